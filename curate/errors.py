@@ -1,0 +1,29 @@
+"""The errors that users see, one small tree, and the exit status that each becomes.
+
+    CurateError
+    ├── RecipeError     the recipe, the arguments or an input named by them is wrong      exit 2
+    └── RunError        the run or the check failed                                       exit 1
+        └── ConservationError     rows in are not kept + dropped + failed
+
+A message names what was found, where, and what would be accepted.
+"""
+
+
+class CurateError(Exception):
+    """Base of every error that curate raises on purpose; `exit_status` is the command's."""
+
+    exit_status = 1
+
+
+class RecipeError(CurateError):
+    """The recipe or the arguments are wrong, found before anything was run."""
+
+    exit_status = 2
+
+
+class RunError(CurateError):
+    """The run or the check failed."""
+
+
+class ConservationError(RunError):
+    """Rows in are not kept + dropped + failed: a defect, never published."""

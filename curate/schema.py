@@ -1,0 +1,116 @@
+"""The one definition of every table: Arrow schemas, and the codes that `status`, `rule` and `reason` may hold.
+
+Row-aligned tables (`samples`, `scores`, `matches`, `members`, `decisions`) have one file per unit; row i of each is the
+i-th sample of the unit, the unreadable ones included. (unit, row) is the key. A uid names a pair: it may repeat in a
+pool, never among the kept, and is null where the row could not be read.
+"""
+
+import pyarrow as pa
+
+ALIGNED = [pa.field("unit", pa.int32()), pa.field("row", pa.int32()), pa.field("uid", pa.string())]
+
+SAMPLES = pa.schema(
+    [
+        *ALIGNED,
+        pa.field("source", pa.string()),
+        pa.field("shard", pa.string()),
+        pa.field("key", pa.string()),
+        pa.field("url", pa.string()),
+        pa.field("caption", pa.string()),
+        pa.field("language", pa.string()),
+        pa.field("words", pa.int32()),
+        pa.field("characters", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("bytes", pa.int64()),
+        pa.field("format", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("phash", pa.uint64()),
+        pa.field("offset", pa.int64()),
+        pa.field("status", pa.string()),
+        pa.field("error", pa.string()),
+    ]
+)
+
+# Where the members of a tar sample lie, in the order of the tar: what emit copies. Not measured, so not in `samples`.
+MEMBERS = pa.schema(
+    [
+        *ALIGNED,
+        pa.field("suffix", pa.list_(pa.string())),
+        pa.field("offset", pa.list_(pa.int64())),
+        pa.field("size", pa.list_(pa.int64())),
+    ]
+)
+
+MATCHES = pa.schema([*ALIGNED, pa.field("entry_ids", pa.list_(pa.int32()))])
+
+DECISIONS = pa.schema(
+    [
+        *ALIGNED,
+        pa.field("kept", pa.bool_()),
+        pa.field("rule", pa.string()),
+        pa.field("duplicate_of", pa.string()),
+        pa.field("probability", pa.float64()),
+        pa.field("draw", pa.float64()),
+    ]
+)
+
+FAILURES = pa.schema([(name, pa.string()) for name in ("shard", "key", "reason", "detail")])
+
+METADATA = pa.schema([("entry_id", pa.int32()), ("entry", pa.string()), ("source", pa.string()), ("language", pa.string())])
+
+ENTRIES = pa.schema(
+    [
+        *METADATA,
+        pa.field("pool", pa.int64()),
+        pa.field("survivors", pa.int64()),
+        pa.field("probability", pa.float64()),
+        pa.field("expected", pa.float64()),
+        pa.field("kept", pa.int64()),
+    ]
+)
+
+MANIFEST = pa.schema([("path", pa.string()), ("rows", pa.int64()), ("bytes", pa.int64()), ("sha256", pa.string())])
+
+OK = "ok"
+
+# Rule names that a recipe may not use: what the pipeline itself says of a row.
+FAILED, UNMATCHED, DUPLICATE, BALANCE, FORGOTTEN = "failed", "unmatched", "duplicate", "balance", "forgotten"
+RESERVED_RULES = (FAILED, UNMATCHED, DUPLICATE, BALANCE, FORGOTTEN)
+
+# `samples.status` and `failures.reason` of a sample that could not be read.
+SAMPLE_REASONS = {
+    "no_image": "the sample has no image member, or its image column is null",
+    "no_caption": "the sample has no .txt and no caption in its json, or its caption column is null",
+    "empty_caption": "the caption holds nothing but white space",
+    "caption_not_utf8": "the caption is not UTF-8",
+    "caption_nul": "the caption holds a NUL",
+    "caption_too_long": "the caption is longer than 10,000 characters",
+    "invalid_json": "the sample's json is not a JSON object",
+    "no_url": "the pool has a URL column and no images, and this row has no URL",
+    "duplicate_key": "another sample of the same tar has this key; the first one stays",
+    "duplicate_member": "one sample has two members with one suffix, so its parts cannot be told apart",
+    "link_member": "a member is a link; links are never followed",
+    "truncated_member": "the file ends inside a member",
+    "empty_image": "the image has 0 bytes",
+    "not_an_image": "the bytes are no image in a format that the decoder knows",
+    "truncated_image": "the image ends before its last pixel, or is damaged",
+    "too_many_pixels": "the header announces more pixels than the limit; refused before decoding",
+}
+
+# `failures.reason` of a file that could not be read at all: its samples are unknown.
+FILE_REASONS = {
+    "empty_file": "the file has 0 bytes",
+    "not_a_tar": "the file does not begin with a tar header",
+    "compressed_tar": "the tar is compressed, so it has no offsets to read from",
+    "not_parquet": "the file is not Parquet, or its footer is damaged",
+    "no_caption_column": "the Parquet file has no caption column",
+    "wrong_type": "a column holds something else than the recipe needs",
+    "unreadable": "the file could not be opened or read",
+}
+
+# `failures.reason` of a file that was read in part: the samples before the damage are used.
+DAMAGE_REASONS = {
+    "truncated_tar": "the file ends inside a member, a header or its padding",
+    "damaged_tar": "a header is damaged; nothing after it can be read",
+}
