@@ -1,0 +1,335 @@
+"""Balancing: how often each entry may be seen, and the deterministic draw that enforces it (MetaCLIP).
+
+In: `matches`, one list of ascending entry ids a row (null and empty lists are rows without a match), and `counts`
+(int64[n]), the rows that match each entry. Out: per row the probability π of being kept (float64), a `draw` (float64,
+kept iff below 1), and the t that gives a wished size. Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3:
+p[e] = t / max(count[e], t); a row stays if any of its entries' independent draws succeeds: π = 1 − ∏(1 − p[e]).
+
+Draws are hashes of (uid, entry's string, seed), so they do not depend on sharding, order or retries, and the kept sets
+nest as t grows. What decides is integers: a draw compares a 64-bit hash with ⌊t·2⁶⁴ / count⌋, a size is a sum of π
+rounded to 2⁻³². Both trade a little arithmetic for results that are equal on every machine and for every partition.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from curate import ids
+from curate.errors import RunError
+
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+F64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+ONE = 1 << 32  # a probability of 1 in fixed point
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_BELOW_ONE = float(np.nextafter(1.0, 0.0))
+_TWO52_BITS = np.float64(2.0**52).view(np.uint64)
+
+
+@njit(nogil=True, cache=True)
+def mix64(z: U64) -> U64:
+    """splitmix64's finaliser (Steele, Lea, Flood 2014; constants of Stafford's Mix13), of one uint64 or an array."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def probabilities(counts: I64, t: int) -> F64:
+    """p = t / max(count, t) of each entry (float64[n]); 1 for the tail, entries of at most t rows."""
+    return np.asarray(_at_least_one(t) / np.maximum(counts, t).astype(np.float64), np.float64)
+
+
+def draw(uids: pa.Array, matches: pa.ListArray, counts: I64, t: int, keys: U64, seed: int) -> F64:  # noqa: PLR0917
+    """Draw each row: the smallest u/p over its entries, where u is a hash of (uid, entry, seed) in [0, 1).
+
+    Args:
+        uids: string[rows] of 32 hex digits; the low 64 bits take part.
+        matches: list<int>[rows] of entry ids in [0, n).
+        counts: int64[n], rows per entry; 0 counts as at most t.
+        t: rows that an entry may have before its matches are drawn, at least 1.
+        keys: uint64[n], `curate.ids.entry_keys` of the entries.
+        seed: any integer, taken modulo 2⁶⁴.
+
+    Returns:
+        float64[rows], below 1 iff some matched entry has count ≤ t or u < ⌊t·2⁶⁴ / count⌋ in exact integers (where
+        rounding says otherwise, the value is moved to the side of 1 that the integers say); +inf without a match.
+
+    Raises:
+        ValueError: t < 1, an id is not in [0, n), or lengths differ.
+    """
+    counts = np.asarray(counts, np.int64)
+    offsets, entries = _lists(matches, len(counts))
+    units = ids.uid_halves(uids)[1]
+    if len(units) != len(offsets) - 1 or len(keys) != len(counts):
+        raise ValueError(f"{len(units)} uids for {len(offsets) - 1} rows, {len(keys)} keys for {len(counts)} counts")
+    return np.asarray(
+        _draw(units, offsets, entries, counts, np.int64(_at_least_one(t)), keys, np.uint64(seed % (1 << 64)))
+    )
+
+
+def inclusion(matches: pa.ListArray, p: F64) -> F64:
+    """π = 1 − ∏(1 − p[e]) of each row (float64[rows]): exactly 1 where some p is 1, 0 without a match."""
+    return np.asarray(_inclusion(*_lists(matches, len(p)), np.asarray(p, np.float64)))
+
+
+def fixed_point(pi: F64) -> U64:
+    """π rounded to 2⁻³², half to even, as an integer number of 2⁻³² (uint64)."""
+    return np.asarray(np.rint(pi * float(ONE)), np.uint64)
+
+
+def expected_rows(matches: pa.ListArray, counts: I64, ts: npt.ArrayLike) -> U64:
+    """The expected size Σπ for each of k values of t, in one pass over the rows.
+
+    Args:
+        matches: list<int>[rows] of entry ids in [0, n); any part of the pool, the parts' results add up.
+        counts: int64[n], over the whole pool.
+        ts: int[k], each at least 1, in any order.
+
+    Returns:
+        uint64[k], sums of `fixed_point(π)`. A sum holds 2³² − 1 rows: add up parts of a larger pool as Python ints.
+    """
+    counts, ts = np.asarray(counts, np.int64), np.asarray(ts, np.int64)
+    offsets, entries = _lists(matches, len(counts))
+    if len(ts) and ts.min() < 1:
+        raise ValueError(f"t is {ts.min()}, not at least 1")
+    order = np.argsort(ts)
+    sums = np.zeros(len(ts), np.uint64)
+    sums[order] = _expected(offsets, entries, counts, ts[order])
+    return sums
+
+
+def entry_sums(matches: pa.ListArray, weights: npt.NDArray[np.int64 | np.uint64], n: int) -> npt.NDArray:
+    """Sum rows' integer weights (int64 or uint64[rows]) over the entries that they match: [n] of the weights' type."""
+    offsets, entries = _lists(matches, n)
+    if len(weights) != len(offsets) - 1 or weights.dtype not in (np.int64, np.uint64):
+        raise ValueError(
+            f"{len(weights)} weights of {weights.dtype} for {len(offsets) - 1} rows; int64 or uint64 expected"
+        )
+    return np.asarray(_entry_sums(offsets, entries, weights, n))
+
+
+def entry_counts(matches: pa.ListArray, alive: Mask | None, n: int) -> I64:
+    """Count the rows that match each entry (int64[n]), among those that `alive` marks (all of them if None)."""
+    weights = np.ones(len(matches), np.int64) if alive is None else np.asarray(alive, bool).astype(np.int64)
+    return entry_sums(matches, weights, n)
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """The search for the largest t in [1, largest count] with Σπ ≤ rows, between passes that sum π.
+
+    Each round, `points` names values of t, a pass over the pool sums π at each (`expected_rows`), and `narrow` keeps
+    the gap between them that holds the answer. Σπ in fixed point never falls as t grows (every operation on the way
+    is monotone, and so is its rounding), so the answer is unique, whatever the points. With 64 points a round, a
+    largest count below 2⁴⁰ takes at most 8 rounds, and usually 2 to 4.
+
+    Attributes:
+        rows: the wished size.
+        lo: the largest t known to give at most `rows`; 0 before any is known.
+        hi: the smallest t known to give more than `rows`; the largest count + 1 before any is known.
+        hi_sum: Σπ at hi in fixed point, where it is known.
+    """
+
+    rows: int
+    lo: int
+    hi: int
+    hi_sum: int | None = None
+
+    @classmethod
+    def start(cls, counts: I64, rows: int) -> Bracket:
+        """The bracket before any pass; with no count above 0 the answer is 1."""
+        return cls(rows, 0, max(1, int(np.max(counts, initial=0))) + 1)
+
+    @property
+    def solved(self) -> bool:
+        """Whether no pass is needed any more."""
+        return self.hi - self.lo == 1
+
+    @property
+    def t(self) -> int:
+        """The answer.
+
+        Raises:
+            RunError: even t = 1 keeps more than `rows` in expectation.
+            ValueError: not solved yet.
+        """
+        if not self.solved:
+            raise ValueError(f"t is only known to be in [{self.lo}, {self.hi})")
+        if self.lo == 0:
+            least = -(-(self.hi_sum or 0) // ONE)
+            raise RunError(
+                f"balance.rows is {self.rows}, but even t = 1, the smallest, is expected to keep {least} rows; "
+                f"accepted: balance.rows of at least {least}, or stricter rules before balancing"
+            )
+        return self.lo
+
+    def points(self, k: int = 64) -> I64:
+        """At most k values of t to sum π at, ascending (int64): none when solved.
+
+        Geometric while the bracket spans more than a doubling, for t is small beside the largest count; evenly spaced
+        after that, which bounds the rounds; every integer once there are at most k.
+        """
+        inside = self.hi - self.lo - 1
+        if inside <= k:
+            return np.arange(self.lo + 1, self.hi, dtype=np.int64)
+        if self.hi > 2 * self.lo:
+            low = max(self.lo, 1)
+            steps = low * (self.hi / low) ** (np.arange(1, k + 1) / (k + 1))
+            return np.unique(np.clip(steps.astype(np.int64), self.lo + 1, self.hi - 1))
+        return np.array([self.lo + (self.hi - self.lo) * i // (k + 1) for i in range(1, k + 1)], np.int64)
+
+    def narrow(self, ts: npt.NDArray[np.integer] | Sequence[int], sums: npt.NDArray | Sequence[int]) -> Bracket:
+        """The bracket after a pass that found the fixed-point `sums` (whole pool, any integers) at `ts`.
+
+        Raises:
+            ValueError: the sums contradict each other or the passes before, so they are not of one pool.
+        """
+        found = self
+        for t, total in zip(map(operator.index, ts), map(operator.index, sums), strict=True):
+            if total <= self.rows * ONE:
+                found = replace(found, lo=max(found.lo, t))
+            elif t < found.hi or found.hi_sum is None:
+                found = replace(found, hi=min(found.hi, t), hi_sum=total)
+        if found.lo >= found.hi:
+            raise ValueError(f"more than {self.rows} rows at t = {found.hi} but not at t = {found.lo}")
+        return found
+
+
+def solve_t(counts: I64, matches: pa.ListArray, rows: int) -> int:
+    """The largest t in [1, largest count] whose expected size Σπ, in fixed point, is at most `rows`.
+
+    Args:
+        counts: int64[n], rows per entry.
+        matches: list<int>[rows] of entry ids, of the rows that are counted.
+        rows: the wished size.
+
+    Raises:
+        RunError: even t = 1 is expected to keep more than `rows`.
+    """
+    bracket = Bracket.start(counts, rows)
+    while not bracket.solved:
+        ts = bracket.points()
+        bracket = bracket.narrow(ts, expected_rows(matches, counts, ts))
+    return bracket.t
+
+
+def _at_least_one(t: int) -> int:
+    if t < 1:
+        raise ValueError(f"t is {t}, not at least 1")
+    return t
+
+
+def _lists(matches: pa.ListArray, n: int) -> tuple[I64, I32]:
+    """Offsets (int64[rows + 1]) and ids (int32) of a possibly sliced list array; a null row is an empty one."""
+    if isinstance(matches, pa.ChunkedArray):
+        matches = matches.combine_chunks()
+    entries = matches.flatten().cast(pa.int32()).to_numpy()
+    offsets = np.zeros(len(matches) + 1, np.int64)
+    np.cumsum(pc.list_value_length(matches).fill_null(0).to_numpy(), out=offsets[1:])
+    # The kernels index by these ids without a check.
+    if len(entries) and (entries.min() < 0 or entries.max() >= n):
+        raise ValueError(f"entry ids are in [{entries.min()}, {entries.max()}], but there are {n} entries")
+    return offsets, entries
+
+
+@njit(nogil=True, cache=True)
+def _threshold(t: int, count: int) -> np.uint64:
+    """⌊t·2⁶⁴ / count⌋ for 1 ≤ t < count < 2⁶³, by long division: two digits of 32 bits, or 64 of one bit."""
+    rest, divisor = np.uint64(t), np.uint64(count)
+    if count < 1 << 32:
+        rest <<= np.uint64(32)
+        high = rest // divisor
+        return (high << np.uint64(32)) | (((rest - high * divisor) << np.uint64(32)) // divisor)
+    quotient = np.uint64(0)
+    for _ in range(64):
+        rest <<= np.uint64(1)
+        quotient <<= np.uint64(1)
+        if rest >= divisor:
+            rest -= divisor
+            quotient |= np.uint64(1)
+    return quotient
+
+
+@njit(nogil=True, cache=True)
+def _draw(units: U64, offsets: I64, entries: I32, counts: I64, t: int, keys: U64, seed: np.uint64) -> F64:  # noqa: PLR0917
+    out = np.empty(len(units))
+    for row in range(len(units)):
+        best = np.inf
+        for i in range(offsets[row], offsets[row + 1]):
+            e = entries[i]
+            u = mix64(units[row] ^ mix64(keys[e] * _ODD + seed))
+            value, count = u * 2.0**-64, counts[e]
+            if count <= t:
+                value = min(value, _BELOW_ONE)
+            else:
+                value /= t / count
+                value = min(value, _BELOW_ONE) if u < _threshold(t, count) else max(value, 1.0)
+            best = min(best, value)
+        out[row] = best
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _inclusion(offsets: I64, entries: I32, p: F64) -> F64:
+    out = np.empty(len(offsets) - 1)
+    for row in range(len(out)):
+        miss = 1.0
+        for i in range(offsets[row], offsets[row + 1]):
+            miss *= 1.0 - p[entries[i]]
+        out[row] = 1.0 - miss
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _expected(offsets: I64, entries: I32, counts: I64, ts: I64) -> U64:
+    """Σ fixed_point(π) per t (ascending), bit for bit what `_inclusion` and `fixed_point` give."""
+    k, t_float = len(ts), ts.astype(np.float64)
+    sums = np.zeros(k, np.uint64)
+    certain = np.zeros(k + 1, np.uint64)  # rows by the first t that reaches their rarest entry's count: there π is 1
+    miss = np.empty(k)
+    bits = miss.view(np.uint64)
+    for row in range(len(offsets) - 1):
+        begin, end = offsets[row], offsets[row + 1]
+        if begin == end:
+            continue
+        rarest = counts[entries[begin]]
+        for i in range(begin + 1, end):
+            rarest = min(rarest, counts[entries[i]])
+        first = np.searchsorted(ts, rarest)
+        certain[first] += np.uint64(1)
+        miss[:first] = 1.0
+        for i in range(begin, end):
+            count = np.float64(counts[entries[i]])
+            for j in range(first):
+                miss[j] *= 1.0 - t_float[j] / count
+        # Adding 2^52 rounds to an integer, half to even, and leaves it in the low bits: rint that vectorises.
+        for j in range(first):
+            miss[j] = (1.0 - miss[j]) * 2.0**32 + 2.0**52
+        for j in range(first):
+            sums[j] += bits[j] - _TWO52_BITS
+    reached = np.uint64(0)
+    for j in range(k):
+        reached += certain[j]
+        sums[j] += reached << np.uint64(32)
+    return sums
+
+
+@njit(nogil=True, cache=True)
+def _entry_sums(offsets: I64, entries: I32, weights: npt.NDArray, n: int) -> npt.NDArray:
+    out = np.zeros(n, weights.dtype)
+    for row in range(len(weights)):
+        for i in range(offsets[row], offsets[row + 1]):
+            out[entries[i]] += weights[row]
+    return out

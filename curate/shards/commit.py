@@ -1,0 +1,168 @@
+"""Files of a run: written aside and put into place whole, so that a file that stands is a file that is finished.
+
+A `Folder` is a local folder or any fsspec URL. Locally a file is written in `tmp/` and renamed; on an object store it is
+one PUT. Parquet files carry the key of what made them in their footer; a rerun skips a file that stands with its key.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+KEY = b"curate.key"
+NOTE = b"curate.note"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that holds a run, local or remote; small, and sent to workers as it is."""
+
+    url: str
+    storage: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fs(self) -> Any:
+        """The fsspec file system (fsspec caches one per process)."""
+        return fsspec.core.url_to_fs(self.url, **self.storage)[0]
+
+    @property
+    def root(self) -> str:
+        """The folder's path within its file system."""
+        return str(fsspec.core.url_to_fs(self.url, **self.storage)[1]).rstrip("/")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether files can be renamed, linked and mapped."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """The path of `name` within the file system."""
+        return f"{self.root}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Whether the file stands."""
+        return bool(os.path.exists(self.path(name)) if self.is_local else self.fs.exists(self.path(name)))
+
+    def size(self, name: str) -> int:
+        """Bytes of the file."""
+        return int(self.fs.size(self.path(name)))
+
+    def files(self, name: str = "") -> list[str]:
+        """All files below `name`, sorted, relative to the folder."""
+        top = self.path(name) if name else self.root
+        if not self.is_local:
+            self.fs.invalidate_cache()
+        if not self.fs.exists(top):
+            return []
+        return sorted(str(found)[len(self.root) + 1 :] for found in self.fs.find(top))
+
+    def open(self, name: str) -> Any:
+        """Opens the file for reading bytes."""
+        return open(self.path(name), "rb") if self.is_local else self.fs.open(self.path(name), "rb")
+
+    def read_bytes(self, name: str) -> bytes:
+        """The whole file."""
+        with self.open(name) as file:
+            return bytes(file.read())
+
+    def read_json(self, name: str) -> Any:
+        """The file as JSON."""
+        return json.loads(self.read_bytes(name))
+
+    def delete(self, name: str) -> None:
+        """Removes the file or folder where it stands."""
+        if self.is_local:
+            path = self.path(name)
+            if os.path.isdir(path):
+                shutil.rmtree(path, ignore_errors=True)
+            elif os.path.lexists(path):
+                os.unlink(path)
+        elif self.fs.exists(self.path(name)):
+            self.fs.rm(self.path(name), recursive=True)
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[IO[bytes]]:
+        """A file to write; it stands under `name` when the block ends without an error, and never in part."""
+        if self.is_local:
+            aside = self.path(f"tmp/{uuid.uuid4().hex}")
+            os.makedirs(os.path.dirname(aside), exist_ok=True)
+            try:
+                with open(aside, "wb") as file:
+                    yield file
+                os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+                os.replace(aside, self.path(name))
+            finally:
+                if os.path.lexists(aside):
+                    os.unlink(aside)
+        else:
+            with self.fs.open(self.path(name), "wb") as file:
+                try:
+                    yield file
+                except BaseException:
+                    if hasattr(file, "discard"):
+                        file.discard()
+                    raise
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Puts a small file into place."""
+        with self.create(name) as file:
+            file.write(data)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Puts a JSON file into place, keys in the order given."""
+        self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def write_parquet(self, name: str, table: pa.Table, key: str | None = None, note: str | None = None) -> None:
+        """Puts a Parquet file into place, `key` and `note` in its footer. Equal tables give equal bytes."""
+        metadata = {k: v.encode() for k, v in ((KEY, key), (NOTE, note)) if v is not None}
+        plain = [f.name for f in table.schema if f.name in ("uid", "url", "caption", "sha256", "key", "duplicate_of")]
+        repeating = [f.name for f in table.schema if f.name not in plain and pa.types.is_string(f.type)]
+        with self.create(name) as file:
+            pq.write_table(
+                table.replace_schema_metadata(metadata or None),
+                file,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=repeating or False,
+            )
+
+    def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """The table, or some of its columns."""
+        with self.open(name) as file:
+            return pq.read_table(file, columns=columns, use_threads=False, partitioning=None)
+
+    def footer(self, name: str) -> tuple[str | None, str | None, int]:
+        """The key, the note and the rows of a Parquet file."""
+        with self.open(name) as file:
+            metadata = pq.read_metadata(file)
+        values = metadata.metadata or {}
+        key, note = values.get(KEY), values.get(NOTE)
+        return key.decode() if key else None, note.decode() if note else None, metadata.num_rows
+
+    def stands(self, name: str, key: str) -> bool:
+        """Whether the Parquet file stands and was made with this key."""
+        return self.exists(name) and self.footer(name)[0] == key
+
+    def take(self, other: "Folder", name: str) -> None:
+        """Puts the same file of another run into place: a hard link where possible, else a copy."""
+        if self.is_local and other.is_local:
+            aside = self.path(f"tmp/{uuid.uuid4().hex}")
+            os.makedirs(os.path.dirname(aside), exist_ok=True)
+            os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+            try:
+                os.link(other.path(name), aside)
+            except OSError:
+                shutil.copyfile(other.path(name), aside)
+            os.replace(aside, self.path(name))
+        else:
+            with other.open(name) as source, self.create(name) as file:
+                shutil.copyfileobj(source, file, 1 << 20)
