@@ -57,38 +57,37 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All units, and what the pool brings.
+class Pool:
+    """What all units have in common; small, so that it can go along to every worker.
 
     Attributes:
-        units: in the order of the recipe's sources and their files.
+        key: digest of all units.
         images: whether samples have images (tars, or Parquet with an image column), or are rows of text.
+        rows: how many there are where footers tell, else None.
         brings: the parts of a sample that Parquet columns bring (such as url, width, language).
         scores: name and type of the score columns that the pool brings.
         output: imageless pools: the columns of all inputs, of which the curated Parquet consists.
     """
 
-    units: tuple[Unit, ...]
+    key: str
     images: bool
+    rows: int | None
     brings: frozenset[str]
     scores: pa.Schema
     output: pa.Schema | None
 
-    @property
-    def key(self) -> str:
-        """Digest of all units."""
-        return ids.digest([unit.key for unit in self.units])
+
+@dataclass(frozen=True)
+class Plan:
+    """All units, in the order of the recipe's sources and their files."""
+
+    units: tuple[Unit, ...]
+    pool: Pool
 
     @property
     def files(self) -> list[Part]:
         """One part of each input file."""
         return list({part.path: part for unit in self.units for part in unit.parts}.values())
-
-    @property
-    def rows(self) -> int | None:
-        """Rows of the pool where footers tell, else None."""
-        rows = [part.rows for unit in self.units for part in unit.parts if not part.fault]
-        return None if None in rows else sum(row or 0 for row in rows)
 
 
 @dataclass(frozen=True)
@@ -129,13 +128,17 @@ def make_plan(recipe: Recipe, content: bool = False) -> Plan:
             f"input: source {images[0]!r} has images and source {imageless[0]!r} has none; a recipe has sources with images "
             "(tars, Parquet with an image column) or imageless Parquet sources, not both"
         )
-    return Plan(
-        units=_units(pieces, bool(images)),
+    units = _units(pieces, bool(images))
+    rows = [part.rows for unit in units for part in unit.parts if not part.fault]
+    pool = Pool(
+        key=ids.digest([unit.key for unit in units]),
         images=bool(images),
+        rows=None if None in rows else sum(n or 0 for n in rows),
         brings=frozenset(_brought(schemas)),
         scores=_score_schema(schemas),
         output=None if images else _output_schema(schemas),
     )
+    return Plan(units, pool)
 
 
 def _listed(source: Source, content: bool) -> list[InputFile]:
@@ -154,15 +157,13 @@ def _read_footers(source: Source, files: list[InputFile]) -> list[_Footer]:
     if not usable and footers:
         reasons = "; ".join(f"{f.file.path}: {f.fault[1]}" for f in footers[:3] if f.fault)
         raise RecipeError(f"input {source.name!r}: none of {len(footers)} files can be used: {reasons}")
-    for column in source.columns.scores or ():
-        if not any(footer.schema is not None and column in footer.schema.names for footer in usable):
-            names = usable[0].schema.names if usable[0].schema else []
-            raise RecipeError(f"input {source.name!r}: columns.scores: no column {column!r}; columns: {', '.join(names)}")
-    for part in ("uid", "url", "key", "width", "height", "language", "image"):
-        asked = getattr(source.columns, part)
-        if asked and not any(footer.schema is not None and asked in footer.schema.names for footer in usable):
-            names = usable[0].schema.names if usable[0].schema else []
-            raise RecipeError(f"input {source.name!r}: columns.{part}: no column {asked!r}; columns: {', '.join(names)}")
+    names = {name for footer in usable if footer.schema for name in footer.schema.names}
+    for part, asked in source.columns:
+        for column in (asked,) if isinstance(asked, str) else asked or ():
+            if column not in names:
+                raise RecipeError(
+                    f"input {source.name!r}: columns.{part}: no column {column!r}; columns: {', '.join(sorted(names))}"
+                )
     return footers
 
 
@@ -241,16 +242,23 @@ def _score_schema(schemas: list[tuple[Source, pa.Schema]]) -> pa.Schema:
         for name in find_columns(columns, source.columns).scores:
             where = f"input {source.name!r}: score column {name!r}"
             if name.lower() in taken:
-                raise RecipeError(f"{where} has the name of a measured column; choose others with columns.scores, or rename it")
+                raise RecipeError(
+                    f"{where} has the name of a measured column; choose others with columns.scores, or rename it"
+                )
             if spelled.setdefault(name.lower(), name) != name:
-                raise RecipeError(f"{where} and {spelled[name.lower()]!r} differ in case only; SQL cannot tell them apart")
+                raise RecipeError(
+                    f"{where} and {spelled[name.lower()]!r} differ in case only; SQL cannot tell them apart"
+                )
             kind = columns.field(name).type
             try:
                 joined = pa.unify_schemas(
-                    [pa.schema([(name, types.get(name, kind))]), pa.schema([(name, kind)])], promote_options="permissive"
+                    [pa.schema([(name, types.get(name, kind))]), pa.schema([(name, kind)])],
+                    promote_options="permissive",
                 )
             except pa.ArrowException:
-                raise RecipeError(f"{where} is {kind} here and {types[name]} in another file; make them alike") from None
+                raise RecipeError(
+                    f"{where} is {kind} here and {types[name]} in another file; make them alike"
+                ) from None
             types[name] = joined.field(0).type
     return pa.schema(list(types.items()))
 

@@ -65,7 +65,7 @@ class Image(Section):
 
     decode: bool = True
     phash: bool = False
-    max_pixels: int = Field(100_000_000, gt=0)
+    max_pixels: int = Field(89_478_485, gt=0)
 
 
 class Language(Section):
@@ -299,7 +299,11 @@ def _resolve(recipe: Recipe, path: str) -> Recipe:
         return target if "://" in target or target.startswith("/") else f"{base}/{target}"
 
     sources = tuple(
-        source.model_copy(update={"path": absolute(source.path) if isinstance(source.path, str) else tuple(map(absolute, source.path))})
+        source.model_copy(
+            update={
+                "path": absolute(source.path) if isinstance(source.path, str) else tuple(map(absolute, source.path))
+            }
+        )
         for source in recipe.input
     )
     match = recipe.match and recipe.match.model_copy(update={"metadata": absolute(recipe.match.metadata)})

@@ -57,7 +57,9 @@ DECISIONS = pa.schema(
 
 FAILURES = pa.schema([(name, pa.string()) for name in ("shard", "key", "reason", "detail")])
 
-METADATA = pa.schema([("entry_id", pa.int32()), ("entry", pa.string()), ("source", pa.string()), ("language", pa.string())])
+METADATA = pa.schema(
+    [("entry_id", pa.int32()), ("entry", pa.string()), ("source", pa.string()), ("language", pa.string())]
+)
 
 ENTRIES = pa.schema(
     [

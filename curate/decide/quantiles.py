@@ -8,7 +8,6 @@ four rounds and 512 KiB a part, instead of a sort or a sketch with an error. Not
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,10 +41,11 @@ def order_keys(values: pa.Array) -> tuple[U64, Mask]:
     """
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
+    floating = _is_float(values.type)
     valid = values.is_valid().to_numpy(zero_copy_only=False)
     # numpy has no nulls: a column with some would come out as float64, which rounds large integers.
-    numbers = (values.fill_null(False if pa.types.is_boolean(values.type) else 0)).to_numpy(zero_copy_only=False)
-    if _is_float(values.type):
+    numbers = values.fill_null(False if pa.types.is_boolean(values.type) else 0).to_numpy(zero_copy_only=False)
+    if floating:
         numbers = numbers.astype(np.float64)
         valid = valid & ~np.isnan(numbers)
         bits = (numbers + 0.0).view(np.uint64)
@@ -72,7 +72,7 @@ class Radix:
     """The search for the key of descending[int(N·f)], between passes that count.
 
     Each round, every part counts its keys' next digit (`histogram`), the counts are added up, and `narrow` takes the
-    digit that holds the wanted rank. Four rounds find the key; no keys at all end it after one.
+    digit that holds the wanted rank. Four rounds find the key; further ones change nothing.
 
     Attributes:
         fraction: f, in (0, 1).
@@ -111,14 +111,20 @@ class Radix:
     def histogram(self, keys: U64) -> I64:
         """Count the next digit of one part's valid keys (uint64) that begin with the prefix: int64[65536]."""
         if self.solved:
-            raise ValueError("nothing left to count: the threshold is known")
+            return np.zeros(1 << DIGIT_BITS, np.int64)
         if self.bits:
             keys = keys[keys >> np.uint64(KEY_BITS - self.bits) == np.uint64(self.prefix)]
         digits = (keys >> np.uint64(KEY_BITS - self.bits - DIGIT_BITS)) & np.uint64((1 << DIGIT_BITS) - 1)
         return np.bincount(digits.astype(np.int64), minlength=1 << DIGIT_BITS).astype(np.int64)
 
     def narrow(self, histogram: I64) -> Radix:
-        """The state after a round, from the sum of all parts' histograms (int64[65536])."""
+        """The state after a round, from the sum of all parts' histograms (int64[65536]); the same one if solved.
+
+        Raises:
+            ValueError: the histogram cannot hold the wanted rank, so it is not of the data of the rounds before.
+        """
+        if self.solved:
+            return self
         total = int(histogram.sum()) if self.total is None else self.total
         if total == 0:
             return Radix(self.fraction, total=0)
@@ -141,9 +147,6 @@ def threshold_mask(keys: U64, valid: Mask, key: int | None) -> Mask:
 
 
 def _is_float(kind: pa.DataType) -> bool:
-    checks: tuple[Callable[[pa.DataType], bool], ...] = (pa.types.is_integer, pa.types.is_boolean)
-    if pa.types.is_floating(kind):
-        return True
-    if not any(check(kind) for check in checks):
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         raise TypeError(f"{kind} has no order keys; accepted: floating, integer and boolean columns")
-    return False
+    return bool(pa.types.is_floating(kind))

@@ -135,7 +135,13 @@ def _check_sql(name: str, sql: str, columns: pa.Schema) -> Rule:
         raise RecipeError(f"{where} is not one SQL expression")
     used = []
     parts = list(_walk(node["select_list"][0]))
-    own = {ref["column_names"][-1] for part in parts if part["class"] == "LAMBDA" for ref in _walk(part["lhs"]) if "column_names" in ref}
+    own = {
+        ref["column_names"][-1]
+        for part in parts
+        if part["class"] == "LAMBDA"
+        for ref in _walk(part["lhs"])
+        if "column_names" in ref
+    }
     for part in parts:
         kind = part["class"]
         if kind == "COLUMN_REF" and part["column_names"][-1] not in own:
@@ -161,8 +167,16 @@ def _check_sql(name: str, sql: str, columns: pa.Schema) -> Rule:
 
 def _example(columns: pa.Schema, explicit_cast: bool) -> pa.Table:
     """One row to try a rule on: nulls find constants of a wrong type; values find types that only DuckDB would cast."""
-    row = {f.name: None if explicit_cast else "a" if pa.types.is_string(f.type) or pa.types.is_large_string(f.type) else 1 for f in columns}
-    return pa.table({f.name: pa.array([row[f.name]]).cast(f.type) if row[f.name] is not None else pa.nulls(1, f.type) for f in columns})
+    row = {
+        f.name: None if explicit_cast else "a" if pa.types.is_string(f.type) or pa.types.is_large_string(f.type) else 1
+        for f in columns
+    }
+    return pa.table(
+        {
+            f.name: pa.array([row[f.name]]).cast(f.type) if row[f.name] is not None else pa.nulls(1, f.type)
+            for f in columns
+        }
+    )
 
 
 def _clauses(node: dict[str, Any]) -> bool:
@@ -185,7 +199,7 @@ def _walk(node: Any) -> Iterator[dict[str, Any]]:
 def _column(rule: str, name: str, columns: pa.Schema) -> str:
     by_lower = {known.lower(): known for known in columns.names}
     if name.lower() in by_lower:
-        return by_lower[name.lower()]
+        return str(by_lower[name.lower()])
     near = difflib.get_close_matches(name, columns.names, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     needs = {

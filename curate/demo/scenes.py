@@ -1,24 +1,38 @@
 """Draws the demo's scenes: one to three coloured shapes on a textured background, and English alt-text for them.
 
-In: a `numpy.random.Generator`. Out: a `Scene` (what is where), its picture (PIL, RGB uint8) and captions (str). The same
-generator state gives the same scene, picture and caption. Only uniform and normal numbers are asked of it, so the stream
-is as stable between numpy releases as numpy's own.
+In: a `numpy.random.Generator`. Out: a `Scene` (what is where), its picture (PIL, RGB uint8) and captions (str). The
+same generator state gives the same scene, picture and caption; only uniform and normal numbers are asked of it.
 
-Trades realism for speed and a known truth: a scene takes about 4 ms, and everything in it can be said in words.
+Trades realism for speed and a known truth: a scene takes a few milliseconds, and all of it can be said in words.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from curate.demo.words import BACKGROUNDS, BRANDS, COLOURS, COUNTS, MANY, ONE, PEOPLE, PIXELS, PRINTS, RGB, SHAPES, TAILS
+from curate.demo.words import (
+    BACKGROUNDS,
+    BRANDS,
+    COLOURS,
+    COUNTS,
+    GROUND_COLOURS,
+    MANY,
+    ONE,
+    PEOPLE,
+    PIXELS,
+    PRINTS,
+    RGB,
+    SHAPES,
+    TAILS,
+)
 
-F32 = npt.NDArray[np.float32]
+Plane = npt.NDArray[np.floating]  # float32 at run time
+T = TypeVar("T")
 
 _SAMPLING = 3  # masks are drawn this much larger and averaged down, for smooth edges
 _SIZES = {"small": 0.15, "": 0.22, "large": 0.33}  # radius over the shorter side
@@ -29,7 +43,7 @@ _SLOTS = {"left": 0.2, "middle": 0.5, "right": 0.8}
 
 @dataclass(frozen=True)
 class Item:
-    """One shape: name, colour, radius (fraction of the shorter side), centre (fractions of width, height), turn (rad)."""
+    """One shape: radius as a fraction of the shorter side, centre as fractions of width and height, turn in radians."""
 
     shape: str
     colour: str
@@ -64,7 +78,7 @@ class Scene:
         return frozenset(names.union(*({item.shape, item.colour} for item in self.items)))
 
 
-def pick[T](rng: np.random.Generator, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
+def pick(rng: np.random.Generator, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
     """One of `options`, with the given relative weights, or all alike."""
     if weights is None:
         return options[int(rng.random() * len(options))]
@@ -76,7 +90,7 @@ def pick[T](rng: np.random.Generator, options: Sequence[T], weights: Sequence[fl
     return options[-1]
 
 
-def _zipf[T](rng: np.random.Generator, options: Sequence[T]) -> T:
+def _zipf(rng: np.random.Generator, options: Sequence[T]) -> T:
     return pick(rng, options, [1 / (rank + 1) for rank in range(len(options))])
 
 
@@ -84,21 +98,19 @@ def _weighted(rng: np.random.Generator, options: Mapping[str, float]) -> str:
     return pick(rng, list(options), list(options.values()))
 
 
-def _distance(a: RGB, b: RGB) -> float:
-    return math.dist(a, b)
-
-
 def _tint(colour: RGB) -> RGB:
     """The second colour of a background: a lighter one of the same hue, or a darker one if there is none."""
-    towards, share = ((120, 120, 126), 0.35) if sum(colour) > 690 else ((255, 255, 255), 0.5 if sum(colour) > 150 else 0.3)
+    towards, share = (
+        ((120, 120, 126), 0.35) if sum(colour) > 690 else ((255, 255, 255), 0.5 if sum(colour) > 150 else 0.3)
+    )
     r, g, b = (round(c * (1 - share) + w * share) for c, w in zip(colour, towards, strict=True))
     return r, g, b
 
 
 def compose(rng: np.random.Generator, width: int, height: int) -> Scene:
     """A scene of `width` × `height` pixels: shapes, colours and textures by Zipf-like weights, shapes apart."""
-    background, ground = _zipf(rng, list(BACKGROUNDS)), _zipf(rng, list(COLOURS))
-    clear = [name for name, rgb in COLOURS.items() if min(_distance(rgb, c) for c in _grounds(ground)) > 90]
+    background, ground = _zipf(rng, list(BACKGROUNDS)), _zipf(rng, GROUND_COLOURS)
+    clear = [name for name, rgb in COLOURS.items() if min(math.dist(rgb, c) for c in _grounds(ground)) > 90]
     count = pick(rng, _ITEMS, _ITEM_WEIGHTS)
     items: list[Item] = []
     for _ in range(count):
@@ -106,7 +118,7 @@ def compose(rng: np.random.Generator, width: int, height: int) -> Scene:
         shape, colour = _zipf(rng, SHAPES), _zipf(rng, clear)
         while any((shape, colour) == (other.shape, other.colour) for other in items):
             shape, colour = _zipf(rng, SHAPES), _zipf(rng, clear)
-        item = _place(rng, items, shape, colour, width, height)
+        item = _place(rng, items, (shape, colour), (width, height))
         if item is not None:
             items.append(item)
     return Scene(width, height, background, ground, tuple(items))
@@ -116,10 +128,9 @@ def _grounds(colour: str) -> tuple[RGB, RGB]:
     return COLOURS[colour], _tint(COLOURS[colour])
 
 
-def _place(
-    rng: np.random.Generator, items: list[Item], shape: str, colour: str, width: int, height: int
-) -> Item | None:
+def _place(rng: np.random.Generator, items: list[Item], name: tuple[str, str], canvas: tuple[int, int]) -> Item | None:
     """A place for one more shape that touches no other, or None after some attempts; the first always has one."""
+    (shape, colour), (width, height) = name, canvas
     side = min(width, height)
     for _ in range(12):
         size = pick(rng, list(_SIZES), (3, 5, 3 if not items else 0.5))
@@ -127,9 +138,7 @@ def _place(
         column, row = (_SLOTS[pick(rng, list(_SLOTS))] + 0.12 * (rng.random() - 0.5) for _ in range(2))
         margin_x, margin_y = 1.08 * radius * side / width, 1.08 * radius * side / height
         x, y = min(max(column, margin_x), 1 - margin_x), min(max(row, margin_y), 1 - margin_y)
-        gaps = [
-            math.hypot((x - o.x) * width, (y - o.y) * height) - 1.02 * (radius + o.radius) * side for o in items
-        ]
+        gaps = [math.hypot((x - o.x) * width, (y - o.y) * height) - 1.02 * (radius + o.radius) * side for o in items]
         if min(gaps, default=1.0) > 0:
             return Item(shape, colour, size, radius, x, y, (rng.random() - 0.5) * 0.4)
     return None
@@ -140,17 +149,17 @@ def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
     width, height = scene.width, scene.height
     y, x = np.ogrid[:height, :width]
     x, y = x.astype(np.float32), y.astype(np.float32)
-    pitch = np.float32(min(width, height) * (0.09 + 0.08 * rng.random()))
-    field = _TEXTURES[scene.background](x, y, pitch, rng)[..., None]
-    base, tint = (np.array(c, np.float32) for c in _grounds(scene.background_colour))
-    image = Image.fromarray((base + (tint - base) * field).astype(np.uint8))
+    pitch = min(width, height) * (0.09 + 0.08 * rng.random())
+    field = np.broadcast_to(_TEXTURES[scene.background](x, y, pitch, rng), (height, width))
+    base, tint = (Image.new("RGB", (width, height), colour) for colour in _grounds(scene.background_colour))
+    image = Image.composite(tint, base, Image.fromarray((field * 255).astype(np.uint8)))
     for item in scene.items:
         _paint(image, item)
     tilt, strength = rng.random() * 2 * math.pi, 0.1 + 0.12 * rng.random()
-    light = 1 + strength * ((x / width - 0.5) * math.cos(tilt) + (y / height - 0.5) * math.sin(tilt))
-    grain = rng.standard_normal((height, width), np.float32) * np.float32(2.2)
-    pixels = np.asarray(image, np.float32) * light.astype(np.float32)[..., None] + grain[..., None]
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    light = 1 + strength * _along(x / width - 0.5, y / height - 0.5, tilt)
+    grain = rng.standard_normal((height, width), np.float32) * 1.6
+    bands = (np.clip(np.asarray(band) * light + grain, 0, 255).astype(np.uint8) for band in image.split())
+    return Image.merge("RGB", [Image.fromarray(band) for band in bands])
 
 
 def _paint(image: Image.Image, item: Item) -> None:
@@ -214,97 +223,101 @@ _POLYGONS: dict[str, list[tuple[float, float]]] = {
     "hexagon": _regular(6),
     "pentagon": _regular(5),
     "arrow": [(-0.95, -0.24), (0.1, -0.24), (0.1, -0.68), (0.98, 0), (0.1, 0.68), (0.1, 0.24), (-0.95, 0.24)],
-    "cross": [(-0.3, -0.92), (0.3, -0.92), (0.3, -0.3), (0.92, -0.3), (0.92, 0.3), (0.3, 0.3)]
-    + [(0.3, 0.92), (-0.3, 0.92), (-0.3, 0.3), (-0.92, 0.3), (-0.92, -0.3), (-0.3, -0.3)],
+    "cross": [
+        *((-0.3, -0.92), (0.3, -0.92), (0.3, -0.3), (0.92, -0.3), (0.92, 0.3), (0.3, 0.3)),
+        *((0.3, 0.92), (-0.3, 0.92), (-0.3, 0.3), (-0.92, 0.3), (-0.92, -0.3), (-0.3, -0.3)),
+    ],
 }
 
 
-# Textures: (x float32[1,w], y float32[h,1] in pixels, pitch in pixels, rng) -> float32[h,w] in [0, 1].
-Texture = Callable[[F32, F32, np.float32, np.random.Generator], F32]
-_TAU = np.float32(2 * math.pi)
+# Textures: (x float32[1,w], y float32[h,1] in pixels, pitch in pixels, rng) -> float32 in [0, 1], broadcastable to [h,w].
+Texture = Callable[[Plane, Plane, float, np.random.Generator], Plane]
+_TAU = 2 * math.pi
 
 
-def _bands(u: F32, pitch: np.float32) -> F32:
+def _unit(field: Plane) -> Plane:
+    clipped: Plane = np.clip(field, 0, 1)
+    return clipped
+
+
+def _along(x: Plane, y: Plane, angle: float) -> Plane:
+    distance: Plane = x * math.cos(angle) + y * math.sin(angle)
+    return distance
+
+
+def _bands(u: Plane, pitch: float) -> Plane:
     """Even stripes along `u`, with edges about two pixels soft."""
-    return np.clip(0.5 + np.sin(u * (_TAU / pitch)) * (pitch / 6), 0, 1)
+    return _unit(0.5 + np.sin(u * (_TAU / pitch)) * (pitch / 6))
 
 
-def _smooth(x: F32, y: F32, cells: float, rng: np.random.Generator) -> F32:
-    """Smooth noise: uniform values on a lattice of `cells` pixels, enlarged bicubically."""
+def _smooth(x: Plane, y: Plane, cells: float, rng: np.random.Generator, stretch: float = 1) -> Plane:
+    """Smooth noise: uniform values on a lattice of `cells` × `stretch` by `cells` pixels, enlarged bicubically."""
     height, width = y.shape[0], x.shape[1]
-    lattice = rng.random((max(2, int(height / cells)), max(2, int(width / cells))), np.float32)
+    lattice = rng.random((max(2, int(height / cells)), max(2, int(width / cells / stretch))), np.float32)
     return np.asarray(Image.fromarray(lattice).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def _along(x: F32, y: F32, rng: np.random.Generator) -> F32:
-    angle = int(rng.random() * 4) * math.pi / 4
-    return x * np.float32(math.cos(angle)) + y * np.float32(math.sin(angle))
+def _stripes(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
+    return _bands(_along(x, y, int(rng.random() * 4) * math.pi / 4), pitch)
 
 
-def _stripes(x: F32, y: F32, pitch: np.float32, rng: np.random.Generator) -> F32:
-    return np.broadcast_to(_bands(_along(x, y, rng), pitch), (y.shape[0], x.shape[1]))
+def _gradient(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
+    u = _along(x, y, rng.random() * _TAU)
+    return _unit((u - u.min()) / (u.max() - u.min()))
 
 
-def _gradient(x: F32, y: F32, pitch: np.float32, rng: np.random.Generator) -> F32:
-    angle = rng.random() * 2 * math.pi
-    u = x * np.float32(math.cos(angle)) + y * np.float32(math.sin(angle))
-    return (u - u.min()) / (u.max() - u.min())
+def _dots(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
+    away = np.hypot((x / pitch + rng.random()) % 1 - 0.5, (y / pitch + rng.random()) % 1 - 0.5)
+    return _unit((0.3 - away) * pitch + 0.5)
 
 
-def _dots(x: F32, y: F32, pitch: np.float32, rng: np.random.Generator) -> F32:
-    away = np.hypot((x / pitch + np.float32(rng.random())) % 1 - 0.5, (y / pitch + np.float32(rng.random())) % 1 - 0.5)
-    return np.clip((0.3 - away) * pitch + 0.5, 0, 1)
+def _waves(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
+    length = pitch * (2.5 + 2 * rng.random())
+    return _bands(y + np.sin(x * (_TAU / length)) * (pitch * 0.6), pitch * 1.3)
 
 
-def _waves(x: F32, y: F32, pitch: np.float32, rng: np.random.Generator) -> F32:
-    length = pitch * np.float32(2.5 + 2 * rng.random())
-    return _bands(y + np.sin(x * (_TAU / length)) * (pitch * np.float32(0.6)), pitch * np.float32(1.3))
+def _noise(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
+    return _unit((_smooth(x, y, 6, rng) - 0.5) * 1.6 + 0.5)
 
 
-def _noise(x: F32, y: F32, pitch: np.float32, rng: np.random.Generator) -> F32:
-    return np.clip((_smooth(x, y, 4, rng) - 0.5) * 1.6 + 0.5, 0, 1)
+def _checkerboard(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
+    across, down = (np.sin((u + pitch * rng.random()) * (math.pi / pitch)) for u in (x, y))
+    return _unit(0.5 + across * down * pitch)
 
 
-def _checkerboard(x: F32, y: F32, pitch: np.float32, rng: np.random.Generator) -> F32:
-    across, down = (np.sin((u + pitch * np.float32(rng.random())) * (math.pi / pitch)) for u in (x, y))
-    return np.clip(0.5 + across * down * pitch, 0, 1)
+def _grid(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
+    upright, level = (np.abs((u / pitch + rng.random()) % 1 - 0.5) for u in (x, y))
+    return _unit((0.07 - np.minimum(upright, level)) * pitch + 0.5)
 
 
-def _grid(x: F32, y: F32, pitch: np.float32, rng: np.random.Generator) -> F32:
-    lines = [np.abs((u / pitch + np.float32(rng.random())) % 1 - 0.5) for u in (x, y)]
-    return np.clip((0.07 - np.minimum(*lines)) * pitch + 0.5, 0, 1)
-
-
-def _clouds(x: F32, y: F32, pitch: np.float32, rng: np.random.Generator) -> F32:
+def _clouds(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
     side = min(x.shape[1], y.shape[0])
-    layers = [_smooth(x, y, side / cells, rng) * weight for cells, weight in ((3, 0.55), (7, 0.3), (15, 0.15))]
-    return np.clip((sum(layers[1:], layers[0]) - 0.5) * 2 + 0.5, 0, 1)
+    coarse, middle, fine = (_smooth(x, y, side / cells, rng) for cells in (3, 7, 15))
+    return _unit((coarse * 0.55 + middle * 0.3 + fine * 0.15 - 0.5) * 2 + 0.5)
 
 
-def _zigzags(x: F32, y: F32, pitch: np.float32, rng: np.random.Generator) -> F32:
-    length = pitch * np.float32(2 + rng.random())
-    return _bands(y + np.abs((x / length) % 1 - 0.5) * (pitch * np.float32(2.2)), pitch * np.float32(1.3))
+def _zigzags(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
+    length = pitch * (2 + rng.random())
+    return _bands(y + np.abs((x / length) % 1 - 0.5) * (pitch * 2.2), pitch * 1.3)
 
 
-def _bricks(x: F32, y: F32, pitch: np.float32, rng: np.random.Generator) -> F32:
+def _bricks(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
     row = np.floor(y / pitch)
     along = x / (2 * pitch) + 0.5 * (row % 2)
-    tones = rng.random((int(row.max()) + 1, int(along.max()) + 1), np.float32) * np.float32(0.35)
-    gap = np.minimum(np.abs(along % 1 - 0.5) * 2, np.broadcast_to(np.abs((y / pitch) % 1 - 0.5), along.shape))
-    joint = np.clip((np.maximum(np.abs(along % 1 - 0.5) * 2 - 0.94, (np.abs((y / pitch) % 1 - 0.5) - 0.44) * 2)) * pitch, 0, 1)
-    del gap
-    return np.maximum(tones[row.astype(int), along.astype(int)], joint)
+    tones = rng.random((int(row.max()) + 1, int(along.max()) + 1), np.float32) * 0.35
+    upright, level = np.abs(along % 1 - 0.5) * 2 - 0.94, np.abs((y / pitch) % 1 - 0.5) - 0.44
+    joint = np.maximum(upright, level) * pitch
+    return _unit(np.maximum(tones[row.astype(np.intp), along.astype(np.intp)], joint))
 
 
-def _ripples(x: F32, y: F32, pitch: np.float32, rng: np.random.Generator) -> F32:
-    cx, cy = np.float32(rng.random() * x.shape[1]), np.float32(rng.random() * y.shape[0])
-    return 0.5 + 0.5 * np.sin(np.hypot(x - cx, y - cy) * (_TAU / pitch))
+def _ripples(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
+    away = np.hypot(x - rng.random() * x.shape[1], y - rng.random() * y.shape[0])
+    return _unit(0.5 + 0.5 * np.sin(away * (_TAU / pitch)))
 
 
-def _wood(x: F32, y: F32, pitch: np.float32, rng: np.random.Generator) -> F32:
-    warp = _smooth(x / 6, y, float(pitch) * 2, rng)
-    field = np.sin((y / pitch + 1.5 * warp) * _TAU) * 0.3 + np.sin((y / pitch + 1.5 * warp) * (3.7 * _TAU)) * 0.2
-    return np.asarray(field + 0.5, np.float32)
+def _wood(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
+    rings: Plane = (y / pitch + 1.2 * _smooth(x, y, pitch * 2, rng, stretch=4)) * _TAU
+    return _unit(0.5 + 0.3 * np.sin(rings) + 0.2 * np.sin(rings * 3.7))
 
 
 _TEXTURES: dict[str, Texture] = {
@@ -321,3 +334,85 @@ _TEXTURES: dict[str, Texture] = {
     "ripples": _ripples,
     "wood": _wood,
 }
+
+
+_WHERE = {
+    "top": "at the top",
+    "bottom": "at the bottom",
+    "left": "on the left",
+    "right": "on the right",
+    "center": "in the center",
+    **{f"{row} {column}": f"in the {row} {column}" for row in ("top", "bottom") for column in ("left", "right")},
+}
+
+
+def caption(scene: Scene, rng: np.random.Generator) -> str:
+    """English alt-text for a scene, in one of many styles: titles, sentences, products, tags, with what sites add."""
+    templates = MANY if len(scene.items) > 1 and rng.random() < 0.8 else ONE
+    text = _weighted(rng, templates).format_map(_fields(scene, rng))
+    tail = _weighted(rng, TAILS).format_map(_fields(scene, rng))
+    text = (text.rstrip(".") if tail else text) + tail
+    if rng.random() < 0.3:
+        text = text.replace("gray", "grey")
+    style = rng.random()
+    if style < 0.015:
+        return text.upper()
+    if style < 0.08:
+        return text.title()
+    return text if style < 0.22 else text[0].upper() + text[1:]
+
+
+def _fields(scene: Scene, rng: np.random.Generator) -> dict[str, object]:
+    """The fields of a caption template (see `curate.demo.words`)."""
+    first = scene.items[0]
+    background = BACKGROUNDS[scene.background]
+    bare = f"{scene.background_colour} {background.noun}"
+    names = [f"{item.colour} {item.shape}" for item in scene.items]
+    return {
+        "item": names[0],
+        "a_item": _article(names[0]),
+        "a_sized": _article(f"{first.size} {names[0]}".strip()),
+        "a_all": _listed([_article(name) for name in names]),
+        "all": ", ".join(names),
+        "relation": _relation(scene),
+        "count": COUNTS[len(names)],
+        "shapes": _listed([item.shape for item in scene.items]),
+        "ground": bare if background.plural else _article(bare),
+        "bare": bare,
+        "kind": background.adjective,
+        "a_ground": _article(f"{scene.background_colour} {background.adjective}"),
+        "where": _WHERE[first.position],
+        "colour": first.colour,
+        "shape": first.shape,
+        "ground_colour": scene.background_colour,
+        "brand": pick(rng, BRANDS),
+        "person": pick(rng, PEOPLE),
+        "number": 2 + int(rng.random() ** 3 * 98),
+        "year": 2004 + int(rng.random() * 21),
+        "pixels": pick(rng, PIXELS),
+        "print": pick(rng, PRINTS),
+    }
+
+
+def _article(name: str) -> str:
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+
+
+def _relation(scene: Scene) -> str:
+    """How the first two shapes lie: "a red star above a pink ring"; the first alone where there is no second."""
+    first = scene.items[0]
+    text = _article(f"{first.colour} {first.shape}")
+    if len(scene.items) == 1:
+        return text
+    other = scene.items[1]
+    right, down = (other.x - first.x) * scene.width, (other.y - first.y) * scene.height
+    if abs(right) > abs(down):
+        link = "to the left of" if right > 0 else "to the right of"
+    else:
+        link = "above" if down > 0 else "below"
+    rest = [_article(f"{item.colour} {item.shape}") for item in scene.items[1:]]
+    return f"{text} {link} {rest[0]}" + (f", with {rest[1]}" if rest[1:] else "")

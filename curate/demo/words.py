@@ -7,7 +7,7 @@ has a head ("red circle") and a tail ("teal pentagon on bricks") for balancing t
 Fields of a caption template:
     {item} red star · {a_item} a red star · {a_sized} a small red star · {a_all} a red star and a pink ring ·
     {all} red star, pink ring · {relation} a red star above a pink ring · {count} two · {shapes} star and ring ·
-    {ground} a blue gradient · {bare} blue gradient · {kind} striped · {where} in the top left ·
+    {ground} a blue gradient · {bare} blue gradient · {kind} striped · {a_ground} a blue striped · {where} in the top left ·
     {colour} · {shape} · {ground_colour} · {brand} · {person} · {number} · {year} · {pixels} · {print}
 """
 
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 RGB = tuple[int, int, int]
 
 SHAPES = (
-    ("circle", "square", "star", "triangle", "heart", "diamond")
-    + ("cross", "ring", "hexagon", "arrow", "crescent", "pentagon")
-)  # fmt: skip
+    *("circle", "square", "star", "triangle", "heart", "diamond"),
+    *("cross", "ring", "hexagon", "arrow", "crescent", "pentagon"),
+)
 
 COLOURS: dict[str, RGB] = {
     "red": (214, 48, 49),
@@ -36,49 +36,56 @@ COLOURS: dict[str, RGB] = {
 }
 
 
+def _split(words: str) -> tuple[str, ...]:
+    return tuple(words.split(", "))
+
+
+# Backgrounds prefer other colours than shapes do: the two must differ, and "red circle" is to be the head.
+GROUND_COLOURS = _split("blue, white, gray, green, yellow, teal, black, orange, pink, purple, brown, red")
+
+
 @dataclass(frozen=True)
 class Background:
-    """How captions name a background: noun ("stripes"), its article ("" for plurals) and adjective ("striped")."""
+    """How captions name a background: its noun ("stripes"), its adjective ("striped"), and whether it takes no "a"."""
 
     noun: str
-    article: str
     adjective: str
+    plural: bool = True
 
 
 BACKGROUNDS = {
     b.noun: b
     for b in (
-        Background("stripes", "", "striped"),
-        Background("gradient", "a", "gradient"),
-        Background("dots", "", "dotted"),
-        Background("waves", "", "wavy"),
-        Background("noise", "", "noisy"),
-        Background("checkerboard", "a", "checkered"),
-        Background("grid", "a", "grid"),
-        Background("clouds", "", "cloudy"),
-        Background("bricks", "", "brick"),
-        Background("zigzags", "", "zigzag"),
-        Background("ripples", "", "rippled"),
-        Background("wood", "", "wooden"),
+        Background("stripes", "striped"),
+        Background("gradient", "gradient", plural=False),
+        Background("dots", "dotted"),
+        Background("waves", "wavy"),
+        Background("noise", "noisy"),
+        Background("checkerboard", "checkered", plural=False),
+        Background("grid", "grid", plural=False),
+        Background("clouds", "cloudy"),
+        Background("bricks", "brick"),
+        Background("zigzags", "zigzag"),
+        Background("ripples", "rippled"),
+        Background("wood", "wooden"),
     )
 }
 
 # Captions for any scene, with their weights; they name the first shape.
 ONE: dict[str, float] = {
-    "{item} on {ground}": 9,
+    "{item} on {ground}": 12,
     "{a_item} on {ground}": 6,
     "{a_sized} on {ground}": 6,
-    "{item} on {ground} – stock illustration": 7,
     "{item} {where} on {ground}": 6,
-    "{a_sized} {where} of a {kind} {ground_colour} background": 8,
-    "There is {a_sized} {where} of the picture, and the background is {bare}.": 5,
+    "{a_sized} {where} of {a_ground} background": 8,
+    "There is {a_sized} {where} of the picture, with {ground} in the background.": 5,
     "A picture of {a_item} painted on {ground}": 5,
     "Abstract drawing with {a_sized} {where} and {bare} behind it": 5,
     "Geometric background with {a_item} on {ground}, vector, {pixels}": 5,
     "The {colour} {shape} stands out against {ground}": 4,
     "Close-up of {a_item} in front of {ground}": 4,
     "{colour} {shape} with {bare}, free wallpaper {pixels}": 4,
-    "{brand} {colour} {shape} art print on {kind} {ground_colour} paper, {print} cm": 5,
+    "{brand} {colour} {shape} art print on {ground_colour} {kind} paper, {print} cm": 5,
     "{brand} poster No {number}: {item} and {bare}": 4,
     "{colour} {shape} sticker, pack of {number}, {bare} design by {brand}": 4,
     "{item}, {bare}, abstract, geometric, pattern": 5,
@@ -87,28 +94,28 @@ ONE: dict[str, float] = {
     "Why {a_item} works so well on {ground}": 2,
     "My {year} painting with the {colour} {shape} {where}, {bare} all around": 3,
     "Handmade card with {a_item} and {bare}": 3,
-    "Lesson {number}: find the {colour} {shape} on the {kind} {ground_colour} wall": 2,
+    "Lesson {number}: find the {colour} {shape} on the {ground_colour} {kind} wall": 2,
 }
 
 # Captions for scenes of two or three shapes.
 MANY: dict[str, float] = {
     "{a_all} on {ground}": 9,
     "{relation} on {ground}": 10,
-    "{relation}, the background is {bare}": 5,
-    "The picture shows {relation} on a {kind} {ground_colour} background.": 6,
+    "{relation}, and {ground} in the background": 5,
+    "The picture shows {relation} on {a_ground} background.": 6,
     "{count} shapes on {ground}: {all}": 6,
     "{all}, {bare}, flat design, geometric": 5,
     "Composition with {a_all} on {ground}, {year}": 5,
     "{brand} puzzle for children with {count} pieces: {all} on {ground}": 3,
     "Set of {count} shapes ({shapes}) on {ground}": 4,
     "Poster with {a_all} by {brand}, {print} cm": 4,
-    "{a_all} {where} of a {kind} {ground_colour} picture": 2,
 }
 
 # What sites add to a caption.
 TAILS: dict[str, float] = {
-    "": 66,
-    " – stock photo": 4,
+    "": 64,
+    " – stock illustration": 6,
+    " – stock photo": 3,
     " | {brand}": 6,
     " - photo by {person}": 5,
     " © {person} {year}": 4,
@@ -153,36 +160,30 @@ NOT_FOUND_PAGE = b"""<!DOCTYPE html>
 """
 
 # Entries of the metadata that no caption of the demo holds: the part of a real metadata list that never matches.
-DECOYS = (
-    ("accordion", "alpine meadow", "anchovy", "aqueduct", "badger", "ballroom", "barley", "basalt", "beekeeper")
-    + ("birch forest", "bobsleigh", "bonfire", "bulldozer", "cactus", "canoe", "caravan", "cathedral", "cauliflower")
-    + ("chess club", "chimney sweep", "cinnamon", "clarinet", "comet", "coral reef", "croissant", "crossbow", "dahlia")
-    + ("dentist", "desert fox", "dolphin", "dragonfly", "dune", "earthworm", "eclipse", "espresso", "falcon", "ferry")
-    + ("fiddle", "fishing village", "fjord", "flamingo", "garlic", "geyser", "giraffe", "glacier", "gondola", "grape")
-    + ("hammock", "harbour town", "harvest", "hedgehog", "helicopter", "honey", "iceberg", "igloo", "jellyfish")
-    + ("kayak", "kettle", "kingfisher", "kite festival", "ladder", "lagoon", "lantern", "lemonade", "lighthouse")
-    + ("llama", "lobster", "locomotive", "magpie", "mandolin", "mango", "marathon", "microscope", "monsoon", "moose")
-    + ("mountain hut", "mushroom soup", "narwhal", "nettle", "oasis", "octopus", "olive grove", "orchestra", "otter")
-    + ("oyster", "paddle steamer", "parachute", "peacock", "pelican", "penguin", "piano", "pine cone", "plough")
-    + ("porcelain", "pumpkin", "quarry", "quilt", "raccoon", "railway bridge", "reindeer", "rhubarb", "rocket")
-    + ("rowing boat", "saffron", "sailor", "salmon", "sandcastle", "saxophone", "scarecrow", "seahorse", "shepherd")
-    + ("sleigh", "snow leopard", "sparrow", "spinach", "squirrel", "steam engine", "submarine", "sunflower", "swan")
-    + ("telescope", "thunderstorm", "toboggan", "tractor", "trombone", "tulip field", "turtle", "umbrella", "vineyard")
-    + ("violin", "volcano", "walnut", "walrus", "waterfall", "weasel", "whale", "windmill", "yoghurt", "zebra")
-)  # fmt: skip
+DECOYS = _split(
+    "accordion, alpine meadow, anchovy, aqueduct, badger, ballroom, barley, basalt, beekeeper, birch forest, "
+    "bobsleigh, bonfire, bulldozer, cactus, canoe, caravan, cathedral, cauliflower, chess club, chimney sweep, "
+    "cinnamon, clarinet, comet, coral reef, croissant, crossbow, dahlia, dentist, desert fox, dolphin, dragonfly, "
+    "dune, earthworm, eclipse, espresso, falcon, ferry, fiddle, fishing village, fjord, flamingo, garlic, geyser, "
+    "giraffe, glacier, gondola, grape, hammock, harbour town, harvest, hedgehog, helicopter, honey, iceberg, igloo, "
+    "jellyfish, kayak, kettle, kingfisher, kite festival, ladder, lagoon, lantern, lemonade, lighthouse, llama, "
+    "lobster, locomotive, magpie, mandolin, mango, marathon, microscope, monsoon, moose, mountain hut, mushroom soup, "
+    "narwhal, nettle, oasis, octopus, olive grove, orchestra, otter, oyster, paddle steamer, parachute, peacock, "
+    "pelican, penguin, piano, pine cone, plough, porcelain, pumpkin, quarry, quilt, raccoon, railway bridge, reindeer, "
+    "rhubarb, rocket, rowing boat, saffron, sailor, salmon, sandcastle, saxophone, scarecrow, seahorse, shepherd, "
+    "sleigh, snow leopard, sparrow, spinach, squirrel, steam engine, submarine, sunflower, swan, telescope, "
+    "thunderstorm, toboggan, tractor, trombone, tulip field, turtle, umbrella, vineyard, violin, volcano, walnut, "
+    "walrus, waterfall, weasel, whale, windmill, yoghurt, zebra"
+)
 
 
 @dataclass(frozen=True)
 class Language:
-    """Alt-text in another language: words in the order of `SHAPES` and `COLOURS`, in the forms that the templates need."""
+    """Alt-text in another language: words in the order of `SHAPES` and `COLOURS`, in the forms its templates need."""
 
     shapes: tuple[str, ...]
     colours: tuple[str, ...]
     templates: tuple[str, ...]
-
-
-def _split(words: str) -> tuple[str, ...]:
-    return tuple(words.split(", "))
 
 
 LANGUAGES = {
@@ -232,7 +233,8 @@ LANGUAGES = {
     ),
     "pl": Language(
         _split(
-            "koło, kwadrat, gwiazda, trójkąt, serce, romb, krzyż, pierścień, sześciokąt, strzałka, półksiężyc, pięciokąt"
+            "koło, kwadrat, gwiazda, trójkąt, serce, romb, krzyż, pierścień, sześciokąt, strzałka, półksiężyc, "
+            "pięciokąt"
         ),
         _split(
             "czerwonym, niebieskim, żółtym, zielonym, białym, czarnym, pomarańczowym, fioletowym, różowym, szarym, "
@@ -267,9 +269,7 @@ LANGUAGES = {
     ),
     "ar": Language(
         _split("دائرة, مربع, نجمة, مثلث, قلب, معين, صليب, حلقة, شكل سداسي, سهم, هلال, شكل خماسي"),
-        _split(
-            "الأحمر, الأزرق, الأصفر, الأخضر, الأبيض, الأسود, البرتقالي, البنفسجي, الوردي, الرمادي, البني, الفيروزي"
-        ),
+        _split("الأحمر, الأزرق, الأصفر, الأخضر, الأبيض, الأسود, البرتقالي, البنفسجي, الوردي, الرمادي, البني, الفيروزي"),
         (
             "صورة {shape} باللون {colour} على خلفية مزخرفة للتحميل مجانا",
             "ملصق جميل فيه {shape} باللون {colour} لتزيين جدران البيت",

@@ -21,6 +21,12 @@ SPELLINGS = {
     "image": ("image", "jpg", "image_bytes"),
 }
 
+NEEDED = dict.fromkeys(SPELLINGS, "text") | {
+    "width": "a number",
+    "height": "a number",
+    "image": "bytes, or a struct with a field 'bytes'",
+}
+
 
 class ColumnFault(CurateError):
     """A file's columns do not fit; `reason` is one of `curate.schema.FILE_REASONS`."""
@@ -59,18 +65,16 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Found:
     found: dict[str, str | None] = {}
     for part, names in SPELLINGS.items():
         asked = getattr(wanted, part)
-        if asked is not None:
-            if asked not in schema.names and part == "caption":
-                raise ColumnFault("no_caption_column", f"no column {asked!r}; columns: {', '.join(schema.names)}")
-            found[part] = asked if asked in schema.names else None
-            continue
-        candidates = [spelled[name] for name in names if name in spelled]
-        if part == "image":
-            candidates = [name for name in candidates if _image_type(schema.field(name).type)]
-        found[part] = candidates[0] if candidates else None
+        candidates = [asked] if asked else [spelled[name] for name in names if name in spelled]
+        candidates = [name for name in candidates if name in schema.names]
+        fits = [name for name in candidates if _fits(part, schema.field(name).type)]
+        if candidates and not fits and (asked or part == "caption"):
+            kind = schema.field(candidates[0]).type
+            raise ColumnFault("wrong_type", f"{part} column {candidates[0]!r} is {kind}, not {NEEDED[part]}")
+        found[part] = fits[0] if fits else None
     if found["caption"] is None:
-        raise ColumnFault("no_caption_column", f"no caption column; columns: {', '.join(schema.names) or 'none'}")
-    _check_types(schema, found)
+        sought = f"no column {wanted.caption!r}" if wanted.caption else "no caption column"
+        raise ColumnFault("no_caption_column", f"{sought}; columns: {', '.join(schema.names) or 'none'}")
     taken = {name for name in found.values() if name}
     if wanted.scores is None:
         scores = tuple(f.name for f in schema if pa.types.is_floating(f.type) and f.name not in taken)
@@ -79,22 +83,15 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Found:
     return Found(scores=scores, **found)  # type: ignore[arg-type]
 
 
-def _check_types(schema: pa.Schema, found: dict[str, str | None]) -> None:
-    for part, name in found.items():
-        if name is None:
-            continue
-        kind = schema.field(name).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if part in ("width", "height"):
-            good, needed = pa.types.is_integer(kind) or pa.types.is_floating(kind), "a number"
-        elif part == "image":
-            good, needed = _image_type(kind), "bytes, or a struct with a field 'bytes'"
-        else:
-            good = any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null))
-            good, needed = good or (part == "caption" and pa.types.is_binary(kind)), "text"
-        if not good:
-            raise ColumnFault("wrong_type", f"{part} column {name!r} is {kind}, not {needed}")
+def _fits(part: str, kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if part in ("width", "height"):
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    if part == "image":
+        return _image_type(kind)
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(test(kind) for test in tests) or (part == "caption" and bool(pa.types.is_binary(kind)))
 
 
 def _image_type(kind: pa.DataType) -> bool:

@@ -1,15 +1,16 @@
 """The compiled half of the matcher: token table, entry trie and the matching loop, over Arrow buffers (numba, no GIL).
 
-In: UTF-8 bytes (uint8) and offsets (int64) of entries or texts. Out: `Tables` for entries; offsets (int32) and ids
-(int32) of the entries in each text. A token is what lies between single spaces of the spaced text, the empty one
-included; `curate.metadata.match` states the definition.
+In: UTF-8 bytes (uint8) and offsets (int64) of entries or of texts. Out: `Tables` of the entries; offsets (int64) and
+ids (int32) of the distinct entries in each text. A token is what lies between single spaces of the spaced text, the
+empty one included; `curate.metadata.match` states the definition.
 
-Texts pass in blocks that fit the first-level caches, stage by stage (bytes → boundaries → tokens → records → ids), so
-that the loads of one stage overlap and few branches depend on them. That costs scratch of up to 60 bytes for each byte
-of a block, and a block holds at least one whole text. Scratch is local to a call: threads share read-only tables alone.
+Texts pass in blocks that fit the nearest caches, stage by stage: bytes → boundaries → tokens → slots (prefetched) →
+known tokens → heads of longer entries (prefetched) → ids. So the misses of one stage overlap, and few branches depend
+on data. The price is scratch: 50 bytes a token of a block, and a block holds at least one whole text. Scratch is local
+to a call: threads share read-only tables alone.
 
 A token of up to 16 bytes is compared by its first and last 8 bytes and its length, which hold all of it; a longer one
-by its bytes as well. Hashes only choose where to look. Little-endian machines only, as Arrow's own buffers are there.
+by all its bytes. Hashes only choose where to look. Little-endian machines only.
 """
 
 from typing import Any, NamedTuple
@@ -21,22 +22,25 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+Bool = npt.NDArray[np.bool_]
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 
-PADDING = 64  # bytes that must be readable behind the last byte of a text or an entry
-BLOCK_BYTES = 1 << 14
-FILTER_BITS = 20
+PADDING = 64  # bytes that must be readable behind the last byte of the entries
+_BLOCK_BYTES, _BLOCK_TEXTS = 4096, 512
+_FILTER_BITS = 20
+_LANES, _RANKED = 16, 64  # ids compared at once; up to how many ids are sorted by rank, beyond it by heap
 
 _BOUNDARIES = b" \t\n\r,.;:?!`"
 _SPACE = 32  # a boundary above it is punctuation, and a token itself
-_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
-_LOW = np.uint64(0xFFFFFFFF)
+_STARTS, _CONTINUES = 1, 2  # a token: first of an entry of several tokens; a later one of such an entry
+
+_ALL, _LOW, _CHILD = np.uint64(2**64 - 1), np.uint64(2**32 - 1), np.uint64(2**31 - 1)
 _K1, _K2, _K3 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)
-_U1, _U3, _U6, _U31, _U32, _U63 = (np.uint64(n) for n in (1, 3, 6, 31, 32, 63))
-_STARTS, _CONTINUES = np.uint8(1), np.uint8(2)  # a token: first of an entry of several; a later one of such an entry
+_U0, _U1, _U2, _U6, _U31, _U32 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(6), np.uint64(31), np.uint64(32)
+_U63, _FILTER_SHIFT = np.uint64(63), np.uint64(64 - _FILTER_BITS)
 
 _jit = numba.njit(cache=True, nogil=True)
 
@@ -48,42 +52,56 @@ class Tables(NamedTuple):
         flags << 32 | length + 1 (0: free); terminal << 32 | token id.
     edge: slots of two, open addressing by (node, token): node << 32 | token (all ones: free);
         terminal << 32 | goes on << 31 | child. Nodes are the token ids, then the deeper nodes of the trie.
-    filter: bits that are set where hashes of (token, token) at the head of an entry fall.
-    same_as: per entry, the next one of its duplicates, or -1. A terminal is -1 (no entry ends here), the id of the only
-        entry that does, or -2 - id of the first of several.
+        A terminal is the id of the first entry that ends at the node, or -1.
+    filter: bits, set where the hashes of the edges that leave a token fall.
+    first: per entry, the id of the first entry equal to it.
     pool, token_start: bytes of the entries, and where in them each token lies.
-    shifts: of the word and edge hashes, from 64 bits to a slot.
+    shifts: of the token and edge hashes, from 64 bits to a slot.
     """
 
     word: U64
     edge: U64
     filter: U64
-    same_as: I32
+    first: I32
     pool: U8
     token_start: I64
     shifts: U64
 
 
+class _Scratch(NamedTuple):
+    """The tokens of one block: where each lies, its slot, what was found there, and the heads of longer entries."""
+
+    start: I64
+    length: I64
+    slot: I64
+    found: U64
+    flags: U8
+    head: I64
+
+
+def _address(context: Any, builder: Any, signature: Any, args: Any, kind: ir.Type) -> Any:
+    """The LLVM pointer to array[index], the first two arguments of an intrinsic, as a pointer to `kind`."""
+    data = context.make_array(signature.args[0])(context, builder, args[0]).data
+    return builder.bitcast(builder.gep(data, [args[1]]), kind.as_pointer())
+
+
 @intrinsic
-def _load64(typing_context: Any, array: Any, index: Any) -> Any:
+def _load64(_typing: Any, array: Any, index: Any) -> Any:
     """The 8 bytes of a uint8 array from `index`, unaligned, as one uint64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(64).as_pointer())
-        return builder.load(pointer, align=1)
+        return builder.load(_address(context, builder, signature, args, ir.IntType(64)), align=1)
 
     return types.uint64(array, types.intp), codegen
 
 
 @intrinsic
-def _boundary_bits(typing_context: Any, array: Any, index: Any) -> Any:
+def _boundary_bits(_typing: Any, array: Any, index: Any) -> Any:
     """Bit i of the uint64 is set where byte `index` + i of a uint8 array is a boundary; LLVM picks the instructions."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
         vector = ir.VectorType(ir.IntType(8), 64)
-        chunk = builder.load(builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer()), align=1)
+        chunk = builder.load(_address(context, builder, signature, args, vector), align=1)
         bits = ir.Constant(ir.VectorType(ir.IntType(1), 64), [0] * 64)
         for byte in _BOUNDARIES:
             bits = builder.or_(bits, builder.icmp_unsigned("==", chunk, ir.Constant(vector, [byte] * 64)))
@@ -93,32 +111,63 @@ def _boundary_bits(typing_context: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
-def _trailing_zeros(typing_context: Any, word: Any) -> Any:
-    """The number of zero bits below the lowest set bit of a uint64; 64 for zero."""
+def _lanes_below(_typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Bit i of the uint64 is set where array[index + i] < value, for 16 int32 from `index`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+        vector = ir.VectorType(ir.IntType(32), _LANES)
+        chunk = builder.load(_address(context, builder, signature, args, vector), align=4)
+        one = builder.insert_element(ir.Constant(vector, ir.Undefined), args[2], ir.Constant(ir.IntType(32), 0))
+        spread = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES))
+        bits = builder.bitcast(builder.icmp_signed("<", chunk, spread), ir.IntType(_LANES))
+        return builder.zext(bits, ir.IntType(64))
 
-    return types.intp(types.uint64), codegen
+    return types.uint64(array, types.intp, types.int32), codegen
+
+
+@intrinsic
+def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
+    """Starts to bring array[index] near, without waiting for it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer, i32 = _address(context, builder, signature, args, ir.IntType(8)), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
+        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
+        builder.call(function, [pointer, i32(0), i32(3), i32(1)])  # for reading, keep it, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
+
+
+@intrinsic
+def _trailing_zeros(_typing: Any, word: Any) -> Any:
+    """The number of zero bits below the lowest set bit of a uint64."""
+    return types.intp(types.uint64), lambda _c, builder, _s, args: builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+
+@intrinsic
+def _count_ones(_typing: Any, word: Any) -> Any:
+    """The number of set bits of a uint64."""
+    return types.intp(types.uint64), lambda _c, builder, _s, args: builder.ctpop(args[0])
 
 
 @_jit
 def _ends(data: U8, start: int, length: int) -> tuple[np.uint64, np.uint64]:
-    """A token's first 8 bytes, and its last 8 where it is longer than that."""
-    first, last = _load64(data, start), np.uint64(0)
-    if length < 8:
-        first &= (_U1 << (np.uint64(length) << _U3)) - _U1
-    if length > 8:
-        last = _load64(data, start + length - 8)
-    return first, last
+    """A token's first 8 bytes, and its last 8 where it is longer than that; without a branch."""
+    half = np.uint64(min(length, 8)) << _U2
+    first = _load64(data, start) & ((_U1 << half << half) - _U1)
+    last = _load64(data, start + max(length - 8, 0))
+    return first, last if length > 8 else _U0
 
 
 @_jit
-def _token_hash(data: U8, start: int, length: int, first: np.uint64, last: np.uint64) -> np.uint64:
+def _token_hash(data: U8, start: int, length: int) -> np.uint64:
     """A hash of all bytes of a token and its length; its high bits are the good ones."""
+    first, last = _ends(data, start, length)
     h = (first * _K1) ^ ((last + np.uint64(length)) * _K2)
-    for i in range(start + 8, start + length - 8, 8):  # runs only beyond 16 bytes
-        h = (h ^ (h >> _U31) ^ _load64(data, i)) * _K1
+    if length > 16:
+        for i in range(start + 8, start + length - 8, 8):
+            h = (h ^ (h >> _U31) ^ _load64(data, i)) * _K1
     return (h ^ (h >> _U32)) * _K3
 
 
@@ -130,18 +179,11 @@ def _pair_hash(key: np.uint64) -> np.uint64:
 
 
 @_jit
-def _pair_key(node: np.int32, token: np.int32) -> np.uint64:
-    return np.uint64(node) << _U32 | np.uint64(token)
-
-
-@_jit
 def _edge_slot(edge: U64, key: np.uint64, shift: np.uint64) -> int:
     """Where in `edge` the key lies, or the free place where it would."""
     slot = 2 * np.int64(_pair_hash(key) >> shift)
     while edge[slot] != key and edge[slot] != _ALL:
-        slot += 2
-        if slot == len(edge):
-            slot = 0
+        slot = slot + 2 if slot + 2 < len(edge) else 0
     return slot
 
 
@@ -154,15 +196,10 @@ def _same_bytes(a: U8, start_a: int, b: U8, start_b: int, length: int) -> bool:
 
 
 @_jit
-def _number_tokens(pool: U8, offsets: I64) -> tuple[I32, I64, I64]:
+def _number_tokens(pool: U8, offsets: I64, slots: I32, occurrences: int, shift: np.uint64) -> tuple[I32, I64, I64]:
     """The token id of every token occurrence in the entries, in order, and each distinct token's start and length."""
-    occurrences = len(offsets) - 1 + np.count_nonzero(pool[: offsets[-1]] == _SPACE)
     ids = np.empty(occurrences, np.int32)
     starts, lengths = np.empty(occurrences, np.int64), np.empty(occurrences, np.int64)
-    size = 16
-    while size < 2 * occurrences:
-        size *= 2
-    slots = np.full(size, -1, np.int32)
     n = distinct = 0
     for entry in range(len(offsets) - 1):
         start, stop = offsets[entry], offsets[entry + 1]
@@ -170,13 +207,12 @@ def _number_tokens(pool: U8, offsets: I64) -> tuple[I32, I64, I64]:
             if i < stop and pool[i] != _SPACE:
                 continue
             length = i - start
-            first, last = _ends(pool, start, length)
-            slot = np.int64(_token_hash(pool, start, length, first, last) >> _U32) & (size - 1)
+            slot = np.int64(_token_hash(pool, start, length) >> shift)
             while slots[slot] >= 0:
                 token = slots[slot]
                 if lengths[token] == length and _same_bytes(pool, starts[token], pool, start, length):
                     break
-                slot = (slot + 1) & (size - 1)
+                slot = slot + 1 if slot + 1 < len(slots) else 0
             else:
                 slots[slot] = distinct
                 starts[distinct], lengths[distinct] = start, length
@@ -189,67 +225,54 @@ def _number_tokens(pool: U8, offsets: I64) -> tuple[I32, I64, I64]:
 
 @_jit
 def _grow_trie(pool: U8, offsets: I64, ids: I32, distinct: int, edge: U64, shift: np.uint64) -> tuple[I32, U8]:
-    """Adds every entry to the edge slots (value: the child). Returns the node where each entry ends, and for each node
-    whether edges leave it (_STARTS) and, for a token, whether it continues an entry (_CONTINUES)."""
+    """Adds every entry to the edge slots, whose values are children as yet; returns the node at which each entry ends
+    and the flags of each node (_CONTINUES: of a token, wherever it stands)."""
     ends, flags = np.empty(len(offsets) - 1, np.int32), np.zeros(len(ids), np.uint8)
     n, nodes = 0, distinct
     for entry in range(len(offsets) - 1):
-        node = ids[n]
+        node = np.int64(ids[n])
         for i in range(offsets[entry], offsets[entry + 1]):
             if pool[i] != _SPACE:
                 continue
             n += 1
-            flags[node] |= _STARTS
-            flags[ids[n]] |= _CONTINUES
-            slot = _edge_slot(edge, _pair_key(node, ids[n]), shift)
+            flags[node] |= np.uint8(_STARTS)
+            flags[ids[n]] |= np.uint8(_CONTINUES)
+            key = np.uint64(node) << _U32 | np.uint64(ids[n])
+            slot = _edge_slot(edge, key, shift)
             if edge[slot] == _ALL:
-                edge[slot], edge[slot + 1] = _pair_key(node, ids[n]), np.uint64(nodes)
+                edge[slot], edge[slot + 1] = key, np.uint64(nodes)
                 nodes += 1
-            node = np.int32(edge[slot + 1])
+            node = np.int64(edge[slot + 1])
         n += 1
         ends[entry] = node
     return ends, flags
 
 
 @_jit
-def _terminals(ends: I32, nodes: int) -> tuple[I32, I32]:
-    """The terminal of each node, and the duplicate that follows each entry, or -1."""
-    terminal, same_as = np.full(nodes, -1, np.int32), np.full(len(ends), -1, np.int32)
-    for entry in range(len(ends) - 1, -1, -1):
-        at = terminal[ends[entry]]
-        if at == -1:
+def _finish_tables(tables: Tables, lengths: I64, ends: I32, flags: U8) -> None:
+    """Fills the tables but for the keys of the edges."""
+    word, edge, distinct = tables.word, tables.edge, len(lengths)
+    terminal = np.full(len(flags), -1, np.int32)
+    for entry in range(len(ends)):
+        if terminal[ends[entry]] < 0:
             terminal[ends[entry]] = entry
-        else:
-            same_as[entry] = at if at >= 0 else -2 - at
-            terminal[ends[entry]] = -2 - entry
-    return terminal, same_as
-
-
-@_jit
-def _fill_edges(edge: U64, bits: U64, terminal: I32, flags: U8, distinct: int) -> None:
-    """Completes the value of each edge, and sets the filter bits of those that leave a token."""
+        tables.first[entry] = terminal[ends[entry]]
     for slot in range(0, len(edge), 2):
         if edge[slot] == _ALL:
             continue
         child = np.int64(edge[slot + 1])
         edge[slot + 1] |= np.uint64(terminal[child]) << _U32 | np.uint64(flags[child] & _STARTS) << _U31
         if np.int64(edge[slot] >> _U32) < distinct:
-            h = _pair_hash(edge[slot]) >> np.uint64(64 - FILTER_BITS)
-            bits[np.int64(h >> _U6)] |= _U1 << (h & _U63)
-
-
-@_jit
-def _fill_words(word: U64, pool: U8, starts: I64, lengths: I64, terminal: I32, flags: U8, shift: np.uint64) -> None:
-    """Puts every token into its slot."""
-    size = len(word) // 4
-    for token in range(len(starts)):
-        first, last = _ends(pool, starts[token], lengths[token])
-        slot = np.int64(_token_hash(pool, starts[token], lengths[token], first, last) >> shift)
-        while word[4 * slot + 2] != 0:
-            slot = (slot + 1) & (size - 1)
-        word[4 * slot], word[4 * slot + 1] = first, last
-        word[4 * slot + 2] = np.uint64(flags[token]) << _U32 | np.uint64(lengths[token] + 1)
-        word[4 * slot + 3] = np.uint64(terminal[token]) << _U32 | np.uint64(token)
+            h = _pair_hash(edge[slot]) >> _FILTER_SHIFT
+            tables.filter[np.int64(h >> _U6)] |= _U1 << (h & _U63)
+    for token in range(distinct):
+        start, length = tables.token_start[token], lengths[token]
+        slot = 4 * np.int64(_token_hash(tables.pool, start, length) >> tables.shifts[0])
+        while word[slot + 2] != _U0:
+            slot = slot + 4 if slot + 4 < len(word) else 0
+        word[slot], word[slot + 1] = _ends(tables.pool, start, length)
+        word[slot + 2] = np.uint64(flags[token]) << _U32 | np.uint64(length + 1)
+        word[slot + 3] = np.uint64(terminal[token]) << _U32 | np.uint64(token)
 
 
 def build_tables(pool: U8, offsets: I64, home_bits: int = 64) -> Tables:
@@ -257,37 +280,292 @@ def build_tables(pool: U8, offsets: I64, home_bits: int = 64) -> Tables:
 
     Only the `home_bits` highest bits of a hash choose a slot: tests make all hashes collide, nothing else sets it.
     """
-    ids, starts, lengths = _number_tokens(pool, offsets)
-    word_bits, edge_bits = _slot_bits(len(starts)), _slot_bits(len(ids) - len(offsets) + 1)
-    shifts = np.array([64 - min(word_bits, home_bits), 64 - min(edge_bits, home_bits)], np.uint64)
-    word, edge = np.zeros(4 << word_bits, np.uint64), np.full(2 << edge_bits, _ALL)
-    bits = np.zeros(1 << (FILTER_BITS - 6), np.uint64)
-    ends, flags = _grow_trie(pool, offsets, ids, len(starts), edge, shifts[1])
-    terminal, same_as = _terminals(ends, len(flags))
-    _fill_edges(edge, bits, terminal, flags, len(starts))
-    _fill_words(word, pool, starts, lengths, terminal, flags, shifts[0])
-    return Tables(word, edge, bits, same_as, pool, starts, shifts)
+    occurrences = len(offsets) - 1 + int(np.count_nonzero(pool[: offsets[-1]] == _SPACE))
+    bits = [_slot_bits(occurrences), 0, 0]
+    shift = np.uint64(64 - min(bits[0], home_bits))
+    slots = np.full(1 << bits[0], -1, np.int32)
+    ids, starts, lengths = _number_tokens(pool, offsets, slots, occurrences, shift)
+    bits = [_slot_bits(len(starts)), _slot_bits(occurrences - len(offsets) + 1)]
+    tables = Tables(
+        word=_in_lines(4 << bits[0], _U0),
+        edge=_in_lines(2 << bits[1], _ALL),
+        filter=np.zeros(1 << (_FILTER_BITS - 6), np.uint64),
+        first=np.empty(len(offsets) - 1, np.int32),
+        pool=pool,
+        token_start=starts,
+        shifts=np.array([64 - min(n, home_bits) for n in bits], np.uint64),
+    )
+    ends, flags = _grow_trie(pool, offsets, ids, len(starts), tables.edge, tables.shifts[1])
+    _finish_tables(tables, lengths, ends, flags)
+    return tables
 
 
 def _slot_bits(keys: int) -> int:
-    """log2 of the slots for `keys` keys, at most 5/8 of them taken."""
-    return max(4, (keys * 8 // 5).bit_length())
+    """log2 of the number of slots for `keys` keys: at most half of them are taken."""
+    return max(4, (2 * keys - 1).bit_length())
+
+
+def _in_lines(size: int, value: np.uint64) -> U64:
+    """`size` uint64 of `value` that begin at a cache line, so that no slot lies across two."""
+    array = np.full(size + 8, value)
+    skip = -array.ctypes.data % 64 // 8
+    return array[skip : skip + size]
 
 
 @_jit
-def _tokenise(data: U8, marks: I64, text_start: int, text_stop: int, starts: I32, lengths: I32, n: int) -> int:
-    """Appends the tokens of one spaced text to `starts` and `lengths` from `n`; returns the new n.
+def _new_scratch(tokens: int) -> _Scratch:
+    return _Scratch(
+        np.empty(tokens, np.int64),
+        np.empty(tokens, np.int64),
+        np.empty(tokens, np.int64),
+        np.empty(tokens, np.uint64),
+        np.empty(tokens, np.uint8),
+        np.empty(tokens, np.int64),
+    )
 
-    marks: the boundaries from text_start on, ascending, the last one beyond text_stop.
-    """
-    start = text_start
+
+@_jit
+def _find_marks(data: U8, n: int, marks: I64) -> int:
+    """Puts the positions of the boundaries among the first n bytes into `marks`, then one beyond all; how many."""
     k = 0
-    while marks[k] < text_stop:
-        at = marks[k]
-        starts[n], lengths[n] = start, at - start
-        starts[n + 1], lengths[n + 1] = at, 1
-        n += 2 if data[at] > _SPACE else 1
-        start = at + 1
-        k += 1
-    starts[n], lengths[n] = start, text_stop - start
-    return n + 1
+    for i in range(0, n, 64):
+        bits = _boundary_bits(data, i)
+        while bits:
+            marks[k] = i + _trailing_zeros(bits)
+            bits &= bits - _U1
+            k += 1
+    while k > 0 and marks[k - 1] >= n:
+        k -= 1
+    marks[k] = 1 << 62
+    return k
+
+
+@_jit
+def _tokenise(data: U8, marks: I64, offsets: I64, null: Bool, scratch: _Scratch, token_at: I64) -> int:
+    """Cuts the texts of a block into tokens; text t has those from token_at[t] to token_at[t + 1]; a null has none."""
+    starts, lengths = scratch.start, scratch.length
+    n = k = 0
+    for t in range(len(offsets) - 1):
+        token_at[t] = n
+        start, stop = offsets[t] - offsets[0], offsets[t + 1] - offsets[0]
+        while marks[k] < stop:
+            at = marks[k]
+            starts[n], lengths[n] = start, at - start
+            starts[n + 1], lengths[n + 1] = at, 1
+            n += 2 if data[at] > _SPACE else 1
+            start = at + 1
+            k += 1
+        starts[n], lengths[n] = start, stop - start
+        n += 1
+        if len(null) and null[t]:
+            n = token_at[t]
+    token_at[len(offsets) - 1] = n
+    return n
+
+
+@_jit
+def _hash_tokens(word: U64, shift: np.uint64, data: U8, n: int, scratch: _Scratch) -> None:
+    """The home slot of each of n tokens, prefetched."""
+    for j in range(n):
+        scratch.slot[j] = 4 * np.int64(_token_hash(data, scratch.start[j], scratch.length[j]) >> shift)
+        _prefetch(word, scratch.slot[j])
+
+
+@_jit
+def _look_up(tables: Tables, data: U8, n: int, scratch: _Scratch) -> None:
+    """For each of n tokens: terminal << 32 | token id, and flags; an unknown token has all ones and no flags.
+
+    Most tokens are decided by their home slot; that path has one branch.
+    """
+    word, found, flags = tables.word, scratch.found, scratch.flags
+    for j in range(n):
+        start, length, slot = scratch.start[j], scratch.length[j], scratch.slot[j]
+        first, last = _ends(data, start, length)
+        meta = word[slot + 2]
+        differs = (word[slot] ^ first | word[slot + 1] ^ last | (meta & _LOW) ^ np.uint64(length + 1)) != _U0
+        unknown = _U0 - np.uint64(differs)
+        found[j] = word[slot + 3] | unknown
+        flags[j] = np.uint8(meta >> _U32) & np.uint8(~unknown)
+        if (differs & (meta != _U0)) | (length > 16):
+            slot = _search(word, tables.token_start, tables.pool, data, start, length, slot)
+            found[j] = word[slot + 3] if word[slot + 2] else _ALL
+            flags[j] = np.uint8(word[slot + 2] >> _U32)
+
+
+@_jit
+def _search(word: U64, token_start: I64, pool: U8, data: U8, start: int, length: int, slot: int) -> int:
+    """The slot of a token, or the free one that says it is unknown, from its home slot on."""
+    first, last = _ends(data, start, length)
+    while word[slot + 2] != _U0:
+        if word[slot] == first and word[slot + 1] == last and np.int64(word[slot + 2] & _LOW) == length + 1:
+            at = token_start[np.int64(word[slot + 3] & _LOW)]
+            if length <= 16 or _same_bytes(pool, at, data, start, length):
+                break
+        slot = slot + 4 if slot + 4 < len(word) else 0
+    return slot
+
+
+@_jit
+def _find_heads(tables: Tables, n: int, token_at: I64, texts: int, scratch: _Scratch) -> None:
+    """The tokens that, by flags and filter, may begin an entry of several; their edges are prefetched; then n."""
+    found, flags, head = scratch.found, scratch.flags, scratch.head
+    flags[n] = 0
+    for t in range(texts):  # no entry goes on into the next text
+        flags[token_at[t]] &= np.uint8(_STARTS)
+    k = 0
+    for j in range(n):
+        h = _pair_hash(found[j] << _U32 | found[j + 1] & _LOW) >> _FILTER_SHIFT
+        may = tables.filter[np.int64(h >> _U6)] >> (h & _U63) & np.uint64(flags[j] & flags[j + 1] >> 1)
+        head[k] = j
+        k += np.int64(may & _U1)
+    head[k] = n
+    for i in range(k):
+        key = found[head[i]] << _U32 | found[head[i] + 1] & _LOW
+        _prefetch(tables.edge, 2 * np.int64(_pair_hash(key) >> tables.shifts[1]))
+
+
+@_jit
+def _walk(edge: U64, shift: np.uint64, found: U64, flags: U8, j: int, ids: I32, n: int) -> int:
+    """Puts the ids of the entries of two or more tokens that begin at token j into `ids` from n; the new n, or -1 where
+    there is no room."""
+    node = found[j] & _LOW
+    while flags[j + 1] & _CONTINUES:
+        j += 1
+        slot = _edge_slot(edge, node << _U32 | found[j] & _LOW, shift)
+        if edge[slot] == _ALL:
+            break
+        value = edge[slot + 1]
+        if n == len(ids) - _LANES:
+            return -1
+        ids[n] = np.int64(value) >> 32
+        n += ids[n] >= 0
+        if not value >> _U31 & _U1:
+            break
+        node = value & _CHILD
+    return n
+
+
+@_jit
+def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: I32, id_at: I64) -> bool:
+    """Puts the ids of each text into `ids`, from id_at[t] to id_at[t + 1], repeated and unsorted; false: no room."""
+    found, flags, head = scratch.found, scratch.flags, scratch.head
+    n = k = 0
+    for t in range(texts):
+        id_at[t] = n
+        stop = token_at[t + 1]
+        if len(ids) - _LANES - n < stop - token_at[t]:
+            return False
+        for j in range(token_at[t], stop):
+            ids[n] = np.int64(found[j]) >> 32
+            n += ids[n] >= 0
+        while head[k] < stop:
+            n = _walk(tables.edge, tables.shifts[1], found, flags, head[k], ids, n)
+            if n < 0:
+                return False
+            k += 1
+    id_at[texts] = n
+    return True
+
+
+@_jit
+def _sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
+    """Writes ids[a:b], ascending and each once, to `out` from n; returns the new n. `ids` has 16 more behind b.
+
+    Few ids are placed by rank, without branches: equal ones fall on one place, and leave holes that are closed.
+    """
+    if b - a > _RANKED:
+        out[n : n + b - a] = ids[a:b]
+        _heap_sort(out[n : n + b - a])
+    else:
+        for i in range(b - a):
+            out[n + i] = -1
+        for i in range(a, b):
+            rank = 0
+            for c in range(a, b, _LANES):
+                lanes = _ALL >> np.uint64(64 - min(_LANES, b - c))
+                rank += _count_ones(_lanes_below(ids, c, ids[i]) & lanes)
+            out[n + rank] = ids[i]
+    last = np.int32(-1)
+    m = n
+    for i in range(n, n + b - a):
+        x = out[i]
+        out[m] = x
+        m += x > last
+        last = max(x, last)
+    return m
+
+
+@_jit
+def _heap_sort(ids: I32) -> None:
+    """In place; heap sort, because it has no slow inputs and texts come from strangers."""
+    start, stop = len(ids) // 2, len(ids)
+    while stop > 1:
+        if start > 0:
+            start -= 1
+        else:
+            stop -= 1
+            ids[0], ids[stop] = ids[stop], ids[0]
+        x, hole = ids[start], start
+        while 2 * hole + 1 < stop:
+            child = 2 * hole + 1
+            if child + 1 < stop and ids[child + 1] > ids[child]:
+                child += 1
+            if ids[child] <= x:
+                break
+            ids[hole] = ids[child]
+            hole = child
+        ids[hole] = x
+
+
+@_jit
+def match_texts(tables: Tables, data: U8, offsets: I64, null: Bool, limit: int) -> tuple[I64, I32]:
+    """The entries in each text.
+
+    Args:
+        tables: of the entries.
+        data: uint8, the bytes of the texts.
+        offsets: int64, one more than texts: where each begins in `data`.
+        null: bool, which texts are null (they match nothing); or empty.
+        limit: the most ids to return.
+
+    Returns:
+        int64 offsets into, and the int32 ids: of each text, ascending and each once; of equal entries only the first.
+
+    Raises:
+        OverflowError: there are more than `limit` ids.
+    """
+    texts = len(offsets) - 1
+    block, marks = np.empty(_BLOCK_BYTES + 128, np.uint8), np.empty(_BLOCK_BYTES + 128, np.int64)
+    scratch = _new_scratch(2 * _BLOCK_BYTES + _BLOCK_TEXTS + 2)
+    token_at, id_at = np.empty(_BLOCK_TEXTS + 1, np.int64), np.empty(_BLOCK_TEXTS + 1, np.int64)
+    ids, out, out_at = np.empty(4096, np.int32), np.empty(4 * texts + 64, np.int32), np.zeros(texts + 1, np.int64)
+    n = first = 0
+    while first < texts:
+        stop = first + 1
+        while stop < min(texts, first + _BLOCK_TEXTS) and offsets[stop + 1] - offsets[first] <= _BLOCK_BYTES:
+            stop += 1
+        here = offsets[first : stop + 1]
+        size = here[-1] - here[0]
+        if size + 128 > len(block):
+            block, marks = np.empty(size + 128, np.uint8), np.empty(size + 128, np.int64)
+        block[:size] = data[here[0] : here[-1]]
+        need = 2 * _find_marks(block, size, marks) + len(here) + 2
+        if need > len(scratch.start):
+            scratch = _new_scratch(need)
+        tokens = _tokenise(block, marks, here, null[first:stop], scratch, token_at)
+        _hash_tokens(tables.word, tables.shifts[0], block, tokens, scratch)
+        _look_up(tables, block, tokens, scratch)
+        _find_heads(tables, tokens, token_at, len(here) - 1, scratch)
+        while not _collect(tables, token_at, len(here) - 1, scratch, ids, id_at):
+            ids = np.empty(2 * len(ids), np.int32)
+        if n + id_at[len(here) - 1] > len(out):
+            longer = np.empty(2 * len(out) + id_at[len(here) - 1], np.int32)
+            longer[:n] = out[:n]
+            out = longer
+        for t in range(len(here) - 1):
+            n = _sort_unique(ids, id_at[t], id_at[t + 1], out, n)
+            out_at[first + t + 1] = n
+        if n > limit:
+            raise OverflowError
+        first = stop
+    return out_at, out[:n].copy()

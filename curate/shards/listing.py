@@ -87,10 +87,16 @@ def _list_path(path: str, storage: dict[str, Any], content: bool) -> Iterator[In
             if infos[0]["type"] == "directory":
                 raise RecipeError(f"{name}: is a folder; name files, such as {name.rstrip('/')}/*.tar")
         for info in infos:
-            yield InputFile(str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"], int(info["size"]), _stamp(fs, info, content))
+            yield InputFile(
+                str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"],
+                int(info["size"]),
+                _stamp(fs, info, content),
+            )
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise RecipeError(f"{missing[0]}{more}: no such file ({len(names) - len(missing)} of the {len(names)} named exist)")
+        raise RecipeError(
+            f"{missing[0]}{more}: no such file ({len(names) - len(missing)} of the {len(names)} named exist)"
+        )
 
 
 def _stamp(fs: Any, info: dict[str, Any], content: bool) -> str:

@@ -1,0 +1,170 @@
+"""A run's fixed facts, as every step needs them: the recipe, the pool, the folders, and the key of each table.
+
+A key is the digest of all that determines a table's file: the unit's inputs, the part of the recipe that the step reads,
+and the version of the step's code. A file that stands with its key is not made again, and `--reuse` takes it over.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from curate import ids, schema
+from curate.decide.rules import Rule, Segment, check_rules, segments
+from curate.errors import RecipeError
+from curate.plan import Pool, Unit
+from curate.recipe import Recipe, Source
+from curate.shards.commit import Folder
+
+# Raised when a step's code changes what it writes.
+VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "shards": 1}
+
+METADATA_FILE = "tmp/metadata.parquet"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: sent to every worker, so small. `metadata_key` names the entries' content; `language` the model."""
+
+    recipe: Recipe
+    pool: Pool
+    folder: Folder
+    reuse: Folder | None = None
+    metadata_key: str = ""
+    language: str = ""
+
+    def source(self, unit: Unit) -> Source:
+        """The recipe's source that the unit belongs to."""
+        return next(source for source in self.recipe.input if source.name == unit.source)
+
+    @cached_property
+    def score_schema(self) -> pa.Schema:
+        """The columns of table `scores`: what signals give, then what the pool brings."""
+        signals = [pa.field("language_score", pa.float32())] if self.recipe.measure.language else []
+        return pa.schema([*schema.ALIGNED, *signals, *self.pool.scores])
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether there is a table `scores` at all."""
+        return len(self.score_schema) > len(schema.ALIGNED)
+
+    @property
+    def has_members(self) -> bool:
+        """Whether some source is of tars."""
+        return any(source.format == "webdataset" for source in self.recipe.input)
+
+    @cached_property
+    def visible(self) -> pa.Schema:
+        """The columns that rules see: what is measured or brought, in `samples` and `scores`."""
+        hidden = {"unit", "row", "offset", "status", "error"}
+        image = self.recipe.measure.image
+        if not self.pool.images:
+            hidden |= {"bytes", "format", "sha256", "shard", "key"} | ({"width", "height", "url"} - self.pool.brings)
+        if not (self.pool.images and image.phash):
+            hidden.add("phash")
+        if not self.recipe.measure.language and "language" not in self.pool.brings:
+            hidden.add("language")
+        columns = [field for field in schema.SAMPLES if field.name not in hidden]
+        return pa.schema([*columns, *list(self.score_schema)[len(schema.ALIGNED) :]])
+
+    @cached_property
+    def rules(self) -> list[Rule]:
+        """The recipe's rules, checked against the visible columns. Raises RecipeError."""
+        return check_rules(self.recipe.rules, self.visible)
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        """The rules, cut after each top rule."""
+        return segments(self.rules)
+
+    def check(self) -> None:
+        """Checks what needs the pool's columns. Raises RecipeError."""
+        _ = self.rules
+        dedup = self.recipe.dedup
+        if not self.pool.images:
+            for by in ("sha256", "phash"):
+                if by in dedup.by:
+                    raise RecipeError(f"dedup.by: {by} needs images, and the pool has none; accepted here: uid")
+        if dedup.prefer is not None:
+            names = self.visible.names
+            if dedup.prefer not in names:
+                raise RecipeError(f"dedup.prefer: no column {dedup.prefer!r}; columns: {', '.join(names)}")
+            kind = self.visible.field(dedup.prefer).type
+            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+                raise RecipeError(f"dedup.prefer: needs a numeric column; {dedup.prefer!r} is {kind}")
+
+    # ---- keys
+
+    def measure_key(self, unit: Unit) -> str:
+        """Key of `samples`, `scores` and `members`, which one reading of the unit makes."""
+        source = self.source(unit).model_dump(exclude={"name", "path", "storage"})
+        measure = self.recipe.measure.model_dump()
+        scores = [[field.name, str(field.type)] for field in self.pool.scores]
+        return ids.digest([VERSIONS["measure"], unit.key, source, measure, scores, self.language, self.pool.images])
+
+    def matches_key(self, unit: Unit) -> str:
+        """Key of `matches`."""
+        mode = self.recipe.match and self.recipe.match.mode
+        return ids.digest([VERSIONS["matches"], self.measure_key(unit), self.metadata_key, mode])
+
+    @cached_property
+    def decisions_key(self) -> str:
+        """Key of all `decisions`: they depend on the whole pool."""
+        recipe = self.recipe.model_dump(include={"measure", "match", "rules", "dedup", "balance", "seed"})
+        recipe["rules"] = list(recipe["rules"].items())  # their order counts
+        if recipe["match"]:
+            recipe["match"].pop("metadata")
+        sources = [source.model_dump(exclude={"path", "storage"}) for source in self.recipe.input]
+        scores = [[field.name, str(field.type)] for field in self.pool.scores]
+        return ids.digest(
+            [VERSIONS["decisions"], self.pool.key, sources, recipe, scores, self.language, self.metadata_key]
+        )
+
+    @cached_property
+    def shards_key(self) -> str:
+        """Key of all shards."""
+        return ids.digest([VERSIONS["shards"], self.decisions_key, self.recipe.output.model_dump()])
+
+    # ---- tables
+
+    @staticmethod
+    def table(name: str, unit: Unit | int) -> str:
+        """The file of a unit's table, relative to the run folder."""
+        index = unit if isinstance(unit, int) else unit.index
+        return f"tables/{name}/{index:05d}.parquet"
+
+    def stands(self, name: str, unit: Unit, key: str) -> bool:
+        """Whether the table stands with this key; if the run to reuse has it, it is taken over first."""
+        file = self.table(name, unit)
+        if self.folder.exists(file) and self.folder.stands(file, key):
+            return True
+        if self.reuse is not None and self.reuse.exists(file) and self.reuse.stands(file, key):
+            self.folder.take(self.reuse, file)
+            return True
+        return False
+
+    def read(self, name: str, unit: Unit | int, columns: list[str] | None = None) -> pa.Table:
+        """A unit's table, or some of its columns."""
+        return self.folder.read_parquet(self.table(name, unit), columns)
+
+    def write(self, name: str, unit: Unit, table: pa.Table, key: str, note: dict[str, Any] | None = None) -> None:
+        """Puts a unit's table into place."""
+        text = None if note is None else json.dumps(note, ensure_ascii=False, sort_keys=True)
+        self.folder.write_parquet(self.table(name, unit), table, key, text)
+
+    def note(self, name: str, unit: Unit | int) -> dict[str, Any]:
+        """The note that the table was written with."""
+        text = self.folder.footer(self.table(name, unit))[1]
+        return dict(json.loads(text)) if text else {}
+
+    def columns(self, unit: Unit, names: list[str]) -> pa.Table:
+        """Columns of `samples` and `scores`, side by side."""
+        in_samples = [name for name in names if name in schema.SAMPLES.names]
+        in_scores = [name for name in names if name not in schema.SAMPLES.names]
+        table = self.read("samples", unit, in_samples or ["row"])
+        if in_scores:
+            for name, column in zip(in_scores, self.read("scores", unit, in_scores).columns, strict=True):
+                table = table.append_column(name, column)
+        return table

@@ -1,0 +1,326 @@
+"""Measure one image: its upright size, format, sha256, perceptual hash, and whether all of it is there.
+
+In: the bytes of one image. Out: `ImageFacts`, always; no bytes make `measure_image` raise. Every image is decoded once
+by default, so that a damaged one is found here and not in the middle of a training run; reading headers only is some
+ten times faster, and what it misses is said at `ImageOptions`. The content decides the format, never a file name.
+
+What counts as what
+- Only the seven formats of `FORMATS` are opened; any other is `not_an_image`, with what was found where that is known.
+- Of an animation or a file of several pages the first frame alone is decoded and measured.
+- More than `max_pixels` pixels (width x height of the canvas) are refused from the header, before memory grows.
+- A header that ends too early, and pixels that are missing or that the decoder refuses, are `truncated_image`; a header
+  that is whole and makes no sense is `not_an_image`.
+- Width and height are those of the upright image: the EXIF (or XMP) orientation is applied.
+
+What no decoder here notices: damage to pixels that still decodes, in every format but PNG (JPEG: bytes changed or cut
+out before an end marker; the decoder fills in grey). A JPEG that lacks its end marker and nothing else is mostly called
+truncated, as by every loader that uses Pillow; it passes where libjpeg can read its last bits without looking further.
+PNG pixels are covered by the checksums of their chunks, which Pillow skips and this module checks.
+
+Two things are the process's own affair: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False, and libtiff writes its
+complaints about damaged compressed TIFFs to standard error.
+"""
+
+import hashlib
+import io
+import re
+import warnings
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from curate.schema import OK
+
+# Of EXIF blocks longer than a JPEG segment the orientation is not looked for: Pillow copies what each directory entry
+# points at, and entries may overlap, so that 1 MB could become 20 GB.
+_MAX_EXIF = 65_536
+_MAX_SIDE = 2**31 - 1
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+# Beginnings of what is often found under an image's name, for the message only.
+_FOREIGN = (
+    (b"%PDF", "PDF"),
+    (b"%!PS", "PostScript"),
+    (b"8BPS", "PSD"),
+    (b"\0\0\1\0", "ICO"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"qoif", "QOI"),
+    (b"DDS ", "DDS"),
+    (b"\x1f\x8b", "gzip"),
+    (b"PK\3\4", "zip"),
+    (b"<svg", "SVG"),
+    (b"<?xml", "XML or SVG"),
+    (b"<!doctype html", "HTML"),
+    (b"<html", "HTML"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """What to measure.
+
+    Attributes:
+        decode: decode every pixel of the first frame. False reads the header only, and so misses truncated or damaged
+            pixels (the most frequent damage), and an orientation that a PNG states after its pixels.
+        phash: compute the perceptual hash, which decodes the image whatever `decode` says.
+        max_pixels: refuse more pixels than this. The default, Pillow's own level of alarm, is a canvas of 358 MB in
+            memory; above twice that Pillow refuses some formats by itself.
+    """
+
+    decode: bool = True
+    phash: bool = False
+    max_pixels: int = 89_478_485
+
+
+class ImageFacts(NamedTuple):
+    """What is known of one image.
+
+    Attributes:
+        width: pixels, upright; None where the header could not be read, or states more than an int32 holds.
+        height: pixels, upright; likewise.
+        format: lower-case name, one of `FORMATS`, by the first bytes; None where they are another's.
+        sha256: of the bytes, hex.
+        phash: 64 bits, row-major, the first bit the most significant: `f"{phash:016x}" == str(imagehash.phash(image))`;
+            None where not asked for, or the status is not ok.
+        status: `ok`, `empty_image`, `not_an_image`, `truncated_image` or `too_many_pixels`.
+        error: one line of at most 160 characters that says why; None where ok. The same bytes give the same text.
+    """
+
+    width: int | None
+    height: int | None
+    format: str | None
+    sha256: str
+    phash: int | None
+    status: str
+    error: str | None
+
+
+def measure_image(data: bytes | memoryview, options: ImageOptions) -> ImageFacts:
+    """Measure one image; thread-safe, and without the GIL while hashing, decoding and resizing.
+
+    Args:
+        data: the whole file, as it came.
+        options: what to measure.
+
+    Returns:
+        Facts with a status, whatever the bytes are.
+    """
+    facts = ImageFacts(None, None, None, hashlib.sha256(data).hexdigest(), None, OK, None)
+    if not len(data):
+        return facts._replace(status="empty_image", error="0 bytes")
+    head = bytes(data[:64])
+    name = _format_of(head)
+    if name is None:
+        return facts._replace(status="not_an_image", error=f"{_foreign(head)}, not one of {', '.join(FORMATS)}")
+    return _opened(facts._replace(format=name), data, options)
+
+
+def _opened(facts: ImageFacts, data: bytes | memoryview, options: ImageOptions) -> ImageFacts:
+    """The facts after reading the header, and the pixels where asked for."""
+    name = facts.format or ""
+    _silence_pillow()
+    source = (_Metered if name == "tiff" else io.BytesIO)(data)
+    try:
+        image = _READERS[name](source)
+    except Exception as error:
+        if source.tell() >= len(data):
+            return facts._replace(status="truncated_image", error=_line(f"{name} header incomplete", error))
+        return facts._replace(status="not_an_image", error=_line(f"{name} header invalid", error))
+    if image.width * image.height > options.max_pixels:
+        error_text = f"{name}: {image.width} x {image.height} pixels, more than {options.max_pixels}"
+        return _sized(facts, image, _orientation(image))._replace(status="too_many_pixels", error=error_text)
+    if not (options.decode or options.phash):
+        return _sized(facts, image, _orientation(image))
+    return _decoded(facts, image, data, options)
+
+
+def _decoded(
+    facts: ImageFacts, image: ImageFile.ImageFile, data: bytes | memoryview, options: ImageOptions
+) -> ImageFacts:
+    """The facts after decoding the first frame: complete or not, upright size, perceptual hash."""
+    name = facts.format or ""
+    facts = _sized(facts, image, 1)
+    try:
+        image.load()
+        if name == "png":
+            _check_png(memoryview(data))
+    except (Image.DecompressionBombError, MemoryError) as error:
+        return facts._replace(status="too_many_pixels", error=_line(name, error))
+    except Exception as error:
+        return facts._replace(status="truncated_image", error=_line(name, error))
+    turn = _orientation(image)
+    facts = _sized(facts, image, turn)
+    if not options.phash:
+        return facts
+    picture = image.transpose(_TURNS[turn]) if turn in _TURNS else image
+    return facts._replace(phash=phash64(as_rgb(picture)))
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The image in 8 bits, as RGB, or as L where it is grey: transparency lies on white.
+
+    16 bits keep the upper 8, where Pillow's own conversion cuts at 255; 32-bit integers and floats, which state no
+    range, are stretched from their smallest to their largest finite value.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        wide = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        low, high = float(wide.min()), float(wide.max())
+        return Image.fromarray(((wide - low) * (255.0 / ((high - low) or 1.0))).astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        ground = Image.new("RGB", image.size, (255, 255, 255))
+        ground.paste(layer, (0, 0), layer)
+        return ground
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def phash64(image: Image.Image) -> int:
+    """imagehash.phash (64 bits: the signs of the 8 x 8 lowest DCT coefficients against their median) as an integer."""
+    import imagehash  # here: it loads scipy, 0.6 s that a run without phash need not spend
+
+    bits = np.asarray(imagehash.phash(image, hash_size=8).hash, np.bool_)
+    return int.from_bytes(np.packbits(bits.reshape(-1)).tobytes(), "big")
+
+
+class _Metered(io.BytesIO):
+    """Bytes that refuse to be read many times over: the entries of a TIFF directory may all point at the same data."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        super().__init__(data)
+        self._left = 4 * len(data) + (1 << 20)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        got = super().read(size)
+        self._left -= len(got)
+        if self._left < 0:
+            raise OSError("its directory refers to more data than the file holds")
+        return got
+
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    """A JPEG's first picture, without Pillow's reading of all EXIF entries for a resolution that nobody asked for."""
+
+    def _read_dpi_from_exif(self) -> None:
+        return
+
+
+_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "avif": AvifImagePlugin.AvifImageFile,
+    "bmp": BmpImagePlugin.BmpImageFile,
+    "gif": GifImagePlugin.GifImageFile,
+    "jpeg": _Jpeg,
+    "png": PngImagePlugin.PngImageFile,
+    "tiff": TiffImagePlugin.TiffImageFile,
+    "webp": WebPImagePlugin.WebPImageFile,
+}
+FORMATS = tuple(_READERS)
+
+
+def _format_of(head: bytes) -> str | None:  # noqa: PLR0911
+    """The format that the first bytes announce, if it is one of `FORMATS`."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head.startswith(_PNG):
+        return "png"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "webp"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if head.startswith(_TIFF):
+        return "tiff"
+    if head.startswith(b"BM"):
+        return "bmp"
+    if head[4:8] == b"ftyp":
+        brands = head[8 : int.from_bytes(head[:4], "big")]
+        return "avif" if b"avif" in brands or b"avis" in brands else None
+    return None
+
+
+def _foreign(head: bytes) -> str:
+    """What else the first bytes announce."""
+    if head[4:8] == b"ftyp":
+        return "HEIF or another ISO media file"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return next((name for start, name in _FOREIGN if head.startswith(start) or text.startswith(start)), "unknown bytes")
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or its block is damaged. Pillow turns TIFFs by itself."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 1
+    block = image.info.get("exif") or image.info.get("Raw profile type exif") or b""
+    if len(block) > _MAX_EXIF:
+        return 1
+    try:
+        # Not image.getexif(): a PNG's decodes the pixels.
+        turn = Image.Image.getexif(image).get(_ORIENTATION, 1)
+        return turn if turn in _TURNS else 1
+    except Exception:
+        return 1
+
+
+def _sized(facts: ImageFacts, image: Image.Image, turn: int) -> ImageFacts:
+    if max(image.size) > _MAX_SIDE:
+        return facts
+    width, height = (image.height, image.width) if turn >= 5 else image.size
+    return facts._replace(width=width, height=height)
+
+
+def _check_png(data: memoryview) -> None:
+    """Raise SyntaxError unless the checksum of each IDAT chunk is right (PNG, section 5.3)."""
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        kind = bytes(data[at + 4 : at + 8])
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if kind == b"IEND":
+            return
+        if kind == b"IDAT" and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise SyntaxError(f"wrong checksum of the IDAT chunk at byte {at}")
+        at = end + 4
+
+
+def _line(name: str, error: Exception) -> str:
+    """One short line for an exception: printable, and without the addresses that Pillow's messages may hold."""
+    text = " ".join(_ADDRESS.sub("", str(error)).split()) or type(error).__name__
+    return f"{name}: {''.join(c if c.isprintable() else '?' for c in text)}"[:160]
+
+
+def _silence_pillow() -> None:
+    """Keep Pillow's warnings (odd EXIF, palettes) off the terminal: what matters of them becomes a status.
+
+    Looked for at each call, since `warnings.catch_warnings` elsewhere may have taken the filter away, and in place of
+    `catch_warnings` here, which is not thread-safe.
+    """
+    if not any(f[0] == "ignore" and f[3] is not None and f[3].pattern == r"PIL\." for f in warnings.filters):
+        warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -1,0 +1,134 @@
+"""Measures row groups of a Parquet file: captions, with URLs, sizes, scores and image bytes where there are columns."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate import schema
+from curate.measure.columns import Found, find_columns
+from curate.measure.image import ImageOptions
+from curate.measure.measured import Measured
+from curate.measure.tar import image_columns, measure_images
+from curate.measure.text import check_captions
+from curate.plan import Part, Pool
+from curate.recipe import Source
+
+
+def measure_parquet(part: Part, source: Source, options: ImageOptions, pool: Pool) -> Measured:
+    """All rows of the part. A damaged row group makes the whole part unreadable. Raises OSError."""
+    try:
+        table, found = read_rows(part, source)
+    except (pa.ArrowInvalid, pa.ArrowException) as error:
+        return Measured(failure=("not_parquet", " ".join(str(error).split())[:300]))
+    rows = len(table)
+    captions = check_captions(_plain(table, found.caption))
+    status, errors = captions.status, captions.error
+    columns: dict[str, Any] = {"caption": captions.caption, "words": captions.words, "characters": captions.characters}
+    for name, column in (("url", found.url), ("own_uid", found.uid), ("key", found.key), ("language", found.language)):
+        if column:
+            columns[name] = _valid_text(_plain(table, column))
+    if found.image:
+        facts = list(measure_images(_images(table[found.image], status), options))
+        bad = np.array([fact is None or fact.status != schema.OK for fact in facts], bool)
+        image_status = pa.array([("no_image" if fact is None else fact.status) for fact in facts], pa.string())
+        image_error = pa.array([fact and fact.error for fact in facts], pa.string())
+        columns |= image_columns(facts) | {"bytes": _sizes(table[found.image])}
+        status, errors = _first_fault((status, errors), (image_status, image_error), bad)
+    else:
+        for name, column in (("width", found.width), ("height", found.height)):
+            if column:
+                columns[name] = _integers(_plain(table, column))
+        if found.url:
+            missing = pc.fill_null(pc.equal(columns["url"], ""), True)
+            fault = pa.repeat("no_url", rows), pa.nulls(rows, pa.string())
+            status, errors = _first_fault((status, errors), fault, missing.to_numpy(zero_copy_only=False))
+    columns |= {"status": status, "error": errors}
+    scores = {name: _score(table[name], pool.scores.field(name).type) for name in found.scores}
+    return Measured(columns, scores)
+
+
+def read_rows(part: Part, source: Source, everything: bool = False) -> tuple[pa.Table, Found]:
+    """The part's rows: the columns that are measured, or all of them, and which of them hold what."""
+    first, stop = part.groups or (0, 0)
+    with fsspec.open(part.path, "rb", **source.storage) as opened:
+        file = pq.ParquetFile(opened)
+        found = find_columns(file.schema_arrow, source.columns)
+        columns = None if everything else found.used
+        if first == stop:
+            empty = file.schema_arrow.empty_table()
+            return (empty if everything else empty.select(found.used)), found
+        return file.read_row_groups(list(range(first, stop)), columns=columns, use_threads=False), found
+
+
+def image_bytes(column: pa.ChunkedArray) -> Iterator[bytes | None]:
+    """The bytes of each image: the column's value, or its field `bytes`."""
+    for chunk in column.chunks:
+        values = chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk
+        for value in values:
+            yield value.as_py()
+
+
+def _images(column: pa.ChunkedArray, status: pa.Array) -> Iterator[bytes | None]:
+    for data, found in zip(image_bytes(column), status.to_pylist(), strict=True):
+        yield data if found == schema.OK else None
+
+
+def _sizes(column: pa.ChunkedArray) -> pa.Array:
+    return pa.array([None if data is None else len(data) for data in image_bytes(column)], pa.int64())
+
+
+def _first_fault(
+    old: tuple[pa.Array, pa.Array], new: tuple[pa.Array, pa.Array], bad: np.ndarray[Any, Any]
+) -> tuple[pa.Array, pa.Array]:
+    """Status and errors with the new ones where a row was ok before and is bad now."""
+    mask = pc.and_(pc.equal(old[0], schema.OK), pa.array(bad))
+    status, errors = (pc.if_else(mask, n, o) for o, n in zip(old, new, strict=True))
+    return status, errors
+
+
+def _plain(table: pa.Table, name: str) -> pa.Array:
+    """The column as one array, dictionaries and views unpacked, a column of nulls as text."""
+    column = table[name].combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_null(column.type) or pa.types.is_string_view(column.type):
+        column = column.cast(pa.string())
+    return column
+
+
+def _valid_text(column: pa.Array) -> pa.Array:
+    """The column as string, null where the bytes are not UTF-8."""
+    column = column.cast(pa.string())
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.binary()).to_pylist()
+        column = pa.array([_decoded(value) for value in raw], pa.string())
+    return column
+
+
+def _decoded(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _integers(column: pa.Array) -> pa.Array:
+    """Sizes in pixels as int32, null where they are none."""
+    values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    good = (values >= 0) & (values < 2**31)
+    return pa.array(np.where(good, values, 0).astype(np.int32), mask=~good)
+
+
+def _score(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    """A score column in the pool's type; NaN is null, since it has no place in an order."""
+    array = column.combine_chunks()
+    if pa.types.is_floating(array.type):
+        array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
+    return array.cast(kind)

@@ -1,0 +1,70 @@
+"""Table `matches` of a unit: which metadata entries each caption holds. The matcher is built once per process.
+
+In: `samples.caption` and `samples.status`. Out: `entry_ids` list<int32>, ascending; empty where nothing matches or the
+sample could not be read.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate import ids, schema
+from curate.job import METADATA_FILE, Job
+from curate.metadata.match import Matcher
+from curate.plan import Unit
+
+_lock = threading.Lock()
+_loaded: dict[str, "Entries"] = {}
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The metadata of a run, loaded: entries, their keys in draws, and the matcher, made when first asked for."""
+
+    entries: pa.Array
+    mode: str
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @cached_property
+    def keys(self) -> npt.NDArray[np.uint64]:
+        """`ids.entry_keys` of the entries."""
+        return ids.entry_keys(self.entries)
+
+    @cached_property
+    def _matcher(self) -> Matcher:
+        return Matcher(self.entries, self.mode)
+
+    @property
+    def matcher(self) -> Matcher:
+        """The matcher, built once."""
+        with self.lock:
+            return self._matcher
+
+
+def load_entries(job: Job) -> Entries:
+    """The run's metadata, loaded once per process."""
+    assert job.recipe.match is not None
+    with _lock:
+        if job.metadata_key not in _loaded:
+            _loaded.clear()  # one run at a time; another's metadata would only take memory
+            table = job.folder.read_parquet(METADATA_FILE, ["entry"])
+            _loaded[job.metadata_key] = Entries(table["entry"].combine_chunks(), job.recipe.match.mode)
+        return _loaded[job.metadata_key]
+
+
+def match_unit(job: Job, unit: Unit) -> Unit:
+    """Writes the unit's `matches`, unless they stand."""
+    key = job.matches_key(unit)
+    if not job.stands("matches", unit, key):
+        samples = job.read("samples", unit, ["unit", "row", "uid", "caption", "status"])
+        readable = pc.equal(samples["status"], schema.OK)
+        captions = pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string()))
+        found = load_entries(job).matcher.match(captions.combine_chunks())
+        table = samples.select(["unit", "row", "uid"]).append_column("entry_ids", found)
+        job.write("matches", unit, table.cast(schema.MATCHES), key)
+    return unit
