@@ -5,6 +5,8 @@ and the version of the step's code. A file that stands with its key is not made 
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +15,7 @@ import pyarrow as pa
 
 from curate import ids, schema
 from curate.decide.rules import Rule, Segment, check_rules, segments
-from curate.errors import RecipeError
+from curate.errors import CurateError, RecipeError
 from curate.plan import Pool, Unit
 from curate.recipe import Recipe, Source
 from curate.shards.commit import Folder
@@ -21,7 +23,9 @@ from curate.shards.commit import Folder
 # Raised when a step's code changes what it writes.
 VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "shards": 1}
 
+RUN_FILE = "run.json"
 METADATA_FILE = "tmp/metadata.parquet"
+ERROR_FILE = "tmp/error.json"
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,15 @@ class Job:
             if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
                 raise RecipeError(f"dedup.prefer: needs a numeric column; {dedup.prefer!r} is {kind}")
 
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Leaves the message of an error of ours where the command finds it, whatever the runner makes of exceptions."""
+        try:
+            yield
+        except CurateError as error:
+            self.folder.write_json(ERROR_FILE, {"error": type(error).__name__, "message": str(error)})
+            raise
+
     # ---- keys
 
     def measure_key(self, unit: Unit) -> str:
@@ -128,6 +141,12 @@ class Job:
         return ids.digest([VERSIONS["shards"], self.decisions_key, self.recipe.output.model_dump()])
 
     # ---- tables
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables of each unit of this run."""
+        there = {"scores": self.has_scores, "members": self.has_members, "matches": self.recipe.match is not None}
+        return [name for name in ("samples", "scores", "members", "matches", "decisions") if there.get(name, True)]
 
     @staticmethod
     def table(name: str, unit: Unit | int) -> str:

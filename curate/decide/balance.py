@@ -71,7 +71,7 @@ def draw(uids: pa.Array, matches: pa.ListArray, counts: I64, t: int, keys: U64, 
     """
     counts = np.asarray(counts, np.int64)
     offsets, entries = _lists(matches, len(counts))
-    units = ids.uid_halves(uids)[1]
+    units, keys = ids.uid_halves(uids)[1], np.asarray(keys, np.uint64)
     if len(units) != len(offsets) - 1 or len(keys) != len(counts):
         raise ValueError(f"{len(units)} uids for {len(offsets) - 1} rows, {len(keys)} keys for {len(counts)} counts")
     return np.asarray(

@@ -154,6 +154,15 @@ BOILERPLATE = (
     "product image placeholder",
 )
 
+# Parts of the made-up URLs.
+SECTIONS = ("art", "shop/prints", "img", "media/2019", "gallery/abstract", "wp-content/uploads", "p", "static/catalog")
+
+# Words that stand between the fields of a caption, for the metadata.
+GRAMMAR = _split(
+    "a, A, an, An, the, The, on, On, in, at, of, to, and, with, above, below, left, right, top, bottom, center, small, "
+    "large, one, two, Two, three, Three, grey, Grey"
+)
+
 NOT_FOUND_PAGE = b"""<!DOCTYPE html>
 <html><head><title>404 Not Found</title></head>
 <body><h1>Not Found</h1><p>The picture that you asked for has moved.</p></body></html>

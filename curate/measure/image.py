@@ -2,7 +2,7 @@
 
 In: the bytes of one image. Out: `ImageFacts`, always; no bytes make `measure_image` raise. Every image is decoded once
 by default, so that a damaged one is found here and not in the middle of a training run; reading headers only is some
-ten times faster, and what it misses is said at `ImageOptions`. The content decides the format, never a file name.
+twenty times faster, and what it misses is said at `ImageOptions`. The content decides the format, never a file name.
 
 What counts as what
 - Only the seven formats of `FORMATS` are opened; any other is `not_an_image`, with what was found where that is known.
@@ -17,8 +17,9 @@ out before an end marker; the decoder fills in grey). A JPEG that lacks its end 
 truncated, as by every loader that uses Pillow; it passes where libjpeg can read its last bits without looking further.
 PNG pixels are covered by the checksums of their chunks, which Pillow skips and this module checks.
 
-Two things are the process's own affair: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False, and libtiff writes its
-complaints about damaged compressed TIFFs to standard error.
+What this module leaves to others: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process; libtiff writes
+its complaints about damaged compressed TIFFs to standard error; Pillow parses an AVIF's EXIF by itself, so that hostile
+entries can make it hold thousands of times the size of the file for a moment.
 """
 
 import hashlib

@@ -13,12 +13,13 @@ A token of up to 16 bytes is compared by its first and last 8 bytes and its leng
 by all its bytes. Hashes only choose where to look. Little-endian machines only.
 """
 
+# ruff: noqa: PLR0917 (compiled functions take arrays, not objects)
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -27,6 +28,7 @@ U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
+Int = int | np.int64
 
 PADDING = 64  # bytes that must be readable behind the last byte of the entries
 _BLOCK_BYTES, _BLOCK_TEXTS = 4096, 512
@@ -164,7 +166,7 @@ def _ends(data: U8, start: int, length: int) -> tuple[np.uint64, np.uint64]:
 def _token_hash(data: U8, start: int, length: int) -> np.uint64:
     """A hash of all bytes of a token and its length; its high bits are the good ones."""
     first, last = _ends(data, start, length)
-    h = (first * _K1) ^ ((last + np.uint64(length)) * _K2)
+    h: np.uint64 = (first * _K1) ^ ((last + np.uint64(length)) * _K2)
     if length > 16:
         for i in range(start + 8, start + length - 8, 8):
             h = (h ^ (h >> _U31) ^ _load64(data, i)) * _K1
@@ -179,9 +181,9 @@ def _pair_hash(key: np.uint64) -> np.uint64:
 
 
 @_jit
-def _edge_slot(edge: U64, key: np.uint64, shift: np.uint64) -> int:
+def _edge_slot(edge: U64, key: np.uint64, shift: np.uint64) -> Int:
     """Where in `edge` the key lies, or the free place where it would."""
-    slot = 2 * np.int64(_pair_hash(key) >> shift)
+    slot: Int = 2 * np.int64(_pair_hash(key) >> shift)
     while edge[slot] != key and edge[slot] != _ALL:
         slot = slot + 2 if slot + 2 < len(edge) else 0
     return slot
@@ -189,7 +191,7 @@ def _edge_slot(edge: U64, key: np.uint64, shift: np.uint64) -> int:
 
 @_jit
 def _same_bytes(a: U8, start_a: int, b: U8, start_b: int, length: int) -> bool:
-    for i in range(length):
+    for i in range(length):  # noqa: SIM110 (a generator does not compile)
         if a[start_a + i] != b[start_b + i]:
             return False
     return True
@@ -207,7 +209,7 @@ def _number_tokens(pool: U8, offsets: I64, slots: I32, occurrences: int, shift: 
             if i < stop and pool[i] != _SPACE:
                 continue
             length = i - start
-            slot = np.int64(_token_hash(pool, start, length) >> shift)
+            slot: Int = np.int64(_token_hash(pool, start, length) >> shift)
             while slots[slot] >= 0:
                 token = slots[slot]
                 if lengths[token] == length and _same_bytes(pool, starts[token], pool, start, length):
@@ -227,7 +229,10 @@ def _number_tokens(pool: U8, offsets: I64, slots: I32, occurrences: int, shift: 
 def _grow_trie(pool: U8, offsets: I64, ids: I32, distinct: int, edge: U64, shift: np.uint64) -> tuple[I32, U8]:
     """Adds every entry to the edge slots, whose values are children as yet; returns the node at which each entry ends
     and the flags of each node (_CONTINUES: of a token, wherever it stands)."""
-    ends, flags = np.empty(len(offsets) - 1, np.int32), np.zeros(len(ids), np.uint8)
+    ends, flags = (
+        np.empty(len(offsets) - 1, np.int32),
+        np.zeros(2 * len(ids), np.uint8),
+    )  # a token may bring a node and an edge's child
     n, nodes = 0, distinct
     for entry in range(len(offsets) - 1):
         node = np.int64(ids[n])
@@ -257,17 +262,17 @@ def _finish_tables(tables: Tables, lengths: I64, ends: I32, flags: U8) -> None:
         if terminal[ends[entry]] < 0:
             terminal[ends[entry]] = entry
         tables.first[entry] = terminal[ends[entry]]
-    for slot in range(0, len(edge), 2):
-        if edge[slot] == _ALL:
+    for at in range(0, len(edge), 2):
+        if edge[at] == _ALL:
             continue
-        child = np.int64(edge[slot + 1])
-        edge[slot + 1] |= np.uint64(terminal[child]) << _U32 | np.uint64(flags[child] & _STARTS) << _U31
-        if np.int64(edge[slot] >> _U32) < distinct:
-            h = _pair_hash(edge[slot]) >> _FILTER_SHIFT
+        child = np.int64(edge[at + 1])
+        edge[at + 1] |= np.uint64(terminal[child]) << _U32 | np.uint64(flags[child] & _STARTS) << _U31
+        if np.int64(edge[at] >> _U32) < distinct:
+            h = _pair_hash(edge[at]) >> _FILTER_SHIFT
             tables.filter[np.int64(h >> _U6)] |= _U1 << (h & _U63)
     for token in range(distinct):
         start, length = tables.token_start[token], lengths[token]
-        slot = 4 * np.int64(_token_hash(tables.pool, start, length) >> tables.shifts[0])
+        slot: Int = 4 * np.int64(_token_hash(tables.pool, start, length) >> tables.shifts[0])
         while word[slot + 2] != _U0:
             slot = slot + 4 if slot + 4 < len(word) else 0
         word[slot], word[slot + 1] = _ends(tables.pool, start, length)
@@ -393,7 +398,7 @@ def _look_up(tables: Tables, data: U8, n: int, scratch: _Scratch) -> None:
 
 
 @_jit
-def _search(word: U64, token_start: I64, pool: U8, data: U8, start: int, length: int, slot: int) -> int:
+def _search(word: U64, token_start: I64, pool: U8, data: U8, start: int, length: int, slot: Int) -> Int:
     """The slot of a token, or the free one that says it is unknown, from its home slot on."""
     first, last = _ends(data, start, length)
     while word[slot + 2] != _U0:
@@ -412,7 +417,7 @@ def _find_heads(tables: Tables, n: int, token_at: I64, texts: int, scratch: _Scr
     flags[n] = 0
     for t in range(texts):  # no entry goes on into the next text
         flags[token_at[t]] &= np.uint8(_STARTS)
-    k = 0
+    k: Int = 0
     for j in range(n):
         h = _pair_hash(found[j] << _U32 | found[j + 1] & _LOW) >> _FILTER_SHIFT
         may = tables.filter[np.int64(h >> _U6)] >> (h & _U63) & np.uint64(flags[j] & flags[j + 1] >> 1)

@@ -50,15 +50,18 @@ class Matcher:
         if array.null_count:
             raise RecipeError(f"metadata entry {array.is_null().index(True).as_py()} is null; accepted: strings")
         self._mode = mode
-        self._entries = pa.concat_arrays([_strings(chunk).cast(pa.large_string()) for chunk in _chunks(array)])
-        data, offsets = _buffers(self._entries)
+        data, offsets = _buffers(
+            pa.concat_arrays([_strings(chunk).cast(pa.large_string()) for chunk in _chunks(array)])
+        )
         pool = np.zeros(offsets[-1] - offsets[0] + kernel.PADDING, np.uint8)
         pool[: -kernel.PADDING] = data[offsets[0] : offsets[-1]]
-        self._tables = kernel.build_tables(pool, offsets - offsets[0])
+        self._offsets = offsets - offsets[0]
+        self._tables = kernel.build_tables(pool, self._offsets)
         self._copies = _Copies(self._tables.first) if (np.diff(self._tables.first) < 1).any() else None
 
     def __reduce__(self) -> tuple[type["Matcher"], tuple[pa.Array, str]]:
-        return Matcher, (self._entries, self._mode)
+        buffers = [None, pa.py_buffer(self._offsets), pa.py_buffer(self._tables.pool[: -kernel.PADDING])]
+        return Matcher, (pa.Array.from_buffers(pa.large_string(), len(self._offsets) - 1, buffers), self._mode)
 
     def match(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
         """The entries in each text.

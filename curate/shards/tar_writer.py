@@ -18,14 +18,14 @@ from typing import Protocol, Self
 from urllib.parse import unquote
 
 BLOCK = 512
-MAX_KEY = 200
+MAX_KEY, MAX_SUFFIX = 200, 50
 
 _BUFFER = 1 << 18
 _ZEROS = bytes(BLOCK)
 _OWNER = b"0000644\0" + b"0000000\0" * 2  # mode, uid, gid
 _TIME = b"\0" + b"0" * 11 + b"\0"  # the NUL that ends the size, and mtime
 _SPACES = b" " * 8  # counted for the checksum field
-_TAIL = {flag: flag + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2 for flag in (b"0", b"x")}
+_TAIL = {flag: flag + bytes(100) + b"ustar\x0000" + bytes(80) for flag in (b"0", b"x")}
 _FIXED = {flag: sum(_OWNER) + sum(_TIME) + sum(_SPACES) + sum(tail) for flag, tail in _TAIL.items()}
 _MAX_OCTAL = 8**11
 
@@ -54,6 +54,15 @@ def safe_key(key: str) -> bool:
         return True
     decoded = unquote(key)
     return decoded == key or safe_key(decoded)
+
+
+def safe_suffix(suffix: str) -> bool:
+    """Whether `KEY.SUFFIX` is a name in a tar and a path on any system, given a safe key; dots within are fine.
+
+    Suffixes come from the same strangers as keys: those that fail hold what a key may not, or have an empty part, or
+    are over 50 characters.
+    """
+    return len(suffix) <= MAX_SUFFIX and "/" not in suffix and all(map(safe_key, suffix.split(".")))
 
 
 def tar_header(name: str, size: int) -> bytes:

@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import webdataset
@@ -127,10 +128,8 @@ def main() -> None:
         assert sorted(scan_index(paths)) == sorted(scan_tarfile(paths)) == sorted(scan_webdataset(paths))
         rows = SHARDS * SAMPLES
         print(f"text-only scan of {rows} samples, CPU seconds (samples per second)")
-        scan = {
-            work.__name__: cpu_seconds(lambda work=work: work(paths))
-            for work in (scan_index, scan_tarfile, scan_webdataset)
-        }
+        scans = (scan_index, scan_tarfile, scan_webdataset)
+        scan = {work.__name__: cpu_seconds(partial(work, paths)) for work in scans}
         for title, seconds in scan.items():
             print(f"  {title:16} {seconds:7.3f} ({rows / seconds:9,.0f})  {seconds / scan['scan_index']:5.1f} x")
         pool = indexes(paths)

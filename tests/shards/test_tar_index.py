@@ -190,7 +190,7 @@ def pax(body: bytes, kind: bytes = b"x") -> bytes:
 
 
 def test_pax_sparse_is_not_regular() -> None:
-    data = pax(b"22 GNU.sparse.major=1\n26 GNU.sparse.name=a/s.jpg\n13 path=no.x\n") + header(b"x", b"0")
+    data = pax(b"22 GNU.sparse.major=1\n27 GNU.sparse.name=a/s.jpg\n13 path=no.x\n") + header(b"x", b"0")
     assert rows(index(data)) == [("a/s.jpg", ord("S"), 1536, 0)]
 
 
@@ -286,7 +286,7 @@ def test_truncation_at_every_byte() -> None:
         if length in boundaries or length >= end:
             assert found.damage is None
         else:
-            assert reason(found) == ("not_a_tar" if length < 263 else "truncated_tar"), length
+            assert reason(found) == ("not_a_tar" if length < 262 else "truncated_tar"), length
         if not found.complete.all():
             assert found.damage is not None
             name, _, offset, size = rows(found)[-1]
@@ -325,7 +325,7 @@ def test_extensions_that_claim_gigabytes(kind: bytes) -> None:
 
 
 def test_chains_of_extensions_end() -> None:
-    one = pax(b"8 path=a\n"[:0] + b"9 path=a\n"[:0] + b"10 path=a\n"[:0])  # an empty header
+    one = pax(b"")
     assert reason(index(one * 5000, window=512)) == "damaged_tar"
     assert index(one * 3 + header(b"a.jpg", b"0")).names == ["a.jpg"]
     assert reason(index(one + bytes(1024))) == "damaged_tar"  # no member follows
@@ -404,7 +404,6 @@ def test_servers_that_ignore_ranges_and_files_that_change() -> None:
     source = RangeSource(fs, "a.tar")
     source.LARGEST = source._step = 1024  # type: ignore[misc]
     assert rows(index_tar(source)) == rows(index(SMALL))
-    fs.data = SMALL[:-1]
     with pytest.raises(OSError, match="has it changed"):
         RangeSource(CountingFs(SMALL), "a.tar")._fetch(len(SMALL) - 5, 10)
 

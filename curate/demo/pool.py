@@ -1,0 +1,389 @@
+"""Writes the demo's pool: drawn scenes with alt-text in webdataset tars, some of them spoilt, and the truth about each.
+
+In: a folder, a number of samples, a seed. Out: `00000.tar` … (KEY.jpg, KEY.txt, KEY.json as img2dataset writes them),
+`metadata.json` (a JSON list of strings) and `truth.parquet` (`TRUTH`, one row per sample written, in the tars' order;
+written last). Equal arguments give identical files with equal versions of Pillow, numpy and pyarrow.
+
+What is promised of the pool
+- Every picture differs from every other in at least `MIN_DISTANCE` of the 64 bits of its perceptual hash, and from a
+  planted duplicate in none: hashes are taken from the written bytes, and what does not comply is drawn anew.
+- Each sample has at most one defect. Clean pictures are 220 to 400 pixels a side. Captions say only what is there.
+
+It trades memory for simplicity: all images are held until they are written, about 15 KB each.
+"""
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from curate.demo.scenes import Scene, caption, compose, draw, pick
+from curate.demo.words import (
+    BACKGROUNDS,
+    BOILERPLATE,
+    BRANDS,
+    COLOURS,
+    DECOYS,
+    GRAMMAR,
+    LANGUAGES,
+    MANY,
+    NOT_FOUND_PAGE,
+    ONE,
+    SECTIONS,
+    SHAPES,
+    TAILS,
+)
+
+# What is planted, by name, and how many of each among 2,000 samples. Damage is named as `samples.status` names it.
+DEFECTS = {
+    "repeated": 20,  # the image, caption and URL of a clean sample: one uid twice
+    "copied": 35,  # its image and caption under another URL
+    "recaptioned": 30,  # its image under another URL, with another caption
+    "reencoded": 40,  # its picture in another quality or format, with the same phash
+    "wrong_caption": 48,  # speaks of another scene, with no shape, colour or texture in common
+    "boilerplate": 43,
+    "language": 50,
+    "tiny": 20,  # less than 64 pixels a side
+    "extreme": 24,  # more than three times as wide as high, or the reverse
+    "truncated_image": 15,
+    "not_an_image": 15,
+    "empty_image": 15,
+    "caption_not_utf8": 15,
+    "empty_caption": 15,
+    "no_caption": 15,
+}
+DUPLICATES = ("repeated", "copied", "recaptioned", "reencoded")
+MIN_SAMPLES = 50
+MIN_DISTANCE = 4
+
+# `original_key` is the clean sample of which this one is a duplicate, else ''. `caption` is null where no reader can get
+# one; `language` is its ISO 639-1 code. From `shape` on, the picture (the intended one, if the file is damaged): `shape`,
+# `colour`, `size` and `position` are of the shape that short captions name, the first in `shapes` and `colours`.
+TRUTH = pa.schema(
+    [(name, pa.string()) for name in ("shard", "key", "defect", "original_key", "url", "caption", "language", "suffix")]
+    + [("width", pa.int32()), ("height", pa.int32())]
+    + [(name, pa.string()) for name in ("shape", "colour", "size", "position", "background", "background_colour")]
+    + [("shapes", pa.list_(pa.string())), ("colours", pa.list_(pa.string()))]
+)
+
+_EXTREMES = ((600, 60), (60, 480), (728, 90), (700, 205), (210, 680), (810, 220))
+_RECODINGS = (("jpg", 60), ("jpg", 72), ("jpg", 95), ("webp", 80), ("png", 0))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample as it is written: `raw` is the .txt (None: there is none), `text` the caption that readers get."""
+
+    scene: Scene
+    image: bytes
+    suffix: str
+    url: str
+    text: str | None
+    raw: bytes | None
+    language: str = "en"
+    defect: str = ""
+    original: int | None = None
+
+
+def write_pool(folder: str | Path, samples: int = 2000, seed: int = 0, shards: int = 4) -> pa.Table:
+    """Writes a pool, its metadata and its truth into `folder`, made if missing; files of these names are replaced.
+
+    Args:
+        folder: a local folder.
+        samples: samples in all, defects included; at least `MIN_SAMPLES`, at most 10,000 per shard.
+        seed: at least 0; another seed gives another pool.
+        shards: number of tars.
+
+    Returns:
+        The truth, with the schema `TRUTH`.
+
+    Raises:
+        ValueError: too few or too many samples for the shards.
+    """
+    if not MIN_SAMPLES <= samples <= 10_000 * shards:
+        raise ValueError(f"samples={samples} in shards={shards}: accepted are {MIN_SAMPLES} to 10,000 per shard")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metadata.json").write_text(json.dumps(metadata_entries(), indent=0) + "\n", encoding="utf-8")
+    pool = make_pool(samples, seed)
+    order = _rng(seed, "order").permutation(samples)
+    places = [(rank * shards // samples, int(row)) for rank, row in enumerate(order)]
+    first = [next(rank for rank, place in enumerate(places) if place[0] == shard) for shard in range(shards)]
+    keys = {row: f"{shard:05d}{rank - first[shard]:04d}" for rank, (shard, row) in enumerate(places)}
+    for shard in range(shards):
+        rows = [row for place, row in places if place == shard]
+        _write_tar(folder / f"{shard:05d}.tar", [(keys[row], pool[row]) for row in rows])
+    truth = pa.Table.from_pylist([_truth(keys, shard, row, pool[row]) for shard, row in places], schema=TRUTH)
+    pq.write_table(truth, folder / "truth.parquet")
+    return truth
+
+
+def make_pool(samples: int, seed: int) -> list[Sample]:
+    """The samples of a pool: clean ones, then defects by kind, then duplicates; `original` is a row of this list."""
+    quotas = {defect: max(1, round(count * samples / 2000)) for defect, count in DEFECTS.items()}
+    easel = _Easel(seed, samples)
+    pool = [_clean(easel, row) for row in range(samples - sum(quotas.values()))]
+    originals = [int(row) for row in _rng(seed, "originals").permutation(len(pool))]
+    for defect, spoil in _SPOILERS.items():
+        for _ in range(quotas[defect]):
+            pool.append(replace(spoil(easel, len(pool)), defect=defect))
+    for defect in DUPLICATES:
+        for _ in range(quotas[defect]):
+            copy = None
+            while copy is None:
+                row = originals.pop()
+                copy = _duplicate(defect, pool[row], _rng(seed, "duplicate", len(pool)), len(pool))
+            pool.append(replace(copy, defect=defect, original=row))
+    return pool
+
+
+def metadata_entries() -> list[str]:
+    """The demo's metadata, in the order of a real one: numbers, words, names, bigrams; then what never matches."""
+    names = [f"{colour} {thing}" for thing in SHAPES for colour in COLOURS]
+    grounds = [f"{colour} {thing}" for thing in BACKGROUNDS for colour in COLOURS]
+    templates = " ".join((*ONE, *MANY, *TAILS))
+    words = re.findall(r"[^\W\d_][\w'-]*", re.sub(r"\{[^}]*\}", " ", templates))
+    entries = [
+        *(str(number) for number in range(100)),
+        *(word for thing in (*SHAPES, *COLOURS) for word in (thing, thing.capitalize())),
+        *(f"{shape}s" for shape in SHAPES if not shape.endswith("s")),
+        *(name for ground in BACKGROUNDS.values() for name in (ground.noun, ground.adjective)),
+        *GRAMMAR,
+        *sorted(words),
+        *BRANDS,
+        *names,
+        *(name.capitalize() for name in names),
+        *grounds,
+        *DECOYS,
+    ]
+    return list(dict.fromkeys(entries))
+
+
+def phash(image: bytes) -> int:
+    """The 64-bit perceptual hash (imagehash.phash) of an encoded image."""
+    bits = imagehash.phash(Image.open(io.BytesIO(image)).convert("RGB")).hash
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+class _Easel:
+    """Draws scenes no two of which are alike: it remembers the hash of each, and draws again what comes too near."""
+
+    def __init__(self, seed: int, capacity: int) -> None:
+        self.seed = seed
+        self._hashes = np.zeros(capacity, np.uint64)
+        self._drawn = 0
+
+    def picture(
+        self, row: int, canvas: Callable[[np.random.Generator], tuple[int, int]], suffix: str
+    ) -> tuple[Scene, bytes]:
+        """The scene of a row, and its encoded picture.
+
+        A row's scene hangs on the row and the attempt alone: one drawn anew moves no other.
+        """
+        attempt = 0
+        while True:
+            rng = _rng(self.seed, "scene", row, attempt)
+            scene = compose(rng, *canvas(rng))
+            image = _encode(draw(scene, rng), suffix, 85)
+            value = np.uint64(phash(image))
+            distances = np.bitwise_count(self._hashes[: self._drawn] ^ value)
+            if distances.min(initial=64) >= MIN_DISTANCE:
+                self._hashes[self._drawn] = value
+                self._drawn += 1
+                return scene, image
+            attempt += 1
+
+
+def _rng(seed: int, purpose: str, *path: int) -> np.random.Generator:
+    """A stream of its own for each purpose and row, so that a change in one leaves the others as they are."""
+    entropy = [seed, int.from_bytes(purpose.encode(), "big"), *path]
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+
+def _encode(image: Image.Image, suffix: str, quality: int) -> bytes:
+    """A picture as JPEG or WebP of a quality, or as PNG with 64 colours, which keeps its size near the others'."""
+    out = io.BytesIO()
+    if suffix == "png":
+        palette = image.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        palette.save(out, "PNG")
+    elif suffix == "webp":
+        image.save(out, "WEBP", quality=quality, method=2)
+    else:
+        image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def _usual(rng: np.random.Generator) -> tuple[int, int]:
+    return 220 + int(rng.random() * 181), 220 + int(rng.random() * 181)
+
+
+def _small(rng: np.random.Generator) -> tuple[int, int]:
+    return 20 + int(rng.random() * 44), 20 + int(rng.random() * 44)
+
+
+def _long(rng: np.random.Generator) -> tuple[int, int]:
+    return pick(rng, _EXTREMES)
+
+
+def _url(rng: np.random.Generator, scene: Scene, suffix: str, row: int) -> str:
+    """A URL that no other row has."""
+    item = scene.items[0]
+    return f"https://example.com/{pick(rng, SECTIONS)}/{item.colour}-{item.shape}-{row:05d}.{suffix}"
+
+
+def _clean(
+    easel: _Easel,
+    row: int,
+    canvas: Callable[[np.random.Generator], tuple[int, int]] = _usual,
+    suffixes: tuple[str, ...] = ("jpg",) * 48 + ("png", "webp"),
+) -> Sample:
+    """A sample without a defect."""
+    rng = _rng(easel.seed, "sample", row)
+    suffix = pick(rng, suffixes)
+    scene, image = easel.picture(row, canvas, suffix)
+    text = caption(scene, rng)
+    return Sample(scene, image, suffix, _url(rng, scene, suffix, row), text, text.encode())
+
+
+def _captioned(sample: Sample, text: str) -> Sample:
+    return replace(sample, text=text, raw=text.encode())
+
+
+def _wrong_caption(easel: _Easel, row: int) -> Sample:
+    sample, rng = _clean(easel, row), _rng(easel.seed, "spoil", row)
+    other = compose(rng, 300, 300)
+    while other.concepts & sample.scene.concepts:
+        other = compose(rng, 300, 300)
+    return _captioned(sample, caption(other, rng))
+
+
+def _boilerplate(easel: _Easel, row: int) -> Sample:
+    rng = _rng(easel.seed, "spoil", row)
+    return _captioned(_clean(easel, row), pick(rng, BOILERPLATE).format(number=1 + int(rng.random() * 2000)))
+
+
+def _language(easel: _Easel, row: int) -> Sample:
+    sample, rng = _clean(easel, row), _rng(easel.seed, "spoil", row)
+    code = list(LANGUAGES)[row % len(LANGUAGES)]  # in turn, so that a small pool has each
+    words, item = LANGUAGES[code], sample.scene.items[0]
+    shape, colour = words.shapes[SHAPES.index(item.shape)], words.colours[list(COLOURS).index(item.colour)]
+    text = pick(rng, words.templates).format(shape=shape, colour=colour)
+    return replace(_captioned(sample, text[0].upper() + text[1:]), language=code)
+
+
+def _truncated(easel: _Easel, row: int) -> Sample:
+    sample, rng = _clean(easel, row, suffixes=("jpg",)), _rng(easel.seed, "spoil", row)
+    return replace(sample, image=sample.image[: int(len(sample.image) * (0.4 + 0.4 * rng.random()))])
+
+
+def _not_utf8(easel: _Easel, row: int) -> Sample:
+    sample = _clean(easel, row)
+    return replace(sample, text=None, raw=f"{sample.text} – Café Prisma".encode("cp1252"))
+
+
+_SPOILERS: dict[str, Callable[[_Easel, int], Sample]] = {
+    "wrong_caption": _wrong_caption,
+    "boilerplate": _boilerplate,
+    "language": _language,
+    "tiny": lambda easel, row: _clean(easel, row, _small),
+    "extreme": lambda easel, row: _clean(easel, row, _long),
+    "truncated_image": _truncated,
+    "not_an_image": lambda easel, row: replace(_clean(easel, row, suffixes=("jpg",)), image=NOT_FOUND_PAGE),
+    "empty_image": lambda easel, row: replace(_clean(easel, row), image=b""),
+    "caption_not_utf8": _not_utf8,
+    "empty_caption": lambda easel, row: replace(_clean(easel, row), text=None, raw=b" \n" if row % 2 else b""),
+    "no_caption": lambda easel, row: replace(_clean(easel, row), text=None, raw=None),
+}
+
+
+def _duplicate(defect: str, original: Sample, rng: np.random.Generator, row: int) -> Sample | None:
+    """A duplicate of a clean sample; None where no re-encoding keeps its phash."""
+    if defect == "repeated":
+        return original
+    copy = _reencoded(original, rng) if defect == "reencoded" else original
+    if copy is None:
+        return None
+    copy = replace(copy, url=_url(rng, copy.scene, copy.suffix, row))
+    if defect == "copied" or (defect == "reencoded" and rng.random() < 0.5):
+        return copy
+    text = original.text
+    while text == original.text:
+        text = caption(original.scene, rng)
+    return _captioned(copy, text or "")
+
+
+def _reencoded(original: Sample, rng: np.random.Generator) -> Sample | None:
+    """The sample with its picture in another encoding that keeps its phash, or None."""
+    picture = Image.open(io.BytesIO(original.image)).convert("RGB")
+    start = int(rng.random() * len(_RECODINGS))
+    for suffix, quality in _RECODINGS[start:] + _RECODINGS[:start]:
+        image = _encode(picture, suffix, quality)
+        if image != original.image and phash(image) == phash(original.image):
+            return replace(original, image=image, suffix=suffix)
+    return None
+
+
+def _write_tar(path: Path, samples: list[tuple[str, Sample]]) -> None:
+    """One tar, members in the order of webdataset's writer (by suffix), with nothing of this machine in the headers."""
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, sample in samples:
+            members = {sample.suffix: sample.image, "json": _sidecar(key, sample)}
+            if sample.raw is not None:
+                members["txt"] = sample.raw
+            for suffix, data in sorted(members.items()):
+                header = tarfile.TarInfo(f"{key}.{suffix}")
+                header.size, header.mode, header.mtime = len(data), 0o644, 0
+                tar.addfile(header, io.BytesIO(data))
+
+
+def _sidecar(key: str, sample: Sample) -> bytes:
+    """KEY.json with img2dataset's fields."""
+    fields = {
+        "url": sample.url,
+        "caption": sample.text,
+        "key": key,
+        "status": "success",
+        "error_message": None,
+        "width": sample.scene.width,
+        "height": sample.scene.height,
+        "original_width": sample.scene.width,
+        "original_height": sample.scene.height,
+        "exif": "{}",
+        "sha256": hashlib.sha256(sample.image).hexdigest(),
+    }
+    return json.dumps(fields, indent=4).encode()
+
+
+def _truth(keys: dict[int, str], shard: int, row: int, sample: Sample) -> dict[str, object]:
+    """The row of `TRUTH` for one sample."""
+    scene, item = sample.scene, sample.scene.items[0]
+    return {
+        "shard": f"{shard:05d}.tar",
+        "key": keys[row],
+        "defect": sample.defect,
+        "original_key": "" if sample.original is None else keys[sample.original],
+        "url": sample.url,
+        "caption": sample.text,
+        "language": sample.language,
+        "suffix": sample.suffix,
+        "width": scene.width,
+        "height": scene.height,
+        "shape": item.shape,
+        "colour": item.colour,
+        "size": item.size or "medium",
+        "position": item.position,
+        "background": scene.background,
+        "background_colour": scene.background_colour,
+        "shapes": [each.shape for each in scene.items],
+        "colours": [each.colour for each in scene.items],
+    }

@@ -1,0 +1,226 @@
+"""Reads a metadata list, cleans it as the reference does, checks it, and writes it as a table.
+
+In: MetaCLIP's `metadata.json` (a JSON list of strings) or a text file (one entry a line), plain or gzipped, or a table
+that was imported before (Parquet); any path or fsspec URL. Out: a table with `curate.schema.METADATA` (entry_id int32 ·
+entry string · source string · language string) and a report of what was dropped and of what can never match.
+
+Cleaning (MetaCLIP, arXiv 2309.16671, section 3.1 and its published code): empty strings and single ASCII punctuation
+marks are dropped; of equal entries the first stays; case and order stay as sourced. An entry's id is its position after
+that. The whole list is held in memory: it is bounded by MAX_BYTES, as files come from strangers.
+"""
+
+import gzip
+import io
+import json
+import string
+import zlib
+from dataclasses import dataclass
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.errors import RecipeError
+from curate.schema import METADATA
+
+MAX_BYTES = 1 << 30
+
+_ACCEPTED = (
+    "a JSON list of strings, a text file of one entry a line (each plain or gzipped), or an imported Parquet table"
+)
+_EXAMPLES = 5
+_MARKS = ",.;:?!`"  # a text is spaced around these, so each is a token of its own
+# What no spaced text holds: white space other than a space, a mark with a neighbour, two marks one space apart
+# (between two marks that touch there are two spaces, and the empty token between these).
+_NEVER = rf"[\t\n\r]|[^ ][{_MARKS}]|[{_MARKS}][^ ]|[{_MARKS}] [{_MARKS}]"
+
+_KINDS: dict[type, str] = {dict: "object", str: "string", bool: "boolean", type(None): "null"}
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of the entries that were read: read = kept + empty + punctuation + duplicates.
+
+    never_match counts entries that are kept although no text can match them. The examples are the first few of each.
+    """
+
+    read: int
+    kept: int
+    empty: int
+    punctuation: int
+    duplicates: int
+    never_match: int
+    punctuation_examples: tuple[str, ...]
+    duplicate_examples: tuple[str, ...]
+    never_match_examples: tuple[str, ...]
+
+
+def never_match(entries: pa.Array) -> npt.NDArray[np.bool_]:
+    """Which entries (string array, without nulls) match no text at all by the spacing rule of `curate.metadata.match`.
+
+    They hold a tab, newline or carriage return; or one of `, . ; : ? !` or a backtick with anything but spaces beside
+    it ("St. Louis"); or two of those marks with one space between.
+    """
+    return _mask(pc.match_substring_regex(entries, _NEVER))
+
+
+def read_metadata(path: str, source: str = "import", language: str = "en") -> tuple[pa.Table, ImportReport]:
+    """Reads and cleans a metadata list.
+
+    What the file holds decides how it is read: gzip and Parquet by their first bytes; else JSON where the name ends in
+    `.json` or `.json.gz`, text where it ends in `.txt` or `.txt.gz`, and JSON under another name where the first
+    character that is no white space is `[` or `{`. Of a line of text only its end is stripped.
+
+    Args:
+        path: a local path or any fsspec URL.
+        source: value of the column `source`; a Parquet table keeps its own.
+        language: value of the column `language`; a Parquet table keeps its own.
+
+    Returns:
+        A table with schema METADATA, and the report.
+
+    Raises:
+        RecipeError: the file is missing, unreadable, damaged, too large, or holds something else than is accepted.
+    """
+    content = _read(path)
+    if content[:4] == b"PAR1":
+        table = _parse_parquet(content, path)
+    else:
+        entries = _parse_list(content, path)
+        constants = [pa.repeat(pa.scalar(value, pa.string()), len(entries)) for value in (source, language)]
+        table = pa.table([pa.array(np.arange(len(entries), dtype=np.int32)), entries, *constants], schema=METADATA)
+    return _clean(table)
+
+
+def write_metadata(table: pa.Table, path: str) -> None:
+    """Writes a table with schema METADATA as Parquet (zstd) to a path or fsspec URL; equal tables give equal bytes.
+
+    Raises:
+        RecipeError: the path cannot be written.
+    """
+    sink = io.BytesIO()
+    pq.write_table(table.select(METADATA.names).cast(METADATA).combine_chunks(), sink, compression="zstd")
+    try:
+        with fsspec.open(path, "wb") as file:
+            file.write(sink.getvalue())
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"metadata {path}: cannot be written ({_reason(error)})") from error
+
+
+def _read(path: str) -> bytes:
+    """The bytes of a file, unpacked where they are gzip."""
+    try:
+        with fsspec.open(path, "rb") as file:
+            content: bytes = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise RecipeError(f"metadata {path}: no such file; accepted: {_ACCEPTED}") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"metadata {path}: cannot be read ({_reason(error)})") from error
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MAX_BYTES + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise _wrong(path, f"gzip that is damaged ({_reason(error)})") from error
+    if len(content) > MAX_BYTES:
+        raise RecipeError(f"metadata {path}: found more than {MAX_BYTES:,} bytes; accepted: at most that, unpacked")
+    return content
+
+
+def _parse_list(content: bytes, path: str) -> pa.Array:
+    """The entries of a JSON list or of a text file (string array)."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _wrong(path, f"bytes that are not UTF-8 (at byte {error.start:,})") from error
+    name = path.lower().removesuffix(".gz")
+    if name.endswith(".json") or (not name.endswith(".txt") and text.lstrip()[:1] in ("[", "{")):
+        return _parse_json(text, path)
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return pa.array([line.removesuffix("\r") for line in lines], pa.string())
+
+
+def _parse_json(text: str, path: str) -> pa.Array:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _wrong(path, f"JSON that is damaged ({error})") from error
+    except RecursionError as error:
+        raise _wrong(path, "JSON that is nested too deeply") from error
+    if not isinstance(found, list):
+        raise _wrong(path, f"a JSON {_KINDS.get(type(found), 'number')}")
+    for i, item in enumerate(found):
+        if not isinstance(item, str):
+            raise _wrong(path, f"a JSON list whose item {i:,} is {type(item).__name__}")
+    try:
+        return pa.array(found, pa.string())
+    except UnicodeEncodeError as error:
+        raise _wrong(
+            path, f"a JSON list whose item {found.index(error.object):,} holds half a surrogate pair"
+        ) from error
+
+
+def _parse_parquet(content: bytes, path: str) -> pa.Table:
+    try:
+        table = pq.read_table(io.BytesIO(content))
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise _wrong(path, f"Parquet that is damaged ({_reason(error)})") from error
+    if missing := [name for name in METADATA.names if name not in table.column_names]:
+        raise _wrong(path, f"Parquet without column {', '.join(missing)}", f"with columns {', '.join(METADATA.names)}")
+    try:
+        table = table.select(METADATA.names).cast(METADATA).combine_chunks()
+    except (pa.ArrowException, ValueError) as error:
+        raise _wrong(path, f"Parquet with other types ({_reason(error)})") from error
+    for name in METADATA.names:
+        if table[name].null_count:
+            raise _wrong(path, f"Parquet with nulls in column {name}")
+    if not np.array_equal(table["entry_id"].to_numpy(), np.arange(len(table))):
+        raise _wrong(path, "Parquet whose entry_id is not 0, 1, 2 … in this order")
+    return table
+
+
+def _mask(array: pa.Array) -> npt.NDArray[np.bool_]:
+    return np.asarray(array.to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _wrong(path: str, found: str, accepted: str = _ACCEPTED) -> RecipeError:
+    return RecipeError(f"metadata {path}: found {found}; accepted: {accepted}")
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says, or its name."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
+def _clean(table: pa.Table) -> tuple[pa.Table, ImportReport]:
+    """Drops what the reference drops, numbers the rest, and reports."""
+    entries = pc.cast(table["entry"].combine_chunks(), pa.string())
+    empty = _mask(pc.equal(entries, ""))
+    punctuation = _mask(pc.is_in(entries, pa.array(list(string.punctuation))))
+    codes = entries.dictionary_encode().indices.to_numpy()  # numbered as they first appear, so each new code is higher
+    known = np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
+    duplicates = (codes <= known) & ~empty & ~punctuation
+    kept = table.filter(pa.array(~(empty | punctuation | duplicates)))
+    kept = kept.set_column(0, METADATA.field(0), pa.array(np.arange(len(kept), dtype=np.int32))).combine_chunks()
+    never = never_match(kept["entry"])
+
+    def some(of: pa.Array, mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+        return tuple(of.take(pa.array(np.flatnonzero(mask)[:_EXAMPLES])).to_pylist())
+
+    report = ImportReport(
+        read=len(entries),
+        kept=len(kept),
+        empty=int(empty.sum()),
+        punctuation=int(punctuation.sum()),
+        duplicates=int(duplicates.sum()),
+        never_match=int(never.sum()),
+        punctuation_examples=some(entries, punctuation),
+        duplicate_examples=some(entries, duplicates),
+        never_match_examples=some(kept["entry"], never),
+    )
+    return kept, report

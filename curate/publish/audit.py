@@ -1,0 +1,118 @@
+"""The audit of a run: every row counted from the files that stand, before anything is emitted or published.
+
+Law: samples found = kept + dropped (per rule) + failed (per reason); files that could not be read stand apart.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate import schema
+from curate.errors import ConservationError, RunError
+from curate.job import Job
+from curate.plan import Unit
+
+KEPT = "kept"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What a unit's files hold.
+
+    Attributes:
+        unit: the unit.
+        rows: samples found.
+        verdicts: rows per rule, and `kept`.
+        failures: schema.FAILURES, the unit's files and samples that could not be read.
+        files: input files of the unit, by path.
+        unread: those of them that could not be read at all.
+    """
+
+    unit: Unit
+    rows: int
+    verdicts: dict[str, int]
+    failures: pa.Table
+    files: frozenset[str]
+    unread: frozenset[str]
+
+    @property
+    def kept(self) -> int:
+        """Rows kept."""
+        return self.verdicts.get(KEPT, 0)
+
+
+def audit_unit(job: Job, unit: Unit) -> Audit:
+    """Counts a unit's rows from its files. Raises ConservationError where tables contradict each other."""
+    samples = job.read("samples", unit, ["uid", "shard", "key", "status", "error"])
+    decisions = job.read("decisions", unit, ["uid", "kept", "rule"])
+    if len(samples) != len(decisions) or not samples["uid"].combine_chunks().equals(decisions["uid"].combine_chunks()):
+        raise ConservationError(f"unit {unit.name}: samples and decisions are not aligned")
+    rules = pc.if_else(decisions["kept"], KEPT, decisions["rule"])
+    verdicts = {
+        str(item["values"]): int(item["counts"]) for item in pc.value_counts(rules.combine_chunks()).to_pylist()
+    }
+    bad = samples.filter(pc.not_equal(samples["status"], schema.OK))
+    if verdicts.get(schema.FAILED, 0) != len(bad) or sum(verdicts.values()) != len(samples) or "None" in verdicts:
+        raise ConservationError(
+            f"unit {unit.name}: {len(samples)} samples, {len(bad)} failed, but verdicts are {verdicts}"
+        )
+    files = job.note("samples", unit)["failures"]
+    columns = [bad["shard"], bad["key"], bad["status"], bad["error"]]
+    failures = pa.concat_tables(
+        [
+            pa.Table.from_pylist(
+                [{"shard": shard, "key": None, "reason": reason, "detail": detail} for shard, reason, detail in files],
+                schema=schema.FAILURES,
+            ),
+            pa.Table.from_arrays(columns, schema=schema.FAILURES),
+        ]
+    )
+    return Audit(
+        unit=unit,
+        rows=len(samples),
+        verdicts=verdicts,
+        failures=failures,
+        files=frozenset(part.path for part in unit.parts),
+        unread=frozenset(shard for shard, reason, _ in files if reason in schema.FILE_REASONS),
+    )
+
+
+def check_damage(job: Job, audits: Iterable[Audit]) -> None:
+    """Raises RunError where more samples or files could not be read than the recipe allows; names the reasons."""
+    audits = list(audits)
+    rows = sum(audit.rows for audit in audits)
+    failed = sum(audit.verdicts.get(schema.FAILED, 0) for audit in audits)
+    files = frozenset().union(*(audit.files for audit in audits))
+    unread = frozenset().union(*(audit.unread for audit in audits))
+    reasons = Counter(reason for audit in audits for reason in audit.failures["reason"].to_pylist())
+    listed = ", ".join(
+        f"{reason} {count:,}" for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    )
+    where = f"Reasons: {listed}. Each sample's is in tables/samples (columns status, error)"
+    for name, bad, total, limit in (
+        ("max_failed", failed, rows, job.recipe.max_failed),
+        ("max_failed_files", len(unread), len(files), job.recipe.max_failed_files),
+    ):
+        if bad > limit * total:
+            what = "samples" if name == "max_failed" else "files"
+            raise RunError(
+                f"{bad:,} of {total:,} {what} ({bad / total:.1%}) could not be read, and {name} is {limit}. {where}. "
+                f"To go on all the same, run again with --set {name}={min(1.0, round(bad / total + 0.005, 2))}"
+            )
+
+
+def check_conservation(audits: Iterable[Audit], emitted: int) -> Counter[str]:
+    """Rows per rule, and `kept`, of the whole run. Raises ConservationError where the sums do not agree."""
+    total: Counter[str] = Counter()
+    rows = 0
+    for audit in audits:
+        total.update(audit.verdicts)
+        rows += audit.rows
+    if sum(total.values()) != rows or total[KEPT] != emitted:
+        raise ConservationError(
+            f"{rows} samples, verdicts {dict(total)}, {emitted} rows in shards: the sums do not agree"
+        )
+    return total

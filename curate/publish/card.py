@@ -1,0 +1,46 @@
+"""README.md of a run: a plain dataset card."""
+
+from typing import Any
+
+from curate.job import Job
+
+
+def card_text(job: Job, run: dict[str, Any]) -> str:
+    """The card's text, from the run's facts (see `curate.publish.publish.publish`)."""
+    recipe, counts = job.recipe, run["counts"]
+    pool = sum(counts.values())
+    kept = counts.get("kept", 0)
+    lines = [
+        f"# {recipe.name}",
+        "",
+        f"{kept:,} image-text pairs curated from {pool:,} by curate {run['curate']}."
+        if job.pool.images
+        else f"{kept:,} URL-text pairs curated from {pool:,} by curate {run['curate']}.",
+        "",
+        "| rule | rows |",
+        "|---|---:|",
+        f"| pool | {pool:,} |",
+    ]
+    order = ["failed", *recipe.rules, "unmatched", "duplicate", "balance"]
+    lines += [f"| {name} | −{counts[name]:,} |" for name in order if counts.get(name)]
+    lines += [f"| **kept** | **{kept:,}** |", "", "## Sources", ""]
+    lines += [f"- {source.name} ({source.format})" for source in recipe.input]
+    lines += ["", "## How to read it", ""]
+    if job.pool.images:
+        lines += [
+            "- Training: `shards/{00000..NNNNN}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
+            "`shards/sizes.json` holds their rows.",
+            "- Sidecars: `shards/*.parquet`, with img2dataset's columns.",
+        ]
+    else:
+        lines += ["- `shards/*.parquet` hold all input columns of the kept rows, ready for img2dataset."]
+    lines += [
+        "- `uids.npy`: the kept uids (DataComp subset format).",
+        "- `tables/`: what was measured and decided for every row of the pool; `curate sql DIR` asks in SQL, "
+        "`curate explain DIR UID` tells why a sample is in or out.",
+        "- `manifest.parquet` lists every file with its sha256; `curate verify DIR` checks them.",
+        "",
+        "Licence: that of the sources; curation adds no rights and removes none.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,46 @@
+"""manifest.parquet: every published file but itself and `_SUCCESS`, with rows, bytes and sha256. Only it says what exists."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from curate import schema
+from curate.shards.commit import Folder
+
+MANIFEST, SUCCESS = "manifest.parquet", "_SUCCESS"
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Published:
+    """A line of the manifest."""
+
+    path: str
+    rows: int | None
+    bytes: int
+    sha256: str
+
+
+def digest_file(folder: Folder, path: str, rows: int | None = None) -> Published:
+    """Reads the file as it stands. Rows are counted by its footer where it is Parquet."""
+    state, size = hashlib.sha256(), 0
+    with folder.open(path) as file:
+        while block := file.read(_BLOCK):
+            state.update(block)
+            size += len(block)
+    if path.endswith(".parquet"):
+        rows = folder.footer(path)[2]
+    return Published(path, rows, size, state.hexdigest())
+
+
+def write_manifest(folder: Folder, published: Iterable[Published]) -> None:
+    """Writes the manifest, sorted by path."""
+    rows = sorted(published, key=lambda line: line.path)
+    folder.write_parquet(MANIFEST, pa.Table.from_pylist([vars(line) for line in rows], schema=schema.MANIFEST))
+
+
+def read_manifest(folder: Folder) -> list[Published]:
+    """The lines of the manifest."""
+    return [Published(**row) for row in folder.read_parquet(MANIFEST).to_pylist()]

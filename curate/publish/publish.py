@@ -1,0 +1,118 @@
+"""Publishes a run: checks the sums, writes what describes the shards, and puts `_SUCCESS` last."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate import schema
+from curate.job import RUN_FILE, Job
+from curate.publish.audit import KEPT, Audit, check_conservation
+from curate.publish.card import card_text
+from curate.publish.entries import write_entries
+from curate.publish.manifest import SUCCESS, Published, digest_file, write_manifest
+from curate.publish.statistics import build_statistics
+from curate.publish.uids import write_uids
+from curate.shards.emit import Shard
+
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the pipeline found that is not in the tables of units.
+
+    Attributes:
+        t: rows that an entry may have, given or solved; None without balance.
+        thresholds: rule → value of each top rule; None where no row reached it.
+        pool: int64[entries], matching rows of the pool; None without match.
+        survivors: int64[entries], matching rows when balancing began.
+        sums: int64[2, entries], expected (fixed point) and kept rows.
+    """
+
+    t: int | None
+    thresholds: dict[str, float | None]
+    pool: I64 | None
+    survivors: I64 | None
+    sums: I64 | None
+
+
+def publish(
+    job: Job, audits: Iterable[Audit], shards: Iterable[Shard], results: Results, digests: list[Published]
+) -> None:
+    """Writes everything but tables and shards, then the manifest, then `_SUCCESS`.
+
+    Args:
+        job: the run.
+        audits: one per unit.
+        shards: what was emitted.
+        results: thresholds, t and entry vectors.
+        digests: the manifest's lines of all tables and shards.
+
+    Raises:
+        ConservationError: rows in are not kept + dropped + failed.
+    """
+    audits = sorted(audits, key=lambda audit: audit.unit.index)
+    shards = sorted(shards, key=lambda shard: shard.index)
+    folder = job.folder
+    counts = check_conservation(audits, sum(shard.rows for shard in shards))
+    folder.write_parquet("failures.parquet", _failures(audits))
+    if results.pool is not None and results.survivors is not None and results.sums is not None:
+        write_entries(job, results.pool, results.survivors, results.sums, results.t)
+    suffix = "tar" if job.pool.images else "parquet"
+    folder.write_json("shards/sizes.json", {f"{shard.index:05d}.{suffix}": shard.rows for shard in shards})
+    write_uids(job, [audit.unit.index for audit in audits], counts[KEPT])
+    run = _finished_run(job, dict(counts), results)
+    folder.write_json(RUN_FILE, run)
+    folder.write_bytes("README.md", card_text(job, run).encode())
+    _remove_strays(job, digests)
+    build_statistics(folder, run)
+    rest = ["failures.parquet", "shards/sizes.json", "uids.npy", RUN_FILE, "README.md", "stats.duckdb"]
+    if results.pool is not None:
+        rest.append("entries.parquet")
+    lines = [*digests, *(digest_file(folder, path, counts[KEPT] if path == "uids.npy" else None) for path in rest)]
+    write_manifest(folder, lines)
+    folder.write_bytes(SUCCESS, b"")
+
+
+def _failures(audits: list[Audit]) -> pa.Table:
+    return pa.concat_tables([audit.failures for audit in audits] or [schema.FAILURES.empty_table()]).combine_chunks()
+
+
+def _finished_run(job: Job, counts: dict[str, int], results: Results) -> dict[str, Any]:
+    run: dict[str, Any] = job.folder.read_json(RUN_FILE)
+    now = time.time()
+    rules = [
+        {"name": rule.name, "sql": rule.spec, "top": None, "of": None, "threshold": None}
+        if isinstance(rule.spec, str)
+        else {
+            "name": rule.name,
+            "sql": None,
+            "top": rule.spec.top,
+            "of": rule.spec.of,
+            "threshold": results.thresholds.get(rule.name),
+        }
+        for rule in job.rules
+    ]
+    order = [schema.FAILED, *job.recipe.rules, schema.UNMATCHED, schema.DUPLICATE, schema.BALANCE, KEPT]
+    run |= {
+        "rules": rules,
+        "t": results.t,
+        "counts": {name: counts[name] for name in order if name in counts},
+        "finished": now,
+        "seconds": now - run["started"],
+    }
+    return run
+
+
+def _remove_strays(job: Job, digests: list[Published]) -> None:
+    """Removes files in `tables/` and `shards/` that are not of this run."""
+    known = {line.path for line in digests} | {"shards/sizes.json"}
+    for top in ("tables", "shards"):
+        for path in job.folder.files(top):
+            if path not in known:
+                job.folder.delete(path)

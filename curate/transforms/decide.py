@@ -1,0 +1,196 @@
+"""Deciding on Beam: ballots travel, tables are looked at where they lie, and only small answers cross the network.
+
+A ballot holds two bytes a row. What is global (the threshold of a top rule, repeated hashes, entry counts, t) is summed
+from the units' answers and comes back as a side input.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.pvalue import AsSingleton
+
+from curate.decide import balance, ballot, dedup, quantiles
+from curate.decide.ballot import Ballot, Verdicts
+from curate.job import Job
+from curate.plan import Unit
+from curate.recipe import Top
+from curate.transforms.sums import VectorSum
+
+RADIX_ROUNDS = quantiles.KEY_BITS // quantiles.DIGIT_BITS
+BRACKET_ROUNDS = 8  # enough for counts below 2⁴⁰ (see balance.Bracket); rounds after the solution do nothing
+
+
+class ApplyRules(beam.PTransform):
+    """PCollection[Unit] → ballots after all rules and `unmatched`, and thresholds: (rule, value) of the top rules."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self._job = job
+
+    def expand(self, units: beam.PCollection[Unit]) -> Any:
+        """One round of reading for each run of SQL rules, and a search for the threshold of each top rule."""
+        job = self._job
+        ballots = units | "Open" >> beam.Map(lambda unit: ballot.open_ballot(job, unit))
+        thresholds = []
+        for i, segment in enumerate(job.segments):
+            if segment.top is not None:
+                ballots, threshold = ballots | f"Top {segment.top.name}" >> _ApplyTop(job, i)
+                thresholds.append(threshold)
+        return ballots, thresholds | beam.Flatten(pipeline=units.pipeline)
+
+
+class _ApplyTop(beam.PTransform):
+    """Finds the exact threshold of a top rule by radix histograms, and applies it and the rules that follow."""
+
+    def __init__(self, job: Job, index: int) -> None:
+        super().__init__()
+        self._job, self._index = job, index
+
+    def expand(self, ballots: beam.PCollection[Ballot]) -> Any:
+        job, index = self._job, self._index
+        top = job.segments[index].top
+        assert top is not None and isinstance(top.spec, Top)
+        kind = job.visible.field(top.columns[0]).type
+        radix = ballots.pipeline | beam.Create([quantiles.Radix(top.spec.top)])
+        for n in range(RADIX_ROUNDS):
+            counted = ballots | f"Histogram {n}" >> beam.FlatMap(
+                lambda b, state: () if state.solved else (ballot.top_histogram(job, b, index, state),),
+                AsSingleton(radix),
+            )
+            total = counted | f"Sum {n}" >> beam.CombineGlobally(VectorSum())
+            radix |= f"Narrow {n}" >> beam.Map(
+                lambda state, counts: state if counts is None else state.narrow(counts), AsSingleton(total)
+            )
+        cut = ballots | "Cut" >> beam.Map(
+            lambda b, state: ballot.apply_top(job, b, index, state.key), AsSingleton(radix)
+        )
+        threshold = radix | "Threshold" >> beam.Map(
+            lambda state: (top.name, None if state.key is None else quantiles.value_of(state.key, kind))
+        )
+        return cut, threshold
+
+
+class Deduplicate(beam.PTransform):
+    """PCollection[Ballot] → PCollection[Ballot]: drops the duplicates, pass by pass."""
+
+    def __init__(self, job: Job, n_buckets: int) -> None:
+        super().__init__()
+        self._job, self._n = job, n_buckets
+
+    def expand(self, ballots: beam.PCollection[Ballot]) -> beam.PCollection[Ballot]:
+        """Hashes to buckets, repeated ones back to their units, then candidates' records through the passes."""
+        job, n = self._job, self._n
+        by_unit = ballots | "ByUnit" >> beam.Map(lambda b: (b.unit.index, b))
+        repeats = (
+            ballots
+            | "Hash" >> beam.FlatMap(lambda b: ((key, (b.unit.index, h)) for key, h in ballot.hash_keys(job, b, n)))
+            | "Buckets" >> beam.GroupByKey()
+            | "Repeated" >> beam.FlatMap(_repeated)
+        )
+        records = (
+            {"ballot": by_unit, "found": repeats}
+            | "Candidates" >> beam.CoGroupByKey()
+            | "Records" >> beam.FlatMap(lambda item: _first_records(job, item[1], n))
+        )
+        passes = len(job.recipe.dedup.passes)
+        for i in range(passes):
+            records = (
+                records
+                | f"Group {i}" >> beam.GroupByKey()
+                | f"Resolve {i}" >> beam.FlatMap(lambda item, i=i: _resolved(item[1], i, passes, n))
+            )
+        return (
+            {"ballot": by_unit, "lost": records}
+            | "Lost" >> beam.CoGroupByKey()
+            | "Drop" >> beam.Map(lambda item: ballot.drop_duplicates(item[1]["ballot"][0], item[1]["lost"]))
+        )
+
+
+def _repeated(item: tuple[tuple[int, int], Iterable[tuple[int, Any]]]) -> Iterator[tuple[int, tuple[int, Any]]]:
+    """The hashes of a bucket that repeat, for each unit that has some: (unit, (pass, hashes))."""
+    (number, _), parts = item
+    parts = list(parts)
+    found = dedup.repeated(hashes for _, hashes in parts)
+    if len(found):
+        for unit, hashes in parts:
+            own = hashes[np.isin(hashes, found)]
+            if len(own):
+                yield unit, (number, own)
+
+
+def _first_records(job: Job, group: dict[str, Any], n: int) -> Iterator[tuple[int, Any]]:
+    if group["found"]:
+        yield from _split(ballot.find_candidates(job, group["ballot"][0], group["found"]), 0, n)
+
+
+def _resolved(parts: Iterable[Any], index: int, passes: int, n: int) -> Iterator[tuple[int, Any]]:
+    """The records after a pass, by bucket of the next one; after the last one the dead, by unit."""
+    records = dedup.resolve(np.concatenate(list(parts)), index)
+    if index + 1 < passes:
+        yield from _split(records, index + 1, n)
+        return
+    lost = records[records["dead"]]
+    for unit in np.unique(lost["unit"]):
+        yield int(unit), lost[lost["unit"] == unit]
+
+
+def _split(records: Any, index: int, n: int) -> Iterator[tuple[int, Any]]:
+    buckets = dedup.buckets_for(records, index, n)
+    for bucket in np.unique(buckets):
+        yield int(bucket), records[buckets == bucket]
+
+
+class SolveT(beam.PTransform):
+    """The t of the recipe, or the one that gives its wished number of rows: PCollection of one int."""
+
+    def __init__(self, job: Job, counts: Any) -> None:
+        super().__init__()
+        self._job, self._counts = job, counts
+
+    def expand(self, ballots: beam.PCollection[Ballot]) -> beam.PCollection[int]:
+        """A k-ary search: in each round the units sum π at some t, and the bracket narrows."""
+        job, counts = self._job, self._counts
+        wished = job.recipe.balance
+        assert wished is not None
+        if wished.t is not None:
+            return ballots.pipeline | beam.Create([wished.t])
+        rows = wished.rows or 0
+        bracket = counts | "Start" >> beam.Map(lambda c: balance.Bracket.start(c, rows))
+        for n in range(BRACKET_ROUNDS):
+            summed = (
+                ballots
+                | f"Expect {n}" >> beam.FlatMap(_expected, job, AsSingleton(counts), AsSingleton(bracket))
+                | f"Sum {n}" >> beam.CombineGlobally(VectorSum())
+            )
+            bracket |= f"Narrow {n}" >> beam.Map(
+                lambda state, sums: state if sums is None else state.narrow(state.points(), sums), AsSingleton(summed)
+            )
+        return bracket | "T" >> beam.Map(_solution, job)
+
+
+def _solution(bracket: balance.Bracket, job: Job) -> int:
+    with job.reporting():
+        return bracket.t
+
+
+def _expected(b: Ballot, job: Job, counts: Any, bracket: balance.Bracket) -> Iterator[Any]:
+    points = bracket.points()
+    if len(points):
+        # Python integers: a sum over units may pass 2⁶⁴.
+        yield ballot.expected_rows(job, b, counts, points).astype(object)
+
+
+class Decide(beam.PTransform):
+    """PCollection[Ballot] → PCollection[Verdicts]: draws, and writes `decisions`."""
+
+    def __init__(self, job: Job, counts: Any = None, t: Any = None) -> None:
+        super().__init__()
+        self._job, self._counts, self._t = job, counts, t
+
+    def expand(self, ballots: beam.PCollection[Ballot]) -> beam.PCollection[Verdicts]:
+        """Counts and t are side inputs, where the recipe matches and balances."""
+        job = self._job
+        side = [AsSingleton(x) for x in (self._counts, self._t) if x is not None]
+        return ballots | beam.Map(lambda b, counts=None, t=None: ballot.decide(job, b, counts, t), *side)

