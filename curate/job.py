@@ -5,7 +5,7 @@ and the version of the step's code. A file that stands with its key is not made 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -163,6 +163,17 @@ class Job:
             self.folder.take(self.reuse, file)
             return True
         return False
+
+    def would_stand(self, name: str, unit: Unit, key: str) -> bool:
+        """Whether the table stands or can be taken over; changes nothing."""
+        file = self.table(name, unit)
+        return any(folder.exists(file) and folder.stands(file, key) for folder in (self.folder, self.reuse) if folder)
+
+    def key_of(self, name: str) -> Callable[[Unit], str]:
+        """What gives the key of a table's file."""
+        if name == "decisions":
+            return lambda unit: self.decisions_key
+        return self.matches_key if name == "matches" else self.measure_key
 
     def read(self, name: str, unit: Unit | int, columns: list[str] | None = None) -> pa.Table:
         """A unit's table, or some of its columns."""

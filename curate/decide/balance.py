@@ -51,7 +51,7 @@ def probabilities(counts: I64, t: int) -> F64:
     return np.asarray(_at_least_one(t) / np.maximum(counts, t).astype(np.float64), np.float64)
 
 
-def draw(uids: pa.Array, matches: pa.ListArray, counts: I64, t: int, keys: U64, seed: int) -> F64:  # noqa: PLR0917
+def draw(uids: pa.Array, matches: pa.ListArray, counts: I64, t: int, keys: U64, seed: int) -> F64:
     """Draw each row: the smallest u/p over its entries, where u is a hash of (uid, entry, seed) in [0, 1).
 
     Args:
@@ -263,7 +263,7 @@ def _threshold(t: int, count: int) -> np.uint64:
 
 
 @njit(nogil=True, cache=True)
-def _draw(units: U64, offsets: I64, entries: I32, counts: I64, t: int, keys: U64, seed: np.uint64) -> F64:  # noqa: PLR0917
+def _draw(units: U64, offsets: I64, entries: I32, counts: I64, t: int, keys: U64, seed: np.uint64) -> F64:
     out = np.empty(len(units))
     for row in range(len(units)):
         best = np.inf

@@ -164,7 +164,7 @@ def count_entries(job: Job, unit: Unit, ballot: Ballot | None = None) -> I64:
 
 def expected_rows(job: Job, ballot: Ballot, counts: I64, ts: I64) -> U64:
     """The unit's part of Σπ for each t (fixed point, uint64[k])."""
-    return balance.expected_rows(_alive_matches(job, ballot), counts, ts)
+    return balance.expected_rows(alive_matches(job, ballot), counts, ts)
 
 
 def decide(job: Job, ballot: Ballot, counts: I64 | None, t: int | None) -> Verdicts:
@@ -194,7 +194,7 @@ def _write_decisions(job: Job, ballot: Ballot, counts: I64 | None, t: int | None
     probability = survivors.astype(np.float64)
     draws = np.full(len(base), np.nan)
     if t is not None and counts is not None and survivors.any():
-        matches = _alive_matches(job, ballot)
+        matches = alive_matches(job, ballot)
         probability[survivors] = balance.inclusion(matches, balance.probabilities(counts, t))
         uids = base["uid"].filter(pa.array(survivors)).combine_chunks()
         draws[survivors] = balance.draw(uids, matches, counts, t, load_entries(job).keys, job.recipe.seed)
@@ -242,5 +242,6 @@ def _matches(job: Job, unit: Unit) -> pa.ListArray:
     return job.read("matches", unit, ["entry_ids"])["entry_ids"].combine_chunks()
 
 
-def _alive_matches(job: Job, ballot: Ballot) -> pa.ListArray:
+def alive_matches(job: Job, ballot: Ballot) -> pa.ListArray:
+    """The entry ids of the rows still in."""
     return _matches(job, ballot.unit).filter(pa.array(ballot.alive))

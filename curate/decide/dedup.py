@@ -144,7 +144,7 @@ def preferences(values: pa.Array) -> U64:
     return np.where(valid, np.minimum(keys, np.uint64((1 << 64) - 2)) + np.uint64(1), np.uint64(0))
 
 
-def make_records(  # noqa: PLR0917
+def make_records(
     unit: int, rows: I64, uids: pa.Array, columns: Sequence[pa.Array], content: U64, prefer: U64 | None
 ) -> Records:
     """The records of a unit's candidates, before any pass.

@@ -172,7 +172,7 @@ NOT_FOUND_PAGE = b"""<!DOCTYPE html>
 DECOYS = _split(
     "accordion, alpine meadow, anchovy, aqueduct, badger, ballroom, barley, basalt, beekeeper, birch forest, "
     "bobsleigh, bonfire, bulldozer, cactus, canoe, caravan, cathedral, cauliflower, chess club, chimney sweep, "
-    "cinnamon, clarinet, comet, coral reef, croissant, crossbow, dahlia, dentist, desert fox, dolphin, dragonfly, "
+    "cinnamon, clarinet, comet, coral reef, crocus, crossbow, dahlia, dentist, desert fox, dolphin, dragonfly, "
     "dune, earthworm, eclipse, espresso, falcon, ferry, fiddle, fishing village, fjord, flamingo, garlic, geyser, "
     "giraffe, glacier, gondola, grape, hammock, harbour town, harvest, hedgehog, helicopter, honey, iceberg, igloo, "
     "jellyfish, kayak, kettle, kingfisher, kite festival, ladder, lagoon, lantern, lemonade, lighthouse, llama, "
@@ -210,7 +210,7 @@ LANGUAGES = {
     "fr": Language(
         _split(
             "un cercle, un carré, une étoile, un triangle, un cœur, un losange, une croix, un anneau, un hexagone, "
-            "une flèche, un croissant, un pentagone"
+            "une flèche, un crocus, un pentagone"
         ),
         _split("rouge, bleue, jaune, verte, blanche, noire, orange, violette, rose, grise, marron, turquoise"),
         (
@@ -288,7 +288,7 @@ LANGUAGES = {
         _split("圆形, 正方形, 星形, 三角形, 心形, 菱形, 十字形, 圆环, 六边形, 箭头, 月牙形, 五边形"),
         _split("红色, 蓝色, 黄色, 绿色, 白色, 黑色, 橙色, 紫色, 粉色, 灰色, 棕色, 青色"),
         (
-            "{colour}的{shape}图案，带有纹理背景的插画，高清图片免费下载",
+            "这是一张{colour}的{shape}图片，背景带有花纹，可以免费下载使用",
             "一个{colour}的{shape}画在有花纹的背景上，适合做手机壁纸",
         ),
     ),

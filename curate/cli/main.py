@@ -1,0 +1,68 @@
+"""The command `curate`. Exit status: 0 done; 1 the run or check failed; 2 the recipe or the arguments are wrong."""
+
+import logging
+import os
+import sys
+import warnings
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from curate import __version__
+from curate.errors import CurateError
+
+app = typer.Typer(
+    help="Curate image-text pools into training sets, with a reason for every sample.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"curate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Curate image-text pools into training sets, with a reason for every sample."""
+
+
+def _register() -> None:
+    """Adds the commands: one module of this folder per group."""
+    for name, module in (
+        ("run", "run"), ("demo", "demo"), ("plan", "plan"), ("sql", "sql"), ("explain", "sql"), ("verify", "verify"),
+    ):  # fmt: skip
+        app.command(name)(getattr(import_module(f"curate.cli.{module}"), name))
+    app.add_typer(import_module("curate.cli.metadata").app, name="metadata")
+
+
+def main() -> None:
+    """Runs the command; an error of ours becomes its message and its exit status."""
+    logging.basicConfig(level=logging.ERROR)
+    logging.getLogger().setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    _register()
+    try:
+        app(prog_name="curate", standalone_mode=True)
+    except CurateError as error:
+        print(f"curate: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:  # the reader went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("curate: interrupted; what was finished stands", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""`curate plan`: what a run would read, do, cost and yield, before it."""
+
+import os
+import tempfile
+from typing import Annotated
+
+import typer
+
+from curate.cli.run import FingerprintOption, RecipeArgument, SetOption, by_content
+from curate.estimate import Estimate, estimate
+from curate.plan import Plan
+from curate.recipe import Recipe, load_recipe
+
+
+def plan(
+    recipe: RecipeArgument,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="DIR", help="The run folder: shows what is already done.")
+    ] = None,
+    reuse: Annotated[
+        str | None, typer.Option(metavar="DIR", help="An older run: shows what can be taken from it.")
+    ] = None,
+    overrides: SetOption = [],  # noqa: B006
+    fingerprint: FingerprintOption = "stat",
+    no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
+) -> None:
+    """Show inputs, units, steps, what is done already, and the estimated yield and cost; writes nothing."""
+    from pipelines.run import prepare
+
+    loaded = load_recipe(recipe, overrides)
+    with tempfile.TemporaryDirectory() as nowhere:
+        prepared = prepare(loaded, out or f"{nowhere}/run", reuse, by_content(fingerprint))
+        print(_inputs(loaded, prepared.plan))
+        print("\nsteps")
+        for table in prepared.job.tables:
+            key = prepared.job.key_of(table)
+            done = sum(prepared.job.would_stand(table, unit, key(unit)) for unit in prepared.plan.units)
+            print(f"  {table:12} {done:,} of {len(prepared.plan.units):,} units done")
+        if prepared.finished:
+            print("  the run is finished: nothing to do")
+        if not no_estimate and not prepared.finished:
+            print(
+                "\n"
+                + _estimate(estimate(prepared.job, prepared.plan.units, prepared.metadata), prepared.job.pool.images)
+            )
+
+
+def _inputs(recipe: Recipe, plan: Plan) -> str:
+    lines = ["inputs"]
+    sizes = {source.name: [0, 0, 0] for source in recipe.input}
+    for unit in plan.units:
+        sizes[unit.source][0] += 1
+        sizes[unit.source][2] += sum(part.size for part in unit.parts)
+    for source in recipe.input:
+        files = {part.path for unit in plan.units if unit.source == source.name for part in unit.parts}
+        units, _, size = sizes[source.name]
+        lines.append(f"  {source.name:12} {source.format:10} {len(files):,} files  {_bytes(size)}  {units:,} units")
+    bad = [part for part in plan.files if part.fault]
+    lines += [f"  {part.path}: {part.fault[0]}: {part.fault[1]}" for part in bad[:10] if part.fault]
+    if plan.pool.rows is not None:
+        lines.append(f"  {plan.pool.rows:,} rows")
+    return "\n".join(lines)
+
+
+def _estimate(found: Estimate | None, images: bool) -> str:
+    if found is None:
+        return "estimate: the pool is empty"
+    cores = os.cpu_count() or 1
+    lines = [f"estimate, from {found.sampled:,} samples in {found.units} units (duplicates between units are not seen)"]
+    about = "" if found.sampled == found.rows else "about "
+    lines.append(f"  {'pool':12} {about}{found.rows:,}")
+    for name, rows in sorted(found.verdicts.items(), key=lambda item: item[0] == "kept"):
+        error = f" ± {2 * found.error:,.0f}" if name == "kept" else ""
+        lines.append(f"  {name:12} {'' if name == 'kept' else '−'}{rows:,.0f}{error}  ({rows / found.rows:.1%})")
+    if images:
+        lines.append(f"  {'output':12} {_bytes(found.bytes)} of images")
+    lines.append(f"  {'time':12} {_time(found.seconds / cores)} on {cores} cores, to measure and match")
+    return "\n".join(lines)
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,79 @@
+"""Progress of a run, read off the files that stand: right on every runner, and what a resumed run finds counts too."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from curate.shards.commit import Folder
+
+STEPS = (
+    ("measure", "tables/samples", ".parquet"),
+    ("decide", "tables/decisions", ".parquet"),
+    ("emit", "shards", "_stats.json"),
+)
+
+
+@contextmanager
+def show_progress(folder: Folder, units: int) -> Iterator[None]:
+    """Shows bars on a terminal, and plain lines elsewhere, on standard error while the block runs."""
+    stop = threading.Event()
+    target = _bars if sys.stderr.isatty() else _lines
+    thread = threading.Thread(target=target, args=(folder, units, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _count(folder: Folder, place: str, suffix: str) -> int:
+    try:
+        return sum(name.endswith(suffix) for name in folder.files(place))
+    except (OSError, FileNotFoundError):  # the folder changes while it is listed
+        return 0
+
+
+def _bars(folder: Folder, units: int, stop: threading.Event) -> None:
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[what]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks = [
+            progress.add_task(
+                step, total=None if step == "emit" else units, what="shards" if step == "emit" else "units", start=False
+            )
+            for step, _, _ in STEPS
+        ]
+        done = False
+        while not done:
+            done = stop.wait(0.3)
+            for task, (_, place, suffix) in zip(tasks, STEPS, strict=True):
+                if found := _count(folder, place, suffix):
+                    progress.start_task(task)
+                    progress.update(task, completed=found)
+
+
+def _lines(folder: Folder, units: int, stop: threading.Event) -> None:
+    last: list[int] = []
+    said = time.monotonic()
+    done = False
+    while not done:
+        done = stop.wait(0.5)
+        counts = [_count(folder, place, suffix) for _, place, suffix in STEPS]
+        if counts != last and (done or time.monotonic() - said > 10):
+            texts = [
+                f"{step} {n}" + ("" if step == "emit" else f"/{units}")
+                for (step, _, _), n in zip(STEPS, counts, strict=True)
+            ]
+            print("  ".join(texts), file=sys.stderr, flush=True)
+            last, said = counts, time.monotonic()

@@ -1,0 +1,90 @@
+"""`curate run`: a recipe, whole."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from curate.cli.progress import show_progress
+from curate.errors import RecipeError
+from curate.job import RUN_FILE
+from curate.recipe import load_recipe
+from curate.shards.commit import Folder
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
+]
+FingerprintOption = Annotated[
+    str, typer.Option(help="How a changed input file is told: stat (size, mtime or etag) or content.")
+]
+
+
+def run(
+    recipe: RecipeArgument,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="The run folder, local or any fsspec URL.")],
+    beam_options: Annotated[
+        list[str] | None, typer.Argument(metavar="-- BEAM OPTIONS", help="Options of a Beam runner.")
+    ] = None,
+    reuse: Annotated[
+        str | None, typer.Option(metavar="DIR", help="An older run, whose tables are taken where still valid.")
+    ] = None,
+    overrides: SetOption = [],  # noqa: B006
+    fingerprint: FingerprintOption = "stat",
+) -> None:
+    """Run a recipe: measure, decide, emit shards, publish. A rerun goes on where it was."""
+    execute(recipe, out, reuse, overrides, fingerprint, beam_options or [])
+
+
+def execute(
+    recipe: str, out: str, reuse: str | None, overrides: list[str], fingerprint: str, beam_options: list[str]
+) -> None:
+    """Runs a recipe and prints what came out."""
+    from pipelines.run import prepare, start
+    from pipelines.run import run as run_pipeline
+
+    prepared = prepare(load_recipe(recipe, overrides), out, reuse, by_content(fingerprint))
+    if prepared.finished:
+        prepared.job.folder.delete("tmp")
+        print(f"{out}: this recipe is finished already; nothing to do")
+        return
+    began = time.monotonic()
+    start(prepared)
+    with show_progress(prepared.job.folder, len(prepared.plan.units)):
+        run_pipeline(prepared, beam_options)
+    print(summary(out, time.monotonic() - began))
+
+
+def by_content(fingerprint: str) -> bool:
+    """Whether input files are told apart by their content. Raises RecipeError."""
+    if fingerprint not in ("stat", "content"):
+        raise RecipeError(f"--fingerprint {fingerprint}: accepted: stat, content")
+    return fingerprint == "content"
+
+
+def summary(out: str, seconds: float) -> str:
+    """The funnel, and where to look."""
+    run = Folder(out).read_json(RUN_FILE)
+    counts = run["counts"]
+    pool = sum(counts.values())
+    width = max(len(name) for name in (*counts, "pool"))
+    lines = [f"{'pool':{width}}  {pool:>12,}"]
+    for name, n in counts.items():
+        if name != "kept":
+            lines.append(f"{name:{width}}  {f'−{n:,}':>12}  {n / pool:7.2%}")
+    kept = counts.get("kept", 0)
+    lines.append(f"{'kept':{width}}  {kept:>12,}  {kept / pool if pool else 0:7.2%}")
+    if run["t"] is not None:
+        lines.append(f"t = {run['t']:,}")
+    lines += [
+        f"{rule['name']}: threshold {rule['threshold']:.6g} of {rule['of']}"
+        for rule in run["rules"]
+        if rule["threshold"] is not None
+    ]
+    lines += [f"{out}: {len(Folder(out).read_json('shards/sizes.json')):,} shards in {seconds:.1f} s", ""]
+    lines += [
+        f"  curate sql {out} funnel        what each rule dropped, in SQL",
+        f"  curate explain {out} UID       why one sample is in or out",
+        f"  curate verify {out}            whether all is whole",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,19 @@
+"""`curate verify`: whether a published run is whole."""
+
+from typing import Annotated
+
+import typer
+
+from curate.errors import RunError
+from curate.publish.verify import verify_run
+
+
+def verify(directory: Annotated[str, typer.Argument(metavar="DIR", help="A run folder, local or remote.")]) -> None:
+    """Check a run: digests of all files, conservation of rows, shards against decisions."""
+    checked, faults = verify_run(directory)
+    if faults:
+        more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
+        raise RunError(f"{directory}: {len(faults)} differences\n  " + "\n  ".join(faults[:20]) + more)
+    for line in checked:
+        print(f"checked: {line}")
+    print(f"{directory}: nothing differs")

@@ -1,0 +1,144 @@
+"""What a run will yield and cost, estimated before it from a few whole units, measured and decided as the run would.
+
+Entry counts grow with the pool, so a sample of fraction f is balanced with t·f: p = t/count stays what it would be.
+Duplicates are only found within the sample, so fewer than there are. The error given is that of cluster sampling over
+the units where there are several, else that of the rows.
+"""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from curate.decide import balance, ballot
+from curate.decide.ballot import ALIVE, NAMES, Ballot
+from curate.decide.local import apply_rules, deduplicate
+from curate.job import METADATA_FILE, Job
+from curate.measure.unit import measure_unit
+from curate.metadata.unit import match_unit
+from curate.plan import Unit
+from curate.shards.commit import Folder
+
+_BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about
+_MOST = 4  # units
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the sample says of the pool.
+
+    Attributes:
+        units: how many were measured.
+        sampled: rows of theirs.
+        rows: of the pool; exact for Parquet.
+        verdicts: expected rows of the pool per rule, `balance` and `kept` included.
+        error: one standard error of the kept rows.
+        seconds: of one core, to measure and match the whole pool.
+        bytes: of the kept samples' images, where there are images.
+    """
+
+    units: int
+    sampled: int
+    rows: int
+    verdicts: dict[str, float]
+    error: float
+    seconds: float
+    bytes: int
+
+
+def estimate(job: Job, units: Sequence[Unit], metadata: pa.Table | None) -> Estimate | None:
+    """Measures a few units in a temporary folder and extrapolates; None for an empty pool."""
+    sample = _choose(job, units)
+    if not sample:
+        return None
+    with tempfile.TemporaryDirectory() as aside:
+        job = replace(job, folder=Folder(aside), reuse=None)
+        if metadata is not None:
+            job.folder.write_parquet(METADATA_FILE, metadata)
+        began = time.process_time()
+        for unit in sample:
+            measure_unit(job, unit)
+            if job.recipe.match:
+                match_unit(job, unit)
+        seconds = time.process_time() - began
+        ballots = deduplicate(job, apply_rules(job, sample))
+        sampled = sum(len(b.verdicts) for b in ballots)
+        rows = job.pool.rows
+        if rows is None:
+            rows = round(sampled * _size(units) / max(1, _size(sample)))
+        if not sampled or not rows:
+            return None
+        return _extrapolate(job, ballots, sampled / rows, seconds)
+
+
+def _choose(job: Job, units: Sequence[Unit]) -> list[Unit]:
+    """Units spread evenly over the pool, until there is enough."""
+    most = min(_MOST, len(units))
+    chosen: list[Unit] = []
+    for i in range(most):
+        chosen.append(units[(2 * i + 1) * len(units) // (2 * most)])
+        rows = sum(part.rows or 0 for unit in chosen for part in unit.parts)
+        if _size(chosen) > _BYTES if job.pool.images else rows > _ROWS:
+            break
+    return chosen
+
+
+def _size(units: Sequence[Unit]) -> int:
+    return sum(part.size for unit in units for part in unit.parts)
+
+
+def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: float) -> Estimate:
+    names = list(job.recipe.rules)
+    codes = Counter(int(code) for b in ballots for code in b.verdicts)
+    verdicts = {NAMES.get(code) or names[code]: n / fraction for code, n in codes.items() if code != ALIVE}
+    kept = _kept(job, ballots, fraction)
+    alive = codes[ALIVE]
+    if job.recipe.balance:
+        verdicts["balance"] = (alive - sum(kept)) / fraction
+    verdicts["kept"] = sum(kept) / fraction
+    sampled = sum(codes.values())
+    shares = [k / max(1, len(b.verdicts)) for k, b in zip(kept, ballots, strict=True)]
+    share = sum(kept) / sampled
+    spread = (
+        np.std(shares, ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else np.sqrt(share * (1 - share) / sampled)
+    )
+    sizes = [int(np.nansum(_bytes(job, b)[b.alive])) for b in ballots] if job.pool.images else [0]
+    return Estimate(
+        units=len(ballots),
+        sampled=sampled,
+        rows=round(sampled / fraction),
+        verdicts=verdicts,
+        error=float(spread) * sampled / fraction,
+        seconds=seconds / fraction,
+        bytes=round(sum(sizes) / fraction * (sum(kept) / alive if alive else 0)),
+    )
+
+
+def _kept(job: Job, ballots: list[Ballot], fraction: float) -> list[float]:
+    """Expected rows of each unit after balancing."""
+    wished = job.recipe.balance
+    if wished is None:
+        return [float(b.alive.sum()) for b in ballots]
+    counts = np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0)
+    lists = [ballot.alive_matches(job, b) for b in ballots]
+    if wished.t is not None:
+        t = wished.t * fraction
+    else:
+        t, most = 0.0, float(max(1, counts.max(initial=1)))
+        for _ in range(50):  # halving: the sample's t is no integer
+            middle = (t + most) / 2
+            expected = sum(float(balance.inclusion(m, _scaled(counts, middle)).sum()) for m in lists)
+            t, most = (middle, most) if expected <= (wished.rows or 0) * fraction else (t, middle)
+    return [float(balance.inclusion(matches, _scaled(counts, t)).sum()) for matches in lists]
+
+
+def _scaled(counts: ballot.I64, t: float) -> balance.F64:
+    return np.asarray(t / np.maximum(counts, t) if t > 0 else np.zeros(len(counts)))
+
+
+def _bytes(job: Job, b: Ballot) -> balance.F64:
+    return np.asarray(job.read("samples", b.unit, ["bytes"])["bytes"].to_numpy(), np.float64)

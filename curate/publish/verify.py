@@ -1,0 +1,115 @@
+"""Verifies a published run from its files alone: digests, sums, shards against decisions, uids.npy, sizes.json."""
+
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow.compute as pc
+
+from curate.errors import RecipeError, RunError
+from curate.ids import uid_halves
+from curate.job import RUN_FILE
+from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, read_manifest
+from curate.publish.uids import PAIR
+from curate.shards.commit import Folder
+
+
+def verify_run(url: str) -> tuple[list[str], list[str]]:
+    """Checks a run.
+
+    Returns:
+        What was checked, and what differs: nothing, if the run is whole.
+
+    Raises:
+        RecipeError: there is no run.
+        RunError: the run is not finished.
+    """
+    folder = Folder(url)
+    if not folder.exists(RUN_FILE):
+        raise RecipeError(f"{url}: is not a run folder (no {RUN_FILE})")
+    if not folder.exists(SUCCESS) or not folder.exists(MANIFEST):
+        raise RunError(f"{url}: the run is not finished (no {SUCCESS}); run its recipe again to go on")
+    lines = read_manifest(folder)
+    faults = list(_check_files(folder, lines))
+    checked = [f"{len(lines):,} files by sha256 ({sum(line.bytes for line in lines):,} bytes)"]
+    if not faults:
+        counts, more = _check_rows(folder, lines)
+        faults += more
+        checked += counts
+    return checked, faults
+
+
+def _check_files(folder: Folder, lines: list[Published]) -> Iterator[str]:
+    def check(line: Published) -> str | None:
+        if not folder.exists(line.path):
+            return f"{line.path}: is missing"
+        found = digest_file(folder, line.path, line.rows)
+        for name in ("bytes", "rows", "sha256"):
+            if getattr(found, name) != getattr(line, name):
+                return f"{line.path}: {name} is {getattr(found, name)}, the manifest says {getattr(line, name)}"
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        yield from (fault for fault in pool.map(check, lines) if fault)
+    known = {line.path for line in lines} | {MANIFEST, SUCCESS}
+    for path in folder.files():
+        if path not in known and not path.startswith("tmp/"):
+            yield f"{path}: is not in the manifest"
+
+
+def _check_rows(folder: Folder, lines: list[Published]) -> tuple[list[str], list[str]]:
+    faults = []
+    run = folder.read_json(RUN_FILE)
+    rows = failed = 0
+    kept: list[np.ndarray] = []
+    for line in lines:
+        if not line.path.startswith("tables/decisions/"):
+            continue
+        table = folder.read_parquet(line.path, ["uid", "kept", "rule"])
+        samples = folder.read_parquet(line.path.replace("/decisions/", "/samples/"), ["uid", "status"])
+        rows += len(samples)
+        failed += len(samples) - int(pc.sum(pc.equal(samples["status"], "ok")).as_py() or 0)
+        if not samples["uid"].equals(table["uid"]):
+            faults.append(f"{line.path}: is not aligned with samples")
+        if pc.sum(pc.equal(table["kept"], pc.is_null(table["rule"]))).as_py() not in (len(table), None):
+            faults.append(f"{line.path}: a row is neither kept nor dropped by a rule, or both")
+        kept.append(_pairs(table["uid"].filter(table["kept"])))
+    counts = run["counts"]
+    if sum(counts.values()) != rows or counts.get("failed", 0) != failed:
+        faults.append(f"{RUN_FILE}: counts {counts} do not add up to {rows} samples, {failed} of them failed")
+    all_kept = np.sort(np.concatenate([np.zeros(0, PAIR), *kept]), order=("f0", "f1"))
+    if len(np.unique(all_kept)) != len(all_kept):
+        faults.append("tables/decisions: a uid is kept twice")
+    with folder.open("uids.npy") as file:
+        if not np.array_equal(np.load(file, allow_pickle=False), all_kept):
+            faults.append("uids.npy: differs from the kept uids of tables/decisions")
+    faults += _check_shards(folder, lines, all_kept)
+    summary = f"{rows:,} samples = {counts.get('kept', 0):,} kept + {rows - failed - counts.get('kept', 0):,} dropped + {failed:,} failed"
+    return [summary, f"{len(all_kept):,} kept uids in shards and uids.npy"], faults
+
+
+def _check_shards(folder: Folder, lines: list[Published], kept: np.ndarray) -> Iterator[str]:
+    sizes = folder.read_json("shards/sizes.json")
+    found = []
+    for name, rows in sizes.items():
+        sidecar = f"shards/{name.split('.')[0]}.parquet"
+        names = folder.read_parquet(sidecar, ["uid", *(["key"] if name.endswith(".tar") else [])])
+        found.append(_pairs(names["uid"]))
+        if len(names) != rows:
+            yield f"shards/sizes.json: {name} has {rows} rows, its Parquet {len(names)}"
+        if name.endswith(".tar"):
+            with folder.open(f"shards/{name}") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+                texts = {member.name.removesuffix(".txt") for member in tar if member.name.endswith(".txt")}
+            if texts != set(names["key"].to_pylist()):
+                yield f"shards/{name}: its samples are not those of {sidecar}"
+    everything = np.sort(np.concatenate([np.zeros(0, PAIR), *found]), order=("f0", "f1"))
+    if not np.array_equal(everything, kept):
+        yield "shards: hold other uids than tables/decisions keeps"
+
+
+def _pairs(uids: object) -> np.ndarray:
+    high, low = uid_halves(uids)
+    pairs = np.empty(len(high), PAIR)
+    pairs["f0"], pairs["f1"] = high, low
+    return pairs
