@@ -12,24 +12,50 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
+from numba import njit
 
 U64 = npt.NDArray[np.uint64]
 
-_OWN_UID = re.compile(r"[0-9a-fA-F]{32}\Z")
-_NIBBLE = np.zeros(256, np.uint64)
-for _digit in "0123456789abcdef":
-    _NIBBLE[ord(_digit)] = _NIBBLE[ord(_digit.upper())] = int(_digit, 16)
+_OWN_UID = re.compile(r"[0-9a-fA-F]{32}")
+_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 
 def own_uid(value: object) -> str | None:
     """The uid that an input brings, in lower case, where `value` is one (32 hex digits); else None."""
-    return value.lower() if isinstance(value, str) and _OWN_UID.match(value) else None
+    return value.lower() if isinstance(value, str) and _OWN_UID.fullmatch(value) else None
 
 
 def content_uid(url: str | None, sha256: str | None, caption: str) -> str:
     """The uid made from content: xxh3-128 of `URL NUL caption`, or of `sha256 NUL caption` (sha256 as hex digits)."""
     return xxhash.xxh3_128_hexdigest(f"{url or sha256 or ''}\0{caption}".encode())
+
+
+def make_uids(own: pa.Array | None, url: pa.Array | None, sha256: pa.Array | None, caption: pa.Array) -> pa.Array:
+    """The uid of each row: `own_uid` of the first column, else `content_uid` of the others; null without a caption."""
+    none = pa.nulls(len(caption), pa.string())
+    url, sha256 = (none if column is None else column for column in (url, sha256))
+    url = pc.if_else(pc.fill_null(pc.equal(url, ""), True), sha256, url)
+    content = pc.binary_join_element_wise(pc.fill_null(url, ""), caption, "\0").cast(pa.large_string())
+    offsets = np.frombuffer(content.buffers()[1], np.int64)[content.offset :].tolist()
+    data, digest_of = memoryview(content.buffers()[2] or b""), xxhash.xxh3_128_digest
+    digests = b"".join([digest_of(data[offsets[i] : offsets[i + 1]]) for i in range(len(content))])
+    high, low = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 2).T
+    uids = pc.if_else(pc.is_valid(caption), hex_uids(high, low), None)
+    if own is None or own.null_count == len(own):
+        return uids
+    good = pc.and_(pc.is_valid(caption), pc.fill_null(pc.match_substring_regex(own, rf"\A{_OWN_UID.pattern}\z"), False))
+    return pc.if_else(good, pc.ascii_lower(own), uids)
+
+
+def hex_uids(high: U64, low: U64) -> pa.Array:
+    """The uids of two halves, as string[rows] of 32 hex digits: the inverse of `uid_halves`."""
+    octets = np.stack([high, low], axis=1).astype(">u8").view(np.uint8).reshape(-1)
+    digits = _HEX[np.stack([octets >> 4, octets & 15], axis=1)]
+    offsets = np.arange(0, 32 * len(high) + 1, 32, dtype=np.int64)
+    text = pa.Array.from_buffers(pa.large_string(), len(high), [None, pa.py_buffer(offsets), pa.py_buffer(digits)])
+    return text.cast(pa.string())
 
 
 def uid_halves(uids: pa.Array) -> tuple[U64, U64]:
@@ -40,6 +66,9 @@ def uid_halves(uids: pa.Array) -> tuple[U64, U64]:
 
     Returns:
         Two uint64 arrays of len(uids).
+
+    Raises:
+        ValueError: one is not 32 hex digits.
     """
     if isinstance(uids, pa.ChunkedArray):
         uids = uids.combine_chunks()
@@ -49,15 +78,38 @@ def uid_halves(uids: pa.Array) -> tuple[U64, U64]:
         return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
     text = uids.cast(pa.large_string())
     offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
-    if offsets[-1] - offsets[0] != 32 * len(text) or (np.diff(offsets) != 32).any():
-        raise ValueError("a uid is not 32 hex digits")
-    digits = np.frombuffer(text.buffers()[2], np.uint8)[offsets[0] : offsets[-1]].reshape(-1, 32)
-    halves = np.zeros((2, len(text)), np.uint64)
-    for i in range(32):
-        half = halves[i // 16]
-        half <<= np.uint64(4)
-        half |= _NIBBLE[digits[:, i]]
-    return halves[0], halves[1]
+    high, low, bad = _parse_uids(offsets, np.frombuffer(text.buffers()[2], np.uint8))
+    if bad >= 0:
+        raise ValueError(f"uid {text[bad].as_py()!r} is not 32 hex digits")
+    return high, low
+
+
+@njit(nogil=True, cache=True)
+def _parse_uids(offsets: npt.NDArray[np.int64], data: npt.NDArray[np.uint8]) -> tuple[U64, U64, int]:
+    rows = len(offsets) - 1
+    high, low = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
+    for row in range(rows):
+        begin = offsets[row]
+        if offsets[row + 1] - begin != 32:
+            return high, low, row
+        for i in range(32):
+            c = data[begin + i] | 0x20  # lower case
+            digit = c - 48 if c < 58 else c - 87
+            if not (48 <= c < 58 or 97 <= c < 103):
+                return high, low, row
+            if i < 16:
+                high[row] = high[row] << np.uint64(4) | np.uint64(digit)
+            else:
+                low[row] = low[row] << np.uint64(4) | np.uint64(digit)
+    return high, low, -1
+
+
+@njit(nogil=True, cache=True)
+def mix64(z: U64) -> U64:
+    """splitmix64's finaliser (Steele, Lea, Flood 2014; constants of Stafford's Mix13), of one uint64 or an array."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 def hash64(text: str) -> int:
@@ -69,6 +121,18 @@ def entry_keys(entries: pa.Array) -> U64:
     """xxh3-64 of each entry's UTF-8 (uint64): randomness is keyed by the string, so ids may change freely."""
     h = xxhash.xxh3_64_intdigest
     return np.fromiter((h(e.encode()) for e in entries.to_pylist()), np.uint64, len(entries))
+
+
+def table_digest(table: pa.Table) -> str:
+    """32 hex digits that name a table of strings and integers by its values, however it is chunked."""
+    state = hashlib.sha256()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        text = column.cast(pa.large_string()).combine_chunks()
+        lengths = pc.fill_null(pc.binary_length(text), -1).to_numpy()
+        state.update(f"{name} {len(text)}".encode())
+        state.update(lengths.astype("<i8").tobytes())
+        state.update("".join(value or "" for value in text.to_pylist()).encode())
+    return state.hexdigest()[:32]
 
 
 def digest(value: Any) -> str:

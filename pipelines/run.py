@@ -3,7 +3,6 @@
 The folder belongs to one recipe and one pool: a rerun of the same goes on where it was; another one is refused.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -69,7 +68,7 @@ def prepare(recipe: Recipe, out: str, reuse: str | None = None, content: bool = 
         pool=plan.pool,
         folder=Folder(out if "://" in out else os.path.abspath(out)),
         reuse=old,
-        metadata_key="" if metadata is None else _table_digest(metadata),
+        metadata_key="" if metadata is None else ids.table_digest(metadata),
         language=LANGUAGE_IDENTITY if recipe.measure.language else "",
     )
     job.check()
@@ -197,13 +196,3 @@ def _changes(old: Any, new: Any, at: str = "") -> list[str]:
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [f for i, pair in enumerate(zip(old, new, strict=True)) for f in _changes(*pair, f"{at}.{i}")]
     return [] if old == new else [at]
-
-
-def _table_digest(table: pa.Table) -> str:
-    state = hashlib.sha256()
-    for column in table.columns:
-        for value in column.to_pylist():
-            text = str(value).encode()
-            state.update(b"%d:" % len(text))
-            state.update(text)
-    return state.hexdigest()[:32]

@@ -24,6 +24,7 @@ from numba import njit
 
 from curate import ids
 from curate.errors import RunError
+from curate.ids import mix64
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -36,14 +37,6 @@ ONE = 1 << 32  # a probability of 1 in fixed point
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _BELOW_ONE = float(np.nextafter(1.0, 0.0))
 _TWO52_BITS = np.float64(2.0**52).view(np.uint64)
-
-
-@njit(nogil=True, cache=True)
-def mix64(z: U64) -> U64:
-    """splitmix64's finaliser (Steele, Lea, Flood 2014; constants of Stafford's Mix13), of one uint64 or an array."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 def probabilities(counts: I64, t: int) -> F64:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import schema
+from curate import ids, schema
 from curate.decide import balance, dedup, quantiles
 from curate.decide.rules import first_failed
 from curate.job import Job
@@ -207,7 +207,7 @@ def _write_decisions(job: Job, ballot: Ballot, counts: I64 | None, t: int | None
             "kept": pa.array(ballot.alive),
             "rule": _rule_names(job, ballot.verdicts),
             "duplicate_of": pc.replace_with_mask(
-                pa.nulls(len(base), pa.string()), pa.array(lost), dedup.hex_uids(*ballot.winners)
+                pa.nulls(len(base), pa.string()), pa.array(lost), ids.hex_uids(*ballot.winners)
             ),
             "probability": pa.array(probability),
             "draw": pa.array(draws, mask=np.isnan(draws)),

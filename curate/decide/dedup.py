@@ -26,8 +26,8 @@ import xxhash
 from numba import njit
 
 from curate import ids
-from curate.decide.balance import mix64
 from curate.decide.quantiles import order_keys
+from curate.ids import hex_uids, mix64
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -35,9 +35,8 @@ Mask = npt.NDArray[np.bool_]
 Records = npt.NDArray[np.void]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 _DIGIT = np.full(256, 16, np.uint8)  # the value of a lower-case hex digit; 16 for any other byte
-_DIGIT[_HEX] = np.arange(16)
+_DIGIT[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
 def record_type(passes: int) -> np.dtype[np.void]:
@@ -200,15 +199,6 @@ def resolve(records: Records, pass_index: int) -> Records:
         records[name][losers] = records[name][winners]
     records["dead"][losers] = True
     return records
-
-
-def hex_uids(hi: U64, lo: U64) -> pa.Array:
-    """The uids of two halves, as string[rows] of 32 hex digits: the inverse of `curate.ids.uid_halves`."""
-    octets = np.stack([hi, lo], axis=1).astype(">u8").view(np.uint8).reshape(-1)
-    digits = _HEX[np.stack([octets >> 4, octets & 15], axis=1)]
-    offsets = np.arange(0, 32 * len(hi) + 1, 32, dtype=np.int64)
-    text = pa.Array.from_buffers(pa.large_string(), len(hi), [None, pa.py_buffer(offsets), pa.py_buffer(digits)])
-    return text.cast(pa.string())
 
 
 def dedup(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -83,7 +84,7 @@ def _samples(job: Job, unit: Unit, parts: list[Measured]) -> pa.Table:
         columns: dict[str, Any] = {
             **measured.columns,
             "unit": pa.repeat(pa.scalar(unit.index, pa.int32()), rows),
-            "row": pa.array(range(first, first + rows), pa.int32()),
+            "row": pa.array(np.arange(first, first + rows, dtype=np.int32)),
             "uid": _uids(measured.columns),
             "source": pa.repeat(unit.source, rows),
             "shard": pa.repeat(part.path, rows),
@@ -97,19 +98,10 @@ def _samples(job: Job, unit: Unit, parts: list[Measured]) -> pa.Table:
 
 
 def _uids(columns: dict[str, pa.Array]) -> pa.Array:
-    """The uid of each readable row: its own, else made of its content."""
-    rows = len(columns["status"])
-    none = [None] * rows
-    ok = pc.equal(columns["status"], schema.OK).to_pylist()
-    parts = [columns[name].to_pylist() if name in columns else none for name in ("own_uid", "url", "sha256", "caption")]
-    own_uid, content_uid = ids.own_uid, ids.content_uid
-    return pa.array(
-        [
-            (own_uid(own) or content_uid(url, sha256, caption)) if readable else None
-            for readable, own, url, sha256, caption in zip(ok, *parts, strict=True)
-        ],
-        pa.string(),
-    )
+    """The uid of each readable row."""
+    readable = pc.equal(columns["status"], schema.OK)
+    caption = pc.if_else(readable, columns["caption"], pa.scalar(None, pa.string()))
+    return ids.make_uids(columns.get("own_uid"), columns.get("url"), columns.get("sha256"), caption)
 
 
 def _scores(job: Job, base: pa.Table, parts: list[Measured], language_score: pa.Array | None) -> pa.Table:

@@ -10,10 +10,10 @@ on data. The price is scratch: 50 bytes a token of a block, and a block holds at
 to a call: threads share read-only tables alone.
 
 A token of up to 16 bytes is compared by its first and last 8 bytes and its length, which hold all of it; a longer one
-by all its bytes. Hashes only choose where to look. Little-endian machines only.
+by all its bytes. Hashes only choose where to look. Little-endian machines only. One file, however long: numba's cache
+notices a change of a compiled function's own file alone, and building and matching must share one hash.
 """
 
-# ruff: noqa: PLR0917 (compiled functions take arrays, not objects)
 from typing import Any, NamedTuple
 
 import numba

@@ -23,7 +23,7 @@ from curate.measure.parquet import image_bytes, read_rows
 from curate.measure.tar import read_json
 from curate.plan import Unit
 from curate.shards.tar_index import ByteSource, open_source
-from curate.shards.tar_writer import TarWriter, safe_key
+from curate.shards.tar_writer import TarWriter, safe_key, safe_suffix
 
 U64 = npt.NDArray[np.uint64]
 
@@ -224,7 +224,7 @@ def _tar_sample(source: ByteSource, row: dict[str, Any], places: list[tuple[str,
         elif suffix == "json":
             fields, _ = read_json(bytes(data))
         else:
-            members.append((suffix, data))
+            members.append((suffix if safe_suffix(suffix) else f"{ids.hash64(suffix):016x}", data))
     return Sample(row, members, text, fields)
 
 

@@ -109,7 +109,7 @@ def distributed(rows: list[Row], passes: int, n_units: int, n_buckets: int) -> l
     parts = dict(units)
     for some in records:
         lost = some[some["dead"]]
-        uids = dedup.hex_uids(lost["rep_hi"], lost["rep_lo"]).to_pylist()
+        uids = ids.hex_uids(lost["rep_hi"], lost["rep_lo"]).to_pylist()
         for unit, row, uid in zip(lost["unit"], lost["row"], uids, strict=True):
             out[parts[unit][row]] = uid
     return out
@@ -279,8 +279,8 @@ def test_content_tells_images_and_captions_apart():
 
 def test_hex_uids_inverts_uid_halves():
     uids = pa.array([*UIDS, "f" * 32, "0123456789abcdef" * 2])
-    assert dedup.hex_uids(*ids.uid_halves(uids)).equals(uids)
-    assert dedup.hex_uids(*np.zeros((2, 0), np.uint64)).equals(pa.array([], pa.string()))
+    assert ids.hex_uids(*ids.uid_halves(uids)).equals(uids)
+    assert ids.hex_uids(*np.zeros((2, 0), np.uint64)).equals(pa.array([], pa.string()))
 
 
 def test_resolve_leaves_its_input_alone_and_keeps_order():

@@ -1,0 +1,164 @@
+"""Scenes are what they say: captions name only what is there, colours and shapes are drawn as named."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from curate.demo.scenes import Item, Scene, caption, compose, draw, pick
+from curate.demo.words import BACKGROUNDS, COLOURS, LANGUAGES, SHAPES
+
+CONCEPTS = {*SHAPES, *COLOURS, *BACKGROUNDS}
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def scenes(count: int) -> list[Scene]:
+    return [compose(rng(seed), 300, 240) for seed in range(count)]
+
+
+def alone(shape: str, colour: str = "red", x: float = 0.5, y: float = 0.5, ground: str = "white") -> Scene:
+    return Scene(300, 300, "gradient", ground, (Item(shape, colour, "", 0.25, x, y, 0.0),))
+
+
+def named(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text.lower().replace("grey", "gray"))) & CONCEPTS
+
+
+def test_the_same_state_gives_the_same_scene_picture_and_caption() -> None:
+    def made(seed: int) -> tuple[Scene, bytes, str]:
+        state = rng(seed)
+        scene = compose(state, 250, 320)
+        return scene, draw(scene, state).tobytes(), caption(scene, state)
+
+    assert made(3) == made(3)
+    assert made(3)[1] != made(4)[1]
+
+
+def test_captions_name_nothing_that_is_not_there_and_nearly_all_name_the_first_shape() -> None:
+    first = 0
+    for seed, scene in enumerate(scenes(800)):
+        found = named(caption(scene, rng(seed)))
+        assert found <= scene.concepts, (scene, found)
+        first += scene.items[0].shape in found
+    assert first == 800
+
+
+def test_captions_come_in_many_styles() -> None:
+    scene = compose(rng(5), 300, 240)
+    assert len({caption(scene, rng(seed)) for seed in range(300)}) > 150
+
+
+def test_relations_hold() -> None:
+    seen = set()
+    for seed, scene in enumerate(scenes(1500)):
+        text = caption(scene, rng(seed)).lower()
+        for link in ("to the left of", "to the right of", "above", "below"):
+            if link in text:
+                one, other = scene.items[:2]
+                dx, dy = (other.x - one.x) * scene.width, (other.y - one.y) * scene.height
+                expected = {"to the left of": dx, "to the right of": -dx, "above": dy, "below": -dy}
+                assert expected[link] == max(expected.values())
+                seen.add(link)
+    assert len(seen) == 4
+
+
+def test_shapes_do_not_touch_one_another_or_leave_the_picture() -> None:
+    crowded = 0
+    for scene in scenes(300):
+        side = min(scene.width, scene.height)
+        for item in scene.items:
+            assert item.radius * side <= item.x * scene.width <= scene.width - item.radius * side
+            assert item.radius * side <= item.y * scene.height <= scene.height - item.radius * side
+        for i, a in enumerate(scene.items):
+            for b in scene.items[:i]:
+                apart = math.hypot((a.x - b.x) * scene.width, (a.y - b.y) * scene.height)
+                assert apart > (a.radius + b.radius) * side
+                assert (a.shape, a.colour) != (b.shape, b.colour)
+                crowded += 1
+    assert crowded > 100
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_shape_has_its_colour_and_its_ground_another(colour: str) -> None:
+    ground = "blue" if colour != "blue" else "yellow"
+    picture = np.asarray(draw(alone("square", colour, ground=ground), rng(1)), np.float64)
+
+    def nearest(patch: np.ndarray) -> str:
+        return min(COLOURS, key=lambda name: math.dist(COLOURS[name], patch.mean((0, 1))))
+
+    assert nearest(picture[140:160, 140:160]) == colour
+    assert nearest(picture[:20, :20]) != colour
+
+
+AREAS = {
+    "circle": math.pi,
+    "square": 2.0,
+    "diamond": 2 * 0.66,
+    "triangle": 3 * math.sqrt(3) / 4,
+    "hexagon": 3 * math.sqrt(3) / 2,
+    "pentagon": 2.5 * math.sin(math.tau / 5),
+    "ring": math.pi * (1 - 0.58**2),
+    "cross": 2 * (1.84 * 0.6) - 0.36,
+}
+
+
+@pytest.mark.parametrize("shape", AREAS)
+def test_a_shape_covers_its_area(shape: str) -> None:
+    # Red on white: what the shape covers (rim included) has little green; its shadow has as much green as red.
+    pixels = np.asarray(draw(alone(shape), rng(2)), np.float64)
+    covered = (pixels[..., 0] - pixels[..., 1] > 50).sum()
+    assert covered == pytest.approx(AREAS[shape] * 75**2, rel=0.04)
+
+
+def test_every_shape_and_every_texture_differs_from_the_others() -> None:
+    shapes = [np.asarray(draw(alone(shape), rng(2)), np.float64) for shape in SHAPES]
+    grounds = [
+        np.asarray(draw(Scene(300, 300, name, "blue", alone("circle").items), rng(2)), np.float64)
+        for name in BACKGROUNDS
+    ]
+    for pictures in (shapes, grounds):
+        for i, a in enumerate(pictures):
+            for b in pictures[:i]:
+                assert np.abs(a - b).mean() > 2
+
+
+@pytest.mark.parametrize("size", [(20, 20), (600, 60), (60, 480), (63, 21)])
+def test_odd_sizes_are_drawn(size: tuple[int, int]) -> None:
+    for seed in range(24):
+        state = rng(seed)
+        picture = draw(compose(state, *size), state)
+        assert (picture.size, picture.mode) == (size, "RGB")
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "position"),
+    [(0.2, 0.2, "top left"), (0.5, 0.2, "top"), (0.8, 0.5, "right"), (0.5, 0.5, "center"), (0.5, 0.9, "bottom")],
+)
+def test_positions(x: float, y: float, position: str) -> None:
+    assert alone("star", x=x, y=y).items[0].position == position
+
+
+def test_pick_follows_its_weights() -> None:
+    state = rng(0)
+    drawn = [pick(state, "abc", (6, 3, 1)) for _ in range(5000)]
+    for letter, share in (("a", 0.6), ("b", 0.3), ("c", 0.1)):
+        assert abs(drawn.count(letter) / 5000 - share) < 5 * math.sqrt(share * (1 - share) / 5000)
+
+
+def test_every_language_has_a_word_for_every_shape_and_colour() -> None:
+    for code, language in LANGUAGES.items():
+        assert len(set(language.shapes)) == len(SHAPES), code
+        assert len(set(language.colours)) == len(COLOURS), code
+
+
+def test_pictures_are_not_flat() -> None:
+    for seed in range(12):
+        state = rng(seed)
+        picture = draw(compose(state, 300, 300), state)
+        assert isinstance(picture, Image.Image)
+        assert np.asarray(picture.convert("L"), np.float64).std() > 8
