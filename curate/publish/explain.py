@@ -1,0 +1,169 @@
+"""Explains one sample: what was measured, what each rule says of it, its entries and draw, and where it was published.
+
+In: a run folder and a uid. Out: plain text; every place in the pool that has the uid is shown, since a uid may repeat
+there. The verdict is the ledger's; the rules are evaluated again over the sample's row, so that those after the first
+failed one can be shown too.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from curate import ids, schema
+from curate.decide.rules import Rule, check_rules, rule_values
+from curate.errors import RecipeError, RunError
+from curate.publish.output import escape
+from curate.publish.query import find_run, open_run
+from curate.recipe import Top
+
+_LEDGER = (schema.FAILED, schema.UNMATCHED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
+_TEXT = 300  # characters of a caption or URL that are shown
+_ENTRIES = 100  # entries that are shown
+
+
+def explain_sample(url: str, uid: str) -> str:
+    """Everything that the run knows of a sample, as plain text without control characters but newlines.
+
+    Raises:
+        RecipeError: `uid` is not 32 hex digits, or there is no run.
+        RunError: the run is not finished, or no row has this uid.
+    """
+    known = ids.own_uid(uid.strip())
+    if known is None:
+        raise RecipeError(f"{escape(uid)!r} is not a uid; accepted: 32 hex digits")
+    run = find_run(url).read_json("run.json")
+    connection = open_run(url)
+    try:
+        rows = _fetch(
+            connection,
+            "SELECT d.* EXCLUDE (uid), m.* EXCLUDE (unit, row) FROM measured m JOIN decisions d USING (unit, row) "
+            "WHERE m.uid = $uid ORDER BY unit, row",
+            uid=known,
+        )
+        if not len(rows):
+            total = connection.execute("SELECT rows FROM funnel WHERE kind = 'pool'").fetchall()[0][0]
+            raise RunError(f"{url}: none of its {total:,} rows has uid {known}")
+        columns = _fetch(connection, "SELECT * EXCLUDE (unit, row, uid) FROM measured LIMIT 0").schema
+        rules = check_rules({rule["name"]: _spec(rule) for rule in run["rules"]}, columns)
+        verdicts = rule_values(rules, rows.select(columns.names))
+        lines = [f"uid {known}"]
+        if len(rows) > 1:
+            lines.append(f"{len(rows)} rows of the pool have this uid")
+        for row, values in zip(rows.to_pylist(), verdicts, strict=True):
+            lines += ["", *_sample(row), *_rules(run, rules, row, values), *_entries(connection, run, row)]
+            lines += [*_decision(connection, row), *_published(connection, row)]
+    finally:
+        connection.close()
+    return "\n".join(escape(line) for line in lines) + "\n"
+
+
+def _spec(rule: dict[str, Any]) -> str | Top:
+    return str(rule["sql"]) if rule.get("sql") else Top(top=rule["top"], of=rule["of"])
+
+
+def _fetch(connection: Any, sql: str, **params: object) -> pa.Table:
+    return connection.execute(sql, params or None).to_arrow_table()
+
+
+def _sample(row: dict[str, Any]) -> Iterator[str]:
+    """Where the row came from, and what was measured."""
+    place = " ".join(str(part) for part in (row["shard"], row["key"]) if part is not None)
+    yield f"unit {row['unit']}, row {row['row']}, source {row['source']}{f': {place}' if place else ''}"
+    hidden = {*schema.DECISIONS.names, "source", "shard", "key", "status", "error", "offset"}
+    yield from (
+        f"  {name:<16} {_show(value)}" for name, value in row.items() if name not in hidden and value is not None
+    )
+
+
+def _rules(
+    run: dict[str, Any], rules: list[Rule], row: dict[str, Any], values: dict[str, bool | None]
+) -> Iterator[str]:
+    """Each rule with its verdict, and the values of the columns that it reads."""
+    if not rules:
+        return
+    names = [rule.name for rule in rules]
+    ended = _ended(names, row["rule"])
+    yield "rules"
+    margin = max(map(len, names))
+    thresholds = {rule["name"]: rule.get("threshold") for rule in run["rules"]}
+    for position, rule in enumerate(rules):
+        threshold = thresholds[rule.name]
+        if isinstance(rule.spec, Top):
+            value = row[rule.columns[0]]
+            passes = None if value is None else threshold is not None and value >= threshold
+            text = f"top {rule.spec.top} of {rule.spec.of}, which is from {_show(threshold)} on"
+        else:
+            passes, text = values[rule.name], " ".join(rule.spec.split())
+        would = "would pass" if passes else "would fail"
+        verdict = "passed" if position < ended else "FAILED HERE" if position == ended else f"not reached ({would})"
+        if row["status"] != schema.OK:
+            verdict = "not reached"
+        shown = ", ".join(f"{name} = {_show(row[name])}" for name in rule.columns)
+        null = "; NULL fails" if passes is None and row["status"] == schema.OK else ""
+        yield f"  {rule.name:<{margin}}  {verdict}: {text}{f'  [{shown}{null}]' if shown else ''}"
+
+
+def _ended(names: list[str], rule: str | None) -> int:
+    """How many rules the row passed: all, but where one of them dropped it or it could not be read."""
+    if rule in _LEDGER or rule is None:
+        return -1 if rule == schema.FAILED else len(names)
+    return names.index(rule) if rule in names else len(names)
+
+
+def _entries(connection: Any, run: dict[str, Any], row: dict[str, Any]) -> Iterator[str]:
+    """The entries that the caption matches, the rarest first, since those decide."""
+    if not run["recipe"].get("match"):
+        return
+    found = connection.execute(
+        "SELECT e.entry, e.pool, e.survivors, e.probability FROM entries e JOIN "
+        "(SELECT unnest(entry_ids) AS entry_id FROM matches WHERE unit = $unit AND row = $row) USING (entry_id) "
+        "ORDER BY e.probability DESC, e.survivors, e.entry",
+        {"unit": row["unit"], "row": row["row"]},
+    ).fetchall()
+    yield f"entries: {len(found)} match" if found else "entries: none matches"
+    for entry, pool, survivors, p in found[:_ENTRIES]:
+        place = "tail: always drawn" if p >= 1 else "head: thinned"
+        yield f"  {_show(entry)}: {pool:,} rows of the pool, {survivors:,} before balancing, p {p:.6g} ({place})"
+    if len(found) > _ENTRIES:
+        yield f"  and {len(found) - _ENTRIES} more"
+
+
+def _decision(connection: Any, row: dict[str, Any]) -> Iterator[str]:
+    """The draw, duplicates and the verdict."""
+    if row["draw"] is not None:
+        verdict = "below 1: kept" if row["draw"] < 1 else "not below 1: dropped"
+        yield f"balance: probability {row['probability']:.6g}, draw {row['draw']:.6g} ({verdict})"
+    stands = row["kept"] or row["rule"] == schema.BALANCE
+    twins = connection.execute(
+        "SELECT count(*) FROM decisions WHERE duplicate_of = $uid", {"uid": row["uid"]}
+    ).fetchall()
+    if stands and twins[0][0]:
+        yield f"duplicates: stands for {twins[0][0]:,} other rows"
+    if row["kept"]:
+        yield "verdict: kept"
+        return
+    why = {
+        schema.FAILED: f"could not be read: {row['status']} "
+        f"({schema.SAMPLE_REASONS.get(row['status'], 'no further word')})" + (f": {row['error']}" if row["error"] else ""),
+        schema.UNMATCHED: "no entry of the metadata occurs in its caption",
+        schema.DUPLICATE: f"a duplicate of {row['duplicate_of']}",
+        schema.BALANCE: "not drawn",
+        schema.FORGOTTEN: "taken out on request",
+    }
+    reason = why.get(row["rule"], "the first rule that it fails")
+    yield f"verdict: dropped by {row['rule']}, {reason}"
+
+
+def _published(connection: Any, row: dict[str, Any]) -> Iterator[str]:
+    """In which shard, and under which key."""
+    if not row["kept"]:
+        return
+    found = connection.execute("SELECT shard, key FROM published WHERE uid = $uid ORDER BY ALL", {"uid": row["uid"]})
+    for shard, key in found.fetchall():
+        yield f"published: {shard}{'' if key is None else f', key {key}'}"
+
+
+def _show(value: object) -> str:
+    text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _TEXT else f"{text[:_TEXT]}… ({len(text):,} characters)"

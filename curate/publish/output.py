@@ -1,0 +1,137 @@
+"""Prints rows of a query: as a table for people, as CSV for spreadsheets, as JSON for programs.
+
+Captions, URLs and keys come from strangers: nothing that they wrote steers a terminal.
+"""
+
+import csv
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import IO, Any, Literal
+
+Format = Literal["table", "csv", "json"]
+
+# What moves a terminal's cursor, colours it or turns the direction of text.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CELL = 60  # characters of a value that a table shows
+_LINE = 200  # characters of a line, above which a table shows one value a line
+
+
+@dataclass(frozen=True)
+class Result:
+    """Rows of a query; values as DuckDB gives them to Python. `names` are unique."""
+
+    names: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+def write_result(result: Result, format: Format, file: IO[str]) -> None:
+    """Writes rows: `table` for people, `csv` as in RFC 4180, `json` as one array of objects.
+
+    In JSON numbers are numbers whatever their size, NaN and infinities are null, lists arrays, structs objects, and all
+    else is text. Control characters reach neither a terminal nor JSON.
+    """
+    if format == "json":
+        rows = (
+            "{" + ", ".join(f"{_json(n)}: {_json(v)}" for n, v in zip(result.names, row, strict=True)) + "}"
+            for row in result.rows
+        )
+        _write_lines(file, "[", rows, "]\n")
+    elif format == "csv":
+        show = escape if file.isatty() else str
+        writer = csv.writer(file)
+        writer.writerow([show(name) for name in result.names])
+        writer.writerows([None if value is None else show(_plain(value)) for value in row] for row in result.rows)
+    elif result.names == ("explain_key", "explain_value"):
+        file.writelines(escape(line) + "\n" for row in result.rows for line in row[1].splitlines())
+    else:
+        file.writelines(line + "\n" for line in _table(result))
+
+
+def escape(text: str) -> str:
+    """The text with control characters as escapes, so that a stranger's text cannot steer a terminal."""
+
+    def spell(match: re.Match[str]) -> str:
+        code = ord(match[0])
+        return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+    return _CONTROL.sub(spell, text)
+
+
+def _write_lines(file: IO[str], begin: str, items: Iterator[str], end: str) -> None:
+    file.write(begin)
+    for position, item in enumerate(items):
+        file.write(("\n" if position == 0 else ",\n") + item)
+    file.write(end)
+
+
+def _json(value: Any) -> str:
+    """The value as JSON, on one line. The json module knows neither exact decimals nor what else SQL has."""
+    if value is None or isinstance(value, bool | int):
+        return json.dumps(value)
+    if isinstance(value, float | Decimal):
+        return (repr(value) if isinstance(value, float) else format(value, "f")) if math.isfinite(value) else "null"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_json, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_json(str(k))}: {_json(v)}" for k, v in value.items()) + "}"
+    text = json.dumps(_plain(value), ensure_ascii=False)
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _plain(value: Any) -> str:
+    """The value as text, unescaped."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, list | tuple | dict):
+        return _json(value)
+    return bytes(value).hex() if isinstance(value, bytes | bytearray | memoryview) else str(value)
+
+
+def _table(result: Result) -> Iterator[str]:
+    cells = [[_cell(value) for value in row] for row in result.rows]
+    names = [escape(name) for name in result.names]
+    widths = [max(map(_width, column)) for column in zip(names, *cells, strict=True)]
+    if sum(widths) + 2 * len(widths) > _LINE:
+        margin = max(map(_width, names))
+        for number, row in enumerate(cells, 1):
+            yield f"── row {number} of {len(cells)}"
+            yield from (f"{_pad(name, margin, False)}  {cell}" for name, cell in zip(names, row, strict=True))
+    else:
+        columns = list(zip(*result.rows, strict=True)) or [() for _ in names]
+        right = [
+            any(v is not None for v in column)
+            and all(v is None or (isinstance(v, int | float | Decimal) and not isinstance(v, bool)) for v in column)
+            for column in columns
+        ]
+        for row in [names, ["─" * width for width in widths], *cells]:
+            yield "  ".join(map(_pad, row, widths, right)).rstrip()
+    yield f"({len(cells):,} row{'' if len(cells) == 1 else 's'})"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    text = escape(f"{value:.6g}" if isinstance(value, float) and not value.is_integer() else _plain(value))
+    return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
+
+
+def _width(text: str) -> int:
+    """Columns that a terminal needs for the text."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.category(c) in ("Mn", "Me", "Cf") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    space = " " * (width - _width(text))
+    return space + text if right else text + space

@@ -1,0 +1,19 @@
+-- Words per caption, in the pool and in the kept set.
+-- param: step = 5  words per bucket
+-- column: words_from   the bucket holds captions of at least so many words
+-- column: words_below  and fewer than so many
+-- column: pool         samples
+-- column: kept         samples kept
+-- column: rate         kept, as a share of the bucket
+-- column: example      the caption with the smallest uid
+SELECT
+    (words // $step) * $step AS words_from,
+    words_from + $step AS words_below,
+    count(*) AS pool,
+    count(*) FILTER (kept) AS kept,
+    count(*) FILTER (kept) / count(*) AS rate,
+    arg_min(caption, uid) AS example
+FROM verdicts
+WHERE words IS NOT NULL
+GROUP BY words_from
+ORDER BY words_from;

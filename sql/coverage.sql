@@ -1,0 +1,22 @@
+-- How much of the metadata the pool and the kept set cover, and what the tail holds.
+-- An entry is of the head if balancing thins it (probability below 1), else of the tail.
+-- column: entries          entries of the metadata
+-- column: in_pool          entries that occur in the pool
+-- column: in_survivors     entries that occurred when balancing began
+-- column: in_kept          entries that occur in the kept set
+-- column: lost             entries that occurred when balancing began and are not in the kept set
+-- column: head             entries that balancing thins
+-- column: tail             entries that occur and are not thinned
+-- column: tail_share       of all matches when balancing began, the share of tail entries
+-- column: tail_share_kept  of all matches in the kept set, the share of tail entries
+SELECT
+    count(*) AS entries,
+    count(*) FILTER (pool > 0) AS in_pool,
+    count(*) FILTER (survivors > 0) AS in_survivors,
+    count(*) FILTER (kept > 0) AS in_kept,
+    count(*) FILTER (survivors > 0 AND kept = 0) AS lost,
+    count(*) FILTER (probability < 1) AS head,
+    count(*) FILTER (probability = 1 AND survivors > 0) AS tail,
+    sum(survivors) FILTER (probability = 1) / nullif(sum(survivors), 0) AS tail_share,
+    sum(kept) FILTER (probability = 1) / nullif(sum(kept), 0) AS tail_share_kept
+FROM entries;

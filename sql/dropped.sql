@@ -1,0 +1,17 @@
+-- Samples that a rule dropped, to look at.
+-- param: rule = null   the rule's name; null is any rule
+-- param: limit = 20    how many, by uid, so that the choice is arbitrary but always the same
+-- column: rule          the rule
+-- column: uid           the sample
+-- column: source        its source
+-- column: caption       its caption
+-- column: url           its URL
+-- column: words         words of the caption
+-- column: width         of the image
+-- column: height        of the image
+-- column: duplicate_of  the sample that stands for it, where it is a duplicate
+SELECT rule, uid, source, caption, url, words, width, height, duplicate_of
+FROM dropped
+WHERE $rule IS NULL OR rule = $rule
+ORDER BY uid NULLS LAST, unit, row
+LIMIT $limit;

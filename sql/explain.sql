@@ -1,0 +1,18 @@
+-- Everything that the tables say of a sample, by its uid; one row for each place in the pool that has it.
+-- param: uid  the sample's uid (32 hex digits)
+-- column: entries  the metadata entries that it matches
+-- column: *        every column of samples, decisions and scores
+WITH wanted AS (SELECT unit, row FROM samples WHERE uid = lower($uid))
+SELECT
+    v.*,
+    (
+        SELECT list(e.entry ORDER BY e.entry_id)
+        FROM (SELECT m.unit, m.row, unnest(m.entry_ids) AS entry_id FROM matches m SEMI JOIN wanted USING (unit, row)) m
+        JOIN entries e USING (entry_id)
+        WHERE m.unit = v.unit AND m.row = v.row
+    ) AS entries,
+    c.* EXCLUDE (unit, row, uid)
+FROM verdicts v
+SEMI JOIN wanted USING (unit, row)
+LEFT JOIN scores c ON c.unit = v.unit AND c.row = v.row
+ORDER BY v.unit, v.row;

@@ -1,0 +1,19 @@
+-- What could not be read, by reason; files apart from samples.
+-- column: kind     sample, file (its samples are unknown) or part of a file (the samples before the damage are used)
+-- column: reason   the code, as in samples.status
+-- column: count    how many
+-- column: share    samples: as a share of the pool
+-- column: meaning  the reason in words
+-- column: example  the first shard by name, and key
+-- column: detail   what the reader said of the example
+SELECT
+    coalesce(r.kind, CASE WHEN f.key IS NULL THEN 'file' ELSE 'sample' END) AS kind,
+    f.reason,
+    count(*) AS count,
+    CASE WHEN kind = 'sample' THEN count(*) / (SELECT rows FROM funnel WHERE kind = 'pool') END AS share,
+    any_value(r.meaning) AS meaning,
+    arg_min(concat_ws(' ', f.shard, f.key), (f.shard, f.key)) AS example,
+    arg_min(f.detail, (f.shard, f.key)) AS detail
+FROM failures f LEFT JOIN reasons r USING (reason)
+GROUP BY ALL
+ORDER BY kind, count DESC, reason;

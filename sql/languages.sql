@@ -1,0 +1,17 @@
+-- Languages of the captions, in the pool and in the kept set.
+-- column: language    the code; null where none was measured
+-- column: pool        samples
+-- column: kept        samples kept
+-- column: rate        kept, as a share of the language's samples
+-- column: pool_share  of the pool, the share in this language
+-- column: kept_share  of the kept set, the share in this language
+SELECT
+    language,
+    count(*) AS pool,
+    count(*) FILTER (kept) AS kept,
+    count(*) FILTER (kept) / count(*) AS rate,
+    count(*) / sum(count(*)) OVER () AS pool_share,
+    count(*) FILTER (kept) / nullif(sum(count(*) FILTER (kept)) OVER (), 0) AS kept_share
+FROM verdicts
+GROUP BY language
+ORDER BY pool DESC, language;

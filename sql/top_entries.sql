@@ -1,0 +1,14 @@
+-- The most frequent entries, and how far balancing thinned them.
+-- param: limit = 20  how many
+-- column: entry        the entry
+-- column: pool         rows of the pool that match it
+-- column: survivors    of those, the rows that were left when balancing began
+-- column: probability  of the draw for one row and this entry
+-- column: expected     rows expected to be kept, through this entry or another one
+-- column: kept         rows kept
+-- column: kept_share   kept, as a share of the survivors
+SELECT entry, pool, survivors, probability, expected, kept, kept / nullif(survivors, 0) AS kept_share
+FROM entries
+WHERE pool > 0
+ORDER BY survivors DESC, pool DESC, entry
+LIMIT $limit;

@@ -1,0 +1,28 @@
+-- Views over a run's tables, for every query: `samples`, `scores`, `matches`, `decisions`, `members`, `published` and
+-- `manifest` stand already, as do the tables `entries`, `failures`, `reasons`, `rules`, `run`, `funnel`, `drops`, `sources`.
+
+-- Every sample with its verdict: samples and decisions side by side.
+CREATE VIEW verdicts AS
+SELECT s.*, d.* EXCLUDE (unit, row, uid)
+FROM samples s JOIN decisions d USING (unit, row);
+
+-- Every sample with its scores: what rules see.
+CREATE VIEW measured AS
+SELECT s.*, c.* EXCLUDE (unit, row, uid)
+FROM samples s LEFT JOIN scores c USING (unit, row);
+
+-- The curated set.
+CREATE VIEW kept AS
+SELECT * FROM verdicts WHERE kept;
+
+-- What is not in it: dropped by a rule, or unreadable (rule 'failed').
+CREATE VIEW dropped AS
+SELECT * FROM verdicts WHERE NOT kept;
+
+-- What stood when balancing began: the rows that entries are counted over.
+CREATE VIEW survivors AS
+SELECT * FROM verdicts WHERE kept OR rule = 'balance';
+
+-- One row per sample and entry that it matches.
+CREATE VIEW matched AS
+SELECT unit, row, uid, unnest(entry_ids) AS entry_id FROM matches;
