@@ -155,11 +155,14 @@ class Job:
         return f"tables/{name}/{index:05d}.parquet"
 
     def stands(self, name: str, unit: Unit, key: str) -> bool:
-        """Whether the table stands with this key; if the run to reuse has it, it is taken over first."""
+        """Whether the table stands with this key; if the run to reuse has it, it is taken over first.
+
+        Decisions are never taken over: they are cheap, and depend on what could be read when they were made.
+        """
         file = self.table(name, unit)
-        if self.folder.exists(file) and self.folder.stands(file, key):
+        if self.folder.stands(file, key):
             return True
-        if self.reuse is not None and self.reuse.exists(file) and self.reuse.stands(file, key):
+        if self.reuse is not None and name != "decisions" and self.reuse.stands(file, key):
             self.folder.take(self.reuse, file)
             return True
         return False
@@ -167,7 +170,8 @@ class Job:
     def would_stand(self, name: str, unit: Unit, key: str) -> bool:
         """Whether the table stands or can be taken over; changes nothing."""
         file = self.table(name, unit)
-        return any(folder.exists(file) and folder.stands(file, key) for folder in (self.folder, self.reuse) if folder)
+        folders = (self.folder, None if name == "decisions" else self.reuse)
+        return any(folder.stands(file, key) for folder in folders if folder)
 
     def key_of(self, name: str) -> Callable[[Unit], str]:
         """What gives the key of a table's file."""

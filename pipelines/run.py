@@ -80,6 +80,7 @@ def start(prepared: Prepared) -> None:
     """Writes run.json and the run's metadata: from here on the folder belongs to the recipe."""
     job = prepared.job
     job.folder.delete("tmp")
+    _drop_outdated(prepared)
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     job.folder.write_json(
         RUN_FILE,
@@ -102,6 +103,15 @@ def start(prepared: Prepared) -> None:
     )
     if prepared.metadata is not None:
         job.folder.write_parquet(METADATA_FILE, prepared.metadata)
+
+
+def _drop_outdated(prepared: Prepared) -> None:
+    """Removes decisions and shards that were made while a file could not be opened: it will be measured again."""
+    job = prepared.job
+    standing = {unit for unit in prepared.plan.units if job.folder.exists(job.table("samples", unit))}
+    if any(not job.folder.stands(job.table("samples", unit), job.measure_key(unit)) for unit in standing):
+        job.folder.delete("tables/decisions")
+        job.folder.delete("shards")
 
 
 def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:

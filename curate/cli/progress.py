@@ -56,7 +56,7 @@ def _bars(folder: Folder, units: int, stop: threading.Event) -> None:
         ]
         done = False
         while not done:
-            done = stop.wait(0.3)
+            done = stop.wait(0.3 if folder.is_local else 10)
             for task, (_, place, suffix) in zip(tasks, STEPS, strict=True):
                 if found := _count(folder, place, suffix):
                     progress.start_task(task)
@@ -68,7 +68,7 @@ def _lines(folder: Folder, units: int, stop: threading.Event) -> None:
     said = time.monotonic()
     done = False
     while not done:
-        done = stop.wait(0.5)
+        done = stop.wait(0.5 if folder.is_local else 10)
         counts = [_count(folder, place, suffix) for _, place, suffix in STEPS]
         if counts != last and (done or time.monotonic() - said > 10):
             texts = [

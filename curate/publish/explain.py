@@ -18,6 +18,7 @@ from curate.publish.query import find_run, open_run
 from curate.recipe import Top
 
 _LEDGER = (schema.FAILED, schema.UNMATCHED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
+_UNSEEN = ("unit", "row", "offset", "status", "error")  # columns that rules do not see
 _TEXT = 300  # characters of a caption or URL that are shown
 _ENTRIES = 100  # entries that are shown
 
@@ -35,24 +36,21 @@ def explain_sample(url: str, uid: str) -> str:
     run = find_run(url).read_json("run.json")
     connection = open_run(url)
     try:
-        rows = _fetch(
-            connection,
-            "SELECT d.* EXCLUDE (uid), m.* EXCLUDE (unit, row) FROM measured m JOIN decisions d USING (unit, row) "
-            "WHERE m.uid = $uid ORDER BY unit, row",
-            uid=known,
-        )
+        rows = _fetch(connection, "SELECT * FROM measured WHERE uid = $uid ORDER BY unit, row", uid=known)
+        ledger = _fetch(connection, "SELECT * FROM decisions WHERE uid = $uid ORDER BY unit, row", uid=known)
         if not len(rows):
             total = connection.execute("SELECT rows FROM funnel WHERE kind = 'pool'").fetchall()[0][0]
             raise RunError(f"{url}: none of its {total:,} rows has uid {known}")
-        columns = _fetch(connection, "SELECT * EXCLUDE (unit, row, uid) FROM measured LIMIT 0").schema
-        rules = check_rules({rule["name"]: _spec(rule) for rule in run["rules"]}, columns)
-        verdicts = rule_values(rules, rows.select(columns.names))
+        columns = rows.select([name for name in rows.column_names if name not in _UNSEEN])
+        rules = check_rules({rule["name"]: _spec(rule) for rule in run["rules"]}, columns.schema)
+        verdicts = rule_values(rules, columns)
         lines = [f"uid {known}"]
         if len(rows) > 1:
             lines.append(f"{len(rows)} rows of the pool have this uid")
-        for row, values in zip(rows.to_pylist(), verdicts, strict=True):
-            lines += ["", *_sample(row), *_rules(run, rules, row, values), *_entries(connection, run, row)]
-            lines += [*_decision(connection, row), *_published(connection, row)]
+        for row, decision, values in zip(rows.to_pylist(), ledger.to_pylist(), verdicts, strict=True):
+            lines += ["", *_sample(row), *_rules(run, rules, row, decision["rule"], values)]
+            lines += _entries(connection, run, row)
+            lines += [*_decision(connection, row, decision), *_published(connection, decision)]
     finally:
         connection.close()
     return "\n".join(escape(line) for line in lines) + "\n"
@@ -70,20 +68,20 @@ def _sample(row: dict[str, Any]) -> Iterator[str]:
     """Where the row came from, and what was measured."""
     place = " ".join(str(part) for part in (row["shard"], row["key"]) if part is not None)
     yield f"unit {row['unit']}, row {row['row']}, source {row['source']}{f': {place}' if place else ''}"
-    hidden = {*schema.DECISIONS.names, "source", "shard", "key", "status", "error", "offset"}
+    hidden = {*_UNSEEN, "uid", "source", "shard", "key"}
     yield from (
         f"  {name:<16} {_show(value)}" for name, value in row.items() if name not in hidden and value is not None
     )
 
 
 def _rules(
-    run: dict[str, Any], rules: list[Rule], row: dict[str, Any], values: dict[str, bool | None]
+    run: dict[str, Any], rules: list[Rule], row: dict[str, Any], dropped_by: str | None, values: dict[str, bool | None]
 ) -> Iterator[str]:
     """Each rule with its verdict, and the values of the columns that it reads."""
     if not rules:
         return
     names = [rule.name for rule in rules]
-    ended = _ended(names, row["rule"])
+    ended = _ended(names, dropped_by)
     yield "rules"
     margin = max(map(len, names))
     thresholds = {rule["name"]: rule.get("threshold") for rule in run["rules"]}
@@ -129,37 +127,37 @@ def _entries(connection: Any, run: dict[str, Any], row: dict[str, Any]) -> Itera
         yield f"  and {len(found) - _ENTRIES} more"
 
 
-def _decision(connection: Any, row: dict[str, Any]) -> Iterator[str]:
+def _decision(connection: Any, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[str]:
     """The draw, duplicates and the verdict."""
-    if row["draw"] is not None:
-        verdict = "below 1: kept" if row["draw"] < 1 else "not below 1: dropped"
-        yield f"balance: probability {row['probability']:.6g}, draw {row['draw']:.6g} ({verdict})"
-    stands = row["kept"] or row["rule"] == schema.BALANCE
-    twins = connection.execute(
-        "SELECT count(*) FROM decisions WHERE duplicate_of = $uid", {"uid": row["uid"]}
-    ).fetchall()
-    if stands and twins[0][0]:
-        yield f"duplicates: stands for {twins[0][0]:,} other rows"
-    if row["kept"]:
+    rule, draw = decision["rule"], decision["draw"]
+    if draw is not None:
+        outcome = "below 1: kept" if draw < 1 else "not below 1: dropped"
+        yield f"balance: probability {decision['probability']:.6g}, draw {draw:.6g} ({outcome})"
+    sql = "SELECT count(*) FROM decisions WHERE duplicate_of = $uid"
+    twins = connection.execute(sql, {"uid": decision["uid"]}).fetchall()[0][0]
+    if twins and (decision["kept"] or rule == schema.BALANCE):
+        yield f"duplicates: stands for {twins:,} other row{'' if twins == 1 else 's'}"
+    if decision["kept"]:
         yield "verdict: kept"
         return
+    status, error = row["status"], row["error"]
+    meaning = schema.SAMPLE_REASONS.get(status, "no further word")
     why = {
-        schema.FAILED: f"could not be read: {row['status']} "
-        f"({schema.SAMPLE_REASONS.get(row['status'], 'no further word')})" + (f": {row['error']}" if row["error"] else ""),
+        schema.FAILED: f"could not be read: {status} ({meaning}){f': {error}' if error else ''}",
         schema.UNMATCHED: "no entry of the metadata occurs in its caption",
-        schema.DUPLICATE: f"a duplicate of {row['duplicate_of']}",
+        schema.DUPLICATE: f"a duplicate of {decision['duplicate_of']}",
         schema.BALANCE: "not drawn",
         schema.FORGOTTEN: "taken out on request",
     }
-    reason = why.get(row["rule"], "the first rule that it fails")
-    yield f"verdict: dropped by {row['rule']}, {reason}"
+    yield f"verdict: dropped by {rule}, {why.get(rule, 'the first rule that it fails')}"
 
 
-def _published(connection: Any, row: dict[str, Any]) -> Iterator[str]:
+def _published(connection: Any, decision: dict[str, Any]) -> Iterator[str]:
     """In which shard, and under which key."""
-    if not row["kept"]:
+    if not decision["kept"]:
         return
-    found = connection.execute("SELECT shard, key FROM published WHERE uid = $uid ORDER BY ALL", {"uid": row["uid"]})
+    sql = "SELECT shard, key FROM published WHERE uid = $uid ORDER BY ALL"
+    found = connection.execute(sql, {"uid": decision["uid"]})
     for shard, key in found.fetchall():
         yield f"published: {shard}{'' if key is None else f', key {key}'}"
 

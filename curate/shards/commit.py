@@ -149,8 +149,11 @@ class Folder:
         return key.decode() if key else None, note.decode() if note else None, metadata.num_rows
 
     def stands(self, name: str, key: str) -> bool:
-        """Whether the Parquet file stands and was made with this key."""
-        return self.exists(name) and self.footer(name)[0] == key
+        """Whether the Parquet file stands, whole, and was made with this key."""
+        try:
+            return self.exists(name) and self.footer(name)[0] == key
+        except (pa.ArrowException, OSError, ValueError):  # damaged by something else than us: made anew
+            return False
 
     def take(self, other: "Folder", name: str) -> None:
         """Puts the same file of another run into place: a hard link where possible, else a copy."""

@@ -119,7 +119,8 @@ def emit_shard(job: Job, shard: Shard, repeated: U64) -> Shard:
     started = time.time()
     key = ids.digest([job.shards_key, shard.index])
     sidecar = f"{shard.stem}.parquet"
-    if job.folder.exists(sidecar) and job.folder.exists(f"{shard.stem}_stats.json") and job.folder.stands(sidecar, key):
+    beside = [f"{shard.stem}_stats.json", *([f"{shard.stem}.tar"] if job.pool.images else [])]
+    if job.folder.stands(sidecar, key) and all(job.folder.exists(name) for name in beside):
         return shard
     if job.pool.images:
         rows = _write_tar(job, shard, repeated)

@@ -1,0 +1,175 @@
+"""Emitting kept samples against a bare copy and webdataset's writer: `python -m tests.bench.bench_emit`.
+
+A pool of 20 tars of 1,000 samples (a JPEG of some 60 KB, a caption, img2dataset's json) is made in a temporary folder, and
+a run over it keeps every other sample. Printed are CPU seconds (user and system, best of three) of this process for
+writing the kept samples, and ratios:
+
+- emit: `curate.shards.emit.emit_shard`, from the tables of the run folder: tars with completed json, sidecars, stats;
+- bare: their members as they lie, header and padding included, by `pread` at offsets that are known beforehand;
+- bare, index: the same, and the walk over the headers that finds the offsets;
+- ShardWriter: webdataset's reader and writer, with the same samples and no decoding.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import webdataset
+from PIL import Image
+
+from curate.decide import ballot
+from curate.decide.local import apply_rules, deduplicate
+from curate.job import Job
+from curate.measure.unit import measure_unit
+from curate.plan import Unit, make_plan
+from curate.recipe import parse_recipe
+from curate.shards.commit import Folder
+from curate.shards.emit import emit_shard, lay_out
+from curate.shards.tar_index import index_tar, open_source
+from curate.shards.tar_writer import TarWriter
+from tests.bench.bench_shards import cpu_seconds
+
+SHARDS, SAMPLES = 20, 1000
+Span = tuple[int, int]
+
+
+def make_pool(folder: Path) -> list[Path]:
+    """Tars of valid JPEGs with random pixels; what follows the end marker makes the bytes of each one its own."""
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(50):
+        out = io.BytesIO()
+        noise = rng.integers(0, 256, (20, 28, 3), np.uint8)
+        picture = Image.fromarray(noise).resize((448, 320), Image.Resampling.BICUBIC)
+        grain = rng.integers(-24, 25, (320, 448, 3))
+        Image.fromarray(np.clip(np.asarray(picture) + grain, 0, 255).astype(np.uint8)).save(out, "JPEG", quality=85)
+        images.append(out.getvalue())
+    paths = [folder / f"{shard:05d}.tar" for shard in range(SHARDS)]
+    for shard, path in enumerate(paths):
+        with open(path, "wb") as file, TarWriter(file) as tar:
+            for i in range(SAMPLES):
+                key = f"{shard:05d}{i:04d}"
+                image = images[(shard * SAMPLES + i) % len(images)] + key.encode()
+                caption = f"a picture of a green box on a table in front of a red wall, number {key}"
+                tar.add(f"{key}.jpg", image)
+                tar.add(f"{key}.json", _sidecar(key, caption, image))
+                tar.add(f"{key}.txt", caption.encode())
+    return paths
+
+
+def _sidecar(key: str, caption: str, image: bytes) -> bytes:
+    fields = {
+        "url": f"https://example.com/images/2024/05/{key}.jpg",
+        "caption": caption,
+        "key": key,
+        "status": "success",
+        "error_message": None,
+        "width": 448,
+        "height": 320,
+        "original_width": 448,
+        "original_height": 320,
+        "exif": '{"Image Software": "a camera", "Image DateTime": "2020:01:01 00:00:00"}',
+        "sha256": hashlib.sha256(image).hexdigest(),
+    }
+    return json.dumps(fields, indent=4).encode()
+
+
+def make_run(pool: Path, out: Path) -> tuple[Job, list[tuple[Unit, int]]]:
+    """A run folder with all tables that emitting reads; about half of the rows are kept."""
+    source = {"name": "pool", "format": "webdataset", "path": f"{pool}/*.tar"}
+    recipe = parse_recipe(
+        {
+            "input": [source],
+            "measure": {"image": {"decode": False}},
+            "rules": {"half": "key[-1] < '5'"},
+            "output": {"rows_per_shard": SAMPLES},
+        }
+    )
+    plan = make_plan(recipe)
+    job = Job(recipe, plan.pool, Folder(str(out)))
+    for unit in plan.units:
+        measure_unit(job, unit)
+    verdicts = [ballot.decide(job, b, None, None) for b in deduplicate(job, apply_rules(job, plan.units))]
+    return job, [(verdict.unit, verdict.kept) for verdict in verdicts]
+
+
+def emit(job: Job, kept: list[tuple[Unit, int]]) -> None:
+    job.folder.delete("shards")
+    for shard in lay_out(kept, job.recipe.output.rows_per_shard):
+        emit_shard(job, shard, np.zeros(0, np.uint64))
+
+
+def is_kept(name: str) -> bool:
+    return name.split(".")[0][-1] < "5"
+
+
+def member_spans(path: Path) -> list[Span]:
+    """Where the members to be copied lie: header, data and padding."""
+    with open_source(path) as source:
+        index = index_tar(source)
+    lengths = (index.sizes + 511) // 512 * 512 + 512
+    places = zip(index.names, (index.offsets - 512).tolist(), lengths.tolist(), strict=True)
+    return [(offset, length) for name, offset, length in places if is_kept(name)]
+
+
+def copy_spans(path: Path, spans: list[Span], out: Path) -> None:
+    with open(path, "rb", buffering=0) as source, open(out / path.name, "wb") as file:
+        fd = source.fileno()
+        for offset, length in spans:
+            file.write(os.pread(fd, length, offset))
+        file.write(bytes(1024))
+
+
+def bare(spans: dict[Path, list[Span]], out: Path) -> None:
+    for path, found in spans.items():
+        copy_spans(path, found, out)
+
+
+def bare_index(paths: list[Path], out: Path) -> None:
+    for path in paths:
+        copy_spans(path, member_spans(path), out)
+
+
+def shard_writer(paths: list[Path], out: Path) -> None:
+    samples = webdataset.WebDataset([str(path) for path in paths], shardshuffle=False, empty_check=False)
+    with webdataset.ShardWriter(str(out / "%05d.tar"), maxcount=SAMPLES, verbose=0) as writer:
+        for sample in samples:
+            if is_kept(sample["__key__"]):
+                writer.write({k: v for k, v in sample.items() if k == "__key__" or not k.startswith("__")})
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        pool, out = Path(name) / "pool", Path(name) / "out"
+        pool.mkdir()
+        out.mkdir()
+        paths = make_pool(pool)
+        job, kept = make_run(pool, Path(name) / "run")
+        rows = sum(count for _, count in kept)
+        assert rows == SHARDS * SAMPLES // 2
+        spans = {path: member_spans(path) for path in paths}
+        size = sum(length for found in spans.values() for _, length in found)
+        print(f"writing {rows:,} of {SHARDS * SAMPLES:,} samples, {size / 1e6:,.0f} MB, CPU seconds")
+        works = {
+            "emit": partial(emit, job, kept),
+            "bare": partial(bare, spans, out),
+            "bare, index": partial(bare_index, paths, out),
+        }
+        seconds = {title: cpu_seconds(work) for title, work in works.items()}
+        shutil.rmtree(out)
+        out.mkdir()
+        seconds["ShardWriter"] = cpu_seconds(partial(shard_writer, paths, out), 1)
+        for title, found in seconds.items():
+            print(f"  {title:12} {found:7.3f}  {found / rows * 1e6:6.1f} µs a sample")
+        print(f"emit / bare        {seconds['emit'] / seconds['bare']:6.2f}  (at most 1.5 wanted)")
+        print(f"ShardWriter / emit {seconds['ShardWriter'] / seconds['emit']:6.2f}  (at least 4 wanted)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""A text-only run end to end: rows per second, the matcher's share, threads against processes, memory flat in the pool.
+
+    python -m tests.bench.bench_text --captions FILE.parquet --column TEXT --metadata FILE [--rows 1200000]
+
+The pool repeats the given captions with distinct URLs. Each run is a process of its own, timed whole; the matcher's
+share is its CPU time on the same captions, alone in one process.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.metadata.match import Matcher
+from curate.metadata.sources import read_metadata
+
+MODES = {
+    "threads (default)": [],
+    "one thread": ["--runner=FnApiRunner", "--no_pipeline_type_check"],
+    "two processes": [
+        "--runner=FnApiRunner",
+        "--no_pipeline_type_check",
+        "--direct_num_workers=2",
+        "--direct_running_mode=multi_processing",
+    ],
+}
+
+
+def write_pool(folder: Path, captions: pa.Array, rows: int) -> None:
+    """Parquet files of 300,000 rows, in row groups of 100,000."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number, first in enumerate(range(0, rows, 300_000)):
+        count = min(300_000, rows - first)
+        texts = captions.take(pa.array(rng.integers(0, len(captions), count)))
+        urls = pa.array([f"https://example.com/images/{first + i:012d}.jpg" for i in range(count)])
+        pq.write_table(
+            pa.table({"url": urls, "caption": texts}), folder / f"{number:05d}.parquet", row_group_size=100_000
+        )
+
+
+def run(recipe: Path, out: Path, options: list[str]) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak MB (the largest process) of a whole `curate run`."""
+    command = [sys.executable, "-m", "curate.cli.main", "run", str(recipe), "--out", str(out)]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    process = subprocess.Popen(
+        [*command, *(["--", *options] if options else [])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, command
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - began, cpu, usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--captions", required=True)
+    parser.add_argument("--column", default="TEXT")
+    parser.add_argument("--metadata", required=True)
+    parser.add_argument("--rows", type=int, default=1_200_000)
+    parser.add_argument("--repeat", type=int, default=3)
+    options = parser.parse_args()
+    captions = pq.read_table(options.captions, columns=[options.column])[options.column].combine_chunks()
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        recipe = "input: [{{name: pool, format: parquet, path: '{}/*.parquet'}}]\nmatch: {{metadata: {}}}\nrules: {{words: words > 2}}\nbalance: {{t: 2000}}\n"
+        for name, rows in (("pool", options.rows), ("large", 4 * options.rows)):
+            write_pool(here / name, captions, rows)
+            (here / f"{name}.yaml").write_text(recipe.format(here / name, Path(options.metadata).resolve()))
+        best: dict[str, tuple[float, float, float]] = {}
+        for attempt in range(options.repeat):
+            for mode, beam in MODES.items():
+                found = run(here / "pool.yaml", here / f"{mode[:4]}{attempt}", beam)
+                best[mode] = min(best.get(mode, found), found)
+        for mode, (wall, cpu, peak) in best.items():
+            print(
+                f"{mode:18} {options.rows / wall:9,.0f} rows/s  wall {wall:6.2f} s  CPU {cpu:6.2f} s  peak {peak:6.0f} MB"
+            )
+        texts = pq.read_table(here / "pool", columns=["caption"])["caption"].combine_chunks()
+        matcher = Matcher(read_metadata(options.metadata)[0]["entry"].combine_chunks())
+        matcher.match(texts.slice(0, 1000))
+        began = time.process_time()
+        matcher.match(texts)
+        alone = time.process_time() - began
+        cpu = best["threads (default)"][1]
+        print(f"the matcher alone  {alone:.2f} s of CPU: {alone / cpu:.1%} of the run's {cpu:.2f} s")
+        wall, _, peak = run(here / "large.yaml", here / "large-run", [])
+        small = best["threads (default)"][2]
+        allowed = small * 1.15 + 32 * 3 * options.rows / 2**20
+        print(
+            f"four times as many {4 * options.rows / wall:9,.0f} rows/s  peak {peak:.0f} MB, {peak / small:.2f} x; allowed {allowed:.0f} MB"
+        )
+
+
+if __name__ == "__main__":
+    main()
