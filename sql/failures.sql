@@ -7,13 +7,16 @@
 -- column: example  the first shard by name, and key
 -- column: detail   what the reader said of the example
 SELECT
-    coalesce(r.kind, CASE WHEN f.key IS NULL THEN 'file' ELSE 'sample' END) AS kind,
-    f.reason,
+    kind,
+    reason,
     count(*) AS count,
     CASE WHEN kind = 'sample' THEN count(*) / (SELECT rows FROM funnel WHERE kind = 'pool') END AS share,
-    any_value(r.meaning) AS meaning,
-    arg_min(concat_ws(' ', f.shard, f.key), (f.shard, f.key)) AS example,
-    arg_min(f.detail, (f.shard, f.key)) AS detail
-FROM failures f LEFT JOIN reasons r USING (reason)
-GROUP BY ALL
+    any_value(meaning) AS meaning,
+    arg_min(concat_ws(' ', shard, key), (shard, key)) AS example,
+    arg_min(detail, (shard, key)) AS detail
+FROM (
+    SELECT f.*, r.meaning, coalesce(r.kind, CASE WHEN f.key IS NULL THEN 'file' ELSE 'sample' END) AS kind
+    FROM failures f LEFT JOIN reasons r USING (reason)
+)
+GROUP BY kind, reason
 ORDER BY kind, count DESC, reason;

@@ -223,8 +223,8 @@ def _facts(run: dict[str, Any]) -> pa.Table:
 
 def _funnel(run: dict[str, Any], drops: Counter[tuple[str, str | None]]) -> pa.Table:
     by_rule: Counter[str | None] = Counter()
-    for (_, rule), rows in drops.items():
-        by_rule[rule] += rows
+    for (_, rule), count in drops.items():
+        by_rule[rule] += count
     recipe = run["recipe"]
     used = {schema.UNMATCHED: recipe.get("match"), schema.BALANCE: recipe.get("balance"), schema.FORGOTTEN: None}
     late = (schema.UNMATCHED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)

@@ -5,6 +5,7 @@ Source: DataComp's resharder (see its `--subset-file`). Memory stays at a bucket
 
 import tempfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import IO
 
 import numpy as np
@@ -19,30 +20,19 @@ _BUCKET = 4_000_000  # uids sorted at a time: 64 MB
 def write_uids(job: Job, units: Iterable[int], kept: int) -> None:
     """Writes uids.npy from the units' `decisions`."""
     buckets = max(1, kept // _BUCKET)
-    with tempfile.TemporaryDirectory() as aside:
-        files: list[IO[bytes]] = [open(f"{aside}/{n}", "w+b") for n in range(buckets)]
-        try:
-            for unit in units:
-                table = job.read("decisions", unit, ["uid", "kept"])
-                high, low = uid_halves(table["uid"].filter(table["kept"]))
-                pairs = np.empty(len(high), PAIR)
-                pairs["f0"], pairs["f1"] = high, low
-                place = ((high >> np.uint64(32)) * np.uint64(buckets) >> np.uint64(32)).astype(np.int64)
-                for bucket in np.unique(place):
-                    files[bucket].write(pairs[place == bucket].tobytes())
-            with job.folder.create("uids.npy") as out:
-                np.lib.format.write_array_header_1_0(
-                    out, {"descr": np.lib.format.dtype_to_descr(PAIR), "fortran_order": False, "shape": (kept,)}
-                )
-                for file in files:
-                    file.seek(0)
-                    pairs = np.frombuffer(file.read(), PAIR)
-                    out.write(np.sort(pairs, order=("f0", "f1")).tobytes())
-        finally:
+    with tempfile.TemporaryDirectory() as aside, ExitStack() as stack:
+        files: list[IO[bytes]] = [stack.enter_context(open(f"{aside}/{n}", "w+b")) for n in range(buckets)]
+        for unit in units:
+            table = job.read("decisions", unit, ["uid", "kept"])
+            high, low = uid_halves(table["uid"].filter(table["kept"]))
+            pairs = np.empty(len(high), PAIR)
+            pairs["f0"], pairs["f1"] = high, low
+            place = ((high >> np.uint64(32)) * np.uint64(buckets) >> np.uint64(32)).astype(np.int64)
+            for bucket in np.unique(place):
+                files[bucket].write(pairs[place == bucket].tobytes())
+        header = {"descr": np.lib.format.dtype_to_descr(PAIR), "fortran_order": False, "shape": (kept,)}
+        with job.folder.create("uids.npy") as out:
+            np.lib.format.write_array_header_1_0(out, header)
             for file in files:
-                file.close()
-
-
-def read_uids(job_file: IO[bytes]) -> np.ndarray:
-    """The pairs of an open uids.npy."""
-    return np.asarray(np.load(job_file, allow_pickle=False))
+                file.seek(0)
+                out.write(np.sort(np.frombuffer(file.read(), PAIR), order=("f0", "f1")).tobytes())

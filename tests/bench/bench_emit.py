@@ -137,7 +137,7 @@ def bare_index(paths: list[Path], out: Path) -> None:
 
 
 def shard_writer(paths: list[Path], out: Path) -> None:
-    samples = webdataset.WebDataset([str(path) for path in paths], shardshuffle=False, empty_check=False)
+    samples = webdataset.WebDataset([str(path) for path in paths], shardshuffle=False)
     with webdataset.ShardWriter(str(out / "%05d.tar"), maxcount=SAMPLES, verbose=0) as writer:
         for sample in samples:
             if is_kept(sample["__key__"]):

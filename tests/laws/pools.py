@@ -1,0 +1,373 @@
+"""Builds small pools for the laws, and runs recipes over them: through Beam, and in memory as the oracle of Beam.
+
+Pictures are tiny and distinct under phash, captions draw from a Zipf-like vocabulary; equal arguments give equal bytes.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from curate.decide import balance, ballot, dedup
+from curate.decide.local import apply_rules, deduplicate
+from curate.job import Job
+from curate.measure.unit import measure_unit
+from curate.metadata.unit import match_unit
+from curate.publish.audit import KEPT, Audit, audit_unit, check_damage
+from curate.publish.manifest import digest_file
+from curate.publish.publish import Results, publish
+from curate.recipe import Recipe, parse_recipe
+from curate.shards.emit import emit_shard, lay_out, name_hashes
+from pipelines.curate import build
+from pipelines.run import Prepared, _options, prepare, start
+
+WORDS = (
+    "a the of in photo red dog on with blue cat and house old boat green tree small car bridge over river white horse "
+    "big bird city night street yellow flower garden snow mountain lake train station market fruit bowl wooden table "
+    "window lamp brick wall museum statue harbour lighthouse violin orchestra tractor barn"
+).split()
+METADATA = [
+    *WORDS,
+    "red dog", "blue cat", "old boat", "green tree", "white horse", "night street", "brick wall", "train station",
+    "never seen", "St. Louis",
+]  # fmt: skip
+
+# What two runs of one plan may differ in: times and durations, and what digests them.
+VARYING = ("run.json", "stats.duckdb", "manifest.parquet", "README.md", "_SUCCESS")
+
+
+# ---------------------------------------------------------------- samples
+@dataclass(frozen=True)
+class Sample:
+    """One sample of a pool; None leaves the member out, or the field of the json."""
+
+    key: str
+    image: bytes | None
+    caption: str | None
+    url: str | None = None
+    uid: str | None = None
+    suffix: str = "jpg"
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+def picture(number: int, side: int = 48) -> Image.Image:
+    """A picture of coarse noise, so that pictures differ under phash."""
+    rng = np.random.default_rng(number)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
+    return coarse.resize((side + number % 7, side + number % 5), Image.Resampling.BICUBIC)
+
+
+def encode(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
+    """The picture as a file."""
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def caption(rng: np.random.Generator) -> str:
+    """2 to 9 words, the r-th most frequent one drawn in proportion to 1/r."""
+    weights = 1 / np.arange(1, len(WORDS) + 1)
+    return " ".join(rng.choice(WORDS, size=rng.integers(2, 10), p=weights / weights.sum()))
+
+
+def make_samples(clean: int = 240, seed: int = 0) -> list[Sample]:
+    """Clean samples, then one twelfth as many of each kind of duplicate and of damage; keys are unique.
+
+    Every fifth sample has no URL. Kinds: the same pair again (one uid), the image with another caption, the picture
+    encoded otherwise (equal phash), one own uid for two captions, and what cannot be read.
+    """
+    rng = np.random.default_rng(seed)
+    samples = [
+        Sample(
+            f"{i:05d}",
+            encode(picture(seed * 100_000 + i)),
+            f"{caption(rng)} {i}",
+            None if i % 5 == 0 else f"https://example.com/{seed}/{i}.jpg",
+            suffix=("jpg", "jpeg")[i % 2],
+            fields={"license": "cc0", "number": i},
+        )
+        for i in range(clean)
+    ]
+    few = max(1, clean // 12)
+    of = iter(rng.permutation(clean))
+    for i in range(few):
+        one, two, three, four, five = (samples[next(of) % clean] for _ in range(5))
+        samples += [
+            replace(one, key=f"again{i}"),
+            replace(two, key=f"recaptioned{i}", caption=f"{caption(rng)} r{i}", url=two.url and f"{two.url}?2"),
+            replace(
+                three,
+                key=f"reencoded{i}",
+                image=encode(Image.open(io.BytesIO(three.image or b"")), "PNG"),
+                url=None,
+                suffix="png",
+            ),
+            replace(four, key=f"own{i}a", image=encode(picture(10**6 + i)), uid=f"{i:032x}", caption=f"red dog {i}"),
+            replace(four, key=f"own{i}b", image=encode(picture(10**6 + i)), uid=f"{i:032x}", caption=f"blue cat {i}"),
+            replace(five, key=f"bad{i}", **_damaged(five, i)),
+        ]
+    return samples
+
+
+def _damaged(sample: Sample, kind: int) -> dict[str, Any]:
+    image = sample.image or b""
+    return (
+        {"image": image[: len(image) // 2]},
+        {"image": b"<html>404</html>"},
+        {"image": b""},
+        {"image": None},
+        {"caption": None},
+        {"caption": " \t "},
+    )[kind % 6]
+
+
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Adds a regular member."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def write_tar(path: Path, samples: Iterable[Sample]) -> Path:
+    """Writes samples as img2dataset does: image, .txt, .json."""
+    with tarfile.open(path, "w") as tar:
+        for s in samples:
+            fields = {"key": s.key, **s.fields, **({"url": s.url} if s.url else {}), **({"uid": s.uid} if s.uid else {})}
+            members = {s.suffix: s.image, "txt": None if s.caption is None else s.caption.encode()}
+            for suffix, data in [*members.items(), ("json", json.dumps(fields).encode())]:
+                if data is not None:
+                    add_member(tar, f"{s.key}.{suffix}", data)
+    return path
+
+
+def split(items: Sequence[Any], parts: int) -> list[Sequence[Any]]:
+    """Consecutive parts of about equal length."""
+    edges = np.linspace(0, len(items), parts + 1).astype(int)
+    return [items[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def shuffled(items: Sequence[Any], seed: int) -> list[Any]:
+    """The items in another order."""
+    return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
+
+
+def write_tars(folder: Path, samples: Sequence[Sample], shards: int) -> str:
+    """Writes the samples into shards, and returns the path that names them all."""
+    folder.mkdir(parents=True)
+    for n, part in enumerate(split(samples, shards)):
+        write_tar(folder / f"{n:05d}.tar", part)
+    return f"{folder}/{{00000..{shards - 1:05d}}}.tar"
+
+
+def make_rows(clean: int = 6000, seed: int = 0) -> pa.Table:
+    """Rows of text: url, text, score (with ties, nulls and NaN), width, height; repeated, own-uid and bad rows."""
+    rng = np.random.default_rng(seed)
+    weights = 1 / np.arange(1, len(WORDS) + 1)
+    drawn = rng.choice(WORDS, size=(clean, 6), p=weights / weights.sum())
+    texts: list[str | None] = [" ".join(row[: 2 + i % 5]) + f" {i % 97}" for i, row in enumerate(drawn.tolist())]
+    urls: list[str | None] = [f"https://example.com/{i}" for i in range(clean)]
+    scores: list[float | None] = np.round(rng.random(clean), 2).tolist()
+    uids: list[str | None] = [None] * clean
+    few = clean // 20
+    for i in range(few):
+        texts += [texts[i], f"red dog {i}", f"blue cat {i}", texts[2 * i], None if i % 2 else "  "]
+        urls += [urls[i], f"https://own.example/{i}", f"https://own.example/{i}", None, f"https://bad.example/{i}"]
+        scores += [scores[i], 0.9, 0.95, 0.5, None if i % 3 else float("nan")]
+        uids += [None, f"{i:032x}", f"{i:032x}", None, None]
+    sides = np.arange(len(texts)) % 640
+    return pa.table(
+        {
+            "uid": pa.array(uids, pa.string()),
+            "url": pa.array(urls, pa.string()),
+            "text": pa.array(texts, pa.string()),
+            "clip_score": pa.array(scores, pa.float32()),
+            "original_width": sides + 100,
+            "original_height": sides[::-1] + 100,
+            "note": [f"row {i}" for i in range(len(texts))],
+        }
+    )
+
+
+def write_parquets(folder: Path, table: pa.Table, files: int, group: int = 1000) -> str:
+    """Writes the rows into files of row groups of `group` rows, and returns the path that names them all."""
+    folder.mkdir(parents=True)
+    for n, part in enumerate(split(range(len(table)), files)):
+        pq.write_table(table.slice(part.start, len(part)), folder / f"{n:05d}.parquet", row_group_size=group)
+    return f"{folder}/{{00000..{files - 1:05d}}}.parquet"
+
+
+def write_metadata(folder: Path, entries: Sequence[str] = METADATA) -> str:
+    """Writes a metadata list."""
+    path = folder / "metadata.json"
+    path.write_text(json.dumps(list(entries)))
+    return str(path)
+
+
+# ---------------------------------------------------------------- runs
+@dataclass(frozen=True)
+class Ran:
+    """A finished run."""
+
+    folder: Path
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """run.json."""
+        return dict(json.loads((self.folder / "run.json").read_text()))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by rule, and `kept`."""
+        return dict(self.run["counts"])
+
+    @property
+    def kept(self) -> bytes:
+        """The bytes of uids.npy."""
+        return (self.folder / "uids.npy").read_bytes()
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A table of all units, or a file of the run that is a table."""
+        if (self.folder / f"{name}.parquet").exists():
+            return pq.read_table(self.folder / f"{name}.parquet", columns=columns)
+        files = sorted((self.folder / "tables" / name).glob("*.parquet"))
+        return pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
+
+    @property
+    def verdicts(self) -> Counter[tuple[str, str | None, str | None]]:
+        """How often each (uid, or key where it could not be read; rule; duplicate_of) occurs."""
+        decisions, samples = self.table("decisions"), self.table("samples", ["key", "caption", "error"])
+        names = (
+            uid or f"{key} {error}"
+            for uid, key, error in zip(*(c.to_pylist() for c in (decisions["uid"], samples["key"], samples["error"])), strict=True)
+        )
+        return Counter(zip(names, decisions["rule"].to_pylist(), decisions["duplicate_of"].to_pylist(), strict=True))
+
+    @property
+    def reasons(self) -> dict[tuple[str, str | None], str]:
+        """failures.parquet: (file name, key) → reason."""
+        rows = self.table("failures").to_pylist()
+        return {(Path(row["shard"]).name, row["key"]): row["reason"] for row in rows}
+
+    @property
+    def outcomes(self) -> dict[tuple[str, str | None], str]:
+        """(file name, key) → the rule that dropped the sample, its reason where it could not be read, or `kept`."""
+        decisions, samples = self.table("decisions"), self.table("samples", ["shard", "key", "status"])
+        columns = (samples["shard"], samples["key"], samples["status"], decisions["rule"])
+        return {
+            (Path(shard).name, key): status if status != "ok" else rule or KEPT
+            for shard, key, status, rule in zip(*(column.to_pylist() for column in columns), strict=True)
+        }
+
+    @property
+    def members(self) -> list[tuple[str, bytes]]:
+        """Name and content of every member of every shard, in order."""
+        found = []
+        for path in sorted(self.folder.glob("shards/*.tar")):
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    content = tar.extractfile(member)
+                    assert content is not None, member.name
+                    found.append((member.name, content.read()))
+        return found
+
+
+def recipe_of(path: str | Sequence[str], form: str = "webdataset", **sections: Any) -> Recipe:
+    """A recipe with one source named `pool`; damage is allowed unless a limit is given."""
+    limits = {"max_failed": 1.0, "max_failed_files": 1.0}
+    source = {"name": "pool", "format": form, "path": path, **sections.pop("source", {})}
+    return parse_recipe({"input": [source], **limits, **sections})
+
+
+def run_beam(
+    recipe: Recipe, out: Path, options: Sequence[str] = (), n_buckets: int = 4, reuse: Path | None = None
+) -> Ran:
+    """Runs the pipeline as `pipelines.run.run` does, by default in memory with one worker; errors come as they are."""
+    prepared = prepare(recipe, str(out), str(reuse) if reuse else None)
+    assert not prepared.finished
+    start(prepared)
+    defaults = ["--runner=FnApiRunner", "--direct_running_mode=in_memory"]
+    root = beam.Pipeline(options=_options(options or defaults))
+    build(root, prepared.job, prepared.plan.units, n_buckets)
+    root.run().wait_until_finish()
+    prepared.job.folder.delete("tmp")
+    return Ran(out)
+
+
+def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
+    """The same run without Beam: every step over all units, one after the other."""
+    prepared = prepare(recipe, str(out), str(reuse) if reuse else None)
+    assert not prepared.finished
+    start(prepared)
+    job, units = prepared.job, prepared.plan.units
+    for unit in units:
+        measure_unit(job, unit)
+        if job.recipe.match:
+            match_unit(job, unit)
+    audits, results = decide_local(prepared)
+    check_damage(job, audits)
+    publish_local(job, audits, results)
+    job.folder.delete("tmp")
+    return Ran(out)
+
+
+def decide_local(prepared: Prepared) -> tuple[list[Audit], Results]:
+    """Rules, deduplication and balance by `curate.decide.local` and the functions of `curate.decide.balance`."""
+    job, units = prepared.job, prepared.plan.units
+    ballots = deduplicate(job, apply_rules(job, units))
+    pool = survivors = sums = t = None
+    if job.recipe.match:
+        pool = np.sum([ballot.count_entries(job, unit) for unit in units], axis=0)
+        survivors = np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0)
+    if job.recipe.balance:
+        assert survivors is not None
+        t = job.recipe.balance.t or _largest_t(job, ballots, survivors)
+    verdicts = [ballot.decide(job, b, survivors, t) for b in ballots]
+    if job.recipe.match:
+        sums = np.sum([v.entries for v in verdicts], axis=0)
+    # Thresholds only describe: a test that compares them does so with the definition.
+    return [audit_unit(job, unit) for unit in units], Results(t, {}, pool, survivors, sums)
+
+
+def _largest_t(job: Job, ballots: Sequence[ballot.Ballot], counts: Any) -> int:
+    """The largest t with Σπ ≤ rows, by trying all of them."""
+    assert job.recipe.balance is not None and job.recipe.balance.rows is not None
+    ts = np.arange(1, counts.max() + 1)
+    matches = [ballot.alive_matches(job, b) for b in ballots]
+    sums = np.sum([balance.expected_rows(m, counts, ts).astype(object) for m in matches], axis=0)
+    return int(ts[[total <= job.recipe.balance.rows * balance.ONE for total in sums]][-1])
+
+
+def publish_local(job: Job, audits: list[Audit], results: Results) -> None:
+    """Emits and publishes."""
+    hashes = [name_hashes(job, a.unit) for a in audits] if job.pool.images else []
+    shards = lay_out([(a.unit, a.kept) for a in audits], job.recipe.output.rows_per_shard)
+    for shard in shards:
+        emit_shard(job, shard, dedup.repeated(hashes))
+    files: list[tuple[str, int | None]] = [(job.table(n, a.unit), None) for a in audits for n in job.tables]
+    for shard in shards:
+        suffixes = [(".tar", shard.rows)] if job.pool.images else []
+        files += [(shard.stem + s, n) for s, n in [*suffixes, (".parquet", shard.rows), ("_stats.json", None)]]
+    publish(job, audits, shards, results, [digest_file(job.folder, *file) for file in files])
+
+
+# ---------------------------------------------------------------- files
+def files_of(folder: Path) -> dict[str, str]:
+    """Every file below a folder, by relative path: its sha256."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+
+
+def lasting_files(folder: Path) -> dict[str, str]:
+    """The files that law 2 lists: all but those that hold times."""
+    return {p: h for p, h in files_of(folder).items() if p not in VARYING and not p.endswith("_stats.json")}

@@ -1,0 +1,144 @@
+"""Small run folders for tests, written straight by the schemas: what a pipeline would leave, without one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from curate import schema
+from curate.publish.manifest import MANIFEST, SUCCESS, digest_file, write_manifest
+from curate.publish.statistics import build_statistics
+from curate.shards.commit import Folder
+
+SCORES = pa.schema([*schema.ALIGNED, pa.field("clip_score", pa.float32())])
+SIDECAR = pa.schema([("key", pa.string()), ("caption", pa.string()), ("uid", pa.string())])
+
+RULES = [
+    {"name": "words", "sql": "words > 2", "top": None, "of": None, "threshold": None},
+    {"name": "side", "sql": "least(width, height) >= 200", "top": None, "of": None, "threshold": None},
+    {"name": "aligned", "sql": None, "top": 0.9, "of": "clip_score", "threshold": 0.25},
+]
+RUN = {
+    "name": "small",
+    "seed": 7,
+    "sources": ["photos", "web", "empty"],
+    "recipe": {"match": {"metadata": "m.json"}, "balance": {"t": 2}, "output": {"rows_per_shard": 10}},
+    "rules": RULES,
+    "t": 2,
+    "packages": {"duckdb": "2"},
+}
+ENTRIES = [
+    # id, entry, source, language, pool, survivors, probability, expected, kept
+    (0, "cat", "words", "en", 7, 4, 0.5, 2.5, 3),
+    (1, "red", "words", "en", 2, 1, 1.0, 1.0, 1),
+    (2, "photo", "titles", "en", 1, 1, 1.0, 1.0, 1),
+    (3, "zebra", "words", "en", 0, 0, 1.0, 0.0, 0),
+    (4, "score", "words", "en", 1, 0, 1.0, 0.0, 0),
+]
+EVIL = "caption \x1b[31mred\x1b[0m <script>\u202eafter"
+
+
+def uid(name: str) -> str:
+    """A uid that ends in `name`."""
+    return name.rjust(32, "0")
+
+
+def sample(name: str, caption: str, source: str = "photos", **values: Any) -> dict[str, Any]:
+    """A row of `samples`, with plausible values where none are given."""
+    plain = {
+        "uid": uid(name), "source": source, "shard": f"{source}.tar", "key": name, "url": f"http://x/{name}",
+        "caption": caption, "language": "en", "words": len(caption.split()), "characters": len(caption),
+        "width": 640, "height": 480, "bytes": 1000, "format": "jpeg", "sha256": name.rjust(64, "0"),
+        "phash": 2**64 - 1, "offset": 512, "status": "ok", "error": None,
+    }  # fmt: skip
+    return plain | values
+
+
+def verdict(rule: str | None = None, pi: float = 0.0, draw: float | None = None, of: str | None = None) -> dict[str, Any]:
+    """A row of `decisions`."""
+    return {"kept": rule is None, "rule": rule, "duplicate_of": of and uid(of), "probability": pi, "draw": draw}
+
+
+# Per unit: (sample, verdict, entry ids, clip_score).
+SMALL = [
+    [
+        (sample("a1", "a red cat"), verdict(None, 1.0, 0.0), [0, 1], 0.5),
+        (sample("a2", "dog"), verdict("words"), [], 0.9),
+        (
+            sample("a3", "a red cat broken", uid=None, width=None, height=None, format=None, sha256=None, phash=None,
+                   status="truncated_image", error="ends at byte 100"),
+            verdict("failed"), [0, 1], None,
+        ),
+        (sample("a4", "a small cat here", width=100, height=80, bytes=100, format="png"), verdict("side"), [0], 0.4),
+        (sample("a5", "a cat again and now"), verdict("duplicate", of="a1"), [0], 0.5),
+        (sample("a6", EVIL, bytes=3000), verdict(None, 0.5, 0.3), [0], 0.6),
+    ],
+    [
+        (sample("b1", "nothing to see", "web"), verdict("unmatched"), [], 0.7),
+        (sample("b2", "a cat too far", "web"), verdict("balance", 0.5, 1.7), [0], 0.5),
+        (sample("b3", "une photo de chien", "web", language="fr", width=256), verdict(None, 1.0, 0.0), [2], 0.8),
+        (sample("b4", "low score image", "web"), verdict("aligned"), [4], 0.125),
+        (sample("a1", "a red cat", "web", key="b5"), verdict("duplicate", of="a1"), [], 0.3),
+        (sample("b6", "a cat and a 日本 cat", "web"), verdict(None, 0.5, 0.9), [0], 0.5),
+    ],
+]  # fmt: skip
+FAILURES = [
+    {"shard": "bad.tar", "key": None, "reason": "not_a_tar", "detail": "begins with <html>"},
+    {"shard": "photos.tar", "key": "a3", "reason": "truncated_image", "detail": "ends at byte 100"},
+]
+
+
+def write_small(url: str) -> Folder:
+    """The run that most tests ask: 12 rows in 2 units, 4 kept, everything present."""
+    folder = Folder(url)
+    for unit, rows in enumerate(SMALL):
+        aligned = [{"unit": unit, "row": i, "uid": row[0]["uid"]} for i, row in enumerate(rows)]
+        _table(folder, "samples", unit, schema.SAMPLES, [a | row[0] for a, row in zip(aligned, rows, strict=True)])
+        _table(folder, "decisions", unit, schema.DECISIONS, [a | row[1] for a, row in zip(aligned, rows, strict=True)])
+        matches = [a | {"entry_ids": row[2]} for a, row in zip(aligned, rows, strict=True)]
+        _table(folder, "matches", unit, schema.MATCHES, matches)
+        _table(folder, "scores", unit, SCORES, [a | {"clip_score": r[3]} for a, r in zip(aligned, rows, strict=True)])
+        members = [a | {"suffix": ["jpg"], "offset": [512], "size": [1000]} for a in aligned]
+        _table(folder, "members", unit, schema.MEMBERS, members)
+    kept = [row[0] for rows in SMALL for row in rows if row[1]["kept"]]
+    for index, part in enumerate((kept[:3], kept[3:])):
+        sidecar = [{"key": s["key"], "caption": s["caption"], "uid": s["uid"]} for s in part]
+        folder.write_parquet(f"shards/{index:05d}.parquet", pa.Table.from_pylist(sidecar, schema=SIDECAR))
+        folder.write_bytes(f"shards/{index:05d}.tar", b"tar")
+    folder.write_parquet("failures.parquet", pa.Table.from_pylist(FAILURES, schema=schema.FAILURES))
+    entries = [dict(zip(schema.ENTRIES.names, entry, strict=True)) for entry in ENTRIES]
+    folder.write_parquet("entries.parquet", pa.Table.from_pylist(entries, schema=schema.ENTRIES))
+    return finish(folder, RUN)
+
+
+def write_bare(url: str, rows: Sequence[str] = ("one", "two words here", "three words here")) -> Folder:
+    """A run of an imageless pool by rules alone: no scores, matches, members, entries; rule `words > 2`."""
+    folder = Folder(url)
+    nothing = dict.fromkeys(("key", "shard", "language", "width", "height", "bytes", "format", "sha256", "phash", "offset"))
+    samples = [sample(f"c{i}", text, "text", **nothing) for i, text in enumerate(rows)]
+    verdicts = [verdict(None, 1.0) if s["words"] > 2 else verdict("words") for s in samples]
+    aligned = [{"unit": 0, "row": i} for i in range(len(rows))]
+    _table(folder, "samples", 0, schema.SAMPLES, [a | s for a, s in zip(aligned, samples, strict=True)])
+    decisions = [a | {"uid": s["uid"]} | v for a, s, v in zip(aligned, samples, verdicts, strict=True)]
+    _table(folder, "decisions", 0, schema.DECISIONS, decisions)
+    kept = [{"uid": s["uid"], "text": s["caption"]} for s, v in zip(samples, verdicts, strict=True) if v["kept"]]
+    if kept:
+        folder.write_parquet("shards/00000.parquet", pa.Table.from_pylist(kept))
+    folder.write_parquet("failures.parquet", schema.FAILURES.empty_table())
+    return finish(folder, {"name": "bare", "seed": 0, "sources": ["text"], "recipe": {}, "rules": RULES[:1], "t": None})
+
+
+def finish(folder: Folder, run: dict[str, Any]) -> Folder:
+    """Builds the statistics and the manifest, and puts `_SUCCESS`."""
+    folder.write_json("run.json", run)
+    folder.delete("tmp")
+    build_statistics(folder, run)
+    folder.delete("tmp")
+    known = (MANIFEST, SUCCESS)
+    write_manifest(folder, [digest_file(folder, path) for path in folder.files() if path not in known])
+    folder.write_bytes(SUCCESS, b"")
+    return folder
+
+
+def _table(folder: Folder, name: str, unit: int, columns: pa.Schema, rows: list[dict[str, Any]]) -> None:
+    folder.write_parquet(f"tables/{name}/{unit:05d}.parquet", pa.Table.from_pylist(rows, schema=columns))
