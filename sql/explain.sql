@@ -5,12 +5,12 @@
 WITH wanted AS (SELECT unit, row FROM samples WHERE uid = lower($uid))
 SELECT
     v.*,
-    (
+    coalesce((
         SELECT list(e.entry ORDER BY e.entry_id)
         FROM (SELECT m.unit, m.row, unnest(m.entry_ids) AS entry_id FROM matches m SEMI JOIN wanted USING (unit, row)) m
         JOIN entries e USING (entry_id)
         WHERE m.unit = v.unit AND m.row = v.row
-    ) AS entries,
+    ), []) AS entries,
     c.* EXCLUDE (unit, row, uid)
 FROM verdicts v
 SEMI JOIN wanted USING (unit, row)

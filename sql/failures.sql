@@ -10,7 +10,7 @@ SELECT
     kind,
     reason,
     count(*) AS count,
-    CASE WHEN kind = 'sample' THEN count(*) / (SELECT rows FROM funnel WHERE kind = 'pool') END AS share,
+    CASE WHEN kind = 'sample' THEN count(*) / (SELECT rows FROM funnel WHERE funnel.kind = 'pool') END AS share,
     any_value(meaning) AS meaning,
     arg_min(concat_ws(' ', shard, key), (shard, key)) AS example,
     arg_min(detail, (shard, key)) AS detail

@@ -3,7 +3,7 @@
 -- column: rule     the step, as in `funnel`
 -- column: dropped  samples of this source that it dropped
 -- column: share    dropped, as a share of the source's samples
-SELECT s.source, f.rule, coalesce(d.rows, 0) AS dropped, dropped / nullif(s.pool, 0) AS share
+SELECT s.source, f.rule, coalesce(d.rows, 0) AS dropped, coalesce(d.rows, 0) / nullif(s.pool, 0) AS share
 FROM sources s
 JOIN funnel f ON f.kind = 'drop'
 LEFT JOIN drops d ON d.source = s.source AND d.rule = f.rule

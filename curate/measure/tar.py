@@ -23,7 +23,8 @@ from curate.measure.text import check_captions
 from curate.plan import Part
 from curate.recipe import Source
 from curate.shards.grouping import TarSamples, group_members
-from curate.shards.tar_index import ByteSource, TarIndex, index_tar, open_source
+from curate.shards.sources import ByteSource, open_source
+from curate.shards.tar_index import TarIndex, index_tar
 
 _CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
 _JSON_BYTES = 1 << 24

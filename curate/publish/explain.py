@@ -61,7 +61,7 @@ def _spec(rule: dict[str, Any]) -> str | Top:
 
 
 def _fetch(connection: Any, sql: str, **params: object) -> pa.Table:
-    return connection.execute(sql, params or None).to_arrow_table()
+    return connection.sql(sql, params=params).to_arrow_table()
 
 
 def _sample(row: dict[str, Any]) -> Iterator[str]:

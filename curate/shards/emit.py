@@ -22,7 +22,7 @@ from curate.job import Job
 from curate.measure.parquet import image_bytes, read_rows
 from curate.measure.tar import read_json
 from curate.plan import Unit
-from curate.shards.tar_index import ByteSource, open_source
+from curate.shards.sources import ByteSource, open_source
 from curate.shards.tar_writer import TarWriter, safe_key, safe_suffix
 
 U64 = npt.NDArray[np.uint64]

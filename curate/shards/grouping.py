@@ -28,7 +28,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate.schema import OK
-from curate.shards.tar_index import FOLDER, REGULAR, TarIndex
+from curate.shards.tar_index import TarIndex
+from curate.shards.tar_walk import FOLDER, REGULAR
 
 IMAGE_SUFFIXES = ("jpg", "png", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif")
 _LOADED = frozenset((*IMAGE_SUFFIXES, "txt", "json"))

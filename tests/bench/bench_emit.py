@@ -31,7 +31,8 @@ from curate.plan import Unit, make_plan
 from curate.recipe import parse_recipe
 from curate.shards.commit import Folder
 from curate.shards.emit import emit_shard, lay_out
-from curate.shards.tar_index import index_tar, open_source
+from curate.shards.sources import open_source
+from curate.shards.tar_index import index_tar
 from curate.shards.tar_writer import TarWriter
 from tests.bench.bench_shards import cpu_seconds
 
@@ -106,7 +107,7 @@ def emit(job: Job, kept: list[tuple[Unit, int]]) -> None:
 
 
 def is_kept(name: str) -> bool:
-    return name.split(".")[0][-1] < "5"
+    return name.split(".", maxsplit=1)[0][-1] < "5"
 
 
 def member_spans(path: Path) -> list[Span]:

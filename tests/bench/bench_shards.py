@@ -16,7 +16,8 @@ from pathlib import Path
 import webdataset
 
 from curate.shards.grouping import TarSamples, group_members
-from curate.shards.tar_index import TarIndex, index_tar, open_source
+from curate.shards.sources import open_source
+from curate.shards.tar_index import TarIndex, index_tar
 from curate.shards.tar_writer import TarWriter
 
 SHARDS, SAMPLES = 20, 1000

@@ -54,7 +54,9 @@ def sample(name: str, caption: str, source: str = "photos", **values: Any) -> di
     return plain | values
 
 
-def verdict(rule: str | None = None, pi: float = 0.0, draw: float | None = None, of: str | None = None) -> dict[str, Any]:
+def verdict(
+    rule: str | None = None, pi: float = 0.0, draw: float | None = None, of: str | None = None
+) -> dict[str, Any]:
     """A row of `decisions`."""
     return {"kept": rule is None, "rule": rule, "duplicate_of": of and uid(of), "probability": pi, "draw": draw}
 
@@ -114,7 +116,9 @@ def write_small(url: str) -> Folder:
 def write_bare(url: str, rows: Sequence[str] = ("one", "two words here", "three words here")) -> Folder:
     """A run of an imageless pool by rules alone: no scores, matches, members, entries; rule `words > 2`."""
     folder = Folder(url)
-    nothing = dict.fromkeys(("key", "shard", "language", "width", "height", "bytes", "format", "sha256", "phash", "offset"))
+    nothing = dict.fromkeys(
+        ("key", "shard", "language", "width", "height", "bytes", "format", "sha256", "phash", "offset")
+    )
     samples = [sample(f"c{i}", text, "text", **nothing) for i, text in enumerate(rows)]
     verdicts = [verdict(None, 1.0) if s["words"] > 2 else verdict("words") for s in samples]
     aligned = [{"unit": 0, "row": i} for i in range(len(rows))]

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from curate.schema import MEMBERS, OK, SAMPLE_REASONS
 from curate.shards.grouping import IMAGE_SUFFIXES, TarSamples, group_members, split_name
-from curate.shards.tar_index import REGULAR, Damage, TarIndex, index_tar, open_source
+from curate.shards.sources import open_source
+from curate.shards.tar_index import Damage, TarIndex, index_tar
+from curate.shards.tar_walk import REGULAR
 
 
 def make_index(names: list[str], types: dict[str, str] | None = None, cut: bool = False) -> TarIndex:

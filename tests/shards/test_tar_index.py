@@ -11,17 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.schema import DAMAGE_REASONS, FILE_REASONS
-from curate.shards.tar_index import (
-    BLOCK,
-    FOLDER,
-    REGULAR,
-    MmapSource,
-    RangeSource,
-    TarIndex,
-    decode_name,
-    index_tar,
-    open_source,
-)
+from curate.shards.sources import MmapSource, RangeSource, open_source
+from curate.shards.tar_index import TarIndex, decode_name, index_tar
+from curate.shards.tar_walk import BLOCK, FOLDER, REGULAR
 
 
 class BytesSource:

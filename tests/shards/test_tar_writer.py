@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.shards.grouping import group_members
-from curate.shards.tar_index import index_tar, open_source
+from curate.shards.sources import open_source
+from curate.shards.tar_index import index_tar
 from curate.shards.tar_writer import TarWriter, safe_key, safe_suffix, tar_header
 
 

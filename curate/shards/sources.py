@@ -1,0 +1,120 @@
+"""Random access to the bytes of a file: a local one over mmap, any other that fsspec opens by ranged reads."""
+
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+
+class ByteSource(Protocol):
+    """Random access to the bytes of one file; for one thread at a time."""
+
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes | memoryview:
+        """`length` bytes from `offset`; fewer only where the file ends. Raises OSError."""
+
+    def peek(self, offset: int, least: int) -> bytes | memoryview:
+        """Like read, and whatever lies at hand behind it: `least` bytes or more."""
+
+
+class MmapSource:
+    """A local file, mapped: reads are views, without a copy. A mapped file must not shrink: that kills the process."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        with open(path, "rb") as file:
+            self.size = os.fstat(file.fileno()).st_size
+            self._map = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) if self.size else None
+        self._view = memoryview(self._map if self._map is not None else b"")
+
+    def read(self, offset: int, length: int) -> memoryview:
+        """A view of `length` bytes from `offset`, fewer where the file ends."""
+        return self._view[offset : offset + length]
+
+    def peek(self, offset: int, least: int) -> memoryview:
+        """A view of all that follows `offset`."""
+        return self._view[offset:]
+
+    def close(self) -> None:
+        """Unmaps the file, now or when the last view of it is gone."""
+        self._view.release()
+        if self._map is not None:
+            try:
+                self._map.close()
+            except BufferError:
+                self._map = None
+
+
+class RangeSource:
+    """A file of any fsspec file system, by ranged reads through one window that adapts to the way it is read.
+
+    A read near the end of the window doubles the next one, to 1 MiB, so small members come many to a request; a read
+    far from it quarters it, to 4 KiB, so a header walk over large members does not download their bodies.
+    """
+
+    SMALLEST, FIRST, LARGEST = 1 << 12, 1 << 16, 1 << 20
+
+    def __init__(self, fs: Any, path: str):
+        size = fs.size(path)
+        if size is None:
+            raise OSError(f"{path}: the server does not tell the file's size, so its parts cannot be read")
+        self.size = int(size)
+        self._fs, self._path = fs, path
+        self._step, self._start, self._window = self.FIRST, 0, memoryview(b"")
+
+    def read(self, offset: int, length: int) -> memoryview:
+        """`length` bytes from `offset`, fewer where the file ends. Raises OSError."""
+        return self.peek(offset, length)[:length]
+
+    def peek(self, offset: int, least: int) -> memoryview:
+        """`least` bytes or more from `offset`, fewer where the file ends. Raises OSError."""
+        least = min(least, self.size - offset)
+        if least <= 0:
+            return memoryview(b"")
+        skip, end = offset - self._start, self._start + len(self._window)
+        if skip < 0 or offset + least > end:
+            if end:
+                near = skip >= 0 and offset - end <= self._step
+                self._step = min(self._step * 2, self.LARGEST) if near else max(self._step // 4, self.SMALLEST)
+            self._window = memoryview(b"")  # freed before the next one comes
+            self._window = self._fetch(offset, min(max(least, self._step), self.size - offset))
+            self._start, skip = offset, 0
+        return self._window[skip:]
+
+    def close(self) -> None:
+        """Lets go of the window; fsspec keeps the connection."""
+        self._window = memoryview(b"")
+
+    def _fetch(self, offset: int, length: int) -> memoryview:
+        data = self._fs.cat_file(self._path, start=offset, end=offset + length)
+        if len(data) == self.size > length:  # a server that ignores ranges
+            data = data[offset : offset + length]
+        if len(data) != length:
+            raise OSError(f"{self._path}: {length} bytes at {offset} were asked for, {len(data)} came; has it changed?")
+        return memoryview(data)
+
+
+@contextmanager
+def open_source(
+    path: str | os.PathLike[str], storage: dict[str, Any] | None = None
+) -> Iterator[MmapSource | RangeSource]:
+    """Opens a local path (mapped) or an fsspec URL (ranged reads, `storage` are its options), and closes it after.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+    """
+    source: MmapSource | RangeSource
+    name = os.fspath(path)
+    if "://" not in name and "::" not in name:
+        source = MmapSource(name)
+    else:
+        fs, inner = fsspec.core.url_to_fs(name, **(storage or {}))
+        source = MmapSource(inner) if isinstance(fs, LocalFileSystem) else RangeSource(fs, inner)
+    try:
+        yield source
+    finally:
+        source.close()

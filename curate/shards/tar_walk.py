@@ -1,0 +1,274 @@
+"""The walk over a tar's headers, compiled: from a window of bytes to rows of name, type, offset, size.
+
+In: a window of the file (uint8), where it lies, and the file's size. Out: rows int64 [offset, size, type, end of the name,
+complete] and names one after another, and what ended the call. Whatever the headers claim, the walk moves forward and
+writes within the arrays that it is given.
+
+Trades: numba instead of `tarfile`, 50 times as fast, for seconds of compilation once on a machine.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+BLOCK = 512
+REGULAR, FOLDER = ord("0"), ord("5")
+_CONTIGUOUS, _GNU_SPARSE, _LONG_NAME, _GLOBAL, _SLASH = ord("7"), ord("S"), ord("L"), ord("g"), ord("/")
+_PAX = (ord("x"), ord("X"))
+_EXTENSIONS = (*_PAX, _GLOBAL, _LONG_NAME, ord("K"))
+
+MAX_EXTENSION = 1 << 20  # bytes of one PAX or long-name header: a path is at most some kilobytes anywhere
+_MAX_CHAIN = 16  # extension headers before one member: writers need three
+_MAX_SPARSE = 1024  # extra map blocks of one old GNU sparse member
+
+# What ended a call.
+FULL, MORE, END, CUT_HEADER, CUT_EXTENSION, CUT_BODY, CUT_PADDING = range(7)
+BAD_CHECKSUM, BAD_SIZE, BAD_EXTENSION = range(7, 10)
+
+
+@njit(nogil=True, cache=True)
+def _number(field: Any) -> Any:
+    """A header's number: octal text, or base-256 behind 0x80; -1 where it is neither, negative or beyond 2**55."""
+    value: Any = 0
+    if field[0] >= 0x80:
+        if field[0] != 0x80:
+            return -1
+        for digit in field[1:]:
+            if value >= 1 << 47:
+                return -1
+            value = value * 256 + np.int64(digit)
+        return value
+    i, end = 0, len(field)
+    while i < end and field[i] == 32:
+        i += 1
+    while i < end and 48 <= field[i] <= 55:
+        value = value * 8 + np.int64(field[i]) - 48
+        i += 1
+    while i < end and field[i] == 32:
+        i += 1
+    return value if i == end or field[i] == 0 else -1
+
+
+@njit(nogil=True, cache=True)
+def _sum(block: Any) -> Any:
+    total: Any = 0
+    for i in range(BLOCK):
+        total += np.int64(block[i])
+    return total
+
+
+@njit(nogil=True, cache=True)
+def checksum_ok(block: Any, total: Any) -> bool:
+    """Whether the stored checksum is that of the header, whose bytes add up to `total`, by either convention."""
+    stored = _number(block[148:156])
+    for i in range(148, 156):
+        total += 32 - np.int64(block[i])
+    if stored == total:
+        return True
+    for i in range(BLOCK):  # old writers added signed bytes
+        if block[i] >= 128 and not 148 <= i < 156:
+            total -= 256
+    return bool(stored == total)
+
+
+@njit(nogil=True, cache=True)
+def _until_nul(field: Any) -> int:
+    for i in range(len(field)):
+        if field[i] == 0:
+            return i
+    return len(field)
+
+
+@njit(nogil=True, cache=True)
+def _key_is(record: Any, word: Any) -> bool:
+    if len(record) < len(word):
+        return False
+    for i in range(len(word)):  # noqa: SIM110 (a generator would not compile)
+        if record[i] != word[i]:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _decimal(digits: Any) -> Any:
+    """A decimal number below 2**55, else -1."""
+    value: Any = 0
+    for digit in digits:
+        if not 48 <= digit <= 57 or value >= 1 << 51:
+            return -1
+        value = value * 10 + np.int64(digit) - 48
+    return value if len(digits) else -1
+
+
+_PATH, _SIZE = np.frombuffer(b"path=", np.uint8), np.frombuffer(b"size=", np.uint8)
+_SPARSE, _SPARSE_NAME = np.frombuffer(b"GNU.sparse.", np.uint8), np.frombuffer(b"GNU.sparse.name=", np.uint8)
+
+
+@njit(nogil=True, cache=True)
+def _pax_records(body: Any) -> tuple[bool, int, int, int, bool]:
+    """Reads PAX records, `LENGTH KEY=VALUE NEWLINE`: sound, start and length of the path (-1: none), size, sparse."""
+    start, length, size, sparse, named, i = -1, 0, -1, False, False, 0
+    while i < len(body) and body[i] != 0:
+        space = i
+        while space < len(body) and space - i < 9 and body[space] != 32:
+            space += 1
+        if space == len(body) or body[space] != 32:
+            return False, -1, 0, -1, False
+        end = i + _decimal(body[i:space])
+        if end > len(body) or end < space + 3 or body[end - 1] != 10:
+            return False, -1, 0, -1, False
+        record = body[space + 1 : end - 1]
+        if _key_is(record, _SPARSE_NAME):
+            start, length, sparse, named = space + 17, len(record) - 16, True, True
+        elif _key_is(record, _SPARSE):
+            sparse = True
+        elif _key_is(record, _PATH) and len(record) > 5 and not named:
+            start, length = space + 6, len(record) - 5
+        elif _key_is(record, _SIZE) and len(record) > 5:
+            size = _decimal(record[5:])
+            if size < 0:
+                return False, -1, 0, -1, False
+        i = end
+    return True, start, length, size, sparse
+
+
+@njit(nogil=True, cache=True)
+def _put(text: Any, used: int, piece: Any) -> Any:
+    for i in range(len(piece)):
+        text[used + i] = piece[i]
+    return used + len(piece)
+
+
+@njit(nogil=True, cache=True)
+def _put_header_name(text: Any, used: int, block: Any) -> Any:
+    """The name in a header: the prefix counts in POSIX ustar only, GNU keeps times there."""
+    posix = block[257] == 117 and block[261] == 114 and block[262] == 0
+    if posix and block[345] != 0:
+        prefix = block[345:500]
+        used = _put(text, used, prefix[: _until_nul(prefix)])
+        text[used] = _SLASH
+        used += 1
+    name = block[:100]
+    return _put(text, used, name[: _until_nul(name)])
+
+
+@njit(nogil=True, cache=True)
+def _next_header(view: Any, base: int, at: int, size: int) -> tuple[int, int, int, int, int, bool]:
+    """Passes the extension headers from `at` on, to the header that they describe.
+
+    Returns:
+        status (FULL: found) and its position (MORE: the position that the view must reach), and from the extensions:
+        start and length of the name in `view` (-1: none), size (-1: none), sparse.
+    """
+    name, length, long_size, sparse, pending, status = -1, 0, -1, False, False, BAD_EXTENSION
+    for chain in range(_MAX_CHAIN + 1):
+        head = at - base
+        if size - at < BLOCK:
+            status = CUT_EXTENSION if pending else (END if size == at else CUT_HEADER)
+            break
+        if head + BLOCK > len(view):
+            status, at = MORE, at + BLOCK
+            break
+        block = view[head : head + BLOCK]
+        total = _sum(block)
+        if total == 0 or not checksum_ok(block, total):
+            status = BAD_CHECKSUM if total else (BAD_EXTENSION if pending else END)
+            break
+        kind = block[156]
+        if kind not in _EXTENSIONS:
+            status = FULL
+            break
+        body, start = _number(block[124:136]), head + BLOCK
+        if body < 0 or body > MAX_EXTENSION or chain == _MAX_CHAIN:
+            break
+        if at + BLOCK + body > size:
+            status = CUT_EXTENSION
+            break
+        if start + body > len(view):
+            status, at = MORE, at + BLOCK + body
+            break
+        if kind in _PAX:
+            sound, path, count, long_size, sparse = _pax_records(view[start : start + body])
+            if not sound:
+                break
+            if path >= 0:
+                name, length = start + path, count
+        elif kind == _LONG_NAME:
+            name, length = start, _until_nul(view[start : start + body])
+        pending = pending or kind != _GLOBAL
+        at += BLOCK + (body + BLOCK - 1) // BLOCK * BLOCK
+    return status, at, name, length, long_size, sparse
+
+
+@njit(nogil=True, cache=True)
+def _sparse_data(view: Any, base: int, at: int, size: int) -> tuple[int, int]:
+    """Where the data of the old GNU sparse member at `at` begins: behind the extra blocks of its map."""
+    flag = at - base + 482
+    for _ in range(_MAX_SPARSE):
+        at += BLOCK
+        if view[flag] == 0:
+            return FULL, at
+        if at + BLOCK > size:
+            return CUT_EXTENSION, at
+        if at + BLOCK - base > len(view):
+            return MORE, at + BLOCK
+        flag = at - base + 504
+    return BAD_EXTENSION, at
+
+
+@njit(nogil=True, cache=True)
+def _type(flag: Any, slash: bool) -> Any:
+    """The type that a flag means: 0 is v7's file, or its folder where the name ends in a slash."""
+    if flag == 0 and slash:
+        return FOLDER
+    return REGULAR if flag in (0, _CONTIGUOUS) else flag
+
+
+@njit(nogil=True, cache=True)
+def walk(view: Any, base: int, size: int, rows: Any, text: Any) -> tuple[int, int, int, int]:
+    """Indexes the members whose headers lie in `view`, the bytes from `base` (a header's position) of a file of `size`.
+
+    Writes rows of data offset, size, type, end of the name in `text`, complete.
+
+    Returns:
+        What ended the walk, where (FULL and MORE: where to go on), the bytes needed there, and the rows written.
+    """
+    at, count, used = base, 0, 0
+    while count < len(rows) and used + MAX_EXTENSION + BLOCK <= len(text):
+        status, head, name, length, body, sparse = _next_header(view, base, at, size)
+        kind: Any = 0
+        data = head
+        if status == FULL:
+            kind, data = np.int64(view[head - base + 156]), head + BLOCK
+            if kind == _GNU_SPARSE:
+                status, data = _sparse_data(view, base, head, size)
+        if status == MORE:
+            return MORE, at, data - at, count
+        if status != FULL:
+            return status, head, 0, count
+        block = view[head - base : head - base + BLOCK]
+        if body < 0:
+            body = _number(block[124:136])
+        if body < 0:
+            return BAD_SIZE, head, 0, count
+        before = used
+        used = _put(text, used, view[name : name + length]) if name >= 0 else _put_header_name(text, used, block)
+        kind = _GNU_SPARSE if sparse else _type(kind, used > before and text[used - 1] == _SLASH)
+        if ord("1") <= kind <= ord("6"):
+            body = 0  # links, devices, folders: some writers give a size, none gives data
+        complete = body <= size - data
+        rows[count, 0], rows[count, 1], rows[count, 2], rows[count, 3], rows[count, 4] = (
+            data,
+            body,
+            kind,
+            used,
+            complete,
+        )
+        count += 1
+        if not complete:
+            return CUT_BODY, head, 0, count
+        at = data + (body + BLOCK - 1) // BLOCK * BLOCK
+        if at > size:
+            return CUT_PADDING, head, 0, count
+    return FULL, at, BLOCK, count

@@ -1,0 +1,137 @@
+"""stats.duckdb opens in any client, wherever the folder has moved; its sums are those of the tables."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from curate.errors import ConservationError
+from curate.publish.statistics import TABLES, build_statistics, sql_folder, table_files
+from curate.shards.commit import Folder
+from tests.publish.runs import RUN, SMALL, write_bare, write_small
+
+
+@pytest.fixture
+def plain(tmp_path, monkeypatch):
+    """A plain DuckDB connection to a small run that has moved since it was built."""
+    write_small(str(tmp_path / "built"))
+    shutil.move(tmp_path / "built", tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    with duckdb.connect("stats.duckdb", read_only=True) as connection:
+        yield connection
+
+
+def test_views_follow_the_folder(plain):
+    assert plain.execute("SELECT count(*), count(uid) FROM samples").fetchall() == [(12, 11)]
+    assert plain.execute("SELECT count(*) FROM verdicts WHERE kept").fetchall() == [(4,)]
+    assert plain.execute("SELECT count(*) FROM manifest").fetchall()[0][0] > 10
+    assert plain.execute("SELECT shard, count(*) FROM published GROUP BY ALL ORDER BY ALL").fetchall() == [
+        ("shards/00000.tar", 3),
+        ("shards/00001.tar", 1),
+    ]
+
+
+def test_large_numbers_survive(plain):
+    assert plain.execute("SELECT max(phash), sum(phash) FROM samples").fetchall() == [(2**64 - 1, 11 * (2**64 - 1))]
+
+
+def test_the_funnel_sums_to_the_pool(plain):
+    rows = plain.execute("SELECT position, kind, rule, rows FROM funnel ORDER BY position").fetchall()
+    told = Counter(row[1]["rule"] or "kept" for unit in SMALL for row in unit)
+    assert [rule for _, _, rule, _ in rows] == [
+        "pool", "failed", "words", "side", "aligned", "unmatched", "duplicate", "balance", "kept",
+    ]  # fmt: skip
+    assert {rule: count for _, kind, rule, count in rows if kind != "pool"} == told
+    assert rows[0][3] == told.total() == 12
+
+
+def test_small_tables(plain):
+    assert plain.execute("SELECT * FROM rules").fetchall() == [
+        (1, "words", "words > 2", None),
+        (2, "side", "least(width, height) >= 200", None),
+        (3, "aligned", "top 0.9 of clip_score", 0.25),
+    ]
+    facts = dict(plain.execute("SELECT key, value FROM run").fetchall())
+    assert (facts["name"], facts["seed"], facts["t"]) == ("small", "7", "2")
+    assert plain.execute("SELECT value->>'$.balance.t' FROM run WHERE key = 'recipe'").fetchall() == [("2",)]
+    assert plain.execute("SELECT * EXCLUDE position FROM sources ORDER BY position").fetchall() == [
+        ("photos", 6, 1, 3, 2),
+        ("web", 6, 0, 4, 2),
+        ("empty", 0, 0, 0, 0),
+    ]
+    assert plain.execute("SELECT sum(rows) FROM drops").fetchall() == [(8,)]
+
+
+def test_what_a_run_does_not_have_is_empty(tmp_path, monkeypatch):
+    write_bare(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect("stats.duckdb", read_only=True) as connection:
+        for name in ("scores", "matches", "members", "entries", "failures", "matched"):
+            assert connection.execute(f"SELECT count(*) FROM {name}").fetchall() == [(0,)]
+        assert connection.execute("SELECT rule, rows FROM funnel ORDER BY position").fetchall() == [
+            ("pool", 3), ("failed", 0), ("words", 1), ("duplicate", 0), ("kept", 2),
+        ]  # fmt: skip
+        assert connection.execute("SELECT shard, key FROM published").fetchall() == [("shards/00000.parquet", None)] * 2
+
+
+def test_a_strange_rule_is_a_defect(tmp_path):
+    folder = write_small(str(tmp_path))
+    with pytest.raises(ConservationError, match="side"):
+        build_statistics(folder, RUN | {"rules": [rule for rule in RUN["rules"] if rule["name"] != "side"]})
+
+
+def test_rules_may_be_called_like_the_ends_of_the_funnel(tmp_path):
+    folder = write_bare(str(tmp_path), ["one"])
+    rows = folder.read_parquet("tables/decisions/00000.parquet").to_pylist()
+    for name in ("pool", "kept"):
+        table = folder.read_parquet("tables/decisions/00000.parquet")
+        renamed = table.from_pylist([row | {"rule": name} for row in rows], schema=table.schema)
+        folder.write_parquet("tables/decisions/00000.parquet", renamed)
+        rule = {"name": name, "sql": "words > 2", "threshold": None}
+        build_statistics(folder, {"sources": [], "recipe": {}, "rules": [rule]})
+        with duckdb.connect(folder.path("stats.duckdb"), read_only=True) as connection:
+            rows_of = connection.execute("SELECT kind, rule, rows FROM funnel ORDER BY position").fetchall()
+        assert rows_of[0] == ("pool", "pool", 1) and rows_of[-1] == ("kept", "kept", 0)
+        assert ("drop", name, 1) in rows_of
+
+
+def test_a_remote_run_is_built_alike(tmp_path):
+    local, remote = write_small(str(tmp_path)), write_small("memory://statistics")
+    try:
+        (tmp_path / "remote.duckdb").write_bytes(remote.read_bytes("stats.duckdb"))
+        with duckdb.connect() as connection:
+            connection.execute(f"ATTACH '{local.path('stats.duckdb')}' AS here (READ_ONLY)")
+            connection.execute(f"ATTACH '{tmp_path / 'remote.duckdb'}' AS there (READ_ONLY)")
+            for name in TABLES:
+                sql = f"SELECT count(*) FROM (FROM here.{name} EXCEPT ALL FROM there.{name})"
+                assert connection.execute(sql).fetchall() == [(0,)], name
+            views = "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal AND database_name = ? ORDER BY ALL"
+            assert connection.execute(views, ["here"]).fetchall() == connection.execute(views, ["there"]).fetchall()
+    finally:
+        remote.fs.rm("/statistics", recursive=True)
+
+
+def test_files_are_told_apart_by_place():
+    names = ["tables/samples/00001.parquet", "tables/samples/00000.parquet", "tables/odd/00000.parquet", "x.parquet"]
+    names += [
+        "tables/samples/deep/00000.parquet",
+        "tables/samples/note.txt",
+        "shards/00000.parquet",
+        "shards/00000.tar",
+    ]
+    assert table_files(names) == {
+        "samples": ("tables/samples/00000.parquet", "tables/samples/00001.parquet"),
+        "published": ("shards/00000.parquet",),
+    }
+
+
+def test_the_sql_folder_is_found():
+    assert (sql_folder() / "views.sql").is_file()
+
+
+def test_nothing_is_left_over(tmp_path: Path):
+    folder = write_small(str(tmp_path))
+    build_statistics(Folder(str(tmp_path)), RUN)
+    assert [name for name in folder.files() if "tmp" in name or name.endswith((".wal", ".tmp"))] == []
