@@ -85,6 +85,11 @@ class Job:
 
     def check(self) -> None:
         """Checks what needs the pool's columns. Raises RecipeError."""
+        if self.recipe.measure.language and "language_score" in [name.lower() for name in self.pool.scores.names]:
+            raise RecipeError(
+                "measure.language: the pool brings a column language_score of its own; leave language out, or choose the "
+                "score columns with columns.scores"
+            )
         _ = self.rules
         dedup = self.recipe.dedup
         if not self.pool.images:

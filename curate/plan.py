@@ -120,12 +120,14 @@ def make_plan(recipe: Recipe, content: bool = False) -> Plan:
             footers = _read_footers(source, files)
             schemas += [(source, footer.schema) for footer in footers if footer.schema and not footer.fault]
             pieces.append((source, [part for footer in footers for part in _parts(footer)]))
-    imageless = [s.name for s, columns in schemas if find_columns(columns, s.columns).image is None]
     images = [s.name for s in recipe.input if s.format == "webdataset"]
-    images += [s.name for s, _ in schemas if s.name not in imageless]
+    imageless: list[str] = []
+    for source, columns in schemas:
+        (images if find_columns(columns, source.columns).image else imageless).append(source.name)
     if images and imageless:
         raise RecipeError(
-            f"input: source {images[0]!r} has images and source {imageless[0]!r} has none; a recipe has sources with images "
+            f"input: source {images[0]!r} has images and source {imageless[0]!r} has "
+            f"{'files without' if imageless[0] in images else 'none'}; a recipe has sources with images "
             "(tars, Parquet with an image column) or imageless Parquet sources, not both"
         )
     units = _units(pieces, bool(images))
@@ -250,6 +252,8 @@ def _score_schema(schemas: list[tuple[Source, pa.Schema]]) -> pa.Schema:
                     f"{where} and {spelled[name.lower()]!r} differ in case only; SQL cannot tell them apart"
                 )
             kind = columns.field(name).type
+            if pa.types.is_float16(kind):
+                kind = pa.float32()  # DuckDB has no half floats
             try:
                 joined = pa.unify_schemas(
                     [pa.schema([(name, types.get(name, kind))]), pa.schema([(name, kind)])],
@@ -268,4 +272,6 @@ def _output_schema(schemas: list[tuple[Source, pa.Schema]]) -> pa.Schema:
         joined = pa.unify_schemas([columns for _, columns in schemas] or [pa.schema([])], promote_options="permissive")
     except pa.ArrowException as error:
         raise RecipeError(f"input: columns of one name hold different types: {' '.join(str(error).split())}") from None
-    return joined if "uid" in joined.names else joined.append(pa.field("uid", pa.string()))
+    uid = pa.field("uid", pa.string())
+    place = joined.get_field_index("uid")
+    return joined.append(uid) if place < 0 else joined.set(place, uid)

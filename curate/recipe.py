@@ -54,6 +54,13 @@ class Source(Section):
     columns: Columns = Columns()  # parquet only
     storage: dict[str, Any] = {}  # options of the fsspec file system, such as {anon: true}
 
+    @field_validator("path")
+    @classmethod
+    def _some_path(cls, path: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not path or ("" in path and not isinstance(path, str)):
+            raise ValueError("names no file; accepted: a path, or a list of paths")
+        return path
+
     @property
     def paths(self) -> tuple[str, ...]:
         """The paths as listed; ranges and globs not yet expanded."""
@@ -63,9 +70,9 @@ class Source(Section):
 class Image(Section):
     """How images are measured. `decode: false` reads headers only: faster, but a damaged body is not noticed."""
 
-    decode: bool = True
-    phash: bool = False
-    max_pixels: int = Field(89_478_485, gt=0)
+    decode: bool = Field(True, strict=True)
+    phash: bool = Field(False, strict=True)
+    max_pixels: int = Field(89_478_485, gt=0, strict=True)
 
 
 class Language(Section):
@@ -89,7 +96,7 @@ class Match(Section):
 class Top(Section):
     """The best fraction of what reaches the rule: `{top: 0.3, of: clip_score}` (DataComp's cut)."""
 
-    top: float = Field(gt=0, lt=1)
+    top: float = Field(gt=0, lt=1, strict=True)
     of: str
 
 
@@ -112,8 +119,8 @@ class Dedup(Section):
 class Balance(Section):
     """Balanced sampling: by `t`, the rows an entry may have before it is thinned, or by a wished number of `rows`."""
 
-    t: int | None = Field(None, ge=1)
-    rows: int | None = Field(None, ge=1)
+    t: int | None = Field(None, ge=1, strict=True)
+    rows: int | None = Field(None, ge=1, strict=True)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "Balance":
@@ -125,14 +132,14 @@ class Balance(Section):
 class Output(Section):
     """The shards that come out."""
 
-    rows_per_shard: int = Field(10_000, ge=1, le=1_000_000)
+    rows_per_shard: int = Field(10_000, ge=1, le=1_000_000, strict=True)
 
 
 class Recipe(Section):
     """One curation, whole."""
 
     name: Name = "curated"
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, lt=2**63, strict=True)
     input: tuple[Source, ...] = Field(min_length=1)
     measure: Measure = Measure()
     match: Match | None = None
@@ -140,8 +147,8 @@ class Recipe(Section):
     dedup: Dedup = Dedup()
     balance: Balance | None = None
     output: Output = Output()
-    max_failed: float = Field(0.05, ge=0, le=1)
-    max_failed_files: float = Field(0.05, ge=0, le=1)
+    max_failed: float = Field(0.05, ge=0, le=1, strict=True)
+    max_failed_files: float = Field(0.05, ge=0, le=1, strict=True)
 
     @field_validator("input", mode="before")
     @classmethod
@@ -196,10 +203,10 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
         data = yaml.load(text, Loader=_UniqueKeys)
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from None
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a YAML mapping with keys {', '.join(Recipe.model_fields)}")
     for override in overrides:
@@ -222,6 +229,8 @@ class _UniqueKeys(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = key_node.value
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"a list or mapping is no key, line {key_node.start_mark.line + 1}")
             if key in seen:
                 raise yaml.YAMLError(f"key {key!r} occurs twice, line {key_node.start_mark.line + 1}")
             seen.add(key)
@@ -252,7 +261,7 @@ def _place(at: Any, part: str, override: str) -> str | int:
     """How `part` indexes `at`: a key of a mapping, or a position in a list."""
     if isinstance(at, dict):
         return part
-    if isinstance(at, list) and part.isdigit() and int(part) < len(at):
+    if isinstance(at, list) and part.isdecimal() and int(part) < len(at):
         return int(part)
     accepted = f"a position below {len(at)}" if isinstance(at, list) else "nothing, since it has no keys"
     raise RecipeError(f"--set {override}: {part!r} does not fit {_short(at)}; accepted: {accepted}")
@@ -260,18 +269,24 @@ def _place(at: Any, part: str, override: str) -> str | int:
 
 def _explain(error: ValidationError) -> Iterator[str]:
     for fault in error.errors():
-        location = [str(part) for part in fault["loc"] if part not in ("Top", "str", "tuple[str, ...]")]
+        tags = ("Top", "str", "tuple[str, ...]")  # of unions: they follow the name of a rule, or `path`
+        location = [str(part) for i, part in enumerate(fault["loc"]) if i < 2 or part not in tags]
+        if fault["loc"][2:][-1:] == ("str",) and isinstance(fault["input"], dict | list):
+            continue  # the other form was meant, and its own faults are told
+        if fault["type"] == "too_short" and fault["input"]:
+            continue  # pydantic counts only the items without a fault, and those are told
         where = ".".join(location) or "recipe"
         if fault["type"] == "extra_forbidden":
             known = _known_keys(fault["loc"][:-1])
             near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            yield f"{where}: unknown key; {hint}known keys: {', '.join(known)}"
+            yield f"{where}: unknown key; {hint}known keys: {', '.join(known) or 'none'}"
         elif fault["type"] == "missing":
             yield f"{where}: is missing"
         else:
             found = "" if fault["type"] == "value_error" and len(location) < 2 else f" (found {_short(fault['input'])})"
-            yield f"{where}: {fault['msg'].removeprefix('Value error, ')}{found}"
+            message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
+            yield f"{where}: {re.sub(r'valid dictionary( or instance of .*)?', 'mapping', message)}{found}"
 
 
 def _short(value: Any) -> str:
@@ -286,7 +301,7 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
         "rules": Top, "dedup": Dedup, "balance": Balance, "output": Output,
     }  # fmt: skip
     model: type[BaseModel] = Recipe
-    for part in location:
+    for part in location[:1] if location[:1] == ("rules",) else location:
         model = by_place.get(str(part), model)
     return list(model.model_fields)
 

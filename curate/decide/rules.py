@@ -147,36 +147,43 @@ def _check_sql(name: str, sql: str, columns: pa.Schema) -> Rule:
         if kind == "COLUMN_REF" and part["column_names"][-1] not in own:
             used.append(_column(name, part["column_names"][-1], columns))
         elif kind == "FUNCTION":
-            _check_function(where, part["function_name"].lower())
+            _check_function(where, part["function_name"].lower(), len(part["children"]))
         elif kind in ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE"):
             raise RecipeError(
                 f"{where}: a {kind.lower().replace('_', ' ')} is not accepted; a rule is a scalar expression over one row"
             )
-    connection.register("batch", _example(columns, explicit_cast=any(part["class"] == "CAST" for part in parts)))
     try:
-        connection.execute(f"SELECT ({sql}\n) AS rule FROM batch").fetchall()
-        kind = connection.execute(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch").fetchall()[0][1]
+        _query(f"SELECT ({sql}\n) AS rule FROM batch", _nulls(columns))
+        kind = _query(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch", _nulls(columns))["column_type"][0]
+        if not any(part["class"] == "CAST" for part in parts):
+            _try_values(sql, columns)
     except duckdb.Error as error:
         raise RecipeError(f"{where}: {' '.join(str(error).split())}") from None
-    finally:
-        connection.unregister("batch")
     if kind != "BOOLEAN":
         raise RecipeError(f"{where} is of type {kind}; a rule is true or false, such as words > 2")
     return Rule(name, sql, tuple(dict.fromkeys(used)))
 
 
-def _example(columns: pa.Schema, explicit_cast: bool) -> pa.Table:
-    """One row to try a rule on: nulls find constants of a wrong type; values find types that only DuckDB would cast."""
-    row = {
-        f.name: None if explicit_cast else "a" if pa.types.is_string(f.type) or pa.types.is_large_string(f.type) else 1
-        for f in columns
-    }
-    return pa.table(
-        {
-            f.name: pa.array([row[f.name]]).cast(f.type) if row[f.name] is not None else pa.nulls(1, f.type)
-            for f in columns
-        }
-    )
+def _nulls(columns: pa.Schema) -> pa.Table:
+    """One row of nulls: finds what cannot be bound, and constants of a wrong type, whatever a pool holds."""
+    return pa.table({field.name: pa.nulls(1, field.type) for field in columns})
+
+
+def _try_values(sql: str, columns: pa.Schema) -> None:
+    """Tries a rule without a cast on one row of values. Raises duckdb.ConversionException where DuckDB would cast."""
+
+    def value(kind: pa.DataType) -> pa.Array:
+        try:
+            return pa.array(["a" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else 1]).cast(kind)
+        except pa.ArrowException:  # a list, a date …: nothing that DuckDB would cast unasked
+            return pa.nulls(1, kind)
+
+    try:
+        _query(f"SELECT ({sql}\n) AS rule FROM batch", pa.table({f.name: value(f.type) for f in columns}))
+    except duckdb.ConversionException:
+        raise
+    except duckdb.Error:  # the value itself, as in a logarithm of 0: a row that fails, not a rule that is wrong
+        return
 
 
 def _clauses(node: dict[str, Any]) -> bool:
@@ -211,15 +218,15 @@ def _column(rule: str, name: str, columns: pa.Schema) -> str:
     raise RecipeError(f"rules.{rule}: no column {name!r}; {hint}columns: {', '.join(columns.names)}")
 
 
-def _check_function(where: str, name: str) -> None:
+def _check_function(where: str, name: str, arguments: int) -> None:
     sql = (
-        "SELECT bool_or(function_type = 'aggregate'), bool_or(stability = 'CONSISTENT'), bool_or(function_type = 'macro') "
-        "FROM duckdb_functions() WHERE function_name = ?"
+        "SELECT bool_or(function_type = 'aggregate'), bool_or(stability = 'CONSISTENT'), bool_or(function_type = 'macro'), "
+        "bool_or(macro_definition LIKE '%current_timestamp%') FROM duckdb_functions() WHERE function_name = ?"
     )
-    aggregate, consistent, macro = connect().execute(sql, [name]).fetchall()[0]
+    aggregate, consistent, macro, clock = connect().execute(sql, [name]).fetchall()[0]
     if aggregate:
         raise RecipeError(
             f"{where}: {name}() is an aggregate; a rule looks at one row (for a best fraction use {{top: f, of: column}})"
         )
-    if aggregate is not None and not consistent and not macro:
+    if clock or (aggregate is not None and not consistent and not macro) or (name == "age" and arguments == 1):
         raise RecipeError(f"{where}: {name}() may differ from call to call; a rule must be deterministic")

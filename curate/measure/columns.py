@@ -59,6 +59,9 @@ class Found:
 
 def find_columns(schema: pa.Schema, wanted: Columns) -> Found:
     """Which column of `schema` holds what. Raises ColumnFault where the caption's is missing or a type does not fit."""
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise ColumnFault("wrong_type", f"two columns are named {twice[0]!r}")
     spelled: dict[str, str] = {}
     for name in schema.names:
         spelled.setdefault(name.lower(), name)
@@ -91,7 +94,9 @@ def _fits(part: str, kind: pa.DataType) -> bool:
     if part == "image":
         return _image_type(kind)
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    return any(test(kind) for test in tests) or (part == "caption" and bool(pa.types.is_binary(kind)))
+    return any(test(kind) for test in tests) or (
+        part == "caption" and bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    )
 
 
 def _image_type(kind: pa.DataType) -> bool:

@@ -34,6 +34,8 @@ def expand_braces(path: str) -> list[str]:
         return [path]
     before, after = path[: found.start()], expand_braces(path[found.end() :])
     text = found.group(1)
+    if "{" in before:
+        raise RecipeError(f"{path}: braces within braces are not accepted, or one is not closed; write {{a,b}}{{00..09}}")
     if span := _RANGE.match(text):
         first, last = int(span[1]), int(span[2])
         if last < first or last - first >= 10_000_000:

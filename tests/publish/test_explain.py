@@ -84,10 +84,11 @@ def test_an_imageless_run(tmp_path):
 def test_null_fails_and_is_said(tmp_path):
     folder = write_bare(str(tmp_path))
     run = folder.read_json("run.json")
-    run["rules"] = [{"name": "wide", "sql": "width > 10", "threshold": None}]
+    run["rules"] = [{"name": "words", "sql": "width > 10"}, {"name": "long", "sql": "characters >= 3"}]
     folder.write_json("run.json", run)
-    assert "wide not reached (would fail): width > 10 [width = NULL; NULL fails]" not in lines(str(tmp_path), "c1")
-    assert any("NULL; NULL fails" in line for line in lines(str(tmp_path), "c1"))
+    told = lines(str(tmp_path), "c0")
+    assert "words FAILED HERE: width > 10 [width = NULL; NULL fails]" in told
+    assert "long not reached (would pass): characters >= 3 [characters = 3]" in told
 
 
 def test_control_characters_are_escaped(small):
