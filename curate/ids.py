@@ -95,7 +95,7 @@ def _parse_uids(offsets: npt.NDArray[np.int64], data: npt.NDArray[np.uint8]) -> 
         for i in range(32):
             c = data[begin + i] | 0x20  # lower case
             digit = c - 48 if c < 58 else c - 87
-            if not (48 <= c < 58 or 97 <= c < 103):
+            if data[begin + i] < 48 or not (48 <= c < 58 or 97 <= c < 103):
                 return high, low, row
             if i < 16:
                 high[row] = high[row] << np.uint64(4) | np.uint64(digit)

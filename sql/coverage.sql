@@ -1,4 +1,4 @@
--- How much of the metadata the pool and the kept set cover, and what the tail holds.
+-- How much of the metadata the pool and the kept set cover; the tail's share.
 -- An entry is of the head if balancing thins it (probability below 1), else of the tail.
 -- column: entries          entries of the metadata
 -- column: in_pool          entries that occur in the pool

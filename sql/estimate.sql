@@ -1,4 +1,4 @@
--- How many rows stood before balancing, estimated from the kept set alone, beside the truth.
+-- Rows before balancing, estimated from the kept set alone, beside the truth.
 -- Horvitz-Thompson: each kept row stands for 1/probability rows. The standard error takes the draws as independent.
 -- column: kept            rows kept
 -- column: estimate        sum(1/probability) over the kept rows

@@ -1,4 +1,4 @@
--- Everything that the tables say of a sample, by its uid; one row for each place in the pool that has it.
+-- All that the tables say of a sample, by its uid; a row for each place it has.
 -- param: uid  the sample's uid (32 hex digits)
 -- column: entries  the metadata entries that it matches
 -- column: *        every column of samples, decisions and scores

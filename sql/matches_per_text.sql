@@ -1,4 +1,4 @@
--- How many entries a caption matches, in the pool, before balancing and in the kept set.
+-- Entries per caption: in the pool, before balancing and in the kept set.
 -- column: entries    entries that the caption matches
 -- column: pool       captions of the pool that could be read
 -- column: survivors  of those, left when balancing began

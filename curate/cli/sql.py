@@ -1,8 +1,12 @@
 """`curate sql` and `curate explain`: questions to a finished run, answered on standard output."""
 
+import io
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -24,7 +28,7 @@ def sql(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")],
     query: Annotated[
         str | None,
-        typer.Argument(metavar="[QUERY|NAME]", help="SQL that reads, or the name of a query. Absent: lists them."),
+        typer.Argument(metavar="QUERY|NAME", help="SQL that reads, or the name of a query. Absent: lists them."),
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the query; may be repeated.")
@@ -42,8 +46,8 @@ def sql(
         result = _listing()
     else:
         result = run_query(directory, query, params)
-    write_result(result, format.value, sys.stdout)
-    sys.stdout.flush()
+    with _output() as file:
+        write_result(result, format.value, file)
 
 
 def explain(
@@ -51,8 +55,21 @@ def explain(
     uid: Annotated[str, typer.Argument(metavar="UID", help="The sample's uid, 32 hex digits.")],
 ) -> None:
     """Say of a sample why it is in or out: rules, entries, draw, duplicates, and where it was published."""
-    sys.stdout.write(explain_sample(directory, uid))
-    sys.stdout.flush()
+    text = explain_sample(directory, uid)
+    with _output() as file:
+        file.write(text)
+
+
+@contextmanager
+def _output() -> Iterator[TextIO]:
+    """Standard output in UTF-8 whatever the locale is, since captions are in every language."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -144,10 +144,10 @@ def _check_sql(name: str, sql: str, columns: pa.Schema) -> Rule:
     }
     for part in parts:
         kind = part["class"]
-        if kind == "COLUMN_REF" and part["column_names"][-1] not in own:
+        if kind == "COLUMN_REF" and (part["column_names"][-1] not in own or part["column_names"][-1] in columns.names):
             used.append(_column(name, part["column_names"][-1], columns))
         elif kind == "FUNCTION":
-            _check_function(where, part["function_name"].lower(), len(part["children"]))
+            _check_function(where, part["function_name"].lower(), len(part.get("arguments", part.get("children", []))))
         elif kind in ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE"):
             raise RecipeError(
                 f"{where}: a {kind.lower().replace('_', ' ')} is not accepted; a rule is a scalar expression over one row"

@@ -14,8 +14,7 @@ from curate import schema
 from curate.errors import ConservationError, RunError
 from curate.job import Job
 from curate.plan import Unit
-
-KEPT = "kept"
+from curate.schema import KEPT
 
 
 @dataclass(frozen=True)

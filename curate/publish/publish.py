@@ -11,12 +11,13 @@ import pyarrow as pa
 
 from curate import schema
 from curate.job import RUN_FILE, Job
-from curate.publish.audit import KEPT, Audit, check_conservation
+from curate.publish.audit import Audit, check_conservation
 from curate.publish.card import card_text
 from curate.publish.entries import write_entries
 from curate.publish.manifest import SUCCESS, Published, digest_file, write_manifest
 from curate.publish.statistics import build_statistics
 from curate.publish.uids import write_uids
+from curate.schema import KEPT
 from curate.shards.emit import Shard
 
 I64 = npt.NDArray[np.int64]

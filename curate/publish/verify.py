@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.errors import RecipeError, RunError
@@ -44,7 +45,10 @@ def _check_files(folder: Folder, lines: list[Published]) -> Iterator[str]:
     def check(line: Published) -> str | None:
         if not folder.exists(line.path):
             return f"{line.path}: is missing"
-        found = digest_file(folder, line.path, line.rows)
+        try:
+            found = digest_file(folder, line.path, line.rows)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            return f"{line.path}: cannot be read: {' '.join(str(error).split())}"
         for name in ("bytes", "rows", "sha256"):
             if getattr(found, name) != getattr(line, name):
                 return f"{line.path}: {name} is {getattr(found, name)}, the manifest says {getattr(line, name)}"

@@ -7,6 +7,7 @@ one PUT. Parquet files carry the key of what made them in their footer; a rerun 
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,14 +104,11 @@ class Folder:
             finally:
                 if os.path.lexists(aside):
                     os.unlink(aside)
-        else:
-            with self.fs.open(self.path(name), "wb") as file:
-                try:
-                    yield file
-                except BaseException:
-                    if hasattr(file, "discard"):
-                        file.discard()
-                    raise
+        else:  # a remote file that is closed by an error would stand in part; an upload of a finished one does not
+            with tempfile.NamedTemporaryFile() as file:
+                yield file
+                file.flush()
+                self.fs.put_file(file.name, self.path(name))
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Puts a small file into place."""

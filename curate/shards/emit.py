@@ -10,12 +10,15 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate import ids
 from curate.job import Job
@@ -45,6 +48,8 @@ SIDECAR = pa.schema(
     ]
 )
 _COLUMNS = ["row", "uid", "source", "shard", "key", "url", "caption", "width", "height", "format", "sha256"]
+_encode_json = json.JSONEncoder(ensure_ascii=False).encode
+_first = itemgetter(0)
 
 
 @dataclass(frozen=True)
@@ -74,11 +79,9 @@ class Shard:
         return f"shards/{self.index:05d}"
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A sample to write: its row of `samples`, its members but .txt and .json, and what those two hold."""
+class Sample(NamedTuple):
+    """A sample to write: its members but .txt and .json, and what those two hold."""
 
-    row: dict[str, Any]
     members: list[tuple[str, bytes | memoryview]]
     text: bytes | memoryview
     fields: dict[str, Any]
@@ -102,10 +105,15 @@ def lay_out(kept: Iterable[tuple[Unit, int]], rows_per_shard: int) -> list[Shard
 
 
 def name_hashes(job: Job, unit: Unit) -> U64:
-    """xxh3-64 of the keys that kept rows would like as their names (uint64)."""
+    """xxh3-64 of the names that kept rows may get (uint64): of each row its key where that is safe, and its uid.
+
+    A hash that repeats over all units is of a key that other kept rows have too, as key or as uid.
+    """
     kept = job.read("decisions", unit, ["kept"])["kept"]
-    keys = job.read("samples", unit, ["key"])["key"].filter(kept).to_pylist()
-    return np.array([ids.hash64(key) for key in keys if key is not None and safe_key(key)], np.uint64)
+    rows = job.read("samples", unit, ["key", "uid"]).filter(kept)
+    pairs = zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True)
+    names = (name for key, uid in pairs for name in {key, uid} if name == uid or _may_be_name(key))
+    return np.fromiter(map(ids.hash64, names), np.uint64)
 
 
 def emit_shard(job: Job, shard: Shard, repeated: U64) -> Shard:
@@ -123,8 +131,7 @@ def emit_shard(job: Job, shard: Shard, repeated: U64) -> Shard:
     if job.folder.stands(sidecar, key) and all(job.folder.exists(name) for name in beside):
         return shard
     if job.pool.images:
-        rows = _write_tar(job, shard, repeated)
-        table = pa.Table.from_pylist(rows, schema=SIDECAR)
+        table = _write_tar(job, shard, repeated)
     else:
         table = pa.concat_tables(_parquet_rows(job, part) for part in shard.slices)
     stats = {
@@ -142,129 +149,167 @@ def emit_shard(job: Job, shard: Shard, repeated: U64) -> Shard:
     return shard
 
 
-def _write_tar(job: Job, shard: Shard, repeated: U64) -> list[dict[str, Any]]:
-    sidecar = []
+def _write_tar(job: Job, shard: Shard, repeated: U64) -> pa.Table:
+    """Writes the tar; returns the table beside it."""
+    sidecars = []
     with job.folder.create(f"{shard.stem}.tar") as file, TarWriter(file) as writer:
         for part in shard.slices:
-            for sample in _samples(job, part):
-                name = _name(sample.row, repeated)
-                for suffix, data in _files(sample):
+            rows = _kept(job, part, _COLUMNS)
+            uids, captions = rows["uid"].to_pylist(), rows["caption"].to_pylist()
+            names = _names(rows["key"].to_pylist(), uids, repeated)
+            facts = []
+            for name, uid, caption, sample in zip(names, uids, captions, _samples(job, part, rows), strict=True):
+                for suffix, data in _files(uid, caption, sample):
                     writer.add(f"{name}.{suffix}", data)
-                sidecar.append(_sidecar_row(name, sample))
-    return sidecar
+                facts.append(_original_facts(sample.fields))
+            sidecars.append(_sidecar(rows, names, facts))
+    return pa.concat_tables(sidecars)
 
 
-def _name(row: dict[str, Any], repeated: U64) -> str:
-    key = row["key"]
-    if key is None or not safe_key(key):
-        return str(row["uid"])
-    wish = np.uint64(ids.hash64(key))
-    place = int(np.searchsorted(repeated, wish))
-    return str(row["uid"] if place < len(repeated) and repeated[place] == wish else key)
+def _may_be_name(key: str | None) -> bool:
+    return key is not None and safe_key(key)
 
 
-def _files(sample: Sample) -> list[tuple[str, bytes | memoryview]]:
+def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
+    """The name of each sample: its key, or its uid where the key is not safe or not its alone."""
+    wishes = [key if key is not None and safe_key(key) else uid for key, uid in zip(keys, uids, strict=True)]
+    taken = np.isin(np.fromiter(map(ids.hash64, wishes), np.uint64, len(wishes)), repeated)
+    return [uid if is_taken else wish for wish, uid, is_taken in zip(wishes, uids, taken.tolist(), strict=True)]
+
+
+def _files(uid: str, caption: str, sample: Sample) -> list[tuple[str, bytes | memoryview]]:
     """Suffix and content of all files of a sample, sorted by suffix."""
-    fields = {**sample.fields, "uid": sample.row["uid"], "captions": {"original": sample.row["caption"]}}
-    return sorted([*sample.members, ("txt", sample.text), ("json", _json_bytes(fields))], key=lambda file: file[0])
+    fields = {**sample.fields, "uid": uid, "captions": {"original": caption}}
+    return sorted([*sample.members, ("txt", sample.text), ("json", _json_bytes(fields))], key=_first)
 
 
 def _json_bytes(fields: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(fields, ensure_ascii=False).encode()
+        return _encode_json(fields).encode()
     except UnicodeEncodeError:  # a lone surrogate in a field: JSON can spell it, UTF-8 cannot
         return json.dumps(fields).encode()
 
 
-def _sidecar_row(name: str, sample: Sample) -> dict[str, Any]:
-    row, fields = sample.row, sample.fields
-    original = [fields.get(f"original_{side}", fields.get(side)) for side in ("width", "height")]
-    plain = [size if isinstance(size, int) and 0 <= size < 2**31 else None for size in original]
+def _original_facts(fields: dict[str, Any]) -> tuple[int | None, int | None, str | None]:
+    """Width, height and EXIF of the image before it came into the pool, where the json tells them."""
+    sizes = [fields.get(f"original_{side}", fields.get(side)) for side in ("width", "height")]
+    width, height = (size if type(size) is int and 0 <= size < 2**31 else None for size in sizes)
     exif = fields.get("exif")
-    return {
-        **row,
-        "key": name,
-        "status": "success",
-        "error_message": None,
-        "original_width": plain[0] if plain[0] is not None else row["width"],
-        "original_height": plain[1] if plain[1] is not None else row["height"],
-        "exif": exif if isinstance(exif, str) else None,
+    return width, height, exif if isinstance(exif, str) else None
+
+
+def _sidecar(rows: pa.Table, names: list[str], facts: list[tuple[int | None, int | None, str | None]]) -> pa.Table:
+    """img2dataset's columns of a slice."""
+    width, height, exif = zip(*facts, strict=True)
+    made = {
+        "key": pa.array(names, pa.string()),
+        "status": pa.repeat("success", len(rows)),
+        "error_message": pa.nulls(len(rows), pa.string()),
+        "original_width": pc.coalesce(pa.array(width, pa.int32()), rows["width"]),
+        "original_height": pc.coalesce(pa.array(height, pa.int32()), rows["height"]),
+        "exif": pa.array([_encodable(text) for text in exif], pa.string()),
     }
+    return pa.table([made[name] if name in made else rows[name] for name in SIDECAR.names], schema=SIDECAR)
 
 
-def _kept(job: Job, part: Slice, table: str, columns: list[str]) -> pa.Table:
+def _encodable(text: str | None) -> str | None:
+    return text and text.encode(errors="replace").decode()
+
+
+def _kept(job: Job, part: Slice, columns: list[str]) -> pa.Table:
+    """Columns of `samples` for the slice's rows."""
     kept = job.read("decisions", part.unit, ["kept"])["kept"]
-    return job.read(table, part.unit, columns).filter(kept).slice(part.first, part.count)
+    return job.read("samples", part.unit, columns).filter(kept).slice(part.first, part.count)
 
 
-def _samples(job: Job, part: Slice) -> Iterator[Sample]:
+def _samples(job: Job, part: Slice, rows: pa.Table) -> Iterator[Sample]:
     source = job.source(part.unit)
-    rows = _kept(job, part, "samples", _COLUMNS).to_pylist()
     if source.format != "webdataset":
         yield from _parquet_samples(job, part, rows)
         return
-    members = _kept(job, part, "members", ["suffix", "offset", "size"])
-    places = zip(*(members[name].to_pylist() for name in ("suffix", "offset", "size")), strict=True)
-    pairs = zip(rows, places, strict=True)
-    for shard, group in groupby(pairs, key=lambda pair: pair[0]["shard"]):
+    places = _places(job.read("members", part.unit, ["suffix", "offset", "size"]).take(rows["row"]))
+    triples = zip(rows["shard"].to_pylist(), rows["caption"].to_pylist(), places, strict=True)
+    for shard, group in groupby(triples, key=_first):
         with open_source(shard, source.storage) as opened:
-            for row, place in group:
-                yield _tar_sample(opened, row, list(zip(*place, strict=True)))
+            for _, caption, found in group:
+                yield _tar_sample(opened, shard, caption, found)
 
 
-def _tar_sample(source: ByteSource, row: dict[str, Any], places: list[tuple[str, int, int]]) -> Sample:
+def _places(members: pa.Table) -> Iterator[list[tuple[str, int, int]]]:
+    """Suffix, offset and size of the members of each row."""
+    columns = [members[name].combine_chunks() for name in ("suffix", "offset", "size")]
+    flat = list(zip(*(column.flatten().to_pylist() for column in columns), strict=True))
+    start = 0
+    for count in columns[0].value_lengths().to_pylist():
+        yield flat[start : start + count]
+        start += count
+
+
+def _tar_sample(source: ByteSource, shard: str, caption: str, places: list[tuple[str, int, int]]) -> Sample:
     members: list[tuple[str, bytes | memoryview]] = []
-    text: bytes | memoryview = row["caption"].encode()
+    text: bytes | memoryview = b""
     fields: dict[str, Any] = {}
     for suffix, offset, size in places:
         data = source.read(offset, size)
         if len(data) != size:
-            raise OSError(f"{row['shard']}: ends before byte {offset + size}; it changed since it was measured")
+            raise OSError(f"{shard}: ends before byte {offset + size}; it changed since it was measured")
         if suffix == "txt":
             text = data
         elif suffix == "json":
             fields, _ = read_json(bytes(data))
         else:
-            members.append((suffix if safe_suffix(suffix) else f"{ids.hash64(suffix):016x}", data))
-    return Sample(row, members, text, fields)
+            members.append((_safe_suffix(suffix), data))
+    return Sample(members, text or caption.encode(), fields)
 
 
-def _input_rows(job: Job, part: Slice) -> Iterator[tuple[pa.Table, Any]]:
-    """The slice's rows with all columns of the input, file by file, and which columns hold what."""
-    wanted = np.array(_kept(job, part, "samples", ["row"])["row"].to_pylist(), np.int64)
+@lru_cache(256)
+def _safe_suffix(suffix: str) -> str:
+    """The suffix, or its hash where it may not stand in a path."""
+    return suffix if safe_suffix(suffix) else f"{ids.hash64(suffix):016x}"
+
+
+def _input_rows(job: Job, unit: Unit, wanted: pa.ChunkedArray) -> Iterator[tuple[pa.Table, Any]]:
+    """Rows of the unit, given in order, with all columns of the input, file by file, and which columns hold what."""
+    places = wanted.to_numpy()
     first = 0
-    for piece, rows in zip(part.unit.parts, job.note("samples", part.unit)["rows"], strict=True):
-        here = wanted[(wanted >= first) & (wanted < first + rows)] - first
+    for piece, rows in zip(unit.parts, job.note("samples", unit)["rows"], strict=True):
+        here = places[(places >= first) & (places < first + rows)] - first
         first += rows
         if len(here):
-            table, found = read_rows(piece, job.source(part.unit), everything=True)
+            table, found = read_rows(piece, job.source(unit), everything=True)
             yield table.take(pa.array(here)), found
 
 
-def _parquet_samples(job: Job, part: Slice, rows: list[dict[str, Any]]) -> Iterator[Sample]:
-    """Samples of Parquet with an image column: the other columns become fields of the json."""
-    remaining = iter(rows)
-    for table, found in _input_rows(job, part):
-        others = [f.name for f in table.schema if f.name != found.image and not pa.types.is_binary(f.type)]
+def _parquet_samples(job: Job, part: Slice, rows: pa.Table) -> Iterator[Sample]:
+    """Samples of Parquet with an image column: the other columns become fields of the json, but those of bytes."""
+    remaining = zip(rows["format"].to_pylist(), rows["caption"].to_pylist(), strict=True)
+    for table, found in _input_rows(job, part.unit, rows["row"]):
+        others = [field.name for field in table.schema if field.name != found.image and not _is_bytes(field.type)]
         fields = table.select(others).to_pylist()
         for data, values in zip(image_bytes(table[found.image]), fields, strict=True):
-            row = next(remaining)
-            suffix = "jpg" if row["format"] == "jpeg" else row["format"]
-            yield Sample(row, [(suffix, data or b"")], row["caption"].encode(), _plain_json(values))
+            kind, caption = next(remaining)
+            suffix = "jpg" if kind == "jpeg" else kind
+            yield Sample([(suffix, data or b"")], caption.encode(), _plain_json(values))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(test(kind) for test in tests)
 
 
 def _plain_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Column values as JSON: what JSON has no word for (dates, decimals, bytes) is written as text."""
-    return dict(json.loads(json.dumps(values, default=str)))
+    """Column values as JSON: what it has no word for (dates, decimals, bytes) is written as text, NaN as null."""
+    return dict(json.loads(json.dumps(values, default=str), parse_constant=lambda _: None))
 
 
 def _parquet_rows(job: Job, part: Slice) -> pa.Table:
     """The slice's rows of an imageless pool: all columns of the inputs, and the uid where they have no such column."""
     assert job.pool.output is not None
-    uids = _kept(job, part, "samples", ["uid"])["uid"].combine_chunks()
+    kept = _kept(job, part, ["row", "uid"])
+    uids = kept["uid"].combine_chunks()
     tables = []
     first = 0
-    for table, _ in _input_rows(job, part):
+    for table, _ in _input_rows(job, part.unit, kept["row"]):
         here = uids.slice(first, len(table))
         first += len(table)
         columns = {

@@ -3,6 +3,7 @@
 A file that a brace range names and that is missing is an error before the run; what a glob finds is sorted by name.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +36,9 @@ def expand_braces(path: str) -> list[str]:
     before, after = path[: found.start()], expand_braces(path[found.end() :])
     text = found.group(1)
     if "{" in before:
-        raise RecipeError(f"{path}: braces within braces are not accepted, or one is not closed; write {{a,b}}{{00..09}}")
+        raise RecipeError(
+            f"{path}: braces within braces are not accepted, or one is not closed; write {{a,b}}{{00..09}}"
+        )
     if span := _RANGE.match(text):
         first, last = int(span[1]), int(span[2])
         if last < first or last - first >= 10_000_000:
@@ -63,9 +66,10 @@ def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = 
     files = [file for path in paths for file in _list_path(path, storage, content)]
     seen = set()
     for file in files:
-        if file.path in seen:
-            raise RecipeError(f"{file.path}: is listed twice in one source")
-        seen.add(file.path)
+        name = file.path if "://" in file.path else os.path.normpath(file.path)
+        if name in seen:
+            raise RecipeError(f"{name}: is listed twice in one source")
+        seen.add(name)
     return files
 
 

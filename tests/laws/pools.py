@@ -5,6 +5,7 @@ Pictures are tiny and distinct under phash, captions draw from a Zipf-like vocab
 
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 from collections import Counter
@@ -32,7 +33,7 @@ from curate.shards.emit import emit_shard, lay_out, name_hashes
 from pipelines.curate import build
 from pipelines.run import Prepared, _options, prepare, start
 
-WORDS = (
+WORDS = (  # noqa: SIM905  (the most frequent first)
     "a the of in photo red dog on with blue cat and house old boat green tree small car bridge over river white horse "
     "big bird city night street yellow flower garden snow mountain lake train station market fruit bowl wooden table "
     "window lamp brick wall museum statue harbour lighthouse violin orchestra tractor barn"
@@ -143,7 +144,12 @@ def write_tar(path: Path, samples: Iterable[Sample]) -> Path:
     """Writes samples as img2dataset does: image, .txt, .json."""
     with tarfile.open(path, "w") as tar:
         for s in samples:
-            fields = {"key": s.key, **s.fields, **({"url": s.url} if s.url else {}), **({"uid": s.uid} if s.uid else {})}
+            fields = {
+                "key": s.key,
+                **s.fields,
+                **({"url": s.url} if s.url else {}),
+                **({"uid": s.uid} if s.uid else {}),
+            }
             members = {s.suffix: s.image, "txt": None if s.caption is None else s.caption.encode()}
             for suffix, data in [*members.items(), ("json", json.dumps(fields).encode())]:
                 if data is not None:
@@ -154,7 +160,7 @@ def write_tar(path: Path, samples: Iterable[Sample]) -> Path:
 def split(items: Sequence[Any], parts: int) -> list[Sequence[Any]]:
     """Consecutive parts of about equal length."""
     edges = np.linspace(0, len(items), parts + 1).astype(int)
-    return [items[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [items[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def shuffled(items: Sequence[Any], seed: int) -> list[Any]:
@@ -170,7 +176,7 @@ def write_tars(folder: Path, samples: Sequence[Sample], shards: int) -> str:
     return f"{folder}/{{00000..{shards - 1:05d}}}.tar"
 
 
-def make_rows(clean: int = 6000, seed: int = 0) -> pa.Table:
+def make_rows(clean: int = 3000, seed: int = 0) -> pa.Table:
     """Rows of text: url, text, score (with ties, nulls and NaN), width, height; repeated, own-uid and bad rows."""
     rng = np.random.default_rng(seed)
     weights = 1 / np.arange(1, len(WORDS) + 1)
@@ -202,8 +208,8 @@ def make_rows(clean: int = 6000, seed: int = 0) -> pa.Table:
 def write_parquets(folder: Path, table: pa.Table, files: int, group: int = 1000) -> str:
     """Writes the rows into files of row groups of `group` rows, and returns the path that names them all."""
     folder.mkdir(parents=True)
-    for n, part in enumerate(split(range(len(table)), files)):
-        pq.write_table(table.slice(part.start, len(part)), folder / f"{n:05d}.parquet", row_group_size=group)
+    for n, rows in enumerate(split(range(len(table)), files)):
+        pq.write_table(table.slice(rows[0], len(rows)), folder / f"{n:05d}.parquet", row_group_size=group)
     return f"{folder}/{{00000..{files - 1:05d}}}.parquet"
 
 
@@ -249,7 +255,9 @@ class Ran:
         decisions, samples = self.table("decisions"), self.table("samples", ["key", "caption", "error"])
         names = (
             uid or f"{key} {error}"
-            for uid, key, error in zip(*(c.to_pylist() for c in (decisions["uid"], samples["key"], samples["error"])), strict=True)
+            for uid, key, error in zip(
+                *(c.to_pylist() for c in (decisions["uid"], samples["key"], samples["error"])), strict=True
+            )
         )
         return Counter(zip(names, decisions["rule"].to_pylist(), decisions["duplicate_of"].to_pylist(), strict=True))
 
@@ -334,7 +342,7 @@ def decide_local(prepared: Prepared) -> tuple[list[Audit], Results]:
         t = job.recipe.balance.t or _largest_t(job, ballots, survivors)
     verdicts = [ballot.decide(job, b, survivors, t) for b in ballots]
     if job.recipe.match:
-        sums = np.sum([v.entries for v in verdicts], axis=0)
+        sums = np.sum([v.entries for v in verdicts if v.entries is not None], axis=0)
     # Thresholds only describe: a test that compares them does so with the definition.
     return [audit_unit(job, unit) for unit in units], Results(t, {}, pool, survivors, sums)
 

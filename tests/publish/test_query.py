@@ -186,7 +186,7 @@ def test_shards(small, bare):
 
 @pytest.mark.parametrize("query", named_queries(), ids=lambda query: query.name)
 def test_each_query_runs_on_every_run_and_says_what_it_gives(query, small, bare):
-    assert query.summary.endswith(".") and query.columns
+    assert query.summary.endswith(".") and len(query.summary) <= 80 and query.columns
     for url in (small, bare):
         result = run_query(url, query.name, NEEDED.get(query.name))
         if "*" in query.columns:
@@ -254,16 +254,16 @@ def test_what_only_reads_is_accepted(small, text):
 
 ATTACKS = [
     "COPY (SELECT 1) TO '{run}/new.csv'",
-    "COPY samples TO '{run}/tables/samples/00000.parquet'",
+    "COPY samples TO '{run}/tables/samples/00000.parquet' (USE_TMP_FILE false)",
     "COPY (SELECT 1) TO '{out}/new.csv'",
-    "EXPLAIN ANALYZE COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet'",
-    "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet'",
-    "/* c */ EXPLAIN ANALYZE COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet'",
-    "EXPLAIN /* c */ ANALYZE COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet'",
-    "WITH x AS (COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet') FROM x",
-    "SELECT (WITH x AS (COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet') SELECT 1)",
-    "EXPLAIN ANALYZE WITH x AS (COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet') FROM x",
-    "FROM query('WITH x AS (COPY (SELECT 1) TO ''{run}/tables/samples/00000.parquet'') FROM x')",
+    "EXPLAIN ANALYZE COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet' (USE_TMP_FILE false)",
+    "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet' (USE_TMP_FILE false)",
+    "/* c */ EXPLAIN ANALYZE COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet' (USE_TMP_FILE false)",
+    "EXPLAIN /* c */ ANALYZE COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet' (USE_TMP_FILE false)",
+    "WITH x AS (COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet' (USE_TMP_FILE false)) FROM x",
+    "SELECT (WITH x AS (COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet' (USE_TMP_FILE false)) SELECT 1)",
+    "EXPLAIN ANALYZE WITH x AS (COPY (SELECT 1) TO '{run}/tables/samples/00000.parquet' (USE_TMP_FILE false)) FROM x",
+    "FROM query('WITH x AS (COPY (SELECT 1) TO ''{run}/tables/samples/00000.parquet'' (USE_TMP_FILE false)) FROM x')",
     "FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))",
     "WITH x AS (INSERT INTO stats.entries SELECT * FROM stats.entries RETURNING *) FROM x",
     "EXPORT DATABASE '{out}/db'",
@@ -508,9 +508,9 @@ def test_csv_is_escaped_on_a_terminal(small):
 def test_table_is_aligned():
     rows = [("日本", 5, 0.5), ("a" * 99, 12345, None)]
     lines = shown(Result(("text", "count", "share"), rows), "table").splitlines()
-    assert lines[0] == "text" + " " * 58 + "count  share"
-    assert lines[2] == "日本" + " " * 62 + "5    0.5"
-    assert lines[3] == "a" * 59 + "…" + "  12345   NULL"
+    assert lines[0] == "text" + " " * 78 + "count  share"
+    assert lines[2] == "日本" + " " * 82 + "5    0.5"
+    assert lines[3] == "a" * 79 + "…" + "  12345   NULL"
     assert lines[4] == "(2 rows)"
 
 
