@@ -48,7 +48,7 @@ SIDECAR = pa.schema(
     ]
 )
 _COLUMNS = ["row", "uid", "source", "shard", "key", "url", "caption", "width", "height", "format", "sha256"]
-_encode_json = json.JSONEncoder(ensure_ascii=False).encode
+_encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _first = itemgetter(0)
 
 
@@ -184,10 +184,11 @@ def _files(uid: str, caption: str, sample: Sample) -> list[tuple[str, bytes | me
 
 
 def _json_bytes(fields: dict[str, Any]) -> bytes:
+    """The fields as UTF-8; what JSON cannot say (NaN, infinities, which Python reads all the same) is null."""
     try:
         return _encode_json(fields).encode()
-    except UnicodeEncodeError:  # a lone surrogate in a field: JSON can spell it, UTF-8 cannot
-        return json.dumps(fields).encode()
+    except ValueError:  # one of those, or a lone surrogate: JSON can spell it, UTF-8 cannot
+        return json.dumps(json.loads(json.dumps(fields), parse_constant=lambda _: None)).encode()
 
 
 def _original_facts(fields: dict[str, Any]) -> tuple[int | None, int | None, str | None]:
@@ -298,27 +299,28 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _plain_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Column values as JSON: what it has no word for (dates, decimals, bytes) is written as text, NaN as null."""
-    return dict(json.loads(json.dumps(values, default=str), parse_constant=lambda _: None))
+    """Column values as JSON: what it has no word for (dates, decimals, bytes) is written as text."""
+    return dict(json.loads(json.dumps(values, default=str)))
 
 
 def _parquet_rows(job: Job, part: Slice) -> pa.Table:
-    """The slice's rows of an imageless pool: all columns of the inputs, and the uid where they have no such column."""
+    """The slice's rows of an imageless pool: the uid, and all columns of the inputs.
+
+    `uid` is the ledger's, whatever an input has in a column of that name: its own uids, where they are some. It comes
+    first, so that it is what SQL, which knows no case, finds under that name.
+    """
     assert job.pool.output is not None
+    others = [field for field in job.pool.output if field.name != "uid"]
+    output = pa.schema([pa.field("uid", pa.string()), *others])
     kept = _kept(job, part, ["row", "uid"])
-    uids = kept["uid"].combine_chunks()
     tables = []
     first = 0
     for table, _ in _input_rows(job, part.unit, kept["row"]):
-        here = uids.slice(first, len(table))
+        columns = [
+            table[field.name] if field.name in table.schema.names else pa.nulls(len(table), field.type)
+            for field in others
+        ]
+        uids = kept["uid"].slice(first, len(table))
+        tables.append(pa.table([uids, *columns], names=output.names).cast(output))
         first += len(table)
-        columns = {
-            field.name: table[field.name]
-            if field.name in table.schema.names
-            else here
-            if field.name == "uid"
-            else pa.nulls(len(table), field.type)
-            for field in job.pool.output
-        }
-        tables.append(pa.table(columns).cast(job.pool.output))
     return pa.concat_tables(tables)

@@ -1,0 +1,89 @@
+"""The wheel: what it holds, and that it works without a checkout."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built and unpacked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", *isolation, "-w", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    [wheel] = folder.glob("curate-*-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def run(folder: Path, code: str) -> str:
+    """What Python prints, with the unpacked wheel before anything else that may be installed."""
+    env = os.environ | {"PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder.parent, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_it_holds_everything(unpacked: Path) -> None:
+    found = names(unpacked)
+    for package in ("curate", "pipelines"):
+        sources = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
+        assert sources <= found and len(sources) > 1
+    queries = {f"curate/sql/{path.name}" for path in (ROOT / "sql").glob("*.sql")}
+    assert queries <= found and len(queries) > 10
+    assert {"curate/demo/recipe.yaml", "curate/py.typed", "curate/sql/views.sql"} <= found
+
+
+def test_it_holds_nothing_else(unpacked: Path) -> None:
+    found = names(unpacked)
+    assert {name.split("/")[0] for name in found if ".dist-info/" not in name} == {"curate", "pipelines"}
+    suffixes = {Path(name).suffix for name in found if ".dist-info/" not in name}
+    assert suffixes == {".py", ".sql", ".yaml", ".typed"}  # no caches, no tests
+
+
+def test_its_metadata(unpacked: Path) -> None:
+    [info] = unpacked.glob("*.dist-info")
+    assert (info / "licenses" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert "curate = curate.cli.main:main" in (info / "entry_points.txt").read_text()
+    metadata = (info / "METADATA").read_text()
+    assert "License-Expression: MIT" in metadata
+    requirements = [line.partition(": ")[2] for line in metadata.splitlines() if line.startswith("Requires-Dist: ")]
+    plain = [line for line in requirements if not line.startswith("curate[")]
+    assert len(plain) > 10 and all(">=" in line for line in plain)  # lower bounds everywhere
+
+
+def test_it_works_without_the_checkout(unpacked: Path) -> None:
+    code = (
+        "import curate, pipelines\n"
+        "from curate.publish.statistics import sql_folder\n"
+        "from curate.publish.query import named_queries\n"
+        "from importlib.resources import files\n"
+        "from curate.recipe import load_recipe\n"
+        "load_recipe(str(files('curate.demo').joinpath('recipe.yaml')))\n"
+        "print(curate.__file__, pipelines.__file__, sql_folder(), len(named_queries()), sep='\\n')\n"
+    )
+    package, pipelines, folder, queries = run(unpacked, code).split("\n")[:4]
+    assert package == f"{unpacked}/curate/__init__.py" and pipelines == f"{unpacked}/pipelines/__init__.py"
+    assert Path(folder) == unpacked / "curate" / "sql"
+    assert int(queries) == len(list((ROOT / "sql").glob("*.sql"))) - 1  # views.sql is no query
+
+
+def test_its_command_works(unpacked: Path) -> None:
+    code = "import sys; sys.argv = ['curate', '--version']; from curate.cli.main import main; main()"
+    assert run(unpacked, code).startswith("curate ")
