@@ -137,7 +137,15 @@ class Job:
         sources = [source.model_dump(exclude={"path", "storage"}) for source in self.recipe.input]
         scores = [[field.name, str(field.type)] for field in self.pool.scores]
         return ids.digest(
-            [VERSIONS["decisions"], self.pool.key, sources, recipe, scores, self.language, self.metadata_key]
+            [
+                [VERSIONS[step] for step in ("measure", "matches", "decisions")],
+                self.pool.key,
+                sources,
+                recipe,
+                scores,
+                self.language,
+                self.metadata_key,
+            ]
         )
 
     @cached_property

@@ -118,6 +118,7 @@ def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
     """Runs the pipeline; returns once `_SUCCESS` stands.
 
     Raises:
+        RecipeError: Beam does not accept the options.
         RunError: the run failed; what stands is taken up by a rerun.
     """
     job = prepared.job
@@ -125,6 +126,9 @@ def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
         root = beam.Pipeline(options=_options(beam_options))
+    except ValueError as error:  # an unknown runner, or options that it cannot use
+        raise RecipeError(f"Beam options {' '.join(beam_options)}: {error}") from None
+    try:
         build(root, job, prepared.plan.units, n_buckets)
         root.run().wait_until_finish()
     except Exception as error:

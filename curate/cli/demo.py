@@ -12,6 +12,7 @@ from rich.table import Table
 from curate.cli.run import execute
 from curate.demo.pool import write_pool
 from curate.demo.score import Caught, score
+from curate.errors import RecipeError
 from curate.job import RUN_FILE
 from curate.shards.commit import Folder
 
@@ -23,6 +24,10 @@ def demo(
 ) -> None:
     """Draw a small pool with planted defects and curate it: offline, in about a minute."""
     pool, recipe, run = f"{out}/pool", f"{out}/recipe.yaml", f"{out}/run"
+    try:
+        os.makedirs(out, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"--out {out}: cannot be written: {error}") from None
     if not os.path.exists(f"{pool}/truth.parquet"):
         print(
             f"drawing 2,000 scenes with planted defects into {pool} (the pool is drawn, not photographed) …",

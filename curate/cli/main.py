@@ -59,6 +59,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        print(f"curate: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("curate: interrupted; what was finished stands", file=sys.stderr)
         sys.exit(130)

@@ -33,7 +33,12 @@ def run(
     fingerprint: FingerprintOption = "stat",
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. A rerun goes on where it was."""
-    execute(recipe, out, reuse, overrides, fingerprint, beam_options or [])
+    options = beam_options or []
+    if options and not options[0].startswith("-"):
+        raise RecipeError(
+            f"{options[0]!r} is one argument too many; accepted: one RECIPE, then options of Beam after --"
+        )
+    execute(recipe, out, reuse, overrides, fingerprint, options)
 
 
 def execute(
@@ -49,7 +54,10 @@ def execute(
         print(f"{out}: this recipe is finished already; nothing to do")
         return
     began = time.monotonic()
-    start(prepared)
+    try:
+        start(prepared)
+    except OSError as error:
+        raise RecipeError(f"--out {out}: cannot be written: {error}") from None
     with show_progress(prepared.job.folder, len(prepared.plan.units)):
         run_pipeline(prepared, beam_options)
     print(summary(out, time.monotonic() - began))

@@ -66,5 +66,7 @@ def match_unit(job: Job, unit: Unit) -> Unit:
         captions = pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string()))
         found = load_entries(job).matcher.match(captions.combine_chunks())
         table = samples.select(["unit", "row", "uid"]).append_column("entry_ids", found)
-        job.write("matches", unit, table.cast(schema.MATCHES), key)
+        # Samples without a key are measured again, with other rows perhaps: so are these.
+        lasting = job.folder.stands(job.table("samples", unit), job.measure_key(unit))
+        job.write("matches", unit, table.cast(schema.MATCHES), key if lasting else "")
     return unit

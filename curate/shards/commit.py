@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from curate.errors import RecipeError
+
 KEY = b"curate.key"
 NOTE = b"curate.note"
 
@@ -33,12 +35,20 @@ class Folder:
     @property
     def fs(self) -> Any:
         """The fsspec file system (fsspec caches one per process)."""
-        return fsspec.core.url_to_fs(self.url, **self.storage)[0]
+        return self._place[0]
 
     @property
     def root(self) -> str:
         """The folder's path within its file system."""
-        return str(fsspec.core.url_to_fs(self.url, **self.storage)[1]).rstrip("/")
+        return str(self._place[1]).rstrip("/")
+
+    @property
+    def _place(self) -> tuple[Any, Any]:
+        try:
+            fs, root = fsspec.core.url_to_fs(self.url, **self.storage)
+        except (ValueError, ImportError) as error:  # an unknown protocol, or its library is missing
+            raise RecipeError(f"{self.url}: {error}") from None
+        return fs, root
 
     @property
     def is_local(self) -> bool:

@@ -25,10 +25,11 @@ from curate.decide.local import apply_rules, deduplicate
 from curate.job import Job
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import match_unit
-from curate.publish.audit import KEPT, Audit, audit_unit, check_damage
+from curate.publish.audit import Audit, audit_unit, check_damage
 from curate.publish.manifest import digest_file
 from curate.publish.publish import Results, publish
 from curate.recipe import Recipe, parse_recipe
+from curate.schema import KEPT
 from curate.shards.emit import emit_shard, lay_out, name_hashes
 from pipelines.curate import build
 from pipelines.run import Prepared, _options, prepare, start

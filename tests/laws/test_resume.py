@@ -20,15 +20,15 @@ import yaml
 
 from curate.errors import RunError
 from curate.job import METADATA_FILE
-from curate.measure import tar
 from curate.publish.verify import verify_run
 from curate.recipe import Recipe, load_recipe
 from curate.shards.commit import Folder
+from curate.shards.sources import open_source
 from pipelines.run import prepare
 from tests.laws import pools
 
 CURATE = [sys.executable, "-m", "curate.cli.main"]
-CHAINS, KILLS = 5, 4  # folders, and kills in each
+CHAINS, KILLS = 4, 5  # folders, and kills in each
 
 
 def write_recipe(folder: Path, clean: int = 120, shards: int = 24, **sections: object) -> Path:
@@ -153,8 +153,8 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """A recipe over 24 samples in 3 tars."""
-    return load_recipe(str(write_recipe(tmp_path_factory.mktemp("small"), 24, 3)))
+    """A recipe over a few samples in 3 tars."""
+    return load_recipe(str(write_recipe(tmp_path_factory.mktemp("small"), 12, 3)))
 
 
 @pytest.fixture(scope="module")
@@ -185,15 +185,15 @@ def test_a_stop_at_every_third_file(
         stops += 1
         assert stops < len(pools.files_of(whole))
         # From `publish` on all is written anew: so many files must come through in one go.
-        with stop_at(monkeypatch, 13):
+        with stop_at(monkeypatch, 12):
             pools.run_local(small, tmp_path / "out")
     check_finished(tmp_path / "out", whole)
-    assert stops > 3
+    assert stops >= 3
 
 
 # ---------------------------------------------------------------- running again
 def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
-    recipe, out = write_recipe(tmp_path, 24, 3), tmp_path / "out"
+    recipe, out = write_recipe(tmp_path, 12, 3), tmp_path / "out"
     assert command("run", recipe, "--out", out).returncode == 0
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     again = command("run", recipe, "--out", out)
@@ -204,8 +204,7 @@ def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
     assert other.returncode == 2
     assert "balance.t" in other.stderr and "rules.words" in other.stderr and f"--reuse {out}" in other.stderr
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-    checked = command("verify", out)
-    assert checked.returncode == 0, checked.stdout
+    assert verify_run(str(out))[1] == []
     victim = out / "tables/samples/00001.parquet"
     victim.write_bytes(victim.read_bytes()[:-1] + b"?")
     checked = command("verify", out)
@@ -273,21 +272,17 @@ def test_a_missing_shard_is_made_anew(suffix: str, small: Recipe, whole: Path, t
     check_finished(out, whole)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="matches of a unit that could not be read keep their key, and are misaligned then"
-)
 def test_a_file_that_could_not_be_opened_is_tried_again(
     small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run in which one tar could not be opened, too much for its limit; later it can be, and nothing else changed."""
     out = tmp_path / "out"
     strict = small.model_copy(update={"max_failed_files": 0.1})
-    real = tar.open_source
 
     def refusing(path: str, storage: Any = None) -> Any:
         if path.endswith("00001.tar"):
             raise PermissionError(13, "Permission denied", path)
-        return real(path, storage)
+        return open_source(path, storage)
 
     with monkeypatch.context() as patched:
         patched.setattr("curate.measure.tar.open_source", refusing)
@@ -298,7 +293,7 @@ def test_a_file_that_could_not_be_opened_is_tried_again(
     # And over, when the first run went through without the file.
     with monkeypatch.context() as patched:
         patched.setattr("curate.measure.tar.open_source", refusing)
-        partial = pools.run_local(small, tmp_path / "partial")
+        partial = pools.run_local(small.model_copy(update={"max_failed_files": 0.5}), tmp_path / "partial")
     assert partial.reasons[("00001.tar", None)] == "unreadable"
     reused = pools.run_local(small, tmp_path / "reused", reuse=partial.folder)
     check_finished(reused.folder, whole)

@@ -36,6 +36,8 @@ STATS = {
     "count", "successes", "failed_to_download", "failed_to_resize", "duration", "start_time", "end_time", "status_dict",
 }  # fmt: skip
 
+Rich = tuple[Ran, list[tuple[str, bytes]]]
+
 
 def picture(number: int, form: str = "JPEG", size: tuple[int, int] = (40, 30)) -> bytes:
     file = io.BytesIO()
@@ -96,7 +98,7 @@ def names_of(ran: Ran) -> list[str]:
 
 # ---------------------------------------------------------------- content of tars
 @pytest.fixture(scope="module")
-def rich(tmp_path_factory) -> tuple[Ran, list[tuple[str, bytes]]]:
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Rich:
     """One tar with all that a sample may hold, in odd orders."""
     base = tmp_path_factory.mktemp("rich")
     fields = {"url": "http://x/1", "original_width": 999, "height": 31, "exif": '{"Make": "é"}', "n": [1, {"a": None}]}
@@ -131,7 +133,7 @@ def rich(tmp_path_factory) -> tuple[Ran, list[tuple[str, bytes]]]:
     return emitted(base / "run", tars(path), rules={"chosen": "key <> 'dropped'"}), members
 
 
-def test_members_are_the_bytes_that_came(rich):
+def test_members_are_the_bytes_that_came(rich: Rich) -> None:
     ran, members = rich
     found = samples_of(ran)
     assert list(found) == ["one", "two", "Three", "sub/folder/four", "five", "six"]
@@ -143,7 +145,7 @@ def test_members_are_the_bytes_that_came(rich):
             assert found[key][odd if suffix == "a<b" else suffix.lower()] == data, name
 
 
-def test_members_are_sorted_and_headers_are_plain(rich):
+def test_members_are_sorted_and_headers_are_plain(rich: Rich) -> None:
     ran, _ = rich
     with tarfile.open(ran.folder / "shards/00000.tar") as tar:
         infos = tar.getmembers()
@@ -153,7 +155,7 @@ def test_members_are_sorted_and_headers_are_plain(rich):
         assert suffixes == sorted(suffixes) and {"txt", "json"} <= set(suffixes)
 
 
-def test_json_is_what_it_was_and_uid_and_captions(rich):
+def test_json_is_what_it_was_and_uid_and_captions(rich: Rich) -> None:
     ran, members = rich
     found, original = samples_of(ran), dict(members)
     table = ran.table("samples").to_pylist()
@@ -168,12 +170,12 @@ def test_json_is_what_it_was_and_uid_and_captions(rich):
     assert "é写".encode() in found["two"]["json"] and b"\\ud800" in found["six"]["json"]
 
 
-def test_a_caption_from_the_json_gets_a_txt(rich):
+def test_a_caption_from_the_json_gets_a_txt(rich: Rich) -> None:
     assert samples_of(rich[0])["two"]["txt"] == "only in the json, é写".encode()
 
 
-def test_the_sidecar_has_img2datasets_columns(rich):
-    ran, members = rich
+def test_the_sidecar_has_img2datasets_columns(rich: Rich) -> None:
+    ran, _ = rich
     table = pq.read_table(ran.folder / "shards/00000.parquet")
     assert table.schema.remove_metadata() == SIDECAR and table.column_names[: len(IMG2DATASET)] == IMG2DATASET
     rows = {row["key"]: row for row in table.to_pylist()}
@@ -189,7 +191,7 @@ def test_the_sidecar_has_img2datasets_columns(rich):
     assert [rows["sub/folder/four"][name] for name in size] == [50, 20, None]
 
 
-def test_stats_and_sizes(rich):
+def test_stats_and_sizes(rich: Rich) -> None:
     ran, _ = rich
     stats = json.loads((ran.folder / "shards/00000_stats.json").read_text())
     assert set(stats) == STATS
@@ -199,7 +201,7 @@ def test_stats_and_sizes(rich):
     assert json.loads((ran.folder / "shards/sizes.json").read_text()) == {"00000.tar": 6}
 
 
-def test_fields_of_an_earlier_curation_are_renewed(tmp_path):
+def test_fields_of_an_earlier_curation_are_renewed(tmp_path: Path) -> None:
     before = {"uid": "not one", "captions": {"original": "an older one", "rewrite": "x"}, "z": 1}
     members = [("k.jpg", picture(1)), ("k.txt", b"a new caption"), ("k.json", json.dumps(before).encode())]
     ran = emitted(tmp_path / "run", tars(write_tar(tmp_path / "p.tar", members)))
@@ -224,7 +226,7 @@ def pairs(*keys: str, first: int = 0) -> list[tuple[str, bytes]]:
 UNSAFE = ["../up", "/abs", "a/../b", "C:x", "a\\b", "con", "q?", "a/ b", "x\ny", "%2e%2e/y", "w" * 201]
 
 
-def test_unsafe_keys_give_way_to_uids(tmp_path):
+def test_unsafe_keys_give_way_to_uids(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "p.tar", pairs(*UNSAFE, "good", "sub/good", "写 真"))
     ran = emitted(tmp_path / "run", tars(path))
     uids = dict(zip(*(ran.table("samples")[name].to_pylist() for name in ("key", "uid")), strict=True))
@@ -235,7 +237,7 @@ def test_unsafe_keys_give_way_to_uids(tmp_path):
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and "run" not in p.parts and p.name != "p.tar"]
 
 
-def test_keys_that_repeat_over_shards_and_sources_give_way_to_uids(tmp_path):
+def test_keys_that_repeat_over_shards_and_sources_give_way_to_uids(tmp_path: Path) -> None:
     one = write_tar(tmp_path / "1.tar", pairs("a", "b", "only1"))
     two = write_tar(tmp_path / "2.tar", pairs("b", "c", first=10))
     three = write_tar(tmp_path / "3.tar", pairs("c", "d", first=20))
@@ -251,7 +253,7 @@ def test_keys_that_repeat_over_shards_and_sources_give_way_to_uids(tmp_path):
     )
 
 
-def test_a_key_that_is_the_uid_of_another_sample_gives_way(tmp_path):
+def test_a_key_that_is_the_uid_of_another_sample_gives_way(tmp_path: Path) -> None:
     """A stranger may name a sample as another one will be named, whose own key is not safe."""
     image = picture(0)
     victim = [("a:b.jpg", image), ("a:b.txt", b"the victim"), ("a:b.json", b'{"url": "http://x/v"}')]
@@ -263,7 +265,7 @@ def test_a_key_that_is_the_uid_of_another_sample_gives_way(tmp_path):
     assert len(found) == 3 and found["f" * 32]["txt"] == b"caption 2"  # a key that looks like a uid may stay
 
 
-def test_a_sample_named_by_its_own_uid_keeps_that_name(tmp_path):
+def test_a_sample_named_by_its_own_uid_keeps_that_name(tmp_path: Path) -> None:
     image, uid = picture(0), content_uid("http://x/v", None, "mine")
     members = [(f"{uid}.jpg", image), (f"{uid}.txt", b"mine"), (f"{uid}.json", b'{"url": "http://x/v"}')]
     assert names_of(emitted(tmp_path / "run", tars(write_tar(tmp_path / "p.tar", members)))) == [uid]
@@ -271,7 +273,7 @@ def test_a_sample_named_by_its_own_uid_keeps_that_name(tmp_path):
 
 # ---------------------------------------------------------------- layout
 @given(st.lists(st.integers(0, 30), max_size=12), st.integers(1, 25))
-def test_shards_are_full_but_the_last_and_keep_the_order(counts, rows_per_shard):
+def test_shards_are_full_but_the_last_and_keep_the_order(counts: list[int], rows_per_shard: int) -> None:
     units = [(Unit(i, "s", ()), count) for i, count in enumerate(counts)]
     shards = lay_out(reversed(units), rows_per_shard)
     assert [shard.index for shard in shards] == list(range(len(shards)))
@@ -283,7 +285,7 @@ def test_shards_are_full_but_the_last_and_keep_the_order(counts, rows_per_shard)
 
 
 @pytest.mark.parametrize("rows_per_shard", [1, 4, 6, 100])
-def test_rows_per_shard_and_order(tmp_path, rows_per_shard):
+def test_rows_per_shard_and_order(tmp_path: Path, rows_per_shard: int) -> None:
     paths = [write_tar(tmp_path / f"{n}.tar", pairs(*(f"{n}{i}" for i in range(5)), first=10 * n)) for n in range(3)]
     ran = emitted(tmp_path / "run", tars(*paths), rows_per_shard, rules={"chosen": "right(key, 1) <> '3'"})
     kept = [f"{n}{i}" for n in range(3) for i in (0, 1, 2, 4)]
@@ -298,7 +300,7 @@ def test_rows_per_shard_and_order(tmp_path, rows_per_shard):
         assert pq.read_metadata(ran.folder / "shards" / name.replace("tar", "parquet")).num_rows == rows
 
 
-def test_nothing_kept_gives_no_shards(tmp_path):
+def test_nothing_kept_gives_no_shards(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "p.tar", pairs("a", "b"))
     for name, sources in (("tar", tars(path)), ("text", parquets(tmp_path / "q", pa.table({"text": ["a", "b"]})))):
         ran = emitted(tmp_path / name, sources, rules={"none": "words > 99"})
@@ -307,7 +309,7 @@ def test_nothing_kept_gives_no_shards(tmp_path):
         assert len(np.load(ran.folder / "uids.npy")) == 0 and ran.counts == {"none": 2}
 
 
-def test_a_pool_of_one_row(tmp_path):
+def test_a_pool_of_one_row(tmp_path: Path) -> None:
     ran = emitted(tmp_path / "tar", tars(write_tar(tmp_path / "p.tar", pairs("a"))), rows_per_shard=1)
     assert [name for name, _ in ran.members] == ["a.jpg", "a.json", "a.txt"]
     ran = emitted(tmp_path / "text", parquets(tmp_path / "q", pa.table({"text": ["a"]})), rows_per_shard=1)
@@ -315,7 +317,7 @@ def test_a_pool_of_one_row(tmp_path):
 
 
 # ---------------------------------------------------------------- what stands is not made again
-def test_a_shard_that_stands_is_left_alone_and_one_in_part_is_made_anew(tmp_path):
+def test_a_shard_that_stands_is_left_alone_and_one_in_part_is_made_anew(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "p.tar", pairs("a", "b", "c"))
     made = recipe(tars(path), 2)
     ran = run_local(made, tmp_path / "run")
@@ -333,7 +335,7 @@ def test_a_shard_that_stands_is_left_alone_and_one_in_part_is_made_anew(tmp_path
         assert files[2].exists()
 
 
-def test_a_source_that_shrank_is_an_error_that_names_it(tmp_path):
+def test_a_source_that_shrank_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "p.tar", pairs("a", "b"))
     made = recipe(tars(path))
     prepared = prepare(made, str(tmp_path / "run"))
@@ -345,7 +347,7 @@ def test_a_source_that_shrank_is_an_error_that_names_it(tmp_path):
     assert not (tmp_path / "run/shards/00000.tar").exists()
 
 
-def test_two_runs_give_equal_bytes(tmp_path):
+def test_two_runs_give_equal_bytes(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "p.tar", pairs("a", "b:", "c"))
     one, two = (emitted(tmp_path / name, tars(path), 2) for name in ("one", "two"))
     for name in ("shards/00000.tar", "shards/00001.tar", "shards/00000.parquet", "shards/sizes.json", "uids.npy"):
@@ -353,7 +355,7 @@ def test_two_runs_give_equal_bytes(tmp_path):
 
 
 # ---------------------------------------------------------------- Parquet with images
-def test_parquet_with_images_gives_tars(tmp_path):
+def test_parquet_with_images_gives_tars(tmp_path: Path) -> None:
     images = [picture(1), picture(2, "PNG"), picture(3, "WEBP"), b"broken", picture(5)]
     plain = pa.table(
         {
@@ -387,7 +389,7 @@ def test_parquet_with_images_gives_tars(tmp_path):
 
 
 # ---------------------------------------------------------------- Parquet without images
-def test_imageless_pools_give_parquet_with_all_columns(tmp_path):
+def test_imageless_pools_give_parquet_with_all_columns(tmp_path: Path) -> None:
     own = "0123456789abcdef" * 2
     when = dt.datetime(2024, 5, 6, 7, 8, 9, tzinfo=dt.UTC)
     one = pa.table(
@@ -430,7 +432,7 @@ def test_imageless_pools_give_parquet_with_all_columns(tmp_path):
     assert not list(ran.folder.glob("shards/*.tar"))
 
 
-def test_a_uid_is_added_only_where_there_is_none(tmp_path):
+def test_a_uid_is_added_only_where_there_is_none(tmp_path: Path) -> None:
     with_uid = pa.table({"uid": [f"{i:032x}" for i in range(3)], "text": ["a", "b", "c"]})
     ran = emitted(tmp_path / "has", parquets(tmp_path / "q", with_uid))
     assert sidecars(ran).equals(with_uid)
@@ -451,7 +453,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("kind", FOREIGN)
 @pytest.mark.parametrize("name", ["uid", "UID"])
-def test_the_uid_is_the_ledgers_whatever_the_input_calls_so(tmp_path, kind, name):
+def test_the_uid_is_the_ledgers_whatever_the_input_calls_so(tmp_path: Path, kind: str, name: str) -> None:
     table = pa.table({"text": ["a", "b", "c"], name: FOREIGN[kind]})
     ran = emitted(tmp_path / "run", parquets(tmp_path / "q", table))
     uids = ran.table("samples")["uid"].to_pylist()
@@ -463,7 +465,7 @@ def test_the_uid_is_the_ledgers_whatever_the_input_calls_so(tmp_path, kind, name
         assert sidecars(ran)["UID"].equals(table["UID"])
 
 
-def test_row_groups_and_files_of_one_unit_come_in_order(tmp_path):
+def test_row_groups_and_files_of_one_unit_come_in_order(tmp_path: Path) -> None:
     tables = [pa.table({"text": [f"f{f} r{i}" for i in range(25)], "i": range(25)}) for f in range(3)]
     parquets(tmp_path / "pool", *tables, group=4)
     sources = [{"name": "s", "format": "parquet", "path": f"{tmp_path}/pool/*.parquet"}]
@@ -473,7 +475,7 @@ def test_row_groups_and_files_of_one_unit_come_in_order(tmp_path):
     assert sidecars(ran)["i"].to_pylist() == [i for _ in range(3) for i in range(1, 25, 2)]
 
 
-def test_columns_of_one_name_and_other_types_are_refused_before_the_run(tmp_path):
+def test_columns_of_one_name_and_other_types_are_refused_before_the_run(tmp_path: Path) -> None:
     sources = parquets(tmp_path / "q", pa.table({"text": ["a"], "x": [1]}), pa.table({"text": ["b"], "x": ["one"]}))
     with pytest.raises(RecipeError, match="different types"):
         prepare(recipe(sources), str(tmp_path / "run"))

@@ -1,0 +1,336 @@
+"""Law 4: a table is taken over where all that determines it is equal, and nowhere else."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.job import Job
+from curate.plan import Unit
+from curate.recipe import Recipe
+from pipelines.run import prepare
+from tests.laws import pools
+from tests.laws.pools import Ran
+
+SECTIONS: dict[str, Any] = {
+    "rules": {"words": "words > 3"},
+    "dedup": {"by": ["uid", "sha256"]},
+    "balance": {"t": 10},
+    "output": {"rows_per_shard": 20},
+}
+MEASURED = ("samples", "members", "scores")
+
+
+@pytest.fixture
+def metadata(tmp_path: Path) -> str:
+    return pools.write_metadata(tmp_path)
+
+
+@pytest.fixture
+def tars(tmp_path: Path) -> str:
+    return pools.write_tars(tmp_path / "tars", pools.make_samples(60), 6)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The input files that are opened to be measured, and units that are matched (as `match N`), from now on."""
+    seen: list[str] = []
+    for name in ("measure_tar", "measure_parquet"):
+        real = getattr(__import__("curate.measure.unit", fromlist=[name]), name)
+
+        def measuring(part: Any, *arguments: Any, real: Any = real) -> Any:
+            seen.append(Path(part.path).name)
+            return real(part, *arguments)
+
+        monkeypatch.setattr(f"curate.measure.unit.{name}", measuring)
+    write = Job.write
+
+    def writing(job: Job, name: str, unit: Unit, *arguments: Any) -> None:
+        if name == "matches":
+            seen.append(f"match {unit.index}")
+        write(job, name, unit, *arguments)
+
+    monkeypatch.setattr(Job, "write", writing)
+    yield seen
+
+
+def tables(run: Ran, *names: str) -> dict[str, str]:
+    """The files of some tables: their digests."""
+    return {
+        p: h for p, h in pools.files_of(run.folder).items() if p.split("/")[0] == "tables" and p.split("/")[1] in names
+    }
+
+
+def test_another_t_measures_and_matches_nothing(tars: str, metadata: str, tmp_path: Path, measured: list[str]) -> None:
+    """Through Beam; the result is the one of a run from nothing."""
+    match = {"metadata": metadata}
+    old = pools.run_local(pools.recipe_of(tars, match=match, **SECTIONS), tmp_path / "old")
+    assert len(measured) == 6 + 6
+    measured.clear()
+    before = pools.files_of(old.folder)
+    recipe = pools.recipe_of(tars, match=match, **{**SECTIONS, "balance": {"t": 3}})
+    new = pools.run_beam(recipe, tmp_path / "new", reuse=old.folder)
+    assert measured == []
+    names = (*MEASURED, "matches")
+    assert tables(new, *names) == tables(old, *names) and len(tables(new, *names)) == 3 * 6
+    assert not set(tables(new, "decisions").values()) & set(tables(old, "decisions").values())
+    assert new.counts["kept"] < old.counts["kept"]
+    fresh = pools.run_local(recipe, tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+    assert pools.files_of(old.folder) == before, "a run that is reused is not changed"
+
+
+def test_another_t_opens_no_parquet(metadata: str, tmp_path: Path, measured: list[str]) -> None:
+    path = pools.write_parquets(tmp_path / "rows", pools.make_rows(500), 3)
+    old = pools.run_local(
+        pools.recipe_of(path, "parquet", match={"metadata": metadata}, balance={"t": 20}), tmp_path / "old"
+    )
+    measured.clear()
+    recipe = pools.recipe_of(path, "parquet", match={"metadata": metadata}, balance={"rows": 200})
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    assert measured == []
+    assert tables(new, *MEASURED, "matches") == tables(old, *MEASURED, "matches")
+    assert len(tables(new, "scores")) == 1
+    assert new.counts["kept"] < 240 < old.counts["kept"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rules": {"words": "words > 4"}},
+        {"dedup": {"by": ["uid"]}},
+        {"seed": 5},
+        {"output": {"rows_per_shard": 7}},
+        {"balance": None},
+        {"name": "other"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_deciding_measures_nothing(
+    change: dict[str, Any], tars: str, metadata: str, tmp_path: Path, measured: list[str]
+) -> None:
+    old = pools.run_local(pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS), tmp_path / "old")
+    measured.clear()
+    recipe = pools.recipe_of(tars, match={"metadata": metadata}, **{**SECTIONS, **change})
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    assert measured == []
+    fresh = pools.run_local(recipe, tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+
+
+def test_other_metadata_is_matched_not_measured(tars: str, metadata: str, tmp_path: Path, measured: list[str]) -> None:
+    old = pools.run_local(pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS), tmp_path / "old")
+    measured.clear()
+    Path(metadata).write_text('["red", "dog", "blue"]')
+    recipe = pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS)
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    assert measured == [f"match {i}" for i in range(6)]
+    assert tables(new, *MEASURED) == tables(old, *MEASURED)
+    assert not set(tables(new, "matches").values()) & set(tables(old, "matches").values())
+    fresh = pools.run_local(recipe, tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+
+
+def test_the_same_metadata_under_another_name_is_reused(
+    tars: str, metadata: str, tmp_path: Path, measured: list[str]
+) -> None:
+    old = pools.run_local(pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS), tmp_path / "old")
+    measured.clear()
+    elsewhere = Path(metadata).rename(tmp_path / "elsewhere.json")
+    recipe = pools.recipe_of(tars, match={"metadata": str(elsewhere)}, **SECTIONS)
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    assert measured == []
+    assert new.kept == old.kept
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"measure": {"language": {}}},
+        {"measure": {"image": {"phash": True}}},
+        {"measure": {"image": {"max_pixels": 1000}}},
+        {"measure": {"image": {"decode": False}}},
+        {"source": {"caption_key": "key"}},
+        {"source": {"name": "other"}},
+    ],
+    ids=str,
+)
+def test_other_signals_are_measured(
+    change: dict[str, Any], tars: str, metadata: str, tmp_path: Path, measured: list[str]
+) -> None:
+    old = pools.run_local(pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS), tmp_path / "old")
+    measured.clear()
+    recipe = pools.recipe_of(tars, match={"metadata": metadata}, **{**SECTIONS, **change})
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    assert sorted(measured) == sorted([f"{i:05d}.tar" for i in range(6)] + [f"match {i}" for i in range(6)])
+    fresh = pools.run_local(recipe, tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+
+
+def touch(path: Path) -> None:
+    """Makes a file look written a second later than it was."""
+    found = path.stat()
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + 10**9))
+
+
+def test_what_changed_is_measured(tars: str, metadata: str, tmp_path: Path, measured: list[str]) -> None:
+    """Of six tars one is written anew; its old folder is refused, and its new run takes over the other five."""
+    recipe = pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS)
+    old = pools.run_local(recipe, tmp_path / "old")
+    changed = tmp_path / "tars/00002.tar"
+    size = changed.stat().st_size
+    pools.write_tar(changed, pools.make_samples(60, seed=9)[:10])
+    with changed.open("ab") as file:
+        file.write(bytes(max(0, size - changed.stat().st_size)))  # not even the size may differ
+    touch(changed)
+    with pytest.raises(Exception, match=r"inputs or the metadata changed.*--reuse"):
+        prepare(recipe, str(old.folder))
+    measured.clear()
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    assert measured == ["00002.tar", "match 2"]
+    fresh = pools.run_local(recipe, tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+    assert new.kept != old.kept
+
+
+def test_content_tells_changes_that_stamps_hide(tars: str, tmp_path: Path) -> None:
+    """`--fingerprint content`: a touched file is the same, a changed one with its old size and time is not."""
+    recipe = pools.recipe_of(tars)
+    old = prepare(recipe, str(tmp_path / "out"), content=True).plan.pool.key
+    victim = tmp_path / "tars/00003.tar"
+    touch(victim)
+    assert prepare(recipe, str(tmp_path / "out"), content=True).plan.pool.key == old
+    found, data = victim.stat(), bytearray(victim.read_bytes())
+    data[600] ^= 1
+    victim.write_bytes(data)
+    os.utime(victim, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert prepare(recipe, str(tmp_path / "out"), content=True).plan.pool.key != old
+
+
+def test_a_moved_pool_is_measured(tars: str, tmp_path: Path, measured: list[str]) -> None:
+    """Tables name the paths of their inputs, so another path is another input."""
+    old = pools.run_local(pools.recipe_of(tars), tmp_path / "old")
+    (tmp_path / "tars").rename(tmp_path / "moved")
+    measured.clear()
+    new = pools.run_local(pools.recipe_of(tars.replace("tars", "moved")), tmp_path / "new", reuse=old.folder)
+    assert len(measured) == 6
+    assert new.kept == old.kept
+
+
+def test_shards_added_at_the_end(tars: str, metadata: str, tmp_path: Path, measured: list[str]) -> None:
+    """Only the new ones are measured, where each shard is a unit of its own."""
+    old = pools.run_local(pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS), tmp_path / "old")
+    measured.clear()
+    pools.write_tar(tmp_path / "tars/00006.tar", pools.make_samples(60, seed=3)[:10])
+    pools.write_tar(tmp_path / "tars/00007.tar", pools.make_samples(60, seed=3)[10:20])
+    recipe = pools.recipe_of(f"{tmp_path}/tars/*.tar", match={"metadata": metadata}, **SECTIONS)
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    assert sorted(measured) == ["00006.tar", "00007.tar", "match 6", "match 7"]
+    fresh = pools.run_local(recipe, tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="pools below 1 GiB: units grow with the pool, so a few more tars move all of them"
+)
+@pytest.mark.parametrize("count", [(100, 130)])
+def test_tars_added_at_the_end_keep_small_units(count: tuple[int, int], tmp_path: Path) -> None:
+    """Small pools of many tars: units hold several; most of them are the same after a few tars are added."""
+    samples = pools.make_samples(200)
+    pools.write_tars(tmp_path / "tars", samples[: count[1]], count[1])
+
+    def keys(tars: int) -> set[str]:
+        path = f"{tmp_path}/tars/{{00000..{tars - 1:05d}}}.tar"
+        return {unit.key for unit in prepare(pools.recipe_of(path), str(tmp_path / "out")).plan.units}
+
+    few, more = keys(count[0]), keys(count[1])
+    assert len(few & more) >= len(few) - 1
+
+
+def test_files_added_at_the_end_of_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.plan.UNIT_ROWS", (500, 500))
+    rows = pools.make_rows(4000)
+    pools.write_parquets(tmp_path / "rows", rows, 10, group=250)
+
+    def keys(files: int) -> list[str]:
+        path = f"{tmp_path}/rows/{{00000..{files - 1:05d}}}.parquet"
+        return [unit.key for unit in prepare(pools.recipe_of(path, "parquet"), str(tmp_path / "out")).plan.units]
+
+    few, more = keys(8), keys(10)
+    assert more[: len(few) - 1] == few[:-1] and len(more) > len(few)
+
+
+def test_another_column_of_scores_is_measured(tmp_path: Path, measured: list[str]) -> None:
+    """A file that is added brings a score column: `scores` of the old units would lack it."""
+    folder = tmp_path / "rows"
+    pools.write_parquets(folder, pools.make_rows(200), 1)
+    old = pools.run_local(pools.recipe_of(f"{folder}/*.parquet", "parquet"), tmp_path / "old")
+    rows = pools.make_rows(200, seed=2)
+    pq.write_table(rows.append_column("beauty", pa.array([0.5] * len(rows))), folder / "00001.parquet")
+    measured.clear()
+    new = pools.run_local(
+        pools.recipe_of(f"{folder}/*.parquet", "parquet", rules={"pretty": "beauty IS NULL OR beauty < 1"}),
+        tmp_path / "new",
+        reuse=old.folder,
+    )
+    assert len(measured) >= 2
+    assert new.table("scores").column_names[-1] == "beauty"
+    assert new.table("scores")["beauty"].null_count == len(pools.make_rows(200))
+
+
+def test_what_can_be_reused_and_what_not(tars: str, tmp_path: Path) -> None:
+    """A folder that is no run is refused; an unfinished run gives what it has; a damaged table is made anew."""
+    recipe = pools.recipe_of(tars)
+    with pytest.raises(Exception, match="is not a run"):
+        prepare(recipe, str(tmp_path / "new"), str(tmp_path))
+    old = pools.run_local(recipe, tmp_path / "old")
+    (old.folder / "_SUCCESS").unlink()
+    (old.folder / "tables/samples/00001.parquet").write_bytes(b"PAR1")
+    (old.folder / "tables/members/00002.parquet").unlink()
+    new = pools.run_local(recipe.model_copy(update={"seed": 1}), tmp_path / "new", reuse=old.folder)
+    fresh = pools.run_local(recipe.model_copy(update={"seed": 1}), tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+
+
+def test_taken_files_are_the_runs_own(tars: str, tmp_path: Path) -> None:
+    """The old run may be deleted, and what one run writes anew does not appear in the other."""
+    recipe = pools.recipe_of(tars)
+    old = pools.run_local(recipe, tmp_path / "old")
+    new = pools.run_local(recipe.model_copy(update={"seed": 1}), tmp_path / "new", reuse=old.folder)
+    before = pools.files_of(old.folder)
+    (new.folder / "_SUCCESS").unlink()
+    (new.folder / "tables/samples/00000.parquet").unlink()
+    time.sleep(0.01)
+    pools.run_local(recipe.model_copy(update={"seed": 1}), tmp_path / "new")
+    assert pools.files_of(old.folder) == before
+
+
+def test_steps_raise_their_versions(tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new version of a step's code makes its tables anew, and all that follow from them."""
+    recipe: Recipe = pools.recipe_of(tars, match={"metadata": pools.write_metadata(tmp_path)})
+    prepared = prepare(recipe, str(tmp_path / "out"))
+    job, unit = prepared.job, prepared.plan.units[0]
+
+    def keys() -> dict[str, str]:
+        fresh = Job(job.recipe, job.pool, job.folder, None, job.metadata_key, job.language)
+        return {
+            "measure": fresh.measure_key(unit), "matches": fresh.matches_key(unit),
+            "decisions": fresh.decisions_key, "shards": fresh.shards_key,
+        }  # fmt: skip
+
+    before = keys()
+    follow = {
+        "measure": {*before},
+        "matches": {"matches", "decisions", "shards"},
+        "decisions": {"decisions", "shards"},
+        "shards": {"shards"},
+    }
+    for step, changed in follow.items():
+        with monkeypatch.context() as patched:
+            patched.setitem(__import__("curate.job", fromlist=["VERSIONS"]).VERSIONS, step, 99)
+            assert {name for name, key in keys().items() if key != before[name]} == changed, step
