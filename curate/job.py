@@ -136,17 +136,8 @@ class Job:
             recipe["match"].pop("metadata")
         sources = [source.model_dump(exclude={"path", "storage"}) for source in self.recipe.input]
         scores = [[field.name, str(field.type)] for field in self.pool.scores]
-        return ids.digest(
-            [
-                [VERSIONS[step] for step in ("measure", "matches", "decisions")],
-                self.pool.key,
-                sources,
-                recipe,
-                scores,
-                self.language,
-                self.metadata_key,
-            ]
-        )
+        versions = [VERSIONS[step] for step in ("measure", "matches", "decisions")]
+        return ids.digest([versions, self.pool.key, sources, recipe, scores, self.language, self.metadata_key])
 
     @cached_property
     def shards_key(self) -> str:

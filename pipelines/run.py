@@ -17,6 +17,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.worker import sdk_worker
 
 from curate import __version__, ids
 from curate.errors import RecipeError, RunError
@@ -124,6 +125,8 @@ def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
     job = prepared.job
     n_buckets = max(4, min(1024, (job.pool.rows or 10_000 * len(prepared.plan.units)) // 250_000))
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
+        sdk_worker.print = lambda *texts, **options: None
     try:
         root = beam.Pipeline(options=_options(beam_options))
     except ValueError as error:  # an unknown runner, or options that it cannot use

@@ -50,7 +50,8 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR)
     logging.getLogger().setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    _register()
+    if not app.registered_commands:
+        _register()
     try:
         app(prog_name="curate", standalone_mode=True)
     except CurateError as error:
@@ -62,9 +63,6 @@ def main() -> None:
     except OSError as error:
         print(f"curate: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("curate: interrupted; what was finished stands", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`curate run`: a recipe, whole."""
 
+import sys
 import time
 from typing import Annotated
 
@@ -58,8 +59,12 @@ def execute(
         start(prepared)
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written: {error}") from None
-    with show_progress(prepared.job.folder, len(prepared.plan.units)):
-        run_pipeline(prepared, beam_options)
+    try:
+        with show_progress(prepared.job.folder, len(prepared.plan.units)):
+            run_pipeline(prepared, beam_options)
+    except KeyboardInterrupt:
+        print("curate: interrupted; what was finished stands: run again to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
     print(summary(out, time.monotonic() - began))
 
 

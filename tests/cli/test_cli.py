@@ -1,0 +1,200 @@
+"""Commands as users meet them: exit statuses, what is said where, and no traceback for any argument."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from curate import __version__
+from curate.errors import RunError
+from tests.cli.conftest import Cli, Done
+
+COMMANDS = ["run", "demo", "plan", "sql", "explain", "verify", "metadata"]
+
+
+def refused(done: Done, *parts: str, status: int = 2) -> None:
+    """Nothing on standard output; one message, without a traceback, on standard error."""
+    assert (done.status, done.out) == (status, ""), done
+    assert "Traceback" not in done.err
+    assert not [part for part in parts if part not in done.err], done.err
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version") == Done(0, f"curate {__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["metadata", "import"], ["metadata", "show"]])
+def test_help(cli: Cli, command: list[str]) -> None:
+    done = cli(*command, "--help")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(" ".join(["Usage: curate", *command])) and "Options:" in done.out
+    if not command:
+        assert all(f"\n  {name} " in done.out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["metadata"]])
+def test_without_a_command(cli: Cli, arguments: list[str]) -> None:
+    done = cli(*arguments)
+    assert done.status == 2 and "Usage: curate" in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["nosuch"], ["nosuch"]),
+        (["run"], ["RECIPE"]),
+        (["run", "r.yaml"], ["--out"]),
+        (["run", "r.yaml", "--out"], ["--out"]),
+        (["run", "r.yaml", "--out", "o", "--bogus"], ["--bogus"]),
+        (["plan"], ["RECIPE"]),
+        (["sql"], ["DIR"]),
+        (["sql", "o", "funnel", "--format", "xml"], ["xml", "table", "csv", "json"]),
+        (["explain", "o"], ["UID"]),
+        (["verify"], ["DIR"]),
+        (["verify", "a", "b"], ["b"]),
+        (["metadata", "nosuch"], ["nosuch"]),
+        (["metadata", "import"], ["FILE"]),
+        (["metadata", "show", "m", "--limit", "many"], ["--limit", "integer"]),
+    ],
+)
+def test_usage(cli: Cli, arguments: list[str], parts: list[str]) -> None:
+    refused(cli(*arguments), "Error: ", *parts)
+
+
+# ---- the arguments of run and plan
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["none.yaml"], ["none.yaml", "no such recipe"]),
+        (["."], ["cannot be read as a recipe"]),
+        (["nothing://r.yaml"], ["nothing"]),
+        (["pool.parquet"], ["pool.parquet", "recipe"]),
+        (["texts.yaml", "--fingerprint", "size"], ["--fingerprint size", "stat, content"]),
+        (["texts.yaml", "--set", "seed"], ["--set seed", "key=value"]),
+        (["texts.yaml", "--set", "seeed=1"], ["seeed", "did you mean 'seed'?"]),
+        (["texts.yaml", "--set", "input.path=none.parquet"], ["'urls'", "none.parquet", "no such file"]),
+        (["texts.yaml", "--set", "input.path=entries.txt"], ["entries.txt", "none of 1 files can be used"]),
+        (["tars.yaml", "--set", "input.path=tars/{00..04}.tar"], ["03.tar and 1 more", "3 of the 5 named exist"]),
+        (["texts.yaml", "--set", "input.path=nothing://x"], ["nothing://x", "cannot be listed"]),
+        (["texts.yaml", "--set", "match.metadata=none.json"], ["none.json", "no such file"]),
+        (["texts.yaml", "--set", "match.metadata=pool.parquet"], ["pool.parquet", "entry_id"]),
+        (["texts.yaml", "--set", "rules.new=wrds > 1"], ["rules.new", "'wrds'", "did you mean 'words'?"]),
+        (["texts.yaml", "--set", "rules.new=read_text('/etc/passwd') > ''"], ["rules.new", "read_text"]),
+        (["texts.yaml", "--set", "dedup.by=[sha256]"], ["dedup.by", "images"]),
+        (["texts.yaml", "--set", "dedup.prefer=caption"], ["dedup.prefer", "numeric"]),
+        (["texts.yaml", "--reuse", "none"], ["--reuse none", "run.json"]),
+        (["texts.yaml", "--reuse", "pool.parquet"], ["--reuse pool.parquet", "run.json"]),
+        (["texts.yaml", "--reuse", "nothing://x"], ["nothing"]),
+    ],
+)
+def test_wrong_inputs(
+    cli: Cli,
+    pool: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    arguments: list[str],
+    parts: list[str],
+) -> None:
+    monkeypatch.chdir(pool)
+    done = cli(command, *arguments, "--out", str(tmp_path / "out"))
+    refused(done, "curate: ", *parts)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "out", ["pool.parquet", "pool.parquet/x", "tars", ".", "/dev/null/x", "/proc/nothing/x", "nothing://x"]
+)
+def test_an_out_that_cannot_be(cli: Cli, pool: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    monkeypatch.chdir(pool)
+    before = sorted(path.name for path in pool.rglob("*"))
+    refused(cli("run", "texts.yaml", "--out", out), "curate: ", out)
+    assert sorted(path.name for path in pool.rglob("*")) == before
+
+
+def test_an_out_that_is_not_empty_and_no_run(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("do not touch")
+    refused(cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path)), str(tmp_path), "not empty", "a new folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["another.yaml"], ["'another.yaml'", "one RECIPE"]),
+        (["--", "--runner=Nosuch"], ["--runner=Nosuch", "DataflowRunner"]),
+        (["--", "--direct_num_workers=many"], ["--direct_num_workers", "many"]),
+    ],
+)
+def test_wrong_options_of_beam(cli: Cli, pool: Path, tmp_path: Path, options: list[str], parts: list[str]) -> None:
+    refused(cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "out"), *options), *parts)
+
+
+def test_an_interrupted_run_says_that_it_can_go_on(
+    cli: Cli, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    out = str(tmp_path / "out")
+    monkeypatch.setattr("pipelines.run.run", interrupt)
+    done = cli("run", str(pool / "texts.yaml"), "--out", out)
+    assert (done.status, done.out) == (130, "") and "interrupted; what was finished stands" in done.err
+
+
+# ---- the arguments of the commands that read a run
+
+
+@pytest.mark.parametrize("command", [["sql"], ["sql", "funnel"], ["explain", "0" * 32], ["verify"]])
+@pytest.mark.parametrize("folder", ["none", "pool.parquet", "tars", "nothing://x", ""])
+def test_what_is_no_run(cli: Cli, pool: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], folder: str) -> None:
+    monkeypatch.chdir(pool)
+    refused(cli(command[0], folder, *command[1:]), "curate: ", folder)
+
+
+@pytest.mark.parametrize("command", [["sql"], ["sql", "funnel"], ["explain", "0" * 32], ["verify"]])
+def test_a_run_that_is_not_finished(cli: Cli, tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    refused(cli(command[0], str(tmp_path), *command[1:]), "not finished", "again", status=1)
+
+
+# ---- what may go wrong around a command
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (RunError("it went wrong"), 1, "curate: it went wrong\n"),
+        (OSError(28, "No space left on device"), 1, "curate: [Errno 28] No space left on device\n"),
+    ],
+)
+def test_errors_become_statuses(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, said: str
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("curate.cli.verify.verify_run", fail)
+    assert cli("verify", "x") == Done(status, "", said)
+
+
+def test_a_reader_that_goes_away_is_no_error(finished: dict[str, tuple[Path, Done]]) -> None:
+    """As in `curate sql DIR QUERY | head -1`."""
+    run = finished["texts"][0]
+    code = "import sys; sys.argv = ['curate', *sys.argv[1:]]; from curate.cli.main import main; main()"
+    query = "SELECT range, repeat('x', 100) FROM range(100000)"
+    command = [sys.executable, "-c", code, "sql", str(run), query, "--format", "csv"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONWARNINGS": "ignore"}
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline().startswith(b"range,")
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) in (0, -signal.SIGPIPE)

@@ -1,0 +1,236 @@
+"""`curate run`, `plan` and `demo`, whole."""
+
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from curate.cli import progress
+from curate.shards.commit import Folder
+from tests.cli.conftest import Cli, Done
+
+
+def tree(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def lines(text: str) -> dict[str, str]:
+    """The lines of a summary, by their first word."""
+    return {line.split()[0]: line for line in text.splitlines() if line.split()}
+
+
+@pytest.mark.parametrize("name", ["tars", "texts"])
+def test_a_run_says_what_came_out(finished: dict[str, tuple[Path, Done]], name: str) -> None:
+    folder, done = finished[name]
+    run = json.loads((folder / "run.json").read_text())
+    said = lines(done.out)
+    assert said["pool"].split()[1] == str(sum(run["counts"].values()))
+    for rule, rows in run["counts"].items():
+        assert said[rule].split()[1] == (str(rows) if rule == "kept" else f"−{rows}")
+    assert f"t = {run['t']:,}" in done.out
+    assert f"curate sql {folder} funnel" in done.out
+    assert ("threshold" in done.out) == (name == "texts")
+    assert "measure" in done.err and "Traceback" not in done.err  # progress goes to standard error
+    assert (folder / "_SUCCESS").exists() and not (folder / "tmp").exists()
+    sizes = json.loads((folder / "shards" / "sizes.json").read_text())
+    assert sum(sizes.values()) == run["counts"]["kept"] > 0
+    assert set(run["counts"]) == {"failed", *run["recipe"]["rules"], "duplicate", "balance", "kept", "unmatched"} & set(
+        run["counts"]
+    )
+    if name == "tars":
+        assert run["counts"]["failed"] == 3 and run["counts"]["words"] == 3 and run["counts"]["side"] == 3
+
+
+def test_a_finished_run_is_left_alone(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]]) -> None:
+    folder = finished["texts"][0]
+    before = tree(folder)
+    done = cli("run", str(pool / "texts.yaml"), "--out", str(folder))
+    assert done == Done(0, f"{folder}: this recipe is finished already; nothing to do\n", "")
+    assert cli("run", str(pool / "texts.yaml"), "--out", str(folder), "--set", "max_failed=0.5").status == 0
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("seed=3", "seed"),
+        ("balance.t=5", "balance.t"),
+        ("rules.words=words > 3", "rules.words"),
+        ("rules.new=words > 3", "rules.new"),
+        ("output.rows_per_shard=9", "output.rows_per_shard"),
+    ],
+)
+def test_another_recipe_into_the_same_folder(
+    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], override: str, changed: str
+) -> None:
+    folder = finished["texts"][0]
+    before = tree(folder)
+    done = cli("run", str(pool / "texts.yaml"), "--out", str(folder), "--set", override)
+    assert (done.status, done.out) == (2, "")
+    assert changed in done.err and f"--reuse {folder}" in done.err
+    assert tree(folder) == before
+
+
+def test_reuse_and_set(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path) -> None:
+    old = finished["tars"][0]
+    out = tmp_path / "new"
+    options = [
+        "--reuse",
+        str(old),
+        "--set",
+        "balance.t=100",
+        "--set",
+        "rules.words=words > 0",
+        "--set",
+        "output.rows_per_shard=1000",
+    ]
+    planned = lines(cli("plan", str(pool / "tars.yaml"), "--out", str(out), *options, "--no-estimate").out)
+    assert all(
+        f"{planned[table].split()[1]} of {planned[table].split()[1]} " in planned[table]
+        for table in ("samples", "members", "matches")
+    )
+    assert planned["decisions"].split()[1] == "0"
+    assert not out.exists()
+    assert cli("run", str(pool / "tars.yaml"), "--out", str(out), *options).status == 0
+    assert cli("verify", str(out)).status == 0
+    run = json.loads((out / "run.json").read_text())
+    assert run["t"] == 100 and "balance" not in run["counts"] and "words" not in run["counts"]
+    assert [path.name for path in (out / "shards").glob("*.tar")] == ["00000.tar"]
+    for path in (out / "tables" / "samples").iterdir():
+        assert path.samefile(old / "tables" / "samples" / path.name)
+
+
+def test_too_much_damage_fails_the_run_with_the_reasons(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    done = cli("run", str(pool / "tars.yaml"), "--out", out, "--set", "max_failed=0.01")
+    assert done.status == 1 and done.out == "" and "Traceback" not in done.err
+    message = done.err[done.err.index("curate: ") :]
+    assert "3 of 60 samples (5.0%)" in message and "not_an_image 3" in message and "--set max_failed=0.06" in message
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    assert cli("run", str(pool / "tars.yaml"), "--out", out, "--set", "max_failed=0.06").status == 0
+    assert cli("verify", out).status == 0
+
+
+def test_content_fingerprints(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    """A file that was only touched is the same file by content, and another one by its times."""
+    (tmp_path / "r.yaml").write_text("input: {name: urls, format: parquet, path: pool.parquet}\n")
+    (tmp_path / "pool.parquet").write_bytes((pool / "pool.parquet").read_bytes())
+    for kind, status in (("content", 0), ("stat", 2)):
+        arguments = ["run", str(tmp_path / "r.yaml"), "--out", str(tmp_path / kind), "--fingerprint", kind]
+        assert cli(*arguments).status == 0
+        (tmp_path / "pool.parquet").touch()
+        done = cli(*arguments)
+        assert done.status == status, done
+        assert "nothing to do" in done.out if kind == "content" else "inputs" in done.err
+
+
+# ---- plan
+
+
+def test_plan_says_what_a_run_would_do(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    before = tree(pool)
+    done = cli("plan", str(pool / "texts.yaml"), "--out", str(tmp_path / "out"))
+    assert (done.status, done.err) == (0, "")
+    said = lines(done.out)
+    assert "1 files" in said["urls"] and "parquet" in said["urls"]
+    assert "0 of 1 units done" in said["samples"] and "0 of 1 units done" in said["decisions"]
+    assert "200 samples in 1 units" in said["estimate,"]
+    assert "60" in said["kept"] and "±" in said["kept"]
+    assert tree(pool) == before and list(tmp_path.iterdir()) == []
+    short = cli("plan", str(pool / "texts.yaml"), "--no-estimate")
+    assert short.status == 0 and "estimate" not in short.out
+
+
+def test_plan_of_tars_names_files_and_bytes(cli: Cli, pool: Path) -> None:
+    said = lines(cli("plan", str(pool / "tars.yaml")).out)
+    assert "3 files" in said["photos"] and "images" in said["output"] and "members" in said
+
+
+def test_plan_of_a_finished_run(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]]) -> None:
+    done = cli("plan", str(pool / "texts.yaml"), "--out", str(finished["texts"][0]))
+    assert (
+        done.status == 0 and "finished: nothing to do" in done.out and "1 of 1 units done" in lines(done.out)["samples"]
+    )
+
+
+def test_plan_names_files_that_cannot_be_read(cli: Cli, tmp_path: Path, pool: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes((pool / "pool.parquet").read_bytes())
+    (tmp_path / "b.parquet").write_bytes(b"junk")
+    (tmp_path / "r.yaml").write_text('input: {name: urls, format: parquet, path: "*.parquet"}\n')
+    done = cli("plan", str(tmp_path / "r.yaml"), "--no-estimate")
+    assert done.status == 0 and f"{tmp_path}/b.parquet: not_parquet" in done.out
+
+
+def test_plan_of_an_empty_pool(cli: Cli, tmp_path: Path, pool: Path) -> None:
+    pq.write_table(pq.read_table(pool / "pool.parquet")[:0], tmp_path / "pool.parquet")
+    (tmp_path / "r.yaml").write_text("input: {name: urls, format: parquet, path: pool.parquet}\n")
+    done = cli("plan", str(tmp_path / "r.yaml"))
+    assert done.status == 0 and "the pool is empty" in done.out
+    assert cli("run", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "out")).status == 0
+    assert cli("verify", str(tmp_path / "out")).status == 0
+    assert cli("sql", str(tmp_path / "out"), "funnel").status == 0
+
+
+# ---- demo
+
+
+def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole of it, on a smaller pool."""
+    from curate.demo.pool import write_pool
+
+    monkeypatch.setattr(
+        "curate.cli.demo.write_pool", lambda pool, samples, seed, shards: write_pool(pool, 150, seed, shards)
+    )
+    out = tmp_path / "demo"
+    done = cli("demo", "--out", str(out))
+    assert done.status == 0, done.err
+    assert "the pool is drawn, not photographed" in done.err
+    assert "planted" in done.out and f"--reuse {out}/run" in done.out
+    assert (out / "recipe.yaml").exists() and (out / "run" / "_SUCCESS").exists()
+    assert cli("verify", str(out / "run")).status == 0
+    again = cli("demo", "--out", str(out))
+    assert again.status == 0 and "nothing to do" in again.out and "drawing" not in again.err
+
+
+@pytest.mark.parametrize("out", ["/dev/null/x", "/proc/nothing/x"])
+def test_a_demo_that_cannot_be_written(cli: Cli, out: str) -> None:
+    done = cli("demo", "--out", out)
+    assert (done.status, done.out) == (2, "") and f"--out {out}: cannot be written" in done.err
+
+
+# ---- progress
+
+
+class Terminal(io.StringIO):
+    """Standard error that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder(str(tmp_path))
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.show_progress(folder, 7):
+        folder.write_bytes("tables/samples/00000.parquet", b"")
+        time.sleep(0.7)
+    assert "measure" in terminal.getvalue() and "1/7" in terminal.getvalue()
+
+
+def test_progress_elsewhere_is_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Folder(str(tmp_path))
+    with progress.show_progress(folder, 7):
+        for name in ("tables/samples/00000.parquet", "tables/samples/00001.parquet", "shards/00000_stats.json"):
+            folder.write_bytes(name, b"")
+    assert capsys.readouterr().err == "measure 2/7  decide 0/7  emit 1\n"
+
+
+def test_progress_ends_with_an_error_too(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="inside"), progress.show_progress(Folder(str(tmp_path)), 1):
+        raise RuntimeError("inside")

@@ -1,0 +1,216 @@
+"""`curate sql`, `explain` and `metadata`, as commands: what they print where."""
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from curate import schema
+from tests.cli.conftest import Cli, Done
+
+Finished = dict[str, tuple[Path, Done]]
+
+
+def ask(cli: Cli, run: Path, *arguments: str) -> list[dict[str, Any]]:
+    """The rows of a query, from JSON; nothing else may be on standard output."""
+    done = cli("sql", str(run), *arguments, "--format", "json")
+    assert (done.status, done.err) == (0, ""), done
+    rows = json.loads(done.out)
+    assert isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    return rows
+
+
+def refusal(cli: Cli, *arguments: str) -> str:
+    done = cli("sql", *arguments)
+    assert (done.status, done.out) == (2, ""), done
+    assert done.err.startswith("curate: ") and "Traceback" not in done.err
+    return done.err
+
+
+def test_every_named_query_prints_json(cli: Cli, run: Path) -> None:
+    listed = ask(cli, run)
+    assert len(listed) > 10 and {"funnel", "failures", "entries", "explain", "estimate"} <= {
+        row["query"] for row in listed
+    }
+    uid = ask(cli, run, "SELECT uid FROM decisions WHERE kept LIMIT 1")[0]["uid"]
+    answered = 0
+    for row in listed:
+        needs = [pair.partition("=")[0] for pair in row["parameters"].split() if pair.endswith("=…")]
+        values = [option for name in needs for option in ("--param", f"{name}={uid if name == 'uid' else 'words'}")]
+        answered += bool(ask(cli, run, row["query"], *values))
+    assert answered > 10
+
+
+def test_the_funnel_is_what_the_run_counted(cli: Cli, run: Path) -> None:
+    counts = json.loads((run / "run.json").read_text())["counts"]
+    rows = ask(cli, run, "funnel")
+    dropped = {row["rule"]: row["dropped"] for row in rows if row["dropped"]}
+    assert dropped == {rule: n for rule, n in counts.items() if rule != "kept" and n}
+    assert rows[0]["rows_in"] == sum(counts.values()) and rows[-1]["kept"] == counts["kept"]
+
+
+def test_numbers_are_numbers_and_text_is_text(cli: Cli, run: Path) -> None:
+    query = (
+        "SELECT 170141183460469231731687303715884105727::HUGEINT AS big, 18446744073709551615::UBIGINT AS phash, "
+        "0.1::DECIMAL(3, 1) AS price, 'nan'::DOUBLE AS nothing, NULL AS none, [1, 2] AS list, {'a': 'é\n'} AS struct, true AS yes"
+    )
+    assert ask(cli, run, query) == [
+        {
+            "big": 170141183460469231731687303715884105727, "phash": 18446744073709551615, "price": 0.1, "nothing": None,
+            "none": None, "list": [1, 2], "struct": {"a": "é\n"}, "yes": True,
+        }
+    ]  # fmt: skip
+    assert ask(cli, run, "SELECT 1 AS a WHERE false") == []
+
+
+def test_parameters(cli: Cli, run: Path) -> None:
+    assert ask(cli, run, "SELECT $n + 1 AS n, $text AS text", "--param", "n=41", "--param", "text=a=b") == [
+        {"n": 42, "text": "a=b"}
+    ]
+    assert ask(cli, run, "SELECT $n AS n", "--param", "n='5'") == [{"n": "5"}]
+    assert len(ask(cli, run, "top_entries", "--param", "limit=2")) == 2
+
+
+def test_the_same_rows_in_every_format(cli: Cli, run: Path) -> None:
+    query = "SELECT uid, caption, words FROM samples WHERE status = 'ok' ORDER BY uid LIMIT 5"
+    rows = ask(cli, run, query)
+    done = cli("sql", str(run), query, "--format", "csv")
+    assert (done.status, done.err) == (0, "")
+    assert [row | {"words": int(row["words"])} for row in csv.DictReader(io.StringIO(done.out))] == rows
+    done = cli("sql", str(run), query)
+    assert (done.status, done.err) == (0, "")
+    assert "(5 rows)" in done.out and all(row["uid"] in done.out for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["funel"], ["'funel'", "did you mean 'funnel'?", "top_entries"]),
+        (["FROM"], ["no query named 'FROM'"]),
+        (["SELECT"], ["no query named 'SELECT'"]),
+        (["SELECT nothing FROM samples"], ["nothing"]),
+        (["SELECT 1; SELECT 2"], ["2 statements", "one"]),
+        ([""], ["0 statements"]),
+        (["DROP TABLE samples"], ["read-only", "SELECT"]),
+        (["COPY samples TO '/tmp/x.csv'"], ["read-only"]),
+        (["SET memory_limit = '1GB'"], ["read-only"]),
+        (["FROM read_text('/etc/passwd')"], ["read_text"]),
+        (["FROM '/etc/passwd'"], ["/etc/passwd"]),
+        (["funnel", "--param", "x"], ["--param x", "name=value"]),
+        (["funnel", "--param", "x=1"], ["--param x", "no parameters"]),
+        (["top_entries", "--param", "limt=1"], ["'limit'"]),
+        (["top_entries", "--param", "limit=many"], ["limit=many", "number"]),
+        (["explain"], ["uid"]),
+        (["SELECT $a"], ["--param a"]),
+        (["--param", "x=1"], ["needs a query"]),
+    ],
+)
+def test_wrong_questions(cli: Cli, finished: Finished, arguments: list[str], parts: list[str]) -> None:
+    message = refusal(cli, str(finished["texts"][0]), *arguments, "--format", "json")
+    assert not [part for part in parts if part not in message], message
+    assert "root:" not in message
+
+
+# ---- explain
+
+
+def test_explain_of_every_verdict(cli: Cli, run: Path) -> None:
+    verdicts = ask(
+        cli,
+        run,
+        "SELECT coalesce(rule, 'kept') AS rule, min(uid) AS uid FROM decisions WHERE uid IS NOT NULL GROUP BY ALL",
+    )
+    assert len(verdicts) >= 3
+    for row in verdicts:
+        done = cli("explain", str(run), row["uid"].upper())
+        assert (done.status, done.err) == (0, "")
+        assert done.out.startswith(f"uid {row['uid']}\n")
+        caption = ask(cli, run, f"SELECT caption FROM samples WHERE uid = '{row['uid']}'")[0]["caption"]
+        assert caption in done.out and row["rule"] in done.out
+        assert all(rule in done.out for rule in json.loads((run / "run.json").read_text())["recipe"]["rules"])
+
+
+@pytest.mark.parametrize(
+    ("uid", "status", "part"), [("zz", 2, "32 hex digits"), ("", 2, "32 hex digits"), ("0" * 32, 1, "0" * 32)]
+)
+def test_explain_of_no_row(cli: Cli, run: Path, uid: str, status: int, part: str) -> None:
+    done = cli("explain", str(run), uid)
+    assert (done.status, done.out) == (status, "") and part in done.err and "Traceback" not in done.err
+
+
+# ---- metadata
+
+REPORT = {"read": "8", "empty": "1", "punctuation": "1", "duplicates": "1", "entries": "5", "never": "1"}
+
+
+def report(text: str) -> dict[str, str]:
+    """The report's lines by their first word; numbers only."""
+    found = {}
+    for line in text.splitlines():
+        words = line.split()
+        if words and words[0] in REPORT:
+            found[words[0]] = next(word for word in words if word.isdigit())
+    return found
+
+
+@pytest.mark.parametrize("form", ["text", "json", "json.gz"])
+def test_metadata_import_and_show(cli: Cli, pool: Path, tmp_path: Path, form: str) -> None:
+    path = pool / "entries.txt"
+    entries = path.read_text().split("\n")[:-1]
+    if form != "text":
+        path = tmp_path / f"metadata.{form}"
+        data = json.dumps(entries).encode()
+        path.write_bytes(gzip.compress(data) if form.endswith("gz") else data)
+    out = tmp_path / "entries.parquet"
+    done = cli("metadata", "import", str(path), "--out", str(out), "--source", "mine", "--language", "de")
+    assert (done.status, done.err) == (0, "")
+    assert report(done.out) == REPORT and f"wrote {out}: 5 entries" in done.out
+    assert "'cat'" in done.out and "'.'" in done.out and "'St. Louis'" in done.out
+    table = pq.read_table(out)
+    assert table.schema.remove_metadata() == schema.METADATA
+    assert table["entry"].to_pylist() == ["cat", "dog", "photo", "St. Louis", "of"]
+    assert table["entry_id"].to_pylist() == list(range(5))
+    assert set(table["source"].to_pylist()) == {"mine"} and set(table["language"].to_pylist()) == {"de"}
+    done = cli("metadata", "show", str(out), "--find", "o", "--limit", "2")
+    assert (done.status, done.err) == (0, "")
+    assert [line.split() for line in done.out.splitlines()[-2:]] == [["1", "'dog'"], ["2", "'photo'"]]
+
+
+def test_imported_metadata_is_the_same_run(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    """A recipe may name the list or the imported table: the entries are what counts."""
+    out = tmp_path / "entries.parquet"
+    assert cli("metadata", "import", str(pool / "entries.txt"), "--out", str(out)).status == 0
+    plans = [cli("plan", str(pool / "texts.yaml"), *more) for more in ([], ["--set", f"match.metadata={out}"])]
+    kept = [[line for line in done.out.splitlines() if "kept" in line] for done in plans]
+    assert kept[0] == kept[1] and kept[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["import", "none.txt"], ["none.txt", "no such file", "JSON list"]),
+        (["import", "pool.parquet"], ["pool.parquet", "entry_id"]),
+        (["import", "tars/00.tar"], ["tars/00.tar"]),
+        (["import", "."], ["."]),
+        (
+            ["import", "entries.txt", "--out", "/proc/nothing/x.parquet"],
+            ["/proc/nothing/x.parquet", "cannot be written"],
+        ),
+        (["import", "entries.txt", "--out", "tars"], ["tars", "cannot be written"]),
+        (["import", "entries.txt", "--out", "nothing://x"], ["nothing"]),
+        (["show", "none.txt"], ["none.txt", "no such file"]),
+        (["show", "nothing://x"], ["nothing"]),
+    ],
+)
+def test_wrong_metadata(
+    cli: Cli, pool: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
+) -> None:
+    monkeypatch.chdir(pool)
+    done = cli("metadata", *arguments)
+    assert (done.status, done.out) == (2, "") and done.err.startswith("curate: ") and "Traceback" not in done.err
+    assert not [part for part in parts if part not in done.err], done.err

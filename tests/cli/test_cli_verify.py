@@ -1,0 +1,176 @@
+"""`curate verify` finds what was changed, whatever it is, with exit status 1 and the name of the file."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from curate.publish.manifest import digest_file, read_manifest, write_manifest
+from curate.shards.commit import Folder
+from tests.cli.conftest import Cli, Done
+
+Finished = dict[str, tuple[Path, Done]]
+
+
+def copy(finished: Finished, name: str, folder: Path) -> Path:
+    return Path(shutil.copytree(finished[name][0], folder / "copy"))
+
+
+def flip(path: Path, place: float = 0.5) -> None:
+    """Changes one bit."""
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    path.write_bytes(data)
+
+
+def edit_table(path: Path, column: str, change: Callable[[pa.ChunkedArray], pa.Array]) -> None:
+    """Changes a column of a Parquet file, which stays a good one with its footer."""
+    table = pq.read_table(path)
+    place = table.column_names.index(column)
+    field = table.schema.field(place)
+    pq.write_table(table.set_column(place, field, change(table[column]).cast(field.type)), path)
+
+
+def edit_json(path: Path, change: Callable[[dict], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_uids(path: Path) -> None:
+    uids = np.load(path)
+    uids["f1"][len(uids) // 2] ^= 1
+    np.save(path, uids)
+
+
+def swap(one: Path, other: Path) -> None:
+    one_bytes = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(one_bytes)
+
+
+TABLES = "tables/decisions/00000.parquet"
+TAMPER: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a byte of an image": ("shards/00001.tar", lambda run: flip(run / "shards/00001.tar", 0.1)),
+    "the last byte of a tar": ("shards/00000.tar", lambda run: flip(run / "shards/00000.tar", 0.99999)),
+    "a cut tar": ("shards/00000.tar", lambda run: (run / "shards/00000.tar").write_bytes((run / "shards/00000.tar").read_bytes()[:-512])),
+    "a longer tar": ("shards/00000.tar", lambda run: (run / "shards/00000.tar").open("ab").write(bytes(512))),
+    "a deleted shard": ("shards/00001.tar", lambda run: (run / "shards/00001.tar").unlink()),
+    "a deleted sidecar": ("shards/00000.parquet", lambda run: (run / "shards/00000.parquet").unlink()),
+    "two shards swapped": ("shards/00000.tar", lambda run: swap(run / "shards/00000.tar", run / "shards/00001.tar")),
+    "a table edited": (TABLES, lambda run: edit_table(run / TABLES, "kept", pc.invert)),
+    "a table damaged": (TABLES, lambda run: flip(run / TABLES, 0.9999)),
+    "a table cut": (TABLES, lambda run: (run / TABLES).write_bytes((run / TABLES).read_bytes()[:-9])),
+    "a table emptied": (TABLES, lambda run: (run / TABLES).write_bytes(b"")),
+    "a table deleted": ("tables/samples/00000.parquet", lambda run: (run / "tables/samples/00000.parquet").unlink()),
+    "entries edited": ("entries.parquet", lambda run: edit_table(run / "entries.parquet", "kept", lambda kept: pc.add(kept, 1))),
+    "uids changed": ("uids.npy", lambda run: edit_uids(run / "uids.npy")),
+    "sizes changed": ("shards/sizes.json", lambda run: edit_json(run / "shards/sizes.json", lambda sizes: sizes.update({"00000.tar": 3}))),
+    "counts changed": ("run.json", lambda run: edit_json(run / "run.json", lambda content: content["counts"].update(kept=1))),
+    "run.json no JSON": ("run.json", lambda run: (run / "run.json").write_text("{")),
+    "the card edited": ("README.md", lambda run: (run / "README.md").open("a").write("\nand more")),
+    "statistics damaged": ("stats.duckdb", lambda run: flip(run / "stats.duckdb")),
+    "failures emptied": ("failures.parquet", lambda run: edit_table(run / "failures.parquet", "reason", lambda reason: pa.nulls(len(reason)))),
+    "a stray shard": ("shards/00099.tar", lambda run: shutil.copy(run / "shards/00000.tar", run / "shards/00099.tar")),
+    "a stray table": ("tables/samples/00099.parquet", lambda run: shutil.copy(run / TABLES, run / "tables/samples/00099.parquet")),
+    "a stray file": ("notes.txt", lambda run: (run / "notes.txt").write_text("mine")),
+    "a stray hidden file": ("shards/.hidden", lambda run: (run / "shards/.hidden").write_text("mine")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", TAMPER)
+def test_what_was_changed_is_found(cli: Cli, finished: Finished, tmp_path: Path, what: str) -> None:
+    path, change = TAMPER[what]
+    run = copy(finished, "tars", tmp_path)
+    change(run)
+    done = cli("verify", str(run))
+    assert (done.status, done.out) == (1, ""), done
+    assert "Traceback" not in done.err and "differences" in done.err
+    faults = [line.strip() for line in done.err.splitlines()[1:]]
+    expected = {path, "shards/00001.tar"} if "swapped" in what else {path}
+    assert {fault.partition(": ")[0] for fault in faults} == expected
+
+
+def drop_last_row(path: Path) -> None:
+    table = pq.read_table(path)
+    pq.write_table(table[:-1], path)
+
+
+def keep_other(run: Path) -> None:
+    """One kept row for one that balancing dropped: counts stay what they are."""
+    table = pq.read_table(run / TABLES)
+    kept, rule = table["kept"].to_pylist(), table["rule"].to_pylist()
+    gone, come = kept.index(True), rule.index("balance")
+    kept[gone], rule[gone], kept[come], rule[come] = False, "balance", True, None
+    edit_table(run / TABLES, "kept", lambda _: pa.array(kept))
+    edit_table(run / TABLES, "rule", lambda _: pa.array(rule, pa.string()))
+
+
+FORGED: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "uids changed": ("uids.npy", lambda run: edit_uids(run / "uids.npy")),
+    "uids not sorted": ("uids.npy", lambda run: np.save(run / "uids.npy", np.load(run / "uids.npy")[::-1])),
+    "verdicts changed": ("uids.npy", keep_other),
+    "a rule of a kept row": (TABLES, lambda run: edit_table(run / TABLES, "rule", lambda rule: pc.fill_null(rule, "words"))),
+    "counts changed": ("run.json", lambda run: edit_json(run / "run.json", lambda content: content["counts"].update(kept=1))),
+    "failed hidden": ("run.json", lambda run: edit_json(run / "run.json", lambda c: c["counts"].update(failed=2, words=4))),
+    "sizes changed": ("shards/sizes.json", lambda run: edit_json(run / "shards/sizes.json", lambda sizes: sizes.update({"00000.tar": 3}))),
+    "a shard left out": ("shards", lambda run: edit_json(run / "shards/sizes.json", lambda sizes: sizes.pop("00001.tar"))),
+    "two tars swapped": ("shards/00000.tar", lambda run: swap(run / "shards/00000.tar", run / "shards/00001.tar")),
+    "a row of a sidecar gone": ("shards/sizes.json", lambda run: drop_last_row(run / "shards/00000.parquet")),
+    "a sidecar of other uids": ("shards", lambda run: edit_table(run / "shards/00000.parquet", "uid", pc.utf8_reverse)),
+    "samples of other uids": (TABLES, lambda run: edit_table(run / "tables/samples/00000.parquet", "uid", pc.utf8_reverse)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_change_with_a_forged_manifest_is_found_by_the_sums(
+    cli: Cli, finished: Finished, tmp_path: Path, what: str
+) -> None:
+    path, change = FORGED[what]
+    run = copy(finished, "tars", tmp_path)
+    change(run)
+    folder = Folder(str(run))
+    write_manifest(folder, [digest_file(folder, line.path, line.rows) for line in read_manifest(folder)])
+    done = cli("verify", str(run))
+    assert (done.status, done.out) == (1, ""), done
+    faults = [line.strip().partition(": ")[0] for line in done.err.splitlines()[1:]]
+    assert path in faults, done.err
+
+
+@pytest.mark.parametrize("missing", ["_SUCCESS", "manifest.parquet"])
+def test_without_its_marks_a_run_is_not_finished(cli: Cli, finished: Finished, tmp_path: Path, missing: str) -> None:
+    run = copy(finished, "texts", tmp_path)
+    (run / missing).unlink()
+    done = cli("verify", str(run))
+    assert (done.status, done.out) == (1, "") and "not finished" in done.err and "again" in done.err
+
+
+def test_a_whole_run(cli: Cli, run: Path) -> None:
+    done = cli("verify", str(run))
+    assert (done.status, done.err) == (0, "")
+    counts = json.loads((run / "run.json").read_text())["counts"]
+    pool, kept, failed = sum(counts.values()), counts["kept"], counts.get("failed", 0)
+    files = len(pq.read_table(run / "manifest.parquet"))
+    assert f"checked: {files} files by sha256" in done.out
+    assert f"{pool} samples = {kept} kept + {pool - kept - failed} dropped + {failed} failed" in done.out
+    assert f"{kept} kept uids in shards and uids.npy" in done.out
+    assert done.out.endswith(f"{run}: nothing differs\n")
+
+
+def test_a_run_that_was_moved_is_whole(cli: Cli, finished: Finished, tmp_path: Path) -> None:
+    assert cli("verify", str(copy(finished, "tars", tmp_path))).status == 0
+
+
+def test_many_differences_are_counted_and_the_first_are_shown(cli: Cli, finished: Finished, tmp_path: Path) -> None:
+    run = copy(finished, "texts", tmp_path)
+    for i in range(50):
+        (run / f"stray{i:02d}").write_text("x")
+    done = cli("verify", str(run))
+    assert done.status == 1 and "50 differences" in done.err and "and 30 more" in done.err
+    assert "stray00" in done.err and "stray49" not in done.err

@@ -1,0 +1,257 @@
+"""What others read of a run: webdataset, open_clip's training loader, Hugging Face datasets, DataComp, img2dataset."""
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from PIL import Image
+
+from tests.laws.pools import Ran, add_member, recipe_of, run_local
+
+open_clip_data = pytest.importorskip("open_clip_train.data", reason="open_clip_torch[training] is not installed")
+
+
+def image(number: int, form: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (24 + number % 5, 20), (number * 5 % 256, number % 256, 99)).save(file, form)
+    return file.getvalue()
+
+
+def members_of(number: int, odd: bool) -> dict[str, bytes]:
+    """The members of a sample: as img2dataset leaves them, or as one of several other tools does."""
+    caption = f"picture nº {number}, “quoted” 写真\n second line"
+    fields: dict[str, Any] = {"url": f"http://x/{number}", "width": 20 + number, "tags": [str(number)]}
+    text = caption.encode()
+    kinds: list[dict[str, bytes]] = [
+        {"png": image(number, "PNG"), "txt": text, "json": json.dumps(fields).encode()},
+        {"jpg": image(number, "JPEG"), "json": json.dumps(fields | {"caption": caption}).encode()},
+        {"JPG": image(number, "JPEG"), "TXT": text},
+        {"webp": image(number, "WEBP"), "txt": text, "json": json.dumps(fields).encode()},
+        {"jpeg": image(number, "JPEG"), "txt": text, "cls": b"3"},
+    ]
+    plain = {"jpg": image(number, "JPEG"), "txt": text, "json": json.dumps(fields, indent=2).encode()}
+    return kinds[number % 5] if odd else plain
+
+
+def write_pool(folder: Path, odd: bool) -> list[str]:
+    """Three tars of 20 samples; all alike, or most of them odd from the second tar on."""
+    folder.mkdir()
+    paths = []
+    for shard in range(3):
+        paths.append(f"{folder}/{shard:05d}.tar")
+        with tarfile.open(paths[-1], "w") as tar:
+            for i in range(20):
+                number = 20 * shard + i
+                for suffix, data in members_of(number, odd and shard > 0 and i % 3 > 0).items():
+                    add_member(tar, f"{'sub/' if odd and i == 7 else ''}{number:06d}.{suffix}", data)
+    return paths
+
+
+Captions = dict[str, str]
+
+
+def curated(folder: Path, odd: bool) -> tuple[Ran, Captions]:
+    """A run that drops a tenth of the pool, into shards of 16, and the captions that it holds, by name."""
+    recipe = recipe_of(
+        write_pool(folder / "pool", odd), rules={"tenth": "key[-1] <> '4'"}, output={"rows_per_shard": 16}
+    )
+    ran = run_local(recipe, folder / "run")
+    samples = ran.table("samples")
+    decisions = ran.table("decisions")
+    rows = zip(samples["key"].to_pylist(), samples["caption"].to_pylist(), decisions["kept"].to_pylist(), strict=True)
+    captions = {key: caption for key, caption, kept in rows if kept}
+    assert len(captions) == 54
+    return ran, captions
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Captions]:
+    return curated(tmp_path_factory.mktemp("odd"), True)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Captions]:
+    return curated(tmp_path_factory.mktemp("plain"), False)
+
+
+def shards_of(ran: Ran) -> list[str]:
+    return [str(path) for path in sorted(ran.folder.glob("shards/*.tar"))]
+
+
+def braces(ran: Ran) -> str:
+    return f"{ran.folder}/shards/{{00000..{len(shards_of(ran)) - 1:05d}}}.tar"
+
+
+IMAGES = ("jpg", "jpeg", "png", "webp")
+
+
+# ---------------------------------------------------------------- webdataset
+def test_webdataset_reads_every_sample(odd: tuple[Ran, Captions]) -> None:
+    ran, captions = odd
+    found = {}
+    for sample in webdataset.WebDataset(braces(ran), shardshuffle=False).decode("pil"):
+        (picture,) = (sample[suffix] for suffix in IMAGES if suffix in sample)
+        picture.load()
+        assert picture.mode == "RGB" and picture.size[1] == 20
+        assert sample["json"]["captions"] == {"original": sample["txt"]}
+        found[sample["__key__"]] = sample["txt"]
+    assert found == captions
+    assert {"cls", "jpeg", "webp", "png"} <= {name.partition(".")[2] for name, _ in ran.members}
+
+
+# ---------------------------------------------------------------- open_clip
+def loader_args(ran: Ran, batch_size: int) -> SimpleNamespace:
+    return SimpleNamespace(
+        train_data=braces(ran),
+        val_data=braces(ran),
+        train_num_samples=None,  # read from sizes.json
+        val_num_samples=None,
+        train_data_upsampling_factors=None,
+        dataset_resampled=False,
+        batch_size=batch_size,
+        workers=0,
+        world_size=1,
+        seed=0,
+    )
+
+
+def to_tensor(picture: Image.Image) -> Any:
+    import torch
+
+    return torch.from_numpy(np.array(picture.convert("RGB").resize((8, 8)), np.uint8))
+
+
+def test_open_clip_reads_sizes_json(odd: tuple[Ran, Captions]) -> None:
+    ran, captions = odd
+    assert open_clip_data.get_dataset_size(braces(ran)) == (len(captions), 4)
+    assert open_clip_data.get_dataset_size("::".join(shards_of(ran)[:2])) == (32, 2)
+
+
+def test_open_clips_training_loader_gives_every_sample_once_an_epoch(odd: tuple[Ran, Captions]) -> None:
+    ran, captions = odd
+    data = open_clip_data.get_wds_dataset(loader_args(ran, 9), to_tensor, is_train=True, tokenizer=lambda text: [text])
+    assert (data.dataloader.num_samples, data.dataloader.num_batches) == (54, 6)
+    orders = []
+    for epoch in range(2):
+        data.set_epoch(epoch)
+        texts = []
+        for images, batch in data.dataloader:
+            assert tuple(images.shape) == (9, 8, 8, 3)
+            texts += batch
+        assert sorted(texts) == sorted(captions.values())
+        orders.append(texts)
+    assert orders[0] != orders[1]
+
+
+def test_open_clips_evaluation_loader_gives_every_sample(odd: tuple[Ran, Captions]) -> None:
+    ran, captions = odd
+    data = open_clip_data.get_wds_dataset(
+        loader_args(ran, 10), to_tensor, is_train=False, tokenizer=lambda text: [text]
+    )
+    assert sorted(text for _, batch in data.dataloader for text in batch) == sorted(captions.values())
+
+
+# ---------------------------------------------------------------- Hugging Face
+def load(ran: Ran, streaming: bool, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    files = {"train": shards_of(ran)}
+    return datasets.load_dataset(
+        "webdataset", data_files=files, split="train", streaming=streaming, cache_dir=str(cache)
+    )
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hugging_face_reads_every_sample(
+    plain: tuple[Ran, Captions], streaming: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran, captions = plain
+    found = {}
+    for row in load(ran, streaming, tmp_path, monkeypatch):
+        assert row["jpg"].size[1] == 20
+        assert row["json"]["captions"]["original"] == row["txt"]
+        assert row["json"]["tags"] == [row["json"]["url"].rpartition("/")[2]]
+        found[row["__key__"]] = row["txt"]
+    assert found == captions
+
+
+def test_hugging_face_reads_every_caption_of_mixed_shards(
+    odd: tuple[Ran, Captions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its columns are those of the first five samples: images with another suffix than theirs are not among them."""
+    ran, captions = odd
+    rows = list(load(ran, True, tmp_path, monkeypatch))
+    assert {row["__key__"]: row["txt"] for row in rows} == captions
+    assert [row["jpg"] is None for row in rows].count(False) == sum(name.endswith(".jpg") for name, _ in ran.members)
+
+
+# ---------------------------------------------------------------- DataComp
+U16 = np.dtype("u8,u8")
+
+
+def copies(subset: Any, uids: Sequence[str]) -> list[int]:
+    """How often each uid is listed, found as DataComp's resharder does: between the two ends of a binary search."""
+    keys = [np.array([divmod(int(uid, 16), 2**64)], U16) for uid in uids]
+    return [int((np.searchsorted(subset, k, "right") - np.searchsorted(subset, k, "left"))[0]) for k in keys]
+
+
+def test_the_subset_file_is_datacomps(odd: tuple[Ran, Captions]) -> None:
+    ran, captions = odd
+    subset = np.load(ran.folder / "uids.npy", mmap_mode="r")
+    assert subset.dtype == U16 and subset.shape == (len(captions),)
+    assert np.array_equal(subset, np.sort(np.array(subset)))
+    decisions = ran.table("decisions")
+    assert copies(subset, decisions["uid"].to_pylist()) == decisions["kept"].cast(pa.int8()).to_pylist()
+    assert copies(subset, ["0" * 32, "f" * 32]) == [0, 0]
+
+
+# ---------------------------------------------------------------- img2dataset
+def test_sidecars_read_as_img2datasets(odd: tuple[Ran, Captions]) -> None:
+    """As its users do: successes of all sidecars, keys of which name members of the tar beside it."""
+    ran, captions = odd
+    frames = []
+    for path in sorted(ran.folder.glob("shards/*.parquet")):
+        frame = pq.read_table(path).to_pandas()
+        stats = json.loads(Path(str(path).replace(".parquet", "_stats.json")).read_text())
+        assert stats["successes"] == stats["status_dict"]["success"] == (frame["status"] == "success").sum()
+        tar = webdataset.WebDataset(str(path).replace(".parquet", ".tar"), shardshuffle=False)
+        assert frame["key"].tolist() == [sample["__key__"] for sample in tar]
+        assert frame["error_message"].isna().all()
+        frames += frame.to_dict("records")
+    assert {row["key"]: row["caption"] for row in frames} == captions
+    assert all(row["width"] >= 24 and row["height"] == 20 for row in frames)
+
+
+def test_curated_parquet_is_a_url_list_for_img2dataset(tmp_path: Path) -> None:
+    """As its reader of `--input_format parquet` does: the columns that are asked for, by file, in row order."""
+    table = pa.table(
+        {
+            "URL": [f"http://x/{i}.jpg" for i in range(40)],
+            "TEXT": [f"caption {i}" if i % 3 else "short" for i in range(40)],
+            "similarity": np.linspace(0, 1, 40, dtype=np.float32),
+        }
+    )
+    (tmp_path / "pool").mkdir()
+    pq.write_table(table, tmp_path / "pool/a.parquet")
+    recipe = recipe_of(
+        f"{tmp_path}/pool/a.parquet", "parquet", rules={"words": "words > 1"}, output={"rows_per_shard": 10}
+    )
+    ran = run_local(recipe, tmp_path / "run")
+    rows = []
+    for path in sorted(ran.folder.glob("shards/*.parquet")):
+        with open(path, "rb") as file:
+            frame = pq.read_table(file, columns=["URL", "TEXT", "similarity", "uid"])
+        frame = frame.rename_columns(["url", "caption", "similarity", "uid"])
+        assert frame.num_rows <= 10
+        rows += frame.to_pylist()
+    assert [row["caption"] for row in rows] == [f"caption {i}" for i in range(40) if i % 3]
+    assert all(row["url"] == f"http://x/{row['caption'].split()[1]}.jpg" and len(row["uid"]) == 32 for row in rows)
