@@ -23,7 +23,9 @@ def measure_parquet(part: Part, source: Source, options: ImageOptions, pool: Poo
     """All rows of the part. A damaged row group makes the whole part unreadable. Raises OSError."""
     try:
         table, found = read_rows(part, source)
-    except (pa.ArrowInvalid, pa.ArrowException) as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's word; Arrow's own, on a damaged page, has no number
         return Measured(failure=("not_parquet", " ".join(str(error).split())[:300]))
     rows = len(table)
     captions = check_captions(_plain(table, found.caption))
@@ -62,7 +64,10 @@ def read_rows(part: Part, source: Source, everything: bool = False) -> tuple[pa.
         if first == stop:
             empty = file.schema_arrow.empty_table()
             return (empty if everything else empty.select(found.used)), found
-        return file.read_row_groups(list(range(first, stop)), columns=columns, use_threads=False), found
+        table = file.read_row_groups(list(range(first, stop)), columns=columns, use_threads=False)
+    # Views have few kernels yet: plain strings are the same values.
+    plain = [f.with_type(pa.string()) if pa.types.is_string_view(f.type) else f for f in table.schema]
+    return table.cast(pa.schema(plain)), found
 
 
 def image_bytes(column: pa.ChunkedArray) -> Iterator[bytes | None]:

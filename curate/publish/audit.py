@@ -50,13 +50,16 @@ def audit_unit(job: Job, unit: Unit) -> Audit:
     if len(samples) != len(decisions) or not samples["uid"].combine_chunks().equals(decisions["uid"].combine_chunks()):
         raise ConservationError(f"unit {unit.name}: samples and decisions are not aligned")
     rules = pc.if_else(decisions["kept"], KEPT, decisions["rule"])
-    verdicts = {
-        str(item["values"]): int(item["counts"]) for item in pc.value_counts(rules.combine_chunks()).to_pylist()
-    }
-    bad = samples.filter(pc.not_equal(samples["status"], schema.OK))
-    if verdicts.get(schema.FAILED, 0) != len(bad) or sum(verdicts.values()) != len(samples) or "None" in verdicts:
+    verdicts = {item["values"]: int(item["counts"]) for item in pc.value_counts(rules.combine_chunks()).to_pylist()}
+    unreadable = pc.not_equal(samples["status"], schema.OK)
+    bad = samples.filter(unreadable)
+    dropped = pc.equal(decisions["kept"], pc.is_null(decisions["rule"]))
+    failed = pc.equal(pc.equal(rules, schema.FAILED), unreadable)
+    # A null, where there may be none, is none of both.
+    if sum(pc.sum(part).as_py() or 0 for part in (dropped, failed)) != 2 * len(samples):
         raise ConservationError(
-            f"unit {unit.name}: {len(samples)} samples, {len(bad)} failed, but verdicts are {verdicts}"
+            f"unit {unit.name}: of {len(samples)} samples {len(bad)} could not be read, but verdicts are {verdicts}, "
+            "or a row is both kept and dropped, or neither"
         )
     files = job.note("samples", unit)["failures"]
     columns = [bad["shard"], bad["key"], bad["status"], bad["error"]]
@@ -95,11 +98,11 @@ def check_damage(job: Job, audits: Iterable[Audit]) -> None:
         ("max_failed", failed, rows, job.recipe.max_failed),
         ("max_failed_files", len(unread), len(files), job.recipe.max_failed_files),
     ):
-        if bad > limit * total:
+        if bad and bad / total > limit:
             what = "samples" if name == "max_failed" else "files"
             raise RunError(
                 f"{bad:,} of {total:,} {what} ({bad / total:.1%}) could not be read, and {name} is {limit}. {where}. "
-                f"To go on all the same, run again with --set {name}={min(1.0, round(bad / total + 0.005, 2))}"
+                f"To go on all the same, run again with --set {name}={min(100, 100 * bad // total + 1) / 100}"
             )
 
 

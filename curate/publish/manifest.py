@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate import schema
+from curate.errors import RunError
 from curate.shards.commit import Folder
 
 MANIFEST, SUCCESS = "manifest.parquet", "_SUCCESS"
@@ -42,5 +43,8 @@ def write_manifest(folder: Folder, published: Iterable[Published]) -> None:
 
 
 def read_manifest(folder: Folder) -> list[Published]:
-    """The lines of the manifest."""
-    return [Published(**row) for row in folder.read_parquet(MANIFEST).to_pylist()]
+    """The lines of the manifest. Raises RunError where it is damaged."""
+    try:
+        return [Published(**row) for row in folder.read_parquet(MANIFEST).to_pylist()]
+    except (pa.ArrowException, OSError, TypeError) as error:
+        raise RunError(f"{folder.url}: {MANIFEST} is damaged: {' '.join(str(error).split())}") from None

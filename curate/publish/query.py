@@ -21,7 +21,7 @@ import duckdb
 
 from curate.errors import RecipeError, RunError
 from curate.job import RUN_FILE
-from curate.publish.manifest import MANIFEST, SUCCESS
+from curate.publish.manifest import MANIFEST, SUCCESS, read_manifest
 from curate.publish.output import Result, escape
 from curate.publish.statistics import STATISTICS, TABLES, Layout, create_views, quote, sql_folder, table_files
 from curate.shards.commit import Folder
@@ -65,7 +65,7 @@ def open_run(url: str) -> Any:
         RunError: the run is not finished.
     """
     folder = find_run(url)
-    names = ["manifest.parquet", *folder.read_parquet(MANIFEST, ["path"])["path"].to_pylist()]
+    names = [MANIFEST, *(line.path for line in read_manifest(folder))]
     files = {
         table: tuple(_location(folder, name) for name in found)
         for table, found in {**table_files(names), "manifest": (MANIFEST,)}.items()

@@ -1,0 +1,105 @@
+"""uids.npy is sorted, complete and of DataComp's type, in however many buckets it was sorted."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate import schema
+from curate.ids import uid_halves
+from curate.job import Job
+from curate.plan import Pool, Unit
+from curate.publish import uids
+from curate.publish.uids import PAIR, write_uids
+from curate.recipe import parse_recipe
+from curate.shards.commit import Folder
+
+Rows = list[tuple[str | None, bool]]  # uid, kept
+
+
+def job_of(folder: Path, units: list[Rows]) -> Job:
+    """A run with these decisions and nothing else."""
+    recipe = parse_recipe({"input": {"name": "s", "format": "webdataset", "path": "x.tar"}})
+    job = Job(recipe, Pool("", True, None, frozenset(), pa.schema([]), None), Folder(str(folder)))
+    for index, rows in enumerate(units):
+        table = [
+            {"unit": index, "row": row, "uid": uid, "kept": kept, "rule": None if kept else "words"}
+            for row, (uid, kept) in enumerate(rows)
+        ]
+        job.write("decisions", Unit(index, "s", ()), pa.Table.from_pylist(table, schema.DECISIONS), "")
+    return job
+
+
+def written(folder: Path, units: list[Rows]) -> np.ndarray:
+    job = job_of(folder, units)
+    write_uids(job, range(len(units)), sum(kept for rows in units for _, kept in rows))
+    assert Folder(str(folder)).files("tmp") == []
+    return np.asarray(np.load(folder / "uids.npy", mmap_mode="r", allow_pickle=False))
+
+
+def as_hex(pairs: np.ndarray) -> list[str]:
+    return [f"{int(high):016x}{int(low):016x}" for high, low in pairs]
+
+
+def drawn(seed: int, count: int, keep: float = 0.5) -> Rows:
+    rng = np.random.default_rng(seed)
+    return [(rng.bytes(16).hex(), bool(rng.random() < keep)) for _ in range(count)]
+
+
+EXTREME: Rows = [
+    ("f" * 32, True),
+    ("0" * 32, True),
+    (None, False),
+    ("0" * 16 + "f" * 16, True),
+    ("0" * 15 + "1" + "0" * 16, True),
+    ("8" + "0" * 31, True),
+    ("7" + "f" * 31, True),
+    ("3" + "0" * 31, False),
+]
+
+
+@pytest.mark.parametrize("bucket", [1, 2, 7, 100, 4_000_000])
+def test_whatever_the_buckets_the_file_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: int
+) -> None:
+    units = [drawn(1, 60), EXTREME, [], drawn(2, 40, 0.0), drawn(3, 40, 1.0)]
+    kept = sorted(uid for rows in units for uid, is_kept in rows if is_kept and uid)
+    whole = written(tmp_path / "whole", units)
+    monkeypatch.setattr(uids, "_BUCKET", bucket)
+    found = written(tmp_path / "run", units)
+    assert found.dtype == PAIR == np.dtype("u8,u8") and found.dtype.str == whole.dtype.str
+    assert as_hex(found) == kept
+    assert (tmp_path / "run/uids.npy").read_bytes() == (tmp_path / "whole/uids.npy").read_bytes()
+
+
+def test_the_order_of_units_and_rows_does_not_count(tmp_path: Path) -> None:
+    units = [drawn(4, 30), EXTREME]
+    written(tmp_path / "one", units)
+    written(tmp_path / "two", [[*reversed(units[1])], [], [*reversed(units[0])]])
+    assert (tmp_path / "one/uids.npy").read_bytes() == (tmp_path / "two/uids.npy").read_bytes()
+
+
+def test_numpy_writes_the_same_bytes(tmp_path: Path) -> None:
+    found = written(tmp_path, [EXTREME, drawn(5, 20)])
+    np.save(tmp_path / "numpy.npy", found)
+    assert (tmp_path / "numpy.npy").read_bytes() == (tmp_path / "uids.npy").read_bytes()
+
+
+@pytest.mark.parametrize("units", [[], [[]], [[("a" * 32, False)], [(None, False)]]])
+def test_nothing_kept_is_an_empty_array(tmp_path: Path, units: list[Rows]) -> None:
+    found = written(tmp_path, units)
+    assert found.shape == (0,) and found.dtype == PAIR
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.binary(min_size=16, max_size=16), unique=True, max_size=40), st.integers(1, 9))
+def test_sorted_as_integers(tmp_path_factory: pytest.TempPathFactory, raw: list[bytes], buckets: int) -> None:
+    rows: Rows = [(value.hex(), True) for value in raw]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uids, "_BUCKET", max(1, len(rows) // buckets))
+        found = written(tmp_path_factory.mktemp("run"), [rows])
+    high, low = uid_halves(pa.array(sorted(value.hex() for value in raw), pa.string()))
+    assert found["f0"].tolist() == high.tolist() and found["f1"].tolist() == low.tolist()
