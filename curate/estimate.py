@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from curate.decide import balance, ballot
-from curate.decide.ballot import ALIVE, NAMES, Ballot
+from curate.decide.ballot import ALIVE, CODES, NAMES, Ballot
 from curate.decide.local import apply_rules, deduplicate
 from curate.job import METADATA_FILE, Job
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import match_unit
 from curate.plan import Unit
+from curate.schema import DUPLICATE, FAILED, UNMATCHED
 from curate.shards.commit import Folder
 
 _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about
@@ -94,7 +95,8 @@ def _size(units: Sequence[Unit]) -> int:
 def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: float) -> Estimate:
     names = list(job.recipe.rules)
     codes = Counter(int(code) for b in ballots for code in b.verdicts)
-    verdicts = {NAMES.get(code) or names[code]: n / fraction for code, n in codes.items() if code != ALIVE}
+    order = [CODES[FAILED], *range(len(names)), CODES[UNMATCHED], CODES[DUPLICATE]]
+    verdicts = {NAMES.get(code) or names[code]: codes[code] / fraction for code in order if codes[code]}
     kept = _kept(job, ballots, fraction)
     alive = codes[ALIVE]
     if job.recipe.balance:
@@ -103,6 +105,7 @@ def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: floa
     sampled = sum(codes.values())
     shares = [k / max(1, len(b.verdicts)) for k, b in zip(kept, ballots, strict=True)]
     share = sum(kept) / sampled
+    certain = fraction == 1 and not job.recipe.balance
     spread = (
         np.std(shares, ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else np.sqrt(share * (1 - share) / sampled)
     )
@@ -112,7 +115,7 @@ def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: floa
         sampled=sampled,
         rows=round(sampled / fraction),
         verdicts=verdicts,
-        error=float(spread) * sampled / fraction,
+        error=0.0 if certain else float(spread) * sampled / fraction,
         seconds=seconds / fraction,
         bytes=round(sum(sizes) / fraction * (sum(kept) / alive if alive else 0)),
     )
@@ -127,6 +130,8 @@ def _kept(job: Job, ballots: list[Ballot], fraction: float) -> list[float]:
     lists = [ballot.alive_matches(job, b) for b in ballots]
     if wished.t is not None:
         t = wished.t * fraction
+    elif fraction == 1:
+        t = float(balance.solve_t(counts, pa.concat_arrays(lists), wished.rows or 0))
     else:
         t, most = 0.0, float(max(1, counts.max(initial=1)))
         for _ in range(50):  # halving: the sample's t is no integer

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from curate.job import ERROR_FILE, METADATA_FILE, RUN_FILE, Job
 from curate.measure.language import IDENTITY as LANGUAGE_IDENTITY
 from curate.metadata.sources import read_metadata
 from curate.plan import Plan, make_plan
-from curate.publish.manifest import SUCCESS
+from curate.publish.manifest import MANIFEST, SUCCESS, read_manifest
 from curate.recipe import Recipe
 from curate.shards.commit import Folder
 from pipelines.curate import build
@@ -81,6 +81,11 @@ def start(prepared: Prepared) -> None:
     """Writes run.json and the run's metadata: from here on the folder belongs to the recipe."""
     job = prepared.job
     job.folder.delete("tmp")
+    if job.folder.exists(SUCCESS):  # something happened to a published run: what is damaged is made anew
+        damaged = list(_damaged(job.folder))
+        job.folder.delete(SUCCESS)
+        for name in damaged:
+            job.folder.delete(name)
     _drop_outdated(prepared)
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     job.folder.write_json(
@@ -92,7 +97,11 @@ def start(prepared: Prepared) -> None:
             "sources": [source.name for source in job.recipe.input],
             "recipe": _plain(job.recipe),
             "identity": _identity(job),
-            "keys": {"pool": job.pool.key, "decisions": job.decisions_key, "shards": job.shards_key},
+            "keys": {
+                "pool": job.pool.key,
+                **{name: ids.digest([job.key_of(name)(unit) for unit in prepared.plan.units]) for name in job.tables},
+                "shards": job.shards_key,
+            },
             "models": {"language": job.language} if job.language else {},
             "metadata": {"entries": len(prepared.metadata), "digest": job.metadata_key}
             if prepared.metadata is not None
@@ -184,10 +193,20 @@ def _check_folder(job: Job, out: str) -> bool:
             else "the recipe is the same, but the inputs or the metadata changed"
         )
         raise RecipeError(
-            f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder; "
-            f"with --reuse {out} it takes over all that is still valid"
+            f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "
+            f"with --reuse {out} another one takes over all that is still valid"
         )
-    return folder.exists(SUCCESS)
+    return folder.exists(SUCCESS) and not list(_damaged(folder))
+
+
+def _damaged(folder: Folder) -> Iterator[str]:
+    """Files of a published run that are missing, or not as long as its manifest says (`verify` looks closer)."""
+    if not folder.exists(MANIFEST):
+        yield MANIFEST
+        return
+    for line in read_manifest(folder):
+        if not folder.exists(line.path) or folder.size(line.path) != line.bytes:
+            yield line.path
 
 
 def _identity(job: Job) -> str:

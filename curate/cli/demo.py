@@ -2,12 +2,11 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from curate.cli.run import execute
 from curate.demo.pool import write_pool
@@ -41,16 +40,13 @@ def demo(
     execute(recipe, run, None, [], "stat", [])
     counts = Folder(run).read_json(RUN_FILE)["counts"]
     print("\nWhat the rules caught of what was planted (a wrong caption takes a model to find: a later rule's work)")
-    Console(width=max(100, Console().width)).print(_table(score(f"{pool}/truth.parquet", run), list(counts)))
+    print("\n".join(_lines(score(f"{pool}/truth.parquet", run), list(counts))))
     print(f"The pool is in {pool}, the recipe in {recipe}; change a rule and run it again with --reuse {run}.")
 
 
-def _table(caught: list[Caught], rules: list[str]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("planted")
-    table.add_column("rows", justify="right")
-    for rule in rules:
-        table.add_column(rule, justify="right")
+def _lines(caught: list[Caught], rules: list[str]) -> Iterator[str]:
+    """A line for each kind of defect: how many, and which rules they fell to."""
+    yield f"{'planted':20} {'rows':>5}  fell to"
     for line in caught:
-        table.add_row(line.defect, str(line.planted), *(str(line.rules.get(rule, "·")) for rule in rules))
-    return table
+        fell = ", ".join(f"{rule} {line.rules[rule]}" for rule in rules if line.rules.get(rule))
+        yield f"{line.defect:20} {line.planted:>5}  {fell}"

@@ -66,15 +66,18 @@ def _estimate(found: Estimate | None, images: bool) -> str:
     if found is None:
         return "estimate: the pool is empty"
     cores = os.cpu_count() or 1
-    lines = [f"estimate, from {found.sampled:,} samples in {found.units} units (duplicates between units are not seen)"]
+    unseen = "" if found.sampled == found.rows else " (duplicates of what was not sampled are not seen)"
+    lines = [f"estimate, from {found.sampled:,} samples in {found.units} units{unseen}"]
     about = "" if found.sampled == found.rows else "about "
     lines.append(f"  {'pool':12} {about}{found.rows:,}")
     for name, rows in sorted(found.verdicts.items(), key=lambda item: item[0] == "kept"):
-        error = f" ± {2 * found.error:,.0f}" if name == "kept" else ""
+        error = f" ± {2 * found.error:,.0f}" if name == "kept" and found.error else ""
         lines.append(f"  {name:12} {'' if name == 'kept' else '−'}{rows:,.0f}{error}  ({rows / found.rows:.1%})")
     if images:
         lines.append(f"  {'output':12} {_bytes(found.bytes)} of images")
-    lines.append(f"  {'time':12} {_time(found.seconds / cores)} on {cores} cores, to measure and match")
+    lines.append(
+        f"  {'time':12} {_time(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
+    )
     return "\n".join(lines)
 
 

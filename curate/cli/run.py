@@ -8,7 +8,8 @@ import typer
 
 from curate.cli.progress import show_progress
 from curate.errors import RecipeError
-from curate.job import RUN_FILE
+from curate.job import RUN_FILE, Job
+from curate.plan import Unit
 from curate.recipe import load_recipe
 from curate.shards.commit import Folder
 
@@ -54,6 +55,8 @@ def execute(
         prepared.job.folder.delete("tmp")
         print(f"{out}: this recipe is finished already; nothing to do")
         return
+    if reuse:
+        print(_reused(prepared.job, prepared.plan.units, reuse), file=sys.stderr)
     began = time.monotonic()
     try:
         start(prepared)
@@ -75,6 +78,20 @@ def by_content(fingerprint: str) -> bool:
     return fingerprint == "content"
 
 
+def _reused(job: Job, units: tuple[Unit, ...], reuse: str) -> str:
+    """Which tables of the older run are taken over."""
+    tables = [name for name in job.tables if name != "decisions"]
+    found = {name: sum(job.would_stand(name, unit, job.key_of(name)(unit)) for unit in units) for name in tables}
+    taken = ", ".join(f"{name} {count}/{len(units)}" for name, count in found.items() if count)
+    return f"reused from {reuse}: {taken or 'nothing, since inputs, measure and metadata differ'} (units)"
+
+
+def _some_uid(folder: Folder) -> str:
+    """A uid to try `explain` with."""
+    uids = folder.read_parquet("tables/decisions/00000.parquet", ["uid"])["uid"].drop_null()
+    return uids[0].as_py() if len(uids) else "UID"
+
+
 def summary(out: str, seconds: float) -> str:
     """The funnel, and where to look."""
     run = Folder(out).read_json(RUN_FILE)
@@ -84,11 +101,13 @@ def summary(out: str, seconds: float) -> str:
     lines = [f"{'pool':{width}}  {pool:>12,}"]
     for name, n in counts.items():
         if name != "kept":
-            lines.append(f"{name:{width}}  {f'−{n:,}':>12}  {n / pool:7.2%}")
+            lines.append(f"{name:{width}}  {f'−{n:,}':>12}  {n / pool if pool else 0:7.2%}")
     kept = counts.get("kept", 0)
     lines.append(f"{'kept':{width}}  {kept:>12,}  {kept / pool if pool else 0:7.2%}")
     if run["t"] is not None:
-        lines.append(f"t = {run['t']:,}")
+        wished = run["recipe"]["balance"]["rows"]
+        why = "" if wished is None else f", the largest whose expected size is at most {wished:,}"
+        lines.append(f"t = {run['t']:,}{why}")
     lines += [
         f"{rule['name']}: threshold {rule['threshold']:.6g} of {rule['of']}"
         for rule in run["rules"]
@@ -97,7 +116,7 @@ def summary(out: str, seconds: float) -> str:
     lines += [f"{out}: {len(Folder(out).read_json('shards/sizes.json')):,} shards in {seconds:.1f} s", ""]
     lines += [
         f"  curate sql {out} funnel        what each rule dropped, in SQL",
-        f"  curate explain {out} UID       why one sample is in or out",
+        f"  curate explain {out} {_some_uid(Folder(out))}       why a sample is in or out",
         f"  curate verify {out}            whether all is whole",
     ]
     return "\n".join(lines)

@@ -4,7 +4,7 @@ Law: samples found = kept + dropped (per rule) + failed (per reason); files that
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -89,21 +89,36 @@ def check_damage(job: Job, audits: Iterable[Audit]) -> None:
     failed = sum(audit.verdicts.get(schema.FAILED, 0) for audit in audits)
     files = frozenset().union(*(audit.files for audit in audits))
     unread = frozenset().union(*(audit.unread for audit in audits))
-    reasons = Counter(reason for audit in audits for reason in audit.failures["reason"].to_pylist())
-    listed = ", ".join(
-        f"{reason} {count:,}" for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    )
-    where = f"Reasons: {listed}. Each sample's is in tables/samples (columns status, error)"
+    found, remedies = [], []
     for name, bad, total, limit in (
         ("max_failed", failed, rows, job.recipe.max_failed),
         ("max_failed_files", len(unread), len(files), job.recipe.max_failed_files),
     ):
         if bad and bad / total > limit:
             what = "samples" if name == "max_failed" else "files"
-            raise RunError(
-                f"{bad:,} of {total:,} {what} ({bad / total:.1%}) could not be read, and {name} is {limit}. {where}. "
-                f"To go on all the same, run again with --set {name}={min(100, 100 * bad // total + 1) / 100}"
-            )
+            found.append(f"{bad:,} of {total:,} {what} ({bad / total:.1%}) could not be read, and {name} is {limit}")
+            found += [f"  {line}" for line in _reasons(audits, what)]
+            remedies.append(f"--set {name}={min(100, 100 * bad // total + 1) / 100}")
+    if found:
+        job.folder.write_parquet("failures.parquet", all_failures(audits))
+        found.append("All are in failures.parquet of the run folder.")
+        raise RunError("\n".join([*found, f"To go on all the same, run again with {' '.join(remedies)}"]))
+
+
+def _reasons(audits: list[Audit], what: str) -> Iterator[str]:
+    """A line for each reason: how often, and an example."""
+    failures = [row for audit in audits for row in audit.failures.to_pylist()]
+    rows = [row for row in failures if (row["reason"] in schema.FILE_REASONS) == (what == "files")]
+    counts = Counter(row["reason"] for row in rows if row["reason"] not in schema.DAMAGE_REASONS)
+    for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        example = next(row for row in rows if row["reason"] == reason)
+        words = [example["shard"], example["key"], example["detail"] and f"({example['detail']})"]
+        yield f"{reason} {count:,}, such as {' '.join(repr(word)[1:-1] for word in words if word)}"
+
+
+def all_failures(audits: Iterable[Audit]) -> pa.Table:
+    """schema.FAILURES of the whole run."""
+    return pa.concat_tables([audit.failures for audit in audits] or [schema.FAILURES.empty_table()]).combine_chunks()
 
 
 def check_conservation(audits: Iterable[Audit], emitted: int) -> Counter[str]:

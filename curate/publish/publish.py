@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from curate import schema
 from curate.job import RUN_FILE, Job
-from curate.publish.audit import Audit, check_conservation
+from curate.publish.audit import Audit, all_failures, check_conservation
 from curate.publish.card import card_text
 from curate.publish.entries import write_entries
 from curate.publish.manifest import SUCCESS, Published, digest_file, write_manifest
@@ -61,9 +60,11 @@ def publish(
     shards = sorted(shards, key=lambda shard: shard.index)
     folder = job.folder
     counts = check_conservation(audits, sum(shard.rows for shard in shards))
-    folder.write_parquet("failures.parquet", _failures(audits))
+    folder.write_parquet("failures.parquet", all_failures(audits))
     if results.pool is not None and results.survivors is not None and results.sums is not None:
         write_entries(job, results.pool, results.survivors, results.sums, results.t)
+    else:
+        folder.write_parquet("entries.parquet", schema.ENTRIES.empty_table())
     suffix = "tar" if job.pool.images else "parquet"
     folder.write_json("shards/sizes.json", {f"{shard.index:05d}.{suffix}": shard.rows for shard in shards})
     write_uids(job, [audit.unit.index for audit in audits], counts[KEPT])
@@ -72,16 +73,18 @@ def publish(
     folder.write_bytes("README.md", card_text(job, run).encode())
     _remove_strays(job, digests)
     build_statistics(folder, run)
-    rest = ["failures.parquet", "shards/sizes.json", "uids.npy", RUN_FILE, "README.md", "stats.duckdb"]
-    if results.pool is not None:
-        rest.append("entries.parquet")
+    rest = [
+        "failures.parquet",
+        "entries.parquet",
+        "shards/sizes.json",
+        "uids.npy",
+        RUN_FILE,
+        "README.md",
+        "stats.duckdb",
+    ]
     lines = [*digests, *(digest_file(folder, path, counts[KEPT] if path == "uids.npy" else None) for path in rest)]
     write_manifest(folder, lines)
     folder.write_bytes(SUCCESS, b"")
-
-
-def _failures(audits: list[Audit]) -> pa.Table:
-    return pa.concat_tables([audit.failures for audit in audits] or [schema.FAILURES.empty_table()]).combine_chunks()
 
 
 def _finished_run(job: Job, counts: dict[str, int], results: Results) -> dict[str, Any]:
@@ -99,11 +102,13 @@ def _finished_run(job: Job, counts: dict[str, int], results: Results) -> dict[st
         }
         for rule in job.rules
     ]
-    order = [schema.FAILED, *job.recipe.rules, schema.UNMATCHED, schema.DUPLICATE, schema.BALANCE, KEPT]
+    order = [schema.FAILED, *job.recipe.rules, schema.DUPLICATE, KEPT]
+    order[-2:-2] = [schema.UNMATCHED] if job.recipe.match else []
+    order[-1:-1] = [schema.BALANCE] if job.recipe.balance else []
     run |= {
         "rules": rules,
         "t": results.t,
-        "counts": {name: counts[name] for name in order if name in counts},
+        "counts": {name: counts.get(name, 0) for name in order},
         "finished": now,
         "seconds": now - run["started"],
     }

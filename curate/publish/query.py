@@ -200,13 +200,12 @@ def _check(connection: Any, sql: str) -> Any:
     if len(statements) != 1:
         raise RecipeError(f"SQL: {len(statements)} statements; accepted: one")
     statement = statements[0]
-    reading = statement.query
-    if statement.type == duckdb.StatementType.EXPLAIN:
+    reading, kind = statement.query, _kind(statement)
+    if kind == "EXPLAIN":
         reading = _EXPLAIN.sub("", reading, count=1)
     answer = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [reading]).fetchall()[0][0]
     tree = json.loads(answer)
     if tree["error"] or len(tree["statements"]) != 1:
-        kind = str(statement.type).rpartition(".")[2].replace("_", " ")
         raise RecipeError(
             f"SQL: a run is read-only, and this is {kind}; accepted: SELECT, FROM, EXPLAIN, DESCRIBE, SHOW"
         )
@@ -222,6 +221,14 @@ def _check(connection: Any, sql: str) -> Any:
                     f"(SHOW TABLES lists them); accepted functions: {', '.join(sorted(_FUNCTIONS))}"
                 )
     return statement
+
+
+def _kind(statement: Any) -> str:
+    """What kind of statement it is, in words."""
+    try:
+        return str(statement.type).rpartition(".")[2].replace("_", " ")
+    except ValueError:  # DuckDB's Python names some kinds only, and UPDATE EXTENSIONS is not among them
+        return "another statement"
 
 
 def _walk(node: Any) -> Iterator[dict[str, Any]]:

@@ -286,11 +286,31 @@ def _parquet_samples(job: Job, part: Slice, rows: pa.Table) -> Iterator[Sample]:
     remaining = zip(rows["format"].to_pylist(), rows["caption"].to_pylist(), strict=True)
     for table, found in _input_rows(job, part.unit, rows["row"]):
         others = [field.name for field in table.schema if field.name != found.image and not _is_bytes(field.type)]
-        fields = table.select(others).to_pylist()
+        columns = {name: _values(table[name]) for name in others}
+        fields = [{name: values[i] for name, values in columns.items()} for i in range(len(table))]
         for data, values in zip(image_bytes(table[found.image]), fields, strict=True):
             kind, caption = next(remaining)
             suffix = "jpg" if kind == "jpeg" else kind
             yield Sample([(suffix, data or b"")], caption.encode(), _plain_json(values))
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """A column's values in Python, those that it has no value for included (see `_value`)."""
+    try:
+        return list(column.to_pylist())
+    except Exception:  # one of many kinds, by type
+        return [_value(value) for value in column]
+
+
+def _value(value: pa.Scalar) -> Any:
+    """Text that is not UTF-8 with replacement characters; a date past the year 9999 or of an unknown zone as a number."""
+    try:
+        return value.as_py()
+    except UnicodeDecodeError:
+        raw = value.cast(pa.large_binary()) if isinstance(value, pa.StringScalar | pa.LargeStringScalar) else None
+        return raw and raw.as_py().decode(errors="replace")
+    except Exception:
+        return getattr(value, "value", None)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -28,8 +29,9 @@ from curate.metadata.unit import match_unit
 from curate.publish.audit import Audit, audit_unit, check_damage
 from curate.publish.manifest import digest_file
 from curate.publish.publish import Results, publish
+from curate.publish.verify import verify_run
 from curate.recipe import Recipe, parse_recipe
-from curate.schema import KEPT
+from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
 from curate.shards.emit import emit_shard, lay_out, name_hashes
 from pipelines.curate import build
 from pipelines.run import Prepared, _options, prepare, start
@@ -235,8 +237,8 @@ class Ran:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows by rule, and `kept`."""
-        return dict(self.run["counts"])
+        """Rows by rule, and `kept`; without what dropped none."""
+        return {name: rows for name, rows in self.run["counts"].items() if rows}
 
     @property
     def kept(self) -> bytes:
@@ -368,6 +370,47 @@ def publish_local(job: Job, audits: list[Audit], results: Results) -> None:
         suffixes = [(".tar", shard.rows)] if job.pool.images else []
         files += [(shard.stem + s, n) for s, n in [*suffixes, (".parquet", shard.rows), ("_stats.json", None)]]
     publish(job, audits, shards, results, [digest_file(job.folder, *file) for file in files])
+
+
+# ---------------------------------------------------------------- what holds of every run
+def conserved(run: Ran) -> None:
+    """That a run is finished, whole, and accounts for every row, with known reasons."""
+    assert (run.folder / "_SUCCESS").exists() and not (run.folder / "tmp").exists()
+    assert verify_run(str(run.folder))[1] == []
+    samples, decisions = run.table("samples"), run.table("decisions")
+    counts = run.counts
+    assert len(samples) == len(decisions) == sum(counts.values())
+    kept, rules = decisions["kept"].to_pylist(), decisions["rule"].to_pylist()
+    assert Counter(rule or "kept" for rule in rules) == Counter(counts)
+    assert [rule is None for rule in rules] == kept
+    failed = [status for status in samples["status"].to_pylist() if status != "ok"]
+    assert len(failed) == counts.get("failed", 0)
+    listed = run.table("failures").to_pylist()
+    assert Counter(failed) == Counter(row["reason"] for row in listed if row["reason"] in SAMPLE_REASONS)
+    assert all(row["reason"] in {**SAMPLE_REASONS, **FILE_REASONS, **DAMAGE_REASONS} for row in listed)
+    assert all(row["detail"] or row["reason"] == "no_url" for row in listed if row["reason"] not in SAMPLE_REASONS)
+    sizes = json.loads((run.folder / "shards/sizes.json").read_text())
+    assert sum(sizes.values()) == counts.get("kept", 0)
+
+
+def loads(run: Ran) -> dict[str, dict[str, bytes]]:
+    """The samples of the shards by key, read by tarfile; checks that names are harmless, unique and together."""
+    samples: dict[str, dict[str, bytes]] = {}
+    last = ""
+    for name, data in run.members:
+        key, _, suffix = name.rpartition("/")[2].partition(".")
+        key = f"{name.rpartition('/')[0]}/{key}".lstrip("/")
+        assert not name.startswith("/") and not set(name.split("/")) & {"", ".", ".."}, name
+        assert not re.search(r'[\x00-\x1f\x7f\\<>:"|?*]', name), name
+        assert key == last or key not in samples, f"{key}: its members are not together, or two samples have it"
+        assert suffix not in samples.setdefault(key, {}), name
+        samples[key][suffix], last = data, key
+    for members in samples.values():
+        fields = json.loads(members["json"])
+        assert re.fullmatch("[0-9a-f]{32}", fields["uid"]) and isinstance(fields["captions"]["original"], str)
+        assert members["txt"].strip()
+    assert len(samples) == run.counts.get("kept", 0)
+    return samples
 
 
 # ---------------------------------------------------------------- files

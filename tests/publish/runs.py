@@ -13,7 +13,7 @@ from curate.shards.commit import Folder
 SCORES = pa.schema([*schema.ALIGNED, pa.field("clip_score", pa.float32())])
 SIDECAR = pa.schema([("key", pa.string()), ("caption", pa.string()), ("uid", pa.string())])
 
-RULES = [
+RULES: list[dict[str, Any]] = [
     {"name": "words", "sql": "words > 2", "top": None, "of": None, "threshold": None},
     {"name": "side", "sql": "least(width, height) >= 200", "top": None, "of": None, "threshold": None},
     {"name": "aligned", "sql": None, "top": 0.9, "of": "clip_score", "threshold": 0.25},
@@ -62,7 +62,7 @@ def verdict(
 
 
 # Per unit: (sample, verdict, entry ids, clip_score).
-SMALL = [
+SMALL: list[list[tuple[dict[str, Any], dict[str, Any], list[int], float | None]]] = [
     [
         (sample("a1", "a red cat"), verdict(None, 1.0, 0.0), [0, 1], 0.5),
         (sample("a2", "dog"), verdict("words"), [], 0.9),

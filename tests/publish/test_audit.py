@@ -15,6 +15,7 @@ from curate.job import Job
 from curate.plan import Unit
 from curate.publish.audit import Audit, audit_unit, check_conservation, check_damage
 from curate.recipe import Recipe
+from curate.shards.commit import Folder
 from pipelines.run import Prepared, prepare
 from tests.laws.pools import make_samples, recipe_of, run_local, write_tars
 
@@ -143,31 +144,37 @@ def test_sums_agree_or_nothing_is_published() -> None:
 @pytest.mark.parametrize(
     ("failed", "limit", "fits"), [(5, 0.05, True), (6, 0.05, False), (29, 0.29, True), (1, 0, False)]
 )
-def test_damage_above_the_limit_fails_the_run(prepared: Prepared, failed: int, limit: float, fits: bool) -> None:
-    job = replace(prepared.job, recipe=recipe("x.tar", max_failed=limit))
+def test_damage_above_the_limit_fails_the_run(
+    prepared: Prepared, tmp_path: Path, failed: int, limit: float, fits: bool
+) -> None:
+    job = replace(prepared.job, recipe=recipe("x.tar", max_failed=limit), folder=Folder(str(tmp_path)))
     audits = [audit({"kept": 100 - failed, "failed": failed}, reasons=failed)]
     if fits:
         check_damage(job, audits)
+        assert job.folder.files() == []
         return
-    with pytest.raises(RunError, match=rf"{failed} of 100 samples .*max_failed is.*empty_image {failed}") as error:
+    with pytest.raises(RunError, match=rf"(?s){failed} of 100 samples .*max_failed is.*empty_image {failed}") as error:
         check_damage(job, audits)
+    assert job.folder.read_parquet("failures.parquet")["reason"].to_pylist() == ["empty_image"] * failed
     advice = str(error.value).rpartition("--set ")[2]
     name, _, value = advice.partition("=")
     check_damage(replace(job, recipe=recipe("x.tar", **{name: float(value)})), audits)
 
 
-@pytest.mark.parametrize("failed", range(1, 101))
-def test_the_advice_is_enough(prepared: Prepared, failed: int) -> None:
-    audits = [audit({"kept": 100 - failed, "failed": failed})]
-    with pytest.raises(RunError) as error:
-        check_damage(replace(prepared.job, recipe=recipe("x.tar", max_failed=0)), audits)
-    value = float(str(error.value).rpartition("=")[2])
-    check_damage(replace(prepared.job, recipe=recipe("x.tar", max_failed=value)), audits)
+def test_the_advice_is_enough(prepared: Prepared, tmp_path: Path) -> None:
+    for failed in range(1, 101):
+        audits = [audit({"kept": 100 - failed, "failed": failed})]
+        job = replace(prepared.job, recipe=recipe("x.tar", max_failed=0), folder=Folder(str(tmp_path)))
+        with pytest.raises(RunError) as error:
+            check_damage(job, audits)
+        value = float(str(error.value).rpartition("=")[2])
+        check_damage(replace(prepared.job, recipe=recipe("x.tar", max_failed=value)), audits)
 
 
-def test_unread_files_count_once_each(prepared: Prepared) -> None:
+def test_unread_files_count_once_each(prepared: Prepared, tmp_path: Path) -> None:
     audits = [audit({"kept": 1}, unread=True), audit({"kept": 1}, unread=True)]
     check_damage(replace(prepared.job, recipe=recipe("x.tar", max_failed_files=0.5)), audits)
-    with pytest.raises(RunError, match=r"1 of 2 files \(50\.0%\).*max_failed_files=0\.51"):
-        check_damage(replace(prepared.job, recipe=recipe("x.tar", max_failed_files=0.49)), audits)
+    job = replace(prepared.job, recipe=recipe("x.tar", max_failed_files=0.49), folder=Folder(str(tmp_path)))
+    with pytest.raises(RunError, match=r"(?s)1 of 2 files \(50\.0%\).*max_failed_files=0\.51"):
+        check_damage(job, audits)
     check_damage(prepared.job, [])

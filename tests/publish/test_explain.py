@@ -1,5 +1,7 @@
 """Why a sample is in or out, in words: every way to end, shown once."""
 
+from pathlib import Path
+
 import pytest
 
 from curate.cli.sql import explain
@@ -9,7 +11,7 @@ from tests.publish.runs import uid, write_bare, write_small
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory) -> str:
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
     url = str(tmp_path_factory.mktemp("small"))
     write_small(url)
     return url
@@ -19,7 +21,7 @@ def lines(url: str, name: str) -> list[str]:
     return [" ".join(line.split()) for line in explain_sample(url, uid(name)).splitlines()]
 
 
-def test_kept_and_its_double(small):
+def test_kept_and_its_double(small: str) -> None:
     told = lines(small, "a1")
     assert told[:2] == [f"uid {uid('a1')}", "2 rows of the pool have this uid"]
     first, second = told[: told.index("verdict: kept") + 2], told[told.index("verdict: kept") + 2 :]
@@ -34,7 +36,7 @@ def test_kept_and_its_double(small):
     assert second[-1] == f"verdict: dropped by duplicate, a duplicate of {uid('a1')}"
 
 
-def test_dropped_by_a_rule(small):
+def test_dropped_by_a_rule(small: str) -> None:
     told = lines(small, "a4")
     assert "words passed: words > 2 [words = 4]" in told
     assert "side FAILED HERE: least(width, height) >= 200 [width = 100, height = 80]" in told
@@ -43,26 +45,26 @@ def test_dropped_by_a_rule(small):
     assert not any(line.startswith("published") for line in told)
 
 
-def test_dropped_by_a_top_rule(small):
+def test_dropped_by_a_top_rule(small: str) -> None:
     assert "aligned FAILED HERE: top 0.9 of clip_score, which is from 0.25 on [clip_score = 0.125]" in lines(
         small, "b4"
     )
 
 
-def test_drawn_and_not_drawn(small):
+def test_drawn_and_not_drawn(small: str) -> None:
     assert "balance: probability 0.5, draw 0.9 (below 1: kept)" in lines(small, "b6")
     told = lines(small, "b2")
     assert "balance: probability 0.5, draw 1.7 (not below 1: dropped)" in told
     assert told[-1] == "verdict: dropped by balance, not drawn"
 
 
-def test_unmatched(small):
+def test_unmatched(small: str) -> None:
     told = lines(small, "b1")
     assert "entries: none matches" in told
     assert told[-1] == "verdict: dropped by unmatched, no entry of the metadata occurs in its caption"
 
 
-def test_unreadable(tmp_path):
+def test_unreadable(tmp_path: Path) -> None:
     folder = write_small(str(tmp_path))
     for name in ("samples", "decisions"):  # a source that brings uids knows the uid of what it cannot read
         table = folder.read_parquet(f"tables/{name}/00000.parquet")
@@ -74,14 +76,14 @@ def test_unreadable(tmp_path):
     assert "words not reached: words > 2 [words = 4]" in told
 
 
-def test_an_imageless_run(tmp_path):
+def test_an_imageless_run(tmp_path: Path) -> None:
     write_bare(str(tmp_path))
     told = lines(str(tmp_path), "c1")
     assert told[-2:] == ["verdict: kept", "published: shards/00000.parquet"]
     assert not any(line.startswith("entries") for line in told)
 
 
-def test_null_fails_and_is_said(tmp_path):
+def test_null_fails_and_is_said(tmp_path: Path) -> None:
     folder = write_bare(str(tmp_path))
     run = folder.read_json("run.json")
     run["rules"] = [{"name": "words", "sql": "width > 10"}, {"name": "long", "sql": "characters >= 3"}]
@@ -91,13 +93,13 @@ def test_null_fails_and_is_said(tmp_path):
     assert "long not reached (would pass): characters >= 3 [characters = 3]" in told
 
 
-def test_control_characters_are_escaped(small):
+def test_control_characters_are_escaped(small: str) -> None:
     text = explain_sample(small, uid("a6"))
     assert "\x1b" not in text and "\u202e" not in text
     assert "caption \\x1b[31mred\\x1b[0m <script>\\u202eafter" in text
 
 
-def test_which_uids_are_accepted(small):
+def test_which_uids_are_accepted(small: str) -> None:
     assert explain_sample(small, f" {uid('a1').upper()} ") == explain_sample(small, uid("a1"))
     with pytest.raises(RecipeError, match="32 hex digits"):
         explain_sample(small, "a1")
@@ -105,6 +107,6 @@ def test_which_uids_are_accepted(small):
         explain_sample(small, uid("ff"))
 
 
-def test_the_command(small, capsys):
+def test_the_command(small: str, capsys: pytest.CaptureFixture[str]) -> None:
     explain(small, uid("a1"))
     assert "verdict: kept" in capsys.readouterr().out

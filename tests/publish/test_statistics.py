@@ -2,7 +2,9 @@
 
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -10,11 +12,11 @@ import pytest
 from curate.errors import ConservationError
 from curate.publish.statistics import TABLES, build_statistics, sql_folder, table_files
 from curate.shards.commit import Folder
-from tests.publish.runs import RUN, SMALL, write_bare, write_small
+from tests.publish.runs import RULES, RUN, SMALL, write_bare, write_small
 
 
 @pytest.fixture
-def plain(tmp_path, monkeypatch):
+def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A plain DuckDB connection to a small run that has moved since it was built."""
     write_small(str(tmp_path / "built"))
     shutil.move(tmp_path / "built", tmp_path / "moved")
@@ -23,7 +25,7 @@ def plain(tmp_path, monkeypatch):
         yield connection
 
 
-def test_views_follow_the_folder(plain):
+def test_views_follow_the_folder(plain: Any) -> None:
     assert plain.execute("SELECT count(*), count(uid) FROM samples").fetchall() == [(12, 11)]
     assert plain.execute("SELECT count(*) FROM verdicts WHERE kept").fetchall() == [(4,)]
     assert plain.execute("SELECT count(*) FROM manifest").fetchall()[0][0] > 10
@@ -33,11 +35,11 @@ def test_views_follow_the_folder(plain):
     ]
 
 
-def test_large_numbers_survive(plain):
+def test_large_numbers_survive(plain: Any) -> None:
     assert plain.execute("SELECT max(phash), sum(phash) FROM samples").fetchall() == [(2**64 - 1, 11 * (2**64 - 1))]
 
 
-def test_the_funnel_sums_to_the_pool(plain):
+def test_the_funnel_sums_to_the_pool(plain: Any) -> None:
     rows = plain.execute("SELECT position, kind, rule, rows FROM funnel ORDER BY position").fetchall()
     told = Counter(row[1]["rule"] or "kept" for unit in SMALL for row in unit)
     assert [rule for _, _, rule, _ in rows] == [
@@ -47,7 +49,7 @@ def test_the_funnel_sums_to_the_pool(plain):
     assert rows[0][3] == told.total() == 12
 
 
-def test_small_tables(plain):
+def test_small_tables(plain: Any) -> None:
     assert plain.execute("SELECT * FROM rules").fetchall() == [
         (1, "words", "words > 2", None),
         (2, "side", "least(width, height) >= 200", None),
@@ -64,7 +66,7 @@ def test_small_tables(plain):
     assert plain.execute("SELECT sum(rows) FROM drops").fetchall() == [(8,)]
 
 
-def test_what_a_run_does_not_have_is_empty(tmp_path, monkeypatch):
+def test_what_a_run_does_not_have_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_bare(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with duckdb.connect("stats.duckdb", read_only=True) as connection:
@@ -76,13 +78,13 @@ def test_what_a_run_does_not_have_is_empty(tmp_path, monkeypatch):
         assert connection.execute("SELECT shard, key FROM published").fetchall() == [("shards/00000.parquet", None)] * 2
 
 
-def test_a_strange_rule_is_a_defect(tmp_path):
+def test_a_strange_rule_is_a_defect(tmp_path: Path) -> None:
     folder = write_small(str(tmp_path))
     with pytest.raises(ConservationError, match="side"):
-        build_statistics(folder, RUN | {"rules": [rule for rule in RUN["rules"] if rule["name"] != "side"]})
+        build_statistics(folder, RUN | {"rules": [rule for rule in RULES if rule["name"] != "side"]})
 
 
-def test_rules_may_be_called_like_the_ends_of_the_funnel(tmp_path):
+def test_rules_may_be_called_like_the_ends_of_the_funnel(tmp_path: Path) -> None:
     folder = write_bare(str(tmp_path), ["one"])
     rows = folder.read_parquet("tables/decisions/00000.parquet").to_pylist()
     for name in ("pool", "kept"):
@@ -97,7 +99,7 @@ def test_rules_may_be_called_like_the_ends_of_the_funnel(tmp_path):
         assert ("drop", name, 1) in rows_of
 
 
-def test_a_remote_run_is_built_alike(tmp_path):
+def test_a_remote_run_is_built_alike(tmp_path: Path) -> None:
     local, remote = write_small(str(tmp_path)), write_small("memory://statistics")
     try:
         (tmp_path / "remote.duckdb").write_bytes(remote.read_bytes("stats.duckdb"))
@@ -113,7 +115,7 @@ def test_a_remote_run_is_built_alike(tmp_path):
         remote.fs.rm("/statistics", recursive=True)
 
 
-def test_files_are_told_apart_by_place():
+def test_files_are_told_apart_by_place() -> None:
     names = ["tables/samples/00001.parquet", "tables/samples/00000.parquet", "tables/odd/00000.parquet", "x.parquet"]
     names += [
         "tables/samples/deep/00000.parquet",
@@ -127,11 +129,11 @@ def test_files_are_told_apart_by_place():
     }
 
 
-def test_the_sql_folder_is_found():
+def test_the_sql_folder_is_found() -> None:
     assert (sql_folder() / "views.sql").is_file()
 
 
-def test_nothing_is_left_over(tmp_path: Path):
+def test_nothing_is_left_over(tmp_path: Path) -> None:
     folder = write_small(str(tmp_path))
     build_statistics(Folder(str(tmp_path)), RUN)
     assert [name for name in folder.files() if "tmp" in name or name.endswith((".wal", ".tmp"))] == []
