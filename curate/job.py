@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
@@ -120,7 +121,14 @@ class Job:
         source = self.source(unit).model_dump(exclude={"name", "path", "storage"})
         measure = self.recipe.measure.model_dump()
         scores = [[field.name, str(field.type)] for field in self.pool.scores]
-        return ids.digest([VERSIONS["measure"], unit.key, source, measure, scores, self.language, self.pool.images])
+        return ids.digest([VERSIONS["measure"], unit.key, source, measure, scores, self._measuring, self.pool.images])
+
+    @cached_property
+    def _measuring(self) -> list[str]:
+        """The model and the libraries whose versions decide what is measured."""
+        names = ["pillow"] if self.pool.images else []
+        names += ["imagehash", "scipy"] if self.pool.images and self.recipe.measure.image.phash else []
+        return [self.language, *(f"{name} {version(name)}" for name in names)]
 
     def matches_key(self, unit: Unit) -> str:
         """Key of `matches`."""
@@ -137,7 +145,9 @@ class Job:
         sources = [source.model_dump(exclude={"path", "storage"}) for source in self.recipe.input]
         scores = [[field.name, str(field.type)] for field in self.pool.scores]
         versions = [VERSIONS[step] for step in ("measure", "matches", "decisions")]
-        return ids.digest([versions, self.pool.key, sources, recipe, scores, self.language, self.metadata_key])
+        return ids.digest(
+            [versions, self.pool.key, sources, recipe, scores, self._measuring, version("duckdb"), self.metadata_key]
+        )
 
     @cached_property
     def shards_key(self) -> str:

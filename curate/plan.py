@@ -5,7 +5,8 @@ but for the footers of Parquet files. The plan depends on the recipe's inputs al
 units, and a unit's tables can be reused.
 """
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +23,16 @@ from curate.shards.listing import InputFile, list_files
 
 UNIT_BYTES = 64 << 20  # of images
 UNIT_ROWS = (20_000, 100_000)  # of imageless Parquet: for small pools, for large ones
+_ATTEMPTS = 3
 UNITS = 16  # small pools are cut into about as many units, so that all cores have work
 
 
 @dataclass(frozen=True)
 class Part:
-    """A tar, or row groups `groups[0]` up to `groups[1]` of a Parquet file; `fault` (reason, detail) if unreadable."""
+    """A tar, or the row groups from `groups[0]` to below `groups[1]` of a Parquet file: one, or none of an empty file.
+
+    `fault` (reason, detail) is set where the file cannot be used.
+    """
 
     path: str
     size: int
@@ -173,8 +178,7 @@ def _read_footer(source: Source, file: InputFile) -> _Footer:
     if file.size == 0:
         return _Footer(file, (), None, ("empty_file", "0 bytes"))
     try:
-        with fsspec.open(file.path, "rb", **source.storage) as opened:
-            metadata = pq.read_metadata(opened)
+        metadata = _retried(source, file)
         columns = metadata.schema.to_arrow_schema().remove_metadata()
     except (pa.ArrowException, ValueError) as error:
         return _Footer(file, (), None, ("not_parquet", " ".join(str(error).split())[:300]))
@@ -188,8 +192,21 @@ def _read_footer(source: Source, file: InputFile) -> _Footer:
     return _Footer(file, tuple((group.num_rows, group.total_byte_size) for group in groups), columns, None)
 
 
+def _retried(source: Source, file: InputFile) -> pq.FileMetaData:
+    """The file's metadata; a store that does not answer is asked again."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            with fsspec.open(file.path, "rb", **source.storage) as opened:
+                return pq.read_metadata(opened)
+        except OSError as error:
+            if attempt + 1 == _ATTEMPTS or isinstance(error, (FileNotFoundError, PermissionError)):
+                raise
+            time.sleep(attempt + 1)
+    raise AssertionError("not reached")
+
+
 def _parts(footer: _Footer) -> Iterator[Part]:
-    """One part per row group, to be joined into units; a file without rows or with a fault is one part."""
+    """One part per row group, so that a damaged one costs no other; a file without rows or with a fault is one part."""
     file = footer.file
     if footer.fault or not footer.groups:
         yield Part(file.path, file.size, file.stamp, (0, 0), 0, footer.fault)
@@ -208,25 +225,12 @@ def _units(pieces: list[tuple[Source, list[Part]]], images: bool) -> tuple[Unit,
         group: list[Part] = []
         for part in parts:
             if group and sum(map(weight, group)) + weight(part) > limit:
-                units.append(Unit(len(units), source.name, tuple(_joined(group))))
+                units.append(Unit(len(units), source.name, tuple(group)))
                 group = []
             group.append(part)
         if group:
-            units.append(Unit(len(units), source.name, tuple(_joined(group))))
+            units.append(Unit(len(units), source.name, tuple(group)))
     return tuple(units)
-
-
-def _joined(parts: Iterable[Part]) -> list[Part]:
-    """The parts with adjacent row groups of one file made one."""
-    joined: list[Part] = []
-    for part in parts:
-        last = joined[-1] if joined else None
-        if last and last.path == part.path and last.groups and part.groups and last.groups[1] == part.groups[0]:
-            rows = (last.rows or 0) + (part.rows or 0)
-            joined[-1] = Part(part.path, last.size + part.size, part.stamp, (last.groups[0], part.groups[1]), rows)
-        else:
-            joined.append(part)
-    return joined
 
 
 def _brought(schemas: list[tuple[Source, pa.Schema]]) -> Iterator[str]:
@@ -240,8 +244,12 @@ def _score_schema(schemas: list[tuple[Source, pa.Schema]]) -> pa.Schema:
     types: dict[str, Any] = {}
     taken = {name.lower() for name in schema.SAMPLES.names}
     spelled: dict[str, str] = {}
+    # A column that holds integers in one file and floats in another is a score in both.
+    names: dict[str, dict[str, None]] = {}
     for source, columns in schemas:
-        for name in find_columns(columns, source.columns).scores:
+        names.setdefault(source.name, {}).update(dict.fromkeys(find_columns(columns, source.columns).scores))
+    for source, columns in schemas:
+        for name in (name for name in names[source.name] if name in columns.names):
             where = f"input {source.name!r}: score column {name!r}"
             if name.lower() in taken:
                 raise RecipeError(
@@ -267,9 +275,16 @@ def _score_schema(schemas: list[tuple[Source, pa.Schema]]) -> pa.Schema:
     return pa.schema(list(types.items()))
 
 
+def _plain_field(field: pa.Field) -> pa.Field:
+    """The field as every file can fill it: nullable, and without a dictionary."""
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    return pa.field(field.name, kind)
+
+
 def _output_schema(schemas: list[tuple[Source, pa.Schema]]) -> pa.Schema:
     try:
-        joined = pa.unify_schemas([columns for _, columns in schemas] or [pa.schema([])], promote_options="permissive")
+        plain = [pa.schema([_plain_field(field) for field in columns]) for _, columns in schemas]
+        joined = pa.unify_schemas(plain or [pa.schema([])], promote_options="permissive")
     except pa.ArrowException as error:
         raise RecipeError(f"input: columns of one name hold different types: {' '.join(str(error).split())}") from None
     uid = pa.field("uid", pa.string())

@@ -119,8 +119,8 @@ class Dedup(Section):
 class Balance(Section):
     """Balanced sampling: by `t`, the rows an entry may have before it is thinned, or by a wished number of `rows`."""
 
-    t: int | None = Field(None, ge=1, strict=True)
-    rows: int | None = Field(None, ge=1, strict=True)
+    t: int | None = Field(None, lt=2**63, ge=1, strict=True)
+    rows: int | None = Field(None, lt=2**31, ge=1, strict=True)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "Balance":

@@ -169,8 +169,8 @@ def _options(beam_options: Sequence[str]) -> PipelineOptions:
 
 
 def _last_words(error: BaseException) -> str:
-    """The error itself, out of the traceback that Beam makes of it, and the step that it came from."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The error itself, out of the traceback that Beam makes of it."""
+    lines = [line.strip() for line in str(error).splitlines() if re.search(r"[A-Za-z]", line)]
     found = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
     return (found or lines or [type(error).__name__])[-1][:1000]
 

@@ -131,8 +131,8 @@ def find_candidates(job: Job, ballot: Ballot, found: Iterable[tuple[int, U64]]) 
     columns = _pass_columns(job, ballot)
     rows = dedup.candidates(columns, ballot.alive, hashes)
     take = pa.array(rows)
-    base = job.read("samples", ballot.unit, ["uid", "sha256", "caption"]).take(take)
-    content = dedup.content_hashes(base["sha256"], base["caption"])
+    base = job.read("samples", ballot.unit, ["uid", "sha256", "url", "caption"]).take(take)
+    content = dedup.content_hashes(pc.coalesce(base["sha256"], base["url"]), base["caption"])
     best = job.recipe.dedup.prefer
     prefer = (
         None if best is None else dedup.preferences(job.columns(ballot.unit, [best])[best].combine_chunks().take(take))

@@ -128,7 +128,10 @@ def candidates(columns: Sequence[pa.Array], alive: Mask, found: Sequence[U64]) -
 
 
 def content_hashes(sha256: pa.Array | None, captions: pa.Array) -> U64:
-    """xxh3-64 of `sha256 NUL caption` (uint64[rows]; a null counts as ""), to choose between rows of one uid."""
+    """xxh3-64 of `sha256 NUL caption` (uint64[rows]; a null counts as ""), to choose between rows of one uid.
+
+    In a pool without images the URL takes the place of the sha256: there it is what names the image.
+    """
     images = [""] * len(captions) if sha256 is None else sha256.to_pylist()
     pairs = zip(images, captions.to_pylist(), strict=True)
     return np.fromiter((ids.hash64(f"{a or ''}\0{b or ''}") for a, b in pairs), np.uint64, len(captions))

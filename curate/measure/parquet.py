@@ -1,6 +1,6 @@
 """Measures row groups of a Parquet file: captions, with URLs, sizes, scores and image bytes where there are columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import fsspec
@@ -20,13 +20,19 @@ from curate.recipe import Source
 
 
 def measure_parquet(part: Part, source: Source, options: ImageOptions, pool: Pool) -> Measured:
-    """All rows of the part. A damaged row group makes the whole part unreadable. Raises OSError."""
+    """All rows of the part, a row group; none where it is damaged. Raises OSError where the file cannot be read."""
     try:
-        table, found = read_rows(part, source)
+        table, found = read_rows(part, source, pool.scores.names)
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the system's word; Arrow's own, on a damaged page, has no number
-        return Measured(failure=("not_parquet", " ".join(str(error).split())[:300]))
+        if isinstance(error, MemoryError):
+            raise
+        # Arrow raises OSError on damaged pages too, and a store on a bad day: bytes that can be read are damaged.
+        with fsspec.open(part.path, "rb", **source.storage) as opened:
+            while opened.read(1 << 24):
+                pass
+        group = part.groups[0] if part.groups else 0
+        detail = f"row group {group}, {part.rows or 0:,} rows: {' '.join(str(error).split())}"
+        return Measured(failure=("damaged_row_group", detail[:300]))
     rows = len(table)
     captions = check_captions(_plain(table, found.caption))
     status, errors = captions.status, captions.error
@@ -50,20 +56,22 @@ def measure_parquet(part: Part, source: Source, options: ImageOptions, pool: Poo
             fault = pa.repeat("no_url", rows), pa.nulls(rows, pa.string())
             status, errors = _first_fault((status, errors), fault, missing.to_numpy(zero_copy_only=False))
     columns |= {"status": status, "error": errors}
-    scores = {name: _score(table[name], pool.scores.field(name).type) for name in found.scores}
+    scores = {f.name: _score(table[f.name], f.type) for f in pool.scores if f.name in table.schema.names}
     return Measured(columns, scores)
 
 
-def read_rows(part: Part, source: Source, everything: bool = False) -> tuple[pa.Table, Found]:
-    """The part's rows: the columns that are measured, or all of them, and which of them hold what."""
+def read_rows(part: Part, source: Source, scores: Sequence[str] | None = None) -> tuple[pa.Table, Found]:
+    """The part's rows: the columns that are measured and the pool's `scores`, or all; and which of them hold what."""
     first, stop = part.groups or (0, 0)
     with fsspec.open(part.path, "rb", **source.storage) as opened:
         file = pq.ParquetFile(opened)
         found = find_columns(file.schema_arrow, source.columns)
-        columns = None if everything else found.used
+        columns = file.schema_arrow.names
+        if scores is not None:
+            columns = [name for name in columns if name in found.used or name in scores]
         if first == stop:
             empty = file.schema_arrow.empty_table()
-            return (empty if everything else empty.select(found.used)), found
+            return empty.select(columns), found
         table = file.read_row_groups(list(range(first, stop)), columns=columns, use_threads=False)
     # Views have few kernels yet: plain strings are the same values.
     plain = [f.with_type(pa.string()) if pa.types.is_string_view(f.type) else f for f in table.schema]
@@ -136,4 +144,4 @@ def _score(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     array = column.combine_chunks()
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
-    return array.cast(kind)
+    return array.cast(kind, safe=False)

@@ -28,6 +28,7 @@ from curate.shards.tar_index import TarIndex, index_tar
 
 _CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
 _JSON_BYTES = 1 << 24
+_JSON_DEPTH = 100
 
 
 @cache
@@ -142,7 +143,21 @@ def read_json(raw: bytes) -> tuple[dict[str, Any], str | None]:
         fields = json.loads(raw)
     except (ValueError, RecursionError) as error:
         return {}, " ".join(str(error).split())[:200]
-    return (fields, None) if isinstance(fields, dict) else ({}, f"a JSON {type(fields).__name__}, not an object")
+    if not isinstance(fields, dict):
+        return {}, f"a JSON {type(fields).__name__}, not an object"
+    # Where Python's parser gives up depends on the stack that it is called from; this does not.
+    return ({}, f"nested more than {_JSON_DEPTH} deep") if _deeper(fields, _JSON_DEPTH) else (fields, None)
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether `value` nests more than `depth` deep."""
+    level = [value]
+    for _ in range(depth):
+        inner = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+        level = [child for child in inner if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _text(value: Any) -> str | None:

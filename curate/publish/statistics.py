@@ -76,9 +76,9 @@ def create_views(connection: Any, layout: Layout) -> None:
         connection.execute(f"CREATE VIEW {name} AS {_scan(files) if files else _nothing(connection, columns)}")
     files = layout.files.get("published")
     if files:
-        shard = "'shards/' || parse_filename(shard_file)"
+        shard = "'shards/' || parse_filename(curate_shard_file)"
         shard, key = (f"replace({shard}, '.parquet', '.tar')", "key") if layout.tars else (shard, "NULL::VARCHAR")
-        named = _scan(files, ", filename = 'shard_file'")
+        named = _scan(files, ", filename = 'curate_shard_file'")
         body = f"SELECT {shard} AS shard, {key} AS key, lower(uid::VARCHAR) AS uid FROM ({named})"
     else:
         body = _nothing(connection, PUBLISHED)
@@ -121,7 +121,7 @@ def quote(text: str) -> str:
 
 
 def _scan(files: tuple[str, ...], option: str = "") -> str:
-    return f"SELECT * FROM read_parquet([{', '.join(map(quote, files))}]{option})"
+    return f"SELECT * FROM read_parquet([{', '.join(map(quote, files))}], hive_partitioning = false{option})"
 
 
 def _nothing(connection: Any, columns: pa.Schema) -> str:
@@ -199,7 +199,7 @@ def _rules(run: dict[str, Any]) -> pa.Table:
             "position": position,
             "name": rule["name"],
             "expression": rule.get("sql") or f"top {rule['top']} of {rule['of']}",
-            "threshold": rule.get("threshold"),
+            "threshold": None if rule.get("threshold") is None else float(rule["threshold"]),
         }
         for position, rule in enumerate(run["rules"], 1)
     ]

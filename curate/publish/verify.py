@@ -14,6 +14,7 @@ from curate.job import RUN_FILE
 from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, read_manifest
 from curate.publish.uids import PAIR
 from curate.shards.commit import Folder
+from curate.shards.grouping import split_name
 
 
 def verify_run(url: str) -> tuple[list[str], list[str]]:
@@ -104,7 +105,8 @@ def _check_shards(folder: Folder, lines: list[Published], kept: np.ndarray) -> I
             yield f"shards/sizes.json: {name} has {rows} rows, its Parquet {len(names)}"
         if name.endswith(".tar"):
             with folder.open(f"shards/{name}") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-                texts = {member.name.removesuffix(".txt") for member in tar if member.name.endswith(".txt")}
+                pairs = (split_name(member.name) for member in tar)
+                texts = {key for key, suffix in pairs if suffix == "txt"}
             if texts != set(names["key"].to_pylist()):
                 yield f"shards/{name}: its samples are not those of {sidecar}"
     everything = np.sort(np.concatenate([np.zeros(0, PAIR), *found]), order=("f0", "f1"))

@@ -259,14 +259,21 @@ def _tar_sample(source: ByteSource, shard: str, caption: str, places: list[tuple
         elif suffix == "json":
             fields, _ = read_json(bytes(data))
         else:
-            members.append((_safe_suffix(suffix), data))
+            members.append((_safe_suffix(suffix, members), data))
     return Sample(members, text or caption.encode(), fields)
 
 
-@lru_cache(256)
-def _safe_suffix(suffix: str) -> str:
-    """The suffix, or its hash where it may not stand in a path."""
-    return suffix if safe_suffix(suffix) else f"{ids.hash64(suffix):016x}"
+def _safe_suffix(suffix: str, members: list[tuple[str, bytes | memoryview]]) -> str:
+    """The suffix, or its hash where it may not stand in a path, longer where another member has that name."""
+    if _is_safe(suffix):
+        return suffix
+    name = f"unsafe-{ids.hash64(suffix):016x}"
+    while any(name == other for other, _ in members):
+        name += "x"
+    return name
+
+
+_is_safe = lru_cache(256)(safe_suffix)
 
 
 def _input_rows(job: Job, unit: Unit, wanted: pa.ChunkedArray) -> Iterator[tuple[pa.Table, Any]]:
@@ -277,7 +284,7 @@ def _input_rows(job: Job, unit: Unit, wanted: pa.ChunkedArray) -> Iterator[tuple
         here = places[(places >= first) & (places < first + rows)] - first
         first += rows
         if len(here):
-            table, found = read_rows(piece, job.source(unit), everything=True)
+            table, found = read_rows(piece, job.source(unit))
             yield table.take(pa.array(here)), found
 
 

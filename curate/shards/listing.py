@@ -79,7 +79,7 @@ def _list_path(path: str, storage: dict[str, Any], content: bool) -> Iterator[In
     missing = []
     for name in names:
         inner = fs._strip_protocol(name)
-        if any(c in name for c in "*?["):
+        if any(c in name for c in "*?[") and not fs.exists(inner):
             found = fs.glob(inner, detail=True)
             infos = [found[key] for key in sorted(found) if found[key]["type"] == "file"]
             if not infos:

@@ -31,6 +31,7 @@ _MAX_OCTAL = 8**11
 
 # Characters that some system's paths refuse or read as something else, and dots: readers split names at the first one.
 _UNSAFE = re.compile('[\\x00-\\x1f\\x7f-\\x9f\\\\<>:"|?*.\u2028\u2029\ud800-\udfff\ufffe\uffff]|^/|/$|//| /| $|^ |/ ')
+_SPECIAL = re.compile(r"(?:^|/)__[^/]*__(?:/|$)")  # webdataset's own fields, and members that it skips
 _RESERVED = re.compile(r"(?:^|/)(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:/|$)", re.IGNORECASE)
 
 
@@ -48,7 +49,7 @@ def safe_key(key: str) -> bool:
     off the suffix), control characters, `\\ < > : " | ? *`, spaces at the ends of a part, or Windows' device names; and
     all that still holds when a reader decodes its %XX.
     """
-    if not key or _UNSAFE.search(key) or _RESERVED.search(key) or len(key.encode()) > MAX_KEY:
+    if not key or _UNSAFE.search(key) or _SPECIAL.search(key) or _RESERVED.search(key) or len(key.encode()) > MAX_KEY:
         return False
     if "%" not in key:
         return True
