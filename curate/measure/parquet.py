@@ -28,11 +28,13 @@ def measure_parquet(part: Part, source: Source, options: ImageOptions, pool: Poo
             raise
         # Arrow raises OSError on damaged pages too, and a store on a bad day: bytes that can be read are damaged.
         with fsspec.open(part.path, "rb", **source.storage) as opened:
+            only = pq.read_metadata(opened).num_row_groups <= 1
+            opened.seek(0)
             while opened.read(1 << 24):
                 pass
         group = part.groups[0] if part.groups else 0
         detail = f"row group {group}, {part.rows or 0:,} rows: {' '.join(str(error).split())}"
-        return Measured(failure=("damaged_row_group", detail[:300]))
+        return Measured(failure=("not_parquet" if only else "damaged_row_group", detail[:300]))
     rows = len(table)
     captions = check_captions(_plain(table, found.caption))
     status, errors = captions.status, captions.error

@@ -249,6 +249,7 @@ def _places(members: pa.Table) -> Iterator[list[tuple[str, int, int]]]:
 def _tar_sample(source: ByteSource, shard: str, caption: str, places: list[tuple[str, int, int]]) -> Sample:
     members: list[tuple[str, bytes | memoryview]] = []
     text: bytes | memoryview = b""
+    taken = {suffix for suffix, _, _ in places}
     fields: dict[str, Any] = {}
     for suffix, offset, size in places:
         data = source.read(offset, size)
@@ -259,17 +260,18 @@ def _tar_sample(source: ByteSource, shard: str, caption: str, places: list[tuple
         elif suffix == "json":
             fields, _ = read_json(bytes(data))
         else:
-            members.append((_safe_suffix(suffix, members), data))
+            members.append((_safe_suffix(suffix, taken), data))
     return Sample(members, text or caption.encode(), fields)
 
 
-def _safe_suffix(suffix: str, members: list[tuple[str, bytes | memoryview]]) -> str:
+def _safe_suffix(suffix: str, taken: set[str]) -> str:
     """The suffix, or its hash where it may not stand in a path, longer where another member has that name."""
     if _is_safe(suffix):
         return suffix
     name = f"unsafe-{ids.hash64(suffix):016x}"
-    while any(name == other for other, _ in members):
+    while name in taken:
         name += "x"
+    taken.add(name)
     return name
 
 

@@ -98,7 +98,7 @@ def test_reuse_and_set(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Don
     assert cli("run", str(pool / "tars.yaml"), "--out", str(out), *options).status == 0
     assert cli("verify", str(out)).status == 0
     run = json.loads((out / "run.json").read_text())
-    assert run["t"] == 100 and "balance" not in run["counts"] and "words" not in run["counts"]
+    assert run["t"] == 100 and run["counts"]["balance"] == run["counts"]["words"] == 0
     assert [path.name for path in (out / "shards").glob("*.tar")] == ["00000.tar"]
     for path in (out / "tables" / "samples").iterdir():
         assert path.samefile(old / "tables" / "samples" / path.name)
@@ -139,7 +139,7 @@ def test_plan_says_what_a_run_would_do(cli: Cli, pool: Path, tmp_path: Path) -> 
     assert "1 files" in said["urls"] and "parquet" in said["urls"]
     assert "0 of 1 units done" in said["samples"] and "0 of 1 units done" in said["decisions"]
     assert "200 samples in 1 units" in said["estimate,"]
-    assert "60" in said["kept"] and "±" in said["kept"]
+    assert said["kept"].split()[1] == "58" and "±" in said["kept"]  # t is whole: the largest that expects at most 60
     assert tree(pool) == before and list(tmp_path.iterdir()) == []
     short = cli("plan", str(pool / "texts.yaml"), "--no-estimate")
     assert short.status == 0 and "estimate" not in short.out

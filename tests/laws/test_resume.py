@@ -130,9 +130,13 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[None]:
-    """Ends the process, so to speak, in place of its n-th renaming, and leaves what was written aside."""
-    count, stopped = itertools.count(1), []
+def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[list[str]]:
+    """Ends the process, so to speak, in place of its n-th renaming, and leaves what was written aside.
+
+    Yields a list that names, after the block, the file that did not come into place; empty where all did.
+    """
+    count = itertools.count(1)
+    stopped: list[str] = []
     replace, unlink = os.replace, os.unlink
 
     def replacing(source: str, target: str) -> None:
@@ -148,7 +152,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[None]:
     with monkeypatch.context() as patched, suppress(Stopped):
         patched.setattr("os.replace", replacing)
         patched.setattr("os.unlink", unlinking)
-        yield
+        yield stopped
 
 
 @pytest.fixture(scope="module")
@@ -166,20 +170,21 @@ def whole(small: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_stop_before_any_file(small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in itertools.count(1):
         out = tmp_path / f"{number}"
-        with stop_at(monkeypatch, number):
+        with stop_at(monkeypatch, number) as stopped:
             pools.run_local(small, out)
-        if (out / "_SUCCESS").exists():
+        if not stopped:
             break
-        assert not prepare(small, str(out)).finished
-        pools.run_local(small, out)
+        check_killed(out)
+        if not prepare(small, str(out)).finished:
+            pools.run_local(small, out)
         check_finished(out, whole)
     assert number > len(pools.files_of(whole))
 
 
-def test_a_stop_at_every_third_file(
+def test_a_run_stopped_again_and_again(
     small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is stopped again and again gets further each time."""
+    """It gets further each time."""
     stops = 0
     while not (tmp_path / "out/_SUCCESS").exists():
         stops += 1
@@ -187,6 +192,7 @@ def test_a_stop_at_every_third_file(
         # From `publish` on all is written anew: so many files must come through in one go.
         with stop_at(monkeypatch, 12):
             pools.run_local(small, tmp_path / "out")
+        check_killed(tmp_path / "out")
     check_finished(tmp_path / "out", whole)
     assert stops >= 3
 
