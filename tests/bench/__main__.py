@@ -1,0 +1,31 @@
+"""All measurements, one after another, printed as ratios in one run: `python -m tests.bench --data FOLDER`.
+
+FOLDER holds `laion_urls_10k.parquet` (column TEXT) and `metadata_396k.json.gz`, or files of their kind. About five
+minutes; nothing else should run meanwhile.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Runs each measurement as a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    data = parser.parse_args().data
+    captions, metadata = str(data / "laion_urls_10k.parquet"), str(data / "metadata_396k.json.gz")
+    for name, options in (
+        ("bench_match", ["--data", str(data)]),
+        ("bench_shards", []),
+        ("bench_emit", []),
+        ("bench_image", []),
+        ("bench_text", ["--captions", captions, "--metadata", metadata]),
+    ):
+        print(f"\n== {name}", flush=True)
+        subprocess.run([sys.executable, "-m", f"tests.bench.{name}", *options], check=True)
+
+
+if __name__ == "__main__":
+    main()
