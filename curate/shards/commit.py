@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from curate.errors import RecipeError
+from curate.errors import RecipeError, RunError
 
 KEY = b"curate.key"
 NOTE = b"curate.note"
@@ -141,12 +141,21 @@ class Folder:
                 compression="zstd",
                 compression_level=1,
                 use_dictionary=repeating or False,
+                write_page_checksum=True,
             )
 
     def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """The table, or some of its columns."""
-        with self.open(name) as file:
-            return pq.read_table(file, columns=columns, use_threads=False, partitioning=None)
+        """The table, or some of its columns. Raises RunError where something else than us damaged the file."""
+        try:
+            with self.open(name) as file:
+                return pq.read_table(
+                    file, columns=columns, use_threads=False, partitioning=None, page_checksum_verification=True
+                )
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the system's word; Arrow's own, on a damaged page, has no number
+            fault = " ".join(str(error).split())
+            raise RunError(f"{self.path(name)}: is damaged ({fault}); delete it and run again") from None
 
     def footer(self, name: str) -> tuple[str | None, str | None, int]:
         """The key, the note and the rows of a Parquet file."""

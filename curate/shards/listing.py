@@ -81,7 +81,7 @@ def _list_path(path: str, storage: dict[str, Any], content: bool) -> Iterator[In
         inner = fs._strip_protocol(name)
         if any(c in name for c in "*?[") and not fs.exists(inner):
             found = fs.glob(inner, detail=True)
-            infos = [found[key] for key in sorted(found) if found[key]["type"] == "file"]
+            infos = [found[key] for key in sorted(found) if fs.isfile(found[key]["name"])]
             if not infos:
                 raise RecipeError(f"{path}: no file matches {name}")
         else:
@@ -92,6 +92,8 @@ def _list_path(path: str, storage: dict[str, Any], content: bool) -> Iterator[In
                 continue
             if infos[0]["type"] == "directory":
                 raise RecipeError(f"{name}: is a folder; name files, such as {name.rstrip('/')}/*.tar")
+            if not fs.isfile(inner):
+                raise RecipeError(f"{name}: is no regular file")  # a pipe, say, which would be waited for
         for info in infos:
             yield InputFile(
                 str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"],
