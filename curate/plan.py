@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from curate import ids, schema
 from curate.errors import RecipeError
-from curate.measure.columns import ColumnFault, find_columns
+from curate.measure.columns import ColumnFault, find_columns, without_views
 from curate.recipe import Recipe, Source
 from curate.shards.listing import InputFile, list_files
 
-UNIT_BYTES = 64 << 20  # of images
-UNIT_ROWS = (20_000, 100_000)  # of imageless Parquet: for small pools, for large ones
+UNIT_BYTES = (1 << 10, 64 << 20)  # of images: for small pools, for large ones
+UNIT_ROWS = (25_000, 100_000)  # of imageless Parquet
 _ATTEMPTS = 3
 UNITS = 16  # small pools are cut into about as many units, so that all cores have work
 
@@ -218,8 +218,11 @@ def _units(pieces: list[tuple[Source, list[Part]]], images: bool) -> tuple[Unit,
     def weight(part: Part) -> int:
         return part.size if images else part.rows or 0
 
-    total = sum(weight(part) for _, parts in pieces for part in parts)
-    limit = min(UNIT_BYTES, total // UNITS) if images else min(UNIT_ROWS[1], max(UNIT_ROWS[0], total // UNITS))
+    share = sum(weight(part) for _, parts in pieces for part in parts) // UNITS
+    least, limit = UNIT_BYTES if images else UNIT_ROWS
+    # In steps of four: units stay as they are, and are reused, while files are added to a small pool.
+    while limit > share and limit >= 4 * least:
+        limit //= 4
     units: list[Unit] = []
     for source, parts in pieces:
         group: list[Part] = []
@@ -278,7 +281,7 @@ def _score_schema(schemas: list[tuple[Source, pa.Schema]]) -> pa.Schema:
 def _plain_field(field: pa.Field) -> pa.Field:
     """The field as every file can fill it: nullable, and without a dictionary."""
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    return pa.field(field.name, kind)
+    return pa.field(field.name, without_views(kind))
 
 
 def _output_schema(schemas: list[tuple[Source, pa.Schema]]) -> pa.Schema:

@@ -100,11 +100,10 @@ def test_units_cover_every_tar_once(tmp_path_factory: pytest.TempPathFactory, si
     for path, size in zip(paths, sizes, strict=True):
         Path(path).write_bytes(bytes(size))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plans, "UNIT_BYTES", limit)
+        patch.setattr(plans, "UNIT_BYTES", (limit, limit))
         made = plan(tars(f"{folder}/*.tar"))
     check_cover(made, [(path, None) for path in paths])
     assert made.pool.rows is None and made.pool.images
-    limit = min(limit, sum(sizes) // plans.UNITS)
     for unit, following in zip(made.units, made.units[1:], strict=False):
         assert sum(part.size for part in unit.parts) <= limit or len(unit.parts) == 1
         assert sum(part.size for part in unit.parts) + following.parts[0].size > limit  # and no smaller than need be
@@ -121,7 +120,7 @@ def test_a_large_file_is_split_by_row_groups(tmp_path: Path) -> None:
     path = write(tmp_path / "large.parquet", captions(90_000), 5_000)
     made = plan(source(path))
     assert [[part.groups for part in unit.parts] for unit in made.units] == [
-        [(i, i + 1) for i in range(first, min(first + 4, 18))] for first in range(0, 18, 4)
+        [(i, i + 1) for i in range(first, min(first + 5, 18))] for first in range(0, 18, 5)
     ]
 
 

@@ -3,6 +3,7 @@
 Spellings are compared without regard to case, in order; see `SPELLINGS`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -50,12 +51,6 @@ class Found:
     image: str | None
     scores: tuple[str, ...]
 
-    @property
-    def used(self) -> list[str]:
-        """All columns to read, each once."""
-        parts = (self.caption, self.uid, self.url, self.key, self.width, self.height, self.language, self.image)
-        return list(dict.fromkeys([part for part in parts if part] + list(self.scores)))
-
 
 def find_columns(schema: pa.Schema, wanted: Columns) -> Found:
     """Which column of `schema` holds what. Raises ColumnFault where the caption's is missing or a type does not fit."""
@@ -87,13 +82,12 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Found:
 
 
 def _fits(part: str, kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
+    kind = without_views(kind.value_type if pa.types.is_dictionary(kind) else kind)
     if part in ("width", "height"):
         return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
     if part == "image":
         return _image_type(kind)
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
     return any(test(kind) for test in tests) or (
         part == "caption" and bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
     )
@@ -103,3 +97,23 @@ def _image_type(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def without_views(kind: pa.DataType) -> pa.DataType:
+    """The type with string and binary views, for which Arrow has few kernels yet, as plain ones, at any depth."""
+    tests = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_struct, pa.types.is_map)
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    makers: list[Callable[[], pa.DataType]] = [
+        pa.string,
+        pa.large_binary,
+        lambda: pa.struct([_plain(kind.field(i)) for i in range(kind.num_fields)]),
+        lambda: pa.map_(_plain(kind.key_field), _plain(kind.item_field), kind.keys_sorted),
+        lambda: pa.list_(_plain(kind.value_field)),
+        lambda: pa.large_list(_plain(kind.value_field)),
+        lambda: pa.list_(_plain(kind.value_field), kind.list_size),
+    ]
+    return next((make() for test, make in zip((*tests, *lists), makers, strict=True) if test(kind)), kind)
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    return field.with_type(without_views(field.type))

@@ -15,12 +15,14 @@ class Measured:
         scores: columns of `scores` that the input brings.
         members: suffix, offset, size of `members`; None for Parquet.
         failure: reason and detail, where the file could not be read, or only in part.
+        state: what the file was when it was read, see curate.shards.listing.file_state; None where it could not be.
     """
 
     columns: dict[str, pa.Array] = field(default_factory=dict)
     scores: dict[str, pa.Array] = field(default_factory=dict)
     members: tuple[pa.Array, pa.Array, pa.Array] | None = None
     failure: tuple[str, str] | None = None
+    state: str | None = None
 
     @property
     def rows(self) -> int:

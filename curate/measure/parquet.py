@@ -1,6 +1,9 @@
-"""Measures row groups of a Parquet file: captions, with URLs, sizes, scores and image bytes where there are columns."""
+"""Measures row groups of a Parquet file: captions, with URLs, sizes, scores and image bytes where there are columns.
 
-from collections.abc import Iterator, Sequence
+All columns are read, those too that only the output needs: a damaged page in one is found here, as every damage is.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 import fsspec
@@ -10,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate import schema
-from curate.measure.columns import Found, find_columns
+from curate.measure.columns import Found, find_columns, without_views
 from curate.measure.image import ImageOptions
 from curate.measure.measured import Measured
 from curate.measure.tar import image_columns, measure_images
@@ -22,7 +25,7 @@ from curate.recipe import Source
 def measure_parquet(part: Part, source: Source, options: ImageOptions, pool: Pool) -> Measured:
     """All rows of the part, a row group; none where it is damaged. Raises OSError where the file cannot be read."""
     try:
-        table, found = read_rows(part, source, pool.scores.names)
+        table, found = read_rows(part, source)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, MemoryError):
             raise
@@ -62,22 +65,14 @@ def measure_parquet(part: Part, source: Source, options: ImageOptions, pool: Poo
     return Measured(columns, scores)
 
 
-def read_rows(part: Part, source: Source, scores: Sequence[str] | None = None) -> tuple[pa.Table, Found]:
-    """The part's rows: the columns that are measured and the pool's `scores`, or all; and which of them hold what."""
+def read_rows(part: Part, source: Source) -> tuple[pa.Table, Found]:
+    """The part's rows with all columns, views as plain types, and which columns hold what."""
     first, stop = part.groups or (0, 0)
     with fsspec.open(part.path, "rb", **source.storage) as opened:
         file = pq.ParquetFile(opened)
         found = find_columns(file.schema_arrow, source.columns)
-        columns = file.schema_arrow.names
-        if scores is not None:
-            columns = [name for name in columns if name in found.used or name in scores]
-        if first == stop:
-            empty = file.schema_arrow.empty_table()
-            return empty.select(columns), found
-        table = file.read_row_groups(list(range(first, stop)), columns=columns, use_threads=False)
-    # Views have few kernels yet: plain strings are the same values.
-    plain = [f.with_type(pa.string()) if pa.types.is_string_view(f.type) else f for f in table.schema]
-    return table.cast(pa.schema(plain)), found
+        table = file.read_row_groups(list(range(first, stop)), use_threads=False)
+    return table.cast(pa.schema([field.with_type(without_views(field.type)) for field in table.schema])), found
 
 
 def image_bytes(column: pa.ChunkedArray) -> Iterator[bytes | None]:
@@ -107,11 +102,11 @@ def _first_fault(
 
 
 def _plain(table: pa.Table, name: str) -> pa.Array:
-    """The column as one array, dictionaries and views unpacked, a column of nulls as text."""
+    """The column as one array, dictionaries unpacked, a column of nulls as text."""
     column = table[name].combine_chunks()
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pa.types.is_null(column.type) or pa.types.is_string_view(column.type):
+    if pa.types.is_null(column.type):
         column = column.cast(pa.string())
     return column
 

@@ -1,11 +1,11 @@
 """Tables `samples`, `scores` and `members` of a unit, from one reading of its inputs.
 
 In: the unit's tars or row groups. Out: one row per sample found, the unreadable ones included, in the order of the
-inputs; files that could not be read, and the rows of each part, go into the note of `samples`.
+inputs; files that could not be read, and the rows and state of each part, go into the note of `samples`.
 """
 
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from curate.measure.measured import Measured
 from curate.measure.parquet import measure_parquet
 from curate.measure.tar import measure_tar
 from curate.plan import Part, Unit
+from curate.shards.listing import check_state, file_state
 
 ATTEMPTS = 3
 
@@ -47,7 +48,7 @@ def measure_unit(job: Job, unit: Unit) -> Unit:
         scores = _scores(job, base, parts, language_score)
         job.write("scores", unit, scores, key if lasting else "")
     failures = [[part.path, *m.failure] for part, m in zip(unit.parts, parts, strict=True) if m.failure]
-    note = {"failures": failures, "rows": [part.rows for part in parts]}
+    note = {"failures": failures, "rows": [part.rows for part in parts], "states": [part.state for part in parts]}
     job.write("samples", unit, samples, key if lasting else "", note)  # the last one: it stands for all
     return unit
 
@@ -58,14 +59,15 @@ def _measure_part(job: Job, unit: Unit, part: Part) -> Measured:
     source = job.source(unit)
     image = job.recipe.measure.image
     options = ImageOptions(decode=image.decode, phash=image.phash, max_pixels=image.max_pixels)
-    read: Callable[[], Measured]
-    if source.format == "webdataset":
-        read = lambda: measure_tar(part, source, options)  # noqa: E731
-    else:
-        read = lambda: measure_parquet(part, source, options, job.pool)  # noqa: E731
     for attempt in range(ATTEMPTS):
         try:
-            return read()
+            state = file_state(part.path, source.storage)
+            if source.format == "webdataset":
+                measured = measure_tar(part, source, options)
+            else:
+                measured = measure_parquet(part, source, options, job.pool)
+            check_state(part.path, source.storage, state)
+            return replace(measured, state=state)
         except OSError as error:
             detail = " ".join(str(error).split())[:300]
             if isinstance(error, (FileNotFoundError, PermissionError)):

@@ -9,6 +9,7 @@ nothing that a stranger wrote becomes a path.
 import json
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -25,6 +26,7 @@ from curate.job import Job
 from curate.measure.parquet import image_bytes, read_rows
 from curate.measure.tar import read_json
 from curate.plan import Unit
+from curate.shards.listing import check_state
 from curate.shards.sources import ByteSource, open_source
 from curate.shards.tar_writer import TarWriter, safe_key, safe_suffix
 
@@ -231,9 +233,19 @@ def _samples(job: Job, part: Slice, rows: pa.Table) -> Iterator[Sample]:
     places = _places(job.read("members", part.unit, ["suffix", "offset", "size"]).take(rows["row"]))
     triples = zip(rows["shard"].to_pylist(), rows["caption"].to_pylist(), places, strict=True)
     for shard, group in groupby(triples, key=_first):
-        with open_source(shard, source.storage) as opened:
+        with _unchanged(job, part.unit, shard), open_source(shard, source.storage) as opened:
             for _, caption, found in group:
                 yield _tar_sample(opened, shard, caption, found)
+
+
+@contextmanager
+def _unchanged(job: Job, unit: Unit, path: str) -> Iterator[None]:
+    """Raises RunError where an input file is another one than was measured, before or after it is read within."""
+    states = job.note("samples", unit)["states"]
+    piece, state = next(pair for pair in zip(unit.parts, states, strict=True) if pair[0].path == path)
+    check_state(path, job.source(unit).storage, state, piece.stamp)
+    yield
+    check_state(path, job.source(unit).storage, state, piece.stamp)
 
 
 def _places(members: pa.Table) -> Iterator[list[tuple[str, int, int]]]:
@@ -254,7 +266,7 @@ def _tar_sample(source: ByteSource, shard: str, caption: str, places: list[tuple
     for suffix, offset, size in places:
         data = source.read(offset, size)
         if len(data) != size:
-            raise OSError(f"{shard}: ends before byte {offset + size}; it changed since it was measured")
+            raise OSError(f"{shard}: ends before byte {offset + size}")
         if suffix == "txt":
             text = data
         elif suffix == "json":
@@ -286,7 +298,8 @@ def _input_rows(job: Job, unit: Unit, wanted: pa.ChunkedArray) -> Iterator[tuple
         here = places[(places >= first) & (places < first + rows)] - first
         first += rows
         if len(here):
-            table, found = read_rows(piece, job.source(unit))
+            with _unchanged(job, unit, piece.path):
+                table, found = read_rows(piece, job.source(unit))
             yield table.take(pa.array(here)), found
 
 

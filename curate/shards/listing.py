@@ -13,10 +13,16 @@ import fsspec
 import xxhash
 from fsspec.implementations.local import LocalFileSystem
 
-from curate.errors import RecipeError
+from curate.errors import RecipeError, RunError
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)\Z")
+_HASHED = "xxh3:"
+# What file systems call that which changes with a file: object stores, Hugging Face, HTTP, SFTP, memory.
+_VERSIONS = (
+    *("etag", "ETag", "blob_id", "md5Hash", "crc32c"),
+    *("mtime", "LastModified", "last_modified", "updated", "created"),
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def _list_path(path: str, storage: dict[str, Any], content: bool) -> Iterator[In
             yield InputFile(
                 str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"],
                 int(info["size"]),
-                _stamp(fs, info, content),
+                _content(fs, info["name"]) if content else _version(fs, info),
             )
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -107,16 +113,53 @@ def _list_path(path: str, storage: dict[str, Any], content: bool) -> Iterator[In
         )
 
 
-def _stamp(fs: Any, info: dict[str, Any], content: bool) -> str:
-    if content:
-        state = xxhash.xxh3_128()
-        with fs.open(info["name"], "rb") as file:
-            while block := file.read(1 << 22):
-                state.update(block)
-        return f"xxh3:{state.hexdigest()}"
+def file_state(path: str, storage: dict[str, Any]) -> str:
+    """Size with etag or mtime of a file, as its file system tells them now. Raises OSError."""
+    fs, inner = fsspec.core.url_to_fs(path, **storage)
+    fs.invalidate_cache(inner)
+    info = fs.info(inner)
+    return f"{info['size']} bytes, {_version(fs, info)}"
+
+
+def check_state(path: str, storage: dict[str, Any], state: str, stamp: str = "") -> None:
+    """Makes sure that a file is the one that was read.
+
+    Args:
+        path: the file.
+        storage: options of the file system.
+        state: what `file_state` said when it was read.
+        stamp: its stamp (see InputFile): where that is of its content, another state with the same content will do.
+
+    Raises:
+        RunError: it changed since, or is gone.
+        OSError: it cannot be asked for.
+    """
+    try:
+        found = file_state(path, storage)
+    except FileNotFoundError:
+        found = "gone"
+    if found == state:
+        return
+    hashed = stamp.startswith(_HASHED) and found != "gone"
+    if not hashed or _content(*fsspec.core.url_to_fs(path, **storage)) != stamp:
+        raise RunError(
+            f"{path}: the file changed during the run: it was {state} when it was measured, now it is {found}. Inputs must "
+            "stay as they are until a run is finished: run into a new folder, with --reuse of this one for all other files"
+        )
+
+
+def _version(fs: Any, info: dict[str, Any]) -> str:
     if isinstance(fs, LocalFileSystem):
-        return f"mtime:{info['mtime']!r}"
-    for name in ("etag", "ETag", "md5Hash", "crc32c", "mtime", "LastModified", "last_modified", "updated", "created"):
+        return f"mtime:{os.stat(info['name']).st_mtime_ns}"  # of the file, where the name is a link
+    for name in _VERSIONS:
         if info.get(name):
             return f"{name}:{info[name]}"
     return "unknown"
+
+
+def _content(fs: Any, name: str) -> str:
+    state = xxhash.xxh3_128()
+    with fs.open(name, "rb") as file:
+        while block := file.read(1 << 22):
+            state.update(block)
+    return f"{_HASHED}{state.hexdigest()}"

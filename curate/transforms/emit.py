@@ -64,7 +64,8 @@ def _lay_out(_: None, job: Job, audits: list[Audit]) -> list[Shard]:
 
 
 def _emit(shard: Shard, job: Job, repeated: Iterable[Any]) -> Shard:
-    return emit_shard(job, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
+    with job.reporting():
+        return emit_shard(job, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
 
 
 class Digest(beam.PTransform):

@@ -18,7 +18,7 @@ class Measure(beam.PTransform):
     def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
         """PCollection[Unit] → PCollection[Unit]."""
         job = self._job
-        return units | beam.Map(lambda unit: measure_unit(job, unit))
+        return units | beam.Map(_measure, job)
 
 
 class Match(beam.PTransform):
@@ -32,3 +32,8 @@ class Match(beam.PTransform):
         """PCollection[Unit] → PCollection[Unit]."""
         job = self._job
         return units | beam.Map(lambda unit: match_unit(job, unit))
+
+
+def _measure(unit: Unit, job: Job) -> Unit:
+    with job.reporting():
+        return measure_unit(job, unit)

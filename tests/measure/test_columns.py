@@ -105,7 +105,6 @@ def test_configured_columns() -> None:
         "image": "pic",
     }  # fmt: skip
     assert found.scores == ("n", "a")
-    assert found.used == ["alt", "id", "link", "name", "w", "h", "lang", "pic", "n", "a"]
     assert find(columns, scores=()).scores == ()
     assert find(columns).scores == ("a", "b")
 
@@ -118,11 +117,6 @@ def test_configured_names_are_exact() -> None:
 def test_a_configured_column_that_this_file_lacks_is_absent() -> None:
     found = find({"caption": TEXT, "url": TEXT}, url="link", scores=("s",))
     assert found.url is None and found.scores == ()
-
-
-def test_a_column_used_for_two_parts_is_read_once() -> None:
-    found = find({"caption": TEXT, "x": REAL}, key="caption", width="x", scores=("x",))
-    assert found.used == ["caption", "x"]
 
 
 def test_columns_used_otherwise_are_no_scores() -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.errors import RecipeError
-from curate.shards.listing import InputFile, expand_braces, list_files
+from curate.errors import RecipeError, RunError
+from curate.shards.listing import InputFile, check_state, expand_braces, file_state, list_files
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -161,3 +161,37 @@ def test_content_stamps_tell_content_only(tmp_path: Path) -> None:
     assert a.startswith("xxh3:")
     fsspec.filesystem("memory").pipe("/listing/x", b"x" * (5 << 20))
     assert list_files(("memory://listing/x",), {}, content=True)[0].stamp == a
+
+
+def test_a_changed_file_is_told(tmp_path: Path) -> None:
+    """By size and time; where the stamp is of the content, by that."""
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 10)
+    (stamped,) = list_files((str(path),), {}, content=True)
+    state = file_state(str(path), {})
+    check_state(str(path), {}, state)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(RunError, match="/a: the file changed during the run"):
+        check_state(str(path), {}, state)
+    check_state(str(path), {}, state, stamped.stamp)
+    path.write_bytes(b"y" * 10)
+    with pytest.raises(RunError, match="changed"):
+        check_state(str(path), {}, state, stamped.stamp)
+    path.unlink()
+    with pytest.raises(RunError, match="now it is gone"):
+        check_state(str(path), {}, state, stamped.stamp)
+
+
+def test_states_of_other_file_systems(tmp_path: Path) -> None:
+    """A link is what it points to; a file in memory has the time that it was written."""
+    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert file_state(str(tmp_path / "link"), {}) == file_state(str(tmp_path / "a"), {})
+    assert list_files((f"{tmp_path}/l*",), {})[0].stamp == list_files((f"{tmp_path}/a",), {})[0].stamp
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/states/x", b"x")
+    state = file_state("memory://states/x", {})
+    check_state("memory://states/x", {}, state)
+    memory.pipe("/states/x", b"y")
+    with pytest.raises(RunError, match="changed"):
+        check_state("memory://states/x", {}, state)
