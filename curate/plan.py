@@ -71,7 +71,7 @@ class Pool:
         rows: how many there are where footers tell, else None.
         brings: the parts of a sample that Parquet columns bring (such as url, width, language).
         scores: name and type of the score columns that the pool brings.
-        output: imageless pools: the columns of all inputs, of which the curated Parquet consists.
+        output: imageless pools: the columns of all inputs, of which the curated Parquet consists, but `uid`.
     """
 
     key: str
@@ -286,10 +286,7 @@ def _plain_field(field: pa.Field) -> pa.Field:
 
 def _output_schema(schemas: list[tuple[Source, pa.Schema]]) -> pa.Schema:
     try:
-        plain = [pa.schema([_plain_field(field) for field in columns]) for _, columns in schemas]
-        joined = pa.unify_schemas(plain or [pa.schema([])], promote_options="permissive")
+        plain = [pa.schema([_plain_field(field) for field in columns if field.name != "uid"]) for _, columns in schemas]
+        return pa.unify_schemas(plain or [pa.schema([])], promote_options="permissive")
     except pa.ArrowException as error:
         raise RecipeError(f"input: columns of one name hold different types: {' '.join(str(error).split())}") from None
-    uid = pa.field("uid", pa.string())
-    place = joined.get_field_index("uid")
-    return joined.append(uid) if place < 0 else joined.set(place, uid)

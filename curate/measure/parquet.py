@@ -26,6 +26,8 @@ def measure_parquet(part: Part, source: Source, options: ImageOptions, pool: Poo
     """All rows of the part, a row group; none where it is damaged. Raises OSError where the file cannot be read."""
     try:
         table, found = read_rows(part, source)
+        if pool.output is not None:
+            output_columns(table, pool.output)  # what cannot be put out is found here too
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, MemoryError):
             raise
@@ -73,6 +75,22 @@ def read_rows(part: Part, source: Source) -> tuple[pa.Table, Found]:
         found = find_columns(file.schema_arrow, source.columns)
         table = file.read_row_groups(list(range(first, stop)), use_threads=False)
     return table.cast(pa.schema([field.with_type(without_views(field.type)) for field in table.schema])), found
+
+
+def output_columns(table: pa.Table, output: pa.Schema) -> pa.Table:
+    """The columns that an imageless pool puts out, in its types, null where the file has none of that name.
+
+    Raises ArrowInvalid for a value that its type there cannot hold; integers beside floats become floats.
+    """
+    columns = []
+    for field in output:
+        if field.name not in table.schema.names:
+            columns.append(pa.nulls(len(table), field.type))
+            continue
+        column = table[field.name]
+        exact = not (pa.types.is_integer(column.type) and pa.types.is_floating(field.type))
+        columns.append(column.cast(field.type, safe=exact))
+    return pa.table(columns, schema=output)
 
 
 def image_bytes(column: pa.ChunkedArray) -> Iterator[bytes | None]:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from curate import ids
 from curate.job import Job
-from curate.measure.parquet import image_bytes, read_rows
+from curate.measure.parquet import image_bytes, output_columns, read_rows
 from curate.measure.tar import read_json
 from curate.plan import Unit
 from curate.shards.listing import check_state
@@ -351,18 +351,14 @@ def _parquet_rows(job: Job, part: Slice) -> pa.Table:
     `uid` is the ledger's, whatever an input has in a column of that name: its own uids, where they are some. It comes
     first, so that it is what SQL, which knows no case, finds under that name.
     """
-    assert job.pool.output is not None
-    others = [field for field in job.pool.output if field.name != "uid"]
-    output = pa.schema([pa.field("uid", pa.string()), *others])
+    output = job.pool.output
+    assert output is not None
     kept = _kept(job, part, ["row", "uid"])
     tables = []
     first = 0
     for table, _ in _input_rows(job, part.unit, kept["row"]):
-        columns = [
-            table[field.name] if field.name in table.schema.names else pa.nulls(len(table), field.type)
-            for field in others
-        ]
         uids = kept["uid"].slice(first, len(table))
-        tables.append(pa.table([uids, *columns], names=output.names).cast(output))
+        columns = output_columns(table, output)
+        tables.append(pa.table([uids, *columns.columns], names=["uid", *columns.column_names]))
         first += len(table)
     return pa.concat_tables(tables)

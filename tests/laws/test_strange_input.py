@@ -538,6 +538,24 @@ def test_output_columns_of_views(tmp_path: Path) -> None:
     assert {name: table[name][9].as_py() for name in values} == values
 
 
+def test_types_that_differ_between_files(tmp_path: Path) -> None:
+    """The output has one type for each column; a value that it cannot hold costs its row group, with a reason."""
+    big, dates = 2**53 + 1, [2**40] * 4 + [1] * 6
+    paths = [
+        parquet_of(tmp_path / "a.parquet", hash=pa.array([big] * 10), when=pa.array(dates, pa.timestamp("s"))),
+        parquet_of(
+            tmp_path / "b.parquet",
+            url=[f"{url}?b" for url in URLS],
+            hash=pa.array([0.5] * 10),
+            when=pa.array([1] * 10, pa.timestamp("ns")),
+        ),
+    ]
+    done = run(paths, tmp_path / "out", "parquet")
+    assert done.reasons == {("a.parquet", None): "damaged_row_group"} and done.counts == {"kept": 16}
+    table = pq.read_table(done.folder / "shards/00000.parquet")
+    assert table["hash"].to_pylist()[:6] == [float(big)] * 6 and table["when"].type == pa.timestamp("ns")
+
+
 def damage_page(source: Path, column: str, target: Path) -> Path:
     """A copy in which the data page of one column is overwritten."""
     group = pq.read_metadata(source).row_group(0)
