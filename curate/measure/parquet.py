@@ -71,7 +71,7 @@ def read_rows(part: Part, source: Source) -> tuple[pa.Table, Found]:
     """The part's rows with all columns, views as plain types, and which columns hold what."""
     first, stop = part.groups or (0, 0)
     with fsspec.open(part.path, "rb", **source.storage) as opened:
-        file = pq.ParquetFile(opened)
+        file = pq.ParquetFile(opened, pre_buffer=False)
         found = find_columns(file.schema_arrow, source.columns)
         table = file.read_row_groups(list(range(first, stop)), use_threads=False)
     return table.cast(pa.schema([field.with_type(without_views(field.type)) for field in table.schema])), found

@@ -166,7 +166,7 @@ def _parse_json(text: str, path: str) -> pa.Array:
 
 def _parse_parquet(content: bytes, path: str) -> pa.Table:
     try:
-        table = pq.read_table(io.BytesIO(content))
+        table = pq.ParquetFile(pa.BufferReader(content)).read()
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise _wrong(path, f"Parquet that is damaged ({_reason(error)})") from error

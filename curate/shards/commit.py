@@ -148,9 +148,11 @@ class Folder:
         """The table, or some of its columns. Raises RunError where something else than us damaged the file."""
         try:
             with self.open(name) as file:
-                return pq.read_table(
-                    file, columns=columns, use_threads=False, partitioning=None, page_checksum_verification=True
-                )
+                # Not read_table: it reads ahead in threads, and one that lets go of a Python buffer while Python ends
+                # aborts the process.
+                opened = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
+                table = opened.read(columns, use_threads=False)
+                return table if columns is None else table.select(columns)
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the system's word; Arrow's own, on a damaged page, has no number

@@ -63,7 +63,7 @@ def scan_tarfile(paths: list[Path]) -> list[tuple[str, str]]:
 
 
 def read_webdataset(paths: list[Path]) -> webdataset.WebDataset:
-    return webdataset.WebDataset([str(path) for path in paths], shardshuffle=False, empty_check=False)
+    return webdataset.WebDataset([str(path) for path in paths], shardshuffle=False)
 
 
 def scan_webdataset(paths: list[Path]) -> list[tuple[str, str]]:
