@@ -7,7 +7,7 @@ and the version of the step's code. A file that stands with its key is not made 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +17,8 @@ import pyarrow as pa
 from curate import ids, schema
 from curate.decide.rules import Rule, Segment, check_rules, segments
 from curate.errors import CurateError, RecipeError
+from curate.measure.gauge import Signal
+from curate.measure.signals import find_signals
 from curate.plan import Pool, Unit
 from curate.recipe import Recipe, Source
 from curate.shards.commit import Folder
@@ -31,14 +33,14 @@ ERROR_FILE = "tmp/error.json"
 
 @dataclass(frozen=True)
 class Job:
-    """One run: sent to every worker, so small. `metadata_key` names the entries' content; `language` the model."""
+    """One run: sent to every worker, so small. `metadata_key` names the entries' content; `models` what each model is."""
 
     recipe: Recipe
     pool: Pool
     folder: Folder
     reuse: Folder | None = None
     metadata_key: str = ""
-    language: str = ""
+    models: dict[str, Any] = field(default_factory=dict)
 
     def source(self, unit: Unit) -> Source:
         """The recipe's source that the unit belongs to."""
@@ -47,8 +49,29 @@ class Job:
     @cached_property
     def score_schema(self) -> pa.Schema:
         """The columns of table `scores`: what signals give, then what the pool brings."""
-        signals = [pa.field("language_score", pa.float32())] if self.recipe.measure.language else []
-        return pa.schema([*schema.ALIGNED, *signals, *self.pool.scores])
+        language = [pa.field("language_score", pa.float32())] if self.recipe.measure.language else []
+        signals = [column for signal in self.signals for column in signal.columns]
+        return pa.schema([*schema.ALIGNED, *language, *signals, *self.pool.scores])
+
+    @cached_property
+    def signals(self) -> tuple[Signal, ...]:
+        """The signals that the recipe asks for, but language, which is a column of `samples` too."""
+        return find_signals(self.recipe.measure, self.models)
+
+    @cached_property
+    def embedding_schema(self) -> pa.Schema:
+        """The columns of table `embeddings`: image and text by each model that keeps them."""
+        columns = []
+        for clip in self.recipe.measure.clip:
+            if clip.embeddings:
+                kind = pa.list_(pa.float16(), self.models[clip.name]["dimension"])
+                columns += [pa.field(f"{clip.prefix}{side}", kind) for side in ("image", "text")]
+        return pa.schema([*schema.ALIGNED, *columns])
+
+    @property
+    def has_embeddings(self) -> bool:
+        """Whether embeddings are kept."""
+        return any(clip.embeddings for clip in self.recipe.measure.clip)
 
     @property
     def has_scores(self) -> bool:
@@ -86,11 +109,18 @@ class Job:
 
     def check(self) -> None:
         """Checks what needs the pool's columns. Raises RecipeError."""
-        if self.recipe.measure.language and "language_score" in [name.lower() for name in self.pool.scores.names]:
-            raise RecipeError(
-                "measure.language: the pool brings a column language_score of its own; leave language out, or choose the "
-                "score columns with columns.scores"
-            )
+        if self.signals and not self.pool.images:
+            raise RecipeError(f"measure: {self.signals[0].name} needs images, and the pool has none")
+        own = [f.name for f in self.score_schema][len(schema.ALIGNED) : len(self.score_schema) - len(self.pool.scores)]
+        brought = [name.lower() for name in self.pool.scores.names]
+        for name in own:
+            if name in schema.SAMPLES.names or own.count(name) > 1:
+                raise RecipeError(f"measure: two columns are named {name}; give one of the signals another name")
+            if name in brought:
+                raise RecipeError(
+                    f"measure: the pool brings a column {name} of its own; leave the signal out, give it another name, or "
+                    "choose the score columns with columns.scores"
+                )
         _ = self.rules
         dedup = self.recipe.dedup
         if not self.pool.images:
@@ -117,18 +147,38 @@ class Job:
     # ---- keys
 
     def measure_key(self, unit: Unit) -> str:
-        """Key of `samples`, `scores` and `members`, which one reading of the unit makes."""
+        """Key of `samples` and `members`, which one reading of the unit makes."""
+        return ids.digest([self._reading_key(unit), self._measuring])
+
+    def signal_keys(self, unit: Unit) -> dict[str, str]:
+        """Key of the columns of `scores` that each signal gives, and of those that the pool brings."""
+        keys = {signal.name: signal.key for signal in self.signals}
+        keys["language"] = ids.digest(self.models.get("language"))
+        keys["the pool"] = ids.digest([[field.name, str(field.type)] for field in self.pool.scores])
+        return {name: ids.digest([self._reading_key(unit), key]) for name, key in keys.items()}
+
+    def scores_key(self, unit: Unit) -> str:
+        """Key of `scores`."""
+        return ids.digest(list(self.signal_keys(unit).items()))
+
+    def embeddings_key(self, unit: Unit) -> str:
+        """Key of `embeddings`."""
+        keys = self.signal_keys(unit)
+        return ids.digest([[clip.name, keys[clip.name]] for clip in self.recipe.measure.clip if clip.embeddings])
+
+    def _reading_key(self, unit: Unit) -> str:
+        """Key of what the unit's rows are: its inputs, and which of them can be read."""
         source = self.source(unit).model_dump(exclude={"name", "path", "storage"})
-        measure = self.recipe.measure.model_dump()
-        scores = [[field.name, str(field.type)] for field in self.pool.scores]
-        return ids.digest([VERSIONS["measure"], unit.key, source, measure, scores, self._measuring, self.pool.images])
+        image = self.recipe.measure.image
+        decoding = [image.decode, image.max_pixels, f"pillow {version('pillow')}"] if self.pool.images else []
+        return ids.digest([VERSIONS["measure"], unit.key, source, decoding, self.pool.images])
 
     @cached_property
-    def _measuring(self) -> list[str]:
-        """The model and the libraries whose versions decide what is measured."""
-        names = ["pillow"] if self.pool.images else []
-        names += ["imagehash", "scipy"] if self.pool.images and self.recipe.measure.image.phash else []
-        return [self.language, *(f"{name} {version(name)}" for name in names)]
+    def _measuring(self) -> list[Any]:
+        """What is measured into `samples`, with the model and the libraries whose versions decide it."""
+        phash = self.pool.images and self.recipe.measure.image.phash
+        hashing = [f"{name} {version(name)}" for name in ("imagehash", "scipy")] if phash else []
+        return [self.models.get("language"), hashing, version("pillow") if self.pool.images else ""]
 
     def matches_key(self, unit: Unit) -> str:
         """Key of `matches`."""
@@ -138,15 +188,20 @@ class Job:
     @cached_property
     def decisions_key(self) -> str:
         """Key of all `decisions`: they depend on the whole pool."""
-        recipe = self.recipe.model_dump(include={"measure", "match", "rules", "dedup", "balance", "seed"})
+        recipe = self.recipe.model_dump(include={"match", "rules", "dedup", "balance", "seed"})
+        recipe["image"] = self.recipe.measure.image.model_dump()
         recipe["rules"] = list(recipe["rules"].items())  # their order counts
         if recipe["match"]:
             recipe["match"].pop("metadata")
         sources = [source.model_dump(exclude={"path", "storage"}) for source in self.recipe.input]
-        scores = [[field.name, str(field.type)] for field in self.pool.scores]
+        scores = [[field.name, str(field.type)] for field in self.score_schema]
+        signals = [signal.key for signal in self.signals]
         versions = [VERSIONS[step] for step in ("measure", "matches", "decisions")]
         return ids.digest(
-            [versions, self.pool.key, sources, recipe, scores, self._measuring, version("duckdb"), self.metadata_key]
+            [
+                *(versions, self.pool.key, sources, recipe, scores, signals),
+                *(self._measuring, version("duckdb"), self.metadata_key),
+            ]
         )
 
     @cached_property
@@ -159,8 +214,14 @@ class Job:
     @property
     def tables(self) -> list[str]:
         """The tables of each unit of this run."""
-        there = {"scores": self.has_scores, "members": self.has_members, "matches": self.recipe.match is not None}
-        return [name for name in ("samples", "scores", "members", "matches", "decisions") if there.get(name, True)]
+        there = {
+            "scores": self.has_scores,
+            "embeddings": self.has_embeddings,
+            "members": self.has_members,
+            "matches": self.recipe.match is not None,
+        }
+        names = ("samples", "scores", "embeddings", "members", "matches", "decisions")
+        return [name for name in names if there.get(name, True)]
 
     @staticmethod
     def table(name: str, unit: Unit | int) -> str:
@@ -191,7 +252,8 @@ class Job:
         """What gives the key of a table's file."""
         if name == "decisions":
             return lambda unit: self.decisions_key
-        return self.matches_key if name == "matches" else self.measure_key
+        keys = {"matches": self.matches_key, "scores": self.scores_key, "embeddings": self.embeddings_key}
+        return keys.get(name, self.measure_key)
 
     def read(self, name: str, unit: Unit | int, columns: list[str] | None = None) -> pa.Table:
         """A unit's table, or some of its columns."""

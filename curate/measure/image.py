@@ -29,7 +29,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import (
@@ -93,6 +93,7 @@ class ImageOptions:
         decode: decode every pixel of the first frame. False reads the header only, and so misses truncated or damaged
             pixels (the most frequent damage), and an orientation that a PNG states after its pixels.
         phash: compute the perceptual hash, which decodes the image whatever `decode` says.
+        looks: what else is taken of each image that can be read, after decoding it, whatever `decode` says.
         max_pixels: refuse more pixels than this. The default, Pillow's own level of alarm, is a canvas of 358 MB in
             memory; above twice that Pillow refuses some formats by itself.
     """
@@ -100,6 +101,7 @@ class ImageOptions:
     decode: bool = True
     phash: bool = False
     max_pixels: int = 89_478_485
+    looks: tuple[Callable[[Image.Image], Any], ...] = ()
 
 
 class ImageFacts(NamedTuple):
@@ -114,6 +116,7 @@ class ImageFacts(NamedTuple):
             None where not asked for, or the status is not ok.
         status: `ok`, `empty_image`, `not_an_image`, `truncated_image` or `too_many_pixels`.
         error: one line of at most 160 characters that says why; None where ok. The same bytes give the same text.
+        views: what each of the looks took of the image; empty where the status is not ok.
     """
 
     width: int | None
@@ -123,6 +126,7 @@ class ImageFacts(NamedTuple):
     phash: int | None
     status: str
     error: str | None
+    views: tuple[Any, ...] = ()
 
 
 def measure_image(data: bytes | memoryview, options: ImageOptions) -> ImageFacts:
@@ -159,7 +163,7 @@ def _opened(facts: ImageFacts, data: bytes | memoryview, options: ImageOptions) 
     if image.width * image.height > options.max_pixels:
         error_text = f"{name}: {image.width} x {image.height} pixels, more than {options.max_pixels}"
         return _sized(facts, image, _orientation(image))._replace(status="too_many_pixels", error=error_text)
-    if not (options.decode or options.phash):
+    if not (options.decode or options.phash or options.looks):
         return _sized(facts, image, _orientation(image))
     return _decoded(facts, image, data, options)
 
@@ -179,11 +183,19 @@ def _decoded(
     except Exception as error:
         return facts._replace(status="truncated_image", error=_line(name, error))
     turn = _orientation(image)
-    facts = _sized(facts, image, turn)
+    facts = _sized(facts, image, turn)._replace(views=tuple(_looked(look, image) for look in options.looks))
     if not options.phash:
         return facts
     picture = image.transpose(_TURNS[turn]) if turn in _TURNS else image
     return facts._replace(phash=phash64(as_rgb(picture)))
+
+
+def _looked(look: Callable[[Image.Image], Any], image: Image.Image) -> Any:
+    """What a look takes of the image; None where it cannot, as for a mode that a model's own transform refuses."""
+    try:
+        return look(image)
+    except (ValueError, TypeError, OSError, MemoryError):
+        return None
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from curate.measure.gauge import Gauged
+
 
 @dataclass
 class Measured:
@@ -15,6 +17,7 @@ class Measured:
         scores: columns of `scores` that the input brings.
         members: suffix, offset, size of `members`; None for Parquet.
         failure: reason and detail, where the file could not be read, or only in part.
+        gauged: what each of the signals of images found, in their order; empty where there are no images.
         state: what the file was when it was read, see curate.shards.listing.file_state; None where it could not be.
     """
 
@@ -22,6 +25,7 @@ class Measured:
     scores: dict[str, pa.Array] = field(default_factory=dict)
     members: tuple[pa.Array, pa.Array, pa.Array] | None = None
     failure: tuple[str, str] | None = None
+    gauged: list[Gauged] = field(default_factory=list)
     state: str | None = None
 
     @property

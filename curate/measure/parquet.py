@@ -3,7 +3,7 @@
 All columns are read, those too that only the output needs: a damaged page in one is found here, as every damage is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import fsspec
@@ -14,15 +14,18 @@ import pyarrow.parquet as pq
 
 from curate import schema
 from curate.measure.columns import Found, find_columns, without_views
+from curate.measure.gauge import Gauged, Signal
 from curate.measure.image import ImageOptions
+from curate.measure.images import image_columns, measure_images
 from curate.measure.measured import Measured
-from curate.measure.tar import image_columns, measure_images
 from curate.measure.text import check_captions
 from curate.plan import Part, Pool
 from curate.recipe import Source
 
 
-def measure_parquet(part: Part, source: Source, options: ImageOptions, pool: Pool) -> Measured:
+def measure_parquet(
+    part: Part, source: Source, options: ImageOptions, signals: Sequence[Signal], pool: Pool
+) -> Measured:
     """All rows of the part, a row group; none where it is damaged. Raises OSError where the file cannot be read."""
     try:
         table, found = read_rows(part, source)
@@ -43,12 +46,13 @@ def measure_parquet(part: Part, source: Source, options: ImageOptions, pool: Poo
     rows = len(table)
     captions = check_captions(_plain(table, found.caption))
     status, errors = captions.status, captions.error
+    gauged: list[Gauged] = []
     columns: dict[str, Any] = {"caption": captions.caption, "words": captions.words, "characters": captions.characters}
     for name, column in (("url", found.url), ("own_uid", found.uid), ("key", found.key), ("language", found.language)):
         if column:
             columns[name] = _valid_text(_plain(table, column))
     if found.image:
-        facts = list(measure_images(_images(table[found.image], status), options))
+        facts, gauged = measure_images(_images(table[found.image], status), captions.caption, options, signals)
         bad = np.array([fact is None or fact.status != schema.OK for fact in facts], bool)
         image_status = pa.array([("no_image" if fact is None else fact.status) for fact in facts], pa.string())
         image_error = pa.array([fact and fact.error for fact in facts], pa.string())
@@ -64,7 +68,7 @@ def measure_parquet(part: Part, source: Source, options: ImageOptions, pool: Poo
             status, errors = _first_fault((status, errors), fault, missing.to_numpy(zero_copy_only=False))
     columns |= {"status": status, "error": errors}
     scores = {f.name: _score(table[f.name], f.type) for f in pool.scores if f.name in table.schema.names}
-    return Measured(columns, scores)
+    return Measured(columns, scores, gauged=gauged)
 
 
 def read_rows(part: Part, source: Source) -> tuple[pa.Table, Found]:

@@ -5,19 +5,17 @@ whose caption can be used have their image read.
 """
 
 import json
-import os
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from curate import schema
-from curate.measure.image import ImageFacts, ImageOptions, measure_image
+from curate.measure.gauge import Signal
+from curate.measure.image import ImageOptions
+from curate.measure.images import image_columns, measure_images
 from curate.measure.measured import Measured
 from curate.measure.text import check_captions
 from curate.plan import Part
@@ -31,12 +29,6 @@ _JSON_BYTES = 1 << 24
 _JSON_DEPTH = 100
 
 
-@cache
-def image_threads() -> ThreadPoolExecutor:
-    """The process's threads for decoding images, one per core: Pillow releases the GIL."""
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="image")
-
-
 @dataclass
 class _Texts:
     """What .txt and .json say, row by row."""
@@ -46,7 +38,7 @@ class _Texts:
     uids: list[str | None]
 
 
-def measure_tar(part: Part, source: Source, options: ImageOptions) -> Measured:
+def measure_tar(part: Part, source: Source, options: ImageOptions, signals: Sequence[Signal]) -> Measured:
     """All samples of the tar, as far as it can be read. Raises OSError where reading fails."""
     with open_source(part.path, source.storage) as opened:
         index = index_tar(opened)
@@ -57,7 +49,8 @@ def measure_tar(part: Part, source: Source, options: ImageOptions) -> Measured:
         for row, (found, error) in enumerate(zip(captions.status.to_pylist(), captions.error.to_pylist(), strict=True)):
             if status[row] == schema.OK and found != schema.OK:
                 status[row], errors[row] = found, error
-        facts = list(measure_images(_images(opened, index, samples, status), options))
+        images = _images(opened, index, samples, status)
+        facts, gauged = measure_images(images, captions.caption, options, signals)
     for row, fact in enumerate(facts):
         if fact is not None and fact.status != schema.OK:
             status[row], errors[row] = fact.status, fact.error
@@ -75,31 +68,7 @@ def measure_tar(part: Part, source: Source, options: ImageOptions) -> Measured:
         "status": pa.array(status, pa.string()),
         "error": pa.array(errors, pa.string()),
     }
-    return Measured(columns, members=samples.member_columns(index), failure=index.damage)
-
-
-def measure_images(images: Iterator[bytes | memoryview | None], options: ImageOptions) -> Iterator[ImageFacts | None]:
-    """Measures images in threads, in order; at most a few per core are in memory."""
-    waiting: deque[Future[ImageFacts] | None] = deque()
-    for data in images:
-        waiting.append(None if data is None else image_threads().submit(measure_image, data, options))
-        if len(waiting) >= 8 * (os.cpu_count() or 1):
-            done = waiting.popleft()
-            yield done.result() if done else None
-    for done in waiting:
-        yield done.result() if done else None
-
-
-def image_columns(facts: list[ImageFacts | None]) -> dict[str, pa.Array]:
-    """The columns of `samples` that images give; null where none was measured."""
-    kinds = {
-        "width": pa.int32(),
-        "height": pa.int32(),
-        "format": pa.string(),
-        "sha256": pa.string(),
-        "phash": pa.uint64(),
-    }
-    return {name: pa.array([fact and getattr(fact, name) for fact in facts], kind) for name, kind in kinds.items()}
+    return Measured(columns, members=samples.member_columns(index), failure=index.damage, gauged=gauged)
 
 
 def _images(

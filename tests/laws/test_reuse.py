@@ -314,7 +314,7 @@ def test_steps_raise_their_versions(tars: str, tmp_path: Path, monkeypatch: pyte
     job, unit = prepared.job, prepared.plan.units[0]
 
     def keys() -> dict[str, str]:
-        fresh = Job(job.recipe, job.pool, job.folder, None, job.metadata_key, job.language)
+        fresh = Job(job.recipe, job.pool, job.folder, None, job.metadata_key, job.models)
         return {
             "measure": fresh.measure_key(unit), "matches": fresh.matches_key(unit),
             "decisions": fresh.decisions_key, "shards": fresh.shards_key,

@@ -1,0 +1,101 @@
+"""CLIP scores: how well each caption fits its image, by an open_clip model, and the embeddings.
+
+In: images as they were decoded, and captions. Out, one value a row: `clip_score` float32, the cosine of image and text
+embedding; `tokens` int32, how many the model's tokenizer makes of the caption, its begin and end tokens included;
+`truncated` bool, whether they were more than the model reads. Null where the row could not be read.
+
+Images are encoded batch by batch while the threads decode the next ones, texts of a part at its end, sorted by length.
+Source: Hessel et al., CLIPScore, 2021, whose score is 2.5·max(clip_score, 0): column `clipscore` of view `measured`.
+"""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from curate import ids
+from curate.measure.encoder import Encoder, load_encoder
+from curate.measure.gauge import F32, Gauged, Signal
+from curate.recipe import Clip
+
+
+def signal(options: Clip, identity: dict[str, Any]) -> Signal:
+    """The signal of one model; `identity` is `curate.measure.encoder.identify` of it."""
+    columns = (
+        pa.field(f"{options.name}_score", pa.float32()),
+        pa.field(f"{options.prefix}tokens", pa.int32()),
+        pa.field(f"{options.prefix}truncated", pa.bool_()),
+    )
+    lasting = {name: value for name, value in identity.items() if name != "device"}
+    return Signal(
+        name=options.name,
+        columns=columns,
+        key=ids.digest(["clip", 1, lasting]),
+        start=lambda captions: ClipGauge(options, captions),
+        dimension=identity["dimension"],
+    )
+
+
+class ClipGauge:
+    """Scores the pairs of one part."""
+
+    def __init__(self, options: Clip, captions: pa.Array) -> None:
+        self._options, self._captions = options, captions
+        self._rows: list[int] = []
+        self._waiting: list[npt.NDArray[Any]] = []
+        self._made: list[Any] = []
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return load_encoder(self._options)
+
+    def look(self, image: Image.Image) -> npt.NDArray[Any]:
+        """The image as the model takes it."""
+        return self._encoder.view(image)
+
+    def put(self, row: int, view: npt.NDArray[Any]) -> None:
+        """Encodes a batch when there is one."""
+        self._rows.append(row)
+        self._waiting.append(view)
+        if len(self._waiting) >= self._encoder.batch:
+            self._flush()
+
+    def finish(self) -> Gauged:
+        """Encodes the texts of the rows that came, and scores."""
+        self._flush()
+        n, rows = len(self._captions), np.array(self._rows, np.int64)
+        if not len(rows):
+            nothing = tuple(pa.nulls(n, kind) for kind in (pa.float32(), pa.int32(), pa.bool_()))
+            return Gauged(nothing, None)
+        images: F32 = np.concatenate([made.cpu().numpy() for made in self._made])
+        texts = self._encoder.encode_texts(self._captions.take(pa.array(rows)).to_pylist())
+        scores = np.einsum("ij,ij->i", images, texts.embeddings, dtype=np.float64).astype(np.float32)
+        missing = np.ones(n, bool)
+        missing[rows] = False
+        values = (scores, texts.tokens, texts.truncated)
+        columns = [pa.array(spread(value, rows, n), mask=missing) for value in values]
+        columns[0] = pa.array(spread(scores, rows, n), mask=missing | np.isnan(spread(scores, rows, n)))
+        return Gauged(tuple(columns), (embedding_column(images, rows, n), embedding_column(texts.embeddings, rows, n)))
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._made.append(self._encoder.encode_images(self._waiting))
+            self._waiting = []
+
+
+def spread(values: npt.NDArray[Any], rows: npt.NDArray[np.int64], n: int) -> npt.NDArray[Any]:
+    """n values, those given in their rows, zeros elsewhere."""
+    found = np.zeros((n, *values.shape[1:]), values.dtype)
+    found[rows] = values
+    return found
+
+
+def embedding_column(values: F32, rows: npt.NDArray[np.int64], n: int) -> pa.FixedSizeListArray:
+    """Embeddings [rows, dimension] as a column of n lists of float16, null in other rows."""
+    missing = np.ones(n, bool)
+    missing[rows] = False
+    flat = pa.array(spread(values.astype(np.float16), rows, n).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(missing))

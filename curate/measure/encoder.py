@@ -1,0 +1,396 @@
+"""Loads an open_clip model and encodes images and texts with it, as open_clip's own loop would, but faster.
+
+In: PIL images and strings. Out: L2-normalised embeddings, float32 [n, dimension]. What makes it fast leaves the result
+as it is: images stay uint8 until they are on the device; texts are sorted by length and cut to the longest of their
+batch, which a causal text tower that pools at the end token cannot notice. One model per process, whoever asks.
+
+Identity is what scores depend on: the weights' digest, the configuration, the precision, and the versions of the
+libraries that decode, resize and compute. Batches and devices change them by rounding only.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from curate.errors import RecipeError, RunError
+from curate.recipe import Clip
+
+F32 = npt.NDArray[np.float32]
+
+_LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")
+_BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
+_TOKENS_AT_ONCE = 1024  # texts that are turned into tokens at a time
+
+_encoders: dict[str, "Encoder"] = {}
+_lock = threading.Lock()
+
+
+class Texts(NamedTuple):
+    """Encoded texts: embeddings float32 [n, dimension], tokens int32 [n] before truncation, truncated bool [n]."""
+
+    embeddings: F32
+    tokens: npt.NDArray[np.int32]
+    truncated: npt.NDArray[np.bool_]
+
+
+def identify(options: Clip) -> dict[str, Any]:
+    """What the model is, from its files, without loading it. Downloads them where they are named by tag or hub.
+
+    Returns:
+        model, pretrained, weights (file name and sha256), preprocess, dimension, context_length, precision, versions:
+        what scores depend on; and device.
+
+    Raises:
+        RecipeError: a library, the model, its weights or the device is not there.
+    """
+    where = f"measure.clip {options.name!r}"
+    _check_libraries(where)
+    device = resolve_device(options)
+    try:
+        config, preprocess, weights = _find(options)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    except Exception as error:  # of many kinds: of the hub, of the network, of JSON
+        raise RecipeError(
+            f"{where}: {options.model}{f' ({options.pretrained})' if options.pretrained else ''} cannot be had: "
+            f"{' '.join(str(error).split())[:400]}. Without network: put its files into the Hugging Face cache, or give a "
+            "file of weights as pretrained, or a folder as model: local-dir:FOLDER"
+        ) from None
+    text = config.get("text_cfg", {})
+    return {
+        "model": options.model if not options.model.startswith("local-dir:") else "local-dir",
+        "pretrained": options.pretrained if not _is_file(options) else os.path.basename(options.pretrained or ""),
+        "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest(),
+        "weights": {"file": os.path.basename(weights), "sha256": _sha256(weights)},
+        "preprocess": preprocess,
+        "dimension": config["embed_dim"],
+        "context_length": text.get("context_length", 77),
+        "precision": resolve_precision(options, device),
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "device": device,
+    }
+
+
+def resolve_device(options: Clip) -> str:
+    """The device that `auto` is on this machine. Raises RecipeError where the one asked for is not there."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if options.device == "auto":
+        return next(name for name, found in there.items() if found)
+    kind, _, number = options.device.partition(":")
+    if not there[kind] or (number and int(number) >= torch.cuda.device_count()):
+        found = f"{torch.cuda.device_count()} CUDA devices" if there["cuda"] else "no CUDA device"
+        raise RecipeError(
+            f"measure.clip {options.name!r}: device {options.device} is asked for, and torch {torch.__version__} finds {found} "
+            "here; accepted: auto, cpu, or a device that is there"
+        )
+    return options.device
+
+
+def resolve_precision(options: Clip, device: str) -> str:
+    """`auto` is fp32 on a CPU and fp16 on a GPU."""
+    return ("fp32" if device == "cpu" else "fp16") if options.precision == "auto" else options.precision
+
+
+def load_encoder(options: Clip) -> "Encoder":
+    """The model, once per process: threads share it. Raises RecipeError or RunError where it cannot be loaded."""
+    device = resolve_device(options)
+    precision = resolve_precision(options, device)
+    key = json.dumps([options.model, options.pretrained, device, precision])
+    with _lock:
+        if key not in _encoders:
+            _encoders[key] = _load(options, device, precision)
+        return _encoders[key]
+
+
+@dataclass
+class Encoder:
+    """A loaded model.
+
+    Attributes:
+        dimension: of the embeddings.
+        view: a PIL image, of any mode, to what `encode_images` takes: uint8 [height, width, 3], or float32
+            [3, height, width] where the model's own transform has steps that pixels cannot wait for.
+        batch: images or texts a forward pass; halved where memory runs out.
+    """
+
+    dimension: int
+    view: Callable[[Image.Image], npt.NDArray[Any]]
+    batch: int
+    _net: Any
+    _tokenizer: Any
+    _tower: Any  # the text tower, where sequences may be cut; else None
+    _device: str
+    _dtype: Any
+    _normalize: tuple[Any, Any] | None  # mean and std, where views are uint8
+    _forward: threading.Lock = field(default_factory=threading.Lock)
+
+    def encode_images(self, views: Sequence[npt.NDArray[Any]]) -> Any:
+        """Embeddings of views, a tensor [n, dimension] on the model's device; on a GPU it may not be there yet."""
+        import torch
+
+        with self._forward, torch.inference_mode():
+            return self._in_halves(self._images, list(views))
+
+    def encode_texts(self, texts: Sequence[str]) -> Texts:
+        """Embeddings of texts, in order; see `Texts`."""
+        import torch
+
+        embeddings = np.zeros((len(texts), self.dimension), np.float32)
+        tokens = np.zeros(len(texts), np.int32)
+        truncated = np.zeros(len(texts), bool)
+        for first in range(0, len(texts), _TOKENS_AT_ONCE):
+            part = slice(first, first + _TOKENS_AT_ONCE)
+            ids, lengths, tokens[part] = self._tokenize(list(texts[part]))
+            truncated[part] = tokens[part] > ids.shape[1]
+            order = np.argsort(-lengths, kind="stable")
+            made = []
+            at = 0
+            while at < len(order):
+                rows = order[at : at + self.batch]
+                with self._forward, torch.inference_mode():
+                    made.append(self._in_halves(self._texts, ids[torch.from_numpy(rows), : int(lengths[rows[0]])]))
+                at += len(rows)
+            if made:
+                embeddings[first + order] = torch.cat(made).cpu().numpy()
+        return Texts(embeddings, tokens, truncated)
+
+    def _in_halves(self, encode: Callable[[Any], Any], items: Any) -> Any:
+        """Encodes the items, in halves and with half the batch from now on where memory runs out."""
+        import torch
+
+        try:
+            return encode(items)
+        except RuntimeError as error:
+            short = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+            if not short or len(items) < 2:
+                raise
+        if self._device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        half = len(items) // 2
+        self.batch = max(1, min(self.batch, half))
+        return torch.cat([self._in_halves(encode, items[:half]), self._in_halves(encode, items[half:])])
+
+    def _images(self, views: list[npt.NDArray[Any]]) -> Any:
+        import torch
+
+        # Pinned memory lets the copy to a GPU go on beside its work; the allocator keeps it until the copy is done.
+        pinned = self._device.startswith("cuda")
+        staged = torch.empty((len(views), *views[0].shape), dtype=torch.from_numpy(views[0]).dtype, pin_memory=pinned)
+        np.stack(views, out=staged.numpy())
+        pixels = staged.to(self._device, non_blocking=pinned)
+        if self._normalize is not None:
+            mean, std = self._normalize
+            # ToTensor and Normalize, operation by operation: the same floats.
+            pixels = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+            pixels = pixels.div_(255).sub_(mean).div_(std)
+        return _unit(self._net.encode_image(pixels.to(self._dtype)))
+
+    def _texts(self, ids: Any) -> Any:
+        ids = ids.to(self._device)
+        return _unit(self._net.encode_text(ids) if self._tower is None else encode_cut(self._tower, ids))
+
+    def _tokenize(self, texts: list[str]) -> tuple[Any, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Token ids [n, context]; how many of them count, all where sequences may not be cut; tokens untruncated."""
+        import torch
+
+        if _is_simple(self._tokenizer):
+            context = self._tokenizer.context_length
+            begin, end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
+            lists = [[begin, *self._tokenizer.encode(text), end] for text in texts]
+            ids = torch.zeros(len(lists), context, dtype=torch.long)
+            for row, found in zip(ids, lists, strict=True):
+                cut = found if len(found) <= context else [*found[: context - 1], end]
+                row[: len(cut)] = torch.tensor(cut)
+            tokens = np.array([len(found) for found in lists], np.int64)
+        else:
+            ids = self._tokenizer(texts)
+            context = ids.shape[1]
+            tokens = _unpadded(self._tokenizer(texts, context_length=8 * context))
+        lengths = np.minimum(tokens, context) if self._tower is not None else np.full(len(texts), context)
+        return ids, lengths.astype(np.int64), tokens
+
+
+def encode_cut(tower: Any, ids: Any) -> Any:
+    """open_clip's text tower on sequences shorter than its context: position embeddings and mask are cut with them.
+
+    Exact for a causal mask and pooling at the end token: what stands behind it is never looked at.
+    """
+    from open_clip.transformer import text_global_pool
+
+    length = ids.shape[1]
+    dtype = tower.transformer.get_cast_dtype()
+    x = tower.token_embedding(ids).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
+    kind, end = _pooling(tower)
+    x = text_global_pool(x, ids, kind, eos_token_id=end)
+    if tower.text_projection is None:
+        return x
+    return tower.text_projection(x) if callable(tower.text_projection) else x @ tower.text_projection
+
+
+def text_tower(net: Any) -> Any:
+    """The model's text tower where `encode_cut` holds for it, else None."""
+    tower = net if hasattr(net, "token_embedding") else getattr(net, "text", None)
+    parts = ("transformer", "token_embedding", "positional_embedding", "ln_final", "attn_mask")
+    if tower is None or any(getattr(tower, part, None) is None for part in parts):
+        return None
+    if getattr(tower, "cls_emb", None) is not None or getattr(tower, "use_pad_mask", False):
+        return None
+    return tower if _pooling(tower)[0] in ("argmax", "eos") else None
+
+
+def _pooling(tower: Any) -> tuple[str, int | None]:
+    """How the tower pools, and its end token: class CLIP has its own names for them."""
+    if hasattr(tower, "text_pool_type"):
+        return tower.text_pool_type, getattr(tower, "text_eos_id", None)
+    return getattr(tower, "pool_type", ""), getattr(tower, "eos_id", None)
+
+
+def _unit(features: Any) -> Any:
+    from torch.nn import functional
+
+    return functional.normalize(features.float(), dim=-1)
+
+
+def _is_simple(tokenizer: Any) -> bool:
+    return hasattr(tokenizer, "sot_token_id") and getattr(tokenizer, "reduction_fn", None) is None
+
+
+def _unpadded(ids: Any) -> npt.NDArray[np.int64]:
+    """How many tokens come before the padding, which is what the last column holds."""
+    kept = ids.numpy() != ids.numpy()[:, -1:]
+    return np.asarray((kept.shape[1] - np.argmax(kept[:, ::-1], axis=1)) * kept.any(axis=1), np.int64)
+
+
+def _load(options: Clip, device: str, precision: str) -> Encoder:
+    import open_clip
+    import torch
+
+    _keep_memory()
+    try:
+        net, _, transform = open_clip.create_model_and_transforms(
+            options.model, pretrained=options.pretrained, precision=precision, device=device
+        )
+        tokenizer = open_clip.get_tokenizer(options.model)
+    except Exception as error:  # of many kinds
+        raise RunError(
+            f"measure.clip {options.name!r}: {options.model} cannot be loaded: {' '.join(str(error).split())[:400]}"
+        ) from None
+    net.eval().requires_grad_(False)
+    view, normalize = _split(transform, device)
+    batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dimension = encode_probe(net, tokenizer, device)
+    return Encoder(dimension, view, batch, net, tokenizer, text_tower(net), device, dtype, normalize)
+
+
+def encode_probe(net: Any, tokenizer: Any, device: str) -> int:
+    """The dimension of the embeddings, by encoding a word: so a model that cannot run fails when it is loaded."""
+    import torch
+
+    with torch.inference_mode():
+        return int(net.encode_text(tokenizer(["a"]).to(device)).shape[-1])
+
+
+def _split(transform: Any, device: str) -> tuple[Callable[[Image.Image], npt.NDArray[Any]], tuple[Any, Any] | None]:
+    """The model's transform up to uint8 pixels, and the mean and std that come after; whole where it ends otherwise."""
+    import torch
+
+    steps = list(getattr(transform, "transforms", []))
+    if len(steps) < 2 or type(steps[-1]).__name__ != "Normalize" or "ToTensor" not in type(steps[-2]).__name__:
+        return lambda image: transform(image).numpy(), None
+
+    def view(image: Image.Image) -> npt.NDArray[Any]:
+        for step in steps[:-2]:
+            image = step(image)
+        return np.asarray(image)
+
+    mean, std = (torch.tensor(getattr(steps[-1], name)).view(1, 3, 1, 1).to(device) for name in ("mean", "std"))
+    return view, (mean, std)
+
+
+def _check_libraries(where: str) -> None:
+    for name in _LIBRARIES:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise RecipeError(
+                f"{where}: {name} is not installed; install it with: pip install 'curate[clip]'"
+            ) from None
+
+
+def _is_file(options: Clip) -> bool:
+    return options.pretrained is not None and os.path.isfile(options.pretrained)
+
+
+def _find(options: Clip) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The model's configuration, its preprocessing and its file of weights."""
+    import open_clip
+    from open_clip import factory
+
+    schema, name = factory.parse_model_name(options.model)
+    defaults = vars(open_clip.transform.PreprocessCfg())
+    if schema is not None:
+        if options.pretrained:
+            raise RecipeError(f"pretrained is for plain names; {options.model} brings its own weights")
+        if schema == "local-dir":
+            path = Path(name) / "open_clip_config.json"
+            if not path.is_file():
+                raise RecipeError(f"{name}: no folder with open_clip_config.json")
+            found = json.loads(path.read_text("utf-8"))
+            weights = factory._find_checkpoint_in_dir(Path(name))
+        else:
+            found = factory._get_hf_config(name)
+            weights = open_clip.download_pretrained_from_hf(name)
+        if not weights:
+            raise RecipeError(f"{name}: no weights; accepted: open_clip_model.safetensors or another checkpoint there")
+        preprocess = factory.merge_preprocess_dict(defaults, found.get("preprocess_cfg", {}))
+        return found["model_cfg"], preprocess, str(weights)
+    config = open_clip.get_model_config(name.replace("/", "-"))
+    if config is None:
+        raise RecipeError(f"open_clip has no model {name!r}{_near(name, open_clip.list_models())}")
+    if _is_file(options):
+        return config, defaults, str(options.pretrained)
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    tag = open_clip.get_pretrained_cfg(name, options.pretrained) if options.pretrained else None
+    if not tag:
+        asked = f"no pretrained {options.pretrained!r}" if options.pretrained else "pretrained is missing"
+        raise RecipeError(f"{asked}; accepted for {name}: {', '.join(tags) or 'no tag'}, or a file of weights")
+    return config, factory.merge_preprocess_dict(defaults, tag), str(open_clip.download_pretrained(tag))
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, 3)
+    return f"; near: {', '.join(close)}" if close else f"; it has {len(known)}, such as {', '.join(known[:3])}"
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _keep_memory() -> None:
+    """Keeps freed memory for the next forward pass (glibc): half of a CPU's time went to page faults otherwise."""
+    import ctypes
+
+    trim, top_pad, mmap = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # no glibc
+        return
+    for option, value in ((mmap, 32 << 20), (trim, 1 << 30), (top_pad, 64 << 20)):
+        mallopt(option, value)

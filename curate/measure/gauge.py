@@ -1,0 +1,76 @@
+"""What a signal is: the shape that every file of this folder which adds columns to `scores` has. See `signals`.
+
+There are two kinds. Signals of images (`start`): while a part is read, a gauge looks at each image once, right after it
+was decoded, in one of several threads, and is then fed what it took from it, in order. Signals of embeddings
+(`compute`): from the embeddings that a model of `measure.clip` gave, without images or the model.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of a unit by one model, as table `embeddings` holds them.
+
+    Attributes:
+        rows: int64 [n], the rows that have some: those that could be read.
+        images: float32 [n, dimension], of unit length up to the rounding of float16.
+        texts: float32 [n, dimension], likewise.
+    """
+
+    rows: npt.NDArray[np.int64]
+    images: F32
+    texts: F32
+
+
+@dataclass(frozen=True)
+class Gauged:
+    """What a gauge found in one part: its signal's columns, one value a row; a model gives embeddings too."""
+
+    columns: tuple[pa.Array, ...]
+    embeddings: tuple[pa.Array, pa.Array] | None = None
+
+
+class Gauge(Protocol):
+    """An image signal at work on one part."""
+
+    def look(self, image: Image.Image) -> Any:
+        """What is needed of the image, taken in one of several threads; the image is as it was decoded."""
+
+    def put(self, row: int, view: Any) -> None:
+        """Takes a row's view; rows come in ascending order, those that could not be read do not come."""
+
+    def finish(self) -> Gauged:
+        """The columns, null in rows that did not come."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One signal; either `start` or `compute` is there.
+
+    Attributes:
+        name: unique among the recipe's signals.
+        columns: what it adds to `scores`.
+        key: digest of what its values depend on.
+        start: from a part's captions (string) to a gauge.
+        compute: from embeddings to the columns' values in the order of their rows.
+        of: the model (`measure.clip`, by name) whose embeddings are needed.
+        dimension: a model's embeddings have this many; None for other signals.
+    """
+
+    name: str
+    columns: tuple[pa.Field, ...]
+    key: str
+    start: Callable[[pa.Array], Gauge] | None = None
+    compute: Callable[[Embeddings], Sequence[pa.Array]] | None = None
+    of: str | None = None
+    dimension: int | None = None
