@@ -331,7 +331,8 @@ def _short(value: Any) -> str:
 def _known_keys(location: Sequence[int | str]) -> list[str]:
     """The keys of the section that a pydantic error location points at."""
     by_place: dict[str, type[BaseModel]] = {
-        "input": Source, "columns": Columns, "measure": Measure, "image": Image, "language": Language, "match": Match,
+        "input": Source, "columns": Columns, "measure": Measure, "image": Image, "language": Language, "clip": Clip,
+        "match": Match,
         "rules": Top, "dedup": Dedup, "balance": Balance, "output": Output,
     }  # fmt: skip
     model: type[BaseModel] = Recipe

@@ -68,8 +68,7 @@ class ClipGauge:
         self._flush()
         n, rows = len(self._captions), np.array(self._rows, np.int64)
         if not len(rows):
-            nothing = tuple(pa.nulls(n, kind) for kind in (pa.float32(), pa.int32(), pa.bool_()))
-            return Gauged(nothing, None)
+            return Gauged(tuple(pa.nulls(n, kind) for kind in (pa.float32(), pa.int32(), pa.bool_())))
         images: F32 = np.concatenate([made.cpu().numpy() for made in self._made])
         texts = self._encoder.encode_texts(self._captions.take(pa.array(rows)).to_pylist())
         scores = np.einsum("ij,ij->i", images, texts.embeddings, dtype=np.float64).astype(np.float32)
@@ -94,8 +93,9 @@ def spread(values: npt.NDArray[Any], rows: npt.NDArray[np.int64], n: int) -> npt
 
 
 def embedding_column(values: F32, rows: npt.NDArray[np.int64], n: int) -> pa.FixedSizeListArray:
-    """Embeddings [rows, dimension] as a column of n lists of float16, null in other rows."""
-    missing = np.ones(n, bool)
-    missing[rows] = False
+    """Embeddings [rows, dimension] as a column of n lists of float16, zeros in other rows.
+
+    Not null there: Arrow writes fixed-size lists that are null into Parquet, and cannot read them.
+    """
     flat = pa.array(spread(values.astype(np.float16), rows, n).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(missing))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])

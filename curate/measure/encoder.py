@@ -187,7 +187,8 @@ class Encoder:
 
         # Pinned memory lets the copy to a GPU go on beside its work; the allocator keeps it until the copy is done.
         pinned = self._device.startswith("cuda")
-        staged = torch.empty((len(views), *views[0].shape), dtype=torch.from_numpy(views[0]).dtype, pin_memory=pinned)
+        kind = torch.float32 if self._normalize is None else torch.uint8
+        staged = torch.empty((len(views), *views[0].shape), dtype=kind, pin_memory=pinned)
         np.stack(views, out=staged.numpy())
         pixels = staged.to(self._device, non_blocking=pinned)
         if self._normalize is not None:

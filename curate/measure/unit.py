@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from curate import ids, schema
 from curate.errors import RunError
 from curate.job import Job
+from curate.measure.clip import embedding_column
 from curate.measure.gauge import Embeddings, Signal
 from curate.measure.image import ImageOptions
 from curate.measure.language import detect_languages
@@ -160,11 +161,11 @@ def _embeddings(
     found = {}
     for place, signal in enumerate(looking):
         if signal.dimension is not None:
-            kind = pa.list_(pa.float16(), signal.dimension)
+            kind, nothing = pa.list_(pa.float16(), signal.dimension), np.zeros((0, signal.dimension), np.float32)
             pairs = [part.gauged[place].embeddings if part.gauged else None for part in parts]
-            nulls = [(pa.nulls(part.rows, kind),) * 2 for part in parts]
-            sides = zip(*(pair or null for pair, null in zip(pairs, nulls, strict=True)), strict=True)
-            image, text = (pa.chunked_array(side, kind) for side in sides)
+            zeros = [(embedding_column(nothing, np.zeros(0, np.int64), part.rows),) * 2 for part in parts]
+            made = [pair or none for pair, none in zip(pairs, zeros, strict=True)]
+            image, text = (pa.chunked_array([pair[side] for pair in made], kind) for side in range(2))
             found[signal.name] = (image, text)
     for clip in job.recipe.measure.clip:
         if clip.embeddings and clip.name not in found:
@@ -202,12 +203,13 @@ def _gauged(
 
 
 def _as_arrays(images: pa.ChunkedArray, texts: pa.ChunkedArray) -> Embeddings:
-    rows = np.flatnonzero(images.is_valid().to_numpy())
+    """The embeddings of the rows that have some: those of others are zero."""
     sides = []
     for column in (images, texts):
-        flat = column.combine_chunks().drop_null().flatten().to_numpy(zero_copy_only=False)
-        sides.append(flat.astype(np.float32).reshape(len(rows), column.type.list_size))
-    return Embeddings(rows, *sides)
+        flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        sides.append(flat.astype(np.float32).reshape(len(column), column.type.list_size))
+    rows = np.flatnonzero(sides[0].any(axis=1))
+    return Embeddings(rows, sides[0][rows], sides[1][rows])
 
 
 def _spread(values: pa.Array, rows: np.ndarray[Any, Any], n: int) -> pa.Array:
