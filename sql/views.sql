@@ -1,15 +1,15 @@
--- Views over a run's tables, for every query: `samples`, `scores`, `matches`, `decisions`, `members`, `published` and
--- `manifest` stand already, as do the tables `entries`, `failures`, `reasons`, `rules`, `run`, `funnel`, `drops`, `sources`.
+-- Views over a run's tables, for every query: `samples`, `scores`, `scored`, `embeddings`, `matches`, `decisions`,
+-- `members`, `published` and `manifest` stand already, as do the tables `entries`, `failures`, `reasons`, `rules`, `run`, `funnel`, `drops`, `sources`.
 
 -- Every sample with its verdict: samples and decisions side by side.
 CREATE VIEW verdicts AS
 SELECT s.*, d.* EXCLUDE (unit, row, uid)
 FROM samples s JOIN decisions d USING (unit, row);
 
--- Every sample with its scores: what rules see.
+-- Every sample with its scores: what rules see, and CLIPScore (clipscore = 2.5·max(clip_score, 0)).
 CREATE VIEW measured AS
 SELECT s.*, c.* EXCLUDE (unit, row, uid)
-FROM samples s LEFT JOIN scores c USING (unit, row);
+FROM samples s LEFT JOIN scored c USING (unit, row);
 
 -- The curated set.
 CREATE VIEW kept AS

@@ -34,6 +34,7 @@ TABLES = ("failures", "reasons", "entries", "rules", "run", "drops", "funnel", "
 LARGE = {
     "samples": schema.SAMPLES,
     "scores": pa.schema(schema.ALIGNED),
+    "embeddings": pa.schema(schema.ALIGNED),
     "matches": schema.MATCHES,
     "decisions": schema.DECISIONS,
     "members": schema.MEMBERS,
@@ -74,6 +75,7 @@ def create_views(connection: Any, layout: Layout) -> None:
     for name, columns in LARGE.items():
         files = layout.files.get(name)
         connection.execute(f"CREATE VIEW {name} AS {_scan(files) if files else _nothing(connection, columns)}")
+    _create_scored(connection)
     files = layout.files.get("published")
     if files:
         shard = "'shards/' || parse_filename(curate_shard_file)"
@@ -84,6 +86,18 @@ def create_views(connection: Any, layout: Layout) -> None:
         body = _nothing(connection, PUBLISHED)
     connection.execute(f"CREATE VIEW published AS {body}")
     connection.execute((sql_folder() / "views.sql").read_text("utf-8"))
+
+
+def _create_scored(connection: Any) -> None:
+    """View `scored`: the scores, and CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0), of each model."""
+    names = [name for name, *_ in connection.execute("DESCRIBE scores").fetchall()]
+    models = [name.removesuffix("_truncated") for name in names if name.endswith("_truncated")]
+    columns = [
+        f'2.5 * greatest("{model}_score", 0) AS "{model}score"'
+        for model in dict.fromkeys(["clip", *models])
+        if f"{model}_score" in names and f"{model}score" not in names
+    ]
+    connection.execute(f"CREATE VIEW scored AS SELECT {', '.join(['*', *columns])} FROM scores")
 
 
 def build_statistics(folder: Folder, run: dict[str, Any]) -> None:
