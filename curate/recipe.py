@@ -6,7 +6,7 @@ looks at the pool: what depends on it (columns, types of rules) is checked in `c
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,11 @@ from curate.errors import RecipeError
 from curate.schema import RESERVED_RULES
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
+ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 ATOMIC_KEYS = ("uid", "sha256", "phash")
+
+
+Paths = str | tuple[str, ...]
 
 
 class Section(BaseModel):
@@ -92,12 +96,88 @@ class Clip(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp32 on a CPU, fp16 on a GPU
     batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = "auto"
     embeddings: bool = Field(False, strict=True)  # keep them, as table `embeddings`
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "clip"
+    name: ColumnName = "clip"
+    words: bool = Field(False, strict=True)  # also the words that do not fit the image: misaligned_words, f_clipscore
 
     @property
     def prefix(self) -> str:
         """What the model's columns begin with, but its score."""
         return "" if self.name == "clip" else f"{self.name}_"
+
+
+class OfEmbeddings(Section):
+    """Base of the signals on embeddings: `of` is the name of the model in `measure.clip` that gives them."""
+
+    of: ColumnName = "clip"
+
+
+class Head(OfEmbeddings):
+    """A linear or MLP head over the embedding, such as LAION's aesthetic predictors: column NAME float32."""
+
+    path: str = Field(min_length=1)  # .safetensors, or .pth of weights
+    input: Literal["image", "text"] = "image"
+    activation: Literal["none", "relu", "gelu", "silu"] = "none"  # between the layers; LAION's aesthetic MLP has none
+    output: Literal["none", "sigmoid"] = "none"
+
+
+class Fooling(OfEmbeddings):
+    """Images that fit any text (CLIPMasterPrints): column `fooling`, the least cosine over unrelated prompts."""
+
+    prompts: tuple[str, ...] = Field(min_length=2)
+
+
+class Context(OfEmbeddings):
+    """Tags of one factor, such as its background (PerceptionCLIP): columns NAME string, NAME_probability float32.
+
+    `values` gives each tag's prompt; with `classes` the prompts hold {} where a class is put in, and the tag's
+    probability is summed over the classes. `temperature` divides cosines: 0.01 is the scale that CLIP was trained to.
+    """
+
+    values: dict[str, str] = Field(min_length=2)
+    classes: tuple[str, ...] = ()
+    temperature: float = Field(0.01, gt=0)
+
+    @model_validator(mode="after")
+    def _prompts_fit(self) -> "Context":
+        for tag, prompt in self.values.items():
+            if ("{}" in prompt) != bool(self.classes):
+                needs = (
+                    "must hold {}, where a class is put in" if self.classes else "holds {}, and no classes are given"
+                )
+                raise ValueError(f"values.{tag}: {prompt!r} {needs}")
+        return self
+
+
+class Classes(OfEmbeddings):
+    """A classifier fitted to a few labelled images, without training (GDA): columns NAME string, NAME_probability.
+
+    `examples` gives each class's images; `prompts` a text for each class, whose fit is added.
+    """
+
+    examples: dict[str, Paths] = Field(min_length=2)
+    prompts: dict[str, str] = {}
+    alpha: float = Field(1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _prompts_fit(self) -> "Classes":
+        if self.prompts and set(self.prompts) != set(self.examples):
+            raise ValueError("prompts: give one for each class of examples, or none at all")
+        return self
+
+
+class Axis(OfEmbeddings):
+    """How near an image is to good exemplars rather than to bad ones (RAVE): column NAME float32, -1 to 1."""
+
+    good: Paths
+    bad: Paths
+
+
+class Nudity(Section):
+    """How likely an image is pornographic: column `nsfw` float32, 0 to 1. Needs curate[nudity]."""
+
+
+class TextArea(Section):
+    """Text in images (T-MARS): columns `text_area` and `text_overlap`, float32, 0 to 1. Needs curate[text-area]."""
 
 
 class Measure(Section):
@@ -106,6 +186,13 @@ class Measure(Section):
     image: Image = Image()
     language: Language | None = None
     clip: tuple[Clip, ...] = ()
+    heads: dict[ColumnName, Head] = {}
+    fooling: Fooling | None = None
+    contexts: dict[ColumnName, Context] = {}
+    classes: dict[ColumnName, Classes] = {}
+    axes: dict[ColumnName, Axis] = {}
+    nudity: Nudity | None = None
+    text_area: TextArea | None = None
 
     @field_validator("clip", mode="before")
     @classmethod
@@ -117,7 +204,17 @@ class Measure(Section):
         names = [clip.name for clip in self.clip]
         if len(set(names)) < len(names):
             raise ValueError(f"clip: two models are named {max(names, key=names.count)!r}; give each a name of its own")
+        for name, options in self.on_embeddings.items():
+            if options.of not in names:
+                accepted = ", ".join(names) or "none: give measure.clip"
+                raise ValueError(f"{name}: no model of measure.clip is named {options.of!r}; models: {accepted}")
         return self
+
+    @property
+    def on_embeddings(self) -> dict[str, OfEmbeddings]:
+        """The signals on embeddings, by the names of their columns."""
+        named: dict[str, OfEmbeddings] = {**self.heads, **self.contexts, **self.classes, **self.axes}
+        return named if self.fooling is None else {**named, "fooling": self.fooling}
 
 
 class Match(Section):
@@ -307,7 +404,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
         location = [str(part) for i, part in enumerate(fault["loc"]) if i < 2 or part not in tags]
         if fault["loc"][2:][-1:] == ("str",) and isinstance(fault["input"], dict | list):
             continue  # the other form was meant, and its own faults are told
-        if fault["type"] == "too_short" and fault["input"]:
+        if fault["type"] == "too_short" and fault["input"] and error.error_count() > 1:
             continue  # pydantic counts only the items without a fault, and those are told
         where = ".".join(location) or "recipe"
         if fault["type"] == "extra_forbidden":
@@ -332,7 +429,7 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
     """The keys of the section that a pydantic error location points at."""
     by_place: dict[str, type[BaseModel]] = {
         "input": Source, "columns": Columns, "measure": Measure, "image": Image, "language": Language, "clip": Clip,
-        "match": Match,
+        "heads": Head, "fooling": Fooling, "contexts": Context, "classes": Classes, "axes": Axis, "match": Match,
         "rules": Top, "dedup": Dedup, "balance": Balance, "output": Output,
     }  # fmt: skip
     model: type[BaseModel] = Recipe
@@ -357,4 +454,32 @@ def _resolve(recipe: Recipe, path: str) -> Recipe:
         for source in recipe.input
     )
     match = recipe.match and recipe.match.model_copy(update={"metadata": absolute(recipe.match.metadata)})
-    return recipe.model_copy(update={"input": sources, "match": match})
+    measure = _resolve_measure(recipe.measure, absolute)
+    return recipe.model_copy(update={"input": sources, "match": match, "measure": measure})
+
+
+def _resolve_measure(measure: Measure, absolute: Callable[[str], str]) -> Measure:
+    """The files of models, heads and exemplars."""
+
+    def all_absolute(paths: Paths) -> Paths:
+        return absolute(paths) if isinstance(paths, str) else tuple(map(absolute, paths))
+
+    def model(clip: Clip) -> Clip:
+        scheme, colon, folder = clip.model.partition(":")
+        name = f"{scheme}:{absolute(folder)}" if colon and scheme == "local-dir" else clip.model
+        weights = clip.pretrained
+        if weights and ("/" in weights or weights.endswith((".pt", ".pth", ".bin", ".safetensors"))):
+            weights = absolute(weights)
+        return clip.model_copy(update={"model": name, "pretrained": weights})
+
+    heads = {n: head.model_copy(update={"path": absolute(head.path)}) for n, head in measure.heads.items()}
+    classes = {
+        n: c.model_copy(update={"examples": {k: all_absolute(paths) for k, paths in c.examples.items()}})
+        for n, c in measure.classes.items()
+    }
+    axes = {
+        n: axis.model_copy(update={"good": all_absolute(axis.good), "bad": all_absolute(axis.bad)})
+        for n, axis in measure.axes.items()
+    }
+    clips = tuple(map(model, measure.clip))
+    return measure.model_copy(update={"clip": clips, "heads": heads, "classes": classes, "axes": axes})

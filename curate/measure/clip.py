@@ -8,6 +8,7 @@ Images are encoded batch by batch while the threads decode the next ones, texts 
 Source: Hessel et al., CLIPScore, 2021, whose score is 2.5·max(clip_score, 0): column `clipscore` of view `measured`.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +19,7 @@ from PIL import Image
 
 from curate import ids
 from curate.measure.encoder import Encoder, load_encoder
-from curate.measure.gauge import F32, Gauged, Signal
+from curate.measure.gauge import F32, Embeddings, Gauged, Signal
 from curate.recipe import Clip
 
 
@@ -37,6 +38,25 @@ def signal(options: Clip, identity: dict[str, Any]) -> Signal:
         start=lambda captions: ClipGauge(options, captions),
         dimension=identity["dimension"],
     )
+
+
+def words_signal(options: Clip, key: str) -> Signal:
+    """The words that do not fit the image (CLIP4DM), from the embeddings of the model whose signal has this key.
+
+    Columns: `misaligned_words` list of strings, `f_clipscore` float32; see `curate.measure.misalignment`.
+    """
+
+    def compute(given: Embeddings) -> Sequence[pa.Array]:
+        found = load_encoder(options).score_words(given.images, given.captions.to_pylist())
+        words = pa.array([scores.misaligned_words for scores in found], pa.list_(pa.string()))
+        return words, pa.array([scores.f_clipscore for scores in found], pa.float32())
+
+    columns = (
+        pa.field(f"{options.prefix}misaligned_words", pa.list_(pa.string())),
+        pa.field(f"{options.prefix}f_clipscore", pa.float32()),
+    )
+    key = ids.digest(["words", 1, key])
+    return Signal(f"{options.name}.words", columns, key, compute=compute, of=options.name)
 
 
 class ClipGauge:

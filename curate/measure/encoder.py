@@ -23,6 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from curate.errors import RecipeError, RunError
+from curate.measure.misalignment import WordScores, word_scores
 from curate.recipe import Clip
 
 F32 = npt.NDArray[np.float32]
@@ -165,6 +166,13 @@ class Encoder:
             if made:
                 embeddings[first + order] = torch.cat(made).cpu().numpy()
         return Texts(embeddings, tokens, truncated)
+
+    def score_words(self, images: F32, captions: Sequence[str]) -> list[WordScores]:
+        """How well each word of each caption fits its image, by the image's embedding [n, dimension]."""
+        import torch
+
+        with self._forward:
+            return word_scores(self._net, self._tokenizer, torch.from_numpy(images), captions, self.batch)
 
     def _in_halves(self, encode: Callable[[Any], Any], items: Any) -> Any:
         """Encodes the items, in halves and with half the batch from now on where memory runs out."""

@@ -25,11 +25,13 @@ class Embeddings:
         rows: int64 [n], the rows that have some: those that could be read.
         images: float32 [n, dimension], of unit length up to the rounding of float16.
         texts: float32 [n, dimension], likewise.
+        captions: string [n].
     """
 
     rows: npt.NDArray[np.int64]
     images: F32
     texts: F32
+    captions: pa.Array
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ older run measured is taken over column by column.
 from collections.abc import Mapping
 from typing import Any
 
-from curate.measure import clip
+from curate.measure import clip, embedded, nudity, text_area
 from curate.measure.encoder import identify
 from curate.measure.gauge import Signal
 from curate.measure.language import IDENTITY
+from curate.measure.looked import looked_signal
 from curate.recipe import Measure
 
 
@@ -21,12 +22,25 @@ def find_signals(measure: Measure, models: Mapping[str, Any]) -> tuple[Signal, .
         measure: the recipe's section.
         models: what each model is, from `identify_models`.
     """
-    return tuple(clip.signal(options, models[options.name]) for options in measure.clip)
+    clips = [clip.signal(options, models[options.name]) for options in measure.clip]
+    keys = {signal.name: signal.key for signal in clips}
+    found = [*clips, *(clip.words_signal(options, keys[options.name]) for options in measure.clip if options.words)]
+    found += embedded.signals(measure, models, keys)
+    if measure.nudity:
+        found.append(looked_signal("nudity", nudity.Nudity, models["nudity"]))
+    if measure.text_area:
+        found.append(looked_signal("text_area", text_area.TextArea, models["text_area"]))
+    return tuple(found)
 
 
 def identify_models(measure: Measure) -> dict[str, Any]:
     """What each model is that the recipe asks for, by signal; files are hashed, and downloaded. Raises RecipeError."""
     models: dict[str, Any] = {options.name: identify(options) for options in measure.clip}
+    models |= embedded.identify_files(measure, models)
     if measure.language:
         models["language"] = IDENTITY
+    if measure.nudity:
+        models["nudity"] = nudity.Nudity().identity
+    if measure.text_area:
+        models["text_area"] = text_area.TextArea().identity
     return models

@@ -59,7 +59,7 @@ def measure_unit(job: Job, unit: Unit) -> Unit:
     if job.has_embeddings:
         made["embeddings"] = _embedding_table(job, base, embeddings)
     if job.has_scores:
-        made["scores"] = _scores(job, base, known, _gauged(job, base, looking, parts, embeddings))
+        made["scores"] = _scores(job, base, known, _gauged(job, samples, known, looking, parts, embeddings))
     for name, table in made.items():
         if name not in standing:
             keys = {"signals": job.signal_keys(unit)} if name == "scores" and lasting else None
@@ -183,7 +183,8 @@ def _embedding_table(
 
 def _gauged(
     job: Job,
-    base: pa.Table,
+    samples: pa.Table,
+    known: Collection[str],
     looking: Sequence[Signal],
     parts: list[Measured],
     embeddings: dict[str, tuple[pa.ChunkedArray, pa.ChunkedArray]],
@@ -195,21 +196,21 @@ def _gauged(
             arrays = [p.gauged[place].columns[i] if p.gauged else pa.nulls(p.rows, field.type) for p in parts]
             columns.setdefault(signal.name, []).append(pa.chunked_array(arrays, field.type))
     for signal in job.signals:
-        if signal.compute and signal.of in embeddings:
-            given = _as_arrays(*embeddings[signal.of])
+        if signal.compute and signal.of and signal.name not in known:
+            given = _as_arrays(*embeddings[signal.of], samples["caption"])
             values = signal.compute(given)
-            columns[signal.name] = [_spread(v, given.rows, len(base)) for v in values]
+            columns[signal.name] = [_spread(v, given.rows, len(samples)) for v in values]
     return columns
 
 
-def _as_arrays(images: pa.ChunkedArray, texts: pa.ChunkedArray) -> Embeddings:
+def _as_arrays(images: pa.ChunkedArray, texts: pa.ChunkedArray, captions: pa.ChunkedArray) -> Embeddings:
     """The embeddings of the rows that have some: those of others are zero."""
     sides = []
     for column in (images, texts):
         flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
         sides.append(flat.astype(np.float32).reshape(len(column), column.type.list_size))
     rows = np.flatnonzero(sides[0].any(axis=1))
-    return Embeddings(rows, sides[0][rows], sides[1][rows])
+    return Embeddings(rows, sides[0][rows], sides[1][rows], captions.take(pa.array(rows)).combine_chunks())
 
 
 def _spread(values: pa.Array, rows: np.ndarray[Any, Any], n: int) -> pa.Array:

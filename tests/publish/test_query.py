@@ -17,7 +17,7 @@ from curate.publish.output import Result, escape, write_result
 from curate.publish.query import NamedQuery, execute, named_queries, open_run, run_query
 from tests.publish.runs import EVIL, uid, write_bare, write_small
 
-NEEDED = {"explain": {"uid": uid("a1")}}
+NEEDED = {"explain": {"uid": uid("a1")}, "cooccurrence": {"class": "source", "context": "language"}}
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,18 @@ def test_dropped(small: str) -> None:
 def test_shards(small: str, bare: str) -> None:
     assert [row[:3] for row in ask(small, "shards")] == [("shards/00000.tar", 3, 3), ("shards/00001.tar", 1, 3)]
     assert [row[:2] for row in ask(bare, "shards")] == [("shards/00000.parquet", 2)]
+
+
+def test_cooccurrence(small: str) -> None:
+    """By source and language: photos 6 English, web 5 English and 1 French; shares are of the source."""
+    rows = ask(
+        small, "cooccurrence", **{"class": "source", "context": "language", "min_class": 1, "counter_share": 0.2}
+    )
+    assert [row[:4] for row in rows] == [("photos", "en", 6, 2), ("web", "en", 5, 1), ("web", "fr", 1, 1)]
+    assert [row[4] for row in rows] == [1, 5 / 6, 1 / 6]
+    assert [row[5] for row in rows] == [1, 1 / 2, 1 / 2]
+    assert [round(row[6], 6) for row in rows] == [round(12 / 11, 6), round(5 / 6 / (11 / 12), 6), 2]
+    assert [row[7] for row in rows] == ["common", "common", "counter"]
 
 
 @pytest.mark.parametrize("query", named_queries(), ids=lambda query: query.name)

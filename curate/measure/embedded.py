@@ -1,0 +1,191 @@
+"""The signals on embeddings, as a recipe asks for them: heads, fooling, contexts, classes, axes.
+
+Each gets a model's embeddings of a unit and gives its columns, by the functions of `heads`, `embedding_signals` and
+`gda`. Prompts and exemplars are encoded by that same model, once per process.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+
+from curate import ids, schema
+from curate.errors import RecipeError
+from curate.measure import embedding_signals, gda, heads
+from curate.measure.embedding_signals import Tags
+from curate.measure.encoder import load_encoder
+from curate.measure.gauge import F32, Embeddings, Signal
+from curate.measure.image import ImageOptions, measure_image
+from curate.recipe import Axis, Classes, Clip, Context, Fooling, Head, Measure, OfEmbeddings, Paths
+from curate.shards.listing import list_files
+
+_once: dict[str, Any] = {}
+_lock = threading.RLock()
+
+
+def signals(measure: Measure, models: Mapping[str, Any], keys: Mapping[str, str]) -> Iterator[Signal]:
+    """The recipe's signals on embeddings, in the order of their columns.
+
+    Args:
+        measure: the recipe's section.
+        models: what each head and each set of exemplars is, from `identify_files`.
+        keys: the key of each model of `measure.clip`, by name: embeddings are what these signals depend on.
+    """
+    clips = {clip.name: clip for clip in measure.clip}
+    for name, options in measure.on_embeddings.items():
+        key = ids.digest([keys[options.of], type(options).__name__, 1, _asked(options), models.get(name)])
+        compute = _COMPUTE[type(options)]
+        yield Signal(
+            name=name,
+            columns=_columns(name, options),
+            key=key,
+            compute=partial(compute, options=options, clip=clips[options.of], key=key),
+            of=options.of,
+        )
+
+
+def identify_files(measure: Measure, models: Mapping[str, Any]) -> dict[str, Any]:
+    """The digest of each head's file, and of the exemplars of each axis and class.
+
+    Raises:
+        RecipeError: a file is not there or not what it is taken for, or a head does not fit its model of `models`.
+    """
+    found: dict[str, Any] = {}
+    for name, head in measure.heads.items():
+        loaded, dimension = heads.load_head(head.path, head.activation, head.output), models[head.of]["dimension"]
+        if loaded.dimension != dimension:
+            raise RecipeError(
+                f"measure.heads.{name}: {head.path} is for embeddings of {loaded.dimension} dimensions; those of "
+                f"{head.of!r} ({models[head.of]['model']}) have {dimension}"
+            )
+        found[name] = loaded.digest
+    for name, axis in measure.axes.items():
+        found[name] = [
+            _digests(f"axes.{name}.{side}", paths) for side, paths in (("good", axis.good), ("bad", axis.bad))
+        ]
+    for name, classes in measure.classes.items():
+        found[name] = {c: _digests(f"classes.{name}.examples.{c}", paths) for c, paths in classes.examples.items()}
+    return found
+
+
+def _asked(options: OfEmbeddings) -> dict[str, Any]:
+    """What the recipe says of a signal, but where its files lie."""
+    asked = options.model_dump(exclude={"path", "good", "bad", "of"})
+    if isinstance(options, Classes):
+        asked["examples"] = list(options.examples)
+    if isinstance(options, Context):
+        asked["values"] = list(options.values.items())
+    return asked
+
+
+def _columns(name: str, options: OfEmbeddings) -> tuple[pa.Field, ...]:
+    if isinstance(options, (Context, Classes)):
+        return pa.field(name, pa.string()), pa.field(f"{name}_probability", pa.float32())
+    return (pa.field(name, pa.float32()),)
+
+
+def _score_head(given: Embeddings, options: Head, clip: Clip, key: str) -> Sequence[pa.Array]:
+    head = _made(key, lambda: heads.load_head(options.path, options.activation, options.output))
+    rows = given.images if options.input == "image" else given.texts
+    return [pa.array(head.apply(_normalised(rows)))]
+
+
+def _score_fooling(given: Embeddings, options: Fooling, clip: Clip, key: str) -> Sequence[pa.Array]:
+    prompts = _made(key, lambda: load_encoder(clip).encode_texts(options.prompts).embeddings)
+    return [pa.array(embedding_signals.fooling_score(_normalised(given.images), prompts))]
+
+
+def _tag_contexts(given: Embeddings, options: Context, clip: Clip, key: str) -> Sequence[pa.Array]:
+    prompts = _made(key, lambda: _context_prompts(options, clip))
+    tag = embedding_signals.tag_contexts_of_classes if options.classes else embedding_signals.tag_contexts
+    return _tagged(tag(_normalised(given.images), prompts, options.temperature), list(options.values))
+
+
+def _context_prompts(options: Context, clip: Clip) -> F32:
+    """Of the prompts [z, d], or of classes and prompts [y, z, d]."""
+    named = [[p.replace("{}", name) for p in options.values.values()] for name in options.classes or ("",)]
+    encoded = load_encoder(clip).encode_texts([text for texts in named for text in texts]).embeddings
+    return encoded.reshape(len(named), len(options.values), -1) if options.classes else encoded
+
+
+def _classify(given: Embeddings, options: Classes, clip: Clip, key: str) -> Sequence[pa.Array]:
+    classifier, texts = _made(key, lambda: _fit(options, clip))
+    return _tagged(classifier.classify(_normalised(given.images), texts, options.alpha), list(options.examples))
+
+
+def _fit(options: Classes, clip: Clip) -> tuple[gda.Classifier, F32 | None]:
+    parts = [encode_exemplars(clip, paths) for paths in options.examples.values()]
+    labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    texts = [options.prompts[name] for name in options.examples] if options.prompts else None
+    encoded = None if texts is None else load_encoder(clip).encode_texts(texts).embeddings
+    return gda.fit_classifier(np.concatenate(parts), labels, len(parts)), encoded
+
+
+def _score_axis(given: Embeddings, options: Axis, clip: Clip, key: str) -> Sequence[pa.Array]:
+    axis = _made(key, lambda: _axis(options, clip))
+    return [pa.array(embedding_signals.quality_score(_normalised(given.images), axis))]
+
+
+def _axis(options: Axis, clip: Clip) -> F32:
+    return embedding_signals.quality_axis(encode_exemplars(clip, options.good), encode_exemplars(clip, options.bad))
+
+
+_COMPUTE: dict[type[OfEmbeddings], Callable[..., Sequence[pa.Array]]] = {
+    Head: _score_head,
+    Fooling: _score_fooling,
+    Context: _tag_contexts,
+    Classes: _classify,
+    Axis: _score_axis,
+}
+
+
+def _tagged(tags: Tags, names: list[str]) -> Sequence[pa.Array]:
+    """The best tag's name and its probability."""
+    return [pa.array(names, pa.string()).take(pa.array(tags.best)), pa.array(tags.probability)]
+
+
+def encode_exemplars(clip: Clip, paths: Paths) -> F32:
+    """Embeddings of image files, float32 [n, dimension], in the order of their paths. Raises RecipeError."""
+    encoder = load_encoder(clip)
+    views = []
+    for path in _files("exemplars", paths):
+        with fsspec.open(path, "rb") as file:
+            fact = measure_image(file.read(), ImageOptions(looks=(encoder.view,)))
+        if fact.status != schema.OK or fact.views[0] is None:
+            raise RecipeError(f"measure: exemplar {path} cannot be read as an image: {fact.error or fact.status}")
+        views.append(fact.views[0])
+    made: list[F32] = [encoder.encode_images(views[at : at + 32]).cpu().numpy() for at in range(0, len(views), 32)]
+    return np.concatenate(made)
+
+
+def _files(where: str, paths: Paths) -> list[str]:
+    try:
+        return [file.path for file in list_files((paths,) if isinstance(paths, str) else paths, {})]
+    except (RecipeError, OSError) as error:
+        raise RecipeError(f"measure.{where}: {error}") from None
+
+
+def _digests(where: str, paths: Paths) -> list[str]:
+    found = []
+    for path in _files(where, paths):
+        with fsspec.open(path, "rb") as file:
+            found.append(hashlib.sha256(file.read()).hexdigest())
+    return found
+
+
+def _made(key: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives, once per process."""
+    with _lock:
+        if key not in _once:
+            _once[key] = make()
+        return _once[key]
+
+
+def _normalised(rows: F32) -> F32:
+    """Of unit length again, after the rounding to float16."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)

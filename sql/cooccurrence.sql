@@ -1,0 +1,40 @@
+-- How often each class stands in each context: what is common, what runs counter.
+-- Both are columns of `measured` that hold names, such as a classifier's class and a context tag; rows that lack one are left out.
+-- param: class               the column with the class, such as source or a classifier's
+-- param: context             the column with the context, such as language or a tag's
+-- param: counter_share = 0.1 a context that at most this share of its class stands in runs counter to it
+-- param: min_class = 20      classes of at least so many samples; fewer tell no share
+-- param: limit = null        how many rows; null is all
+-- column: class       the class
+-- column: context     the context
+-- column: pool        samples of the pool of this class in this context
+-- column: kept        of those, kept
+-- column: share       pool, as a share of the class
+-- column: kept_share  kept, as a share of what is kept of the class
+-- column: lift        share, over the context's share of all samples: above 1 the two go together
+-- column: grp         common: the context that most of the class stand in; counter: a rare one; else null
+WITH pairs AS (
+    SELECT struct_extract(m, $class) AS class, struct_extract(m, $context) AS context, d.kept
+    FROM measured m JOIN decisions d USING (unit, row)
+), counts AS (
+    SELECT
+        class, context, count(*) AS pool, count(*) FILTER (kept) AS kept,
+        sum(count(*)) OVER of_class AS class_pool,
+        sum(count(*) FILTER (kept)) OVER of_class AS class_kept,
+        sum(count(*)) OVER (PARTITION BY context) / sum(count(*)) OVER () AS expected,
+        row_number() OVER (PARTITION BY class ORDER BY count(*) DESC, context) AS place
+    FROM pairs
+    WHERE class IS NOT NULL AND context IS NOT NULL
+    GROUP BY class, context
+    WINDOW of_class AS (PARTITION BY class)
+)
+SELECT
+    class, context, pool, kept,
+    pool / class_pool AS share,
+    kept / nullif(class_kept, 0) AS kept_share,
+    share / expected AS lift,
+    CASE WHEN place = 1 THEN 'common' WHEN share <= $counter_share THEN 'counter' END AS grp
+FROM counts
+WHERE class_pool >= $min_class
+ORDER BY class, pool DESC, context
+LIMIT $limit;
