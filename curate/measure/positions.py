@@ -1,0 +1,140 @@
+"""Find the causal text tower of an open_clip model, and stretch its positions for longer captions (Long-CLIP).
+
+In: an open_clip `CLIP`, or a `CustomTextCLIP` with a `TextTransformer`, and its tokenizer. `stretch` changes the model
+in place (positional embedding [context, width], causal mask, context length) and gives a tokenizer for it.
+
+What it trades: a caption beyond the model's context (77 tokens, mostly) is read to its end instead of being cut. But
+the positions between the learnt ones are ones that the model never saw: without weights tuned for them, what is said
+late counts for less. Captions of up to 20 tokens keep their embeddings; those of longer ones change.
+
+Source: Zhang et al., Long-CLIP: Unlocking the Long-Text Capability of CLIP, 2024 (knowledge-preserved stretching).
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from curate.errors import RecipeError
+
+Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functions that use it
+Module = Any
+
+KEPT = 20
+"""Positions that stay: by Long-CLIP's measure the ones that CLIP trained well."""
+
+ACCEPTED = (
+    "open_clip's CLIP, or its CustomTextCLIP with a TextTransformer, that reads texts causally and takes the text's "
+    "embedding at its end (pool_type argmax or eos)"
+)
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """A causal text transformer, as `text_tower` finds it: `holder` owns the modules and tensors named below.
+
+    `holder` is the model itself (CLIP) or its `.text` (CustomTextCLIP). It has token_embedding, positional_embedding
+    [context, width], attn_mask [context, context], transformer, ln_final, text_projection (or None).
+    """
+
+    holder: Module
+    pool_type: str
+    eos_id: int
+
+    @property
+    def context_length(self) -> int:
+        """The tokens that fit, start and end included."""
+        return int(self.holder.positional_embedding.shape[0])
+
+    def ends(self, ids: Tensor) -> Tensor:
+        """Where each text ends and its embedding is taken: ids int64 [n, length] → int64 [n]."""
+        if self.pool_type == "argmax":  # the end of text is the highest id of OpenAI's vocabulary
+            return ids.argmax(dim=-1)
+        return (ids == self.eos_id).int().argmax(dim=-1)
+
+
+def text_tower(model: Module) -> TextTower:
+    """The text tower of an open_clip model, if it is causal and pools at the end of the text.
+
+    Of such a tower alone it is true that nothing depends on what stands behind a text's end, so that texts may be
+    trimmed to the longest and positions added.
+
+    Raises:
+        RecipeError: it is of another kind; names what was found and what is accepted.
+    """
+    from open_clip.model import CLIP
+    from open_clip.transformer import TextTransformer
+
+    text = getattr(model, "text", None)
+    if isinstance(model, CLIP):
+        tower = TextTower(model, model.text_pool_type, model.text_eos_id)
+    elif isinstance(text, TextTransformer):
+        if text.cls_emb is not None:
+            raise _other("a text tower with a class token behind the text (embed_cls, as CoCa has)")
+        tower = TextTower(text, text.pool_type, text.eos_id)
+    else:
+        what = type(model).__name__ + (f" with a text tower of class {type(text).__name__}" if text is not None else "")
+        raise _other(what)
+    if tower.holder.attn_mask is None:
+        raise _other("a text tower that is not causal (no_causal_mask, as SigLIP has)")
+    if tower.pool_type not in ("argmax", "eos"):
+        raise _other(f"a text tower with pool_type {tower.pool_type}")
+    return tower
+
+
+def _other(found: str) -> RecipeError:
+    return RecipeError(f"measure.clip: this needs another kind of text tower; found: {found}; accepted: {ACCEPTED}")
+
+
+def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
+    """Make a model read captions of up to `context_length` tokens; before it is shared, since it changes in place.
+
+    With c positions before and C after, f = (C - 20) / (c - 20): rows 0 to 19 stay as they are, and row 20 + m becomes
+    (1 - w)·p[20 + i] + w·p[21 + i], where i = ⌊m / f⌋ and w = m / f - i. The old row c, which the last few ask for,
+    continues the last two: p[c] = 2·p[c - 1] - p[c - 2]. From 77 to 248, f is 4: Long-CLIP's own interpolation.
+
+    Args:
+        model: an open_clip model whose text tower `text_tower` accepts.
+        tokenizer: the model's own; it is not changed.
+        context_length: of the model from now on; above the present one.
+
+    Returns:
+        A copy of the tokenizer that pads and cuts to `context_length`.
+
+    Raises:
+        RecipeError: the text tower is of another kind, too short to be stretched, or not shorter than `context_length`.
+    """
+    import torch
+
+    tower = text_tower(model)
+    holder, before = tower.holder, tower.context_length
+    if before < KEPT + 2:
+        raise RecipeError(f"measure.clip: context length {before} cannot be stretched; accepted: {KEPT + 2} or more")
+    if context_length <= before:
+        raise RecipeError(
+            f"measure.clip: context length {context_length} is not above the model's own; accepted: above {before}"
+        )
+    old = holder.positional_embedding
+    with torch.no_grad():
+        holder.positional_embedding = torch.nn.Parameter(_stretched(old, context_length), old.requires_grad)
+        mask = torch.full((context_length, context_length), -torch.inf, device=old.device).triu_(1)
+        holder.attn_mask = mask.to(holder.attn_mask.dtype)
+    for owner in {model, holder}:
+        owner.context_length = context_length
+    if holder is not model:
+        holder.num_pos = context_length
+    longer = copy.copy(tokenizer)
+    longer.context_length = context_length
+    return longer
+
+
+def _stretched(positions: Tensor, context_length: int) -> Tensor:
+    """[c, width] → [context_length, width], of the same dtype; interpolated in float32."""
+    import torch
+
+    learnt = positions[KEPT:].float()
+    rows = torch.cat([learnt, 2 * learnt[-1:] - learnt[-2:-1]])
+    place = torch.arange(context_length - KEPT, dtype=torch.float64) * (len(learnt) / (context_length - KEPT))
+    lower = place.long()
+    weight = (place - lower).float()[:, None].to(positions.device)
+    stretched = torch.lerp(rows[lower], rows[lower + 1], weight)
+    return torch.cat([positions[:KEPT], stretched.to(positions.dtype)])
