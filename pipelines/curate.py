@@ -11,6 +11,7 @@ from curate.decide.ballot import count_entries
 from curate.job import Job
 from curate.plan import Unit
 from curate.transforms.decide import ApplyRules, Decide, Deduplicate, SolveT
+from curate.transforms.drift import MeasureDrift
 from curate.transforms.emit import AuditUnits, Digest, Emit, Publish
 from curate.transforms.measure import Match, Measure
 from curate.transforms.sums import VectorSum
@@ -45,6 +46,8 @@ def build(root: beam.Pipeline, job: Job, units: Sequence[Unit], n_buckets: int =
     if job.recipe.match:
         sums = verdicts | "Entries" >> beam.Map(lambda verdict: verdict.entries)
         vectors["sums"] = sums | "SumEntries" >> beam.CombineGlobally(VectorSum())
+    if job.has_embeddings:
+        vectors["drift"] = verdicts | MeasureDrift(job)
     audits = verdicts | AuditUnits(job)
     shards = audits | Emit(job, n_buckets)
     digests = {"audits": audits, "shards": shards} | Digest(job)

@@ -32,6 +32,7 @@ class Results:
         pool: int64[entries], matching rows of the pool; None without match.
         survivors: int64[entries], matching rows when balancing began.
         sums: int64[2, entries], expected (fixed point) and kept rows.
+        drift: rows of table `drift`; none where no embeddings are kept.
     """
 
     t: int | None
@@ -39,6 +40,7 @@ class Results:
     pool: I64 | None
     survivors: I64 | None
     sums: I64 | None
+    drift: list[dict[str, Any]] | None = None
 
 
 def publish(
@@ -108,6 +110,7 @@ def _finished_run(job: Job, counts: dict[str, int], results: Results) -> dict[st
     run |= {
         "rules": rules,
         "t": results.t,
+        "drift": results.drift or [],
         "counts": {name: counts.get(name, 0) for name in order},
         "finished": now,
         "seconds": now - run["started"],

@@ -26,10 +26,11 @@ import pyarrow.parquet as pq
 import curate
 from curate import schema
 from curate.errors import ConservationError
+from curate.publish.drifts import DRIFT
 from curate.shards.commit import Folder
 
 STATISTICS = "stats.duckdb"
-TABLES = ("failures", "reasons", "entries", "rules", "run", "drops", "funnel", "sources")
+TABLES = ("failures", "reasons", "entries", "rules", "run", "drops", "funnel", "sources", "drift")
 
 LARGE = {
     "samples": schema.SAMPLES,
@@ -185,6 +186,7 @@ def _small_tables(
         "entries": folder.read_parquet("entries.parquet") if has_entries else schema.ENTRIES.empty_table(),
         "rules": _rules(run),
         "run": _facts(run),
+        "drift": pa.Table.from_pylist(run.get("drift", []), DRIFT),
         "drops": pa.table(
             {
                 "source": pa.array([source for source, rule in drops if rule is not None], pa.string()),

@@ -15,6 +15,8 @@ from curate.publish.manifest import Published, digest_file
 from curate.publish.publish import Results, publish
 from curate.shards.emit import Shard, emit_shard, lay_out, name_hashes
 
+_FOUND = ("t", "pool", "survivors", "sums", "drift")
+
 
 class AuditUnits(beam.PTransform):
     """PCollection[Verdicts] → PCollection[Audit]: counts every row from the files that stand."""
@@ -103,10 +105,10 @@ class Publish(beam.PTransform):
         self._job = job
 
     def expand(self, inputs: Any) -> beam.PCollection[None]:
-        """`inputs`: audits, shards, digests, thresholds; t, pool, survivors, sums where there are any."""
+        """`inputs`: audits, shards, digests, thresholds; t, pool, survivors, sums, drift where there are any."""
         job = self._job
         lists = {name: AsList(inputs[name]) for name in ("audits", "shards", "digests", "thresholds")}
-        single = {n: AsSingleton(inputs[n]) for n in ("t", "pool", "survivors", "sums") if inputs.get(n) is not None}
+        single = {n: AsSingleton(inputs[n]) for n in _FOUND if inputs.get(n) is not None}
         start = inputs["audits"].pipeline | beam.Create([None])
         return start | beam.Map(_publish, job, **lists, **single)
 
@@ -120,7 +122,6 @@ def _publish(
     thresholds: list[tuple[str, float | None]],
     **found: Any,
 ) -> None:
-    names = ("t", "pool", "survivors", "sums")
-    results = Results(thresholds=dict(thresholds), **{name: found.get(name) for name in names})
+    results = Results(thresholds=dict(thresholds), **{name: found.get(name) for name in _FOUND})
     with job.reporting():
         publish(job, audits, shards, results, digests)

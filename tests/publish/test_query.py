@@ -197,6 +197,11 @@ def test_cooccurrence(small: str) -> None:
     assert [row[7] for row in rows] == ["common", "common", "counter"]
 
 
+def test_drift(small: str) -> None:
+    """None without embeddings; tests/publish/test_drifts.py has some."""
+    assert ask(small, "drift") == []
+
+
 @pytest.mark.parametrize("query", named_queries(), ids=lambda query: query.name)
 def test_each_query_runs_on_every_run_and_says_what_it_gives(query: NamedQuery, small: str, bare: str) -> None:
     assert query.summary.endswith(".") and len(query.summary) <= 80 and query.columns

@@ -1,0 +1,100 @@
+"""How far the curated set has drifted from the pool, by source and model that keeps embeddings: table `drift`.
+
+From each unit go the embeddings of a few rows, chosen by a hash of their uid, so the same ones whatever the sharding;
+the few of all units are merged into those of a source. Distances are read against `unchanged`, that of a random part of
+the pool: two samples of one set are never at distance 0.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate import ids
+from curate.job import Job
+from curate.measure.drift import measure_drift
+from curate.plan import Unit
+
+SAMPLED = 2048  # rows of the pool, of what is kept, and of the part of the pool to compare with, as far as there are
+DRIFT = pa.schema(
+    [
+        ("source", pa.string()),
+        ("model", pa.string()),
+        ("side", pa.string()),
+        ("pool_rows", pa.int64()),
+        ("kept_rows", pa.int64()),
+        ("distance", pa.float64()),
+        ("standard_error", pa.float64()),
+        ("unchanged", pa.float64()),
+    ]
+)
+
+
+class Group(NamedTuple):
+    """What a sample is of: a source's rows by a model, image or text, of the whole pool or of what is kept."""
+
+    source: str
+    model: str
+    side: str
+    kept: bool
+
+
+class Sample(NamedTuple):
+    """The rows with the smallest hashes: uint64 [n] ascending, embeddings float16 [n, dimension]."""
+
+    hashes: npt.NDArray[np.uint64]
+    rows: npt.NDArray[np.float16]
+
+
+def sample_unit(job: Job, unit: Unit) -> Iterator[tuple[Group, Sample]]:
+    """A unit's part of each sample."""
+    kept = job.read("decisions", unit, ["kept"])["kept"].to_numpy()
+    for clip in job.recipe.measure.clip:
+        if not clip.embeddings:
+            continue
+        table = job.read("embeddings", unit, ["uid", f"{clip.prefix}image", f"{clip.prefix}text"])
+        readable = table["uid"].is_valid().to_numpy()
+        high, low = ids.uid_halves(table["uid"])
+        hashes = ids.mix64(high ^ ids.mix64(low))
+        for side, column in zip(("image", "text"), table.columns[1:], strict=True):
+            flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            rows = flat.reshape(len(table), column.type.list_size)
+            for is_kept, mask in ((False, readable), (True, readable & kept)):
+                group = Group(unit.source, clip.name, side, is_kept)
+                yield group, merge([Sample(hashes[mask], rows[mask])])
+
+
+def merge(samples: Iterable[Sample]) -> Sample:
+    """One sample of several: the first `SAMPLED` rows, and as many again to compare with."""
+    hashes, rows = (np.concatenate(parts) for parts in zip(*samples, strict=True))
+    first = np.argsort(hashes, kind="stable")[: 2 * SAMPLED]
+    return Sample(hashes[first], rows[first])
+
+
+def measure_drifts(samples: dict[Group, Sample]) -> list[dict[str, Any]]:
+    """Rows of DRIFT; of a source of which nothing is kept there is none."""
+    found = []
+    for group in sorted(samples):
+        if group.kept:
+            continue
+        pool, kept = samples[group].rows, samples[group._replace(kept=True)].rows[:SAMPLED]
+        raw, part = pool[:SAMPLED], pool[-len(kept) :]
+        if not len(kept) or not len(raw):
+            continue
+        drift = measure_drift(raw.astype(np.float32), kept.astype(np.float32))
+        unchanged = measure_drift(raw.astype(np.float32), part.astype(np.float32))
+        found.append(
+            {
+                "source": group.source,
+                "model": group.model,
+                "side": group.side,
+                "pool_rows": len(raw),
+                "kept_rows": len(kept),
+                "distance": drift.distance,
+                "standard_error": drift.standard_error / (2 * drift.distance) if drift.distance else None,
+                "unchanged": unchanged.distance,
+            }
+        )
+    return found

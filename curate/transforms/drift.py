@@ -1,0 +1,48 @@
+"""Drift on Beam: small samples of embeddings from each unit, merged by source."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import apache_beam as beam
+
+from curate.job import Job
+from curate.publish.drifts import Sample, measure_drifts, merge, sample_unit
+
+
+class MeasureDrift(beam.PTransform):
+    """PCollection[Verdicts] → PCollection of one list: the rows of table `drift`."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self._job = job
+
+    def expand(self, verdicts: beam.PCollection[Any]) -> beam.PCollection[list[dict[str, Any]]]:
+        """Only where embeddings are kept."""
+        job = self._job
+        return (
+            verdicts
+            | "Sample" >> beam.FlatMap(lambda v: sample_unit(job, v.unit))
+            | "Merge" >> beam.CombinePerKey(_Merged())
+            | "Together" >> beam.combiners.ToDict()
+            | "Measure" >> beam.Map(measure_drifts)
+        )
+
+
+class _Merged(beam.CombineFn):
+    """One sample of many; a worker holds a few thousand rows, not the units' samples."""
+
+    def create_accumulator(self) -> list[Sample]:
+        return []
+
+    def add_input(self, accumulator: list[Sample], element: Sample) -> list[Sample]:
+        return [self._one([*accumulator, element])]
+
+    def merge_accumulators(self, accumulators: Iterable[list[Sample]]) -> list[Sample]:
+        samples = [sample for part in accumulators for sample in part]
+        return [self._one(samples)] if samples else []
+
+    def extract_output(self, accumulator: list[Sample]) -> Sample:
+        return accumulator[0]
+
+    def _one(self, samples: list[Sample]) -> Sample:
+        return merge(samples)
