@@ -97,6 +97,7 @@ class Clip(Section):
     batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = "auto"
     embeddings: bool = Field(False, strict=True)  # keep them, as table `embeddings`
     name: ColumnName = "clip"
+    context_length: int | None = Field(None, gt=0, le=4096, strict=True)  # stretch it, for longer captions (Long-CLIP)
     words: bool = Field(False, strict=True)  # also the words that do not fit the image: misaligned_words, f_clipscore
 
     @property

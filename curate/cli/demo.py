@@ -1,16 +1,18 @@
 """`curate demo`: a small pool, drawn here, and a full run over it."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
-from importlib.resources import files
+from importlib.resources import as_file, files
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from curate.cli.run import execute
 from curate.demo.pool import write_pool
-from curate.demo.score import Caught, score
+from curate.demo.score import Caught, Rate, rate, score
 from curate.errors import RecipeError
 from curate.job import RUN_FILE
 from curate.shards.commit import Folder
@@ -34,14 +36,38 @@ def demo(
         )
         write_pool(pool, samples=2000, seed=0, shards=4)
     if not os.path.exists(recipe):
-        with open(recipe, "w", encoding="utf-8") as file:
-            file.write(files("curate.demo").joinpath("recipe.yaml").read_text(encoding="utf-8"))
+        _write_recipe(out, recipe)
     print(f"curate run {recipe} --out {run}", file=sys.stderr)
     execute(recipe, run, None, [], "stat", [])
     counts = Folder(run).read_json(RUN_FILE)["counts"]
-    print("\nWhat the rules caught of what was planted (a wrong caption takes a model to find: a later rule's work)")
-    print("\n".join(_lines(score(f"{pool}/truth.parquet", run), list(counts))))
+    caught = score(f"{pool}/truth.parquet", run)
+    print("\nWhat became of what was planted")
+    print("\n".join(_lines(caught, list(counts))))
+    print("\nHow right the rules were: of the rows that each dropped, those with a defect planted for it; and of those")
+    print("defects, the share that fell to it or before it")
+    print("\n".join(_rates(rate(caught, list(counts)))))
     print(f"The pool is in {pool}, the recipe in {recipe}; change a rule and run it again with --reuse {run}.")
+
+
+def _write_recipe(out: str, recipe: str) -> None:
+    """The recipe, and the model that it scores with; without both where open_clip is not installed."""
+    here = files("curate.demo")
+    text = here.joinpath("recipe.yaml").read_text(encoding="utf-8")
+    if find_spec("open_clip") and find_spec("torch"):
+        with as_file(here.joinpath("clip")) as model:
+            shutil.copytree(model, f"{out}/clip", dirs_exist_ok=True)
+    else:
+        print("without CLIP scores, which find wrong captions: pip install 'curate[clip]'", file=sys.stderr)
+        text = "".join(line for line in text.splitlines(keepends=True) if "clip" not in line)
+    with open(recipe, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _rates(rates: list[Rate]) -> Iterator[str]:
+    yield f"{'rule':12} {'dropped':>7} {'precision':>9} {'planted':>7} {'recall':>7}"
+    for line in rates:
+        precision = f"{line.precision:.1%}" if line.precision is not None else ""
+        yield f"{line.rule:12} {line.dropped:>7} {precision:>9} {line.planted:>7} {line.recall:>7.1%}"
 
 
 def _lines(caught: list[Caught], rules: list[str]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from PIL import Image
 
 from curate.errors import RecipeError, RunError
 from curate.measure.misalignment import WordScores, word_scores
+from curate.measure.positions import TextTower, stretch, text_tower
 from curate.recipe import Clip
 
 F32 = npt.NDArray[np.float32]
@@ -67,7 +68,9 @@ def identify(options: Clip) -> dict[str, Any]:
             f"{' '.join(str(error).split())[:400]}. Without network: put its files into the Hugging Face cache, or give a "
             "file of weights as pretrained, or a folder as model: local-dir:FOLDER"
         ) from None
-    text = config.get("text_cfg", {})
+    context = config.get("text_cfg", {}).get("context_length", 77)
+    if options.context_length and options.context_length <= context:
+        raise RecipeError(f"{where}: context_length {options.context_length} is not above the model's own {context}")
     return {
         "model": options.model if not options.model.startswith("local-dir:") else "local-dir",
         "pretrained": options.pretrained if not _is_file(options) else os.path.basename(options.pretrained or ""),
@@ -75,7 +78,7 @@ def identify(options: Clip) -> dict[str, Any]:
         "weights": {"file": os.path.basename(weights), "sha256": _sha256(weights)},
         "preprocess": preprocess,
         "dimension": config["embed_dim"],
-        "context_length": text.get("context_length", 77),
+        "context_length": options.context_length or context,
         "precision": resolve_precision(options, device),
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "device": device,
@@ -108,7 +111,7 @@ def load_encoder(options: Clip) -> "Encoder":
     """The model, once per process: threads share it. Raises RecipeError or RunError where it cannot be loaded."""
     device = resolve_device(options)
     precision = resolve_precision(options, device)
-    key = json.dumps([options.model, options.pretrained, device, precision])
+    key = json.dumps([options.model, options.pretrained, device, precision, options.context_length])
     with _lock:
         if key not in _encoders:
             _encoders[key] = _load(options, device, precision)
@@ -131,7 +134,7 @@ class Encoder:
     batch: int
     _net: Any
     _tokenizer: Any
-    _tower: Any  # the text tower, where sequences may be cut; else None
+    _tower: TextTower | None  # where sequences may be cut
     _device: str
     _dtype: Any
     _normalize: tuple[Any, Any] | None  # mean and std, where views are uint8
@@ -142,7 +145,7 @@ class Encoder:
         import torch
 
         with self._forward, torch.inference_mode():
-            return self._in_halves(self._images, list(views))
+            return torch.cat(self._in_halves(self._images, list(views)))
 
     def encode_texts(self, texts: Sequence[str]) -> Texts:
         """Embeddings of texts, in order; see `Texts`."""
@@ -161,7 +164,7 @@ class Encoder:
             while at < len(order):
                 rows = order[at : at + self.batch]
                 with self._forward, torch.inference_mode():
-                    made.append(self._in_halves(self._texts, ids[torch.from_numpy(rows), : int(lengths[rows[0]])]))
+                    made += self._in_halves(self._texts, ids[torch.from_numpy(rows), : int(lengths[rows[0]])])
                 at += len(rows)
             if made:
                 embeddings[first + order] = torch.cat(made).cpu().numpy()
@@ -171,15 +174,19 @@ class Encoder:
         """How well each word of each caption fits its image, by the image's embedding [n, dimension]."""
         import torch
 
-        with self._forward:
-            return word_scores(self._net, self._tokenizer, torch.from_numpy(images), captions, self.batch)
+        def score(rows: list[int]) -> list[WordScores]:
+            given = torch.from_numpy(images[rows]), [captions[row] for row in rows]
+            return word_scores(self._net, self._tokenizer, *given, self.batch)
 
-    def _in_halves(self, encode: Callable[[Any], Any], items: Any) -> Any:
-        """Encodes the items, in halves and with half the batch from now on where memory runs out."""
+        with self._forward:
+            return [scores for part in self._in_halves(score, list(range(len(captions)))) for scores in part]
+
+    def _in_halves(self, encode: Callable[[Any], Any], items: Any) -> list[Any]:
+        """What is made of the items: at once, or in halves and with half the batch from now on where memory runs out."""
         import torch
 
         try:
-            return encode(items)
+            return [encode(items)]
         except RuntimeError as error:
             short = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
             if not short or len(items) < 2:
@@ -188,7 +195,7 @@ class Encoder:
             torch.cuda.empty_cache()
         half = len(items) // 2
         self.batch = max(1, min(self.batch, half))
-        return torch.cat([self._in_halves(encode, items[:half]), self._in_halves(encode, items[half:])])
+        return [*self._in_halves(encode, items[:half]), *self._in_halves(encode, items[half:])]
 
     def _images(self, views: list[npt.NDArray[Any]]) -> Any:
         import torch
@@ -231,40 +238,29 @@ class Encoder:
         return ids, lengths.astype(np.int64), tokens
 
 
-def encode_cut(tower: Any, ids: Any) -> Any:
+def encode_cut(tower: TextTower, ids: Any) -> Any:
     """open_clip's text tower on sequences shorter than its context: position embeddings and mask are cut with them.
 
     Exact for a causal mask and pooling at the end token: what stands behind it is never looked at.
     """
-    from open_clip.transformer import text_global_pool
+    import torch
 
-    length = ids.shape[1]
-    dtype = tower.transformer.get_cast_dtype()
-    x = tower.token_embedding(ids).to(dtype) + tower.positional_embedding[:length].to(dtype)
-    x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
-    kind, end = _pooling(tower)
-    x = text_global_pool(x, ids, kind, eos_token_id=end)
-    if tower.text_projection is None:
+    holder, length = tower.holder, ids.shape[1]
+    dtype = holder.transformer.get_cast_dtype()
+    x = holder.token_embedding(ids).to(dtype) + holder.positional_embedding[:length].to(dtype)
+    x = holder.ln_final(holder.transformer(x, attn_mask=holder.attn_mask[:length, :length]))
+    x = x[torch.arange(len(x), device=x.device), tower.ends(ids)]
+    if holder.text_projection is None:
         return x
-    return tower.text_projection(x) if callable(tower.text_projection) else x @ tower.text_projection
+    return holder.text_projection(x) if callable(holder.text_projection) else x @ holder.text_projection
 
 
-def text_tower(net: Any) -> Any:
-    """The model's text tower where `encode_cut` holds for it, else None."""
-    tower = net if hasattr(net, "token_embedding") else getattr(net, "text", None)
-    parts = ("transformer", "token_embedding", "positional_embedding", "ln_final", "attn_mask")
-    if tower is None or any(getattr(tower, part, None) is None for part in parts):
+def _causal(net: Any) -> TextTower | None:
+    """The text tower, where `encode_cut` holds for it."""
+    try:
+        return text_tower(net)
+    except RecipeError:
         return None
-    if getattr(tower, "cls_emb", None) is not None or getattr(tower, "use_pad_mask", False):
-        return None
-    return tower if _pooling(tower)[0] in ("argmax", "eos") else None
-
-
-def _pooling(tower: Any) -> tuple[str, int | None]:
-    """How the tower pools, and its end token: class CLIP has its own names for them."""
-    if hasattr(tower, "text_pool_type"):
-        return tower.text_pool_type, getattr(tower, "text_eos_id", None)
-    return getattr(tower, "pool_type", ""), getattr(tower, "eos_id", None)
 
 
 def _unit(features: Any) -> Any:
@@ -293,6 +289,10 @@ def _load(options: Clip, device: str, precision: str) -> Encoder:
             options.model, pretrained=options.pretrained, precision=precision, device=device
         )
         tokenizer = open_clip.get_tokenizer(options.model)
+        if options.context_length:
+            tokenizer = stretch(net, tokenizer, options.context_length)
+    except RecipeError:
+        raise
     except Exception as error:  # of many kinds
         raise RunError(
             f"measure.clip {options.name!r}: {options.model} cannot be loaded: {' '.join(str(error).split())[:400]}"
@@ -302,7 +302,7 @@ def _load(options: Clip, device: str, precision: str) -> Encoder:
     batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     dimension = encode_probe(net, tokenizer, device)
-    return Encoder(dimension, view, batch, net, tokenizer, text_tower(net), device, dtype, normalize)
+    return Encoder(dimension, view, batch, net, tokenizer, _causal(net), device, dtype, normalize)
 
 
 def encode_probe(net: Any, tokenizer: Any, device: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from curate.errors import RecipeError, RunError
-from curate.measure.encoder import Encoder, identify, load_encoder, text_tower
+from curate.measure.encoder import Encoder, identify, load_encoder
 from curate.recipe import Clip
 from tests.measure.models import write_model
 
@@ -68,11 +68,21 @@ def test_pixels_wait_as_uint8(model: str) -> None:
 
 
 def test_which_towers_are_cut(tmp_path: Path) -> None:
-    import open_clip
-
     for number, (kind, changes) in enumerate(KINDS.items()):
-        net = open_clip.create_model(write_model(tmp_path / str(number), **changes))
-        assert (text_tower(net) is None) == (kind in ("no causal mask", "class token")), kind
+        encoder = load_encoder(Clip(model=write_model(tmp_path / str(number), **changes)))
+        assert (encoder._tower is None) == (kind in ("no causal mask", "class token")), kind
+
+
+def test_a_stretched_context(model: str) -> None:
+    """Short captions keep their embeddings, a long one is not cut any more."""
+    plain, longer = load_encoder(Clip(model=model)), load_encoder(Clip(model=model, context_length=248))
+    a, b = plain.encode_texts(TEXTS), longer.encode_texts(TEXTS)
+    assert a.tokens.tolist() == b.tokens.tolist() and a.truncated[3] and not b.truncated.any()
+    short = a.tokens <= 20
+    assert np.abs(a.embeddings - b.embeddings)[short].max() < 1e-6 < np.abs(a.embeddings - b.embeddings)[~short].max()
+    assert identify(Clip(model=model, context_length=248)) == identify(Clip(model=model)) | {"context_length": 248}
+    with pytest.raises(RecipeError, match="context_length 77 is not above the model's own 77"):
+        identify(Clip(model=model, context_length=77))
 
 
 def test_a_model_is_loaded_once(model: str) -> None:

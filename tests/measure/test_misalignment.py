@@ -4,10 +4,14 @@ import concurrent.futures
 import copy
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import curate.demo
+from curate.demo.scenes import compose, draw
+from curate.demo.words import COLOURS
 from curate.errors import RecipeError
 from curate.measure.misalignment import TEMPLATE, WordScores, word_scores
 
@@ -367,3 +371,25 @@ def test_other_models_are_refused():
 def test_one_image_a_caption():
     with pytest.raises(ValueError, match="2 images for 1 captions"):
         word_scores(build(), TOKENIZER, images_for(2), ["a"])
+
+
+def test_wrong_colours_of_drawn_scenes_score_lower_than_right_ones():
+    """The demo's model, on scenes that it has not seen; over five seeds the area was 0.75 to 0.83."""
+    folder = f"local-dir:{Path(curate.demo.__file__).parent / 'clip'}"
+    model, _, transform = open_clip.create_model_and_transforms(folder)
+    model.eval()
+    rng, pictures, swaps = np.random.default_rng(20_260), [], []
+    while len(swaps) < 250:
+        scene = compose(rng, 192, 192)
+        item, ground = scene.items[0], f"on {scene.background_colour} {scene.background}"
+        if item.colour != scene.background_colour:
+            pictures.append(transform(draw(scene, rng)))
+            wrong = str(rng.choice([colour for colour in COLOURS if colour not in scene.concepts]))
+            swaps += [(colour, f"a {colour} {item.shape} {ground}") for colour in (item.colour, wrong)]
+    with torch.no_grad():
+        images = model.encode_image(torch.stack(pictures)).repeat_interleave(2, dim=0)
+    found = word_scores(model, open_clip.get_tokenizer(folder), images, [caption for _, caption in swaps])
+    scores = np.array([one.scores[one.words.index(colour)] for one, (colour, _) in zip(found, swaps, strict=True)])
+    right, wrong = scores[::2], scores[1::2]
+    assert (wrong[:, None] < right).mean() > 0.65  # AUC
+    assert (wrong < -5e-5).mean() > 1.3 * (right < -5e-5).mean()
