@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import fsspec
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from curate.errors import RecipeError
 from curate.schema import RESERVED_RULES
@@ -232,20 +232,58 @@ class Top(Section):
     of: str
 
 
+class PhashDistance(Section):
+    """Perceptual hashes that differ in at most so many of 64 bits."""
+
+    distance: int = Field(ge=1, le=16, strict=True)
+
+
+class EmbeddingCosine(Section):
+    """Image embeddings of a model of `measure.clip`, which keeps them, with at least this cosine."""
+
+    cosine: float = Field(gt=0, lt=1, strict=True)
+    of: ColumnName = "clip"
+
+
+class Near(Section):
+    """A pass by nearness: what a chain of near pairs joins is one group (single linkage)."""
+
+    phash: PhashDistance | None = None
+    embedding: EmbeddingCosine | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Near":
+        if (self.phash is None) == (self.embedding is None):
+            raise ValueError("give either phash: {distance: k} or embedding: {cosine: x}")
+        return self
+
+
+_KEY, _NEAR = "a key", "nearness"
+Pass = Annotated[
+    Annotated[Literal["uid", "sha256", "phash"], Tag(_KEY)] | Annotated[Near, Tag(_NEAR)],
+    Discriminator(lambda by: _NEAR if isinstance(by, dict | Near) else _KEY),
+]
+
+
 class Dedup(Section):
-    """Deduplication by equal keys, in passes in the listed order; of a group the smallest uid stays.
+    """Deduplication in passes in the listed order, by equal keys or by nearness; of a group the smallest uid stays.
 
     `prefer` names a numeric column: the row with its largest value stays instead.
     """
 
-    by: tuple[Literal["uid", "sha256", "phash"], ...] = ("uid",)
+    by: tuple[Pass, ...] = ("uid",)
     prefer: str | None = None
 
     @property
-    def passes(self) -> tuple[str, ...]:
+    def passes(self) -> tuple[str | Near, ...]:
         """The keys in order, each once; by uid is always among them, first unless listed elsewhere."""
         listed = tuple(dict.fromkeys(self.by))
         return listed if "uid" in listed else ("uid", *listed)
+
+    @property
+    def near(self) -> dict[int, Near]:
+        """The passes by nearness, by their places."""
+        return {place: by for place, by in enumerate(self.passes) if isinstance(by, Near)}
 
 
 class Balance(Section):
@@ -318,8 +356,15 @@ class Recipe(Section):
             raise ValueError(f"input: two sources are named {twice[0]!r}; names tell sources apart")
         if self.balance and not self.match:
             raise ValueError("balance needs match: entries are what it balances")
-        if "phash" in self.dedup.by and not self.measure.image.phash:
+        near = self.dedup.near.values()
+        if ("phash" in self.dedup.by or any(by.phash for by in near)) and not self.measure.image.phash:
             raise ValueError("dedup by phash needs measure: {image: {phash: true}}")
+        kept = [clip.name for clip in self.measure.clip if clip.embeddings]
+        for by in near:
+            if by.embedding and by.embedding.of not in kept:
+                raise ValueError(
+                    f"dedup by embedding needs the model {by.embedding.of!r} in measure.clip, with embeddings: true"
+                )
         return self
 
 
@@ -401,7 +446,7 @@ def _place(at: Any, part: str, override: str) -> str | int:
 
 def _explain(error: ValidationError) -> Iterator[str]:
     for fault in error.errors():
-        tags = ("Top", "str", "tuple[str, ...]")  # of unions: they follow the name of a rule, or `path`
+        tags = ("Top", "str", "tuple[str, ...]", _KEY, _NEAR)  # of unions: they follow the name of a rule, or `path`
         location = [str(part) for i, part in enumerate(fault["loc"]) if i < 2 or part not in tags]
         if fault["loc"][2:][-1:] == ("str",) and isinstance(fault["input"], dict | list):
             continue  # the other form was meant, and its own faults are told
@@ -431,7 +476,7 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
     by_place: dict[str, type[BaseModel]] = {
         "input": Source, "columns": Columns, "measure": Measure, "image": Image, "language": Language, "clip": Clip,
         "heads": Head, "fooling": Fooling, "contexts": Context, "classes": Classes, "axes": Axis, "match": Match,
-        "rules": Top, "dedup": Dedup, "balance": Balance, "output": Output,
+        "rules": Top, "dedup": Dedup, "by": Near, "balance": Balance, "output": Output,
     }  # fmt: skip
     model: type[BaseModel] = Recipe
     for part in location[:1] if location[:1] == ("rules",) else location:

@@ -4,7 +4,7 @@ Every function takes the job and one unit's state and looks at that unit's table
 duplicates, counts, t) comes in as an argument, computed from the units' small answers. The last step writes `decisions`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids, schema
-from curate.decide import balance, dedup, quantiles
+from curate.decide import balance, cosine, dedup, near, quantiles
 from curate.decide.rules import first_failed
 from curate.job import Job
 from curate.metadata.unit import load_entries
@@ -108,27 +108,47 @@ def apply_top(job: Job, ballot: Ballot, index: int, key: int | None) -> Ballot:
     return apply_segment(job, ballot.drop(below, segment.first + len(segment.rules)), index + 1)
 
 
-def hash_keys(job: Job, ballot: Ballot, n_buckets: int) -> Iterator[tuple[tuple[int, int], U64]]:
-    """Deduplication, phase 1: the hashes of each pass's keys, by (pass, bucket)."""
-    for i, column in enumerate(_pass_columns(job, ballot)):
+def alive_hashes(job: Job, ballot: Ballot) -> U64:
+    """The perceptual hashes of the rows still in (uint64)."""
+    hashes = job.read("samples", ballot.unit, ["phash"])["phash"].filter(pa.array(ballot.alive))
+    return np.asarray(hashes.drop_null().to_numpy(), np.uint64)
+
+
+def alive_vectors(job: Job, ballot: Ballot, model: str) -> tuple[U64, npt.NDArray[np.float16]]:
+    """The nodes (see `near.row_ids`) of the rows still in, and their image embeddings by a model, those with one."""
+    clip = next(clip for clip in job.recipe.measure.clip if clip.name == model)
+    column = job.read("embeddings", ballot.unit, [f"{clip.prefix}image"]).column(0).combine_chunks()
+    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+    rows = np.flatnonzero(ballot.alive & cosine.usable(vectors))
+    return near.row_ids(ballot.unit.index, rows), vectors[rows]
+
+
+def hash_keys(
+    job: Job, ballot: Ballot, n_buckets: int, groups: Mapping[int, near.Groups]
+) -> Iterator[tuple[tuple[int, int], U64]]:
+    """Deduplication, phase 1: the hashes of each pass's keys, by (pass, bucket); `groups` of the passes by nearness."""
+    for i, column in enumerate(_pass_columns(job, ballot, groups)):
         for bucket, hashes in enumerate(dedup.split_buckets(dedup.key_hashes(column, ballot.alive), n_buckets)):
             if len(hashes):
                 yield (i, bucket), hashes
 
 
-def find_candidates(job: Job, ballot: Ballot, found: Iterable[tuple[int, U64]]) -> dedup.Records:
+def find_candidates(
+    job: Job, ballot: Ballot, found: Iterable[tuple[int, U64]], groups: Mapping[int, near.Groups]
+) -> dedup.Records:
     """Deduplication, phase 2: the records of the rows whose hash repeats somewhere in the pool.
 
     Args:
         job: the run.
         ballot: after rules and `unmatched`.
         found: (pass, hashes of this unit that repeat), any number of each.
+        groups: of the passes by nearness.
     """
     passes = job.recipe.dedup.passes
     hashes = [
         np.sort(np.concatenate([np.zeros(0, np.uint64), *[h for i, h in found if i == p]])) for p in range(len(passes))
     ]
-    columns = _pass_columns(job, ballot)
+    columns = _pass_columns(job, ballot, groups)
     rows = dedup.candidates(columns, ballot.alive, hashes)
     take = pa.array(rows)
     base = job.read("samples", ballot.unit, ["uid", "sha256", "url", "caption"]).take(take)
@@ -217,10 +237,17 @@ def _write_decisions(job: Job, ballot: Ballot, counts: I64 | None, t: int | None
     job.write("decisions", ballot.unit, table, job.decisions_key)
 
 
-def _pass_columns(job: Job, ballot: Ballot) -> list[pa.Array]:
-    passes = list(job.recipe.dedup.passes)
-    table = job.columns(ballot.unit, passes)
-    return [table[name].combine_chunks() for name in passes]
+def _pass_columns(job: Job, ballot: Ballot, groups: Mapping[int, near.Groups]) -> list[pa.Array]:
+    """The key column of each pass: of one by nearness, the group that the row is in."""
+    columns = []
+    for place, by in enumerate(job.recipe.dedup.passes):
+        if isinstance(by, str):
+            columns.append(job.columns(ballot.unit, [by])[by].combine_chunks())
+        elif by.phash:
+            columns.append(near.hash_keys(job.read("samples", ballot.unit, ["phash"])["phash"], groups[place]))
+        else:
+            columns.append(near.row_keys(ballot.unit.index, len(ballot.verdicts), groups[place]))
+    return columns
 
 
 def _rule_names(job: Job, verdicts: npt.NDArray[np.int16]) -> pa.Array:

@@ -13,9 +13,11 @@ from apache_beam.pvalue import AsSingleton
 
 from curate.decide import balance, ballot, dedup, quantiles
 from curate.decide.ballot import Ballot, Verdicts
+from curate.decide.near import Groups
 from curate.job import Job
 from curate.plan import Unit
 from curate.recipe import Top
+from curate.transforms.near import FindGroups
 from curate.transforms.sums import VectorSum
 
 RADIX_ROUNDS = quantiles.KEY_BITS // quantiles.DIGIT_BITS
@@ -82,17 +84,24 @@ class Deduplicate(beam.PTransform):
     def expand(self, ballots: beam.PCollection[Ballot]) -> beam.PCollection[Ballot]:
         """Hashes to buckets, repeated ones back to their units, then candidates' records through the passes."""
         job, n = self._job, self._n
+        near = job.recipe.dedup.near
+        places = list(near)
+        groups = [AsSingleton(ballots | f"Near {place}" >> FindGroups(job, by, n)) for place, by in near.items()]
         by_unit = ballots | "ByUnit" >> beam.Map(lambda b: (b.unit.index, b))
         repeats = (
             ballots
-            | "Hash" >> beam.FlatMap(lambda b: ((key, (b.unit.index, h)) for key, h in ballot.hash_keys(job, b, n)))
+            | "Hash"
+            >> beam.FlatMap(lambda b, *found: _hashes(job, b, n, dict(zip(places, found, strict=True))), *groups)
             | "Buckets" >> beam.GroupByKey()
             | "Repeated" >> beam.FlatMap(_repeated)
         )
         records = (
             {"ballot": by_unit, "found": repeats}
             | "Candidates" >> beam.CoGroupByKey()
-            | "Records" >> beam.FlatMap(lambda item: _first_records(job, item[1], n))
+            | "Records"
+            >> beam.FlatMap(
+                lambda item, *found: _first_records(job, item[1], n, dict(zip(places, found, strict=True))), *groups
+            )
         )
         passes = len(job.recipe.dedup.passes)
         for i in range(passes):
@@ -120,9 +129,14 @@ def _repeated(item: tuple[tuple[int, int], Iterable[tuple[int, Any]]]) -> Iterat
                 yield unit, (number, own)
 
 
-def _first_records(job: Job, group: dict[str, Any], n: int) -> Iterator[tuple[int, Any]]:
+def _hashes(job: Job, b: Ballot, n: int, groups: dict[int, Groups]) -> Iterator[tuple[Any, tuple[int, Any]]]:
+    for key, hashes in ballot.hash_keys(job, b, n, groups):
+        yield key, (b.unit.index, hashes)
+
+
+def _first_records(job: Job, group: dict[str, Any], n: int, groups: dict[int, Groups]) -> Iterator[tuple[int, Any]]:
     if group["found"]:
-        yield from _split(ballot.find_candidates(job, group["ballot"][0], group["found"]), 0, n)
+        yield from _split(ballot.find_candidates(job, group["ballot"][0], group["found"], groups), 0, n)
 
 
 def _resolved(parts: Iterable[Any], index: int, passes: int, n: int) -> Iterator[tuple[int, Any]]:

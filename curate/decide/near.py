@@ -1,0 +1,134 @@
+"""Near-duplicates: from pairs that are close to groups, and from groups to the key of a deduplication pass.
+
+A group is a connected component of the pairs (single linkage): whatever is joined by a chain of close pairs is one
+group. What is joined are nodes, uint64 numbers: perceptual hashes themselves (`hamming`), or rows of units
+(`row_ids`, for `cosine`). In: edges, uint64[e, 2], found anywhere and in any order, each verified where it was found.
+Out: of each node in a group its label, the group's smallest node; so labels depend on the set of edges only, and not
+on how they were found, split or ordered. A column of labels is a key column of `dedup`, which then chooses the
+survivor as it does between equal keys: the best by `prefer`, then the smallest uid, then by content.
+
+Any part of the edges may be replaced by another set with the same components: `edges_in_bucket` and `edges_in_cell`
+return spanning forests, so n rows that are all alike give n − 1 edges; merged groups take 16 bytes a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
+
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+I32 = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+
+_ROW_BITS = np.uint64(32)
+_MERGE = 1 << 20  # edges that wait to be merged
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The connected components of some edges.
+
+    Attributes:
+        nodes: uint64[m], ascending: every node that has an edge to another.
+        labels: uint64[m]: the smallest node of its group.
+    """
+
+    nodes: U64
+    labels: U64
+
+    @classmethod
+    def of(cls, edges: U64) -> Groups:
+        """The groups that the edges (uint64[e, 2]) make; an edge of a node to itself makes none."""
+        edges = edges[edges[:, 0] != edges[:, 1]]
+        nodes = distinct(edges.reshape(-1))
+        parent = np.arange(len(nodes))
+        _union(parent, np.searchsorted(nodes, edges[:, 0]), np.searchsorted(nodes, edges[:, 1]))
+        return cls(nodes, nodes[parent])
+
+    @property
+    def edges(self) -> U64:
+        """Edges with these components, one a node that is not its group's label (uint64[e, 2])."""
+        changed = self.nodes != self.labels
+        return np.stack([self.labels[changed], self.nodes[changed]], axis=1)
+
+    def label(self, nodes: U64) -> U64:
+        """The label of each node (uint64[n]); of one without an edge, itself."""
+        if not len(self.nodes):
+            return nodes.copy()
+        places = np.minimum(np.searchsorted(self.nodes, nodes), len(self.nodes) - 1)
+        return np.where(self.nodes[places] == nodes, self.labels[places], nodes)
+
+
+def forest(parts: Iterable[U64]) -> U64:
+    """Edges with the same components as all the parts together, at most one a node (uint64[e, 2]).
+
+    Parts (uint64[e, 2]) may themselves be forests, of any choice of the edges in any order. They are merged as they
+    come, so that memory is that of the nodes.
+    """
+    merged, waiting, size = np.zeros((0, 2), np.uint64), [], 0
+    for part in parts:
+        waiting.append(part)
+        size += len(part)
+        if size > _MERGE + len(merged):
+            merged, waiting, size = Groups.of(np.concatenate([merged, *waiting])).edges, [], 0
+    return Groups.of(np.concatenate([merged, *waiting])).edges
+
+
+def row_ids(unit: int, rows: I64 | I32) -> U64:
+    """The node of each row of a unit: the unit's number in the high 32 bits, the row in the low ones (uint64[n])."""
+    return np.uint64(unit) << _ROW_BITS | rows.astype(np.uint64)
+
+
+def rows_of(nodes: U64) -> tuple[I32, I32]:
+    """The unit and the row of each node: the inverse of `row_ids` (int32[n] each)."""
+    return (nodes >> _ROW_BITS).astype(np.int32), (nodes & np.uint64(0xFFFFFFFF)).astype(np.int32)
+
+
+def hash_keys(hashes: pa.Array, groups: Groups) -> pa.Array:
+    """The key column of a pass by close hashes: each hash's label (uint64[rows]; null where the hash is)."""
+    if isinstance(hashes, pa.ChunkedArray):
+        hashes = hashes.combine_chunks()
+    null = hashes.is_null().to_numpy(zero_copy_only=False)
+    numbers = hashes.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64)
+    return pa.array(groups.label(numbers), mask=null)
+
+
+def row_keys(unit: int, n_rows: int, groups: Groups) -> pa.Array:
+    """The key column of a pass by close rows: the label of each row in a group (uint64[rows]), null for the others."""
+    units, rows = rows_of(groups.nodes)
+    own = (units == unit) & (rows < n_rows)
+    keys, null = np.zeros(n_rows, np.uint64), np.ones(n_rows, bool)
+    keys[rows[own]], null[rows[own]] = groups.labels[own], False
+    return pa.array(keys, mask=null)
+
+
+def distinct(values: U64) -> U64:
+    """The values, ascending, one each: a sort, which is ten times as fast as numpy's `unique`."""
+    values = np.sort(values)
+    return values[np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])]
+
+
+@njit(nogil=True, cache=True)
+def find(parent: I64, node: int) -> int:
+    """The root of a node's tree; shortens the path to it."""
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@njit(nogil=True, cache=True)
+def _union(parent: I64, left: I64, right: I64) -> None:
+    """Joins each pair; afterwards every node's parent is the smallest node of its component."""
+    for i in range(len(left)):
+        a, b = find(parent, left[i]), find(parent, right[i])
+        # The smaller root stays one, so that a root is its component's smallest node.
+        parent[max(a, b)] = min(a, b)
+    for node in range(len(parent)):
+        parent[node] = find(parent, node)

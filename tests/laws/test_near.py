@@ -1,0 +1,137 @@
+"""Near-duplicates in whole runs: planted ones are found, whatever the sharding, with Beam as without."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from curate.errors import RecipeError
+from tests.laws import pools
+from tests.laws.pools import conserved
+from tests.measure.models import write_model
+
+PASSES: dict[str, Any] = {
+    "phash": [{"phash": {"distance": 8}}],
+    "embedding": [{"embedding": {"cosine": 0.995}}],
+    "both": ["sha256", {"phash": {"distance": 4}}, {"embedding": {"cosine": 0.995}}],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_model(tmp_path_factory.mktemp("models") / "m")
+
+
+def varied(image: bytes, kind: int) -> bytes:
+    """The picture again: resized, at another quality, or cropped by a pixel."""
+    opened = Image.open(io.BytesIO(image))
+    if kind == 0:
+        return pools.encode(opened.resize((opened.width + 9, opened.height + 7), Image.Resampling.LANCZOS))
+    if kind == 1:
+        return pools.encode(opened, quality=40)
+    return pools.encode(opened.crop((1, 0, opened.width, opened.height - 1)))
+
+
+def make_pool(clean: int = 60) -> list[pools.Sample]:
+    """Clean pictures, and after them every third one again in three ways, under other URLs and captions."""
+    samples = [replace(s, uid=None) for s in pools.make_samples(clean)[:clean]]
+    again = [
+        replace(
+            s, key=f"{s.key}_{kind}", image=varied(s.image or b"", kind), url=f"https://x/{s.key}/{kind}", suffix="jpg"
+        )
+        for s in samples[::3]
+        for kind in range(3)
+    ]
+    return [*samples, *again]
+
+
+def recipe(path: str, model: str, by: list[Any], **dedup: Any) -> Any:
+    measure = {"image": {"phash": True}, "clip": {"model": model, "embeddings": True, "batch": 8}}
+    return pools.recipe_of(path, measure=measure, dedup={"by": by, **dedup})
+
+
+@pytest.mark.parametrize("passes", PASSES)
+def test_the_same_set_whatever_the_sharding(passes: str, model: str, tmp_path: Path) -> None:
+    samples = make_pool()
+    one = pools.write_tars(tmp_path / "one", samples, 1)
+    seven = pools.write_tars(tmp_path / "seven", pools.shuffled(samples, 3), 7)
+    runs = [
+        pools.run_local(recipe(one, model, PASSES[passes]), tmp_path / "a"),
+        pools.run_beam(recipe(one, model, PASSES[passes]), tmp_path / "b"),
+        pools.run_beam(recipe(seven, model, PASSES[passes]), tmp_path / "c", n_buckets=3),
+    ]
+    for done in runs:
+        conserved(done)
+        assert done.kept == runs[0].kept
+        assert done.verdicts == runs[0].verdicts
+    assert 45 <= runs[0].counts["duplicate"] <= 70
+
+
+def test_of_a_group_the_best_stays(model: str, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", make_pool(), 3)
+    done = pools.run_local(recipe(path, model, PASSES["phash"], prefer="clip_score"), tmp_path / "out")
+    decisions, scores = done.table("decisions").to_pylist(), done.table("scores")["clip_score"].to_pylist()
+    best = {row["uid"]: score for row, score in zip(decisions, scores, strict=True)}
+    lost = [row for row in decisions if row["duplicate_of"]]
+    assert lost and all(best[row["duplicate_of"]] >= best[row["uid"]] for row in lost)
+    kept = {row["uid"] for row in decisions if row["kept"]}
+    assert all(row["duplicate_of"] in kept for row in lost)
+
+
+def test_groups_are_of_what_reaches_them(model: str, tmp_path: Path) -> None:
+    """A row that a rule dropped takes none with it, and joins none."""
+    path = pools.write_tars(tmp_path / "tars", make_pool(), 3)
+    asked = recipe(path, model, PASSES["phash"]).model_copy(
+        update={"rules": {"first": "key NOT LIKE '%\\_%' ESCAPE '\\'"}}
+    )
+    done = pools.run_local(asked, tmp_path / "out")
+    assert done.counts == {"first": 60, "kept": 60}
+
+
+def test_planted_copies_of_photos(shared: Path, model: str, tmp_path: Path) -> None:
+    """Real photos re-encoded, resized and cropped by a pixel: recall and precision by phash within 8 bits."""
+    import tarfile
+
+    with tarfile.open(shared / "photos.tar") as tar:
+        images = [tar.extractfile(m).read() for m in tar if m.name.endswith(".jpg")]  # type: ignore[union-attr]
+    samples = [
+        pools.Sample(f"{i:03d}{suffix}", data, f"caption {i}{suffix}", f"https://x/{i}{suffix}")
+        for i, image in enumerate(images)
+        for suffix, data in [("", image), *((f"_{kind}", varied(image, kind)) for kind in range(3))]
+    ]
+    path = pools.write_tar(tmp_path / "x.tar", samples)
+    asked = pools.recipe_of(str(path), measure={"image": {"phash": True}}, dedup={"by": [{"phash": {"distance": 8}}]})
+    done = pools.run_local(asked, tmp_path / "out")
+    keys = done.table("samples", ["uid", "key"])
+    photo = {uid: key[:3] for uid, key in zip(keys["uid"].to_pylist(), keys["key"].to_pylist(), strict=True)}
+    lost = [
+        (photo[r["uid"]], photo[r["duplicate_of"]]) for r in done.table("decisions").to_pylist() if r["duplicate_of"]
+    ]
+    right = sum(a == b for a, b in lost)
+    assert right >= 0.97 * 3 * len(images) and right >= 0.97 * len(lost)
+
+
+@pytest.mark.parametrize(
+    ("dedup", "words"),
+    [
+        ([{"phash": {"distance": 0}}], ["dedup.by.0", "distance"]),
+        ([{"phash": {"distance": 4}, "embedding": {"cosine": 0.9}}], ["give either phash"]),
+        ([{"embedding": {"cosine": 1.5}}], ["cosine"]),
+        ([{"embedding": {"cosine": 0.9, "of": "b"}}], ["needs the model 'b'", "embeddings: true"]),
+        ([{"phahs": {"distance": 4}}], ["did you mean 'phash'"]),
+        (["md5"], ["uid", "sha256", "phash"]),
+    ],
+)
+def test_what_is_refused(dedup: list[Any], words: list[str]) -> None:
+    measure = {"image": {"phash": True}, "clip": {"model": "x", "embeddings": True}}
+    with pytest.raises(RecipeError) as caught:
+        pools.recipe_of("x.tar", measure=measure, dedup={"by": dedup})
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_nearness_of_hashes_needs_them() -> None:
+    with pytest.raises(RecipeError, match="dedup by phash needs measure"):
+        pools.recipe_of("x.tar", dedup={"by": [{"phash": {"distance": 4}}]})
