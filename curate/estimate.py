@@ -16,12 +16,13 @@ import pyarrow as pa
 
 from curate.decide import balance, ballot
 from curate.decide.ballot import ALIVE, CODES, NAMES, Ballot
+from curate.decide.evaluation import write_evaluation
 from curate.decide.local import apply_rules, deduplicate
 from curate.job import METADATA_FILE, Job
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import match_unit
 from curate.plan import Unit
-from curate.schema import DUPLICATE, FAILED, UNMATCHED
+from curate.schema import CONTAMINATED, DUPLICATE, FAILED, UNMATCHED
 from curate.shards.commit import Folder
 
 _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about
@@ -60,6 +61,8 @@ def estimate(job: Job, units: Sequence[Unit], metadata: pa.Table | None) -> Esti
         job = replace(job, folder=Folder(aside), reuse=None)
         if metadata is not None:
             job.folder.write_parquet(METADATA_FILE, metadata)
+        if job.recipe.dedup.against:
+            write_evaluation(job)
         began = time.process_time()
         for unit in sample:
             measure_unit(job, unit)
@@ -95,7 +98,7 @@ def _size(units: Sequence[Unit]) -> int:
 def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: float) -> Estimate:
     names = list(job.recipe.rules)
     codes = Counter(int(code) for b in ballots for code in b.verdicts)
-    order = [CODES[FAILED], *range(len(names)), CODES[UNMATCHED], CODES[DUPLICATE]]
+    order = [CODES[FAILED], *range(len(names)), CODES[UNMATCHED], CODES[CONTAMINATED], CODES[DUPLICATE]]
     verdicts = {NAMES.get(code) or names[code]: codes[code] / fraction for code in order if codes[code]}
     kept = _kept(job, ballots, fraction)
     alive = codes[ALIVE]

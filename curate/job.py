@@ -28,12 +28,15 @@ VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "shards": 1}
 
 RUN_FILE = "run.json"
 METADATA_FILE = "tmp/metadata.parquet"
+EVALUATION_FILE = "tmp/evaluation.parquet"
 ERROR_FILE = "tmp/error.json"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: sent to every worker, so small. `metadata_key` names the entries' content; `models` what each model is."""
+    """One run: sent to every worker, so small. `metadata_key` names the entries' content; `models` what each model is,
+    `evaluation_key` the content of `dedup.against`.
+    """
 
     recipe: Recipe
     pool: Pool
@@ -41,6 +44,7 @@ class Job:
     reuse: Folder | None = None
     metadata_key: str = ""
     models: dict[str, Any] = field(default_factory=dict)
+    evaluation_key: str = ""
 
     def source(self, unit: Unit) -> Source:
         """The recipe's source that the unit belongs to."""
@@ -193,6 +197,8 @@ class Job:
         recipe["rules"] = list(recipe["rules"].items())  # their order counts
         if recipe["match"]:
             recipe["match"].pop("metadata")
+        if recipe["dedup"]["against"]:
+            recipe["dedup"]["against"].pop("images")
         sources = [source.model_dump(exclude={"path", "storage"}) for source in self.recipe.input]
         scores = [[field.name, str(field.type)] for field in self.score_schema]
         signals = [signal.key for signal in self.signals]
@@ -200,7 +206,7 @@ class Job:
         return ids.digest(
             [
                 *(versions, self.pool.key, sources, recipe, scores, signals),
-                *(self._measuring, version("duckdb"), self.metadata_key),
+                *(self._measuring, version("duckdb"), self.metadata_key, self.evaluation_key),
             ]
         )
 

@@ -258,6 +258,12 @@ class Near(Section):
         return self
 
 
+class Against(Near):
+    """Images of an evaluation set: rows near one of them are dropped by rule `contaminated`, before deduplication."""
+
+    images: Paths  # image files or webdataset tars
+
+
 _KEY, _NEAR = "a key", "nearness"
 Pass = Annotated[
     Annotated[Literal["uid", "sha256", "phash"], Tag(_KEY)] | Annotated[Near, Tag(_NEAR)],
@@ -273,6 +279,7 @@ class Dedup(Section):
 
     by: tuple[Pass, ...] = ("uid",)
     prefer: str | None = None
+    against: Against | None = None
 
     @property
     def passes(self) -> tuple[str | Near, ...]:
@@ -356,7 +363,7 @@ class Recipe(Section):
             raise ValueError(f"input: two sources are named {twice[0]!r}; names tell sources apart")
         if self.balance and not self.match:
             raise ValueError("balance needs match: entries are what it balances")
-        near = self.dedup.near.values()
+        near = [*self.dedup.near.values(), *([self.dedup.against] if self.dedup.against else [])]
         if ("phash" in self.dedup.by or any(by.phash for by in near)) and not self.measure.image.phash:
             raise ValueError("dedup by phash needs measure: {image: {phash: true}}")
         kept = [clip.name for clip in self.measure.clip if clip.embeddings]
@@ -476,7 +483,7 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
     by_place: dict[str, type[BaseModel]] = {
         "input": Source, "columns": Columns, "measure": Measure, "image": Image, "language": Language, "clip": Clip,
         "heads": Head, "fooling": Fooling, "contexts": Context, "classes": Classes, "axes": Axis, "match": Match,
-        "rules": Top, "dedup": Dedup, "by": Near, "balance": Balance, "output": Output,
+        "rules": Top, "dedup": Dedup, "by": Near, "against": Against, "balance": Balance, "output": Output,
     }  # fmt: skip
     model: type[BaseModel] = Recipe
     for part in location[:1] if location[:1] == ("rules",) else location:
@@ -501,7 +508,12 @@ def _resolve(recipe: Recipe, path: str) -> Recipe:
     )
     match = recipe.match and recipe.match.model_copy(update={"metadata": absolute(recipe.match.metadata)})
     measure = _resolve_measure(recipe.measure, absolute)
-    return recipe.model_copy(update={"input": sources, "match": match, "measure": measure})
+    dedup = recipe.dedup
+    if dedup.against:
+        images = dedup.against.images
+        paths = absolute(images) if isinstance(images, str) else tuple(map(absolute, images))
+        dedup = dedup.model_copy(update={"against": dedup.against.model_copy(update={"images": paths})})
+    return recipe.model_copy(update={"input": sources, "match": match, "measure": measure, "dedup": dedup})
 
 
 def _resolve_measure(measure: Measure, absolute: Callable[[str], str]) -> Measure:

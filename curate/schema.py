@@ -78,8 +78,9 @@ OK = "ok"
 
 # Rule names that a recipe may not use: what the pipeline itself says of a row.
 FAILED, UNMATCHED, DUPLICATE, BALANCE, FORGOTTEN = "failed", "unmatched", "duplicate", "balance", "forgotten"
+CONTAMINATED = "contaminated"
 KEPT, POOL = "kept", "pool"  # no rules, but lines of the funnel
-RESERVED_RULES = (FAILED, UNMATCHED, DUPLICATE, BALANCE, FORGOTTEN, KEPT, POOL)
+RESERVED_RULES = (FAILED, UNMATCHED, CONTAMINATED, DUPLICATE, BALANCE, FORGOTTEN, KEPT, POOL)
 
 # `samples.status` and `failures.reason` of a sample that could not be read.
 SAMPLE_REASONS = {

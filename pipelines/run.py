@@ -20,6 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker import sdk_worker
 
 from curate import __version__, ids
+from curate.decide.evaluation import evaluation_key, write_evaluation
 from curate.errors import RecipeError, RunError
 from curate.job import ERROR_FILE, METADATA_FILE, RUN_FILE, Job
 from curate.measure.signals import identify_models
@@ -71,6 +72,7 @@ def prepare(recipe: Recipe, out: str, reuse: str | None = None, content: bool = 
         reuse=old,
         metadata_key="" if metadata is None else ids.table_digest(metadata),
         models=identify_models(recipe.measure),
+        evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
     )
     job.check()
     finished = _check_folder(job, out)
@@ -113,6 +115,8 @@ def start(prepared: Prepared) -> None:
     )
     if prepared.metadata is not None:
         job.folder.write_parquet(METADATA_FILE, prepared.metadata)
+    if job.recipe.dedup.against:
+        write_evaluation(job)
 
 
 def _drop_outdated(prepared: Prepared) -> None:

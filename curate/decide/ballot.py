@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from curate import ids, schema
 from curate.decide import balance, cosine, dedup, near, quantiles
+from curate.decide.evaluation import find_contaminated
 from curate.decide.rules import first_failed
 from curate.job import Job
 from curate.metadata.unit import load_entries
@@ -24,7 +25,7 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
 ALIVE = -1
-CODES = {schema.FAILED: -2, schema.UNMATCHED: -3, schema.DUPLICATE: -4, schema.BALANCE: -5}
+CODES = {schema.FAILED: -2, schema.UNMATCHED: -3, schema.CONTAMINATED: -4, schema.DUPLICATE: -5, schema.BALANCE: -6}
 NAMES = {code: name for name, code in CODES.items()}
 
 
@@ -37,12 +38,16 @@ class Ballot:
         verdicts: int16[rows]: ALIVE, the position of the rule that dropped the row, or a reserved rule's code.
         duplicates: after deduplication, the rows that lost to another (int32).
         winners: for each of them, the halves of the uid of the row that stands for it (uint64[2, duplicates]).
+        contaminated: the rows that are near an evaluation image (int64).
+        evaluated: for each of them, the name of that image (string).
     """
 
     unit: Unit
     verdicts: npt.NDArray[np.int16]
     duplicates: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     winners: U64 = field(default_factory=lambda: np.zeros((2, 0), np.uint64))
+    contaminated: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    evaluated: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
 
     @property
     def alive(self) -> npt.NDArray[np.bool_]:
@@ -91,7 +96,26 @@ def apply_segment(job: Job, ballot: Ballot, index: int) -> Ballot:
     if segment.top is None and job.recipe.match:
         unmatched = pc.equal(pc.list_value_length(_matches(job, ballot.unit)), 0).to_numpy(zero_copy_only=False)
         ballot = ballot.drop(unmatched, CODES[schema.UNMATCHED])
-    return ballot
+    return decontaminate(job, ballot) if segment.top is None and job.recipe.dedup.against else ballot
+
+
+def decontaminate(job: Job, ballot: Ballot) -> Ballot:
+    """Drops the rows that are near an image of the evaluation set."""
+    against = job.recipe.dedup.against
+    assert against is not None
+    if against.phash:
+        hashes = job.read("samples", ballot.unit, ["phash"])["phash"]
+        rows = np.flatnonzero(ballot.alive & hashes.is_valid().to_numpy())
+        near_rows, names = find_contaminated(job, hashes.take(pa.array(rows)).to_numpy().astype(np.uint64), None)
+        rows = rows[near_rows]
+    else:
+        assert against.embedding is not None
+        nodes, vectors = alive_vectors(job, ballot, against.embedding.of)
+        near_rows, names = find_contaminated(job, None, vectors)
+        rows = near.rows_of(nodes[near_rows])[1].astype(np.int64)
+    dropped = np.zeros(len(ballot.verdicts), bool)
+    dropped[rows] = True
+    return replace(ballot.drop(dropped, CODES[schema.CONTAMINATED]), contaminated=rows, evaluated=names)
 
 
 def top_histogram(job: Job, ballot: Ballot, index: int, radix: quantiles.Radix) -> I64:
@@ -221,13 +245,17 @@ def _write_decisions(job: Job, ballot: Ballot, counts: I64 | None, t: int | None
         ballot = ballot.drop(survivors & (draws >= 1), CODES[schema.BALANCE])
     lost = np.zeros(len(base), bool)
     lost[ballot.duplicates] = True
+    near_evaluation = np.zeros(len(base), bool)
+    near_evaluation[ballot.contaminated] = True
     table = pa.table(
         {
             **{name: base[name] for name in base.column_names},
             "kept": pa.array(ballot.alive),
             "rule": _rule_names(job, ballot.verdicts),
             "duplicate_of": pc.replace_with_mask(
-                pa.nulls(len(base), pa.string()), pa.array(lost), ids.hex_uids(*ballot.winners)
+                pc.replace_with_mask(pa.nulls(len(base), pa.string()), pa.array(lost), ids.hex_uids(*ballot.winners)),
+                pa.array(near_evaluation),
+                ballot.evaluated,
             ),
             "probability": pa.array(probability),
             "draw": pa.array(draws, mask=np.isnan(draws)),

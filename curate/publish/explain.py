@@ -17,7 +17,7 @@ from curate.publish.output import escape
 from curate.publish.query import find_run, open_run
 from curate.recipe import Top
 
-_LEDGER = (schema.FAILED, schema.UNMATCHED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
+_LEDGER = (schema.FAILED, schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
 _UNSEEN = ("unit", "row", "offset", "status", "error")  # columns that rules do not see
 _TEXT = 300  # characters of a caption or URL that are shown
 _ENTRIES = 100  # entries that are shown
@@ -145,6 +145,7 @@ def _decision(connection: Any, row: dict[str, Any], decision: dict[str, Any]) ->
     why = {
         schema.FAILED: f"could not be read: {status} ({meaning}){f': {error}' if error else ''}",
         schema.UNMATCHED: "no entry of the metadata occurs in its caption",
+        schema.CONTAMINATED: f"near an image of the evaluation set: {escape(str(decision['duplicate_of']))}",
         schema.DUPLICATE: f"a duplicate of {decision['duplicate_of']}",
         schema.BALANCE: "not drawn",
         schema.FORGOTTEN: "taken out on request",

@@ -106,6 +106,7 @@ def _finished_run(job: Job, counts: dict[str, int], results: Results) -> dict[st
     ]
     order = [schema.FAILED, *job.recipe.rules, schema.DUPLICATE, KEPT]
     order[-2:-2] = [schema.UNMATCHED] if job.recipe.match else []
+    order[-2:-2] = [schema.CONTAMINATED] if job.recipe.dedup.against else []
     order[-1:-1] = [schema.BALANCE] if job.recipe.balance else []
     run |= {
         "rules": rules,

@@ -242,8 +242,13 @@ def _funnel(run: dict[str, Any], drops: Counter[tuple[str, str | None]]) -> pa.T
     for (_, rule), count in drops.items():
         by_rule[rule] += count
     recipe = run["recipe"]
-    used = {schema.UNMATCHED: recipe.get("match"), schema.BALANCE: recipe.get("balance"), schema.FORGOTTEN: None}
-    late = (schema.UNMATCHED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
+    used = {
+        schema.UNMATCHED: recipe.get("match"),
+        schema.CONTAMINATED: recipe.get("dedup", {}).get("against"),
+        schema.BALANCE: recipe.get("balance"),
+        schema.FORGOTTEN: None,
+    }
+    late = (schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
     steps = [schema.FAILED, *(rule["name"] for rule in run["rules"])]
     steps += [name for name in late if by_rule[name] or used.get(name, True)]
     strange = sorted(str(name) for name in by_rule if name is not None and name not in steps)

@@ -135,3 +135,40 @@ def test_what_is_refused(dedup: list[Any], words: list[str]) -> None:
 def test_nearness_of_hashes_needs_them() -> None:
     with pytest.raises(RecipeError, match="dedup by phash needs measure"):
         pools.recipe_of("x.tar", dedup={"by": [{"phash": {"distance": 4}}]})
+
+
+# ---------------------------------------------------------------- decontamination
+NEARNESS = [{"phash": {"distance": 4}}, {"embedding": {"cosine": 0.999}}]
+
+
+@pytest.mark.parametrize("nearness", NEARNESS, ids=["phash", "embedding"])
+def test_what_is_near_an_evaluation_image_is_dropped(nearness: dict[str, Any], model: str, tmp_path: Path) -> None:
+    """Image files and tars; each dropped row names the image; with Beam as without."""
+    samples = [replace(s, uid=None) for s in pools.make_samples(30)[:30]]
+    path = pools.write_tars(tmp_path / "tars", samples, 3)
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation/a.jpg").write_bytes(samples[4].image or b"")
+    (tmp_path / "evaluation/b.jpg").write_bytes(b"no image")
+    (tmp_path / "evaluation/other.png").write_bytes(pools.encode(pools.picture(999), "PNG"))
+    pools.write_tar(tmp_path / "evaluation/x.tar", [samples[17]])
+    asked = recipe(path, model, ["sha256"], against={"images": f"{tmp_path}/evaluation/*", **nearness})
+    local, beam = pools.run_local(asked, tmp_path / "local"), pools.run_beam(asked, tmp_path / "beam")
+    assert pools.lasting_files(local.folder) == pools.lasting_files(beam.folder)
+    conserved(local)
+    assert local.counts == {"contaminated": 2, "kept": 28}
+    keys = local.table("samples", ["key"])["key"].to_pylist()
+    named = dict(zip(keys, local.table("decisions").to_pylist(), strict=True))
+    assert named["00004"]["duplicate_of"].endswith("evaluation/a.jpg")
+    assert named["00017"]["duplicate_of"].endswith("x.tar 00017")
+    (tmp_path / "evaluation/a.jpg").unlink()
+    with pytest.raises(RecipeError, match="holds a run of another recipe or pool"):
+        pools.run_local(asked, tmp_path / "local")
+
+
+def test_an_evaluation_set_that_is_none(model: str, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(5), 1)
+    (tmp_path / "x.jpg").write_bytes(b"no image")
+    for images, message in (("nowhere/*.jpg", "no file matches"), ("x.jpg", "no image can be read")):
+        asked = recipe(path, model, ["sha256"], against={"images": f"{tmp_path}/{images}", "phash": {"distance": 4}})
+        with pytest.raises(RecipeError, match=rf"dedup\.against\.images: .*{message}"):
+            pools.run_local(asked, tmp_path / "out")

@@ -1,0 +1,128 @@
+"""Decontamination: the images of an evaluation set, and which rows of the pool are near one of them (DataComp).
+
+In: image files and webdataset tars. Out: table `tmp/evaluation.parquet`, one row an image that can be read: name (its
+file, or tar and key), phash uint64, image (float16 [dimension], by the model that the recipe names). Rows are compared
+where they lie: the table goes to every worker, so it should be small beside the pool (1 KB an image).
+"""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate import ids, schema
+from curate.decide import cosine, hamming
+from curate.errors import RecipeError
+from curate.job import EVALUATION_FILE, Job
+from curate.measure.clip import embedding_column
+from curate.measure.encoder import load_encoder
+from curate.measure.image import ImageOptions, measure_image
+from curate.recipe import Against
+from curate.shards.grouping import group_members
+from curate.shards.listing import InputFile, list_files
+from curate.shards.sources import open_source
+from curate.shards.tar_index import index_tar
+
+_TARS = (".tar",)
+_loaded: dict[str, pa.Table] = {}
+_lock = threading.Lock()
+
+
+def list_evaluation(against: Against) -> list[InputFile]:
+    """The files of the evaluation set. Raises RecipeError."""
+    try:
+        return list_files((against.images,) if isinstance(against.images, str) else against.images, {})
+    except (RecipeError, OSError) as error:
+        raise RecipeError(f"dedup.against.images: {error}") from None
+
+
+def evaluation_key(against: Against) -> str:
+    """The digest of the evaluation set: its files, with sizes and etags or mtimes."""
+    return ids.digest([[file.path, file.size, file.stamp] for file in list_evaluation(against)])
+
+
+def write_evaluation(job: Job) -> None:
+    """Measures the evaluation set into the run folder. Raises RecipeError where no image of it can be read."""
+    against = job.recipe.dedup.against
+    assert against is not None
+    clip = next((c for c in job.recipe.measure.clip if against.embedding and c.name == against.embedding.of), None)
+    encoder = load_encoder(clip) if clip else None
+    options = ImageOptions(phash=against.phash is not None, looks=(encoder.view,) if encoder else ())
+    names, hashes, made = [], [], []
+    views: list[Any] = []
+
+    def flush() -> None:
+        if encoder and views:
+            made.append(encoder.encode_images(views).cpu().numpy())
+            views.clear()
+
+    for name, data in _images(list_evaluation(against)):
+        fact = measure_image(data, options)
+        if fact.status != schema.OK or (encoder and fact.views[0] is None):
+            continue
+        names.append(name)
+        hashes.append(fact.phash)
+        if encoder:
+            views.append(fact.views[0])
+            if len(views) >= encoder.batch:
+                flush()
+    flush()
+    if not names:
+        raise RecipeError(f"dedup.against.images: no image can be read of {against.images}")
+    columns = {"name": pa.array(names, pa.string()), "phash": pa.array(hashes, pa.uint64())}
+    if encoder:
+        columns["image"] = embedding_column(np.concatenate(made), np.arange(len(names)), len(names))
+    job.folder.write_parquet(EVALUATION_FILE, pa.table(columns))
+
+
+def find_contaminated(
+    job: Job, hashes: npt.NDArray[np.uint64] | None, vectors: npt.NDArray[np.float16] | None
+) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """The rows that are near an evaluation image, and the name of the nearest.
+
+    Args:
+        job: the run.
+        hashes: uint64 [n], perceptual hashes of rows, where the recipe compares these.
+        vectors: float16 [n, dimension], image embeddings of rows, where it compares those.
+    """
+    against = job.recipe.dedup.against
+    assert against is not None
+    table = _load(job)
+    if against.phash:
+        assert hashes is not None
+        found = hamming.nearest(hashes, table["phash"].to_numpy().astype(np.uint64), against.phash.distance)
+    else:
+        assert against.embedding is not None and vectors is not None
+        column = table["image"].combine_chunks()
+        known = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size)
+        found = cosine.nearest(vectors, known, against.embedding.cosine)
+    rows = np.flatnonzero(found >= 0)
+    return rows, table["name"].combine_chunks().take(pa.array(found[rows]))
+
+
+def _load(job: Job) -> pa.Table:
+    """The run's evaluation set, once per process."""
+    with _lock:
+        if job.evaluation_key not in _loaded:
+            _loaded.clear()
+            _loaded[job.evaluation_key] = job.folder.read_parquet(EVALUATION_FILE)
+        return _loaded[job.evaluation_key]
+
+
+def _images(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each image: files as they are, of tars the image of each sample."""
+    for file in files:
+        if not file.path.endswith(_TARS):
+            with fsspec.open(file.path, "rb") as opened:
+                yield file.path, opened.read()
+            continue
+        with open_source(file.path) as source:
+            index = index_tar(source)
+            samples = group_members(index)
+            for key, member in zip(samples.keys, samples.image, strict=True):
+                if member >= 0 and index.complete[member]:
+                    yield f"{file.path} {key}", bytes(source.read(int(index.offsets[member]), int(index.sizes[member])))
