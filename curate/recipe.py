@@ -173,12 +173,12 @@ class Axis(OfEmbeddings):
     bad: Paths
 
 
-class Nudity(Section):
-    """How likely an image is pornographic: column `nsfw` float32, 0 to 1. Needs curate[nudity]."""
+class Nsfw(Section):
+    """How likely an image is pornographic: column `nsfw` float32, 0 to 1. Needs curate[nsfw]."""
 
 
 class TextArea(Section):
-    """Text in images (T-MARS): columns `text_area` and `text_overlap`, float32, 0 to 1. Needs curate[text-area]."""
+    """Text in images (T-MARS): columns `text_area` and `text_overlap`, float32, 0 to 1. Needs curate[ocr]."""
 
 
 class Measure(Section):
@@ -192,7 +192,7 @@ class Measure(Section):
     contexts: dict[ColumnName, Context] = {}
     classes: dict[ColumnName, Classes] = {}
     axes: dict[ColumnName, Axis] = {}
-    nudity: Nudity | None = None
+    nsfw: Nsfw | None = None
     text_area: TextArea | None = None
 
     @field_validator("clip", mode="before")

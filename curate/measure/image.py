@@ -186,8 +186,13 @@ def _decoded(
     facts = _sized(facts, image, turn)._replace(views=tuple(_looked(look, image) for look in options.looks))
     if not options.phash:
         return facts
-    picture = image.transpose(_TURNS[turn]) if turn in _TURNS else image
-    return facts._replace(phash=phash64(as_rgb(picture)))
+    return facts._replace(phash=phash64(as_rgb(upright(image))))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says."""
+    turn = _orientation(image)
+    return image.transpose(_TURNS[turn]) if turn in _TURNS else image
 
 
 def _looked(look: Callable[[Image.Image], Any], image: Image.Image) -> Any:

@@ -1,4 +1,4 @@
-"""Signals that need nothing but a look at each image, and at the end the captions: `nudity`, `text_area`."""
+"""Signals that need nothing but a look at each image, and at the end the captions: `nsfw`, `text_area`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol

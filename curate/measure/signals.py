@@ -7,7 +7,7 @@ older run measured is taken over column by column.
 from collections.abc import Mapping
 from typing import Any
 
-from curate.measure import clip, embedded, nudity, text_area
+from curate.measure import clip, embedded, nsfw, text_area
 from curate.measure.encoder import identify
 from curate.measure.gauge import Signal
 from curate.measure.language import IDENTITY
@@ -26,8 +26,8 @@ def find_signals(measure: Measure, models: Mapping[str, Any]) -> tuple[Signal, .
     keys = {signal.name: signal.key for signal in clips}
     found = [*clips, *(clip.words_signal(options, keys[options.name]) for options in measure.clip if options.words)]
     found += embedded.signals(measure, models, keys)
-    if measure.nudity:
-        found.append(looked_signal("nudity", nudity.Nudity, models["nudity"]))
+    if measure.nsfw:
+        found.append(looked_signal("nsfw", nsfw.Nsfw, models["nsfw"]))
     if measure.text_area:
         found.append(looked_signal("text_area", text_area.TextArea, models["text_area"]))
     return tuple(found)
@@ -39,8 +39,8 @@ def identify_models(measure: Measure) -> dict[str, Any]:
     models |= embedded.identify_files(measure, models)
     if measure.language:
         models["language"] = IDENTITY
-    if measure.nudity:
-        models["nudity"] = nudity.Nudity().identity
+    if measure.nsfw:
+        models["nsfw"] = nsfw.Nsfw().identity
     if measure.text_area:
         models["text_area"] = text_area.TextArea().identity
     return models

@@ -42,7 +42,7 @@ import pyarrow as pa
 from PIL import Image
 
 from curate.errors import RecipeError
-from curate.measure.image import as_rgb
+from curate.measure.image import as_rgb, upright
 
 _PACKAGE = "rapidocr-onnxruntime"
 _MODELS = ("ch_PP-OCRv4_det_infer.onnx", "ch_PP-OCRv4_rec_infer.onnx")
@@ -97,7 +97,7 @@ class TextArea:
         """Find and read the text of one image; deterministic, thread-safe, and mostly without the GIL.
 
         Args:
-            image: of any mode and size, best upright: the orientation that its EXIF may state is not applied.
+            image: of any mode and size; the orientation that its EXIF may state is applied.
 
         Returns:
             text_area, and the recognised words, folded, those of the largest line first.
@@ -105,7 +105,7 @@ class TextArea:
         Raises:
             RecipeError: the package is not installed.
         """
-        picture = _fitted(as_rgb(image), _READ).convert("RGB")
+        picture = _fitted(as_rgb(upright(image)), _READ).convert("RGB")
         raster = _fitted(picture, _DETECTED)
         lines = find_lines(raster)
         area = _union(lines, raster.size)

