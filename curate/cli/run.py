@@ -50,7 +50,7 @@ def execute(
     from pipelines.run import prepare, start
     from pipelines.run import run as run_pipeline
 
-    prepared = prepare(load_recipe(recipe, overrides), out, reuse, by_content(fingerprint))
+    prepared = prepare(load_recipe(recipe, overrides), out, reuse, by_content(fingerprint), beam_options)
     if prepared.finished:
         prepared.job.folder.delete("tmp")
         print(f"{out}: this recipe is finished already; nothing to do")

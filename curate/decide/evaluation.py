@@ -50,7 +50,7 @@ def write_evaluation(job: Job) -> None:
     against = job.recipe.dedup.against
     assert against is not None
     clip = next((c for c in job.recipe.measure.clip if against.embedding and c.name == against.embedding.of), None)
-    encoder = load_encoder(clip) if clip else None
+    encoder = load_encoder(clip.model_copy(update={"device": "auto"})) if clip else None  # here, wherever units run
     options = ImageOptions(phash=against.phash is not None, looks=(encoder.view,) if encoder else ())
     names, hashes, made = [], [], []
     views: list[Any] = []

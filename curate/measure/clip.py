@@ -24,7 +24,7 @@ from curate.recipe import Clip
 
 
 def signal(options: Clip, identity: dict[str, Any]) -> Signal:
-    """The signal of one model; `identity` is `curate.measure.encoder.identify` of it."""
+    """The signal of one model, resolved; `identity` is `curate.measure.encoder.identify` of it."""
     columns = (
         pa.field(f"{options.name}_score", pa.float32()),
         pa.field(f"{options.prefix}tokens", pa.int32()),
@@ -38,6 +38,11 @@ def signal(options: Clip, identity: dict[str, Any]) -> Signal:
         start=lambda captions: ClipGauge(options, captions),
         dimension=identity["dimension"],
     )
+
+
+def resolved(options: Clip, identity: dict[str, Any]) -> Clip:
+    """The options with the device and the precision that `auto` stood for, the same on every worker."""
+    return options.model_copy(update={name: identity[name] for name in ("device", "precision")})
 
 
 def words_signal(options: Clip, key: str) -> Signal:

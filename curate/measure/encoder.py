@@ -45,8 +45,12 @@ class Texts(NamedTuple):
     truncated: npt.NDArray[np.bool_]
 
 
-def identify(options: Clip) -> dict[str, Any]:
+def identify(options: Clip, here: bool = True) -> dict[str, Any]:
     """What the model is, from its files, without loading it. Downloads them where they are named by tag or hub.
+
+    Args:
+        options: the recipe's section.
+        here: whether it will run on this machine, so that a device which is not there is an error now.
 
     Returns:
         model, pretrained, weights (file name and sha256), preprocess, dimension, context_length, precision, versions:
@@ -57,7 +61,7 @@ def identify(options: Clip) -> dict[str, Any]:
     """
     where = f"measure.clip {options.name!r}"
     _check_libraries(where)
-    device = resolve_device(options)
+    device = resolve_device(options) if here or options.device == "auto" else options.device
     try:
         config, preprocess, weights = _find(options)
     except RecipeError as error:

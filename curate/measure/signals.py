@@ -22,6 +22,8 @@ def find_signals(measure: Measure, models: Mapping[str, Any]) -> tuple[Signal, .
         measure: the recipe's section.
         models: what each model is, from `identify_models`.
     """
+    asked = tuple(clip.resolved(options, models[options.name]) for options in measure.clip)
+    measure = measure.model_copy(update={"clip": asked})
     clips = [clip.signal(options, models[options.name]) for options in measure.clip]
     keys = {signal.name: signal.key for signal in clips}
     found = [*clips, *(clip.words_signal(options, keys[options.name]) for options in measure.clip if options.words)]
@@ -33,9 +35,17 @@ def find_signals(measure: Measure, models: Mapping[str, Any]) -> tuple[Signal, .
     return tuple(found)
 
 
-def identify_models(measure: Measure) -> dict[str, Any]:
-    """What each model is that the recipe asks for, by signal; files are hashed, and downloaded. Raises RecipeError."""
-    models: dict[str, Any] = {options.name: identify(options) for options in measure.clip}
+def identify_models(measure: Measure, here: bool = True) -> dict[str, Any]:
+    """What each model is that the recipe asks for, by signal; files are hashed, and downloaded.
+
+    Args:
+        measure: the recipe's section.
+        here: whether models will run on this machine.
+
+    Raises:
+        RecipeError: a model, a file, a library or a device is not there.
+    """
+    models: dict[str, Any] = {options.name: identify(options, here) for options in measure.clip}
     models |= embedded.identify_files(measure, models)
     if measure.language:
         models["language"] = IDENTITY

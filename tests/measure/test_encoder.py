@@ -168,6 +168,15 @@ def test_what_is_refused(options: dict[str, Any], words: list[str]) -> None:
     assert all(word in str(caught.value) for word in ["measure.clip 'clip'", *words])
 
 
+def test_a_device_elsewhere(tmp_path: Path) -> None:
+    """A run that is sent to workers with a GPU is prepared on a machine without one; its precision is the GPU's."""
+    options = Clip(model=write_model(tmp_path / "m"), device="cuda")
+    found = identify(options, here=False)
+    assert (found["device"], found["precision"]) == ("cuda", "fp16")
+    with pytest.raises(RecipeError, match="no CUDA device"):
+        identify(options)
+
+
 def test_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The message names the model, and what to do."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
