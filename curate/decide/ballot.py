@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids, schema
-from curate.decide import balance, cosine, dedup, near, quantiles
+from curate.decide import balance, cells, dedup, near, quantiles
 from curate.decide.evaluation import find_contaminated
 from curate.decide.rules import first_failed
 from curate.job import Job
@@ -143,7 +143,7 @@ def alive_vectors(job: Job, ballot: Ballot, model: str) -> tuple[U64, npt.NDArra
     clip = next(clip for clip in job.recipe.measure.clip if clip.name == model)
     column = job.read("embeddings", ballot.unit, [f"{clip.prefix}image"]).column(0).combine_chunks()
     vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
-    rows = np.flatnonzero(ballot.alive & cosine.usable(vectors))
+    rows = np.flatnonzero(ballot.alive & cells.usable(vectors))
     return near.row_ids(ballot.unit.index, rows), vectors[rows]
 
 

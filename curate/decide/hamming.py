@@ -172,7 +172,7 @@ def _any_within(seed: np.uint64, hashes: U64, first: int, last: int, k: np.uint6
     least = np.uint64(BITS)
     for j in range(first, last):
         least = min(least, _popcount(seed ^ hashes[j]))
-    return least <= k
+    return bool(least <= k)
 
 
 @njit(nogil=True, cache=True)

@@ -111,7 +111,7 @@ def row_keys(unit: int, n_rows: int, groups: Groups) -> pa.Array:
 def distinct(values: U64) -> U64:
     """The values, ascending, one each: a sort, which is ten times as fast as numpy's `unique`."""
     values = np.sort(values)
-    return values[np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])]
+    return np.asarray(values[np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])])
 
 
 @njit(nogil=True, cache=True)

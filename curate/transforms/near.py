@@ -11,7 +11,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import AsSingleton
 
-from curate.decide import ballot, cosine, hamming
+from curate.decide import ballot, cells, cosine, hamming
 from curate.decide.ballot import Ballot
 from curate.decide.near import U64, Groups, forest
 from curate.job import Job
@@ -61,7 +61,7 @@ class FindGroups(beam.PTransform):
         )
         return (
             ballots
-            | "Visit" >> beam.FlatMap(lambda b, cells: _visits(job, b, model, cells), AsSingleton(centroids))
+            | "Visit" >> beam.FlatMap(lambda b, found: _visits(job, b, model, found), AsSingleton(centroids))
             | "Meet" >> beam.GroupByKey()
             | "Edges" >> beam.Map(lambda item: _edges(item[1], least))
         )
@@ -92,21 +92,19 @@ class Forest(beam.CombineFn):
 
 def _sample(job: Job, b: Ballot, model: str, rows: int) -> Any:
     _, vectors = ballot.alive_vectors(job, b, model)
-    return vectors[cosine.sample_rows(vectors, rows, cosine.cell_count(rows))]
+    return vectors[cells.sample_rows(vectors, rows, cells.cell_count(rows))]
 
 
 def _train(samples: list[Any], rows: int) -> Any:
-    return cosine.train(np.concatenate(samples), cosine.cell_count(rows))
+    return cells.train(np.concatenate(samples), cells.cell_count(rows))
 
 
 def _visits(job: Job, b: Ballot, model: str, centroids: Any) -> Iterator[tuple[int, tuple[U64, Any, Any]]]:
     """(cell, (nodes, embeddings, at home)) of each cell that some row visits."""
     nodes, vectors = ballot.alive_vectors(job, b, model)
-    visited = cosine.visits(vectors, centroids)
-    for cell in np.unique(visited):
-        rows, place = np.nonzero(visited == cell)
-        # Not ==, of which Beam would infer that it gives one bool.
-        yield int(cell), (nodes[rows], vectors[rows], np.equal(place, 0))
+    for cell, rows, at_home in cells.cell_rows(cells.visits(vectors, centroids)):
+        # Not <, of which Beam would infer that it gives one bool.
+        yield cell, (nodes[rows], vectors[rows], np.less(np.arange(len(rows)), at_home))
 
 
 def _edges(parts: Iterable[tuple[U64, Any, Any]], least: float) -> U64:

@@ -1,0 +1,197 @@
+"""Cells of embeddings: which rows to compare with which, so that nearly every near pair meets and few others do.
+
+The space is cut around centroids, by spherical k-means of a sample; index libraries call this IVF (Sivic and
+Zisserman, "Video Google", ICCV 2003), and SemDeDup compares within such clusters (Abbas et al., 2023). A row is at home
+in the cell of its nearest centroid and visits those of the next ones. A cell compares its own rows with each other and
+with its visitors, so a pair is missed only where neither visits the other's home: `VISITS` trades work for recall,
+which `cosine.recall_counts` measures. A pool of at most `WHOLE` rows is one cell, where nothing is missed.
+
+The cells of a row are the same whatever the order of rows, the blocks, the threads, the processor and the library that
+multiplies: embeddings and centroids are rounded to integers so small that every partial sum of a product is an integer
+below 2²⁴, which float32 holds, so a product summed in any order is exact, and of equally near centroids the first
+counts. The sample is chosen and ordered by a hash of its rows' bytes. No index library promises this.
+
+In: vectors, float16 or float32[n, d]. Out: int16[n, VISITS] cells, home first; −1 where a row is not `usable`: null,
+NaN or infinite somewhere, or zero.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from numba import njit
+
+from curate.decide.near import I64, U64, Mask
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I16 = npt.NDArray[np.int16]
+Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
+
+WHOLE = 32_768  # rows up to which all are compared
+VISITS = 8  # cells that a row is compared in, its home included
+
+_MAX_CELLS = 1 << 14
+_SAMPLED = 32  # rows of the sample for each cell
+_ROUNDS = 8
+_BLOCK = 2048
+_TINY, _HUGE = 1e-30, 1e30  # squared lengths between which a row is usable
+
+
+def cell_count(rows: int) -> int:
+    """How many cells so many usable rows are cut into: about √(VISITS · rows), where the work is least."""
+    return 1 if rows <= WHOLE else min(_MAX_CELLS, 1 << round(math.log2(VISITS * rows) / 2))
+
+
+def sample_rows(vectors: Vectors, rows: int, cells: int) -> I64:
+    """This part's rows of a sample (int64, ascending), chosen by their bytes; of equal rows the first.
+
+    Args:
+        vectors: usable rows of one part.
+        rows: how many usable rows all parts have.
+        cells: the sample has about 32 rows for each of so many cells, as `train` wants.
+    """
+    hashes, first = np.unique(row_hashes(vectors), return_index=True)
+    return np.sort(first[hashes < 2.0**64 * min(1.0, _SAMPLED * cells / max(rows, 1))])
+
+
+def train(sample: Vectors, cells: int) -> F32:
+    """Centroids, by spherical k-means of the sample's distinct rows, which may come in any order.
+
+    Returns:
+        float32[c, d] of integers, where c is `cells`, or the number of distinct rows if that is less, but at least 1.
+    """
+    if cells == 1 or not len(sample):
+        return np.zeros((1, sample.shape[1]), np.float32)
+    points = _rounded(sample[np.unique(row_hashes(sample), return_index=True)[1]])
+    centroids = points[:cells].copy()
+    for _ in range(_ROUNDS):
+        sums = np.zeros(centroids.shape)
+        _add(points, _nearest_centroids(points, centroids, 1)[:, 0], sums)
+        lengths = np.sqrt(squares(sums))
+        moved = lengths > 0
+        centroids[moved] = np.rint(sums[moved] / lengths[moved, None] * _scale(points.shape[1]))
+    return centroids
+
+
+def visits(vectors: Vectors, centroids: F32) -> I16:
+    """The cells of each row, home first (int16[n, min(VISITS, centroids)])."""
+    out = np.full((len(vectors), min(VISITS, len(centroids))), -1, np.int16)
+    good = np.flatnonzero(usable(vectors))
+    for block in blocks(len(good)):
+        rows = good[block]
+        out[rows] = _nearest_centroids(_rounded(vectors[rows]), centroids, out.shape[1])
+    return out
+
+
+def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
+    """For each cell that some rows visit: its number, those rows, and how many of them are at home in it.
+
+    Rows (int64) are ascending, those at home first. Memory is 4 bytes a row and visit.
+    """
+    counts = np.bincount(cell_of.reshape(-1) + 1, minlength=1)[1:]
+    homes = np.bincount(cell_of[:, 0] + 1, minlength=len(counts) + 1)[1:]
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    order = np.empty(starts[-1], np.uint32)
+    _sort_by_cell(cell_of, starts[:-1].copy(), starts[:-1] + homes, order)
+    for cell in np.flatnonzero(counts):
+        yield int(cell), order[starts[cell] : starts[cell + 1]].astype(np.int64), int(homes[cell])
+
+
+def usable(vectors: Vectors) -> Mask:
+    """Which rows have a direction (bool[n]): finite throughout, and not zero."""
+    found = [squares(vectors[block].astype(np.float32)) for block in blocks(len(vectors))]
+    lengths = np.concatenate([np.zeros(0), *found])
+    return np.asarray((lengths > _TINY) & (lengths < _HUGE))  # false for NaN
+
+
+def row_hashes(vectors: Vectors) -> U64:
+    """xxh3-64 of each row's bytes (uint64[n])."""
+    data, size = np.ascontiguousarray(vectors).tobytes(), vectors.shape[1] * vectors.itemsize
+    view, digest = memoryview(data), xxhash.xxh3_64_intdigest
+    return np.fromiter((digest(view[size * i : size * i + size]) for i in range(len(vectors))), np.uint64, len(vectors))
+
+
+def blocks(size: int) -> Iterator[slice]:
+    """Slices that cover [0, size), small enough for products of two blocks to stay in cache."""
+    for start in range(0, size, _BLOCK):
+        yield slice(start, min(start + _BLOCK, size))
+
+
+@njit(nogil=True, cache=True)
+def squares(points: F32 | F64) -> F64:
+    """a·a of each row (float64[n])."""
+    out = np.empty(len(points))
+    for i in range(len(points)):
+        out[i] = dot(points[i], points[i])
+    return out
+
+
+@njit(nogil=True, cache=True)
+def dot(a: F32 | F64, b: F32 | F64) -> float:
+    """a·b in float64 and in the order of dimensions: always the same, and exact for what was float16."""
+    total = 0.0
+    for k in range(len(a)):
+        total += np.float64(a[k]) * np.float64(b[k])
+    return total
+
+
+def _scale(dimensions: int) -> int:
+    """The length to which rows are rounded: with the rounding itself at most 4095, so products stay below 2²⁴."""
+    return math.floor(4095 - math.sqrt(dimensions) / 2)
+
+
+def _rounded(vectors: Vectors) -> F32:
+    """The directions of usable rows as integers (float32[n, d])."""
+    out = np.empty(vectors.shape, np.float32)
+    for block in blocks(len(vectors)):
+        rows = vectors[block].astype(np.float64)
+        out[block] = np.rint(rows / np.sqrt(squares(rows))[:, None] * _scale(vectors.shape[1]))
+    return out
+
+
+def _nearest_centroids(points: F32, centroids: F32, count: int) -> I16:
+    """The `count` centroids with the largest product with each rounded point, best first (int16[n, count])."""
+    out = np.zeros((len(points), count), np.int16)
+    for block in blocks(len(points)):
+        _best_columns(points[block] @ centroids.T, out[block])
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _best_columns(scores: F32, out: I16) -> None:
+    """The columns of the largest scores of each row, best first; of equal ones the first column first."""
+    count = out.shape[1]
+    best = np.empty(count, scores.dtype)
+    for i in range(scores.shape[0]):
+        best[:] = -np.inf
+        for c in range(scores.shape[1]):
+            score = scores[i, c]
+            if score > best[count - 1]:
+                k = count - 1
+                while k > 0 and best[k - 1] < score:
+                    best[k], out[i, k] = best[k - 1], out[i, k - 1]
+                    k -= 1
+                best[k], out[i, k] = score, c
+
+
+@njit(nogil=True, cache=True)
+def _add(points: F32, cells: I16, sums: F64) -> None:
+    """Adds each point to its cell's sum; of integers, so exactly."""
+    for i in range(len(points)):
+        for k in range(points.shape[1]):
+            sums[cells[i], k] += points[i, k]
+
+
+@njit(nogil=True, cache=True)
+def _sort_by_cell(cell_of: I16, home: I64, away: I64, order: npt.NDArray[np.uint32]) -> None:
+    """Writes each row to the places of its cells; `home` and `away` are each cell's next places, and move on."""
+    for row in range(len(cell_of)):
+        for k in range(cell_of.shape[1]):
+            cell = cell_of[row, k]
+            if cell >= 0:
+                places = home if k == 0 else away
+                order[places[cell]] = row
+                places[cell] += 1
