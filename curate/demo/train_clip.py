@@ -1,0 +1,241 @@
+"""Trains the demo's CLIP: `python -m curate.demo.train_clip --out FOLDER [--seed 0]`.
+
+In: a seed; the scenes are drawn here. Out: a folder that open_clip loads as `local-dir:FOLDER`, at most 4 MB:
+`open_clip_config.json` and `open_clip_model.safetensors` (float16). `curate/demo/clip` is what it made with seed 0.
+
+Trained on 60,000 drawn scenes with four captions each, 3,000 steps of 256 pairs (thirteen epochs): 21 minutes of CPU
+time, 30 by the clock at one thread on a busy machine of two cores. Reached, with scenes that are in no training data:
+- the right caption among 100: R@1 95.8 %, R@5 100 %; the right picture among 100: R@1 95.7 %, R@5 100 % (chance: 1, 5);
+- the demo's pool (2,000 samples, seed 0), 48 wrong captions against 1,600 clean samples: AUC 1.0000, all of the wrong
+  below the 5 % quantile of the clean; mean cosines −0.16 and 0.75.
+
+The model is open_clip's plain `CLIP` with OpenAI's vocabulary and a context of 77 tokens: a small ModifiedResNet on
+64 × 64 pixels, the whole picture squashed, and a causal text transformer 32 wide, four layers deep. Its embeddings
+have 64 numbers. It knows the words of the demo's captions and no others: the rest of the 49,408 words share one row,
+which was trained, as strange words were put among the captions.
+
+It trades generality for size: it is a real CLIP for tests and for the demo, and of no use on any other pictures.
+"""
+
+import argparse
+import io
+import json
+import math
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from curate.demo.pool import make_pool
+from curate.demo.scenes import caption, compose, draw
+
+Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functions that use it
+Module = Any
+Ids = npt.NDArray[np.int64]
+Plane = npt.NDArray[np.float32]
+
+SIZE = 64
+CONTEXT = 77
+VOCABULARY = 49408
+TEXT_CFG = {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": 32, "heads": 4, "layers": 4}
+VISION_CFG = {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}
+MODEL_CFG = {"embed_dim": 64, "vision_cfg": VISION_CFG, "text_cfg": TEXT_CFG}
+PREPROCESS_CFG = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+
+TRAINING_SCENES = 60_000
+UNSEEN_SCENES = 1_000
+CAPTIONS = 4  # of each scene
+STEPS = 3_000
+BATCH = 256
+WARM_UP = 100  # steps
+RATE = 2e-3
+DECAY = 0.05
+LITTERED = 0.15  # of the texts: with one to four words that the model does not know
+JOINED = 8  # every so many steps a batch has the scenes' captions joined, so that late positions are trained too
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Drawn scenes: pixels uint8 [n, 3, SIZE, SIZE], and of each its captions."""
+
+    pixels: npt.NDArray[np.uint8]
+    captions: list[list[str]]
+
+
+def draw_scenes(seed: int, purpose: str, count: int) -> Scenes:
+    """Scenes of a stream of their own: other purposes, other seeds and the demo's pools have others."""
+    with ProcessPoolExecutor(2) as processes:
+        drawn = list(processes.map(partial(_drawn, seed, purpose), range(count), chunksize=250))
+    return Scenes(np.stack([pixels for pixels, _ in drawn]), [captions for _, captions in drawn])
+
+
+def _drawn(seed: int, purpose: str, row: int) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """One scene, as the model gets it from a pool: a JPEG, squashed as open_clip's transform does it."""
+    entropy = [seed, int.from_bytes(purpose.encode(), "big"), row]
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+    scene = compose(rng, 220 + int(rng.random() * 181), 220 + int(rng.random() * 181))
+    file = io.BytesIO()
+    draw(scene, rng).save(file, "JPEG", quality=85)
+    picture = Image.open(file).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return np.asarray(picture).transpose(2, 0, 1), [caption(scene, rng) for _ in range(CAPTIONS)]
+
+
+def train(scenes: Scenes, seed: int, steps: int) -> tuple[Module, Ids]:
+    """A CLIP trained on the scenes, and the words that it knows: those of the captions, then start and end.
+
+    Words are int64 [k], ids of OpenAI's vocabulary, ascending. The model's embedding has k + 1 rows, so that nothing
+    is spent on 49,000 words that never come: row 0 is of every other word, row i + 1 of word i.
+
+    The loss is CLIP's: cross entropy over the batch, both ways, with a learnt temperature (Radford et al. 2021,
+    section 2.3). Equal arguments give equal weights with one kind of processor and one version of torch, on one thread.
+    """
+    import torch
+    from open_clip.loss import ClipLoss
+    from open_clip.model import CLIP
+
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    known, captions = _compact(scenes.captions)
+    model = CLIP(**MODEL_CFG | {"text_cfg": TEXT_CFG | {"vocab_size": len(known) + 1}})
+    matrices, vectors = ([p for p in model.parameters() if (p.ndim > 1) == wide] for wide in (True, False))
+    groups = [{"params": matrices, "weight_decay": DECAY}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    loss_of, started = ClipLoss(), time.perf_counter()
+    for step in range(steps):
+        rate = RATE * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rows = rng.choice(len(captions), BATCH, replace=False)
+        texts = [_text(captions[row], len(known), rng, step % JOINED == JOINED - 1) for row in rows]
+        loss = loss_of(_encode_images(model, scenes.pixels[rows]), _encode_texts(model, texts), model.logit_scale.exp())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+        if step % 100 == 99:
+            print(f"step {step + 1}: loss {loss.item():.3f}, {time.perf_counter() - started:.0f} s", flush=True)
+    return model.eval(), known
+
+
+def _compact(captions: list[list[str]]) -> tuple[Ids, list[list[list[int]]]]:
+    """The words of all captions, start and end included, and the captions as rows of the embedding, without these."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer()
+    ids = [[tokenizer.encode(text) for text in texts] for texts in captions]
+    spoken = sorted({word for texts in ids for text in texts for word in text})
+    known = np.array([*spoken, tokenizer.sot_token_id, tokenizer.eot_token_id], np.int64)
+    return known, [[(np.searchsorted(known, text) + 1).tolist() for text in texts] for texts in ids]
+
+
+def _text(captions: list[list[int]], end: int, rng: np.random.Generator, joined: bool) -> list[int]:
+    """One of a scene's captions, or all of them in a row; sometimes with unknown words; with start and end."""
+    order = rng.permutation(len(captions))[: None if joined else 1]
+    text = [word for i in order for word in captions[i]]
+    if rng.random() < LITTERED:
+        for _ in range(rng.integers(1, 5)):
+            text.insert(rng.integers(len(text) + 1), 0)
+    return [end - 1, *text[: CONTEXT - 2], end]
+
+
+def _encode_images(model: Module, pixels: npt.NDArray[np.uint8]) -> Tensor:
+    """Unit vectors float32 [n, embed_dim] of uint8 [n, 3, SIZE, SIZE], normalised as open_clip's transform does it."""
+    import torch
+
+    mean, std = (torch.tensor(PREPROCESS_CFG[name])[:, None, None] for name in ("mean", "std"))
+    return model.encode_image((torch.from_numpy(pixels).float() / 255 - mean) / std, normalize=True)
+
+
+def _encode_texts(model: Module, texts: list[list[int]]) -> Tensor:
+    """Unit vectors float32 [n, embed_dim] of texts; `encode_text`, trimmed to the longest."""
+    import torch
+    from torch.nn import functional as F
+
+    longest = max(map(len, texts))
+    ids = torch.tensor([text + [0] * (longest - len(text)) for text in texts])
+    x = model.token_embedding(ids) + model.positional_embedding[:longest]
+    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:longest, :longest]))
+    return F.normalize(x[torch.arange(len(x)), ids.argmax(dim=-1)] @ model.text_projection, dim=-1)
+
+
+def write_model(model: Module, known: Ids, folder: Path) -> None:
+    """Writes the folder that open_clip loads, with the whole vocabulary; weights are rounded to float16."""
+    import torch
+    from safetensors.torch import save
+
+    weights = {name: w.half() if w.is_floating_point() else w for name, w in model.state_dict().items()}
+    rows = weights["token_embedding.weight"]
+    table = rows[0].repeat(VOCABULARY, 1)
+    table[torch.from_numpy(known)] = rows[1:]
+    weights["token_embedding.weight"] = table
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_model.safetensors").write_bytes(save(weights))
+    config = {"model_cfg": MODEL_CFG, "preprocess_cfg": PREPROCESS_CFG}
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def measure(folder: Path, seed: int) -> dict[str, float]:
+    """What the written model reaches, by name: on unseen scenes, and on the demo's pool (2,000 samples, seed 0).
+
+    `image→text R@k` is the share of pictures whose caption is among the first k of 100 captions of other scenes.
+    `AUC` is the probability that a planted wrong caption has a lower cosine than the caption of a clean sample.
+    """
+    unseen = draw_scenes(seed, "unseen", UNSEEN_SCENES)
+    pictures = [Image.fromarray(pixels.transpose(1, 2, 0)) for pixels in unseen.pixels]
+    images, texts = _embeddings(folder, pictures, [captions[0] for captions in unseen.captions])
+    cosines = np.stack([a @ b.T for a, b in zip(np.split(images, 10), np.split(texts, 10), strict=True)])
+    figures: dict[str, float] = {}
+    for way, matrices in (("image→text", cosines), ("text→image", cosines.swapaxes(1, 2))):
+        right = np.diagonal(matrices, axis1=1, axis2=2)
+        ranks = (matrices > right[:, :, None]).sum(axis=2)
+        figures |= {f"{way} R@{k}": float((ranks < k).mean()) for k in (1, 5)}
+    pool = [sample for sample in make_pool(2000, 0) if sample.defect in ("", "wrong_caption")]
+    images, texts = _embeddings(
+        folder, [Image.open(io.BytesIO(sample.image)) for sample in pool], [sample.text or "" for sample in pool]
+    )
+    cosine, wrong = (images * texts).sum(axis=1), np.array([sample.defect != "" for sample in pool])
+    figures["AUC"] = float((cosine[wrong][:, None] < cosine[~wrong]).mean())
+    figures["wrong below 5 % of clean"] = float((cosine[wrong] < np.quantile(cosine[~wrong], 0.05)).mean())
+    figures |= {"mean cosine, clean": float(cosine[~wrong].mean()), "mean cosine, wrong": float(cosine[wrong].mean())}
+    return figures
+
+
+def _embeddings(folder: Path, pictures: list[Image.Image], texts: list[str]) -> tuple[Plane, Plane]:
+    """Unit vectors float32 [n, embed_dim] of pictures and of texts, by open_clip alone."""
+    import open_clip
+    import torch
+
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    with torch.inference_mode():
+        images = model.eval().encode_image(torch.stack([transform(picture) for picture in pictures]), normalize=True)
+        return images.numpy(), model.encode_text(tokenizer(texts), normalize=True).numpy()
+
+
+def main() -> None:
+    """Draws, trains, writes, measures and prints."""
+    import torch
+
+    parser = argparse.ArgumentParser(prog="python -m curate.demo.train_clip", description="Train the demo's CLIP.")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the model goes")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)  # sums do not hang on the number of cores, and no thread waits for another
+    scenes = draw_scenes(arguments.seed, "training", TRAINING_SCENES)
+    model, known = train(scenes, arguments.seed, STEPS)
+    write_model(model, known, arguments.out)
+    for name, figure in measure(arguments.out, arguments.seed).items():
+        print(f"{name}: {figure:.4f}")
+
+
+if __name__ == "__main__":
+    main()

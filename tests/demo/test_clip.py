@@ -1,0 +1,181 @@
+"""The demo's CLIP: open_clip loads it like any other, and it tells right captions of unseen scenes from wrong ones."""
+
+import io
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from open_clip import CLIP, SimpleTokenizer, create_model_and_transforms, get_tokenizer
+from PIL import Image
+
+from curate.demo.pool import make_pool
+from curate.demo.scenes import Scene, caption, compose, draw
+from curate.demo.train_clip import CAPTIONS, draw_scenes, train, write_model
+from curate.demo.words import COLOURS
+
+FOLDER = Path(str(files("curate.demo"))) / "clip"
+SCENES = 300  # a multiple of 100
+Plane = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Clip:
+    model: CLIP
+    transform: Callable[[Image.Image], torch.Tensor]
+    tokenizer: SimpleTokenizer
+
+    def images(self, pictures: list[Image.Image]) -> Plane:
+        with torch.inference_mode():
+            return self.model.encode_image(torch.stack([self.transform(p) for p in pictures]), normalize=True).numpy()
+
+    def texts(self, captions: list[str]) -> Plane:
+        with torch.inference_mode():
+            return self.model.encode_text(self.tokenizer(captions), normalize=True).numpy()
+
+
+@dataclass(frozen=True)
+class Unseen:
+    scenes: list[Scene]
+    images: Plane
+    captions: list[str]
+    cosines: Plane
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small only wait for a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a connection was tried")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        model, _, transform = create_model_and_transforms(f"local-dir:{FOLDER}", require_pretrained=True)
+        return Clip(model.eval(), transform, get_tokenizer(f"local-dir:{FOLDER}"))
+
+
+@pytest.fixture(scope="module")
+def unseen(clip: Clip) -> Unseen:
+    """Scenes of this test's own stream, each with its caption."""
+    scenes, pictures, captions = [], [], []
+    for row in range(SCENES):
+        rng = np.random.default_rng([20, row])
+        scenes.append(compose(rng, *rng.integers(220, 401, 2).tolist()))
+        pictures.append(draw(scenes[-1], rng))
+        captions.append(caption(scenes[-1], rng))
+    images = clip.images(pictures)
+    return Unseen(scenes, images, captions, (images * clip.texts(captions)).sum(axis=1))
+
+
+def auc(low: Plane, high: Plane) -> float:
+    """The probability that one of `low` lies below one of `high`."""
+    return float((low[:, None] < high).mean())
+
+
+def test_the_folder_is_small_and_holds_two_files() -> None:
+    sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
+    assert set(sizes) == {"open_clip_config.json", "open_clip_model.safetensors"}
+    assert sum(sizes.values()) <= 4_000_000
+
+
+def test_it_is_a_plain_clip_with_openais_vocabulary(clip: Clip) -> None:
+    assert type(clip.model) is CLIP
+    assert type(clip.tokenizer) is SimpleTokenizer
+    assert clip.model.token_embedding.num_embeddings == clip.tokenizer.vocab_size == 49408
+    assert clip.model.context_length == clip.tokenizer.context_length == 77
+    assert all(bool(weight.isfinite().all()) for weight in clip.model.state_dict().values())
+
+
+def test_words_that_no_caption_uses_share_a_row(clip: Clip) -> None:
+    rows = clip.model.token_embedding.weight
+    strange = {clip.tokenizer.encode(word)[0] for word in ("zebra", "quartz", "submarine", "photographers")}
+    assert len(strange) == 4
+    assert len(torch.unique(rows[list(strange)], dim=0)) == 1
+    known = [clip.tokenizer.encode(word)[0] for word in ("red", "circle", "stripes", "teal")]
+    assert len(torch.unique(rows[known], dim=0)) == 4
+
+
+def test_it_finds_the_right_caption_and_the_right_picture_among_a_hundred(clip: Clip, unseen: Unseen) -> None:
+    texts = clip.texts(unseen.captions)
+    for queries, answers in ((unseen.images, texts), (texts, unseen.images)):
+        ranks = []
+        for rows in np.split(np.arange(SCENES), SCENES // 100):
+            cosines = queries[rows] @ answers[rows].T
+            ranks.extend((cosines > cosines.diagonal()[:, None]).sum(axis=1))
+        assert np.mean(np.array(ranks) < 1) >= 0.9  # by chance 0.01
+        assert np.mean(np.array(ranks) < 5) >= 0.97  # by chance 0.05
+
+
+def test_it_finds_the_wrong_captions_of_a_pool(clip: Clip) -> None:
+    pool = [sample for sample in make_pool(500, seed=21) if sample.defect in ("", "wrong_caption")]
+    images = clip.images([Image.open(io.BytesIO(sample.image)) for sample in pool])
+    cosines = (images * clip.texts([sample.text or "" for sample in pool])).sum(axis=1)
+    wrong = np.array([sample.defect == "wrong_caption" for sample in pool])
+    assert wrong.sum() == 12 and (~wrong).sum() == 398
+    assert auc(cosines[wrong], cosines[~wrong]) >= 0.98
+    assert np.mean(cosines[wrong] < np.quantile(cosines[~wrong], 0.05)) >= 0.9
+
+
+def test_captions_of_scenes_with_nothing_in_common_score_lower(clip: Clip, unseen: Unseen) -> None:
+    captions = []
+    for row, scene in enumerate(unseen.scenes):
+        rng = np.random.default_rng([21, row])
+        other = compose(rng, 300, 300)
+        while other.concepts & scene.concepts:
+            other = compose(rng, 300, 300)
+        captions.append(caption(other, rng))
+    assert auc((unseen.images * clip.texts(captions)).sum(axis=1), unseen.cosines) >= 0.98
+
+
+def test_one_wrong_colour_is_noticed(clip: Clip, unseen: Unseen) -> None:
+    noticed, texts = [], []
+    for row, scene in enumerate(unseen.scenes):
+        item, rng = scene.items[0], np.random.default_rng([22, row])
+        others = sorted(set(COLOURS) - scene.concepts)
+        text = "a {} {} on a " + f"{scene.background_colour} background"
+        texts += [text.format(item.colour, item.shape), text.format(rng.choice(others), item.shape)]
+    right, wrong = clip.texts(texts).reshape(SCENES, 2, -1).swapaxes(0, 1)
+    noticed = (unseen.images * right).sum(axis=1) > (unseen.images * wrong).sum(axis=1)
+    assert noticed.mean() >= 0.9
+
+
+def test_strange_words_and_long_captions_do_not_upset_it(clip: Clip, unseen: Unseen) -> None:
+    strange = clip.texts([f"{text} zebra" for text in unseen.captions])
+    long = clip.texts([" ".join([text] * 4) for text in unseen.captions])
+    wrong = (unseen.images * np.roll(strange, 1, axis=0)).sum(axis=1)
+    for texts in (strange, long):
+        assert auc(wrong, (unseen.images * texts).sum(axis=1)) >= 0.98
+
+
+def test_the_script_draws_trains_and_writes_the_same_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.demo.train_clip.BATCH", 16)
+    scenes = draw_scenes(3, "a few", 24)
+    assert scenes.pixels.shape == (24, 3, 64, 64) and scenes.pixels.dtype == np.uint8
+    assert len(scenes.captions) == 24 and {len(texts) for texts in scenes.captions} == {CAPTIONS}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        write_model(*train(scenes, seed, steps=2), tmp_path / name)
+    weights = {name: (tmp_path / name / "open_clip_model.safetensors").read_bytes() for name in "abc"}
+    assert weights["a"] == weights["b"] != weights["c"]
+    assert (tmp_path / "a" / "open_clip_config.json").read_bytes() == (FOLDER / "open_clip_config.json").read_bytes()
+    model, _, _ = create_model_and_transforms(f"local-dir:{tmp_path / 'a'}", require_pretrained=True)
+    assert model.encode_text(get_tokenizer(f"local-dir:{tmp_path / 'a'}")(["a red circle"])).shape == (1, 64)
+
+
+def test_streams_are_apart() -> None:
+    a, b, c = (draw_scenes(seed, purpose, 2) for seed, purpose in ((0, "training"), (0, "unseen"), (1, "training")))
+    assert len({scenes.pixels.tobytes() for scenes in (a, b, c)}) == 3
+    assert not np.array_equal(a.pixels[0], a.pixels[1])
