@@ -43,8 +43,10 @@ def demo(
     caught = score(f"{pool}/truth.parquet", run)
     print("\nWhat became of what was planted")
     print("\n".join(_lines(caught, list(counts))))
-    print("\nHow right the rules were: of the rows that each dropped, those with a defect planted for it; and of those")
-    print("defects, the share that fell to it or before it")
+    print(
+        "\nHow right the rules were: precision is the share of dropped rows with a planted defect; recall that of the"
+    )
+    print("defects which a rule is for that fell to it, or to one before it")
     print("\n".join(_rates(rate(caught, list(counts)))))
     print(f"The pool is in {pool}, the recipe in {recipe}; change a rule and run it again with --reuse {run}.")
 

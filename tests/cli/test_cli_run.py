@@ -192,8 +192,21 @@ def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "planted" in done.out and f"--reuse {out}/run" in done.out
     assert (out / "recipe.yaml").exists() and (out / "run" / "_SUCCESS").exists()
     assert cli("verify", str(out / "run")).status == 0
+    aligned = [line.split() for line in done.out.splitlines() if line.startswith("aligned ")][-1]
+    assert aligned[-1] == "100.0%" and int(aligned[-2]) > 0  # all wrong captions that were planted
     again = cli("demo", "--out", str(out))
     assert again.status == 0 and "nothing to do" in again.out and "drawing" not in again.err
+
+
+def test_a_demo_without_the_library_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its recipe has no scores then, and says how to get them."""
+    from curate.cli import demo
+    from curate.recipe import load_recipe
+
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    demo._write_recipe(str(tmp_path), str(tmp_path / "recipe.yaml"))
+    recipe = load_recipe(str(tmp_path / "recipe.yaml"))
+    assert not recipe.measure.clip and "aligned" not in recipe.rules and "boilerplate" in recipe.rules
 
 
 @pytest.mark.parametrize("out", ["/dev/null/x", "/proc/nothing/x"])
