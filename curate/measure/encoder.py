@@ -397,7 +397,7 @@ def _sha256(path: str) -> str:
 
 
 def _keep_memory() -> None:
-    """Keeps freed memory for the next forward pass (glibc): half of a CPU's time went to page faults otherwise."""
+    """Keeps freed memory for the next forward pass (glibc): a third of the page faults, up to a tenth of a CPU's time."""
     import ctypes
 
     trim, top_pad, mmap = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
