@@ -304,15 +304,18 @@ def test_the_demo_catches_what_is_planted(
 
     assert verify_run(str(ran.folder))[1] == []
     printed = capsys.readouterr()
-    shown = {line.split()[0]: line.split()[1] for line in printed.out.splitlines() if line.split()}
+    became, _, rates = printed.out.partition("How right the rules were")
+    shown = {line.split()[0]: line.split()[1] for line in became.splitlines() if line.split()}
     for defect, keys in planted.items():
         assert shown[defect or "(clean)"] == str(len(keys))
+    aligned = next(line.split() for line in rates.splitlines() if line.startswith("aligned"))
+    assert aligned[2:] == ["100.0%", str(len(planted["wrong_caption"])), "100.0%"]
     assert f"pool {len(truth)}" in " ".join(printed.out.split())
 
 
 def _check_duplicates(truth: list[dict[str, Any]], ends: dict[str, str]) -> None:
     """Of two that reach deduplication one is a duplicate, and nothing else is one."""
-    earlier = {"english", "words", "characters", "side", "aspect", "boilerplate", "unmatched"}
+    earlier = {"english", "words", "characters", "side", "aspect", "boilerplate", "aligned", "unmatched"}
     met = 0
     for sample in truth:
         if sample["defect"] in DUPLICATES:

@@ -25,6 +25,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ class Scenes:
 
 def draw_scenes(seed: int, purpose: str, count: int) -> Scenes:
     """Scenes of a stream of their own: other purposes, other seeds and the demo's pools have others."""
-    with ProcessPoolExecutor(2) as processes:
+    # Spawned: a forked child of a process with the threads of torch may die or hang.
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:
         drawn = list(processes.map(partial(_drawn, seed, purpose), range(count), chunksize=250))
     return Scenes(np.stack([pixels for pixels, _ in drawn]), [captions for _, captions in drawn])
 

@@ -1,7 +1,7 @@
 """All measurements, one after another, printed as ratios in one run: `python -m tests.bench --data FOLDER`.
 
 FOLDER holds `laion_urls_10k.parquet` (column TEXT), `metadata_396k.json.gz` and `photos.tar`, or files of their kind. About
-ten minutes; nothing else should run meanwhile.
+twenty minutes; nothing else should run meanwhile.
 """
 
 import argparse
@@ -22,6 +22,7 @@ def main() -> None:
         ("bench_emit", []),
         ("bench_image", []),
         ("bench_clip", ["--photos", str(data / "photos.tar")]),
+        ("bench_near", ["--data", str(data)]),
         ("bench_text", ["--captions", captions, "--metadata", metadata]),
     ):
         print(f"\n== {name}", flush=True)
