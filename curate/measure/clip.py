@@ -24,7 +24,7 @@ from curate.recipe import Clip
 
 
 def signal(options: Clip, identity: dict[str, Any]) -> Signal:
-    """The signal of one model, resolved; `identity` is `curate.measure.encoder.identify` of it."""
+    """The signal of one model, resolved; `identity` is `curate.measure.model_identity.identify` of it."""
     columns = (
         pa.field(f"{options.name}_score", pa.float32()),
         pa.field(f"{options.prefix}tokens", pa.int32()),

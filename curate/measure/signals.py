@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from curate.measure import clip, embedded, nsfw, text_area
-from curate.measure.encoder import identify
 from curate.measure.gauge import Signal
 from curate.measure.language import IDENTITY
 from curate.measure.looked import looked_signal
+from curate.measure.model_identity import identify
 from curate.recipe import Measure
 
 

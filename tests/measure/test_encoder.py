@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from curate.errors import RecipeError, RunError
-from curate.measure.encoder import Encoder, identify, load_encoder
+from curate.measure.encoder import Encoder, load_encoder
+from curate.measure.model_identity import identify
 from curate.recipe import Clip
 from tests.measure.models import write_model
 
