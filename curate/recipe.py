@@ -122,9 +122,14 @@ class Head(OfEmbeddings):
 
 
 class Fooling(OfEmbeddings):
-    """Images that fit any text (CLIPMasterPrints): column `fooling`, the least cosine over unrelated prompts."""
+    """Images that fit any text (CLIPMasterPrints): column `fooling`, the least cosine over unrelated prompts.
+
+    `shift` names a finished run with embeddings of the same model: images and prompts are drawn together first by a
+    quarter of the difference of its means, which takes such images most of their fit.
+    """
 
     prompts: tuple[str, ...] = Field(min_length=2)
+    shift: str | None = None
 
 
 class Context(OfEmbeddings):
@@ -539,5 +544,9 @@ def _resolve_measure(measure: Measure, absolute: Callable[[str], str]) -> Measur
         n: axis.model_copy(update={"good": all_absolute(axis.good), "bad": all_absolute(axis.bad)})
         for n, axis in measure.axes.items()
     }
+    fooling = measure.fooling
+    if fooling and fooling.shift:
+        fooling = fooling.model_copy(update={"shift": absolute(fooling.shift)})
     clips = tuple(map(model, measure.clip))
-    return measure.model_copy(update={"clip": clips, "heads": heads, "classes": classes, "axes": axes})
+    changed = {"clip": clips, "heads": heads, "classes": classes, "axes": axes, "fooling": fooling}
+    return measure.model_copy(update=changed)

@@ -22,6 +22,7 @@ from curate.measure.encoder import load_encoder
 from curate.measure.gauge import F32, Embeddings, Signal
 from curate.measure.image import ImageOptions, measure_image
 from curate.recipe import Axis, Classes, Clip, Context, Fooling, Head, Measure, OfEmbeddings, Paths
+from curate.shards.commit import Folder
 from curate.shards.listing import list_files
 
 _once: dict[str, Any] = {}
@@ -64,6 +65,8 @@ def identify_files(measure: Measure, models: Mapping[str, Any]) -> dict[str, Any
                 f"{head.of!r} ({models[head.of]['model']}) have {dimension}"
             )
         found[name] = loaded.digest
+    if measure.fooling and measure.fooling.shift:
+        found["fooling"] = _run_identity(measure.fooling.shift, models[measure.fooling.of])
     for name, axis in measure.axes.items():
         found[name] = [
             _digests(f"axes.{name}.{side}", paths) for side, paths in (("good", axis.good), ("bad", axis.bad))
@@ -73,9 +76,22 @@ def identify_files(measure: Measure, models: Mapping[str, Any]) -> dict[str, Any
     return found
 
 
+def _run_identity(path: str, model: Mapping[str, Any]) -> Any:
+    """What names the embeddings of a finished run. Raises RecipeError where it has none of this model."""
+    folder = Folder(path)
+    where = f"measure.fooling.shift: {path}"
+    if not folder.exists("_SUCCESS"):
+        raise RecipeError(f"{where} is not a finished run; accepted: the --out of one with embeddings: true")
+    run = folder.read_json("run.json")
+    weights = [known["weights"] for known in run["models"].values() if isinstance(known, dict) and "weights" in known]
+    if "embeddings" not in run["keys"] or model["weights"] not in weights:
+        raise RecipeError(f"{where} keeps no embeddings of {model['model']} with these weights")
+    return run["keys"]["embeddings"]
+
+
 def _asked(options: OfEmbeddings) -> dict[str, Any]:
     """What the recipe says of a signal, but where its files lie."""
-    asked = options.model_dump(exclude={"path", "good", "bad", "of"})
+    asked = options.model_dump(exclude={"path", "good", "bad", "of", "shift"})
     if isinstance(options, Classes):
         asked["examples"] = list(options.examples)
     if isinstance(options, Context):
@@ -96,8 +112,30 @@ def _score_head(given: Embeddings, options: Head, clip: Clip, key: str) -> Seque
 
 
 def _score_fooling(given: Embeddings, options: Fooling, clip: Clip, key: str) -> Sequence[pa.Array]:
-    prompts = _made(key, lambda: load_encoder(clip).encode_texts(options.prompts).embeddings)
-    return [pa.array(embedding_signals.fooling_score(_normalised(given.images), prompts))]
+    prompts, shift = _made(key, lambda: _fooling(options, clip))
+    return [pa.array(embedding_signals.fooling_score(_normalised(given.images), prompts, shift))]
+
+
+def _fooling(options: Fooling, clip: Clip) -> tuple[F32, F32 | None]:
+    """The prompts' embeddings, and the shift, where there is to be one."""
+    prompts = load_encoder(clip).encode_texts(options.prompts).embeddings
+    return prompts, None if options.shift is None else run_shift(options.shift, clip.prefix)
+
+
+def run_shift(run: str, prefix: str) -> F32:
+    """The mean shift g of all embeddings of a finished run by a model, whose columns begin with `prefix`."""
+    folder = Folder(run)
+    sums: list[Any] = [0.0, 0.0]
+    count = 0
+    for path in folder.files("tables/embeddings"):
+        table = folder.read_parquet(path, [f"{prefix}image", f"{prefix}text"])
+        for side, column in enumerate(table.columns):
+            flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            rows = flat.astype(np.float64).reshape(len(table), column.type.list_size)
+            sums[side] = sums[side] + rows.sum(axis=0)
+        count += int(rows.any(axis=1).sum())
+    images, texts = ((total / count)[None].astype(np.float32) for total in sums)
+    return embedding_signals.mean_shift(images, texts)
 
 
 def _tag_contexts(given: Embeddings, options: Context, clip: Clip, key: str) -> Sequence[pa.Array]:

@@ -197,3 +197,26 @@ def test_a_bad_exemplar_is_named(world: Path, model: str) -> None:
     (world / "examples/warm9.png").write_bytes(b"no image")
     with pytest.raises(RecipeError, match=r"exemplar .*warm9\.png cannot be read as an image"):
         pools.run_local(recipe(world, model), world / "out")
+
+
+def test_fooling_after_a_shift(world: Path, model: str) -> None:
+    """By the means of a finished run's embeddings; a run without them, or of another model, is refused."""
+    first = pools.run_local(recipe(world, model), world / "first")
+    shifted = {"prompts": PROMPTS, "shift": str(first.folder)}
+    second = pools.run_local(recipe(world, model, fooling=shifted), world / "second", reuse=first.folder)
+    kept = first.table("embeddings")
+    images, texts = (np.array(kept[side].to_pylist(), np.float32) for side in ("image", "text"))
+    ok = images.any(axis=1)
+    g = 0.25 * (images[ok].mean(axis=0) - texts[ok].mean(axis=0))
+    prompts = load_encoder(Clip(model=model)).encode_texts(PROMPTS).embeddings + g
+    moved = images[ok] / np.linalg.norm(images[ok], axis=1, keepdims=True) - g
+    cosines = (moved @ prompts.T) / np.linalg.norm(moved, axis=1)[:, None] / np.linalg.norm(prompts, axis=1)
+    found = second.table("scores")["fooling"].filter(pa.array(ok)).to_numpy()
+    assert np.allclose(found, cosines.min(axis=1), atol=1e-4)
+    assert second.table("scores")["fooling"] != first.table("scores")["fooling"]
+    (first.folder / "_SUCCESS").unlink()
+    with pytest.raises(RecipeError, match="is not a finished run"):
+        prepare(recipe(world, model, fooling=shifted), str(world / "third"))
+    other = pools.run_local(recipe(world, write_model(world / "other", 1)), world / "fourth")
+    with pytest.raises(RecipeError, match="keeps no embeddings of local-dir with these weights"):
+        prepare(recipe(world, model, fooling=shifted | {"shift": str(other.folder)}), str(world / "third"))
