@@ -118,7 +118,7 @@ class Job:
         own = [f.name for f in self.score_schema][len(schema.ALIGNED) : len(self.score_schema) - len(self.pool.scores)]
         brought = [name.lower() for name in self.pool.scores.names]
         for name in own:
-            if name in schema.SAMPLES.names or own.count(name) > 1:
+            if name in {*schema.SAMPLES.names, *schema.DECISIONS.names} or own.count(name) > 1:
                 raise RecipeError(f"measure: two columns are named {name}; give one of the signals another name")
             if name in brought:
                 raise RecipeError(

@@ -204,7 +204,7 @@ def _check_folder(job: Job, out: str) -> bool:
         what = (
             f"changed: {', '.join(changed)}"
             if changed
-            else "the recipe is the same, but the inputs or the metadata changed"
+            else "the recipe is the same, but its inputs, the metadata, a model or a library changed"
         )
         raise RecipeError(
             f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "

@@ -43,7 +43,7 @@ def identify(options: Clip, here: bool = True) -> dict[str, Any]:
     except Exception as error:  # of many kinds: of the hub, of the network, of JSON
         raise RecipeError(
             f"{where}: {options.model}{f' ({options.pretrained})' if options.pretrained else ''} cannot be had: "
-            f"{' '.join(str(error).split())[:400]}. Without network: put its files into the Hugging Face cache, or give a "
+            f"{' '.join(str(error).split())[:400].rstrip('.')}. Without network: put its files into the Hugging Face cache, or give a "
             "file of weights as pretrained, or a folder as model: local-dir:FOLDER"
         ) from None
     context = config.get("text_cfg", {}).get("context_length", 77)

@@ -180,6 +180,7 @@ measure:
         ({"classes": {"a": {"examples": {"x": "examples/warm*.png"}}}}, ["examples"]),
         ({"heads": {"clip_score": {"path": "head.safetensors"}}}, ["two columns are named clip_score"]),
         ({"heads": {"caption": {"path": "head.safetensors"}}}, ["two columns are named caption"]),
+        ({"heads": {"kept": {"path": "head.safetensors"}}}, ["two columns are named kept"]),
     ],
 )
 def test_what_is_refused_before_the_run(change: dict[str, Any], words: list[str], world: Path, model: str) -> None:
