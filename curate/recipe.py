@@ -210,6 +210,20 @@ class Measure(Section):
         names = [clip.name for clip in self.clip]
         if len(set(names)) < len(names):
             raise ValueError(f"clip: two models are named {max(names, key=names.count)!r}; give each a name of its own")
+        signals = [
+            *names,
+            *self.heads,
+            *self.contexts,
+            *self.classes,
+            *self.axes,
+            "language",
+            "fooling",
+            "nsfw",
+            "text_area",
+        ]
+        twice = sorted({name for name in signals if signals.count(name) > 1})
+        if twice:
+            raise ValueError(f"two signals are named {twice[0]!r}; give each a name of its own")
         for name, options in self.on_embeddings.items():
             if options.of not in names:
                 accepted = ", ".join(names) or "none: give measure.clip"

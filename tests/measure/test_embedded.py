@@ -181,6 +181,15 @@ measure:
         ({"heads": {"clip_score": {"path": "head.safetensors"}}}, ["two columns are named clip_score"]),
         ({"heads": {"caption": {"path": "head.safetensors"}}}, ["two columns are named caption"]),
         ({"heads": {"kept": {"path": "head.safetensors"}}}, ["two columns are named kept"]),
+        ({"heads": {"clip": {"path": "head.safetensors"}}}, ["two signals are named 'clip'"]),
+        ({"heads": {"language": {"path": "head.safetensors"}}}, ["two signals are named 'language'"]),
+        (
+            {
+                "heads": {"a": {"path": "head.safetensors"}},
+                "axes": {"a": {"good": "examples/warm*.png", "bad": "examples/cold*.png"}},
+            },
+            ["two signals are named 'a'"],
+        ),
     ],
 )
 def test_what_is_refused_before_the_run(change: dict[str, Any], words: list[str], world: Path, model: str) -> None:
