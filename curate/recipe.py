@@ -19,7 +19,6 @@ from curate.schema import RESERVED_RULES
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
 ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-ATOMIC_KEYS = ("uid", "sha256", "phash")
 
 
 Paths = str | tuple[str, ...]

@@ -234,11 +234,11 @@ def _load(options: Clip, device: str, precision: str) -> Encoder:
     view, normalize = _split(transform, device)
     batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    dimension = encode_probe(net, tokenizer, device)
+    dimension = _probe(net, tokenizer, device)
     return Encoder(dimension, view, batch, net, tokenizer, _causal(net), device, dtype, normalize)
 
 
-def encode_probe(net: Any, tokenizer: Any, device: str) -> int:
+def _probe(net: Any, tokenizer: Any, device: str) -> int:
     """The dimension of the embeddings, by encoding a word: so a model that cannot run fails when it is loaded."""
     import torch
 
