@@ -35,7 +35,7 @@ ERROR_FILE = "tmp/error.json"
 @dataclass(frozen=True)
 class Job:
     """One run: sent to every worker, so small. `metadata_key` names the entries' content; `models` what each model is,
-    `evaluation_key` the content of `dedup.against`.
+    `evaluation_key` the content of `dedup.against`; `here` whether the runner works on this machine alone.
     """
 
     recipe: Recipe
@@ -45,6 +45,7 @@ class Job:
     metadata_key: str = ""
     models: dict[str, Any] = field(default_factory=dict)
     evaluation_key: str = ""
+    here: bool = True
 
     def source(self, unit: Unit) -> Source:
         """The recipe's source that the unit belongs to."""

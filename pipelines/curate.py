@@ -36,7 +36,7 @@ def build(root: beam.Pipeline, job: Job, units: Sequence[Unit], n_buckets: int =
         pool = measured | "CountPool" >> beam.Map(lambda unit: count_entries(job, unit))
         vectors["pool"] = pool | "SumPool" >> beam.CombineGlobally(VectorSum())
     ballots, thresholds = measured | ApplyRules(job)
-    ballots |= Deduplicate(job, n_buckets)
+    ballots, recalls = ballots | Deduplicate(job, n_buckets)
     if job.recipe.match:
         counts = ballots | "Count" >> beam.Map(lambda ballot: count_entries(job, ballot.unit, ballot))
         vectors["survivors"] = counts | "SumSurvivors" >> beam.CombineGlobally(VectorSum())
@@ -51,4 +51,5 @@ def build(root: beam.Pipeline, job: Job, units: Sequence[Unit], n_buckets: int =
     audits = verdicts | AuditUnits(job)
     shards = audits | Emit(job, n_buckets)
     digests = {"audits": audits, "shards": shards} | Digest(job)
-    return {"audits": audits, "shards": shards, "digests": digests, "thresholds": thresholds, **vectors} | Publish(job)
+    lists = {"audits": audits, "shards": shards, "digests": digests, "thresholds": thresholds, "recalls": recalls}
+    return {**lists, **vectors} | Publish(job)

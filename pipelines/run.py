@@ -69,14 +69,16 @@ def prepare(
     old = Folder(reuse) if reuse else None
     if old and not old.exists(RUN_FILE):
         raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
+    here = _is_here(options)
     job = Job(
         recipe=recipe,
         pool=plan.pool,
         folder=Folder(out if "://" in out else os.path.abspath(out)),
         reuse=old,
         metadata_key="" if metadata is None else ids.table_digest(metadata),
-        models=identify_models(recipe.measure, _is_here(options)),
+        models=identify_models(recipe.measure, here),
         evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
+        here=here,
     )
     job.check()
     finished = _check_folder(job, out)

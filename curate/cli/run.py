@@ -113,6 +113,11 @@ def summary(out: str, seconds: float) -> str:
         for rule in run["rules"]
         if rule["threshold"] is not None
     ]
+    lines += [
+        f"near-duplicates by embedding: of {near['sampled']:,} close pairs of a sample, {near['found']:,} were compared"
+        for near in run["near"]
+        if near["sampled"]
+    ]
     lines += [f"{out}: {len(Folder(out).read_json('shards/sizes.json')):,} shards in {seconds:.1f} s", ""]
     lines += [
         f"  curate sql {out} funnel        what each rule dropped, in SQL",

@@ -33,6 +33,8 @@ Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 WHOLE = 32_768  # rows up to which all are compared
 VISITS = 8  # cells that a row is compared in, its home included
 
+PROBED = 16  # `sample_rows` for so many cells are compared with all rows, to know the recall: 512
+
 _MAX_CELLS = 1 << 14
 _SAMPLED = 32  # rows of the sample for each cell
 _ROUNDS = 8
@@ -89,15 +91,38 @@ def visits(vectors: Vectors, centroids: F32) -> I16:
 def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
     """For each cell that some rows visit: its number, those rows, and how many of them are at home in it.
 
-    Rows (int64) are ascending, those at home first. Memory is 4 bytes a row and visit.
+    Rows (int64) are ascending, those at home first. Memory is about 8 bytes a row, whatever the visits: cells are sorted
+    out in ranges.
     """
-    counts = np.bincount(cell_of.reshape(-1) + 1, minlength=1)[1:]
-    homes = np.bincount(cell_of[:, 0] + 1, minlength=len(counts) + 1)[1:]
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    order = np.empty(starts[-1], np.uint32)
-    _sort_by_cell(cell_of, starts[:-1].copy(), starts[:-1] + homes, order)
-    for cell in np.flatnonzero(counts):
-        yield int(cell), order[starts[cell] : starts[cell + 1]].astype(np.int64), int(homes[cell])
+    counts, homes = _counts(cell_of)
+    ends = np.cumsum(counts)
+    first = 0
+    while first < len(counts):
+        before = ends[first] - counts[first]
+        last = max(first + 1, int(np.searchsorted(ends, before + 2 * len(cell_of) + _BLOCK, side="right")))
+        starts = np.concatenate([np.zeros(1, np.int64), ends[first:last] - before])
+        order = np.empty(starts[-1], np.uint32)
+        _sort_by_cell(cell_of, first, starts[:-1].copy(), starts[:-1] + homes[first:last], order)
+        for cell in np.flatnonzero(np.diff(starts)):
+            rows = order[starts[cell] : starts[cell + 1]].astype(np.int64)
+            yield first + int(cell), rows, int(homes[first + cell])
+        first = last
+
+
+@njit(nogil=True, cache=True)
+def _counts(cell_of: I16) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """How many rows visit each cell, up to the last that is visited, and how many are at home in it."""
+    cells = 0
+    for row in range(len(cell_of)):
+        for k in range(cell_of.shape[1]):
+            cells = max(cells, cell_of[row, k] + 1)
+    counts, homes = np.zeros(cells, np.int64), np.zeros(cells, np.int64)
+    for row in range(len(cell_of)):
+        for k in range(cell_of.shape[1]):
+            if cell_of[row, k] >= 0:
+                counts[cell_of[row, k]] += 1
+                homes[cell_of[row, k]] += k == 0
+    return counts, homes
 
 
 def usable(vectors: Vectors) -> Mask:
@@ -186,12 +211,15 @@ def _add(points: F32, cells: I16, sums: F64) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _sort_by_cell(cell_of: I16, home: I64, away: I64, order: npt.NDArray[np.uint32]) -> None:
-    """Writes each row to the places of its cells; `home` and `away` are each cell's next places, and move on."""
+def _sort_by_cell(cell_of: I16, first: int, home: I64, away: I64, order: npt.NDArray[np.uint32]) -> None:
+    """Writes each row to the places of its cells, of those from `first` on for which there are places.
+
+    `home` and `away` are each cell's next places, and move on.
+    """
     for row in range(len(cell_of)):
         for k in range(cell_of.shape[1]):
-            cell = cell_of[row, k]
-            if cell >= 0:
+            cell = cell_of[row, k] - first
+            if 0 <= cell < len(home):
                 places = home if k == 0 else away
                 order[places[cell]] = row
                 places[cell] += 1

@@ -19,6 +19,7 @@ from curate.decide.cells import (
     F32,
     F64,
     I16,
+    PROBED,
     Vectors,
     blocks,
     cell_count,
@@ -31,7 +32,7 @@ from curate.decide.cells import (
     usable,
     visits,
 )
-from curate.decide.near import I64, U64, Mask, find, forest
+from curate.decide.near import I64, U64, Mask, find, forest, in_threads
 
 
 def edges_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> U64:
@@ -57,23 +58,30 @@ def edges_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> U6
     return np.concatenate([nodes[first][pairs], np.stack([nodes[same[copies]], nodes[copies]], axis=1)])
 
 
-def edges(nodes: U64, vectors: Vectors, cosine: float) -> U64:
-    """A spanning forest of the close pairs found, over all rows in one process (uint64[e, 2]).
+def edges(nodes: U64, vectors: Vectors, cosine: float) -> tuple[U64, I64]:
+    """A spanning forest of the close pairs found, over all rows in one process, and `recall_counts` of a sample.
 
-    `vectors` may be mapped from a file: it is read in blocks and cell by cell. Memory beyond it is that of the largest
-    cell, and 6 bytes a row and visit.
+    `vectors` may be mapped from a file: it is read in blocks and cell by cell. Memory beyond it is that of a few cells,
+    and 24 bytes a row.
+
+    Returns:
+        uint64[e, 2], and int64[2]: zeros where all pairs were candidates.
     """
-    good = np.flatnonzero(usable(vectors))
-    cells = cell_count(len(good))
+    total = sum(int(np.count_nonzero(usable(vectors[block]))) for block in blocks(len(vectors)))
+    cells = cell_count(total)
     if cells == 1:
-        return edges_in_cell(nodes[good], vectors[good], np.ones(len(good), bool), cosine)
-    chosen = [rows[sample_rows(vectors[rows], len(good), cells)] for rows in _split(good)]
-    cell_of = visits(vectors, train(vectors[np.concatenate(chosen)], cells))
-    return forest(
-        edges_in_cell(nodes[rows], vectors[rows], np.arange(len(rows)) < at_home, cosine)
-        for _, rows, at_home in cell_rows(cell_of)
-        if at_home
-    )
+        return edges_in_cell(nodes, vectors, np.ones(len(nodes), bool), cosine), np.zeros(2, np.int64)
+    sample = vectors[np.concatenate([_sampled(vectors, block, total, cells) for block in blocks(len(vectors))])]
+    centroids = train(sample, cells)
+    cell_of = visits(vectors, centroids)
+    probes = sample[sample_rows(sample, total, PROBED)]
+    counts = recall_counts(vectors, cell_of, probes, visits(probes, centroids), cosine)
+
+    def search(cell: tuple[int, I64, int]) -> U64:
+        _, rows, at_home = cell
+        return edges_in_cell(nodes[rows], vectors[rows], np.arange(len(rows)) < at_home, cosine)
+
+    return forest(in_threads(search, (cell for cell in cell_rows(cell_of) if cell[2]))), counts
 
 
 def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
@@ -124,6 +132,12 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
             met = (one == other[:, :1]).any(axis=1) | (other == one[:, :1]).any(axis=1)
             counts += np.array([len(met), np.count_nonzero(met)])
     return counts
+
+
+def _sampled(vectors: Vectors, block: slice, rows: int, cells: int) -> I64:
+    """The rows of a block that are of the sample."""
+    good = np.flatnonzero(usable(vectors[block])) + block.start
+    return np.asarray(good[sample_rows(vectors[good], rows, cells)])
 
 
 def _split(rows: I64) -> list[I64]:

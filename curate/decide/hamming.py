@@ -20,9 +20,10 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
-from curate.decide.near import I64, U64, distinct, forest
+from curate.decide.near import I64, U64, distinct, forest, in_threads
 from curate.ids import mix64
 
 BITS = 64
@@ -30,6 +31,7 @@ BITS = 64
 _MAX_BANDS = 500
 _SORT = 60.0  # nanoseconds a hash and band: sorting and gathering
 _COMPARE = 0.35  # nanoseconds a pair
+_BUCKET = 1 << 20  # hashes that are searched at a time, about
 _CHUNK = 128  # hashes compared before looking whether one of them is close: a loop without a branch is vectorised
 
 
@@ -48,7 +50,7 @@ def split_bands(hashes: U64, masks: U64, n_buckets: int) -> Iterator[tuple[tuple
     """The hashes, one each, by (band, bucket); hashes that agree under a band share its bucket."""
     hashes = distinct(hashes)
     for i, mask in enumerate(masks):
-        numbers = ((mix64(hashes & mask) >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.int64)
+        numbers = _buckets(hashes, mask, n_buckets)
         order = np.argsort(numbers, kind="stable")
         starts = np.searchsorted(numbers[order], np.arange(n_buckets + 1))
         for bucket in np.flatnonzero(np.diff(starts)):
@@ -79,9 +81,21 @@ def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
 
 
 def edges(hashes: U64, distance: int) -> U64:
-    """A spanning forest of all pairs that differ in at most `distance` bits (uint64[e, 2]), in one process."""
+    """A spanning forest of all pairs that differ in at most `distance` bits (uint64[e, 2]), in one process.
+
+    Memory beyond the hashes is 10 bytes a row, and that of a few buckets of about a million.
+    """
     hashes = distinct(hashes)
-    return forest(edges_in_bucket(hashes, mask, distance) for mask in bands(distance, len(hashes)))
+    n_buckets = 1 + len(hashes) // _BUCKET
+
+    def buckets() -> Iterator[tuple[np.uint64, U64]]:
+        for mask in bands(distance, len(hashes)):
+            parts = [_buckets(hashes[at : at + _BUCKET], mask, n_buckets) for at in range(0, len(hashes), _BUCKET)]
+            numbers = np.concatenate([np.zeros(0, np.uint16), *parts])
+            for bucket in range(n_buckets):
+                yield mask, hashes[numbers == bucket]
+
+    return forest(in_threads(lambda bucket: edges_in_bucket(bucket[1], bucket[0], distance), buckets()))
 
 
 def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:
@@ -106,6 +120,12 @@ def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:
         ours, theirs = np.argsort(pool & mask), np.argsort(targets & mask)
         _meet(pool[ours], ours, targets[theirs], index[theirs], mask, best, chosen)
     return chosen[np.searchsorted(pool, hashes)]
+
+
+def _buckets(hashes: U64, mask: np.uint64, n_buckets: int) -> npt.NDArray[np.uint16]:
+    """The bucket of each hash; those that agree under the band share one."""
+    high = mix64(hashes & mask) >> np.uint64(32)
+    return np.asarray(high * np.uint64(n_buckets) >> np.uint64(32), np.uint16)
 
 
 def _cheapest(distance: int, rows: int, pairs: float) -> U64:

@@ -29,6 +29,8 @@ class Results:
     Attributes:
         t: rows that an entry may have, given or solved; None without balance.
         thresholds: rule → value of each top rule; None where no row reached it.
+        recalls: place of a deduplication pass by nearness → int64[2]: of a sample's close pairs, how many there are, and
+            how many were compared; zeros where all are.
         pool: int64[entries], matching rows of the pool; None without match.
         survivors: int64[entries], matching rows when balancing began.
         sums: int64[2, entries], expected (fixed point) and kept rows.
@@ -37,6 +39,7 @@ class Results:
 
     t: int | None
     thresholds: dict[str, float | None]
+    recalls: dict[int, I64]
     pool: I64 | None
     survivors: I64 | None
     sums: I64 | None
@@ -112,6 +115,11 @@ def _finished_run(job: Job, counts: dict[str, int], results: Results) -> dict[st
         "rules": rules,
         "t": results.t,
         "drift": results.drift or [],
+        "near": [
+            {"pass": place, **by.model_dump(exclude_none=True), "sampled": int(pairs), "found": int(met)}
+            for place, by in job.recipe.dedup.near.items()
+            for pairs, met in [results.recalls[place]]
+        ],
         "counts": {name: counts.get(name, 0) for name in order},
         "finished": now,
         "seconds": now - run["started"],

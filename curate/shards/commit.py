@@ -120,6 +120,13 @@ class Folder:
                 file.flush()
                 self.fs.put_file(file.name, self.path(name))
 
+    def spool(self) -> IO[bytes]:
+        """A file without a name, to write and read by this process alone: beside the run, or on this machine's disk."""
+        aside = self.path("tmp") if self.is_local else None
+        if aside:
+            os.makedirs(aside, exist_ok=True)
+        return tempfile.TemporaryFile(dir=aside)
+
     def write_bytes(self, name: str, data: bytes) -> None:
         """Puts a small file into place."""
         with self.create(name) as file:

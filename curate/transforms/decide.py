@@ -75,18 +75,26 @@ class _ApplyTop(beam.PTransform):
 
 
 class Deduplicate(beam.PTransform):
-    """PCollection[Ballot] → PCollection[Ballot]: drops the duplicates, pass by pass."""
+    """PCollection[Ballot] → PCollection[Ballot], the duplicates dropped pass by pass, and (place, recall) of passes.
+
+    Recall is int64[2] for each pass by nearness: `cosine.recall_counts`.
+    """
 
     def __init__(self, job: Job, n_buckets: int) -> None:
         super().__init__()
         self._job, self._n = job, n_buckets
 
-    def expand(self, ballots: beam.PCollection[Ballot]) -> beam.PCollection[Ballot]:
+    def expand(self, ballots: beam.PCollection[Ballot]) -> Any:
         """Hashes to buckets, repeated ones back to their units, then candidates' records through the passes."""
         job, n = self._job, self._n
         near = job.recipe.dedup.near
         places = list(near)
-        groups = [AsSingleton(ballots | f"Near {place}" >> FindGroups(job, by, n)) for place, by in near.items()]
+        found = {place: ballots | f"Near {place}" >> FindGroups(job, by, n) for place, by in near.items()}
+        groups = [AsSingleton(pair[0]) for pair in found.values()]
+        recalls = [
+            pair[1] | f"Place {place}" >> beam.Map(lambda counts, place=place: (place, counts))
+            for place, pair in found.items()
+        ]
         by_unit = ballots | "ByUnit" >> beam.Map(lambda b: (b.unit.index, b))
         repeats = (
             ballots
@@ -110,11 +118,12 @@ class Deduplicate(beam.PTransform):
                 | f"Group {i}" >> beam.GroupByKey()
                 | f"Resolve {i}" >> beam.FlatMap(lambda item, i=i: _resolved(item[1], i, passes, n))
             )
-        return (
+        left = (
             {"ballot": by_unit, "lost": records}
             | "Lost" >> beam.CoGroupByKey()
             | "Drop" >> beam.Map(lambda item: ballot.drop_duplicates(item[1]["ballot"][0], item[1]["lost"]))
         )
+        return left, tuple(recalls) | "Recalls" >> beam.Flatten(pipeline=ballots.pipeline)
 
 
 def _repeated(item: tuple[tuple[int, int], Iterable[tuple[int, Any]]]) -> Iterator[tuple[int, tuple[int, Any]]]:

@@ -105,9 +105,9 @@ class Publish(beam.PTransform):
         self._job = job
 
     def expand(self, inputs: Any) -> beam.PCollection[None]:
-        """`inputs`: audits, shards, digests, thresholds; t, pool, survivors, sums, drift where there are any."""
+        """`inputs`: audits, shards, digests, thresholds, recalls; t, pool, survivors, sums, drift where there are any."""
         job = self._job
-        lists = {name: AsList(inputs[name]) for name in ("audits", "shards", "digests", "thresholds")}
+        lists = {name: AsList(inputs[name]) for name in ("audits", "shards", "digests", "thresholds", "recalls")}
         single = {n: AsSingleton(inputs[n]) for n in _FOUND if inputs.get(n) is not None}
         start = inputs["audits"].pipeline | beam.Create([None])
         return start | beam.Map(_publish, job, **lists, **single)
@@ -120,8 +120,9 @@ def _publish(
     shards: list[Shard],
     digests: list[Published],
     thresholds: list[tuple[str, float | None]],
+    recalls: list[tuple[int, Any]],
     **found: Any,
 ) -> None:
-    results = Results(thresholds=dict(thresholds), **{name: found.get(name) for name in _FOUND})
+    results = Results(thresholds=dict(thresholds), recalls=dict(recalls), **{name: found.get(name) for name in _FOUND})
     with job.reporting():
         publish(job, audits, shards, results, digests)

@@ -1,7 +1,8 @@
 """Near-duplicates on Beam: hashes and embeddings meet in buckets, and the edges found there are merged into groups.
 
 What crosses the network: 8 bytes a distinct hash and band; an embedding a row and cell that it visits; of the edges a
-spanning forest. The groups come back to every worker, 16 bytes for each row or hash that is near another.
+spanning forest. The groups come back to every worker, 16 bytes for each row or hash that is near another. A runner on one
+machine would hold all of that in memory, so there the units' states come together, and `local` searches on all cores.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,28 +10,39 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.pvalue import AsSingleton
+from apache_beam.pvalue import AsSingleton, TaggedOutput
 
-from curate.decide import ballot, cells, cosine, hamming
+from curate.decide import ballot, cells, cosine, hamming, local
 from curate.decide.ballot import Ballot
 from curate.decide.near import U64, Groups, forest
 from curate.job import Job
 from curate.recipe import Near
+from curate.transforms.sums import VectorSum
 
 _ROWS_A_UNIT = 10_000  # about, where footers do not tell; without influence on the result
 
 
 class FindGroups(beam.PTransform):
-    """PCollection[Ballot] → PCollection of one Groups: those of a pass by nearness."""
+    """PCollection[Ballot] → one Groups, those of a pass by nearness, and one int64[2], `cosine.recall_counts`."""
 
     def __init__(self, job: Job, by: Near, n_buckets: int) -> None:
         super().__init__()
         self._job, self._by, self._n = job, by, n_buckets
 
-    def expand(self, ballots: beam.PCollection[Ballot]) -> beam.PCollection[Groups]:
+    def expand(self, ballots: beam.PCollection[Ballot]) -> Any:
         """Over the rows still in."""
-        edges = self._hashes(ballots) if self._by.phash else self._embeddings(ballots)
-        return edges | "Forest" >> beam.CombineGlobally(Forest()) | "Groups" >> beam.Map(Groups.of)
+        job, by = self._job, self._by
+        if job.here:
+            together = ballots | "Together" >> beam.combiners.ToList()
+            found = together | "Search" >> beam.Map(lambda units: local.find_groups(job, by, units))
+            return found | "Groups" >> beam.Map(lambda pair: pair[0]), found | "Recall" >> beam.Map(
+                lambda pair: pair[1]
+            )
+        if by.phash:
+            edges, counts = self._hashes(ballots), ballots.pipeline | "All" >> beam.Create([np.zeros(2, np.int64)])
+        else:
+            edges, counts = self._embeddings(ballots)
+        return edges | "Forest" >> beam.CombineGlobally(Forest()) | "Groups" >> beam.Map(Groups.of), counts
 
     def _hashes(self, ballots: beam.PCollection[Ballot]) -> beam.PCollection[U64]:
         job, n = self._job, self._n
@@ -47,24 +59,25 @@ class FindGroups(beam.PTransform):
             )
         )
 
-    def _embeddings(self, ballots: beam.PCollection[Ballot]) -> beam.PCollection[U64]:
+    def _embeddings(self, ballots: beam.PCollection[Ballot]) -> tuple[beam.PCollection[U64], beam.PCollection[Any]]:
         job = self._job
         assert self._by.embedding is not None
         model, least = self._by.embedding.of, self._by.embedding.cosine
         count = ballots | "Count" >> beam.Map(lambda b: len(ballot.alive_vectors(job, b, model)[0]))
         rows = count | "Rows" >> beam.CombineGlobally(sum)
-        centroids = (
+        trained = (
             ballots
             | "Sample" >> beam.Map(lambda b, rows: _sample(job, b, model, rows), AsSingleton(rows))
             | "Together" >> beam.combiners.ToList()
             | "Train" >> beam.Map(_train, AsSingleton(rows))
         )
-        return (
-            ballots
-            | "Visit" >> beam.FlatMap(lambda b, found: _visits(job, b, model, found), AsSingleton(centroids))
-            | "Meet" >> beam.GroupByKey()
-            | "Edges" >> beam.Map(lambda item: _edges(item[1], least))
-        )
+        visits = ballots | "Visit" >> beam.FlatMap(
+            # Not a generator itself, of which Beam would infer types that tagged outputs do not have.
+            lambda b, found: iter(_visits(job, b, model, least, *found)),
+            AsSingleton(trained),
+        ).with_outputs("recall", main="visits")
+        edges = visits.visits | "Meet" >> beam.GroupByKey() | "Edges" >> beam.Map(lambda item: _edges(item[1], least))
+        return edges, visits.recall | "Recall" >> beam.CombineGlobally(VectorSum())
 
 
 class Forest(beam.CombineFn):
@@ -95,14 +108,21 @@ def _sample(job: Job, b: Ballot, model: str, rows: int) -> Any:
     return vectors[cells.sample_rows(vectors, rows, cells.cell_count(rows))]
 
 
-def _train(samples: list[Any], rows: int) -> Any:
-    return cells.train(np.concatenate(samples), cells.cell_count(rows))
+def _train(samples: list[Any], rows: int) -> tuple[Any, Any]:
+    """Centroids, and the rows of the sample by which the recall is told."""
+    sample = np.concatenate(samples)
+    return cells.train(sample, cells.cell_count(rows)), sample[cells.sample_rows(sample, rows, cells.PROBED)]
 
 
-def _visits(job: Job, b: Ballot, model: str, centroids: Any) -> Iterator[tuple[int, tuple[U64, Any, Any]]]:
-    """(cell, (nodes, embeddings, at home)) of each cell that some row visits."""
+def _visits(job: Job, b: Ballot, model: str, least: float, centroids: Any, probes: Any) -> Iterator[Any]:
+    """(cell, (nodes, embeddings, at home)) of each cell that some row visits; `recall_counts` as output `recall`."""
     nodes, vectors = ballot.alive_vectors(job, b, model)
-    for cell, rows, at_home in cells.cell_rows(cells.visits(vectors, centroids)):
+    cell_of = cells.visits(vectors, centroids)
+    counts = np.zeros(2, np.int64)
+    if len(centroids) > 1:
+        counts = cosine.recall_counts(vectors, cell_of, probes, cells.visits(probes, centroids), least)
+    yield TaggedOutput("recall", counts)
+    for cell, rows, at_home in cells.cell_rows(cell_of):
         # Not <, of which Beam would infer that it gives one bool.
         yield cell, (nodes[rows], vectors[rows], np.less(np.arange(len(rows)), at_home))
 

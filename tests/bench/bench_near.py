@@ -183,7 +183,7 @@ def bench_embeddings(rows: int) -> None:
     print(f"{rows:,} x {DIMENSIONS} embeddings, {len(planted):,} planted with a cosine of at least {COSINE}")
     print(f"  comparing all: {everything:.0f} CPU-s")
     edges: list[np.ndarray] = []
-    seconds = cpu(lambda: edges.append(cosine.edges(nodes, vectors, COSINE)))
+    seconds = cpu(lambda: edges.append(cosine.edges(nodes, vectors, COSINE)[0]))
     groups = Groups.of(edges[0])
     found = groups.label(nodes[planted[:, 0]]) == groups.label(nodes[planted[:, 1]])
     print(f"  curate: {seconds:.1f} CPU-s, {everything / seconds:.1f} times as fast; recall {found.mean():.4f}")

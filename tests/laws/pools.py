@@ -301,15 +301,23 @@ def recipe_of(path: str | Sequence[str], form: str = "webdataset", **sections: A
 
 
 def run_beam(
-    recipe: Recipe, out: Path, options: Sequence[str] = (), n_buckets: int = 4, reuse: Path | None = None
+    recipe: Recipe,
+    out: Path,
+    options: Sequence[str] = (),
+    n_buckets: int = 4,
+    reuse: Path | None = None,
+    here: bool = True,
 ) -> Ran:
-    """Runs the pipeline as `pipelines.run.run` does, by default in memory with one worker; errors come as they are."""
+    """Runs the pipeline as `pipelines.run.run` does, by default in memory with one worker; errors come as they are.
+
+    `here` is false to run what many machines would.
+    """
     prepared = prepare(recipe, str(out), str(reuse) if reuse else None)
     assert not prepared.finished
     start(prepared)
     defaults = ["--runner=FnApiRunner", "--direct_running_mode=in_memory"]
     root = beam.Pipeline(options=_options(options or defaults))
-    build(root, prepared.job, prepared.plan.units, n_buckets)
+    build(root, replace(prepared.job, here=here), prepared.plan.units, n_buckets)
     root.run().wait_until_finish()
     prepared.job.folder.delete("tmp")
     return Ran(out)
@@ -336,6 +344,7 @@ def decide_local(prepared: Prepared) -> tuple[list[Audit], Results]:
     """Rules, deduplication and balance by `curate.decide.local` and the functions of `curate.decide.balance`."""
     job, units = prepared.job, prepared.plan.units
     ballots = deduplicate(job, apply_rules(job, units))
+    recalls = dict.fromkeys(job.recipe.dedup.near, np.zeros(2, np.int64))
     pool = survivors = sums = t = None
     if job.recipe.match:
         pool = np.sum([ballot.count_entries(job, unit) for unit in units], axis=0)
@@ -347,7 +356,7 @@ def decide_local(prepared: Prepared) -> tuple[list[Audit], Results]:
     if job.recipe.match:
         sums = np.sum([v.entries for v in verdicts if v.entries is not None], axis=0)
     # Thresholds only describe: a test that compares them does so with the definition.
-    return [audit_unit(job, unit) for unit in units], Results(t, {}, pool, survivors, sums)
+    return [audit_unit(job, unit) for unit in units], Results(t, {}, recalls, pool, survivors, sums)
 
 
 def _largest_t(job: Job, ballots: Sequence[ballot.Ballot], counts: Any) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from curate.decide import cells
 from curate.errors import RecipeError
 from tests.laws import pools
 from tests.laws.pools import conserved
@@ -62,12 +63,28 @@ def test_the_same_set_whatever_the_sharding(passes: str, model: str, tmp_path: P
         pools.run_local(recipe(one, model, PASSES[passes]), tmp_path / "a"),
         pools.run_beam(recipe(one, model, PASSES[passes]), tmp_path / "b"),
         pools.run_beam(recipe(seven, model, PASSES[passes]), tmp_path / "c", n_buckets=3),
+        pools.run_beam(recipe(seven, model, PASSES[passes]), tmp_path / "d", n_buckets=3, here=False),
     ]
     for done in runs:
         conserved(done)
         assert done.kept == runs[0].kept
         assert done.verdicts == runs[0].verdicts
     assert 45 <= runs[0].counts["duplicate"] <= 70
+
+
+def test_many_cells_and_the_recall_of_their_candidates(model: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Large pools are cut into cells, on one machine as on many; a sample tells how many close pairs were compared."""
+    monkeypatch.setattr(cells, "WHOLE", 0)
+    monkeypatch.setattr(cells, "VISITS", 2)
+    path = pools.write_tars(tmp_path / "tars", make_pool(), 3)
+    runs = [
+        pools.run_beam(recipe(path, model, PASSES["embedding"]), tmp_path / str(here), here=here)
+        for here in (True, False)
+    ]
+    assert runs[0].verdicts == runs[1].verdicts and runs[0].counts["duplicate"] > 30
+    (near,), (other,) = (done.run["near"] for done in runs)
+    assert near == other
+    assert near["embedding"] == {"cosine": 0.995, "of": "clip"} and 30 < near["found"] <= near["sampled"]
 
 
 def test_of_a_group_the_best_stays(model: str, tmp_path: Path) -> None:
