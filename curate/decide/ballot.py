@@ -140,8 +140,8 @@ def alive_hashes(job: Job, ballot: Ballot) -> U64:
 
 def alive_vectors(job: Job, ballot: Ballot, model: str) -> tuple[U64, npt.NDArray[np.float16]]:
     """The nodes (see `near.row_ids`) of the rows still in, and their image embeddings by a model, those with one."""
-    clip = next(clip for clip in job.recipe.measure.clip if clip.name == model)
-    column = job.read("embeddings", ballot.unit, [f"{clip.prefix}image"]).column(0).combine_chunks()
+    prefix = next(one.prefix for one in job.recipe.measure.kept if one.name == model)
+    column = job.read("embeddings", ballot.unit, [f"{prefix}image"]).column(0).combine_chunks()
     vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
     rows = np.flatnonzero(ballot.alive & cells.usable(vectors))
     return near.row_ids(ballot.unit.index, rows), vectors[rows]

@@ -20,7 +20,7 @@ from PIL import Image
 from curate import ids
 from curate.measure.encoder import Encoder, load_encoder
 from curate.measure.gauge import F32, Embeddings, Gauged, Signal
-from curate.recipe import Clip
+from curate.measure_sections import Clip
 
 
 def signal(options: Clip, identity: dict[str, Any]) -> Signal:

@@ -1,17 +1,18 @@
-"""The signals on embeddings, as a recipe asks for them: heads, fooling, contexts, classes, axes.
+"""The signals on embeddings, as a recipe asks for them: heads, fooling, contexts, classes, axes, clusters.
 
 Each gets a model's embeddings of a unit and gives its columns, by the functions of `heads`, `embedding_signals` and
 `gda`. Prompts and exemplars are encoded by that same model, once per process.
 """
 
 import hashlib
-import threading
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import fsspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from curate import ids, schema
@@ -19,14 +20,11 @@ from curate.errors import RecipeError
 from curate.measure import embedding_signals, gda, heads
 from curate.measure.embedding_signals import Tags
 from curate.measure.encoder import load_encoder
-from curate.measure.gauge import F32, Embeddings, Signal
+from curate.measure.gauge import F32, Embeddings, Signal, once
 from curate.measure.image import ImageOptions, measure_image
-from curate.recipe import Axis, Classes, Clip, Context, Fooling, Head, Measure, OfEmbeddings, Paths
+from curate.measure_sections import Axis, Classes, Clip, Clusters, Context, Fooling, Head, Measure, OfEmbeddings, Paths
 from curate.shards.commit import Folder
 from curate.shards.listing import list_files
-
-_once: dict[str, Any] = {}
-_lock = threading.RLock()
 
 
 def signals(measure: Measure, models: Mapping[str, Any], keys: Mapping[str, str]) -> Iterator[Signal]:
@@ -37,7 +35,7 @@ def signals(measure: Measure, models: Mapping[str, Any], keys: Mapping[str, str]
         models: what each head and each set of exemplars is, from `identify_files`.
         keys: the key of each model of `measure.clip`, by name: embeddings are what these signals depend on.
     """
-    clips = {clip.name: clip for clip in measure.clip}
+    embedders = {one.name: one for one in measure.embedders}
     for name, options in measure.on_embeddings.items():
         key = ids.digest([keys[options.of], type(options).__name__, 1, _asked(options), models.get(name)])
         compute = _COMPUTE[type(options)]
@@ -45,7 +43,7 @@ def signals(measure: Measure, models: Mapping[str, Any], keys: Mapping[str, str]
             name=name,
             columns=_columns(name, options),
             key=key,
-            compute=partial(compute, options=options, clip=clips[options.of], key=key),
+            compute=partial(compute, options=options, clip=embedders[options.of], key=key),
             of=options.of,
         )
 
@@ -62,9 +60,14 @@ def identify_files(measure: Measure, models: Mapping[str, Any]) -> dict[str, Any
         if loaded.dimension != dimension:
             raise RecipeError(
                 f"measure.heads.{name}: {head.path} is for embeddings of {loaded.dimension} dimensions; those of "
-                f"{head.of!r} ({models[head.of]['model']}) have {dimension}"
+                f"{head.of!r} ({models[head.of].get('model', 'brought by the pool')}) have {dimension}"
             )
         found[name] = loaded.digest
+    for name, clusters in measure.clusters.items():
+        where, dimension = f"measure.clusters.{name}", models[clusters.of]["dimension"]
+        read = {side: _read_array(f"{where}.{side}", path) for side, path in _files_of(clusters).items()}
+        _check_clusters(where, clusters, read, dimension)
+        found[name] = {side: hashlib.sha256(array.tobytes()).hexdigest() for side, array in read.items()}
     if measure.fooling and measure.fooling.shift:
         found["fooling"] = _run_identity(measure.fooling.shift, models[measure.fooling.of])
     for name, axis in measure.axes.items():
@@ -91,9 +94,11 @@ def _run_identity(path: str, model: Mapping[str, Any]) -> Any:
 
 def _asked(options: OfEmbeddings) -> dict[str, Any]:
     """What the recipe says of a signal, but where its files lie."""
-    asked = options.model_dump(exclude={"path", "good", "bad", "of", "shift"})
+    asked = options.model_dump(exclude={"path", "good", "bad", "of", "shift", "centroids"})
     if isinstance(options, Classes):
         asked["examples"] = list(options.examples)
+    if isinstance(options, Clusters):
+        asked["winners"] = options.winners is not None
     if isinstance(options, Context):
         asked["values"] = list(options.values.items())
     return asked
@@ -102,17 +107,20 @@ def _asked(options: OfEmbeddings) -> dict[str, Any]:
 def _columns(name: str, options: OfEmbeddings) -> tuple[pa.Field, ...]:
     if isinstance(options, (Context, Classes)):
         return pa.field(name, pa.string()), pa.field(f"{name}_probability", pa.float32())
+    if isinstance(options, Clusters):
+        wins = [pa.field(f"{name}_wins", pa.bool_())] if options.winners else []
+        return pa.field(name, pa.int32()), *wins
     return (pa.field(name, pa.float32()),)
 
 
 def _score_head(given: Embeddings, options: Head, clip: Clip, key: str) -> Sequence[pa.Array]:
-    head = _made(key, lambda: heads.load_head(options.path, options.activation, options.output))
+    head = once(key, lambda: heads.load_head(options.path, options.activation, options.output))
     rows = given.images if options.input == "image" else given.texts
     return [pa.array(head.apply(_normalised(rows)))]
 
 
 def _score_fooling(given: Embeddings, options: Fooling, clip: Clip, key: str) -> Sequence[pa.Array]:
-    prompts, shift = _made(key, lambda: _fooling(options, clip))
+    prompts, shift = once(key, lambda: _fooling(options, clip))
     return [pa.array(embedding_signals.fooling_score(_normalised(given.images), prompts, shift))]
 
 
@@ -139,7 +147,7 @@ def run_shift(run: str, prefix: str) -> F32:
 
 
 def _tag_contexts(given: Embeddings, options: Context, clip: Clip, key: str) -> Sequence[pa.Array]:
-    prompts = _made(key, lambda: _context_prompts(options, clip))
+    prompts = once(key, lambda: _context_prompts(options, clip))
     tag = embedding_signals.tag_contexts_of_classes if options.classes else embedding_signals.tag_contexts
     return _tagged(tag(_normalised(given.images), prompts, options.temperature), list(options.values))
 
@@ -152,7 +160,7 @@ def _context_prompts(options: Context, clip: Clip) -> F32:
 
 
 def _classify(given: Embeddings, options: Classes, clip: Clip, key: str) -> Sequence[pa.Array]:
-    classifier, texts = _made(key, lambda: _fit(options, clip))
+    classifier, texts = once(key, lambda: _fit(options, clip))
     return _tagged(classifier.classify(_normalised(given.images), texts, options.alpha), list(options.examples))
 
 
@@ -165,12 +173,71 @@ def _fit(options: Classes, clip: Clip) -> tuple[gda.Classifier, F32 | None]:
 
 
 def _score_axis(given: Embeddings, options: Axis, clip: Clip, key: str) -> Sequence[pa.Array]:
-    axis = _made(key, lambda: _axis(options, clip))
+    axis = once(key, lambda: _axis(options, clip))
     return [pa.array(embedding_signals.quality_score(_normalised(given.images), axis))]
 
 
 def _axis(options: Axis, clip: Clip) -> F32:
     return embedding_signals.quality_axis(encode_exemplars(clip, options.good), encode_exemplars(clip, options.bad))
+
+
+def _cluster(given: Embeddings, options: Clusters, clip: Clip, key: str) -> Sequence[pa.Array]:
+    centroids, winners = once(key, lambda: _clusters(options))
+    nearest = embedding_signals.nearest_centroid(_normalised(given.images), centroids)
+    return [pa.array(nearest), *([] if winners is None else [pa.array(winners[nearest])])]
+
+
+def _clusters(options: Clusters) -> tuple[F32, npt.NDArray[np.bool_] | None]:
+    """The centroids, and which of them win."""
+    read = {side: _read_array(f"measure.clusters: {side}", path) for side, path in _files_of(options).items()}
+    centroids = read["centroids"].astype(np.float32)
+    if "winners" not in read:
+        return centroids, None
+    chosen = read["winners"]
+    if chosen.ndim == 2:
+        chosen = embedding_signals.nearest_centroid(_normalised(chosen.astype(np.float32)), centroids)
+    wins = np.zeros(len(centroids), bool)
+    wins[chosen.astype(np.int64)] = True
+    return centroids, wins
+
+
+def _files_of(options: Clusters) -> dict[str, str]:
+    return {"centroids": options.centroids, **({"winners": options.winners} if options.winners else {})}
+
+
+def _check_clusters(where: str, options: Clusters, read: Mapping[str, Any], dimension: int) -> None:
+    """Raises RecipeError where arrays are not what they are taken for."""
+    centroids, winners = read["centroids"], read.get("winners")
+    if centroids.ndim != 2 or centroids.dtype.kind != "f" or centroids.shape[1] != dimension or not len(centroids):
+        raise RecipeError(
+            f"{where}.centroids: {options.centroids} is {centroids.dtype} {list(centroids.shape)}; accepted: floating-point "
+            f"numbers [k, {dimension}], for {dimension} is the dimension of {options.of!r}"
+        )
+    if winners is None:
+        return
+    k = len(centroids)
+    numbers = winners.ndim == 1 and winners.dtype.kind in "iu" and ((winners >= 0) & (winners < k)).all()
+    if not (numbers or (winners.ndim == 2 and winners.dtype.kind == "f" and winners.shape[1] == dimension)):
+        raise RecipeError(
+            f"{where}.winners: {options.winners} is {winners.dtype} {list(winners.shape)}; accepted: numbers of centroids, "
+            f"0 to {k - 1}, or embeddings [n, {dimension}]"
+        )
+
+
+def _read_array(where: str, path: str) -> npt.NDArray[Any]:
+    """An array of a .npy file. Raises RecipeError."""
+    try:
+        with fsspec.open(path, "rb") as file:
+            array: npt.NDArray[Any] = np.load(io.BytesIO(file.read()), allow_pickle=False)
+    except FileNotFoundError:
+        raise RecipeError(f"{where}: {path}: no such file; accepted: a .npy file") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise RecipeError(f"{where}: {path} is no .npy file: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(array, np.ndarray):
+        raise RecipeError(f"{where}: {path} holds several arrays; accepted: a .npy file with one")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise RecipeError(f"{where}: {path} holds NaN or infinity")
+    return array
 
 
 _COMPUTE: dict[type[OfEmbeddings], Callable[..., Sequence[pa.Array]]] = {
@@ -179,6 +246,7 @@ _COMPUTE: dict[type[OfEmbeddings], Callable[..., Sequence[pa.Array]]] = {
     Context: _tag_contexts,
     Classes: _classify,
     Axis: _score_axis,
+    Clusters: _cluster,
 }
 
 
@@ -214,14 +282,6 @@ def _digests(where: str, paths: Paths) -> list[str]:
         with fsspec.open(path, "rb") as file:
             found.append(hashlib.sha256(file.read()).hexdigest())
     return found
-
-
-def _made(key: str, make: Callable[[], Any]) -> Any:
-    """What `make` gives, once per process."""
-    with _lock:
-        if key not in _once:
-            _once[key] = make()
-        return _once[key]
 
 
 def _normalised(rows: F32) -> F32:

@@ -16,6 +16,7 @@ from curate.errors import RecipeError
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
 
 GAP_SHARE = 0.25
 """Of the distance between the modalities' means: CLIPMasterPrints' shift."""
@@ -196,6 +197,30 @@ def tag_contexts_of_classes(images: F32, prompts: F32, temperature: float = TEMP
         weights = np.exp(logits - logits.max(axis=(1, 2), keepdims=True)).sum(axis=1)
         probabilities[start : start + step] = weights / weights.sum(axis=1, keepdims=True)
     return Tags(probabilities, probabilities.argmax(axis=1))
+
+
+def nearest_centroid(images: F32, centroids: F32) -> I32:
+    """The cluster of each image: the centroid with the largest product with it; of equal ones the first.
+
+    Source: Gadre et al., DataComp, 2023, its image-based filtering (appendix), with centroids of length 1.
+
+    Args:
+        images: float32[n, d].
+        centroids: float32[k, d].
+
+    Returns:
+        int32[n], 0 to k - 1.
+
+    Raises:
+        ValueError: there are no centroids.
+    """
+    if len(centroids) == 0:
+        raise ValueError("found no centroids; accepted: at least 1")
+    nearest = np.empty(len(images), np.int32)
+    step = max(1, CELLS // len(centroids))
+    for start in range(0, len(images), step):
+        nearest[start : start + step] = (images[start : start + step] @ centroids.T).argmax(axis=1)
+    return nearest
 
 
 def _mean(rows: F32) -> F64:

@@ -21,7 +21,7 @@ from curate.errors import RecipeError, RunError
 from curate.measure.misalignment import WordScores, word_scores
 from curate.measure.model_identity import resolve_device, resolve_precision
 from curate.measure.positions import TextTower, stretch, text_tower
-from curate.recipe import Clip
+from curate.measure_sections import Clip
 
 F32 = npt.NDArray[np.float32]
 

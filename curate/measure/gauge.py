@@ -1,13 +1,15 @@
 """What a signal is: the shape that every file of this folder which adds columns to `scores` has. See `signals`.
 
-There are two kinds. Signals of images (`start`): while a part is read, a gauge looks at each image once, right after it
-was decoded, in one of several threads, and is then fed what it took from it, in order. Signals of embeddings
-(`compute`): from the embeddings that a model of `measure.clip` gave, without images or the model.
+There are four kinds. Signals of images (`start`): while a part is read, a gauge looks at each image once, right after it
+was decoded, in one of several threads, and is then fed what it took from it, in order. Signals of captions (`read`).
+Signals of embeddings (`compute`): from those that a model of `measure.clip` gave, or the pool brings, without images or
+the model. And what the pool brings itself (`bring`), embeddings too, which have no column in `scores`.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,19 @@ import pyarrow as pa
 from PIL import Image
 
 F32 = npt.NDArray[np.float32]
+Made = TypeVar("Made")
+
+_made: dict[str, Any] = {}
+_lock = threading.RLock()
+
+
+def once(key: str, make: Callable[[], Made]) -> Made:
+    """What `make` gives, once per process: what a signal's key names and all parts share."""
+    with _lock:
+        if key not in _made:
+            _made[key] = make()
+        made: Made = _made[key]
+        return made
 
 
 @dataclass(frozen=True)
@@ -57,22 +72,26 @@ class Gauge(Protocol):
 
 @dataclass(frozen=True)
 class Signal:
-    """One signal; either `start` or `compute` is there.
+    """One signal; one of `start`, `read`, `compute` and `bring` is there.
 
     Attributes:
         name: unique among the recipe's signals.
         columns: what it adds to `scores`.
         key: digest of what its values depend on.
         start: from a part's captions (string) to a gauge.
+        read: from captions (string, null where the row could not be read) to the columns' values.
         compute: from embeddings to the columns' values in the order of their rows.
-        of: the model (`measure.clip`, by name) whose embeddings are needed.
-        dimension: a model's embeddings have this many; None for other signals.
+        of: whose embeddings `compute` needs, by name.
+        bring: the columns or arrays of the image's and the text's embeddings.
+        dimension: of the embeddings that it gives; None for other signals.
     """
 
     name: str
     columns: tuple[pa.Field, ...]
     key: str
     start: Callable[[pa.Array], Gauge] | None = None
+    read: Callable[[pa.Array], Sequence[pa.Array]] | None = None
     compute: Callable[[Embeddings], Sequence[pa.Array]] | None = None
+    bring: tuple[str, str] | None = None
     of: str | None = None
     dimension: int | None = None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import RecipeError
-from curate.recipe import Clip
+from curate.measure_sections import Clip
 
 _LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate import schema
+from curate.measure.brought import EmbeddingFault, bring, nothing
 from curate.measure.columns import Found, find_columns, without_views
 from curate.measure.gauge import Gauged, Signal
 from curate.measure.image import ImageOptions
@@ -46,13 +47,13 @@ def measure_parquet(
     rows = len(table)
     captions = check_captions(_plain(table, found.caption))
     status, errors = captions.status, captions.error
-    gauged: list[Gauged] = []
+    looked: list[Gauged] = []
     columns: dict[str, Any] = {"caption": captions.caption, "words": captions.words, "characters": captions.characters}
     for name, column in (("url", found.url), ("own_uid", found.uid), ("key", found.key), ("language", found.language)):
         if column:
             columns[name] = _valid_text(_plain(table, column))
     if found.image:
-        facts, gauged = measure_images(_images(table[found.image], status), captions.caption, options, signals)
+        facts, looked = measure_images(_images(table[found.image], status), captions.caption, options, signals)
         bad = np.array([fact is None or fact.status != schema.OK for fact in facts], bool)
         image_status = pa.array([("no_image" if fact is None else fact.status) for fact in facts], pa.string())
         image_error = pa.array([fact and fact.error for fact in facts], pa.string())
@@ -68,7 +69,35 @@ def measure_parquet(
             status, errors = _first_fault((status, errors), fault, missing.to_numpy(zero_copy_only=False))
     columns |= {"status": status, "error": errors}
     scores = {f.name: _score(table[f.name], f.type) for f in pool.scores if f.name in table.schema.names}
-    return Measured(columns, scores, gauged=gauged)
+    gauged, failure = _with_brought(signals, looked, part, table, pc.equal(status, schema.OK), source)
+    return Measured(columns, scores, gauged=gauged, failure=failure)
+
+
+def _with_brought(
+    signals: Sequence[Signal], looked: Sequence[Gauged], part: Part, table: pa.Table, ok: pa.Array, source: Source
+) -> tuple[list[Gauged], tuple[str, str] | None]:
+    """What each signal gauged, in order, with the embeddings that the pool brings, and a fault that these have."""
+    images, failure, span = iter(looked), None, None
+    gauged = []
+    for signal in signals:
+        if not signal.bring:
+            gauged.append(next(images))
+            continue
+        try:
+            span = span or _span(part, source)
+            gauged.append(bring(signal, part.path, table, span, ok.to_numpy(zero_copy_only=False), source))
+        except EmbeddingFault as error:
+            failure = ("damaged_embeddings", str(error)[:300])
+            gauged.append(nothing(signal, len(table)))
+    return gauged, failure
+
+
+def _span(part: Part, source: Source) -> tuple[int, int]:
+    """Where the part's rows begin in its file, and how many rows that has."""
+    with fsspec.open(part.path, "rb", **source.storage) as opened:
+        metadata = pq.read_metadata(opened)
+    first = part.groups[0] if part.groups else 0
+    return sum(metadata.row_group(i).num_rows for i in range(first)), metadata.num_rows
 
 
 def read_rows(part: Part, source: Source) -> tuple[pa.Table, Found]:

@@ -7,12 +7,12 @@ older run measured is taken over column by column.
 from collections.abc import Mapping
 from typing import Any
 
-from curate.measure import clip, embedded, nsfw, text_area
+from curate.measure import brought, clip, embedded, imagenet_words, nsfw, text_area
 from curate.measure.gauge import Signal
 from curate.measure.language import IDENTITY
 from curate.measure.looked import looked_signal
 from curate.measure.model_identity import identify
-from curate.recipe import Measure
+from curate.measure_sections import Measure
 
 
 def find_signals(measure: Measure, models: Mapping[str, Any]) -> tuple[Signal, ...]:
@@ -25,9 +25,16 @@ def find_signals(measure: Measure, models: Mapping[str, Any]) -> tuple[Signal, .
     asked = tuple(clip.resolved(options, models[options.name]) for options in measure.clip)
     measure = measure.model_copy(update={"clip": asked})
     clips = [clip.signal(options, models[options.name]) for options in measure.clip]
-    keys = {signal.name: signal.key for signal in clips}
-    found = [*clips, *(clip.words_signal(options, keys[options.name]) for options in measure.clip if options.words)]
+    brings = [brought.signal(options, models[options.name]) for options in measure.embeddings]
+    keys = {signal.name: signal.key for signal in (*clips, *brings)}
+    found = [
+        *clips,
+        *brings,
+        *(clip.words_signal(options, keys[options.name]) for options in measure.clip if options.words),
+    ]
     found += embedded.signals(measure, models, keys)
+    if measure.imagenet_words:
+        found.append(imagenet_words.signal(measure.imagenet_words, models["imagenet_words"]))
     if measure.nsfw:
         found.append(looked_signal("nsfw", nsfw.Nsfw, models["nsfw"]))
     if measure.text_area:
@@ -35,20 +42,27 @@ def find_signals(measure: Measure, models: Mapping[str, Any]) -> tuple[Signal, .
     return tuple(found)
 
 
-def identify_models(measure: Measure, here: bool = True) -> dict[str, Any]:
+def identify_models(measure: Measure, brings: Mapping[str, int], here: bool = True) -> dict[str, Any]:
     """What each model is that the recipe asks for, by signal; files are hashed, and downloaded.
 
     Args:
         measure: the recipe's section.
+        brings: the dimensions of the embeddings that the pool brings, by name.
         here: whether models will run on this machine.
 
     Raises:
         RecipeError: a model, a file, a library or a device is not there.
     """
     models: dict[str, Any] = {options.name: identify(options, here) for options in measure.clip}
+    models |= {
+        options.name: {"brought": [options.image, options.text], "dimension": brings[options.name]}
+        for options in measure.embeddings
+    }
     models |= embedded.identify_files(measure, models)
     if measure.language:
         models["language"] = IDENTITY
+    if measure.imagenet_words:
+        models["imagenet_words"] = imagenet_words.identify(measure.imagenet_words)
     if measure.nsfw:
         models["nsfw"] = nsfw.Nsfw().identity
     if measure.text_area:

@@ -94,11 +94,12 @@ def _known_scores(job: Job, unit: Unit) -> dict[str, list[pa.ChunkedArray | pa.A
 
 
 def _looking(job: Job, known: Collection[str], stored: bool) -> list[Signal]:
-    """The signals that must look at images: whose columns are not known, or whose embeddings are needed and not there."""
-    kept = {clip.name for clip in job.recipe.measure.clip if clip.embeddings}
+    """The signals that must see the inputs: whose columns are not known, or whose embeddings are needed and not there."""
+    kept = {one.name for one in job.recipe.measure.kept}
     needed = {signal.of for signal in job.signals if signal.compute and signal.name not in known}
     lacking = {name for name in kept | needed if not (stored and name in kept)}
-    return [s for s in job.signals if s.start and (s.name not in known or s.name in lacking)]
+    seeing = (signal for signal in job.signals if signal.start or signal.bring)
+    return [s for s in seeing if s.name in lacking or (s.name not in known and s.columns)]
 
 
 def _measure_part(job: Job, unit: Unit, part: Part, signals: Sequence[Signal]) -> Measured:
@@ -167,17 +168,17 @@ def _embeddings(
             made = [pair or none for pair, none in zip(pairs, zeros, strict=True)]
             image, text = (pa.chunked_array([pair[side] for pair in made], kind) for side in range(2))
             found[signal.name] = (image, text)
-    for clip in job.recipe.measure.clip:
-        if clip.embeddings and clip.name not in found:
-            table = job.read("embeddings", unit, [f"{clip.prefix}image", f"{clip.prefix}text"])
-            found[clip.name] = (table.column(0), table.column(1))
+    for one in job.recipe.measure.kept:
+        if one.name not in found:
+            table = job.read("embeddings", unit, [f"{one.prefix}image", f"{one.prefix}text"])
+            found[one.name] = (table.column(0), table.column(1))
     return found
 
 
 def _embedding_table(
     job: Job, base: pa.Table, embeddings: dict[str, tuple[pa.ChunkedArray, pa.ChunkedArray]]
 ) -> pa.Table:
-    columns = [side for clip in job.recipe.measure.clip if clip.embeddings for side in embeddings[clip.name]]
+    columns = [side for one in job.recipe.measure.kept for side in embeddings[one.name]]
     return pa.table([*base.columns, *columns], schema=job.embedding_schema)
 
 
@@ -189,13 +190,16 @@ def _gauged(
     parts: list[Measured],
     embeddings: dict[str, tuple[pa.ChunkedArray, pa.ChunkedArray]],
 ) -> dict[str, list[pa.ChunkedArray | pa.Array]]:
-    """The columns of the signals that were measured now: by looking at images, or from embeddings."""
+    """The columns of the signals that were measured now: by looking at images, from captions or from embeddings."""
     columns: dict[str, list[pa.ChunkedArray | pa.Array]] = {}
     for place, signal in enumerate(looking):
         for i, field in enumerate(signal.columns):
             arrays = [p.gauged[place].columns[i] if p.gauged else pa.nulls(p.rows, field.type) for p in parts]
             columns.setdefault(signal.name, []).append(pa.chunked_array(arrays, field.type))
+    readable = pc.if_else(pc.equal(samples["status"], schema.OK), samples["caption"], pa.scalar(None, pa.string()))
     for signal in job.signals:
+        if signal.read and signal.name not in known:
+            columns[signal.name] = list(signal.read(readable.combine_chunks()))
         if signal.compute and signal.of and signal.name not in known:
             given = _as_arrays(*embeddings[signal.of], samples["caption"])
             values = signal.compute(given)
@@ -230,7 +234,7 @@ def _scores(
 ) -> pa.Table:
     columns = [*known.get("language", [])]
     for signal in job.signals:
-        columns += known[signal.name] if signal.name in known else gauged[signal.name]
+        columns += known[signal.name] if signal.name in known else gauged.get(signal.name, [])
     return pa.table([*base.columns, *columns, *known["the pool"]], names=job.score_schema.names).cast(job.score_schema)
 
 

@@ -51,10 +51,8 @@ class Sample(NamedTuple):
 def sample_unit(job: Job, unit: Unit) -> Iterator[tuple[Group, Sample]]:
     """A unit's part of each sample."""
     kept = job.read("decisions", unit, ["kept"])["kept"].to_numpy()
-    for clip in job.recipe.measure.clip:
-        if not clip.embeddings:
-            continue
-        table = job.read("embeddings", unit, ["uid", f"{clip.prefix}image", f"{clip.prefix}text"])
+    for one in job.recipe.measure.kept:
+        table = job.read("embeddings", unit, ["uid", f"{one.prefix}image", f"{one.prefix}text"])
         readable = table["uid"].is_valid().to_numpy()
         high, low = ids.uid_halves(table["uid"])
         hashes = ids.mix64(high ^ ids.mix64(low))
@@ -62,7 +60,7 @@ def sample_unit(job: Job, unit: Unit) -> Iterator[tuple[Group, Sample]]:
             flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
             rows = flat.reshape(len(table), column.type.list_size)
             for is_kept, mask in ((False, readable), (True, readable & kept)):
-                group = Group(unit.source, clip.name, side, is_kept)
+                group = Group(unit.source, one.name, side, is_kept)
                 yield group, merge([Sample(hashes[mask], rows[mask])])
 
 

@@ -19,7 +19,8 @@ from curate.measure.embedding_signals import (
 )
 from curate.measure.encoder import Encoder, load_encoder
 from curate.measure.gda import fit_classifier
-from curate.recipe import Clip, load_recipe
+from curate.measure_sections import Clip
+from curate.recipe import load_recipe
 from pipelines.run import prepare
 from tests.laws import pools
 from tests.measure.models import write_model

@@ -11,7 +11,7 @@ from PIL import Image
 from curate.errors import RecipeError, RunError
 from curate.measure.encoder import Encoder, load_encoder
 from curate.measure.model_identity import identify
-from curate.recipe import Clip
+from curate.measure_sections import Clip
 from tests.measure.models import write_model
 
 TEXTS = ["a red dog", "", "x", "a photo of " + "a very long caption " * 40, "日本語 🐈", "boat", "a, b. c!", "A " * 30]
