@@ -176,6 +176,7 @@ class Job:
         source = self.source(unit).model_dump(exclude={"name", "path", "storage"})
         image = self.recipe.measure.image
         decoding = [image.decode, image.max_pixels, f"pillow {version('pillow')}"] if self.pool.images else []
+        decoding += [image.jpeg_side] if image.jpeg_side else []
         return ids.digest([VERSIONS["measure"], unit.key, source, decoding, self.pool.images])
 
     @cached_property

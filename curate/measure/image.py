@@ -93,6 +93,8 @@ class ImageOptions:
         decode: decode every pixel of the first frame. False reads the header only, and so misses truncated or damaged
             pixels (the most frequent damage), and an orientation that a PNG states after its pixels.
         phash: compute the perceptual hash, which decodes the image whatever `decode` says.
+        jpeg_side: decode a JPEG at a half, a quarter or an eighth, as long as no side falls below this (libjpeg's scaled
+            decoding); None at its size, as open_clip does.
         looks: what else is taken of each image that can be read, after decoding it, whatever `decode` says.
         max_pixels: refuse more pixels than this. The default, Pillow's own level of alarm, is a canvas of 358 MB in
             memory; above twice that Pillow refuses some formats by itself.
@@ -100,6 +102,7 @@ class ImageOptions:
 
     decode: bool = True
     phash: bool = False
+    jpeg_side: int | None = None
     max_pixels: int = 89_478_485
     looks: tuple[Callable[[Image.Image], Any], ...] = ()
 
@@ -162,9 +165,9 @@ def _opened(facts: ImageFacts, data: bytes | memoryview, options: ImageOptions) 
         return facts._replace(status="not_an_image", error=_line(f"{name} header invalid", error))
     if image.width * image.height > options.max_pixels:
         error_text = f"{name}: {image.width} x {image.height} pixels, more than {options.max_pixels}"
-        return _sized(facts, image, _orientation(image))._replace(status="too_many_pixels", error=error_text)
+        return _sized(facts, image.size, _orientation(image))._replace(status="too_many_pixels", error=error_text)
     if not (options.decode or options.phash or options.looks):
-        return _sized(facts, image, _orientation(image))
+        return _sized(facts, image.size, _orientation(image))
     return _decoded(facts, image, data, options)
 
 
@@ -173,8 +176,11 @@ def _decoded(
 ) -> ImageFacts:
     """The facts after decoding the first frame: complete or not, upright size, perceptual hash."""
     name = facts.format or ""
-    facts = _sized(facts, image, 1)
+    size = image.size
+    facts = _sized(facts, size, 1)
     try:
+        if name == "jpeg" and options.jpeg_side:
+            image.draft(None, (options.jpeg_side, options.jpeg_side))
         image.load()
         if name == "png":
             _check_png(memoryview(data))
@@ -183,7 +189,7 @@ def _decoded(
     except Exception as error:
         return facts._replace(status="truncated_image", error=_line(name, error))
     turn = _orientation(image)
-    facts = _sized(facts, image, turn)._replace(views=tuple(_looked(look, image) for look in options.looks))
+    facts = _sized(facts, size, turn)._replace(views=tuple(_looked(look, image) for look in options.looks))
     if not options.phash:
         return facts
     return facts._replace(phash=phash64(as_rgb(upright(image))))
@@ -308,10 +314,10 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _sized(facts: ImageFacts, image: Image.Image, turn: int) -> ImageFacts:
-    if max(image.size) > _MAX_SIDE:
+def _sized(facts: ImageFacts, size: tuple[int, int], turn: int) -> ImageFacts:
+    if max(size) > _MAX_SIDE:
         return facts
-    width, height = (image.height, image.width) if turn >= 5 else image.size
+    width, height = reversed(size) if turn >= 5 else size
     return facts._replace(width=width, height=height)
 
 

@@ -107,7 +107,7 @@ def _measure_part(job: Job, unit: Unit, part: Part, signals: Sequence[Signal]) -
         return Measured(failure=part.fault)
     source = job.source(unit)
     image = job.recipe.measure.image
-    options = ImageOptions(decode=image.decode, phash=image.phash, max_pixels=image.max_pixels)
+    options = ImageOptions(image.decode, image.phash, image.jpeg_side, image.max_pixels)
     for attempt in range(ATTEMPTS):
         try:
             state = file_state(part.path, source.storage)

@@ -1,6 +1,8 @@
 """Images, captions and languages per CPU-second, and each as a ratio to the bare library call.
 
-Run from the checkout: `python -m tests.bench.bench_image`; about half a minute, all inputs are drawn.
+And what scaled decoding of JPEGs gains, and what it does to the scores of the demo's CLIP.
+
+Run from the checkout: `python -m tests.bench.bench_image`; about two minutes, all inputs are drawn.
 """
 
 import hashlib
@@ -8,6 +10,7 @@ import io
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import imagehash
 import numpy as np
@@ -88,6 +91,44 @@ def bench_images() -> None:
     print(f"  two threads against one, decode + phash, wall: {one / two:.2f}")
 
 
+def bench_scaled() -> None:
+    """`measure.image.jpeg_side`, at once and at twice the side of the demo's CLIP (64): speed, and scores."""
+    from curate.demo import scenes
+    from curate.demo.scenes import caption, compose, draw
+    from curate.measure.encoder import load_encoder
+    from curate.measure_sections import Clip
+
+    encoder = load_encoder(Clip(model=f"local-dir:{Path(scenes.__file__).parent / 'clip'}"))
+    side, count = 64, 300
+    pictures, captions = [], []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        scene = compose(rng, 600, 450)
+        out = io.BytesIO()
+        draw(scene, rng).convert("RGB").save(out, "JPEG", quality=85)
+        pictures.append(out.getvalue())
+        captions.append(caption(scene, rng))
+    texts = encoder.encode_texts(captions).embeddings
+
+    def scores(options: ImageOptions) -> tuple[float, np.ndarray]:
+        start = time.process_time()
+        views = [measure_image(data, options).views[0] for data in pictures]
+        seconds = time.process_time() - start
+        return seconds, np.einsum("ij,ij->i", encoder.encode_images(views).numpy(), texts)
+
+    print(f"{count} scenes as JPEGs of 600 x 450, decoded and looked at by the demo's CLIP ({side} pixels)")
+    full, exact = scores(ImageOptions(looks=(encoder.view,)))
+    best = set(np.argsort(-exact)[: int(0.3 * count)])
+    for least in (side, 2 * side, 4 * side):
+        seconds, found = scores(ImageOptions(jpeg_side=least, looks=(encoder.view,)))
+        same = len(best & set(np.argsort(-found)[: len(best)])) / len(best)
+        print(
+            f"  jpeg_side {least}: {full / seconds:.2f} x as fast; scores differ by {np.abs(found - exact).mean():.4f} on "
+            f"average, {np.abs(found - exact).max():.4f} at most, correlation {np.corrcoef(found, exact)[0, 1]:.5f}; "
+            f"{same:.1%} of the top 30 % the same"
+        )
+
+
 def bench_captions() -> None:
     rng = np.random.default_rng(0)
     words = np.array(["a", "cat", "on", "the", "sofa", "photo", "of", "Blue", "Kleid", "für", "猫", "2019", "XXL"])
@@ -101,4 +142,5 @@ def bench_captions() -> None:
 
 if __name__ == "__main__":
     bench_images()
+    bench_scaled()
     bench_captions()

@@ -120,6 +120,34 @@ def test_phash_is_imagehash(seed):
     assert f"{facts.phash:016x}" == str(imagehash.phash(picture))
 
 
+@pytest.mark.parametrize(
+    ("side", "seen"),
+    [(32, (38, 50)), (37, (38, 50)), (38, (75, 100)), (75, (75, 100)), (76, (150, 200)), (None, (300, 400))],
+)
+def test_scaled_jpegs(side, seen):
+    """What looks at a JPEG sees it at the smallest of libjpeg's scales that leaves no side too short; facts stay."""
+    picture = scene(400, 300, 1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(picture, "JPEG", exif=exif)
+    options = ImageOptions(jpeg_side=side, looks=(lambda image: (image.height, image.width),))
+    facts = check(data, options)
+    assert facts.views == (seen,)
+    assert (facts.width, facts.height) == (300, 400)
+    assert check(data[: len(data) // 2], options).status == "truncated_image"
+    assert check(encode(picture, "PNG"), options).views == ((300, 400),)
+
+
+def test_scaled_jpegs_are_libjpegs():
+    data = encode(scene(640, 480, 2), "JPEG")
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft(None, (100, 100))
+        want = np.asarray(image)
+    assert want.shape == (120, 160, 3)
+    got = measure_image(data, ImageOptions(jpeg_side=100, looks=(np.asarray,))).views[0]
+    assert (got == want).all()
+
+
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_upright(kind, turn):
