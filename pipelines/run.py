@@ -125,6 +125,16 @@ def start(prepared: Prepared) -> None:
         write_evaluation(job)
 
 
+def _get_ready(prepared: Prepared) -> None:
+    """Loads the models that this process will measure with: what is wrong with them is told before the pool is read."""
+    job = prepared.job
+    if all(job.would_stand("scores", unit, job.scores_key(unit)) for unit in prepared.plan.units):
+        return
+    for signal in job.signals:
+        if signal.ready:
+            signal.ready()
+
+
 def _drop_outdated(prepared: Prepared) -> None:
     """Removes decisions and shards that were made while a file could not be opened: it will be measured again."""
     job = prepared.job
@@ -142,6 +152,8 @@ def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
         RunError: the run failed; what stands is taken up by a rerun.
     """
     job = prepared.job
+    if job.here and not any("multi_processing" in option for option in beam_options):
+        _get_ready(prepared)
     n_buckets = max(4, min(1024, (job.pool.rows or 10_000 * len(prepared.plan.units)) // 250_000))
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway

@@ -80,7 +80,12 @@ def test_every_section_is_read(tmp_path: Path) -> None:
         "image": "i", "scores": ("s",),
     }  # fmt: skip
     assert found.measure.language is not None
-    assert found.measure.image.model_dump() == {"decode": False, "phash": True, "max_pixels": 100}
+    assert found.measure.image.model_dump() == {
+        "decode": False,
+        "phash": True,
+        "jpeg_side": None,
+        "max_pixels": 100,
+    }
     assert found.match is not None and (found.match.metadata, found.match.mode) == (
         f"{tmp_path}/entries.json.gz",
         "reference",

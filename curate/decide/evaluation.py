@@ -6,10 +6,8 @@ where they lie: the table goes to every worker, so it should be small beside the
 """
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -22,22 +20,16 @@ from curate.measure.clip import embedding_column
 from curate.measure.encoder import load_encoder
 from curate.measure.image import ImageOptions, measure_image
 from curate.recipe import Against
-from curate.shards.grouping import group_members
-from curate.shards.listing import InputFile, list_files
-from curate.shards.sources import open_source
-from curate.shards.tar_index import index_tar
+from curate.shards.listing import InputFile
+from curate.shards.pictures import picture_files, read_pictures
 
-_TARS = (".tar",)
 _loaded: dict[str, pa.Table] = {}
 _lock = threading.Lock()
 
 
 def list_evaluation(against: Against) -> list[InputFile]:
     """The files of the evaluation set. Raises RecipeError."""
-    try:
-        return list_files((against.images,) if isinstance(against.images, str) else against.images, {})
-    except (RecipeError, OSError) as error:
-        raise RecipeError(f"dedup.against.images: {error}") from None
+    return picture_files("dedup.against.images", against.images)
 
 
 def evaluation_key(against: Against) -> str:
@@ -60,7 +52,7 @@ def write_evaluation(job: Job) -> None:
             made.append(encoder.encode_images(views).cpu().numpy())
             views.clear()
 
-    for name, data in _images(list_evaluation(against)):
+    for name, data in read_pictures(list_evaluation(against)):
         fact = measure_image(data, options)
         if fact.status != schema.OK or (encoder and fact.views[0] is None):
             continue
@@ -111,18 +103,3 @@ def _load(job: Job) -> pa.Table:
             _loaded.clear()
             _loaded[job.evaluation_key] = job.folder.read_parquet(EVALUATION_FILE)
         return _loaded[job.evaluation_key]
-
-
-def _images(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each image: files as they are, of tars the image of each sample."""
-    for file in files:
-        if not file.path.endswith(_TARS):
-            with fsspec.open(file.path, "rb") as opened:
-                yield file.path, opened.read()
-            continue
-        with open_source(file.path) as source:
-            index = index_tar(source)
-            samples = group_members(index)
-            for key, member in zip(samples.keys, samples.image, strict=True):
-                if member >= 0 and index.complete[member]:
-                    yield f"{file.path} {key}", bytes(source.read(int(index.offsets[member]), int(index.sizes[member])))

@@ -36,6 +36,7 @@ def signal(options: Clip, identity: dict[str, Any]) -> Signal:
         columns=columns,
         key=ids.digest(["clip", 1, lasting]),
         start=lambda captions: ClipGauge(options, captions),
+        ready=lambda: load_encoder(options),
         dimension=identity["dimension"],
     )
 

@@ -5,26 +5,36 @@ Each gets a model's embeddings of a unit and gives its columns, by the functions
 """
 
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-import fsspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from curate import ids, schema
 from curate.errors import RecipeError
 from curate.measure import embedding_signals, gda, heads
+from curate.measure.clusters import Clusters as Centroids
+from curate.measure.clusters import load_clusters
 from curate.measure.embedding_signals import Tags
 from curate.measure.encoder import load_encoder
 from curate.measure.gauge import F32, Embeddings, Signal, once
 from curate.measure.image import ImageOptions, measure_image
-from curate.measure_sections import Axis, Classes, Clip, Clusters, Context, Fooling, Head, Measure, OfEmbeddings, Paths
+from curate.measure_sections import (
+    Axis,
+    Classes,
+    Clip,
+    Clusters,
+    Context,
+    Embedder,
+    Fooling,
+    Head,
+    Measure,
+    OfEmbeddings,
+    Paths,
+)
 from curate.shards.commit import Folder
-from curate.shards.listing import list_files
+from curate.shards.pictures import picture_files, read_pictures
 
 
 def signals(measure: Measure, models: Mapping[str, Any], keys: Mapping[str, str]) -> Iterator[Signal]:
@@ -38,14 +48,23 @@ def signals(measure: Measure, models: Mapping[str, Any], keys: Mapping[str, str]
     embedders = {one.name: one for one in measure.embedders}
     for name, options in measure.on_embeddings.items():
         key = ids.digest([keys[options.of], type(options).__name__, 1, _asked(options), models.get(name)])
-        compute = _COMPUTE[type(options)]
-        yield Signal(
-            name=name,
-            columns=_columns(name, options),
-            key=key,
-            compute=partial(compute, options=options, clip=embedders[options.of], key=key),
-            of=options.of,
-        )
+        yield _signal(name, options, embedders[options.of], key)
+
+
+def _signal(name: str, options: OfEmbeddings, embedder: Embedder, key: str) -> Signal:
+    kind = _KINDS[type(options)]
+
+    def made() -> Any:
+        return once(key, lambda: kind.make(name, options, embedder))
+
+    return Signal(
+        name=name,
+        columns=_columns(name, options),
+        key=key,
+        compute=lambda given: kind.compute(given, options, made()),
+        ready=made,
+        of=options.of,
+    )
 
 
 def identify_files(measure: Measure, models: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,10 +83,13 @@ def identify_files(measure: Measure, models: Mapping[str, Any]) -> dict[str, Any
             )
         found[name] = loaded.digest
     for name, clusters in measure.clusters.items():
-        where, dimension = f"measure.clusters.{name}", models[clusters.of]["dimension"]
-        read = {side: _read_array(f"{where}.{side}", path) for side, path in _files_of(clusters).items()}
-        _check_clusters(where, clusters, read, dimension)
-        found[name] = {side: hashlib.sha256(array.tobytes()).hexdigest() for side, array in read.items()}
+        made, dimension = load_clusters(name, clusters), models[clusters.of]["dimension"]
+        if made.centroids.shape[1] != dimension:
+            raise RecipeError(
+                f"measure.clusters.{name}: {clusters.centroids} holds {list(made.centroids.shape)}; accepted: [k, {dimension}], "
+                f"for embeddings of {clusters.of!r} have {dimension} dimensions"
+            )
+        found[name] = made.digest
     if measure.fooling and measure.fooling.shift:
         found["fooling"] = _run_identity(measure.fooling.shift, models[measure.fooling.of])
     for name, axis in measure.axes.items():
@@ -113,21 +135,22 @@ def _columns(name: str, options: OfEmbeddings) -> tuple[pa.Field, ...]:
     return (pa.field(name, pa.float32()),)
 
 
-def _score_head(given: Embeddings, options: Head, clip: Clip, key: str) -> Sequence[pa.Array]:
-    head = once(key, lambda: heads.load_head(options.path, options.activation, options.output))
-    rows = given.images if options.input == "image" else given.texts
-    return [pa.array(head.apply(_normalised(rows)))]
+def _load_head(name: str, options: Head, clip: Embedder) -> heads.Head:
+    return heads.load_head(options.path, options.activation, options.output)
 
 
-def _score_fooling(given: Embeddings, options: Fooling, clip: Clip, key: str) -> Sequence[pa.Array]:
-    prompts, shift = once(key, lambda: _fooling(options, clip))
-    return [pa.array(embedding_signals.fooling_score(_normalised(given.images), prompts, shift))]
+def _score_head(given: Embeddings, options: Head, head: heads.Head) -> Sequence[pa.Array]:
+    return [pa.array(head.apply(_normalised(given.images if options.input == "image" else given.texts)))]
 
 
-def _fooling(options: Fooling, clip: Clip) -> tuple[F32, F32 | None]:
+def _fooling(name: str, options: Fooling, clip: Clip) -> tuple[F32, F32 | None]:
     """The prompts' embeddings, and the shift, where there is to be one."""
     prompts = load_encoder(clip).encode_texts(options.prompts).embeddings
     return prompts, None if options.shift is None else run_shift(options.shift, clip.prefix)
+
+
+def _score_fooling(given: Embeddings, options: Fooling, made: tuple[F32, F32 | None]) -> Sequence[pa.Array]:
+    return [pa.array(embedding_signals.fooling_score(_normalised(given.images), *made))]
 
 
 def run_shift(run: str, prefix: str) -> F32:
@@ -146,107 +169,73 @@ def run_shift(run: str, prefix: str) -> F32:
     return embedding_signals.mean_shift(images, texts)
 
 
-def _tag_contexts(given: Embeddings, options: Context, clip: Clip, key: str) -> Sequence[pa.Array]:
-    prompts = once(key, lambda: _context_prompts(options, clip))
-    tag = embedding_signals.tag_contexts_of_classes if options.classes else embedding_signals.tag_contexts
-    return _tagged(tag(_normalised(given.images), prompts, options.temperature), list(options.values))
-
-
-def _context_prompts(options: Context, clip: Clip) -> F32:
+def _context_prompts(name: str, options: Context, clip: Clip) -> F32:
     """Of the prompts [z, d], or of classes and prompts [y, z, d]."""
-    named = [[p.replace("{}", name) for p in options.values.values()] for name in options.classes or ("",)]
+    named = [[p.replace("{}", word) for p in options.values.values()] for word in options.classes or ("",)]
     encoded = load_encoder(clip).encode_texts([text for texts in named for text in texts]).embeddings
     return encoded.reshape(len(named), len(options.values), -1) if options.classes else encoded
 
 
-def _classify(given: Embeddings, options: Classes, clip: Clip, key: str) -> Sequence[pa.Array]:
-    classifier, texts = once(key, lambda: _fit(options, clip))
+def _tag_contexts(given: Embeddings, options: Context, prompts: F32) -> Sequence[pa.Array]:
+    tag = embedding_signals.tag_contexts_of_classes if options.classes else embedding_signals.tag_contexts
+    return _tagged(tag(_normalised(given.images), prompts, options.temperature), list(options.values))
+
+
+def _fit(name: str, options: Classes, clip: Clip) -> tuple[gda.Classifier, F32 | None]:
+    where = f"measure.classes.{name}.examples"
+    parts = [encode_exemplars(f"{where}.{key}", clip, paths) for key, paths in options.examples.items()]
+    labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    texts = [options.prompts[key] for key in options.examples] if options.prompts else None
+    encoded = None if texts is None else load_encoder(clip).encode_texts(texts).embeddings
+    try:
+        return gda.fit_classifier(np.concatenate(parts), labels, len(parts)), encoded
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
+
+
+def _classify(given: Embeddings, options: Classes, made: tuple[gda.Classifier, F32 | None]) -> Sequence[pa.Array]:
+    classifier, texts = made
     return _tagged(classifier.classify(_normalised(given.images), texts, options.alpha), list(options.examples))
 
 
-def _fit(options: Classes, clip: Clip) -> tuple[gda.Classifier, F32 | None]:
-    parts = [encode_exemplars(clip, paths) for paths in options.examples.values()]
-    labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    texts = [options.prompts[name] for name in options.examples] if options.prompts else None
-    encoded = None if texts is None else load_encoder(clip).encode_texts(texts).embeddings
-    return gda.fit_classifier(np.concatenate(parts), labels, len(parts)), encoded
+def _axis(name: str, options: Axis, clip: Clip) -> F32:
+    where = f"measure.axes.{name}"
+    good, bad = (
+        encode_exemplars(f"{where}.{side}", clip, paths)
+        for side, paths in (("good", options.good), ("bad", options.bad))
+    )
+    try:
+        return embedding_signals.quality_axis(good, bad)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
 
 
-def _score_axis(given: Embeddings, options: Axis, clip: Clip, key: str) -> Sequence[pa.Array]:
-    axis = once(key, lambda: _axis(options, clip))
+def _score_axis(given: Embeddings, options: Axis, axis: F32) -> Sequence[pa.Array]:
     return [pa.array(embedding_signals.quality_score(_normalised(given.images), axis))]
 
 
-def _axis(options: Axis, clip: Clip) -> F32:
-    return embedding_signals.quality_axis(encode_exemplars(clip, options.good), encode_exemplars(clip, options.bad))
+def _load_clusters(name: str, options: Clusters, clip: Embedder) -> Centroids:
+    return load_clusters(name, options)
 
 
-def _cluster(given: Embeddings, options: Clusters, clip: Clip, key: str) -> Sequence[pa.Array]:
-    centroids, winners = once(key, lambda: _clusters(options))
-    nearest = embedding_signals.nearest_centroid(_normalised(given.images), centroids)
-    return [pa.array(nearest), *([] if winners is None else [pa.array(winners[nearest])])]
+def _find_clusters(given: Embeddings, options: Clusters, clusters: Centroids) -> Sequence[pa.Array]:
+    return clusters.find(_normalised(given.images))
 
 
-def _clusters(options: Clusters) -> tuple[F32, npt.NDArray[np.bool_] | None]:
-    """The centroids, and which of them win."""
-    read = {side: _read_array(f"measure.clusters: {side}", path) for side, path in _files_of(options).items()}
-    centroids = read["centroids"].astype(np.float32)
-    if "winners" not in read:
-        return centroids, None
-    chosen = read["winners"]
-    if chosen.ndim == 2:
-        chosen = embedding_signals.nearest_centroid(_normalised(chosen.astype(np.float32)), centroids)
-    wins = np.zeros(len(centroids), bool)
-    wins[chosen.astype(np.int64)] = True
-    return centroids, wins
+class _Kind(NamedTuple):
+    """A kind of signal: what all units share, made once, and the columns of a unit by it."""
+
+    make: Callable[[str, Any, Any], Any]
+    compute: Callable[[Embeddings, Any, Any], Sequence[pa.Array]]
 
 
-def _files_of(options: Clusters) -> dict[str, str]:
-    return {"centroids": options.centroids, **({"winners": options.winners} if options.winners else {})}
-
-
-def _check_clusters(where: str, options: Clusters, read: Mapping[str, Any], dimension: int) -> None:
-    """Raises RecipeError where arrays are not what they are taken for."""
-    centroids, winners = read["centroids"], read.get("winners")
-    if centroids.ndim != 2 or centroids.dtype.kind != "f" or centroids.shape[1] != dimension or not len(centroids):
-        raise RecipeError(
-            f"{where}.centroids: {options.centroids} is {centroids.dtype} {list(centroids.shape)}; accepted: floating-point "
-            f"numbers [k, {dimension}], for {dimension} is the dimension of {options.of!r}"
-        )
-    if winners is None:
-        return
-    k = len(centroids)
-    numbers = winners.ndim == 1 and winners.dtype.kind in "iu" and ((winners >= 0) & (winners < k)).all()
-    if not (numbers or (winners.ndim == 2 and winners.dtype.kind == "f" and winners.shape[1] == dimension)):
-        raise RecipeError(
-            f"{where}.winners: {options.winners} is {winners.dtype} {list(winners.shape)}; accepted: numbers of centroids, "
-            f"0 to {k - 1}, or embeddings [n, {dimension}]"
-        )
-
-
-def _read_array(where: str, path: str) -> npt.NDArray[Any]:
-    """An array of a .npy file. Raises RecipeError."""
-    try:
-        with fsspec.open(path, "rb") as file:
-            array: npt.NDArray[Any] = np.load(io.BytesIO(file.read()), allow_pickle=False)
-    except FileNotFoundError:
-        raise RecipeError(f"{where}: {path}: no such file; accepted: a .npy file") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise RecipeError(f"{where}: {path} is no .npy file: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(array, np.ndarray):
-        raise RecipeError(f"{where}: {path} holds several arrays; accepted: a .npy file with one")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise RecipeError(f"{where}: {path} holds NaN or infinity")
-    return array
-
-
-_COMPUTE: dict[type[OfEmbeddings], Callable[..., Sequence[pa.Array]]] = {
-    Head: _score_head,
-    Fooling: _score_fooling,
-    Context: _tag_contexts,
-    Classes: _classify,
-    Axis: _score_axis,
-    Clusters: _cluster,
+_KINDS: dict[type[OfEmbeddings], _Kind] = {
+    Head: _Kind(_load_head, _score_head),
+    Fooling: _Kind(_fooling, _score_fooling),
+    Context: _Kind(_context_prompts, _tag_contexts),
+    Classes: _Kind(_fit, _classify),
+    Axis: _Kind(_axis, _score_axis),
+    Clusters: _Kind(_load_clusters, _find_clusters),
 }
 
 
@@ -255,33 +244,23 @@ def _tagged(tags: Tags, names: list[str]) -> Sequence[pa.Array]:
     return [pa.array(names, pa.string()).take(pa.array(tags.best)), pa.array(tags.probability)]
 
 
-def encode_exemplars(clip: Clip, paths: Paths) -> F32:
-    """Embeddings of image files, float32 [n, dimension], in the order of their paths. Raises RecipeError."""
+def encode_exemplars(where: str, clip: Clip, paths: Paths) -> F32:
+    """Embeddings of images (files, or tars of them), float32 [n, dimension], in order. Raises RecipeError."""
     encoder = load_encoder(clip)
     views = []
-    for path in _files("exemplars", paths):
-        with fsspec.open(path, "rb") as file:
-            fact = measure_image(file.read(), ImageOptions(looks=(encoder.view,)))
+    for name, data in read_pictures(picture_files(where, paths)):
+        fact = measure_image(data, ImageOptions(looks=(encoder.view,)))
         if fact.status != schema.OK or fact.views[0] is None:
-            raise RecipeError(f"measure: exemplar {path} cannot be read as an image: {fact.error or fact.status}")
+            raise RecipeError(f"{where}: {name} cannot be read as an image: {fact.error or fact.status}")
         views.append(fact.views[0])
+    if not views:
+        raise RecipeError(f"{where}: no image in {paths}")
     made: list[F32] = [encoder.encode_images(views[at : at + 32]).cpu().numpy() for at in range(0, len(views), 32)]
     return np.concatenate(made)
 
 
-def _files(where: str, paths: Paths) -> list[str]:
-    try:
-        return [file.path for file in list_files((paths,) if isinstance(paths, str) else paths, {})]
-    except (RecipeError, OSError) as error:
-        raise RecipeError(f"measure.{where}: {error}") from None
-
-
 def _digests(where: str, paths: Paths) -> list[str]:
-    found = []
-    for path in _files(where, paths):
-        with fsspec.open(path, "rb") as file:
-            found.append(hashlib.sha256(file.read()).hexdigest())
-    return found
+    return [hashlib.sha256(data).hexdigest() for _, data in read_pictures(picture_files(f"measure.{where}", paths))]
 
 
 def _normalised(rows: F32) -> F32:

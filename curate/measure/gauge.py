@@ -83,6 +83,7 @@ class Signal:
         compute: from embeddings to the columns' values in the order of their rows.
         of: whose embeddings `compute` needs, by name.
         bring: the columns or arrays of the image's and the text's embeddings.
+        ready: makes what all parts share, once per process, as measuring would; so what is wrong with it is told before.
         dimension: of the embeddings that it gives; None for other signals.
     """
 
@@ -93,5 +94,6 @@ class Signal:
     read: Callable[[pa.Array], Sequence[pa.Array]] | None = None
     compute: Callable[[Embeddings], Sequence[pa.Array]] | None = None
     bring: tuple[str, str] | None = None
+    ready: Callable[[], Any] | None = None
     of: str | None = None
     dimension: int | None = None

@@ -236,7 +236,7 @@ def test_what_the_recipe_says_wrongly(measure: dict[str, Any], words: list[str],
 @pytest.mark.parametrize(
     ("centroids", "winners", "words"),
     [
-        (np.zeros((3, 4), np.float32), None, ["centroids", "[3, 4]", f"[k, {D}]"]),
+        (np.zeros((3, 4), np.float32), None, ["c.npy", "[3, 4]", f"[k, {D}]"]),
         (np.zeros(D, np.float32), None, ["centroids", f"[{D}]"]),
         (np.full((3, D), np.nan), None, ["centroids", "NaN"]),
         (np.zeros((0, D)), None, ["centroids", "[0, 8]"]),

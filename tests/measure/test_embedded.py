@@ -1,5 +1,6 @@
 """Signals on embeddings in whole runs: equal to their functions on the run's own embeddings, and cheap to change."""
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from curate.measure.encoder import Encoder, load_encoder
 from curate.measure.gda import fit_classifier
 from curate.measure_sections import Clip
 from curate.recipe import load_recipe
-from pipelines.run import prepare
+from pipelines.run import prepare, run, start
 from tests.laws import pools
 from tests.measure.models import write_model
 
@@ -86,7 +87,7 @@ def test_columns_equal_their_functions(world: Path, model: str) -> None:
     grounds = np.stack(
         [encoder.encode_texts([p.format(c) for p in GROUNDS.values()]).embeddings for c in ("dog", "cat")]
     )
-    warm, cold = (encode_exemplars(clip, f"{world}/examples/{name}*.png") for name in ("warm", "cold"))
+    warm, cold = (encode_exemplars("x", clip, f"{world}/examples/{name}*.png") for name in ("warm", "cold"))
     kinds = fit_classifier(np.concatenate([warm, cold]), np.array([0, 0, 0, 1, 1, 1]), 2).classify(images)
 
     def close(name: str, expected: Any) -> None:
@@ -206,8 +207,56 @@ def test_what_is_refused_before_the_run(change: dict[str, Any], words: list[str]
 
 def test_a_bad_exemplar_is_named(world: Path, model: str) -> None:
     (world / "examples/warm9.png").write_bytes(b"no image")
-    with pytest.raises(RecipeError, match=r"exemplar .*warm9\.png cannot be read as an image"):
+    with pytest.raises(
+        RecipeError, match=r"^measure.classes.kind.examples.warm: .*warm9\.png cannot be read as an image"
+    ):
         pools.run_local(recipe(world, model), world / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"axes": {"q": {"good": "warm", "bad": "warm"}}}, ["measure.axes.q:", "same mean"]),
+        (
+            {"classes": {"k": {"examples": {"a": "warm0", "b": "cold0"}}}},
+            ["measure.classes.k.examples:", "do not differ"],
+        ),
+        (
+            {"classes": {"k": {"examples": {"a": "none", "b": "cold"}}}},
+            ["measure.classes.k.examples.a:", "no image in"],
+        ),
+    ],
+)
+def test_exemplars_that_tell_nothing_end_the_run_before_it_reads(
+    change: dict[str, Any], words: list[str], world: Path, model: str
+) -> None:
+    with tarfile.open(world / "examples/none.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("a.txt"))
+
+    def paths(given: Any) -> Any:
+        if isinstance(given, dict):
+            return {key: paths(value) for key, value in given.items()}
+        return f"{world}/examples/{given}*"
+
+    prepared = prepare(
+        pools.recipe_of(f"{world}/tars/*.tar", measure={"clip": {"model": model}, **paths(change)}), str(world / "out")
+    )
+    start(prepared)
+    with pytest.raises(RecipeError) as caught:
+        run(prepared)
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert not (world / "out/tables").exists()
+
+
+def test_exemplars_may_lie_in_tars(world: Path, model: str) -> None:
+    clip = Clip(model=model)
+    images = [path.read_bytes() for path in sorted((world / "examples").glob("warm*"))]
+    pools.write_tar(
+        world / "x.tar", [pools.Sample(f"{i}", data, "c", None, suffix="png") for i, data in enumerate(images)]
+    )
+    encoded = encode_exemplars("x", clip, (f"{world}/x.tar", f"{world}/examples/cold0.png"))
+    expected = encode_exemplars("x", clip, (f"{world}/examples/warm*.png", f"{world}/examples/cold0.png"))
+    assert np.allclose(encoded, expected, atol=1e-6)
 
 
 def test_fooling_after_a_shift(world: Path, model: str) -> None:

@@ -1,0 +1,34 @@
+"""Images that are given as files or in webdataset tars: exemplars, evaluation sets. Small beside the pool."""
+
+from collections.abc import Iterator
+
+import fsspec
+
+from curate.errors import RecipeError
+from curate.shards.grouping import group_members
+from curate.shards.listing import InputFile, list_files
+from curate.shards.sources import open_source
+from curate.shards.tar_index import index_tar
+
+
+def picture_files(where: str, paths: str | tuple[str, ...]) -> list[InputFile]:
+    """The files that `paths` name, ranges and globs expanded. Raises RecipeError, which begins with `where`."""
+    try:
+        return list_files((paths,) if isinstance(paths, str) else paths, {})
+    except (RecipeError, OSError) as error:
+        raise RecipeError(f"{where}: {error}") from None
+
+
+def read_pictures(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each image: of a tar those of each sample, named by tar and key; of others the file's own."""
+    for file in files:
+        if not file.path.endswith(".tar"):
+            with fsspec.open(file.path, "rb") as opened:
+                yield file.path, opened.read()
+            continue
+        with open_source(file.path) as source:
+            index = index_tar(source)
+            samples = group_members(index)
+            for key, member in zip(samples.keys, samples.image, strict=True):
+                if member >= 0 and index.complete[member]:
+                    yield f"{file.path} {key}", bytes(source.read(int(index.offsets[member]), int(index.sizes[member])))
