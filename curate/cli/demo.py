@@ -44,9 +44,11 @@ def demo(
     print("\nWhat became of what was planted")
     print("\n".join(_lines(caught, list(counts))))
     print(
-        "\nHow right the rules were: precision is the share of dropped rows with a planted defect; recall that of the"
+        "\nHow right the rules were: precision is the share of dropped rows with a planted defect (of duplicates: that show"
     )
-    print("defects which a rule is for that fell to it, or to one before it")
+    print(
+        "what the row that stays shows); recall that of the defects which a rule is for that fell to it, or before it"
+    )
     print("\n".join(_rates(rate(caught, list(counts)))))
     print(f"The pool is in {pool}, the recipe in {recipe}; change a rule and run it again with --reuse {run}.")
 

@@ -7,6 +7,8 @@ written last). Equal arguments give identical files with equal versions of Pillo
 What is promised of the pool
 - Every picture differs from every other in at least `MIN_DISTANCE` of the 64 bits of its perceptual hash, and from a
   planted duplicate in none: hashes are taken from the written bytes, and what does not comply is drawn anew.
+- A planted near-duplicate differs from its original in some bits. Nothing is promised of how many, or of how near it
+  comes to other pictures: that is for deduplication to tell apart.
 - Each sample has at most one defect. Clean pictures are 220 to 400 pixels a side. Captions say only what is there.
 
 It trades memory for simplicity: all images are held until they are written, about 15 KB each.
@@ -21,12 +23,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import imagehash
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
+from curate.demo.pictures import alter, decode, encode, phash, reencode
 from curate.demo.scenes import Scene, caption, compose, draw, pick
 from curate.demo.words import (
     BACKGROUNDS,
@@ -50,6 +51,9 @@ DEFECTS = {
     "copied": 35,  # its image and caption under another URL
     "recaptioned": 30,  # its image under another URL, with another caption
     "reencoded": 40,  # its picture in another quality or format, with the same phash
+    "compressed": 20,  # its picture as a JPEG of lower quality, with another phash
+    "resized": 20,  # its picture in another size, with another phash
+    "cropped": 40,  # its picture without 1 to 3 % of its width and of its height, with another phash
     "wrong_caption": 48,  # speaks of another scene, with no shape, colour or texture in common
     "boilerplate": 43,
     "language": 50,
@@ -63,12 +67,14 @@ DEFECTS = {
     "no_caption": 15,
 }
 DUPLICATES = ("repeated", "copied", "recaptioned", "reencoded")
+NEAR_DUPLICATES = ("compressed", "resized", "cropped")
 MIN_SAMPLES = 50
 MIN_DISTANCE = 4
 
-# `original_key` is the clean sample of which this one is a duplicate, else ''. `caption` is null where no reader can get
-# one; `language` is its ISO 639-1 code. From `shape` on, the picture (the intended one, if the file is damaged): `shape`,
-# `colour`, `size` and `position` are of the shape that short captions name, the first in `shapes` and `colours`.
+# `original_key` is the clean sample of which this one is a duplicate or near-duplicate, else ''. `caption` is null
+# where no reader can get one; `language` is its ISO 639-1 code. From `shape` on, the picture (the intended one, if the
+# file is damaged): `shape`, `colour`, `size` and `position` are of the shape that short captions name, the first in
+# `shapes` and `colours`; of a near-duplicate they are its original's.
 TRUTH = pa.schema(
     [(name, pa.string()) for name in ("shard", "key", "defect", "original_key", "url", "caption", "language", "suffix")]
     + [("width", pa.int32()), ("height", pa.int32())]
@@ -77,7 +83,6 @@ TRUTH = pa.schema(
 )
 
 _EXTREMES = ((600, 60), (60, 480), (728, 90), (700, 205), (210, 680), (810, 220))
-_RECODINGS = (("jpg", 60), ("jpg", 72), ("jpg", 95), ("webp", 80), ("png", 0))
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def write_pool(folder: str | Path, samples: int = 2000, seed: int = 0, shards: i
 
 
 def make_pool(samples: int, seed: int) -> list[Sample]:
-    """The samples of a pool: clean ones, then defects by kind, then duplicates; `original` is a row of this list."""
+    """The samples of a pool: clean ones, other defects by kind, (near-)duplicates; `original` is a row of this list."""
     quotas = {defect: max(1, round(count * samples / 2000)) for defect, count in DEFECTS.items()}
     easel = _Easel(seed, samples)
     pool = [_clean(easel, row) for row in range(samples - sum(quotas.values()))]
@@ -143,6 +148,16 @@ def make_pool(samples: int, seed: int) -> list[Sample]:
             while copy is None:
                 row = originals.pop()
                 copy = _duplicate(defect, pool[row], _rng(seed, "duplicate", len(pool)), len(pool))
+            pool.append(replace(copy, defect=defect, original=row))
+    # Each kind alters pictures of one family before others, so that some have two or three near-duplicates.
+    family = [originals.pop() for _ in range(max(quotas[defect] for defect in NEAR_DUPLICATES))]
+    for defect in NEAR_DUPLICATES:
+        rows = [family[place] for place in _rng(seed, defect).permutation(len(family))]
+        for _ in range(quotas[defect]):
+            copy = None
+            while copy is None:
+                row = rows.pop() if rows else originals.pop()
+                copy = _near_duplicate(defect, pool[row], _rng(seed, "near", len(pool)), len(pool))
             pool.append(replace(copy, defect=defect, original=row))
     return pool
 
@@ -169,12 +184,6 @@ def metadata_entries() -> list[str]:
     return list(dict.fromkeys(entries))
 
 
-def phash(image: bytes) -> int:
-    """The 64-bit perceptual hash (imagehash.phash) of an encoded image."""
-    bits = imagehash.phash(Image.open(io.BytesIO(image)).convert("RGB")).hash
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
-
-
 class _Easel:
     """Draws scenes no two of which are alike: it remembers the hash of each, and draws again what comes too near."""
 
@@ -194,7 +203,7 @@ class _Easel:
         while True:
             rng = _rng(self.seed, "scene", row, attempt)
             scene = compose(rng, *canvas(rng))
-            image = _encode(draw(scene, rng), suffix, 85)
+            image = encode(draw(scene, rng), suffix, 85)
             value = np.uint64(phash(image))
             distances = np.bitwise_count(self._hashes[: self._drawn] ^ value)
             if distances.min(initial=64) >= MIN_DISTANCE:
@@ -208,19 +217,6 @@ def _rng(seed: int, purpose: str, *path: int) -> np.random.Generator:
     """A stream of its own for each purpose and row, so that a change in one leaves the others as they are."""
     entropy = [seed, int.from_bytes(purpose.encode(), "big"), *path]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
-
-
-def _encode(image: Image.Image, suffix: str, quality: int) -> bytes:
-    """A picture as JPEG or WebP of a quality, or as PNG with 64 colours, which keeps its size near the others'."""
-    out = io.BytesIO()
-    if suffix == "png":
-        palette = image.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-        palette.save(out, "PNG")
-    elif suffix == "webp":
-        image.save(out, "WEBP", quality=quality, method=2)
-    else:
-        image.save(out, "JPEG", quality=quality)
-    return out.getvalue()
 
 
 def _usual(rng: np.random.Generator) -> tuple[int, int]:
@@ -307,12 +303,15 @@ _SPOILERS: dict[str, Callable[[_Easel, int], Sample]] = {
 
 
 def _duplicate(defect: str, original: Sample, rng: np.random.Generator, row: int) -> Sample | None:
-    """A duplicate of a clean sample; None where no re-encoding keeps its phash."""
+    """A duplicate of a clean sample; None where no other encoding keeps its phash."""
     if defect == "repeated":
         return original
-    copy = _reencoded(original, rng) if defect == "reencoded" else original
-    if copy is None:
-        return None
+    copy = original
+    if defect == "reencoded":
+        recoded = reencode(original.image, rng)
+        if recoded is None:
+            return None
+        copy = replace(original, image=recoded[0], suffix=recoded[1])
     copy = replace(copy, url=_url(rng, copy.scene, copy.suffix, row))
     if defect == "copied" or (defect == "reencoded" and rng.random() < 0.5):
         return copy
@@ -322,15 +321,23 @@ def _duplicate(defect: str, original: Sample, rng: np.random.Generator, row: int
     return _captioned(copy, text or "")
 
 
-def _reencoded(original: Sample, rng: np.random.Generator) -> Sample | None:
-    """The sample with its picture in another encoding that keeps its phash, or None."""
-    picture = Image.open(io.BytesIO(original.image)).convert("RGB")
-    start = int(rng.random() * len(_RECODINGS))
-    for suffix, quality in _RECODINGS[start:] + _RECODINGS[:start]:
-        image = _encode(picture, suffix, quality)
-        if image != original.image and phash(image) == phash(original.image):
-            return replace(original, image=image, suffix=suffix)
-    return None
+def _near_duplicate(defect: str, original: Sample, rng: np.random.Generator, row: int) -> Sample | None:
+    """A clean sample with its picture altered and, every other time, its caption; None where its phash withstands."""
+    image = alter(defect, original.image, rng)
+    if image is None:
+        return None
+    width, height = decode(image).size
+    # What the scene says of places and sizes stays the original's: cropping moves them by at most 3 %.
+    copy = replace(original, image=image, suffix="jpg", scene=replace(original.scene, width=width, height=height))
+    copy = replace(copy, url=_url(rng, copy.scene, copy.suffix, row))
+    return copy if rng.random() < 0.5 else _captioned(copy, _retouched(original.text or "", rng))
+
+
+def _retouched(text: str, rng: np.random.Generator) -> str:
+    """A caption as another site gives it: in other capitals, or with something added."""
+    bare = text.rstrip(".")
+    ways = (text.lower(), text.title(), f"{bare} | {pick(rng, BRANDS)}", f"{bare} (image {2 + int(rng.random() * 98)})")
+    return pick(rng, [way for way in ways if way != text])
 
 
 def _write_tar(path: Path, samples: list[tuple[str, Sample]]) -> None:

@@ -5,21 +5,30 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
-from curate.demo.pool import DEFECTS, DUPLICATES
+from curate.demo.pool import DEFECTS, DUPLICATES, NEAR_DUPLICATES
 from curate.job import Job
 from curate.schema import DUPLICATE
 from curate.shards.commit import Folder
 
 CLEAN = "(clean)"
+NEAR = "of them near"  # the line of the near-duplicates, below that of all duplicates
 
 
 @dataclass(frozen=True)
 class Caught:
-    """A kind of defect: how many were planted, and how many of them each rule dropped (`kept` among the rules)."""
+    """What became of a kind of defect.
+
+    Attributes:
+        defect: its name, or `CLEAN`.
+        planted: the rows that have it.
+        rules: how many of them each rule dropped; `kept` is among the rules.
+        mistaken: how many were dropped as a duplicate of a sample that shows another scene.
+    """
 
     defect: str
     planted: int
     rules: dict[str, int]
+    mistaken: int = 0
 
 
 # The defects that each rule of the demo is for.
@@ -30,7 +39,7 @@ AIMS = {
     "aspect": ("extreme",),
     "boilerplate": ("boilerplate",),
     "aligned": ("wrong_caption",),
-    DUPLICATE: DUPLICATES,
+    DUPLICATE: (*DUPLICATES, *NEAR_DUPLICATES),
 }
 
 
@@ -39,9 +48,10 @@ class Rate:
     """How right a rule was.
 
     Attributes:
-        rule: its name.
+        rule: its name, or `NEAR`.
         dropped: the rows that it dropped.
-        precision: the share of them with a defect of those that it is for, or of any other kind planted; None of none.
+        precision: the share of them with a defect of those that it is for, or of any other kind planted; of duplicates,
+            the share that shows the scene of the sample that stays for them. None of none.
         planted: rows with a defect that it is for.
         recall: the share of them that it dropped, or a rule before it.
     """
@@ -53,48 +63,80 @@ class Rate:
     recall: float
 
 
+@dataclass(frozen=True)
+class _Verdict:
+    """What became of a sample: the rule that dropped it, or `kept`; and the uid that stays for it, else ''."""
+
+    uid: str
+    rule: str
+    stays: str
+
+
 def rate(caught: list[Caught], order: list[str]) -> list[Rate]:
-    """The rates of the rules in `AIMS`, from what became of each kind of defect, and the rules in their order."""
+    """The rates of the rules in `AIMS`, from what became of each kind of defect, and the rules in their order.
+
+    Whatever was taken for a duplicate of another scene counts as dropped by `NEAR`: no equal keys join two scenes.
+    """
     rates = []
     for place, rule in enumerate(order):
         if rule not in AIMS:
             continue
-        before = set(order[: place + 1])
+        fallen = {line.defect: sum(line.rules.get(name, 0) for name in order[: place + 1]) for line in caught}
+        planted = {line.defect: line.planted for line in caught if line.defect in AIMS[rule]}
         dropped = sum(line.rules.get(rule, 0) for line in caught)
-        clean = sum(line.rules.get(rule, 0) for line in caught if line.defect == CLEAN)
-        aims = [line for line in caught if line.defect in AIMS[rule]]
-        fell = sum(count for line in aims for name, count in line.rules.items() if name in before)
-        planted = sum(line.planted for line in aims)
-        precision = (dropped - clean) / dropped if dropped else None
-        rates.append(Rate(rule, dropped, precision, planted, fell / planted if planted else 0.0))
+        if rule == DUPLICATE:
+            mistaken = sum(line.mistaken for line in caught)
+            near = {line.defect: line for line in caught if line.defect in NEAR_DUPLICATES}
+            right = sum(line.rules.get(rule, 0) - line.mistaken for line in near.values())
+            rates.append(_rate(rule, dropped, dropped - mistaken, planted, fallen))
+            rates.append(_rate(NEAR, right + mistaken, right, {name: near[name].planted for name in near}, fallen))
+        else:
+            clean = sum(line.rules.get(rule, 0) for line in caught if line.defect == CLEAN)
+            rates.append(_rate(rule, dropped, dropped - clean, planted, fallen))
     return rates
+
+
+def _rate(rule: str, dropped: int, right: int, planted: dict[str, int], fallen: dict[str, int]) -> Rate:
+    total = sum(planted.values())
+    fell = sum(fallen[defect] for defect in planted)
+    return Rate(rule, dropped, right / dropped if dropped else None, total, fell / total if total else 0.0)
 
 
 def score(truth_path: str, run: str) -> list[Caught]:
     """Joins the truth with the decisions, by shard and key.
 
-    Of two duplicates the smaller uid stays, often the planted copy: then the two change places, as it is the copy that
-    was one too many.
+    Of the samples that show one scene any may stay, often a planted copy: then it changes places with the original, as
+    it is the copies that were too many.
     """
-    truth = pq.read_table(truth_path).to_pylist()
+    truth = {(sample["shard"], sample["key"]): sample for sample in pq.read_table(truth_path).to_pylist()}
     verdicts = _verdicts(Folder(run))
-    places = {sample["key"]: (sample["shard"].rsplit("/", 1)[-1], sample["key"]) for sample in truth}
-    for sample in truth:
-        here, original = places[sample["key"]], places.get(sample["original_key"])
-        if sample["defect"] in DUPLICATES and original and verdicts[original] == DUPLICATE != verdicts[here]:
-            verdicts[original], verdicts[here] = verdicts[here], DUPLICATE
+    scenes = {place: sample["original_key"] or sample["key"] for place, sample in truth.items()}
+    stays = {verdict.uid: place for place, verdict in verdicts.items() if verdict.rule != DUPLICATE}
+    mistaken = Counter[str]()
+    for place, sample in truth.items():
+        verdict = verdicts[place]
+        if verdict.rule == DUPLICATE:
+            other = stays[verdict.stays]
+            if scenes[other] != scenes[place]:
+                mistaken[sample["defect"]] += 1
+            elif not sample["original_key"]:
+                verdicts[place], verdicts[other] = verdicts[other], verdict
     caught = {defect: Counter[str]() for defect in ("", *DEFECTS)}
-    for sample in truth:
-        caught[sample["defect"]][verdicts[places[sample["key"]]]] += 1
-    return [Caught(defect or CLEAN, rules.total(), dict(rules)) for defect, rules in caught.items()]
+    for place, sample in truth.items():
+        caught[sample["defect"]][verdicts[place].rule] += 1
+    return [Caught(defect or CLEAN, rules.total(), dict(rules), mistaken[defect]) for defect, rules in caught.items()]
 
 
-def _verdicts(folder: Folder) -> dict[tuple[str, str], str]:
+def _verdicts(folder: Folder) -> dict[tuple[str, str], _Verdict]:
+    """The verdict on each sample, by the name of its shard and its key."""
     verdicts = {}
     for path in folder.files("tables/decisions"):
         unit = int(path.rsplit("/", 1)[-1].split(".")[0])
-        decisions = folder.read_parquet(path, ["rule"])["rule"].to_pylist()
+        decisions = folder.read_parquet(path, ["uid", "rule", "duplicate_of"]).to_pylist()
         samples = folder.read_parquet(Job.table("samples", unit), ["shard", "key"]).to_pylist()
-        for sample, rule in zip(samples, decisions, strict=True):
-            verdicts[sample["shard"].rsplit("/", 1)[-1], sample["key"]] = rule or "kept"
+        for sample, decision in zip(samples, decisions, strict=True):
+            place = sample["shard"].rsplit("/", 1)[-1], sample["key"]
+            verdicts[place] = _Verdict(
+                decision["uid"] or "", decision["rule"] or "kept", decision["duplicate_of"] or ""
+            )
     return verdicts

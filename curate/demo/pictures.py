@@ -1,0 +1,102 @@
+"""What becomes of a picture that is copied: another encoding, another size, trimmed edges.
+
+In: encoded images. Out: encoded images, and the perceptual hash by which their likeness is told. A `reencode`d picture
+keeps its hash; `ALTER`'s changes alter it, so that no comparison for equality finds what they made.
+"""
+
+import io
+from collections.abc import Callable
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+from curate.demo.scenes import pick
+
+RECODINGS = (("jpg", 60), ("jpg", 72), ("jpg", 95), ("webp", 80), ("png", 0))
+QUALITIES = (30, 75)  # of a compressed JPEG
+FACTORS = (0.6, 0.75, 1.25, 1.5)  # of a resized picture, where it leaves `LEAST` pixels on the shorter side
+LEAST = 200
+TRIMMED = (0.01, 0.03)  # of the width, and of the height, that a cropped picture has lost
+
+_ATTEMPTS = 8
+
+
+def encode(image: Image.Image, suffix: str, quality: int) -> bytes:
+    """A picture as JPEG or WebP of a quality, or as PNG with 64 colours, which keeps its size near the others'."""
+    out = io.BytesIO()
+    if suffix == "png":
+        palette = image.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        palette.save(out, "PNG")
+    elif suffix == "webp":
+        image.save(out, "WEBP", quality=quality, method=2)
+    else:
+        image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def decode(image: bytes) -> Image.Image:
+    """The RGB picture of an encoded image."""
+    return Image.open(io.BytesIO(image)).convert("RGB")
+
+
+def phash(image: bytes) -> int:
+    """The 64-bit perceptual hash (imagehash.phash) of an encoded image."""
+    bits = imagehash.phash(decode(image)).hash
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def reencode(image: bytes, rng: np.random.Generator) -> tuple[bytes, str] | None:
+    """The picture in another quality or format that keeps its hash, with the suffix of its file, or None."""
+    picture = decode(image)
+    start = int(rng.random() * len(RECODINGS))
+    for suffix, quality in RECODINGS[start:] + RECODINGS[:start]:
+        recoded = encode(picture, suffix, quality)
+        if recoded != image and phash(recoded) == phash(image):
+            return recoded, suffix
+    return None
+
+
+def alter(change: str, image: bytes, rng: np.random.Generator) -> bytes | None:
+    """The picture after a change of `ALTER`, as JPEG with another hash, or None where the hash withstands it."""
+    picture, value = decode(image), phash(image)
+    for _ in range(_ATTEMPTS):
+        altered = ALTER[change](picture, rng)
+        if phash(altered) != value:
+            return altered
+    return None
+
+
+def _between(rng: np.random.Generator, low: float, high: float) -> float:
+    return low + (high - low) * rng.random()
+
+
+def _saved(picture: Image.Image, rng: np.random.Generator) -> bytes:
+    """As JPEG in a quality that sites use."""
+    return encode(picture, "jpg", round(_between(rng, 60, 95)))
+
+
+def _compressed(picture: Image.Image, rng: np.random.Generator) -> bytes:
+    return encode(picture, "jpg", round(_between(rng, *QUALITIES)))
+
+
+def _resized(picture: Image.Image, rng: np.random.Generator) -> bytes:
+    factor = pick(rng, [each for each in FACTORS if each * min(picture.size) >= LEAST])
+    filters = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+    size = round(picture.width * factor), round(picture.height * factor)
+    return _saved(picture.resize(size, pick(rng, filters)), rng)
+
+
+def _cropped(picture: Image.Image, rng: np.random.Generator) -> bytes:
+    """Width and height lose a share each, of which some is cut off at the one edge and the rest at the other."""
+    lost = [round(_between(rng, *TRIMMED) * side) for side in picture.size]
+    left, top = (int(rng.random() * (pixels + 1)) for pixels in lost)
+    width, height = picture.width - lost[0], picture.height - lost[1]
+    return _saved(picture.crop((left, top, left + width, top + height)), rng)
+
+
+ALTER: dict[str, Callable[[Image.Image, np.random.Generator], bytes]] = {
+    "compressed": _compressed,
+    "resized": _resized,
+    "cropped": _cropped,
+}

@@ -1,0 +1,82 @@
+"""What copying does to a picture: encodings that keep its hash, and changes that alter it."""
+
+import io
+
+import imagehash
+import numpy as np
+import pytest
+from PIL import Image
+
+from curate.demo import pictures
+from curate.demo.pictures import ALTER, QUALITIES, alter, decode, encode, phash, reencode
+from curate.demo.scenes import compose, draw
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def picture(seed: int) -> bytes:
+    state = rng(seed)
+    return encode(draw(compose(state, 260, 240), state), "jpg", 85)
+
+
+def test_phash_is_imagehashs() -> None:
+    for seed in range(20):
+        assert f"{phash(picture(seed)):016x}" == str(imagehash.phash(Image.open(io.BytesIO(picture(seed)))))
+
+
+def test_a_reencoded_picture_is_another_file_with_the_same_hash() -> None:
+    suffixes = set()
+    for seed in range(40):
+        image = picture(seed)
+        found = reencode(image, rng(seed))
+        if found is None:
+            continue
+        recoded, suffix = found
+        assert recoded != image and phash(recoded) == phash(image)
+        assert (Image.open(io.BytesIO(recoded)).format or "").lower() == {"jpg": "jpeg"}.get(suffix, suffix)
+        suffixes.add(suffix)
+    assert suffixes == {"jpg", "webp", "png"}
+
+
+@pytest.mark.parametrize("change", ALTER)
+def test_an_altered_picture_is_a_jpeg_with_another_hash_and_the_same_from_the_same_state(change: str) -> None:
+    made = 0
+    for seed in range(12):
+        image = picture(seed)
+        altered = alter(change, image, rng(seed))
+        assert altered == alter(change, image, rng(seed))
+        if altered is not None:
+            made += 1
+            assert Image.open(io.BytesIO(altered)).format == "JPEG"
+            assert phash(altered) != phash(image)
+            assert (decode(altered).size == (260, 240)) == (change == "compressed")
+    assert made >= 4
+
+
+def test_a_picture_that_withstands_is_not_altered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(pictures.ALTER, "compressed", lambda image, state: encode(image, "jpg", 95))
+    withstood = [alter("compressed", picture(seed), rng(seed)) for seed in range(12)]
+    assert withstood.count(None) >= 6
+
+
+def test_compression_is_within_its_qualities() -> None:
+    image = picture(3)
+    low, high = (len(encode(decode(image), "jpg", quality)) for quality in QUALITIES)
+    sizes = [len(ALTER["compressed"](decode(image), rng(seed))) for seed in range(30)]
+    assert low <= min(sizes) < max(sizes) <= high
+
+
+def test_cropping_takes_a_little_from_any_edge() -> None:
+    # A picture whose pixels tell where they come from: red is the column, green the row.
+    columns, rows = np.meshgrid(np.arange(200), np.arange(200))
+    source = Image.fromarray(np.stack([columns, rows, columns * 0], axis=2).astype(np.uint8))
+    starts = []
+    for seed in range(60):
+        cropped = decode(ALTER["cropped"](source, rng(seed)))
+        assert all(194 <= side <= 198 for side in cropped.size)
+        corner = np.asarray(cropped, np.float64)[:8, :8].mean((0, 1))[:2] - 3.5
+        assert (corner > -2).all() and (corner < 8).all()
+        starts.append(corner.round())
+    assert np.ptp(starts, axis=0).min() >= 3
