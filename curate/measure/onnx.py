@@ -1,7 +1,13 @@
 """Sessions of onnxruntime on one thread: parallelism comes from the caller's threads."""
 
+import importlib.metadata
 from pathlib import Path
 from typing import Any
+
+
+def runtime() -> str:
+    """The runtime and its version, on which results depend in their last digits."""
+    return f"onnxruntime {importlib.metadata.version('onnxruntime')}"
 
 
 def open_session(path: Path) -> Any:

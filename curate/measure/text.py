@@ -99,21 +99,6 @@ def check_captions(column: pa.Array) -> Captions:
     return Captions(caption, pa.array(words, mask=fault), pa.array(characters, mask=fault), status, error)
 
 
-def count_text(column: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Count words and characters of a column of texts, two int32 arrays.
-
-    A text that is null, or not UTF-8, counts null; a byte order mark at the beginning is not counted.
-
-    Raises:
-        TypeError: the column holds no text.
-    """
-    words, characters, flags = _scan_column(column)
-    missing = flags & _NOT_UTF8 != 0
-    if column.null_count:
-        missing |= np.asarray(pc.is_null(column))
-    return pa.array(words, mask=missing), pa.array(characters, mask=missing)
-
-
 def _as_string(column: pa.Array) -> pa.Array:
     """The column as string; its bytes are known to be UTF-8, so they are not validated again."""
     if pa.types.is_large_binary(column.type):

@@ -43,7 +43,7 @@ from PIL import Image
 
 from curate.errors import RecipeError
 from curate.measure.image import as_rgb, upright
-from curate.measure.onnx import open_session
+from curate.measure.onnx import open_session, runtime
 
 _PACKAGE = "rapidocr-onnxruntime"
 _MODELS = ("ch_PP-OCRv4_det_infer.onnx", "ch_PP-OCRv4_rec_infer.onnx")
@@ -92,7 +92,7 @@ class TextArea:
             RecipeError: the package is not installed.
         """
         digests = [f"{p.name} sha256:{hashlib.sha256(p.read_bytes()).hexdigest()}" for p in _model_paths()]
-        return " ".join([_PACKAGE, importlib.metadata.version(_PACKAGE), *digests])
+        return " ".join([_PACKAGE, importlib.metadata.version(_PACKAGE), *digests, runtime()])
 
     def look(self, image: Image.Image) -> tuple[float, tuple[str, ...]]:
         """Find and read the text of one image; deterministic, thread-safe, and mostly without the GIL.

@@ -12,7 +12,6 @@ headers are made from a template and sums, about 1 µs each.
 """
 
 import re
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import unquote
@@ -135,21 +134,6 @@ class TarWriter:
         self._put(tar_header(name, size))
         start = self.offset
         self._put(data)
-        self._put(_ZEROS[: -size % BLOCK])
-        return start
-
-    def add_chunks(self, name: str, size: int, chunks: Iterable[bytes | memoryview]) -> int:
-        """Adds a member of `size` bytes that come in pieces, and returns the offset of its data.
-
-        Raises:
-            ValueError: the name cannot be a member's, or the pieces are not `size` bytes; the archive is then unusable.
-        """
-        self._put(tar_header(name, size))
-        start = self.offset
-        for chunk in chunks:
-            self._put(chunk)
-        if self.offset - start != size:
-            raise ValueError(f"{name}: {self.offset - start} bytes came where {size} were announced")
         self._put(_ZEROS[: -size % BLOCK])
         return start
 

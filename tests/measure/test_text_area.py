@@ -381,9 +381,9 @@ def test_the_image_is_left_as_it_is():
 
 
 def test_identity_names_version_and_weights():
-    library, version, *weights = TextArea().identity.split()
-    assert library == "rapidocr-onnxruntime"
-    assert version[0].isdigit()
+    library, version, *weights, runtime, its_version = TextArea().identity.split()
+    assert (library, runtime) == ("rapidocr-onnxruntime", "onnxruntime")
+    assert version[0].isdigit() and its_version[0].isdigit()
     assert weights[::2] == ["ch_PP-OCRv4_det_infer.onnx", "ch_PP-OCRv4_rec_infer.onnx"]
     assert all(len(digest.removeprefix("sha256:")) == 64 for digest in weights[1::2])
 

@@ -87,24 +87,11 @@ def test_names_that_cannot_be() -> None:
         tar_header("a", -1)
 
 
-def test_large_members_and_pieces() -> None:
+def test_large_members() -> None:
     sizes = [0, 1, 511, 512, 513, 262_143, 262_144, 262_145, 700_000, 5]
     files = [(f"{i}.bin", bytes([i + 1]) * size) for i, size in enumerate(sizes)]
     data, offsets = write(files)
-    out = io.BytesIO()
-    with TarWriter(out) as tar:
-        pieces = [
-            tar.add_chunks(n, len(d), (memoryview(d)[i : i + 100_000] for i in range(0, len(d), 100_000)))
-            for n, d in files
-        ]
-    assert out.getvalue() == data and pieces == offsets
     assert all(data[at : at + len(d)] == d for at, (_, d) in zip(offsets, files, strict=True))
-
-
-def test_pieces_of_another_size() -> None:
-    for size in (3, 5):
-        with pytest.raises(ValueError, match=f"4 bytes came where {size}"), TarWriter(io.BytesIO()) as tar:
-            tar.add_chunks("a", size, [b"ab", b"cd"])
 
 
 def test_a_failed_archive_does_not_look_whole() -> None:
