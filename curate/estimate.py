@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
+from curate.captions.kinds import Rows, make_requests
 from curate.decide import balance, ballot
 from curate.decide.ballot import ALIVE, CODES, NAMES, Ballot
 from curate.decide.evaluation import write_evaluation
@@ -26,7 +27,18 @@ from curate.schema import CONTAMINATED, DUPLICATE, FAILED, UNMATCHED
 from curate.shards.commit import Folder
 
 _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about
+_CHARACTERS = 4.0  # of a token, about, in English
 _MOST = 4  # units
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What would be asked of one kind: requests, tokens of prompts (an image's not counted), of answers at most, cost."""
+
+    requests: float
+    tokens_in: float
+    tokens_out: float
+    cost: float
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class Estimate:
         error: one standard error of the kept rows.
         seconds: of one core, to measure and match the whole pool.
         bytes: of the kept samples' images, where there are images.
+        asked: what language models would be asked, by kind.
     """
 
     units: int
@@ -50,6 +63,7 @@ class Estimate:
     error: float
     seconds: float
     bytes: int
+    asked: dict[str, Asked]
 
 
 def estimate(job: Job, units: Sequence[Unit], metadata: pa.Table | None) -> Estimate | None:
@@ -100,7 +114,8 @@ def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: floa
     codes = Counter(int(code) for b in ballots for code in b.verdicts)
     order = [CODES[FAILED], *range(len(names)), CODES[UNMATCHED], CODES[CONTAMINATED], CODES[DUPLICATE]]
     verdicts = {NAMES.get(code) or names[code]: codes[code] / fraction for code in order if codes[code]}
-    kept = _kept(job, ballots, fraction)
+    inclusions = _inclusions(job, ballots, fraction)
+    kept = [float(inclusion.sum()) for inclusion in inclusions]
     alive = codes[ALIVE]
     if job.recipe.balance:
         verdicts["balance"] = (alive - sum(kept)) / fraction
@@ -121,14 +136,41 @@ def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: floa
         error=0.0 if certain else float(spread) * sampled / fraction,
         seconds=seconds / fraction,
         bytes=round(sum(sizes) / fraction * (sum(kept) / alive if alive else 0)),
+        asked=_asked(job, ballots, inclusions, fraction) if job.recipe.captions else {},
     )
 
 
-def _kept(job: Job, ballots: list[Ballot], fraction: float) -> list[float]:
-    """Expected rows of each unit after balancing."""
+def _asked(job: Job, ballots: list[Ballot], inclusions: list[balance.F64], fraction: float) -> dict[str, Asked]:
+    """Requests of each kind over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
+    captions = job.recipe.captions
+    assert captions is not None
+    counts = None
+    if job.recipe.match:
+        counts = (np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0) / fraction).astype(np.int64)
+    found = {name: np.zeros(3) for name in captions.kinds}
+    for b, inclusion in zip(ballots, inclusions, strict=True):
+        rows = Rows.of(job, b.unit, np.flatnonzero(b.alive), counts, inclusion)
+        rows = replace(rows, recaptions=rows.column("caption"))  # as long as captions are, for want of better
+        likely = dict(zip(rows.column("uid").to_pylist(), inclusion.tolist(), strict=True))
+        for name in captions.kinds:
+            for request in make_requests(job, b.unit, name, rows):
+                text = len(request.prompt or "") + sum(len(message.text) for message in request.messages)
+                found[name] += likely[request.uid] * np.array([1, text / _CHARACTERS, request.sampling.max_tokens])
+    asked = {}
+    for name, kind in captions.kinds.items():
+        requests, tokens_in, tokens_out = (found[name] / fraction).tolist()
+        price = captions.engines[kind.engine].price
+        asked[name] = Asked(
+            requests, tokens_in, tokens_out, (tokens_in * price.input + tokens_out * price.output) / 1e6
+        )
+    return asked
+
+
+def _inclusions(job: Job, ballots: list[Ballot], fraction: float) -> list[balance.F64]:
+    """The probability that balancing keeps each row that is still in, of each unit."""
     wished = job.recipe.balance
     if wished is None:
-        return [float(b.alive.sum()) for b in ballots]
+        return [np.ones(int(b.alive.sum())) for b in ballots]
     counts = np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0)
     lists = [ballot.alive_matches(job, b) for b in ballots]
     if wished.t is not None:
@@ -141,7 +183,7 @@ def _kept(job: Job, ballots: list[Ballot], fraction: float) -> list[float]:
             middle = (t + most) / 2
             expected = sum(float(balance.inclusion(m, _scaled(counts, middle)).sum()) for m in lists)
             t, most = (middle, most) if expected <= (wished.rows or 0) * fraction else (t, middle)
-    return [float(balance.inclusion(matches, _scaled(counts, t)).sum()) for matches in lists]
+    return [np.asarray(balance.inclusion(matches, _scaled(counts, t)), np.float64) for matches in lists]
 
 
 def _scaled(counts: ballot.I64, t: float) -> balance.F64:

@@ -24,17 +24,19 @@ from curate.recipe import Recipe, Source
 from curate.shards.commit import Folder
 
 # Raised when a step's code changes what it writes.
-VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "shards": 1}
+VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "captions": 1, "shards": 1}
 
 RUN_FILE = "run.json"
 METADATA_FILE = "tmp/metadata.parquet"
 EVALUATION_FILE = "tmp/evaluation.parquet"
+EVALUATION_FACTS = "tmp/evaluation.json"
 ERROR_FILE = "tmp/error.json"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: sent to every worker, so small. `metadata_key` names the entries' content; `models` what each model is,
+    """One run: sent to every worker, so small. `metadata_key` names the entries' content; `models` what each model is, and
+    `writers` what writes captions;
     `evaluation_key` the content of `dedup.against`; `here` whether the runner works on this machine alone.
     """
 
@@ -44,6 +46,7 @@ class Job:
     reuse: Folder | None = None
     metadata_key: str = ""
     models: dict[str, Any] = field(default_factory=dict)
+    writers: dict[str, str] = field(default_factory=dict)
     evaluation_key: str = ""
     here: bool = True
 
@@ -120,7 +123,9 @@ class Job:
         brought = [name.lower() for name in self.pool.scores.names]
         for name in own:
             if name in {*schema.SAMPLES.names, *schema.DECISIONS.names} or own.count(name) > 1:
-                raise RecipeError(f"measure: two columns are named {name}; give one of the signals another name")
+                raise RecipeError(
+                    f"measure: a signal gives a column {name}, and there is one of that name already; name it otherwise"
+                )
             if name in brought:
                 raise RecipeError(
                     f"measure: the pool brings a column {name} of its own; leave the signal out, give it another name, or "
@@ -157,7 +162,13 @@ class Job:
 
     def signal_keys(self, unit: Unit) -> dict[str, str]:
         """Key of the columns of `scores` that each signal gives, and of those that the pool brings."""
-        keys = {signal.name: signal.key for signal in self.signals}
+        brought = {signal.name for signal in self.signals if signal.bring}
+        keys = {
+            signal.name: ids.digest([signal.key, unit.beside])
+            if signal.name in brought or signal.of in brought
+            else signal.key
+            for signal in self.signals
+        }
         keys["language"] = ids.digest(self.models.get("language"))
         keys["the pool"] = ids.digest([[field.name, str(field.type)] for field in self.pool.scores])
         return {name: ids.digest([self._reading_key(unit), key]) for name, key in keys.items()}
@@ -215,7 +226,17 @@ class Job:
     @cached_property
     def shards_key(self) -> str:
         """Key of all shards."""
-        return ids.digest([VERSIONS["shards"], self.decisions_key, self.recipe.output.model_dump()])
+        parts = [VERSIONS["shards"], self.decisions_key, self.recipe.output.model_dump()]
+        return ids.digest([*parts, *([self._captioning] if self.recipe.captions else [])])
+
+    @cached_property
+    def _captioning(self) -> list[Any]:
+        assert self.recipe.captions is not None
+        return [VERSIONS["captions"], self.recipe.captions.lasting(self.writers)]
+
+    def captions_key(self, unit: Unit) -> str:
+        """Key of `answers` and `captions`: which rows are kept depends on the whole pool."""
+        return ids.digest([self.decisions_key, unit.key, self._captioning])
 
     # ---- tables
 
@@ -227,8 +248,10 @@ class Job:
             "embeddings": self.has_embeddings,
             "members": self.has_members,
             "matches": self.recipe.match is not None,
+            "answers": self.recipe.captions is not None,
+            "captions": self.recipe.captions is not None,
         }
-        names = ("samples", "scores", "embeddings", "members", "matches", "decisions")
+        names = ("samples", "scores", "embeddings", "members", "matches", "decisions", "answers", "captions")
         return [name for name in names if there.get(name, True)]
 
     @staticmethod
@@ -261,6 +284,7 @@ class Job:
         if name == "decisions":
             return lambda unit: self.decisions_key
         keys = {"matches": self.matches_key, "scores": self.scores_key, "embeddings": self.embeddings_key}
+        keys |= dict.fromkeys(("answers", "captions"), self.captions_key)
         return keys.get(name, self.measure_key)
 
     def read(self, name: str, unit: Unit | int, columns: list[str] | None = None) -> pa.Table:

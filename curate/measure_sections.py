@@ -216,7 +216,9 @@ class Measure(Section):
         for name, options in self.on_embeddings.items():
             if options.of not in names:
                 accepted = ", ".join(names) or "none: give measure.clip"
-                raise ValueError(f"{name}: no model of measure.clip is named {options.of!r}; models: {accepted}")
+                raise ValueError(
+                    f"{name}: no model of measure.clip, or of measure.embeddings, is named {options.of!r}; there: {accepted}"
+                )
             if not isinstance(options, Head | Clusters) and options.of not in {clip.name for clip in self.clip}:
                 raise ValueError(
                     f"{name}: needs a model to encode prompts or exemplars with, and {options.of!r} is only brought by the "

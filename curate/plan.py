@@ -6,10 +6,9 @@ units, and a unit's tables can be reused.
 """
 
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import fsspec
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 
 from curate import ids, schema
 from curate.errors import RecipeError
-from curate.measure.brought import EmbeddingFault, beside, find_dimension, in_npz
+from curate.measure.brought import EmbeddingFault, find_dimension, in_npz, stamp_beside
 from curate.measure.columns import ColumnFault, find_columns, without_views
 from curate.measure_sections import Brought
 from curate.recipe import Recipe, Source
@@ -27,6 +26,7 @@ from curate.shards.listing import InputFile, list_files
 UNIT_BYTES = (1 << 10, 64 << 20)  # of images: for small pools, for large ones
 UNIT_ROWS = (25_000, 100_000)  # of imageless Parquet
 _ATTEMPTS = 3
+_TRIED = 20  # files that may bring no embeddings before a source is said to bring none
 UNITS = 16  # small pools are cut into about as many units, so that all cores have work
 
 
@@ -63,8 +63,12 @@ class Unit:
     @property
     def key(self) -> str:
         """Digest of everything that determines what the unit's files hold before measuring."""
-        parts = [[p.path, p.size, p.stamp, p.groups, *([p.beside] if p.beside else [])] for p in self.parts]
-        return ids.digest([self.index, self.source, parts])
+        return ids.digest([self.index, self.source, [[p.path, p.size, p.stamp, p.groups] for p in self.parts]])
+
+    @property
+    def beside(self) -> list[str]:
+        """What tells a change of the embeddings that are brought beside its files."""
+        return [part.beside for part in self.parts]
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ class Pool:
         rows: how many there are where footers tell, else None.
         brings: the parts of a sample that Parquet columns bring (such as url, width, language).
         scores: name and type of the score columns that the pool brings.
-        embeddings: the dimension of the embeddings that it brings, by the names of `measure.embeddings`.
         output: imageless pools: the columns of all inputs, of which the curated Parquet consists, but `uid`.
+        embeddings: the dimension of the embeddings that it brings, by the names of `measure.embeddings`.
     """
 
     key: str
@@ -86,8 +90,8 @@ class Pool:
     rows: int | None
     brings: frozenset[str]
     scores: pa.Schema
-    embeddings: dict[str, int]
     output: pa.Schema | None
+    embeddings: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,15 +185,21 @@ def _listed(source: Source, content: bool) -> list[InputFile]:
 
 
 def _dimension(one: Brought, source: Source, footers: list[_Footer]) -> int:
-    """Of the embeddings that a source brings, told by its first file that can be used."""
-    first = next(footer for footer in footers if footer.schema and not footer.fault)
-    try:
-        return find_dimension(one, first.file.path, first.schema, source)
-    except (EmbeddingFault, OSError, zipfile.BadZipFile) as error:
-        raise RecipeError(
-            f"measure.embeddings {one.name!r}: {first.file.path} brings no such embeddings: {error}; accepted: columns of "
-            f"lists of numbers, or arrays in {beside(first.file.path)}"
-        ) from None
+    """Of the embeddings that a source brings, told by its first file that has some. Raises RecipeError where none has."""
+    faults = []
+    for footer in footers:
+        if footer.schema and not footer.fault and footer.groups:
+            try:
+                return find_dimension(one, footer.file.path, footer.schema, source)
+            except EmbeddingFault as fault:
+                faults.append(f"{footer.file.path}: {fault}")
+                if len(faults) == _TRIED:
+                    break
+    raise RecipeError(
+        f"measure.embeddings {one.name!r}: source {source.name!r} brings no such embeddings: "
+        f"{faults[0] if faults else 'no file has rows'}; accepted: columns of lists of numbers, or arrays of the .npz beside "
+        "each file"
+    )
 
 
 def _read_footers(source: Source, files: list[InputFile], brings: Sequence[Brought], content: bool) -> list[_Footer]:
@@ -223,13 +233,7 @@ def _read_footer(source: Source, file: InputFile, brings: Sequence[Brought], con
         find_columns(columns, source.columns)
     except ColumnFault as fault:
         return _Footer(file, (), columns, (fault.reason, fault.detail))
-    beside_it = ""
-    if in_npz(brings, columns.names):
-        try:  # a change of it is a change of the input
-            npz = list_files((beside(file.path),), source.storage, content)[0]
-            beside_it = f"{npz.size} {npz.stamp}"
-        except RecipeError:  # there is none: found again, with its reason, when it is to be read
-            pass
+    beside_it = stamp_beside(file.path, source.storage, content) if in_npz(brings, columns.names) else ""
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     return _Footer(file, tuple((group.num_rows, group.total_byte_size) for group in groups), columns, None, beside_it)
 

@@ -14,6 +14,7 @@ import fsspec
 import yaml
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from curate.caption_sections import Captions
 from curate.errors import RecipeError
 from curate.measure_sections import (
     Axis,
@@ -29,8 +30,10 @@ from curate.measure_sections import (
     ImagenetWords,
     Language,
     Measure,
+    Nsfw,
     Paths,
     Section,
+    TextArea,
     resolve_measure,
 )
 from curate.schema import RESERVED_RULES
@@ -183,6 +186,7 @@ class Recipe(Section):
     rules: dict[str, str | Top] = Field({})
     dedup: Dedup = Dedup()
     balance: Balance | None = None
+    captions: Captions | None = None
     output: Output = Output()
     max_failed: float = Field(0.05, ge=0, le=1, strict=True)
     max_failed_files: float = Field(0.05, ge=0, le=1, strict=True)
@@ -349,7 +353,7 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
     """The keys of the section that a pydantic error location points at."""
     by_place: dict[str, type[BaseModel]] = {
         "input": Source, "columns": Columns, "measure": Measure, "image": Image, "language": Language, "clip": Clip,
-        "embeddings": Brought, "clusters": Clusters, "imagenet_words": ImagenetWords,
+        "nsfw": Nsfw, "text_area": TextArea, "embeddings": Brought, "clusters": Clusters, "imagenet_words": ImagenetWords,
         "heads": Head, "fooling": Fooling, "contexts": Context, "classes": Classes, "axes": Axis, "match": Match,
         "rules": Top, "dedup": Dedup, "by": Near, "against": Against, "balance": Balance, "output": Output,
     }  # fmt: skip

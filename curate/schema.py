@@ -55,6 +55,41 @@ DECISIONS = pa.schema(
     ]
 )
 
+# What engines said, one row a request; `captions` is made of it.
+ANSWERS = pa.schema(
+    [
+        pa.field("uid", pa.string()),
+        pa.field("kind", pa.string()),
+        pa.field("style", pa.string()),
+        pa.field("ordinal", pa.int32()),
+        pa.field("digest", pa.string()),
+        pa.field("answer", pa.string()),
+        pa.field("tokens_in", pa.int32()),
+        pa.field("tokens_out", pa.int32()),
+        pa.field("finish", pa.string()),
+        pa.field("error", pa.string()),
+    ]
+)
+
+# Texts and what the gates said of them: `gate` is `passed` or the first that failed, `failed` all that did.
+CAPTIONS = pa.schema(
+    [
+        pa.field("uid", pa.string()),
+        pa.field("kind", pa.string()),
+        pa.field("style", pa.string()),
+        pa.field("ordinal", pa.int32()),
+        pa.field("text", pa.string()),
+        pa.field("model", pa.string()),
+        pa.field("prompt", pa.string()),
+        pa.field("clip_score", pa.float32()),
+        pa.field("gate", pa.string()),
+        pa.field("tokens", pa.int32()),
+        pa.field("status", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("failed", pa.list_(pa.string())),
+    ]
+)
+
 FAILURES = pa.schema([(name, pa.string()) for name in ("shard", "key", "reason", "detail")])
 
 METADATA = pa.schema(
@@ -113,10 +148,13 @@ FILE_REASONS = {
     "unreadable": "the file could not be opened or read",
 }
 
-# `failures.reason` of a file that was read in part: the samples before the damage are used.
+DAMAGED_EMBEDDINGS = "damaged_embeddings"
+
+# `failures.reason` of a file that was read in part: the samples before the damage are used. Files whose embeddings cannot
+# be used count as unread: of the rest rules may see nothing that they are about.
 DAMAGE_REASONS = {
     "truncated_tar": "the file ends inside a member, a header or its padding",
     "damaged_tar": "a header is damaged; nothing after it can be read",
     "damaged_row_group": "a row group of a Parquet file cannot be decoded; the others are used",
-    "damaged_embeddings": "what brings a file's embeddings is missing, damaged or does not fit; its rows have none",
+    DAMAGED_EMBEDDINGS: "what brings a file's embeddings is missing, damaged or does not fit; its rows have none",
 }

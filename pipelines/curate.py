@@ -1,6 +1,6 @@
 """The curation pipeline: pool in, curated shards and the ledger out.
 
-units ─ Measure ─ Match ─ ApplyRules ─ Deduplicate ─ Count, SolveT ─ Decide ─ Audit ─ Emit ─ Digest ─ Publish
+units ─ Measure ─ Match ─ ApplyRules ─ Deduplicate ─ Count, SolveT ─ Decide ─ Caption ─ Audit ─ Emit ─ Digest ─ Publish
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import apache_beam as beam
 from curate.decide.ballot import count_entries
 from curate.job import Job
 from curate.plan import Unit
+from curate.transforms.caption import Caption
 from curate.transforms.decide import ApplyRules, Decide, Deduplicate, SolveT
 from curate.transforms.drift import MeasureDrift
 from curate.transforms.emit import AuditUnits, Digest, Emit, Publish
@@ -48,6 +49,8 @@ def build(root: beam.Pipeline, job: Job, units: Sequence[Unit], n_buckets: int =
         vectors["sums"] = sums | "SumEntries" >> beam.CombineGlobally(VectorSum())
     if job.has_embeddings:
         vectors["drift"] = verdicts | MeasureDrift(job)
+    if job.recipe.captions:
+        verdicts |= Caption(job, vectors.get("survivors"))
     audits = verdicts | AuditUnits(job)
     shards = audits | Emit(job, n_buckets)
     digests = {"audits": audits, "shards": shards} | Digest(job)

@@ -20,10 +20,13 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker import sdk_worker
 
 from curate import __version__, ids
+from curate.captions.engines import check_engines, identify_writers
+from curate.captions.kinds import check_kinds
 from curate.decide.evaluation import evaluation_key, write_evaluation
 from curate.errors import RecipeError, RunError
 from curate.job import ERROR_FILE, METADATA_FILE, RUN_FILE, Job
 from curate.measure.signals import identify_models
+from curate.measure.unit import needed_signals
 from curate.metadata.sources import read_metadata
 from curate.plan import Plan, make_plan
 from curate.publish.manifest import MANIFEST, SUCCESS, read_manifest
@@ -77,10 +80,13 @@ def prepare(
         reuse=old,
         metadata_key="" if metadata is None else ids.table_digest(metadata),
         models=identify_models(recipe.measure, plan.pool.embeddings, here),
+        writers=identify_writers(recipe.captions) if recipe.captions else {},
         evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
         here=here,
     )
     job.check()
+    if recipe.captions:
+        check_kinds(job)
     finished = _check_folder(job, out)
     return Prepared(job, plan, metadata, finished)
 
@@ -111,6 +117,7 @@ def start(prepared: Prepared) -> None:
                 "shards": job.shards_key,
             },
             "models": job.models,
+            "writers": job.writers,
             "metadata": {"entries": len(prepared.metadata), "digest": job.metadata_key}
             if prepared.metadata is not None
             else None,
@@ -128,11 +135,14 @@ def start(prepared: Prepared) -> None:
 def _get_ready(prepared: Prepared) -> None:
     """Loads the models that this process will measure with: what is wrong with them is told before the pool is read."""
     job = prepared.job
-    if all(job.would_stand("scores", unit, job.scores_key(unit)) for unit in prepared.plan.units):
-        return
-    for signal in job.signals:
-        if signal.ready:
-            signal.ready()
+    if job.recipe.captions:
+        check_engines(job.recipe.captions)
+    ready: set[str] = set()
+    for unit in prepared.plan.units if job.signals else ():
+        for signal in needed_signals(job, unit):
+            if signal.ready and signal.name not in ready:
+                ready.add(signal.name)
+                signal.ready()
 
 
 def _drop_outdated(prepared: Prepared) -> None:
@@ -141,6 +151,7 @@ def _drop_outdated(prepared: Prepared) -> None:
     standing = {unit for unit in prepared.plan.units if job.folder.exists(job.table("samples", unit))}
     if any(not job.folder.stands(job.table("samples", unit), job.measure_key(unit)) for unit in standing):
         job.folder.delete("tables/decisions")
+        job.folder.delete("tables/captions")
         job.folder.delete("shards")
 
 
@@ -215,10 +226,15 @@ def _check_folder(job: Job, out: str) -> bool:
     old = folder.read_json(RUN_FILE)
     if old.get("identity") != _identity(job):
         changed = _changes(old.get("recipe", {}), _plain(job.recipe))
+        models = [
+            name for name in job.models if old.get("models", {}).get(name) != json.loads(json.dumps(job.models[name]))
+        ]
         what = (
             f"changed: {', '.join(changed)}"
             if changed
-            else "the recipe is the same, but its inputs, the metadata, a model or a library changed"
+            else f"the recipe is the same, but a model or a file changed of: {', '.join(models)}"
+            if models
+            else "the recipe is the same, but its inputs, the metadata, an evaluation set or a library changed"
         )
         raise RecipeError(
             f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "
@@ -242,6 +258,8 @@ def _identity(job: Job) -> str:
     recipe["rules"] = list(recipe["rules"].items())
     for clip in recipe["measure"]["clip"]:  # where it runs, and how much at a time, changes nothing
         del clip["device"], clip["batch"]
+    if job.recipe.captions:
+        recipe["captions"] = job.recipe.captions.lasting(job.writers)
     return ids.digest([recipe, job.shards_key])
 
 

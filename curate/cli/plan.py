@@ -78,6 +78,12 @@ def _estimate(found: Estimate | None, images: bool) -> str:
     lines.append(
         f"  {'time':12} {_time(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
     )
+    for name, asked in found.asked.items():
+        cost = f", {asked.cost:,.2f} by its price" if asked.cost else ""
+        lines.append(
+            f"  {name:12} about {asked.requests:,.0f} requests, {asked.tokens_in:,.0f} tokens in, at most "
+            f"{asked.tokens_out:,.0f} out{cost}"
+        )
     return "\n".join(lines)
 
 

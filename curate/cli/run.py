@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from curate.cli.progress import show_progress
 from curate.errors import RecipeError
 from curate.job import RUN_FILE, Job
+from curate.measure.unit import needed_signals
 from curate.plan import Unit
 from curate.recipe import load_recipe
 from curate.shards.commit import Folder
@@ -79,11 +81,15 @@ def by_content(fingerprint: str) -> bool:
 
 
 def _reused(job: Job, units: tuple[Unit, ...], reuse: str) -> str:
-    """Which tables of the older run are taken over."""
-    tables = [name for name in job.tables if name != "decisions"]
+    """Which tables of the older run are taken over, and what is measured again."""
+    tables = [name for name in job.tables if name not in ("decisions", "answers", "captions")]
     found = {name: sum(job.would_stand(name, unit, job.key_of(name)(unit)) for unit in units) for name in tables}
     taken = ", ".join(f"{name} {count}/{len(units)}" for name, count in found.items() if count)
-    return f"reused from {reuse}: {taken or 'nothing, since inputs, measure and metadata differ'} (units)"
+    again = list(dict.fromkeys(signal.name for unit in units for signal in needed_signals(job, unit)))
+    lines = [f"reused from {reuse}: {taken or 'no whole table'} (units)"]
+    if job.signals:
+        lines.append(f"measured again: {', '.join(again) or 'no signal'}; of the others the columns are taken over")
+    return "\n".join(lines)
 
 
 def _some_uid(folder: Folder) -> str:
@@ -118,6 +124,15 @@ def summary(out: str, seconds: float) -> str:
         for near in run["near"]
         if near["sampled"]
     ]
+    if run.get("evaluation", {}).get("unread"):
+        found = run["evaluation"]
+        lines.append(
+            f"evaluation set: {found['images']:,} images; {found['unread']:,} more could not be read, such as {found['such_as']}"
+        )
+    failures = Folder(out).read_parquet("failures.parquet", ["shard", "key", "reason"]).to_pylist()
+    damaged = Counter(row["reason"] for row in failures if row["key"] is None)
+    if damaged:
+        lines.append(f"files not read, or in part: {', '.join(f'{n:,} {why}' for why, n in damaged.items())}")
     lines += [f"{out}: {len(Folder(out).read_json('shards/sizes.json')):,} shards in {seconds:.1f} s", ""]
     lines += [
         f"  curate sql {out} funnel        what each rule dropped, in SQL",

@@ -78,10 +78,10 @@ def train(sample: Vectors, cells: int) -> F32:
     return centroids
 
 
-def visits(vectors: Vectors, centroids: F32) -> I16:
-    """The cells of each row, home first (int16[n, min(VISITS, centroids)])."""
+def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
+    """The cells of each row, home first (int16[n, min(VISITS, centroids)]); −1 of rows that are not `among` those asked."""
     out = np.full((len(vectors), min(VISITS, len(centroids))), -1, np.int16)
-    good = np.flatnonzero(usable(vectors))
+    good = np.flatnonzero(usable(vectors) if among is None else usable(vectors) & among)
     for block in blocks(len(good)):
         rows = good[block]
         out[rows] = _nearest_centroids(_rounded(vectors[rows]), centroids, out.shape[1])
@@ -134,9 +134,12 @@ def usable(vectors: Vectors) -> Mask:
 
 def row_hashes(vectors: Vectors) -> U64:
     """xxh3-64 of each row's bytes (uint64[n])."""
-    data, size = np.ascontiguousarray(vectors).tobytes(), vectors.shape[1] * vectors.itemsize
-    view, digest = memoryview(data), xxhash.xxh3_64_intdigest
-    return np.fromiter((digest(view[size * i : size * i + size]) for i in range(len(vectors))), np.uint64, len(vectors))
+    size, digest = vectors.shape[1] * vectors.itemsize, xxhash.xxh3_64_intdigest
+    out = np.empty(len(vectors), np.uint64)
+    for block in blocks(len(vectors)):
+        view = memoryview(np.ascontiguousarray(vectors[block]).tobytes())
+        out[block] = [digest(view[at : at + size]) for at in range(0, len(view), size)]
+    return out
 
 
 def blocks(size: int) -> Iterator[slice]:

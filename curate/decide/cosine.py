@@ -62,7 +62,7 @@ def edges(nodes: U64, vectors: Vectors, cosine: float) -> tuple[U64, I64]:
     """A spanning forest of the close pairs found, over all rows in one process, and `recall_counts` of a sample.
 
     `vectors` may be mapped from a file: it is read in blocks and cell by cell. Memory beyond it is that of a few cells,
-    and 24 bytes a row.
+    and 32 bytes a row.
 
     Returns:
         uint64[e, 2], and int64[2]: zeros where all pairs were candidates.
@@ -73,7 +73,9 @@ def edges(nodes: U64, vectors: Vectors, cosine: float) -> tuple[U64, I64]:
         return edges_in_cell(nodes, vectors, np.ones(len(nodes), bool), cosine), np.zeros(2, np.int64)
     sample = vectors[np.concatenate([_sampled(vectors, block, total, cells) for block in blocks(len(vectors))])]
     centroids = train(sample, cells)
-    cell_of = visits(vectors, centroids)
+    same = _equals(vectors)  # of a picture that occurs a million times one row goes to the cells
+    is_first = same == np.arange(len(same))
+    cell_of = visits(vectors, centroids, is_first)
     probes = sample[sample_rows(sample, total, PROBED)]
     counts = recall_counts(vectors, cell_of, probes, visits(probes, centroids), cosine)
 
@@ -81,7 +83,9 @@ def edges(nodes: U64, vectors: Vectors, cosine: float) -> tuple[U64, I64]:
         _, rows, at_home = cell
         return edges_in_cell(nodes[rows], vectors[rows], np.arange(len(rows)) < at_home, cosine)
 
-    return forest(in_threads(search, (cell for cell in cell_rows(cell_of) if cell[2]))), counts
+    copies = np.flatnonzero(~is_first & usable(vectors))
+    alike = np.stack([nodes[same[copies]], nodes[copies]], axis=1)
+    return forest([alike, *in_threads(search, (cell for cell in cell_rows(cell_of) if cell[2]))]), counts
 
 
 def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
@@ -151,8 +155,11 @@ def _check(cosine: float) -> None:
 
 def _equals(vectors: Vectors) -> I64:
     """Of each row the first one that equals it (int64[n]): what occurs a million times is compared once."""
-    _, first, inverse = np.unique(row_hashes(vectors), return_index=True, return_inverse=True)
-    same = np.asarray(first[inverse])
+    hashes = row_hashes(vectors)
+    order = np.argsort(hashes, kind="stable")
+    starts = np.concatenate([np.ones(min(1, len(order)), bool), hashes[order[1:]] != hashes[order[:-1]]])
+    same = np.empty(len(order), np.int64)
+    same[order] = order[np.flatnonzero(starts)[np.cumsum(starts) - 1]] if len(order) else order
     for rows in _split(np.flatnonzero(same != np.arange(len(same)))):
         differ = (vectors[rows] != vectors[same[rows]]).any(axis=1)
         same[rows[differ]] = rows[differ]  # one hash of different bytes: left to comparison

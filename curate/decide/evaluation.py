@@ -15,7 +15,7 @@ import pyarrow as pa
 from curate import ids, schema
 from curate.decide import cosine, hamming
 from curate.errors import RecipeError
-from curate.job import EVALUATION_FILE, Job
+from curate.job import EVALUATION_FACTS, EVALUATION_FILE, Job
 from curate.measure.clip import embedding_column
 from curate.measure.encoder import load_encoder
 from curate.measure.image import ImageOptions, measure_image
@@ -38,13 +38,13 @@ def evaluation_key(against: Against) -> str:
 
 
 def write_evaluation(job: Job) -> None:
-    """Measures the evaluation set into the run folder. Raises RecipeError where no image of it can be read."""
+    """Measures the evaluation set into the run folder. Raises RecipeError where too much of it cannot be read."""
     against = job.recipe.dedup.against
     assert against is not None
     clip = next((c for c in job.recipe.measure.clip if against.embedding and c.name == against.embedding.of), None)
     encoder = load_encoder(clip.model_copy(update={"device": "auto"})) if clip else None  # here, wherever units run
     options = ImageOptions(phash=against.phash is not None, looks=(encoder.view,) if encoder else ())
-    names, hashes, made = [], [], []
+    names, hashes, made, unread = [], [], [], []
     views: list[Any] = []
 
     def flush() -> None:
@@ -55,6 +55,7 @@ def write_evaluation(job: Job) -> None:
     for name, data in read_pictures(list_evaluation(against)):
         fact = measure_image(data, options)
         if fact.status != schema.OK or (encoder and fact.views[0] is None):
+            unread.append(f"{name}: {fact.error or fact.status}")
             continue
         names.append(name)
         hashes.append(fact.phash)
@@ -63,8 +64,14 @@ def write_evaluation(job: Job) -> None:
             if len(views) >= encoder.batch:
                 flush()
     flush()
-    if not names:
-        raise RecipeError(f"dedup.against.images: no image can be read of {against.images}")
+    total = len(names) + len(unread)
+    if not names or len(unread) / total > job.recipe.max_failed:
+        raise RecipeError(
+            f"dedup.against.images: {len(unread):,} of {total:,} images of the evaluation set cannot be read, and max_failed is "
+            f"{job.recipe.max_failed}: {unread[0] if unread else f'no image in {against.images}'}"
+        )
+    facts = {"images": len(names), "unread": len(unread), "such_as": unread[0] if unread else None}
+    job.folder.write_json(EVALUATION_FACTS, facts)
     columns = {"name": pa.array(names, pa.string()), "phash": pa.array(hashes, pa.uint64())}
     if encoder:
         columns["image"] = embedding_column(np.concatenate(made), np.arange(len(names)), len(names))

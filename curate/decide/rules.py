@@ -64,9 +64,14 @@ def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule
         RecipeError: an expression does not parse, is not scalar, deterministic and boolean, or a column is missing.
     """
     return [
-        _check_top(name, spec, columns) if isinstance(spec, Top) else _check_sql(name, spec, columns)
+        _check_top(name, spec, columns) if isinstance(spec, Top) else _check_sql(f"rules.{name}", spec, columns)
         for name, spec in rules.items()
     ]
+
+
+def check_count(key: str, sql: str, columns: pa.Schema) -> Rule:
+    """A checked expression that gives a number of times: an integer. Raises RecipeError, as `check_rules`."""
+    return _check_sql(key, sql, columns, "an integer, such as CASE WHEN rarest < 100 THEN 4 ELSE 1 END")
 
 
 def segments(rules: list[Rule]) -> list[Segment]:
@@ -89,6 +94,14 @@ def first_failed(rules: tuple[Rule, ...], table: pa.Table) -> npt.NDArray[np.int
         return np.full(len(table), -1, np.int16)
     cases = " ".join(f"WHEN NOT coalesce(TRY(({rule.spec}\n)), false) THEN {i}" for i, rule in enumerate(rules))
     return np.asarray(_query(f"SELECT (CASE {cases} ELSE -1 END)::SMALLINT AS failed FROM batch", table)["failed"])
+
+
+def count_values(rule: Rule, table: pa.Table, most: int) -> npt.NDArray[np.int32]:
+    """What an expression of `check_count` gives for each row, 0 to `most`; 0 where it is NULL or fails."""
+    if not len(table):
+        return np.zeros(0, np.int32)
+    sql = f"SELECT greatest(0, least({most}, coalesce(TRY(({rule.spec}\n)), 0)))::INTEGER AS count FROM batch"
+    return np.asarray(_query(sql, table)["count"], np.int32)
 
 
 def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | None]]:
@@ -116,15 +129,16 @@ def _query(sql: str, table: pa.Table) -> dict[str, Any]:
 
 
 def _check_top(name: str, spec: Top, columns: pa.Schema) -> Rule:
-    column = _column(name, spec.of, columns)
+    column = _column(f"rules.{name}", spec.of, columns)
     kind = columns.field(column).type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise RecipeError(f"rules.{name}: top needs a numeric column; {spec.of!r} is {kind}")
     return Rule(name, spec, (column,))
 
 
-def _check_sql(name: str, sql: str, columns: pa.Schema) -> Rule:
-    where = f"rules.{name}: {sql!r}"
+def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule:
+    """Checks an expression: of a rule, which is true or false, or of the type that is wanted."""
+    where = f"{key}: {sql!r}"
     connection = connect()
     tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [f"SELECT ({sql}\n)"]).fetchall()[0][0])
     if tree["error"]:
@@ -145,7 +159,7 @@ def _check_sql(name: str, sql: str, columns: pa.Schema) -> Rule:
     for part in parts:
         kind = part["class"]
         if kind == "COLUMN_REF" and (part["column_names"][-1] not in own or part["column_names"][-1] in columns.names):
-            used.append(_column(name, part["column_names"][-1], columns))
+            used.append(_column(key, part["column_names"][-1], columns))
         elif kind == "FUNCTION":
             _check_function(where, part["function_name"].lower(), len(part.get("arguments", part.get("children", []))))
         elif kind in ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE"):
@@ -159,9 +173,11 @@ def _check_sql(name: str, sql: str, columns: pa.Schema) -> Rule:
             _try_values(sql, columns)
     except duckdb.Error as error:
         raise RecipeError(f"{where}: {' '.join(str(error).split())}") from None
-    if kind != "BOOLEAN":
+    if not wanted and kind != "BOOLEAN":
         raise RecipeError(f"{where} is of type {kind}; a rule is true or false, such as words > 2")
-    return Rule(name, sql, tuple(dict.fromkeys(used)))
+    if wanted and not kind.endswith("INT") and kind != "INTEGER":
+        raise RecipeError(f"{where} is of type {kind}; accepted: {wanted}")
+    return Rule(key.rpartition(".")[2], sql, tuple(dict.fromkeys(used)))
 
 
 def _nulls(columns: pa.Schema) -> pa.Table:
@@ -203,7 +219,7 @@ def _walk(node: Any) -> Iterator[dict[str, Any]]:
             yield from _walk(child)
 
 
-def _column(rule: str, name: str, columns: pa.Schema) -> str:
+def _column(key: str, name: str, columns: pa.Schema) -> str:
     by_lower = {known.lower(): known for known in columns.names}
     if name.lower() in by_lower:
         return str(by_lower[name.lower()])
@@ -215,7 +231,7 @@ def _column(rule: str, name: str, columns: pa.Schema) -> str:
         "phash": "measure: {image: {phash: true}}",
     }
     hint = f"it is measured by {needs[name.lower()]}; " if name.lower() in needs else hint
-    raise RecipeError(f"rules.{rule}: no column {name!r}; {hint}columns: {', '.join(columns.names)}")
+    raise RecipeError(f"{key}: no column {name!r}; {hint}columns: {', '.join(columns.names)}")
 
 
 def _check_function(where: str, name: str, arguments: int) -> None:

@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate import ids, schema
-from curate.errors import RecipeError
+from curate.errors import RecipeError, RunError
 from curate.measure import embedding_signals, gda, heads
 from curate.measure.clusters import Clusters as Centroids
 from curate.measure.clusters import load_clusters
 from curate.measure.embedding_signals import Tags
 from curate.measure.encoder import load_encoder
-from curate.measure.gauge import F32, Embeddings, Signal, once
+from curate.measure.gauge import F32, Embeddings, Signal
 from curate.measure.image import ImageOptions, measure_image
 from curate.measure_sections import (
     Axis,
@@ -33,6 +34,7 @@ from curate.measure_sections import (
     OfEmbeddings,
     Paths,
 )
+from curate.once import once
 from curate.shards.commit import Folder
 from curate.shards.pictures import picture_files, read_pictures
 
@@ -48,20 +50,33 @@ def signals(measure: Measure, models: Mapping[str, Any], keys: Mapping[str, str]
     embedders = {one.name: one for one in measure.embedders}
     for name, options in measure.on_embeddings.items():
         key = ids.digest([keys[options.of], type(options).__name__, 1, _asked(options), models.get(name)])
-        yield _signal(name, options, embedders[options.of], key)
+        yield _signal(name, options, embedders[options.of], key, models.get(name))
 
 
-def _signal(name: str, options: OfEmbeddings, embedder: Embedder, key: str) -> Signal:
+def _where_there(column: pa.Array, given: Embeddings, options: OfEmbeddings) -> pa.Array:
+    """Null where a row lacks the embedding that the signal is of."""
+    side = given.texts if isinstance(options, Head) and options.input == "text" else given.images
+    return pc.if_else(pa.array(side.any(axis=1)), column, pa.scalar(None, column.type))
+
+
+def _unchanged(name: str, made: Any, identity: Any) -> Any:
+    """What was made of a file. Raises RunError where it is another one than when the run was prepared."""
+    if isinstance(made, heads.Head | Centroids) and made.digest != identity:
+        raise RunError(f"measure: the file of {name!r} changed during the run; run again")
+    return made
+
+
+def _signal(name: str, options: OfEmbeddings, embedder: Embedder, key: str, identity: Any) -> Signal:
     kind = _KINDS[type(options)]
 
     def made() -> Any:
-        return once(key, lambda: kind.make(name, options, embedder))
+        return once(key, lambda: _unchanged(name, kind.make(name, options, embedder), identity))
 
     return Signal(
         name=name,
         columns=_columns(name, options),
         key=key,
-        compute=lambda given: kind.compute(given, options, made()),
+        compute=lambda given: [_where_there(column, given, options) for column in kind.compute(given, options, made())],
         ready=made,
         of=options.of,
     )
@@ -87,7 +102,7 @@ def identify_files(measure: Measure, models: Mapping[str, Any]) -> dict[str, Any
         if made.centroids.shape[1] != dimension:
             raise RecipeError(
                 f"measure.clusters.{name}: {clusters.centroids} holds {list(made.centroids.shape)}; accepted: [k, {dimension}], "
-                f"for embeddings of {clusters.of!r} have {dimension} dimensions"
+                f"since embeddings of {clusters.of!r} have {dimension} dimensions"
             )
         found[name] = made.digest
     if measure.fooling and measure.fooling.shift:

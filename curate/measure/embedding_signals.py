@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
+from curate.decide.cells import dot, squares
 from curate.errors import RecipeError
 
 F32 = npt.NDArray[np.float32]
@@ -202,6 +204,9 @@ def tag_contexts_of_classes(images: F32, prompts: F32, temperature: float = TEMP
 def nearest_centroid(images: F32, centroids: F32) -> I32:
     """The cluster of each image: the centroid with the largest product with it; of equal ones the first.
 
+    Products are float32 first; what is within their error of the largest is compared in float64, summed in the order of
+    dimensions, so that the result does not depend on which rows are computed together.
+
     Source: Gadre et al., DataComp, 2023, its image-based filtering (appendix), with centroids of length 1.
 
     Args:
@@ -217,10 +222,29 @@ def nearest_centroid(images: F32, centroids: F32) -> I32:
     if len(centroids) == 0:
         raise ValueError("found no centroids; accepted: at least 1")
     nearest = np.empty(len(images), np.int32)
+    images, centroids = np.ascontiguousarray(images, np.float32), np.ascontiguousarray(centroids, np.float32)
+    longest = float(np.sqrt(squares(centroids).max()))
     step = max(1, CELLS // len(centroids))
     for start in range(0, len(images), step):
-        nearest[start : start + step] = (images[start : start + step] @ centroids.T).argmax(axis=1)
+        rows = images[start : start + step]
+        _best(rows @ centroids.T, rows, centroids, longest, nearest[start : start + step])
     return nearest
+
+
+@njit(nogil=True, cache=True)
+def _best(products: F32, images: F32, centroids: F32, longest: float, out: I32) -> None:
+    """The best centroid of each row: of those whose product may be the largest, by the exact product."""
+    for i in range(len(images)):
+        # Twice the error bound of a float32 product (Higham, section 3.1).
+        margin = 2 * (images.shape[1] + 8) * 2.0**-24 * np.sqrt(dot(images[i], images[i])) * longest
+        least = products[i].max() - margin
+        best, chosen = -np.inf, 0
+        for j in range(len(centroids)):
+            if products[i, j] >= least:
+                product = dot(images[i], centroids[j])
+                if product > best:
+                    best, chosen = product, j
+        out[i] = chosen
 
 
 def _mean(rows: F32) -> F64:

@@ -6,10 +6,9 @@ Signals of embeddings (`compute`): from those that a model of `measure.clip` gav
 the model. And what the pool brings itself (`bring`), embeddings too, which have no column in `scores`.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +16,6 @@ import pyarrow as pa
 from PIL import Image
 
 F32 = npt.NDArray[np.float32]
-Made = TypeVar("Made")
-
-_made: dict[str, Any] = {}
-_lock = threading.RLock()
-
-
-def once(key: str, make: Callable[[], Made]) -> Made:
-    """What `make` gives, once per process: what a signal's key names and all parts share."""
-    with _lock:
-        if key not in _made:
-            _made[key] = make()
-        made: Made = _made[key]
-        return made
 
 
 @dataclass(frozen=True)
@@ -38,7 +24,7 @@ class Embeddings:
 
     Attributes:
         rows: int64 [n], the rows that have some: those that could be read.
-        images: float32 [n, dimension], of unit length up to the rounding of float16.
+        images: float32 [n, dimension], of unit length up to the rounding of float16; zero where a row has none.
         texts: float32 [n, dimension], likewise.
         captions: string [n].
     """

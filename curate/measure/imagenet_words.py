@@ -26,8 +26,9 @@ import pyarrow as pa
 
 from curate import ids
 from curate.errors import RecipeError
-from curate.measure.gauge import Signal, once
+from curate.measure.gauge import Signal
 from curate.measure_sections import ImagenetWords
+from curate.once import once
 
 IDS = "imagenet21k_goog_synsets.txt"
 """The list that timm ships: the 21,843 ids of DataComp's own file, byte for byte."""

@@ -18,6 +18,7 @@ class Measured:
         members: suffix, offset, size of `members`; None for Parquet.
         failure: reason and detail, where the file could not be read, or only in part.
         gauged: what each of the signals of images found, in their order; empty where there are no images.
+        faults: of signals whose embeddings the pool was to bring and cannot: what is wrong, and whether it may pass.
         state: what the file was when it was read, see curate.shards.listing.file_state; None where it could not be.
     """
 
@@ -26,6 +27,7 @@ class Measured:
     members: tuple[pa.Array, pa.Array, pa.Array] | None = None
     failure: tuple[str, str] | None = None
     gauged: list[Gauged] = field(default_factory=list)
+    faults: dict[str, tuple[str, bool]] = field(default_factory=dict)
     state: str | None = None
 
     @property

@@ -47,6 +47,8 @@ def identify(options: Clip, here: bool = True) -> dict[str, Any]:
             "file of weights as pretrained, or a folder as model: local-dir:FOLDER"
         ) from None
     context = config.get("text_cfg", {}).get("context_length", 77)
+    size = config.get("vision_cfg", {}).get("image_size")
+    preprocess = preprocess | ({} if size is None else {"size": size})  # the model's own, as open_clip does it
     if options.context_length and options.context_length <= context:
         raise RecipeError(f"{where}: context_length {options.context_length} is not above the model's own {context}")
     return {

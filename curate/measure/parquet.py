@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate import schema
-from curate.measure.brought import EmbeddingFault, bring, nothing
+from curate.measure.brought import EmbeddingFault, Place, bring, nothing
 from curate.measure.columns import Found, find_columns, without_views
 from curate.measure.gauge import Gauged, Signal
 from curate.measure.image import ImageOptions
@@ -69,35 +69,35 @@ def measure_parquet(
             status, errors = _first_fault((status, errors), fault, missing.to_numpy(zero_copy_only=False))
     columns |= {"status": status, "error": errors}
     scores = {f.name: _score(table[f.name], f.type) for f in pool.scores if f.name in table.schema.names}
-    gauged, failure = _with_brought(signals, looked, part, table, pc.equal(status, schema.OK), source)
-    return Measured(columns, scores, gauged=gauged, failure=failure)
+    gauged, faults = _with_brought(signals, looked, part, table, pc.equal(status, schema.OK), source)
+    return Measured(columns, scores, gauged=gauged, faults=faults)
 
 
 def _with_brought(
     signals: Sequence[Signal], looked: Sequence[Gauged], part: Part, table: pa.Table, ok: pa.Array, source: Source
-) -> tuple[list[Gauged], tuple[str, str] | None]:
-    """What each signal gauged, in order, with the embeddings that the pool brings, and a fault that these have."""
-    images, failure, span = iter(looked), None, None
-    gauged = []
+) -> tuple[list[Gauged], dict[str, tuple[str, bool]]]:
+    """What each signal gauged, in order, with the embeddings that the pool brings, and the faults of these by signal."""
+    images, place = iter(looked), None
+    gauged, faults = [], {}
     for signal in signals:
         if not signal.bring:
             gauged.append(next(images))
             continue
         try:
-            span = span or _span(part, source)
-            gauged.append(bring(signal, part.path, table, span, ok.to_numpy(zero_copy_only=False), source))
+            place = place or _place(part, source)
+            gauged.append(bring(signal, place, table, ok.to_numpy(zero_copy_only=False), source))
         except EmbeddingFault as error:
-            failure = ("damaged_embeddings", str(error)[:300])
+            faults[signal.name] = str(error)[:300], error.passing
             gauged.append(nothing(signal, len(table)))
-    return gauged, failure
+    return gauged, faults
 
 
-def _span(part: Part, source: Source) -> tuple[int, int]:
-    """Where the part's rows begin in its file, and how many rows that has."""
+def _place(part: Part, source: Source) -> Place:
     with fsspec.open(part.path, "rb", **source.storage) as opened:
         metadata = pq.read_metadata(opened)
     first = part.groups[0] if part.groups else 0
-    return sum(metadata.row_group(i).num_rows for i in range(first)), metadata.num_rows
+    rows_before = sum(metadata.row_group(i).num_rows for i in range(first))
+    return Place(part.path, rows_before, metadata.num_rows, part.beside)
 
 
 def read_rows(part: Part, source: Source) -> tuple[pa.Table, Found]:

@@ -7,7 +7,7 @@ inputs; files that could not be read, and the rows and state of each part, go in
 import json
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,81 +25,170 @@ from curate.measure.measured import Measured
 from curate.measure.parquet import measure_parquet
 from curate.measure.tar import measure_tar
 from curate.plan import Part, Unit
+from curate.shards.commit import Folder
 from curate.shards.listing import check_state, file_state
 
 ATTEMPTS = 3
 
 
+@dataclass
+class _Standing:
+    """Where columns of a unit stand under the same keys: in this run, or in the one to reuse.
+
+    Attributes:
+        columns: of each signal, "language" and "the pool" in `scores`.
+        embeddings: by each model, and by what the pool brings.
+        faults: of what the pool was to bring and could not: path and detail.
+    """
+
+    columns: dict[str, Folder]
+    embeddings: dict[str, Folder]
+    faults: dict[str, list[tuple[str, str]]]
+
+
 def measure_unit(job: Job, unit: Unit) -> Unit:
     """Writes the unit's tables, unless they stand; what stands of them, column by column, is not measured again."""
     tables = [name for name in job.tables if name in ("samples", "scores", "embeddings", "members")]
-    standing = {name for name in reversed(tables) if job.stands(name, unit, job.key_of(name)(unit))}
-    if standing == set(tables):
+    whole = {name for name in reversed(tables) if job.stands(name, unit, job.key_of(name)(unit))}
+    if whole == set(tables):
         return unit
-    known = _known_scores(job, unit)
-    looking = _looking(job, known, "embeddings" in standing)
-    if {"samples", "members"} & set(tables) <= standing and not looking and "the pool" in known:
+    standing = _find_standing(job, unit)
+    looking = _looking(job, standing)
+    known = _read_columns(job, unit, standing)
+    if {"samples", "members"} & set(tables) <= whole and not looking and "the pool" in known:
         samples, parts, lasting = job.read("samples", unit), [], True
     else:
         parts = [_measure_part(job, unit, part, looking) for part in unit.parts]
         samples = _samples(job, unit, parts)
         # A file that could not be opened may be there next time: without a key the unit is measured again.
         lasting = not any(part.failure and part.failure[0] == "unreadable" for part in parts)
+        if "samples" in whole and not lasting:
+            raise RunError(
+                f"{next(p.failure for p in parts if p.failure and p.failure[0] == 'unreadable')[1]}: this file could be read "
+                "when its samples were measured, and cannot now; run again when it can"
+            )
         known["the pool"] = _brought(job, parts)
     made: dict[str, pa.Table] = {}
     base = samples.select(["unit", "row", "uid"])
-    if job.recipe.measure.language and not ("samples" in standing and "language" in known):
+    if job.recipe.measure.language and not ("samples" in whole and "language" in known):
         readable = pc.if_else(pc.equal(samples["status"], schema.OK), samples["caption"], pa.scalar(None, pa.string()))
         language, score = detect_languages(readable.combine_chunks())
         samples = samples.set_column(schema.SAMPLES.get_field_index("language"), "language", language)
         known["language"] = [score]
     if job.has_members and parts:
         made["members"] = _members(base, parts)
-    embeddings = _embeddings(job, unit, looking, parts)
+    embeddings = _read_embeddings(job, unit, standing, _wanted(job, known)) | _embeddings(looking, parts)
+    faults, passing = _faults(job, unit, standing, looking, parts)
     if job.has_embeddings:
-        made["embeddings"] = _embedding_table(job, base, embeddings)
+        columns = [side for one in job.recipe.measure.kept for side in embeddings[one.name]]
+        made["embeddings"] = pa.table([*base.columns, *columns], schema=job.embedding_schema)
     if job.has_scores:
         made["scores"] = _scores(job, base, known, _gauged(job, samples, known, looking, parts, embeddings))
+    note = {"signals": job.signal_keys(unit), "faults": faults}
     for name, table in made.items():
-        if name not in standing:
-            keys = {"signals": job.signal_keys(unit)} if name == "scores" and lasting else None
-            job.write(name, unit, table, job.key_of(name)(unit) if lasting else "", keys)
-    if "samples" not in standing:
+        if name not in whole:
+            keeps = lasting and not (passing and name in ("scores", "embeddings"))
+            key = job.key_of(name)(unit) if keeps else ""
+            job.write(name, unit, table, key, note if keeps and name != "members" else {"faults": faults})
+    if "samples" not in whole:
         failures = [[part.path, *m.failure] for part, m in zip(unit.parts, parts, strict=True) if m.failure]
-        note = {"failures": failures, "rows": [part.rows for part in parts], "states": [part.state for part in parts]}
+        about = {"failures": failures, "rows": [part.rows for part in parts], "states": [part.state for part in parts]}
         key = job.measure_key(unit) if lasting else ""
-        job.write("samples", unit, samples, key, note)  # the last one: it stands for all
+        job.write("samples", unit, samples, key, about)  # the last one: it stands for all
     return unit
 
 
-def _known_scores(job: Job, unit: Unit) -> dict[str, list[pa.ChunkedArray | pa.Array]]:
-    """The columns of each signal that stand in a table `scores` of this run or of the one to reuse, by their keys."""
-    columns = {signal.name: [field.name for field in signal.columns] for signal in job.signals}
-    columns |= {"the pool": job.pool.scores.names, "language": ["language_score"]}
-    known: dict[str, list[pa.ChunkedArray | pa.Array]] = {} if job.pool.scores else {"the pool": []}
-    name = job.table("scores", unit)
+def needed_signals(job: Job, unit: Unit) -> list[Signal]:
+    """The signals that measuring the unit would compute now."""
+    if all(
+        job.would_stand(name, unit, job.key_of(name)(unit))
+        for name in ("samples", "scores", "embeddings")
+        if name in job.tables
+    ):
+        return []
+    standing = _find_standing(job, unit)
+    return [*_looking(job, standing), *(s for s in job.signals if s.compute and s.name not in standing.columns)]
+
+
+def _find_standing(job: Job, unit: Unit) -> _Standing:
+    """What tables `scores` and `embeddings` of this run, or of the one to reuse, hold; read from their footers."""
+    found = _Standing({}, {}, {})
+    keys = job.signal_keys(unit)
+    dimensions = {signal.name for signal in job.signals if signal.dimension is not None}
+    prefixes = {one.name: one.prefix for one in job.recipe.measure.embedders}
     for folder in (job.folder, job.reuse):
-        if folder is None or not folder.exists(name):
-            continue
-        note = folder.footer(name)[1]
-        keys = json.loads(note)["signals"] if note else {}
-        for signal, key in job.signal_keys(unit).items():
-            if (
-                signal not in known
-                and keys.get(signal) == key
-                and (signal != "language" or job.recipe.measure.language)
-            ):
-                known[signal] = folder.read_parquet(name, columns[signal]).columns if columns[signal] else []
+        for table in ("scores", "embeddings"):
+            file = job.table(table, unit)
+            if folder is None or not folder.exists(file):
+                continue
+            note = json.loads(folder.footer(file)[1] or "{}")
+            for name in (name for name, key in keys.items() if note.get("signals", {}).get(name) == key):
+                if table == "scores":
+                    found.columns.setdefault(name, folder)
+                elif name in dimensions and f"{prefixes[name]}image" in folder.names(file):
+                    found.embeddings.setdefault(name, folder)
+                if name in dimensions:
+                    found.faults.setdefault(name, [tuple(fault) for fault in note.get("faults", {}).get(name, [])])
+    if not job.recipe.measure.language:
+        found.columns.pop("language", None)
+    return found
+
+
+def _read_columns(job: Job, unit: Unit, standing: _Standing) -> dict[str, list[pa.ChunkedArray | pa.Array]]:
+    """The columns of `scores` that stand, by signal."""
+    names = {signal.name: [field.name for field in signal.columns] for signal in job.signals}
+    names |= {"the pool": job.pool.scores.names, "language": ["language_score"]}
+    file = job.table("scores", unit)
+    known: dict[str, list[pa.ChunkedArray | pa.Array]] = {} if job.pool.scores else {"the pool": []}
+    for name, folder in standing.columns.items():
+        known[name] = folder.read_parquet(file, names[name]).columns if names[name] else []
     return known
 
 
-def _looking(job: Job, known: Collection[str], stored: bool) -> list[Signal]:
-    """The signals that must see the inputs: whose columns are not known, or whose embeddings are needed and not there."""
-    kept = {one.name for one in job.recipe.measure.kept}
-    needed = {signal.of for signal in job.signals if signal.compute and signal.name not in known}
-    lacking = {name for name in kept | needed if not (stored and name in kept)}
+def _read_embeddings(
+    job: Job, unit: Unit, standing: _Standing, wanted: Collection[str]
+) -> dict[str, tuple[pa.ChunkedArray, pa.ChunkedArray]]:
+    """The embeddings that stand, image and text, of those that are wanted."""
+    prefixes = {one.name: one.prefix for one in job.recipe.measure.embedders}
+    known = {}
+    for name in (name for name in standing.embeddings if name in wanted):
+        columns = [f"{prefixes[name]}{side}" for side in ("image", "text")]
+        image, text = standing.embeddings[name].read_parquet(job.table("embeddings", unit), columns).columns
+        known[name] = image, text
+    return known
+
+
+def _wanted(job: Job, known: Collection[str]) -> set[str]:
+    """Whose embeddings are kept, or needed by a signal whose columns are not known."""
+    needed = {signal.of for signal in job.signals if signal.compute and signal.of and signal.name not in known}
+    return needed | {one.name for one in job.recipe.measure.kept}
+
+
+def _looking(job: Job, standing: _Standing) -> list[Signal]:
+    """The signals that must see the inputs: whose columns are not known, or whose embeddings are wanted and not there."""
+    lacking = _wanted(job, standing.columns) - standing.embeddings.keys()
     seeing = (signal for signal in job.signals if signal.start or signal.bring)
-    return [s for s in seeing if s.name in lacking or (s.name not in known and s.columns)]
+    return [s for s in seeing if s.name in lacking or (s.name not in standing.columns and s.columns)]
+
+
+def _faults(
+    job: Job, unit: Unit, standing: _Standing, looking: Sequence[Signal], parts: list[Measured]
+) -> tuple[dict[str, list[tuple[str, str]]], bool]:
+    """What is wrong with the embeddings that are brought, by name; and whether some of it may pass."""
+    faults: dict[str, list[tuple[str, str]]] = {}
+    passing = False
+    for signal in (signal for signal in job.signals if signal.bring):
+        if signal not in looking:
+            faults[signal.name] = standing.faults.get(signal.name, [])
+            continue
+        found = [
+            (part.path, *m.faults[signal.name])
+            for part, m in zip(unit.parts, parts, strict=True)
+            if signal.name in m.faults
+        ]
+        faults[signal.name] = [(path, detail) for path, detail, _ in found]
+        passing = passing or any(may_pass for _, _, may_pass in found)
+    return faults, passing
 
 
 def _measure_part(job: Job, unit: Unit, part: Part, signals: Sequence[Signal]) -> Measured:
@@ -155,10 +244,8 @@ def _uids(columns: dict[str, pa.Array]) -> pa.Array:
     return ids.make_uids(columns.get("own_uid"), columns.get("url"), columns.get("sha256"), caption)
 
 
-def _embeddings(
-    job: Job, unit: Unit, looking: Sequence[Signal], parts: list[Measured]
-) -> dict[str, tuple[pa.ChunkedArray, pa.ChunkedArray]]:
-    """Image and text embeddings by each model that is at hand: measured now, or in the unit's table."""
+def _embeddings(looking: Sequence[Signal], parts: list[Measured]) -> dict[str, tuple[pa.ChunkedArray, pa.ChunkedArray]]:
+    """Image and text embeddings by each model that was measured now."""
     found = {}
     for place, signal in enumerate(looking):
         if signal.dimension is not None:
@@ -168,18 +255,7 @@ def _embeddings(
             made = [pair or none for pair, none in zip(pairs, zeros, strict=True)]
             image, text = (pa.chunked_array([pair[side] for pair in made], kind) for side in range(2))
             found[signal.name] = (image, text)
-    for one in job.recipe.measure.kept:
-        if one.name not in found:
-            table = job.read("embeddings", unit, [f"{one.prefix}image", f"{one.prefix}text"])
-            found[one.name] = (table.column(0), table.column(1))
     return found
-
-
-def _embedding_table(
-    job: Job, base: pa.Table, embeddings: dict[str, tuple[pa.ChunkedArray, pa.ChunkedArray]]
-) -> pa.Table:
-    columns = [side for one in job.recipe.measure.kept for side in embeddings[one.name]]
-    return pa.table([*base.columns, *columns], schema=job.embedding_schema)
 
 
 def _gauged(
@@ -208,12 +284,12 @@ def _gauged(
 
 
 def _as_arrays(images: pa.ChunkedArray, texts: pa.ChunkedArray, captions: pa.ChunkedArray) -> Embeddings:
-    """The embeddings of the rows that have some: those of others are zero."""
+    """The embeddings of the rows that have some; where a row lacks a side, that is zero."""
     sides = []
     for column in (images, texts):
         flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
         sides.append(flat.astype(np.float32).reshape(len(column), column.type.list_size))
-    rows = np.flatnonzero(sides[0].any(axis=1))
+    rows = np.flatnonzero(sides[0].any(axis=1) | sides[1].any(axis=1))
     return Embeddings(rows, sides[0][rows], sides[1][rows], captions.take(pa.array(rows)).combine_chunks())
 
 

@@ -27,7 +27,7 @@ class Audit:
         verdicts: rows per rule, and `kept`.
         failures: schema.FAILURES, the unit's files and samples that could not be read.
         files: input files of the unit, by path.
-        unread: those of them that could not be read at all.
+        unread: those of them that could not be read at all, or whose embeddings could not.
     """
 
     unit: Unit
@@ -61,7 +61,7 @@ def audit_unit(job: Job, unit: Unit) -> Audit:
             f"unit {unit.name}: of {len(samples)} samples {len(bad)} could not be read, but verdicts are {verdicts}, "
             "or a row is both kept and dropped, or neither"
         )
-    files = job.note("samples", unit)["failures"]
+    files = job.note("samples", unit)["failures"] + embedding_faults(job, unit)
     columns = [bad["shard"], bad["key"], bad["status"], bad["error"]]
     failures = pa.concat_tables(
         [
@@ -78,8 +78,18 @@ def audit_unit(job: Job, unit: Unit) -> Audit:
         verdicts=verdicts,
         failures=failures,
         files=frozenset(part.path for part in unit.parts),
-        unread=frozenset(shard for shard, reason, _ in files if reason in schema.FILE_REASONS),
+        unread=frozenset(shard for shard, reason, _ in files if _is_unread(reason)),
     )
+
+
+def embedding_faults(job: Job, unit: Unit) -> list[list[str]]:
+    """The unit's files whose embeddings could not be used, each with a reason and what is wrong, each once."""
+    tables = [name for name in ("scores", "embeddings") if name in job.tables]
+    if not job.recipe.measure.embeddings or not tables:
+        return []
+    faults = job.note(tables[0], unit).get("faults", {})
+    found = [(path, schema.DAMAGED_EMBEDDINGS, detail) for of in faults.values() for path, detail in of]
+    return [list(row) for row in dict.fromkeys(found)]
 
 
 def check_damage(job: Job, audits: Iterable[Audit]) -> None:
@@ -105,11 +115,16 @@ def check_damage(job: Job, audits: Iterable[Audit]) -> None:
         raise RunError("\n".join([*found, f"To go on all the same, run again with {' '.join(remedies)}"]))
 
 
+def _is_unread(reason: str) -> bool:
+    return reason in schema.FILE_REASONS or reason == schema.DAMAGED_EMBEDDINGS
+
+
 def _reasons(audits: list[Audit], what: str) -> Iterator[str]:
     """A line for each reason: how often, and an example."""
     failures = [row for audit in audits for row in audit.failures.to_pylist()]
-    rows = [row for row in failures if (row["reason"] in schema.FILE_REASONS) == (what == "files")]
-    counts = Counter(row["reason"] for row in rows if row["reason"] not in schema.DAMAGE_REASONS)
+    rows = [row for row in failures if _is_unread(row["reason"]) == (what == "files")]
+    partly = schema.DAMAGE_REASONS.keys() - {schema.DAMAGED_EMBEDDINGS}
+    counts = Counter(row["reason"] for row in rows if row["reason"] not in partly)
     for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         example = next(row for row in rows if row["reason"] == reason)
         words = [example["shard"], example["key"], example["detail"] and f"({example['detail']})"]

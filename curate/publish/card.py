@@ -3,6 +3,7 @@
 from typing import Any
 
 from curate.job import Job
+from curate.schema import KEPT
 
 
 def card_text(job: Job, run: dict[str, Any]) -> str:
@@ -21,8 +22,7 @@ def card_text(job: Job, run: dict[str, Any]) -> str:
         "|---|---:|",
         f"| pool | {pool:,} |",
     ]
-    order = ["failed", *recipe.rules, "unmatched", "duplicate", "balance"]
-    lines += [f"| {name} | −{counts[name]:,} |" for name in order if counts.get(name)]
+    lines += [f"| {name} | −{n:,} |" for name, n in counts.items() if n and name != KEPT]
     lines += [f"| **kept** | **{kept:,}** |", "", "## Sources", ""]
     lines += [f"- {source.name} ({source.format})" for source in recipe.input]
     lines += ["", "## How to read it", ""]

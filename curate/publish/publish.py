@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate import schema
-from curate.job import RUN_FILE, Job
+from curate.job import EVALUATION_FACTS, RUN_FILE, Job
 from curate.publish.audit import Audit, all_failures, check_conservation
 from curate.publish.card import card_text
 from curate.publish.entries import write_entries
@@ -111,6 +111,8 @@ def _finished_run(job: Job, counts: dict[str, int], results: Results) -> dict[st
     order[-2:-2] = [schema.UNMATCHED] if job.recipe.match else []
     order[-2:-2] = [schema.CONTAMINATED] if job.recipe.dedup.against else []
     order[-1:-1] = [schema.BALANCE] if job.recipe.balance else []
+    if job.recipe.dedup.against:
+        run["evaluation"] = job.folder.read_json(EVALUATION_FACTS)
     run |= {
         "rules": rules,
         "t": results.t,

@@ -166,6 +166,11 @@ class Folder:
             fault = " ".join(str(error).split())
             raise RunError(f"{self.path(name)}: is damaged ({fault}); delete it and run again") from None
 
+    def names(self, name: str) -> list[str]:
+        """The columns of a Parquet file."""
+        with self.open(name) as file:
+            return list(pq.read_schema(file).names)
+
     def footer(self, name: str) -> tuple[str | None, str | None, int]:
         """The key, the note and the rows of a Parquet file."""
         with self.open(name) as file:

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids
+from curate.captions.mix import Written, written_texts
 from curate.job import Job
 from curate.measure.parquet import image_bytes, output_columns, read_rows
 from curate.measure.tar import read_json
@@ -159,11 +160,14 @@ def _write_tar(job: Job, shard: Shard, repeated: U64) -> pa.Table:
             rows = _kept(job, part, _COLUMNS)
             uids, captions = rows["uid"].to_pylist(), rows["caption"].to_pylist()
             names = _names(rows["key"].to_pylist(), uids, repeated)
+            written = written_texts(job, part.unit, uids, captions)
             facts = []
-            for name, uid, caption, sample in zip(names, uids, captions, _samples(job, part, rows), strict=True):
-                for suffix, data in _files(uid, caption, sample):
+            for name, uid, texts, sample in zip(names, uids, written, _samples(job, part, rows), strict=True):
+                for suffix, data in _files(uid, texts, sample):
                     writer.add(f"{name}.{suffix}", data)
                 facts.append(_original_facts(sample.fields))
+            chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
+            rows = rows.set_column(_COLUMNS.index("caption"), "caption", pa.array(chosen, pa.string()))
             sidecars.append(_sidecar(rows, names, facts))
     return pa.concat_tables(sidecars)
 
@@ -179,10 +183,15 @@ def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
     return [uid if is_taken else wish for wish, uid, is_taken in zip(wishes, uids, taken.tolist(), strict=True)]
 
 
-def _files(uid: str, caption: str, sample: Sample) -> list[tuple[str, bytes | memoryview]]:
+def _files(uid: str, texts: Written, sample: Sample) -> list[tuple[str, bytes | memoryview]]:
     """Suffix and content of all files of a sample, sorted by suffix."""
-    fields = {**sample.fields, "uid": uid, "captions": {"original": caption}}
-    return sorted([*sample.members, ("txt", sample.text), ("json", _json_bytes(fields))], key=_first)
+    fields = {**sample.fields, "uid": uid, "captions": texts.fields}
+    text = sample.text if texts.chosen is None else texts.chosen.encode()
+    members = sample.members
+    if texts.synthetic is not None:  # which takes the place of a file of that name
+        members = [member for member in members if member[0] != "syn.json"]
+        members.append(("syn.json", _json_bytes({"syn_text": texts.synthetic})))
+    return sorted([*members, ("txt", text), ("json", _json_bytes(fields))], key=_first)
 
 
 def _json_bytes(fields: dict[str, Any]) -> bytes:
@@ -353,12 +362,26 @@ def _parquet_rows(job: Job, part: Slice) -> pa.Table:
     """
     output = job.pool.output
     assert output is not None
-    kept = _kept(job, part, ["row", "uid"])
+    kept = _kept(job, part, ["row", "uid", "caption"])
+    written = None
+    if job.recipe.captions:
+        written = written_texts(job, part.unit, kept["uid"].to_pylist(), kept["caption"].to_pylist())
     tables = []
     first = 0
     for table, _ in _input_rows(job, part.unit, kept["row"]):
         uids = kept["uid"].slice(first, len(table))
         columns = output_columns(table, output)
-        tables.append(pa.table([uids, *columns.columns], names=["uid", *columns.column_names]))
+        made = pa.table([uids, *columns.columns], names=["uid", *columns.column_names])
+        if written is not None:
+            made = _with_texts(made, written[first : first + len(table)])
+        tables.append(made)
         first += len(table)
     return pa.concat_tables(tables)
+
+
+def _with_texts(table: pa.Table, written: list[Written]) -> pa.Table:
+    """Rows without images with the texts that were written: `curated_caption`, and `captions` as the json of tars has it."""
+    chosen = [texts.chosen or texts.fields["original"] for texts in written]
+    fields = [_json_bytes(texts.fields).decode() for texts in written]
+    table = table.append_column("curated_caption", pa.array(chosen, pa.string()))
+    return table.append_column("captions", pa.array(fields, pa.string()))

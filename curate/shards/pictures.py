@@ -20,7 +20,10 @@ def picture_files(where: str, paths: str | tuple[str, ...]) -> list[InputFile]:
 
 
 def read_pictures(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each image: of a tar those of each sample, named by tar and key; of others the file's own."""
+    """Name and bytes of each image: of a tar those of each sample, named by tar and key; of others the file's own.
+
+    An image that its tar does not hold whole, and the damage of a tar itself, come with no bytes.
+    """
     for file in files:
         if not file.path.endswith(".tar"):
             with fsspec.open(file.path, "rb") as opened:
@@ -30,5 +33,9 @@ def read_pictures(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
             index = index_tar(source)
             samples = group_members(index)
             for key, member in zip(samples.keys, samples.image, strict=True):
-                if member >= 0 and index.complete[member]:
-                    yield f"{file.path} {key}", bytes(source.read(int(index.offsets[member]), int(index.sizes[member])))
+                if member >= 0:
+                    whole = index.complete[member]
+                    data = source.read(int(index.offsets[member]), int(index.sizes[member])) if whole else b""
+                    yield f"{file.path} {key}", bytes(data)
+            if index.damage:
+                yield f"{file.path} ({index.damage.detail})", b""

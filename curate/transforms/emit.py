@@ -88,6 +88,8 @@ class Digest(beam.PTransform):
 def _tables(job: Job, unit: Unit) -> Iterator[tuple[str, None]]:
     for name in job.tables:
         yield job.table(name, unit), None
+    if job.recipe.captions:
+        yield f"tables/captions/{unit.name}_stats.json", None
 
 
 def _files(job: Job, shard: Shard) -> Iterator[tuple[str, int | None]]:

@@ -23,6 +23,8 @@ def main() -> None:
         ("bench_image", []),
         ("bench_clip", ["--photos", str(data / "photos.tar")]),
         ("bench_near", ["--data", str(data)]),
+        ("bench_demo_near", []),
+        ("bench_gates", ["--data", str(data)]),
         ("bench_text", ["--captions", captions, "--metadata", metadata]),
     ):
         print(f"\n== {name}", flush=True)

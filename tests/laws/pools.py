@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from curate.captions.unit import caption_unit, check_requests
 from curate.decide import balance, ballot, dedup
 from curate.decide.local import apply_rules, deduplicate
 from curate.job import Job
@@ -334,6 +335,8 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
         if job.recipe.match:
             match_unit(job, unit)
     audits, results = decide_local(prepared)
+    if job.recipe.captions:
+        check_requests(job, [caption_unit(job, unit, results.survivors) for unit in units])
     check_damage(job, audits)
     publish_local(job, audits, results)
     job.folder.delete("tmp")

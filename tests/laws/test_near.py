@@ -185,7 +185,27 @@ def test_what_is_near_an_evaluation_image_is_dropped(nearness: dict[str, Any], m
 def test_an_evaluation_set_that_is_none(model: str, tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(5), 1)
     (tmp_path / "x.jpg").write_bytes(b"no image")
-    for images, message in (("nowhere/*.jpg", "no file matches"), ("x.jpg", "no image can be read")):
+    for images, message in (
+        ("nowhere/*.jpg", "no file matches"),
+        ("x.jpg", "1 of 1 images of the evaluation set cannot be read"),
+    ):
         asked = recipe(path, model, ["sha256"], against={"images": f"{tmp_path}/{images}", "phash": {"distance": 4}})
         with pytest.raises(RecipeError, match=rf"dedup\.against\.images: .*{message}"):
             pools.run_local(asked, tmp_path / "out")
+
+
+def test_an_evaluation_set_that_is_not_whole_is_told(model: str, tmp_path: Path) -> None:
+    """Images that cannot be read are counted, those of a tar that is cut too; too many of them end the run."""
+    samples = pools.make_samples(24)[:24]
+    path = pools.write_tars(tmp_path / "tars", samples, 2)
+    whole = Path(pools.write_tar(tmp_path / "whole.tar", samples[:6]))
+    data = whole.read_bytes()
+    (tmp_path / "cut.tar").write_bytes(data[: data.index(samples[4].image or b"") + 50])
+    against = {"images": f"{tmp_path}/cut.tar", "phash": {"distance": 4}}
+    asked = recipe(path, model, ["sha256"], against=against)
+    done = pools.run_local(asked, tmp_path / "out")
+    facts = done.run["evaluation"]
+    assert 0 < facts["images"] < 6 and facts["unread"] >= 1 and "cut.tar" in facts["such_as"]
+    assert done.counts["contaminated"] == facts["images"]
+    with pytest.raises(RecipeError, match=r"images of the evaluation set cannot be read, and max_failed is 0\.1"):
+        pools.run_local(asked.model_copy(update={"max_failed": 0.1}), tmp_path / "strict")

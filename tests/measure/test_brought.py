@@ -264,3 +264,194 @@ def test_tars_bring_none(tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(10), 2)
     with pytest.raises(RecipeError, match="of tars, which bring none"):
         prepare(pools.recipe_of(path, measure={"embeddings": ASKED}), str(tmp_path / "out"))
+
+
+def npz_with(path: Path, member: bytes, kind: int = zipfile.ZIP_STORED) -> None:
+    """An .npz whose array of images is these bytes; its texts are sound."""
+    np.savez(path, l14_txt=vectors(60, 1))
+    with zipfile.ZipFile(path, "a", kind) as archive:
+        archive.writestr("l14_img.npy", member)
+
+
+def header(text: bytes) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+HOSTILE = {
+    "unfinished": header(b"{'descr': ("),
+    "mixed keys": header(b"{1: 2, 'a': 3}"),
+    "no type": header(b"{'descr': (), 'fortran_order': False, 'shape': (60, 8)}"),
+    "deep": header(b"-" * 3000 + b"1"),
+    "huge header": b"\x93NUMPY\x02\x00" + (1 << 30).to_bytes(4, "little") + b"{" * 100_000,
+    "huge shape": header(b"{'descr': '<f2', 'fortran_order': False, 'shape': (1000000000000, 8)}"),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_whatever_an_npz_holds_rows_stay(name: str, which: int, tmp_path: Path) -> None:
+    for n in range(2):
+        write_file(tmp_path / "pool", n)
+    (tmp_path / f"pool/{which}.npz").unlink()
+    npz_with(tmp_path / f"pool/{which}.npz", HOSTILE[name])
+    done = pools.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
+    pools.conserved(done)
+    lost = [row for row in done.table("failures").to_pylist() if row["reason"] == "damaged_embeddings"]
+    assert {Path(row["shard"]).name for row in lost} == {f"{which}.parquet"} and len(lost) == 1
+    assert done.counts == {"kept": 120} and done.table("scores")["cluster"].null_count == 60
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
+def test_damage_to_any_kind_of_member_costs_embeddings_alone(kind: int, tmp_path: Path) -> None:
+    for n in range(2):
+        write_file(tmp_path / "pool", n)
+    import io
+
+    array = io.BytesIO()
+    np.save(array, vectors(60, 1))
+    path = tmp_path / "pool/1.npz"
+    npz_with(path, array.getvalue(), kind)
+    data = bytearray(path.read_bytes())
+    at = data.rfind(b"l14_img.npy", 0, len(data) - 200) + 60
+    data[at : at + 30] = bytes(30)
+    path.write_bytes(bytes(data))
+    done = pools.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
+    assert done.counts == {"kept": 120}
+    assert done.table("scores")["cluster"].null_count >= 10
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    import os
+
+    for n in range(2):
+        write_file(tmp_path / "pool", n)
+    (tmp_path / "pool/1.npz").unlink()
+    os.mkfifo(tmp_path / "pool/1.npz")
+    with pytest.raises(RecipeError, match=r"1\.npz: is no regular file"):
+        prepare(recipe(tmp_path / "pool"), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e6, 1e30])
+def test_embeddings_may_be_of_any_length(scale: float, tmp_path: Path) -> None:
+    images = write_file(tmp_path / "pool", 0).astype(np.float32)
+    np.savez(tmp_path / "pool/0.npz", l14_img=(images * np.float32(scale)), l14_txt=images)
+    measure = {"embeddings": {**ASKED, "keep": True}, "clusters": clusters(tmp_path)}
+    done = pools.run_local(recipe(tmp_path / "pool", measure=measure), tmp_path / "out")
+    found = np.array(done.table("embeddings")["l14_image"].to_pylist())
+    assert np.abs(found - images).max() < 2e-3
+    expected = nearest_centroid(images, vectors(12, 7).astype(np.float32))
+    assert (np.array(done.table("scores")["cluster"].to_pylist()) == expected).mean() > 0.98
+
+
+def test_a_row_may_lack_a_side(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    images, texts = write_file(tmp_path / "pool", 0), vectors(60, 100)
+    images[3], texts[4] = np.nan, np.nan
+    np.savez(tmp_path / "pool/0.npz", l14_img=images, l14_txt=texts)
+    save_file({"weight": torch.randn(1, D), "bias": torch.ones(1)}, tmp_path / "head.safetensors")
+    path = str(tmp_path / "head.safetensors")
+    measure = {
+        "heads": {
+            "of_image": {"of": "l14", "path": path},
+            "of_text": {"of": "l14", "path": path, "input": "text"},
+        }
+    }
+    done = pools.run_local(recipe(tmp_path / "pool", measure=measure), tmp_path / "out")
+    for name, lacking in (("of_image", 3), ("of_text", 4)):
+        found = done.table("scores")[name].to_pylist()
+        assert [i for i, value in enumerate(found) if value is None] == [lacking]
+
+
+def test_rows_of_another_length_have_none(tmp_path: Path) -> None:
+    images = list(write_file(tmp_path / "pool", 0).astype(np.float32))
+    (tmp_path / "pool/0.npz").unlink()
+    images[0], images[7] = np.ones(D + 1, np.float32), np.ones(0, np.float32)
+    table = pq.read_table(tmp_path / "pool/0.parquet")
+    for name in ("l14_img", "l14_txt"):
+        table = table.append_column(name, pa.array(images, pa.list_(pa.float32())))
+    pq.write_table(table, tmp_path / "pool/0.parquet", row_group_size=25)
+    done = pools.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
+    found = done.table("scores")["cluster"].to_pylist()
+    assert [i for i, value in enumerate(found) if value is None] == [0, 7]
+    assert done.run["models"]["l14"]["dimension"] == D
+
+
+def test_the_first_file_need_not_be_sound(tmp_path: Path) -> None:
+    for n in range(3):
+        write_file(tmp_path / "pool", n)
+    (tmp_path / "pool/0.npz").unlink()
+    pq.write_table(pq.read_table(tmp_path / "pool/1.parquet").slice(0, 0), tmp_path / "pool/00.parquet")
+    done = pools.run_local(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), tmp_path / "out")
+    assert done.table("scores")["cluster"].null_count == 60
+
+
+def test_files_without_embeddings_count_as_unread(tmp_path: Path) -> None:
+    for n in range(5):
+        write_file(tmp_path / "pool", n)
+    for n in range(1, 5):
+        (tmp_path / f"pool/{n}.npz").unlink()
+    asked = recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}, max_failed_files=0.5)
+    from curate.errors import RunError
+
+    with pytest.raises(RunError, match=r"4 of 5 files .* could not be read(.|\n)*damaged_embeddings 4"):
+        pools.run_local(asked, tmp_path / "out")
+
+
+def test_faults_are_told_whatever_is_reused(tmp_path: Path) -> None:
+    folder = tmp_path / "pool"
+    for n in range(2):
+        write_file(folder, n)
+    np.savez(
+        folder / "0.npz", l14_img=vectors(60, 0), l14_txt=vectors(60, 9), b32_img=vectors(60, 3), b32_txt=vectors(60, 4)
+    )
+    b32 = {"name": "b32", "image": "b32_img", "text": "b32_txt"}
+    of_b32 = {"own": {"of": "b32", "centroids": str(tmp_path / "centroids.npy")}}
+    plain = pools.recipe_of(f"{folder}/*.parquet", "parquet")
+    one = recipe(folder, measure={"clusters": clusters(tmp_path)})
+    two = recipe(folder, measure={"embeddings": [ASKED, b32], "clusters": {**clusters(tmp_path), **of_b32}})
+
+    def faults(done: Any) -> list[str]:
+        rows = done.table("failures").to_pylist()
+        return [Path(row["shard"]).name for row in rows if row["reason"] == "damaged_embeddings"]
+
+    runs = {
+        "plain": pools.run_local(plain, tmp_path / "plain"),
+        "one": pools.run_local(one, tmp_path / "one", reuse=tmp_path / "plain"),
+        "two": pools.run_local(two, tmp_path / "two", reuse=tmp_path / "one"),
+        "again": pools.run_local(two, tmp_path / "again", reuse=tmp_path / "two"),
+        "back": pools.run_local(plain, tmp_path / "back", reuse=tmp_path / "again"),
+    }
+    assert {name: faults(done) for name, done in runs.items()} == {
+        "plain": [],
+        "one": [],
+        "two": ["1.parquet"],
+        "again": ["1.parquet"],
+        "back": [],
+    }
+    assert runs["two"].table("scores")["own"].null_count == 60
+
+
+def test_an_npz_that_changes_during_the_run_is_told(tmp_path: Path) -> None:
+    from curate.errors import RunError
+    from curate.measure.unit import measure_unit
+    from pipelines.run import start
+
+    write_file(tmp_path / "pool", 0)
+    prepared = prepare(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), str(tmp_path / "out"))
+    start(prepared)
+    np.savez(tmp_path / "pool/0.npz", l14_img=vectors(60, 8), l14_txt=vectors(60, 8))
+    with pytest.raises(RunError, match=r"0\.npz: the file changed during the run"):
+        measure_unit(prepared.job, prepared.plan.units[0])
+
+
+def test_ties_go_to_the_first_centroid_whatever_is_computed_together() -> None:
+    rng = np.random.default_rng(0)
+    centroids = rng.standard_normal((33, 64)).astype(np.float32)
+    centroids[-1] = centroids[0]
+    images = (centroids[0] + 0.1 * rng.standard_normal((400, 64))).astype(np.float32)
+    found = nearest_centroid(images, centroids)
+    assert set(found.tolist()) == {0}
+    assert found.tolist() == [int(nearest_centroid(image[None], centroids)[0]) for image in images]

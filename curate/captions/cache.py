@@ -1,0 +1,125 @@
+"""Answers that are there already: of this run, of the run to reuse, and batch by batch while a unit is under way.
+
+A request is never sent again once it was answered: what is looked for is its digest (see `request`). Where: the unit's
+table `answers`; the unit's batches in `parts/`, which stand until the table does; then the same in the run to reuse, whose
+other units are looked through by an index of digests, 24 bytes each, once per process. Failed requests are not answers:
+they are sent again.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate import ids, schema
+from curate.captions.request import Answer, Request
+from curate.job import Job
+from curate.once import once
+from curate.plan import Unit
+from curate.shards.commit import Folder
+
+PARTS = "parts/answers"
+
+
+class Cache:
+    """The answers of a unit: those known, and those that come."""
+
+    def __init__(self, job: Job, unit: Unit) -> None:
+        self._job, self._unit = job, unit
+        self._known: dict[str, Answer] = {}
+        self._part = 0
+        for folder in (job.folder, job.reuse):
+            if folder is not None:
+                for name in [job.table("answers", unit), *_parts(folder, unit)]:
+                    if folder.exists(name):
+                        self._learn(folder.read_parquet(name))
+        self._part = len(_parts(job.folder, unit))
+
+    def find(self, digests: Sequence[str]) -> dict[str, Answer]:
+        """The answers that are there."""
+        missing = [digest for digest in digests if digest not in self._known]
+        if missing and self._job.reuse is not None:
+            reuse = self._job.reuse
+            index = once(f"answers of {reuse.url}", lambda: _index(reuse))
+            for name, rows in index.find(missing):
+                self._learn(reuse.read_parquet(name).take(pa.array(rows)))
+        return {digest: self._known[digest] for digest in digests if digest in self._known}
+
+    def add(self, requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer]) -> None:
+        """Puts a batch into place."""
+        name = f"{PARTS}/{self._unit.name}/{self._part:06d}.parquet"
+        self._job.folder.write_parquet(name, answer_table(requests, digests, answers))
+        self._part += 1
+        self._known |= {digest: answer for digest, answer in zip(digests, answers, strict=True) if answer.error is None}
+
+    def forget_parts(self) -> None:
+        """Removes the unit's batches, once its table stands."""
+        self._job.folder.delete(f"{PARTS}/{self._unit.name}")
+
+    def _learn(self, table: pa.Table) -> None:
+        for row in table.to_pylist():
+            if row["error"] is None:
+                self._known[row["digest"]] = Answer(
+                    row["answer"], None, row["tokens_in"], row["tokens_out"], row["finish"]
+                )
+
+
+def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer]) -> pa.Table:
+    """Requests and what they got as table `answers`."""
+    columns = {
+        "uid": [request.uid for request in requests],
+        "kind": [request.kind for request in requests],
+        "style": [request.style for request in requests],
+        "ordinal": [request.ordinal for request in requests],
+        "digest": list(digests),
+        "answer": [answer.text for answer in answers],
+        "tokens_in": [answer.tokens_in for answer in answers],
+        "tokens_out": [answer.tokens_out for answer in answers],
+        "finish": [answer.finish for answer in answers],
+        "error": [answer.error for answer in answers],
+    }
+    return pa.table(columns, schema=schema.ANSWERS)
+
+
+class _Index(NamedTuple):
+    """Where each digest of a run stands: sorted halves, and the file and row of each."""
+
+    names: list[str]
+    high: npt.NDArray[np.uint64]
+    low: npt.NDArray[np.uint64]
+    file: npt.NDArray[np.int32]
+    row: npt.NDArray[np.int32]
+
+    def find(self, digests: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[np.int32]]]:
+        """Files, and the rows of them that hold some of the digests."""
+        if not len(self.high):
+            return
+        high, low = ids.uid_halves(pa.chunked_array([pa.array(digests, pa.string())]))
+        places = np.searchsorted(self.high, high)
+        found = [
+            place
+            for place, a, b in zip(places, high, low, strict=True)
+            if place < len(self.high) and self.high[place] == a and self.low[place] == b
+        ]
+        for file in np.unique(self.file[found]):
+            yield self.names[file], np.sort(self.row[found][self.file[found] == file])
+
+
+def _index(folder: Folder) -> _Index:
+    names = [name for top in ("tables/answers", PARTS) for name in folder.files(top) if name.endswith(".parquet")]
+    halves, files, rows = [np.zeros((2, 0), np.uint64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for number, name in enumerate(names):
+        table = folder.read_parquet(name, ["digest", "error"])
+        good = np.flatnonzero(table["error"].is_null().to_numpy()).astype(np.int32)
+        halves.append(np.stack(ids.uid_halves(table["digest"].take(pa.array(good)))))
+        files.append(np.full(len(good), number, np.int32))
+        rows.append(good)
+    high, low = np.concatenate(halves, axis=1)
+    order = np.argsort(high, kind="stable")
+    return _Index(names, high[order], low[order], np.concatenate(files)[order], np.concatenate(rows)[order])
+
+
+def _parts(folder: Folder, unit: Unit) -> list[str]:
+    return folder.files(f"{PARTS}/{unit.name}")

@@ -1,0 +1,58 @@
+"""The engines that a recipe names: opened once per process, shared by threads, checked before the pool is read."""
+
+from typing import Any
+
+from curate.caption_sections import Captions, EngineSpec
+from curate.captions.guided import GuidedEngine, GuidedOptions
+from curate.captions.http import HttpEngine, HttpOptions
+from curate.captions.in_process import VllmEngine
+from curate.captions.prompts import load_template
+from curate.captions.recorded import RecordedEngine, RecordedOptions
+from curate.captions.request import Engine
+from curate.errors import CurateError
+from curate.once import once
+
+
+def open_engine(captions: Captions, name: str) -> Engine:
+    """The engine of this name. Raises RecipeError where it cannot be what the recipe says."""
+    spec = captions.engines[name]
+    return once(f"engine {name} {spec.model_dump_json()}", lambda: _open(spec))
+
+
+def check_engines(captions: Captions) -> None:
+    """Raises RecipeError or RunError where an engine that is used cannot work; models are loaded, endpoints asked."""
+    for name in dict.fromkeys(kind.engine for kind in captions.kinds.values()):
+        try:
+            open_engine(captions, name).check()
+        except CurateError as error:
+            raise type(error)(f"captions.engines.{name}: {error}") from None
+
+
+def identify_writers(captions: Captions) -> dict[str, str]:
+    """The model of each engine that is used, and the version of each kind's template. Raises RecipeError."""
+    found: dict[str, str] = {}
+    asked: dict[str, Any] = {
+        "recaption": captions.recaption,
+        "fuse": captions.fuse,
+        "rewrite": captions.rewrite,
+        "translate": captions.translate,
+    }
+    for name, kind in asked.items():
+        if kind is not None:
+            try:
+                found[kind.engine] = open_engine(captions, kind.engine).model
+            except CurateError as error:
+                raise type(error)(f"captions.engines.{kind.engine}: {error}") from None
+            found[f"template of {name}"] = load_template(kind.default_template, kind.template).version
+    return found
+
+
+def _open(spec: EngineSpec) -> Engine:
+    if spec.openai:
+        return HttpEngine(HttpOptions(**spec.openai.model_dump()))
+    if spec.vllm:
+        return VllmEngine(spec.vllm)
+    if spec.guided:
+        return GuidedEngine(GuidedOptions(**spec.guided.model_dump()))
+    assert spec.recorded is not None
+    return RecordedEngine(RecordedOptions(**spec.recorded.model_dump()))

@@ -1,0 +1,44 @@
+"""The image files of kept rows, read again from the inputs: what a vision-language model is shown.
+
+Only what is asked for is read, batch by batch; bytes are as they came, and never cross a shuffle.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate.job import Job
+from curate.measure.parquet import image_bytes, read_rows
+from curate.plan import Unit
+from curate.shards.sources import open_source
+
+
+def read_images(job: Job, unit: Unit, rows: npt.NDArray[np.int64]) -> Iterator[bytes | None]:
+    """The image file of each row of the unit (ascending), None where it cannot be read any more."""
+    if job.source(unit).format == "webdataset":
+        return _of_tars(job, unit, rows)
+    return _of_parquet(job, unit, rows)
+
+
+def _of_tars(job: Job, unit: Unit, rows: npt.NDArray[np.int64]) -> Iterator[bytes | None]:
+    places = job.read("samples", unit, ["shard", "offset", "bytes"]).take(pa.array(rows))
+    triples = zip(*(places[name].to_pylist() for name in ("shard", "offset", "bytes")), strict=True)
+    for shard, group in groupby(triples, key=lambda place: place[0]):
+        with open_source(shard, job.source(unit).storage) as opened:
+            for _, offset, size in group:
+                data = bytes(opened.read(offset, size))
+                yield data if len(data) == size else None
+
+
+def _of_parquet(job: Job, unit: Unit, rows: npt.NDArray[np.int64]) -> Iterator[bytes | None]:
+    first = 0
+    for part, count in zip(unit.parts, job.note("samples", unit)["rows"], strict=True):
+        here = rows[(rows >= first) & (rows < first + count)] - first
+        first += count
+        if len(here):
+            table, found = read_rows(part, job.source(unit))
+            assert found.image is not None
+            yield from image_bytes(table[found.image].take(pa.array(here)))

@@ -1,0 +1,183 @@
+"""Table `captions` of one kind: the texts that answers hold, and what the gates say of each.
+
+In: a unit's kept rows, requests and answers of one kind. Out: `schema.CAPTIONS`, a row a request: `status` ok or why there
+is no text, `clip_score` the cosine of text and image where the model's embeddings are kept, `gate` passed or the first
+gate that failed. A row without an answer is not judged: its `gate` is null.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate import schema
+from curate.captions import rewrite
+from curate.captions.checks import Bounds, Entries, Scores, entry_weights
+from curate.captions.gates import Candidates, GateOptions, run_gates
+from curate.captions.kinds import Rows, make_text, template_of
+from curate.captions.request import Answer, Request
+from curate.job import Job
+from curate.measure import clip
+from curate.measure.encoder import load_encoder
+from curate.metadata.unit import load_entries
+from curate.plan import Unit
+
+F32 = npt.NDArray[np.float32]
+
+
+def judge(
+    job: Job,
+    unit: Unit,
+    kind: str,
+    rows: Rows,
+    requests: Sequence[Request],
+    digests: Sequence[str],
+    answers: Sequence[Answer],
+) -> pa.Table:
+    """The table; `answers` are those of the requests, in order."""
+    places = {uid: place for place, uid in enumerate(rows.column("uid").to_pylist())}
+    of_row = np.array([places[request.uid] for request in requests], np.int64)
+    texts = [
+        None if answer.text is None else make_text(job, request, answer.text)
+        for request, answer in zip(requests, answers, strict=True)
+    ]
+    there = np.array([text is not None for text in texts], bool)
+    column = pa.array(texts, pa.string())
+    similar = _similarities(job, unit, rows, of_row, texts)
+    first, failed = _verdicts(job, kind, rows, requests, answers, of_row, column, similar)
+    errors = [answer.error for answer in answers]
+    assert job.recipe.captions is not None
+    model = job.writers[job.recipe.captions.kinds[kind].engine]
+    columns = {
+        "uid": [request.uid for request in requests],
+        "kind": [request.kind for request in requests],
+        "style": [request.style for request in requests],
+        "ordinal": [request.ordinal for request in requests],
+        "text": column,
+        "model": pa.repeat(model, len(requests)),
+        "prompt": list(digests),
+        "clip_score": similar.clip if similar else pa.nulls(len(requests), pa.float32()),
+        "gate": pa.array(first, mask=~there),
+        "tokens": [answer.tokens_out for answer in answers],
+        "status": [schema.OK if error is None else error.partition(":")[0] for error in errors],
+        "error": [None if error is None else error.partition(": ")[2] for error in errors],
+        "failed": pa.array(failed, pa.list_(pa.string()), mask=~there),
+    }
+    return pa.table(columns, schema=schema.CAPTIONS)
+
+
+def _verdicts(
+    job: Job,
+    kind: str,
+    rows: Rows,
+    requests: Sequence[Request],
+    answers: Sequence[Answer],
+    of_row: npt.NDArray[np.int64],
+    texts: pa.Array,
+    similar: "_Similar | None",
+) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
+    """`gate` and `failed` of each request; styles that are languages are judged one by one."""
+    first, failed = np.full(len(requests), "", object), np.full(len(requests), None, object)
+    styles = np.array([request.style for request in requests], object)
+    for group in dict.fromkeys(styles) if kind == "translation" else ["*"] * bool(len(requests)):
+        chosen = np.flatnonzero((styles == group) | (group == "*")).tolist()
+        take = pa.array(chosen)
+        own = pa.array(of_row[chosen])
+        candidates = Candidates(
+            kind=kind,
+            texts=texts.take(take),
+            originals=rows.column("caption").take(own),
+            sources=rows.recaptions.take(own) if kind == "fused" else None,
+            prompts=(template_of(job, kind).text,),
+            examples=_examples(job) if kind == "rewrite" else (),
+            wanted=group if kind == "translation" else None,
+            tokens=pa.array([answers[i].tokens_out or None for i in chosen], pa.int32()),
+            finish=pa.array([answers[i].finish for i in chosen], pa.string()),
+            entries=_entries(job, rows, texts.take(take), own),
+            clip=None if similar is None else similar.scores(chosen),
+            f_clip=None if similar is None else similar.f_scores(chosen),
+        )
+        found = run_gates(candidates, _options(job))
+        first[chosen] = found.first.to_pylist()
+        for place, names in zip(chosen, found.failed.to_pylist(), strict=True):
+            failed[place] = names
+    return first, failed
+
+
+def _options(job: Job) -> GateOptions:
+    assert job.recipe.captions is not None
+    gates = job.recipe.captions.gates
+    bounds = Bounds(min_words=gates.words[0], max_words=gates.words[1])
+    return GateOptions(
+        off=frozenset(gates.off),
+        length=bounds,
+        entries_kept=gates.entries,
+        names_kept=gates.names,
+        clip_margin=gates.clip_score,
+        f_clip_margin=gates.f_clipscore,
+    )
+
+
+def _examples(job: Job) -> list[str]:
+    assert job.recipe.captions is not None and job.recipe.captions.rewrite is not None
+    pairs = [pair for style in job.recipe.captions.rewrite.styles for pair in rewrite.load_pairs(style)]
+    return [text for pair in pairs for text in pair]
+
+
+def _entries(job: Job, rows: Rows, texts: pa.Array, own: pa.Array) -> Entries | None:
+    if rows.entry_ids is None or rows.counts is None:
+        return None
+    matched = load_entries(job).matcher.match(texts.fill_null(""))
+    # As if the commonest entry were in half of the rows: it weighs little, and still something.
+    weights = entry_weights(rows.counts, 2 * int(rows.counts.max(initial=1)))
+    return Entries(matched, rows.entry_ids.take(own), weights)
+
+
+class _Similar:
+    """How well texts and captions fit their images, by the gates' model."""
+
+    def __init__(self, clip: F32, originals: F32, f_clip: F32 | None, f_originals: F32 | None) -> None:
+        self.clip = pa.array(clip, mask=np.isnan(clip))
+        self._originals, self._f, self._f_originals = originals, f_clip, f_originals
+
+    def scores(self, chosen: list[int]) -> Scores:
+        """CLIP scores of these requests."""
+        return Scores(self.clip.take(pa.array(chosen)), pa.array(self._originals[chosen]))
+
+    def f_scores(self, chosen: list[int]) -> Scores | None:
+        """F-CLIPScores of these requests, where they are measured."""
+        if self._f is None or self._f_originals is None:
+            return None
+        return Scores(pa.array(self._f[chosen]), pa.array(self._f_originals[chosen]))
+
+
+def _similarities(
+    job: Job, unit: Unit, rows: Rows, of_row: npt.NDArray[np.int64], texts: Sequence[str | None]
+) -> _Similar | None:
+    """By the model that the gates name, where its embeddings are kept; None where there is none."""
+    assert job.recipe.captions is not None
+    gates = job.recipe.captions.gates
+    options = next((c for c in job.recipe.measure.clip if c.name == gates.of and c.embeddings), None)
+    if options is None:
+        return None
+    encoder = load_encoder(clip.resolved(options, job.models[options.name]))
+    column = (
+        job.read("embeddings", unit, [f"{options.prefix}image"]).column(0).take(pa.array(rows.rows)).combine_chunks()
+    )
+    images = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+    images = images.astype(np.float32)
+    images /= np.maximum(np.linalg.norm(images, axis=1, keepdims=True), 1e-12)
+    there = np.array([text is not None for text in texts], bool)
+    scores = np.full(len(texts), np.nan, np.float32)
+    given = [text for text in texts if text is not None]
+    if given:
+        scores[there] = np.einsum("ij,ij->i", images[of_row[there]], encoder.encode_texts(given).embeddings)
+    captions = rows.column("caption").to_pylist()
+    originals = np.einsum("ij,ij->i", images, encoder.encode_texts(captions).embeddings).astype(np.float32)
+    f_texts = f_originals = None
+    if "f_clipscore" not in gates.off and options.words:
+        f_texts = np.full(len(texts), np.nan, np.float32)
+        f_texts[there] = [s.f_clipscore for s in encoder.score_words(images[of_row[there]], given)]
+        f_originals = np.array([s.f_clipscore for s in encoder.score_words(images, captions)], np.float32)[of_row]
+    return _Similar(scores, originals[of_row], f_texts, f_originals)

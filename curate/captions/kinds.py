@@ -1,0 +1,179 @@
+"""What is asked for a unit's kept rows, kind by kind: from the recipe's sections to the functions of each kind's file.
+
+A new kind is one file with `ROWS`, `requests` and `text_of`, a section in `curate.caption_sections`, and a branch here.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate.caption_sections import MOST_PER_ROW, Kind
+from curate.captions import fuse, recaption, rewrite, translate
+from curate.captions.gates import PASSED
+from curate.captions.prompts import Template, load_template
+from curate.captions.request import Request
+from curate.decide.rules import check_count, count_values
+from curate.errors import RecipeError
+from curate.job import Job
+from curate.plan import Unit
+
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+
+PER_ROW = pa.schema([("probability", pa.float64()), ("entries", pa.int32()), ("rarest", pa.int64())])
+"""What `per_row` sees beside what rules see."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A unit's kept rows, in order.
+
+    Attributes:
+        rows: int64 [n], their places in the unit.
+        table: uid, caption, language, sha256 (null where the pool has no images).
+        entry_ids: list<int32>, the entries that each caption holds; None without match.
+        counts: int64 [entries], rows of each entry among the survivors; None without match.
+        probability: float64 [n], that balancing keeps the row.
+        recaptions: string, what fused texts are made of; null where there is none, or it is not made yet.
+    """
+
+    rows: I64
+    table: pa.Table
+    entry_ids: pa.Array | None
+    counts: I64 | None
+    probability: F64
+    recaptions: pa.Array
+
+    @classmethod
+    def read(cls, job: Job, unit: Unit, counts: I64 | None) -> "Rows":
+        """Those of a unit whose decisions stand."""
+        decisions = job.read("decisions", unit, ["kept", "probability"])
+        kept = decisions["kept"].to_numpy()
+        return cls.of(job, unit, np.flatnonzero(kept), counts, decisions["probability"].to_numpy()[kept])
+
+    @classmethod
+    def of(cls, job: Job, unit: Unit, rows: I64, counts: I64 | None, probability: F64) -> "Rows":
+        """Those rows of a unit."""
+        take = pa.array(rows)
+        table = job.read("samples", unit, ["uid", "caption", "language", "sha256"]).take(take).combine_chunks()
+        entry_ids = None
+        if job.recipe.match:
+            entry_ids = job.read("matches", unit, ["entry_ids"])["entry_ids"].take(take).combine_chunks()
+        return cls(rows, table, entry_ids, counts, probability, pa.nulls(len(rows), pa.string()))
+
+    def with_recaptions(self, captions: pa.Table, style: str) -> "Rows":
+        """With the first recaption of a style that passed, of those in table `captions`."""
+        found: dict[str, str] = {}
+        for uid, own, text, gate in zip(
+            *(captions[c].to_pylist() for c in ("uid", "style", "text", "gate")), strict=True
+        ):
+            if own == style and gate == PASSED:
+                found.setdefault(uid, text)
+        return replace(
+            self, recaptions=pa.array([found.get(uid) for uid in self.column("uid").to_pylist()], pa.string())
+        )
+
+    def column(self, name: str) -> pa.Array:
+        """One of the table's columns, as one array."""
+        return self.table[name].combine_chunks()
+
+
+def check_kinds(job: Job) -> None:
+    """Checks what needs the pool's columns or a file. Raises RecipeError."""
+    captions = job.recipe.captions
+    assert captions is not None
+    if captions.recaption and not job.pool.images:
+        raise RecipeError("captions.recaption: needs images, and the pool has none")
+    for name, kind in captions.kinds.items():
+        _options(job, name)
+        if isinstance(kind.per_row, str):
+            check_count(f"captions.{name}.per_row", kind.per_row, _visible(job))
+
+
+def make_requests(job: Job, unit: Unit, name: str, rows: Rows) -> list[Request]:
+    """The requests of a kind, by row.
+
+    Args:
+        job: the run.
+        unit: the unit.
+        name: of the kind, as column `kind` holds it.
+        rows: its kept rows.
+    """
+    captions = job.recipe.captions
+    assert captions is not None
+    kind = captions.kinds[name]
+    wanted = {
+        "per_row": pa.array(_per_row(job, unit, kind, rows), pa.int32()),
+        "recaption": rows.recaptions,
+    }
+    module: Any = _MODULES[name]
+    columns = [wanted[c] if c in wanted else rows.column(c) for c in module.ROWS.names]
+    return list(module.requests(pa.table(columns, schema=module.ROWS), _options(job, name)))
+
+
+def make_text(job: Job, request: Request, answer: str) -> str:
+    """The text that an answer holds."""
+    captions = job.recipe.captions
+    assert captions is not None
+    if request.kind == "rewrite":
+        assert captions.rewrite is not None
+        return rewrite.text_of(answer, captions.rewrite.prompt)
+    if request.kind == "recaption":
+        return recaption.text_of(answer, request.style)
+    return fuse.text_of(answer) if request.kind == "fused" else translate.text_of(answer)
+
+
+_MODULES = {"rewrite": rewrite, "recaption": recaption, "fused": fuse, "translation": translate}
+
+
+def _options(job: Job, name: str) -> Any:
+    """The kind's options, as its file has them: the recipe's where it says something."""
+    captions = job.recipe.captions
+    assert captions is not None
+    kind = captions.kinds[name]
+    own = {
+        "rewrite": rewrite.Rewrite,
+        "recaption": recaption.Recaption,
+        "fused": fuse.Fuse,
+        "translation": translate.Translate,
+    }
+    asked = kind.model_dump(exclude={"engine", "per_row", "template", "batch"}, exclude_none=True)
+    return own[name](**asked, seed=job.recipe.seed, template=template_of(job, name))
+
+
+def template_of(job: Job, name: str) -> Template:
+    """The template of a kind: the user's, or the package's."""
+    assert job.recipe.captions is not None
+    kind = job.recipe.captions.kinds[name]
+    return load_template(kind.default_template, kind.template)
+
+
+def _visible(job: Job) -> pa.Schema:
+    return pa.schema([*job.visible, *PER_ROW])
+
+
+def _per_row(job: Job, unit: Unit, kind: Kind, rows: Rows) -> I32:
+    """How many texts each row gets of each style."""
+    if isinstance(kind.per_row, int):
+        return np.full(len(rows.rows), kind.per_row, np.int32)
+    rule = check_count("per_row", kind.per_row, _visible(job))
+    take = pa.array(rows.rows)
+    table = job.columns(unit, [name for name in rule.columns if name not in PER_ROW.names] or ["row"]).take(take)
+    if "probability" in rule.columns:
+        table = table.append_column("probability", pa.array(rows.probability))
+    if "entries" in rule.columns:
+        table = table.append_column("entries", _numbers(rows, lambda ids, counts: len(ids), pa.int32()))
+    if "rarest" in rule.columns:
+        least = _numbers(rows, lambda ids, counts: int(counts[ids].min()) if len(ids) else None, pa.int64())
+        table = table.append_column("rarest", least)
+    return count_values(rule, table, MOST_PER_ROW)
+
+
+def _numbers(rows: Rows, of: Any, kind: pa.DataType) -> pa.Array:
+    if rows.entry_ids is None or rows.counts is None:
+        return pa.nulls(len(rows.rows), kind)
+    return pa.array([of(np.asarray(ids), rows.counts) for ids in rows.entry_ids.to_pylist()], kind)

@@ -1,0 +1,114 @@
+"""Which text of a sample is its `.txt`, and what its `.json` says of the others.
+
+The original stays for most samples, as training wants it: a share of them gets a text of another kind, chosen by a hash of
+uid and seed, so it is the same whatever else is in the shard. Only texts that passed all gates come out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+
+from curate import ids
+from curate.job import Job
+from curate.plan import Unit
+
+PASSED = "passed"
+_MIX, _CHOICE = ids.hash64("captions.output.mix"), ids.hash64("captions.output.choice")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A sample's texts that passed, by kind, in the order of style and ordinal: (style, ordinal, text)."""
+
+    by_kind: dict[str, list[tuple[str, int, str]]] = field(default_factory=dict)
+
+    def of(self, kind: str) -> list[str]:
+        """The texts of a kind."""
+        return [text for _, _, text in self.by_kind.get(kind, ())]
+
+
+class Written(NamedTuple):
+    """What the shards say of a sample.
+
+    Attributes:
+        chosen: the text that stands for the original in `.txt`; None where the original stays.
+        fields: `captions` of the json.
+        synthetic: DataCompDR's list of texts, where it is asked for.
+    """
+
+    chosen: str | None
+    fields: dict[str, Any]
+    synthetic: list[str] | None
+
+
+def read_texts(job: Job, unit: Unit) -> dict[str, Texts]:
+    """The texts of the unit's samples by uid, those that have some."""
+    table = job.read("captions", unit, ["uid", "kind", "style", "ordinal", "text", "gate"])
+    table = table.filter(pc.equal(table["gate"], PASSED))
+    found: dict[str, Texts] = {}
+    for uid, kind, style, ordinal, text in zip(*(column.to_pylist() for column in table.columns[:5]), strict=True):
+        found.setdefault(uid, Texts()).by_kind.setdefault(kind, []).append((style, ordinal, text))
+    return found
+
+
+def choose_text(job: Job, uid: str, texts: Texts) -> str | None:
+    """The text that stands for the original in `.txt`; None where the original stays."""
+    assert job.recipe.captions is not None
+    u = _uniform(uid, job.recipe.seed, _MIX)
+    for kind, share in job.recipe.captions.output.mix.items():
+        if u < share:
+            found = texts.of(kind)
+            return found[int(_uniform(uid, job.recipe.seed, _CHOICE) * len(found))] if found else None
+        u -= share
+    return None
+
+
+def caption_fields(job: Job, original: str, texts: Texts) -> dict[str, Any]:
+    """`captions` of the json: original, and what the recipe asks for, as far as it passed.
+
+    recaption: list of texts; fused: text; rewrite: style → text; translation: language → text. Where a rewrite or a
+    translation is asked for several times a sample, lists stand for texts.
+    """
+    captions = job.recipe.captions
+    assert captions is not None
+    fields: dict[str, Any] = {"original": original}
+    if captions.recaption:
+        fields["recaption"] = texts.of("recaption")
+    if captions.fuse:
+        fields["fused"] = next(iter(texts.of("fused")), None)
+    for name, kind in (("rewrite", captions.rewrite), ("translation", captions.translate)):
+        if kind:
+            styles: dict[str, Any] = {}
+            for style, _, text in texts.by_kind.get(name, ()):
+                styles.setdefault(style, []).append(text)
+            fields[name] = styles if kind.per_row != 1 else {style: found[0] for style, found in styles.items()}
+    return fields
+
+
+def synthetic_texts(texts: Texts) -> list[str]:
+    """DataCompDR's `syn.json`: all texts that were written of the image."""
+    return [*texts.of("recaption"), *texts.of("fused"), *texts.of("rewrite")]
+
+
+def _uniform(uid: str, seed: int, purpose: int) -> float:
+    """A number in [0, 1) that depends on uid, seed and purpose alone."""
+    low = np.array([int(uid[16:], 16)], np.uint64)
+    mixed = ids.mix64(low ^ ids.mix64(np.array([(purpose + seed) % 2**64], np.uint64)))
+    return float(mixed[0] >> np.uint64(11)) * 2.0**-53
+
+
+def written_texts(job: Job, unit: Unit, uids: Sequence[str], originals: Sequence[str]) -> list[Written]:
+    """What the shards say of each row; nothing but the original where no captions are asked for."""
+    if not job.recipe.captions:
+        return [Written(None, {"original": original}, None) for original in originals]
+    found = read_texts(job, unit)
+    syn = job.recipe.captions.output.syn_json
+    return [
+        Written(
+            choose_text(job, uid, texts), caption_fields(job, original, texts), synthetic_texts(texts) if syn else None
+        )
+        for uid, original, texts in zip(uids, originals, (found.get(uid, Texts()) for uid in uids), strict=True)
+    ]

@@ -1,0 +1,148 @@
+"""The names that a caption holds: people, places, brands, and codes of products; and whether another text holds them.
+
+In: a text. Out: `Names`, what it claims; `Held`, what covers another text's claims. There is no model: a name is a word
+that is written as one, so what is lower-case is none, and scripts without case have none.
+
+    a name      a word with a capital that is not ordinary, wherever it stands
+    or          a word with a capital that is ordinary and a name as well (Brooks, Young): beside a name; or within a
+                sentence, in a caption that writes fewer than half of its longer words with a capital
+    a code      letters and digits that are no number with its unit: BM-60, H11421014, VPC-EH2CFX; not 50cm, 4K, 50x70,
+                nor an ordinary word and its number (step-2)
+
+Ordinary are 63,000 English words, with or without an s, and those of one letter; some three hundred of them are marked as names
+of people too (`ordinary_words.txt`, which says where they come from). So names made of ordinary words (White House, Star
+Wars) are not seen where captions are in Title Case, as most are; and in other languages each capitalised word is a name,
+German nouns too. URLs, mentions and hashtags are no names.
+
+A text holds a name in any case, with or without accents, with or without an s, in one word or two ("You Tube"), and in a
+form that adds up to three letters (America, American); a code, whatever stands between its letters and digits.
+"""
+
+import functools
+import itertools
+import re
+from importlib.resources import files
+from typing import NamedTuple
+
+from curate.captions.plain_text import plain, without_places
+
+_LETTERS = re.compile(r"[^\W\d_]+")
+_WORD = re.compile(r"(?<![^\W_])[^\W\d_]{2,}")  # letters behind a digit are a unit
+_TOKEN = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
+_DIGIT = re.compile(r"\d")
+_CODE = re.compile(r"[^\W\d_]+\d|\d+[^\W\d_]+\d")
+_SERIES = re.compile(r"[A-Z]{1,3}-\d+\w?")
+_UNITS = re.compile(r"\d[\dx×cmpftinhXCMPFTINH]*|x\d+")  # 50x70cm, 4in1, 10h30
+_WITHIN = " -'&/,0123456789"  # what may stand between words of one sentence
+_BESIDE = re.compile(r" ?[ \-&/.] ?|'s |( [A-Z]\.?)+ ")  # between words of one name; middle initials too
+_SEPARATORS = re.compile(r"[\W_]+")
+
+_LONG = 4  # letters: shorter words are often not capitalised in titles
+_SENTENCE = 0.5
+_SAME, _MORE = 4, 3  # letters that a form shares at least, and adds at most
+
+
+class Names(NamedTuple):
+    """What a text claims, in the form in which it is looked up: words and codes, each once, in their order."""
+
+    words: tuple[str, ...]
+    codes: tuple[str, ...]
+
+
+class Held(NamedTuple):
+    """What a text holds: its words in their order, and its letters and digits without anything between them."""
+
+    words: tuple[str, ...]
+    squeezed: str
+
+    def word(self, name: str) -> bool:
+        """Whether a word of `Names` is there, in one of its forms."""
+        words = self.words
+        if name in words or name + "s" in words or (name[-1] == "s" and name[:-1] in words):
+            return True
+        if any(a + b == name for a, b in itertools.pairwise(words)):
+            return True
+        return len(name) >= _SAME and any(
+            abs(len(word) - len(name)) <= _MORE
+            and len(word) >= _SAME
+            and (word.startswith(name) or name.startswith(word))
+            for word in words
+        )
+
+    def code(self, code: str) -> bool:
+        """Whether a code of `Names` is there."""
+        return code in self.squeezed
+
+
+@functools.cache
+def _ordinary() -> tuple[frozenset[str], frozenset[str]]:
+    """All ordinary words, and those that are names too."""
+    lines = files("curate.captions").joinpath("ordinary_words.txt").read_text("ascii").splitlines()
+    words = list(itertools.chain.from_iterable(line.split() for line in lines if not line.startswith("#")))
+    return frozenset(word.rstrip("*") for word in words), frozenset(word[:-1] for word in words if word[-1] == "*")
+
+
+def is_ordinary(word: str) -> bool:
+    """Whether a lower-case word, or what is left without its s, is an English word that is no name; one letter is."""
+    known = _ordinary()[0]
+    return len(word) < 2 or word in known or (word[-1] == "s" and word[:-1] in known)
+
+
+def may_be_name(word: str) -> bool:
+    """Whether a lower-case word can be a name of `Names`, if it is written as one."""
+    return not is_ordinary(word) or word in _ordinary()[1]
+
+
+@functools.lru_cache(1 << 12)  # several texts are written of one original
+def read_names(text: str) -> Names:
+    """The names that a text claims, see the module; all of them are in its own `hold_names`."""
+    text = without_places(plain(text))
+    codes = [token for token in _TOKEN.findall(text) if _is_code(token)] if _DIGIT.search(text) else []
+    for code in codes:
+        text = text.replace(code, " ")
+    words = list(_WORD.finditer(text))
+    marked = [found for found in words if found[0] != found[0].lower()]
+    names = _pick(text, marked, sentence=_share(words) < _SENTENCE)
+    return Names(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(_squeezed(code.casefold()) for code in codes)))
+
+
+@functools.lru_cache(1 << 12)
+def hold_names(text: str) -> Held:
+    """What covers names in a text."""
+    text = plain(text).casefold()
+    return Held(tuple(_LETTERS.findall(text)), _squeezed(text))
+
+
+def _share(words: list[re.Match[str]]) -> float:
+    """The share of the longer words that have a capital."""
+    longer = [found[0] for found in words if len(found[0]) >= _LONG]
+    return sum(word != word.lower() for word in longer) / len(longer) if longer else 1.0
+
+
+def _pick(text: str, marked: list[re.Match[str]], sentence: bool) -> list[str]:
+    """The names among words with a capital, case-folded."""
+    lowered = [found[0].casefold() for found in marked]
+    strong = [not is_ordinary(word) for word in lowered]
+    either = [word in _ordinary()[1] for word in lowered]
+    names = strong.copy()
+    for i, (a, b) in enumerate(itertools.pairwise(marked)):
+        if ((either[i] and strong[i + 1]) or (strong[i] and either[i + 1])) and _BESIDE.fullmatch(
+            text[a.end() : b.start()]
+        ):
+            names[i] = names[i + 1] = True
+    if sentence:
+        for i, found in enumerate(marked):
+            names[i] |= either[i] and text[: found.start()].rstrip(_WITHIN)[-1:].isalpha()
+    return [word for word, name in zip(lowered, names, strict=True) if name]
+
+
+def _is_code(token: str) -> bool:
+    if token.isalpha() or token.isdecimal() or _UNITS.fullmatch(token):
+        return False
+    if not _CODE.search(token) and not _SERIES.fullmatch(token):
+        return False
+    return not all(len(part) > 1 and is_ordinary(part.casefold()) for part in _LETTERS.findall(token))
+
+
+def _squeezed(text: str) -> str:
+    return _SEPARATORS.sub("", text)

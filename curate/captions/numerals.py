@@ -1,0 +1,189 @@
+"""The numbers that a caption holds, and whether another text holds them too.
+
+In: a text. Out: `Numbers`: what it claims (another text must hold that), and what it holds in any form (that covers another
+text's claims). A number is compared by its readings, canonical decimal strings, since the same digits may be read in
+several ways:
+
+    1000  1,000  1.000  1'000  1 000 (narrow or no-break space)     1000
+    1,500  1.500                 1500 or 1.5: thousands in one country, a fraction in another; both readings count
+    1,5  1.5  1.50               1.5, or the two numbers 1 and 5: a comma without a space may be a list, a point a date
+    1,234.56  1.234,56           1234.56
+    12.04.2020  192.168.0.1      its parts, each a number: dates in another order are equal, but for names of months
+    50x70  5-7  5–7  1/2  4:30   its parts; ½ is 1 and 2; 7:00 is 7
+    50cm  50 cm  4K  No.5  #5    50, 4, 5: a unit is not looked at, and k may also stand for a thousand
+    2 million  2 dozen           2000000, 24
+    1st  2nd  twelfth            1, 2, 12
+    two … ninety-nine, dozen     2 … 99, 12, in English
+    ٣  ３                        3: decimal digits of every script
+
+Words claim a number from two on, and ordinals from the third on: "one" and "second" are too often none. pair, both, twin,
+double, trio, single … only cover one. Digits in URLs, e-mail addresses, file names, tags of HTML and behind @ claim
+nothing. Not read: Roman numerals, number words of other languages, spaces between thousands, names of months.
+"""
+
+import functools
+import re
+from typing import NamedTuple
+
+from curate.captions.plain_text import plain, without_places
+
+_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen; twenty thirty forty fifty sixty seventy eighty ninety; "
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+)
+_SMALL, _TENS, _ORDINALS = (words.split() for words in _WORDS.split(";"))
+_VALUES = {
+    **{word: n for n, word in enumerate(_SMALL)},
+    **{word: 10 * n for n, word in enumerate(_TENS, 2)},
+    **{word: n for n, word in enumerate(_ORDINALS, 1)},
+}
+_TIMES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+_COVERS = {
+    word: str(n)
+    for n, words in {
+        1: "single once solo sole lone",
+        2: "pair pairs couple both twin twins double dual duo twice",
+        3: "trio triple triplet triplets thrice",
+        4: "quartet quad quadruple",
+        5: "quintet",
+        6: "half-dozen",
+        100: "hundred",
+        1000: "thousand",
+    }.items()
+    for word in words.split()
+}
+
+_times = rf"(?:[ -](?P<times{{}}>{'|'.join(_TIMES)})\b)?"
+_DIGITS = r"(?P<digits>\d+(?:[.,']\d+)*)(?:(?P<kilo>k\b)|" + _times.format(0) + ")"
+_SPELT = (
+    r"(?<![^\W_])(?:"
+    rf"(?P<tens>{'|'.join(_TENS)})(?:[ -](?P<unit>{'|'.join(_SMALL[1:10])}))?\b" + _times.format(1) + "|"
+    rf"(?P<small>{'|'.join(_SMALL)})\b" + _times.format(2) + "|"
+    rf"(?P<ordinal>{'|'.join(_ORDINALS)})\b|(?P<dozen>dozen)\b|(?P<cover>{'|'.join(_COVERS)})\b)"
+)
+_NUMBER, _FIGURE = re.compile(f"{_DIGITS}|{_SPELT}"), re.compile(_DIGITS)
+_LETTERS = re.compile(r"[^\W\d_]+")
+_KNOWN = frozenset([*_VALUES, *_TIMES, *_COVERS])
+NUMBER_WORDS = rf"(?i:\b(?:{'|'.join([*_VALUES, *_TIMES, *_COVERS])})\b)"
+"""What a text that says a number in words matches, as RE2 reads it."""
+
+_MOST_DIGITS = 18  # longer ones are names of things, and are not multiplied
+
+
+class Number(NamedTuple):
+    """One number: what it may be as a whole, and its parts where it may be several."""
+
+    readings: frozenset[str]
+    parts: tuple[str, ...] = ()
+    spelt: bool = False  # in words, at least in part
+
+    def is_in(self, held: frozenset[str]) -> bool:
+        """Whether a text that holds these readings holds the number, as a whole or in parts."""
+        return not self.readings.isdisjoint(held) or (bool(self.parts) and held.issuperset(self.parts))
+
+    def above(self, least: int) -> bool:
+        """Whether it is above it in every reading, and in all its parts."""
+        return all(float(reading) > least for reading in (*self.readings, *self.parts))
+
+
+class Numbers(NamedTuple):
+    """What a text says in numbers; `claimed` is covered by the text's own `held`."""
+
+    claimed: tuple[Number, ...]
+    held: frozenset[str]
+
+
+@functools.lru_cache(1 << 12)  # several texts are written of one original
+def read_numbers(text: str) -> Numbers:
+    """The numbers of a text, see the module."""
+    text = plain(text).casefold()
+    claims = without_places(text)
+    held: set[str] = set()
+    claimed = _read(claims, held)
+    if claims != text:
+        _read(text, held)
+    return Numbers(tuple(claimed), frozenset(held))
+
+
+def _read(text: str, held: set[str]) -> list[Number]:
+    """The numbers that a text claims; `held` gains all readings and parts of all that it holds."""
+    claimed = []
+    # Words are looked up before they are searched for, which takes longer.
+    spelt = not _KNOWN.isdisjoint(_LETTERS.findall(text))
+    for found in (_NUMBER if spelt else _FIGURE).finditer(text):
+        digits = found["digits"]
+        if spelt and found["cover"]:
+            held.add(_COVERS[found["cover"]])
+            continue
+        if not digits:
+            number, claims = _from_words(found)
+        elif not digits.strip("0") and text[found.start() - 1 : found.start()] == ":":
+            held.add("0")  # the minutes of 7:00
+            continue
+        else:
+            number, claims = _multiplied(_from_digits(digits), found["kilo"], found["times0"]), True
+        held |= number.readings
+        held.update(number.parts)
+        if claims:
+            claimed.append(number)
+    return claimed
+
+
+def _canonical(whole: str, fraction: str = "") -> str:
+    """A decimal string without zeros that say nothing."""
+    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+def _from_digits(token: str) -> Number:
+    """The number that digits with separators among them stand for; parts alone where it is none as a whole."""
+    if token.isdecimal():
+        return Number(frozenset({_canonical(token)}))
+    groups = re.split(r"[.,']", token)
+    separators = "".join(char for char in token if char in ".,'")
+    parts = tuple(_canonical(group) for group in groups)
+    readings = set()
+    if len(set(separators)) == 1:
+        if _thousands(groups):
+            readings.add(_canonical("".join(groups)))
+        if len(groups) == 2 and separators != "'" and not (readings and groups[1] == "000"):
+            readings.add(_canonical(*groups))
+            # A fraction of three digits is no list: "1,500" must not be covered by 1 and 500.
+            parts = () if len(groups[1]) == 3 else parts
+        elif readings:
+            parts = ()
+    elif len(set(separators[:-1])) == 1 and separators[-1] != separators[0] and _thousands(groups[:-1]):
+        return Number(frozenset({_canonical("".join(groups[:-1]), groups[-1])}))
+    return Number(frozenset(readings), parts)
+
+
+def _thousands(groups: list[str]) -> bool:
+    """Whether these are groups of a number's digits: three in each but the first, which does not begin with 0."""
+    return 1 <= len(groups[0]) <= 3 and groups[0][0] != "0" and all(len(group) == 3 for group in groups[1:])
+
+
+def _multiplied(number: Number, kilo: str | None, times: str | None) -> Number:
+    """The number with what stands behind it: a k that may be a thousand, or a word that multiplies it."""
+    if not kilo and not times:
+        return number
+    factor = 1000 if kilo else _TIMES[times or ""]
+    made = set()
+    for reading in number.readings:
+        whole, _, fraction = reading.partition(".")
+        if len(whole) + len(fraction) <= _MOST_DIGITS:
+            digits = str(int(whole + fraction) * factor).rjust(len(fraction) + 1, "0")
+            cut = len(digits) - len(fraction)
+            made.add(_canonical(digits[:cut], digits[cut:]))
+    if kilo or not made:
+        return Number(number.readings | made, number.parts)
+    return Number(frozenset(made), spelt=True)
+
+
+def _from_words(found: re.Match[str]) -> tuple[Number, bool]:
+    """The number that is written in words, and whether it is claimed."""
+    ordinal = found["ordinal"]
+    value = 12 if found["dozen"] else _VALUES[found["tens"] or found["small"] or ordinal]
+    value += _VALUES[found["unit"]] if found["unit"] else 0
+    value *= _TIMES.get(found["times1"] or found["times2"] or "", 1)
+    return Number(frozenset({str(value)}), spelt=True), value > (2 if ordinal else 1)

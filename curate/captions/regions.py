@@ -1,0 +1,309 @@
+"""Find where in an image the phrases of its caption are: boxes by an open-vocabulary detector, as in CLOC's VESL.
+
+In: images as they came, and each one's phrases (list<string>, see `curate.captions.phrases`), at most `MAX_QUERIES`
+of them. Out: `REGIONS` for each image: boxes in pixels of the upright image, the best ones first, each with its
+likeliest phrase and how sure the detector is; and why there are none, where the image could not be looked at.
+
+A box is kept where its best phrase scores above the threshold; overlapping boxes stay, of one phrase too: these
+detectors are trained to answer once for each thing. What a box has beyond the edge is cut off. Scores agree between
+batches to about 1e-6 (fp32), so that a box which is that near to the threshold may come and go.
+
+What it trades: the detector says where a phrase would be, not whether it is there at all: a threshold of 0.1 is low,
+and phrases that name nothing to be seen find something now and then.
+
+Source: Chen et al., Contrastive Localized Language-Image Pre-Training (CLOC), 2024, its VESL labels: about 11.6
+regions an image.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
+
+import pyarrow as pa
+from PIL import Image
+
+from curate import ids
+from curate.captions.hugging_face import (
+    Device,
+    Precision,
+    find_device,
+    in_halves,
+    load,
+    model_name,
+    open_picture,
+    to_dtype,
+)
+from curate.errors import RecipeError
+
+MAX_QUERIES, THRESHOLD = 20, 0.1
+"""CLOC's: of more phrases so many are sampled, and boxes with a confidence above."""
+
+REGIONS = pa.list_(pa.struct([("bbox", pa.list_(pa.float32(), 4)), ("phrase", pa.string()), ("score", pa.float32())]))
+"""Boxes as x0, y0, x1, y1 in pixels; (0, 0) is the upper left corner of the upright image."""
+
+
+class Box(NamedTuple):
+    """One thing that was found.
+
+    Attributes:
+        corners: x0, y0, x1, y1 in pixels, within the image, x0 < x1 and y0 < y1.
+        query: which of the image's queries it is, the likeliest.
+        score: how likely, above the threshold, up to 1.
+    """
+
+    corners: tuple[float, float, float, float]
+    query: int
+    score: float
+
+
+class Detector(Protocol):
+    """What finds things by their names. One per process, shared by threads."""
+
+    @property
+    def model(self) -> str:
+        """What names the model in tables; equal names give equal boxes, up to rounding."""
+
+    @property
+    def batch(self) -> int:
+        """How many images it takes at a time."""
+
+    def check(self) -> None:
+        """Raises RecipeError where it cannot work: no package, model or device."""
+
+    def detect(
+        self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
+    ) -> list[list[Box]]:
+        """The boxes of each picture, the best first; at least one query each. May raise where it fails on one."""
+
+    def close(self) -> None:
+        """Lets go of what it holds."""
+
+
+def sample_phrases(phrases: pa.Array, uids: pa.Array, most: int = MAX_QUERIES, seed: int = 0) -> pa.Array:
+    """At most so many phrases of each row, in their order; which ones is drawn by hash64(uid NUL phrase NUL seed).
+
+    Args:
+        phrases: list<string>, nulls allowed; no two of a row alike.
+        uids: string.
+        most: how many.
+        seed: the recipe's.
+
+    Returns:
+        list<string>, null where `phrases` is.
+    """
+    rows = []
+    for uid, names in zip(uids.to_pylist(), phrases.to_pylist(), strict=True):
+        drawn = sorted(names or (), key=lambda name: ids.hash64(f"{uid}\0{name}\0{seed}"))[:most]
+        rows.append(None if names is None else [name for name in names if name in drawn])
+    return pa.array(rows, pa.list_(pa.string()))
+
+
+def find_regions(
+    images: Iterable[bytes | None], phrases: pa.Array, detector: Detector, threshold: float = THRESHOLD
+) -> tuple[pa.Array, pa.Array]:
+    """Look for each image's phrases; images are read and opened `detector.batch` at a time.
+
+    Args:
+        images: files as they came; None where there is none.
+        phrases: list<string>, one row an image; null where nothing is asked.
+        detector: what looks.
+        threshold: of the score, 0 to 1; boxes above it are kept.
+
+    Returns:
+        `REGIONS`, empty where nothing is found or there are no phrases, null where nothing is asked or it failed; and
+        string, why it failed: `no_image: …` or `engine: …`, else null.
+    """
+    regions: list[list[dict[str, Any]] | None] = []
+    errors: list[str | None] = []
+    waiting = zip(images, phrases.to_pylist(), strict=True)
+    while rows := list(islice(waiting, detector.batch)):
+        for (_, asked), found in zip(rows, _look(rows, detector, threshold), strict=True):
+            errors.append(found if isinstance(found, str) else None)
+            regions.append(None if isinstance(found, str) or found is None else [_region(box, asked) for box in found])
+    return pa.array(regions, REGIONS), pa.array(errors, pa.string())
+
+
+def _look(
+    rows: Sequence[tuple[bytes | None, list[str] | None]], detector: Detector, threshold: float
+) -> list[list[Box] | str | None]:
+    """The boxes of each row, or None or an error."""
+    answers: list[list[Box] | str | None] = []
+    asked: list[tuple[int, Image.Image, list[str]]] = []
+    for data, queries in rows:
+        picture = None if queries is None else _open(data)
+        if isinstance(picture, Image.Image) and queries:
+            asked.append((len(answers), picture, queries))
+        answers.append(None if queries is None else picture if isinstance(picture, str) else [])
+
+    def detect(part: Sequence[tuple[int, Image.Image, list[str]]]) -> list[list[Box]]:
+        return detector.detect([picture for _, picture, _ in part], [queries for *_, queries in part], threshold)
+
+    for (place, *_), found in zip(asked, in_halves(asked, detect), strict=True):
+        answers[place] = f"engine: {_line(found)}" if isinstance(found, Exception) else found
+    return answers
+
+
+def _open(data: bytes | None) -> Image.Image | str:
+    if data is None:
+        return "no_image: there is none"
+    try:
+        return open_picture(data)
+    except Exception as error:  # of many kinds, as each format raises its own
+        return f"no_image: {_line(error)}"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _region(box: Box, queries: list[str] | None) -> dict[str, Any]:
+    return {"bbox": box.corners, "phrase": (queries or [])[box.query], "score": box.score}
+
+
+@dataclass(frozen=True)
+class DetectorOptions:
+    """What looks for phrases.
+
+    Attributes:
+        model: a local folder or a name on the hub: OWL-ViT, OWLv2 or Grounding DINO.
+        device: auto is CUDA where there is a device, else the CPU.
+        precision: of weights and sums.
+        batch: images at a time; fewer where memory does not suffice.
+    """
+
+    model: str
+    device: Device = "auto"
+    precision: Precision = "fp32"
+    batch: int = 8
+
+
+class ZeroShotDetector:
+    """`Detector` by transformers' zero-shot object detection; the model is loaded when it is first needed."""
+
+    def __init__(self, options: DetectorOptions) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._loaded: _Loaded | None = None
+
+    @cached_property
+    def model(self) -> str:
+        """The model's name, of a folder with a digest of its files, and precision."""
+        return f"{model_name(self._options.model)} {self._options.precision}"
+
+    @property
+    def batch(self) -> int:
+        """See `Detector`."""
+        return self._options.batch
+
+    def check(self) -> None:
+        """Loads the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
+        with self._lock:
+            self._load()
+
+    def detect(
+        self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
+    ) -> list[list[Box]]:
+        """See `Detector`."""
+        import torch
+
+        with self._lock, torch.inference_mode():
+            loaded = self._load()
+            boxes, scores = (part.float().cpu() for part in loaded.look(pictures, queries))
+        found = []
+        for picture, asked, at, of in zip(pictures, queries, boxes, scores, strict=True):
+            best = of[:, : len(asked)].max(dim=-1)
+            side = max(picture.size)
+            # OWLv2 sees a square, padded at the right and at the bottom.
+            size = torch.tensor((side, side) if loaded.square else picture.size)
+            half = at[:, 2:] / 2
+            corners = torch.cat([at[:, :2] - half, at[:, :2] + half], dim=-1) * size.repeat(2)
+            found.append(_kept(corners, best.indices, best.values, picture.size, threshold))
+        return found
+
+    def close(self) -> None:
+        """Lets go of the model."""
+        with self._lock:
+            self._loaded = None
+
+    def _load(self) -> "_Loaded":
+        if self._loaded is None:
+            self._loaded = _load(self._options)
+        return self._loaded
+
+
+class _Loaded:
+    """A model and its processor, asked alike whatever its family."""
+
+    def __init__(self, family: str, model: Any, processor: Any, device: str, dtype: Any) -> None:
+        self.square = family == "owlv2"
+        self._grounding = family == "grounding-dino"
+        config = model.config  # how many tokens a query may have, or all queries together
+        self._longest = config.max_text_len if self._grounding else config.text_config.max_position_embeddings
+        self._model, self._processor = model, processor
+        self._device, self._dtype = device, dtype
+
+    def look(self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]]) -> tuple[Any, Any]:
+        """Boxes (pictures, boxes, 4) as centre, width and height, 0 to 1; scores (pictures, boxes, queries), 0 to 1."""
+        texts = [list(asked) for asked in queries]  # the processor adds blank ones, so that each picture has as many
+        if self._grounding:  # its queries are one text, which full stops part
+            texts = [[query.replace(".", " ") for query in asked] for asked in texts]
+        how = {"padding": True if self._grounding else "max_length", "truncation": True, "max_length": self._longest}
+        inputs = self._processor(images=list(pictures), text=texts, return_tensors="pt", **how).to(self._device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self._dtype)
+        outputs = self._model(**inputs)
+        scores = outputs.logits.float().sigmoid()
+        if self._grounding:
+            scores = self._by_phrase(scores, inputs["input_ids"], max(map(len, queries)))
+        return outputs.pred_boxes, scores
+
+    def _by_phrase(self, scores: Any, tokens: Any, most: int) -> Any:
+        """Scores of phrases from those of tokens: a phrase's is its best token's."""
+        import torch
+
+        names = self._processor.tokenizer
+        stops = tokens == names.convert_tokens_to_ids(".")
+        words = ~(stops | torch.isin(tokens, torch.tensor(names.all_special_ids, device=tokens.device)))
+        phrase = stops.cumsum(dim=-1)  # of each token: how many full stops are before it
+        made = scores.new_zeros((*scores.shape[:2], most))
+        for i in range(most):
+            mine = (words & (phrase == i))[:, None, :]
+            made[..., i] = scores[..., : tokens.shape[1]].where(mine, 0).amax(dim=-1)
+        return made
+
+
+_FAMILIES = ("owlvit", "owlv2", "grounding-dino")
+
+
+def _load(options: DetectorOptions) -> _Loaded:
+    where = f"captions.regions: {options.model}"
+    device = find_device(where, options.device)
+    import transformers
+
+    family = load(where, lambda: transformers.AutoConfig.from_pretrained(options.model)).model_type
+    if family not in _FAMILIES:
+        raise RecipeError(
+            f"{where}: is of the family {family!r}, which finds no phrases here; accepted: {', '.join(_FAMILIES)}"
+        )
+    dtype = to_dtype(options.precision)
+    kind = transformers.AutoModelForZeroShotObjectDetection
+    model = load(where, lambda: kind.from_pretrained(options.model, dtype=dtype))
+    processor = load(where, lambda: transformers.AutoProcessor.from_pretrained(options.model))
+    return _Loaded(family, model.to(device).eval(), processor, device, dtype)
+
+
+def _kept(corners: Any, queries: Any, scores: Any, size: tuple[int, int], threshold: float) -> list[Box]:
+    """The boxes above the threshold, cut to the image, the best first; of equal ones the detector's first."""
+    import torch
+
+    corners = torch.minimum(corners.clamp(min=0), torch.tensor(size, dtype=corners.dtype).repeat(2))
+    inside = (corners[:, :2] < corners[:, 2:]).all(dim=-1)
+    order = scores.argsort(descending=True, stable=True)
+    return [
+        Box((x0, y0, x1, y1), int(queries[i]), float(scores[i]))
+        for i in order.tolist()
+        if inside[i] and scores[i] > threshold
+        for x0, y0, x1, y1 in [corners[i].tolist()]
+    ]

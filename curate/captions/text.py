@@ -1,0 +1,90 @@
+"""Strangers' text on its way into a prompt, and a model's text on its way out.
+
+A caption in a prompt is data. `as_data` gives it a form in which it cannot be anything else: one line, cut to 96 words
+and 512 characters, without a character or a word that templates, chat formats or tokenizers give a meaning to:
+
+    line breaks, tabs, control characters      a space: a prompt's lines stay its own
+    invisible characters (zero width, bidi)    nothing: what people do not see, the model does not read
+    < > and their wide forms                   ‹ ›: so neither a delimiter, nor <|im_start|>, <s>, <image>
+    => -> ⇒                                    →: the arrow between an example's source and target is the prompt's own
+    [INST], [IMG] and any other [word]         (word)
+    ‹/caption›, (recaption) and the like       the word alone: nothing looks like a delimiter
+    ### and more                               #
+    user: assistant: system: human:            the word and a dash: some chat formats write turns as plain text
+
+What it trades: a caption's markup reads a little differently in the prompt. The stored caption is left as it is.
+"""
+
+import re
+
+MAX_WORDS, MAX_CHARACTERS = 96, 512
+"""What is shown of a caption: about 128 tokens of English, so that two fit into CapsFusion's 256."""
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# Format characters (Cf) that show nothing, and halves of surrogate pairs. The joiners U+200C and U+200D stay: Persian,
+# the scripts of India and emoji are spelt with them.
+_INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001-\U000e007f\ud800-\udfff]+"
+)
+_BRACKETS = str.maketrans("<>＜＞﹤﹥", "‹›‹›‹›")
+_ARROW = re.compile(r"[=\-]+›|⇒")
+_MARK = re.compile(r"\[\s*(/?\w+)\s*\]")
+_DELIMITER = re.compile(r"[‹«〈⟨({\[]\s*/?\s*((?:re)?caption)\s*/?\s*[›»〉⟩)}\]]", re.IGNORECASE)
+_HEADING = re.compile(r"#{2,}")
+_TURN = re.compile(r"\b(user|assistant|system|human)\s*[:：]", re.IGNORECASE)
+
+_QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」", "『": "』"}
+
+
+def one_line(text: str) -> str:
+    """The text on one line: runs of white space and control characters are a space, invisible characters are gone."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
+    return " ".join(_INVISIBLE.sub("", _CONTROL.sub(" ", text)).split())
+
+
+def as_data(text: str, words: int = MAX_WORDS, characters: int = MAX_CHARACTERS) -> str:
+    """The text as it may stand in a prompt, see above; empty where nothing is left of it.
+
+    Args:
+        text: any, of any length.
+        words: how many are kept, cut by spaces.
+        characters: how many are kept, cut between words where that costs less than half of them.
+
+    Returns:
+        One line without `<`, `>` and `=>`, of at most so many words and characters; the same where it is one already.
+    """
+    text = _cut(one_line(text).translate(_BRACKETS), words, characters)
+    text = _ARROW.sub("→", _TURN.sub(r"\1 -", text))
+    found = 1
+    while found:  # what is taken away may have stood between the parts of the next one
+        text, found = _DELIMITER.subn(r" \1 ", text)
+    text = " ".join(_HEADING.sub("#", _MARK.sub(r"(\1)", text)).split())
+    return _cut(text, words, characters)
+
+
+def first_line(answer: str) -> str:
+    """The first line of an answer that holds more than white space, on one line and without quotes around it."""
+    lines = (one_line(line) for line in answer.splitlines())
+    return without_quotes(next((line for line in lines if line), ""))
+
+
+def without_quotes(text: str) -> str:
+    """The text without a pair of quotation marks that wraps the whole of it.
+
+    `"a" and "b"` and `"12" frame"` are left as they are: quotes that stand at a word's edge within are no apostrophes.
+    """
+    text = text.strip()
+    if len(text) < 2 or _QUOTES.get(text[0]) != text[-1]:
+        return text
+    inner, marks = text[1:-1].strip(), re.escape(text[0] + text[-1])
+    return text if re.search(rf"(?<!\w)[{marks}]|[{marks}](?!\w)", inner) else inner
+
+
+def _cut(text: str, words: int, characters: int) -> str:
+    text = " ".join(text.split(" ")[:words])
+    if len(text) <= characters:
+        return text
+    end = text.rfind(" ", characters // 2, characters + 1)
+    return text[: end if end > 0 else characters].rstrip()

@@ -1,0 +1,154 @@
+"""Tables `answers` and `captions` of a unit: what is written for its kept rows, and what the gates say of it.
+
+In: the unit's kept rows, engines. Out: `answers`, one row a request, as engines gave them; `captions`, one row a request
+too: the text that is made of the answer, and its verdicts. Requests are made and judged kind by kind, since a fused text
+is made of a recaption; they are sent batch by batch, and each batch stands before the next one is sent.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate.caption_sections import Kind
+from curate.captions.cache import Cache, answer_table
+from curate.captions.engines import open_engine
+from curate.captions.images import read_images
+from curate.captions.judge import judge
+from curate.captions.kinds import Rows, make_requests
+from curate.captions.request import Answer, Request
+from curate.errors import RunError
+from curate.job import Job
+from curate.plan import Unit
+
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """What became of a unit's requests.
+
+    Attributes:
+        unit: the unit.
+        requests: how many there are.
+        errors: how many of them have no answer, by reason, with an example's detail: (reason, detail) → count.
+    """
+
+    unit: Unit
+    requests: int
+    errors: dict[str, tuple[int, str]]
+
+
+def caption_unit(job: Job, unit: Unit, counts: I64 | None) -> Captioned:
+    """Writes the unit's `answers` and `captions`, unless they stand.
+
+    Args:
+        job: the run.
+        unit: after its decisions stand.
+        counts: int64[entries], rows of each entry among the survivors; None without match.
+    """
+    key = job.captions_key(unit)
+    if all(job.folder.stands(job.table(name, unit), key) for name in ("answers", "captions")):
+        return _captioned(unit, job.read("answers", unit, ["error"]))
+    captions = job.recipe.captions
+    assert captions is not None
+    rows = Rows.read(job, unit, counts)
+    cache = Cache(job, unit)
+    answers, made = [], []
+    spent: dict[str, Any] = {}
+    for name, kind in captions.kinds.items():
+        began = time.time()
+        requests = make_requests(job, unit, name, rows)
+        digests = [request.digest(job.writers[kind.engine]) for request in requests]
+        found, sent = _ask(job, unit, kind, rows, requests, digests, cache)
+        answers.append(answer_table(requests, digests, found))
+        made.append(judge(job, unit, name, rows, requests, digests, found))
+        if name == "recaption" and captions.fuse:
+            rows = rows.with_recaptions(made[-1], captions.fuse.style)
+        spent[name] = {"requests": len(requests), "sent": sent, "seconds": round(time.time() - began, 3)}
+    table = pa.concat_tables(answers)
+    # Without its key it is made again, and asks for what failed alone.
+    lasting = "" if table["error"].null_count < len(table) else key
+    job.write("answers", unit, table, lasting)
+    job.write("captions", unit, pa.concat_tables(made), lasting)
+    job.folder.write_json(f"tables/captions/{unit.name}_stats.json", spent)
+    cache.forget_parts()
+    return _captioned(unit, table)
+
+
+def check_requests(job: Job, captioned: Iterable[Captioned]) -> None:
+    """Raises RunError where more requests failed than the recipe's max_failed allows; names the reasons."""
+    captioned = list(captioned)
+    total = sum(one.requests for one in captioned)
+    errors: dict[str, tuple[int, str]] = {}
+    for one in sorted(captioned, key=lambda one: one.unit.index):
+        for reason, (count, example) in one.errors.items():
+            before, first = errors.get(reason, (0, example))
+            errors[reason] = (before + count, first)
+    failed = sum(count for count, _ in errors.values())
+    if failed and failed / total > job.recipe.max_failed:
+        lines = [f"  {reason} {count:,}, such as {example}" for reason, (count, example) in sorted(errors.items())]
+        raise RunError(
+            "\n".join(
+                [
+                    f"{failed:,} of {total:,} requests for captions ({failed / total:.1%}) have no answer, and max_failed is "
+                    f"{job.recipe.max_failed}",
+                    *lines,
+                    "What was answered stands: run again to ask for the rest, or with --set max_failed="
+                    f"{min(100, 100 * failed // total + 1) / 100} to go on without",
+                ]
+            )
+        )
+
+
+def _ask(
+    job: Job, unit: Unit, kind: Kind, rows: Rows, requests: Sequence[Request], digests: Sequence[str], cache: Cache
+) -> tuple[list[Answer], int]:
+    """An answer for each request, and how many were sent: those that are known are not."""
+    assert job.recipe.captions is not None
+    known = cache.find(digests)
+    missing = list(dict.fromkeys(i for i, digest in enumerate(digests) if digest not in known))
+    missing.sort(key=lambda i: (requests[i].group, i))
+    failed: dict[str, Answer] = {}
+    engine = open_engine(job.recipe.captions, kind.engine) if missing else None
+    for first in range(0, len(missing), kind.batch):
+        assert engine is not None
+        batch = missing[first : first + kind.batch]
+        asked, lost = _with_images(job, unit, rows, [requests[i] for i in batch])
+        answers = engine.ask(asked)
+        at = iter(answers)
+        all_answers = [lost.get(place) or next(at) for place in range(len(batch))]
+        cache.add([requests[i] for i in batch], [digests[i] for i in batch], all_answers)
+        for i, answer in zip(batch, all_answers, strict=True):
+            (known if answer.error is None else failed)[digests[i]] = answer
+    return [known.get(digest) or failed[digest] for digest in digests], len(missing)
+
+
+def _with_images(job: Job, unit: Unit, rows: Rows, requests: list[Request]) -> tuple[list[Request], dict[int, Answer]]:
+    """The requests with their image's file, those that have one; and what of them cannot be asked, by place."""
+    if not any(request.picture for request in requests):
+        return requests, {}
+    places = dict(zip(rows.column("uid").to_pylist(), rows.rows.tolist(), strict=True))
+    wanted = np.array(sorted({places[request.uid] for request in requests}), np.int64)
+    files = dict(zip(wanted.tolist(), read_images(job, unit, wanted), strict=True))
+    asked, lost = [], {}
+    for place, request in enumerate(requests):
+        image = files[places[request.uid]]
+        if image is None:
+            lost[place] = Answer(None, "no_image: the input ends before it")
+        else:
+            asked.append(replace(request, image=image))
+    return asked, lost
+
+
+def _captioned(unit: Unit, answers: pa.Table) -> Captioned:
+    errors: dict[str, tuple[int, str]] = {}
+    for error in answers["error"].drop_null().to_pylist():
+        reason, _, detail = error.partition(": ")
+        count, example = errors.get(reason, (0, detail))
+        errors[reason] = (count + 1, example)
+    return Captioned(unit, len(answers), errors)

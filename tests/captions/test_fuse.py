@@ -1,0 +1,81 @@
+"""Fused texts: both captions as data, in their own delimiters."""
+
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.captions.fuse import ROWS, Fuse, requests, text_of
+from curate.captions.prompts import load_template
+from curate.captions.request import Sampling
+from tests.captions.hostile import HOSTILE
+
+
+def table(pairs: list[tuple[str | None, str | None]], per_row: int = 1) -> pa.Table:
+    captions, recaptions = zip(*pairs, strict=True) if pairs else ((), ())
+    uids = [f"{i:032x}" for i in range(len(pairs))]
+    return pa.table([uids, captions, recaptions, [per_row] * len(pairs)], schema=ROWS)
+
+
+def test_what_is_asked() -> None:
+    [found] = requests(table([("Corvane Spider 1967", "A red car\non a road.")]), Fuse("long"))
+    assert (found.kind, found.style, found.ordinal, found.group) == ("fused", "long", 0, "fused")
+    assert found.prompt is None and found.image is None
+    system, user = found.messages
+    assert user.text == "<caption>Corvane Spider 1967</caption>\n<recaption>A red car on a road.</recaption>"
+    assert (system.role, user.role) == ("system", "user")
+    assert found.sampling == Sampling(0.0, 1.0, 80)
+
+
+def test_further_texts_are_drawn_and_the_first_stays() -> None:
+    one, three = (requests(table([("a", "b")], n), Fuse()) for n in (1, 3))
+    assert one == three[:1]
+    assert [replace(r.sampling, seed=0) for r in three[1:]] == [Sampling(0.9, 0.9, 80)] * 2
+    [warm] = requests(table([("a", "b")]), Fuse(temperature=0.3, max_tokens=20))
+    assert replace(warm.sampling, seed=0) == Sampling(0.3, 0.9, 20)
+
+
+def test_both_texts_are_needed() -> None:
+    nothing = [(None, "b"), ("a", None), ("", "b"), ("a", "\n"), ("a", "b")]
+    assert [r.uid[-1] for r in requests(table(nothing), Fuse())] == ["4"]
+    assert requests(table(nothing, 0), Fuse()) == [] == requests(table([]), Fuse())
+
+
+@given(st.permutations(range(9)), st.integers(0, 9))
+@settings(max_examples=20, deadline=None)
+def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
+    rows = table([(f"cat {i}", f"An animal, {i}.") for i in range(9)], 2)
+    shuffled = rows.take(pa.array(order, pa.int64()))
+    parts = requests(shuffled[:cut], Fuse()) + requests(shuffled[cut:], Fuse())
+    by_place = {(r.uid, r.ordinal): r for r in parts}
+    whole = requests(rows, Fuse())
+    assert [by_place[r.uid, r.ordinal] for r in whole] == whole and len(parts) == len(whole) == 18
+
+
+def test_an_own_template(tmp_path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("[user]\n<recaption>{recaption}</recaption> <caption>{caption}</caption>")
+    [found] = requests(table([("a", "b")]), Fuse(template=load_template("fuse", str(path))))
+    assert [m.text for m in found.messages] == ["<recaption>b</recaption> <caption>a</caption>"]
+
+
+@pytest.mark.parametrize("caption", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_hostile_text_stays_data(caption: str, place: int) -> None:
+    """The recaption too: a model that was led astray may have written it."""
+    pair = ("a cat", caption) if place else (caption, "a cat")
+    [found] = requests(table([pair]), Fuse())
+    [plain] = requests(table([("a cat", "a cat")]), Fuse())
+    assert found.messages[0] == plain.messages[0] and len(found.messages) == 2
+    lines = found.messages[1].text.split("\n")
+    assert lines[1 - place] == plain.messages[1].text.split("\n")[1 - place]
+    name = ("caption", "recaption")[place]
+    assert len(lines) == 2 and lines[place].startswith(f"<{name}>") and lines[place].endswith(f"</{name}>")
+    assert lines[place].count("<") == lines[place].count(">") == 2
+
+
+def test_text_of() -> None:
+    assert text_of('\n "A red Corvane Spider." \nI hope this helps!') == "A red Corvane Spider."
+    assert text_of("") == ""

@@ -1,0 +1,248 @@
+"""Rewrites: the pools, the draw of examples, the prompt's form, and what is made of an answer."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.captions.gates import Candidates, run_gates
+from curate.captions.prompts import load_template
+from curate.captions.request import Sampling
+from curate.captions.rewrite import ROWS, STYLES, TRIPLES, Rewrite, load_pairs, requests, text_of, triples
+from curate.captions.text import as_data
+from curate.errors import RecipeError
+from tests.captions.hostile import HOSTILE, count_marks
+
+CHI_SQUARE_31 = 61.1  # exceeded by chance once in a thousand
+SMALL_WORDS = {"with", "the", "to", "in", "a", "of", "and", "for", "on"}
+
+
+def table(captions: list[str | None], per_row: int = 1, uids: list[str] | None = None) -> pa.Table:
+    uids = uids or [f"{i:032x}" for i in range(len(captions))]
+    return pa.table([uids, captions, [per_row] * len(captions)], schema=ROWS)
+
+
+# ---- the pools
+
+
+def numbers(text: str) -> Counter[str]:
+    return Counter(re.findall(r"\d+(?:[.,:]\d+)*", text))
+
+
+def capitals(text: str) -> list[str]:
+    """Words with a capital, but for the first one and small words in titles."""
+    words = re.findall(r"[^\W\d_][\w'.]*[^\W_]|[^\W\d_]", text)
+    return [word for word in words[1:] if word[0].isupper() and word.lower() not in SMALL_WORDS]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_pools(style: str) -> None:
+    pairs = load_pairs(style)
+    assert len(pairs) >= 16
+    assert len({text.lower() for pair in pairs for text in pair}) == 2 * len(pairs)
+    for pair in pairs:
+        for text in pair:
+            assert text == as_data(text) and text  # as it would stand in a prompt: one line, without an arrow
+            assert all(ord(char) < 0x250 for char in text)
+        assert 3 <= len(pair.source.split()) <= 25 and 3 <= len(pair.target.split()) <= 30
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_targets_keep_numbers_and_names_and_invent_none(style: str) -> None:
+    for source, target in load_pairs(style):
+        assert numbers(source) == numbers(target), target
+        titled = sum(word[0].isupper() for word in source.split() if word[0].isalpha()) > 0.7 * len(source.split())
+        folded = target.casefold()
+        for word in capitals(source):
+            assert word in target or (titled and word.casefold() in folded), f"{word}: {target}"
+        for word in capitals(target):
+            assert word in source or word == "I", f"{word}: {target}"
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_gates_pass_what_the_examples_show(style: str) -> None:
+    sources, targets = zip(*load_pairs(style), strict=True)
+    verdicts = run_gates(Candidates("rewrite", pa.array(targets), pa.array(sources)))
+    assert verdicts.first.to_pylist() == ["passed"] * len(sources)
+
+
+def test_pools_show_numbers_names_and_variety() -> None:
+    assert sum(bool(numbers(pair.source)) for style in STYLES for pair in load_pairs(style)) >= 20
+    assert sum(bool(capitals(pair.source)) for style in STYLES for pair in load_pairs(style)) >= 30
+    for style in set(STYLES) - {"coco"}:  # whose captions begin with an article
+        beginnings = Counter(pair.target.split()[0].lower() for pair in load_pairs(style))
+        assert beginnings.most_common(1)[0][1] <= len(load_pairs(style)) / 2
+    assert len({pair for style in STYLES for pair in load_pairs(style)}) == sum(len(load_pairs(s)) for s in STYLES)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_triples(style: str) -> None:
+    found = triples(style)
+    assert len(found) == len({frozenset(triple) for triple in found}) == TRIPLES
+    pool = range(len(load_pairs(style)))
+    assert all(len(set(triple)) == 3 and set(triple) <= set(pool) for triple in found)
+    assert {pair for triple in found for pair in triple} == set(pool)  # 96 places: no pair is left out
+
+
+def test_triples_differ_by_style() -> None:
+    assert len({triples(style) for style in STYLES}) == len(STYLES)
+
+
+# ---- the draw
+
+
+def chosen(uids: list[str], style: str, seed: int = 0) -> list[int]:
+    groups = [r.group for r in requests(table(["a cat"] * len(uids), 1, uids), Rewrite((style,), seed=seed))]
+    return [int(group.removeprefix(f"rewrite/{style}/")) for group in groups]
+
+
+def chi_square(counts: np.ndarray) -> float:
+    expected = counts.sum() / len(counts)
+    return float(((counts - expected) ** 2 / expected).sum())
+
+
+@pytest.mark.parametrize("place", [0, 16, 8])
+@pytest.mark.parametrize("style", STYLES)
+def test_triples_are_spread_evenly(style: str, place: int) -> None:
+    """Counting uids too, in the low half, the high half, and across both: own uids need not be hashes."""
+    uids = [f"{i << 4 * place:032x}" for i in range(6400)]
+    assert chi_square(np.bincount(chosen(uids, style), minlength=TRIPLES)) < CHI_SQUARE_31
+
+
+def test_triples_of_styles_and_seeds_are_independent() -> None:
+    uids = [f"{i:032x}" for i in range(20_480)]
+    first = np.array(chosen(uids, "human"))
+    for other in (chosen(uids, "coco"), chosen(uids, "human", seed=1)):
+        joint = np.bincount(first * TRIPLES + np.array(other), minlength=TRIPLES * TRIPLES)
+        assert chi_square(joint) < 1023 + 3.3 * (2 * 1023) ** 0.5
+
+
+def test_the_draw_by_a_naive_splitmix() -> None:
+    import xxhash
+
+    mask = (1 << 64) - 1
+
+    def mix(z: int) -> int:
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & mask
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB & mask
+        return z ^ (z >> 31)
+
+    uids = ["0123456789abcdef" * 2, "f" * 32, "0" * 32, "00ff" * 8]
+    for style in STYLES:
+        key = xxhash.xxh3_64_intdigest(f"captions.rewrite\0{style}\x007".encode())
+        expected = [mix(int(uid[16:], 16) ^ mix(int(uid[:16], 16) ^ key)) % (1 << 64) >> 59 for uid in uids]
+        assert chosen(uids, style, seed=7) == expected
+
+
+@given(st.permutations(range(12)), st.integers(0, 12))
+@settings(max_examples=20, deadline=None)
+def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
+    captions: list[str | None] = [f"a cat number {i}" if i % 5 else None for i in range(12)]
+    rows = table(captions, per_row=2)
+    for prompt in ("completion", "chat"):
+        options = Rewrite(prompt=prompt, seed=3)
+        whole = requests(rows, options)
+        assert len(whole) == 9 * 4 * 2
+        shuffled = rows.take(pa.array(order, pa.int64()))
+        parts = requests(shuffled[:cut], options) + requests(shuffled[cut:], options)
+        by_place = {(r.uid, r.style, r.ordinal): r for r in parts}
+        assert [by_place[r.uid, r.style, r.ordinal] for r in whole] == whole and len(parts) == len(whole)
+        assert len({r.digest("m") for r in whole}) == len(whole)
+
+
+# ---- the prompt
+
+
+def test_a_completion() -> None:
+    rows = table(["Red  bicycle,\n2014 model"], uids=["0123456789abcdef" * 2])
+    for request in requests(rows, Rewrite(seed=5)):
+        assert request.kind == "rewrite" and request.image is None and request.messages == () and request.ordinal == 0
+        style, triple = re.fullmatch(r"rewrite/(\w+)/(\d+)", request.group).groups()
+        assert style == request.style
+        lines = request.prompt.split("\n")
+        pairs = [load_pairs(style)[i] for i in triples(style)[int(triple)]]
+        assert lines[1:] == ["", *(f"{a} => {b}" for a, b in pairs), "Red bicycle, 2014 model =>"]
+        assert replace(request.sampling, seed=0) == Sampling(0.9, 0.95, 77, ("\n",), 0)
+
+
+def test_a_chat() -> None:
+    [request] = requests(table(["Red bicycle"]), Rewrite(("coco",), "chat", max_tokens=50, temperature=0.5))
+    system, user = request.messages
+    assert request.prompt is None and (system.role, user.role) == ("system", "user")
+    assert user.text == "<caption>Red bicycle</caption>" and system.text.count(" => ") == 3
+    assert replace(request.sampling, seed=0) == Sampling(0.5, 0.95, 50, (), 0)
+
+
+def test_requests_of_a_group_share_all_but_the_caption() -> None:
+    found = requests(table([f"cat {i}" for i in range(400)]), Rewrite(("human",)))
+    beginnings = {(r.group, r.prompt.rpartition("\n")[0]) for r in found}
+    assert len(beginnings) == TRIPLES == len({group for group, _ in beginnings})
+
+
+def test_several_texts_differ_by_ordinal_and_seed_and_the_first_stays() -> None:
+    one, three = (requests(table(["a cat"], n), Rewrite(("coco",))) for n in (1, 3))
+    assert [r.ordinal for r in three] == [0, 1, 2] and one == three[:1]
+    assert len({r.sampling.seed for r in three}) == 3 and len({r.prompt for r in three}) == 1
+
+
+def test_rows_for_which_nothing_is_asked() -> None:
+    rows = pa.table(
+        [[f"{i:032x}" for i in range(6)], [None, "", " \u200b", "a", "b", "c"], [1, 1, 1, 0, None, 2]], schema=ROWS
+    )
+    assert [(r.uid[-1], r.ordinal) for r in requests(rows, Rewrite(("coco",)))] == [("5", 0), ("5", 1)]
+    assert requests(rows[:0], Rewrite()) == []
+
+
+def test_an_own_template(tmp_path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("Rewrite.\n{examples}\n{caption} =>")
+    options = Rewrite(("coco",), template=load_template("rewrite_completion", str(path)))
+    [mine], [packaged] = (requests(table(["a cat"]), o) for o in (options, Rewrite(("coco",))))
+    assert mine.prompt == "Rewrite.\n" + packaged.prompt.partition("\n\n")[2]
+    assert mine.digest("m") != packaged.digest("m")
+
+
+def test_an_unknown_style() -> None:
+    with pytest.raises(RecipeError, match=r"captions\.rewrite\.styles: unknown 'coca'; did you mean 'coco'\?"):
+        Rewrite(("coca",))
+
+
+@pytest.mark.parametrize("caption", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_caption_stays_data(caption: str) -> None:
+    uids = ["ab" * 16]
+    [found], [plain] = (requests(table([c], 1, uids), Rewrite(("human",))) for c in (caption, "a cat"))
+    assert found.prompt.count("\n") == plain.prompt.count("\n") == 5 and found.prompt.count("=>") == 4
+    assert found.prompt.rpartition("\n")[0] == plain.prompt.rpartition("\n")[0] and found.prompt.endswith(" =>")
+    assert count_marks(found.prompt) == 0
+    options = Rewrite(("human",), "chat")
+    [found], [plain] = (requests(table([c], 1, uids), options) for c in (caption, "a cat"))
+    assert found.messages[0] == plain.messages[0] and len(found.messages) == 2
+    text = found.messages[1].text
+    assert text.startswith("<caption>") and text.endswith("</caption>") and "\n" not in text
+    assert text.count("<") == text.count(">") == 2 and len(text) <= 512 + len("<caption></caption>")
+
+
+# ---- the answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "completion", "chat"),
+    [
+        (" a cat on a mat\nanother => line", "a cat on a mat", "a cat on a mat"),
+        (' "a cat" ', "a cat", "a cat"),
+        ("\na cat", "", "a cat"),
+        ("a cat => a black cat", "a cat", "a cat => a black cat"),
+        ("Sure! Here it is:\n\na cat", "Sure! Here it is:", "Sure! Here it is:"),
+        ("Rewrite: a cat", "Rewrite: a cat", "Rewrite: a cat"),
+        ("", "", ""),
+        ("=>", "", "=>"),
+    ],
+)
+def test_text_of(answer: str, completion: str, chat: str) -> None:
+    assert text_of(answer, "completion") == completion
+    assert text_of(answer, "chat") == chat

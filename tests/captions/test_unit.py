@@ -1,0 +1,257 @@
+"""Captions in whole runs: what is written, judged and put out; nothing is asked twice; failures are told and asked again."""
+
+import json
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curate.captions import endpoint
+from curate.errors import RecipeError, RunError
+from pipelines.run import prepare, run, start
+from tests.captions import server as servers
+from tests.captions.server import FaultServer, hang, status
+from tests.laws import pools
+from tests.laws.pools import conserved
+
+STYLES = ["human", "coco"]
+
+
+def caption_of(prompt: str) -> str:
+    """The caption that a LaCLIP prompt ends with."""
+    return prompt.rstrip().splitlines()[-1].removesuffix("=>").strip()
+
+
+def faithful(prompt: str) -> str:
+    return f" here you can see {caption_of(prompt)}\nand another line"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(endpoint, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(servers, "echo", faithful)
+
+
+@pytest.fixture
+def server() -> Any:
+    with FaultServer() as server:
+        yield server
+
+
+def recipe(path: str, server: FaultServer, **sections: Any) -> Any:
+    spec = {"base_url": server.base_url, "model": "tiny-llm", "attempts": 2, "timeout": 2}
+    captions = {
+        "engines": {"llm": {"openai": spec}},
+        "rewrite": {"engine": "llm", "styles": STYLES, "batch": 8},
+        **sections.pop("captions", {}),
+    }
+    return pools.recipe_of(path, captions=captions, **{"max_failed": 1.0, **sections})
+
+
+def kept_samples(folder: Path) -> dict[str, dict[str, bytes]]:
+    """Of each sample in the shards its members by suffix, by uid."""
+    found: dict[str, dict[str, bytes]] = {}
+    for path in sorted(folder.glob("shards/*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, suffix = member.name.partition(".")
+                file = tar.extractfile(member)
+                assert file is not None
+                found.setdefault(f"{path.name} {key}", {})[suffix] = file.read()
+    return {json.loads(files["json"])["uid"]: files for files in found.values()}
+
+
+def test_texts_are_written_judged_and_put_out(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 3)
+    runs = [
+        pools.run_local(recipe(path, server), tmp_path / "a"),
+        pools.run_beam(recipe(path, server), tmp_path / "b", reuse=tmp_path / "a"),
+    ]
+    assert runs[0].members == runs[1].members
+    for done in runs:
+        conserved(done)
+    samples = kept_samples(tmp_path / "a")
+    captions = runs[0].table("captions").to_pylist()
+    assert len(captions) == len(STYLES) * len(samples) == len(server.asked)
+    assert {row["uid"] for row in captions} == set(samples)
+    for row in captions:
+        fields = json.loads(samples[row["uid"]]["json"])
+        original = fields["captions"]["original"]
+        assert samples[row["uid"]]["txt"].decode() == original
+        assert row["text"] == f"here you can see {' '.join(original.split())}"
+        assert (row["kind"], row["model"], row["status"], row["tokens"]) == ("rewrite", "tiny-llm", "ok", 3)
+        assert (row["gate"] == "passed") == (row["failed"] == [])
+        assert fields["captions"]["rewrite"].get(row["style"]) == (row["text"] if row["gate"] == "passed" else None)
+    assert sum(row["gate"] == "passed" for row in captions) > 0.8 * len(captions)
+
+
+def test_what_was_answered_is_not_asked_again(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 3)
+    first = pools.run_local(recipe(path, server), tmp_path / "a")
+    asked = len(server.asked)
+    stricter = recipe(path, server, captions={"gates": {"words": [2, 6]}})
+    second = pools.run_local(stricter, tmp_path / "b", reuse=tmp_path / "a")
+    assert len(server.asked) == asked
+    gates = {row["gate"] for row in second.table("captions").to_pylist()}
+    assert "length" in gates and "length" not in {row["gate"] for row in first.table("captions").to_pylist()}
+    more = recipe(path, server, captions={"rewrite": {"engine": "llm", "styles": [*STYLES, "chat_a"], "per_row": 2}})
+    third = pools.run_local(more, tmp_path / "c", reuse=tmp_path / "b")
+    rows = len(third.table("captions"))
+    assert len(server.asked) - asked == rows - len(first.table("captions"))
+    other = pools.write_tars(tmp_path / "shuffled", pools.shuffled(pools.make_samples(24), 1), 5)
+    pools.run_local(recipe(other, server), tmp_path / "d", reuse=tmp_path / "a")
+    assert len(server.asked) - asked == rows - len(first.table("captions"))
+
+
+def test_a_killed_run_loses_the_batch_in_flight(server: FaultServer, tmp_path: Path, monkeypatch: Any) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
+    asked = recipe(path, server)
+    kill_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        pools.run_local(asked, tmp_path / "a")
+    answered = {seen.text for seen in server.asked if seen.status == 200}
+    monkeypatch.undo()
+    monkeypatch.setattr(servers, "echo", faithful)
+    before = len(server.asked)
+    done = pools.run_local(asked, tmp_path / "a")
+    conserved(done)
+    assert len(answered) > 0 and len(server.asked) == before + len(done.table("captions")) - 2 * 8
+    assert not (tmp_path / "a/parts").exists() or not list((tmp_path / "a/parts").rglob("*.parquet"))
+
+
+def kill_after(monkeypatch: Any, batches: int) -> None:
+    """From the batch after so many on, putting one into place is as if the process were killed."""
+    from curate.captions.cache import Cache
+
+    add, count = Cache.add, [0]
+
+    def failing(self: Any, *args: Any) -> None:
+        count[0] += 1
+        if count[0] > batches:
+            raise KeyboardInterrupt
+        add(self, *args)
+
+    monkeypatch.setattr(Cache, "add", failing)
+
+
+def test_failures_are_told_and_asked_again(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+    asked = recipe(path, server, max_failed=0.4)
+    prepared = prepare(asked, str(tmp_path / "a"))
+    bad = re.compile(r"[02468] =>$")
+    server.always = lambda handler: handler.reply(500, b"{}") if bad.search(handler.seen.text) else handler.answer()
+    start(prepared)
+    with pytest.raises(RunError, match=r"requests for captions .* have no answer, and max_failed is 0.4\n  busy "):
+        run(prepared)
+    assert not (tmp_path / "a/_SUCCESS").exists() and not (tmp_path / "a/shards").exists()
+    good = {seen.text for seen in server.asked if seen.status == 200}
+    before, server.always = len(server.asked), None
+    again = prepare(asked, str(tmp_path / "a"))
+    start(again)
+    run(again)
+    sent = [seen.text for seen in server.asked[before:]]
+    assert sent and not good & set(sent) and len(sent) == len(set(sent))
+    assert {row["status"] for row in pools.Ran(tmp_path / "a").table("captions").to_pylist()} == {"ok"}
+
+
+def test_with_failures_below_the_limit_originals_stay(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+    server.always = lambda handler: handler.reply(400, b"no") if "1 =>" in handler.seen.text[-6:] else handler.answer()
+    done = pools.run_local(recipe(path, server), tmp_path / "a")
+    conserved(done)
+    lost = [row for row in done.table("captions").to_pylist() if row["status"] != "ok"]
+    assert lost and all((row["status"], row["text"], row["gate"]) == ("refused", None, None) for row in lost)
+
+
+def test_a_share_of_the_texts_is_another(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(120), 2)
+    asked = recipe(path, server, captions={"output": {"mix": {"rewrite": 0.4}, "syn_json": True}})
+    done = pools.run_local(asked, tmp_path / "a")
+    samples = kept_samples(tmp_path / "a")
+    changed = 0
+    for files in samples.values():
+        fields = json.loads(files["json"])["captions"]
+        text = files["txt"].decode()
+        assert text in [fields["original"], *fields["rewrite"].values()]
+        changed += text != fields["original"]
+        assert json.loads(files["syn.json"]) == {"syn_text": list(fields["rewrite"].values())}
+    assert 0.25 < changed / len(samples) < 0.5
+    import pyarrow.parquet as pq
+
+    sidecar = pq.read_table(tmp_path / "a/shards/00000.parquet")
+    assert dict(zip(*(sidecar[name].to_pylist() for name in ("uid", "caption")), strict=True)) == {
+        uid: files["txt"].decode() for uid, files in samples.items()
+    }
+    reused = pools.run_local(
+        recipe(path, server, captions={"output": {"mix": {"rewrite": 0.2}}}), tmp_path / "b", reuse=tmp_path / "a"
+    )
+    fewer = {uid for uid, files in kept_samples(tmp_path / "b").items() if files["txt"] == samples[uid]["txt"]}
+    conserved(reused)
+    assert len(fewer) >= len(samples) * 0.7
+    conserved(done)
+
+
+def test_more_is_spent_on_the_tail(server: FaultServer, tmp_path: Path) -> None:
+    samples = pools.make_samples(40)
+    path = pools.write_tars(tmp_path / "tars", samples, 2)
+    (tmp_path / "entries.json").write_text(json.dumps(["red", "dog", "cat", "blue", "1", "2", "3"]))
+    per_row = "CASE WHEN rarest <= 3 THEN 3 WHEN entries > 1 THEN 1 ELSE 0 END"
+    asked = recipe(
+        path,
+        server,
+        match={"metadata": str(tmp_path / "entries.json")},
+        captions={"rewrite": {"engine": "llm", "styles": ["human"], "per_row": per_row}},
+    )
+    done = pools.run_local(asked, tmp_path / "a")
+    counts = {row["entry_id"]: row["survivors"] for row in done.table("entries").to_pylist()}
+    matches = {row["uid"]: row["entry_ids"] for row in done.table("matches").to_pylist()}
+    kept = [row["uid"] for row in done.table("decisions").to_pylist() if row["kept"]]
+    expected = {
+        uid: 3 if min(counts[e] for e in matches[uid]) <= 3 else 1 if len(matches[uid]) > 1 else 0 for uid in kept
+    }
+    found = dict.fromkeys(kept, 0)
+    for row in done.table("captions").to_pylist():
+        found[row["uid"]] += 1
+    assert found == expected and {0, 1, 3} >= set(expected.values()) and len(set(expected.values())) > 1
+
+
+@pytest.mark.parametrize(
+    ("captions", "words"),
+    [
+        ({"rewrite": {"engine": "x"}}, ["no engine is named 'x'", "llm"]),
+        ({"rewrite": {"engine": "llm", "styles": ["loud"]}}, ["captions.rewrite.styles", "loud", "human"]),
+        ({"rewrite": {"engine": "llm", "per_row": "words * 2.5"}}, ["captions.rewrite.per_row", "DECIMAL", "integer"]),
+        (
+            {"rewrite": {"engine": "llm", "per_row": "wrds"}},
+            ["captions.rewrite.per_row", "wrds", "did you mean 'words'"],
+        ),
+        ({"rewrite": {"engine": "llm", "template": "/nowhere/t.txt"}}, ["/nowhere/t.txt", "no such file"]),
+        ({"rewrite": None}, ["nothing is asked for"]),
+        ({"output": {"mix": {"fused": 0.5}}}, ["nothing of kind fused"]),
+        ({"output": {"mix": {"rewrite": 1.5}}}, ["shares are 0 to 1"]),
+        ({"fuse": {"engine": "llm"}}, ["fuse needs recaption"]),
+        ({"translate": {"engine": "llm", "languages": ["xx"]}}, ["captions.translate.languages", "xx"]),
+    ],
+)
+def test_what_is_refused(captions: dict[str, Any], words: list[str], server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(10), 1)
+    with pytest.raises(RecipeError) as error:
+        prepare(recipe(path, server, captions=captions), str(tmp_path / "out"))
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_an_endpoint_that_is_not_there_ends_the_run_before_it_reads(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(10), 1)
+    asked = recipe(path, server)
+    server.always = hang
+    prepared = prepare(asked, str(tmp_path / "out"))
+    start(prepared)
+    with pytest.raises((RecipeError, RunError), match=r"captions.engines.llm: .*"):
+        run(prepared)
+    assert not (tmp_path / "out/tables").exists()
+    server.always = status(401)
+    with pytest.raises((RecipeError, RunError), match=r"captions.engines.llm: .*401"):
+        run(prepared)
