@@ -90,6 +90,19 @@ CAPTIONS = pa.schema(
     ]
 )
 
+# What captions took, one row a kind: requests and those that had to be sent, those without an answer, tokens, seconds of the
+# engine, cost by the recipe's price (null without one).
+CAPTION_WORK = pa.schema(
+    [
+        pa.field("kind", pa.string()),
+        pa.field("engine", pa.string()),
+        pa.field("model", pa.string()),
+        *(pa.field(name, pa.int64()) for name in ("requests", "sent", "failed", "passed", "tokens_in", "tokens_out")),
+        pa.field("seconds", pa.float64()),
+        pa.field("cost", pa.float64()),
+    ]
+)
+
 FAILURES = pa.schema([(name, pa.string()) for name in ("shard", "key", "reason", "detail")])
 
 METADATA = pa.schema(

@@ -50,7 +50,8 @@ def build(root: beam.Pipeline, job: Job, units: Sequence[Unit], n_buckets: int =
     if job.has_embeddings:
         vectors["drift"] = verdicts | MeasureDrift(job)
     if job.recipe.captions:
-        verdicts |= Caption(job, vectors.get("survivors"))
+        verdicts, captioned = verdicts | Caption(job, vectors.get("survivors"))
+        vectors["captioned"] = captioned | "Captioned" >> beam.combiners.ToList()
     audits = verdicts | AuditUnits(job)
     shards = audits | Emit(job, n_buckets)
     digests = {"audits": audits, "shards": shards} | Digest(job)

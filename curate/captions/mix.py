@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from curate import ids
+from curate.captions.gates import PASSED
 from curate.job import Job
 from curate.plan import Unit
 
-PASSED = "passed"
 _MIX, _CHOICE = ids.hash64("captions.output.mix"), ids.hash64("captions.output.choice")
 
 

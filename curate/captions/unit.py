@@ -8,15 +8,17 @@ is made of a recaption; they are sent batch by batch, and each batch stands befo
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.caption_sections import Kind
 from curate.captions.cache import Cache, answer_table
 from curate.captions.engines import open_engine
+from curate.captions.gates import PASSED
 from curate.captions.images import read_images
 from curate.captions.judge import judge
 from curate.captions.kinds import Rows, make_requests
@@ -28,19 +30,36 @@ from curate.plan import Unit
 I64 = npt.NDArray[np.int64]
 
 
+class Work(NamedTuple):
+    """What one kind took: numbers of requests and tokens, seconds of the engine."""
+
+    requests: int = 0
+    sent: int = 0
+    failed: int = 0
+    passed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Captioned:
     """What became of a unit's requests.
 
     Attributes:
         unit: the unit.
-        requests: how many there are.
-        errors: how many of them have no answer, by reason, with an example's detail: (reason, detail) → count.
+        work: by kind; see schema.CAPTION_WORK.
+        errors: how many requests have no answer, by reason, with an example's detail: reason → (count, detail).
     """
 
     unit: Unit
-    requests: int
+    work: dict[str, Work]
     errors: dict[str, tuple[int, str]]
+
+    @property
+    def requests(self) -> int:
+        """How many there are."""
+        return sum(work.requests for work in self.work.values())
 
 
 def caption_unit(job: Job, unit: Unit, counts: I64 | None) -> Captioned:
@@ -53,7 +72,7 @@ def caption_unit(job: Job, unit: Unit, counts: I64 | None) -> Captioned:
     """
     key = job.captions_key(unit)
     if all(job.folder.stands(job.table(name, unit), key) for name in ("answers", "captions")):
-        return _captioned(unit, job.read("answers", unit, ["error"]))
+        return _captioned(job, unit)
     captions = job.recipe.captions
     assert captions is not None
     rows = Rows.read(job, unit, counts)
@@ -61,15 +80,16 @@ def caption_unit(job: Job, unit: Unit, counts: I64 | None) -> Captioned:
     answers, made = [], []
     spent: dict[str, Any] = {}
     for name, kind in captions.kinds.items():
-        began = time.time()
         requests = make_requests(job, unit, name, rows)
         digests = [request.digest(job.writers[kind.engine]) for request in requests]
+        began = time.time()
         found, sent = _ask(job, unit, kind, rows, requests, digests, cache)
+        seconds = time.time() - began
         answers.append(answer_table(requests, digests, found))
         made.append(judge(job, unit, name, rows, requests, digests, found))
         if name == "recaption" and captions.fuse:
             rows = rows.with_recaptions(made[-1], captions.fuse.style)
-        spent[name] = {"requests": len(requests), "sent": sent, "seconds": round(time.time() - began, 3)}
+        spent[name] = {"requests": len(requests), "sent": sent, "seconds": round(seconds, 3)}
     table = pa.concat_tables(answers)
     # Without its key it is made again, and asks for what failed alone.
     lasting = "" if table["error"].null_count < len(table) else key
@@ -77,7 +97,24 @@ def caption_unit(job: Job, unit: Unit, counts: I64 | None) -> Captioned:
     job.write("captions", unit, pa.concat_tables(made), lasting)
     job.folder.write_json(f"tables/captions/{unit.name}_stats.json", spent)
     cache.forget_parts()
-    return _captioned(unit, table)
+    return _captioned(job, unit)
+
+
+def summarise(job: Job, captioned: Iterable[Captioned]) -> list[dict[str, Any]]:
+    """Rows of schema.CAPTION_WORK, of the whole run."""
+    assert job.recipe.captions is not None
+    captioned = list(captioned)
+    rows = []
+    for name, kind in job.recipe.captions.kinds.items():
+        works = [one.work[name] for one in captioned if name in one.work]
+        total = Work(*(sum(numbers) for numbers in zip(*works, strict=True))) if works else Work()
+        price = job.recipe.captions.engines[kind.engine].price
+        cost = (
+            total.tokens_in * price.input + total.tokens_out * price.output
+        ) / 1e6 + total.seconds / 3600 * price.hour
+        about = {"kind": name, "engine": kind.engine, "model": job.writers[kind.engine]}
+        rows.append(about | total._asdict() | {"cost": cost if price.input or price.output or price.hour else None})
+    return rows
 
 
 def check_requests(job: Job, captioned: Iterable[Captioned]) -> None:
@@ -145,10 +182,27 @@ def _with_images(job: Job, unit: Unit, rows: Rows, requests: list[Request]) -> t
     return asked, lost
 
 
-def _captioned(unit: Unit, answers: pa.Table) -> Captioned:
+def _captioned(job: Job, unit: Unit) -> Captioned:
+    answers = job.read("answers", unit, ["kind", "error", "tokens_in", "tokens_out"])
+    captions = job.read("captions", unit, ["kind", "gate"])
+    stats = f"tables/captions/{unit.name}_stats.json"
+    spent = job.folder.read_json(stats) if job.folder.exists(stats) else {}
+    work = {}
+    for kind in pc.unique(answers["kind"]).to_pylist():
+        own = answers.filter(pc.equal(answers["kind"], kind))
+        passed = pc.and_(pc.equal(captions["kind"], kind), pc.equal(captions["gate"], PASSED))
+        work[kind] = Work(
+            requests=len(own),
+            sent=spent.get(kind, {}).get("sent", 0),
+            failed=len(own) - own["error"].null_count,
+            passed=pc.sum(passed).as_py() or 0,
+            tokens_in=pc.sum(own["tokens_in"]).as_py() or 0,
+            tokens_out=pc.sum(own["tokens_out"]).as_py() or 0,
+            seconds=spent.get(kind, {}).get("seconds", 0.0),
+        )
     errors: dict[str, tuple[int, str]] = {}
     for error in answers["error"].drop_null().to_pylist():
         reason, _, detail = error.partition(": ")
         count, example = errors.get(reason, (0, detail))
         errors[reason] = (count + 1, example)
-    return Captioned(unit, len(answers), errors)
+    return Captioned(unit, work, errors)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate import schema
+from curate.captions.unit import Captioned, summarise
 from curate.job import EVALUATION_FACTS, RUN_FILE, Job
 from curate.publish.audit import Audit, all_failures, check_conservation
 from curate.publish.card import card_text
@@ -35,6 +36,7 @@ class Results:
         survivors: int64[entries], matching rows when balancing began.
         sums: int64[2, entries], expected (fixed point) and kept rows.
         drift: rows of table `drift`; none where no embeddings are kept.
+        captioned: what became of each unit's requests; None without captions.
     """
 
     t: int | None
@@ -44,6 +46,7 @@ class Results:
     survivors: I64 | None
     sums: I64 | None
     drift: list[dict[str, Any]] | None = None
+    captioned: list[Captioned] | None = None
 
 
 def publish(
@@ -117,6 +120,7 @@ def _finished_run(job: Job, counts: dict[str, int], results: Results) -> dict[st
         "rules": rules,
         "t": results.t,
         "drift": results.drift or [],
+        "caption_work": summarise(job, results.captioned) if results.captioned else [],
         "near": [
             {"pass": place, **by.model_dump(exclude_none=True), "sampled": int(pairs), "found": int(met)}
             for place, by in job.recipe.dedup.near.items()

@@ -1,9 +1,9 @@
 """stats.duckdb: a run's small tables, and views over its large ones, for any DuckDB client.
 
 In: a run folder with its tables, failures.parquet, entries.parquet and shards. Out, as tables: `failures`, `reasons` (what
-they mean), `entries`, `rules`, `run` (key, value), `drops` (source, rule, rows), `funnel` (position, kind, rule, rows) and
-`sources`. As views, by paths relative to the run folder: `samples`, `scores`, `matches`, `decisions`, `members`,
-`published`, `manifest`, and what sql/views.sql builds on them. A table that a run does not have is an empty view with
+they mean), `entries`, `rules`, `run` (key, value), `drops` (source, rule, rows), `funnel` (position, kind, rule, rows),
+`sources`, `drift` and `caption_work`. As views, by paths relative to the run folder: `samples`, `scores`, `matches`,
+`decisions`, `members`, `answers`, `captions`, `published`, `manifest`, and what sql/views.sql builds on them. A table that a run does not have is an empty view with
 the same columns, so that every query works on every run.
 """
 
@@ -30,7 +30,7 @@ from curate.publish.drifts import DRIFT
 from curate.shards.commit import Folder
 
 STATISTICS = "stats.duckdb"
-TABLES = ("failures", "reasons", "entries", "rules", "run", "drops", "funnel", "sources", "drift")
+TABLES = ("failures", "reasons", "entries", "rules", "run", "drops", "funnel", "sources", "drift", "caption_work")
 
 LARGE = {
     "samples": schema.SAMPLES,
@@ -38,6 +38,8 @@ LARGE = {
     "embeddings": pa.schema(schema.ALIGNED),
     "matches": schema.MATCHES,
     "decisions": schema.DECISIONS,
+    "answers": schema.ANSWERS,
+    "captions": schema.CAPTIONS,
     "members": schema.MEMBERS,
     "manifest": schema.MANIFEST,
 }
@@ -187,6 +189,7 @@ def _small_tables(
         "rules": _rules(run),
         "run": _facts(run),
         "drift": pa.Table.from_pylist(run.get("drift", []), DRIFT),
+        "caption_work": pa.Table.from_pylist(run.get("caption_work", []), schema.CAPTION_WORK),
         "drops": pa.table(
             {
                 "source": pa.array([source for source, rule in drops if rule is not None], pa.string()),

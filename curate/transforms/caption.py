@@ -10,18 +10,18 @@ from curate.job import Job
 
 
 class Caption(beam.PTransform):
-    """(PCollection[Verdicts], survivors' counts or None) → PCollection[Verdicts], after all texts stand."""
+    """(PCollection[Verdicts], survivors' counts or None) → PCollection[Verdicts], after all texts stand, and [Captioned]."""
 
     def __init__(self, job: Job, counts: Any) -> None:
         super().__init__()
         self._job, self._counts = job, counts
 
-    def expand(self, verdicts: beam.PCollection[Any]) -> beam.PCollection[Any]:
+    def expand(self, verdicts: beam.PCollection[Any]) -> Any:
         """Units are asked for in parallel; what could not be answered is counted over all of them."""
         job = self._job
         counts = [] if self._counts is None else [AsSingleton(self._counts)]
         captioned = verdicts | "Ask" >> beam.Map(_caption, job, *counts)
-        return verdicts | "Check" >> beam.Map(_checked, job, AsList(captioned))
+        return verdicts | "Check" >> beam.Map(_checked, job, AsList(captioned)), captioned
 
 
 def _caption(verdict: Any, job: Job, counts: Any = None) -> Captioned:

@@ -15,7 +15,7 @@ from curate.publish.manifest import Published, digest_file
 from curate.publish.publish import Results, publish
 from curate.shards.emit import Shard, emit_shard, lay_out, name_hashes
 
-_FOUND = ("t", "pool", "survivors", "sums", "drift")
+_FOUND = ("t", "pool", "survivors", "sums", "drift", "captioned")
 
 
 class AuditUnits(beam.PTransform):
@@ -107,7 +107,7 @@ class Publish(beam.PTransform):
         self._job = job
 
     def expand(self, inputs: Any) -> beam.PCollection[None]:
-        """`inputs`: audits, shards, digests, thresholds, recalls; t, pool, survivors, sums, drift where there are any."""
+        """`inputs`: audits, shards, digests, thresholds, recalls; t, pool, survivors, sums, drift, captioned where there are any."""
         job = self._job
         lists = {name: AsList(inputs[name]) for name in ("audits", "shards", "digests", "thresholds", "recalls")}
         single = {n: AsSingleton(inputs[n]) for n in _FOUND if inputs.get(n) is not None}

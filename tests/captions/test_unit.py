@@ -6,10 +6,13 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from curate.captions import endpoint
 from curate.errors import RecipeError, RunError
+from curate.estimate import estimate
+from curate.publish.query import run_query
 from pipelines.run import prepare, run, start
 from tests.captions import server as servers
 from tests.captions.server import FaultServer, hang, status
@@ -179,8 +182,6 @@ def test_a_share_of_the_texts_is_another(server: FaultServer, tmp_path: Path) ->
         changed += text != fields["original"]
         assert json.loads(files["syn.json"]) == {"syn_text": list(fields["rewrite"].values())}
     assert 0.25 < changed / len(samples) < 0.5
-    import pyarrow.parquet as pq
-
     sidecar = pq.read_table(tmp_path / "a/shards/00000.parquet")
     assert dict(zip(*(sidecar[name].to_pylist() for name in ("uid", "caption")), strict=True)) == {
         uid: files["txt"].decode() for uid, files in samples.items()
@@ -255,3 +256,50 @@ def test_an_endpoint_that_is_not_there_ends_the_run_before_it_reads(server: Faul
     server.always = status(401)
     with pytest.raises((RecipeError, RunError), match=r"captions.engines.llm: .*401"):
         run(prepared)
+
+
+def test_what_it_took_is_in_sql(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+    spec = {"base_url": server.base_url, "model": "tiny-llm", "attempts": 1}
+    engines = {"llm": {"openai": spec, "price": {"input": 1e6, "output": 2e6}}}
+    server.always = lambda handler: handler.reply(400, b"no") if "1 =>" in handler.seen.text[-6:] else handler.answer()
+    done = pools.run_beam(recipe(path, server, captions={"engines": engines}), tmp_path / "a")
+    captions = done.table("captions").to_pylist()
+    lost = sum(row["status"] != "ok" for row in captions)
+    passed = sum(row["gate"] == "passed" for row in captions)
+    answered = len(captions) - lost
+    (row,) = ask(done.folder, "caption_work")
+    assert 0 < lost < answered and row["seconds"] > 0
+    assert {name: row[name] for name in ("kind", "engine", "model", "requests", "sent", "failed", "passed")} == {
+        **{"kind": "rewrite", "engine": "llm", "model": "tiny-llm"},
+        **{"requests": len(captions), "sent": len(captions), "failed": lost, "passed": passed},
+    }
+    assert (row["tokens_in"], row["tokens_out"]) == (11 * answered, 3 * answered)
+    assert row["cost"] == pytest.approx(11 * answered + 2 * 3 * answered)
+    assert row["cost_passed"] == pytest.approx(row["cost"] / passed)
+    gates = ask(done.folder, "caption_gates")
+    assert sum(r["texts"] for r in gates if r["gate"] == "refused") == lost
+    assert sum(r["texts"] for r in gates if r["gate"] == "passed") == passed
+    shown = ask(done.folder, "captions", gate="passed", limit="3")
+    assert len(shown) == 3 and all(r["text"] == f"here you can see {' '.join(r['original'].split())}" for r in shown)
+    conserved(done)
+
+
+def ask(folder: Path, name: str, **params: str) -> list[dict[str, Any]]:
+    """A named query's rows."""
+    found = run_query(str(folder), name, params)
+    return [dict(zip(found.names, row, strict=True)) for row in found.rows]
+
+
+def test_the_plan_counts_requests(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+    spec = {"base_url": server.base_url, "model": "tiny-llm"}
+    engines = {"llm": {"openai": spec, "price": {"input": 1.0, "output": 2.0}}}
+    asked = recipe(path, server, captions={"engines": engines})
+    prepared = prepare(asked, str(tmp_path / "a"))
+    found = estimate(prepared.job, prepared.plan.units, prepared.metadata)
+    done = pools.run_local(asked, tmp_path / "b")
+    assert found is not None and found.asked["rewrite"].requests == len(done.table("captions"))
+    rewrite = found.asked["rewrite"]
+    assert rewrite.tokens_out == 77 * rewrite.requests and 40 < rewrite.tokens_in / rewrite.requests < 200
+    assert rewrite.cost == pytest.approx((rewrite.tokens_in + 2 * rewrite.tokens_out) / 1e6)

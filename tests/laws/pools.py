@@ -336,7 +336,9 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
             match_unit(job, unit)
     audits, results = decide_local(prepared)
     if job.recipe.captions:
-        check_requests(job, [caption_unit(job, unit, results.survivors) for unit in units])
+        captioned = [caption_unit(job, unit, results.survivors) for unit in units]
+        check_requests(job, captioned)
+        results = replace(results, captioned=captioned)
     check_damage(job, audits)
     publish_local(job, audits, results)
     job.folder.delete("tmp")

@@ -1,0 +1,16 @@
+-- What the gates said of the texts, by kind and style.
+-- column: kind    recaption, fused, rewrite, translation
+-- column: style   the style, or the language
+-- column: gate    passed, a gate that failed (a text may fail several), or why there is no text
+-- column: texts   how many
+-- column: share   of the texts of this kind and style
+WITH judged AS (
+    SELECT kind, style, CASE WHEN status <> 'ok' THEN [status] WHEN gate = 'passed' THEN ['passed'] ELSE failed END AS gates
+    FROM captions
+), totals AS (
+    SELECT kind, style, count(*) AS total FROM judged GROUP BY ALL
+)
+SELECT kind, style, gate, count(*) AS texts, count(*) / any_value(total) AS share
+FROM (SELECT kind, style, unnest(gates) AS gate FROM judged) JOIN totals USING (kind, style)
+GROUP BY kind, style, gate
+ORDER BY kind, style, texts DESC, gate;

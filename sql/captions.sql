@@ -1,0 +1,16 @@
+-- Texts beside their originals, with what the gates said.
+-- param: kind = null   recaption, fused, rewrite or translation; null is all
+-- param: gate = null   passed, or a gate; null is all
+-- param: limit = 20    how many rows; null is all
+-- column: uid       the sample
+-- column: original  its caption
+-- column: kind      what the text is
+-- column: style     its style, or language
+-- column: text      the text
+-- column: gate      passed, or the first gate that failed
+-- column: failed    all gates that failed
+SELECT c.uid, s.caption AS original, c.kind, c.style, c.text, coalesce(c.gate, c.status) AS gate, c.failed
+FROM captions c JOIN kept s USING (uid)
+WHERE ($kind IS NULL OR c.kind = $kind) AND ($gate IS NULL OR coalesce(c.gate, c.status) = $gate)
+ORDER BY c.uid, c.kind, c.style, c.ordinal
+LIMIT $limit;
