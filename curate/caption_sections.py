@@ -3,7 +3,7 @@
 See `curate.recipe`. Sections are plain data; engines are looked at by `curate.captions.engines`, templates by `prompts`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -173,6 +173,20 @@ class Translate(Kind):
         return "translate"
 
 
+class Regions(Section):
+    """Where the noun phrases of an English caption are in its image (CLOC), by an open-vocabulary detector of transformers.
+
+    `threshold` is of the score; of more than `queries` phrases so many are drawn. Needs curate[regions].
+    """
+
+    model: str = Field(min_length=1)
+    threshold: float = Field(0.1, ge=0, lt=1)
+    queries: int = Field(20, ge=1, le=100, strict=True)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    batch: int = Field(8, ge=1, le=1024, strict=True)
+
+
 class Gates(Section):
     """How strictly texts are judged; see `curate.captions.gates`. `off` names gates that are not asked."""
 
@@ -202,21 +216,23 @@ class CaptionOutput(Section):
 class Captions(Section):
     """The texts that are written for kept samples."""
 
-    engines: dict[EngineName, EngineSpec] = Field(min_length=1)
+    engines: dict[EngineName, EngineSpec] = Field({})
     recaption: Recaption | None = None
     fuse: Fuse | None = None
     rewrite: Rewrite | None = None
     translate: Translate | None = None
+    regions: Regions | None = None
     gates: Gates = Gates()
     output: CaptionOutput = CaptionOutput()
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Captions":
-        if not self.kinds:
-            raise ValueError("nothing is asked for; accepted: recaption, fuse, rewrite, translate")
+        if not self.kinds and not self.regions:
+            raise ValueError("nothing is asked for; accepted: recaption, fuse, rewrite, translate, regions")
         for name, kind in self.kinds.items():
             if kind.engine not in self.engines:
-                raise ValueError(f"{name}: no engine is named {kind.engine!r}; engines: {', '.join(self.engines)}")
+                there = ", ".join(self.engines) or "none"
+                raise ValueError(f"{name}: no engine is named {kind.engine!r}; engines: {there}")
             plain = isinstance(kind, Recaption) and set(kind.styles) == {"plain"}
             if self.engines[kind.engine].guided and not plain:
                 raise ValueError(
@@ -243,6 +259,9 @@ class Captions(Section):
             if plain[name]:
                 plain[name] |= {"engine": writers[plain[name]["engine"]], "template": writers[f"template of {name}"]}
                 del plain[name]["batch"]
+        if plain["regions"]:
+            plain["regions"]["model"] = writers["regions"]
+            del plain["regions"]["device"], plain["regions"]["batch"]
         return plain
 
     @property
@@ -255,3 +274,30 @@ class Captions(Section):
             "translation": self.translate,
         }
         return {name: kind for name, kind in asked.items() if kind is not None}
+
+
+def resolve_captions(captions: Captions, absolute: Callable[[str], str]) -> Captions:
+    """The section with the paths of templates, records and model folders as `absolute` makes them.
+
+    A model is a folder where it begins with a dot; else it is a name on the hub, or a path as it is.
+    """
+
+    def folder(model: str) -> str:
+        return absolute(model) if model.startswith(".") else model
+
+    engines = {}
+    for name, spec in captions.engines.items():
+        changed: dict[str, Any] = {}
+        for kind in ("vllm", "guided"):
+            if (own := getattr(spec, kind)) is not None:
+                changed[kind] = own.model_copy(update={"model": folder(own.model)})
+        if spec.recorded:
+            changed["recorded"] = spec.recorded.model_copy(update={"path": absolute(spec.recorded.path)})
+        engines[name] = spec.model_copy(update=changed)
+    kinds = {
+        name: kind.model_copy(update={"template": absolute(kind.template)})
+        for name in ("recaption", "fuse", "rewrite", "translate")
+        if (kind := getattr(captions, name)) is not None and kind.template
+    }
+    regions = captions.regions and captions.regions.model_copy(update={"model": folder(captions.regions.model)})
+    return captions.model_copy(update={"engines": engines, **kinds, "regions": regions})

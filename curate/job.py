@@ -250,8 +250,9 @@ class Job:
             "matches": self.recipe.match is not None,
             "answers": self.recipe.captions is not None,
             "captions": self.recipe.captions is not None,
+            "regions": self.recipe.captions is not None and self.recipe.captions.regions is not None,
         }
-        names = ("samples", "scores", "embeddings", "members", "matches", "decisions", "answers", "captions")
+        names = ("samples", "scores", "embeddings", "members", "matches", "decisions", "answers", "captions", "regions")
         return [name for name in names if there.get(name, True)]
 
     @staticmethod
@@ -284,7 +285,7 @@ class Job:
         if name == "decisions":
             return lambda unit: self.decisions_key
         keys = {"matches": self.matches_key, "scores": self.scores_key, "embeddings": self.embeddings_key}
-        keys |= dict.fromkeys(("answers", "captions"), self.captions_key)
+        keys |= dict.fromkeys(("answers", "captions", "regions"), self.captions_key)
         return keys.get(name, self.measure_key)
 
     def read(self, name: str, unit: Unit | int, columns: list[str] | None = None) -> pa.Table:

@@ -14,7 +14,23 @@ import fsspec
 import yaml
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from curate.caption_sections import Captions
+from curate.caption_sections import (
+    CaptionOutput,
+    Captions,
+    EngineSpec,
+    Fuse,
+    Gates,
+    Guided,
+    OpenAI,
+    Price,
+    Recaption,
+    Recorded,
+    Regions,
+    Rewrite,
+    Translate,
+    Vllm,
+    resolve_captions,
+)
 from curate.errors import RecipeError
 from curate.measure_sections import (
     Axis,
@@ -357,6 +373,12 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
         "heads": Head, "fooling": Fooling, "contexts": Context, "classes": Classes, "axes": Axis, "match": Match,
         "rules": Top, "dedup": Dedup, "by": Near, "against": Against, "balance": Balance, "output": Output,
     }  # fmt: skip
+    in_captions: dict[str, type[BaseModel]] = {
+        "captions": Captions, "engines": EngineSpec, "openai": OpenAI, "vllm": Vllm, "guided": Guided,
+        "recorded": Recorded, "price": Price, "recaption": Recaption, "fuse": Fuse, "rewrite": Rewrite,
+        "translate": Translate, "regions": Regions, "gates": Gates, "output": CaptionOutput,
+    }  # fmt: skip
+    by_place = in_captions if location[:1] == ("captions",) else by_place
     model: type[BaseModel] = Recipe
     for part in location[:1] if location[:1] == ("rules",) else location:
         model = by_place.get(str(part), model)
@@ -385,4 +407,6 @@ def _resolve(recipe: Recipe, path: str) -> Recipe:
         images = dedup.against.images
         paths = absolute(images) if isinstance(images, str) else tuple(map(absolute, images))
         dedup = dedup.model_copy(update={"against": dedup.against.model_copy(update={"images": paths})})
-    return recipe.model_copy(update={"input": sources, "match": match, "measure": measure, "dedup": dedup})
+    captions = recipe.captions and resolve_captions(recipe.captions, absolute)
+    changed = {"input": sources, "match": match, "measure": measure, "dedup": dedup, "captions": captions}
+    return recipe.model_copy(update=changed)

@@ -90,6 +90,18 @@ CAPTIONS = pa.schema(
     ]
 )
 
+# Where the phrases of a kept caption are in its image: boxes in pixels of the upright image, x0, y0, x1, y1.
+REGION = pa.struct([("bbox", pa.list_(pa.float32(), 4)), ("phrase", pa.string()), ("score", pa.float32())])
+REGIONS = pa.schema(
+    [
+        pa.field("uid", pa.string()),
+        pa.field("digest", pa.string()),
+        pa.field("regions", pa.list_(REGION)),
+        pa.field("model", pa.string()),
+        pa.field("error", pa.string()),
+    ]
+)
+
 # What captions took, one row a kind: requests and those that had to be sent, those without an answer, tokens, seconds of the
 # engine, cost by the recipe's price (null without one).
 CAPTION_WORK = pa.schema(

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from curate.caption_sections import Captions, EngineSpec
+from curate.caption_sections import Captions, EngineSpec, Regions
 from curate.captions.guided import GuidedEngine, GuidedOptions
 from curate.captions.http import HttpEngine, HttpOptions
 from curate.captions.in_process import VllmEngine
 from curate.captions.prompts import load_template
 from curate.captions.recorded import RecordedEngine, RecordedOptions
+from curate.captions.regions import Detector, DetectorOptions, ZeroShotDetector
 from curate.captions.request import Engine
 from curate.errors import CurateError
 from curate.once import once
@@ -26,6 +27,8 @@ def check_engines(captions: Captions) -> None:
             open_engine(captions, name).check()
         except CurateError as error:
             raise type(error)(f"captions.engines.{name}: {error}") from None
+    if captions.regions:
+        open_detector(captions.regions).check()
 
 
 def identify_writers(captions: Captions) -> dict[str, str]:
@@ -44,7 +47,15 @@ def identify_writers(captions: Captions) -> dict[str, str]:
             except CurateError as error:
                 raise type(error)(f"captions.engines.{kind.engine}: {error}") from None
             found[f"template of {name}"] = load_template(kind.default_template, kind.template).version
+    if captions.regions:
+        found["regions"] = open_detector(captions.regions).model
     return found
+
+
+def open_detector(options: Regions) -> Detector:
+    """The detector, once per process."""
+    asked = DetectorOptions(options.model, options.device, options.precision, options.batch)
+    return once(f"detector {options.model_dump_json()}", lambda: ZeroShotDetector(asked))
 
 
 def _open(spec: EngineSpec) -> Engine:

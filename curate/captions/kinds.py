@@ -86,8 +86,9 @@ def check_kinds(job: Job) -> None:
     """Checks what needs the pool's columns or a file. Raises RecipeError."""
     captions = job.recipe.captions
     assert captions is not None
-    if captions.recaption and not job.pool.images:
-        raise RecipeError("captions.recaption: needs images, and the pool has none")
+    for name, asked in (("recaption", captions.recaption), ("regions", captions.regions)):
+        if asked and not job.pool.images:
+            raise RecipeError(f"captions.{name}: needs images, and the pool has none")
     for name, kind in captions.kinds.items():
         _options(job, name)
         if isinstance(kind.per_row, str):

@@ -4,8 +4,9 @@ The original stays for most samples, as training wants it: a share of them gets 
 uid and seed, so it is the same whatever else is in the shard. Only texts that passed all gates come out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,11 +38,13 @@ class Written(NamedTuple):
         chosen: the text that stands for the original in `.txt`; None where the original stays.
         fields: `captions` of the json.
         synthetic: DataCompDR's list of texts, where it is asked for.
+        regions: field `regions` of the json, where it is asked for: list of bbox, phrase, score; null where it failed.
     """
 
     chosen: str | None
     fields: dict[str, Any]
     synthetic: list[str] | None
+    regions: Mapping[str, Any] = MappingProxyType({})
 
 
 def read_texts(job: Job, unit: Unit) -> dict[str, Texts]:
@@ -105,10 +108,15 @@ def written_texts(job: Job, unit: Unit, uids: Sequence[str], originals: Sequence
     if not job.recipe.captions:
         return [Written(None, {"original": original}, None) for original in originals]
     found = read_texts(job, unit)
+    regions = {}
+    if job.recipe.captions.regions:
+        table = job.read("regions", unit, ["uid", "regions"])
+        regions = dict(zip(table["uid"].to_pylist(), table["regions"].to_pylist(), strict=True))
     syn = job.recipe.captions.output.syn_json
-    return [
-        Written(
-            choose_text(job, uid, texts), caption_fields(job, original, texts), synthetic_texts(texts) if syn else None
-        )
-        for uid, original, texts in zip(uids, originals, (found.get(uid, Texts()) for uid in uids), strict=True)
-    ]
+    written = []
+    for uid, original in zip(uids, originals, strict=True):
+        texts = found.get(uid, Texts())
+        fields = caption_fields(job, original, texts)
+        boxes = {"regions": regions[uid]} if uid in regions else {}
+        written.append(Written(choose_text(job, uid, texts), fields, synthetic_texts(texts) if syn else None, boxes))
+    return written

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 import pyarrow as pa
 from PIL import Image
 
-from curate import ids
+from curate import ids, schema
 from curate.captions.hugging_face import (
     Device,
     Precision,
@@ -41,7 +41,7 @@ from curate.errors import RecipeError
 MAX_QUERIES, THRESHOLD = 20, 0.1
 """CLOC's: of more phrases so many are sampled, and boxes with a confidence above."""
 
-REGIONS = pa.list_(pa.struct([("bbox", pa.list_(pa.float32(), 4)), ("phrase", pa.string()), ("score", pa.float32())]))
+REGIONS = pa.list_(schema.REGION)
 """Boxes as x0, y0, x1, y1 in pixels; (0, 0) is the upper left corner of the upright image."""
 
 

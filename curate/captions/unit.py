@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate import schema
 from curate.caption_sections import Kind
 from curate.captions.cache import Cache, answer_table
 from curate.captions.engines import open_engine
@@ -22,6 +23,7 @@ from curate.captions.gates import PASSED
 from curate.captions.images import read_images
 from curate.captions.judge import judge
 from curate.captions.kinds import Rows, make_requests
+from curate.captions.region_unit import find_unit_regions
 from curate.captions.request import Answer, Request
 from curate.errors import RunError
 from curate.job import Job
@@ -71,10 +73,12 @@ def caption_unit(job: Job, unit: Unit, counts: I64 | None) -> Captioned:
         counts: int64[entries], rows of each entry among the survivors; None without match.
     """
     key = job.captions_key(unit)
-    if all(job.folder.stands(job.table(name, unit), key) for name in ("answers", "captions")):
-        return _captioned(job, unit)
     captions = job.recipe.captions
     assert captions is not None
+    if captions.regions and not job.folder.stands(job.table("regions", unit), key):
+        find_unit_regions(job, unit, Rows.read(job, unit, counts))
+    if all(job.folder.stands(job.table(name, unit), key) for name in ("answers", "captions")):
+        return _captioned(job, unit)
     rows = Rows.read(job, unit, counts)
     cache = Cache(job, unit)
     answers, made = [], []
@@ -90,11 +94,11 @@ def caption_unit(job: Job, unit: Unit, counts: I64 | None) -> Captioned:
         if name == "recaption" and captions.fuse:
             rows = rows.with_recaptions(made[-1], captions.fuse.style)
         spent[name] = {"requests": len(requests), "sent": sent, "seconds": round(seconds, 3)}
-    table = pa.concat_tables(answers)
+    table = pa.concat_tables([schema.ANSWERS.empty_table(), *answers])
     # Without its key it is made again, and asks for what failed alone.
     lasting = "" if table["error"].null_count < len(table) else key
     job.write("answers", unit, table, lasting)
-    job.write("captions", unit, pa.concat_tables(made), lasting)
+    job.write("captions", unit, pa.concat_tables([schema.CAPTIONS.empty_table(), *made]), lasting)
     job.folder.write_json(f"tables/captions/{unit.name}_stats.json", spent)
     cache.forget_parts()
     return _captioned(job, unit)

@@ -40,6 +40,7 @@ LARGE = {
     "decisions": schema.DECISIONS,
     "answers": schema.ANSWERS,
     "captions": schema.CAPTIONS,
+    "regions": schema.REGIONS,
     "members": schema.MEMBERS,
     "manifest": schema.MANIFEST,
 }

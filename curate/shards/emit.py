@@ -185,7 +185,7 @@ def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
 
 def _files(uid: str, texts: Written, sample: Sample) -> list[tuple[str, bytes | memoryview]]:
     """Suffix and content of all files of a sample, sorted by suffix."""
-    fields = {**sample.fields, "uid": uid, "captions": texts.fields}
+    fields = {**sample.fields, "uid": uid, "captions": texts.fields, **texts.regions}
     text = sample.text if texts.chosen is None else texts.chosen.encode()
     members = sample.members
     if texts.synthetic is not None:  # which takes the place of a file of that name

@@ -1,0 +1,78 @@
+"""Table `regions` of a unit: where in the kept images the phrases of their captions are.
+
+In: the unit's kept rows. Out: `schema.REGIONS`, one row a kept row: the regions, empty where nothing was found, and null
+with a reason where the image could not be looked at or its caption is not English. A row whose digest (image, caption,
+detector, options) stands in this run or in the one to reuse is not looked at again.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curate import ids, schema
+from curate.captions.engines import open_detector
+from curate.captions.images import read_images
+from curate.captions.kinds import Rows
+from curate.captions.phrases import noun_phrases
+from curate.captions.regions import find_regions, sample_phrases
+from curate.job import Job
+from curate.plan import Unit
+
+ENGLISH = "en"
+
+
+def find_unit_regions(job: Job, unit: Unit, rows: Rows) -> None:
+    """Writes the unit's `regions`, unless they stand."""
+    assert job.recipe.captions is not None and job.recipe.captions.regions is not None
+    options = job.recipe.captions.regions
+    key = job.captions_key(unit)
+    if job.folder.stands(job.table("regions", unit), key):
+        return
+    table = rows.table
+    asked = [job.writers["regions"], options.threshold, options.queries, job.recipe.seed]
+    columns = (table[name].to_pylist() for name in ("uid", "sha256", "caption"))
+    digests = [ids.digest([*row, *asked]) for row in zip(*columns, strict=True)]
+    known = _known(job, unit)
+    missing = np.array([place for place, digest in enumerate(digests) if digest not in known], np.int64)
+    if len(missing):
+        take = pa.array(missing)
+        phrases = noun_phrases(rows.column("caption").take(take))
+        languages = table["language"].take(take).to_pylist()
+        phrases = pa.array(
+            [
+                names if language in (ENGLISH, None) else None
+                for names, language in zip(phrases.to_pylist(), languages, strict=True)
+            ],
+            pa.list_(pa.string()),
+        )
+        phrases = sample_phrases(phrases, rows.column("uid").take(take), options.queries, job.recipe.seed)
+        images = read_images(job, unit, rows.rows[missing])
+        regions, errors = find_regions(images, phrases, open_detector(options), options.threshold)
+        for place, found, error, names in zip(
+            missing.tolist(), regions.to_pylist(), errors.to_pylist(), phrases.to_pylist(), strict=True
+        ):
+            known[digests[place]] = (
+                found,
+                error or (None if names is not None else "language: the caption is not English"),
+            )
+    rows_out: dict[str, list[Any]] = {
+        "uid": table["uid"].to_pylist(),
+        "digest": digests,
+        "regions": [known[digest][0] for digest in digests],
+        "model": [job.writers["regions"]] * len(digests),
+        "error": [known[digest][1] for digest in digests],
+    }
+    job.write("regions", unit, pa.table(rows_out, schema=schema.REGIONS), key)
+
+
+def _known(job: Job, unit: Unit) -> dict[str, tuple[Any, str | None]]:
+    """What was found before, by digest; what failed is looked at again."""
+    known: dict[str, tuple[Any, str | None]] = {}
+    for folder in (job.reuse, job.folder):
+        name = job.table("regions", unit)
+        if folder is not None and folder.exists(name):
+            for row in folder.read_parquet(name).to_pylist():
+                if row["error"] is None or row["error"].startswith("language"):
+                    known[row["digest"]] = row["regions"], row["error"]
+    return known

