@@ -139,6 +139,14 @@ def main() -> None:
             print(
                 f"  curate, batch {batch:>4}  {wall:.2f}  {count / wall:.1f} pairs/s  {wall / total:.2f} of the bare sum"
             )
+        import torch
+
+        threads = torch.get_num_threads()
+        for number in range(1, threads):
+            torch.set_num_threads(number)
+            wall = ours(options.model, weights, tar)
+            print(f"  curate, {number} of {threads} threads for the model  {wall:.2f}  {wall / total:.2f}")
+        torch.set_num_threads(threads)
         half = ours(options.model, weights, tar, precision="bf16")
         print(f"  curate, bf16 weights {half:.2f}  {half / total:.2f}")
         larger = here / "larger.tar"

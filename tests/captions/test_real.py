@@ -144,6 +144,6 @@ def test_a_vision_language_model_looks_at_real_images(models: Path, shared: Path
         tmp_path / "out",
     )
     rows = done.table("captions").to_pylist()
-    assert len(rows) >= 10 and {row["status"] for row in rows} == {"ok"}
+    assert len(rows) >= 5 and {row["status"] for row in rows} == {"ok"}
     assert len({row["text"] for row in rows}) > 1
     show(done, 5)
