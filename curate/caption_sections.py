@@ -99,7 +99,7 @@ class Kind(Section):
     template: str | None = None  # a file of one's own, instead of the package's
     temperature: float | None = Field(None, ge=0, le=2)  # None: the kind's own
     max_tokens: int | None = Field(None, ge=1, le=4096, strict=True)
-    batch: int = Field(1024, ge=1, le=1_000_000, strict=True)  # requests at a time: what a crash may lose
+    batch: int = Field(4096, ge=1, le=1_000_000, strict=True)  # requests at a time: what a crash may lose
 
     @field_validator("per_row")
     @classmethod

@@ -23,7 +23,7 @@ from curate.captions.request import Answer, Request
 from curate.errors import RecipeError, RunError
 
 # With larger blocks, the default, few prompts share whole ones; and a model needs less than nearly all of the memory.
-_CPU = {"block_size": 32, "gpu_memory_utilization": 0.4}
+_CPU = {"block_size": 32, "gpu_memory_utilization": 0.4, "enable_chunked_prefill": False}
 _ALL = {"enable_prefix_caching": True, "max_num_batched_tokens": 16_384, "disable_log_stats": True}
 
 

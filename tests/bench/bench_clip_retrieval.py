@@ -20,6 +20,7 @@ import itertools
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -235,7 +236,8 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    if subprocess.run([options.python, "-c", "import clip_retrieval"], capture_output=True, check=False).returncode:
+    probe = [options.python, "-c", "import clip_retrieval"]
+    if shutil.which(options.python) is None or subprocess.run(probe, capture_output=True, check=False).returncode:
         print(f"skipped: {options.python} has no clip-retrieval")
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -88,7 +88,9 @@ def write_llava(folder: Path, tokenizer: Path) -> Path:
     ).save_pretrained(folder)  # fmt: skip
     # Newer transformers leave out a level of names that published checkpoints have, and vLLM wants.
     weights = load_file(folder / "model.safetensors")
-    named = {re.sub(r"^vision_tower\.(?!vision_model)", "vision_tower.vision_model.", key): t for key, t in weights.items()}
+    named = {
+        re.sub(r"^vision_tower\.(?!vision_model)", "vision_tower.vision_model.", key): t for key, t in weights.items()
+    }
     save_file(named, folder / "model.safetensors", {"format": "pt"})
     return folder
 

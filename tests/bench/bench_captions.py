@@ -1,0 +1,138 @@
+"""Rewrites through the whole caption step against the bare engine on the same prompts, and what grouping prompts is worth.
+
+    python -m tests.bench.bench_captions --data FOLDER --models FOLDER [--rows 300]
+
+FOLDER of data holds laion_urls_10k.parquet, that of models `smollm2` (`python -m tests.captions.real_models FOLDER`). Runs in an
+environment with vLLM (see tests/captions/test_real.py). The bare engine is `vllm.LLM.generate` of all prompts at once; the
+step makes the requests, looks them up, sends them in batches, judges the texts and writes both tables. Each of the two is
+given the prompts in the order of their groups; then the bare engine once more with examples drawn anew for each prompt, as
+in the paper, so that prompts share nothing but a first line. Prefixes are forgotten before each. About two minutes.
+"""
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.captions.engines import open_engine
+from curate.captions.kinds import Rows, make_requests
+from curate.captions.request import Request
+from curate.captions.rewrite import load_pairs
+from curate.captions.unit import caption_unit
+from curate.decide import ballot
+from curate.decide.local import apply_rules, deduplicate
+from curate.measure.unit import measure_unit
+from curate.recipe import parse_recipe
+from pipelines.run import prepare, start
+
+OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "gpu_memory_utilization": 0.2, "disable_log_stats": False}
+
+
+def pool(data: Path, folder: Path, rows: int) -> str:
+    table = pq.read_table(data / "laion_urls_10k.parquet")["TEXT"].to_pylist()
+    texts = [text for text in table if text and 3 <= len(text.split()) <= 25][:rows]
+    path = folder / "pool.parquet"
+    pq.write_table(pa.table({"url": [f"https://x/{i}" for i in range(len(texts))], "text": texts}), path)
+    return str(path)
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=300)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        here = Path(temporary)
+        captions = {
+            "engines": {"llm": {"vllm": {"model": str(options.models / "smollm2"), "options": OPTIONS}}},
+            "rewrite": {"engine": "llm", "styles": ["human"]},
+        }
+        source = {"name": "x", "format": "parquet", "path": pool(options.data, here, options.rows)}
+        recipe = parse_recipe({"input": source, "captions": captions})
+        asked = recipe.captions
+        assert asked is not None
+        engine: Any = open_engine(asked, "llm")
+        engine.check()
+        llm = engine._llm
+
+        def through(number: int) -> float:
+            prepared = prepare(recipe, str(here / f"out{number}"))
+            start(prepared)
+            for unit in prepared.plan.units:
+                measure_unit(prepared.job, unit)
+            for b in deduplicate(prepared.job, apply_rules(prepared.job, prepared.plan.units)):
+                ballot.decide(prepared.job, b, None, None)
+            began = time.perf_counter()
+            for unit in prepared.plan.units:
+                caption_unit(prepared.job, unit, None)
+            return time.perf_counter() - began
+
+        prepared = prepare(recipe, str(here / "prompts"))
+        start(prepared)
+        requests = []
+        for unit in prepared.plan.units:
+            measure_unit(prepared.job, unit)
+        for b in deduplicate(prepared.job, apply_rules(prepared.job, prepared.plan.units)):
+            ballot.decide(prepared.job, b, None, None)
+            requests += make_requests(prepared.job, b.unit, "rewrite", Rows.read(prepared.job, b.unit, None))
+        grouped = sorted(requests, key=lambda request: request.group)
+        anew = [drawn_anew(request, random.Random(i)) for i, request in enumerate(grouped)]
+
+        def bare(order: list[Any]) -> Callable[[int], float]:
+            from vllm import SamplingParams
+
+            sampling = [
+                SamplingParams(temperature=0.9, top_p=0.95, max_tokens=77, stop=["\n"], seed=r.sampling.seed)
+                for r in order
+            ]
+
+            def run(_: int) -> float:
+                began = time.perf_counter()
+                llm.generate([r.prompt for r in order], sampling, use_tqdm=False)
+                return time.perf_counter() - began
+
+            return run
+
+        sides = {"bare engine": bare(grouped), "curate": through, "bare engine, drawn anew": bare(anew)}
+        best = dict.fromkeys(sides, float("inf"))
+        llm.generate([grouped[0].prompt], warm_sampling(8), use_tqdm=False)
+        for turn in range(2):
+            for name, run in sides.items():
+                llm.reset_prefix_cache()
+                seconds = run(turn)
+                best[name] = min(best[name], seconds)
+                print(f"  {name:24s} {seconds:6.1f} s  {len(requests) / seconds:.2f} requests/s", flush=True)
+        print(f"  curate reaches {best['bare engine'] / best['curate']:.3f} of the bare engine")
+        print(
+            f"  grouped prompts are {best['bare engine, drawn anew'] / best['bare engine']:.2f} x as fast as with examples drawn anew"
+        )
+
+
+def drawn_anew(request: Request, rng: random.Random) -> Request:
+    """The request with three other pairs of the style, in any order."""
+    assert request.prompt is not None
+    lines = request.prompt.split("\n")
+    drawn = [f"{pair.source} => {pair.target}" for pair in rng.sample(load_pairs(request.style), 3)]
+    places = [i for i, line in enumerate(lines[:-1]) if " => " in line]
+    for place, line in zip(places, drawn, strict=True):
+        lines[place] = line
+    return replace(request, prompt="\n".join(lines))
+
+
+def warm_sampling(tokens: int) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(max_tokens=tokens)
+
+
+if __name__ == "__main__":
+    main()
