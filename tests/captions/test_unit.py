@@ -12,10 +12,11 @@ import pytest
 from curate.captions import endpoint
 from curate.errors import RecipeError, RunError
 from curate.estimate import estimate
+from curate.ids import hash64
 from curate.publish.query import run_query
 from pipelines.run import prepare, run, start
 from tests.captions import server as servers
-from tests.captions.server import FaultServer, hang, status
+from tests.captions.server import FaultServer, body, hang, status
 from tests.laws import pools
 from tests.laws.pools import conserved
 
@@ -303,3 +304,96 @@ def test_the_plan_counts_requests(server: FaultServer, tmp_path: Path) -> None:
     rewrite = found.asked["rewrite"]
     assert rewrite.tokens_out == 77 * rewrite.requests and 40 < rewrite.tokens_in / rewrite.requests < 200
     assert rewrite.cost == pytest.approx((rewrite.tokens_in + 2 * rewrite.tokens_out) / 1e6)
+
+
+FAULTS = {
+    "429 storm": [status(429, b"{}", Retry_After="0")] * 3,
+    "500": [status(500), status(503)],
+    "hang": [hang],
+    "truncated JSON": [body(b'{"choices": [{"text": "a')],
+    "no JSON": [body(b"<html>busy</html>")],
+    "empty choices": [body({"choices": []})],
+    "null text": [body({"choices": [{"text": None, "finish_reason": "stop"}]})],
+    "reset": [servers.reset],
+    "cut": [servers.cut],
+    "refused": [status(400, {"error": {"message": "no"}})],
+}
+
+
+def test_whatever_an_endpoint_does_every_request_ends(server: FaultServer, tmp_path: Path) -> None:
+    """Each caption meets another fault, some twice as often as it is tried: a text or a reason for each, sent once after success."""
+    samples = pools.make_samples(60)
+    path = pools.write_tars(tmp_path / "tars", samples, 3)
+    spec = {"base_url": server.base_url, "model": "tiny-llm", "attempts": 3, "timeout": 0.5, "concurrency": 8}
+    kinds = list(FAULTS.values())
+    met: dict[str, int] = {}
+
+    def fault(handler: Any) -> None:
+        text = handler.seen.text
+        count = met[text] = met.get(text, 0) + 1
+        own = kinds[hash_of(text) % (2 * len(kinds))] if hash_of(text) % (2 * len(kinds)) < len(kinds) else []
+        if count <= len(own):
+            own[count - 1](handler)
+        else:
+            handler.answer()
+
+    server.always = fault
+    asked = recipe(path, server, captions={"engines": {"llm": {"openai": spec}}})
+    done = pools.run_beam(asked, tmp_path / "a")
+    conserved(done)
+    rows = done.table("captions").to_pylist()
+    assert len(rows) > 100 and all((row["text"] is None) == (row["status"] != "ok") for row in rows)
+    lost = {row["status"] for row in rows} - {"ok"}
+    assert {"busy", "malformed", "empty", "refused"} <= lost <= {"busy", "malformed", "empty", "refused", "timeout"}
+    served = [seen.text for seen in server.asked if seen.status == 200 and seen.body]
+    again = [row["digest"] for row in done.table("answers").to_pylist() if row["error"] is None]
+    assert len(again) == len(set(again))
+    before = len(server.asked)
+    server.always = None
+    second = pools.run_beam(recipe(path, server), tmp_path / "b", reuse=tmp_path / "a")
+    sent = [seen.text for seen in server.asked[before:]]
+    failed = sum(row["status"] != "ok" for row in rows)
+    assert len(sent) == failed and served
+    assert {row["status"] for row in second.table("captions").to_pylist()} == {"ok"}
+
+
+def hash_of(text: str) -> int:
+    return hash64(text) >> 20
+
+
+def test_a_server_that_dies_midway(server: FaultServer, tmp_path: Path) -> None:
+    """What it answered stands; the run fails as max_failed says, and a rerun asks the revived server for the rest alone."""
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
+    asked = recipe(path, server, max_failed=0.1)
+    prepared = prepare(asked, str(tmp_path / "a"))
+    start(prepared)
+    server.dies_at = 31
+    with pytest.raises(RunError, match=r"requests for captions .* have no answer(.|\n)*(unreachable|timeout) "):
+        run(prepared)
+    answered = {seen.text for seen in server.asked if seen.status == 200}
+    assert 20 <= len(answered) <= 31
+    before = len(server.asked)
+    server.revive()
+    again = prepare(asked, str(tmp_path / "a"))
+    start(again)
+    run(again)
+    sent = [seen.text for seen in server.asked[before:]]
+    assert not answered & set(sent) and len(sent) == len(set(sent))
+    assert {row["status"] for row in pools.Ran(tmp_path / "a").table("captions").to_pylist()} == {"ok"}
+
+
+def test_a_run_is_replayed_from_its_answers(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+    first = pools.run_local(recipe(path, server), tmp_path / "a")
+    asked = len(server.asked)
+    recorded = {"llm": {"recorded": {"path": str(tmp_path / "a"), "model": "tiny-llm"}}}
+    other = pools.write_tars(tmp_path / "other", pools.shuffled(pools.make_samples(24), 2), 5)
+    second = pools.run_beam(recipe(other, server, captions={"engines": recorded}), tmp_path / "b")
+    texts = [
+        {(row["uid"], row["style"]): (row["text"], row["gate"]) for row in done.table("captions").to_pylist()}
+        for done in (first, second)
+    ]
+    assert texts[0] == texts[1] and len(server.asked) == asked
+    more = {"engines": recorded, "rewrite": {"engine": "llm", "styles": ["chat_b"]}}
+    third = pools.run_local(recipe(path, server, captions=more), tmp_path / "c")
+    assert {row["status"] for row in third.table("captions").to_pylist()} == {"unknown"}
