@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate import ids, schema
+from curate.captions.gates import PASSED
 from curate.decide.rules import Rule, check_rules, rule_values
 from curate.errors import RecipeError, RunError
 from curate.publish.output import escape
@@ -50,7 +51,8 @@ def explain_sample(url: str, uid: str) -> str:
         for row, decision, values in zip(rows.to_pylist(), ledger.to_pylist(), verdicts, strict=True):
             lines += ["", *_sample(row), *_rules(run, rules, row, decision["rule"], values)]
             lines += _entries(connection, run, row)
-            lines += [*_decision(connection, row, decision), *_published(connection, decision)]
+            lines += [*_decision(connection, row, decision), *_captions(connection, decision)]
+            lines += [*_published(connection, decision)]
     finally:
         connection.close()
     return "\n".join(escape(line) for line in lines) + "\n"
@@ -151,6 +153,23 @@ def _decision(connection: Any, row: dict[str, Any], decision: dict[str, Any]) ->
         schema.FORGOTTEN: "taken out on request",
     }
     yield f"verdict: dropped by {rule}, {why.get(rule, 'the first rule that it fails')}"
+
+
+def _captions(connection: Any, decision: dict[str, Any]) -> Iterator[str]:
+    """The texts that were written for it, with what the gates said, and the regions that were found."""
+    if not decision["kept"]:
+        return
+    sql = "SELECT kind, style, text, gate, failed, status, error FROM captions WHERE uid = $uid ORDER BY kind, style, ordinal"
+    found = connection.execute(sql, {"uid": decision["uid"]}).fetchall()
+    if found:
+        yield "captions"
+    for kind, style, text, gate, failed, status, error in found:
+        verdict = gate if gate == PASSED else f"failed {', '.join(failed)}" if gate else f"no text: {status} ({error})"
+        yield f"  {kind} {style}, {verdict}{'' if text is None else f': {_show(text)}'}"
+    sql = "SELECT regions, error FROM regions WHERE uid = $uid"
+    for regions, error in connection.execute(sql, {"uid": decision["uid"]}).fetchall():
+        named = ", ".join(f"{region['phrase']} ({region['score']:.2f})" for region in regions or ())
+        yield f"regions: {named or error or 'none'}"
 
 
 def _published(connection: Any, decision: dict[str, Any]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from curate.captions import endpoint
 from curate.errors import RecipeError, RunError
 from curate.estimate import estimate
 from curate.ids import hash64
+from curate.publish.explain import explain_sample
 from curate.publish.query import run_query
 from pipelines.run import prepare, run, start
 from tests.captions import server as servers
@@ -90,6 +91,10 @@ def test_texts_are_written_judged_and_put_out(server: FaultServer, tmp_path: Pat
         assert (row["gate"] == "passed") == (row["failed"] == [])
         assert fields["captions"]["rewrite"].get(row["style"]) == (row["text"] if row["gate"] == "passed" else None)
     assert sum(row["gate"] == "passed" for row in captions) > 0.8 * len(captions)
+    explained = explain_sample(str(tmp_path / "a"), captions[0]["uid"])
+    assert f"captions\n  rewrite coco, {captions[0]['gate']}: here you can see" in explained
+    plain = pools.run_local(recipe(path, server).model_copy(update={"captions": None}), tmp_path / "plain")
+    assert plain.table("decisions").equals(runs[0].table("decisions"))
 
 
 def test_what_was_answered_is_not_asked_again(server: FaultServer, tmp_path: Path) -> None:
