@@ -27,6 +27,7 @@ from curate.schema import CONTAMINATED, DUPLICATE, FAILED, UNMATCHED
 from curate.shards.commit import Folder
 
 _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about
+_PROMPTS = 1000  # rows of a unit whose prompts are looked at
 _CHARACTERS = 4.0  # of a token, about, in English
 _MOST = 4  # units
 
@@ -149,9 +150,12 @@ def _asked(job: Job, ballots: list[Ballot], inclusions: list[balance.F64], fract
         counts = (np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0) / fraction).astype(np.int64)
     found = {name: np.zeros(3) for name in captions.kinds}
     for b, inclusion in zip(ballots, inclusions, strict=True):
-        rows = Rows.of(job, b.unit, np.flatnonzero(b.alive), counts, inclusion)
+        alive = np.flatnonzero(b.alive)
+        some = alive[:_PROMPTS]
+        scale = len(alive) / max(1, len(some))
+        rows = Rows.of(job, b.unit, some, counts, inclusion[:_PROMPTS])
         rows = replace(rows, recaptions=rows.column("caption"))  # as long as captions are, for want of better
-        likely = dict(zip(rows.column("uid").to_pylist(), inclusion.tolist(), strict=True))
+        likely = dict(zip(rows.column("uid").to_pylist(), (scale * rows.probability).tolist(), strict=True))
         for name in captions.kinds:
             for request in make_requests(job, b.unit, name, rows):
                 text = len(request.prompt or "") + sum(len(message.text) for message in request.messages)

@@ -1,6 +1,6 @@
 """The curation pipeline: pool in, curated shards and the ledger out.
 
-units ─ Measure ─ Match ─ ApplyRules ─ Deduplicate ─ Count, SolveT ─ Decide ─ Caption ─ Audit ─ Emit ─ Digest ─ Publish
+units ─ Measure ─ Match ─ ApplyRules ─ Deduplicate ─ Count, SolveT ─ Decide ─ Audit ─ Caption ─ Emit ─ Digest ─ Publish
 """
 
 from collections.abc import Sequence
@@ -49,10 +49,10 @@ def build(root: beam.Pipeline, job: Job, units: Sequence[Unit], n_buckets: int =
         vectors["sums"] = sums | "SumEntries" >> beam.CombineGlobally(VectorSum())
     if job.has_embeddings:
         vectors["drift"] = verdicts | MeasureDrift(job)
-    if job.recipe.captions:
-        verdicts, captioned = verdicts | Caption(job, vectors.get("survivors"))
-        vectors["captioned"] = captioned | "Captioned" >> beam.combiners.ToList()
     audits = verdicts | AuditUnits(job)
+    if job.recipe.captions:
+        audits, captioned = audits | Caption(job, vectors.get("survivors"))
+        vectors["captioned"] = captioned | "Captioned" >> beam.combiners.ToList()
     shards = audits | Emit(job, n_buckets)
     digests = {"audits": audits, "shards": shards} | Digest(job)
     lists = {"audits": audits, "shards": shards, "digests": digests, "thresholds": thresholds, "recalls": recalls}

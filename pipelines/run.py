@@ -20,6 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker import sdk_worker
 
 from curate import __version__, ids
+from curate.captions.cache import PARTS
 from curate.captions.engines import check_engines, identify_writers
 from curate.captions.kinds import check_kinds
 from curate.decide.evaluation import evaluation_key, write_evaluation
@@ -132,11 +133,17 @@ def start(prepared: Prepared) -> None:
         write_evaluation(job)
 
 
-def _get_ready(prepared: Prepared) -> None:
-    """Loads the models that this process will measure with: what is wrong with them is told before the pool is read."""
+def _get_ready(prepared: Prepared, by_this_process: bool) -> None:
+    """Loads the models that this process will work with, and asks endpoints: what is wrong is told before the pool is read.
+
+    Engines are not asked where answers are there already: there may be nothing to ask.
+    """
     job = prepared.job
-    if job.recipe.captions:
-        check_engines(job.recipe.captions)
+    answered = any(folder and folder.files("tables/answers") for folder in (job.folder, job.reuse))
+    if job.recipe.captions and not (answered or job.folder.files(PARTS)):
+        check_engines(job.recipe.captions, by_this_process)
+    if not by_this_process:
+        return
     ready: set[str] = set()
     for unit in prepared.plan.units if job.signals else ():
         for signal in needed_signals(job, unit):
@@ -152,6 +159,7 @@ def _drop_outdated(prepared: Prepared) -> None:
     if any(not job.folder.stands(job.table("samples", unit), job.measure_key(unit)) for unit in standing):
         job.folder.delete("tables/decisions")
         job.folder.delete("tables/captions")
+        job.folder.delete("tables/regions")
         job.folder.delete("shards")
 
 
@@ -163,8 +171,8 @@ def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
         RunError: the run failed; what stands is taken up by a rerun.
     """
     job = prepared.job
-    if job.here and not any("multi_processing" in option for option in beam_options):
-        _get_ready(prepared)
+    in_processes = any("multi_processing" in option for option in beam_options)
+    _get_ready(prepared, job.here and not in_processes)
     n_buckets = max(4, min(1024, (job.pool.rows or 10_000 * len(prepared.plan.units)) // 250_000))
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway

@@ -6,9 +6,9 @@
 -- column: sent        of those, asked for in this run; the others were answered before
 -- column: failed      without an answer
 -- column: passed      texts that passed all gates
--- column: tokens_in   tokens of prompts, as far as the engine tells
--- column: tokens_out  tokens of answers
+-- column: tokens_in   tokens of all prompts, as far as the engine tells
+-- column: tokens_out  tokens of all answers
 -- column: seconds     that the engine took, summed over units; units that ran side by side count twice
--- column: cost        by the recipe's price; null without one
+-- column: cost        of what was sent, by the recipe's price; null without one
 -- column: cost_passed cost of a text that passed
 SELECT *, cost / nullif(passed, 0) AS cost_passed FROM caption_work ORDER BY kind;

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate import ids, schema
 from curate.captions.request import Answer, Request
@@ -21,6 +22,15 @@ from curate.plan import Unit
 from curate.shards.commit import Folder
 
 PARTS = "parts/answers"
+
+
+class Spent(NamedTuple):
+    """What was sent: requests, seconds of the engine, tokens."""
+
+    sent: int = 0
+    seconds: float = 0.0
+    tokens_in: int = 0
+    tokens_out: int = 0
 
 
 class Cache:
@@ -47,12 +57,31 @@ class Cache:
                 self._learn(reuse.read_parquet(name).take(pa.array(rows)))
         return {digest: self._known[digest] for digest in digests if digest in self._known}
 
-    def add(self, requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer]) -> None:
-        """Puts a batch into place."""
+    def add(
+        self, requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer], seconds: float
+    ) -> None:
+        """Puts a batch into place; `seconds` is what the engine took."""
         name = f"{PARTS}/{self._unit.name}/{self._part:06d}.parquet"
-        self._job.folder.write_parquet(name, answer_table(requests, digests, answers))
+        self._job.folder.write_parquet(name, answer_table(requests, digests, answers), note=str(seconds))
         self._part += 1
         self._known |= {digest: answer for digest, answer in zip(digests, answers, strict=True) if answer.error is None}
+
+    def spent(self) -> dict[str, Spent]:
+        """What was sent for the unit, by this process and by those before it that were killed, by kind."""
+        found: dict[str, Spent] = {}
+        for name in _parts(self._job.folder, self._unit):
+            table = self._job.folder.read_parquet(name, ["kind", "tokens_in", "tokens_out"])
+            seconds = float(self._job.folder.footer(name)[1] or 0)
+            for kind in pc.unique(table["kind"]).to_pylist():
+                own = table.filter(pc.equal(table["kind"], kind))
+                before = found.get(kind, Spent())
+                found[kind] = Spent(
+                    before.sent + len(own),
+                    before.seconds + seconds * len(own) / len(table),
+                    before.tokens_in + (pc.sum(own["tokens_in"]).as_py() or 0),
+                    before.tokens_out + (pc.sum(own["tokens_out"]).as_py() or 0),
+                )
+        return found
 
     def forget_parts(self) -> None:
         """Removes the unit's batches, once its table stands."""

@@ -20,14 +20,22 @@ def open_engine(captions: Captions, name: str) -> Engine:
     return once(f"engine {name} {spec.model_dump_json()}", lambda: _open(spec))
 
 
-def check_engines(captions: Captions) -> None:
-    """Raises RecipeError or RunError where an engine that is used cannot work; models are loaded, endpoints asked."""
+def check_engines(captions: Captions, load: bool) -> None:
+    """Raises RecipeError or RunError where an engine that is used cannot work: endpoints are asked, models loaded.
+
+    Args:
+        captions: the recipe's section.
+        load: whether models will run in this process; if not, they are not loaded here.
+    """
     for name in dict.fromkeys(kind.engine for kind in captions.kinds.values()):
+        spec = captions.engines[name]
+        if not load and (spec.vllm or spec.guided):
+            continue
         try:
             open_engine(captions, name).check()
         except CurateError as error:
             raise type(error)(f"captions.engines.{name}: {error}") from None
-    if captions.regions:
+    if captions.regions and load:
         open_detector(captions.regions).check()
 
 

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import difflib
 import json
+import logging
 import random
 import re
 import threading
@@ -42,7 +43,11 @@ from curate.errors import RecipeError, RunError
 
 T = TypeVar("T")
 
+logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would tell of every request
+
 LONGEST_DETAIL = 300  # characters
+_SECRET = re.compile(r"api_?key|authorization|secret|password", re.IGNORECASE)
+_LONG_KEY = 16  # characters: a shorter key may be a word of a text
 
 _HELLO = Request("0" * 32, "check", "", 0, messages=(Message("user", "Hello"),), sampling=Sampling(max_tokens=1))
 
@@ -85,6 +90,10 @@ class HttpOptions:
             raise RecipeError(
                 f"concurrency {self.concurrency}, attempts {self.attempts}, timeout {self.timeout:g}: "
                 "accepted: 1 or more, 1 or more, and seconds above 0"
+            )
+        if secret := next((name for name in self.extra if _SECRET.search(name)), None):
+            raise RecipeError(
+                f"extra: {secret} looks like a secret, and would be written down; a key is given by `key`"
             )
         if ours := sorted(set(self.extra) & set(OURS)):
             raise RecipeError(f"extra: {', '.join(ours)} cannot be set; accepted: any field but {', '.join(OURS)}")
@@ -192,7 +201,7 @@ class HttpEngine:
                 answer, asked = Answer(None, f"{reply.code}: {reply.detail}"), None
             else:
                 endpoint.health.replied()
-                answer, asked = _read_reply(reply), reply.retry_after
+                answer, asked = _hidden(_read_reply(reply), endpoint), reply.retry_after
                 if not _is_passing(reply.status):
                     return answer
             if attempt < self.options.attempts:
@@ -277,6 +286,13 @@ def _read_reply(reply: Reply) -> Answer:
     if not reply.whole:
         return Answer(None, f"malformed: the answer is longer than {LARGEST_REPLY:,} bytes")
     return read_answer(reply.body)
+
+
+def _hidden(answer: Answer, endpoint: Endpoint) -> Answer:
+    """The answer without the key, which an endpoint may give back."""
+    if answer.text is None or len(endpoint.key.value) < _LONG_KEY:
+        return answer
+    return replace(answer, text=endpoint.key.hide(answer.text))
 
 
 def _describe(reply: Reply) -> str:

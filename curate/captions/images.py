@@ -13,6 +13,7 @@ import pyarrow as pa
 from curate.job import Job
 from curate.measure.parquet import image_bytes, read_rows
 from curate.plan import Unit
+from curate.shards.emit import unchanged
 from curate.shards.sources import open_source
 
 
@@ -27,7 +28,7 @@ def _of_tars(job: Job, unit: Unit, rows: npt.NDArray[np.int64]) -> Iterator[byte
     places = job.read("samples", unit, ["shard", "offset", "bytes"]).take(pa.array(rows))
     triples = zip(*(places[name].to_pylist() for name in ("shard", "offset", "bytes")), strict=True)
     for shard, group in groupby(triples, key=lambda place: place[0]):
-        with open_source(shard, job.source(unit).storage) as opened:
+        with unchanged(job, unit, shard), open_source(shard, job.source(unit).storage) as opened:
             for _, offset, size in group:
                 data = bytes(opened.read(offset, size))
                 yield data if len(data) == size else None
@@ -39,6 +40,7 @@ def _of_parquet(job: Job, unit: Unit, rows: npt.NDArray[np.int64]) -> Iterator[b
         here = rows[(rows >= first) & (rows < first + count)] - first
         first += count
         if len(here):
-            table, found = read_rows(part, job.source(unit))
+            with unchanged(job, unit, part.path):
+                table, found = read_rows(part, job.source(unit))
             assert found.image is not None
             yield from image_bytes(table[found.image].take(pa.array(here)))

@@ -7,18 +7,16 @@ Source of the numbers: with 64 LaCLIP-like prompts on a CPU, grouping and prefix
 with shuffled examples 4.3.
 """
 
-import hashlib
-import io
 import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from curate.caption_sections import Vllm
+from curate.captions.hugging_face import in_halves, model_name, open_picture
 from curate.captions.request import Answer, Request
 from curate.errors import RecipeError, RunError
 
@@ -38,10 +36,8 @@ class VllmEngine:
     @cached_property
     def model(self) -> str:
         """The model's name; of a folder its name and a digest of its files, so that no path is in a table."""
-        path = Path(self._options.model)
-        name = f"{path.name}@{_folder_digest(path)}" if path.is_dir() else self._options.model
         asked = " ".join(f"{key}={value}" for key, value in sorted(self._options.options.items()))
-        return f"{name} {asked}".strip()
+        return f"{model_name(self._options.model)} {asked}".strip()
 
     def check(self) -> None:
         """Loads the model. Raises RecipeError without vLLM or a device, RunError where the model cannot be loaded."""
@@ -52,7 +48,8 @@ class VllmEngine:
         """See `Engine`."""
         with self._lock:
             self._load()
-            return self._in_halves(list(requests))
+            made = in_halves(requests, self._generate)
+        return [answer if isinstance(answer, Answer) else _failed(answer) for answer in made]
 
     def close(self) -> None:
         """Lets go of the model."""
@@ -84,18 +81,7 @@ class VllmEngine:
         except Exception as error:  # of many kinds
             raise RunError(f"{where}: cannot be loaded: {' '.join(str(error).split())[:400]}") from None
 
-    def _in_halves(self, requests: list[Request]) -> list[Answer]:
-        if not requests:
-            return []
-        try:
-            return self._generate(requests)
-        except Exception as error:  # of many kinds: of one prompt, or of the model
-            if len(requests) == 1:
-                return [_failed(error)]
-        half = len(requests) // 2
-        return [*self._in_halves(requests[:half]), *self._in_halves(requests[half:])]
-
-    def _generate(self, requests: list[Request]) -> list[Answer]:
+    def _generate(self, requests: Sequence[Request]) -> list[Answer]:
         from vllm import SamplingParams
 
         sampling = [
@@ -142,7 +128,7 @@ def _hidden(package: str) -> Iterator[None]:
 def _prompt(request: Request) -> dict[str, Any]:
     prompt: dict[str, Any] = {"prompt": request.prompt}
     if request.image is not None:
-        prompt["multi_modal_data"] = {"image": _picture(request.image)}
+        prompt["multi_modal_data"] = {"image": open_picture(request.image)}
     return prompt
 
 
@@ -150,17 +136,9 @@ def _conversation(request: Request) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = [{"role": m.role, "content": m.text} for m in request.messages]
     if request.image is not None:
         last = max(i for i, message in enumerate(request.messages) if message.role == "user")
-        picture = {"type": "image_pil", "image_pil": _picture(request.image)}
+        picture = {"type": "image_pil", "image_pil": open_picture(request.image)}
         turns[last]["content"] = [picture, {"type": "text", "text": request.messages[last].text}]
     return turns
-
-
-def _picture(data: bytes) -> Any:
-    from PIL import Image
-
-    from curate.measure.image import as_rgb, upright
-
-    return as_rgb(upright(Image.open(io.BytesIO(data)))).convert("RGB")
 
 
 def _answer(output: Any) -> Answer:
@@ -175,12 +153,3 @@ def _failed(error: Exception) -> Answer:
     text = " ".join(str(error).split())[:200]
     code = "too_long" if "model length" in text or "context length" in text or "longer than" in text else "engine"
     return Answer(None, f"{code}: {text or type(error).__name__}")
-
-
-def _folder_digest(path: Path) -> str:
-    state = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        if file.is_file():
-            with open(file, "rb") as opened:
-                state.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
-    return state.hexdigest()[:12]

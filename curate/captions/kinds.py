@@ -28,6 +28,9 @@ PER_ROW = pa.schema([("probability", pa.float64()), ("entries", pa.int32()), ("r
 """What `per_row` sees beside what rules see."""
 
 
+_LONGEST = 20_000  # characters of an answer that are looked at: what is longer is no caption
+
+
 @dataclass(frozen=True)
 class Rows:
     """A unit's kept rows, in order.
@@ -89,6 +92,12 @@ def check_kinds(job: Job) -> None:
     for name, asked in (("recaption", captions.recaption), ("regions", captions.regions)):
         if asked and not job.pool.images:
             raise RecipeError(f"captions.{name}: needs images, and the pool has none")
+    if not job.pool.images and job.pool.output is not None:
+        taken = [name for name in job.pool.output.names if name.lower() in ("captions", "curated_caption")]
+        if taken:
+            raise RecipeError(f"captions: the pool has a column {taken[0]!r}, and so would the output; rename it")
+        if captions.output.syn_json:
+            raise RecipeError("captions.output.syn_json: is a file beside an image, and the pool has none")
     for name, kind in captions.kinds.items():
         _options(job, name)
         if isinstance(kind.per_row, str):
@@ -120,6 +129,7 @@ def make_text(job: Job, request: Request, answer: str) -> str:
     """The text that an answer holds."""
     captions = job.recipe.captions
     assert captions is not None
+    answer = answer[:_LONGEST]
     if request.kind == "rewrite":
         assert captions.rewrite is not None
         return rewrite.text_of(answer, captions.rewrite.prompt)
@@ -154,7 +164,10 @@ def template_of(job: Job, name: str) -> Template:
 
 
 def _visible(job: Job) -> pa.Schema:
-    return pa.schema([*job.visible, *PER_ROW])
+    """What rules see, and what is known of a kept row besides, without the names that the pool has for its own."""
+    more = [field for field in PER_ROW if job.recipe.match or field.name == "probability"]
+    taken = {name.lower() for name in job.visible.names}
+    return pa.schema([*job.visible, *(field for field in more if field.name not in taken)])
 
 
 def _per_row(job: Job, unit: Unit, kind: Kind, rows: Rows) -> I32:
@@ -163,12 +176,13 @@ def _per_row(job: Job, unit: Unit, kind: Kind, rows: Rows) -> I32:
         return np.full(len(rows.rows), kind.per_row, np.int32)
     rule = check_count("per_row", kind.per_row, _visible(job))
     take = pa.array(rows.rows)
-    table = job.columns(unit, [name for name in rule.columns if name not in PER_ROW.names] or ["row"]).take(take)
-    if "probability" in rule.columns:
+    own = [name for name in rule.columns if name in job.visible.names]
+    table = job.columns(unit, own or ["row"]).take(take)
+    if "probability" in rule.columns and "probability" not in own:
         table = table.append_column("probability", pa.array(rows.probability))
-    if "entries" in rule.columns:
+    if "entries" in rule.columns and "entries" not in own:
         table = table.append_column("entries", _numbers(rows, lambda ids, counts: len(ids), pa.int32()))
-    if "rarest" in rule.columns:
+    if "rarest" in rule.columns and "rarest" not in own:
         least = _numbers(rows, lambda ids, counts: int(counts[ids].min()) if len(ids) else None, pa.int64())
         table = table.append_column("rarest", least)
     return count_values(rule, table, MOST_PER_ROW)

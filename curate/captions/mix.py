@@ -61,7 +61,9 @@ def choose_text(job: Job, uid: str, texts: Texts) -> str | None:
     """The text that stands for the original in `.txt`; None where the original stays."""
     assert job.recipe.captions is not None
     u = _uniform(uid, job.recipe.seed, _MIX)
-    for kind, share in job.recipe.captions.output.mix.items():
+    mix = job.recipe.captions.output.mix
+    for kind in ("recaption", "fused", "rewrite"):
+        share = mix.get(kind, 0.0)
         if u < share:
             found = texts.of(kind)
             return found[int(_uniform(uid, job.recipe.seed, _CHOICE) * len(found))] if found else None
@@ -72,8 +74,8 @@ def choose_text(job: Job, uid: str, texts: Texts) -> str | None:
 def caption_fields(job: Job, original: str, texts: Texts) -> dict[str, Any]:
     """`captions` of the json: original, and what the recipe asks for, as far as it passed.
 
-    recaption: list of texts; fused: text; rewrite: style → text; translation: language → text. Where a rewrite or a
-    translation is asked for several times a sample, lists stand for texts.
+    recaption: list of texts; fused: text; rewrite: style → text; translation: language → text. Where one of the last three
+    is asked for several times a sample, lists stand for texts.
     """
     captions = job.recipe.captions
     assert captions is not None
@@ -81,7 +83,8 @@ def caption_fields(job: Job, original: str, texts: Texts) -> dict[str, Any]:
     if captions.recaption:
         fields["recaption"] = texts.of("recaption")
     if captions.fuse:
-        fields["fused"] = next(iter(texts.of("fused")), None)
+        found = texts.of("fused")
+        fields["fused"] = found if captions.fuse.per_row != 1 else found[0] if found else None
     for name, kind in (("rewrite", captions.rewrite), ("translation", captions.translate)):
         if kind:
             styles: dict[str, Any] = {}

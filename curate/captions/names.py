@@ -98,8 +98,8 @@ def read_names(text: str) -> Names:
     """The names that a text claims, see the module; all of them are in its own `hold_names`."""
     text = without_places(plain(text))
     codes = [token for token in _TOKEN.findall(text) if _is_code(token)] if _DIGIT.search(text) else []
-    for code in codes:
-        text = text.replace(code, " ")
+    if codes:
+        text = _TOKEN.sub(lambda found: " " if _is_code(found[0]) else found[0], text)
     words = list(_WORD.finditer(text))
     marked = [found for found in words if found[0] != found[0].lower()]
     names = _pick(text, marked, sentence=_share(words) < _SENTENCE)

@@ -63,7 +63,10 @@ def find_unit_regions(job: Job, unit: Unit, rows: Rows) -> None:
         "model": [job.writers["regions"]] * len(digests),
         "error": [known[digest][1] for digest in digests],
     }
-    job.write("regions", unit, pa.table(rows_out, schema=schema.REGIONS), key)
+    found = pa.table(rows_out, schema=schema.REGIONS)
+    failed = any(error is not None and not error.startswith("language") for error in rows_out["error"])
+    note = {"content": ids.table_digest(found.select(["uid", "digest", "error"]))}
+    job.write("regions", unit, found, "" if failed else key, note)
 
 
 def _known(job: Job, unit: Unit) -> dict[str, tuple[Any, str | None]]:

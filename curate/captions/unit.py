@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import schema
+from curate import ids, schema
 from curate.caption_sections import Kind
 from curate.captions.cache import Cache, answer_table
 from curate.captions.engines import open_engine
@@ -33,7 +33,7 @@ I64 = npt.NDArray[np.int64]
 
 
 class Work(NamedTuple):
-    """What one kind took: numbers of requests and tokens, seconds of the engine."""
+    """What one kind took: numbers of requests and tokens, seconds of the engine, tokens of what was sent in this run."""
 
     requests: int = 0
     sent: int = 0
@@ -42,6 +42,8 @@ class Work(NamedTuple):
     tokens_in: int = 0
     tokens_out: int = 0
     seconds: float = 0.0
+    sent_in: int = 0
+    sent_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,28 +80,28 @@ def caption_unit(job: Job, unit: Unit, counts: I64 | None) -> Captioned:
     if captions.regions and not job.folder.stands(job.table("regions", unit), key):
         find_unit_regions(job, unit, Rows.read(job, unit, counts))
     if all(job.folder.stands(job.table(name, unit), key) for name in ("answers", "captions")):
+        Cache(job, unit).forget_parts()
         return _captioned(job, unit)
     rows = Rows.read(job, unit, counts)
     cache = Cache(job, unit)
     answers, made = [], []
-    spent: dict[str, Any] = {}
     for name, kind in captions.kinds.items():
         requests = make_requests(job, unit, name, rows)
         digests = [request.digest(job.writers[kind.engine]) for request in requests]
-        began = time.time()
-        found, sent = _ask(job, unit, kind, rows, requests, digests, cache)
-        seconds = time.time() - began
+        found = _ask(job, unit, kind, rows, requests, digests, cache)
         answers.append(answer_table(requests, digests, found))
         made.append(judge(job, unit, name, rows, requests, digests, found))
         if name == "recaption" and captions.fuse:
             rows = rows.with_recaptions(made[-1], captions.fuse.style)
-        spent[name] = {"requests": len(requests), "sent": sent, "seconds": round(seconds, 3)}
     table = pa.concat_tables([schema.ANSWERS.empty_table(), *answers])
     # Without its key it is made again, and asks for what failed alone.
     lasting = "" if table["error"].null_count < len(table) else key
-    job.write("answers", unit, table, lasting)
-    job.write("captions", unit, pa.concat_tables([schema.CAPTIONS.empty_table(), *made]), lasting)
+    texts = pa.concat_tables([schema.CAPTIONS.empty_table(), *made])
+    content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
+    spent = {kind: one._asdict() for kind, one in cache.spent().items()}
     job.folder.write_json(f"tables/captions/{unit.name}_stats.json", spent)
+    job.write("answers", unit, table, lasting)
+    job.write("captions", unit, texts, lasting, {"content": content})
     cache.forget_parts()
     return _captioned(job, unit)
 
@@ -113,11 +115,10 @@ def summarise(job: Job, captioned: Iterable[Captioned]) -> list[dict[str, Any]]:
         works = [one.work[name] for one in captioned if name in one.work]
         total = Work(*(sum(numbers) for numbers in zip(*works, strict=True))) if works else Work()
         price = job.recipe.captions.engines[kind.engine].price
-        cost = (
-            total.tokens_in * price.input + total.tokens_out * price.output
-        ) / 1e6 + total.seconds / 3600 * price.hour
+        cost = (total.sent_in * price.input + total.sent_out * price.output) / 1e6 + total.seconds / 3600 * price.hour
         about = {"kind": name, "engine": kind.engine, "model": job.writers[kind.engine]}
-        rows.append(about | total._asdict() | {"cost": cost if price.input or price.output or price.hour else None})
+        numbers = {name: value for name, value in total._asdict().items() if not name.startswith("sent_")}
+        rows.append(about | numbers | {"cost": cost if price.input or price.output or price.hour else None})
     return rows
 
 
@@ -148,8 +149,8 @@ def check_requests(job: Job, captioned: Iterable[Captioned]) -> None:
 
 def _ask(
     job: Job, unit: Unit, kind: Kind, rows: Rows, requests: Sequence[Request], digests: Sequence[str], cache: Cache
-) -> tuple[list[Answer], int]:
-    """An answer for each request, and how many were sent: those that are known are not."""
+) -> list[Answer]:
+    """An answer for each request: those that are known are not sent."""
     assert job.recipe.captions is not None
     known = cache.find(digests)
     missing = list(dict.fromkeys(i for i, digest in enumerate(digests) if digest not in known))
@@ -160,13 +161,15 @@ def _ask(
         assert engine is not None
         batch = missing[first : first + kind.batch]
         asked, lost = _with_images(job, unit, rows, [requests[i] for i in batch])
+        began = time.time()
         answers = engine.ask(asked)
+        seconds = time.time() - began
         at = iter(answers)
         all_answers = [lost.get(place) or next(at) for place in range(len(batch))]
-        cache.add([requests[i] for i in batch], [digests[i] for i in batch], all_answers)
+        cache.add([requests[i] for i in batch], [digests[i] for i in batch], all_answers, seconds)
         for i, answer in zip(batch, all_answers, strict=True):
             (known if answer.error is None else failed)[digests[i]] = answer
-    return [known.get(digest) or failed[digest] for digest in digests], len(missing)
+    return [known.get(digest) or failed[digest] for digest in digests]
 
 
 def _with_images(job: Job, unit: Unit, rows: Rows, requests: list[Request]) -> tuple[list[Request], dict[int, Answer]]:
@@ -198,6 +201,8 @@ def _captioned(job: Job, unit: Unit) -> Captioned:
         work[kind] = Work(
             requests=len(own),
             sent=spent.get(kind, {}).get("sent", 0),
+            sent_in=spent.get(kind, {}).get("tokens_in", 0),
+            sent_out=spent.get(kind, {}).get("tokens_out", 0),
             failed=len(own) - own["error"].null_count,
             passed=pc.sum(passed).as_py() or 0,
             tokens_in=pc.sum(own["tokens_in"]).as_py() or 0,
@@ -205,7 +210,13 @@ def _captioned(job: Job, unit: Unit) -> Captioned:
             seconds=spent.get(kind, {}).get("seconds", 0.0),
         )
     errors: dict[str, tuple[int, str]] = {}
-    for error in answers["error"].drop_null().to_pylist():
+    lost = answers["error"].drop_null().to_pylist()
+    if "regions" in job.tables:
+        looked = job.read("regions", unit, ["error"])["error"].to_pylist()
+        failed = [error for error in looked if error is not None and not error.startswith("language")]
+        work["regions"] = Work(requests=len(looked), failed=len(failed))
+        lost += failed
+    for error in lost:
         reason, _, detail = error.partition(": ")
         count, example = errors.get(reason, (0, detail))
         errors[reason] = (count + 1, example)

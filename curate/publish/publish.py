@@ -79,6 +79,7 @@ def publish(
     run = _finished_run(job, dict(counts), results)
     folder.write_json(RUN_FILE, run)
     folder.write_bytes("README.md", card_text(job, run).encode())
+    job.folder.delete("parts")
     _remove_strays(job, digests)
     build_statistics(folder, run)
     rest = [

@@ -128,7 +128,7 @@ def emit_shard(job: Job, shard: Shard, repeated: U64) -> Shard:
         repeated: ascending hashes of keys that several kept rows have.
     """
     started = time.time()
-    key = ids.digest([job.shards_key, shard.index])
+    key = ids.digest([job.shards_key, shard.index, *_texts_of(job, shard)])
     sidecar = f"{shard.stem}.parquet"
     beside = [f"{shard.stem}_stats.json", *([f"{shard.stem}.tar"] if job.pool.images else [])]
     if job.folder.stands(sidecar, key) and all(job.folder.exists(name) for name in beside):
@@ -150,6 +150,12 @@ def emit_shard(job: Job, shard: Shard, repeated: U64) -> Shard:
     job.folder.write_json(f"{shard.stem}_stats.json", stats)
     job.folder.write_parquet(sidecar, table, key)  # the last one: it stands for all
     return shard
+
+
+def _texts_of(job: Job, shard: Shard) -> list[Any]:
+    """What names the texts that the shard's units have: asking again for what failed changes them."""
+    tables = [name for name in ("captions", "regions") if name in job.tables]
+    return [job.note(name, part.unit)["content"] for part in shard.slices for name in tables]
 
 
 def _write_tar(job: Job, shard: Shard, repeated: U64) -> pa.Table:
@@ -242,13 +248,13 @@ def _samples(job: Job, part: Slice, rows: pa.Table) -> Iterator[Sample]:
     places = _places(job.read("members", part.unit, ["suffix", "offset", "size"]).take(rows["row"]))
     triples = zip(rows["shard"].to_pylist(), rows["caption"].to_pylist(), places, strict=True)
     for shard, group in groupby(triples, key=_first):
-        with _unchanged(job, part.unit, shard), open_source(shard, source.storage) as opened:
+        with unchanged(job, part.unit, shard), open_source(shard, source.storage) as opened:
             for _, caption, found in group:
                 yield _tar_sample(opened, shard, caption, found)
 
 
 @contextmanager
-def _unchanged(job: Job, unit: Unit, path: str) -> Iterator[None]:
+def unchanged(job: Job, unit: Unit, path: str) -> Iterator[None]:
     """Raises RunError where an input file is another one than was measured, before or after it is read within."""
     states = job.note("samples", unit)["states"]
     piece, state = next(pair for pair in zip(unit.parts, states, strict=True) if pair[0].path == path)
@@ -307,7 +313,7 @@ def _input_rows(job: Job, unit: Unit, wanted: pa.ChunkedArray) -> Iterator[tuple
         here = places[(places >= first) & (places < first + rows)] - first
         first += rows
         if len(here):
-            with _unchanged(job, unit, piece.path):
+            with unchanged(job, unit, piece.path):
                 table, found = read_rows(piece, job.source(unit))
             yield table.take(pa.array(here)), found
 

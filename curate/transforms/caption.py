@@ -1,4 +1,4 @@
-"""Captions on Beam: units whose decisions stand, and once their texts stand, the same; too many failures end the run."""
+"""Captions on Beam: audits of units whose decisions stand, and once their texts stand, the same; too many failures end the run."""
 
 from typing import Any
 
@@ -7,29 +7,38 @@ from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.captions.unit import Captioned, caption_unit, check_requests
 from curate.job import Job
+from curate.publish.audit import Audit, check_damage
 
 
 class Caption(beam.PTransform):
-    """(PCollection[Verdicts], survivors' counts or None) → PCollection[Verdicts], after all texts stand, and [Captioned]."""
+    """(PCollection[Audit], survivors' counts or None) → PCollection[Audit], after all texts stand, and [Captioned]."""
 
     def __init__(self, job: Job, counts: Any) -> None:
         super().__init__()
         self._job, self._counts = job, counts
 
-    def expand(self, verdicts: beam.PCollection[Any]) -> Any:
-        """Units are asked for in parallel; what could not be answered is counted over all of them."""
+    def expand(self, audits: beam.PCollection[Audit]) -> Any:
+        """Units are asked for in parallel, once the pool is known not to be too damaged; failures are counted over all."""
         job = self._job
         counts = [] if self._counts is None else [AsSingleton(self._counts)]
-        captioned = verdicts | "Ask" >> beam.Map(_caption, job, *counts)
-        return verdicts | "Check" >> beam.Map(_checked, job, AsList(captioned)), captioned
+        start = audits.pipeline | "Start" >> beam.Create([None])
+        sound = start | "Damage" >> beam.Map(_check_damage, job, AsList(audits))
+        captioned = audits | "Ask" >> beam.Map(_caption, job, AsSingleton(sound), *counts)
+        return audits | "Check" >> beam.Map(_checked, job, AsList(captioned)), captioned
 
 
-def _caption(verdict: Any, job: Job, counts: Any = None) -> Captioned:
+def _check_damage(_: None, job: Job, audits: list[Audit]) -> bool:
     with job.reporting():
-        return caption_unit(job, verdict.unit, counts)
+        check_damage(job, audits)
+    return True
 
 
-def _checked(verdict: Any, job: Job, captioned: list[Captioned]) -> Any:
+def _caption(audit: Audit, job: Job, sound: bool, counts: Any = None) -> Captioned:
+    with job.reporting():
+        return caption_unit(job, audit.unit, counts)
+
+
+def _checked(audit: Audit, job: Job, captioned: list[Captioned]) -> Audit:
     with job.reporting():
         check_requests(job, captioned)
-    return verdict
+    return audit

@@ -6,15 +6,19 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from curate.captions import endpoint
+from curate.captions.cache import Cache
 from curate.errors import RecipeError, RunError
 from curate.estimate import estimate
 from curate.ids import hash64
+from curate.job import Job
 from curate.publish.explain import explain_sample
 from curate.publish.query import run_query
+from curate.shards.emit import emit_shard
 from pipelines.run import prepare, run, start
 from tests.captions import server as servers
 from tests.captions.server import FaultServer, body, hang, status
@@ -133,8 +137,6 @@ def test_a_killed_run_loses_the_batch_in_flight(server: FaultServer, tmp_path: P
 
 def kill_after(monkeypatch: Any, batches: int) -> None:
     """From the batch after so many on, putting one into place is as if the process were killed."""
-    from curate.captions.cache import Cache
-
     add, count = Cache.add, [0]
 
     def failing(self: Any, *args: Any) -> None:
@@ -402,3 +404,145 @@ def test_a_run_is_replayed_from_its_answers(server: FaultServer, tmp_path: Path)
     more = {"engines": recorded, "rewrite": {"engine": "llm", "styles": ["chat_b"]}}
     third = pools.run_local(recipe(path, server, captions=more), tmp_path / "c")
     assert {row["status"] for row in third.table("captions").to_pylist()} == {"unknown"}
+
+
+def refuse_some(handler: Any) -> None:
+    handler.reply(400, b"no") if hash_of(handler.seen.text) % 2 else handler.answer()
+
+
+def test_shards_follow_texts_that_were_asked_again(server: FaultServer, tmp_path: Path, monkeypatch: Any) -> None:
+    """A run is killed while it emits; its rerun asks again for what failed, and what stood of the shards is made anew."""
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(48), 3)
+    asked = recipe(path, server, output={"rows_per_shard": 10})
+    server.always = refuse_some
+    emitted = []
+
+    def killed(job: Any, shard: Any, repeated: Any) -> Any:
+        if len(emitted) == 2:
+            raise KeyboardInterrupt
+        emitted.append(shard)
+        return emit_shard(job, shard, repeated)
+
+    monkeypatch.setattr(pools, "emit_shard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pools.run_local(asked, tmp_path / "a")
+    monkeypatch.setattr(pools, "emit_shard", emit_shard)
+    server.always = None
+    done = pools.run_local(asked, tmp_path / "a")
+    conserved(done)
+    passed = {(r["uid"], r["style"]) for r in done.table("captions").to_pylist() if r["gate"] == "passed"}
+    published = {
+        (uid, style)
+        for uid, files in kept_samples(tmp_path / "a").items()
+        for style in json.loads(files["json"])["captions"]["rewrite"]
+    }
+    assert published == passed and {r["status"] for r in done.table("captions").to_pylist()} == {"ok"}
+
+
+@pytest.mark.parametrize("at", ["answers", "captions", "forget"])
+def test_a_kill_between_tables_leaves_nothing_behind(
+    at: str, server: FaultServer, tmp_path: Path, monkeypatch: Any
+) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
+    asked = recipe(path, server)
+    write, forget, reached = Job.write, Cache.forget_parts, [False]
+
+    def die_after(job: Any, name: str, *rest: Any) -> None:
+        write(job, name, *rest)
+        if name == at:
+            raise KeyboardInterrupt
+
+    def die(cache: Any) -> None:
+        reached[0] = True
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Job, "write", die_after)
+    if at == "forget":
+        monkeypatch.setattr(Cache, "forget_parts", die)
+    with pytest.raises(KeyboardInterrupt):
+        pools.run_local(asked, tmp_path / "a")
+    assert reached[0] == (at == "forget")
+    monkeypatch.setattr(Job, "write", write)
+    monkeypatch.setattr(Cache, "forget_parts", forget)
+    before = len(server.asked)
+    done = pools.run_beam(asked, tmp_path / "a")
+    conserved(done)
+    assert len(server.asked) == before == len(done.table("captions"))
+    assert not list((tmp_path / "a").rglob("parts/**/*.parquet"))
+    (row,) = ask(done.folder, "caption_work")
+    assert row["sent"] == before and row["seconds"] > 0
+
+
+def test_what_was_sent_before_a_kill_is_counted_and_what_is_reused_costs_nothing(
+    server: FaultServer, tmp_path: Path, monkeypatch: Any
+) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
+    spec = {"base_url": server.base_url, "model": "tiny-llm", "attempts": 2}
+    asked = recipe(path, server, captions={"engines": {"llm": {"openai": spec, "price": {"input": 1e6}}}})
+    kill_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        pools.run_local(asked, tmp_path / "a")
+    monkeypatch.undo()
+    monkeypatch.setattr(servers, "echo", faithful)
+    done = pools.run_local(asked, tmp_path / "a")
+    (row,) = ask(done.folder, "caption_work")
+    assert row["sent"] == row["requests"] and row["cost"] == pytest.approx(11 * row["requests"])
+    again = pools.run_local(asked, tmp_path / "b", reuse=tmp_path / "a")
+    (row,) = ask(again.folder, "caption_work")
+    assert (row["sent"], row["cost"], row["tokens_in"]) == (0, 0.0, 11 * row["requests"])
+
+
+def test_a_pool_that_is_too_damaged_is_not_asked_for(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 3)
+    (tmp_path / "tars/bad.tar").write_bytes(b"x" * 2000)
+    asked = recipe(f"{tmp_path}/tars/*.tar", server, max_failed_files=0.1)
+    assert path
+    with pytest.raises(RunError, match="could not be read"):
+        prepared = prepare(asked, str(tmp_path / "a"))
+        start(prepared)
+        run(prepared)
+    assert not server.asked
+
+
+def test_known_answers_need_no_endpoint(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+    pools.run_local(recipe(path, server), tmp_path / "a")
+    server.die()
+    prepared = prepare(
+        recipe(path, server, captions={"gates": {"words": [2, 6]}}), str(tmp_path / "b"), str(tmp_path / "a")
+    )
+    start(prepared)
+    run(prepared)
+    conserved(pools.Ran(tmp_path / "b"))
+
+
+def test_the_order_of_shares_does_not_count(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(60), 2)
+    texts = []
+    for number, mix in enumerate(({"rewrite": 0.4, "fused": 0.4}, {"fused": 0.4, "rewrite": 0.4})):
+        captions = {
+            "recaption": {"engine": "llm"},
+            "fuse": {"engine": "llm"},
+            "output": {"mix": mix},
+            "gates": {"off": ["names", "numbers", "length", "echo_prompt", "echo", "preamble", "unsafe", "repetition"]},
+        }
+        done = pools.run_local(recipe(path, server, captions=captions), tmp_path / str(number))
+        texts.append({uid: files["txt"] for uid, files in kept_samples(done.folder).items()})
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("name", ["captions", "Curated_Caption"])
+def test_columns_of_the_outputs_names_are_refused(name: str, server: FaultServer, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"url": ["https://x"], "text": ["a red dog"], name: ["x"]}), tmp_path / "x.parquet")
+    asked = pools.recipe_of(
+        str(tmp_path / "x.parquet"), "parquet", captions=recipe("x", server).captions.model_dump(), measure={}
+    )
+    with pytest.raises(RecipeError, match=f"the pool has a column '{name}'"):
+        prepare(asked, str(tmp_path / "out"))
+
+
+def test_entries_need_metadata(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(10), 1)
+    asked = recipe(path, server, captions={"rewrite": {"engine": "llm", "per_row": "entries + 1"}})
+    with pytest.raises(RecipeError, match=r"captions\.rewrite\.per_row: no column 'entries'"):
+        prepare(asked, str(tmp_path / "out"))
