@@ -80,6 +80,11 @@ class EngineSpec(Section):
     recorded: Recorded | None = None
     price: Price = Price()
 
+    @property
+    def batch(self) -> int:
+        """Requests at a time, where a kind does not say."""
+        return 4096 if self.vllm else 256
+
     @model_validator(mode="after")
     def _one_of_four(self) -> "EngineSpec":
         if sum(spec is not None for spec in (self.openai, self.vllm, self.guided, self.recorded)) != 1:
@@ -99,7 +104,8 @@ class Kind(Section):
     template: str | None = None  # a file of one's own, instead of the package's
     temperature: float | None = Field(None, ge=0, le=2)  # None: the kind's own
     max_tokens: int | None = Field(None, ge=1, le=4096, strict=True)
-    batch: int = Field(4096, ge=1, le=1_000_000, strict=True)  # requests at a time: what a crash may lose
+    # Requests at a time, which is what a crash may lose; None: by the engine, 4096 of vLLM, else 256.
+    batch: int | None = Field(None, ge=1, le=1_000_000, strict=True)
 
     @field_validator("per_row")
     @classmethod

@@ -246,6 +246,8 @@ class Recipe(Section):
         near = [*self.dedup.near.values(), *([self.dedup.against] if self.dedup.against else [])]
         if ("phash" in self.dedup.by or any(by.phash for by in near)) and not self.measure.image.phash:
             raise ValueError("dedup by phash needs measure: {image: {phash: true}}")
+        if self.captions:
+            self._gates_can_be_asked(self.captions.gates)
         kept = [one.name for one in self.measure.kept]
         for by in near:
             if by.embedding and by.embedding.of not in kept:
@@ -260,6 +262,20 @@ class Recipe(Section):
                 "only brought by the pool; accepted beside: phash"
             )
         return self
+
+    def _gates_can_be_asked(self, gates: Gates) -> None:
+        """Raises ValueError for a gate that is set and has nothing to go by."""
+        kept = {clip.name: clip for clip in self.measure.clip if clip.embeddings}
+        asked = {name for name in gates.model_fields_set if getattr(gates, name) != getattr(Gates(), name)}
+        if "entries" in asked and not self.match:
+            raise ValueError("captions.gates.entries needs match: entries are what is to be kept")
+        for name in ("clip_score", "f_clipscore"):
+            if name in asked and gates.of not in kept:
+                raise ValueError(
+                    f"captions.gates.{name} needs the model {gates.of!r} in measure.clip, with embeddings: true"
+                )
+        if "f_clipscore" in asked and not kept[gates.of].words:
+            raise ValueError(f"captions.gates.f_clipscore needs words: true of the model {gates.of!r} in measure.clip")
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -92,6 +92,30 @@ def prepare(
     return Prepared(job, plan, metadata, finished)
 
 
+def get_ready(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
+    """Loads the models that this process will work with, and asks endpoints: what is wrong is told before anything is written.
+
+    Engines are not asked where answers are there already: there may be nothing to ask.
+
+    Raises:
+        RecipeError: a model, a package, an endpoint or its key is not there, or exemplars tell nothing.
+        RunError: a model cannot be loaded, or an endpoint does not answer.
+    """
+    job = prepared.job
+    by_this_process = job.here and not any("multi_processing" in option for option in beam_options)
+    answered = any(folder and folder.files("tables/answers") for folder in (job.folder, job.reuse))
+    if job.recipe.captions and not (answered or job.folder.files(PARTS)):
+        check_engines(job.recipe.captions, by_this_process)
+    if not by_this_process:
+        return
+    ready: set[str] = set()
+    for unit in prepared.plan.units if job.signals else ():
+        for signal in needed_signals(job, unit):
+            if signal.ready and signal.name not in ready:
+                ready.add(signal.name)
+                signal.ready()
+
+
 def start(prepared: Prepared) -> None:
     """Writes run.json and the run's metadata: from here on the folder belongs to the recipe."""
     job = prepared.job
@@ -133,25 +157,6 @@ def start(prepared: Prepared) -> None:
         write_evaluation(job)
 
 
-def _get_ready(prepared: Prepared, by_this_process: bool) -> None:
-    """Loads the models that this process will work with, and asks endpoints: what is wrong is told before the pool is read.
-
-    Engines are not asked where answers are there already: there may be nothing to ask.
-    """
-    job = prepared.job
-    answered = any(folder and folder.files("tables/answers") for folder in (job.folder, job.reuse))
-    if job.recipe.captions and not (answered or job.folder.files(PARTS)):
-        check_engines(job.recipe.captions, by_this_process)
-    if not by_this_process:
-        return
-    ready: set[str] = set()
-    for unit in prepared.plan.units if job.signals else ():
-        for signal in needed_signals(job, unit):
-            if signal.ready and signal.name not in ready:
-                ready.add(signal.name)
-                signal.ready()
-
-
 def _drop_outdated(prepared: Prepared) -> None:
     """Removes decisions and shards that were made while a file could not be opened: it will be measured again."""
     job = prepared.job
@@ -171,8 +176,6 @@ def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
         RunError: the run failed; what stands is taken up by a rerun.
     """
     job = prepared.job
-    in_processes = any("multi_processing" in option for option in beam_options)
-    _get_ready(prepared, job.here and not in_processes)
     n_buckets = max(4, min(1024, (job.pool.rows or 10_000 * len(prepared.plan.units)) // 250_000))
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
@@ -234,7 +237,8 @@ def _check_folder(job: Job, out: str) -> bool:
     old = folder.read_json(RUN_FILE)
     if old.get("identity") != _identity(job):
         changed = _changes(old.get("recipe", {}), _plain(job.recipe))
-        models = [
+        models = [name for name in job.writers if old.get("writers", {}).get(name) != job.writers[name]]
+        models += [
             name for name in job.models if old.get("models", {}).get(name) != json.loads(json.dumps(job.models[name]))
         ]
         what = (

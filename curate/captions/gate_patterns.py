@@ -20,6 +20,9 @@ PREAMBLE = {
     "refusal": r"(?i)\bas an? (?:ai|artificial intelligence|(?:large )?language model|chatbot|text-(?:based|only))\b"
     rf"|^\W*sorry\b|\bi(?:['’]m| am) (?:sorry|afraid|unable|not able|just an? (?:ai|language)|an? (?:ai|language model))\b"
     rf"|\b{_I_CANNOT}\b|\bsomething i can\b|\b(?:i apologi[sz]e|my apologies)\b|\bunfortunately, (?:i|the|there|this)\b",
+    "task": r"(?i)\b(?:this|that|the|original|given|your|my|above) (?:original |single |one-line )?(?:caption|alt[- ]?text|sentence)\b"
+    r"|\brewrit(?:e|es|ten|ing)\b|^\W*(?:i (?:will|would|have|am|can)|i['’](?:ll|m|ve|d))\b|^\W*the user\b"
+    r"|^\W*in the (?:above|following|given)\b|^\W*how to (?:edit|rewrite)\b",
     "chat": r"(?i)\b(?:let me|(?:i )?hope (?:this|that) helps|feel free to (?:ask|let|reach)|please (?:provide|share|specify"
     r"|clarify|let)|(?:could|can|would) you (?:please )?(?:share|provide|tell|give|describe|like me)|anything else\?"
     r"|if you['’]?(?:d| would)? (?:like|want|need|have any)|note that (?:this|the|i)|note: i"

@@ -31,7 +31,7 @@ _LOOK = ("empty", "echo_prompt", "preamble", "length", "repetition", "unsafe")
 APPLIED = {
     "rewrite": GATES,
     "recaption": (*_LOOK, "language", "clip_score", "f_clipscore"),
-    "fused": tuple(gate for gate in GATES if gate != "echo"),
+    "fused": GATES,
     "translation": (*_LOOK, "echo", "language", "numbers"),
 }
 """Which gates are asked for which kind. A recaption tells what the image shows, not what the caption says: it may leave out

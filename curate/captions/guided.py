@@ -274,7 +274,7 @@ def _with_zeros(states: Any, guided: bool) -> Any:
 
 
 def _load(options: GuidedOptions) -> _Loaded:
-    where = f"captions.engines: guided {options.model}"
+    where = f"guided {options.model}"
     device = find_device(where, options.device)
     import transformers
 

@@ -63,7 +63,8 @@ class VllmEngine:
             "VLLM_ENABLE_V1_MULTIPROCESSING", "0"
         )  # no process of its own, which would be left running
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        where = f"captions.engines: vllm {self._options.model}"
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        where = f"vllm {self._options.model}"
         try:
             import vllm
             from vllm.platforms import current_platform

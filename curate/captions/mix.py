@@ -74,8 +74,8 @@ def choose_text(job: Job, uid: str, texts: Texts) -> str | None:
 def caption_fields(job: Job, original: str, texts: Texts) -> dict[str, Any]:
     """`captions` of the json: original, and what the recipe asks for, as far as it passed.
 
-    recaption: list of texts; fused: text; rewrite: style → text; translation: language → text. Where one of the last three
-    is asked for several times a sample, lists stand for texts.
+    recaption: list of texts; fused: a text; rewrite: style → text; translation: language → text. Further texts of a style are
+    named human_2, human_3 …, those of fused are in table `captions` alone.
     """
     captions = job.recipe.captions
     assert captions is not None
@@ -83,14 +83,11 @@ def caption_fields(job: Job, original: str, texts: Texts) -> dict[str, Any]:
     if captions.recaption:
         fields["recaption"] = texts.of("recaption")
     if captions.fuse:
-        found = texts.of("fused")
-        fields["fused"] = found if captions.fuse.per_row != 1 else found[0] if found else None
+        fields["fused"] = next(iter(texts.of("fused")), None)
     for name, kind in (("rewrite", captions.rewrite), ("translation", captions.translate)):
         if kind:
-            styles: dict[str, Any] = {}
-            for style, _, text in texts.by_kind.get(name, ()):
-                styles.setdefault(style, []).append(text)
-            fields[name] = styles if kind.per_row != 1 else {style: found[0] for style, found in styles.items()}
+            named = texts.by_kind.get(name, ())
+            fields[name] = {style if not ordinal else f"{style}_{ordinal + 1}": text for style, ordinal, text in named}
     return fields
 
 

@@ -157,9 +157,10 @@ def _ask(
     missing.sort(key=lambda i: (requests[i].group, i))
     failed: dict[str, Answer] = {}
     engine = open_engine(job.recipe.captions, kind.engine) if missing else None
-    for first in range(0, len(missing), kind.batch):
+    size = kind.batch or job.recipe.captions.engines[kind.engine].batch
+    for first in range(0, len(missing), size):
         assert engine is not None
-        batch = missing[first : first + kind.batch]
+        batch = missing[first : first + size]
         asked, lost = _with_images(job, unit, rows, [requests[i] for i in batch])
         began = time.time()
         answers = engine.ask(asked)

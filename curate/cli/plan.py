@@ -81,7 +81,7 @@ def _estimate(found: Estimate | None, images: bool) -> str:
     for name, asked in found.asked.items():
         cost = f", {asked.cost:,.2f} by its price" if asked.cost else ""
         lines.append(
-            f"  {name:12} about {asked.requests:,.0f} requests, {asked.tokens_in:,.0f} tokens in, at most "
+            f"  {name:12} about {asked.requests:,.0f} requests, less what is answered already, {asked.tokens_in:,.0f} tokens in, at most "
             f"{asked.tokens_out:,.0f} out{cost}"
         )
     return "\n".join(lines)

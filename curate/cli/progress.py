@@ -14,8 +14,12 @@ from curate.shards.commit import Folder
 STEPS = (
     ("measure", "tables/samples", ".parquet"),
     ("decide", "tables/decisions", ".parquet"),
+    ("answers", "parts/answers", ".parquet"),
+    ("caption", "tables/captions", ".parquet"),
     ("emit", "shards", "_stats.json"),
 )
+
+WHAT = {"emit": "shards", "answers": "batches"}  # what is counted where it is not units
 
 
 @contextmanager
@@ -50,7 +54,7 @@ def _bars(folder: Folder, units: int, stop: threading.Event) -> None:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks = [
             progress.add_task(
-                step, total=None if step == "emit" else units, what="shards" if step == "emit" else "units", start=False
+                step, total=None if step in WHAT else units, what=WHAT.get(step, "units"), start=False, visible=False
             )
             for step, _, _ in STEPS
         ]
@@ -60,7 +64,7 @@ def _bars(folder: Folder, units: int, stop: threading.Event) -> None:
             for task, (_, place, suffix) in zip(tasks, STEPS, strict=True):
                 if found := _count(folder, place, suffix):
                     progress.start_task(task)
-                    progress.update(task, completed=found)
+                    progress.update(task, completed=found, visible=True)
 
 
 def _lines(folder: Folder, units: int, stop: threading.Event) -> None:
@@ -72,8 +76,9 @@ def _lines(folder: Folder, units: int, stop: threading.Event) -> None:
         counts = [_count(folder, place, suffix) for _, place, suffix in STEPS]
         if counts != last and (done or time.monotonic() - said > 10):
             texts = [
-                f"{step} {n}" + ("" if step == "emit" else f"/{units}")
+                f"{step} {n}" + ("" if step in WHAT else f"/{units}")
                 for (step, _, _), n in zip(STEPS, counts, strict=True)
+                if n or step not in ("answers", "caption")
             ]
             print("  ".join(texts), file=sys.stderr, flush=True)
             last, said = counts, time.monotonic()

@@ -49,7 +49,7 @@ def execute(
     recipe: str, out: str, reuse: str | None, overrides: list[str], fingerprint: str, beam_options: list[str]
 ) -> None:
     """Runs a recipe and prints what came out."""
-    from pipelines.run import prepare, start
+    from pipelines.run import get_ready, prepare, start
     from pipelines.run import run as run_pipeline
 
     prepared = prepare(load_recipe(recipe, overrides), out, reuse, by_content(fingerprint), beam_options)
@@ -60,6 +60,7 @@ def execute(
     if reuse:
         print(_reused(prepared.job, prepared.plan.units, reuse), file=sys.stderr)
     began = time.monotonic()
+    get_ready(prepared, beam_options)
     try:
         start(prepared)
     except OSError as error:
@@ -133,6 +134,13 @@ def summary(out: str, seconds: float) -> str:
     damaged = Counter(row["reason"] for row in failures if row["key"] is None)
     if damaged:
         lines.append(f"files not read, or in part: {', '.join(f'{n:,} {why}' for why, n in damaged.items())}")
+    for work in run.get("caption_work", []):
+        lost = f", {work['failed']:,} without an answer" if work["failed"] else ""
+        lines.append(
+            f"{work['kind']}: {work['requests']:,} texts ({work['sent']:,} asked for now{lost}), {work['passed']:,} passed the gates"
+        )
+    if run.get("caption_work"):
+        lines.append(f"  curate sql {out} caption_gates      what the gates said; caption_work, captions: cost, texts")
     lines += [f"{out}: {len(Folder(out).read_json('shards/sizes.json')):,} shards in {seconds:.1f} s", ""]
     lines += [
         f"  curate sql {out} funnel        what each rule dropped, in SQL",

@@ -25,6 +25,20 @@ def card_text(job: Job, run: dict[str, Any]) -> str:
     lines += [f"| {name} | −{n:,} |" for name, n in counts.items() if n and name != KEPT]
     lines += [f"| **kept** | **{kept:,}** |", "", "## Sources", ""]
     lines += [f"- {source.name} ({source.format})" for source in recipe.input]
+    if run.get("caption_work"):
+        lines += [
+            "",
+            "## Captions",
+            "",
+            "Written by models, and judged; `.txt` is the original but for the shares below.",
+            "",
+        ]
+        lines += [
+            f"- {work['kind']} by `{work['model'].split()[0]}`: {work['passed']:,} of {work['requests']:,} texts passed"
+            for work in run["caption_work"]
+        ]
+        mix = recipe.captions.output.mix if recipe.captions else {}
+        lines += [f"- `.txt`: {', '.join(f'{share:.0%} {kind}' for kind, share in mix.items()) or 'originals only'}"]
     lines += ["", "## How to read it", ""]
     if job.pool.images:
         lines += [

@@ -19,7 +19,7 @@ from curate.job import Job
 from curate.publish.explain import explain_sample
 from curate.publish.query import run_query
 from curate.shards.emit import emit_shard
-from pipelines.run import prepare, run, start
+from pipelines.run import get_ready, prepare, run, start
 from tests.captions import server as servers
 from tests.captions.server import FaultServer, body, hang, status
 from tests.laws import pools
@@ -240,6 +240,8 @@ def test_more_is_spent_on_the_tail(server: FaultServer, tmp_path: Path) -> None:
         ({"rewrite": {"engine": "llm", "template": "/nowhere/t.txt"}}, ["/nowhere/t.txt", "no such file"]),
         ({"rewrite": None}, ["nothing is asked for"]),
         ({"output": {"mix": {"fused": 0.5}}}, ["nothing of kind fused"]),
+        ({"gates": {"entries": 0.9}}, ["captions.gates.entries needs match"]),
+        ({"gates": {"clip_score": 0.2}}, ["captions.gates.clip_score needs the model 'clip'", "embeddings: true"]),
         ({"output": {"mix": {"rewrite": 1.5}}}, ["shares are 0 to 1"]),
         ({"fuse": {"engine": "llm"}}, ["fuse needs recaption"]),
         ({"translate": {"engine": "llm", "languages": ["xx"]}}, ["captions.translate.languages", "xx"]),
@@ -252,18 +254,17 @@ def test_what_is_refused(captions: dict[str, Any], words: list[str], server: Fau
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
-def test_an_endpoint_that_is_not_there_ends_the_run_before_it_reads(server: FaultServer, tmp_path: Path) -> None:
+def test_an_endpoint_that_is_not_there_ends_the_run_before_it_writes(server: FaultServer, tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(10), 1)
-    asked = recipe(path, server)
     server.always = hang
-    prepared = prepare(asked, str(tmp_path / "out"))
-    start(prepared)
+    prepared = prepare(recipe(path, server), str(tmp_path / "out"))
     with pytest.raises((RecipeError, RunError), match=r"captions.engines.llm: .*"):
-        run(prepared)
-    assert not (tmp_path / "out/tables").exists()
+        get_ready(prepared)
     server.always = status(401)
-    with pytest.raises((RecipeError, RunError), match=r"captions.engines.llm: .*401"):
-        run(prepared)
+    for options in ([], ["--direct_running_mode=multi_processing"]):
+        with pytest.raises((RecipeError, RunError), match=r"captions.engines.llm: .*401"):
+            get_ready(prepared, options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_it_took_is_in_sql(server: FaultServer, tmp_path: Path) -> None:
@@ -535,7 +536,10 @@ def test_the_order_of_shares_does_not_count(server: FaultServer, tmp_path: Path)
 def test_columns_of_the_outputs_names_are_refused(name: str, server: FaultServer, tmp_path: Path) -> None:
     pq.write_table(pa.table({"url": ["https://x"], "text": ["a red dog"], name: ["x"]}), tmp_path / "x.parquet")
     asked = pools.recipe_of(
-        str(tmp_path / "x.parquet"), "parquet", captions=recipe("x", server).captions.model_dump(), measure={}
+        str(tmp_path / "x.parquet"),
+        "parquet",
+        captions=recipe("x", server).captions.model_dump(exclude_unset=True),
+        measure={},
     )
     with pytest.raises(RecipeError, match=f"the pool has a column '{name}'"):
         prepare(asked, str(tmp_path / "out"))
@@ -546,3 +550,13 @@ def test_entries_need_metadata(server: FaultServer, tmp_path: Path) -> None:
     asked = recipe(path, server, captions={"rewrite": {"engine": "llm", "per_row": "entries + 1"}})
     with pytest.raises(RecipeError, match=r"captions\.rewrite\.per_row: no column 'entries'"):
         prepare(asked, str(tmp_path / "out"))
+
+
+def test_further_texts_of_a_style_are_texts_too(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+    per_row = "CASE WHEN words > 3 THEN 3 ELSE 1 END"
+    asked = recipe(path, server, captions={"rewrite": {"engine": "llm", "styles": ["human"], "per_row": per_row}})
+    done = pools.run_local(asked, tmp_path / "a")
+    fields = [json.loads(files["json"])["captions"]["rewrite"] for files in kept_samples(done.folder).values()]
+    assert {"human", "human_2", "human_3"} == {name for field in fields for name in field}
+    assert all(isinstance(text, str) for field in fields for text in field.values())
