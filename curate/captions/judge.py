@@ -20,6 +20,7 @@ from curate.captions.request import Answer, Request
 from curate.job import Job
 from curate.measure import clip
 from curate.measure.encoder import load_encoder
+from curate.measure.vectors import embedding_matrix, normalised
 from curate.metadata.unit import load_entries
 from curate.plan import Unit
 
@@ -162,12 +163,8 @@ def _similarities(
     if options is None:
         return None
     encoder = load_encoder(clip.resolved(options, job.models[options.name]))
-    column = (
-        job.read("embeddings", unit, [f"{options.prefix}image"]).column(0).take(pa.array(rows.rows)).combine_chunks()
-    )
-    images = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
-    images = images.astype(np.float32)
-    images /= np.maximum(np.linalg.norm(images, axis=1, keepdims=True), 1e-12)
+    column = job.read("embeddings", unit, [f"{options.prefix}image"]).column(0)
+    images = normalised(embedding_matrix(column)[rows.rows])
     there = np.array([text is not None for text in texts], bool)
     scores = np.full(len(texts), np.nan, np.float32)
     given = [text for text in texts if text is not None]

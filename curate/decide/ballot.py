@@ -17,6 +17,7 @@ from curate.decide import balance, cells, dedup, near, quantiles
 from curate.decide.evaluation import find_contaminated
 from curate.decide.rules import first_failed
 from curate.job import Job
+from curate.measure.vectors import embedding_matrix
 from curate.metadata.unit import load_entries
 from curate.plan import Unit
 from curate.recipe import Top
@@ -141,8 +142,8 @@ def alive_hashes(job: Job, ballot: Ballot) -> U64:
 def alive_vectors(job: Job, ballot: Ballot, model: str) -> tuple[U64, npt.NDArray[np.float16]]:
     """The nodes (see `near.row_ids`) of the rows still in, and their image embeddings by a model, those with one."""
     prefix = next(one.prefix for one in job.recipe.measure.kept if one.name == model)
-    column = job.read("embeddings", ballot.unit, [f"{prefix}image"]).column(0).combine_chunks()
-    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+    column = job.read("embeddings", ballot.unit, [f"{prefix}image"]).column(0)
+    vectors = embedding_matrix(column)
     rows = np.flatnonzero(ballot.alive & cells.usable(vectors))
     return near.row_ids(ballot.unit.index, rows), vectors[rows]
 

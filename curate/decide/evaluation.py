@@ -16,9 +16,9 @@ from curate import ids, schema
 from curate.decide import cosine, hamming
 from curate.errors import RecipeError
 from curate.job import EVALUATION_FACTS, EVALUATION_FILE, Job
-from curate.measure.clip import embedding_column
 from curate.measure.encoder import load_encoder
 from curate.measure.image import ImageOptions, measure_image
+from curate.measure.vectors import embedding_column, embedding_matrix
 from curate.recipe import Against
 from curate.shards.listing import InputFile
 from curate.shards.pictures import picture_files, read_pictures
@@ -96,9 +96,7 @@ def find_contaminated(
         found = hamming.nearest(hashes, table["phash"].to_numpy().astype(np.uint64), against.phash.distance)
     else:
         assert against.embedding is not None and vectors is not None
-        column = table["image"].combine_chunks()
-        known = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size)
-        found = cosine.nearest(vectors, known, against.embedding.cosine)
+        found = cosine.nearest(vectors, embedding_matrix(table["image"]), against.embedding.cosine)
     rows = np.flatnonzero(found >= 0)
     return rows, table["name"].combine_chunks().take(pa.array(found[rows]))
 

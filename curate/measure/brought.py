@@ -27,6 +27,7 @@ from fsspec.implementations.local import LocalFileSystem
 from curate import ids
 from curate.errors import RunError
 from curate.measure.gauge import Gauged, Signal
+from curate.measure.vectors import embedding_column, no_embeddings
 from curate.measure_sections import Brought
 from curate.recipe import Source
 from curate.shards.listing import InputFile, list_files
@@ -117,17 +118,14 @@ def bring(signal: Signal, place: Place, table: pa.Table, ok: npt.NDArray[np.bool
             rows = _of_column(name, table[name], signal.dimension)
         else:
             rows = _of_array(name, place, len(table), signal.dimension, source)
-        flat = pa.array(_unit_rows(rows, ok).reshape(-1), pa.float16())
-        sides.append(pa.FixedSizeListArray.from_arrays(flat, signal.dimension))
+        sides.append(embedding_column(_unit_rows(rows, ok), np.arange(len(rows)), len(rows)))
     return Gauged((), (sides[0], sides[1]))
 
 
 def nothing(signal: Signal, rows: int) -> Gauged:
     """Rows without embeddings."""
     assert signal.dimension is not None
-    flat = pa.array(np.zeros(rows * signal.dimension, np.float16), pa.float16())
-    none = pa.FixedSizeListArray.from_arrays(flat, signal.dimension)
-    return Gauged((), (none, none))
+    return Gauged((), (no_embeddings(signal.dimension, rows),) * 2)
 
 
 def _unit_rows(rows: npt.NDArray[Any], ok: npt.NDArray[np.bool_]) -> npt.NDArray[np.float16]:

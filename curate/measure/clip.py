@@ -20,6 +20,7 @@ from PIL import Image
 from curate import ids
 from curate.measure.encoder import Encoder, load_encoder
 from curate.measure.gauge import F32, Embeddings, Gauged, Signal
+from curate.measure.vectors import embedding_column, spread
 from curate.measure_sections import Clip
 
 
@@ -109,19 +110,3 @@ class ClipGauge:
         if self._waiting:
             self._made.append(self._encoder.encode_images(self._waiting))
             self._waiting = []
-
-
-def spread(values: npt.NDArray[Any], rows: npt.NDArray[np.int64], n: int) -> npt.NDArray[Any]:
-    """n values, those given in their rows, zeros elsewhere."""
-    found = np.zeros((n, *values.shape[1:]), values.dtype)
-    found[rows] = values
-    return found
-
-
-def embedding_column(values: F32, rows: npt.NDArray[np.int64], n: int) -> pa.FixedSizeListArray:
-    """Embeddings [rows, dimension] as a column of n lists of float16, zeros in other rows.
-
-    Not null there: Arrow writes fixed-size lists that are null into Parquet, and cannot read them.
-    """
-    flat = pa.array(spread(values.astype(np.float16), rows, n).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])

@@ -21,6 +21,7 @@ from curate.measure.embedding_signals import Tags
 from curate.measure.encoder import load_encoder
 from curate.measure.gauge import F32, Embeddings, Signal
 from curate.measure.image import ImageOptions, measure_image
+from curate.measure.vectors import embedding_matrix, normalised
 from curate.measure_sections import (
     Axis,
     Classes,
@@ -155,7 +156,7 @@ def _load_head(name: str, options: Head, clip: Embedder) -> heads.Head:
 
 
 def _score_head(given: Embeddings, options: Head, head: heads.Head) -> Sequence[pa.Array]:
-    return [pa.array(head.apply(_normalised(given.images if options.input == "image" else given.texts)))]
+    return [pa.array(head.apply(normalised(given.images if options.input == "image" else given.texts)))]
 
 
 def _fooling(name: str, options: Fooling, clip: Clip) -> tuple[F32, F32 | None]:
@@ -165,7 +166,7 @@ def _fooling(name: str, options: Fooling, clip: Clip) -> tuple[F32, F32 | None]:
 
 
 def _score_fooling(given: Embeddings, options: Fooling, made: tuple[F32, F32 | None]) -> Sequence[pa.Array]:
-    return [pa.array(embedding_signals.fooling_score(_normalised(given.images), *made))]
+    return [pa.array(embedding_signals.fooling_score(normalised(given.images), *made))]
 
 
 def run_shift(run: str, prefix: str) -> F32:
@@ -176,8 +177,7 @@ def run_shift(run: str, prefix: str) -> F32:
     for path in folder.files("tables/embeddings"):
         table = folder.read_parquet(path, [f"{prefix}image", f"{prefix}text"])
         for side, column in enumerate(table.columns):
-            flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            rows = flat.astype(np.float64).reshape(len(table), column.type.list_size)
+            rows = embedding_matrix(column).astype(np.float64)
             sums[side] = sums[side] + rows.sum(axis=0)
         count += int(rows.any(axis=1).sum())
     images, texts = ((total / count)[None].astype(np.float32) for total in sums)
@@ -193,7 +193,7 @@ def _context_prompts(name: str, options: Context, clip: Clip) -> F32:
 
 def _tag_contexts(given: Embeddings, options: Context, prompts: F32) -> Sequence[pa.Array]:
     tag = embedding_signals.tag_contexts_of_classes if options.classes else embedding_signals.tag_contexts
-    return _tagged(tag(_normalised(given.images), prompts, options.temperature), list(options.values))
+    return _tagged(tag(normalised(given.images), prompts, options.temperature), list(options.values))
 
 
 def _fit(name: str, options: Classes, clip: Clip) -> tuple[gda.Classifier, F32 | None]:
@@ -210,7 +210,7 @@ def _fit(name: str, options: Classes, clip: Clip) -> tuple[gda.Classifier, F32 |
 
 def _classify(given: Embeddings, options: Classes, made: tuple[gda.Classifier, F32 | None]) -> Sequence[pa.Array]:
     classifier, texts = made
-    return _tagged(classifier.classify(_normalised(given.images), texts, options.alpha), list(options.examples))
+    return _tagged(classifier.classify(normalised(given.images), texts, options.alpha), list(options.examples))
 
 
 def _axis(name: str, options: Axis, clip: Clip) -> F32:
@@ -226,7 +226,7 @@ def _axis(name: str, options: Axis, clip: Clip) -> F32:
 
 
 def _score_axis(given: Embeddings, options: Axis, axis: F32) -> Sequence[pa.Array]:
-    return [pa.array(embedding_signals.quality_score(_normalised(given.images), axis))]
+    return [pa.array(embedding_signals.quality_score(normalised(given.images), axis))]
 
 
 def _load_clusters(name: str, options: Clusters, clip: Embedder) -> Centroids:
@@ -234,7 +234,7 @@ def _load_clusters(name: str, options: Clusters, clip: Embedder) -> Centroids:
 
 
 def _find_clusters(given: Embeddings, options: Clusters, clusters: Centroids) -> Sequence[pa.Array]:
-    return clusters.find(_normalised(given.images))
+    return clusters.find(normalised(given.images))
 
 
 class _Kind(NamedTuple):
@@ -276,8 +276,3 @@ def encode_exemplars(where: str, clip: Clip, paths: Paths) -> F32:
 
 def _digests(where: str, paths: Paths) -> list[str]:
     return [hashlib.sha256(data).hexdigest() for _, data in read_pictures(picture_files(f"measure.{where}", paths))]
-
-
-def _normalised(rows: F32) -> F32:
-    """Of unit length again, after the rounding to float16."""
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)

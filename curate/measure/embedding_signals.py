@@ -15,6 +15,7 @@ from numba import njit
 
 from curate.decide.cells import dot, squares
 from curate.errors import RecipeError
+from curate.measure.vectors import normalised
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -80,7 +81,7 @@ def shift(images: F32, texts: F32, g: F32) -> tuple[F32, F32]:
     Returns:
         float32[n, d] and float32[m, d].
     """
-    return _normalised(images - g), _normalised(texts + g)
+    return normalised(images - g), normalised(texts + g)
 
 
 def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
@@ -145,7 +146,7 @@ def quality_score(images: F32, axis: F32) -> F32:
     Returns:
         float32[n], -1 to 1; higher is nearer the good ones.
     """
-    cosines: F32 = images @ _normalised(axis[None])[0]
+    cosines: F32 = images @ normalised(axis[None])[0]
     return cosines
 
 
@@ -250,9 +251,3 @@ def _best(products: F32, images: F32, centroids: F32, longest: float, out: I32) 
 def _mean(rows: F32) -> F64:
     mean: F64 = rows.mean(axis=0, dtype=np.float64)
     return mean
-
-
-def _normalised(rows: F32) -> F32:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    normalised: F32 = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
-    return normalised

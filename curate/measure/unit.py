@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 from curate import ids, schema
 from curate.errors import RunError
 from curate.job import Job
-from curate.measure.clip import embedding_column
 from curate.measure.gauge import Embeddings, Signal
 from curate.measure.image import ImageOptions
 from curate.measure.language import detect_languages
 from curate.measure.measured import Measured
 from curate.measure.parquet import measure_parquet
 from curate.measure.tar import measure_tar
+from curate.measure.vectors import embedding_matrix, no_embeddings
 from curate.plan import Part, Unit
 from curate.shards.commit import Folder
 from curate.shards.listing import check_state, file_state
@@ -249,9 +249,9 @@ def _embeddings(looking: Sequence[Signal], parts: list[Measured]) -> dict[str, t
     found = {}
     for place, signal in enumerate(looking):
         if signal.dimension is not None:
-            kind, nothing = pa.list_(pa.float16(), signal.dimension), np.zeros((0, signal.dimension), np.float32)
+            kind = pa.list_(pa.float16(), signal.dimension)
             pairs = [part.gauged[place].embeddings if part.gauged else None for part in parts]
-            zeros = [(embedding_column(nothing, np.zeros(0, np.int64), part.rows),) * 2 for part in parts]
+            zeros = [(no_embeddings(signal.dimension, part.rows),) * 2 for part in parts]
             made = [pair or none for pair, none in zip(pairs, zeros, strict=True)]
             image, text = (pa.chunked_array([pair[side] for pair in made], kind) for side in range(2))
             found[signal.name] = (image, text)
@@ -285,10 +285,7 @@ def _gauged(
 
 def _as_arrays(images: pa.ChunkedArray, texts: pa.ChunkedArray, captions: pa.ChunkedArray) -> Embeddings:
     """The embeddings of the rows that have some; where a row lacks a side, that is zero."""
-    sides = []
-    for column in (images, texts):
-        flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        sides.append(flat.astype(np.float32).reshape(len(column), column.type.list_size))
+    sides = [embedding_matrix(column).astype(np.float32) for column in (images, texts)]
     rows = np.flatnonzero(sides[0].any(axis=1) | sides[1].any(axis=1))
     return Embeddings(rows, sides[0][rows], sides[1][rows], captions.take(pa.array(rows)).combine_chunks())
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from curate import ids
 from curate.job import Job
 from curate.measure.drift import measure_drift
+from curate.measure.vectors import embedding_matrix
 from curate.plan import Unit
 
 SAMPLED = 2048  # rows of the pool, of what is kept, and of the part of the pool to compare with, as far as there are
@@ -57,8 +58,7 @@ def sample_unit(job: Job, unit: Unit) -> Iterator[tuple[Group, Sample]]:
         high, low = ids.uid_halves(table["uid"])
         hashes = ids.mix64(high ^ ids.mix64(low))
         for side, column in zip(("image", "text"), table.columns[1:], strict=True):
-            flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            rows = flat.reshape(len(table), column.type.list_size)
+            rows = embedding_matrix(column)
             for is_kept, mask in ((False, readable), (True, readable & kept)):
                 group = Group(unit.source, one.name, side, is_kept)
                 yield group, merge([Sample(hashes[mask], rows[mask])])
