@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate.job import Job
-from curate.measure.parquet import image_bytes, read_rows
+from curate.measure.parquet import image_bytes
 from curate.plan import Unit
-from curate.shards.emit import unchanged
+from curate.shards.inputs import input_rows, unchanged
 from curate.shards.sources import open_source
 
 
@@ -35,12 +35,6 @@ def _of_tars(job: Job, unit: Unit, rows: npt.NDArray[np.int64]) -> Iterator[byte
 
 
 def _of_parquet(job: Job, unit: Unit, rows: npt.NDArray[np.int64]) -> Iterator[bytes | None]:
-    first = 0
-    for part, count in zip(unit.parts, job.note("samples", unit)["rows"], strict=True):
-        here = rows[(rows >= first) & (rows < first + count)] - first
-        first += count
-        if len(here):
-            with unchanged(job, unit, part.path):
-                table, found = read_rows(part, job.source(unit))
-            assert found.image is not None
-            yield from image_bytes(table[found.image].take(pa.array(here)))
+    for table, found in input_rows(job, unit, rows):
+        assert found.image is not None
+        yield from image_bytes(table[found.image])

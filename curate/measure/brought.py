@@ -25,17 +25,15 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from curate import ids
-from curate.errors import RunError
 from curate.measure.gauge import Gauged, Signal
 from curate.measure.vectors import embedding_column, no_embeddings
 from curate.measure_sections import Brought
 from curate.recipe import Source
-from curate.shards.listing import InputFile, list_files
+from curate.shards.listing import check_state, file_state, list_files
 
 MAX_DIMENSION = 1 << 16
 _MAX_HEADER = 4096
 _ATTEMPTS = 3
-_HASHED = " by content"  # ends a stamp that is no state of the file system
 
 F32 = npt.NDArray[np.float32]
 
@@ -86,7 +84,8 @@ def stamp_beside(path: str, storage: dict[str, Any], content: bool) -> str:
     fs, inner = fsspec.core.url_to_fs(beside(path), **storage)
     if not fs.exists(inner):
         return ""
-    return _stamp(list_files((beside(path),), storage, content)[0])
+    npz = list_files((beside(path),), storage, content)[0]
+    return npz.stamp if content else file_state(npz.path, storage)
 
 
 def find_dimension(options: Brought, path: str, columns: pa.Schema, source: Source) -> int:
@@ -201,26 +200,9 @@ def _of_array(name: str, place: Place, rows: int, dimension: int, source: Source
             raise EmbeddingFault(f"{where} ends before its last row")
         return np.frombuffer(data, header.dtype).reshape(rows, dimension)
 
-    if not place.beside.endswith(_HASHED):
-        _check_unchanged(place, source)
+    check_state(beside(path), source.storage, place.beside, place.beside)
     found: npt.NDArray[Any] = _safely(path, source, read)
     return found
-
-
-def _stamp(file: InputFile) -> str:
-    return f"{file.size} {file.stamp}{_HASHED if file.stamp.startswith('xxh3:') else ''}"
-
-
-def _check_unchanged(place: Place, source: Source) -> None:
-    try:
-        found = stamp_beside(place.path, source.storage, False) or "gone"
-    except OSError:
-        return  # it is asked for again when it is read
-    if found != place.beside:
-        raise RunError(
-            f"{beside(place.path)}: the file changed during the run: it was {place.beside} when the run was planned, now it is "
-            f"{found}. Inputs must stay as they are until a run is finished"
-        )
 
 
 def _safely(path: str, source: Source, read: Any) -> Any:

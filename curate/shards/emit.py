@@ -9,7 +9,6 @@ nothing that a stranger wrote becomes a path.
 import json
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -24,10 +23,10 @@ import pyarrow.compute as pc
 from curate import ids
 from curate.captions.mix import Written, written_texts
 from curate.job import Job
-from curate.measure.parquet import image_bytes, output_columns, read_rows
+from curate.measure.parquet import image_bytes, output_columns
 from curate.measure.tar import read_json
 from curate.plan import Unit
-from curate.shards.listing import check_state
+from curate.shards.inputs import input_rows, unchanged
 from curate.shards.sources import ByteSource, open_source
 from curate.shards.tar_writer import TarWriter, safe_key, safe_suffix
 
@@ -253,16 +252,6 @@ def _samples(job: Job, part: Slice, rows: pa.Table) -> Iterator[Sample]:
                 yield _tar_sample(opened, shard, caption, found)
 
 
-@contextmanager
-def unchanged(job: Job, unit: Unit, path: str) -> Iterator[None]:
-    """Raises RunError where an input file is another one than was measured, before or after it is read within."""
-    states = job.note("samples", unit)["states"]
-    piece, state = next(pair for pair in zip(unit.parts, states, strict=True) if pair[0].path == path)
-    check_state(path, job.source(unit).storage, state, piece.stamp)
-    yield
-    check_state(path, job.source(unit).storage, state, piece.stamp)
-
-
 def _places(members: pa.Table) -> Iterator[list[tuple[str, int, int]]]:
     """Suffix, offset and size of the members of each row."""
     columns = [members[name].combine_chunks() for name in ("suffix", "offset", "size")]
@@ -305,23 +294,10 @@ def _safe_suffix(suffix: str, taken: set[str]) -> str:
 _is_safe = lru_cache(256)(safe_suffix)
 
 
-def _input_rows(job: Job, unit: Unit, wanted: pa.ChunkedArray) -> Iterator[tuple[pa.Table, Any]]:
-    """Rows of the unit, given in order, with all columns of the input, file by file, and which columns hold what."""
-    places = wanted.to_numpy()
-    first = 0
-    for piece, rows in zip(unit.parts, job.note("samples", unit)["rows"], strict=True):
-        here = places[(places >= first) & (places < first + rows)] - first
-        first += rows
-        if len(here):
-            with unchanged(job, unit, piece.path):
-                table, found = read_rows(piece, job.source(unit))
-            yield table.take(pa.array(here)), found
-
-
 def _parquet_samples(job: Job, part: Slice, rows: pa.Table) -> Iterator[Sample]:
     """Samples of Parquet with an image column: the other columns become fields of the json, but those of bytes."""
     remaining = zip(rows["format"].to_pylist(), rows["caption"].to_pylist(), strict=True)
-    for table, found in _input_rows(job, part.unit, rows["row"]):
+    for table, found in input_rows(job, part.unit, rows["row"].to_numpy()):
         others = [field.name for field in table.schema if field.name != found.image and not _is_bytes(field.type)]
         columns = {name: _values(table[name]) for name in others}
         fields = [{name: values[i] for name, values in columns.items()} for i in range(len(table))]
@@ -374,7 +350,7 @@ def _parquet_rows(job: Job, part: Slice) -> pa.Table:
         written = written_texts(job, part.unit, kept["uid"].to_pylist(), kept["caption"].to_pylist())
     tables = []
     first = 0
-    for table, _ in _input_rows(job, part.unit, kept["row"]):
+    for table, _ in input_rows(job, part.unit, kept["row"].to_numpy()):
         uids = kept["uid"].slice(first, len(table))
         columns = output_columns(table, output)
         made = pa.table([uids, *columns.columns], names=["uid", *columns.column_names])

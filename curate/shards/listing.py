@@ -143,7 +143,7 @@ def check_state(path: str, storage: dict[str, Any], state: str, stamp: str = "")
     hashed = stamp.startswith(_HASHED) and found != "gone"
     if not hashed or _content(*fsspec.core.url_to_fs(path, **storage)) != stamp:
         raise RunError(
-            f"{path}: the file changed during the run: it was {state} when it was measured, now it is {found}. Inputs must "
+            f"{path}: the file changed during the run: it was {state} before, now it is {found}. Inputs must "
             "stay as they are until a run is finished: run into a new folder, with --reuse of this one for all other files"
         )
 
