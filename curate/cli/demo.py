@@ -70,8 +70,8 @@ def _write_recipe(out: str, recipe: str) -> None:
 def _rates(rates: list[Rate]) -> Iterator[str]:
     yield f"{'rule':12} {'dropped':>7} {'precision':>9} {'planted':>7} {'recall':>7}"
     for line in rates:
-        precision = f"{line.precision:.1%}" if line.precision is not None else ""
-        yield f"{line.rule:12} {line.dropped:>7} {precision:>9} {line.planted:>7} {line.recall:>7.1%}"
+        precision, recall = ("–" if share is None else f"{share:.1%}" for share in (line.precision, line.recall))
+        yield f"{line.rule:12} {line.dropped:>7} {precision:>9} {line.planted:>7} {recall:>7}"
 
 
 def _lines(caught: list[Caught], rules: list[str]) -> Iterator[str]:

@@ -31,10 +31,12 @@ class Caught:
     mistaken: int = 0
 
 
-# The defects that each rule of the demo is for.
-AIMS = {
+# The rules of the demo that drop what is wrong with a sample, and the planted defects that each is for.
+AIMS: dict[str, tuple[str, ...]] = {
     "failed": ("truncated_image", "not_an_image", "empty_image", "caption_not_utf8", "empty_caption", "no_caption"),
     "english": ("language",),
+    "words": (),
+    "characters": (),
     "side": ("tiny",),
     "aspect": ("extreme",),
     "boilerplate": ("boilerplate",),
@@ -53,14 +55,14 @@ class Rate:
         precision: the share of them with a defect of those that it is for, or of any other kind planted; of duplicates,
             the share that shows the scene of the sample that stays for them. None of none.
         planted: rows with a defect that it is for.
-        recall: the share of them that it dropped, or a rule before it.
+        recall: the share of them that it dropped, or a rule before it. None of none.
     """
 
     rule: str
     dropped: int
     precision: float | None
     planted: int
-    recall: float
+    recall: float | None
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def rate(caught: list[Caught], order: list[str]) -> list[Rate]:
 def _rate(rule: str, dropped: int, right: int, planted: dict[str, int], fallen: dict[str, int]) -> Rate:
     total = sum(planted.values())
     fell = sum(fallen[defect] for defect in planted)
-    return Rate(rule, dropped, right / dropped if dropped else None, total, fell / total if total else 0.0)
+    return Rate(rule, dropped, right / dropped if dropped else None, total, fell / total if total else None)
 
 
 def score(truth_path: str, run: str) -> list[Caught]:

@@ -11,7 +11,7 @@ from curate.demo.score import CLEAN, NEAR, Caught, Rate, rate, score
 from curate.job import Job
 from curate.schema import DUPLICATE, FAILED
 
-ORDER = ["failed", "english", "side", "aligned", DUPLICATE, "balance", "kept"]
+ORDER = ["failed", "english", "words", "side", "aligned", DUPLICATE, "balance", "kept"]
 Row = tuple[str, str, str, str, str]  # key, defect, original's key, rule ('': kept), the key of what stays for it
 
 
@@ -112,3 +112,8 @@ def test_rows_of_one_uid_and_rows_without_one(tmp_path: Path) -> None:
 def test_nothing_dropped_has_no_precision() -> None:
     nothing = rate([Caught(CLEAN, 3, {"kept": 3}), Caught("cropped", 2, {"kept": 2})], ORDER)
     assert {line.rule: (line.precision, line.recall) for line in nothing}[NEAR] == (None, 0.0)
+
+
+def test_a_rule_that_no_planted_defect_is_for_has_no_recall() -> None:
+    caught = [Caught(CLEAN, 3, {"kept": 2, "words": 1}), Caught("language", 2, {"english": 1, "words": 1})]
+    assert {line.rule: line for line in rate(caught, ORDER)}["words"] == Rate("words", 2, 0.5, 0, None)
