@@ -24,6 +24,7 @@ import xxhash
 from numba import njit
 
 from curate.decide.near import I64, U64, Mask
+from curate.measure.products import squares
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -146,24 +147,6 @@ def blocks(size: int) -> Iterator[slice]:
     """Slices that cover [0, size), small enough for products of two blocks to stay in cache."""
     for start in range(0, size, _BLOCK):
         yield slice(start, min(start + _BLOCK, size))
-
-
-@njit(nogil=True, cache=True)
-def squares(points: F32 | F64) -> F64:
-    """a·a of each row (float64[n])."""
-    out = np.empty(len(points))
-    for i in range(len(points)):
-        out[i] = dot(points[i], points[i])
-    return out
-
-
-@njit(nogil=True, cache=True)
-def dot(a: F32 | F64, b: F32 | F64) -> float:
-    """a·b in float64 and in the order of dimensions: always the same, and exact for what was float16."""
-    total = 0.0
-    for k in range(len(a)):
-        total += np.float64(a[k]) * np.float64(b[k])
-    return total
 
 
 def _scale(dimensions: int) -> int:

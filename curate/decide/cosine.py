@@ -24,15 +24,14 @@ from curate.decide.cells import (
     blocks,
     cell_count,
     cell_rows,
-    dot,
     row_hashes,
     sample_rows,
-    squares,
     train,
     usable,
     visits,
 )
 from curate.decide.near import I64, U64, Mask, find, forest, in_threads
+from curate.measure.products import dot, squares
 
 
 def edges_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> U64:

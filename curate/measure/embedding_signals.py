@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from curate.decide.cells import dot, squares
 from curate.errors import RecipeError
+from curate.measure.products import dot, squares
 from curate.measure.vectors import normalised
 
 F32 = npt.NDArray[np.float32]
