@@ -30,8 +30,9 @@ from curate.decide.cells import (
     usable,
     visits,
 )
-from curate.decide.near import I64, U64, Mask, find, forest, in_threads
+from curate.decide.near import I64, U64, Mask, find, forest
 from curate.measure.products import dot, squares
+from curate.threads import in_threads
 
 
 def edges_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> U64:

@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from curate.decide.near import I64, U64, distinct, forest, in_threads
+from curate.decide.near import I64, U64, distinct, forest
 from curate.ids import mix64
+from curate.threads import in_threads
 
 BITS = 64
 

@@ -13,12 +13,8 @@ return spanning forests, so n rows that are all alike give n − 1 edges; merged
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +28,6 @@ Mask = npt.NDArray[np.bool_]
 
 _ROW_BITS = np.uint64(32)
 _MERGE = 1 << 20  # edges that wait to be merged
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -85,19 +78,6 @@ def forest(parts: Iterable[U64]) -> U64:
         if size > _MERGE + len(merged):
             merged, waiting, size = Groups.of(np.concatenate([merged, *waiting])).edges, [], 0
     return Groups.of(np.concatenate([merged, *waiting])).edges
-
-
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """What the function makes of each item, in order, on all cores; items are taken as threads come free."""
-    threads = os.cpu_count() or 1
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def row_ids(unit: int, rows: I64 | I32) -> U64:

@@ -4,25 +4,16 @@ In: the bytes of each row's image, in order, None where it is not to be read. Ou
 signal gauged. An image is decoded once, whoever looks; at most a few batches of views are in memory.
 """
 
-import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
 
 import pyarrow as pa
 
 from curate.measure.gauge import Gauged, Signal
 from curate.measure.image import ImageFacts, ImageOptions, measure_image
+from curate.threads import CORES, in_threads
 
 _AHEAD = 64  # views that wait for their signals, at most, beside those in the threads' hands
-
-
-@cache
-def image_threads() -> ThreadPoolExecutor:
-    """The process's threads for decoding images, one per core: Pillow releases the GIL."""
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="image")
 
 
 def measure_images(
@@ -39,26 +30,17 @@ def measure_images(
     gauges = [signal.start(captions) for signal in signals if signal.start is not None]
     options = replace(options, looks=tuple(gauge.look for gauge in gauges))
     facts: list[ImageFacts | None] = []
-    for row, fact in enumerate(_in_threads(images, options, _AHEAD if gauges else 0)):
+
+    def measure(data: bytes | memoryview | None) -> ImageFacts | None:
+        return None if data is None else measure_image(data, options)
+
+    for row, fact in enumerate(in_threads(measure, images, 8 * CORES + (_AHEAD if gauges else 0))):
         facts.append(fact and fact._replace(views=()))
         if fact and fact.views:
             for gauge, view in zip(gauges, fact.views, strict=True):
                 if view is not None:
                     gauge.put(row, view)
     return facts, [gauge.finish() for gauge in gauges]
-
-
-def _in_threads(
-    images: Iterator[bytes | memoryview | None], options: ImageOptions, ahead: int
-) -> Iterator[ImageFacts | None]:
-    waiting: deque[Future[ImageFacts] | None] = deque()
-    for data in images:
-        waiting.append(None if data is None else image_threads().submit(measure_image, data, options))
-        if len(waiting) >= 8 * (os.cpu_count() or 1) + ahead:
-            done = waiting.popleft()
-            yield done.result() if done else None
-    for done in waiting:
-        yield done.result() if done else None
 
 
 def image_columns(facts: list[ImageFacts | None]) -> dict[str, pa.Array]:
