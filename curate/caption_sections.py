@@ -3,6 +3,7 @@
 See `curate.recipe`. Sections are plain data; engines are looked at by `curate.captions.engines`, templates by `prompts`.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -17,8 +18,8 @@ Gate = Literal[
     "empty", "echo_prompt", "echo", "preamble", "length", "language", "numbers", "names", "entries", "repetition",
     "clip_score", "f_clipscore", "unsafe",
 ]  # fmt: skip
-KINDS = ("recaption", "fused", "rewrite", "translation")
-"""Values of column `kind`, in the order in which they are made: a fused text needs a recaption."""
+SECTIONS = {"recaption": "recaption", "fused": "fuse", "rewrite": "rewrite", "translation": "translate"}
+"""The section of each value of column `kind`, in the order in which they are made: a fused text needs a recaption."""
 
 
 class Price(Section):
@@ -115,9 +116,9 @@ class Kind(Section):
         return value
 
     @property
+    @abstractmethod
     def default_template(self) -> str:
         """The package's template that `template` stands in for."""
-        raise NotImplementedError
 
 
 def _once_each(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -248,9 +249,8 @@ class Captions(Section):
             raise ValueError("fuse needs recaption: it joins the caption with one")
         if self.fuse and self.recaption and self.fuse.style not in self.recaption.styles:
             raise ValueError(f"fuse: style {self.fuse.style!r} is not among those of recaption")
-        made = {"recaption": self.recaption, "fused": self.fuse, "rewrite": self.rewrite}
         for name in self.output.mix:
-            if made[name] is None:
+            if name not in self.kinds:
                 raise ValueError(f"output.mix: nothing of kind {name} is asked for")
         return self
 
@@ -261,7 +261,7 @@ class Captions(Section):
             writers: the model of each engine, and the version of each kind's template, see `curate.captions.engines`.
         """
         plain: dict[str, Any] = self.model_dump(exclude={"engines"})
-        for name in ("recaption", "fuse", "rewrite", "translate"):
+        for name in SECTIONS.values():
             if plain[name]:
                 plain[name] |= {"engine": writers[plain[name]["engine"]], "template": writers[f"template of {name}"]}
                 del plain[name]["batch"]
@@ -273,12 +273,7 @@ class Captions(Section):
     @property
     def kinds(self) -> dict[str, Kind]:
         """What is asked for, by value of column `kind`, in the order in which it is made."""
-        asked = {
-            "recaption": self.recaption,
-            "fused": self.fuse,
-            "rewrite": self.rewrite,
-            "translation": self.translate,
-        }
+        asked = {name: getattr(self, section) for name, section in SECTIONS.items()}
         return {name: kind for name, kind in asked.items() if kind is not None}
 
 
@@ -302,7 +297,7 @@ def resolve_captions(captions: Captions, absolute: Callable[[str], str]) -> Capt
         engines[name] = spec.model_copy(update=changed)
     kinds = {
         name: kind.model_copy(update={"template": absolute(kind.template)})
-        for name in ("recaption", "fuse", "rewrite", "translate")
+        for name in SECTIONS.values()
         if (kind := getattr(captions, name)) is not None and kind.template
     }
     regions = captions.regions and captions.regions.model_copy(update={"model": folder(captions.regions.model)})

@@ -1,8 +1,6 @@
 """The engines that a recipe names: opened once per process, shared by threads, checked before the pool is read."""
 
-from typing import Any
-
-from curate.caption_sections import Captions, EngineSpec, Regions
+from curate.caption_sections import SECTIONS, Captions, EngineSpec, Regions
 from curate.captions.guided import GuidedEngine, GuidedOptions
 from curate.captions.http import HttpEngine, HttpOptions
 from curate.captions.in_process import VllmEngine
@@ -42,19 +40,12 @@ def check_engines(captions: Captions, load: bool) -> None:
 def identify_writers(captions: Captions) -> dict[str, str]:
     """The model of each engine that is used, and the version of each kind's template. Raises RecipeError."""
     found: dict[str, str] = {}
-    asked: dict[str, Any] = {
-        "recaption": captions.recaption,
-        "fuse": captions.fuse,
-        "rewrite": captions.rewrite,
-        "translate": captions.translate,
-    }
-    for name, kind in asked.items():
-        if kind is not None:
-            try:
-                found[kind.engine] = open_engine(captions, kind.engine).model
-            except CurateError as error:
-                raise type(error)(f"captions.engines.{kind.engine}: {error}") from None
-            found[f"template of {name}"] = load_template(kind.default_template, kind.template).version
+    for name, kind in captions.kinds.items():
+        try:
+            found[kind.engine] = open_engine(captions, kind.engine).model
+        except CurateError as error:
+            raise type(error)(f"captions.engines.{kind.engine}: {error}") from None
+        found[f"template of {SECTIONS[name]}"] = load_template(kind.default_template, kind.template).version
     if captions.regions:
         found["regions"] = open_detector(captions.regions).model
     return found

@@ -120,7 +120,7 @@ def make_requests(job: Job, unit: Unit, name: str, rows: Rows) -> list[Request]:
         "per_row": pa.array(_per_row(job, unit, kind, rows), pa.int32()),
         "recaption": rows.recaptions,
     }
-    module: Any = _MODULES[name]
+    module, _ = _KINDS[name]
     columns = [wanted[c] if c in wanted else rows.column(c) for c in module.ROWS.names]
     return list(module.requests(pa.table(columns, schema=module.ROWS), _options(job, name)))
 
@@ -138,7 +138,13 @@ def make_text(job: Job, request: Request, answer: str) -> str:
     return fuse.text_of(answer) if request.kind == "fused" else translate.text_of(answer)
 
 
-_MODULES = {"rewrite": rewrite, "recaption": recaption, "fused": fuse, "translation": translate}
+# The file of each kind, and its options.
+_KINDS: dict[str, tuple[Any, Any]] = {
+    "rewrite": (rewrite, rewrite.Rewrite),
+    "recaption": (recaption, recaption.Recaption),
+    "fused": (fuse, fuse.Fuse),
+    "translation": (translate, translate.Translate),
+}
 
 
 def _options(job: Job, name: str) -> Any:
@@ -146,14 +152,8 @@ def _options(job: Job, name: str) -> Any:
     captions = job.recipe.captions
     assert captions is not None
     kind = captions.kinds[name]
-    own = {
-        "rewrite": rewrite.Rewrite,
-        "recaption": recaption.Recaption,
-        "fused": fuse.Fuse,
-        "translation": translate.Translate,
-    }
     asked = kind.model_dump(exclude={"engine", "per_row", "template", "batch"}, exclude_none=True)
-    return own[name](**asked, seed=job.recipe.seed, template=template_of(job, name))
+    return _KINDS[name][1](**asked, seed=job.recipe.seed, template=template_of(job, name))
 
 
 def template_of(job: Job, name: str) -> Template:

@@ -20,15 +20,14 @@ from curate.job import Job
 from curate.plan import Unit
 
 ENGLISH = "en"
+NOT_ENGLISH = "language: the caption is not English"
 
 
 def find_unit_regions(job: Job, unit: Unit, rows: Rows) -> None:
-    """Writes the unit's `regions`, unless they stand."""
+    """Writes the unit's `regions`."""
     assert job.recipe.captions is not None and job.recipe.captions.regions is not None
     options = job.recipe.captions.regions
     key = job.captions_key(unit)
-    if job.folder.stands(job.table("regions", unit), key):
-        return
     table = rows.table
     asked = [job.writers["regions"], options.threshold, options.queries, job.recipe.seed]
     columns = (table[name].to_pylist() for name in ("uid", "sha256", "caption"))
@@ -54,7 +53,7 @@ def find_unit_regions(job: Job, unit: Unit, rows: Rows) -> None:
         ):
             known[digests[place]] = (
                 found,
-                error or (None if names is not None else "language: the caption is not English"),
+                error or (None if names is not None else NOT_ENGLISH),
             )
     rows_out: dict[str, list[Any]] = {
         "uid": table["uid"].to_pylist(),
@@ -64,9 +63,14 @@ def find_unit_regions(job: Job, unit: Unit, rows: Rows) -> None:
         "error": [known[digest][1] for digest in digests],
     }
     found = pa.table(rows_out, schema=schema.REGIONS)
-    failed = any(error is not None and not error.startswith("language") for error in rows_out["error"])
+    failed = any(map(is_failure, rows_out["error"]))
     note = {"content": ids.table_digest(found.select(["uid", "digest", "error"]))}
     job.write("regions", unit, found, "" if failed else key, note)
+
+
+def is_failure(error: str | None) -> bool:
+    """Whether a row's `error` says that looking failed: what is not English is not looked at, for good."""
+    return error is not None and error != NOT_ENGLISH
 
 
 def _known(job: Job, unit: Unit) -> dict[str, tuple[Any, str | None]]:
@@ -76,6 +80,6 @@ def _known(job: Job, unit: Unit) -> dict[str, tuple[Any, str | None]]:
         name = job.table("regions", unit)
         if folder is not None and folder.exists(name):
             for row in folder.read_parquet(name).to_pylist():
-                if row["error"] is None or row["error"].startswith("language"):
+                if not is_failure(row["error"]):
                     known[row["digest"]] = row["regions"], row["error"]
     return known

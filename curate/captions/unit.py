@@ -23,7 +23,7 @@ from curate.captions.gates import PASSED
 from curate.captions.images import read_images
 from curate.captions.judge import judge
 from curate.captions.kinds import Rows, make_requests
-from curate.captions.region_unit import find_unit_regions
+from curate.captions.region_unit import find_unit_regions, is_failure
 from curate.captions.request import Answer, Request
 from curate.errors import RunError
 from curate.job import Job
@@ -153,7 +153,7 @@ def _ask(
     """An answer for each request: those that are known are not sent."""
     assert job.recipe.captions is not None
     known = cache.find(digests)
-    missing = list(dict.fromkeys(i for i, digest in enumerate(digests) if digest not in known))
+    missing = [i for i, digest in enumerate(digests) if digest not in known]
     missing.sort(key=lambda i: (requests[i].group, i))
     failed: dict[str, Answer] = {}
     engine = open_engine(job.recipe.captions, kind.engine) if missing else None
@@ -214,7 +214,7 @@ def _captioned(job: Job, unit: Unit) -> Captioned:
     lost = answers["error"].drop_null().to_pylist()
     if "regions" in job.tables:
         looked = job.read("regions", unit, ["error"])["error"].to_pylist()
-        failed = [error for error in looked if error is not None and not error.startswith("language")]
+        failed = [error for error in looked if is_failure(error)]
         work["regions"] = Work(requests=len(looked), failed=len(failed))
         lost += failed
     for error in lost:
