@@ -32,35 +32,26 @@ def find_unit_regions(job: Job, unit: Unit, rows: Rows) -> None:
     asked = [job.writers["regions"], options.threshold, options.queries, job.recipe.seed]
     columns = (table[name].to_pylist() for name in ("uid", "sha256", "caption"))
     digests = [ids.digest([*row, *asked]) for row in zip(*columns, strict=True)]
+    english = [language in (ENGLISH, None) for language in table["language"].to_pylist()]
     known = _known(job, unit)
-    missing = np.array([place for place, digest in enumerate(digests) if digest not in known], np.int64)
+    missing = np.array(
+        [place for place, digest in enumerate(digests) if english[place] and digest not in known], np.int64
+    )
     if len(missing):
         take = pa.array(missing)
         phrases = noun_phrases(rows.column("caption").take(take))
-        languages = table["language"].take(take).to_pylist()
-        phrases = pa.array(
-            [
-                names if language in (ENGLISH, None) else None
-                for names, language in zip(phrases.to_pylist(), languages, strict=True)
-            ],
-            pa.list_(pa.string()),
-        )
         phrases = sample_phrases(phrases, rows.column("uid").take(take), options.queries, job.recipe.seed)
         images = read_images(job, unit, rows.rows[missing])
         regions, errors = find_regions(images, phrases, open_detector(options), options.threshold)
-        for place, found, error, names in zip(
-            missing.tolist(), regions.to_pylist(), errors.to_pylist(), phrases.to_pylist(), strict=True
-        ):
-            known[digests[place]] = (
-                found,
-                error or (None if names is not None else NOT_ENGLISH),
-            )
+        for place, found, error in zip(missing.tolist(), regions.to_pylist(), errors.to_pylist(), strict=True):
+            known[digests[place]] = found, error
+    looked = [known[digest] if own else (None, NOT_ENGLISH) for own, digest in zip(english, digests, strict=True)]
     rows_out: dict[str, list[Any]] = {
         "uid": table["uid"].to_pylist(),
         "digest": digests,
-        "regions": [known[digest][0] for digest in digests],
+        "regions": [found for found, _ in looked],
         "model": [job.writers["regions"]] * len(digests),
-        "error": [known[digest][1] for digest in digests],
+        "error": [error for _, error in looked],
     }
     found = pa.table(rows_out, schema=schema.REGIONS)
     failed = any(map(is_failure, rows_out["error"]))
@@ -74,12 +65,12 @@ def is_failure(error: str | None) -> bool:
 
 
 def _known(job: Job, unit: Unit) -> dict[str, tuple[Any, str | None]]:
-    """What was found before, by digest; what failed is looked at again."""
+    """What was found before, by digest; what failed is looked at again, and so is what was not English."""
     known: dict[str, tuple[Any, str | None]] = {}
     for folder in (job.reuse, job.folder):
         name = job.table("regions", unit)
         if folder is not None and folder.exists(name):
             for row in folder.read_parquet(name).to_pylist():
-                if not is_failure(row["error"]):
-                    known[row["digest"]] = row["regions"], row["error"]
+                if row["error"] is None:
+                    known[row["digest"]] = row["regions"], None
     return known

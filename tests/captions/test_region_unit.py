@@ -11,6 +11,7 @@ import pytest
 from curate.captions.phrases import noun_phrases
 from curate.captions.regions import DetectorOptions, ZeroShotDetector, find_regions, sample_phrases
 from curate.errors import RecipeError
+from curate.recipe import Recipe
 from pipelines.run import prepare
 from tests.captions.test_regions import owl, stir
 from tests.captions.test_unit import kept_samples
@@ -72,8 +73,24 @@ def test_what_was_looked_at_is_not_looked_at_again(model: str, tmp_path: Path, m
     second = pools.run_local(fewer, tmp_path / "b", reuse=tmp_path / "a")
     before, after = (set(done.table("regions")["digest"].to_pylist()) for done in (first, second))
     assert sum(looked) == len(after - before) <= 2 < len(after) < len(before)
-    pools.run_local(recipe(path, model, threshold=0.2), tmp_path / "c", reuse=tmp_path / "a")
-    assert sum(looked) > 0
+    looked.clear()
+    third = pools.run_local(recipe(path, model, threshold=0.2), tmp_path / "c", reuse=tmp_path / "a")
+    assert not set(third.table("regions")["digest"].to_pylist()) & before
+    assert sum(looked) > 10
+
+
+def test_what_is_not_english_is_looked_at_where_nobody_says_so(model: str, tmp_path: Path) -> None:
+    """The language that a run measures decides what is looked at; a run without it must not take that over."""
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 3)
+    told = recipe(path, model).model_dump()
+    told["measure"]["language"] = {}
+    first = pools.run_local(Recipe.model_validate(told), tmp_path / "a")
+    assert any(first.table("regions")["error"].to_pylist())
+    fresh = pools.run_local(recipe(path, model), tmp_path / "b")
+    reused = pools.run_local(recipe(path, model), tmp_path / "c", reuse=tmp_path / "a")
+    for name in ("uid", "digest", "model", "error"):
+        assert fresh.table("regions")[name].to_pylist() == reused.table("regions")[name].to_pylist(), name
+    assert not any(fresh.table("regions")["error"].to_pylist())
 
 
 def test_an_imageless_pool_has_none(model: str, tmp_path: Path) -> None:
