@@ -13,6 +13,8 @@ from curate.captions.guided import Guide, GuidedEngine, GuidedOptions
 from curate.captions.request import Message, Request, Sampling
 from curate.errors import RecipeError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
@@ -39,15 +41,6 @@ WORDS = [
 PAD, CLS, SEP, DEC = 0, 2, 3, 4
 VISION = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 SIZE = {"image_size": 24, "patch_size": 8}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Of tiny matrices, threads make a hundred times as much work of waiting where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def save_tokenizer(folder: Path) -> None:

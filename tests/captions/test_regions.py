@@ -25,6 +25,8 @@ from curate.captions.regions import (
 )
 from curate.errors import RecipeError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 pytest.importorskip("textblob")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -149,15 +151,6 @@ WORDS = [
 ]
 BOS, EOS = 1, len(WORDS) - 1
 TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Of tiny matrices, threads make a hundred times as much work of waiting where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def tokenizer():
