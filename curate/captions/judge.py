@@ -6,6 +6,7 @@ gate that failed. A row without an answer is not judged: its `gate` is null.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,35 @@ from curate.plan import Unit
 F32 = npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class _Written:
+    """What was asked for and what came.
+
+    Attributes:
+        kind: of all.
+        rows: the unit's kept rows.
+        of_row: int64 [n], the place of each request's row among them.
+        texts: string [n], null where an answer holds none.
+    """
+
+    kind: str
+    rows: Rows
+    requests: Sequence[Request]
+    answers: Sequence[Answer]
+    of_row: npt.NDArray[np.int64]
+    texts: pa.Array
+
+    @classmethod
+    def of(cls, job: Job, kind: str, rows: Rows, requests: Sequence[Request], answers: Sequence[Answer]) -> "_Written":
+        places = {uid: place for place, uid in enumerate(rows.column("uid").to_pylist())}
+        of_row = np.array([places[request.uid] for request in requests], np.int64)
+        texts = [
+            None if answer.text is None else make_text(job, request, answer.text)
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+        return cls(kind, rows, requests, answers, of_row, pa.array(texts, pa.string()))
+
+
 def judge(
     job: Job,
     unit: Unit,
@@ -37,16 +67,10 @@ def judge(
     answers: Sequence[Answer],
 ) -> pa.Table:
     """The table; `answers` are those of the requests, in order."""
-    places = {uid: place for place, uid in enumerate(rows.column("uid").to_pylist())}
-    of_row = np.array([places[request.uid] for request in requests], np.int64)
-    texts = [
-        None if answer.text is None else make_text(job, request, answer.text)
-        for request, answer in zip(requests, answers, strict=True)
-    ]
-    there = np.array([text is not None for text in texts], bool)
-    column = pa.array(texts, pa.string())
-    similar = _similarities(job, unit, rows, of_row, texts)
-    first, failed = _verdicts(job, kind, rows, requests, answers, of_row, column, similar)
+    written = _Written.of(job, kind, rows, requests, answers)
+    none = written.texts.is_null().to_numpy(zero_copy_only=False)
+    similar = _similarities(job, unit, written)
+    first, failed = _verdicts(job, written, similar)
     errors = [answer.error for answer in answers]
     assert job.recipe.captions is not None
     model = job.writers[job.recipe.captions.kinds[kind].engine]
@@ -55,39 +79,33 @@ def judge(
         "kind": [request.kind for request in requests],
         "style": [request.style for request in requests],
         "ordinal": [request.ordinal for request in requests],
-        "text": column,
+        "text": written.texts,
         "model": pa.repeat(model, len(requests)),
         "prompt": list(digests),
         "clip_score": similar.clip if similar else pa.nulls(len(requests), pa.float32()),
-        "gate": pa.array(first, mask=~there),
+        "gate": pa.array(first, mask=none),
         "tokens": [answer.tokens_out for answer in answers],
         "status": [schema.OK if error is None else error.partition(":")[0] for error in errors],
         "error": [None if error is None else error.partition(": ")[2] for error in errors],
-        "failed": pa.array(failed, pa.list_(pa.string()), mask=~there),
+        "failed": pa.array(failed, pa.list_(pa.string()), mask=none),
     }
     return pa.table(columns, schema=schema.CAPTIONS)
 
 
 def _verdicts(
-    job: Job,
-    kind: str,
-    rows: Rows,
-    requests: Sequence[Request],
-    answers: Sequence[Answer],
-    of_row: npt.NDArray[np.int64],
-    texts: pa.Array,
-    similar: "_Similar | None",
+    job: Job, written: _Written, similar: "_Similar | None"
 ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
     """`gate` and `failed` of each request; styles that are languages are judged one by one."""
+    kind, rows, requests, answers = written.kind, written.rows, written.requests, written.answers
     first, failed = np.full(len(requests), "", object), np.full(len(requests), None, object)
     styles = np.array([request.style for request in requests], object)
     for group in dict.fromkeys(styles) if kind == "translation" else ["*"] * bool(len(requests)):
         chosen = np.flatnonzero((styles == group) | (group == "*")).tolist()
-        take = pa.array(chosen)
-        own = pa.array(of_row[chosen])
+        texts = written.texts.take(pa.array(chosen))
+        own = pa.array(written.of_row[chosen])
         candidates = Candidates(
             kind=kind,
-            texts=texts.take(take),
+            texts=texts,
             originals=rows.column("caption").take(own),
             sources=rows.recaptions.take(own) if kind == "fused" else None,
             prompts=(template_of(job, kind).text,),
@@ -95,7 +113,7 @@ def _verdicts(
             wanted=group if kind == "translation" else None,
             tokens=pa.array([answers[i].tokens_out or None for i in chosen], pa.int32()),
             finish=pa.array([answers[i].finish for i in chosen], pa.string()),
-            entries=_entries(job, rows, texts.take(take), own),
+            entries=_entries(job, rows, texts, own),
             clip=None if similar is None else similar.scores(chosen),
             f_clip=None if similar is None else similar.f_scores(chosen),
         )
@@ -153,9 +171,7 @@ class _Similar:
         return Scores(pa.array(self._f[chosen]), pa.array(self._f_originals[chosen]))
 
 
-def _similarities(
-    job: Job, unit: Unit, rows: Rows, of_row: npt.NDArray[np.int64], texts: Sequence[str | None]
-) -> _Similar | None:
+def _similarities(job: Job, unit: Unit, written: _Written) -> _Similar | None:
     """By the model that the gates name, where its embeddings are kept; None where there is none."""
     assert job.recipe.captions is not None
     gates = job.recipe.captions.gates
@@ -164,10 +180,11 @@ def _similarities(
         return None
     encoder = load_encoder(clip.resolved(options, job.models[options.name]))
     column = job.read("embeddings", unit, [f"{options.prefix}image"]).column(0)
+    rows, of_row, texts = written.rows, written.of_row, written.texts
     images = normalised(embedding_matrix(column)[rows.rows])
-    there = np.array([text is not None for text in texts], bool)
+    there = texts.is_valid().to_numpy(zero_copy_only=False)
     scores = np.full(len(texts), np.nan, np.float32)
-    given = [text for text in texts if text is not None]
+    given = texts.drop_null().to_pylist()
     if given:
         scores[there] = np.einsum("ij,ij->i", images[of_row[there]], encoder.encode_texts(given).embeddings)
     captions = rows.column("caption").to_pylist()
