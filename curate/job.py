@@ -28,6 +28,7 @@ VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "captions": 1, "shards":
 
 RUN_FILE = "run.json"
 METADATA_FILE = "tmp/metadata.parquet"
+ENTRIES_FILE = "entries.parquet"
 EVALUATION_FILE = "tmp/evaluation.parquet"
 EVALUATION_FACTS = "tmp/evaluation.json"
 ERROR_FILE = "tmp/error.json"

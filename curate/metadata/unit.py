@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids, schema
-from curate.job import METADATA_FILE, Job
+from curate.job import ENTRIES_FILE, METADATA_FILE, Job
 from curate.metadata.match import Matcher
 from curate.plan import Unit
 
@@ -47,12 +47,13 @@ class Entries:
 
 
 def load_entries(job: Job) -> Entries:
-    """The run's metadata, loaded once per process."""
+    """The run's metadata, loaded once per process; of a finished run as its entries list it."""
     assert job.recipe.match is not None
     with _lock:
         if job.metadata_key not in _loaded:
             _loaded.clear()  # one run at a time; another's metadata would only take memory
-            table = job.folder.read_parquet(METADATA_FILE, ["entry"])
+            file = METADATA_FILE if job.folder.exists(METADATA_FILE) else ENTRIES_FILE
+            table = job.folder.read_parquet(file, ["entry"])
             _loaded[job.metadata_key] = Entries(table["entry"].combine_chunks(), job.recipe.match.mode)
         return _loaded[job.metadata_key]
 

@@ -2,20 +2,19 @@
 
 from typing import Any
 
-from curate.job import Job
 from curate.schema import KEPT
 
 
-def card_text(job: Job, run: dict[str, Any]) -> str:
-    """The card's text, from the run's facts (see `curate.publish.publish.publish`)."""
-    recipe, counts = job.recipe, run["counts"]
+def card_text(run: dict[str, Any]) -> str:
+    """The card's text, from what run.json holds."""
+    recipe, counts, images = run["recipe"], run["counts"], run["pool"]["images"]
     pool = sum(counts.values())
     kept = counts.get("kept", 0)
     lines = [
-        f"# {recipe.name}",
+        f"# {run['name']}",
         "",
         f"{kept:,} image-text pairs curated from {pool:,} by curate {run['curate']}."
-        if job.pool.images
+        if images
         else f"{kept:,} URL-text pairs curated from {pool:,} by curate {run['curate']}.",
         "",
         "| rule | rows |",
@@ -24,7 +23,7 @@ def card_text(job: Job, run: dict[str, Any]) -> str:
     ]
     lines += [f"| {name} | −{n:,} |" for name, n in counts.items() if n and name != KEPT]
     lines += [f"| **kept** | **{kept:,}** |", "", "## Sources", ""]
-    lines += [f"- {source.name} ({source.format})" for source in recipe.input]
+    lines += [f"- {source['name']} ({source['format']})" for source in recipe["input"]]
     if run.get("caption_work"):
         lines += [
             "",
@@ -37,10 +36,10 @@ def card_text(job: Job, run: dict[str, Any]) -> str:
             f"- {work['kind']} by `{work['model'].split()[0]}`: {work['passed']:,} of {work['requests']:,} texts passed"
             for work in run["caption_work"]
         ]
-        mix = recipe.captions.output.mix if recipe.captions else {}
+        mix = recipe["captions"]["output"]["mix"]
         lines += [f"- `.txt`: {', '.join(f'{share:.0%} {kind}' for kind, share in mix.items()) or 'originals only'}"]
     lines += ["", "## How to read it", ""]
-    if job.pool.images:
+    if images:
         lines += [
             "- Training: `shards/{00000..NNNNN}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
             "`shards/sizes.json` holds their rows.",

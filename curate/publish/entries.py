@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from curate import schema
 from curate.decide import balance
-from curate.job import METADATA_FILE, Job
+from curate.job import ENTRIES_FILE, METADATA_FILE, Job
 
 I64 = npt.NDArray[np.int64]
 
@@ -27,4 +27,4 @@ def write_entries(job: Job, pool: I64, survivors: I64, sums: I64, t: int | None)
     p: Any = np.ones(len(survivors)) if t is None else balance.probabilities(survivors, t)
     columns = [*metadata.columns, pool, survivors, p, sums[0] / float(balance.ONE), sums[1]]
     arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]
-    job.folder.write_parquet("entries.parquet", pa.Table.from_arrays(arrays, schema=schema.ENTRIES))
+    job.folder.write_parquet(ENTRIES_FILE, pa.Table.from_arrays(arrays, schema=schema.ENTRIES))

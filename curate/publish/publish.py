@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,11 @@ import numpy.typing as npt
 
 from curate import schema
 from curate.captions.unit import Captioned, summarise
-from curate.job import EVALUATION_FACTS, RUN_FILE, Job
+from curate.job import ENTRIES_FILE, EVALUATION_FACTS, RUN_FILE, Job
 from curate.publish.audit import Audit, all_failures, check_conservation
-from curate.publish.card import card_text
+from curate.publish.describe import describe_run
 from curate.publish.entries import write_entries
-from curate.publish.manifest import SUCCESS, Published, digest_file, write_manifest
-from curate.publish.statistics import build_statistics
+from curate.publish.manifest import Published
 from curate.publish.uids import write_uids
 from curate.schema import KEPT
 from curate.shards.emit import Shard
@@ -72,31 +72,16 @@ def publish(
     if results.pool is not None and results.survivors is not None and results.sums is not None:
         write_entries(job, results.pool, results.survivors, results.sums, results.t)
     else:
-        folder.write_parquet("entries.parquet", schema.ENTRIES.empty_table())
+        folder.write_parquet(ENTRIES_FILE, schema.ENTRIES.empty_table())
     suffix = "tar" if job.pool.images else "parquet"
     folder.write_json("shards/sizes.json", {f"{shard.index:05d}.{suffix}": shard.rows for shard in shards})
     write_uids(job, [audit.unit.index for audit in audits], counts[KEPT])
-    run = _finished_run(job, dict(counts), results)
-    folder.write_json(RUN_FILE, run)
-    folder.write_bytes("README.md", card_text(job, run).encode())
     job.folder.delete("parts")
     _remove_strays(job, digests)
-    build_statistics(folder, run)
-    rest = [
-        "failures.parquet",
-        "entries.parquet",
-        "shards/sizes.json",
-        "uids.npy",
-        RUN_FILE,
-        "README.md",
-        "stats.duckdb",
-    ]
-    lines = [*digests, *(digest_file(folder, path, counts[KEPT] if path == "uids.npy" else None) for path in rest)]
-    write_manifest(folder, lines)
-    folder.write_bytes(SUCCESS, b"")
+    describe_run(folder, _finished_run(job, dict(counts), results, [audit.unit.source for audit in audits]), digests)
 
 
-def _finished_run(job: Job, counts: dict[str, int], results: Results) -> dict[str, Any]:
+def _finished_run(job: Job, counts: dict[str, int], results: Results, sources: list[str]) -> dict[str, Any]:
     run: dict[str, Any] = job.folder.read_json(RUN_FILE)
     now = time.time()
     rules = [
@@ -118,6 +103,13 @@ def _finished_run(job: Job, counts: dict[str, int], results: Results) -> dict[st
     if job.recipe.dedup.against:
         run["evaluation"] = job.folder.read_json(EVALUATION_FACTS)
     run |= {
+        "pool": {
+            "images": job.pool.images,
+            "brings": sorted(job.pool.brings),
+            "scores": job.pool.scores.names,
+            "embeddings": job.pool.embeddings,
+        },
+        "units": [[source, sum(1 for _ in units)] for source, units in groupby(sources)],
         "rules": rules,
         "t": results.t,
         "drift": results.drift or [],

@@ -23,6 +23,7 @@ RUN = {
     "seed": 7,
     "sources": ["photos", "web", "empty"],
     "recipe": {"match": {"metadata": "m.json"}, "balance": {"t": 2}, "output": {"rows_per_shard": 10}},
+    "pool": {"images": True, "brings": [], "scores": ["clip_score"], "embeddings": {}},
     "rules": RULES,
     "t": 2,
     "packages": {"duckdb": "2"},
