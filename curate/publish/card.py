@@ -35,6 +35,7 @@ def card_text(job: Job, run: dict[str, Any]) -> str:
         ]
         lines += [
             f"- {work['kind']} by `{work['model'].split()[0]}`: {work['passed']:,} of {work['requests']:,} texts passed"
+            f", {work['replaced']:,} are in `.txt`"
             for work in run["caption_work"]
         ]
         mix = recipe.captions.output.mix if recipe.captions else {}
