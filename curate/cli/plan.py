@@ -25,7 +25,7 @@ def plan(
     fingerprint: FingerprintOption = "stat",
     no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
 ) -> None:
-    """Show inputs, units, steps, what is done already, and the estimated yield and cost; writes nothing."""
+    """Show inputs, units, steps, what is done already, the estimated yield and cost, and engines that fail; writes nothing."""
     from pipelines.run import prepare
 
     loaded = load_recipe(recipe, overrides)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from curate.captions import endpoint
+from curate.cli.plan import plan
 from curate.errors import RecipeError
 from curate.estimate import estimate
 from curate.recipe import parse_recipe
@@ -315,3 +316,31 @@ def test_languages_are_refused_where_they_stand(captions: dict[str, Any], path: 
     translate = [{"engine": "llm", "languages": ["fr"]}, {"engine": "api", "languages": ["de", "xx"]}]
     with pytest.raises(RecipeError, match=r"captions\.translate\.1\.languages: unknown 'xx'"):
         prepare(recipe(path, captions | {"translate": translate}), str(tmp_path / "out"))
+
+
+def test_the_plan_warns_of_engines_that_cannot_be_opened(
+    captions: dict[str, Any], llm: FaultServer, path: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    captions["engines"]["api"]["openai"]["key"] = "NO_SUCH_KEY"
+    (tmp_path / "recipe.yaml").write_text(recipe(path, captions).model_dump_json(include={"input", "captions"}))
+
+    def planned(reuse: str | None = None) -> list[str]:
+        plan(str(tmp_path / "recipe.yaml"), None, reuse, [], "stat", False)
+        return [line.strip() for line in capsys.readouterr().out.splitlines()]
+
+    warnings = [line for line in planned() if line.startswith("warning")]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("warning: captions.engines.api: key: the environment variable NO_SUCH_KEY is not set")
+    monkeypatch.setenv("NO_SUCH_KEY", "x")
+    assert not any("warning" in line for line in planned())
+    assert not llm.asked  # for its models alone
+    llm.die()
+    assert [line.split("/v1: ")[1][:18] for line in planned() if line.startswith("warning")] == ["cannot be reached "]
+    llm.revive()
+    pools.run_local(recipe(path, captions), tmp_path / "a")
+    told = planned(str(tmp_path / "a"))
+    n = len(kept_samples(tmp_path / "a"))
+    assert any(
+        line.startswith(f"rewrite      about 0 requests of llm ({n} more are answered already), 0 tok") for line in told
+    )
