@@ -34,7 +34,7 @@ I64 = npt.NDArray[np.int64]
 
 
 class Work(NamedTuple):
-    """What one kind took of one engine: see schema.CAPTION_WORK; `sent_in` and `sent_out` are tokens of what was sent in this run."""
+    """What one kind took of one engine, see schema.CAPTION_WORK. `sent_in`, `sent_out`: tokens of what this run sent."""
 
     requests: int = 0
     sent: int = 0
@@ -96,19 +96,23 @@ def caption_unit(job: Job, unit: Unit, counts: I64 | None) -> Captioned:
         found = _ask(job, unit, task.section, rows, requests, digests, cache)
         answers.append(answer_table(requests, digests, found))
         made.append(judge(job, unit, task, rows, requests, digests, found))
-    table = pa.concat_tables([schema.ANSWERS.empty_table(), *answers])
+    answered = pa.concat_tables([schema.ANSWERS.empty_table(), *answers])
+    _write(job, unit, answered, pa.concat_tables([schema.CAPTIONS.empty_table(), *made]), cache)
+    return _captioned(job, unit)
+
+
+def _write(job: Job, unit: Unit, answers: pa.Table, texts: pa.Table, cache: Cache) -> None:
+    """Puts the tables into place, and what was spent on them."""
     # Without its key it is made again, and asks for what failed alone.
-    lasting = "" if table["error"].null_count < len(table) else key
-    texts = pa.concat_tables([schema.CAPTIONS.empty_table(), *made])
+    lasting = "" if answers["error"].null_count < len(answers) else job.captions_key(unit)
     content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
     spent: dict[str, dict[str, Any]] = {}
     for (kind, style), one in cache.spent().items():
         spent.setdefault(kind, {})[style] = one._asdict()
     job.folder.write_json(f"tables/captions/{unit.name}_stats.json", spent)
-    job.write("answers", unit, table, lasting)
+    job.write("answers", unit, answers, lasting)
     job.write("captions", unit, texts, lasting, {"content": content})
     cache.forget_parts()
-    return _captioned(job, unit)
 
 
 def summarise(job: Job, captioned: Iterable[Captioned]) -> list[dict[str, Any]]:
