@@ -5,14 +5,15 @@ See `curate.recipe`. Sections are plain data; engines are looked at by `curate.c
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from curate.engine_sections import EngineName, EngineSpec
 from curate.measure_sections import ColumnName, Section
 
 MOST_PER_ROW = 64
-EngineName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
 RewriteStyle = Literal["chat_a", "chat_b", "human", "coco"]
 Gate = Literal[
     "empty", "echo_prompt", "echo", "preamble", "length", "language", "numbers", "names", "entries", "repetition",
@@ -20,77 +21,6 @@ Gate = Literal[
 ]  # fmt: skip
 SECTIONS = {"recaption": "recaption", "fused": "fuse", "rewrite": "rewrite", "translation": "translate"}
 """The section of each value of column `kind`, in the order in which they are made: a fused text needs a recaption."""
-
-
-class Price(Section):
-    """What an engine costs, in any currency: per million tokens, or per hour that it works."""
-
-    input: float = Field(0.0, ge=0)
-    output: float = Field(0.0, ge=0)
-    hour: float = Field(0.0, ge=0)
-
-
-class OpenAI(Section):
-    """An endpoint that speaks OpenAI's protocol, such as `vllm serve` or a hosted one.
-
-    `key` is the name of an environment variable; `extra` is added to each request's body.
-    """
-
-    base_url: str = Field(pattern=r"^https?://")
-    model: str = Field(min_length=1)
-    key: str | None = None
-    concurrency: int = Field(16, ge=1, le=4096, strict=True)
-    timeout: float = Field(60.0, gt=0)
-    attempts: int = Field(6, ge=1, le=100, strict=True)
-    extra: dict[str, Any] = Field({})
-
-
-class Vllm(Section):
-    """A model in this process, by vLLM. `options` are further arguments of `vllm.LLM`."""
-
-    model: str = Field(min_length=1)
-    options: dict[str, Any] = Field({})
-
-
-class Guided(Section):
-    """A captioner of Hugging Face's transformers in this process, steered by classifier-free guidance of scale `gamma`.
-
-    It is given an image and no words: for `recaption` of style plain. `gamma` 1 is plain greedy decoding.
-    """
-
-    model: str = Field(min_length=1)
-    gamma: float = Field(2.0, ge=0, le=10)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    batch: int = Field(16, ge=1, le=4096, strict=True)
-
-
-class Recorded(Section):
-    """Answers of an earlier run, or any Parquet files of table `answers`; what they do not hold is an error."""
-
-    path: str = Field(min_length=1)
-    model: str = Field(min_length=1)
-
-
-class EngineSpec(Section):
-    """One engine: one of the four."""
-
-    openai: OpenAI | None = None
-    vllm: Vllm | None = None
-    guided: Guided | None = None
-    recorded: Recorded | None = None
-    price: Price = Price()
-
-    @property
-    def batch(self) -> int:
-        """Requests at a time, where a kind does not say."""
-        return 4096 if self.vllm else 256
-
-    @model_validator(mode="after")
-    def _one_of_four(self) -> "EngineSpec":
-        if sum(spec is not None for spec in (self.openai, self.vllm, self.guided, self.recorded)) != 1:
-            raise ValueError("give one of openai, vllm, guided and recorded")
-        return self
 
 
 class Kind(Section):
@@ -120,6 +50,11 @@ class Kind(Section):
     def default_template(self) -> str:
         """The package's template that `template` stands in for."""
 
+    @property
+    @abstractmethod
+    def written(self) -> tuple[str, ...]:
+        """The values of column `style` that it writes."""
+
 
 def _once_each(values: tuple[str, ...]) -> tuple[str, ...]:
     twice = sorted({value for value in values if values.count(value) > 1})
@@ -142,6 +77,11 @@ class Rewrite(Kind):
         """By the kind of prompt."""
         return f"rewrite_{self.prompt}"
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The styles."""
+        return self.styles
+
 
 class Recaption(Kind):
     """A vision-language model's caption of the image; `alt_text: true` shows it the original caption too.
@@ -157,6 +97,11 @@ class Recaption(Kind):
         """By whether the original is shown."""
         return "recaption_alt_text" if self.alt_text else "recaption"
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The styles."""
+        return self.styles
+
 
 class Fuse(Kind):
     """The original caption and a recaption as one sentence (VeCLIP, CapsFusion)."""
@@ -168,6 +113,11 @@ class Fuse(Kind):
         """The one."""
         return "fuse"
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """That of the recaption."""
+        return (self.style,)
+
 
 class Translate(Kind):
     """The caption in other languages, by ISO 639-1 codes."""
@@ -178,6 +128,34 @@ class Translate(Kind):
     def default_template(self) -> str:
         """The one."""
         return "translate"
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The languages."""
+        return self.languages
+
+
+ONE, SEVERAL = "one section", "several sections"
+K = TypeVar("K", bound=Kind)
+Sections = Annotated[
+    Annotated[K, Tag(ONE)] | Annotated[tuple[K, ...], Field(min_length=1), Tag(SEVERAL)],
+    Discriminator(lambda given: SEVERAL if isinstance(given, list | tuple) else ONE),
+]
+"""One section of a kind, or several: each with an engine and styles of its own."""
+
+
+class Task(NamedTuple):
+    """One section of a kind.
+
+    Attributes:
+        kind: as column `kind` has it.
+        key: where the recipe has it, below `captions`: rewrite, or rewrite.1 of several.
+        section: what it says.
+    """
+
+    kind: str
+    key: str
+    section: Kind
 
 
 class Regions(Section):
@@ -221,60 +199,97 @@ class CaptionOutput(Section):
 
 
 class Captions(Section):
-    """The texts that are written for kept samples."""
+    """The texts that are written for kept samples. A kind may have several sections, of other styles and by other engines."""
 
     engines: dict[EngineName, EngineSpec] = Field({})
-    recaption: Recaption | None = None
+    recaption: Sections[Recaption] | None = None
     fuse: Fuse | None = None
-    rewrite: Rewrite | None = None
-    translate: Translate | None = None
+    rewrite: Sections[Rewrite] | None = None
+    translate: Sections[Translate] | None = None
     regions: Regions | None = None
     gates: Gates = Gates()
     output: CaptionOutput = CaptionOutput()
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Captions":
-        if not self.kinds and not self.regions:
+        if not self.tasks and not self.regions:
             raise ValueError("nothing is asked for; accepted: recaption, fuse, rewrite, translate, regions")
-        for name, kind in self.kinds.items():
-            if kind.engine not in self.engines:
-                there = ", ".join(self.engines) or "none"
-                raise ValueError(f"{name}: no engine is named {kind.engine!r}; engines: {there}")
-            plain = isinstance(kind, Recaption) and set(kind.styles) == {"plain"}
-            if self.engines[kind.engine].guided and not plain:
-                raise ValueError(
-                    f"{name}: engine {kind.engine!r} is guided, and takes no words; accepted: recaption, styles [plain]"
-                )
-        if self.fuse and not self.recaption:
-            raise ValueError("fuse needs recaption: it joins the caption with one")
-        if self.fuse and self.recaption and self.fuse.style not in self.recaption.styles:
-            raise ValueError(f"fuse: style {self.fuse.style!r} is not among those of recaption")
+        for task in self.tasks:
+            self._has_its_engine(task)
+        self._write_other_styles()
+        if self.fuse:
+            recaptions = [style for task in self.tasks if task.kind == "recaption" for style in task.section.written]
+            if not recaptions:
+                raise ValueError("fuse needs recaption: it joins the caption with one")
+            if self.fuse.style not in recaptions:
+                raise _fault("fuse.style", f"{self.fuse.style!r} is not among the styles of recaption")
         for name in self.output.mix:
-            if name not in self.kinds:
-                raise ValueError(f"output.mix: nothing of kind {name} is asked for")
+            if name not in {task.kind for task in self.tasks}:
+                raise _fault("output.mix", f"nothing of kind {name} is asked for")
         return self
+
+    def _has_its_engine(self, task: Task) -> None:
+        engine = task.section.engine
+        if engine not in self.engines:
+            raise _fault(
+                f"{task.key}.engine", f"no engine is named {engine!r}; engines: {', '.join(self.engines) or 'none'}"
+            )
+        plain = isinstance(task.section, Recaption) and set(task.section.styles) == {"plain"}
+        if self.engines[engine].guided and not plain:
+            what = f"{engine!r} is guided, and takes no words; accepted: recaption, styles [plain]"
+            raise _fault(f"{task.key}.engine", what)
+
+    def _write_other_styles(self) -> None:
+        """Raises where two sections of a kind write the same: a style tells which of them wrote a text."""
+        by: dict[tuple[str, str], str] = {}
+        for task in self.tasks:
+            for style in task.section.written:
+                first = by.setdefault((task.kind, style), task.key)
+                if first != task.key:
+                    field = "languages" if isinstance(task.section, Translate) else "styles"
+                    what = f"{style!r} is written by captions.{first} too; accepted: {field} that no other section has"
+                    raise _fault(f"{task.key}.{field}", what)
 
     def lasting(self, writers: Mapping[str, str]) -> dict[str, Any]:
         """What texts depend on, as plain data: engines and templates by what they are, without where they are.
 
         Args:
-            writers: the model of each engine, and the version of each kind's template, see `curate.captions.engines`.
+            writers: the model of each engine, and the version of each section's template, see `curate.captions.engines`.
         """
         plain: dict[str, Any] = self.model_dump(exclude={"engines"})
-        for name in SECTIONS.values():
-            if plain[name]:
-                plain[name] |= {"engine": writers[plain[name]["engine"]], "template": writers[f"template of {name}"]}
-                del plain[name]["batch"]
+        for name, section in SECTIONS.items():
+            own = [_lasting(task, writers) for task in self.tasks if task.kind == name]
+            plain[section] = own if len(own) > 1 else next(iter(own), None)
         if plain["regions"]:
             plain["regions"]["model"] = writers["regions"]
             del plain["regions"]["device"], plain["regions"]["batch"]
         return plain
 
     @property
-    def kinds(self) -> dict[str, Kind]:
-        """What is asked for, by value of column `kind`, in the order in which it is made."""
-        asked = {name: getattr(self, section) for name, section in SECTIONS.items()}
-        return {name: kind for name, kind in asked.items() if kind is not None}
+    def tasks(self) -> tuple[Task, ...]:
+        """What is asked for, section by section, in the order in which it is made."""
+        found: list[Task] = []
+        for kind, key in SECTIONS.items():
+            given = getattr(self, key)
+            if isinstance(given, tuple):
+                found += [Task(kind, f"{key}.{place}", section) for place, section in enumerate(given)]
+            elif given is not None:
+                found.append(Task(kind, key, given))
+        return tuple(found)
+
+    def engine_of(self, kind: str, style: str) -> str:
+        """The name of the engine that writes these texts."""
+        return next(task.section.engine for task in self.tasks if task.kind == kind and style in task.section.written)
+
+
+def _fault(key: str, what: str) -> PydanticCustomError:
+    """An error that is told under a key of this section, as `curate.recipe` finds it."""
+    return PydanticCustomError("fault", "{what}", {"what": what, "key": key})
+
+
+def _lasting(task: Task, writers: Mapping[str, str]) -> dict[str, Any]:
+    plain: dict[str, Any] = task.section.model_dump(exclude={"batch"})
+    return plain | {"engine": writers[task.section.engine], "template": writers[f"template of {task.key}"]}
 
 
 def resolve_captions(captions: Captions, absolute: Callable[[str], str]) -> Captions:
@@ -295,10 +310,16 @@ def resolve_captions(captions: Captions, absolute: Callable[[str], str]) -> Capt
         if spec.recorded:
             changed["recorded"] = spec.recorded.model_copy(update={"path": absolute(spec.recorded.path)})
         engines[name] = spec.model_copy(update=changed)
-    kinds = {
-        name: kind.model_copy(update={"template": absolute(kind.template)})
-        for name in SECTIONS.values()
-        if (kind := getattr(captions, name)) is not None and kind.template
-    }
+
+    def with_template(section: Kind) -> Kind:
+        return section.model_copy(update={"template": absolute(section.template)}) if section.template else section
+
+    kinds: dict[str, Any] = {}
+    for name in SECTIONS.values():
+        given = getattr(captions, name)
+        if isinstance(given, tuple):
+            kinds[name] = tuple(map(with_template, given))
+        elif given is not None:
+            kinds[name] = with_template(given)
     regions = captions.regions and captions.regions.model_copy(update={"model": folder(captions.regions.model)})
     return captions.model_copy(update={"engines": engines, **kinds, "regions": regions})

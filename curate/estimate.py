@@ -8,13 +8,15 @@ the units where there are several, else that of the rows.
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
+from curate.captions.cache import Index, index_answers
 from curate.captions.kinds import Rows, make_requests
+from curate.captions.request import Request
 from curate.decide import balance, ballot
 from curate.decide.ballot import ALIVE, CODES, NAMES, Ballot
 from curate.decide.evaluation import write_evaluation
@@ -34,8 +36,20 @@ _MOST = 4  # units
 
 @dataclass(frozen=True)
 class Asked:
-    """What would be asked of one kind: requests, tokens of prompts (an image's not counted), of answers at most, cost."""
+    """What one engine would be asked for one kind.
 
+    Attributes:
+        kind, engine: for what, and by its name in the recipe.
+        answered: requests that have an answer in the run, or in the one to reuse; of fused texts that is not known before.
+        requests: those that have none.
+        tokens_in: of their prompts, an image's not counted.
+        tokens_out: of their answers, at most.
+        cost: by the engine's price.
+    """
+
+    kind: str
+    engine: str
+    answered: float
     requests: float
     tokens_in: float
     tokens_out: float
@@ -54,7 +68,7 @@ class Estimate:
         error: one standard error of the kept rows.
         seconds: of one core, to measure and match the whole pool.
         bytes: of the kept samples' images, where there are images.
-        asked: what language models would be asked, by kind.
+        asked: what engines would be asked.
     """
 
     units: int
@@ -64,7 +78,7 @@ class Estimate:
     error: float
     seconds: float
     bytes: int
-    asked: dict[str, Asked]
+    asked: list[Asked]
 
 
 def estimate(job: Job, units: Sequence[Unit], metadata: pa.Table | None) -> Estimate | None:
@@ -72,6 +86,7 @@ def estimate(job: Job, units: Sequence[Unit], metadata: pa.Table | None) -> Esti
     sample = _choose(job, units)
     if not sample:
         return None
+    known = [index_answers(folder) for folder in (job.folder, job.reuse) if folder] if job.recipe.captions else []
     with tempfile.TemporaryDirectory() as aside:
         job = replace(job, folder=Folder(aside), reuse=None)
         if metadata is not None:
@@ -91,7 +106,7 @@ def estimate(job: Job, units: Sequence[Unit], metadata: pa.Table | None) -> Esti
             rows = round(sampled * _size(units) / max(1, _size(sample)))
         if not sampled or not rows:
             return None
-        return _extrapolate(job, ballots, sampled / rows, seconds)
+        return _extrapolate(job, ballots, sampled / rows, seconds, known)
 
 
 def _choose(job: Job, units: Sequence[Unit]) -> list[Unit]:
@@ -110,7 +125,7 @@ def _size(units: Sequence[Unit]) -> int:
     return sum(part.size for unit in units for part in unit.parts)
 
 
-def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: float) -> Estimate:
+def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: float, known: Sequence[Index]) -> Estimate:
     names = list(job.recipe.rules)
     codes = Counter(int(code) for b in ballots for code in b.verdicts)
     order = [CODES[FAILED], *range(len(names)), CODES[UNMATCHED], CODES[CONTAMINATED], CODES[DUPLICATE]]
@@ -137,18 +152,20 @@ def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: floa
         error=0.0 if certain else float(spread) * sampled / fraction,
         seconds=seconds / fraction,
         bytes=round(sum(sizes) / fraction * (sum(kept) / alive if alive else 0)),
-        asked=_asked(job, ballots, inclusions, fraction) if job.recipe.captions else {},
+        asked=_asked(job, ballots, inclusions, fraction, known) if job.recipe.captions else [],
     )
 
 
-def _asked(job: Job, ballots: list[Ballot], inclusions: list[balance.F64], fraction: float) -> dict[str, Asked]:
-    """Requests of each kind over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
+def _asked(
+    job: Job, ballots: list[Ballot], inclusions: list[balance.F64], fraction: float, known: Sequence[Index]
+) -> list[Asked]:
+    """Requests over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
     captions = job.recipe.captions
     assert captions is not None
     counts = None
     if job.recipe.match:
         counts = (np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0) / fraction).astype(np.int64)
-    found = {name: np.zeros(3) for name in captions.kinds}
+    found = {(task.kind, task.section.engine): np.zeros(4) for task in captions.tasks}
     for b, inclusion in zip(ballots, inclusions, strict=True):
         alive = np.flatnonzero(b.alive)
         some = alive[:_PROMPTS]
@@ -156,18 +173,37 @@ def _asked(job: Job, ballots: list[Ballot], inclusions: list[balance.F64], fract
         rows = Rows.of(job, b.unit, some, counts, inclusion[:_PROMPTS])
         rows = replace(rows, recaptions=rows.column("caption"))  # as long as captions are, for want of better
         likely = dict(zip(rows.column("uid").to_pylist(), (scale * rows.probability).tolist(), strict=True))
-        for name in captions.kinds:
-            for request in make_requests(job, b.unit, name, rows):
-                text = len(request.prompt or "") + sum(len(message.text) for message in request.messages)
-                found[name] += likely[request.uid] * np.array([1, text / _CHARACTERS, request.sampling.max_tokens])
-    asked = {}
-    for name, kind in captions.kinds.items():
-        requests, tokens_in, tokens_out = (found[name] / fraction).tolist()
-        price = captions.engines[kind.engine].price
-        asked[name] = Asked(
-            requests, tokens_in, tokens_out, (tokens_in * price.input + tokens_out * price.output) / 1e6
-        )
+        for task in captions.tasks:
+            requests = make_requests(job, b.unit, task, rows)
+            found[task.kind, task.section.engine] += _weigh(
+                requests, likely, _answered(requests, job.writers[task.section.engine], known)
+            )
+    asked = []
+    for (kind, engine), sums in found.items():
+        answered, requests, tokens_in, tokens_out = (sums / fraction).tolist()
+        price = captions.engines[engine].price
+        cost = (tokens_in * price.input + tokens_out * price.output) / 1e6
+        asked.append(Asked(kind, engine, answered, requests, tokens_in, tokens_out, cost))
     return asked
+
+
+def _answered(requests: Sequence[Request], model: str, known: Sequence[Index]) -> Sequence[bool]:
+    """Which requests have an answer there."""
+    answered = np.zeros(len(requests), np.bool_)
+    digests = [request.digest(model) for request in requests] if known else []
+    for index in known:
+        answered |= index.holds(digests)
+    return [bool(one) for one in answered]
+
+
+def _weigh(requests: Sequence[Request], likely: Mapping[str, float], answered: Sequence[bool]) -> balance.F64:
+    """Requests that are answered and that are not, tokens in and out of these, as likely as their rows are kept."""
+    total = np.zeros(4)
+    for request, there in zip(requests, answered, strict=True):
+        text = len(request.prompt or "") + sum(len(message.text) for message in request.messages)
+        own = [1, 0, 0, 0] if there else [0, 1, text / _CHARACTERS, request.sampling.max_tokens]
+        total += likely[request.uid] * np.array(own)
+    return total
 
 
 def _inclusions(job: Job, ballots: list[Ballot], fraction: float) -> list[balance.F64]:

@@ -15,22 +15,19 @@ import yaml
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from curate.caption_sections import (
+    ONE,
+    SEVERAL,
     CaptionOutput,
     Captions,
-    EngineSpec,
     Fuse,
     Gates,
-    Guided,
-    OpenAI,
-    Price,
     Recaption,
-    Recorded,
     Regions,
     Rewrite,
     Translate,
-    Vllm,
     resolve_captions,
 )
+from curate.engine_sections import EngineSpec, Guided, OpenAI, Price, Recorded, Vllm
 from curate.errors import RecipeError
 from curate.measure_sections import (
     Axis,
@@ -356,14 +353,17 @@ def _place(at: Any, part: str, override: str) -> str | int:
 
 def _explain(error: ValidationError) -> Iterator[str]:
     for fault in error.errors():
-        tags = ("Top", "str", "tuple[str, ...]", _KEY, _NEAR)  # of unions: they follow the name of a rule, or `path`
+        # Of unions: they follow the name of a rule, of a kind of captions, or `path`.
+        tags = ("Top", "str", "tuple[str, ...]", _KEY, _NEAR, ONE, SEVERAL)
         location = [str(part) for i, part in enumerate(fault["loc"]) if i < 2 or part not in tags]
         if fault["loc"][2:][-1:] == ("str",) and isinstance(fault["input"], dict | list):
             continue  # the other form was meant, and its own faults are told
         if fault["type"] == "too_short" and fault["input"] and error.error_count() > 1:
             continue  # pydantic counts only the items without a fault, and those are told
         where = ".".join(location) or "recipe"
-        if fault["type"] == "extra_forbidden":
+        if fault["type"] == "fault":
+            yield f"{where}.{fault['ctx']['key']}: {fault['msg']}"
+        elif fault["type"] == "extra_forbidden":
             known = _known_keys(fault["loc"][:-1])
             near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1)
             hint = f"did you mean {near[0]!r}? " if near else ""

@@ -109,7 +109,10 @@ CAPTION_WORK = pa.schema(
         pa.field("kind", pa.string()),
         pa.field("engine", pa.string()),
         pa.field("model", pa.string()),
-        *(pa.field(name, pa.int64()) for name in ("requests", "sent", "failed", "passed", "tokens_in", "tokens_out")),
+        *(
+            pa.field(name, pa.int64())
+            for name in ("requests", "sent", "failed", "passed", "replaced", "tokens_in", "tokens_out")
+        ),
         pa.field("seconds", pa.float64()),
         pa.field("cost", pa.float64()),
     ]

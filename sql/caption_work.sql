@@ -1,4 +1,4 @@
--- What captions took: requests, tokens, time and cost per kind.
+-- What captions took: requests, tokens, time and cost, per kind and engine.
 -- column: kind        recaption, fused, rewrite, translation
 -- column: engine      the recipe's name for it
 -- column: model       what it is
@@ -6,9 +6,10 @@
 -- column: sent        of those, asked for in this run; the others were answered before
 -- column: failed      without an answer
 -- column: passed      texts that passed all gates
+-- column: replaced    of those, in .txt in place of the original
 -- column: tokens_in   tokens of all prompts, as far as the engine tells
 -- column: tokens_out  tokens of all answers
 -- column: seconds     that the engine took, summed over units; units that ran side by side count twice
 -- column: cost        of what was sent, by the recipe's price; null without one
 -- column: cost_passed cost of a text that passed
-SELECT *, cost / nullif(passed, 0) AS cost_passed FROM caption_work ORDER BY kind;
+SELECT *, cost / nullif(passed, 0) AS cost_passed FROM caption_work ORDER BY kind, engine;

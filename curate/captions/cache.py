@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate import ids, schema
 from curate.captions.request import Answer, Request
@@ -52,7 +51,7 @@ class Cache:
         missing = [digest for digest in digests if digest not in self._known]
         if missing and self._job.reuse is not None:
             reuse = self._job.reuse
-            index = once(f"answers of {reuse.url}", lambda: _index(reuse))
+            index = once(f"answers of {reuse.url}", lambda: index_answers(reuse))
             for name, rows in index.find(missing):
                 self._learn(reuse.read_parquet(name).take(pa.array(rows)))
         return {digest: self._known[digest] for digest in digests if digest in self._known}
@@ -66,20 +65,23 @@ class Cache:
         self._part += 1
         self._known |= {digest: answer for digest, answer in zip(digests, answers, strict=True) if answer.error is None}
 
-    def spent(self) -> dict[str, Spent]:
-        """What was sent for the unit, by this process and by those before it that were killed, by kind."""
-        found: dict[str, Spent] = {}
+    def spent(self) -> dict[tuple[str, str], Spent]:
+        """What was sent for the unit, by this process and by those before it that were killed, by kind and style."""
+        found: dict[tuple[str, str], Spent] = {}
         for name in _parts(self._job.folder, self._unit):
-            table = self._job.folder.read_parquet(name, ["kind", "tokens_in", "tokens_out"])
+            table = self._job.folder.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
             seconds = float(self._job.folder.footer(name)[1] or 0)
-            for kind in pc.unique(table["kind"]).to_pylist():
-                own = table.filter(pc.equal(table["kind"], kind))
-                before = found.get(kind, Spent())
-                found[kind] = Spent(
-                    before.sent + len(own),
-                    before.seconds + seconds * len(own) / len(table),
-                    before.tokens_in + (pc.sum(own["tokens_in"]).as_py() or 0),
-                    before.tokens_out + (pc.sum(own["tokens_out"]).as_py() or 0),
+            sums = table.group_by(["kind", "style"]).aggregate(
+                [([], "count_all"), ("tokens_in", "sum"), ("tokens_out", "sum")]
+            )
+            for own in sums.to_pylist():
+                of = own["kind"], own["style"]
+                before = found.get(of, Spent())
+                found[of] = Spent(
+                    before.sent + own["count_all"],
+                    before.seconds + seconds * own["count_all"] / len(table),
+                    before.tokens_in + (own["tokens_in_sum"] or 0),
+                    before.tokens_out + (own["tokens_out_sum"] or 0),
                 )
         return found
 
@@ -112,7 +114,7 @@ def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: S
     return pa.table(columns, schema=schema.ANSWERS)
 
 
-class _Index(NamedTuple):
+class Index(NamedTuple):
     """Where each digest of a run stands: sorted halves, and the file and row of each."""
 
     names: list[str]
@@ -123,20 +125,27 @@ class _Index(NamedTuple):
 
     def find(self, digests: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[np.int32]]]:
         """Files, and the rows of them that hold some of the digests."""
-        if not len(self.high):
-            return
-        high, low = ids.uid_halves(pa.chunked_array([pa.array(digests, pa.string())]))
-        places = np.searchsorted(self.high, high)
-        found = [
-            place
-            for place, a, b in zip(places, high, low, strict=True)
-            if place < len(self.high) and self.high[place] == a and self.low[place] == b
-        ]
+        places = self._places(digests)
+        found = places[places >= 0]
         for file in np.unique(self.file[found]):
             yield self.names[file], np.sort(self.row[found][self.file[found] == file])
 
+    def holds(self, digests: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which of the digests have an answer."""
+        return self._places(digests) >= 0
 
-def _index(folder: Folder) -> _Index:
+    def _places(self, digests: Sequence[str]) -> npt.NDArray[np.int64]:
+        """The place of each digest, or -1."""
+        high, low = ids.uid_halves(pa.chunked_array([pa.array(digests, pa.string())]))
+        places = np.searchsorted(self.high, high)
+        for i, (place, a, b) in enumerate(zip(places, high, low, strict=True)):
+            if place == len(self.high) or self.high[place] != a or self.low[place] != b:
+                places[i] = -1
+        return places
+
+
+def index_answers(folder: Folder) -> Index:
+    """Where a run has the answer to each digest."""
     names = [name for top in ("tables/answers", PARTS) for name in folder.files(top) if name.endswith(".parquet")]
     halves, files, rows = [np.zeros((2, 0), np.uint64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     for number, name in enumerate(names):
@@ -147,7 +156,7 @@ def _index(folder: Folder) -> _Index:
         rows.append(good)
     high, low = np.concatenate(halves, axis=1)
     order = np.argsort(high, kind="stable")
-    return _Index(names, high[order], low[order], np.concatenate(files)[order], np.concatenate(rows)[order])
+    return Index(names, high[order], low[order], np.concatenate(files)[order], np.concatenate(rows)[order])
 
 
 def _parts(folder: Folder, unit: Unit) -> list[str]:

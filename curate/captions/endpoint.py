@@ -32,6 +32,8 @@ LARGEST_REPLY = 16_000_000  # bytes
 LONGEST_CONNECT = 10.0  # seconds; what takes no connection is unreachable, whatever a reply may take
 SILENCES = 8
 """So many requests in a row without any reply: the endpoint is taken for dead."""
+REFUSALS = 8
+"""So many in a row with a reply that tells nothing of the request: it is looked whether anything else comes."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,22 @@ class Silence:
     detail: str
 
 
+class GivenUp(asyncio.Event):
+    """Set when an endpoint is given up; `why` is then the error of whatever is being asked."""
+
+    why = ""
+
+
 class Health:
     """Whether the endpoint is alive, as the requests of all threads found.
 
-    `lost` is the event of an endpoint that is taken for dead. Who begins to ask takes it, and gives up when it is set.
-    Who begins later gets another, and so tries again; but one more silence will do then, until there is a reply.
+    `lost` is the event of an endpoint that is given up. Who begins to ask takes it, and gives up when it is set. Who
+    begins later gets another, and so tries again; but one more such request will do then, until there is a better reply.
     """
 
     def __init__(self) -> None:
-        self.lost = asyncio.Event()
-        self._silences = 0
+        self.lost = GivenUp()
+        self._silences = self._refusals = 0
 
     def replied(self) -> None:
         """There was a reply, of any status."""
@@ -102,8 +110,28 @@ class Health:
         """A request got no reply at any attempt."""
         self._silences += 1
         if self._silences >= SILENCES:
-            self.lost.set()
-            self.lost, self._silences = asyncio.Event(), SILENCES - 1
+            self._give_up(f"unreachable: given up, since {SILENCES} requests in a row got no reply")
+            self._silences = SILENCES - 1
+
+    def accepted(self) -> None:
+        """A reply was about the request."""
+        self._refusals = 0
+
+    def refused(self) -> bool:
+        """A reply told nothing of the request. True: so many in a row did that it is to be found out why."""
+        self._refusals += 1
+        return self._refusals % REFUSALS == 0
+
+    def refuses_all(self, error: str) -> None:
+        """A harmless request got no answer either, with this error."""
+        code, _, detail = error.partition(": ")
+        self._give_up(f"{code}: given up, since it gives no answer whatever it is asked: {detail}")
+        self._refusals = REFUSALS - 1
+
+    def _give_up(self, why: str) -> None:
+        self.lost.why = why
+        self.lost.set()
+        self.lost = GivenUp()
 
 
 class Endpoint:

@@ -1,6 +1,8 @@
 """The engines that a recipe names: opened once per process, shared by threads, checked before the pool is read."""
 
-from curate.caption_sections import SECTIONS, Captions, EngineSpec, Regions
+from collections.abc import Iterator
+
+from curate.caption_sections import Captions, Regions
 from curate.captions.guided import GuidedEngine, GuidedOptions
 from curate.captions.http import HttpEngine, HttpOptions
 from curate.captions.in_process import VllmEngine
@@ -8,6 +10,7 @@ from curate.captions.prompts import load_template
 from curate.captions.recorded import RecordedEngine, RecordedOptions
 from curate.captions.regions import Detector, DetectorOptions, ZeroShotDetector
 from curate.captions.request import Engine
+from curate.engine_sections import EngineSpec
 from curate.errors import CurateError
 from curate.once import once
 
@@ -25,27 +28,36 @@ def check_engines(captions: Captions, load: bool) -> None:
         captions: the recipe's section.
         load: whether models will run in this process; if not, they are not loaded here.
     """
-    for name in dict.fromkeys(kind.engine for kind in captions.kinds.values()):
+    for fault in find_faults(captions, load):
+        raise fault
+    if captions.regions and load:
+        open_detector(captions.regions).check()
+
+
+def find_faults(captions: Captions, load: bool) -> Iterator[CurateError]:
+    """What keeps each engine that is used from working, see `check_engines`; the detector is not looked at."""
+    for name in dict.fromkeys(task.section.engine for task in captions.tasks):
         spec = captions.engines[name]
         if not load and (spec.vllm or spec.guided):
             continue
         try:
             open_engine(captions, name).check()
         except CurateError as error:
-            raise type(error)(f"captions.engines.{name}: {error}") from None
-    if captions.regions and load:
-        open_detector(captions.regions).check()
+            yield type(error)(f"captions.engines.{name}: {error}")
 
 
 def identify_writers(captions: Captions) -> dict[str, str]:
-    """The model of each engine that is used, and the version of each kind's template. Raises RecipeError."""
+    """The model of each engine that is used, and the version of each section's template. Raises RecipeError."""
     found: dict[str, str] = {}
-    for name, kind in captions.kinds.items():
+    for _, key, section in captions.tasks:
         try:
-            found[kind.engine] = open_engine(captions, kind.engine).model
+            found[section.engine] = open_engine(captions, section.engine).model
         except CurateError as error:
-            raise type(error)(f"captions.engines.{kind.engine}: {error}") from None
-        found[f"template of {SECTIONS[name]}"] = load_template(kind.default_template, kind.template).version
+            raise type(error)(f"captions.engines.{section.engine}: {error}") from None
+        try:
+            found[f"template of {key}"] = load_template(section.default_template, section.template).version
+        except CurateError as error:
+            raise type(error)(f"captions.{key}.template: {error}") from None
     if captions.regions:
         found["regions"] = open_detector(captions.regions).model
     return found

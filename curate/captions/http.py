@@ -9,7 +9,9 @@ endpoint does, one request's trouble is its own, and what was answered is not as
 - Other 4xx are `refused` or `too_long` at once, as is a redirect; a 2xx without a text is `malformed`, `empty` or, where
   the endpoint says that the model refused, `refused`.
 - When 8 requests in a row got no reply at any attempt, the endpoint is taken for dead: whatever is being asked then is
-  `unreachable` at once. A later `ask` tries again.
+  `unreachable` at once. When 8 in a row got a reply that says nothing of them (401, 403, a redirect, a page of HTML), it
+  is asked for a token in answer to a hello: if such a reply comes to that too, whatever is being asked is given up at
+  once, with that reason; else each is asked to the end. A later `ask` tries again.
 
 The key is in an environment variable, and shown nowhere.
 """
@@ -28,7 +30,7 @@ from typing import Any, TypeVar
 
 import httpx2 as httpx
 
-from curate.captions.endpoint import LARGEST_REPLY, SILENCES, Endpoint, Reply, Silence, back_off, read_key, wait
+from curate.captions.endpoint import LARGEST_REPLY, Endpoint, GivenUp, Reply, Silence, back_off, read_key, wait
 from curate.captions.openai_protocol import (
     OURS,
     UnsendableError,
@@ -187,7 +189,7 @@ class HttpEngine:
                 group.create_task(work())
         return [answers[place] for place in range(len(requests))]
 
-    async def _answer(self, endpoint: Endpoint, request: Request, lost: asyncio.Event) -> Answer:
+    async def _answer(self, endpoint: Endpoint, request: Request, lost: GivenUp) -> Answer:
         try:
             call = write_call(request, self.options.model, self.options.extra)
         except UnsendableError as error:
@@ -195,7 +197,7 @@ class HttpEngine:
         answer = Answer(None)
         for attempt in range(1, self.options.attempts + 1):
             if lost.is_set():
-                return Answer(None, f"unreachable: given up, since {SILENCES} requests in a row got no reply")
+                return Answer(None, lost.why)
             reply = await endpoint.send("POST", call.path, call.body)
             if isinstance(reply, Silence):
                 answer, asked = Answer(None, f"{reply.code}: {reply.detail}"), None
@@ -203,6 +205,7 @@ class HttpEngine:
                 endpoint.health.replied()
                 answer, asked = _hidden(_read_reply(reply), endpoint), reply.retry_after
                 if not _is_passing(reply.status):
+                    await self._watch(endpoint, request, reply, answer)
                     return answer
             if attempt < self.options.attempts:
                 with contextlib.suppress(TimeoutError):
@@ -210,6 +213,22 @@ class HttpEngine:
         if isinstance(reply, Silence) and not lost.is_set():
             endpoint.health.silent()
         return replace(answer, error=f"{answer.error} (the last of {self.options.attempts} attempts)")
+
+    async def _watch(self, endpoint: Endpoint, request: Request, reply: Reply, answer: Answer) -> None:
+        """Gives the endpoint up where whatever it is asked gets no answer."""
+        if not _is_no_answer(reply, answer):
+            endpoint.health.accepted()
+        elif endpoint.health.refused():
+            hello = _HELLO if request.prompt is None else replace(_HELLO, prompt="Hello", messages=())
+            call = write_call(hello, self.options.model, self.options.extra)
+            found = await endpoint.send("POST", call.path, call.body)
+            if isinstance(found, Silence) or _is_passing(found.status):
+                return
+            said = _read_reply(found)
+            if _is_no_answer(found, said):
+                endpoint.health.refuses_all(said.error or "")
+            else:
+                endpoint.health.accepted()
 
     async def _check(self, endpoint: Endpoint) -> None:
         model = self.options.model
@@ -277,6 +296,13 @@ class HttpEngine:
 def _is_passing(status: int) -> bool:
     """Whether another attempt may do better."""
     return status in (408, 429) or status >= 500
+
+
+def _is_no_answer(reply: Reply, answer: Answer) -> bool:
+    """Whether it may be what any request gets: no 2xx, and none of those that find fault with one; or what is no answer."""
+    if 200 <= reply.status < 300:
+        return (answer.error or "").startswith("malformed")
+    return reply.status not in (400, 413, 422)
 
 
 def _read_reply(reply: Reply) -> Answer:

@@ -15,9 +15,9 @@ from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
-from curate.caption_sections import Vllm
 from curate.captions.hugging_face import in_halves, model_name, open_picture
 from curate.captions.request import Answer, Request
+from curate.engine_sections import Vllm
 from curate.errors import RecipeError, RunError
 
 # With larger blocks, the default, few prompts share whole ones; and a model needs less than nearly all of the memory.

@@ -1,6 +1,6 @@
-"""Table `captions` of one kind: the texts that answers hold, and what the gates say of each.
+"""Table `captions` of one section: the texts that answers hold, and what the gates say of each.
 
-In: a unit's kept rows, requests and answers of one kind. Out: `schema.CAPTIONS`, a row a request: `status` ok or why there
+In: a unit's kept rows, requests and answers of one section. Out: `schema.CAPTIONS`, a row a request: `status` ok or why there
 is no text, `clip_score` the cosine of text and image where the model's embeddings are kept, `gate` passed or the first
 gate that failed. A row without an answer is not judged: its `gate` is null.
 """
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate import schema
+from curate.caption_sections import Rewrite, Task
 from curate.captions import rewrite
 from curate.captions.checks import Bounds, Entries, Scores, entry_weights
 from curate.captions.gates import Candidates, GateOptions, run_gates
@@ -33,13 +34,13 @@ class _Written:
     """What was asked for and what came.
 
     Attributes:
-        kind: of all.
+        task: the section that asked for it.
         rows: the unit's kept rows.
         of_row: int64 [n], the place of each request's row among them.
         texts: string [n], null where an answer holds none.
     """
 
-    kind: str
+    task: Task
     rows: Rows
     requests: Sequence[Request]
     answers: Sequence[Answer]
@@ -47,40 +48,38 @@ class _Written:
     texts: pa.Array
 
     @classmethod
-    def of(cls, job: Job, kind: str, rows: Rows, requests: Sequence[Request], answers: Sequence[Answer]) -> "_Written":
+    def of(cls, task: Task, rows: Rows, requests: Sequence[Request], answers: Sequence[Answer]) -> "_Written":
         places = {uid: place for place, uid in enumerate(rows.column("uid").to_pylist())}
         of_row = np.array([places[request.uid] for request in requests], np.int64)
         texts = [
-            None if answer.text is None else make_text(job, request, answer.text)
+            None if answer.text is None else make_text(task, request, answer.text)
             for request, answer in zip(requests, answers, strict=True)
         ]
-        return cls(kind, rows, requests, answers, of_row, pa.array(texts, pa.string()))
+        return cls(task, rows, requests, answers, of_row, pa.array(texts, pa.string()))
 
 
 def judge(
     job: Job,
     unit: Unit,
-    kind: str,
+    task: Task,
     rows: Rows,
     requests: Sequence[Request],
     digests: Sequence[str],
     answers: Sequence[Answer],
 ) -> pa.Table:
     """The table; `answers` are those of the requests, in order."""
-    written = _Written.of(job, kind, rows, requests, answers)
+    written = _Written.of(task, rows, requests, answers)
     none = written.texts.is_null().to_numpy(zero_copy_only=False)
     similar = _similarities(job, unit, written)
     first, failed = _verdicts(job, written, similar)
     errors = [answer.error for answer in answers]
-    assert job.recipe.captions is not None
-    model = job.writers[job.recipe.captions.kinds[kind].engine]
     columns = {
         "uid": [request.uid for request in requests],
         "kind": [request.kind for request in requests],
         "style": [request.style for request in requests],
         "ordinal": [request.ordinal for request in requests],
         "text": written.texts,
-        "model": pa.repeat(model, len(requests)),
+        "model": pa.repeat(job.writers[task.section.engine], len(requests)),
         "prompt": list(digests),
         "clip_score": similar.clip if similar else pa.nulls(len(requests), pa.float32()),
         "gate": pa.array(first, mask=none),
@@ -96,7 +95,8 @@ def _verdicts(
     job: Job, written: _Written, similar: "_Similar | None"
 ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
     """`gate` and `failed` of each request; styles that are languages are judged one by one."""
-    kind, rows, requests, answers = written.kind, written.rows, written.requests, written.answers
+    task, rows, requests, answers = written.task, written.rows, written.requests, written.answers
+    kind = task.kind
     first, failed = np.full(len(requests), "", object), np.full(len(requests), None, object)
     styles = np.array([request.style for request in requests], object)
     for group in dict.fromkeys(styles) if kind == "translation" else ["*"] * bool(len(requests)):
@@ -108,8 +108,8 @@ def _verdicts(
             texts=texts,
             originals=rows.column("caption").take(own),
             sources=rows.recaptions.take(own) if kind == "fused" else None,
-            prompts=(template_of(job, kind).text,),
-            examples=_examples(job) if kind == "rewrite" else (),
+            prompts=(template_of(task).text,),
+            examples=_examples(task.section) if isinstance(task.section, Rewrite) else (),
             wanted=group if kind == "translation" else None,
             tokens=pa.array([answers[i].tokens_out or None for i in chosen], pa.int32()),
             finish=pa.array([answers[i].finish for i in chosen], pa.string()),
@@ -138,9 +138,8 @@ def _options(job: Job) -> GateOptions:
     )
 
 
-def _examples(job: Job) -> list[str]:
-    assert job.recipe.captions is not None and job.recipe.captions.rewrite is not None
-    pairs = [pair for style in job.recipe.captions.rewrite.styles for pair in rewrite.load_pairs(style)]
+def _examples(section: Rewrite) -> list[str]:
+    pairs = [pair for style in section.styles for pair in rewrite.load_pairs(style)]
     return [text for pair in pairs for text in pair]
 
 

@@ -1,4 +1,4 @@
-"""What is asked for a unit's kept rows, kind by kind: from the recipe's sections to the functions of each kind's file.
+"""What is asked for a unit's kept rows, section by section: from the recipe's sections to the functions of each kind's file.
 
 A new kind is one file with `ROWS`, `requests` and `text_of`, a section in `curate.caption_sections`, and a branch here.
 """
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate.caption_sections import MOST_PER_ROW, Kind
+from curate.caption_sections import MOST_PER_ROW, Kind, Rewrite, Task, Translate
 from curate.captions import fuse, recaption, rewrite, translate
 from curate.captions.gates import PASSED
 from curate.captions.prompts import Template, load_template
@@ -98,44 +98,40 @@ def check_kinds(job: Job) -> None:
             raise RecipeError(f"captions: the pool has a column {taken[0]!r}, and so would the output; rename it")
         if captions.output.syn_json:
             raise RecipeError("captions.output.syn_json: is a file beside an image, and the pool has none")
-    for name, kind in captions.kinds.items():
-        _options(job, name)
-        if isinstance(kind.per_row, str):
-            check_count(f"captions.{name}.per_row", kind.per_row, _visible(job))
+    for task in captions.tasks:
+        if isinstance(task.section, Translate):
+            for code in task.section.languages:
+                translate.language_name(code, f"captions.{task.key}.languages")
+        if isinstance(task.section.per_row, str):
+            check_count(f"captions.{task.key}.per_row", task.section.per_row, _visible(job))
 
 
-def make_requests(job: Job, unit: Unit, name: str, rows: Rows) -> list[Request]:
-    """The requests of a kind, by row.
+def make_requests(job: Job, unit: Unit, task: Task, rows: Rows) -> list[Request]:
+    """The requests of a section, by row.
 
     Args:
         job: the run.
         unit: the unit.
-        name: of the kind, as column `kind` holds it.
-        rows: its kept rows.
+        task: the section.
+        rows: the unit's kept rows.
     """
-    captions = job.recipe.captions
-    assert captions is not None
-    kind = captions.kinds[name]
     wanted = {
-        "per_row": pa.array(_per_row(job, unit, kind, rows), pa.int32()),
+        "per_row": pa.array(_per_row(job, unit, task.section, rows), pa.int32()),
         "recaption": rows.recaptions,
     }
-    module, _ = _KINDS[name]
+    module, _ = _KINDS[task.kind]
     columns = [wanted[c] if c in wanted else rows.column(c) for c in module.ROWS.names]
-    return list(module.requests(pa.table(columns, schema=module.ROWS), _options(job, name)))
+    return list(module.requests(pa.table(columns, schema=module.ROWS), _options(job, task)))
 
 
-def make_text(job: Job, request: Request, answer: str) -> str:
-    """The text that an answer holds."""
-    captions = job.recipe.captions
-    assert captions is not None
+def make_text(task: Task, request: Request, answer: str) -> str:
+    """The text that an answer to a request of the section holds."""
     answer = answer[:_LONGEST]
-    if request.kind == "rewrite":
-        assert captions.rewrite is not None
-        return rewrite.text_of(answer, captions.rewrite.prompt)
-    if request.kind == "recaption":
+    if isinstance(task.section, Rewrite):
+        return rewrite.text_of(answer, task.section.prompt)
+    if task.kind == "recaption":
         return recaption.text_of(answer, request.style)
-    return fuse.text_of(answer) if request.kind == "fused" else translate.text_of(answer)
+    return fuse.text_of(answer) if task.kind == "fused" else translate.text_of(answer)
 
 
 # The file of each kind, and its options.
@@ -147,20 +143,15 @@ _KINDS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def _options(job: Job, name: str) -> Any:
-    """The kind's options, as its file has them: the recipe's where it says something."""
-    captions = job.recipe.captions
-    assert captions is not None
-    kind = captions.kinds[name]
-    asked = kind.model_dump(exclude={"engine", "per_row", "template", "batch"}, exclude_none=True)
-    return _KINDS[name][1](**asked, seed=job.recipe.seed, template=template_of(job, name))
+def _options(job: Job, task: Task) -> Any:
+    """The section as its kind's file has it: the recipe's where it says something."""
+    asked = task.section.model_dump(exclude={"engine", "per_row", "template", "batch"}, exclude_none=True)
+    return _KINDS[task.kind][1](**asked, seed=job.recipe.seed, template=template_of(task))
 
 
-def template_of(job: Job, name: str) -> Template:
-    """The template of a kind: the user's, or the package's."""
-    assert job.recipe.captions is not None
-    kind = job.recipe.captions.kinds[name]
-    return load_template(kind.default_template, kind.template)
+def template_of(task: Task) -> Template:
+    """The template of a section: the user's, or the package's."""
+    return load_template(task.section.default_template, task.section.template)
 
 
 def _visible(job: Job) -> pa.Schema:

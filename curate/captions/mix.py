@@ -4,6 +4,7 @@ The original stays for most samples, as training wants it: a share of them gets 
 uid and seed, so it is the same whatever else is in the shard. Only texts that passed all gates come out.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -29,6 +30,14 @@ class Texts:
     def of(self, kind: str) -> list[str]:
         """The texts of a kind."""
         return [text for _, _, text in self.by_kind.get(kind, ())]
+
+
+class Chosen(NamedTuple):
+    """A text that stands for the original in `.txt`."""
+
+    kind: str
+    style: str
+    text: str
 
 
 class Written(NamedTuple):
@@ -57,18 +66,30 @@ def read_texts(job: Job, unit: Unit) -> dict[str, Texts]:
     return found
 
 
-def choose_text(job: Job, uid: str, texts: Texts) -> str | None:
-    """The text that stands for the original in `.txt`; None where the original stays."""
+def choose_text(job: Job, uid: str, texts: Texts) -> Chosen | None:
+    """What stands for the original in `.txt`; None where the original stays."""
     assert job.recipe.captions is not None
     u = _uniform(uid, job.recipe.seed, _MIX)
     mix = job.recipe.captions.output.mix
     for kind in ("recaption", "fused", "rewrite"):
         share = mix.get(kind, 0.0)
         if u < share:
-            found = texts.of(kind)
-            return found[int(_uniform(uid, job.recipe.seed, _CHOICE) * len(found))] if found else None
+            found = texts.by_kind.get(kind)
+            if not found:
+                return None
+            style, _, text = found[int(_uniform(uid, job.recipe.seed, _CHOICE) * len(found))]
+            return Chosen(kind, style, text)
         u -= share
     return None
+
+
+def count_replaced(job: Job, unit: Unit) -> Counter[tuple[str, str]]:
+    """How many samples of the unit have another text than the original as `.txt`, by kind and style."""
+    assert job.recipe.captions is not None
+    if not job.recipe.captions.output.mix:
+        return Counter()
+    chosen = (choose_text(job, uid, texts) for uid, texts in read_texts(job, unit).items())
+    return Counter((one.kind, one.style) for one in chosen if one)
 
 
 def caption_fields(job: Job, original: str, texts: Texts) -> dict[str, Any]:
@@ -118,5 +139,6 @@ def written_texts(job: Job, unit: Unit, uids: Sequence[str], originals: Sequence
         texts = found.get(uid, Texts())
         fields = caption_fields(job, original, texts)
         boxes = {"regions": regions[uid]} if uid in regions else {}
-        written.append(Written(choose_text(job, uid, texts), fields, synthetic_texts(texts) if syn else None, boxes))
+        chosen = choose_text(job, uid, texts)
+        written.append(Written(chosen and chosen.text, fields, synthetic_texts(texts) if syn else None, boxes))
     return written

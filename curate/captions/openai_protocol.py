@@ -123,7 +123,11 @@ def read_answer(body: bytes) -> Answer:
     if not choices:
         said = _say(reply)
         what = (
-            "no JSON" if reply is None else "it has no choices" if choices is None else "its choices are an empty list"
+            _no_json(body)
+            if reply is None
+            else "it has no choices"
+            if choices is None
+            else "its choices are an empty list"
         )
         return Answer(None, f"malformed: {what}{'; it says: ' if said else ''}{said}")
     choice = choices[0]
@@ -140,6 +144,10 @@ def read_answer(body: bytes) -> Answer:
         _count(reply, "completion_tokens"),
         finish if finish and _FINISH.fullmatch(finish) else None,
     )
+
+
+def _no_json(body: bytes) -> str:
+    return "no JSON, but a page of HTML" if body.lstrip()[:1] == b"<" else "no JSON"
 
 
 def _why_not(text: str | None, message: dict[str, Any] | None, finish: str | None) -> str | None:

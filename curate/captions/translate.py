@@ -73,8 +73,8 @@ class Translate:
             language_name(code)
 
 
-def language_name(code: str) -> str:
-    """The English name of a language.
+def language_name(code: str, where: str = "captions.translate.languages") -> str:
+    """The English name of a language; `where` is the recipe's key that names it.
 
     Raises:
         RecipeError: the code is not among `LANGUAGES`; the message names the nearest, to a name or tag like pt-BR too.
@@ -83,7 +83,7 @@ def language_name(code: str) -> str:
         return LANGUAGES[code]
     near = "; did you mean " + " or ".join(f"{c} ({LANGUAGES[c]})" for c in _near(code)) + "?" if _near(code) else ""
     raise RecipeError(
-        f"captions.translate.languages: unknown {code!r}{near}; accepted: ISO 639-1 codes of languages that can be "
+        f"{where}: unknown {code!r}{near}; accepted: ISO 639-1 codes of languages that can be "
         f"identified: {', '.join(LANGUAGES)}"
     )
 

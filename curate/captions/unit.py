@@ -1,8 +1,8 @@
 """Tables `answers` and `captions` of a unit: what is written for its kept rows, and what the gates say of it.
 
 In: the unit's kept rows, engines. Out: `answers`, one row a request, as engines gave them; `captions`, one row a request
-too: the text that is made of the answer, and its verdicts. Requests are made and judged kind by kind, since a fused text
-is made of a recaption; they are sent batch by batch, and each batch stands before the next one is sent.
+too: the text that is made of the answer, and its verdicts. Requests are made and judged section by section, since a fused
+text is made of a recaption; they are sent batch by batch, and each batch stands before the next one is sent.
 """
 
 import time
@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids, schema
-from curate.caption_sections import Kind
-from curate.captions.cache import Cache, answer_table
+from curate.caption_sections import Fuse, Kind
+from curate.captions.cache import Cache, Spent, answer_table
 from curate.captions.engines import open_engine
 from curate.captions.gates import PASSED
 from curate.captions.images import read_images
 from curate.captions.judge import judge
 from curate.captions.kinds import Rows, make_requests
+from curate.captions.mix import count_replaced
 from curate.captions.region_unit import find_unit_regions, is_failure
 from curate.captions.request import Answer, Request
 from curate.errors import RunError
@@ -33,12 +34,13 @@ I64 = npt.NDArray[np.int64]
 
 
 class Work(NamedTuple):
-    """What one kind took: numbers of requests and tokens, seconds of the engine, tokens of what was sent in this run."""
+    """What one kind took of one engine, see schema.CAPTION_WORK. `sent_in`, `sent_out`: tokens of what this run sent."""
 
     requests: int = 0
     sent: int = 0
     failed: int = 0
     passed: int = 0
+    replaced: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     seconds: float = 0.0
@@ -52,12 +54,12 @@ class Captioned:
 
     Attributes:
         unit: the unit.
-        work: by kind; see schema.CAPTION_WORK.
+        work: by kind and engine; of regions the engine is empty.
         errors: how many requests have no answer, by reason, with an example's detail: reason → (count, detail).
     """
 
     unit: Unit
-    work: dict[str, Work]
+    work: dict[tuple[str, str], Work]
     errors: dict[str, tuple[int, str]]
 
     @property
@@ -84,26 +86,33 @@ def caption_unit(job: Job, unit: Unit, counts: I64 | None) -> Captioned:
         return _captioned(job, unit)
     rows = Rows.read(job, unit, counts)
     cache = Cache(job, unit)
-    answers, made = [], []
-    for name, kind in captions.kinds.items():
-        requests = make_requests(job, unit, name, rows)
-        digests = [request.digest(job.writers[kind.engine]) for request in requests]
-        found = _ask(job, unit, kind, rows, requests, digests, cache)
+    answers: list[pa.Table] = []
+    made: list[pa.Table] = []
+    for task in captions.tasks:
+        if isinstance(task.section, Fuse):
+            rows = rows.with_recaptions(pa.concat_tables(made), task.section.style)
+        requests = make_requests(job, unit, task, rows)
+        digests = [request.digest(job.writers[task.section.engine]) for request in requests]
+        found = _ask(job, unit, task.section, rows, requests, digests, cache)
         answers.append(answer_table(requests, digests, found))
-        made.append(judge(job, unit, name, rows, requests, digests, found))
-        if name == "recaption" and captions.fuse:
-            rows = rows.with_recaptions(made[-1], captions.fuse.style)
-    table = pa.concat_tables([schema.ANSWERS.empty_table(), *answers])
+        made.append(judge(job, unit, task, rows, requests, digests, found))
+    answered = pa.concat_tables([schema.ANSWERS.empty_table(), *answers])
+    _write(job, unit, answered, pa.concat_tables([schema.CAPTIONS.empty_table(), *made]), cache)
+    return _captioned(job, unit)
+
+
+def _write(job: Job, unit: Unit, answers: pa.Table, texts: pa.Table, cache: Cache) -> None:
+    """Puts the tables into place, and what was spent on them."""
     # Without its key it is made again, and asks for what failed alone.
-    lasting = "" if table["error"].null_count < len(table) else key
-    texts = pa.concat_tables([schema.CAPTIONS.empty_table(), *made])
+    lasting = "" if answers["error"].null_count < len(answers) else job.captions_key(unit)
     content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
-    spent = {kind: one._asdict() for kind, one in cache.spent().items()}
+    spent: dict[str, dict[str, Any]] = {}
+    for (kind, style), one in cache.spent().items():
+        spent.setdefault(kind, {})[style] = one._asdict()
     job.folder.write_json(f"tables/captions/{unit.name}_stats.json", spent)
-    job.write("answers", unit, table, lasting)
+    job.write("answers", unit, answers, lasting)
     job.write("captions", unit, texts, lasting, {"content": content})
     cache.forget_parts()
-    return _captioned(job, unit)
 
 
 def summarise(job: Job, captioned: Iterable[Captioned]) -> list[dict[str, Any]]:
@@ -111,12 +120,11 @@ def summarise(job: Job, captioned: Iterable[Captioned]) -> list[dict[str, Any]]:
     assert job.recipe.captions is not None
     captioned = list(captioned)
     rows = []
-    for name, kind in job.recipe.captions.kinds.items():
-        works = [one.work[name] for one in captioned if name in one.work]
-        total = Work(*(sum(numbers) for numbers in zip(*works, strict=True))) if works else Work()
-        price = job.recipe.captions.engines[kind.engine].price
+    for kind, engine in dict.fromkeys((task.kind, task.section.engine) for task in job.recipe.captions.tasks):
+        total = _sum(one.work.get((kind, engine), Work()) for one in captioned)
+        price = job.recipe.captions.engines[engine].price
         cost = (total.sent_in * price.input + total.sent_out * price.output) / 1e6 + total.seconds / 3600 * price.hour
-        about = {"kind": name, "engine": kind.engine, "model": job.writers[kind.engine]}
+        about = {"kind": kind, "engine": engine, "model": job.writers[engine]}
         numbers = {name: value for name, value in total._asdict().items() if not name.startswith("sent_")}
         rows.append(about | numbers | {"cost": cost if price.input or price.output or price.hour else None})
     return rows
@@ -191,34 +199,51 @@ def _with_images(job: Job, unit: Unit, rows: Rows, requests: list[Request]) -> t
 
 
 def _captioned(job: Job, unit: Unit) -> Captioned:
-    answers = job.read("answers", unit, ["kind", "error", "tokens_in", "tokens_out"])
-    captions = job.read("captions", unit, ["kind", "gate"])
-    stats = f"tables/captions/{unit.name}_stats.json"
-    spent = job.folder.read_json(stats) if job.folder.exists(stats) else {}
-    work = {}
-    for kind in pc.unique(answers["kind"]).to_pylist():
-        own = answers.filter(pc.equal(answers["kind"], kind))
-        passed = pc.and_(pc.equal(captions["kind"], kind), pc.equal(captions["gate"], PASSED))
-        work[kind] = Work(
-            requests=len(own),
-            sent=spent.get(kind, {}).get("sent", 0),
-            sent_in=spent.get(kind, {}).get("tokens_in", 0),
-            sent_out=spent.get(kind, {}).get("tokens_out", 0),
-            failed=len(own) - own["error"].null_count,
-            passed=pc.sum(passed).as_py() or 0,
-            tokens_in=pc.sum(own["tokens_in"]).as_py() or 0,
-            tokens_out=pc.sum(own["tokens_out"]).as_py() or 0,
-            seconds=spent.get(kind, {}).get("seconds", 0.0),
-        )
     errors: dict[str, tuple[int, str]] = {}
-    lost = answers["error"].drop_null().to_pylist()
+    lost = job.read("answers", unit, ["error"])["error"].drop_null().to_pylist()
+    work = _work(job, unit)
     if "regions" in job.tables:
         looked = job.read("regions", unit, ["error"])["error"].to_pylist()
         failed = [error for error in looked if is_failure(error)]
-        work["regions"] = Work(requests=len(looked), failed=len(failed))
+        work["regions", ""] = Work(requests=len(looked), failed=len(failed))
         lost += failed
     for error in lost:
         reason, _, detail = error.partition(": ")
         count, example = errors.get(reason, (0, detail))
         errors[reason] = (count + 1, example)
     return Captioned(unit, work, errors)
+
+
+def _work(job: Job, unit: Unit) -> dict[tuple[str, str], Work]:
+    """What the unit's texts took, by kind and engine: a text's style tells which engine wrote it."""
+    assert job.recipe.captions is not None
+    answers = job.read("answers", unit, ["kind", "style", "error", "tokens_in", "tokens_out"])
+    passed = pc.equal(job.read("captions", unit, ["gate"])["gate"], PASSED)  # a row a request, as in answers
+    sums = answers.append_column("passed", pc.fill_null(passed, False)).group_by(["kind", "style"])
+    wanted = [([], "count_all"), ("error", "count"), *((c, "sum") for c in ("passed", "tokens_in", "tokens_out"))]
+    stats = f"tables/captions/{unit.name}_stats.json"
+    spent = job.folder.read_json(stats) if job.folder.exists(stats) else {}
+    replaced = count_replaced(job, unit)
+    work: dict[tuple[str, str], Work] = {}
+    for own in sums.aggregate(wanted).to_pylist():
+        of = own["kind"], own["style"]
+        here = Spent(**spent.get(of[0], {}).get(of[1], {}))
+        one = Work(
+            requests=own["count_all"],
+            sent=here.sent,
+            failed=own["error_count"],
+            passed=own["passed_sum"],
+            replaced=replaced[of],
+            tokens_in=own["tokens_in_sum"],
+            tokens_out=own["tokens_out_sum"],
+            seconds=here.seconds,
+            sent_in=here.tokens_in,
+            sent_out=here.tokens_out,
+        )
+        by = of[0], job.recipe.captions.engine_of(*of)
+        work[by] = _sum([work.get(by, Work()), one])
+    return work
+
+
+def _sum(works: Iterable[Work]) -> Work:
+    return Work(*(sum(numbers) for numbers in zip(*works, strict=True)))

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from curate.captions.engines import find_faults
 from curate.cli.run import FingerprintOption, RecipeArgument, SetOption, by_content
-from curate.estimate import Estimate, estimate
+from curate.estimate import Asked, Estimate, estimate
 from curate.plan import Plan
 from curate.recipe import Recipe, load_recipe
 
@@ -24,7 +25,7 @@ def plan(
     fingerprint: FingerprintOption = "stat",
     no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
 ) -> None:
-    """Show inputs, units, steps, what is done already, and the estimated yield and cost; writes nothing."""
+    """Show inputs, units, steps, what is done already, the estimated yield and cost, and engines that fail; writes nothing."""
     from pipelines.run import prepare
 
     loaded = load_recipe(recipe, overrides)
@@ -38,11 +39,13 @@ def plan(
             print(f"  {table:12} {done:,} of {len(prepared.plan.units):,} units done")
         if prepared.finished:
             print("  the run is finished: nothing to do")
-        if not no_estimate and not prepared.finished:
-            print(
-                "\n"
-                + _estimate(estimate(prepared.job, prepared.plan.units, prepared.metadata), prepared.job.pool.images)
-            )
+            return
+        if not no_estimate:
+            found = estimate(prepared.job, prepared.plan.units, prepared.metadata)
+            print(f"\n{_estimate(found, prepared.job.pool.images)}")
+        if prepared.job.recipe.captions:  # no error: the run may be on another machine
+            for fault in find_faults(prepared.job.recipe.captions, load=False):
+                print(f"\nwarning: {fault}")
 
 
 def _inputs(recipe: Recipe, plan: Plan) -> str:
@@ -78,13 +81,17 @@ def _estimate(found: Estimate | None, images: bool) -> str:
     lines.append(
         f"  {'time':12} {_time(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
     )
-    for name, asked in found.asked.items():
-        cost = f", {asked.cost:,.2f} by its price" if asked.cost else ""
-        lines.append(
-            f"  {name:12} about {asked.requests:,.0f} requests, less what is answered already, {asked.tokens_in:,.0f} tokens in, at most "
-            f"{asked.tokens_out:,.0f} out{cost}"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(_asked, found.asked)])
+
+
+def _asked(asked: Asked) -> str:
+    cost = f", {asked.cost:,.2f} by its price" if asked.cost else ""
+    fused = ", less what is answered already" if asked.kind == "fused" else ""
+    there = f" ({asked.answered:,.0f} more are answered already)" if asked.answered else ""
+    return (
+        f"  {asked.kind:12} about {asked.requests:,.0f} requests of {asked.engine}{fused}{there}, "
+        f"{asked.tokens_in:,.0f} tokens in, at most {asked.tokens_out:,.0f} out{cost}"
+    )
 
 
 def _bytes(size: float) -> str:

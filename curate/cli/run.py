@@ -137,7 +137,8 @@ def summary(out: str, seconds: float) -> str:
     for work in run.get("caption_work", []):
         lost = f", {work['failed']:,} without an answer" if work["failed"] else ""
         lines.append(
-            f"{work['kind']}: {work['requests']:,} texts ({work['sent']:,} asked for now{lost}), {work['passed']:,} passed the gates"
+            f"{work['kind']} by {work['engine']}: {work['requests']:,} texts ({work['sent']:,} asked for now{lost}), "
+            f"{work['passed']:,} passed the gates, {work['replaced']:,} are in .txt"
         )
     if run.get("caption_work"):
         lines.append(f"  curate sql {out} caption_gates      what the gates said; caption_work, captions: cost, texts")

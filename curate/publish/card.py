@@ -34,6 +34,7 @@ def card_text(run: dict[str, Any]) -> str:
         ]
         lines += [
             f"- {work['kind']} by `{work['model'].split()[0]}`: {work['passed']:,} of {work['requests']:,} texts passed"
+            f", {work['replaced']:,} are in `.txt`"
             for work in run["caption_work"]
         ]
         mix = recipe["captions"]["output"]["mix"]

@@ -83,7 +83,7 @@ def main() -> None:
             measure_unit(prepared.job, unit)
         for b in deduplicate(prepared.job, apply_rules(prepared.job, prepared.plan.units)):
             ballot.decide(prepared.job, b, None, None)
-            requests += make_requests(prepared.job, b.unit, "rewrite", Rows.read(prepared.job, b.unit, None))
+            requests += make_requests(prepared.job, b.unit, asked.tasks[0], Rows.read(prepared.job, b.unit, None))
         grouped = sorted(requests, key=lambda request: request.group)
         anew = [drawn_anew(request, random.Random(i)) for i, request in enumerate(grouped)]
 

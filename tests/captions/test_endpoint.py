@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from curate.captions.endpoint import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
+    REFUSALS,
     SILENCES,
     Health,
     Key,
@@ -101,5 +102,22 @@ def test_silences_in_a_row_are_a_loss_and_one_more_is_then_enough():
         for _ in range(SILENCES - 1):
             health.silent()
         assert not health.lost.is_set()
+
+    asyncio.run(play())
+
+
+def test_refusals_in_a_row_are_looked_into_and_one_more_is_then_enough():
+    async def play() -> None:
+        health = Health()
+        first = health.lost
+        assert not any(health.refused() for _ in range(REFUSALS - 1))
+        health.accepted()
+        assert [health.refused() for _ in range(2 * REFUSALS)] == 2 * [*[False] * (REFUSALS - 1), True]
+        assert not first.is_set()
+        health.refuses_all("refused: 401 Unauthorized")
+        assert first.is_set() and first.why.startswith("refused: given up") and first.why.endswith(": 401 Unauthorized")
+        assert not health.lost.is_set() and health.refused()
+        health.accepted()
+        assert not health.refused()
 
     asyncio.run(play())

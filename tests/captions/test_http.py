@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from curate.captions import endpoint
-from curate.captions.endpoint import SILENCES
+from curate.captions.endpoint import REFUSALS, SILENCES
 from curate.captions.http import HttpEngine, HttpOptions
 from curate.captions.request import ERRORS, Answer, Message, Request, Sampling
 from curate.errors import RecipeError, RunError
@@ -165,6 +165,55 @@ def test_passing_faults_are_tried_again_and_at_last_told(server, open_engine, na
     assert cat.text is None and cat.error.startswith(f"{code}: ") and cat.error.endswith("(the last of 3 attempts)")
     assert whole(server) == ["a dog", "a fish"] or name.startswith("reset after") or name == "cut"
     assert sorted(seen.text for seen in server.asked) == ["a cat"] * 3 + ["a dog"] * 3 + ["a fish"]
+
+
+REFUSALS_OF_ALL = {
+    "401": (do.status(401, {"error": {"message": "key expired"}}), "refused", "401 Unauthorized: key expired"),
+    "403": (do.status(403, b"<html>blocked</html>"), "refused", "403 Forbidden"),
+    "404": (do.status(404, {"error": "no such model"}), "refused", "404 Not Found: no such model"),
+    "login": (do.status(302, b"", Location="https://login"), "refused", "302 Found: a redirect to https://login"),
+    "HTML": (do.body(b"\n<!DOCTYPE html><html>maintenance</html>"), "malformed", "no JSON, but a page of HTML"),
+    "error": (do.body({"error": {"message": "quota"}}), "malformed", "it has no choices; it says: quota"),
+}
+
+
+@pytest.mark.parametrize("form", [prompts, chats])
+@pytest.mark.parametrize("name", REFUSALS_OF_ALL)
+def test_an_endpoint_that_answers_nothing_any_more_is_given_up(server, open_engine, name, form):
+    fault, code, said = REFUSALS_OF_ALL[name]
+    engine = open_engine(concurrency=4)
+    assert engine.ask(form(*texts(30))) == [answered(text) for text in texts(30)]
+    server.always = fault
+    before = len(server.asked)
+    answers = engine.ask(form(*texts(2_000, "more")))
+    why = f"{code}: given up, since it gives no answer whatever it is asked: {said}"
+    assert {answer.error.split(": ")[0] for answer in answers} == {code}
+    assert sum(answer.error.startswith(why) for answer in answers) > 1_950
+    assert REFUSALS < len(server.asked) - before < 50
+    assert one(engine, "a later one").error.startswith(f"{code}: ")  # it is tried
+    server.always = None
+    assert engine.ask(form(*texts(30, "again"))) == [answered(text) for text in texts(30, "again")]
+
+
+@pytest.mark.parametrize("name", REFUSALS_OF_ALL)
+def test_what_only_some_requests_meet_costs_no_other(server, open_engine, name):
+    """Many of them in a row, as prompts may be that a filter of the endpoint's blocks."""
+    fault, code, _ = REFUSALS_OF_ALL[name]
+    bad = texts(100, "blocked")
+    server.always = lambda handler: fault(handler) if handler.seen.text.startswith("blocked") else handler.answer()
+    answers = open_engine(concurrency=4).ask(prompts(*bad, *texts(30)))
+    assert answers[100:] == [answered(text) for text in texts(30)]
+    assert all(answer.error.startswith(f"{code}: ") and "given up" not in answer.error for answer in answers[:100])
+    asked = [seen.text for seen in server.asked]
+    assert [asked.count(text) for text in bad] == [1] * 100
+    assert asked.count("Hello") <= 100 // REFUSALS
+
+
+def test_a_fault_found_with_each_request_is_not_held_against_the_endpoint(server, open_engine):
+    server.always = do.status(400, {"error": {"message": "no"}})
+    answers = open_engine(concurrency=4).ask(prompts(*texts(100)))
+    assert {answer.error for answer in answers} == {"refused: 400 Bad Request: no"}
+    assert sorted(seen.text for seen in server.asked) == sorted(texts(100))
 
 
 @pytest.mark.parametrize("name", FINAL)

@@ -182,7 +182,7 @@ def test_texts(body, answer):
     ("body", "error"),
     [
         (b"", "malformed: no JSON"),
-        (b"<html>busy</html>", "malformed: no JSON"),
+        (b"<html>busy</html>", "malformed: no JSON, but a page of HTML"),
         (reply("a dog")[:-9], "malformed: no JSON"),
         (b"\xff\xfe\xfd", "malformed: no JSON"),
         (b"[" * 200_000, "malformed: no JSON"),

@@ -6,12 +6,14 @@ Slow, and for an environment of its own, since vLLM's build for CPUs does not go
     OMP_NUM_THREADS=1 v/bin/python -m pytest -m slow tests/captions/test_real.py -s
 """
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,38 +89,53 @@ def show(done: pools.Ran, count: int = 12) -> None:
     """Prints what was written, and what the gates said."""
     originals = dict(zip(*(done.table("samples")[c].to_pylist() for c in ("uid", "caption")), strict=True))
     rows = done.table("captions").to_pylist()
-    gates: dict[tuple[str, str], int] = {}
-    for row in rows:
-        for gate in row["failed"] or [row["gate"] or row["status"]]:
-            gates[row["kind"], gate] = gates.get((row["kind"], gate), 0) + 1
-    print("\n", gates)
+    gates = Counter(
+        (row["kind"], row["style"], gate) for row in rows for gate in row["failed"] or [row["gate"] or row["status"]]
+    )
+    print("\n", dict(sorted(gates.items())))
     for row in rows[:: max(1, len(rows) // count)]:
         print(f"  {row['kind']} {row['style']} [{row['gate']}] {originals[row['uid']]!r} -> {row['text']!r}")
 
 
+BOTH = """
+name: both
+input: {{name: laion, format: parquet, path: {pool}}}
+measure: {{language: {{}}}}
+captions:
+  engines:
+    here: {{vllm: {{model: {model}, options: {{max_model_len: 1024, enforce_eager: true, gpu_memory_utilization: 0.2}}}}, price: {{hour: 1}}}}
+    there: {{openai: {{base_url: "{address}", model: smollm2, timeout: 600}}, price: {{hour: 1}}}}
+  rewrite:
+    - {{engine: here, styles: [human], batch: 100}}
+    - {{engine: there, styles: [coco], prompt: chat, batch: 100}}
+  output: {{mix: {{rewrite: 0.5}}}}
+"""
+
+
 def test_both_engines_in_one_recipe(models: Path, served: str, shared: Path, tmp_path: Path) -> None:
-    """200 real captions: rewritten in this process, and translated over HTTP."""
-    path = captions_pool(shared, tmp_path / "pool", 200)
-    captions = {
-        "engines": {
-            "here": {"vllm": {"model": str(models / "smollm2"), "options": LENGTH}},
-            "there": {"openai": {"base_url": served, "model": "smollm2", "timeout": 600}},
-        },
-        "rewrite": {"engine": "here", "styles": ["human"], "batch": 100},
-        "translate": {"engine": "there", "languages": ["fr"], "batch": 100},
-    }
-    done = pools.run_beam(
-        pools.recipe_of(path, "parquet", captions=captions, measure={"language": {}}), tmp_path / "out"
-    )
+    """`curate run` has 200 real captions rewritten in its process, and over HTTP."""
+    pool, out = captions_pool(shared, tmp_path / "pool", 200), tmp_path / "out"
+    (tmp_path / "recipe.yaml").write_text(BOTH.format(pool=pool, model=models / "smollm2", address=served))
+    command = [sys.executable, "-m", "curate.cli.main", "run", str(tmp_path / "recipe.yaml"), "--out", str(out)]
+    subprocess.run(command, check=True)
+    done = pools.Ran(out)
     conserved(done)
     rows = done.table("captions").to_pylist()
+    assert {(row["kind"], row["style"]) for row in rows} == {("rewrite", "human"), ("rewrite", "coco")}
     assert {row["status"] for row in rows} <= {"ok", "empty"}
-    assert (
-        sum(row["kind"] == "rewrite" for row in rows) == 200 and sum(row["kind"] == "translation" for row in rows) > 100
-    )
+    works = {work["engine"]: work for work in done.run["caption_work"]}
+    assert list(works) == ["here", "there"]
+    for work in works.values():
+        assert (work["requests"], work["sent"]) == (200, 200) and work["failed"] < 20
+        assert work["passed"] > 20 and work["replaced"] > 10 and work["seconds"] > 0 and work["cost"] > 0
     assert len({row["gate"] for row in rows}) > 4  # a small model: the gates see real work
-    print(done.run["caption_work"])
-    show(done)
+    passed = {(row["uid"], row["style"]): row["text"] for row in rows if row["gate"] == "passed"}
+    shards = pa.concat_tables(pq.read_table(path) for path in sorted(out.glob("shards/*.parquet")))
+    written = [(row["uid"], json.loads(row["captions"])["rewrite"]) for row in shards.to_pylist()]
+    assert {(uid, style): text for uid, texts in written for style, text in texts.items()} == passed
+    assert any(len(texts) == 2 for _, texts in written)
+    print("\n", *works.values(), sep="\n ")
+    show(done, 24)
 
 
 def test_both_engines_say_the_same_when_greedy(models: Path, served: str, shared: Path, tmp_path: Path) -> None:

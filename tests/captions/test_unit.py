@@ -308,8 +308,10 @@ def test_the_plan_counts_requests(server: FaultServer, tmp_path: Path) -> None:
     prepared = prepare(asked, str(tmp_path / "a"))
     found = estimate(prepared.job, prepared.plan.units, prepared.metadata)
     done = pools.run_local(asked, tmp_path / "b")
-    assert found is not None and found.asked["rewrite"].requests == len(done.table("captions"))
-    rewrite = found.asked["rewrite"]
+    assert found is not None
+    (rewrite,) = found.asked
+    assert (rewrite.kind, rewrite.engine, rewrite.answered) == ("rewrite", "llm", 0)
+    assert rewrite.requests == len(done.table("captions"))
     assert rewrite.tokens_out == 77 * rewrite.requests and 40 < rewrite.tokens_in / rewrite.requests < 200
     assert rewrite.cost == pytest.approx((rewrite.tokens_in + 2 * rewrite.tokens_out) / 1e6)
 
