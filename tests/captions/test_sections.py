@@ -10,7 +10,7 @@ import pytest
 
 from curate.captions import endpoint
 from curate.cli.plan import plan
-from curate.errors import RecipeError
+from curate.errors import RecipeError, RunError
 from curate.estimate import estimate
 from curate.recipe import parse_recipe
 from curate.shards.commit import Folder
@@ -219,8 +219,10 @@ def test_failures_of_one_engine_leave_the_texts_of_the_other(
     works = {row["engine"]: row for row in ask(done.folder, "caption_work")}
     assert works["api"]["failed"] == works["api"]["requests"] and works["llm"]["failed"] == 0
     assert len(api.asked) < works["api"]["requests"] / 2  # it is given up
-    reasons = {row["error"] for row in done.table("captions").to_pylist() if row["style"] == "coco"}
-    assert any(reason.startswith("given up, since it gives no answer whatever it is asked: 401") for reason in reasons)
+    with pytest.raises(
+        RunError, match=r"refused .*, such as given up, since it gives no answer whatever it is asked: 401"
+    ):
+        pools.run_local(recipe(path, captions, max_failed=0.1), tmp_path / "b")
 
 
 def test_the_plan_tells_engines_apart_and_what_is_answered_already(
