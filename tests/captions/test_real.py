@@ -157,8 +157,9 @@ def test_both_engines_say_the_same_when_greedy(models: Path, served: str, shared
 
 def test_a_vision_language_model_looks_at_real_images(models: Path, shared: Path, tmp_path: Path) -> None:
     """A random LLaVA describes photos: its texts are nothing, but differ with the image."""
+    options = {**LENGTH, "gpu_memory_utilization": 0.4}  # of what the process takes, other tests' models included
     captions = {
-        "engines": {"vlm": {"vllm": {"model": str(models / "llava"), "options": LENGTH}}},
+        "engines": {"vlm": {"vllm": {"model": str(models / "llava"), "options": options}}},
         "recaption": {"engine": "vlm", "styles": ["short"], "max_tokens": 12},
     }
     done = pools.run_beam(
