@@ -6,6 +6,7 @@ text is made of a recaption; they are sent batch by batch, and each batch stands
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ class Captioned:
     Attributes:
         unit: the unit.
         work: by kind and engine; of regions the engine is empty.
-        errors: how many requests have no answer, by reason, with an example's detail: reason → (count, detail).
+        errors: how many requests have no answer, by reason, with the commonest detail: reason → (count, detail).
     """
 
     unit: Unit
@@ -207,10 +208,10 @@ def _captioned(job: Job, unit: Unit) -> Captioned:
         failed = [error for error in looked if is_failure(error)]
         work["regions", ""] = Work(requests=len(looked), failed=len(failed))
         lost += failed
-    for error in lost:
+    for error, count in Counter(lost).most_common():
         reason, _, detail = error.partition(": ")
-        count, example = errors.get(reason, (0, detail))
-        errors[reason] = (count + 1, example)
+        before, example = errors.get(reason, (0, detail))
+        errors[reason] = (before + count, example)
     return Captioned(unit, work, errors)
 
 

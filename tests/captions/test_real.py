@@ -123,17 +123,20 @@ def test_both_engines_in_one_recipe(models: Path, served: str, shared: Path, tmp
     rows = done.table("captions").to_pylist()
     assert {(row["kind"], row["style"]) for row in rows} == {("rewrite", "human"), ("rewrite", "coco")}
     assert {row["status"] for row in rows} <= {"ok", "empty"}
-    works = {work["engine"]: work for work in done.run["caption_work"]}
-    assert list(works) == ["here", "there"]
-    for work in works.values():
-        assert (work["requests"], work["sent"]) == (200, 200) and work["failed"] < 20
-        assert work["passed"] > 20 and work["replaced"] > 10 and work["seconds"] > 0 and work["cost"] > 0
     assert len({row["gate"] for row in rows}) > 4  # a small model: the gates see real work
     passed = {(row["uid"], row["style"]): row["text"] for row in rows if row["gate"] == "passed"}
-    shards = pa.concat_tables(pq.read_table(path) for path in sorted(out.glob("shards/*.parquet")))
-    written = [(row["uid"], json.loads(row["captions"])["rewrite"]) for row in shards.to_pylist()]
-    assert {(uid, style): text for uid, texts in written for style, text in texts.items()} == passed
-    assert any(len(texts) == 2 for _, texts in written)
+    shards = pa.concat_tables(pq.read_table(path) for path in sorted(out.glob("shards/*.parquet"))).to_pylist()
+    written = {row["uid"]: json.loads(row["captions"])["rewrite"] for row in shards}
+    assert {(uid, style): text for uid, texts in written.items() for style, text in texts.items()} == passed
+    assert any(len(texts) == 2 for texts in written.values())
+    works = {work["engine"]: work for work in done.run["caption_work"]}
+    assert list(works) == ["here", "there"]
+    for work, style in zip(works.values(), ("human", "coco"), strict=True):
+        assert (work["requests"], work["sent"]) == (200, 200) and work["failed"] < 20
+        assert work["passed"] == sum(one == style for _, one in passed) > 0
+        chosen = [row for row in shards if row["curated_caption"] == written[row["uid"]].get(style)]
+        assert work["replaced"] == len(chosen) > 0
+        assert work["seconds"] > 0 and work["cost"] > 0
     print("\n", *works.values(), sep="\n ")
     show(done, 24)
 
@@ -154,8 +157,9 @@ def test_both_engines_say_the_same_when_greedy(models: Path, served: str, shared
 
 def test_a_vision_language_model_looks_at_real_images(models: Path, shared: Path, tmp_path: Path) -> None:
     """A random LLaVA describes photos: its texts are nothing, but differ with the image."""
+    options = {**LENGTH, "gpu_memory_utilization": 0.4}  # of what the process takes, other tests' models included
     captions = {
-        "engines": {"vlm": {"vllm": {"model": str(models / "llava"), "options": LENGTH}}},
+        "engines": {"vlm": {"vllm": {"model": str(models / "llava"), "options": options}}},
         "recaption": {"engine": "vlm", "styles": ["short"], "max_tokens": 12},
     }
     done = pools.run_beam(

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from curate.captions import endpoint
+from curate.captions.recorded import RecordedEngine
+from curate.captions.request import Answer
+from curate.captions.rewrite import load_pairs
 from curate.cli.plan import plan
-from curate.errors import RecipeError
+from curate.errors import RecipeError, RunError
 from curate.estimate import estimate
 from curate.recipe import parse_recipe
 from curate.shards.commit import Folder
@@ -25,10 +28,10 @@ CHAT = "[user]\nSay this caption in other words: <caption>{caption}</caption>\nE
 
 
 def say(text: str) -> str:
-    """What both servers answer: to a completion a LaCLIP-like line, to a chat of the template above another one."""
+    """What both servers answer: to a completion a LaCLIP-like line, to a chat of the template above one after empty lines."""
     if "<caption>" not in text:
         return faithful(text)
-    return f"there is {text.partition('<caption>')[2].partition('</caption>')[0].strip()}"
+    return f"\n\nthere is {text.partition('<caption>')[2].partition('</caption>')[0].strip()}"
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +165,24 @@ def test_a_style_that_moves_to_another_section_is_not_asked_again(
     assert by_style(third)["coco"] == {"other-llm": asked / 3}
 
 
+def test_texts_are_held_against_their_own_section(captions: dict[str, Any], path: str, tmp_path: Path) -> None:
+    """One that repeats an example is told by the examples of the styles that its own section has."""
+    pairs = {style: {pair.target for pair in load_pairs(style)} for style in ("chat_a", "human", "coco")}
+    told = iter([*pairs["chat_a"], *pairs["human"], *pairs["coco"]] * 99)
+    engines = {name: {"recorded": {"path": str(tmp_path / "told"), "model": name}} for name in ("llm", "api")}
+    asked = recipe(path, captions | {"engines": engines, "gates": {"off": ["names", "numbers", "length"]}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecordedEngine, "ask", lambda self, requests: [Answer(next(told)) for _ in requests])
+        done = pools.run_local(asked, tmp_path / "a")
+    found = {True: 0, False: 0}
+    for row in done.table("captions").to_pylist():
+        own = ["chat_a"] if row["model"] == "llm" else ["human", "coco"]
+        echoes = any(row["text"] in pairs[style] for style in own)
+        assert ("echo_prompt" in row["failed"]) == echoes
+        found[echoes] += 1
+    assert min(found.values()) > 10
+
+
 def test_a_list_of_one_is_the_section_itself(captions: dict[str, Any], path: str, tmp_path: Path) -> None:
     section = captions["rewrite"][0]
     pools.run_local(recipe(path, captions | {"rewrite": section}), tmp_path / "a")
@@ -219,8 +240,10 @@ def test_failures_of_one_engine_leave_the_texts_of_the_other(
     works = {row["engine"]: row for row in ask(done.folder, "caption_work")}
     assert works["api"]["failed"] == works["api"]["requests"] and works["llm"]["failed"] == 0
     assert len(api.asked) < works["api"]["requests"] / 2  # it is given up
-    reasons = {row["error"] for row in done.table("captions").to_pylist() if row["style"] == "coco"}
-    assert any(reason.startswith("given up, since it gives no answer whatever it is asked: 401") for reason in reasons)
+    with pytest.raises(
+        RunError, match=r"refused .*, such as given up, since it gives no answer whatever it is asked: 401"
+    ):
+        pools.run_local(recipe(path, captions, max_failed=0.1), tmp_path / "b")
 
 
 def test_the_plan_tells_engines_apart_and_what_is_answered_already(
