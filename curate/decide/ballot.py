@@ -199,7 +199,9 @@ def find_candidates(
 
 def _content(job: Job, unit: Unit, rows: pa.Array) -> U64:
     """What decides between rows of one uid (see `dedup.content_hashes`)."""
-    if not (job.pool.images or "uid" in job.pool.brings):  # a uid is made of URL and caption: alike in it, alike in both
+    if not (
+        job.pool.images or "uid" in job.pool.brings
+    ):  # a uid is made of URL and caption: alike in it, alike in both
         return np.zeros(len(rows), np.uint64)
     table = job.read("samples", unit, ["sha256", "url", "caption"]).take(rows)
     return dedup.content_hashes(pc.coalesce(table["sha256"], table["url"]), table["caption"])
