@@ -71,8 +71,8 @@ def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by:
         raise RecipeError("--plot draws a sweep; accepted: with --sweep, such as --sweep balance.t=1000..100000")
     if by is not None and rows is None:
         raise RecipeError("--by needs --rows, the wished size")
-    if sweep_of is not None and by is not None:
-        raise RecipeError("--sweep and --by are two questions; accepted: one of them")
+    if sweep_of is not None and rows is not None:
+        raise RecipeError("--sweep and --rows are two questions; accepted: one, or --set balance.rows=… beside --sweep")
     if plot is not None:
         check_plot(plot)
 

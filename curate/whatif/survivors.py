@@ -32,7 +32,7 @@ from curate.plan import Unit
 from curate.publish.query import find_run
 from curate.recipe import Recipe
 from curate.threads import in_threads
-from curate.whatif.memory import RememberingJob
+from curate.whatif.memory import ReadFolder, RememberingJob
 
 I64 = npt.NDArray[np.int64]
 
@@ -81,7 +81,8 @@ def open_past(url: str) -> Past:
         RecipeError: there is no run, or its recipe is not one that this version knows.
         RunError: the run is not finished, or its tables are damaged.
     """
-    folder = find_run(url)
+    found = find_run(url)
+    folder = ReadFolder(found.url, found.storage)
     job, units = open_ledger(folder)
     remembering = RememberingJob(**{name: getattr(job, name) for name in Job.__dataclass_fields__})
     ballots = list(in_threads(partial(_recorded, remembering), units))
