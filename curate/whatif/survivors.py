@@ -131,9 +131,9 @@ def all_repeats(past: Past, recipe: Recipe) -> dedup.Records | None:
         return None
     job = _without_evaluation(past.job, recipe)
     job.check()
-    dropped = {code for code in CODES.values() if code not in (CODES[schema.FAILED], _FORGOTTEN)}
-    rules = range(max(len(past.job.recipe.rules), 1))
-    return local.find_repeats(job, [_revive(b, (*dropped, *rules)) for b in past.ballots])
+    out = (CODES[schema.FAILED], _FORGOTTEN)
+    readable = [Ballot(b.unit, np.where(np.isin(b.verdicts, out), b.verdicts, np.int16(ALIVE))) for b in past.ballots]
+    return local.find_repeats(job, readable)
 
 
 def _recorded(job: Job, unit: Unit) -> Ballot:

@@ -213,6 +213,13 @@ def test_the_plot(past: Past, tmp_path: Path) -> None:
     assert b"the run kept 123" in (tmp_path / "plot.svg").read_bytes()
 
 
+def test_a_rule_does_not_leave_the_plot(tmp_path: Path) -> None:
+    knob = parse_knob("rules.x=caption <> '</script><script>alert(1)</script><!--' and words <{1..5}")
+    write_plot(str(tmp_path / "plot.html"), [Point(1, 10, 2, 50, 3, 0, 0.5, 1)], knob, 9)
+    page = (tmp_path / "plot.html").read_text()
+    assert "alert(1)" in page and "<script>alert(1)" not in page and "alert(1)</script" not in page
+
+
 def test_the_chart_holds_the_points() -> None:
     points = [Point(1, 10, 2, 50, None, 0, 0.5, 1), Point(100, 40, 30, 50, None, 0, 1.0, 100)]
     chart = sweep_chart(points, parse_knob("balance.t=1..100"), 33)
