@@ -5,6 +5,7 @@ looks at the pool: what depends on it (columns, types of rules) is checked in `c
 """
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -276,7 +277,7 @@ class Recipe(Section):
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads and checks a recipe; `overrides` are `key=value` with dotted keys and YAML values.
+    """Reads and checks a recipe; `overrides` are `key=value` with dotted keys and YAML values (`rules.NAME=null` removes).
 
     Raises:
         RecipeError: the file, a key or a value is wrong; the message names it, and what is accepted.
@@ -296,6 +297,14 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _set(data, override)
     return _resolve(parse_recipe(data, path), path)
+
+
+def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """The recipe with overrides as of `load_recipe`; new rules come last. Raises RecipeError."""
+    data = json.loads(recipe.model_dump_json())
+    for override in overrides:
+        _set(data, override)
+    return parse_recipe(data)
 
 
 def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -336,6 +345,13 @@ def _set(data: dict[str, Any], override: str) -> None:
         if isinstance(at, dict) and at.get(part) is None:
             at[part] = {}
         at = at[place]
+    if parents == ["rules"] and value is None and text.strip():
+        if not isinstance(at, dict) or last not in at:
+            raise RecipeError(
+                f"--set {override}: there is no rule {last!r} to remove; rules: {', '.join(at) or 'none'}"
+            )
+        del at[last]
+        return
     at[_place(at, last, override)] = value
     if key in ("balance.t", "balance.rows") and value is not None:  # the one takes the place of the other
         data["balance"] = {last: value}

@@ -103,6 +103,18 @@ def expected_rows(matches: pa.ListArray, counts: I64, ts: npt.ArrayLike) -> U64:
     return sums
 
 
+def spread(matches: pa.ListArray, counts: I64, ts: npt.ArrayLike) -> F64:
+    """Σπ(1−π) for each of k values of t (float64[k]), arguments as of `expected_rows`: the variance of the rows drawn."""
+    counts, ts = np.asarray(counts, np.int64), np.asarray(ts, np.int64)
+    offsets, entries = _lists(matches, len(counts))
+    if len(ts) and ts.min() < 1:
+        raise ValueError(f"t is {ts.min()}, not at least 1")
+    order = np.argsort(ts)
+    sums = np.zeros(len(ts))
+    sums[order] = _spread(offsets, entries, counts, ts[order])
+    return sums
+
+
 def entry_sums(matches: pa.ListArray, weights: npt.NDArray[np.int64 | np.uint64], n: int) -> npt.NDArray:
     """Sum rows' integer weights (int64 or uint64[rows]) over the entries that they match: [n] of the weights' type."""
     offsets, entries = _lists(matches, n)
@@ -316,6 +328,30 @@ def _expected(offsets: I64, entries: I32, counts: I64, ts: I64) -> U64:
     for j in range(k):
         reached += certain[j]
         sums[j] += reached << np.uint64(32)
+    return sums
+
+
+@njit(nogil=True, cache=True)
+def _spread(offsets: I64, entries: I32, counts: I64, ts: I64) -> F64:
+    """Σπ(1−π) per t (ascending); a row whose rarest entry has a count of at most t adds nothing."""
+    k, t_float = len(ts), ts.astype(np.float64)
+    sums = np.zeros(k)
+    miss = np.empty(k)
+    for row in range(len(offsets) - 1):
+        begin, end = offsets[row], offsets[row + 1]
+        if begin == end:
+            continue
+        rarest = counts[entries[begin]]
+        for i in range(begin + 1, end):
+            rarest = min(rarest, counts[entries[i]])
+        first = np.searchsorted(ts, rarest)
+        miss[:first] = 1.0
+        for i in range(begin, end):
+            count = np.float64(counts[entries[i]])
+            for j in range(first):
+                miss[j] *= 1.0 - t_float[j] / count
+        for j in range(first):
+            sums[j] += miss[j] * (1.0 - miss[j])
     return sums
 
 

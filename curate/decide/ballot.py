@@ -26,7 +26,14 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
 ALIVE = -1
-CODES = {schema.FAILED: -2, schema.UNMATCHED: -3, schema.CONTAMINATED: -4, schema.DUPLICATE: -5, schema.BALANCE: -6}
+CODES = {
+    schema.FAILED: -2,
+    schema.UNMATCHED: -3,
+    schema.CONTAMINATED: -4,
+    schema.DUPLICATE: -5,
+    schema.BALANCE: -6,
+    schema.FORGOTTEN: -7,
+}
 NAMES = {code: name for name, code in CODES.items()}
 
 
@@ -121,8 +128,13 @@ def decontaminate(job: Job, ballot: Ballot) -> Ballot:
 
 def top_histogram(job: Job, ballot: Ballot, index: int, radix: quantiles.Radix) -> I64:
     """Counts the digits of the top rule's column that the radix search asks for, over the rows that reached the rule."""
+    return radix.histogram(top_keys(job, ballot, index))
+
+
+def top_keys(job: Job, ballot: Ballot, index: int) -> U64:
+    """The order keys of a top rule's column, of the rows that reached the rule and have a value."""
     keys, valid = _top_keys(job, ballot, index)
-    return radix.histogram(keys[valid & ballot.alive])
+    return keys[valid & ballot.alive]
 
 
 def apply_top(job: Job, ballot: Ballot, index: int, key: int | None) -> Ballot:
@@ -176,15 +188,23 @@ def find_candidates(
     columns = _pass_columns(job, ballot, groups)
     rows = dedup.candidates(columns, ballot.alive, hashes)
     take = pa.array(rows)
-    base = job.read("samples", ballot.unit, ["uid", "sha256", "url", "caption"]).take(take)
-    content = dedup.content_hashes(pc.coalesce(base["sha256"], base["url"]), base["caption"])
+    uids = job.read("samples", ballot.unit, ["uid"])["uid"].take(take).combine_chunks()
     best = job.recipe.dedup.prefer
     prefer = (
         None if best is None else dedup.preferences(job.columns(ballot.unit, [best])[best].combine_chunks().take(take))
     )
-    return dedup.make_records(
-        ballot.unit.index, rows, base["uid"].combine_chunks(), [c.take(take) for c in columns], content, prefer
-    )
+    content = _content(job, ballot.unit, take)
+    return dedup.make_records(ballot.unit.index, rows, uids, [c.take(take) for c in columns], content, prefer)
+
+
+def _content(job: Job, unit: Unit, rows: pa.Array) -> U64:
+    """What decides between rows of one uid (see `dedup.content_hashes`)."""
+    if not (
+        job.pool.images or "uid" in job.pool.brings
+    ):  # a uid is made of URL and caption: alike in it, alike in both
+        return np.zeros(len(rows), np.uint64)
+    table = job.read("samples", unit, ["sha256", "url", "caption"]).take(rows)
+    return dedup.content_hashes(pc.coalesce(table["sha256"], table["url"]), table["caption"])
 
 
 def drop_duplicates(ballot: Ballot, losers: Iterable[dedup.Records]) -> Ballot:

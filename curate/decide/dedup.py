@@ -95,6 +95,8 @@ def key_hashes(column: pa.Array, alive: Mask) -> U64:
 
 def split_buckets(hashes: U64, n_buckets: int) -> list[U64]:
     """Split hashes into buckets by their leading bits, so that buckets in order hold hashes in order."""
+    if n_buckets == 1:
+        return [hashes]
     numbers = _bucket(hashes, n_buckets)
     order = np.argsort(numbers, kind="stable")
     return np.split(hashes[order], np.searchsorted(numbers[order], np.arange(1, n_buckets)))

@@ -1,10 +1,13 @@
-"""The decision in one process and without Beam: over a few units what `curate plan` estimates from, and tests compare with.
+"""The decision in one process and without Beam: over a few units what `curate plan` estimates from, over all units what
+`curate whatif` asks, and what tests compare with. Units are looked at in threads, one per core.
 
-Near groups of whole pools are found so too where the run has one machine: hashes wait in memory, 8 bytes a row, and
-embeddings in a file of the run folder, of which no more is in memory than the system likes to keep.
+Keys of a top rule and hashes of deduplication wait in memory, 8 bytes a row. Near groups of whole pools are found so too
+where the run has one machine, with embeddings in a file of the run folder, of which no more is in memory than the system
+likes to keep.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,36 +18,61 @@ from curate.decide.near import I64, Groups
 from curate.job import Job
 from curate.plan import Unit
 from curate.recipe import Near, Top
+from curate.threads import in_threads
 
 
 def apply_rules(job: Job, units: Sequence[Unit]) -> list[Ballot]:
     """The units' ballots after all rules and `unmatched`."""
-    ballots = [ballot.open_ballot(job, unit) for unit in units]
-    for i, segment in enumerate(job.segments):
+    segments = job.segments  # made before threads ask for it
+    ballots = list(in_threads(partial(ballot.open_ballot, job), units))
+    for i, segment in enumerate(segments):
         if segment.top is None:
             continue
         assert isinstance(segment.top.spec, Top)
+        keys = np.concatenate(list(in_threads(partial(ballot.top_keys, job, index=i), ballots)))
         radix = quantiles.Radix(segment.top.spec.top)
         while not radix.solved:
-            total = np.sum([ballot.top_histogram(job, b, i, radix) for b in ballots], axis=0)
-            radix = radix.narrow(total)
-        ballots = [ballot.apply_top(job, b, i, radix.key) for b in ballots]
+            radix = radix.narrow(radix.histogram(keys))
+        ballots = list(in_threads(partial(ballot.apply_top, job, index=i, key=radix.key), ballots))
     return ballots
 
 
 def deduplicate(job: Job, ballots: Sequence[Ballot]) -> list[Ballot]:
     """The ballots with the duplicates among these units dropped."""
+    return drop_repeats(job, ballots, find_repeats(job, ballots))
+
+
+def find_repeats(job: Job, ballots: Sequence[Ballot]) -> dedup.Records:
+    """The records of the rows still in that share a key of some pass with another one."""
     groups = {place: find_groups(job, by, ballots)[0] for place, by in job.recipe.dedup.near.items()}
     hashes: dict[int, list[ballot.U64]] = {}
-    for b in ballots:
-        for (number, _), found in ballot.hash_keys(job, b, 1, groups):
-            hashes.setdefault(number, []).append(found)
+    for found in in_threads(lambda b: list(ballot.hash_keys(job, b, 1, groups)), ballots):
+        for (number, _), part in found:
+            hashes.setdefault(number, []).append(part)
     repeats = [(number, dedup.repeated(parts)) for number, parts in hashes.items()]
-    records = np.concatenate([ballot.find_candidates(job, b, repeats, groups) for b in ballots])
+    return np.concatenate(list(in_threads(lambda b: ballot.find_candidates(job, b, repeats, groups), ballots)))
+
+
+def drop_repeats(job: Job, ballots: Sequence[Ballot], records: dedup.Records) -> list[Ballot]:
+    """The ballots with the duplicates dropped.
+
+    Args:
+        job: the run.
+        ballots: in the order of their units.
+        records: of `find_repeats` over these ballots; where all passes are by equal keys, over any that had more rows in.
+    """
+    own = _by_unit(records, ballots)
+    records = np.concatenate([part[b.alive[part["row"]]] for b, part in zip(ballots, own, strict=True)])
     for i in range(len(job.recipe.dedup.passes)):
         records = dedup.resolve(records, i)
-    lost = records[records["dead"]]
-    return [ballot.drop_duplicates(b, [lost[lost["unit"] == b.unit.index]]) for b in ballots]
+    lost = _by_unit(records[records["dead"]], ballots)
+    return [ballot.drop_duplicates(b, [part]) for b, part in zip(ballots, lost, strict=True)]
+
+
+def _by_unit(records: dedup.Records, ballots: Sequence[Ballot]) -> list[dedup.Records]:
+    """Each unit's part of records that are in the order of units."""
+    units = records["unit"].copy()
+    return [records[slice(*np.searchsorted(units, [b.unit.index, b.unit.index + 1]))] for b in ballots]
 
 
 def find_groups(job: Job, by: Near, ballots: Sequence[Ballot]) -> tuple[Groups, I64]:

@@ -1,0 +1,144 @@
+"""`curate whatif`: what a finished run would yield with other rules, deduplication or balance, without a run."""
+
+import sys
+from collections.abc import Iterator
+from typing import IO, Annotated, Any
+
+import pyarrow as pa
+import typer
+
+from curate.cli.run import SetOption
+from curate.cli.sql import Format, _output
+from curate.errors import RecipeError
+from curate.publish.output import Result, escape, write_result
+from curate.whatif.answer import WhatIf, answer
+from curate.whatif.changes import changed_recipe
+from curate.whatif.knobs import parse_knob
+from curate.whatif.plot import check_plot, write_plot
+from curate.whatif.survivors import Past, open_past
+from curate.whatif.sweep import Point, points_table, search, sweep
+
+_LANGUAGES = 12  # lines of a table for people
+_BAR = 24  # characters of the longest bar
+
+
+def whatif(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")],
+    overrides: SetOption = [],  # noqa: B006
+    sweep_of: Annotated[
+        str | None,
+        typer.Option(
+            "--sweep",
+            metavar="KEY=A..B",
+            help="Many values: balance.t=1000..100000, rules.NAME.top=0.1..0.5, 'rules.NAME=clip_score >= {0.1..0.5}', or a list.",
+        ),
+    ] = None,
+    points: Annotated[int, typer.Option(min=2, max=1000, help="How many values of a range.")] = 12,
+    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the sweep: .svg, .png or .html.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="A wished size: t is solved, or with --by another number of the recipe.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="What is solved: rules.NAME.top, or 'rules.NAME=clip_score >= {0.1..0.5}'."),
+    ] = None,
+    format: Annotated[
+        Format, typer.Option("--format", help="For people, for spreadsheets, for programs.")
+    ] = Format.table,
+) -> None:
+    """Ask what a run would yield with other rules, deduplication or balance: exact expectation, no rerun."""
+    _check_options(sweep_of, plot, rows, by)
+    turned = sweep_of or by
+    knob = parse_knob(turned) if turned else None
+    past = open_past(directory)
+    if rows is not None and by is None:
+        overrides = [*overrides, f"balance.rows={rows}"]
+    _say_if_long(past, overrides, knob is not None and knob.rule is not None)
+    if knob and rows is not None:
+        overrides = [*overrides, search(past, overrides, knob, rows)]
+    with _output() as file:
+        if sweep_of and knob:
+            found = list(_watched(sweep(past, overrides, knob, points), len(knob.values(points))))
+            if plot:
+                write_plot(plot, found, knob, sum(int(b.alive.sum()) for b in past.ballots))
+            write_result(_sweep_result(found, format), format.value, file)
+        else:
+            _write_answer(answer(past, overrides), format, file)
+
+
+def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by: str | None) -> None:
+    if plot is not None and sweep_of is None:
+        raise RecipeError("--plot draws a sweep; accepted: with --sweep, such as --sweep balance.t=1000..100000")
+    if by is not None and rows is None:
+        raise RecipeError("--by needs --rows, the wished size")
+    if sweep_of is not None and rows is not None:
+        raise RecipeError("--sweep and --rows are two questions; accepted: one, or --set balance.rows=… beside --sweep")
+    if plot is not None:
+        check_plot(plot)
+
+
+def _say_if_long(past: Past, overrides: list[str], turns_rule: bool) -> None:
+    """Near-duplicates are the one thing that may take minutes."""
+    old, new = past.job.recipe, changed_recipe(past.job.recipe, overrides)
+    changed = turns_rule or list(old.rules.items()) != list(new.rules.items()) or old.dedup != new.dedup
+    if new.dedup.near and changed:
+        print("curate: near-duplicates are found again, as in a run: this may take a while", file=sys.stderr)
+
+
+def _watched(found: Iterator[Point], total: int) -> Iterator[Point]:
+    for number, point in enumerate(found, 1):
+        if sys.stderr.isatty():
+            print(f"\r{number} of {total} points", end="" if number < total else "\r\n", file=sys.stderr, flush=True)
+        yield point
+
+
+def _sweep_result(found: list[Point], format: Format) -> Result:
+    """The points; for people with bars, and without columns that say nothing here."""
+    table = points_table(found)
+    if format is not Format.table:
+        return _result(table)
+    table = table.select([name for name in table.column_names if table[name].null_count < len(table)])
+    most = max((point.expected for point in found), default=0) or 1
+    bars = ["█" * max(1, round(_BAR * point.expected / most)) if point.expected else "" for point in found]
+    return _result(table.append_column("", pa.array(bars)), whole=("expected", "error"))
+
+
+def _write_answer(found: WhatIf, format: Format, file: IO[str]) -> None:
+    """For people one table after another; for programs one, whose column `section` names them."""
+    names = ("section", "name", "pool", "run", "whatif", "change", "error")
+    for_people = format is Format.table
+    if not for_people:
+        write_result(Result(names, list(_long(found))), format.value, file)
+        return
+    for override in found.changes:
+        file.write(f"--set {escape(override)}\n")
+    spread = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
+    file.write(f"expected: {found.expected:,.0f} rows{spread}{'' if found.t is None else f', t = {found.t:,}'}\n\n")
+    rounded = ("whatif", "change")
+    tables = [(found.funnel.select(["rule", "run", *rounded]), rounded), (found.sources, rounded)]
+    tables += [(found.languages.slice(0, _LANGUAGES), rounded)] if len(found.languages) else []
+    for table, whole in [*tables, (found.facts, ())]:
+        write_result(_result(table, whole), format.value, file)
+        file.write("\n")
+
+
+def _long(found: WhatIf) -> Iterator[tuple[Any, ...]]:
+    for section, name in (("funnel", "rule"), ("sources", "source"), ("languages", "language"), ("facts", "fact")):
+        for row in getattr(found, section).to_pylist():
+            numbers = (_plainly(row.get(column)) for column in ("pool", "run", "whatif", "change", "error"))
+            yield (section, row[name], *numbers)
+    yield from (("changes", override, None, None, None, None, None) for override in found.changes)
+
+
+def _result(table: pa.Table, whole: tuple[str, ...] = ()) -> Result:
+    """The table's rows; of `whole` columns the nearest integers."""
+    columns = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        show = round if name in whole else _plainly
+        columns.append([None if value is None else show(value) for value in column.to_pylist()])
+    return Result(tuple(table.column_names), list(zip(*columns, strict=True)))
+
+
+def _plainly(value: Any) -> Any:
+    """A number without a fraction as an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

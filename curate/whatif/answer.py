@@ -1,0 +1,191 @@
+"""`whatif`: what a finished run would yield with other rules, deduplication or balance, beside what it did yield.
+
+In: a run and `key=value` overrides, as of `curate run --set`. Out: a `WhatIf` of small Arrow tables. Rows that rules and
+deduplication drop are exact counts; what balancing keeps is an expectation, with the standard error of a run's draws.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curate import schema
+from curate.decide.ballot import ALIVE, CODES, NAMES, Ballot
+from curate.job import ENTRIES_FILE
+from curate.threads import in_threads
+from curate.whatif.changes import changed_recipe
+from curate.whatif.expectation import F64, Expectation, expect, solve_t
+from curate.whatif.survivors import Past, Survivors, find_survivors, open_past
+
+_NUMBERS = [("run", pa.int64()), ("whatif", pa.float64()), ("change", pa.float64())]
+FUNNEL = pa.schema(
+    [("position", pa.int32()), ("kind", pa.string()), ("rule", pa.string()), *_NUMBERS, ("error", pa.float64())]
+)
+SOURCES = pa.schema([("source", pa.string()), ("pool", pa.int64()), *_NUMBERS])
+LANGUAGES = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS])
+FACTS = pa.schema([("fact", pa.string()), ("run", pa.float64()), ("whatif", pa.float64())])
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """What a run did yield (`run`), and would (`whatif`), with `change` the difference.
+
+    Attributes:
+        changes: the overrides.
+        funnel: position int32 · kind string (pool, drop, kept) · rule string · run int64 · whatif float64 · change float64 ·
+            error float64, one standard error of a run's draws; null where one of the two recipes has no such rule.
+        sources: source string · pool int64 (rows of the pool) · run int64 (kept) · whatif float64 (expected) · change float64.
+        languages: the same by language string; no rows where languages are not known.
+        facts: fact string · run float64 · whatif float64: t; survivors, the rows that stand when balancing begins; entries
+            that some survivor matches, and how many are gained and lost; the tail's share (entries of at most t survivors)
+            of the matches of survivors, and of kept rows.
+        expected: the expected number of kept rows.
+        error: one standard error of the number that a run draws; 0 without balance.
+        t: rows that an entry may have, given or solved; None without balance.
+    """
+
+    changes: tuple[str, ...]
+    funnel: pa.Table
+    sources: pa.Table
+    languages: pa.Table
+    facts: pa.Table
+    expected: float
+    error: float
+    t: int | None
+
+
+def whatif(url: str, overrides: Sequence[str]) -> WhatIf:
+    """What a finished run would yield with other rules, deduplication or balance, without a run.
+
+    Args:
+        url: the run folder, local or remote.
+        overrides: `key=value` as of `curate run --set`, of rules, dedup and balance; `rules.NAME=null` removes a rule.
+
+    Raises:
+        RecipeError: there is no run, or an override is wrong or would need the pool.
+        RunError: the run is not finished, or not even t = 1 gives so few rows.
+    """
+    return answer(open_past(url), overrides)
+
+
+def answer(past: Past, overrides: Sequence[str]) -> WhatIf:
+    """`whatif` for a run that is open."""
+    recipe = changed_recipe(past.job.recipe, overrides)
+    survivors = find_survivors(past, recipe)
+    found = expect(survivors, solve_t(survivors, recipe.balance))
+    sources, languages = _composition(past, survivors, found.inclusion)
+    return WhatIf(
+        changes=tuple(overrides),
+        funnel=_funnel(past, survivors, found),
+        sources=_parts(sources, SOURCES),
+        languages=_parts(languages, LANGUAGES),
+        facts=_facts(past, survivors, found),
+        expected=found.rows,
+        error=found.error,
+        t=found.t,
+    )
+
+
+def count_verdicts(ballots: Sequence[Ballot], rules: Sequence[str]) -> Counter[str]:
+    """Rows by rule and reserved name; those alive as `kept`."""
+    codes: Counter[int] = Counter()
+    for b in ballots:
+        codes.update(dict(zip(*(part.tolist() for part in np.unique(b.verdicts, return_counts=True)), strict=True)))
+    names = {**NAMES, **dict(enumerate(rules)), ALIVE: schema.KEPT}
+    return Counter({names[code]: rows for code, rows in codes.items()})
+
+
+def _funnel(past: Past, survivors: Survivors, found: Expectation) -> pa.Table:
+    old, new = past.job.recipe, survivors.job.recipe
+    run = count_verdicts(past.ballots, list(old.rules))
+    then: dict[str, float] = dict(count_verdicts(survivors.ballots, list(new.rules)))
+    then |= {schema.BALANCE: then.get(schema.KEPT, 0) - found.rows, schema.KEPT: found.rows}
+    steps = {
+        schema.POOL: (True, True),
+        schema.FAILED: (True, True),
+        **{name: (name in old.rules, name in new.rules) for name in _merged(list(old.rules), list(new.rules))},
+        schema.UNMATCHED: (bool(old.match), bool(new.match)),
+        schema.CONTAMINATED: (bool(old.dedup.against), bool(new.dedup.against)),
+        schema.DUPLICATE: (True, True),
+        schema.BALANCE: (bool(old.balance), bool(new.balance)),
+        schema.FORGOTTEN: (bool(run[schema.FORGOTTEN]),) * 2,
+        schema.KEPT: (True, True),
+    }
+    run[schema.POOL] = run.total()
+    then[schema.POOL] = run[schema.POOL]
+    rows: list[dict[str, Any]] = []
+    for name, (before, after) in steps.items():
+        if before or after:
+            drawn = name in (schema.BALANCE, schema.KEPT)
+            row: dict[str, Any] = {"position": len(rows), "rule": name}
+            row["kind"] = name if name in (schema.POOL, schema.KEPT) else "drop"
+            row["run"], row["whatif"] = run[name] if before else None, then.get(name, 0) if after else None
+            row["change"] = (row["whatif"] or 0) - (row["run"] or 0)
+            row["error"] = (found.error if drawn else 0.0) if after else None
+            rows.append(row)
+    return pa.Table.from_pylist(rows, FUNNEL)
+
+
+def _merged(old: list[str], new: list[str]) -> list[str]:
+    """The rules in the new order, those that are gone after the one that they followed."""
+    merged = list(new)
+    for place, name in enumerate(old):
+        if name not in merged:
+            merged.insert(merged.index(old[place - 1]) + 1 if place else 0, name)
+    return merged
+
+
+def _composition(
+    past: Past, survivors: Survivors, inclusion: list[F64]
+) -> tuple[dict[str, F64], dict[str | None, F64]]:
+    """Rows of the pool, kept and expected rows (float64[3]), by source and by language."""
+    known = "language" in survivors.job.visible.names
+
+    def look(place: int) -> tuple[F64, dict[str | None, F64]]:
+        was, now = past.ballots[place], survivors.ballots[place]
+        weights = np.zeros((3, len(was.verdicts)))
+        weights[0], weights[1] = 1, was.alive
+        weights[2, now.alive] = inclusion[place]
+        if not known:
+            return weights.sum(axis=1), {}
+        coded = past.job.read("samples", was.unit, ["language"])["language"].combine_chunks().dictionary_encode()
+        names = [*coded.dictionary.to_pylist(), None]
+        codes = coded.indices.fill_null(len(names) - 1).to_numpy().astype(np.int64)
+        sums = np.stack([np.bincount(codes, part, len(names)) for part in weights], axis=1)
+        return weights.sum(axis=1), dict(zip(names, sums, strict=True))
+
+    sources: dict[str, F64] = {source.name: np.zeros(3) for source in past.job.recipe.input}
+    languages: dict[str | None, F64] = {}
+    for unit, (sums, by_language) in zip(past.units, in_threads(look, range(len(past.units))), strict=True):
+        sources[unit.source] = sources[unit.source] + sums
+        for language, own in by_language.items():
+            languages[language] = languages.get(language, np.zeros(3)) + own
+    return sources, {language: sums for language, sums in languages.items() if sums[0]}
+
+
+def _parts(sums: dict[Any, F64], columns: pa.Schema) -> pa.Table:
+    """The table of parts of the pool, the largest first."""
+    order = sorted(sums, key=lambda name: (-sums[name][0], str(name)))
+    rows = [(name, round(sums[name][0]), round(sums[name][1]), float(sums[name][2])) for name in order]
+    found = [(name, pool, run, expected, expected - run) for name, pool, run, expected in rows]
+    return pa.Table.from_pylist([dict(zip(columns.names, row, strict=True)) for row in found], columns)
+
+
+def _facts(past: Past, survivors: Survivors, found: Expectation) -> pa.Table:
+    rows: list[tuple[str, float | None, float | None]] = [("t", past.t, found.t)]
+    stood = sum(int(np.isin(b.verdicts, (ALIVE, CODES[schema.BALANCE])).sum()) for b in past.ballots)
+    rows.append(("survivors", stood, sum(int(b.alive.sum()) for b in survivors.ballots)))
+    if past.job.recipe.match:
+        entries = past.job.folder.read_parquet(ENTRIES_FILE, ["survivors", "expected"])
+        before, expected = (entries[name].to_numpy() for name in ("survivors", "expected"))
+        now = survivors.counts
+        rows.append(("entries", int((before > 0).sum()), int((now > 0).sum())))
+        rows.append(("entries_gained", None, int(((now > 0) & (before == 0)).sum())))
+        rows.append(("entries_lost", None, int(((now == 0) & (before > 0)).sum())))
+        tail = before <= past.t if past.t else np.zeros(len(before), bool)
+        shares = [float(w[tail].sum()) / float(w.sum()) if past.t and w.any() else None for w in (before, expected)]
+        rows += [("tail_share", shares[0], found.tail), ("tail_share_kept", shares[1], found.tail_kept)]
+    return pa.Table.from_pylist([dict(zip(FACTS.names, row, strict=True)) for row in rows], FACTS)

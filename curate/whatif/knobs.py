@@ -1,0 +1,113 @@
+"""What is turned in a sweep or a search: one number of the recipe, over a range or a list of values.
+
+    balance.t=1000..100000                    whole numbers, evenly spaced in their logarithm
+    balance.rows=10000,20000,40000            these values
+    rules.aligned.top=0.1..0.5                evenly spaced
+    rules.aligned=clip_score >= {0.1..0.5}    any number in a rule, as a range in braces
+
+In: such a text. Out: a `Knob`, which gives values and, for each, the override (`key=value`) that sets it.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from curate.errors import RecipeError
+
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
+_IN_BRACES = re.compile(rf"\{{({_NUMBER})\.\.({_NUMBER})\}}")
+_LIST = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*")
+_TOP = re.compile(r"rules\.[^.]+\.top")
+_RULE = re.compile(r"rules\.[^.]+")
+_EDGE = 1e-9  # a top rule's fraction is above 0 and below 1
+_FORMS = (
+    "accepted: balance.t=1000..100000, balance.rows=A..B, rules.NAME.top=0.1..0.5, lists such as balance.t=1000,5000, or a "
+    "rule with a range in braces, such as 'rules.NAME=clip_score >= {0.1..0.5}'"
+)
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One number of the recipe.
+
+    Attributes:
+        key: the override's key.
+        before, after: what stands around the number in the override's value.
+        low, high: the range.
+        listed: the values, where they were listed.
+        whole: whether the number is an integer.
+    """
+
+    key: str
+    before: str
+    after: str
+    low: float
+    high: float
+    listed: tuple[float, ...]
+    whole: bool
+
+    @property
+    def rule(self) -> str | None:
+        """The rule that it is part of."""
+        return self.key.split(".")[1] if self.key.startswith("rules.") else None
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether values are spaced by their logarithm."""
+        return self.key.startswith("balance.") and self.low > 0
+
+    def override(self, value: float) -> str:
+        """The override that sets the number. Neither YAML nor SQL reads 1e-09 as people do."""
+        text = str(int(value)) if self.whole else np.format_float_positional(value, trim="0")
+        return f"{self.key}={self.before}{text}{self.after}"
+
+    def values(self, points: int) -> list[float]:
+        """The listed values, or so many over the range, ends included: fewer where whole numbers are fewer."""
+        if self.listed:
+            return list(self.listed)
+        spaced = (np.geomspace if self.logarithmic else np.linspace)(self.low, self.high, points)
+        return list(dict.fromkeys(self.rounded(value) for value in [self.low, *spaced[1:-1].tolist(), self.high]))
+
+    def rounded(self, value: float) -> float:
+        """The value as overrides spell it: a whole number, or nine digits."""
+        return round(value) if self.whole else float(f"{value:.9g}")
+
+
+def parse_knob(text: str) -> Knob:
+    """The knob that a text names; `rules.NAME.top` alone is its whole range.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    key, equals, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    plain = key in ("balance.t", "balance.rows") or bool(_TOP.fullmatch(key))
+    if _TOP.fullmatch(key) and not equals:
+        return Knob(key, "", "", _EDGE, 1 - _EDGE, (), False)
+    if plain and (match := _RANGE.fullmatch(value)):
+        return _ranged(text, key, ("", ""), match)
+    if plain and _LIST.fullmatch(value):
+        numbers = tuple(float(number) for number in value.split(","))
+        whole = _whole(key, *value.split(","))
+        return Knob(key, "", "", min(numbers), max(numbers), numbers, whole)
+    found = list(_IN_BRACES.finditer(value)) if _RULE.fullmatch(key) else []
+    if len(found) == 1:
+        return _ranged(text, key, (value[: found[0].start()], value[found[0].end() :]), found[0])
+    raise RecipeError(f"{text!r} names no number to turn; {_FORMS}")
+
+
+def _ranged(text: str, key: str, around: tuple[str, str], match: re.Match[str]) -> Knob:
+    low, high = float(match[1]), float(match[2])
+    if low >= high:
+        raise RecipeError(
+            f"{text!r}: {match[1]}..{match[2]} is empty; accepted: a range from a smaller number to a larger one"
+        )
+    if key.startswith("balance.") and low < 1:
+        raise RecipeError(f"{text!r}: {key} is at least 1")
+    return Knob(key, *around, low, high, (), _whole(key, match[1], match[2]))
+
+
+def _whole(key: str, *numbers: str) -> bool:
+    return not _TOP.fullmatch(key) and not any("." in number for number in numbers)

@@ -1,0 +1,160 @@
+"""A sweep: what a run would yield over a range of one number of its recipe; and the search for the value of a wished size.
+
+In: a run that is open, overrides, a knob. Out: one `Point` a value. What does not change between points is done once: the
+survivors where the knob is of balance, and the rows that may be duplicates where it is of a rule.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from curate import schema
+from curate.errors import RecipeError, RunError
+from curate.recipe import Recipe
+from curate.whatif.answer import count_verdicts
+from curate.whatif.changes import changed_recipe
+from curate.whatif.expectation import expect_sizes, solve_t, tail_share
+from curate.whatif.knobs import Knob
+from curate.whatif.survivors import Past, Survivors, all_repeats, find_survivors
+
+POINTS = pa.schema(
+    [
+        ("value", pa.float64()),
+        ("expected", pa.float64()),
+        ("error", pa.float64()),
+        ("survivors", pa.int64()),
+        ("dropped", pa.int64()),
+        ("duplicate", pa.int64()),
+        ("tail_share", pa.float64()),
+        ("t", pa.int64()),
+    ]
+)
+_STEPS = 60  # of a search: enough to halve any range down to neighbours
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one value would yield.
+
+    Attributes:
+        value: of the knob.
+        expected: the expected number of kept rows.
+        error: one standard error of the number that a run draws.
+        survivors: rows that stand when balancing begins.
+        dropped: rows that the knob's rule drops; None where it is of no rule.
+        duplicate: rows dropped as duplicates.
+        tail_share: of the survivors' matches, the share of entries that at most t of them match; None without balance.
+        t: rows that an entry may have, given or solved; None without balance.
+    """
+
+    value: float
+    expected: float
+    error: float
+    survivors: int
+    dropped: int | None
+    duplicate: int
+    tail_share: float | None
+    t: int | None
+
+
+def sweep(past: Past, overrides: Sequence[str], knob: Knob, points: int = 12) -> Iterator[Point]:
+    """The points of a sweep, each as soon as it is known; all recipes are checked before the first.
+
+    Raises:
+        RecipeError: the recipe with some value is wrong.
+    """
+    values = knob.values(points)
+    recipes = [changed_recipe(past.job.recipe, [*overrides, knob.override(value)]) for value in values]
+    if knob.rule is None:
+        yield from _sweep_balance(past, values, recipes)
+        return
+    repeats = all_repeats(past, recipes[0])
+    for value, recipe in zip(values, recipes, strict=True):
+        yield _points([value], find_survivors(past, recipe, repeats), [recipe], knob.rule)[0]
+
+
+def search(past: Past, overrides: Sequence[str], knob: Knob, rows: int) -> str:
+    """The override whose expected size is the largest found that is at most the wished rows, to within a row where it can be.
+
+    Raises:
+        RecipeError: balance solves for a size itself, or the recipe with some value is wrong.
+        RunError: nothing in the knob's range gives so few.
+    """
+    base = changed_recipe(past.job.recipe, overrides)
+    if knob.rule is None:
+        raise RecipeError(
+            f"--by {knob.key}: give --rows alone, and t is solved; accepted: rules.NAME.top, or a rule with a range"
+        )
+    if base.balance and base.balance.rows is not None:
+        raise RecipeError(
+            f"balance.rows is {base.balance.rows:,}, so t follows each change of a rule and the size stays; accepted: "
+            "--set balance.t=… or --set balance=null beside --by"
+        )
+    repeats = all_repeats(past, changed_recipe(past.job.recipe, [*overrides, knob.override(knob.low)]))
+
+    def size(value: float) -> float:
+        recipe = changed_recipe(past.job.recipe, [*overrides, knob.override(value)])
+        return _points([value], find_survivors(past, recipe, repeats), [recipe], knob.rule)[0].expected
+
+    return knob.override(find_value(size, knob, rows))
+
+
+def find_value(size: Callable[[float], float], knob: Knob, rows: int) -> float:
+    """The value of the largest size found that is at most `rows`, by false position (Illinois) between the ends.
+
+    Sizes that do not rise or fall all the way, as deduplication and draws may make them, cost no more than exactness.
+
+    Raises:
+        RunError: both ends give more.
+    """
+    ends = [(value, size(value)) for value in map(knob.rounded, (knob.low, knob.high))]
+    fitting = [end for end in ends if end[1] <= rows]
+    if not fitting:
+        least = min(ends, key=lambda end: end[1])
+        raise RunError(f"even {knob.override(least[0])} is expected to give {least[1]:,.0f} rows, more than {rows:,}")
+    best = max(fitting, key=lambda end: end[1])
+    if len(fitting) == len(ends):
+        return best[0]
+    other = next(end for end in ends if end[1] > rows)
+    weights = [1.0, 1.0]  # of the end that fits and of the other: halved where an end stays
+    for step in range(_STEPS):
+        if rows - best[1] < 1:
+            break
+        below, above = (rows - best[1]) * weights[0], (other[1] - rows) * weights[1]
+        share = 0.5 if step % 3 == 2 else below / (below + above)
+        value = knob.rounded(best[0] + (other[0] - best[0]) * min(max(share, 0.01), 0.99))
+        if value in (best[0], other[0]):
+            value = knob.rounded((best[0] + other[0]) / 2)
+        if value in (best[0], other[0]):
+            break
+        found = (value, size(value))
+        if found[1] <= rows:
+            best, weights = found, [1.0, weights[1] / 2]
+        else:
+            other, weights = found, [weights[0] / 2, 1.0]
+    return best[0]
+
+
+def points_table(points: Sequence[Point]) -> pa.Table:
+    """Points as a table (POINTS): columns as the attributes of `Point`."""
+    return pa.Table.from_pylist([vars(point) for point in points], POINTS)
+
+
+def _sweep_balance(past: Past, values: list[float], recipes: list[Recipe]) -> Iterator[Point]:
+    """All values in one pass over the survivors, which are the same."""
+    yield from _points(values, find_survivors(past, recipes[0]), recipes, None)
+
+
+def _points(values: list[float], survivors: Survivors, recipes: list[Recipe], rule: str | None) -> list[Point]:
+    counts = count_verdicts(survivors.ballots, list(survivors.job.recipe.rules))
+    alive = counts[schema.KEPT]
+    ts = [solve_t(survivors, recipe.balance) for recipe in recipes]
+    given = [t for t in ts if t is not None]
+    sizes = iter(expect_sizes(survivors, given)) if given else iter(())
+    points = []
+    for value, t in zip(values, ts, strict=True):
+        rows, error = (float(alive), 0.0) if t is None else next(sizes)
+        dropped = None if rule is None else counts[rule]
+        points.append(Point(value, rows, error, alive, dropped, counts[schema.DUPLICATE], tail_share(survivors, t), t))
+    return points

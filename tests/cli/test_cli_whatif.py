@@ -1,0 +1,135 @@
+"""`curate whatif` as a command: what it prints where, and that a rerun agrees."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Cli, Done
+
+Finished = dict[str, tuple[Path, Done]]
+
+
+def ask(cli: Cli, run: Path, *arguments: str) -> list[dict[str, Any]]:
+    """The rows as JSON; nothing else may be on standard output."""
+    done = cli("whatif", str(run), *arguments, "--format", "json")
+    assert (done.status, done.err) == (0, ""), done
+    return list(json.loads(done.out))
+
+
+def section(rows: list[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in rows if row["section"] == name}
+
+
+def refusal(cli: Cli, *arguments: str, status: int = 2) -> str:
+    done = cli("whatif", *arguments)
+    assert (done.status, done.out) == (status, ""), done
+    assert done.err.startswith("curate: ") and "Traceback" not in done.err
+    return done.err
+
+
+CHANGES = {"tars": ["rules.words=words > 3", "balance.t=6"], "texts": ["rules.best.top=0.5", "balance.t=12"]}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_rerun_agrees(cli: Cli, pool: Path, finished: Finished, name: str, tmp_path: Path) -> None:
+    run = finished[name][0]
+    changes = [option for override in CHANGES[name] for option in ("--set", override)]
+    found = section(ask(cli, run, *changes), "funnel")
+    for seed in (1, 2):
+        out = tmp_path / str(seed)
+        options = ["--out", str(out), "--reuse", str(run), "--set", f"seed={seed}", *changes]
+        assert cli("run", str(pool / f"{name}.yaml"), *options).status == 0
+        counts = json.loads((out / "run.json").read_text())["counts"]
+        for rule, rows in counts.items():
+            if rule in ("kept", "balance"):
+                assert abs(rows - found[rule]["whatif"]) <= 4 * found[rule]["error"]
+            else:
+                assert rows == found[rule]["whatif"], rule
+        assert len(np.load(out / "uids.npy")) == counts["kept"]
+
+
+def test_a_rule_is_removed_alike_by_both_commands(cli: Cli, pool: Path, finished: Finished, tmp_path: Path) -> None:
+    change = ["--set", "rules.words=null", "--set", "balance=null"]
+    done = cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "run"), *change)
+    assert done.status == 0, done
+    counts = json.loads((tmp_path / "run" / "run.json").read_text())["counts"]
+    found = section(ask(cli, finished["texts"][0], *change), "funnel")
+    assert {
+        name: row["whatif"] for name, row in found.items() if row["whatif"] is not None and name != "pool"
+    } == counts
+
+
+def test_for_people(cli: Cli, finished: Finished) -> None:
+    done = cli("whatif", str(finished["texts"][0]), "--set", "balance.t=12")
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0] == "--set balance.t=12" and lines[1].startswith("expected: ") and lines[1].endswith("t = 12")
+    assert "one standard error" in lines[1]
+    assert [line.split()[:4] for line in lines if line.startswith("rule ")] == [["rule", "run", "whatif", "change"]]
+    assert any(line.startswith("tail_share") for line in lines) and "language" not in done.out
+
+
+def test_in_every_format(cli: Cli, finished: Finished) -> None:
+    run = finished["tars"][0]
+    as_json = ask(cli, run, "--set", "balance.t=3")
+    as_csv = list(csv.DictReader(io.StringIO(cli("whatif", str(run), "--set", "balance.t=3", "--format", "csv").out)))
+    assert [(row["section"], row["name"]) for row in as_csv] == [(row["section"], row["name"]) for row in as_json]
+    assert float(as_csv[-2]["whatif"]) == as_json[-2]["whatif"]
+    assert {row["section"] for row in as_json} == {"funnel", "sources", "facts", "changes"}
+    assert section(as_json, "changes").keys() == {"balance.t=3"}
+    assert section(as_json, "facts")["t"] == {
+        "section": "facts", "name": "t", "pool": None, "run": 12, "whatif": 3, "change": None, "error": None,
+    }  # fmt: skip
+
+
+def test_a_wished_size(cli: Cli, finished: Finished) -> None:
+    run = finished["texts"][0]
+    by_option, by_set = ask(cli, run, "--rows", "30"), ask(cli, run, "--set", "balance.rows=30")
+    assert by_option == by_set and 0 < section(by_set, "funnel")["kept"]["whatif"] <= 30
+    by_rule = ask(cli, run, "--set", "balance=null", "--rows", "30", "--by", "rules.best.top")
+    assert section(by_rule, "funnel")["kept"]["whatif"] == 30
+    override = next(name for name in section(by_rule, "changes") if name.startswith("rules.best.top="))
+    assert ask(cli, run, "--set", "balance=null", "--set", override) == by_rule
+
+
+def test_a_sweep(cli: Cli, finished: Finished, tmp_path: Path) -> None:
+    run, plot = finished["texts"][0], tmp_path / "plot.svg"
+    rows = ask(cli, run, "--sweep", "balance.t=1..200", "--points", "6", "--plot", str(plot))
+    assert [row["value"] for row in rows] == [1, 3, 8, 24, 69, 200]
+    assert list(rows[0]) == ["value", "expected", "error", "survivors", "dropped", "duplicate", "tail_share", "t"]
+    assert plot.read_text().startswith("<svg")
+    shown = cli("whatif", str(run), "--sweep", "rules.best=clip_score > {0.1..0.9}", "--points", "3").out
+    assert shown.count("█") > 3 and "dropped" in shown and "(3 rows)" in shown
+
+
+def test_long_work_is_announced(cli: Cli, finished: Finished) -> None:
+    near = "dedup.by=[{phash: {distance: 4}}]"
+    done = cli("whatif", str(finished["tars"][0]), "--set", near)
+    assert (
+        done.status == 0 and done.err == "curate: near-duplicates are found again, as in a run: this may take a while\n"
+    )
+
+
+def test_refusals(cli: Cli, finished: Finished, tmp_path: Path) -> None:
+    run = str(finished["texts"][0])
+    for options, part in (
+        (["--set", "output.rows_per_shard=5"], "output cannot be changed without a run"),
+        (["--set", "rules.x=1; COPY samples TO 'x'"], "rules.x"),
+        (["--plot", "x.svg"], "--plot draws a sweep"),
+        (["--sweep", "balance.t=1..5", "--plot", "x.pdf"], "accepted: a name that ends in .svg, .png, .html"),
+        (["--sweep", "balance.t=1..5", "--plot", f"{tmp_path}/no/x.svg"], "there is no folder"),
+        (["--sweep", "balance.t"], "names no number to turn"),
+        (["--by", "rules.best.top"], "--by needs --rows"),
+        (["--rows", "5", "--by", "rules.best.top", "--sweep", "balance.t=1..5"], "two questions"),
+        (["--rows", "5", "--by", "rules.best.top"], "balance.rows is 60"),
+        (["--rows", "5", "--sweep", "balance.rows=1..5"], "--rows"),
+    ):
+        assert part in refusal(cli, run, *options), options
+    assert "no such folder" in refusal(cli, str(tmp_path / "nothing"))
+    assert "even t = 1" in refusal(cli, run, "--rows", "1", status=1)
+    assert cli("whatif", run, "--points", "1").status == cli("whatif").status == 2

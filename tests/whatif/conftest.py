@@ -1,0 +1,48 @@
+"""Finished runs to ask: of text with repeated and own uids, of images with equal and close pictures, and one without entries."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.laws import pools
+from tests.laws.pools import Ran
+
+TEXT = {
+    "rules": {"words": "words > 2", "best": {"top": 0.7, "of": "clip_score"}, "side": "width >= 150"},
+    "dedup": {"by": ["uid"]},
+    "balance": {"t": 40},
+}
+IMAGES = {
+    "measure": {"image": {"phash": True}},
+    "rules": {"words": "words > 2"},
+    "dedup": {"by": ["uid", "sha256"]},
+    "balance": {"t": 12},
+}
+
+
+@pytest.fixture(scope="session")
+def text_run(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """1,500 rows of text in several units; not to be changed."""
+    folder = tmp_path_factory.mktemp("text")
+    path = pools.write_parquets(folder / "pool", pools.make_rows(1200), 3, 100)
+    return pools.run_local(
+        pools.recipe_of(path, "parquet", match={"metadata": pools.write_metadata(folder)}, **TEXT), folder / "run"
+    )
+
+
+@pytest.fixture(scope="session")
+def image_run(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """170 images in several units; not to be changed."""
+    folder = tmp_path_factory.mktemp("images")
+    path = pools.write_tars(folder / "pool", pools.make_samples(120), 4)
+    return pools.run_local(
+        pools.recipe_of(path, match={"metadata": pools.write_metadata(folder)}, **IMAGES), folder / "run"
+    )
+
+
+@pytest.fixture(scope="session")
+def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Rows of text without match and balance; not to be changed."""
+    folder: Path = tmp_path_factory.mktemp("plain")
+    path = pools.write_parquets(folder / "pool", pools.make_rows(300), 2, 100)
+    return pools.run_local(pools.recipe_of(path, "parquet", rules={"words": "words > 2"}), folder / "run")
