@@ -39,7 +39,8 @@ def _options(
 def _register() -> None:
     """Adds the commands: one module of this folder per group."""
     for name, module in (
-        ("run", "run"), ("demo", "demo"), ("plan", "plan"), ("sql", "sql"), ("explain", "sql"), ("verify", "verify"),
+        ("run", "run"), ("demo", "demo"), ("plan", "plan"), ("sql", "sql"), ("explain", "explain"), ("diff", "diff"),
+        ("verify", "verify"),
     ):  # fmt: skip
         app.command(name)(getattr(import_module(f"curate.cli.{module}"), name))
     app.add_typer(import_module("curate.cli.metadata").app, name="metadata")

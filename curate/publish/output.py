@@ -8,7 +8,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import IO, Any, Literal
@@ -35,21 +35,33 @@ def write_result(result: Result, format: Format, file: IO[str]) -> None:
     In JSON numbers are numbers whatever their size, NaN and infinities are null, lists arrays, structs objects, and all
     else is text. Control characters reach neither a terminal nor JSON.
     """
-    if format == "json":
-        rows = (
-            "{" + ", ".join(f"{_json(n)}: {_json(v)}" for n, v in zip(result.names, row, strict=True)) + "}"
-            for row in result.rows
-        )
-        _write_lines(file, "[", rows, "]\n")
-    elif format == "csv":
-        show = escape if file.isatty() else str
-        writer = csv.writer(file)
-        writer.writerow([show(name) for name in result.names])
-        writer.writerows([None if value is None else show(_plain(value)) for value in row] for row in result.rows)
+    if format != "table":
+        write_rows(result.names, result.rows, format, file)
     elif result.names == ("explain_key", "explain_value"):
         file.writelines(escape(line) + "\n" for row in result.rows for line in row[1].splitlines())
     else:
         file.writelines(line + "\n" for line in _table(result))
+
+
+def write_rows(
+    names: Sequence[str], rows: Iterable[tuple[Any, ...]], format: Literal["csv", "json"], file: IO[str]
+) -> None:
+    """Writes rows as they come, however many there are, as `write_result` does."""
+    if format == "json":
+        objects = (
+            "{" + ", ".join(f"{_json(n)}: {_json(v)}" for n, v in zip(names, row, strict=True)) + "}" for row in rows
+        )
+        _write_lines(file, "[", objects, "]\n")
+        return
+    show = escape if file.isatty() else str
+    writer = csv.writer(file)
+    writer.writerow([show(name) for name in names])
+    writer.writerows([None if value is None else show(_plain(value)) for value in row] for row in rows)
+
+
+def write_json(value: Any, file: IO[str]) -> None:
+    """Writes one value as JSON, as `write_result` writes those of its rows."""
+    file.write(f"{_json(value)}\n")
 
 
 def escape(text: str) -> str:
