@@ -13,7 +13,7 @@ from curate.cli.standard_output import open_output
 from curate.errors import RecipeError
 from curate.publish.diff import CHANGES, SAMPLES, Diff, changed_samples, diff_runs
 from curate.publish.diff_page import diff_page
-from curate.publish.output import Result, write_json, write_result, write_rows
+from curate.publish.output import Result, write_json, write_result
 
 
 class By(StrEnum):
@@ -86,12 +86,9 @@ def _print_samples(first: str, second: str, limit: int | None, format: Format) -
     )  # what is wrong with the runs is told before the first line
     rows = (row for batch in chain(begin, batches) for row in _tuples(batch))
     with open_output() as file:
-        if for_people:
-            write_result(Result(tuple(SAMPLES.names), list(rows)), "table", file)
-            if limit is None:
-                print(f"of each side the first {_SHOWN} by uid; --limit shows more, --format csv all", file=file)
-        else:
-            write_rows(tuple(SAMPLES.names), rows, "csv" if format == Format.csv else "json", file)
+        write_result(Result(tuple(SAMPLES.names), rows), format.value, file)
+        if for_people and limit is None:
+            print(f"of each side the first {_SHOWN} by uid; --limit shows more, --format csv all", file=file)
 
 
 def _stacked(found: Diff) -> Result:

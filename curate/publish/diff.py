@@ -86,7 +86,7 @@ class Side:
     kept: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diff:
     """What differs from A to B.
 
@@ -113,6 +113,9 @@ class Diff:
     entries: pa.Table
     sources: pa.Table
     languages: pa.Table
+
+    def __repr__(self) -> str:
+        return f"{self.a.name} → {self.b.name}: lost {self.lost:,}, gained {self.gained:,}, {self.shared:,} in both"
 
     @property
     def shared(self) -> int:

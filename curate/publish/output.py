@@ -8,7 +8,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import IO, Any, Literal
@@ -23,10 +23,10 @@ _LINE = 200  # characters of a line, above which a table shows one value a line
 
 @dataclass(frozen=True)
 class Result:
-    """Rows of a query; values as DuckDB gives them to Python. `names` are unique."""
+    """Rows of a query, a list or read once; values as DuckDB gives them to Python. `names` are unique."""
 
     names: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
+    rows: Iterable[tuple[Any, ...]]
 
 
 def write_result(result: Result, format: Format, file: IO[str]) -> None:
@@ -35,28 +35,21 @@ def write_result(result: Result, format: Format, file: IO[str]) -> None:
     In JSON numbers are numbers whatever their size, NaN and infinities are null, lists arrays, structs objects, and all
     else is text. Control characters reach neither a terminal nor JSON.
     """
-    if format != "table":
-        write_rows(result.names, result.rows, format, file)
+    if format == "json":
+        rows = (
+            "{" + ", ".join(f"{_json(n)}: {_json(v)}" for n, v in zip(result.names, row, strict=True)) + "}"
+            for row in result.rows
+        )
+        _write_lines(file, "[", rows, "]\n")
+    elif format == "csv":
+        show = escape if file.isatty() else str
+        writer = csv.writer(file)
+        writer.writerow([show(name) for name in result.names])
+        writer.writerows([None if value is None else show(_plain(value)) for value in row] for row in result.rows)
     elif result.names == ("explain_key", "explain_value"):
         file.writelines(escape(line) + "\n" for row in result.rows for line in row[1].splitlines())
     else:
         file.writelines(line + "\n" for line in _table(result))
-
-
-def write_rows(
-    names: Sequence[str], rows: Iterable[tuple[Any, ...]], format: Literal["csv", "json"], file: IO[str]
-) -> None:
-    """Writes rows as they come, however many there are, as `write_result` does."""
-    if format == "json":
-        objects = (
-            "{" + ", ".join(f"{_json(n)}: {_json(v)}" for n, v in zip(names, row, strict=True)) + "}" for row in rows
-        )
-        _write_lines(file, "[", objects, "]\n")
-        return
-    show = escape if file.isatty() else str
-    writer = csv.writer(file)
-    writer.writerow([show(name) for name in names])
-    writer.writerows([None if value is None else show(_plain(value)) for value in row] for row in rows)
 
 
 def write_json(value: Any, file: IO[str]) -> None:
@@ -107,7 +100,8 @@ def _plain(value: Any) -> str:
 
 
 def _table(result: Result) -> Iterator[str]:
-    cells = [[_cell(value) for value in row] for row in result.rows]
+    rows = list(result.rows)
+    cells = [[_cell(value) for value in row] for row in rows]
     names = [escape(name) for name in result.names]
     widths = [max(map(_width, column)) for column in zip(names, *cells, strict=True)]
     if sum(widths) + 2 * len(widths) > _LINE:
@@ -116,7 +110,7 @@ def _table(result: Result) -> Iterator[str]:
             yield f"── row {number} of {len(cells)}"
             yield from (f"{_pad(name, margin, False)}  {cell}" for name, cell in zip(names, row, strict=True))
     else:
-        columns = list(zip(*result.rows, strict=True)) or [() for _ in names]
+        columns = list(zip(*rows, strict=True)) or [() for _ in names]
         right = [
             any(v is not None for v in column)
             and all(v is None or (isinstance(v, int | float | Decimal) and not isinstance(v, bool)) for v in column)

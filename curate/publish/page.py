@@ -30,14 +30,16 @@ class Line:
         return self.text.plain
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Page:
-    """Lines; `str` gives them as plain text."""
+    """Lines; `str` gives them as plain text, and so does an interpreter that shows a page."""
 
     lines: tuple[Line, ...]
 
     def __str__(self) -> str:
         return "".join(f"{str(line).rstrip()}\n" for line in self.lines)
+
+    __repr__ = __str__
 
     def write(self, file: IO[str]) -> None:
         """Writes the page: in colours and wrapped if `file` is a terminal, else plain."""
