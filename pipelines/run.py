@@ -23,6 +23,7 @@ from curate import __version__, ids
 from curate.captions.cache import PARTS
 from curate.captions.engines import check_engines, identify_writers
 from curate.captions.kinds import check_kinds
+from curate.changes import changes
 from curate.decide.evaluation import evaluation_key, write_evaluation
 from curate.errors import RecipeError, RunError
 from curate.job import ERROR_FILE, METADATA_FILE, RUN_FILE, Job
@@ -236,7 +237,7 @@ def _check_folder(job: Job, out: str) -> bool:
         return False
     old = folder.read_json(RUN_FILE)
     if old.get("identity") != _identity(job):
-        changed = _changes(old.get("recipe", {}), _plain(job.recipe))
+        changed = [change.key for change in changes(_fixed(old.get("recipe", {})), _fixed(_plain(job.recipe)))]
         models = [name for name in job.writers if old.get("writers", {}).get(name) != job.writers[name]]
         models += [
             name for name in job.models if old.get("models", {}).get(name) != json.loads(json.dumps(job.models[name]))
@@ -266,7 +267,7 @@ def _damaged(folder: Folder) -> Iterator[str]:
 
 
 def _identity(job: Job) -> str:
-    recipe = {key: value for key, value in _plain(job.recipe).items() if key not in FREE_KEYS}
+    recipe = _fixed(_plain(job.recipe))
     recipe["rules"] = list(recipe["rules"].items())
     for clip in recipe["measure"]["clip"]:  # where it runs, and how much at a time, changes nothing
         del clip["device"], clip["batch"]
@@ -275,20 +276,14 @@ def _identity(job: Job) -> str:
     return ids.digest([recipe, job.shards_key])
 
 
+def _fixed(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe without what may change between two runs into one folder."""
+    return {key: value for key, value in recipe.items() if key not in FREE_KEYS}
+
+
 def _plain(recipe: Recipe) -> dict[str, Any]:
     """The resolved recipe as plain data, without access options, which may hold secrets."""
     plain: dict[str, Any] = json.loads(recipe.model_dump_json())
     for source in plain["input"]:
         source.pop("storage")
     return plain
-
-
-def _changes(old: Any, new: Any, at: str = "") -> list[str]:
-    """The dotted keys in which two recipes differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [key for key in (*old, *(k for k in new if k not in old)) if at or key not in FREE_KEYS]
-        found = [f for key in keys for f in _changes(old.get(key), new.get(key), f"{at}.{key}" if at else key)]
-        return found if found or list(old) == list(new) or at != "rules" else ["the order of rules"]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [f for i, pair in enumerate(zip(old, new, strict=True)) for f in _changes(*pair, f"{at}.{i}")]
-    return [] if old == new else [at]

@@ -194,6 +194,21 @@ def test_hugging_face_reads_every_caption_of_mixed_shards(
     assert [row["jpg"] is None for row in rows].count(False) == sum(name.endswith(".jpg") for name, _ in ran.members)
 
 
+def test_hugging_face_reads_the_folder_by_its_card(
+    odd: tuple[Ran, Captions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card says which files are samples, and all columns: no image is missed, and no table is taken for samples."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    ran, captions = odd
+    found = datasets.load_dataset(str(ran.folder), cache_dir=str(tmp_path))
+    assert list(found) == ["train"]
+    assert {row["__key__"]: row["txt"] for row in found["train"]} == captions
+    for row in found["train"]:
+        assert sum(row[suffix] is not None for suffix in IMAGES if suffix in row) == 1
+        assert row["json"]["captions"]["original"] == row["txt"]
+
+
 # ---------------------------------------------------------------- DataComp
 U16 = np.dtype("u8,u8")
 

@@ -12,6 +12,8 @@ import typer
 from curate import __version__
 from curate.errors import CurateError
 
+_COMMANDS = ("run", "demo", "plan", "sql", "explain", "whatif", "diff", "verify")
+
 app = typer.Typer(
     help="Curate image-text pools into training sets, with a reason for every sample.",
     no_args_is_help=True,
@@ -37,11 +39,9 @@ def _options(
 
 
 def _register() -> None:
-    """Adds the commands: one module of this folder per group."""
-    for name, module in (
-        ("run", "run"), ("demo", "demo"), ("plan", "plan"), ("sql", "sql"), ("explain", "sql"), ("verify", "verify"), ("whatif", "whatif"),
-    ):  # fmt: skip
-        app.command(name)(getattr(import_module(f"curate.cli.{module}"), name))
+    """Adds the commands: each is the function of its name in a module of its name."""
+    for name in _COMMANDS:
+        app.command(name)(getattr(import_module(f"curate.cli.{name}"), name))
     app.add_typer(import_module("curate.cli.metadata").app, name="metadata")
 
 

@@ -1,17 +1,12 @@
-"""`curate sql` and `curate explain`: questions to a finished run, answered on standard output."""
+"""`curate sql`: questions to a finished run, answered on standard output."""
 
-import io
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
+from curate.cli.standard_output import open_output
 from curate.errors import RecipeError
-from curate.publish.explain import explain_sample
 from curate.publish.output import Result, write_result
 from curate.publish.query import find_run, named_queries, run_query
 
@@ -46,30 +41,8 @@ def sql(
         result = _listing()
     else:
         result = run_query(directory, query, params)
-    with _output() as file:
+    with open_output() as file:
         write_result(result, format.value, file)
-
-
-def explain(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")],
-    uid: Annotated[str, typer.Argument(metavar="UID", help="The sample's uid, 32 hex digits.")],
-) -> None:
-    """Say of a sample why it is in or out: rules, entries, draw, duplicates, and where it was published."""
-    text = explain_sample(directory, uid)
-    with _output() as file:
-        file.write(text)
-
-
-@contextmanager
-def _output() -> Iterator[TextIO]:
-    """Standard output in UTF-8 whatever the locale is, since captions are in every language."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
-    try:
-        yield sys.stdout
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has enough, as `| head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -1,60 +1,281 @@
-"""README.md of a run: a plain dataset card."""
+"""README.md of a run: a dataset card as Hugging Face reads it, filled from run.json.
 
+In: what run.json holds. Out: YAML front matter (sizes, languages, tags, which files `datasets.load_dataset` reads) and
+Markdown. Names, rules, models and languages may hold anything: all of it is written as YAML's own library quotes it, as
+code, or escaped, so that none of it is markup.
+"""
+
+import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
+import yaml
+
+from curate.publish.output import escape
 from curate.schema import KEPT
+
+CARD = "README.md"
+_SIZES = (
+    (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"), (10**12, "100B<n<1T"),
+)  # fmt: skip
+_CODE = re.compile(r"[a-z]{2,3}")  # ISO 639-1 and 639-3, as the Hub accepts them
+_LANGUAGES = 20  # rows of the table of languages
+_LEAST = 0.001  # share of the kept samples below which a language is taken for an error of the detector
+_IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"}
+_SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
 
 
 def card_text(run: dict[str, Any]) -> str:
     """The card's text, from what run.json holds."""
-    recipe, counts, images = run["recipe"], run["counts"], run["pool"]["images"]
+    front = yaml.safe_dump(_front_matter(run), sort_keys=False, allow_unicode=True, width=100)
+    parts = (_head, _funnel, _content, _making, _models, _captions, _reading, _people, _terms)
+    return "\n".join(["---", f"{front.rstrip()}", "---", "", *(line for part in parts for line in part(run))])
+
+
+def summary(run: dict[str, Any]) -> str:
+    """The dataset in one sentence."""
+    pool, kept = sum(run["counts"].values()), run["counts"].get(KEPT, 0)
+    what = "image-text" if run["pool"]["images"] else "URL-text"
+    return f"{kept:,} {what} pairs curated from {pool:,} by curate {run['curate']}."
+
+
+def steps(run: dict[str, Any]) -> list[tuple[str, str]]:
+    """How the kept samples were chosen: (name, what it does), in order."""
+    recipe, found = run["recipe"], []
+    for rule in run["rules"]:
+        top = f"the top {rule['top']} by {rule['of']}, which is from {_number(rule['threshold'])} on"
+        found.append((rule["name"], " ".join(rule["sql"].split()) if rule.get("sql") else top))
+    if recipe.get("match"):
+        entries = f"{run['metadata']['entries']:,} metadata entries" if run.get("metadata") else "the metadata"
+        found.append(("match", f"the caption holds at least one of {entries}"))
+    passes = ", then by ".join(
+        by if isinstance(by, str) else _near(by) for by in (recipe.get("dedup") or {}).get("by", [])
+    )
+    if passes:
+        found.append(("deduplication", f"by {passes}; of a group one sample stays"))
+    if run.get("t") is not None:
+        found.append(
+            (
+                "balance",
+                f"of entries with more than t = {run['t']:,} samples, t are expected to stay (MetaCLIP); seed {run['seed']}",
+            )
+        )
+    return found
+
+
+def languages(run: dict[str, Any]) -> list[str]:
+    """The codes of the kept languages, the most frequent first, without those of hardly any sample."""
+    found = run["content"]["languages"]
+    total = sum(found.values())
+    return [code for code, rows in found.items() if rows >= _LEAST * total and _CODE.fullmatch(code)]
+
+
+# ---- front matter
+
+
+def _front_matter(run: dict[str, Any]) -> dict[str, Any]:
+    images, kept = run["pool"]["images"], run["counts"].get(KEPT, 0)
+    front: dict[str, Any] = {"pretty_name": escape(run["name"]), "license": "unknown"}
+    if codes := languages(run):
+        front["language"] = codes
+    front["task_categories"] = ["image-to-text", "text-to-image", "zero-shot-image-classification"]
+    front["size_categories"] = [next((name for limit, name in _SIZES if kept < limit), "n>1T")]
+    front["tags"] = ["image-text", "curated", *(["webdataset"] if images else [])]
+    files = {"split": "train", "path": f"shards/*.{'tar' if images else 'parquet'}"}
+    front["configs"] = [{"config_name": "default", "data_files": [files]}]
+    written = ["syn.json"] if ((run["recipe"].get("captions") or {}).get("output") or {}).get("syn_json") else []
+    if images and (features := _features([*run["content"]["files"], *written])):
+        front["dataset_info"] = {"config_name": "default", "features": features}
+    return front
+
+
+def _features(suffixes: list[str]) -> list[dict[str, str]]:
+    """The columns, told to `datasets`: it would infer them from five samples, and miss the suffixes that these lack.
+
+    None of them where a suffix is not known here: then it infers them.
+    """
+    kinds = {suffix: _kind(suffix) for suffix in sorted(suffixes)}
+    if not all(kinds.values()):
+        return []
+    own = {"__key__": "string", "__url__": "string"}
+    return [{"name": name, "dtype": str(kind)} for name, kind in (kinds | own).items()]
+
+
+def _kind(suffix: str) -> str | None:
+    last = suffix.rpartition(".")[2]
+    return "image" if last in _IMAGES else {"txt": "string", "json": "json", "cls": "int64"}.get(last)
+
+
+# ---- sections
+
+
+def _head(run: dict[str, Any]) -> Iterator[str]:
+    yield from (f"# {_plain(run['name'])}", "", summary(run), "")
+
+
+def _funnel(run: dict[str, Any]) -> Iterator[str]:
+    counts = run["counts"]
     pool = sum(counts.values())
-    kept = counts.get("kept", 0)
-    lines = [
-        f"# {run['name']}",
+    yield from ("| rule | rows | of the pool |", "|---|---:|---:|", f"| pool | {pool:,} | |")
+    for name, rows in counts.items():
+        if rows and name != KEPT:
+            yield f"| {_plain(name)} | −{rows:,} | {rows / pool:.2%} |"
+    kept = counts.get(KEPT, 0)
+    yield from (f"| **kept** | **{kept:,}** | **{kept / pool if pool else 0:.2%}** |", "")
+
+
+def _content(run: dict[str, Any]) -> Iterator[str]:
+    content, recipe = run["content"], run["recipe"]
+    yield from ("## Sources", "")
+    yield from (f"- {_plain(source['name'])} ({source['format']})" for source in recipe["input"])
+    yield from ("", "## Contents", "")
+    yield f"- {content['shards']:,} shards of up to {recipe['output']['rows_per_shard']:,} samples, {_bytes(content['bytes'])}"
+    if content["files"]:
+        yield f"- Files: {', '.join(f'{rows:,} {_code(suffix)}' for suffix, rows in content['files'].items())}"
+    means = content["means"]
+    if means:
+        yield f"- On average: {', '.join(f'{name} {value:,.1f}' for name, value in means.items())}"
+    if content["languages"]:
+        total = sum(content["languages"].values())
+        shown = list(content["languages"].items())[:_LANGUAGES]
+        more = len(content["languages"]) - len(shown)
+        told = ", ".join(f"{_plain(code)} {rows:,} ({rows / total:.1%})" for code, rows in shown)
+        yield f"- Languages, as measured: {told}{f', and {more:,} more' if more else ''}"
+    yield ""
+
+
+def _making(run: dict[str, Any]) -> Iterator[str]:
+    yield from ("## How it was made", "")
+    yield "A sample is dropped by the first of these that it fails; `tables/decisions` names it for every sample of the pool."
+    yield ""
+    in_sql = {rule["name"] for rule in run["rules"] if rule.get("sql")}
+    for name, text in steps(run):
+        yield f"1. {_plain(name)}: {_code(text) if name in in_sql else _plain(text)}"
+    if run["recipe"].get("dedup", {}).get("against"):
+        yield "1. contaminated: near an image of the evaluation set"
+    yield from ("", "The whole recipe, package versions and the digest of each table are in `run.json`.", "")
+
+
+def _models(run: dict[str, Any]) -> Iterator[str]:
+    if run.get("models"):
+        yield from ("## Models that measured", "")
+        yield from (f"- {_plain(name)}: {_code(_identity(model))}" for name, model in run["models"].items())
+        yield ""
+
+
+def _captions(run: dict[str, Any]) -> Iterator[str]:
+    if not run.get("caption_work"):
+        return
+    yield from (
+        "## Captions",
         "",
-        f"{kept:,} image-text pairs curated from {pool:,} by curate {run['curate']}."
-        if images
-        else f"{kept:,} URL-text pairs curated from {pool:,} by curate {run['curate']}.",
+        "Written by models, and judged; `.txt` is the original but for the shares below.",
         "",
-        "| rule | rows |",
-        "|---|---:|",
-        f"| pool | {pool:,} |",
-    ]
-    lines += [f"| {name} | −{n:,} |" for name, n in counts.items() if n and name != KEPT]
-    lines += [f"| **kept** | **{kept:,}** |", "", "## Sources", ""]
-    lines += [f"- {source['name']} ({source['format']})" for source in recipe["input"]]
-    if run.get("caption_work"):
-        lines += [
-            "",
-            "## Captions",
-            "",
-            "Written by models, and judged; `.txt` is the original but for the shares below.",
-            "",
-        ]
-        lines += [
-            f"- {work['kind']} by `{work['model'].split()[0]}`: {work['passed']:,} of {work['requests']:,} texts passed"
-            f", {work['replaced']:,} are in `.txt`"
-            for work in run["caption_work"]
-        ]
-        mix = recipe["captions"]["output"]["mix"]
-        lines += [f"- `.txt`: {', '.join(f'{share:.0%} {kind}' for kind, share in mix.items()) or 'originals only'}"]
-    lines += ["", "## How to read it", ""]
-    if images:
-        lines += [
+    )
+    for work in run["caption_work"]:
+        yield (
+            f"- {work['kind']} by {_code(work['model'].split()[0])}: {work['passed']:,} of {work['requests']:,} texts passed, "
+            f"{work['replaced']:,} are in `.txt`"
+        )
+    mix = run["recipe"]["captions"]["output"]["mix"]
+    yield f"- `.txt`: {', '.join(f'{share:.0%} {kind}' for kind, share in mix.items()) or 'originals only'}"
+    yield ""
+
+
+def _reading(run: dict[str, Any]) -> Iterator[str]:
+    yield from ("## How to read it", "", "```python", "from datasets import load_dataset", "")
+    yield from ('samples = load_dataset("PATH_OF_THIS_FOLDER", split="train")', "```", "")
+    if run["pool"]["images"]:
+        yield (
             "- Training: `shards/{00000..NNNNN}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
-            "`shards/sizes.json` holds their rows.",
-            "- Sidecars: `shards/*.parquet`, with img2dataset's columns.",
-        ]
+            "`shards/sizes.json` holds their rows."
+        )
+        yield "- Sidecars: `shards/*.parquet`, with img2dataset's columns."
     else:
-        lines += ["- `shards/*.parquet` hold all input columns of the kept rows, ready for img2dataset."]
-    lines += [
-        "- `uids.npy`: the kept uids (DataComp subset format).",
+        yield "- `shards/*.parquet` hold all input columns of the kept rows, ready for img2dataset."
+    yield "- `uids.npy`: the kept uids (DataComp subset format)."
+    yield (
         "- `tables/`: what was measured and decided for every row of the pool; `curate sql DIR` asks in SQL, "
-        "`curate explain DIR UID` tells why a sample is in or out.",
-        "- `manifest.parquet` lists every file with its sha256; `curate verify DIR` checks them.",
+        "`curate explain DIR UID` tells why a sample is in or out."
+    )
+    yield "- `manifest.parquet` lists every file with its sha256; `curate verify DIR` checks them."
+    yield from ("- `croissant.json` describes the files to machines.", "")
+
+
+def _people(run: dict[str, Any]) -> Iterator[str]:
+    yield from ("## Personal data and takedown", "")
+    yield "Captions, URLs and images come from the sources as they are: they may name or show people, and may be wrong, biased or"
+    yield "offensive. Nothing was looked for but what the rules above say. To take samples out: `curate forget DIR --uids FILE`"
+    yield "rewrites the shards that hold them, and keeps a record of what was taken out."
+    yield ""
+
+
+def _terms(run: dict[str, Any]) -> Iterator[str]:
+    yield from (
+        "## Licence and citation",
         "",
         "Licence: that of the sources; curation adds no rights and removes none.",
         "",
-    ]
-    return "\n".join(lines)
+    )
+    yield f"Cite as {_code(citation(run))}."
+    yield ""
+
+
+def citation(run: dict[str, Any]) -> str:
+    """How to name this dataset: its name and size, and the digest of what made it."""
+    return (
+        f"{escape(run['name'])}, {run['counts'].get(KEPT, 0):,} samples, curate {run['curate']}, run {run['identity']}"
+    )
+
+
+# ---- words
+
+
+def _near(by: dict[str, Any]) -> str:
+    """A pass of deduplication by nearness."""
+    return ", ".join(
+        f"{name} ({', '.join(f'{key} {value}' for key, value in options.items())})"
+        for name, options in by.items()
+        if options
+    )
+
+
+def _identity(model: Any) -> str:
+    """What a model is: its name, weights and precision where it says so."""
+    if not isinstance(model, dict):
+        return str(model)
+    parts = [str(model[key]) for key in ("model", "pretrained") if model.get(key)]
+    weights = model.get("weights")
+    if isinstance(weights, dict) and weights.get("sha256"):
+        parts.append(f"weights sha256:{weights['sha256']}")
+    if model.get("precision"):
+        parts.append(str(model["precision"]))
+    return " ".join(parts) if parts else json.dumps(model, ensure_ascii=False)[:300]
+
+
+def _number(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.6g}"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def _plain(text: str) -> str:
+    """The text as Markdown that shows it and does nothing else."""
+    text = _SPECIAL.sub(r"\\\1", " ".join(escape(text).split()))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _code(text: str) -> str:
+    """The text as a code span, whatever backticks it holds; of use in a table too."""
+    text = " ".join(escape(text).split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}"

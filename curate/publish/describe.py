@@ -7,28 +7,43 @@ run.json is to hold. Publishing ends here, and so does what changes a published 
 from collections.abc import Iterable
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from curate.job import ENTRIES_FILE, RUN_FILE
-from curate.publish.card import card_text
+from curate.publish.card import CARD, card_text
+from curate.publish.content import count_content
+from curate.publish.croissant import CROISSANT, croissant
 from curate.publish.manifest import SUCCESS, Published, digest_file, write_manifest
 from curate.publish.statistics import STATISTICS, build_statistics
 from curate.schema import KEPT
 from curate.shards.commit import Folder
 
-CARD = "README.md"
-
 
 def describe_run(folder: Folder, run: dict[str, Any], digests: Iterable[Published]) -> None:
-    """Writes run.json, the card and stats.duckdb, then the manifest, then `_SUCCESS`.
+    """Writes run.json, the card, croissant.json and stats.duckdb, then the manifest, then `_SUCCESS`.
 
     Args:
         folder: the run folder.
-        run: what run.json will hold.
+        run: what run.json will hold, but for `content`, which is counted here.
         digests: the manifest's lines of all tables and shards.
     """
+    digests = list(digests)
+    run = run | {"content": count_content(folder, digests, run["pool"]["images"])}
     folder.write_json(RUN_FILE, run)
     folder.write_bytes(CARD, card_text(run).encode())
+    folder.write_json(CROISSANT, croissant(run, digests, _columns(folder, digests)))
     build_statistics(folder, run)
-    rest = ["failures.parquet", ENTRIES_FILE, "shards/sizes.json", RUN_FILE, CARD, STATISTICS]
+    rest = ["failures.parquet", ENTRIES_FILE, "shards/sizes.json", RUN_FILE, CARD, CROISSANT, STATISTICS]
     lines = [digest_file(folder, "uids.npy", run["counts"][KEPT]), *(digest_file(folder, path) for path in rest)]
     write_manifest(folder, [*digests, *lines])
     folder.write_bytes(SUCCESS, b"")
+
+
+def _columns(folder: Folder, digests: list[Published]) -> pa.Schema | None:
+    """The schema of the Parquet files in shards/; None where there are none."""
+    paths = [line.path for line in digests if line.path.startswith("shards/") and line.path.endswith(".parquet")]
+    if not paths:
+        return None
+    with folder.open(min(paths)) as file:
+        return pq.read_schema(file)

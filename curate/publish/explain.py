@@ -1,31 +1,37 @@
-"""Explains one sample: what was measured, what each rule says of it, its entries and draw, and where it was published.
+"""Explains one sample: the verdict, then why: what each rule says of it, its entries and draw, duplicates, texts, files.
 
-In: a run folder and a uid. Out: plain text; every place in the pool that has the uid is shown, since a uid may repeat
-there. The verdict is the ledger's; the rules are evaluated again over the sample's row, so that those after the first
-failed one can be shown too.
+In: a run folder and a uid. Out: a Page; every place in the pool that has the uid is shown, since a uid may repeat there.
+The verdict is the ledger's; the rules are evaluated again over the sample's row, so that those after the first failed one
+can be shown too, and so are the draws of single entries, of which the ledger has the smallest.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from curate import ids, schema
 from curate.captions.gates import PASSED
+from curate.decide import balance
 from curate.decide.rules import Rule, check_rules, rule_values
 from curate.errors import RecipeError, RunError
 from curate.publish.output import escape
+from curate.publish.page import Line, Page, Part, columns, heading, line, named
 from curate.publish.query import find_run, open_run
 from curate.recipe import Top
 
 _LEDGER = (schema.FAILED, schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
 _UNSEEN = ("unit", "row", "offset", "status", "error")  # columns that rules do not see
 _TEXT = 300  # characters of a caption or URL that are shown
+_VALUE = 40  # of them beside a rule
 _ENTRIES = 100  # entries that are shown
+_TWINS = 10  # duplicates that are shown
+_YES, _NO, _OPEN = ("✓ ", "green"), ("✗ ", "bold red"), ("– ", "dim")
 
 
-def explain_sample(url: str, uid: str) -> str:
-    """Everything that the run knows of a sample, as plain text without control characters but newlines.
+def explain_sample(url: str, uid: str) -> Page:
+    """Everything that the run knows of a sample; `str` makes it plain text, without control characters but newlines.
 
     Raises:
         RecipeError: `uid` is not 32 hex digits, or there is no run.
@@ -33,7 +39,10 @@ def explain_sample(url: str, uid: str) -> str:
     """
     known = ids.own_uid(uid.strip())
     if known is None:
-        raise RecipeError(f"{escape(uid)!r} is not a uid; accepted: 32 hex digits")
+        raise RecipeError(
+            f"{escape(uid)!r} is not a uid; accepted: 32 hex digits, as this finds them: "
+            f"curate sql {url} \"SELECT uid, caption FROM samples WHERE url = 'https://…'\" (or key = …, or caption LIKE '%…%')"
+        )
     run = find_run(url).read_json("run.json")
     connection = open_run(url)
     try:
@@ -42,20 +51,24 @@ def explain_sample(url: str, uid: str) -> str:
         if not len(rows):
             total = connection.execute("SELECT rows FROM funnel WHERE kind = 'pool'").fetchall()[0][0]
             raise RunError(f"{url}: none of its {total:,} rows has uid {known}")
-        columns = rows.select([name for name in rows.column_names if name not in _UNSEEN])
-        rules = check_rules({rule["name"]: _spec(rule) for rule in run["rules"]}, columns.schema)
-        verdicts = rule_values(rules, columns)
-        lines = [f"uid {known}"]
+        seen = rows.select([name for name in rows.column_names if name not in _UNSEEN])
+        rules = check_rules({rule["name"]: _spec(rule) for rule in run["rules"]}, seen.schema)
+        verdicts = rule_values(rules, seen)
+        lines = [line(("uid ", "dim"), (known, "bold"))]
         if len(rows) > 1:
-            lines.append(f"{len(rows)} rows of the pool have this uid")
+            lines.append(line(f"{len(rows)} rows of the pool have this uid"))
         for row, decision, values in zip(rows.to_pylist(), ledger.to_pylist(), verdicts, strict=True):
-            lines += ["", *_sample(row), *_rules(run, rules, row, decision["rule"], values)]
-            lines += _entries(connection, run, row)
-            lines += [*_decision(connection, row, decision), *_captions(connection, decision)]
-            lines += [*_published(connection, decision)]
+            lines += [
+                line(),
+                *_verdict(row, decision),
+                *_sample(row),
+                *_rules(run, rules, row, decision["rule"], values),
+            ]
+            lines += [*_entries(connection, run, row, decision), *_duplicates(connection, decision)]
+            lines += [*_captions(connection, decision), *_published(connection, row, decision), *_measured(row)]
     finally:
         connection.close()
-    return "\n".join(escape(line) for line in lines) + "\n"
+    return Page(tuple(lines))
 
 
 def _spec(rule: dict[str, Any]) -> str | Top:
@@ -66,26 +79,47 @@ def _fetch(connection: Any, sql: str, **params: object) -> pa.Table:
     return connection.sql(sql, params=params).to_arrow_table()
 
 
-def _sample(row: dict[str, Any]) -> Iterator[str]:
-    """Where the row came from, and what was measured."""
+def _verdict(row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
+    rule, draw = decision["rule"], decision["draw"]
+    if decision["kept"]:
+        why = (
+            ""
+            if draw is None
+            else f": its draw {_show(draw)} is below 1 (probability {_show(decision['probability'])})"
+        )
+        yield line(("verdict: kept", "bold green"), why)
+        return
+    status, error = row["status"], row["error"]
+    meaning = schema.SAMPLE_REASONS.get(status, "no further word")
+    why = {
+        schema.FAILED: f"could not be read: {status} ({meaning}){f': {error}' if error else ''}",
+        schema.UNMATCHED: "no entry of the metadata occurs in its caption",
+        schema.CONTAMINATED: f"near an image of the evaluation set: {decision['duplicate_of']}",
+        schema.DUPLICATE: f"a duplicate of {decision['duplicate_of']}",
+        schema.BALANCE: f"its draw {_show(draw)} is not below 1 (probability {_show(decision['probability'])})",
+        schema.FORGOTTEN: "taken out on request",
+    }.get(rule, "the first rule that it fails")
+    yield line((f"verdict: dropped by {rule}", "bold red"), f", {why}", hang=9)
+
+
+def _sample(row: dict[str, Any]) -> Iterator[Line]:
+    """Where the row came from, its caption and its URL."""
     place = " ".join(str(part) for part in (row["shard"], row["key"]) if part is not None)
-    yield f"unit {row['unit']}, row {row['row']}, source {row['source']}{f': {place}' if place else ''}"
-    hidden = {*_UNSEEN, "uid", "source", "shard", "key"}
-    yield from (
-        f"  {name:<16} {_show(value)}" for name, value in row.items() if name not in hidden and value is not None
-    )
+    where = f"{row['source']}{f': {place}' if place else ''}"
+    yield named("source", 7, where, (f"  (unit {row['unit']}, row {row['row']})", "dim"))
+    yield from (named(name, 7, _show(row[name])) for name in ("caption", "url") if row[name] is not None)
 
 
 def _rules(
     run: dict[str, Any], rules: list[Rule], row: dict[str, Any], dropped_by: str | None, values: dict[str, bool | None]
-) -> Iterator[str]:
+) -> Iterator[Line]:
     """Each rule with its verdict, and the values of the columns that it reads."""
     if not rules:
         return
     names = [rule.name for rule in rules]
     ended = _ended(names, dropped_by)
-    yield "rules"
-    margin = max(map(len, names))
+    yield from (line(), heading("rules", "in order; the first that fails drops the sample"))
+    margin = max(map(len, names)) + 2
     thresholds = {rule["name"]: rule.get("threshold") for rule in run["rules"]}
     for position, rule in enumerate(rules):
         threshold = thresholds[rule.name]
@@ -95,13 +129,13 @@ def _rules(
             text = f"top {rule.spec.top} of {rule.spec.of}, which is from {_show(threshold)} on"
         else:
             passes, text = values[rule.name], " ".join(rule.spec.split())
-        would = "would pass" if passes else "would fail"
-        verdict = "passed" if position < ended else "FAILED HERE" if position == ended else f"not reached ({would})"
-        if row["status"] != schema.OK:
-            verdict = "not reached"
-        shown = ", ".join(f"{name} = {_show(row[name])}" for name in rule.columns)
-        null = "; NULL fails" if passes is None and row["status"] == schema.OK else ""
-        yield f"  {rule.name:<{margin}}  {verdict}: {text}{f'  [{shown}{null}]' if shown else ''}"
+        readable = row["status"] == schema.OK
+        would = f"not reached, would {'pass' if passes else 'fail'}: " if readable else "not reached: "
+        word = "" if position < ended else "fails here: " if position == ended else would
+        mark = _YES if position < ended else _NO if position == ended else _OPEN
+        shown = ", ".join(f"{name} = {_show(row[name], _VALUE)}" for name in rule.columns)
+        null = "; NULL fails" if passes is None and readable else ""
+        yield _marked(mark, rule.name, margin, (word, mark[1]), text, (f"  [{shown}{null}]" if shown else "", "cyan"))
 
 
 def _ended(names: list[str], rule: str | None) -> int:
@@ -111,9 +145,9 @@ def _ended(names: list[str], rule: str | None) -> int:
     return names.index(rule) if rule in names else len(names)
 
 
-def _entries(connection: Any, run: dict[str, Any], row: dict[str, Any]) -> Iterator[str]:
-    """The entries that the caption matches, the rarest first, since those decide."""
-    if not run["recipe"].get("match"):
+def _entries(connection: Any, run: dict[str, Any], row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
+    """The entries that the caption matches, the rarest first, since those decide; and the draw of each."""
+    if not run["recipe"].get("match") or row["status"] != schema.OK:
         return
     found = connection.execute(
         "SELECT e.entry, e.pool, e.survivors, e.probability FROM entries e JOIN "
@@ -121,67 +155,113 @@ def _entries(connection: Any, run: dict[str, Any], row: dict[str, Any]) -> Itera
         "ORDER BY e.probability DESC, e.survivors, e.entry",
         {"unit": row["unit"], "row": row["row"]},
     ).fetchall()
-    yield f"entries: {len(found)} match" if found else "entries: none matches"
-    for entry, pool, survivors, p in found[:_ENTRIES]:
-        place = "tail: always drawn" if p >= 1 else "head: thinned"
-        yield f"  {_show(entry)}: {pool:,} rows of the pool, {survivors:,} before balancing, p {p:.6g} ({place})"
-    if len(found) > _ENTRIES:
-        yield f"  and {len(found) - _ENTRIES} more"
-
-
-def _decision(connection: Any, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[str]:
-    """The draw, duplicates and the verdict."""
-    rule, draw = decision["rule"], decision["draw"]
-    if draw is not None:
-        outcome = "below 1: kept" if draw < 1 else "not below 1: dropped"
-        yield f"balance: probability {decision['probability']:.6g}, draw {draw:.6g} ({outcome})"
-    sql = "SELECT count(*) FROM decisions WHERE duplicate_of = $uid"
-    twins = connection.execute(sql, {"uid": decision["uid"]}).fetchall()[0][0]
-    if twins and (decision["kept"] or rule == schema.BALANCE):
-        yield f"duplicates: stands for {twins:,} other row{'' if twins == 1 else 's'}"
-    if decision["kept"]:
-        yield "verdict: kept"
+    drawn = decision["draw"] is not None
+    more = "; one draw u/p below 1 is enough" if drawn else ""
+    yield from (line(), heading("entries", f"{len(found)} match{more}" if found else "none matches"))
+    if not found:
         return
-    status, error = row["status"], row["error"]
-    meaning = schema.SAMPLE_REASONS.get(status, "no further word")
-    why = {
-        schema.FAILED: f"could not be read: {status} ({meaning}){f': {error}' if error else ''}",
-        schema.UNMATCHED: "no entry of the metadata occurs in its caption",
-        schema.CONTAMINATED: f"near an image of the evaluation set: {escape(str(decision['duplicate_of']))}",
-        schema.DUPLICATE: f"a duplicate of {decision['duplicate_of']}",
-        schema.BALANCE: "not drawn",
-        schema.FORGOTTEN: "taken out on request",
-    }
-    yield f"verdict: dropped by {rule}, {why.get(rule, 'the first rule that it fails')}"
+    head: list[Part] = [(name, "dim") for name in ("", "entry", "in pool", "at balance", "p")]
+    table: list[list[Part]] = [
+        ["", _show(entry), f"{pool:,}", f"{left:,}", f"{p:.4g}"] for entry, pool, left, p in found
+    ]
+    if drawn:
+        draws = _draws(run, str(decision["uid"]), found)
+        head += [("u", "dim"), ("u/p", "dim"), ""]
+        for cells, draw, (*_, p) in zip(table, draws, found, strict=True):
+            cells[0] = _YES if draw < 1 else _NO
+            cells += [f"{draw * p:.4g}", f"{draw:.4g}", ("← smallest", "dim") if draw == min(draws) else ""]
+    yield from columns([head, *table[:_ENTRIES]], right=range(2, 7))
+    if len(found) > _ENTRIES:
+        yield line(f"  and {len(found) - _ENTRIES} more")
 
 
-def _captions(connection: Any, decision: dict[str, Any]) -> Iterator[str]:
+def _draws(run: dict[str, Any], uid: str, found: list[tuple[str, int, int, float]]) -> list[float]:
+    """u/p of each entry alone: the ledger's draw is the smallest."""
+    alone = pa.array([[place] for place in range(len(found))], pa.list_(pa.int32()))
+    counts = np.array([survivors for _, _, survivors, _ in found], np.int64)
+    keys = ids.entry_keys(pa.array([entry for entry, *_ in found], pa.string()))
+    uids = pa.array([uid] * len(found), pa.string())
+    return [float(draw) for draw in balance.draw(uids, alone, counts, run["t"], keys, run["seed"])]
+
+
+def _duplicates(connection: Any, decision: dict[str, Any]) -> Iterator[Line]:
+    """The sample that stands for this one, or those for which this one stands."""
+    if decision["rule"] == schema.DUPLICATE:
+        sql = (
+            "SELECT rule, source, caption FROM verdicts WHERE uid = $uid AND rule IS DISTINCT FROM 'duplicate' LIMIT 1"
+        )
+        found = connection.execute(sql, {"uid": decision["duplicate_of"]}).fetchall()
+        yield from (line(), heading("duplicates"), named("stands for it", 13, decision["duplicate_of"]))
+        for rule, source, caption in found:
+            yield named("", 13, f"{'kept' if rule is None else f'dropped by {rule}'}, {source}: {_show(caption)}")
+        return
+    sql = "SELECT uid, source, concat_ws(' ', shard, key), caption FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row"
+    twins = connection.execute(sql, {"uid": decision["uid"]}).fetchall()
+    if twins and (decision["kept"] or decision["rule"] == schema.BALANCE):
+        yield from (
+            line(),
+            heading("duplicates", f"stands for {len(twins):,} other row{'' if len(twins) == 1 else 's'}"),
+        )
+        for uid, source, place, caption in twins[:_TWINS]:
+            where = f"  ({source}{f': {place}' if place else ''})"
+            yield named(uid, 32, _show(caption), (where, "dim"))
+        if len(twins) > _TWINS:
+            yield line(f"  and {len(twins) - _TWINS:,} more")
+
+
+def _captions(connection: Any, decision: dict[str, Any]) -> Iterator[Line]:
     """The texts that were written for it, with what the gates said, and the regions that were found."""
     if not decision["kept"]:
         return
     sql = "SELECT kind, style, text, gate, failed, status, error FROM captions WHERE uid = $uid ORDER BY kind, style, ordinal"
     found = connection.execute(sql, {"uid": decision["uid"]}).fetchall()
     if found:
-        yield "captions"
+        yield from (line(), heading("captions", "written for it, with the gates' verdict"))
+    margin = max((len(f"{kind} {style}") for kind, style, *_ in found), default=0) + 2
     for kind, style, text, gate, failed, status, error in found:
         verdict = gate if gate == PASSED else f"failed {', '.join(failed)}" if gate else f"no text: {status} ({error})"
-        yield f"  {kind} {style}, {verdict}{'' if text is None else f': {_show(text)}'}"
+        mark = _YES if gate == PASSED else _NO
+        told = "" if text is None else f": {_show(text)}"
+        yield _marked(mark, f"{kind} {style}", margin, (verdict, mark[1]), told)
     sql = "SELECT regions, error FROM regions WHERE uid = $uid"
     for regions, error in connection.execute(sql, {"uid": decision["uid"]}).fetchall():
-        named = ", ".join(f"{region['phrase']} ({region['score']:.2f})" for region in regions or ())
-        yield f"regions: {named or error or 'none'}"
+        shown = ", ".join(f"{region['phrase']} ({region['score']:.2f})" for region in regions or ())
+        yield from (line(), heading("regions"), line(f"  {shown or error or 'none'}", hang=2))
 
 
-def _published(connection: Any, decision: dict[str, Any]) -> Iterator[str]:
-    """In which shard, and under which key."""
+def _published(connection: Any, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
+    """In which shard, and as which files of it."""
     if not decision["kept"]:
         return
+    sql = "SELECT suffix FROM members WHERE unit = $unit AND row = $row"
+    found = connection.execute(sql, {"unit": row["unit"], "row": row["row"]}).fetchall()
+    image = "jpg" if row["format"] == "jpeg" else row["format"]
+    suffixes = sorted({*(found[0][0] if found else [image]), "json", "txt"} - {None})
     sql = "SELECT shard, key FROM published WHERE uid = $uid ORDER BY ALL"
-    found = connection.execute(sql, {"uid": decision["uid"]})
-    for shard, key in found.fetchall():
-        yield f"published: {shard}{'' if key is None else f', key {key}'}"
+    yield from (line(), heading("published"))
+    for shard, key in connection.execute(sql, {"uid": decision["uid"]}).fetchall():
+        files = "" if key is None else f": {', '.join(f'{key}.{suffix}' for suffix in suffixes)}"
+        yield line(f"  {shard}{files}", hang=4)
 
 
-def _show(value: object) -> str:
+def _measured(row: dict[str, Any]) -> Iterator[Line]:
+    """All that was measured of it, by the names that SQL knows."""
+    hidden = {*_UNSEEN, "uid", "source", "shard", "key", "caption", "url"}
+    shown = {name: value for name, value in row.items() if name not in hidden and value is not None}
+    if shown:
+        yield from (line(), heading("measured"))
+    margin = max(map(len, shown), default=0)
+    yield from (named(name, margin, _show(value)) for name, value in shown.items())
+
+
+def _marked(mark: tuple[str, str], name: str, margin: int, *value: Part) -> Line:
+    """A line `mark name  value`."""
+    shown = named("", margin, *value)
+    text = line("  ", mark, (name, "cyan")).text
+    text.pad_right(max(0, margin + 4 - text.cell_len))
+    return Line(text.append_text(shown.text[margin + 4 :]), shown.hang)
+
+
+def _show(value: object, most: int = _TEXT) -> str:
     text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= _TEXT else f"{text[:_TEXT]}… ({len(text):,} characters)"
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import IO, Any, Literal
@@ -23,10 +23,10 @@ _LINE = 200  # characters of a line, above which a table shows one value a line
 
 @dataclass(frozen=True)
 class Result:
-    """Rows of a query; values as DuckDB gives them to Python. `names` are unique."""
+    """Rows of a query, a list or read once; values as DuckDB gives them to Python. `names` are unique."""
 
     names: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
+    rows: Iterable[tuple[Any, ...]]
 
 
 def write_result(result: Result, format: Format, file: IO[str]) -> None:
@@ -50,6 +50,11 @@ def write_result(result: Result, format: Format, file: IO[str]) -> None:
         file.writelines(escape(line) + "\n" for row in result.rows for line in row[1].splitlines())
     else:
         file.writelines(line + "\n" for line in _table(result))
+
+
+def write_json(value: Any, file: IO[str]) -> None:
+    """Writes one value as JSON, as `write_result` writes those of its rows."""
+    file.write(f"{_json(value)}\n")
 
 
 def escape(text: str) -> str:
@@ -95,7 +100,8 @@ def _plain(value: Any) -> str:
 
 
 def _table(result: Result) -> Iterator[str]:
-    cells = [[_cell(value) for value in row] for row in result.rows]
+    rows = list(result.rows)
+    cells = [[_cell(value) for value in row] for row in rows]
     names = [escape(name) for name in result.names]
     widths = [max(map(_width, column)) for column in zip(names, *cells, strict=True)]
     if sum(widths) + 2 * len(widths) > _LINE:
@@ -104,7 +110,7 @@ def _table(result: Result) -> Iterator[str]:
             yield f"── row {number} of {len(cells)}"
             yield from (f"{_pad(name, margin, False)}  {cell}" for name, cell in zip(names, row, strict=True))
     else:
-        columns = list(zip(*result.rows, strict=True)) or [() for _ in names]
+        columns = list(zip(*rows, strict=True)) or [() for _ in names]
         right = [
             any(v is not None for v in column)
             and all(v is None or (isinstance(v, int | float | Decimal) and not isinstance(v, bool)) for v in column)

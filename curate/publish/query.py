@@ -13,11 +13,13 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from curate.errors import RecipeError, RunError
 from curate.job import RUN_FILE
@@ -131,13 +133,7 @@ def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -
         RecipeError: there is no such query, run or parameter; the SQL is wrong, or does not only read.
         RunError: the run is not finished, or the query ran out of memory or disk.
     """
-    given = dict(params or {})
-    word = text.strip().rstrip(";").strip()
-    if re.fullmatch(r"[\w-]+", word):
-        query = _find_query(word)
-        text, given = query.sql, _fill(query, given)
-    else:
-        given = {name: _number(value) if isinstance(value, str) else value for name, value in given.items()}
+    text, given = _resolve(text, params)
     connection = open_run(url)
     try:
         return execute(connection, text, given)
@@ -145,14 +141,45 @@ def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -
         connection.close()
 
 
+def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None = None) -> pa.Table:
+    """As `run_query`, on a connection of `open_run`, as an Arrow table; parameters of SQL keep their types."""
+    sql, given = _resolve(text, params)
+    if sql == text:
+        given = dict(params or {})
+    with _errors():
+        found = connection.sql(_checked(connection, sql, given), params=given or None).to_arrow_table()
+    return found.rename_columns(list(_unique(found.column_names)))
+
+
+def _resolve(text: str, params: Mapping[str, object] | None) -> tuple[str, dict[str, object]]:
+    """The SQL and the parameters of a named query, or of SQL."""
+    given = dict(params or {})
+    word = text.strip().rstrip(";").strip()
+    if re.fullmatch(r"[\w-]+", word):
+        query = _find_query(word)
+        return query.sql, _fill(query, given)
+    return text, {name: _number(value) if isinstance(value, str) else value for name, value in given.items()}
+
+
 def execute(connection: Any, sql: str, params: Mapping[str, object] | None = None) -> Result:
     """Runs one statement that reads, on a connection of `open_run`. Raises as `run_query` does."""
-    try:
-        statement = _check(connection, sql)
-        known = set(statement.named_parameters)
-        _check_params("the query", dict(params or {}), sorted(known), sorted(known))
-        connection.execute(statement, dict(params or {}) or None)
+    with _errors():
+        connection.execute(_checked(connection, sql, dict(params or {})), dict(params or {}) or None)
         return Result(_unique([column[0] for column in connection.description]), connection.fetchall())
+
+
+def _checked(connection: Any, sql: str, params: dict[str, object]) -> Any:
+    """The statement, which only reads, and has these parameters."""
+    statement = _check(connection, sql)
+    known = sorted(statement.named_parameters)
+    _check_params("the query", params, known, known)
+    return statement
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
         raise RunError(f"the query could not be finished: {_one_line(error)}") from None
     except duckdb.Error as error:

