@@ -8,7 +8,8 @@ import pyarrow as pa
 import typer
 
 from curate.cli.run import SetOption
-from curate.cli.sql import Format, _output
+from curate.cli.sql import Format
+from curate.cli.standard_output import open_output
 from curate.errors import RecipeError
 from curate.publish.output import Result, escape, write_result
 from curate.whatif.answer import WhatIf, answer
@@ -56,7 +57,7 @@ def whatif(
     _say_if_long(past, overrides, knob is not None and knob.rule is not None)
     if knob and rows is not None:
         overrides = [*overrides, search(past, overrides, knob, rows)]
-    with _output() as file:
+    with open_output() as file:
         if sweep_of and knob:
             found = list(_watched(sweep(past, overrides, knob, points), len(knob.values(points))))
             if plot:
