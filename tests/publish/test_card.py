@@ -131,7 +131,7 @@ def hostile(run: dict[str, Any]) -> dict[str, Any]:
     run["counts"] = {EVIL: 7, **run["counts"]}
     run["recipe"]["input"] = [run["recipe"]["input"][0] | {"name": EVIL}]
     run["content"] |= {"languages": {"en": 50, EVIL: 49, "de": 1}, "files": {"jpg": 50, EVIL: 1}}
-    run["caption_work"] = [{"kind": "rewrite", "model": EVIL, "passed": 1, "requests": 2}]
+    run["caption_work"] = [{"kind": "rewrite", "model": EVIL, "passed": 1, "requests": 2, "replaced": 0}]
     run["recipe"]["captions"] = {"output": {"mix": {}}}
     return run
 
