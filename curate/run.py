@@ -11,9 +11,8 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib import import_module
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
@@ -23,6 +22,9 @@ from curate.publish.explain import explain_sample
 from curate.publish.output import escape
 from curate.publish.page import Page
 from curate.publish.query import fetch_arrow, find_run, open_run
+
+if TYPE_CHECKING:
+    from curate.whatif.answer import WhatIf
 
 _SAMPLES = "(SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row))"
 
@@ -95,12 +97,14 @@ class Run:
         """The samples that another run gains and loses against this one, by rule, entry, source and language."""
         return diff_runs(self.path, other.path if isinstance(other, Run) else os.fspath(other))
 
-    def whatif(self, changes: Mapping[str, object]) -> Any:
+    def whatif(self, changes: Mapping[str, object]) -> "WhatIf":
         """What the run would keep with other settings, such as {"balance.t": 5000, "rules.words": "words > 4"}; no rerun."""
         overrides = [
             f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()
         ]
-        return import_module("curate.whatif").whatif(self.path, overrides)
+        from curate.whatif.answer import whatif  # it needs numba, which takes a second
+
+        return whatif(self.path, overrides)
 
     def close(self) -> None:
         """Lets go of the files. Tables that were fetched stay."""

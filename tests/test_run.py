@@ -121,3 +121,13 @@ def test_importing_it_is_lazy() -> None:
     assert "Run" in dir(curate)
     with pytest.raises(AttributeError, match="no attribute 'Rum'"):
         curate.Rum
+
+
+def test_whatif(finished: dict[str, tuple[Path, object]]) -> None:
+    with Run(finished["tars"][0]) as run:
+        same, more = run.whatif({}), run.whatif({"balance.t": 10**6, "rules.words": None})
+        assert same.funnel["run"].to_pylist() == run.whatif({"balance.t": run.facts["t"]}).funnel["run"].to_pylist()
+        assert more.t == 10**6 and more.error == 0
+        assert more.expected == run.sql("SELECT count(*) AS n FROM survivors").to_pylist()[0]["n"] + sum(
+            run.sql("SELECT count(*) AS n FROM decisions WHERE rule = 'words'").column("n").to_pylist()
+        )
