@@ -14,17 +14,20 @@ from curate.publish.statistics import STATISTICS, build_statistics
 from curate.schema import KEPT
 from curate.shards.commit import Folder
 
-CARD = "README.md"
+CARD, REPORT = "README.md", "report.html"
 
 
 def describe_run(folder: Folder, run: dict[str, Any], digests: Iterable[Published]) -> None:
     """Writes run.json, the card and stats.duckdb, then the manifest, then `_SUCCESS`.
+
+    A report that stands is of the run as it was: it is removed, and `curate report` writes another.
 
     Args:
         folder: the run folder.
         run: what run.json will hold.
         digests: the manifest's lines of all tables and shards.
     """
+    folder.delete(REPORT)
     folder.write_json(RUN_FILE, run)
     folder.write_bytes(CARD, card_text(run).encode())
     build_statistics(folder, run)
