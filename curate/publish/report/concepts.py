@@ -214,7 +214,7 @@ def _gone(run: Run) -> list[Block]:
     rows = run.rows(
         "SELECT entry, pool, survivors FROM entries WHERE pool > 0 AND kept = 0 ORDER BY pool DESC, entry LIMIT 10"
     )
-    note = f"{count(lost)} concepts of the pool are not in the kept set, mostly because rules dropped their few samples. The most frequent:"
+    note = f"{count(lost)} concepts of the pool are not in the kept set: every sample that had them was dropped. The most frequent:"
     cells: list[list[Cell]] = [
         [clean(row["entry"], SHORT), count(row["pool"]), count(row["survivors"])] for row in rows
     ]

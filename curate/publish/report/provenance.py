@@ -56,7 +56,7 @@ def _digest(run: Run) -> str:
 
 def clean_lines(text: str) -> str:
     """Lines of text, each cleaned."""
-    return "\n".join(clean(line, 2_000) for line in text[:_LONGEST].splitlines()) + (
+    return "\n".join(clean(line, 500) for line in text[:_LONGEST].splitlines()) + (
         "\n…" if len(text) > _LONGEST else ""
     )
 
