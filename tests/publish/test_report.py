@@ -12,9 +12,11 @@ from curate.errors import RecipeError, RunError
 from curate.publish.describe import REPORT
 from curate.publish.manifest import SUCCESS, read_manifest
 from curate.publish.report import thumbnails
+from curate.publish.report.blocks import Table
 from curate.publish.report.funnel import funnel_table
 from curate.publish.report.page import MOST_BYTES, render_page, write_report
 from curate.publish.report.source import open_source_run
+from curate.publish.report.times import time_section
 from curate.publish.verify import verify_run
 from curate.shards.commit import Folder
 from tests.laws import pools
@@ -309,3 +311,15 @@ def test_runs_that_are_none_or_not_finished(small: str, tmp_path: Path) -> None:
     (tmp_path / "run" / SUCCESS).unlink()
     with pytest.raises(RunError, match="not finished"):
         write_report(str(tmp_path / "run"))
+
+
+def test_times_of_the_stages(tmp_path: Path) -> None:
+    pools.run_local(pool(tmp_path, 2), tmp_path / "run")
+    with open_source_run(str(tmp_path / "run")) as run:
+        section = time_section(run)
+        assert section is not None and isinstance(section.blocks[1], Table)
+        parts = [float(str(row[2]).split("\N{NO-BREAK SPACE}")[0]) for row in section.blocks[1].rows]
+        assert sum(parts) == pytest.approx(100, abs=0.2)
+        run.facts["started"] += 3600  # shards that an earlier start wrote: nothing is claimed
+        section = time_section(run)
+        assert section is not None and len(section.blocks) == 1

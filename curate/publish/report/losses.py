@@ -48,7 +48,7 @@ def duplicates_section(run: Run) -> Section | None:
                     ("alike by", "dropped", "share"),
                     rows,
                     words=("alike by",),
-                    title="How they are alike to what stands for them",
+                    title="How they are alike",
                 ),
                 Table(
                     ("samples that one stands for", "groups", "dropped"),
@@ -90,14 +90,14 @@ def failures_section(run: Run) -> Section | None:
         cells: list[list[Cell]] = [
             [
                 clean(row["reason"], SHORT),
-                clean(row["meaning"], 160),
                 count(row["n"]),
-                *([part] if samples else [clean(row["kind"], SHORT)]),
+                part if samples else clean(row["kind"], SHORT),
+                clean(row["meaning"], 160),
                 clean(row["detail"], 160),
             ]
             for row, part in zip(rows, parts, strict=True)
         ]
-        heads = ("reason", "meaning", "samples" if samples else "files", "share" if samples else "what", "for example")
+        heads = ("reason", "samples" if samples else "files", "share" if samples else "what", "meaning", "for example")
         title = "Samples that could not be used" if samples else "Files that could not be read, whole or in part"
         blocks += (
             [Table(heads, cells, words=("reason", "meaning", "what", "for example"), title=title)] if cells else []

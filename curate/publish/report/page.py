@@ -22,9 +22,10 @@ from curate.publish.report.distributions import distributions_section
 from curate.publish.report.funnel import funnel_section
 from curate.publish.report.galleries import galleries_section
 from curate.publish.report.losses import duplicates_section, failures_section
-from curate.publish.report.provenance import provenance_section, time_section
+from curate.publish.report.provenance import provenance_section
 from curate.publish.report.source import Run, open_source_run
 from curate.publish.report.text import SHORT, bytes_text, clean, count, percent
+from curate.publish.report.times import time_section
 
 MOST_BYTES = 5_000_000
 

@@ -1,31 +1,16 @@
-"""Time and throughput, and what the run was made of: recipe, models, versions, inputs, keys."""
+"""What the run was made of: recipe, models, versions, inputs, keys."""
 
 import hashlib
-from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
 from curate.publish.describe import REPORT
-from curate.publish.report.blocks import Block, Cell, Code, Section, Table, Tables, Tiles
+from curate.publish.report.blocks import Block, Cell, Code, Section, Table, Tables
 from curate.publish.report.source import Run
-from curate.publish.report.text import SHORT, bytes_text, clean, count, seconds_text
+from curate.publish.report.text import SHORT, bytes_text, clean, count
 
 _LONGEST = 40_000  # characters of the recipe that are shown
-
-
-def time_section(run: Run) -> Section | None:
-    """How long the run took, and how fast it was; None where run.json holds no times."""
-    seconds = run.facts.get("seconds")
-    if not seconds:
-        return None
-    pool = run.counts["pool"]
-    tiles = [
-        ("started", _moment(run.facts["started"])),
-        ("first start to end", seconds_text(seconds)),
-        ("samples of the pool a second", count(round(pool / seconds))),
-    ]
-    return Section("time", "Time", [Tiles(tiles)])
 
 
 def provenance_section(run: Run) -> Section:
@@ -66,10 +51,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items() if item not in (None, {}, [])}
     return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
-def _moment(stamp: float) -> str:
-    return datetime.fromtimestamp(stamp, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _pairs(title: str, pairs: dict[str, Any], folded: bool = True) -> Table:
