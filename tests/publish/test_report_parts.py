@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from curate.publish.report import thumbnails
 from curate.publish.report.concepts import POINTS, log_ranks
 from curate.publish.report.distributions import BINS, bin_edges, count_bins
 from curate.publish.report.source import open_source_run
@@ -55,6 +56,11 @@ def test_bins_cover_the_range(low: float, width: float, whole: bool) -> None:
     assert edges[0] <= low and edges[-1] >= high * (1 - 1e-9 * (log or 0)) - 1e-6
     if whole and not log:
         assert {edge % 1 for edge in edges} == {0.5}
+
+
+def test_sizes() -> None:
+    sizes = [0, 1000, 999_499, 999_999, 1_000_000, 12_345_678, 5_000_000_000_000]
+    assert [bytes_text(size) for size in sizes] == ["0 B", "1.0 kB", "999 kB", "1.0 MB", "1.0 MB", "12.3 MB", "5.0 TB"]
 
 
 def test_bins_count_every_row(tmp_path: Any) -> None:
@@ -142,3 +148,14 @@ def test_thumbnails_of_all_kinds_of_images() -> None:
 )
 def test_what_is_no_image_has_no_thumbnail(data: bytes) -> None:
     assert thumbnail(data) is None
+
+
+def test_unsafe_images_are_blurred(monkeypatch: pytest.MonkeyPatch) -> None:
+    jpeg = encoded(Image.new("RGB", (20, 20), "red"), "JPEG")
+    values = (None, 0.8, 0.81)
+    rows = [{"unit": 0, "row": i, "status": "ok", "sha256": "", "nsfw": value} for i, value in enumerate(values)]
+    monkeypatch.setattr(thumbnails, "read_originals", lambda _, rows: ({(0, row["row"]): jpeg for row in rows}, set()))
+    run: Any = None
+    pictures = thumbnails.make_pictures(run, rows)
+    assert [pictures[0, i].blurred for i in range(3)] == [False, False, True]
+    assert all(picture.data.startswith("data:image/jpeg;base64,") for picture in pictures.values())

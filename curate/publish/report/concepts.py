@@ -141,7 +141,7 @@ def _rank_spec(rows: list[dict[str, Any]], t: int | None, width: int) -> dict[st
     if t and t <= most["rows"]:
         line = {"type": "rule", "color": MARK, "strokeDash": [4, 3], "strokeWidth": 1.5}
         marks.append({"data": {"values": [{"rows": t}]}, "mark": line, "encoding": {"y": y}})
-        label = {"type": "text", "align": "right", "x": "width", "dx": -4, "dy": -7}
+        label = {"type": "text", "align": "left", "x": 5, "dy": -8}
         marks.append(
             {
                 "data": {"values": [{"rows": t, "label": f"t = {count(t)}"}]},

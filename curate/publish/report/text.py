@@ -63,8 +63,8 @@ def bytes_text(size: int) -> str:
     """A size in bytes with its unit: 4.8 MB."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+        if value < 999.5:
+            return f"{value:.{0 if value >= 100 or unit == 'B' else 1}f} {unit}"
         value /= 1000
     return f"{value:,.1f} TB"
 

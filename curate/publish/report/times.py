@@ -8,7 +8,7 @@ What captions took is with the captions.
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
-from curate.publish.report.blocks import Block, Cell, Section, Table, Tiles
+from curate.publish.report.blocks import Block, Cell, Paragraph, Section, Table
 from curate.publish.report.source import Run
 from curate.publish.report.text import count, percent, seconds_text
 
@@ -23,12 +23,8 @@ def time_section(run: Run) -> Section | None:
         return None
     moment = datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC")
     speed = count(round(run.counts["pool"] / seconds))
-    tiles = [
-        ("started", moment),
-        ("first start to end", seconds_text(seconds)),
-        ("samples of the pool a second", speed),
-    ]
-    return Section("time", "Time", [Tiles(tiles), *_stages(run, started, seconds)])
+    text = f"The run was started at {moment} and finished {seconds_text(seconds)} later: {speed} samples of the pool a second."
+    return Section("time", "Time", [Paragraph(text), *_stages(run, started, seconds)])
 
 
 def _stages(run: Run, started: float, seconds: float) -> list[Block]:
