@@ -9,7 +9,7 @@ import pytest
 
 from curate.cli.report import report
 from curate.errors import RecipeError, RunError
-from curate.publish.describe import REPORT
+from curate.publish.describe import REPORT, describe_run
 from curate.publish.manifest import SUCCESS, read_manifest
 from curate.publish.report import thumbnails
 from curate.publish.report.blocks import Table
@@ -57,7 +57,6 @@ def harmless(page: Page) -> None:
         "image",
         "animate",
         "set",
-        "a2",
     }
     assert not page.names() & forbidden
     for name, attributes in page.elements:
@@ -283,6 +282,22 @@ def test_the_manifest_lists_it_and_a_rerun_replaces_it(tmp_path: Path, capsys: p
     assert verify_run(url)[1] == []
     lines = [line.path for line in read_manifest(Folder(url))]
     assert lines == sorted(set(lines)) and REPORT in lines
+
+
+def test_what_changes_a_run_removes_its_report(tmp_path: Path) -> None:
+    """It would go on showing what is not in the run any more."""
+    folder = write_small(str(tmp_path))
+    write_report(str(tmp_path))
+    write_uids_and_sizes(folder)
+    run = folder.read_json("run.json") | {"curate": "0", "sources": [], "counts": {"kept": 4}}
+    run["recipe"] |= {"input": []}
+    describe_run(folder, run, [])
+    assert not folder.exists(REPORT) and folder.exists(SUCCESS)
+
+
+def write_uids_and_sizes(folder: Folder) -> None:
+    folder.write_json("shards/sizes.json", {})
+    folder.write_bytes("uids.npy", b"")
 
 
 def test_elsewhere(small: str, tmp_path: Path) -> None:

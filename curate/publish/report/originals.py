@@ -51,10 +51,10 @@ def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], s
                 (found.update({place_of(row): data}) if _same(row, data) else other.add(place_of(row)))
         except FileNotFoundError:
             continue
-        except (
-            Exception
-        ):  # what stores, drivers and files in place of others raise is without end, and all means: not there
-            unreachable.add(source["name"])  # its other files are not waited for
+        except Exception:
+            # What stores, drivers and files in place of others raise is without end, and all of it means: not there.
+            if "://" in shard:  # a store that does not answer is not asked again for each file
+                unreachable.add(source["name"])
     return found | _published(run, [row for row in wanted if row["kept"] and place_of(row) not in found]), other
 
 
