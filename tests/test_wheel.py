@@ -47,6 +47,7 @@ def test_it_holds_everything(unpacked: Path) -> None:
         assert sources <= found and len(sources) > 1
     queries = {f"curate/sql/{path.name}" for path in (ROOT / "sql").glob("*.sql")}
     assert queries <= found and len(queries) > 10
+    assert {"curate/publish/report/page.html", "curate/publish/report/style.css"} <= found
     assert {"curate/demo/recipe.yaml", "curate/py.typed", "curate/sql/views.sql"} <= found
 
 
@@ -54,7 +55,7 @@ def test_it_holds_nothing_else(unpacked: Path) -> None:
     found = names(unpacked)
     assert {name.split("/")[0] for name in found if ".dist-info/" not in name} == {"curate", "pipelines"}
     suffixes = {Path(name).suffix for name in found if ".dist-info/" not in name}
-    assert suffixes == {".py", ".sql", ".txt", ".yaml", ".typed", ".json", ".safetensors"}  # no caches, no tests
+    assert suffixes == {".py", ".sql", ".txt", ".yaml", ".typed", ".json", ".safetensors", ".html", ".css"}  # no caches, no tests
 
 
 def test_its_metadata(unpacked: Path) -> None:

@@ -15,6 +15,8 @@ from curate.demo.pool import write_pool
 from curate.demo.score import Caught, Rate, rate, score
 from curate.errors import RecipeError
 from curate.job import RUN_FILE
+from curate.publish.report.page import write_report
+from curate.publish.report.text import bytes_text
 from curate.shards.commit import Folder
 
 
@@ -50,6 +52,8 @@ def demo(
         "what the row that stays shows); recall that of the defects which a rule is for that fell to it, or before it"
     )
     print("\n".join(_rates(rate(caught, list(counts)))))
+    page, size = write_report(run)
+    print(f"\n{page} shows all of it on one page ({bytes_text(size)}): open it in a browser.")
     print(f"The pool is in {pool}, the recipe in {recipe}; change a rule and run it again with --reuse {run}.")
 
 

@@ -146,6 +146,7 @@ def summary(out: str, seconds: float) -> str:
     lines += [
         f"  curate sql {out} funnel        what each rule dropped, in SQL",
         f"  curate explain {out} {_some_uid(Folder(out))}       why a sample is in or out",
+        f"  curate report {out}            all of it on one page, with samples",
         f"  curate verify {out}            whether all is whole",
     ]
     return "\n".join(lines)

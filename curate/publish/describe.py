@@ -19,9 +19,13 @@ from curate.publish.statistics import STATISTICS, build_statistics
 from curate.schema import KEPT
 from curate.shards.commit import Folder
 
+REPORT = "report.html"
+
 
 def describe_run(folder: Folder, run: dict[str, Any], digests: Iterable[Published]) -> None:
     """Writes run.json, the card, croissant.json and stats.duckdb, then the manifest, then `_SUCCESS`.
+
+    A report that stands is of the run as it was: it is removed, and `curate report` writes another.
 
     Args:
         folder: the run folder.
@@ -30,6 +34,7 @@ def describe_run(folder: Folder, run: dict[str, Any], digests: Iterable[Publishe
     """
     digests = list(digests)
     run = run | {"content": count_content(folder, digests, run["pool"]["images"])}
+    folder.delete(REPORT)
     folder.write_json(RUN_FILE, run)
     folder.write_bytes(CARD, card_text(run).encode())
     folder.write_json(CROISSANT, croissant(run, digests, _columns(folder, digests)))

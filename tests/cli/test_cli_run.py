@@ -192,6 +192,7 @@ def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "planted" in done.out and f"--reuse {out}/run" in done.out
     assert (out / "recipe.yaml").exists() and (out / "run" / "_SUCCESS").exists()
     assert cli("verify", str(out / "run")).status == 0
+    assert f"{out}/run/report.html shows all of it on one page" in done.out and (out / "run" / "report.html").exists()
     aligned = [line.split() for line in done.out.splitlines() if line.startswith("aligned ")][-1]
     assert aligned[-1] == "100.0%" and int(aligned[-2]) > 0  # all wrong captions that were planted
     near = next(line.split() for line in done.out.splitlines() if line.startswith("of them near "))

@@ -93,8 +93,20 @@ FAILURES = [
 
 def write_small(url: str) -> Folder:
     """The run that most tests ask: 12 rows in 2 units, 4 kept, everything present."""
+    return write_units(url, SMALL)
+
+
+def write_units(
+    url: str,
+    units: Sequence[Sequence[tuple[dict[str, Any], dict[str, Any], list[int], float | None]]],
+    run: dict[str, Any] = RUN,
+    entries: Sequence[tuple[Any, ...]] = ENTRIES,
+    failures: Sequence[dict[str, Any]] = FAILURES,
+    captions: Sequence[dict[str, Any]] = (),
+) -> Folder:
+    """A run of these rows by unit, as SMALL gives them."""
     folder = Folder(url)
-    for unit, rows in enumerate(SMALL):
+    for unit, rows in enumerate(units):
         aligned = [{"unit": unit, "row": i, "uid": row[0]["uid"]} for i, row in enumerate(rows)]
         _table(folder, "samples", unit, schema.SAMPLES, [a | row[0] for a, row in zip(aligned, rows, strict=True)])
         _table(folder, "decisions", unit, schema.DECISIONS, [a | row[1] for a, row in zip(aligned, rows, strict=True)])
@@ -103,15 +115,17 @@ def write_small(url: str) -> Folder:
         _table(folder, "scores", unit, SCORES, [a | {"clip_score": r[3]} for a, r in zip(aligned, rows, strict=True)])
         members = [a | {"suffix": ["jpg"], "offset": [512], "size": [1000]} for a in aligned]
         _table(folder, "members", unit, schema.MEMBERS, members)
-    kept = [row[0] for rows in SMALL for row in rows if row[1]["kept"]]
+    if captions:
+        folder.write_parquet("tables/captions/00000.parquet", pa.Table.from_pylist(list(captions), schema.CAPTIONS))
+    kept = [row[0] for rows in units for row in rows if row[1]["kept"]]
     for index, part in enumerate((kept[:3], kept[3:])):
         sidecar = [{"key": s["key"], "caption": s["caption"], "uid": s["uid"]} for s in part]
         folder.write_parquet(f"shards/{index:05d}.parquet", pa.Table.from_pylist(sidecar, schema=SIDECAR))
         folder.write_bytes(f"shards/{index:05d}.tar", b"tar")
-    folder.write_parquet("failures.parquet", pa.Table.from_pylist(FAILURES, schema=schema.FAILURES))
-    entries = [dict(zip(schema.ENTRIES.names, entry, strict=True)) for entry in ENTRIES]
-    folder.write_parquet("entries.parquet", pa.Table.from_pylist(entries, schema=schema.ENTRIES))
-    return finish(folder, RUN)
+    folder.write_parquet("failures.parquet", pa.Table.from_pylist(list(failures), schema=schema.FAILURES))
+    rows_of_entries = [dict(zip(schema.ENTRIES.names, entry, strict=True)) for entry in entries]
+    folder.write_parquet("entries.parquet", pa.Table.from_pylist(rows_of_entries, schema=schema.ENTRIES))
+    return finish(folder, run)
 
 
 def write_bare(url: str, rows: Sequence[str] = ("one", "two words here", "three words here")) -> Folder:

@@ -1,0 +1,23 @@
+"""`curate report`: what a run did to its pool, on one page."""
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from curate.publish.report.page import write_report
+from curate.publish.report.text import bytes_text
+
+
+def report(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")],
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it; by default DIR/report.html.")
+    ] = None,
+) -> None:
+    """Write report.html: one page that shows what curation did, without a network."""
+    began = time.monotonic()
+    path, size = write_report(directory, out)
+    print(f"{path}: {bytes_text(size)}")
+    print(f"written in {time.monotonic() - began:.1f} s", file=sys.stderr)

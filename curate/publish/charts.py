@@ -1,0 +1,101 @@
+"""Charts as static SVG: Vega-Lite specs as dicts in, SVG to be put into an HTML page out, without a network or a script.
+
+Colours are CSS variables, which the page defines for light and dark (`curate/publish/report/style.css`). A mark that
+encodes `description` gets it as a native tooltip. Texts of strangers must have been through `report.text.clean`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+INK, MUTED, GRID, PANEL = "var(--ink)", "var(--muted)", "var(--grid)", "var(--panel)"
+POOL, BEFORE, KEPT, MARK = "var(--pool)", "var(--before)", "var(--kept)", "var(--mark)"
+FONT = "system-ui, sans-serif"
+
+_CONFIG: dict[str, Any] = {
+    "font": FONT,
+    "background": None,
+    "padding": 2,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": MUTED, "titleColor": MUTED, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 11,
+        "gridColor": GRID, "domainColor": MUTED, "tickColor": MUTED, "tickSize": 4, "labelFlush": True,
+    },
+    "axisY": {"domain": False, "ticks": False, "tickCount": 4},
+    "axisX": {"grid": False},
+    "text": {"fontSize": 11, "color": INK},
+}  # fmt: skip
+_ELEMENTS = {"svg", "g", "path", "line", "text", "tspan", "rect", "circle", "title"}
+_DROPPED = ("aria-", "role", "class", "id", "version", "width", "height", "on", "href", "pointer-events")
+
+
+def render_svg(spec: Mapping[str, Any], title: str) -> str:
+    """A Vega-Lite spec as an `<svg>` element for an HTML page: its view box scales, its title is its label.
+
+    Args:
+        spec: a Vega-Lite specification, with its data in it (`data.values`); the theme is added.
+        title: what the chart shows, for who cannot see it.
+
+    Raises:
+        ValueError: the spec is not one of Vega-Lite.
+    """
+    import vl_convert  # here: a JavaScript engine, 0.4 s to start
+
+    themed = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", **spec, "config": _CONFIG}
+    # No base URL is allowed: a spec that refers to data elsewhere fails, and nothing is fetched.
+    svg = vl_convert.vegalite_to_svg(themed, allowed_base_urls=[])
+    root = ElementTree.fromstring(svg)
+    width = root.get("width", "320")
+    _clean(root)
+    root.attrib.update({"role": "img", "aria-label": title, "style": f"max-width:{width}px"})
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _clean(element: ElementTree.Element) -> None:
+    """Leaves what draws, and makes a description that a mark carries its tooltip."""
+    element.tag = element.tag.rpartition("}")[2]
+    description = element.get("aria-label") if element.get("aria-roledescription") not in _FRAMES else None
+    for name in [name for name in element.attrib if name.rpartition("}")[2].lower().startswith(_DROPPED)]:
+        # The size of the whole is the view box's; the sizes of rectangles are theirs.
+        if not (element.tag == "rect" and name in ("width", "height")):
+            del element.attrib[name]
+    for child in list(element):
+        if child.tag.rpartition("}")[2] not in _ELEMENTS or child.get("display") == "none":
+            element.remove(child)
+        else:
+            _clean(child)
+    if description:
+        title = ElementTree.Element("title")
+        title.text = description
+        element.insert(0, title)
+
+
+_FRAMES = {"axis", "legend", "title", "group mark container", None}
+
+
+def layers(data: Sequence[Mapping[str, Any]], *marks: Mapping[str, Any], width: int, height: int) -> dict[str, Any]:
+    """A spec of layers over the same rows."""
+    return {"width": width, "height": height, "data": {"values": list(data)}, "layer": list(marks)}
+
+
+def before_and_after(x: Mapping[str, Any], top: float, height: int) -> list[dict[str, Any]]:
+    """Layers that set a histogram against another: grey steps for the field `before`, a line for `after`, both shares.
+
+    Over them lie invisible bars with the tooltips of the field `told`, from the x of a row to its field `to`.
+    """
+
+    def y(field: str) -> dict[str, Any]:
+        scale = {"domain": [0, top], "nice": False}
+        return {"field": field, "type": "quantitative", "scale": scale, "title": None, "axis": {"format": "~%"}}
+
+    steps: dict[str, Any] = {"interpolate": "step-after"}
+    hover = {"x": x, "x2": {"field": "to"}, "description": {"field": "told"}}
+    return [
+        {"mark": {"type": "area", "color": POOL, **steps}, "encoding": {"x": x, "y": y("before")}},
+        {"mark": {"type": "line", "color": KEPT, "strokeWidth": 2, **steps}, "encoding": {"x": x, "y": y("after")}},
+        {
+            "transform": [{"filter": "isValid(datum.told)"}],
+            "mark": {"type": "rect", "opacity": 0, "y": 0, "y2": height},
+            "encoding": hover,
+        },
+    ]

@@ -1,0 +1,127 @@
+"""What a section of the report is made of: plain values, which page.html lays out. No HTML but the charts' SVG."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A cell with a bar behind its text; lengths are fractions of the column's width."""
+
+    text: str
+    length: float
+    style: str = "kept"  # kept, pool, drop: a colour
+
+
+Cell = str | Bar
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. Columns named in `words` are text, set to the left; the others are numbers. Folded: shown when opened."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    words: Sequence[str] = ()
+    title: str = ""
+    note: str = ""
+    folded: bool = False
+    last_is_sum: bool = False
+    kind: str = field(default="table", init=False)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Tables side by side where there is room."""
+
+    tables: Sequence[Table]
+    kind: str = field(default="tables", init=False)
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph of text."""
+
+    text: str
+    kind: str = field(default="paragraph", init=False)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Numbers with a label each."""
+
+    tiles: Sequence[tuple[str, str]]
+    kind: str = field(default="tiles", init=False)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart: SVG by `charts.render_svg`; a narrow one may stand in for phones. The legend's first item is a colour."""
+
+    title: str
+    svg: str
+    narrow: str = ""
+    legend: Sequence[tuple[str, str]] = ()
+    note: str = ""
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures in a grid, with a legend for all of them (color, name)."""
+
+    figures: Sequence[Figure]
+    title: str = ""
+    legend: Sequence[tuple[str, str]] = ()
+    kind: str = field(default="figures", init=False)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A thumbnail as a data URI, or why there is none; nothing of both where the pool has no images."""
+
+    data: str = ""
+    missing: str = ""
+    blurred: bool = False
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A sample: pictures, texts with a label each (text, label), values by name, uid."""
+
+    pictures: Sequence[Picture]
+    texts: Sequence[tuple[str, str]]
+    values: Sequence[tuple[str, str]]
+    uid: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Samples in a grid."""
+
+    title: str
+    cards: Sequence[Card]
+    note: str = ""
+    kind: str = field(default="gallery", init=False)
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text as it is, folded."""
+
+    title: str
+    text: str
+    kind: str = field(default="code", init=False)
+
+
+Block = Table | Tables | Paragraph | Tiles | Figures | Gallery | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page."""
+
+    id: str
+    title: str
+    blocks: Sequence[Block]

@@ -1,0 +1,73 @@
+"""What the report reads: a finished run, through the read-only connection of `curate sql`."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from curate.publish.query import find_run, open_run
+from curate.shards.commit import Folder
+
+_NUMBERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "FLOAT", "DOUBLE"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, what run.json holds, and a connection to its tables."""
+
+    folder: Folder
+    facts: dict[str, Any]
+    connection: Any
+
+    def rows(self, sql: str, **params: object) -> list[dict[str, Any]]:
+        """The rows of a query."""
+        cursor = self.connection.execute(sql, params or None)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def row(self, sql: str, **params: object) -> dict[str, Any]:
+        """The one row of a query."""
+        return self.rows(sql, **params)[0]
+
+    @cached_property
+    def funnel(self) -> list[dict[str, Any]]:
+        """Lines of the funnel: kind, rule, rows."""
+        return self.rows("SELECT kind, rule, rows FROM funnel ORDER BY position")
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Rows by line of the funnel: pool, each rule, kept."""
+        return {line["rule"]: line["rows"] for line in self.funnel}
+
+    @cached_property
+    def scores(self) -> list[str]:
+        """The numeric columns of table `scores`."""
+        return [row["column_name"] for row in self.rows("DESCRIBE scores") if row["column_type"] in _NUMBERS][2:]
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the run balanced."""
+        return bool(self.facts["recipe"].get("balance"))
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the pool has images."""
+        return bool(self.facts.get("pool", {}).get("images"))
+
+
+@contextmanager
+def open_source_run(url: str) -> Iterator[Run]:
+    """Opens a finished run. Raises RecipeError where there is none, RunError where it is not finished."""
+    folder = find_run(url)
+    connection = open_run(url)
+    try:
+        yield Run(folder, json.loads(folder.read_bytes("run.json")), connection)
+    finally:
+        connection.close()
+
+
+def name_of(column: str) -> str:
+    """A column's name as a SQL identifier."""
+    return '"' + column.replace('"', '""') + '"'
