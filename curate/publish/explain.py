@@ -126,7 +126,8 @@ def _rules(
         if isinstance(rule.spec, Top):
             value = row[rule.columns[0]]
             passes = None if value is None else threshold is not None and value >= threshold
-            text = f"top {rule.spec.top} of {rule.spec.of}, which is from {_show(threshold)} on"
+            reached = "which no row reached" if threshold is None else f"which is from {_show(threshold)} on"
+            text = f"top {rule.spec.top} of {rule.spec.of}, {reached}"
         else:
             passes, text = values[rule.name], " ".join(rule.spec.split())
         readable = row["status"] == schema.OK
