@@ -176,9 +176,9 @@ def _captions(run: dict[str, Any]) -> Iterator[str]:
         "",
     )
     for work in run["caption_work"]:
-        yield (
-            f"- {work['kind']} by {_code(work['model'].split()[0])}: {work['passed']:,} of {work['requests']:,} texts passed"
-        )
+        replaced = f", {work['replaced']:,} are in `.txt`" if "replaced" in work else ""
+        passed = f"{work['passed']:,} of {work['requests']:,} texts passed{replaced}"
+        yield f"- {work['kind']} by {_code(work['model'].split()[0])}: {passed}"
     mix = run["recipe"]["captions"]["output"]["mix"]
     yield f"- `.txt`: {', '.join(f'{share:.0%} {kind}' for kind, share in mix.items()) or 'originals only'}"
     yield ""

@@ -58,12 +58,10 @@ def explain_sample(url: str, uid: str) -> Page:
         if len(rows) > 1:
             lines.append(line(f"{len(rows)} rows of the pool have this uid"))
         for row, decision, values in zip(rows.to_pylist(), ledger.to_pylist(), verdicts, strict=True):
-            lines += [
-                line(),
-                *_verdict(row, decision),
-                *_sample(row),
-                *_rules(run, rules, row, decision["rule"], values),
-            ]
+            lines += [line(), *_verdict(row, decision), *_sample(row)]
+            if decision["rule"] == schema.FORGOTTEN:  # nothing else is left of it
+                continue
+            lines += _rules(run, rules, row, decision["rule"], values)
             lines += [*_entries(connection, run, row, decision), *_duplicates(connection, decision)]
             lines += [*_captions(connection, decision), *_published(connection, row, decision), *_measured(row)]
     finally:
