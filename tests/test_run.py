@@ -11,6 +11,7 @@ import pytest
 import curate
 from curate import Run
 from curate.errors import RecipeError, RunError
+from tests.cli.conftest import run_command, write_pool
 from tests.publish.runs import EVIL, finish, uid, write_small
 from tests.publish.test_diff import write_a, write_b
 
@@ -62,9 +63,9 @@ def test_explain(small: Run) -> None:
         small.explain(uid("ff"))
 
 
-def test_diff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diff(tmp_path: Path) -> None:
     write_a(f"{tmp_path}/a")
-    write_b(f"{tmp_path}/b", monkeypatch)
+    write_b(f"{tmp_path}/b")
     with Run(tmp_path / "a") as a, Run(tmp_path / "b") as b:
         found = a.diff(b)
         assert (found.lost, found.gained) == (3, 2) == (a.diff(tmp_path / "b").lost, a.diff(f"{tmp_path}/b").gained)
@@ -123,8 +124,10 @@ def test_importing_it_is_lazy() -> None:
         curate.Rum
 
 
-def test_whatif(finished: dict[str, tuple[Path, object]]) -> None:
-    with Run(finished["tars"][0]) as run:
+def test_whatif(tmp_path: Path) -> None:
+    write_pool(tmp_path)
+    assert run_command("run", str(tmp_path / "tars.yaml"), "--out", str(tmp_path / "run")).status == 0
+    with Run(tmp_path / "run") as run:
         same, more = run.whatif({}), run.whatif({"balance.t": 10**6, "rules.words": None})
         assert same.funnel["run"].to_pylist() == run.whatif({"balance.t": run.facts["t"]}).funnel["run"].to_pylist()
         assert more.t == 10**6 and more.error == 0

@@ -45,7 +45,8 @@ def steps(run: dict[str, Any]) -> list[tuple[str, str]]:
     """How the kept samples were chosen: (name, what it does), in order."""
     recipe, found = run["recipe"], []
     for rule in run["rules"]:
-        top = f"the top {rule['top']} by {rule['of']}, which is from {_number(rule['threshold'])} on"
+        reached = "" if rule["threshold"] is None else f", which is from {rule['threshold']:.6g} on"
+        top = f"the top {rule['top']} by {rule['of']}{reached}"
         found.append((rule["name"], " ".join(rule["sql"].split()) if rule.get("sql") else top))
     if recipe.get("match"):
         entries = f"{run['metadata']['entries']:,} metadata entries" if run.get("metadata") else "the metadata"
@@ -253,10 +254,6 @@ def _identity(model: Any) -> str:
     if model.get("precision"):
         parts.append(str(model["precision"]))
     return " ".join(parts) if parts else json.dumps(model, ensure_ascii=False)[:300]
-
-
-def _number(value: float | None) -> str:
-    return "nothing" if value is None else f"{value:.6g}"
 
 
 def _bytes(size: float) -> str:

@@ -58,12 +58,10 @@ def explain_sample(url: str, uid: str) -> Page:
         if len(rows) > 1:
             lines.append(line(f"{len(rows)} rows of the pool have this uid"))
         for row, decision, values in zip(rows.to_pylist(), ledger.to_pylist(), verdicts, strict=True):
-            lines += [
-                line(),
-                *_verdict(row, decision),
-                *_sample(row),
-                *_rules(run, rules, row, decision["rule"], values),
-            ]
+            lines += [line(), *_verdict(row, decision), *_sample(row)]
+            if decision["rule"] == schema.FORGOTTEN:  # nothing else is left of it
+                continue
+            lines += _rules(run, rules, row, decision["rule"], values)
             lines += [*_entries(connection, run, row, decision), *_duplicates(connection, decision)]
             lines += [*_captions(connection, decision), *_published(connection, row, decision), *_measured(row)]
     finally:
@@ -126,7 +124,8 @@ def _rules(
         if isinstance(rule.spec, Top):
             value = row[rule.columns[0]]
             passes = None if value is None else threshold is not None and value >= threshold
-            text = f"top {rule.spec.top} of {rule.spec.of}, which is from {_show(threshold)} on"
+            reached = "which no row reached" if threshold is None else f"which is from {_show(threshold)} on"
+            text = f"top {rule.spec.top} of {rule.spec.of}, {reached}"
         else:
             passes, text = values[rule.name], " ".join(rule.spec.split())
         readable = row["status"] == schema.OK

@@ -98,7 +98,7 @@ def test_the_text_says_how_it_was_made(images: Ran) -> None:
     for wanted in (
         f"{kept:,} image-text pairs curated from {pool:,}",
         "1. words: `words > 3`",
-        f"1. long: the top 0.9 by characters, which is from {run['rules'][1]['threshold'] or 'nothing'} on",
+        "1. long: the top 0.9 by characters",
         "1. match: the caption holds at least one of",
         "1. deduplication: by uid; of a group one sample stays",
         "1. balance: of entries with more than t = 30 samples",
@@ -107,6 +107,11 @@ def test_the_text_says_how_it_was_made(images: Ran) -> None:
         run["identity"],
     ):
         assert wanted in text
+
+
+def test_thresholds_are_told(images: Ran) -> None:
+    rule = {"name": "long", "sql": None, "top": 0.9, "of": "characters", "threshold": 12.5}
+    assert "1. long: the top 0.9 by characters, which is from 12.5 on" in card_text(images.run | {"rules": [rule]})
 
 
 @pytest.mark.parametrize(

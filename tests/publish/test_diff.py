@@ -19,7 +19,7 @@ from curate.publish.uids import PAIR
 from tests.cli.conftest import run_command
 from tests.laws.pools import make_samples, recipe_of, run_local, write_metadata, write_tars
 from tests.publish import runs
-from tests.publish.runs import EVIL, sample, uid, verdict, write_bare, write_small
+from tests.publish.runs import EVIL, sample, uid, verdict, write_bare, write_small, write_units
 
 
 def write_uids(url: str, rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
@@ -36,7 +36,7 @@ def write_a(url: str) -> str:
     return url
 
 
-def write_b(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def write_b(url: str) -> str:
     """The same pool, but for a row less and a row more, decided otherwise."""
     first, second = copy.deepcopy(runs.SMALL)
     first[0] = (
@@ -49,21 +49,16 @@ def write_b(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     del second[2]  # b3
     second.append((sample("c9", "a zebra, new", language=None), verdict(None, 1.0, 0.0), [3], 0.5))
     entries = [(*entry[:8], {"cat": 2, "zebra": 1}.get(entry[1], 0)) for entry in runs.ENTRIES]
-    with monkeypatch.context() as patch:
-        patch.setattr(runs, "SMALL", [second, first])  # another order of units
-        patch.setattr(runs, "ENTRIES", entries)
-        patch.setattr(
-            runs, "RUN", runs.RUN | {"name": "other", "recipe": runs.RUN["recipe"] | {"balance": {"t": 3}}, "t": 3}
-        )
-        write_small(url)
+    run = runs.RUN | {"name": "other", "recipe": runs.RUN["recipe"] | {"balance": {"t": 3}}, "t": 3}
+    write_units(url, [second, first], run, entries)  # another order of units
     write_uids(url, [row[:2] for row in (*first, *second)])
     return url
 
 
 @pytest.fixture(params=["", "memory://"])
-def pair(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     """Two runs, once on this machine and once remote."""
-    return write_a(f"{request.param}{tmp_path}/a"), write_b(f"{request.param}{tmp_path}/b", monkeypatch)
+    return write_a(f"{request.param}{tmp_path}/a"), write_b(f"{request.param}{tmp_path}/b")
 
 
 def rows(table: pa.Table) -> list[tuple[Any, ...]]:

@@ -115,6 +115,16 @@ def test_unreadable(tmp_path: Path) -> None:
     assert "– words not reached: words > 2 [words = 4]" in told
 
 
+def test_forgotten(tmp_path: Path) -> None:
+    folder = write_small(str(tmp_path))
+    table = folder.read_parquet("tables/decisions/00000.parquet")
+    rows = [row | {"rule": "forgotten"} if row["uid"] == uid("a4") else row for row in table.to_pylist()]
+    folder.write_parquet("tables/decisions/00000.parquet", table.from_pylist(rows, schema=table.schema))
+    told = lines(str(tmp_path), "a4")
+    assert told[2] == "verdict: dropped by forgotten, taken out on request"
+    assert not any(line.startswith(("rules", "entries", "measured")) for line in told)
+
+
 def test_an_imageless_run(tmp_path: Path) -> None:
     write_bare(str(tmp_path))
     told = lines(str(tmp_path), "c1")
