@@ -71,7 +71,7 @@ def test_its_metadata(unpacked: Path) -> None:
 def test_it_works_without_the_checkout(unpacked: Path) -> None:
     code = (
         "import curate, pipelines\n"
-        "from curate.publish.statistics import sql_folder\n"
+        "from curate.publish.views import sql_folder\n"
         "from curate.publish.query import named_queries\n"
         "from importlib.resources import files\n"
         "from curate.recipe import load_recipe\n"

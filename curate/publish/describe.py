@@ -11,6 +11,7 @@ from curate.job import ENTRIES_FILE, RUN_FILE
 from curate.publish.card import card_text
 from curate.publish.manifest import SUCCESS, Published, digest_file, write_manifest
 from curate.publish.statistics import STATISTICS, build_statistics
+from curate.publish.views import VIEWS, write_views
 from curate.schema import KEPT
 from curate.shards.commit import Folder
 
@@ -18,7 +19,7 @@ CARD = "README.md"
 
 
 def describe_run(folder: Folder, run: dict[str, Any], digests: Iterable[Published]) -> None:
-    """Writes run.json, the card and stats.duckdb, then the manifest, then `_SUCCESS`.
+    """Writes run.json, the card, stats.duckdb and views.sql, then the manifest, then `_SUCCESS`.
 
     Args:
         folder: the run folder.
@@ -28,7 +29,8 @@ def describe_run(folder: Folder, run: dict[str, Any], digests: Iterable[Publishe
     folder.write_json(RUN_FILE, run)
     folder.write_bytes(CARD, card_text(run).encode())
     build_statistics(folder, run)
-    rest = ["failures.parquet", ENTRIES_FILE, "shards/sizes.json", RUN_FILE, CARD, STATISTICS]
+    write_views(folder)
+    rest = ["failures.parquet", ENTRIES_FILE, "shards/sizes.json", RUN_FILE, CARD, STATISTICS, VIEWS]
     lines = [digest_file(folder, "uids.npy", run["counts"][KEPT]), *(digest_file(folder, path) for path in rest)]
     write_manifest(folder, [*digests, *lines])
     folder.write_bytes(SUCCESS, b"")

@@ -23,7 +23,8 @@ from curate.errors import RecipeError, RunError
 from curate.job import RUN_FILE
 from curate.publish.manifest import MANIFEST, SUCCESS, read_manifest
 from curate.publish.output import Result, escape
-from curate.publish.statistics import STATISTICS, TABLES, Layout, create_views, quote, sql_folder, table_files
+from curate.publish.statistics import STATISTICS, TABLES
+from curate.publish.views import create_views, quote, sql_folder, table_files
 from curate.shards.commit import Folder
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?([eE][-+]?\d+)?\Z")
@@ -78,7 +79,7 @@ def open_run(url: str) -> Any:
         if not folder.is_local:
             connection.register_filesystem(folder.fs)
         _attach(connection, folder)
-        create_views(connection, Layout(files, any(name.endswith(".tar") for name in names)))
+        create_views(connection, files, any(name.endswith(".tar") for name in names))
         allowed = ", ".join(quote(path) for paths in files.values() for path in paths)
         connection.execute(f"SET allowed_paths = [{allowed}]")
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")

@@ -8,6 +8,7 @@ import pyarrow as pa
 from curate import schema
 from curate.publish.manifest import MANIFEST, SUCCESS, digest_file, write_manifest
 from curate.publish.statistics import build_statistics
+from curate.publish.views import write_views
 from curate.shards.commit import Folder
 
 SCORES = pa.schema([*schema.ALIGNED, pa.field("clip_score", pa.float32())])
@@ -138,6 +139,7 @@ def finish(folder: Folder, run: dict[str, Any]) -> Folder:
     folder.write_json("run.json", run)
     folder.delete("tmp")
     build_statistics(folder, run)
+    write_views(folder)
     folder.delete("tmp")
     known = (MANIFEST, SUCCESS)
     write_manifest(folder, [digest_file(folder, path) for path in folder.files() if path not in known])
