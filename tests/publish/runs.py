@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate import schema
+from curate.publish.drifts import DRIFT
 from curate.publish.manifest import MANIFEST, SUCCESS, digest_file, write_manifest
 from curate.publish.statistics import build_statistics
 from curate.publish.views import write_views
@@ -19,7 +20,7 @@ RULES: list[dict[str, Any]] = [
     {"name": "side", "sql": "least(width, height) >= 200", "top": None, "of": None, "threshold": None},
     {"name": "aligned", "sql": None, "top": 0.9, "of": "clip_score", "threshold": 0.25},
 ]
-RUN = {
+RUN: dict[str, Any] = {
     "name": "small",
     "seed": 7,
     "sources": ["photos", "web", "empty"],
@@ -28,6 +29,16 @@ RUN = {
     "rules": RULES,
     "t": 2,
     "packages": {"duckdb": "2"},
+    "started": 1700000000.25,
+    "seconds": 8.0,
+    "drift": [dict(zip(DRIFT.names, ("web", "clip", "image", 6, 2, 0.25, 0.01, 0.125), strict=True))],
+    "caption_work": [
+        dict(zip(schema.CAPTION_WORK.names, work, strict=True))
+        for work in (
+            ("rewrite", "e", "m", 3, 3, 1, 1, 30, 12, 2.0, 0.06),
+            ("recaption", "v", "n", 1, 1, 0, 1, 10, 2, 1.0, None),
+        )
+    ],
 }
 ENTRIES = [
     # id, entry, source, language, pool, survivors, probability, expected, kept
@@ -37,6 +48,13 @@ ENTRIES = [
     (3, "zebra", "words", "en", 0, 0, 1.0, 0.0, 0),
     (4, "score", "words", "en", 1, 0, 1.0, 0.0, 0),
 ]
+# What named queries must be given.
+NEEDED: dict[str, dict[str, Any]] = {
+    "explain": {"uid": "a1".rjust(32, "0")},
+    "cooccurrence": {"class": "source", "context": "language"},
+    "entry_samples": {"entry": "cat"},
+    "entry_funnel": {"entry": "cat"},
+}
 EVIL = "caption \x1b[31mred\x1b[0m <script>\u202eafter"
 
 
@@ -78,14 +96,23 @@ SMALL: list[list[tuple[dict[str, Any], dict[str, Any], list[int], float | None]]
         (sample("a6", EVIL, bytes=3000), verdict(None, 0.5, 0.3), [0], 0.6),
     ],
     [
-        (sample("b1", "nothing to see", "web"), verdict("unmatched"), [], 0.7),
+        (sample("b1", "nothing to see", "web", url="https://Y.example:8080/b1"), verdict("unmatched"), [], 0.7),
         (sample("b2", "a cat too far", "web"), verdict("balance", 0.5, 1.7), [0], 0.5),
         (sample("b3", "une photo de chien", "web", language="fr", width=256), verdict(None, 1.0, 0.0), [2], 0.8),
         (sample("b4", "low score image", "web"), verdict("aligned"), [4], 0.125),
         (sample("a1", "a red cat", "web", key="b5"), verdict("duplicate", of="a1"), [], 0.3),
-        (sample("b6", "a cat and a 日本 cat", "web"), verdict(None, 0.5, 0.9), [0], 0.5),
+        (sample("b6", "a cat and a 日本 cat", "web", sha256="a6".rjust(64, "0")), verdict(None, 0.5, 0.9), [0], 0.5),
     ],
 ]  # fmt: skip
+CAPTIONS: list[list[tuple[Any, ...]]] = [
+    # uid, kind, style, text, clip_score, gate, tokens, status, error, failed
+    [(uid("a6"), "rewrite", "plain", "a cat that is red", 0.75, "passed", 6, "ok", None, [])],
+    [
+        (uid("b3"), "recaption", "short", "a dog", 0.5, "passed", 2, "ok", None, []),
+        (uid("b3"), "rewrite", "plain", None, None, None, None, "no_answer", "timed out", None),
+        (uid("b6"), "rewrite", "plain", "a cat that is red", None, "names", 8, "ok", None, ["names", "numbers"]),
+    ],
+]
 FAILURES = [
     {"shard": "bad.tar", "key": None, "reason": "not_a_tar", "detail": "begins with <html>"},
     {"shard": "photos.tar", "key": "a3", "reason": "truncated_image", "detail": "ends at byte 100"},
@@ -104,6 +131,9 @@ def write_small(url: str) -> Folder:
         _table(folder, "scores", unit, SCORES, [a | {"clip_score": r[3]} for a, r in zip(aligned, rows, strict=True)])
         members = [a | {"suffix": ["jpg"], "offset": [512], "size": [1000]} for a in aligned]
         _table(folder, "members", unit, schema.MEMBERS, members)
+        names = ("uid", "kind", "style", "text", "clip_score", "gate", "tokens", "status", "error", "failed")
+        texts = [dict(zip(names, row, strict=True)) | {"ordinal": 0, "model": "m"} for row in CAPTIONS[unit]]
+        _table(folder, "captions", unit, schema.CAPTIONS, texts)
     kept = [row[0] for rows in SMALL for row in rows if row[1]["kept"]]
     for index, part in enumerate((kept[:3], kept[3:])):
         sidecar = [{"key": s["key"], "caption": s["caption"], "uid": s["uid"]} for s in part]
