@@ -11,7 +11,8 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -133,9 +134,9 @@ def execute(connection: Any, sql: str, params: Mapping[str, object] | None = Non
         statement = _check(connection, sql)
         known = set(statement.named_parameters)
         check_params("the query", dict(params or {}), sorted(known), sorted(known))
-        connection.execute(statement, dict(params or {}) or None)
+        _wait(connection, lambda: connection.execute(statement, dict(params or {}) or None))
         names = _unique([column[0] for column in connection.description])
-        return Result(names, _fetch(connection, connection.fetchmany(_BATCH)))
+        return Result(names, _fetch(connection, _wait(connection, lambda: connection.fetchmany(_BATCH))))
 
 
 def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
@@ -143,7 +144,18 @@ def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any,
     while batch:
         yield from batch
         with _errors():
-            batch = connection.fetchmany(_BATCH)
+            batch = _wait(connection, lambda: connection.fetchmany(_BATCH))
+
+
+def _wait(connection: Any, call: Callable[[], Any]) -> Any:
+    """Makes the call in a thread, so that Ctrl-C stops it: DuckDB would hold the main thread, which alone sees the signal."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(call)
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
 
 
 @contextmanager
