@@ -1,6 +1,6 @@
 -- What a score, or any number, is like in each group: quantiles, before and after.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]    the number; null is the first score, or words
+-- param: of = null [number of measured]    the number; null is the score of the rules, else clip_score
 -- param: by = source [column of measured]  groups, such as source, language or format
 -- column: measure      the number's name
 -- column: grp          the group

@@ -1,7 +1,7 @@
 -- The threshold of a score or number that so many samples pass.
 -- Counted where the rule stands: of the samples that reach it. Samples alike in the number pass together, so `passed` may be more.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]  the number; null is the first score, or words
+-- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
 -- param: rule = null                     the place: what reaches this rule; null is what passed all rules
 -- param: rows = 1000                     how many samples are to pass
 -- column: measure    the number's name

@@ -2,7 +2,7 @@
 -- Counted where the rule stands: of the samples that reach it. What comes after it (other rules, deduplication, balance) would
 -- change too; `curate whatif` works that out.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]  the number; null is the first score, or words
+-- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
 -- param: rule = null                     the place: what reaches this rule; null is what passed all rules
 -- param: at = null                       thresholds, such as '0.2 0.25 0.3'; null is each tenth of the samples
 -- column: measure    the number's name

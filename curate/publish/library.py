@@ -7,8 +7,8 @@ A header is made of comments: the question in one line, more lines if need be, a
     -- column: NAME MEANING                              of the answer, in order; * for all columns of a view
 
 A parameter of KIND `column`, or `number` for a column of numbers, names a column of the VIEW. It reaches SQL as a value, for
-struct_extract, never as text of the statement. With the default null it is clip_score, else the first score, or `words` in a
-run without scores.
+struct_extract, never as text of the statement. With the default null it is the first score that a rule names, else
+clip_score, else the first score; `words` in a run without scores.
 
 `python -m curate.publish.library` writes the page, sql/README.md.
 """
@@ -102,13 +102,14 @@ def find_query(text: str) -> NamedQuery:
     raise RecipeError(f'no query named {word!r}; {hint}queries: {", ".join(known)}; or give SQL, such as "FROM {word}"')
 
 
-def fill_params(query: NamedQuery, given: Mapping[str, object], columns: Columns) -> dict[str, object]:
+def fill_params(query: NamedQuery, given: Mapping[str, object], columns: Columns, rules: str) -> dict[str, object]:
     """The parameters with defaults, text read by the type of the default.
 
     Args:
         query: the named query.
         given: name → value.
         columns: the columns of a view of the run, name → DuckDB's type.
+        rules: the run's rules, whose scores are preferred.
     """
     needed = [param.name for param in query.params if param.required]
     check_params(query.name, given, [param.name for param in query.params], needed)
@@ -116,7 +117,7 @@ def fill_params(query: NamedQuery, given: Mapping[str, object], columns: Columns
     for param in query.params:
         value = given.get(param.name, param.default)
         if param.view is not None:
-            filled[param.name] = _column(param, value, columns(param.view))
+            filled[param.name] = _column(param, value, columns(param.view), rules)
             continue
         if isinstance(value, str) and not param.required and not isinstance(param.default, str):
             value = None if value.lower() in ("null", "") else read_number(value)
@@ -183,7 +184,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _column(param: Param, value: object, columns: Mapping[str, str]) -> str:
+def _column(param: Param, value: object, columns: Mapping[str, str], rules: str) -> str:
     """The name of the column, as it is written in the view."""
     fit = {
         name.lower(): name
@@ -192,7 +193,8 @@ def _column(param: Param, value: object, columns: Mapping[str, str]) -> str:
     }
     if value is None or str(value).lower() == "null":
         scores = [name for name in fit if fit[name] not in SAMPLES.names]
-        value = "clip_score" if "clip_score" in fit else [*scores, _FALLBACK][0]
+        ruling = [name for name in scores if re.search(rf"\b{re.escape(name)}\b", rules.lower())]
+        value = [*ruling, *(name for name in scores if name == "clip_score"), *scores, _FALLBACK][0]
     name = fit.get(str(value).lower())
     if name is None:
         kind = "column of numbers" if param.kind == "number" else "column"

@@ -124,7 +124,9 @@ def answer(connection: Any, text: str, params: Mapping[str, object] | None = Non
     given = dict(params or {})
     if is_name(text):
         query = find_query(text)
-        return execute(connection, query.sql, fill_params(query, given, lambda view: _columns(connection, view)))
+        rules = connection.execute("SELECT coalesce(string_agg(expression, ' ' ORDER BY position), '') FROM rules")
+        filled = fill_params(query, given, lambda view: _columns(connection, view), rules.fetchall()[0][0])
+        return execute(connection, query.sql, filled)
     return execute(connection, text, {k: read_number(v) if isinstance(v, str) else v for k, v in given.items()})
 
 

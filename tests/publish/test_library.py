@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from curate.errors import RecipeError
-from curate.publish.library import PAGE, THEMES, NamedQuery, library_page, named_queries
+from curate.publish.library import PAGE, THEMES, NamedQuery, fill_params, library_page, named_queries
 from curate.publish.output import write_result
 from curate.publish.query import run_query
 from curate.publish.views import sql_folder
@@ -513,3 +513,23 @@ def test_a_column_that_a_run_lacks_is_told_with_those_there_are(small: str, bare
         ask(small, "estimate_by", by="languages")
     with pytest.raises(RecipeError, match=r"clip_score: no column of numbers.*accepted: words"):
         ask(bare, "borderline", of="clip_score")
+
+
+def test_the_score_of_the_rules_is_meant_where_none_is_named() -> None:
+    [query] = [query for query in named_queries() if query.name == "threshold_for_size"]
+    columns = {
+        "words": "INTEGER",
+        "bytes": "BIGINT",
+        "a": "FLOAT",
+        "clip_score": "FLOAT",
+        "b_score": "DOUBLE",
+        "c": "VARCHAR",
+    }
+
+    def chosen(rules: str, *left_out: str) -> object:
+        there = {name: kind for name, kind in columns.items() if name not in left_out}
+        return fill_params(query, {}, lambda _view: there, rules)["of"]
+
+    assert chosen("top 0.3 of b_score") == chosen("B_SCORE > 1 and a > 0", "a") == "b_score"
+    assert chosen("words > 2 or c = 'x'") == "clip_score" and chosen("", "clip_score") == "a"
+    assert chosen("a > 1", "a", "clip_score", "b_score") == "words"
