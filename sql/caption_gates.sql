@@ -1,4 +1,5 @@
 -- What the gates said of the texts, by kind and style.
+-- theme: Captions
 -- column: kind    recaption, fused, rewrite, translation
 -- column: style   the style, or the language
 -- column: gate    passed, a gate that failed (a text may fail several), or why there is no text

@@ -1,4 +1,5 @@
 -- What captions took: requests, tokens, time and cost, per kind and engine.
+-- theme: Captions
 -- column: kind        recaption, fused, rewrite, translation
 -- column: engine      the recipe's name for it
 -- column: model       what it is

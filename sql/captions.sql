@@ -1,4 +1,5 @@
 -- Texts beside their originals, with what the gates said.
+-- theme: Captions
 -- param: kind = null   recaption, fused, rewrite or translation; null is all
 -- param: gate = null   passed, or a gate; null is all
 -- param: limit = 20    how many rows; null is all

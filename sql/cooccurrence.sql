@@ -1,7 +1,8 @@
 -- How often each class stands in each context: what is common, what runs counter.
 -- Both are columns of `measured` that hold names, such as a classifier's class and a context tag; rows that lack one are left out.
--- param: class               the column with the class, such as source or a classifier's
--- param: context             the column with the context, such as language or a tag's
+-- theme: Sources, languages and hosts
+-- param: class [column of measured]    the column with the class, such as source or a classifier's
+-- param: context [column of measured]  the column with the context, such as language or a tag's
 -- param: counter_share = 0.1 a context that at most this share of its class stands in runs counter to it
 -- param: min_class = 20      classes of at least so many samples; fewer tell no share
 -- param: limit = null        how many rows; null is all

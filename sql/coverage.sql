@@ -1,5 +1,6 @@
 -- How much of the metadata the pool and the kept set cover; the tail's share.
 -- An entry is of the head if balancing thins it (probability below 1), else of the tail.
+-- theme: Concepts and balancing
 -- column: entries          entries of the metadata
 -- column: in_pool          entries that occur in the pool
 -- column: in_survivors     entries that occurred when balancing began

@@ -1,5 +1,6 @@
 -- How far the curated set has drifted from the pool, by source and model.
 -- Sliced Wasserstein distance between embeddings of samples of both; of runs that keep embeddings.
+-- theme: Overview
 -- column: source          the source
 -- column: model           the model of measure.clip
 -- column: side            image or text

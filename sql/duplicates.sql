@@ -1,4 +1,5 @@
 -- Groups of duplicates: the sample that stands, and those that it replaced.
+-- theme: Duplicates
 -- param: limit = 20  how many groups, the largest first
 -- column: uid      the sample that stands for the group
 -- column: kept     whether balancing kept it too

@@ -1,4 +1,5 @@
 -- How often each metadata entry occurs: in the pool, before balancing, and kept.
+-- theme: Concepts and balancing
 -- param: like = '%'   entries like this pattern (% any text, _ any character; upper and lower case differ)
 -- param: min_pool = 1 entries that at least so many rows of the pool match
 -- param: limit = null how many; null is all

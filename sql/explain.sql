@@ -1,4 +1,5 @@
 -- All that the tables say of a sample, by its uid; a row for each place it has.
+-- theme: Samples to look at
 -- param: uid  the sample's uid (32 hex digits)
 -- column: entries  the metadata entries that it matches
 -- column: *        every column of samples, decisions and scores

@@ -1,4 +1,5 @@
 -- What could not be read, by reason; files apart from samples.
+-- theme: Files and failures
 -- column: kind     sample, file (its samples are unknown) or part of a file (the samples before the damage are used)
 -- column: reason   the code, as in samples.status
 -- column: count    how many

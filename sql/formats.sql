@@ -1,4 +1,5 @@
 -- Image formats and file sizes, in the pool and in the kept set.
+-- theme: Images
 -- column: format        the format that the bytes are in; null where there is no image, or an unreadable one
 -- column: pool          samples
 -- column: kept          samples kept

@@ -1,4 +1,5 @@
 -- Languages of the captions, in the pool and in the kept set.
+-- theme: Sources, languages and hosts
 -- column: language    the code; null where none was measured
 -- column: pool        samples
 -- column: kept        samples kept

@@ -1,4 +1,5 @@
 -- The curated shards.
+-- theme: Files and failures
 -- column: path    the file, relative to the run folder
 -- column: rows    samples in it
 -- column: bytes   its size

@@ -1,4 +1,5 @@
 -- What each rule dropped of each source.
+-- theme: Sources, languages and hosts
 -- column: source   the source's name in the recipe
 -- column: rule     the step, as in `funnel`
 -- column: dropped  samples of this source that it dropped

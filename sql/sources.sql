@@ -1,4 +1,5 @@
 -- What each source of the pool gave.
+-- theme: Overview
 -- column: source    the source's name in the recipe
 -- column: pool      samples found
 -- column: failed    samples that could not be read

@@ -1,4 +1,5 @@
 -- The rarest entries that occur at all, and whether the kept set still has them.
+-- theme: Concepts and balancing
 -- param: limit = 20  how many
 -- column: entry      the entry
 -- column: pool       rows of the pool that match it

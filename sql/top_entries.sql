@@ -1,4 +1,5 @@
 -- The most frequent entries, and how far balancing thinned them.
+-- theme: Concepts and balancing
 -- param: limit = 20  how many
 -- column: entry        the entry
 -- column: pool         rows of the pool that match it

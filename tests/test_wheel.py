@@ -55,7 +55,7 @@ def test_it_holds_nothing_else(unpacked: Path) -> None:
     found = names(unpacked)
     assert {name.split("/")[0] for name in found if ".dist-info/" not in name} == {"curate", "pipelines"}
     suffixes = {Path(name).suffix for name in found if ".dist-info/" not in name}
-    assert suffixes == {".py", ".sql", ".txt", ".yaml", ".typed", ".json", ".safetensors", ".html", ".css"}  # no caches, no tests
+    assert suffixes == {".py", ".sql", ".md", ".txt", ".yaml", ".typed", ".json", ".safetensors", ".html", ".css"}  # no caches, no tests
 
 
 def test_its_metadata(unpacked: Path) -> None:
@@ -72,8 +72,8 @@ def test_its_metadata(unpacked: Path) -> None:
 def test_it_works_without_the_checkout(unpacked: Path) -> None:
     code = (
         "import curate, pipelines\n"
-        "from curate.publish.statistics import sql_folder\n"
-        "from curate.publish.query import named_queries\n"
+        "from curate.publish.views import sql_folder\n"
+        "from curate.publish.library import named_queries\n"
         "from importlib.resources import files\n"
         "from curate.recipe import load_recipe\n"
         "load_recipe(str(files('curate.demo').joinpath('recipe.yaml')))\n"

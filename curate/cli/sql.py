@@ -7,8 +7,10 @@ import typer
 
 from curate.cli.standard_output import open_output
 from curate.errors import RecipeError
+from curate.publish.library import named_queries
 from curate.publish.output import Result, write_result
-from curate.publish.query import find_run, named_queries, run_query
+from curate.publish.query import asking, find_run
+from curate.publish.shell import run_shell
 
 
 class Format(StrEnum):
@@ -31,18 +33,27 @@ def sql(
     format: Annotated[
         Format, typer.Option("--format", help="For people, for spreadsheets, for programs.")
     ] = Format.table,
+    shell: Annotated[
+        bool, typer.Option("--shell", help="Many questions, one after another, as in DuckDB's shell; .help says more.")
+    ] = False,
 ) -> None:
-    """Ask a run in SQL, or by a named query."""
+    """Ask a run in SQL, or by a named query. Whatever is asked, a run is only read."""
     params = dict(_pair(text) for text in param or [])
+    if shell:
+        if query is not None or params:
+            raise RecipeError("--shell takes its questions from standard input; leave QUERY and --param out")
+        with open_output() as file:
+            failed = run_shell(directory, format.value, file)
+        raise typer.Exit(1 if failed else 0)
     if query is None:
         if params:
             raise RecipeError("--param needs a query; `curate sql DIR` lists them with their parameters")
         find_run(directory)
-        result = _listing()
+        with open_output() as file:
+            write_result(_listing(), format.value, file)
     else:
-        result = run_query(directory, query, params)
-    with open_output() as file:
-        write_result(result, format.value, file)
+        with asking(directory, query, params) as result, open_output() as file:
+            write_result(result, format.value, file)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -53,11 +64,5 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _listing() -> Result:
-    def usage(name: str, default: object, required: bool) -> str:
-        return f"{name}=…" if required else f"{name}={'null' if default is None else default}"
-
-    rows = [
-        (query.name, query.summary, " ".join(usage(p.name, p.default, p.required) for p in query.params))
-        for query in named_queries()
-    ]
+    rows = [(query.name, query.summary, " ".join(param.usage for param in query.params)) for query in named_queries()]
     return Result(("query", "answers", "parameters"), rows)

@@ -16,6 +16,7 @@ from curate.publish.content import count_content
 from curate.publish.croissant import CROISSANT, croissant
 from curate.publish.manifest import SUCCESS, Published, digest_file, write_manifest
 from curate.publish.statistics import STATISTICS, build_statistics
+from curate.publish.views import VIEWS, write_views
 from curate.schema import KEPT
 from curate.shards.commit import Folder
 
@@ -23,7 +24,7 @@ REPORT = "report.html"
 
 
 def describe_run(folder: Folder, run: dict[str, Any], digests: Iterable[Published]) -> None:
-    """Writes run.json, the card, croissant.json and stats.duckdb, then the manifest, then `_SUCCESS`.
+    """Writes run.json, the card, croissant.json, stats.duckdb and views.sql, then the manifest, then `_SUCCESS`.
 
     A report that stands is of the run as it was: it is removed, and `curate report` writes another.
 
@@ -39,7 +40,8 @@ def describe_run(folder: Folder, run: dict[str, Any], digests: Iterable[Publishe
     folder.write_bytes(CARD, card_text(run).encode())
     folder.write_json(CROISSANT, croissant(run, digests, _columns(folder, digests)))
     build_statistics(folder, run)
-    rest = ["failures.parquet", ENTRIES_FILE, "shards/sizes.json", RUN_FILE, CARD, CROISSANT, STATISTICS]
+    write_views(folder)
+    rest = ["failures.parquet", ENTRIES_FILE, "shards/sizes.json", RUN_FILE, CARD, CROISSANT, STATISTICS, VIEWS]
     lines = [digest_file(folder, "uids.npy", run["counts"][KEPT]), *(digest_file(folder, path) for path in rest)]
     write_manifest(folder, [*digests, *lines])
     folder.write_bytes(SUCCESS, b"")

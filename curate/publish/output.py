@@ -4,19 +4,20 @@ Captions, URLs and keys come from strangers: nothing that they wrote steers a te
 """
 
 import csv
-import json
 import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from json.encoder import encode_basestring
 from typing import IO, Any, Literal
 
 Format = Literal["table", "csv", "json"]
 
 # What moves a terminal's cursor, colours it or turns the direction of text.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_WORDS = {None: "null", True: "true", False: "false"}
 _CELL = 80  # characters of a value that a table shows
 _LINE = 200  # characters of a line, above which a table shows one value a line
 
@@ -30,22 +31,20 @@ class Result:
 
 
 def write_result(result: Result, format: Format, file: IO[str]) -> None:
-    """Writes rows: `table` for people, `csv` as in RFC 4180, `json` as one array of objects.
+    """Writes rows: `table` for people, `csv` as in RFC 4180, `json` as one array of objects. A table alone holds all of them.
 
+    In CSV null is nothing and an empty text is "", but a null alone in its row is "" too, since readers skip empty lines.
     In JSON numbers are numbers whatever their size, NaN and infinities are null, lists arrays, structs objects, and all
     else is text. Control characters reach neither a terminal nor JSON.
     """
     if format == "json":
-        rows = (
-            "{" + ", ".join(f"{_json(n)}: {_json(v)}" for n, v in zip(result.names, row, strict=True)) + "}"
-            for row in result.rows
-        )
+        names = [f"{_json(name)}: " for name in result.names]
+        rows = ("{" + ", ".join(map(str.__add__, names, map(_json, row))) + "}" for row in result.rows)
         _write_lines(file, "[", rows, "]\n")
     elif format == "csv":
         show = escape if file.isatty() else str
-        writer = csv.writer(file)
-        writer.writerow([show(name) for name in result.names])
-        writer.writerows([None if value is None else show(_plain(value)) for value in row] for row in result.rows)
+        _write_csv(file, [[show(name) for name in result.names]])
+        _write_csv(file, ([None if v is None else show(_plain(v)) for v in row] for row in result.rows))
     elif result.names == ("explain_key", "explain_value"):
         file.writelines(escape(line) + "\n" for row in result.rows for line in row[1].splitlines())
     else:
@@ -55,6 +54,15 @@ def write_result(result: Result, format: Format, file: IO[str]) -> None:
 def write_json(value: Any, file: IO[str]) -> None:
     """Writes one value as JSON, as `write_result` writes those of its rows."""
     file.write(f"{_json(value)}\n")
+def _write_csv(file: IO[str], rows: Iterable[list[str | None]]) -> None:
+    """Lines of CSV. The csv module writes null and an empty text alike, so rows with an empty one are written here."""
+    writer = csv.writer(file)
+    for row in rows:
+        if "" in row:
+            quoted = ("" if field is None else '"' + field.replace('"', '""') + '"' for field in row)
+            file.write(",".join(quoted) + "\r\n")
+        else:
+            writer.writerow(row)
 
 
 def escape(text: str) -> str:
@@ -76,20 +84,23 @@ def _write_lines(file: IO[str], begin: str, items: Iterator[str], end: str) -> N
 
 def _json(value: Any) -> str:
     """The value as JSON, on one line. The json module knows neither exact decimals nor what else SQL has."""
+    if isinstance(value, str):
+        return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", encode_basestring(value))
     if value is None or isinstance(value, bool | int):
-        return json.dumps(value)
+        return _WORDS[value] if value is None or isinstance(value, bool) else str(value)
     if isinstance(value, float | Decimal):
         return (repr(value) if isinstance(value, float) else format(value, "f")) if math.isfinite(value) else "null"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_json, value)) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_json(str(k))}: {_json(v)}" for k, v in value.items()) + "}"
-    text = json.dumps(_plain(value), ensure_ascii=False)
-    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return _json(_plain(value))
 
 
 def _plain(value: Any) -> str:
     """The value as text, unescaped."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Decimal):

@@ -1,21 +1,19 @@
-"""SQL over a run, read-only: opens a run, and runs a query of the user or one of sql/*.sql.
+"""SQL over a run, read-only: opens a run, and runs a query of the user or a named one (`curate.publish.library`).
 
 In: a run folder, local or any fsspec URL, and SQL. Out: a Result (`curate.publish.output` prints it). Three barriers keep a query
 in the run: only what parses as reading is accepted, down to the bodies of its CTEs (DuckDB accepts COPY there); the
 connection has no access to files but the run's tables, as the manifest lists them; and its settings are locked.
 """
 
-import difflib
 import json
 import os
 import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import duckdb
@@ -23,40 +21,20 @@ import pyarrow as pa
 
 from curate.errors import RecipeError, RunError
 from curate.job import RUN_FILE
+from curate.publish.library import check_params, fill_params, find_query, is_name, read_number
 from curate.publish.manifest import MANIFEST, SUCCESS, read_manifest
 from curate.publish.output import Result, escape
-from curate.publish.statistics import STATISTICS, TABLES, Layout, create_views, quote, sql_folder, table_files
+from curate.publish.statistics import STATISTICS, TABLES
+from curate.publish.views import create_views, quote, table_files
 from curate.shards.commit import Folder
 
-_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?([eE][-+]?\d+)?\Z")
-_PARAM = re.compile(r"(\w+)(?:\s*=\s*('[^']*'|\S+))?\s+(\S.*)\Z")
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
+_BATCH = 2048  # rows fetched at once: what DuckDB makes at a time
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 # Table functions that make rows of their arguments or describe the catalog. None of them reads a file.
 _FUNCTIONS = {"unnest", "range", "generate_series", "repeat", "repeat_row", "json_each", "json_tree", "histogram"}
 _FUNCTIONS |= {"histogram_values", "duckdb_tables", "duckdb_views", "duckdb_columns", "duckdb_functions"}
 _FUNCTIONS |= {"duckdb_types", "duckdb_keywords", "pragma_table_info", "pragma_show"}
-
-
-@dataclass(frozen=True)
-class Param:
-    """A parameter of a named query. A required one has no default and is text."""
-
-    name: str
-    default: object
-    help: str
-    required: bool
-
-
-@dataclass(frozen=True)
-class NamedQuery:
-    """A file of sql/: its question in one line, its parameters, its columns (name → meaning) and its SQL."""
-
-    name: str
-    summary: str
-    params: tuple[Param, ...]
-    columns: dict[str, str]
-    sql: str
 
 
 def open_run(url: str) -> Any:
@@ -80,7 +58,7 @@ def open_run(url: str) -> Any:
         if not folder.is_local:
             connection.register_filesystem(folder.fs)
         _attach(connection, folder)
-        create_views(connection, Layout(files, any(name.endswith(".tar") for name in names)))
+        create_views(connection, files, any(name.endswith(".tar") for name in names))
         allowed = ", ".join(quote(path) for paths in files.values() for path in paths)
         connection.execute(f"SET allowed_paths = [{allowed}]")
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
@@ -113,15 +91,9 @@ def find_run(url: str) -> Folder:
     return folder
 
 
-@cache
-def named_queries() -> tuple[NamedQuery, ...]:
-    """The queries of sql/, by name."""
-    paths = sorted(path for path in sql_folder().glob("*.sql") if path.stem != "views")
-    return tuple(_parse_query(path.stem, path.read_text("utf-8")) for path in paths)
-
-
-def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -> Result:
-    """Runs a named query, or SQL.
+@contextmanager
+def asking(url: str, text: str, params: Mapping[str, object] | None = None) -> Iterator[Result]:
+    """The answer of a run to a named query, or to SQL; its rows are fetched as they are read.
 
     Args:
         url: the run folder.
@@ -133,47 +105,79 @@ def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -
         RecipeError: there is no such query, run or parameter; the SQL is wrong, or does not only read.
         RunError: the run is not finished, or the query ran out of memory or disk.
     """
-    text, given = _resolve(text, params)
+    if is_name(text):
+        find_query(text)  # before a run is opened for it
     connection = open_run(url)
     try:
-        return execute(connection, text, given)
+        yield answer(connection, text, params)
     finally:
         connection.close()
 
 
+def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -> Result:
+    """As `asking`, with all rows in memory."""
+    with asking(url, text, params) as result:
+        return Result(result.names, list(result.rows))
+
+
+def answer(connection: Any, text: str, params: Mapping[str, object] | None = None) -> Result:
+    """As `asking`, on a connection of `open_run`. The rows of an answer are gone when the next one begins."""
+    given = {k: v if is_name(text) or not isinstance(v, str) else read_number(v) for k, v in (params or {}).items()}
+    return execute(connection, *_resolve(connection, text, given))
+
+
+def _resolve(connection: Any, text: str, given: dict[str, object]) -> tuple[str, dict[str, object]]:
+    """The SQL and the parameters of a named query; SQL as it is."""
+    if not is_name(text):
+        return text, given
+    query = find_query(text)
+    rules = connection.execute("SELECT coalesce(string_agg(expression, ' ' ORDER BY position), '') FROM rules")
+    return query.sql, fill_params(query, given, lambda view: _columns(connection, view), rules.fetchall()[0][0])
+
+
 def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None = None) -> pa.Table:
-    """As `run_query`, on a connection of `open_run`, as an Arrow table; parameters of SQL keep their types."""
-    sql, given = _resolve(text, params)
-    if sql == text:
-        given = dict(params or {})
+    """As `answer`, as an Arrow table; parameters of SQL keep their types."""
+    sql, given = _resolve(connection, text, dict(params or {}))
     with _errors():
-        found = connection.sql(_checked(connection, sql, given), params=given or None).to_arrow_table()
+        statement = _checked(connection, sql, given)
+        found = _wait(connection, lambda: connection.sql(statement, params=given or None).to_arrow_table())
     return found.rename_columns(list(_unique(found.column_names)))
 
 
-def _resolve(text: str, params: Mapping[str, object] | None) -> tuple[str, dict[str, object]]:
-    """The SQL and the parameters of a named query, or of SQL."""
-    given = dict(params or {})
-    word = text.strip().rstrip(";").strip()
-    if re.fullmatch(r"[\w-]+", word):
-        query = _find_query(word)
-        return query.sql, _fill(query, given)
-    return text, {name: _number(value) if isinstance(value, str) else value for name, value in given.items()}
-
-
 def execute(connection: Any, sql: str, params: Mapping[str, object] | None = None) -> Result:
-    """Runs one statement that reads, on a connection of `open_run`. Raises as `run_query` does."""
+    """Runs one statement that reads, on a connection of `open_run`. Raises as `asking` does."""
     with _errors():
-        connection.execute(_checked(connection, sql, dict(params or {})), dict(params or {}) or None)
-        return Result(_unique([column[0] for column in connection.description]), connection.fetchall())
+        statement = _checked(connection, sql, dict(params or {}))
+        _wait(connection, lambda: connection.execute(statement, dict(params or {}) or None))
+        names = _unique([column[0] for column in connection.description])
+        return Result(names, _fetch(connection, _wait(connection, lambda: connection.fetchmany(_BATCH))))
 
 
 def _checked(connection: Any, sql: str, params: dict[str, object]) -> Any:
     """The statement, which only reads, and has these parameters."""
     statement = _check(connection, sql)
     known = sorted(statement.named_parameters)
-    _check_params("the query", params, known, known)
+    check_params("the query", params, known, known)
     return statement
+
+
+def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """All rows, from the first batch on: most of what goes wrong does so before anything is printed."""
+    while batch:
+        yield from batch
+        with _errors():
+            batch = _wait(connection, lambda: connection.fetchmany(_BATCH))
+
+
+def _wait(connection: Any, call: Callable[[], Any]) -> Any:
+    """Makes the call in a thread, so that Ctrl-C stops it: DuckDB would hold the main thread, which alone sees the signal."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(call)
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
 
 
 @contextmanager
@@ -184,6 +188,11 @@ def _errors() -> Iterator[None]:
         raise RunError(f"the query could not be finished: {_one_line(error)}") from None
     except duckdb.Error as error:
         raise RecipeError(f"SQL: {str(error).strip()}") from None
+
+
+def _columns(connection: Any, view: str) -> dict[str, str]:
+    """The columns of a view, with their types."""
+    return {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {view}").fetchall()}
 
 
 # ---- opening
@@ -267,70 +276,8 @@ def _walk(node: Any) -> Iterator[dict[str, Any]]:
         waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 
-def _check_params(what: str, given: Mapping[str, object], known: Sequence[str], needed: Sequence[str]) -> None:
-    accepted = f"parameters of {what}: {', '.join(known)}" if known else f"{what} has no parameters"
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise RecipeError(f"--param {name}: unknown; {f'did you mean {near[0]!r}? ' if near else ''}{accepted}")
-    for name in needed:
-        if name not in given:
-            raise RecipeError(f"--param {name}=… is missing; {accepted}")
-
-
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-# ---- named queries
-
-
-def _parse_query(name: str, text: str) -> NamedQuery:
-    lines = [line[2:].strip() for line in text.splitlines() if line.startswith("--")]
-    params = []
-    for line in lines:
-        if line.startswith("param:"):
-            match = _PARAM.match(line.removeprefix("param:").strip())
-            assert match, f"{name}.sql: {line}"
-            params.append(Param(match[1], _literal(match[2]), match[3], match[2] is None))
-    pairs = [line.removeprefix("column:").split(None, 1) for line in lines if line.startswith("column:")]
-    return NamedQuery(name, lines[0], tuple(params), dict(pairs), text)
-
-
-def _literal(text: str | None) -> object:
-    return None if text is None or text == "null" else _number(text)
-
-
-def _number(text: str) -> object:
-    """A number where the text is one as people write it; 'quoted' text without its quotes; else the text."""
-    if match := _NUMBER.match(text):
-        return float(text) if match[2] or match[3] else int(text)
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == "'" else text
-
-
-def _find_query(word: str) -> NamedQuery:
-    known = {query.name: query for query in named_queries()}
-    name = word.lower().replace("-", "_")
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise RecipeError(f'no query named {word!r}; {hint}queries: {", ".join(known)}; or give SQL, such as "FROM {word}"')
-
-
-def _fill(query: NamedQuery, given: dict[str, object]) -> dict[str, object]:
-    """The parameters with defaults, text read by the type of the default."""
-    needed = [param.name for param in query.params if param.required]
-    _check_params(query.name, given, [param.name for param in query.params], needed)
-    filled = {}
-    for param in query.params:
-        value = given.get(param.name, param.default)
-        if isinstance(value, str) and not param.required and not isinstance(param.default, str):
-            value = None if value.lower() in ("null", "") else _number(value)
-        if isinstance(param.default, int) and not isinstance(value, int | float | None):
-            raise RecipeError(f"--param {param.name}={value}: needs a number, such as {param.default}")
-        filled[param.name] = value
-    return filled
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:

@@ -1,107 +1,32 @@
-"""stats.duckdb: a run's small tables, and views over its large ones, for any DuckDB client.
+"""stats.duckdb: a run's small tables, for any DuckDB client of version 1.0 or later.
 
-In: a run folder with its tables, failures.parquet, entries.parquet and shards. Out, as tables: `failures`, `reasons` (what
+In: a run folder with its tables, failures.parquet and entries.parquet. Out, as tables: `failures`, `reasons` (what
 they mean), `entries`, `rules`, `run` (key, value), `drops` (source, rule, rows), `funnel` (position, kind, rule, rows),
-`sources`, `drift` and `caption_work`. As views, by paths relative to the run folder: `samples`, `scores`, `matches`,
-`decisions`, `members`, `answers`, `captions`, `published`, `manifest`, and what sql/views.sql builds on them. A table that a run does not have is an empty view with
-the same columns, so that every query works on every run.
+`sources`, `drift` and `caption_work`. Views over the large tables are `curate.publish.views`: they need paths, and these none.
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-import curate
 from curate import schema
 from curate.errors import ConservationError
 from curate.publish.drifts import DRIFT
+from curate.publish.views import table_files
 from curate.shards.commit import Folder
 
 STATISTICS = "stats.duckdb"
 TABLES = ("failures", "reasons", "entries", "rules", "run", "drops", "funnel", "sources", "drift", "caption_work")
 
-LARGE = {
-    "samples": schema.SAMPLES,
-    "scores": pa.schema(schema.ALIGNED),
-    "embeddings": pa.schema(schema.ALIGNED),
-    "matches": schema.MATCHES,
-    "decisions": schema.DECISIONS,
-    "answers": schema.ANSWERS,
-    "captions": schema.CAPTIONS,
-    "regions": schema.REGIONS,
-    "members": schema.MEMBERS,
-    "manifest": schema.MANIFEST,
-}
-PUBLISHED = pa.schema([("shard", pa.string()), ("key", pa.string()), ("uid", pa.string())])
+_STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by older clients
 _READERS = 8  # files read at once: what hides the latency of an object store
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the large tables' files are: a glob or paths for each view; `tars` where shards are tars with sidecars."""
-
-    files: Mapping[str, tuple[str, ...]]
-    tars: bool
-
-
-def sql_folder() -> Path:
-    """The folder of views.sql and the named queries: inside an installed package, else at the top of the checkout."""
-    package = Path(curate.__file__).parent
-    return package / "sql" if (package / "sql").is_dir() else package.parent / "sql"
-
-
-def table_files(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The files of each large table, from the paths of a run's files; a table without files is left out."""
-    found: dict[str, list[str]] = {}
-    for name in names:
-        top, _, rest = name.partition("/")
-        if top == "tables" and rest.endswith(".parquet") and rest.count("/") == 1:
-            found.setdefault(rest.partition("/")[0], []).append(name)
-        elif top == "shards" and rest.endswith(".parquet"):
-            found.setdefault("published", []).append(name)
-    return {table: tuple(sorted(files)) for table, files in found.items() if table in LARGE or table == "published"}
-
-
-def create_views(connection: Any, layout: Layout) -> None:
-    """Creates the views over large tables, then those of sql/views.sql. The files must be there: views are bound."""
-    for name, columns in LARGE.items():
-        files = layout.files.get(name)
-        connection.execute(f"CREATE VIEW {name} AS {_scan(files) if files else _nothing(connection, columns)}")
-    _create_scored(connection)
-    files = layout.files.get("published")
-    if files:
-        shard = "'shards/' || parse_filename(curate_shard_file)"
-        shard, key = (f"replace({shard}, '.parquet', '.tar')", "key") if layout.tars else (shard, "NULL::VARCHAR")
-        named = _scan(files, ", filename = 'curate_shard_file'")
-        body = f"SELECT {shard} AS shard, {key} AS key, lower(uid::VARCHAR) AS uid FROM ({named})"
-    else:
-        body = _nothing(connection, PUBLISHED)
-    connection.execute(f"CREATE VIEW published AS {body}")
-    connection.execute((sql_folder() / "views.sql").read_text("utf-8"))
-
-
-def _create_scored(connection: Any) -> None:
-    """View `scored`: the scores, and CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0), of each model."""
-    names = [name for name, *_ in connection.execute("DESCRIBE scores").fetchall()]
-    models = [name.removesuffix("_truncated") for name in names if name.endswith("_truncated")]
-    columns = [
-        f'2.5 * greatest("{model}_score", 0) AS "{model}score"'
-        for model in dict.fromkeys(["clip", *models])
-        if f"{model}_score" in names and f"{model}score" not in names
-    ]
-    connection.execute(f"CREATE VIEW scored AS SELECT {', '.join(['*', *columns])} FROM scores")
 
 
 def build_statistics(folder: Folder, run: dict[str, Any]) -> None:
@@ -115,52 +40,20 @@ def build_statistics(folder: Folder, run: dict[str, Any]) -> None:
         ConservationError: a row's rule is not one of the run's.
     """
     files = folder.files()
-    layout = table_files(files)
-    drops = _count_drops(folder, layout)
+    drops = _count_drops(folder, table_files(files))
     with tempfile.TemporaryDirectory() as temporary:
         path = f"{temporary}/{STATISTICS}"
-        connection = duckdb.connect(path)
+        config = {"storage_compatibility_version": _STORAGE, "python_enable_replacements": False}
+        connection = duckdb.connect(path, config=config)
         try:
-            connection.execute(f"SET file_search_path = {quote(temporary)}; SET python_enable_replacements = false")
             for name, table in _small_tables(folder, run, drops, "entries.parquet" in files).items():
                 connection.register("incoming", table)
                 connection.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")
                 connection.unregister("incoming")
-            create_views(connection, _stubs(folder, layout, temporary, any(name.endswith(".tar") for name in files)))
         finally:
             connection.close()
         with open(path, "rb") as source, folder.create(STATISTICS) as target:
             shutil.copyfileobj(source, target, 1 << 20)
-
-
-def quote(text: str) -> str:
-    """The text as a SQL string."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _scan(files: tuple[str, ...], option: str = "") -> str:
-    return f"SELECT * FROM read_parquet([{', '.join(map(quote, files))}], hive_partitioning = false{option})"
-
-
-def _nothing(connection: Any, columns: pa.Schema) -> str:
-    """A query with these columns and no rows."""
-    connection.register("incoming", columns.empty_table())
-    types = connection.execute("DESCRIBE SELECT * FROM incoming").fetchall()
-    connection.unregister("incoming")
-    return "SELECT " + ", ".join(f'NULL::{kind} AS "{name}"' for name, kind, *_ in types) + " LIMIT 0"
-
-
-def _stubs(folder: Folder, files: dict[str, tuple[str, ...]], temporary: str, tars: bool) -> Layout:
-    """Empty files that views can be bound on: the run may be remote, and its views are to be relative."""
-    globs = {}
-    for name, paths in files.items():
-        with folder.open(paths[0]) as file:
-            columns = pq.read_schema(file)
-        globs[name] = (f"{os.path.dirname(paths[0])}/*.parquet",)
-        os.makedirs(os.path.dirname(f"{temporary}/{paths[0]}"), exist_ok=True)
-        pq.write_table(columns.empty_table(), f"{temporary}/{paths[0]}")
-    pq.write_table(schema.MANIFEST.empty_table(), f"{temporary}/manifest.parquet")
-    return Layout(globs | {"manifest": ("manifest.parquet",)}, tars)
 
 
 def _count_drops(folder: Folder, files: dict[str, tuple[str, ...]]) -> Counter[tuple[str, str | None]]:

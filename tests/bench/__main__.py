@@ -1,7 +1,7 @@
 """All measurements, one after another, printed as ratios in one run: `python -m tests.bench --data FOLDER`.
 
 FOLDER holds `laion_urls_10k.parquet` (column TEXT), `metadata_396k.json.gz` and `photos.tar`, or files of their kind. About
-twenty minutes; nothing else should run meanwhile.
+twenty minutes; nothing else should run meanwhile. `--run DIR`, a finished run of a million rows or so, adds the named queries.
 """
 
 import argparse
@@ -14,9 +14,11 @@ def main() -> None:
     """Runs each measurement as a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    data = parser.parse_args().data
+    parser.add_argument("--run", type=Path)
+    options = parser.parse_args()
+    data = options.data
     captions, metadata = str(data / "laion_urls_10k.parquet"), str(data / "metadata_396k.json.gz")
-    for name, options in (
+    for name, given in (
         ("bench_match", ["--data", str(data)]),
         ("bench_shards", []),
         ("bench_emit", []),
@@ -26,9 +28,10 @@ def main() -> None:
         ("bench_demo_near", []),
         ("bench_gates", ["--data", str(data)]),
         ("bench_text", ["--captions", captions, "--metadata", metadata]),
+        *([("bench_sql", [str(options.run)])] if options.run else []),
     ):
         print(f"\n== {name}", flush=True)
-        subprocess.run([sys.executable, "-m", f"tests.bench.{name}", *options], check=True)
+        subprocess.run([sys.executable, "-m", f"tests.bench.{name}", *given], check=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ import csv
 import gzip
 import io
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +117,59 @@ def test_wrong_questions(cli: Cli, finished: Finished, arguments: list[str], par
     message = refusal(cli, str(finished["texts"][0]), *arguments, "--format", "json")
     assert not [part for part in parts if part not in message], message
     assert "root:" not in message
+
+
+def process(run: Path, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "curate.cli.main", "sql", str(run), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+@pytest.mark.parametrize("format", ["table", "csv", "json"])
+def test_nothing_but_rows_goes_into_a_pipe(finished: Finished, format: str) -> None:
+    query = "SELECT caption, words FROM samples ORDER BY uid LIMIT 3"
+    out, err = process(finished["texts"][0], query, "--format", format).communicate(timeout=60)
+    assert (
+        err == b""
+        and b"\x1b" not in out
+        and out.startswith({"table": b"caption", "csv": b"capt", "json": b"["}[format])
+    )
+    assert len(out.splitlines()) == {"table": 6, "csv": 4, "json": 4}[format]
+
+
+@pytest.mark.parametrize("format", ["csv", "json"])
+def test_a_reader_that_has_enough_ends_it_quietly(finished: Finished, format: str) -> None:
+    """Rows without end: they are printed as they are made."""
+    query = "SELECT range AS i, repeat('x', 100) AS text FROM range(1_000_000_000)"
+    running = process(finished["texts"][0], query, "--format", format)
+    assert running.stdout and running.stderr
+    assert len(running.stdout.read(1 << 16)) == 1 << 16
+    running.stdout.close()
+    assert running.wait(60) == 0 and running.stderr.read() == b""
+    running.stderr.close()
+
+
+def test_ctrl_c_stops_a_query(finished: Finished) -> None:
+    query = "SELECT 'begun' AS a UNION ALL SELECT sum(hash(range) % 7)::VARCHAR FROM range(1_000_000_000_000)"
+    running = process(finished["texts"][0], query)
+    with pytest.raises(subprocess.TimeoutExpired):
+        running.wait(4)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode not in (None, 0) and out == b"" and b"Traceback" not in err
+
+
+def test_the_shell_answers_what_is_piped_into_it(finished: Finished, tmp_path: Path) -> None:
+    run = finished["texts"][0]
+    text = f"SELECT count(*) AS n FROM kept;\nfunnel;\nCOPY samples TO '{tmp_path}/x.csv';\n.shell touch {tmp_path}/y\n"
+    running = process(run, "--shell", "--format", "csv", stdin=subprocess.PIPE)
+    out, err = running.communicate(text.encode(), timeout=60)
+    kept = json.loads((run / "run.json").read_text())["counts"]["kept"]
+    assert out.splitlines()[:2] == [b"n", str(kept).encode()] and b"\nkept," in out
+    assert running.returncode == 1 and err.count(b"curate: ") == 2 and not list(tmp_path.iterdir())
+
+
+def test_the_shell_takes_no_question(cli: Cli, finished: Finished) -> None:
+    assert "standard input" in refusal(cli, str(finished["texts"][0]), "funnel", "--shell")
 
 
 # ---- explain

@@ -6,8 +6,10 @@ from typing import Any
 import pyarrow as pa
 
 from curate import schema
+from curate.publish.drifts import DRIFT
 from curate.publish.manifest import MANIFEST, SUCCESS, digest_file, write_manifest
 from curate.publish.statistics import build_statistics
+from curate.publish.views import write_views
 from curate.shards.commit import Folder
 
 SCORES = pa.schema([*schema.ALIGNED, pa.field("clip_score", pa.float32())])
@@ -18,15 +20,32 @@ RULES: list[dict[str, Any]] = [
     {"name": "side", "sql": "least(width, height) >= 200", "top": None, "of": None, "threshold": None},
     {"name": "aligned", "sql": None, "top": 0.9, "of": "clip_score", "threshold": 0.25},
 ]
-RUN = {
+RUN: dict[str, Any] = {
     "name": "small",
     "seed": 7,
     "sources": ["photos", "web", "empty"],
-    "recipe": {"match": {"metadata": "m.json"}, "balance": {"t": 2}, "output": {"rows_per_shard": 10}},
+    "recipe": {
+        "match": {"metadata": "m.json"},
+        "balance": {"t": 2},
+        "captions": {"output": {"mix": {}}},
+        "output": {"rows_per_shard": 10},
+    },
     "pool": {"images": True, "brings": [], "scores": ["clip_score"], "embeddings": {}},
     "rules": RULES,
     "t": 2,
     "packages": {"duckdb": "2"},
+    "identity": "1" * 32,
+    "started": 1700000000.25,
+    "finished": 1700000008.25,
+    "seconds": 8.0,
+    "drift": [dict(zip(DRIFT.names, ("web", "clip", "image", 6, 2, 0.25, 0.01, 0.125), strict=True))],
+    "caption_work": [
+        dict(zip(schema.CAPTION_WORK.names, work, strict=True))
+        for work in (
+            ("rewrite", "e", "m", 3, 3, 1, 1, 0, 30, 12, 2.0, 0.06),
+            ("recaption", "v", "n", 1, 1, 0, 1, 1, 10, 2, 1.0, None),
+        )
+    ],
 }
 ENTRIES = [
     # id, entry, source, language, pool, survivors, probability, expected, kept
@@ -36,6 +55,13 @@ ENTRIES = [
     (3, "zebra", "words", "en", 0, 0, 1.0, 0.0, 0),
     (4, "score", "words", "en", 1, 0, 1.0, 0.0, 0),
 ]
+# What named queries must be given.
+NEEDED: dict[str, dict[str, Any]] = {
+    "explain": {"uid": "a1".rjust(32, "0")},
+    "cooccurrence": {"class": "source", "context": "language"},
+    "entry_samples": {"entry": "cat"},
+    "entry_funnel": {"entry": "cat"},
+}
 EVIL = "caption \x1b[31mred\x1b[0m <script>\u202eafter"
 
 
@@ -77,14 +103,29 @@ SMALL: list[list[tuple[dict[str, Any], dict[str, Any], list[int], float | None]]
         (sample("a6", EVIL, bytes=3000), verdict(None, 0.5, 0.3), [0], 0.6),
     ],
     [
-        (sample("b1", "nothing to see", "web"), verdict("unmatched"), [], 0.7),
+        (sample("b1", "nothing to see", "web", url="https://Y.example:8080/b1"), verdict("unmatched"), [], 0.7),
         (sample("b2", "a cat too far", "web"), verdict("balance", 0.5, 1.7), [0], 0.5),
         (sample("b3", "une photo de chien", "web", language="fr", width=256), verdict(None, 1.0, 0.0), [2], 0.8),
         (sample("b4", "low score image", "web"), verdict("aligned"), [4], 0.125),
         (sample("a1", "a red cat", "web", key="b5"), verdict("duplicate", of="a1"), [], 0.3),
-        (sample("b6", "a cat and a 日本 cat", "web"), verdict(None, 0.5, 0.9), [0], 0.5),
+        (sample("b6", "a cat and a 日本 cat", "web", sha256="a6".rjust(64, "0")), verdict(None, 0.5, 0.9), [0], 0.5),
     ],
 ]  # fmt: skip
+def caption(name: str, kind: str, style: str, text: str | None, **values: Any) -> dict[str, Any]:
+    """A row of `captions`, of a text that passed."""
+    plain = {
+        "uid": uid(name), "kind": kind, "style": style, "ordinal": 0, "text": text, "model": "m", "clip_score": None,
+        "gate": "passed", "tokens": None, "status": "ok", "error": None, "failed": [],
+    }  # fmt: skip
+    return plain | values
+
+
+CAPTIONS = [
+    caption("a6", "rewrite", "plain", "a cat that is red", clip_score=0.75, tokens=6),
+    caption("b3", "recaption", "short", "a dog", clip_score=0.5, tokens=2),
+    caption("b3", "rewrite", "plain", None, gate=None, status="no_answer", error="timed out", failed=None),
+    caption("b6", "rewrite", "plain", "a cat that is red", gate="names", tokens=8, failed=["names", "numbers"]),
+]
 FAILURES = [
     {"shard": "bad.tar", "key": None, "reason": "not_a_tar", "detail": "begins with <html>"},
     {"shard": "photos.tar", "key": "a3", "reason": "truncated_image", "detail": "ends at byte 100"},
@@ -93,7 +134,7 @@ FAILURES = [
 
 def write_small(url: str) -> Folder:
     """The run that most tests ask: 12 rows in 2 units, 4 kept, everything present."""
-    return write_units(url, SMALL)
+    return write_units(url, SMALL, captions=CAPTIONS)
 
 
 def write_units(
@@ -152,6 +193,7 @@ def finish(folder: Folder, run: dict[str, Any]) -> Folder:
     folder.write_json("run.json", run)
     folder.delete("tmp")
     build_statistics(folder, run)
+    write_views(folder)
     folder.delete("tmp")
     known = (MANIFEST, SUCCESS)
     write_manifest(folder, [digest_file(folder, path) for path in folder.files() if path not in known])

@@ -100,9 +100,11 @@ def test_it_tells_the_run(small: str) -> None:
         "distributions",
         "concepts",
         "composition",
+        "captions",
         "duplicates",
         "failures",
         "samples",
+        "time",
         "provenance",
     ]
     links = [attributes["href"] for name, attributes in page.elements if name == "a"]

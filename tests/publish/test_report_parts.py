@@ -53,7 +53,7 @@ def test_bins_cover_the_range(low: float, width: float, whole: bool) -> None:
     low, high = (float(round(low)), float(round(low + width) + 1)) if whole else (low, low + width)
     edges, log = bin_edges(low, low, high, whole)
     assert 2 <= len(edges) <= BINS + 1 and list(edges) == sorted(set(edges))
-    assert edges[0] <= low and edges[-1] >= high * (1 - 1e-9 * (log or 0)) - 1e-6
+    assert edges[0] <= low * (1 + 1e-9 * (log or 0)) and edges[-1] >= high * (1 - 1e-9 * (log or 0)) - 1e-6
     if whole and not log:
         assert {edge % 1 for edge in edges} == {0.5}
 

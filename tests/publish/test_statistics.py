@@ -1,4 +1,4 @@
-"""stats.duckdb opens in any client, wherever the folder has moved; its sums are those of the tables."""
+"""stats.duckdb holds tables alone and opens in any client, wherever the folder has moved; its sums are those of the tables."""
 
 import shutil
 from collections import Counter
@@ -10,33 +10,28 @@ import duckdb
 import pytest
 
 from curate.errors import ConservationError
-from curate.publish.statistics import TABLES, build_statistics, sql_folder, table_files
+from curate.publish.statistics import TABLES, build_statistics
 from curate.shards.commit import Folder
 from tests.publish.runs import RULES, RUN, SMALL, write_bare, write_small
 
 
 @pytest.fixture
-def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A plain DuckDB connection to a small run that has moved since it was built."""
+def plain(tmp_path: Path) -> Iterator[Any]:
+    """A plain DuckDB connection to the statistics of a small run that has moved since it was built."""
     write_small(str(tmp_path / "built"))
     shutil.move(tmp_path / "built", tmp_path / "moved")
-    monkeypatch.chdir(tmp_path / "moved")
-    with duckdb.connect("stats.duckdb", read_only=True) as connection:
+    with duckdb.connect(str(tmp_path / "moved/stats.duckdb"), read_only=True) as connection:
         yield connection
 
 
-def test_views_follow_the_folder(plain: Any) -> None:
-    assert plain.execute("SELECT count(*), count(uid) FROM samples").fetchall() == [(12, 11)]
-    assert plain.execute("SELECT count(*) FROM verdicts WHERE kept").fetchall() == [(4,)]
-    assert plain.execute("SELECT count(*) FROM manifest").fetchall()[0][0] > 10
-    assert plain.execute("SELECT shard, count(*) FROM published GROUP BY ALL ORDER BY ALL").fetchall() == [
-        ("shards/00000.tar", 3),
-        ("shards/00001.tar", 1),
-    ]
+def test_it_holds_tables_alone(plain: Any) -> None:
+    assert {name for (name,) in plain.execute("SELECT table_name FROM duckdb_tables()").fetchall()} == set(TABLES)
+    assert plain.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall() == []
 
 
-def test_large_numbers_survive(plain: Any) -> None:
-    assert plain.execute("SELECT max(phash), sum(phash) FROM samples").fetchall() == [(2**64 - 1, 11 * (2**64 - 1))]
+def test_older_clients_read_it(plain: Any) -> None:
+    tags = plain.execute("SELECT tags FROM duckdb_databases() WHERE NOT internal").fetchall()
+    assert [tag["storage_version"].split("+")[0] for (tag,) in tags] == ["v1.0.0"]
 
 
 def test_the_funnel_sums_to_the_pool(plain: Any) -> None:
@@ -66,16 +61,14 @@ def test_small_tables(plain: Any) -> None:
     assert plain.execute("SELECT sum(rows) FROM drops").fetchall() == [(8,)]
 
 
-def test_what_a_run_does_not_have_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_run_does_not_have_is_empty(tmp_path: Path) -> None:
     write_bare(str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    with duckdb.connect("stats.duckdb", read_only=True) as connection:
-        for name in ("scores", "matches", "members", "entries", "failures", "matched"):
+    with duckdb.connect(str(tmp_path / "stats.duckdb"), read_only=True) as connection:
+        for name in ("entries", "failures"):
             assert connection.execute(f"SELECT count(*) FROM {name}").fetchall() == [(0,)]
         assert connection.execute("SELECT rule, rows FROM funnel ORDER BY position").fetchall() == [
             ("pool", 3), ("failed", 0), ("words", 1), ("duplicate", 0), ("kept", 2),
         ]  # fmt: skip
-        assert connection.execute("SELECT shard, key FROM published").fetchall() == [("shards/00000.parquet", None)] * 2
 
 
 def test_a_strange_rule_is_a_defect(tmp_path: Path) -> None:
@@ -109,28 +102,8 @@ def test_a_remote_run_is_built_alike(tmp_path: Path) -> None:
             for name in TABLES:
                 sql = f"SELECT count(*) FROM (FROM here.{name} EXCEPT ALL FROM there.{name})"
                 assert connection.execute(sql).fetchall() == [(0,)], name
-            views = "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal AND database_name = ? ORDER BY ALL"
-            assert connection.execute(views, ["here"]).fetchall() == connection.execute(views, ["there"]).fetchall()
     finally:
         remote.fs.rm("/statistics", recursive=True)
-
-
-def test_files_are_told_apart_by_place() -> None:
-    names = ["tables/samples/00001.parquet", "tables/samples/00000.parquet", "tables/odd/00000.parquet", "x.parquet"]
-    names += [
-        "tables/samples/deep/00000.parquet",
-        "tables/samples/note.txt",
-        "shards/00000.parquet",
-        "shards/00000.tar",
-    ]
-    assert table_files(names) == {
-        "samples": ("tables/samples/00000.parquet", "tables/samples/00001.parquet"),
-        "published": ("shards/00000.parquet",),
-    }
-
-
-def test_the_sql_folder_is_found() -> None:
-    assert (sql_folder() / "views.sql").is_file()
 
 
 def test_nothing_is_left_over(tmp_path: Path) -> None:

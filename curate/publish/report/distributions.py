@@ -115,8 +115,8 @@ def bin_edges(low: float, middle: float, high: float, whole: bool) -> tuple[tupl
     Bins of whole numbers are of whole width, with edges between them.
     """
     if low > 0 and high >= 50 * low and high >= 6 * middle and not (whole and low < 20):
-        step = math.log(high / low) / BINS
-        return tuple(low * math.exp(step * i) for i in range(BINS + 1)), True
+        first, last = math.log(low), math.log(high)  # their ratio may be more than a float holds
+        return tuple(math.exp(first + (last - first) * i / BINS) for i in range(BINS + 1)), True
     if whole:
         span, least = high - low + 1, math.ceil((high - low + 1) / BINS)
         width = min(range(least, 2 * least), key=lambda width: (-span % width) / width)  # a last bin that is full

@@ -1,0 +1,161 @@
+"""The views over a run's large tables: for a connection of ours, and as views.sql in the run folder for any DuckDB client.
+
+In: which tables have files, the columns of `scores`, and where the files are, as SQL. Out: statements that create `samples`,
+`scores`, `scored`, `embeddings`, `matches`, `decisions`, `answers`, `captions`, `regions`, `members`, `published`,
+`manifest`, and what sql/views.sql builds on them. A table that a run does not have is an empty view with the same columns,
+so that every query works on every run.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import curate
+from curate import schema
+from curate.publish.manifest import MANIFEST
+from curate.shards.commit import Folder
+
+VIEWS = "views.sql"
+
+LARGE = {
+    "samples": schema.SAMPLES,
+    "scores": pa.schema(schema.ALIGNED),
+    "embeddings": pa.schema(schema.ALIGNED),
+    "matches": schema.MATCHES,
+    "decisions": schema.DECISIONS,
+    "answers": schema.ANSWERS,
+    "captions": schema.CAPTIONS,
+    "regions": schema.REGIONS,
+    "members": schema.MEMBERS,
+    "manifest": schema.MANIFEST,
+}
+PUBLISHED = pa.schema([("shard", pa.string()), ("key", pa.string()), ("uid", pa.string())])
+
+_HEAD = """\
+-- Views over the large tables of this run, for any DuckDB client; stats.duckdb holds the small ones. In the run folder:
+--     duckdb -readonly -init views.sql stats.duckdb
+-- From elsewhere, and over https:// or s3:// (by the extension httpfs), say first where the run is:
+--     SET VARIABLE run = 's3://bucket/run';
+--     .read views.sql
+-- The views are temporary: nothing is written. `curate sql DIR` has them too, and lets nothing out of the run.
+"""
+_RUN = "coalesce(rtrim(getvariable('run'), '/') || '/', '')"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a run has: SQL for the list of files of each table that has some, and the names of the columns of `scores`."""
+
+    files: Mapping[str, str]
+    scores: tuple[str, ...]
+    tars: bool  # the shards are tars with sidecars
+
+
+def sql_folder() -> Path:
+    """The folder of views.sql and the named queries: inside an installed package, else at the top of the checkout."""
+    package = Path(curate.__file__).parent
+    return package / "sql" if (package / "sql").is_dir() else package.parent / "sql"
+
+
+def table_files(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The files of each large table, from the paths of a run's files; a table without files is left out."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        top, _, rest = name.partition("/")
+        if top == "tables" and rest.endswith(".parquet") and rest.count("/") == 1:
+            found.setdefault(rest.partition("/")[0], []).append(name)
+        elif top == "shards" and rest.endswith(".parquet"):
+            found.setdefault("published", []).append(name)
+    return {table: tuple(sorted(files)) for table, files in found.items() if table in LARGE or table == "published"}
+
+
+def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], tars: bool) -> None:
+    """Creates the views. `files`: absolute paths or URLs by table; they must be there, since views are bound."""
+    lists = {name: f"[{', '.join(map(quote, paths))}]" for name, paths in files.items()}
+    first = files.get("scores", ())[:1]
+    described = connection.execute(f"DESCRIBE {_scan(f'[{quote(first[0])}]')}").fetchall() if first else ()
+    for statement in _statements(Layout(lists, tuple(name for name, *_ in described), tars), "VIEW"):
+        connection.execute(statement)
+
+
+def write_views(folder: Folder) -> None:
+    """Writes views.sql into a run folder whose tables and shards stand; its manifest need not, but is read by the views."""
+    names = folder.files()
+    files = table_files(names)
+    places = {"manifest": f"[{_RUN} || {quote(MANIFEST)}]"}
+    variables = []
+    for table in files:
+        pattern = "shards/%.parquet" if table == "published" else f"tables/{table}/%.parquet"
+        listed = f"SELECT list({_RUN} || path ORDER BY path) FROM read_parquet({places['manifest']})"
+        variables.append(f"SET VARIABLE {table}_files = ({listed} WHERE path LIKE {quote(pattern)})")
+        places[table] = f"getvariable('{table}_files')"
+    scores: tuple[str, ...] = ()
+    if "scores" in files:
+        with folder.open(files["scores"][0]) as file:
+            scores = tuple(pq.read_schema(file).names)
+    layout = Layout(places, scores, any(name.endswith(".tar") for name in names))
+    statements = [*variables, *_statements(layout, "OR REPLACE TEMP VIEW")]
+    folder.write_bytes(VIEWS, (_HEAD + "".join(f"{statement};\n" for statement in statements)).encode())
+
+
+def quote(text: str) -> str:
+    """The text as a SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def quote_name(name: str) -> str:
+    """The name as a SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _statements(layout: Layout, kind: str) -> list[str]:
+    """One CREATE statement a view; `kind` is VIEW, with what goes before it."""
+    bodies = {
+        name: _scan(layout.files[name]) if name in layout.files else _nothing(columns)
+        for name, columns in LARGE.items()
+    }
+    bodies["scored"] = _scored(layout.scores)
+    bodies["published"] = _published(layout)
+    made = [f"CREATE {kind} {name} AS {body}" for name, body in bodies.items()]
+    text = (sql_folder() / "views.sql").read_text("utf-8").replace("CREATE VIEW", f"CREATE {kind}")
+    return [*made, *filter(None, (part.strip() for part in text.split(";\n")))]
+
+
+def _scored(scores: tuple[str, ...]) -> str:
+    """The scores, and CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0), of each model."""
+    models = [name.removesuffix("_truncated") for name in scores if name.endswith("_truncated")]
+    columns = [
+        f"2.5 * greatest({quote_name(model + '_score')}, 0) AS {quote_name(model + 'score')}"
+        for model in dict.fromkeys(["clip", *models])
+        if f"{model}_score" in scores and f"{model}score" not in scores
+    ]
+    return f"SELECT {', '.join(['*', *columns])} FROM scores"
+
+
+def _published(layout: Layout) -> str:
+    if "published" not in layout.files:
+        return _nothing(PUBLISHED)
+    shard, key = "'shards/' || parse_filename(curate_shard_file)", "NULL::VARCHAR"
+    if layout.tars:
+        shard, key = f"replace({shard}, '.parquet', '.tar')", "key"
+    named = _scan(layout.files["published"], ", filename = 'curate_shard_file'")
+    return f"SELECT {shard} AS shard, {key} AS key, lower(uid::VARCHAR) AS uid FROM ({named})"
+
+
+def _scan(files: str, option: str = "") -> str:
+    return f"SELECT * FROM read_parquet({files}, hive_partitioning = false{option})"
+
+
+@cache
+def _nothing(columns: pa.Schema) -> str:
+    """A query with these columns and no rows."""
+    with duckdb.connect() as connection:
+        types = connection.from_arrow(columns.empty_table()).types
+    named = zip(columns.names, types, strict=True)
+    return "SELECT " + ", ".join(f"NULL::{kind} AS {quote_name(name)}" for name, kind in named) + " LIMIT 0"

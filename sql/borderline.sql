@@ -1,0 +1,25 @@
+-- Samples on both sides of a cut: kept with the least, dropped by the rule with the most.
+-- theme: Samples to look at
+-- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
+-- param: rule = null                     the rule that dropped; null is any
+-- param: limit = 10                      how many on each side
+-- column: side     kept or dropped
+-- column: measure  the number's name
+-- column: value    the number
+-- column: rule     the rule that dropped it; null where kept
+-- column: uid      the sample
+-- column: caption  its caption
+-- column: url      its URL
+WITH seen AS (
+    SELECT unit, row, d.uid, d.kept, d.rule, struct_extract(m, $of)::DOUBLE AS value
+    FROM measured m JOIN decisions d USING (unit, row)
+    WHERE value IS NOT NULL AND (d.kept OR ($rule IS NULL AND d.rule <> 'failed') OR d.rule = $rule)
+), sides AS (
+    (SELECT *, value AS place FROM seen WHERE kept ORDER BY place, uid, unit, row LIMIT $limit)
+    UNION ALL
+    (SELECT *, -value AS place FROM seen WHERE NOT kept ORDER BY place, uid, unit, row LIMIT $limit)
+)
+SELECT
+    CASE WHEN n.kept THEN 'kept' ELSE 'dropped' END AS side, $of AS measure, n.value, n.rule, n.uid, s.caption, s.url
+FROM sides n JOIN samples s USING (unit, row)
+ORDER BY n.kept DESC, n.place, n.uid, n.unit, n.row;

@@ -1,0 +1,25 @@
+-- What each rule dropped of the samples that match one entry.
+-- theme: Concepts and balancing
+-- param: entry  the entry, as it is written in the metadata
+-- column: rule     the step, as in `funnel`, from the pool to kept
+-- column: rows     samples that match the entry: found, dropped by the rule, kept
+-- column: share    of those found
+-- column: overall  the share that the rule has of the whole pool
+WITH found AS (
+    SELECT d.rule, count(*) AS rows
+    FROM matches m JOIN decisions d USING (unit, row)
+    WHERE list_contains(m.entry_ids, (SELECT min(entry_id) FROM entries WHERE entry = $entry))
+    GROUP BY d.rule
+), counts AS (
+    SELECT
+        f.position, f.rule, f.rows AS of_all, (SELECT coalesce(sum(rows), 0) FROM found) AS pool,
+        CASE f.kind
+            WHEN 'pool' THEN (SELECT coalesce(sum(rows), 0) FROM found)
+            WHEN 'kept' THEN coalesce((SELECT rows FROM found WHERE rule IS NULL), 0)
+            ELSE coalesce((SELECT rows FROM found WHERE found.rule = f.rule), 0)
+        END AS rows
+    FROM funnel f
+)
+SELECT rule, rows, rows / nullif(pool, 0) AS share, of_all / nullif((SELECT max(rows) FROM funnel WHERE kind = 'pool'), 0) AS overall
+FROM counts
+ORDER BY position;

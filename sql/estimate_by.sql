@@ -1,0 +1,29 @@
+-- Samples before balancing of each group, estimated from the kept ones, with errors.
+-- Horvitz-Thompson, as in `estimate`: for any column, such as source, language or format.
+-- theme: Concepts and balancing
+-- param: by = source [column of measured]  the groups
+-- column: grp             the group
+-- column: kept            samples kept
+-- column: estimate        sum(1/probability) over the kept samples
+-- column: standard_error  sqrt(sum((1 - probability) / probability^2)) over the kept samples
+-- column: low             estimate - 1.96 standard errors
+-- column: high            estimate + 1.96 standard errors
+-- column: survivors       samples that stood before balancing, counted
+-- column: effective       Kish's effective sample size of the kept ones, weighted by 1/probability
+WITH seen AS (
+    SELECT struct_extract(m, $by)::VARCHAR AS grp, d.kept, d.probability
+    FROM measured m JOIN decisions d USING (unit, row)
+    WHERE d.kept OR d.rule = 'balance'
+)
+SELECT
+    grp,
+    count(*) FILTER (kept) AS kept,
+    coalesce(sum(1 / probability) FILTER (kept), 0) AS estimate,
+    coalesce(sqrt(sum((1 - probability) / probability ** 2) FILTER (kept)), 0) AS standard_error,
+    estimate - 1.96 * standard_error AS low,
+    estimate + 1.96 * standard_error AS high,
+    count(*) AS survivors,
+    estimate ** 2 / nullif(sum(1 / probability ** 2) FILTER (kept), 0) AS effective
+FROM seen
+GROUP BY grp
+ORDER BY survivors DESC, grp;

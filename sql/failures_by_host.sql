@@ -1,0 +1,19 @@
+-- Which hosts the samples came from that could not be read, and why.
+-- theme: Files and failures
+-- param: limit = 20  how many hosts with reasons; null is all
+-- column: host     of the URL, without port; null where there is no URL
+-- column: reason   the code, as in samples.status
+-- column: count    samples
+-- column: share    of the host's samples in the pool
+-- column: example  the URL that is first by the alphabet
+WITH named AS (
+    SELECT lower(split_part(split_part(split_part(url, '://', 2), '/', 1), ':', 1)) AS host, status, url FROM samples
+), failed AS (
+    SELECT host, status AS reason, count(*) AS count, min(url) AS example FROM named WHERE status <> 'ok' GROUP BY ALL
+), pools AS (
+    SELECT host, count(*) AS pool FROM named SEMI JOIN failed ON failed.host IS NOT DISTINCT FROM named.host GROUP BY ALL
+)
+SELECT f.host, f.reason, f.count, f.count / p.pool AS share, f.example
+FROM failed f JOIN pools p ON p.host IS NOT DISTINCT FROM f.host
+ORDER BY f.count DESC, f.host NULLS LAST, f.reason
+LIMIT $limit;

@@ -1,0 +1,30 @@
+-- What each host of the URLs gave; those of the lowest yield first.
+-- theme: Sources, languages and hosts
+-- param: min_pool = 1  hosts of at least so many samples
+-- param: limit = 20    how many; null is all
+-- column: host      of the URL, without port
+-- column: pool      samples
+-- column: failed    of those, unreadable
+-- column: kept      of those, kept
+-- column: rate      kept, as a share of pool
+-- column: top_rule  the rule that dropped most of them; null where nothing was dropped
+-- column: top_rows  how many it dropped
+WITH counts AS (
+    SELECT lower(split_part(split_part(split_part(s.url, '://', 2), '/', 1), ':', 1)) AS host, d.rule, count(*) AS rows
+    FROM samples s JOIN decisions d USING (unit, row)
+    WHERE s.url IS NOT NULL
+    GROUP BY ALL
+)
+SELECT
+    host,
+    sum(rows) AS pool,
+    coalesce(sum(rows) FILTER (rule = 'failed'), 0) AS failed,
+    coalesce(sum(rows) FILTER (rule IS NULL), 0) AS kept,
+    kept / pool AS rate,
+    arg_max(rule, (rows, rule)) FILTER (rule IS NOT NULL) AS top_rule,
+    max(rows) FILTER (rule IS NOT NULL) AS top_rows
+FROM counts
+GROUP BY host
+HAVING pool >= $min_pool
+ORDER BY rate, pool DESC, host
+LIMIT $limit;

@@ -1,0 +1,21 @@
+-- What each input file gave; those with the largest share of unreadable samples first.
+-- theme: Files and failures
+-- param: limit = 20  how many; null is all
+-- column: source        the source's name in the recipe
+-- column: shard         the input file
+-- column: pool          samples found in it
+-- column: failed        of those, unreadable
+-- column: kept          of those, kept
+-- column: failed_share  failed, as a share of pool
+-- column: rate          kept, as a share of pool
+SELECT
+    s.source, s.shard,
+    count(*) AS pool,
+    count(*) FILTER (d.rule = 'failed') AS failed,
+    count(*) FILTER (d.kept) AS kept,
+    count(*) FILTER (d.rule = 'failed') / count(*) AS failed_share,
+    count(*) FILTER (d.kept) / count(*) AS rate
+FROM samples s JOIN decisions d USING (unit, row)
+GROUP BY s.source, s.shard
+ORDER BY failed_share DESC, rate, s.source, s.shard
+LIMIT $limit;

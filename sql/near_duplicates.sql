@@ -1,0 +1,39 @@
+-- Clusters of near-duplicates: what is close to the sample that stands, and is not its copy.
+-- theme: Duplicates
+-- param: limit = 20  how many clusters, the largest first
+-- column: uid       the sample that stands for the cluster
+-- column: dropped   near-duplicates that it replaced; exact copies are not counted
+-- column: distance  the most bits in which one's perceptual hash differs from its own; null without hashes
+-- column: members   their uids, the first ten
+-- column: captions  their captions, the first three
+-- column: caption   the caption of the sample that stands
+-- column: url       its URL
+WITH dropped AS (
+    SELECT d.unit, d.row, d.uid, d.duplicate_of, s.source, s.sha256, s.url, s.phash
+    FROM decisions d JOIN samples s USING (unit, row)
+    WHERE d.rule = 'duplicate'
+), standing AS (
+    SELECT d.unit, d.row, d.uid, d.kept, s.source, s.sha256, s.url, s.phash
+    FROM decisions d JOIN samples s USING (unit, row)
+    WHERE (d.kept OR d.rule = 'balance') AND d.uid IN (SELECT duplicate_of FROM dropped)
+), clusters AS (
+    SELECT
+        k.unit, k.row, k.uid,
+        count(*) AS dropped,
+        max(bit_count(xor(d.phash, k.phash))) AS distance,
+        list((d.unit, d.row) ORDER BY d.unit, d.row) AS places,
+        list(d.uid ORDER BY d.unit, d.row)[:10] AS members
+    FROM dropped d JOIN standing k ON k.uid = d.duplicate_of
+    WHERE d.uid <> k.uid AND d.sha256 IS DISTINCT FROM k.sha256 AND d.url IS DISTINCT FROM k.url
+    GROUP BY k.unit, k.row, k.uid
+    ORDER BY dropped DESC, k.uid
+    LIMIT $limit
+), shown AS (
+    SELECT c.uid, list(s.caption ORDER BY s.unit, s.row) AS captions
+    FROM (SELECT uid, unnest(places[:3]) AS place FROM clusters) c
+    JOIN samples s ON s.unit = c.place[1] AND s.row = c.place[2]
+    GROUP BY c.uid
+)
+SELECT c.uid, c.dropped, c.distance, c.members, w.captions, s.caption, s.url
+FROM clusters c JOIN shown w USING (uid) JOIN samples s ON s.unit = c.unit AND s.row = c.row
+ORDER BY c.dropped DESC, c.uid;

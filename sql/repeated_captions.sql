@@ -1,0 +1,27 @@
+-- Captions that many samples share, in the pool and in the kept set.
+-- theme: Captions
+-- param: limit = 20  how many, the most frequent of the pool first
+-- column: caption  the caption
+-- column: pool     samples that have it
+-- column: kept     of those, kept
+-- column: images   different images among those of the pool; null without images
+WITH repeated AS (
+    SELECT hash(caption) AS h, count(*) AS pool
+    FROM samples
+    WHERE caption IS NOT NULL
+    GROUP BY h
+    HAVING pool > 1
+    ORDER BY pool DESC, h
+    LIMIT $limit * 2
+)
+SELECT
+    s.caption,
+    count(*) AS pool,
+    count(*) FILTER (d.kept) AS kept,
+    nullif(count(DISTINCT s.sha256), 0) AS images
+FROM samples s JOIN decisions d USING (unit, row)
+WHERE hash(s.caption) IN (SELECT h FROM repeated)
+GROUP BY s.caption
+HAVING count(*) > 1
+ORDER BY pool DESC, s.caption
+LIMIT $limit;

@@ -1,0 +1,39 @@
+-- How a score, or any number, is spread: in the pool, before balancing, and kept.
+-- theme: Scores and thresholds
+-- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
+-- param: buckets = 20                    how many, of equal width, from the least to the greatest
+-- column: measure    the number's name
+-- column: from       the bucket holds at least so much
+-- column: below      and less than so much; the last bucket holds the greatest value too
+-- column: pool       samples
+-- column: survivors  of those, left when balancing began
+-- column: kept       of those, kept
+-- column: rate       kept, as a share of pool
+WITH seen AS MATERIALIZED (
+    SELECT struct_extract(m, $of)::DOUBLE AS value, d.kept, d.kept OR d.rule = 'balance' AS stood
+    FROM measured m JOIN decisions d USING (unit, row)
+), bounds AS (
+    SELECT min(value) AS least, max(value) AS greatest, (greatest - least) / $buckets AS width
+    FROM seen
+    WHERE isfinite(value)
+), counts AS (
+    SELECT
+        coalesce(least($buckets - 1, floor((value - least) / nullif(width, 0)))::INTEGER, 0) AS bucket,
+        count(*) AS pool,
+        count(*) FILTER (stood) AS survivors,
+        count(*) FILTER (kept) AS kept
+    FROM seen, bounds
+    WHERE isfinite(value)
+    GROUP BY bucket
+)
+SELECT
+    $of AS measure,
+    least + n * width AS "from",
+    least + (n + 1) * width AS below,
+    coalesce(c.pool, 0) AS pool,
+    coalesce(c.survivors, 0) AS survivors,
+    coalesce(c.kept, 0) AS kept,
+    c.kept / c.pool AS rate
+FROM bounds, range($buckets) AS r(n) LEFT JOIN counts c ON c.bucket = n
+WHERE least IS NOT NULL AND (width > 0 OR n = 0)
+ORDER BY n;

@@ -1,0 +1,21 @@
+-- Images that stand in several kept samples, with different captions.
+-- theme: Images
+-- param: limit = 20  how many, the most frequent first
+-- column: sha256    of the image's bytes
+-- column: kept      kept samples that have it
+-- column: captions  their captions, the first five by uid
+-- column: url       of the sample with the smallest uid
+WITH shared AS (
+    SELECT s.sha256, count(*) AS kept
+    FROM samples s JOIN decisions d USING (unit, row)
+    WHERE d.kept AND s.sha256 IS NOT NULL
+    GROUP BY s.sha256
+    HAVING count(*) > 1
+    ORDER BY kept DESC, s.sha256
+    LIMIT $limit
+)
+SELECT s.sha256, any_value(h.kept) AS kept, list(s.caption ORDER BY s.uid)[:5] AS captions, arg_min(s.url, s.uid) AS url
+FROM shared h JOIN samples s USING (sha256) JOIN decisions d USING (unit, row)
+WHERE d.kept
+GROUP BY s.sha256
+ORDER BY kept DESC, s.sha256;

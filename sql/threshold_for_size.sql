@@ -1,0 +1,35 @@
+-- The threshold of a score or number that so many samples pass.
+-- Counted where the rule stands: of the samples that reach it. Samples alike in the number pass together, so `passed` may be more.
+-- theme: Scores and thresholds
+-- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
+-- param: rule = null                     the place: what reaches this rule; null is what passed all rules
+-- param: rows = 1000                     how many samples are to pass
+-- column: measure    the number's name
+-- column: threshold  the greatest that at least so many samples pass; null where there are fewer
+-- column: reached    samples that reach the place
+-- column: passed     of those, at least at the threshold
+-- column: above      of those, above the threshold: what the next greater one would leave
+-- column: top        passed, as a share of those that have the number: what `top` of a rule would say
+WITH steps AS (
+    SELECT rule, position FROM funnel WHERE kind = 'drop'
+), place AS (
+    SELECT coalesce(
+        (SELECT position FROM steps WHERE rule = $rule),
+        (SELECT 1 + coalesce(max(s.position), 0) FROM steps s WHERE s.rule = 'failed' OR s.rule IN (SELECT name FROM rules))
+    ) AS position
+), reached AS MATERIALIZED (
+    SELECT struct_extract(m, $of)::DOUBLE AS value, d.kept
+    FROM measured m JOIN decisions d USING (unit, row) LEFT JOIN steps USING (rule)
+    WHERE d.kept OR steps.position >= (SELECT position FROM place)
+), counts AS (
+    SELECT value, count(*) AS rows, sum(count(*)) OVER (ORDER BY value DESC) AS passed
+    FROM reached
+    WHERE isfinite(value)
+    GROUP BY value
+), chosen AS (
+    SELECT max(value) AS threshold, min(passed) AS passed, arg_max(rows, value) AS rows FROM counts WHERE passed >= $rows
+)
+SELECT
+    $of AS measure, threshold, (SELECT count(*) FROM reached) AS reached, passed, passed - rows AS above,
+    passed / (SELECT sum(rows) FROM counts) AS top
+FROM chosen;

@@ -1,0 +1,39 @@
+-- How many samples would pass, for other thresholds of a score or number.
+-- Counted where the rule stands: of the samples that reach it. What comes after it (other rules, deduplication, balance) would
+-- change too; `curate whatif` works that out.
+-- theme: Scores and thresholds
+-- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
+-- param: rule = null                     the place: what reaches this rule; null is what passed all rules
+-- param: at = null                       thresholds, such as '0.2 0.25 0.3'; null is each tenth of the samples
+-- column: measure    the number's name
+-- column: threshold  at least so much
+-- column: reached    samples that reach the place
+-- column: passed     of those, at least at the threshold
+-- column: share      passed, as a share of reached
+-- column: kept       of those at least at the threshold, kept by this run
+WITH steps AS (
+    SELECT rule, position FROM funnel WHERE kind = 'drop'
+), place AS (
+    SELECT coalesce(
+        (SELECT position FROM steps WHERE rule = $rule),
+        (SELECT 1 + coalesce(max(s.position), 0) FROM steps s WHERE s.rule = 'failed' OR s.rule IN (SELECT name FROM rules))
+    ) AS position
+), reached AS MATERIALIZED (
+    SELECT struct_extract(m, $of)::DOUBLE AS value, typeof(struct_extract(m, $of)) = 'FLOAT' AS single, d.kept
+    FROM measured m JOIN decisions d USING (unit, row) LEFT JOIN steps USING (rule)
+    WHERE d.kept OR steps.position >= (SELECT position FROM place)
+), cuts AS (
+    SELECT DISTINCT unnest(CASE
+        WHEN $at IS NULL THEN (SELECT quantile_disc(value, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) FROM reached WHERE isfinite(value))
+        ELSE regexp_extract_all($at::VARCHAR, '[^\s,;]+')::DOUBLE[]
+    END) AS threshold
+), counts AS (
+    SELECT c.threshold, count(*) AS passed, count(*) FILTER (r.kept) AS kept
+    FROM cuts c JOIN reached r ON r.value >= CASE WHEN r.single THEN c.threshold::FLOAT::DOUBLE ELSE c.threshold END
+    GROUP BY c.threshold
+)
+SELECT
+    $of AS measure, threshold, (SELECT count(*) FROM reached) AS reached, coalesce(passed, 0) AS passed,
+    coalesce(passed, 0) / nullif((SELECT count(*) FROM reached), 0) AS share, coalesce(kept, 0) AS kept
+FROM cuts LEFT JOIN counts USING (threshold)
+ORDER BY threshold;

@@ -1,0 +1,79 @@
+"""Every named query on a run against a bare scan of it: `python -m tests.bench.bench_sql RUN`
+
+The bare scan counts the values of each column of `samples` and `decisions`, with no join. Printed are seconds by the clock,
+best of three: the query on an open run, the same with opening it, and the ratio to the bare scan; slowest first.
+Parameters that queries need: the most frequent entry, the smallest kept uid, source and language.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+from curate.publish.library import NamedQuery, named_queries
+from curate.publish.query import answer, open_run
+
+SCANS = ("SELECT count(COLUMNS(*)) FROM samples", "SELECT count(COLUMNS(*)) FROM decisions")
+LIMIT = 2.0  # seconds, which a named query on a million rows is to stay under
+
+
+def best(call: Callable[[], object], repeat: int = 3) -> float:
+    """Seconds of the fastest of some calls."""
+    found = []
+    for _ in range(repeat):
+        began = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+def ask(connection: Any, text: str, params: dict[str, object] | None = None) -> list[tuple[Any, ...]]:
+    """All rows."""
+    return list(answer(connection, text, params).rows)
+
+
+def ask_anew(url: str, query: NamedQuery, params: dict[str, object]) -> None:
+    """Opens the run, and asks."""
+    with closing(open_run(url)) as connection:
+        ask(connection, query.name, params)
+
+
+def needs(connection: Any, query: NamedQuery) -> dict[str, object]:
+    """Values for the parameters that a query cannot do without."""
+    known: dict[str, str] = {"class": "SELECT 'source'", "context": "SELECT 'language'"}
+    known["uid"] = "SELECT min(uid) FROM decisions WHERE kept"
+    known["entry"] = "SELECT coalesce(arg_max(entry, pool), '') FROM entries"
+    return {param.name: ask(connection, known[param.name])[0][0] for param in query.params if param.required}
+
+
+def measure(url: str) -> Iterator[tuple[str, float, float, float]]:
+    """Name, seconds on an open run, seconds with opening, ratio to the bare scan; first the bare scan itself."""
+    with closing(open_run(url)) as connection:
+        bare = best(lambda: [ask(connection, scan) for scan in SCANS])
+        opening = best(lambda: open_run(url).close())
+        yield "(bare scan)", bare, bare + opening, 1.0
+        for query in named_queries():
+            params = needs(connection, query)
+            seconds = best(lambda query=query, params=params: ask(connection, query.name, params))  # type: ignore[misc]
+            anew = best(lambda query=query, params=params: ask_anew(url, query, params), 1)  # type: ignore[misc]
+            yield query.name, seconds, anew, seconds / bare
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run")
+    url = parser.parse_args().run
+    with closing(open_run(url)) as connection:
+        [[rows]] = ask(connection, "SELECT count(*) FROM decisions")
+    found = sorted(measure(url), key=lambda line: -line[1])
+    print(f"{url}: {rows:,} rows\nquery                 open run  with opening  of a bare scan")
+    for name, seconds, anew, ratio in found:
+        print(f"{name:20} {seconds:7.3f} s     {anew:7.3f} s          {ratio:6.2f}")
+    slow = [name for name, _, anew, _ in found if anew >= LIMIT]
+    print(f"{len(found) - 1} queries; {LIMIT:g} s or more with opening: {', '.join(slow) or 'none'}")
+
+
+if __name__ == "__main__":
+    main()
