@@ -174,15 +174,22 @@ def test_find_value_never_gives_more_than_wished_where_sizes_are_not_monotone() 
     knob = Knob("rules.x", "words > ", "", 0, 399, (), True)
     for _ in range(50):
         sizes = (np.linspace(0, 1000, 400) + rng.normal(0, 30, 400)).tolist()
-        found = sizes[int(find_value(lambda value, sizes=sizes: sizes[int(value)], knob, 500))]  # type: ignore[misc]
-        assert 350 < found <= 500
+        asked: list[float] = []
+
+        def size(value: float, sizes: list[float] = sizes, asked: list[float] = asked) -> float:
+            asked.append(sizes[int(value)])
+            return asked[-1]
+
+        found = sizes[int(find_value(size, knob, 500))]
+        assert 350 < found <= 500 and found == max(size for size in asked if size <= 500)
 
 
 @pytest.mark.parametrize(
     ("base", "text", "rows", "error", "part"),
     [
         (["balance.rows=100"], "rules.best.top", 50, RecipeError, "balance.rows is 100"),
-        ([], "balance.t=1..10", 50, RecipeError, "give --rows alone"),
+        ([], "balance.t=1..10", 50, RecipeError, "for t give --rows alone"),
+        ([], "rules.best.top=0.1,0.5", 50, RecipeError, "a rule with a range in braces"),
         ([], "rules.words.top", 50, RecipeError, "'top' does not fit 'words > 2'"),
         ([], "rules.best.top=0.5..0.9", 3, RunError, "even rules.best.top=0.5 is expected to give"),
         ([], "rules.x=nothing > {1..2}", 3, RecipeError, "no column 'nothing'"),
