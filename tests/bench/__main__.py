@@ -1,7 +1,7 @@
 """All measurements, one after another, printed as ratios in one run: `python -m tests.bench --data FOLDER`.
 
 FOLDER holds `laion_urls_10k.parquet` (column TEXT), `metadata_396k.json.gz` and `photos.tar`, or files of their kind. About
-twenty minutes; nothing else should run meanwhile.
+half an hour; nothing else should run meanwhile.
 """
 
 import argparse
@@ -26,6 +26,7 @@ def main() -> None:
         ("bench_demo_near", []),
         ("bench_gates", ["--data", str(data)]),
         ("bench_text", ["--captions", captions, "--metadata", metadata]),
+        ("bench_whatif", ["--captions", captions, "--metadata", metadata]),
     ):
         print(f"\n== {name}", flush=True)
         subprocess.run([sys.executable, "-m", f"tests.bench.{name}", *options], check=True)

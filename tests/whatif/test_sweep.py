@@ -77,18 +77,21 @@ def test_near_passes_are_swept_too(image_run: Ran) -> None:
         assert (point.duplicate, point.expected) == (alone["duplicate"], alone["expected"])
 
 
-def test_what_does_not_change_is_done_once(text_run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_change_is_done_once(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
-        raise AssertionError("was found again")
+        raise AssertionError("was done again")
 
-    past = open_past(str(text_run.folder))
-    found = list(sweep(past, [], parse_knob("rules.best.top=0.1..0.9"), 3))
-    monkeypatch.setattr(local, "apply_rules", never)
-    monkeypatch.setattr(local, "find_repeats", never)
+    for name in ("open_ballots", "apply_tops", "find_repeats"):
+        monkeypatch.setattr(local, name, never)
     assert len(list(sweep(past, [], parse_knob("balance.t=1..100")))) > 5
-    with pytest.raises(AssertionError):
-        list(sweep(past, [], parse_knob("rules.best.top=0.1..0.9"), 3))
-    assert len(found) == 3
+    monkeypatch.undo()
+    fractions = sweep(past, [], parse_knob("rules.best.top=0.1..0.9"), 3)
+    next(fractions)
+    for name in ("open_ballots", "find_repeats"):
+        monkeypatch.setattr(local, name, never)
+    assert len(list(fractions)) == 2
+    with pytest.raises(AssertionError, match="done again"):
+        list(sweep(past, [], parse_knob("rules.words=words > {1..3}")))
 
 
 def test_columns_that_do_not_fit_are_read_anew(text_run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
