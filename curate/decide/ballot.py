@@ -188,13 +188,13 @@ def find_candidates(
     columns = _pass_columns(job, ballot, groups)
     rows = dedup.candidates(columns, ballot.alive, hashes)
     take = pa.array(rows)
-    uids = job.read("samples", ballot.unit, ["uid"])["uid"].take(take).combine_chunks()
+    taken = [column.take(take) for column in columns]
     best = job.recipe.dedup.prefer
     prefer = (
         None if best is None else dedup.preferences(job.columns(ballot.unit, [best])[best].combine_chunks().take(take))
     )
     content = _content(job, ballot.unit, take)
-    return dedup.make_records(ballot.unit.index, rows, uids, [c.take(take) for c in columns], content, prefer)
+    return dedup.make_records(ballot.unit.index, rows, taken[passes.index("uid")], taken, content, prefer)
 
 
 def _content(job: Job, unit: Unit, rows: pa.Array) -> U64:

@@ -23,9 +23,18 @@ from curate.threads import in_threads
 
 def apply_rules(job: Job, units: Sequence[Unit]) -> list[Ballot]:
     """The units' ballots after all rules and `unmatched`."""
-    segments = job.segments  # made before threads ask for it
-    ballots = list(in_threads(partial(ballot.open_ballot, job), units))
-    for i, segment in enumerate(segments):
+    return apply_tops(job, open_ballots(job, units))
+
+
+def open_ballots(job: Job, units: Sequence[Unit]) -> list[Ballot]:
+    """The units' ballots after the rules that come before the first top rule."""
+    _ = job.segments  # made before threads ask for it
+    return list(in_threads(partial(ballot.open_ballot, job), units))
+
+
+def apply_tops(job: Job, ballots: list[Ballot]) -> list[Ballot]:
+    """The ballots of `open_ballots` after all other rules."""
+    for i, segment in enumerate(job.segments):
         if segment.top is None:
             continue
         assert isinstance(segment.top.spec, Top)

@@ -18,7 +18,7 @@ from curate.job import ENTRIES_FILE
 from curate.threads import in_threads
 from curate.whatif.changes import changed_recipe
 from curate.whatif.expectation import F64, Expectation, expect, solve_t
-from curate.whatif.survivors import Past, Survivors, find_survivors, open_past
+from curate.whatif.survivors import Past, Survivors, among, find_survivors, open_past
 
 _NUMBERS = [("run", pa.int64()), ("whatif", pa.float64()), ("change", pa.float64())]
 FUNNEL = pa.schema(
@@ -176,7 +176,7 @@ def _parts(sums: dict[Any, F64], columns: pa.Schema) -> pa.Table:
 
 def _facts(past: Past, survivors: Survivors, found: Expectation) -> pa.Table:
     rows: list[tuple[str, float | None, float | None]] = [("t", past.t, found.t)]
-    stood = sum(int(np.isin(b.verdicts, (ALIVE, CODES[schema.BALANCE])).sum()) for b in past.ballots)
+    stood = sum(int(among(b.verdicts, (ALIVE, CODES[schema.BALANCE])).sum()) for b in past.ballots)
     rows.append(("survivors", stood, sum(int(b.alive.sum()) for b in survivors.ballots)))
     if past.job.recipe.match:
         entries = past.job.folder.read_parquet(ENTRIES_FILE, ["survivors", "expected"])

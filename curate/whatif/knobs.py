@@ -5,6 +5,7 @@
     rules.aligned.top=0.1..0.5                evenly spaced
     rules.aligned=clip_score >= {0.1..0.5}    any number in a rule, as a range in braces
 
+Where both ends are written as integers, as in words > {1..9}, values are integers; {0.0..1.0} is any number between.
 In: such a text. Out: a `Knob`, which gives values and, for each, the override (`key=value`) that sets it.
 """
 

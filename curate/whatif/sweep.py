@@ -82,9 +82,9 @@ def search(past: Past, overrides: Sequence[str], knob: Knob, rows: int) -> str:
         RunError: nothing in the knob's range gives so few.
     """
     base = changed_recipe(past.job.recipe, overrides)
-    if knob.rule is None:
+    if knob.rule is None or knob.listed:
         raise RecipeError(
-            f"--by {knob.key}: give --rows alone, and t is solved; accepted: rules.NAME.top, or a rule with a range"
+            f"--by {knob.key}: accepted: rules.NAME.top, or a rule with a range in braces; for t give --rows alone"
         )
     if base.balance and base.balance.rows is not None:
         raise RecipeError(
@@ -103,7 +103,7 @@ def search(past: Past, overrides: Sequence[str], knob: Knob, rows: int) -> str:
 def find_value(size: Callable[[float], float], knob: Knob, rows: int) -> float:
     """The value of the largest size found that is at most `rows`, by false position (Illinois) between the ends.
 
-    Sizes that do not rise or fall all the way, as deduplication and draws may make them, cost no more than exactness.
+    Deduplication and draws may make sizes that do not rise or fall all the way: then another value may come nearer.
 
     Raises:
         RunError: both ends give more.
@@ -113,26 +113,27 @@ def find_value(size: Callable[[float], float], knob: Knob, rows: int) -> float:
     if not fitting:
         least = min(ends, key=lambda end: end[1])
         raise RunError(f"even {knob.override(least[0])} is expected to give {least[1]:,.0f} rows, more than {rows:,}")
-    best = max(fitting, key=lambda end: end[1])
+    under = best = max(fitting, key=lambda end: end[1])
     if len(fitting) == len(ends):
         return best[0]
-    other = next(end for end in ends if end[1] > rows)
-    weights = [1.0, 1.0]  # of the end that fits and of the other: halved where an end stays
+    over = next(end for end in ends if end[1] > rows)
+    weights = [1.0, 1.0]  # of the two sides: an end that stays counts half, so that it moves too
     for step in range(_STEPS):
         if rows - best[1] < 1:
             break
-        below, above = (rows - best[1]) * weights[0], (other[1] - rows) * weights[1]
+        below, above = (rows - under[1]) * weights[0], (over[1] - rows) * weights[1]
         share = 0.5 if step % 3 == 2 else below / (below + above)
-        value = knob.rounded(best[0] + (other[0] - best[0]) * min(max(share, 0.01), 0.99))
-        if value in (best[0], other[0]):
-            value = knob.rounded((best[0] + other[0]) / 2)
-        if value in (best[0], other[0]):
+        value = knob.rounded(under[0] + (over[0] - under[0]) * min(max(share, 0.01), 0.99))
+        if value in (under[0], over[0]):
+            value = knob.rounded((under[0] + over[0]) / 2)
+        if value in (under[0], over[0]):
             break
         found = (value, size(value))
         if found[1] <= rows:
-            best, weights = found, [1.0, weights[1] / 2]
+            under, weights = found, [1.0, weights[1] / 2]
+            best = max(best, under, key=lambda end: end[1])
         else:
-            other, weights = found, [weights[0] / 2, 1.0]
+            over, weights = found, [weights[0] / 2, 1.0]
     return best[0]
 
 

@@ -1,7 +1,7 @@
 """All measurements, one after another, printed as ratios in one run: `python -m tests.bench --data FOLDER`.
 
 FOLDER holds `laion_urls_10k.parquet` (column TEXT), `metadata_396k.json.gz` and `photos.tar`, or files of their kind. About
-twenty minutes; nothing else should run meanwhile. `--run DIR`, a finished run of a million rows or so, adds the named queries.
+half an hour; nothing else should run meanwhile. `--run DIR`, a finished run of a million rows or so, adds the named queries.
 """
 
 import argparse
@@ -29,6 +29,7 @@ def main() -> None:
         ("bench_gates", ["--data", str(data)]),
         ("bench_text", ["--captions", captions, "--metadata", metadata]),
         *([("bench_sql", [str(options.run)])] if options.run else []),
+        ("bench_whatif", ["--captions", captions, "--metadata", metadata]),
     ):
         print(f"\n== {name}", flush=True)
         subprocess.run([sys.executable, "-m", f"tests.bench.{name}", *given], check=True)

@@ -77,18 +77,21 @@ def test_near_passes_are_swept_too(image_run: Ran) -> None:
         assert (point.duplicate, point.expected) == (alone["duplicate"], alone["expected"])
 
 
-def test_what_does_not_change_is_done_once(text_run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_change_is_done_once(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
-        raise AssertionError("was found again")
+        raise AssertionError("was done again")
 
-    past = open_past(str(text_run.folder))
-    found = list(sweep(past, [], parse_knob("rules.best.top=0.1..0.9"), 3))
-    monkeypatch.setattr(local, "apply_rules", never)
-    monkeypatch.setattr(local, "find_repeats", never)
+    for name in ("open_ballots", "apply_tops", "find_repeats"):
+        monkeypatch.setattr(local, name, never)
     assert len(list(sweep(past, [], parse_knob("balance.t=1..100")))) > 5
-    with pytest.raises(AssertionError):
-        list(sweep(past, [], parse_knob("rules.best.top=0.1..0.9"), 3))
-    assert len(found) == 3
+    monkeypatch.undo()
+    fractions = sweep(past, [], parse_knob("rules.best.top=0.1..0.9"), 3)
+    next(fractions)
+    for name in ("open_ballots", "find_repeats"):
+        monkeypatch.setattr(local, name, never)
+    assert len(list(fractions)) == 2
+    with pytest.raises(AssertionError, match="done again"):
+        list(sweep(past, [], parse_knob("rules.words=words > {1..3}")))
 
 
 def test_columns_that_do_not_fit_are_read_anew(text_run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,15 +177,22 @@ def test_find_value_never_gives_more_than_wished_where_sizes_are_not_monotone() 
     knob = Knob("rules.x", "words > ", "", 0, 399, (), True)
     for _ in range(50):
         sizes = (np.linspace(0, 1000, 400) + rng.normal(0, 30, 400)).tolist()
-        found = sizes[int(find_value(lambda value, sizes=sizes: sizes[int(value)], knob, 500))]  # type: ignore[misc]
-        assert 350 < found <= 500
+        asked: list[float] = []
+
+        def size(value: float, sizes: list[float] = sizes, asked: list[float] = asked) -> float:
+            asked.append(sizes[int(value)])
+            return asked[-1]
+
+        found = sizes[int(find_value(size, knob, 500))]
+        assert 350 < found <= 500 and found == max(size for size in asked if size <= 500)
 
 
 @pytest.mark.parametrize(
     ("base", "text", "rows", "error", "part"),
     [
         (["balance.rows=100"], "rules.best.top", 50, RecipeError, "balance.rows is 100"),
-        ([], "balance.t=1..10", 50, RecipeError, "give --rows alone"),
+        ([], "balance.t=1..10", 50, RecipeError, "for t give --rows alone"),
+        ([], "rules.best.top=0.1,0.5", 50, RecipeError, "a rule with a range in braces"),
         ([], "rules.words.top", 50, RecipeError, "'top' does not fit 'words > 2'"),
         ([], "rules.best.top=0.5..0.9", 3, RunError, "even rules.best.top=0.5 is expected to give"),
         ([], "rules.x=nothing > {1..2}", 3, RecipeError, "no column 'nothing'"),
