@@ -40,6 +40,7 @@ def _register() -> None:
     """Adds the commands: one module of this folder per group."""
     for name, module in (
         ("run", "run"), ("demo", "demo"), ("plan", "plan"), ("sql", "sql"), ("explain", "sql"), ("verify", "verify"),
+        ("forget", "forget"),
     ):  # fmt: skip
         app.command(name)(getattr(import_module(f"curate.cli.{module}"), name))
     app.add_typer(import_module("curate.cli.metadata").app, name="metadata")

@@ -16,6 +16,7 @@ from curate import ids, schema
 from curate.decide import balance, cells, dedup, near, quantiles
 from curate.decide.evaluation import find_contaminated
 from curate.decide.rules import first_failed
+from curate.forget.rows import gone
 from curate.job import Job
 from curate.measure.vectors import embedding_matrix
 from curate.metadata.unit import load_entries
@@ -27,6 +28,7 @@ U64 = npt.NDArray[np.uint64]
 
 ALIVE = -1
 CODES = {schema.FAILED: -2, schema.UNMATCHED: -3, schema.CONTAMINATED: -4, schema.DUPLICATE: -5, schema.BALANCE: -6}
+CODES[schema.FORGOTTEN] = -7
 NAMES = {code: name for name, code in CODES.items()}
 
 
@@ -76,11 +78,11 @@ class Verdicts:
 
 
 def open_ballot(job: Job, unit: Unit) -> Ballot:
-    """All rows of the unit, the unreadable ones dropped, after the rules that come before the first top rule."""
+    """All rows of the unit, the unreadable and the forgotten ones dropped, after the rules before the first top rule."""
     status = job.read("samples", unit, ["status"])["status"]
     ok = pc.equal(status, schema.OK).to_numpy()
     verdicts = np.where(ok, np.int16(ALIVE), np.int16(CODES[schema.FAILED]))
-    return apply_segment(job, Ballot(unit, verdicts), 0)
+    return apply_segment(job, Ballot(unit, verdicts).drop(gone(job, unit), CODES[schema.FORGOTTEN]), 0)
 
 
 def apply_segment(job: Job, ballot: Ballot, index: int) -> Ballot:

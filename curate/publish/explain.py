@@ -14,6 +14,7 @@ from curate import ids, schema
 from curate.captions.gates import PASSED
 from curate.decide.rules import Rule, check_rules, rule_values
 from curate.errors import RecipeError, RunError
+from curate.forget.record import Record
 from curate.publish.output import escape
 from curate.publish.query import find_run, open_run
 from curate.recipe import Top
@@ -34,7 +35,8 @@ def explain_sample(url: str, uid: str) -> str:
     known = ids.own_uid(uid.strip())
     if known is None:
         raise RecipeError(f"{escape(uid)!r} is not a uid; accepted: 32 hex digits")
-    run = find_run(url).read_json("run.json")
+    folder = find_run(url)
+    run, record = folder.read_json("run.json"), Record.read(folder)
     connection = open_run(url)
     try:
         rows = _fetch(connection, "SELECT * FROM measured WHERE uid = $uid ORDER BY unit, row", uid=known)
@@ -49,6 +51,10 @@ def explain_sample(url: str, uid: str) -> str:
         if len(rows) > 1:
             lines.append(f"{len(rows)} rows of the pool have this uid")
         for row, decision, values in zip(rows.to_pylist(), ledger.to_pylist(), verdicts, strict=True):
+            if decision["rule"] == schema.FORGOTTEN:
+                time = record.time_of(known)
+                lines += ["", next(_sample(row)), f"verdict: taken out on request{f', {time:%Y-%m-%d}' if time else ''}"]
+                continue
             lines += ["", *_sample(row), *_rules(run, rules, row, decision["rule"], values)]
             lines += _entries(connection, run, row)
             lines += [*_decision(connection, row, decision), *_captions(connection, decision)]
@@ -150,7 +156,6 @@ def _decision(connection: Any, row: dict[str, Any], decision: dict[str, Any]) ->
         schema.CONTAMINATED: f"near an image of the evaluation set: {escape(str(decision['duplicate_of']))}",
         schema.DUPLICATE: f"a duplicate of {decision['duplicate_of']}",
         schema.BALANCE: "not drawn",
-        schema.FORGOTTEN: "taken out on request",
     }
     yield f"verdict: dropped by {rule}, {why.get(rule, 'the first rule that it fails')}"
 

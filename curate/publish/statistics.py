@@ -97,7 +97,8 @@ def _create_scored(connection: Any) -> None:
     names = [name for name, *_ in connection.execute("DESCRIBE scores").fetchall()]
     models = [name.removesuffix("_truncated") for name in names if name.endswith("_truncated")]
     columns = [
-        f'2.5 * greatest("{model}_score", 0) AS "{model}score"'
+        # greatest() passes over NULL, and a row without a score has no CLIPScore.
+        f'CASE WHEN "{model}_score" IS NOT NULL THEN 2.5 * greatest("{model}_score", 0) END AS "{model}score"'
         for model in dict.fromkeys(["clip", *models])
         if f"{model}_score" in names and f"{model}score" not in names
     ]
@@ -250,10 +251,10 @@ def _funnel(run: dict[str, Any], drops: Counter[tuple[str, str | None]]) -> pa.T
         schema.UNMATCHED: recipe.get("match"),
         schema.CONTAMINATED: recipe.get("dedup", {}).get("against"),
         schema.BALANCE: recipe.get("balance"),
-        schema.FORGOTTEN: None,
     }
-    late = (schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
-    steps = [schema.FAILED, *(rule["name"] for rule in run["rules"])]
+    late = (schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE)
+    steps = [schema.FAILED, *([schema.FORGOTTEN] if by_rule[schema.FORGOTTEN] else [])]
+    steps += [*(rule["name"] for rule in run["rules"])]
     steps += [name for name in late if by_rule[name] or used.get(name, True)]
     strange = sorted(str(name) for name in by_rule if name is not None and name not in steps)
     if strange:
