@@ -20,21 +20,14 @@ def locked(folder: Folder) -> Iterator[None]:
         yield
         return
     path = folder.path(_LOCK)
+    own = f"{path}.{os.getpid()}"
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    while True:
-        try:
-            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            break
-        except FileExistsError:
-            owner = _owner(path)
-            if owner is None:
-                raise RunError(f"{path}: another `curate forget` is beginning here; wait for it") from None
-            if _lives(owner):
-                raise RunError(f"{path}: `curate forget` is at work here (process {owner}); wait for it") from None
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-    with os.fdopen(file, "w") as opened:
-        opened.write(str(os.getpid()))
+    with open(own, "w") as file:
+        file.write(str(os.getpid()))
+    try:
+        _take(own, path)
+    finally:
+        os.unlink(own)
     try:
         yield
     finally:
@@ -42,22 +35,32 @@ def locked(folder: Folder) -> Iterator[None]:
             os.unlink(path)
 
 
-def _owner(path: str) -> int | None:
-    """The process that made the lock; 0 where it is gone meanwhile, None where it has not said yet."""
+def _take(own: str, path: str) -> None:
+    """Links the file that names this process under the lock's name, which one process can."""
+    while True:
+        with suppress(FileExistsError):
+            os.link(own, path)
+            return
+        owner = _owner(path)
+        if owner and _lives(owner):
+            raise RunError(f"{path}: `curate forget` is at work here (process {owner}); wait for it")
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _owner(path: str) -> int:
+    """The process that holds the lock; 0 where there is none."""
     try:
         with open(path) as file:
-            text = file.read()
-    except FileNotFoundError:
+            return int(file.read())
+    except (FileNotFoundError, ValueError):
         return 0
-    return int(text) if text.isdecimal() else None
 
 
 def _lives(process: int) -> bool:
-    if not process:
-        return False
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # somebody else's
         return True
