@@ -43,25 +43,23 @@ def _lines(directory: str, found: Forgotten, dry_run: bool) -> list[str]:
         return lines
     if not found.changes:
         return [*lines, f"{directory}: all {found.asked:,} items are forgotten already; nothing to do"]
+    known = f", {found.known:,} of them forgotten already" if found.known else ""
+    rewritten = f"{len(found.shards):,} shard{'' if len(found.shards) == 1 else 's'}"
     rows, would = found.rows, "would be " if dry_run else ""
     lines += [
-        f"{'asked for':24} {found.asked:>10,} items{f', {found.known:,} of them forgotten already' if found.known else ''}",
-        f"{'rows of the pool':24} {rows['asked']:>10,}",
-        f"{'and their duplicates':24} {rows['joined']:>10,} of the same uid, URL or image, or that had lost to one of them",
-        f"{'of both, unreadable':24} {rows['failed']:>10,}",
-        f"{'of both, published':24} {found.kept:>10,} in {len(found.shards):,} shards, which {'would be' if dry_run else 'are'} rewritten",
+        _line("asked for", found.asked, f"items{known}"),
+        _line("rows of the pool", rows["asked"]),
+        _line("and their duplicates", rows["joined"], "of the same uid, URL or image, or that had lost to one of them"),
+        _line("of both, unreadable", rows["failed"]),
+        _line("of both, published", found.kept, f"in {rewritten}, {'to be' if dry_run else 'which were'} rewritten"),
     ]
     if len(found.absent):
-        lines.append(
-            f"{'not in this pool':24} {len(found.absent):>10,} items; {would}blocked in later runs all the same"
-        )
+        lines.append(_line("not in this pool", len(found.absent), f"items, {would}blocked in later runs all the same"))
         named = [f"  {_WORDS[kind]} {value}" for kind in KINDS for value in hex_of(found.absent[kind][:_SHOWN])]
         lines += named[:_SHOWN]
     if found.like:
-        lines.append(
-            f"{'look at these':24} {len(found.like):>10,} published samples stay, to which one of the rows asked for had lost as a "
-            "near-duplicate; forget them too if they show the same:"
-        )
+        why = "published samples stay that a row asked for had lost to as a near-duplicate; forget them too if they show the same:"
+        lines.append(_line("look at these", len(found.like), why))
         lines += [f"  uid {uid}" for uid in found.like[:_SHOWN]]
     if dry_run:
         return [*lines, f"{directory}: nothing was changed"]
@@ -72,3 +70,7 @@ def _lines(directory: str, found: Forgotten, dry_run: bool) -> list[str]:
         f"{directory}: forgotten, see {RECORD}; `curate verify {directory}` proves it. Copies, and runs that took tables of "
         "this one before, keep theirs: forget there too",
     ]
+
+
+def _line(what: str, count: int, more: str = "") -> str:
+    return f"{what:20} {count:>10,} {more}".rstrip()
