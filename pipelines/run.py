@@ -100,9 +100,9 @@ def prepare(
 
 def _gather_record(recipe: Recipe, folder: Folder, old: Folder | None) -> Record:
     """What is forgotten in the folder, in the run to reuse, and by the recipe's blocklist: what was blocked once stays so."""
-    record = Record.read(folder)
+    record = Record.read_named(folder)
     if old:
-        record = record.inherit(Record.read(old))
+        record = record.inherit(Record.read_named(old))
     if recipe.blocklist:
         paths = (recipe.blocklist,) if isinstance(recipe.blocklist, str) else recipe.blocklist
         record = record.append(read_lists(paths), ASKED)
@@ -168,6 +168,7 @@ def start(prepared: Prepared) -> None:
             "python": platform.python_version(),
             "packages": packages,
             "started": time.time(),
+            **({"forgotten": prepared.record.facts} if len(prepared.record) else {}),
         },
     )
     if prepared.metadata is not None:

@@ -18,18 +18,19 @@ from curate.forget.shards import SIZES, image_hashes
 from curate.job import RUN_FILE, Job
 from curate.ledger import open_ledger
 from curate.measure.columns import ColumnFault, find_columns
+from curate.publish.uids import read_uids
 from curate.shards.commit import Folder
 
 
 def check_absence(folder: Folder) -> tuple[list[str], list[str]]:
     """What was checked, and what is wrong; both empty where nothing was ever forgotten."""
-    record = Record.read(folder)
-    if not len(record):
+    record, named = Record.read(folder), folder.read_json(RUN_FILE).get("forgotten")
+    if not len(record) and not named:
         return [], []
     faults = []
     if record.broken():
         faults.append(f"{RECORD}: its seals do not add up: it was changed")
-    if folder.read_json(RUN_FILE).get("forgotten") != record.facts:
+    if named != record.facts:
         faults.append(f"{RECORD}: is not the one that {RUN_FILE} names")
     faults += _faults(folder, record.items)
     return [f"{len(record):,} forgotten items are absent from tables, shards and uids.npy"], faults
@@ -40,10 +41,7 @@ def _faults(folder: Folder, items: Items) -> Iterator[str]:
     for unit in units:
         for name in leftovers(job, unit, items, job.tables):
             yield f"{job.table(name, unit)}: holds what was forgotten"
-    with folder.open("uids.npy") as file:
-        pairs = np.load(file, allow_pickle=False)
-    raw = np.stack([pairs["f0"], pairs["f1"]], axis=1).astype(">u8").tobytes()
-    if items.holds("uid", np.frombuffer(raw, "S16")).any():
+    if items.holds("uid", read_uids(folder)).any():
         yield "uids.npy: holds what was forgotten"
     for name in folder.read_json(SIZES):
         sidecar = f"shards/{name.partition('.')[0]}.parquet"

@@ -2,7 +2,9 @@
 
 In: a run folder and what to forget. Out: the folder without the rows that were named, and without those that hang together
 with them: of the same uid, URL or image, and those that had lost to one of them as duplicates, which would come in their
-place in a later run. Only files that hold some of them are rewritten.
+place in a later run. Only files that hold some of them are rewritten. A picture that stands at many URLs, as a placeholder
+does, joins all their rows: `dry_run` tells how many before. Perceptual hashes are not in the record, since they tell what a
+picture looks like: a copy encoded otherwise is known while it is in the pool as somebody's duplicate, not when it comes new.
 
 Killed at any moment it leaves a folder that no reader takes for finished, and that goes on: a mark in `tmp/` stands and
 `_SUCCESS` is gone before the record is written; the record says all that is to be done, and every step may be done again;
@@ -11,7 +13,6 @@ Killed at any moment it leaves a folder that no reader takes for finished, and t
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,7 @@ from curate.plan import Unit
 from curate.publish.audit import all_failures, audit_unit, check_conservation
 from curate.publish.describe import describe_run
 from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, read_manifest
-from curate.publish.uids import write_uids
+from curate.publish.uids import read_uids, write_uids
 from curate.schema import KEPT
 from curate.shards.commit import Folder
 
@@ -107,7 +108,7 @@ def forget(url: str, asked: Items, dry_run: bool = False) -> Forgotten:
         raise RecipeError(f"{url}: nothing is named, and no earlier request waits; give --uids, --urls or --sha256")
     with locked(folder):
         if pending:
-            _carry_out(folder, Record.read(folder), None)
+            _carry_out(folder, Record.read_named(folder), None)
         report = folder.exists(REPORT)
         found, record, units = _plan(folder, asked)
         if found.changes:
@@ -127,29 +128,23 @@ def is_interrupted(folder: Folder) -> bool:
 def _plan(folder: Folder, asked: Items) -> tuple[Forgotten, Record, tuple[Unit, ...]]:
     """What is found, the record with the request, and the units that hold rows of it."""
     job, units = open_ledger(folder)
-    record = Record.read(folder)
+    record = before = Record.read_named(folder)
     items = spread(job, units, asked, near=True) if len(asked) else NOTHING
     survey = _survey(job, units, asked, items)
     rows = counts(items, survey.names)
     shards = find_shards(folder, items)
     record = record.append(items, origins(items, asked), rows=rows, shards=len(shards))
-    before = Record.read(folder).items
-    absent = Items(**{kind: asked[kind][~_named(asked, kind, survey.names)] for kind in KINDS}) - before
+    absent = Items(**{kind: asked[kind][~np.isin(asked[kind], survey.names[kind])] for kind in KINDS}) - before.items
     found = Forgotten(
         asked=len(asked),
         absent=absent,
-        known=len(asked) - len(asked - before),
+        known=len(asked) - len(asked - before.items),
         rows=survey.rows,
         kept=survey.kept,
         shards=tuple(shards),
         like=survey.like,
     )
     return found, record, survey.units
-
-
-def _named(asked: Items, kind: str, names: dict[str, Hashes]) -> Any:
-    """Which of the items of a kind some row has."""
-    return np.isin(asked[kind], np.unique(names[kind]))
 
 
 def _survey(job: Job, units: Sequence[Unit], asked: Items, items: Items) -> _Survey:
@@ -175,9 +170,12 @@ def _survey(job: Job, units: Sequence[Unit], asked: Items, items: Items) -> _Sur
             rows["joined"] += int((hit & ~direct).sum())
             rows["failed"] += int((hit & failed).sum())
             kept += int((hit & verdicts["kept"].to_numpy()).sum())
-    ours = set(hex_of(items.uid))
+    if like:
+        stay = Items.of({"uid": [read_uids(job.folder).tobytes()]}) - items
+        named = Items.of({"uid": map(bytes.fromhex, like)})
+        like = set(hex_of(named.uid[stay.holds("uid", named.uid)]))
     found = {kind: np.concatenate([items[kind][:0], *parts]) for kind, parts in names.items()}
-    return _Survey(found, tuple(holding), rows, kept, tuple(sorted(like - ours)))
+    return _Survey(found, tuple(holding), rows, kept, tuple(sorted(like)))
 
 
 def _carry_out(folder: Folder, record: Record, touched: Iterable[Unit] | None) -> None:

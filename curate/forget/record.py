@@ -19,7 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids, schema
+from curate.errors import RunError
 from curate.forget.items import KINDS, NOTHING, WIDTHS, Hashes, Items, hex_of
+from curate.job import RUN_FILE
 from curate.shards.commit import Folder
 
 RECORD = "forgotten.parquet"
@@ -38,6 +40,23 @@ class Record:
     def read(cls, folder: Folder) -> "Record":
         """That of a run folder; an empty one where it has none."""
         return cls(folder.read_parquet(RECORD) if folder.exists(RECORD) else schema.FORGOTTEN_ITEMS.empty_table())
+
+    @classmethod
+    def read_named(cls, folder: Folder) -> "Record":
+        """That of a run folder, if it is the one that run.json names, or goes on from it.
+
+        Raises:
+            RunError: it is not: without it what was forgotten would come back.
+        """
+        record = cls.read(folder)
+        named = (folder.read_json(RUN_FILE) if folder.exists(RUN_FILE) else {}).get("forgotten")
+        if named and named["seal"] not in record.table["seal"].to_pylist():
+            found = "another one" if len(record) else "missing"
+            raise RunError(
+                f"{folder.url}: {RECORD} is {found}, and {RUN_FILE} names one of {named['items']:,} items; put it back from a copy: "
+                "without it what was forgotten would come back"
+            )
+        return record
 
     def write(self, folder: Folder) -> None:
         """Puts it into place."""
