@@ -41,7 +41,10 @@ def plan(
         if not no_estimate and not prepared.finished:
             print(
                 "\n"
-                + _estimate(estimate(prepared.job, prepared.plan.units, prepared.metadata, prepared.record), prepared.job.pool.images)
+                + _estimate(
+                    estimate(prepared.job, prepared.plan.units, prepared.metadata, prepared.record),
+                    prepared.job.pool.images,
+                )
             )
 
 

@@ -53,7 +53,11 @@ def explain_sample(url: str, uid: str) -> str:
         for row, decision, values in zip(rows.to_pylist(), ledger.to_pylist(), verdicts, strict=True):
             if decision["rule"] == schema.FORGOTTEN:
                 time = record.time_of(known)
-                lines += ["", next(_sample(row)), f"verdict: taken out on request{f', {time:%Y-%m-%d}' if time else ''}"]
+                lines += [
+                    "",
+                    next(_sample(row)),
+                    f"verdict: taken out on request{f', {time:%Y-%m-%d}' if time else ''}",
+                ]
                 continue
             lines += ["", *_sample(row), *_rules(run, rules, row, decision["rule"], values)]
             lines += _entries(connection, run, row)
