@@ -21,11 +21,13 @@ from curate.decide import balance, ballot
 from curate.decide.ballot import ALIVE, CODES, NAMES, Ballot
 from curate.decide.evaluation import write_evaluation
 from curate.decide.local import apply_rules, deduplicate
+from curate.forget.block import block
+from curate.forget.record import Record
 from curate.job import METADATA_FILE, Job
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import match_unit
 from curate.plan import Unit
-from curate.schema import CONTAMINATED, DUPLICATE, FAILED, UNMATCHED
+from curate.schema import CONTAMINATED, DUPLICATE, FAILED, FORGOTTEN, UNMATCHED
 from curate.shards.commit import Folder
 
 _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about
@@ -81,8 +83,10 @@ class Estimate:
     asked: list[Asked]
 
 
-def estimate(job: Job, units: Sequence[Unit], metadata: pa.Table | None) -> Estimate | None:
-    """Measures a few units in a temporary folder and extrapolates; None for an empty pool."""
+def estimate(
+    job: Job, units: Sequence[Unit], metadata: pa.Table | None, record: Record | None = None
+) -> Estimate | None:
+    """Measures a few units in a temporary folder and extrapolates; None for an empty pool. `record`: of what is blocked."""
     sample = _choose(job, units)
     if not sample:
         return None
@@ -93,11 +97,15 @@ def estimate(job: Job, units: Sequence[Unit], metadata: pa.Table | None) -> Esti
             job.folder.write_parquet(METADATA_FILE, metadata)
         if job.recipe.dedup.against:
             write_evaluation(job)
+        if record is not None:
+            record.write(job.folder)
         began = time.process_time()
         for unit in sample:
             measure_unit(job, unit)
             if job.recipe.match:
                 match_unit(job, unit)
+        if job.blocked:
+            block(job, sample)
         seconds = time.process_time() - began
         ballots = deduplicate(job, apply_rules(job, sample))
         sampled = sum(len(b.verdicts) for b in ballots)
@@ -128,7 +136,14 @@ def _size(units: Sequence[Unit]) -> int:
 def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: float, known: Sequence[Index]) -> Estimate:
     names = list(job.recipe.rules)
     codes = Counter(int(code) for b in ballots for code in b.verdicts)
-    order = [CODES[FAILED], *range(len(names)), CODES[UNMATCHED], CODES[CONTAMINATED], CODES[DUPLICATE]]
+    order = [
+        CODES[FAILED],
+        CODES[FORGOTTEN],
+        *range(len(names)),
+        CODES[UNMATCHED],
+        CODES[CONTAMINATED],
+        CODES[DUPLICATE],
+    ]
     verdicts = {NAMES.get(code) or names[code]: codes[code] / fraction for code in order if codes[code]}
     inclusions = _inclusions(job, ballots, fraction)
     kept = [float(inclusion.sum()) for inclusion in inclusions]

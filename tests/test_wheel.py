@@ -55,7 +55,18 @@ def test_it_holds_nothing_else(unpacked: Path) -> None:
     found = names(unpacked)
     assert {name.split("/")[0] for name in found if ".dist-info/" not in name} == {"curate", "pipelines"}
     suffixes = {Path(name).suffix for name in found if ".dist-info/" not in name}
-    assert suffixes == {".py", ".sql", ".md", ".txt", ".yaml", ".typed", ".json", ".safetensors", ".html", ".css"}  # no caches, no tests
+    assert suffixes == {
+        ".py",
+        ".sql",
+        ".md",
+        ".txt",
+        ".yaml",
+        ".typed",
+        ".json",
+        ".safetensors",
+        ".html",
+        ".css",
+    }  # no caches, no tests
 
 
 def test_its_metadata(unpacked: Path) -> None:

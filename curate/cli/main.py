@@ -12,7 +12,7 @@ import typer
 from curate import __version__
 from curate.errors import CurateError
 
-_COMMANDS = ("run", "demo", "plan", "sql", "explain", "whatif", "diff", "report", "verify")
+_COMMANDS = ("run", "demo", "plan", "sql", "explain", "whatif", "diff", "report", "forget", "verify")
 
 app = typer.Typer(
     help="Curate image-text pools into training sets, with a reason for every sample.",

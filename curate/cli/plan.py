@@ -41,7 +41,7 @@ def plan(
             print("  the run is finished: nothing to do")
             return
         if not no_estimate:
-            found = estimate(prepared.job, prepared.plan.units, prepared.metadata)
+            found = estimate(prepared.job, prepared.plan.units, prepared.metadata, prepared.record)
             print(f"\n{_estimate(found, prepared.job.pool.images)}")
         if prepared.job.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(prepared.job.recipe.captions, load=False):

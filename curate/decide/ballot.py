@@ -16,6 +16,7 @@ from curate import ids, schema
 from curate.decide import balance, cells, dedup, near, quantiles
 from curate.decide.evaluation import find_contaminated
 from curate.decide.rules import first_failed
+from curate.forget.rows import gone
 from curate.job import Job
 from curate.measure.vectors import embedding_matrix
 from curate.metadata.unit import load_entries
@@ -83,11 +84,11 @@ class Verdicts:
 
 
 def open_ballot(job: Job, unit: Unit) -> Ballot:
-    """All rows of the unit, the unreadable ones dropped, after the rules that come before the first top rule."""
+    """All rows of the unit, the unreadable and the forgotten ones dropped, after the rules before the first top rule."""
     status = job.read("samples", unit, ["status"])["status"]
     ok = pc.equal(status, schema.OK).to_numpy()
     verdicts = np.where(ok, np.int16(ALIVE), np.int16(CODES[schema.FAILED]))
-    return apply_segment(job, Ballot(unit, verdicts), 0)
+    return apply_segment(job, Ballot(unit, verdicts).drop(gone(job, unit), CODES[schema.FORGOTTEN]), 0)
 
 
 def apply_segment(job: Job, ballot: Ballot, index: int) -> Ballot:

@@ -1,7 +1,7 @@
 """What describes a run beside its tables and shards, made from them and the run's facts; then the manifest and `_SUCCESS`.
 
-In: a run folder whose tables, shards, shards/sizes.json, uids.npy, failures.parquet and entries.parquet stand, and what
-run.json is to hold. Publishing ends here, and so does what changes a published run.
+In: a run folder whose tables, shards, shards/sizes.json, uids.npy, failures.parquet and entries.parquet stand (and
+forgotten.parquet, where something was forgotten), and what run.json is to hold. Publishing ends here, and so does what changes a published run.
 """
 
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.forget.record import RECORD, Record
 from curate.job import ENTRIES_FILE, RUN_FILE
 from curate.publish.card import CARD, card_text
 from curate.publish.content import count_content
@@ -34,7 +35,9 @@ def describe_run(folder: Folder, run: dict[str, Any], digests: Iterable[Publishe
         digests: the manifest's lines of all tables and shards.
     """
     digests = list(digests)
-    run = run | {"content": count_content(folder, digests, run["pool"]["images"])}
+    record = Record.read(folder)
+    run = run | ({"forgotten": record.facts} if len(record) else {})
+    run |= {"content": count_content(folder, digests, run["pool"]["images"])}
     folder.delete(REPORT)
     folder.write_json(RUN_FILE, run)
     folder.write_bytes(CARD, card_text(run).encode())
@@ -42,6 +45,7 @@ def describe_run(folder: Folder, run: dict[str, Any], digests: Iterable[Publishe
     build_statistics(folder, run)
     write_views(folder)
     rest = ["failures.parquet", ENTRIES_FILE, "shards/sizes.json", RUN_FILE, CARD, CROISSANT, STATISTICS, VIEWS]
+    rest += [RECORD] if len(record) else []
     lines = [digest_file(folder, "uids.npy", run["counts"][KEPT]), *(digest_file(folder, path) for path in rest)]
     write_manifest(folder, [*digests, *lines])
     folder.write_bytes(SUCCESS, b"")

@@ -59,7 +59,8 @@ def sample_unit(job: Job, unit: Unit) -> Iterator[tuple[Group, Sample]]:
         hashes = ids.mix64(high ^ ids.mix64(low))
         for side, column in zip(("image", "text"), table.columns[1:], strict=True):
             rows = embedding_matrix(column)
-            for is_kept, mask in ((False, readable), (True, readable & kept)):
+            there = readable & rows.any(axis=1)  # zeros are of rows without an embedding
+            for is_kept, mask in ((False, there), (True, there & kept)):
                 group = Group(unit.source, one.name, side, is_kept)
                 yield group, merge([Sample(hashes[mask], rows[mask])])
 

@@ -6,6 +6,7 @@ can be shown too, and so are the draws of single entries, of which the ledger ha
 """
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from curate.captions.gates import PASSED
 from curate.decide import balance
 from curate.decide.rules import Rule, check_rules, rule_values
 from curate.errors import RecipeError, RunError
+from curate.forget.record import Record
 from curate.publish.output import escape
 from curate.publish.page import Line, Page, Part, columns, heading, line, named
 from curate.publish.query import find_run, open_run
@@ -43,7 +45,8 @@ def explain_sample(url: str, uid: str) -> Page:
             f"{escape(uid)!r} is not a uid; accepted: 32 hex digits, as this finds them: "
             f"curate sql {url} \"SELECT uid, caption FROM samples WHERE url = 'https://…'\" (or key = …, or caption LIKE '%…%')"
         )
-    run = find_run(url).read_json("run.json")
+    folder = find_run(url)
+    run, record = folder.read_json("run.json"), Record.read(folder)
     connection = open_run(url)
     try:
         rows = _fetch(connection, "SELECT * FROM measured WHERE uid = $uid ORDER BY unit, row", uid=known)
@@ -58,7 +61,7 @@ def explain_sample(url: str, uid: str) -> Page:
         if len(rows) > 1:
             lines.append(line(f"{len(rows)} rows of the pool have this uid"))
         for row, decision, values in zip(rows.to_pylist(), ledger.to_pylist(), verdicts, strict=True):
-            lines += [line(), *_verdict(row, decision), *_sample(row)]
+            lines += [line(), *_verdict(row, decision, record.time_of(known)), *_sample(row)]
             if decision["rule"] == schema.FORGOTTEN:  # nothing else is left of it
                 continue
             lines += _rules(run, rules, row, decision["rule"], values)
@@ -77,7 +80,7 @@ def _fetch(connection: Any, sql: str, **params: object) -> pa.Table:
     return connection.sql(sql, params=params).to_arrow_table()
 
 
-def _verdict(row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
+def _verdict(row: dict[str, Any], decision: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
     rule, draw = decision["rule"], decision["draw"]
     if decision["kept"]:
         why = (
@@ -95,7 +98,7 @@ def _verdict(row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
         schema.CONTAMINATED: f"near an image of the evaluation set: {decision['duplicate_of']}",
         schema.DUPLICATE: f"a duplicate of {decision['duplicate_of']}",
         schema.BALANCE: f"its draw {_show(draw)} is not below 1 (probability {_show(decision['probability'])})",
-        schema.FORGOTTEN: "taken out on request",
+        schema.FORGOTTEN: f"taken out on request{f', {forgotten:%Y-%m-%d}' if forgotten else ''}",
     }.get(rule, "the first rule that it fails")
     yield line((f"verdict: dropped by {rule}", "bold red"), f", {why}", hang=9)
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from curate import schema
 from curate.errors import RunError
+from curate.job import FORGETTING
 from curate.shards.commit import Folder
 
 MANIFEST, SUCCESS = "manifest.parquet", "_SUCCESS"
@@ -22,6 +23,13 @@ class Published:
     rows: int | None
     bytes: int
     sha256: str
+
+
+def how_to_go_on(folder: Folder, url: str) -> str:
+    """What a user does where `_SUCCESS` does not stand."""
+    if folder.exists(FORGETTING):
+        return f"`curate forget` was interrupted, and `curate forget {url}` carries it out"
+    return "run its recipe again with the same --out: it goes on where it stopped"
 
 
 def digest_file(folder: Folder, path: str, rows: int | None = None) -> Published:

@@ -54,6 +54,8 @@ def write_result(result: Result, format: Format, file: IO[str]) -> None:
 def write_json(value: Any, file: IO[str]) -> None:
     """Writes one value as JSON, as `write_result` writes those of its rows."""
     file.write(f"{_json(value)}\n")
+
+
 def _write_csv(file: IO[str], rows: Iterable[list[str | None]]) -> None:
     """Lines of CSV. The csv module writes null and an empty text alike, so rows with an empty one are written here."""
     writer = csv.writer(file)

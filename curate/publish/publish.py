@@ -96,7 +96,7 @@ def _finished_run(job: Job, counts: dict[str, int], results: Results, sources: l
         }
         for rule in job.rules
     ]
-    order = [schema.FAILED, *job.recipe.rules, schema.DUPLICATE, KEPT]
+    order = [schema.FAILED, *([schema.FORGOTTEN] if job.blocked else []), *job.recipe.rules, schema.DUPLICATE, KEPT]
     order[-2:-2] = [schema.UNMATCHED] if job.recipe.match else []
     order[-2:-2] = [schema.CONTAMINATED] if job.recipe.dedup.against else []
     order[-1:-1] = [schema.BALANCE] if job.recipe.balance else []

@@ -22,7 +22,7 @@ import pyarrow as pa
 from curate.errors import RecipeError, RunError
 from curate.job import RUN_FILE
 from curate.publish.library import check_params, fill_params, find_query, is_name, read_number
-from curate.publish.manifest import MANIFEST, SUCCESS, read_manifest
+from curate.publish.manifest import MANIFEST, SUCCESS, how_to_go_on, read_manifest
 from curate.publish.output import Result, escape
 from curate.publish.statistics import STATISTICS, TABLES
 from curate.publish.views import create_views, quote, table_files
@@ -86,7 +86,7 @@ def find_run(url: str) -> Folder:
     if missing:
         raise RunError(
             f"{url}: this run is not finished (no {', no '.join(missing)}), and only a finished one can be asked; "
-            f"run its recipe again with the same --out: it goes on where it stopped"
+            f"{how_to_go_on(folder, url)}"
         )
     return folder
 

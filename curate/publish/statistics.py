@@ -143,10 +143,10 @@ def _funnel(run: dict[str, Any], drops: Counter[tuple[str, str | None]]) -> pa.T
         schema.UNMATCHED: recipe.get("match"),
         schema.CONTAMINATED: recipe.get("dedup", {}).get("against"),
         schema.BALANCE: recipe.get("balance"),
-        schema.FORGOTTEN: None,
     }
-    late = (schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
-    steps = [schema.FAILED, *(rule["name"] for rule in run["rules"])]
+    late = (schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE)
+    steps = [schema.FAILED, *([schema.FORGOTTEN] if by_rule[schema.FORGOTTEN] else [])]
+    steps += [*(rule["name"] for rule in run["rules"])]
     steps += [name for name in late if by_rule[name] or used.get(name, True)]
     strange = sorted(str(name) for name in by_rule if name is not None and name not in steps)
     if strange:

@@ -9,12 +9,21 @@ from contextlib import ExitStack
 from typing import IO
 
 import numpy as np
+import numpy.typing as npt
 
 from curate.ids import uid_halves
 from curate.job import Job
+from curate.shards.commit import Folder
 
 PAIR = np.dtype("u8,u8")
 _BUCKET = 4_000_000  # uids sorted at a time: 64 MB
+
+
+def read_uids(folder: Folder) -> npt.NDArray[np.bytes_]:
+    """The kept uids of a run as their 16 bytes each, ascending."""
+    with folder.open("uids.npy") as file:
+        pairs = np.load(file, allow_pickle=False)
+    return np.frombuffer(np.stack([pairs["f0"], pairs["f1"]], axis=1).astype(">u8").tobytes(), "S16")
 
 
 def write_uids(job: Job, units: Iterable[int], kept: int) -> None:

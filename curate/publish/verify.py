@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.errors import RecipeError, RunError
+from curate.forget.absence import check_absence
 from curate.ids import uid_halves
 from curate.job import RUN_FILE
-from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, read_manifest
+from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, how_to_go_on, read_manifest
 from curate.publish.uids import PAIR
 from curate.shards.commit import Folder
 from curate.shards.grouping import split_name
@@ -31,12 +32,15 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
     if not folder.exists(RUN_FILE):
         raise RecipeError(f"{url}: is not a run folder (no {RUN_FILE})")
     if not folder.exists(SUCCESS) or not folder.exists(MANIFEST):
-        raise RunError(f"{url}: the run is not finished (no {SUCCESS}); run its recipe again to go on")
+        raise RunError(f"{url}: the run is not finished (no {SUCCESS}); {how_to_go_on(folder, url)}")
     lines = read_manifest(folder)
     faults = list(_check_files(folder, lines))
     checked = [f"{len(lines):,} files by sha256 ({sum(line.bytes for line in lines):,} bytes)"]
     if not faults:
         counts, more = _check_rows(folder, lines)
+        faults += more
+        checked += counts
+        counts, more = check_absence(folder)
         faults += more
         checked += counts
     return checked, faults

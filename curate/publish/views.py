@@ -131,7 +131,9 @@ def _scored(scores: tuple[str, ...]) -> str:
     """The scores, and CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0), of each model."""
     models = [name.removesuffix("_truncated") for name in scores if name.endswith("_truncated")]
     columns = [
-        f"2.5 * greatest({quote_name(model + '_score')}, 0) AS {quote_name(model + 'score')}"
+        # greatest() passes over NULL, and a row without a score has no CLIPScore.
+        f"CASE WHEN {quote_name(model + '_score')} IS NOT NULL THEN 2.5 * greatest({quote_name(model + '_score')}, 0) END "
+        f"AS {quote_name(model + 'score')}"
         for model in dict.fromkeys(["clip", *models])
         if f"{model}_score" in scores and f"{model}score" not in scores
     ]

@@ -14,6 +14,7 @@ from curate.captions import endpoint
 from curate.captions.cache import Cache
 from curate.errors import RecipeError, RunError
 from curate.estimate import estimate
+from curate.forget.forget import forget
 from curate.ids import hash64
 from curate.job import Job
 from curate.publish.explain import explain_sample
@@ -22,6 +23,7 @@ from curate.shards.emit import emit_shard
 from pipelines.run import get_ready, prepare, run, start
 from tests.captions import server as servers
 from tests.captions.server import FaultServer, body, hang, status
+from tests.forget.victims import left_of, told_apart, uids
 from tests.laws import pools
 from tests.laws.pools import conserved
 
@@ -567,3 +569,25 @@ def test_further_texts_of_a_style_are_texts_too(server: FaultServer, tmp_path: P
     fields = [json.loads(files["json"])["captions"]["rewrite"] for files in kept_samples(done.folder).values()]
     assert {"human", "human_2", "human_3"} == {name for field in fields for name in field}
     assert all(isinstance(text, str) for field in fields for text in field.values())
+
+
+def test_texts_of_what_is_forgotten_go_and_are_not_asked_for_again(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", told_apart(24), 3)
+    done = pools.run_local(recipe(path, server), tmp_path / "a")
+    captions = done.table("captions")
+    victim = captions["uid"][0].as_py()
+    original = next(row["caption"] for row in done.table("samples").to_pylist() if row["uid"] == victim)
+    assert len(left_of(done.folder, [original])) >= 5
+    forget(str(done.folder), uids(victim))
+    assert left_of(done.folder, [original]) == []
+    conserved(done)
+    for name in ("answers", "captions"):
+        assert victim not in done.table(name)["uid"].to_pylist()
+        assert len(done.table(name)) >= len(captions) - 4 * len(STYLES)
+    asked = len(server.asked)
+    later = pools.run_local(recipe(path, server, output={"rows_per_shard": 9}), tmp_path / "b", reuse=done.folder)
+    assert len(server.asked) == asked and left_of(later.folder, [original]) == []
+    (done.folder / "tables/captions/00000.parquet").unlink()
+    again = pools.run_local(recipe(path, server), done.folder)
+    assert len(server.asked) == asked and left_of(again.folder, [original]) == []
+    conserved(again)

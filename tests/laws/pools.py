@@ -24,6 +24,7 @@ from PIL import Image
 from curate.captions.unit import caption_unit, check_requests
 from curate.decide import balance, ballot, dedup
 from curate.decide.local import apply_rules, deduplicate
+from curate.forget.block import block
 from curate.job import Job
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import match_unit
@@ -49,7 +50,15 @@ METADATA = [
 ]  # fmt: skip
 
 # What two runs of one plan may differ in: times and durations, and what digests them.
-VARYING = ("run.json", "stats.duckdb", "manifest.parquet", "README.md", "croissant.json", "_SUCCESS")
+VARYING = (
+    "run.json",
+    "stats.duckdb",
+    "manifest.parquet",
+    "forgotten.parquet",
+    "README.md",
+    "croissant.json",
+    "_SUCCESS",
+)
 
 
 # ---------------------------------------------------------------- samples
@@ -334,6 +343,8 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
         measure_unit(job, unit)
         if job.recipe.match:
             match_unit(job, unit)
+    if job.blocked:
+        block(job, units)
     audits, results = decide_local(prepared)
     if job.recipe.captions:
         captioned = [caption_unit(job, unit, results.survivors) for unit in units]

@@ -111,6 +111,8 @@ SMALL: list[list[tuple[dict[str, Any], dict[str, Any], list[int], float | None]]
         (sample("b6", "a cat and a 日本 cat", "web", sha256="a6".rjust(64, "0")), verdict(None, 0.5, 0.9), [0], 0.5),
     ],
 ]  # fmt: skip
+
+
 def caption(name: str, kind: str, style: str, text: str | None, **values: Any) -> dict[str, Any]:
     """A row of `captions`, of a text that passed."""
     plain = {

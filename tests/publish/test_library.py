@@ -197,7 +197,7 @@ def test_drift(small: str) -> None:
 def test_provenance(small: str) -> None:
     facts = dict(ask(small, "provenance"))
     assert facts == {
-        "name": "small", "seed": "7", "t": "2", "packages.duckdb": "2", "started": "2023-11-14 22:13:20", "seconds": "8.0",
+        "name": "small", "seed": "7", "t": "2", "packages.duckdb": "2", "started": "2023-11-14 22:13:20", "finished": "2023-11-14 22:13:28", "seconds": "8.0",
     }  # fmt: skip
 
 

@@ -1,0 +1,76 @@
+"""`curate forget`: takes samples out of a published run, with a record."""
+
+from typing import Annotated
+
+import typer
+
+from curate.forget.forget import REPORT, Forgotten
+from curate.forget.forget import forget as forget_items
+from curate.forget.items import KINDS, NOTHING, hex_of
+from curate.forget.lists import read_list
+from curate.forget.record import RECORD
+
+_SHOWN = 20
+_WORDS = {"uid": "uid", "url": "URL with sha256", "sha256": "image with sha256"}
+FileOption = list[str] | None
+
+
+def forget(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")],
+    uids: Annotated[
+        FileOption, typer.Option(metavar="FILE", help="uids, one a line, or a uids.npy; - is standard input.")
+    ] = None,
+    urls: Annotated[FileOption, typer.Option(metavar="FILE", help="URLs, one a line, as the pool spells them.")] = None,
+    sha256: Annotated[FileOption, typer.Option(metavar="FILE", help="sha256 of images, one a line.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+) -> None:
+    """Take samples out of a run: only shards and tables that hold them are rewritten, and later runs keep them out.
+
+    Without a list it carries out what was interrupted.
+    """
+    asked = NOTHING
+    for kind, paths in zip(KINDS, (uids, urls, sha256), strict=True):
+        for path in paths or ():
+            asked |= read_list(path, kind)
+    found = forget_items(directory, asked, dry_run)
+    print("\n".join(_lines(directory, found, dry_run)))
+
+
+def _lines(directory: str, found: Forgotten, dry_run: bool) -> list[str]:
+    """What was found and done."""
+    lines = [f"{directory}: a request that had been interrupted is carried out"] if found.finished else []
+    if not found.asked:
+        return lines
+    if not found.changes:
+        return [*lines, f"{directory}: all {found.asked:,} items are forgotten already; nothing to do"]
+    known = f", {found.known:,} of them forgotten already" if found.known else ""
+    rewritten = f"{len(found.shards):,} shard{'' if len(found.shards) == 1 else 's'}"
+    rows, would = found.rows, "would be " if dry_run else ""
+    lines += [
+        _line("asked for", found.asked, f"items{known}"),
+        _line("rows of the pool", rows["asked"]),
+        _line("and their duplicates", rows["joined"], "of the same uid, URL or image, or that had lost to one of them"),
+        _line("of both, unreadable", rows["failed"]),
+        _line("of both, published", found.kept, f"in {rewritten}, {'to be' if dry_run else 'which were'} rewritten"),
+    ]
+    if len(found.absent):
+        lines.append(_line("not in this pool", len(found.absent), f"items, {would}blocked in later runs all the same"))
+        named = [f"  {_WORDS[kind]} {value}" for kind in KINDS for value in hex_of(found.absent[kind][:_SHOWN])]
+        lines += named[:_SHOWN]
+    if found.like:
+        why = "published samples stay that a row asked for had lost to as a near-duplicate; forget them too if they show the same:"
+        lines.append(_line("look at these", len(found.like), why))
+        lines += [f"  uid {uid}" for uid in found.like[:_SHOWN]]
+    if dry_run:
+        return [*lines, f"{directory}: nothing was changed"]
+    if found.report:
+        lines.append(f"{REPORT} was deleted, since it may show them: `curate report {directory}` makes it anew")
+    return [
+        *lines,
+        f"{directory}: forgotten, see {RECORD}; `curate verify {directory}` proves it. Copies, and runs that took tables of "
+        "this one before, keep theirs: forget there too",
+    ]
+
+
+def _line(what: str, count: int, more: str = "") -> str:
+    return f"{what:20} {count:>10,} {more}".rstrip()

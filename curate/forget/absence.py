@@ -1,0 +1,69 @@
+"""Proof that what was forgotten is absent: from tables, sidecars and uids.npy, and from the images in the shards.
+
+In: a published run with a record. Out: faults, none where nothing is left. Tables are held against what clearing them would
+leave; every member of every tar that is no text is hashed; sidecars and shards of Parquet are searched for uids, URLs and
+images.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curate.forget.items import Items
+from curate.forget.record import RECORD, Record
+from curate.forget.rows import leftovers
+from curate.forget.shards import SIZES, image_hashes
+from curate.job import RUN_FILE, Job
+from curate.ledger import open_ledger
+from curate.measure.columns import ColumnFault, find_columns
+from curate.publish.uids import read_uids
+from curate.shards.commit import Folder
+
+
+def check_absence(folder: Folder) -> tuple[list[str], list[str]]:
+    """What was checked, and what is wrong; both empty where nothing was ever forgotten."""
+    record, named = Record.read(folder), folder.read_json(RUN_FILE).get("forgotten")
+    if not len(record) and not named:
+        return [], []
+    faults = []
+    if record.broken():
+        faults.append(f"{RECORD}: its seals do not add up: it was changed")
+    if named != record.facts:
+        faults.append(f"{RECORD}: is not the one that {RUN_FILE} names")
+    faults += _faults(folder, record.items)
+    return [f"{len(record):,} forgotten items are absent from tables, shards and uids.npy"], faults
+
+
+def _faults(folder: Folder, items: Items) -> Iterator[str]:
+    job, units = open_ledger(folder)
+    for unit in units:
+        for name in leftovers(job, unit, items, job.tables):
+            yield f"{job.table(name, unit)}: holds what was forgotten"
+    if items.holds("uid", read_uids(folder)).any():
+        yield "uids.npy: holds what was forgotten"
+    for name in folder.read_json(SIZES):
+        sidecar = f"shards/{name.partition('.')[0]}.parquet"
+        if _in_sidecar(job, folder.read_parquet(sidecar), items):
+            yield f"{sidecar}: holds what was forgotten"
+        if name.endswith(".tar") and len(items.sha256):
+            for member, digest in image_hashes(folder, f"shards/{name}"):
+                if items.holds("sha256", np.array([digest], "S32"))[0]:
+                    yield f"shards/{name}: {member!r} is an image that was forgotten"
+
+
+def _in_sidecar(job: Job, table: pa.Table, items: Items) -> bool:
+    """Whether rows beside or in a shard have one of the uids, URLs or images."""
+    columns: dict[str, Any] = {"uid": table["uid"]}
+    if job.pool.images:
+        columns |= {"url": table["url"], "sha256": table["sha256"]}
+    else:
+        for source in job.recipe.input:
+            try:
+                url = find_columns(table.schema, source.columns).url
+            except ColumnFault:  # of another source
+                url = None
+            if url:
+                columns["url"] = table[url].cast(pa.string())
+    return any(items.find(kind, column).any() for kind, column in columns.items())

@@ -1,0 +1,237 @@
+"""Takes samples out of a published run, and keeps them out.
+
+In: a run folder and what to forget. Out: the folder without the rows that were named, and without those that hang together
+with them: of the same uid, URL or image, and those that had lost to one of them as duplicates, which would come in their
+place in a later run. Only files that hold some of them are rewritten. A picture that stands at many URLs, as a placeholder
+does, joins all their rows: `dry_run` tells how many before. Perceptual hashes are not in the record, since they tell what a
+picture looks like: a copy encoded otherwise is known while it is in the pool as somebody's duplicate, not when it comes new.
+
+Killed at any moment it leaves a folder that no reader takes for finished, and that goes on: a mark in `tmp/` stands and
+`_SUCCESS` is gone before the record is written; the record says all that is to be done, and every step may be done again;
+`_SUCCESS` comes last. `curate run` of the folder's recipe goes on as well, since the record blocks what it names.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate import schema
+from curate.decide import balance
+from curate.errors import RecipeError, RunError
+from curate.forget.items import KINDS, NOTHING, Hashes, Items, hex_of
+from curate.forget.lock import locked
+from curate.forget.record import Record, counts, origins
+from curate.forget.rows import clear_unit, find_rows, gone, names_of, spread
+from curate.forget.shards import SIZES, count_shards, find_shards, rewrite_shard
+from curate.job import ENTRIES_FILE, FORGETTING, RUN_FILE, Job
+from curate.ledger import open_ledger
+from curate.plan import Unit
+from curate.publish.audit import all_failures, audit_unit, check_conservation
+from curate.publish.describe import describe_run
+from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, read_manifest
+from curate.publish.uids import read_uids, write_uids
+from curate.schema import KEPT
+from curate.shards.commit import Folder
+
+REPORT = "report.html"  # made of the run by request, with pictures of samples
+_FAILURES = "failures.parquet"
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What a request found, and what was, or would be, done.
+
+    Attributes:
+        asked: how many items were asked for.
+        absent: those of them that name no row of the pool.
+        known: how many of them were in the record already.
+        rows: rows of the pool by what they were: `asked` by an item, `joined` by an equal uid, URL or image of such a row or
+            because they lost to one as duplicates, `failed` the rows of both that could not be read.
+        kept: how many of them were published.
+        shards: the shards that hold those.
+        like: published uids that a row asked for had lost to as a duplicate, and that stay: pictures may be alike.
+        finished: an earlier request that had been interrupted was carried out first.
+        report: whether there was a report, which was deleted.
+    """
+
+    asked: int
+    absent: Items = NOTHING
+    known: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    kept: int = 0
+    shards: tuple[str, ...] = ()
+    like: tuple[str, ...] = ()
+    finished: bool = False
+    report: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether there was anything to do."""
+        return self.known < self.asked or any(self.rows.values())
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """The rows of a pool that items name: their names, which units hold some, and numbers (see Forgotten)."""
+
+    names: dict[str, Hashes]
+    units: tuple[Unit, ...]
+    rows: dict[str, int]
+    kept: int
+    like: tuple[str, ...]
+
+
+def forget(url: str, asked: Items, dry_run: bool = False) -> Forgotten:
+    """Forgets items, or says what that would change.
+
+    Args:
+        url: the run folder.
+        asked: none to only carry out what was interrupted.
+        dry_run: change nothing.
+
+    Raises:
+        RecipeError: there is no run.
+        RunError: it is not finished, or another `forget` is at work.
+    """
+    folder = Folder(url)
+    if not folder.exists(RUN_FILE):
+        raise RecipeError(f"{url}: is not a run folder (no {RUN_FILE})")
+    pending = is_interrupted(folder)
+    if not pending and not (folder.exists(SUCCESS) and folder.exists(MANIFEST)):
+        raise RunError(f"{url}: the run is not finished (no {SUCCESS}); run its recipe again, then forget")
+    if dry_run:
+        return _plan(folder, asked)[0]
+    if not len(asked) and not pending:
+        raise RecipeError(f"{url}: nothing is named, and no earlier request waits; give --uids, --urls or --sha256")
+    with locked(folder):
+        if pending:
+            _carry_out(folder, Record.read_named(folder), None)
+        report = folder.exists(REPORT)
+        found, record, units = _plan(folder, asked)
+        if found.changes:
+            folder.write_json(FORGETTING, {"items": len(asked)})
+            folder.delete(SUCCESS)
+            record.write(folder)
+            _carry_out(folder, record, units)
+        folder.delete("tmp")  # what was killed may have left copies there
+    return Forgotten(**{**vars(found), "finished": pending, "report": report and found.changes})
+
+
+def is_interrupted(folder: Folder) -> bool:
+    """Whether a request was begun and not carried out."""
+    return folder.exists(FORGETTING) and not folder.exists(SUCCESS)
+
+
+def _plan(folder: Folder, asked: Items) -> tuple[Forgotten, Record, tuple[Unit, ...]]:
+    """What is found, the record with the request, and the units that hold rows of it."""
+    job, units = open_ledger(folder)
+    record = before = Record.read_named(folder)
+    items = spread(job, units, asked, near=True) if len(asked) else NOTHING
+    survey = _survey(job, units, asked, items)
+    rows = counts(items, survey.names)
+    shards = find_shards(folder, items)
+    record = record.append(items, origins(items, asked), rows=rows, shards=len(shards))
+    absent = Items(**{kind: asked[kind][~np.isin(asked[kind], survey.names[kind])] for kind in KINDS}) - before.items
+    found = Forgotten(
+        asked=len(asked),
+        absent=absent,
+        known=len(asked) - len(asked - before.items),
+        rows=survey.rows,
+        kept=survey.kept,
+        shards=tuple(shards),
+        like=survey.like,
+    )
+    return found, record, survey.units
+
+
+def _survey(job: Job, units: Sequence[Unit], asked: Items, items: Items) -> _Survey:
+    """Looks at the rows that the items name, and that are not forgotten yet."""
+    names: dict[str, list[Hashes]] = {kind: [] for kind in KINDS}
+    holding, rows, kept = [], dict.fromkeys(("asked", "joined", "failed"), 0), 0
+    like: set[str] = set()
+    for unit in units:
+        hit = find_rows(job, unit, items) if len(items) else np.zeros(0, bool)
+        if not hit.any():
+            continue
+        hit &= ~gone(job, unit)
+        for kind, values in names_of(job, unit, hit).items():
+            names[kind].append(values)
+        direct = hit & find_rows(job, unit, asked)
+        verdicts = job.read("decisions", unit, ["kept", "rule", "duplicate_of"])
+        lost = pc.fill_null(pc.equal(verdicts["rule"], schema.DUPLICATE), False)
+        like |= set(verdicts["duplicate_of"].filter(pc.and_(lost, pa.array(direct))).to_pylist())
+        failed = pc.fill_null(pc.equal(verdicts["rule"], schema.FAILED), False).to_numpy()
+        if hit.any():
+            holding.append(unit)
+            rows["asked"] += int(direct.sum())
+            rows["joined"] += int((hit & ~direct).sum())
+            rows["failed"] += int((hit & failed).sum())
+            kept += int((hit & verdicts["kept"].to_numpy()).sum())
+    if like:
+        stay = Items.of({"uid": [read_uids(job.folder).tobytes()]}) - items
+        named = Items.of({"uid": map(bytes.fromhex, like)})
+        like = set(hex_of(named.uid[stay.holds("uid", named.uid)]))
+    found = {kind: np.concatenate([items[kind][:0], *parts]) for kind, parts in names.items()}
+    return _Survey(found, tuple(holding), rows, kept, tuple(sorted(like)))
+
+
+def _carry_out(folder: Folder, record: Record, touched: Iterable[Unit] | None) -> None:
+    """Does all that the record says; whatever is done already stays as it is.
+
+    Args:
+        folder: the run folder, without `_SUCCESS`.
+        record: as it stands there.
+        touched: the units that hold rows to clear; None: unknown, so that all are looked at and digested again.
+    """
+    job, units = open_ledger(folder)
+    items = record.items
+    rewritten = [
+        file for unit in (units if touched is None else touched) for file in clear_unit(job, unit, items, job.tables)
+    ]
+    for name in find_shards(folder, items):
+        rewritten += rewrite_shard(folder, name, items)
+    count_shards(folder)
+    audits = [audit_unit(job, unit) for unit in units]
+    counted = check_conservation(audits, sum(folder.read_json(SIZES).values()))
+    failures = all_failures(audits)
+    if not failures.equals(folder.read_parquet(_FAILURES)):
+        folder.write_parquet(_FAILURES, failures)
+    write_uids(job, [unit.index for unit in units], counted[KEPT])
+    if job.recipe.match:
+        _count_entries(job, units)
+    folder.delete(REPORT)
+    run = folder.read_json(RUN_FILE)
+    names = [name for name in run["counts"] if name not in (schema.FAILED, schema.FORGOTTEN)]
+    run["counts"] = {name: counted.get(name, 0) for name in (schema.FAILED, schema.FORGOTTEN, *names)}
+    describe_run(folder, run, _digest(folder, None if touched is None else set(rewritten)))
+
+
+def _count_entries(job: Job, units: Sequence[Unit]) -> None:
+    """Counts the kept rows of each entry anew; all else in entries.parquet says how the run decided, and stays."""
+    entries = job.folder.read_parquet(ENTRIES_FILE)
+    kept = np.zeros(len(entries), np.int64)
+    for unit in units:
+        matches = job.read("matches", unit, ["entry_ids"])["entry_ids"].combine_chunks()
+        own = job.read("decisions", unit, ["kept"])["kept"].to_numpy().astype(np.int64)
+        kept += balance.entry_sums(matches, own, len(entries)).astype(np.int64)
+    place = entries.column_names.index("kept")
+    counted = entries.set_column(place, entries.schema.field(place), pa.array(kept))
+    if not counted.equals(entries):
+        job.folder.write_parquet(ENTRIES_FILE, counted)
+
+
+def _digest(folder: Folder, rewritten: set[str] | None) -> list[Published]:
+    """The manifest's lines of tables and shards: as they were of what stayed as it was."""
+    lines = [
+        line for line in read_manifest(folder) if line.path.startswith(("tables/", "shards/")) and line.path != SIZES
+    ]
+    sizes = folder.read_json(SIZES)
+    return [
+        line
+        if rewritten is not None and line.path not in rewritten
+        else digest_file(folder, line.path, sizes.get(line.path.removeprefix("shards/"), line.rows))
+        for line in lines
+    ]

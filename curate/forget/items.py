@@ -1,0 +1,103 @@
+"""What is to be forgotten, as numbers that rows can be looked up in: uids, URLs and images, each by a hash.
+
+In: names of samples. Out: `Items`: for each kind one ascending array of byte strings: a uid is its 16 bytes, an image the
+32 bytes of its sha256, and a URL the sha256 of its UTF-8, so that nothing that is written of it holds the URL itself.
+
+Trades: hashes of URLs have no secret salt, since later runs, perhaps elsewhere, must know a URL again: who has a list of
+URLs can test which of them are here. Millions of items are looked up by bisection, without a Python object for each.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Hashes = npt.NDArray[np.bytes_]
+
+WIDTHS = {"uid": 16, "url": 32, "sha256": 32}
+KINDS = tuple(WIDTHS)
+
+
+def hash_url(url: bytes) -> bytes:
+    """How a URL is written and looked up."""
+    return hashlib.sha256(url).digest()
+
+
+def as_hashes(values: Iterable[bytes], kind: str) -> Hashes:
+    """The values, ascending, each once."""
+    return np.unique(np.frombuffer(b"".join(values), f"S{WIDTHS[kind]}"))
+
+
+def hex_of(hashes: Hashes) -> list[str]:
+    """The values as hex digits."""
+    width = 2 * hashes.dtype.itemsize
+    text = hashes.tobytes().hex()
+    return [text[i : i + width] for i in range(0, len(text), width)]
+
+
+def column_hashes(column: pa.ChunkedArray | pa.Array, kind: str) -> tuple[Hashes, npt.NDArray[np.bool_]]:
+    """The hash of each value of a column of `samples`, and which rows have one: nulls and empty URLs have none."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    there = pc.fill_null(pc.not_equal(array, ""), False).to_numpy(zero_copy_only=False)
+    width = WIDTHS[kind]
+    text = pc.if_else(pa.array(there), array, "" if kind == "url" else "0" * 2 * width).cast(pa.large_string())
+    offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
+    data = memoryview(text.buffers()[2] or b"")
+    if kind == "url":
+        edges = offsets.tolist()
+        digest = hashlib.sha256  # `hash_url`, without a call for each of millions of rows
+        raw = b"".join([digest(data[a:b]).digest() for a, b in pairwise(edges)])
+    else:
+        raw = bytes.fromhex(bytes(data[offsets[0] : offsets[-1]]).decode()) if len(text) else b""
+    return np.frombuffer(raw, f"S{width}"), there
+
+
+@dataclass(frozen=True)
+class Items:
+    """Names of what is forgotten: of each kind its values, ascending, each once."""
+
+    uid: Hashes
+    url: Hashes
+    sha256: Hashes
+
+    @classmethod
+    def of(cls, values: Mapping[str, Iterable[bytes]]) -> "Items":
+        """Items from values of each kind, in any order."""
+        return cls(**{kind: as_hashes(values.get(kind, ()), kind) for kind in KINDS})
+
+    def __len__(self) -> int:
+        return sum(len(self[kind]) for kind in KINDS)
+
+    def __getitem__(self, kind: str) -> Hashes:
+        found: Hashes = getattr(self, kind)
+        return found
+
+    def __or__(self, other: "Items") -> "Items":
+        return Items(**{kind: np.union1d(self[kind], other[kind]) for kind in KINDS})
+
+    def __sub__(self, other: "Items") -> "Items":
+        return Items(**{kind: self[kind][~other.holds(kind, self[kind])] for kind in KINDS})
+
+    def holds(self, kind: str, values: Hashes) -> npt.NDArray[np.bool_]:
+        """Which of the values are among the items."""
+        own = self[kind]
+        if not len(own):
+            return np.zeros(len(values), bool)
+        place = np.minimum(np.searchsorted(own, values), len(own) - 1)
+        return np.asarray(own[place] == values)
+
+    def find(self, kind: str, column: Any) -> npt.NDArray[np.bool_]:
+        """Which rows of a column of `samples` hold one of them."""
+        if not len(self[kind]):
+            return np.zeros(len(column), bool)
+        values, there = column_hashes(column, kind)
+        return self.holds(kind, values) & there
+
+
+NOTHING = Items.of({})

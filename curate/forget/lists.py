@@ -1,0 +1,117 @@
+"""Lists of what to forget, as users have them: one item a line, a uids.npy, or Parquet.
+
+In: a file of uids (32 hex digits), URLs (as the pool spells them) or sha256 of images (64 hex digits): text; for uids also
+an array of DataComp's dtype u8,u8; or Parquet with a column `uid`, `url` or `sha256`, or a run's forgotten.parquet. Out:
+`Items`. Whatever is no item is an error that names its line, before anything is changed.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import RecipeError
+from curate.forget.items import KINDS, NOTHING, Items, column_hashes, hash_url
+
+_HEX = {"uid": re.compile(r"[0-9a-fA-F]{32}"), "sha256": re.compile(r"[0-9a-fA-F]{64}")}
+_FORMS = {
+    "uid": "a uid (32 hex digits)",
+    "sha256": "the sha256 of an image (64 hex digits)",
+    "url": "a URL, as the pool spells it",
+}
+STDIN = "-"
+
+
+def read_lists(paths: Iterable[str]) -> Items:
+    """The items of blocklists; what each line is, is told by its form. Raises RecipeError."""
+    found = NOTHING
+    for path in paths:
+        found |= read_list(path)
+    return found
+
+
+def read_list(path: str, kind: str | None = None) -> Items:
+    """The items of one file.
+
+    Args:
+        path: local or any fsspec URL; `-` is standard input.
+        kind: what its lines are; None: told by their form.
+
+    Raises:
+        RecipeError: the file cannot be read, or a line is no such item.
+    """
+    try:
+        if path.endswith(".parquet"):
+            with fsspec.open(path, "rb") as file:
+                return _from_table(path, pq.ParquetFile(file).read(), kind)
+        if path.endswith(".npy"):
+            with fsspec.open(path, "rb") as file:
+                return _from_array(path, np.load(file, allow_pickle=False), kind)
+        if path == STDIN:
+            return _from_lines("standard input", sys.stdin.buffer.read(), kind)
+        with fsspec.open(path, "rb") as file:
+            return _from_lines(path, file.read(), kind)
+    except (OSError, ValueError, ImportError, pa.ArrowException) as error:
+        raise RecipeError(f"{path}: cannot be read as a list of items: {' '.join(str(error).split())}") from None
+
+
+def _from_lines(path: str, data: bytes, kind: str | None) -> Items:
+    values: dict[str, list[bytes]] = {name: [] for name in KINDS}
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+        raw = line.strip()
+        if raw:
+            name, value = _item(raw, kind, f"{path}, line {number}")
+            values[name].append(value)
+    return Items.of(values)
+
+
+def _item(raw: bytes, kind: str | None, where: str) -> tuple[str, bytes]:
+    """Kind and hash of one line."""
+    text = raw.decode("utf-8", "surrogateescape")
+    for name, pattern in _HEX.items():
+        if kind in (name, None) and pattern.fullmatch(text):
+            return name, bytes.fromhex(text)
+    # Every URL has one of these; a hex digit too few or too many has none.
+    if kind in ("url", None) and (b"/" in raw or b":" in raw):
+        return "url", hash_url(raw)
+    accepted = _FORMS[kind] if kind else ", ".join(_FORMS.values())
+    raise RecipeError(f"{where}: {text[:100]!r} is no item; accepted: {accepted}")
+
+
+def _from_array(path: str, array: Any, kind: str | None) -> Items:
+    if kind not in ("uid", None) or array.dtype != np.dtype("u8,u8") or array.ndim != 1:
+        raise RecipeError(
+            f"{path}: an array of {array.dtype}; accepted: uids as u8,u8, as DataComp and uids.npy have them"
+        )
+    pairs = np.stack([array["f0"], array["f1"]], axis=1).astype(">u8")
+    return Items.of({"uid": [pairs.tobytes()]})
+
+
+def _from_table(path: str, table: pa.Table, kind: str | None) -> Items:
+    if {"kind", "value"} <= set(table.column_names) and kind is None:
+        columns = zip(table["kind"].to_pylist(), table["value"].to_pylist(), strict=True)
+        values: dict[str, list[bytes]] = {name: [] for name in KINDS}
+        for name, value in columns:
+            values[name].append(bytes.fromhex(value))
+        return Items.of(values)
+    names = {name.lower(): name for name in table.column_names}
+    wanted = [name for name in (KINDS if kind is None else (kind,)) if name in names]
+    if not wanted:
+        raise RecipeError(
+            f"{path}: no column {' or '.join(KINDS if kind is None else (kind,))}; columns: {', '.join(names)}"
+        )
+    return Items.of({name: list(_from_column(path, name, table[names[name]])) for name in wanted})
+
+
+def _from_column(path: str, kind: str, column: pa.ChunkedArray) -> Iterator[bytes]:
+    column = column.cast(pa.string())
+    for row, value in enumerate(column.to_pylist() if kind in _HEX else ()):
+        if value is not None and not _HEX[kind].fullmatch(value):
+            raise RecipeError(f"{path}, row {row}: {value[:100]!r} is no item; accepted: {_FORMS[kind]}")
+    values, there = column_hashes(column, kind)
+    yield values[there].tobytes()

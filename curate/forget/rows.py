@@ -1,0 +1,199 @@
+"""Rows that are forgotten: which they are, and what is left of them in a unit's tables.
+
+A forgotten row keeps its place (unit, row), its uid, source and input file, and the status `ok`; all that was measured of
+it is null, it matches nothing, and its verdict is `forgotten`. That is how every step knows it: readable, and without a
+caption. One that could not be read stays `failed`, without its key, URL and caption. Texts of it in `answers`, `captions`
+and `regions` are rows that go.
+
+Tables are rewritten one by one, `samples` last: until then whoever begins again finds the same rows in it.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate import schema
+from curate.forget.items import KINDS, NOTHING, WIDTHS, Hashes, Items, column_hashes
+from curate.job import Job
+from curate.measure.vectors import no_embeddings
+from curate.plan import Unit
+
+Mask = npt.NDArray[np.bool_]
+
+_STAYS = {"unit", "row", "uid", "source", "shard", "status"}
+_DETAIL = "a name in it was taken out on request"
+
+
+def gone(job: Job, unit: Unit) -> Mask:
+    """The rows that nothing is left of: readable, and without a caption (told by its length, which is less to read)."""
+    table = job.read("samples", unit, ["status", "characters"])
+    return np.asarray(pc.and_(pc.equal(table["status"], schema.OK), table["characters"].is_null()).to_numpy())
+
+
+def find_rows(job: Job, unit: Unit, items: Items) -> Mask:
+    """The rows that have one of these uids, URLs or images."""
+    wanted = [kind for kind in KINDS if len(items[kind])]
+    table = job.read("samples", unit, ["row", *wanted])
+    found = np.zeros(len(table), bool)
+    for kind in wanted:
+        found |= items.find(kind, table[kind])
+    return found
+
+
+def find_duplicates(job: Job, unit: Unit, items: Items) -> Mask:
+    """The rows that lost to one of these uids when duplicates were dropped."""
+    table = job.read("decisions", unit, ["rule", "duplicate_of"])
+    lost = pc.fill_null(pc.equal(table["rule"], schema.DUPLICATE), False)
+    winners = pc.if_else(lost, table["duplicate_of"], pa.scalar(None, pa.string()))
+    return items.find("uid", winners)
+
+
+def names_of(job: Job, unit: Unit, rows: Mask) -> dict[str, Hashes]:
+    """The uids, URLs and images of some rows, as they come."""
+    if not rows.any():
+        return {kind: np.zeros(0, f"S{WIDTHS[kind]}") for kind in KINDS}
+    table = job.read("samples", unit, list(KINDS)).filter(pa.array(rows))
+    found = {}
+    for kind in KINDS:
+        values, there = column_hashes(table[kind], kind)
+        found[kind] = values[there]
+    return found
+
+
+def neighbours(job: Job, unit: Unit, fresh: Items, known: Items, near: bool = False) -> Items:
+    """The names of rows that have one of `fresh`, without those in `known`; with `near` also of those that lost to one.
+
+    Rows that could not be read tell nothing: what an image of 0 bytes has in common with another means nothing.
+    """
+    rows = find_rows(job, unit, fresh)
+    if near:
+        rows |= find_duplicates(job, unit, fresh)
+    if rows.any():
+        rows &= pc.equal(job.read("samples", unit, ["status"])["status"], schema.OK).to_numpy(zero_copy_only=False)
+    return Items.of({kind: [values.tobytes()] for kind, values in names_of(job, unit, rows).items()}) - known
+
+
+def spread(job: Job, units: Sequence[Unit], asked: Items, near: bool = False) -> Items:
+    """All names of the rows that hang together with what was asked for by an equal uid, URL or image, and those asked for.
+
+    With `near` also of those that lost to one of them when duplicates were dropped: without it they would come in its place.
+    """
+    known = fresh = asked
+    while len(fresh):
+        found = NOTHING
+        for unit in units:
+            found |= neighbours(job, unit, fresh, known, near)
+        known, fresh = known | found, found
+    return known
+
+
+def clear_unit(job: Job, unit: Unit, items: Items, tables: Sequence[str]) -> list[str]:
+    """Clears the rows that the items name, in those of the unit's tables that hold more of them than they may.
+
+    Returns:
+        The files that were rewritten.
+    """
+    rewritten = []
+    for name, table, note in _cleared(job, unit, items, tables):
+        file = job.table(name, unit)
+        job.folder.write_parquet(file, table, job.folder.footer(file)[0], note)
+        rewritten.append(file)
+    return rewritten
+
+
+def leftovers(job: Job, unit: Unit, items: Items, tables: Sequence[str]) -> list[str]:
+    """The unit's tables that hold more of forgotten rows than they may."""
+    return [name for name, _, _ in _cleared(job, unit, items, tables)]
+
+
+def _cleared(job: Job, unit: Unit, items: Items, tables: Sequence[str]) -> Iterator[tuple[str, pa.Table, str | None]]:
+    """Tables that are not as they should be, as they should be, with their notes; `samples` last."""
+    rows = find_rows(job, unit, items)
+    if not rows.any():
+        return
+    rows |= _same_key(job, unit, rows)
+    for name in sorted(tables, key=lambda name: name == "samples"):
+        file = job.table(name, unit)
+        if not job.folder.exists(file):
+            continue
+        old = job.folder.read_parquet(file)
+        note = job.folder.footer(file)[1]
+        if name in ("answers", "captions", "regions"):
+            left = old.filter(pa.array(~items.find("uid", old["uid"])))
+            if len(left) < len(old):
+                yield name, left, note
+            continue
+        mask = pa.array(rows)
+        new = _clear_aligned(name, old, rows)
+        new_note = _clear_note(note, old.filter(mask)) if name == "samples" else note
+        # Compared where they may differ alone: a NaN elsewhere is not equal to itself.
+        if not new.filter(mask).equals(old.filter(mask)) or new_note != note:
+            yield name, new, new_note
+
+
+def _same_key(job: Job, unit: Unit, rows: Mask) -> Mask:
+    """Rows that could not be read, of a key that one of these has in the same file: what was wrong names it."""
+    table = job.read("samples", unit, ["shard", "key", "status"])
+    failed = np.asarray(pc.not_equal(table["status"], schema.OK).to_numpy())
+    if not failed.any():
+        return failed
+    pairs = list(zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True))
+    wanted = {pairs[i] for i in np.flatnonzero(rows) if pairs[i][1] is not None}
+    return np.asarray(failed & np.fromiter((pair in wanted for pair in pairs), bool, len(pairs)))
+
+
+def _clear_aligned(name: str, table: pa.Table, rows: Mask) -> pa.Table:
+    """A row-aligned table with these rows cleared."""
+    stays = _STAYS if name == "samples" else {"unit", "row", "uid"}
+    for place, field in enumerate(table.schema):
+        if field.name not in stays:
+            column = table.column(place).combine_chunks()
+            blank = _VERDICT[field.name](column) if name == "decisions" else _blank(field.type)
+            table = table.set_column(place, field, _put(column, rows, blank))
+    return table
+
+
+def _put(column: pa.Array, rows: Mask, blanks: pa.Array) -> pa.Array:
+    """The column with `blanks`, one value or one a row, in these rows."""
+    places = np.arange(len(column))
+    places[rows] = len(column) + (places[rows] if len(blanks) == len(column) and len(column) > 1 else 0)
+    return pa.concat_arrays([column, blanks]).take(pa.array(places))
+
+
+def _blank(kind: pa.DataType) -> pa.Array:
+    """What a cleared row has in a column, as one that could not be read."""
+    if pa.types.is_fixed_size_list(kind):
+        return no_embeddings(kind.list_size, 1).cast(kind)
+    blank: list[Any] = [[]] if pa.types.is_list(kind) else [None]
+    return pa.array(blank, kind)
+
+
+# Columns of `decisions`: rows that could not be read stay what they are.
+_VERDICT: dict[str, Callable[[Any], pa.Array]] = {
+    "kept": lambda _: pa.array([False]),
+    "rule": lambda rule: pc.if_else(
+        pc.fill_null(pc.equal(rule, schema.FAILED), False), schema.FAILED, schema.FORGOTTEN
+    ),
+    "duplicate_of": lambda _: pa.nulls(1, pa.string()),
+    "probability": lambda _: pa.array([0.0]),
+    "draw": lambda _: pa.nulls(1, pa.float64()),
+}
+
+
+def _clear_note(note: str | None, rows: pa.Table) -> str | None:
+    """The note of `samples`, without details of damage that name one of these rows: a tar's do, where it ends within."""
+    about = json.loads(note) if note else {}
+    keys: dict[str, list[str]] = {}
+    for shard, key in zip(rows["shard"].to_pylist(), rows["key"].to_pylist(), strict=True):
+        if key:
+            keys.setdefault(shard, []).append(f"{key}.")
+    changed = False
+    for failure in about.get("failures", ()):
+        if any(key in (failure[2] or "") for key in keys.get(failure[0], ())):
+            failure[2], changed = _DETAIL, True
+    return json.dumps(about, ensure_ascii=False, sort_keys=True) if changed else note

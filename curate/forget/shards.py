@@ -1,0 +1,97 @@
+"""Shards without some of their samples, made from themselves: inputs are not read, and what stays is byte for byte as it was.
+
+In: a run folder's shards and items. Out: of each shard that holds some of them its tar (members copied by offset, in order),
+its `_stats.json` and, last, its sidecar, since that tells which shards are still to be rewritten. A shard may end with fewer
+rows than it was laid out for, or none: then its files stand, empty, so that names stay contiguous.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.forget.items import Items
+from curate.shards.commit import Folder
+from curate.shards.grouping import split_name
+from curate.shards.sources import ByteSource, open_source
+from curate.shards.tar_index import index_tar
+from curate.shards.tar_writer import TarWriter
+
+SIZES = "shards/sizes.json"
+
+
+def find_shards(folder: Folder, items: Items) -> dict[str, int]:
+    """The shards that hold samples of these uids, by the name that sizes.json has for them: how many."""
+    found = {}
+    for name in folder.read_json(SIZES):
+        held = int(items.find("uid", folder.read_parquet(_sidecar(name), ["uid"])["uid"]).sum())
+        if held:
+            found[name] = held
+    return found
+
+
+def rewrite_shard(folder: Folder, name: str, items: Items) -> list[str]:
+    """Puts the shard into place without the samples of these uids.
+
+    Args:
+        folder: the run folder.
+        name: as sizes.json has it, such as 00000.tar.
+        items: whose uids go.
+
+    Returns:
+        The files that were rewritten.
+    """
+    sidecar = _sidecar(name)
+    key, note, _ = folder.footer(sidecar)
+    rows = folder.read_parquet(sidecar)
+    goes = pa.array(items.find("uid", rows["uid"]))
+    left = rows.filter(pc.invert(goes))
+    written = []
+    if name.endswith(".tar"):
+        _copy_tar(folder, f"shards/{name}", set(rows["key"].filter(goes).to_pylist()))
+        written.append(f"shards/{name}")
+    stats = f"shards/{name.partition('.')[0]}_stats.json"
+    about = folder.read_json(stats)
+    counts = {"count": len(left), "successes": len(left), "status_dict": {"success": len(left)}}
+    folder.write_json(stats, {field: counts.get(field, value) for field, value in about.items()})
+    folder.write_parquet(sidecar, left, key, note)
+    return [*written, stats, sidecar]
+
+
+def count_shards(folder: Folder) -> None:
+    """Writes sizes.json anew, by the sidecars as they stand."""
+    sizes = folder.read_json(SIZES)
+    counted = {name: folder.footer(_sidecar(name))[2] for name in sizes}
+    if counted != sizes:
+        folder.write_json(SIZES, counted)
+
+
+def image_hashes(folder: Folder, name: str) -> Iterator[tuple[str, bytes]]:
+    """Of each member of a tar but texts its name and its sha256."""
+    with open_source(f"{folder.url}/{name}", folder.storage) as source:
+        for member, offset, size in _members(source):
+            if split_name(member)[1] not in ("txt", "json"):
+                yield member, hashlib.sha256(source.read(offset, size)).digest()
+
+
+def _copy_tar(folder: Folder, name: str, goes: set[str]) -> None:
+    """The tar without the samples of these keys."""
+    with (
+        open_source(f"{folder.url}/{name}", folder.storage) as source,
+        folder.create(name) as file,
+        TarWriter(file) as writer,
+    ):
+        for member, offset, size in _members(source):
+            if split_name(member)[0] not in goes:
+                writer.add(member, source.read(offset, size))
+
+
+def _members(source: ByteSource) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size of each member of a tar of ours."""
+    index = index_tar(source)
+    yield from zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True)
+
+
+def _sidecar(name: str) -> str:
+    return f"shards/{name.partition('.')[0]}.parquet"

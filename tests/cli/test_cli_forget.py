@@ -1,0 +1,126 @@
+"""`curate forget`: what it says, what it refuses before anything is changed, and what other commands say after it."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.cli.conftest import Cli, Done
+from tests.laws.pools import files_of
+
+Finished = dict[str, tuple[Path, Done]]
+
+
+@pytest.fixture
+def texts(finished: Finished, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished["texts"][0], tmp_path / "texts"))
+
+
+def published(run: Path) -> list[dict[str, str]]:
+    rows = []
+    for path in sorted((run / "tables/samples").iterdir()):
+        kept = pq.read_table(run / "tables/decisions" / path.name)["kept"]
+        rows += pq.read_table(path).filter(kept).to_pylist()
+    return rows
+
+
+def plain(done: Done) -> str:
+    """What was printed, columns apart by one space."""
+    return " ".join(done.out.split())
+
+
+def test_what_was_done_is_said(cli: Cli, texts: Path, tmp_path: Path) -> None:
+    one, two = published(texts)[:2]
+    (tmp_path / "uids.txt").write_text(f"{one['uid']}\n")
+    (tmp_path / "urls.txt").write_text(f"{two['url']}\nhttp://nowhere.example/1\n")
+    lists = ("--uids", f"{tmp_path}/uids.txt", "--urls", f"{tmp_path}/urls.txt")
+    before = files_of(texts)
+    tried = cli("forget", str(texts), *lists, "--dry-run")
+    assert (tried.status, tried.err) == (0, "") and files_of(texts) == before
+    assert "published 2 in 1 shard, to be rewritten" in plain(tried)
+    assert tried.out.endswith(f"{texts}: nothing was changed\n")
+    done = cli("forget", str(texts), *lists)
+    assert (done.status, done.err) == (0, "")
+    assert plain(done).startswith("asked for 3 items rows of the pool 2 ")
+    assert "published 2 in 1 shard, which were rewritten" in plain(done)
+    unknown = hashlib.sha256(b"http://nowhere.example/1").hexdigest()
+    assert f"not in this pool 1 items, blocked in later runs all the same URL with sha256 {unknown}" in plain(done)
+    assert "nowhere.example" not in done.out and f"`curate verify {texts}` proves it" in done.out
+    verified = cli("verify", str(texts))
+    assert verified.status == 0 and "forgotten items are absent from tables, shards and uids.npy" in verified.out
+    again = cli("forget", str(texts), *lists)
+    assert (again.status, again.out) == (0, f"{texts}: all 3 items are forgotten already; nothing to do\n")
+    explained = cli("explain", str(texts), one["uid"])
+    assert "verdict: taken out on request, 20" in explained.out and one["caption"] not in explained.out
+    funnel = cli("sql", str(texts), "SELECT rows FROM funnel WHERE rule = 'forgotten'", "--format", "json")
+    assert json.loads(funnel.out) == [{"rows": 2}]
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("--uids", "hello", "line 1: 'hello' is no item; accepted: a uid (32 hex digits)"),
+        ("--sha256", "0" * 32, "accepted: the sha256 of an image (64 hex digits)"),
+        ("--urls", "cat", "accepted: a URL, as the pool spells it"),
+        ("--uids", None, "cannot be read as a list of items"),
+        ("--uids", "\n", "nothing is named, and no earlier request waits; give --uids, --urls or --sha256"),
+    ],
+)
+def test_a_wrong_list_changes_nothing(
+    cli: Cli, texts: Path, tmp_path: Path, option: str, text: str | None, message: str
+) -> None:
+    path = tmp_path / "list.txt"
+    if text is not None:
+        path.write_text(text)
+    before = files_of(texts)
+    done = cli("forget", str(texts), option, str(path))
+    assert (done.status, done.out) == (2, "") and message in done.err, done
+    assert files_of(texts) == before
+
+
+def test_the_uids_of_a_run_can_be_forgotten(cli: Cli, texts: Path) -> None:
+    """uids.npy is a list too."""
+    rows = len(published(texts))
+    done = cli("forget", str(texts), "--uids", str(texts / "uids.npy"))
+    assert done.status == 0 and f"published {rows:,} in" in plain(done)
+    assert len(np.load(texts / "uids.npy")) == 0 and cli("verify", str(texts)).status == 0
+
+
+def test_an_interrupted_request_is_told_and_carried_out(cli: Cli, texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "uids.txt").write_text(published(texts)[0]["uid"])
+    assert cli("forget", str(texts), "--uids", f"{tmp_path}/uids.txt").status == 0
+    (texts / "_SUCCESS").unlink()
+    (texts / "tmp").mkdir()
+    (texts / "tmp/forgetting.json").write_text("{}")
+    for command in (("sql", str(texts), "funnel"), ("verify", str(texts)), ("explain", str(texts), "0" * 32)):
+        done = cli(*command)
+        assert (
+            done.status == 1
+            and f"`curate forget` was interrupted, and `curate forget {texts}` carries it out" in done.err
+        )
+    done = cli("forget", str(texts))
+    assert (done.status, done.out) == (0, f"{texts}: a request that had been interrupted is carried out\n")
+    assert cli("verify", str(texts)).status == 0
+
+
+def test_a_blocklist_in_a_plan_and_a_run(cli: Cli, pool: Path, finished: Finished, tmp_path: Path) -> None:
+    row = published(finished["texts"][0])[0]
+    (tmp_path / "gone.txt").write_text(f"{row['url']}\n")
+    setting = ("--set", f"blocklist={tmp_path}/gone.txt")
+    planned = cli("plan", str(pool / "texts.yaml"), *setting)
+    assert planned.status == 0 and "forgotten    −1  (0.5%)" in planned.out, planned
+    done = cli("run", str(pool / "texts.yaml"), "--out", f"{tmp_path}/run", *setting)
+    assert done.status == 0 and "forgotten" in done.out
+    assert row["url"] not in {r["url"] for r in published(tmp_path / "run")}
+    assert cli("verify", f"{tmp_path}/run").status == 0
+    again = cli("run", str(pool / "texts.yaml"), "--out", f"{tmp_path}/run")
+    assert "nothing to do" in again.out, "what was blocked stays so without the list"
+
+
+def test_no_run(cli: Cli, tmp_path: Path) -> None:
+    done = cli("forget", str(tmp_path), "--uids", "-")
+    assert done.status == 2

@@ -1,0 +1,98 @@
+"""Lists of what to forget: what is accepted, and what is an error that names its line."""
+
+import hashlib
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.errors import RecipeError
+from curate.forget.items import KINDS, Items, hex_of
+from curate.forget.lists import read_list, read_lists
+from curate.forget.record import ASKED, Record
+from curate.shards.commit import Folder
+
+UID, OTHER, IMAGE = "0123456789abcdef0123456789abcdef", "f" * 30 + "00", "00" + "e" * 62
+URL = "https://example.com/ü?a=b c"
+HASHED = hashlib.sha256(URL.encode()).hexdigest()
+
+
+def shown(items: Items) -> dict[str, list[str]]:
+    return {kind: hex_of(items[kind]) for kind in KINDS if len(items[kind])}
+
+
+def test_lines_are_told_by_their_form(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(f"\ufeff{UID.upper()}\r\n\n  {IMAGE}\n{URL}\n{UID}\n".encode())
+    assert shown(read_lists([str(path)])) == {"uid": [UID], "url": [HASHED], "sha256": [IMAGE]}
+
+
+@pytest.mark.parametrize(("kind", "line", "value"), [("uid", UID, UID), ("sha256", IMAGE, IMAGE), ("url", URL, HASHED)])
+def test_lines_of_a_kind(tmp_path: Path, kind: str, line: str, value: str) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(f"{line}\n{line}\n")
+    assert shown(read_list(str(path), kind)) == {kind: [value]}
+
+
+def test_a_url_of_bytes_that_are_no_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"http://x/\xff\n")
+    assert shown(read_list(str(path))) == {"url": [hashlib.sha256(b"http://x/\xff").hexdigest()]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "accepted"),
+    [
+        ("uid", UID[:-1], "a uid (32 hex digits)"),
+        ("uid", IMAGE, "a uid (32 hex digits)"),
+        ("uid", URL, "a uid (32 hex digits)"),
+        ("sha256", UID, "the sha256 of an image (64 hex digits)"),
+        ("url", UID, "a URL, as the pool spells it"),
+        (None, UID[:-1], "a uid (32 hex digits), the sha256 of an image (64 hex digits), a URL"),
+        (None, "a cat on a mat", "a uid (32 hex digits), the sha256"),
+    ],
+)
+def test_a_line_that_is_no_item_is_named(tmp_path: Path, kind: str | None, line: str, accepted: str) -> None:
+    path = tmp_path / "list.txt"
+    good = {"uid": UID, "sha256": IMAGE, "url": URL, None: UID}[kind]
+    path.write_text(f"{good}\n\n{line}\n")
+    with pytest.raises(RecipeError) as caught:
+        read_list(str(path), kind)
+    assert f"{path}, line 3: {line!r} is no item; accepted: {accepted}" in str(caught.value)
+
+
+def test_arrays_of_uids(tmp_path: Path) -> None:
+    pairs = [(int(uid[:16], 16), int(uid[16:], 16)) for uid in (OTHER, UID)]
+    np.save(tmp_path / "uids.npy", np.array(pairs, "u8,u8"))
+    np.save(tmp_path / "numbers.npy", np.arange(3))
+    assert shown(read_list(f"{tmp_path}/uids.npy", "uid")) == {"uid": sorted([UID, OTHER])}
+    for name, kind in (("numbers.npy", "uid"), ("uids.npy", "url")):
+        with pytest.raises(RecipeError, match="accepted: uids as u8,u8"):
+            read_list(f"{tmp_path}/{name}", kind)
+
+
+def test_columns_of_parquet_and_records(tmp_path: Path) -> None:
+    path = f"{tmp_path}/list.parquet"
+    pq.write_table(pa.table({"UID": [UID, None], "url": [URL, ""], "text": ["a", "b"]}), path)
+    assert shown(read_list(path, "uid")) == {"uid": [UID]}
+    assert shown(read_list(path)) == {"uid": [UID], "url": [HASHED]}
+    with pytest.raises(RecipeError, match="no column sha256; columns: uid, url, text"):
+        read_list(path, "sha256")
+    record = Record.read(Folder(str(tmp_path))).append(read_list(path), ASKED)
+    record.write(Folder(str(tmp_path)))
+    assert shown(read_list(f"{tmp_path}/forgotten.parquet")) == {"uid": [UID], "url": [HASHED]}
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(f"{UID}\n".encode())))
+    assert shown(read_list("-", "uid")) == {"uid": [UID]}
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    for name in ("none.txt", "none.parquet", "none.npy"):
+        with pytest.raises(RecipeError, match=name):
+            read_list(f"{tmp_path}/{name}")

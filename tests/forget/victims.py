@@ -1,0 +1,74 @@
+"""What the tests of forgetting share: pools whose captions can be told apart, and a search for what is left of a sample."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+
+from curate.forget.items import Items, hash_url
+from tests.laws import pools
+from tests.laws.pools import Ran, Sample
+
+
+def told_apart(clean: int = 60, seed: int = 0) -> list[Sample]:
+    """Samples with duplicates and damage (see pools.make_samples); a caption is no part of another one."""
+    return [
+        replace(
+            s,
+            caption=s.caption
+            and s.caption.strip()
+            and f"{s.caption} q{hashlib.sha256(s.caption.encode()).hexdigest()[:12]}",
+        )
+        for s in pools.make_samples(clean, seed)
+    ]
+
+
+def sha256(sample: Sample) -> str:
+    assert sample.image is not None
+    return hashlib.sha256(sample.image).hexdigest()
+
+
+def rows_of(run: Ran) -> list[dict[str, Any]]:
+    """Samples with their verdicts."""
+    decisions = run.table("decisions").to_pylist()
+    return [{**s, **d} for s, d in zip(run.table("samples").to_pylist(), decisions, strict=True)]
+
+
+def uids(*values: str) -> Items:
+    return Items.of({"uid": map(bytes.fromhex, values)})
+
+
+def urls(*values: str) -> Items:
+    return Items.of({"url": [hash_url(value.encode()) for value in values]})
+
+
+def images(*values: str) -> Items:
+    return Items.of({"sha256": map(bytes.fromhex, values)})
+
+
+def texts_of(folder: Path) -> dict[str, str]:
+    """Everything that a run says in text, by file: tables and footers, databases, json; of tars all bytes."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        text = path.read_bytes().decode("latin-1")
+        if path.suffix == ".parquet":
+            text += repr(pq.read_table(path).to_pylist()) + repr(pq.read_schema(path).metadata)
+        elif path.suffix == ".duckdb":
+            with duckdb.connect(str(path), read_only=True) as connection:
+                names = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+                text += repr([connection.execute(f"FROM {name}").fetchall() for (name,) in names])
+        elif path.suffix == ".json":
+            text += repr(json.loads(path.read_text()))
+        found[str(path.relative_to(folder))] = text
+    return found
+
+
+def left_of(folder: Path, words: Sequence[str | bytes]) -> list[tuple[str, str]]:
+    """Which files hold which of the words (text, or bytes of an image)."""
+    needles = [word if isinstance(word, str) else word.decode("latin-1") for word in words]
+    return [(file, needle[:40]) for file, text in texts_of(folder).items() for needle in needles if needle in text]

@@ -1,0 +1,359 @@
+"""Laws of forgetting: killed at any step it ends as if nothing had happened, and what was forgotten never comes back."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from curate.errors import CurateError, RunError
+from curate.forget.forget import forget
+from curate.forget.items import NOTHING, Items, hex_of
+from curate.forget.record import Record
+from curate.publish.query import find_run
+from curate.publish.verify import verify_run
+from curate.recipe import Recipe
+from curate.shards.commit import Folder
+from pipelines.run import prepare
+from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
+from tests.laws import pools
+from tests.laws.pools import Ran, conserved
+
+SECTIONS: dict[str, Any] = {
+    "rules": {"words": "words > 4"},
+    "dedup": {"by": ["uid", "sha256", "phash"]},
+    "measure": {"image": {"phash": True}},
+    "balance": {"t": 10},
+    "output": {"rows_per_shard": 6},
+}
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing catches it."""
+
+
+@contextmanager
+def killed_after(steps: int) -> Iterator[list[str]]:
+    """Ends the process, as it were, before the step after so many that put a file into place or delete one."""
+    done: list[str] = []
+    create, delete = Folder.create, Folder.delete
+
+    @contextmanager
+    def creating(self: Folder, name: str) -> Iterator[Any]:
+        with create(self, name) as file:
+            yield file
+            if len(done) == steps:
+                raise Killed(name)
+            done.append(name)
+
+    def deleting(self: Folder, name: str) -> None:
+        if len(done) == steps:
+            raise Killed(name)
+        done.append(name)
+        delete(self, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Folder, "create", creating)
+        patch.setattr(Folder, "delete", deleting)
+        yield done
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    folder = tmp_path_factory.mktemp("pool")
+    path = pools.write_tars(folder / "tars", told_apart(36), 3)
+    return pools.recipe_of(path, match={"metadata": pools.write_metadata(folder)}, **SECTIONS)
+
+
+@pytest.fixture(scope="module")
+def original(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A run, not to be changed."""
+    return pools.run_local(recipe, tmp_path_factory.mktemp("original") / "run")
+
+
+def copy_of(run: Ran, to: Path) -> Ran:
+    return Ran(Path(shutil.copytree(run.folder, to)))
+
+
+def some(run: Ran) -> tuple[Items, list[str]]:
+    """A request, and captions and URLs of the samples that it names."""
+    kept = [row for row in rows_of(run) if row["kept"] and row["url"]]
+    one, two, three = kept[1], kept[len(kept) // 2], kept[-2]
+    asked = uids(one["uid"]) | urls(two["url"]) | images(three["sha256"])
+    return asked, [row[name] for row in (one, two, three) for name in ("caption", "url")]
+
+
+def same(run: Ran, other: Ran) -> None:
+    """That two runs hold the same, apart from times."""
+    assert pools.lasting_files(run.folder) == pools.lasting_files(other.folder)
+    assert set(pools.files_of(run.folder)) == set(pools.files_of(other.folder))
+    tables = [r.table("forgotten").drop_columns(["time", "seal"]) for r in (run, other)]
+    assert tables[0].equals(tables[1])
+    assert run.counts == other.counts
+    assert verify_run(str(run.folder))[1] == []
+
+
+# ---------------------------------------------------------------- kills
+def test_killed_at_any_step_it_goes_on(original: Ran, tmp_path: Path) -> None:
+    asked, words = some(original)
+    undisturbed = copy_of(original, tmp_path / "undisturbed")
+    with killed_after(10**6) as steps:
+        forget(str(undisturbed.folder), asked)
+    assert steps[0] == "tmp/forgetting.json" and steps[1] == "_SUCCESS" and steps[2] == "forgotten.parquet"
+    assert steps[-2:] == ["_SUCCESS", "tmp"] and len(steps) > 20
+    unfinished = 0
+    for step in range(len(steps)):
+        run = copy_of(original, tmp_path / f"{step}")
+        with pytest.raises(Killed), killed_after(step):
+            forget(str(run.folder), asked)
+        if (run.folder / "_SUCCESS").exists():
+            assert verify_run(str(run.folder))[1] == []
+            assert bool(left_of(run.folder, words)) == (step < 3)
+        else:
+            unfinished += 1
+            for reader in (verify_run, find_run):
+                with pytest.raises(RunError, match="`curate forget` was interrupted"):
+                    reader(str(run.folder))
+            if step % 2:  # carried out without being asked again, if it had come as far as the record
+                found = forget(str(run.folder), NOTHING)
+                assert found.finished and verify_run(str(run.folder))[1] == []
+                assert bool(left_of(run.folder, words)) == (step < 3)
+        forget(str(run.folder), asked)
+        same(run, undisturbed)
+        assert left_of(run.folder, words) == []
+        shutil.rmtree(run.folder)
+    assert unfinished > len(steps) - 5
+
+
+def test_a_run_of_the_recipe_goes_on_too(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
+    """It decides anew, without what is in the record."""
+    asked, words = some(original)
+    fresh = None
+    for step in (3, 8, 15, 20):
+        run = copy_of(original, tmp_path / f"{step}")
+        with pytest.raises(Killed), killed_after(step):
+            forget(str(run.folder), asked)
+        pools.run_local(recipe, run.folder)
+        conserved(run)
+        assert left_of(run.folder, words) == [] and run.counts["forgotten"] >= 3
+        again = pools.files_of(run.folder)
+        assert not forget(str(run.folder), asked).changes and pools.files_of(run.folder) == again
+        fresh = fresh or pools.run_local(
+            recipe.model_copy(update={"blocklist": str(run.folder / "forgotten.parquet")}), tmp_path / "fresh"
+        )
+        assert pools.lasting_files(run.folder) == pools.lasting_files(fresh.folder)
+
+
+def test_real_kills(tmp_path: Path) -> None:
+    """By SIGKILL, at times over the whole of it."""
+    path = pools.write_tars(tmp_path / "tars", told_apart(120), 6)
+    original = pools.run_local(pools.recipe_of(path, output={"rows_per_shard": 4}), tmp_path / "original")
+    kept = [row for row in rows_of(original) if row["kept"]]
+    listed = tmp_path / "uids.txt"
+    listed.write_text("\n".join(row["uid"] for row in kept[::2]))
+    undisturbed = copy_of(original, tmp_path / "undisturbed")
+    command = [sys.executable, "-m", "curate.cli.main", "forget"]
+    began = time.time()
+    subprocess.run([*command, undisturbed.folder, "--uids", listed], check=True, capture_output=True)
+    whole = time.time() - began
+    killed = 0
+    for moment in range(6):
+        run = copy_of(original, tmp_path / f"{moment}")
+        process = subprocess.Popen([*command, run.folder, "--uids", listed], stdout=subprocess.DEVNULL)
+        while not (run.folder / "tmp/forgetting.json").exists() and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(moment * whole / 30)
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        if (run.folder / "_SUCCESS").exists():
+            assert verify_run(str(run.folder))[1] == []
+        forget(str(run.folder), uids(*listed.read_text().split()))
+        same(run, undisturbed)
+        assert not (run.folder / "tmp").exists()
+    assert killed >= 3
+
+
+# ---------------------------------------------------------------- later runs
+def test_a_damaged_file_brings_nothing_back(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
+    asked, words = some(original)
+    for name in (
+        "shards/00001.tar",
+        "tables/samples/00000.parquet",
+        "tables/decisions/00001.parquet",
+        "tables/members/00002.parquet",
+    ):
+        run = copy_of(original, tmp_path / name.replace("/", "-"))
+        forget(str(run.folder), asked)
+        assert prepare(recipe, str(run.folder)).finished
+        (run.folder / name).unlink()
+        assert not prepare(recipe, str(run.folder)).finished
+        pools.run_local(recipe, run.folder)
+        conserved(run)
+        assert left_of(run.folder, words) == []
+
+
+def test_without_its_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
+    """Whoever loses it is not to bring back what it blocks."""
+    run = copy_of(original, tmp_path / "run")
+    forget(str(run.folder), some(original)[0])
+    record = (run.folder / "forgotten.parquet").read_bytes()
+    (run.folder / "forgotten.parquet").unlink()
+    for attempt in (
+        lambda: prepare(recipe, str(run.folder)),
+        lambda: prepare(recipe, str(tmp_path / "other"), str(run.folder)),
+        lambda: forget(str(run.folder), uids("0" * 32)),
+    ):
+        with pytest.raises(RunError, match=r"forgotten.parquet is missing, and run.json names one"):
+            attempt()
+    assert any("forgotten.parquet" in fault for fault in verify_run(str(run.folder))[1])
+    (run.folder / "forgotten.parquet").write_bytes(record)
+    assert prepare(recipe, str(run.folder)).finished
+
+
+def test_a_chain_of_runs_keeps_them_out(
+    original: Ran, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, words = some(original)
+    first = copy_of(original, tmp_path / "first")
+    forget(str(first.folder), asked)
+    before = pools.files_of(first.folder)
+    other = recipe.model_copy(update={"balance": recipe.balance and recipe.balance.model_copy(update={"t": 4})})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("curate.measure.unit.measure_tar", None)  # nothing is measured
+        second = pools.run_beam(other, tmp_path / "second", reuse=first.folder)
+        third = pools.run_local(recipe, tmp_path / "third", reuse=second.folder)
+    for run in (second, third):
+        conserved(run)
+        assert left_of(run.folder, words) == []
+        assert run.counts["forgotten"] == first.counts["forgotten"]
+        assert Record.read(Folder(str(run.folder))).key == Record.read(Folder(str(first.folder))).key
+    assert pools.files_of(first.folder) == before, "a run that is reused is not changed"
+    listed = recipe.model_copy(update={"blocklist": str(first.folder / "forgotten.parquet")})
+    fresh = pools.run_beam(listed, tmp_path / "fresh")
+    assert pools.lasting_files(fresh.folder) == pools.lasting_files(third.folder), "measured, or taken over: the same"
+    # A run that was made before keeps its own tables, though some were the same files.
+    heir = pools.run_local(other, tmp_path / "heir", reuse=original.folder)
+    files = pools.files_of(original.folder)
+    forget(str(heir.folder), asked)
+    assert pools.files_of(original.folder) == files and left_of(heir.folder, words) == []
+
+
+def test_near_duplicates_do_not_come_in_their_place(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
+    rows = rows_of(original)
+    lost = next(row for row in rows if row["rule"] == "duplicate" and row["format"] == "png")
+    stood = next(row for row in rows if row["uid"] == lost["duplicate_of"])
+    assert (stood["sha256"] != lost["sha256"] and stood["kept"]) or stood["rule"] == "balance"
+    first = copy_of(original, tmp_path / "first")
+    forget(str(first.folder), uids(stood["uid"]))
+    later = pools.run_local(
+        recipe.model_copy(update={"balance": None, "rules": {}}), tmp_path / "later", reuse=first.folder
+    )
+    gone = {row["uid"] for row in rows_of(later) if row["rule"] == "forgotten"}
+    assert {stood["uid"], lost["uid"]} <= gone
+    conserved(later)
+
+
+def listed(path: Path, *lines: str) -> str:
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_a_blocklist_keeps_rows_and_their_duplicates_out(recipe: Recipe, original: Ran, tmp_path: Path) -> None:
+    """Also those that only hang together with what is listed; through Beam as in one process; and a resumed run as any."""
+    rows = rows_of(original)
+    pairs = [
+        (one, two) for one in rows for two in rows
+        if one["kept"] and two["uid"] != one["uid"] and two["sha256"] == one["sha256"] and two["sha256"] and one["url"] != two["url"]
+    ]  # fmt: skip
+    one, two = pairs[0]
+    url = next(row["url"] for row in rows if row["kept"] and row["url"] and row["sha256"] != one["sha256"])
+    blocklist = listed(tmp_path / "list.txt", one["uid"], url, "0" * 64)
+    blocking = recipe.model_copy(update={"blocklist": blocklist})
+    run = pools.run_local(blocking, tmp_path / "run")
+    conserved(run)
+    outcome = {row["uid"]: row["rule"] for row in rows_of(run)}
+    assert outcome[one["uid"]] == outcome[two["uid"]] == "forgotten"
+    assert left_of(run.folder, [one["caption"], two["caption"], url]) == []
+    assert {row["origin"] for row in run.table("forgotten").to_pylist()} == {"asked", "met"}
+    beam = pools.run_beam(blocking, tmp_path / "beam")
+    assert pools.lasting_files(beam.folder) == pools.lasting_files(run.folder)
+    assert prepare(blocking, str(run.folder)).finished and prepare(recipe, str(run.folder)).finished
+    for step in range(0, 40, 4):
+        out = tmp_path / f"{step}"
+        with pytest.raises(Killed), killed_after(step + 3):
+            pools.run_local(blocking, out)
+        resumed = pools.run_local(blocking, out)
+        assert pools.lasting_files(out) == pools.lasting_files(run.folder)
+        same(resumed, run)
+
+
+def test_a_longer_blocklist_decides_a_finished_run_anew(recipe: Recipe, original: Ran, tmp_path: Path) -> None:
+    kept = [row for row in rows_of(original) if row["kept"]]
+    path = tmp_path / "list.txt"
+    blocking = recipe.model_copy(update={"blocklist": listed(path, kept[0]["uid"])})
+    run = pools.run_local(blocking, tmp_path / "run")
+    assert prepare(blocking, str(run.folder)).finished
+    listed(path, kept[0]["uid"], kept[-1]["uid"])
+    assert not prepare(blocking, str(run.folder)).finished
+    pools.run_local(blocking, run.folder)
+    conserved(run)
+    assert left_of(run.folder, [kept[0]["caption"], kept[-1]["caption"]]) == []
+    # What was blocked once stays out, though the list is gone.
+    assert prepare(recipe, str(run.folder)).finished
+    later = pools.run_local(recipe, tmp_path / "later", reuse=run.folder)
+    assert {row["rule"] for row in rows_of(later) if row["uid"] in (kept[0]["uid"], kept[-1]["uid"])} == {"forgotten"}
+
+
+def test_rows_that_come_later_are_blocked_by_url_and_image(tmp_path: Path) -> None:
+    samples = [s for s in told_apart(24) if s.caption and s.image and s.url and s.uid is None][:16]
+    samples = [s for i, s in enumerate(samples) if sha256(s) not in {sha256(o) for o in samples[:i]}]
+    path = pools.write_tars(tmp_path / "old", samples[:8], 1)
+    old = pools.run_local(pools.recipe_of(path), tmp_path / "first")
+    by_caption = {row["caption"]: row["uid"] for row in rows_of(old)}
+    forget(str(old.folder), uids(by_caption[samples[0].caption], by_caption[samples[1].caption]))
+    same_url = replace(samples[9], key="same-url", url=samples[0].url, caption="a new caption of it a")
+    same_image = replace(
+        samples[1], key="same-image", url="https://elsewhere.example/1", caption="a new caption of it b"
+    )
+    again = replace(samples[0], key="again")
+    path = pools.write_tars(tmp_path / "new", [*samples[8:], same_url, same_image, again], 1)
+    new = pools.run_local(pools.recipe_of(path), tmp_path / "second", reuse=old.folder)
+    gone = {row["uid"] for row in rows_of(new) if row["rule"] == "forgotten"}
+    assert len(gone) >= 3 and by_caption[samples[0].caption] in gone
+    assert (
+        left_of(
+            new.folder,
+            ["a new caption of it a", "a new caption of it b", "https://elsewhere.example/1", samples[0].url or ""],
+        )
+        == []
+    )
+    conserved(new)
+
+
+def test_a_list_that_is_none_is_told_before_the_run(recipe: Recipe, tmp_path: Path) -> None:
+    blocking = recipe.model_copy(update={"blocklist": listed(tmp_path / "list.txt", "0" * 32, "hello")})
+    with pytest.raises(CurateError, match="line 2: 'hello' is no item"):
+        prepare(blocking, str(tmp_path / "run"))
+    assert not os.path.exists(tmp_path / "run")
+
+
+def test_a_recipe_names_lists_beside_it(tmp_path: Path, recipe: Recipe) -> None:
+    from curate.recipe import load_recipe
+
+    path = tmp_path / "recipe.yaml"
+    content = {
+        "input": {"name": "pool", "format": "webdataset", "path": "a.tar"},
+        "blocklist": ["gone.txt", "/b.parquet"],
+    }
+    path.write_text(yaml.safe_dump(content))
+    assert load_recipe(str(path)).blocklist == (f"{tmp_path}/gone.txt", "/b.parquet")
+    assert hex_of(NOTHING.uid) == []
