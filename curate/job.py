@@ -307,6 +307,10 @@ class Job:
         text = self.folder.footer(self.table(name, unit))[1]
         return dict(json.loads(text)) if text else {}
 
+    def rows(self, unit: Unit) -> int:
+        """How many rows a measured unit has."""
+        return self.folder.footer(self.table("samples", unit))[2]
+
     def columns(self, unit: Unit, names: list[str]) -> pa.Table:
         """Columns of `samples` and `scores`, side by side."""
         in_samples = [name for name in names if name in schema.SAMPLES.names]

@@ -15,9 +15,12 @@ def report(
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it; by default DIR/report.html.")
     ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="DIR_A", help="Another run: what this one gained and lost against it.")
+    ] = None,
 ) -> None:
     """Write report.html: one page that shows what curation did, without a network."""
     began = time.monotonic()
-    path, size = write_report(directory, out)
+    path, size = write_report(directory, out, against)
     print(f"{path}: {bytes_text(size)}")
     print(f"written in {time.monotonic() - began:.1f} s", file=sys.stderr)

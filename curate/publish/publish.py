@@ -19,6 +19,7 @@ from curate.publish.manifest import Published
 from curate.publish.uids import write_uids
 from curate.schema import KEPT
 from curate.shards.emit import Shard
+from curate.steps import sum_steps
 
 I64 = npt.NDArray[np.int64]
 
@@ -112,6 +113,7 @@ def _finished_run(job: Job, counts: dict[str, int], results: Results, sources: l
         "units": [[source, sum(1 for _ in units)] for source, units in groupby(sources)],
         "rules": rules,
         "t": results.t,
+        "steps": sum_steps(job.folder),
         "drift": results.drift or [],
         "caption_work": summarise(job, results.captioned) if results.captioned else [],
         "near": [

@@ -2,7 +2,7 @@
 
 In: a run folder with its tables, failures.parquet and entries.parquet. Out, as tables: `failures`, `reasons` (what
 they mean), `entries`, `rules`, `run` (key, value), `drops` (source, rule, rows), `funnel` (position, kind, rule, rows),
-`sources`, `drift` and `caption_work`. Views over the large tables are `curate.publish.views`: they need paths, and these none.
+`sources`, `drift`, `caption_work` and `steps`. Views over the large tables are `curate.publish.views`: they need paths, and these none.
 """
 
 import json
@@ -21,9 +21,22 @@ from curate.errors import ConservationError
 from curate.publish.drifts import DRIFT
 from curate.publish.views import table_files
 from curate.shards.commit import Folder
+from curate.steps import STEPS
 
 STATISTICS = "stats.duckdb"
-TABLES = ("failures", "reasons", "entries", "rules", "run", "drops", "funnel", "sources", "drift", "caption_work")
+TABLES = (
+    "failures",
+    "reasons",
+    "entries",
+    "rules",
+    "run",
+    "drops",
+    "funnel",
+    "sources",
+    "drift",
+    "caption_work",
+    "steps",
+)
 
 _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by older clients
 _READERS = 8  # files read at once: what hides the latency of an object store
@@ -82,6 +95,7 @@ def _small_tables(
         "entries": folder.read_parquet("entries.parquet") if has_entries else schema.ENTRIES.empty_table(),
         "rules": _rules(run),
         "run": _facts(run),
+        "steps": pa.Table.from_pylist(run.get("steps", []), STEPS),
         "drift": pa.Table.from_pylist(run.get("drift", []), DRIFT),
         "caption_work": pa.Table.from_pylist(run.get("caption_work", []), schema.CAPTION_WORK),
         "drops": pa.table(

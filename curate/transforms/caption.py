@@ -8,6 +8,7 @@ from apache_beam.pvalue import AsList, AsSingleton
 from curate.captions.unit import Captioned, caption_unit, check_requests
 from curate.job import Job
 from curate.publish.audit import Audit, check_damage
+from curate.steps import timed
 
 
 class Caption(beam.PTransform):
@@ -34,7 +35,8 @@ def _check_damage(_: None, job: Job, audits: list[Audit]) -> bool:
 
 
 def _caption(audit: Audit, job: Job, sound: bool, counts: Any = None) -> Captioned:
-    with job.reporting():
+    with job.reporting(), timed(job.folder, "caption", audit.unit.name) as watch:
+        watch.rows = audit.kept
         return caption_unit(job, audit.unit, counts)
 
 

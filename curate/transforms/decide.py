@@ -17,6 +17,7 @@ from curate.decide.near import Groups
 from curate.job import Job
 from curate.plan import Unit
 from curate.recipe import Top
+from curate.steps import timed
 from curate.transforms.near import FindGroups
 from curate.transforms.sums import VectorSum
 
@@ -34,7 +35,7 @@ class ApplyRules(beam.PTransform):
     def expand(self, units: beam.PCollection[Unit]) -> Any:
         """One round of reading for each run of SQL rules, and a search for the threshold of each top rule."""
         job = self._job
-        ballots = units | "Open" >> beam.Map(lambda unit: ballot.open_ballot(job, unit))
+        ballots = units | "Open" >> beam.Map(_open, job)
         thresholds = []
         for i, segment in enumerate(job.segments):
             if segment.top is not None:
@@ -216,4 +217,17 @@ class Decide(beam.PTransform):
         """Counts and t are side inputs, where the recipe matches and balances."""
         job = self._job
         side = [AsSingleton(x) for x in (self._counts, self._t) if x is not None]
-        return ballots | beam.Map(lambda b, counts=None, t=None: ballot.decide(job, b, counts, t), *side)
+        return ballots | beam.Map(_decide, job, *side)
+
+
+def _open(unit: Unit, job: Job) -> Ballot:
+    with timed(job.folder, "rules", unit.name) as watch:
+        opened = ballot.open_ballot(job, unit)
+        watch.rows = len(opened.verdicts)
+        return opened
+
+
+def _decide(b: Ballot, job: Job, counts: Any = None, t: Any = None) -> Verdicts:
+    with timed(job.folder, "decide", b.unit.name) as watch:
+        watch.rows = len(b.verdicts)
+        return ballot.decide(job, b, counts, t)

@@ -14,6 +14,7 @@ from curate.publish.audit import Audit, audit_unit, check_damage
 from curate.publish.manifest import Published, digest_file
 from curate.publish.publish import Results, publish
 from curate.shards.emit import Shard, emit_shard, lay_out, name_hashes
+from curate.steps import timed
 
 _FOUND = ("t", "pool", "survivors", "sums", "drift", "captioned")
 
@@ -66,7 +67,8 @@ def _lay_out(_: None, job: Job, audits: list[Audit]) -> list[Shard]:
 
 
 def _emit(shard: Shard, job: Job, repeated: Iterable[Any]) -> Shard:
-    with job.reporting():
+    with job.reporting(), timed(job.folder, "emit", f"{shard.index:05d}") as watch:
+        watch.rows = shard.rows
         return emit_shard(job, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
 
 

@@ -6,6 +6,7 @@ from curate.job import Job
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import match_unit
 from curate.plan import Unit
+from curate.steps import timed
 
 
 class Measure(beam.PTransform):
@@ -31,9 +32,24 @@ class Match(beam.PTransform):
     def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
         """PCollection[Unit] → PCollection[Unit]."""
         job = self._job
-        return units | beam.Map(lambda unit: match_unit(job, unit))
+        return units | beam.Map(_match, job)
 
 
 def _measure(unit: Unit, job: Job) -> Unit:
-    with job.reporting():
-        return measure_unit(job, unit)
+    with job.reporting(), timed(job.folder, "measure", unit.name) as watch:
+        watch.idle = _stands(job, unit, "samples", "scores", "embeddings", "members")
+        measure_unit(job, unit)
+        watch.rows = job.rows(unit)
+        return unit
+
+
+def _match(unit: Unit, job: Job) -> Unit:
+    with timed(job.folder, "match", unit.name) as watch:
+        watch.idle = _stands(job, unit, "matches")
+        match_unit(job, unit)
+        watch.rows = job.rows(unit)
+        return unit
+
+
+def _stands(job: Job, unit: Unit, *names: str) -> bool:
+    return all(job.would_stand(name, unit, job.key_of(name)(unit)) for name in names if name in job.tables)

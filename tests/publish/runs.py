@@ -37,6 +37,10 @@ RUN: dict[str, Any] = {
     "identity": "1" * 32,
     "started": 1700000000.25,
     "finished": 1700000008.25,
+    "steps": [
+        {"step": "measure", "units": 2, "rows": 12, "seconds": 3.0},
+        {"step": "caption", "units": 1, "rows": None, "seconds": 1.0},
+    ],
     "seconds": 8.0,
     "drift": [dict(zip(DRIFT.names, ("web", "clip", "image", 6, 2, 0.25, 0.01, 0.125), strict=True))],
     "caption_work": [

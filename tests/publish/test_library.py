@@ -201,6 +201,14 @@ def test_provenance(small: str) -> None:
     }  # fmt: skip
 
 
+def test_step_times(small: str, bare: str) -> None:
+    assert ask(small, "step_times") == [
+        ("measure", 2, 12, 3.0, 0.75, 4.0),
+        ("caption", 1, None, 1.0, 0.25, None),
+    ]
+    assert ask(bare, "step_times") == []
+
+
 def test_costs(small: str, bare: str) -> None:
     # 4 kept in 8 s; captions took 30 + 12 and 10 + 2 tokens, and 0.06.
     assert ask(small, "costs") == [

@@ -10,9 +10,10 @@ import pytest
 from curate.cli.report import report
 from curate.errors import RecipeError, RunError
 from curate.publish.describe import REPORT, describe_run
+from curate.publish.diff import changed_samples, diff_runs
 from curate.publish.manifest import SUCCESS, read_manifest
 from curate.publish.report import thumbnails
-from curate.publish.report.blocks import Table
+from curate.publish.report.blocks import Bar, Table
 from curate.publish.report.funnel import funnel_table
 from curate.publish.report.page import MOST_BYTES, render_page, write_report
 from curate.publish.report.source import open_source_run
@@ -22,6 +23,7 @@ from curate.shards.commit import Folder
 from tests.laws import pools
 from tests.publish.pages import Page, write_hostile
 from tests.publish.runs import RUN, sample, uid, verdict, write_bare, write_small, write_units
+from tests.publish.test_diff import write_a, write_b
 
 
 def page_of(url: str) -> Page:
@@ -330,13 +332,29 @@ def test_runs_that_are_none_or_not_finished(small: str, tmp_path: Path) -> None:
         write_report(str(tmp_path / "run"))
 
 
-def test_times_of_the_stages(tmp_path: Path) -> None:
-    pools.run_local(pool(tmp_path, 2), tmp_path / "run")
+def test_times_of_the_steps(tmp_path: Path) -> None:
+    pools.run_beam(pool(tmp_path, 2), tmp_path / "run")
     with open_source_run(str(tmp_path / "run")) as run:
         section = time_section(run)
         assert section is not None and isinstance(section.blocks[1], Table)
-        parts = [float(str(row[2]).split("\N{NO-BREAK SPACE}")[0]) for row in section.blocks[1].rows]
-        assert sum(parts) == pytest.approx(100, abs=0.2)
-        run.facts["started"] += 3600  # shards that an earlier start wrote: nothing is claimed
-        section = time_section(run)
-        assert section is not None and len(section.blocks) == 1
+        assert [row[0] for row in section.blocks[1].rows][-2:] == ["decide", "emit"]
+        parts = [
+            float(row[4].text.split("\N{NO-BREAK SPACE}")[0])
+            for row in section.blocks[1].rows
+            if isinstance(row[4], Bar)
+        ]
+        assert sum(parts) == pytest.approx(100, abs=0.3)
+
+
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+def test_what_another_run_gained_and_lost(protocol: str, tmp_path: Path) -> None:
+    a, b = write_a(f"{protocol}{tmp_path}/a"), write_b(f"{protocol}{tmp_path}/b")
+    write_report(b, against=a)
+    page = Page(Folder(b).read_bytes(REPORT).decode())
+    harmless(page)
+    assert "Against small" in page.text and "balance.t" in page.text
+    diff = diff_runs(a, b)
+    assert f"keeps {diff.a.kept} samples" in page.text
+    assert all(name in page.text for batch in changed_samples(a, b) for name in batch["uid"].to_pylist())
+    write_report(b)
+    assert "Against" not in Page(Folder(b).read_bytes(REPORT).decode()).text

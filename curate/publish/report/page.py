@@ -16,6 +16,7 @@ from curate.publish.describe import REPORT
 from curate.publish.manifest import digest_file, read_manifest, write_manifest
 from curate.publish.report.blocks import Section
 from curate.publish.report.captions import captions_section
+from curate.publish.report.changes import changes_section
 from curate.publish.report.composition import composition_section
 from curate.publish.report.concepts import concepts_section
 from curate.publish.report.distributions import distributions_section
@@ -32,6 +33,7 @@ MOST_BYTES = 5_000_000
 # The page's sections in order; one that has nothing to say of a run is left out.
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     funnel_section,
+    changes_section,
     distributions_section,
     concepts_section,
     composition_section,
@@ -44,8 +46,13 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
 )
 
 
-def write_report(url: str, out: str | None = None) -> tuple[str, int]:
+def write_report(url: str, out: str | None = None, against: str | None = None) -> tuple[str, int]:
     """Writes the report of a run: to `out`, or into the run's folder, where it takes the place of an older one.
+
+    Args:
+        url: the run folder.
+        out: a file, local or remote.
+        against: another run, to say what this one gained and lost.
 
     Returns:
         Where it is, and its bytes.
@@ -54,7 +61,7 @@ def write_report(url: str, out: str | None = None) -> tuple[str, int]:
         RecipeError: there is no run, or `out` cannot be written.
         RunError: the run is not finished.
     """
-    with open_source_run(url) as run:
+    with open_source_run(url, against) as run:
         page = render_page(run).encode()
     if out is not None:
         try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from curate.publish.diff import Diff, diff_runs
 from curate.publish.query import find_run, open_run
 from curate.shards.commit import Folder
 
@@ -15,11 +16,12 @@ _NUMBERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT",
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, what run.json holds, and a connection to its tables."""
+    """A finished run: its folder, what run.json holds, a connection to its tables, and what differs from another run to it."""
 
     folder: Folder
     facts: dict[str, Any]
     connection: Any
+    against: Diff | None = None
 
     def rows(self, sql: str, **params: object) -> list[dict[str, Any]]:
         """The rows of a query."""
@@ -58,12 +60,18 @@ class Run:
 
 
 @contextmanager
-def open_source_run(url: str) -> Iterator[Run]:
-    """Opens a finished run. Raises RecipeError where there is none, RunError where it is not finished."""
+def open_source_run(url: str, against: str | None = None) -> Iterator[Run]:
+    """Opens a finished run, and compares it with another one.
+
+    Raises:
+        RecipeError: one of them is no run.
+        RunError: one of them is not finished.
+    """
     folder = find_run(url)
     connection = open_run(url)
     try:
-        yield Run(folder, json.loads(folder.read_bytes("run.json")), connection)
+        diff = diff_runs(against, url) if against else None
+        yield Run(folder, json.loads(folder.read_bytes("run.json")), connection, diff)
     finally:
         connection.close()
 
