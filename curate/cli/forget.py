@@ -4,11 +4,12 @@ from typing import Annotated
 
 import typer
 
-from curate.forget.forget import REPORT, Forgotten
+from curate.forget.forget import Forgotten
 from curate.forget.forget import forget as forget_items
 from curate.forget.items import KINDS, NOTHING, hex_of
 from curate.forget.lists import read_list
 from curate.forget.record import RECORD
+from curate.publish.describe import REPORT
 
 _SHOWN = 20
 _WORDS = {"uid": "uid", "url": "URL with sha256", "sha256": "image with sha256"}

@@ -30,13 +30,12 @@ from curate.job import ENTRIES_FILE, FORGETTING, RUN_FILE, Job
 from curate.ledger import open_ledger
 from curate.plan import Unit
 from curate.publish.audit import all_failures, audit_unit, check_conservation
-from curate.publish.describe import describe_run
+from curate.publish.describe import REPORT, describe_run
 from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, read_manifest
 from curate.publish.uids import read_uids, write_uids
 from curate.schema import KEPT
 from curate.shards.commit import Folder
 
-REPORT = "report.html"  # made of the run by request, with pictures of samples
 _FAILURES = "failures.parquet"
 
 
@@ -202,7 +201,6 @@ def _carry_out(folder: Folder, record: Record, touched: Iterable[Unit] | None) -
     write_uids(job, [unit.index for unit in units], counted[KEPT])
     if job.recipe.match:
         _count_entries(job, units)
-    folder.delete(REPORT)
     run = folder.read_json(RUN_FILE)
     names = [name for name in run["counts"] if name not in (schema.FAILED, schema.FORGOTTEN)]
     run["counts"] = {name: counted.get(name, 0) for name in (schema.FAILED, schema.FORGOTTEN, *names)}

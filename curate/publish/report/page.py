@@ -116,7 +116,7 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
         ("failed", count(failed)),
     ]
     tiles += [
-        ("sources", count(len(run.facts["sources"]))),
+        ("source" if len(run.facts["sources"]) == 1 else "sources", count(len(run.facts["sources"]))),
         ("shards", count(published["shards"])),
         ("size of the shards", bytes_text(published["bytes"])),
     ]
