@@ -16,7 +16,7 @@ from curate.demo.score import Caught, Rate, rate, score
 from curate.errors import RecipeError
 from curate.job import RUN_FILE
 from curate.publish.report.page import write_report
-from curate.publish.report.text import bytes_text
+from curate.quantities import bytes_text
 from curate.shards.commit import Folder
 
 

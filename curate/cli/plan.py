@@ -10,6 +10,7 @@ from curate.captions.engines import find_faults
 from curate.cli.run import FingerprintOption, RecipeArgument, SetOption, by_content
 from curate.estimate import Asked, Estimate, estimate
 from curate.plan import Plan
+from curate.quantities import bytes_text, seconds_text
 from curate.recipe import Recipe, load_recipe
 
 
@@ -57,7 +58,7 @@ def _inputs(recipe: Recipe, plan: Plan) -> str:
     for source in recipe.input:
         files = {part.path for unit in plan.units if unit.source == source.name for part in unit.parts}
         units, _, size = sizes[source.name]
-        lines.append(f"  {source.name:12} {source.format:10} {len(files):,} files  {_bytes(size)}  {units:,} units")
+        lines.append(f"  {source.name:12} {source.format:10} {len(files):,} files  {bytes_text(size)}  {units:,} units")
     bad = [part for part in plan.files if part.fault]
     lines += [f"  {part.path}: {part.fault[0]}: {part.fault[1]}" for part in bad[:10] if part.fault]
     if plan.pool.rows is not None:
@@ -77,9 +78,9 @@ def _estimate(found: Estimate | None, images: bool) -> str:
         error = f" ± {2 * found.error:,.0f}" if name == "kept" and found.error else ""
         lines.append(f"  {name:12} {'' if name == 'kept' else '−'}{rows:,.0f}{error}  ({rows / found.rows:.1%})")
     if images:
-        lines.append(f"  {'output':12} {_bytes(found.bytes)} of images")
+        lines.append(f"  {'output':12} {bytes_text(found.bytes)} of images")
     lines.append(
-        f"  {'time':12} {_time(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
+        f"  {'time':12} {seconds_text(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
     )
     return "\n".join([*lines, *map(_asked, found.asked)])
 
@@ -92,17 +93,3 @@ def _asked(asked: Asked) -> str:
         f"  {asked.kind:12} about {asked.requests:,.0f} requests of {asked.engine}{fused}{there}, "
         f"{asked.tokens_in:,.0f} tokens in, at most {asked.tokens_out:,.0f} out{cost}"
     )
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from curate.publish.report.page import write_report
-from curate.publish.report.text import bytes_text
+from curate.quantities import bytes_text
 
 
 def report(

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from curate.publish.output import escape
+from curate.quantities import bytes_text
 from curate.schema import KEPT
 
 CARD = "README.md"
@@ -132,7 +133,7 @@ def _content(run: dict[str, Any]) -> Iterator[str]:
     yield from ("## Sources", "")
     yield from (f"- {_plain(source['name'])} ({source['format']})" for source in recipe["input"])
     yield from ("", "## Contents", "")
-    yield f"- {content['shards']:,} shards of up to {recipe['output']['rows_per_shard']:,} samples, {_bytes(content['bytes'])}"
+    yield f"- {content['shards']:,} shards of up to {recipe['output']['rows_per_shard']:,} samples, {bytes_text(content['bytes'])}"
     if content["files"]:
         yield f"- Files: {', '.join(f'{rows:,} {_code(suffix)}' for suffix, rows in content['files'].items())}"
     means = content["means"]
@@ -254,14 +255,6 @@ def _identity(model: Any) -> str:
     if model.get("precision"):
         parts.append(str(model["precision"]))
     return " ".join(parts) if parts else json.dumps(model, ensure_ascii=False)[:300]
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
 
 
 def _plain(text: str) -> str:

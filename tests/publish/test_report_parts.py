@@ -13,9 +13,10 @@ from curate.publish.report import thumbnails
 from curate.publish.report.concepts import POINTS, log_ranks
 from curate.publish.report.distributions import BINS, bin_edges, count_bins
 from curate.publish.report.source import open_source_run
-from curate.publish.report.text import bytes_text, clean, count, number, seconds_text, shares
+from curate.publish.report.text import clean, count, number, shares
 from curate.publish.report.thresholds import drawn_thresholds, rule_columns
 from curate.publish.report.thumbnails import SIDE, thumbnail
+from curate.quantities import bytes_text, seconds_text
 from tests.publish.runs import RUN, SMALL, write_units
 
 

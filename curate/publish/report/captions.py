@@ -6,7 +6,8 @@ from curate.publish.charts import before_and_after, layers, render_svg
 from curate.publish.report.blocks import Block, Card, Cell, Figure, Figures, Gallery, Paragraph, Section, Table
 from curate.publish.report.distributions import HEIGHT
 from curate.publish.report.source import Run
-from curate.publish.report.text import SHORT, clean, count, number, percent, seconds_text
+from curate.publish.report.text import SHORT, clean, count, number, percent
+from curate.quantities import seconds_text
 
 SAMPLES = 8  # originals that are shown with their texts
 TEXTS = 6  # texts of each

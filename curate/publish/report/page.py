@@ -25,8 +25,9 @@ from curate.publish.report.galleries import galleries_section
 from curate.publish.report.losses import duplicates_section, failures_section
 from curate.publish.report.provenance import provenance_section
 from curate.publish.report.source import Run, open_source_run
-from curate.publish.report.text import SHORT, bytes_text, clean, count, percent
+from curate.publish.report.text import SHORT, clean, count, percent
 from curate.publish.report.times import time_section
+from curate.quantities import bytes_text
 
 MOST_BYTES = 5_000_000
 

@@ -8,7 +8,8 @@ import yaml
 from curate.publish.describe import REPORT
 from curate.publish.report.blocks import Block, Cell, Code, Section, Table, Tables
 from curate.publish.report.source import Run
-from curate.publish.report.text import SHORT, bytes_text, clean, count
+from curate.publish.report.text import SHORT, clean, count
+from curate.quantities import bytes_text
 
 _LONGEST = 40_000  # characters of the recipe that are shown
 

@@ -57,21 +57,3 @@ def shares(counts: Sequence[int]) -> list[str]:
     for i in by_rest[: scale - sum(floors)]:
         floors[i] += 1
     return [f"{Decimal(n).scaleb(-digits)}\N{NO-BREAK SPACE}%" for n in floors]
-
-
-def bytes_text(size: int) -> str:
-    """A size in bytes with its unit: 4.8 MB."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5:
-            return f"{value:.{0 if value >= 100 or unit == 'B' else 1}f} {unit}"
-        value /= 1000
-    return f"{value:,.1f} TB"
-
-
-def seconds_text(seconds: float) -> str:
-    """A duration: 31.7 s, 4 min 12 s, 3 h 5 min."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

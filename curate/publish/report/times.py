@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from curate.publish.report.blocks import Bar, Block, Cell, Paragraph, Section, Table
 from curate.publish.report.source import Run
-from curate.publish.report.text import count, percent, seconds_text
+from curate.publish.report.text import count, percent
+from curate.quantities import seconds_text
 
 
 def time_section(run: Run) -> Section | None:

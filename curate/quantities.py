@@ -1,0 +1,19 @@
+"""Sizes and durations as people write them."""
+
+
+def bytes_text(size: float) -> str:
+    """A size in bytes with its unit: 4.8 MB."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.{0 if value >= 100 or unit == 'B' else 1}f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration: 31.7 s, 4 min 12 s, 3 h 5 min."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
