@@ -1,4 +1,4 @@
-"""Every named query on a run against a bare scan of it: `python -m tests.bench.bench_sql RUN`
+"""Every named query on a run, and its report, against a bare scan of it: `python -m tests.bench.bench_sql RUN`
 
 The bare scan counts the values of each column of `samples` and `decisions`, with no join. Printed are seconds by the clock,
 best of three: the query on an open run, the same with opening it, and the ratio to the bare scan; slowest first.
@@ -6,6 +6,7 @@ Parameters that queries need: the most frequent entry, the smallest kept uid, so
 """
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,6 +14,7 @@ from typing import Any
 
 from curate.publish.library import NamedQuery, named_queries
 from curate.publish.query import answer, open_run
+from curate.publish.report.page import write_report
 
 SCANS = ("SELECT count(COLUMNS(*)) FROM samples", "SELECT count(COLUMNS(*)) FROM decisions")
 LIMIT = 2.0  # seconds, which a named query on a million rows is to stay under
@@ -60,6 +62,12 @@ def measure(url: str) -> Iterator[tuple[str, float, float, float]]:
             yield query.name, seconds, anew, seconds / bare
 
 
+def measure_report(url: str) -> float:
+    """Seconds that the report takes, written elsewhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        return best(lambda: write_report(url, f"{folder}/report.html"), 2)
+
+
 def main() -> None:
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -71,6 +79,8 @@ def main() -> None:
     print(f"{url}: {rows:,} rows\nquery                 open run  with opening  of a bare scan")
     for name, seconds, anew, ratio in found:
         print(f"{name:20} {seconds:7.3f} s     {anew:7.3f} s          {ratio:6.2f}")
+    report, bare = measure_report(url), next(seconds for name, seconds, *_ in found if name == "(bare scan)")
+    print(f"the report           {report:7.3f} s                          {report / bare:6.2f}")
     slow = [name for name, _, anew, _ in found if anew >= LIMIT]
     print(f"{len(found) - 1} queries; {LIMIT:g} s or more with opening: {', '.join(slow) or 'none'}")
 
