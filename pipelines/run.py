@@ -202,6 +202,22 @@ def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
         sdk_worker.print = lambda *texts, **options: None
     try:
+        if not _succeeds(prepared, beam_options, n_buckets):
+            logging.getLogger(__name__).error(
+                "Beam lost an element on its way between threads; going on from what stands"
+            )
+            _succeeds(prepared, beam_options, n_buckets, last=True)
+    finally:
+        job.folder.delete(ERROR_FILE)
+    if not job.folder.exists(SUCCESS):
+        raise RunError(f"the runner ended without an error, but {SUCCESS} does not stand in {job.folder.url}")
+    job.folder.delete("tmp")
+
+
+def _succeeds(prepared: Prepared, beam_options: Sequence[str], n_buckets: int, last: bool = False) -> bool:
+    """Runs the pipeline once. False where only Beam is at fault, and another time may help; raises as `run` does."""
+    job = prepared.job
+    try:
         root = beam.Pipeline(options=_options(beam_options))
     except ValueError as error:  # an unknown runner, or options that it cannot use
         raise RecipeError(f"Beam options {' '.join(beam_options)}: {error}") from None
@@ -211,14 +227,14 @@ def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
     except Exception as error:
         if job.folder.exists(ERROR_FILE):
             raise RunError(job.folder.read_json(ERROR_FILE)["message"]) from None
+        # The local runner with several threads now and then, on a loaded machine, reads an element from a wrong place
+        # (its own tests meet it too: github.com/apache/beam/issues/21104).
+        if not last and "Invalid PaneInfoEncoding" in str(error):
+            return False
         if os.environ.get("CURATE_DEBUG"):
             raise
         raise RunError(f"{_last_words(error)}\nWhat was finished stands: run again to go on.") from None
-    finally:
-        job.folder.delete(ERROR_FILE)
-    if not job.folder.exists(SUCCESS):
-        raise RunError(f"the runner ended without an error, but {SUCCESS} does not stand in {job.folder.url}")
-    job.folder.delete("tmp")
+    return True
 
 
 def _is_here(beam_options: Sequence[str]) -> bool:
