@@ -291,7 +291,7 @@ def _brought(schemas: list[tuple[Source, pa.Schema]]) -> Iterator[str]:
 def _score_schema(schemas: list[tuple[Source, pa.Schema]]) -> pa.Schema:
     """The score columns of all sources, each of one type."""
     types: dict[str, Any] = {}
-    taken = {name.lower() for name in schema.SAMPLES.names}
+    taken = {*schema.SAMPLES.names, *schema.DECISIONS.names}
     spelled: dict[str, str] = {}
     # A column that holds integers in one file and floats in another is a score in both.
     names: dict[str, dict[str, None]] = {}
@@ -302,7 +302,7 @@ def _score_schema(schemas: list[tuple[Source, pa.Schema]]) -> pa.Schema:
             where = f"input {source.name!r}: score column {name!r}"
             if name.lower() in taken:
                 raise RecipeError(
-                    f"{where} has the name of a measured column; choose others with columns.scores, or rename it"
+                    f"{where} has the name of a column of the run's own; choose others with columns.scores, or rename it"
                 )
             if spelled.setdefault(name.lower(), name) != name:
                 raise RecipeError(

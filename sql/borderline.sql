@@ -11,9 +11,9 @@
 -- column: caption  its caption
 -- column: url      its URL
 WITH seen AS (
-    SELECT unit, row, d.uid, d.kept, d.rule, struct_extract(m, $of)::DOUBLE AS value
-    FROM measured m JOIN decisions d USING (unit, row)
-    WHERE value IS NOT NULL AND (d.kept OR ($rule IS NULL AND d.rule <> 'failed') OR d.rule = $rule)
+    SELECT unit, row, d.uid, d.kept, d.rule, struct_extract("measured row", $of)::DOUBLE AS value
+    FROM measured AS "measured row" JOIN decisions d USING (unit, row)
+    WHERE struct_extract("measured row", $of) IS NOT NULL AND (d.kept OR ($rule IS NULL AND d.rule <> 'failed') OR d.rule = $rule)
 ), sides AS (
     (SELECT *, value AS place FROM seen WHERE kept ORDER BY place, uid, unit, row LIMIT $limit)
     UNION ALL

@@ -15,8 +15,8 @@
 -- column: lift        share, over the context's share of all samples: above 1 the two go together
 -- column: grp         common: the context that most of the class stand in; counter: a rare one; else null
 WITH pairs AS (
-    SELECT struct_extract(m, $class) AS class, struct_extract(m, $context) AS context, d.kept
-    FROM measured m JOIN decisions d USING (unit, row)
+    SELECT struct_extract("measured row", $class) AS class, struct_extract("measured row", $context) AS context, d.kept
+    FROM measured AS "measured row" JOIN decisions d USING (unit, row)
 ), counts AS (
     SELECT
         class, context, count(*) AS pool, count(*) FILTER (kept) AS kept,

@@ -11,8 +11,8 @@
 -- column: survivors       samples that stood before balancing, counted
 -- column: effective       Kish's effective sample size of the kept ones, weighted by 1/probability
 WITH seen AS (
-    SELECT struct_extract(m, $by)::VARCHAR AS grp, d.kept, d.probability
-    FROM measured m JOIN decisions d USING (unit, row)
+    SELECT struct_extract("measured row", $by)::VARCHAR AS grp, d.kept, d.probability
+    FROM measured AS "measured row" JOIN decisions d USING (unit, row)
     WHERE d.kept OR d.rule = 'balance'
 )
 SELECT

@@ -10,13 +10,13 @@
 -- column: url      its URL
 WITH drawn AS (
     SELECT
-        unit, row, struct_extract(m, $by)::VARCHAR AS grp, count(*) OVER of_group AS kept,
-        row_number() OVER (of_group ORDER BY hash(m.uid), m.uid) AS place
-    FROM measured m JOIN decisions d USING (unit, row)
+        unit, row, struct_extract("measured row", $by)::VARCHAR AS grp, count(*) OVER of_group AS kept,
+        row_number() OVER (of_group ORDER BY hash(d.uid), d.uid) AS place
+    FROM measured AS "measured row" JOIN decisions d USING (unit, row)
     WHERE d.kept
-    WINDOW of_group AS (PARTITION BY struct_extract(m, $by)::VARCHAR)
-    QUALIFY place <= $each
+    WINDOW of_group AS (PARTITION BY struct_extract("measured row", $by)::VARCHAR)
 )
 SELECT n.grp, n.kept, s.uid, s.source, s.caption, s.url
 FROM drawn n JOIN samples s USING (unit, row)
+WHERE n.place <= $each
 ORDER BY n.kept DESC, n.grp, n.place;

@@ -6,8 +6,14 @@
 -- column: count    samples
 -- column: share    of the host's samples in the pool
 -- column: example  the URL that is first by the alphabet
-WITH named AS (
-    SELECT lower(split_part(split_part(split_part(url, '://', 2), '/', 1), ':', 1)) AS host, status, url FROM samples
+WITH places AS (
+    SELECT split_part(split_part(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1), '#', 1), '@', -1) AS place, status, url
+    FROM samples
+), named AS (
+    SELECT
+        lower(CASE WHEN place LIKE '[%' THEN split_part(place, ']', 1) || ']' ELSE split_part(place, ':', 1) END) AS host,
+        status, url
+    FROM places
 ), failed AS (
     SELECT host, status AS reason, count(*) AS count, min(url) AS example FROM named WHERE status <> 'ok' GROUP BY ALL
 ), pools AS (

@@ -9,10 +9,15 @@
 -- column: rate      kept, as a share of pool
 -- column: top_rule  the rule that dropped most of them; null where nothing was dropped
 -- column: top_rows  how many it dropped
-WITH counts AS (
-    SELECT lower(split_part(split_part(split_part(s.url, '://', 2), '/', 1), ':', 1)) AS host, d.rule, count(*) AS rows
-    FROM samples s JOIN decisions d USING (unit, row)
-    WHERE s.url IS NOT NULL
+WITH places AS (
+    SELECT unit, row, split_part(split_part(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1), '#', 1), '@', -1) AS place
+    FROM samples
+    WHERE url IS NOT NULL
+), counts AS (
+    SELECT
+        lower(CASE WHEN place LIKE '[%' THEN split_part(place, ']', 1) || ']' ELSE split_part(place, ':', 1) END) AS host,
+        d.rule, count(*) AS rows
+    FROM places JOIN decisions d USING (unit, row)
     GROUP BY ALL
 )
 SELECT

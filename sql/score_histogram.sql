@@ -10,8 +10,8 @@
 -- column: kept       of those, kept
 -- column: rate       kept, as a share of pool
 WITH seen AS MATERIALIZED (
-    SELECT struct_extract(m, $of)::DOUBLE AS value, d.kept, d.kept OR d.rule = 'balance' AS stood
-    FROM measured m JOIN decisions d USING (unit, row)
+    SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept, d.kept OR d.rule = 'balance' AS stood
+    FROM measured AS "measured row" JOIN decisions d USING (unit, row)
 ), bounds AS (
     SELECT min(value) AS least, max(value) AS greatest, (greatest - least) / $buckets AS width
     FROM seen

@@ -15,8 +15,8 @@
 -- column: kept_median  half of what is kept have less
 -- column: kept_p95     95 % of what is kept have less
 WITH seen AS (
-    SELECT struct_extract(m, $of)::DOUBLE AS value, struct_extract(m, $by) AS grp, d.kept
-    FROM measured m JOIN decisions d USING (unit, row)
+    SELECT struct_extract("measured row", $of)::DOUBLE AS value, struct_extract("measured row", $by) AS grp, d.kept
+    FROM measured AS "measured row" JOIN decisions d USING (unit, row)
 ), spread AS (
     SELECT
         grp,

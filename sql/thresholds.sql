@@ -19,8 +19,8 @@ WITH steps AS (
         (SELECT 1 + coalesce(max(s.position), 0) FROM steps s WHERE s.rule = 'failed' OR s.rule IN (SELECT name FROM rules))
     ) AS position
 ), reached AS MATERIALIZED (
-    SELECT struct_extract(m, $of)::DOUBLE AS value, typeof(struct_extract(m, $of)) = 'FLOAT' AS single, d.kept
-    FROM measured m JOIN decisions d USING (unit, row) LEFT JOIN steps USING (rule)
+    SELECT struct_extract("measured row", $of)::DOUBLE AS value, typeof(struct_extract("measured row", $of)) = 'FLOAT' AS single, d.kept
+    FROM measured AS "measured row" JOIN decisions d USING (unit, row) LEFT JOIN steps USING (rule)
     WHERE d.kept OR steps.position >= (SELECT position FROM place)
 ), cuts AS (
     SELECT DISTINCT unnest(CASE

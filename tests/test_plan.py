@@ -272,7 +272,9 @@ def test_a_column_that_only_some_files_have(tmp_path: Path) -> None:
     assert plan(source([x, y])).pool.scores.names == ["s"]
 
 
-@pytest.mark.parametrize("name", ["words", "Words", "row", "unit", "status", "bytes", "SHA256"])
+@pytest.mark.parametrize(
+    "name", ["words", "Words", "row", "unit", "status", "bytes", "SHA256", "Kept", "rule", "probability"]
+)
 def test_a_score_column_with_the_name_of_a_measured_one(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "x.parquet", captions(1, **{name: [0.5], "s": [0.1]}))
     message = refusal(source(path))

@@ -23,6 +23,7 @@ _SIZES = (
 )  # fmt: skip
 _CODE = re.compile(r"[a-z]{2,3}")  # ISO 639-1 and 639-3, as the Hub accepts them
 _LANGUAGES = 20  # rows of the table of languages
+_SHORT = 40  # characters of a language's code, which may be a stranger's
 _LEAST = 0.001  # share of the kept samples below which a language is taken for an error of the detector
 _IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"}
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
@@ -143,7 +144,7 @@ def _content(run: dict[str, Any]) -> Iterator[str]:
         total = sum(content["languages"].values())
         shown = list(content["languages"].items())[:_LANGUAGES]
         more = len(content["languages"]) - len(shown)
-        told = ", ".join(f"{_plain(code)} {rows:,} ({rows / total:.1%})" for code, rows in shown)
+        told = ", ".join(f"{_plain(code[:_SHORT])} {rows:,} ({rows / total:.1%})" for code, rows in shown)
         yield f"- Languages, as measured: {told}{f', and {more:,} more' if more else ''}"
     yield ""
 

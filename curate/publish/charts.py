@@ -1,7 +1,7 @@
 """Charts as static SVG: Vega-Lite specs as dicts in, SVG to be put into an HTML page out, without a network or a script.
 
-Colours are CSS variables, which the page defines for light and dark (`curate/publish/report/style.css`). A mark that
-encodes `description` gets it as a native tooltip. Texts of strangers must have been through `report.text.clean`.
+Colours are CSS variables, which the page defines for light and dark (`curate/publish/report/style.css`). A mark with
+`aria: true` that encodes `description` gets it as a native tooltip. Texts of strangers must have been through `report.text.clean`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +24,9 @@ _CONFIG: dict[str, Any] = {
     "axisY": {"domain": False, "ticks": False, "tickCount": 4},
     "axisX": {"grid": False},
     "text": {"fontSize": 11, "color": INK},
+    # Without a description of its own a mark gets none: Vega-Lite would make an expression of the titles, which it does not
+    # escape, so that a backslash in a stranger's column name breaks the chart.
+    "mark": {"aria": False},
 }  # fmt: skip
 _ELEMENTS = {"svg", "g", "path", "line", "text", "tspan", "rect", "circle", "title"}
 _DROPPED = ("aria-", "role", "class", "id", "version", "width", "height", "on", "href", "pointer-events")
@@ -95,7 +98,7 @@ def before_and_after(x: Mapping[str, Any], top: float, height: int) -> list[dict
         {"mark": {"type": "line", "color": KEPT, "strokeWidth": 2, **steps}, "encoding": {"x": x, "y": y("after")}},
         {
             "transform": [{"filter": "isValid(datum.told)"}],
-            "mark": {"type": "rect", "opacity": 0, "y": 0, "y2": height},
+            "mark": {"type": "rect", "opacity": 0, "y": 0, "y2": height, "aria": True},
             "encoding": hover,
         },
     ]

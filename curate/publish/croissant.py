@@ -131,12 +131,12 @@ def _file(line: Published) -> dict[str, Any]:
 
 
 def _records(columns: pa.Schema, images: bool) -> dict[str, Any]:
-    """The rows of shards/*.parquet; columns of a type that Croissant does not know are left out."""
+    """The rows of shards/*.parquet; columns of a type that Croissant does not know, or without a name, are left out."""
     fields = [
         (f"samples/{field.name if _PLAIN.fullmatch(field.name) else place}", field.name, kind, repeated)
         for place, field in enumerate(columns)
         for kind, repeated in [_data_type(field.type)]
-        if kind
+        if kind and field.name
     ]
     return {
         "@type": "cr:RecordSet",

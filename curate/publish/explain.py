@@ -252,7 +252,7 @@ def _measured(row: dict[str, Any]) -> Iterator[Line]:
     shown = {name: value for name, value in row.items() if name not in hidden and value is not None}
     if shown:
         yield from (line(), heading("measured"))
-    margin = max(map(len, shown), default=0)
+    margin = min(max(map(len, shown), default=0), _VALUE)
     yield from (named(name, margin, _show(value)) for name, value in shown.items())
 
 

@@ -15,8 +15,8 @@ from typing import IO, Any, Literal
 
 Format = Literal["table", "csv", "json"]
 
-# What moves a terminal's cursor, colours it or turns the direction of text.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# What moves a terminal's cursor, colours it or turns the direction of text, and what no XML may hold.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 _WORDS = {None: "null", True: "true", False: "false"}
 _CELL = 80  # characters of a value that a table shows
 _LINE = 200  # characters of a line, above which a table shows one value a line

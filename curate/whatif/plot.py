@@ -75,6 +75,7 @@ def sweep_chart(points: Sequence[Point], knob: Knob, kept: int) -> dict[str, Any
         "width": 560,
         "height": 320,
         "background": "white",
+        "config": {"mark": {"aria": False}},  # descriptions would be expressions of titles, which Vega-Lite does not escape
         "title": {"text": "Expected rows kept", "subtitle": "grey: rows that stand when balancing begins", "anchor": "start"},
         "data": {"values": rows},
         "layer": [

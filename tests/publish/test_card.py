@@ -195,7 +195,13 @@ def test_files_are_named_with_their_digests(images: Ran) -> None:
 def test_thousands_of_files_are_sets(images: Ran, tmp_path: Path) -> None:
     lines = [Published(f"shards/{n:05d}.tar", 1, 1, "0" * 64) for n in range(201)]
     strange = pa.schema(
-        [("a b/c", pa.string()), ("uid", pa.string()), ("list", pa.list_(pa.float32())), ("raw", pa.binary())]
+        [
+            ("a b/c", pa.string()),
+            ("uid", pa.string()),
+            ("list", pa.list_(pa.float32())),
+            ("raw", pa.binary()),
+            ("", pa.string()),
+        ]
     )
     found = croissant(images.run, lines, strange)
     assert [one["@id"] for one in found["distribution"]] == ["tars", "parquet"]

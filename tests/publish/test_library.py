@@ -3,17 +3,22 @@
 import inspect
 import json
 import re
+import shutil
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from curate import schema
 from curate.errors import RecipeError
 from curate.publish.library import PAGE, THEMES, NamedQuery, fill_params, library_page, named_queries
 from curate.publish.output import write_result
 from curate.publish.query import run_query
 from curate.publish.views import sql_folder
-from tests.publish.runs import EVIL, NEEDED, uid, write_bare, write_small
+from curate.shards.commit import Folder
+from tests.publish.runs import EVIL, NEEDED, RUN, finish, sample, uid, verdict, write_bare, write_small, write_units
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +241,41 @@ def test_hosts(small: str) -> None:
         near("x", 11, 1, 4, 4 / 11, "duplicate", 2),
     ]
     assert [row[0] for row in ask(small, "hosts", min_pool=2)] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://user:word@Host.example:80/a?b=c://d", "host.example"), ("http://a@b@host/", "host"),
+        ("http://host?a=b@c", "host"), ("http://host#a:b", "host"), ("http://[::1]:80/a", "[::1]"), ("a/b:c", ""),
+    ],
+)  # fmt: skip
+def test_the_host_of_a_url(tmp_path: Path, url: str, host: str) -> None:
+    rows = [
+        (sample("a1", "a", url=url), verdict(), [], None),
+        (sample("a2", "a", url=url, status="x"), verdict("failed"), [], None),
+    ]
+    run = write_units(str(tmp_path), [rows]).url
+    assert [row[0] for row in ask(run, "hosts")] == [row[0] for row in ask(run, "failures_by_host")] == [host]
+
+
+@pytest.mark.parametrize("query", [query.name for query in named_queries() if any(p.view for p in query.params)])
+def test_names_of_scores_do_not_hide_what_a_query_means(small: str, tmp_path: Path, query: str) -> None:
+    shutil.copytree(small, tmp_path / "run")
+    folder = Folder(str(tmp_path / "run"))
+    words = sorted(set(re.findall(r"[a-z_]+", " ".join(query.sql for query in named_queries()))))
+    names = [name for name in words if name not in {*schema.SAMPLES.names, *schema.DECISIONS.names, "clip_score"}]
+    for path in [path for path in folder.files() if path.startswith("tables/scores/")]:
+        table = folder.read_parquet(path)
+        for name in names:
+            table = table.append_column(name, pa.nulls(len(table), pa.float32()))
+        folder.write_parquet(path, table)
+    finish(folder, RUN)
+    given = {
+        **NEEDED.get(query, {}),
+        **({} if query in ("cooccurrence", "estimate_by", "examples") else {"of": "clip_score"}),
+    }
+    assert ask(folder.url, query, **given) == ask(small, query, **given)
 
 
 # ---- scores and thresholds

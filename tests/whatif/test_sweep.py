@@ -230,6 +230,12 @@ def test_a_rule_does_not_leave_the_plot(tmp_path: Path) -> None:
     assert "alert(1)" in page and "<script>alert(1)" not in page and "alert(1)</script" not in page
 
 
+def test_a_rule_with_backslashes_is_drawn(tmp_path: Path) -> None:
+    knob = parse_knob(r"rules.x=regexp_matches(caption, '\ux\x') or words > {1..5}")
+    write_plot(str(tmp_path / "plot.svg"), [Point(1, 10, 2, 50, 3, 0, 0.5, 1)], knob, 9)
+    assert "ux" in (tmp_path / "plot.svg").read_text()
+
+
 def test_the_chart_holds_the_points() -> None:
     points = [Point(1, 10, 2, 50, None, 0, 0.5, 1), Point(100, 40, 30, 50, None, 0, 1.0, 100)]
     chart = sweep_chart(points, parse_knob("balance.t=1..100"), 33)

@@ -149,7 +149,7 @@ def _rank_spec(rows: list[dict[str, Any]], t: int | None, width: int) -> dict[st
                 "encoding": {"y": y, "text": {"field": "label"}},
             }
         )
-    dots = {"type": "circle", "size": 90, "opacity": 0}
+    dots = {"type": "circle", "size": 90, "opacity": 0, "aria": True}
     marks.append({"mark": dots, "encoding": {"x": x, "y": y, "description": {"field": "told"}}})
     return layers(rows, *marks, width=width, height=320 if width > 400 else 220)
 
