@@ -55,7 +55,7 @@ def test_what_was_done_is_said(cli: Cli, texts: Path, tmp_path: Path) -> None:
     again = cli("forget", str(texts), *lists)
     assert (again.status, again.out) == (0, f"{texts}: all 3 items are forgotten already; nothing to do\n")
     explained = cli("explain", str(texts), one["uid"])
-    assert "verdict: taken out on request, 20" in explained.out and one["caption"] not in explained.out
+    assert "taken out on request, 20" in explained.out and one["caption"] not in explained.out
     funnel = cli("sql", str(texts), "SELECT rows FROM funnel WHERE rule = 'forgotten'", "--format", "json")
     assert json.loads(funnel.out) == [{"rows": 2}]
 
