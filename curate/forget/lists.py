@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import RecipeError
-from curate.forget.items import KINDS, NOTHING, Items, column_hashes, hash_url
+from curate.forget.items import KINDS, NOTHING, WIDTHS, Items, column_hashes, hash_url
 
 _HEX = {"uid": re.compile(r"[0-9a-fA-F]{32}"), "sha256": re.compile(r"[0-9a-fA-F]{64}")}
 _FORMS = {
@@ -56,11 +56,13 @@ def read_list(path: str, kind: str | None = None) -> Items:
             return _from_lines("standard input", sys.stdin.buffer.read(), kind)
         with fsspec.open(path, "rb") as file:
             return _from_lines(path, file.read(), kind)
-    except (OSError, ValueError, ImportError, pa.ArrowException) as error:
+    except (OSError, EOFError, ValueError, ImportError, pa.ArrowException) as error:
         raise RecipeError(f"{path}: cannot be read as a list of items: {' '.join(str(error).split())}") from None
 
 
 def _from_lines(path: str, data: bytes, kind: str | None) -> Items:
+    if b"\0" in data:  # compressed bytes may hold a / by chance, and would pass for a URL that is nowhere found
+        raise RecipeError(f"{path}: holds NUL bytes, so it is compressed or UTF-16; accepted: lines of UTF-8 text")
     values: dict[str, list[bytes]] = {name: [] for name in KINDS}
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         raw = line.strip()
@@ -94,11 +96,7 @@ def _from_array(path: str, array: Any, kind: str | None) -> Items:
 
 def _from_table(path: str, table: pa.Table, kind: str | None) -> Items:
     if {"kind", "value"} <= set(table.column_names) and kind is None:
-        columns = zip(table["kind"].to_pylist(), table["value"].to_pylist(), strict=True)
-        values: dict[str, list[bytes]] = {name: [] for name in KINDS}
-        for name, value in columns:
-            values[name].append(bytes.fromhex(value))
-        return Items.of(values)
+        return _from_record(path, table)
     names = {name.lower(): name for name in table.column_names}
     wanted = [name for name in (KINDS if kind is None else (kind,)) if name in names]
     if not wanted:
@@ -106,6 +104,19 @@ def _from_table(path: str, table: pa.Table, kind: str | None) -> Items:
             f"{path}: no column {' or '.join(KINDS if kind is None else (kind,))}; columns: {', '.join(names)}"
         )
     return Items.of({name: list(_from_column(path, name, table[names[name]])) for name in wanted})
+
+
+def _from_record(path: str, table: pa.Table) -> Items:
+    values: dict[str, list[bytes]] = {name: [] for name in KINDS}
+    columns = zip(table["kind"].to_pylist(), table["value"].to_pylist(), strict=True)
+    for row, (name, value) in enumerate(columns):
+        if name not in KINDS or not re.fullmatch(f"[0-9a-fA-F]{{{2 * WIDTHS[name]}}}", str(value)):
+            raise RecipeError(
+                f"{path}, row {row}: {str(name)[:100]!r}, {str(value)[:100]!r} is no line of a record; "
+                f"accepted: {', '.join(f'{kind} and {2 * width} hex digits' for kind, width in WIDTHS.items())}"
+            )
+        values[name].append(bytes.fromhex(value))
+    return Items.of(values)
 
 
 def _from_column(path: str, kind: str, column: pa.ChunkedArray) -> Iterator[bytes]:

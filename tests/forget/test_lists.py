@@ -1,5 +1,6 @@
 """Lists of what to forget: what is accepted, and what is an error that names its line."""
 
+import gzip
 import hashlib
 import io
 from pathlib import Path
@@ -96,3 +97,36 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     for name in ("none.txt", "none.parquet", "none.npy"):
         with pytest.raises(RecipeError, match=name):
             read_list(f"{tmp_path}/{name}")
+
+
+def test_an_empty_array_is_no_list(tmp_path: Path) -> None:
+    (tmp_path / "uids.npy").write_bytes(b"")
+    with pytest.raises(RecipeError, match=r"uids.npy: cannot be read"):
+        read_list(f"{tmp_path}/uids.npy", "uid")
+
+
+@pytest.mark.parametrize("data", [URL.encode("utf-16"), gzip.compress(URL.encode(), mtime=0x2F3A2F3A)])
+@pytest.mark.parametrize("kind", ["url", None])
+def test_what_is_no_utf8_text_is_no_url(tmp_path: Path, data: bytes, kind: str | None) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(data)
+    with pytest.raises(RecipeError, match=r"list.txt: holds NUL bytes, so it is compressed or UTF-16"):
+        read_list(str(path), kind)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "values"),
+    [
+        (["uid", "uid"], [UID[:16], UID[16:]]),  # two halves make no uid
+        (["image", "uid"], [IMAGE, UID]),
+        ([None, "uid"], [UID, UID]),
+        (["uid", "uid"], [None, UID]),
+        (["url", "uid"], [URL, UID]),
+        ([1, 2], [3, 4]),
+    ],
+)
+def test_a_table_that_is_no_record(tmp_path: Path, kinds: list[str | None], values: list[str | None]) -> None:
+    path = f"{tmp_path}/list.parquet"
+    pq.write_table(pa.table({"kind": kinds, "value": values}), path)
+    with pytest.raises(RecipeError, match=r"row 0: .* is no line of a record; accepted: uid and 32 hex digits, url and"):
+        read_list(path)
