@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from curate.errors import RecipeError
 from curate.forget.forget import Forgotten
 from curate.forget.forget import forget as forget_items
 from curate.forget.items import KINDS, NOTHING, hex_of
@@ -32,7 +33,10 @@ def forget(
     asked = NOTHING
     for kind, paths in zip(KINDS, (uids, urls, sha256), strict=True):
         for path in paths or ():
-            asked |= read_list(path, kind)
+            items = read_list(path, kind)
+            if not len(items):
+                raise RecipeError(f"{path}: names nothing; accepted: at least one item, one a line")
+            asked |= items
     found = forget_items(directory, asked, dry_run)
     print("\n".join(_lines(directory, found, dry_run)))
 

@@ -31,7 +31,7 @@ from curate.ledger import open_ledger
 from curate.plan import Unit
 from curate.publish.audit import all_failures, audit_unit, check_conservation
 from curate.publish.describe import REPORT, describe_run
-from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, read_manifest
+from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, no_run, read_manifest
 from curate.publish.uids import read_uids, write_uids
 from curate.schema import KEPT
 from curate.shards.commit import Folder
@@ -97,7 +97,7 @@ def forget(url: str, asked: Items, dry_run: bool = False) -> Forgotten:
     """
     folder = Folder(url)
     if not folder.exists(RUN_FILE):
-        raise RecipeError(f"{url}: is not a run folder (no {RUN_FILE})")
+        raise no_run(folder, url)
     pending = is_interrupted(folder)
     if not pending and not (folder.exists(SUCCESS) and folder.exists(MANIFEST)):
         raise RunError(f"{url}: the run is not finished (no {SUCCESS}); run its recipe again, then forget")

@@ -56,6 +56,8 @@ def read_list(path: str, kind: str | None = None) -> Items:
             return _from_lines("standard input", sys.stdin.buffer.read(), kind)
         with fsspec.open(path, "rb") as file:
             return _from_lines(path, file.read(), kind)
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such list") from None
     except (OSError, EOFError, ValueError, ImportError, pa.ArrowException) as error:
         raise RecipeError(f"{path}: cannot be read as a list of items: {' '.join(str(error).split())}") from None
 

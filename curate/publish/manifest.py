@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate import schema
-from curate.errors import RunError
-from curate.job import FORGETTING
+from curate.errors import RecipeError, RunError
+from curate.job import FORGETTING, RUN_FILE
 from curate.shards.commit import Folder
 
 MANIFEST, SUCCESS = "manifest.parquet", "_SUCCESS"
@@ -23,6 +23,15 @@ class Published:
     rows: int | None
     bytes: int
     sha256: str
+
+
+def no_run(folder: Folder, url: str) -> RecipeError:
+    """What is said of a place that holds no run."""
+    if not folder.fs.isdir(folder.root):
+        return RecipeError(f"{url}: no such folder; accepted: the folder of a run (the --out of `curate run`)")
+    inside = folder.exists(f"run/{RUN_FILE}")  # as `curate demo` lays it out
+    near = f"did you mean {url.rstrip('/')}/run? " if inside else ""
+    return RecipeError(f"{url}: not a run folder (no {RUN_FILE}); {near}accepted: the --out of a `curate run`")
 
 
 def how_to_go_on(folder: Folder, url: str) -> str:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from curate.errors import RecipeError, RunError
 from curate.job import RUN_FILE
 from curate.publish.library import check_params, fill_params, find_query, is_name, read_number
-from curate.publish.manifest import MANIFEST, SUCCESS, how_to_go_on, read_manifest
+from curate.publish.manifest import MANIFEST, SUCCESS, how_to_go_on, no_run, read_manifest
 from curate.publish.output import Result, escape
 from curate.publish.statistics import STATISTICS, TABLES
 from curate.publish.views import create_views, quote, table_files
@@ -78,10 +78,10 @@ def find_run(url: str) -> Folder:
     folder = Folder(url)
     names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else None
     if names is None:
-        raise RecipeError(f"{url}: no such folder; accepted: the folder of a run (the --out of `curate run`)")
+        raise no_run(folder, url)
     here = {str(name).rstrip("/").rpartition("/")[2] for name in names}
     if not here & {RUN_FILE, "tables", SUCCESS}:
-        raise RecipeError(f"{url}: not a run folder (no {RUN_FILE}); accepted: the --out of a `curate run`")
+        raise no_run(folder, url)
     missing = [name for name in (SUCCESS, MANIFEST, STATISTICS) if name not in here]
     if missing:
         raise RunError(

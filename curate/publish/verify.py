@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.errors import RecipeError, RunError
+from curate.errors import RunError
 from curate.forget.absence import check_absence
 from curate.ids import uid_halves
 from curate.job import RUN_FILE
-from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, how_to_go_on, read_manifest
+from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, how_to_go_on, no_run, read_manifest
 from curate.publish.uids import PAIR
 from curate.shards.commit import Folder
 from curate.shards.grouping import split_name
@@ -30,7 +30,7 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
     """
     folder = Folder(url)
     if not folder.exists(RUN_FILE):
-        raise RecipeError(f"{url}: is not a run folder (no {RUN_FILE})")
+        raise no_run(folder, url)
     if not folder.exists(SUCCESS) or not folder.exists(MANIFEST):
         raise RunError(f"{url}: the run is not finished (no {SUCCESS}); {how_to_go_on(folder, url)}")
     lines = read_manifest(folder)

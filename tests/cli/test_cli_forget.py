@@ -66,8 +66,8 @@ def test_what_was_done_is_said(cli: Cli, texts: Path, tmp_path: Path) -> None:
         ("--uids", "hello", "line 1: 'hello' is no item; accepted: a uid (32 hex digits)"),
         ("--sha256", "0" * 32, "accepted: the sha256 of an image (64 hex digits)"),
         ("--urls", "cat", "accepted: a URL, as the pool spells it"),
-        ("--uids", None, "cannot be read as a list of items"),
-        ("--uids", "\n", "nothing is named, and no earlier request waits; give --uids, --urls or --sha256"),
+        ("--uids", None, "list.txt: no such list"),
+        ("--uids", "\n", "list.txt: names nothing; accepted: at least one item, one a line"),
     ],
 )
 def test_a_wrong_list_changes_nothing(

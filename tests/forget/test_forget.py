@@ -384,7 +384,7 @@ def test_remote_runs(original: Ran) -> None:
 
 
 def test_what_cannot_be(run: Ran, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="is not a run folder"):
+    with pytest.raises(RecipeError, match="not a run folder"):
         forget(str(tmp_path), uids("0" * 32))
     with pytest.raises(RecipeError, match="nothing is named"):
         forget(str(run.folder), NOTHING)
