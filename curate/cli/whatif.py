@@ -64,7 +64,8 @@ def whatif(
                 write_plot(plot, found, knob, sum(int(b.alive.sum()) for b in past.ballots))
             write_result(_sweep_result(found, format), format.value, file)
         else:
-            _write_answer(answer(past, overrides), format, file)
+            balance = changed_recipe(past.job.recipe, overrides).balance
+            _write_answer(answer(past, overrides), balance.rows if balance else None, format, file)
 
 
 def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by: str | None) -> None:
@@ -104,7 +105,7 @@ def _sweep_result(found: list[Point], format: Format) -> Result:
     return _result(table.append_column("", pa.array(bars)), whole=("expected", "error"))
 
 
-def _write_answer(found: WhatIf, format: Format, file: IO[str]) -> None:
+def _write_answer(found: WhatIf, wished: int | None, format: Format, file: IO[str]) -> None:
     """For people one table after another; for programs one, whose column `section` names them."""
     names = ("section", "name", "pool", "run", "whatif", "change", "error")
     for_people = format is Format.table
@@ -114,7 +115,12 @@ def _write_answer(found: WhatIf, format: Format, file: IO[str]) -> None:
     for override in found.changes:
         file.write(f"--set {escape(override)}\n")
     spread = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
-    file.write(f"expected: {found.expected:,.0f} rows{spread}{'' if found.t is None else f', t = {found.t:,}'}\n\n")
+    solved = f", the largest whose expected size is at most {wished:,}" if wished else ""
+    if wished and found.expected < wished and not found.error:
+        solved = f"; no t keeps {wished:,}: no more are left when balancing begins"
+    file.write(
+        f"expected: {found.expected:,.0f} rows{spread}{'' if found.t is None else f', t = {found.t:,}{solved}'}\n\n"
+    )
     rounded = ("whatif", "change")
     tables = [(found.funnel.select(["rule", "run", *rounded]), rounded), (found.sources, rounded)]
     tables += [(found.languages.slice(0, _LANGUAGES), rounded)] if len(found.languages) else []

@@ -106,12 +106,12 @@ def _funnel(past: Past, survivors: Survivors, found: Expectation) -> pa.Table:
     steps = {
         schema.POOL: (True, True),
         schema.FAILED: (True, True),
+        schema.FORGOTTEN: (bool(run[schema.FORGOTTEN]),) * 2,
         **{name: (name in old.rules, name in new.rules) for name in _merged(list(old.rules), list(new.rules))},
         schema.UNMATCHED: (bool(old.match), bool(new.match)),
         schema.CONTAMINATED: (bool(old.dedup.against), bool(new.dedup.against)),
         schema.DUPLICATE: (True, True),
         schema.BALANCE: (bool(old.balance), bool(new.balance)),
-        schema.FORGOTTEN: (bool(run[schema.FORGOTTEN]),) * 2,
         schema.KEPT: (True, True),
     }
     run[schema.POOL] = run.total()

@@ -91,6 +91,8 @@ def test_a_wished_size(cli: Cli, finished: Finished) -> None:
     run = finished["texts"][0]
     by_option, by_set = ask(cli, run, "--rows", "30"), ask(cli, run, "--set", "balance.rows=30")
     assert by_option == by_set and 0 < section(by_set, "funnel")["kept"]["whatif"] <= 30
+    assert "the largest whose expected size is at most 30" in cli("whatif", str(run), "--rows", "30").out
+    assert "no t keeps 5,000: no more are left" in cli("whatif", str(run), "--rows", "5000").out
     by_rule = ask(cli, run, "--set", "balance=null", "--rows", "30", "--by", "rules.best.top")
     assert section(by_rule, "funnel")["kept"]["whatif"] == 30
     override = next(name for name in section(by_rule, "changes") if name.startswith("rules.best.top="))
