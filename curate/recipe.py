@@ -365,6 +365,9 @@ def _place(at: Any, part: str, override: str) -> str | int:
     if isinstance(at, list) and part.isdecimal() and int(part) < len(at):
         return int(part)
     accepted = f"a position below {len(at)}" if isinstance(at, list) else "nothing, since it has no keys"
+    name = override.partition("=")[0].split(".")
+    if name[0] == "rules" and name[2:] == ["top"]:
+        accepted = f"another expression, or --set '{name[0]}.{name[1]}={{top: 0.3, of: COLUMN}}'"
     raise RecipeError(f"--set {override}: {part!r} does not fit {_short(at)}; accepted: {accepted}")
 
 
@@ -386,7 +389,8 @@ def _explain(error: ValidationError) -> Iterator[str]:
             hint = f"did you mean {near[0]!r}? " if near else ""
             yield f"{where}: unknown key; {hint}known keys: {', '.join(known) or 'none'}"
         elif fault["type"] == "missing":
-            yield f"{where}: is missing"
+            rule = len(location) == 3 and location[0] == "rules"
+            yield f"{where}: is missing{'; accepted: {top: 0.3, of: COLUMN}, or an expression' if rule else ''}"
         else:
             found = "" if fault["type"] == "value_error" and len(location) < 2 else f" (found {_short(fault['input'])})"
             message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")

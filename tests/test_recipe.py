@@ -386,13 +386,14 @@ def test_set_makes_sections(tmp_path: Path) -> None:
         ("input.-1.path=y", ["'-1'", "below 1"]),
         ("input.x.path=y", ["'x'", "below 1"]),
         ("input.²=y", ["'²'", "below 1"]),
-        ("rules.z.top=0.2", ["--set rules.z.top=0.2", "'top'", "'words > 1'", "no keys"]),
+        ("rules.z.top=0.2", ["--set rules.z.top=0.2", "'top'", "'words > 1'", "another expression, or"]),
         ("rules.failed=words > 1", ["reserved"]),
         ("rules.z=", ["rules", "z is None"]),
         ("rules.y=null", ["--set rules.y=null", "no rule 'y' to remove", "rules: z"]),
         ("rules.z=true", ["rules", "z is True"]),
         ("match=null", ["balance needs match"]),
         ("balance.t=many", ["balance.t", "integer", "many"]),
+        ("rules.y.top=0.2", ["rules.y.of", "missing", "{top: 0.3, of: COLUMN}"]),
     ],
 )
 def test_wrong_set(tmp_path: Path, override: str, parts: list[str]) -> None:
