@@ -39,13 +39,13 @@ def explain_sample(url: str, uid: str) -> Page:
         RecipeError: `uid` is not 32 hex digits, or there is no run.
         RunError: the run is not finished, or no row has this uid.
     """
-    known = ids.own_uid(uid.strip())
+    folder, known = find_run(url), ids.own_uid(uid.strip())
     if known is None:
         raise RecipeError(
             f"{escape(uid)!r} is not a uid; accepted: 32 hex digits, as this finds them: "
-            f"curate sql {url} \"SELECT uid, caption FROM samples WHERE url = 'https://…'\" (or key = …, or caption LIKE '%…%')"
+            f"curate sql {url} \"SELECT uid, caption FROM samples WHERE url = 'https://…'\" (or key = …, or caption LIKE '%…%'). "
+            f"A sample that could not be read may have none: curate sql {url} \"SELECT status, error FROM samples WHERE key = '…'\""
         )
-    folder = find_run(url)
     run, record = folder.read_json("run.json"), Record.read(folder)
     connection = open_run(url)
     try:

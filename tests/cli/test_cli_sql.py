@@ -197,6 +197,7 @@ def test_explain_of_every_verdict(cli: Cli, run: Path) -> None:
 def test_explain_of_no_row(cli: Cli, run: Path, uid: str, status: int, part: str) -> None:
     done = cli("explain", str(run), uid)
     assert (done.status, done.out) == (status, "") and part in done.err and "Traceback" not in done.err
+    assert "no such folder" in cli("explain", f"{run}-nowhere", uid).err
 
 
 # ---- metadata
