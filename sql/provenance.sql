@@ -1,4 +1,4 @@
--- What made this run: versions, models, the pool, when and how long.
+-- What made this run: versions, models, metadata, when and how long.
 -- theme: Overview
 -- column: fact   the key in run.json, with the keys in it: packages.duckdb
 -- column: value  as text; times are of UTC

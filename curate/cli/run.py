@@ -89,7 +89,8 @@ def _reused(job: Job, units: tuple[Unit, ...], reuse: str) -> str:
     again = list(dict.fromkeys(signal.name for unit in units for signal in needed_signals(job, unit)))
     lines = [f"reused from {reuse}: {taken or 'no whole table'} (units)"]
     if job.signals:
-        lines.append(f"measured again: {', '.join(again) or 'no signal'}; of the others the columns are taken over")
+        rest = "; of the others the columns are taken over" if again else ""
+        lines.append(f"measured again: {', '.join(again) or 'nothing'}{rest}")
     return "\n".join(lines)
 
 
@@ -142,7 +143,8 @@ def summary(out: str, seconds: float) -> str:
         )
     if run.get("caption_work"):
         lines.append(f"  curate sql {out} caption_gates      what the gates said; caption_work, captions: cost, texts")
-    lines += [f"{out}: {len(Folder(out).read_json('shards/sizes.json')):,} shards in {seconds:.1f} s", ""]
+    shards = len(Folder(out).read_json("shards/sizes.json"))
+    lines += [f"{out}: {shards:,} shard{'' if shards == 1 else 's'} in {seconds:.1f} s", ""]
     lines += [
         f"  curate sql {out} funnel        what each rule dropped, in SQL",
         f"  curate explain {out} {_some_uid(Folder(out))}       why a sample is in or out",

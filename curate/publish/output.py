@@ -137,7 +137,10 @@ def _table(result: Result) -> Iterator[str]:
 def _cell(value: Any) -> str:
     if value is None:
         return "NULL"
-    text = escape(f"{value:.6g}" if isinstance(value, float) and not value.is_integer() else _plain(value))
+    if isinstance(value, float) and not value.is_integer():
+        text = f"{value:.0f}" if 1e6 <= abs(value) < 1e15 else f"{value:.6g}"
+    else:
+        text = escape(_plain(value))
     return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
 
 

@@ -290,6 +290,10 @@ def test_what_is_no_run(tmp_path: Path) -> None:
         run_query(str(tmp_path / "nowhere"), "funnel")
     with pytest.raises(RecipeError, match="not a run folder"):
         run_query(str(tmp_path), "funnel")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text("{}")
+    with pytest.raises(RecipeError, match=r"did you mean .*/run[?] accepted"):
+        run_query(str(tmp_path), "funnel")
     (tmp_path / "file").write_text("")
     with pytest.raises(RecipeError, match="no such folder"):
         run_query(str(tmp_path / "file"), "funnel")
@@ -384,6 +388,11 @@ def test_csv_is_read_back(small: str) -> None:
     assert rows[0] == list(result.names)
     assert rows[1] == [uid("a1"), "a red cat", "0.5", "true", ""]
     assert [row[1] for row in rows[1:]] == [row[1] for row in result.rows]
+
+
+def test_large_numbers_in_a_table_have_no_exponent(small: str) -> None:
+    text = shown(run_query(small, "SELECT 3217158.2::DOUBLE AS a, 0.123456789::DOUBLE AS b"), "table")
+    assert text.splitlines()[2].split() == ["3217158", "0.123457"]
 
 
 def test_csv_tells_null_from_an_empty_text(small: str, tmp_path: Path) -> None:

@@ -87,8 +87,8 @@ def _drift(run: Run) -> list[Block]:
     if not rows:
         return []
     text = (
-        "How far the embeddings of the kept set lie from those of the pool (mean embedding distance, with its standard error), and how far "
-        "they would by chance alone had the same number been drawn at random."
+        "How far the embeddings of the kept set lie from those of the pool (sliced Wasserstein distance, with its "
+        "standard error), and how far they would by chance alone had the same number been drawn at random."
     )
     cells: list[list[Cell]] = [
         [
