@@ -232,6 +232,8 @@ def _location(folder: Folder, name: str) -> str:
 
 def _check(connection: Any, sql: str) -> Any:
     """The one statement of `sql`. Raises RecipeError unless all it does is read."""
+    if re.search("[\ud800-\udfff]", sql):
+        raise RecipeError("SQL: a character is no Unicode; accepted: text in UTF-8")
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise RecipeError(f"SQL: {len(statements)} statements; accepted: one")
@@ -240,7 +242,10 @@ def _check(connection: Any, sql: str) -> Any:
     if kind == "EXPLAIN":
         reading = _EXPLAIN.sub("", reading, count=1)
     answer = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [reading]).fetchall()[0][0]
-    tree = json.loads(answer)
+    try:
+        tree = json.loads(answer)
+    except RecursionError:
+        raise RecipeError("SQL: its expressions are nested too deeply") from None
     if tree["error"] or len(tree["statements"]) != 1:
         raise RecipeError(
             f"SQL: a run is read-only, and this is {kind}; accepted: SELECT, FROM, EXPLAIN, DESCRIBE, SHOW"

@@ -48,6 +48,11 @@ class Run:
         """The numeric columns of table `scores`."""
         return [row["column_name"] for row in self.rows("DESCRIBE scores") if row["column_type"] in _NUMBERS][2:]
 
+    @cached_property
+    def spellings(self) -> dict[str, str]:
+        """The measured columns by their names in lower case, as SQL tells them apart."""
+        return {row["column_name"].lower(): row["column_name"] for row in self.rows("DESCRIBE measured")}
+
     @property
     def balanced(self) -> bool:
         """Whether the run balanced."""
