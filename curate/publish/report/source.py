@@ -1,6 +1,5 @@
 """What the report reads: a finished run, through the read-only connection of `curate sql`."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,7 +75,7 @@ def open_source_run(url: str, against: str | None = None) -> Iterator[Run]:
     connection = open_run(url)
     try:
         diff = diff_runs(against, url) if against else None
-        yield Run(folder, json.loads(folder.read_bytes("run.json")), connection, diff)
+        yield Run(folder, folder.read_json("run.json"), connection, diff)
     finally:
         connection.close()
 
