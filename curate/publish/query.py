@@ -5,6 +5,7 @@ in the run: only what parses as reading is accepted, down to the bodies of its C
 connection has no access to files but the run's tables, as the manifest lists them; and its settings are locked.
 """
 
+import glob
 import json
 import os
 import re
@@ -58,8 +59,10 @@ def open_run(url: str) -> Any:
         if not folder.is_local:
             connection.register_filesystem(folder.fs)
         _attach(connection, folder)
-        create_views(connection, files, any(name.endswith(".tar") for name in names))
-        allowed = ", ".join(quote(path) for paths in files.values() for path in paths)
+        # DuckDB takes a path for a pattern, so that `run[1]` would be read from `run1`; it asks for leave for both spellings.
+        plain = {table: tuple(map(glob.escape, paths)) if folder.is_local else paths for table, paths in files.items()}
+        create_views(connection, plain, any(name.endswith(".tar") for name in names))
+        allowed = ", ".join(quote(path) for every in (files, plain) for paths in every.values() for path in paths)
         connection.execute(f"SET allowed_paths = [{allowed}]")
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     except duckdb.Error as error:

@@ -17,7 +17,7 @@ from curate.errors import RecipeError, RunError
 from curate.publish.library import named_queries
 from curate.publish.output import Result, escape, write_result
 from curate.publish.query import asking, execute, open_run, run_query
-from tests.publish.runs import EVIL, NEEDED, uid, write_small
+from tests.publish.runs import EVIL, NEEDED, uid, write_bare, write_small
 
 
 @pytest.fixture(scope="module")
@@ -477,3 +477,14 @@ def test_the_command_answers(small: str, capsys: pytest.CaptureFixture[str]) -> 
         sql(small, "funnel", ["limit"])
     with pytest.raises(RecipeError, match="needs a query"):
         sql(small, None, ["limit=3"])
+
+
+@pytest.mark.parametrize(("name", "sibling"), [("run[1]", "run1"), ("run*", "runs"), ("run?", "runs")])
+def test_a_folder_whose_name_is_a_pattern(tmp_path: Path, name: str, sibling: str) -> None:
+    write_small(str(tmp_path / name))
+    write_bare(str(tmp_path / sibling))
+    assert ask(str(tmp_path / name), "SELECT count(*), any_value(published.key) IS NULL FROM samples, published") == [
+        (48, False)
+    ]
+    with pytest.raises(RecipeError):
+        ask(str(tmp_path / name), f"FROM '{tmp_path}/{sibling}/tables/samples/00000.parquet'")
