@@ -13,14 +13,14 @@
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'
 ), place AS (
-    SELECT coalesce(
-        (SELECT position FROM steps WHERE rule = $rule),
-        (SELECT 1 + coalesce(max(s.position), 0) FROM steps s WHERE s.rule = 'failed' OR s.rule IN (SELECT name FROM rules))
-    ) AS position
+    SELECT CASE
+        WHEN $rule IS NOT NULL THEN (SELECT position FROM steps WHERE rule = $rule)
+        ELSE (SELECT 1 + coalesce(max(s.position), 0) FROM steps s WHERE s.rule = 'failed' OR s.rule IN (SELECT name FROM rules))
+    END AS position
 ), reached AS MATERIALIZED (
     SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept
     FROM measured AS "measured row" JOIN decisions d USING (unit, row) LEFT JOIN steps USING (rule)
-    WHERE d.kept OR steps.position >= (SELECT position FROM place)
+    WHERE (d.kept AND (SELECT position FROM place) IS NOT NULL) OR steps.position >= (SELECT position FROM place)
 ), counts AS (
     SELECT value, count(*) AS rows, sum(count(*)) OVER (ORDER BY value DESC) AS passed
     FROM reached

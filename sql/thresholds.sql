@@ -14,14 +14,14 @@
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'
 ), place AS (
-    SELECT coalesce(
-        (SELECT position FROM steps WHERE rule = $rule),
-        (SELECT 1 + coalesce(max(s.position), 0) FROM steps s WHERE s.rule = 'failed' OR s.rule IN (SELECT name FROM rules))
-    ) AS position
+    SELECT CASE
+        WHEN $rule IS NOT NULL THEN (SELECT position FROM steps WHERE rule = $rule)
+        ELSE (SELECT 1 + coalesce(max(s.position), 0) FROM steps s WHERE s.rule = 'failed' OR s.rule IN (SELECT name FROM rules))
+    END AS position
 ), reached AS MATERIALIZED (
     SELECT struct_extract("measured row", $of)::DOUBLE AS value, typeof(struct_extract("measured row", $of)) = 'FLOAT' AS single, d.kept
     FROM measured AS "measured row" JOIN decisions d USING (unit, row) LEFT JOIN steps USING (rule)
-    WHERE d.kept OR steps.position >= (SELECT position FROM place)
+    WHERE (d.kept AND (SELECT position FROM place) IS NOT NULL) OR steps.position >= (SELECT position FROM place)
 ), cuts AS (
     SELECT DISTINCT unnest(CASE
         WHEN $at IS NULL THEN (SELECT quantile_disc(value, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) FROM reached WHERE isfinite(value))

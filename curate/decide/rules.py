@@ -140,7 +140,11 @@ def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule
     """Checks an expression: of a rule, which is true or false, or of the type that is wanted."""
     where = f"{key}: {sql!r}"
     connection = connect()
-    tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [f"SELECT ({sql}\n)"]).fetchall()[0][0])
+    try:
+        tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [f"SELECT ({sql}\n)"]).fetchall()[0][0])
+        _ = list(_walk(tree))
+    except RecursionError:
+        raise RecipeError(f"{where[:200]}… is nested too deeply; accepted: several rules, or fewer operators") from None
     if tree["error"]:
         raise RecipeError(f"{where} is not a SQL expression: {tree['error_message']}")
     node = tree["statements"][0]["node"] if len(tree["statements"]) == 1 else {}

@@ -25,6 +25,7 @@ from numba import njit
 
 from curate import ids, schema
 from curate.changes import changes
+from curate.errors import RunError
 from curate.job import RUN_FILE
 from curate.publish.query import find_run, open_run
 
@@ -215,9 +216,12 @@ def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int]]:
 
 def _kept_uids(url: str) -> tuple[U64, U64]:
     """The halves of a run's kept uids, sorted."""
-    with find_run(url).open("uids.npy") as file:
-        pairs = np.load(file, allow_pickle=False)
-    return np.ascontiguousarray(pairs["f0"]), np.ascontiguousarray(pairs["f1"])
+    try:
+        with find_run(url).open("uids.npy") as file:
+            pairs = np.load(file, allow_pickle=False)
+        return np.ascontiguousarray(pairs["f0"]), np.ascontiguousarray(pairs["f1"])
+    except (ValueError, IndexError, EOFError) as error:
+        raise RunError(f"{url}: uids.npy is damaged ({error}); `curate verify {url}` says more") from None
 
 
 def _outside(these: tuple[U64, U64], those: tuple[U64, U64]) -> pa.Table:

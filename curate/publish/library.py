@@ -123,6 +123,8 @@ def fill_params(query: NamedQuery, given: Mapping[str, object], columns: Columns
             value = None if value.lower() in ("null", "") else read_number(value)
         if isinstance(param.default, int | float) and not isinstance(value, int | float | None):
             raise RecipeError(f"--param {param.name}={value}: needs a number, such as {param.default}")
+        if isinstance(param.default, int) and isinstance(value, float):
+            raise RecipeError(f"--param {param.name}={value}: needs a whole number, such as {param.default}")
         filled[param.name] = value
     return filled
 

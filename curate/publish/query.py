@@ -5,6 +5,7 @@ in the run: only what parses as reading is accepted, down to the bodies of its C
 connection has no access to files but the run's tables, as the manifest lists them; and its settings are locked.
 """
 
+import glob
 import json
 import os
 import re
@@ -58,8 +59,10 @@ def open_run(url: str) -> Any:
         if not folder.is_local:
             connection.register_filesystem(folder.fs)
         _attach(connection, folder)
-        create_views(connection, files, any(name.endswith(".tar") for name in names))
-        allowed = ", ".join(quote(path) for paths in files.values() for path in paths)
+        # DuckDB takes a path for a pattern, so that `run[1]` would be read from `run1`; it asks for leave for both spellings.
+        plain = {table: tuple(map(glob.escape, paths)) if folder.is_local else paths for table, paths in files.items()}
+        create_views(connection, plain, any(name.endswith(".tar") for name in names))
+        allowed = ", ".join(quote(path) for every in (files, plain) for paths in every.values() for path in paths)
         connection.execute(f"SET allowed_paths = [{allowed}]")
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     except duckdb.Error as error:
@@ -232,6 +235,8 @@ def _location(folder: Folder, name: str) -> str:
 
 def _check(connection: Any, sql: str) -> Any:
     """The one statement of `sql`. Raises RecipeError unless all it does is read."""
+    if re.search("[\ud800-\udfff]", sql):
+        raise RecipeError("SQL: a character is no Unicode; accepted: text in UTF-8")
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise RecipeError(f"SQL: {len(statements)} statements; accepted: one")
@@ -240,7 +245,10 @@ def _check(connection: Any, sql: str) -> Any:
     if kind == "EXPLAIN":
         reading = _EXPLAIN.sub("", reading, count=1)
     answer = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [reading]).fetchall()[0][0]
-    tree = json.loads(answer)
+    try:
+        tree = json.loads(answer)
+    except RecursionError:
+        raise RecipeError("SQL: its expressions are nested too deeply") from None
     if tree["error"] or len(tree["statements"]) != 1:
         raise RecipeError(
             f"SQL: a run is read-only, and this is {kind}; accepted: SELECT, FROM, EXPLAIN, DESCRIBE, SHOW"

@@ -86,8 +86,11 @@ class Folder:
             return bytes(file.read())
 
     def read_json(self, name: str) -> Any:
-        """The file as JSON."""
-        return json.loads(self.read_bytes(name))
+        """The file as JSON. Raises RunError where something else than us damaged the file."""
+        try:
+            return json.loads(self.read_bytes(name))
+        except ValueError as error:
+            raise RunError(f"{self.path(name)}: is damaged (no JSON: {error})") from None
 
     def delete(self, name: str) -> None:
         """Removes the file or folder where it stands."""

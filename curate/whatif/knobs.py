@@ -62,6 +62,8 @@ class Knob:
     def override(self, value: float) -> str:
         """The override that sets the number. Neither YAML nor SQL reads 1e-09 as people do."""
         text = str(int(value)) if self.whole else np.format_float_positional(value, trim="0")
+        if value < 0 and self.before:  # in `words -{-1..1}` a second minus would begin a comment of SQL
+            text = f"({text})"
         return f"{self.key}={self.before}{text}{self.after}"
 
     def values(self, points: int) -> list[float]:

@@ -493,3 +493,7 @@ def test_real_captions(shared: Path) -> None:
     expected = [0 if len(text) <= 20 else 1 if "a" not in text else -1 for text in texts]
     assert set(expected) == {0, 1, -1}
     assert failed(["length(caption) > 20", "'a' in caption"], table(caption=texts)) == expected
+
+
+def test_a_rule_that_is_nested_too_deeply_is_refused() -> None:
+    assert "nested too deeply" in refusal(f"{' + '.join(['words'] * 600)} > 3")

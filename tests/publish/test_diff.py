@@ -217,6 +217,14 @@ def test_strangers_cannot_steer_the_terminal(pair: tuple[str, str]) -> None:
     assert "\\x1b[31mred" in run_command("diff", *pair, "--by", "sample").out
 
 
+@pytest.mark.parametrize("damage", [b"", b"\n", b"\x93NUMPY"])
+def test_damaged_uids_are_told(tmp_path: Path, damage: bytes) -> None:
+    for name in ("a", "b"):
+        write_small(str(tmp_path / name)).write_bytes("uids.npy", damage)
+    with pytest.raises(RunError, match=r"uids\.npy is damaged"):
+        diff_runs(str(tmp_path / "a"), str(tmp_path / "b"))
+
+
 @pytest.mark.parametrize(
     ("more", "part"),
     [(["--limit", "3"], "--limit needs --by"), (["--by", "sample", "--format", "csv"], "no such folder")],

@@ -313,6 +313,8 @@ def test_thresholds(small: str) -> None:
     ]
     assert ask(small, "thresholds", at=0.9, rule="words") == [near("clip_score", 0.9, 11, 1, 1 / 11, 0)]
     assert [row[3] for row in ask(small, "thresholds")] == [8, 7, 3, 2, 1]
+    assert ask(small, "thresholds", rule="none") == []
+    assert ask(small, "threshold_for_size", rule="none") == [("clip_score", None, 0, None, None, None)]
     assert ask(small, "thresholds", of="words", at="99") == [("words", 99.0, 8, 0, 0.0, 0)]
 
 

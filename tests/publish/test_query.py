@@ -17,7 +17,7 @@ from curate.errors import RecipeError, RunError
 from curate.publish.library import named_queries
 from curate.publish.output import Result, escape, write_result
 from curate.publish.query import asking, execute, open_run, run_query
-from tests.publish.runs import EVIL, NEEDED, uid, write_small
+from tests.publish.runs import EVIL, NEEDED, uid, write_bare, write_small
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,9 @@ def shown(result: Result, form: Literal["csv", "json", "table"]) -> str:
         ("top_entries", {"limt": 3}, "did you mean 'limit'.*parameters of top_entries: limit"),
         ("funnel", {"limit": 3}, "funnel has no parameters"),
         ("top_entries", {"limit": "many"}, "needs a number"),
+        ("top_entries", {"limit": "1.5"}, "needs a whole number"),
+        (f"SELECT {'+'.join(['1'] * 600)}", {}, "nested too deeply"),
+        ("SELECT '\udcff'", {}, "accepted: text in UTF-8"),
         ("explain", {}, "uid=… is missing"),
         ("SELECT $a", {}, "a=… is missing"),
         ("SELECT 1", {"a": 1}, "no parameters"),
@@ -483,3 +486,14 @@ def test_the_command_answers(small: str, capsys: pytest.CaptureFixture[str]) -> 
         sql(small, "funnel", ["limit"])
     with pytest.raises(RecipeError, match="needs a query"):
         sql(small, None, ["limit=3"])
+
+
+@pytest.mark.parametrize(("name", "sibling"), [("run[1]", "run1"), ("run*", "runs"), ("run?", "runs")])
+def test_a_folder_whose_name_is_a_pattern(tmp_path: Path, name: str, sibling: str) -> None:
+    write_small(str(tmp_path / name))
+    write_bare(str(tmp_path / sibling))
+    assert ask(str(tmp_path / name), "SELECT count(*), any_value(published.key) IS NULL FROM samples, published") == [
+        (48, False)
+    ]
+    with pytest.raises(RecipeError):
+        ask(str(tmp_path / name), f"FROM '{tmp_path}/{sibling}/tables/samples/00000.parquet'")

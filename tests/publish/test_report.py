@@ -246,6 +246,9 @@ def test_inputs_that_are_gone_or_changed(tmp_path: Path) -> None:
         assert f"the input {word}" in page.text
         assert kept.findall(page.html) == kept.findall(whole.html)  # from the published shards
         assert 0 < pictures(page) < pictures(whole)
+    for shard in (tmp_path / "run" / "shards").glob("*.tar"):
+        shard.unlink()
+    assert pictures(page_of(url)) == 0
 
 
 def test_thumbnails_share_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

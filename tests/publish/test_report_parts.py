@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from curate import schema
 from curate.publish.report import thumbnails
 from curate.publish.report.concepts import POINTS, log_ranks
 from curate.publish.report.distributions import BINS, bin_edges, count_bins
@@ -90,7 +91,9 @@ def test_ranks(length: int) -> None:
         ("least(width, height) >= 200", {"width": 200, "height": 200}),
         ("greatest(width, height) / least(width, height) <= 3.0", {"aspect": 3}),
         ("words between 3 and 3", {"words": 3}),
+        ("Words > 2 AND greatest(Width, HEIGHT) / least(WIDTH, height) < 3", {"words": 2, "aspect": 3}),
         ("words > 2 OR width > 3", {}),
+        (f"{' + '.join(['words'] * 400)} > 3 AND width > 2", {}),
         ("NOT words > 2", {}),
         ("language = 'en'", {}),
         ("words > width", {}),
@@ -107,6 +110,7 @@ def test_thresholds_are_read_from_rules(sql: str, expected: dict[str, float], tm
         columns = rule_columns(run, rule)
     assert {column: value for column, cuts in found.items() for _, value in cuts} == expected
     assert set(expected) - {"aspect"} <= set(columns)
+    assert set(columns) <= set(schema.SAMPLES.names) | {"clip_score"}
 
 
 def test_thresholds_of_top_rules(tmp_path: Any) -> None:

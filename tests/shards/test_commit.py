@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate import schema
+from curate.errors import RunError
 from curate.shards.commit import Folder
 
 TABLE = pa.table({"uid": ["0" * 32, "1" * 32], "rule": ["words", None], "n": [1, 2], "x": [0.5, None]})
@@ -28,6 +29,9 @@ def test_bytes_and_json(folder: Folder) -> None:
     assert folder.read_json("c.json") == {"z": 1, "a": ["é", None]}
     assert list(folder.read_json("c.json")) == ["z", "a"]
     assert "é".encode() in folder.read_bytes("c.json")
+    folder.write_bytes("c.json", b'{"z": 1, "a"')
+    with pytest.raises(RunError, match=r"c\.json: is damaged"):
+        folder.read_json("c.json")
 
 
 def test_a_file_is_replaced_whole(folder: Folder) -> None:

@@ -20,7 +20,8 @@ from curate.whatif.knobs import parse_knob
             ["rules.aligned=clip_score >= 0.1", "rules.aligned=clip_score >= 0.2"],
         ),
         ("rules.words=words > {1..3} and words < 9", 9, [f"rules.words=words > {n} and words < 9" for n in (1, 2, 3)]),
-        ("rules.x=s > {-1..1}", 3, ["rules.x=s > -1", "rules.x=s > 0", "rules.x=s > 1"]),
+        ("rules.x=s > {-1..1}", 3, ["rules.x=s > (-1)", "rules.x=s > 0", "rules.x=s > 1"]),
+        ("rules.x=s -{-1..1} > 0", 2, ["rules.x=s -(-1) > 0", "rules.x=s -1 > 0"]),
         ("rules.x=s > {0.0000001..0.0000003}", 2, ["rules.x=s > 0.0000001", "rules.x=s > 0.0000003"]),
         (
             "rules.x=regexp_matches(caption, '\\d{2,3}') and words > {2..3}", 2,

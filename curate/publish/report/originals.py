@@ -99,13 +99,23 @@ def _published(run: Run, rows: Sequence[Row]) -> dict[Place, bytes]:
     places = run.rows(sql, uids=list(by_uid)) if rows else []
     for shard in dict.fromkeys(place["shard"] for place in places):
         wanted = {place["key"]: by_uid[place["uid"]] for place in places if place["shard"] == shard}
-        path = run.folder.path(shard)
-        with open_source(path if run.folder.is_local else str(run.folder.fs.unstrip_protocol(path))) as source:
-            index = index_tar(source)
-            samples = group_members(index)
-            for key, member in zip(samples.keys, samples.image, strict=True):
-                if key in wanted and member >= 0:
-                    data = bytes(source.read(int(index.offsets[member]), int(index.sizes[member])))
-                    if _same(wanted[key], data):
-                        found[place_of(wanted[key])] = data
+        try:
+            found |= {
+                place_of(wanted[key]): data
+                for key, data in _from_shard(run, shard, set(wanted))
+                if _same(wanted[key], data)
+            }
+        except Exception:  # as above: a shard may have been moved away, too
+            continue
     return found
+
+
+def _from_shard(run: Run, shard: str, keys: set[str]) -> Iterator[tuple[str, bytes]]:
+    """Images of a tar of the run, by key."""
+    path = run.folder.path(shard)
+    with open_source(path if run.folder.is_local else str(run.folder.fs.unstrip_protocol(path))) as source:
+        index = index_tar(source)
+        samples = group_members(index)
+        for key, member in zip(samples.keys, samples.image, strict=True):
+            if key in keys and member >= 0:
+                yield key, bytes(source.read(int(index.offsets[member]), int(index.sizes[member])))

@@ -1,6 +1,5 @@
 """What the report reads: a finished run, through the read-only connection of `curate sql`."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +47,11 @@ class Run:
         """The numeric columns of table `scores`."""
         return [row["column_name"] for row in self.rows("DESCRIBE scores") if row["column_type"] in _NUMBERS][2:]
 
+    @cached_property
+    def spellings(self) -> dict[str, str]:
+        """The measured columns by their names in lower case, as SQL tells them apart."""
+        return {row["column_name"].lower(): row["column_name"] for row in self.rows("DESCRIBE measured")}
+
     @property
     def balanced(self) -> bool:
         """Whether the run balanced."""
@@ -71,7 +75,7 @@ def open_source_run(url: str, against: str | None = None) -> Iterator[Run]:
     connection = open_run(url)
     try:
         diff = diff_runs(against, url) if against else None
-        yield Run(folder, json.loads(folder.read_bytes("run.json")), connection, diff)
+        yield Run(folder, folder.read_json("run.json"), connection, diff)
     finally:
         connection.close()
 

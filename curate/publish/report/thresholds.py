@@ -20,19 +20,24 @@ def drawn_thresholds(run: Run) -> dict[str, list[tuple[str, float]]]:
     found: dict[str, list[tuple[str, float]]] = {}
     for rule in run.facts["rules"]:
         if rule.get("threshold") is not None:
-            found.setdefault(rule["of"], []).append((rule["name"], float(rule["threshold"])))
+            found.setdefault(_spelled(run, rule["of"]), []).append((rule["name"], float(rule["threshold"])))
         elif rule.get("sql"):
             for column, value in _comparisons(run, rule["sql"]):
-                found.setdefault(column, []).append((rule["name"], value))
+                found.setdefault(_spelled(run, column), []).append((rule["name"], value))
     return found
 
 
 def rule_columns(run: Run, rule: dict[str, Any]) -> list[str]:
     """The columns that a rule reads, in the order in which they stand in it."""
     if rule.get("of"):
-        return [rule["of"]]
+        return [_spelled(run, rule["of"])]
     tree = _parse(run, rule.get("sql") or "true")
-    return list(dict.fromkeys(_columns(tree)))
+    return list(dict.fromkeys(_spelled(run, name) for name in _columns(tree)))
+
+
+def _spelled(run: Run, column: str) -> str:
+    """A column's name as it is measured: a rule may write Width."""
+    return run.spellings.get(column.lower(), column)
 
 
 def _comparisons(run: Run, sql: str) -> Iterator[tuple[str, float]]:
@@ -55,10 +60,13 @@ def _parse(run: Run, sql: str) -> dict[str, Any]:
     [(answer,)] = run.connection.execute(
         "SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT 1 WHERE ({sql}\n)"]
     ).fetchall()
-    tree = json.loads(answer)
-    if tree["error"] or len(tree["statements"]) != 1:
+    try:
+        tree = json.loads(answer)
+        if tree["error"] or len(tree["statements"]) != 1:
+            return {}
+        where: dict[str, Any] = _plain(tree["statements"][0]["node"].get("where_clause") or {})
+    except RecursionError:  # a rule may be a sum of hundreds of terms, each within the one before
         return {}
-    where: dict[str, Any] = _plain(tree["statements"][0]["node"].get("where_clause") or {})
     return where
 
 
@@ -95,7 +103,7 @@ def _measures(node: dict[str, Any]) -> Iterator[str]:
     elif name in ("least", "greatest"):
         yield from (part["column_names"][-1] for part in arguments if part.get("class") == "COLUMN_REF")
     elif name == "/" and [_called(part)[0] for part in arguments] == ["greatest", "least"]:
-        yield from [ASPECT] if set(_columns(node)) == {"width", "height"} else []
+        yield from [ASPECT] if {name.lower() for name in _columns(node)} == {"width", "height"} else []
 
 
 def _called(node: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
