@@ -38,22 +38,30 @@ class Record:
 
     @classmethod
     def read(cls, folder: Folder) -> "Record":
-        """That of a run folder; an empty one where it has none."""
-        return cls(folder.read_parquet(RECORD) if folder.exists(RECORD) else schema.FORGOTTEN_ITEMS.empty_table())
+        """That of a run folder; an empty one where it has none. Raises RunError where the file is no record."""
+        if not folder.exists(RECORD):
+            return cls(schema.FORGOTTEN_ITEMS.empty_table())
+        try:
+            return cls(folder.read_parquet(RECORD).cast(schema.FORGOTTEN_ITEMS))
+        except (ValueError, pa.ArrowException) as error:  # other columns, or other types
+            fault = " ".join(str(error).split())
+            raise RunError(f"{folder.url}: {RECORD} is no record ({fault}); put it back from a copy") from None
 
     @classmethod
     def read_named(cls, folder: Folder) -> "Record":
-        """That of a run folder, if it is the one that run.json names, or goes on from it.
+        """That of a run folder, if it is the one that run.json names, or goes on from it, and is as it was written.
 
         Raises:
             RunError: it is not: without it what was forgotten would come back.
         """
         record = cls.read(folder)
         named = (folder.read_json(RUN_FILE) if folder.exists(RUN_FILE) else {}).get("forgotten")
-        if named and named["seal"] not in record.table["seal"].to_pylist():
-            found = "another one" if len(record) else "missing"
+        lacks = named is not None and named["seal"] not in record.table["seal"].to_pylist()
+        if lacks or record.broken():
+            found = "missing" if not len(record) else "another one" if lacks else "not as it was written"
+            and_names = f", and {RUN_FILE} names one of {named['items']:,} items" if named else ""
             raise RunError(
-                f"{folder.url}: {RECORD} is {found}, and {RUN_FILE} names one of {named['items']:,} items; put it back from a copy: "
+                f"{folder.url}: {RECORD} is {found}{and_names}; put it back from a copy: "
                 "without it what was forgotten would come back"
             )
         return record

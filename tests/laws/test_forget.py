@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -216,6 +218,26 @@ def test_without_its_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp_
             attempt()
     assert any("forgotten.parquet" in fault for fault in verify_run(str(run.folder))[1])
     (run.folder / "forgotten.parquet").write_bytes(record)
+    assert prepare(recipe, str(run.folder)).finished
+
+
+def test_with_another_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
+    """Whoever takes a line out of it is not to bring back what it blocks."""
+    run = copy_of(original, tmp_path / "run")
+    forget(str(run.folder), some(original)[0])
+    path = run.folder / "forgotten.parquet"
+    record = path.read_bytes()
+    other = pa.table({"uid": ["0" * 32]})
+    for table, match in ((pq.read_table(path).slice(1), "is not as it was written"), (other, "is no record")):
+        pq.write_table(table, path)
+        for attempt in (
+            lambda: prepare(recipe, str(run.folder)),
+            lambda: prepare(recipe, str(tmp_path / "other"), str(run.folder)),
+            lambda: forget(str(run.folder), uids("0" * 32)),
+        ):
+            with pytest.raises(RunError, match=rf"forgotten.parquet {match}.*; put it back from a copy"):
+                attempt()
+    path.write_bytes(record)
     assert prepare(recipe, str(run.folder)).finished
 
 
