@@ -27,7 +27,7 @@ from curate.changes import changes
 from curate.decide.evaluation import evaluation_key, write_evaluation
 from curate.errors import RecipeError, RunError
 from curate.forget.lists import read_lists
-from curate.forget.record import ASKED, Record
+from curate.forget.record import ASKED, RECORD, Record
 from curate.job import ERROR_FILE, METADATA_FILE, RUN_FILE, Job
 from curate.measure.signals import identify_models
 from curate.measure.unit import needed_signals
@@ -266,7 +266,8 @@ def _check_folder(job: Job, out: str) -> bool:
     """Whether the folder holds this run, finished. Raises RecipeError where it holds something else."""
     folder = job.folder
     if not folder.exists(RUN_FILE):
-        if any(not name.startswith("tmp/") for name in folder.files()):
+        # The record comes before run.json: killed between them, a run goes on.
+        if any(not name.startswith("tmp/") and name != RECORD for name in folder.files()):
             raise RecipeError(
                 f"--out {out}: is not empty and is no run; accepted: a new folder, or that of the same recipe"
             )

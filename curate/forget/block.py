@@ -13,7 +13,6 @@ from curate.forget.items import NOTHING, Items
 from curate.forget.record import MET, Record
 from curate.forget.rows import clear_unit, neighbours
 from curate.job import Job
-from curate.once import once
 from curate.plan import Unit
 
 ROUNDS = 3  # each looks at all units; chains of more rows than that are cut
@@ -21,14 +20,27 @@ _TABLES = ("samples", "scores", "embeddings", "members", "matches")
 
 
 class Front(NamedTuple):
-    """How far names have spread: all that came to those of the record, and those of the last round; None before the first."""
+    """How far names have spread.
 
+    Attributes:
+        known: all names that are blocked, so far.
+        fresh: those of them that the last round brought; rows that have one of these are looked for in the next.
+        met: what came to the record's own.
+    """
+
+    known: Items
+    fresh: Items
     met: Items = NOTHING
-    fresh: Items | None = None
+
+    @classmethod
+    def begin(cls, job: Job) -> "Front":
+        """Before the first round: what the record names. Where a run was killed after its rounds, nothing spreads again."""
+        record = Record.read(job.folder)
+        return cls(record.items, NOTHING if record.settled else record.items)
 
     def advance(self, found: Items) -> "Front":
         """After a round."""
-        return Front(self.met | found, found)
+        return Front(self.known | found, found, self.met | found)
 
 
 def unite(parts: Iterable[Items]) -> Items:
@@ -41,36 +53,29 @@ def unite(parts: Iterable[Items]) -> Items:
 
 def meet(job: Job, unit: Unit, front: Front) -> Items:
     """What the unit's rows add to the names."""
-    given = _given(job)
-    fresh = given if front.fresh is None else front.fresh
-    return neighbours(job, unit, fresh, given | front.met) if len(fresh) else NOTHING
+    return neighbours(job, unit, front.fresh, front.known) if len(front.fresh) else NOTHING
 
 
-def write_met(job: Job, met: Items) -> Items:
-    """Puts the names into the record. Returns them."""
+def write_met(job: Job, front: Front) -> Front:
+    """Puts the names that came into the record. Returns the front."""
     record = Record.read(job.folder)
-    longer = record.append(met, MET)
+    longer = record.append(front.met, MET)
     if longer is not record:
         longer.write(job.folder)
-    return met
+    return front
 
 
-def block_unit(job: Job, unit: Unit, met: Items) -> Unit:
+def block_unit(job: Job, unit: Unit, front: Front) -> Unit:
     """Clears the unit's blocked rows."""
-    clear_unit(job, unit, _given(job) | met, [name for name in _TABLES if name in job.tables])
+    clear_unit(job, unit, front.known, [name for name in _TABLES if name in job.tables])
     return unit
 
 
 def block(job: Job, units: Sequence[Unit]) -> None:
     """All of it in one process and without Beam."""
-    front = Front()
+    front = Front.begin(job)
     for _ in range(ROUNDS):
         front = front.advance(unite(meet(job, unit, front) for unit in units))
-    write_met(job, front.met)
+    write_met(job, front)
     for unit in units:
-        block_unit(job, unit, front.met)
-
-
-def _given(job: Job) -> Items:
-    """What the record held when the run began, and perhaps some of what was met before it was killed."""
-    return once(f"blocked {job.blocked} {job.folder.url}", lambda: Record.read(job.folder).items)
+        block_unit(job, unit, front)

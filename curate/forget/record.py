@@ -93,6 +93,11 @@ class Record:
         seals = self.table["seal"].to_pylist()
         return {"items": len(self), "requests": len(set(seals)), "key": self.key, "seal": seals[-1] if seals else None}
 
+    @property
+    def settled(self) -> bool:
+        """Whether its last request is of what a run met: names have spread from all that stand before."""
+        return len(self) > 0 and self.table["origin"][-1].as_py() == MET
+
     def append(
         self,
         items: Items,

@@ -18,7 +18,7 @@ class Block(beam.PTransform):
     def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
         """Only where something is blocked."""
         job = self._job
-        front = units.pipeline | beam.Create([Front()])
+        front = units.pipeline | beam.Create([None]) | "Begin" >> beam.Map(lambda _: Front.begin(job))
         for n in range(ROUNDS):
             found = (
                 units
@@ -26,5 +26,5 @@ class Block(beam.PTransform):
                 | f"Unite {n}" >> beam.CombineGlobally(unite)
             )
             front |= f"Advance {n}" >> beam.Map(lambda front, found: front.advance(found), AsSingleton(found))
-        met = front | "Record" >> beam.Map(lambda front: write_met(job, front.met))
-        return units | "Clear" >> beam.Map(lambda unit, met: block_unit(job, unit, met), AsSingleton(met))
+        front |= "Record" >> beam.Map(lambda front: write_met(job, front))
+        return units | "Clear" >> beam.Map(lambda unit, front: block_unit(job, unit, front), AsSingleton(front))

@@ -128,5 +128,7 @@ def test_what_is_no_utf8_text_is_no_url(tmp_path: Path, data: bytes, kind: str |
 def test_a_table_that_is_no_record(tmp_path: Path, kinds: list[str | None], values: list[str | None]) -> None:
     path = f"{tmp_path}/list.parquet"
     pq.write_table(pa.table({"kind": kinds, "value": values}), path)
-    with pytest.raises(RecipeError, match=r"row 0: .* is no line of a record; accepted: uid and 32 hex digits, url and"):
+    with pytest.raises(
+        RecipeError, match=r"row 0: .* is no line of a record; accepted: uid and 32 hex digits, url and"
+    ):
         read_list(path)

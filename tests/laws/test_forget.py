@@ -318,6 +318,29 @@ def test_a_blocklist_keeps_rows_and_their_duplicates_out(recipe: Recipe, origina
         same(resumed, run)
 
 
+def test_a_resumed_run_blocks_no_less_and_no_more_of_a_chain(tmp_path: Path) -> None:
+    """Rows that hang together one by one, by image and URL in turn, more of them than there are rounds."""
+    pictures = [pools.encode(pools.picture(i)) for i in range(6)]
+    chain = [
+        pools.Sample(f"{i:02d}", pictures[i // 2], f"number {i} of the chain", f"https://example.com/{(i + 1) // 2}")
+        for i in range(12)
+    ]
+    recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", chain, 4))
+    first = rows_of(pools.run_local(recipe, tmp_path / "all"))[0]["uid"]
+    blocking = recipe.model_copy(update={"blocklist": listed(tmp_path / "list.txt", first)})
+    with killed_after(10**6) as steps:
+        undisturbed = pools.run_local(blocking, tmp_path / "undisturbed")
+    assert undisturbed.counts["forgotten"] == 4
+    for step in range(len(steps)):
+        with pytest.raises(Killed), killed_after(step):
+            pools.run_local(blocking, tmp_path / f"{step}")
+        if (tmp_path / f"{step}/_SUCCESS").exists():
+            continue
+        resumed = pools.run_local(blocking, tmp_path / f"{step}")
+        same(resumed, undisturbed)
+        shutil.rmtree(resumed.folder)
+
+
 def test_a_longer_blocklist_decides_a_finished_run_anew(recipe: Recipe, original: Ran, tmp_path: Path) -> None:
     kept = [row for row in rows_of(original) if row["kept"]]
     path = tmp_path / "list.txt"
