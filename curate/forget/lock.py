@@ -1,67 +1,69 @@
-"""One command at a time in a local run folder: a file that only one process can create, with its process id.
+"""One command at a time changes a published run in a local folder: by a lock that ends with its process, however that ends.
 
-A file that a dead process left is taken over. Object stores have no such file: there nobody is kept out.
+The lock is the system's, on a file that names the process. A number of a process alone would not do: after a kill another
+process may have it, as in containers, and on a shared disk it is another machine's. Object stores have no locks, and some
+shared disks have none: there nobody is kept out.
 """
 
+import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import IO
 
 from curate.errors import RunError
 from curate.shards.commit import Folder
 
 _LOCK = "tmp/forget.lock"
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
 def locked(folder: Folder) -> Iterator[None]:
-    """Keeps other `curate forget` out while the block runs. Raises RunError where one is at work."""
+    """Keeps others that change the run out while the block runs. Raises RunError where one is at work."""
     if not folder.is_local:
         yield
         return
     path = folder.path(_LOCK)
-    own = f"{path}.{os.getpid()}"
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(own, "w") as file:
-        file.write(str(os.getpid()))
-    try:
-        _take(own, path)
-    finally:
-        os.unlink(own)
-    try:
-        yield
-    finally:
-        if _owner(path) == os.getpid():
-            os.unlink(path)
+    with _take(path) as file:
+        try:
+            yield
+        finally:
+            if _is_at(file, path):  # where the block removed it, another may have taken the next one
+                os.unlink(path)
 
 
-def _take(own: str, path: str) -> None:
-    """Links the file that names this process under the lock's name, which one process can."""
+def _take(path: str) -> IO[str]:
+    """The file, locked; closing it lets go."""
     while True:
-        with suppress(FileExistsError):
-            os.link(own, path)
-            return
-        owner = _owner(path)
-        if owner and _lives(owner):
-            raise RunError(f"{path}: `curate forget` is at work here (process {owner}); wait for it")
-        with suppress(FileNotFoundError):
-            os.unlink(path)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            file = open(path, "a+")  # noqa: SIM115  (the caller closes it)
+        except (FileNotFoundError, FileExistsError):  # the one before removed its folder
+            if os.path.isfile(os.path.dirname(path)):
+                raise
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return file
+            file.seek(0)
+            owner = file.read().strip()
+            file.close()
+            raise RunError(
+                f"{path}: `curate forget` or `curate report` is at work here{owner and f' (process {owner})'}; wait for it"
+            ) from None
+        if _is_at(file, path):  # else the one before removed it, and it locks nobody out
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            return file
+        file.close()
 
 
-def _owner(path: str) -> int:
-    """The process that holds the lock; 0 where there is none."""
-    try:
-        with open(path) as file:
-            return int(file.read())
-    except (FileNotFoundError, ValueError):
-        return 0
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
+def _is_at(file: IO[str], path: str) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    return False

@@ -20,6 +20,7 @@ from curate.forget.items import NOTHING, hex_of
 from curate.forget.record import Record
 from curate.publish.explain import explain_sample
 from curate.publish.query import run_query
+from curate.publish.report import page
 from curate.publish.verify import verify_run
 from curate.shards.commit import Folder
 from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
@@ -388,13 +389,24 @@ def test_what_cannot_be(run: Ran, tmp_path: Path) -> None:
         forget(str(tmp_path), uids("0" * 32))
     with pytest.raises(RecipeError, match="nothing is named"):
         forget(str(run.folder), NOTHING)
-    os.makedirs(run.folder / "tmp")
-    (run.folder / "tmp/forget.lock").write_text(str(os.getppid()))
-    with pytest.raises(RunError, match=f"process {os.getppid()}"):
-        forget(str(run.folder), uids("0" * 32))
-    (run.folder / "tmp/forget.lock").write_text("4194304999")  # no process has that number
-    forget(str(run.folder), uids("0" * 32))
-    assert not (run.folder / "tmp").exists()
     (run.folder / "_SUCCESS").unlink()
     with pytest.raises(RunError, match="the run is not finished"):
         forget(str(run.folder), uids("0" * 32))
+
+
+def test_a_report_made_meanwhile_is_not_put_back(run: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A page that was rendered before would show what is gone, and the manifest would vouch for it."""
+    victims = iter(kept_rows(run)[:2])
+    render = page.render_page
+
+    def rendering(opened: Any) -> str:
+        text = render(opened)
+        forget(str(run.folder), uids(next(victims)["uid"]))
+        return text
+
+    monkeypatch.setattr(page, "render_page", rendering)
+    for out in (None, str(tmp_path / "elsewhere.html")):
+        with pytest.raises(RunError, match="was changed while its report was made"):
+            page.write_report(str(run.folder), out)
+    assert not (run.folder / "report.html").exists() and not (tmp_path / "elsewhere.html").exists()
+    assert verify_run(str(run.folder))[1] == []

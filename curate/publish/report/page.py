@@ -11,9 +11,11 @@ from importlib.resources import files
 import fsspec
 import jinja2
 
-from curate.errors import RecipeError
+from curate.errors import RecipeError, RunError
+from curate.forget.lock import locked
+from curate.job import RUN_FILE
 from curate.publish.describe import REPORT
-from curate.publish.manifest import digest_file, read_manifest, write_manifest
+from curate.publish.manifest import SUCCESS, digest_file, read_manifest, write_manifest
 from curate.publish.report.blocks import Section
 from curate.publish.report.captions import captions_section
 from curate.publish.report.changes import changes_section
@@ -60,11 +62,12 @@ def write_report(url: str, out: str | None = None, against: str | None = None) -
 
     Raises:
         RecipeError: there is no run, or `out` cannot be written.
-        RunError: the run is not finished.
+        RunError: the run is not finished, or was changed meanwhile: the page would show what was taken out.
     """
     with open_source_run(url, against) as run:
         page = render_page(run).encode()
     if out is not None:
+        _check_unchanged(run)
         try:
             with fsspec.open(out, "wb") as file:
                 file.write(page)
@@ -72,11 +75,19 @@ def write_report(url: str, out: str | None = None, against: str | None = None) -
             raise RecipeError(f"--out {out}: cannot be written: {error}") from None
         return out, len(page)
     folder = run.folder
-    # The page first: a reader of the manifest finds what it lists, this one or the one before.
-    folder.write_bytes(REPORT, page)
-    others = [line for line in read_manifest(folder) if line.path != REPORT]
-    write_manifest(folder, [*others, digest_file(folder, REPORT)])
+    with locked(folder):
+        _check_unchanged(run)
+        # The page first: a reader of the manifest finds what it lists, this one or the one before.
+        folder.write_bytes(REPORT, page)
+        others = [line for line in read_manifest(folder) if line.path != REPORT]
+        write_manifest(folder, [*others, digest_file(folder, REPORT)])
     return f"{url.rstrip('/')}/{REPORT}", len(page)
+
+
+def _check_unchanged(run: Run) -> None:
+    """Raises RunError where the run is not what it was when it was opened."""
+    if not run.folder.exists(SUCCESS) or run.folder.read_json(RUN_FILE) != run.facts:
+        raise RunError(f"{run.folder.url}: was changed while its report was made; make it again once that is done")
 
 
 def render_page(run: Run) -> str:

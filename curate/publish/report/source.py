@@ -72,10 +72,11 @@ def open_source_run(url: str, against: str | None = None) -> Iterator[Run]:
         RunError: one of them is not finished.
     """
     folder = find_run(url)
+    facts = folder.read_json("run.json")  # first: while these stand, the connection sees one run
     connection = open_run(url)
     try:
         diff = diff_runs(against, url) if against else None
-        yield Run(folder, folder.read_json("run.json"), connection, diff)
+        yield Run(folder, facts, connection, diff)
     finally:
         connection.close()
 
