@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curate import schema
 from curate.forget.items import Items
 from curate.forget.record import RECORD, Record
 from curate.forget.rows import leftovers
@@ -24,9 +25,11 @@ from curate.shards.commit import Folder
 
 def check_absence(folder: Folder) -> tuple[list[str], list[str]]:
     """What was checked, and what is wrong; both empty where nothing was ever forgotten."""
-    record, named = Record.read(folder), folder.read_json(RUN_FILE).get("forgotten")
+    run = folder.read_json(RUN_FILE)
+    record, named = Record.read(folder), run.get("forgotten")
     if not len(record) and not named:
-        return [], []
+        rows = run["counts"].get(schema.FORGOTTEN, 0)
+        return [], [f"{RECORD}: is missing, and {rows:,} rows are forgotten"] if rows else []
     faults = []
     if record.broken():
         faults.append(f"{RECORD}: its seals do not add up: it was changed")

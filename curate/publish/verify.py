@@ -1,6 +1,7 @@
 """Verifies a published run from its files alone: digests, sums, shards against decisions, uids.npy, sizes.json."""
 
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,10 +11,14 @@ import pyarrow.compute as pc
 
 from curate.errors import RunError
 from curate.forget.absence import check_absence
+from curate.forget.shards import SIZES
 from curate.ids import uid_halves
-from curate.job import RUN_FILE
+from curate.job import ENTRIES_FILE, RUN_FILE
+from curate.ledger import open_ledger
 from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, how_to_go_on, no_run, read_manifest
+from curate.publish.statistics import STATISTICS
 from curate.publish.uids import PAIR
+from curate.schema import KEPT
 from curate.shards.commit import Folder
 from curate.shards.grouping import split_name
 
@@ -36,6 +41,8 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
     lines = read_manifest(folder)
     faults = list(_check_files(folder, lines))
     checked = [f"{len(lines):,} files by sha256 ({sum(line.bytes for line in lines):,} bytes)"]
+    if not faults:
+        faults += _check_complete(folder, {line.path for line in lines})
     if not faults:
         counts, more = _check_rows(folder, lines)
         faults += more
@@ -67,11 +74,28 @@ def _check_files(folder: Folder, lines: list[Published]) -> Iterator[str]:
             yield f"{path}: is not in the manifest"
 
 
+def _check_complete(folder: Folder, listed: set[str]) -> Iterator[str]:
+    """What every run has, and its manifest does not list."""
+    for path in sorted({RUN_FILE, SIZES, ENTRIES_FILE, "failures.parquet", "uids.npy", STATISTICS} - listed):
+        yield f"{path}: is not in the manifest, and every run has it"
+    if not {RUN_FILE, SIZES} <= listed:
+        return
+    job, units = open_ledger(folder)
+    needed = [job.table(name, unit) for unit in units for name in job.tables]
+    for name in folder.read_json(SIZES):
+        stem = f"shards/{name.partition('.')[0]}"
+        needed += [*{f"shards/{name}", f"{stem}.parquet"}, f"{stem}_stats.json"]
+    for path in needed:
+        if path not in listed:
+            yield f"{path}: is not in the manifest, and this run has it"
+
+
 def _check_rows(folder: Folder, lines: list[Published]) -> tuple[list[str], list[str]]:
     faults = []
     run = folder.read_json(RUN_FILE)
     rows = failed = 0
     kept: list[np.ndarray] = []
+    verdicts: Counter[str] = Counter()
     for line in lines:
         if not line.path.startswith("tables/decisions/"):
             continue
@@ -84,9 +108,16 @@ def _check_rows(folder: Folder, lines: list[Published]) -> tuple[list[str], list
         if pc.sum(pc.equal(table["kept"], pc.is_null(table["rule"]))).as_py() not in (len(table), None):
             faults.append(f"{line.path}: a row is neither kept nor dropped by a rule, or both")
         kept.append(_pairs(table["uid"].filter(table["kept"])))
+        rules = pc.if_else(table["kept"], KEPT, table["rule"]).combine_chunks()
+        verdicts.update({item["values"]: item["counts"] for item in pc.value_counts(rules).to_pylist()})
     counts = run["counts"]
     if sum(counts.values()) != rows or counts.get("failed", 0) != failed:
         faults.append(f"{RUN_FILE}: counts {counts} do not add up to {rows} samples, {failed} of them failed")
+    faults += [
+        f"{RUN_FILE}: says {counts.get(name, 0):,} rows {name}, tables/decisions {verdicts[name]:,}"
+        for name in {**counts, **verdicts}
+        if counts.get(name, 0) != verdicts[name]
+    ]
     all_kept = np.sort(np.concatenate([np.zeros(0, PAIR), *kept]), order=("f0", "f1"))
     if len(np.unique(all_kept)) != len(all_kept):
         faults.append("tables/decisions: a uid is kept twice")
@@ -99,7 +130,7 @@ def _check_rows(folder: Folder, lines: list[Published]) -> tuple[list[str], list
 
 
 def _check_shards(folder: Folder, lines: list[Published], kept: np.ndarray) -> Iterator[str]:
-    sizes = folder.read_json("shards/sizes.json")
+    sizes = folder.read_json(SIZES)
     found = []
     for name, rows in sizes.items():
         sidecar = f"shards/{name.split('.')[0]}.parquet"

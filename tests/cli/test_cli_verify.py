@@ -119,6 +119,8 @@ FORGED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a rule of a kept row": (TABLES, lambda run: edit_table(run / TABLES, "rule", lambda rule: pc.fill_null(rule, "words"))),
     "counts changed": ("run.json", lambda run: edit_json(run / "run.json", lambda content: content["counts"].update(kept=1))),
     "failed hidden": ("run.json", lambda run: edit_json(run / "run.json", lambda c: c["counts"].update(failed=2, words=4))),
+    "counts of two rules": ("run.json", lambda run: edit_json(run / "run.json", lambda c: c["counts"].update(words=c["counts"]["words"] + 1, balance=c["counts"]["balance"] - 1))),
+    "more kept": ("run.json", lambda run: edit_json(run / "run.json", lambda c: c["counts"].update(kept=c["counts"]["kept"] + 1, balance=c["counts"]["balance"] - 1))),
     "sizes changed": ("shards/sizes.json", lambda run: edit_json(run / "shards/sizes.json", lambda sizes: sizes.update({"00000.tar": 3}))),
     "a shard left out": ("shards", lambda run: edit_json(run / "shards/sizes.json", lambda sizes: sizes.pop("00001.tar"))),
     "two tars swapped": ("shards/00000.tar", lambda run: swap(run / "shards/00000.tar", run / "shards/00001.tar")),
@@ -141,6 +143,26 @@ def test_a_change_with_a_forged_manifest_is_found_by_the_sums(
     assert (done.status, done.out) == (1, ""), done
     faults = [line.strip().partition(": ")[0] for line in done.err.splitlines()[1:]]
     assert path in faults, done.err
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("uids.npy", "entries.parquet", "failures.parquet", "stats.duckdb", "shards/sizes.json"),
+        *(f"tables/{name}/00000.parquet" for name in ("samples", "members", "decisions")),
+        *(f"shards/00000{suffix}" for suffix in (".tar", ".parquet", "_stats.json")),
+    ],
+)
+def test_a_file_that_is_gone_from_the_manifest_too_is_missed(
+    cli: Cli, finished: Finished, tmp_path: Path, path: str
+) -> None:
+    run = copy(finished, "tars", tmp_path)
+    folder = Folder(str(run))
+    (run / path).unlink()
+    write_manifest(folder, [line for line in read_manifest(folder) if line.path != path])
+    done = cli("verify", str(run))
+    assert (done.status, done.out) == (1, "") and "1 differences" in done.err, done
+    assert f"{path}: is not in the manifest, and " in done.err
 
 
 @pytest.mark.parametrize("missing", ["_SUCCESS", "manifest.parquet"])

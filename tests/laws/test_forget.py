@@ -21,6 +21,7 @@ from curate.errors import CurateError, RunError
 from curate.forget.forget import forget
 from curate.forget.items import NOTHING, Items, hex_of
 from curate.forget.record import Record
+from curate.publish.manifest import digest_file, read_manifest, write_manifest
 from curate.publish.query import find_run
 from curate.publish.verify import verify_run
 from curate.recipe import Recipe
@@ -219,6 +220,19 @@ def test_without_its_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp_
     assert any("forgotten.parquet" in fault for fault in verify_run(str(run.folder))[1])
     (run.folder / "forgotten.parquet").write_bytes(record)
     assert prepare(recipe, str(run.folder)).finished
+
+
+def test_a_record_that_nothing_names_is_missed(original: Ran, tmp_path: Path) -> None:
+    """Where it is gone from run.json and the manifest too, verdicts still tell that there was one."""
+    run = copy_of(original, tmp_path / "run")
+    forget(str(run.folder), some(original)[0])
+    (run.folder / "forgotten.parquet").unlink()
+    folder = Folder(str(run.folder))
+    folder.write_json("run.json", {key: value for key, value in run.run.items() if key != "forgotten"})
+    lines = [line for line in read_manifest(folder) if line.path != "forgotten.parquet"]
+    write_manifest(folder, [digest_file(folder, line.path, line.rows) for line in lines])
+    rows = run.counts["forgotten"]
+    assert verify_run(str(run.folder))[1] == [f"forgotten.parquet: is missing, and {rows} rows are forgotten"]
 
 
 def test_with_another_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
