@@ -43,7 +43,13 @@ def forget(
 
 def _lines(directory: str, found: Forgotten, dry_run: bool) -> list[str]:
     """What was found and done."""
-    lines = [f"{directory}: a request that had been interrupted is carried out"] if found.finished else []
+    lines = []
+    if found.lost:
+        lines = [
+            f"{directory}: a request of {found.lost:,} items was interrupted before it was noted: ask for it again"
+        ]
+    elif found.finished:
+        lines = [f"{directory}: a request that had been interrupted is carried out"]
     if not found.asked:
         return lines
     if not found.changes:

@@ -12,7 +12,7 @@ Killed at any moment it leaves a folder that no reader takes for finished, and t
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +53,7 @@ class Forgotten:
         shards: the shards that hold those.
         like: published uids that a row asked for had lost to as a duplicate, and that stay: pictures may be alike.
         finished: an earlier request that had been interrupted was carried out first.
+        lost: of how many items that request was, where it was interrupted before the record had them: they must be asked for again.
         report: whether there was a report, which was deleted.
     """
 
@@ -64,6 +65,7 @@ class Forgotten:
     shards: tuple[str, ...] = ()
     like: tuple[str, ...] = ()
     finished: bool = False
+    lost: int = 0
     report: bool = False
 
     @property
@@ -98,30 +100,43 @@ def forget(url: str, asked: Items, dry_run: bool = False) -> Forgotten:
     folder = Folder(url)
     if not folder.exists(RUN_FILE):
         raise no_run(folder, url)
-    pending = is_interrupted(folder)
-    if not pending and not (folder.exists(SUCCESS) and folder.exists(MANIFEST)):
-        raise RunError(f"{url}: the run is not finished (no {SUCCESS}); run its recipe again, then forget")
+    pending = _check_state(folder)
+    if not len(asked) and (dry_run or not pending):
+        why = (
+            "an earlier request waits, and is carried out without --dry-run" if pending else "no earlier request waits"
+        )
+        raise RecipeError(f"{url}: nothing is named, and {why}; give --uids, --urls or --sha256")
     if dry_run:
         return _plan(folder, asked)[0]
-    if not len(asked) and not pending:
-        raise RecipeError(f"{url}: nothing is named, and no earlier request waits; give --uids, --urls or --sha256")
     with locked(folder):
-        if pending:
-            _carry_out(folder, Record.read_named(folder), None)
+        pending = _check_state(folder)  # again: the one before may have just ended
+        lost = _finish(folder) if pending else 0
         report = folder.exists(REPORT)
         found, record, units = _plan(folder, asked)
         if found.changes:
-            folder.write_json(FORGETTING, {"items": len(asked)})
+            folder.write_json(FORGETTING, {"items": len(asked), "seal": record.facts["seal"]})
             folder.delete(SUCCESS)
             record.write(folder)
             _carry_out(folder, record, units)
         folder.delete("tmp")  # what was killed may have left copies there
-    return Forgotten(**{**vars(found), "finished": pending, "report": report and found.changes})
+    return replace(found, finished=pending, lost=lost, report=report and found.changes)
 
 
-def is_interrupted(folder: Folder) -> bool:
-    """Whether a request was begun and not carried out."""
-    return folder.exists(FORGETTING) and not folder.exists(SUCCESS)
+def _check_state(folder: Folder) -> bool:
+    """Whether a request was begun and not carried out. Raises RunError where the run is not finished for another reason."""
+    if folder.exists(SUCCESS) and folder.exists(MANIFEST):
+        return False
+    if not folder.exists(SUCCESS) and folder.exists(FORGETTING):
+        return True
+    raise RunError(f"{folder.url}: the run is not finished (no {SUCCESS}); run its recipe again, then forget")
+
+
+def _finish(folder: Folder) -> int:
+    """Carries out what was begun. Returns of how many items it was, where the record does not have them yet: 0 where it has."""
+    record, begun = Record.read_named(folder), folder.read_json(FORGETTING)
+    _carry_out(folder, record, None)
+    seals = [None, *record.table["seal"].to_pylist()]
+    return 0 if begun.get("seal") in seals else int(begun["items"])
 
 
 def _plan(folder: Folder, asked: Items) -> tuple[Forgotten, Record, tuple[Unit, ...]]:

@@ -102,8 +102,20 @@ def test_an_interrupted_request_is_told_and_carried_out(cli: Cli, texts: Path, t
             done.status == 1
             and f"`curate forget` was interrupted, and `curate forget {texts}` carries it out" in done.err
         )
+    done = cli("forget", str(texts), "--dry-run")
+    assert (done.status, done.out) == (
+        2,
+        "",
+    ) and "an earlier request waits, and is carried out without --dry-run" in done.err
     done = cli("forget", str(texts))
     assert (done.status, done.out) == (0, f"{texts}: a request that had been interrupted is carried out\n")
+    assert cli("verify", str(texts)).status == 0
+    # Killed before the record had it, nobody knows what it was.
+    (texts / "_SUCCESS").unlink()
+    (texts / "tmp").mkdir()
+    (texts / "tmp/forgetting.json").write_text(json.dumps({"items": 7, "seal": "0" * 64}))
+    done = cli("forget", str(texts))
+    assert done.out == f"{texts}: a request of 7 items was interrupted before it was noted: ask for it again\n"
     assert cli("verify", str(texts)).status == 0
 
 
