@@ -27,6 +27,7 @@ from curate.changes import changes
 from curate.decide.evaluation import evaluation_key, write_evaluation
 from curate.errors import RecipeError, RunError
 from curate.forget.lists import read_lists
+from curate.forget.lock import locked
 from curate.forget.record import ASKED, RECORD, Record
 from curate.job import ERROR_FILE, METADATA_FILE, RUN_FILE, Job
 from curate.measure.signals import identify_models
@@ -135,7 +136,19 @@ def get_ready(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
 
 
 def start(prepared: Prepared) -> None:
-    """Writes run.json and the run's metadata: from here on the folder belongs to the recipe."""
+    """Writes run.json and the run's metadata: from here on the folder belongs to the recipe.
+
+    Raises:
+        RunError: `curate forget` is at work in the folder, or was since the run was prepared.
+    """
+    folder = prepared.job.folder
+    with locked(folder):
+        if len(Record.read_named(folder).items - prepared.record.items):
+            raise RunError(f"{folder.url}: something was forgotten here while the run was being prepared; run again")
+        _start(prepared)
+
+
+def _start(prepared: Prepared) -> None:
     job = prepared.job
     job.folder.delete("tmp")
     if job.folder.exists(SUCCESS):  # something happened to a published run: what is damaged is made anew

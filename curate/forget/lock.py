@@ -53,7 +53,7 @@ def _take(path: str) -> IO[str]:
             owner = file.read().strip()
             file.close()
             raise RunError(
-                f"{path}: `curate forget` or `curate report` is at work here{owner and f' (process {owner})'}; wait for it"
+                f"{path}: `curate forget`, `report` or `run` is at work here{owner and f' (process {owner})'}; wait for it"
             ) from None
         if _is_at(file, path):  # else the one before removed it, and it locks nobody out
             file.truncate(0)

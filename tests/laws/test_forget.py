@@ -20,13 +20,14 @@ import yaml
 from curate.errors import CurateError, RunError
 from curate.forget.forget import forget
 from curate.forget.items import NOTHING, Items, hex_of
+from curate.forget.lock import locked
 from curate.forget.record import Record
 from curate.publish.manifest import digest_file, read_manifest, write_manifest
 from curate.publish.query import find_run
 from curate.publish.verify import verify_run
 from curate.recipe import Recipe
 from curate.shards.commit import Folder
-from pipelines.run import prepare
+from pipelines.run import prepare, start
 from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved
@@ -183,6 +184,25 @@ def test_real_kills(tmp_path: Path) -> None:
         same(run, undisturbed)
         assert not (run.folder / "tmp").exists()
     assert killed >= 3
+
+
+def test_a_run_does_not_begin_while_something_is_forgotten(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
+    """It would write its own record over the request's, and take its marks away."""
+    run = copy_of(original, tmp_path / "run")
+    asked, words = some(original)
+    (run.folder / "shards/00001.tar").unlink()  # so that there is something to do
+    prepared = prepare(recipe, str(run.folder))
+    with (
+        locked(Folder(str(run.folder))),
+        pytest.raises(RunError, match="`curate forget`, `report` or `run` is at work here"),
+    ):
+        start(prepared)
+    shutil.copy(original.folder / "shards/00001.tar", run.folder / "shards/00001.tar")
+    forget(str(run.folder), asked)
+    files = pools.files_of(run.folder)
+    with pytest.raises(RunError, match="something was forgotten here while the run was being prepared; run again"):
+        start(prepared)
+    assert pools.files_of(run.folder) == files and left_of(run.folder, words) == []
 
 
 # ---------------------------------------------------------------- later runs
