@@ -68,6 +68,10 @@ def _lines(directory: str, found: Forgotten, dry_run: bool) -> list[str]:
         lines.append(_line("not in this pool", len(found.absent), f"items, {would}blocked in later runs all the same"))
         named = [f"  {_WORDS[kind]} {value}" for kind in KINDS for value in hex_of(found.absent[kind][:_SHOWN])]
         lines += named[:_SHOWN]
+        if len(found.absent.sha256) and not found.images:
+            lines.append(
+                "  this pool has no images: nothing was compared with a sha256, nor with a column of that name"
+            )
     if found.like:
         why = "published samples stay that a row asked for had lost to as a near-duplicate; forget them too if they show the same:"
         lines.append(_line("look at these", len(found.like), why))

@@ -55,6 +55,7 @@ class Forgotten:
         finished: an earlier request that had been interrupted was carried out first.
         lost: of how many items that request was, where it was interrupted before the record had them: they must be asked for again.
         report: whether there was a report, which was deleted.
+        images: whether the pool has images; without, no row is known by a sha256, whatever its own columns hold.
     """
 
     asked: int
@@ -67,6 +68,7 @@ class Forgotten:
     finished: bool = False
     lost: int = 0
     report: bool = False
+    images: bool = True
 
     @property
     def changes(self) -> bool:
@@ -157,6 +159,7 @@ def _plan(folder: Folder, asked: Items) -> tuple[Forgotten, Record, tuple[Unit, 
         kept=survey.kept,
         shards=tuple(shards),
         like=survey.like,
+        images=job.pool.images,
     )
     return found, record, survey.units
 

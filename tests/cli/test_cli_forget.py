@@ -82,6 +82,12 @@ def test_a_wrong_list_changes_nothing(
     assert files_of(texts) == before
 
 
+def test_a_pool_without_images_knows_no_sha256(cli: Cli, texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "images.txt").write_text("0" * 64)
+    done = cli("forget", str(texts), "--sha256", f"{tmp_path}/images.txt", "--dry-run")
+    assert done.status == 0 and "this pool has no images: nothing was compared with a sha256" in done.out
+
+
 def test_the_uids_of_a_run_can_be_forgotten(cli: Cli, texts: Path) -> None:
     """uids.npy is a list too."""
     rows = len(published(texts))
