@@ -9,6 +9,7 @@ import typer
 
 from curate.cli.progress import show_progress
 from curate.errors import RecipeError
+from curate.forget.lock import tidy
 from curate.job import RUN_FILE, Job
 from curate.measure.unit import needed_signals
 from curate.plan import Unit
@@ -54,7 +55,7 @@ def execute(
 
     prepared = prepare(load_recipe(recipe, overrides), out, reuse, by_content(fingerprint), beam_options)
     if prepared.finished:
-        prepared.job.folder.delete("tmp")
+        tidy(prepared.job.folder)
         print(f"{out}: this recipe is finished already; nothing to do")
         return
     if reuse:

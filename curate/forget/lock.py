@@ -34,6 +34,13 @@ def locked(folder: Folder) -> Iterator[None]:
                 os.unlink(path)
 
 
+def tidy(folder: Folder) -> None:
+    """Removes what killed commands left in the `tmp` of a finished run, unless one is at work."""
+    if folder.exists("tmp"):
+        with suppress(RunError, OSError), locked(folder):  # who may only read it leaves it as it is
+            folder.delete("tmp")
+
+
 def _take(path: str) -> IO[str]:
     """The file, locked; closing it lets go."""
     while True:

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from curate.forget.lock import locked
+from curate.shards.commit import Folder
 from tests.cli.conftest import Cli, Done
 from tests.laws.pools import files_of
 
@@ -123,6 +125,16 @@ def test_an_interrupted_request_is_told_and_carried_out(cli: Cli, texts: Path, t
     done = cli("forget", str(texts))
     assert done.out == f"{texts}: a request of 7 items was interrupted before it was noted: ask for it again\n"
     assert cli("verify", str(texts)).status == 0
+
+
+def test_a_finished_run_that_is_run_again_leaves_the_lock(
+    cli: Cli, pool: Path, finished: Finished, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished["texts"][0], tmp_path / "run"))
+    with locked(Folder(str(out))):
+        done = cli("run", str(pool / "texts.yaml"), "--out", str(out))
+        assert "nothing to do" in done.out and (out / "tmp/forget.lock").exists()
+    assert cli("run", str(pool / "texts.yaml"), "--out", str(out)).status == 0 and not (out / "tmp").exists()
 
 
 def test_a_blocklist_in_a_plan_and_a_run(cli: Cli, pool: Path, finished: Finished, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from curate.errors import RunError
-from curate.forget.lock import locked
+from curate.forget.lock import locked, tidy
 from curate.shards.commit import Folder
 
 HOLD = """
@@ -55,6 +55,18 @@ def test_a_folder_that_is_removed_under_it(tmp_path: Path) -> None:
         with locked(folder):
             folder.delete("tmp")
     assert not (tmp_path / "tmp").exists()
+
+
+def test_what_is_left_is_removed_unless_somebody_works(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    with locked(folder):
+        folder.write_json("tmp/forgetting.json", {})
+        tidy(folder)
+        assert folder.files("tmp") == ["tmp/forget.lock", "tmp/forgetting.json"]
+    tidy(folder)
+    assert not (tmp_path / "tmp").exists()
+    tidy(folder)
+    assert os.listdir(tmp_path) == []
 
 
 def test_never_two_at_once(tmp_path: Path) -> None:
