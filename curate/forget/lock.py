@@ -16,6 +16,7 @@ from curate.errors import RunError
 from curate.shards.commit import Folder
 
 _LOCK = "tmp/forget.lock"
+_ATTEMPTS = 50  # to make the folder: it may be removed in between, but not so often
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -43,14 +44,16 @@ def tidy(folder: Folder) -> None:
 
 def _take(path: str) -> IO[str]:
     """The file, locked; closing it lets go."""
+    failed = 0
     while True:
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             file = open(path, "a+")  # noqa: SIM115  (the caller closes it)
-        except (FileNotFoundError, FileExistsError):  # the one before removed its folder
-            if os.path.isfile(os.path.dirname(path)):
+        except (FileNotFoundError, FileExistsError):
+            failed += 1
+            if failed == _ATTEMPTS:
                 raise
-            continue
+            continue  # the one before removed its folder
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -57,6 +57,14 @@ def test_a_folder_that_is_removed_under_it(tmp_path: Path) -> None:
     assert not (tmp_path / "tmp").exists()
 
 
+@pytest.mark.parametrize("name", ["file", "/proc/none"])
+def test_a_folder_that_cannot_be(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file/tmp").write_text("")
+    with pytest.raises(OSError, match=r"tmp|none"), locked(Folder(str(tmp_path / name))):
+        pass
+
+
 def test_what_is_left_is_removed_unless_somebody_works(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     with locked(folder):
