@@ -1,7 +1,7 @@
 -- What other thresholds t of balancing would do to the entries.
 -- Matches are counted, not samples: a sample has several entries. `curate whatif` gives the samples.
 -- theme: Concepts and balancing
--- param: at = null  values of t, such as '1000 20000'; null is this run's t and its halves and doubles
+-- param: at = null [numbers] values of t, such as '1000 20000'; null is this run's t and its halves and doubles
 -- column: t           the threshold
 -- column: thinned     entries with more matches than t, which balancing would thin
 -- column: matches     of all matches when balancing began, how many would be drawn: the sum of min(survivors, t)

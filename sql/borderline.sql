@@ -1,7 +1,7 @@
 -- Samples on both sides of a cut: kept with the least, dropped by the rule with the most.
 -- theme: Samples to look at
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: rule = null                     the rule that dropped; null is any
+-- param: rule = null [rule]              the rule that dropped; null is any
 -- param: limit = 10                      how many on each side
 -- column: side     kept or dropped
 -- column: measure  the number's name

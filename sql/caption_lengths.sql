@@ -1,6 +1,6 @@
 -- Words per caption, in the pool and in the kept set.
 -- theme: Captions
--- param: step = 5  words per bucket
+-- param: step = 5 [positive] words per bucket
 -- column: words_from   the bucket holds captions of at least so many words
 -- column: words_below  and fewer than so many
 -- column: pool         samples

@@ -1,6 +1,6 @@
 -- Samples that a rule dropped, to look at.
 -- theme: Samples to look at
--- param: rule = null   the rule's name; null is any rule
+-- param: rule = null [rule] the rule's name; null is any rule
 -- param: limit = 20    how many, by uid, so that the choice is arbitrary but always the same
 -- column: rule          the rule
 -- column: uid           the sample

@@ -1,7 +1,7 @@
 -- A few kept samples of each group, to look at; by a hash of the uid, so always the same.
 -- theme: Samples to look at
 -- param: by = source [column of measured]  groups, such as source, language or format
--- param: each = 3                          how many of each
+-- param: each = 3 [positive]               how many of each
 -- column: grp      the group
 -- column: kept     samples kept of it
 -- column: uid      the sample

@@ -1,7 +1,7 @@
 -- How a score, or any number, is spread: in the pool, before balancing, and kept.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: buckets = 20                    how many, of equal width, from the least to the greatest
+-- param: buckets = 20 [positive]         how many, of equal width, from the least to the greatest
 -- column: measure    the number's name
 -- column: from       the bucket holds at least so much
 -- column: below      and less than so much; the last bucket holds the greatest value too

@@ -1,6 +1,6 @@
 -- Widths and heights of the images, in the pool and in the kept set.
 -- theme: Images
--- param: step = 128  pixels per bucket
+-- param: step = 128 [positive] pixels per bucket
 -- column: pixels_from   the bucket holds sides of at least so many pixels
 -- column: pixels_below  and fewer than so many
 -- column: width_pool    samples of such a width

@@ -2,8 +2,8 @@
 -- Counted where the rule stands: of the samples that reach it. Samples alike in the number pass together, so `passed` may be more.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: rule = null                     the place: what reaches this rule; null is what passed all rules
--- param: rows = 1000                     how many samples are to pass
+-- param: rule = null [rule]              the place: what reaches this rule; null is what passed all rules
+-- param: rows = 1000 [positive]          how many samples are to pass
 -- column: measure    the number's name
 -- column: threshold  the greatest that at least so many samples pass; null where there are fewer
 -- column: reached    samples that reach the place

@@ -3,8 +3,8 @@
 -- change too; `curate whatif` works that out.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: rule = null                     the place: what reaches this rule; null is what passed all rules
--- param: at = null                       thresholds, such as '0.2 0.25 0.3'; null is each tenth of the samples
+-- param: rule = null [rule]              the place: what reaches this rule; null is what passed all rules
+-- param: at = null [numbers]             thresholds, such as '0.2 0.25 0.3'; null is each tenth of the samples
 -- column: measure    the number's name
 -- column: threshold  at least so much
 -- column: reached    samples that reach the place

@@ -10,9 +10,9 @@ from curate.publish.explain import explain_sample
 
 def explain(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")],
-    uid: Annotated[str, typer.Argument(metavar="UID", help="The sample's uid, 32 hex digits.")],
+    sample: Annotated[str, typer.Argument(metavar="UID", help="The sample's uid (32 hex digits), URL or key.")],
 ) -> None:
     """Say of a sample why it is in or out: rules, entries, draw, duplicates, captions, and where it was published."""
-    page = explain_sample(directory, uid)
+    page = explain_sample(directory, sample)
     with open_output() as file:
         page.write(file)

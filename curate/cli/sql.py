@@ -1,5 +1,6 @@
 """`curate sql`: questions to a finished run, answered on standard output."""
 
+import sys
 from enum import StrEnum
 from typing import Annotated
 
@@ -7,8 +8,9 @@ import typer
 
 from curate.cli.standard_output import open_output
 from curate.errors import RecipeError
-from curate.publish.library import named_queries
+from curate.publish.library import THEMES, NamedQuery, named_queries
 from curate.publish.output import Result, write_result
+from curate.publish.page import Page, heading, line, named
 from curate.publish.query import asking, find_run
 from curate.publish.shell import run_shell
 
@@ -25,7 +27,10 @@ def sql(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")],
     query: Annotated[
         str | None,
-        typer.Argument(metavar="QUERY|NAME", help="SQL that reads, or the name of a query. Absent: lists them."),
+        typer.Argument(
+            metavar="QUERY|NAME",
+            help="SQL that reads, or the name of a query; - reads it from standard input. Absent: lists them.",
+        ),
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the query; may be repeated.")
@@ -39,6 +44,8 @@ def sql(
 ) -> None:
     """Ask a run in SQL, or by a named query. Whatever is asked, a run is only read."""
     params = dict(_pair(text) for text in param or [])
+    if query == "-":
+        query = sys.stdin.read()
     if shell:
         if query is not None or params:
             raise RecipeError("--shell takes its questions from standard input; leave QUERY and --param out")
@@ -50,7 +57,10 @@ def sql(
             raise RecipeError("--param needs a query; `curate sql DIR` lists them with their parameters")
         find_run(directory)
         with open_output() as file:
-            write_result(_listing(), format.value, file)
+            if format is Format.table:
+                _page().write(file)
+            else:
+                write_result(_listing(), Format(format).value, file)
     else:
         with asking(directory, query, params) as result, open_output() as file:
             write_result(result, format.value, file)
@@ -64,5 +74,23 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _listing() -> Result:
-    rows = [(query.name, query.summary, " ".join(param.usage for param in query.params)) for query in named_queries()]
+    rows = [(query.name, query.summary, _usage(query)) for query in named_queries()]
     return Result(("query", "answers", "parameters"), rows)
+
+
+def _page() -> Page:
+    """The named queries by theme."""
+    margin = max(len(query.name) for query in named_queries())
+    lines = []
+    for theme in THEMES:
+        lines += [heading(theme)]
+        for query in named_queries():
+            if query.theme == theme:
+                usage = _usage(query)
+                lines.append(named(query.name, margin, query.summary, (f"  {usage}" if usage else "", "dim")))
+        lines.append(line())
+    return Page((*lines, line(f"{len(named_queries())} queries; --param NAME=VALUE sets what stands after them")))
+
+
+def _usage(query: NamedQuery) -> str:
+    return " ".join(param.usage for param in query.params)

@@ -114,7 +114,8 @@ def _write_answer(found: WhatIf, wished: int | None, format: Format, file: IO[st
         return
     for override in found.changes:
         file.write(f"--set {escape(override)}\n")
-    spread = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
+    drew = "" if found.changes else f"; the run itself kept {found.funnel['run'][-1].as_py():,}"
+    spread = f" ± {found.error:,.0f} (one standard error of a run's draws{drew})" if found.error else ""
     solved = f", the largest whose expected size is at most {wished:,}" if wished else ""
     if wished and found.expected < wished and not found.error:
         solved = f"; no t keeps {wished:,}: no more are left when balancing begins"

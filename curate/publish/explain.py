@@ -1,6 +1,6 @@
 """Explains one sample: the verdict, then why: what each rule says of it, its entries and draw, duplicates, texts, files.
 
-In: a run folder and a uid. Out: a Page; every place in the pool that has the uid is shown, since a uid may repeat there.
+In: a run folder and a uid, URL or key. Out: a Page; every place in the pool that has it is shown, since each may repeat there.
 The verdict is the ledger's; the rules are evaluated again over the sample's row, so that those after the first failed one
 can be shown too, and so are the draws of single entries, of which the ledger has the smallest.
 """
@@ -25,6 +25,8 @@ from curate.recipe import Top
 
 _LEDGER = (schema.FAILED, schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
 _UNSEEN = ("unit", "row", "offset", "status", "error")  # columns that rules do not see
+_AT = "SEMI JOIN (SELECT unnest($places, recursive := true)) USING (unit, row)"  # rows at `places`
+_ROWS = 20  # rows that are shown of those that have one key, URL or uid
 _TEXT = 300  # characters of a caption or URL that are shown
 _VALUE = 40  # of them beside a rule
 _ENTRIES = 100  # entries that are shown
@@ -32,36 +34,37 @@ _TWINS = 10  # duplicates that are shown
 _YES, _NO, _OPEN = ("✓ ", "green"), ("✗ ", "bold red"), ("– ", "dim")
 
 
-def explain_sample(url: str, uid: str) -> Page:
+def explain_sample(url: str, sample: str) -> Page:
     """Everything that the run knows of a sample; `str` makes it plain text, without control characters but newlines.
 
+    Args:
+        url: the run folder.
+        sample: a uid, or a URL or key as the pool has it: what could not be read may have no uid.
+
     Raises:
-        RecipeError: `uid` is not 32 hex digits, or there is no run.
+        RecipeError: there is no run, or `sample` is neither 32 hex digits nor a URL or key of the pool.
         RunError: the run is not finished, or no row has this uid.
     """
-    folder, known = find_run(url), ids.own_uid(uid.strip())
-    if known is None:
-        raise RecipeError(
-            f"{escape(uid)!r} is not a uid; accepted: 32 hex digits, as this finds them: "
-            f"curate sql {url} \"SELECT uid, caption FROM samples WHERE url = 'https://…'\" (or key = …, or caption LIKE '%…%'). "
-            f"A sample that could not be read may have none: curate sql {url} \"SELECT status, error FROM samples WHERE key = '…'\""
-        )
+    folder = find_run(url)
     run, record = folder.read_json("run.json"), Record.read(folder)
     connection = open_run(url)
     try:
-        rows = _fetch(connection, "SELECT * FROM measured WHERE uid = $uid ORDER BY unit, row", uid=known)
-        ledger = _fetch(connection, "SELECT * FROM decisions WHERE uid = $uid ORDER BY unit, row", uid=known)
-        if not len(rows):
-            total = connection.execute("SELECT rows FROM funnel WHERE kind = 'pool'").fetchall()[0][0]
-            raise RunError(f"{url}: none of its {total:,} rows has uid {known}")
-        seen = rows.select([name for name in rows.column_names if name not in _UNSEEN])
+        kind, name, places = _find(connection, url, sample)
+        rows = _fetch(connection, f"SELECT * FROM measured {_AT} ORDER BY unit, row", places=places[:_ROWS])
+        ledger = _fetch(connection, f"SELECT * FROM decisions {_AT} ORDER BY unit, row", places=places[:_ROWS])
+        seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
         rules = check_rules({rule["name"]: _spec(rule) for rule in run["rules"]}, seen.schema)
         verdicts = rule_values(rules, seen)
-        lines = [line(("uid ", "dim"), (known, "bold"))]
-        if len(rows) > 1:
-            lines.append(line(f"{len(rows)} rows of the pool have this uid"))
+        lines = [line((f"{kind} ", "dim"), (name, "bold"))]
+        if len(places) > 1:
+            more = "" if len(places) <= _ROWS else f"; the first {_ROWS} follow"
+            lines.append(line(f"{len(places):,} rows of the pool have this {kind}{more}"))
         for row, decision, values in zip(rows.to_pylist(), ledger.to_pylist(), verdicts, strict=True):
-            lines += [line(), *_verdict(row, decision, record.time_of(known)), *_sample(row)]
+            own = row["uid"]
+            lines.append(line())
+            if kind != "uid":
+                lines.append(line(("uid ", "dim"), (own, "bold")) if own else line(("no uid", "dim")))
+            lines += [*_verdict(row, decision, record.time_of(own) if own else None), *_sample(row)]
             if decision["rule"] == schema.FORGOTTEN:  # nothing else is left of it
                 continue
             lines += _rules(run, rules, row, decision["rule"], values)
@@ -70,6 +73,24 @@ def explain_sample(url: str, uid: str) -> Page:
     finally:
         connection.close()
     return Page(tuple(lines))
+
+
+def _find(connection: Any, url: str, sample: str) -> tuple[str, str, list[dict[str, int]]]:
+    """What the text is, uid, url or key, as the pool spells it, and the places of the rows that have it."""
+    own = ids.own_uid(sample.strip())
+    kinds = {"uid": own, "url": sample, "key": sample}
+    for kind, name in kinds.items():
+        sql = f"SELECT unit, row FROM samples WHERE {kind} = $name ORDER BY unit, row"
+        places = _fetch(connection, sql, name=name).to_pylist() if name else []
+        if name and places:
+            return kind, name, places
+    total = connection.execute("SELECT rows FROM funnel WHERE kind = 'pool'").fetchall()[0][0]
+    if own:
+        raise RunError(f"{url}: none of its {total:,} rows has uid {own}")
+    raise RecipeError(
+        f"{url}: none of its {total:,} rows has the URL or key {escape(sample)!r}, and a uid is 32 hex digits; accepted: one of "
+        f"these, as this finds them: curate sql {url} \"SELECT uid, key, url FROM samples WHERE caption LIKE '%…%'\""
+    )
 
 
 def _spec(rule: dict[str, Any]) -> str | Top:

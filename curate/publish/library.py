@@ -3,12 +3,14 @@
 A header is made of comments: the question in one line, more lines if need be, and
 
     -- theme: THEME                                      where it stands in the page
-    -- param: NAME [= DEFAULT] [[KIND of VIEW]] MEANING  required without a default; text, or read by the default's type
+    -- param: NAME [= DEFAULT] [[KIND]] MEANING          required without a default; text, or read by the default's type
     -- column: NAME MEANING                              of the answer, in order; * for all columns of a view
 
-A parameter of KIND `column`, or `number` for a column of numbers, names a column of the VIEW. It reaches SQL as a value, for
-struct_extract, never as text of the statement. With the default null it is the first score that a rule names, else
-clip_score, else the first score; `words` in a run without scores.
+KIND is one of: `column of VIEW`, or `number of VIEW` for a column of numbers, which names a column of the view. It reaches SQL
+as a value, for struct_extract, never as text of the statement. With the default null it is the first score that a rule names,
+else clip_score, else the first score; `words` in a run without scores. `rule`: null, or what may drop a sample in this run, by
+the funnel's name. `positive`: a whole number from 1 on; others with a whole number as default take 0 too. `numbers`: null, or
+numbers between spaces or commas.
 
 `python -m curate.publish.library` writes the page, sql/README.md.
 """
@@ -38,7 +40,9 @@ THEMES = (
 )
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?([eE][-+]?\d+)?\Z")
-_PARAM = re.compile(r"(\w+)(?:\s*=\s*('[^']*'|[^\s\[]+))?(?:\s+\[(column|number) of (\w+)\])?\s+(\S.*)\Z")
+_PARAM = re.compile(
+    r"(\w+)(?:\s*=\s*('[^']*'|[^\s\[]+))?(?:\s+\[(rule|positive|numbers|(?:column|number) of \w+)\])?\s+(\S.*)\Z"
+)
 _NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?\Z|FLOAT\Z|DOUBLE\Z|DECIMAL")
 _KEYS = ("unit", "row", "offset", "phash")  # numbers that measure nothing
 _FALLBACK = "words"
@@ -54,7 +58,7 @@ class Param:
     default: object
     help: str
     required: bool
-    kind: str | None = None  # column or number: it names a column of `view`
+    kind: str | None = None  # column or number, of `view`; rule, positive or numbers
     view: str | None = None
 
     @property
@@ -102,7 +106,9 @@ def find_query(text: str) -> NamedQuery:
     raise RecipeError(f'no query named {word!r}; {hint}queries: {", ".join(known)}; or give SQL, such as "FROM {word}"')
 
 
-def fill_params(query: NamedQuery, given: Mapping[str, object], columns: Columns, rules: str) -> dict[str, object]:
+def fill_params(
+    query: NamedQuery, given: Mapping[str, object], columns: Columns, rules: str, steps: Sequence[str] = ()
+) -> dict[str, object]:
     """The parameters with defaults, text read by the type of the default.
 
     Args:
@@ -110,6 +116,7 @@ def fill_params(query: NamedQuery, given: Mapping[str, object], columns: Columns
         given: name → value.
         columns: the columns of a view of the run, name → DuckDB's type.
         rules: the run's rules, whose scores are preferred.
+        steps: what may drop a sample, by the funnel's names.
     """
     needed = [param.name for param in query.params if param.required]
     check_params(query.name, given, [param.name for param in query.params], needed)
@@ -120,13 +127,29 @@ def fill_params(query: NamedQuery, given: Mapping[str, object], columns: Columns
             filled[param.name] = _column(param, value, columns(param.view), rules)
             continue
         if isinstance(value, str) and not param.required and not isinstance(param.default, str):
-            value = None if value.lower() in ("null", "") else read_number(value)
-        if isinstance(param.default, int | float) and not isinstance(value, int | float | None):
-            raise RecipeError(f"--param {param.name}={value}: needs a number, such as {param.default}")
-        if isinstance(param.default, int) and isinstance(value, float):
-            raise RecipeError(f"--param {param.name}={value}: needs a whole number, such as {param.default}")
+            value = None if value.lower() in ("null", "") else value if param.kind == "rule" else read_number(value)
+        _check_value(param, value, steps)
         filled[param.name] = value
     return filled
+
+
+def _check_value(param: Param, value: object, steps: Sequence[str]) -> None:
+    """Raises RecipeError where SQL would answer with nothing, or with words of its own."""
+    told = f"--param {param.name}={value}"
+    if param.kind == "rule" and value is not None and value not in steps:
+        near = difflib.get_close_matches(str(value), steps, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RecipeError(f"{told}: nothing of this name drops samples in this run; {hint}accepted: {', '.join(steps)}")
+    if param.kind == "numbers" and isinstance(value, str):
+        wrong = [part for part in re.split(r"[\s,;]+", value.strip()) if not isinstance(read_number(part), int | float)]
+        if wrong:
+            raise RecipeError(f"{told}: {wrong[0]!r} is no number; accepted: numbers between spaces or commas")
+    if isinstance(param.default, int | float) and not isinstance(value, int | float | None):
+        raise RecipeError(f"{told}: needs a number, such as {param.default}")
+    if isinstance(param.default, int) and value is not None:
+        least = 1 if param.kind == "positive" else 0
+        if isinstance(value, float) or (isinstance(value, int) and value < least):
+            raise RecipeError(f"{told}: needs a whole number from {least} on, such as {param.default}")
 
 
 def check_params(what: str, given: Mapping[str, object], known: Sequence[str], needed: Sequence[str]) -> None:
@@ -217,7 +240,8 @@ def _parse_query(name: str, text: str) -> NamedQuery:
     for line in told["param:"]:
         match = _PARAM.match(line)
         assert match, f"{name}.sql: {line}"
-        params.append(Param(match[1], _literal(match[2]), match[5], match[2] is None, match[3], match[4]))
+        kind, _, view = (match[3] or "").partition(" of ")
+        params.append(Param(match[1], _literal(match[2]), match[4], match[2] is None, kind or None, view or None))
     columns = dict((line + " ").split(None, 1) for line in told["column:"])
     notes = " ".join(line for line in lines[1:] if not line.startswith(kinds))
     theme = (told["theme:"] or [""])[0]

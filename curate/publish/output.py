@@ -33,7 +33,8 @@ class Result:
 def write_result(result: Result, format: Format, file: IO[str]) -> None:
     """Writes rows: `table` for people, `csv` as in RFC 4180, `json` as one array of objects. A table alone holds all of them.
 
-    In CSV null is nothing and an empty text is "", but a null alone in its row is "" too, since readers skip empty lines.
+    In CSV lines end in a line feed alone, for what stands behind a pipe; null is nothing and an empty text is "", but a null
+    alone in its row is "" too, since readers skip empty lines.
     In JSON numbers are numbers whatever their size, NaN and infinities are null, lists arrays, structs objects, and all
     else is text. Control characters reach neither a terminal nor JSON.
     """
@@ -57,12 +58,12 @@ def write_json(value: Any, file: IO[str]) -> None:
 
 
 def _write_csv(file: IO[str], rows: Iterable[list[str | None]]) -> None:
-    """Lines of CSV. The csv module writes null and an empty text alike, so rows with an empty one are written here."""
-    writer = csv.writer(file)
+    """Lines of CSV. The csv module writes null and an empty text alike, and \\r bare: rows with one of these are written here."""
+    writer = csv.writer(file, lineterminator="\n")
     for row in rows:
-        if "" in row:
+        if any(field == "" or (field is not None and "\r" in field) for field in row):
             quoted = ("" if field is None else '"' + field.replace('"', '""') + '"' for field in row)
-            file.write(",".join(quoted) + "\r\n")
+            file.write(",".join(quoted) + "\n")
         else:
             writer.writerow(row)
 

@@ -134,8 +134,12 @@ def _resolve(connection: Any, text: str, given: dict[str, object]) -> tuple[str,
     if not is_name(text):
         return text, given
     query = find_query(text)
-    rules = connection.execute("SELECT coalesce(string_agg(expression, ' ' ORDER BY position), '') FROM rules")
-    return query.sql, fill_params(query, given, lambda view: _columns(connection, view), rules.fetchall()[0][0])
+    rules = connection.execute("SELECT string_agg(expression, ' ' ORDER BY position) FROM rules").fetchall()[0][0]
+    steps = connection.execute("SELECT rule FROM funnel WHERE kind = 'drop' ORDER BY position").fetchall()
+    filled = fill_params(
+        query, given, lambda view: _columns(connection, view), rules or "", [rule for (rule,) in steps]
+    )
+    return query.sql, filled
 
 
 def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None = None) -> pa.Table:

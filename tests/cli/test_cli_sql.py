@@ -79,6 +79,18 @@ def test_parameters(cli: Cli, run: Path) -> None:
     assert len(ask(cli, run, "top_entries", "--param", "limit=2")) == 2
 
 
+def test_a_question_from_standard_input(finished: Finished) -> None:
+    for text in ("SELECT count(*) AS n\nFROM kept -- all\n", "funnel\n"):
+        asked = process(finished["texts"][0], "-", "--format", "json", stdin=subprocess.PIPE)
+        out, err = asked.communicate(text.encode(), timeout=60)
+        assert (asked.returncode, err) == (0, b"") and json.loads(out)
+
+
+def test_the_list_of_queries_is_read_by_people_and_programs(cli: Cli, run: Path) -> None:
+    told, rows = cli("sql", str(run)).out, json.loads(cli("sql", str(run), "--format", "json").out)
+    assert all(f"  {row['query']} " in told and row["answers"] in told and row["parameters"] in told for row in rows)
+
+
 def test_the_same_rows_in_every_format(cli: Cli, run: Path) -> None:
     query = "SELECT uid, caption, words FROM samples WHERE status = 'ok' ORDER BY uid LIMIT 5"
     rows = ask(cli, run, query)

@@ -12,7 +12,7 @@ from curate.errors import RecipeError, RunError
 from curate.ids import entry_keys
 from curate.publish.explain import explain_sample
 from curate.publish.query import run_query
-from tests.publish.runs import uid, write_bare, write_small
+from tests.publish.runs import sample, uid, verdict, write_bare, write_small, write_units
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +148,39 @@ def test_control_characters_are_escaped(small: str) -> None:
     assert "caption  caption \\x1b[31mred\\x1b[0m <script>\\u202eafter" in text
 
 
-def test_which_uids_are_accepted(small: str) -> None:
-    assert str(explain_sample(small, f" {uid('a1').upper()} ")) == str(explain_sample(small, uid("a1")))
-    with pytest.raises(RecipeError, match="32 hex digits"):
-        explain_sample(small, "a1")
+def test_a_sample_is_asked_for_by_uid_url_or_key(small: str) -> None:
+    page = str(explain_sample(small, uid("a1")))
+    assert str(explain_sample(small, f" {uid('a1').upper()} ")) == page
+    page = str(explain_sample(small, uid("a6")))
+    for kind, name in (("url", "http://x/a6"), ("key", "a6")):
+        told = str(explain_sample(small, name))
+        assert told.startswith(f"{kind} {name}\n\nuid {uid('a6')}\nverdict: ")
+        assert told.partition("verdict")[2] == page.partition("verdict")[2]
+
+
+def test_a_sample_without_a_uid_is_asked_for_by_its_key(small: str) -> None:
+    sql = "SELECT key FROM samples WHERE uid IS NULL AND key IS NOT NULL"
+    (key,) = next(iter(run_query(small, sql).rows))
+    told = str(explain_sample(small, key)).splitlines()
+    assert told[:3] == [f"key {key}", "", "no uid"]
+    assert told[3].startswith("verdict: dropped by failed, could not be read: ")
+
+
+@pytest.mark.parametrize("name", ["zz", "", "https://example.com/none"])
+def test_what_no_row_has(small: str, name: str) -> None:
+    with pytest.raises(
+        RecipeError, match=f"none of its 12 rows has the URL or key '{name}', and a uid is 32 hex digits"
+    ):
+        explain_sample(small, name)
     with pytest.raises(RunError, match=f"none of its 12 rows has uid {uid('ff')}"):
         explain_sample(small, uid("ff"))
+
+
+def test_rows_of_one_key_are_told_one_after_another(tmp_path: Path) -> None:
+    rows = [(sample(f"{place:x}", "a cat", key="same"), verdict("side"), [0], 0.5) for place in range(25)]
+    told = str(explain_sample(write_units(str(tmp_path), [rows]).url, "same")).splitlines()
+    assert told[1] == "25 rows of the pool have this key; the first 20 follow"
+    assert len([row for row in told if row.startswith("verdict")]) == 20
 
 
 def test_the_command(small: str, capsys: pytest.CaptureFixture[str]) -> None:

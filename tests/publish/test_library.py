@@ -313,8 +313,6 @@ def test_thresholds(small: str) -> None:
     ]
     assert ask(small, "thresholds", at=0.9, rule="words") == [near("clip_score", 0.9, 11, 1, 1 / 11, 0)]
     assert [row[3] for row in ask(small, "thresholds")] == [8, 7, 3, 2, 1]
-    assert ask(small, "thresholds", rule="none") == []
-    assert ask(small, "threshold_for_size", rule="none") == [("clip_score", None, 0, None, None, None)]
     assert ask(small, "thresholds", of="words", at="99") == [("words", 99.0, 8, 0, 0.0, 0)]
 
 
@@ -542,6 +540,38 @@ def test_the_page_is_what_the_headers_say() -> None:
     for query in named_queries():
         assert page.count(f"### {query.name}\n") == 1 and query.summary in page
         assert all(f"| `{param.usage}` |" in page for param in query.params)
+
+
+# ---- what parameters take
+
+
+@pytest.mark.parametrize(
+    ("query", "params", "told"),
+    [
+        (
+            "dropped",
+            {"rule": "aligne"},
+            "rule=aligne: nothing of this name drops .* did you mean 'aligned'\\? accepted: failed, words",
+        ),
+        ("thresholds", {"rule": 3}, "rule=3: nothing of this name"),
+        ("borderline", {"rule": "kept"}, "accepted: failed, words, side, aligned, unmatched"),
+        ("thresholds", {"at": "0.2 high"}, "'high' is no number"),
+        ("balance_choices", {"at": "1000..5000"}, "'1000..5000' is no number"),
+        ("score_histogram", {"buckets": 0}, "buckets=0: needs a whole number from 1 on, such as 20"),
+        ("sizes", {"step": "-5"}, "step=-5: needs a whole number from 1 on"),
+        ("sizes", {"step": 1.5}, "step=1.5: needs a whole number from 1 on"),
+        ("dropped", {"limit": -1}, "limit=-1: needs a whole number from 0 on"),
+    ],
+)
+def test_values_that_say_nothing_are_refused(small: str, query: str, params: dict[str, object], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        ask(small, query, **params)
+
+
+def test_a_rule_may_be_named_as_a_number(tmp_path: Path) -> None:
+    run = json.loads(json.dumps(RUN).replace('"words"', '"2024"', 1))
+    url = write_units(str(tmp_path), [[(sample("a", "one"), verdict("2024"), [], None)]], run=run).url
+    assert [row[0] for row in ask(url, "dropped", rule="2024")] == ["2024"]
 
 
 # ---- parameters that name columns
