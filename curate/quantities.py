@@ -1,4 +1,9 @@
-"""Sizes and durations as people write them."""
+"""Counts, sizes and durations as people write them."""
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of something: 1 shard, 1,200 shards."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def bytes_text(size: float) -> str:

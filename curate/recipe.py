@@ -52,6 +52,7 @@ from curate.measure_sections import (
 )
 from curate.schema import RESERVED_RULES
 
+License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
 
 
@@ -193,6 +194,7 @@ class Recipe(Section):
     """One curation, whole. What `blocklist` names is dropped before any rule, by rule `forgotten`."""
 
     name: Name = "curated"
+    license: License = "unknown"  # for the cards, as the Hugging Face Hub spells licences
     seed: int = Field(0, ge=0, lt=2**63, strict=True)
     input: tuple[Source, ...] = Field(min_length=1)
     measure: Measure = Measure()

@@ -13,10 +13,11 @@ from typing import Any
 import yaml
 
 from curate.publish.output import escape
-from curate.quantities import bytes_text
-from curate.schema import KEPT
+from curate.quantities import bytes_text, counted
+from curate.schema import FORGOTTEN, KEPT
 
 CARD = "README.md"
+UNKNOWN = "unknown"  # the licence, where the recipe gives none
 _SIZES = (
     (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
     (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"), (10**12, "100B<n<1T"),
@@ -80,16 +81,17 @@ def languages(run: dict[str, Any]) -> list[str]:
 
 def _front_matter(run: dict[str, Any]) -> dict[str, Any]:
     images, kept = run["pool"]["images"], run["counts"].get(KEPT, 0)
-    front: dict[str, Any] = {"pretty_name": escape(run["name"]), "license": "unknown"}
+    front: dict[str, Any] = {"pretty_name": escape(run["name"]), "license": run["recipe"].get("license", UNKNOWN)}
     if codes := languages(run):
         front["language"] = codes
     front["task_categories"] = ["image-to-text", "text-to-image", "zero-shot-image-classification"]
     front["size_categories"] = [next((name for limit, name in _SIZES if kept < limit), "n>1T")]
     front["tags"] = ["image-text", "curated", *(["webdataset"] if images else [])]
     files = {"split": "train", "path": f"shards/*.{'tar' if images else 'parquet'}"}
-    front["configs"] = [{"config_name": "default", "data_files": [files]}]
+    if kept:
+        front["configs"] = [{"config_name": "default", "data_files": [files]}]
     written = ["syn.json"] if ((run["recipe"].get("captions") or {}).get("output") or {}).get("syn_json") else []
-    if images and (features := _features([*run["content"]["files"], *written])):
+    if kept and images and (features := _features([*run["content"]["files"], *written])):
         front["dataset_info"] = {"config_name": "default", "features": features}
     return front
 
@@ -134,7 +136,7 @@ def _content(run: dict[str, Any]) -> Iterator[str]:
     yield from ("## Sources", "")
     yield from (f"- {_plain(source['name'])} ({source['format']})" for source in recipe["input"])
     yield from ("", "## Contents", "")
-    yield f"- {content['shards']:,} shards of up to {recipe['output']['rows_per_shard']:,} samples, {bytes_text(content['bytes'])}"
+    yield f"- {counted(content['shards'], 'shard')} of up to {recipe['output']['rows_per_shard']:,} samples, {bytes_text(content['bytes'])}"
     if content["files"]:
         yield f"- Files: {', '.join(f'{rows:,} {_code(suffix)}' for suffix, rows in content['files'].items())}"
     means = content["means"]
@@ -156,6 +158,8 @@ def _making(run: dict[str, Any]) -> Iterator[str]:
     in_sql = {rule["name"] for rule in run["rules"] if rule.get("sql")}
     for name, text in steps(run):
         yield f"1. {_plain(name)}: {_code(text) if name in in_sql else _plain(text)}"
+    if run["counts"].get(FORGOTTEN):
+        yield "1. forgotten: taken out on request, whatever the others say; `forgotten.parquet` records what and when"
     if run["recipe"].get("dedup", {}).get("against"):
         yield "1. contaminated: near an image of the evaluation set"
     yield from ("", "The whole recipe, package versions and the digest of each table are in `run.json`.", "")
@@ -188,15 +192,20 @@ def _captions(run: dict[str, Any]) -> Iterator[str]:
 
 
 def _reading(run: dict[str, Any]) -> Iterator[str]:
-    yield from ("## How to read it", "", "```python", "from datasets import load_dataset", "")
-    yield from ('samples = load_dataset("PATH_OF_THIS_FOLDER", split="train")', "```", "")
-    if run["pool"]["images"]:
+    yield from ("## How to read it", "")
+    if run["counts"].get(KEPT):
+        yield from ("```python", "from datasets import load_dataset", "")
+        yield from ('samples = load_dataset("PATH_OF_THIS_FOLDER", split="train")', "```", "")
+    else:
+        yield from ("No sample was kept: there is nothing to train on, and `tables/` say why.", "")
+    if run["pool"]["images"] and run["counts"].get(KEPT):
+        last = run["content"]["shards"] - 1
         yield (
-            "- Training: `shards/{00000..NNNNN}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
+            f"- Training: `shards/{f'{{00000..{last:05d}}}' if last else '00000'}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
             "`shards/sizes.json` holds their rows."
         )
         yield "- Sidecars: `shards/*.parquet`, with img2dataset's columns."
-    else:
+    elif run["counts"].get(KEPT):
         yield "- `shards/*.parquet` hold all input columns of the kept rows, ready for img2dataset."
     yield "- `uids.npy`: the kept uids (DataComp subset format)."
     yield (
@@ -216,21 +225,19 @@ def _people(run: dict[str, Any]) -> Iterator[str]:
 
 
 def _terms(run: dict[str, Any]) -> Iterator[str]:
-    yield from (
-        "## Licence and citation",
-        "",
-        "Licence: that of the sources; curation adds no rights and removes none.",
-        "",
-    )
+    given = run["recipe"].get("license", UNKNOWN)
+    yield from ("## Licence and citation", "")
+    yield f"Licence: {'' if given == UNKNOWN else f'{_code(given)}; of each sample, '}that of the sources; curation adds no rights and removes none."
+    yield ""
     yield f"Cite as {_code(citation(run))}."
     yield ""
 
 
 def citation(run: dict[str, Any]) -> str:
     """How to name this dataset: its name and size, and the digest of what made it."""
-    return (
-        f"{escape(run['name'])}, {run['counts'].get(KEPT, 0):,} samples, curate {run['curate']}, run {run['identity']}"
-    )
+    kept, gone = run["counts"].get(KEPT, 0), run["counts"].get(FORGOTTEN, 0)
+    less = f" without {gone:,} that were asked out" if gone else ""
+    return f"{escape(run['name'])}, {counted(kept, 'sample')}, curate {run['curate']}, run {run['identity']}{less}"
 
 
 # ---- words

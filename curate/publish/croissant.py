@@ -3,7 +3,7 @@
 In: what run.json holds, the manifest's lines of the shards, and the schema of the Parquet files beside or as shards. Out:
 JSON-LD that `mlcroissant` validates, and by which it iterates over those Parquet files (record set `samples`). Files are
 listed one by one, with their sha256, while they are few; `manifest.parquet` lists them all. Who publishes the dataset, and
-under which address and licence, a run does not know: these are for the publisher to add. `datePublished`, which the format
+under which address, a run does not know: these are for the publisher to add. `datePublished`, which the format
 demands, is the day on which the run finished.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.publish.card import citation, languages, steps, summary
+from curate.publish.card import UNKNOWN, citation, languages, steps, summary
 from curate.publish.manifest import Published
 
 CROISSANT = "croissant.json"
@@ -75,6 +75,7 @@ def croissant(run: dict[str, Any], digests: Iterable[Published], columns: pa.Sch
         (line for line in digests if line.path.startswith("shards/") and _kind(line) in _FORMATS),
         key=lambda line: line.path,
     )
+    given = run["recipe"].get("license", UNKNOWN)
     day = datetime.datetime.fromtimestamp(run["finished"], datetime.UTC).date().isoformat()
     return {
         "@context": _CONTEXT,
@@ -82,7 +83,7 @@ def croissant(run: dict[str, Any], digests: Iterable[Published], columns: pa.Sch
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": run["name"],
         "description": summary(run),
-        "license": "unknown: that of each sample's source",
+        "license": "unknown: that of each sample's source" if given == UNKNOWN else given,
         "url": "./",
         "version": "1.0.0",
         "datePublished": day,

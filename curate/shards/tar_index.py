@@ -39,6 +39,14 @@ from curate.shards.tar_walk import (
 
 _ROWS = 4096  # members a call of the walk
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_OTHERS = {
+    b"par1": "it is Parquet, which a source of `format: parquet` reads",
+    b"<!doctype html": "it is HTML, such as a server's word of an error",
+    b"<html": "it is HTML, such as a server's word of an error",
+    b"<?xml": "it is XML, such as a store's word of an error",
+    b"pk\3\4": "it is a zip archive",
+    b"version https://git-lfs": "it is a pointer of Git LFS; the file itself was not fetched",
+}  # what a file may be that is no tar, by how it begins
 
 
 class Damage(NamedTuple):
@@ -158,7 +166,8 @@ def _no_tar(source: ByteSource) -> Damage:
             return Damage("compressed_tar", f"the file is {name}; unpack it: members are read by their offsets")
     if len(head) < BLOCK and (head[257:262] == b"ustar" or not any(head)):
         return Damage("truncated_tar", f"the file ends inside its first header: {len(head)} bytes are there")
-    return Damage("not_a_tar", f"the file begins with {head[:24]!r}")
+    kind = next((f"; {kind}" for magic, kind in _OTHERS.items() if head.lstrip()[:64].lower().startswith(magic)), "")
+    return Damage("not_a_tar", f"the file begins with {head[:24]!r}{kind}")
 
 
 def _second_archive(source: ByteSource, at: int) -> Damage | None:

@@ -131,8 +131,14 @@ def test_wrong_questions(cli: Cli, finished: Finished, arguments: list[str], par
     assert "root:" not in message
 
 
+# A shell's background jobs ignore SIGINT, and hand that down to what they start: the tests, and this.
+PROGRAM = (
+    "import signal; from curate.cli.main import main; signal.signal(signal.SIGINT, signal.default_int_handler); main()"
+)
+
+
 def process(run: Path, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "curate.cli.main", "sql", str(run), *arguments]
+    command = [sys.executable, "-c", PROGRAM, "sql", str(run), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
@@ -163,10 +169,13 @@ def test_a_reader_that_has_enough_ends_it_quietly(finished: Finished, format: st
 def test_ctrl_c_stops_a_query(finished: Finished) -> None:
     query = "SELECT 'begun' AS a UNION ALL SELECT sum(hash(range) % 7)::VARCHAR FROM range(1_000_000_000_000)"
     running = process(finished["texts"][0], query)
-    with pytest.raises(subprocess.TimeoutExpired):
-        running.wait(4)
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(4)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert running.returncode not in (None, 0) and out == b"" and b"Traceback" not in err
 
 

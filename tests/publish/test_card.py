@@ -12,10 +12,12 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from curate.errors import RecipeError
 from curate.publish.card import card_text
 from curate.publish.croissant import croissant
 from curate.publish.manifest import Published
 from curate.publish.verify import verify_run
+from curate.recipe import parse_recipe
 from tests.laws.pools import (
     Ran,
     make_rows,
@@ -216,4 +218,26 @@ def test_an_empty_run(tmp_path: Path) -> None:
     path = write_tars(tmp_path / "pool", make_samples(12), 1)
     ran = run_local(recipe_of(path, rules={"none": "words > 1000"}), tmp_path / "run")
     read_croissant(ran)
-    assert front(card(ran))["size_categories"] == ["n<1K"]
+    assert front(card(ran))["size_categories"] == ["n<1K"] and "configs" not in front(card(ran))
+    assert "No sample was kept" in card(ran) and "load_dataset" not in card(ran) and "- 0 shards of" in card(ran)
+
+
+def test_the_licence_is_what_the_recipe_says(images: Ran) -> None:
+    run = images.run | {"recipe": images.run["recipe"] | {"license": "cc-by-4.0"}}
+    assert front(card_text(run))["license"] == croissant(run, [], None)["license"] == "cc-by-4.0"
+    assert "Licence: `cc-by-4.0`; of each sample, that of the sources" in card_text(run)
+    with pytest.raises(RecipeError, match="license"):
+        parse_recipe({"input": [{"name": "a", "format": "webdataset", "path": "a.tar"}], "license": "see below\n---"})
+
+
+def test_what_was_taken_out_is_told(images: Ran) -> None:
+    text = card_text(images.run | {"counts": {"kept": 1, "forgotten": 1200}})
+    assert "1. forgotten: taken out on request" in text and "| forgotten | −1,200 |" in text
+    assert "1 sample, curate" in text and f"run {images.run['identity']} without 1,200 that were asked out" in text
+    assert "forgotten" not in card(images)
+
+
+def test_the_shards_are_named(images: Ran) -> None:
+    for shards, name in ((1, "shards/00000.tar"), (3, "shards/{00000..00002}.tar")):
+        content = images.run["content"] | {"shards": shards}
+        assert f"Training: `{name}` are webdataset shards" in card_text(images.run | {"content": content})

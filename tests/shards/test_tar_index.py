@@ -262,6 +262,21 @@ def test_what_the_file_is(data: bytes, expected: str | None) -> None:
     assert expected is None or expected in FILE_REASONS or expected in DAMAGE_REASONS
 
 
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"PAR1" + bytes(999), "it is Parquet"),
+        (b"\n <!doctype HTML>", "it is HTML"),
+        (b"<?xml version='1.0'?><Error>", "it is XML"),
+        (b"PK\3\4" + bytes(999), "it is a zip archive"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS"),
+    ],
+)
+def test_what_it_is_instead_is_said(data: bytes, kind: str) -> None:
+    damage = index(data).damage
+    assert damage and damage.reason == "not_a_tar" and kind in damage.detail
+
+
 def test_a_name_that_looks_compressed() -> None:
     assert index(make_tar([("BZh.jpg", b"")])).names == ["BZh.jpg"]
 
