@@ -7,8 +7,8 @@
 -- column: probability  of the draw for one row and this entry
 -- column: expected     rows expected to be kept, through this entry or another one
 -- column: kept         rows kept
--- column: kept_share   kept, as a share of the survivors
-SELECT entry, pool, survivors, probability, expected, kept, kept / nullif(survivors, 0) AS kept_share
+-- column: thinned_to   kept, as a share of the survivors
+SELECT entry, pool, survivors, probability, expected, kept, kept / nullif(survivors, 0) AS thinned_to
 FROM entries
 WHERE pool > 0
 ORDER BY survivors DESC, pool DESC, entry

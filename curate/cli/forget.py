@@ -11,6 +11,7 @@ from curate.forget.items import KINDS, NOTHING, hex_of
 from curate.forget.lists import read_list
 from curate.forget.record import RECORD
 from curate.publish.describe import REPORT
+from curate.quantities import counted
 
 _SHOWN = 20
 _WORDS = {"uid": "uid", "url": "URL with sha256", "sha256": "image with sha256"}
@@ -46,26 +47,32 @@ def _lines(directory: str, found: Forgotten, dry_run: bool) -> list[str]:
     lines = []
     if found.lost:
         lines = [
-            f"{directory}: a request of {found.lost:,} items was interrupted before it was noted: ask for it again"
+            f"{directory}: a request of {counted(found.lost, 'item')} was interrupted before it was noted: ask for it again"
         ]
     elif found.finished:
         lines = [f"{directory}: a request that had been interrupted is carried out"]
     if not found.asked:
         return lines
     if not found.changes:
-        return [*lines, f"{directory}: all {found.asked:,} items are forgotten already; nothing to do"]
+        return [*lines, f"{directory}: nothing to do: {counted(found.asked, 'item')} asked for, and forgotten already"]
     known = f", {found.known:,} of them forgotten already" if found.known else ""
-    rewritten = f"{len(found.shards):,} shard{'' if len(found.shards) == 1 else 's'}"
+    rewritten = f"{counted(len(found.shards), 'shard')}, {'to be' if dry_run else 'which was' if len(found.shards) == 1 else 'which were'} rewritten"
     rows, would = found.rows, "would be " if dry_run else ""
     lines += [
-        _line("asked for", found.asked, f"items{known}"),
+        _line("asked for", found.asked, f"{_items(found.asked)}{known}"),
         _line("rows of the pool", rows["asked"]),
         _line("and their duplicates", rows["joined"], "of the same uid, URL or image, or that had lost to one of them"),
         _line("of both, unreadable", rows["failed"]),
-        _line("of both, published", found.kept, f"in {rewritten}, {'to be' if dry_run else 'which were'} rewritten"),
+        _line("of both, published", found.kept, f"in {rewritten}"),
     ]
     if len(found.absent):
-        lines.append(_line("not in this pool", len(found.absent), f"items, {would}blocked in later runs all the same"))
+        lines.append(
+            _line(
+                "not in this pool",
+                len(found.absent),
+                f"{_items(len(found.absent))}, {would}blocked in later runs all the same",
+            )
+        )
         named = [f"  {_WORDS[kind]} {value}" for kind in KINDS for value in hex_of(found.absent[kind][:_SHOWN])]
         lines += named[:_SHOWN]
         if len(found.absent.sha256) and not found.images:
@@ -85,6 +92,10 @@ def _lines(directory: str, found: Forgotten, dry_run: bool) -> list[str]:
         f"{directory}: forgotten, see {RECORD}; `curate verify {directory}` proves it. Copies, and runs that took tables of "
         "this one before, keep theirs: forget there too",
     ]
+
+
+def _items(number: int) -> str:
+    return "item" if number == 1 else "items"
 
 
 def _line(what: str, count: int, more: str = "") -> str:

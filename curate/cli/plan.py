@@ -10,7 +10,7 @@ from curate.captions.engines import find_faults
 from curate.cli.run import FingerprintOption, RecipeArgument, SetOption, by_content
 from curate.estimate import Asked, Estimate, estimate
 from curate.plan import Plan
-from curate.quantities import bytes_text, seconds_text
+from curate.quantities import bytes_text, counted, seconds_text
 from curate.recipe import Recipe, load_recipe
 
 
@@ -58,7 +58,9 @@ def _inputs(recipe: Recipe, plan: Plan) -> str:
     for source in recipe.input:
         files = {part.path for unit in plan.units if unit.source == source.name for part in unit.parts}
         units, _, size = sizes[source.name]
-        lines.append(f"  {source.name:12} {source.format:10} {len(files):,} files  {bytes_text(size)}  {units:,} units")
+        lines.append(
+            f"  {source.name:12} {source.format:10} {counted(len(files), 'file')}  {bytes_text(size)}  {counted(units, 'unit')}"
+        )
     bad = [part for part in plan.files if part.fault]
     lines += [f"  {part.path}: {part.fault[0]}: {part.fault[1]}" for part in bad[:10] if part.fault]
     if plan.pool.rows is not None:
@@ -71,7 +73,7 @@ def _estimate(found: Estimate | None, images: bool) -> str:
         return "estimate: the pool is empty"
     cores = os.cpu_count() or 1
     unseen = "" if found.sampled == found.rows else " (duplicates of what was not sampled are not seen)"
-    lines = [f"estimate, from {found.sampled:,} samples in {found.units} units{unseen}"]
+    lines = [f"estimate, from {counted(found.sampled, 'sample')} in {counted(found.units, 'unit')}{unseen}"]
     about = "" if found.sampled == found.rows else "about "
     lines.append(f"  {'pool':12} {about}{found.rows:,}")
     for name, rows in sorted(found.verdicts.items(), key=lambda item: item[0] == "kept"):

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -26,7 +27,10 @@ class MmapSource:
     """A local file, mapped: reads are views, without a copy. A mapped file must not shrink: that kills the process."""
 
     def __init__(self, path: str | os.PathLike[str]):
-        with open(path, "rb") as file:
+        # Without waiting: a pipe in the file's place would never open.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(f"{path}: is no regular file")
             self.size = os.fstat(file.fileno()).st_size
             self._map = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) if self.size else None
         self._view = memoryview(self._map if self._map is not None else b"")

@@ -48,14 +48,14 @@ def test_what_was_done_is_said(cli: Cli, texts: Path, tmp_path: Path) -> None:
     done = cli("forget", str(texts), *lists)
     assert (done.status, done.err) == (0, "")
     assert plain(done).startswith("asked for 3 items rows of the pool 2 ")
-    assert "published 2 in 1 shard, which were rewritten" in plain(done)
+    assert "published 2 in 1 shard, which was rewritten" in plain(done)
     unknown = hashlib.sha256(b"http://nowhere.example/1").hexdigest()
     assert f"not in this pool 1 items, blocked in later runs all the same URL with sha256 {unknown}" in plain(done)
     assert "nowhere.example" not in done.out and f"`curate verify {texts}` proves it" in done.out
     verified = cli("verify", str(texts))
     assert verified.status == 0 and "forgotten items are absent from tables, shards and uids.npy" in verified.out
     again = cli("forget", str(texts), *lists)
-    assert (again.status, again.out) == (0, f"{texts}: all 3 items are forgotten already; nothing to do\n")
+    assert (again.status, again.out) == (0, f"{texts}: nothing to do: 3 items asked for, and forgotten already\n")
     explained = cli("explain", str(texts), one["uid"])
     assert "taken out on request, 20" in explained.out and one["caption"] not in explained.out
     funnel = cli("sql", str(texts), "SELECT rows FROM funnel WHERE rule = 'forgotten'", "--format", "json")

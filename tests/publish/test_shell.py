@@ -79,7 +79,7 @@ def test_it_answers(small: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert (done.failed, done.err) == (0, "")
     assert done.out.splitlines() == [
         "n", "4", "a", "1",
-        "entry,pool,survivors,probability,expected,kept,kept_share", "cat,7,4,0.5,2.5,3,0.75",
+        "entry,pool,survivors,probability,expected,kept,thinned_to", "cat,7,4,0.5,2.5,3,0.75",
         "entry_id,entry,source,language,pool,survivors,probability,expected,kept", "2,photo,titles,en,1,1,1.0,1.0,1",
         "[", '{"x": null}]',
     ]  # fmt: skip

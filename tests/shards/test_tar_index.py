@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import random
 import tarfile
 from pathlib import Path
@@ -447,3 +448,9 @@ def test_bad_tars(shared: Path) -> None:
         with open_source(path) as source:
             assert reason(index_tar(source)) == expected.get(path.stem), path.name
         assert ("<file>" in case.get("report", [])) == (path.stem in expected), path.name
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(OSError, match=r"a\.tar: is no regular file"), open_source(tmp_path / "a.tar"):
+        pass

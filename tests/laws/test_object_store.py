@@ -1,0 +1,76 @@
+"""Runs in an object store: S3's protocol, spoken by a server of its own on loopback. All that a local run can, and the same bytes."""
+
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tests.cli.conftest import run_command
+from tests.laws import pools
+
+RECIPE = """
+input: {name: photos, format: webdataset, path: "%s/{00000..00002}.tar"}
+match: {metadata: %s}
+rules: {words: words > 3}
+dedup: {by: [uid, sha256]}
+balance: {t: 12}
+output: {rows_per_shard: 25}
+max_failed: 0.5
+"""
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URL of a bucket."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            patch.setenv(name, "us-east-1")
+        fsspec.filesystem("s3").mkdir("bucket")
+        yield "s3://bucket"
+        importlib.import_module("s3fs").S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def curate(*arguments: str) -> str:
+    done = run_command(*arguments)
+    assert done.status == 0, done.err
+    return done.out
+
+
+def test_a_run_in_a_bucket(bucket: str, tmp_path: Path) -> None:
+    store = fsspec.filesystem("s3")
+    tars = Path(pools.write_tars(tmp_path / "tars", pools.make_samples(90), 3)).parent
+    for tar in tars.iterdir():
+        store.put(str(tar), f"{bucket}/pool/{tar.name}")
+    metadata = pools.write_metadata(tmp_path)
+    (tmp_path / "here.yaml").write_text(RECIPE % (tars, metadata))
+    (tmp_path / "there.yaml").write_text(RECIPE % (f"{bucket}/pool", metadata))
+    here, there = str(tmp_path / "here"), f"{bucket}/run"
+    curate("run", str(tmp_path / "here.yaml"), "--out", here)
+    curate("run", str(tmp_path / "there.yaml"), "--out", there)
+
+    tars_here = {path.name: path.read_bytes() for path in (tmp_path / "here" / "shards").glob("*.tar")}
+    assert tars_here == {path.rpartition("/")[2]: store.cat(path) for path in store.glob(f"{there}/shards/*.tar")}
+    assert "Both keep the same" in curate("diff", here, there)
+    assert "nothing differs" in curate("verify", there)
+    assert curate("sql", there, "funnel", "--format", "csv") == curate("sql", here, "funnel", "--format", "csv")
+    assert curate("whatif", there, "--set", "balance.t=5") == curate("whatif", here, "--set", "balance.t=5")
+    assert f"{there}/report.html" in curate("report", there)
+    assert b"data:image/jpeg" in store.cat(f"{there}/report.html")
+
+    [row] = json.loads(curate("sql", there, "SELECT uid FROM kept ORDER BY uid LIMIT 1", "--format", "json"))
+    assert "verdict: kept" in curate("explain", there, row["uid"])
+    (tmp_path / "gone.txt").write_text(row["uid"])
+    assert "1 in 1 shard, which was rewritten" in curate("forget", there, "--uids", str(tmp_path / "gone.txt"))
+    assert "nothing differs" in curate("verify", there)
+    assert "verdict: dropped by forgotten" in curate("explain", there, row["uid"])
+    curate("run", str(tmp_path / "there.yaml"), "--out", f"{bucket}/again", "--reuse", there)
+    assert "verdict: dropped by forgotten" in curate("explain", f"{bucket}/again", row["uid"])
