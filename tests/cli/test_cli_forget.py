@@ -50,7 +50,7 @@ def test_what_was_done_is_said(cli: Cli, texts: Path, tmp_path: Path) -> None:
     assert plain(done).startswith("asked for 3 items rows of the pool 2 ")
     assert "published 2 in 1 shard, which was rewritten" in plain(done)
     unknown = hashlib.sha256(b"http://nowhere.example/1").hexdigest()
-    assert f"not in this pool 1 items, blocked in later runs all the same URL with sha256 {unknown}" in plain(done)
+    assert f"not in this pool 1 item, blocked in later runs all the same URL with sha256 {unknown}" in plain(done)
     assert "nowhere.example" not in done.out and f"`curate verify {texts}` proves it" in done.out
     verified = cli("verify", str(texts))
     assert verified.status == 0 and "forgotten items are absent from tables, shards and uids.npy" in verified.out
