@@ -136,9 +136,9 @@ def test_plan_says_what_a_run_would_do(cli: Cli, pool: Path, tmp_path: Path) -> 
     done = cli("plan", str(pool / "texts.yaml"), "--out", str(tmp_path / "out"))
     assert (done.status, done.err) == (0, "")
     said = lines(done.out)
-    assert "1 file  " in said["urls"] and "parquet" in said["urls"]
+    assert "1 file " in said["urls"] and "parquet" in said["urls"]
     assert "0 of 1 units done" in said["samples"] and "0 of 1 units done" in said["decisions"]
-    assert "200 samples in 1 units" in said["estimate,"]
+    assert "200 samples in 1 unit" in said["estimate,"]
     assert said["kept"].split()[1] == "58" and "±" in said["kept"]  # t is whole: the largest that expects at most 60
     assert tree(pool) == before and list(tmp_path.iterdir()) == []
     short = cli("plan", str(pool / "texts.yaml"), "--no-estimate")
