@@ -33,6 +33,8 @@ def locked(folder: Folder) -> Iterator[None]:
         finally:
             if _is_at(file, path):  # where the block removed it, another may have taken the next one
                 os.unlink(path)
+                with suppress(OSError):  # it holds more
+                    os.rmdir(os.path.dirname(path))
 
 
 def tidy(folder: Folder) -> None:

@@ -47,6 +47,8 @@ def test_a_file_that_names_a_living_process_locks_nobody_out(tmp_path: Path) -> 
         (tmp_path / "tmp/forget.lock").write_text(str(number))
         with locked(Folder(str(tmp_path))):
             assert (tmp_path / "tmp/forget.lock").read_text() == str(os.getpid())
+        assert not (tmp_path / "tmp").exists()  # nothing is left of it
+        (tmp_path / "tmp").mkdir()
 
 
 def test_a_folder_that_is_removed_under_it(tmp_path: Path) -> None:
