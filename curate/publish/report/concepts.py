@@ -198,7 +198,7 @@ def _changed(run: Run, before: str, facts: dict[str, Any], gained: bool) -> Tabl
     longest = max((max(row["old"], row["new"]) for row in rows), default=1)
     cells: list[list[Cell]] = [
         [clean(row["entry"], SHORT), count(row["before"]), count(row["kept"]), Bar(percent(row["old"], 1, 3), row["old"] / longest, "pool"),
-         Bar(percent(row["new"], 1, 3), row["new"] / longest), f"× {number(row['new'] / row['old'])}" if row["old"] else "new"]
+         Bar(percent(row["new"], 1, 3), row["new"] / longest), f"× {row['new'] / row['old']:,.3f}" if row["old"] else "new"]
         for row in rows
     ]  # fmt: skip
     title = "Concepts that gained most" if gained else "Concepts that lost most"
