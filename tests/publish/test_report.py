@@ -117,6 +117,7 @@ def test_it_tells_the_run(small: str) -> None:
         "the best 0.9 of clip_score: at least 0.25",
         "t = 2",
         uid("b2"),
+        "key a3",  # one without a uid
     ):
         assert text in page.text
     labels = [a["aria-label"] for n, a in page.elements if n == "svg"]

@@ -88,12 +88,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """A sample: pictures, texts with a label each (text, label), values by name, uid."""
+    """A sample: pictures, texts with a label each (text, label), values by name, and what `curate explain` knows it by: uid or key."""
 
     pictures: Sequence[Picture]
     texts: Sequence[tuple[str, str]]
     values: Sequence[tuple[str, str]]
-    uid: str
+    name: str
 
 
 @dataclass(frozen=True)

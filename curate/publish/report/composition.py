@@ -4,7 +4,7 @@ from typing import Any
 
 from curate.publish.report.blocks import Bar, Block, Cell, Section, Table, Tables
 from curate.publish.report.source import Run
-from curate.publish.report.text import SHORT, clean, count, number, percent, shares
+from curate.publish.report.text import SHORT, clean, count, percent, shares
 
 MOST = 12  # values that are shown one by one
 _STEPS = 40
@@ -104,4 +104,4 @@ def _drift(run: Run) -> list[Block]:
 
 
 def _measure(value: float | None) -> str:
-    return "–" if value is None else number(value)
+    return "–" if value is None else f"{value:.5f}"

@@ -155,7 +155,8 @@ def _card(
     values = [(clean(name, 40), clean(value, SHORT)) for name, value in _values(run, step, row)]
     if place_of(row) in concepts and step in (schema.KEPT, schema.BALANCE):
         values.append(("concepts", concepts[place_of(row)]))
-    return Card(shown, texts, values, clean(row["uid"] or "", 32))
+    name = row["uid"] or (f"key {row['key']}" if row["key"] else "")
+    return Card(shown, texts, values, clean(name, 80))
 
 
 def _values(run: Run, step: str, row: Row) -> Iterator[tuple[str, Any]]:
