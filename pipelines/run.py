@@ -34,7 +34,7 @@ from curate.measure.signals import identify_models
 from curate.measure.unit import needed_signals
 from curate.metadata.sources import read_metadata
 from curate.plan import Plan, make_plan
-from curate.publish.manifest import MANIFEST, SUCCESS, read_manifest
+from curate.publish.manifest import MANIFEST, SUCCESS, find_faults, read_manifest
 from curate.recipe import Recipe
 from curate.shards.commit import Folder
 from pipelines.curate import build
@@ -152,7 +152,9 @@ def _start(prepared: Prepared) -> None:
     job = prepared.job
     job.folder.delete("tmp")
     if job.folder.exists(SUCCESS):  # something happened to a published run: what is damaged is made anew
-        damaged = list(_damaged(job.folder))
+        # Shards that nothing tells the digests of are made anew too: they would be published as they are.
+        known = job.folder.exists(MANIFEST)
+        damaged = list(find_faults(job.folder, read_manifest(job.folder))) if known else ["shards"]
         job.folder.delete(SUCCESS)
         for name in damaged:
             job.folder.delete(name)
@@ -308,7 +310,7 @@ def _check_folder(job: Job, out: str) -> bool:
 
 
 def _damaged(folder: Folder) -> Iterator[str]:
-    """Files of a published run that are missing, or not as long as its manifest says (`verify` looks closer)."""
+    """Files of a published run that are missing, or not as long as its manifest says: what can be seen at a glance."""
     if not folder.exists(MANIFEST):
         yield MANIFEST
         return

@@ -56,7 +56,7 @@ def execute(
     prepared = prepare(load_recipe(recipe, overrides), out, reuse, by_content(fingerprint), beam_options)
     if prepared.finished:
         tidy(prepared.job.folder)
-        print(f"{out}: this recipe is finished already; nothing to do")
+        print(f"{out}: this recipe is finished already; nothing to do (`curate verify {out}` reads every byte)")
         return
     if reuse:
         print(_reused(prepared.job, prepared.plan.units, reuse), file=sys.stderr)

@@ -6,6 +6,7 @@ import typer
 
 from curate.errors import RunError
 from curate.publish.verify import verify_run
+from curate.quantities import counted
 
 
 def verify(directory: Annotated[str, typer.Argument(metavar="DIR", help="A run folder, local or remote.")]) -> None:
@@ -13,7 +14,11 @@ def verify(directory: Annotated[str, typer.Argument(metavar="DIR", help="A run f
     checked, faults = verify_run(directory)
     if faults:
         more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
-        raise RunError(f"{directory}: {len(faults)} differences\n  " + "\n  ".join(faults[:20]) + more)
+        found = "\n  ".join(faults[:20])
+        raise RunError(
+            f"{directory}: {counted(len(faults), 'difference')}\n  {found}{more}\n"
+            "Delete a file that differs, and run the recipe again with the same --out: it is made anew"
+        )
     for line in checked:
         print(f"checked: {line}")
     print(f"{directory}: nothing differs")

@@ -1,7 +1,8 @@
 """manifest.parquet: every published file but itself and `_SUCCESS`, with rows, bytes and sha256. Only it says what exists."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -51,6 +52,25 @@ def digest_file(folder: Folder, path: str, rows: int | None = None) -> Published
     if path.endswith(".parquet"):
         rows = folder.footer(path)[2]
     return Published(path, rows, size, state.hexdigest())
+
+
+def find_faults(folder: Folder, lines: Sequence[Published]) -> dict[str, str]:
+    """Reads every file that the manifest lists: of those that are not as it says, path → what is wrong."""
+
+    def check(line: Published) -> str | None:
+        if not folder.exists(line.path):
+            return "is missing"
+        try:
+            found = digest_file(folder, line.path, line.rows)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            return f"cannot be read: {' '.join(str(error).split())}"
+        for name in ("bytes", "rows", "sha256"):
+            if getattr(found, name) != getattr(line, name):
+                return f"{name} is {getattr(found, name)}, the manifest says {getattr(line, name)}"
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        return {line.path: fault for line, fault in zip(lines, pool.map(check, lines), strict=True) if fault}
 
 
 def write_manifest(folder: Folder, published: Iterable[Published]) -> None:

@@ -3,10 +3,8 @@
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.errors import RunError
@@ -15,7 +13,7 @@ from curate.forget.shards import SIZES
 from curate.ids import uid_halves
 from curate.job import ENTRIES_FILE, RUN_FILE
 from curate.ledger import open_ledger
-from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, how_to_go_on, no_run, read_manifest
+from curate.publish.manifest import MANIFEST, SUCCESS, Published, find_faults, how_to_go_on, no_run, read_manifest
 from curate.publish.statistics import STATISTICS
 from curate.publish.uids import PAIR
 from curate.schema import KEPT
@@ -54,20 +52,7 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
 
 
 def _check_files(folder: Folder, lines: list[Published]) -> Iterator[str]:
-    def check(line: Published) -> str | None:
-        if not folder.exists(line.path):
-            return f"{line.path}: is missing"
-        try:
-            found = digest_file(folder, line.path, line.rows)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            return f"{line.path}: cannot be read: {' '.join(str(error).split())}"
-        for name in ("bytes", "rows", "sha256"):
-            if getattr(found, name) != getattr(line, name):
-                return f"{line.path}: {name} is {getattr(found, name)}, the manifest says {getattr(line, name)}"
-        return None
-
-    with ThreadPoolExecutor() as pool:
-        yield from (fault for fault in pool.map(check, lines) if fault)
+    yield from (f"{path}: {fault}" for path, fault in find_faults(folder, lines).items())
     known = {line.path for line in lines} | {MANIFEST, SUCCESS}
     for path in folder.files():
         if path not in known and not path.startswith("tmp/"):

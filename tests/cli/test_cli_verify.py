@@ -91,7 +91,7 @@ def test_what_was_changed_is_found(cli: Cli, finished: Finished, tmp_path: Path,
     change(run)
     done = cli("verify", str(run))
     assert (done.status, done.out) == (1, ""), done
-    assert "Traceback" not in done.err and "differences" in done.err
+    assert "Traceback" not in done.err and "difference" in done.err
     faults = [line.strip() for line in done.err.splitlines()[1:]]
     expected = {path, "shards/00001.tar"} if "swapped" in what else {path}
     assert {fault.partition(": ")[0] for fault in faults} == expected
@@ -161,7 +161,7 @@ def test_a_file_that_is_gone_from_the_manifest_too_is_missed(
     (run / path).unlink()
     write_manifest(folder, [line for line in read_manifest(folder) if line.path != path])
     done = cli("verify", str(run))
-    assert (done.status, done.out) == (1, "") and "1 differences" in done.err, done
+    assert (done.status, done.out) == (1, "") and "1 difference\n" in done.err, done
     assert f"{path}: is not in the manifest, and " in done.err
 
 

@@ -276,6 +276,19 @@ def test_a_damaged_table_is_made_anew(name: str, damage: str, small: Recipe, who
     check_finished(out, whole)
 
 
+@pytest.mark.parametrize("lost", ["uids.npy", "manifest.parquet"])
+def test_what_is_made_whole_is_made_of_whole_files(lost: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
+    """A published run that lost a file and had others changed, to the same length: what would be published again is made anew."""
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    for name in ("shards/00000.tar", "shards/00001.parquet", "shards/00001_stats.json"):
+        data = bytearray((out / name).read_bytes())
+        data[len(data) // 2] ^= 16
+        (out / name).write_bytes(data)
+    (out / lost).unlink()
+    pools.run_local(small, out)
+    check_finished(out, whole)
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_a_flipped_bit_does_not_spread(table: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
     """Pages have checksums: the run names the damaged file, or comes out as if nothing were wrong with it."""
