@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 import webdataset
 from PIL import Image
 
+from curate.forget.forget import forget
+from curate.forget.items import Items
 from tests.laws.pools import Ran, add_member, recipe_of, run_local
 
 open_clip_data = pytest.importorskip("open_clip_train.data", reason="open_clip_torch[training] is not installed")
@@ -207,6 +210,22 @@ def test_hugging_face_reads_the_folder_by_its_card(
     for row in found["train"]:
         assert sum(row[suffix] is not None for suffix in IMAGES if suffix in row) == 1
         assert row["json"]["captions"]["original"] == row["txt"]
+
+
+def test_hugging_face_reads_what_is_there_now(
+    odd: tuple[Ran, Captions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cache tells folders of one name, and a run before and after forgetting, apart by the card's version."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    ran, captions = odd
+    folder = shutil.copytree(ran.folder, tmp_path / "run")
+    uids = ran.table("decisions").filter(ran.table("decisions")["kept"])["uid"].to_pylist()
+    for gone in range(3):
+        if gone:
+            forget(str(folder), Items.of({"uid": [bytes.fromhex(uids[gone])]}))
+        found = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+        assert len(found) == len(captions) - gone
 
 
 # ---------------------------------------------------------------- DataComp

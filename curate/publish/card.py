@@ -89,7 +89,9 @@ def _front_matter(run: dict[str, Any]) -> dict[str, Any]:
     front["tags"] = ["image-text", "curated", *(["webdataset"] if images else [])]
     files = {"split": "train", "path": f"shards/*.{'tar' if images else 'parquet'}"}
     if kept:
-        front["configs"] = [{"config_name": "default", "data_files": [files]}]
+        # Without a version of the shards' own, `datasets` takes one local folder's for another's that has the same name.
+        version = f"0.0.{int(run['content']['digest'][:8], 16)}"
+        front["configs"] = [{"config_name": "default", "version": version, "data_files": [files]}]
     written = ["syn.json"] if ((run["recipe"].get("captions") or {}).get("output") or {}).get("syn_json") else []
     if kept and images and (features := _features([*run["content"]["files"], *written])):
         front["dataset_info"] = {"config_name": "default", "features": features}

@@ -1,8 +1,8 @@
 """What the kept samples are, counted for the card: languages, file types, sizes.
 
 In: the files of a run that `digests` lists. Out, for run.json's `content`: `languages` (code → samples, the most frequent
-first; empty where none was measured), `files` (suffix in the tars → samples; empty without images), `shards`, `bytes` (of the
-shards), and `means` of words, width and height, as far as they are known.
+first; empty where none was measured), `files` (suffix in the tars → samples; empty without images), `shards`, `bytes` and `digest` (of
+the shards), and `means` of words, width and height, as far as they are known.
 """
 
 from collections import Counter
@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate import ids
 from curate.publish.manifest import Published
 from curate.shards.commit import Folder
 
@@ -58,6 +59,7 @@ def count_content(folder: Folder, digests: Iterable[Published], images: bool) ->
         "files": dict(sorted(files.items(), key=lambda item: (-item[1], item[0]))),
         "shards": len(shards),
         "bytes": sum(line.bytes for line in shards),
+        "digest": ids.digest(sorted((line.path, line.sha256) for line in shards)),
         "means": {name: round(total / rows, 2) for name, (total, rows) in sums.items() if rows},
     }
 
