@@ -152,23 +152,24 @@ Pass = Annotated[
 class Dedup(Section):
     """Deduplication in passes in the listed order, by equal keys or by nearness; of a group the smallest uid stays.
 
-    `prefer` names a numeric column: the row with its largest value stays instead.
+    Each pass stands once in `by`, and uid is always among them, first unless listed elsewhere. `prefer` names a numeric
+    column: the row with its largest value stays instead.
     """
 
     by: tuple[Pass, ...] = ("uid",)
     prefer: str | None = None
     against: Against | None = None
 
-    @property
-    def passes(self) -> tuple[str | Near, ...]:
-        """The keys in order, each once; by uid is always among them, first unless listed elsewhere."""
-        listed = tuple(dict.fromkeys(self.by))
+    @field_validator("by")
+    @classmethod
+    def _uid_always(cls, by: tuple[Pass, ...]) -> tuple[Pass, ...]:
+        listed = tuple(dict.fromkeys(by))
         return listed if "uid" in listed else ("uid", *listed)
 
     @property
     def near(self) -> dict[int, Near]:
         """The passes by nearness, by their places."""
-        return {place: by for place, by in enumerate(self.passes) if isinstance(by, Near)}
+        return {place: by for place, by in enumerate(self.by) if isinstance(by, Near)}
 
 
 class Balance(Section):

@@ -1,7 +1,7 @@
 -- Samples on both sides of a cut: kept with the least, dropped by the rule with the most.
 -- theme: Samples to look at
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: rule = null [rule]              the rule that dropped; null is any
+-- param: rule = null [rule]              the rule that dropped; null is those that name the number, or where none does, any
 -- param: limit = 10                      how many on each side
 -- column: side     kept or dropped
 -- column: measure  the number's name
@@ -10,10 +10,17 @@
 -- column: uid      the sample
 -- column: caption  its caption
 -- column: url      its URL
-WITH seen AS (
+WITH naming AS (
+    SELECT name FROM rules WHERE list_contains(regexp_extract_all(lower(expression), '\w+'), lower($of))
+), seen AS (
     SELECT unit, row, d.uid, d.kept, d.rule, struct_extract("measured row", $of)::DOUBLE AS value
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)
-    WHERE struct_extract("measured row", $of) IS NOT NULL AND (d.kept OR ($rule IS NULL AND d.rule <> 'failed') OR d.rule = $rule)
+    WHERE struct_extract("measured row", $of) IS NOT NULL AND CASE
+        WHEN d.kept THEN true
+        WHEN $rule IS NOT NULL THEN d.rule = $rule
+        WHEN EXISTS (FROM naming) THEN d.rule IN (FROM naming)
+        ELSE d.rule <> 'failed'
+    END
 ), sides AS (
     (SELECT *, value AS place FROM seen WHERE kept ORDER BY place, uid, unit, row LIMIT $limit)
     UNION ALL

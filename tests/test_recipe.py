@@ -95,7 +95,7 @@ def test_every_section_is_read(tmp_path: Path) -> None:
         ("best", Top(top=0.3, of="s")),
         ("words", "words > 2"),
     ]
-    assert found.dedup.passes == ("sha256", "uid", "phash") and found.dedup.prefer == "s"
+    assert found.dedup.by == ("sha256", "uid", "phash") and found.dedup.prefer == "s"
     assert found.balance == Balance(rows=1000)
     assert found.output.rows_per_shard == 5
 
@@ -105,7 +105,7 @@ def test_defaults() -> None:
     assert (found.name, found.seed, found.rules, found.match, found.balance) == ("curated", 0, {}, None, None)
     assert found.measure.language is None
     assert (found.measure.image.decode, found.measure.image.phash) == (True, False)
-    assert found.dedup.passes == ("uid",)
+    assert found.dedup.by == ("uid",)
     assert (found.output.rows_per_shard, found.max_failed, found.max_failed_files) == (10_000, 0.05, 0.05)
 
 
@@ -124,7 +124,7 @@ def test_an_empty_section_is_as_none(section: str) -> None:
     ],
 )
 def test_deduplication_by_uid_is_always_on(by: list[str], passes: tuple[str, ...]) -> None:
-    assert recipe(dedup={"by": by}).dedup.passes == passes
+    assert recipe(dedup={"by": by}).dedup.by == passes
 
 
 def test_a_recipe_cannot_be_changed() -> None:

@@ -182,7 +182,7 @@ def find_candidates(
         found: (pass, hashes of this unit that repeat), any number of each.
         groups: of the passes by nearness.
     """
-    passes = job.recipe.dedup.passes
+    passes = job.recipe.dedup.by
     hashes = [
         np.sort(np.concatenate([np.zeros(0, np.uint64), *[h for i, h in found if i == p]])) for p in range(len(passes))
     ]
@@ -290,7 +290,7 @@ def _write_decisions(job: Job, ballot: Ballot, counts: I64 | None, t: int | None
 def _pass_columns(job: Job, ballot: Ballot, groups: Mapping[int, near.Groups]) -> list[pa.Array]:
     """The key column of each pass: of one by nearness, the group that the row is in."""
     columns = []
-    for place, by in enumerate(job.recipe.dedup.passes):
+    for place, by in enumerate(job.recipe.dedup.by):
         if isinstance(by, str):
             columns.append(job.columns(ballot.unit, [by])[by].combine_chunks())
         elif by.phash:

@@ -72,7 +72,7 @@ def drop_repeats(job: Job, ballots: Sequence[Ballot], records: dedup.Records) ->
     """
     own = _by_unit(records, ballots)
     records = np.concatenate([part[b.alive[part["row"]]] for b, part in zip(ballots, own, strict=True)])
-    for i in range(len(job.recipe.dedup.passes)):
+    for i in range(len(job.recipe.dedup.by)):
         records = dedup.resolve(records, i)
     lost = _by_unit(records[records["dead"]], ballots)
     return [ballot.drop_duplicates(b, [part]) for b, part in zip(ballots, lost, strict=True)]

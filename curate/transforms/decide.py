@@ -112,7 +112,7 @@ class Deduplicate(beam.PTransform):
                 lambda item, *found: _first_records(job, item[1], n, dict(zip(places, found, strict=True))), *groups
             )
         )
-        passes = len(job.recipe.dedup.passes)
+        passes = len(job.recipe.dedup.by)
         for i in range(passes):
             records = (
                 records

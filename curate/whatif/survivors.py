@@ -108,9 +108,9 @@ def find_survivors(past: Past, recipe: Recipe, repeats: dedup.Records | None = N
         ballots = [_revive(b, (CODES[schema.BALANCE], _DUPLICATE)) for b in past.ballots]
     else:
         ballots = _apply_rules(past, job, recipe)
-    before = (past.job.recipe.dedup.passes, past.job.recipe.dedup.prefer)
+    before = (past.job.recipe.dedup.by, past.job.recipe.dedup.prefer)
     reached = [among(b.verdicts, _REACHED) for b in past.ballots]
-    if before == (recipe.dedup.passes, recipe.dedup.prefer) and all(
+    if before == (recipe.dedup.by, recipe.dedup.prefer) and all(
         np.array_equal(b.alive, rows) for b, rows in zip(ballots, reached, strict=True)
     ):
         pairs = zip(ballots, past.ballots, strict=True)

@@ -357,10 +357,11 @@ def test_concentration(small: str) -> None:
 def test_balance_choices(small: str, bare: str) -> None:
     # cat has 4 matches, red and photo one each.
     assert ask(small, "balance_choices", at="1 3") == [
-        near(1.0, 1, 3, 0.5, 2 / 3),
-        near(3.0, 1, 5, 5 / 6, 0.4),
+        near(1.0, 1, 2, 2 / 6),
+        near(3.0, 1, 2, 2 / 6),
     ]
-    assert [row[0] for row in ask(small, "balance_choices")] == [0.25, 0.5, 1, 2, 4, 8, 16]
+    assert ask(small, "balance_choices", at=4) == [(4.0, 0, 3, 1.0)]
+    assert [row[0] for row in ask(small, "balance_choices")] == [1, 2, 4, 8, 16]
     assert ask(bare, "balance_choices") == []
 
 
@@ -460,12 +461,10 @@ def test_borderline(small: str) -> None:
     assert [row[:5] for row in ask(small, "borderline", limit=2)] == [
         ("kept", "clip_score", 0.5, None, uid("a1")),
         ("kept", "clip_score", 0.5, None, uid("b6")),
-        near("dropped", "clip_score", 0.9, "words", uid("a2")),
-        near("dropped", "clip_score", 0.7, "unmatched", uid("b1")),
+        near("dropped", "clip_score", 0.125, "aligned", uid("b4")),
     ]
-    assert [row[4:] for row in ask(small, "borderline", limit=1, rule="aligned")][1:] == [
-        (uid("b4"), "low score image", "http://x/b4")
-    ]
+    assert [row[2:5] for row in ask(small, "borderline", limit=1, rule="words")][1:] == [near(0.9, "words", uid("a2"))]
+    assert [row[2:4] for row in ask(small, "borderline", of="bytes", limit=2)][2:] == [(1000.0, "words"), (1000.0, "duplicate")]
 
 
 def test_examples(small: str) -> None:
