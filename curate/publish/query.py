@@ -31,6 +31,7 @@ from curate.shards.commit import Folder
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
 _BATCH = 2048  # rows fetched at once: what DuckDB makes at a time
+_APART = "\nScores are columns of `measured`, verdicts of `kept`, `dropped` and `verdicts`; both: FROM kept JOIN scores USING (unit, row)"
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 # Table functions that make rows of their arguments or describe the catalog. None of them reads a file.
 _FUNCTIONS = {"unnest", "range", "generate_series", "repeat", "repeat_row", "json_each", "json_tree", "histogram"}
@@ -194,7 +195,8 @@ def _errors() -> Iterator[None]:
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
         raise RunError(f"the query could not be finished: {_one_line(error)}") from None
     except duckdb.Error as error:
-        raise RecipeError(f"SQL: {str(error).strip()}") from None
+        hint = _APART if re.search(r'Referenced column ".*" not found', str(error)) else ""
+        raise RecipeError(f"SQL: {str(error).strip()}{hint}") from None
 
 
 def _columns(connection: Any, view: str) -> dict[str, str]:

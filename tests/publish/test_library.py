@@ -464,7 +464,10 @@ def test_borderline(small: str) -> None:
         near("dropped", "clip_score", 0.125, "aligned", uid("b4")),
     ]
     assert [row[2:5] for row in ask(small, "borderline", limit=1, rule="words")][1:] == [near(0.9, "words", uid("a2"))]
-    assert [row[2:4] for row in ask(small, "borderline", of="bytes", limit=2)][2:] == [(1000.0, "words"), (1000.0, "duplicate")]
+    assert [row[2:4] for row in ask(small, "borderline", of="bytes", limit=2)][2:] == [
+        (1000.0, "duplicate"),
+        (1000.0, "words"),
+    ]
 
 
 def test_examples(small: str) -> None:

@@ -281,6 +281,12 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
         run_query(str(tmp_path), "funnel")
 
 
+def test_where_scores_and_verdicts_meet_is_told(small: str) -> None:
+    with pytest.raises(RecipeError, match=r'"clip_score" not found(.|\n)*FROM kept JOIN scores USING \(unit, row\)'):
+        run_query(small, "SELECT count(*) FROM kept WHERE clip_score > 0.3")
+    assert len(list(run_query(small, "SELECT clip_score, rule FROM kept JOIN scores USING (unit, row)").rows)) == 4
+
+
 def test_a_damaged_run_points_to_verify(tmp_path: Path) -> None:
     folder = write_small(str(tmp_path))
     folder.delete("tables/samples/00001.parquet")
