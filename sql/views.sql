@@ -1,5 +1,5 @@
 -- Views over a run's tables, for every query: `samples`, `scores`, `scored`, `embeddings`, `matches`, `decisions`,
--- `members`, `published` and `manifest` stand already, as do the tables `entries`, `failures`, `reasons`, `rules`, `run`, `funnel`, `drops`, `sources`, `drift`, `caption_work`, `steps`; and `answers`, `captions`, `regions`.
+-- `members`, `published` and `manifest` stand already, as do the tables `entries`, `failures`, `reasons`, `rules`, `run`, `funnel`, `drops`, `sources`, `drift`, `caption_work`, `steps`, `forgotten`; and `answers`, `captions`, `regions`.
 
 -- Every sample with its verdict: samples and decisions side by side.
 CREATE VIEW verdicts AS

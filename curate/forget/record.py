@@ -152,9 +152,9 @@ class Record:
                 return True
         return False
 
-    def time_of(self, uid: str) -> datetime | None:
-        """When a uid was forgotten."""
-        named = pc.and_(pc.equal(self.table["kind"], "uid"), pc.equal(self.table["value"], uid))
+    def time_of(self, value: str, kind: str = "uid") -> datetime | None:
+        """When a uid, or another value of the record (hex digits), was forgotten."""
+        named = pc.and_(pc.equal(self.table["kind"], kind), pc.equal(self.table["value"], value))
         times = self.table.filter(named)["time"].to_pylist()
         return times[0] if times else None
 

@@ -17,6 +17,7 @@ from curate.captions.gates import PASSED
 from curate.decide import balance
 from curate.decide.rules import Rule, check_rules, rule_values
 from curate.errors import RecipeError, RunError
+from curate.forget.items import hash_url
 from curate.forget.record import Record
 from curate.publish.output import escape
 from curate.publish.page import Line, Page, Part, columns, heading, line, named
@@ -49,7 +50,7 @@ def explain_sample(url: str, sample: str) -> Page:
     run, record = folder.read_json("run.json"), Record.read(folder)
     connection = open_run(url)
     try:
-        kind, name, places = _find(connection, url, sample)
+        kind, name, places = _find(connection, record, url, sample)
         rows = _fetch(connection, f"SELECT * FROM measured {_AT} ORDER BY unit, row", places=places[:_ROWS])
         ledger = _fetch(connection, f"SELECT * FROM decisions {_AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
@@ -68,14 +69,14 @@ def explain_sample(url: str, sample: str) -> Page:
             if decision["rule"] == schema.FORGOTTEN:  # nothing else is left of it
                 continue
             lines += _rules(run, rules, row, decision["rule"], values)
-            lines += [*_entries(connection, run, row, decision), *_duplicates(connection, decision)]
+            lines += [*_entries(connection, run, row, decision), *_duplicates(connection, row, decision)]
             lines += [*_captions(connection, decision), *_published(connection, row, decision), *_measured(row)]
     finally:
         connection.close()
     return Page(tuple(lines))
 
 
-def _find(connection: Any, url: str, sample: str) -> tuple[str, str, list[dict[str, int]]]:
+def _find(connection: Any, record: Record, url: str, sample: str) -> tuple[str, str, list[dict[str, int]]]:
     """What the text is, uid, url or key, as the pool spells it, and the places of the rows that have it."""
     own = ids.own_uid(sample.strip())
     kinds = {"uid": own, "url": sample, "key": sample}
@@ -87,6 +88,11 @@ def _find(connection: Any, url: str, sample: str) -> tuple[str, str, list[dict[s
     total = connection.execute("SELECT rows FROM funnel WHERE kind = 'pool'").fetchall()[0][0]
     if own:
         raise RunError(f"{url}: none of its {total:,} rows has uid {own}")
+    if taken := record.time_of(hash_url(sample.encode()).hex(), "url"):
+        raise RunError(
+            f"{url}: no row has this URL any more: it was taken out on request, {taken:%Y-%m-%d}; of such a row the uid is left, "
+            f"as this lists them: curate sql {url} \"SELECT uid, unit, row FROM decisions WHERE rule = 'forgotten'\""
+        )
     raise RecipeError(
         f"{url}: none of its {total:,} rows has the URL or key {escape(sample)!r}, and a uid is 32 hex digits; accepted: one of "
         f"these, as this finds them: curate sql {url} \"SELECT uid, key, url FROM samples WHERE caption LIKE '%…%'\""
@@ -207,16 +213,36 @@ def _draws(run: dict[str, Any], uid: str, found: list[tuple[str, int, int, float
     return [float(draw) for draw in balance.draw(uids, alone, counts, run["t"], keys, run["seed"])]
 
 
-def _duplicates(connection: Any, decision: dict[str, Any]) -> Iterator[Line]:
+def _alike(connection: Any, row: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
+    """What two rows have in common, and how near they are."""
+    same = [name for name in ("uid", "sha256", "url") if row[name] is not None and row[name] == other[name]]
+    yield from (f"the same {'image' if name == 'sha256' else 'URL' if name == 'url' else name}" for name in same)
+    if "sha256" in same:
+        return
+    if row["phash"] is not None and other["phash"] is not None:
+        yield f"{(row['phash'] ^ other['phash']).bit_count()} of 64 bits of phash differ"
+    places = [{"unit": one["unit"], "row": one["row"]} for one in (row, other)]
+    table = _fetch(connection, f"SELECT * FROM embeddings {_AT}", places=places)
+    for name in table.column_names:
+        if name.rpartition("_")[2] == "image" and len(table) == 2:
+            one, two = (np.asarray(vector, float) for vector in table[name].to_pylist())
+            if lengths := np.linalg.norm(one) * np.linalg.norm(two):
+                yield f"{float(one @ two / lengths):.4f} is the cosine of {name} embeddings"
+
+
+def _duplicates(connection: Any, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
     """The sample that stands for this one, or those for which this one stands."""
     if decision["rule"] == schema.DUPLICATE:
-        sql = (
-            "SELECT rule, source, caption FROM verdicts WHERE uid = $uid AND rule IS DISTINCT FROM 'duplicate' LIMIT 1"
-        )
-        found = connection.execute(sql, {"uid": decision["duplicate_of"]}).fetchall()
+        sql = "SELECT * FROM verdicts WHERE uid = $uid AND rule IS DISTINCT FROM 'duplicate' ORDER BY unit, row LIMIT 1"
         yield from (line(), heading("duplicates"), named("stands for it", 13, decision["duplicate_of"]))
-        for rule, source, caption in found:
-            yield named("", 13, f"{'kept' if rule is None else f'dropped by {rule}'}, {source}: {_show(caption)}")
+        for other in _fetch(connection, sql, uid=decision["duplicate_of"]).to_pylist():
+            place = " ".join(str(part) for part in (other["shard"], other["key"]) if part is not None)
+            verdict = "kept" if other["kept"] else f"dropped by {other['rule']}"
+            where = f"  ({other['source']}{f': {place}' if place else ''})"
+            yield named("", 13, f"{verdict}: {_show(other['caption'])}", (where, "dim"))
+            yield named(
+                "alike", 13, "; ".join(_alike(connection, row, other)) or "through others that are near to both"
+            )
         return
     sql = "SELECT uid, source, concat_ws(' ', shard, key), caption FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row"
     twins = connection.execute(sql, {"uid": decision["uid"]}).fetchall()

@@ -2,7 +2,7 @@
 
 In: a run folder with its tables, failures.parquet and entries.parquet. Out, as tables: `failures`, `reasons` (what
 they mean), `entries`, `rules`, `run` (key, value), `drops` (source, rule, rows), `funnel` (position, kind, rule, rows),
-`sources`, `drift`, `caption_work` and `steps`. Views over the large tables are `curate.publish.views`: they need paths, and these none.
+`sources`, `drift`, `caption_work`, `steps` and `forgotten` (the record, as forgotten.parquet). Views over the large tables are `curate.publish.views`: they need paths, and these none.
 """
 
 import json
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from curate import schema
 from curate.errors import ConservationError
+from curate.forget.record import Record
 from curate.publish.drifts import DRIFT
 from curate.publish.views import table_files
 from curate.shards.commit import Folder
@@ -36,6 +37,7 @@ TABLES = (
     "drift",
     "caption_work",
     "steps",
+    "forgotten",
 )
 
 _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by older clients
@@ -96,6 +98,7 @@ def _small_tables(
         "rules": _rules(run),
         "run": _facts(run),
         "steps": pa.Table.from_pylist(run.get("steps", []), STEPS),
+        "forgotten": _forgotten(folder),
         "drift": pa.Table.from_pylist(run.get("drift", []), DRIFT),
         "caption_work": pa.Table.from_pylist(run.get("caption_work", []), schema.CAPTION_WORK),
         "drops": pa.table(
@@ -108,6 +111,13 @@ def _small_tables(
         "funnel": _funnel(run, drops),
         "sources": _sources(run, drops),
     }
+
+
+def _forgotten(folder: Folder) -> pa.Table:
+    """What was taken out, and when, in UTC: the record, with times that every client reads."""
+    table = Record.read(folder).table
+    place = table.column_names.index("time")
+    return table.set_column(place, "time", table["time"].cast(pa.timestamp("ms")))
 
 
 def _reasons() -> pa.Table:

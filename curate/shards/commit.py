@@ -6,6 +6,7 @@ one PUT. Parquet files carry the key of what made them in their footer; a rerun 
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -44,6 +45,8 @@ class Folder:
 
     @property
     def _place(self) -> tuple[Any, Any]:
+        if re.match(r"[A-Za-z]://", self.url):  # for fsspec a drive of Windows
+            raise RecipeError(f"{self.url}: Protocol not known: {self.url[0]}")
         try:
             fs, root = fsspec.core.url_to_fs(self.url, **self.storage)
         except (ValueError, ImportError) as error:  # an unknown protocol, or its library is missing

@@ -12,7 +12,7 @@ from curate.errors import RecipeError, RunError
 from curate.ids import entry_keys
 from curate.publish.explain import explain_sample
 from curate.publish.query import run_query
-from tests.publish.runs import sample, uid, verdict, write_bare, write_small, write_units
+from tests.publish.runs import RUN, finish, sample, uid, verdict, write_bare, write_small, write_units
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,37 @@ def test_kept_and_its_double(small: str) -> None:
     assert section(first, "published") == ["shards/00000.tar: a1.jpg, a1.json, a1.txt"]
     assert "bytes 1000" in section(first, "measured")
     assert other[0] == f"verdict: dropped by duplicate, a duplicate of {uid('a1')}"
-    assert section(other, "duplicates") == [f"stands for it {uid('a1')}", "kept, photos: a red cat"]
+    assert section(other, "duplicates") == [
+        f"stands for it {uid('a1')}",
+        "kept: a red cat (photos: photos.tar a1)",
+        "alike the same uid; the same image; the same URL",
+    ]
     assert not any(line.startswith("published") for line in other)
+
+
+def test_how_near_a_duplicate_is(tmp_path: Path) -> None:
+    rows = [
+        (sample("a", "a cat", phash=0b1111), verdict(), [0], 0.5),
+        (sample("b", "one cat", phash=0b1001), verdict("duplicate", of="a"), [0], 0.5),
+        (sample("c", "cats", phash=None, sha256=None), verdict("duplicate", of="a"), [0], 0.5),
+    ]
+    folder = write_units(str(tmp_path), [rows])
+    assert section(lines(folder.url, "b"), "duplicates")[2] == "alike 2 of 64 bits of phash differ"
+    assert section(lines(folder.url, "c"), "duplicates")[2] == "alike through others that are near to both"
+    table = pa.table(
+        {
+            "unit": pa.array([0, 0, 0], pa.int32()),
+            "row": pa.array([0, 1, 2], pa.int32()),
+            "uid": [uid(name) for name in "abc"],
+            "big_image": pa.array([[1, 0], [0.6, 0.8], [0, 0]], pa.list_(pa.float16(), 2)),
+            "big_text": pa.array([[1, 0], [0.6, 0.8], [0, 0]], pa.list_(pa.float16(), 2)),
+        }
+    )
+    folder.write_parquet("tables/embeddings/00000.parquet", table)
+    finish(folder, RUN)
+    told = section(lines(folder.url, "b"), "duplicates")[2]
+    assert told == "alike 2 of 64 bits of phash differ; 0.6002 is the cosine of big_image embeddings"
+    assert section(lines(folder.url, "c"), "duplicates")[2] == "alike through others that are near to both"
 
 
 def test_entries_and_their_draws(small: str) -> None:

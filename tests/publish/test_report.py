@@ -314,6 +314,9 @@ def test_elsewhere(small: str, tmp_path: Path) -> None:
     assert path == str(tmp_path / "page.html") and (tmp_path / "page.html").stat().st_size == size
     assert Folder(small).files() == before
     with pytest.raises(RecipeError, match=r"--out .*: cannot be written"):
+        write_report(small, str(tmp_path / "none" / "page.html"))
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(RecipeError, match=r"--out .*: cannot be written"):
         write_report(small, str(tmp_path / "page.html" / "below"))
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate import schema
-from curate.errors import RunError
+from curate.errors import RecipeError, RunError
 from curate.shards.commit import Folder
 
 TABLE = pa.table({"uid": ["0" * 32, "1" * 32], "rule": ["words", None], "n": [1, 2], "x": [0.5, None]})
@@ -203,3 +203,10 @@ def test_parquet_is_plain(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     folder.write_parquet("x.parquet", TABLE, "key")
     assert pq.read_table(tmp_path / "x.parquet").equals(TABLE)
+
+
+@pytest.mark.parametrize("url", ["g://bucket/run", "gss://bucket/run"])
+def test_a_protocol_that_nobody_knows(url: str) -> None:
+    """One letter is no drive of Windows here."""
+    with pytest.raises(RecipeError, match="Protocol not known"):
+        Folder(url).exists("run.json")

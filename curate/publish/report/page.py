@@ -69,7 +69,8 @@ def write_report(url: str, out: str | None = None, against: str | None = None) -
     if out is not None:
         _check_unchanged(run)
         try:
-            with fsspec.open(out, "wb") as file:
+            fs, path = fsspec.core.url_to_fs(out)  # which makes no folders, as `fsspec.open` would
+            with fs.open(path, "wb") as file:
                 file.write(page)
         except (OSError, ValueError, ImportError) as error:
             raise RecipeError(f"--out {out}: cannot be written: {error}") from None
@@ -111,7 +112,7 @@ def _lead(run: Run) -> str:
     most = max(drops, key=lambda line: line["rows"], default=None)
     text = f"{count(kept)} of {count(pool)} {what} kept ({percent(kept, pool)})"
     if most:
-        text += f"; most of what was dropped fell to {clean(most['rule'], SHORT)} ({percent(most['rows'], pool)} of the pool)"
+        text += f"; the most were dropped by {clean(most['rule'], SHORT)} ({percent(most['rows'], pool)} of the pool)"
     return f"{text}." if not failed else f"{text}; {count(failed)} could not be used ({percent(failed, pool)})."
 
 
