@@ -1,7 +1,7 @@
 """`curate whatif`: what a finished run would yield with other rules, deduplication or balance, without a run."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Annotated, Any
 
 import pyarrow as pa
@@ -14,10 +14,12 @@ from curate.errors import RecipeError
 from curate.publish.output import Result, escape, write_result
 from curate.whatif.answer import WhatIf, answer
 from curate.whatif.changes import changed_recipe
-from curate.whatif.knobs import parse_knob
+from curate.whatif.knobs import Knob, parse_knob
 from curate.whatif.plot import check_plot, write_plot
 from curate.whatif.survivors import Past, open_past
 from curate.whatif.sweep import Point, points_table, search, sweep
+
+Solved = Callable[[WhatIf], str]  # what is said of a size that was wished for
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar
@@ -62,10 +64,11 @@ def whatif(
             found = list(_watched(sweep(past, overrides, knob, points), len(knob.values(points))))
             if plot:
                 write_plot(plot, found, knob, sum(int(b.alive.sum()) for b in past.ballots))
-            write_result(_sweep_result(found, format), format.value, file)
+            write_result(_sweep_result(found, knob, format), format.value, file)
         else:
             balance = changed_recipe(past.job.recipe, overrides).balance
-            _write_answer(answer(past, overrides), balance.rows if balance else None, format, file)
+            solved = _solved(knob, rows) if knob else _solved_t(balance.rows if balance else None)
+            _write_answer(answer(past, overrides), solved, format, file)
 
 
 def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by: str | None) -> None:
@@ -94,18 +97,46 @@ def _watched(found: Iterator[Point], total: int) -> Iterator[Point]:
         yield point
 
 
-def _sweep_result(found: list[Point], format: Format) -> Result:
+def _sweep_result(found: list[Point], knob: Knob, format: Format) -> Result:
     """The points; for people with bars, and without columns that say nothing here."""
     table = points_table(found)
     if format is not Format.table:
         return _result(table)
-    table = table.select([name for name in table.column_names if table[name].null_count < len(table)])
+    said = {"t"} if knob.rule is None else set()  # by the value
+    told = [name for name in table.column_names if table[name].null_count < len(table) and name not in said]
+    table = table.select(told)
     most = max((point.expected for point in found), default=0) or 1
     bars = ["█" * max(1, round(_BAR * point.expected / most)) if point.expected else "" for point in found]
     return _result(table.append_column("", pa.array(bars)), whole=("expected", "error"))
 
 
-def _write_answer(found: WhatIf, wished: int | None, format: Format, file: IO[str]) -> None:
+def _solved_t(rows: int | None) -> Solved:
+    """What is said where t was solved for a wished size."""
+
+    def say(found: WhatIf) -> str:
+        if rows is None or found.t is None:
+            return ""
+        if found.expected < rows and not found.error:
+            return f"; no t keeps {rows:,}: no more are left when balancing begins"
+        return f", the largest whose expected size is at most {rows:,}"
+
+    return say
+
+
+def _solved(knob: Knob, rows: int | None) -> Solved:
+    """What is said where another number was solved for it."""
+
+    def say(found: WhatIf) -> str:
+        if rows is None:
+            return ""
+        if rows - found.expected < max(1, rows / 1000):
+            return f", the most that is found up to {rows:,}"
+        return f"; no value of {knob.key} is found that comes nearer to {rows:,} from below"
+
+    return say
+
+
+def _write_answer(found: WhatIf, solved: Solved, format: Format, file: IO[str]) -> None:
     """For people one table after another; for programs one, whose column `section` names them."""
     names = ("section", "name", "pool", "run", "whatif", "change", "error")
     for_people = format is Format.table
@@ -114,14 +145,15 @@ def _write_answer(found: WhatIf, wished: int | None, format: Format, file: IO[st
         return
     for override in found.changes:
         file.write(f"--set {escape(override)}\n")
-    drew = "" if found.changes else f"; the run itself kept {found.funnel['run'][-1].as_py():,}"
-    spread = f" ± {found.error:,.0f} (one standard error of a run's draws{drew})" if found.error else ""
-    solved = f", the largest whose expected size is at most {wished:,}" if wished else ""
-    if wished and found.expected < wished and not found.error:
-        solved = f"; no t keeps {wished:,}: no more are left when balancing begins"
-    file.write(
-        f"expected: {found.expected:,.0f} rows{spread}{'' if found.t is None else f', t = {found.t:,}{solved}'}\n\n"
-    )
+    spread = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
+    t = "" if found.t is None else f", t = {found.t:,}"
+    file.write(f"expected: {found.expected:,.0f} rows{spread}{t}{solved(found)}\n")
+    if found.error:
+        file.write("run: what it drew; whatif: what such runs keep on average\n")
+    new = [row["rule"] for row in found.funnel.to_pylist() if row["run"] is None]
+    if new:
+        file.write(f"rules that the run does not have: {escape(', '.join(new))}\n")
+    file.write("\n")
     rounded = ("whatif", "change")
     tables = [(found.funnel.select(["rule", "run", *rounded]), rounded), (found.sources, rounded)]
     tables += [(found.languages.slice(0, _LANGUAGES), rounded)] if len(found.languages) else []
