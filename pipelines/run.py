@@ -152,10 +152,9 @@ def _start(prepared: Prepared) -> None:
     job = prepared.job
     job.folder.delete("tmp")
     if job.folder.exists(SUCCESS):  # something happened to a published run: what is damaged is made anew
-        damaged = list(_damaged(job.folder))
-        job.folder.delete(SUCCESS)
-        for name in damaged:
+        for name in list(_damaged(job.folder)):  # first: without SUCCESS nobody looks for damage any more
             job.folder.delete(name)
+        job.folder.delete(SUCCESS)
     _drop_outdated(prepared)
     if len(prepared.record):
         prepared.record.write(job.folder)
