@@ -154,10 +154,10 @@ def _start(prepared: Prepared) -> None:
     if job.folder.exists(SUCCESS):  # something happened to a published run: what is damaged is made anew
         # Shards that nothing tells the digests of are made anew too: they would be published as they are.
         known = job.folder.exists(MANIFEST)
-        damaged = list(find_faults(job.folder, read_manifest(job.folder))) if known else ["shards"]
-        job.folder.delete(SUCCESS)
-        for name in damaged:
+        for name in find_faults(job.folder, read_manifest(job.folder)) if known else ["shards"]:
+            # First: without SUCCESS nobody looks for damage any more.
             job.folder.delete(name)
+        job.folder.delete(SUCCESS)
     _drop_outdated(prepared)
     if len(prepared.record):
         prepared.record.write(job.folder)

@@ -103,7 +103,7 @@ def _find_files(path: str) -> list[str]:
 def _read_table(name: str) -> pa.Table:
     try:
         with fsspec.open(name, "rb") as file:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, pre_buffer=False)  # read by this thread alone, as in Folder.read_parquet
             found = parquet.schema_arrow
             wrong = [
                 field for field in LAYOUT if field.name not in found.names or found.field(field.name).type != field.type
@@ -112,7 +112,7 @@ def _read_table(name: str) -> pa.Table:
                 raise RecipeError(
                     f"{name}: is no table of answers: it has {_list(found)}; accepted: a file with {_list(wrong)}"
                 )
-            return parquet.read(LAYOUT.names)
+            return parquet.read(LAYOUT.names, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise RecipeError(f"{name}: cannot be read as Parquet: {' '.join(str(error).split())[:300]}") from None
 

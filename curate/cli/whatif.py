@@ -85,7 +85,9 @@ def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by:
 def _say_if_long(past: Past, overrides: list[str], turns_rule: bool) -> None:
     """Near-duplicates are the one thing that may take minutes."""
     old, new = past.job.recipe, changed_recipe(past.job.recipe, overrides)
-    changed = turns_rule or list(old.rules.items()) != list(new.rules.items()) or old.dedup != new.dedup
+    changed = (
+        turns_rule or list(old.rules.items()) != list(new.rules.items()) or old.dedup != new.dedup or past.forgotten
+    )
     if new.dedup.near and changed:
         print("curate: near-duplicates are found again, as in a run: this may take a while", file=sys.stderr)
 

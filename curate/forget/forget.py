@@ -1,8 +1,8 @@
 """Takes samples out of a published run, and keeps them out.
 
 In: a run folder and what to forget. Out: the folder without the rows that were named, and without those that hang together
-with them: of the same uid, URL or image, and those that had lost to one of them as duplicates, which would come in their
-place in a later run. Only files that hold some of them are rewritten. A picture that stands at many URLs, as a placeholder
+with them: of the same uid, URL or image (also as another file of a published sample), and those that had lost to one of them
+as duplicates, which would come in their place in a later run. Only files that hold some of them are rewritten. A picture that stands at many URLs, as a placeholder
 does, joins all their rows: `dry_run` tells how many before. Perceptual hashes are not in the record, since they tell what a
 picture looks like: a copy encoded otherwise is known while it is in the pool as somebody's duplicate, not when it comes new.
 
@@ -24,8 +24,8 @@ from curate.errors import RecipeError, RunError
 from curate.forget.items import KINDS, NOTHING, Hashes, Items, hex_of
 from curate.forget.lock import locked
 from curate.forget.record import Record, counts, origins
-from curate.forget.rows import clear_unit, find_rows, gone, names_of, spread
-from curate.forget.shards import SIZES, count_shards, find_shards, rewrite_shard
+from curate.forget.rows import clear_unit, find_beside, find_rows, gone, image_sizes, names_of, spread
+from curate.forget.shards import SIZES, count_shards, find_holders, find_shards, rewrite_shard
 from curate.job import ENTRIES_FILE, FORGETTING, RUN_FILE, Job
 from curate.ledger import open_ledger
 from curate.plan import Unit
@@ -145,7 +145,7 @@ def _plan(folder: Folder, asked: Items) -> tuple[Forgotten, Record, tuple[Unit, 
     """What is found, the record with the request, and the units that hold rows of it."""
     job, units = open_ledger(folder)
     record = before = Record.read_named(folder)
-    items = spread(job, units, asked, near=True) if len(asked) else NOTHING
+    items = _spread(job, units, asked) if len(asked) else NOTHING
     survey = _survey(job, units, asked, items)
     rows = counts(items, survey.names)
     shards = find_shards(folder, items)
@@ -162,6 +162,25 @@ def _plan(folder: Folder, asked: Items) -> tuple[Forgotten, Record, tuple[Unit, 
         images=job.pool.images,
     )
     return found, record, survey.units
+
+
+def _spread(job: Job, units: Sequence[Unit], asked: Items) -> Items:
+    """All names that hang together with what was asked for, those of samples that have one of the images beside their own included."""
+    items = spread(job, units, asked, near=True)
+    while job.has_members and len(items.sha256):
+        found, sizes = [items.sha256[:0]], set()
+        for unit in units:
+            images, lengths = image_sizes(job, unit, items)
+            found.append(images)
+            sizes |= lengths
+        all_sizes = len(np.unique(np.concatenate(found))) == len(items.sha256)
+        beside = [find_beside(job, unit, sizes if all_sizes else None) for unit in units]
+        among = Items.of({"uid": (bytes.fromhex(uid) for part in beside for uid in part.to_pylist())}) - items
+        more = find_holders(job.folder, items, among) if len(among) else NOTHING
+        if not len(more):
+            break
+        items = spread(job, units, items | more, near=True)
+    return items
 
 
 def _survey(job: Job, units: Sequence[Unit], asked: Items, items: Items) -> _Survey:

@@ -48,7 +48,9 @@ def read_list(path: str, kind: str | None = None) -> Items:
     try:
         if path.endswith(".parquet"):
             with fsspec.open(path, "rb") as file:
-                return _from_table(path, pq.ParquetFile(file).read(), kind)
+                # Read by this thread alone, as in Folder.read_parquet.
+                table = pq.ParquetFile(file, pre_buffer=False).read(use_threads=False)
+            return _from_table(path, table, kind)
         if path.endswith(".npy"):
             with fsspec.open(path, "rb") as file:
                 return _from_array(path, np.load(file, allow_pickle=False), kind)

@@ -92,6 +92,31 @@ def spread(job: Job, units: Sequence[Unit], asked: Items, near: bool = False) ->
     return known
 
 
+def find_beside(job: Job, unit: Unit, sizes: set[int] | None) -> pa.Array:
+    """The uids of kept rows that have another file than image and texts, of one of these sizes; None: of any."""
+    file = job.table("members", unit)
+    if not job.folder.exists(file):
+        return pa.array([], pa.string())
+    kept = job.read("decisions", unit, ["kept"])["kept"]
+    members = job.folder.read_parquet(file, ["suffix", "offset", "size"]).filter(kept).combine_chunks()
+    samples = job.read("samples", unit, ["uid", "offset"]).filter(kept).combine_chunks()
+    row = pc.list_parent_indices(members["suffix"]).combine_chunks()
+    suffix, offset, size = (pc.list_flatten(column).combine_chunks() for column in members.columns)
+    beside = pc.not_equal(offset, samples["offset"].combine_chunks().take(row))
+    beside = pc.and_(beside, pc.invert(pc.is_in(suffix, pa.array(["txt", "json"]))))
+    if sizes is not None:
+        beside = pc.and_(beside, pc.is_in(size, pa.array(sorted(sizes), pa.int64())))
+    return samples["uid"].combine_chunks().take(row.filter(beside)).unique()
+
+
+def image_sizes(job: Job, unit: Unit, items: Items) -> tuple[Hashes, set[int]]:
+    """Which of the images the unit's rows have, and the bytes of those."""
+    table = job.read("samples", unit, ["sha256", "bytes"])
+    rows = items.find("sha256", table["sha256"])
+    values = column_hashes(table["sha256"], "sha256")[0][rows]
+    return values, set(table["bytes"].filter(pa.array(rows)).to_pylist())
+
+
 def clear_unit(job: Job, unit: Unit, items: Items, tables: Sequence[str]) -> list[str]:
     """Clears the rows that the items name, in those of the unit's tables that hold more of them than they may.
 

@@ -6,8 +6,9 @@ rows than it was laid out for, or none: then its files stand, empty, so that nam
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -67,11 +68,25 @@ def count_shards(folder: Folder) -> None:
         folder.write_json(SIZES, counted)
 
 
-def image_hashes(folder: Folder, name: str) -> Iterator[tuple[str, bytes]]:
-    """Of each member of a tar but texts its name and its sha256."""
+def find_holders(folder: Folder, items: Items, among: Items) -> Items:
+    """The uids among these of samples that have one of the images in any of their files."""
+    found = []
+    for name in find_shards(folder, among):
+        rows = folder.read_parquet(_sidecar(name), ["uid", "key"])
+        rows = rows.filter(pa.array(among.find("uid", rows["uid"])))
+        uids = dict(zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True))
+        for member, digest in image_hashes(folder, f"shards/{name}", uids.keys()):
+            if items.holds("sha256", np.array([digest], "S32"))[0]:
+                found.append(bytes.fromhex(uids[split_name(member)[0]]))
+    return Items.of({"uid": found})
+
+
+def image_hashes(folder: Folder, name: str, keys: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
+    """Of each member of a tar but texts its name and its sha256; of the samples of these keys, or of all."""
     with open_source(f"{folder.url}/{name}", folder.storage) as source:
         for member, offset, size in _members(source):
-            if split_name(member)[1] not in ("txt", "json"):
+            key, suffix = split_name(member)
+            if suffix not in ("txt", "json") and (keys is None or key in keys):
                 yield member, hashlib.sha256(source.read(offset, size)).digest()
 
 

@@ -9,7 +9,8 @@ run itself, so the result is what a run would find, and only what a change touch
     rules             rules applied again; duplicates found again if other rows reach deduplication
 
 Duplicates by equal keys are found once among all rows, and then resolved for any of them; groups of near ones depend on
-which rows there are, and are found anew each time. Memory: about 70 bytes a row of the pool, and 20 bytes a survivor.
+which rows there are, and are found anew each time. Where rows were forgotten, the fractions of top rules are of fewer rows,
+and links between near ones may be gone: what depends on that is decided again, whatever changes. Memory: about 70 bytes a row of the pool, and 20 bytes a survivor.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from curate.ledger import open_ledger
 from curate.metadata.unit import load_entries
 from curate.plan import Unit
 from curate.publish.query import find_run
-from curate.recipe import Recipe
+from curate.recipe import Recipe, Top
 from curate.threads import in_threads
 from curate.whatif.memory import ReadFolder, RememberingJob
 
@@ -57,6 +58,11 @@ class Past:
     ballots: list[Ballot]
     t: int | None
     opened: dict[str, list[Ballot]] = field(default_factory=dict)
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether some rows are forgotten."""
+        return any((b.verdicts == _FORGOTTEN).any() for b in self.ballots)
 
 
 @dataclass(frozen=True)
@@ -104,14 +110,17 @@ def find_survivors(past: Past, recipe: Recipe, repeats: dedup.Records | None = N
     """
     job = _without_evaluation(past.job, recipe)
     job.check()
-    if _reaches_alike(past.job.recipe, recipe):
+    tops = any(isinstance(rule, Top) for rule in recipe.rules.values())
+    if _reaches_alike(past.job.recipe, recipe) and not (past.forgotten and tops):
         ballots = [_revive(b, (CODES[schema.BALANCE], _DUPLICATE)) for b in past.ballots]
     else:
         ballots = _apply_rules(past, job, recipe)
     before = (past.job.recipe.dedup.by, past.job.recipe.dedup.prefer)
     reached = [among(b.verdicts, _REACHED) for b in past.ballots]
-    if before == (recipe.dedup.by, recipe.dedup.prefer) and all(
-        np.array_equal(b.alive, rows) for b, rows in zip(ballots, reached, strict=True)
+    if (
+        before == (recipe.dedup.by, recipe.dedup.prefer)
+        and not (past.forgotten and recipe.dedup.near)
+        and all(np.array_equal(b.alive, rows) for b, rows in zip(ballots, reached, strict=True))
     ):
         pairs = zip(ballots, past.ballots, strict=True)
         ballots = [b.drop(was.verdicts == _DUPLICATE, _DUPLICATE) for b, was in pairs]

@@ -1,5 +1,6 @@
 """What `forget` takes out of a run, what it leaves as it was, and that nothing of a forgotten sample is left in any byte."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -222,6 +223,28 @@ def test_a_name_in_the_report_of_damage_goes(tmp_path: Path) -> None:
     forget(str(run.folder), urls("https://secret.example/x"))
     assert left_of(run.folder, ["secret-name"]) == []
     conserved(run)
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+def test_a_sample_that_has_the_image_beside_its_own_goes_too(tmp_path: Path, rows: int) -> None:
+    """Asked for by the uid of the image's sample, or by the image alone, which may be nobody's own."""
+    pictures = [pools.encode(pools.picture(i)) for i in range(5)]
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for i, beside in enumerate((None, pictures[0], pictures[2], b"something else")):
+            files = {"jpg": pictures[4] if i == 2 else pictures[i], "txt": f"picture {i}".encode(), "mask.png": beside}
+            for suffix, data in files.items():
+                if data:
+                    pools.add_member(tar, f"{i}.{suffix}", data)
+    recipe = pools.recipe_of(str(tmp_path / "0.tar"), output={"rows_per_shard": rows})
+    first, second = (pools.run_local(recipe, tmp_path / name) for name in ("first", "second"))
+    uid = {row["key"]: row["uid"] for row in rows_of(first)}
+    by_uid = forget(str(first.folder), uids(uid["0"]))
+    by_image = forget(str(second.folder), images(hashlib.sha256(pictures[2]).hexdigest()))
+    assert [found.rows["asked"] + found.rows["joined"] for found in (by_uid, by_image)] == [2, 1]
+    for run, gone, picture in ((first, "01", pictures[0]), (second, "2", pictures[2])):
+        assert {row["key"] for row in kept_rows(run)} == set("0123") - set(gone)
+        assert left_of(run.folder, [picture]) == []
+        conserved(run)
 
 
 def test_imageless_pools(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 import gzip
 import hashlib
 import io
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -86,6 +88,22 @@ def test_columns_of_parquet_and_records(tmp_path: Path) -> None:
     record = Record.read(Folder(str(tmp_path))).append(read_list(path), ASKED)
     record.write(Folder(str(tmp_path)))
     assert shown(read_list(f"{tmp_path}/forgotten.parquet")) == {"uid": [UID], "url": [HASHED]}
+
+
+def test_parquet_is_read_by_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread that still holds the file when Python ends, as after an error, aborts the process."""
+    columns = {"uid": [f"{i:032x}" for i in range(20_000)], "other": [str(i) for i in range(20_000)]}
+    pq.write_table(pa.table(columns), tmp_path / "u.parquet", row_group_size=2_000)
+    readers = set()
+
+    class Watched(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            readers.add(threading.get_ident())
+            return super().read(-1 if size is None else size) or b""
+
+    monkeypatch.setattr(fsspec, "open", lambda path, mode: Watched(path))
+    assert len(read_list(str(tmp_path / "u.parquet"))) == 20_000
+    assert readers == {threading.get_ident()}
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -324,6 +324,25 @@ def test_a_missing_shard_is_made_anew(suffix: str, small: Recipe, whole: Path, t
     check_finished(out, whole)
 
 
+def test_a_stop_before_what_is_damaged_is_made_anew(
+    small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    shard = out / "shards/00000.tar"
+    shard.write_bytes(shard.read_bytes()[:5000])
+
+    def stop(folder: Folder, name: str, delete: Any = Folder.delete) -> None:
+        delete(folder, name)
+        if name == "_SUCCESS":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Folder, "delete", stop)
+        pools.run_local(small, out)
+    pools.run_local(small, out)
+    assert pools.lasting_files(out) == pools.lasting_files(whole)
+
+
 def test_a_file_that_could_not_be_opened_is_tried_again(
     small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,10 +9,13 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import RecipeError, RunError
+from curate.forget.forget import forget
+from curate.forget.items import Items
 from curate.recipe import Recipe, change_recipe, parse_recipe
 from curate.whatif.answer import FACTS, FUNNEL, LANGUAGES, SOURCES, WhatIf, whatif
 from tests.laws import pools
@@ -362,6 +365,31 @@ def test_what_was_forgotten_stays_out(text_run: Ran, tmp_path: Path) -> None:
             recorded = [row for row in rows_of(folder) if row["rule"] in (None, "balance")]
             expected = naive.decide([whole_row for whole_row, _ in matched(whole, recorded)], {}, [], t=t)
             assert found.expected == pytest.approx(float(expected.rows), abs=1e-6)
+
+
+def test_fractions_are_of_the_rows_that_are_not_forgotten(text_run: Ran, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(text_run.folder, tmp_path / "run"))
+    forget(str(folder), Items.of({"uid": map(bytes.fromhex, kept_uids(text_run)[::2])}))
+    agrees(Ran(folder), ["balance.t=7"], tmp_path)
+
+
+def test_links_between_near_duplicates_may_be_forgotten(tmp_path: Path) -> None:
+    """Without a link in the middle, the end of a chain is nobody's duplicate."""
+    path = pools.write_tars(tmp_path / "pool", pools.make_samples(60), 3)
+    near = {"by": ["uid", {"phash": {"distance": 16}}]}
+    asked = pools.recipe_of(path, measure={"image": {"phash": True}}, dedup=near)
+    run = pools.run_local(asked, tmp_path / "run")
+    lost = run.table("decisions").filter(pc.equal(run.table("decisions")["rule"], "duplicate"))["uid"].to_pylist()
+    forget(str(run.folder), Items.of({"uid": map(bytes.fromhex, lost[::5])}))
+    before, found = run.run["counts"], whatif(str(run.folder), [])
+    again = pools.run_local(asked, tmp_path / "again", reuse=run.folder).run["counts"]
+    assert funnel(found)["duplicate"] == again["duplicate"] != before["duplicate"]
+    assert found.expected == again["kept"]
+
+
+def kept_uids(run: Ran) -> list[str]:
+    decisions = run.table("decisions", ["uid", "kept"])
+    return list(decisions["uid"].filter(decisions["kept"]).to_pylist())
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
