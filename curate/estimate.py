@@ -2,7 +2,7 @@
 
 Entry counts grow with the pool, so a sample of fraction f is balanced with t·f: p = t/count stays what it would be.
 Duplicates are only found within the sample, so fewer than there are. The error given is that of cluster sampling over
-the units where there are several, else that of the rows.
+the units where there are several, else that of the rows, and that of a run's draws.
 """
 
 import tempfile
@@ -68,7 +68,7 @@ class Estimate:
         rows: of the pool; exact for Parquet.
         verdicts: expected rows of the pool per rule, `balance` and `kept` included.
         error: one standard error of the kept rows.
-        seconds: of one core, to measure and match the whole pool.
+        seconds: of one core, to measure and match what does not stand of the pool, here or in the run to reuse.
         bytes: of the kept samples' images, where there are images.
         asked: what engines would be asked.
     """
@@ -90,6 +90,7 @@ def estimate(
     sample = _choose(job, units)
     if not sample:
         return None
+    left = _size([unit for unit in units if not _stands(job, unit)]) / max(1, _size(units))
     known = [index_answers(folder) for folder in (job.folder, job.reuse) if folder] if job.recipe.captions else []
     with tempfile.TemporaryDirectory() as aside:
         job = replace(job, folder=Folder(aside), reuse=None)
@@ -106,7 +107,7 @@ def estimate(
                 match_unit(job, unit)
         if job.blocked:
             block(job, sample)
-        seconds = time.process_time() - began
+        seconds = (time.process_time() - began) * left
         ballots = deduplicate(job, apply_rules(job, sample))
         sampled = sum(len(b.verdicts) for b in ballots)
         rows = job.pool.rows
@@ -115,6 +116,12 @@ def estimate(
         if not sampled or not rows:
             return None
         return _extrapolate(job, ballots, sampled / rows, seconds, known)
+
+
+def _stands(job: Job, unit: Unit) -> bool:
+    """Whether all that is measured and matched of the unit is there already."""
+    names = [name for name in job.tables if name in ("samples", "scores", "embeddings", "members", "matches")]
+    return all(job.would_stand(name, unit, job.key_of(name)(unit)) for name in names)
 
 
 def _choose(job: Job, units: Sequence[Unit]) -> list[Unit]:
@@ -154,17 +161,18 @@ def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: floa
     sampled = sum(codes.values())
     shares = [k / max(1, len(b.verdicts)) for k, b in zip(kept, ballots, strict=True)]
     share = sum(kept) / sampled
-    certain = fraction == 1 and not job.recipe.balance
     spread = (
         np.std(shares, ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else np.sqrt(share * (1 - share) / sampled)
     )
+    draws = sum(float((inclusion * (1 - inclusion)).sum()) for inclusion in inclusions) / fraction
+    sampling = (float(spread) * sampled / fraction) ** 2 * (1 - fraction)  # none where all was sampled
     sizes = [int(np.nansum(_bytes(job, b)[b.alive])) for b in ballots] if job.pool.images else [0]
     return Estimate(
         units=len(ballots),
         sampled=sampled,
         rows=round(sampled / fraction),
         verdicts=verdicts,
-        error=0.0 if certain else float(spread) * sampled / fraction,
+        error=float(np.sqrt(sampling + draws)),
         seconds=seconds / fraction,
         bytes=round(sum(sizes) / fraction * (sum(kept) / alive if alive else 0)),
         asked=_asked(job, ballots, inclusions, fraction, known) if job.recipe.captions else [],

@@ -3,6 +3,7 @@
 import io
 import tarfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from curate.metadata.unit import match_unit
 from curate.plan import Plan, make_plan
 from curate.recipe import parse_recipe
 from curate.shards.commit import Folder
+from curate.whatif.answer import whatif
+from tests.laws.pools import run_local
 
 ENTRIES = ["cat", "dog", "photo", "rare thing"]
 
@@ -131,6 +134,19 @@ def test_a_sample_comes_near_and_says_how_near(
         assert abs(found.verdicts["kept"] - real["kept"]) < 5 * found.error
         for name in ("seven", "best", "unmatched", "balance"):
             assert found.verdicts[name] == pytest.approx(real[name], rel=0.3), name
+
+
+def test_of_a_whole_pool_the_error_is_that_of_the_draws(tmp_path: Path) -> None:
+    parts = {"balance": {"t": 100}, "output": {"rows_per_shard": 200}, **matching(tmp_path)}
+    source = parquet(tmp_path, pets(2000))
+    run_local(parse_recipe({"input": source, **parts}), tmp_path / "run")
+    job, plan, metadata = prepare(tmp_path, source, **parts)
+    found, known = checked(estimate(job, plan.units, metadata)), whatif(str(tmp_path / "run"), [])
+    assert (found.verdicts["kept"], found.error) == pytest.approx((known.expected, known.error))
+    assert found.seconds == 0  # all stands
+    job = replace(job, folder=Folder(str(tmp_path / "other")))
+    assert checked(estimate(job, plan.units, metadata)).seconds > 0
+    assert checked(estimate(replace(job, reuse=Folder(str(tmp_path / "run"))), plan.units, metadata)).seconds == 0
 
 
 def test_units_are_spread_over_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

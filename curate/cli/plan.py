@@ -73,17 +73,17 @@ def _estimate(found: Estimate | None, images: bool) -> str:
         return "estimate: the pool is empty"
     cores = os.cpu_count() or 1
     unseen = "" if found.sampled == found.rows else " (duplicates of what was not sampled are not seen)"
-    lines = [f"estimate, from {counted(found.sampled, 'sample')} in {counted(found.units, 'unit')}{unseen}"]
+    spread = "; ± is one standard error" if found.error else ""
+    lines = [f"estimate, from {counted(found.sampled, 'sample')} in {counted(found.units, 'unit')}{unseen}{spread}"]
     about = "" if found.sampled == found.rows else "about "
     lines.append(f"  {'pool':12} {about}{found.rows:,}")
     for name, rows in sorted(found.verdicts.items(), key=lambda item: item[0] == "kept"):
-        error = f" ± {2 * found.error:,.0f}" if name == "kept" and found.error else ""
+        error = f" ± {found.error:,.0f}" if name == "kept" and found.error else ""
         lines.append(f"  {name:12} {'' if name == 'kept' else '−'}{rows:,.0f}{error}  ({rows / found.rows:.1%})")
     if images:
         lines.append(f"  {'output':12} {bytes_text(found.bytes)} of images")
-    lines.append(
-        f"  {'time':12} {seconds_text(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
-    )
+    work = f"{seconds_text(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
+    lines.append(f"  {'time':12} {work if found.seconds else 'some seconds: all is measured and matched already'}")
     return "\n".join([*lines, *map(_asked, found.asked)])
 
 
