@@ -80,7 +80,8 @@ def _lines(directory: str, found: Forgotten, dry_run: bool) -> list[str]:
                 "  this pool has no images: nothing was compared with a sha256, nor with a column of that name"
             )
     if found.like:
-        why = "published samples stay that a row asked for had lost to as a near-duplicate; forget them too if they show the same:"
+        what = "published sample stays" if len(found.like) == 1 else "published samples stay"
+        why = f"{what} that a row asked for had lost to as a near-duplicate; forget too what shows the same:"
         lines.append(_line("look at these", len(found.like), why))
         lines += [f"  uid {uid}" for uid in found.like[:_SHOWN]]
     if dry_run:

@@ -14,10 +14,9 @@ def verify(directory: Annotated[str, typer.Argument(metavar="DIR", help="A run f
     checked, faults = verify_run(directory)
     if faults:
         more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
-        found = "\n  ".join(faults[:20])
         raise RunError(
-            f"{directory}: {counted(len(faults), 'difference')}\n  {found}{more}\n"
-            "Delete a file that differs, and run the recipe again with the same --out: it is made anew"
+            f"{directory}: {counted(len(faults), 'difference')} (a file that differs is made anew if it is deleted, and the recipe "
+            "run again with the same --out)\n  " + "\n  ".join(faults[:20]) + more
         )
     for line in checked:
         print(f"checked: {line}")

@@ -11,6 +11,7 @@ never makes the spaced text. It trades memory for speed: its half-empty tables t
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -152,3 +153,9 @@ def _buffers(array: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int
         offsets = np.require(wide[array.offset : array.offset + len(array) + 1], np.int64, "A")
     data.flags.writeable = offsets.flags.writeable = False
     return data, offsets
+
+
+@cache
+def compile_kernels() -> None:
+    """Compiles what matches, if that was not done since the installation: seconds that are not the work of any text."""
+    Matcher(pa.array(["a"])).match(pa.array(["a"]))

@@ -99,7 +99,8 @@ class _Shell:
                 print("stopped", file=sys.stderr)
             except CurateError as error:
                 failed += 1
-                print(f"curate: {error}", file=sys.stderr)
+                hint = " (a statement ends with ;)" if "syntax error" in str(error) and "\n" in text.strip() else ""
+                print(f"curate: {error}{hint}", file=sys.stderr)
             self.file.flush()
         return failed
 

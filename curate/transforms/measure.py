@@ -4,6 +4,7 @@ import apache_beam as beam
 
 from curate.job import Job
 from curate.measure.unit import measure_unit
+from curate.metadata.match import compile_kernels
 from curate.metadata.unit import match_unit
 from curate.plan import Unit
 from curate.steps import timed
@@ -44,6 +45,7 @@ def _measure(unit: Unit, job: Job) -> Unit:
 
 
 def _match(unit: Unit, job: Job) -> Unit:
+    compile_kernels()
     with timed(job.folder, "match", unit.name) as watch:
         watch.idle = _stands(job, unit, "matches")
         match_unit(job, unit)

@@ -49,7 +49,9 @@ def test_a_finished_run_is_left_alone(cli: Cli, pool: Path, finished: dict[str, 
     folder = finished["texts"][0]
     before = tree(folder)
     done = cli("run", str(pool / "texts.yaml"), "--out", str(folder))
-    assert done == Done(0, f"{folder}: this recipe is finished already; nothing to do\n", "")
+    assert done == Done(
+        0, f"{folder}: this recipe is finished already; nothing to do (`curate verify {folder}` reads every byte)\n", ""
+    )
     assert cli("run", str(pool / "texts.yaml"), "--out", str(folder), "--set", "max_failed=0.5").status == 0
     assert tree(folder) == before
 

@@ -20,7 +20,8 @@ def changes_section(run: Run) -> Section | None:
     diff = run.against
     if diff is None:
         return None
-    return Section("changes", f"Against {clean(diff.a.name, SHORT)}", list(_blocks(diff)))
+    other = diff.a.name if diff.a.name != diff.b.name else diff.a.url
+    return Section("changes", f"Against {clean(other, SHORT)}", list(_blocks(diff)))
 
 
 def _blocks(diff: Diff) -> Iterable[Block]:
@@ -54,11 +55,12 @@ def _settings(table: pa.Table) -> Table:
 
 
 def _changes(name: str, title: str, table: pa.Table, note: str) -> Table:
-    rows = [row for row in table.to_pylist() if any(row[column] for column in ("a", "b", "lost", "gained"))]
+    told = ("a", "b", "lost", "gained") if name == "rule" else ("lost", "gained")
+    rows = [row for row in table.to_pylist() if any(row[column] for column in told)]
     cells: list[list[Cell]] = [
         [_name(row), *(_count(row, column) for column in ("a", "b", "lost", "gained"))] for row in rows
     ]
-    more = f" The first {_MOST} of {count(len(rows))}." if len(rows) > _MOST and name != "rule" else ""
+    more = f" The first {_MOST} of {count(len(rows))} that changed." if len(rows) > _MOST and name != "rule" else ""
     shown = cells if name == "rule" else cells[:_MOST]
     return Table((name, "A", "B", "lost", "gained"), shown, words=(name,), title=title, note=f"{note}{more}".strip())
 

@@ -214,7 +214,8 @@ def _gone(run: Run) -> list[Block]:
     rows = run.rows(
         "SELECT entry, pool, survivors FROM entries WHERE pool > 0 AND kept = 0 ORDER BY pool DESC, entry LIMIT 10"
     )
-    note = f"{count(lost)} concepts of the pool are not in the kept set: every sample that had them was dropped. The most frequent:"
+    most = f" The {len(rows)} most frequent:" if lost > len(rows) else ""
+    note = f"Of the pool's concepts {count(lost)} have no kept sample: every one that had them was dropped.{most}"
     cells: list[list[Cell]] = [
         [clean(row["entry"], SHORT), count(row["pool"]), count(row["survivors"])] for row in rows
     ]
