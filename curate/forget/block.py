@@ -53,7 +53,7 @@ def unite(parts: Iterable[Items]) -> Items:
 
 def meet(job: Job, unit: Unit, front: Front) -> Items:
     """What the unit's rows add to the names."""
-    return neighbours(job, unit, front.fresh, front.known) if len(front.fresh) else NOTHING
+    return neighbours(job, unit, front.fresh, front.known, beside=True) if len(front.fresh) else NOTHING
 
 
 def write_met(job: Job, front: Front) -> Front:

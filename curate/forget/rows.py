@@ -8,6 +8,7 @@ and `regions` are rows that go.
 Tables are rewritten one by one, `samples` last: until then whoever begins again finds the same rows in it.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from curate.forget.items import KINDS, NOTHING, WIDTHS, Hashes, Items, column_ha
 from curate.job import Job
 from curate.measure.vectors import no_embeddings
 from curate.plan import Unit
+from curate.shards.sources import open_source
 
 Mask = npt.NDArray[np.bool_]
 
@@ -65,14 +67,18 @@ def names_of(job: Job, unit: Unit, rows: Mask) -> dict[str, Hashes]:
     return found
 
 
-def neighbours(job: Job, unit: Unit, fresh: Items, known: Items, near: bool = False) -> Items:
-    """The names of rows that have one of `fresh`, without those in `known`; with `near` also of those that lost to one.
+def neighbours(job: Job, unit: Unit, fresh: Items, known: Items, near: bool = False, beside: bool = False) -> Items:
+    """The names of rows that have one of `fresh`, without those in `known`.
+
+    With `near` also of those that lost to one, with `beside` of those that have one of the images beside their own.
 
     Rows that could not be read tell nothing: what an image of 0 bytes has in common with another means nothing.
     """
     rows = find_rows(job, unit, fresh)
     if near:
         rows |= find_duplicates(job, unit, fresh)
+    if beside:
+        rows |= find_holders(job, unit, fresh)
     if rows.any():
         rows &= pc.equal(job.read("samples", unit, ["status"])["status"], schema.OK).to_numpy(zero_copy_only=False)
     return Items.of({kind: [values.tobytes()] for kind, values in names_of(job, unit, rows).items()}) - known
@@ -98,15 +104,40 @@ def find_beside(job: Job, unit: Unit, sizes: set[int] | None) -> pa.Array:
     if not job.folder.exists(file):
         return pa.array([], pa.string())
     kept = job.read("decisions", unit, ["kept"])["kept"]
-    members = job.folder.read_parquet(file, ["suffix", "offset", "size"]).filter(kept).combine_chunks()
+    members = job.folder.read_parquet(file, ["suffix", "offset", "size"]).filter(kept)
     samples = job.read("samples", unit, ["uid", "offset"]).filter(kept).combine_chunks()
-    row = pc.list_parent_indices(members["suffix"]).combine_chunks()
-    suffix, offset, size = (pc.list_flatten(column).combine_chunks() for column in members.columns)
-    beside = pc.not_equal(offset, samples["offset"].combine_chunks().take(row))
-    beside = pc.and_(beside, pc.invert(pc.is_in(suffix, pa.array(["txt", "json"]))))
+    files = _files_beside(members, samples)
     if sizes is not None:
-        beside = pc.and_(beside, pc.is_in(size, pa.array(sorted(sizes), pa.int64())))
-    return samples["uid"].combine_chunks().take(row.filter(beside)).unique()
+        files = files.filter(pc.is_in(files["size"], pa.array(sorted(sizes), pa.int64())))
+    return samples["uid"].combine_chunks().take(files["row"].combine_chunks()).unique()
+
+
+def find_holders(job: Job, unit: Unit, items: Items) -> Mask:
+    """The rows that have one of the images as another file than their own image: read again from the pool."""
+    file = job.table("members", unit)
+    samples = job.read("samples", unit, ["shard", "offset"]).combine_chunks()
+    found = np.zeros(len(samples), bool)
+    if not job.has_members or not len(items.sha256) or not job.folder.exists(file):
+        return found
+    files = _files_beside(job.folder.read_parquet(file, ["suffix", "offset", "size"]), samples)
+    shards = samples["shard"].combine_chunks().take(files["row"].combine_chunks())
+    for shard in shards.unique().to_pylist():
+        here = files.filter(pc.equal(shards, shard)).to_pydict()
+        with open_source(shard, job.source(unit).storage) as opened:
+            for row, offset, size in zip(*here.values(), strict=True):
+                digest = hashlib.sha256(opened.read(offset, size)).digest()
+                found[row] |= bool(items.holds("sha256", np.array([digest], "S32"))[0])
+    return found
+
+
+def _files_beside(members: pa.Table, samples: pa.Table) -> pa.Table:
+    """The files that rows have beside their image and texts: row, offset, size."""
+    members = members.combine_chunks()
+    row = pc.list_parent_indices(members["suffix"]).combine_chunks()
+    suffix, offset, size = (pc.list_flatten(members[name]).combine_chunks() for name in ("suffix", "offset", "size"))
+    own = pc.fill_null(pc.equal(offset, samples["offset"].combine_chunks().take(row)), False)
+    beside = pc.invert(pc.or_(own, pc.is_in(suffix, pa.array(["txt", "json"]))))
+    return pa.table({"row": row, "offset": offset, "size": size}).filter(beside)
 
 
 def image_sizes(job: Job, unit: Unit, items: Items) -> tuple[Hashes, set[int]]:

@@ -247,6 +247,22 @@ def test_a_sample_that_has_the_image_beside_its_own_goes_too(tmp_path: Path, row
         conserved(run)
 
 
+def test_a_later_run_keeps_out_what_has_the_image_beside_its_own(tmp_path: Path) -> None:
+    pictures = [pools.encode(pools.picture(i)) for i in range(4)]
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for i, beside in enumerate((None, pictures[0], b"something else", None)):
+            for suffix, data in {"jpg": pictures[i], "txt": f"picture {i}".encode(), "mask.png": beside}.items():
+                if data:
+                    pools.add_member(tar, f"{i}.{suffix}", data)
+    (tmp_path / "gone.txt").write_text(hashlib.sha256(pictures[0]).hexdigest())
+    run = pools.run_local(
+        pools.recipe_of(str(tmp_path / "0.tar"), blocklist=str(tmp_path / "gone.txt")), tmp_path / "run"
+    )
+    assert {row["key"] for row in kept_rows(run)} == {"2", "3"}
+    assert left_of(run.folder, [pictures[0]]) == []
+    conserved(run)
+
+
 def test_imageless_pools(tmp_path: Path) -> None:
     rows = pools.make_rows(400)
     path = pools.write_parquets(tmp_path / "rows", rows, 2)
