@@ -26,6 +26,7 @@ from curate.captions.kinds import check_kinds
 from curate.changes import changes
 from curate.decide.evaluation import evaluation_key, write_evaluation
 from curate.errors import RecipeError, RunError
+from curate.forget.forget import lost_items
 from curate.forget.lists import read_lists
 from curate.forget.lock import locked
 from curate.forget.record import ASKED, RECORD, Record
@@ -35,6 +36,7 @@ from curate.measure.unit import needed_signals
 from curate.metadata.sources import read_metadata
 from curate.plan import Plan, make_plan
 from curate.publish.manifest import MANIFEST, SUCCESS, find_faults, read_manifest
+from curate.quantities import counted
 from curate.recipe import Recipe
 from curate.shards.commit import Folder
 from pipelines.curate import build
@@ -150,6 +152,10 @@ def start(prepared: Prepared) -> None:
 
 def _start(prepared: Prepared) -> None:
     job = prepared.job
+    if lost := lost_items(job.folder, prepared.record):
+        logging.getLogger(__name__).warning(
+            f"{job.folder.url}: a request to forget {counted(lost, 'item')} was interrupted before it was noted: ask for it again"
+        )
     job.folder.delete("tmp")
     if job.folder.exists(SUCCESS):  # something happened to a published run: what is damaged is made anew
         # Shards that nothing tells the digests of are made anew too: they would be published as they are.

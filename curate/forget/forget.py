@@ -135,10 +135,18 @@ def _check_state(folder: Folder) -> bool:
 
 def _finish(folder: Folder) -> int:
     """Carries out what was begun. Returns of how many items it was, where the record does not have them yet: 0 where it has."""
-    record, begun = Record.read_named(folder), folder.read_json(FORGETTING)
+    record = Record.read_named(folder)
+    lost = lost_items(folder, record)
     _carry_out(folder, record, None)
-    seals = [None, *record.table["seal"].to_pylist()]
-    return 0 if begun.get("seal") in seals else int(begun["items"])
+    return lost
+
+
+def lost_items(folder: Folder, record: Record) -> int:
+    """Of how many items a request was that was interrupted before the record had them; 0 where there is none."""
+    if not folder.exists(FORGETTING):
+        return 0
+    begun = folder.read_json(FORGETTING)
+    return 0 if begun.get("seal") in [None, *record.table["seal"].to_pylist()] else int(begun["items"])
 
 
 def _plan(folder: Folder, asked: Items) -> tuple[Forgotten, Record, tuple[Unit, ...]]:

@@ -127,6 +127,17 @@ def test_an_interrupted_request_is_told_and_carried_out(cli: Cli, texts: Path, t
     assert cli("verify", str(texts)).status == 0
 
 
+def test_a_request_that_was_lost_is_told_by_the_run_that_goes_on(
+    cli: Cli, pool: Path, texts: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (texts / "_SUCCESS").unlink()
+    (texts / "tmp").mkdir()
+    (texts / "tmp/forgetting.json").write_text(json.dumps({"items": 1, "seal": "0" * 64}))
+    assert cli("run", str(pool / "texts.yaml"), "--out", str(texts)).status == 0
+    assert f"{texts}: a request to forget 1 item was interrupted before it was noted: ask for it again" in caplog.text
+    assert cli("verify", str(texts)).status == 0
+
+
 def test_a_finished_run_that_is_run_again_leaves_the_lock(
     cli: Cli, pool: Path, finished: Finished, tmp_path: Path
 ) -> None:
