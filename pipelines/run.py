@@ -153,7 +153,7 @@ def start(prepared: Prepared) -> None:
 def _start(prepared: Prepared) -> None:
     job = prepared.job
     if lost := lost_items(job.folder, prepared.record):
-        logging.getLogger(__name__).warning(
+        logging.getLogger(__name__).error(
             f"{job.folder.url}: a request to forget {counted(lost, 'item')} was interrupted before it was noted: ask for it again"
         )
     job.folder.delete("tmp")
