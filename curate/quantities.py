@@ -1,9 +1,9 @@
 """Counts, sizes and durations as people write them."""
 
 
-def counted(number: int, noun: str) -> str:
-    """So many of something: 1 shard, 1,200 shards."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """So many of something: 1 shard, 1,200 shards; `nouns` is its plural where that is no s more."""
+    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 def bytes_text(size: float) -> str:

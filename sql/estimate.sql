@@ -1,5 +1,6 @@
 -- Rows before balancing, estimated from the kept set alone, beside the truth.
 -- Horvitz-Thompson: each kept row stands for 1/probability rows. The standard error takes the draws as independent.
+-- Where rows were forgotten, they are on neither side, or on one: it may then be off.
 -- theme: Concepts and balancing
 -- column: kept            rows kept
 -- column: estimate        sum(1/probability) over the kept rows

@@ -1,5 +1,6 @@
 -- Samples before balancing of each group, estimated from the kept ones, with errors.
 -- Horvitz-Thompson, as in `estimate`: for any column, such as source, language or format.
+-- Where rows were forgotten, they are on neither side, or on one: it may then be off.
 -- theme: Concepts and balancing
 -- param: by = source [column of measured]  the groups
 -- column: grp             the group

@@ -9,6 +9,7 @@ import typer
 from curate.captions.engines import find_faults
 from curate.cli.run import FingerprintOption, RecipeArgument, SetOption, by_content
 from curate.estimate import Asked, Estimate, estimate
+from curate.metadata.sources import never_match
 from curate.plan import Plan
 from curate.quantities import bytes_text, counted, seconds_text
 from curate.recipe import Recipe, load_recipe
@@ -33,6 +34,10 @@ def plan(
     with tempfile.TemporaryDirectory() as nowhere:
         prepared = prepare(loaded, out or f"{nowhere}/run", reuse, by_content(fingerprint))
         print(_inputs(loaded, prepared.plan))
+        if prepared.metadata is not None:
+            never = int(never_match(prepared.metadata["entry"]).sum())
+            why = f"; {never:,} can never match, as `curate metadata import` tells" if never else ""
+            print(f"  {'metadata':12} {counted(len(prepared.metadata), 'entry', 'entries')}{why}")
         print("\nsteps")
         for table in prepared.job.tables:
             key = prepared.job.key_of(table)
