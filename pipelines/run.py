@@ -305,7 +305,7 @@ def _check_folder(job: Job, out: str) -> bool:
             if changed
             else f"the recipe is the same, but a model or a file changed of: {', '.join(models)}"
             if models
-            else "the recipe is the same, but its inputs or how they are fingerprinted, the metadata, an evaluation set or a library changed"
+            else "the recipe is the same, but its inputs, the metadata, an evaluation set or a library changed, or --fingerprint"
         )
         raise RecipeError(
             f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "
