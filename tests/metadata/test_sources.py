@@ -118,9 +118,9 @@ def damaged_parquet() -> bytes:
         ("m.json", "[" * 200_000, "JSON that is nested too deeply"),
         ("m.json", b'["a\xff"]', "not UTF-8 (at byte 3)"),
         ("m.txt", b"a\n\xff", "not UTF-8 (at byte 2)"),
-        ("m.json.gz", gzip.compress(b'["a"]' * 99)[:-9], "gzip that is damaged"),
+        ("m.json.gz", gzip.compress(b'["a"]' * 99, mtime=0)[:-9], "gzip that is damaged"),
         ("m.json.gz", b"\x1f\x8bnonsense", "gzip that is damaged"),
-        ("m.json.gz", gzip.compress(b'["a"]')[:12] + b"\xff" * 20, "gzip that is damaged"),
+        ("m.json.gz", gzip.compress(b'["a"]', mtime=0)[:12] + b"\xff" * 20, "gzip that is damaged"),
         ("m.parquet", damaged_parquet(), "Parquet that is damaged"),
     ],
 )
