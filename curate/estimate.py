@@ -34,6 +34,7 @@ _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about
 _PROMPTS = 1000  # rows of a unit whose prompts are looked at
 _CHARACTERS = 4.0  # of a token, about, in English
 _MOST = 4  # units
+_MEASURED = ("samples", "scores", "embeddings", "members", "matches")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def estimate(
     sample = _choose(job, units)
     if not sample:
         return None
-    left = _size([unit for unit in units if not _stands(job, unit)]) / max(1, _size(units))
+    left = _size([unit for unit in units if not job.would_stand(unit, *_MEASURED)]) / max(1, _size(units))
     known = [index_answers(folder) for folder in (job.folder, job.reuse) if folder] if job.recipe.captions else []
     with tempfile.TemporaryDirectory() as aside:
         job = replace(job, folder=Folder(aside), reuse=None)
@@ -116,12 +117,6 @@ def estimate(
         if not sampled or not rows:
             return None
         return _extrapolate(job, ballots, sampled / rows, seconds, known)
-
-
-def _stands(job: Job, unit: Unit) -> bool:
-    """Whether all that is measured and matched of the unit is there already."""
-    names = [name for name in job.tables if name in ("samples", "scores", "embeddings", "members", "matches")]
-    return all(job.would_stand(name, unit, job.key_of(name)(unit)) for name in names)
 
 
 def _choose(job: Job, units: Sequence[Unit]) -> list[Unit]:

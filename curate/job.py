@@ -279,9 +279,12 @@ class Job:
             return True
         return False
 
-    def would_stand(self, name: str, unit: Unit, key: str) -> bool:
-        """Whether the table stands or can be taken over; changes nothing."""
-        file = self.table(name, unit)
+    def would_stand(self, unit: Unit, *names: str) -> bool:
+        """Whether each of the tables, of those that this run has, stands or can be taken over; changes nothing."""
+        return all(self._would_stand(unit, name) for name in self.tables if name in names)
+
+    def _would_stand(self, unit: Unit, name: str) -> bool:
+        file, key = self.table(name, unit), self.key_of(name)(unit)
         folders = (self.folder, None if name == "decisions" else self.reuse)
         return any(folder.stands(file, key) for folder in folders if folder)
 

@@ -40,8 +40,7 @@ def plan(
             print(f"  {'metadata':12} {counted(len(prepared.metadata), 'entry', 'entries')}{why}")
         print("\nsteps")
         for table in prepared.job.tables:
-            key = prepared.job.key_of(table)
-            done = sum(prepared.job.would_stand(table, unit, key(unit)) for unit in prepared.plan.units)
+            done = sum(prepared.job.would_stand(unit, table) for unit in prepared.plan.units)
             print(f"  {table:12} {done:,} of {len(prepared.plan.units):,} units done")
         if prepared.finished:
             print("  the run is finished: nothing to do")

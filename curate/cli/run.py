@@ -13,6 +13,7 @@ from curate.forget.lock import tidy
 from curate.job import RUN_FILE, Job
 from curate.measure.unit import needed_signals
 from curate.plan import Unit
+from curate.quantities import counted
 from curate.recipe import load_recipe
 from curate.shards.commit import Folder
 
@@ -85,7 +86,7 @@ def by_content(fingerprint: str) -> bool:
 def _reused(job: Job, units: tuple[Unit, ...], reuse: str) -> str:
     """Which tables of the older run are taken over, and what is measured again."""
     tables = [name for name in job.tables if name not in ("decisions", "answers", "captions")]
-    found = {name: sum(job.would_stand(name, unit, job.key_of(name)(unit)) for unit in units) for name in tables}
+    found = {name: sum(job.would_stand(unit, name) for unit in units) for name in tables}
     taken = ", ".join(f"{name} {count}/{len(units)}" for name, count in found.items() if count)
     again = list(dict.fromkeys(signal.name for unit in units for signal in needed_signals(job, unit)))
     lines = [f"reused from {reuse}: {taken or 'no whole table'} (units)"]
@@ -145,7 +146,7 @@ def summary(out: str, seconds: float) -> str:
     if run.get("caption_work"):
         lines.append(f"  curate sql {out} caption_gates      what the gates said; caption_work, captions: cost, texts")
     shards = len(Folder(out).read_json("shards/sizes.json"))
-    lines += [f"{out}: {shards:,} shard{'' if shards == 1 else 's'} in {seconds:.1f} s", ""]
+    lines += [f"{out}: {counted(shards, 'shard')} in {seconds:.1f} s", ""]
     lines += [
         f"  curate sql {out} funnel        what each rule dropped, in SQL",
         f"  curate explain {out} {_some_uid(Folder(out))}       why a sample is in or out",

@@ -44,23 +44,24 @@ def sql(
 ) -> None:
     """Ask a run in SQL, or by a named query. Whatever is asked, a run is only read."""
     params = dict(_pair(text) for text in param or [])
-    if query == "-":
-        query = sys.stdin.read()
     if shell:
         if query is not None or params:
             raise RecipeError("--shell takes its questions from standard input; leave QUERY and --param out")
         with open_output() as file:
             failed = run_shell(directory, format.value, file)
         raise typer.Exit(1 if failed else 0)
+    if query == "-":
+        query = sys.stdin.read()
     if query is None:
         if params:
             raise RecipeError("--param needs a query; `curate sql DIR` lists them with their parameters")
         find_run(directory)
         with open_output() as file:
-            if format is Format.table:
+            for_people = format is Format.table
+            if for_people:
                 _page().write(file)
             else:
-                write_result(_listing(), Format(format).value, file)
+                write_result(_listing(), format.value, file)
     else:
         with asking(directory, query, params) as result, open_output() as file:
             write_result(result, format.value, file)

@@ -1,7 +1,7 @@
 """`curate whatif`: what a finished run would yield with other rules, deduplication or balance, without a run."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import IO, Annotated, Any
 
 import pyarrow as pa
@@ -18,8 +18,6 @@ from curate.whatif.knobs import Knob, parse_knob
 from curate.whatif.plot import check_plot, write_plot
 from curate.whatif.survivors import Past, open_past
 from curate.whatif.sweep import Point, points_table, search, sweep
-
-Solved = Callable[[WhatIf], str]  # what is said of a size that was wished for
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar
@@ -67,8 +65,9 @@ def whatif(
             write_result(_sweep_result(found, knob, format), format.value, file)
         else:
             balance = changed_recipe(past.job.recipe, overrides).balance
-            solved = _solved(knob, rows) if knob else _solved_t(balance.rows if balance else None)
-            _write_answer(answer(past, overrides), solved, format, file)
+            wished = rows if knob else balance.rows if balance else None
+            told = answer(past, overrides)
+            _write_answer(told, _solved(told, wished, knob), format, file)
 
 
 def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by: str | None) -> None:
@@ -112,33 +111,20 @@ def _sweep_result(found: list[Point], knob: Knob, format: Format) -> Result:
     return _result(table.append_column("", pa.array(bars)), whole=("expected", "error"))
 
 
-def _solved_t(rows: int | None) -> Solved:
-    """What is said where t was solved for a wished size."""
-
-    def say(found: WhatIf) -> str:
-        if rows is None or found.t is None:
-            return ""
-        if found.expected < rows and not found.error:
-            return f"; no t keeps {rows:,}: no more are left when balancing begins"
-        return f", the largest whose expected size is at most {rows:,}"
-
-    return say
-
-
-def _solved(knob: Knob, rows: int | None) -> Solved:
-    """What is said where another number was solved for it."""
-
-    def say(found: WhatIf) -> str:
-        if rows is None:
-            return ""
-        if rows - found.expected < max(1, rows / 1000):
-            return f", the most that is found up to {rows:,}"
+def _solved(found: WhatIf, rows: int | None, knob: Knob | None) -> str:
+    """What is said of a size that was wished for: `rows`, if t was solved for it, or the knob's number."""
+    if rows is None or (knob is None and found.t is None):
+        return ""
+    if knob is not None and rows - found.expected < max(1, rows / 1000):
+        return f", the most that is found up to {rows:,}"
+    if knob is not None:
         return f"; no value of {knob.key} is found that comes nearer to {rows:,} from below"
+    if found.expected < rows and not found.error:
+        return f"; no t keeps {rows:,}: no more are left when balancing begins"
+    return f", the largest whose expected size is at most {rows:,}"
 
-    return say
 
-
-def _write_answer(found: WhatIf, solved: Solved, format: Format, file: IO[str]) -> None:
+def _write_answer(found: WhatIf, solved: str, format: Format, file: IO[str]) -> None:
     """For people one table after another; for programs one, whose column `section` names them."""
     names = ("section", "name", "pool", "run", "whatif", "change", "error")
     for_people = format is Format.table
@@ -149,7 +135,7 @@ def _write_answer(found: WhatIf, solved: Solved, format: Format, file: IO[str]) 
         file.write(f"--set {escape(override)}\n")
     spread = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
     t = "" if found.t is None else f", t = {found.t:,}"
-    file.write(f"expected: {found.expected:,.0f} rows{spread}{t}{solved(found)}\n")
+    file.write(f"expected: {found.expected:,.0f} rows{spread}{t}{solved}\n")
     if found.error:
         file.write("run: what it drew; whatif: what such runs keep on average\n")
     new = [row["rule"] for row in found.funnel.to_pylist() if row["run"] is None]

@@ -8,7 +8,6 @@ images.
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from curate import schema
@@ -52,7 +51,7 @@ def _faults(folder: Folder, items: Items) -> Iterator[str]:
             yield f"{sidecar}: holds what was forgotten"
         if name.endswith(".tar") and len(items.sha256):
             for member, digest in image_hashes(folder, f"shards/{name}"):
-                if items.holds("sha256", np.array([digest], "S32"))[0]:
+                if items.has_image(digest):
                     yield f"shards/{name}: {member!r} is an image that was forgotten"
 
 

@@ -24,7 +24,7 @@ from curate.errors import RecipeError, RunError
 from curate.forget.items import KINDS, NOTHING, Hashes, Items, hex_of
 from curate.forget.lock import locked
 from curate.forget.record import Record, counts, origins
-from curate.forget.rows import clear_unit, find_beside, find_rows, gone, image_sizes, names_of, spread
+from curate.forget.rows import clear_unit, find_rows, gone, image_sizes, names_of, spread, uids_beside
 from curate.forget.shards import SIZES, count_shards, find_holders, find_shards, rewrite_shard
 from curate.job import ENTRIES_FILE, FORGETTING, RUN_FILE, Job
 from curate.ledger import open_ledger
@@ -182,7 +182,7 @@ def _spread(job: Job, units: Sequence[Unit], asked: Items) -> Items:
             found.append(images)
             sizes |= lengths
         all_sizes = len(np.unique(np.concatenate(found))) == len(items.sha256)
-        beside = [find_beside(job, unit, sizes if all_sizes else None) for unit in units]
+        beside = [uids_beside(job, unit, sizes if all_sizes else None) for unit in units]
         among = Items.of({"uid": (bytes.fromhex(uid) for part in beside for uid in part.to_pylist())}) - items
         more = find_holders(job.folder, items, among) if len(among) else NOTHING
         if not len(more):

@@ -92,6 +92,10 @@ class Items:
         place = np.minimum(np.searchsorted(own, values), len(own) - 1)
         return np.asarray(own[place] == values)
 
+    def has_image(self, digest: bytes) -> bool:
+        """Whether the image of this sha256 is among them."""
+        return bool(self.holds("sha256", as_hashes([digest], "sha256"))[0])
+
     def find(self, kind: str, column: Any) -> npt.NDArray[np.bool_]:
         """Which rows of a column of `samples` hold one of them."""
         if not len(self[kind]):

@@ -78,7 +78,7 @@ def neighbours(job: Job, unit: Unit, fresh: Items, known: Items, near: bool = Fa
     if near:
         rows |= find_duplicates(job, unit, fresh)
     if beside:
-        rows |= find_holders(job, unit, fresh)
+        rows |= find_rows_beside(job, unit, fresh)
     if rows.any():
         rows &= pc.equal(job.read("samples", unit, ["status"])["status"], schema.OK).to_numpy(zero_copy_only=False)
     return Items.of({kind: [values.tobytes()] for kind, values in names_of(job, unit, rows).items()}) - known
@@ -98,7 +98,7 @@ def spread(job: Job, units: Sequence[Unit], asked: Items, near: bool = False) ->
     return known
 
 
-def find_beside(job: Job, unit: Unit, sizes: set[int] | None) -> pa.Array:
+def uids_beside(job: Job, unit: Unit, sizes: set[int] | None) -> pa.Array:
     """The uids of kept rows that have another file than image and texts, of one of these sizes; None: of any."""
     file = job.table("members", unit)
     if not job.folder.exists(file):
@@ -112,7 +112,7 @@ def find_beside(job: Job, unit: Unit, sizes: set[int] | None) -> pa.Array:
     return samples["uid"].combine_chunks().take(files["row"].combine_chunks()).unique()
 
 
-def find_holders(job: Job, unit: Unit, items: Items) -> Mask:
+def find_rows_beside(job: Job, unit: Unit, items: Items) -> Mask:
     """The rows that have one of the images as another file than their own image: read again from the pool."""
     file = job.table("members", unit)
     samples = job.read("samples", unit, ["shard", "offset"]).combine_chunks()
@@ -125,8 +125,7 @@ def find_holders(job: Job, unit: Unit, items: Items) -> Mask:
         here = files.filter(pc.equal(shards, shard)).to_pydict()
         with open_source(shard, job.source(unit).storage) as opened:
             for row, offset, size in zip(*here.values(), strict=True):
-                digest = hashlib.sha256(opened.read(offset, size)).digest()
-                found[row] |= bool(items.holds("sha256", np.array([digest], "S32"))[0])
+                found[row] |= items.has_image(hashlib.sha256(opened.read(offset, size)).digest())
     return found
 
 

@@ -100,11 +100,7 @@ def measure_unit(job: Job, unit: Unit) -> Unit:
 
 def needed_signals(job: Job, unit: Unit) -> list[Signal]:
     """The signals that measuring the unit would compute now."""
-    if all(
-        job.would_stand(name, unit, job.key_of(name)(unit))
-        for name in ("samples", "scores", "embeddings")
-        if name in job.tables
-    ):
+    if job.would_stand(unit, "samples", "scores", "embeddings"):
         return []
     standing = _find_standing(job, unit)
     return [*_looking(job, standing), *(s for s in job.signals if s.compute and s.name not in standing.columns)]

@@ -194,20 +194,21 @@ def _captions(run: dict[str, Any]) -> Iterator[str]:
 
 
 def _reading(run: dict[str, Any]) -> Iterator[str]:
+    kept, images = run["counts"].get(KEPT, 0), run["pool"]["images"]
     yield from ("## How to read it", "")
-    if run["counts"].get(KEPT):
+    if kept:
         yield from ("```python", "from datasets import load_dataset", "")
         yield from ('samples = load_dataset("PATH_OF_THIS_FOLDER", split="train")', "```", "")
     else:
         yield from ("No sample was kept: there is nothing to train on, and `tables/` say why.", "")
-    if run["pool"]["images"] and run["counts"].get(KEPT):
+    if kept and images:
         last = run["content"]["shards"] - 1
         yield (
             f"- Training: `shards/{f'{{00000..{last:05d}}}' if last else '00000'}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
             "`shards/sizes.json` holds their rows."
         )
         yield "- Sidecars: `shards/*.parquet`, with img2dataset's columns."
-    elif run["counts"].get(KEPT):
+    elif kept:
         yield "- `shards/*.parquet` hold all input columns of the kept rows, ready for img2dataset."
     yield "- `uids.npy`: the kept uids (DataComp subset format)."
     yield (

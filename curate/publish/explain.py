@@ -22,6 +22,7 @@ from curate.forget.record import Record
 from curate.publish.output import escape
 from curate.publish.page import Line, Page, Part, columns, heading, line, named
 from curate.publish.query import find_run, open_run
+from curate.quantities import counted
 from curate.recipe import Top
 
 _LEDGER = (schema.FAILED, schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
@@ -249,7 +250,7 @@ def _duplicates(connection: Any, row: dict[str, Any], decision: dict[str, Any]) 
     if twins and (decision["kept"] or decision["rule"] == schema.BALANCE):
         yield from (
             line(),
-            heading("duplicates", f"stands for {len(twins):,} other row{'' if len(twins) == 1 else 's'}"),
+            heading("duplicates", f"stands for {counted(len(twins), 'other row')}"),
         )
         for uid, source, place, caption in twins[:_TWINS]:
             where = f"  ({source}{f': {place}' if place else ''})"

@@ -13,6 +13,8 @@ from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import IO, Any, Literal
 
+from curate.quantities import counted
+
 Format = Literal["table", "csv", "json"]
 
 # What moves a terminal's cursor, colours it or turns the direction of text, and what no XML may hold.
@@ -132,7 +134,7 @@ def _table(result: Result) -> Iterator[str]:
         ]
         for row in [names, ["─" * width for width in widths], *cells]:
             yield "  ".join(map(_pad, row, widths, right)).rstrip()
-    yield f"({len(cells):,} row{'' if len(cells) == 1 else 's'})"
+    yield f"({counted(len(cells), 'row')})"
 
 
 def _cell(value: Any) -> str:

@@ -38,7 +38,7 @@ class Match(beam.PTransform):
 
 def _measure(unit: Unit, job: Job) -> Unit:
     with job.reporting(), timed(job.folder, "measure", unit.name) as watch:
-        watch.idle = _stands(job, unit, "samples", "scores", "embeddings", "members")
+        watch.idle = job.would_stand(unit, "samples", "scores", "embeddings", "members")
         measure_unit(job, unit)
         watch.rows = job.rows(unit)
         return unit
@@ -47,11 +47,7 @@ def _measure(unit: Unit, job: Job) -> Unit:
 def _match(unit: Unit, job: Job) -> Unit:
     compile_kernels()
     with timed(job.folder, "match", unit.name) as watch:
-        watch.idle = _stands(job, unit, "matches")
+        watch.idle = job.would_stand(unit, "matches")
         match_unit(job, unit)
         watch.rows = job.rows(unit)
         return unit
-
-
-def _stands(job: Job, unit: Unit, *names: str) -> bool:
-    return all(job.would_stand(name, unit, job.key_of(name)(unit)) for name in names if name in job.tables)
