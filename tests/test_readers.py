@@ -164,9 +164,15 @@ def test_open_clips_evaluation_loader_gives_every_sample(odd: tuple[Ran, Caption
 
 
 # ---------------------------------------------------------------- Hugging Face
-def load(ran: Ran, streaming: bool, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def hugging_face(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The library, which is not to ask the Hub."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    return datasets
+
+
+def load(ran: Ran, streaming: bool, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    datasets = hugging_face(monkeypatch)
     files = {"train": shards_of(ran)}
     return datasets.load_dataset(
         "webdataset", data_files=files, split="train", streaming=streaming, cache_dir=str(cache)
@@ -201,8 +207,7 @@ def test_hugging_face_reads_the_folder_by_its_card(
     odd: tuple[Ran, Captions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The card says which files are samples, and all columns: no image is missed, and no table is taken for samples."""
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    datasets = hugging_face(monkeypatch)
     ran, captions = odd
     found = datasets.load_dataset(str(ran.folder), cache_dir=str(tmp_path))
     assert list(found) == ["train"]
@@ -216,8 +221,7 @@ def test_hugging_face_reads_what_is_there_now(
     odd: tuple[Ran, Captions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its cache tells folders of one name, and a run before and after forgetting, apart by the card's version."""
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    datasets = hugging_face(monkeypatch)
     ran, captions = odd
     folder = shutil.copytree(ran.folder, tmp_path / "run")
     uids = ran.table("decisions").filter(ran.table("decisions")["kept"])["uid"].to_pylist()

@@ -224,19 +224,24 @@ def test_a_damaged_file_brings_nothing_back(original: Ran, recipe: Recipe, tmp_p
         assert left_of(run.folder, words) == []
 
 
+def refused_everywhere(recipe: Recipe, run: Ran, tmp_path: Path, match: str) -> None:
+    """A run of the folder, one that reuses it, and another request end with these words."""
+    for attempt in (
+        lambda: prepare(recipe, str(run.folder)),
+        lambda: prepare(recipe, str(tmp_path / "other"), str(run.folder)),
+        lambda: forget(str(run.folder), uids("0" * 32)),
+    ):
+        with pytest.raises(RunError, match=match):
+            attempt()
+
+
 def test_without_its_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
     """Whoever loses it is not to bring back what it blocks."""
     run = copy_of(original, tmp_path / "run")
     forget(str(run.folder), some(original)[0])
     record = (run.folder / "forgotten.parquet").read_bytes()
     (run.folder / "forgotten.parquet").unlink()
-    for attempt in (
-        lambda: prepare(recipe, str(run.folder)),
-        lambda: prepare(recipe, str(tmp_path / "other"), str(run.folder)),
-        lambda: forget(str(run.folder), uids("0" * 32)),
-    ):
-        with pytest.raises(RunError, match=r"forgotten.parquet is missing, and run.json names one"):
-            attempt()
+    refused_everywhere(recipe, run, tmp_path, r"forgotten.parquet is missing, and run.json names one")
     assert any("forgotten.parquet" in fault for fault in verify_run(str(run.folder))[1])
     (run.folder / "forgotten.parquet").write_bytes(record)
     assert prepare(recipe, str(run.folder)).finished
@@ -264,13 +269,7 @@ def test_with_another_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp
     other = pa.table({"uid": ["0" * 32]})
     for table, match in ((pq.read_table(path).slice(1), "is not as it was written"), (other, "is no record")):
         pq.write_table(table, path)
-        for attempt in (
-            lambda: prepare(recipe, str(run.folder)),
-            lambda: prepare(recipe, str(tmp_path / "other"), str(run.folder)),
-            lambda: forget(str(run.folder), uids("0" * 32)),
-        ):
-            with pytest.raises(RunError, match=rf"forgotten.parquet {match}.*; put it back from a copy"):
-                attempt()
+        refused_everywhere(recipe, run, tmp_path, rf"forgotten.parquet {match}.*; put it back from a copy")
     path.write_bytes(record)
     assert prepare(recipe, str(run.folder)).finished
 

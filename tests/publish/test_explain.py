@@ -201,6 +201,9 @@ def test_what_no_row_has(small: str, name: str) -> None:
         RecipeError, match=f"none of its 12 rows has the URL or key '{name}', and a uid is 32 hex digits"
     ):
         explain_sample(small, name)
+
+
+def test_a_uid_that_no_row_has(small: str) -> None:
     with pytest.raises(RunError, match=f"none of its 12 rows has uid {uid('ff')}"):
         explain_sample(small, uid("ff"))
 
