@@ -3,7 +3,8 @@
     CurateError
     ├── RecipeError     the recipe, the arguments or an input named by them is wrong      exit 2
     └── RunError        the run or the check failed                                       exit 1
-        └── ConservationError     rows in are not kept + dropped + failed
+        ├── ConservationError     rows in are not kept + dropped + failed
+        └── DamagedError          a file of a run was read, and is not what was written
 
 A message names what was found, where, and what would be accepted.
 """
@@ -27,3 +28,7 @@ class RunError(CurateError):
 
 class ConservationError(RunError):
     """Rows in are not kept + dropped + failed: a defect, never published."""
+
+
+class DamagedError(RunError):
+    """A file of a run was read, and is not what was written there. A read that fails is an OSError instead."""

@@ -240,8 +240,12 @@ class Job:
         return [VERSIONS["captions"], self.recipe.captions.lasting(self.writers)]
 
     def captions_key(self, unit: Unit) -> str:
-        """Key of `answers` and `captions`: which rows are kept depends on the whole pool."""
+        """Key of `answers` and `captions`, but for what was decided: which rows are kept depends on the whole pool."""
         return ids.digest([self.decisions_key, unit.key, self._captioning])
+
+    def decided(self, unit: Unit) -> str | None:
+        """The key that the unit's decisions were made with. They must be there."""
+        return self.folder.footer(self.table("decisions", unit))[0]
 
     # ---- tables
 

@@ -31,7 +31,7 @@ def build(root: beam.Pipeline, job: Job, units: Sequence[Unit], n_buckets: int =
     Returns:
         One None, once `_SUCCESS` stands.
     """
-    measured = root | "Units" >> beam.Create(units) | beam.Reshuffle() | Measure(job)
+    measured, gaps = root | "Units" >> beam.Create(units) | beam.Reshuffle() | Measure(job)
     vectors: dict[str, beam.PCollection] = {}
     if job.recipe.match:
         measured |= Match(job)
@@ -47,7 +47,7 @@ def build(root: beam.Pipeline, job: Job, units: Sequence[Unit], n_buckets: int =
         vectors["survivors"] = counts | "SumSurvivors" >> beam.CombineGlobally(VectorSum())
     if job.recipe.balance:
         vectors["t"] = ballots | SolveT(job, vectors["survivors"])
-    verdicts = ballots | Decide(job, vectors.get("survivors"), vectors.get("t"))
+    verdicts = ballots | Decide(job, gaps, vectors.get("survivors"), vectors.get("t"))
     if job.recipe.match:
         sums = verdicts | "Entries" >> beam.Map(lambda verdict: verdict.entries)
         vectors["sums"] = sums | "SumEntries" >> beam.CombineGlobally(VectorSum())

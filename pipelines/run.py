@@ -35,7 +35,7 @@ from curate.measure.signals import identify_models
 from curate.measure.unit import needed_signals
 from curate.metadata.sources import read_metadata
 from curate.plan import Plan, make_plan
-from curate.publish.manifest import MANIFEST, SUCCESS, find_faults, read_manifest
+from curate.publish.manifest import MANIFEST, SUCCESS, Fault, find_faults, read_manifest
 from curate.quantities import counted
 from curate.recipe import Recipe
 from curate.shards.commit import Folder
@@ -157,14 +157,8 @@ def _start(prepared: Prepared) -> None:
             f"{job.folder.url}: a request to forget {counted(lost, 'item')} was interrupted before it was noted: ask for it again"
         )
     job.folder.delete("tmp")
-    if job.folder.exists(SUCCESS):  # something happened to a published run: what is damaged is made anew
-        # Shards that nothing tells the digests of are made anew too: they would be published as they are.
-        known = job.folder.exists(MANIFEST)
-        for name in find_faults(job.folder, read_manifest(job.folder)) if known else ["shards"]:
-            # First: without SUCCESS nobody looks for damage any more.
-            job.folder.delete(name)
-        job.folder.delete(SUCCESS)
-    _drop_outdated(prepared)
+    if job.folder.exists(SUCCESS):  # something happened to a published run
+        _drop_damaged(job.folder)
     if len(prepared.record):
         prepared.record.write(job.folder)
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -199,15 +193,19 @@ def _start(prepared: Prepared) -> None:
         write_evaluation(job)
 
 
-def _drop_outdated(prepared: Prepared) -> None:
-    """Removes decisions and shards that were made while a file could not be opened: it will be measured again."""
-    job = prepared.job
-    standing = {unit for unit in prepared.plan.units if job.folder.exists(job.table("samples", unit))}
-    if any(not job.folder.stands(job.table("samples", unit), job.measure_key(unit)) for unit in standing):
-        job.folder.delete("tables/decisions")
-        job.folder.delete("tables/captions")
-        job.folder.delete("tables/regions")
-        job.folder.delete("shards")
+def _drop_damaged(folder: Folder) -> None:
+    """Remove the files of a published run that are not what its manifest says, then `_SUCCESS`: they are made anew.
+
+    Raises:
+        RunError: a file cannot be read now, so that nobody knows what it holds. Nothing is removed then.
+    """
+    # Shards that nothing tells the digests of are made anew too: they would be published as they are.
+    faults = find_faults(folder, read_manifest(folder)) if folder.exists(MANIFEST) else {"shards": Fault("no manifest")}
+    if unknown := [f"{folder.path(name)}: {fault.text}" for name, fault in faults.items() if not fault.known]:
+        raise RunError("\n".join([*unknown, "Nothing was changed; run again once it can be read"]))
+    for name in faults:  # before SUCCESS: without it nobody looks for damage any more
+        folder.delete(name)
+    folder.delete(SUCCESS)
 
 
 def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:

@@ -23,11 +23,10 @@ ENGLISH = "en"
 NOT_ENGLISH = "language: the caption is not English"
 
 
-def find_unit_regions(job: Job, unit: Unit, rows: Rows) -> None:
-    """Writes the unit's `regions`."""
+def find_unit_regions(job: Job, unit: Unit, rows: Rows, key: str) -> None:
+    """Write the unit's `regions`; `key` goes into the footer where no row failed."""
     assert job.recipe.captions is not None and job.recipe.captions.regions is not None
     options = job.recipe.captions.regions
-    key = job.captions_key(unit)
     table = rows.table
     asked = [job.writers["regions"], options.threshold, options.queries, job.recipe.seed]
     columns = (table[name].to_pylist() for name in ("uid", "sha256", "caption"))

@@ -77,11 +77,11 @@ def caption_unit(job: Job, unit: Unit, counts: I64 | None) -> Captioned:
         unit: after its decisions stand.
         counts: int64[entries], rows of each entry among the survivors; None without match.
     """
-    key = job.captions_key(unit)
+    key = ids.digest([job.captions_key(unit), job.decided(unit)])
     captions = job.recipe.captions
     assert captions is not None
     if captions.regions and not job.folder.stands(job.table("regions", unit), key):
-        find_unit_regions(job, unit, Rows.read(job, unit, counts))
+        find_unit_regions(job, unit, Rows.read(job, unit, counts), key)
     if all(job.folder.stands(job.table(name, unit), key) for name in ("answers", "captions")):
         Cache(job, unit).forget_parts()
         return _captioned(job, unit)
@@ -98,21 +98,21 @@ def caption_unit(job: Job, unit: Unit, counts: I64 | None) -> Captioned:
         answers.append(answer_table(requests, digests, found))
         made.append(judge(job, unit, task, rows, requests, digests, found))
     answered = pa.concat_tables([schema.ANSWERS.empty_table(), *answers])
-    _write(job, unit, answered, pa.concat_tables([schema.CAPTIONS.empty_table(), *made]), cache)
+    texts = pa.concat_tables([schema.CAPTIONS.empty_table(), *made])
+    # Without its key it is made again, and asks for what failed alone.
+    _write(job, unit, answered, texts, cache, "" if answered["error"].null_count < len(answered) else key)
     return _captioned(job, unit)
 
 
-def _write(job: Job, unit: Unit, answers: pa.Table, texts: pa.Table, cache: Cache) -> None:
+def _write(job: Job, unit: Unit, answers: pa.Table, texts: pa.Table, cache: Cache, key: str) -> None:
     """Puts the tables into place, and what was spent on them."""
-    # Without its key it is made again, and asks for what failed alone.
-    lasting = "" if answers["error"].null_count < len(answers) else job.captions_key(unit)
     content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
     spent: dict[str, dict[str, Any]] = {}
     for (kind, style), one in cache.spent().items():
         spent.setdefault(kind, {})[style] = one._asdict()
     job.folder.write_json(f"tables/captions/{unit.name}_stats.json", spent)
-    job.write("answers", unit, answers, lasting)
-    job.write("captions", unit, texts, lasting, {"content": content})
+    job.write("answers", unit, answers, key)
+    job.write("captions", unit, texts, key, {"content": content})
     cache.forget_parts()
 
 

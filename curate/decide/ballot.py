@@ -4,7 +4,7 @@ Every function takes the job and one unit's state and looks at that unit's table
 duplicates, counts, t) comes in as an argument, computed from the units' small answers. The last step writes `decisions`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -233,7 +233,7 @@ def expected_rows(job: Job, ballot: Ballot, counts: I64, ts: I64) -> U64:
     return balance.expected_rows(alive_matches(job, ballot), counts, ts)
 
 
-def decide(job: Job, ballot: Ballot, counts: I64 | None, t: int | None) -> Verdicts:
+def decide(job: Job, ballot: Ballot, counts: I64 | None, t: int | None, gaps: Sequence[str] = ()) -> Verdicts:
     """Draws, writes the unit's `decisions`, and reports.
 
     Args:
@@ -241,9 +241,11 @@ def decide(job: Job, ballot: Ballot, counts: I64 | None, t: int | None) -> Verdi
         ballot: after deduplication.
         counts: int64[entries] over all survivors; None without `match`.
         t: the rows an entry may have; None without `balance`.
+        gaps: of all units, in any order (see `measure_unit`): what was decided with other gaps is decided again.
     """
-    if not job.stands("decisions", ballot.unit, job.decisions_key):
-        _write_decisions(job, ballot, counts, t)
+    key = ids.digest([job.decisions_key, sorted(gaps)]) if gaps else job.decisions_key
+    if not job.stands("decisions", ballot.unit, key):
+        _write_decisions(job, ballot, counts, t, key)
     table = job.read("decisions", ballot.unit, ["kept", "probability"])
     kept = table["kept"].to_numpy().astype(np.int64)
     if counts is None:
@@ -254,7 +256,7 @@ def decide(job: Job, ballot: Ballot, counts: I64 | None, t: int | None) -> Verdi
     return Verdicts(ballot.unit, int(kept.sum()), np.stack(sums))
 
 
-def _write_decisions(job: Job, ballot: Ballot, counts: I64 | None, t: int | None) -> None:
+def _write_decisions(job: Job, ballot: Ballot, counts: I64 | None, t: int | None, key: str) -> None:
     base = job.read("samples", ballot.unit, ["unit", "row", "uid"])
     survivors = ballot.alive
     probability = survivors.astype(np.float64)
@@ -284,7 +286,7 @@ def _write_decisions(job: Job, ballot: Ballot, counts: I64 | None, t: int | None
         },
         schema=schema.DECISIONS,
     )
-    job.write("decisions", ballot.unit, table, job.decisions_key)
+    job.write("decisions", ballot.unit, table, key)
 
 
 def _pass_columns(job: Job, ballot: Ballot, groups: Mapping[int, near.Groups]) -> list[pa.Array]:

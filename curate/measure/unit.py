@@ -46,12 +46,17 @@ class _Standing:
     faults: dict[str, list[tuple[str, str]]]
 
 
-def measure_unit(job: Job, unit: Unit) -> Unit:
-    """Writes the unit's tables, unless they stand; what stands of them, column by column, is not measured again."""
+def measure_unit(job: Job, unit: Unit) -> list[str]:
+    """Write the unit's tables, unless they are current; columns that are current are not measured again.
+
+    Returns:
+        The unit's gaps: input files that could not be read now and may be another time, each with what was in the way.
+        Tables with gaps have no key, so a later run measures the unit again.
+    """
     tables = [name for name in job.tables if name in ("samples", "scores", "embeddings", "members")]
     whole = {name for name in reversed(tables) if job.stands(name, unit, job.key_of(name)(unit))}
     if whole == set(tables):
-        return unit
+        return []
     standing = _find_standing(job, unit)
     looking = _looking(job, standing)
     known = _read_columns(job, unit, standing)
@@ -61,10 +66,10 @@ def measure_unit(job: Job, unit: Unit) -> Unit:
         parts = [_measure_part(job, unit, part, looking) for part in unit.parts]
         samples = _samples(job, unit, parts)
         # A file that could not be opened may be there next time: without a key the unit is measured again.
-        lasting = not any(part.failure and part.failure[0] == "unreadable" for part in parts)
+        lasting = not any(_is_gap(part) for part in parts)
         if "samples" in whole and not lasting:
             raise RunError(
-                f"{next(p.failure for p in parts if p.failure and p.failure[0] == 'unreadable')[1]}: this file could be read "
+                f"{next(p.failure[1] for p in parts if p.failure and _is_gap(p))}: this file could be read "
                 "when its samples were measured, and cannot now; run again when it can"
             )
         known["the pool"] = _brought(job, parts)
@@ -95,7 +100,13 @@ def measure_unit(job: Job, unit: Unit) -> Unit:
         about = {"failures": failures, "rows": [part.rows for part in parts], "states": [part.state for part in parts]}
         key = job.measure_key(unit) if lasting else ""
         job.write("samples", unit, samples, key, about)  # the last one: it stands for all
-    return unit
+    gaps = [f"{part.path}: {m.failure}" for part, m in zip(unit.parts, parts, strict=False) if _is_gap(m)]
+    return gaps + ([f"{unit.name}: {faults}"] if passing else [])
+
+
+def _is_gap(part: Measured) -> bool:
+    """Whether a file could not be read, and may be another time."""
+    return part.failure is not None and part.failure[0] == "unreadable"
 
 
 def needed_signals(job: Job, unit: Unit) -> list[Signal]:

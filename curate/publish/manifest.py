@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate import schema
-from curate.errors import RecipeError, RunError
+from curate.errors import DamagedError, RecipeError
 from curate.job import FORGETTING, RUN_FILE
 from curate.shards.commit import Folder
 
@@ -54,19 +54,29 @@ def digest_file(folder: Folder, path: str, rows: int | None = None) -> Published
     return Published(path, rows, size, state.hexdigest())
 
 
-def find_faults(folder: Folder, lines: Sequence[Published]) -> dict[str, str]:
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a published file; `known` where it is missing or differs, and not where it cannot be read now."""
+
+    text: str
+    known: bool = True
+
+
+def find_faults(folder: Folder, lines: Sequence[Published]) -> dict[str, Fault]:
     """Reads every file that the manifest lists: of those that are not as it says, path → what is wrong."""
 
-    def check(line: Published) -> str | None:
-        if not folder.exists(line.path):
-            return "is missing"
+    def check(line: Published) -> Fault | None:
         try:
             found = digest_file(folder, line.path, line.rows)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            return f"cannot be read: {' '.join(str(error).split())}"
+        except FileNotFoundError:
+            return Fault("is missing")
+        except DamagedError as error:
+            return Fault(str(error).removeprefix(f"{folder.path(line.path)}: "))
+        except OSError as error:
+            return Fault(f"cannot be read: {' '.join(str(error).split())}", known=False)
         for name in ("bytes", "rows", "sha256"):
             if getattr(found, name) != getattr(line, name):
-                return f"{name} is {getattr(found, name)}, the manifest says {getattr(line, name)}"
+                return Fault(f"{name} is {getattr(found, name)}, the manifest says {getattr(line, name)}")
         return None
 
     with ThreadPoolExecutor() as pool:
@@ -83,5 +93,5 @@ def read_manifest(folder: Folder) -> list[Published]:
     """The lines of the manifest. Raises RunError where it is damaged."""
     try:
         return [Published(**row) for row in folder.read_parquet(MANIFEST).to_pylist()]
-    except (pa.ArrowException, OSError, TypeError) as error:
-        raise RunError(f"{folder.url}: {MANIFEST} is damaged: {' '.join(str(error).split())}") from None
+    except TypeError as error:  # other columns
+        raise DamagedError(f"{folder.url}: {MANIFEST} is damaged: {' '.join(str(error).split())}") from None

@@ -52,7 +52,7 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
 
 
 def _check_files(folder: Folder, lines: list[Published]) -> Iterator[str]:
-    yield from (f"{path}: {fault}" for path, fault in find_faults(folder, lines).items())
+    yield from (f"{path}: {fault.text}" for path, fault in find_faults(folder, lines).items())
     known = {line.path for line in lines} | {MANIFEST, SUCCESS}
     for path in folder.files():
         if path not in known and not path.startswith("tmp/"):

@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from curate.errors import RecipeError, RunError
+from curate.errors import CurateError, DamagedError, RecipeError
 
 KEY = b"curate.key"
 NOTE = b"curate.note"
+_TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,26 @@ class Folder:
         return f"{self.root}/{name}"
 
     def exists(self, name: str) -> bool:
-        """Whether the file stands."""
-        return bool(os.path.exists(self.path(name)) if self.is_local else self.fs.exists(self.path(name)))
+        """Return whether there is such a file or folder. A store that does not answer is an error, not an answer."""
+        try:
+            if self.is_local:
+                os.stat(self.path(name))
+            else:  # not `fs.exists`, which takes any error for a no
+                with self._reading(name):
+                    self.fs.info(self.path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Raise what a store's library raises, of whatever kind, as OSError that names the file."""
+        try:
+            yield
+        except (OSError, CurateError, pa.ArrowException):
+            raise
+        except Exception as error:
+            raise OSError(f"{self.path(name)}: cannot be read: {error}") from error
 
     def size(self, name: str) -> int:
         """Bytes of the file."""
@@ -72,12 +91,11 @@ class Folder:
 
     def files(self, name: str = "") -> list[str]:
         """All files below `name`, sorted, relative to the folder."""
-        top = self.path(name) if name else self.root
         if not self.is_local:
             self.fs.invalidate_cache()
-        if not self.fs.exists(top):
+        if not self.exists(name):
             return []
-        return sorted(str(found)[len(self.root) + 1 :] for found in self.fs.find(top))
+        return sorted(str(found)[len(self.root) + 1 :] for found in self.fs.find(self.path(name).rstrip("/")))
 
     def open(self, name: str) -> Any:
         """Opens the file for reading bytes."""
@@ -89,11 +107,11 @@ class Folder:
             return bytes(file.read())
 
     def read_json(self, name: str) -> Any:
-        """The file as JSON. Raises RunError where something else than us damaged the file."""
+        """The file as JSON. Raises DamagedError where something else than us damaged the file."""
         try:
             return json.loads(self.read_bytes(name))
         except ValueError as error:
-            raise RunError(f"{self.path(name)}: is damaged (no JSON: {error})") from None
+            raise DamagedError(f"{self.path(name)}: is damaged (no JSON: {error})") from None
 
     def delete(self, name: str) -> None:
         """Removes the file or folder where it stands."""
@@ -158,19 +176,23 @@ class Folder:
             )
 
     def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """The table, or some of its columns. Raises RunError where something else than us damaged the file."""
+        """The table, or some of its columns.
+
+        Raises:
+            OSError: the file is missing, or cannot be read now.
+            DamagedError: it was read, and something else than us damaged it.
+        """
         try:
             with self.open(name) as file:
-                # Not read_table: it reads ahead in threads, and one that lets go of a Python buffer while Python ends
-                # aborts the process.
-                opened = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
-                table = opened.read(columns, use_threads=False)
-                return table if columns is None else table.select(columns)
+                return _parse_parquet(file, columns)
+        except (pa.ArrowException, OSError):  # Arrow says of both, a failed read and damage, that it is an OSError
+            with self._reading(name):
+                data = self.read_bytes(name)
+        try:
+            return _parse_parquet(pa.BufferReader(data), columns)
         except (pa.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the system's word; Arrow's own, on a damaged page, has no number
             fault = " ".join(str(error).split())
-            raise RunError(f"{self.path(name)}: is damaged ({fault}); delete it and run again") from None
+            raise DamagedError(f"{self.path(name)}: is damaged ({fault}); delete it and run again") from None
 
     def names(self, name: str) -> list[str]:
         """The columns of a Parquet file."""
@@ -178,18 +200,43 @@ class Folder:
             return list(pq.read_schema(file).names)
 
     def footer(self, name: str) -> tuple[str | None, str | None, int]:
-        """The key, the note and the rows of a Parquet file."""
-        with self.open(name) as file:
-            metadata = pq.read_metadata(file)
+        """The key, the note and the rows of a Parquet file.
+
+        Raises:
+            OSError: the file is missing, or cannot be read now.
+            DamagedError: it was read, and holds no whole footer.
+        """
+        with self._reading(name):
+            tail = self._read_tail(name)
+        try:  # from memory: what goes wrong now is the file's fault and not the disk's or the network's
+            metadata = pq.read_metadata(pa.BufferReader(tail))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DamagedError(f"{self.path(name)}: is damaged ({' '.join(str(error).split())})") from None
         values = metadata.metadata or {}
         key, note = values.get(KEY), values.get(NOTE)
         return key.decode() if key else None, note.decode() if note else None, metadata.num_rows
 
+    def _read_tail(self, name: str) -> bytes:
+        """The end of a file, in which a Parquet file's footer lies whole, in one read or two."""
+        with self.open(name) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL))
+            tail = bytes(file.read())
+            length = int.from_bytes(tail[-8:-4], "little") + 8 if tail.endswith(b"PAR1") else 0
+            if len(tail) < length <= size:
+                file.seek(size - length)
+                tail = bytes(file.read())
+        return tail
+
     def stands(self, name: str, key: str) -> bool:
-        """Whether the Parquet file stands, whole, and was made with this key."""
+        """Return whether the Parquet file is there, has a whole footer and was made with this key.
+
+        Raises:
+            OSError: it cannot be read now; what it holds is not known, and nothing may be made in its place.
+        """
         try:
-            return self.exists(name) and self.footer(name)[0] == key
-        except (pa.ArrowException, OSError, ValueError):  # damaged by something else than us: made anew
+            return self.footer(name)[0] == key
+        except (FileNotFoundError, NotADirectoryError, DamagedError):
             return False
 
     def take(self, other: "Folder", name: str) -> None:
@@ -206,3 +253,10 @@ class Folder:
         else:
             with other.open(name) as source, self.create(name) as file:
                 shutil.copyfileobj(source, file, 1 << 20)
+
+
+def _parse_parquet(file: Any, columns: list[str] | None) -> pa.Table:
+    """Not by read_table: it reads ahead in threads, and one that lets go of a Python buffer while Python ends aborts the process."""
+    opened = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
+    table = opened.read(columns, use_threads=False)
+    return table if columns is None else table.select(columns)

@@ -127,7 +127,8 @@ def emit_shard(job: Job, shard: Shard, repeated: U64) -> Shard:
         repeated: ascending hashes of keys that several kept rows have.
     """
     started = time.time()
-    key = ids.digest([job.shards_key, shard.index, *_texts_of(job, shard)])
+    decided = [job.decided(part.unit) for part in shard.slices]
+    key = ids.digest([job.shards_key, shard.index, decided, *_texts_of(job, shard)])
     sidecar = f"{shard.stem}.parquet"
     beside = [f"{shard.stem}_stats.json", *([f"{shard.stem}.tar"] if job.pool.images else [])]
     if job.folder.stands(sidecar, key) and all(job.folder.exists(name) for name in beside):

@@ -9,7 +9,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.pvalue import AsSingleton
+from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.decide import balance, ballot, dedup, quantiles
 from curate.decide.ballot import Ballot, Verdicts
@@ -209,15 +209,15 @@ def _expected(b: Ballot, job: Job, counts: Any, bracket: balance.Bracket) -> Ite
 class Decide(beam.PTransform):
     """PCollection[Ballot] → PCollection[Verdicts]: draws, and writes `decisions`."""
 
-    def __init__(self, job: Job, counts: Any = None, t: Any = None) -> None:
+    def __init__(self, job: Job, gaps: Any, counts: Any = None, t: Any = None) -> None:
         super().__init__()
-        self._job, self._counts, self._t = job, counts, t
+        self._job, self._gaps, self._counts, self._t = job, gaps, counts, t
 
     def expand(self, ballots: beam.PCollection[Ballot]) -> beam.PCollection[Verdicts]:
         """Counts and t are side inputs, where the recipe matches and balances."""
         job = self._job
         side = [AsSingleton(x) for x in (self._counts, self._t) if x is not None]
-        return ballots | beam.Map(_decide, job, *side)
+        return ballots | beam.Map(_decide, job, AsList(self._gaps), *side)
 
 
 def _open(unit: Unit, job: Job) -> Ballot:
@@ -227,7 +227,7 @@ def _open(unit: Unit, job: Job) -> Ballot:
         return opened
 
 
-def _decide(b: Ballot, job: Job, counts: Any = None, t: Any = None) -> Verdicts:
+def _decide(b: Ballot, job: Job, gaps: list[str], counts: Any = None, t: Any = None) -> Verdicts:
     with timed(job.folder, "decide", b.unit.name) as watch:
         watch.rows = len(b.verdicts)
-        return ballot.decide(job, b, counts, t)
+        return ballot.decide(job, b, counts, t, gaps)

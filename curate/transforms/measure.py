@@ -1,4 +1,6 @@
-"""Measuring on Beam: units in, the same units out once their tables stand."""
+"""Measuring on Beam: units in, the same units out once their tables are current."""
+
+from typing import Any
 
 import apache_beam as beam
 
@@ -11,16 +13,16 @@ from curate.steps import timed
 
 
 class Measure(beam.PTransform):
-    """Writes `samples`, `scores` and `members` of each unit."""
+    """Writes `samples`, `scores` and `members` of each unit: PCollection[Unit] → the same units, and their gaps (str)."""
 
     def __init__(self, job: Job) -> None:
         super().__init__()
         self._job = job
 
-    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
-        """PCollection[Unit] → PCollection[Unit]."""
-        job = self._job
-        return units | beam.Map(_measure, job)
+    def expand(self, units: beam.PCollection[Unit]) -> Any:
+        """Gaps are few: what is decided over the whole pool depends on which there are."""
+        measured = units | beam.Map(_measure, self._job)
+        return measured | "Units" >> beam.Keys(), measured | "Gaps" >> beam.FlatMap(lambda pair: pair[1])
 
 
 class Match(beam.PTransform):
@@ -36,12 +38,12 @@ class Match(beam.PTransform):
         return units | beam.Map(_match, job)
 
 
-def _measure(unit: Unit, job: Job) -> Unit:
+def _measure(unit: Unit, job: Job) -> tuple[Unit, list[str]]:
     with job.reporting(), timed(job.folder, "measure", unit.name) as watch:
         watch.idle = job.would_stand(unit, "samples", "scores", "embeddings", "members")
-        measure_unit(job, unit)
+        gaps = measure_unit(job, unit)
         watch.rows = job.rows(unit)
-        return unit
+        return unit, gaps
 
 
 def _match(unit: Unit, job: Job) -> Unit:

@@ -339,13 +339,14 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
     assert not prepared.finished
     start(prepared)
     job, units = prepared.job, prepared.plan.units
+    gaps: list[str] = []
     for unit in units:
-        measure_unit(job, unit)
+        gaps += measure_unit(job, unit)
         if job.recipe.match:
             match_unit(job, unit)
     if job.blocked:
         block(job, units)
-    audits, results = decide_local(prepared)
+    audits, results = decide_local(prepared, gaps)
     if job.recipe.captions:
         captioned = [caption_unit(job, unit, results.survivors) for unit in units]
         check_requests(job, captioned)
@@ -356,7 +357,7 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
     return Ran(out)
 
 
-def decide_local(prepared: Prepared) -> tuple[list[Audit], Results]:
+def decide_local(prepared: Prepared, gaps: Sequence[str]) -> tuple[list[Audit], Results]:
     """Rules, deduplication and balance by `curate.decide.local` and the functions of `curate.decide.balance`."""
     job, units = prepared.job, prepared.plan.units
     ballots = deduplicate(job, apply_rules(job, units))
@@ -368,7 +369,7 @@ def decide_local(prepared: Prepared) -> tuple[list[Audit], Results]:
     if job.recipe.balance:
         assert survivors is not None
         t = job.recipe.balance.t or _largest_t(job, ballots, survivors)
-    verdicts = [ballot.decide(job, b, survivors, t) for b in ballots]
+    verdicts = [ballot.decide(job, b, survivors, t, gaps) for b in ballots]
     if job.recipe.match:
         sums = np.sum([v.entries for v in verdicts if v.entries is not None], axis=0)
     # Thresholds only describe: a test that compares them does so with the definition.

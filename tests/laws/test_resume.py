@@ -370,6 +370,77 @@ def test_a_file_that_could_not_be_opened_is_tried_again(
     check_finished(reused.folder, whole)
 
 
+# ---------------------------------------------------------------- reads that fail
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), TimeoutError("no answer"), RuntimeError("503")])
+@pytest.mark.parametrize("table", TABLES)
+def test_a_failed_read_deletes_nothing(
+    table: str, error: Exception, small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a file holds is not known while it cannot be read: the run ends, and goes on later from all that was there."""
+    out = unfinished(whole, tmp_path / "out")
+    before = {path: path.stat().st_ino for top in ("tables", "shards") for path in (out / top).rglob("*.parquet")}
+    open_file = Folder.open
+
+    def failing(folder: Folder, name: str) -> Any:
+        if name == f"tables/{table}/00001.parquet":
+            raise error
+        return open_file(folder, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "open", failing)
+        with pytest.raises((RunError, OSError), match=str(error.args[-1])):
+            pools.run_local(small, out)
+    assert {path: path.stat().st_ino for path in before} == before
+    pools.run_local(small, out)
+    assert {path: path.stat().st_ino for path in before} == before
+    check_finished(out, whole)
+
+
+def test_a_failed_read_hides_no_damage(
+    small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a published run one file is missing, and another cannot be read now."""
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    (out / "shards/00000.tar").unlink()
+    before = set(pools.files_of(out))
+    open_file = Folder.open
+
+    def failing(folder: Folder, name: str) -> Any:
+        if name == "shards/00001.tar":
+            raise OSError(5, "Input/output error")
+        return open_file(folder, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "open", failing)
+        with pytest.raises(RunError, match=r"00001\.tar: cannot be read: .*\nNothing was changed"):
+            pools.run_local(small, out)
+    assert set(pools.files_of(out)) == before
+    pools.run_local(small, out)
+    check_finished(out, whole)
+
+
+def test_what_rows_changed_is_decided_again(
+    small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished pool that lacked a file, taken up after the file can be read, keeps the tables of the other units."""
+    out = tmp_path / "out"
+
+    def refusing(path: str, storage: Any = None) -> Any:
+        if path.endswith("00001.tar"):
+            raise PermissionError(13, "Permission denied", path)
+        return open_source(path, storage)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("curate.measure.tar.open_source", refusing)
+        pools.run_local(small.model_copy(update={"max_failed_files": 0.5}), out)
+    (out / "_SUCCESS").unlink()
+    kept = [out / f"tables/{table}/00000.parquet" for table in ("samples", "members", "matches")]
+    before = [path.stat().st_ino for path in kept]
+    pools.run_local(small, out)
+    assert [path.stat().st_ino for path in kept] == before
+    check_finished(out, whole)
+
+
 def test_metadata_is_back_for_a_rerun(small: Recipe, whole: Path, tmp_path: Path) -> None:
     """The run's copy of the metadata lies in tmp/, which a kill may have emptied."""
     out = unfinished(whole, tmp_path / "out")

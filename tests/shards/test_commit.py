@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate import schema
-from curate.errors import RecipeError, RunError
+from curate.errors import DamagedError, RecipeError, RunError
 from curate.shards.commit import Folder
 
 TABLE = pa.table({"uid": ["0" * 32, "1" * 32], "rule": ["words", None], "n": [1, 2], "x": [0.5, None]})
@@ -210,3 +210,39 @@ def test_a_protocol_that_nobody_knows(url: str) -> None:
     """One letter is no drive of Windows here."""
     with pytest.raises(RecipeError, match="Protocol not known"):
         Folder(url).exists("run.json")
+
+
+class NoAnswer(Exception):
+    """What a store's library may raise: no OSError."""
+
+
+@pytest.mark.parametrize("error", [TimeoutError("slow"), OSError(5, "Input/output error"), NoAnswer("503")])
+def test_a_read_that_fails_is_no_answer(folder: Folder, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an OSError, whatever is asked; a file that is missing or damaged is an answer."""
+    folder.write_parquet("t.parquet", TABLE, "key")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "open", fail)
+        for read in (lambda: folder.stands("t.parquet", "key"), lambda: folder.footer("t.parquet")):
+            with pytest.raises(OSError):
+                read()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", fail)
+        patched.setattr(type(folder.fs), "info", fail)
+        with pytest.raises((OSError, NoAnswer)):
+            folder.exists("t.parquet")
+    assert folder.stands("t.parquet", "key") and not folder.stands("t.parquet", "other")
+    assert not folder.stands("none.parquet", "key") and not folder.exists("t.parquet/none")
+    folder.write_bytes("t.parquet", folder.read_bytes("t.parquet")[:-20])
+    assert not folder.stands("t.parquet", "key")
+    with pytest.raises(DamagedError, match=r"t\.parquet: is damaged"):
+        folder.read_parquet("t.parquet")
+
+
+def test_a_footer_longer_than_what_is_read_first(folder: Folder) -> None:
+    wide = pa.table({f"a_column_with_a_long_name_{i:05d}": [i] for i in range(2000)})
+    folder.write_parquet("wide.parquet", wide, "key", "note")
+    assert folder.footer("wide.parquet") == ("key", "note", 1)
