@@ -4,6 +4,7 @@ A signal's section says what its columns are called and hold. Sections are plain
 `curate.measure.signals`, the pool by `curate.plan`.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -205,12 +206,14 @@ class Measure(Section):
     def _names_differ(self) -> "Measure":
         names = [one.name for one in self.embedders]
         if len(set(names)) < len(names):
-            raise ValueError(f"two models are named {max(names, key=names.count)!r}; give each a name of its own")
+            raise ValueError(
+                f"two models are named {Counter(names).most_common(1)[0][0]!r}; give each a name of its own"
+            )
         of_embeddings = [
             name for part in (self.heads, self.contexts, self.classes, self.axes, self.clusters) for name in part
         ]
         signals = [*names, *of_embeddings, "language", "fooling", "imagenet_words", "nsfw", "text_area"]
-        twice = sorted({name for name in signals if signals.count(name) > 1})
+        twice = sorted(name for name, count in Counter(signals).items() if count > 1)
         if twice:
             raise ValueError(f"two signals are named {twice[0]!r}; give each a name of its own")
         for name, options in self.on_embeddings.items():

@@ -7,11 +7,11 @@ looks at the pool: what depends on it (columns, types of rules) is checked in `c
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import fsspec
 import yaml
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
@@ -30,6 +30,7 @@ from curate.caption_sections import (
 )
 from curate.engine_sections import EngineSpec, Guided, OpenAI, Price, Recorded, Vllm
 from curate.errors import RecipeError
+from curate.files import read_whole
 from curate.measure_sections import (
     Axis,
     Brought,
@@ -51,6 +52,7 @@ from curate.measure_sections import (
     resolve_measure,
 )
 from curate.schema import RESERVED_RULES
+from curate.strict_yaml import MAX_CHARACTERS, find_surrogate, load_yaml
 
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
@@ -240,7 +242,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
         names = [source.name for source in self.input]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
             raise ValueError(f"input: two sources are named {twice[0]!r}; names tell sources apart")
         if self.balance and not self.match:
@@ -287,9 +289,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the file, a key or a value is wrong; the message names it, and what is accepted.
     """
     try:
-        with fsspec.open(path, "rb") as file:
-            text = file.read().decode()
-        data = yaml.load(text, Loader=_UniqueKeys)
+        data = load_yaml(read_whole(path, MAX_CHARACTERS).decode())
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe") from None
     except yaml.YAMLError as error:
@@ -319,27 +319,14 @@ def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
         raise RecipeError("\n".join(f"{where}: {line}" for line in _explain(error))) from None
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML takes the last of two equal keys without a word; two rules of one name would lose the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = key_node.value
-            if not isinstance(key, str):
-                raise yaml.YAMLError(f"a list or mapping is no key, line {key_node.start_mark.line + 1}")
-            if key in seen:
-                raise yaml.YAMLError(f"key {key!r} occurs twice, line {key_node.start_mark.line + 1}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def _set(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set {override}: write key=value, such as --set balance.t=20000")
+    if find_surrogate(override):
+        raise RecipeError(f"--set {ascii(override)[1:-1]}: holds bytes that are not UTF-8; accepted: UTF-8")
     try:
-        value = yaml.safe_load(text)
+        value = load_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {override}: {text!r} is not a YAML value: {' '.join(str(error).split())}") from None
     *parents, last = key.split(".")
@@ -428,6 +415,8 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
 def _resolve(recipe: Recipe, path: str) -> Recipe:
     """The recipe with paths made absolute: relative ones are relative to the recipe's folder."""
     base = path.rpartition("/")[0] if "://" in path else str(Path(path).resolve().parent)
+    if find_surrogate(base):
+        raise RecipeError(f"{ascii(base)[1:-1]}: the recipe's folder has a name that is not UTF-8; accepted: UTF-8")
 
     def absolute(target: str) -> str:
         return target if "://" in target or target.startswith("/") else f"{base}/{target}"

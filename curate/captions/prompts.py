@@ -18,11 +18,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-import fsspec
-
 from curate.captions.request import Message
 from curate.captions.text import as_data
 from curate.errors import RecipeError
+from curate.files import read_whole
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ FORMS = {
 STRANGERS = ("caption", "recaption")
 """Fields whose values are data of strangers, or made of it: `as_data` is put in for them."""
 
+_MAX_BYTES = 1 << 20
 _FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
 _TURN = re.compile(r"^\[(system|user|assistant)\][ \t]*$", re.MULTILINE)
 
@@ -98,8 +98,7 @@ def load_template(name: str, path: str | None = None) -> Template:
     if path is None:
         return _packaged(name)
     try:
-        with fsspec.open(path, "rb") as file:
-            text = file.read().decode()
+        text = read_whole(path, _MAX_BYTES).decode()
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file; it is named as the template of {name}") from None
     except (OSError, ValueError, ImportError) as error:

@@ -19,6 +19,8 @@ from curate.publish.report.page import write_report
 from curate.quantities import bytes_text
 from curate.shards.commit import Folder
 
+_TRUTH = "truth.parquet"  # what a pool is finished by
+
 
 def demo(
     out: Annotated[
@@ -27,22 +29,23 @@ def demo(
 ) -> None:
     """Draw a small pool with planted defects and curate it: offline, in about a minute."""
     pool, recipe, run = f"{out}/pool", f"{out}/recipe.yaml", f"{out}/run"
+    _check_free(out)
     try:
         os.makedirs(out, exist_ok=True)
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written: {error}") from None
-    if not os.path.exists(f"{pool}/truth.parquet"):
+    if not os.path.exists(recipe):
+        _write_recipe(out, recipe)
+    if not os.path.exists(f"{pool}/{_TRUTH}"):
         print(
             f"drawing 2,000 scenes with planted defects into {pool} (the pool is drawn, not photographed) …",
             file=sys.stderr,
         )
         write_pool(pool, samples=2000, seed=0, shards=4)
-    if not os.path.exists(recipe):
-        _write_recipe(out, recipe)
     print(f"curate run {recipe} --out {run}", file=sys.stderr)
     execute(recipe, run, None, [], "stat", [])
     counts = Folder(run).read_json(RUN_FILE)["counts"]
-    caught = score(f"{pool}/truth.parquet", run)
+    caught = score(f"{pool}/{_TRUTH}", run)
     print("\nWhat became of what was planted")
     print("\n".join(_lines(caught, list(counts))))
     print(
@@ -57,12 +60,28 @@ def demo(
     print(f"The pool is in {pool}, the recipe in {recipe}; change a rule and run it again with --reuse {run}.")
 
 
+def _check_free(out: str) -> None:
+    """Raise RecipeError where the folder holds something that no demo has put there."""
+    if not os.path.isdir(out) or not os.listdir(out) or os.path.isfile(f"{out}/pool/{_TRUTH}"):
+        return
+    recipe = f"{out}/recipe.yaml"  # the first thing that a demo writes: one that was interrupted goes on
+    if os.path.isfile(recipe):
+        with open(recipe, encoding="utf-8", errors="replace") as file:
+            if file.readline() == _packaged_recipe().splitlines(keepends=True)[0]:
+                return
+    held = "a run" if os.path.exists(f"{out}/{RUN_FILE}") else f"{sorted(os.listdir(out))[0]!r} and no demo"
+    raise RecipeError(f"--out {out}: holds {held}; accepted: a new or empty folder, or an earlier demo's")
+
+
+def _packaged_recipe() -> str:
+    return files("curate.demo").joinpath("recipe.yaml").read_text(encoding="utf-8")
+
+
 def _write_recipe(out: str, recipe: str) -> None:
     """The recipe, and the model that it scores with; without both where open_clip is not installed."""
-    here = files("curate.demo")
-    text = here.joinpath("recipe.yaml").read_text(encoding="utf-8")
+    text = _packaged_recipe()
     if find_spec("open_clip") and find_spec("torch"):
-        with as_file(here.joinpath("clip")) as model:
+        with as_file(files("curate.demo").joinpath("clip")) as model:
             shutil.copytree(model, f"{out}/clip", dirs_exist_ok=True)
     else:
         print("without CLIP scores, which find wrong captions: pip install 'curate[clip]'", file=sys.stderr)

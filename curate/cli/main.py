@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from curate import __version__
-from curate.errors import CurateError
+from curate.errors import CurateError, RecipeError
+from curate.strict_yaml import find_surrogate
 
 _COMMANDS = ("run", "demo", "plan", "sql", "explain", "whatif", "diff", "report", "forget", "verify")
 
@@ -45,6 +46,13 @@ def _register() -> None:
     app.add_typer(import_module("curate.cli.metadata").app, name="metadata")
 
 
+def _check_arguments() -> None:
+    """Raise RecipeError for one that is not UTF-8: no table, run.json or SQL could hold it."""
+    for argument in sys.argv[1:]:
+        if find_surrogate(argument):
+            raise RecipeError(f"argument {argument!a}: holds bytes that are not UTF-8; accepted: UTF-8")
+
+
 def main() -> None:
     """Runs the command; an error of ours becomes its message and its exit status."""
     logging.basicConfig(level=logging.ERROR)
@@ -53,6 +61,7 @@ def main() -> None:
     if not app.registered_commands:
         _register()
     try:
+        _check_arguments()
         app(prog_name="curate", standalone_mode=True)
     except CurateError as error:
         print(f"curate: {error}", file=sys.stderr)

@@ -5,17 +5,18 @@ an array of DataComp's dtype u8,u8; or Parquet with a column `uid`, `url` or `sh
 `Items`. Whatever is no item is an error that names its line, before anything is changed.
 """
 
+import io
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import RecipeError
+from curate.files import read_columns, read_whole
 from curate.forget.items import KINDS, NOTHING, WIDTHS, Items, column_hashes, hash_url
 
 _HEX = {"uid": re.compile(r"[0-9a-fA-F]{32}"), "sha256": re.compile(r"[0-9a-fA-F]{64}")}
@@ -25,6 +26,7 @@ _FORMS = {
     "url": "a URL, as the pool spells it",
 }
 STDIN = "-"
+MAX_BYTES = 1 << 30  # of one list, unpacked too; a longer one can be given as several
 
 
 def read_lists(paths: Iterable[str]) -> Items:
@@ -39,28 +41,27 @@ def read_list(path: str, kind: str | None = None) -> Items:
     """The items of one file.
 
     Args:
-        path: local or any fsspec URL; `-` is standard input.
+        path: local or any fsspec URL, of at most MAX_BYTES; `-` is standard input.
         kind: what its lines are; None: told by their form.
 
     Raises:
         RecipeError: the file cannot be read, or a line is no such item.
     """
     try:
-        if path.endswith(".parquet"):
-            with fsspec.open(path, "rb") as file:
-                # Read by this thread alone, as in Folder.read_parquet.
-                table = pq.ParquetFile(file, pre_buffer=False).read(use_threads=False)
-            return _from_table(path, table, kind)
-        if path.endswith(".npy"):
-            with fsspec.open(path, "rb") as file:
-                return _from_array(path, np.load(file, allow_pickle=False), kind)
         if path == STDIN:
-            return _from_lines("standard input", sys.stdin.buffer.read(), kind)
-        with fsspec.open(path, "rb") as file:
-            return _from_lines(path, file.read(), kind)
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+            if len(data) > MAX_BYTES:
+                raise ValueError(f"it holds more than {MAX_BYTES:,} bytes; accepted: at most that")
+            return _from_lines("standard input", data, kind)
+        data = read_whole(path, MAX_BYTES)
+        if path.endswith(".parquet"):
+            return _from_table(path, data, kind)
+        if path.endswith(".npy"):
+            return _from_array(path, np.load(io.BytesIO(data), allow_pickle=False), kind)
+        return _from_lines(path, data, kind)
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such list") from None
-    except (OSError, EOFError, ValueError, ImportError, pa.ArrowException) as error:
+    except (OSError, EOFError, ValueError, ImportError, MemoryError, pa.ArrowException) as error:
         raise RecipeError(f"{path}: cannot be read as a list of items: {' '.join(str(error).split())}") from None
 
 
@@ -90,23 +91,24 @@ def _item(raw: bytes, kind: str | None, where: str) -> tuple[str, bytes]:
 
 
 def _from_array(path: str, array: Any, kind: str | None) -> Items:
-    if kind not in ("uid", None) or array.dtype != np.dtype("u8,u8") or array.ndim != 1:
-        raise RecipeError(
-            f"{path}: an array of {array.dtype}; accepted: uids as u8,u8, as DataComp and uids.npy have them"
-        )
+    found = getattr(array, "dtype", "several")  # an .npz by content
+    if kind not in ("uid", None) or found != np.dtype("u8,u8") or array.ndim != 1:
+        raise RecipeError(f"{path}: an array of {found}; accepted: uids as u8,u8, as DataComp and uids.npy have them")
     pairs = np.stack([array["f0"], array["f1"]], axis=1).astype(">u8")
     return Items.of({"uid": [pairs.tobytes()]})
 
 
-def _from_table(path: str, table: pa.Table, kind: str | None) -> Items:
-    if {"kind", "value"} <= set(table.column_names) and kind is None:
-        return _from_record(path, table)
-    names = {name.lower(): name for name in table.column_names}
+def _from_table(path: str, data: bytes, kind: str | None) -> Items:
+    columns = pq.ParquetFile(pa.BufferReader(data)).schema_arrow.names
+    if {"kind", "value"} <= set(columns) and kind is None:
+        return _from_record(path, read_columns(data, ["kind", "value"], MAX_BYTES))
+    names = {name.lower(): name for name in columns}
     wanted = [name for name in (KINDS if kind is None else (kind,)) if name in names]
     if not wanted:
         raise RecipeError(
             f"{path}: no column {' or '.join(KINDS if kind is None else (kind,))}; columns: {', '.join(names)}"
         )
+    table = read_columns(data, [names[name] for name in wanted], MAX_BYTES)
     return Items.of({name: list(_from_column(path, name, table[names[name]])) for name in wanted})
 
 

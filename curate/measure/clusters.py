@@ -9,16 +9,18 @@ import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from curate import ids
 from curate.errors import RecipeError
+from curate.files import read_whole
 from curate.measure.embedding_signals import nearest_centroid
 from curate.measure.gauge import F32
 from curate.measure_sections import Clusters as Options
+
+_MAX_BYTES = 8 << 30  # a million embeddings of 2,048 dimensions
 
 
 class Clusters(NamedTuple):
@@ -68,11 +70,10 @@ def load_clusters(name: str, options: Options) -> Clusters:
 def _read_array(where: str, path: str) -> npt.NDArray[Any]:
     """An array of a .npy file. Raises RecipeError."""
     try:
-        with fsspec.open(path, "rb") as file:
-            array: npt.NDArray[Any] = np.load(io.BytesIO(file.read()), allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(io.BytesIO(read_whole(path, _MAX_BYTES)), allow_pickle=False)
     except FileNotFoundError:
         raise RecipeError(f"{where}: {path}: no such file; accepted: a .npy file") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, ImportError, MemoryError) as error:
         raise RecipeError(f"{where}: {path} is no .npy file: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(array, np.ndarray):
         raise RecipeError(f"{where}: {path} holds several arrays; accepted: a .npy file with one")

@@ -27,11 +27,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 
 from curate.errors import RecipeError
+from curate.files import read_whole
 
 F32 = npt.NDArray[np.float32]
 
@@ -145,14 +145,11 @@ def _read(path: str) -> bytes:
     if not path.lower().endswith((".safetensors", ".pth", ".pt")):
         raise RecipeError(f"head {path}: found another kind of file; {_ACCEPTED}")
     try:
-        with fsspec.open(path, "rb") as file:
-            content: bytes = file.read(MAX_BYTES + 1)
+        content = read_whole(path, MAX_BYTES)
     except FileNotFoundError:
         raise RecipeError(f"head {path}: no such file; {_ACCEPTED}") from None
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"head {path}: cannot be read ({' '.join(str(error).split())})") from error
-    if len(content) > MAX_BYTES:
-        raise RecipeError(f"head {path}: found more than {MAX_BYTES:,} bytes, a whole model perhaps; {_ACCEPTED}")
     if not content:
         raise RecipeError(f"head {path}: found an empty file; {_ACCEPTED}")
     return content

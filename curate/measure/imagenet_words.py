@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from curate import ids
 from curate.errors import RecipeError
+from curate.files import read_whole
 from curate.measure.gauge import Signal
 from curate.measure_sections import ImagenetWords
 from curate.once import once
@@ -35,6 +36,7 @@ IDS = "imagenet21k_goog_synsets.txt"
 
 _KNOWN_WORDS = 1 << 17
 _KNOWN_LENGTH = 64
+_MAX_BYTES = 64 << 20  # WordNet's largest index has 5 MB
 
 _ACCEPTED = "accepted: a local folder of WordNet 3.0's files index.* and *.exc"
 _ACCEPTED_IDS = "accepted: one noun id of ImageNet a line, n and eight digits, such as n01440764"
@@ -190,11 +192,13 @@ def _find_lemma(form: str, part: _Part) -> str | None:
 
 def _read(path: Path, accepted: str) -> str:
     try:
-        return path.read_bytes().decode()
+        return read_whole(str(path), _MAX_BYTES).decode()
     except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror}; {accepted}") from None
+        raise RecipeError(f"{path}: {error.strerror or error}; {accepted}") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 at byte {error.start}; {accepted}") from None
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}; {accepted}") from None
 
 
 def _parse_index(path: Path, text: str, letter: str) -> dict[str, list[int]]:

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.errors import RecipeError
+from curate.files import read_columns, read_whole
 from curate.schema import METADATA
 
 MAX_BYTES = 1 << 30
@@ -113,8 +114,7 @@ def write_metadata(table: pa.Table, path: str) -> None:
 def _read(path: str) -> bytes:
     """The bytes of a file, unpacked where they are gzip."""
     try:
-        with fsspec.open(path, "rb") as file:
-            content: bytes = file.read(MAX_BYTES + 1)
+        content = read_whole(path, MAX_BYTES)
     except FileNotFoundError as error:
         raise RecipeError(f"metadata {path}: no such file; accepted: {_ACCEPTED}") from error
     except (OSError, ValueError, ImportError) as error:
@@ -147,7 +147,7 @@ def _parse_list(content: bytes, path: str) -> pa.Array:
 def _parse_json(text: str, path: str) -> pa.Array:
     try:
         found = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # JSONDecodeError, and an integer of too many digits
         raise _wrong(path, f"JSON that is damaged ({error})") from error
     except RecursionError as error:
         raise _wrong(path, "JSON that is nested too deeply") from error
@@ -166,12 +166,16 @@ def _parse_json(text: str, path: str) -> pa.Array:
 
 def _parse_parquet(content: bytes, path: str) -> pa.Table:
     try:
-        table = pq.ParquetFile(pa.BufferReader(content)).read()
+        found = pq.ParquetFile(pa.BufferReader(content)).schema_arrow.names
+        if missing := [name for name in METADATA.names if name not in found]:
+            accepted = f"with columns {', '.join(METADATA.names)}"
+            raise _wrong(path, f"Parquet without column {', '.join(missing)}", accepted)
+        table = read_columns(content, METADATA.names, MAX_BYTES)
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise _wrong(path, f"Parquet that is damaged ({_reason(error)})") from error
-    if missing := [name for name in METADATA.names if name not in table.column_names]:
-        raise _wrong(path, f"Parquet without column {', '.join(missing)}", f"with columns {', '.join(METADATA.names)}")
+    except ValueError as error:
+        raise RecipeError(f"metadata {path}: cannot be read ({_reason(error)})") from error
     try:
         table = table.select(METADATA.names).cast(METADATA).combine_chunks()
     except (pa.ArrowException, ValueError) as error:

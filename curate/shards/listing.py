@@ -3,9 +3,11 @@
 A file that a brace range names and that is missing is an error before the run; what a glob finds is sorted by name.
 """
 
+import itertools
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +16,11 @@ import xxhash
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import RecipeError, RunError
+from curate.strict_yaml import find_surrogate
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)\Z")
+_RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
+MAX_NAMES = 10_000_000  # that ranges and lists may stand for in one source
 _HASHED = "xxh3:"
 # What file systems call that which changes with a file: object stores, Hugging Face, HTTP, SFTP, memory.
 _VERSIONS = (
@@ -35,27 +39,54 @@ class InputFile:
 
 
 def expand_braces(path: str) -> list[str]:
-    """All paths that `path` names: `a{00..02}{x,y}` gives six. Raises RecipeError for a range that is none."""
-    found = _BRACES.search(path)
-    if not found:
-        return [path]
-    before, after = path[: found.start()], expand_braces(path[found.end() :])
-    text = found.group(1)
-    if "{" in before:
+    """All paths that `path` names: `a{00..02}{x,y}` gives six. Raises RecipeError for a range that is none, or too many."""
+    return list(_names(_parse_braces(path)))
+
+
+def _parse_braces(path: str) -> list[Sequence[str]]:
+    """The parts of a path, and of each what may stand in its place; nothing is multiplied yet. Raises RecipeError."""
+    parts: list[Sequence[str]] = []
+    end, names = 0, 1
+    for found in _BRACES.finditer(path):
+        before, text = path[end : found.start()], found[1]
+        end = found.end()
+        if "{" in before:
+            raise RecipeError(
+                f"{path}: braces within braces are not accepted, or one is not closed; write {{a,b}}{{00..09}}"
+            )
+        if span := _RANGE.match(text):
+            first, last = int(span[1]), int(span[2])
+            if last < first:
+                raise RecipeError(f"{path}: range {{{text}}} is empty; accepted: {{00000..00099}}")
+            _check_number(path, names * (last - first + 1))
+            width = len(span[1]) if span[1].startswith("0") or len(span[1]) == len(span[2]) else 0
+            choices = [f"{n:0{width}d}" for n in range(first, last + 1)]
+        elif "," in text:
+            choices = text.split(",")
+        else:
+            raise RecipeError(
+                f"{path}: {{{text}}} is neither a range such as {{00000..00099}} nor a list such as {{a,b}}"
+            )
+        names *= len(choices)
+        _check_number(path, names)
+        parts += [[before], choices]
+    return [*parts, [path[end:]]]
+
+
+def _count(parts: list[Sequence[str]]) -> int:
+    return math.prod(map(len, parts))
+
+
+def _names(parts: list[Sequence[str]]) -> Iterator[str]:
+    return map("".join, itertools.product(*parts))
+
+
+def _check_number(path: str, names: int) -> None:
+    if names > MAX_NAMES:
         raise RecipeError(
-            f"{path}: braces within braces are not accepted, or one is not closed; write {{a,b}}{{00..09}}"
+            f"{path}: names {names:,} files; accepted: at most {MAX_NAMES:,}, by ranges such as {{00000..00099}} "
+            "and lists such as {a,b}, in all paths together"
         )
-    if span := _RANGE.match(text):
-        first, last = int(span[1]), int(span[2])
-        if last < first or last - first >= 10_000_000:
-            raise RecipeError(f"{path}: range {{{text}}} is empty or too long; accepted: {{00000..00099}}")
-        width = len(span[1]) if span[1].startswith("0") or len(span[1]) == len(span[2]) else 0
-        middle = [f"{n:0{width}d}" for n in range(first, last + 1)]
-    elif "," in text:
-        middle = text.split(",")
-    else:
-        raise RecipeError(f"{path}: {{{text}}} is neither a range such as {{00000..00099}} nor a list such as {{a,b}}")
-    return [f"{before}{m}{a}" for m in middle for a in after]
 
 
 def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = False) -> list[InputFile]:
@@ -69,7 +100,12 @@ def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = 
     Raises:
         RecipeError: a file is missing, a glob finds none, or one is named twice.
     """
-    files = [file for path in paths for file in _list_path(path, storage, content)]
+    parsed, names = [], 0
+    for path in paths:
+        parsed.append((path, _parse_braces(path)))
+        names += _count(parsed[-1][1])
+        _check_number(path, names)
+    files = [file for path, parts in parsed for file in _list_path(path, parts, storage, content)]
     seen = set()
     for file in files:
         name = file.path if "://" in file.path else os.path.normpath(file.path)
@@ -79,11 +115,11 @@ def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = 
     return files
 
 
-def _list_path(path: str, storage: dict[str, Any], content: bool) -> Iterator[InputFile]:
-    names = expand_braces(path)
-    fs, _ = fsspec.core.url_to_fs(names[0], **storage)
-    missing = []
-    for name in names:
+def _list_path(path: str, parts: list[Sequence[str]], storage: dict[str, Any], content: bool) -> Iterator[InputFile]:
+    names = _count(parts)
+    fs, _ = fsspec.core.url_to_fs(next(_names(parts)), **storage)
+    missing, such_as = 0, ""
+    for name in _names(parts):
         inner = fs._strip_protocol(name)
         if any(c in name for c in "*?[") and not fs.exists(inner):
             found = fs.glob(inner, detail=True)
@@ -94,23 +130,23 @@ def _list_path(path: str, storage: dict[str, Any], content: bool) -> Iterator[In
             try:
                 infos = [fs.info(inner)]
             except FileNotFoundError:
-                missing.append(name)
+                missing, such_as = missing + 1, such_as or name
                 continue
             if infos[0]["type"] == "directory":
                 raise RecipeError(f"{name}: is a folder; name files, such as {name.rstrip('/')}/*.tar")
             if not fs.isfile(inner):
                 raise RecipeError(f"{name}: is no regular file")  # a pipe, say, which would be waited for
         for info in infos:
+            if find_surrogate(info["name"]):
+                raise RecipeError(f"{ascii(info['name'])[1:-1]}: its name is not UTF-8; accepted: names in UTF-8")
             yield InputFile(
                 str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"],
                 int(info["size"]),
                 _content(fs, info["name"]) if content else _version(fs, info),
             )
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise RecipeError(
-            f"{missing[0]}{more}: no such file ({len(names) - len(missing)} of the {len(names)} named exist)"
-        )
+        more = f" and {missing - 1} more" if missing > 1 else ""
+        raise RecipeError(f"{such_as}{more}: no such file ({names - missing} of the {names} named exist)")
 
 
 def file_state(path: str, storage: dict[str, Any]) -> str:

@@ -1,0 +1,76 @@
+"""Reads small files that users name, whole and up to a limit: a list, a template, a head; never the pool.
+
+They may come from strangers, or be a device by mistake: without a limit, one takes all memory.
+"""
+
+import os
+import stat
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+_VALUE = 4  # bytes that any value takes in memory, a null too
+
+
+def read_whole(path: str, limit: int) -> bytes:
+    """Return the bytes of a local file, or of any fsspec URL.
+
+    Args:
+        path: the file; a local one must be a regular file, since a pipe would be waited for and a device may not end.
+        limit: bytes that it may have.
+
+    Raises:
+        OSError: it is missing, cannot be read, or no regular file.
+        ValueError: it is larger than the limit, or the URL cannot be understood.
+        ImportError: what opens such URLs is not installed.
+    """
+    fs, inner = fsspec.core.url_to_fs(path)
+    if isinstance(fs, LocalFileSystem):
+        mode = os.stat(inner).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder, opening says what it is
+            raise OSError("it is a pipe or a device; accepted: a regular file")
+    with fsspec.open(path, "rb") as file:
+        content: bytes = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it holds more than {limit:,} bytes; accepted: at most that")
+    return content
+
+
+def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:
+    """Return columns of a small Parquet file, of which few bytes may stand for any number of rows and long texts.
+
+    Args:
+        content: the file.
+        columns: their names, all of them in the file.
+        limit: bytes that their values may come to, unpacked.
+
+    Raises:
+        ValueError: they come to more.
+        pa.ArrowException, OSError: the file is damaged.
+    """
+    # Texts as dictionaries first, as they are in the file: a text of a megabyte in each row is there once.
+    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=columns)
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+    kept = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
+    _check(sum(max(chunk.total_uncompressed_size, _VALUE * chunk.num_values) for chunk in kept), limit)
+    table = file.read(columns, use_threads=False)
+    texts = [i for i, field in enumerate(table.schema) if pa.types.is_dictionary(field.type)]
+    _check(sum(_text_bytes(chunk) for i in texts for chunk in table.column(i).chunks), limit)
+    for i in texts:
+        field = table.schema.field(i)
+        table = table.set_column(i, field.name, table.column(i).cast(field.type.value_type))
+    return table
+
+
+def _text_bytes(chunk: pa.DictionaryArray) -> int:
+    lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
+    return pc.sum(lengths.take(chunk.indices)).as_py() or 0
+
+
+def _check(size: int, limit: int) -> None:
+    if size > limit:
+        raise ValueError(f"it holds more than {limit:,} bytes, unpacked; accepted: at most that")

@@ -1,0 +1,104 @@
+"""Reads YAML that may come from anyone as plain data, within stated limits.
+
+In: text. Out: dicts, lists and scalars of a size and depth that whatever walks them can bear, aliases and merge keys
+followed. What PyYAML takes without a word, or answers with other errors than its own, is a `yaml.YAMLError` here.
+"""
+
+import re
+from typing import Any
+
+import yaml
+
+MAX_CHARACTERS = 4 << 20  # of the text, and of what it comes to once aliases are followed
+MAX_DEPTH = 100
+_MAX_NUMBER = 100  # characters: more digits are slow to read, and cannot be shown again
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NOT_PLAIN = ("binary", "set", "omap", "pairs")  # JSON, in which recipes are kept, has none of these
+
+
+def load_yaml(text: str) -> Any:
+    """Return the one document of a text as plain data.
+
+    Raises:
+        yaml.YAMLError: it is no YAML; has a key twice, a scalar that is not what its tag says, or half a surrogate pair;
+            or is larger or nested deeper than is accepted.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise yaml.YAMLError(f"{len(text):,} characters; accepted: at most {MAX_CHARACTERS:,}")
+    return yaml.load(text, Loader=_Loader)
+
+
+def find_surrogate(text: str) -> str | None:
+    """Return the first half of a surrogate pair in a text, escaped, or None: no such text can be written as UTF-8."""
+    found = _SURROGATE.search(text)
+    return f"\\u{ord(found[0]):04x}" if found else None
+
+
+class _Loader(yaml.SafeLoader):
+    """Measures each node when it is composed, before anything is made of it."""
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self._depth = 0
+        self._sizes: dict[yaml.Node, tuple[int, int]] = {}  # characters and depth, with aliases followed
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node. Raises yaml.YAMLError where it is too large or too deep, or an alias of what it stands in."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        alias, line = isinstance(event, yaml.AliasEvent), event.start_mark.line + 1
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {MAX_DEPTH} deep, line {line}; accepted: at most that")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if not alias and node is not None:
+            self._sizes[node] = self._measure(node)
+        elif node not in self._sizes:
+            raise yaml.YAMLError(f"an alias within what it names, line {line}; accepted: aliases of what ended before")
+        return node
+
+    def _measure(self, node: yaml.Node) -> tuple[int, int]:
+        """Return a composed node's characters and depth. Raises yaml.YAMLError for what is not accepted."""
+        line = f"line {node.start_mark.line + 1}"
+        if isinstance(node, yaml.ScalarNode):
+            if found := find_surrogate(node.value):
+                raise yaml.YAMLError(f"half a surrogate pair, {found}, {line}; accepted: text that UTF-8 can hold")
+            return 1 + len(node.value), 1
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node)
+            inner = [one for pair in node.value for one in pair]
+        else:
+            inner = node.value
+        sizes = [self._sizes[one] for one in inner]
+        characters = 1 + sum(size for size, _ in sizes)
+        depth = 1 + max((depth for _, depth in sizes), default=0)
+        if characters > MAX_CHARACTERS or depth > MAX_DEPTH:
+            raise yaml.YAMLError(
+                f"more than {MAX_CHARACTERS:,} characters or nested more than {MAX_DEPTH} deep once aliases are followed, "
+                f"{line}; accepted: at most that"
+            )
+        return characters, depth
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return what a node stands for. Raises yaml.YAMLError where it is not what its tag says."""
+        kind, line = node.tag.rpartition(":")[2], f"line {node.start_mark.line + 1}"
+        if kind in ("int", "float") and len(node.value) > _MAX_NUMBER:
+            raise yaml.YAMLError(f"a number of {len(node.value):,} characters, {line}; accepted: at most {_MAX_NUMBER}")
+        if kind in _NOT_PLAIN:
+            raise yaml.YAMLError(f"a value of type {kind}, {line}; accepted: mappings, lists, texts, numbers and dates")
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            raise yaml.YAMLError(f"{str(node.value)[:80]!r} is no {kind}, {line}") from None
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    """Raise yaml.YAMLError for a key that is no scalar, or occurs twice: YAML takes the last of two without a word."""
+    seen = set()
+    for key_node, _ in node.value:
+        key = key_node.value
+        if not isinstance(key, str):
+            raise yaml.YAMLError(f"a list or mapping is no key, line {key_node.start_mark.line + 1}")
+        if key in seen:
+            raise yaml.YAMLError(f"key {key!r} occurs twice, line {key_node.start_mark.line + 1}")
+        seen.add(key)
