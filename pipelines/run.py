@@ -24,12 +24,13 @@ from curate.captions.engines import check_engines, identify_writers
 from curate.captions.kinds import check_kinds
 from curate.changes import changes
 from curate.decide.evaluation import evaluation_key, write_evaluation
+from curate.error_notes import ERROR_NOTES, read_error_note
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import lost_items
 from curate.forget.lists import read_lists
 from curate.forget.lock import locked
 from curate.forget.record import ASKED, RECORD, Record
-from curate.job import ERROR_FILE, METADATA_FILE, RUN_FILE, Job
+from curate.job import METADATA_FILE, RUN_FILE, Job
 from curate.measure.signals import identify_models
 from curate.measure.unit import needed_signals
 from curate.metadata.sources import read_metadata
@@ -225,7 +226,7 @@ def run(prepared: Prepared) -> None:
             )
             _succeeds(prepared, n_buckets, last=True)
     finally:
-        job.folder.delete(ERROR_FILE)
+        job.folder.delete(ERROR_NOTES)
     if not job.folder.exists(SUCCESS):
         raise RunError(f"the runner ended without an error, but {SUCCESS} does not stand in {job.folder.url}")
     job.folder.delete("tmp")
@@ -239,8 +240,8 @@ def _succeeds(prepared: Prepared, n_buckets: int, last: bool = False) -> bool:
         build(root, job, prepared.plan.units, n_buckets)
         root.run().wait_until_finish()
     except Exception as error:
-        if job.folder.exists(ERROR_FILE):
-            raise RunError(job.folder.read_json(ERROR_FILE)["message"]) from None
+        if message := read_error_note(job.folder, error):
+            raise RunError(message) from None
         # The local runner with several threads now and then, on a loaded machine, reads an element from a wrong place
         # (its own tests meet it too: github.com/apache/beam/issues/21104).
         if not last and "Invalid PaneInfoEncoding" in str(error):
