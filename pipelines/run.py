@@ -213,6 +213,7 @@ def run(prepared: Prepared) -> None:
 
     Raises:
         RunError: the run failed; what stands is taken up by a rerun.
+        KeyboardInterrupt: it was interrupted; likewise.
     """
     job = prepared.job
     n_buckets = max(4, min(1024, (job.pool.rows or 10_000 * len(prepared.plan.units)) // 250_000))
@@ -242,6 +243,8 @@ def _succeeds(prepared: Prepared, n_buckets: int, last: bool = False) -> bool:
     except Exception as error:
         if message := read_error_note(job.folder, error):
             raise RunError(message) from None
+        if _last_words(error).startswith("KeyboardInterrupt"):  # one worker in this process: text like all else
+            raise KeyboardInterrupt from None
         # The local runner with several threads now and then, on a loaded machine, reads an element from a wrong place
         # (its own tests meet it too: github.com/apache/beam/issues/21104).
         if not last and "Invalid PaneInfoEncoding" in str(error):
