@@ -5,8 +5,7 @@ and the version of the step's code. A file that stands with its key is not made 
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -16,7 +15,7 @@ import pyarrow as pa
 
 from curate import ids, schema
 from curate.decide.rules import Rule, Segment, check_rules, segments
-from curate.errors import CurateError, RecipeError
+from curate.errors import RecipeError
 from curate.measure.gauge import Signal
 from curate.measure.signals import find_signals
 from curate.plan import Pool, Unit
@@ -31,7 +30,6 @@ METADATA_FILE = "tmp/metadata.parquet"
 ENTRIES_FILE = "entries.parquet"
 EVALUATION_FILE = "tmp/evaluation.parquet"
 EVALUATION_FACTS = "tmp/evaluation.json"
-ERROR_FILE = "tmp/error.json"
 FORGETTING = "tmp/forgetting.json"  # stands while `curate forget` is at work
 
 
@@ -148,15 +146,6 @@ class Job:
             kind = self.visible.field(dedup.prefer).type
             if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
                 raise RecipeError(f"dedup.prefer: needs a numeric column; {dedup.prefer!r} is {kind}")
-
-    @contextmanager
-    def reporting(self) -> Iterator[None]:
-        """Leaves the message of an error of ours where the command finds it, whatever the runner makes of exceptions."""
-        try:
-            yield
-        except CurateError as error:
-            self.folder.write_json(ERROR_FILE, {"error": type(error).__name__, "message": str(error)})
-            raise
 
     # ---- keys
 

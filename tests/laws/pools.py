@@ -36,7 +36,7 @@ from curate.recipe import Recipe, parse_recipe
 from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
 from curate.shards.emit import emit_shard, lay_out, name_hashes
 from pipelines.curate import build
-from pipelines.run import Prepared, _options, prepare, start
+from pipelines.run import Prepared, prepare, start
 
 WORDS = (  # noqa: SIM905  (the most frequent first)
     "a the of in photo red dog on with blue cat and house old boat green tree small car bridge over river white horse "
@@ -322,11 +322,11 @@ def run_beam(
 
     `here` is false to run what many machines would.
     """
-    prepared = prepare(recipe, str(out), str(reuse) if reuse else None)
+    defaults = ["--runner=FnApiRunner", "--direct_running_mode=in_memory"]
+    prepared = prepare(recipe, str(out), str(reuse) if reuse else None, options=options or defaults)
     assert not prepared.finished
     start(prepared)
-    defaults = ["--runner=FnApiRunner", "--direct_running_mode=in_memory"]
-    root = beam.Pipeline(options=_options(options or defaults))
+    root = beam.Pipeline(options=prepared.beam.options)
     build(root, replace(prepared.job, here=here), prepared.plan.units, n_buckets)
     root.run().wait_until_finish()
     prepared.job.folder.delete("tmp")

@@ -1,0 +1,83 @@
+"""A run's Beam options, read once by Beam itself: whatever else depends on them asks what it read, never the words.
+
+In: the words after `--`. Out: Beam's options, and on whose machine and in which process the work is done.
+"""
+
+import argparse
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+
+from curate.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class BeamOptions:
+    """Options that Beam accepts, and what follows from them.
+
+    Attributes:
+        options: for `beam.Pipeline`, which copies them.
+        is_local_runner: the runner works on this machine alone.
+        in_this_process: the work is done in this process, so what it loads before is there.
+    """
+
+    options: PipelineOptions
+    is_local_runner: bool
+    in_this_process: bool
+
+
+def parse_options(words: Sequence[str]) -> BeamOptions:
+    """Read Beam options; without a runner: local, on all cores, by threads, as kernels and decoders release the GIL.
+
+    Raises:
+        RecipeError: Beam cannot read them, does not find the runner, or misses an option that it needs; or an option is
+            unknown and the runner local, so that no job server can know it either.
+    """
+    said = f"Beam options {' '.join(words)}"
+    unknown = _find_unknown(words, said)
+    options = PipelineOptions(list(words))
+    if options.view_as(StandardOptions).runner is None:
+        defaults = [
+            "--runner=FnApiRunner",
+            f"--direct_num_workers={os.cpu_count() or 1}",
+            "--direct_running_mode=multi_threading",
+        ]
+        options = PipelineOptions([*defaults, *words])
+    try:  # Beam finds the runner by its short, full or dotted name, and checks what it needs
+        trial = beam.Pipeline(options=options)
+    except Exception as error:  # the module of a runner may raise anything
+        raise RecipeError(f"{said}: {error}") from None
+    os.rmdir(trial.local_tempdir)
+    names = {ancestor.__name__ for ancestor in type(trial.runner).__mro__}
+    is_local = not names.isdisjoint(StandardOptions.LOCAL_RUNNERS)
+    if unknown and is_local:
+        raise RecipeError(f"{said}: Beam knows no {' '.join(unknown)}{_nearest(unknown[0])}")
+    by_processes = options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+    return BeamOptions(options, is_local, is_local and not by_processes)
+
+
+def _find_unknown(words: Sequence[str], said: str) -> list[str]:
+    """Return the words that no option of Beam takes, which Beam itself drops without a word. Raises RecipeError."""
+    parser = _parser()
+    parser.exit_on_error = False
+    try:
+        return parser.parse_known_args(words)[1]
+    except argparse.ArgumentError as error:
+        raise RecipeError(f"{said}: {error}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return Beam's own parser of all its options."""
+    parsers: list[argparse.ArgumentParser] = []
+    PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
+    return parsers[0]
+
+
+def _nearest(word: str) -> str:
+    known = PipelineOptions([]).get_all_options()
+    near = difflib.get_close_matches(word.lstrip("-").partition("=")[0], known, 1)
+    return f"; did you mean '--{near[0]}'?" if near else ""

@@ -1,0 +1,89 @@
+"""Beam options: where a run works is what Beam reads, in whatever words it was said."""
+
+import os
+from pathlib import Path
+
+import pytest
+from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+
+from curate.errors import RecipeError
+from pipelines.options import parse_options
+from pipelines.run import prepare
+from tests.laws import pools
+
+DATAFLOW = ["--project=project", "--region=region", "--temp_location=gs://bucket/temp"]
+HERE, PROCESSES, ELSEWHERE = (True, True), (True, False), (False, False)
+
+
+class OwnRunner(StandardOptions):
+    """Something that is no runner, to be named by its dotted path."""
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        ([], HERE),
+        (["--direct_num_workers", "2"], HERE),
+        (["--direct_running_mode=multi_processing"], PROCESSES),
+        (["--direct_running_mode", "multi_processing"], PROCESSES),
+        (["--job_name=multi_processing"], HERE),
+        (["--direct_running_mode=multi_processing", "--direct_running_mode=in_memory"], HERE),
+        (["--runner", "FnApiRunner"], HERE),
+        (["--runner=direct"], HERE),
+        (["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"], HERE),
+        (["--runner=TestDirectRunner"], HERE),
+        (["--runner", "DataflowRunner", *DATAFLOW], ELSEWHERE),
+        (["--runner=dataflow", *DATAFLOW], ELSEWHERE),
+        ([*DATAFLOW, "--runner=apache_beam.runners.dataflow.dataflow_runner.DataflowRunner"], ELSEWHERE),
+        (["--runner=FnApiRunner", "--runner", "SparkRunner"], ELSEWHERE),
+        (["--runner", "SparkRunner", "--what_only_a_job_server_knows=3"], ELSEWHERE),
+        (["--runner=SparkRunner", "--job_name=FnApiRunner"], ELSEWHERE),
+    ],
+)
+def test_where_the_work_is_done(words: list[str], where: tuple[bool, bool]) -> None:
+    options = parse_options(words)
+    assert (options.is_local_runner, options.in_this_process) == where
+
+
+def test_the_defaults_are_for_who_names_no_runner() -> None:
+    def read(*words: str) -> tuple[str, int, str]:
+        options = parse_options(words).options
+        direct = options.view_as(DirectOptions)
+        return options.view_as(StandardOptions).runner, direct.direct_num_workers, direct.direct_running_mode
+
+    cores = os.cpu_count()
+    assert read() == ("FnApiRunner", cores, "multi_threading")
+    assert read("--direct_running_mode", "multi_processing") == ("FnApiRunner", cores, "multi_processing")
+    assert read("--direct_num_workers", "3") == ("FnApiRunner", 3, "multi_threading")
+    assert read("--runner", "FnApiRunner") == ("FnApiRunner", 1, "in_memory")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--runner"], ["--runner", "expected one argument"]),
+        (["--runner="], ["--runner=", "DataflowRunner"]),
+        (["--runner", "Nosuch"], ["--runner Nosuch", "DataflowRunner"]),
+        (["--runner=no.such.Runner"], ["no.such.Runner", "No module named"]),
+        (["--runner=os.nothing"], ["os.nothing", "no attribute"]),
+        ([f"--runner={__name__}.OwnRunner"], ["OwnRunner"]),
+        (["--runner", "DataflowRunner"], ["--runner DataflowRunner", "project", "region"]),
+        (["--direct_num_workers", "many"], ["--direct_num_workers", "'many'"]),
+        (["--direct_running_mode=threads"], ["'threads'", "multi_threading"]),
+        (["--resource_hint=x"], ["resource hint", "x"]),
+        (["--runn=DataflowRunner"], ["knows no --runn=DataflowRunner", "did you mean '--runner'?"]),
+        (["-runner", "DataflowRunner"], ["knows no -runner DataflowRunner", "did you mean '--runner'?"]),
+        (["--direct_num_workers", "2", "stray"], ["knows no stray"]),
+    ],
+)
+def test_what_is_refused(words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_options(words)
+    assert not [part for part in parts if part not in str(caught.value)], str(caught.value)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_run_is_prepared_for_the_runner_that_is_chosen(tmp_path: Path) -> None:
+    recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(12), 1))
+    for words, local in (([], True), (["--runner", "SparkRunner"], False)):
+        assert prepare(recipe, str(tmp_path / "out"), options=words).job.here is local
