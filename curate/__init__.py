@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "Run":
-        return import_module("curate.run").Run
+        return import_module("curate.api").Run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import apache_beam as beam
 
-from curate.decide.ballot import count_entries
-from curate.job import Job
-from curate.plan import Unit
+from curate.decide.state import count_entries
+from curate.pool.plan import Unit
+from curate.run.context import Job
 from curate.transforms.caption import Caption
 from curate.transforms.decide import ApplyRules, Decide, Deduplicate, SolveT
 from curate.transforms.drift import MeasureDrift

@@ -22,23 +22,23 @@ from curate import __version__, ids
 from curate.captions.cache import PARTS
 from curate.captions.engines import check_engines, identify_writers
 from curate.captions.kinds import check_kinds
-from curate.changes import changes
 from curate.decide.evaluation import evaluation_key, write_evaluation
-from curate.error_notes import ERROR_NOTES, read_error_note
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import lost_items
 from curate.forget.lists import read_lists
-from curate.forget.lock import locked
-from curate.forget.record import ASKED, RECORD, Record
-from curate.job import METADATA_FILE, RUN_FILE, Job
-from curate.measure.signals import identify_models
 from curate.measure.unit import needed_signals
 from curate.metadata.sources import read_metadata
-from curate.plan import Plan, make_plan
-from curate.publish.manifest import MANIFEST, SUCCESS, Fault, find_faults, read_manifest
-from curate.quantities import counted
-from curate.recipe import Recipe
-from curate.shards.commit import Folder
+from curate.pool.plan import Plan, make_plan
+from curate.recipe.diff import changes
+from curate.recipe.recipe import Recipe
+from curate.run.context import METADATA_FILE, RUN_FILE, Job
+from curate.signals.registry import identify_models
+from curate.store.error_notes import ERROR_NOTES, read_error_note
+from curate.store.forgotten import ASKED, RECORD, Record
+from curate.store.lock import locked
+from curate.store.manifest import MANIFEST, SUCCESS, Fault, find_faults, read_manifest
+from curate.store.store import Folder
+from curate.wording import counted
 from pipelines.curate import build
 from pipelines.options import BeamOptions, parse_options
 

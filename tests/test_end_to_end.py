@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
+from curate.ask.query import run_query
+from curate.ask.verify import verify_run
 from curate.cli.demo import demo
 from curate.demo.pool import DUPLICATES, NEAR_DUPLICATES, write_pool
-from curate.publish.query import run_query
-from curate.publish.verify import verify_run
-from curate.recipe import parse_recipe
+from curate.recipe.recipe import parse_recipe
 from pipelines.run import prepare, run, start
 from tests.laws.pools import Ran
 

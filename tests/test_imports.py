@@ -55,8 +55,8 @@ def imports(file: Path, functions: bool = True) -> Iterator[str]:
 def test_the_files_are_found() -> None:
     assert len(MODULES) > 50
     assert {
-        "curate.recipe",
-        "curate.decide.rules",
+        "curate.recipe.recipe",
+        "curate.run.rules",
         "curate.cli.main",
         "pipelines.run",
         "curate.transforms.emit",

@@ -17,7 +17,7 @@ import webdataset
 from PIL import Image
 
 from curate.forget.forget import forget
-from curate.forget.items import Items
+from curate.store.items import Items
 from tests.laws.pools import Ran, add_member, recipe_of, run_local
 
 open_clip_data = pytest.importorskip("open_clip_train.data", reason="open_clip_torch[training] is not installed")

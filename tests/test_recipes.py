@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.measure.language import detect_languages
-from curate.recipe import load_recipe
+from curate.recipe.recipe import load_recipe
+from curate.signals.language import detect_languages
 from tests.laws import pools
-from tests.measure.test_imagenet_words import write
+from tests.signals.test_imagenet_words import write
 
 DIMENSION, CENTROIDS = 16, 50
 NOUNS = ["photo", "house", "car", "book", "box", "dress", "woman", "art"]

@@ -84,9 +84,9 @@ def test_it_works_without_the_checkout(unpacked: Path) -> None:
     code = (
         "import curate, pipelines\n"
         "from curate.publish.views import sql_folder\n"
-        "from curate.publish.library import named_queries\n"
+        "from curate.ask.library import named_queries\n"
         "from importlib.resources import files\n"
-        "from curate.recipe import load_recipe\n"
+        "from curate.recipe.recipe import load_recipe\n"
         "load_recipe(str(files('curate.demo').joinpath('recipe.yaml')))\n"
         "print(curate.__file__, pipelines.__file__, sql_folder(), len(named_queries()), sep='\\n')\n"
     )

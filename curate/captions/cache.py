@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate import ids, schema
-from curate.captions.request import Answer, Request
-from curate.job import Job
-from curate.once import once
-from curate.plan import Unit
-from curate.shards.commit import Folder
+from curate.engines.request import Answer, Request
+from curate.pool.plan import Unit
+from curate.process import once
+from curate.run.context import Job
+from curate.store.store import Folder
 
 PARTS = "parts/answers"
 

@@ -37,7 +37,7 @@ from curate.captions.text_columns import (
     to_mask,
     word_keys,
 )
-from curate.measure.language import detect_languages
+from curate.signals.language import detect_languages
 
 F64 = npt.NDArray[np.float64]
 

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 
-from curate.caption_sections import Captions, Regions
-from curate.captions.guided import GuidedEngine, GuidedOptions
-from curate.captions.http import HttpEngine, HttpOptions
-from curate.captions.in_process import VllmEngine
 from curate.captions.prompts import load_template
-from curate.captions.recorded import RecordedEngine, RecordedOptions
 from curate.captions.regions import Detector, DetectorOptions, ZeroShotDetector
-from curate.captions.request import Engine
-from curate.engine_sections import EngineSpec
+from curate.engines.guided import GuidedEngine, GuidedOptions
+from curate.engines.openai import HttpEngine, HttpOptions
+from curate.engines.recorded import RecordedEngine, RecordedOptions
+from curate.engines.request import Engine
+from curate.engines.vllm import VllmEngine
 from curate.errors import CurateError
-from curate.once import once
+from curate.process import once
+from curate.recipe.captions import Captions, Regions
+from curate.recipe.engines import EngineSpec
 
 
 def open_engine(captions: Captions, name: str) -> Engine:

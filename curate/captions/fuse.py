@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate.captions.prompts import Template, load_template
-from curate.captions.request import Request
 from curate.captions.sampling import seeded, text_sampling
 from curate.captions.text import first_line, one_line
+from curate.engines.request import Request
 
 KIND = "fused"
 

@@ -13,18 +13,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate import schema
-from curate.caption_sections import Rewrite, Task
 from curate.captions import rewrite
 from curate.captions.checks import Bounds, Entries, Scores, entry_weights
 from curate.captions.gates import Candidates, GateOptions, run_gates
 from curate.captions.kinds import Rows, make_text, template_of
-from curate.captions.request import Answer, Request
-from curate.job import Job
-from curate.measure import clip
-from curate.measure.encoder import load_encoder
-from curate.measure.vectors import embedding_matrix, normalised
+from curate.engines.request import Answer, Request
 from curate.metadata.unit import load_entries
-from curate.plan import Unit
+from curate.models.encoder import load_encoder
+from curate.numeric.vectors import embedding_matrix, normalised
+from curate.pool.plan import Unit
+from curate.recipe.captions import Rewrite, Task
+from curate.run.context import Job
+from curate.signals import clip
 
 F32 = npt.NDArray[np.float32]
 

@@ -1,6 +1,6 @@
 """What is asked for a unit's kept rows, section by section: from the recipe's sections to the functions of each kind's file.
 
-A new kind is one file with `ROWS`, `requests` and `text_of`, a section in `curate.caption_sections`, and a branch here.
+A new kind is one file with `ROWS`, `requests` and `text_of`, a section in `curate.recipe.captions`, and a branch here.
 """
 
 from dataclasses import dataclass, replace
@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate.caption_sections import MOST_PER_ROW, Kind, Rewrite, Task, Translate
 from curate.captions import fuse, recaption, rewrite, translate
 from curate.captions.gates import PASSED
 from curate.captions.prompts import Template, load_template
-from curate.captions.request import Request
-from curate.decide.rules import check_count, count_values
+from curate.engines.request import Request
 from curate.errors import RecipeError
-from curate.job import Job
-from curate.plan import Unit
+from curate.pool.plan import Unit
+from curate.recipe.captions import MOST_PER_ROW, Kind, Rewrite, Task, Translate
+from curate.run.context import Job
+from curate.run.rules import check_count, count_values
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]

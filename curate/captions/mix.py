@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from curate import ids
 from curate.captions.gates import PASSED
-from curate.job import Job
-from curate.plan import Unit
+from curate.pool.plan import Unit
+from curate.run.context import Job
 
 _MIX, _CHOICE = ids.hash64("captions.output.mix"), ids.hash64("captions.output.choice")
 

@@ -18,10 +18,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from curate.captions.request import Message
 from curate.captions.text import as_data
+from curate.engines.request import Message
 from curate.errors import RecipeError
-from curate.files import read_whole
+from curate.recipe.files import read_whole
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from curate.captions.prompts import Template, check_known, load_template
-from curate.captions.request import Message, Request
 from curate.captions.sampling import seeded, text_sampling
 from curate.captions.text import first_line, one_line, without_quotes
+from curate.engines.request import Message, Request
 
 KIND = "recaption"
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from curate import ids, schema
 from curate.captions.engines import open_detector
-from curate.captions.images import read_images
 from curate.captions.kinds import Rows
 from curate.captions.phrases import noun_phrases
 from curate.captions.regions import find_regions, sample_phrases
-from curate.job import Job
-from curate.plan import Unit
+from curate.pool.images import read_images
+from curate.pool.plan import Unit
+from curate.run.context import Job
 
 ENGLISH = "en"
 NOT_ENGLISH = "language: the caption is not English"

@@ -26,7 +26,8 @@ import pyarrow as pa
 from PIL import Image
 
 from curate import ids, schema
-from curate.captions.hugging_face import (
+from curate.errors import RecipeError
+from curate.models.hugging_face import (
     Device,
     Precision,
     find_device,
@@ -36,7 +37,6 @@ from curate.captions.hugging_face import (
     open_picture,
     to_dtype,
 )
-from curate.errors import RecipeError
 
 MAX_QUERIES, THRESHOLD = 20, 0.1
 """CLOC's: of more phrases so many are sampled, and boxes with a confidence above."""

@@ -24,9 +24,9 @@ import pyarrow as pa
 
 from curate import ids
 from curate.captions.prompts import Template, check_known, load_template
-from curate.captions.request import Request, Sampling
 from curate.captions.sampling import seeded
 from curate.captions.text import first_line, one_line, without_quotes
+from curate.engines.request import Request, Sampling
 
 KIND = "rewrite"
 STYLES = ("chat_a", "chat_b", "human", "coco")

@@ -7,7 +7,7 @@ texts are added to the first ones, which stay as they are.
 from dataclasses import replace
 
 from curate import ids
-from curate.captions.request import Sampling
+from curate.engines.request import Sampling
 
 GREEDY = 0.0
 NUCLEUS_TEMPERATURE, NUCLEUS_TOP_P = 0.9, 0.9

@@ -3,7 +3,7 @@
 In: `ROWS`. Out: requests of kind `translation`, one for each row, language and ordinal; the style is the language's
 code. A row that is in a language already is not translated into it.
 
-What it trades: only languages that the model of `curate.measure.language` can name are accepted, since a translation is
+What it trades: only languages that the model of `curate.signals.language` can name are accepted, since a translation is
 checked by it. Captions are cut, see `curate.captions.text`. An answer has at most 160 tokens: other scripts take more.
 """
 
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate.captions.prompts import Template, load_template
-from curate.captions.request import Request
 from curate.captions.sampling import seeded, text_sampling
 from curate.captions.text import first_line, one_line
+from curate.engines.request import Request
 from curate.errors import RecipeError
 
 KIND = "translation"

@@ -17,19 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids, schema
-from curate.caption_sections import Fuse, Kind
 from curate.captions.cache import Cache, Spent, answer_table
 from curate.captions.engines import open_engine
 from curate.captions.gates import PASSED
-from curate.captions.images import read_images
 from curate.captions.judge import judge
 from curate.captions.kinds import Rows, make_requests
 from curate.captions.mix import count_replaced
 from curate.captions.region_unit import find_unit_regions, is_failure
-from curate.captions.request import Answer, Request
+from curate.engines.request import Answer, Request
 from curate.errors import RunError
-from curate.job import Job
-from curate.plan import Unit
+from curate.pool.images import read_images
+from curate.pool.plan import Unit
+from curate.recipe.captions import Fuse, Kind
+from curate.run.context import Job
 
 I64 = npt.NDArray[np.int64]
 

@@ -14,10 +14,10 @@ from curate.cli.run import execute
 from curate.demo.pool import write_pool
 from curate.demo.score import Caught, Rate, rate, score
 from curate.errors import RecipeError
-from curate.job import RUN_FILE
-from curate.publish.report.page import write_report
-from curate.quantities import bytes_text
-from curate.shards.commit import Folder
+from curate.report.page import write_report
+from curate.run.context import RUN_FILE
+from curate.store.store import Folder
+from curate.wording import bytes_text
 
 _TRUTH = "truth.parquet"  # what a pool is finished by
 

@@ -8,12 +8,12 @@ from typing import IO, Annotated, Any
 import pyarrow as pa
 import typer
 
+from curate.ask.diff import CHANGES, SAMPLES, Diff, changed_samples, diff_runs
+from curate.ask.diff_page import diff_page
+from curate.ask.output import Result, write_json, write_result
 from curate.cli.sql import Format
 from curate.cli.standard_output import open_output
 from curate.errors import RecipeError
-from curate.publish.diff import CHANGES, SAMPLES, Diff, changed_samples, diff_runs
-from curate.publish.diff_page import diff_page
-from curate.publish.output import Result, write_json, write_result
 
 
 class By(StrEnum):

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
+from curate.ask.explain import explain_sample
 from curate.cli.standard_output import open_output
-from curate.publish.explain import explain_sample
 
 
 def explain(

@@ -7,11 +7,11 @@ import typer
 from curate.errors import RecipeError
 from curate.forget.forget import Forgotten
 from curate.forget.forget import forget as forget_items
-from curate.forget.items import KINDS, NOTHING, hex_of
 from curate.forget.lists import read_list
-from curate.forget.record import RECORD
 from curate.publish.describe import REPORT
-from curate.quantities import counted
+from curate.store.forgotten import RECORD
+from curate.store.items import KINDS, NOTHING, hex_of
+from curate.wording import counted
 
 _SHOWN = 20
 _WORDS = {"uid": "uid", "url": "URL with sha256", "sha256": "image with sha256"}

@@ -11,7 +11,7 @@ import typer
 
 from curate import __version__
 from curate.errors import CurateError, RecipeError
-from curate.strict_yaml import find_surrogate
+from curate.recipe.strict_yaml import find_surrogate
 
 _COMMANDS = ("run", "demo", "plan", "sql", "explain", "whatif", "diff", "report", "forget", "verify")
 

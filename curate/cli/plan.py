@@ -8,11 +8,11 @@ import typer
 
 from curate.captions.engines import find_faults
 from curate.cli.run import FingerprintOption, RecipeArgument, SetOption, by_content
-from curate.estimate import Asked, Estimate, estimate
 from curate.metadata.sources import never_match
-from curate.plan import Plan
-from curate.quantities import bytes_text, counted, seconds_text
-from curate.recipe import Recipe, load_recipe
+from curate.pool.plan import Plan
+from curate.recipe.recipe import Recipe, load_recipe
+from curate.whatif.estimate import Asked, Estimate, estimate
+from curate.wording import bytes_text, counted, seconds_text
 
 
 def plan(

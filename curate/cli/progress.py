@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from curate.shards.commit import Folder
+from curate.store.store import Folder
 
 STEPS = (
     ("measure", "tables/samples", ".parquet"),

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from curate.publish.report.page import write_report
-from curate.quantities import bytes_text
+from curate.report.page import write_report
+from curate.wording import bytes_text
 
 
 def report(

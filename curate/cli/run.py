@@ -9,13 +9,13 @@ import typer
 
 from curate.cli.progress import show_progress
 from curate.errors import RecipeError
-from curate.forget.lock import tidy
-from curate.job import RUN_FILE, Job
 from curate.measure.unit import needed_signals
-from curate.plan import Unit
-from curate.quantities import counted
-from curate.recipe import load_recipe
-from curate.shards.commit import Folder
+from curate.pool.plan import Unit
+from curate.recipe.recipe import load_recipe
+from curate.run.context import RUN_FILE, Job
+from curate.store.lock import tidy
+from curate.store.store import Folder
+from curate.wording import counted
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]
 SetOption = Annotated[

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
+from curate.ask.library import THEMES, NamedQuery, named_queries
+from curate.ask.output import Result, write_result
+from curate.ask.page import Page, heading, line, named
+from curate.ask.query import asking, find_run
+from curate.ask.shell import run_shell
 from curate.cli.standard_output import open_output
 from curate.errors import RecipeError
-from curate.publish.library import THEMES, NamedQuery, named_queries
-from curate.publish.output import Result, write_result
-from curate.publish.page import Page, heading, line, named
-from curate.publish.query import asking, find_run
-from curate.publish.shell import run_shell
 
 
 class Format(StrEnum):

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from curate.ask.verify import verify_run
 from curate.errors import RunError
-from curate.publish.verify import verify_run
-from curate.quantities import counted
+from curate.wording import counted
 
 
 def verify(directory: Annotated[str, typer.Argument(metavar="DIR", help="A run folder, local or remote.")]) -> None:

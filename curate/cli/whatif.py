@@ -7,11 +7,11 @@ from typing import IO, Annotated, Any
 import pyarrow as pa
 import typer
 
+from curate.ask.output import Result, escape, write_result
 from curate.cli.run import SetOption
 from curate.cli.sql import Format
 from curate.cli.standard_output import open_output
 from curate.errors import RecipeError
-from curate.publish.output import Result, escape, write_result
 from curate.whatif.answer import WhatIf, answer
 from curate.whatif.changes import changed_recipe
 from curate.whatif.knobs import Knob, parse_knob

@@ -24,7 +24,7 @@ import xxhash
 from numba import njit
 
 from curate.decide.near import I64, U64, Mask
-from curate.measure.products import squares
+from curate.numeric.products import squares
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]

@@ -31,8 +31,8 @@ from curate.decide.cells import (
     visits,
 )
 from curate.decide.near import I64, U64, Mask, find, forest
-from curate.measure.products import dot, squares
-from curate.threads import in_threads
+from curate.numeric.products import dot, squares
+from curate.process import in_threads
 
 
 def edges_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> U64:

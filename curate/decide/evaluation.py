@@ -15,13 +15,13 @@ import pyarrow as pa
 from curate import ids, schema
 from curate.decide import cosine, hamming
 from curate.errors import RecipeError
-from curate.job import EVALUATION_FACTS, EVALUATION_FILE, Job
-from curate.measure.encoder import load_encoder
-from curate.measure.image import ImageOptions, measure_image
-from curate.measure.vectors import embedding_column, embedding_matrix
-from curate.recipe import Against
-from curate.shards.listing import InputFile
-from curate.shards.pictures import picture_files, read_pictures
+from curate.models.encoder import load_encoder
+from curate.numeric.vectors import embedding_column, embedding_matrix
+from curate.pool.exemplars import picture_files, read_pictures
+from curate.pool.image import ImageOptions, measure_image
+from curate.pool.listing import InputFile
+from curate.recipe.recipe import Against
+from curate.run.context import EVALUATION_FACTS, EVALUATION_FILE, Job
 
 _loaded: dict[str, pa.Table] = {}
 _lock = threading.Lock()

@@ -25,7 +25,7 @@ from numba import njit
 
 from curate.decide.near import I64, U64, distinct, forest
 from curate.ids import mix64
-from curate.threads import in_threads
+from curate.process import in_threads
 
 BITS = 64
 

@@ -12,13 +12,14 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from curate.decide import ballot, cosine, dedup, hamming, quantiles
-from curate.decide.ballot import Ballot
+from curate.decide import cosine, dedup, hamming, quantiles
+from curate.decide import state as ballot
 from curate.decide.near import I64, Groups
-from curate.job import Job
-from curate.plan import Unit
-from curate.recipe import Near, Top
-from curate.threads import in_threads
+from curate.decide.state import Ballot
+from curate.pool.plan import Unit
+from curate.process import in_threads
+from curate.recipe.recipe import Near, Top
+from curate.run.context import Job
 
 
 def apply_rules(job: Job, units: Sequence[Unit]) -> list[Ballot]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from curate.demo.pool import DEFECTS, DUPLICATES, NEAR_DUPLICATES
-from curate.job import Job
+from curate.run.context import Job
 from curate.schema import DUPLICATE
-from curate.shards.commit import Folder
+from curate.store.store import Folder
 
 CLEAN = "(clean)"
 NEAR = "of them near"  # the line of the near-duplicates, below that of all duplicates

@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow as pa
 
 from curate import schema
-from curate.forget.items import Items
-from curate.forget.record import RECORD, Record
 from curate.forget.rows import leftovers
 from curate.forget.shards import SIZES, image_hashes
-from curate.job import RUN_FILE, Job
-from curate.ledger import open_ledger
-from curate.measure.columns import ColumnFault, find_columns
+from curate.pool.columns import ColumnFault, find_columns
 from curate.publish.uids import read_uids
-from curate.shards.commit import Folder
+from curate.run.context import RUN_FILE, Job
+from curate.run.opened import open_ledger
+from curate.store.forgotten import RECORD, Record
+from curate.store.items import Items
+from curate.store.store import Folder
 
 
 def check_absence(folder: Folder) -> tuple[list[str], list[str]]:

@@ -9,11 +9,11 @@ them.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from curate.forget.items import NOTHING, Items
-from curate.forget.record import MET, Record
 from curate.forget.rows import clear_unit, neighbours
-from curate.job import Job
-from curate.plan import Unit
+from curate.pool.plan import Unit
+from curate.run.context import Job
+from curate.store.forgotten import MET, Record
+from curate.store.items import NOTHING, Items
 
 ROUNDS = 3  # each looks at all units; chains of more rows than that are cut
 _TABLES = ("samples", "scores", "embeddings", "members", "matches")

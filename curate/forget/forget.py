@@ -21,20 +21,20 @@ import pyarrow.compute as pc
 from curate import schema
 from curate.decide import balance
 from curate.errors import RecipeError, RunError
-from curate.forget.items import KINDS, NOTHING, Hashes, Items, hex_of
-from curate.forget.lock import locked
-from curate.forget.record import Record, counts, origins
 from curate.forget.rows import clear_unit, find_rows, gone, image_sizes, names_of, spread, uids_beside
 from curate.forget.shards import SIZES, count_shards, find_holders, find_shards, rewrite_shard
-from curate.job import ENTRIES_FILE, FORGETTING, RUN_FILE, Job
-from curate.ledger import open_ledger
-from curate.plan import Unit
+from curate.pool.plan import Unit
 from curate.publish.audit import all_failures, audit_unit, check_conservation
 from curate.publish.describe import REPORT, describe_run
-from curate.publish.manifest import MANIFEST, SUCCESS, Published, digest_file, no_run, read_manifest
 from curate.publish.uids import read_uids, write_uids
+from curate.run.context import ENTRIES_FILE, FORGETTING, RUN_FILE, Job
+from curate.run.opened import open_ledger
 from curate.schema import KEPT
-from curate.shards.commit import Folder
+from curate.store.forgotten import Record, counts, origins
+from curate.store.items import KINDS, NOTHING, Hashes, Items, hex_of
+from curate.store.lock import locked
+from curate.store.manifest import MANIFEST, SUCCESS, Published, digest_file, no_run, read_manifest
+from curate.store.store import Folder
 
 _FAILURES = "failures.parquet"
 

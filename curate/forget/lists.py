@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import RecipeError
-from curate.files import read_columns, read_whole
-from curate.forget.items import KINDS, NOTHING, WIDTHS, Items, column_hashes, hash_url
+from curate.recipe.files import read_columns, read_whole
+from curate.store.items import KINDS, NOTHING, WIDTHS, Items, column_hashes, hash_url
 
 _HEX = {"uid": re.compile(r"[0-9a-fA-F]{32}"), "sha256": re.compile(r"[0-9a-fA-F]{64}")}
 _FORMS = {

@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema
-from curate.forget.items import KINDS, NOTHING, WIDTHS, Hashes, Items, column_hashes
-from curate.job import Job
-from curate.measure.vectors import no_embeddings
-from curate.plan import Unit
-from curate.shards.sources import open_source
+from curate.numeric.vectors import no_embeddings
+from curate.pool.byte_sources import open_source
+from curate.pool.plan import Unit
+from curate.run.context import Job
+from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, column_hashes
 
 Mask = npt.NDArray[np.bool_]
 

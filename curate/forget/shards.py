@@ -11,12 +11,12 @@ from collections.abc import Iterator, Set
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.forget.items import Items
-from curate.shards.commit import Folder
-from curate.shards.grouping import split_name
-from curate.shards.sources import ByteSource, open_source
-from curate.shards.tar_index import index_tar
-from curate.shards.tar_writer import TarWriter
+from curate.output.tar_writer import TarWriter
+from curate.pool.byte_sources import ByteSource, open_source
+from curate.pool.tar_index import index_tar
+from curate.pool.tar_samples import split_name
+from curate.store.items import Items
+from curate.store.store import Folder
 
 SIZES = "shards/sizes.json"
 

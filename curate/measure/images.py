@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from curate.measure.gauge import Gauged, Signal
-from curate.measure.image import ImageFacts, ImageOptions, measure_image
-from curate.threads import CORES, in_threads
+from curate.pool.image import ImageFacts, ImageOptions, measure_image
+from curate.process import CORES, in_threads
+from curate.signals.signal import Gauged, Signal
 
 _AHEAD = 64  # views that wait for their signals, at most, beside those in the threads' hands
 

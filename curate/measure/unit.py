@@ -16,17 +16,17 @@ import pyarrow.compute as pc
 
 from curate import ids, schema
 from curate.errors import RunError
-from curate.job import Job
-from curate.measure.gauge import Embeddings, Signal
-from curate.measure.image import ImageOptions
-from curate.measure.language import detect_languages
-from curate.measure.measured import Measured
-from curate.measure.parquet import measure_parquet
-from curate.measure.tar import measure_tar
-from curate.measure.vectors import embedding_matrix, no_embeddings
-from curate.plan import Part, Unit
-from curate.shards.commit import Folder
-from curate.shards.listing import check_state, file_state
+from curate.numeric.vectors import embedding_matrix, no_embeddings
+from curate.pool.formats.parquet import measure_parquet
+from curate.pool.formats.webdataset import measure_tar
+from curate.pool.image import ImageOptions
+from curate.pool.listing import check_state, file_state
+from curate.pool.part import Measured
+from curate.pool.plan import Part, Unit
+from curate.run.context import Job
+from curate.signals.language import detect_languages
+from curate.signals.signal import Embeddings, Signal
+from curate.store.store import Folder
 
 ATTEMPTS = 3
 

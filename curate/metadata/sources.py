@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.errors import RecipeError
-from curate.files import read_columns, read_whole
+from curate.recipe.files import read_columns, read_whole
 from curate.schema import METADATA
 
 MAX_BYTES = 1 << 30

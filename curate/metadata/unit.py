@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids, schema
-from curate.job import ENTRIES_FILE, METADATA_FILE, Job
 from curate.metadata.match import Matcher
-from curate.plan import Unit
+from curate.pool.plan import Unit
+from curate.run.context import ENTRIES_FILE, METADATA_FILE, Job
 
 _lock = threading.Lock()
 _loaded: dict[str, "Entries"] = {}

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from curate import schema
 from curate.errors import ConservationError, RunError
-from curate.job import Job
-from curate.plan import Unit
+from curate.pool.plan import Unit
+from curate.run.context import Job
 from curate.schema import KEPT
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from curate.publish.output import escape
-from curate.quantities import bytes_text, counted
+from curate.ask.output import escape
 from curate.schema import FORGOTTEN, KEPT
+from curate.wording import bytes_text, counted
 
 CARD = "README.md"
 UNKNOWN = "unknown"  # the licence, where the recipe gives none

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids
-from curate.publish.manifest import Published
-from curate.shards.commit import Folder
+from curate.store.manifest import Published
+from curate.store.store import Folder
 
 _MEASURES = ("words", "width", "height")
 _LANGUAGES = 500  # more are noise, or a stranger's column

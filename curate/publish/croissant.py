@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.publish.card import UNKNOWN, citation, languages, steps, summary
-from curate.publish.manifest import Published
+from curate.store.manifest import Published
 
 CROISSANT = "croissant.json"
 _LISTED = 200  # files that are listed one by one

@@ -10,16 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.forget.record import RECORD, Record
-from curate.job import ENTRIES_FILE, RUN_FILE
 from curate.publish.card import CARD, card_text
 from curate.publish.content import count_content
 from curate.publish.croissant import CROISSANT, croissant
-from curate.publish.manifest import SUCCESS, Published, digest_file, write_manifest
 from curate.publish.statistics import STATISTICS, build_statistics
 from curate.publish.views import VIEWS, write_views
+from curate.run.context import ENTRIES_FILE, RUN_FILE
 from curate.schema import KEPT
-from curate.shards.commit import Folder
+from curate.store.forgotten import RECORD, Record
+from curate.store.manifest import SUCCESS, Published, digest_file, write_manifest
+from curate.store.store import Folder
 
 REPORT = "report.html"
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate import ids
-from curate.job import Job
-from curate.measure.drift import measure_drift
-from curate.measure.vectors import embedding_matrix
-from curate.plan import Unit
+from curate.numeric.drift import measure_drift
+from curate.numeric.vectors import embedding_matrix
+from curate.pool.plan import Unit
+from curate.run.context import Job
 
 SAMPLED = 2048  # rows of the pool, of what is kept, and of the part of the pool to compare with, as far as there are
 DRIFT = pa.schema(

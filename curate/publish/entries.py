@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from curate import schema
 from curate.decide import balance
-from curate.job import ENTRIES_FILE, METADATA_FILE, Job
+from curate.run.context import ENTRIES_FILE, METADATA_FILE, Job
 
 I64 = npt.NDArray[np.int64]
 

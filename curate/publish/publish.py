@@ -11,15 +11,15 @@ import numpy.typing as npt
 
 from curate import schema
 from curate.captions.unit import Captioned, summarise
-from curate.job import ENTRIES_FILE, EVALUATION_FACTS, RUN_FILE, Job
+from curate.output.shards import Shard
 from curate.publish.audit import Audit, all_failures, check_conservation
 from curate.publish.describe import describe_run
 from curate.publish.entries import write_entries
-from curate.publish.manifest import Published
 from curate.publish.uids import write_uids
+from curate.run.context import ENTRIES_FILE, EVALUATION_FACTS, RUN_FILE, Job
 from curate.schema import KEPT
-from curate.shards.emit import Shard
-from curate.steps import sum_steps
+from curate.store.manifest import Published
+from curate.store.timings import sum_steps
 
 I64 = npt.NDArray[np.int64]
 

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 
 from curate import schema
 from curate.errors import ConservationError
-from curate.forget.record import Record
 from curate.publish.drifts import DRIFT
 from curate.publish.views import table_files
-from curate.shards.commit import Folder
-from curate.steps import STEPS
+from curate.store.forgotten import Record
+from curate.store.store import Folder
+from curate.store.timings import STEPS
 
 STATISTICS = "stats.duckdb"
 TABLES = (

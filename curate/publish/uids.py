@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.ids import uid_halves
-from curate.job import Job
-from curate.shards.commit import Folder
+from curate.run.context import Job
+from curate.store.store import Folder
 
 PAIR = np.dtype("u8,u8")
 _BUCKET = 4_000_000  # uids sorted at a time: 64 MB

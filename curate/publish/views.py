@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 import curate
 from curate import schema
-from curate.publish.manifest import MANIFEST
-from curate.shards.commit import Folder
+from curate.store.manifest import MANIFEST
+from curate.store.store import Folder
 
 VIEWS = "views.sql"
 

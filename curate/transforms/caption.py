@@ -6,10 +6,10 @@ import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.captions.unit import Captioned, caption_unit, check_requests
-from curate.error_notes import noting_errors
-from curate.job import Job
 from curate.publish.audit import Audit, check_damage
-from curate.steps import timed
+from curate.run.context import Job
+from curate.store.error_notes import noting_errors
+from curate.store.timings import timed
 
 
 class Caption(beam.PTransform):

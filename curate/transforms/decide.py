@@ -11,14 +11,15 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import AsList, AsSingleton
 
-from curate.decide import balance, ballot, dedup, quantiles
-from curate.decide.ballot import Ballot, Verdicts
+from curate.decide import balance, dedup, quantiles
+from curate.decide import state as ballot
 from curate.decide.near import Groups
-from curate.error_notes import noting_errors
-from curate.job import Job
-from curate.plan import Unit
-from curate.recipe import Top
-from curate.steps import timed
+from curate.decide.state import Ballot, Verdicts
+from curate.pool.plan import Unit
+from curate.recipe.recipe import Top
+from curate.run.context import Job
+from curate.store.error_notes import noting_errors
+from curate.store.timings import timed
 from curate.transforms.near import FindGroups
 from curate.transforms.sums import VectorSum
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import apache_beam as beam
 
-from curate.job import Job
 from curate.publish.drifts import Sample, measure_drifts, merge, sample_unit
+from curate.run.context import Job
 
 
 class MeasureDrift(beam.PTransform):

@@ -8,14 +8,14 @@ import numpy as np
 from apache_beam.pvalue import AsIter, AsList, AsSingleton
 
 from curate.decide import dedup
-from curate.error_notes import noting_errors
-from curate.job import Job
-from curate.plan import Unit
+from curate.output.shards import Shard, emit_shard, lay_out, name_hashes
+from curate.pool.plan import Unit
 from curate.publish.audit import Audit, audit_unit, check_damage
-from curate.publish.manifest import Published, digest_file
 from curate.publish.publish import Results, publish
-from curate.shards.emit import Shard, emit_shard, lay_out, name_hashes
-from curate.steps import timed
+from curate.run.context import Job
+from curate.store.error_notes import noting_errors
+from curate.store.manifest import Published, digest_file
+from curate.store.timings import timed
 
 _FOUND = ("t", "pool", "survivors", "sums", "drift", "captioned")
 

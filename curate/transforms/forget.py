@@ -4,8 +4,8 @@ import apache_beam as beam
 from apache_beam.pvalue import AsSingleton
 
 from curate.forget.block import ROUNDS, Front, block_unit, meet, unite, write_met
-from curate.job import Job
-from curate.plan import Unit
+from curate.pool.plan import Unit
+from curate.run.context import Job
 
 
 class Block(beam.PTransform):

@@ -4,13 +4,13 @@ from typing import Any
 
 import apache_beam as beam
 
-from curate.error_notes import noting_errors
-from curate.job import Job
 from curate.measure.unit import measure_unit
 from curate.metadata.match import compile_kernels
 from curate.metadata.unit import match_unit
-from curate.plan import Unit
-from curate.steps import timed
+from curate.pool.plan import Unit
+from curate.run.context import Job
+from curate.store.error_notes import noting_errors
+from curate.store.timings import timed
 
 
 class Measure(beam.PTransform):

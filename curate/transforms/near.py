@@ -12,11 +12,12 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import AsSingleton, TaggedOutput
 
-from curate.decide import ballot, cells, cosine, hamming, local
-from curate.decide.ballot import Ballot
+from curate.decide import cells, cosine, hamming, local
+from curate.decide import state as ballot
 from curate.decide.near import U64, Groups, forest
-from curate.job import Job
-from curate.recipe import Near
+from curate.decide.state import Ballot
+from curate.recipe.recipe import Near
+from curate.run.context import Job
 from curate.transforms.sums import VectorSum
 
 _ROWS_A_UNIT = 10_000  # about, where footers do not tell; without influence on the result

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from curate import schema
-from curate.decide.ballot import ALIVE, CODES, NAMES, Ballot
-from curate.job import ENTRIES_FILE
-from curate.threads import in_threads
+from curate.decide.state import ALIVE, CODES, NAMES, Ballot
+from curate.process import in_threads
+from curate.run.context import ENTRIES_FILE
 from curate.whatif.changes import changed_recipe
 from curate.whatif.expectation import F64, Expectation, expect, solve_t
 from curate.whatif.survivors import Past, Survivors, among, find_survivors, open_past

@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Sequence
 
 from curate.errors import RecipeError
-from curate.recipe import Recipe, change_recipe
+from curate.recipe.recipe import Recipe, change_recipe
 
 ACCEPTED = ("rules", "dedup", "balance")
 _HINT = (

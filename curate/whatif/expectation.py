@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.decide import balance
-from curate.recipe import Balance
-from curate.threads import in_threads
+from curate.process import in_threads
+from curate.recipe.recipe import Balance
 from curate.whatif.survivors import Survivors
 
 F64 = npt.NDArray[np.float64]

@@ -12,9 +12,9 @@ from typing import IO
 
 import pyarrow as pa
 
-from curate.job import Job
-from curate.plan import Unit
-from curate.shards.commit import Folder
+from curate.pool.plan import Unit
+from curate.run.context import Job
+from curate.store.store import Folder
 
 LIMIT = 2 << 30  # bytes
 _READ_ANEW = {"uid", "url", "caption", "sha256", "key"}

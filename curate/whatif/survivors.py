@@ -1,7 +1,7 @@
 """The rows that stand when balancing begins, by a run's own recipe or a changed one, from the run's tables alone.
 
 In: a finished run, and a recipe that `changed_recipe` gave. Out: `Survivors`: a verdict for every row (int16, as of
-`curate.decide.ballot`), the survivors' matches, and how many of them match each entry. What decides are the kernels of the
+`curate.decide.state`), the survivors' matches, and how many of them match each entry. What decides are the kernels of the
 run itself, so the result is what a run would find, and only what a change touches is decided again:
 
     balance           verdicts as recorded
@@ -23,16 +23,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema
-from curate.decide import balance, ballot, dedup, local
-from curate.decide.ballot import ALIVE, CODES, Ballot
+from curate.ask.query import find_run
+from curate.decide import balance, dedup, local
+from curate.decide import state as ballot
+from curate.decide.state import ALIVE, CODES, Ballot
 from curate.errors import RecipeError, RunError
-from curate.job import RUN_FILE, Job
-from curate.ledger import open_ledger
 from curate.metadata.unit import load_entries
-from curate.plan import Unit
-from curate.publish.query import find_run
-from curate.recipe import Recipe, Top
-from curate.threads import in_threads
+from curate.pool.plan import Unit
+from curate.process import in_threads
+from curate.recipe.recipe import Recipe, Top
+from curate.run.context import RUN_FILE, Job
+from curate.run.opened import open_ledger
 from curate.whatif.memory import ReadFolder, RememberingJob
 
 I64 = npt.NDArray[np.int64]

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from curate import schema
 from curate.errors import RecipeError, RunError
-from curate.recipe import Recipe
+from curate.recipe.recipe import Recipe
 from curate.whatif.answer import count_verdicts
 from curate.whatif.changes import changed_recipe
 from curate.whatif.expectation import expect_sizes, solve_t, tail_share

@@ -23,13 +23,13 @@ import pyarrow.parquet as pq
 
 from curate.captions.engines import open_engine
 from curate.captions.kinds import Rows, make_requests
-from curate.captions.request import Request
 from curate.captions.rewrite import load_pairs
 from curate.captions.unit import caption_unit
-from curate.decide import ballot
+from curate.decide import state as ballot
 from curate.decide.local import apply_rules, deduplicate
+from curate.engines.request import Request
 from curate.measure.unit import measure_unit
-from curate.recipe import parse_recipe
+from curate.recipe.recipe import parse_recipe
 from pipelines.run import prepare, start
 
 OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "gpu_memory_utilization": 0.2, "disable_log_stats": False}

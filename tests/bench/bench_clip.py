@@ -21,10 +21,10 @@ from typing import Any
 
 from PIL import Image
 
-from curate.job import Job
-from curate.measure.encoder import load_encoder
 from curate.measure.unit import measure_unit
-from curate.recipe import parse_recipe
+from curate.models.encoder import load_encoder
+from curate.recipe.recipe import parse_recipe
+from curate.run.context import Job
 from pipelines.run import prepare
 
 SMALL = "ViT-S-32-alt"

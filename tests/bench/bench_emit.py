@@ -4,7 +4,7 @@ A pool of 20 tars of 1,000 samples (a JPEG of some 60 KB, a caption, img2dataset
 a run over it keeps every other sample. Printed are CPU seconds (user and system, best of five) of this process for
 writing the kept samples, and ratios:
 
-- emit: `curate.shards.emit.emit_shard`, from the tables of the run folder: tars with completed json, sidecars, stats;
+- emit: `curate.output.shards.emit_shard`, from the tables of the run folder: tars with completed json, sidecars, stats;
 - bare: their members as they lie, header and padding included, by `pread` at offsets that are known beforehand;
 - bare, index: the same, and the walk over the headers that finds the offsets;
 - ShardWriter: webdataset's reader and writer, with the same samples and no decoding.
@@ -23,17 +23,17 @@ import numpy as np
 import webdataset
 from PIL import Image
 
-from curate.decide import ballot
+from curate.decide import state as ballot
 from curate.decide.local import apply_rules, deduplicate
-from curate.job import Job
 from curate.measure.unit import measure_unit
-from curate.plan import Unit, make_plan
-from curate.recipe import parse_recipe
-from curate.shards.commit import Folder
-from curate.shards.emit import emit_shard, lay_out
-from curate.shards.sources import open_source
-from curate.shards.tar_index import index_tar
-from curate.shards.tar_writer import TarWriter
+from curate.output.shards import emit_shard, lay_out
+from curate.output.tar_writer import TarWriter
+from curate.pool.byte_sources import open_source
+from curate.pool.plan import Unit, make_plan
+from curate.pool.tar_index import index_tar
+from curate.recipe.recipe import parse_recipe
+from curate.run.context import Job
+from curate.store.store import Folder
 from tests.bench.bench_shards import cpu_seconds
 
 SHARDS, SAMPLES = 20, 1000

@@ -31,9 +31,9 @@ import pyarrow.parquet as pq
 from curate.captions import checks, names, numerals
 from curate.captions.gates import GATES, PASSED, Candidates, GateOptions, run_gates
 from curate.demo import scenes, words
-from curate.measure.language import detect_languages
 from curate.metadata.match import Matcher
 from curate.metadata.sources import read_metadata
+from curate.signals.language import detect_languages
 from tests.bench.gate_faults import FAULTS, Case, Fault, rewrite, shorten
 
 SEED = 8
@@ -274,8 +274,8 @@ def clip_table(count: int) -> None:
     """Things that the picture does not show, by margin. Both scores have the scale of the model: the demo's was trained on
     such scenes, and tells them apart as a general model would not."""
     import curate.demo
-    from curate.measure.encoder import load_encoder
-    from curate.measure_sections import Clip
+    from curate.models.encoder import load_encoder
+    from curate.recipe.measure import Clip
 
     encoder = load_encoder(Clip(model=f"local-dir:{Path(curate.demo.__file__).parent / 'clip'}"))
     rng = np.random.default_rng(SEED)

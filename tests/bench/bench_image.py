@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curate.measure.image import ImageOptions, measure_image
-from curate.measure.language import detect_languages
-from curate.measure.text import check_captions
+from curate.pool.image import ImageOptions, measure_image
+from curate.pool.text import check_captions
+from curate.signals.language import detect_languages
 
 IMAGES = 150
 
@@ -95,8 +95,8 @@ def bench_scaled() -> None:
     """`measure.image.jpeg_side`, at once and at twice the side of the demo's CLIP (64): speed, and scores."""
     from curate.demo import scenes
     from curate.demo.scenes import caption, compose, draw
-    from curate.measure.encoder import load_encoder
-    from curate.measure_sections import Clip
+    from curate.models.encoder import load_encoder
+    from curate.recipe.measure import Clip
 
     encoder = load_encoder(Clip(model=f"local-dir:{Path(scenes.__file__).parent / 'clip'}"))
     side, count = 64, 300

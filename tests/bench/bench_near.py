@@ -26,7 +26,7 @@ from PIL import Image
 
 from curate.decide import cells, cosine, hamming
 from curate.decide.near import Groups
-from curate.measure.image import as_rgb, phash64
+from curate.pool.image import as_rgb, phash64
 
 DIMENSIONS = 512
 COSINE = 0.95

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import webdataset
 
-from curate.shards.grouping import TarSamples, group_members
-from curate.shards.sources import open_source
-from curate.shards.tar_index import TarIndex, index_tar
-from curate.shards.tar_writer import TarWriter
+from curate.output.tar_writer import TarWriter
+from curate.pool.byte_sources import open_source
+from curate.pool.tar_index import TarIndex, index_tar
+from curate.pool.tar_samples import TarSamples, group_members
 
 SHARDS, SAMPLES = 20, 1000
 

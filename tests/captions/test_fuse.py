@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from curate.captions.fuse import ROWS, Fuse, requests, text_of
 from curate.captions.prompts import load_template
-from curate.captions.request import Sampling
+from curate.engines.request import Sampling
 from tests.captions.hostile import HOSTILE
 
 

@@ -15,7 +15,7 @@ from curate.captions.checks import Bounds, Entries, Scores
 from curate.captions.gates import APPLIED, GATES, PASSED, Candidates, GateOptions, run_gates
 from curate.captions.names import hold_names, read_names
 from curate.captions.numerals import read_numbers
-from curate.measure.language import detect_languages
+from curate.signals.language import detect_languages
 
 PROMPT = "[system]\nYou write captions anew. Say the same in other words: keep it short.\n[user]\n<caption>{caption}</caption>"
 EXAMPLES = ["Lemon muffins on a rack", "Muffins made with lemon cool on a rack", "Red bike", "A bike, red"]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from curate.captions import sampling
 from curate.captions.prompts import FORMS, STRANGERS, Template, load_template
-from curate.captions.request import Sampling
 from curate.captions.text import MAX_CHARACTERS, MAX_WORDS, as_data, first_line, one_line, without_quotes
+from curate.engines.request import Sampling
 from curate.errors import RecipeError
 from tests.captions.hostile import HOSTILE, count_marks
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from curate.captions.prompts import load_template
 from curate.captions.recaption import ROWS, STYLES, Recaption, requests, text_of
-from curate.captions.request import Sampling
+from curate.engines.request import Sampling
 from curate.errors import RecipeError
 from tests.captions.hostile import HOSTILE
 

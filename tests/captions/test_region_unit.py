@@ -11,7 +11,7 @@ import pytest
 from curate.captions.phrases import noun_phrases
 from curate.captions.regions import DetectorOptions, ZeroShotDetector, find_regions, sample_phrases
 from curate.errors import RecipeError
-from curate.recipe import Recipe
+from curate.recipe.recipe import Recipe
 from pipelines.run import prepare
 from tests.captions.test_regions import owl, stir
 from tests.captions.test_unit import kept_samples

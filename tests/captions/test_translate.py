@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.captions.prompts import load_template
-from curate.captions.request import Sampling
 from curate.captions.translate import LANGUAGES, ROWS, Translate, language_name, requests, text_of
+from curate.engines.request import Sampling
 from curate.errors import RecipeError
 from tests.captions.hostile import HOSTILE
 
@@ -57,7 +57,7 @@ def test_all_languages_are_ones_that_the_language_model_names() -> None:
     """Oracle: the model's own labels; else a translation could never pass its gate."""
     import fasttext
 
-    from curate.measure.language import _model_path
+    from curate.signals.language import _model_path
 
     found, _ = fasttext.load_model(str(_model_path())).predict("a cat", 1000, -1.0)  # all that there are
     labels = {label.removeprefix("__label__") for label in found}

@@ -10,19 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.captions import endpoint
+from curate.ask.explain import explain_sample
+from curate.ask.query import run_query
 from curate.captions.cache import Cache
+from curate.engines import endpoint
 from curate.errors import RecipeError, RunError
-from curate.estimate import estimate
 from curate.forget.forget import forget
 from curate.ids import hash64
-from curate.job import Job
-from curate.publish.explain import explain_sample
-from curate.publish.query import run_query
-from curate.shards.emit import emit_shard
+from curate.output.shards import emit_shard
+from curate.run.context import Job
+from curate.whatif.estimate import estimate
 from pipelines.run import get_ready, prepare, run, start
-from tests.captions import server as servers
-from tests.captions.server import FaultServer, body, hang, status
+from tests.engines import server as servers
+from tests.engines.server import FaultServer, body, hang, status
 from tests.forget.victims import left_of, told_apart, uids
 from tests.laws import pools
 from tests.laws.pools import conserved

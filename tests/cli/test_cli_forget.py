@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from curate.forget.lock import locked
-from curate.shards.commit import Folder
+from curate.store.lock import locked
+from curate.store.store import Folder
 from tests.cli.conftest import Cli, Done
 from tests.laws.pools import files_of
 

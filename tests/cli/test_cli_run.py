@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.cli import progress
-from curate.shards.commit import Folder
+from curate.store.store import Folder
 from tests.cli.conftest import Cli, Done
 
 
@@ -206,7 +206,7 @@ def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_demo_without_the_library_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its recipe has no scores then, and says how to get them."""
     from curate.cli import demo
-    from curate.recipe import load_recipe
+    from curate.recipe.recipe import load_recipe
 
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     demo._write_recipe(str(tmp_path), str(tmp_path / "recipe.yaml"))

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from curate.publish.manifest import digest_file, read_manifest, write_manifest
-from curate.shards.commit import Folder
+from curate.store.manifest import digest_file, read_manifest, write_manifest
+from curate.store.store import Folder
 from tests.cli.conftest import Cli, Done
 
 Finished = dict[str, tuple[Path, Done]]

@@ -28,7 +28,7 @@ from curate.demo.pool import (
     write_pool,
 )
 from curate.demo.words import BACKGROUNDS, COLOURS, DECOYS, LANGUAGES, SHAPES
-from curate.measure.image import ImageOptions, measure_image
+from curate.pool.image import ImageOptions, measure_image
 
 IMAGE_DAMAGE = ("truncated_image", "not_an_image", "empty_image")
 CAPTION_DAMAGE = ("caption_not_utf8", "empty_caption", "no_caption")

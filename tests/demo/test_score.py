@@ -8,7 +8,7 @@ import pytest
 
 from curate.demo.pool import TRUTH
 from curate.demo.score import CLEAN, NEAR, Caught, Rate, rate, score
-from curate.job import Job
+from curate.run.context import Job
 from curate.schema import DUPLICATE, FAILED
 
 ORDER = ["failed", "english", "words", "side", "aligned", DUPLICATE, "balance", "kept"]

@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
+from curate.ask.explain import explain_sample
+from curate.ask.query import run_query
+from curate.ask.verify import verify_run
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import Forgotten, forget
-from curate.forget.items import NOTHING, hex_of
-from curate.forget.record import Record
-from curate.publish.explain import explain_sample
-from curate.publish.query import run_query
-from curate.publish.report import page
-from curate.publish.verify import verify_run
-from curate.shards.commit import Folder
+from curate.report import page
+from curate.store.forgotten import Record
+from curate.store.items import NOTHING, hex_of
+from curate.store.store import Folder
 from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved
@@ -372,7 +372,7 @@ def test_verify_finds_what_is_put_back(original: Ran, run: Ran) -> None:
             pools.digest_file(folder, p, r)
             for p, r in zip(*run.table("manifest").select(["path", "rows"]).to_pydict().values(), strict=True)
         ]
-        from curate.publish.manifest import write_manifest
+        from curate.store.manifest import write_manifest
 
         write_manifest(folder, lines)
         return [fault.partition(": ")[0] for fault in verify_run(str(copy))[1]]

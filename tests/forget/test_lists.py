@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import RecipeError
-from curate.forget.items import KINDS, Items, hex_of
 from curate.forget.lists import read_list, read_lists
-from curate.forget.record import ASKED, Record
-from curate.shards.commit import Folder
+from curate.store.forgotten import ASKED, Record
+from curate.store.items import KINDS, Items, hex_of
+from curate.store.store import Folder
 
 UID, OTHER, IMAGE = "0123456789abcdef0123456789abcdef", "f" * 30 + "00", "00" + "e" * 62
 URL = "https://example.com/ü?a=b c"

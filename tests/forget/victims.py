@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
-from curate.forget.items import Items, hash_url
+from curate.store.items import Items, hash_url
 from tests.laws import pools
 from tests.laws.pools import Ran, Sample
 

@@ -21,20 +21,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from curate.ask.verify import verify_run
 from curate.captions.unit import caption_unit, check_requests
-from curate.decide import balance, ballot, dedup
+from curate.decide import balance, dedup
+from curate.decide import state as ballot
 from curate.decide.local import apply_rules, deduplicate
 from curate.forget.block import block
-from curate.job import Job
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import match_unit
+from curate.output.shards import emit_shard, lay_out, name_hashes
 from curate.publish.audit import Audit, audit_unit, check_damage
-from curate.publish.manifest import digest_file
 from curate.publish.publish import Results, publish
-from curate.publish.verify import verify_run
-from curate.recipe import Recipe, parse_recipe
+from curate.recipe.recipe import Recipe, parse_recipe
+from curate.run.context import Job
 from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
-from curate.shards.emit import emit_shard, lay_out, name_hashes
+from curate.store.manifest import digest_file
 from pipelines.curate import build
 from pipelines.run import Prepared, prepare, start
 

@@ -82,7 +82,7 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> Layouts:
 @pytest.fixture
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parquet pools of few rows in many units."""
-    monkeypatch.setattr("curate.plan.UNIT_ROWS", (100, 500))
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (100, 500))
 
 
 @pytest.fixture(scope="module")

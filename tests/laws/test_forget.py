@@ -17,16 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from curate.ask.query import find_run
+from curate.ask.verify import verify_run
 from curate.errors import CurateError, RunError
 from curate.forget.forget import forget
-from curate.forget.items import NOTHING, Items, hex_of
-from curate.forget.lock import locked
-from curate.forget.record import Record
-from curate.publish.manifest import digest_file, read_manifest, write_manifest
-from curate.publish.query import find_run
-from curate.publish.verify import verify_run
-from curate.recipe import Recipe
-from curate.shards.commit import Folder
+from curate.recipe.recipe import Recipe
+from curate.store.forgotten import Record
+from curate.store.items import NOTHING, Items, hex_of
+from curate.store.lock import locked
+from curate.store.manifest import digest_file, read_manifest, write_manifest
+from curate.store.store import Folder
 from pipelines.run import prepare, start
 from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.laws import pools
@@ -425,7 +425,7 @@ def test_a_list_that_is_none_is_told_before_the_run(recipe: Recipe, tmp_path: Pa
 
 
 def test_a_recipe_names_lists_beside_it(tmp_path: Path, recipe: Recipe) -> None:
-    from curate.recipe import load_recipe
+    from curate.recipe.recipe import load_recipe
 
     path = tmp_path / "recipe.yaml"
     content = {

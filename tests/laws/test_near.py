@@ -12,7 +12,7 @@ from curate.decide import cells
 from curate.errors import RecipeError
 from tests.laws import pools
 from tests.laws.pools import conserved
-from tests.measure.models import write_model
+from tests.models.clips import write_model
 
 PASSES: dict[str, Any] = {
     "phash": [{"phash": {"distance": 8}}],

@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from curate.ask.verify import verify_run
 from curate.errors import RunError
-from curate.job import METADATA_FILE
-from curate.publish.verify import verify_run
-from curate.recipe import Recipe, load_recipe
-from curate.shards.commit import Folder
-from curate.shards.sources import open_source
+from curate.pool.byte_sources import open_source
+from curate.recipe.recipe import Recipe, load_recipe
+from curate.run.context import METADATA_FILE
+from curate.store.store import Folder
 from pipelines.run import prepare
 from tests.laws import pools
 
@@ -356,14 +356,14 @@ def test_a_file_that_could_not_be_opened_is_tried_again(
         return open_source(path, storage)
 
     with monkeypatch.context() as patched:
-        patched.setattr("curate.measure.tar.open_source", refusing)
+        patched.setattr("curate.pool.formats.webdataset.open_source", refusing)
         with pytest.raises(RunError, match="unreadable"):
             pools.run_local(strict, out)
     pools.run_local(strict, out)
     check_finished(out, whole)
     # And over, when the first run went through without the file.
     with monkeypatch.context() as patched:
-        patched.setattr("curate.measure.tar.open_source", refusing)
+        patched.setattr("curate.pool.formats.webdataset.open_source", refusing)
         partial = pools.run_local(small.model_copy(update={"max_failed_files": 0.5}), tmp_path / "partial")
     assert partial.reasons[("00001.tar", None)] == "unreadable"
     reused = pools.run_local(small, tmp_path / "reused", reuse=partial.folder)
@@ -431,7 +431,7 @@ def test_what_rows_changed_is_decided_again(
         return open_source(path, storage)
 
     with monkeypatch.context() as patched:
-        patched.setattr("curate.measure.tar.open_source", refusing)
+        patched.setattr("curate.pool.formats.webdataset.open_source", refusing)
         pools.run_local(small.model_copy(update={"max_failed_files": 0.5}), out)
     (out / "_SUCCESS").unlink()
     kept = [out / f"tables/{table}/00000.parquet" for table in ("samples", "members", "matches")]

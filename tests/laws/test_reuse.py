@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.job import Job
-from curate.plan import Unit
-from curate.recipe import Recipe
+from curate.pool.plan import Unit
+from curate.recipe.recipe import Recipe
+from curate.run.context import Job
 from pipelines.run import prepare
 from tests.laws import pools
 from tests.laws.pools import Ran
@@ -250,7 +250,7 @@ def test_tars_added_at_the_end_keep_small_units(count: tuple[int, int], tmp_path
 
 
 def test_files_added_at_the_end_of_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curate.plan.UNIT_ROWS", (500, 500))
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
     rows = pools.make_rows(4000)
     pools.write_parquets(tmp_path / "rows", rows, 10, group=250)
 
@@ -329,5 +329,5 @@ def test_steps_raise_their_versions(tars: str, tmp_path: Path, monkeypatch: pyte
     }
     for step, changed in follow.items():
         with monkeypatch.context() as patched:
-            patched.setitem(__import__("curate.job", fromlist=["VERSIONS"]).VERSIONS, step, 99)
+            patched.setitem(__import__("curate.run.context", fromlist=["VERSIONS"]).VERSIONS, step, 99)
             assert {name for name, key in keys().items() if key != before[name]} == changed, step

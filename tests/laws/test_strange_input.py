@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import RecipeError, RunError
-from curate.measure.tar import read_json
-from curate.recipe import Recipe
+from curate.pool.formats.webdataset import read_json
+from curate.recipe.recipe import Recipe
 from pipelines.run import start
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved, loads

@@ -7,10 +7,10 @@ import pyarrow as pa
 
 from curate import schema
 from curate.publish.drifts import DRIFT
-from curate.publish.manifest import MANIFEST, SUCCESS, digest_file, write_manifest
 from curate.publish.statistics import build_statistics
 from curate.publish.views import write_views
-from curate.shards.commit import Folder
+from curate.store.manifest import MANIFEST, SUCCESS, digest_file, write_manifest
+from curate.store.store import Folder
 
 SCORES = pa.schema([*schema.ALIGNED, pa.field("clip_score", pa.float32())])
 SIDECAR = pa.schema([("key", pa.string()), ("caption", pa.string()), ("uid", pa.string())])

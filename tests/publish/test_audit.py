@@ -11,11 +11,11 @@ import pytest
 
 from curate import schema
 from curate.errors import ConservationError, RunError
-from curate.job import Job
-from curate.plan import Unit
+from curate.pool.plan import Unit
 from curate.publish.audit import Audit, audit_unit, check_conservation, check_damage
-from curate.recipe import Recipe
-from curate.shards.commit import Folder
+from curate.recipe.recipe import Recipe
+from curate.run.context import Job
+from curate.store.store import Folder
 from pipelines.run import Prepared, prepare
 from tests.laws.pools import make_samples, recipe_of, run_local, write_tars
 

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from curate.ask.verify import verify_run
 from curate.errors import RecipeError
 from curate.publish.card import card_text
 from curate.publish.croissant import croissant
-from curate.publish.manifest import Published
-from curate.publish.verify import verify_run
-from curate.recipe import parse_recipe
+from curate.recipe.recipe import parse_recipe
+from curate.store.manifest import Published
 from tests.laws.pools import (
     Ran,
     make_rows,

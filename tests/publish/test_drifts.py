@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from curate.ask.query import run_query
 from curate.publish import drifts
 from curate.publish.drifts import Group, Sample, measure_drifts, merge
-from curate.publish.query import run_query
 from tests.laws import pools
-from tests.measure.models import write_model
+from tests.models.clips import write_model
 
 
 def sample(n: int, seed: int, at: float = 0.0) -> Sample:

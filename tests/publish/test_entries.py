@@ -10,11 +10,11 @@ import pytest
 
 from curate import schema
 from curate.decide.balance import ONE
-from curate.job import METADATA_FILE, Job
-from curate.plan import Pool
+from curate.pool.plan import Pool
 from curate.publish.entries import write_entries
-from curate.recipe import parse_recipe
-from curate.shards.commit import Folder
+from curate.recipe.recipe import parse_recipe
+from curate.run.context import METADATA_FILE, Job
+from curate.store.store import Folder
 from tests.laws.pools import make_rows, recipe_of, run_local, write_metadata, write_parquets
 
 ENTRIES = ["dog", "hot dog", "写真", "never"]

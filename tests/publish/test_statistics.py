@@ -11,7 +11,7 @@ import pytest
 
 from curate.errors import ConservationError
 from curate.publish.statistics import TABLES, build_statistics
-from curate.shards.commit import Folder
+from curate.store.store import Folder
 from tests.publish.runs import RULES, RUN, SMALL, write_bare, write_small
 
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from curate import schema
 from curate.ids import uid_halves
-from curate.job import Job
-from curate.plan import Pool, Unit
+from curate.pool.plan import Pool, Unit
 from curate.publish import uids
 from curate.publish.uids import PAIR, write_uids
-from curate.recipe import parse_recipe
-from curate.shards.commit import Folder
+from curate.recipe.recipe import parse_recipe
+from curate.run.context import Job
+from curate.store.store import Folder
 
 Rows = list[tuple[str | None, bool]]  # uid, kept
 

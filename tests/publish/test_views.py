@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from curate.publish.query import open_run
+from curate.ask.query import open_run
 from curate.publish.views import LARGE, sql_folder, table_files, write_views
 from tests.publish.runs import write_bare, write_small
 

@@ -15,8 +15,8 @@ import pytest
 
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import forget
-from curate.forget.items import Items
-from curate.recipe import Recipe, change_recipe, parse_recipe
+from curate.recipe.recipe import Recipe, change_recipe, parse_recipe
+from curate.store.items import Items
 from curate.whatif.answer import FACTS, FUNNEL, LANGUAGES, SOURCES, WhatIf, whatif
 from tests.laws import pools
 from tests.laws.pools import Ran

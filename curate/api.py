@@ -1,0 +1,136 @@
+"""A finished run, for notebooks and scripts: `curate.Run(path)`.
+
+In: the folder of a finished run, local or any fsspec URL; it is only read. Out: Arrow tables, which stay valid when the run
+is closed, and which DuckDB (`duckdb.from_arrow`), pandas (`to_pandas`) and polars take as they are. Whole tables come into
+memory: ask for what is needed, by `where`, `columns` or SQL. The barriers are those of `curate sql`: nothing but reading, and
+no file but the run's tables.
+"""
+
+import html
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+
+from curate.ask.diff import Diff, diff_runs
+from curate.ask.explain import explain_sample
+from curate.ask.output import escape
+from curate.ask.page import Page
+from curate.ask.query import fetch_arrow, find_run, open_run
+from curate.run.context import RUN_FILE
+
+if TYPE_CHECKING:
+    from curate.whatif.answer import WhatIf
+
+_SAMPLES = "(SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row))"
+
+
+class Run:
+    """A finished run, open for questions.
+
+    Attributes:
+        path: where it is, as it was given.
+
+    Raises:
+        RecipeError: there is no run.
+        RunError: it is not finished, or damaged.
+
+    Example:
+        >>> run = curate.Run("run1")                                    # doctest: +SKIP
+        >>> run.funnel()
+        >>> run.samples("rule = 'aligned'", ["uid", "caption", "clip_score"]).to_pandas()
+        >>> run.sql("SELECT language, count(*) AS rows FROM kept GROUP BY language")
+        >>> print(run.explain("d1e66234d1d4c089acaadec9778c317e"))
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._connection = open_run(self.path)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """run.json: the resolved recipe, versions, model identities, keys, counts."""
+        return dict(find_run(self.path).read_json(RUN_FILE))
+
+    def sql(self, query: str, **params: object) -> pa.Table:
+        """The answer to SQL that reads, or to a named query (`curate sql DIR` lists them).
+
+        Args:
+            query: one statement over the run's tables and views, or a name, such as `funnel`.
+            params: values of `$name` in the query.
+
+        Returns:
+            An Arrow table. A sum of integers is decimal128(38, 0), since it may be larger than 64 bits.
+
+        Raises:
+            RecipeError: the query is wrong, does more than read, or lacks a parameter.
+        """
+        return fetch_arrow(self._connection, query, params)
+
+    def samples(
+        self, where: str | None = None, columns: Sequence[str] | None = None, limit: int | None = None
+    ) -> pa.Table:
+        """Rows of the pool in its order: what was measured (`samples` and `scores`), with the verdict (`decisions`).
+
+        Args:
+            where: a SQL condition, such as `kept`, `rule = 'balance'` or `clip_score > 0.3 AND words < 5`; None is all rows.
+            columns: names; None is all.
+            limit: at most so many rows; None is all.
+        """
+        shown = "*" if columns is None else ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
+        condition = "" if where is None else f"WHERE ({where}\n)"
+        return self.sql(f"SELECT {shown} FROM {_SAMPLES} {condition} ORDER BY unit, row LIMIT $limit", limit=limit)
+
+    def funnel(self) -> pa.Table:
+        """What each rule dropped, from the pool to the kept set: rule, rows_in, dropped, kept, share_dropped, share_kept."""
+        return self.sql("funnel")
+
+    def explain(self, uid: str) -> Page:
+        """Why a sample is in or out; printed, it is the page of `curate explain`. Raises RunError where no row has this uid."""
+        return explain_sample(self.path, uid)
+
+    def diff(self, other: "Run | str | os.PathLike[str]") -> Diff:
+        """The samples that another run gains and loses against this one, by rule, entry, source and language."""
+        return diff_runs(self.path, other.path if isinstance(other, Run) else os.fspath(other))
+
+    def whatif(self, changes: Mapping[str, object]) -> "WhatIf":
+        """What the run would keep with other settings, such as {"balance.t": 5000, "rules.words": "words > 4"}; no rerun."""
+        overrides = [
+            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()
+        ]
+        from curate.whatif.answer import whatif  # it needs numba, which takes a second
+
+        return whatif(self.path, overrides)
+
+    def close(self) -> None:
+        """Lets go of the files. Tables that were fetched stay."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        counts = self.facts["counts"]
+        return f"Run({self.path!r}): {counts['kept']:,} of {sum(counts.values()):,} samples kept"
+
+    def _repr_html_(self) -> str:
+        """The funnel, for notebooks."""
+        rows = self.funnel().select(["rule", "dropped", "kept"]).to_pylist()
+        cells = [
+            f"<tr><td>{_html(row['rule'])}</td><td>{row['dropped']:,}</td><td>{row['kept']:,}</td></tr>" for row in rows
+        ]
+        head = "<tr><th>rule</th><th>dropped</th><th>left</th></tr>"
+        return f"<b>{_html(self.facts['name'])}</b> {_html(self.path)}<table>{head}{''.join(cells)}</table>"
+
+
+def _html(text: str) -> str:
+    return html.escape(escape(text))

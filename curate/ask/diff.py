@@ -1,0 +1,336 @@
+"""Compares two finished runs: the samples gained and lost from A to B, by rule, entry, source and language, and what differs in
+their recipes.
+
+In: two run folders, local or remote; shardings, orders and recipes may differ, since samples are told apart by uid. Out: a
+`Diff` of small Arrow tables, and the changed samples themselves as batches. Memory: 16 bytes for each kept sample and some 50
+for each changed one; the joins are DuckDB's, which spills.
+
+A sample is *lost* if A keeps its uid and B does not, *gained* if B keeps it and A does not. Why is what the other run's ledger
+says of that uid. A uid may repeat in a pool: what counts is the row that came furthest in the funnel, leaving aside rows
+that are duplicates of their own uid, for which another row stood. A row that could not be read has no uid in most pools, and
+so its sample is `not in the pool` of that run.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from curate import ids, schema
+from curate.ask.query import find_run, open_run
+from curate.errors import RunError
+from curate.recipe.diff import changes
+from curate.run.context import RUN_FILE
+
+NOT_IN_POOL = "not in the pool"
+LOST, GAINED = "lost", "gained"
+
+# One row a rule, entry, source or language: rows of A and of B, samples lost and gained. A null count is one that a run lacks.
+CHANGES = pa.schema([("name", pa.string()), *((name, pa.int64()) for name in ("a", "b", "lost", "gained"))])
+# A recipe's key, or another fact of a run, with its value in A and B as JSON; null where there is none.
+SETTINGS = pa.schema([(name, pa.string()) for name in ("key", "a", "b")])
+# A changed sample. `rule` is what dropped it in the run that does not keep it; the rest is from the run that keeps it.
+SAMPLES = pa.schema(
+    [(name, pa.string()) for name in ("side", "uid", "rule", "duplicate_of", "source", "language", "url", "caption")]
+)
+
+U64 = npt.NDArray[np.uint64]
+
+_REASONS = """
+SELECT w.uid, coalesce(fate.rule, $outside) AS rule, fate.duplicate_of AS duplicate_of
+FROM wanted w LEFT JOIN (
+    SELECT d.uid, arg_max(
+        {'rule': d.rule, 'duplicate_of': d.duplicate_of},
+        {'another': d.duplicate_of IS DISTINCT FROM d.uid, 'position': coalesce(f.position, 0)}
+    ) AS fate
+    FROM decisions d SEMI JOIN wanted USING (uid) LEFT JOIN funnel f USING (rule)
+    GROUP BY d.uid
+) USING (uid)
+ORDER BY w.uid
+"""
+_ENTRIES = """
+SELECT e.entry AS name, sum(e.kept)::BIGINT AS kept, coalesce(sum(c.rows), 0)::BIGINT AS changed
+FROM entries e LEFT JOIN (
+    SELECT entry_id, count(*) AS rows
+    FROM (
+        SELECT unnest(m.entry_ids) AS entry_id
+        FROM matches m SEMI JOIN (SELECT unit, row FROM decisions SEMI JOIN only_here USING (uid) WHERE kept) USING (unit, row)
+    )
+    GROUP BY entry_id
+) c USING (entry_id)
+WHERE e.kept > 0
+GROUP BY e.entry
+"""
+_SAMPLES = """
+SELECT $side AS side, uid, r.rule, r.duplicate_of, source, language, url, caption
+FROM kept JOIN reasons r USING (uid)
+ORDER BY uid
+LIMIT $limit
+"""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two runs: where it is, its name, rows of its pool, how many of them could not be read, and how many it keeps."""
+
+    url: str
+    name: str
+    pool: int
+    failed: int
+    kept: int
+
+
+@dataclass(frozen=True, repr=False)
+class Diff:
+    """What differs from A to B.
+
+    Attributes:
+        a: the first run.
+        b: the second run.
+        lost: samples that A keeps and B does not.
+        gained: samples that B keeps and A does not.
+        settings: SETTINGS; the recipe's keys that differ, then models, metadata, version, thresholds and t.
+        rules: CHANGES; `pool`, then each rule in the order of A's funnel (rows that it dropped in A and in B; lost: dropped by
+            it in B; gained: dropped by it in A), `not in the pool`, and `kept`.
+        entries: CHANGES; kept samples that match each entry of the metadata, by its text: those that changed most come first.
+            Only entries of which something is kept; a and lost are null where A matches none, b and gained where B does.
+        sources: CHANGES; kept samples by source.
+        languages: CHANGES; kept samples by language, null where none was measured.
+    """
+
+    a: Side
+    b: Side
+    lost: int
+    gained: int
+    settings: pa.Table
+    rules: pa.Table
+    entries: pa.Table
+    sources: pa.Table
+    languages: pa.Table
+
+    def __repr__(self) -> str:
+        return f"{self.a.name} → {self.b.name}: lost {self.lost:,}, gained {self.gained:,}, {self.shared:,} in both"
+
+    @property
+    def shared(self) -> int:
+        """Samples that both keep."""
+        return self.a.kept - self.lost
+
+    @property
+    def is_same(self) -> bool:
+        """Whether both keep the same samples."""
+        return not self.lost and not self.gained
+
+    @property
+    def shares_no_pool(self) -> bool:
+        """Whether no sample that one of them keeps is in the other's pool."""
+        row = self.rules["name"].to_pylist().index(NOT_IN_POOL)
+        outside = int(self.rules["lost"][row].as_py() + self.rules["gained"][row].as_py())
+        return outside > 0 and outside == self.a.kept + self.b.kept
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A run that is open. Its connection sees the tables `only_here` (uid), kept by this run alone, and `wanted`, by the other."""
+
+    side: Side
+    run: dict[str, Any]
+    connection: Any
+
+    def fetch(self, sql: str, **params: object) -> pa.Table:
+        return self.connection.sql(sql, params=params).to_arrow_table()
+
+
+def diff_runs(a: str, b: str) -> Diff:
+    """Compares two runs; see `Diff`.
+
+    Raises:
+        RecipeError: one of them is not a run.
+        RunError: one of them is not finished, or its files are damaged.
+    """
+    with _open_both(a, b) as (first, second, lost, gained):
+        return Diff(
+            a=first.side,
+            b=second.side,
+            lost=lost,
+            gained=gained,
+            settings=_settings(first.run, second.run),
+            rules=_rules(first, second, lost, gained),
+            entries=_entries(first, second),
+            sources=_kept_by("source", first, second),
+            languages=_kept_by("language", first, second),
+        )
+
+
+def changed_samples(a: str, b: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
+    """The lost samples and then the gained ones, each by uid, as batches of SAMPLES.
+
+    Args:
+        a: the first run.
+        b: the second run.
+        limit: at most so many of each side; None is all.
+
+    Raises:
+        RecipeError: one of them is not a run.
+        RunError: one of them is not finished, or its files are damaged.
+    """
+    with _open_both(a, b) as (first, second, _, _):
+        for side, here, there in ((LOST, first, second), (GAINED, second, first)):
+            reasons = there.fetch(_REASONS, outside=NOT_IN_POOL)
+            here.connection.register("reasons", reasons)
+            found = here.connection.sql(_SAMPLES, params={"side": side, "limit": limit}).to_arrow_reader(10_000)
+            yield from (batch.cast(SAMPLES) for batch in found)
+
+
+# ---- the two runs
+
+
+@contextmanager
+def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int]]:
+    """Both runs, and how many samples were lost and gained."""
+    first, second = _kept_uids(a), _kept_uids(b)
+    lost, gained = _outside(first, second), _outside(second, first)
+    connections = [open_run(a)]
+    try:
+        connections.append(open_run(b))
+        opened = []
+        for url, connection, here, there in zip((a, b), connections, (lost, gained), (gained, lost), strict=True):
+            connection.register("only_here", here)
+            connection.register("wanted", there)
+            run = find_run(url).read_json(RUN_FILE)
+            rows = dict(connection.execute("SELECT rule, rows FROM funnel").fetchall())
+            counts = (rows[schema.POOL], rows[schema.FAILED], rows[schema.KEPT])
+            opened.append(_Open(Side(url, run["name"], *counts), run, connection))
+        yield opened[0], opened[1], len(lost), len(gained)
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def _kept_uids(url: str) -> tuple[U64, U64]:
+    """The halves of a run's kept uids, sorted."""
+    try:
+        with find_run(url).open("uids.npy") as file:
+            pairs = np.load(file, allow_pickle=False)
+        return np.ascontiguousarray(pairs["f0"]), np.ascontiguousarray(pairs["f1"])
+    except (ValueError, IndexError, EOFError) as error:
+        raise RunError(f"{url}: uids.npy is damaged ({error}); `curate verify {url}` says more") from None
+
+
+def _outside(these: tuple[U64, U64], those: tuple[U64, U64]) -> pa.Table:
+    """The uids of the first that are not in the second, as a table with the column uid."""
+    mask = _not_in(*these, *those)
+    return pa.table({"uid": ids.hex_uids(these[0][mask], these[1][mask])})
+
+
+@njit(nogil=True, cache=True)
+def _not_in(high: U64, low: U64, other_high: U64, other_low: U64) -> npt.NDArray[np.bool_]:
+    """Which pairs are not among the others; both sorted."""
+    mask = np.ones(len(high), np.bool_)
+    at = 0
+    for i in range(len(high)):
+        while at < len(other_high) and (
+            other_high[at] < high[i] or (other_high[at] == high[i] and other_low[at] < low[i])
+        ):
+            at += 1
+        if at < len(other_high) and other_high[at] == high[i] and other_low[at] == low[i]:
+            mask[i] = False
+    return mask
+
+
+# ---- tables
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _settings(a: dict[str, Any], b: dict[str, Any]) -> pa.Table:
+    """What differs in the recipes, and in what else decides."""
+    found = changes(_recipe(a), _recipe(b))
+    for key in ("models", "writers", "metadata"):
+        found += changes(a.get(key), b.get(key), key)
+    for key in ("curate", "t"):
+        found += changes(a.get(key), b.get(key), key)
+    old, new = ({rule["name"]: rule.get("threshold") for rule in run["rules"]} for run in (a, b))
+    found += changes(old, new, "threshold")
+    rows = [{"key": change.key, "a": _json(change.old), "b": _json(change.new)} for change in found]
+    return pa.Table.from_pylist(rows, SETTINGS)
+
+
+def _recipe(run: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with its inputs by name, so that a source more is one change."""
+    recipe = dict(run["recipe"])
+    if isinstance(recipe.get("input"), list):
+        recipe["input"] = {source["name"]: source for source in recipe["input"]}
+    return recipe
+
+
+def _rules(a: _Open, b: _Open, lost: int, gained: int) -> pa.Table:
+    funnels = [
+        dict(run.connection.execute("SELECT rule, rows FROM funnel ORDER BY position").fetchall()) for run in (a, b)
+    ]
+    count = f"SELECT rule, count(*) AS rows FROM ({_REASONS}) GROUP BY rule"
+    why_lost, why_gained = (dict(run.connection.execute(count, {"outside": NOT_IN_POOL}).fetchall()) for run in (b, a))
+    rows: list[dict[str, Any]] = [
+        {"name": name, "a": funnels[0].get(name), "b": funnels[1].get(name)} for name in _merged(*map(list, funnels))
+    ]
+    rows.insert(-1, {"name": NOT_IN_POOL, "a": None, "b": None})
+    for row in rows[1:-1]:
+        row |= {"lost": why_lost.get(row["name"], 0), "gained": why_gained.get(row["name"], 0)}
+    rows[-1] |= {"lost": lost, "gained": gained}
+    return pa.Table.from_pylist(rows, CHANGES)
+
+
+def _merged(a: list[str], b: list[str]) -> list[str]:
+    """The names of both, each of B's that A lacks after the one that it follows in B."""
+    merged = list(a)
+    for position, name in enumerate(b):
+        if name not in merged:
+            merged.insert(merged.index(b[position - 1]) + 1, name)
+    return merged
+
+
+def _entries(a: _Open, b: _Open) -> pa.Table:
+    """By entry, those that changed most first, then the most frequent ones."""
+    sides = [run.fetch(_ENTRIES) if run.run["recipe"].get("match") else None for run in (a, b)]
+    table = _side_by_side(*sides)
+    changed = pc.add(*(pc.fill_null(table[name], 0) for name in (LOST, GAINED)))
+    size = pc.add(*(pc.fill_null(table[name], 0) for name in ("a", "b")))
+    keys = [("changed", "descending"), ("size", "descending"), ("name", "ascending")]
+    return table.append_column("changed", changed).append_column("size", size).sort_by(keys).select(CHANGES.names)
+
+
+def _kept_by(column: str, a: _Open, b: _Open) -> pa.Table:
+    """Kept samples by a column of `samples`, the most frequent value first."""
+    sql = (
+        f"SELECT {column} AS name, count(*) AS kept, count(o.uid) AS changed FROM kept LEFT JOIN only_here o USING (uid) "
+        f"GROUP BY {column}"
+    )
+    table = _side_by_side(a.fetch(sql), b.fetch(sql))
+    size = pc.add(table["a"], table["b"])
+    keys = [("size", "descending"), ("name", "ascending")]
+    return table.append_column("size", size).sort_by(keys).select(CHANGES.names)
+
+
+def _side_by_side(a: pa.Table | None, b: pa.Table | None) -> pa.Table:
+    """CHANGES, of two tables with name, kept and changed: 0 where a name is in the other alone, null where a table is missing."""
+    nothing = pa.table(
+        {"name": pa.array([], pa.string()), "kept": pa.array([], pa.int64()), "changed": pa.array([], pa.int64())}
+    )
+    tables = [nothing if table is None else table for table in (a, b)]
+    names = pa.concat_arrays([table["name"].combine_chunks() for table in tables]).unique()
+    columns: dict[str, Any] = {"name": names}
+    for kept, changed, table, given in (("a", LOST, tables[0], a), ("b", GAINED, tables[1], b)):
+        at = pc.index_in(names, table["name"].combine_chunks())
+        for name, column in ((kept, "kept"), (changed, "changed")):
+            values = pc.take(table[column].combine_chunks(), at)
+            columns[name] = values if given is None else pc.fill_null(values, 0)
+    return pa.table(columns).select(CHANGES.names).cast(CHANGES)

@@ -1,0 +1,118 @@
+"""A comparison of two runs as a page for a terminal."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.ask.diff import NOT_IN_POOL, Diff
+from curate.ask.page import Line, Page, Part, columns, heading, line, named
+from curate.schema import KEPT, POOL
+
+_TOP = 10  # rows of a table that may be long
+_VALUE = 120  # characters of a setting's value
+
+
+def diff_page(diff: Diff) -> Page:
+    """The summary: both runs, what differs in their settings, and the changes by rule, source, language and entry."""
+    parts = [*_runs(diff), line(), *_verdict(diff), *_settings(diff)]
+    if not diff.is_same:
+        parts += _rules(diff)
+        parts += _table("by source", diff.sources)
+        parts += _table("by language", diff.languages)
+        parts += _entries(diff)
+        parts += [line(), line(("--by sample lists every sample, --by entry every entry; --format csv or json", "dim"))]
+    return Page(tuple(parts))
+
+
+def _runs(diff: Diff) -> Iterator[Line]:
+    rows: list[list[Part]] = [
+        [name, side.name, f"{side.pool:,} in the pool", (f"{side.kept:,} kept", "bold"), side.url]
+        for name, side in (("A", diff.a), ("B", diff.b))
+    ]
+    yield from columns(rows, right=(2, 3), indent=0)
+
+
+def _verdict(diff: Diff) -> Iterator[Line]:
+    if diff.is_same:
+        yield line((f"Both keep the same {diff.a.kept:,} samples.", "bold green"))
+        return
+    yield line(
+        (f"lost {diff.lost:,}", "bold red"),
+        ", ",
+        (f"gained {diff.gained:,}", "bold green"),
+        f", {diff.shared:,} in both",
+    )
+    if diff.shares_no_pool:
+        yield line("No sample that one keeps is in the pool of the other: the runs share no pool.")
+    elif not diff.lost:
+        yield line("B keeps all that A keeps, and more.")
+    elif not diff.gained:
+        yield line("A keeps all that B keeps, and more.")
+
+
+def _settings(diff: Diff) -> Iterator[Line]:
+    rows = diff.settings.to_pylist()
+    yield from (line(), heading("settings that differ", "A → B" if rows else "none"))
+    margin = max((len(row["key"]) for row in rows), default=0)
+    for row in rows:
+        old, new = ("–" if value is None else _cut(value) for value in (row["a"], row["b"]))
+        yield named(row["key"], margin, (old, "red"), " → ", (new, "green"))
+
+
+def _rules(diff: Diff) -> Iterator[Line]:
+    """The funnels side by side; rules that drop nothing in either are left out."""
+    yield from (line(), heading("by rule", "lost: dropped by it in B; gained: dropped by it in A"))
+    rows = [row for row in diff.rules.to_pylist() if any(row[name] for name in ("a", "b", "lost", "gained"))]
+    yield from _columns(rows, funnel=True)
+    if any(side.failed for side in (diff.a, diff.b)) and any(row["name"] == NOT_IN_POOL for row in rows):
+        yield line(
+            (f"  a sample that could not be read counts as {NOT_IN_POOL}: what cannot be read has no uid", "dim")
+        )
+
+
+def _table(title: str, table: pa.Table) -> Iterator[Line]:
+    more = f"the {_TOP} most frequent of {len(table):,}" if len(table) > _TOP else ""
+    yield from (line(), heading(title, more))
+    yield from _columns(table.slice(0, _TOP).to_pylist())
+
+
+def _entries(diff: Diff) -> Iterator[Line]:
+    table = diff.entries
+    if not len(table):
+        return
+    a, b = (pc.fill_null(table[name], 0) for name in ("a", "b"))
+    counts = {
+        "gone": pc.and_(pc.greater(a, 0), pc.equal(b, 0)),
+        "new": pc.and_(pc.equal(a, 0), pc.greater(b, 0)),
+        "with fewer": pc.and_(pc.less(b, a), pc.greater(b, 0)),
+        "with more": pc.and_(pc.greater(b, a), pc.greater(a, 0)),
+    }
+    found = ", ".join(f"{pc.sum(mask).as_py() or 0:,} {name}" for name, mask in counts.items())
+    yield from (line(), heading("by entry", f"{found}; the {min(_TOP, len(table))} that changed most"))
+    yield from _columns(table.slice(0, _TOP).to_pylist())
+
+
+def _columns(rows: list[dict[str, Any]], funnel: bool = False) -> list[Line]:
+    """Rows of CHANGES, with a head; of a funnel the counts are rows dropped, of others the relative change is shown too."""
+    head: list[Part] = [(name, "dim") for name in ("", "A", "B", "lost", "gained", "" if funnel else "change")]
+    body: list[list[Part]] = [
+        [
+            "not measured" if row["name"] is None else row["name"],
+            *(_count(row[name], funnel and row["name"] not in (POOL, KEPT)) for name in ("a", "b")),
+            (_count(row["lost"]), "red" if row["lost"] else "dim"),
+            (_count(row["gained"]), "green" if row["gained"] else "dim"),
+            "" if funnel or not row["a"] or row["b"] is None else f"{row['b'] / row['a'] - 1:+.1%}",
+        ]
+        for row in rows
+    ]
+    return columns([head, *body], right=range(1, 6))
+
+
+def _count(value: int | None, minus: bool = False) -> str:
+    return "" if value is None else f"{'−' if minus and value else ''}{value:,}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _VALUE else f"{text[:_VALUE]}…"

@@ -1,0 +1,317 @@
+"""Explains one sample: the verdict, then why: what each rule says of it, its entries and draw, duplicates, texts, files.
+
+In: a run folder and a uid, URL or key. Out: a Page; every place in the pool that has it is shown, since each may repeat there.
+The verdict is the ledger's; the rules are evaluated again over the sample's row, so that those after the first failed one
+can be shown too, and so are the draws of single entries, of which the ledger has the smallest.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curate import ids, schema
+from curate.ask.output import escape
+from curate.ask.page import Line, Page, Part, columns, heading, line, named
+from curate.ask.query import find_run, open_run
+from curate.captions.gates import PASSED
+from curate.decide import balance
+from curate.errors import RecipeError, RunError
+from curate.recipe.recipe import Top
+from curate.run.rules import Rule, check_rules, rule_values
+from curate.store.forgotten import Record
+from curate.store.items import hash_url
+from curate.wording import counted
+
+_LEDGER = (schema.FAILED, schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
+_UNSEEN = ("unit", "row", "offset", "status", "error")  # columns that rules do not see
+_AT = "SEMI JOIN (SELECT unnest($places, recursive := true)) USING (unit, row)"  # rows at `places`
+_ROWS = 20  # rows that are shown of those that have one key, URL or uid
+_TEXT = 300  # characters of a caption or URL that are shown
+_VALUE = 40  # of them beside a rule
+_ENTRIES = 100  # entries that are shown
+_TWINS = 10  # duplicates that are shown
+_YES, _NO, _OPEN = ("✓ ", "green"), ("✗ ", "bold red"), ("– ", "dim")
+
+
+def explain_sample(url: str, sample: str) -> Page:
+    """Everything that the run knows of a sample; `str` makes it plain text, without control characters but newlines.
+
+    Args:
+        url: the run folder.
+        sample: a uid, or a URL or key as the pool has it: what could not be read may have no uid.
+
+    Raises:
+        RecipeError: there is no run, or `sample` is neither 32 hex digits nor a URL or key of the pool.
+        RunError: the run is not finished, or no row has this uid.
+    """
+    folder = find_run(url)
+    run, record = folder.read_json("run.json"), Record.read(folder)
+    connection = open_run(url)
+    try:
+        kind, name, places = _find(connection, record, url, sample)
+        rows = _fetch(connection, f"SELECT * FROM measured {_AT} ORDER BY unit, row", places=places[:_ROWS])
+        ledger = _fetch(connection, f"SELECT * FROM decisions {_AT} ORDER BY unit, row", places=places[:_ROWS])
+        seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
+        rules = check_rules({rule["name"]: _spec(rule) for rule in run["rules"]}, seen.schema)
+        verdicts = rule_values(rules, seen)
+        lines = [line((f"{kind} ", "dim"), (name, "bold"))]
+        if len(places) > 1:
+            more = "" if len(places) <= _ROWS else f"; the first {_ROWS} follow"
+            lines.append(line(f"{len(places):,} rows of the pool have this {kind}{more}"))
+        for row, decision, values in zip(rows.to_pylist(), ledger.to_pylist(), verdicts, strict=True):
+            own = row["uid"]
+            lines.append(line())
+            if kind != "uid":
+                lines.append(line(("uid ", "dim"), (own, "bold")) if own else line(("no uid", "dim")))
+            lines += [*_verdict(row, decision, record.time_of(own) if own else None), *_sample(row)]
+            if decision["rule"] == schema.FORGOTTEN:  # nothing else is left of it
+                continue
+            lines += _rules(run, rules, row, decision["rule"], values)
+            lines += [*_entries(connection, run, row, decision), *_duplicates(connection, row, decision)]
+            lines += [*_captions(connection, decision), *_published(connection, row, decision), *_measured(row)]
+    finally:
+        connection.close()
+    return Page(tuple(lines))
+
+
+def _find(connection: Any, record: Record, url: str, sample: str) -> tuple[str, str, list[dict[str, int]]]:
+    """What the text is, uid, url or key, as the pool spells it, and the places of the rows that have it."""
+    own = ids.own_uid(sample.strip())
+    kinds = {"uid": own, "url": sample, "key": sample}
+    for kind, name in kinds.items():
+        sql = f"SELECT unit, row FROM samples WHERE {kind} = $name ORDER BY unit, row"
+        places = _fetch(connection, sql, name=name).to_pylist() if name else []
+        if name and places:
+            return kind, name, places
+    total = connection.execute("SELECT rows FROM funnel WHERE kind = 'pool'").fetchall()[0][0]
+    if own:
+        raise RunError(f"{url}: none of its {total:,} rows has uid {own}")
+    if taken := record.time_of(hash_url(sample.encode()).hex(), "url"):
+        raise RunError(
+            f"{url}: no row has this URL any more: it was taken out on request, {taken:%Y-%m-%d}; of such a row the uid is left, "
+            f"as this lists them: curate sql {url} \"SELECT uid, unit, row FROM decisions WHERE rule = 'forgotten'\""
+        )
+    raise RecipeError(
+        f"{url}: none of its {total:,} rows has the URL or key {escape(sample)!r}, and a uid is 32 hex digits; accepted: one of "
+        f"these, as this finds them: curate sql {url} \"SELECT uid, key, url FROM samples WHERE caption LIKE '%…%'\""
+    )
+
+
+def _spec(rule: dict[str, Any]) -> str | Top:
+    return str(rule["sql"]) if rule.get("sql") else Top(top=rule["top"], of=rule["of"])
+
+
+def _fetch(connection: Any, sql: str, **params: object) -> pa.Table:
+    return connection.sql(sql, params=params).to_arrow_table()
+
+
+def _verdict(row: dict[str, Any], decision: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
+    rule, draw = decision["rule"], decision["draw"]
+    if decision["kept"]:
+        why = (
+            ""
+            if draw is None
+            else f": its draw {_show(draw)} is below 1 (probability {_show(decision['probability'])})"
+        )
+        yield line(("verdict: kept", "bold green"), why)
+        return
+    status, error = row["status"], row["error"]
+    meaning = schema.SAMPLE_REASONS.get(status, "no further word")
+    why = {
+        schema.FAILED: f"could not be read: {status} ({meaning}){f': {error}' if error else ''}",
+        schema.UNMATCHED: "no entry of the metadata occurs in its caption",
+        schema.CONTAMINATED: f"near an image of the evaluation set: {decision['duplicate_of']}",
+        schema.DUPLICATE: f"a duplicate of {decision['duplicate_of']}",
+        schema.BALANCE: f"its draw {_show(draw)} is not below 1 (probability {_show(decision['probability'])})",
+        schema.FORGOTTEN: f"taken out on request{f', {forgotten:%Y-%m-%d}' if forgotten else ''}",
+    }.get(rule, "the first rule that it fails")
+    yield line((f"verdict: dropped by {rule}", "bold red"), f", {why}", hang=9)
+
+
+def _sample(row: dict[str, Any]) -> Iterator[Line]:
+    """Where the row came from, its caption and its URL."""
+    place = " ".join(str(part) for part in (row["shard"], row["key"]) if part is not None)
+    where = f"{row['source']}{f': {place}' if place else ''}"
+    yield named("source", 7, where, (f"  (unit {row['unit']}, row {row['row']})", "dim"))
+    yield from (named(name, 7, _show(row[name])) for name in ("caption", "url") if row[name] is not None)
+
+
+def _rules(
+    run: dict[str, Any], rules: list[Rule], row: dict[str, Any], dropped_by: str | None, values: dict[str, bool | None]
+) -> Iterator[Line]:
+    """Each rule with its verdict, and the values of the columns that it reads."""
+    if not rules:
+        return
+    names = [rule.name for rule in rules]
+    ended = _ended(names, dropped_by)
+    yield from (line(), heading("rules", "in order; the first that fails drops the sample"))
+    margin = max(map(len, names)) + 2
+    thresholds = {rule["name"]: rule.get("threshold") for rule in run["rules"]}
+    for position, rule in enumerate(rules):
+        threshold = thresholds[rule.name]
+        if isinstance(rule.spec, Top):
+            value = row[rule.columns[0]]
+            passes = None if value is None else threshold is not None and value >= threshold
+            reached = "which no row reached" if threshold is None else f"which is from {_show(threshold)} on"
+            text = f"top {rule.spec.top} of {rule.spec.of}, {reached}"
+        else:
+            passes, text = values[rule.name], " ".join(rule.spec.split())
+        readable = row["status"] == schema.OK
+        would = f"not reached, would {'pass' if passes else 'fail'}: " if readable else "not reached: "
+        word = "" if position < ended else "fails here: " if position == ended else would
+        mark = _YES if position < ended else _NO if position == ended else _OPEN
+        shown = ", ".join(f"{name} = {_show(row[name], _VALUE)}" for name in rule.columns)
+        null = "; NULL fails" if passes is None and readable else ""
+        yield _marked(mark, rule.name, margin, (word, mark[1]), text, (f"  [{shown}{null}]" if shown else "", "cyan"))
+
+
+def _ended(names: list[str], rule: str | None) -> int:
+    """How many rules the row passed: all, but where one of them dropped it or it could not be read."""
+    if rule in _LEDGER or rule is None:
+        return -1 if rule == schema.FAILED else len(names)
+    return names.index(rule) if rule in names else len(names)
+
+
+def _entries(connection: Any, run: dict[str, Any], row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
+    """The entries that the caption matches, the rarest first, since those decide; and the draw of each."""
+    if not run["recipe"].get("match") or row["status"] != schema.OK:
+        return
+    found = connection.execute(
+        "SELECT e.entry, e.pool, e.survivors, e.probability FROM entries e JOIN "
+        "(SELECT unnest(entry_ids) AS entry_id FROM matches WHERE unit = $unit AND row = $row) USING (entry_id) "
+        "ORDER BY e.probability DESC, e.survivors, e.entry",
+        {"unit": row["unit"], "row": row["row"]},
+    ).fetchall()
+    drawn = decision["draw"] is not None
+    more = "; one draw u/p below 1 is enough" if drawn else ""
+    yield from (line(), heading("entries", f"{len(found)} match{more}" if found else "none matches"))
+    if not found:
+        return
+    head: list[Part] = [(name, "dim") for name in ("", "entry", "in pool", "at balance", "p")]
+    table: list[list[Part]] = [
+        ["", _show(entry), f"{pool:,}", f"{left:,}", f"{p:.4g}"] for entry, pool, left, p in found
+    ]
+    if drawn:
+        draws = _draws(run, str(decision["uid"]), found)
+        head += [("u", "dim"), ("u/p", "dim"), ""]
+        for cells, draw, (*_, p) in zip(table, draws, found, strict=True):
+            cells[0] = _YES if draw < 1 else _NO
+            cells += [f"{draw * p:.4g}", f"{draw:.4g}", ("← smallest", "dim") if draw == min(draws) else ""]
+    yield from columns([head, *table[:_ENTRIES]], right=range(2, 7))
+    if len(found) > _ENTRIES:
+        yield line(f"  and {len(found) - _ENTRIES} more")
+
+
+def _draws(run: dict[str, Any], uid: str, found: list[tuple[str, int, int, float]]) -> list[float]:
+    """u/p of each entry alone: the ledger's draw is the smallest."""
+    alone = pa.array([[place] for place in range(len(found))], pa.list_(pa.int32()))
+    counts = np.array([survivors for _, _, survivors, _ in found], np.int64)
+    keys = ids.entry_keys(pa.array([entry for entry, *_ in found], pa.string()))
+    uids = pa.array([uid] * len(found), pa.string())
+    return [float(draw) for draw in balance.draw(uids, alone, counts, run["t"], keys, run["seed"])]
+
+
+def _alike(connection: Any, row: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
+    """What two rows have in common, and how near they are."""
+    same = [name for name in ("uid", "sha256", "url") if row[name] is not None and row[name] == other[name]]
+    yield from (f"the same {'image' if name == 'sha256' else 'URL' if name == 'url' else name}" for name in same)
+    if "sha256" in same:
+        return
+    if row["phash"] is not None and other["phash"] is not None:
+        yield f"{(row['phash'] ^ other['phash']).bit_count()} of 64 bits of phash differ"
+    places = [{"unit": one["unit"], "row": one["row"]} for one in (row, other)]
+    table = _fetch(connection, f"SELECT * FROM embeddings {_AT}", places=places)
+    for name in table.column_names:
+        if name.rpartition("_")[2] == "image" and len(table) == 2:
+            one, two = (np.asarray(vector, float) for vector in table[name].to_pylist())
+            if lengths := np.linalg.norm(one) * np.linalg.norm(two):
+                yield f"{float(one @ two / lengths):.4f} is the cosine of {name} embeddings"
+
+
+def _duplicates(connection: Any, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
+    """The sample that stands for this one, or those for which this one stands."""
+    if decision["rule"] == schema.DUPLICATE:
+        sql = "SELECT * FROM verdicts WHERE uid = $uid AND rule IS DISTINCT FROM 'duplicate' ORDER BY unit, row LIMIT 1"
+        yield from (line(), heading("duplicates"), named("stands for it", 13, decision["duplicate_of"]))
+        for other in _fetch(connection, sql, uid=decision["duplicate_of"]).to_pylist():
+            place = " ".join(str(part) for part in (other["shard"], other["key"]) if part is not None)
+            verdict = "kept" if other["kept"] else f"dropped by {other['rule']}"
+            where = f"  ({other['source']}{f': {place}' if place else ''})"
+            yield named("", 13, f"{verdict}: {_show(other['caption'])}", (where, "dim"))
+            yield named(
+                "alike", 13, "; ".join(_alike(connection, row, other)) or "through others that are near to both"
+            )
+        return
+    sql = "SELECT uid, source, concat_ws(' ', shard, key), caption FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row"
+    twins = connection.execute(sql, {"uid": decision["uid"]}).fetchall()
+    if twins and (decision["kept"] or decision["rule"] == schema.BALANCE):
+        yield from (
+            line(),
+            heading("duplicates", f"stands for {counted(len(twins), 'other row')}"),
+        )
+        for uid, source, place, caption in twins[:_TWINS]:
+            where = f"  ({source}{f': {place}' if place else ''})"
+            yield named(uid, 32, _show(caption), (where, "dim"))
+        if len(twins) > _TWINS:
+            yield line(f"  and {len(twins) - _TWINS:,} more")
+
+
+def _captions(connection: Any, decision: dict[str, Any]) -> Iterator[Line]:
+    """The texts that were written for it, with what the gates said, and the regions that were found."""
+    if not decision["kept"]:
+        return
+    sql = "SELECT kind, style, text, gate, failed, status, error FROM captions WHERE uid = $uid ORDER BY kind, style, ordinal"
+    found = connection.execute(sql, {"uid": decision["uid"]}).fetchall()
+    if found:
+        yield from (line(), heading("captions", "written for it, with the gates' verdict"))
+    margin = max((len(f"{kind} {style}") for kind, style, *_ in found), default=0) + 2
+    for kind, style, text, gate, failed, status, error in found:
+        verdict = gate if gate == PASSED else f"failed {', '.join(failed)}" if gate else f"no text: {status} ({error})"
+        mark = _YES if gate == PASSED else _NO
+        told = "" if text is None else f": {_show(text)}"
+        yield _marked(mark, f"{kind} {style}", margin, (verdict, mark[1]), told)
+    sql = "SELECT regions, error FROM regions WHERE uid = $uid"
+    for regions, error in connection.execute(sql, {"uid": decision["uid"]}).fetchall():
+        shown = ", ".join(f"{region['phrase']} ({region['score']:.2f})" for region in regions or ())
+        yield from (line(), heading("regions"), line(f"  {shown or error or 'none'}", hang=2))
+
+
+def _published(connection: Any, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
+    """In which shard, and as which files of it."""
+    if not decision["kept"]:
+        return
+    sql = "SELECT suffix FROM members WHERE unit = $unit AND row = $row"
+    found = connection.execute(sql, {"unit": row["unit"], "row": row["row"]}).fetchall()
+    image = "jpg" if row["format"] == "jpeg" else row["format"]
+    suffixes = sorted({*(found[0][0] if found else [image]), "json", "txt"} - {None})
+    sql = "SELECT shard, key FROM published WHERE uid = $uid ORDER BY ALL"
+    yield from (line(), heading("published"))
+    for shard, key in connection.execute(sql, {"uid": decision["uid"]}).fetchall():
+        files = "" if key is None else f": {', '.join(f'{key}.{suffix}' for suffix in suffixes)}"
+        yield line(f"  {shard}{files}", hang=4)
+
+
+def _measured(row: dict[str, Any]) -> Iterator[Line]:
+    """All that was measured of it, by the names that SQL knows."""
+    hidden = {*_UNSEEN, "uid", "source", "shard", "key", "caption", "url"}
+    shown = {name: value for name, value in row.items() if name not in hidden and value is not None}
+    if shown:
+        yield from (line(), heading("measured"))
+    margin = min(max(map(len, shown), default=0), _VALUE)
+    yield from (named(name, margin, _show(value)) for name, value in shown.items())
+
+
+def _marked(mark: tuple[str, str], name: str, margin: int, *value: Part) -> Line:
+    """A line `mark name  value`."""
+    shown = named("", margin, *value)
+    text = line("  ", mark, (name, "cyan")).text
+    text.pad_right(max(0, margin + 4 - text.cell_len))
+    return Line(text.append_text(shown.text[margin + 4 :]), shown.hang)
+
+
+def _show(value: object, most: int = _TEXT) -> str:
+    text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"

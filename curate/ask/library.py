@@ -1,0 +1,260 @@
+"""The named queries: the files of sql/, each a question with a header that says what goes in and out; and their page.
+
+A header is made of comments: the question in one line, more lines if need be, and
+
+    -- theme: THEME                                      where it stands in the page
+    -- param: NAME [= DEFAULT] [[KIND]] MEANING          required without a default; text, or read by the default's type
+    -- column: NAME MEANING                              of the answer, in order; * for all columns of a view
+
+KIND is one of: `column of VIEW`, or `number of VIEW` for a column of numbers, which names a column of the view. It reaches SQL
+as a value, for struct_extract, never as text of the statement. With the default null it is the first score that a rule names,
+else clip_score, else the first score; `words` in a run without scores. `rule`: null, or what may drop a sample in this run, by
+the funnel's name. `positive`: a whole number from 1 on; others with a whole number as default take 0 too. `numbers`: null, or
+numbers between spaces or commas.
+
+`python -m curate.ask.library` writes the page, sql/README.md.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import takewhile
+
+from curate.errors import RecipeError
+from curate.publish.views import sql_folder
+from curate.schema import SAMPLES
+
+PAGE = "README.md"
+THEMES = (
+    "Overview",
+    "Sources, languages and hosts",
+    "Scores and thresholds",
+    "Concepts and balancing",
+    "Duplicates",
+    "Captions",
+    "Images",
+    "Samples to look at",
+    "Files and failures",
+)
+
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?([eE][-+]?\d+)?\Z")
+_PARAM = re.compile(
+    r"(\w+)(?:\s*=\s*('[^']*'|[^\s\[]+))?(?:\s+\[(rule|positive|numbers|(?:column|number) of \w+)\])?\s+(\S.*)\Z"
+)
+_NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?\Z|FLOAT\Z|DOUBLE\Z|DECIMAL")
+_KEYS = ("unit", "row", "offset", "phash")  # numbers that measure nothing
+_FALLBACK = "words"
+
+Columns = Callable[[str], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter of a named query. A required one has no default and is text."""
+
+    name: str
+    default: object
+    help: str
+    required: bool
+    kind: str | None = None  # column or number, of `view`; rule, positive or numbers
+    view: str | None = None
+
+    @property
+    def usage(self) -> str:
+        """How it is written, with its default."""
+        if self.required:
+            return f"{self.name}=…"
+        return f"{self.name}={'null' if self.default is None else self.default}"
+
+
+@dataclass(frozen=True)
+class NamedQuery:
+    """A file of sql/: its theme, its question in one line, what else there is to say, parameters, columns (name → meaning), SQL."""
+
+    name: str
+    theme: str
+    summary: str
+    notes: str
+    params: tuple[Param, ...]
+    columns: dict[str, str]
+    sql: str
+
+
+@cache
+def named_queries() -> tuple[NamedQuery, ...]:
+    """The queries of sql/, by name."""
+    paths = sorted(path for path in sql_folder().glob("*.sql") if path.stem != "views")
+    return tuple(_parse_query(path.stem, path.read_text("utf-8")) for path in paths)
+
+
+def is_name(text: str) -> bool:
+    """Whether a question is the name of a query: one word is, and is never SQL."""
+    return re.fullmatch(r"[\w-]+", _word(text)) is not None
+
+
+def find_query(text: str) -> NamedQuery:
+    """The query of that name. Raises RecipeError where there is none, with the nearest."""
+    word = _word(text)
+    known = {query.name: query for query in named_queries()}
+    name = word.lower().replace("-", "_")
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise RecipeError(f'no query named {word!r}; {hint}queries: {", ".join(known)}; or give SQL, such as "FROM {word}"')
+
+
+def fill_params(
+    query: NamedQuery, given: Mapping[str, object], columns: Columns, rules: str, steps: Sequence[str] = ()
+) -> dict[str, object]:
+    """The parameters with defaults, text read by the type of the default.
+
+    Args:
+        query: the named query.
+        given: name → value.
+        columns: the columns of a view of the run, name → DuckDB's type.
+        rules: the run's rules, whose scores are preferred.
+        steps: what may drop a sample, by the funnel's names.
+    """
+    needed = [param.name for param in query.params if param.required]
+    check_params(query.name, given, [param.name for param in query.params], needed)
+    filled: dict[str, object] = {}
+    for param in query.params:
+        value = given.get(param.name, param.default)
+        if param.view is not None:
+            filled[param.name] = _column(param, value, columns(param.view), rules)
+            continue
+        if isinstance(value, str) and not param.required and not isinstance(param.default, str):
+            value = None if value.lower() in ("null", "") else value if param.kind == "rule" else read_number(value)
+        _check_value(param, value, steps)
+        filled[param.name] = value
+    return filled
+
+
+def _check_value(param: Param, value: object, steps: Sequence[str]) -> None:
+    """Raises RecipeError where SQL would answer with nothing, or with words of its own."""
+    told = f"--param {param.name}={value}"
+    if param.kind == "rule" and value is not None and value not in steps:
+        near = difflib.get_close_matches(str(value), steps, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RecipeError(f"{told}: nothing of this name drops samples in this run; {hint}accepted: {', '.join(steps)}")
+    if param.kind == "numbers" and isinstance(value, str):
+        wrong = [part for part in re.split(r"[\s,;]+", value.strip()) if not isinstance(read_number(part), int | float)]
+        if wrong:
+            raise RecipeError(f"{told}: {wrong[0]!r} is no number; accepted: numbers between spaces or commas")
+    if isinstance(param.default, int | float) and not isinstance(value, int | float | None):
+        raise RecipeError(f"{told}: needs a number, such as {param.default}")
+    if isinstance(param.default, int) and value is not None:
+        least = 1 if param.kind == "positive" else 0
+        if isinstance(value, float) or (isinstance(value, int) and value < least):
+            raise RecipeError(f"{told}: needs a whole number from {least} on, such as {param.default}")
+
+
+def check_params(what: str, given: Mapping[str, object], known: Sequence[str], needed: Sequence[str]) -> None:
+    """Raises RecipeError where a parameter is unknown or missing."""
+    accepted = f"parameters of {what}: {', '.join(known)}" if known else f"{what} has no parameters"
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise RecipeError(f"--param {name}: unknown; {f'did you mean {near[0]!r}? ' if near else ''}{accepted}")
+    for name in needed:
+        if name not in given:
+            raise RecipeError(f"--param {name}=… is missing; {accepted}")
+
+
+def read_number(text: str) -> object:
+    """A number where the text is one as people write it; 'quoted' text without its quotes; else the text."""
+    if match := _NUMBER.match(text):
+        return float(text) if match[2] or match[3] else int(text)
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == "'" else text
+
+
+def library_page() -> str:
+    """The page of all named queries, in Markdown, by theme."""
+    lines = [
+        "# Named queries",
+        "",
+        "Written by `python -m curate.ask.library` from the headers of these files. Each works on every run; what a run",
+        "does not have gives no rows. `curate sql DIR` lists them, `curate sql DIR NAME --param k=v` answers, and",
+        "`--format csv` or `json` writes for programs. Your own SQL sees the same tables and views: `views.sql` says which.",
+    ]
+    for theme in THEMES:
+        queries = [query for query in named_queries() if query.theme == theme]
+        lines += ["", f"## {theme}", ""]
+        lines += [f"- [`{query.name}`](#{query.name}): {query.summary}" for query in queries]
+        for query in queries:
+            lines += _section(query)
+    return "\n".join([*lines, ""])
+
+
+def _section(query: NamedQuery) -> list[str]:
+    example = "".join(f" --param {param.name}={param.name.upper()}" for param in query.params if param.required)
+    lines = ["", f"### {query.name}", "", " ".join(filter(None, (query.summary, query.notes)))]
+    lines += ["", "```", f"curate sql DIR {query.name}{example}", "```"]
+    if query.params:
+        lines += ["", "| parameter | meaning |", "|---|---|"]
+        lines += [f"| `{param.usage}` | {_meaning(param)} |" for param in query.params]
+    lines += ["", "| column | meaning |", "|---|---|"]
+    return lines + [f"| `{name}` | {_cell(meaning)} |" for name, meaning in query.columns.items()]
+
+
+def _meaning(param: Param) -> str:
+    kind = {"column": "a column of", "number": "a column of numbers of"}.get(param.kind or "")
+    return _cell(param.help + (f"; {kind} `{param.view}`" if kind else ""))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _column(param: Param, value: object, columns: Mapping[str, str], rules: str) -> str:
+    """The name of the column, as it is written in the view."""
+    fit = {
+        name.lower(): name
+        for name, kind in columns.items()
+        if param.kind == "column" or (_NUMERIC.match(kind) and name not in _KEYS)
+    }
+    if value is None or str(value).lower() == "null":
+        scores = [name for name in fit if fit[name] not in SAMPLES.names]
+        ruling = [name for name in scores if re.search(rf"\b{re.escape(name)}\b", rules.lower())]
+        value = [*ruling, *(name for name in scores if name == "clip_score"), *scores, _FALLBACK][0]
+    name = fit.get(str(value).lower())
+    if name is None:
+        kind = "column of numbers" if param.kind == "number" else "column"
+        near = difflib.get_close_matches(str(value).lower(), fit, 1)
+        hint = f"did you mean {fit[near[0]]!r}? " if near else ""
+        raise RecipeError(
+            f"--param {param.name}={value}: no {kind} of this run's {param.view}; {hint}accepted: {', '.join(fit.values())}"
+        )
+    return name
+
+
+def _parse_query(name: str, text: str) -> NamedQuery:
+    header = takewhile(lambda line: line.startswith("--"), text.splitlines())
+    lines = [line[2:].strip() for line in header]
+    kinds = ("theme:", "param:", "column:")
+    told = {kind: [line.removeprefix(kind).strip() for line in lines if line.startswith(kind)] for kind in kinds}
+    params = []
+    for line in told["param:"]:
+        match = _PARAM.match(line)
+        assert match, f"{name}.sql: {line}"
+        kind, _, view = (match[3] or "").partition(" of ")
+        params.append(Param(match[1], _literal(match[2]), match[4], match[2] is None, kind or None, view or None))
+    columns = dict((line + " ").split(None, 1) for line in told["column:"])
+    notes = " ".join(line for line in lines[1:] if not line.startswith(kinds))
+    theme = (told["theme:"] or [""])[0]
+    return NamedQuery(name, theme, lines[0], notes, tuple(params), {k: v.strip() for k, v in columns.items()}, text)
+
+
+def _literal(text: str | None) -> object:
+    return None if text is None or text == "null" else read_number(text)
+
+
+def _word(text: str) -> str:
+    return text.strip().rstrip(";").strip()
+
+
+if __name__ == "__main__":
+    (sql_folder() / PAGE).write_text(library_page(), "utf-8")

@@ -1,0 +1,162 @@
+"""Prints rows of a query: as a table for people, as CSV for spreadsheets, as JSON for programs.
+
+Captions, URLs and keys come from strangers: nothing that they wrote steers a terminal.
+"""
+
+import csv
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from json.encoder import encode_basestring
+from typing import IO, Any, Literal
+
+from curate.wording import counted
+
+Format = Literal["table", "csv", "json"]
+
+# What moves a terminal's cursor, colours it or turns the direction of text, and what no XML may hold.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+_WORDS = {None: "null", True: "true", False: "false"}
+_CELL = 80  # characters of a value that a table shows
+_LINE = 200  # characters of a line, above which a table shows one value a line
+
+
+@dataclass(frozen=True)
+class Result:
+    """Rows of a query, a list or read once; values as DuckDB gives them to Python. `names` are unique."""
+
+    names: tuple[str, ...]
+    rows: Iterable[tuple[Any, ...]]
+
+
+def write_result(result: Result, format: Format, file: IO[str]) -> None:
+    """Writes rows: `table` for people, `csv` as in RFC 4180, `json` as one array of objects. A table alone holds all of them.
+
+    In CSV lines end in a line feed alone, for what stands behind a pipe; null is nothing and an empty text is "", but a null
+    alone in its row is "" too, since readers skip empty lines.
+    In JSON numbers are numbers whatever their size, NaN and infinities are null, lists arrays, structs objects, and all
+    else is text. Control characters reach neither a terminal nor JSON.
+    """
+    if format == "json":
+        names = [f"{_json(name)}: " for name in result.names]
+        rows = ("{" + ", ".join(map(str.__add__, names, map(_json, row))) + "}" for row in result.rows)
+        _write_lines(file, "[", rows, "]\n")
+    elif format == "csv":
+        show = escape if file.isatty() else str
+        _write_csv(file, [[show(name) for name in result.names]])
+        _write_csv(file, ([None if v is None else show(_plain(v)) for v in row] for row in result.rows))
+    elif result.names == ("explain_key", "explain_value"):
+        file.writelines(escape(line) + "\n" for row in result.rows for line in row[1].splitlines())
+    else:
+        file.writelines(line + "\n" for line in _table(result))
+
+
+def write_json(value: Any, file: IO[str]) -> None:
+    """Writes one value as JSON, as `write_result` writes those of its rows."""
+    file.write(f"{_json(value)}\n")
+
+
+def _write_csv(file: IO[str], rows: Iterable[list[str | None]]) -> None:
+    """Lines of CSV. The csv module writes null and an empty text alike, and \\r bare: rows with one of these are written here."""
+    writer = csv.writer(file, lineterminator="\n")
+    for row in rows:
+        if any(field == "" or (field is not None and "\r" in field) for field in row):
+            quoted = ("" if field is None else '"' + field.replace('"', '""') + '"' for field in row)
+            file.write(",".join(quoted) + "\n")
+        else:
+            writer.writerow(row)
+
+
+def escape(text: str) -> str:
+    """The text with control characters as escapes, so that a stranger's text cannot steer a terminal."""
+
+    def spell(match: re.Match[str]) -> str:
+        code = ord(match[0])
+        return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+    return _CONTROL.sub(spell, text)
+
+
+def _write_lines(file: IO[str], begin: str, items: Iterator[str], end: str) -> None:
+    file.write(begin)
+    for position, item in enumerate(items):
+        file.write(("\n" if position == 0 else ",\n") + item)
+    file.write(end)
+
+
+def _json(value: Any) -> str:
+    """The value as JSON, on one line. The json module knows neither exact decimals nor what else SQL has."""
+    if isinstance(value, str):
+        return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", encode_basestring(value))
+    if value is None or isinstance(value, bool | int):
+        return _WORDS[value] if value is None or isinstance(value, bool) else str(value)
+    if isinstance(value, float | Decimal):
+        return (repr(value) if isinstance(value, float) else format(value, "f")) if math.isfinite(value) else "null"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_json, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_json(str(k))}: {_json(v)}" for k, v in value.items()) + "}"
+    return _json(_plain(value))
+
+
+def _plain(value: Any) -> str:
+    """The value as text, unescaped."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, list | tuple | dict):
+        return _json(value)
+    return bytes(value).hex() if isinstance(value, bytes | bytearray | memoryview) else str(value)
+
+
+def _table(result: Result) -> Iterator[str]:
+    rows = list(result.rows)
+    cells = [[_cell(value) for value in row] for row in rows]
+    names = [escape(name) for name in result.names]
+    widths = [max(map(_width, column)) for column in zip(names, *cells, strict=True)]
+    if sum(widths) + 2 * len(widths) > _LINE:
+        margin = max(map(_width, names))
+        for number, row in enumerate(cells, 1):
+            yield f"── row {number} of {len(cells)}"
+            yield from (f"{_pad(name, margin, False)}  {cell}" for name, cell in zip(names, row, strict=True))
+    else:
+        columns = list(zip(*rows, strict=True)) or [() for _ in names]
+        right = [
+            any(v is not None for v in column)
+            and all(v is None or (isinstance(v, int | float | Decimal) and not isinstance(v, bool)) for v in column)
+            for column in columns
+        ]
+        for row in [names, ["─" * width for width in widths], *cells]:
+            yield "  ".join(map(_pad, row, widths, right)).rstrip()
+    yield f"({counted(len(cells), 'row')})"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, float) and not value.is_integer():
+        text = f"{value:.0f}" if 1e6 <= abs(value) < 1e15 else f"{value:.6g}"
+    else:
+        text = escape(_plain(value))
+    return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
+
+
+def _width(text: str) -> int:
+    """Columns that a terminal needs for the text."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.category(c) in ("Mn", "Me", "Cf") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    space = " " * (width - _width(text))
+    return space + text if right else text + space

@@ -1,0 +1,306 @@
+"""SQL over a run, read-only: opens a run, and runs a query of the user or a named one (`curate.ask.library`).
+
+In: a run folder, local or any fsspec URL, and SQL. Out: a Result (`curate.ask.output` prints it). Three barriers keep a query
+in the run: only what parses as reading is accepted, down to the bodies of its CTEs (DuckDB accepts COPY there); the
+connection has no access to files but the run's tables, as the manifest lists them; and its settings are locked.
+"""
+
+import glob
+import json
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from curate.ask.library import check_params, fill_params, find_query, is_name, read_number
+from curate.ask.output import Result, escape
+from curate.errors import RecipeError, RunError
+from curate.publish.statistics import STATISTICS, TABLES
+from curate.publish.views import create_views, quote, table_files
+from curate.run.context import RUN_FILE
+from curate.store.manifest import MANIFEST, SUCCESS, how_to_go_on, no_run, read_manifest
+from curate.store.store import Folder
+
+_EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
+_BATCH = 2048  # rows fetched at once: what DuckDB makes at a time
+_APART = "\nScores are columns of `measured`, verdicts of `kept`, `dropped` and `verdicts`; both: FROM kept JOIN scores USING (unit, row)"
+_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+# Table functions that make rows of their arguments or describe the catalog. None of them reads a file.
+_FUNCTIONS = {"unnest", "range", "generate_series", "repeat", "repeat_row", "json_each", "json_tree", "histogram"}
+_FUNCTIONS |= {"histogram_values", "duckdb_tables", "duckdb_views", "duckdb_columns", "duckdb_functions"}
+_FUNCTIONS |= {"duckdb_types", "duckdb_keywords", "pragma_table_info", "pragma_show"}
+
+
+def open_run(url: str) -> Any:
+    """A DuckDB connection that sees the run's tables and views, and nothing else. The caller closes it.
+
+    Raises:
+        RecipeError: there is no run.
+        RunError: the run is not finished.
+    """
+    folder = find_run(url)
+    names = [MANIFEST, *(line.path for line in read_manifest(folder))]
+    files = {
+        table: tuple(_location(folder, name) for name in found)
+        for table, found in {**table_files(names), "manifest": (MANIFEST,)}.items()
+    }
+    connection = duckdb.connect(":memory:")
+    try:
+        spill = os.path.join(tempfile.gettempdir(), f"curate-{uuid.uuid4().hex}")
+        connection.execute(f"SET python_enable_replacements = false; SET temp_directory = {quote(spill)}")
+        connection.execute("SET TimeZone = 'UTC'")
+        if not folder.is_local:
+            connection.register_filesystem(folder.fs)
+        _attach(connection, folder)
+        # DuckDB takes a path for a pattern, so that `run[1]` would be read from `run1`; it asks for leave for both spellings.
+        plain = {table: tuple(map(glob.escape, paths)) if folder.is_local else paths for table, paths in files.items()}
+        create_views(connection, plain, any(name.endswith(".tar") for name in names))
+        allowed = ", ".join(quote(path) for every in (files, plain) for paths in every.values() for path in paths)
+        connection.execute(f"SET allowed_paths = [{allowed}]")
+        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+    except duckdb.Error as error:
+        connection.close()
+        raise RunError(
+            f"{url}: its tables cannot be opened: {_one_line(error)}; `curate verify {url}` says more"
+        ) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def find_run(url: str) -> Folder:
+    """The folder of a finished run. Raises RecipeError where there is none, RunError where it is not finished."""
+    folder = Folder(url)
+    names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else None
+    if names is None:
+        raise no_run(folder, url)
+    here = {str(name).rstrip("/").rpartition("/")[2] for name in names}
+    if not here & {RUN_FILE, "tables", SUCCESS}:
+        raise no_run(folder, url)
+    missing = [name for name in (SUCCESS, MANIFEST, STATISTICS) if name not in here]
+    if missing:
+        raise RunError(
+            f"{url}: this run is not finished (no {', no '.join(missing)}), and only a finished one can be asked; "
+            f"{how_to_go_on(folder, url)}"
+        )
+    return folder
+
+
+@contextmanager
+def asking(url: str, text: str, params: Mapping[str, object] | None = None) -> Iterator[Result]:
+    """The answer of a run to a named query, or to SQL; its rows are fetched as they are read.
+
+    Args:
+        url: the run folder.
+        text: the name of a query (one word), or one SQL statement that reads.
+        params: name → value. For a named query text is read by the type of the default; for SQL, as a number where it
+            looks like one ('quoted' it stays text).
+
+    Raises:
+        RecipeError: there is no such query, run or parameter; the SQL is wrong, or does not only read.
+        RunError: the run is not finished, or the query ran out of memory or disk.
+    """
+    if is_name(text):
+        find_query(text)  # before a run is opened for it
+    connection = open_run(url)
+    try:
+        yield answer(connection, text, params)
+    finally:
+        connection.close()
+
+
+def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -> Result:
+    """As `asking`, with all rows in memory."""
+    with asking(url, text, params) as result:
+        return Result(result.names, list(result.rows))
+
+
+def answer(connection: Any, text: str, params: Mapping[str, object] | None = None) -> Result:
+    """As `asking`, on a connection of `open_run`. The rows of an answer are gone when the next one begins."""
+    given = {k: v if is_name(text) or not isinstance(v, str) else read_number(v) for k, v in (params or {}).items()}
+    return execute(connection, *_resolve(connection, text, given))
+
+
+def _resolve(connection: Any, text: str, given: dict[str, object]) -> tuple[str, dict[str, object]]:
+    """The SQL and the parameters of a named query; SQL as it is."""
+    if not is_name(text):
+        return text, given
+    query = find_query(text)
+    rules = connection.execute("SELECT string_agg(expression, ' ' ORDER BY position) FROM rules").fetchall()[0][0]
+    steps = connection.execute("SELECT rule FROM funnel WHERE kind = 'drop' ORDER BY position").fetchall()
+    filled = fill_params(
+        query, given, lambda view: _columns(connection, view), rules or "", [rule for (rule,) in steps]
+    )
+    return query.sql, filled
+
+
+def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None = None) -> pa.Table:
+    """As `answer`, as an Arrow table; parameters of SQL keep their types."""
+    sql, given = _resolve(connection, text, dict(params or {}))
+    with _errors():
+        statement = _checked(connection, sql, given)
+        found = _wait(connection, lambda: connection.sql(statement, params=given or None).to_arrow_table())
+    return found.rename_columns(list(_unique(found.column_names)))
+
+
+def execute(connection: Any, sql: str, params: Mapping[str, object] | None = None) -> Result:
+    """Runs one statement that reads, on a connection of `open_run`. Raises as `asking` does."""
+    with _errors():
+        statement = _checked(connection, sql, dict(params or {}))
+        _wait(connection, lambda: connection.execute(statement, dict(params or {}) or None))
+        names = _unique([column[0] for column in connection.description])
+        return Result(names, _fetch(connection, _wait(connection, lambda: connection.fetchmany(_BATCH))))
+
+
+def _checked(connection: Any, sql: str, params: dict[str, object]) -> Any:
+    """The statement, which only reads, and has these parameters."""
+    statement = _check(connection, sql)
+    known = sorted(statement.named_parameters)
+    check_params("the query", params, known, known)
+    return statement
+
+
+def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """All rows, from the first batch on: most of what goes wrong does so before anything is printed."""
+    while batch:
+        yield from batch
+        with _errors():
+            batch = _wait(connection, lambda: connection.fetchmany(_BATCH))
+
+
+def _wait(connection: Any, call: Callable[[], Any]) -> Any:
+    """Makes the call in a thread, so that Ctrl-C stops it: DuckDB would hold the main thread, which alone sees the signal."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(call)
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        raise RunError(f"the query could not be finished: {_one_line(error)}") from None
+    except duckdb.Error as error:
+        hint = _APART if re.search(r'Referenced column ".*" not found', str(error)) else ""
+        raise RecipeError(f"SQL: {str(error).strip()}{hint}") from None
+
+
+def _columns(connection: Any, view: str) -> dict[str, str]:
+    """The columns of a view, with their types."""
+    return {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {view}").fetchall()}
+
+
+# ---- opening
+
+
+def _attach(connection: Any, folder: Folder) -> None:
+    """Makes the small tables of stats.duckdb visible; only tables: a view in it could be anybody's SQL."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = folder.path(STATISTICS)
+        if not folder.is_local:
+            path = f"{temporary}/{STATISTICS}"
+            with folder.open(STATISTICS) as source, open(path, "wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+        connection.execute(f"ATTACH {quote(path)} AS stats (READ_ONLY)")
+        found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'stats'").fetchall()
+        missing = set(TABLES) - {name for (name,) in found}
+        if missing:
+            raise duckdb.CatalogException(f"{STATISTICS} has no table {', '.join(sorted(missing))}")
+        for name in TABLES:
+            connection.execute(f"CREATE VIEW {name} AS SELECT * FROM stats.{name}")
+
+
+def _location(folder: Folder, name: str) -> str:
+    """The absolute path or URL of a file of the run. Raises RunError where it leads out of the folder."""
+    if name.startswith("/") or ".." in name.split("/") or "*" in name:
+        raise RunError(f"{folder.url}: its manifest lists {escape(name)!r}, which is not a path within the run")
+    if not folder.is_local:
+        return str(folder.fs.unstrip_protocol(folder.path(name)))
+    root, path = os.path.realpath(folder.root), os.path.realpath(folder.path(name))
+    if not path.startswith(f"{root}/"):
+        raise RunError(f"{folder.url}: {escape(name)} is a link out of the run; links are not followed")
+    return path
+
+
+# ---- checking
+
+
+def _check(connection: Any, sql: str) -> Any:
+    """The one statement of `sql`. Raises RecipeError unless all it does is read."""
+    if re.search("[\ud800-\udfff]", sql):
+        raise RecipeError("SQL: a character is no Unicode; accepted: text in UTF-8")
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1:
+        raise RecipeError(f"SQL: {len(statements)} statements; accepted: one")
+    statement = statements[0]
+    reading, kind = statement.query, _kind(statement)
+    if kind == "EXPLAIN":
+        reading = _EXPLAIN.sub("", reading, count=1)
+    answer = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [reading]).fetchall()[0][0]
+    try:
+        tree = json.loads(answer)
+    except RecursionError:
+        raise RecipeError("SQL: its expressions are nested too deeply") from None
+    if tree["error"] or len(tree["statements"]) != 1:
+        raise RecipeError(
+            f"SQL: a run is read-only, and this is {kind}; accepted: SELECT, FROM, EXPLAIN, DESCRIBE, SHOW"
+        )
+    for part in _walk(tree):
+        kind = str(part.get("type", ""))
+        if kind.endswith("_NODE") and kind not in _NODES:
+            raise RecipeError(f"SQL: a run is read-only, and this holds {kind.partition('_')[0]}; accepted: SELECT")
+        if kind == "TABLE_FUNCTION":
+            name = str(part["function"].get("function_name", "")).lower()
+            if name not in _FUNCTIONS:
+                raise RecipeError(
+                    f"SQL: the table function {name}() is not accepted; a query reads the run's tables and views "
+                    f"(SHOW TABLES lists them); accepted functions: {', '.join(sorted(_FUNCTIONS))}"
+                )
+    return statement
+
+
+def _kind(statement: Any) -> str:
+    """What kind of statement it is, in words."""
+    try:
+        return str(statement.type).rpartition(".")[2].replace("_", " ")
+    except ValueError:  # DuckDB's Python names some kinds only, and UPDATE EXTENSIONS is not among them
+        return "another statement"
+
+
+def _walk(node: Any) -> Iterator[dict[str, Any]]:
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+        waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, later ones numbered where they repeat: a JSON object has each key once."""
+    seen: dict[str, None] = {}
+    for name in names:
+        fresh, count = name, 0
+        while fresh in seen:
+            count += 1
+            fresh = f"{name}_{count}"
+        seen[fresh] = None
+    return tuple(seen)

@@ -1,0 +1,171 @@
+"""A shell over a run: statements and named queries from standard input, one answer after another.
+
+In: a run folder, local or any fsspec URL. DuckDB answers, through the same barriers as a single query has. DuckDB's own
+command-line shell is not used: whatever lets it read the run's Parquet files lets it write over them (COPY … TO an allowed
+path), and it does not see remote runs. views.sql serves those who want it for a run of their own.
+"""
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+from curate.ask.library import named_queries
+from curate.ask.output import Format, Result, escape, write_result
+from curate.ask.query import answer, open_run
+from curate.errors import CurateError, RecipeError
+
+HELP = """\
+A statement ends with ; and may have many lines. It is SQL that reads, or a named query with its parameters:
+  FROM samples LIMIT 5;
+  top_entries limit=5;
+.queries          lists the named queries
+.tables           lists tables and views
+.format FORMAT    table, csv or json
+.quit             leaves, as Ctrl-D does; Ctrl-C stops a query
+"""
+_QUIET = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$.*?\$\1\$|--[^\n]*(?:\n|\Z)|/\*.*?\*/""", re.DOTALL
+)  # where a ; ends nothing
+_NAMED = re.compile(r"\s*([\w-]+)((?:\s+\w+=(?:'[^']*'|[^\s;]*))*)\s*;\s*\Z")
+_FORMATS: dict[str, Format] = {"table": "table", "csv": "csv", "json": "json"}
+
+
+def run_shell(url: str, format: Format, file: IO[str]) -> int:
+    """Answers what comes on standard input, until its end or .quit; answers go to `file`, errors to standard error.
+
+    Returns:
+        How many statements failed, where no person sits before it; else 0.
+
+    Raises:
+        RecipeError, RunError: there is no finished run.
+    """
+    connection = open_run(url)
+    try:
+        person = sys.stdin.isatty()
+        if person:
+            _complete_names(connection)
+            print(f"{url}, read-only. .help says more, .quit leaves.", file=sys.stderr)
+        shell = _Shell(connection, format, file)
+        failed = shell.run(read_inputs(input if person else _piped))
+        return 0 if person else failed
+    finally:
+        connection.close()
+
+
+def read_inputs(read: Callable[[str], str]) -> Iterator[str]:
+    """Whole inputs: statements up to their ;, and lines that begin with a dot. `read` prompts, and raises EOFError at the end."""
+    text = ""
+    while True:
+        try:
+            line = read("   ...> " if text else "curate> ")
+        except KeyboardInterrupt:
+            text = ""
+            print(file=sys.stderr)
+            continue
+        except EOFError:
+            if text.strip():
+                yield text
+            return
+        if not text and line.lstrip().startswith("."):
+            yield line.strip()
+            continue
+        text = f"{text}{line}\n" if text or line.strip() else ""
+        if is_complete(text):
+            yield text
+            text = ""
+
+
+def is_complete(text: str) -> bool:
+    """Whether the last ; ends a statement: it is in no text, name or comment."""
+    rest = _QUIET.sub(" ", text)
+    return rest.rstrip().endswith(";") and not re.search(r"""['"]|/\*|\$\w*\$""", rest)
+
+
+class _Shell:
+    def __init__(self, connection: Any, format: Format, file: IO[str]) -> None:
+        self.connection, self.format, self.file = connection, format, file
+
+    def run(self, inputs: Iterator[str]) -> int:
+        """Answers each input. Returns how many failed."""
+        failed = 0
+        for text in inputs:
+            if text == ".quit":
+                break
+            try:
+                self._answer(text)
+            except KeyboardInterrupt:
+                print("stopped", file=sys.stderr)
+            except CurateError as error:
+                failed += 1
+                hint = " (a statement ends with ;)" if "syntax error" in str(error) and "\n" in text.strip() else ""
+                print(f"curate: {error}{hint}", file=sys.stderr)
+            self.file.flush()
+        return failed
+
+    def _answer(self, text: str) -> None:
+        if text.startswith("."):
+            self._command(text)
+            return
+        for question, params in self._questions(text):
+            write_result(answer(self.connection, question, params), self.format, self.file)
+
+    def _questions(self, text: str) -> Iterator[tuple[str, dict[str, str]]]:
+        match = _NAMED.match(text)
+        if match and match[1].lower().replace("-", "_") in {query.name for query in named_queries()}:
+            yield match[1], dict(_pair(word) for word in shlex.split(match[2]))
+            return
+        for statement in self._statements(text):
+            yield statement, {}
+
+    def _statements(self, text: str) -> list[str]:
+        try:
+            return [statement.query for statement in self.connection.extract_statements(text)]
+        except Exception:  # the answer says what is wrong with it
+            return [text]
+
+    def _command(self, text: str) -> None:
+        name, *words = text.split()
+        if name == ".help":
+            self.file.write(HELP)
+        elif name == ".tables":
+            write_result(answer(self.connection, "SHOW TABLES"), self.format, self.file)
+        elif name == ".queries":
+            rows = [(q.name, " ".join(param.usage for param in q.params), q.summary) for q in named_queries()]
+            write_result(Result(("query", "parameters", "answers"), rows), self.format, self.file)
+        elif name == ".format" and len(words) == 1 and words[0] in _FORMATS:
+            self.format = _FORMATS[words[0]]
+        else:
+            raise RecipeError(
+                f"{escape(text)}: no command; accepted: .queries, .tables, .format table|csv|json, .help, .quit"
+            )
+
+
+def _pair(word: str) -> tuple[str, str]:
+    name, _, value = word.partition("=")
+    return name, value
+
+
+def _piped(_prompt: str) -> str:
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\n")
+
+
+def _complete_names(connection: Any) -> None:
+    """Lets Tab complete tables, columns and named queries, where Python has readline."""
+    try:
+        import readline
+    except ImportError:
+        return
+    rows = connection.execute("SELECT table_name FROM duckdb_columns() UNION SELECT column_name FROM duckdb_columns()")
+    names = sorted({name for (name,) in rows.fetchall()} | {query.name for query in named_queries()})
+
+    def complete(begin: str, state: int) -> str | None:
+        fit = [name for name in names if name.startswith(begin)]
+        return fit[state] if state < len(fit) else None
+
+    readline.set_completer(complete)
+    readline.parse_and_bind("tab: complete")

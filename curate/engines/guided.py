@@ -1,0 +1,348 @@
+"""Caption images by a vision-to-text model of Hugging Face's transformers, steered by classifier-free guidance.
+
+At each step the decoder is asked twice, given the image and given none, and the likeliest token of
+
+    logits = u + γ (c − u)
+
+is taken, where c are its logits with the image and u those with the image masked. γ = 1 is plain greedy decoding,
+token for token; larger values favour what the image alone makes likely, so captions become more specific, and from
+about 3 on ungrammatical.
+
+The image is masked by zeros: the decoder gets them in place of the image's embeddings, as many and in the same
+places. What it is given is, by family:
+
+    vision-encoder-decoder   what it attends to: the encoder's last hidden states, behind the projection, if any
+    blip                     what it attends to: the vision model's last hidden states
+    git                      its prefix: the visual embeddings behind their projection and its layer norm
+
+They are not zeros for pixels, of which the encoder would make something. The paper fine-tunes its captioner on both
+conditions before it guides it; a model that never saw the masked one gives some u all the same, but nothing says how
+good.
+
+Both streams are one batch of twice the images, with a cache of keys and values. Of a request's sampling `max_tokens`
+alone is looked at. What the model's own generation settings forbid (a minimal length, repeated n-grams, suppressed
+tokens) stays forbidden; its penalties act on c and u before they are joined. An answer is what follows the prompt.
+
+What it trades: twice the decoder's work. In batches, and on GPUs, matrix products round differently with the batch's
+size, so that two tokens which are equally likely to the last bits may change places.
+
+Source: Kornblith et al., Guiding Image Captioning Models Toward More Specific Captions, ICCV 2023.
+"""
+
+import copy
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+from curate.engines.request import Answer, Request
+from curate.errors import RecipeError
+from curate.models.hugging_face import (
+    Device,
+    Precision,
+    find_device,
+    in_halves,
+    is_memory,
+    load,
+    model_name,
+    open_picture,
+    to_dtype,
+)
+
+
+@dataclass(frozen=True)
+class GuidedOptions:
+    """What captions are written by.
+
+    Attributes:
+        model: a local folder or a name on the hub, of one of the families above.
+        gamma: γ, the guidance scale; 1 is no guidance, the paper's trade-off lies at 1.5 to 2.
+        device: auto is CUDA where there is a device, else the CPU.
+        precision: of weights and sums; logits are joined in float32.
+        batch: images at a time; fewer where memory does not suffice.
+    """
+
+    model: str
+    gamma: float = 2.0
+    device: Device = "auto"
+    precision: Precision = "fp32"
+    batch: int = 16
+
+
+class GuidedEngine:
+    """`Engine` by guided decoding; the model is loaded when it is first needed."""
+
+    def __init__(self, options: GuidedOptions) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._loaded: _Loaded | None = None
+        self._batch = options.batch  # halved for good where memory does not suffice
+
+    @cached_property
+    def model(self) -> str:
+        """The model's name, of a folder with a digest of its files, γ and precision."""
+        options = self._options
+        return f"{model_name(options.model)} guided gamma={options.gamma} {options.precision}"
+
+    def check(self) -> None:
+        """Loads the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
+        with self._lock:
+            self._load()
+
+    def ask(self, requests: Sequence[Request]) -> list[Answer]:
+        """See `Engine`. A request without an image, in a chat, or with too long a prompt gets the reason."""
+        with self._lock:
+            loaded = self._load()
+            answers: list[Answer | None] = [None] * len(requests)
+            batches: dict[tuple[int, int], list[_Job]] = defaultdict(list)
+            for place, request in enumerate(requests):
+                job = _prepare(loaded, place, request)
+                if isinstance(job, Answer):
+                    answers[place] = job
+                else:  # prompts of one length make batches without padding
+                    batches[len(job.start), job.max_tokens].append(job)
+            for waiting in map(deque, batches.values()):
+                while waiting:
+                    batch = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
+                    for job, answer in zip(batch, in_halves(batch, self._answer), strict=True):
+                        answers[job.place] = answer if isinstance(answer, Answer) else _failed(answer)
+        return [answer for answer in answers if answer is not None]
+
+    def close(self) -> None:
+        """Lets go of the model."""
+        with self._lock:
+            self._loaded = None
+
+    def _answer(self, jobs: Sequence["_Job"]) -> list[Answer]:
+        try:
+            return _answer(self._load(), jobs, self._options.gamma)
+        except Exception as error:
+            if is_memory(error):
+                self._batch = max(1, len(jobs) // 2)
+            raise
+
+    def _load(self) -> "_Loaded":
+        if self._loaded is None:
+            self._loaded = _load(self._options)
+        return self._loaded
+
+
+class Guide:
+    """Joins the logits of both streams: the logits processor that transformers' decoding calls at each step."""
+
+    def __init__(self, gamma: float) -> None:
+        self.gamma = gamma
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """The guided logits, float32 (2 · batch, vocabulary), the same for both streams.
+
+        Args:
+            input_ids: not looked at.
+            scores: float32 (2 · batch, vocabulary): c of each row, then u of each row. A token that is forbidden,
+                −∞ in both, stays so.
+        """
+        c, u = scores.chunk(2)
+        guided = (u + self.gamma * (c - u)).where(~c.isneginf(), c)
+        return guided.repeat(2, 1)
+
+
+class _Family(Protocol):
+    """How a family of models is asked.
+
+    Attributes:
+        limit: positions that the decoder has for text.
+        first: the token that a caption begins with.
+        settings: the model's own generation settings.
+    """
+
+    limit: int
+    first: int
+    settings: Any
+
+    def generate(self, pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
+        """Token ids (rows, length), `start` included.
+
+        Args:
+            pixels: float (images, channels, height, width).
+            start: int64 (rows, length), with `guided` twice as many rows as images: given the images, then zeros.
+            guided: whether there are two streams.
+            how: further arguments of transformers' `generate`.
+        """
+
+
+class _Loaded(NamedTuple):
+    """A model with what turns images into pixels and tokens into text."""
+
+    family: _Family
+    pixels: Any
+    tokenizer: Any
+    device: str
+    dtype: Any
+
+
+class _Job(NamedTuple):
+    """A request that can be asked: its place, the token ids that the decoder begins with, and how many may follow."""
+
+    place: int
+    picture: Any
+    start: list[int]
+    max_tokens: int
+
+
+class _VisionEncoderDecoder:
+    def __init__(self, model: Any, where: str) -> None:
+        import torch
+
+        self._model = model
+        # The projection is applied here, once, so that the decoder itself gets zeros, and not the projection's bias.
+        self._project = getattr(model, "enc_to_dec_proj", torch.nn.Identity())
+        model.enc_to_dec_proj = torch.nn.Identity()
+        sizes = (getattr(model.config.decoder, name, None) for name in ("max_position_embeddings", "n_positions"))
+        self.limit = next((int(size) for size in sizes if size), 1 << 30)
+        self.settings = model.generation_config
+        first = self.settings.decoder_start_token_id
+        first = self.settings.bos_token_id if first is None else first
+        if first is None:
+            raise RecipeError(f"{where}: its generation settings name no decoder_start_token_id, nor bos_token_id")
+        self.first = int(first)
+
+    def generate(self, pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        states = self._project(self._model.encoder(pixel_values=pixels).last_hidden_state)
+        return self._model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=_with_zeros(states, guided)),
+            decoder_input_ids=start,
+            **how,
+        )
+
+
+class _Blip:
+    def __init__(self, model: Any, where: str) -> None:
+        self._model = model
+        text = model.config.text_config
+        self.limit, self.first = text.max_position_embeddings, text.bos_token_id
+        self.settings = copy.deepcopy(model.text_decoder.generation_config)
+        self.settings.eos_token_id, self.settings.pad_token_id = text.sep_token_id, text.pad_token_id
+
+    def generate(self, pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
+        states = _with_zeros(self._model.vision_model(pixel_values=pixels).last_hidden_state, guided)
+        return self._model.text_decoder.generate(
+            input_ids=start,
+            attention_mask=start.new_ones(start.shape),
+            encoder_hidden_states=states,
+            encoder_attention_mask=start.new_ones(states.shape[:2]),
+            **how,
+        )
+
+
+class _Git:
+    def __init__(self, model: Any, where: str) -> None:
+        self._model = model
+        self.limit, self.first = model.config.max_position_embeddings, model.config.bos_token_id
+        self.settings = model.generation_config
+
+    def generate(self, pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
+        # Its prefix is made inside, from pixels: so the zeros are added where it is made.
+        hook = self._model.git.visual_projection.register_forward_hook(
+            lambda _, __, states: _with_zeros(states, guided)
+        )
+        try:
+            return self._model.generate(
+                input_ids=start, attention_mask=start.new_ones(start.shape), pixel_values=pixels, **how
+            )
+        finally:
+            hook.remove()
+
+
+_FAMILIES: dict[str, tuple[str, Callable[[Any, str], _Family]]] = {
+    "vision-encoder-decoder": ("VisionEncoderDecoderModel", _VisionEncoderDecoder),
+    "blip": ("BlipForConditionalGeneration", _Blip),
+    "git": ("GitForCausalLM", _Git),
+}
+
+
+def _with_zeros(states: Any, guided: bool) -> Any:
+    """The images' embeddings, and, where guided, as many zeros behind them."""
+    if not guided:
+        return states
+    import torch
+
+    return torch.cat([states, torch.zeros_like(states)])
+
+
+def _load(options: GuidedOptions) -> _Loaded:
+    where = f"guided {options.model}"
+    device = find_device(where, options.device)
+    import transformers
+
+    config = load(where, lambda: transformers.AutoConfig.from_pretrained(options.model))
+    if config.model_type not in _FAMILIES:
+        raise RecipeError(
+            f"{where}: is of the family {config.model_type!r}, which cannot be guided here; accepted: "
+            + ", ".join(_FAMILIES)
+        )
+    name, family = _FAMILIES[config.model_type]
+    dtype = to_dtype(options.precision)
+    model = load(where, lambda: getattr(transformers, name).from_pretrained(options.model, dtype=dtype))
+    pixels = load(where, lambda: transformers.AutoImageProcessor.from_pretrained(options.model))
+    tokenizer = load(where, lambda: transformers.AutoTokenizer.from_pretrained(options.model))
+    return _Loaded(family(model.to(device).eval(), where), pixels, tokenizer, device, dtype)
+
+
+def _prepare(loaded: _Loaded, place: int, request: Request) -> _Job | Answer:
+    if request.messages:
+        return Answer(None, "refused: a captioner goes on with a prompt; it cannot be asked in a chat")
+    if request.image is None:
+        return Answer(None, "no_image: the request has none")
+    try:
+        picture = open_picture(request.image)
+    except Exception as error:  # of many kinds, as each format raises its own
+        return Answer(None, f"no_image: {' '.join(str(error).split())[:200]}")
+    prompt = loaded.tokenizer(request.prompt or "", add_special_tokens=False)["input_ids"]
+    start = [loaded.family.first, *prompt]
+    room = loaded.family.limit - len(start)
+    if room < 1:
+        return Answer(None, f"too_long: the prompt takes {len(start)} of the model's {loaded.family.limit} positions")
+    return _Job(place, picture, start, min(request.sampling.max_tokens, room))
+
+
+def _answer(loaded: _Loaded, jobs: Sequence[_Job], gamma: float) -> list[Answer]:
+    """Captions of images whose prompts are of one length."""
+    import torch
+
+    guided = gamma != 1
+    pixels = loaded.pixels([job.picture for job in jobs], return_tensors="pt")["pixel_values"]
+    start = torch.tensor([job.start for job in jobs] * (2 if guided else 1), device=loaded.device)
+    settings = copy.deepcopy(loaded.family.settings)
+    settings.update(do_sample=False, num_beams=1, max_length=None, max_new_tokens=jobs[0].max_tokens, use_cache=True)
+    if settings.pad_token_id is None:
+        ends = settings.eos_token_id
+        settings.pad_token_id = ends[0] if isinstance(ends, list) else ends
+    with torch.inference_mode():
+        made = loaded.family.generate(
+            pixels.to(loaded.device, loaded.dtype),
+            start,
+            guided,
+            generation_config=settings,
+            logits_processor=[Guide(gamma)] if guided else None,
+        )
+    new = made[: len(jobs), start.shape[1] :].tolist()
+    return [_read(loaded, job, tokens, settings.eos_token_id) for job, tokens in zip(jobs, new, strict=True)]
+
+
+def _read(loaded: _Loaded, job: _Job, tokens: list[int], eos: int | list[int] | None) -> Answer:
+    ends = set(eos if isinstance(eos, list) else [eos])
+    end = next((i for i, token in enumerate(tokens) if token in ends), None)
+    used = tokens if end is None else tokens[: end + 1]
+    text = loaded.tokenizer.decode(used, skip_special_tokens=True)
+    finish = "length" if end is None else "stop"
+    if not text.strip():
+        return Answer(None, f"empty: {len(used)} tokens, which make no text", len(job.start), len(used), finish)
+    return Answer(text, None, len(job.start), len(used), finish)
+
+
+def _failed(error: Exception) -> Answer:
+    return Answer(None, f"engine: {' '.join(str(error).split())[:200] or type(error).__name__}")

@@ -1,0 +1,232 @@
+"""What an OpenAI-compatible endpoint is sent, and what its bytes say: nothing here touches a network.
+
+In: a request. Out: a call (path and JSON body), and from the bytes that come back an answer, the line of an error, or a
+list of models. A prompt goes to /completions and a chat to /chat/completions, an image within it as a data URL: a third
+longer than the file, but the endpoint needs to fetch nothing.
+
+An endpoint is a stranger: whatever its bytes are, a function here returns, and never raises. Details are given in full;
+the engine makes them one line, after it has hidden its key in them.
+
+Source: OpenAI's API reference, as `vllm serve`, llama.cpp, Ollama and hosted services speak it.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from curate.engines.request import Answer, Request
+
+T = TypeVar("T")
+
+OURS = ("model", "messages", "prompt", "stream", "n")
+"""Fields of a body that options may not set: the engine reads one whole answer to what was asked."""
+
+_SIGNATURES = (
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (re.compile(rb"GIF8[79]a"), "image/gif"),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp"),
+)
+
+# How servers say that a prompt does not fit: OpenAI and vLLM in several versions, llama.cpp, Anthropic's endpoint.
+_TOO_LONG = re.compile(
+    r"context[ _](length|size|window)|maximum model length|max_tokens must be at least 1|prompt is too long",
+    re.IGNORECASE,
+)
+_FINISH = re.compile(r"[A-Za-z_]{1,32}")
+_INT32 = (1 << 31) - 1
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is sent: a path below the endpoint's address, and the body."""
+
+    path: str
+    body: bytes
+
+
+class UnsendableError(Exception):
+    """The protocol has no way to ask this; the message is the error of its answer, code and detail."""
+
+
+def write_call(request: Request, model: str, extra: Mapping[str, Any]) -> Call:
+    """The call that asks `request`.
+
+    Args:
+        request: a prompt, or a chat with or without an image.
+        model: as the endpoint knows it.
+        extra: further fields of the body; they win over those of the sampling.
+
+    Raises:
+        UnsendableError: it holds neither prompt nor chat, or an image that cannot be placed or is of no known kind.
+    """
+    sampling = request.sampling
+    fields: dict[str, Any] = {
+        "model": model,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed,
+    }
+    if sampling.stop:
+        fields["stop"] = list(sampling.stop)
+    if request.prompt is None:
+        return Call("chat/completions", _encode({"messages": _write_chat(request), **fields, **extra}))
+    if request.image is not None:
+        raise UnsendableError("refused: not sent, since a prompt that is completed takes no image; ask in a chat")
+    return Call("completions", _encode({"prompt": request.prompt, **fields, **extra}))
+
+
+def _encode(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _write_chat(request: Request) -> list[dict[str, Any]]:
+    if not request.messages:
+        raise UnsendableError("refused: not sent, since it holds neither a prompt nor messages")
+    chat: list[dict[str, Any]] = [{"role": message.role, "content": message.text} for message in request.messages]
+    if request.image is None:
+        return chat
+    kind = image_type(request.image)
+    if kind is None:
+        begin = request.image[:8].hex(" ")
+        raise UnsendableError(
+            f"no_image: not sent, since it is neither JPEG, PNG, WebP nor GIF: it begins with {begin}"
+        )
+    users = [place for place, message in enumerate(request.messages) if message.role == "user"]
+    if not users:
+        raise UnsendableError("refused: not sent, since no message is of the user, before whose text the image goes")
+    url = f"data:{kind};base64,{base64.b64encode(request.image).decode()}"
+    last = chat[users[-1]]
+    last["content"] = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": last["content"]}]
+    return chat
+
+
+def image_type(image: bytes) -> str | None:
+    """The media type that the first bytes of an image file tell: JPEG, PNG, WebP or GIF; else None."""
+    return next((kind for signature, kind in _SIGNATURES if signature.match(image)), None)
+
+
+def read_answer(body: bytes) -> Answer:
+    """The answer that the body of a 2xx holds: its first choice. Never raises.
+
+    A text is as the model gave it, but for lone surrogates, which no file could hold: they become U+FFFD. Content in
+    parts is joined; parts that are not text (thoughts, say) are left out. A refusal of the model's that the endpoint
+    tells apart (`message.refusal`) is `refused`; one that comes as text is a text, for the gates to see. A text of white
+    space is `empty`. Tokens are counted whatever the answer is.
+    """
+    reply = _parse(body)
+    choices = _field(reply, "choices", list)
+    if not choices:
+        said = _say(reply)
+        what = (
+            _no_json(body)
+            if reply is None
+            else "it has no choices"
+            if choices is None
+            else "its choices are an empty list"
+        )
+        return Answer(None, f"malformed: {what}{'; it says: ' if said else ''}{said}")
+    choice = choices[0]
+    message = _field(choice, "message", dict)
+    if message is not None:
+        text = _read_content(message.get("content"))
+    else:
+        text = _read_content(choice.get("text", ...) if isinstance(choice, dict) else ...)
+    finish = _field(choice, "finish_reason", str)
+    return Answer(
+        text if text and text.strip() else None,
+        _why_not(text, message, finish),
+        _count(reply, "prompt_tokens"),
+        _count(reply, "completion_tokens"),
+        finish if finish and _FINISH.fullmatch(finish) else None,
+    )
+
+
+def _no_json(body: bytes) -> str:
+    return "no JSON, but a page of HTML" if body.lstrip()[:1] == b"<" else "no JSON"
+
+
+def _why_not(text: str | None, message: dict[str, Any] | None, finish: str | None) -> str | None:
+    if text is None:
+        return "malformed: the content of the first choice is not text"
+    if text.strip():
+        return None
+    parts = [message, *(_field(message, "content", list) or [])]
+    refusals = [refusal for part in parts if (refusal := _field(part, "refusal", str))]
+    if refusals:
+        return f"refused: the model refused: {refusals[0]}"
+    return f"empty: the answer holds no text{f' (finish_reason {finish})' if finish else ''}"
+
+
+def _read_content(content: object) -> str | None:
+    """Its text, empty where there is none; None where it is of no known form."""
+    if content is None:
+        return ""
+    texts = []
+    for part in content if isinstance(content, list) else [{"text": content}]:
+        if not isinstance(part, dict):
+            return None
+        if part.get("type", "text") == "text":
+            text = _field(part, "text", str)
+            if text is None:
+                return None
+            texts.append(text)
+    return "".join(texts).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def read_error(body: bytes) -> str:
+    """What the body of an error says: its message, its type and its code; nothing of a page of HTML. Never raises."""
+    reply = _parse(body)
+    if reply is None:
+        text = body.decode("utf-8", "replace").strip()
+        return "" if text.startswith("<") else text
+    return _say(reply)
+
+
+def error_code(status: int, said: str) -> str:
+    """The code of `request.ERRORS` for a status that is no success, with what `read_error` made of the body."""
+    if status == 408:
+        return "timeout"
+    if status == 429 or status >= 500:
+        return "busy"
+    return "too_long" if status in (400, 413, 422) and _TOO_LONG.search(said) else "refused"
+
+
+def read_models(body: bytes) -> list[str] | None:
+    """The names in a list of models; None where the body is no such list. Never raises."""
+    models = _field(_parse(body), "data", list)
+    return None if models is None else [name for model in models if (name := _field(model, "id", str))]
+
+
+def _parse(body: bytes) -> Any:
+    """The JSON value of `body`; None where it is none."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _field(value: object, name: str, kind: type[T]) -> T | None:
+    found = value.get(name) if isinstance(value, dict) else None
+    return found if isinstance(found, kind) else None
+
+
+def _say(reply: object) -> str:
+    """What an error object says: {"error": {"message", "type", "code"}}, {"message"}, {"detail"} or {"error": text}."""
+    if not isinstance(reply, dict):
+        return ""
+    error = reply.get("error") or reply
+    if not isinstance(error, dict):
+        return str(error)
+    message = next((error[name] for name in ("message", "detail") if error.get(name)), "")
+    kinds = [kind for name in ("type", "code") if (kind := _field(error, name, str))]
+    return " ".join([*([str(message)] if message else []), *([f"({', '.join(kinds)})"] if kinds else [])])
+
+
+def _count(reply: object, name: str) -> int:
+    count = _field(_field(reply, "usage", dict), name, int)
+    return count if count is not None and 0 < count <= _INT32 else 0

@@ -1,0 +1,276 @@
+"""Loads an open_clip model and encodes images and texts with it, as open_clip's own loop would, but faster.
+
+In: PIL images and strings. Out: L2-normalised embeddings, float32 [n, dimension]. What makes it fast leaves the result
+as it is: images stay uint8 until they are on the device; texts are sorted by length and cut to the longest of their
+batch, which a causal text tower that pools at the end token cannot notice. One model per process, whoever asks.
+
+What scores depend on is told by `model_identity`; batches and devices change them by rounding only.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from curate.errors import RecipeError, RunError
+from curate.models.identity import resolve_device, resolve_precision
+from curate.models.misalignment import WordScores, word_scores
+from curate.models.positions import TextTower, stretch, text_tower
+from curate.recipe.measure import Clip
+
+F32 = npt.NDArray[np.float32]
+
+_BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
+_TOKENS_AT_ONCE = 1024  # texts that are turned into tokens at a time
+
+_encoders: dict[str, "Encoder"] = {}
+_lock = threading.Lock()
+
+
+class Texts(NamedTuple):
+    """Encoded texts: embeddings float32 [n, dimension], tokens int32 [n] before truncation, truncated bool [n]."""
+
+    embeddings: F32
+    tokens: npt.NDArray[np.int32]
+    truncated: npt.NDArray[np.bool_]
+
+
+def load_encoder(options: Clip) -> "Encoder":
+    """The model, once per process: threads share it. Raises RecipeError or RunError where it cannot be loaded."""
+    device = resolve_device(options)
+    precision = resolve_precision(options, device)
+    key = json.dumps([options.model, options.pretrained, device, precision, options.context_length])
+    with _lock:
+        if key not in _encoders:
+            _encoders[key] = _load(options, device, precision)
+        return _encoders[key]
+
+
+@dataclass
+class Encoder:
+    """A loaded model.
+
+    Attributes:
+        dimension: of the embeddings.
+        view: a PIL image, of any mode, to what `encode_images` takes: uint8 [height, width, 3], or float32
+            [3, height, width] where the model's own transform has steps that pixels cannot wait for.
+        batch: images or texts a forward pass; halved where memory runs out.
+    """
+
+    dimension: int
+    view: Callable[[Image.Image], npt.NDArray[Any]]
+    batch: int
+    _net: Any
+    _tokenizer: Any
+    _tower: TextTower | None  # where sequences may be cut
+    _device: str
+    _dtype: Any
+    _normalize: tuple[Any, Any] | None  # mean and std, where views are uint8
+    _forward: threading.Lock = field(default_factory=threading.Lock)
+
+    def encode_images(self, views: Sequence[npt.NDArray[Any]]) -> Any:
+        """Embeddings of views, a tensor [n, dimension] on the model's device; on a GPU it may not be there yet."""
+        import torch
+
+        with self._forward, torch.inference_mode():
+            return torch.cat(self._in_halves(self._images, list(views)))
+
+    def encode_texts(self, texts: Sequence[str]) -> Texts:
+        """Embeddings of texts, in order; see `Texts`."""
+        import torch
+
+        embeddings = np.zeros((len(texts), self.dimension), np.float32)
+        tokens = np.zeros(len(texts), np.int32)
+        truncated = np.zeros(len(texts), bool)
+        for first in range(0, len(texts), _TOKENS_AT_ONCE):
+            part = slice(first, first + _TOKENS_AT_ONCE)
+            ids, lengths, tokens[part] = self._tokenize(list(texts[part]))
+            truncated[part] = tokens[part] > ids.shape[1]
+            order = np.argsort(-lengths, kind="stable")
+            made = []
+            at = 0
+            while at < len(order):
+                rows = order[at : at + self.batch]
+                with self._forward, torch.inference_mode():
+                    made += self._in_halves(self._texts, ids[torch.from_numpy(rows), : int(lengths[rows[0]])])
+                at += len(rows)
+            if made:
+                embeddings[first + order] = torch.cat(made).cpu().numpy()
+        return Texts(embeddings, tokens, truncated)
+
+    def score_words(self, images: F32, captions: Sequence[str]) -> list[WordScores]:
+        """How well each word of each caption fits its image, by the image's embedding [n, dimension]."""
+        import torch
+
+        def score(rows: list[int]) -> list[WordScores]:
+            given = torch.from_numpy(images[rows]), [captions[row] for row in rows]
+            return word_scores(self._net, self._tokenizer, *given, self.batch)
+
+        with self._forward:
+            return [scores for part in self._in_halves(score, list(range(len(captions)))) for scores in part]
+
+    def _in_halves(self, encode: Callable[[Any], Any], items: Any) -> list[Any]:
+        """What is made of the items: at once, or in halves and with half the batch from now on where memory runs out."""
+        import torch
+
+        try:
+            return [encode(items)]
+        except RuntimeError as error:
+            short = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+            if not short or len(items) < 2:
+                raise
+        if self._device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        half = len(items) // 2
+        self.batch = max(1, min(self.batch, half))
+        return [*self._in_halves(encode, items[:half]), *self._in_halves(encode, items[half:])]
+
+    def _images(self, views: list[npt.NDArray[Any]]) -> Any:
+        import torch
+
+        # Pinned memory lets the copy to a GPU go on beside its work; the allocator keeps it until the copy is done.
+        pinned = self._device.startswith("cuda")
+        kind = torch.float32 if self._normalize is None else torch.uint8
+        staged = torch.empty((len(views), *views[0].shape), dtype=kind, pin_memory=pinned)
+        np.stack(views, out=staged.numpy())
+        pixels = staged.to(self._device, non_blocking=pinned)
+        if self._normalize is not None:
+            mean, std = self._normalize
+            # ToTensor and Normalize, operation by operation: the same floats.
+            pixels = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+            pixels = pixels.div_(255).sub_(mean).div_(std)
+        return _unit(self._net.encode_image(pixels.to(self._dtype)))
+
+    def _texts(self, ids: Any) -> Any:
+        ids = ids.to(self._device)
+        return _unit(self._net.encode_text(ids) if self._tower is None else encode_cut(self._tower, ids))
+
+    def _tokenize(self, texts: list[str]) -> tuple[Any, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Token ids [n, context]; how many of them count, all where sequences may not be cut; tokens untruncated."""
+        import torch
+
+        if _is_simple(self._tokenizer):
+            context = self._tokenizer.context_length
+            begin, end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
+            lists = [[begin, *self._tokenizer.encode(text), end] for text in texts]
+            ids = torch.zeros(len(lists), context, dtype=torch.long)
+            for row, found in zip(ids, lists, strict=True):
+                cut = found if len(found) <= context else [*found[: context - 1], end]
+                row[: len(cut)] = torch.tensor(cut)
+            tokens = np.array([len(found) for found in lists], np.int64)
+        else:
+            ids = self._tokenizer(texts)
+            context = ids.shape[1]
+            tokens = _unpadded(self._tokenizer(texts, context_length=8 * context))
+        lengths = np.minimum(tokens, context) if self._tower is not None else np.full(len(texts), context)
+        return ids, lengths.astype(np.int64), tokens
+
+
+def encode_cut(tower: TextTower, ids: Any) -> Any:
+    """open_clip's text tower on sequences shorter than its context: position embeddings and mask are cut with them.
+
+    Exact for a causal mask and pooling at the end token: what stands behind it is never looked at.
+    """
+    import torch
+
+    holder, length = tower.holder, ids.shape[1]
+    dtype = holder.transformer.get_cast_dtype()
+    x = holder.token_embedding(ids).to(dtype) + holder.positional_embedding[:length].to(dtype)
+    x = holder.ln_final(holder.transformer(x, attn_mask=holder.attn_mask[:length, :length]))
+    x = x[torch.arange(len(x), device=x.device), tower.ends(ids)]
+    if holder.text_projection is None:
+        return x
+    return holder.text_projection(x) if callable(holder.text_projection) else x @ holder.text_projection
+
+
+def _causal(net: Any) -> TextTower | None:
+    """The text tower, where `encode_cut` holds for it."""
+    try:
+        return text_tower(net)
+    except RecipeError:
+        return None
+
+
+def _unit(features: Any) -> Any:
+    from torch.nn import functional
+
+    return functional.normalize(features.float(), dim=-1)
+
+
+def _is_simple(tokenizer: Any) -> bool:
+    return hasattr(tokenizer, "sot_token_id") and getattr(tokenizer, "reduction_fn", None) is None
+
+
+def _unpadded(ids: Any) -> npt.NDArray[np.int64]:
+    """How many tokens come before the padding, which is what the last column holds."""
+    kept = ids.numpy() != ids.numpy()[:, -1:]
+    return np.asarray((kept.shape[1] - np.argmax(kept[:, ::-1], axis=1)) * kept.any(axis=1), np.int64)
+
+
+def _load(options: Clip, device: str, precision: str) -> Encoder:
+    import open_clip
+    import torch
+
+    _keep_memory()
+    try:
+        net, _, transform = open_clip.create_model_and_transforms(
+            options.model, pretrained=options.pretrained, precision=precision, device=device
+        )
+        tokenizer = open_clip.get_tokenizer(options.model)
+        if options.context_length:
+            tokenizer = stretch(net, tokenizer, options.context_length)
+    except RecipeError:
+        raise
+    except Exception as error:  # of many kinds
+        raise RunError(
+            f"measure.clip {options.name!r}: {options.model} cannot be loaded: {' '.join(str(error).split())[:400]}"
+        ) from None
+    net.eval().requires_grad_(False)
+    view, normalize = _split(transform, device)
+    batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dimension = _probe(net, tokenizer, device)
+    return Encoder(dimension, view, batch, net, tokenizer, _causal(net), device, dtype, normalize)
+
+
+def _probe(net: Any, tokenizer: Any, device: str) -> int:
+    """The dimension of the embeddings, by encoding a word: so a model that cannot run fails when it is loaded."""
+    import torch
+
+    with torch.inference_mode():
+        return int(net.encode_text(tokenizer(["a"]).to(device)).shape[-1])
+
+
+def _split(transform: Any, device: str) -> tuple[Callable[[Image.Image], npt.NDArray[Any]], tuple[Any, Any] | None]:
+    """The model's transform up to uint8 pixels, and the mean and std that come after; whole where it ends otherwise."""
+    import torch
+
+    steps = list(getattr(transform, "transforms", []))
+    if len(steps) < 2 or type(steps[-1]).__name__ != "Normalize" or "ToTensor" not in type(steps[-2]).__name__:
+        return lambda image: transform(image).numpy(), None
+
+    def view(image: Image.Image) -> npt.NDArray[Any]:
+        for step in steps[:-2]:
+            image = step(image)
+        return np.asarray(image)
+
+    mean, std = (torch.tensor(getattr(steps[-1], name)).view(1, 3, 1, 1).to(device) for name in ("mean", "std"))
+    return view, (mean, std)
+
+
+def _keep_memory() -> None:
+    """Keeps freed memory for the next forward pass (glibc): a third of the page faults, up to a tenth of a CPU's time."""
+    import ctypes
+
+    trim, top_pad, mmap = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # no glibc
+        return
+    for option, value in ((mmap, 32 << 20), (trim, 1 << 30), (top_pad, 64 << 20)):
+        mallopt(option, value)

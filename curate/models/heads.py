@@ -1,0 +1,273 @@
+"""Linear and MLP heads over an embedding: aesthetic predictors, safety detectors, any chain of linear layers to one number.
+
+In: a `.safetensors` file, or a `.pth` or `.pt` file with a state dict (never with code: `weights_only`), and embeddings
+float32[n, d], rows of norm 1. Out: float32[n]. A head is known by the sha256 of its file. LAION's heads load unchanged:
+
+    aesthetic v1 (2022)     weight [1, d], bias [1]                                       activation none   output none
+    aesthetic v2            layers.0, 2, 4, 6, 7: d → 1024 → 128 → 64 → 16 → 1            activation none   output none
+    safety, H14             layers.0, 3, 6, 9, 12, 15, 16: 1024 → 1024 → 2048 → … → 1     activation relu   output none
+
+How the chain is read. The layers are the 2-D weights, in the numeric order of their names, with their biases. Dropout has
+no weights, and does nothing here. A file does not tell the activation, so it is an argument; nothing follows the last layer
+but `output`. Positions in a `Sequential` tell where an activation cannot be: between neighbours (15 and 16 above) there is
+none, if others lie apart. Where all are neighbours, or names do not end in a plain number, it stands between all layers.
+
+What it trades: layers with nothing between are multiplied into one when loaded (in float64), so v2, which is linear, costs
+one product with a vector, and differs from torch's forward by rounding: some 1e-6 of the score. Scores of a row may
+differ by as much between batches. Batch or layer normalisation, convolutions and several outputs are refused.
+
+Sources: LAION-AI/aesthetic-predictor; christophschuhmann/improved-aesthetic-predictor; LAION-AI/CLIP-based-NSFW-Detector.
+"""
+
+import hashlib
+import io
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.errors import RecipeError
+from curate.recipe.files import read_whole
+
+F32 = npt.NDArray[np.float32]
+
+Activation = Literal["none", "relu", "gelu", "silu"]
+"""Between layers: `gelu` is the exact one (erf), `silu` is x · sigmoid(x)."""
+Output = Literal["none", "sigmoid"]
+"""After the last layer."""
+
+MAX_BYTES = 256 << 20
+"""A larger file is no head, but a model."""
+
+ROWS = 4096
+"""Rows at a time, so that hidden layers stay small."""
+
+_ACCEPTED = (
+    "accepted: a .safetensors file, or a .pth or .pt file with a state dict, of linear layers alone (weights [out, in], "
+    "biases [out]) that follow one another by the numbers in their names, and end in one output"
+)
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_NUMBERS = re.compile(r"([0-9]{1,18})")
+
+
+class Layer(NamedTuple):
+    """x ↦ x · weight + bias.
+
+    Attributes:
+        weight: float32[in, out].
+        bias: float32[out].
+    """
+
+    weight: F32
+    bias: F32
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A function from an embedding to a number.
+
+    Attributes:
+        path: the file.
+        digest: sha256 of the file, hex.
+        dimension: d, of the embedding.
+        layers: what is applied, in order, with the activation between any two.
+        activation: between layers.
+        output: after the last one.
+    """
+
+    path: str
+    digest: str
+    dimension: int
+    layers: tuple[Layer, ...]
+    activation: Activation
+    output: Output
+
+    def apply(self, embeddings: F32) -> F32:
+        """The head's number for each embedding.
+
+        Args:
+            embeddings: float32[n, dimension], rows of norm 1, as published heads were trained.
+
+        Returns:
+            float32[n].
+
+        Raises:
+            RecipeError: the embeddings are of another model, by their dimension.
+        """
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.dimension:
+            raise RecipeError(
+                f"head {self.path}: takes embeddings of {self.dimension} numbers; found {list(embeddings.shape)}; "
+                "accepted: those of the model that it was trained on"
+            )
+        scores = np.empty(len(embeddings), np.float32)
+        for start in range(0, len(embeddings), ROWS):
+            scores[start : start + ROWS] = self._forward(embeddings[start : start + ROWS])
+        return scores
+
+    def _forward(self, rows: F32) -> F32:
+        x = np.asarray(rows, np.float32)
+        for i, layer in enumerate(self.layers):
+            x = (_activate(self.activation, x) if i else x) @ layer.weight + layer.bias
+        x = x[:, 0]
+        return _sigmoid(x) if self.output == "sigmoid" else x
+
+
+def load_head(path: str, activation: Activation, output: Output) -> Head:
+    """Reads a head from a file.
+
+    Args:
+        path: `.safetensors`, `.pth` or `.pt`; a local path or any fsspec URL. A state dict may lie under `state_dict`,
+            `model_state_dict` or `model`, and its names may have any prefix.
+        activation: what stands between the layers; the module says where.
+        output: what follows the last layer.
+
+    Returns:
+        The head; its `digest` names the file's content.
+
+    Raises:
+        RecipeError: the file cannot be read, holds code, is too large, or is no chain of linear layers that ends in
+            one output; the message names the file, the keys found and what is accepted.
+        ImportError: torch (or safetensors) is not installed.
+    """
+    content = _read(path)
+    tensors = _state_dict(content, path)
+    names, layers = zip(*_chain(tensors, path), strict=True)
+    merged = tuple(_merge(layers, _joints(names) if activation != "none" else [False] * (len(names) - 1)))
+    digest = hashlib.sha256(content).hexdigest()
+    return Head(path, digest, len(merged[0].weight), merged, activation, output)
+
+
+def _read(path: str) -> bytes:
+    if not path.lower().endswith((".safetensors", ".pth", ".pt")):
+        raise RecipeError(f"head {path}: found another kind of file; {_ACCEPTED}")
+    try:
+        content = read_whole(path, MAX_BYTES)
+    except FileNotFoundError:
+        raise RecipeError(f"head {path}: no such file; {_ACCEPTED}") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"head {path}: cannot be read ({' '.join(str(error).split())})") from error
+    if not content:
+        raise RecipeError(f"head {path}: found an empty file; {_ACCEPTED}")
+    return content
+
+
+def _state_dict(content: bytes, path: str) -> dict[str, F32]:
+    """The tensors by name, as float32."""
+    import torch
+
+    loaded = _load(content, path)
+    if isinstance(loaded, Mapping):
+        loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), loaded)
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise RecipeError(f"head {path}: found {type(loaded).__name__} without tensors; {_ACCEPTED}")
+    tensors = {}
+    for key, value in loaded.items():
+        if not (isinstance(key, str) and isinstance(value, torch.Tensor)):
+            raise _wrong(path, loaded, f"{key} is {type(value).__name__}, no tensor")
+        if not value.is_floating_point() or value.layout != torch.strided or value.device.type != "cpu":
+            raise _wrong(path, loaded, f"{key} is {value.dtype} on {value.device}, no tensor of floats")
+        tensors[key] = value.detach().to(torch.float32).numpy()
+        if not np.isfinite(tensors[key]).all():
+            raise _wrong(path, loaded, f"{key} holds NaN or infinity")
+    return tensors
+
+
+def _load(content: bytes, path: str) -> Any:
+    """What the file holds: tensors, and containers of them; never code."""
+    import torch
+
+    # The errors' own text is not passed on: torch's advises to load code. Hostile bytes may raise anything.
+    if path.lower().endswith(".safetensors"):
+        from safetensors.torch import load
+
+        try:
+            return dict(sorted(load(content).items()))  # they come in any order, and messages name the first fault
+        except Exception as error:
+            raise RecipeError(
+                f"head {path}: found no safetensors, or damaged ones ({type(error).__name__}); {_ACCEPTED}"
+            ) from error
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise RecipeError(
+            f"head {path}: found no tensors, damaged ones, or code beside them, which is never loaded "
+            f"({type(error).__name__}); {_ACCEPTED}. To take a head out of a saved module: torch.save(module.state_dict(), …)"
+        ) from error
+
+
+def _chain(tensors: dict[str, F32], path: str) -> Iterator[tuple[str, Layer]]:
+    """The layers with their names, in order; at least one. Raises RecipeError where they are no chain to one output."""
+    parts: dict[str, dict[str, F32]] = {}
+    for key, tensor in tensors.items():
+        name, _, kind = key.rpartition(".")
+        parts.setdefault(name, {})[kind] = tensor
+        if {"weight": 2, "bias": 1}.get(kind) != tensor.ndim:
+            raise _wrong(path, tensors, f"{key} belongs to no linear layer")
+    width = None
+    for name in sorted(parts, key=lambda name: [int(part) if i % 2 else part for i, part in _split(name)]):
+        if (weight := parts[name].get("weight")) is None:
+            raise _wrong(path, tensors, f"{name} has a bias alone")
+        bias = parts[name].get("bias", np.zeros(len(weight), np.float32))
+        if bias.shape != (len(weight),) or width not in (None, weight.shape[1]) or 0 in weight.shape:
+            raise _wrong(path, tensors, f"{name or 'the layer'} does not fit what precedes it")
+        width = len(weight)
+        yield name, Layer(np.ascontiguousarray(weight.T), bias)
+    if width != 1:
+        raise _wrong(path, tensors, f"the last layer has {width} outputs")
+
+
+def _split(name: str) -> Iterator[tuple[int, str]]:
+    return enumerate(_NUMBERS.split(name))
+
+
+def _joints(names: tuple[str, ...]) -> list[bool]:
+    """Whether an activation stands after each layer but the last."""
+    tails = [name.rpartition(".") for name in names]
+    if len({parent for parent, _, _ in tails}) > 1 or not all(_NUMBERS.fullmatch(tail) for _, _, tail in tails):
+        return [True] * (len(names) - 1)
+    apart = [int(b) - int(a) > 1 for (_, _, a), (_, _, b) in itertools.pairwise(tails)]
+    return apart if any(apart) else [True] * len(apart)
+
+
+def _merge(layers: tuple[Layer, ...], joints: list[bool]) -> Iterator[Layer]:
+    """The layers, with those multiplied into one (in float64) that have nothing between them."""
+    weight, bias = (part.astype(np.float64) for part in layers[0])
+    for layer, joint in zip(layers[1:], joints, strict=True):
+        if joint:
+            yield Layer(weight.astype(np.float32), bias.astype(np.float32))
+            weight, bias = (part.astype(np.float64) for part in layer)
+        else:
+            weight, bias = weight @ layer.weight, bias @ layer.weight + layer.bias
+    yield Layer(weight.astype(np.float32), bias.astype(np.float32))
+
+
+def _activate(activation: Activation, x: F32) -> F32:
+    match activation:
+        case "relu":
+            rectified: F32 = np.maximum(x, 0)
+            return rectified
+        case "silu":
+            return x * _sigmoid(x)
+        case "gelu":
+            import torch
+
+            activated: F32 = torch.nn.functional.gelu(torch.from_numpy(x)).numpy()
+            return activated
+        case "none":  # such layers are merged
+            return x
+
+
+def _sigmoid(x: F32) -> F32:
+    with np.errstate(over="ignore"):  # exp(-x) may be infinite, and 1 / infinity is the right 0
+        probability: F32 = np.float32(1) / (np.float32(1) + np.exp(-x))
+    return probability
+
+
+def _wrong(path: str, found: Mapping[Any, Any], why: str) -> RecipeError:
+    shown = [f"{key} {list(value.shape) if hasattr(value, 'shape') else ''}".strip() for key, value in found.items()]
+    keys = ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
+    return RecipeError(f"head {path}: {why}; found {keys}; {_ACCEPTED}")

@@ -1,0 +1,110 @@
+"""What engines and detectors of Hugging Face's transformers share: names, devices, loading, pictures, halved batches.
+
+A model is a local folder, as `save_pretrained` writes one, or a name on the hub, which transformers looks for in its
+cache and then downloads. Code that a model brings is never run, and weights are read without pickle's code
+(transformers' defaults).
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from PIL import Image
+
+from curate.errors import RecipeError
+from curate.pool.image import as_rgb, upright
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "fp16", "bf16"]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def model_name(model: str) -> str:
+    """What names a model in tables: of a folder its name and a digest of its files, so that no path is in a table."""
+    path = Path(model)
+    if not path.is_dir():
+        return model
+    state = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.is_file():
+            with open(file, "rb") as opened:
+                state.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return f"{path.name}@{state.hexdigest()[:12]}"
+
+
+def find_device(where: str, device: Device) -> str:
+    """The device that is meant here. Raises RecipeError without torch, or where CUDA is asked for and missing."""
+    try:
+        import torch
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise RecipeError(
+            f"{where}: transformers with PyTorch is needed ({error}); install it with: pip install torch transformers"
+        ) from None
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise RecipeError(
+            f"{where}: device cuda is asked for, and torch {torch.__version__} finds no CUDA device here; accepted: "
+            "auto, cpu, or a machine with one"
+        )
+    return "cuda" if there and device != "cpu" else "cpu"
+
+
+def load(where: str, loading: Callable[[], T]) -> T:
+    """What `loading` returns, or RecipeError with its reason: no such folder or model, no network, wrong files."""
+    try:
+        return loading()
+    except Exception as error:  # of many kinds: of the hub, of the network, of JSON, of safetensors
+        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        raise RecipeError(
+            f"{where}: cannot be loaded: {reason}. Accepted: a folder with the model's files, or a name on the Hugging "
+            "Face hub; without network its files must be in the cache"
+        ) from None
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """The image upright and in RGB, as it is measured. Raises what Pillow raises."""
+    return as_rgb(upright(Image.open(io.BytesIO(data)))).convert("RGB")
+
+
+def in_halves(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R | Exception]:
+    """What `work` returns for each item; where it raises, it is tried again with each half of the items.
+
+    So that a batch that needs too much memory is made smaller, and an item that fails costs no other.
+    """
+    if not items:
+        return []
+    failed: Exception
+    try:
+        return list(work(items))
+    except Exception as error:  # of many kinds: of memory, of an item, of the model
+        failed = error.with_traceback(None)  # whose frames would hold what the batch took
+    if len(items) == 1:
+        return [failed]
+    if is_memory(failed):
+        _free()
+    half = len(items) // 2
+    return [*in_halves(items[:half], work), *in_halves(items[half:], work)]
+
+
+def is_memory(error: Exception) -> bool:
+    """Whether it was memory that did not suffice, of the GPU's or the machine's."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
+
+
+def to_dtype(precision: Precision) -> Any:
+    """torch's type of the weights."""
+    import torch
+
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def _free() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,147 @@
+"""What an open_clip model is: found by its name, hashed from its files, never loaded here.
+
+In: a recipe's `measure.clip`. Out: its identity, which run.json shows and table keys hold. Weights that are named by a
+tag or a hub are downloaded, as open_clip does.
+"""
+
+import difflib
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from curate.errors import RecipeError
+from curate.recipe.measure import Clip
+
+_LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")
+
+
+def identify(options: Clip, here: bool = True) -> dict[str, Any]:
+    """What the model is, from its files, without loading it. Downloads them where they are named by tag or hub.
+
+    Args:
+        options: the recipe's section.
+        here: whether it will run on this machine, so that a device which is not there is an error now.
+
+    Returns:
+        model, pretrained, weights (file name and sha256), preprocess, dimension, context_length, precision, versions:
+        what scores depend on; and device.
+
+    Raises:
+        RecipeError: a library, the model, its weights or the device is not there.
+    """
+    where = f"measure.clip {options.name!r}"
+    _check_libraries(where)
+    device = resolve_device(options) if here or options.device == "auto" else options.device
+    try:
+        config, preprocess, weights = _find(options)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    except Exception as error:  # of many kinds: of the hub, of the network, of JSON
+        raise RecipeError(
+            f"{where}: {options.model}{f' ({options.pretrained})' if options.pretrained else ''} cannot be had: "
+            f"{' '.join(str(error).split())[:400].rstrip('.')}. Without network: put its files into the Hugging Face cache, or give a "
+            "file of weights as pretrained, or a folder as model: local-dir:FOLDER"
+        ) from None
+    context = config.get("text_cfg", {}).get("context_length", 77)
+    size = config.get("vision_cfg", {}).get("image_size")
+    preprocess = preprocess | ({} if size is None else {"size": size})  # the model's own, as open_clip does it
+    if options.context_length and options.context_length <= context:
+        raise RecipeError(f"{where}: context_length {options.context_length} is not above the model's own {context}")
+    return {
+        "model": options.model if not options.model.startswith("local-dir:") else "local-dir",
+        "pretrained": options.pretrained if not _is_file(options) else os.path.basename(options.pretrained or ""),
+        "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest(),
+        "weights": {"file": os.path.basename(weights), "sha256": _sha256(weights)},
+        "preprocess": preprocess,
+        "dimension": config["embed_dim"],
+        "context_length": options.context_length or context,
+        "precision": resolve_precision(options, device),
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "device": device,
+    }
+
+
+def resolve_device(options: Clip) -> str:
+    """The device that `auto` is on this machine. Raises RecipeError where the one asked for is not there."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if options.device == "auto":
+        return next(name for name, found in there.items() if found)
+    kind, _, number = options.device.partition(":")
+    if not there[kind] or (number and int(number) >= torch.cuda.device_count()):
+        found = f"{torch.cuda.device_count()} CUDA devices" if there["cuda"] else "no CUDA device"
+        raise RecipeError(
+            f"measure.clip {options.name!r}: device {options.device} is asked for, and torch {torch.__version__} finds {found} "
+            "here; accepted: auto, cpu, or a device that is there"
+        )
+    return options.device
+
+
+def resolve_precision(options: Clip, device: str) -> str:
+    """`auto` is fp32 on a CPU and fp16 on a GPU."""
+    return ("fp32" if device == "cpu" else "fp16") if options.precision == "auto" else options.precision
+
+
+def _check_libraries(where: str) -> None:
+    for name in _LIBRARIES:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise RecipeError(
+                f"{where}: {name} is not installed; install it with: pip install 'curate[clip]'"
+            ) from None
+
+
+def _is_file(options: Clip) -> bool:
+    return options.pretrained is not None and os.path.isfile(options.pretrained)
+
+
+def _find(options: Clip) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The model's configuration, its preprocessing and its file of weights."""
+    import open_clip
+    from open_clip import factory
+
+    schema, name = factory.parse_model_name(options.model)
+    defaults = vars(open_clip.transform.PreprocessCfg())
+    if schema is not None:
+        if options.pretrained:
+            raise RecipeError(f"pretrained is for plain names; {options.model} brings its own weights")
+        if schema == "local-dir":
+            path = Path(name) / "open_clip_config.json"
+            if not path.is_file():
+                raise RecipeError(f"{name}: no folder with open_clip_config.json")
+            found = json.loads(path.read_text("utf-8"))
+            weights = factory._find_checkpoint_in_dir(Path(name))
+        else:
+            found = factory._get_hf_config(name)
+            weights = open_clip.download_pretrained_from_hf(name)
+        if not weights:
+            raise RecipeError(f"{name}: no weights; accepted: open_clip_model.safetensors or another checkpoint there")
+        preprocess = factory.merge_preprocess_dict(defaults, found.get("preprocess_cfg", {}))
+        return found["model_cfg"], preprocess, str(weights)
+    config = open_clip.get_model_config(name.replace("/", "-"))
+    if config is None:
+        raise RecipeError(f"open_clip has no model {name!r}{_near(name, open_clip.list_models())}")
+    if _is_file(options):
+        return config, defaults, str(options.pretrained)
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    tag = open_clip.get_pretrained_cfg(name, options.pretrained) if options.pretrained else None
+    if not tag:
+        asked = f"no pretrained {options.pretrained!r}" if options.pretrained else "pretrained is missing"
+        raise RecipeError(f"{asked}; accepted for {name}: {', '.join(tags) or 'no tag'}, or a file of weights")
+    return config, factory.merge_preprocess_dict(defaults, tag), str(open_clip.download_pretrained(tag))
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, 3)
+    return f"; near: {', '.join(close)}" if close else f"; it has {len(known)}, such as {', '.join(known[:3])}"
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

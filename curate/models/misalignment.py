@@ -1,0 +1,284 @@
+"""Find the words of a caption that do not fit its image, from the text transformer's attention (CLIP4DM).
+
+In: image embeddings [n, d] and their captions, with the open_clip model that made them and its tokenizer. Out: for
+each caption its words in order, a float32 score for each (below 0: the word draws the caption away from the image),
+and the cosine; from these the misaligned words and F-CLIPScore, a CLIPScore that small wrong details lower.
+
+What it trades: nothing against the definition, and almost no time against encoding the texts. The definition asks how
+the cosine changes with the last three layers' attention maps, but uses the row of the end of the text (EOS) only. As
+attention is causal, nothing but the EOS itself depends on that row: so all other tokens run through the model's own
+blocks without gradients, and the EOS alone is followed, with its row of attention materialised. The row and what comes
+of it are float32, whatever the model is; tokens before it are in the model's own precision.
+
+The model is only read: no hooks, no gradients, no change of its state; several threads may use it at the same time.
+
+Source: Nam et al., Extract Free Dense Misalignment from CLIP (CLIP4DM), 2025.
+"""
+
+import string
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.errors import RecipeError
+from curate.models.positions import TextTower, text_tower
+
+Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functions that use it
+Module = Any
+
+TEMPLATE = "A photo depicts "
+LAYERS = 3
+"""How many layers are looked at, from the last; a smaller transformer has fewer, and the mean is over those."""
+THRESHOLD = -5e-5
+"""Words with a score below it are misaligned."""
+
+_SYMBOLS = frozenset(string.punctuation)  # also $+<=>^`|~, which Unicode calls symbols
+
+
+@dataclass(frozen=True, eq=False)
+class WordScores:
+    """A caption's words as the tokenizer reads them (OpenAI's: lower case, digits one by one), in their order.
+
+    Attributes:
+        words: without the template's, without punctuation, and without those that the context cuts off.
+        scores: float32 [words], each the mean of its tokens'.
+        cosine: of the image and the text with the template, -1 to 1.
+    """
+
+    words: tuple[str, ...]
+    scores: npt.NDArray[np.float32]
+    cosine: float
+
+    @property
+    def misaligned_words(self) -> list[str]:
+        """The words with a score below -5e-5, in the caption's order; one that stands twice may be named twice."""
+        return [word for word, low in zip(self.words, self.scores < THRESHOLD, strict=True) if low]
+
+    @property
+    def f_clipscore(self) -> float:
+        """(sum of the misaligned words' scores) · (1 - CLIPScore / 2.5): at most 0, and nearer to 0 is better."""
+        clipscore = 2.5 * min(max(self.cosine, 0.0), 1.0)
+        return float(self.scores[self.scores < THRESHOLD].sum(dtype=np.float64)) * (1 - clipscore / 2.5)
+
+
+def word_scores(
+    model: Module, tokenizer: Any, images: Tensor, captions: Sequence[str], batch: int = 64
+) -> list[WordScores]:
+    """Score each word of each caption against the caption's image.
+
+    A caption longer than the model's context is cut as the tokenizer cuts it: the words beyond get no score, nor does
+    the one that the cut goes through. Of a caption without words (empty, punctuation) there is only the cosine.
+
+    Args:
+        model: an open_clip model on any device, in any precision; in eval mode.
+        tokenizer: the model's own.
+        images: floating [n, d], the model's image embeddings, on any device; normalised here if they are not.
+        captions: n of them, in any order: they are sorted by length here, and trimmed to the longest of a batch.
+        batch: captions at a time.
+
+    Returns:
+        One for each caption, in the captions' order. The same caption's scores agree between batches to 1e-6 of
+        their size or so, in float32.
+
+    Raises:
+        RecipeError: the text tower is not causal or not of the usual blocks, or the tokenizer cannot tell words.
+        ValueError: the images are not as many as the captions.
+    """
+    import torch
+
+    if len(images) != len(captions):
+        raise ValueError(f"{len(images)} images for {len(captions)} captions; accepted: one for each")
+    tower = text_tower(model)
+    _check_blocks(tower)
+    if not captions:
+        return []
+    ids, words = _tokenize(tokenizer, [TEMPLATE + caption for caption in captions])
+    if ids.shape[1] > tower.context_length:
+        raise RecipeError(
+            f"measure.clip: the tokenizer gives {ids.shape[1]} tokens; accepted: up to {tower.context_length}, the "
+            "positions of the model's text tower"
+        )
+    ends = tower.ends(ids)
+    found: list[WordScores | None] = [None] * len(captions)
+    for rows in torch.split(torch.argsort(ends, stable=True), batch):
+        cosines, relevance = _relevance(tower, images[rows.to(images.device)], ids[rows], ends[rows])
+        for row, cosine, scores in zip(rows.tolist(), cosines.tolist(), relevance.cpu().numpy(), strict=True):
+            inside = [(word, part) for word, part in words[row] if part.stop <= ends[row]]
+            means = np.array([scores[part].mean() for _, part in inside], np.float32)
+            found[row] = WordScores(tuple(word for word, _ in inside), means, cosine)
+    return [scores for scores in found if scores is not None]
+
+
+def _check_blocks(tower: TextTower) -> None:
+    from open_clip.transformer import ResidualAttentionBlock
+
+    for block in tower.holder.transformer.resblocks:
+        if not isinstance(block, ResidualAttentionBlock) or not block.attn.batch_first:
+            raise RecipeError(
+                "measure.clip: words can be scored with attention of the usual kind only; found: a text transformer "
+                f"of {type(block).__name__}; accepted: open_clip's ResidualAttentionBlock (block_type default)"
+            )
+
+
+# --- Relevance: how the cosine changes with the attention of the EOS to each token.
+
+
+def _relevance(tower: TextTower, images: Tensor, ids: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """The cosines float32 [n], and R[EOS] float32 [n, longest], of which the part before the EOS counts."""
+    import torch
+    from torch.nn import functional as F
+
+    holder = tower.holder
+    device, longest = holder.positional_embedding.device, int(ends.max()) + 1
+    # Callers may be in inference mode or autocast: there would be no gradient, or not in float32.
+    with torch.inference_mode(False), torch.autocast(device.type, enabled=False), torch.no_grad():
+        images = F.normalize(images.to(device, torch.float32), dim=-1)
+        ids, ends = ids[:, :longest].to(device), ends.to(device)
+        dtype = holder.transformer.get_cast_dtype()
+        x = holder.token_embedding(ids).to(dtype) + holder.positional_embedding[:longest].to(dtype)
+        mask = holder.attn_mask[:longest, :longest]
+        blocks = list(holder.transformer.resblocks)
+        for block in blocks[:-LAYERS]:
+            x = block(x, attn_mask=mask)
+        end = x[torch.arange(len(x), device=device), ends].float()
+        maps = []
+        for block in blocks[-LAYERS:]:
+            with torch.enable_grad():
+                end, attention = _end_of_text(block, x, end, ends)
+            maps.append(attention)
+            if block is not blocks[-1]:
+                x = block(x, attn_mask=mask)
+        with torch.enable_grad():
+            text = F.normalize(_projected(holder.text_projection, _norm(holder.ln_final, end)), dim=-1)
+            cosines = (text * images).sum(-1)
+            gradients = torch.autograd.grad(cosines.sum(), maps)
+        relevance = sum((g * a.detach()).mean(dim=1) for g, a in zip(gradients, maps, strict=True)) / len(maps)
+    return cosines.detach(), relevance
+
+
+def _end_of_text(block: Module, x: Tensor, end: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """One block for the EOS alone: its stream [n, width] behind the block, and its attention [n, heads, length].
+
+    x [n, length, width] are the tokens before the block, as constants; at the EOS's own place `end` stands for them.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    attn = block.attn
+    weight, bias, width = _value(attn.in_proj_weight), _value(attn.in_proj_bias), end.shape[-1]
+    split = partial(torch.unflatten, dim=-1, sizes=(attn.num_heads, -1))
+    q, own_k, own_v = map(split, F.linear(_norm(block.ln_1, end), weight, bias).chunk(3, dim=-1))  # [n, heads, head]
+    with torch.no_grad():
+        others = F.linear(_norm(block.ln_1, x.float()), weight[width:], bias[width:])
+        k, v = (split(part).transpose(1, 2) for part in others.chunk(2, dim=-1))  # [n, heads, length, head]
+    places = torch.arange(x.shape[1], device=x.device)
+    own, behind = (places == ends[:, None])[:, None], (places > ends[:, None])[:, None]
+    logits = torch.where(own, (q * own_k).sum(-1, keepdim=True), (k @ q[..., None]).squeeze(-1))
+    attention = (logits * attn.head_dim**-0.5).masked_fill(behind, -torch.inf).softmax(-1)
+    if not attention.requires_grad:  # the first of the layers: what comes before it is constant
+        attention.requires_grad_()
+    mixed = (attention.masked_fill(own, 0)[:, :, None] @ v).squeeze(2)
+    mixed = mixed + attention.masked_fill(~own, 0).sum(-1, keepdim=True) * own_v
+    end = end + _scaled(block.ls_1, _linear(attn.out_proj, mixed.flatten(1)))
+    hidden = block.mlp.gelu(_linear(block.mlp.c_fc, _norm(block.ln_2, end)))
+    return end + _scaled(block.ls_2, _linear(block.mlp.c_proj, hidden)), attention
+
+
+# The model's modules in float32 and as constants: calling them would record gradients for its parameters.
+
+
+def _value(parameter: Tensor) -> Tensor:
+    return parameter.detach().float()
+
+
+def _norm(norm: Module, x: Tensor) -> Tensor:
+    from torch.nn import functional as F
+
+    return F.layer_norm(x, norm.normalized_shape, _value(norm.weight), _value(norm.bias), norm.eps)
+
+
+def _linear(linear: Module, x: Tensor) -> Tensor:
+    from torch.nn import functional as F
+
+    return F.linear(x, _value(linear.weight), None if linear.bias is None else _value(linear.bias))
+
+
+def _scaled(scale: Module, x: Tensor) -> Tensor:
+    """Layer scale, or the identity where there is none."""
+    return x * _value(scale.gamma) if hasattr(scale, "gamma") else x
+
+
+def _projected(projection: Module, x: Tensor) -> Tensor:
+    if projection is None:
+        return x
+    return _linear(projection, x) if hasattr(projection, "weight") else x @ _value(projection)
+
+
+# --- Words: which tokens make up each.
+
+Words = list[tuple[str, slice]]
+"""A text's words, each with the positions of its tokens."""
+
+
+def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
+    """Token ids int64 [n, context], and the words of each text that are the caption's and no punctuation."""
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+    if isinstance(tokenizer, SimpleTokenizer) and tokenizer.reduction_fn is None:
+        ids = tokenizer(texts)
+        words = [_simple_words(tokenizer, row) for row in ids.tolist()]
+    elif isinstance(tokenizer, HFTokenizer) and tokenizer.tokenizer.is_fast and not tokenizer.tokenizer_mode:
+        ids = tokenizer(texts)
+        words = _fast_words(tokenizer, texts)
+    else:
+        raise RecipeError(
+            f"measure.clip: words cannot be told with this tokenizer; found: {type(tokenizer).__name__}; accepted: "
+            "open_clip's SimpleTokenizer without a reduction_mask, or its HFTokenizer around a fast tokenizer without "
+            "a tokenizer_mode"
+        )
+    return ids, [[(word, part) for word, part in row if not _is_punctuation(word)] for row in words]
+
+
+def _simple_words(tokenizer: Any, row: list[int]) -> Words:
+    """By the vocabulary itself: a word's last token ends in `</w>`. One that is cut has none, and is left out."""
+    words: Words = []
+    start = 1 + len(tokenizer.encode(TEMPLATE))
+    for place in range(start, len(row)):
+        token = row[place]
+        if token in tokenizer.all_special_ids:  # also those that a caption spells out
+            start = place + 1
+        elif tokenizer.decoder[token].endswith("</w>"):
+            words.append((tokenizer.decode(row[start : place + 1]).strip(), slice(start, place + 1)))
+            start = place + 1
+    return words
+
+
+def _fast_words(tokenizer: Any, texts: list[str]) -> list[Words]:
+    """By the fast tokenizer's own word boundaries, in the text as open_clip cleans it."""
+    clean, length = tokenizer.clean_fn, tokenizer.context_length
+    texts = [clean(text) for text in texts]
+    encoded = tokenizer.tokenizer(texts, max_length=length, padding="max_length", truncation=True)
+    return [
+        _encoded_words(text, encoding, len(clean(TEMPLATE)))
+        for text, encoding in zip(texts, encoded.encodings, strict=True)
+    ]
+
+
+def _encoded_words(text: str, encoding: Any, template: int) -> Words:
+    """The words of one text that start behind the first `template` characters, without the one that is cut."""
+    cut = next((word for part in encoding.overflowing for word in part.word_ids if word is not None), None)
+    parts: dict[int, slice] = {}
+    for place, word in enumerate(encoding.word_ids):
+        if word is not None and word != cut:
+            parts[word] = slice(parts[word].start if word in parts else place, place + 1)
+    spans = [(encoding.word_to_chars(word), part) for word, part in parts.items()]
+    return [(text[start:end].strip(), part) for (start, end), part in spans if start >= template]
+
+
+def _is_punctuation(word: str) -> bool:
+    return all(char in _SYMBOLS or unicodedata.category(char).startswith("P") for char in word)

@@ -1,0 +1,201 @@
+"""Lists input files: brace ranges `{00000..00099}`, lists `{a,b}` and globs, on any fsspec file system, with stamps.
+
+A file that a brace range names and that is missing is an error before the run; what a glob finds is sorted by name.
+"""
+
+import itertools
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import xxhash
+from fsspec.implementations.local import LocalFileSystem
+
+from curate.errors import RecipeError, RunError
+from curate.recipe.strict_yaml import find_surrogate
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
+MAX_NAMES = 10_000_000  # that ranges and lists may stand for in one source
+_HASHED = "xxh3:"
+# What file systems call that which changes with a file: object stores, Hugging Face, HTTP, SFTP, memory.
+_VERSIONS = (
+    *("etag", "ETag", "blob_id", "md5Hash", "crc32c"),
+    *("mtime", "LastModified", "last_modified", "updated", "created"),
+)
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """An input file. `stamp` tells a changed file: its etag, its mtime in ns, or the hash of its content."""
+
+    path: str
+    size: int
+    stamp: str
+
+
+def expand_braces(path: str) -> list[str]:
+    """All paths that `path` names: `a{00..02}{x,y}` gives six. Raises RecipeError for a range that is none, or too many."""
+    return list(_names(_parse_braces(path)))
+
+
+def _parse_braces(path: str) -> list[Sequence[str]]:
+    """The parts of a path, and of each what may stand in its place; nothing is multiplied yet. Raises RecipeError."""
+    parts: list[Sequence[str]] = []
+    end, names = 0, 1
+    for found in _BRACES.finditer(path):
+        before, text = path[end : found.start()], found[1]
+        end = found.end()
+        if "{" in before:
+            raise RecipeError(
+                f"{path}: braces within braces are not accepted, or one is not closed; write {{a,b}}{{00..09}}"
+            )
+        if span := _RANGE.match(text):
+            first, last = int(span[1]), int(span[2])
+            if last < first:
+                raise RecipeError(f"{path}: range {{{text}}} is empty; accepted: {{00000..00099}}")
+            _check_number(path, names * (last - first + 1))
+            width = len(span[1]) if span[1].startswith("0") or len(span[1]) == len(span[2]) else 0
+            choices = [f"{n:0{width}d}" for n in range(first, last + 1)]
+        elif "," in text:
+            choices = text.split(",")
+        else:
+            raise RecipeError(
+                f"{path}: {{{text}}} is neither a range such as {{00000..00099}} nor a list such as {{a,b}}"
+            )
+        names *= len(choices)
+        _check_number(path, names)
+        parts += [[before], choices]
+    return [*parts, [path[end:]]]
+
+
+def _count(parts: list[Sequence[str]]) -> int:
+    return math.prod(map(len, parts))
+
+
+def _names(parts: list[Sequence[str]]) -> Iterator[str]:
+    return map("".join, itertools.product(*parts))
+
+
+def _check_number(path: str, names: int) -> None:
+    if names > MAX_NAMES:
+        raise RecipeError(
+            f"{path}: names {names:,} files; accepted: at most {MAX_NAMES:,}, by ranges such as {{00000..00099}} "
+            "and lists such as {a,b}, in all paths together"
+        )
+
+
+def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = False) -> list[InputFile]:
+    """The files that `paths` name, in order, each once.
+
+    Args:
+        paths: paths or URLs with brace ranges, lists and globs.
+        storage: options of the file system.
+        content: stamp by a hash of the content instead of etag or mtime.
+
+    Raises:
+        RecipeError: a file is missing, a glob finds none, or one is named twice.
+    """
+    parsed, names = [], 0
+    for path in paths:
+        parsed.append((path, _parse_braces(path)))
+        names += _count(parsed[-1][1])
+        _check_number(path, names)
+    files = [file for path, parts in parsed for file in _list_path(path, parts, storage, content)]
+    seen = set()
+    for file in files:
+        name = file.path if "://" in file.path else os.path.normpath(file.path)
+        if name in seen:
+            raise RecipeError(f"{name}: is listed twice in one source")
+        seen.add(name)
+    return files
+
+
+def _list_path(path: str, parts: list[Sequence[str]], storage: dict[str, Any], content: bool) -> Iterator[InputFile]:
+    names = _count(parts)
+    fs, _ = fsspec.core.url_to_fs(next(_names(parts)), **storage)
+    missing, such_as = 0, ""
+    for name in _names(parts):
+        inner = fs._strip_protocol(name)
+        if any(c in name for c in "*?[") and not fs.exists(inner):
+            found = fs.glob(inner, detail=True)
+            infos = [found[key] for key in sorted(found) if fs.isfile(found[key]["name"])]
+            if not infos:
+                raise RecipeError(f"{path}: no file matches {name}")
+        else:
+            try:
+                infos = [fs.info(inner)]
+            except FileNotFoundError:
+                missing, such_as = missing + 1, such_as or name
+                continue
+            if infos[0]["type"] == "directory":
+                raise RecipeError(f"{name}: is a folder; name files, such as {name.rstrip('/')}/*.tar")
+            if not fs.isfile(inner):
+                raise RecipeError(f"{name}: is no regular file")  # a pipe, say, which would be waited for
+        for info in infos:
+            if find_surrogate(info["name"]):
+                raise RecipeError(f"{ascii(info['name'])[1:-1]}: its name is not UTF-8; accepted: names in UTF-8")
+            yield InputFile(
+                str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"],
+                int(info["size"]),
+                _content(fs, info["name"]) if content else _version(fs, info),
+            )
+    if missing:
+        more = f" and {missing - 1} more" if missing > 1 else ""
+        raise RecipeError(f"{such_as}{more}: no such file ({names - missing} of the {names} named exist)")
+
+
+def file_state(path: str, storage: dict[str, Any]) -> str:
+    """Size with etag or mtime of a file, as its file system tells them now. Raises OSError."""
+    fs, inner = fsspec.core.url_to_fs(path, **storage)
+    fs.invalidate_cache(inner)
+    info = fs.info(inner)
+    return f"{info['size']} bytes, {_version(fs, info)}"
+
+
+def check_state(path: str, storage: dict[str, Any], state: str, stamp: str = "") -> None:
+    """Makes sure that a file is the one that was read.
+
+    Args:
+        path: the file.
+        storage: options of the file system.
+        state: what `file_state` said when it was read.
+        stamp: its stamp (see InputFile): where that is of its content, another state with the same content will do.
+
+    Raises:
+        RunError: it changed since, or is gone.
+        OSError: it cannot be asked for.
+    """
+    try:
+        found = file_state(path, storage)
+    except FileNotFoundError:
+        found = "gone"
+    if found == state:
+        return
+    hashed = stamp.startswith(_HASHED) and found != "gone"
+    if not hashed or _content(*fsspec.core.url_to_fs(path, **storage)) != stamp:
+        raise RunError(
+            f"{path}: the file changed during the run: it was {state} before, now it is {found}. Inputs must "
+            "stay as they are until a run is finished: run into a new folder, with --reuse of this one for all other files"
+        )
+
+
+def _version(fs: Any, info: dict[str, Any]) -> str:
+    if isinstance(fs, LocalFileSystem):
+        return f"mtime:{os.stat(info['name']).st_mtime_ns}"  # of the file, where the name is a link
+    for name in _VERSIONS:
+        if info.get(name):
+            return f"{name}:{info[name]}"
+    return "unknown"
+
+
+def _content(fs: Any, name: str) -> str:
+    state = xxhash.xxh3_128()
+    with fs.open(name, "rb") as file:
+        while block := file.read(1 << 22):
+            state.update(block)
+    return f"{_HASHED}{state.hexdigest()}"

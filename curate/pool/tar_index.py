@@ -1,0 +1,181 @@
+"""The header index of a tar: where each member's bytes lie, found by reading headers only.
+
+In: a `ByteSource` (a local file over mmap, or ranged reads of anything that fsspec opens). Out: a `TarIndex`, one row a
+member: names list[str], types uint8, offsets int64, sizes int64, complete bool, and what was wrong with the file.
+
+Read are ustar (with prefix), GNU (long names, base-256 sizes, old sparse), PAX (path, size, sparse; global headers are
+skipped) and v7 headers, with signed and unsigned checksums. Links, folders, devices, sparse and unknown types are
+listed under their type; only REGULAR members have bytes to be read as they lie. The first zero block ends the archive,
+and so does the end of the file on a member's boundary. Bytes after the end are ignored, but a second archive there is
+reported. Headers come from strangers: whatever they claim, the walk moves forward, allocates a fixed amount and ends
+in `damage`.
+
+Trades: the walk is compiled (`tar_walk`), 25 times as fast as `tarfile`, for seconds of compilation once on a machine.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.pool.byte_sources import ByteSource
+from curate.pool.tar_walk import (
+    BAD_CHECKSUM,
+    BAD_EXTENSION,
+    BAD_SIZE,
+    BLOCK,
+    CUT_BODY,
+    CUT_EXTENSION,
+    CUT_HEADER,
+    CUT_PADDING,
+    END,
+    FULL,
+    MAX_EXTENSION,
+    MORE,
+    checksum_ok,
+    walk,
+)
+
+_ROWS = 4096  # members a call of the walk
+_MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_OTHERS = {
+    b"par1": "it is Parquet, which a source of `format: parquet` reads",
+    b"<!doctype html": "it is HTML, such as a server's word of an error",
+    b"<html": "it is HTML, such as a server's word of an error",
+    b"<?xml": "it is XML, such as a store's word of an error",
+    b"pk\3\4": "it is a zip archive",
+    b"version https://git-lfs": "it is a pointer of Git LFS; the file itself was not fetched",
+}  # what a file may be that is no tar, by how it begins
+
+
+class Damage(NamedTuple):
+    """What was wrong with a file: a code of schema.FILE_REASONS (nothing was read) or schema.DAMAGE_REASONS."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TarIndex:
+    """The members of one tar, in its order.
+
+    Attributes:
+        names: as in the header, bytes that are not UTF-8 (and NUL) as %XX. In such a name % becomes %25 too, so two
+            different ones stay different.
+        types: uint8, the type flag: REGULAR, FOLDER, or that of a link, a sparse or another special member.
+        offsets: int64, where the data begins in the file.
+        sizes: int64, bytes of data that the header announces.
+        complete: bool, False for a last member whose data the end of the file cuts.
+        damage: None for a sound file.
+    """
+
+    names: list[str]
+    types: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    complete: npt.NDArray[np.bool_]
+    damage: Damage | None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def index_tar(source: ByteSource) -> TarIndex:
+    """The index of a tar, as far as it can be read; what is wrong with the file is in `damage`.
+
+    Raises:
+        OSError: reading failed.
+    """
+    rows = np.empty((_ROWS, 5), np.int64)
+    text = np.empty(_ROWS * BLOCK + MAX_EXTENSION, np.uint8)
+    tables: list[npt.NDArray[np.int64]] = []
+    names: list[str] = []
+    status, at, need, size = FULL, 0, BLOCK, source.size
+    while status in (FULL, MORE):
+        view = np.frombuffer(source.peek(at, need), np.uint8)
+        if len(view) < min(need, size - at):
+            raise OSError(f"only {len(view)} of {need} bytes could be read at {at}")
+        view.flags.writeable = False  # one compiled kernel for all sources
+        status, at, need, count = walk(view, at, size, rows, text)
+        tables.append(rows[:count].copy())
+        names += _names(text, rows[:count, 3].tolist())
+    table = np.concatenate(tables)
+    offsets, sizes, types = table[:, 0].copy(), table[:, 1].copy(), table[:, 2].astype(np.uint8)
+    index = TarIndex(names, types, offsets, sizes, table[:, 4] == 1, None)
+    return replace(index, damage=_damage(source, status, at, index))
+
+
+def _names(text: npt.NDArray[np.uint8], stops: list[int]) -> list[str]:
+    spans = list(zip([0, *stops], stops, strict=False))
+    raw = text[: stops[-1]].tobytes() if stops else b""
+    if raw.isascii() and b"\0" not in raw:
+        whole = raw.decode("ascii")
+        return [whole[a:b] for a, b in spans]
+    return [decode_name(raw[a:b]) for a, b in spans]
+
+
+def decode_name(raw: bytes) -> str:
+    """A name as text: UTF-8; where it is not, or holds a NUL, bytes that cannot stay become %XX, and % becomes %25."""
+    try:
+        if b"\0" not in raw:
+            return raw.decode()
+    except UnicodeDecodeError:
+        pass
+    kept = raw.replace(b"%", b"%25").replace(b"\0", b"%00").decode("utf-8", "surrogateescape")
+    return "".join(f"%{ord(c) - 0xDC00:02X}" if "\udc80" <= c <= "\udcff" else c for c in kept)
+
+
+_DAMAGE = {
+    CUT_BODY: ("truncated_tar", "the file ends inside {name}: {there} of {size} bytes are there"),
+    CUT_PADDING: ("truncated_tar", "the file ends inside the padding of {name}, whose data is whole"),
+    CUT_HEADER: ("truncated_tar", "the file ends inside the header {last}: {left} bytes of it are there"),
+    CUT_EXTENSION: ("truncated_tar", "the file ends inside or right behind the extension header {last}, at byte {at}"),
+    BAD_CHECKSUM: ("damaged_tar", "the header {last}, at byte {at}, has a wrong checksum"),
+    BAD_SIZE: ("damaged_tar", "the header {last}, at byte {at}, has a size that is no number or too large"),
+    BAD_EXTENSION: (
+        "damaged_tar",
+        "the PAX, long-name or sparse header {last}, at byte {at}, is malformed, too long or without a member",
+    ),
+}
+
+
+def _damage(source: ByteSource, status: int, at: int, index: TarIndex) -> Damage | None:
+    left = source.size - at
+    if source.size == 0:
+        return Damage("empty_file", "the file has 0 bytes")
+    if at == 0 and status in (BAD_CHECKSUM, CUT_HEADER):
+        return _no_tar(source)
+    if status == END:
+        return _second_archive(source, at) if left else None
+    if status == CUT_HEADER and not any(source.read(at, left)):
+        return None  # what is cut is the end marker
+    reason, detail = _DAMAGE[status]
+    name, offset, size = "", 0, 0
+    if len(index):
+        name, offset, size = index.names[-1], int(index.offsets[-1]), int(index.sizes[-1])
+    last = f"after {name}" if len(index) else "at the start"
+    fields = {"name": name, "there": source.size - offset, "size": size, "last": last, "left": left, "at": at}
+    return Damage(reason, detail.format(**fields))
+
+
+def _no_tar(source: ByteSource) -> Damage:
+    head = bytes(source.read(0, BLOCK))
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return Damage("compressed_tar", f"the file is {name}; unpack it: members are read by their offsets")
+    if len(head) < BLOCK and (head[257:262] == b"ustar" or not any(head)):
+        return Damage("truncated_tar", f"the file ends inside its first header: {len(head)} bytes are there")
+    kind = next((f"; {kind}" for magic, kind in _OTHERS.items() if head.lstrip()[:64].lower().startswith(magic)), "")
+    return Damage("not_a_tar", f"the file begins with {head[:24]!r}{kind}")
+
+
+def _second_archive(source: ByteSource, at: int) -> Damage | None:
+    """Reports what `cat a.tar b.tar` loses: a header behind the zeros (10,240 at most) that writers put at the end."""
+    tail = np.frombuffer(source.read(at, 10240 + BLOCK), np.uint8)
+    blocks = tail[: len(tail) // BLOCK * BLOCK].reshape(-1, BLOCK)
+    used = np.flatnonzero(blocks.any(axis=1))
+    if len(used) and checksum_ok(blocks[used[0]], int(blocks[used[0]].sum())):
+        where = at + BLOCK * int(used[0])
+        return Damage("damaged_tar", f"another archive follows the end marker, at byte {where}; only the first is read")
+    return None

@@ -1,0 +1,50 @@
+"""What belongs to a process and not to a run: what its threads share (models, engines, indexes), and the threads themselves."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+CORES = os.cpu_count() or 1
+
+_made: dict[str, Any] = {}
+_lock = threading.RLock()
+
+
+def once(key: str, make: Callable[[], Made]) -> Made:
+    """What `make` gives, made by the first thread that asks for the key."""
+    with _lock:
+        if key not in _made:
+            _made[key] = make()
+        made: Made = _made[key]
+        return made
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """The process's threads for what releases the GIL (Pillow, numba), one per core."""
+    return ThreadPoolExecutor(CORES, thread_name_prefix="core")
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item], most: int = CORES) -> Iterator[Result]:
+    """What the function makes of each item, in order; items are taken as threads come free.
+
+    Args:
+        function: must not use these threads itself.
+        items: taken by the thread that asks for results.
+        most: items that are taken and not given back, at most, beside the one that is next.
+    """
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(_threads().submit(function, item))
+        if len(waiting) > most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

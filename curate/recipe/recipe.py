@@ -1,0 +1,445 @@
+"""The recipe: what a user writes in YAML, checked by pydantic before anything is read.
+
+An unknown key is an error that names the nearest known one. Paths are relative to the recipe's folder. Nothing here
+looks at the pool: what depends on it (columns, types of rules) is checked in `curate.pool.plan` and `curate.run.rules`.
+"""
+
+import difflib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from curate.errors import RecipeError
+from curate.recipe.captions import (
+    ONE,
+    SEVERAL,
+    CaptionOutput,
+    Captions,
+    Fuse,
+    Gates,
+    Recaption,
+    Regions,
+    Rewrite,
+    Translate,
+    resolve_captions,
+)
+from curate.recipe.engines import EngineSpec, Guided, OpenAI, Price, Recorded, Vllm
+from curate.recipe.files import read_whole
+from curate.recipe.measure import (
+    Axis,
+    Brought,
+    Classes,
+    Clip,
+    Clusters,
+    ColumnName,
+    Context,
+    Fooling,
+    Head,
+    Image,
+    ImagenetWords,
+    Language,
+    Measure,
+    Nsfw,
+    Paths,
+    Section,
+    TextArea,
+    resolve_measure,
+)
+from curate.recipe.strict_yaml import MAX_CHARACTERS, find_surrogate, load_yaml
+from curate.schema import RESERVED_RULES
+
+License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
+
+
+class Columns(Section):
+    """Which column of a Parquet source holds what; None means: found by its usual names (see `curate.pool.plan.SPELLINGS`).
+
+    `scores` names the columns that land in table `scores`; by default all floating-point columns not used otherwise.
+    """
+
+    caption: str | None = None
+    uid: str | None = None
+    url: str | None = None
+    key: str | None = None
+    width: str | None = None
+    height: str | None = None
+    language: str | None = None
+    image: str | None = None
+    scores: tuple[str, ...] | None = None
+
+
+class Source(Section):
+    """One input of the pool; every row is tagged with its name."""
+
+    name: Name
+    format: Literal["webdataset", "parquet"]
+    path: str | tuple[str, ...]
+    caption_key: str = "caption"  # webdataset: the json field that holds the caption where there is no .txt
+    columns: Columns = Columns()  # parquet only
+    storage: dict[str, Any] = Field({})  # options of the fsspec file system, such as {anon: true}
+
+    @field_validator("path")
+    @classmethod
+    def _some_path(cls, path: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not path or ("" in path and not isinstance(path, str)):
+            raise ValueError("names no file; accepted: a path, or a list of paths")
+        return path
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths as listed; ranges and globs not yet expanded."""
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+
+class Match(Section):
+    """Substring matching against metadata entries (MetaCLIP)."""
+
+    metadata: str
+    mode: Literal["reference"] = "reference"
+
+
+class Top(Section):
+    """The best fraction of what reaches the rule: `{top: 0.3, of: clip_score}` (DataComp's cut)."""
+
+    top: float = Field(gt=0, lt=1, strict=True)
+    of: str
+
+
+class PhashDistance(Section):
+    """Perceptual hashes that differ in at most so many of 64 bits."""
+
+    distance: int = Field(ge=1, le=16, strict=True)
+
+
+class EmbeddingCosine(Section):
+    """Image embeddings of a model of `measure.clip`, which keeps them, with at least this cosine."""
+
+    cosine: float = Field(gt=0, lt=1, strict=True)
+    of: ColumnName = "clip"
+
+
+class Near(Section):
+    """A pass by nearness: what a chain of near pairs joins is one group (single linkage)."""
+
+    phash: PhashDistance | None = None
+    embedding: EmbeddingCosine | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Near":
+        if (self.phash is None) == (self.embedding is None):
+            raise ValueError("give either phash: {distance: k} or embedding: {cosine: x}")
+        return self
+
+
+class Against(Near):
+    """Images of an evaluation set: rows near one of them are dropped by rule `contaminated`, before deduplication."""
+
+    images: Paths  # image files or webdataset tars
+
+
+_KEY, _NEAR = "a key", "nearness"
+Pass = Annotated[
+    Annotated[Literal["uid", "sha256", "phash"], Tag(_KEY)] | Annotated[Near, Tag(_NEAR)],
+    Discriminator(lambda by: _NEAR if isinstance(by, dict | Near) else _KEY),
+]
+
+
+class Dedup(Section):
+    """Deduplication in passes in the listed order, by equal keys or by nearness; of a group the smallest uid stays.
+
+    Each pass stands once in `by`, and uid is always among them, first unless listed elsewhere. `prefer` names a numeric
+    column: the row with its largest value stays instead.
+    """
+
+    by: tuple[Pass, ...] = ("uid",)
+    prefer: str | None = None
+    against: Against | None = None
+
+    @field_validator("by")
+    @classmethod
+    def _uid_always(cls, by: tuple[Pass, ...]) -> tuple[Pass, ...]:
+        listed = tuple(dict.fromkeys(by))
+        return listed if "uid" in listed else ("uid", *listed)
+
+    @property
+    def near(self) -> dict[int, Near]:
+        """The passes by nearness, by their places."""
+        return {place: by for place, by in enumerate(self.by) if isinstance(by, Near)}
+
+
+class Balance(Section):
+    """Balanced sampling: by `t`, the rows an entry may have before it is thinned, or by a wished number of `rows`."""
+
+    t: int | None = Field(None, lt=2**63, ge=1, strict=True)
+    rows: int | None = Field(None, lt=2**31, ge=1, strict=True)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Balance":
+        if (self.t is None) == (self.rows is None):
+            raise ValueError("give either t or rows")
+        return self
+
+
+class Output(Section):
+    """The shards that come out."""
+
+    rows_per_shard: int = Field(10_000, ge=1, le=1_000_000, strict=True)
+
+
+class Recipe(Section):
+    """One curation, whole. What `blocklist` names is dropped before any rule, by rule `forgotten`."""
+
+    name: Name = "curated"
+    license: License = "unknown"  # for the cards, as the Hugging Face Hub spells licences
+    seed: int = Field(0, ge=0, lt=2**63, strict=True)
+    input: tuple[Source, ...] = Field(min_length=1)
+    measure: Measure = Measure()
+    match: Match | None = None
+    rules: dict[str, str | Top] = Field({})
+    dedup: Dedup = Dedup()
+    balance: Balance | None = None
+    captions: Captions | None = None
+    output: Output = Output()
+    blocklist: Paths | None = None  # of uids, URLs and sha256 of images, one a line, or a run's forgotten.parquet
+    max_failed: float = Field(0.05, ge=0, le=1, strict=True)
+    max_failed_files: float = Field(0.05, ge=0, le=1, strict=True)
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_source_may_stand_alone(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @field_validator("measure", "match", "rules", "dedup", "output", mode="before")
+    @classmethod
+    def _empty_section(cls, value: Any, info: Any) -> Any:
+        return cls.model_fields[info.field_name].get_default() if value is None else value
+
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _rule_forms(cls, rules: Any) -> Any:
+        for name, rule in rules.items() if isinstance(rules, dict) else ():
+            if not isinstance(rule, (str, dict, Top)):
+                raise ValueError(f"{name} is {rule!r}; a rule is a SQL expression or {{top: fraction, of: column}}")
+        return rules
+
+    @field_validator("rules")
+    @classmethod
+    def _rule_names(cls, rules: dict[str, str | Top]) -> dict[str, str | Top]:
+        for name in rules:
+            if name in RESERVED_RULES:
+                raise ValueError(f"rule name {name!r} is reserved (reserved: {', '.join(RESERVED_RULES)})")
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+                raise ValueError(f"rule name {name!r} is not a plain name (letters, digits, _ and -)")
+        return rules
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Recipe":
+        names = [source.name for source in self.input]
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        if twice:
+            raise ValueError(f"input: two sources are named {twice[0]!r}; names tell sources apart")
+        if self.balance and not self.match:
+            raise ValueError("balance needs match: entries are what it balances")
+        near = [*self.dedup.near.values(), *([self.dedup.against] if self.dedup.against else [])]
+        if ("phash" in self.dedup.by or any(by.phash for by in near)) and not self.measure.image.phash:
+            raise ValueError("dedup by phash needs measure: {image: {phash: true}}")
+        if self.captions:
+            self._gates_can_be_asked(self.captions.gates)
+        kept = [one.name for one in self.measure.kept]
+        for by in near:
+            if by.embedding and by.embedding.of not in kept:
+                raise ValueError(
+                    f"dedup by embedding needs the model {by.embedding.of!r} in measure.clip, with embeddings: true, or "
+                    "in measure.embeddings, with keep: true"
+                )
+        against = self.dedup.against
+        if against and against.embedding and against.embedding.of not in {clip.name for clip in self.measure.clip}:
+            raise ValueError(
+                f"dedup.against: needs a model of measure.clip to encode its images with, and {against.embedding.of!r} is "
+                "only brought by the pool; accepted beside: phash"
+            )
+        return self
+
+    def _gates_can_be_asked(self, gates: Gates) -> None:
+        """Raises ValueError for a gate that is set and has nothing to go by."""
+        kept = {clip.name: clip for clip in self.measure.clip if clip.embeddings}
+        asked = {name for name in gates.model_fields_set if getattr(gates, name) != getattr(Gates(), name)}
+        if "entries" in asked and not self.match:
+            raise ValueError("captions.gates.entries needs match: entries are what is to be kept")
+        for name in ("clip_score", "f_clipscore"):
+            if name in asked and gates.of not in kept:
+                raise ValueError(
+                    f"captions.gates.{name} needs the model {gates.of!r} in measure.clip, with embeddings: true"
+                )
+        if "f_clipscore" in asked and not kept[gates.of].words:
+            raise ValueError(f"captions.gates.f_clipscore needs words: true of the model {gates.of!r} in measure.clip")
+
+
+def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads and checks a recipe; `overrides` are `key=value` with dotted keys and YAML values (`rules.NAME=null` removes).
+
+    Raises:
+        RecipeError: the file, a key or a value is wrong; the message names it, and what is accepted.
+    """
+    try:
+        data = load_yaml(read_whole(path, MAX_CHARACTERS).decode())
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a YAML mapping with keys {', '.join(Recipe.model_fields)}")
+    for override in overrides:
+        _set(data, override)
+    return _resolve(parse_recipe(data, path), path)
+
+
+def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """The recipe with overrides as of `load_recipe`; new rules come last. Raises RecipeError."""
+    data = json.loads(recipe.model_dump_json())
+    for override in overrides:
+        _set(data, override)
+    return parse_recipe(data)
+
+
+def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
+    """A recipe from plain data. Raises RecipeError, one line per fault."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError("\n".join(f"{where}: {line}" for line in _explain(error))) from None
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {override}: write key=value, such as --set balance.t=20000")
+    if find_surrogate(override):
+        raise RecipeError(f"--set {ascii(override)[1:-1]}: holds bytes that are not UTF-8; accepted: UTF-8")
+    try:
+        value = load_yaml(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override}: {text!r} is not a YAML value: {' '.join(str(error).split())}") from None
+    *parents, last = key.split(".")
+    at: Any = data
+    for part in parents:
+        place = _place(at, part, override)
+        if isinstance(at, dict) and at.get(part) is None:
+            at[part] = {}
+        at = at[place]
+    if parents == ["rules"] and value is None and text.strip():
+        if not isinstance(at, dict) or last not in at:
+            raise RecipeError(
+                f"--set {override}: there is no rule {last!r} to remove; rules: {', '.join(at) or 'none'}"
+            )
+        del at[last]
+        return
+    at[_place(at, last, override)] = value
+    if key in ("balance.t", "balance.rows") and value is not None:  # the one takes the place of the other
+        data["balance"] = {last: value}
+
+
+def _place(at: Any, part: str, override: str) -> str | int:
+    """How `part` indexes `at`: a key of a mapping, or a position in a list."""
+    if isinstance(at, dict):
+        return part
+    if isinstance(at, list) and part.isdecimal() and int(part) < len(at):
+        return int(part)
+    accepted = f"a position below {len(at)}" if isinstance(at, list) else "nothing, since it has no keys"
+    name = override.partition("=")[0].split(".")
+    if name[0] == "rules" and name[2:] == ["top"]:
+        accepted = f"another expression, or --set '{name[0]}.{name[1]}={{top: 0.3, of: COLUMN}}'"
+    raise RecipeError(f"--set {override}: {part!r} does not fit {_short(at)}; accepted: {accepted}")
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors():
+        # Of unions: they follow the name of a rule, of a kind of captions, or `path`.
+        tags = ("Top", "str", "tuple[str, ...]", _KEY, _NEAR, ONE, SEVERAL)
+        location = [str(part) for i, part in enumerate(fault["loc"]) if i < 2 or part not in tags]
+        if fault["loc"][2:][-1:] == ("str",) and isinstance(fault["input"], dict | list):
+            continue  # the other form was meant, and its own faults are told
+        if fault["type"] == "too_short" and fault["input"] and error.error_count() > 1:
+            continue  # pydantic counts only the items without a fault, and those are told
+        where = ".".join(location) or "recipe"
+        if fault["type"] == "fault":
+            yield f"{where}.{fault['ctx']['key']}: {fault['msg']}"
+        elif fault["type"] == "extra_forbidden":
+            known = _known_keys(fault["loc"][:-1])
+            near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            yield f"{where}: unknown key; {hint}known keys: {', '.join(known) or 'none'}"
+        elif fault["type"] == "missing":
+            rule = len(location) == 3 and location[0] == "rules"
+            yield f"{where}: is missing{'; accepted: {top: 0.3, of: COLUMN}, or an expression' if rule else ''}"
+        else:
+            found = "" if fault["type"] == "value_error" and len(location) < 2 else f" (found {_short(fault['input'])})"
+            message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
+            yield f"{where}: {re.sub(r'valid dictionary( or instance of .*)?', 'mapping', message)}{found}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _known_keys(location: Sequence[int | str]) -> list[str]:
+    """The keys of the section that a pydantic error location points at."""
+    by_place: dict[str, type[BaseModel]] = {
+        "input": Source, "columns": Columns, "measure": Measure, "image": Image, "language": Language, "clip": Clip,
+        "nsfw": Nsfw, "text_area": TextArea, "embeddings": Brought, "clusters": Clusters, "imagenet_words": ImagenetWords,
+        "heads": Head, "fooling": Fooling, "contexts": Context, "classes": Classes, "axes": Axis, "match": Match,
+        "rules": Top, "dedup": Dedup, "by": Near, "against": Against, "balance": Balance, "output": Output,
+    }  # fmt: skip
+    in_captions: dict[str, type[BaseModel]] = {
+        "captions": Captions, "engines": EngineSpec, "openai": OpenAI, "vllm": Vllm, "guided": Guided,
+        "recorded": Recorded, "price": Price, "recaption": Recaption, "fuse": Fuse, "rewrite": Rewrite,
+        "translate": Translate, "regions": Regions, "gates": Gates, "output": CaptionOutput,
+    }  # fmt: skip
+    by_place = in_captions if location[:1] == ("captions",) else by_place
+    model: type[BaseModel] = Recipe
+    for part in location[:1] if location[:1] == ("rules",) else location:
+        model = by_place.get(str(part), model)
+    return list(model.model_fields)
+
+
+def _resolve(recipe: Recipe, path: str) -> Recipe:
+    """The recipe with paths made absolute: relative ones are relative to the recipe's folder."""
+    base = path.rpartition("/")[0] if "://" in path else str(Path(path).resolve().parent)
+    if find_surrogate(base):
+        raise RecipeError(f"{ascii(base)[1:-1]}: the recipe's folder has a name that is not UTF-8; accepted: UTF-8")
+
+    def absolute(target: str) -> str:
+        return target if "://" in target or target.startswith("/") else f"{base}/{target}"
+
+    sources = tuple(
+        source.model_copy(
+            update={
+                "path": absolute(source.path) if isinstance(source.path, str) else tuple(map(absolute, source.path))
+            }
+        )
+        for source in recipe.input
+    )
+    match = recipe.match and recipe.match.model_copy(update={"metadata": absolute(recipe.match.metadata)})
+    measure = resolve_measure(recipe.measure, absolute)
+    dedup = recipe.dedup
+    if dedup.against:
+        images = dedup.against.images
+        paths = absolute(images) if isinstance(images, str) else tuple(map(absolute, images))
+        dedup = dedup.model_copy(update={"against": dedup.against.model_copy(update={"images": paths})})
+    captions = recipe.captions and resolve_captions(recipe.captions, absolute)
+    blocklist = recipe.blocklist
+    if blocklist is not None:
+        blocklist = absolute(blocklist) if isinstance(blocklist, str) else tuple(map(absolute, blocklist))
+    changed: dict[str, Any] = {"input": sources, "match": match, "measure": measure, "dedup": dedup}
+    changed |= {"captions": captions, "blocklist": blocklist}
+    return recipe.model_copy(update=changed)

@@ -1,0 +1,93 @@
+"""What this run gained and lost against another one: settings, rules, sources, languages, concepts, and samples."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from curate.ask.diff import Diff, changed_samples
+from curate.report.blocks import Block, Cell, Paragraph, Section, Table, Tables, Tiles
+from curate.report.source import Run
+from curate.report.text import LONGEST, SHORT, clean, count
+from curate.schema import KEPT, POOL
+
+_MOST = 20  # rows of a table
+_SAMPLES = 12  # of each side
+
+
+def changes_section(run: Run) -> Section | None:
+    """The comparison with the run that the report was asked to compare with; None where it was not."""
+    diff = run.against
+    if diff is None:
+        return None
+    other = diff.a.name if diff.a.name != diff.b.name else diff.a.url
+    return Section("changes", f"Against {clean(other, SHORT)}", list(_blocks(diff)))
+
+
+def _blocks(diff: Diff) -> Iterable[Block]:
+    yield Paragraph(
+        f"A is {clean(diff.a.url, LONGEST)}, which keeps {count(diff.a.kept)} samples; B is this run, which keeps {count(diff.b.kept)}. "
+        "Lost is what A keeps and B does not; gained what B keeps and A does not."
+    )
+    yield Tiles([("lost", count(diff.lost)), ("gained", count(diff.gained)), ("in both", count(diff.shared))])
+    if len(diff.settings):
+        yield _settings(diff.settings)
+    if diff.is_same:
+        return
+    drops = "A and B: samples that it drops. Lost: dropped by it in B; gained: in A."
+    concepts = "Kept samples that hold it; those that changed most."
+    tables = (
+        ("rule", "By rule", diff.rules, drops),
+        ("concept", "By concept", diff.entries, concepts),
+        ("source", "By source", diff.sources, ""),
+        ("language", "By language", diff.languages, ""),
+    )
+    yield Tables([_changes(name, title, table, note) for name, title, table, note in tables if len(table)])
+    yield _samples(diff)
+
+
+def _settings(table: pa.Table) -> Table:
+    rows: list[list[Cell]] = [
+        [clean(row["key"], SHORT), *("–" if row[side] is None else clean(row[side], LONGEST) for side in ("a", "b"))]
+        for row in table.slice(0, _MOST).to_pylist()
+    ]
+    return Table(("setting", "A", "B"), rows, words=("setting", "A", "B"), title="Settings that differ")
+
+
+def _changes(name: str, title: str, table: pa.Table, note: str) -> Table:
+    told = ("a", "b", "lost", "gained") if name == "rule" else ("lost", "gained")
+    rows = [row for row in table.to_pylist() if any(row[column] for column in told)]
+    cells: list[list[Cell]] = [
+        [_name(row), *(_count(row, column) for column in ("a", "b", "lost", "gained"))] for row in rows
+    ]
+    more = f" The first {_MOST} of {count(len(rows))} that changed." if len(rows) > _MOST and name != "rule" else ""
+    shown = cells if name == "rule" else cells[:_MOST]
+    return Table((name, "A", "B", "lost", "gained"), shown, words=(name,), title=title, note=f"{note}{more}".strip())
+
+
+def _name(row: dict[str, Any]) -> str:
+    return "not known" if row["name"] is None else clean(row["name"], SHORT)
+
+
+def _count(row: dict[str, Any], column: str) -> str:
+    value = row[column]
+    if value is None:
+        return "" if row["name"] in (POOL, KEPT) else "–"
+    return count(value)
+
+
+def _samples(diff: Diff) -> Table:
+    """The first of each side by uid, which is a hash."""
+    rows: list[list[Cell]] = [
+        [
+            row["side"],
+            clean(row["rule"], SHORT),
+            clean(row["source"], SHORT),
+            clean(row["caption"], LONGEST),
+            row["uid"],
+        ]
+        for batch in changed_samples(diff.a.url, diff.b.url, _SAMPLES)
+        for row in batch.to_pylist()
+    ]
+    heads = ("side", "dropped by", "source", "caption", "uid")
+    return Table(heads, rows, words=heads, title="Some of the samples", note="curate diff A B --by sample lists all.")

@@ -1,0 +1,230 @@
+"""Concepts: entries of the metadata before and after balancing (MetaCLIP's figure), and which gained and lost.
+
+In: a run that matched. Before is what stood when balancing began, or the pool where the run does not balance. Shares are
+of all matches: a caption that matches three entries counts in three.
+"""
+
+import math
+from typing import Any
+
+from curate.report.blocks import Bar, Block, Cell, Figure, Figures, Paragraph, Section, Table, Tables, Tiles
+from curate.report.charts import BEFORE, KEPT, MARK, before_and_after, layers, render_svg
+from curate.report.distributions import HEIGHT, LEGEND
+from curate.report.source import Run
+from curate.report.text import SHORT, clean, count, number, percent
+
+POINTS = 250  # of each curve
+TOP = 15  # concepts in a list
+_MANY = 30  # concepts in a caption, from where all count together
+
+
+def concepts_section(run: Run) -> Section | None:
+    """The figure, what it comes to in numbers, matches per text, and the concepts that changed most."""
+    if not run.facts["recipe"].get("match"):
+        return None
+    before = "survivors" if run.balanced else "pool"
+    facts = run.row(
+        f"""SELECT count(*) AS entries, count(*) FILTER (pool > 0) AS in_pool, count(*) FILTER ({before} > 0) AS in_before,
+        count(*) FILTER (kept > 0) AS in_kept, count(*) FILTER (probability < 1) AS head,
+        coalesce(sum({before}), 0)::BIGINT AS matches, coalesce(sum(kept), 0)::BIGINT AS matches_kept,
+        coalesce(sum({before}) FILTER (probability = 1), 0)::BIGINT AS tail, coalesce(sum(kept) FILTER (probability = 1), 0)::BIGINT AS tail_kept
+        FROM entries"""
+    )
+    per_text = run.rows(
+        """SELECT coalesce(len(m.entry_ids), 0) AS entries, count(*) AS pool, count(*) FILTER (d.kept) AS kept
+        FROM matches m JOIN decisions d USING (unit, row) WHERE d.rule IS DISTINCT FROM 'failed' GROUP BY entries ORDER BY entries"""
+    )
+    blocks: list[Block] = [Paragraph(_reading(run)), _tiles(run, facts, per_text)]
+    figures = [figure for figure in (_ranks(run, before), _per_text(per_text)) if figure]
+    blocks += [Figures(figures)] if figures else []
+    if facts["matches"] and facts["matches_kept"]:
+        blocks.append(Tables([_changed(run, before, facts, gained) for gained in (True, False)]))
+    return Section("concepts", "Concepts", [*blocks, *_gone(run)])
+
+
+def _reading(run: Run) -> str:
+    text = "A concept is an entry of the metadata; a caption matches those that occur in it."
+    if not run.balanced:
+        return f"{text} This run does not balance."
+    return (
+        f"{text} Balancing thins concepts with more than t = {count(run.facts['t'])} samples (the head) and keeps every sample of "
+        "the others (the tail). A frequent concept may keep more than t, through captions that also match rarer ones."
+    )
+
+
+def _tiles(run: Run, facts: dict[str, Any], per_text: list[dict[str, Any]]) -> Tiles:
+    texts = sum(row["pool"] for row in per_text)
+    matched = sum(row["pool"] for row in per_text if row["entries"])
+    matches = sum(row["pool"] * row["entries"] for row in per_text)
+    tiles = [
+        ("match rate: captions with a concept", percent(matched, texts)),
+        ("concepts per matched caption", number(matches / matched) if matched else "–"),
+        ("concepts in the metadata", count(facts["entries"])),
+        ("of them in the pool", count(facts["in_pool"])),
+        ("and in the kept set", count(facts["in_kept"])),
+    ]
+    if run.balanced:
+        tiles += [
+            ("concepts in the head (thinned)", count(facts["head"])),
+            ("tail's share of matches before", percent(facts["tail"], facts["matches"])),
+            ("and after balancing", percent(facts["tail_kept"], facts["matches_kept"])),
+        ]
+    return Tiles(tiles)
+
+
+def log_ranks(length: int) -> list[int]:
+    """At most POINTS ranks from 1 to `length`, evenly apart on a log axis."""
+    if length < 1:
+        return []
+    last = POINTS - 1
+    return sorted({round(math.exp(math.log(length) * i / last)) for i in range(POINTS)})
+
+
+def _ranks(run: Run, before: str) -> Figure | None:
+    """Counts by rank, before and after, each set in its own order."""
+    rows: list[dict[str, Any]] = []
+    for series, column in (("before", before), ("kept", "kept")):
+        length = run.row(f"SELECT count(*) FILTER ({column} > 0) AS n FROM entries")["n"]
+        rows += run.rows(
+            f"""SELECT '{series}' AS series, rank, rows FROM (SELECT {column} AS rows, row_number() OVER (ORDER BY {column} DESC) AS rank
+            FROM entries WHERE {column} > 0) WHERE rank IN (SELECT unnest($ranks::BIGINT[])) ORDER BY rank""",
+            ranks=log_ranks(length),
+        )
+    if not any(row["rank"] > 1 for row in rows):
+        return None
+    for row in rows:
+        row["told"] = (
+            f"rank {count(row['rank'])}: {count(row['rows'])} samples {'kept' if row['series'] == 'kept' else 'before'}"
+        )
+    title = "Samples per concept by rank, before and after balancing" if run.balanced else "Samples per concept by rank"
+    t = run.facts["t"] if run.balanced else None
+    specs = [_rank_spec(rows, t, width) for width in (640, 300)]
+    wide, narrow = (render_svg(spec, f"{title}, both axes logarithmic") for spec in specs)
+    note = "Both axes are logarithmic; concepts are ranked by their count in each set. Dashed: t." if t else ""
+    legend = (("before", "before balancing" if run.balanced else "pool"), ("kept", "kept"))
+    table = Table(
+        ("set", "rank", "samples"),
+        [[row["series"], count(row["rank"]), count(row["rows"])] for row in rows[::5]],
+        words=("set",),
+        folded=True,
+    )
+    return Figure(title, wide, narrow, legend=legend, note=note, table=table)
+
+
+def _rank_spec(rows: list[dict[str, Any]], t: int | None, width: int) -> dict[str, Any]:
+    most = {axis: max(row[axis] for row in rows) for axis in ("rank", "rows")}
+    values = {
+        axis: [10**power for power in range(1 + math.ceil(math.log10(max(10, top))))] for axis, top in most.items()
+    }
+
+    def axis(field: str, title: str, grid: bool) -> dict[str, Any]:
+        scale = {"type": "log", "domain": [1, max(most[field], 10)], "nice": False}
+        return {
+            "field": field,
+            "type": "quantitative",
+            "scale": scale,
+            "title": title,
+            "axis": {"values": values[field], "format": "~s", "grid": grid},
+        }
+
+    x, y = axis("rank", "rank of the concept", False), axis("rows", "samples", True)
+    marks: list[dict[str, Any]] = []
+    for series, color in (("before", BEFORE), ("kept", KEPT)):
+        chosen = [{"filter": {"field": "series", "equal": series}}]
+        marks.append(
+            {
+                "transform": chosen,
+                "mark": {"type": "line", "color": color, "strokeWidth": 2.5},
+                "encoding": {"x": x, "y": y},
+            }
+        )
+    if t and t <= most["rows"]:
+        line = {"type": "rule", "color": MARK, "strokeDash": [4, 3], "strokeWidth": 1.5}
+        marks.append({"data": {"values": [{"rows": t}]}, "mark": line, "encoding": {"y": y}})
+        label = {"type": "text", "align": "left", "x": 5, "dy": -8}
+        marks.append(
+            {
+                "data": {"values": [{"rows": t, "label": f"t = {count(t)}"}]},
+                "mark": label,
+                "encoding": {"y": y, "text": {"field": "label"}},
+            }
+        )
+    dots = {"type": "circle", "size": 90, "opacity": 0, "aria": True}
+    marks.append({"mark": dots, "encoding": {"x": x, "y": y, "description": {"field": "told"}}})
+    return layers(rows, *marks, width=width, height=320 if width > 400 else 220)
+
+
+def _per_text(per_text: list[dict[str, Any]]) -> Figure | None:
+    """How many concepts captions match, in the pool and in the kept set; 30 and more together."""
+    pool, kept = (sum(row[name] for row in per_text) for name in ("pool", "kept"))
+    if not pool:
+        return None
+    rows: list[dict[str, Any]] = []
+    for entries in range(min(_MANY, per_text[-1]["entries"]) + 1):
+        here = [row for row in per_text if row["entries"] == entries or entries == _MANY <= row["entries"]]
+        p, k = (sum(row[name] for row in here) for name in ("pool", "kept"))
+        name = f"{entries} and more" if entries == _MANY else str(entries)
+        told = f"{name} concepts: {percent(p, pool)} of captions ({count(p)}), {percent(k, kept)} of kept ({count(k)})"
+        shares = {"before": p / pool, "after": k / kept if kept else 0}
+        rows.append(
+            {"from": entries - 0.5, "to": entries + 0.5, **shares, "told": told, "name": name, "pool": p, "kept": k}
+        )
+    end = {**rows[-1], "from": rows[-1]["to"], "told": None}
+    scale = {"nice": False, "domain": [-0.5, end["from"]]}
+    ticks = {"format": "d", "tickMinStep": 1}
+    x = {"field": "from", "type": "quantitative", "title": "concepts in the caption", "scale": scale, "axis": ticks}
+    top = 1.05 * max(max(row["before"], row["after"]) for row in rows)
+    spec = layers([*rows, end], *before_and_after(x, top, HEIGHT), width=300, height=HEIGHT)
+    cells = [
+        [row["name"], count(row["pool"]), count(row["kept"]), percent(row["pool"], pool), percent(row["kept"], kept)]
+        for row in rows
+    ]
+    heads = ("concepts", "pool", "kept", "pool, share", "kept, share")
+    svg = render_svg(spec, "Concepts per caption: shares of the pool and of the kept set")
+    return Figure(
+        "Concepts per caption", svg, legend=LEGEND, table=Table(heads, cells, words=("concepts",), folded=True)
+    )
+
+
+def _changed(run: Run, before: str, facts: dict[str, Any], gained: bool) -> Table:
+    """The concepts whose share of all matches grew or shrank most."""
+    rows = run.rows(
+        f"""SELECT entry, pool, {before} AS before, kept, {before} / $all AS old, kept / $all_kept AS new FROM entries
+        WHERE pool > 0 AND {"new > old" if gained else "new < old"}
+        ORDER BY {"new - old DESC" if gained else "new - old"}, entry LIMIT {TOP}""",
+        all=float(facts["matches"]),
+        all_kept=float(facts["matches_kept"]),
+    )
+    longest = max((max(row["old"], row["new"]) for row in rows), default=1)
+    cells: list[list[Cell]] = [
+        [clean(row["entry"], SHORT), count(row["before"]), count(row["kept"]), Bar(percent(row["old"], 1, 3), row["old"] / longest, "pool"),
+         Bar(percent(row["new"], 1, 3), row["new"] / longest), f"× {row['new'] / row['old']:,.3f}" if row["old"] else "new"]
+        for row in rows
+    ]  # fmt: skip
+    title = "Concepts that gained most" if gained else "Concepts that lost most"
+    heads = ("concept", "before" if run.balanced else "pool", "kept", "share before", "share after", "change")
+    return Table(heads, cells, words=("concept", "share before", "share after"), title=title)
+
+
+def _gone(run: Run) -> list[Block]:
+    """The most frequent concepts of the pool that the kept set has lost whole."""
+    lost = run.row("SELECT count(*) AS n FROM entries WHERE pool > 0 AND kept = 0")["n"]
+    if not lost:
+        return [Paragraph("Every concept of the pool is in the kept set.")]
+    rows = run.rows(
+        "SELECT entry, pool, survivors FROM entries WHERE pool > 0 AND kept = 0 ORDER BY pool DESC, entry LIMIT 10"
+    )
+    most = f" The {len(rows)} most frequent:" if lost > len(rows) else ""
+    note = f"Of the pool's concepts {count(lost)} have no kept sample: every one that had them was dropped.{most}"
+    cells: list[list[Cell]] = [
+        [clean(row["entry"], SHORT), count(row["pool"]), count(row["survivors"])] for row in rows
+    ]
+    return [
+        Table(
+            ("concept", "pool", "left before balancing"),
+            cells,
+            words=("concept",),
+            title="Concepts that are gone",
+            note=note,
+        )
+    ]

@@ -1,0 +1,185 @@
+"""Scores and sizes before and after: a histogram for each measured number, with the rules' thresholds drawn.
+
+In: a run. Out: figures. Bins are counted by DuckDB in one scan for all columns; their edges come from quantiles of at
+most about a million rows, so that a single odd value does not stretch a chart.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from curate.report.blocks import Figure, Figures, Paragraph, Section, Table
+from curate.report.charts import MARK, PANEL, before_and_after, layers, render_svg
+from curate.report.source import Run, name_of
+from curate.report.text import SHORT, clean, count, number, percent
+from curate.report.thresholds import ASPECT, drawn_thresholds
+
+BINS = 40
+HEIGHT = 150  # pixels of a chart
+MOST = 40  # columns that are drawn
+LEGEND = (("pool", "pool, what could be read"), ("kept", "kept"))
+_SAMPLED = 1_000_000  # rows that quantiles are taken of, about
+_SCAN = "samples s JOIN decisions d USING (unit, row) LEFT JOIN scored c USING (unit, row) WHERE s.status = 'ok'"
+_SIZES = {
+    "words": ("s.words", "words in the caption"),
+    "characters": ("s.characters", "characters in the caption"),
+    "width": ("s.width", "width, pixels"),
+    "height": ("s.height", "height, pixels"),
+    ASPECT: ("greatest(s.width, s.height) / nullif(least(s.width, s.height), 0)", "longer side ÷ shorter side"),
+    "bytes": ("s.bytes", "image file, bytes"),
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A column with the edges of its bins: bin i holds values above edges[i], up to edges[i + 1]."""
+
+    name: str
+    sql: str
+    label: str
+    edges: tuple[float, ...]
+    log: bool
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Rows by bin, in the pool (what could be read) and in the kept set; what lies beyond counts in the end bins."""
+
+    axis: Axis
+    pool: tuple[int, ...]
+    kept: tuple[int, ...]
+
+
+def distributions_section(run: Run) -> Section | None:
+    """Figures for scores, then for sizes; None where nothing was measured."""
+    histograms = count_bins(run)
+    if not histograms:
+        return None
+    drawn = drawn_thresholds(run)
+    figures = [_figure(histogram, drawn.get(histogram.axis.name, [])) for histogram in histograms]
+    text = (
+        "Each chart sets the kept set against all samples that could be read, each in shares of its own total: where the "
+        "line is above the grey, curation prefers such samples. Dashed lines are thresholds of rules. The outermost "
+        "0.1 % of the values count in the end bins."
+    )
+    left_out = len(run.scores) - (MOST - len(_SIZES))
+    more = [Paragraph(f"{left_out} more score columns are not drawn; `curate sql` sees them.")] if left_out > 0 else []
+    return Section("distributions", "Scores and sizes", [Paragraph(text), Figures(figures, legend=LEGEND), *more])
+
+
+def count_bins(run: Run) -> list[Histogram]:
+    """A histogram for each measured number that has more than one value, scores first."""
+    axes = _axes(run)
+    parts = []
+    for i, axis in enumerate(axes):
+        bounds = "[" + ", ".join(repr(edge) for edge in axis.edges[1:-1]) + "]::DOUBLE[]"
+        parts.append(
+            f"histogram({axis.sql}, {bounds}) AS p{i}, histogram({axis.sql}, {bounds}) FILTER (d.kept) AS k{i}"
+        )
+    row = run.row(f"SELECT {', '.join(parts)} FROM {_SCAN}") if axes else {}
+    return [Histogram(axis, _by_bin(axis, row[f"p{i}"]), _by_bin(axis, row[f"k{i}"])) for i, axis in enumerate(axes)]
+
+
+def _by_bin(axis: Axis, found: dict[float, int] | None) -> tuple[int, ...]:
+    """Counts in the order of the bins; DuckDB gives what lies above the last bound under infinity."""
+    counts = found or {}
+    inner = [counts.get(edge, 0) for edge in axis.edges[1:-1]]
+    return (*inner, sum(counts.values()) - sum(inner))
+
+
+def _axes(run: Run) -> list[Axis]:
+    """The columns that are drawn, with their bins."""
+    columns = {name: (f"c.{name_of(name)}", name) for name in run.scores[: MOST - len(_SIZES)]} | _SIZES
+    finite = [f"(CASE WHEN isfinite(({sql})::DOUBLE) THEN ({sql})::DOUBLE END)" for sql, _ in columns.values()]
+    step = max(1, round(run.counts["pool"] / _SAMPLED))
+    sampled = f" AND hash(s.unit, s.row) % {step} = 0" if step > 1 else ""
+    values = ", ".join(f"{sql} AS x{i}" for i, sql in enumerate(finite))
+    facts = ", ".join(
+        f"quantile_disc(x{i}, [0.001, 0.5, 0.999]) AS q{i}, bool_and(x{i} = floor(x{i})) AS w{i}"
+        for i in range(len(columns))
+    )
+    row = run.row(f"SELECT {facts} FROM (SELECT {values} FROM {_SCAN}{sampled})")
+    axes = []
+    for i, (name, (_, label)) in enumerate(columns.items()):
+        if row[f"q{i}"] and row[f"q{i}"][0] < row[f"q{i}"][2]:
+            low, middle, high = row[f"q{i}"]
+            edges, log = bin_edges(low, middle, high, bool(row[f"w{i}"]))
+            axes.append(Axis(name, finite[i], clean(label, SHORT), edges, log))
+    return axes
+
+
+def bin_edges(low: float, middle: float, high: float, whole: bool) -> tuple[tuple[float, ...], bool]:
+    """Edges of at most BINS bins from low to high, and whether they grow by a factor: for what spans many magnitudes.
+
+    Bins of whole numbers are of whole width, with edges between them.
+    """
+    if low > 0 and high >= 50 * low and high >= 6 * middle and not (whole and low < 20):
+        first, last = math.log(low), math.log(high)  # their ratio may be more than a float holds
+        return tuple(math.exp(first + (last - first) * i / BINS) for i in range(BINS + 1)), True
+    if whole:
+        span, least = high - low + 1, math.ceil((high - low + 1) / BINS)
+        width = min(range(least, 2 * least), key=lambda width: (-span % width) / width)  # a last bin that is full
+        return tuple(low - 0.5 + width * i for i in range(math.ceil(span / width) + 1)), False
+    return tuple(low + (high - low) * i / BINS for i in range(BINS + 1)), False
+
+
+def _figure(histogram: Histogram, thresholds: list[tuple[str, float]]) -> Figure:
+    axis, rows = histogram.axis, list(_bins(histogram))
+    inside = [(clean(rule, 24), value) for rule, value in thresholds if axis.edges[0] <= value <= axis.edges[-1]]
+    notes = [f"{clean(rule, SHORT)}: {number(value)}" for rule, value in thresholds]
+    table = Table(
+        ("bin", "pool", "kept", "pool, share", "kept, share"),
+        [[row["bin"], count(row["pool"]), count(row["kept"]), row["pool_share"], row["kept_share"]] for row in rows],
+        words=("bin",),
+        folded=True,
+    )
+    svg = render_svg(_spec(axis, rows, inside[:8]), f"{axis.label}: shares of the pool and of the kept set by value")
+    note = f"Thresholds: {', '.join(notes[:8])}" if notes else ""
+    return Figure(clean(axis.name, SHORT), svg, note=note, table=table)
+
+
+def _bins(histogram: Histogram) -> Iterator[dict[str, Any]]:
+    pool, kept = sum(histogram.pool), sum(histogram.kept)
+    edges = histogram.axis.edges
+    for low, high, p, k in zip(edges, edges[1:], histogram.pool, histogram.kept, strict=False):
+        name, p_share, k_share = _bin_name(low, high), percent(p, pool), percent(k, kept)
+        yield {
+            "from": low, "to": high, "before": p / pool if pool else 0, "after": k / kept if kept else 0,
+            "bin": name, "pool": p, "kept": k, "pool_share": p_share, "kept_share": k_share,
+            "told": f"{name}: {p_share} of the pool ({count(p)}), {k_share} of kept ({count(k)})",
+        }  # fmt: skip
+
+
+def _bin_name(low: float, high: float) -> str:
+    if low % 1 == 0.5 and high % 1 == 0.5:
+        first, last = math.ceil(low), math.floor(high)
+        return number(first) if first == last else f"{number(first)} – {number(last)}"
+    return f"{number(low)} – {number(high)}"
+
+
+def _spec(axis: Axis, rows: list[dict[str, Any]], thresholds: list[tuple[str, float]]) -> dict[str, Any]:
+    """Both histograms, and dashed lines with the names of the rules that cut there."""
+    end = {"from": axis.edges[-1], "before": rows[-1]["before"], "after": rows[-1]["after"]}
+    scale = {"type": "log" if axis.log else "linear", "domain": [axis.edges[0], axis.edges[-1]], "nice": False}
+    ticks = {"tickCount": 5, "format": "~s" if axis.edges[-1] >= 10_000 or axis.log else ",~f"}
+    x = {"field": "from", "type": "quantitative", "scale": scale, "title": axis.label, "axis": ticks}
+    highest = max(max(row["before"], row["after"]) for row in rows) or 1
+    top = highest * (1.05 + 0.1 * len(thresholds[:4]))  # room for the names
+    marks = before_and_after(x, top, HEIGHT)
+    for i, (rule, value) in enumerate(thresholds):
+        data = {"data": {"values": [{"at": value, "rule": rule}]}}
+        at = {"x": {"field": "at", "type": "quantitative", "scale": scale}}
+        line = {"type": "rule", "color": MARK, "strokeDash": [4, 3], "strokeWidth": 1.5}
+        right = _place(axis, value) > 0.6
+        name = {"type": "text", "align": "right" if right else "left", "dx": -4 if right else 4, "y": 7 + 13 * i}
+        marks.append({**data, "mark": line, "encoding": at})
+        for style in ({"stroke": PANEL, "strokeWidth": 3}, {}):  # a halo first, so that it can be read over the data
+            marks.append({**data, "mark": name | style, "encoding": at | {"text": {"field": "rule"}}})
+    return layers([*rows, end], *marks, width=300, height=HEIGHT)
+
+
+def _place(axis: Axis, value: float) -> float:
+    """Where a value lies on the axis, 0 to 1."""
+    low, high = axis.edges[0], axis.edges[-1]
+    return math.log(value / low) / math.log(high / low) if axis.log else (value - low) / (high - low)

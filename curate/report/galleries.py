@@ -1,0 +1,185 @@
+"""Galleries: a few kept and dropped samples of every step, chosen by a hash of the uid, with what decided.
+
+In: a run. Out: a gallery a step. The choice depends on the samples alone, not on shards or units.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from curate import schema
+from curate.report.blocks import Card, Gallery, Paragraph, Picture, Section
+from curate.report.originals import Place, Row, place_of
+from curate.report.source import Run
+from curate.report.text import SHORT, clean, count, number
+from curate.report.thresholds import rule_columns
+from curate.report.thumbnails import make_pictures
+
+MOST = 30  # galleries
+SAMPLES = 8  # of each; half as many where there are many galleries
+SCORES = 6  # scores that are shown of a kept sample
+CONCEPTS = 5
+
+_CHOOSE = """
+SELECT coalesce(d.rule, 'kept') AS step, arg_min(
+    {{'unit': s.unit, 'row': s.row, 'uid': s.uid}},
+    {{'hash': md5(concat_ws('|', coalesce(s.uid, ''), CASE WHEN s.uid IS NULL THEN concat_ws('|', s.source, s.key, s.url, s.caption, s.sha256) END)),
+      'source': s.source, 'key': s.key, 'url': s.url}}, {most}) AS chosen
+FROM samples s JOIN decisions d USING (unit, row) GROUP BY step
+"""
+_PLACES = "(SELECT unnest($units::INTEGER[]), unnest($rows::INTEGER[]))"
+
+
+def galleries_section(run: Run) -> Section:
+    """Kept samples first, then those of each step that dropped any, the steps in order."""
+    lines = [
+        line for line in run.funnel if line["kind"] != "pool" and line["rows"] and line["rule"] != schema.FORGOTTEN
+    ]
+    lines = sorted(lines, key=lambda line: line["kind"] != "kept")
+    shown = {line["rule"] for line in sorted(lines, key=lambda line: (line["kind"] != "kept", -line["rows"]))[:MOST]}
+    lines = [line for line in lines if line["rule"] in shown]
+    chosen = _choose(run, SAMPLES if len(lines) <= MOST // 2 else SAMPLES // 2)
+    rows = _fetch(run, [place for line in lines for place in chosen[line["rule"]]])
+    partners = _partners(run, rows.values())
+    # The page's room goes to the first sample of each step, then to the second.
+    order = sorted(
+        ((rank, i, rows[place]) for i, line in enumerate(lines) for rank, place in enumerate(chosen[line["rule"]])),
+        key=lambda item: item[:2],
+    )
+    wanted = [part for *_, row in order for part in (row, partners.get(row["duplicate_of"])) if part is not None]
+    pictures = make_pictures(run, wanted) if run.has_images else {}
+    concepts = _concepts(run, rows)
+    blocks = [
+        _gallery(
+            run,
+            line,
+            [_card(run, line["rule"], rows[place], partners, pictures, concepts) for place in chosen[line["rule"]]],
+        )
+        for line in lines
+    ]
+    text = "A few samples of each step, chosen by a hash of their uid, with the values that decided. Captions, URLs and images are the pool's own, and nobody has checked them."
+    left_out = sum(1 for line in run.funnel if line["rows"] and line["kind"] == "drop") - len(
+        [line for line in lines if line["kind"] == "drop"]
+    )
+    if left_out > 0 and len(lines) == MOST:
+        text += f" {left_out} steps that dropped few samples are left out."
+    return Section("samples", "Samples", [Paragraph(text), *blocks])
+
+
+def _choose(run: Run, most: int) -> dict[str, list[Place]]:
+    """Step → places of its samples; one of each uid."""
+    found: dict[str, list[Place]] = {}
+    for line in run.rows(_CHOOSE.format(most=3 * most)):
+        first = {row["uid"] or place_of(row): place_of(row) for row in reversed(line["chosen"])}
+        found[line["step"]] = [place for place in map(place_of, line["chosen"]) if place in first.values()][:most]
+    return found
+
+
+def _fetch(run: Run, places: Sequence[Place]) -> dict[Place, Row]:
+    """Everything that is known of the samples: samples, scores, decisions."""
+    rows = run.rows(
+        f"""SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
+        WHERE (m.unit, m.row) IN {_PLACES}""",
+        units=[unit for unit, _ in places],
+        rows=[row for _, row in places],
+    )
+    return {place_of(row): row for row in rows}
+
+
+def _partners(run: Run, rows: Any) -> dict[str | None, Row]:
+    """The samples that stand for duplicates, by uid."""
+    uids = sorted({row["duplicate_of"] for row in rows if row["rule"] == schema.DUPLICATE and row["duplicate_of"]})
+    found = run.rows(
+        """SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
+        WHERE (d.kept OR d.rule = 'balance') AND d.uid IN (SELECT unnest($uids::VARCHAR[]))""",
+        uids=uids,
+    )
+    return {row["uid"]: row for row in found}
+
+
+def _concepts(run: Run, rows: dict[Place, Row]) -> dict[Place, str]:
+    """The rarest concepts of samples, with how many samples had them before balancing."""
+    found = run.rows(
+        f"""SELECT m.unit, m.row, list({{'entry': e.entry, 'n': e.survivors}} ORDER BY e.survivors, e.entry)[1:{CONCEPTS}] AS concepts, count(*) AS n
+        FROM (SELECT unit, row, unnest(entry_ids) AS entry_id FROM matches WHERE (unit, row) IN {_PLACES}) m JOIN entries e USING (entry_id)
+        GROUP BY m.unit, m.row""",
+        units=[unit for unit, _ in rows],
+        rows=[row for _, row in rows],
+    )
+    texts = {}
+    for row in found:
+        names = ", ".join(f"{clean(concept['entry'], 40)} ({count(concept['n'])})" for concept in row["concepts"])
+        texts[place_of(row)] = names + (f", {row['n'] - CONCEPTS} more" if row["n"] > CONCEPTS else "")
+    return texts
+
+
+def _gallery(run: Run, line: dict[str, Any], cards: list[Card]) -> Gallery:
+    rule, dropped = line["rule"], count(line["rows"])
+    expression = next((_what(item) for item in run.facts["rules"] if item["name"] == rule), "")
+    if line["kind"] == "kept":
+        return Gallery(f"Kept: {dropped}", cards)
+    note = expression or {schema.DUPLICATE: "Each beside the sample that stands for it."}.get(rule, "")
+    return Gallery(
+        f"Dropped by {clean(rule, SHORT)}: {dropped}" if rule != schema.FAILED else f"Failed: {dropped}",
+        cards,
+        note=clean(note),
+    )
+
+
+def _what(rule: dict[str, Any]) -> str:
+    if rule.get("sql"):
+        return str(rule["sql"])
+    threshold = "" if rule["threshold"] is None else f": at least {number(rule['threshold'])}"
+    return f"the best {rule['top']:.4g} of {rule['of']}{threshold}"
+
+
+def _card(
+    run: Run,
+    step: str,
+    row: Row,
+    partners: dict[str | None, Row],
+    pictures: dict[Place, Picture],
+    concepts: dict[Place, str],
+) -> Card:
+    partner = partners.get(row["duplicate_of"]) if step == schema.DUPLICATE else None
+    shown = [pictures[place_of(part)] for part in (row, partner) if part is not None and place_of(part) in pictures]
+    if partner and len(shown) == 2:
+        shown = [
+            Picture(p.data, p.missing, p.blurred, label)
+            for p, label in zip(shown, ("dropped", "stands for it"), strict=True)
+        ]
+    texts = [] if row["caption"] is None else [("", clean(row["caption"]))]
+    if partner and partner["caption"] != row["caption"]:
+        texts.append(("stands for it", clean(partner["caption"])))
+    if row["url"]:
+        texts.append(("url", clean(row["url"], 160)))
+    values = [(clean(name, 40), clean(value, SHORT)) for name, value in _values(run, step, row)]
+    if place_of(row) in concepts and step in (schema.KEPT, schema.BALANCE):
+        values.append(("concepts", concepts[place_of(row)]))
+    name = row["uid"] or (f"key {row['key']}" if row["key"] else "")
+    return Card(shown, texts, values, clean(name, 80))
+
+
+def _values(run: Run, step: str, row: Row) -> Iterator[tuple[str, Any]]:
+    """The values that decided, or of a kept sample what was measured."""
+    rule = next((item for item in run.facts["rules"] if item["name"] == step), None)
+    if rule:
+        yield from (
+            (name, row[name])
+            for name in rule_columns(run, rule)[:SCORES]
+            if name in row and name not in ("caption", "url")
+        )
+    elif step == schema.FAILED:
+        yield "reason", row["status"]
+        if row["error"]:
+            yield "detail", row["error"]
+    elif step in (schema.DUPLICATE, schema.CONTAMINATED):
+        yield "stands for it" if step == schema.DUPLICATE else "near", row["duplicate_of"]
+    elif step == schema.BALANCE:
+        yield "probability", row["probability"]
+        yield "draw (kept below 1)", row["draw"]
+    elif step == schema.KEPT:
+        if row["width"]:
+            yield "size", f"{row['width']} × {row['height']}"
+        yield from ((name, row[name]) for name in run.scores[:SCORES] if row[name] is not None)
+        if run.balanced:
+            yield "probability", row["probability"]

@@ -1,0 +1,136 @@
+"""report.html: what curation did to a pool, on one page that needs no network and runs no script.
+
+In: the folder of a finished run, local or any fsspec URL. Out: the page, in the run's folder, where the manifest lists it,
+or elsewhere. Whatever the pool, the page stays below MOST_BYTES: every list is cut, and thumbnails share a budget. Texts
+of strangers are escaped by the template and cleaned by `text.clean`; the page's policy allows styles and data images only.
+"""
+
+from collections.abc import Callable
+from importlib.resources import files
+
+import fsspec
+import jinja2
+
+from curate.errors import RecipeError, RunError
+from curate.publish.describe import REPORT
+from curate.report.blocks import Section
+from curate.report.captions import captions_section
+from curate.report.changes import changes_section
+from curate.report.composition import composition_section
+from curate.report.concepts import concepts_section
+from curate.report.distributions import distributions_section
+from curate.report.funnel import funnel_section
+from curate.report.galleries import galleries_section
+from curate.report.losses import duplicates_section, failures_section
+from curate.report.provenance import provenance_section
+from curate.report.source import Run, open_source_run
+from curate.report.text import SHORT, clean, count, percent
+from curate.report.times import time_section
+from curate.run.context import RUN_FILE
+from curate.store.lock import locked
+from curate.store.manifest import SUCCESS, digest_file, read_manifest, write_manifest
+from curate.wording import bytes_text
+
+MOST_BYTES = 5_000_000
+
+# The page's sections in order; one that has nothing to say of a run is left out.
+SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
+    funnel_section,
+    changes_section,
+    distributions_section,
+    concepts_section,
+    composition_section,
+    captions_section,
+    duplicates_section,
+    failures_section,
+    galleries_section,
+    time_section,
+    provenance_section,
+)
+
+
+def write_report(url: str, out: str | None = None, against: str | None = None) -> tuple[str, int]:
+    """Writes the report of a run: to `out`, or into the run's folder, where it takes the place of an older one.
+
+    Args:
+        url: the run folder.
+        out: a file, local or remote.
+        against: another run, to say what this one gained and lost.
+
+    Returns:
+        Where it is, and its bytes.
+
+    Raises:
+        RecipeError: there is no run, or `out` cannot be written.
+        RunError: the run is not finished, or was changed meanwhile: the page would show what was taken out.
+    """
+    with open_source_run(url, against) as run:
+        page = render_page(run).encode()
+    if out is not None:
+        _check_unchanged(run)
+        try:
+            fs, path = fsspec.core.url_to_fs(out)  # which makes no folders, as `fsspec.open` would
+            with fs.open(path, "wb") as file:
+                file.write(page)
+        except (OSError, ValueError, ImportError) as error:
+            raise RecipeError(f"--out {out}: cannot be written: {error}") from None
+        return out, len(page)
+    folder = run.folder
+    with locked(folder):
+        _check_unchanged(run)
+        # The page first: a reader of the manifest finds what it lists, this one or the one before.
+        folder.write_bytes(REPORT, page)
+        others = [line for line in read_manifest(folder) if line.path != REPORT]
+        write_manifest(folder, [*others, digest_file(folder, REPORT)])
+    return f"{url.rstrip('/')}/{REPORT}", len(page)
+
+
+def _check_unchanged(run: Run) -> None:
+    """Raises RunError where the run is not what it was when it was opened."""
+    if not run.folder.exists(SUCCESS) or run.folder.read_json(RUN_FILE) != run.facts:
+        raise RunError(f"{run.folder.url}: was changed while its report was made; make it again once that is done")
+
+
+def render_page(run: Run) -> str:
+    """The page as HTML."""
+    sections = [section for make in SECTIONS if (section := make(run)) is not None]
+    package = files("curate.report")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(package.joinpath("page.html").read_text("utf-8"))
+    style = package.joinpath("style.css").read_text("utf-8")
+    return template.render(
+        title=clean(run.facts["name"], SHORT), lead=_lead(run), tiles=_tiles(run), sections=sections, style=style
+    )
+
+
+def _lead(run: Run) -> str:
+    pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", "failed"))
+    what = "image-text pairs" if run.has_images else "texts"
+    drops = [line for line in run.funnel if line["kind"] == "drop" and line["rows"] and line["rule"] != "failed"]
+    most = max(drops, key=lambda line: line["rows"], default=None)
+    text = f"{count(kept)} of {count(pool)} {what} kept ({percent(kept, pool)})"
+    if most:
+        text += f"; the most were dropped by {clean(most['rule'], SHORT)} ({percent(most['rows'], pool)} of the pool)"
+    return f"{text}." if not failed else f"{text}; {count(failed)} could not be used ({percent(failed, pool)})."
+
+
+def _tiles(run: Run) -> list[tuple[str, str]]:
+    pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", "failed"))
+    published = run.row(
+        "SELECT count(*) AS shards, coalesce(sum(bytes), 0)::BIGINT AS bytes FROM manifest WHERE path LIKE $like",
+        like=f"shards/%.{'tar' if run.has_images else 'parquet'}",
+    )
+    tiles = [
+        ("in the pool", count(pool)),
+        ("kept", count(kept)),
+        ("dropped", count(pool - kept - failed)),
+        ("failed", count(failed)),
+    ]
+    tiles += [
+        ("source" if len(run.facts["sources"]) == 1 else "sources", count(len(run.facts["sources"]))),
+        ("shards", count(published["shards"])),
+        ("size of the shards", bytes_text(published["bytes"])),
+    ]
+    return tiles + ([("t, samples a concept", count(run.facts["t"]))] if run.balanced else [])

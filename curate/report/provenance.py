@@ -1,0 +1,123 @@
+"""What the run was made of: recipe, models, versions, inputs, keys."""
+
+import hashlib
+from typing import Any
+
+import yaml
+
+from curate.publish.describe import REPORT
+from curate.report.blocks import Block, Cell, Code, Section, Table, Tables
+from curate.report.source import Run
+from curate.report.text import SHORT, clean, count
+from curate.wording import bytes_text
+
+_LONGEST = 40_000  # characters of the recipe that are shown
+
+
+def provenance_section(run: Run) -> Section:
+    """What determines the run, and its digests."""
+    facts = run.facts
+    recipe = yaml.safe_dump(_plain(facts["recipe"]), sort_keys=False, allow_unicode=True, width=110)
+    main = [
+        ("curate", facts.get("curate")), ("run", facts.get("name")), ("seed", facts.get("seed")), ("identity", facts.get("identity")),
+        ("python", facts.get("python")), ("files but this one, sha256", _digest(run)),
+    ]  # fmt: skip
+    metadata = facts.get("metadata")
+    if metadata:
+        main.append(("metadata", f"{count(metadata['entries'])} entries, digest {metadata['digest']}"))
+    blocks: list[Block] = [
+        _pairs("Run", dict(main), folded=False),
+        *_models(facts),
+        Tables([_inputs(run), _files(run)]),
+    ]
+    blocks += [_pairs("Table keys", facts.get("keys") or {}), _pairs("Packages", facts.get("packages") or {})]
+    return Section("provenance", "Provenance", [*blocks, Code("Recipe, resolved", clean_lines(recipe))])
+
+
+def _digest(run: Run) -> str:
+    """Of all files but the report: the sha256 of the lines `sha256  path`, as sha256sum prints them, by path."""
+    lines = run.rows("SELECT path, sha256 FROM manifest WHERE path <> $path ORDER BY path", path=REPORT)
+    return hashlib.sha256("".join(f"{line['sha256']}  {line['path']}\n" for line in lines).encode()).hexdigest()
+
+
+def clean_lines(text: str) -> str:
+    """Lines of text, each cleaned."""
+    return "\n".join(clean(line, 500) for line in text[:_LONGEST].splitlines()) + (
+        "\n…" if len(text) > _LONGEST else ""
+    )
+
+
+def _plain(value: Any) -> Any:
+    """The recipe without what was left out in it."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item not in (None, {}, [])}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _pairs(title: str, pairs: dict[str, Any], folded: bool = True) -> Table:
+    rows: list[list[Cell]] = [[clean(name, SHORT), clean(value, 200)] for name, value in list(pairs.items())[:60]]
+    return Table(("what", "value"), rows, words=("what", "value"), title=title, folded=folded)
+
+
+def _models(facts: dict[str, Any]) -> list[Block]:
+    """Models with all that identifies them, one line a part."""
+    rows: list[list[Cell]] = []
+    for kind in ("models", "writers"):
+        for name, identity in (facts.get(kind) or {}).items():
+            rows += [[clean(name, SHORT), part, clean(value, 200)] for part, value in _parts(identity)]
+    return (
+        [
+            Table(
+                ("model", "part", "value"),
+                rows[:200],
+                words=("model", "part", "value"),
+                title="Models",
+                folded=len(rows) > 12,
+            )
+        ]
+        if rows
+        else []
+    )
+
+
+def _parts(identity: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(identity, dict):
+        return [(clean(prefix, SHORT), identity)]
+    return [
+        part
+        for key, value in identity.items()
+        if value is not None
+        for part in _parts(value, f"{prefix}.{key}".strip("."))
+    ]
+
+
+def _inputs(run: Run) -> Table:
+    units = dict(run.facts.get("units", []))
+    rows: list[list[Cell]] = []
+    for source in run.facts["recipe"].get("input", [])[:60]:
+        paths = [source["path"]] if isinstance(source["path"], str) else source["path"]
+        rows.append(
+            [
+                clean(source["name"], SHORT),
+                clean(source["format"], SHORT),
+                clean(", ".join(paths), 300),
+                count(units.get(source["name"], 0)),
+            ]
+        )
+    return Table(("source", "format", "path", "units"), rows, words=("source", "format", "path"), title="Inputs")
+
+
+def _files(run: Run) -> Table:
+    found = run.rows(
+        """SELECT CASE WHEN path LIKE 'shards/%.tar' THEN 'shards, tar' WHEN path LIKE 'shards/%' THEN 'shards, Parquet and statistics'
+        WHEN path LIKE 'tables/%' THEN 'tables' ELSE 'all else' END AS what, count(*) AS files, sum(bytes)::BIGINT AS bytes
+        FROM manifest WHERE path <> 'report.html' GROUP BY what ORDER BY bytes DESC"""
+    )
+    rows: list[list[Cell]] = [[row["what"], count(row["files"]), bytes_text(row["bytes"])] for row in found]
+    return Table(
+        ("published", "files", "size"),
+        rows,
+        words=("published",),
+        title="Published files",
+        note="manifest.parquet lists each with its sha256.",
+    )

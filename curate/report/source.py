@@ -1,0 +1,86 @@
+"""What the report reads: a finished run, through the read-only connection of `curate sql`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from curate.ask.diff import Diff, diff_runs
+from curate.ask.query import find_run, open_run
+from curate.store.store import Folder
+
+_NUMBERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "FLOAT", "DOUBLE"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, what run.json holds, a connection to its tables, and what differs from another run to it."""
+
+    folder: Folder
+    facts: dict[str, Any]
+    connection: Any
+    against: Diff | None = None
+
+    def rows(self, sql: str, **params: object) -> list[dict[str, Any]]:
+        """The rows of a query."""
+        cursor = self.connection.execute(sql, params or None)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def row(self, sql: str, **params: object) -> dict[str, Any]:
+        """The one row of a query."""
+        return self.rows(sql, **params)[0]
+
+    @cached_property
+    def funnel(self) -> list[dict[str, Any]]:
+        """Lines of the funnel: kind, rule, rows."""
+        return self.rows("SELECT kind, rule, rows FROM funnel ORDER BY position")
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Rows by line of the funnel: pool, each rule, kept."""
+        return {line["rule"]: line["rows"] for line in self.funnel}
+
+    @cached_property
+    def scores(self) -> list[str]:
+        """The numeric columns of table `scores`."""
+        return [row["column_name"] for row in self.rows("DESCRIBE scores") if row["column_type"] in _NUMBERS][2:]
+
+    @cached_property
+    def spellings(self) -> dict[str, str]:
+        """The measured columns by their names in lower case, as SQL tells them apart."""
+        return {row["column_name"].lower(): row["column_name"] for row in self.rows("DESCRIBE measured")}
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the run balanced."""
+        return bool(self.facts["recipe"].get("balance"))
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the pool has images."""
+        return bool(self.facts.get("pool", {}).get("images"))
+
+
+@contextmanager
+def open_source_run(url: str, against: str | None = None) -> Iterator[Run]:
+    """Opens a finished run, and compares it with another one.
+
+    Raises:
+        RecipeError: one of them is no run.
+        RunError: one of them is not finished.
+    """
+    folder = find_run(url)
+    facts = folder.read_json("run.json")  # first: while these stand, the connection sees one run
+    connection = open_run(url)
+    try:
+        diff = diff_runs(against, url) if against else None
+        yield Run(folder, facts, connection, diff)
+    finally:
+        connection.close()
+
+
+def name_of(column: str) -> str:
+    """A column's name as a SQL identifier."""
+    return '"' + column.replace('"', '""') + '"'

@@ -1,0 +1,59 @@
+"""How the report writes texts and numbers: strangers' texts made harmless and short, shares that sum to 100 %."""
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+
+from curate.ask.output import escape
+
+LONGEST = 400  # characters of a caption that are shown
+SHORT = 80  # characters of a name
+
+
+def clean(value: object, limit: int = LONGEST) -> str:
+    """The value as text of at most `limit` characters, control and direction characters as escapes; "–" for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    text = escape(str(value)[: limit + 1])
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def number(value: float) -> str:
+    """A measured value, short: 0.2756, 1,280, 3."""
+    if not math.isfinite(value):
+        return str(value)
+    if float(value).is_integer() and abs(value) < 1e15:
+        return count(int(value))
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def count(value: int) -> str:
+    """A whole number with thousands apart; a true minus."""
+    return f"{value:,}".replace("-", "−")
+
+
+def percent(part: float, whole: float, digits: int = 2) -> str:
+    """A share that stands alone; "–" of nothing."""
+    return f"{100 * part / whole:.{digits}f}\N{NO-BREAK SPACE}%" if whole else "–"
+
+
+def shares(counts: Sequence[int]) -> list[str]:
+    """The share of each count in their sum, rounded so that they sum to exactly 100 % (largest remainders).
+
+    Two digits, or up to four where a smaller share would be printed as zero.
+    """
+    whole = sum(counts)
+    if not whole:
+        return ["–" for _ in counts]
+    smallest = min(n for n in counts if n)
+    digits = next((d for d in (2, 3) if smallest * 10 ** (d + 2) >= whole), 4)
+    scale = 10 ** (digits + 2)
+    floors = [n * scale // whole for n in counts]
+    by_rest = sorted(range(len(counts)), key=lambda i: (-(counts[i] * scale % whole), i))
+    for i in by_rest[: scale - sum(floors)]:
+        floors[i] += 1
+    return [f"{Decimal(n).scaleb(-digits)}\N{NO-BREAK SPACE}%" for n in floors]

@@ -1,0 +1,118 @@
+"""Which thresholds of the run's rules can be drawn: rules of SQL that compare a column with a number, and top rules.
+
+In: a run. Out: column → [(rule, value)]. A rule is read as DuckDB parses it: of conditions joined by AND each that
+compares a column, `least(a, b)`, `greatest(a, b)` (both columns) or the ratio of sides (`aspect`) with a number.
+Everything else in a rule, such as OR, cannot be drawn and is left out.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from curate.report.source import Run
+
+ASPECT = "aspect"  # the longer side by the shorter one
+_CUTS = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
+
+
+def drawn_thresholds(run: Run) -> dict[str, list[tuple[str, float]]]:
+    """Column → the rules that cut it, with the value where they do."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    for rule in run.facts["rules"]:
+        if rule.get("threshold") is not None:
+            found.setdefault(_spelled(run, rule["of"]), []).append((rule["name"], float(rule["threshold"])))
+        elif rule.get("sql"):
+            for column, value in _comparisons(run, rule["sql"]):
+                found.setdefault(_spelled(run, column), []).append((rule["name"], value))
+    return found
+
+
+def rule_columns(run: Run, rule: dict[str, Any]) -> list[str]:
+    """The columns that a rule reads, in the order in which they stand in it."""
+    if rule.get("of"):
+        return [_spelled(run, rule["of"])]
+    tree = _parse(run, rule.get("sql") or "true")
+    return list(dict.fromkeys(_spelled(run, name) for name in _columns(tree)))
+
+
+def _spelled(run: Run, column: str) -> str:
+    """A column's name as it is measured: a rule may write Width."""
+    return run.spellings.get(column.lower(), column)
+
+
+def _comparisons(run: Run, sql: str) -> Iterator[tuple[str, float]]:
+    for part in _conjuncts(_parse(run, sql)):
+        kind = part.get("class")
+        if kind == "BETWEEN":
+            sides = [(part["input"], part["lower"]), (part["input"], part["upper"])]
+        elif kind == "COMPARISON" and part["type"] in _CUTS:
+            sides = [(part["left"], part["right"]), (part["right"], part["left"])]
+        else:
+            continue
+        for measured, constant in sides:
+            value = _number(constant)
+            if value is not None:
+                yield from ((name, value) for name in _measures(measured))
+
+
+def _parse(run: Run, sql: str) -> dict[str, Any]:
+    """The condition as DuckDB parses it, without places; nothing where it is none."""
+    [(answer,)] = run.connection.execute(
+        "SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT 1 WHERE ({sql}\n)"]
+    ).fetchall()
+    try:
+        tree = json.loads(answer)
+        if tree["error"] or len(tree["statements"]) != 1:
+            return {}
+        where: dict[str, Any] = _plain(tree["statements"][0]["node"].get("where_clause") or {})
+    except RecursionError:  # a rule may be a sum of hundreds of terms, each within the one before
+        return {}
+    return where
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _plain(value) for key, value in node.items() if not key.startswith(("query_location", "alias"))}
+    return [_plain(item) for item in node] if isinstance(node, list) else node
+
+
+def _conjuncts(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if node.get("type") == "CONJUNCTION_AND":
+        for child in node["children"]:
+            yield from _conjuncts(child)
+    elif node:
+        yield node
+
+
+def _columns(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if node.get("class") == "COLUMN_REF":
+            yield node["column_names"][-1]
+        for value in node.values():
+            yield from _columns(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from _columns(item)
+
+
+def _measures(node: dict[str, Any]) -> Iterator[str]:
+    """The columns of the report that an expression is: one, two for least and greatest, `aspect` for the ratio of sides."""
+    name, arguments = _called(node)
+    if node.get("class") == "COLUMN_REF":
+        yield node["column_names"][-1]
+    elif name in ("least", "greatest"):
+        yield from (part["column_names"][-1] for part in arguments if part.get("class") == "COLUMN_REF")
+    elif name == "/" and [_called(part)[0] for part in arguments] == ["greatest", "least"]:
+        yield from [ASPECT] if {name.lower() for name in _columns(node)} == {"width", "height"} else []
+
+
+def _called(node: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """The function that an expression calls, and its arguments."""
+    arguments = [argument["expression"] for argument in node.get("arguments", ())]
+    return str(node.get("function_name", "")).lower(), arguments
+
+
+def _number(node: dict[str, Any]) -> float | None:
+    """The number that an expression is, if it is one."""
+    literal = node.get("literal") or {}
+    return float(literal["text"]) if literal.get("kind") in ("INTEGER", "NUMERIC") else None

@@ -1,0 +1,252 @@
+"""Rules: SQL expressions over the measured columns, in order; a row is dropped by the first rule that it fails.
+
+A rule must be a scalar, deterministic, boolean expression: subqueries, aggregates, windows, parameters and functions such
+as random() or now() are refused before the run, and so is a column that is not measured. NULL fails; an error on one
+row's value (a cast, say) is NULL. Rules run in DuckDB on Arrow tables with external access off and settings locked.
+`{top: f, of: column}` splits the rules into segments, since its threshold is known only when all rows reached it.
+"""
+
+import difflib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate.errors import RecipeError
+from curate.recipe.recipe import Top
+
+_local = threading.local()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A checked rule: its name, what it is, and the columns that it reads."""
+
+    name: str
+    spec: str | Top
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """SQL rules that are evaluated together, and the top rule that follows them, if any; positions among all rules."""
+
+    first: int
+    rules: tuple[Rule, ...]
+    top: Rule | None
+
+
+def connect() -> Any:
+    """This thread's DuckDB connection: in memory, one thread, no access to files, settings locked, UTC."""
+    if not hasattr(_local, "connection"):
+        _local.connection = duckdb.connect(":memory:")
+        _local.connection.execute(
+            "SET threads=1; SET TimeZone='UTC'; SET python_enable_replacements=false; SET enable_external_access=false; "
+            "SET lock_configuration=true"
+        )
+    return _local.connection
+
+
+def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule]:
+    """The rules, checked against the columns that they will see.
+
+    Args:
+        rules: name → SQL expression or Top, in order.
+        columns: name and type of every measured column.
+
+    Raises:
+        RecipeError: an expression does not parse, is not scalar, deterministic and boolean, or a column is missing.
+    """
+    return [
+        _check_top(name, spec, columns) if isinstance(spec, Top) else _check_sql(f"rules.{name}", spec, columns)
+        for name, spec in rules.items()
+    ]
+
+
+def check_count(key: str, sql: str, columns: pa.Schema) -> Rule:
+    """A checked expression that gives a number of times: an integer. Raises RecipeError, as `check_rules`."""
+    return _check_sql(key, sql, columns, "an integer, such as CASE WHEN rarest < 100 THEN 4 ELSE 1 END")
+
+
+def segments(rules: list[Rule]) -> list[Segment]:
+    """The rules cut after each top rule; the last segment has none."""
+    cut: list[Segment] = []
+    group: list[Rule] = []
+    first = 0
+    for position, rule in enumerate(rules):
+        if isinstance(rule.spec, Top):
+            cut.append(Segment(first, tuple(group), rule))
+            group, first = [], position + 1
+        else:
+            group.append(rule)
+    return [*cut, Segment(first, tuple(group), None)]
+
+
+def first_failed(rules: tuple[Rule, ...], table: pa.Table) -> npt.NDArray[np.int16]:
+    """For each row the position of the first of `rules` that it fails, or -1."""
+    if not rules or not len(table):
+        return np.full(len(table), -1, np.int16)
+    cases = " ".join(f"WHEN NOT coalesce(TRY(({rule.spec}\n)), false) THEN {i}" for i, rule in enumerate(rules))
+    return np.asarray(_query(f"SELECT (CASE {cases} ELSE -1 END)::SMALLINT AS failed FROM batch", table)["failed"])
+
+
+def count_values(rule: Rule, table: pa.Table, most: int) -> npt.NDArray[np.int32]:
+    """What an expression of `check_count` gives for each row, 0 to `most`; 0 where it is NULL or fails."""
+    if not len(table):
+        return np.zeros(0, np.int32)
+    sql = f"SELECT greatest(0, least({most}, coalesce(TRY(({rule.spec}\n)), 0)))::INTEGER AS count FROM batch"
+    return np.asarray(_query(sql, table)["count"], np.int32)
+
+
+def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | None]]:
+    """For each row of a small table, what each SQL rule says: True, False, or None for NULL."""
+    exprs = ", ".join(f'TRY(({rule.spec}\n)) AS "{rule.name}"' for rule in rules if isinstance(rule.spec, str))
+    if not exprs:
+        return [{} for _ in range(len(table))]
+    connection = connect()
+    connection.register("batch", table)
+    try:
+        cursor = connection.execute(f"SELECT {exprs} FROM batch")
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    finally:
+        connection.unregister("batch")
+
+
+def _query(sql: str, table: pa.Table) -> dict[str, Any]:
+    connection = connect()
+    connection.register("batch", table)
+    try:
+        return dict(connection.execute(sql).fetchnumpy())
+    finally:
+        connection.unregister("batch")
+
+
+def _check_top(name: str, spec: Top, columns: pa.Schema) -> Rule:
+    column = _column(f"rules.{name}", spec.of, columns)
+    kind = columns.field(column).type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise RecipeError(f"rules.{name}: top needs a numeric column; {spec.of!r} is {kind}")
+    return Rule(name, spec, (column,))
+
+
+def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule:
+    """Checks an expression: of a rule, which is true or false, or of the type that is wanted."""
+    where = f"{key}: {sql!r}"
+    connection = connect()
+    try:
+        tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [f"SELECT ({sql}\n)"]).fetchall()[0][0])
+        _ = list(_walk(tree))
+    except RecursionError:
+        raise RecipeError(f"{where[:200]}… is nested too deeply; accepted: several rules, or fewer operators") from None
+    if tree["error"]:
+        raise RecipeError(f"{where} is not a SQL expression: {tree['error_message']}")
+    node = tree["statements"][0]["node"] if len(tree["statements"]) == 1 else {}
+    plain = node.get("type") == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY" and not node["modifiers"]
+    if not plain or len(node["select_list"]) != 1 or node["select_list"][0]["alias"] or _clauses(node):
+        raise RecipeError(f"{where} is not one SQL expression")
+    used = []
+    parts = list(_walk(node["select_list"][0]))
+    own = {
+        ref["column_names"][-1]
+        for part in parts
+        if part["class"] == "LAMBDA"
+        for ref in _walk(part["lhs"])
+        if "column_names" in ref
+    }
+    for part in parts:
+        kind = part["class"]
+        if kind == "COLUMN_REF" and (part["column_names"][-1] not in own or part["column_names"][-1] in columns.names):
+            used.append(_column(key, part["column_names"][-1], columns))
+        elif kind == "FUNCTION":
+            _check_function(where, part["function_name"].lower(), len(part.get("arguments", part.get("children", []))))
+        elif kind in ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE"):
+            raise RecipeError(
+                f"{where}: a {kind.lower().replace('_', ' ')} is not accepted; a rule is a scalar expression over one row"
+            )
+    try:
+        _query(f"SELECT ({sql}\n) AS rule FROM batch", _nulls(columns))
+        kind = _query(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch", _nulls(columns))["column_type"][0]
+        if not any(part["class"] == "CAST" for part in parts):
+            _try_values(sql, columns)
+    except duckdb.Error as error:
+        raise RecipeError(f"{where}: {' '.join(str(error).split())}") from None
+    if not wanted and kind != "BOOLEAN":
+        raise RecipeError(f"{where} is of type {kind}; a rule is true or false, such as words > 2")
+    if wanted and not kind.endswith("INT") and kind != "INTEGER":
+        raise RecipeError(f"{where} is of type {kind}; accepted: {wanted}")
+    return Rule(key.rpartition(".")[2], sql, tuple(dict.fromkeys(used)))
+
+
+def _nulls(columns: pa.Schema) -> pa.Table:
+    """One row of nulls: finds what cannot be bound, and constants of a wrong type, whatever a pool holds."""
+    return pa.table({field.name: pa.nulls(1, field.type) for field in columns})
+
+
+def _try_values(sql: str, columns: pa.Schema) -> None:
+    """Tries a rule without a cast on one row of values. Raises duckdb.ConversionException where DuckDB would cast."""
+
+    def value(kind: pa.DataType) -> pa.Array:
+        try:
+            return pa.array(["a" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else 1]).cast(kind)
+        except pa.ArrowException:  # a list, a date …: nothing that DuckDB would cast unasked
+            return pa.nulls(1, kind)
+
+    try:
+        _query(f"SELECT ({sql}\n) AS rule FROM batch", pa.table({f.name: value(f.type) for f in columns}))
+    except duckdb.ConversionException:
+        raise
+    except duckdb.Error:  # the value itself, as in a logarithm of 0: a row that fails, not a rule that is wrong
+        return
+
+
+def _clauses(node: dict[str, Any]) -> bool:
+    clauses = ("where_clause", "having", "sample", "qualify", "group_expressions", "group_sets")
+    return any(node.get(clause) for clause in clauses) or bool(node.get("cte_map", {}).get("map"))
+
+
+def _walk(node: Any) -> Iterator[dict[str, Any]]:
+    """Every expression below `node`, itself included."""
+    if isinstance(node, dict):
+        if "class" in node:
+            yield node
+        for child in node.values():
+            yield from _walk(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _walk(child)
+
+
+def _column(key: str, name: str, columns: pa.Schema) -> str:
+    by_lower = {known.lower(): known for known in columns.names}
+    if name.lower() in by_lower:
+        return str(by_lower[name.lower()])
+    near = difflib.get_close_matches(name, columns.names, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    needs = {
+        "language": "measure: {language: {}}",
+        "language_score": "measure: {language: {}}",
+        "phash": "measure: {image: {phash: true}}",
+    }
+    hint = f"it is measured by {needs[name.lower()]}; " if name.lower() in needs else hint
+    raise RecipeError(f"{key}: no column {name!r}; {hint}columns: {', '.join(columns.names)}")
+
+
+def _check_function(where: str, name: str, arguments: int) -> None:
+    sql = (
+        "SELECT bool_or(function_type = 'aggregate'), bool_or(stability = 'CONSISTENT'), bool_or(function_type = 'macro'), "
+        "bool_or(macro_definition LIKE '%current_timestamp%') FROM duckdb_functions() WHERE function_name = ?"
+    )
+    aggregate, consistent, macro, clock = connect().execute(sql, [name]).fetchall()[0]
+    if aggregate:
+        raise RecipeError(
+            f"{where}: {name}() is an aggregate; a rule looks at one row (for a best fraction use {{top: f, of: column}})"
+        )
+    if clock or (aggregate is not None and not consistent and not macro) or (name == "age" and arguments == 1):
+        raise RecipeError(f"{where}: {name}() may differ from call to call; a rule must be deterministic")

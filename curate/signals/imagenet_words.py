@@ -1,0 +1,271 @@
+"""Find words of ImageNet-21k in captions: what DataComp's text-based baseline keeps English captions for.
+
+In: string column, WordNet 3.0's files, and a list of ImageNet ids. Out: string column, the first word of each caption
+that passes: cut by `str.split`, its first WordNet synset (nouns, then verbs, adjectives, adverbs) has an offset that is
+in ImageNet-21k. Punctuation stays on a word, so `dog,` does not pass; and offsets are compared without their part of
+speech, as in the published code, so that some forty lemmas such as `visual` pass by coincidence.
+
+The lookup is that of nltk 3.8.1, which DataComp pins, written out here: it is a few lines, and later versions of nltk
+strip one ending only (they do not know `womens`) and open no folder outside of nltk's own. Only index.* and *.exc are
+read, once; then threads share nothing but a cache of words. Every copy of WordNet 3.0 has the same nouns, but Debian's
+wordnet-base moved verbs and adjectives by some bytes, and so has other coincidences: Princeton's files are exact.
+
+Sources: Gadre et al., DataComp, 2023, text-based filtering; WordNet 3.0's manual pages wndb(5WN) and morphy(7WN).
+"""
+
+import hashlib
+import importlib.util
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from curate import ids
+from curate.errors import RecipeError
+from curate.process import once
+from curate.recipe.files import read_whole
+from curate.recipe.measure import ImagenetWords
+from curate.signals.signal import Signal
+
+IDS = "imagenet21k_goog_synsets.txt"
+"""The list that timm ships: the 21,843 ids of DataComp's own file, byte for byte."""
+
+_KNOWN_WORDS = 1 << 17
+_KNOWN_LENGTH = 64
+_MAX_BYTES = 64 << 20  # WordNet's largest index has 5 MB
+
+_ACCEPTED = "accepted: a local folder of WordNet 3.0's files index.* and *.exc"
+_ACCEPTED_IDS = "accepted: one noun id of ImageNet a line, n and eight digits, such as n01440764"
+
+# By part of speech, in the order of lookup: name of the files, letter in the index, and endings of form/lemma, as they
+# are tried.
+_PARTS = (
+    ("noun", "n", "s/ ses/s ves/f xes/x zes/z ches/ch shes/sh men/man ies/y"),
+    ("verb", "v", "s/ ies/y es/e es/ ed/e ed/ ing/e ing/"),
+    ("adj", "a", "er/ est/ er/e est/e"),
+    ("adv", "r", ""),
+)
+
+
+class _Part(NamedTuple):
+    """One part of speech.
+
+    Attributes:
+        lemmas: each lemma, and whether its first synset is in ImageNet.
+        exceptions: irregular forms and their lemmas.
+        endings: of regular forms, and what stands for them in the lemma.
+    """
+
+    lemmas: Mapping[str, bool]
+    exceptions: Mapping[str, list[str]]
+    endings: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The words that pass, in any number: `word in vocabulary`. Threads may share it.
+
+    Attributes:
+        digest: hex, of the WordNet files that are read and the set of ids: what determines results.
+    """
+
+    digest: str
+    _parts: tuple[_Part, ...] = field(repr=False)
+    _known: dict[str, bool] = field(default_factory=dict, init=False, repr=False)
+
+    def __contains__(self, word: str) -> bool:
+        found = self._known.get(word)
+        if found is None:
+            found = _look_up(word.lower(), self._parts)
+            if len(word) <= _KNOWN_LENGTH:
+                if len(self._known) >= _KNOWN_WORDS:
+                    self._known.clear()
+                self._known[word] = found
+        return found
+
+
+def identify(options: ImagenetWords) -> str:
+    """What names the words that pass. Raises RecipeError, see `load_vocabulary`."""
+    try:
+        return load_vocabulary(options.wordnet, options.synsets).digest
+    except RecipeError as error:
+        raise RecipeError(f"measure.imagenet_words: {error}") from None
+
+
+def signal(options: ImagenetWords, digest: str) -> Signal:
+    """The signal: column `imagenet_word` string."""
+    key = ids.digest(["imagenet_words", 1, digest])
+
+    def read(captions: pa.Array) -> Sequence[pa.Array]:
+        return [find_words(captions, once(key, lambda: load_vocabulary(options.wordnet, options.synsets)))]
+
+    return Signal("imagenet_words", (pa.field("imagenet_word", pa.string()),), key, read=read)
+
+
+def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
+    """Read WordNet and the list of ids, in half a second; some 40 MB stay in memory. Nothing is downloaded.
+
+    Args:
+        wordnet: local folder of WordNet 3.0's database files: index.noun, noun.exc, and so on for verb, adj and adv.
+        synsets: text file of one ImageNet id a line, whatever follows it after white space; None is the list of 21,843
+            ids that timm ships.
+
+    Raises:
+        RecipeError: the folder, a file or timm is missing, or a file is something else; with the path, the line, and
+            what is accepted.
+    """
+    folder = Path(wordnet)
+    if not folder.is_dir():
+        raise RecipeError(f"{wordnet}: {'a file, not a' if folder.exists() else 'no such'} folder; {_ACCEPTED}")
+    names = [name for part, _, _ in _PARTS for name in (f"index.{part}", f"{part}.exc")]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise RecipeError(
+            f"{wordnet}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; {_ACCEPTED}"
+        )
+    texts = {name: _read(folder / name, _ACCEPTED) for name in names}
+    indexes = [_parse_index(folder / f"index.{part}", texts[f"index.{part}"], letter) for part, letter, _ in _PARTS]
+    source = _shipped_ids() if synsets is None else Path(synsets)
+    known = _parse_ids(source, _read(source, _ACCEPTED_IDS))
+    _check_ids(source, known, indexes[0], wordnet)
+    parts = tuple(
+        _Part(
+            {lemma: offsets[0] in known for lemma, offsets in index.items()},
+            _parse_exceptions(folder / f"{part}.exc", texts[f"{part}.exc"]),
+            [(old, new) for old, _, new in (ending.partition("/") for ending in endings.split())],
+        )
+        for index, (part, _, endings) in zip(indexes, _PARTS, strict=True)
+    )
+    digest = hashlib.sha256()
+    for text in [*texts.values(), " ".join(map(str, sorted(known)))]:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return Vocabulary(digest.hexdigest(), parts)
+
+
+def find_words(captions: pa.Array, vocabulary: Vocabulary) -> pa.Array:
+    """The first word of each caption that is of ImageNet-21k, as it is written there.
+
+    Args:
+        captions: string or large_string.
+        vocabulary: from `load_vocabulary`.
+
+    Returns:
+        string; null where no word is, or the caption is null.
+
+    Raises:
+        TypeError: the column holds something else.
+    """
+    if captions.type not in (pa.string(), pa.large_string()):
+        raise TypeError(f"captions are {captions.type}, not string or large_string")
+    texts = captions.to_pylist()
+    words = [None if text is None else next(filter(vocabulary.__contains__, text.split()), None) for text in texts]
+    return pa.array(words, pa.string())
+
+
+def _look_up(form: str, parts: tuple[_Part, ...]) -> bool:
+    """Whether the first synset of a lower-case form is in ImageNet; the first part of speech that knows it decides."""
+    for part in parts:
+        lemma = _find_lemma(form, part)
+        if lemma is not None:
+            return part.lemmas[lemma]
+    return False
+
+
+def _find_lemma(form: str, part: _Part) -> str | None:
+    """The first of: the form itself; its exceptions, if it has any; else the form without its endings, one by one."""
+    if form in part.lemmas:
+        return form
+    if form in part.exceptions:
+        return next((lemma for lemma in part.exceptions[form] if lemma in part.lemmas), None)
+    forms = [form]
+    while forms:
+        forms = [f[: -len(old)] + new for f in forms for old, new in part.endings if f.endswith(old)]
+        for lemma in forms:
+            if lemma in part.lemmas:
+                return lemma
+    return None
+
+
+def _read(path: Path, accepted: str) -> str:
+    try:
+        return read_whole(str(path), _MAX_BYTES).decode()
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror or error}; {accepted}") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 at byte {error.start}; {accepted}") from None
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}; {accepted}") from None
+
+
+def _parse_index(path: Path, text: str, letter: str) -> dict[str, list[int]]:
+    """Lemmas and the offsets of their synsets, the most frequent sense first."""
+    version = re.search(r"^ .*WordNet (\S+) Copyright", text, re.MULTILINE)
+    if version is None or version[1] != "3.0":
+        found = "not of WordNet" if version is None else f"of WordNet {version[1]}"
+        raise RecipeError(f"{path}: {found}, whose licence at the top would say WordNet 3.0; {_ACCEPTED}")
+    index: dict[str, list[int]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith(" "):  # the licence
+            continue
+        try:
+            lemma, part, synsets, pointers, *rest = line.split()
+            offsets = [int(offset) for offset in rest[int(pointers) + 2 :]]
+            valid = part == letter and len(offsets) == int(synsets) > 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise RecipeError(f"{path}:{number}: {line[:80]!r} is no line of WordNet's {path.name}; {_ACCEPTED}")
+        index[lemma] = offsets
+    return index
+
+
+def _parse_exceptions(path: Path, text: str) -> dict[str, list[str]]:
+    """Irregular forms and their lemmas."""
+    exceptions = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        form, *lemmas = line.split() or [""]
+        if not lemmas:
+            raise RecipeError(f"{path}:{number}: {line[:80]!r} is no line of WordNet's {path.name}; {_ACCEPTED}")
+        exceptions[form] = lemmas
+    return exceptions
+
+
+def _shipped_ids() -> Path:
+    spec = importlib.util.find_spec("timm")  # found, not imported: it would import torch
+    if spec is None or spec.origin is None:
+        raise RecipeError(
+            "timm, which ships the ids of ImageNet-21k, is not installed; install it with: pip install timm, or give a "
+            f"file as synsets; {_ACCEPTED_IDS}"
+        )
+    return Path(spec.origin).parent / "data" / "_info" / IDS
+
+
+def _parse_ids(path: Path, text: str) -> dict[int, int]:
+    """The offsets, and the line of each."""
+    known: dict[int, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        name, *_ = line.split() or [""]
+        if not name:
+            continue
+        if not re.fullmatch("n[0-9]{8}", name):
+            what = "no noun" if re.fullmatch("[vasr][0-9]{8}", name) else "no ImageNet id"
+            raise RecipeError(f"{path}:{number}: {name[:80]!r} is {what}; {_ACCEPTED_IDS}")
+        known[int(name[1:])] = number
+    if not known:
+        raise RecipeError(f"{path}: no ids; {_ACCEPTED_IDS}")
+    return known
+
+
+def _check_ids(path: Path, known: Mapping[int, int], nouns: Mapping[str, list[int]], wordnet: str) -> None:
+    """An id that is no noun's offset would match nothing, or a stranger, so the two are not of one WordNet."""
+    strange = known.keys() - set(itertools.chain.from_iterable(nouns.values()))
+    if strange:
+        line, offset = min((known[offset], offset) for offset in strange)
+        others = f", nor are {len(strange) - 1} more" if len(strange) > 1 else ""
+        raise RecipeError(
+            f"{path}:{line}: n{offset:08} is no noun of the WordNet at {wordnet}{others}; {_ACCEPTED_IDS}"
+        )

@@ -1,0 +1,37 @@
+"""Error notes: the message of an error of ours, kept beside the run, whatever the runner makes of the exception.
+
+A runner passes exceptions on as text, wrapped and annotated, and may try again what failed. So each note has an id that the
+raised exception names, and only the note that the runner's last exception names is the reason why the run ended.
+In: a run folder. Out: files below `tmp`, which is emptied when a run starts and when it ends.
+"""
+
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from curate.errors import CurateError, RunError
+from curate.store.store import Folder
+
+ERROR_NOTES = "tmp/errors"
+_ID = re.compile(r"\(error note ([0-9a-f]{32})\)")
+
+
+@contextmanager
+def noting_errors(folder: Folder) -> Iterator[None]:
+    """Keep the message of an error of ours that ends the block, and raise it again as a RunError that names the note."""
+    try:
+        yield
+    except CurateError as error:
+        note = uuid.uuid4().hex
+        with suppress(Exception):  # a folder that takes no note must not hide the error
+            folder.write_json(f"{ERROR_NOTES}/{note}.json", {"message": str(error)})
+        raise RunError(f"{error} (error note {note})") from error
+
+
+def read_error_note(folder: Folder, error: BaseException) -> str | None:
+    """Return the message of our error behind what a runner raised; None where another failure ended the run."""
+    ids = _ID.findall(str(error))
+    # Of several, as of a stage's attempts, the last is what the runner gave up on.
+    file = f"{ERROR_NOTES}/{ids[-1]}.json" if ids else ""
+    return str(folder.read_json(file)["message"]) if file and folder.exists(file) else None

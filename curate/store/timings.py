@@ -1,0 +1,66 @@
+"""How long each step of a run works, by unit or shard: noted while it runs, added up when it is published.
+
+In: a run folder. Out: rows of STEPS, for run.json and table `steps`. A note is an empty file whose name says all, so that
+one listing reads them; a retry of the same work notes it again, and the longest counts. What an earlier start of the run
+did, or another run, is not in it: notes are below `tmp`, which is emptied when a run starts.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+
+from curate.store.store import Folder
+
+# A step: how many units or shards it worked on, their rows (null where it does not say), and seconds, summed over threads.
+STEPS = pa.schema([("step", pa.string()), ("units", pa.int64()), ("rows", pa.int64()), ("seconds", pa.float64())])
+ORDER = ("measure", "match", "rules", "decide", "caption", "emit")
+_FOLDER = "tmp/steps"
+
+
+class Watch:
+    """What a step says of its work: how many rows, and whether all of it stood already."""
+
+    rows: int | None = None
+    idle: bool = False
+
+
+@contextmanager
+def timed(folder: Folder, step: str, name: str) -> Iterator[Watch]:
+    """Notes how long the block takes, where it ends without an error, and had something to do.
+
+    Args:
+        folder: the run folder.
+        step: one of ORDER.
+        name: of the unit or shard; a note of the same name counts once.
+    """
+    watch, began = Watch(), time.monotonic()
+    yield watch
+    milliseconds = round(1000 * (time.monotonic() - began))
+    if watch.idle:
+        return
+    folder.write_bytes(f"{_FOLDER}/{step}/{name}.{milliseconds}.{'' if watch.rows is None else watch.rows}", b"")
+
+
+def sum_steps(folder: Folder) -> list[dict[str, Any]]:
+    """Rows of STEPS, in the order of the steps; none of a step that noted nothing."""
+    longest: dict[str, dict[str, tuple[int, int | None]]] = {step: {} for step in ORDER}
+    for path in folder.files(_FOLDER):
+        step, _, note = path.removeprefix(f"{_FOLDER}/").partition("/")
+        name, milliseconds, rows = note.rsplit(".", 2)
+        one = int(milliseconds), int(rows) if rows else None
+        longest[step][name] = max(longest[step].get(name, one), one, key=lambda found: found[0])
+    return [
+        {
+            "step": step,
+            "units": len(found),
+            "rows": None
+            if any(rows is None for _, rows in found.values())
+            else sum(rows or 0 for _, rows in found.values()),
+            "seconds": sum(took for took, _ in found.values()) / 1000,
+        }
+        for step, found in longest.items()
+        if found
+    ]

@@ -1,0 +1,617 @@
+"""Each named query against an answer worked out by hand on the run of `runs.py`; headers, parameters and the page."""
+
+import inspect
+import json
+import re
+import shutil
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from curate import schema
+from curate.ask.library import PAGE, THEMES, NamedQuery, fill_params, library_page, named_queries
+from curate.ask.output import write_result
+from curate.ask.query import run_query
+from curate.errors import RecipeError
+from curate.publish.views import sql_folder
+from curate.store.store import Folder
+from tests.publish.runs import EVIL, NEEDED, RUN, finish, sample, uid, verdict, write_bare, write_small, write_units
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_small(str(tmp_path_factory.mktemp("small"))).url
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_bare(str(tmp_path_factory.mktemp("bare"))).url
+
+
+def ask(url: str, query: str, **params: object) -> list[tuple[Any, ...]]:
+    return list(run_query(url, query, params).rows)
+
+
+def near(*values: Any) -> Any:
+    """A row, its fractions to six digits."""
+    return tuple(pytest.approx(value, rel=1e-6) if isinstance(value, float) else value for value in values)
+
+
+# ---- overview
+
+
+def test_funnel(small: str) -> None:
+    rows = ask(small, "funnel")
+    assert [row[:4] for row in rows] == [
+        ("pool", 12, 0, 12),
+        ("failed", 12, 1, 11),
+        ("words", 11, 1, 10),
+        ("side", 10, 1, 9),
+        ("aligned", 9, 1, 8),
+        ("unmatched", 8, 1, 7),
+        ("duplicate", 7, 2, 5),
+        ("balance", 5, 1, 4),
+        ("kept", 4, 0, 4),
+    ]
+    assert sum(row[2] for row in rows) + rows[-1][3] == rows[0][1]
+    assert rows[6][4:] == pytest.approx((2 / 12, 5 / 12))
+    assert sum(row[4] for row in rows) + rows[-1][5] == pytest.approx(1)
+
+
+def test_failures(small: str) -> None:
+    assert [row[:4] for row in ask(small, "failures")] == [
+        ("file", "not_a_tar", 1, None),
+        ("sample", "truncated_image", 1, pytest.approx(1 / 12)),
+    ]
+    assert [row[5:] for row in ask(small, "failures")] == [
+        ("bad.tar", "begins with <html>"),
+        ("photos.tar a3", "ends at byte 100"),
+    ]
+
+
+def test_entries(small: str) -> None:
+    assert ask(small, "entries") == [
+        (0, "cat", "words", "en", 7, 4, 0.5, 2.5, 3),
+        (1, "red", "words", "en", 2, 1, 1.0, 1.0, 1),
+        (2, "photo", "titles", "en", 1, 1, 1.0, 1.0, 1),
+        (4, "score", "words", "en", 1, 0, 1.0, 0.0, 0),
+    ]
+    assert [row[1] for row in ask(small, "entries", like="%o%", min_pool=0, limit=1)] == ["photo"]
+    assert len(ask(small, "entries", min_pool="0", limit="null")) == 5
+
+
+def test_top_entries(small: str) -> None:
+    assert ask(small, "top_entries", limit=2) == [
+        ("cat", 7, 4, 0.5, 2.5, 3, 0.75),
+        ("red", 2, 1, 1.0, 1.0, 1, 1.0),
+    ]
+
+
+def test_tail_entries(small: str) -> None:
+    assert ask(small, "tail_entries", limit=2) == [("score", 1, 0, 0, True), ("photo", 1, 1, 1, False)]
+
+
+def test_sources(small: str) -> None:
+    assert ask(small, "sources") == [
+        ("photos", 6, 1, 3, 2, pytest.approx(1 / 3), 0.5),
+        ("web", 6, 0, 4, 2, pytest.approx(1 / 3), 0.5),
+        ("empty", 0, 0, 0, 0, None, 0.0),
+    ]
+
+
+def test_source_funnel(small: str) -> None:
+    rows = ask(small, "source_funnel")
+    assert [row for row in rows if row[2]] == [
+        (source, rule, 1, pytest.approx(1 / 6))
+        for source, rule in [
+            ("photos", "failed"), ("photos", "words"), ("photos", "side"), ("photos", "duplicate"),
+            ("web", "aligned"), ("web", "unmatched"), ("web", "duplicate"), ("web", "balance"),
+        ]
+    ]  # fmt: skip
+    assert len(rows) == 3 * 7
+
+
+def test_duplicates(small: str) -> None:
+    assert ask(small, "duplicates") == [
+        (uid("a1"), True, 2, [uid("a5"), uid("a1")], ["photos.tar a5", "web.tar b5"], "a red cat", "http://x/a1")
+    ]
+
+
+def test_explain(small: str) -> None:
+    result = run_query(small, "explain", {"uid": uid("a1").upper()})
+    first, second = (dict(zip(result.names, row, strict=True)) for row in result.rows)
+    assert (first["unit"], first["row"], first["kept"], first["entries"]) == (0, 0, True, ["cat", "red"])
+    assert (second["unit"], second["row"], second["rule"], second["entries"]) == (1, 4, "duplicate", [])
+    assert first["clip_score"] == 0.5 and first["phash"] == 2**64 - 1
+    assert ask(small, "explain", uid=uid("ff")) == []
+
+
+def test_estimate(small: str, bare: str) -> None:
+    # π of the kept rows: 1, 0.5, 1, 0.5. Estimate 1 + 2 + 1 + 2; variance 2 · (1 - 0.5) / 0.25.
+    assert ask(small, "estimate") == [(4, 6.0, 2.0, pytest.approx(2.08), pytest.approx(9.92), 5, 0.5)]
+    assert ask(bare, "estimate") == [(2, 2.0, 0.0, 2.0, 2.0, 2, None)]
+
+
+def test_languages(small: str) -> None:
+    assert ask(small, "languages") == [
+        ("en", 11, 3, pytest.approx(3 / 11), pytest.approx(11 / 12), 0.75),
+        ("fr", 1, 1, 1.0, pytest.approx(1 / 12), 0.25),
+    ]
+
+
+def test_sizes(small: str) -> None:
+    assert ask(small, "sizes") == [
+        (0, 128, 1, 0, 1, 0),
+        (256, 384, 1, 1, 0, 0),
+        (384, 512, 0, 0, 10, 4),
+        (640, 768, 9, 3, 0, 0),
+    ]
+    assert ask(small, "sizes", step=1000) == [(0, 1000, 11, 4, 11, 4)]
+
+
+def test_formats(small: str) -> None:
+    assert ask(small, "formats") == [("jpeg", 10, 4, 1000.0, 6000), ("png", 1, 0, 100.0, 0), (None, 1, 0, 1000.0, 0)]
+
+
+def test_caption_lengths(small: str) -> None:
+    assert ask(small, "caption_lengths") == [
+        (0, 5, 10, 3, 0.3, "a red cat"),
+        (5, 10, 2, 1, 0.5, "a cat again and now"),
+    ]
+
+
+def test_matches_per_text(small: str) -> None:
+    assert ask(small, "matches_per_text") == [(0, 3, 0, 0), (1, 7, 4, 3), (2, 1, 1, 1)]
+
+
+def test_coverage(small: str) -> None:
+    assert ask(small, "coverage") == [(5, 4, 3, 3, 0, 1, 2, pytest.approx(2 / 6), pytest.approx(2 / 5))]
+
+
+def test_dropped(small: str) -> None:
+    assert [row[:2] for row in ask(small, "dropped", rule="duplicate")] == [
+        ("duplicate", uid("a1")),
+        ("duplicate", uid("a5")),
+    ]
+    assert len(ask(small, "dropped")) == 8 and len(ask(small, "dropped", limit=3)) == 3
+
+
+def test_shards(small: str, bare: str) -> None:
+    assert [row[:3] for row in ask(small, "shards")] == [("shards/00000.tar", 3, 3), ("shards/00001.tar", 1, 3)]
+    assert [row[:2] for row in ask(bare, "shards")] == [("shards/00000.parquet", 2)]
+
+
+def test_cooccurrence(small: str) -> None:
+    """By source and language: photos 6 English, web 5 English and 1 French; shares are of the source."""
+    given = {"class": "source", "context": "language", "min_class": 1, "counter_share": 0.2}
+    rows = ask(small, "cooccurrence", **given)
+    assert [row[:4] for row in rows] == [("photos", "en", 6, 2), ("web", "en", 5, 1), ("web", "fr", 1, 1)]
+    assert [row[4] for row in rows] == [1, 5 / 6, 1 / 6]
+    assert [row[5] for row in rows] == [1, 1 / 2, 1 / 2]
+    assert [round(row[6], 6) for row in rows] == [round(12 / 11, 6), round(5 / 6 / (11 / 12), 6), 2]
+    assert [row[7] for row in rows] == ["common", "common", "counter"]
+
+
+def test_drift(small: str) -> None:
+    assert ask(small, "drift") == [("web", "clip", "image", 6, 2, 0.25, 0.01, 0.125)]
+
+
+def test_provenance(small: str) -> None:
+    facts = dict(ask(small, "provenance"))
+    assert facts == {
+        "name": "small", "seed": "7", "t": "2", "packages.duckdb": "2", "started": "2023-11-14 22:13:20", "finished": "2023-11-14 22:13:28", "seconds": "8.0",
+    }  # fmt: skip
+
+
+def test_step_times(small: str, bare: str) -> None:
+    assert ask(small, "step_times") == [
+        ("measure", 2, 12, 3.0, 0.75, 4.0),
+        ("caption", 1, None, 1.0, 0.25, None),
+    ]
+    assert ask(bare, "step_times") == []
+
+
+def test_costs(small: str, bare: str) -> None:
+    # 4 kept in 8 s; captions took 30 + 12 and 10 + 2 tokens, and 0.06.
+    assert ask(small, "costs") == [
+        near("run", 8.0, 4, 54, 0.06, 4, 2.0, 13.5, 0.015),
+        near("recaption", 1.0, 1, 12, None, 1, 1.0, 12.0, None),
+        near("rewrite", 2.0, 3, 42, 0.06, 1, 2.0, 42.0, 0.06),
+    ]
+    assert ask(bare, "costs") == [("run", None, 0, 0, None, 2, None, None, None)]
+
+
+# ---- sources, languages and hosts
+
+
+def test_source_languages(small: str) -> None:
+    assert ask(small, "source_languages") == [
+        near("photos", "en", 6, 2, 1 / 3, 1.0, 1.0),
+        near("web", "en", 5, 1, 0.2, 5 / 6, 0.5),
+        near("web", "fr", 1, 1, 1.0, 1 / 6, 0.5),
+    ]
+
+
+def test_hosts(small: str) -> None:
+    assert ask(small, "hosts") == [
+        ("y.example", 1, 0, 0, 0.0, "unmatched", 1),
+        near("x", 11, 1, 4, 4 / 11, "duplicate", 2),
+    ]
+    assert [row[0] for row in ask(small, "hosts", min_pool=2)] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://user:word@Host.example:80/a?b=c://d", "host.example"), ("http://a@b@host/", "host"),
+        ("http://host?a=b@c", "host"), ("http://host#a:b", "host"), ("http://[::1]:80/a", "[::1]"), ("a/b:c", ""),
+    ],
+)  # fmt: skip
+def test_the_host_of_a_url(tmp_path: Path, url: str, host: str) -> None:
+    rows = [
+        (sample("a1", "a", url=url), verdict(), [], None),
+        (sample("a2", "a", url=url, status="x"), verdict("failed"), [], None),
+    ]
+    run = write_units(str(tmp_path), [rows]).url
+    assert [row[0] for row in ask(run, "hosts")] == [row[0] for row in ask(run, "failures_by_host")] == [host]
+
+
+@pytest.mark.parametrize("query", [query.name for query in named_queries() if any(p.view for p in query.params)])
+def test_names_of_scores_do_not_hide_what_a_query_means(small: str, tmp_path: Path, query: str) -> None:
+    shutil.copytree(small, tmp_path / "run")
+    folder = Folder(str(tmp_path / "run"))
+    words = sorted(set(re.findall(r"[a-z_]+", " ".join(query.sql for query in named_queries()))))
+    names = [name for name in words if name not in {*schema.SAMPLES.names, *schema.DECISIONS.names, "clip_score"}]
+    for path in [path for path in folder.files() if path.startswith("tables/scores/")]:
+        table = folder.read_parquet(path)
+        for name in names:
+            table = table.append_column(name, pa.nulls(len(table), pa.float32()))
+        folder.write_parquet(path, table)
+    finish(folder, RUN)
+    given = {
+        **NEEDED.get(query, {}),
+        **({} if query in ("cooccurrence", "estimate_by", "examples") else {"of": "clip_score"}),
+    }
+    assert ask(folder.url, query, **given) == ask(small, query, **given)
+
+
+# ---- scores and thresholds
+
+
+def test_score_histogram(small: str, bare: str) -> None:
+    # From 0.125 to 0.9 in two: a1, a4, a5, b2, b4, b5, b6 below the middle, 0.5125; a2, a6, b1, b3 above.
+    assert ask(small, "score_histogram", buckets=2) == [
+        near("clip_score", 0.125, 0.5125, 7, 3, 2, 2 / 7),
+        near("clip_score", 0.5125, 0.9, 4, 2, 2, 0.5),
+    ]
+    assert ask(bare, "score_histogram", buckets=2) == [
+        ("words", 1.0, 2.0, 1, 0, 0, 0.0),
+        ("words", 2.0, 3.0, 2, 2, 2, 1.0),
+    ]
+    assert ask(small, "score_histogram", of="HEIGHT", buckets=1) == [near("height", 80.0, 480.0, 11, 5, 4, 4 / 11)]
+    assert ask(bare, "score_histogram", of="width") == []
+
+
+def test_score_summary(small: str) -> None:
+    assert ask(small, "score_summary") == [
+        near("clip_score", "web", 6, 2, 2.925 / 6, 0.65, 0.125, 0.5, 0.8, 0.5, 0.5, 0.8),
+        near("clip_score", "photos", 5, 2, 0.58, 0.55, 0.4, 0.5, 0.9, 0.5, 0.5, 0.6),
+    ]
+    assert [row[:4] for row in ask(small, "score_summary", of="words", by="language")] == [
+        ("words", "en", 11, 3), ("words", "fr", 1, 1),
+    ]  # fmt: skip
+
+
+def test_thresholds(small: str) -> None:
+    # Past all rules: a1, a5, b2, b6 with 0.5, a6 0.6, b1 0.7, b3 0.8, b5 0.3. All but the failed one reach `words`.
+    assert ask(small, "thresholds", at="0.8, 0.5") == [
+        ("clip_score", 0.5, 8, 7, 0.875, 4),
+        ("clip_score", 0.8, 8, 1, 0.125, 1),
+    ]
+    assert ask(small, "thresholds", at=0.9, rule="words") == [near("clip_score", 0.9, 11, 1, 1 / 11, 0)]
+    assert [row[3] for row in ask(small, "thresholds")] == [8, 7, 3, 2, 1]
+    assert ask(small, "thresholds", of="words", at="99") == [("words", 99.0, 8, 0, 0.0, 0)]
+
+
+def test_threshold_for_size(small: str) -> None:
+    assert ask(small, "threshold_for_size", rows=3) == [near("clip_score", 0.6, 8, 3, 2, 0.375)]
+    assert ask(small, "threshold_for_size", rows=5) == [("clip_score", 0.5, 8, 7, 3, 0.875)]
+    assert ask(small, "threshold_for_size", rows=9) == [("clip_score", None, 8, None, None, None)]
+    assert ask(small, "threshold_for_size", rows=1, rule="side", of="width") == [("width", 640.0, 10, 8, 0, 0.8)]
+
+
+# ---- concepts and balancing
+
+
+def test_lost_entries(small: str) -> None:
+    assert ask(small, "lost_entries") == [("score", 1, 0, "aligned", 1, "low score image")]
+    assert ask(small, "lost_entries", min_pool=2) == []
+
+
+def test_entry_funnel(small: str) -> None:
+    rows = ask(small, "entry_funnel", entry="cat")
+    assert [row[:2] for row in rows] == [
+        ("pool", 7), ("failed", 1), ("words", 0), ("side", 1), ("aligned", 0), ("unmatched", 0), ("duplicate", 1),
+        ("balance", 1), ("kept", 3),
+    ]  # fmt: skip
+    assert rows[6] == near("duplicate", 1, 1 / 7, 2 / 12) and rows[0][2:] == (1, 1)
+    assert {row[1] for row in ask(small, "entry_funnel", entry="nothing")} == {0}
+
+
+def test_source_coverage(small: str) -> None:
+    # photos: cat of a1, a4, a5, a6 and red of a1; web: cat of b2 and b6, photo of b3, score of b4.
+    assert ask(small, "source_coverage") == [
+        ("photos", 2, 2, 1, 1, 5, 3),
+        ("web", 3, 2, 2, 1, 4, 2),
+        ("empty", 0, 0, 0, 0, 0, 0),
+    ]
+
+
+def test_concentration(small: str) -> None:
+    assert ask(small, "concentration") == [near(1, 7 / 11, 4 / 6, 3 / 5), (4, 1, 1, 1)]
+
+
+def test_balance_choices(small: str, bare: str) -> None:
+    # cat has 4 matches, red and photo one each.
+    assert ask(small, "balance_choices", at="1 3") == [
+        near(1.0, 1, 2, 2 / 6),
+        near(3.0, 1, 2, 2 / 6),
+    ]
+    assert ask(small, "balance_choices", at=4) == [(4.0, 0, 3, 1.0)]
+    assert [row[0] for row in ask(small, "balance_choices")] == [1, 2, 4, 8, 16]
+    assert ask(bare, "balance_choices") == []
+
+
+def test_probabilities(small: str) -> None:
+    assert ask(small, "probabilities") == [
+        near(0.5, 0.6, 3, 1.5, 2, 0.5 / 0.75**0.5),
+        (1.0, None, 2, 2.0, 2, None),
+    ]
+
+
+def test_estimate_by(small: str) -> None:
+    # photos keeps π of 1 and 0.5, and so does web: 1 + 2 = 3, variance (1 - 0.5) / 0.25 = 2, effective 3² / (1 + 4).
+    spread = 2**0.5
+    assert ask(small, "estimate_by") == [
+        near("web", 2, 3.0, spread, 3 - 1.96 * spread, 3 + 1.96 * spread, 3, 1.8),
+        near("photos", 2, 3.0, spread, 3 - 1.96 * spread, 3 + 1.96 * spread, 2, 1.8),
+    ]
+
+
+# ---- duplicates
+
+
+def test_duplicate_kinds(small: str) -> None:
+    assert ask(small, "duplicate_kinds") == [("near", 1, 1, 0.5), ("pair", 1, 1, 0.5)]
+
+
+def test_duplicate_sources(small: str) -> None:
+    assert ask(small, "duplicate_sources") == [near("photos", "photos", 1, 1 / 6), near("web", "photos", 1, 1 / 6)]
+
+
+def test_near_duplicates(small: str) -> None:
+    assert ask(small, "near_duplicates") == [
+        (uid("a1"), 1, 0, [uid("a5")], ["a cat again and now"], "a red cat", "http://x/a1")
+    ]
+
+
+# ---- captions
+
+
+def test_repeated_captions(small: str) -> None:
+    assert ask(small, "repeated_captions") == [("a red cat", 2, 1, 1)]
+
+
+def test_captions(small: str) -> None:
+    assert ask(small, "captions", kind="rewrite") == [
+        (uid("a6"), EVIL, "rewrite", "plain", "a cat that is red", "passed", []),
+        (uid("b3"), "une photo de chien", "rewrite", "plain", None, "no_answer", None),
+        (uid("b6"), "a cat and a 日本 cat", "rewrite", "plain", "a cat that is red", "names", ["names", "numbers"]),
+    ]
+    assert [row[0] for row in ask(small, "captions", gate="passed")] == [uid("a6"), uid("b3")]
+
+
+def test_caption_gates(small: str) -> None:
+    third = pytest.approx(1 / 3)
+    assert ask(small, "caption_gates") == [
+        ("recaption", "short", "passed", 1, 1.0),
+        ("rewrite", "plain", "names", 1, third),
+        ("rewrite", "plain", "no_answer", 1, third),
+        ("rewrite", "plain", "numbers", 1, third),
+        ("rewrite", "plain", "passed", 1, third),
+    ]
+
+
+def test_caption_work(small: str) -> None:
+    assert ask(small, "caption_work") == [
+        ("recaption", "v", "n", 1, 1, 0, 1, 1, 10, 2, 1.0, None, None),
+        ("rewrite", "e", "m", 3, 3, 1, 1, 0, 30, 12, 2.0, 0.06, 0.06),
+    ]
+
+
+def test_caption_styles(small: str) -> None:
+    # b3's original has 4 words and scores 0.8; a6's has 3 and scores 0.6.
+    assert ask(small, "caption_styles") == [
+        near("recaption", "short", 1, 1, 1.0, 2.0, 0.5, 2.0, 1.0, 0.5, -0.3),
+        near("rewrite", "plain", 3, 1, 1 / 3, 5.0, 5 / 3, 7.0, 0.5, 0.75, 0.15),
+    ]
+
+
+# ---- images
+
+
+def test_aspect_ratios(small: str) -> None:
+    assert ask(small, "aspect_ratios") == [
+        ("1:2 to 3:4", 1, 1, 1.0, 256 * 480),
+        ("3:4 to 4:3", 10, 3, 0.3, 640 * 480),
+    ]
+
+
+def test_shared_images(small: str) -> None:
+    assert ask(small, "shared_images") == [("a6".rjust(64, "0"), 2, [EVIL, "a cat and a 日本 cat"], "http://x/a6")]
+
+
+# ---- samples to look at
+
+
+def test_borderline(small: str) -> None:
+    assert [row[:5] for row in ask(small, "borderline", limit=2)] == [
+        ("kept", "clip_score", 0.5, None, uid("a1")),
+        ("kept", "clip_score", 0.5, None, uid("b6")),
+        near("dropped", "clip_score", 0.125, "aligned", uid("b4")),
+    ]
+    assert [row[2:5] for row in ask(small, "borderline", limit=1, rule="words")][1:] == [near(0.9, "words", uid("a2"))]
+    assert [row[2:4] for row in ask(small, "borderline", of="bytes", limit=2)][2:] == [
+        (1000.0, "duplicate"),
+        (1000.0, "words"),
+    ]
+
+
+def test_examples(small: str) -> None:
+    rows = ask(small, "examples", each=2)
+    assert [row[:2] for row in rows] == [("photos", 2), ("photos", 2), ("web", 2), ("web", 2)]
+    assert {row[2] for row in rows} == {uid("a1"), uid("a6"), uid("b3"), uid("b6")}
+    assert rows == ask(small, "examples", each=2) and len(ask(small, "examples", each=1, by="language")) == 2
+
+
+def test_entry_samples(small: str) -> None:
+    rows = ask(small, "entry_samples", entry="cat")
+    assert [row[0] for row in rows] == [*map(uid, ("a1", "a6", "b6", "a4", "a5", "b2")), None]
+    assert rows[0] == (uid("a1"), True, None, 1.0, 2, "a red cat", "http://x/a1")
+    assert rows[5][:4] == (uid("b2"), False, "balance", 0.5)
+    assert len(ask(small, "entry_samples", entry="cat", limit=3)) == 3
+
+
+# ---- files and failures
+
+
+def test_failures_by_host(small: str) -> None:
+    assert ask(small, "failures_by_host") == [near("x", "truncated_image", 1, 1 / 11, "http://x/a3")]
+
+
+def test_inputs(small: str) -> None:
+    assert ask(small, "inputs") == [
+        near("photos", "photos.tar", 6, 1, 2, 1 / 6, 1 / 3),
+        near("web", "web.tar", 6, 0, 2, 0.0, 1 / 3),
+    ]
+
+
+def test_files(small: str) -> None:
+    rows = {row[0]: row[1:] for row in ask(small, "files")}
+    assert rows["tables/samples"][:2] == (2, 12) and rows["shards/*.tar"][:3] == (2, None, 6)
+    assert rows["shards/*.parquet"][:2] == (2, 4) and rows["stats.duckdb"][0] == 1
+    assert sum(row[3] for row in rows.values()) == pytest.approx(1)
+
+
+# ---- all of them
+
+
+@pytest.mark.parametrize("query", named_queries(), ids=lambda query: query.name)
+def test_each_query_runs_on_every_run_and_says_what_it_gives(query: NamedQuery, small: str, bare: str) -> None:
+    assert query.summary.endswith(".") and len(query.summary) <= 90 and query.columns
+    assert query.theme in THEMES and all(query.columns.values()) and all(param.help for param in query.params)
+    for url in (small, bare):
+        result = run_query(url, query.name, NEEDED.get(query.name))
+        if "*" in query.columns:
+            assert set(query.columns) - {"*"} <= set(result.names)
+        else:
+            assert tuple(query.columns) == result.names
+        file = StringIO()
+        write_result(result, "json", file)
+        assert json.loads(file.getvalue()) is not None
+        assert all(f"${param.name}" in query.sql for param in query.params)
+
+
+@pytest.mark.parametrize("query", named_queries(), ids=lambda query: query.name)
+def test_each_query_has_an_answer_above(query: NamedQuery) -> None:
+    source = inspect.getsource(inspect.getmodule(test_each_query_has_an_answer_above) or object)
+    [test] = re.findall(rf"^def test_{query.name}\(small.*?(?=^\S)", source, re.MULTILINE | re.DOTALL)
+    assert f'(small, "{query.name}"' in test and "assert" in test
+
+
+def test_there_are_enough() -> None:
+    assert len(named_queries()) >= 30 and {query.theme for query in named_queries()} == set(THEMES)
+
+
+def test_the_page_is_what_the_headers_say() -> None:
+    page = (sql_folder() / PAGE).read_text("utf-8")
+    assert page == library_page(), "run `python -m curate.ask.library`"
+    for query in named_queries():
+        assert page.count(f"### {query.name}\n") == 1 and query.summary in page
+        assert all(f"| `{param.usage}` |" in page for param in query.params)
+
+
+# ---- what parameters take
+
+
+@pytest.mark.parametrize(
+    ("query", "params", "told"),
+    [
+        (
+            "dropped",
+            {"rule": "aligne"},
+            "rule=aligne: nothing of this name drops .* did you mean 'aligned'\\? accepted: failed, words",
+        ),
+        ("thresholds", {"rule": 3}, "rule=3: nothing of this name"),
+        ("borderline", {"rule": "kept"}, "accepted: failed, words, side, aligned, unmatched"),
+        ("thresholds", {"at": "0.2 high"}, "'high' is no number"),
+        ("balance_choices", {"at": "1000..5000"}, "'1000..5000' is no number"),
+        ("score_histogram", {"buckets": 0}, "buckets=0: needs a whole number from 1 on, such as 20"),
+        ("sizes", {"step": "-5"}, "step=-5: needs a whole number from 1 on"),
+        ("sizes", {"step": 1.5}, "step=1.5: needs a whole number from 1 on"),
+        ("dropped", {"limit": -1}, "limit=-1: needs a whole number from 0 on"),
+    ],
+)
+def test_values_that_say_nothing_are_refused(small: str, query: str, params: dict[str, object], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        ask(small, query, **params)
+
+
+def test_a_rule_may_be_named_as_a_number(tmp_path: Path) -> None:
+    run = json.loads(json.dumps(RUN).replace('"words"', '"2024"', 1))
+    url = write_units(str(tmp_path), [[(sample("a", "one"), verdict("2024"), [], None)]], run=run).url
+    assert [row[0] for row in ask(url, "dropped", rule="2024")] == ["2024"]
+
+
+# ---- parameters that name columns
+
+
+@pytest.mark.parametrize(
+    "name", ["nothing", "clip_score; DROP TABLE x", '"clip_score"', "(SELECT 1)", "caption", "unit", ""]
+)
+def test_a_number_is_a_column_of_numbers(small: str, name: str) -> None:
+    with pytest.raises(
+        RecipeError, match=r"no column of numbers of this run's measured; .*clip_score, clipscore"
+    ) as told:
+        ask(small, "score_histogram", of=name)
+    assert "words, characters, width, height, bytes" in str(told.value)
+
+
+def test_a_column_that_a_run_lacks_is_told_with_those_there_are(small: str, bare: str) -> None:
+    with pytest.raises(RecipeError, match=r"did you mean 'language'.*accepted: unit, row, uid, source"):
+        ask(small, "estimate_by", by="languages")
+    with pytest.raises(RecipeError, match=r"clip_score: no column of numbers.*accepted: words"):
+        ask(bare, "borderline", of="clip_score")
+
+
+def test_the_score_of_the_rules_is_meant_where_none_is_named() -> None:
+    [query] = [query for query in named_queries() if query.name == "threshold_for_size"]
+    columns = {
+        "words": "INTEGER",
+        "bytes": "BIGINT",
+        "a": "FLOAT",
+        "clip_score": "FLOAT",
+        "b_score": "DOUBLE",
+        "c": "VARCHAR",
+    }
+
+    def chosen(rules: str, *left_out: str) -> object:
+        there = {name: kind for name, kind in columns.items() if name not in left_out}
+        return fill_params(query, {}, lambda _view: there, rules)["of"]
+
+    assert chosen("top 0.3 of b_score") == chosen("B_SCORE > 1 and a > 0", "a") == "b_score"
+    assert chosen("words > 2 or c = 'x'") == "clip_score" and chosen("", "clip_score") == "a"
+    assert chosen("a > 1", "a", "clip_score", "b_score") == "words"

@@ -1,0 +1,380 @@
+"""The decision over whole pools, unit by unit and without Beam, against straight definitions."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate import ids, schema
+from curate.decide import balance, local
+from curate.decide import state as ballot
+from curate.decide.state import Verdicts
+from curate.measure.unit import measure_unit
+from curate.metadata.sources import read_metadata
+from curate.metadata.unit import match_unit
+from curate.pool.plan import Plan, make_plan
+from curate.recipe.recipe import parse_recipe
+from curate.run.context import METADATA_FILE, Job
+from curate.store.store import Folder
+
+BASIC = {  # DataComp's basic filter
+    "english": "language = 'en'",
+    "words": "words > 2",
+    "characters": "characters > 5",
+    "side": "least(width, height) >= 200",
+    "aspect": "greatest(width, height) / least(width, height) <= 3.0",
+}
+
+
+def curate(
+    folder: Path, table: pa.Table, entries: list[str] | None = None, files: int = 1, **recipe: Any
+) -> tuple[Job, Plan, list[Verdicts]]:
+    """Measures, matches and decides a pool of Parquet, in one process."""
+    for i in range(files):
+        start, stop = i * len(table) // files, (i + 1) * len(table) // files
+        pq.write_table(table[start:stop], folder / f"{i:03d}.parquet", row_group_size=max(1, len(table) // 7))
+    source = {"name": "pool", "format": "parquet", "path": f"{folder}/*.parquet"}
+    key = ""
+    if entries is not None:
+        (folder / "entries.txt").write_text("\n".join(entries))
+        recipe["match"] = {"metadata": str(folder / "entries.txt")}
+        metadata = read_metadata(str(folder / "entries.txt"))[0]
+        key = ids.table_digest(metadata)
+    checked = parse_recipe({"input": source, **recipe})
+    plan = make_plan(checked)
+    job = Job(checked, plan.pool, Folder(str(folder / f"run-{uuid.uuid4().hex}")), metadata_key=key)
+    job.check()
+    if entries is not None:
+        job.folder.write_parquet(METADATA_FILE, metadata)
+    for unit in plan.units:
+        measure_unit(job, unit)
+        if entries is not None:
+            match_unit(job, unit)
+    return job, plan, decide(job, plan)
+
+
+def decide(job: Job, plan: Plan) -> list[Verdicts]:
+    """The steps of the pipeline, one after the other."""
+    ballots = local.deduplicate(job, local.apply_rules(job, plan.units))
+    counts = np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0) if job.recipe.match else None
+    wished = job.recipe.balance
+    return [ballot.decide(job, b, counts, wished and wished.t) for b in ballots]
+
+
+def decisions(job: Job, plan: Plan) -> pa.Table:
+    """All decisions, after checking that they conform to the schema and to each other."""
+    tables = []
+    for unit in plan.units:
+        table = job.read("decisions", unit)
+        assert table.schema.remove_metadata() == schema.DECISIONS
+        base = job.read("samples", unit, ["unit", "row", "uid", "status"])
+        assert table.select(["unit", "row", "uid"]).to_pydict() == base.select(["unit", "row", "uid"]).to_pydict()
+        names = {*job.recipe.rules, *schema.RESERVED_RULES}
+        for row, status in zip(table.to_pylist(), base["status"].to_pylist(), strict=True):
+            assert row["kept"] == (row["rule"] is None) and (row["rule"] is None or row["rule"] in names)
+            assert (row["rule"] == "failed") == (status != "ok")
+            assert (row["duplicate_of"] is not None) == (row["rule"] == "duplicate")
+            reached = row["rule"] in (None, "balance")
+            assert (row["probability"] > 0) == reached and 0 <= row["probability"] <= 1
+            assert (row["draw"] is not None) == (reached and job.recipe.balance is not None)
+            if row["draw"] is not None:
+                assert row["kept"] == (row["draw"] < 1)
+        tables.append(table)
+    return pa.concat_tables(tables)
+
+
+def rules_of(job: Job, plan: Plan) -> list[str | None]:
+    found: list[str | None] = decisions(job, plan)["rule"].to_pylist()
+    return found
+
+
+def datacomp(rows: int, seed: int) -> pa.Table:
+    """A pool shaped as DataComp's, with values at every limit of the basic filter, and nulls."""
+    rng = np.random.default_rng(seed)
+    pick = rng.choice
+    lengths = pick([1, 2, 3, 4, 9], rows)
+    texts = [" ".join(pick(["a", "be", "sea", "dogs"], n)) for n in lengths]
+    sides = [1, 199, 200, 201, 599, 600, 601, 1000]
+    unknown = rng.random(rows) < 0.02
+    scores = np.where(rng.random(rows) < 0.5, rng.random(rows), np.round(rng.random(rows), 1))
+    return pa.table(
+        {
+            "uid": [f"{i:032x}" for i in rng.permutation(rows)],
+            "url": [f"http://x/{i}" for i in range(rows)],
+            "text": [None if drop else text for text, drop in zip(texts, rng.random(rows) < 0.02, strict=True)],
+            "language": pa.array(pick(["en", "de", None], rows, p=[0.8, 0.15, 0.05]).tolist(), pa.string()),
+            "original_width": pa.array(pick(sides, rows), mask=unknown),
+            "original_height": pa.array(pick(sides, rows), mask=unknown),
+            "clip_b32_similarity_score": pa.array(scores, pa.float32(), mask=rng.random(rows) < 0.1),
+            "clip_l14_similarity_score": pa.array(rng.random(rows), pa.float64()),
+        }
+    )
+
+
+def basic_filter(table: pa.Table) -> list[str | None]:
+    """DataComp's basic filter, row by row; the name of the first condition that fails."""
+    out: list[str | None] = []
+    for row in table.to_pylist():
+        text, width, height = row["text"], row["original_width"], row["original_height"]
+        if text is None:
+            out.append("failed")
+        elif row["language"] != "en":
+            out.append("english")
+        elif len(text.split()) <= 2:
+            out.append("words")
+        elif len(text) <= 5:
+            out.append("characters")
+        elif width is None or height is None or min(width, height) < 200:
+            out.append("side")
+        elif max(width, height) / min(width, height) > 3.0:
+            out.append("aspect")
+        else:
+            out.append(None)
+    return out
+
+
+def cut(rules: list[str | None], scores: list[float | None], fraction: float, name: str) -> list[str | None]:
+    """DataComp's CLIP score fraction, over the rows that are still in: descending[int(N·f)] is the threshold."""
+    reached = np.array([score for score, rule in zip(scores, rules, strict=True) if rule is None and score is not None])
+    if not len(reached):
+        return [rule or name for rule in rules]
+    threshold = np.sort(reached)[::-1][int(len(reached) * fraction)]
+    return [
+        rule if rule is not None else None if score is not None and score >= threshold else name
+        for rule, score in zip(rules, scores, strict=True)
+    ]
+
+
+# ---- DataComp's baselines
+
+
+@pytest.mark.parametrize("files", [1, 5])
+def test_the_basic_filter(tmp_path: Path, files: int) -> None:
+    table = datacomp(3000, 1)
+    job, plan, _ = curate(tmp_path, table, files=files, rules=BASIC)
+    expected = basic_filter(table)
+    assert {"failed", *BASIC, None} == set(expected)  # every condition decides somewhere
+    assert rules_of(job, plan) == expected
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.1, 0.3, 0.5, 0.999])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_score_fraction_of_what_reached_the_rule(
+    tmp_path: Path, fraction: float, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (200, 200))
+    table = datacomp(2000, seed)
+    scores = table["clip_b32_similarity_score"].to_pylist()
+    rules = {**BASIC, "clip": {"top": fraction, "of": "clip_b32_similarity_score"}}
+    job, plan, _ = curate(tmp_path, table, files=3, rules=rules)
+    assert len(plan.units) > 5
+    found = rules_of(job, plan)
+    assert found == cut(basic_filter(table), scores, fraction, "clip")
+    survivors = [s for s, rule in zip(scores, basic_filter(table), strict=True) if rule is None and s is not None]
+    kept = sorted((s for s, rule in zip(scores, found, strict=True) if rule is None), reverse=True)
+    at_least = int(len(survivors) * fraction) + 1
+    assert len(kept) >= at_least and all(score == kept[at_least - 1] for score in kept[at_least:])  # ties only
+
+
+def test_the_order_of_rules_counts(tmp_path: Path) -> None:
+    table = datacomp(2000, 3)
+    scores = table["clip_b32_similarity_score"].to_pylist()
+    others = table["clip_l14_similarity_score"].to_pylist()
+    first = {"clip": {"top": 0.3, "of": "clip_b32_similarity_score"}}
+    failed = [None if text is not None else "failed" for text in table["text"].to_pylist()]
+    english = [language == "en" for language in table["language"].to_pylist()]
+
+    def only_english(rules: list[str | None]) -> list[str | None]:
+        return [rule or (None if yes else "english") for rule, yes in zip(rules, english, strict=True)]
+
+    expected = {
+        "top first": (first | {"english": BASIC["english"]}, only_english(cut(failed, scores, 0.3, "clip"))),
+        "top last": ({"english": BASIC["english"]} | first, cut(only_english(failed), scores, 0.3, "clip")),
+        "two tops": (
+            {"other": {"top": 0.5, "of": "clip_l14_similarity_score"}} | first | {"english": BASIC["english"]},
+            only_english(cut(cut(failed, others, 0.5, "other"), scores, 0.3, "clip")),
+        ),
+    }
+    for name, (rules, verdicts) in expected.items():
+        job, plan, _ = curate(tmp_path, table, rules=rules)
+        assert rules_of(job, plan) == verdicts, name
+    assert len({tuple(verdicts) for _, verdicts in expected.values()}) == 3
+
+
+def test_a_top_rule_that_no_row_reaches(tmp_path: Path) -> None:
+    table = datacomp(50, 4)
+    rules = {"none": "false", "clip": {"top": 0.3, "of": "clip_b32_similarity_score"}}
+    job, plan, verdicts = curate(tmp_path, table, rules=rules)
+    assert set(rules_of(job, plan)) <= {"failed", "none"} and sum(v.kept for v in verdicts) == 0
+    nulls = table.set_column(6, "clip_b32_similarity_score", pa.nulls(50, pa.float32()))
+    job, plan, _ = curate(tmp_path, nulls, rules={"clip": rules["clip"]})
+    assert set(rules_of(job, plan)) <= {"failed", "clip"}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([None, 0.0, -0.0, 0.25, 0.5, -1.0, float("inf"), float("nan")]), st.booleans()),
+        min_size=1,
+        max_size=20,
+    ),
+    st.floats(0.01, 0.99),
+)
+def test_any_small_pool_equals_the_definition(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[float | None, bool]], fraction: float
+) -> None:
+    scores = [None if score is None or np.isnan(score) else score for score, _ in rows]
+    words = ["two words" if two else "one" for _, two in rows]
+    table = pa.table(
+        {"caption": [f"{text}{i}" for i, text in enumerate(words)], "s": pa.array([s for s, _ in rows], pa.float64())}
+    )
+    rules = {"words": "words = 2", "best": {"top": fraction, "of": "s"}}
+    job, plan, _ = curate(tmp_path_factory.mktemp("pool"), table, rules=rules)
+    assert rules_of(job, plan) == cut([None if two else "words" for _, two in rows], scores, fraction, "best")
+
+
+# ---- matching, deduplication, balance
+
+ENTRIES = ["cat", "dog", "a", "photo", "big dog", "never there"]
+
+
+def pets(rows: int = 400) -> pa.Table:
+    rng = np.random.default_rng(5)
+    nouns = rng.choice(["cat", "dog", "big dog", "bird"], rows, p=[0.5, 0.25, 0.1, 0.15])
+    texts = [f"a photo of {noun} {i}" if i % 3 else f"{noun} {i}" for i, noun in enumerate(nouns)]
+    return pa.table({"caption": texts, "s": rng.random(rows)})
+
+
+def test_what_matches_nothing_is_unmatched_after_all_rules(tmp_path: Path) -> None:
+    table = pets()
+    rules = {"best": {"top": 0.5, "of": "s"}, "not7": "caption not like '%7'"}
+    job, plan, _ = curate(tmp_path, table, ENTRIES, rules=rules)
+    captions = table["caption"].to_pylist()
+    expected = cut([None] * len(table), table["s"].to_pylist(), 0.5, "best")
+    expected = [rule or ("not7" if text.endswith("7") else None) for rule, text in zip(expected, captions, strict=True)]
+    expected = [
+        rule or (None if any(f" {entry} " in f" {text} " for entry in ENTRIES) else "unmatched")
+        for rule, text in zip(expected, captions, strict=True)
+    ]
+    assert expected.count("unmatched") > 0
+    assert rules_of(job, plan) == expected
+
+
+def test_unmatched_without_rules_and_no_unmatched_without_match(tmp_path: Path) -> None:
+    table = pa.table({"caption": ["a cat", "nothing", None]})
+    job, plan, _ = curate(tmp_path, table, ENTRIES)
+    assert rules_of(job, plan) == [None, "unmatched", "failed"]
+    job, plan, verdicts = curate(tmp_path, table)
+    assert rules_of(job, plan) == [None, None, "failed"]
+    assert [v.entries for v in verdicts] == [None] and decisions(job, plan)["draw"].null_count == 3
+    assert decisions(job, plan)["probability"].to_pylist() == [1, 1, 0]
+
+
+def test_duplicates_name_the_row_that_stands_for_them(tmp_path: Path) -> None:
+    big, small = "f" * 32, "0" * 31 + "1"
+    table = pa.table(
+        {
+            "uid": [big, small, None, big, None, small, "a" * 32],
+            "caption": ["one", "two", "three", "one", "three", "dropped before", "four"],
+        }
+    )
+    job, plan, verdicts = curate(tmp_path, table, rules={"no": "caption <> 'dropped before'"})
+    made = ids.content_uid(None, None, "three")
+    found = decisions(job, plan).to_pylist()
+    assert sum(row["kept"] for row in found) == 4 == sum(v.kept for v in verdicts)
+    assert sorted(row["uid"] for row in found if row["kept"]) == sorted([big, small, made, "a" * 32])
+    assert [row["rule"] for row in found if row["uid"] == small] == [None, "no"]
+    for row in found:
+        assert row["duplicate_of"] == (row["uid"] if row["rule"] == "duplicate" else None)
+
+
+def test_the_preferred_duplicate_stays(tmp_path: Path) -> None:
+    table = pa.table({"uid": ["a" * 32] * 4 + ["b" * 32], "caption": list("wxyzv"), "s": [0.1, 0.9, None, 0.5, 0.2]})
+    job, plan, _ = curate(tmp_path, table, dedup={"prefer": "s"})
+    assert rules_of(job, plan) == ["duplicate", None, "duplicate", "duplicate", None]
+
+
+@pytest.mark.parametrize("t", [1, 5, 30, 10_000])
+def test_balance(tmp_path: Path, t: int) -> None:
+    table = pets()
+    job, plan, verdicts = curate(tmp_path, table, ENTRIES, files=3, balance={"t": t}, seed=3)
+    found = decisions(job, plan).to_pylist()
+    matched = [[i for i, e in enumerate(ENTRIES) if f" {e} " in f" {text} "] for text in table["caption"].to_pylist()]
+    counts = np.bincount([i for row in matched for i in row], minlength=len(ENTRIES))
+    for row, entries in zip(found, matched, strict=True):
+        pi = 1 - np.prod([1 - t / max(counts[i], t) for i in entries]) if entries else 0
+        assert row["probability"] == pytest.approx(pi)
+        assert (row["rule"] == "unmatched") == (not entries)
+        if any(counts[i] <= t for i in entries):
+            assert row["kept"] and row["probability"] == 1
+    # what the units report: rows of each entry, expected and kept
+    sums = np.sum([v.entries for v in verdicts], axis=0)
+    expected = [
+        sum(row["probability"] for row, entries in zip(found, matched, strict=True) if i in entries)
+        for i in range(len(ENTRIES))
+    ]
+    assert sums[0] / 2**32 == pytest.approx(expected, abs=1e-6)
+    assert sums[1].tolist() == [
+        sum(row["kept"] for row, e in zip(found, matched, strict=True) if i in e) for i in range(len(ENTRIES))
+    ]
+    if t == 1:
+        assert "balance" in [row["rule"] for row in found]
+
+
+def test_counts_are_of_survivors_only(tmp_path: Path) -> None:
+    table = pa.table({"caption": [f"cat {i}" for i in range(10)] + [f"cat dropped {i}" for i in range(90)]})
+    rules = {"no": "caption not like '%dropped%'"}
+    job, plan, _ = curate(tmp_path, table, ["cat"], rules=rules, balance={"t": 10})
+    assert decisions(job, plan)["probability"].to_pylist() == [1.0] * 10 + [0.0] * 90
+    pool = np.sum([ballot.count_entries(job, unit) for unit in plan.units], axis=0)
+    assert pool.tolist() == [100]
+
+
+def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path: Path) -> None:
+    job, plan, _ = curate(tmp_path, pets(), ENTRIES, files=2, balance={"t": 20})
+    ballots = local.deduplicate(job, local.apply_rules(job, plan.units))
+    counts = np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0)
+    ts = np.array([1, 20, 1000], np.int64)
+    sums = np.sum([ballot.expected_rows(job, b, counts, ts) for b in ballots], axis=0)
+    probabilities = decisions(job, plan)["probability"].to_numpy()
+    assert int(sums[1]) == int(balance.fixed_point(probabilities).sum())
+    assert sums[0] < sums[1] < sums[2]
+
+
+def test_nothing_depends_on_how_the_pool_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pets().append_column("uid", pa.array([f"{i * 7919 % 350:032x}" for i in range(400)]))
+    found = []
+    for files, least in ((1, 1000), (4, 50), (13, 7)):
+        folder = tmp_path / str(files)
+        folder.mkdir()
+        monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (least, least))
+        rules = {"best": {"top": 0.8, "of": "s"}}
+        job, plan, _ = curate(folder, table, ENTRIES, files=files, rules=rules, balance={"t": 40})
+        columns = decisions(job, plan).drop_columns(["unit", "row"]).to_pylist()
+        found.append(sorted(str(row) for row in columns))
+    assert found[0] == found[1] == found[2]
+    assert {"duplicate", "balance", "best", "unmatched"} <= {
+        str(row).split("'rule': '")[-1].split("'")[0] for row in found[0]
+    }
+
+
+def test_what_stands_is_not_decided_again(tmp_path: Path) -> None:
+    job, plan, first = curate(tmp_path, pets(), ENTRIES, balance={"t": 20})
+    name = job.table("decisions", plan.units[0])
+    before = job.folder.read_bytes(name)
+    stamp = (Path(job.folder.path(name))).stat().st_mtime_ns
+    [again] = decide(job, plan)
+    assert job.folder.read_bytes(name) == before and Path(job.folder.path(name)).stat().st_mtime_ns == stamp
+    assert again.kept == first[0].kept and np.array_equal(again.entries, first[0].entries)
+
+
+def test_an_empty_pool(tmp_path: Path) -> None:
+    table = pa.table({"caption": pa.array([], pa.string()), "s": pa.array([], pa.float32())})
+    job, plan, verdicts = curate(tmp_path, table, ENTRIES, rules={"best": {"top": 0.5, "of": "s"}}, balance={"t": 2})
+    assert rules_of(job, plan) == [] and [v.kept for v in verdicts] == [0]

@@ -1,0 +1,217 @@
+"""The encoder against open_clip's own loop, and what it says of models and devices that are not there."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from curate.errors import RecipeError, RunError
+from curate.models.encoder import Encoder, load_encoder
+from curate.models.identity import identify
+from curate.recipe.measure import Clip
+from tests.models.clips import write_model
+
+TEXTS = ["a red dog", "", "x", "a photo of " + "a very long caption " * 40, "日本語 🐈", "boat", "a, b. c!", "A " * 30]
+KINDS: dict[str, dict[str, Any]] = {
+    "CLIP": {},
+    "CLIP, quick_gelu": {"quick_gelu": True},
+    "custom text": {"custom_text": True},
+    "custom text, eos": {"custom_text": True, "text_cfg": {"pool_type": "eos", "eos_id": 49407}},
+    "no causal mask": {"custom_text": True, "text_cfg": {"no_causal_mask": True, "pool_type": "last"}},
+    "class token": {"custom_text": True, "text_cfg": {"embed_cls": True}},
+    "convolutions": {"vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "image_size": 64, "patch_size": None}},
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_model(tmp_path_factory.mktemp("models") / "clip")
+
+
+def picture(seed: int, mode: str = "RGB", size: tuple[int, int] = (90, 70)) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).convert(mode)
+
+
+def plain(name: str, images: list[Image.Image], texts: list[str]) -> tuple[Any, Any]:
+    """open_clip's README, one image and one text at a time."""
+    import open_clip
+    import torch
+
+    net, _, transform = open_clip.create_model_and_transforms(name)
+    tokenizer = open_clip.get_tokenizer(name)
+    net.eval()
+    with torch.no_grad():
+        image = [net.encode_image(transform(image).unsqueeze(0), normalize=True)[0].numpy() for image in images]
+        text = [net.encode_text(tokenizer([text]), normalize=True)[0].numpy() for text in texts]
+    return np.array(image), np.array(text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_embeddings_equal_those_of_a_plain_loop(kind: str, tmp_path: Path) -> None:
+    name = write_model(tmp_path / "m", **KINDS[kind])
+    images = [picture(i, mode) for i, mode in enumerate(("RGB", "L", "P", "RGBA", "CMYK", "1", "LA", "YCbCr"))]
+    encoder = load_encoder(Clip(model=name, batch=3))
+    expected = plain(name, images, TEXTS)
+    found = encoder.encode_images([encoder.view(image) for image in images]).numpy()
+    assert np.abs(found - expected[0]).max() < 1e-6
+    texts = encoder.encode_texts(TEXTS)
+    assert np.abs(texts.embeddings - expected[1]).max() < 1e-6
+    assert (texts.tokens > 77).tolist() == texts.truncated.tolist() == [text == TEXTS[3] for text in TEXTS]
+
+
+def test_pixels_wait_as_uint8(model: str) -> None:
+    view = load_encoder(Clip(model=model)).view(picture(0))
+    assert view.dtype == np.uint8 and view.shape == (64, 64, 3)
+
+
+def test_which_towers_are_cut(tmp_path: Path) -> None:
+    for number, (kind, changes) in enumerate(KINDS.items()):
+        encoder = load_encoder(Clip(model=write_model(tmp_path / str(number), **changes)))
+        assert (encoder._tower is None) == (kind in ("no causal mask", "class token")), kind
+
+
+def test_a_stretched_context(model: str) -> None:
+    """Short captions keep their embeddings, a long one is not cut any more."""
+    plain, longer = load_encoder(Clip(model=model)), load_encoder(Clip(model=model, context_length=248))
+    a, b = plain.encode_texts(TEXTS), longer.encode_texts(TEXTS)
+    assert a.tokens.tolist() == b.tokens.tolist() and a.truncated[3] and not b.truncated.any()
+    short = a.tokens <= 20
+    assert np.abs(a.embeddings - b.embeddings)[short].max() < 1e-6 < np.abs(a.embeddings - b.embeddings)[~short].max()
+    assert identify(Clip(model=model, context_length=248)) == identify(Clip(model=model)) | {"context_length": 248}
+    with pytest.raises(RecipeError, match="context_length 77 is not above the model's own 77"):
+        identify(Clip(model=model, context_length=77))
+
+
+def test_a_model_is_loaded_once(model: str) -> None:
+    assert load_encoder(Clip(model=model)) is load_encoder(Clip(model=model, name="other", embeddings=True))
+    assert load_encoder(Clip(model=model)) is not load_encoder(Clip(model=model, precision="bf16"))
+
+
+def test_half_precision_is_near(model: str) -> None:
+    images = [picture(i) for i in range(4)]
+    full, half = (load_encoder(Clip(model=model, precision=precision)) for precision in ("fp32", "bf16"))
+    a, b = (e.encode_images([e.view(image) for image in images]).numpy() for e in (full, half))
+    assert 0 < np.abs(a - b).max() < 0.05
+    assert np.abs(full.encode_texts(TEXTS).embeddings - half.encode_texts(TEXTS).embeddings).max() < 0.05
+
+
+def test_out_of_memory_halves_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    name = write_model(tmp_path / "m")
+    encoder = load_encoder(Clip(model=name, batch=8))
+    views = [encoder.view(picture(i)) for i in range(8)]
+    expected, texts = encoder.encode_images(views), encoder.encode_texts(TEXTS)
+    sizes: list[int] = []
+
+    def limited(whole: Any) -> Any:
+        def encode(self: Encoder, items: Any) -> Any:
+            sizes.append(len(items))
+            if len(items) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return whole(self, items)
+
+        return encode
+
+    monkeypatch.setattr(Encoder, "_images", limited(Encoder._images))
+    monkeypatch.setattr(Encoder, "_texts", limited(Encoder._texts))
+    assert np.allclose(encoder.encode_images(views), expected, atol=1e-6)
+    assert sizes == [8, 4, 2, 2, 4, 2, 2] and encoder.batch == 2
+    assert np.allclose(encoder.encode_texts(TEXTS).embeddings, texts.embeddings, atol=1e-6)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_encoder(Clip(model=write_model(tmp_path / "m"), batch=8))
+    with pytest.raises(RuntimeError, match="input size"):
+        encoder.encode_images([np.zeros((8, 8, 3), np.uint8)] * 4)
+    assert encoder.batch == 8
+
+
+# ---------------------------------------------------------------- identity
+def test_identity_tells_weights_and_settings_apart(tmp_path: Path) -> None:
+    one, two = (identify(Clip(model=write_model(tmp_path / str(seed), seed))) for seed in (0, 1))
+    assert one["weights"]["sha256"] != two["weights"]["sha256"]
+    assert one | {"weights": None} == two | {"weights": None}
+    assert one["dimension"] == 32 and one["precision"] == "fp32" and one["device"] == "cpu"
+    assert {"torch", "pillow", "open_clip_torch", "torchvision"} == set(one["versions"])
+    assert identify(Clip(model=f"local-dir:{tmp_path}/0", precision="bf16"))["precision"] == "bf16"
+
+
+def test_weights_from_a_file(tmp_path: Path) -> None:
+    import open_clip
+    import torch
+
+    net = open_clip.create_model("ViT-S-32-alt")
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    options = Clip(model="ViT-S-32-alt", pretrained=str(tmp_path / "w.pt"))
+    assert identify(options)["pretrained"] == "w.pt" and identify(options)["dimension"] == 256
+    assert load_encoder(options).encode_texts(["a"]).embeddings.shape == (1, 256)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": "ViT-B-23"}, ["no model 'ViT-B-23'", "near: ", "ViT-B-32"]),
+        ({"model": "ViT-B-32"}, ["pretrained is missing", "laion2b_s34b_b79k"]),
+        ({"model": "ViT-B-32", "pretrained": "laion"}, ["no pretrained 'laion'", "openai"]),
+        ({"model": "local-dir:/nowhere"}, ["/nowhere: no folder with open_clip_config.json"]),
+        ({"model": "local-dir:/nowhere", "pretrained": "x"}, ["brings its own weights"]),
+        ({"model": "ViT-B-32", "pretrained": "openai", "device": "cuda:0"}, ["cuda:0", "no CUDA device", "accepted"]),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        identify(Clip(**options))
+    assert all(word in str(caught.value) for word in ["measure.clip 'clip'", *words])
+
+
+def test_a_device_elsewhere(tmp_path: Path) -> None:
+    """A run that is sent to workers with a GPU is prepared on a machine without one; its precision is the GPU's."""
+    options = Clip(model=write_model(tmp_path / "m"), device="cuda")
+    found = identify(options, here=False)
+    assert (found["device"], found["precision"]) == ("cuda", "fp16")
+    with pytest.raises(RecipeError, match="no CUDA device"):
+        identify(options)
+
+
+def test_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The message names the model, and what to do."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(RecipeError) as caught:
+        identify(Clip(model="ViT-B-32", pretrained="laion2b_s34b_b79k"))
+    assert all(word in str(caught.value) for word in ("ViT-B-32 (laion2b_s34b_b79k)", "cannot be had", "local-dir:"))
+
+
+def test_broken_weights(tmp_path: Path) -> None:
+    name = write_model(tmp_path / "m")
+    (tmp_path / "m/open_clip_model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(RunError, match="cannot be loaded"):
+        load_encoder(Clip(model=name))
+
+
+def test_no_weights(tmp_path: Path) -> None:
+    name = write_model(tmp_path / "m")
+    (tmp_path / "m/open_clip_model.safetensors").unlink()
+    with pytest.raises(RecipeError, match="no weights"):
+        identify(Clip(model=name))
+
+
+def test_pickles_are_not_run(tmp_path: Path) -> None:
+    """A checkpoint that would run code is refused: only weights are loaded."""
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return open, (str(tmp_path / "ran"), "w")
+
+    file = io.BytesIO()
+    pickle.dump(Evil(), file)
+    (tmp_path / "w.pt").write_bytes(file.getvalue())
+    with pytest.raises(RunError):
+        load_encoder(Clip(model="ViT-S-32-alt", pretrained=str(tmp_path / "w.pt")))
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,391 @@
+"""Heads against torch's forward of the published architectures, saved in every way; and files that are no heads."""
+
+import hashlib
+import io
+import os
+import warnings
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
+nn = torch.nn
+
+from curate.errors import RecipeError  # noqa: E402
+from curate.models import heads  # noqa: E402
+from curate.models.heads import load_head  # noqa: E402
+
+
+class Sequence(nn.Module):
+    """As the published modules are: a Sequential called `layers`."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def aesthetic_v2(d=768):
+    sizes = [nn.Linear(d, 1024), nn.Dropout(0.2), nn.Linear(1024, 128), nn.Dropout(0.2), nn.Linear(128, 64)]
+    return Sequence(*sizes, nn.Dropout(0.1), nn.Linear(64, 16), nn.Linear(16, 1))
+
+
+def aesthetic_relu(d=768):
+    sizes = [nn.Linear(d, 1024), nn.ReLU(), nn.Dropout(0.2), nn.Linear(1024, 128), nn.ReLU(), nn.Dropout(0.2)]
+    return Sequence(*sizes, nn.Linear(128, 16), nn.ReLU(), nn.Linear(16, 1))
+
+
+def safety(d=1024, activation=nn.ReLU):
+    layers, sizes = [], [d, 1024, 2048, 1024, 256, 128]
+    for i in range(5):
+        layers += [nn.Linear(sizes[i], sizes[i + 1]), activation(), nn.Dropout(0.2)]
+    return Sequence(*layers, nn.Linear(128, 16), nn.Linear(16, 1))
+
+
+class Functional(nn.Module):
+    """Neighbouring numbers, with the activation called between all layers."""
+
+    def __init__(self, listed):
+        super().__init__()
+        layers = [nn.Linear(24, 12), nn.Linear(12, 6, bias=False), nn.Linear(6, 1)]
+        if listed:
+            self.layers = nn.ModuleList(layers)
+        else:
+            self.linear_1, self.linear_2, self.linear_10 = layers
+
+    def forward(self, x):
+        layers = self.layers if hasattr(self, "layers") else [self.linear_1, self.linear_2, self.linear_10]
+        return layers[2](torch.relu(layers[1](torch.relu(layers[0](x)))))
+
+
+def alive(module):
+    """Weights large enough that activations and every layer matter; in evaluation, as heads are used."""
+    torch.manual_seed(7)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=1.4 / parameter.shape[-1] ** 0.5 if parameter.ndim == 2 else 0.3)
+    return module.eval()
+
+
+def embeddings(n, d, seed=0):
+    x = np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def forward(module, x):
+    with torch.inference_mode():
+        return module(torch.from_numpy(x))[:, 0].numpy()
+
+
+def save(state, path):
+    if str(path).endswith(".safetensors"):
+        safetensors.save_file({key: value.contiguous() for key, value in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return str(path)
+
+
+CASES = {
+    "v1": (lambda: nn.Linear(768, 1), "none"),
+    "v1 b32": (lambda: nn.Linear(512, 1), "none"),
+    "v2": (aesthetic_v2, "none"),
+    "relu": (aesthetic_relu, "relu"),
+    "safety": (safety, "relu"),
+    "gelu": (lambda: safety(48, nn.GELU), "gelu"),
+    "silu": (lambda: safety(48, nn.SiLU), "silu"),
+    "list": (lambda: Functional(True), "relu"),
+    "named": (lambda: Functional(False), "relu"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pt", "safetensors", "PTH"])
+@pytest.mark.parametrize("case", CASES)
+def test_as_torch_computes(tmp_path, case, suffix):
+    make, activation = CASES[case]
+    module = alive(make())
+    path = save(module.state_dict(), tmp_path / f"head.{suffix}")
+    head = load_head(path, activation, "none")
+    x = embeddings(300, next(module.parameters()).shape[1])
+    expected, found = forward(module, x), head.apply(x)
+    assert found.dtype == np.float32 and found.shape == (300,)
+    assert head.dimension == x.shape[1]
+    assert head.digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert expected.std() > 0.01
+    assert np.abs(found - expected).max() <= 2e-6 * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu", "silu"])
+def test_activations_differ(tmp_path, activation):
+    """So that the comparison above can fail: with another activation it does."""
+    module = alive(safety(48))
+    path = save(module.state_dict(), tmp_path / "head.pth")
+    error = np.abs(load_head(path, activation, "none").apply(embeddings(50, 48)) - forward(module, embeddings(50, 48)))
+    assert (error.max() < 1e-5) == (activation == "relu")
+
+
+def test_no_activation_between_neighbours_of_a_sequential(tmp_path):
+    """Layers 15 and 16 of the safety head: with a ReLU between the two the numbers are others."""
+    module = alive(safety(32))
+    x = embeddings(40, 32)
+    head = load_head(save(module.state_dict(), tmp_path / "head.pth"), "relu", "none")
+    wrong = Sequence(*module.layers[:16], nn.ReLU(), module.layers[16]).eval()
+    assert len(head.layers) == 6  # the last two are one
+    assert np.abs(forward(wrong, x) - head.apply(x)).max() > 1e-2
+
+
+def test_layers_without_activation_are_one_product(tmp_path):
+    head = load_head(save(alive(aesthetic_v2()).state_dict(), tmp_path / "head.pth"), "none", "none")
+    assert [layer.weight.shape for layer in head.layers] == [(768, 1)]
+
+
+@pytest.mark.parametrize("output", ["none", "sigmoid"])
+def test_output(tmp_path, output):
+    module = nn.Linear(8, 1)
+    with torch.no_grad():
+        module.weight.copy_(torch.eye(8)[:1] * 400)
+        module.bias.zero_()
+    head = load_head(save(module.state_dict(), tmp_path / "head.pth"), "none", output)
+    x = np.zeros((5, 8), np.float32)
+    x[:, 0] = [-1, -0.01, 0, 0.01, 1]
+    expected = torch.from_numpy(400 * x[:, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = head.apply(x)
+    np.testing.assert_allclose(found, expected.sigmoid() if output == "sigmoid" else expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "state_dict.", "net.module.mlp."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model"])
+def test_prefixes_and_wrappers(tmp_path, prefix, wrapper):
+    module = alive(aesthetic_v2(64))
+    state = {prefix + key: value for key, value in module.state_dict().items()}
+    state = state if wrapper is None else {"epoch": 3, wrapper: state, "optimizer": {"lr": [0.1]}}
+    head = load_head(save(state, tmp_path / "head.pth"), "none", "none")
+    x = embeddings(9, 64)
+    np.testing.assert_allclose(head.apply(x), forward(module, x), atol=1e-5)
+
+
+def test_numbers_order_layers_not_letters(tmp_path):
+    """layers.10 comes after layers.2; the sizes are alike, so that only the order tells."""
+    module = alive(Sequence(*(nn.Linear(6, 6) if i % 2 == 0 else nn.ReLU() for i in range(11)), nn.Linear(6, 1)))
+    state = dict(sorted(module.state_dict().items()))
+    x = embeddings(20, 6)
+    for suffix in ("pth", "safetensors"):
+        head = load_head(save(state, tmp_path / f"head.{suffix}"), "relu", "none")
+        np.testing.assert_allclose(head.apply(x), forward(module, x), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_other_floats_are_read_as_float32(tmp_path, kind, suffix):
+    module = alive(safety(32)).to(kind)
+    state = module.state_dict()
+    head = load_head(save(state, tmp_path / f"head.{suffix}"), "relu", "none")
+    x = embeddings(20, 32)
+    np.testing.assert_allclose(head.apply(x), forward(module.to(torch.float32), x), atol=1e-5)
+
+
+def test_parameters_and_old_files(tmp_path):
+    """nn.Parameters instead of plain tensors, and torch's format before 1.6."""
+    module = alive(nn.Linear(16, 1))
+    state = {"weight": module.weight, "bias": module.bias}
+    torch.save(state, tmp_path / "head.pth", _use_new_zipfile_serialization=False)
+    x = embeddings(20, 16)
+    head = load_head(str(tmp_path / "head.pth"), "none", "none")
+    np.testing.assert_allclose(head.apply(x), forward(module, x), atol=1e-6)
+
+
+def test_remote_file():
+    state = io.BytesIO()
+    module = alive(nn.Linear(16, 1))
+    torch.save(module.state_dict(), state)
+    with fsspec.open("memory://heads/v1.pth", "wb") as file:
+        file.write(state.getvalue())
+    head = load_head("memory://heads/v1.pth", "none", "none")
+    assert head.dimension == 16
+    with pytest.raises(RecipeError, match=r"memory://heads/none\.pth: no such file"):
+        load_head("memory://heads/none.pth", "none", "none")
+
+
+def test_blocks_of_rows(tmp_path, monkeypatch):
+    head = load_head(save(alive(safety(32)).state_dict(), tmp_path / "head.pth"), "relu", "sigmoid")
+    x = embeddings(103, 32)
+    whole = head.apply(x)
+    monkeypatch.setattr(heads, "ROWS", 10)
+    np.testing.assert_allclose(head.apply(x), whole, atol=1e-6)
+    np.testing.assert_allclose([head.apply(row[None])[0] for row in x], whole, atol=1e-6)
+    assert head.apply(x[:0]).shape == (0,) and head.apply(x[:0]).dtype == np.float32
+
+
+def test_read_only_and_half_embeddings(tmp_path):
+    head = load_head(save(alive(safety(32, nn.GELU)).state_dict(), tmp_path / "head.pth"), "gelu", "none")
+    x = embeddings(10, 32).astype(np.float16)
+    x.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(head.apply(x), head.apply(x.astype(np.float32)), atol=0)
+
+
+@pytest.mark.parametrize("shape", [(3, 31), (3, 33), (32,), (2, 3, 32)])
+def test_embeddings_of_another_model(tmp_path, shape):
+    head = load_head(save(nn.Linear(32, 1).state_dict(), tmp_path / "head.pth"), "none", "none")
+    with pytest.raises(RecipeError, match="takes embeddings of 32 numbers; found"):
+        head.apply(np.zeros(shape, np.float32))
+
+
+def zeros(**shapes):
+    return {key.replace("_", "."): torch.zeros(shape) for key, shape in shapes.items()}
+
+
+REFUSED = {
+    "several outputs": (zeros(weight=(2, 8), bias=(2,)), "has 2 outputs"),
+    "sizes": (zeros(a_0_weight=(4, 8), a_2_weight=(1, 5)), r"a\.2 does not fit"),
+    "order": (zeros(a_0_weight=(1, 4), a_2_weight=(4, 8)), r"a\.2 does not fit"),
+    "bias": (zeros(weight=(1, 8), bias=(2,)), "the layer does not fit"),
+    "bias alone": (zeros(a_0_weight=(1, 8), b_bias=(1,)), "b has a bias alone"),
+    "no rows": (zeros(weight=(1, 0), bias=(1,)), "does not fit"),
+    "scalar": (zeros(weight=(), bias=(1,)), "weight belongs to no linear layer"),
+    "flat": (zeros(weight=(8,)), "weight belongs to no linear layer"),
+    "convolution": (zeros(a_0_weight=(1, 8, 3, 3)), r"a\.0\.weight belongs"),
+    "other keys": (zeros(weight=(1, 8), scale=(1,)), "scale belongs"),
+    "batch norm": (nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).state_dict(), "num_batches"),
+    "layer norm": (nn.Sequential(nn.Linear(8, 4), nn.LayerNorm(4), nn.Linear(4, 1)).state_dict(), r"1\.weight belongs"),
+    "attention": (nn.MultiheadAttention(8, 2).state_dict(), "in_proj_(weight|bias) belongs"),
+    "integers": ({"weight": torch.ones(1, 8, dtype=torch.int64)}, "no tensor of floats"),
+    "complex": ({"weight": torch.ones(1, 8, dtype=torch.complex64)}, "no tensor of floats"),
+    "NaN": ({"weight": torch.full((1, 8), float("nan"))}, "weight holds NaN"),
+    "infinity": ({"weight": torch.ones(1, 8), "bias": torch.tensor([float("inf")])}, "bias holds NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_head_is_refused(tmp_path, case, suffix):
+    state, message = REFUSED[case]
+    path = save(state, tmp_path / f"head.{suffix}")
+    with pytest.raises(RecipeError, match=message) as error:
+        load_head(path, "relu", "none")
+    text = str(error.value)
+    assert path in text and "accepted: " in text
+    for key, value in list(state.items())[:12]:
+        assert f"{key} {list(value.shape)}" in text
+
+
+def test_messages_do_not_vary(tmp_path):
+    state = {f"layers.{i}.gain": torch.ones(1) for i in range(40)}
+    path, texts = save(state, tmp_path / "head.safetensors"), set()
+    for _ in range(5):
+        with pytest.raises(RecipeError) as error:
+            load_head(path, "none", "none")
+        texts.add(str(error.value))
+    assert len(texts) == 1
+
+
+def test_many_keys_are_not_all_told(tmp_path):
+    state = {f"layers.{i}.gain": torch.ones(1) for i in range(500)}
+    with pytest.raises(RecipeError, match="and 488 more") as error:
+        load_head(save(state, tmp_path / "head.pth"), "none", "none")
+    assert len(str(error.value)) < 1000
+
+
+OBJECTS = {
+    "number": 3.5,
+    "list": [torch.ones(1, 8)],
+    "tensor": torch.ones(1, 8),
+    "nothing": {},
+    "no tensors": {"weight": [1.0, 2.0]},
+    "number keys": {0: torch.ones(1, 8)},
+    "nested": {"head": {"weight": torch.ones(1, 8)}},
+    "sparse": {"weight": torch.ones(1, 8).to_sparse()},
+    "meta": {"weight": torch.ones(1, 8, device="meta")},
+    "empty wrapper": {"state_dict": {}},
+}
+
+
+@pytest.mark.parametrize("case", OBJECTS)
+def test_other_objects_are_refused(tmp_path, case):
+    path = save(OBJECTS[case], tmp_path / "head.pt")
+    with pytest.raises(RecipeError, match=r"accepted: a \.safetensors file"):
+        load_head(path, "none", "none")
+
+
+def test_a_dict_that_holds_itself(tmp_path):
+    state = {"epoch": 1}
+    state["state_dict"] = state
+    with pytest.raises(RecipeError, match="epoch is int, no tensor"):
+        load_head(save(state, tmp_path / "head.pth"), "none", "none")
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kind", ["hostile", "module"])
+def test_code_is_never_loaded(tmp_path, kind, zipped):
+    mark = tmp_path / "it ran"
+    state = {"weight": torch.ones(1, 8), "extra": Hostile(mark)} if kind == "hostile" else nn.Linear(8, 1)
+    path = tmp_path / "head.pth"
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(RecipeError, match="never loaded") as error:
+        load_head(str(path), "none", "none")
+    assert not mark.exists()
+    assert "weights_only" not in str(error.value) and str(path) in str(error.value)
+    if kind == "hostile":  # so that this test can fail: torch itself runs it when it is told to
+        torch.load(path, weights_only=False)
+        assert mark.exists()
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pt", "safetensors"])
+@pytest.mark.parametrize(
+    "content", [b"", b"weights\n", b"\x80", b"\0" * 64, b"PK\3\4" + b"\0" * 60, b"\xff" * 40, b"{}", b"\x80\x02}."]
+)
+def test_other_bytes_are_refused(tmp_path, content, suffix):
+    path = tmp_path / f"head.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match="accepted: ") as error:
+        load_head(str(path), "none", "none")
+    assert str(path) in str(error.value)
+    if not content:
+        assert "empty file" in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_cut_files_are_refused(tmp_path, suffix):
+    whole = Path(save(alive(nn.Linear(64, 1)).state_dict(), tmp_path / f"whole.{suffix}")).read_bytes()
+    path = tmp_path / f"head.{suffix}"
+    for size in (1, 7, 9, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(RecipeError, match="accepted: "):
+            load_head(str(path), "none", "none")
+
+
+def test_other_files_and_folders_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "folder.pth").mkdir()
+    for name, message in (
+        ("folder.pth", "cannot be read"),
+        ("none.pth", "no such file"),
+        ("head.npy", "another kind"),
+        ("head", "another kind"),
+    ):
+        with pytest.raises(RecipeError, match=f"{name}: .*{message}"):
+            load_head(str(tmp_path / name), "none", "none")
+    path = save(nn.Linear(64, 1).state_dict(), tmp_path / "head.pth")
+    monkeypatch.setattr(heads, "MAX_BYTES", 100)
+    with pytest.raises(RecipeError, match="more than 100 bytes"):
+        load_head(path, "none", "none")
+
+
+def test_digest_is_of_the_file(tmp_path):
+    state = nn.Linear(8, 1).state_dict()
+    one, two = (load_head(save(state, tmp_path / name), "none", "none") for name in ("a.pth", "a.safetensors"))
+    assert one.digest != two.digest
+    np.testing.assert_array_equal(one.apply(embeddings(5, 8)), two.apply(embeddings(5, 8)))

@@ -1,0 +1,336 @@
+"""Units of tars: one row per sample, captions and uids from where they are to come, members where they lie."""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pytest
+import xxhash
+from PIL import Image
+
+from curate import schema
+from curate.measure.unit import measure_unit
+from curate.pool.formats.webdataset import read_json
+from curate.pool.plan import Plan, make_plan
+from curate.recipe.recipe import parse_recipe
+from curate.run.context import Job
+from curate.store.store import Folder
+
+UID = "0123456789abcdef" * 2
+
+
+def jpeg(colour: int = 0, size: tuple[int, int] = (40, 30), format: str = "JPEG") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, (colour, 100, 200)).save(out, format)
+    return out.getvalue()
+
+
+def write_tar(path: Path, members: dict[str, bytes | str | dict[str, Any]]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            text = json.dumps(content) if isinstance(content, dict) else content
+            data = text.encode() if isinstance(text, str) else text
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def measure(path: Path | str, caption_key: str = "caption", **recipe: Any) -> tuple[Job, Plan]:
+    where = f"{path}/*.tar" if isinstance(path, Path) and path.is_dir() else str(path)
+    source = {"name": "pool", "format": "webdataset", "path": where, "caption_key": caption_key}
+    checked = parse_recipe({"input": source, **recipe})
+    plan = make_plan(checked)
+    folder = Folder(f"{path if isinstance(path, Path) and path.is_dir() else Path(path).parent}/run")
+    job = Job(checked, plan.pool, folder)
+    for unit in plan.units:
+        measure_unit(job, unit)
+    return job, plan
+
+
+def samples(job: Job, plan: Plan) -> pa.Table:
+    """All samples, after checking that the units' tables conform and are aligned."""
+    tables = []
+    for unit in plan.units:
+        table, members = job.read("samples", unit), job.read("members", unit)
+        assert table.schema.remove_metadata() == schema.SAMPLES
+        assert members.schema.remove_metadata() == schema.MEMBERS
+        base = table.select(["unit", "row", "uid"]).to_pydict()
+        assert members.select(["unit", "row", "uid"]).to_pydict() == base
+        assert base["unit"] == [unit.index] * len(table) and base["row"] == list(range(len(table)))
+        status = table["status"].to_pylist()
+        assert set(status) <= {"ok", *schema.SAMPLE_REASONS}
+        assert [uid is None for uid in base["uid"]] == [found != "ok" for found in status]
+        assert sum(job.note("samples", unit)["rows"]) == len(table)
+        tables.append(table)
+    return pa.concat_tables(tables)
+
+
+def measured(path: Path, **options: Any) -> dict[str, dict[str, Any]]:
+    """The rows by key."""
+    rows = samples(*measure(path, **options)).to_pylist()
+    assert len({row["key"] for row in rows}) == len(rows)
+    return {row["key"]: row for row in rows}
+
+
+def test_everything_of_a_sample(tmp_path: Path) -> None:
+    image = jpeg(7, (64, 32))
+    path = write_tar(
+        tmp_path / "a.tar",
+        {"x/s.jpg": image, "x/s.txt": "zwei schöne Hunde", "x/s.json": {"url": "http://x/y"}, "x/s.cls": b"3"},
+    )
+    job, plan = measure(path, measure={"image": {"phash": True}})
+    [row] = samples(job, plan).to_pylist()
+    assert row.pop("phash") is not None
+    assert row.pop("offset") == path.read_bytes().index(image)
+    assert row == {
+        "unit": 0, "row": 0, "uid": xxhash.xxh3_128_hexdigest("http://x/y\0zwei schöne Hunde".encode()),
+        "source": "pool", "shard": str(path), "key": "x/s", "url": "http://x/y", "caption": "zwei schöne Hunde",
+        "language": None, "words": 3, "characters": 17, "width": 64, "height": 32, "bytes": len(image),
+        "format": "jpeg", "sha256": hashlib.sha256(image).hexdigest(), "status": "ok", "error": None,
+    }  # fmt: skip
+
+
+def test_rows_are_in_the_order_of_the_tar_and_members_lie_where_they_say(tmp_path: Path) -> None:
+    for shard in ("a", "b"):
+        members: dict[str, Any] = {}
+        for i in (3, 1, 2, 0):
+            members |= {
+                f"{shard}{i}.txt": f"caption {shard} {i}",
+                f"{shard}{i}.seg.PNG": f"mask {i}",
+                f"{shard}{i}.jpg": jpeg(i),
+            }
+        write_tar(tmp_path / f"{shard}.tar", members)
+    job, plan = measure(tmp_path)
+    found = samples(job, plan)
+    assert found["key"].to_pylist() == [f"{shard}{i}" for shard in "ab" for i in (3, 1, 2, 0)]
+    members_of = pa.concat_tables(job.read("members", unit) for unit in plan.units).to_pylist()
+    for row, places in zip(found.to_pylist(), members_of, strict=True):
+        data = Path(row["shard"]).read_bytes()
+        parts = {
+            suffix: data[offset : offset + size]
+            for suffix, offset, size in zip(places["suffix"], places["offset"], places["size"], strict=True)
+        }
+        number = row["key"][1:]
+        assert parts == {
+            "txt": row["caption"].encode(), "seg.png": f"mask {number}".encode(), "jpg": jpeg(int(number)),
+        }  # fmt: skip
+        assert row["offset"] == places["offset"][places["suffix"].index("jpg")]
+        assert row["bytes"] == len(parts["jpg"])
+
+
+def test_captions_come_from_txt_else_from_the_configured_key(tmp_path: Path) -> None:
+    image = jpeg()
+    path = write_tar(
+        tmp_path / "a.tar",
+        {
+            "both.jpg": image, "both.txt": "of txt", "both.json": {"caption": "of json", "alt": "of alt"},
+            "json.jpg": image, "json.json": {"caption": "of json", "alt": "of alt"},
+            "other.jpg": image, "other.json": {"alt": "of alt"},
+            "number.jpg": image, "number.json": {"caption": 5, "alt": ["x"]},
+            "null.jpg": image, "null.json": {"caption": None, "alt": None},
+            "empty.jpg": image, "empty.txt": "", "empty.json": {"caption": "of json", "alt": "of alt"},
+        },
+    )  # fmt: skip
+    found = measured(path)
+    assert {key: row["caption"] for key, row in found.items()} == {
+        "both": "of txt", "json": "of json", "other": None, "number": None, "null": None, "empty": None,
+    }  # fmt: skip
+    assert {key: row["status"] for key, row in found.items()} == {
+        "both": "ok", "json": "ok", "other": "no_caption", "number": "no_caption", "null": "no_caption",
+        "empty": "empty_caption",
+    }  # fmt: skip
+    found = measured(path, caption_key="alt")
+    assert [found[key]["caption"] for key in ("both", "json", "other", "number")] == [
+        "of txt",
+        "of alt",
+        "of alt",
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "caption"),
+    [
+        (b"caf\xe9", "caption_not_utf8", None),
+        (b" \n\t", "empty_caption", None),
+        (b"a\0b", "caption_nul", None),
+        (b"\xef\xbb\xbfa mark", "ok", "a mark"),
+        (b"x" * 10_000, "ok", "x" * 10_000),
+        (b"x" * 10_001, "caption_too_long", None),
+        (("é" * 40_000).encode(), "caption_too_long", None),
+        (b"x" + ("é" * 40_000).encode(), "caption_too_long", None),
+        (("x" * 65_535 + "é").encode(), "caption_too_long", None),
+    ],
+)
+def test_naughty_captions(tmp_path: Path, text: bytes, status: str, caption: str | None) -> None:
+    [row] = measured(write_tar(tmp_path / "a.tar", {"s.txt": text, "s.jpg": jpeg()})).values()
+    assert (row["status"], row["caption"]) == (status, caption)
+    assert row["sha256"] is None if status != "ok" else row["sha256"]  # its image was not read
+
+
+def test_lone_surrogates_in_json(tmp_path: Path) -> None:
+    raw = b'{"caption": "a \\ud800 b", "url": "http://\\ud800"}'
+    path = write_tar(
+        tmp_path / "a.tar", {"s.json": raw, "s.jpg": jpeg(), "t.json": raw, "t.txt": "fine", "t.jpg": jpeg()}
+    )
+    found = measured(path)
+    assert found["s"]["status"] == "caption_not_utf8"
+    assert found["t"]["status"] == "ok" and found["t"]["url"] == "http://?"
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[1]", b"5", b"null", b'"text"', b"\xff", b"[" * 100_000, b'{"a": 1}x'])
+def test_wrong_json(tmp_path: Path, raw: bytes) -> None:
+    fields, fault = read_json(raw)
+    assert fields == {} and fault and len(fault) <= 200
+    [row] = measured(write_tar(tmp_path / "a.tar", {"s.jpg": jpeg(), "s.txt": "fine", "s.json": raw})).values()
+    assert row["status"] == "invalid_json" and row["error"] == fault
+
+
+def test_uids(tmp_path: Path) -> None:
+    image = jpeg()
+    digest = hashlib.sha256(image).hexdigest()
+    url = "http://x/é"
+    path = write_tar(
+        tmp_path / "a.tar",
+        {
+            "own.jpg": image, "own.txt": "c", "own.json": {"uid": UID, "url": url},
+            "upper.jpg": image, "upper.txt": "c", "upper.json": {"uid": UID.upper(), "url": url},
+            "short.jpg": image, "short.txt": "c", "short.json": {"uid": UID[:-1], "url": url},
+            "odd.jpg": image, "odd.txt": "c", "odd.json": {"uid": int("1" * 32), "url": url},
+            "url.jpg": image, "url.txt": "c", "url.json": {"url": url},
+            "empty.jpg": image, "empty.txt": "c", "empty.json": {"url": ""},
+            "null.jpg": image, "null.txt": "c", "null.json": {"url": None, "uid": None},
+            "list.jpg": image, "list.txt": "c", "list.json": {"url": [url]},
+            "none.jpg": image, "none.txt": "c",
+        },
+    )  # fmt: skip
+    by_url = xxhash.xxh3_128_hexdigest(f"{url}\0c".encode())
+    by_image = xxhash.xxh3_128_hexdigest(f"{digest}\0c".encode())
+    assert {key: row["uid"] for key, row in measured(path).items()} == {
+        "own": UID, "upper": UID, "short": by_url, "odd": by_url, "url": by_url, "empty": by_image, "null": by_image,
+        "list": by_image, "none": by_image,
+    }  # fmt: skip
+
+
+def test_uids_do_not_depend_on_decoding(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"s.jpg": jpeg(), "s.txt": "c"})
+    decoded = measured(path)["s"]["uid"]
+    assert measured(path, measure={"image": {"decode": False}})["s"]["uid"] == decoded
+
+
+def test_images(tmp_path: Path) -> None:
+    whole = jpeg(5)
+    path = write_tar(
+        tmp_path / "a.tar",
+        {
+            "png.png": jpeg(1, format="PNG"), "png.txt": "c", "webp.webp": jpeg(1, format="WEBP"), "webp.txt": "c",
+            "lies.png": whole, "lies.txt": "c", "none.txt": "c", "empty.jpg": b"", "empty.txt": "c",
+            "text.jpg": b"no image", "text.txt": "c", "cut.jpg": jpeg(size=(300, 300))[:-100], "cut.txt": "c",
+            "big.jpg": jpeg(size=(500, 400)), "big.txt": "c",
+        },
+    )  # fmt: skip
+    found = measured(path, measure={"image": {"max_pixels": 100_000}})
+    assert {key: (row["status"], row["format"]) for key, row in found.items() if row["status"] == "ok"} == {
+        "png": ("ok", "png"), "webp": ("ok", "webp"), "lies": ("ok", "jpeg"),
+    }  # fmt: skip
+    assert {key: row["status"] for key, row in found.items() if row["status"] != "ok"} == {
+        "none": "no_image", "empty": "empty_image", "text": "not_an_image", "cut": "truncated_image",
+        "big": "too_many_pixels",
+    }  # fmt: skip
+    assert found["none"]["offset"] is None and found["none"]["bytes"] is None
+    assert found["text"]["bytes"] == 8
+    headers = measured(path, measure={"image": {"decode": False}})
+    assert headers["cut"]["status"] == "ok" and headers["big"]["status"] == "ok"
+
+
+def test_many_images_stay_in_order(tmp_path: Path) -> None:
+    members: dict[str, Any] = {}
+    for i in range(40 * (os.cpu_count() or 1) // 2 + 40):
+        members |= {f"{i:04d}.jpg": jpeg(size=(8 + i, 8)), f"{i:04d}.txt": "c"}
+    found = measured(write_tar(tmp_path / "a.tar", members))
+    assert [row["width"] for row in found.values()] == [8 + i for i in range(len(found))]
+
+
+def test_a_cut_tar_keeps_what_is_whole(tmp_path: Path) -> None:
+    path = write_tar(
+        tmp_path / "a.tar", {f"{i}.{s}": jpeg(i) if s == "jpg" else "c" for i in range(3) for s in ("txt", "jpg")}
+    )
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rindex(jpeg(2)) + 100])
+    job, plan = measure(path)
+    assert samples(job, plan)["status"].to_pylist() == ["ok", "ok", "truncated_member"]
+    assert job.note("samples", plan.units[0])["failures"][0][1] == "truncated_tar"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"", "empty_file"), (b"no tar" * 500, "not_a_tar"), (b"\x1f\x8b" + bytes(2000), "compressed_tar")],
+)
+def test_what_is_no_tar(tmp_path: Path, data: bytes, reason: str) -> None:
+    write_tar(tmp_path / "a.tar", {"s.jpg": jpeg(), "s.txt": "c"})
+    (tmp_path / "b.tar").write_bytes(data)
+    job, plan = measure(tmp_path)
+    assert samples(job, plan)["key"].to_pylist() == ["s"]
+    failures = [failure[:2] for unit in plan.units for failure in job.note("samples", unit)["failures"]]
+    assert failures == [[f"{tmp_path}/b.tar", reason]]
+    assert reason in schema.FILE_REASONS
+
+
+def test_remote_tars(tmp_path: Path) -> None:
+    path = write_tar(
+        tmp_path / "a.tar",
+        {f"{i}.{s}": jpeg(i) if s == "jpg" else f"caption {i}" for i in range(5) for s in ("txt", "jpg")},
+    )
+    local = samples(*measure(path)).drop_columns(["shard"])
+    fsspec.filesystem("memory").pipe("/measure/a.tar", path.read_bytes())
+    recipe = parse_recipe({"input": {"name": "pool", "format": "webdataset", "path": "memory://measure/*.tar"}})
+    plan = make_plan(recipe)
+    job = Job(recipe, plan.pool, Folder("memory://measure/run"))
+    measure_unit(job, plan.units[0])
+    remote = samples(job, plan)
+    assert remote.drop_columns(["shard"]).to_pylist() == local.to_pylist()
+    assert remote["shard"].to_pylist() == ["memory:///measure/a.tar"] * 5
+
+
+def test_what_stands_is_taken_from_the_run_to_reuse(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"s.jpg": jpeg(), "s.txt": "c"})
+    job, plan = measure(path)
+    again = Job(job.recipe, job.pool, Folder(str(tmp_path / "new")), reuse=job.folder)
+    path.unlink()
+    measure_unit(again, plan.units[0])
+    assert again.read("samples", plan.units[0]).equals(job.read("samples", plan.units[0]))
+    other = parse_recipe({**job.recipe.model_dump(), "measure": {"image": {"phash": True}}})
+    fresh = Job(other, job.pool, Folder(str(tmp_path / "third")), reuse=job.folder)
+    measure_unit(fresh, plan.units[0])
+    assert fresh.note("samples", plan.units[0])["failures"][0][1] == "unreadable"
+
+
+def test_photos(shared: Path, tmp_path: Path) -> None:
+    """Every sample of a real shard, against tarfile."""
+    recipe = parse_recipe({"input": {"name": "p", "format": "webdataset", "path": str(shared / "photos.tar")}})
+    plan = make_plan(recipe)
+    job = Job(recipe, plan.pool, Folder(str(tmp_path)))
+    measure_unit(job, plan.units[0])
+    with tarfile.open(shared / "photos.tar") as tar:
+        content = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
+    keys = {
+        name.rpartition("/")[0] + "/" * ("/" in name) + name.rpartition("/")[2].partition(".")[0] for name in content
+    }
+    rows = samples(job, plan).to_pylist()
+    assert {row["key"] for row in rows} == keys
+    for row in rows:
+        if row["status"] != "ok":
+            continue
+        if f"{row['key']}.txt" in content:
+            assert row["caption"] == content[f"{row['key']}.txt"].decode()
+        digests = {
+            hashlib.sha256(data).hexdigest() for name, data in content.items() if name.startswith(f"{row['key']}.")
+        }
+        assert row["sha256"] in digests

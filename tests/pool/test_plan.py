@@ -1,0 +1,295 @@
+"""Plans: each file and row group exactly once and in order, the same each time, and what is refused."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.errors import RecipeError
+from curate.pool import plan as plans
+from curate.pool.plan import Plan, make_plan
+from curate.recipe.recipe import parse_recipe
+
+
+def source(path: Any, name: str = "a", **more: Any) -> dict[str, Any]:
+    return {"name": name, "format": "parquet", "path": path} | more
+
+
+def tars(path: Any, name: str = "t") -> dict[str, Any]:
+    return source(path, name, format="webdataset")
+
+
+def plan(*sources: dict[str, Any], content: bool = False) -> Plan:
+    return make_plan(parse_recipe({"input": list(sources)}), content)
+
+
+def refusal(*sources: dict[str, Any]) -> str:
+    with pytest.raises(RecipeError) as caught:
+        plan(*sources)
+    return str(caught.value)
+
+
+def captions(rows: int, **columns: Any) -> pa.Table:
+    return pa.table({"caption": [f"caption {i}" for i in range(rows)], **columns})
+
+
+def write(path: Path | str, table: pa.Table, group: int | None = None) -> str:
+    pq.write_table(table, str(path), row_group_size=group)
+    return str(path)
+
+
+def check_cover(made: Plan, files: list[tuple[str, int | None]]) -> None:
+    """Every tar once (groups None), every row group of a Parquet file once, in order, and units numbered in order."""
+    assert [unit.index for unit in made.units] == list(range(len(made.units)))
+    assert len({unit.key for unit in made.units}) == len(made.units)
+    found: list[tuple[str, int | None]] = []
+    for unit in made.units:
+        assert unit.parts
+        for part in unit.parts:
+            if part.groups is None or part.groups[0] == part.groups[1]:
+                found.append((part.path, None))
+            else:
+                found += [(part.path, group) for group in range(*part.groups)]
+    assert found == files
+
+
+# ---- units
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), min_size=1, max_size=6),
+    st.integers(1, 40),
+    st.integers(1, 16),
+)
+def test_units_cover_every_row_group_once(
+    tmp_path_factory: pytest.TempPathFactory, files: list[tuple[int, int]], least: int, units: int
+) -> None:
+    folder = tmp_path_factory.mktemp("pool")
+    expected: list[tuple[str, int | None]] = []
+    for i, (rows, group) in enumerate(files):
+        path = write(folder / f"{i}.parquet", captions(rows), group)
+        groups = pq.read_metadata(path).num_row_groups
+        assert groups == max(1, -(-rows // group))
+        expected += [(path, g) for g in range(groups)]
+    paths = [f"{folder}/{i}.parquet" for i in range(len(files))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "UNIT_ROWS", (least, 2 * least))
+        patch.setattr(plans, "UNITS", units)
+        made = plan(source(paths))
+        check_cover(made, expected)
+        assert made.pool.rows == sum(rows for rows, _ in files)
+        assert plan(source(paths)) == made
+        for unit in made.units:  # no unit is larger than the limit, but for a single row group
+            rows = sum(part.rows or 0 for part in unit.parts)
+            groups = sum(part.groups[1] - part.groups[0] for part in unit.parts if part.groups)
+            assert rows <= 2 * least or groups == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=40), st.integers(1, 2000))
+def test_units_cover_every_tar_once(tmp_path_factory: pytest.TempPathFactory, sizes: list[int], limit: int) -> None:
+    folder = tmp_path_factory.mktemp("pool")
+    paths = [f"{folder}/{i:02d}.tar" for i in range(len(sizes))]
+    for path, size in zip(paths, sizes, strict=True):
+        Path(path).write_bytes(bytes(size))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "UNIT_BYTES", (limit, limit))
+        made = plan(tars(f"{folder}/*.tar"))
+    check_cover(made, [(path, None) for path in paths])
+    assert made.pool.rows is None and made.pool.images
+    for unit, following in zip(made.units, made.units[1:], strict=False):
+        assert sum(part.size for part in unit.parts) <= limit or len(unit.parts) == 1
+        assert sum(part.size for part in unit.parts) + following.parts[0].size > limit  # and no smaller than need be
+
+
+def test_small_files_are_grouped(tmp_path: Path) -> None:
+    for i in range(50):
+        write(tmp_path / f"{i:02d}.parquet", captions(10))
+    made = plan(source(f"{tmp_path}/{{00..49}}.parquet"))
+    assert len(made.units) == 1 and len(made.units[0].parts) == 50
+
+
+def test_a_large_file_is_split_by_row_groups(tmp_path: Path) -> None:
+    path = write(tmp_path / "large.parquet", captions(90_000), 5_000)
+    made = plan(source(path))
+    assert [[part.groups for part in unit.parts] for unit in made.units] == [
+        [(i, i + 1) for i in range(first, min(first + 5, 18))] for first in range(0, 18, 5)
+    ]
+
+
+def test_a_unit_never_spans_sources(tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a.parquet", captions(3)), write(tmp_path / "b.parquet", captions(4))
+    made = plan(source(a, "one"), source(b, "two"))
+    assert [(unit.source, unit.name, [p.path for p in unit.parts]) for unit in made.units] == [
+        ("one", "00000", [a]),
+        ("two", "00001", [b]),
+    ]
+    check_cover(made, [(a, 0), (b, 0)])
+
+
+def test_keys_change_with_what_they_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", captions(3))
+    first = plan(source(path))
+    os.utime(path, ns=(1, 1))
+    touched = plan(source(path))
+    assert touched.units[0].key != first.units[0].key and touched.pool.key != first.pool.key
+    assert plan(source(path, "other")).units[0].key != touched.units[0].key
+
+
+def test_content_fingerprints_do_not_change_with_times(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", captions(3))
+    first = plan(source(path), content=True)
+    os.utime(path, ns=(1, 1))
+    assert plan(source(path), content=True) == first
+    write(path, captions(4))
+    assert plan(source(path), content=True).pool.key != first.pool.key
+
+
+def test_urls(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", captions(3))
+    fsspec.filesystem("memory").pipe("/plan/a.parquet", Path(path).read_bytes())
+    for url in (f"file://{path}", "memory://plan/a.parquet", "memory://plan/*.parquet"):
+        made = plan(source(url))
+        assert made.pool.rows == 3
+        assert made.units[0].parts[0].path.startswith(url.partition("://")[0] + "://")
+
+
+# ---- files that cannot be used
+
+
+def test_bad_files_stand_apart(tmp_path: Path) -> None:
+    good = write(tmp_path / "a.parquet", captions(3))
+    (tmp_path / "b.parquet").write_bytes(b"")
+    (tmp_path / "c.parquet").write_bytes(b"no Parquet at all")
+    write(tmp_path / "d.parquet", pa.table({"x": [1]}))
+    write(tmp_path / "e.parquet", pa.table({"caption": [1]}))
+    (tmp_path / "f.parquet").write_bytes(Path(good).read_bytes()[:-20])
+    write(tmp_path / "g.parquet", pa.Table.from_arrays([pa.array(["a"])] * 2, ["caption", "caption"]))
+    made = plan(source(f"{tmp_path}/*.parquet"))
+    faults = {Path(part.path).name: part.fault and part.fault[0] for part in made.files}
+    assert faults == {
+        "a.parquet": None,
+        "b.parquet": "empty_file",
+        "c.parquet": "not_parquet",
+        "d.parquet": "no_caption_column",
+        "e.parquet": "wrong_type",
+        "f.parquet": "not_parquet",
+        "g.parquet": "wrong_type",
+    }
+    assert made.pool.rows == 3
+
+
+@pytest.mark.parametrize(
+    ("table", "parts"),
+    [
+        (pa.table({"x": [1], "y": [2]}), ["no caption column", "columns: x, y"]),
+        (pa.table({"caption": [1]}), ["'caption' is int64", "not text"]),
+        (pa.Table.from_arrays([pa.array(["a"]), pa.array([1.0]), pa.array([1.0])], ["text", "s", "s"]), ["named 's'"]),
+    ],
+)
+def test_a_source_without_a_usable_file(tmp_path: Path, table: pa.Table, parts: list[str]) -> None:
+    path = write(tmp_path / "x.parquet", table)
+    message = refusal(source(path, "pool"))
+    assert not [part for part in ["'pool'", "none of 1 files", path, *parts] if part not in message], message
+
+
+@pytest.mark.parametrize("columns", [{"url": "link"}, {"scores": ["s", "link"]}, {"caption": "link"}])
+def test_a_configured_column_that_no_file_has(tmp_path: Path, columns: dict[str, Any]) -> None:
+    message = refusal(source(write(tmp_path / "x.parquet", captions(2, s=[0.1, 0.2])), columns=columns))
+    assert "link" in message and "caption" in message and "s" in message.rpartition("columns: ")[2]
+
+
+@pytest.mark.parametrize("path", ["nothing://x/y.parquet", "/no/such/file.parquet", "/no/such/*.parquet"])
+def test_what_cannot_be_listed(path: str) -> None:
+    message = refusal(source(path, "pool"))
+    assert "'pool'" in message and path in message
+
+
+# ---- what the pool brings
+
+
+def test_images_and_imageless_sources_do_not_mix(tmp_path: Path) -> None:
+    text = write(tmp_path / "text.parquet", captions(2))
+    image = write(tmp_path / "image.parquet", captions(2, image=[b"a", b"b"]))
+    (tmp_path / "a.tar").write_bytes(bytes(1024))
+    tar = tars(f"{tmp_path}/a.tar")
+    assert not plan(source(text)).pool.images
+    assert plan(source(image)).pool.images and plan(tar).pool.images and plan(tar, source(image)).pool.images
+    for mixed in ([tar, source(text)], [source(image, "i"), source(text)], [source(text), tar]):
+        message = refusal(*mixed)
+        assert "'a' has none" in message and "not both" in message
+    assert "'a' has images and source 'a' has files without" in refusal(source([text, image]))
+
+
+def test_which_columns_are_brought(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.parquet", captions(1, URL=["u"], WIDTH=[1], HEIGHT=[2], similarity=[0.5], n=[3]))
+    pool = plan(source(path)).pool
+    assert pool.brings == {"url", "width", "height"}
+    assert pool.scores == pa.schema([("similarity", pa.float64())])
+    assert pool.output is not None and pool.output.names == [
+        "caption", "URL", "WIDTH", "HEIGHT", "similarity", "n",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (pa.float32(), pa.float64(), pa.float64()),
+        (pa.float64(), pa.float32(), pa.float64()),
+        (pa.float16(), pa.float16(), pa.float32()),
+        (pa.float16(), pa.float64(), pa.float64()),
+        (pa.int32(), pa.int64(), pa.int64()),
+        (pa.int32(), pa.float64(), pa.float64()),
+        (pa.null(), pa.float32(), pa.float32()),
+    ],
+)
+def test_score_columns_of_two_types_are_joined(
+    tmp_path: Path, first: pa.DataType, second: pa.DataType, expected: pa.DataType
+) -> None:
+    for name, kind in (("x", first), ("y", second)):
+        write(tmp_path / f"{name}.parquet", captions(1, s=pa.array([None if pa.types.is_null(kind) else 1]).cast(kind)))
+    pool = plan(source(f"{tmp_path}/{{x,y}}.parquet", columns={"scores": ["s"]})).pool
+    assert pool.scores == pa.schema([("s", expected)])
+
+
+def test_score_columns_that_cannot_be_joined(tmp_path: Path) -> None:
+    x = write(tmp_path / "x.parquet", captions(1, s=[0.5]))
+    y = write(tmp_path / "y.parquet", captions(1, s=["high"]))
+    message = refusal(source([x, y], columns={"scores": ["s"]}))
+    assert "'s'" in message and "string" in message and "double" in message
+    assert "make them alike" in refusal(source([x, y]))
+
+
+def test_a_column_that_only_some_files_have(tmp_path: Path) -> None:
+    x, y = write(tmp_path / "x.parquet", captions(1, s=[0.5])), write(tmp_path / "y.parquet", captions(1))
+    assert plan(source([x, y])).pool.scores.names == ["s"]
+
+
+@pytest.mark.parametrize(
+    "name", ["words", "Words", "row", "unit", "status", "bytes", "SHA256", "Kept", "rule", "probability"]
+)
+def test_a_score_column_with_the_name_of_a_measured_one(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "x.parquet", captions(1, **{name: [0.5], "s": [0.1]}))
+    message = refusal(source(path))
+    assert repr(name) in message and "columns.scores" in message
+    assert plan(source(path, columns={"scores": ["s"]})).pool.scores.names == ["s"]
+
+
+def test_score_columns_that_differ_in_case_only(tmp_path: Path) -> None:
+    x, y = write(tmp_path / "x.parquet", captions(1, s=[0.5])), write(tmp_path / "y.parquet", captions(1, S=[0.5]))
+    message = refusal(source([x, y]))
+    assert "'s'" in message and "'S'" in message
+
+
+def test_uids_that_are_none_do_not_count(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{n}.parquet", captions(1, uid=[uid])) for n, uid in enumerate((5, b"x"))]
+    pool = plan(source(paths)).pool
+    assert pool.output is not None and pool.output.names == ["caption"]
+    assert "uid" not in pool.brings

@@ -1,0 +1,369 @@
+"""A kind with several sections: by engines of their own, in one run; what they wrote, took and cost is told apart."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curate.captions.rewrite import load_pairs
+from curate.cli.plan import plan
+from curate.engines import endpoint
+from curate.engines.recorded import RecordedEngine
+from curate.engines.request import Answer
+from curate.errors import RecipeError, RunError
+from curate.recipe.recipe import parse_recipe
+from curate.store.store import Folder
+from curate.whatif.estimate import estimate
+from pipelines.run import prepare
+from tests.engines import server as servers
+from tests.captions.test_unit import ask, faithful, kept_samples
+from tests.engines.server import FaultServer, status
+from tests.laws import pools
+from tests.laws.pools import conserved
+
+CHAT = "[user]\nSay this caption in other words: <caption>{caption}</caption>\nExamples:\n{examples}"
+
+
+def say(text: str) -> str:
+    """What both servers answer: to a completion a LaCLIP-like line, to a chat of the template above one after empty lines."""
+    if "<caption>" not in text:
+        return faithful(text)
+    return f"\n\nthere is {text.partition('<caption>')[2].partition('</caption>')[0].strip()}"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(servers, "echo", say)
+
+
+@pytest.fixture
+def llm() -> Iterator[FaultServer]:
+    with FaultServer(models=["tiny-llm"]) as server:
+        yield server
+
+
+@pytest.fixture
+def api() -> Iterator[FaultServer]:
+    with FaultServer(models=["other-llm"]) as server:
+        yield server
+
+
+def engine(server: FaultServer, **price: float) -> dict[str, Any]:
+    spec = {"base_url": server.base_url, "model": server.models[0], "attempts": 1, "timeout": 5}
+    return {"openai": spec, "price": price}
+
+
+@pytest.fixture
+def captions(llm: FaultServer, api: FaultServer, tmp_path: Path) -> dict[str, Any]:
+    """Two engines, and rewrites by both: completions by the one, chats by the other."""
+    (tmp_path / "chat.txt").write_text(CHAT)
+    chat = {"styles": ["human", "coco"], "prompt": "chat", "template": str(tmp_path / "chat.txt")}
+    return {
+        "engines": {"llm": engine(llm, input=1e6), "api": engine(api, input=2e6, output=1e6)},
+        "rewrite": [
+            {"engine": "llm", "styles": ["chat_a"], "batch": 7},
+            {"engine": "api", **chat, "per_row": 2, "temperature": 0.5},
+        ],
+    }
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
+
+
+def recipe(path: str, captions: dict[str, Any], **sections: Any) -> Any:
+    return pools.recipe_of(path, captions=captions, **{"max_failed": 1.0, **sections})
+
+
+def by_style(run: pools.Ran) -> dict[str, Counter[str]]:
+    """Of each style the models that wrote it, and how often."""
+    found: dict[str, Counter[str]] = {}
+    for row in run.table("captions").to_pylist():
+        found.setdefault(row["style"], Counter())[row["model"]] += 1
+    return found
+
+
+def test_each_section_asks_its_engine_in_its_way(
+    captions: dict[str, Any], llm: FaultServer, api: FaultServer, path: str, tmp_path: Path
+) -> None:
+    asked = recipe(path, captions)
+    local, beam = pools.run_local(asked, tmp_path / "a"), pools.run_beam(asked, tmp_path / "b", reuse=tmp_path / "a")
+    conserved(local)
+    assert local.members == beam.members
+    samples = kept_samples(tmp_path / "a")
+    n = len(samples)
+    assert by_style(local) == {"chat_a": {"tiny-llm": n}, "human": {"other-llm": 2 * n}, "coco": {"other-llm": 2 * n}}
+    assert len(llm.asked) == n and len(api.asked) == 4 * n
+    assert {(seen.path, seen.body["temperature"]) for seen in llm.asked} == {("/v1/completions", 0.9)}
+    assert {(seen.path, seen.body["temperature"]) for seen in api.asked} == {("/v1/chat/completions", 0.5)}
+    for files in samples.values():
+        fields = json.loads(files["json"])["captions"]
+        original = " ".join(fields["original"].split())
+        assert set(fields["rewrite"]) <= {"chat_a", "human", "human_2", "coco", "coco_2"}
+        for style, text in fields["rewrite"].items():
+            assert text == (f"here you can see {original}" if style == "chat_a" else f"there is {original}")
+    assert {style for files in samples.values() for style in json.loads(files["json"])["captions"]["rewrite"]} == {
+        *("chat_a", "human", "human_2", "coco", "coco_2")
+    }
+
+
+def test_what_each_engine_took_is_told_apart(
+    captions: dict[str, Any], llm: FaultServer, api: FaultServer, path: str, tmp_path: Path
+) -> None:
+    api.always = lambda handler: handler.reply(400, b"no") if "1<" in handler.seen.text else handler.answer()
+    done = pools.run_beam(recipe(path, captions | {"output": {"mix": {"rewrite": 0.5}}}), tmp_path / "a")
+    conserved(done)
+    rows = done.table("captions").to_pylist()
+    works = {row["engine"]: row for row in ask(done.folder, "caption_work")}
+    assert list(works) == ["api", "llm"]
+    changed: Counter[str] = Counter()
+    for files in kept_samples(done.folder).values():
+        text = files["txt"].decode()
+        changed["llm"] += text.startswith("here you can see ")
+        changed["api"] += text.startswith("there is ")
+    for name, server, price in (("llm", llm, (1, 0)), ("api", api, (2, 1))):
+        own = [row for row in rows if row["model"] == server.models[0]]
+        good = sum(row["status"] == "ok" for row in own)
+        work = works[name]
+        assert (work["kind"], work["model"], work["requests"]) == ("rewrite", server.models[0], len(own))
+        assert work["sent"] == len(server.asked) == len(own) and work["failed"] == len(own) - good
+        assert work["passed"] == sum(row["gate"] == "passed" for row in own)
+        assert (work["tokens_in"], work["tokens_out"]) == (11 * good, 3 * good)
+        assert work["cost"] == pytest.approx(price[0] * 11 * good + price[1] * 3 * good)
+        assert work["seconds"] > 0 and work["replaced"] == changed[name] > 0
+    assert works["api"]["failed"] > 0
+    card = Folder(str(done.folder)).read_bytes("README.md").decode()
+    for work in works.values():
+        of = f"{work['passed']:,} of {work['requests']:,} texts passed, {work['replaced']:,} are in `.txt`"
+        assert f"- rewrite by `{work['model']}`: {of}" in card
+
+
+def test_a_style_that_moves_to_another_section_is_not_asked_again(
+    captions: dict[str, Any], llm: FaultServer, api: FaultServer, path: str, tmp_path: Path
+) -> None:
+    """As long as engine, prompt and sampling stay; and to one section from several, and back."""
+    one = {"engine": "llm", "styles": ["human", "coco", "chat_a"]}
+    first = pools.run_local(recipe(path, captions | {"rewrite": one}), tmp_path / "a")
+    asked = len(llm.asked)
+    split = [{"engine": "llm", "styles": ["coco"], "batch": 3}, {"engine": "llm", "styles": ["human", "chat_a"]}]
+    second = pools.run_local(recipe(path, captions | {"rewrite": split}), tmp_path / "b", reuse=tmp_path / "a")
+    texts = [
+        {(row["uid"], row["style"], row["prompt"], row["text"]) for row in run.table("captions").to_pylist()}
+        for run in (first, second)
+    ]
+    assert texts[0] == texts[1] and len(llm.asked) == asked
+    (work,) = ask(second.folder, "caption_work")
+    assert (work["engine"], work["requests"], work["sent"]) == ("llm", asked, 0)
+    moved = [{"engine": "api", "styles": ["coco"]}, {"engine": "llm", "styles": ["human", "chat_a"]}]
+    third = pools.run_local(recipe(path, captions | {"rewrite": moved}), tmp_path / "c", reuse=tmp_path / "b")
+    assert len(llm.asked) == asked and len(api.asked) == asked / 3  # another engine is asked, for its style alone
+    assert by_style(third)["coco"] == {"other-llm": asked / 3}
+
+
+def test_texts_are_held_against_their_own_section(captions: dict[str, Any], path: str, tmp_path: Path) -> None:
+    """One that repeats an example is told by the examples of the styles that its own section has."""
+    pairs = {style: {pair.target for pair in load_pairs(style)} for style in ("chat_a", "human", "coco")}
+    told = iter([*pairs["chat_a"], *pairs["human"], *pairs["coco"]] * 99)
+    engines = {name: {"recorded": {"path": str(tmp_path / "told"), "model": name}} for name in ("llm", "api")}
+    asked = recipe(path, captions | {"engines": engines, "gates": {"off": ["names", "numbers", "length"]}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecordedEngine, "ask", lambda self, requests: [Answer(next(told)) for _ in requests])
+        done = pools.run_local(asked, tmp_path / "a")
+    found = {True: 0, False: 0}
+    for row in done.table("captions").to_pylist():
+        own = ["chat_a"] if row["model"] == "llm" else ["human", "coco"]
+        echoes = any(row["text"] in pairs[style] for style in own)
+        assert ("echo_prompt" in row["failed"]) == echoes
+        found[echoes] += 1
+    assert min(found.values()) > 10
+
+
+def test_a_list_of_one_is_the_section_itself(captions: dict[str, Any], path: str, tmp_path: Path) -> None:
+    section = captions["rewrite"][0]
+    pools.run_local(recipe(path, captions | {"rewrite": section}), tmp_path / "a")
+    assert prepare(recipe(path, captions | {"rewrite": [section]}), str(tmp_path / "a")).finished
+
+
+def test_recaptions_of_several_sections_are_fused_and_mixed(
+    captions: dict[str, Any], path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "echo", lambda text: "a drawing of some thing" if "paragraph" in text else "a thing")
+    captions = {
+        "engines": captions["engines"],
+        "recaption": [{"engine": "llm", "styles": ["short"]}, {"engine": "api", "styles": ["long"]}],
+        "fuse": {"engine": "llm", "style": "long"},
+        "translate": [{"engine": "llm", "languages": ["fr"]}, {"engine": "api", "languages": ["de", "ja"]}],
+        "gates": {"off": ["names", "numbers", "language", "length", "echo_prompt", "repetition"]},
+        "output": {"mix": {"recaption": 1.0}},
+    }
+    done = pools.run_local(recipe(path, captions), tmp_path / "a")
+    samples = kept_samples(done.folder)
+    n = len(samples)
+    works = {(row["kind"], row["engine"]): row for row in ask(done.folder, "caption_work")}
+    assert {of: work["requests"] for of, work in works.items()} == {
+        **{("recaption", "llm"): n, ("recaption", "api"): n, ("fused", "llm"): n},
+        **{("translation", "llm"): n, ("translation", "api"): 2 * n},
+    }
+    assert sum(works["recaption", engine]["replaced"] for engine in ("llm", "api")) == n
+    assert min(works["recaption", engine]["replaced"] for engine in ("llm", "api")) > n / 5
+    for files in samples.values():
+        fields = json.loads(files["json"])["captions"]
+        assert fields["recaption"] == ["a thing", "a drawing of some thing"]
+        assert files["txt"].decode() in fields["recaption"]
+
+
+def test_a_fused_text_is_of_the_section_that_writes_its_style(
+    captions: dict[str, Any], llm: FaultServer, api: FaultServer, path: str, tmp_path: Path
+) -> None:
+    api.always = lambda handler: handler.reply(200, servers.completion("a long drawing of it"))
+    captions = {
+        "engines": captions["engines"],
+        "recaption": [{"engine": "api", "styles": ["long"]}, {"engine": "llm", "styles": ["short"]}],
+        "fuse": {"engine": "llm", "style": "long"},
+        "gates": {"off": ["names", "numbers"]},
+    }
+    pools.run_local(recipe(path, captions), tmp_path / "a")
+    fused = [seen.text for seen in llm.asked if "a long drawing of it" in seen.text]
+    assert len(fused) == len(kept_samples(tmp_path / "a"))
+
+
+def test_failures_of_one_engine_leave_the_texts_of_the_other(
+    captions: dict[str, Any], llm: FaultServer, api: FaultServer, path: str, tmp_path: Path
+) -> None:
+    api.always = status(401, {"error": {"message": "key expired"}})
+    done = pools.run_local(recipe(path, captions), tmp_path / "a")
+    works = {row["engine"]: row for row in ask(done.folder, "caption_work")}
+    assert works["api"]["failed"] == works["api"]["requests"] and works["llm"]["failed"] == 0
+    assert len(api.asked) < works["api"]["requests"] / 2  # it is given up
+    with pytest.raises(
+        RunError, match=r"refused .*, such as given up, since it gives no answer whatever it is asked: 401"
+    ):
+        pools.run_local(recipe(path, captions, max_failed=0.1), tmp_path / "b")
+
+
+def test_the_plan_tells_engines_apart_and_what_is_answered_already(
+    captions: dict[str, Any], path: str, tmp_path: Path
+) -> None:
+    asked = recipe(path, captions)
+    done = pools.run_local(asked, tmp_path / "a")
+    n = len(kept_samples(done.folder))
+
+    def planned(captions: dict[str, Any], out: str, reuse: str | None) -> dict[str, tuple[float, float, bool]]:
+        prepared = prepare(recipe(path, captions), str(tmp_path / out), reuse and str(tmp_path / reuse))
+        found = estimate(prepared.job, prepared.plan.units, prepared.metadata)
+        assert found is not None
+        return {one.engine: (one.requests, one.answered, one.cost > 0) for one in found.asked}
+
+    assert planned(captions, "b", None) == {"llm": (n, 0, True), "api": (4 * n, 0, True)}
+    assert planned(captions, "b", "a") == {"llm": (0, n, False), "api": (0, 4 * n, False)}
+    more = [captions["rewrite"][0] | {"styles": ["chat_a", "chat_b"]}, captions["rewrite"][1]]
+    assert planned(captions | {"rewrite": more}, "b", "a") == {"llm": (n, n, True), "api": (0, 4 * n, False)}
+    (tmp_path / "a/_SUCCESS").unlink()
+    assert planned(captions, "a", None) == {"llm": (0, n, False), "api": (0, 4 * n, False)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"rewrite": [{"engine": "llm", "styles": ["human"]}, {"engine": "api", "styles": ["coco", "human"]}]},
+            "captions.rewrite.1.styles: 'human' is written by captions.rewrite.0 too; accepted: styles that no other",
+        ),
+        (
+            {"rewrite": [{"engine": "llm"}, {"engine": "api"}]},
+            "captions.rewrite.1.styles: 'chat_a' is written by captions.rewrite.0 too",
+        ),
+        (
+            {"translate": [{"engine": "llm", "languages": ["de"]}, {"engine": "llm", "languages": ["de"]}]},
+            "captions.translate.1.languages: 'de' is written by captions.translate.0 too; accepted: languages that",
+        ),
+        (
+            {"recaption": [{"engine": "llm"}, {"engine": "api"}]},
+            "captions.recaption.1.styles: 'short' is written by captions.recaption.0 too",
+        ),
+        (
+            {"rewrite": [{"engine": "llm", "styles": ["human"]}, {"engine": "apy", "styles": ["coco"]}]},
+            "captions.rewrite.1.engine: no engine is named 'apy'; engines: llm, api",
+        ),
+        ({"rewrite": {"engine": "apy"}}, "captions.rewrite.engine: no engine is named 'apy'"),
+        (
+            {"rewrite": [{"engine": "llm", "styles": ["human"]}, {"engine": "api", "styles": ["loud"]}]},
+            "captions.rewrite.1.styles.0: Input should be 'chat_a', 'chat_b', 'human' or 'coco' (found 'loud')",
+        ),
+        (
+            {"rewrite": [{"engine": "llm", "styels": ["human"]}]},
+            "captions.rewrite.0.styels: unknown key; did you mean 'styles'?",
+        ),
+        ({"rewrite": {"engine": "llm", "styels": ["human"]}}, "captions.rewrite.styels: unknown key; did you mean"),
+        ({"rewrite": [{"styles": ["human"]}]}, "captions.rewrite.0.engine: is missing"),
+        ({"rewrite": []}, "captions.rewrite: List should have at least 1 item"),
+        ({"rewrite": "llm"}, "captions.rewrite: Input should be a mapping (found 'llm')"),
+        ({"rewrite": ["llm"]}, "captions.rewrite.0: Input should be a mapping (found 'llm')"),
+        ({"fuse": [{"engine": "llm"}]}, "captions.fuse: Input should be a mapping"),
+        (
+            {"recaption": [{"engine": "llm"}, {"engine": "api", "styles": ["long"]}], "fuse": {"engine": "llm", "style": "plain"}},
+            "captions.fuse.style: 'plain' is not among the styles of recaption",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_refused(change: dict[str, Any], message: str) -> None:
+    spec = {"openai": {"base_url": "http://localhost:1/v1", "model": "tiny"}}
+    captions = {"engines": {"llm": spec, "api": spec}, **change}
+    source = {"name": "x", "format": "webdataset", "path": "x.tar"}
+    with pytest.raises(RecipeError) as error:
+        parse_recipe({"input": source, "captions": captions})
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"per_row": "wrds"}, r"captions\.rewrite\.1\.per_row: .*wrds"),
+        ({"template": "/nowhere/t.txt"}, r"captions\.rewrite\.1\.template: /nowhere/t.txt: no such file"),
+    ],
+)
+def test_what_is_refused_when_the_pool_is_known(
+    section: dict[str, Any], message: str, captions: dict[str, Any], path: str, tmp_path: Path
+) -> None:
+    captions["rewrite"][1] |= section
+    with pytest.raises(RecipeError, match=message):
+        prepare(recipe(path, captions), str(tmp_path / "out"))
+
+
+def test_languages_are_refused_where_they_stand(captions: dict[str, Any], path: str, tmp_path: Path) -> None:
+    translate = [{"engine": "llm", "languages": ["fr"]}, {"engine": "api", "languages": ["de", "xx"]}]
+    with pytest.raises(RecipeError, match=r"captions\.translate\.1\.languages: unknown 'xx'"):
+        prepare(recipe(path, captions | {"translate": translate}), str(tmp_path / "out"))
+
+
+def test_the_plan_warns_of_engines_that_cannot_be_opened(
+    captions: dict[str, Any], llm: FaultServer, path: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    captions["engines"]["api"]["openai"]["key"] = "NO_SUCH_KEY"
+    (tmp_path / "recipe.yaml").write_text(recipe(path, captions).model_dump_json(include={"input", "captions"}))
+
+    def planned(reuse: str | None = None) -> list[str]:
+        plan(str(tmp_path / "recipe.yaml"), None, reuse, [], "stat", False)
+        return [line.strip() for line in capsys.readouterr().out.splitlines()]
+
+    warnings = [line for line in planned() if line.startswith("warning")]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("warning: captions.engines.api: key: the environment variable NO_SUCH_KEY is not set")
+    monkeypatch.setenv("NO_SUCH_KEY", "x")
+    assert not any("warning" in line for line in planned())
+    assert not llm.asked  # for its models alone
+    llm.die()
+    assert [line.split("/v1: ")[1][:18] for line in planned() if line.startswith("warning")] == ["cannot be reached "]
+    llm.revive()
+    pools.run_local(recipe(path, captions), tmp_path / "a")
+    told = planned(str(tmp_path / "a"))
+    n = len(kept_samples(tmp_path / "a"))
+    assert any(
+        line.startswith(f"rewrite      about 0 requests of llm ({n} more are answered already), 0 tok") for line in told
+    )

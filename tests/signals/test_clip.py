@@ -1,0 +1,226 @@
+"""CLIP scores of whole runs, against open_clip's own loop over the same files, and what of them is taken over."""
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from curate.errors import RecipeError
+from curate.models.encoder import Encoder
+from pipelines.run import prepare
+from tests.laws import pools
+from tests.models.clips import write_model
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("models")
+    return [write_model(folder / str(seed), seed) for seed in range(2)]
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each forward pass got, from now on."""
+    sizes: list[int] = []
+    whole = Encoder.encode_images
+
+    def counting(self: Encoder, views: Any) -> Any:
+        sizes.append(len(views))
+        return whole(self, views)
+
+    monkeypatch.setattr(Encoder, "encode_images", counting)
+    return sizes
+
+
+def cosines(name: str, pairs: list[tuple[bytes, str]]) -> list[float]:
+    """open_clip's README: one image and its text at a time."""
+    import open_clip
+    import torch
+
+    net, _, transform = open_clip.create_model_and_transforms(name)
+    tokenizer = open_clip.get_tokenizer(name)
+    net.eval()
+    found = []
+    for image, text in pairs:
+        with torch.no_grad(), Image.open(io.BytesIO(image)) as opened:
+            features = net.encode_image(transform(opened).unsqueeze(0)), net.encode_text(tokenizer([text]))
+            one, two = (feature / feature.norm(dim=-1, keepdim=True) for feature in features)
+            found.append(float((one * two).sum()))
+    return found
+
+
+def tar_pairs(path: Path) -> dict[str, tuple[bytes, str]]:
+    members: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(path) as tar:
+        for member in tar:
+            key, _, suffix = member.name.partition(".")
+            opened = tar.extractfile(member)
+            assert opened is not None
+            members.setdefault(key, {})[suffix] = opened.read()
+    return {key: (found["jpg"], found["txt"].decode()) for key, found in members.items()}
+
+
+def test_scores_of_photos_equal_a_plain_loop(models: list[str], shared: Path, tmp_path: Path) -> None:
+    """Two models side by side, each its own columns."""
+    path = shared / "photos.tar"
+    clip = [{"model": models[0], "batch": 50}, {"model": models[1], "name": "other"}]
+    done = pools.run_local(pools.recipe_of(str(path), measure={"clip": clip}), tmp_path / "out")
+    scores, keys = done.table("scores"), done.table("samples", ["key"])["key"].to_pylist()
+    assert scores.column_names[3:] == [
+        "clip_score", "tokens", "truncated", "other_score", "other_tokens", "other_truncated",
+    ]  # fmt: skip
+    pairs = tar_pairs(path)
+    for name, column in zip(models, ("clip_score", "other_score"), strict=True):
+        expected = cosines(name, [pairs[key] for key in keys])
+        assert np.abs(scores[column].to_numpy() - expected).max() <= 1e-5
+    assert np.std(scores["clip_score"].to_numpy()) > 0.01
+
+
+def test_scores_of_every_mode_equal_a_plain_loop(models: list[str], shared: Path, tmp_path: Path) -> None:
+    """CMYK, palettes, 16 bits, grey, transparency, EXIF rotation, animations, AVIF; what cannot be read has no score."""
+    files = sorted((shared / "bad/images").iterdir())
+    table = pa.table({"image": [file.read_bytes() for file in files], "caption": [file.stem for file in files]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    recipe = pools.recipe_of(str(tmp_path / "x.parquet"), "parquet", measure={"clip": {"model": models[0]}})
+    done = pools.run_local(recipe, tmp_path / "out")
+    ok = np.array(done.table("samples")["status"]) == "ok"
+    scores = done.table("scores")["clip_score"]
+    assert (scores.is_valid().to_numpy() == ok).all()
+    assert ok.sum() >= 14 and {"gray16", "cmyk", "animated", "exif_rotated"} <= {
+        file.stem for file, good in zip(files, ok, strict=True) if good
+    }
+    expected = cosines(models[0], [(f.read_bytes(), f.stem) for f, good in zip(files, ok, strict=True) if good])
+    assert np.abs(scores.filter(pa.array(ok)).to_numpy() - expected).max() <= 1e-5
+
+
+def test_tokens_and_embeddings(models: list[str], tmp_path: Path) -> None:
+    captions = ["red dog", "a " * 200, " "]
+    samples = [pools.Sample(str(i), pools.encode(pools.picture(i)), text) for i, text in enumerate(captions)]
+    path = pools.write_tar(tmp_path / "x.tar", samples)
+    clip = {"model": models[0], "embeddings": True, "name": "small"}
+    done = pools.run_local(pools.recipe_of(str(path), measure={"clip": clip}), tmp_path / "out")
+    scores = done.table("scores").to_pylist()
+    assert [row["small_tokens"] for row in scores] == [4, 202, None]
+    assert [row["small_truncated"] for row in scores] == [False, True, None]
+    kept = done.table("embeddings")
+    assert kept.column_names == ["unit", "row", "uid", "small_image", "small_text"]
+    assert kept.schema.field("small_image").type == pa.list_(pa.float16(), 32)
+    assert [sum(map(abs, kept[f"small_{side}"][2].as_py())) for side in ("image", "text")] == [0, 0]
+    image, text = (np.array(kept[f"small_{side}"][0].as_py(), np.float64) for side in ("image", "text"))
+    assert abs(image @ text - scores[0]["small_score"]) < 1e-3
+    assert abs(image @ image - 1) < 1e-2
+
+
+def recipe(path: str, clip: Any, **sections: Any) -> Any:
+    measure = {**sections.pop("measure", {}), **({"clip": clip} if clip else {})}
+    return pools.recipe_of(path, measure=measure, **sections)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rules": {"best": {"top": 0.3, "of": "clip_score"}}},
+        {"measure": {"image": {"phash": True}}},
+        {"measure": {"language": {}}},
+        {"clip": {"batch": 3}},
+        {"clip": {"device": "cpu"}},
+        {"clip": {"precision": "fp32"}},
+    ],
+)
+def test_what_runs_no_encoder_again(
+    change: dict[str, Any], models: list[str], tmp_path: Path, encoded: list[int]
+) -> None:
+    """Rules, other signals and where it runs: the score is taken over."""
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
+    old = pools.run_local(recipe(path, {"model": models[0]}), tmp_path / "old")
+    assert encoded
+    encoded.clear()
+    clip = {"model": models[0], **change.pop("clip", {})}
+    new = pools.run_local(recipe(path, clip, **change), tmp_path / "new", reuse=old.folder)
+    assert encoded == []
+    assert new.table("scores")["clip_score"] == old.table("scores")["clip_score"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"precision": "bf16"}, {"embeddings": True}, {"model": 1}, {"name": "other", "model": 1}]
+)
+def test_what_is_encoded_again(change: dict[str, Any], models: list[str], tmp_path: Path, encoded: list[int]) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
+    old = pools.run_local(recipe(path, {"model": models[0]}), tmp_path / "old")
+    encoded.clear()
+    clip = {"model": models[change.pop("model", 0)], **change}
+    new = pools.run_local(recipe(path, clip), tmp_path / "new", reuse=old.folder)
+    fresh = pools.run_local(recipe(path, clip), tmp_path / "fresh")
+    assert encoded
+    for table in ("scores", "samples"):
+        assert new.table(table) == fresh.table(table)
+
+
+def test_a_second_model_encodes_alone(models: list[str], tmp_path: Path, encoded: list[int]) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
+    one, two = {"model": models[0]}, {"model": models[1], "name": "other"}
+    old = pools.run_local(recipe(path, [one]), tmp_path / "old")
+    first = sum(encoded)
+    encoded.clear()
+    both = pools.run_local(recipe(path, [one, two]), tmp_path / "both", reuse=old.folder)
+    assert sum(encoded) == first
+    encoded.clear()
+    kept = pools.run_local(recipe(path, [two]), tmp_path / "two", reuse=both.folder)
+    assert encoded == [] and kept.table("scores").column_names[3:] == ["other_score", "other_tokens", "other_truncated"]
+
+
+def test_a_killed_run_scores_the_rest_only(
+    models: list[str], tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Units that stand are not scored again; the shards are those of an undisturbed run."""
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
+    asked = recipe(path, {"model": models[0], "embeddings": True}, rules={"best": {"top": 0.5, "of": "clip_score"}})
+    whole = pools.run_local(asked, tmp_path / "whole")
+    every = sum(encoded)
+    measure, done = pools.measure_unit, []
+
+    def dying(job: Any, unit: Any) -> Any:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(unit.index)
+        return measure(job, unit)
+
+    encoded.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(pools, "measure_unit", dying)
+        with pytest.raises(KeyboardInterrupt):
+            pools.run_local(asked, tmp_path / "out")
+    before = sum(encoded)
+    again = pools.run_local(asked, tmp_path / "out")
+    assert 0 < before < every == sum(encoded)
+    assert pools.lasting_files(again.folder) == pools.lasting_files(whole.folder)
+
+
+def test_through_beam(models: list[str], tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
+    asked = recipe(path, {"model": models[0]}, rules={"best": {"top": 0.5, "of": "clip_score"}})
+    local = pools.run_local(asked, tmp_path / "local")
+    beam = pools.run_beam(asked, tmp_path / "beam", ["--runner=FnApiRunner", "--direct_num_workers=2"])
+    assert pools.lasting_files(local.folder) == pools.lasting_files(beam.folder)
+
+
+def test_what_is_refused_before_the_run(models: list[str], tmp_path: Path) -> None:
+    rows = pools.make_rows(20)  # brings a column clip_score, and has no images
+    path = pools.write_parquets(tmp_path / "rows", rows, 1)
+    with pytest.raises(RecipeError, match="clip needs images, and the pool has none"):
+        prepare(pools.recipe_of(path, "parquet", measure={"clip": {"model": models[0]}}), str(tmp_path / "out"))
+    table = pa.table({"image": [b"x"], "caption": ["x"], "clip_score": [0.5]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    asked = pools.recipe_of(str(tmp_path / "x.parquet"), "parquet", measure={"clip": {"model": models[0]}})
+    with pytest.raises(RecipeError, match="brings a column clip_score of its own"):
+        prepare(asked, str(tmp_path / "out"))
+    with pytest.raises(RecipeError, match="two models are named 'clip'"):
+        pools.recipe_of(path, measure={"clip": [{"model": "a"}, {"model": "b"}]})
+    with pytest.raises(RecipeError, match=r"measure.clip.*did you mean 'pretrained'"):
+        pools.recipe_of(path, measure={"clip": {"model": "a", "pretraned": "b"}})

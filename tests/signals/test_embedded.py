@@ -1,0 +1,284 @@
+"""Signals on embeddings in whole runs: equal to their functions on the run's own embeddings, and cheap to change."""
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from curate.errors import RecipeError
+from curate.models.encoder import Encoder, load_encoder
+from curate.numeric.gda import fit_classifier
+from curate.recipe.measure import Clip
+from curate.recipe.recipe import load_recipe
+from curate.signals.embedded import encode_exemplars
+from curate.signals.embedding_signals import (
+    fooling_score,
+    quality_axis,
+    quality_score,
+    tag_contexts,
+    tag_contexts_of_classes,
+)
+from pipelines.run import get_ready, prepare
+from tests.laws import pools
+from tests.models.clips import write_model
+
+PROMPTS = ["a dog", "a car", "the sea"]
+SETTINGS = {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}
+GROUNDS = {"grass": "a {} on grass", "snow": "a {} in snow"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_model(tmp_path_factory.mktemp("models") / "m")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Tars, exemplars and a head."""
+    import torch
+    from safetensors.torch import save_file
+
+    pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
+    (tmp_path / "examples").mkdir()
+    for name, colour in (("warm", (200, 80, 40)), ("cold", (40, 80, 200))):
+        for i in range(3):
+            noise = np.random.default_rng(i).integers(0, 50, (70, 60, 3))
+            Image.fromarray((noise + colour).astype(np.uint8)).save(tmp_path / f"examples/{name}{i}.png")
+    torch.manual_seed(0)
+    save_file({"weight": torch.randn(1, 32), "bias": torch.ones(1)}, tmp_path / "head.safetensors")
+    return tmp_path
+
+
+def measure_of(world: Path, model: str, **more: Any) -> dict[str, Any]:
+    warm, cold = (f"{world}/examples/{name}*.png" for name in ("warm", "cold"))
+    return {
+        "clip": {"model": model, "embeddings": True},
+        "heads": {"aesthetic": {"path": f"{world}/head.safetensors"}},
+        "fooling": {"prompts": PROMPTS},
+        "contexts": {"setting": {"values": SETTINGS}, "ground": {"values": GROUNDS, "classes": ["dog", "cat"]}},
+        "classes": {"kind": {"examples": {"warm": warm, "cold": cold}}},
+        "axes": {"warmth": {"good": warm, "bad": [cold]}},
+        **more,
+    }
+
+
+def recipe(world: Path, model: str, **more: Any) -> Any:
+    return pools.recipe_of(f"{world}/tars/*.tar", measure=measure_of(world, model, **more))
+
+
+def test_columns_equal_their_functions(world: Path, model: str) -> None:
+    done = pools.run_local(recipe(world, model), world / "out")
+    scores, kept = done.table("scores"), done.table("embeddings")
+    assert scores.schema.names[6:] == [
+        "aesthetic", "setting", "setting_probability", "ground", "ground_probability", "kind", "kind_probability",
+        "warmth", "fooling",
+    ]  # fmt: skip
+    ok = np.array(done.table("samples")["status"]) == "ok"
+    assert all((scores[name].is_valid().to_numpy() == ok).all() for name in scores.schema.names[3:])
+    images = np.array(kept["image"].to_pylist(), np.float32)[ok]
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    encoder, clip = load_encoder(Clip(model=model)), Clip(model=model)
+    prompts = encoder.encode_texts(PROMPTS).embeddings
+    settings = encoder.encode_texts(list(SETTINGS.values())).embeddings
+    grounds = np.stack(
+        [encoder.encode_texts([p.format(c) for p in GROUNDS.values()]).embeddings for c in ("dog", "cat")]
+    )
+    warm, cold = (encode_exemplars("x", clip, f"{world}/examples/{name}*.png") for name in ("warm", "cold"))
+    kinds = fit_classifier(np.concatenate([warm, cold]), np.array([0, 0, 0, 1, 1, 1]), 2).classify(images)
+
+    def close(name: str, expected: Any) -> None:
+        assert np.allclose(scores[name].filter(pa.array(ok)).to_numpy(), expected, atol=1e-5), name
+
+    close("fooling", fooling_score(images, prompts))
+    close("warmth", quality_score(images, quality_axis(warm, cold)))
+    for name, tags, names in (
+        ("setting", tag_contexts(images, settings), list(SETTINGS)),
+        ("ground", tag_contexts_of_classes(images, grounds), list(GROUNDS)),
+        ("kind", kinds, ["warm", "cold"]),
+    ):
+        close(f"{name}_probability", tags.probability)
+        assert scores[name].filter(pa.array(ok)).to_pylist() == [names[i] for i in tags.best]
+    from safetensors.numpy import load_file
+
+    head = load_file(world / "head.safetensors")
+    close("aesthetic", (images @ head["weight"].T)[:, 0] + head["bias"][0])
+
+
+@pytest.mark.parametrize("embeddings", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"heads": {"aesthetic": {"path": "head.safetensors", "output": "sigmoid"}}},
+        {"fooling": {"prompts": ["a cat", "a bike"]}},
+        {"axes": {"warmth": {"good": "examples/cold*.png", "bad": "examples/warm*.png"}}},
+        {"classes": {"kind": {"examples": {"cold": "examples/cold*.png", "warm": "examples/warm?.png"}}}},
+    ],
+    ids=str,
+)
+def test_a_changed_signal_alone_is_computed_again(
+    embeddings: bool, change: dict[str, Any], world: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the encoder where embeddings are kept: they are what it needs."""
+    text = str(change).replace("'head.", f"'{world}/head.").replace("'examples/", f"'{world}/examples/")
+    clip = {"model": model, "embeddings": embeddings}
+    old = pools.run_local(recipe(world, model, clip=clip), world / "old")
+    batches: list[int] = []
+    whole = Encoder.encode_images
+    monkeypatch.setattr(Encoder, "encode_images", lambda self, views: batches.append(len(views)) or whole(self, views))
+    asked = recipe(world, model, clip=clip, **eval(text))
+    new = pools.run_local(asked, world / "new", reuse=old.folder)
+    exemplars = 6 if "axes" in change or "classes" in change else 0
+    assert (sum(batches) <= exemplars) == embeddings
+    fresh = pools.run_local(asked, world / "fresh")
+    (name,) = change
+    column = {"heads": "aesthetic", "fooling": "fooling", "axes": "warmth", "classes": "kind_probability"}[name]
+    assert new.table("scores") == fresh.table("scores")
+    assert new.table("scores")[column] != old.table("scores")[column] or name == "classes"
+
+
+def test_words_that_do_not_fit(world: Path, model: str) -> None:
+    asked = recipe(world, model, clip={"model": model, "words": True})
+    scores = pools.run_local(asked, world / "out").table("scores")
+    found = [
+        (words, f)
+        for words, f in zip(*(scores[n].to_pylist() for n in ("misaligned_words", "f_clipscore")), strict=True)
+    ]
+    assert any(words for words, _ in found if words is not None)
+    assert all((words is None) == (f is None) for words, f in found)
+    assert all((f == 0) == (not words) and f <= 0 for words, f in found if f is not None)
+
+
+def test_paths_are_relative_to_the_recipe(world: Path, model: str) -> None:
+    text = """
+input: [{name: pool, format: webdataset, path: "tars/*.tar"}]
+max_failed: 1.0
+measure:
+  clip: {model: "local-dir:model"}
+  heads: {aesthetic: {path: head.safetensors}}
+  axes: {warmth: {good: "examples/warm*.png", bad: ["examples/cold0.png", "examples/cold1.png"]}}
+"""
+    (world / "recipe.yaml").write_text(text)
+    (world / "model").symlink_to(model.removeprefix("local-dir:"))
+    done = pools.run_local(load_recipe(str(world / "recipe.yaml")), world / "out")
+    assert {"aesthetic", "warmth"} <= set(done.table("scores").schema.names)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"heads": {"a": {"path": "nowhere.pth"}}}, ["nowhere.pth"]),
+        ({"heads": {"a": {"path": "wide.safetensors"}}}, ["measure.heads.a", "48 dimensions", "have 32"]),
+        (
+            {"axes": {"a": {"good": "examples/none*.png", "bad": "examples/cold*.png"}}},
+            ["measure.axes.a.good", "no file"],
+        ),
+        (
+            {"heads": {"a": {"path": "head.safetensors", "of": "other"}}},
+            ["no model of measure.clip", "is named 'other'; there: clip"],
+        ),
+        ({"contexts": {"a": {"values": {"x": "a {}", "y": "b"}, "classes": ["dog"]}}}, ["values.y", "must hold {}"]),
+        ({"contexts": {"a": {"values": {"x": "a {}", "y": "b"}}}}, ["values.x", "no classes are given"]),
+        ({"classes": {"a": {"examples": {"x": "examples/warm*.png"}}}}, ["examples"]),
+        ({"heads": {"clip_score": {"path": "head.safetensors"}}}, ["a column clip_score, and there is one"]),
+        ({"heads": {"caption": {"path": "head.safetensors"}}}, ["a column caption, and there is one"]),
+        ({"heads": {"kept": {"path": "head.safetensors"}}}, ["a column kept, and there is one"]),
+        ({"heads": {"clip": {"path": "head.safetensors"}}}, ["two signals are named 'clip'"]),
+        ({"heads": {"language": {"path": "head.safetensors"}}}, ["two signals are named 'language'"]),
+        (
+            {
+                "heads": {"a": {"path": "head.safetensors"}},
+                "axes": {"a": {"good": "examples/warm*.png", "bad": "examples/cold*.png"}},
+            },
+            ["two signals are named 'a'"],
+        ),
+    ],
+)
+def test_what_is_refused_before_the_run(change: dict[str, Any], words: list[str], world: Path, model: str) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"weight": np.zeros((1, 48), np.float32), "bias": np.zeros(1, np.float32)}, world / "wide.safetensors")
+    text = str(change).replace("'path': '", f"'path': '{world}/").replace("'examples/", f"'{world}/examples/")
+    plain = {"clip": {"model": model}, **eval(text)}
+    with pytest.raises(RecipeError) as caught:
+        prepare(pools.recipe_of(f"{world}/tars/*.tar", measure=plain), str(world / "out"))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_bad_exemplar_is_named(world: Path, model: str) -> None:
+    (world / "examples/warm9.png").write_bytes(b"no image")
+    with pytest.raises(
+        RecipeError, match=r"^measure.classes.kind.examples.warm: .*warm9\.png cannot be read as an image"
+    ):
+        pools.run_local(recipe(world, model), world / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"axes": {"q": {"good": "warm", "bad": "warm"}}}, ["measure.axes.q:", "same mean"]),
+        (
+            {"classes": {"k": {"examples": {"a": "warm0", "b": "cold0"}}}},
+            ["measure.classes.k.examples:", "do not differ"],
+        ),
+        (
+            {"classes": {"k": {"examples": {"a": "none", "b": "cold"}}}},
+            ["measure.classes.k.examples.a:", "no image in"],
+        ),
+    ],
+)
+def test_exemplars_that_tell_nothing_end_the_run_before_it_writes(
+    change: dict[str, Any], words: list[str], world: Path, model: str
+) -> None:
+    with tarfile.open(world / "examples/none.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("a.txt"))
+
+    def paths(given: Any) -> Any:
+        if isinstance(given, dict):
+            return {key: paths(value) for key, value in given.items()}
+        return f"{world}/examples/{given}*"
+
+    prepared = prepare(
+        pools.recipe_of(f"{world}/tars/*.tar", measure={"clip": {"model": model}, **paths(change)}), str(world / "out")
+    )
+    with pytest.raises(RecipeError) as caught:
+        get_ready(prepared)
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert not (world / "out").exists()
+
+
+def test_exemplars_may_lie_in_tars(world: Path, model: str) -> None:
+    clip = Clip(model=model)
+    images = [path.read_bytes() for path in sorted((world / "examples").glob("warm*"))]
+    pools.write_tar(
+        world / "x.tar", [pools.Sample(f"{i}", data, "c", None, suffix="png") for i, data in enumerate(images)]
+    )
+    encoded = encode_exemplars("x", clip, (f"{world}/x.tar", f"{world}/examples/cold0.png"))
+    expected = encode_exemplars("x", clip, (f"{world}/examples/warm*.png", f"{world}/examples/cold0.png"))
+    assert np.allclose(encoded, expected, atol=1e-6)
+
+
+def test_fooling_after_a_shift(world: Path, model: str) -> None:
+    """By the means of a finished run's embeddings; a run without them, or of another model, is refused."""
+    first = pools.run_local(recipe(world, model), world / "first")
+    shifted = {"prompts": PROMPTS, "shift": str(first.folder)}
+    second = pools.run_local(recipe(world, model, fooling=shifted), world / "second", reuse=first.folder)
+    kept = first.table("embeddings")
+    images, texts = (np.array(kept[side].to_pylist(), np.float32) for side in ("image", "text"))
+    ok = images.any(axis=1)
+    g = 0.25 * (images[ok].mean(axis=0) - texts[ok].mean(axis=0))
+    prompts = load_encoder(Clip(model=model)).encode_texts(PROMPTS).embeddings + g
+    moved = images[ok] / np.linalg.norm(images[ok], axis=1, keepdims=True) - g
+    cosines = (moved @ prompts.T) / np.linalg.norm(moved, axis=1)[:, None] / np.linalg.norm(prompts, axis=1)
+    found = second.table("scores")["fooling"].filter(pa.array(ok)).to_numpy()
+    assert np.allclose(found, cosines.min(axis=1), atol=1e-4)
+    assert second.table("scores")["fooling"] != first.table("scores")["fooling"]
+    (first.folder / "_SUCCESS").unlink()
+    with pytest.raises(RecipeError, match="is not a finished run"):
+        prepare(recipe(world, model, fooling=shifted), str(world / "third"))
+    other = pools.run_local(recipe(world, write_model(world / "other", 1)), world / "fourth")
+    with pytest.raises(RecipeError, match="keeps no embeddings of local-dir with these weights"):
+        prepare(recipe(world, model, fooling=shifted | {"shift": str(other.folder)}), str(world / "third"))

@@ -1,0 +1,415 @@
+"""Words of ImageNet-21k: by hand on a WordNet of a dozen synsets, and against nltk on it and on the real one.
+
+The real one is read where CURATE_WORDNET names a folder of it, such as nltk's corpus or Debian's /usr/share/wordnet.
+"""
+
+import hashlib
+import importlib.util
+import os
+import pickle
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.errors import RecipeError
+from curate.signals import imagenet_words
+from curate.signals.imagenet_words import IDS, find_words, load_vocabulary
+
+LICENCE = "  1 This software and database is being provided to you  \n  2 WordNet 3.0 Copyright 2006 by Princeton  \n"
+LETTERS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
+
+# The lemmas of each synset, the more frequent sense of a lemma first. All files begin alike, so the first synsets of
+# nouns, verbs, adjectives and adverbs have one offset.
+SYNSETS: dict[str, list[str]] = {
+    "noun": [
+        "dog domestic_dog",
+        "goose",
+        "woman",
+        "bark",
+        "bark tree_bark",
+        "hot_dog",
+        "a_b",
+        "ax",
+        "run",
+        "discus",
+        "o'clock",
+        "x",
+    ],
+    "verb": ["sprint bark", "run", "discuss", "ax goose"],
+    "adj": ["tall dog", "great", "late"],
+    "adv": ["quickly", "late"],
+}
+EXCEPTIONS = {
+    "noun": "geese goose\naxes axis\nwomen woman\nkine cow bark dog\n",
+    "verb": "ran run\n",
+    "adj": "later late\n",
+    "adv": "",
+}
+IN_IMAGENET = ["dog", "goose", "woman", "tree_bark", "hot_dog", "a_b", "ax", "discus"]
+
+CAPTIONS = {
+    "a dog runs": "dog",
+    "Two DOGS of a Goose": "DOGS",  # lower case to look up, as written to return
+    "geese": "geese",  # an exception
+    "kine": None,  # its first lemma that is there is bark
+    "women": "women",  # an exception, and the ending -men
+    "womens": "womens",  # two endings
+    "dogss": "dogss",
+    "nice dog, (dog) dog's dog.": None,  # punctuation stays on
+    "a hot dog": "dog",
+    "a hot_dog": "hot_dog",
+    "one A_B only": "A_B",
+    "a b": None,
+    "bark barks": None,  # its first sense is of no class, though its second is
+    "tree_bark": "tree_bark",
+    "discusses": "discusses",  # a noun by two endings goes before a verb by one
+    "discuss": "discuss",  # likewise, by one ending against none
+    "axes": None,  # an exception whose lemma is nowhere: endings are not tried
+    "ax": "ax",
+    "run runs running ran": None,  # a noun of no class, a verb of none
+    "sprinting": "sprinting",  # a verb at the offset of a class
+    "taller": "taller",  # an adjective there
+    "quickly": "quickly",  # an adverb there
+    "late later great greatest o'clock": None,
+    "x": None,
+    "s es men er ies": None,  # nothing but an ending
+    "": None,
+    " \t\n": None,
+    "big\u3000dog\x1fgoose": "dog",  # what str.split takes for white space
+    "the\u200bdog a\ufeff": None,
+}
+
+
+def write(folder: Path, synsets: dict[str, list[str]], exceptions: dict[str, str]) -> dict[str, int]:
+    """Write the database files of WordNet; the offsets of the noun synsets by each of their lemmas, the last sense."""
+    folder.mkdir(exist_ok=True)
+    (folder / "lexnames").write_text("00\tadj.all\t3\n")
+    offsets: dict[str, dict[str, list[int]]] = {}
+    for part, letter in LETTERS.items():
+        data, index = LICENCE, offsets.setdefault(part, {})
+        for words in map(str.split, synsets[part]):
+            for word in words:
+                index.setdefault(word, []).append(len(data))
+            listed = " ".join(f"{word} 0" for word in words)
+            data += f"{len(data):08} 00 {letter} {len(words):02x} {listed} 000 | a gloss  \n"
+        lines = [
+            f"{word} {letter} {len(found)} {'2 @ ~' if found[0] == len(LICENCE) else '0'} {len(found)} 0 "
+            + "".join(f"{offset:08} " for offset in found)
+            for word, found in sorted(index.items())
+        ]
+        (folder / f"data.{part}").write_text(data)
+        (folder / f"index.{part}").write_text(LICENCE + "".join(f"{line} \n" for line in lines))
+        (folder / f"{part}.exc").write_text(exceptions[part])
+    return {word: found[-1] for word, found in offsets["noun"].items()}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "wordnet"
+    nouns = write(folder, SYNSETS, EXCEPTIONS)
+    (folder.parent / "ids.txt").write_text("".join(f"n{nouns[lemma]:08}\n" for lemma in IN_IMAGENET))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tiny):
+    return load_vocabulary(str(tiny), str(tiny.parent / "ids.txt"))
+
+
+def found(vocabulary, captions, kind=None) -> list[str | None]:
+    words = find_words(pa.array(captions, kind or pa.string()), vocabulary)
+    assert words.type == pa.string()
+    return words.to_pylist()
+
+
+def read_ids(path: Path) -> set[int]:
+    return {int(line.split()[0][1:]) for line in path.read_text().splitlines() if line.strip()}
+
+
+def open_nltk(folder: Path) -> Iterator:
+    """nltk's own reader of WordNet, with what version 3.8.1 does and later ones do not."""
+    nltk = pytest.importorskip("nltk")
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
+    class Reader(WordNetCorpusReader):
+        def map_wn(self, version="wordnet"):  # later versions look for another WordNet, among their own data
+            return {}
+
+        def _morphy(self, form, pos, check_exceptions=True):  # later versions strip one ending
+            forms, lemmas = [form], super()._morphy(form, pos, check_exceptions)
+            while forms and not lemmas and form not in self._exception_map[pos]:
+                rules = self.MORPHOLOGICAL_SUBSTITUTIONS[pos]
+                forms = [f.removesuffix(old) + new for f in forms for old, new in rules if f.endswith(old)]
+                lemmas = [f for f in forms if pos in self._lemma_pos_offset_map.get(f, {})]
+            return lemmas
+
+    nltk.data.path.append(str(folder))  # later versions read no other folder
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield Reader(str(folder), None)
+    nltk.data.path.remove(str(folder))
+
+
+@pytest.fixture(scope="module")
+def peer(tiny):
+    yield from open_nltk(tiny)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> Path:
+    """A copy of the real WordNet, with the file that nltk wants and Debian leaves out."""
+    source = os.environ.get("CURATE_WORDNET")
+    if not source:
+        pytest.skip("CURATE_WORDNET names no folder")
+    folder = tmp_path_factory.mktemp("real") / "wordnet"
+    shutil.copytree(source, folder)
+    if not (folder / "lexnames").exists():
+        (folder / "lexnames").write_text("".join(f"{number:02}\tname{number}\t1\n" for number in range(45)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real_peer(real):
+    yield from open_nltk(real)
+
+
+def passes(reader, ids: set[int], word: str) -> bool:
+    """The definition."""
+    synsets = reader.synsets(word)
+    return bool(synsets) and synsets[0].offset() in ids
+
+
+def first_word(reader, ids: set[int], caption: str | None) -> str | None:
+    return next((word for word in (caption or "").split() if passes(reader, ids, word)), None)
+
+
+@pytest.mark.parametrize("caption", CAPTIONS)
+def test_by_hand(vocabulary, caption):
+    assert found(vocabulary, [caption]) == [CAPTIONS[caption]]
+
+
+def test_every_ending(tmp_path):
+    """Lemmas whose forms pass, one of each ending, then those that take a form away because their ending goes first."""
+    synsets = {
+        "noun": ["dog gas wolf box waltz church dish fireman pony lens", "lense foxe", "fox"],
+        "verb": ["smile sprint carry watch bare", "bar lop", "lope"],
+        "adj": ["tall nice fin", "fine rip", "ripe"],
+        "adv": ["soon"],
+    }
+    nouns = write(tmp_path / "wordnet", synsets, dict.fromkeys(LETTERS, ""))
+    (tmp_path / "ids.txt").write_text(f"n{nouns['dog']:08}\nn{nouns['fox']:08}\n")
+    vocabulary = load_vocabulary(str(tmp_path / "wordnet"), str(tmp_path / "ids.txt"))
+    forms = "dogs gases wolves boxes waltzes churches dishes firemen ponies fox "  # nouns
+    forms += "sprints smiles carries watches smiled sprinted smiling sprinting bared baring "  # -e goes before nothing
+    forms += "taller tallest nicer nicest finer finest soon"  # nothing goes before -e
+    assert [form for form in forms.split() if form not in vocabulary] == []
+    strangers = "lenses foxes lop loped loping lopes bar ripe riper ripest soons sooner"
+    assert [form for form in strangers.split() if form in vocabulary] == []
+
+
+def test_the_cases_by_hand_are_the_definition(tiny, peer):
+    ids = read_ids(tiny.parent / "ids.txt")
+    assert {caption: first_word(peer, ids, caption) for caption in CAPTIONS} == CAPTIONS
+
+
+LEMMAS = sorted(
+    {word for lines in SYNSETS.values() for line in lines for word in line.split()} | {"geese", "axes", "ran"}
+)
+ENDINGS = ["", "s", "es", "ses", "ing", "ed", "er", "est", "men", "ies", "y", "e", ",", "'s"]
+WORDS = st.builds(
+    lambda lemma, cut, ends, case: case(lemma[: len(lemma) - cut] + "".join(ends)),
+    st.sampled_from(LEMMAS),
+    st.integers(0, 2),
+    st.lists(st.sampled_from(ENDINGS), max_size=3),
+    st.sampled_from([str.lower, str.upper, str.title]),
+)
+TEXTS = st.lists(WORDS | st.text(st.characters(codec="utf-8"), max_size=5), max_size=5).map(" ".join)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.none() | TEXTS, max_size=5))
+def test_equals_the_definition(tiny, vocabulary, peer, captions):
+    ids = read_ids(tiny.parent / "ids.txt")
+    assert found(vocabulary, captions) == [first_word(peer, ids, caption) for caption in captions]
+
+
+def test_columns(vocabulary):
+    captions, words = list(CAPTIONS), list(CAPTIONS.values())
+    assert found(vocabulary, captions, pa.large_string()) == words
+    assert found(vocabulary, [None, "dog", None]) == [None, "dog", None]
+    assert found(vocabulary, []) == []
+    assert find_words(pa.array(["dog", None, "a goose"])[1:], vocabulary).to_pylist() == [None, "goose"]
+    for column in (pa.array([b"dog"]), pa.array([1]), pa.array([None])):
+        with pytest.raises(TypeError, match=f"captions are {column.type}, not string or large_string"):
+            find_words(column, vocabulary)
+
+
+def test_threads_agree(tiny):
+    captions = [caption for caption in CAPTIONS for _ in range(50)]
+    shared = load_vocabulary(str(tiny), str(tiny.parent / "ids.txt"))
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: found(shared, captions), range(16)))
+    assert all(words == list(map(CAPTIONS.get, captions)) for words in got)
+
+
+def test_the_cache_is_bounded(tiny, monkeypatch):
+    monkeypatch.setattr(imagenet_words, "_KNOWN_WORDS", 3)
+    vocabulary = load_vocabulary(str(tiny), str(tiny.parent / "ids.txt"))
+    for caption, word in [*CAPTIONS.items(), *CAPTIONS.items()]:
+        assert found(vocabulary, [caption]) == [word]
+        assert len(vocabulary._known) <= 3
+    assert "dog" in vocabulary and "dog" in vocabulary._known
+    assert "dog" + "s" * 100 in vocabulary and "q" * 100 not in vocabulary
+    assert max(map(len, vocabulary._known)) < 100
+
+
+def test_a_copy_sent_to_another_process(vocabulary):
+    copy = pickle.loads(pickle.dumps(vocabulary))
+    assert copy.digest == vocabulary.digest
+    assert found(copy, list(CAPTIONS)) == list(CAPTIONS.values())
+
+
+def test_the_digest_is_of_what_determines_results(tiny, tmp_path):
+    ids = (tiny.parent / "ids.txt").read_text().split()
+    listed = tmp_path / "ids.txt"
+
+    def digest(lines: list[str]) -> str:
+        listed.write_text("\n".join(lines))
+        return load_vocabulary(str(folder), str(listed)).digest
+
+    folder = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    before = digest(ids)
+    assert len(bytes.fromhex(before)) == 32
+    (folder / "lexnames").unlink()
+    for part in LETTERS:
+        (folder / f"data.{part}").unlink()
+    assert digest([f"{name} n.01  a class" for name in reversed(ids)] + ["", ids[0]]) == before
+    seen = {before, digest(ids[1:])}
+    for number, file in enumerate(sorted(folder.iterdir()), 2):
+        content = file.read_text()
+        file.write_text(
+            content.replace("goose", "gander")
+            if "goose" in content
+            else content + LICENCE * ("index" in file.name) + "q q\n" * ("exc" in file.name)
+        )
+        seen.add(digest(ids))
+        assert len(seen) == number + 1, file
+    assert number == 9
+
+
+BAD_IDS = {
+    "": "ids.txt: no ids; accepted: one noun id",
+    "\n \n": "ids.txt: no ids",
+    "n00000000 dog\n\n": "ids.txt:1: n00000000 is no noun of the WordNet at .*wordnet; accepted: ",
+    "\nhund\n": "ids.txt:2: 'hund' is no ImageNet id; accepted: one noun id of ImageNet a line, n and eight digits",
+    "v01440764": "ids.txt:1: 'v01440764' is no noun; accepted: .* such as n01440764",
+    "n1440764": "ids.txt:1: 'n1440764' is no ImageNet id",
+    "n٠١٢٣٤٥٦٧": "ids.txt:1: .* is no ImageNet id",
+    "n01440764,n01440765": "ids.txt:1: .* is no ImageNet id",
+    "n99999999\nn00000002\nn00000001": "ids.txt:1: n99999999 is no noun of the WordNet at .*wordnet, nor are 2 more; ",
+}
+
+
+@pytest.mark.parametrize("text", BAD_IDS)
+def test_bad_ids(tiny, tmp_path, text):
+    (tmp_path / "ids.txt").write_text(text)
+    with pytest.raises(RecipeError, match=BAD_IDS[text]):
+        load_vocabulary(str(tiny), str(tmp_path / "ids.txt"))
+
+
+def test_ids_that_cannot_be_read(tiny, tmp_path):
+    (tmp_path / "ids.txt").write_bytes(b"n0144\xff")
+    for path, message in {
+        "ids.txt": "not UTF-8 at byte 5",
+        "none.txt": "No such file or directory",
+        "": "Is a directory",
+    }.items():
+        with pytest.raises(
+            RecipeError, match=f"{tmp_path / path}: {message}; accepted: one noun id of ImageNet a line"
+        ):
+            load_vocabulary(str(tiny), str(tmp_path / path))
+
+
+def test_missing_files(tiny, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        RecipeError, match=r"none: no such folder; accepted: a local folder of WordNet 3\.0's files index"
+    ):
+        load_vocabulary(str(tmp_path / "none"), None)
+    with pytest.raises(RecipeError, match="file: a file, not a folder; accepted: a local folder"):
+        load_vocabulary(str(tmp_path / "file"), None)
+    folder = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    (folder / "adv.exc").unlink()
+    with pytest.raises(RecipeError, match=f"{folder}: adv.exc is missing; accepted: a local folder"):
+        load_vocabulary(str(folder), None)
+    (folder / "index.noun").unlink()
+    with pytest.raises(RecipeError, match=f"{folder}: index.noun, adv.exc are missing; accepted"):
+        load_vocabulary(str(folder), None)
+
+
+BAD_FILES = {
+    ("index.verb", "something else\n"): "index.verb: not of WordNet, whose licence at the top would say WordNet 3.0",
+    (
+        "index.noun",
+        LICENCE.replace("3.0", "3.1"),
+    ): "index.noun: of WordNet 3.1, whose licence at the top would say WordNet 3.0",
+    ("index.noun", f"{LICENCE}dog n 1 0 1 0\n"): "index.noun:3: 'dog n 1 0 1 0' is no line of WordNet's index.noun",
+    ("index.noun", f"{LICENCE}dog n 2 0 2 0 00000001\n"): "index.noun:3: ",
+    ("index.noun", f"{LICENCE}dog n 0 0 0 0\n"): "index.noun:3: ",
+    ("index.noun", f"{LICENCE}dog v 1 0 1 0 00000001\n"): "index.noun:3: ",
+    ("index.noun", f"{LICENCE}dog n 1 0 1 0 0x00001\n"): "index.noun:3: ",
+    ("index.noun", f"{LICENCE}dog n one 0 1 0 00000001\n"): "index.noun:3: ",
+    ("index.noun", f"{LICENCE}dog n 1 0 1 0 00000001\n\n"): "index.noun:4: '' is no line",
+    ("noun.exc", "geese goose\nmen\n"): "noun.exc:2: 'men' is no line of WordNet's noun.exc; accepted: a local folder",
+    ("adj.exc", "\n"): "adj.exc:1: '' is no line of WordNet's adj.exc",
+    ("verb.exc", b"\xe9t\xe9 est"): "verb.exc: not UTF-8 at byte 0; accepted: a local folder",
+}
+
+
+@pytest.mark.parametrize(("name", "content"), BAD_FILES)
+def test_bad_wordnet(tiny, tmp_path, name, content):
+    folder = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(RecipeError, match=BAD_FILES[name, content]):
+        load_vocabulary(str(folder), str(tiny.parent / "ids.txt"))
+
+
+def test_timm_is_missing(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(RecipeError, match=r"timm, .* is not installed; install it with: .* or give a file as synsets"):
+        load_vocabulary(str(tiny), None)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
+def test_the_list_that_timm_ships_is_datacomps(tiny):
+    path = imagenet_words._shipped_ids()
+    assert path.name == IDS
+    # the digest by which DataComp's code checks the list that it downloads
+    published = "66362bdedf36d933382edca5493fc562dcc17128ce36403c9e730a75f48cb2f2"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == published
+    assert len(read_ids(path)) == 21_843
+    with pytest.raises(RecipeError, match=f"{IDS}:1: n00004475 is no noun of the WordNet at .*, nor are 218.. more"):
+        load_vocabulary(str(tiny), None)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
+def test_real_captions(real, real_peer, shared):
+    vocabulary, ids = load_vocabulary(str(real), None), read_ids(imagenet_words._shipped_ids())
+    captions = pq.read_table(shared / "laion_urls_10k.parquet", columns=["TEXT"])["TEXT"].to_pylist()
+    expected = [first_word(real_peer, ids, caption) for caption in captions]
+    assert found(vocabulary, captions) == expected
+    assert 6_990 <= sum(word is not None for word in expected) <= 6_997
+    # and every form that one ending makes of a word that WordNet has
+    words = [f"{lemma[:-1]}{ending}" for lemma in real_peer.words() for ending in (lemma[-1:], "s", f"{lemma[-1:]}ses")]
+    assert len(words) > 400_000
+    for word in words[::23]:
+        assert (word in vocabulary) == passes(real_peer, ids, word), word

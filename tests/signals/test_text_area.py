@@ -1,0 +1,415 @@
+"""Text in drawn images, geometry against shapely, the networks' input against the package that ships them."""
+
+import importlib.util
+import io
+import math
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from curate.errors import RecipeError
+from curate.pool.image import ImageOptions, measure_image
+from curate.signals import text_area
+from curate.signals.text_area import MAX_CHARACTERS, MAX_LINES, Line, TextArea, find_lines, overlap, words_of
+
+pytest.importorskip("onnxruntime", reason="the extra ocr is not installed")
+if importlib.util.find_spec("rapidocr_onnxruntime") is None:  # not imported: it loads OpenCV, which may lack a library
+    pytest.skip("the extra ocr is not installed", allow_module_level=True)
+shapely = pytest.importorskip("shapely", reason="the extra ocr is not installed")
+
+MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B")
+PAGE = ["Summer sale", "only today", "leather shoes"]
+
+
+def page(lines: list[str], size=(480, 320), font=32, ink="black", ground="white") -> tuple[Image.Image, list[tuple]]:
+    """Lines one under another, and the box of each one's ink: left, top, right, bottom."""
+    image = Image.new("RGB", size, ground)
+    draw, face = ImageDraw.Draw(image), ImageFont.load_default(font)
+    boxes = []
+    for row, line in enumerate(lines):
+        at = (font, font * (1 + 2 * row))
+        draw.text(at, line, font=face, fill=ink)
+        boxes.append(draw.textbbox(at, line, font=face))
+    return image, boxes
+
+
+def look(image: Image.Image) -> tuple[float, tuple[str, ...]]:
+    area, words = TextArea().look(image)
+    assert 0 <= area <= 1
+    return area, words
+
+
+def columns(looked, captions) -> tuple[list, list]:
+    arrays = TextArea().finish(looked, captions)
+    assert [array.type for array in arrays] == TextArea.columns.types
+    return tuple(array.to_pylist() for array in arrays)
+
+
+def rectangle(x, y, long, short, degrees) -> Line:
+    axis = np.array([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
+    return Line(np.array([x, y], float), axis * long, np.array([-axis[1], axis[0]]) * short)
+
+
+def polygon(line: Line):
+    return shapely.Polygon(
+        [line.centre + a * line.along + b * line.across for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+    )
+
+
+LINES = st.builds(rectangle, st.floats(0, 90), st.floats(0, 60), st.floats(2, 50), st.floats(2, 20), st.floats(0, 180))
+
+
+# ---- the whole signal
+
+
+def test_columns():
+    assert TextArea.columns == pa.schema([("text_area", pa.float32()), ("text_overlap", pa.float32())])
+
+
+@pytest.mark.parametrize("font", [14, 24, 32, 48])
+def test_the_area_is_that_of_the_ink_and_a_margin(font):
+    image, boxes = page(PAGE, font=font)
+    ink = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+    # The detector's margin on each side; it was taught to leave less than half a line's height.
+    height = boxes[0][3] - boxes[0][1]
+    most = sum((right - left + height) * (bottom - top + height) for left, top, right, bottom in boxes)
+    area = look(image)[0] * image.width * image.height
+    assert 0.95 * ink < area < most
+    for line, box in zip(sorted(find_lines(image), key=lambda line: line.centre[1]), boxes, strict=True):
+        assert polygon(line).intersection(shapely.box(*box)).area > 0.9 * shapely.box(*box).area
+
+
+def test_overlap_with_captions():
+    seen = look(page(PAGE)[0])
+    assert sorted("".join(seen[1])) == sorted("".join(PAGE).replace(" ", "").lower())
+    captions = [" ".join(PAGE), "A SUMMER SALE, only today: leather shoes!", "a cat on a mat", "summer sale", "", None]
+    areas, overlaps = columns([seen] * 6, captions)
+    assert areas == [pytest.approx(seen[0])] * 6
+    assert overlaps[:3] == [1, 1, 0]
+    assert 0 < overlaps[3] < 1
+    assert overlaps[4:] == [0, None]
+
+
+def test_without_text_and_without_image():
+    plain = look(Image.new("RGB", (200, 100), "white"))
+    assert plain == (0.0, ())
+    assert columns([plain, None, None], ["a house", "a house", None]) == ([0, None, None], [None, None, None])
+    assert columns([], []) == ([], [])
+
+
+def test_captions_must_be_as_many():
+    with pytest.raises(ValueError):
+        TextArea().finish([None], [])
+
+
+@pytest.mark.parametrize(("ink", "ground"), [("white", "black"), ("yellow", "darkblue"), ("black", "orange")])
+def test_colours(ink, ground):
+    assert overlap(look(page(PAGE, ink=ink, ground=ground)[0])[1], " ".join(PAGE)) == 1
+
+
+@pytest.mark.parametrize("degrees", [-90, -60, -25, 10, 40])
+def test_slanted_and_falling_text_is_read(degrees):
+    image = page(["Summer sale"])[0].rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor="white")
+    area, words = look(image)
+    assert overlap(words, "summer sale") == 1
+    upright = look(page(["Summer sale"])[0])[0] * 480 * 320
+    assert area * image.width * image.height == pytest.approx(upright, rel=0.4)
+
+
+@pytest.mark.parametrize(("size", "font"), [((1_600, 1_200), 90), ((4_000, 3_000), 220)])
+def test_sizes_agree(size, font):
+    """The same page large and small: found on at most 640 pixels, read from at most 2000."""
+    area, words = look(page(PAGE, size, font)[0])
+    assert overlap(words, " ".join(PAGE)) == 1
+    assert area == pytest.approx(look(page(PAGE, (640, 480), font * 640 // size[0])[0])[0], rel=0.1)
+
+
+def test_small_type_is_read_down_to_some_ten_pixels():
+    assert overlap(look(page(PAGE, (160, 120), 12)[0])[1], " ".join(PAGE)) == 1
+    assert overlap(look(page(PAGE, (160, 120), 5)[0])[1], " ".join(PAGE)) in (0, None)
+
+
+def test_small_type_in_a_large_image_is_read_from_the_large_one():
+    image, _ = page(["The quick brown fox", "jumps over the lazy dog"], (1_280, 640), 26)
+    assert overlap(look(image)[1], "the quick brown fox jumps over the lazy dog") == 1
+
+
+def test_at_most_so_many_lines_are_read(monkeypatch):
+    image = Image.new("RGB", (640, 640), "white")
+    draw = ImageDraw.Draw(image)
+    for row in range(24):
+        for column in range(3):
+            draw.text((20 + 210 * column, 10 + 26 * row), "summer", font=ImageFont.load_default(16), fill="black")
+    found = find_lines(image)
+    assert len(found) > MAX_LINES
+    read = []
+    monkeypatch.setattr(text_area, "read_line", lambda _, line: read.append(line) or "word")
+    assert look(image)[1] == ("word",) * MAX_LINES
+    sizes = sorted((text_area._size(line) for line in found), reverse=True)
+    assert [text_area._size(line) for line in read] == pytest.approx(sizes[:MAX_LINES])
+
+
+# ---- words
+
+
+def test_words_are_folded():
+    assert words_of("Crème-BRÛLÉE №5, don't; x_y ½ 50% ＡＢＣ straße") == (
+        ["creme", "brulee", "no5", "don", "t", "x", "y", "1", "2", "50", "abc", "strasse"]
+    )
+    assert words_of("福 road 大小") == ["福", "road", "大", "小"]
+    assert words_of(" \n\0-_") == []
+
+
+WORDS = st.lists(st.text("abA1", min_size=1, max_size=3), max_size=7)
+
+
+@given(WORDS, WORDS)
+def test_overlap_by_definition(words, said):
+    folded = [word.lower() for word in said]
+    runs = {"".join(folded[i:j]) for i in range(len(said)) for j in range(i + 1, len(said) + 1)}
+    words = [word.lower() for word in words]
+    expected = sum(word in runs for word in words) / len(words) if words else None
+    assert overlap(words, " ".join(said)) == expected
+
+
+def test_words_that_lost_their_space():
+    assert overlap(["summersale"], "The SUMMER sale!") == 1
+    assert overlap(["summers"], "The summer sale") == 0
+    assert overlap(["sale", "sale", "x", "y"], "a sale") == 0.5
+
+
+def test_long_captions_are_cut():
+    assert overlap(["end"], "a " * (MAX_CHARACTERS // 2 - 2) + "end") == 1
+    assert overlap(["end"], "a " * (MAX_CHARACTERS // 2) + "end") == 0
+    assert overlap(["a" * 500], "a" * 1_000_000) == 0
+
+
+# ---- geometry
+
+
+@settings(deadline=None)
+@given(st.lists(LINES, min_size=1, max_size=6))
+def test_the_union_is_shapelys(lines):
+    """A rectangle's border passes through about as many pixels as it is long: half of them is room enough."""
+    area = shapely.union_all([polygon(line) for line in lines]).intersection(shapely.box(0, 0, 90, 60)).area
+    border = sum(polygon(line).length for line in lines)
+    assert abs(text_area._union(lines, (90, 60)) * 90 * 60 - area) <= 4 + border / 2
+
+
+def test_the_union_counts_once_and_clips():
+    lines = [rectangle(10, 10, 5, 3, 0), rectangle(12, 10, 5, 3, 0), rectangle(29, 0, 4, 2, 90)]
+    covered = np.zeros((20, 30), bool)
+    covered[7:13, 5:17] = True
+    covered[0:4, 27:30] = True
+    assert text_area._union(lines, (30, 20)) == covered.mean()
+    assert text_area._union([], (30, 20)) == 0
+
+
+POINTS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), min_size=1, max_size=40)
+
+
+@settings(deadline=None)
+@given(POINTS)
+def test_the_smallest_rectangle_is_shapelys(points):
+    points = np.array(points, float)
+    line = text_area._smallest_rectangle(points)
+    cloud = shapely.MultiPoint(points)
+    smallest = cloud.oriented_envelope.area if cloud.convex_hull.area else 0
+    assert 4 * text_area._size(line) == pytest.approx(smallest, abs=1e-6)
+    assert shapely.Polygon(polygon(line)).buffer(1e-6).covers(cloud)
+
+
+@given(LINES)
+def test_a_line_gets_its_margin_and_the_way_it_is_read(line):
+    wide = text_area._widened(line)
+    margin = 1.6 * polygon(line).area / polygon(line).length
+    long, short = (float(np.hypot(*part)) for part in (line.along, line.across))
+    assert sorted(text_area._sides(wide)) == pytest.approx(sorted([long + margin, short + margin]))
+    assert polygon(wide).buffer(1e-6).covers(polygon(line))
+    along, across = wide.along, wide.across
+    assert along[0] * across[1] - along[1] * across[0] > 0  # never mirrored
+    assert abs(along @ across) < 1e-6
+    turned = np.hypot(*along) >= 1.5 * np.hypot(*across) and abs(along[1]) > abs(along[0])
+    assert along[1] > 0 if turned else along[0] > -1e-9
+
+
+# ---- the package
+
+
+@pytest.fixture(scope="module")
+def package():
+    try:
+        import rapidocr_onnxruntime
+    except ImportError as error:  # OpenCV's libraries
+        pytest.skip(f"rapidocr_onnxruntime cannot be imported: {error}")
+    return rapidocr_onnxruntime.RapidOCR(det_limit_type="max", det_limit_side_len=640, intra_op_num_threads=1)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (320, 256)])
+def test_the_detector_sees_what_the_package_shows_it(package, size):
+    image, _ = page(PAGE, size, 28, "navy", "orange")
+    shown = package.text_det.get_preprocess(640)(np.asarray(image)[:, :, ::-1])
+    pixels = np.asarray(image)
+    assert shown.shape[2:] == pixels.shape[:2]  # neither resizes
+    assert np.abs(text_area._scaled(pixels) - shown[0]).max() < 1e-6
+    assert np.abs(text_area._text_map(image) - package.text_det.infer(shown)[0][0, 0]).max() < 1e-3
+
+
+def test_lines_are_the_packages_on_any_map(package, monkeypatch):
+    """Thresholds, gaps of a pixel, thin parts, slants and margins; its corners are whole pixels and lie half one off."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(60):
+        seen = np.zeros((256, 320), np.float32)
+        for _ in range(5):
+            degrees = rng.choice([0, 0, 20, 90, 160])
+            patch = rectangle(*rng.uniform((60, 60), (260, 196)), rng.uniform(4, 40), rng.choice([0.8, 3, 6]), degrees)
+            where, inside = text_area._pixels(patch, (320, 256))
+            seen[where][inside] = rng.choice([0.2, 0.4, 0.9, 1.0])
+        seen[:, 150] = 0  # some are cut in two, which grow together again
+        filled = ndimage.binary_fill_holes(seen > 0.3)  # the package makes lines of holes, too
+        seen[filled & (seen <= 0.3)] = 0.9
+        theirs, _ = package.text_det.postprocess_op(seen[None, None], (256, 320))
+        boxes = [shapely.Polygon(box) for box in theirs]
+        monkeypatch.setattr(text_area, "_text_map", lambda _, seen=seen: seen)
+        ours = [polygon(line) for line in find_lines(Image.new("RGB", (320, 256)))]
+        assert len(ours) == len(boxes)
+        for line in ours:
+            assert max(line.intersection(box).area / line.union(box).area for box in boxes) > 0.75
+        found += ours
+    assert len(found) > 80
+
+
+def test_images_are_filled_up_with_their_edges():
+    image, _ = page(PAGE, (200, 170), 20, "white", "green")
+    filled = np.pad(np.asarray(image), ((0, 22), (0, 24), (0, 0)), mode="edge")
+    assert np.array_equal(
+        text_area._text_map(image), text_area._text_map(Image.fromarray(filled))[: image.height, : image.width]
+    )
+
+
+def test_lines_and_words_are_the_packages(package, shared):
+    with tarfile.open(shared / "photos.tar") as tar:
+        photo = Image.open(io.BytesIO(tar.extractfile("tuxpaint_00216.jpg").read())).convert("RGB")
+    for image in (page(PAGE)[0], page(PAGE, (640, 480), 40)[0], photo.resize((416, 256))):
+        pixels = np.asarray(image)[:, :, ::-1]
+        area, words = look(image)
+        boxes = shapely.union_all([shapely.Polygon(box) for box in package.text_det(pixels)[0]])
+        assert area == pytest.approx(boxes.area / (image.width * image.height), rel=0.1)
+        ours = shapely.union_all([polygon(line) for line in find_lines(image)])
+        assert ours.intersection(boxes).area > 0.85 * ours.union(boxes).area
+        read, _ = package(pixels, use_cls=False)
+        letters = "".join(word for _, text, _ in read for word in words_of(text))
+        assert sorted("".join(words)) == sorted(letters)
+
+
+# ---- strange images
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (40, 30)])
+def test_every_mode_and_small_sizes(mode, size):
+    assert look(Image.new(mode, size)) == (0.0, ())
+
+
+@pytest.mark.parametrize("size", [(1, 400), (3_000, 1), (20_000, 3), (20_000_000, 1), (1, 20_000_000)])
+def test_extreme_sizes(size):
+    assert look(Image.new("L", size, 200)) == (0.0, ())
+
+
+def test_noise_and_stripes_do_not_raise():
+    noise = np.random.default_rng(0).integers(0, 256, (333, 222, 3), np.uint8)
+    look(Image.fromarray(noise))
+    look(Image.fromarray(np.repeat(noise[:, :1], 500, 1)))
+
+
+def test_modes_agree_on_text():
+    image, _ = page(PAGE)
+    alpha = Image.eval(image.convert("L"), lambda value: 255 - value)
+    see_through = Image.merge("RGBA", [*Image.new("RGB", image.size).split(), alpha])
+    wide = Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257)
+    for other in (image.convert("L"), image.convert("CMYK"), image.convert("P"), image.convert("1"), see_through, wide):
+        area, words = look(other)
+        assert overlap(words, " ".join(PAGE)) == 1, other.mode
+        assert area == pytest.approx(look(image)[0], rel=0.1), other.mode
+
+
+def test_all_that_decodes(shared: Path):
+    seen = 0
+    for path in sorted((shared / "bad" / "images").iterdir()):
+        if measure_image(path.read_bytes(), ImageOptions()).status != "ok":
+            continue
+        with Image.open(path) as image:
+            first = look(image)
+            assert look(image) == first, path.name
+        seen += 1
+    assert seen >= 14
+
+
+def test_few_photos_show_text(shared: Path):
+    with tarfile.open(shared / "photos.tar") as tar:
+        names = [name for name in tar.getnames() if name.endswith(".jpg")][::2]
+        areas = [look(Image.open(io.BytesIO(tar.extractfile(name).read())))[0] for name in names]
+    assert len(areas) == 71
+    assert np.mean(np.array(areas) > 0) < 0.1
+
+
+# ---- the house
+
+
+def test_threads_agree_and_load_once(monkeypatch):
+    images = [page([line], (300, 100), 24)[0] for line in PAGE]
+    alone = [look(image) for image in images]
+    monkeypatch.setattr(text_area, "_loaded", None)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(look, images * 4)) == alone * 4
+        assert len(set(map(id, pool.map(lambda _: text_area._load(), range(4))))) == 1
+
+
+def test_the_image_is_left_as_it_is():
+    image = page(PAGE)[0].convert("P")
+    before = (image.mode, image.size, image.tobytes())
+    look(image)
+    assert (image.mode, image.size, image.tobytes()) == before
+
+
+def test_identity_names_version_and_weights():
+    library, version, *weights, runtime, its_version = TextArea().identity.split()
+    assert (library, runtime) == ("rapidocr-onnxruntime", "onnxruntime")
+    assert version[0].isdigit() and its_version[0].isdigit()
+    assert weights[::2] == ["ch_PP-OCRv4_det_infer.onnx", "ch_PP-OCRv4_rec_infer.onnx"]
+    assert all(len(digest.removeprefix("sha256:")) == 64 for digest in weights[1::2])
+
+
+@pytest.mark.parametrize("missing", ["rapidocr_onnxruntime", "onnxruntime"])
+def test_a_missing_package_is_named(monkeypatch, missing):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
+    monkeypatch.setattr(text_area, "_loaded", None)
+    for use in (lambda: TextArea().identity, lambda: TextArea().look(Image.new("L", (9, 9)))):
+        with pytest.raises(RecipeError, match=r"rapidocr-onnxruntime.*pip install 'curate\[ocr\]'"):
+            use()
+
+
+def test_a_version_with_other_weights_is_named(monkeypatch):
+    monkeypatch.setattr(text_area, "_MODELS", ("other.onnx",))
+    with pytest.raises(RecipeError, match=r"rapidocr-onnxruntime \S+ does not hold other.onnx"):
+        TextArea().identity
+
+
+def test_opencv_is_not_loaded():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from PIL import Image; from curate.signals.text_area import TextArea;"
+        "TextArea().look(Image.new('L', (9, 9))); print('cv2' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -1,0 +1,90 @@
+"""Error notes: what a user reads is the failure that ended the run, and no other."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from curate.errors import ConservationError, RunError
+from curate.store.error_notes import ERROR_NOTES, noting_errors, read_error_note
+from curate.store.store import Folder
+from pipelines.run import Prepared, prepare, run, start
+from tests.laws import pools
+
+EARLIER = "captions.engines.llm: does not answer"
+MODES = [
+    pytest.param(["--runner=FnApiRunner", "--direct_running_mode=in_memory"], id="in_memory"),
+    pytest.param([], id="threads"),
+    pytest.param(["--direct_num_workers=2", "--direct_running_mode=multi_processing"], id="processes"),
+]
+
+
+def fail(folder: Folder, error: Exception) -> Exception:
+    """Fail as an attempt does, and return what the runner gets to see."""
+    with pytest.raises(type(error) if isinstance(error, OSError) else RunError) as caught, noting_errors(folder):
+        raise error
+    return caught.value
+
+
+def as_beam(*errors: Exception) -> RuntimeError:
+    """Return what Beam makes of errors: text, annotated."""
+    return RuntimeError("\n".join(f"Traceback …\n{type(e).__name__}: {e} [while running 'Measure']\n" for e in errors))
+
+
+@pytest.fixture(params=["", "memory://"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    return Folder(f"{request.param}{tmp_path}/run")
+
+
+def test_the_note_is_of_the_error_that_is_named(folder: Folder) -> None:
+    texts = ["one", "two\n  of two lines, „ünïcode“ (and brackets)", "one"]
+    raised = [fail(folder, ConservationError(text)) for text in texts]
+    for error, text in zip(raised, texts, strict=True):
+        assert read_error_note(folder, as_beam(error)) == text
+    assert read_error_note(folder, as_beam(raised[0], raised[1])) == texts[1]
+    assert read_error_note(folder, as_beam(raised[1], raised[0])) == texts[0]
+
+
+def test_another_failure_has_no_note(folder: Folder) -> None:
+    fail(folder, RunError("one"))
+    assert read_error_note(folder, as_beam(fail(folder, OSError("No space left on device")))) is None
+    assert read_error_note(folder, RuntimeError("RunError: one")) is None
+    folder.delete(ERROR_NOTES)
+    assert read_error_note(folder, as_beam(RunError(f"one (error note {'0' * 32})"))) is None
+
+
+def test_a_folder_that_takes_no_note_hides_no_error(tmp_path: Path) -> None:
+    (tmp_path / "tmp").write_bytes(b"")
+    assert "one" in str(fail(Folder(str(tmp_path)), RunError("one")))
+
+
+def started(tmp_path: Path, options: list[str], max_failed: float) -> Prepared:
+    """Start a run over two damaged tars, one attempt of which has failed already, and was tried again."""
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(12), 2)
+    recipe = pools.recipe_of(path).model_copy(update={"max_failed": max_failed})
+    prepared = prepare(recipe, str(tmp_path / "out"), options=options)
+    start(prepared)
+    with suppress(RunError), noting_errors(prepared.job.folder):
+        raise RunError(EARLIER)
+    return prepared
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_a_failure_that_is_not_ours(tmp_path: Path, options: list[str]) -> None:
+    prepared = started(tmp_path, options, 1.0)
+    (tmp_path / "out/tables").mkdir()
+    (tmp_path / "out/tables/samples").write_bytes(b"in the way")
+    with pytest.raises(RunError) as caught:
+        run(prepared)
+    assert "tables/samples" in str(caught.value) and EARLIER not in str(caught.value)
+    assert not (tmp_path / "out" / ERROR_NOTES).exists()
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_a_failure_that_is_ours(tmp_path: Path, options: list[str]) -> None:
+    prepared = started(tmp_path, options, 0.01)
+    with pytest.raises(RunError) as caught:
+        run(prepared)
+    message = str(caught.value)
+    assert "samples" in message and "--set max_failed=" in message and EARLIER not in message
+    assert "error note" not in message and "while running" not in message and "Traceback" not in message

@@ -1,0 +1,136 @@
+"""`curate.Run`: a run from Python, read-only, local and remote."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import curate
+from curate import Run
+from curate.errors import RecipeError, RunError
+from tests.ask.test_diff import write_a, write_b
+from tests.cli.conftest import run_command, write_pool
+from tests.publish.runs import EVIL, finish, uid, write_small
+
+
+@pytest.fixture(params=["", "memory://"])
+def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Run]:
+    url = f"{request.param}{tmp_path}/small"
+    folder = write_small(url)
+    counts = {"failed": 1, "words": 1, "side": 1, "aligned": 1, "unmatched": 1, "duplicate": 2, "balance": 1, "kept": 4}
+    finish(folder, folder.read_json("run.json") | {"counts": counts})
+    with Run(url) as run:
+        yield run
+
+
+def test_sql(small: Run) -> None:
+    found = small.sql(
+        "SELECT uid, words FROM kept WHERE words < $most AND source = $of ORDER BY uid", most=4, of="photos"
+    )
+    assert isinstance(found, pa.Table)
+    assert found.to_pylist() == [{"uid": uid("a1"), "words": 3}, {"uid": uid("a6"), "words": 3}]
+    assert small.sql("SELECT $text AS text", text="12").to_pylist() == [
+        {"text": "12"}
+    ]  # which no one reads as a number
+    assert small.sql("SELECT 1 AS a, 2 AS a").column_names == ["a", "a_1"]
+    assert small.sql("top_entries", limit=1)["entry"].to_pylist() == ["cat"]
+    total = small.sql("SELECT sum(words) AS words FROM samples")
+    assert total.schema.field("words").type == pa.decimal128(38, 0)
+
+
+def test_samples(small: Run) -> None:
+    assert small.samples().num_rows == 12
+    assert {"uid", "caption", "clip_score", "kept", "rule", "duplicate_of", "draw"} <= set(small.samples().column_names)
+    found = small.samples("kept AND clip_score > 0.5 -- a comment", ["uid", "caption", "clip_score"])
+    assert found.column_names == ["uid", "caption", "clip_score"]
+    assert found["uid"].to_pylist() == [uid("a6"), uid("b3")] and found["caption"][0].as_py() == EVIL
+    assert small.samples(limit=3)["row"].to_pylist() == [0, 1, 2]
+
+
+def test_funnel(small: Run) -> None:
+    funnel = small.funnel()
+    assert funnel["rule"].to_pylist()[0] == "pool" and funnel["kept"].to_pylist()[-1] == 4
+    assert sum(funnel["dropped"].to_pylist()) == 8
+
+
+def test_explain(small: Run) -> None:
+    page = small.explain(uid("a4"))
+    assert "verdict: dropped by side" in str(page) and repr(page) == str(page)
+    with pytest.raises(RunError, match="none of its 12 rows"):
+        small.explain(uid("ff"))
+
+
+def test_diff(tmp_path: Path) -> None:
+    write_a(f"{tmp_path}/a")
+    write_b(f"{tmp_path}/b")
+    with Run(tmp_path / "a") as a, Run(tmp_path / "b") as b:
+        found = a.diff(b)
+        assert (found.lost, found.gained) == (3, 2) == (a.diff(tmp_path / "b").lost, a.diff(f"{tmp_path}/b").gained)
+    assert repr(found) == "small → other: lost 3, gained 2, 1 in both"
+
+
+def test_what_it_shows(small: Run) -> None:
+    assert repr(small) == f"Run({small.path!r}): 4 of 12 samples kept"
+    shown = small._repr_html_()
+    assert "<b>small</b>" in shown and "<td>side</td><td>1</td><td>9</td>" in shown
+    small.facts["name"] = "<script>\x1b"
+    assert "<b>&lt;script&gt;\\x1b</b>" in small._repr_html_()
+
+
+def test_tables_outlive_the_run(small: Run) -> None:
+    found = small.samples()
+    small.close()
+    assert found["uid"].null_count == 1 and len(found.to_pylist()) == 12
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "DROP VIEW samples", "COPY samples TO 'x.csv'", "SET threads = 1", "ATTACH 'x.db'", "INSTALL httpfs", "SELECT 1; SELECT 2",
+        "FROM read_text('/etc/passwd')", "FROM '/etc/passwd'", "WITH x AS (COPY samples TO 'x') FROM x", "CREATE TABLE x (a INT)",
+    ],
+)  # fmt: skip
+def test_it_only_reads(small: Run, query: str) -> None:
+    with pytest.raises(RecipeError):
+        small.sql(query)
+
+
+@pytest.mark.parametrize(
+    "where", ["true) UNION SELECT * FROM '/etc/passwd' --", "true); DROP VIEW samples; --", "nothing = 1", "'"]
+)
+def test_conditions_only_read(small: Run, where: str) -> None:
+    with pytest.raises(RecipeError):
+        small.samples(where)
+    assert small.samples().num_rows == 12
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such folder"):
+        Run(tmp_path / "nothing")
+
+
+def test_importing_it_is_lazy() -> None:
+    code = (
+        "import sys, curate; assert 'pyarrow' not in sys.modules; from curate import Run; "
+        "print(*sorted({'apache_beam', 'torch', 'pandas', 'datasets'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+    assert "Run" in dir(curate)
+    with pytest.raises(AttributeError, match="no attribute 'Rum'"):
+        curate.Rum
+
+
+def test_whatif(tmp_path: Path) -> None:
+    write_pool(tmp_path)
+    assert run_command("run", str(tmp_path / "tars.yaml"), "--out", str(tmp_path / "run")).status == 0
+    with Run(tmp_path / "run") as run:
+        same, more = run.whatif({}), run.whatif({"balance.t": 10**6, "rules.words": None})
+        assert same.funnel["run"].to_pylist() == run.whatif({"balance.t": run.facts["t"]}).funnel["run"].to_pylist()
+        assert more.t == 10**6 and more.error == 0
+        assert more.expected == run.sql("SELECT count(*) AS n FROM survivors").to_pylist()[0]["n"] + sum(
+            run.sql("SELECT count(*) AS n FROM decisions WHERE rule = 'words'").column("n").to_pylist()
+        )
