@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import webdataset
 
-from tests.engines import server as servers
 from tests.captions.test_unit import faithful, kept_samples, recipe
+from tests.engines import server as servers
 from tests.engines.server import FaultServer
 from tests.laws import pools
 from tests.test_readers import loader_args, open_clip_data, to_tensor

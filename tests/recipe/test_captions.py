@@ -18,8 +18,8 @@ from curate.recipe.recipe import parse_recipe
 from curate.store.store import Folder
 from curate.whatif.estimate import estimate
 from pipelines.run import prepare
-from tests.engines import server as servers
 from tests.captions.test_unit import ask, faithful, kept_samples
+from tests.engines import server as servers
 from tests.engines.server import FaultServer, status
 from tests.laws import pools
 from tests.laws.pools import conserved
