@@ -18,7 +18,7 @@ _made: dict[str, Any] = {}
 _lock = threading.RLock()
 
 
-def once(key: str, make: Callable[[], Made]) -> Made:
+def process_cache(key: str, make: Callable[[], Made]) -> Made:
     """What `make` gives, made by the first thread that asks for the key."""
     with _lock:
         if key not in _made:

@@ -1,12 +1,12 @@
 """Counts, sizes and durations as people write them."""
 
 
-def counted(number: int, noun: str, nouns: str = "") -> str:
+def pluralise(number: int, noun: str, nouns: str = "") -> str:
     """So many of something: 1 shard, 1,200 shards; `nouns` is its plural where that is no s more."""
     return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
-def bytes_text(size: float) -> str:
+def format_bytes(size: float) -> str:
     """A size in bytes with its unit: 4.8 MB."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
@@ -16,7 +16,7 @@ def bytes_text(size: float) -> str:
     return f"{value:,.1f} TB"
 
 
-def seconds_text(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """A duration: 31.7 s, 4 min 12 s, 3 h 5 min."""
     if seconds < 120:
         return f"{seconds:.1f} s"

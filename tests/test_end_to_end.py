@@ -27,7 +27,7 @@ from curate.ask.verify import verify_run
 from curate.cli.demo import demo
 from curate.demo.pool import DUPLICATES, NEAR_DUPLICATES, write_pool
 from curate.recipe.recipe import parse_recipe
-from pipelines.run import prepare, run, start
+from pipelines.driver import prepare, run, start
 from tests.laws.pools import Ran
 
 FULL = 2**64

@@ -58,7 +58,7 @@ def test_the_files_are_found() -> None:
         "curate.recipe.recipe",
         "curate.run.rules",
         "curate.cli.main",
-        "pipelines.run",
+        "pipelines.driver",
         "curate.transforms.emit",
     } <= set(MODULES)
     assert {layer(name) for name in MODULES} == {0, 1, 2, 3, 4}

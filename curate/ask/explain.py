@@ -23,7 +23,7 @@ from curate.recipe.recipe import Top
 from curate.run.rules import Rule, check_rules, rule_values
 from curate.store.forgotten import Record
 from curate.store.items import hash_url
-from curate.wording import counted
+from curate.wording import pluralise
 
 _LEDGER = (schema.FAILED, schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
 _UNSEEN = ("unit", "row", "offset", "status", "error")  # columns that rules do not see
@@ -250,7 +250,7 @@ def _duplicates(connection: Any, row: dict[str, Any], decision: dict[str, Any]) 
     if twins and (decision["kept"] or decision["rule"] == schema.BALANCE):
         yield from (
             line(),
-            heading("duplicates", f"stands for {counted(len(twins), 'other row')}"),
+            heading("duplicates", f"stands for {pluralise(len(twins), 'other row')}"),
         )
         for uid, source, place, caption in twins[:_TWINS]:
             where = f"  ({source}{f': {place}' if place else ''})"

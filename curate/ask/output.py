@@ -13,7 +13,7 @@ from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import IO, Any, Literal
 
-from curate.wording import counted
+from curate.wording import pluralise
 
 Format = Literal["table", "csv", "json"]
 
@@ -134,7 +134,7 @@ def _table(result: Result) -> Iterator[str]:
         ]
         for row in [names, ["─" * width for width in widths], *cells]:
             yield "  ".join(map(_pad, row, widths, right)).rstrip()
-    yield f"({counted(len(cells), 'row')})"
+    yield f"({pluralise(len(cells), 'row')})"
 
 
 def _cell(value: Any) -> str:

@@ -27,7 +27,7 @@ from curate.publish.statistics import STATISTICS, TABLES
 from curate.publish.views import create_views, quote, table_files
 from curate.run.context import RUN_FILE
 from curate.store.manifest import MANIFEST, SUCCESS, how_to_go_on, no_run, read_manifest
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
 _BATCH = 2048  # rows fetched at once: what DuckDB makes at a time
@@ -77,9 +77,9 @@ def open_run(url: str) -> Any:
     return connection
 
 
-def find_run(url: str) -> Folder:
+def find_run(url: str) -> RunStore:
     """The folder of a finished run. Raises RecipeError where there is none, RunError where it is not finished."""
-    folder = Folder(url)
+    folder = RunStore(url)
     names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else None
     if names is None:
         raise no_run(folder, url)
@@ -207,7 +207,7 @@ def _columns(connection: Any, view: str) -> dict[str, str]:
 # ---- opening
 
 
-def _attach(connection: Any, folder: Folder) -> None:
+def _attach(connection: Any, folder: RunStore) -> None:
     """Makes the small tables of stats.duckdb visible; only tables: a view in it could be anybody's SQL."""
     with tempfile.TemporaryDirectory() as temporary:
         path = folder.path(STATISTICS)
@@ -224,7 +224,7 @@ def _attach(connection: Any, folder: Folder) -> None:
             connection.execute(f"CREATE VIEW {name} AS SELECT * FROM stats.{name}")
 
 
-def _location(folder: Folder, name: str) -> str:
+def _location(folder: RunStore, name: str) -> str:
     """The absolute path or URL of a file of the run. Raises RunError where it leads out of the folder."""
     if name.startswith("/") or ".." in name.split("/") or "*" in name:
         raise RunError(f"{folder.url}: its manifest lists {escape(name)!r}, which is not a path within the run")

@@ -18,7 +18,7 @@ from curate.run.context import ENTRIES_FILE, RUN_FILE
 from curate.run.opened import open_ledger
 from curate.schema import KEPT
 from curate.store.manifest import MANIFEST, SUCCESS, Published, find_faults, how_to_go_on, no_run, read_manifest
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 
 def verify_run(url: str) -> tuple[list[str], list[str]]:
@@ -31,7 +31,7 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
         RecipeError: there is no run.
         RunError: the run is not finished.
     """
-    folder = Folder(url)
+    folder = RunStore(url)
     if not folder.exists(RUN_FILE):
         raise no_run(folder, url)
     if not folder.exists(SUCCESS) or not folder.exists(MANIFEST):
@@ -51,7 +51,7 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
     return checked, faults
 
 
-def _check_files(folder: Folder, lines: list[Published]) -> Iterator[str]:
+def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
     yield from (f"{path}: {fault.text}" for path, fault in find_faults(folder, lines).items())
     known = {line.path for line in lines} | {MANIFEST, SUCCESS}
     for path in folder.files():
@@ -59,14 +59,14 @@ def _check_files(folder: Folder, lines: list[Published]) -> Iterator[str]:
             yield f"{path}: is not in the manifest"
 
 
-def _check_complete(folder: Folder, listed: set[str]) -> Iterator[str]:
+def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
     """What every run has, and its manifest does not list."""
     for path in sorted({RUN_FILE, SIZES, ENTRIES_FILE, "failures.parquet", "uids.npy", STATISTICS} - listed):
         yield f"{path}: is not in the manifest, and every run has it"
     if not {RUN_FILE, SIZES} <= listed:
         return
-    job, units = open_ledger(folder)
-    needed = [job.table(name, unit) for unit in units for name in job.tables]
+    context, units = open_ledger(folder)
+    needed = [context.table(name, unit) for unit in units for name in context.tables]
     for name in folder.read_json(SIZES):
         stem = f"shards/{name.partition('.')[0]}"
         needed += [*{f"shards/{name}", f"{stem}.parquet"}, f"{stem}_stats.json"]
@@ -75,7 +75,7 @@ def _check_complete(folder: Folder, listed: set[str]) -> Iterator[str]:
             yield f"{path}: is not in the manifest, and this run has it"
 
 
-def _check_rows(folder: Folder, lines: list[Published]) -> tuple[list[str], list[str]]:
+def _check_rows(folder: RunStore, lines: list[Published]) -> tuple[list[str], list[str]]:
     faults = []
     run = folder.read_json(RUN_FILE)
     rows = failed = 0
@@ -114,7 +114,7 @@ def _check_rows(folder: Folder, lines: list[Published]) -> tuple[list[str], list
     return [summary, f"{len(all_kept):,} kept uids in shards and uids.npy"], faults
 
 
-def _check_shards(folder: Folder, lines: list[Published], kept: np.ndarray) -> Iterator[str]:
+def _check_shards(folder: RunStore, lines: list[Published], kept: np.ndarray) -> Iterator[str]:
     sizes = folder.read_json(SIZES)
     found = []
     for name, rows in sizes.items():

@@ -16,9 +16,9 @@ import pyarrow as pa
 from curate import ids, schema
 from curate.engines.request import Answer, Request
 from curate.pool.plan import Unit
-from curate.process import once
-from curate.run.context import Job
-from curate.store.store import Folder
+from curate.process import process_cache
+from curate.run.context import RunContext
+from curate.store.store import RunStore
 
 PARTS = "parts/answers"
 
@@ -35,23 +35,23 @@ class Spent(NamedTuple):
 class Cache:
     """The answers of a unit: those known, and those that come."""
 
-    def __init__(self, job: Job, unit: Unit) -> None:
-        self._job, self._unit = job, unit
+    def __init__(self, context: RunContext, unit: Unit) -> None:
+        self._context, self._unit = context, unit
         self._known: dict[str, Answer] = {}
         self._part = 0
-        for folder in (job.folder, job.reuse):
+        for folder in (context.store, context.reuse):
             if folder is not None:
-                for name in [job.table("answers", unit), *_parts(folder, unit)]:
+                for name in [context.table("answers", unit), *_parts(folder, unit)]:
                     if folder.exists(name):
                         self._learn(folder.read_parquet(name))
-        self._part = len(_parts(job.folder, unit))
+        self._part = len(_parts(context.store, unit))
 
     def find(self, digests: Sequence[str]) -> dict[str, Answer]:
         """The answers that are there."""
         missing = [digest for digest in digests if digest not in self._known]
-        if missing and self._job.reuse is not None:
-            reuse = self._job.reuse
-            index = once(f"answers of {reuse.url}", lambda: index_answers(reuse))
+        if missing and self._context.reuse is not None:
+            reuse = self._context.reuse
+            index = process_cache(f"answers of {reuse.url}", lambda: index_answers(reuse))
             for name, rows in index.find(missing):
                 self._learn(reuse.read_parquet(name).take(pa.array(rows)))
         return {digest: self._known[digest] for digest in digests if digest in self._known}
@@ -61,16 +61,16 @@ class Cache:
     ) -> None:
         """Puts a batch into place; `seconds` is what the engine took."""
         name = f"{PARTS}/{self._unit.name}/{self._part:06d}.parquet"
-        self._job.folder.write_parquet(name, answer_table(requests, digests, answers), note=str(seconds))
+        self._context.store.write_parquet(name, answer_table(requests, digests, answers), note=str(seconds))
         self._part += 1
         self._known |= {digest: answer for digest, answer in zip(digests, answers, strict=True) if answer.error is None}
 
     def spent(self) -> dict[tuple[str, str], Spent]:
         """What was sent for the unit, by this process and by those before it that were killed, by kind and style."""
         found: dict[tuple[str, str], Spent] = {}
-        for name in _parts(self._job.folder, self._unit):
-            table = self._job.folder.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
-            seconds = float(self._job.folder.footer(name)[1] or 0)
+        for name in _parts(self._context.store, self._unit):
+            table = self._context.store.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
+            seconds = float(self._context.store.footer(name)[1] or 0)
             sums = table.group_by(["kind", "style"]).aggregate(
                 [([], "count_all"), ("tokens_in", "sum"), ("tokens_out", "sum")]
             )
@@ -87,7 +87,7 @@ class Cache:
 
     def forget_parts(self) -> None:
         """Removes the unit's batches, once its table stands."""
-        self._job.folder.delete(f"{PARTS}/{self._unit.name}")
+        self._context.store.delete(f"{PARTS}/{self._unit.name}")
 
     def _learn(self, table: pa.Table) -> None:
         for row in table.to_pylist():
@@ -144,7 +144,7 @@ class Index(NamedTuple):
         return places
 
 
-def index_answers(folder: Folder) -> Index:
+def index_answers(folder: RunStore) -> Index:
     """Where a run has the answer to each digest."""
     names = [name for top in ("tables/answers", PARTS) for name in folder.files(top) if name.endswith(".parquet")]
     halves, files, rows = [np.zeros((2, 0), np.uint64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
@@ -159,5 +159,5 @@ def index_answers(folder: Folder) -> Index:
     return Index(names, high[order], low[order], np.concatenate(files)[order], np.concatenate(rows)[order])
 
 
-def _parts(folder: Folder, unit: Unit) -> list[str]:
+def _parts(folder: RunStore, unit: Unit) -> list[str]:
     return folder.files(f"{PARTS}/{unit.name}")

@@ -10,7 +10,7 @@ from curate.engines.recorded import RecordedEngine, RecordedOptions
 from curate.engines.request import Engine
 from curate.engines.vllm import VllmEngine
 from curate.errors import CurateError
-from curate.process import once
+from curate.process import process_cache
 from curate.recipe.captions import Captions, Regions
 from curate.recipe.engines import EngineSpec
 
@@ -18,7 +18,7 @@ from curate.recipe.engines import EngineSpec
 def open_engine(captions: Captions, name: str) -> Engine:
     """The engine of this name. Raises RecipeError where it cannot be what the recipe says."""
     spec = captions.engines[name]
-    return once(f"engine {name} {spec.model_dump_json()}", lambda: _open(spec))
+    return process_cache(f"engine {name} {spec.model_dump_json()}", lambda: _open(spec))
 
 
 def check_engines(captions: Captions, load: bool) -> None:
@@ -46,7 +46,7 @@ def find_faults(captions: Captions, load: bool) -> Iterator[CurateError]:
             yield type(error)(f"captions.engines.{name}: {error}")
 
 
-def identify_writers(captions: Captions) -> dict[str, str]:
+def identify_engines(captions: Captions) -> dict[str, str]:
     """The model of each engine that is used, and the version of each section's template. Raises RecipeError."""
     found: dict[str, str] = {}
     for _, key, section in captions.tasks:
@@ -66,7 +66,7 @@ def identify_writers(captions: Captions) -> dict[str, str]:
 def open_detector(options: Regions) -> Detector:
     """The detector, once per process."""
     asked = DetectorOptions(options.model, options.device, options.precision, options.batch)
-    return once(f"detector {options.model_dump_json()}", lambda: ZeroShotDetector(asked))
+    return process_cache(f"detector {options.model_dump_json()}", lambda: ZeroShotDetector(asked))
 
 
 def _open(spec: EngineSpec) -> Engine:

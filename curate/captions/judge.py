@@ -23,7 +23,7 @@ from curate.models.encoder import load_encoder
 from curate.numeric.vectors import embedding_matrix, normalised
 from curate.pool.plan import Unit
 from curate.recipe.captions import Rewrite, Task
-from curate.run.context import Job
+from curate.run.context import RunContext
 from curate.signals import clip
 
 F32 = npt.NDArray[np.float32]
@@ -59,7 +59,7 @@ class _Written:
 
 
 def judge(
-    job: Job,
+    context: RunContext,
     unit: Unit,
     task: Task,
     rows: Rows,
@@ -70,8 +70,8 @@ def judge(
     """The table; `answers` are those of the requests, in order."""
     written = _Written.of(task, rows, requests, answers)
     none = written.texts.is_null().to_numpy(zero_copy_only=False)
-    similar = _similarities(job, unit, written)
-    first, failed = _verdicts(job, written, similar)
+    similar = _similarities(context, unit, written)
+    first, failed = _verdicts(context, written, similar)
     errors = [answer.error for answer in answers]
     columns = {
         "uid": [request.uid for request in requests],
@@ -79,7 +79,7 @@ def judge(
         "style": [request.style for request in requests],
         "ordinal": [request.ordinal for request in requests],
         "text": written.texts,
-        "model": pa.repeat(job.writers[task.section.engine], len(requests)),
+        "model": pa.repeat(context.engine_ids[task.section.engine], len(requests)),
         "prompt": list(digests),
         "clip_score": similar.clip if similar else pa.nulls(len(requests), pa.float32()),
         "gate": pa.array(first, mask=none),
@@ -92,7 +92,7 @@ def judge(
 
 
 def _verdicts(
-    job: Job, written: _Written, similar: "_Similar | None"
+    context: RunContext, written: _Written, similar: "_Similar | None"
 ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
     """`gate` and `failed` of each request; styles that are languages are judged one by one."""
     task, rows, requests, answers = written.task, written.rows, written.requests, written.answers
@@ -113,20 +113,20 @@ def _verdicts(
             wanted=group if kind == "translation" else None,
             tokens=pa.array([answers[i].tokens_out or None for i in chosen], pa.int32()),
             finish=pa.array([answers[i].finish for i in chosen], pa.string()),
-            entries=_entries(job, rows, texts, own),
+            entries=_entries(context, rows, texts, own),
             clip=None if similar is None else similar.scores(chosen),
             f_clip=None if similar is None else similar.f_scores(chosen),
         )
-        found = run_gates(candidates, _options(job))
+        found = run_gates(candidates, _options(context))
         first[chosen] = found.first.to_pylist()
         for place, names in zip(chosen, found.failed.to_pylist(), strict=True):
             failed[place] = names
     return first, failed
 
 
-def _options(job: Job) -> GateOptions:
-    assert job.recipe.captions is not None
-    gates = job.recipe.captions.gates
+def _options(context: RunContext) -> GateOptions:
+    assert context.recipe.captions is not None
+    gates = context.recipe.captions.gates
     bounds = Bounds(min_words=gates.words[0], max_words=gates.words[1])
     return GateOptions(
         off=frozenset(gates.off),
@@ -143,10 +143,10 @@ def _examples(section: Rewrite) -> list[str]:
     return [text for pair in pairs for text in pair]
 
 
-def _entries(job: Job, rows: Rows, texts: pa.Array, own: pa.Array) -> Entries | None:
+def _entries(context: RunContext, rows: Rows, texts: pa.Array, own: pa.Array) -> Entries | None:
     if rows.entry_ids is None or rows.counts is None:
         return None
-    matched = load_entries(job).matcher.match(texts.fill_null(""))
+    matched = load_entries(context).matcher.match(texts.fill_null(""))
     # As if the commonest entry were in half of the rows: it weighs little, and still something.
     weights = entry_weights(rows.counts, 2 * int(rows.counts.max(initial=1)))
     return Entries(matched, rows.entry_ids.take(own), weights)
@@ -170,15 +170,15 @@ class _Similar:
         return Scores(pa.array(self._f[chosen]), pa.array(self._f_originals[chosen]))
 
 
-def _similarities(job: Job, unit: Unit, written: _Written) -> _Similar | None:
+def _similarities(context: RunContext, unit: Unit, written: _Written) -> _Similar | None:
     """By the model that the gates name, where its embeddings are kept; None where there is none."""
-    assert job.recipe.captions is not None
-    gates = job.recipe.captions.gates
-    options = next((c for c in job.recipe.measure.clip if c.name == gates.of and c.embeddings), None)
+    assert context.recipe.captions is not None
+    gates = context.recipe.captions.gates
+    options = next((c for c in context.recipe.measure.clip if c.name == gates.of and c.embeddings), None)
     if options is None:
         return None
-    encoder = load_encoder(clip.resolved(options, job.models[options.name]))
-    column = job.read("embeddings", unit, [f"{options.prefix}image"]).column(0)
+    encoder = load_encoder(clip.resolved(options, context.models[options.name]))
+    column = context.read("embeddings", unit, [f"{options.prefix}image"]).column(0)
     rows, of_row, texts = written.rows, written.of_row, written.texts
     images = normalised(embedding_matrix(column)[rows.rows])
     there = texts.is_valid().to_numpy(zero_copy_only=False)

@@ -17,7 +17,7 @@ from curate.engines.request import Request
 from curate.errors import RecipeError
 from curate.pool.plan import Unit
 from curate.recipe.captions import MOST_PER_ROW, Kind, Rewrite, Task, Translate
-from curate.run.context import Job
+from curate.run.context import RunContext
 from curate.run.rules import check_count, count_values
 
 I32 = npt.NDArray[np.int32]
@@ -52,20 +52,20 @@ class Rows:
     recaptions: pa.Array
 
     @classmethod
-    def read(cls, job: Job, unit: Unit, counts: I64 | None) -> "Rows":
+    def read(cls, context: RunContext, unit: Unit, counts: I64 | None) -> "Rows":
         """Those of a unit whose decisions stand."""
-        decisions = job.read("decisions", unit, ["kept", "probability"])
+        decisions = context.read("decisions", unit, ["kept", "probability"])
         kept = decisions["kept"].to_numpy()
-        return cls.of(job, unit, np.flatnonzero(kept), counts, decisions["probability"].to_numpy()[kept])
+        return cls.of(context, unit, np.flatnonzero(kept), counts, decisions["probability"].to_numpy()[kept])
 
     @classmethod
-    def of(cls, job: Job, unit: Unit, rows: I64, counts: I64 | None, probability: F64) -> "Rows":
+    def of(cls, context: RunContext, unit: Unit, rows: I64, counts: I64 | None, probability: F64) -> "Rows":
         """Those rows of a unit."""
         take = pa.array(rows)
-        table = job.read("samples", unit, ["uid", "caption", "language", "sha256"]).take(take).combine_chunks()
+        table = context.read("samples", unit, ["uid", "caption", "language", "sha256"]).take(take).combine_chunks()
         entry_ids = None
-        if job.recipe.match:
-            entry_ids = job.read("matches", unit, ["entry_ids"])["entry_ids"].take(take).combine_chunks()
+        if context.recipe.match:
+            entry_ids = context.read("matches", unit, ["entry_ids"])["entry_ids"].take(take).combine_chunks()
         return cls(rows, table, entry_ids, counts, probability, pa.nulls(len(rows), pa.string()))
 
     def with_recaptions(self, captions: pa.Table, style: str) -> "Rows":
@@ -85,15 +85,15 @@ class Rows:
         return self.table[name].combine_chunks()
 
 
-def check_kinds(job: Job) -> None:
+def check_kinds(context: RunContext) -> None:
     """Checks what needs the pool's columns or a file. Raises RecipeError."""
-    captions = job.recipe.captions
+    captions = context.recipe.captions
     assert captions is not None
     for name, asked in (("recaption", captions.recaption), ("regions", captions.regions)):
-        if asked and not job.pool.images:
+        if asked and not context.pool.images:
             raise RecipeError(f"captions.{name}: needs images, and the pool has none")
-    if not job.pool.images and job.pool.output is not None:
-        taken = [name for name in job.pool.output.names if name.lower() in ("captions", "curated_caption")]
+    if not context.pool.images and context.pool.output is not None:
+        taken = [name for name in context.pool.output.names if name.lower() in ("captions", "curated_caption")]
         if taken:
             raise RecipeError(f"captions: the pool has a column {taken[0]!r}, and so would the output; rename it")
         if captions.output.syn_json:
@@ -103,25 +103,25 @@ def check_kinds(job: Job) -> None:
             for code in task.section.languages:
                 translate.language_name(code, f"captions.{task.key}.languages")
         if isinstance(task.section.per_row, str):
-            check_count(f"captions.{task.key}.per_row", task.section.per_row, _visible(job))
+            check_count(f"captions.{task.key}.per_row", task.section.per_row, _visible(context))
 
 
-def make_requests(job: Job, unit: Unit, task: Task, rows: Rows) -> list[Request]:
+def make_requests(context: RunContext, unit: Unit, task: Task, rows: Rows) -> list[Request]:
     """The requests of a section, by row.
 
     Args:
-        job: the run.
+        context: the run.
         unit: the unit.
         task: the section.
         rows: the unit's kept rows.
     """
     wanted = {
-        "per_row": pa.array(_per_row(job, unit, task.section, rows), pa.int32()),
+        "per_row": pa.array(_per_row(context, unit, task.section, rows), pa.int32()),
         "recaption": rows.recaptions,
     }
     module, _ = _KINDS[task.kind]
     columns = [wanted[c] if c in wanted else rows.column(c) for c in module.ROWS.names]
-    return list(module.requests(pa.table(columns, schema=module.ROWS), _options(job, task)))
+    return list(module.requests(pa.table(columns, schema=module.ROWS), _options(context, task)))
 
 
 def make_text(task: Task, request: Request, answer: str) -> str:
@@ -143,10 +143,10 @@ _KINDS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def _options(job: Job, task: Task) -> Any:
+def _options(context: RunContext, task: Task) -> Any:
     """The section as its kind's file has it: the recipe's where it says something."""
     asked = task.section.model_dump(exclude={"engine", "per_row", "template", "batch"}, exclude_none=True)
-    return _KINDS[task.kind][1](**asked, seed=job.recipe.seed, template=template_of(task))
+    return _KINDS[task.kind][1](**asked, seed=context.recipe.seed, template=template_of(task))
 
 
 def template_of(task: Task) -> Template:
@@ -154,21 +154,21 @@ def template_of(task: Task) -> Template:
     return load_template(task.section.default_template, task.section.template)
 
 
-def _visible(job: Job) -> pa.Schema:
+def _visible(context: RunContext) -> pa.Schema:
     """What rules see, and what is known of a kept row besides, without the names that the pool has for its own."""
-    more = [field for field in PER_ROW if job.recipe.match or field.name == "probability"]
-    taken = {name.lower() for name in job.visible.names}
-    return pa.schema([*job.visible, *(field for field in more if field.name not in taken)])
+    more = [field for field in PER_ROW if context.recipe.match or field.name == "probability"]
+    taken = {name.lower() for name in context.visible.names}
+    return pa.schema([*context.visible, *(field for field in more if field.name not in taken)])
 
 
-def _per_row(job: Job, unit: Unit, kind: Kind, rows: Rows) -> I32:
+def _per_row(context: RunContext, unit: Unit, kind: Kind, rows: Rows) -> I32:
     """How many texts each row gets of each style."""
     if isinstance(kind.per_row, int):
         return np.full(len(rows.rows), kind.per_row, np.int32)
-    rule = check_count("per_row", kind.per_row, _visible(job))
+    rule = check_count("per_row", kind.per_row, _visible(context))
     take = pa.array(rows.rows)
-    own = [name for name in rule.columns if name in job.visible.names]
-    table = job.columns(unit, own or ["row"]).take(take)
+    own = [name for name in rule.columns if name in context.visible.names]
+    table = context.columns(unit, own or ["row"]).take(take)
     if "probability" in rule.columns and "probability" not in own:
         table = table.append_column("probability", pa.array(rows.probability))
     if "entries" in rule.columns and "entries" not in own:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from curate import ids
 from curate.captions.gates import PASSED
 from curate.pool.plan import Unit
-from curate.run.context import Job
+from curate.run.context import RunContext
 
 _MIX, _CHOICE = ids.hash64("captions.output.mix"), ids.hash64("captions.output.choice")
 
@@ -56,9 +56,9 @@ class Written(NamedTuple):
     regions: Mapping[str, Any] = MappingProxyType({})
 
 
-def read_texts(job: Job, unit: Unit) -> dict[str, Texts]:
+def read_texts(context: RunContext, unit: Unit) -> dict[str, Texts]:
     """The texts of the unit's samples by uid, those that have some."""
-    table = job.read("captions", unit, ["uid", "kind", "style", "ordinal", "text", "gate"])
+    table = context.read("captions", unit, ["uid", "kind", "style", "ordinal", "text", "gate"])
     table = table.filter(pc.equal(table["gate"], PASSED))
     found: dict[str, Texts] = {}
     for uid, kind, style, ordinal, text in zip(*(column.to_pylist() for column in table.columns[:5]), strict=True):
@@ -66,39 +66,39 @@ def read_texts(job: Job, unit: Unit) -> dict[str, Texts]:
     return found
 
 
-def choose_text(job: Job, uid: str, texts: Texts) -> Chosen | None:
+def choose_text(context: RunContext, uid: str, texts: Texts) -> Chosen | None:
     """What stands for the original in `.txt`; None where the original stays."""
-    assert job.recipe.captions is not None
-    u = _uniform(uid, job.recipe.seed, _MIX)
-    mix = job.recipe.captions.output.mix
+    assert context.recipe.captions is not None
+    u = _uniform(uid, context.recipe.seed, _MIX)
+    mix = context.recipe.captions.output.mix
     for kind in ("recaption", "fused", "rewrite"):
         share = mix.get(kind, 0.0)
         if u < share:
             found = texts.by_kind.get(kind)
             if not found:
                 return None
-            style, _, text = found[int(_uniform(uid, job.recipe.seed, _CHOICE) * len(found))]
+            style, _, text = found[int(_uniform(uid, context.recipe.seed, _CHOICE) * len(found))]
             return Chosen(kind, style, text)
         u -= share
     return None
 
 
-def count_replaced(job: Job, unit: Unit) -> Counter[tuple[str, str]]:
+def count_replaced(context: RunContext, unit: Unit) -> Counter[tuple[str, str]]:
     """How many samples of the unit have another text than the original as `.txt`, by kind and style."""
-    assert job.recipe.captions is not None
-    if not job.recipe.captions.output.mix:
+    assert context.recipe.captions is not None
+    if not context.recipe.captions.output.mix:
         return Counter()
-    chosen = (choose_text(job, uid, texts) for uid, texts in read_texts(job, unit).items())
+    chosen = (choose_text(context, uid, texts) for uid, texts in read_texts(context, unit).items())
     return Counter((one.kind, one.style) for one in chosen if one)
 
 
-def caption_fields(job: Job, original: str, texts: Texts) -> dict[str, Any]:
+def caption_fields(context: RunContext, original: str, texts: Texts) -> dict[str, Any]:
     """`captions` of the json: original, and what the recipe asks for, as far as it passed.
 
     recaption: list of texts; fused: a text; rewrite: style → text; translation: language → text. Further texts of a style are
     named human_2, human_3 …, those of fused are in table `captions` alone.
     """
-    captions = job.recipe.captions
+    captions = context.recipe.captions
     assert captions is not None
     fields: dict[str, Any] = {"original": original}
     if captions.recaption:
@@ -124,21 +124,21 @@ def _uniform(uid: str, seed: int, purpose: int) -> float:
     return float(mixed[0] >> np.uint64(11)) * 2.0**-53
 
 
-def written_texts(job: Job, unit: Unit, uids: Sequence[str], originals: Sequence[str]) -> list[Written]:
+def written_texts(context: RunContext, unit: Unit, uids: Sequence[str], originals: Sequence[str]) -> list[Written]:
     """What the shards say of each row; nothing but the original where no captions are asked for."""
-    if not job.recipe.captions:
+    if not context.recipe.captions:
         return [Written(None, {"original": original}, None) for original in originals]
-    found = read_texts(job, unit)
+    found = read_texts(context, unit)
     regions = {}
-    if job.recipe.captions.regions:
-        table = job.read("regions", unit, ["uid", "regions"])
+    if context.recipe.captions.regions:
+        table = context.read("regions", unit, ["uid", "regions"])
         regions = dict(zip(table["uid"].to_pylist(), table["regions"].to_pylist(), strict=True))
-    syn = job.recipe.captions.output.syn_json
+    syn = context.recipe.captions.output.syn_json
     written = []
     for uid, original in zip(uids, originals, strict=True):
         texts = found.get(uid, Texts())
-        fields = caption_fields(job, original, texts)
+        fields = caption_fields(context, original, texts)
         boxes = {"regions": regions[uid]} if uid in regions else {}
-        chosen = choose_text(job, uid, texts)
+        chosen = choose_text(context, uid, texts)
         written.append(Written(chosen and chosen.text, fields, synthetic_texts(texts) if syn else None, boxes))
     return written

@@ -17,30 +17,30 @@ from curate.captions.phrases import noun_phrases
 from curate.captions.regions import find_regions, sample_phrases
 from curate.pool.images import read_images
 from curate.pool.plan import Unit
-from curate.run.context import Job
+from curate.run.context import RunContext
 
 ENGLISH = "en"
 NOT_ENGLISH = "language: the caption is not English"
 
 
-def find_unit_regions(job: Job, unit: Unit, rows: Rows, key: str) -> None:
+def find_unit_regions(context: RunContext, unit: Unit, rows: Rows, key: str) -> None:
     """Write the unit's `regions`; `key` goes into the footer where no row failed."""
-    assert job.recipe.captions is not None and job.recipe.captions.regions is not None
-    options = job.recipe.captions.regions
+    assert context.recipe.captions is not None and context.recipe.captions.regions is not None
+    options = context.recipe.captions.regions
     table = rows.table
-    asked = [job.writers["regions"], options.threshold, options.queries, job.recipe.seed]
+    asked = [context.engine_ids["regions"], options.threshold, options.queries, context.recipe.seed]
     columns = (table[name].to_pylist() for name in ("uid", "sha256", "caption"))
     digests = [ids.digest([*row, *asked]) for row in zip(*columns, strict=True)]
     english = [language in (ENGLISH, None) for language in table["language"].to_pylist()]
-    known = _known(job, unit)
+    known = _known(context, unit)
     missing = np.array(
         [place for place, digest in enumerate(digests) if english[place] and digest not in known], np.int64
     )
     if len(missing):
         take = pa.array(missing)
         phrases = noun_phrases(rows.column("caption").take(take))
-        phrases = sample_phrases(phrases, rows.column("uid").take(take), options.queries, job.recipe.seed)
-        images = read_images(job, unit, rows.rows[missing])
+        phrases = sample_phrases(phrases, rows.column("uid").take(take), options.queries, context.recipe.seed)
+        images = read_images(context, unit, rows.rows[missing])
         regions, errors = find_regions(images, phrases, open_detector(options), options.threshold)
         for place, found, error in zip(missing.tolist(), regions.to_pylist(), errors.to_pylist(), strict=True):
             known[digests[place]] = found, error
@@ -49,13 +49,13 @@ def find_unit_regions(job: Job, unit: Unit, rows: Rows, key: str) -> None:
         "uid": table["uid"].to_pylist(),
         "digest": digests,
         "regions": [found for found, _ in looked],
-        "model": [job.writers["regions"]] * len(digests),
+        "model": [context.engine_ids["regions"]] * len(digests),
         "error": [error for _, error in looked],
     }
     found = pa.table(rows_out, schema=schema.REGIONS)
     failed = any(map(is_failure, rows_out["error"]))
     note = {"content": ids.table_digest(found.select(["uid", "digest", "error"]))}
-    job.write("regions", unit, found, "" if failed else key, note)
+    context.write("regions", unit, found, "" if failed else key, note)
 
 
 def is_failure(error: str | None) -> bool:
@@ -63,11 +63,11 @@ def is_failure(error: str | None) -> bool:
     return error is not None and error != NOT_ENGLISH
 
 
-def _known(job: Job, unit: Unit) -> dict[str, tuple[Any, str | None]]:
+def _known(context: RunContext, unit: Unit) -> dict[str, tuple[Any, str | None]]:
     """What was found before, by digest; what failed is looked at again, and so is what was not English."""
     known: dict[str, tuple[Any, str | None]] = {}
-    for folder in (job.reuse, job.folder):
-        name = job.table("regions", unit)
+    for folder in (context.reuse, context.store):
+        name = context.table("regions", unit)
         if folder is not None and folder.exists(name):
             for row in folder.read_parquet(name).to_pylist():
                 if row["error"] is None:

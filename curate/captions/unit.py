@@ -29,7 +29,7 @@ from curate.errors import RunError
 from curate.pool.images import read_images
 from curate.pool.plan import Unit
 from curate.recipe.captions import Fuse, Kind
-from curate.run.context import Job
+from curate.run.context import RunContext
 
 I64 = npt.NDArray[np.int64]
 
@@ -69,69 +69,69 @@ class Captioned:
         return sum(work.requests for work in self.work.values())
 
 
-def caption_unit(job: Job, unit: Unit, counts: I64 | None) -> Captioned:
+def caption_unit(context: RunContext, unit: Unit, counts: I64 | None) -> Captioned:
     """Writes the unit's `answers` and `captions`, unless they stand.
 
     Args:
-        job: the run.
+        context: the run.
         unit: after its decisions stand.
         counts: int64[entries], rows of each entry among the survivors; None without match.
     """
-    key = ids.digest([job.captions_key(unit), job.decided(unit)])
-    captions = job.recipe.captions
+    key = ids.digest([context.captions_key(unit), context.decided(unit)])
+    captions = context.recipe.captions
     assert captions is not None
-    if captions.regions and not job.folder.stands(job.table("regions", unit), key):
-        find_unit_regions(job, unit, Rows.read(job, unit, counts), key)
-    if all(job.folder.stands(job.table(name, unit), key) for name in ("answers", "captions")):
-        Cache(job, unit).forget_parts()
-        return _captioned(job, unit)
-    rows = Rows.read(job, unit, counts)
-    cache = Cache(job, unit)
+    if captions.regions and not context.store.is_current(context.table("regions", unit), key):
+        find_unit_regions(context, unit, Rows.read(context, unit, counts), key)
+    if all(context.store.is_current(context.table(name, unit), key) for name in ("answers", "captions")):
+        Cache(context, unit).forget_parts()
+        return _captioned(context, unit)
+    rows = Rows.read(context, unit, counts)
+    cache = Cache(context, unit)
     answers: list[pa.Table] = []
     made: list[pa.Table] = []
     for task in captions.tasks:
         if isinstance(task.section, Fuse):
             rows = rows.with_recaptions(pa.concat_tables(made), task.section.style)
-        requests = make_requests(job, unit, task, rows)
-        digests = [request.digest(job.writers[task.section.engine]) for request in requests]
-        found = _ask(job, unit, task.section, rows, requests, digests, cache)
+        requests = make_requests(context, unit, task, rows)
+        digests = [request.digest(context.engine_ids[task.section.engine]) for request in requests]
+        found = _ask(context, unit, task.section, rows, requests, digests, cache)
         answers.append(answer_table(requests, digests, found))
-        made.append(judge(job, unit, task, rows, requests, digests, found))
+        made.append(judge(context, unit, task, rows, requests, digests, found))
     answered = pa.concat_tables([schema.ANSWERS.empty_table(), *answers])
     texts = pa.concat_tables([schema.CAPTIONS.empty_table(), *made])
     # Without its key it is made again, and asks for what failed alone.
-    _write(job, unit, answered, texts, cache, "" if answered["error"].null_count < len(answered) else key)
-    return _captioned(job, unit)
+    _write(context, unit, answered, texts, cache, "" if answered["error"].null_count < len(answered) else key)
+    return _captioned(context, unit)
 
 
-def _write(job: Job, unit: Unit, answers: pa.Table, texts: pa.Table, cache: Cache, key: str) -> None:
+def _write(context: RunContext, unit: Unit, answers: pa.Table, texts: pa.Table, cache: Cache, key: str) -> None:
     """Puts the tables into place, and what was spent on them."""
     content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
     spent: dict[str, dict[str, Any]] = {}
     for (kind, style), one in cache.spent().items():
         spent.setdefault(kind, {})[style] = one._asdict()
-    job.folder.write_json(f"tables/captions/{unit.name}_stats.json", spent)
-    job.write("answers", unit, answers, key)
-    job.write("captions", unit, texts, key, {"content": content})
+    context.store.write_json(f"tables/captions/{unit.name}_stats.json", spent)
+    context.write("answers", unit, answers, key)
+    context.write("captions", unit, texts, key, {"content": content})
     cache.forget_parts()
 
 
-def summarise(job: Job, captioned: Iterable[Captioned]) -> list[dict[str, Any]]:
+def summarise(context: RunContext, captioned: Iterable[Captioned]) -> list[dict[str, Any]]:
     """Rows of schema.CAPTION_WORK, of the whole run."""
-    assert job.recipe.captions is not None
+    assert context.recipe.captions is not None
     captioned = list(captioned)
     rows = []
-    for kind, engine in dict.fromkeys((task.kind, task.section.engine) for task in job.recipe.captions.tasks):
+    for kind, engine in dict.fromkeys((task.kind, task.section.engine) for task in context.recipe.captions.tasks):
         total = _sum(one.work.get((kind, engine), Work()) for one in captioned)
-        price = job.recipe.captions.engines[engine].price
+        price = context.recipe.captions.engines[engine].price
         cost = (total.sent_in * price.input + total.sent_out * price.output) / 1e6 + total.seconds / 3600 * price.hour
-        about = {"kind": kind, "engine": engine, "model": job.writers[engine]}
+        about = {"kind": kind, "engine": engine, "model": context.engine_ids[engine]}
         numbers = {name: value for name, value in total._asdict().items() if not name.startswith("sent_")}
         rows.append(about | numbers | {"cost": cost if price.input or price.output or price.hour else None})
     return rows
 
 
-def check_requests(job: Job, captioned: Iterable[Captioned]) -> None:
+def check_requests(context: RunContext, captioned: Iterable[Captioned]) -> None:
     """Raises RunError where more requests failed than the recipe's max_failed allows; names the reasons."""
     captioned = list(captioned)
     total = sum(one.requests for one in captioned)
@@ -141,13 +141,13 @@ def check_requests(job: Job, captioned: Iterable[Captioned]) -> None:
             before, first = errors.get(reason, (0, example))
             errors[reason] = (before + count, first)
     failed = sum(count for count, _ in errors.values())
-    if failed and failed / total > job.recipe.max_failed:
+    if failed and failed / total > context.recipe.max_failed:
         lines = [f"  {reason} {count:,}, such as {example}" for reason, (count, example) in sorted(errors.items())]
         raise RunError(
             "\n".join(
                 [
                     f"{failed:,} of {total:,} requests for captions ({failed / total:.1%}) have no answer, and max_failed is "
-                    f"{job.recipe.max_failed}",
+                    f"{context.recipe.max_failed}",
                     *lines,
                     "What was answered stands: run again to ask for the rest, or with --set max_failed="
                     f"{min(100, 100 * failed // total + 1) / 100} to go on without",
@@ -157,20 +157,26 @@ def check_requests(job: Job, captioned: Iterable[Captioned]) -> None:
 
 
 def _ask(
-    job: Job, unit: Unit, kind: Kind, rows: Rows, requests: Sequence[Request], digests: Sequence[str], cache: Cache
+    context: RunContext,
+    unit: Unit,
+    kind: Kind,
+    rows: Rows,
+    requests: Sequence[Request],
+    digests: Sequence[str],
+    cache: Cache,
 ) -> list[Answer]:
     """An answer for each request: those that are known are not sent."""
-    assert job.recipe.captions is not None
+    assert context.recipe.captions is not None
     known = cache.find(digests)
     missing = [i for i, digest in enumerate(digests) if digest not in known]
     missing.sort(key=lambda i: (requests[i].group, i))
     failed: dict[str, Answer] = {}
-    engine = open_engine(job.recipe.captions, kind.engine) if missing else None
-    size = kind.batch or job.recipe.captions.engines[kind.engine].batch
+    engine = open_engine(context.recipe.captions, kind.engine) if missing else None
+    size = kind.batch or context.recipe.captions.engines[kind.engine].batch
     for first in range(0, len(missing), size):
         assert engine is not None
         batch = missing[first : first + size]
-        asked, lost = _with_images(job, unit, rows, [requests[i] for i in batch])
+        asked, lost = _with_images(context, unit, rows, [requests[i] for i in batch])
         began = time.time()
         answers = engine.ask(asked)
         seconds = time.time() - began
@@ -182,13 +188,15 @@ def _ask(
     return [known.get(digest) or failed[digest] for digest in digests]
 
 
-def _with_images(job: Job, unit: Unit, rows: Rows, requests: list[Request]) -> tuple[list[Request], dict[int, Answer]]:
+def _with_images(
+    context: RunContext, unit: Unit, rows: Rows, requests: list[Request]
+) -> tuple[list[Request], dict[int, Answer]]:
     """The requests with their image's file, those that have one; and what of them cannot be asked, by place."""
     if not any(request.picture for request in requests):
         return requests, {}
     places = dict(zip(rows.column("uid").to_pylist(), rows.rows.tolist(), strict=True))
     wanted = np.array(sorted({places[request.uid] for request in requests}), np.int64)
-    files = dict(zip(wanted.tolist(), read_images(job, unit, wanted), strict=True))
+    files = dict(zip(wanted.tolist(), read_images(context, unit, wanted), strict=True))
     asked, lost = [], {}
     for place, request in enumerate(requests):
         image = files[places[request.uid]]
@@ -199,12 +207,12 @@ def _with_images(job: Job, unit: Unit, rows: Rows, requests: list[Request]) -> t
     return asked, lost
 
 
-def _captioned(job: Job, unit: Unit) -> Captioned:
+def _captioned(context: RunContext, unit: Unit) -> Captioned:
     errors: dict[str, tuple[int, str]] = {}
-    lost = job.read("answers", unit, ["error"])["error"].drop_null().to_pylist()
-    work = _work(job, unit)
-    if "regions" in job.tables:
-        looked = job.read("regions", unit, ["error"])["error"].to_pylist()
+    lost = context.read("answers", unit, ["error"])["error"].drop_null().to_pylist()
+    work = _work(context, unit)
+    if "regions" in context.tables:
+        looked = context.read("regions", unit, ["error"])["error"].to_pylist()
         failed = [error for error in looked if is_failure(error)]
         work["regions", ""] = Work(requests=len(looked), failed=len(failed))
         lost += failed
@@ -215,16 +223,16 @@ def _captioned(job: Job, unit: Unit) -> Captioned:
     return Captioned(unit, work, errors)
 
 
-def _work(job: Job, unit: Unit) -> dict[tuple[str, str], Work]:
+def _work(context: RunContext, unit: Unit) -> dict[tuple[str, str], Work]:
     """What the unit's texts took, by kind and engine: a text's style tells which engine wrote it."""
-    assert job.recipe.captions is not None
-    answers = job.read("answers", unit, ["kind", "style", "error", "tokens_in", "tokens_out"])
-    passed = pc.equal(job.read("captions", unit, ["gate"])["gate"], PASSED)  # a row a request, as in answers
+    assert context.recipe.captions is not None
+    answers = context.read("answers", unit, ["kind", "style", "error", "tokens_in", "tokens_out"])
+    passed = pc.equal(context.read("captions", unit, ["gate"])["gate"], PASSED)  # a row a request, as in answers
     sums = answers.append_column("passed", pc.fill_null(passed, False)).group_by(["kind", "style"])
     wanted = [([], "count_all"), ("error", "count"), *((c, "sum") for c in ("passed", "tokens_in", "tokens_out"))]
     stats = f"tables/captions/{unit.name}_stats.json"
-    spent = job.folder.read_json(stats) if job.folder.exists(stats) else {}
-    replaced = count_replaced(job, unit)
+    spent = context.store.read_json(stats) if context.store.exists(stats) else {}
+    replaced = count_replaced(context, unit)
     work: dict[tuple[str, str], Work] = {}
     for own in sums.aggregate(wanted).to_pylist():
         of = own["kind"], own["style"]
@@ -241,7 +249,7 @@ def _work(job: Job, unit: Unit) -> dict[tuple[str, str], Work]:
             sent_in=here.tokens_in,
             sent_out=here.tokens_out,
         )
-        by = of[0], job.recipe.captions.engine_of(*of)
+        by = of[0], context.recipe.captions.engine_of(*of)
         work[by] = _sum([work.get(by, Work()), one])
     return work
 

@@ -16,8 +16,8 @@ from curate.demo.score import Caught, Rate, rate, score
 from curate.errors import RecipeError
 from curate.report.page import write_report
 from curate.run.context import RUN_FILE
-from curate.store.store import Folder
-from curate.wording import bytes_text
+from curate.store.store import RunStore
+from curate.wording import format_bytes
 
 _TRUTH = "truth.parquet"  # what a pool is finished by
 
@@ -44,7 +44,7 @@ def demo(
         write_pool(pool, samples=2000, seed=0, shards=4)
     print(f"curate run {recipe} --out {run}", file=sys.stderr)
     execute(recipe, run, None, [], "stat", [])
-    counts = Folder(run).read_json(RUN_FILE)["counts"]
+    counts = RunStore(run).read_json(RUN_FILE)["counts"]
     caught = score(f"{pool}/{_TRUTH}", run)
     print("\nWhat became of what was planted")
     print("\n".join(_lines(caught, list(counts))))
@@ -56,7 +56,7 @@ def demo(
     )
     print("\n".join(_rates(rate(caught, list(counts)))))
     page, size = write_report(run)
-    print(f"\n{page} shows all of it on one page ({bytes_text(size)}): open it in a browser.")
+    print(f"\n{page} shows all of it on one page ({format_bytes(size)}): open it in a browser.")
     print(f"The pool is in {pool}, the recipe in {recipe}; change a rule and run it again with --reuse {run}.")
 
 

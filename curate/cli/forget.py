@@ -11,7 +11,7 @@ from curate.forget.lists import read_list
 from curate.publish.describe import REPORT
 from curate.store.forgotten import RECORD
 from curate.store.items import KINDS, NOTHING, hex_of
-from curate.wording import counted
+from curate.wording import pluralise
 
 _SHOWN = 20
 _WORDS = {"uid": "uid", "url": "URL with sha256", "sha256": "image with sha256"}
@@ -47,16 +47,19 @@ def _lines(directory: str, found: Forgotten, dry_run: bool) -> list[str]:
     lines = []
     if found.lost:
         lines = [
-            f"{directory}: a request of {counted(found.lost, 'item')} was interrupted before it was noted: ask for it again"
+            f"{directory}: a request of {pluralise(found.lost, 'item')} was interrupted before it was noted: ask for it again"
         ]
     elif found.finished:
         lines = [f"{directory}: a request that had been interrupted is carried out"]
     if not found.asked:
         return lines
     if not found.changes:
-        return [*lines, f"{directory}: nothing to do: {counted(found.asked, 'item')} asked for, and forgotten already"]
+        return [
+            *lines,
+            f"{directory}: nothing to do: {pluralise(found.asked, 'item')} asked for, and forgotten already",
+        ]
     known = f", {found.known:,} of them forgotten already" if found.known else ""
-    rewritten = f"{counted(len(found.shards), 'shard')}, {'to be' if dry_run else 'which was' if len(found.shards) == 1 else 'which were'} rewritten"
+    rewritten = f"{pluralise(len(found.shards), 'shard')}, {'to be' if dry_run else 'which was' if len(found.shards) == 1 else 'which were'} rewritten"
     rows, would = found.rows, "would be " if dry_run else ""
     lines += [
         _line("asked for", found.asked, f"{_items(found.asked)}{known}"),

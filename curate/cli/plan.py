@@ -12,7 +12,7 @@ from curate.metadata.sources import never_match
 from curate.pool.plan import Plan
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.whatif.estimate import Asked, Estimate, estimate
-from curate.wording import bytes_text, counted, seconds_text
+from curate.wording import format_bytes, format_seconds, pluralise
 
 
 def plan(
@@ -28,7 +28,7 @@ def plan(
     no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
 ) -> None:
     """Show inputs, units, steps, what is done already, the estimated yield and cost, and engines that fail; writes nothing."""
-    from pipelines.run import prepare
+    from pipelines.driver import prepare
 
     loaded = load_recipe(recipe, overrides)
     with tempfile.TemporaryDirectory() as nowhere:
@@ -37,19 +37,19 @@ def plan(
         if prepared.metadata is not None:
             never = int(never_match(prepared.metadata["entry"]).sum())
             why = f"; {never:,} can never match, as `curate metadata import` tells" if never else ""
-            print(f"  {'metadata':12} {counted(len(prepared.metadata), 'entry', 'entries')}{why}")
+            print(f"  {'metadata':12} {pluralise(len(prepared.metadata), 'entry', 'entries')}{why}")
         print("\nsteps")
-        for table in prepared.job.tables:
-            done = sum(prepared.job.would_stand(unit, table) for unit in prepared.plan.units)
+        for table in prepared.context.tables:
+            done = sum(prepared.context.would_be_current(unit, table) for unit in prepared.plan.units)
             print(f"  {table:12} {done:,} of {len(prepared.plan.units):,} units done")
         if prepared.finished:
             print("  the run is finished: nothing to do")
             return
         if not no_estimate:
-            found = estimate(prepared.job, prepared.plan.units, prepared.metadata, prepared.record)
-            print(f"\n{_estimate(found, prepared.job.pool.images)}")
-        if prepared.job.recipe.captions:  # no error: the run may be on another machine
-            for fault in find_faults(prepared.job.recipe.captions, load=False):
+            found = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
+            print(f"\n{_estimate(found, prepared.context.pool.images)}")
+        if prepared.context.recipe.captions:  # no error: the run may be on another machine
+            for fault in find_faults(prepared.context.recipe.captions, load=False):
                 print(f"\nwarning: {fault}")
 
 
@@ -63,7 +63,7 @@ def _inputs(recipe: Recipe, plan: Plan) -> str:
         files = {part.path for unit in plan.units if unit.source == source.name for part in unit.parts}
         units, _, size = sizes[source.name]
         lines.append(
-            f"  {source.name:12} {source.format:10} {counted(len(files), 'file')}  {bytes_text(size)}  {counted(units, 'unit')}"
+            f"  {source.name:12} {source.format:10} {pluralise(len(files), 'file')}  {format_bytes(size)}  {pluralise(units, 'unit')}"
         )
     bad = [part for part in plan.files if part.fault]
     lines += [f"  {part.path}: {part.fault[0]}: {part.fault[1]}" for part in bad[:10] if part.fault]
@@ -78,15 +78,15 @@ def _estimate(found: Estimate | None, images: bool) -> str:
     cores = os.cpu_count() or 1
     unseen = "" if found.sampled == found.rows else " (duplicates of what was not sampled are not seen)"
     spread = "; ± is one standard error" if found.error else ""
-    lines = [f"estimate, from {counted(found.sampled, 'sample')} in {counted(found.units, 'unit')}{unseen}{spread}"]
+    lines = [f"estimate, from {pluralise(found.sampled, 'sample')} in {pluralise(found.units, 'unit')}{unseen}{spread}"]
     about = "" if found.sampled == found.rows else "about "
     lines.append(f"  {'pool':12} {about}{found.rows:,}")
     for name, rows in sorted(found.verdicts.items(), key=lambda item: item[0] == "kept"):
         error = f" ± {found.error:,.0f}" if name == "kept" and found.error else ""
         lines.append(f"  {name:12} {'' if name == 'kept' else '−'}{rows:,.0f}{error}  ({rows / found.rows:.1%})")
     if images:
-        lines.append(f"  {'output':12} {bytes_text(found.bytes)} of images")
-    work = f"{seconds_text(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
+        lines.append(f"  {'output':12} {format_bytes(found.bytes)} of images")
+    work = f"{format_seconds(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
     lines.append(f"  {'time':12} {work if found.seconds else 'some seconds: all is measured and matched already'}")
     return "\n".join([*lines, *map(_asked, found.asked)])
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 STEPS = (
     ("measure", "tables/samples", ".parquet"),
@@ -23,7 +23,7 @@ WHAT = {"emit": "shards", "answers": "batches"}  # what is counted where it is n
 
 
 @contextmanager
-def show_progress(folder: Folder, units: int) -> Iterator[None]:
+def show_progress(folder: RunStore, units: int) -> Iterator[None]:
     """Shows bars on a terminal, and plain lines elsewhere, on standard error while the block runs."""
     stop = threading.Event()
     target = _bars if sys.stderr.isatty() else _lines
@@ -36,14 +36,14 @@ def show_progress(folder: Folder, units: int) -> Iterator[None]:
         thread.join()
 
 
-def _count(folder: Folder, place: str, suffix: str) -> int:
+def _count(folder: RunStore, place: str, suffix: str) -> int:
     try:
         return sum(name.endswith(suffix) for name in folder.files(place))
     except (OSError, FileNotFoundError):  # the folder changes while it is listed
         return 0
 
 
-def _bars(folder: Folder, units: int, stop: threading.Event) -> None:
+def _bars(folder: RunStore, units: int, stop: threading.Event) -> None:
     columns = (
         TextColumn("{task.description:8}"),
         BarColumn(),
@@ -67,7 +67,7 @@ def _bars(folder: Folder, units: int, stop: threading.Event) -> None:
                     progress.update(task, completed=found, visible=True)
 
 
-def _lines(folder: Folder, units: int, stop: threading.Event) -> None:
+def _lines(folder: RunStore, units: int, stop: threading.Event) -> None:
     last: list[int] = []
     said = time.monotonic()
     done = False

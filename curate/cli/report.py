@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from curate.report.page import write_report
-from curate.wording import bytes_text
+from curate.wording import format_bytes
 
 
 def report(
@@ -22,5 +22,5 @@ def report(
     """Write report.html: one page that shows what curation did, without a network."""
     began = time.monotonic()
     path, size = write_report(directory, out, against)
-    print(f"{path}: {bytes_text(size)}")
+    print(f"{path}: {format_bytes(size)}")
     print(f"written in {time.monotonic() - began:.1f} s", file=sys.stderr)

@@ -12,10 +12,10 @@ from curate.errors import RecipeError
 from curate.measure.unit import needed_signals
 from curate.pool.plan import Unit
 from curate.recipe.recipe import load_recipe
-from curate.run.context import RUN_FILE, Job
+from curate.run.context import RUN_FILE, RunContext
 from curate.store.lock import tidy
-from curate.store.store import Folder
-from curate.wording import counted
+from curate.store.store import RunStore
+from curate.wording import pluralise
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]
 SetOption = Annotated[
@@ -51,24 +51,24 @@ def execute(
     recipe: str, out: str, reuse: str | None, overrides: list[str], fingerprint: str, beam_options: list[str]
 ) -> None:
     """Runs a recipe and prints what came out."""
-    from pipelines.run import get_ready, prepare, start
-    from pipelines.run import run as run_pipeline
+    from pipelines.driver import preflight, prepare, start
+    from pipelines.driver import run as run_pipeline
 
     prepared = prepare(load_recipe(recipe, overrides), out, reuse, by_content(fingerprint), beam_options)
     if prepared.finished:
-        tidy(prepared.job.folder)
+        tidy(prepared.context.store)
         print(f"{out}: this recipe is finished already; nothing to do (`curate verify {out}` reads every byte)")
         return
     if reuse:
-        print(_reused(prepared.job, prepared.plan.units, reuse), file=sys.stderr)
+        print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
     began = time.monotonic()
-    get_ready(prepared)
+    preflight(prepared)
     try:
         start(prepared)
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written: {error}") from None
     try:
-        with show_progress(prepared.job.folder, len(prepared.plan.units)):
+        with show_progress(prepared.context.store, len(prepared.plan.units)):
             run_pipeline(prepared)
     except KeyboardInterrupt:
         print("curate: interrupted; what was finished stands: run again to go on", file=sys.stderr)
@@ -83,20 +83,20 @@ def by_content(fingerprint: str) -> bool:
     return fingerprint == "content"
 
 
-def _reused(job: Job, units: tuple[Unit, ...], reuse: str) -> str:
+def _reused(context: RunContext, units: tuple[Unit, ...], reuse: str) -> str:
     """Which tables of the older run are taken over, and what is measured again."""
-    tables = [name for name in job.tables if name not in ("decisions", "answers", "captions")]
-    found = {name: sum(job.would_stand(unit, name) for unit in units) for name in tables}
+    tables = [name for name in context.tables if name not in ("decisions", "answers", "captions")]
+    found = {name: sum(context.would_be_current(unit, name) for unit in units) for name in tables}
     taken = ", ".join(f"{name} {count}/{len(units)}" for name, count in found.items() if count)
-    again = list(dict.fromkeys(signal.name for unit in units for signal in needed_signals(job, unit)))
+    again = list(dict.fromkeys(signal.name for unit in units for signal in needed_signals(context, unit)))
     lines = [f"reused from {reuse}: {taken or 'no whole table'} (units)"]
-    if job.signals:
+    if context.signals:
         rest = "; of the others the columns are taken over" if again else ""
         lines.append(f"measured again: {', '.join(again) or 'nothing'}{rest}")
     return "\n".join(lines)
 
 
-def _some_uid(folder: Folder) -> str:
+def _some_uid(folder: RunStore) -> str:
     """A uid to try `explain` with."""
     uids = folder.read_parquet("tables/decisions/00000.parquet", ["uid"])["uid"].drop_null()
     return uids[0].as_py() if len(uids) else "UID"
@@ -104,7 +104,7 @@ def _some_uid(folder: Folder) -> str:
 
 def summary(out: str, seconds: float) -> str:
     """The funnel, and where to look."""
-    run = Folder(out).read_json(RUN_FILE)
+    run = RunStore(out).read_json(RUN_FILE)
     counts = run["counts"]
     pool = sum(counts.values())
     width = max(len(name) for name in (*counts, "pool"))
@@ -133,7 +133,7 @@ def summary(out: str, seconds: float) -> str:
         lines.append(
             f"evaluation set: {found['images']:,} images; {found['unread']:,} more could not be read, such as {found['such_as']}"
         )
-    failures = Folder(out).read_parquet("failures.parquet", ["shard", "key", "reason"]).to_pylist()
+    failures = RunStore(out).read_parquet("failures.parquet", ["shard", "key", "reason"]).to_pylist()
     damaged = Counter(row["reason"] for row in failures if row["key"] is None)
     if damaged:
         lines.append(f"files not read, or in part: {', '.join(f'{n:,} {why}' for why, n in damaged.items())}")
@@ -145,11 +145,11 @@ def summary(out: str, seconds: float) -> str:
         )
     if run.get("caption_work"):
         lines.append(f"  curate sql {out} caption_gates      what the gates said; caption_work, captions: cost, texts")
-    shards = len(Folder(out).read_json("shards/sizes.json"))
-    lines += [f"{out}: {counted(shards, 'shard')} in {seconds:.1f} s", ""]
+    shards = len(RunStore(out).read_json("shards/sizes.json"))
+    lines += [f"{out}: {pluralise(shards, 'shard')} in {seconds:.1f} s", ""]
     lines += [
         f"  curate sql {out} funnel        what each rule dropped, in SQL",
-        f"  curate explain {out} {_some_uid(Folder(out))}       why a sample is in or out",
+        f"  curate explain {out} {_some_uid(RunStore(out))}       why a sample is in or out",
         f"  curate report {out}            all of it on one page, with samples",
         f"  curate verify {out}            whether all is whole",
     ]

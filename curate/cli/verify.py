@@ -6,7 +6,7 @@ import typer
 
 from curate.ask.verify import verify_run
 from curate.errors import RunError
-from curate.wording import counted
+from curate.wording import pluralise
 
 
 def verify(directory: Annotated[str, typer.Argument(metavar="DIR", help="A run folder, local or remote.")]) -> None:
@@ -15,7 +15,7 @@ def verify(directory: Annotated[str, typer.Argument(metavar="DIR", help="A run f
     if faults:
         more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
         raise RunError(
-            f"{directory}: {counted(len(faults), 'difference')} (a file that differs is made anew if it is deleted, and the recipe "
+            f"{directory}: {pluralise(len(faults), 'difference')} (a file that differs is made anew if it is deleted, and the recipe "
             "run again with the same --out)\n  " + "\n  ".join(faults[:20]) + more
         )
     for line in checked:

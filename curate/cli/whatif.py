@@ -14,9 +14,9 @@ from curate.cli.standard_output import open_output
 from curate.errors import RecipeError
 from curate.whatif.answer import WhatIf, answer
 from curate.whatif.changes import changed_recipe
-from curate.whatif.knobs import Knob, parse_knob
+from curate.whatif.knobs import SweptNumber, parse_knob
 from curate.whatif.plot import check_plot, write_plot
-from curate.whatif.survivors import Past, open_past
+from curate.whatif.survivors import FinishedRun, open_past
 from curate.whatif.sweep import Point, points_table, search, sweep
 
 _LANGUAGES = 12  # lines of a table for people
@@ -64,7 +64,7 @@ def whatif(
                 write_plot(plot, found, knob, sum(int(b.alive.sum()) for b in past.ballots))
             write_result(_sweep_result(found, knob, format), format.value, file)
         else:
-            balance = changed_recipe(past.job.recipe, overrides).balance
+            balance = changed_recipe(past.context.recipe, overrides).balance
             wished = rows if knob else balance.rows if balance else None
             told = answer(past, overrides)
             _write_answer(told, _solved(told, wished, knob), format, file)
@@ -81,9 +81,9 @@ def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by:
         check_plot(plot)
 
 
-def _say_if_long(past: Past, overrides: list[str], turns_rule: bool) -> None:
+def _say_if_long(past: FinishedRun, overrides: list[str], turns_rule: bool) -> None:
     """Near-duplicates are the one thing that may take minutes."""
-    old, new = past.job.recipe, changed_recipe(past.job.recipe, overrides)
+    old, new = past.context.recipe, changed_recipe(past.context.recipe, overrides)
     changed = (
         turns_rule or list(old.rules.items()) != list(new.rules.items()) or old.dedup != new.dedup or past.forgotten
     )
@@ -98,7 +98,7 @@ def _watched(found: Iterator[Point], total: int) -> Iterator[Point]:
         yield point
 
 
-def _sweep_result(found: list[Point], knob: Knob, format: Format) -> Result:
+def _sweep_result(found: list[Point], knob: SweptNumber, format: Format) -> Result:
     """The points; for people with bars, and without columns that say nothing here."""
     table = points_table(found)
     if format is not Format.table:
@@ -111,7 +111,7 @@ def _sweep_result(found: list[Point], knob: Knob, format: Format) -> Result:
     return _result(table.append_column("", pa.array(bars)), whole=("expected", "error"))
 
 
-def _solved(found: WhatIf, rows: int | None, knob: Knob | None) -> str:
+def _solved(found: WhatIf, rows: int | None, knob: SweptNumber | None) -> str:
     """What is said of a size that was wished for: `rows`, if t was solved for it, or the knob's number."""
     if rows is None or (knob is None and found.t is None):
         return ""

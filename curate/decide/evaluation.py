@@ -21,7 +21,7 @@ from curate.pool.exemplars import picture_files, read_pictures
 from curate.pool.image import ImageOptions, measure_image
 from curate.pool.listing import InputFile
 from curate.recipe.recipe import Against
-from curate.run.context import EVALUATION_FACTS, EVALUATION_FILE, Job
+from curate.run.context import EVALUATION_FACTS, EVALUATION_FILE, RunContext
 
 _loaded: dict[str, pa.Table] = {}
 _lock = threading.Lock()
@@ -34,14 +34,14 @@ def list_evaluation(against: Against) -> list[InputFile]:
 
 def evaluation_key(against: Against) -> str:
     """The digest of the evaluation set: its files, with sizes and etags or mtimes."""
-    return ids.digest([[file.path, file.size, file.stamp] for file in list_evaluation(against)])
+    return ids.digest([[file.path, file.size, file.fingerprint] for file in list_evaluation(against)])
 
 
-def write_evaluation(job: Job) -> None:
+def write_evaluation(context: RunContext) -> None:
     """Measures the evaluation set into the run folder. Raises RecipeError where too much of it cannot be read."""
-    against = job.recipe.dedup.against
+    against = context.recipe.dedup.against
     assert against is not None
-    clip = next((c for c in job.recipe.measure.clip if against.embedding and c.name == against.embedding.of), None)
+    clip = next((c for c in context.recipe.measure.clip if against.embedding and c.name == against.embedding.of), None)
     encoder = load_encoder(clip.model_copy(update={"device": "auto"})) if clip else None  # here, wherever units run
     options = ImageOptions(phash=against.phash is not None, looks=(encoder.view,) if encoder else ())
     names, hashes, made, unread = [], [], [], []
@@ -65,32 +65,32 @@ def write_evaluation(job: Job) -> None:
                 flush()
     flush()
     total = len(names) + len(unread)
-    if not names or len(unread) / total > job.recipe.max_failed:
+    if not names or len(unread) / total > context.recipe.max_failed:
         raise RecipeError(
             f"dedup.against.images: {len(unread):,} of {total:,} images of the evaluation set cannot be read, and max_failed is "
-            f"{job.recipe.max_failed}: {unread[0] if unread else f'no image in {against.images}'}"
+            f"{context.recipe.max_failed}: {unread[0] if unread else f'no image in {against.images}'}"
         )
     facts = {"images": len(names), "unread": len(unread), "such_as": unread[0] if unread else None}
-    job.folder.write_json(EVALUATION_FACTS, facts)
+    context.store.write_json(EVALUATION_FACTS, facts)
     columns = {"name": pa.array(names, pa.string()), "phash": pa.array(hashes, pa.uint64())}
     if encoder:
         columns["image"] = embedding_column(np.concatenate(made), np.arange(len(names)), len(names))
-    job.folder.write_parquet(EVALUATION_FILE, pa.table(columns))
+    context.store.write_parquet(EVALUATION_FILE, pa.table(columns))
 
 
 def find_contaminated(
-    job: Job, hashes: npt.NDArray[np.uint64] | None, vectors: npt.NDArray[np.float16] | None
+    context: RunContext, hashes: npt.NDArray[np.uint64] | None, vectors: npt.NDArray[np.float16] | None
 ) -> tuple[npt.NDArray[np.int64], pa.Array]:
     """The rows that are near an evaluation image, and the name of the nearest.
 
     Args:
-        job: the run.
+        context: the run.
         hashes: uint64 [n], perceptual hashes of rows, where the recipe compares these.
         vectors: float16 [n, dimension], image embeddings of rows, where it compares those.
     """
-    against = job.recipe.dedup.against
+    against = context.recipe.dedup.against
     assert against is not None
-    table = _load(job)
+    table = _load(context)
     if against.phash:
         assert hashes is not None
         found = hamming.nearest(hashes, table["phash"].to_numpy().astype(np.uint64), against.phash.distance)
@@ -101,10 +101,10 @@ def find_contaminated(
     return rows, table["name"].combine_chunks().take(pa.array(found[rows]))
 
 
-def _load(job: Job) -> pa.Table:
+def _load(context: RunContext) -> pa.Table:
     """The run's evaluation set, once per process."""
     with _lock:
-        if job.evaluation_key not in _loaded:
+        if context.evaluation_key not in _loaded:
             _loaded.clear()
-            _loaded[job.evaluation_key] = job.folder.read_parquet(EVALUATION_FILE)
-        return _loaded[job.evaluation_key]
+            _loaded[context.evaluation_key] = context.store.read_parquet(EVALUATION_FILE)
+        return _loaded[context.evaluation_key]

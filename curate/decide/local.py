@@ -15,86 +15,86 @@ import numpy.typing as npt
 from curate.decide import cosine, dedup, hamming, quantiles
 from curate.decide import state as ballot
 from curate.decide.near import I64, Groups
-from curate.decide.state import Ballot
+from curate.decide.state import UnitState
 from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.recipe import Near, Top
-from curate.run.context import Job
+from curate.run.context import RunContext
 
 
-def apply_rules(job: Job, units: Sequence[Unit]) -> list[Ballot]:
+def apply_rules(context: RunContext, units: Sequence[Unit]) -> list[UnitState]:
     """The units' ballots after all rules and `unmatched`."""
-    return apply_tops(job, open_ballots(job, units))
+    return apply_tops(context, open_ballots(context, units))
 
 
-def open_ballots(job: Job, units: Sequence[Unit]) -> list[Ballot]:
+def open_ballots(context: RunContext, units: Sequence[Unit]) -> list[UnitState]:
     """The units' ballots after the rules that come before the first top rule."""
-    _ = job.segments  # made before threads ask for it
-    return list(in_threads(partial(ballot.open_ballot, job), units))
+    _ = context.segments  # made before threads ask for it
+    return list(in_threads(partial(ballot.open_ballot, context), units))
 
 
-def apply_tops(job: Job, ballots: list[Ballot]) -> list[Ballot]:
+def apply_tops(context: RunContext, ballots: list[UnitState]) -> list[UnitState]:
     """The ballots of `open_ballots` after all other rules."""
-    for i, segment in enumerate(job.segments):
+    for i, segment in enumerate(context.segments):
         if segment.top is None:
             continue
         assert isinstance(segment.top.spec, Top)
-        keys = np.concatenate(list(in_threads(partial(ballot.top_keys, job, index=i), ballots)))
+        keys = np.concatenate(list(in_threads(partial(ballot.top_keys, context, index=i), ballots)))
         radix = quantiles.Radix(segment.top.spec.top)
         while not radix.solved:
             radix = radix.narrow(radix.histogram(keys))
-        ballots = list(in_threads(partial(ballot.apply_top, job, index=i, key=radix.key), ballots))
+        ballots = list(in_threads(partial(ballot.apply_top, context, index=i, key=radix.key), ballots))
     return ballots
 
 
-def deduplicate(job: Job, ballots: Sequence[Ballot]) -> list[Ballot]:
+def deduplicate(context: RunContext, ballots: Sequence[UnitState]) -> list[UnitState]:
     """The ballots with the duplicates among these units dropped."""
-    return drop_repeats(job, ballots, find_repeats(job, ballots))
+    return drop_repeats(context, ballots, find_repeats(context, ballots))
 
 
-def find_repeats(job: Job, ballots: Sequence[Ballot]) -> dedup.Records:
+def find_repeats(context: RunContext, ballots: Sequence[UnitState]) -> dedup.Records:
     """The records of the rows still in that share a key of some pass with another one."""
-    groups = {place: find_groups(job, by, ballots)[0] for place, by in job.recipe.dedup.near.items()}
+    groups = {place: find_groups(context, by, ballots)[0] for place, by in context.recipe.dedup.near.items()}
     hashes: dict[int, list[ballot.U64]] = {}
-    for found in in_threads(lambda b: list(ballot.hash_keys(job, b, 1, groups)), ballots):
+    for found in in_threads(lambda b: list(ballot.hash_keys(context, b, 1, groups)), ballots):
         for (number, _), part in found:
             hashes.setdefault(number, []).append(part)
     repeats = [(number, dedup.repeated(parts)) for number, parts in hashes.items()]
-    return np.concatenate(list(in_threads(lambda b: ballot.find_candidates(job, b, repeats, groups), ballots)))
+    return np.concatenate(list(in_threads(lambda b: ballot.find_candidates(context, b, repeats, groups), ballots)))
 
 
-def drop_repeats(job: Job, ballots: Sequence[Ballot], records: dedup.Records) -> list[Ballot]:
+def drop_repeats(context: RunContext, ballots: Sequence[UnitState], records: dedup.Records) -> list[UnitState]:
     """The ballots with the duplicates dropped.
 
     Args:
-        job: the run.
+        context: the run.
         ballots: in the order of their units.
         records: of `find_repeats` over these ballots; where all passes are by equal keys, over any that had more rows in.
     """
     own = _by_unit(records, ballots)
     records = np.concatenate([part[b.alive[part["row"]]] for b, part in zip(ballots, own, strict=True)])
-    for i in range(len(job.recipe.dedup.by)):
+    for i in range(len(context.recipe.dedup.by)):
         records = dedup.resolve(records, i)
     lost = _by_unit(records[records["dead"]], ballots)
     return [ballot.drop_duplicates(b, [part]) for b, part in zip(ballots, lost, strict=True)]
 
 
-def _by_unit(records: dedup.Records, ballots: Sequence[Ballot]) -> list[dedup.Records]:
+def _by_unit(records: dedup.Records, ballots: Sequence[UnitState]) -> list[dedup.Records]:
     """Each unit's part of records that are in the order of units."""
     units = records["unit"].copy()
     return [records[slice(*np.searchsorted(units, [b.unit.index, b.unit.index + 1]))] for b in ballots]
 
 
-def find_groups(job: Job, by: Near, ballots: Sequence[Ballot]) -> tuple[Groups, I64]:
+def find_groups(context: RunContext, by: Near, ballots: Sequence[UnitState]) -> tuple[Groups, I64]:
     """The groups of a pass by nearness, and of a sample's close pairs how many there are and were candidates (int64[2])."""
     if by.phash:
-        hashes = np.concatenate([ballot.alive_hashes(job, b) for b in ballots])
+        hashes = np.concatenate([ballot.alive_hashes(context, b) for b in ballots])
         return Groups.of(hamming.edges(hashes, by.phash.distance)), np.zeros(2, np.int64)
     assert by.embedding is not None
     nodes, dimension = [], 0
-    with job.folder.spool() as file:
+    with context.store.spool() as file:
         for b in ballots:
-            own, vectors = ballot.alive_vectors(job, b, by.embedding.of)
+            own, vectors = ballot.alive_vectors(context, b, by.embedding.of)
             nodes.append(own)
             dimension = vectors.shape[1]
             file.write(vectors.tobytes())

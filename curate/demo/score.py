@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from curate.demo.pool import DEFECTS, DUPLICATES, NEAR_DUPLICATES
-from curate.run.context import Job
+from curate.run.context import RunContext
 from curate.schema import DUPLICATE
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 CLEAN = "(clean)"
 NEAR = "of them near"  # the line of the near-duplicates, below that of all duplicates
@@ -111,7 +111,7 @@ def score(truth_path: str, run: str) -> list[Caught]:
     it is the copies that were too many.
     """
     truth = {(sample["shard"], sample["key"]): sample for sample in pq.read_table(truth_path).to_pylist()}
-    verdicts = _verdicts(Folder(run))
+    verdicts = _verdicts(RunStore(run))
     scenes = {place: sample["original_key"] or sample["key"] for place, sample in truth.items()}
     stays = {verdict.uid: place for place, verdict in verdicts.items() if verdict.rule != DUPLICATE}
     mistaken = Counter[str]()
@@ -129,13 +129,13 @@ def score(truth_path: str, run: str) -> list[Caught]:
     return [Caught(defect or CLEAN, rules.total(), dict(rules), mistaken[defect]) for defect, rules in caught.items()]
 
 
-def _verdicts(folder: Folder) -> dict[tuple[str, str], _Verdict]:
+def _verdicts(folder: RunStore) -> dict[tuple[str, str], _Verdict]:
     """The verdict on each sample, by the name of its shard and its key."""
     verdicts = {}
     for path in folder.files("tables/decisions"):
         unit = int(path.rsplit("/", 1)[-1].split(".")[0])
         decisions = folder.read_parquet(path, ["uid", "rule", "duplicate_of"]).to_pylist()
-        samples = folder.read_parquet(Job.table("samples", unit), ["shard", "key"]).to_pylist()
+        samples = folder.read_parquet(RunContext.table("samples", unit), ["shard", "key"]).to_pylist()
         for sample, decision in zip(samples, decisions, strict=True):
             place = sample["shard"].rsplit("/", 1)[-1], sample["key"]
             verdicts[place] = _Verdict(

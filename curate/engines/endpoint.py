@@ -78,20 +78,20 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Silence:
+class NoReply:
     """Nothing whole came back: `code` is timeout or unreachable, `detail` what happened."""
 
     code: str
     detail: str
 
 
-class GivenUp(asyncio.Event):
+class Tripped(asyncio.Event):
     """Set when an endpoint is given up; `why` is then the error of whatever is being asked."""
 
     why = ""
 
 
-class Health:
+class CircuitBreaker:
     """Whether the endpoint is alive, as the requests of all threads found.
 
     `lost` is the event of an endpoint that is given up. Who begins to ask takes it, and gives up when it is set. Who
@@ -99,7 +99,7 @@ class Health:
     """
 
     def __init__(self) -> None:
-        self.lost = GivenUp()
+        self.lost = Tripped()
         self._silences = self._refusals = 0
 
     def replied(self) -> None:
@@ -131,7 +131,7 @@ class Health:
     def _give_up(self, why: str) -> None:
         self.lost.why = why
         self.lost.set()
-        self.lost = GivenUp()
+        self.lost = Tripped()
 
 
 class Endpoint:
@@ -149,7 +149,7 @@ class Endpoint:
 
     def __init__(self, base_url: str, key: Key, concurrency: int, timeout: float):
         self.base_url, self.key, self.timeout = base_url, key, timeout
-        self.slots, self.health = asyncio.Semaphore(concurrency), Health()
+        self.slots, self.health = asyncio.Semaphore(concurrency), CircuitBreaker()
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key.value:
             headers["Authorization"] = f"Bearer {key.value}"
@@ -171,7 +171,7 @@ class Endpoint:
         """Starts `work` in the endpoint's loop. `wait` gives what it returns."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def send(self, method: str, path: str, body: bytes | None) -> Reply | Silence:
+    async def send(self, method: str, path: str, body: bytes | None) -> Reply | NoReply:
         """One call, without another attempt; it ends when `timeout` is over, whatever the endpoint does."""
         try:
             async with (
@@ -180,11 +180,11 @@ class Endpoint:
             ):
                 content, whole = await _read(response)
         except TimeoutError:
-            return Silence("timeout", f"no whole answer in {self.timeout:g} s")
+            return NoReply("timeout", f"no whole answer in {self.timeout:g} s")
         except httpx.DecodingError:  # compressed, though that was not asked for, and damaged
             content, whole = b"", True
         except (httpx.HTTPError, OSError) as error:
-            return Silence("unreachable", f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            return NoReply("unreachable", f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
         headers = response.headers
         return Reply(
             response.status_code,

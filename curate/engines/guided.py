@@ -98,16 +98,16 @@ class GuidedEngine:
             answers: list[Answer | None] = [None] * len(requests)
             batches: dict[tuple[int, int], list[_Job]] = defaultdict(list)
             for place, request in enumerate(requests):
-                job = _prepare(loaded, place, request)
-                if isinstance(job, Answer):
-                    answers[place] = job
+                context = _prepare(loaded, place, request)
+                if isinstance(context, Answer):
+                    answers[place] = context
                 else:  # prompts of one length make batches without padding
-                    batches[len(job.start), job.max_tokens].append(job)
+                    batches[len(context.start), context.max_tokens].append(context)
             for waiting in map(deque, batches.values()):
                 while waiting:
                     batch = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
-                    for job, answer in zip(batch, in_halves(batch, self._answer), strict=True):
-                        answers[job.place] = answer if isinstance(answer, Answer) else _failed(answer)
+                    for context, answer in zip(batch, in_halves(batch, self._answer), strict=True):
+                        answers[context.place] = answer if isinstance(answer, Answer) else _failed(answer)
         return [answer for answer in answers if answer is not None]
 
     def close(self) -> None:
@@ -314,8 +314,8 @@ def _answer(loaded: _Loaded, jobs: Sequence[_Job], gamma: float) -> list[Answer]
     import torch
 
     guided = gamma != 1
-    pixels = loaded.pixels([job.picture for job in jobs], return_tensors="pt")["pixel_values"]
-    start = torch.tensor([job.start for job in jobs] * (2 if guided else 1), device=loaded.device)
+    pixels = loaded.pixels([context.picture for context in jobs], return_tensors="pt")["pixel_values"]
+    start = torch.tensor([context.start for context in jobs] * (2 if guided else 1), device=loaded.device)
     settings = copy.deepcopy(loaded.family.settings)
     settings.update(do_sample=False, num_beams=1, max_length=None, max_new_tokens=jobs[0].max_tokens, use_cache=True)
     if settings.pad_token_id is None:
@@ -330,18 +330,18 @@ def _answer(loaded: _Loaded, jobs: Sequence[_Job], gamma: float) -> list[Answer]
             logits_processor=[Guide(gamma)] if guided else None,
         )
     new = made[: len(jobs), start.shape[1] :].tolist()
-    return [_read(loaded, job, tokens, settings.eos_token_id) for job, tokens in zip(jobs, new, strict=True)]
+    return [_read(loaded, context, tokens, settings.eos_token_id) for context, tokens in zip(jobs, new, strict=True)]
 
 
-def _read(loaded: _Loaded, job: _Job, tokens: list[int], eos: int | list[int] | None) -> Answer:
+def _read(loaded: _Loaded, context: _Job, tokens: list[int], eos: int | list[int] | None) -> Answer:
     ends = set(eos if isinstance(eos, list) else [eos])
     end = next((i for i, token in enumerate(tokens) if token in ends), None)
     used = tokens if end is None else tokens[: end + 1]
     text = loaded.tokenizer.decode(used, skip_special_tokens=True)
     finish = "length" if end is None else "stop"
     if not text.strip():
-        return Answer(None, f"empty: {len(used)} tokens, which make no text", len(job.start), len(used), finish)
-    return Answer(text, None, len(job.start), len(used), finish)
+        return Answer(None, f"empty: {len(used)} tokens, which make no text", len(context.start), len(used), finish)
+    return Answer(text, None, len(context.start), len(used), finish)
 
 
 def _failed(error: Exception) -> Answer:

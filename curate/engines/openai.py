@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 import httpx2 as httpx
 
-from curate.engines.endpoint import LARGEST_REPLY, Endpoint, GivenUp, Reply, Silence, back_off, read_key, wait
+from curate.engines.endpoint import LARGEST_REPLY, Endpoint, NoReply, Reply, Tripped, back_off, read_key, wait
 from curate.engines.openai_protocol import (
     OURS,
     UnsendableError,
@@ -189,7 +189,7 @@ class HttpEngine:
                 group.create_task(work())
         return [answers[place] for place in range(len(requests))]
 
-    async def _answer(self, endpoint: Endpoint, request: Request, lost: GivenUp) -> Answer:
+    async def _answer(self, endpoint: Endpoint, request: Request, lost: Tripped) -> Answer:
         try:
             call = write_call(request, self.options.model, self.options.extra)
         except UnsendableError as error:
@@ -199,7 +199,7 @@ class HttpEngine:
             if lost.is_set():
                 return Answer(None, lost.why)
             reply = await endpoint.send("POST", call.path, call.body)
-            if isinstance(reply, Silence):
+            if isinstance(reply, NoReply):
                 answer, asked = Answer(None, f"{reply.code}: {reply.detail}"), None
             else:
                 endpoint.health.replied()
@@ -210,7 +210,7 @@ class HttpEngine:
             if attempt < self.options.attempts:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(lost.wait(), back_off(attempt, asked, random.random()))
-        if isinstance(reply, Silence) and not lost.is_set():
+        if isinstance(reply, NoReply) and not lost.is_set():
             endpoint.health.silent()
         return replace(answer, error=f"{answer.error} (the last of {self.options.attempts} attempts)")
 
@@ -222,7 +222,7 @@ class HttpEngine:
             hello = _HELLO if request.prompt is None else replace(_HELLO, prompt="Hello", messages=())
             call = write_call(hello, self.options.model, self.options.extra)
             found = await endpoint.send("POST", call.path, call.body)
-            if isinstance(found, Silence) or _is_passing(found.status):
+            if isinstance(found, NoReply) or _is_passing(found.status):
                 return
             said = _read_reply(found)
             if _is_no_answer(found, said):
@@ -261,10 +261,10 @@ class HttpEngine:
                 raise self._no_such_endpoint(f"{call.path}: {_line(endpoint, f'the answer is {answer.error}')}")
             return
 
-    def _accept(self, endpoint: Endpoint, reply: Reply | Silence, path: str) -> Reply:
+    def _accept(self, endpoint: Endpoint, reply: Reply | NoReply, path: str) -> Reply:
         """The reply, where it is a 2xx; else raises what that means before a run."""
         where = f"{self._base_url}/{path}"
-        if isinstance(reply, Silence):
+        if isinstance(reply, NoReply):
             raise RunError(
                 _line(
                     endpoint, f"{self._base_url}: cannot be reached ({reply.detail}); accepted: an endpoint that runs"

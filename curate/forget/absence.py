@@ -15,14 +15,14 @@ from curate.forget.rows import leftovers
 from curate.forget.shards import SIZES, image_hashes
 from curate.pool.columns import ColumnFault, find_columns
 from curate.publish.uids import read_uids
-from curate.run.context import RUN_FILE, Job
+from curate.run.context import RUN_FILE, RunContext
 from curate.run.opened import open_ledger
 from curate.store.forgotten import RECORD, Record
 from curate.store.items import Items
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 
-def check_absence(folder: Folder) -> tuple[list[str], list[str]]:
+def check_absence(folder: RunStore) -> tuple[list[str], list[str]]:
     """What was checked, and what is wrong; both empty where nothing was ever forgotten."""
     run = folder.read_json(RUN_FILE)
     record, named = Record.read(folder), run.get("forgotten")
@@ -38,16 +38,16 @@ def check_absence(folder: Folder) -> tuple[list[str], list[str]]:
     return [f"{len(record):,} forgotten items are absent from tables, shards and uids.npy"], faults
 
 
-def _faults(folder: Folder, items: Items) -> Iterator[str]:
-    job, units = open_ledger(folder)
+def _faults(folder: RunStore, items: Items) -> Iterator[str]:
+    context, units = open_ledger(folder)
     for unit in units:
-        for name in leftovers(job, unit, items, job.tables):
-            yield f"{job.table(name, unit)}: holds what was forgotten"
+        for name in leftovers(context, unit, items, context.tables):
+            yield f"{context.table(name, unit)}: holds what was forgotten"
     if items.holds("uid", read_uids(folder)).any():
         yield "uids.npy: holds what was forgotten"
     for name in folder.read_json(SIZES):
         sidecar = f"shards/{name.partition('.')[0]}.parquet"
-        if _in_sidecar(job, folder.read_parquet(sidecar), items):
+        if _in_sidecar(context, folder.read_parquet(sidecar), items):
             yield f"{sidecar}: holds what was forgotten"
         if name.endswith(".tar") and len(items.sha256):
             for member, digest in image_hashes(folder, f"shards/{name}"):
@@ -55,13 +55,13 @@ def _faults(folder: Folder, items: Items) -> Iterator[str]:
                     yield f"shards/{name}: {member!r} is an image that was forgotten"
 
 
-def _in_sidecar(job: Job, table: pa.Table, items: Items) -> bool:
+def _in_sidecar(context: RunContext, table: pa.Table, items: Items) -> bool:
     """Whether rows beside or in a shard have one of the uids, URLs or images."""
     columns: dict[str, Any] = {"uid": table["uid"]}
-    if job.pool.images:
+    if context.pool.images:
         columns |= {"url": table["url"], "sha256": table["sha256"]}
     else:
-        for source in job.recipe.input:
+        for source in context.recipe.input:
             try:
                 url = find_columns(table.schema, source.columns).url
             except ColumnFault:  # of another source

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from curate.forget.rows import clear_unit, neighbours
 from curate.pool.plan import Unit
-from curate.run.context import Job
+from curate.run.context import RunContext
 from curate.store.forgotten import MET, Record
 from curate.store.items import NOTHING, Items
 
@@ -19,7 +19,7 @@ ROUNDS = 3  # each looks at all units; chains of more rows than that are cut
 _TABLES = ("samples", "scores", "embeddings", "members", "matches")
 
 
-class Front(NamedTuple):
+class Frontier(NamedTuple):
     """How far names have spread.
 
     Attributes:
@@ -33,14 +33,14 @@ class Front(NamedTuple):
     met: Items = NOTHING
 
     @classmethod
-    def begin(cls, job: Job) -> "Front":
+    def begin(cls, context: RunContext) -> "Frontier":
         """Before the first round: what the record names. Where a run was killed after its rounds, nothing spreads again."""
-        record = Record.read(job.folder)
+        record = Record.read(context.store)
         return cls(record.items, NOTHING if record.settled else record.items)
 
-    def advance(self, found: Items) -> "Front":
+    def advance(self, found: Items) -> "Frontier":
         """After a round."""
-        return Front(self.known | found, found, self.met | found)
+        return Frontier(self.known | found, found, self.met | found)
 
 
 def unite(parts: Iterable[Items]) -> Items:
@@ -51,31 +51,31 @@ def unite(parts: Iterable[Items]) -> Items:
     return total
 
 
-def meet(job: Job, unit: Unit, front: Front) -> Items:
+def meet(context: RunContext, unit: Unit, front: Frontier) -> Items:
     """What the unit's rows add to the names."""
-    return neighbours(job, unit, front.fresh, front.known, beside=True) if len(front.fresh) else NOTHING
+    return neighbours(context, unit, front.fresh, front.known, beside=True) if len(front.fresh) else NOTHING
 
 
-def write_met(job: Job, front: Front) -> Front:
+def write_met(context: RunContext, front: Frontier) -> Frontier:
     """Puts the names that came into the record. Returns the front."""
-    record = Record.read(job.folder)
+    record = Record.read(context.store)
     longer = record.append(front.met, MET)
     if longer is not record:
-        longer.write(job.folder)
+        longer.write(context.store)
     return front
 
 
-def block_unit(job: Job, unit: Unit, front: Front) -> Unit:
+def block_unit(context: RunContext, unit: Unit, front: Frontier) -> Unit:
     """Clears the unit's blocked rows."""
-    clear_unit(job, unit, front.known, [name for name in _TABLES if name in job.tables])
+    clear_unit(context, unit, front.known, [name for name in _TABLES if name in context.tables])
     return unit
 
 
-def block(job: Job, units: Sequence[Unit]) -> None:
+def block(context: RunContext, units: Sequence[Unit]) -> None:
     """All of it in one process and without Beam."""
-    front = Front.begin(job)
+    front = Frontier.begin(context)
     for _ in range(ROUNDS):
-        front = front.advance(unite(meet(job, unit, front) for unit in units))
-    write_met(job, front)
+        front = front.advance(unite(meet(context, unit, front) for unit in units))
+    write_met(context, front)
     for unit in units:
-        block_unit(job, unit, front)
+        block_unit(context, unit, front)

@@ -21,20 +21,20 @@ import pyarrow.compute as pc
 from curate import schema
 from curate.decide import balance
 from curate.errors import RecipeError, RunError
-from curate.forget.rows import clear_unit, find_rows, gone, image_sizes, names_of, spread, uids_beside
+from curate.forget.rows import clear_unit, find_rows, forgotten_mask, image_sizes, names_of, spread, uids_beside
 from curate.forget.shards import SIZES, count_shards, find_holders, find_shards, rewrite_shard
 from curate.pool.plan import Unit
 from curate.publish.audit import all_failures, audit_unit, check_conservation
 from curate.publish.describe import REPORT, describe_run
 from curate.publish.uids import read_uids, write_uids
-from curate.run.context import ENTRIES_FILE, FORGETTING, RUN_FILE, Job
+from curate.run.context import ENTRIES_FILE, FORGETTING, RUN_FILE, RunContext
 from curate.run.opened import open_ledger
 from curate.schema import KEPT
 from curate.store.forgotten import Record, counts, origins
 from curate.store.items import KINDS, NOTHING, Hashes, Items, hex_of
 from curate.store.lock import locked
 from curate.store.manifest import MANIFEST, SUCCESS, Published, digest_file, no_run, read_manifest
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 _FAILURES = "failures.parquet"
 
@@ -99,7 +99,7 @@ def forget(url: str, asked: Items, dry_run: bool = False) -> Forgotten:
         RecipeError: there is no run.
         RunError: it is not finished, or another `forget` is at work.
     """
-    folder = Folder(url)
+    folder = RunStore(url)
     if not folder.exists(RUN_FILE):
         raise no_run(folder, url)
     pending = _check_state(folder)
@@ -124,7 +124,7 @@ def forget(url: str, asked: Items, dry_run: bool = False) -> Forgotten:
     return replace(found, finished=pending, lost=lost, report=report and found.changes)
 
 
-def _check_state(folder: Folder) -> bool:
+def _check_state(folder: RunStore) -> bool:
     """Whether a request was begun and not carried out. Raises RunError where the run is not finished for another reason."""
     if folder.exists(SUCCESS) and folder.exists(MANIFEST):
         return False
@@ -133,7 +133,7 @@ def _check_state(folder: Folder) -> bool:
     raise RunError(f"{folder.url}: the run is not finished (no {SUCCESS}); run its recipe again, then forget")
 
 
-def _finish(folder: Folder) -> int:
+def _finish(folder: RunStore) -> int:
     """Carries out what was begun. Returns of how many items it was, where the record does not have them yet: 0 where it has."""
     record = Record.read_named(folder)
     lost = lost_items(folder, record)
@@ -141,7 +141,7 @@ def _finish(folder: Folder) -> int:
     return lost
 
 
-def lost_items(folder: Folder, record: Record) -> int:
+def lost_items(folder: RunStore, record: Record) -> int:
     """Of how many items a request was that was interrupted before the record had them; 0 where there is none."""
     if not folder.exists(FORGETTING):
         return 0
@@ -149,12 +149,12 @@ def lost_items(folder: Folder, record: Record) -> int:
     return 0 if begun.get("seal") in [None, *record.table["seal"].to_pylist()] else int(begun["items"])
 
 
-def _plan(folder: Folder, asked: Items) -> tuple[Forgotten, Record, tuple[Unit, ...]]:
+def _plan(folder: RunStore, asked: Items) -> tuple[Forgotten, Record, tuple[Unit, ...]]:
     """What is found, the record with the request, and the units that hold rows of it."""
-    job, units = open_ledger(folder)
+    context, units = open_ledger(folder)
     record = before = Record.read_named(folder)
-    items = _spread(job, units, asked) if len(asked) else NOTHING
-    survey = _survey(job, units, asked, items)
+    items = _spread(context, units, asked) if len(asked) else NOTHING
+    survey = _survey(context, units, asked, items)
     rows = counts(items, survey.names)
     shards = find_shards(folder, items)
     record = record.append(items, origins(items, asked), rows=rows, shards=len(shards))
@@ -167,44 +167,44 @@ def _plan(folder: Folder, asked: Items) -> tuple[Forgotten, Record, tuple[Unit, 
         kept=survey.kept,
         shards=tuple(shards),
         like=survey.like,
-        images=job.pool.images,
+        images=context.pool.images,
     )
     return found, record, survey.units
 
 
-def _spread(job: Job, units: Sequence[Unit], asked: Items) -> Items:
+def _spread(context: RunContext, units: Sequence[Unit], asked: Items) -> Items:
     """All names that hang together with what was asked for, those of samples that have one of the images beside their own included."""
-    items = spread(job, units, asked, near=True)
-    while job.has_members and len(items.sha256):
+    items = spread(context, units, asked, near=True)
+    while context.has_members and len(items.sha256):
         found, sizes = [items.sha256[:0]], set()
         for unit in units:
-            images, lengths = image_sizes(job, unit, items)
+            images, lengths = image_sizes(context, unit, items)
             found.append(images)
             sizes |= lengths
         all_sizes = len(np.unique(np.concatenate(found))) == len(items.sha256)
-        beside = [uids_beside(job, unit, sizes if all_sizes else None) for unit in units]
+        beside = [uids_beside(context, unit, sizes if all_sizes else None) for unit in units]
         among = Items.of({"uid": (bytes.fromhex(uid) for part in beside for uid in part.to_pylist())}) - items
-        more = find_holders(job.folder, items, among) if len(among) else NOTHING
+        more = find_holders(context.store, items, among) if len(among) else NOTHING
         if not len(more):
             break
-        items = spread(job, units, items | more, near=True)
+        items = spread(context, units, items | more, near=True)
     return items
 
 
-def _survey(job: Job, units: Sequence[Unit], asked: Items, items: Items) -> _Survey:
+def _survey(context: RunContext, units: Sequence[Unit], asked: Items, items: Items) -> _Survey:
     """Looks at the rows that the items name, and that are not forgotten yet."""
     names: dict[str, list[Hashes]] = {kind: [] for kind in KINDS}
     holding, rows, kept = [], dict.fromkeys(("asked", "joined", "failed"), 0), 0
     like: set[str] = set()
     for unit in units:
-        hit = find_rows(job, unit, items) if len(items) else np.zeros(0, bool)
+        hit = find_rows(context, unit, items) if len(items) else np.zeros(0, bool)
         if not hit.any():
             continue
-        hit &= ~gone(job, unit)
-        for kind, values in names_of(job, unit, hit).items():
+        hit &= ~forgotten_mask(context, unit)
+        for kind, values in names_of(context, unit, hit).items():
             names[kind].append(values)
-        direct = hit & find_rows(job, unit, asked)
-        verdicts = job.read("decisions", unit, ["kept", "rule", "duplicate_of"])
+        direct = hit & find_rows(context, unit, asked)
+        verdicts = context.read("decisions", unit, ["kept", "rule", "duplicate_of"])
         lost = pc.fill_null(pc.equal(verdicts["rule"], schema.DUPLICATE), False)
         like |= set(verdicts["duplicate_of"].filter(pc.and_(lost, pa.array(direct))).to_pylist())
         failed = pc.fill_null(pc.equal(verdicts["rule"], schema.FAILED), False).to_numpy()
@@ -215,14 +215,14 @@ def _survey(job: Job, units: Sequence[Unit], asked: Items, items: Items) -> _Sur
             rows["failed"] += int((hit & failed).sum())
             kept += int((hit & verdicts["kept"].to_numpy()).sum())
     if like:
-        stay = Items.of({"uid": [read_uids(job.folder).tobytes()]}) - items
+        stay = Items.of({"uid": [read_uids(context.store).tobytes()]}) - items
         named = Items.of({"uid": map(bytes.fromhex, like)})
         like = set(hex_of(named.uid[stay.holds("uid", named.uid)]))
     found = {kind: np.concatenate([items[kind][:0], *parts]) for kind, parts in names.items()}
     return _Survey(found, tuple(holding), rows, kept, tuple(sorted(like)))
 
 
-def _carry_out(folder: Folder, record: Record, touched: Iterable[Unit] | None) -> None:
+def _carry_out(folder: RunStore, record: Record, touched: Iterable[Unit] | None) -> None:
     """Does all that the record says; whatever is done already stays as it is.
 
     Args:
@@ -230,43 +230,45 @@ def _carry_out(folder: Folder, record: Record, touched: Iterable[Unit] | None) -
         record: as it stands there.
         touched: the units that hold rows to clear; None: unknown, so that all are looked at and digested again.
     """
-    job, units = open_ledger(folder)
+    context, units = open_ledger(folder)
     items = record.items
     rewritten = [
-        file for unit in (units if touched is None else touched) for file in clear_unit(job, unit, items, job.tables)
+        file
+        for unit in (units if touched is None else touched)
+        for file in clear_unit(context, unit, items, context.tables)
     ]
     for name in find_shards(folder, items):
         rewritten += rewrite_shard(folder, name, items)
     count_shards(folder)
-    audits = [audit_unit(job, unit) for unit in units]
+    audits = [audit_unit(context, unit) for unit in units]
     counted = check_conservation(audits, sum(folder.read_json(SIZES).values()))
     failures = all_failures(audits)
     if not failures.equals(folder.read_parquet(_FAILURES)):
         folder.write_parquet(_FAILURES, failures)
-    write_uids(job, [unit.index for unit in units], counted[KEPT])
-    if job.recipe.match:
-        _count_entries(job, units)
+    write_uids(context, [unit.index for unit in units], counted[KEPT])
+    if context.recipe.match:
+        _count_entries(context, units)
     run = folder.read_json(RUN_FILE)
     names = [name for name in run["counts"] if name not in (schema.FAILED, schema.FORGOTTEN)]
     run["counts"] = {name: counted.get(name, 0) for name in (schema.FAILED, schema.FORGOTTEN, *names)}
     describe_run(folder, run, _digest(folder, None if touched is None else set(rewritten)))
 
 
-def _count_entries(job: Job, units: Sequence[Unit]) -> None:
+def _count_entries(context: RunContext, units: Sequence[Unit]) -> None:
     """Counts the kept rows of each entry anew; all else in entries.parquet says how the run decided, and stays."""
-    entries = job.folder.read_parquet(ENTRIES_FILE)
+    entries = context.store.read_parquet(ENTRIES_FILE)
     kept = np.zeros(len(entries), np.int64)
     for unit in units:
-        matches = job.read("matches", unit, ["entry_ids"])["entry_ids"].combine_chunks()
-        own = job.read("decisions", unit, ["kept"])["kept"].to_numpy().astype(np.int64)
+        matches = context.read("matches", unit, ["entry_ids"])["entry_ids"].combine_chunks()
+        own = context.read("decisions", unit, ["kept"])["kept"].to_numpy().astype(np.int64)
         kept += balance.entry_sums(matches, own, len(entries)).astype(np.int64)
     place = entries.column_names.index("kept")
     counted = entries.set_column(place, entries.schema.field(place), pa.array(kept))
     if not counted.equals(entries):
-        job.folder.write_parquet(ENTRIES_FILE, counted)
+        context.store.write_parquet(ENTRIES_FILE, counted)
 
 
-def _digest(folder: Folder, rewritten: set[str] | None) -> list[Published]:
+def _digest(folder: RunStore, rewritten: set[str] | None) -> list[Published]:
     """The manifest's lines of tables and shards: as they were of what stayed as it was."""
     lines = [
         line for line in read_manifest(folder) if line.path.startswith(("tables/", "shards/")) and line.path != SIZES

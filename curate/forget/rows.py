@@ -22,7 +22,7 @@ from curate import schema
 from curate.numeric.vectors import no_embeddings
 from curate.pool.byte_sources import open_source
 from curate.pool.plan import Unit
-from curate.run.context import Job
+from curate.run.context import RunContext
 from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, column_hashes
 
 Mask = npt.NDArray[np.bool_]
@@ -31,35 +31,35 @@ _STAYS = {"unit", "row", "uid", "source", "shard", "status"}
 _DETAIL = "a name in it was taken out on request"
 
 
-def gone(job: Job, unit: Unit) -> Mask:
+def forgotten_mask(context: RunContext, unit: Unit) -> Mask:
     """The rows that nothing is left of: readable, and without a caption (told by its length, which is less to read)."""
-    table = job.read("samples", unit, ["status", "characters"])
+    table = context.read("samples", unit, ["status", "characters"])
     return np.asarray(pc.and_(pc.equal(table["status"], schema.OK), table["characters"].is_null()).to_numpy())
 
 
-def find_rows(job: Job, unit: Unit, items: Items) -> Mask:
+def find_rows(context: RunContext, unit: Unit, items: Items) -> Mask:
     """The rows that have one of these uids, URLs or images."""
     wanted = [kind for kind in KINDS if len(items[kind])]
-    table = job.read("samples", unit, ["row", *wanted])
+    table = context.read("samples", unit, ["row", *wanted])
     found = np.zeros(len(table), bool)
     for kind in wanted:
         found |= items.find(kind, table[kind])
     return found
 
 
-def find_duplicates(job: Job, unit: Unit, items: Items) -> Mask:
+def find_duplicates(context: RunContext, unit: Unit, items: Items) -> Mask:
     """The rows that lost to one of these uids when duplicates were dropped."""
-    table = job.read("decisions", unit, ["rule", "duplicate_of"])
+    table = context.read("decisions", unit, ["rule", "duplicate_of"])
     lost = pc.fill_null(pc.equal(table["rule"], schema.DUPLICATE), False)
     winners = pc.if_else(lost, table["duplicate_of"], pa.scalar(None, pa.string()))
     return items.find("uid", winners)
 
 
-def names_of(job: Job, unit: Unit, rows: Mask) -> dict[str, Hashes]:
+def names_of(context: RunContext, unit: Unit, rows: Mask) -> dict[str, Hashes]:
     """The uids, URLs and images of some rows, as they come."""
     if not rows.any():
         return {kind: np.zeros(0, f"S{WIDTHS[kind]}") for kind in KINDS}
-    table = job.read("samples", unit, list(KINDS)).filter(pa.array(rows))
+    table = context.read("samples", unit, list(KINDS)).filter(pa.array(rows))
     found = {}
     for kind in KINDS:
         values, there = column_hashes(table[kind], kind)
@@ -67,24 +67,26 @@ def names_of(job: Job, unit: Unit, rows: Mask) -> dict[str, Hashes]:
     return found
 
 
-def neighbours(job: Job, unit: Unit, fresh: Items, known: Items, near: bool = False, beside: bool = False) -> Items:
+def neighbours(
+    context: RunContext, unit: Unit, fresh: Items, known: Items, near: bool = False, beside: bool = False
+) -> Items:
     """The names of rows that have one of `fresh`, without those in `known`.
 
     With `near` also of those that lost to one, with `beside` of those that have one of the images beside their own.
 
     Rows that could not be read tell nothing: what an image of 0 bytes has in common with another means nothing.
     """
-    rows = find_rows(job, unit, fresh)
+    rows = find_rows(context, unit, fresh)
     if near:
-        rows |= find_duplicates(job, unit, fresh)
+        rows |= find_duplicates(context, unit, fresh)
     if beside:
-        rows |= find_rows_beside(job, unit, fresh)
+        rows |= find_rows_beside(context, unit, fresh)
     if rows.any():
-        rows &= pc.equal(job.read("samples", unit, ["status"])["status"], schema.OK).to_numpy(zero_copy_only=False)
-    return Items.of({kind: [values.tobytes()] for kind, values in names_of(job, unit, rows).items()}) - known
+        rows &= pc.equal(context.read("samples", unit, ["status"])["status"], schema.OK).to_numpy(zero_copy_only=False)
+    return Items.of({kind: [values.tobytes()] for kind, values in names_of(context, unit, rows).items()}) - known
 
 
-def spread(job: Job, units: Sequence[Unit], asked: Items, near: bool = False) -> Items:
+def spread(context: RunContext, units: Sequence[Unit], asked: Items, near: bool = False) -> Items:
     """All names of the rows that hang together with what was asked for by an equal uid, URL or image, and those asked for.
 
     With `near` also of those that lost to one of them when duplicates were dropped: without it they would come in its place.
@@ -93,37 +95,37 @@ def spread(job: Job, units: Sequence[Unit], asked: Items, near: bool = False) ->
     while len(fresh):
         found = NOTHING
         for unit in units:
-            found |= neighbours(job, unit, fresh, known, near)
+            found |= neighbours(context, unit, fresh, known, near)
         known, fresh = known | found, found
     return known
 
 
-def uids_beside(job: Job, unit: Unit, sizes: set[int] | None) -> pa.Array:
+def uids_beside(context: RunContext, unit: Unit, sizes: set[int] | None) -> pa.Array:
     """The uids of kept rows that have another file than image and texts, of one of these sizes; None: of any."""
-    file = job.table("members", unit)
-    if not job.folder.exists(file):
+    file = context.table("members", unit)
+    if not context.store.exists(file):
         return pa.array([], pa.string())
-    kept = job.read("decisions", unit, ["kept"])["kept"]
-    members = job.folder.read_parquet(file, ["suffix", "offset", "size"]).filter(kept)
-    samples = job.read("samples", unit, ["uid", "offset"]).filter(kept).combine_chunks()
+    kept = context.read("decisions", unit, ["kept"])["kept"]
+    members = context.store.read_parquet(file, ["suffix", "offset", "size"]).filter(kept)
+    samples = context.read("samples", unit, ["uid", "offset"]).filter(kept).combine_chunks()
     files = _files_beside(members, samples)
     if sizes is not None:
         files = files.filter(pc.is_in(files["size"], pa.array(sorted(sizes), pa.int64())))
     return samples["uid"].combine_chunks().take(files["row"].combine_chunks()).unique()
 
 
-def find_rows_beside(job: Job, unit: Unit, items: Items) -> Mask:
+def find_rows_beside(context: RunContext, unit: Unit, items: Items) -> Mask:
     """The rows that have one of the images as another file than their own image: read again from the pool."""
-    file = job.table("members", unit)
-    samples = job.read("samples", unit, ["shard", "offset"]).combine_chunks()
+    file = context.table("members", unit)
+    samples = context.read("samples", unit, ["shard", "offset"]).combine_chunks()
     found = np.zeros(len(samples), bool)
-    if not job.has_members or not len(items.sha256) or not job.folder.exists(file):
+    if not context.has_members or not len(items.sha256) or not context.store.exists(file):
         return found
-    files = _files_beside(job.folder.read_parquet(file, ["suffix", "offset", "size"]), samples)
+    files = _files_beside(context.store.read_parquet(file, ["suffix", "offset", "size"]), samples)
     shards = samples["shard"].combine_chunks().take(files["row"].combine_chunks())
     for shard in shards.unique().to_pylist():
         here = files.filter(pc.equal(shards, shard)).to_pydict()
-        with open_source(shard, job.source(unit).storage) as opened:
+        with open_source(shard, context.source(unit).storage) as opened:
             for row, offset, size in zip(*here.values(), strict=True):
                 found[row] |= items.has_image(hashlib.sha256(opened.read(offset, size)).digest())
     return found
@@ -139,45 +141,47 @@ def _files_beside(members: pa.Table, samples: pa.Table) -> pa.Table:
     return pa.table({"row": row, "offset": offset, "size": size}).filter(beside)
 
 
-def image_sizes(job: Job, unit: Unit, items: Items) -> tuple[Hashes, set[int]]:
+def image_sizes(context: RunContext, unit: Unit, items: Items) -> tuple[Hashes, set[int]]:
     """Which of the images the unit's rows have, and the bytes of those."""
-    table = job.read("samples", unit, ["sha256", "bytes"])
+    table = context.read("samples", unit, ["sha256", "bytes"])
     rows = items.find("sha256", table["sha256"])
     values = column_hashes(table["sha256"], "sha256")[0][rows]
     return values, set(table["bytes"].filter(pa.array(rows)).to_pylist())
 
 
-def clear_unit(job: Job, unit: Unit, items: Items, tables: Sequence[str]) -> list[str]:
+def clear_unit(context: RunContext, unit: Unit, items: Items, tables: Sequence[str]) -> list[str]:
     """Clears the rows that the items name, in those of the unit's tables that hold more of them than they may.
 
     Returns:
         The files that were rewritten.
     """
     rewritten = []
-    for name, table, note in _cleared(job, unit, items, tables):
-        file = job.table(name, unit)
-        job.folder.write_parquet(file, table, job.folder.footer(file)[0], note)
+    for name, table, note in _cleared(context, unit, items, tables):
+        file = context.table(name, unit)
+        context.store.write_parquet(file, table, context.store.footer(file)[0], note)
         rewritten.append(file)
     return rewritten
 
 
-def leftovers(job: Job, unit: Unit, items: Items, tables: Sequence[str]) -> list[str]:
+def leftovers(context: RunContext, unit: Unit, items: Items, tables: Sequence[str]) -> list[str]:
     """The unit's tables that hold more of forgotten rows than they may."""
-    return [name for name, _, _ in _cleared(job, unit, items, tables)]
+    return [name for name, _, _ in _cleared(context, unit, items, tables)]
 
 
-def _cleared(job: Job, unit: Unit, items: Items, tables: Sequence[str]) -> Iterator[tuple[str, pa.Table, str | None]]:
+def _cleared(
+    context: RunContext, unit: Unit, items: Items, tables: Sequence[str]
+) -> Iterator[tuple[str, pa.Table, str | None]]:
     """Tables that are not as they should be, as they should be, with their notes; `samples` last."""
-    rows = find_rows(job, unit, items)
+    rows = find_rows(context, unit, items)
     if not rows.any():
         return
-    rows |= _same_key(job, unit, rows)
+    rows |= _same_key(context, unit, rows)
     for name in sorted(tables, key=lambda name: name == "samples"):
-        file = job.table(name, unit)
-        if not job.folder.exists(file):
+        file = context.table(name, unit)
+        if not context.store.exists(file):
             continue
-        old = job.folder.read_parquet(file)
-        note = job.folder.footer(file)[1]
+        old = context.store.read_parquet(file)
+        note = context.store.footer(file)[1]
         if name in ("answers", "captions", "regions"):
             left = old.filter(pa.array(~items.find("uid", old["uid"])))
             if len(left) < len(old):
@@ -191,9 +195,9 @@ def _cleared(job: Job, unit: Unit, items: Items, tables: Sequence[str]) -> Itera
             yield name, new, new_note
 
 
-def _same_key(job: Job, unit: Unit, rows: Mask) -> Mask:
+def _same_key(context: RunContext, unit: Unit, rows: Mask) -> Mask:
     """Rows that could not be read, of a key that one of these has in the same file: what was wrong names it."""
-    table = job.read("samples", unit, ["shard", "key", "status"])
+    table = context.read("samples", unit, ["shard", "key", "status"])
     failed = np.asarray(pc.not_equal(table["status"], schema.OK).to_numpy())
     if not failed.any():
         return failed

@@ -16,12 +16,12 @@ from curate.pool.byte_sources import ByteSource, open_source
 from curate.pool.tar_index import index_tar
 from curate.pool.tar_samples import split_name
 from curate.store.items import Items
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 SIZES = "shards/sizes.json"
 
 
-def find_shards(folder: Folder, items: Items) -> dict[str, int]:
+def find_shards(folder: RunStore, items: Items) -> dict[str, int]:
     """The shards that hold samples of these uids, by the name that sizes.json has for them: how many."""
     found = {}
     for name in folder.read_json(SIZES):
@@ -31,7 +31,7 @@ def find_shards(folder: Folder, items: Items) -> dict[str, int]:
     return found
 
 
-def rewrite_shard(folder: Folder, name: str, items: Items) -> list[str]:
+def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
     """Puts the shard into place without the samples of these uids.
 
     Args:
@@ -59,7 +59,7 @@ def rewrite_shard(folder: Folder, name: str, items: Items) -> list[str]:
     return [*written, stats, sidecar]
 
 
-def count_shards(folder: Folder) -> None:
+def count_shards(folder: RunStore) -> None:
     """Writes sizes.json anew, by the sidecars as they stand."""
     sizes = folder.read_json(SIZES)
     counted = {name: folder.footer(_sidecar(name))[2] for name in sizes}
@@ -67,7 +67,7 @@ def count_shards(folder: Folder) -> None:
         folder.write_json(SIZES, counted)
 
 
-def find_holders(folder: Folder, items: Items, among: Items) -> Items:
+def find_holders(folder: RunStore, items: Items, among: Items) -> Items:
     """The uids among these of samples that have one of the images in any of their files."""
     found = []
     for name in find_shards(folder, among):
@@ -80,7 +80,7 @@ def find_holders(folder: Folder, items: Items, among: Items) -> Items:
     return Items.of({"uid": found})
 
 
-def image_hashes(folder: Folder, name: str, keys: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
+def image_hashes(folder: RunStore, name: str, keys: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
     """Of each member of a tar but texts its name and its sha256; of the samples of these keys, or of all."""
     with open_source(f"{folder.url}/{name}", folder.storage) as source:
         for member, offset, size in _members(source):
@@ -89,7 +89,7 @@ def image_hashes(folder: Folder, name: str, keys: Set[str] | None = None) -> Ite
                 yield member, hashlib.sha256(source.read(offset, size)).digest()
 
 
-def _copy_tar(folder: Folder, name: str, goes: set[str]) -> None:
+def _copy_tar(folder: RunStore, name: str, goes: set[str]) -> None:
     """The tar without the samples of these keys."""
     with (
         open_source(f"{folder.url}/{name}", folder.storage) as source,

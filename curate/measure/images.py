@@ -11,14 +11,14 @@ import pyarrow as pa
 
 from curate.pool.image import ImageFacts, ImageOptions, measure_image
 from curate.process import CORES, in_threads
-from curate.signals.signal import Gauged, Signal
+from curate.signals.signal import Signal, SignalOutput
 
 _AHEAD = 64  # views that wait for their signals, at most, beside those in the threads' hands
 
 
 def measure_images(
     images: Iterator[bytes | memoryview | None], captions: pa.Array, options: ImageOptions, signals: Sequence[Signal]
-) -> tuple[list[ImageFacts | None], list[Gauged]]:
+) -> tuple[list[ImageFacts | None], list[SignalOutput]]:
     """Facts of each image, None where there is none, and what each of the signals (of images) gauged.
 
     Args:

@@ -23,10 +23,10 @@ from curate.pool.image import ImageOptions
 from curate.pool.listing import check_state, file_state
 from curate.pool.part import Measured
 from curate.pool.plan import Part, Unit
-from curate.run.context import Job
+from curate.run.context import RunContext
 from curate.signals.language import detect_languages
 from curate.signals.signal import Embeddings, Signal
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 ATTEMPTS = 3
 
@@ -41,30 +41,30 @@ class _Standing:
         faults: of what the pool was to bring and could not: path and detail.
     """
 
-    columns: dict[str, Folder]
-    embeddings: dict[str, Folder]
+    columns: dict[str, RunStore]
+    embeddings: dict[str, RunStore]
     faults: dict[str, list[tuple[str, str]]]
 
 
-def measure_unit(job: Job, unit: Unit) -> list[str]:
+def measure_unit(context: RunContext, unit: Unit) -> list[str]:
     """Write the unit's tables, unless they are current; columns that are current are not measured again.
 
     Returns:
         The unit's gaps: input files that could not be read now and may be another time, each with what was in the way.
         Tables with gaps have no key, so a later run measures the unit again.
     """
-    tables = [name for name in job.tables if name in ("samples", "scores", "embeddings", "members")]
-    whole = {name for name in reversed(tables) if job.stands(name, unit, job.key_of(name)(unit))}
+    tables = [name for name in context.tables if name in ("samples", "scores", "embeddings", "members")]
+    whole = {name for name in reversed(tables) if context.is_current(name, unit, context.key_of(name)(unit))}
     if whole == set(tables):
         return []
-    standing = _find_standing(job, unit)
-    looking = _looking(job, standing)
-    known = _read_columns(job, unit, standing)
+    standing = _find_standing(context, unit)
+    looking = _looking(context, standing)
+    known = _read_columns(context, unit, standing)
     if {"samples", "members"} & set(tables) <= whole and not looking and "the pool" in known:
-        samples, parts, lasting = job.read("samples", unit), [], True
+        samples, parts, lasting = context.read("samples", unit), [], True
     else:
-        parts = [_measure_part(job, unit, part, looking) for part in unit.parts]
-        samples = _samples(job, unit, parts)
+        parts = [_measure_part(context, unit, part, looking) for part in unit.parts]
+        samples = _samples(context, unit, parts)
         # A file that could not be opened may be there next time: without a key the unit is measured again.
         lasting = not any(_is_gap(part) for part in parts)
         if "samples" in whole and not lasting:
@@ -72,34 +72,34 @@ def measure_unit(job: Job, unit: Unit) -> list[str]:
                 f"{next(p.failure[1] for p in parts if p.failure and _is_gap(p))}: this file could be read "
                 "when its samples were measured, and cannot now; run again when it can"
             )
-        known["the pool"] = _brought(job, parts)
+        known["the pool"] = _brought(context, parts)
     made: dict[str, pa.Table] = {}
     base = samples.select(["unit", "row", "uid"])
-    if job.recipe.measure.language and not ("samples" in whole and "language" in known):
+    if context.recipe.measure.language and not ("samples" in whole and "language" in known):
         readable = pc.if_else(pc.equal(samples["status"], schema.OK), samples["caption"], pa.scalar(None, pa.string()))
         language, score = detect_languages(readable.combine_chunks())
         samples = samples.set_column(schema.SAMPLES.get_field_index("language"), "language", language)
         known["language"] = [score]
-    if job.has_members and parts:
+    if context.has_members and parts:
         made["members"] = _members(base, parts)
-    embeddings = _read_embeddings(job, unit, standing, _wanted(job, known)) | _embeddings(looking, parts)
-    faults, passing = _faults(job, unit, standing, looking, parts)
-    if job.has_embeddings:
-        columns = [side for one in job.recipe.measure.kept for side in embeddings[one.name]]
-        made["embeddings"] = pa.table([*base.columns, *columns], schema=job.embedding_schema)
-    if job.has_scores:
-        made["scores"] = _scores(job, base, known, _gauged(job, samples, known, looking, parts, embeddings))
-    note = {"signals": job.signal_keys(unit), "faults": faults}
+    embeddings = _read_embeddings(context, unit, standing, _wanted(context, known)) | _embeddings(looking, parts)
+    faults, passing = _faults(context, unit, standing, looking, parts)
+    if context.has_embeddings:
+        columns = [side for one in context.recipe.measure.kept for side in embeddings[one.name]]
+        made["embeddings"] = pa.table([*base.columns, *columns], schema=context.embedding_schema)
+    if context.has_scores:
+        made["scores"] = _scores(context, base, known, _gauged(context, samples, known, looking, parts, embeddings))
+    note = {"signals": context.signal_keys(unit), "faults": faults}
     for name, table in made.items():
         if name not in whole:
             keeps = lasting and not (passing and name in ("scores", "embeddings"))
-            key = job.key_of(name)(unit) if keeps else ""
-            job.write(name, unit, table, key, note if keeps and name != "members" else {"faults": faults})
+            key = context.key_of(name)(unit) if keeps else ""
+            context.write(name, unit, table, key, note if keeps and name != "members" else {"faults": faults})
     if "samples" not in whole:
         failures = [[part.path, *m.failure] for part, m in zip(unit.parts, parts, strict=True) if m.failure]
         about = {"failures": failures, "rows": [part.rows for part in parts], "states": [part.state for part in parts]}
-        key = job.measure_key(unit) if lasting else ""
-        job.write("samples", unit, samples, key, about)  # the last one: it stands for all
+        key = context.measure_key(unit) if lasting else ""
+        context.write("samples", unit, samples, key, about)  # the last one: it stands for all
     gaps = [f"{part.path}: {m.failure}" for part, m in zip(unit.parts, parts, strict=False) if _is_gap(m)]
     return gaps + ([f"{unit.name}: {faults}"] if passing else [])
 
@@ -109,23 +109,23 @@ def _is_gap(part: Measured) -> bool:
     return part.failure is not None and part.failure[0] == "unreadable"
 
 
-def needed_signals(job: Job, unit: Unit) -> list[Signal]:
+def needed_signals(context: RunContext, unit: Unit) -> list[Signal]:
     """The signals that measuring the unit would compute now."""
-    if job.would_stand(unit, "samples", "scores", "embeddings"):
+    if context.would_be_current(unit, "samples", "scores", "embeddings"):
         return []
-    standing = _find_standing(job, unit)
-    return [*_looking(job, standing), *(s for s in job.signals if s.compute and s.name not in standing.columns)]
+    standing = _find_standing(context, unit)
+    return [*_looking(context, standing), *(s for s in context.signals if s.compute and s.name not in standing.columns)]
 
 
-def _find_standing(job: Job, unit: Unit) -> _Standing:
+def _find_standing(context: RunContext, unit: Unit) -> _Standing:
     """What tables `scores` and `embeddings` of this run, or of the one to reuse, hold; read from their footers."""
     found = _Standing({}, {}, {})
-    keys = job.signal_keys(unit)
-    dimensions = {signal.name for signal in job.signals if signal.dimension is not None}
-    prefixes = {one.name: one.prefix for one in job.recipe.measure.embedders}
-    for folder in (job.folder, job.reuse):
+    keys = context.signal_keys(unit)
+    dimensions = {signal.name for signal in context.signals if signal.dimension is not None}
+    prefixes = {one.name: one.prefix for one in context.recipe.measure.embedders}
+    for folder in (context.store, context.reuse):
         for table in ("scores", "embeddings"):
-            file = job.table(table, unit)
+            file = context.table(table, unit)
             if folder is None or not folder.exists(file):
                 continue
             note = json.loads(folder.footer(file)[1] or "{}")
@@ -136,55 +136,55 @@ def _find_standing(job: Job, unit: Unit) -> _Standing:
                     found.embeddings.setdefault(name, folder)
                 if name in dimensions:
                     found.faults.setdefault(name, [tuple(fault) for fault in note.get("faults", {}).get(name, [])])
-    if not job.recipe.measure.language:
+    if not context.recipe.measure.language:
         found.columns.pop("language", None)
     return found
 
 
-def _read_columns(job: Job, unit: Unit, standing: _Standing) -> dict[str, list[pa.ChunkedArray | pa.Array]]:
+def _read_columns(context: RunContext, unit: Unit, standing: _Standing) -> dict[str, list[pa.ChunkedArray | pa.Array]]:
     """The columns of `scores` that stand, by signal."""
-    names = {signal.name: [field.name for field in signal.columns] for signal in job.signals}
-    names |= {"the pool": job.pool.scores.names, "language": ["language_score"]}
-    file = job.table("scores", unit)
-    known: dict[str, list[pa.ChunkedArray | pa.Array]] = {} if job.pool.scores else {"the pool": []}
+    names = {signal.name: [field.name for field in signal.columns] for signal in context.signals}
+    names |= {"the pool": context.pool.scores.names, "language": ["language_score"]}
+    file = context.table("scores", unit)
+    known: dict[str, list[pa.ChunkedArray | pa.Array]] = {} if context.pool.scores else {"the pool": []}
     for name, folder in standing.columns.items():
         known[name] = folder.read_parquet(file, names[name]).columns if names[name] else []
     return known
 
 
 def _read_embeddings(
-    job: Job, unit: Unit, standing: _Standing, wanted: Collection[str]
+    context: RunContext, unit: Unit, standing: _Standing, wanted: Collection[str]
 ) -> dict[str, tuple[pa.ChunkedArray, pa.ChunkedArray]]:
     """The embeddings that stand, image and text, of those that are wanted."""
-    prefixes = {one.name: one.prefix for one in job.recipe.measure.embedders}
+    prefixes = {one.name: one.prefix for one in context.recipe.measure.embedders}
     known = {}
     for name in (name for name in standing.embeddings if name in wanted):
         columns = [f"{prefixes[name]}{side}" for side in ("image", "text")]
-        image, text = standing.embeddings[name].read_parquet(job.table("embeddings", unit), columns).columns
+        image, text = standing.embeddings[name].read_parquet(context.table("embeddings", unit), columns).columns
         known[name] = image, text
     return known
 
 
-def _wanted(job: Job, known: Collection[str]) -> set[str]:
+def _wanted(context: RunContext, known: Collection[str]) -> set[str]:
     """Whose embeddings are kept, or needed by a signal whose columns are not known."""
-    needed = {signal.of for signal in job.signals if signal.compute and signal.of and signal.name not in known}
-    return needed | {one.name for one in job.recipe.measure.kept}
+    needed = {signal.of for signal in context.signals if signal.compute and signal.of and signal.name not in known}
+    return needed | {one.name for one in context.recipe.measure.kept}
 
 
-def _looking(job: Job, standing: _Standing) -> list[Signal]:
+def _looking(context: RunContext, standing: _Standing) -> list[Signal]:
     """The signals that must see the inputs: whose columns are not known, or whose embeddings are wanted and not there."""
-    lacking = _wanted(job, standing.columns) - standing.embeddings.keys()
-    seeing = (signal for signal in job.signals if signal.start or signal.bring)
+    lacking = _wanted(context, standing.columns) - standing.embeddings.keys()
+    seeing = (signal for signal in context.signals if signal.start or signal.bring)
     return [s for s in seeing if s.name in lacking or (s.name not in standing.columns and s.columns)]
 
 
 def _faults(
-    job: Job, unit: Unit, standing: _Standing, looking: Sequence[Signal], parts: list[Measured]
+    context: RunContext, unit: Unit, standing: _Standing, looking: Sequence[Signal], parts: list[Measured]
 ) -> tuple[dict[str, list[tuple[str, str]]], bool]:
     """What is wrong with the embeddings that are brought, by name; and whether some of it may pass."""
     faults: dict[str, list[tuple[str, str]]] = {}
     passing = False
-    for signal in (signal for signal in job.signals if signal.bring):
+    for signal in (signal for signal in context.signals if signal.bring):
         if signal not in looking:
             faults[signal.name] = standing.faults.get(signal.name, [])
             continue
@@ -198,11 +198,11 @@ def _faults(
     return faults, passing
 
 
-def _measure_part(job: Job, unit: Unit, part: Part, signals: Sequence[Signal]) -> Measured:
+def _measure_part(context: RunContext, unit: Unit, part: Part, signals: Sequence[Signal]) -> Measured:
     if part.fault:
         return Measured(failure=part.fault)
-    source = job.source(unit)
-    image = job.recipe.measure.image
+    source = context.source(unit)
+    image = context.recipe.measure.image
     options = ImageOptions(image.decode, image.phash, image.jpeg_side, image.max_pixels)
     for attempt in range(ATTEMPTS):
         try:
@@ -210,7 +210,7 @@ def _measure_part(job: Job, unit: Unit, part: Part, signals: Sequence[Signal]) -
             if source.format == "webdataset":
                 measured = measure_tar(part, source, options, signals)
             else:
-                measured = measure_parquet(part, source, options, signals, job.pool)
+                measured = measure_parquet(part, source, options, signals, context.pool)
             check_state(part.path, source.storage, state)
             return replace(measured, state=state)
         except OSError as error:
@@ -221,7 +221,7 @@ def _measure_part(job: Job, unit: Unit, part: Part, signals: Sequence[Signal]) -
     return Measured(failure=("unreadable", detail))
 
 
-def _samples(job: Job, unit: Unit, parts: list[Measured]) -> pa.Table:
+def _samples(context: RunContext, unit: Unit, parts: list[Measured]) -> pa.Table:
     tables = []
     first = 0
     for part, measured in zip(unit.parts, parts, strict=True):
@@ -266,7 +266,7 @@ def _embeddings(looking: Sequence[Signal], parts: list[Measured]) -> dict[str, t
 
 
 def _gauged(
-    job: Job,
+    context: RunContext,
     samples: pa.Table,
     known: Collection[str],
     looking: Sequence[Signal],
@@ -280,7 +280,7 @@ def _gauged(
             arrays = [p.gauged[place].columns[i] if p.gauged else pa.nulls(p.rows, field.type) for p in parts]
             columns.setdefault(signal.name, []).append(pa.chunked_array(arrays, field.type))
     readable = pc.if_else(pc.equal(samples["status"], schema.OK), samples["caption"], pa.scalar(None, pa.string()))
-    for signal in job.signals:
+    for signal in context.signals:
         if signal.read and signal.name not in known:
             columns[signal.name] = list(signal.read(readable.combine_chunks()))
         if signal.compute and signal.of and signal.name not in known:
@@ -307,22 +307,24 @@ def _spread(values: pa.Array, rows: np.ndarray[Any, Any], n: int) -> pa.Array:
 
 
 def _scores(
-    job: Job,
+    context: RunContext,
     base: pa.Table,
     known: dict[str, list[pa.ChunkedArray | pa.Array]],
     gauged: dict[str, list[pa.ChunkedArray | pa.Array]],
 ) -> pa.Table:
     columns = [*known.get("language", [])]
-    for signal in job.signals:
+    for signal in context.signals:
         columns += known[signal.name] if signal.name in known else gauged.get(signal.name, [])
-    return pa.table([*base.columns, *columns, *known["the pool"]], names=job.score_schema.names).cast(job.score_schema)
+    return pa.table([*base.columns, *columns, *known["the pool"]], names=context.score_schema.names).cast(
+        context.score_schema
+    )
 
 
-def _brought(job: Job, parts: list[Measured]) -> list[pa.ChunkedArray | pa.Array]:
+def _brought(context: RunContext, parts: list[Measured]) -> list[pa.ChunkedArray | pa.Array]:
     """The score columns that the pool brings."""
     return [
         pa.chunked_array([part.scores.get(f.name, pa.nulls(part.rows, f.type)) for part in parts], f.type)
-        for f in job.pool.scores
+        for f in context.pool.scores
     ]
 
 

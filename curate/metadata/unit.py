@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from curate import ids, schema
 from curate.metadata.match import Matcher
 from curate.pool.plan import Unit
-from curate.run.context import ENTRIES_FILE, METADATA_FILE, Job
+from curate.run.context import ENTRIES_FILE, METADATA_FILE, RunContext
 
 _lock = threading.Lock()
 _loaded: dict[str, "Entries"] = {}
@@ -46,28 +46,28 @@ class Entries:
             return self._matcher
 
 
-def load_entries(job: Job) -> Entries:
+def load_entries(context: RunContext) -> Entries:
     """The run's metadata, loaded once per process; of a finished run as its entries list it."""
-    assert job.recipe.match is not None
+    assert context.recipe.match is not None
     with _lock:
-        if job.metadata_key not in _loaded:
+        if context.metadata_key not in _loaded:
             _loaded.clear()  # one run at a time; another's metadata would only take memory
-            file = METADATA_FILE if job.folder.exists(METADATA_FILE) else ENTRIES_FILE
-            table = job.folder.read_parquet(file, ["entry"])
-            _loaded[job.metadata_key] = Entries(table["entry"].combine_chunks(), job.recipe.match.mode)
-        return _loaded[job.metadata_key]
+            file = METADATA_FILE if context.store.exists(METADATA_FILE) else ENTRIES_FILE
+            table = context.store.read_parquet(file, ["entry"])
+            _loaded[context.metadata_key] = Entries(table["entry"].combine_chunks(), context.recipe.match.mode)
+        return _loaded[context.metadata_key]
 
 
-def match_unit(job: Job, unit: Unit) -> Unit:
+def match_unit(context: RunContext, unit: Unit) -> Unit:
     """Writes the unit's `matches`, unless they stand."""
-    key = job.matches_key(unit)
-    if not job.stands("matches", unit, key):
-        samples = job.read("samples", unit, ["unit", "row", "uid", "caption", "status"])
+    key = context.matches_key(unit)
+    if not context.is_current("matches", unit, key):
+        samples = context.read("samples", unit, ["unit", "row", "uid", "caption", "status"])
         readable = pc.equal(samples["status"], schema.OK)
         captions = pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string()))
-        found = load_entries(job).matcher.match(captions.combine_chunks())
+        found = load_entries(context).matcher.match(captions.combine_chunks())
         table = samples.select(["unit", "row", "uid"]).append_column("entry_ids", found)
         # Samples without a key are measured again, with other rows perhaps: so are these.
-        lasting = job.folder.stands(job.table("samples", unit), job.measure_key(unit))
-        job.write("matches", unit, table.cast(schema.MATCHES), key if lasting else "")
+        lasting = context.store.is_current(context.table("samples", unit), context.measure_key(unit))
+        context.write("matches", unit, table.cast(schema.MATCHES), key if lasting else "")
     return unit

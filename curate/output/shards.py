@@ -28,7 +28,7 @@ from curate.pool.formats.parquet import image_bytes, output_columns
 from curate.pool.formats.webdataset import read_json
 from curate.pool.plan import Unit
 from curate.pool.reader import input_rows, unchanged
-from curate.run.context import Job
+from curate.run.context import RunContext
 
 U64 = npt.NDArray[np.uint64]
 
@@ -106,37 +106,37 @@ def lay_out(kept: Iterable[tuple[Unit, int]], rows_per_shard: int) -> list[Shard
     return [*shards, Shard(len(shards), tuple(slices))] if slices else shards
 
 
-def name_hashes(job: Job, unit: Unit) -> U64:
+def name_hashes(context: RunContext, unit: Unit) -> U64:
     """xxh3-64 of the names that kept rows may get (uint64): of each row its key where that is safe, and its uid.
 
     A hash that repeats over all units is of a key that other kept rows have too, as key or as uid.
     """
-    kept = job.read("decisions", unit, ["kept"])["kept"]
-    rows = job.read("samples", unit, ["key", "uid"]).filter(kept)
+    kept = context.read("decisions", unit, ["kept"])["kept"]
+    rows = context.read("samples", unit, ["key", "uid"]).filter(kept)
     pairs = zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True)
     names = (name for key, uid in pairs for name in {key, uid} if name == uid or _may_be_name(key))
     return np.fromiter(map(ids.hash64, names), np.uint64)
 
 
-def emit_shard(job: Job, shard: Shard, repeated: U64) -> Shard:
+def emit_shard(context: RunContext, shard: Shard, repeated: U64) -> Shard:
     """Writes the shard and what stands beside it, unless it stands.
 
     Args:
-        job: the run.
+        context: the run.
         shard: which rows.
         repeated: ascending hashes of keys that several kept rows have.
     """
     started = time.time()
-    decided = [job.decided(part.unit) for part in shard.slices]
-    key = ids.digest([job.shards_key, shard.index, decided, *_texts_of(job, shard)])
+    decided = [context.decided(part.unit) for part in shard.slices]
+    key = ids.digest([context.shards_key, shard.index, decided, *_texts_of(context, shard)])
     sidecar = f"{shard.stem}.parquet"
-    beside = [f"{shard.stem}_stats.json", *([f"{shard.stem}.tar"] if job.pool.images else [])]
-    if job.folder.stands(sidecar, key) and all(job.folder.exists(name) for name in beside):
+    beside = [f"{shard.stem}_stats.json", *([f"{shard.stem}.tar"] if context.pool.images else [])]
+    if context.store.is_current(sidecar, key) and all(context.store.exists(name) for name in beside):
         return shard
-    if job.pool.images:
-        table = _write_tar(job, shard, repeated)
+    if context.pool.images:
+        table = _write_tar(context, shard, repeated)
     else:
-        table = pa.concat_tables(_parquet_rows(job, part) for part in shard.slices)
+        table = pa.concat_tables(_parquet_rows(context, part) for part in shard.slices)
     stats = {
         "count": shard.rows,
         "successes": shard.rows,
@@ -147,28 +147,28 @@ def emit_shard(job: Job, shard: Shard, repeated: U64) -> Shard:
         "end_time": time.time(),
         "status_dict": {"success": shard.rows},
     }
-    job.folder.write_json(f"{shard.stem}_stats.json", stats)
-    job.folder.write_parquet(sidecar, table, key)  # the last one: it stands for all
+    context.store.write_json(f"{shard.stem}_stats.json", stats)
+    context.store.write_parquet(sidecar, table, key)  # the last one: it stands for all
     return shard
 
 
-def _texts_of(job: Job, shard: Shard) -> list[Any]:
+def _texts_of(context: RunContext, shard: Shard) -> list[Any]:
     """What names the texts that the shard's units have: asking again for what failed changes them."""
-    tables = [name for name in ("captions", "regions") if name in job.tables]
-    return [job.note(name, part.unit)["content"] for part in shard.slices for name in tables]
+    tables = [name for name in ("captions", "regions") if name in context.tables]
+    return [context.note(name, part.unit)["content"] for part in shard.slices for name in tables]
 
 
-def _write_tar(job: Job, shard: Shard, repeated: U64) -> pa.Table:
+def _write_tar(context: RunContext, shard: Shard, repeated: U64) -> pa.Table:
     """Writes the tar; returns the table beside it."""
     sidecars = []
-    with job.folder.create(f"{shard.stem}.tar") as file, TarWriter(file) as writer:
+    with context.store.create(f"{shard.stem}.tar") as file, TarWriter(file) as writer:
         for part in shard.slices:
-            rows = _kept(job, part, _COLUMNS)
+            rows = _kept(context, part, _COLUMNS)
             uids, captions = rows["uid"].to_pylist(), rows["caption"].to_pylist()
             names = _names(rows["key"].to_pylist(), uids, repeated)
-            written = written_texts(job, part.unit, uids, captions)
+            written = written_texts(context, part.unit, uids, captions)
             facts = []
-            for name, uid, texts, sample in zip(names, uids, written, _samples(job, part, rows), strict=True):
+            for name, uid, texts, sample in zip(names, uids, written, _samples(context, part, rows), strict=True):
                 for suffix, data in _files(uid, texts, sample):
                     writer.add(f"{name}.{suffix}", data)
                 facts.append(_original_facts(sample.fields))
@@ -234,21 +234,21 @@ def _encodable(text: str | None) -> str | None:
     return text and text.encode(errors="replace").decode()
 
 
-def _kept(job: Job, part: Slice, columns: list[str]) -> pa.Table:
+def _kept(context: RunContext, part: Slice, columns: list[str]) -> pa.Table:
     """Columns of `samples` for the slice's rows."""
-    kept = job.read("decisions", part.unit, ["kept"])["kept"]
-    return job.read("samples", part.unit, columns).filter(kept).slice(part.first, part.count)
+    kept = context.read("decisions", part.unit, ["kept"])["kept"]
+    return context.read("samples", part.unit, columns).filter(kept).slice(part.first, part.count)
 
 
-def _samples(job: Job, part: Slice, rows: pa.Table) -> Iterator[Sample]:
-    source = job.source(part.unit)
+def _samples(context: RunContext, part: Slice, rows: pa.Table) -> Iterator[Sample]:
+    source = context.source(part.unit)
     if source.format != "webdataset":
-        yield from _parquet_samples(job, part, rows)
+        yield from _parquet_samples(context, part, rows)
         return
-    places = _places(job.read("members", part.unit, ["suffix", "offset", "size"]).take(rows["row"]))
+    places = _places(context.read("members", part.unit, ["suffix", "offset", "size"]).take(rows["row"]))
     triples = zip(rows["shard"].to_pylist(), rows["caption"].to_pylist(), places, strict=True)
     for shard, group in groupby(triples, key=_first):
-        with unchanged(job, part.unit, shard), open_source(shard, source.storage) as opened:
+        with unchanged(context, part.unit, shard), open_source(shard, source.storage) as opened:
             for _, caption, found in group:
                 yield _tar_sample(opened, shard, caption, found)
 
@@ -295,10 +295,10 @@ def _safe_suffix(suffix: str, taken: set[str]) -> str:
 _is_safe = lru_cache(256)(safe_suffix)
 
 
-def _parquet_samples(job: Job, part: Slice, rows: pa.Table) -> Iterator[Sample]:
+def _parquet_samples(context: RunContext, part: Slice, rows: pa.Table) -> Iterator[Sample]:
     """Samples of Parquet with an image column: the other columns become fields of the json, but those of bytes."""
     remaining = zip(rows["format"].to_pylist(), rows["caption"].to_pylist(), strict=True)
-    for table, found in input_rows(job, part.unit, rows["row"].to_numpy()):
+    for table, found in input_rows(context, part.unit, rows["row"].to_numpy()):
         others = [field.name for field in table.schema if field.name != found.image and not _is_bytes(field.type)]
         columns = {name: _values(table[name]) for name in others}
         fields = [{name: values[i] for name, values in columns.items()} for i in range(len(table))]
@@ -337,21 +337,21 @@ def _plain_json(values: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(values, default=str)))
 
 
-def _parquet_rows(job: Job, part: Slice) -> pa.Table:
+def _parquet_rows(context: RunContext, part: Slice) -> pa.Table:
     """The slice's rows of an imageless pool: the uid, and all columns of the inputs.
 
     `uid` is the ledger's, whatever an input has in a column of that name: its own uids, where they are some. It comes
     first, so that it is what SQL, which knows no case, finds under that name.
     """
-    output = job.pool.output
+    output = context.pool.output
     assert output is not None
-    kept = _kept(job, part, ["row", "uid", "caption"])
+    kept = _kept(context, part, ["row", "uid", "caption"])
     written = None
-    if job.recipe.captions:
-        written = written_texts(job, part.unit, kept["uid"].to_pylist(), kept["caption"].to_pylist())
+    if context.recipe.captions:
+        written = written_texts(context, part.unit, kept["uid"].to_pylist(), kept["caption"].to_pylist())
     tables = []
     first = 0
-    for table, _ in input_rows(job, part.unit, kept["row"].to_numpy()):
+    for table, _ in input_rows(context, part.unit, kept["row"].to_numpy()):
         uids = kept["uid"].slice(first, len(table))
         columns = output_columns(table, output)
         made = pa.table([uids, *columns.columns], names=["uid", *columns.column_names])

@@ -35,7 +35,7 @@ class InputFile:
 
     path: str
     size: int
-    stamp: str
+    fingerprint: str
 
 
 def expand_braces(path: str) -> list[str]:
@@ -157,7 +157,7 @@ def file_state(path: str, storage: dict[str, Any]) -> str:
     return f"{info['size']} bytes, {_version(fs, info)}"
 
 
-def check_state(path: str, storage: dict[str, Any], state: str, stamp: str = "") -> None:
+def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str = "") -> None:
     """Makes sure that a file is the one that was read.
 
     Args:
@@ -176,8 +176,8 @@ def check_state(path: str, storage: dict[str, Any], state: str, stamp: str = "")
         found = "gone"
     if found == state:
         return
-    hashed = stamp.startswith(_HASHED) and found != "gone"
-    if not hashed or _content(*fsspec.core.url_to_fs(path, **storage)) != stamp:
+    hashed = fingerprint.startswith(_HASHED) and found != "gone"
+    if not hashed or _content(*fsspec.core.url_to_fs(path, **storage)) != fingerprint:
         raise RunError(
             f"{path}: the file changed during the run: it was {state} before, now it is {found}. Inputs must "
             "stay as they are until a run is finished: run into a new folder, with --reuse of this one for all other files"

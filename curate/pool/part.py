@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from curate.signals.signal import Gauged
+from curate.signals.signal import SignalOutput
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Measured:
     scores: dict[str, pa.Array] = field(default_factory=dict)
     members: tuple[pa.Array, pa.Array, pa.Array] | None = None
     failure: tuple[str, str] | None = None
-    gauged: list[Gauged] = field(default_factory=list)
+    gauged: list[SignalOutput] = field(default_factory=list)
     faults: dict[str, tuple[str, bool]] = field(default_factory=dict)
     state: str | None = None
 

@@ -19,9 +19,9 @@ from curate import ids, schema
 from curate.errors import RecipeError
 from curate.pool.columns import ColumnFault, find_columns, without_views
 from curate.pool.listing import InputFile, list_files
-from curate.recipe.measure import Brought
+from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.recipe import Recipe, Source
-from curate.signals.precomputed import EmbeddingFault, find_dimension, in_npz, stamp_beside
+from curate.signals.precomputed import EmbeddingFault, find_dimension, in_npz, sidecar_fingerprint
 
 UNIT_BYTES = (1 << 10, 64 << 20)  # of images: for small pools, for large ones
 UNIT_ROWS = (25_000, 100_000)  # of imageless Parquet
@@ -40,7 +40,7 @@ class Part:
 
     path: str
     size: int
-    stamp: str
+    fingerprint: str
     groups: tuple[int, int] | None = None
     rows: int | None = None
     fault: tuple[str, str] | None = None
@@ -63,7 +63,7 @@ class Unit:
     @property
     def key(self) -> str:
         """Digest of everything that determines what the unit's files hold before measuring."""
-        return ids.digest([self.index, self.source, [[p.path, p.size, p.stamp, p.groups] for p in self.parts]])
+        return ids.digest([self.index, self.source, [[p.path, p.size, p.fingerprint, p.groups] for p in self.parts]])
 
     @property
     def beside(self) -> list[str]:
@@ -139,7 +139,7 @@ def make_plan(recipe: Recipe, content: bool = False) -> Plan:
                     f"measure.embeddings: source {source.name!r} is of tars, which bring none; accepted: Parquet sources, or "
                     "a model in measure.clip"
                 )
-            pieces.append((source, [Part(f.path, f.size, f.stamp) for f in files]))
+            pieces.append((source, [Part(f.path, f.size, f.fingerprint) for f in files]))
         else:
             footers = _read_footers(source, files, recipe.measure.embeddings, content)
             for one in recipe.measure.embeddings:
@@ -184,7 +184,7 @@ def _listed(source: Source, content: bool) -> list[InputFile]:
         raise RecipeError(f"input {source.name!r}: {source.path} cannot be listed: {error}") from None
 
 
-def _dimension(one: Brought, source: Source, footers: list[_Footer]) -> int:
+def _dimension(one: PrecomputedEmbeddings, source: Source, footers: list[_Footer]) -> int:
     """Of the embeddings that a source brings, told by its first file that has some. Raises RecipeError where none has."""
     faults = []
     for footer in footers:
@@ -202,7 +202,9 @@ def _dimension(one: Brought, source: Source, footers: list[_Footer]) -> int:
     )
 
 
-def _read_footers(source: Source, files: list[InputFile], brings: Sequence[Brought], content: bool) -> list[_Footer]:
+def _read_footers(
+    source: Source, files: list[InputFile], brings: Sequence[PrecomputedEmbeddings], content: bool
+) -> list[_Footer]:
     with ThreadPoolExecutor(16) as pool:
         footers = list(pool.map(lambda file: _read_footer(source, file, brings, content), files))
     usable = [footer for footer in footers if not footer.fault]
@@ -219,7 +221,7 @@ def _read_footers(source: Source, files: list[InputFile], brings: Sequence[Broug
     return footers
 
 
-def _read_footer(source: Source, file: InputFile, brings: Sequence[Brought], content: bool) -> _Footer:
+def _read_footer(source: Source, file: InputFile, brings: Sequence[PrecomputedEmbeddings], content: bool) -> _Footer:
     if file.size == 0:
         return _Footer(file, (), None, ("empty_file", "0 bytes"))
     try:
@@ -233,7 +235,7 @@ def _read_footer(source: Source, file: InputFile, brings: Sequence[Brought], con
         find_columns(columns, source.columns)
     except ColumnFault as fault:
         return _Footer(file, (), columns, (fault.reason, fault.detail))
-    beside_it = stamp_beside(file.path, source.storage, content) if in_npz(brings, columns.names) else ""
+    beside_it = sidecar_fingerprint(file.path, source.storage, content) if in_npz(brings, columns.names) else ""
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     return _Footer(file, tuple((group.num_rows, group.total_byte_size) for group in groups), columns, None, beside_it)
 
@@ -255,9 +257,9 @@ def _parts(footer: _Footer) -> Iterator[Part]:
     """One part per row group, so that a damaged one costs no other; a file without rows or with a fault is one part."""
     file = footer.file
     if footer.fault or not footer.groups:
-        yield Part(file.path, file.size, file.stamp, (0, 0), 0, footer.fault)
+        yield Part(file.path, file.size, file.fingerprint, (0, 0), 0, footer.fault)
     for index, (rows, size) in enumerate(footer.groups):
-        yield Part(file.path, size, file.stamp, (index, index + 1), rows, beside=footer.beside)
+        yield Part(file.path, size, file.fingerprint, (index, index + 1), rows, beside=footer.beside)
 
 
 def _units(pieces: list[tuple[Source, list[Part]]], images: bool) -> tuple[Unit, ...]:

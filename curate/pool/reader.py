@@ -14,26 +14,26 @@ from curate.pool.columns import Found
 from curate.pool.formats.parquet import read_rows
 from curate.pool.listing import check_state
 from curate.pool.plan import Unit
-from curate.run.context import Job
+from curate.run.context import RunContext
 
 
 @contextmanager
-def unchanged(job: Job, unit: Unit, path: str) -> Iterator[None]:
+def unchanged(context: RunContext, unit: Unit, path: str) -> Iterator[None]:
     """Raises RunError where an input file is another one than was measured, before or after it is read within."""
-    states = job.note("samples", unit)["states"]
+    states = context.note("samples", unit)["states"]
     piece, state = next(pair for pair in zip(unit.parts, states, strict=True) if pair[0].path == path)
-    check_state(path, job.source(unit).storage, state, piece.stamp)
+    check_state(path, context.source(unit).storage, state, piece.fingerprint)
     yield
-    check_state(path, job.source(unit).storage, state, piece.stamp)
+    check_state(path, context.source(unit).storage, state, piece.fingerprint)
 
 
-def input_rows(job: Job, unit: Unit, places: npt.NDArray[np.int64]) -> Iterator[tuple[pa.Table, Found]]:
+def input_rows(context: RunContext, unit: Unit, places: npt.NDArray[np.int64]) -> Iterator[tuple[pa.Table, Found]]:
     """Rows of a Parquet unit, by their places (ascending), with all columns of the input, file by file; and what holds what."""
     first = 0
-    for piece, rows in zip(unit.parts, job.note("samples", unit)["rows"], strict=True):
+    for piece, rows in zip(unit.parts, context.note("samples", unit)["rows"], strict=True):
         here = places[(places >= first) & (places < first + rows)] - first
         first += rows
         if len(here):
-            with unchanged(job, unit, piece.path):
-                table, found = read_rows(piece, job.source(unit))
+            with unchanged(context, unit, piece.path):
+                table, found = read_rows(piece, context.source(unit))
             yield table.take(pa.array(here)), found

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from curate import schema
 from curate.errors import ConservationError, RunError
 from curate.pool.plan import Unit
-from curate.run.context import Job
+from curate.run.context import RunContext
 from curate.schema import KEPT
 
 
@@ -43,10 +43,10 @@ class Audit:
         return self.verdicts.get(KEPT, 0)
 
 
-def audit_unit(job: Job, unit: Unit) -> Audit:
+def audit_unit(context: RunContext, unit: Unit) -> Audit:
     """Counts a unit's rows from its files. Raises ConservationError where tables contradict each other."""
-    samples = job.read("samples", unit, ["uid", "shard", "key", "status", "error"])
-    decisions = job.read("decisions", unit, ["uid", "kept", "rule"])
+    samples = context.read("samples", unit, ["uid", "shard", "key", "status", "error"])
+    decisions = context.read("decisions", unit, ["uid", "kept", "rule"])
     if len(samples) != len(decisions) or not samples["uid"].combine_chunks().equals(decisions["uid"].combine_chunks()):
         raise ConservationError(f"unit {unit.name}: samples and decisions are not aligned")
     rules = pc.if_else(decisions["kept"], KEPT, decisions["rule"])
@@ -61,7 +61,7 @@ def audit_unit(job: Job, unit: Unit) -> Audit:
             f"unit {unit.name}: of {len(samples)} samples {len(bad)} could not be read, but verdicts are {verdicts}, "
             "or a row is both kept and dropped, or neither"
         )
-    files = job.note("samples", unit)["failures"] + embedding_faults(job, unit)
+    files = context.note("samples", unit)["failures"] + embedding_faults(context, unit)
     columns = [bad["shard"], bad["key"], bad["status"], bad["error"]]
     failures = pa.concat_tables(
         [
@@ -82,17 +82,17 @@ def audit_unit(job: Job, unit: Unit) -> Audit:
     )
 
 
-def embedding_faults(job: Job, unit: Unit) -> list[list[str]]:
+def embedding_faults(context: RunContext, unit: Unit) -> list[list[str]]:
     """The unit's files whose embeddings could not be used, each with a reason and what is wrong, each once."""
-    tables = [name for name in ("scores", "embeddings") if name in job.tables]
-    if not job.recipe.measure.embeddings or not tables:
+    tables = [name for name in ("scores", "embeddings") if name in context.tables]
+    if not context.recipe.measure.embeddings or not tables:
         return []
-    faults = job.note(tables[0], unit).get("faults", {})
+    faults = context.note(tables[0], unit).get("faults", {})
     found = [(path, schema.DAMAGED_EMBEDDINGS, detail) for of in faults.values() for path, detail in of]
     return [list(row) for row in dict.fromkeys(found)]
 
 
-def check_damage(job: Job, audits: Iterable[Audit]) -> None:
+def check_damage(context: RunContext, audits: Iterable[Audit]) -> None:
     """Raises RunError where more samples or files could not be read than the recipe allows; names the reasons."""
     audits = list(audits)
     rows = sum(audit.rows for audit in audits)
@@ -101,8 +101,8 @@ def check_damage(job: Job, audits: Iterable[Audit]) -> None:
     unread = frozenset().union(*(audit.unread for audit in audits))
     found, remedies = [], []
     for name, bad, total, limit in (
-        ("max_failed", failed, rows, job.recipe.max_failed),
-        ("max_failed_files", len(unread), len(files), job.recipe.max_failed_files),
+        ("max_failed", failed, rows, context.recipe.max_failed),
+        ("max_failed_files", len(unread), len(files), context.recipe.max_failed_files),
     ):
         if bad and bad / total > limit:
             what = "samples" if name == "max_failed" else "files"
@@ -110,7 +110,7 @@ def check_damage(job: Job, audits: Iterable[Audit]) -> None:
             found += [f"  {line}" for line in _reasons(audits, what)]
             remedies.append(f"--set {name}={min(100, 100 * bad // total + 1) / 100}")
     if found:
-        job.folder.write_parquet("failures.parquet", all_failures(audits))
+        context.store.write_parquet("failures.parquet", all_failures(audits))
         found.append("All are in failures.parquet of the run folder.")
         raise RunError("\n".join([*found, f"To go on all the same, run again with {' '.join(remedies)}"]))
 

@@ -14,7 +14,7 @@ import yaml
 
 from curate.ask.output import escape
 from curate.schema import FORGOTTEN, KEPT
-from curate.wording import bytes_text, counted
+from curate.wording import format_bytes, pluralise
 
 CARD = "README.md"
 UNKNOWN = "unknown"  # the licence, where the recipe gives none
@@ -138,7 +138,7 @@ def _content(run: dict[str, Any]) -> Iterator[str]:
     yield from ("## Sources", "")
     yield from (f"- {_plain(source['name'])} ({source['format']})" for source in recipe["input"])
     yield from ("", "## Contents", "")
-    yield f"- {counted(content['shards'], 'shard')} of up to {recipe['output']['rows_per_shard']:,} samples, {bytes_text(content['bytes'])}"
+    yield f"- {pluralise(content['shards'], 'shard')} of up to {recipe['output']['rows_per_shard']:,} samples, {format_bytes(content['bytes'])}"
     if content["files"]:
         yield f"- Files: {', '.join(f'{rows:,} {_code(suffix)}' for suffix, rows in content['files'].items())}"
     means = content["means"]
@@ -240,7 +240,7 @@ def citation(run: dict[str, Any]) -> str:
     """How to name this dataset: its name and size, and the digest of what made it."""
     kept, gone = run["counts"].get(KEPT, 0), run["counts"].get(FORGOTTEN, 0)
     less = f" without {gone:,} that were asked out" if gone else ""
-    return f"{escape(run['name'])}, {counted(kept, 'sample')}, curate {run['curate']}, run {run['identity']}{less}"
+    return f"{escape(run['name'])}, {pluralise(kept, 'sample')}, curate {run['curate']}, run {run['identity']}{less}"
 
 
 # ---- words

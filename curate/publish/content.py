@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from curate import ids
 from curate.store.manifest import Published
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 _MEASURES = ("words", "width", "height")
 _LANGUAGES = 500  # more are noise, or a stranger's column
@@ -24,7 +24,7 @@ _READERS = 8  # files read at once: what hides the latency of an object store
 Counts = tuple[Counter[str | None], Counter[str], dict[str, tuple[int, int]]]
 
 
-def count_content(folder: Folder, digests: Iterable[Published], images: bool) -> dict[str, Any]:
+def count_content(folder: RunStore, digests: Iterable[Published], images: bool) -> dict[str, Any]:
     """Counts the kept samples of a run.
 
     Args:
@@ -64,7 +64,7 @@ def count_content(folder: Folder, digests: Iterable[Published], images: bool) ->
     }
 
 
-def _count_unit(folder: Folder, unit: str, images: bool, members: bool) -> Counts:
+def _count_unit(folder: RunStore, unit: str, images: bool, members: bool) -> Counts:
     kept = folder.read_parquet(f"tables/decisions/{unit}", ["kept"])["kept"]
     samples = folder.read_parquet(f"tables/samples/{unit}", ["language", "format", *_MEASURES]).filter(kept)
     sums = {name: (pc.sum(samples[name]).as_py() or 0, len(samples) - samples[name].null_count) for name in _MEASURES}

@@ -19,12 +19,12 @@ from curate.run.context import ENTRIES_FILE, RUN_FILE
 from curate.schema import KEPT
 from curate.store.forgotten import RECORD, Record
 from curate.store.manifest import SUCCESS, Published, digest_file, write_manifest
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 REPORT = "report.html"
 
 
-def describe_run(folder: Folder, run: dict[str, Any], digests: Iterable[Published]) -> None:
+def describe_run(folder: RunStore, run: dict[str, Any], digests: Iterable[Published]) -> None:
     """Writes run.json, the card, croissant.json, stats.duckdb and views.sql, then the manifest, then `_SUCCESS`.
 
     A report that stands is of the run as it was: it is removed, and `curate report` writes another.
@@ -51,7 +51,7 @@ def describe_run(folder: Folder, run: dict[str, Any], digests: Iterable[Publishe
     folder.write_bytes(SUCCESS, b"")
 
 
-def _columns(folder: Folder, digests: list[Published]) -> pa.Schema | None:
+def _columns(folder: RunStore, digests: list[Published]) -> pa.Schema | None:
     """The schema of the Parquet files in shards/; None where there are none."""
     paths = [line.path for line in digests if line.path.startswith("shards/") and line.path.endswith(".parquet")]
     if not paths:

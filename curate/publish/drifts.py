@@ -16,7 +16,7 @@ from curate import ids
 from curate.numeric.drift import measure_drift
 from curate.numeric.vectors import embedding_matrix
 from curate.pool.plan import Unit
-from curate.run.context import Job
+from curate.run.context import RunContext
 
 SAMPLED = 2048  # rows of the pool, of what is kept, and of the part of the pool to compare with, as far as there are
 DRIFT = pa.schema(
@@ -49,11 +49,11 @@ class Sample(NamedTuple):
     rows: npt.NDArray[np.float16]
 
 
-def sample_unit(job: Job, unit: Unit) -> Iterator[tuple[Group, Sample]]:
+def sample_unit(context: RunContext, unit: Unit) -> Iterator[tuple[Group, Sample]]:
     """A unit's part of each sample."""
-    kept = job.read("decisions", unit, ["kept"])["kept"].to_numpy()
-    for one in job.recipe.measure.kept:
-        table = job.read("embeddings", unit, ["uid", f"{one.prefix}image", f"{one.prefix}text"])
+    kept = context.read("decisions", unit, ["kept"])["kept"].to_numpy()
+    for one in context.recipe.measure.kept:
+        table = context.read("embeddings", unit, ["uid", f"{one.prefix}image", f"{one.prefix}text"])
         readable = table["uid"].is_valid().to_numpy()
         high, low = ids.uid_halves(table["uid"])
         hashes = ids.mix64(high ^ ids.mix64(low))

@@ -8,23 +8,23 @@ import pyarrow as pa
 
 from curate import schema
 from curate.decide import balance
-from curate.run.context import ENTRIES_FILE, METADATA_FILE, Job
+from curate.run.context import ENTRIES_FILE, METADATA_FILE, RunContext
 
 I64 = npt.NDArray[np.int64]
 
 
-def write_entries(job: Job, pool: I64, survivors: I64, sums: I64, t: int | None) -> None:
+def write_entries(context: RunContext, pool: I64, survivors: I64, sums: I64, t: int | None) -> None:
     """Writes entries.parquet.
 
     Args:
-        job: the run.
+        context: the run.
         pool: int64[entries], rows of the pool that match, before any rule.
         survivors: int64[entries], rows that match when balancing begins; p follows from them.
         sums: int64[2, entries], expected rows in fixed point (2⁻³²), and kept rows.
         t: None where nothing is balanced: then p is 1.
     """
-    metadata = job.folder.read_parquet(METADATA_FILE)
+    metadata = context.store.read_parquet(METADATA_FILE)
     p: Any = np.ones(len(survivors)) if t is None else balance.probabilities(survivors, t)
     columns = [*metadata.columns, pool, survivors, p, sums[0] / float(balance.ONE), sums[1]]
     arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]
-    job.folder.write_parquet(ENTRIES_FILE, pa.Table.from_arrays(arrays, schema=schema.ENTRIES))
+    context.store.write_parquet(ENTRIES_FILE, pa.Table.from_arrays(arrays, schema=schema.ENTRIES))

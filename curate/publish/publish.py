@@ -16,10 +16,10 @@ from curate.publish.audit import Audit, all_failures, check_conservation
 from curate.publish.describe import describe_run
 from curate.publish.entries import write_entries
 from curate.publish.uids import write_uids
-from curate.run.context import ENTRIES_FILE, EVALUATION_FACTS, RUN_FILE, Job
+from curate.run.context import ENTRIES_FILE, EVALUATION_FACTS, RUN_FILE, RunContext
 from curate.schema import KEPT
 from curate.store.manifest import Published
-from curate.store.timings import sum_steps
+from curate.store.timings import sum_timings
 
 I64 = npt.NDArray[np.int64]
 
@@ -51,12 +51,12 @@ class Results:
 
 
 def publish(
-    job: Job, audits: Iterable[Audit], shards: Iterable[Shard], results: Results, digests: list[Published]
+    context: RunContext, audits: Iterable[Audit], shards: Iterable[Shard], results: Results, digests: list[Published]
 ) -> None:
     """Writes everything but tables and shards, then the manifest, then `_SUCCESS`.
 
     Args:
-        job: the run.
+        context: the run.
         audits: one per unit.
         shards: what was emitted.
         results: thresholds, t and entry vectors.
@@ -67,23 +67,25 @@ def publish(
     """
     audits = sorted(audits, key=lambda audit: audit.unit.index)
     shards = sorted(shards, key=lambda shard: shard.index)
-    folder = job.folder
+    folder = context.store
     counts = check_conservation(audits, sum(shard.rows for shard in shards))
     folder.write_parquet("failures.parquet", all_failures(audits))
     if results.pool is not None and results.survivors is not None and results.sums is not None:
-        write_entries(job, results.pool, results.survivors, results.sums, results.t)
+        write_entries(context, results.pool, results.survivors, results.sums, results.t)
     else:
         folder.write_parquet(ENTRIES_FILE, schema.ENTRIES.empty_table())
-    suffix = "tar" if job.pool.images else "parquet"
+    suffix = "tar" if context.pool.images else "parquet"
     folder.write_json("shards/sizes.json", {f"{shard.index:05d}.{suffix}": shard.rows for shard in shards})
-    write_uids(job, [audit.unit.index for audit in audits], counts[KEPT])
-    job.folder.delete("parts")
-    _remove_strays(job, digests)
-    describe_run(folder, _finished_run(job, dict(counts), results, [audit.unit.source for audit in audits]), digests)
+    write_uids(context, [audit.unit.index for audit in audits], counts[KEPT])
+    context.store.delete("parts")
+    _remove_strays(context, digests)
+    describe_run(
+        folder, _finished_run(context, dict(counts), results, [audit.unit.source for audit in audits]), digests
+    )
 
 
-def _finished_run(job: Job, counts: dict[str, int], results: Results, sources: list[str]) -> dict[str, Any]:
-    run: dict[str, Any] = job.folder.read_json(RUN_FILE)
+def _finished_run(context: RunContext, counts: dict[str, int], results: Results, sources: list[str]) -> dict[str, Any]:
+    run: dict[str, Any] = context.store.read_json(RUN_FILE)
     now = time.time()
     rules = [
         {"name": rule.name, "sql": rule.spec, "top": None, "of": None, "threshold": None}
@@ -95,30 +97,36 @@ def _finished_run(job: Job, counts: dict[str, int], results: Results, sources: l
             "of": rule.spec.of,
             "threshold": results.thresholds.get(rule.name),
         }
-        for rule in job.rules
+        for rule in context.rules
     ]
-    order = [schema.FAILED, *([schema.FORGOTTEN] if job.blocked else []), *job.recipe.rules, schema.DUPLICATE, KEPT]
-    order[-2:-2] = [schema.UNMATCHED] if job.recipe.match else []
-    order[-2:-2] = [schema.CONTAMINATED] if job.recipe.dedup.against else []
-    order[-1:-1] = [schema.BALANCE] if job.recipe.balance else []
-    if job.recipe.dedup.against:
-        run["evaluation"] = job.folder.read_json(EVALUATION_FACTS)
+    order = [
+        schema.FAILED,
+        *([schema.FORGOTTEN] if context.blocklist_key else []),
+        *context.recipe.rules,
+        schema.DUPLICATE,
+        KEPT,
+    ]
+    order[-2:-2] = [schema.UNMATCHED] if context.recipe.match else []
+    order[-2:-2] = [schema.CONTAMINATED] if context.recipe.dedup.against else []
+    order[-1:-1] = [schema.BALANCE] if context.recipe.balance else []
+    if context.recipe.dedup.against:
+        run["evaluation"] = context.store.read_json(EVALUATION_FACTS)
     run |= {
         "pool": {
-            "images": job.pool.images,
-            "brings": sorted(job.pool.brings),
-            "scores": job.pool.scores.names,
-            "embeddings": job.pool.embeddings,
+            "images": context.pool.images,
+            "brings": sorted(context.pool.brings),
+            "scores": context.pool.scores.names,
+            "embeddings": context.pool.embeddings,
         },
         "units": [[source, sum(1 for _ in units)] for source, units in groupby(sources)],
         "rules": rules,
         "t": results.t,
-        "steps": sum_steps(job.folder),
+        "steps": sum_timings(context.store),
         "drift": results.drift or [],
-        "caption_work": summarise(job, results.captioned) if results.captioned else [],
+        "caption_work": summarise(context, results.captioned) if results.captioned else [],
         "near": [
             {"pass": place, **by.model_dump(exclude_none=True), "sampled": int(pairs), "found": int(met)}
-            for place, by in job.recipe.dedup.near.items()
+            for place, by in context.recipe.dedup.near.items()
             for pairs, met in [results.recalls[place]]
         ],
         "counts": {name: counts.get(name, 0) for name in order},
@@ -128,10 +136,10 @@ def _finished_run(job: Job, counts: dict[str, int], results: Results, sources: l
     return run
 
 
-def _remove_strays(job: Job, digests: list[Published]) -> None:
+def _remove_strays(context: RunContext, digests: list[Published]) -> None:
     """Removes files in `tables/` and `shards/` that are not of this run."""
     known = {line.path for line in digests} | {"shards/sizes.json"}
     for top in ("tables", "shards"):
-        for path in job.folder.files(top):
+        for path in context.store.files(top):
             if path not in known:
-                job.folder.delete(path)
+                context.store.delete(path)

@@ -21,7 +21,7 @@ from curate.errors import ConservationError
 from curate.publish.drifts import DRIFT
 from curate.publish.views import table_files
 from curate.store.forgotten import Record
-from curate.store.store import Folder
+from curate.store.store import RunStore
 from curate.store.timings import STEPS
 
 STATISTICS = "stats.duckdb"
@@ -44,7 +44,7 @@ _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by o
 _READERS = 8  # files read at once: what hides the latency of an object store
 
 
-def build_statistics(folder: Folder, run: dict[str, Any]) -> None:
+def build_statistics(folder: RunStore, run: dict[str, Any]) -> None:
     """Puts stats.duckdb into place.
 
     Args:
@@ -71,7 +71,7 @@ def build_statistics(folder: Folder, run: dict[str, Any]) -> None:
             shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _count_drops(folder: Folder, files: dict[str, tuple[str, ...]]) -> Counter[tuple[str, str | None]]:
+def _count_drops(folder: RunStore, files: dict[str, tuple[str, ...]]) -> Counter[tuple[str, str | None]]:
     """Rows by source and rule, None for kept; the two tables are row-aligned, so no join is needed."""
 
     def count(pair: tuple[str, str]) -> Counter[tuple[str, str | None]]:
@@ -89,7 +89,7 @@ def _count_drops(folder: Folder, files: dict[str, tuple[str, ...]]) -> Counter[t
 
 
 def _small_tables(
-    folder: Folder, run: dict[str, Any], drops: Counter[tuple[str, str | None]], has_entries: bool
+    folder: RunStore, run: dict[str, Any], drops: Counter[tuple[str, str | None]], has_entries: bool
 ) -> dict[str, pa.Table]:
     return {
         "failures": folder.read_parquet("failures.parquet"),
@@ -113,7 +113,7 @@ def _small_tables(
     }
 
 
-def _forgotten(folder: Folder) -> pa.Table:
+def _forgotten(folder: RunStore) -> pa.Table:
     """What was taken out, and when, in UTC: the record, with times that every client reads."""
     table = Record.read(folder).table
     place = table.column_names.index("time")

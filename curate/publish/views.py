@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import curate
 from curate import schema
 from curate.store.manifest import MANIFEST
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 VIEWS = "views.sql"
 
@@ -84,7 +84,7 @@ def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], tars: bo
         connection.execute(statement)
 
 
-def write_views(folder: Folder) -> None:
+def write_views(folder: RunStore) -> None:
     """Writes views.sql into a run folder whose tables and shards stand; its manifest need not, but is read by the views."""
     names = folder.files()
     files = table_files(names)

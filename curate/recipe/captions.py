@@ -250,7 +250,7 @@ class Captions(Section):
                     what = f"{style!r} is written by captions.{first} too; accepted: {field} that no other section has"
                     raise _fault(f"{task.key}.{field}", what)
 
-    def lasting(self, writers: Mapping[str, str]) -> dict[str, Any]:
+    def lasting(self, engine_ids: Mapping[str, str]) -> dict[str, Any]:
         """What texts depend on, as plain data: engines and templates by what they are, without where they are.
 
         Args:
@@ -258,10 +258,10 @@ class Captions(Section):
         """
         plain: dict[str, Any] = self.model_dump(exclude={"engines"})
         for name, section in SECTIONS.items():
-            own = [_lasting(task, writers) for task in self.tasks if task.kind == name]
+            own = [_lasting(task, engine_ids) for task in self.tasks if task.kind == name]
             plain[section] = own if len(own) > 1 else next(iter(own), None)
         if plain["regions"]:
-            plain["regions"]["model"] = writers["regions"]
+            plain["regions"]["model"] = engine_ids["regions"]
             del plain["regions"]["device"], plain["regions"]["batch"]
         return plain
 
@@ -287,9 +287,9 @@ def _fault(key: str, what: str) -> PydanticCustomError:
     return PydanticCustomError("fault", "{what}", {"what": what, "key": key})
 
 
-def _lasting(task: Task, writers: Mapping[str, str]) -> dict[str, Any]:
+def _lasting(task: Task, engine_ids: Mapping[str, str]) -> dict[str, Any]:
     plain: dict[str, Any] = task.section.model_dump(exclude={"batch"})
-    return plain | {"engine": writers[task.section.engine], "template": writers[f"template of {task.key}"]}
+    return plain | {"engine": engine_ids[task.section.engine], "template": engine_ids[f"template of {task.key}"]}
 
 
 def resolve_captions(captions: Captions, absolute: Callable[[str], str]) -> Captions:

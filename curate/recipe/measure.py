@@ -66,7 +66,7 @@ class Clip(Embedder):
     words: bool = Field(False, strict=True)  # also the words that do not fit the image: misaligned_words, f_clipscore
 
 
-class Brought(Embedder):
+class PrecomputedEmbeddings(Embedder):
     """Embeddings that a Parquet pool brings: columns of lists of numbers, or arrays of the .npz beside each file.
 
     `image` and `text` are names of columns or arrays, such as DataComp's l14_img and l14_txt. They are kept in table
@@ -186,7 +186,7 @@ class Measure(Section):
     image: Image = Image()
     language: Language | None = None
     clip: tuple[Clip, ...] = ()
-    embeddings: tuple[Brought, ...] = ()
+    embeddings: tuple[PrecomputedEmbeddings, ...] = ()
     heads: dict[ColumnName, Head] = {}
     fooling: Fooling | None = None
     contexts: dict[ColumnName, Context] = {}
@@ -230,12 +230,12 @@ class Measure(Section):
         return self
 
     @property
-    def embedders(self) -> tuple[Clip | Brought, ...]:
+    def embedders(self) -> tuple[Clip | PrecomputedEmbeddings, ...]:
         """All that gives embeddings, models first."""
         return *self.clip, *self.embeddings
 
     @property
-    def kept(self) -> list[Clip | Brought]:
+    def kept(self) -> list[Clip | PrecomputedEmbeddings]:
         """Those whose embeddings are kept as a table."""
         return [one for one in self.embedders if (one.embeddings if isinstance(one, Clip) else one.keep)]
 

@@ -33,7 +33,6 @@ from curate.recipe.engines import EngineSpec, Guided, OpenAI, Price, Recorded, V
 from curate.recipe.files import read_whole
 from curate.recipe.measure import (
     Axis,
-    Brought,
     Classes,
     Clip,
     Clusters,
@@ -47,6 +46,7 @@ from curate.recipe.measure import (
     Measure,
     Nsfw,
     Paths,
+    PrecomputedEmbeddings,
     Section,
     TextArea,
     resolve_measure,
@@ -396,7 +396,7 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
     """The keys of the section that a pydantic error location points at."""
     by_place: dict[str, type[BaseModel]] = {
         "input": Source, "columns": Columns, "measure": Measure, "image": Image, "language": Language, "clip": Clip,
-        "nsfw": Nsfw, "text_area": TextArea, "embeddings": Brought, "clusters": Clusters, "imagenet_words": ImagenetWords,
+        "nsfw": Nsfw, "text_area": TextArea, "embeddings": PrecomputedEmbeddings, "clusters": Clusters, "imagenet_words": ImagenetWords,
         "heads": Head, "fooling": Fooling, "contexts": Context, "classes": Classes, "axes": Axis, "match": Match,
         "rules": Top, "dedup": Dedup, "by": Near, "against": Against, "balance": Balance, "output": Output,
     }  # fmt: skip

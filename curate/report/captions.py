@@ -7,7 +7,7 @@ from curate.report.charts import before_and_after, layers, render_svg
 from curate.report.distributions import HEIGHT
 from curate.report.source import Run
 from curate.report.text import SHORT, clean, count, number, percent
-from curate.wording import seconds_text
+from curate.wording import format_seconds
 
 SAMPLES = 8  # originals that are shown with their texts
 TEXTS = 6  # texts of each
@@ -131,7 +131,7 @@ def _work(run: Run) -> list[Block]:
         seconds, tokens = row["seconds"] or 0.0, (row["tokens_in"] or 0) + (row["tokens_out"] or 0)
         cells.append(
             [clean(row["kind"], SHORT), clean(row["model"], SHORT), count(row["requests"]), count(row["sent"]), count(row["failed"]), count(row["passed"]),
-             count(row["tokens_in"] or 0), count(row["tokens_out"] or 0), seconds_text(seconds), f"{tokens / seconds:,.0f}" if seconds and tokens else "–",
+             count(row["tokens_in"] or 0), count(row["tokens_out"] or 0), format_seconds(seconds), f"{tokens / seconds:,.0f}" if seconds and tokens else "–",
              "–" if row["cost"] is None else f"{row['cost']:,.2f}"]
         )  # fmt: skip
     heads = (

@@ -29,7 +29,7 @@ from curate.report.times import time_section
 from curate.run.context import RUN_FILE
 from curate.store.lock import locked
 from curate.store.manifest import SUCCESS, digest_file, read_manifest, write_manifest
-from curate.wording import bytes_text
+from curate.wording import format_bytes
 
 MOST_BYTES = 5_000_000
 
@@ -131,6 +131,6 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
     tiles += [
         ("source" if len(run.facts["sources"]) == 1 else "sources", count(len(run.facts["sources"]))),
         ("shards", count(published["shards"])),
-        ("size of the shards", bytes_text(published["bytes"])),
+        ("size of the shards", format_bytes(published["bytes"])),
     ]
     return tiles + ([("t, samples a concept", count(run.facts["t"]))] if run.balanced else [])

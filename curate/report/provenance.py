@@ -9,7 +9,7 @@ from curate.publish.describe import REPORT
 from curate.report.blocks import Block, Cell, Code, Section, Table, Tables
 from curate.report.source import Run
 from curate.report.text import SHORT, clean, count
-from curate.wording import bytes_text
+from curate.wording import format_bytes
 
 _LONGEST = 40_000  # characters of the recipe that are shown
 
@@ -113,7 +113,7 @@ def _files(run: Run) -> Table:
         WHEN path LIKE 'tables/%' THEN 'tables' ELSE 'all else' END AS what, count(*) AS files, sum(bytes)::BIGINT AS bytes
         FROM manifest WHERE path <> 'report.html' GROUP BY what ORDER BY bytes DESC"""
     )
-    rows: list[list[Cell]] = [[row["what"], count(row["files"]), bytes_text(row["bytes"])] for row in found]
+    rows: list[list[Cell]] = [[row["what"], count(row["files"]), format_bytes(row["bytes"])] for row in found]
     return Table(
         ("published", "files", "size"),
         rows,

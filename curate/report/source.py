@@ -8,7 +8,7 @@ from typing import Any
 
 from curate.ask.diff import Diff, diff_runs
 from curate.ask.query import find_run, open_run
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 _NUMBERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "FLOAT", "DOUBLE"}
 
@@ -17,7 +17,7 @@ _NUMBERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT",
 class Run:
     """A finished run: its folder, what run.json holds, a connection to its tables, and what differs from another run to it."""
 
-    folder: Folder
+    folder: RunStore
     facts: dict[str, Any]
     connection: Any
     against: Diff | None = None

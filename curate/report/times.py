@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from curate.report.blocks import Bar, Block, Cell, Paragraph, Section, Table
 from curate.report.source import Run
 from curate.report.text import count, percent
-from curate.wording import seconds_text
+from curate.wording import format_seconds
 
 
 def time_section(run: Run) -> Section | None:
@@ -19,7 +19,7 @@ def time_section(run: Run) -> Section | None:
         return None
     moment = datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC")
     speed = count(round(run.counts["pool"] / seconds))
-    text = f"The run was started at {moment} and finished {seconds_text(seconds)} later: {speed} samples of the pool a second."
+    text = f"The run was started at {moment} and finished {format_seconds(seconds)} later: {speed} samples of the pool a second."
     return Section("time", "Time", [Paragraph(text), *_steps(run)])
 
 
@@ -32,7 +32,7 @@ def _steps(run: Run) -> list[Block]:
             step["step"],
             count(step["units"]),
             "–" if step["rows"] is None else count(step["rows"]),
-            seconds_text(step["seconds"]),
+            format_seconds(step["seconds"]),
             Bar(percent(step["seconds"], total, 1), step["seconds"] / total),
             count(round(step["rows"] / step["seconds"])) if step["rows"] and step["seconds"] else "–",
         ]

@@ -20,7 +20,7 @@ from curate.recipe.recipe import Recipe, Source
 from curate.run.rules import Rule, Segment, check_rules, segments
 from curate.signals.registry import find_signals
 from curate.signals.signal import Signal
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 # Raised when a step's code changes what it writes.
 VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "captions": 1, "shards": 1}
@@ -34,7 +34,7 @@ FORGETTING = "tmp/forgetting.json"  # stands while `curate forget` is at work
 
 
 @dataclass(frozen=True)
-class Job:
+class RunContext:
     """One run: sent to every worker, so small. `metadata_key` names the entries' content; `models` what each model is, and
     `writers` what writes captions;
     `evaluation_key` the content of `dedup.against`; `blocked` the key of the record of what is forgotten (see
@@ -43,13 +43,13 @@ class Job:
 
     recipe: Recipe
     pool: Pool
-    folder: Folder
-    reuse: Folder | None = None
+    store: RunStore
+    reuse: RunStore | None = None
     metadata_key: str = ""
     models: dict[str, Any] = field(default_factory=dict)
-    writers: dict[str, str] = field(default_factory=dict)
+    engine_ids: dict[str, str] = field(default_factory=dict)
     evaluation_key: str = ""
-    blocked: str = ""
+    blocklist_key: str = ""
     here: bool = True
 
     def source(self, unit: Unit) -> Source:
@@ -213,7 +213,7 @@ class Job:
             [
                 *(versions, self.pool.key, sources, recipe, scores, signals),
                 *(self._measuring, version("duckdb"), self.metadata_key, self.evaluation_key),
-                *([self.blocked] if self.blocked else []),
+                *([self.blocklist_key] if self.blocklist_key else []),
             ]
         )
 
@@ -226,7 +226,7 @@ class Job:
     @cached_property
     def _captioning(self) -> list[Any]:
         assert self.recipe.captions is not None
-        return [VERSIONS["captions"], self.recipe.captions.lasting(self.writers)]
+        return [VERSIONS["captions"], self.recipe.captions.lasting(self.engine_ids)]
 
     def captions_key(self, unit: Unit) -> str:
         """Key of `answers` and `captions`, but for what was decided: which rows are kept depends on the whole pool."""
@@ -234,7 +234,7 @@ class Job:
 
     def decided(self, unit: Unit) -> str | None:
         """The key that the unit's decisions were made with. They must be there."""
-        return self.folder.footer(self.table("decisions", unit))[0]
+        return self.store.footer(self.table("decisions", unit))[0]
 
     # ---- tables
 
@@ -259,27 +259,27 @@ class Job:
         index = unit if isinstance(unit, int) else unit.index
         return f"tables/{name}/{index:05d}.parquet"
 
-    def stands(self, name: str, unit: Unit, key: str) -> bool:
+    def is_current(self, name: str, unit: Unit, key: str) -> bool:
         """Whether the table stands with this key; if the run to reuse has it, it is taken over first.
 
         Decisions are never taken over: they are cheap, and depend on what could be read when they were made.
         """
         file = self.table(name, unit)
-        if self.folder.stands(file, key):
+        if self.store.is_current(file, key):
             return True
-        if self.reuse is not None and name != "decisions" and self.reuse.stands(file, key):
-            self.folder.take(self.reuse, file)
+        if self.reuse is not None and name != "decisions" and self.reuse.is_current(file, key):
+            self.store.take(self.reuse, file)
             return True
         return False
 
-    def would_stand(self, unit: Unit, *names: str) -> bool:
+    def would_be_current(self, unit: Unit, *names: str) -> bool:
         """Whether each of the tables, of those that this run has, stands or can be taken over; changes nothing."""
-        return all(self._would_stand(unit, name) for name in self.tables if name in names)
+        return all(self._would_be_current(unit, name) for name in self.tables if name in names)
 
-    def _would_stand(self, unit: Unit, name: str) -> bool:
+    def _would_be_current(self, unit: Unit, name: str) -> bool:
         file, key = self.table(name, unit), self.key_of(name)(unit)
-        folders = (self.folder, None if name == "decisions" else self.reuse)
-        return any(folder.stands(file, key) for folder in folders if folder)
+        folders = (self.store, None if name == "decisions" else self.reuse)
+        return any(folder.is_current(file, key) for folder in folders if folder)
 
     def key_of(self, name: str) -> Callable[[Unit], str]:
         """What gives the key of a table's file."""
@@ -291,21 +291,21 @@ class Job:
 
     def read(self, name: str, unit: Unit | int, columns: list[str] | None = None) -> pa.Table:
         """A unit's table, or some of its columns."""
-        return self.folder.read_parquet(self.table(name, unit), columns)
+        return self.store.read_parquet(self.table(name, unit), columns)
 
     def write(self, name: str, unit: Unit, table: pa.Table, key: str, note: dict[str, Any] | None = None) -> None:
         """Puts a unit's table into place."""
         text = None if note is None else json.dumps(note, ensure_ascii=False, sort_keys=True)
-        self.folder.write_parquet(self.table(name, unit), table, key, text)
+        self.store.write_parquet(self.table(name, unit), table, key, text)
 
     def note(self, name: str, unit: Unit | int) -> dict[str, Any]:
         """The note that the table was written with."""
-        text = self.folder.footer(self.table(name, unit))[1]
+        text = self.store.footer(self.table(name, unit))[1]
         return dict(json.loads(text)) if text else {}
 
     def rows(self, unit: Unit) -> int:
         """How many rows a measured unit has."""
-        return self.folder.footer(self.table("samples", unit))[2]
+        return self.store.footer(self.table("samples", unit))[2]
 
     def columns(self, unit: Unit, names: list[str]) -> pa.Table:
         """Columns of `samples` and `scores`, side by side."""

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import parse_recipe
-from curate.run.context import RUN_FILE, Job
-from curate.store.store import Folder
+from curate.run.context import RUN_FILE, RunContext
+from curate.store.store import RunStore
 
 
-def open_ledger(folder: Folder) -> tuple[Job, list[Unit]]:
+def open_ledger(folder: RunStore) -> tuple[RunContext, list[Unit]]:
     """The job of a finished run, and its units in order.
 
     Raises:
@@ -23,7 +23,7 @@ def open_ledger(folder: Folder) -> tuple[Job, list[Unit]]:
     sources = [source for source, count in run["units"] for _ in range(count)]
     units = [Unit(index, source, ()) for index, source in enumerate(sources)]
     pool = run["pool"]
-    job = Job(
+    context = RunContext(
         recipe=parse_recipe(run["recipe"], f"{folder.url}/{RUN_FILE}"),
         pool=Pool(
             key=run["keys"]["pool"],
@@ -34,16 +34,16 @@ def open_ledger(folder: Folder) -> tuple[Job, list[Unit]]:
             output=None,
             embeddings=pool["embeddings"],
         ),
-        folder=folder,
+        store=folder,
         metadata_key=run["metadata"]["digest"] if run["metadata"] else "",
         models=run["models"],
-        writers=run["writers"],
-        blocked=run.get("forgotten", {}).get("key", ""),
+        engine_ids=run["writers"],
+        blocklist_key=run.get("forgotten", {}).get("key", ""),
     )
-    return job, units
+    return context, units
 
 
-def _score_columns(folder: Folder, names: list[str]) -> pa.Schema:
+def _score_columns(folder: RunStore, names: list[str]) -> pa.Schema:
     """Those columns of table `scores`, with their types."""
     files = folder.files("tables/scores") if names else []
     if not files:

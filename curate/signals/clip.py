@@ -21,7 +21,7 @@ from curate import ids
 from curate.models.encoder import Encoder, load_encoder
 from curate.numeric.vectors import embedding_column, spread
 from curate.recipe.measure import Clip
-from curate.signals.signal import F32, Embeddings, Gauged, Signal
+from curate.signals.signal import F32, Embeddings, Signal, SignalOutput
 
 
 def signal(options: Clip, identity: dict[str, Any]) -> Signal:
@@ -90,12 +90,12 @@ class ClipGauge:
         if len(self._waiting) >= self._encoder.batch:
             self._flush()
 
-    def finish(self) -> Gauged:
+    def finish(self) -> SignalOutput:
         """Encodes the texts of the rows that came, and scores."""
         self._flush()
         n, rows = len(self._captions), np.array(self._rows, np.int64)
         if not len(rows):
-            return Gauged(tuple(pa.nulls(n, kind) for kind in (pa.float32(), pa.int32(), pa.bool_())))
+            return SignalOutput(tuple(pa.nulls(n, kind) for kind in (pa.float32(), pa.int32(), pa.bool_())))
         images: F32 = np.concatenate([made.cpu().numpy() for made in self._made])
         texts = self._encoder.encode_texts(self._captions.take(pa.array(rows)).to_pylist())
         scores = np.einsum("ij,ij->i", images, texts.embeddings, dtype=np.float64).astype(np.float32)
@@ -104,7 +104,9 @@ class ClipGauge:
         values = (scores, texts.tokens, texts.truncated)
         columns = [pa.array(spread(value, rows, n), mask=missing) for value in values]
         columns[0] = pa.array(spread(scores, rows, n), mask=missing | np.isnan(spread(scores, rows, n)))
-        return Gauged(tuple(columns), (embedding_column(images, rows, n), embedding_column(texts.embeddings, rows, n)))
+        return SignalOutput(
+            tuple(columns), (embedding_column(images, rows, n), embedding_column(texts.embeddings, rows, n))
+        )
 
     def _flush(self) -> None:
         if self._waiting:

@@ -20,7 +20,7 @@ from curate.numeric import gda
 from curate.numeric.vectors import embedding_matrix, normalised
 from curate.pool.exemplars import picture_files, read_pictures
 from curate.pool.image import ImageOptions, measure_image
-from curate.process import once
+from curate.process import process_cache
 from curate.recipe.measure import (
     Axis,
     Classes,
@@ -39,7 +39,7 @@ from curate.signals.clusters import Clusters as Centroids
 from curate.signals.clusters import load_clusters
 from curate.signals.embedding_signals import Tags
 from curate.signals.signal import F32, Embeddings, Signal
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 
 def signals(measure: Measure, models: Mapping[str, Any], keys: Mapping[str, str]) -> Iterator[Signal]:
@@ -73,7 +73,7 @@ def _signal(name: str, options: OfEmbeddings, embedder: Embedder, key: str, iden
     kind = _KINDS[type(options)]
 
     def made() -> Any:
-        return once(key, lambda: _unchanged(name, kind.make(name, options, embedder), identity))
+        return process_cache(key, lambda: _unchanged(name, kind.make(name, options, embedder), identity))
 
     return Signal(
         name=name,
@@ -121,7 +121,7 @@ def identify_files(measure: Measure, models: Mapping[str, Any]) -> dict[str, Any
 
 def _run_identity(path: str, model: Mapping[str, Any]) -> Any:
     """What names the embeddings of a finished run. Raises RecipeError where it has none of this model."""
-    folder = Folder(path)
+    folder = RunStore(path)
     where = f"measure.fooling.shift: {path}"
     if not folder.exists("_SUCCESS"):
         raise RecipeError(f"{where} is not a finished run; accepted: the --out of one with embeddings: true")
@@ -173,7 +173,7 @@ def _score_fooling(given: Embeddings, options: Fooling, made: tuple[F32, F32 | N
 
 def run_shift(run: str, prefix: str) -> F32:
     """The mean shift g of all embeddings of a finished run by a model, whose columns begin with `prefix`."""
-    folder = Folder(run)
+    folder = RunStore(run)
     sums: list[Any] = [0.0, 0.0]
     count = 0
     for path in folder.files("tables/embeddings"):

@@ -7,7 +7,7 @@ import pyarrow as pa
 from PIL import Image
 
 from curate import ids
-from curate.signals.signal import Gauged, Signal
+from curate.signals.signal import Signal, SignalOutput
 
 
 class Looker(Protocol):
@@ -45,6 +45,6 @@ class LookedGauge:
         """Takes a row's view."""
         self._looked[row] = view
 
-    def finish(self) -> Gauged:
+    def finish(self) -> SignalOutput:
         """The columns."""
-        return Gauged(tuple(self._looker.finish(self._looked, self._captions.to_pylist())))
+        return SignalOutput(tuple(self._looker.finish(self._looked, self._captions.to_pylist())))

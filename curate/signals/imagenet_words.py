@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from curate import ids
 from curate.errors import RecipeError
-from curate.process import once
+from curate.process import process_cache
 from curate.recipe.files import read_whole
 from curate.recipe.measure import ImagenetWords
 from curate.signals.signal import Signal
@@ -101,7 +101,7 @@ def signal(options: ImagenetWords, digest: str) -> Signal:
     key = ids.digest(["imagenet_words", 1, digest])
 
     def read(captions: pa.Array) -> Sequence[pa.Array]:
-        return [find_words(captions, once(key, lambda: load_vocabulary(options.wordnet, options.synsets)))]
+        return [find_words(captions, process_cache(key, lambda: load_vocabulary(options.wordnet, options.synsets)))]
 
     return Signal("imagenet_words", (pa.field("imagenet_word", pa.string()),), key, read=read)
 

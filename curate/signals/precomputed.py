@@ -27,9 +27,9 @@ from fsspec.implementations.local import LocalFileSystem
 from curate import ids
 from curate.numeric.vectors import embedding_column, no_embeddings
 from curate.pool.listing import check_state, file_state, list_files
-from curate.recipe.measure import Brought
+from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.recipe import Source
-from curate.signals.signal import Gauged, Signal
+from curate.signals.signal import Signal, SignalOutput
 
 MAX_DIMENSION = 1 << 16
 _MAX_HEADER = 4096
@@ -68,27 +68,27 @@ def beside(path: str) -> str:
     return f"{path.rpartition('.')[0] if '.' in path.rpartition('/')[2] else path}.npz"
 
 
-def signal(options: Brought, identity: dict[str, Any]) -> Signal:
+def signal(options: PrecomputedEmbeddings, identity: dict[str, Any]) -> Signal:
     """The signal that brings the embeddings; it has no columns in `scores`. `identity` is `identify` of it."""
     key = ids.digest(["brought", 1, options.image, options.text, identity["dimension"]])
     return Signal(options.name, (), key, bring=(options.image, options.text), dimension=identity["dimension"])
 
 
-def in_npz(options: Sequence[Brought], columns: Sequence[str]) -> list[str]:
+def in_npz(options: Sequence[PrecomputedEmbeddings], columns: Sequence[str]) -> list[str]:
     """What is asked for and no column of a Parquet file, so it is to be in the .npz beside it."""
     return [name for one in options for name in (one.image, one.text) if name not in columns]
 
 
-def stamp_beside(path: str, storage: dict[str, Any], content: bool) -> str:
+def sidecar_fingerprint(path: str, storage: dict[str, Any], content: bool) -> str:
     """What tells a change of the .npz beside a file; empty where there is none. Raises RecipeError where it is no file."""
     fs, inner = fsspec.core.url_to_fs(beside(path), **storage)
     if not fs.exists(inner):
         return ""
     npz = list_files((beside(path),), storage, content)[0]
-    return npz.stamp if content else file_state(npz.path, storage)
+    return npz.fingerprint if content else file_state(npz.path, storage)
 
 
-def find_dimension(options: Brought, path: str, columns: pa.Schema, source: Source) -> int:
+def find_dimension(options: PrecomputedEmbeddings, path: str, columns: pa.Schema, source: Source) -> int:
     """The dimension of the embeddings of a file. Raises EmbeddingFault."""
     found = {name: _dimension(name, path, columns, source) for name in (options.image, options.text)}
     if len(set(found.values())) > 1:
@@ -96,7 +96,7 @@ def find_dimension(options: Brought, path: str, columns: pa.Schema, source: Sour
     return found[options.image]
 
 
-def bring(signal: Signal, place: Place, table: pa.Table, ok: npt.NDArray[np.bool_], source: Source) -> Gauged:
+def bring(signal: Signal, place: Place, table: pa.Table, ok: npt.NDArray[np.bool_], source: Source) -> SignalOutput:
     """The embeddings of a part.
 
     Args:
@@ -118,13 +118,13 @@ def bring(signal: Signal, place: Place, table: pa.Table, ok: npt.NDArray[np.bool
         else:
             rows = _of_array(name, place, len(table), signal.dimension, source)
         sides.append(embedding_column(_unit_rows(rows, ok), np.arange(len(rows)), len(rows)))
-    return Gauged((), (sides[0], sides[1]))
+    return SignalOutput((), (sides[0], sides[1]))
 
 
-def nothing(signal: Signal, rows: int) -> Gauged:
+def nothing(signal: Signal, rows: int) -> SignalOutput:
     """Rows without embeddings."""
     assert signal.dimension is not None
-    return Gauged((), (no_embeddings(signal.dimension, rows),) * 2)
+    return SignalOutput((), (no_embeddings(signal.dimension, rows),) * 2)
 
 
 def _unit_rows(rows: npt.NDArray[Any], ok: npt.NDArray[np.bool_]) -> npt.NDArray[np.float16]:

@@ -36,7 +36,7 @@ class Embeddings:
 
 
 @dataclass(frozen=True)
-class Gauged:
+class SignalOutput:
     """What a gauge found in one part: its signal's columns, one value a row; a model gives embeddings too."""
 
     columns: tuple[pa.Array, ...]
@@ -52,7 +52,7 @@ class Gauge(Protocol):
     def put(self, row: int, view: Any) -> None:
         """Takes a row's view; rows come in ascending order, those that could not be read do not come."""
 
-    def finish(self) -> Gauged:
+    def finish(self) -> SignalOutput:
         """The columns, null in rows that did not come."""
 
 

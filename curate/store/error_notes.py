@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from curate.errors import CurateError, RunError
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 ERROR_NOTES = "tmp/errors"
 _ID = re.compile(r"\(error note ([0-9a-f]{32})\)")
 
 
 @contextmanager
-def noting_errors(folder: Folder) -> Iterator[None]:
+def noting_errors(folder: RunStore) -> Iterator[None]:
     """Keep the message of an error of ours that ends the block, and raise it again as a RunError that names the note."""
     try:
         yield
@@ -29,7 +29,7 @@ def noting_errors(folder: Folder) -> Iterator[None]:
         raise RunError(f"{error} (error note {note})") from error
 
 
-def read_error_note(folder: Folder, error: BaseException) -> str | None:
+def read_error_note(folder: RunStore, error: BaseException) -> str | None:
     """Return the message of our error behind what a runner raised; None where another failure ended the run."""
     ids = _ID.findall(str(error))
     # Of several, as of a stage's attempts, the last is what the runner gave up on.

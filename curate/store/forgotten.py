@@ -22,7 +22,7 @@ from curate import ids, schema
 from curate.errors import RunError
 from curate.run.context import RUN_FILE
 from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, hex_of
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 RECORD = "forgotten.parquet"
 
@@ -37,7 +37,7 @@ class Record:
     table: pa.Table
 
     @classmethod
-    def read(cls, folder: Folder) -> "Record":
+    def read(cls, folder: RunStore) -> "Record":
         """That of a run folder; an empty one where it has none. Raises RunError where the file is no record."""
         if not folder.exists(RECORD):
             return cls(schema.FORGOTTEN_ITEMS.empty_table())
@@ -48,7 +48,7 @@ class Record:
             raise RunError(f"{folder.url}: {RECORD} is no record ({fault}); put it back from a copy") from None
 
     @classmethod
-    def read_named(cls, folder: Folder) -> "Record":
+    def read_named(cls, folder: RunStore) -> "Record":
         """That of a run folder, if it is the one that run.json names, or goes on from it, and is as it was written.
 
         Raises:
@@ -66,7 +66,7 @@ class Record:
             )
         return record
 
-    def write(self, folder: Folder) -> None:
+    def write(self, folder: RunStore) -> None:
         """Puts it into place."""
         folder.write_parquet(RECORD, self.table)
 

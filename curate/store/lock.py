@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import IO
 
 from curate.errors import RunError
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 _LOCK = "tmp/forget.lock"
 _ATTEMPTS = 50  # to make the folder: it may be removed in between, but not so often
@@ -21,7 +21,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def locked(folder: Folder) -> Iterator[None]:
+def locked(folder: RunStore) -> Iterator[None]:
     """Keeps others that change the run out while the block runs. Raises RunError where one is at work."""
     if not folder.is_local:
         yield
@@ -37,7 +37,7 @@ def locked(folder: Folder) -> Iterator[None]:
                     os.rmdir(os.path.dirname(path))
 
 
-def tidy(folder: Folder) -> None:
+def tidy(folder: RunStore) -> None:
     """Removes what killed commands left in the `tmp` of a finished run, unless one is at work."""
     if folder.exists("tmp"):
         with suppress(RunError, OSError), locked(folder):  # who may only read it leaves it as it is

@@ -10,7 +10,7 @@ import pyarrow as pa
 from curate import schema
 from curate.errors import DamagedError, RecipeError
 from curate.run.context import FORGETTING, RUN_FILE
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 MANIFEST, SUCCESS = "manifest.parquet", "_SUCCESS"
 _BLOCK = 1 << 22
@@ -26,7 +26,7 @@ class Published:
     sha256: str
 
 
-def no_run(folder: Folder, url: str) -> RecipeError:
+def no_run(folder: RunStore, url: str) -> RecipeError:
     """What is said of a place that holds no run."""
     if not folder.fs.isdir(folder.root):
         return RecipeError(f"{url}: no such folder; accepted: the folder of a run (the --out of `curate run`)")
@@ -35,14 +35,14 @@ def no_run(folder: Folder, url: str) -> RecipeError:
     return RecipeError(f"{url}: not a run folder (no {RUN_FILE}); {near}accepted: the --out of a `curate run`")
 
 
-def how_to_go_on(folder: Folder, url: str) -> str:
+def how_to_go_on(folder: RunStore, url: str) -> str:
     """What a user does where `_SUCCESS` does not stand."""
     if folder.exists(FORGETTING):
         return f"`curate forget` was interrupted, and `curate forget {url}` carries it out"
     return "run its recipe again with the same --out: it goes on where it stopped"
 
 
-def digest_file(folder: Folder, path: str, rows: int | None = None) -> Published:
+def digest_file(folder: RunStore, path: str, rows: int | None = None) -> Published:
     """Reads the file as it stands. Rows are counted by its footer where it is Parquet."""
     state, size = hashlib.sha256(), 0
     with folder.open(path) as file:
@@ -62,7 +62,7 @@ class Fault:
     known: bool = True
 
 
-def find_faults(folder: Folder, lines: Sequence[Published]) -> dict[str, Fault]:
+def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, Fault]:
     """Reads every file that the manifest lists: of those that are not as it says, path → what is wrong."""
 
     def check(line: Published) -> Fault | None:
@@ -83,13 +83,13 @@ def find_faults(folder: Folder, lines: Sequence[Published]) -> dict[str, Fault]:
         return {line.path: fault for line, fault in zip(lines, pool.map(check, lines), strict=True) if fault}
 
 
-def write_manifest(folder: Folder, published: Iterable[Published]) -> None:
+def write_manifest(folder: RunStore, published: Iterable[Published]) -> None:
     """Writes the manifest, sorted by path."""
     rows = sorted(published, key=lambda line: line.path)
     folder.write_parquet(MANIFEST, pa.Table.from_pylist([vars(line) for line in rows], schema=schema.MANIFEST))
 
 
-def read_manifest(folder: Folder) -> list[Published]:
+def read_manifest(folder: RunStore) -> list[Published]:
     """The lines of the manifest. Raises RunError where it is damaged."""
     try:
         return [Published(**row) for row in folder.read_parquet(MANIFEST).to_pylist()]

@@ -28,7 +28,7 @@ _TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
 
 
 @dataclass(frozen=True)
-class Folder:
+class RunStore:
     """A folder that holds a run, local or remote; small, and sent to workers as it is."""
 
     url: str
@@ -228,7 +228,7 @@ class Folder:
                 tail = bytes(file.read())
         return tail
 
-    def stands(self, name: str, key: str) -> bool:
+    def is_current(self, name: str, key: str) -> bool:
         """Return whether the Parquet file is there, has a whole footer and was made with this key.
 
         Raises:
@@ -239,7 +239,7 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError, DamagedError):
             return False
 
-    def take(self, other: "Folder", name: str) -> None:
+    def take(self, other: "RunStore", name: str) -> None:
         """Puts the same file of another run into place: a hard link where possible, else a copy."""
         if self.is_local and other.is_local:
             aside = self.path(f"tmp/{uuid.uuid4().hex}")

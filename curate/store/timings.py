@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 # A step: how many units or shards it worked on, their rows (null where it does not say), and seconds, summed over threads.
 STEPS = pa.schema([("step", pa.string()), ("units", pa.int64()), ("rows", pa.int64()), ("seconds", pa.float64())])
@@ -20,7 +20,7 @@ ORDER = ("measure", "match", "rules", "decide", "caption", "emit")
 _FOLDER = "tmp/steps"
 
 
-class Watch:
+class StepTimer:
     """What a step says of its work: how many rows, and whether all of it stood already."""
 
     rows: int | None = None
@@ -28,7 +28,7 @@ class Watch:
 
 
 @contextmanager
-def timed(folder: Folder, step: str, name: str) -> Iterator[Watch]:
+def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
     """Notes how long the block takes, where it ends without an error, and had something to do.
 
     Args:
@@ -36,7 +36,7 @@ def timed(folder: Folder, step: str, name: str) -> Iterator[Watch]:
         step: one of ORDER.
         name: of the unit or shard; a note of the same name counts once.
     """
-    watch, began = Watch(), time.monotonic()
+    watch, began = StepTimer(), time.monotonic()
     yield watch
     milliseconds = round(1000 * (time.monotonic() - began))
     if watch.idle:
@@ -44,7 +44,7 @@ def timed(folder: Folder, step: str, name: str) -> Iterator[Watch]:
     folder.write_bytes(f"{_FOLDER}/{step}/{name}.{milliseconds}.{'' if watch.rows is None else watch.rows}", b"")
 
 
-def sum_steps(folder: Folder) -> list[dict[str, Any]]:
+def sum_timings(folder: RunStore) -> list[dict[str, Any]]:
     """Rows of STEPS, in the order of the steps; none of a step that noted nothing."""
     longest: dict[str, dict[str, tuple[int, int | None]]] = {step: {} for step in ORDER}
     for path in folder.files(_FOLDER):

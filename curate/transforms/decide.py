@@ -14,12 +14,12 @@ from apache_beam.pvalue import AsList, AsSingleton
 from curate.decide import balance, dedup, quantiles
 from curate.decide import state as ballot
 from curate.decide.near import Groups
-from curate.decide.state import Ballot, Verdicts
+from curate.decide.state import UnitResult, UnitState
 from curate.pool.plan import Unit
 from curate.recipe.recipe import Top
-from curate.run.context import Job
+from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
-from curate.store.timings import timed
+from curate.store.timings import time_step
 from curate.transforms.near import FindGroups
 from curate.transforms.sums import VectorSum
 
@@ -30,18 +30,18 @@ BRACKET_ROUNDS = 8  # enough for counts below 2⁴⁰ (see balance.Bracket); rou
 class ApplyRules(beam.PTransform):
     """PCollection[Unit] → ballots after all rules and `unmatched`, and thresholds: (rule, value) of the top rules."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, context: RunContext) -> None:
         super().__init__()
-        self._job = job
+        self._context = context
 
     def expand(self, units: beam.PCollection[Unit]) -> Any:
         """One round of reading for each run of SQL rules, and a search for the threshold of each top rule."""
-        job = self._job
-        ballots = units | "Open" >> beam.Map(_open, job)
+        context = self._context
+        ballots = units | "Open" >> beam.Map(_open, context)
         thresholds = []
-        for i, segment in enumerate(job.segments):
+        for i, segment in enumerate(context.segments):
             if segment.top is not None:
-                ballots, threshold = ballots | f"Top {segment.top.name}" >> _ApplyTop(job, i)
+                ballots, threshold = ballots | f"Top {segment.top.name}" >> _ApplyTop(context, i)
                 thresholds.append(threshold)
         return ballots, thresholds | beam.Flatten(pipeline=units.pipeline)
 
@@ -49,19 +49,19 @@ class ApplyRules(beam.PTransform):
 class _ApplyTop(beam.PTransform):
     """Finds the exact threshold of a top rule by radix histograms, and applies it and the rules that follow."""
 
-    def __init__(self, job: Job, index: int) -> None:
+    def __init__(self, context: RunContext, index: int) -> None:
         super().__init__()
-        self._job, self._index = job, index
+        self._context, self._index = context, index
 
-    def expand(self, ballots: beam.PCollection[Ballot]) -> Any:
-        job, index = self._job, self._index
-        top = job.segments[index].top
+    def expand(self, ballots: beam.PCollection[UnitState]) -> Any:
+        context, index = self._context, self._index
+        top = context.segments[index].top
         assert top is not None and isinstance(top.spec, Top)
-        kind = job.visible.field(top.columns[0]).type
+        kind = context.visible.field(top.columns[0]).type
         radix = ballots.pipeline | beam.Create([quantiles.Radix(top.spec.top)])
         for n in range(RADIX_ROUNDS):
             counted = ballots | f"Histogram {n}" >> beam.FlatMap(
-                lambda b, state: () if state.solved else (ballot.top_histogram(job, b, index, state),),
+                lambda b, state: () if state.solved else (ballot.top_histogram(context, b, index, state),),
                 AsSingleton(radix),
             )
             total = counted | f"Sum {n}" >> beam.CombineGlobally(VectorSum())
@@ -69,7 +69,7 @@ class _ApplyTop(beam.PTransform):
                 lambda state, counts: state if counts is None else state.narrow(counts), AsSingleton(total)
             )
         cut = ballots | "Cut" >> beam.Map(
-            lambda b, state: ballot.apply_top(job, b, index, state.key), AsSingleton(radix)
+            lambda b, state: ballot.apply_top(context, b, index, state.key), AsSingleton(radix)
         )
         threshold = radix | "Threshold" >> beam.Map(
             lambda state: (top.name, None if state.key is None else quantiles.value_of(state.key, kind))
@@ -83,16 +83,16 @@ class Deduplicate(beam.PTransform):
     Recall is int64[2] for each pass by nearness: `cosine.recall_counts`.
     """
 
-    def __init__(self, job: Job, n_buckets: int) -> None:
+    def __init__(self, context: RunContext, n_buckets: int) -> None:
         super().__init__()
-        self._job, self._n = job, n_buckets
+        self._context, self._n = context, n_buckets
 
-    def expand(self, ballots: beam.PCollection[Ballot]) -> Any:
+    def expand(self, ballots: beam.PCollection[UnitState]) -> Any:
         """Hashes to buckets, repeated ones back to their units, then candidates' records through the passes."""
-        job, n = self._job, self._n
-        near = job.recipe.dedup.near
+        context, n = self._context, self._n
+        near = context.recipe.dedup.near
         places = list(near)
-        found = {place: ballots | f"Near {place}" >> FindGroups(job, by, n) for place, by in near.items()}
+        found = {place: ballots | f"Near {place}" >> FindGroups(context, by, n) for place, by in near.items()}
         groups = [AsSingleton(pair[0]) for pair in found.values()]
         recalls = [
             pair[1] | f"Place {place}" >> beam.Map(lambda counts, place=place: (place, counts))
@@ -102,7 +102,7 @@ class Deduplicate(beam.PTransform):
         repeats = (
             ballots
             | "Hash"
-            >> beam.FlatMap(lambda b, *found: _hashes(job, b, n, dict(zip(places, found, strict=True))), *groups)
+            >> beam.FlatMap(lambda b, *found: _hashes(context, b, n, dict(zip(places, found, strict=True))), *groups)
             | "Buckets" >> beam.GroupByKey()
             | "Repeated" >> beam.FlatMap(_repeated)
         )
@@ -111,10 +111,10 @@ class Deduplicate(beam.PTransform):
             | "Candidates" >> beam.CoGroupByKey()
             | "Records"
             >> beam.FlatMap(
-                lambda item, *found: _first_records(job, item[1], n, dict(zip(places, found, strict=True))), *groups
+                lambda item, *found: _first_records(context, item[1], n, dict(zip(places, found, strict=True))), *groups
             )
         )
-        passes = len(job.recipe.dedup.by)
+        passes = len(context.recipe.dedup.by)
         for i in range(passes):
             records = (
                 records
@@ -141,14 +141,18 @@ def _repeated(item: tuple[tuple[int, int], Iterable[tuple[int, Any]]]) -> Iterat
                 yield unit, (number, own)
 
 
-def _hashes(job: Job, b: Ballot, n: int, groups: dict[int, Groups]) -> Iterator[tuple[Any, tuple[int, Any]]]:
-    for key, hashes in ballot.hash_keys(job, b, n, groups):
+def _hashes(
+    context: RunContext, b: UnitState, n: int, groups: dict[int, Groups]
+) -> Iterator[tuple[Any, tuple[int, Any]]]:
+    for key, hashes in ballot.hash_keys(context, b, n, groups):
         yield key, (b.unit.index, hashes)
 
 
-def _first_records(job: Job, group: dict[str, Any], n: int, groups: dict[int, Groups]) -> Iterator[tuple[int, Any]]:
+def _first_records(
+    context: RunContext, group: dict[str, Any], n: int, groups: dict[int, Groups]
+) -> Iterator[tuple[int, Any]]:
     if group["found"]:
-        yield from _split(ballot.find_candidates(job, group["ballot"][0], group["found"], groups), 0, n)
+        yield from _split(ballot.find_candidates(context, group["ballot"][0], group["found"], groups), 0, n)
 
 
 def _resolved(parts: Iterable[Any], index: int, passes: int, n: int) -> Iterator[tuple[int, Any]]:
@@ -171,14 +175,14 @@ def _split(records: Any, index: int, n: int) -> Iterator[tuple[int, Any]]:
 class SolveT(beam.PTransform):
     """The t of the recipe, or the one that gives its wished number of rows: PCollection of one int."""
 
-    def __init__(self, job: Job, counts: Any) -> None:
+    def __init__(self, context: RunContext, counts: Any) -> None:
         super().__init__()
-        self._job, self._counts = job, counts
+        self._context, self._counts = context, counts
 
-    def expand(self, ballots: beam.PCollection[Ballot]) -> beam.PCollection[int]:
+    def expand(self, ballots: beam.PCollection[UnitState]) -> beam.PCollection[int]:
         """A k-ary search: in each round the units sum π at some t, and the bracket narrows."""
-        job, counts = self._job, self._counts
-        wished = job.recipe.balance
+        context, counts = self._context, self._counts
+        wished = context.recipe.balance
         assert wished is not None
         if wished.t is not None:
             return ballots.pipeline | beam.Create([wished.t])
@@ -187,49 +191,49 @@ class SolveT(beam.PTransform):
         for n in range(BRACKET_ROUNDS):
             summed = (
                 ballots
-                | f"Expect {n}" >> beam.FlatMap(_expected, job, AsSingleton(counts), AsSingleton(bracket))
+                | f"Expect {n}" >> beam.FlatMap(_expected, context, AsSingleton(counts), AsSingleton(bracket))
                 | f"Sum {n}" >> beam.CombineGlobally(VectorSum())
             )
             bracket |= f"Narrow {n}" >> beam.Map(
                 lambda state, sums: state if sums is None else state.narrow(state.points(), sums), AsSingleton(summed)
             )
-        return bracket | "T" >> beam.Map(_solution, job)
+        return bracket | "T" >> beam.Map(_solution, context)
 
 
-def _solution(bracket: balance.Bracket, job: Job) -> int:
-    with noting_errors(job.folder):
+def _solution(bracket: balance.Bracket, context: RunContext) -> int:
+    with noting_errors(context.store):
         return bracket.t
 
 
-def _expected(b: Ballot, job: Job, counts: Any, bracket: balance.Bracket) -> Iterator[Any]:
+def _expected(b: UnitState, context: RunContext, counts: Any, bracket: balance.Bracket) -> Iterator[Any]:
     points = bracket.points()
     if len(points):
         # Python integers: a sum over units may pass 2⁶⁴.
-        yield ballot.expected_rows(job, b, counts, points).astype(object)
+        yield ballot.expected_rows(context, b, counts, points).astype(object)
 
 
 class Decide(beam.PTransform):
     """PCollection[Ballot] → PCollection[Verdicts]: draws, and writes `decisions`."""
 
-    def __init__(self, job: Job, gaps: Any, counts: Any = None, t: Any = None) -> None:
+    def __init__(self, context: RunContext, gaps: Any, counts: Any = None, t: Any = None) -> None:
         super().__init__()
-        self._job, self._gaps, self._counts, self._t = job, gaps, counts, t
+        self._context, self._gaps, self._counts, self._t = context, gaps, counts, t
 
-    def expand(self, ballots: beam.PCollection[Ballot]) -> beam.PCollection[Verdicts]:
+    def expand(self, ballots: beam.PCollection[UnitState]) -> beam.PCollection[UnitResult]:
         """Counts and t are side inputs, where the recipe matches and balances."""
-        job = self._job
+        context = self._context
         side = [AsSingleton(x) for x in (self._counts, self._t) if x is not None]
-        return ballots | beam.Map(_decide, job, AsList(self._gaps), *side)
+        return ballots | beam.Map(_decide, context, AsList(self._gaps), *side)
 
 
-def _open(unit: Unit, job: Job) -> Ballot:
-    with timed(job.folder, "rules", unit.name) as watch:
-        opened = ballot.open_ballot(job, unit)
+def _open(unit: Unit, context: RunContext) -> UnitState:
+    with time_step(context.store, "rules", unit.name) as watch:
+        opened = ballot.open_ballot(context, unit)
         watch.rows = len(opened.verdicts)
         return opened
 
 
-def _decide(b: Ballot, job: Job, gaps: list[str], counts: Any = None, t: Any = None) -> Verdicts:
-    with timed(job.folder, "decide", b.unit.name) as watch:
+def _decide(b: UnitState, context: RunContext, gaps: list[str], counts: Any = None, t: Any = None) -> UnitResult:
+    with time_step(context.store, "decide", b.unit.name) as watch:
         watch.rows = len(b.verdicts)
-        return ballot.decide(job, b, counts, t, gaps)
+        return ballot.decide(context, b, counts, t, gaps)

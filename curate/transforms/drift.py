@@ -6,22 +6,22 @@ from typing import Any
 import apache_beam as beam
 
 from curate.publish.drifts import Sample, measure_drifts, merge, sample_unit
-from curate.run.context import Job
+from curate.run.context import RunContext
 
 
 class MeasureDrift(beam.PTransform):
     """PCollection[Verdicts] → PCollection of one list: the rows of table `drift`."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, context: RunContext) -> None:
         super().__init__()
-        self._job = job
+        self._context = context
 
     def expand(self, verdicts: beam.PCollection[Any]) -> beam.PCollection[list[dict[str, Any]]]:
         """Only where embeddings are kept."""
-        job = self._job
+        context = self._context
         return (
             verdicts
-            | "Sample" >> beam.FlatMap(lambda v: sample_unit(job, v.unit))
+            | "Sample" >> beam.FlatMap(lambda v: sample_unit(context, v.unit))
             | "Merge" >> beam.CombinePerKey(_Merged())
             | "Together" >> beam.combiners.ToDict()
             | "Measure" >> beam.Map(measure_drifts)

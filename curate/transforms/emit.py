@@ -12,10 +12,10 @@ from curate.output.shards import Shard, emit_shard, lay_out, name_hashes
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, audit_unit, check_damage
 from curate.publish.publish import Results, publish
-from curate.run.context import Job
+from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.manifest import Published, digest_file
-from curate.store.timings import timed
+from curate.store.timings import time_step
 
 _FOUND = ("t", "pool", "survivors", "sums", "drift", "captioned")
 
@@ -23,30 +23,30 @@ _FOUND = ("t", "pool", "survivors", "sums", "drift", "captioned")
 class AuditUnits(beam.PTransform):
     """PCollection[Verdicts] → PCollection[Audit]: counts every row from the files that stand."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, context: RunContext) -> None:
         super().__init__()
-        self._job = job
+        self._context = context
 
     def expand(self, verdicts: beam.PCollection[Any]) -> beam.PCollection[Audit]:
         """One audit per unit."""
-        job = self._job
-        return verdicts | beam.Map(lambda v: audit_unit(job, v.unit))
+        context = self._context
+        return verdicts | beam.Map(lambda v: audit_unit(context, v.unit))
 
 
 class Emit(beam.PTransform):
     """PCollection[Audit] → PCollection[Shard]: refuses too much damage, lays the shards out and writes them."""
 
-    def __init__(self, job: Job, n_buckets: int) -> None:
+    def __init__(self, context: RunContext, n_buckets: int) -> None:
         super().__init__()
-        self._job, self._n = job, n_buckets
+        self._context, self._n = context, n_buckets
 
     def expand(self, audits: beam.PCollection[Audit]) -> beam.PCollection[Shard]:
         """Keys that several kept rows have are found first: their rows are named by uid."""
-        job, n = self._job, self._n
-        if job.pool.images:
+        context, n = self._context, self._n
+        if context.pool.images:
             repeated = (
                 audits
-                | "Names" >> beam.FlatMap(lambda a: enumerate(dedup.split_buckets(name_hashes(job, a.unit), n)))
+                | "Names" >> beam.FlatMap(lambda a: enumerate(dedup.split_buckets(name_hashes(context, a.unit), n)))
                 | "Buckets" >> beam.GroupByKey()
                 | "Repeated" >> beam.Map(lambda item: dedup.repeated(item[1]))
             )
@@ -55,48 +55,48 @@ class Emit(beam.PTransform):
         return (
             audits.pipeline
             | beam.Create([None])
-            | "LayOut" >> beam.FlatMap(_lay_out, job, AsList(audits))
+            | "LayOut" >> beam.FlatMap(_lay_out, context, AsList(audits))
             | beam.Reshuffle()
-            | "Write" >> beam.Map(_emit, job, AsIter(repeated))
+            | "Write" >> beam.Map(_emit, context, AsIter(repeated))
         )
 
 
-def _lay_out(_: None, job: Job, audits: list[Audit]) -> list[Shard]:
-    with noting_errors(job.folder):
-        check_damage(job, audits)
-    return lay_out([(audit.unit, audit.kept) for audit in audits], job.recipe.output.rows_per_shard)
+def _lay_out(_: None, context: RunContext, audits: list[Audit]) -> list[Shard]:
+    with noting_errors(context.store):
+        check_damage(context, audits)
+    return lay_out([(audit.unit, audit.kept) for audit in audits], context.recipe.output.rows_per_shard)
 
 
-def _emit(shard: Shard, job: Job, repeated: Iterable[Any]) -> Shard:
-    with noting_errors(job.folder), timed(job.folder, "emit", f"{shard.index:05d}") as watch:
+def _emit(shard: Shard, context: RunContext, repeated: Iterable[Any]) -> Shard:
+    with noting_errors(context.store), time_step(context.store, "emit", f"{shard.index:05d}") as watch:
         watch.rows = shard.rows
-        return emit_shard(job, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
+        return emit_shard(context, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
 
 
 class Digest(beam.PTransform):
     """Units and shards → PCollection[Published]: the manifest's lines of all tables and shards."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, context: RunContext) -> None:
         super().__init__()
-        self._job = job
+        self._context = context
 
     def expand(self, inputs: Any) -> beam.PCollection[Published]:
         """Reads each file as it stands, spread over the workers."""
-        job = self._job
-        tables = inputs["audits"] | "Tables" >> beam.FlatMap(lambda audit: _tables(job, audit.unit))
-        shards = inputs["shards"] | "Shards" >> beam.FlatMap(lambda shard: _files(job, shard))
-        return (tables, shards) | beam.Flatten() | beam.Map(lambda file: digest_file(job.folder, *file))
+        context = self._context
+        tables = inputs["audits"] | "Tables" >> beam.FlatMap(lambda audit: _tables(context, audit.unit))
+        shards = inputs["shards"] | "Shards" >> beam.FlatMap(lambda shard: _files(context, shard))
+        return (tables, shards) | beam.Flatten() | beam.Map(lambda file: digest_file(context.store, *file))
 
 
-def _tables(job: Job, unit: Unit) -> Iterator[tuple[str, None]]:
-    for name in job.tables:
-        yield job.table(name, unit), None
-    if job.recipe.captions:
+def _tables(context: RunContext, unit: Unit) -> Iterator[tuple[str, None]]:
+    for name in context.tables:
+        yield context.table(name, unit), None
+    if context.recipe.captions:
         yield f"tables/captions/{unit.name}_stats.json", None
 
 
-def _files(job: Job, shard: Shard) -> Iterator[tuple[str, int | None]]:
-    if job.pool.images:
+def _files(context: RunContext, shard: Shard) -> Iterator[tuple[str, int | None]]:
+    if context.pool.images:
         yield f"{shard.stem}.tar", shard.rows
     yield f"{shard.stem}.parquet", shard.rows
     yield f"{shard.stem}_stats.json", None
@@ -105,22 +105,22 @@ def _files(job: Job, shard: Shard) -> Iterator[tuple[str, int | None]]:
 class Publish(beam.PTransform):
     """Everything that a run needs to be complete → `_SUCCESS`."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, context: RunContext) -> None:
         super().__init__()
-        self._job = job
+        self._context = context
 
     def expand(self, inputs: Any) -> beam.PCollection[None]:
         """`inputs`: audits, shards, digests, thresholds, recalls; t, pool, survivors, sums, drift, captioned where there are any."""
-        job = self._job
+        context = self._context
         lists = {name: AsList(inputs[name]) for name in ("audits", "shards", "digests", "thresholds", "recalls")}
         single = {n: AsSingleton(inputs[n]) for n in _FOUND if inputs.get(n) is not None}
         start = inputs["audits"].pipeline | beam.Create([None])
-        return start | beam.Map(_publish, job, **lists, **single)
+        return start | beam.Map(_publish, context, **lists, **single)
 
 
 def _publish(
     _: None,
-    job: Job,
+    context: RunContext,
     audits: list[Audit],
     shards: list[Shard],
     digests: list[Published],
@@ -129,5 +129,5 @@ def _publish(
     **found: Any,
 ) -> None:
     results = Results(thresholds=dict(thresholds), recalls=dict(recalls), **{name: found.get(name) for name in _FOUND})
-    with noting_errors(job.folder):
-        publish(job, audits, shards, results, digests)
+    with noting_errors(context.store):
+        publish(context, audits, shards, results, digests)

@@ -15,9 +15,9 @@ from apache_beam.pvalue import AsSingleton, TaggedOutput
 from curate.decide import cells, cosine, hamming, local
 from curate.decide import state as ballot
 from curate.decide.near import U64, Groups, forest
-from curate.decide.state import Ballot
+from curate.decide.state import UnitState
 from curate.recipe.recipe import Near
-from curate.run.context import Job
+from curate.run.context import RunContext
 from curate.transforms.sums import VectorSum
 
 _ROWS_A_UNIT = 10_000  # about, where footers do not tell; without influence on the result
@@ -26,16 +26,16 @@ _ROWS_A_UNIT = 10_000  # about, where footers do not tell; without influence on 
 class FindGroups(beam.PTransform):
     """PCollection[Ballot] → one Groups, those of a pass by nearness, and one int64[2], `cosine.recall_counts`."""
 
-    def __init__(self, job: Job, by: Near, n_buckets: int) -> None:
+    def __init__(self, context: RunContext, by: Near, n_buckets: int) -> None:
         super().__init__()
-        self._job, self._by, self._n = job, by, n_buckets
+        self._context, self._by, self._n = context, by, n_buckets
 
-    def expand(self, ballots: beam.PCollection[Ballot]) -> Any:
+    def expand(self, ballots: beam.PCollection[UnitState]) -> Any:
         """Over the rows still in."""
-        job, by = self._job, self._by
-        if job.here:
+        context, by = self._context, self._by
+        if context.here:
             together = ballots | "Together" >> beam.combiners.ToList()
-            found = together | "Search" >> beam.Map(lambda units: local.find_groups(job, by, units))
+            found = together | "Search" >> beam.Map(lambda units: local.find_groups(context, by, units))
             return found | "Groups" >> beam.Map(lambda pair: pair[0]), found | "Recall" >> beam.Map(
                 lambda pair: pair[1]
             )
@@ -45,14 +45,14 @@ class FindGroups(beam.PTransform):
             edges, counts = self._embeddings(ballots)
         return edges | "Forest" >> beam.CombineGlobally(Forest()) | "Groups" >> beam.Map(Groups.of), counts
 
-    def _hashes(self, ballots: beam.PCollection[Ballot]) -> beam.PCollection[U64]:
-        job, n = self._job, self._n
+    def _hashes(self, ballots: beam.PCollection[UnitState]) -> beam.PCollection[U64]:
+        context, n = self._context, self._n
         assert self._by.phash is not None
         distance = self._by.phash.distance
-        masks = hamming.bands(distance, job.pool.rows or _ROWS_A_UNIT * n)
+        masks = hamming.bands(distance, context.pool.rows or _ROWS_A_UNIT * n)
         return (
             ballots
-            | "Bands" >> beam.FlatMap(lambda b: hamming.split_bands(ballot.alive_hashes(job, b), masks, n))
+            | "Bands" >> beam.FlatMap(lambda b: hamming.split_bands(ballot.alive_hashes(context, b), masks, n))
             | "Meet" >> beam.GroupByKey()
             | "Edges"
             >> beam.Map(
@@ -60,21 +60,21 @@ class FindGroups(beam.PTransform):
             )
         )
 
-    def _embeddings(self, ballots: beam.PCollection[Ballot]) -> tuple[beam.PCollection[U64], beam.PCollection[Any]]:
-        job = self._job
+    def _embeddings(self, ballots: beam.PCollection[UnitState]) -> tuple[beam.PCollection[U64], beam.PCollection[Any]]:
+        context = self._context
         assert self._by.embedding is not None
         model, least = self._by.embedding.of, self._by.embedding.cosine
-        count = ballots | "Count" >> beam.Map(lambda b: len(ballot.alive_vectors(job, b, model)[0]))
+        count = ballots | "Count" >> beam.Map(lambda b: len(ballot.alive_vectors(context, b, model)[0]))
         rows = count | "Rows" >> beam.CombineGlobally(sum)
         trained = (
             ballots
-            | "Sample" >> beam.Map(lambda b, rows: _sample(job, b, model, rows), AsSingleton(rows))
+            | "Sample" >> beam.Map(lambda b, rows: _sample(context, b, model, rows), AsSingleton(rows))
             | "Together" >> beam.combiners.ToList()
             | "Train" >> beam.Map(_train, AsSingleton(rows))
         )
         visits = ballots | "Visit" >> beam.FlatMap(
             # Not a generator itself, of which Beam would infer types that tagged outputs do not have.
-            lambda b, found: iter(_visits(job, b, model, least, *found)),
+            lambda b, found: iter(_visits(context, b, model, least, *found)),
             AsSingleton(trained),
         ).with_outputs("recall", main="visits")
         edges = visits.visits | "Meet" >> beam.GroupByKey() | "Edges" >> beam.Map(lambda item: _edges(item[1], least))
@@ -104,8 +104,8 @@ class Forest(beam.CombineFn):
         return forest(accumulator)
 
 
-def _sample(job: Job, b: Ballot, model: str, rows: int) -> Any:
-    _, vectors = ballot.alive_vectors(job, b, model)
+def _sample(context: RunContext, b: UnitState, model: str, rows: int) -> Any:
+    _, vectors = ballot.alive_vectors(context, b, model)
     return vectors[cells.sample_rows(vectors, rows, cells.cell_count(rows))]
 
 
@@ -115,9 +115,9 @@ def _train(samples: list[Any], rows: int) -> tuple[Any, Any]:
     return cells.train(sample, cells.cell_count(rows)), sample[cells.sample_rows(sample, rows, cells.PROBED)]
 
 
-def _visits(job: Job, b: Ballot, model: str, least: float, centroids: Any, probes: Any) -> Iterator[Any]:
+def _visits(context: RunContext, b: UnitState, model: str, least: float, centroids: Any, probes: Any) -> Iterator[Any]:
     """(cell, (nodes, embeddings, at home)) of each cell that some row visits; `recall_counts` as output `recall`."""
-    nodes, vectors = ballot.alive_vectors(job, b, model)
+    nodes, vectors = ballot.alive_vectors(context, b, model)
     cell_of = cells.visits(vectors, centroids)
     counts = np.zeros(2, np.int64)
     if len(centroids) > 1:

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from curate import schema
-from curate.decide.state import ALIVE, CODES, NAMES, Ballot
+from curate.decide.state import ALIVE, CODES, NAMES, UnitState
 from curate.process import in_threads
 from curate.run.context import ENTRIES_FILE
 from curate.whatif.changes import changed_recipe
 from curate.whatif.expectation import F64, Expectation, expect, solve_t
-from curate.whatif.survivors import Past, Survivors, among, find_survivors, open_past
+from curate.whatif.survivors import DecidedRows, FinishedRun, among, find_survivors, open_past
 
 _NUMBERS = [("run", pa.int64()), ("whatif", pa.float64()), ("change", pa.float64())]
 FUNNEL = pa.schema(
@@ -71,9 +71,9 @@ def whatif(url: str, overrides: Sequence[str]) -> WhatIf:
     return answer(open_past(url), overrides)
 
 
-def answer(past: Past, overrides: Sequence[str]) -> WhatIf:
+def answer(past: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     """`whatif` for a run that is open."""
-    recipe = changed_recipe(past.job.recipe, overrides)
+    recipe = changed_recipe(past.context.recipe, overrides)
     survivors = find_survivors(past, recipe)
     found = expect(survivors, solve_t(survivors, recipe.balance))
     sources, languages = _composition(past, survivors, found.inclusion)
@@ -89,7 +89,7 @@ def answer(past: Past, overrides: Sequence[str]) -> WhatIf:
     )
 
 
-def count_verdicts(ballots: Sequence[Ballot], rules: Sequence[str]) -> Counter[str]:
+def count_verdicts(ballots: Sequence[UnitState], rules: Sequence[str]) -> Counter[str]:
     """Rows by rule and reserved name; those alive as `kept`."""
     codes: Counter[int] = Counter()
     for b in ballots:
@@ -98,8 +98,8 @@ def count_verdicts(ballots: Sequence[Ballot], rules: Sequence[str]) -> Counter[s
     return Counter({names[code]: rows for code, rows in codes.items()})
 
 
-def _funnel(past: Past, survivors: Survivors, found: Expectation) -> pa.Table:
-    old, new = past.job.recipe, survivors.job.recipe
+def _funnel(past: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.Table:
+    old, new = past.context.recipe, survivors.context.recipe
     run = count_verdicts(past.ballots, list(old.rules))
     then: dict[str, float] = dict(count_verdicts(survivors.ballots, list(new.rules)))
     then |= {schema.BALANCE: then.get(schema.KEPT, 0) - found.rows, schema.KEPT: found.rows}
@@ -139,10 +139,10 @@ def _merged(old: list[str], new: list[str]) -> list[str]:
 
 
 def _composition(
-    past: Past, survivors: Survivors, inclusion: list[F64]
+    past: FinishedRun, survivors: DecidedRows, inclusion: list[F64]
 ) -> tuple[dict[str, F64], dict[str | None, F64]]:
     """Rows of the pool, kept and expected rows (float64[3]), by source and by language."""
-    known = "language" in survivors.job.visible.names
+    known = "language" in survivors.context.visible.names
 
     def look(place: int) -> tuple[F64, dict[str | None, F64]]:
         was, now = past.ballots[place], survivors.ballots[place]
@@ -151,13 +151,13 @@ def _composition(
         weights[2, now.alive] = inclusion[place]
         if not known:
             return weights.sum(axis=1), {}
-        coded = past.job.read("samples", was.unit, ["language"])["language"].combine_chunks().dictionary_encode()
+        coded = past.context.read("samples", was.unit, ["language"])["language"].combine_chunks().dictionary_encode()
         names = [*coded.dictionary.to_pylist(), None]
         codes = coded.indices.fill_null(len(names) - 1).to_numpy().astype(np.int64)
         sums = np.stack([np.bincount(codes, part, len(names)) for part in weights], axis=1)
         return weights.sum(axis=1), dict(zip(names, sums, strict=True))
 
-    sources: dict[str, F64] = {source.name: np.zeros(3) for source in past.job.recipe.input}
+    sources: dict[str, F64] = {source.name: np.zeros(3) for source in past.context.recipe.input}
     languages: dict[str | None, F64] = {}
     for unit, (sums, by_language) in zip(past.units, in_threads(look, range(len(past.units))), strict=True):
         sources[unit.source] = sources[unit.source] + sums
@@ -174,12 +174,12 @@ def _parts(sums: dict[Any, F64], columns: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist([dict(zip(columns.names, row, strict=True)) for row in found], columns)
 
 
-def _facts(past: Past, survivors: Survivors, found: Expectation) -> pa.Table:
+def _facts(past: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.Table:
     rows: list[tuple[str, float | None, float | None]] = [("t", past.t, found.t)]
     stood = sum(int(among(b.verdicts, (ALIVE, CODES[schema.BALANCE])).sum()) for b in past.ballots)
     rows.append(("survivors", stood, sum(int(b.alive.sum()) for b in survivors.ballots)))
-    if past.job.recipe.match:
-        entries = past.job.folder.read_parquet(ENTRIES_FILE, ["survivors", "expected"])
+    if past.context.recipe.match:
+        entries = past.context.store.read_parquet(ENTRIES_FILE, ["survivors", "expected"])
         before, expected = (entries[name].to_numpy() for name in ("survivors", "expected"))
         now = survivors.counts
         rows.append(("entries", int((before > 0).sum()), int((now > 0).sum())))

@@ -20,16 +20,16 @@ from curate.decide import balance
 from curate.decide import state as ballot
 from curate.decide.evaluation import write_evaluation
 from curate.decide.local import apply_rules, deduplicate
-from curate.decide.state import ALIVE, CODES, NAMES, Ballot
+from curate.decide.state import ALIVE, CODES, NAMES, UnitState
 from curate.engines.request import Request
 from curate.forget.block import block
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import match_unit
 from curate.pool.plan import Unit
-from curate.run.context import METADATA_FILE, Job
+from curate.run.context import METADATA_FILE, RunContext
 from curate.schema import CONTAMINATED, DUPLICATE, FAILED, FORGOTTEN, UNMATCHED
 from curate.store.forgotten import Record
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about
 _PROMPTS = 1000  # rows of a unit whose prompts are looked at
@@ -86,48 +86,52 @@ class Estimate:
 
 
 def estimate(
-    job: Job, units: Sequence[Unit], metadata: pa.Table | None, record: Record | None = None
+    context: RunContext, units: Sequence[Unit], metadata: pa.Table | None, record: Record | None = None
 ) -> Estimate | None:
     """Measures a few units in a temporary folder and extrapolates; None for an empty pool. `record`: of what is blocked."""
-    sample = _choose(job, units)
+    sample = _choose(context, units)
     if not sample:
         return None
-    left = _size([unit for unit in units if not job.would_stand(unit, *_MEASURED)]) / max(1, _size(units))
-    known = [index_answers(folder) for folder in (job.folder, job.reuse) if folder] if job.recipe.captions else []
+    left = _size([unit for unit in units if not context.would_be_current(unit, *_MEASURED)]) / max(1, _size(units))
+    known = (
+        [index_answers(folder) for folder in (context.store, context.reuse) if folder]
+        if context.recipe.captions
+        else []
+    )
     with tempfile.TemporaryDirectory() as aside:
-        job = replace(job, folder=Folder(aside), reuse=None)
+        context = replace(context, store=RunStore(aside), reuse=None)
         if metadata is not None:
-            job.folder.write_parquet(METADATA_FILE, metadata)
-        if job.recipe.dedup.against:
-            write_evaluation(job)
+            context.store.write_parquet(METADATA_FILE, metadata)
+        if context.recipe.dedup.against:
+            write_evaluation(context)
         if record is not None:
-            record.write(job.folder)
+            record.write(context.store)
         began = time.process_time()
         for unit in sample:
-            measure_unit(job, unit)
-            if job.recipe.match:
-                match_unit(job, unit)
-        if job.blocked:
-            block(job, sample)
+            measure_unit(context, unit)
+            if context.recipe.match:
+                match_unit(context, unit)
+        if context.blocklist_key:
+            block(context, sample)
         seconds = (time.process_time() - began) * left
-        ballots = deduplicate(job, apply_rules(job, sample))
+        ballots = deduplicate(context, apply_rules(context, sample))
         sampled = sum(len(b.verdicts) for b in ballots)
-        rows = job.pool.rows
+        rows = context.pool.rows
         if rows is None:
             rows = round(sampled * _size(units) / max(1, _size(sample)))
         if not sampled or not rows:
             return None
-        return _extrapolate(job, ballots, sampled / rows, seconds, known)
+        return _extrapolate(context, ballots, sampled / rows, seconds, known)
 
 
-def _choose(job: Job, units: Sequence[Unit]) -> list[Unit]:
+def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:
     """Units spread evenly over the pool, until there is enough."""
     most = min(_MOST, len(units))
     chosen: list[Unit] = []
     for i in range(most):
         chosen.append(units[(2 * i + 1) * len(units) // (2 * most)])
         rows = sum(part.rows or 0 for unit in chosen for part in unit.parts)
-        if _size(chosen) > _BYTES if job.pool.images else rows > _ROWS:
+        if _size(chosen) > _BYTES if context.pool.images else rows > _ROWS:
             break
     return chosen
 
@@ -136,8 +140,10 @@ def _size(units: Sequence[Unit]) -> int:
     return sum(part.size for unit in units for part in unit.parts)
 
 
-def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: float, known: Sequence[Index]) -> Estimate:
-    names = list(job.recipe.rules)
+def _extrapolate(
+    context: RunContext, ballots: list[UnitState], fraction: float, seconds: float, known: Sequence[Index]
+) -> Estimate:
+    names = list(context.recipe.rules)
     codes = Counter(int(code) for b in ballots for code in b.verdicts)
     order = [
         CODES[FAILED],
@@ -148,10 +154,10 @@ def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: floa
         CODES[DUPLICATE],
     ]
     verdicts = {NAMES.get(code) or names[code]: codes[code] / fraction for code in order if codes[code]}
-    inclusions = _inclusions(job, ballots, fraction)
+    inclusions = _inclusions(context, ballots, fraction)
     kept = [float(inclusion.sum()) for inclusion in inclusions]
     alive = codes[ALIVE]
-    if job.recipe.balance:
+    if context.recipe.balance:
         verdicts["balance"] = (alive - sum(kept)) / fraction
     verdicts["kept"] = sum(kept) / fraction
     sampled = sum(codes.values())
@@ -162,7 +168,7 @@ def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: floa
     )
     draws = sum(float((inclusion * (1 - inclusion)).sum()) for inclusion in inclusions) / fraction
     sampling = (float(spread) * sampled / fraction) ** 2 * (1 - fraction)  # none where all was sampled
-    sizes = [int(np.nansum(_bytes(job, b)[b.alive])) for b in ballots] if job.pool.images else [0]
+    sizes = [int(np.nansum(_bytes(context, b)[b.alive])) for b in ballots] if context.pool.images else [0]
     return Estimate(
         units=len(ballots),
         sampled=sampled,
@@ -171,31 +177,37 @@ def _extrapolate(job: Job, ballots: list[Ballot], fraction: float, seconds: floa
         error=float(np.sqrt(sampling + draws)),
         seconds=seconds / fraction,
         bytes=round(sum(sizes) / fraction * (sum(kept) / alive if alive else 0)),
-        asked=_asked(job, ballots, inclusions, fraction, known) if job.recipe.captions else [],
+        asked=_asked(context, ballots, inclusions, fraction, known) if context.recipe.captions else [],
     )
 
 
 def _asked(
-    job: Job, ballots: list[Ballot], inclusions: list[balance.F64], fraction: float, known: Sequence[Index]
+    context: RunContext,
+    ballots: list[UnitState],
+    inclusions: list[balance.F64],
+    fraction: float,
+    known: Sequence[Index],
 ) -> list[Asked]:
     """Requests over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
-    captions = job.recipe.captions
+    captions = context.recipe.captions
     assert captions is not None
     counts = None
-    if job.recipe.match:
-        counts = (np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0) / fraction).astype(np.int64)
+    if context.recipe.match:
+        counts = (np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0) / fraction).astype(
+            np.int64
+        )
     found = {(task.kind, task.section.engine): np.zeros(4) for task in captions.tasks}
     for b, inclusion in zip(ballots, inclusions, strict=True):
         alive = np.flatnonzero(b.alive)
         some = alive[:_PROMPTS]
         scale = len(alive) / max(1, len(some))
-        rows = Rows.of(job, b.unit, some, counts, inclusion[:_PROMPTS])
+        rows = Rows.of(context, b.unit, some, counts, inclusion[:_PROMPTS])
         rows = replace(rows, recaptions=rows.column("caption"))  # as long as captions are, for want of better
         likely = dict(zip(rows.column("uid").to_pylist(), (scale * rows.probability).tolist(), strict=True))
         for task in captions.tasks:
-            requests = make_requests(job, b.unit, task, rows)
+            requests = make_requests(context, b.unit, task, rows)
             found[task.kind, task.section.engine] += _weigh(
-                requests, likely, _answered(requests, job.writers[task.section.engine], known)
+                requests, likely, _answered(requests, context.engine_ids[task.section.engine], known)
             )
     asked = []
     for (kind, engine), sums in found.items():
@@ -225,13 +237,13 @@ def _weigh(requests: Sequence[Request], likely: Mapping[str, float], answered: S
     return total
 
 
-def _inclusions(job: Job, ballots: list[Ballot], fraction: float) -> list[balance.F64]:
+def _inclusions(context: RunContext, ballots: list[UnitState], fraction: float) -> list[balance.F64]:
     """The probability that balancing keeps each row that is still in, of each unit."""
-    wished = job.recipe.balance
+    wished = context.recipe.balance
     if wished is None:
         return [np.ones(int(b.alive.sum())) for b in ballots]
-    counts = np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0)
-    lists = [ballot.alive_matches(job, b) for b in ballots]
+    counts = np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0)
+    lists = [ballot.alive_matches(context, b) for b in ballots]
     if wished.t is not None:
         t = wished.t * fraction
     elif fraction == 1:
@@ -249,5 +261,5 @@ def _scaled(counts: ballot.I64, t: float) -> balance.F64:
     return np.asarray(t / np.maximum(counts, t) if t > 0 else np.zeros(len(counts)))
 
 
-def _bytes(job: Job, b: Ballot) -> balance.F64:
-    return np.asarray(job.read("samples", b.unit, ["bytes"])["bytes"].to_numpy(), np.float64)
+def _bytes(context: RunContext, b: UnitState) -> balance.F64:
+    return np.asarray(context.read("samples", b.unit, ["bytes"])["bytes"].to_numpy(), np.float64)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from curate.decide import balance
 from curate.process import in_threads
 from curate.recipe.recipe import Balance
-from curate.whatif.survivors import Survivors
+from curate.whatif.survivors import DecidedRows
 
 F64 = npt.NDArray[np.float64]
 
@@ -38,7 +38,7 @@ class Expectation:
     inclusion: list[F64]
 
 
-def solve_t(survivors: Survivors, wished: Balance | None) -> int | None:
+def solve_t(survivors: DecidedRows, wished: Balance | None) -> int | None:
     """The t of the recipe, or the largest whose expected size is at most the wished rows; None without balance.
 
     Raises:
@@ -55,7 +55,7 @@ def solve_t(survivors: Survivors, wished: Balance | None) -> int | None:
     return bracket.t
 
 
-def expect(survivors: Survivors, t: int | None) -> Expectation:
+def expect(survivors: DecidedRows, t: int | None) -> Expectation:
     """What balancing with t keeps; all survivors if t is None."""
     counts = survivors.counts
     if t is None:
@@ -75,7 +75,7 @@ def expect(survivors: Survivors, t: int | None) -> Expectation:
     return Expectation(t, rows, error, tail_share(survivors, t), _share(kept, counts <= t), inclusion)
 
 
-def expect_sizes(survivors: Survivors, ts: list[int]) -> list[tuple[float, float]]:
+def expect_sizes(survivors: DecidedRows, ts: list[int]) -> list[tuple[float, float]]:
     """What `expect` gives as rows and error, for several t in one pass over the survivors."""
     points = np.array(ts, np.int64)
     parts = in_threads(lambda matches: balance.spread(matches, survivors.counts, points), survivors.matches)
@@ -83,13 +83,13 @@ def expect_sizes(survivors: Survivors, ts: list[int]) -> list[tuple[float, float
     return [(n / balance.ONE, float(error)) for n, error in zip(_sizes(survivors, points), errors, strict=True)]
 
 
-def _sizes(survivors: Survivors, ts: balance.I64) -> list[int]:
+def _sizes(survivors: DecidedRows, ts: balance.I64) -> list[int]:
     """Σπ for each t in fixed point, as Python integers: a sum over units may pass 2⁶⁴."""
     parts = in_threads(lambda matches: balance.expected_rows(matches, survivors.counts, ts), survivors.matches)
     return [int(n) for n in sum((part.astype(object) for part in parts), np.zeros(len(ts), object))]
 
 
-def tail_share(survivors: Survivors, t: int | None) -> float | None:
+def tail_share(survivors: DecidedRows, t: int | None) -> float | None:
     """Of the survivors' matches, the share of entries that at most t of them match; None without balance."""
     return None if t is None else _share(survivors.counts, survivors.counts <= t)
 

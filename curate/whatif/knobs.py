@@ -30,7 +30,7 @@ _FORMS = (
 
 
 @dataclass(frozen=True)
-class Knob:
+class SweptNumber:
     """One number of the recipe.
 
     Attributes:
@@ -78,7 +78,7 @@ class Knob:
         return round(value) if self.whole else float(f"{value:.9g}")
 
 
-def parse_knob(text: str) -> Knob:
+def parse_knob(text: str) -> SweptNumber:
     """The knob that a text names; `rules.NAME.top` alone is its whole range.
 
     Raises:
@@ -88,20 +88,20 @@ def parse_knob(text: str) -> Knob:
     key, value = key.strip(), value.strip()
     plain = key in ("balance.t", "balance.rows") or bool(_TOP.fullmatch(key))
     if _TOP.fullmatch(key) and not equals:
-        return Knob(key, "", "", _EDGE, 1 - _EDGE, (), False)
+        return SweptNumber(key, "", "", _EDGE, 1 - _EDGE, (), False)
     if plain and (match := _RANGE.fullmatch(value)):
         return _ranged(text, key, ("", ""), match)
     if plain and _LIST.fullmatch(value):
         numbers = tuple(float(number) for number in value.split(","))
         whole = _whole(key, *value.split(","))
-        return Knob(key, "", "", min(numbers), max(numbers), numbers, whole)
+        return SweptNumber(key, "", "", min(numbers), max(numbers), numbers, whole)
     found = list(_IN_BRACES.finditer(value)) if _RULE.fullmatch(key) else []
     if len(found) == 1:
         return _ranged(text, key, (value[: found[0].start()], value[found[0].end() :]), found[0])
     raise RecipeError(f"{text!r} names no number to turn; {_FORMS}")
 
 
-def _ranged(text: str, key: str, around: tuple[str, str], match: re.Match[str]) -> Knob:
+def _ranged(text: str, key: str, around: tuple[str, str], match: re.Match[str]) -> SweptNumber:
     low, high = float(match[1]), float(match[2])
     if low >= high:
         raise RecipeError(
@@ -109,7 +109,7 @@ def _ranged(text: str, key: str, around: tuple[str, str], match: re.Match[str]) 
         )
     if key.startswith("balance.") and low < 1:
         raise RecipeError(f"{text!r}: {key} is at least 1")
-    return Knob(key, *around, low, high, (), _whole(key, match[1], match[2]))
+    return SweptNumber(key, *around, low, high, (), _whole(key, match[1], match[2]))
 
 
 def _whole(key: str, *numbers: str) -> bool:

@@ -13,15 +13,15 @@ from typing import IO
 import pyarrow as pa
 
 from curate.pool.plan import Unit
-from curate.run.context import Job
-from curate.store.store import Folder
+from curate.run.context import RunContext
+from curate.store.store import RunStore
 
 LIMIT = 2 << 30  # bytes
 _READ_ANEW = {"uid", "url", "caption", "sha256", "key"}
 
 
 @dataclass(frozen=True)
-class ReadFolder(Folder):
+class ReadFolder(RunStore):
     """The folder of a run that may be read only."""
 
     def spool(self) -> IO[bytes]:
@@ -46,7 +46,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class RememberingJob(Job):
+class RememberingJob(RunContext):
     """A job of a finished run: what stands in its tables does not change."""
 
     memory: Memory = field(default_factory=Memory)

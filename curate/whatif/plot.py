@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from curate.errors import RecipeError
-from curate.whatif.knobs import Knob
+from curate.whatif.knobs import SweptNumber
 from curate.whatif.sweep import Point
 
 _KINDS = ("svg", "png", "html")
@@ -28,7 +28,7 @@ def check_plot(path: str) -> str:
     return kind
 
 
-def write_plot(path: str, points: Sequence[Point], knob: Knob, kept: int) -> None:
+def write_plot(path: str, points: Sequence[Point], knob: SweptNumber, kept: int) -> None:
     """Writes the chart of a sweep; `kept` is what the run kept.
 
     Raises:
@@ -48,7 +48,7 @@ def write_plot(path: str, points: Sequence[Point], knob: Knob, kept: int) -> Non
         file.write(data)
 
 
-def sweep_chart(points: Sequence[Point], knob: Knob, kept: int) -> dict[str, Any]:
+def sweep_chart(points: Sequence[Point], knob: SweptNumber, kept: int) -> dict[str, Any]:
     """The Vega-Lite spec: expected rows with their band, survivors above them, and what the run kept as a dashed line."""
     rows = [
         {

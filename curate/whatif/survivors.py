@@ -26,13 +26,13 @@ from curate import schema
 from curate.ask.query import find_run
 from curate.decide import balance, dedup, local
 from curate.decide import state as ballot
-from curate.decide.state import ALIVE, CODES, Ballot
+from curate.decide.state import ALIVE, CODES, UnitState
 from curate.errors import RecipeError, RunError
 from curate.metadata.unit import load_entries
 from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.recipe import Recipe, Top
-from curate.run.context import RUN_FILE, Job
+from curate.run.context import RUN_FILE, RunContext
 from curate.run.opened import open_ledger
 from curate.whatif.memory import ReadFolder, RememberingJob
 
@@ -43,22 +43,22 @@ _REACHED = (ALIVE, CODES[schema.BALANCE], _DUPLICATE)  # verdicts of rows that r
 
 
 @dataclass(frozen=True)
-class Past:
+class FinishedRun:
     """A finished run, as its tables tell it.
 
     Attributes:
-        job: the run.
+        context: the run.
         units: in order.
         ballots: one a unit, after the draws: alive is what was kept.
         t: rows that an entry may have; None without balance.
         opened: by the rules before the first top rule, the ballots after them: a sweep over a fraction needs them again.
     """
 
-    job: RememberingJob
+    context: RememberingJob
     units: list[Unit]
-    ballots: list[Ballot]
+    ballots: list[UnitState]
     t: int | None
-    opened: dict[str, list[Ballot]] = field(default_factory=dict)
+    opened: dict[str, list[UnitState]] = field(default_factory=dict)
 
     @property
     def forgotten(self) -> bool:
@@ -67,23 +67,23 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Survivors:
+class DecidedRows:
     """What stands when balancing begins.
 
     Attributes:
-        job: the run with the changed recipe.
+        context: the run with the changed recipe.
         ballots: one a unit, after deduplication.
         matches: of each unit, the entry ids of its survivors (list<int32>); none without `match`.
         counts: int64[entries], the survivors that match each; empty without `match`.
     """
 
-    job: Job
-    ballots: list[Ballot]
+    context: RunContext
+    ballots: list[UnitState]
     matches: list[pa.ListArray]
     counts: I64
 
 
-def open_past(url: str) -> Past:
+def open_past(url: str) -> FinishedRun:
     """Opens a finished run, local or remote.
 
     Raises:
@@ -92,13 +92,13 @@ def open_past(url: str) -> Past:
     """
     found = find_run(url)
     folder = ReadFolder(found.url, found.storage)
-    job, units = open_ledger(folder)
-    remembering = RememberingJob(**{name: getattr(job, name) for name in Job.__dataclass_fields__})
+    context, units = open_ledger(folder)
+    remembering = RememberingJob(**{name: getattr(context, name) for name in RunContext.__dataclass_fields__})
     ballots = list(in_threads(partial(_recorded, remembering), units))
-    return Past(remembering, units, ballots, folder.read_json(RUN_FILE)["t"])
+    return FinishedRun(remembering, units, ballots, folder.read_json(RUN_FILE)["t"])
 
 
-def find_survivors(past: Past, recipe: Recipe, repeats: dedup.Records | None = None) -> Survivors:
+def find_survivors(past: FinishedRun, recipe: Recipe, repeats: dedup.Records | None = None) -> DecidedRows:
     """What stands when balancing begins by a changed recipe.
 
     Args:
@@ -109,14 +109,14 @@ def find_survivors(past: Past, recipe: Recipe, repeats: dedup.Records | None = N
     Raises:
         RecipeError: a rule is wrong, a column is not measured, or rows would have to be compared with an evaluation set.
     """
-    job = _without_evaluation(past.job, recipe)
-    job.check()
+    context = _without_evaluation(past.context, recipe)
+    context.check()
     tops = any(isinstance(rule, Top) for rule in recipe.rules.values())
-    if _reaches_alike(past.job.recipe, recipe) and not (past.forgotten and tops):
+    if _reaches_alike(past.context.recipe, recipe) and not (past.forgotten and tops):
         ballots = [_revive(b, (CODES[schema.BALANCE], _DUPLICATE)) for b in past.ballots]
     else:
-        ballots = _apply_rules(past, job, recipe)
-    before = (past.job.recipe.dedup.by, past.job.recipe.dedup.prefer)
+        ballots = _apply_rules(past, context, recipe)
+    before = (past.context.recipe.dedup.by, past.context.recipe.dedup.prefer)
     reached = [among(b.verdicts, _REACHED) for b in past.ballots]
     if (
         before == (recipe.dedup.by, recipe.dedup.prefer)
@@ -126,26 +126,26 @@ def find_survivors(past: Past, recipe: Recipe, repeats: dedup.Records | None = N
         pairs = zip(ballots, past.ballots, strict=True)
         ballots = [b.drop(was.verdicts == _DUPLICATE, _DUPLICATE) for b, was in pairs]
     elif repeats is None:
-        ballots = local.deduplicate(job, ballots)
+        ballots = local.deduplicate(context, ballots)
     else:
-        ballots = local.drop_repeats(job, ballots, repeats)
+        ballots = local.drop_repeats(context, ballots, repeats)
     if not recipe.match:
-        return Survivors(replace(past.job, recipe=recipe), ballots, [], np.zeros(0, np.int64))
-    matches = list(in_threads(partial(ballot.alive_matches, job), ballots))
-    entries = len(load_entries(job).entries)
+        return DecidedRows(replace(past.context, recipe=recipe), ballots, [], np.zeros(0, np.int64))
+    matches = list(in_threads(partial(ballot.alive_matches, context), ballots))
+    entries = len(load_entries(context).entries)
     counts = sum(in_threads(lambda m: balance.entry_counts(m, None, entries), matches), np.zeros(entries, np.int64))
-    return Survivors(replace(past.job, recipe=recipe), ballots, matches, counts)
+    return DecidedRows(replace(past.context, recipe=recipe), ballots, matches, counts)
 
 
-def all_repeats(past: Past, recipe: Recipe) -> dedup.Records | None:
+def all_repeats(past: FinishedRun, recipe: Recipe) -> dedup.Records | None:
     """The rows that share a key of the recipe's deduplication with another, whatever rules say; None with near passes."""
     if recipe.dedup.near:
         return None
-    job = _without_evaluation(past.job, recipe)
-    job.check()
+    context = _without_evaluation(past.context, recipe)
+    context.check()
     out = (CODES[schema.FAILED], _FORGOTTEN)
-    readable = [Ballot(b.unit, np.where(among(b.verdicts, out), b.verdicts, np.int16(ALIVE))) for b in past.ballots]
-    return local.find_repeats(job, readable)
+    readable = [UnitState(b.unit, np.where(among(b.verdicts, out), b.verdicts, np.int16(ALIVE))) for b in past.ballots]
+    return local.find_repeats(context, readable)
 
 
 def among(verdicts: npt.NDArray[np.int16], codes: Sequence[int]) -> npt.NDArray[np.bool_]:
@@ -153,27 +153,29 @@ def among(verdicts: npt.NDArray[np.int16], codes: Sequence[int]) -> npt.NDArray[
     return np.asarray(np.logical_or.reduce([verdicts == code for code in codes]))
 
 
-def _recorded(job: Job, unit: Unit) -> Ballot:
+def _recorded(context: RunContext, unit: Unit) -> UnitState:
     """The unit's ballot as its decisions tell it."""
-    names = [*job.recipe.rules, *CODES]
-    codes = np.array([*range(len(job.recipe.rules)), *CODES.values()], np.int16)
-    rules = job.read("decisions", unit, ["rule"])["rule"]
+    names = [*context.recipe.rules, *CODES]
+    codes = np.array([*range(len(context.recipe.rules)), *CODES.values()], np.int16)
+    rules = context.read("decisions", unit, ["rule"])["rule"]
     places = pc.index_in(rules, pa.array(names, pa.string()))
     if places.null_count != rules.null_count:
-        raise RunError(f"{job.folder.url}: {job.table('decisions', unit)} names rules that the run does not have")
+        raise RunError(
+            f"{context.store.url}: {context.table('decisions', unit)} names rules that the run does not have"
+        )
     known = places.is_valid().to_numpy()
-    return Ballot(unit, np.where(known, codes[places.fill_null(0).to_numpy()], np.int16(ALIVE)))
+    return UnitState(unit, np.where(known, codes[places.fill_null(0).to_numpy()], np.int16(ALIVE)))
 
 
-def _revive(b: Ballot, codes: Sequence[int]) -> Ballot:
+def _revive(b: UnitState, codes: Sequence[int]) -> UnitState:
     """The ballot as it was before rows were dropped with these verdicts."""
-    return Ballot(b.unit, np.where(among(b.verdicts, codes), np.int16(ALIVE), b.verdicts))
+    return UnitState(b.unit, np.where(among(b.verdicts, codes), np.int16(ALIVE), b.verdicts))
 
 
-def _without_evaluation(job: RememberingJob, recipe: Recipe) -> RememberingJob:
+def _without_evaluation(context: RememberingJob, recipe: Recipe) -> RememberingJob:
     """The job by a changed recipe, without the evaluation set, which only a run has."""
     dedup_alone = recipe.dedup.model_copy(update={"against": None})
-    return replace(job, recipe=recipe.model_copy(update={"dedup": dedup_alone}))
+    return replace(context, recipe=recipe.model_copy(update={"dedup": dedup_alone}))
 
 
 def _reaches_alike(old: Recipe, new: Recipe) -> bool:
@@ -181,15 +183,15 @@ def _reaches_alike(old: Recipe, new: Recipe) -> bool:
     return list(old.rules.items()) == list(new.rules.items()) and old.dedup.against == new.dedup.against
 
 
-def _apply_rules(past: Past, job: Job, recipe: Recipe) -> list[Ballot]:
+def _apply_rules(past: FinishedRun, context: RunContext, recipe: Recipe) -> list[UnitState]:
     """The ballots after rules and what comes before deduplication; what was taken out on request stays out."""
-    first = job.segments[0]
+    first = context.segments[0]
     key = repr((first.rules, first.top is None))
     if key not in past.opened:
         past.opened.clear()
-        past.opened[key] = local.open_ballots(job, past.units)
+        past.opened[key] = local.open_ballots(context, past.units)
     ballots, unknown = [], 0
-    for b, was in zip(local.apply_tops(job, past.opened[key]), past.ballots, strict=True):
+    for b, was in zip(local.apply_tops(context, past.opened[key]), past.ballots, strict=True):
         forgotten = was.verdicts == _FORGOTTEN
         kept_out = replace(b, verdicts=np.where(forgotten, np.int16(_FORGOTTEN), b.verdicts))
         if recipe.dedup.against:

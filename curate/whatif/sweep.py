@@ -15,8 +15,8 @@ from curate.recipe.recipe import Recipe
 from curate.whatif.answer import count_verdicts
 from curate.whatif.changes import changed_recipe
 from curate.whatif.expectation import expect_sizes, solve_t, tail_share
-from curate.whatif.knobs import Knob
-from curate.whatif.survivors import Past, Survivors, all_repeats, find_survivors
+from curate.whatif.knobs import SweptNumber
+from curate.whatif.survivors import DecidedRows, FinishedRun, all_repeats, find_survivors
 
 POINTS = pa.schema(
     [
@@ -58,14 +58,14 @@ class Point:
     t: int | None
 
 
-def sweep(past: Past, overrides: Sequence[str], knob: Knob, points: int = 12) -> Iterator[Point]:
+def sweep(past: FinishedRun, overrides: Sequence[str], knob: SweptNumber, points: int = 12) -> Iterator[Point]:
     """The points of a sweep, each as soon as it is known; all recipes are checked before the first.
 
     Raises:
         RecipeError: the recipe with some value is wrong.
     """
     values = knob.values(points)
-    recipes = [changed_recipe(past.job.recipe, [*overrides, knob.override(value)]) for value in values]
+    recipes = [changed_recipe(past.context.recipe, [*overrides, knob.override(value)]) for value in values]
     if knob.rule is None:
         yield from _sweep_balance(past, values, recipes)
         return
@@ -74,14 +74,14 @@ def sweep(past: Past, overrides: Sequence[str], knob: Knob, points: int = 12) ->
         yield _points([value], find_survivors(past, recipe, repeats), [recipe], knob.rule)[0]
 
 
-def search(past: Past, overrides: Sequence[str], knob: Knob, rows: int) -> str:
+def search(past: FinishedRun, overrides: Sequence[str], knob: SweptNumber, rows: int) -> str:
     """The override whose expected size is the largest found that is at most the wished rows, to within a row where it can be.
 
     Raises:
         RecipeError: balance solves for a size itself, or the recipe with some value is wrong.
         RunError: nothing in the knob's range gives so few.
     """
-    base = changed_recipe(past.job.recipe, overrides)
+    base = changed_recipe(past.context.recipe, overrides)
     if knob.rule is None or knob.listed:
         raise RecipeError(
             f"--by {knob.key}: accepted: rules.NAME.top, or a rule with a range in braces; for t give --rows alone"
@@ -91,16 +91,16 @@ def search(past: Past, overrides: Sequence[str], knob: Knob, rows: int) -> str:
             f"balance.rows is {base.balance.rows:,}, so t follows each change of a rule and the size stays; accepted: "
             "--set balance.t=… or --set balance=null beside --by"
         )
-    repeats = all_repeats(past, changed_recipe(past.job.recipe, [*overrides, knob.override(knob.low)]))
+    repeats = all_repeats(past, changed_recipe(past.context.recipe, [*overrides, knob.override(knob.low)]))
 
     def size(value: float) -> float:
-        recipe = changed_recipe(past.job.recipe, [*overrides, knob.override(value)])
+        recipe = changed_recipe(past.context.recipe, [*overrides, knob.override(value)])
         return _points([value], find_survivors(past, recipe, repeats), [recipe], knob.rule)[0].expected
 
     return knob.override(find_value(size, knob, rows))
 
 
-def find_value(size: Callable[[float], float], knob: Knob, rows: int) -> float:
+def find_value(size: Callable[[float], float], knob: SweptNumber, rows: int) -> float:
     """The value of the largest size found that is at most `rows`, by false position (Illinois) between the ends.
 
     Deduplication and draws may make sizes that do not rise or fall all the way: then another value may come nearer.
@@ -142,13 +142,13 @@ def points_table(points: Sequence[Point]) -> pa.Table:
     return pa.Table.from_pylist([vars(point) for point in points], POINTS)
 
 
-def _sweep_balance(past: Past, values: list[float], recipes: list[Recipe]) -> Iterator[Point]:
+def _sweep_balance(past: FinishedRun, values: list[float], recipes: list[Recipe]) -> Iterator[Point]:
     """All values in one pass over the survivors, which are the same."""
     yield from _points(values, find_survivors(past, recipes[0]), recipes, None)
 
 
-def _points(values: list[float], survivors: Survivors, recipes: list[Recipe], rule: str | None) -> list[Point]:
-    counts = count_verdicts(survivors.ballots, list(survivors.job.recipe.rules))
+def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], rule: str | None) -> list[Point]:
+    counts = count_verdicts(survivors.ballots, list(survivors.context.recipe.rules))
     alive = counts[schema.KEPT]
     ts = [solve_t(survivors, recipe.balance) for recipe in recipes]
     given = [t for t in ts if t is not None]

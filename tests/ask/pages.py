@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
 
-from curate.store.store import Folder
+from curate.store.store import RunStore
 from tests.publish.runs import ENTRIES, RUN, sample, uid, verdict, write_units
 
 OWNED = "document.documentElement.dataset.owned=1"
@@ -57,7 +57,7 @@ class Page(HTMLParser):
         return {name for name, _ in self.elements}
 
 
-def write_hostile(url: str) -> Folder:
+def write_hostile(url: str) -> RunStore:
     """A run in which every text that may come from a stranger is hostile, and every rule, source and entry too."""
     names = [f"{text[:200]} {i}" for i, text in enumerate(HOSTILE)]
     rules = [

@@ -27,7 +27,7 @@ def write_uids(url: str, rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> N
     high, low = uid_halves(pa.array([of["uid"] for of, said in rows if said["kept"]], pa.string()))
     file = io.BytesIO()
     np.save(file, np.sort(np.array(list(zip(high, low, strict=True)), PAIR), order=("f0", "f1")))
-    runs.Folder(url).write_bytes("uids.npy", file.getvalue())
+    runs.RunStore(url).write_bytes("uids.npy", file.getvalue())
 
 
 def write_a(url: str) -> str:
@@ -167,7 +167,7 @@ def test_a_larger_t_only_gains(tmp_path: Path) -> None:
 def test_errors(pair: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such folder"):
         diff_runs(pair[0], f"{tmp_path}/nothing")
-    runs.Folder(pair[1]).delete("_SUCCESS")
+    runs.RunStore(pair[1]).delete("_SUCCESS")
     with pytest.raises(RunError, match="not finished"):
         next(changed_samples(*pair))
 

@@ -17,7 +17,7 @@ from curate.ask.output import write_result
 from curate.ask.query import run_query
 from curate.errors import RecipeError
 from curate.publish.views import sql_folder
-from curate.store.store import Folder
+from curate.store.store import RunStore
 from tests.publish.runs import EVIL, NEEDED, RUN, finish, sample, uid, verdict, write_bare, write_small, write_units
 
 
@@ -262,7 +262,7 @@ def test_the_host_of_a_url(tmp_path: Path, url: str, host: str) -> None:
 @pytest.mark.parametrize("query", [query.name for query in named_queries() if any(p.view for p in query.params)])
 def test_names_of_scores_do_not_hide_what_a_query_means(small: str, tmp_path: Path, query: str) -> None:
     shutil.copytree(small, tmp_path / "run")
-    folder = Folder(str(tmp_path / "run"))
+    folder = RunStore(str(tmp_path / "run"))
     words = sorted(set(re.findall(r"[a-z_]+", " ".join(query.sql for query in named_queries()))))
     names = [name for name in words if name not in {*schema.SAMPLES.names, *schema.DECISIONS.names, "clip_score"}]
     for path in [path for path in folder.files() if path.startswith("tables/scores/")]:

@@ -30,7 +30,7 @@ from curate.decide.local import apply_rules, deduplicate
 from curate.engines.request import Request
 from curate.measure.unit import measure_unit
 from curate.recipe.recipe import parse_recipe
-from pipelines.run import prepare, start
+from pipelines.driver import prepare, start
 
 OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "gpu_memory_utilization": 0.2, "disable_log_stats": False}
 
@@ -68,22 +68,24 @@ def main() -> None:
             prepared = prepare(recipe, str(here / f"out{number}"))
             start(prepared)
             for unit in prepared.plan.units:
-                measure_unit(prepared.job, unit)
-            for b in deduplicate(prepared.job, apply_rules(prepared.job, prepared.plan.units)):
-                ballot.decide(prepared.job, b, None, None)
+                measure_unit(prepared.context, unit)
+            for b in deduplicate(prepared.context, apply_rules(prepared.context, prepared.plan.units)):
+                ballot.decide(prepared.context, b, None, None)
             began = time.perf_counter()
             for unit in prepared.plan.units:
-                caption_unit(prepared.job, unit, None)
+                caption_unit(prepared.context, unit, None)
             return time.perf_counter() - began
 
         prepared = prepare(recipe, str(here / "prompts"))
         start(prepared)
         requests = []
         for unit in prepared.plan.units:
-            measure_unit(prepared.job, unit)
-        for b in deduplicate(prepared.job, apply_rules(prepared.job, prepared.plan.units)):
-            ballot.decide(prepared.job, b, None, None)
-            requests += make_requests(prepared.job, b.unit, asked.tasks[0], Rows.read(prepared.job, b.unit, None))
+            measure_unit(prepared.context, unit)
+        for b in deduplicate(prepared.context, apply_rules(prepared.context, prepared.plan.units)):
+            ballot.decide(prepared.context, b, None, None)
+            requests += make_requests(
+                prepared.context, b.unit, asked.tasks[0], Rows.read(prepared.context, b.unit, None)
+            )
         grouped = sorted(requests, key=lambda request: request.group)
         anew = [drawn_anew(request, random.Random(i)) for i, request in enumerate(grouped)]
 

@@ -24,8 +24,8 @@ from PIL import Image
 from curate.measure.unit import measure_unit
 from curate.models.encoder import load_encoder
 from curate.recipe.recipe import parse_recipe
-from curate.run.context import Job
-from pipelines.run import prepare
+from curate.run.context import RunContext
+from pipelines.driver import prepare
 
 SMALL = "ViT-S-32-alt"
 MEMORY = """
@@ -90,23 +90,23 @@ def bare(model: str, weights: Path, tar: Path, batch: int) -> tuple[float, float
     return decoding, seeing, reading
 
 
-def job_of(model: str, weights: Path, tar: Path, out: Path, **options: Any) -> tuple[Job, Any]:
+def job_of(model: str, weights: Path, tar: Path, out: Path, **options: Any) -> tuple[RunContext, Any]:
     """A run over the tar, ready to measure."""
     clip = {"model": model, "pretrained": str(weights), **options}
     recipe = parse_recipe({"input": {"name": "x", "format": "webdataset", "path": str(tar)}, "measure": {"clip": clip}})
     prepared = prepare(recipe, str(out))
-    return prepared.job, prepared.plan.units
+    return prepared.context, prepared.plan.units
 
 
 def ours(model: str, weights: Path, tar: Path, **options: Any) -> float:
     """Wall seconds to measure the tar: index, decode, check, hash, encode, score, write tables; the model is loaded."""
     with tempfile.TemporaryDirectory() as folder:
-        job, units = job_of(model, weights, tar, Path(folder) / "out", **options)
-        encoder = load_encoder(job.recipe.measure.clip[0])
+        context, units = job_of(model, weights, tar, Path(folder) / "out", **options)
+        encoder = load_encoder(context.recipe.measure.clip[0])
         encoder.encode_images([encoder.view(Image.new("RGB", (64, 64)))] * encoder.batch)
         began = time.perf_counter()
         for unit in units:
-            measure_unit(job, unit)
+            measure_unit(context, unit)
         return time.perf_counter() - began
 
 

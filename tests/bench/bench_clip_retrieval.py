@@ -109,10 +109,10 @@ def serve(model: str, weights: str, pool: str) -> None:
     for line in sys.stdin:
         (out,) = json.loads(line)
         options = {"device": "cpu", "precision": "fp32", "embeddings": True}
-        job, units = job_of(model, Path(weights), Path(pool) / "*.tar", Path(out) / "run", **options)
+        context, units = job_of(model, Path(weights), Path(pool) / "*.tar", Path(out) / "run", **options)
         began, spent = time.perf_counter(), cpu_seconds()
         for unit in units:
-            measure_unit(job, unit)
+            measure_unit(context, unit)
         print(json.dumps([time.perf_counter() - began, cpu_seconds() - spent, cpu_seconds()]), flush=True)
 
 

@@ -32,8 +32,8 @@ from curate.pool.byte_sources import open_source
 from curate.pool.plan import Unit, make_plan
 from curate.pool.tar_index import index_tar
 from curate.recipe.recipe import parse_recipe
-from curate.run.context import Job
-from curate.store.store import Folder
+from curate.run.context import RunContext
+from curate.store.store import RunStore
 from tests.bench.bench_shards import cpu_seconds
 
 SHARDS, SAMPLES = 20, 1000
@@ -81,7 +81,7 @@ def _sidecar(key: str, caption: str, image: bytes) -> bytes:
     return json.dumps(fields, indent=4).encode()
 
 
-def make_run(pool: Path, out: Path) -> tuple[Job, list[tuple[Unit, int]]]:
+def make_run(pool: Path, out: Path) -> tuple[RunContext, list[tuple[Unit, int]]]:
     """A run folder with all tables that emitting reads; about half of the rows are kept."""
     source = {"name": "pool", "format": "webdataset", "path": f"{pool}/*.tar"}
     recipe = parse_recipe(
@@ -93,17 +93,17 @@ def make_run(pool: Path, out: Path) -> tuple[Job, list[tuple[Unit, int]]]:
         }
     )
     plan = make_plan(recipe)
-    job = Job(recipe, plan.pool, Folder(str(out)))
+    context = RunContext(recipe, plan.pool, RunStore(str(out)))
     for unit in plan.units:
-        measure_unit(job, unit)
-    verdicts = [ballot.decide(job, b, None, None) for b in deduplicate(job, apply_rules(job, plan.units))]
-    return job, [(verdict.unit, verdict.kept) for verdict in verdicts]
+        measure_unit(context, unit)
+    verdicts = [ballot.decide(context, b, None, None) for b in deduplicate(context, apply_rules(context, plan.units))]
+    return context, [(verdict.unit, verdict.kept) for verdict in verdicts]
 
 
-def emit(job: Job, kept: list[tuple[Unit, int]]) -> None:
-    job.folder.delete("shards")
-    for shard in lay_out(kept, job.recipe.output.rows_per_shard):
-        emit_shard(job, shard, np.zeros(0, np.uint64))
+def emit(context: RunContext, kept: list[tuple[Unit, int]]) -> None:
+    context.store.delete("shards")
+    for shard in lay_out(kept, context.recipe.output.rows_per_shard):
+        emit_shard(context, shard, np.zeros(0, np.uint64))
 
 
 def is_kept(name: str) -> bool:
@@ -151,14 +151,14 @@ def main() -> None:
         pool.mkdir()
         out.mkdir()
         paths = make_pool(pool)
-        job, kept = make_run(pool, Path(name) / "run")
+        context, kept = make_run(pool, Path(name) / "run")
         rows = sum(count for _, count in kept)
         assert rows == SHARDS * SAMPLES // 2
         spans = {path: member_spans(path) for path in paths}
         size = sum(length for found in spans.values() for _, length in found)
         print(f"writing {rows:,} of {SHARDS * SAMPLES:,} samples, {size / 1e6:,.0f} MB, CPU seconds")
         works = {
-            "emit": partial(emit, job, kept),
+            "emit": partial(emit, context, kept),
             "bare": partial(bare, spans, out),
             "bare, index": partial(bare_index, paths, out),
         }

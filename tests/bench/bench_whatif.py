@@ -74,7 +74,7 @@ def write_pool(folder: Path, captions: pa.Array, rows: int) -> None:
         pq.write_table(table, folder / f"{number:05d}.parquet", row_group_size=100_000)
 
 
-def timed(command: Sequence[str]) -> tuple[float, float, float]:
+def time_step(command: Sequence[str]) -> tuple[float, float, float]:
     """Wall seconds, CPU seconds and peak MB of a process."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -117,7 +117,9 @@ def main() -> None:
         if not (folder / "pool").exists():
             write_pool(folder / "pool", pq.read_table(options.captions)[options.column].combine_chunks(), options.rows)
         if not (run / "_SUCCESS").exists():
-            print(f"{'the run':34} wall {timed(curate('run', str(recipe), '--out', str(run)))[0]:7.2f} s", flush=True)
+            print(
+                f"{'the run':34} wall {time_step(curate('run', str(recipe), '--out', str(run)))[0]:7.2f} s", flush=True
+            )
         kept = len(np.load(run / "uids.npy"))
         report(run, recipe, temporary, options.repeat, str(kept // 2))
 
@@ -126,7 +128,7 @@ def report(run: Path, recipe: Path, temporary: str, repeat: int, half: str) -> N
     """Times each question, its scan and its rerun, the least of some repetitions."""
 
     def best(command: Sequence[str], times: int) -> tuple[float, float, float]:
-        return min((timed(command) for _ in range(times)), key=lambda found: found[1])
+        return min((time_step(command) for _ in range(times)), key=lambda found: found[1])
 
     start = best(curate("--version"), repeat)
     print(f"{'start of the command':34} wall {start[0]:7.2f} s  CPU {start[1]:7.2f} s", flush=True)
@@ -138,7 +140,7 @@ def report(run: Path, recipe: Path, temporary: str, repeat: int, half: str) -> N
             bare = best(scan(run, name), repeat)
             line += f"   scan CPU {bare[1]:6.2f} s: x {cpu / bare[1]:.1f}"
         if name in RERUNS:
-            again = timed(
+            again = time_step(
                 curate("run", str(recipe), "--out", f"{temporary}/{name}", "--reuse", str(run), "--set", RERUNS[name])
             )
             line += f"   rerun wall {again[0]:6.1f} s CPU {again[1]:6.1f} s: x 1/{again[1] / cpu:.0f}"

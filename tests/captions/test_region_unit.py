@@ -12,7 +12,7 @@ from curate.captions.phrases import noun_phrases
 from curate.captions.regions import DetectorOptions, ZeroShotDetector, find_regions, sample_phrases
 from curate.errors import RecipeError
 from curate.recipe.recipe import Recipe
-from pipelines.run import prepare
+from pipelines.driver import prepare
 from tests.captions.test_regions import owl, stir
 from tests.captions.test_unit import kept_samples
 from tests.laws import pools
@@ -64,11 +64,11 @@ def test_what_was_looked_at_is_not_looked_at_again(model: str, tmp_path: Path, m
     looked: list[int] = []
     detect = ZeroShotDetector.detect
 
-    def counted(self: Any, pictures: Any, queries: Any, threshold: float) -> Any:
+    def pluralise(self: Any, pictures: Any, queries: Any, threshold: float) -> Any:
         looked.append(len(pictures))
         return detect(self, pictures, queries, threshold)
 
-    monkeypatch.setattr(ZeroShotDetector, "detect", counted)
+    monkeypatch.setattr(ZeroShotDetector, "detect", pluralise)
     fewer = recipe(path, model).model_copy(update={"rules": {"red": "caption LIKE '%a%'"}})
     second = pools.run_local(fewer, tmp_path / "b", reuse=tmp_path / "a")
     before, after = (set(done.table("regions")["digest"].to_pylist()) for done in (first, second))

@@ -18,9 +18,9 @@ from curate.errors import RecipeError, RunError
 from curate.forget.forget import forget
 from curate.ids import hash64
 from curate.output.shards import emit_shard
-from curate.run.context import Job
+from curate.run.context import RunContext
 from curate.whatif.estimate import estimate
-from pipelines.run import get_ready, prepare, run, start
+from pipelines.driver import preflight, prepare, run, start
 from tests.engines import server as servers
 from tests.engines.server import FaultServer, body, hang, status
 from tests.forget.victims import left_of, told_apart, uids
@@ -261,11 +261,11 @@ def test_an_endpoint_that_is_not_there_ends_the_run_before_it_writes(server: Fau
     server.always = hang
     prepared = prepare(recipe(path, server), str(tmp_path / "out"))
     with pytest.raises((RecipeError, RunError), match=r"captions.engines.llm: .*"):
-        get_ready(prepared)
+        preflight(prepared)
     server.always = status(401)
     for options in ([], ["--direct_running_mode=multi_processing"]):
         with pytest.raises((RecipeError, RunError), match=r"captions.engines.llm: .*401"):
-            get_ready(prepare(recipe(path, server), str(tmp_path / "out"), options=options))
+            preflight(prepare(recipe(path, server), str(tmp_path / "out"), options=options))
     assert not (tmp_path / "out").exists()
 
 
@@ -308,7 +308,7 @@ def test_the_plan_counts_requests(server: FaultServer, tmp_path: Path) -> None:
     engines = {"llm": {"openai": spec, "price": {"input": 1.0, "output": 2.0}}}
     asked = recipe(path, server, captions={"engines": engines})
     prepared = prepare(asked, str(tmp_path / "a"))
-    found = estimate(prepared.job, prepared.plan.units, prepared.metadata)
+    found = estimate(prepared.context, prepared.plan.units, prepared.metadata)
     done = pools.run_local(asked, tmp_path / "b")
     assert found is not None
     (rewrite,) = found.asked
@@ -429,11 +429,11 @@ def test_shards_follow_texts_that_were_asked_again(server: FaultServer, tmp_path
     server.always = refuse_some
     emitted = []
 
-    def killed(job: Any, shard: Any, repeated: Any) -> Any:
+    def killed(context: Any, shard: Any, repeated: Any) -> Any:
         if len(emitted) == 2:
             raise KeyboardInterrupt
         emitted.append(shard)
-        return emit_shard(job, shard, repeated)
+        return emit_shard(context, shard, repeated)
 
     monkeypatch.setattr(pools, "emit_shard", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -457,10 +457,10 @@ def test_a_kill_between_tables_leaves_nothing_behind(
 ) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
     asked = recipe(path, server)
-    write, forget, reached = Job.write, Cache.forget_parts, [False]
+    write, forget, reached = RunContext.write, Cache.forget_parts, [False]
 
-    def die_after(job: Any, name: str, *rest: Any) -> None:
-        write(job, name, *rest)
+    def die_after(context: Any, name: str, *rest: Any) -> None:
+        write(context, name, *rest)
         if name == at:
             raise KeyboardInterrupt
 
@@ -468,13 +468,13 @@ def test_a_kill_between_tables_leaves_nothing_behind(
         reached[0] = True
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Job, "write", die_after)
+    monkeypatch.setattr(RunContext, "write", die_after)
     if at == "forget":
         monkeypatch.setattr(Cache, "forget_parts", die)
     with pytest.raises(KeyboardInterrupt):
         pools.run_local(asked, tmp_path / "a")
     assert reached[0] == (at == "forget")
-    monkeypatch.setattr(Job, "write", write)
+    monkeypatch.setattr(RunContext, "write", write)
     monkeypatch.setattr(Cache, "forget_parts", forget)
     before = len(server.asked)
     done = pools.run_beam(asked, tmp_path / "a")

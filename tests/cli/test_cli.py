@@ -145,7 +145,7 @@ def test_an_interrupted_run_says_that_it_can_go_on(
         raise KeyboardInterrupt
 
     out = str(tmp_path / "out")
-    monkeypatch.setattr("pipelines.run.run", interrupt)
+    monkeypatch.setattr("pipelines.driver.run", interrupt)
     done = cli("run", str(pool / "texts.yaml"), "--out", out)
     assert (done.status, done.out) == (130, "") and "interrupted; what was finished stands" in done.err
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.store.lock import locked
-from curate.store.store import Folder
+from curate.store.store import RunStore
 from tests.cli.conftest import Cli, Done
 from tests.laws.pools import files_of
 
@@ -142,7 +142,7 @@ def test_a_finished_run_that_is_run_again_leaves_the_lock(
     cli: Cli, pool: Path, finished: Finished, tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(finished["texts"][0], tmp_path / "run"))
-    with locked(Folder(str(out))):
+    with locked(RunStore(str(out))):
         done = cli("run", str(pool / "texts.yaml"), "--out", str(out))
         assert "nothing to do" in done.out and (out / "tmp/forget.lock").exists()
     assert cli("run", str(pool / "texts.yaml"), "--out", str(out)).status == 0 and not (out / "tmp").exists()

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.cli import progress
-from curate.store.store import Folder
+from curate.store.store import RunStore
 from tests.cli.conftest import Cli, Done
 
 
@@ -232,7 +232,7 @@ class Terminal(io.StringIO):
 
 
 def test_progress_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Folder(str(tmp_path))
+    folder = RunStore(str(tmp_path))
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
@@ -243,7 +243,7 @@ def test_progress_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_progress_elsewhere_is_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = Folder(str(tmp_path))
+    folder = RunStore(str(tmp_path))
     with progress.show_progress(folder, 7):
         for name in ("tables/samples/00000.parquet", "tables/samples/00001.parquet", "shards/00000_stats.json"):
             folder.write_bytes(name, b"")
@@ -251,7 +251,7 @@ def test_progress_elsewhere_is_plain_lines(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_progress_ends_with_an_error_too(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="inside"), progress.show_progress(Folder(str(tmp_path)), 1):
+    with pytest.raises(RuntimeError, match="inside"), progress.show_progress(RunStore(str(tmp_path)), 1):
         raise RuntimeError("inside")
 
 
@@ -269,7 +269,7 @@ def test_a_slip_of_beams_own_is_tried_again_once(
             raise RuntimeError("NotImplementedError: Invalid PaneInfoEncoding: 6")
         return build(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("pipelines.run.build", slip)
+    monkeypatch.setattr("pipelines.driver.build", slip)
     done = cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "run"))
     assert (done.status, len(calls)) == ((0, 2) if failures == 1 else (1, 2))
     assert ("Invalid PaneInfoEncoding" in done.err) == (failures == 2)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.store.manifest import digest_file, read_manifest, write_manifest
-from curate.store.store import Folder
+from curate.store.store import RunStore
 from tests.cli.conftest import Cli, Done
 
 Finished = dict[str, tuple[Path, Done]]
@@ -137,7 +137,7 @@ def test_a_change_with_a_forged_manifest_is_found_by_the_sums(
     path, change = FORGED[what]
     run = copy(finished, "tars", tmp_path)
     change(run)
-    folder = Folder(str(run))
+    folder = RunStore(str(run))
     write_manifest(folder, [digest_file(folder, line.path, line.rows) for line in read_manifest(folder)])
     done = cli("verify", str(run))
     assert (done.status, done.out) == (1, ""), done
@@ -157,7 +157,7 @@ def test_a_file_that_is_gone_from_the_manifest_too_is_missed(
     cli: Cli, finished: Finished, tmp_path: Path, path: str
 ) -> None:
     run = copy(finished, "tars", tmp_path)
-    folder = Folder(str(run))
+    folder = RunStore(str(run))
     (run / path).unlink()
     write_manifest(folder, [line for line in read_manifest(folder) if line.path != path])
     done = cli("verify", str(run))

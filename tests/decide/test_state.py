@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from curate import ids, schema
 from curate.decide import balance, local
 from curate.decide import state as ballot
-from curate.decide.state import Verdicts
+from curate.decide.state import UnitResult
 from curate.measure.unit import measure_unit
 from curate.metadata.sources import read_metadata
 from curate.metadata.unit import match_unit
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
-from curate.run.context import METADATA_FILE, Job
-from curate.store.store import Folder
+from curate.run.context import METADATA_FILE, RunContext
+from curate.store.store import RunStore
 
 BASIC = {  # DataComp's basic filter
     "english": "language = 'en'",
@@ -34,7 +34,7 @@ BASIC = {  # DataComp's basic filter
 
 def curate(
     folder: Path, table: pa.Table, entries: list[str] | None = None, files: int = 1, **recipe: Any
-) -> tuple[Job, Plan, list[Verdicts]]:
+) -> tuple[RunContext, Plan, list[UnitResult]]:
     """Measures, matches and decides a pool of Parquet, in one process."""
     for i in range(files):
         start, stop = i * len(table) // files, (i + 1) * len(table) // files
@@ -48,49 +48,51 @@ def curate(
         key = ids.table_digest(metadata)
     checked = parse_recipe({"input": source, **recipe})
     plan = make_plan(checked)
-    job = Job(checked, plan.pool, Folder(str(folder / f"run-{uuid.uuid4().hex}")), metadata_key=key)
-    job.check()
+    context = RunContext(checked, plan.pool, RunStore(str(folder / f"run-{uuid.uuid4().hex}")), metadata_key=key)
+    context.check()
     if entries is not None:
-        job.folder.write_parquet(METADATA_FILE, metadata)
+        context.store.write_parquet(METADATA_FILE, metadata)
     for unit in plan.units:
-        measure_unit(job, unit)
+        measure_unit(context, unit)
         if entries is not None:
-            match_unit(job, unit)
-    return job, plan, decide(job, plan)
+            match_unit(context, unit)
+    return context, plan, decide(context, plan)
 
 
-def decide(job: Job, plan: Plan) -> list[Verdicts]:
+def decide(context: RunContext, plan: Plan) -> list[UnitResult]:
     """The steps of the pipeline, one after the other."""
-    ballots = local.deduplicate(job, local.apply_rules(job, plan.units))
-    counts = np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0) if job.recipe.match else None
-    wished = job.recipe.balance
-    return [ballot.decide(job, b, counts, wished and wished.t) for b in ballots]
+    ballots = local.deduplicate(context, local.apply_rules(context, plan.units))
+    counts = (
+        np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0) if context.recipe.match else None
+    )
+    wished = context.recipe.balance
+    return [ballot.decide(context, b, counts, wished and wished.t) for b in ballots]
 
 
-def decisions(job: Job, plan: Plan) -> pa.Table:
+def decisions(context: RunContext, plan: Plan) -> pa.Table:
     """All decisions, after checking that they conform to the schema and to each other."""
     tables = []
     for unit in plan.units:
-        table = job.read("decisions", unit)
+        table = context.read("decisions", unit)
         assert table.schema.remove_metadata() == schema.DECISIONS
-        base = job.read("samples", unit, ["unit", "row", "uid", "status"])
+        base = context.read("samples", unit, ["unit", "row", "uid", "status"])
         assert table.select(["unit", "row", "uid"]).to_pydict() == base.select(["unit", "row", "uid"]).to_pydict()
-        names = {*job.recipe.rules, *schema.RESERVED_RULES}
+        names = {*context.recipe.rules, *schema.RESERVED_RULES}
         for row, status in zip(table.to_pylist(), base["status"].to_pylist(), strict=True):
             assert row["kept"] == (row["rule"] is None) and (row["rule"] is None or row["rule"] in names)
             assert (row["rule"] == "failed") == (status != "ok")
             assert (row["duplicate_of"] is not None) == (row["rule"] == "duplicate")
             reached = row["rule"] in (None, "balance")
             assert (row["probability"] > 0) == reached and 0 <= row["probability"] <= 1
-            assert (row["draw"] is not None) == (reached and job.recipe.balance is not None)
+            assert (row["draw"] is not None) == (reached and context.recipe.balance is not None)
             if row["draw"] is not None:
                 assert row["kept"] == (row["draw"] < 1)
         tables.append(table)
     return pa.concat_tables(tables)
 
 
-def rules_of(job: Job, plan: Plan) -> list[str | None]:
-    found: list[str | None] = decisions(job, plan)["rule"].to_pylist()
+def rules_of(context: RunContext, plan: Plan) -> list[str | None]:
+    found: list[str | None] = decisions(context, plan)["rule"].to_pylist()
     return found
 
 
@@ -157,10 +159,10 @@ def cut(rules: list[str | None], scores: list[float | None], fraction: float, na
 @pytest.mark.parametrize("files", [1, 5])
 def test_the_basic_filter(tmp_path: Path, files: int) -> None:
     table = datacomp(3000, 1)
-    job, plan, _ = curate(tmp_path, table, files=files, rules=BASIC)
+    context, plan, _ = curate(tmp_path, table, files=files, rules=BASIC)
     expected = basic_filter(table)
     assert {"failed", *BASIC, None} == set(expected)  # every condition decides somewhere
-    assert rules_of(job, plan) == expected
+    assert rules_of(context, plan) == expected
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.1, 0.3, 0.5, 0.999])
@@ -172,9 +174,9 @@ def test_the_score_fraction_of_what_reached_the_rule(
     table = datacomp(2000, seed)
     scores = table["clip_b32_similarity_score"].to_pylist()
     rules = {**BASIC, "clip": {"top": fraction, "of": "clip_b32_similarity_score"}}
-    job, plan, _ = curate(tmp_path, table, files=3, rules=rules)
+    context, plan, _ = curate(tmp_path, table, files=3, rules=rules)
     assert len(plan.units) > 5
-    found = rules_of(job, plan)
+    found = rules_of(context, plan)
     assert found == cut(basic_filter(table), scores, fraction, "clip")
     survivors = [s for s, rule in zip(scores, basic_filter(table), strict=True) if rule is None and s is not None]
     kept = sorted((s for s, rule in zip(scores, found, strict=True) if rule is None), reverse=True)
@@ -202,19 +204,19 @@ def test_the_order_of_rules_counts(tmp_path: Path) -> None:
         ),
     }
     for name, (rules, verdicts) in expected.items():
-        job, plan, _ = curate(tmp_path, table, rules=rules)
-        assert rules_of(job, plan) == verdicts, name
+        context, plan, _ = curate(tmp_path, table, rules=rules)
+        assert rules_of(context, plan) == verdicts, name
     assert len({tuple(verdicts) for _, verdicts in expected.values()}) == 3
 
 
 def test_a_top_rule_that_no_row_reaches(tmp_path: Path) -> None:
     table = datacomp(50, 4)
     rules = {"none": "false", "clip": {"top": 0.3, "of": "clip_b32_similarity_score"}}
-    job, plan, verdicts = curate(tmp_path, table, rules=rules)
-    assert set(rules_of(job, plan)) <= {"failed", "none"} and sum(v.kept for v in verdicts) == 0
+    context, plan, verdicts = curate(tmp_path, table, rules=rules)
+    assert set(rules_of(context, plan)) <= {"failed", "none"} and sum(v.kept for v in verdicts) == 0
     nulls = table.set_column(6, "clip_b32_similarity_score", pa.nulls(50, pa.float32()))
-    job, plan, _ = curate(tmp_path, nulls, rules={"clip": rules["clip"]})
-    assert set(rules_of(job, plan)) <= {"failed", "clip"}
+    context, plan, _ = curate(tmp_path, nulls, rules={"clip": rules["clip"]})
+    assert set(rules_of(context, plan)) <= {"failed", "clip"}
 
 
 @settings(max_examples=25, deadline=None)
@@ -235,8 +237,8 @@ def test_any_small_pool_equals_the_definition(
         {"caption": [f"{text}{i}" for i, text in enumerate(words)], "s": pa.array([s for s, _ in rows], pa.float64())}
     )
     rules = {"words": "words = 2", "best": {"top": fraction, "of": "s"}}
-    job, plan, _ = curate(tmp_path_factory.mktemp("pool"), table, rules=rules)
-    assert rules_of(job, plan) == cut([None if two else "words" for _, two in rows], scores, fraction, "best")
+    context, plan, _ = curate(tmp_path_factory.mktemp("pool"), table, rules=rules)
+    assert rules_of(context, plan) == cut([None if two else "words" for _, two in rows], scores, fraction, "best")
 
 
 # ---- matching, deduplication, balance
@@ -254,7 +256,7 @@ def pets(rows: int = 400) -> pa.Table:
 def test_what_matches_nothing_is_unmatched_after_all_rules(tmp_path: Path) -> None:
     table = pets()
     rules = {"best": {"top": 0.5, "of": "s"}, "not7": "caption not like '%7'"}
-    job, plan, _ = curate(tmp_path, table, ENTRIES, rules=rules)
+    context, plan, _ = curate(tmp_path, table, ENTRIES, rules=rules)
     captions = table["caption"].to_pylist()
     expected = cut([None] * len(table), table["s"].to_pylist(), 0.5, "best")
     expected = [rule or ("not7" if text.endswith("7") else None) for rule, text in zip(expected, captions, strict=True)]
@@ -263,17 +265,17 @@ def test_what_matches_nothing_is_unmatched_after_all_rules(tmp_path: Path) -> No
         for rule, text in zip(expected, captions, strict=True)
     ]
     assert expected.count("unmatched") > 0
-    assert rules_of(job, plan) == expected
+    assert rules_of(context, plan) == expected
 
 
 def test_unmatched_without_rules_and_no_unmatched_without_match(tmp_path: Path) -> None:
     table = pa.table({"caption": ["a cat", "nothing", None]})
-    job, plan, _ = curate(tmp_path, table, ENTRIES)
-    assert rules_of(job, plan) == [None, "unmatched", "failed"]
-    job, plan, verdicts = curate(tmp_path, table)
-    assert rules_of(job, plan) == [None, None, "failed"]
-    assert [v.entries for v in verdicts] == [None] and decisions(job, plan)["draw"].null_count == 3
-    assert decisions(job, plan)["probability"].to_pylist() == [1, 1, 0]
+    context, plan, _ = curate(tmp_path, table, ENTRIES)
+    assert rules_of(context, plan) == [None, "unmatched", "failed"]
+    context, plan, verdicts = curate(tmp_path, table)
+    assert rules_of(context, plan) == [None, None, "failed"]
+    assert [v.entries for v in verdicts] == [None] and decisions(context, plan)["draw"].null_count == 3
+    assert decisions(context, plan)["probability"].to_pylist() == [1, 1, 0]
 
 
 def test_duplicates_name_the_row_that_stands_for_them(tmp_path: Path) -> None:
@@ -284,9 +286,9 @@ def test_duplicates_name_the_row_that_stands_for_them(tmp_path: Path) -> None:
             "caption": ["one", "two", "three", "one", "three", "dropped before", "four"],
         }
     )
-    job, plan, verdicts = curate(tmp_path, table, rules={"no": "caption <> 'dropped before'"})
+    context, plan, verdicts = curate(tmp_path, table, rules={"no": "caption <> 'dropped before'"})
     made = ids.content_uid(None, None, "three")
-    found = decisions(job, plan).to_pylist()
+    found = decisions(context, plan).to_pylist()
     assert sum(row["kept"] for row in found) == 4 == sum(v.kept for v in verdicts)
     assert sorted(row["uid"] for row in found if row["kept"]) == sorted([big, small, made, "a" * 32])
     assert [row["rule"] for row in found if row["uid"] == small] == [None, "no"]
@@ -296,15 +298,15 @@ def test_duplicates_name_the_row_that_stands_for_them(tmp_path: Path) -> None:
 
 def test_the_preferred_duplicate_stays(tmp_path: Path) -> None:
     table = pa.table({"uid": ["a" * 32] * 4 + ["b" * 32], "caption": list("wxyzv"), "s": [0.1, 0.9, None, 0.5, 0.2]})
-    job, plan, _ = curate(tmp_path, table, dedup={"prefer": "s"})
-    assert rules_of(job, plan) == ["duplicate", None, "duplicate", "duplicate", None]
+    context, plan, _ = curate(tmp_path, table, dedup={"prefer": "s"})
+    assert rules_of(context, plan) == ["duplicate", None, "duplicate", "duplicate", None]
 
 
 @pytest.mark.parametrize("t", [1, 5, 30, 10_000])
 def test_balance(tmp_path: Path, t: int) -> None:
     table = pets()
-    job, plan, verdicts = curate(tmp_path, table, ENTRIES, files=3, balance={"t": t}, seed=3)
-    found = decisions(job, plan).to_pylist()
+    context, plan, verdicts = curate(tmp_path, table, ENTRIES, files=3, balance={"t": t}, seed=3)
+    found = decisions(context, plan).to_pylist()
     matched = [[i for i, e in enumerate(ENTRIES) if f" {e} " in f" {text} "] for text in table["caption"].to_pylist()]
     counts = np.bincount([i for row in matched for i in row], minlength=len(ENTRIES))
     for row, entries in zip(found, matched, strict=True):
@@ -330,19 +332,19 @@ def test_balance(tmp_path: Path, t: int) -> None:
 def test_counts_are_of_survivors_only(tmp_path: Path) -> None:
     table = pa.table({"caption": [f"cat {i}" for i in range(10)] + [f"cat dropped {i}" for i in range(90)]})
     rules = {"no": "caption not like '%dropped%'"}
-    job, plan, _ = curate(tmp_path, table, ["cat"], rules=rules, balance={"t": 10})
-    assert decisions(job, plan)["probability"].to_pylist() == [1.0] * 10 + [0.0] * 90
-    pool = np.sum([ballot.count_entries(job, unit) for unit in plan.units], axis=0)
+    context, plan, _ = curate(tmp_path, table, ["cat"], rules=rules, balance={"t": 10})
+    assert decisions(context, plan)["probability"].to_pylist() == [1.0] * 10 + [0.0] * 90
+    pool = np.sum([ballot.count_entries(context, unit) for unit in plan.units], axis=0)
     assert pool.tolist() == [100]
 
 
 def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path: Path) -> None:
-    job, plan, _ = curate(tmp_path, pets(), ENTRIES, files=2, balance={"t": 20})
-    ballots = local.deduplicate(job, local.apply_rules(job, plan.units))
-    counts = np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0)
+    context, plan, _ = curate(tmp_path, pets(), ENTRIES, files=2, balance={"t": 20})
+    ballots = local.deduplicate(context, local.apply_rules(context, plan.units))
+    counts = np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0)
     ts = np.array([1, 20, 1000], np.int64)
-    sums = np.sum([ballot.expected_rows(job, b, counts, ts) for b in ballots], axis=0)
-    probabilities = decisions(job, plan)["probability"].to_numpy()
+    sums = np.sum([ballot.expected_rows(context, b, counts, ts) for b in ballots], axis=0)
+    probabilities = decisions(context, plan)["probability"].to_numpy()
     assert int(sums[1]) == int(balance.fixed_point(probabilities).sum())
     assert sums[0] < sums[1] < sums[2]
 
@@ -355,8 +357,8 @@ def test_nothing_depends_on_how_the_pool_is_cut(tmp_path: Path, monkeypatch: pyt
         folder.mkdir()
         monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (least, least))
         rules = {"best": {"top": 0.8, "of": "s"}}
-        job, plan, _ = curate(folder, table, ENTRIES, files=files, rules=rules, balance={"t": 40})
-        columns = decisions(job, plan).drop_columns(["unit", "row"]).to_pylist()
+        context, plan, _ = curate(folder, table, ENTRIES, files=files, rules=rules, balance={"t": 40})
+        columns = decisions(context, plan).drop_columns(["unit", "row"]).to_pylist()
         found.append(sorted(str(row) for row in columns))
     assert found[0] == found[1] == found[2]
     assert {"duplicate", "balance", "best", "unmatched"} <= {
@@ -365,16 +367,18 @@ def test_nothing_depends_on_how_the_pool_is_cut(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_stands_is_not_decided_again(tmp_path: Path) -> None:
-    job, plan, first = curate(tmp_path, pets(), ENTRIES, balance={"t": 20})
-    name = job.table("decisions", plan.units[0])
-    before = job.folder.read_bytes(name)
-    stamp = (Path(job.folder.path(name))).stat().st_mtime_ns
-    [again] = decide(job, plan)
-    assert job.folder.read_bytes(name) == before and Path(job.folder.path(name)).stat().st_mtime_ns == stamp
+    context, plan, first = curate(tmp_path, pets(), ENTRIES, balance={"t": 20})
+    name = context.table("decisions", plan.units[0])
+    before = context.store.read_bytes(name)
+    fingerprint = (Path(context.store.path(name))).stat().st_mtime_ns
+    [again] = decide(context, plan)
+    assert context.store.read_bytes(name) == before and Path(context.store.path(name)).stat().st_mtime_ns == fingerprint
     assert again.kept == first[0].kept and np.array_equal(again.entries, first[0].entries)
 
 
 def test_an_empty_pool(tmp_path: Path) -> None:
     table = pa.table({"caption": pa.array([], pa.string()), "s": pa.array([], pa.float32())})
-    job, plan, verdicts = curate(tmp_path, table, ENTRIES, rules={"best": {"top": 0.5, "of": "s"}}, balance={"t": 2})
-    assert rules_of(job, plan) == [] and [v.kept for v in verdicts] == [0]
+    context, plan, verdicts = curate(
+        tmp_path, table, ENTRIES, rules={"best": {"top": 0.5, "of": "s"}}, balance={"t": 2}
+    )
+    assert rules_of(context, plan) == [] and [v.kept for v in verdicts] == [0]

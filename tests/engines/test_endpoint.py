@@ -11,7 +11,7 @@ from curate.engines.endpoint import (
     LONGEST_PAUSE,
     REFUSALS,
     SILENCES,
-    Health,
+    CircuitBreaker,
     Key,
     back_off,
     read_key,
@@ -84,7 +84,7 @@ def test_keys_are_hidden():
 
 def test_silences_in_a_row_are_a_loss_and_one_more_is_then_enough():
     async def play() -> None:
-        health = Health()
+        health = CircuitBreaker()
         first = health.lost
         for _ in range(SILENCES - 1):
             health.silent()
@@ -108,7 +108,7 @@ def test_silences_in_a_row_are_a_loss_and_one_more_is_then_enough():
 
 def test_refusals_in_a_row_are_looked_into_and_one_more_is_then_enough():
     async def play() -> None:
-        health = Health()
+        health = CircuitBreaker()
         first = health.lost
         assert not any(health.refused() for _ in range(REFUSALS - 1))
         health.accepted()

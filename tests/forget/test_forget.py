@@ -23,7 +23,7 @@ from curate.forget.forget import Forgotten, forget
 from curate.report import page
 from curate.store.forgotten import Record
 from curate.store.items import NOTHING, hex_of
-from curate.store.store import Folder
+from curate.store.store import RunStore
 from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved
@@ -322,7 +322,7 @@ def test_the_same_request_twice_changes_nothing(run: Ran) -> None:
     assert not again.changes and again.known == 2 and pools.files_of(run.folder) == files
     then = forget(str(run.folder), uids(victim, other))
     assert then.changes and then.known == 1 and then.kept == 1
-    record = Record.read(Folder(str(run.folder)))
+    record = Record.read(RunStore(str(run.folder)))
     assert record.facts["requests"] == 2 and not record.broken()
     conserved(run)
 
@@ -341,7 +341,7 @@ def test_the_record_names_what_was_asked_and_what_was_found(run: Ran) -> None:
     forget(str(run.folder), uids(victim["uid"]))
     rows = {(row["kind"], row["origin"]) for row in run.table("forgotten").to_pylist()}
     assert {("uid", "asked"), ("url", "found"), ("sha256", "found")} <= rows
-    assert run.run["forgotten"] == Record.read(Folder(str(run.folder))).facts
+    assert run.run["forgotten"] == Record.read(RunStore(str(run.folder))).facts
     assert "forgotten.parquet" in run.table("manifest")["path"].to_pylist()
     text = str(explain_sample(str(run.folder), victim["uid"]))
     assert "taken out on request, 20" in text and victim["caption"] not in text and "words" not in text
@@ -367,7 +367,7 @@ def test_verify_finds_what_is_put_back(original: Ran, run: Ran) -> None:
     def fault_of(path: str, change: Any) -> list[str]:
         copy = Path(shutil.copytree(run.folder, run.folder.parent / f"copy{len(os.listdir(run.folder.parent))}"))
         change(copy / path)
-        folder = Folder(str(copy))
+        folder = RunStore(str(copy))
         lines = [
             pools.digest_file(folder, p, r)
             for p, r in zip(*run.table("manifest").select(["path", "rows"]).to_pydict().values(), strict=True)

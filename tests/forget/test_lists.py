@@ -17,7 +17,7 @@ from curate.errors import RecipeError
 from curate.forget.lists import read_list, read_lists
 from curate.store.forgotten import ASKED, Record
 from curate.store.items import KINDS, Items, hex_of
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 UID, OTHER, IMAGE = "0123456789abcdef0123456789abcdef", "f" * 30 + "00", "00" + "e" * 62
 URL = "https://example.com/ü?a=b c"
@@ -85,8 +85,8 @@ def test_columns_of_parquet_and_records(tmp_path: Path) -> None:
     assert shown(read_list(path)) == {"uid": [UID], "url": [HASHED]}
     with pytest.raises(RecipeError, match="no column sha256; columns: uid, url, text"):
         read_list(path, "sha256")
-    record = Record.read(Folder(str(tmp_path))).append(read_list(path), ASKED)
-    record.write(Folder(str(tmp_path)))
+    record = Record.read(RunStore(str(tmp_path))).append(read_list(path), ASKED)
+    record.write(RunStore(str(tmp_path)))
     assert shown(read_list(f"{tmp_path}/forgotten.parquet")) == {"uid": [UID], "url": [HASHED]}
 
 

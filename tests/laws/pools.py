@@ -33,11 +33,11 @@ from curate.output.shards import emit_shard, lay_out, name_hashes
 from curate.publish.audit import Audit, audit_unit, check_damage
 from curate.publish.publish import Results, publish
 from curate.recipe.recipe import Recipe, parse_recipe
-from curate.run.context import Job
+from curate.run.context import RunContext
 from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
 from curate.store.manifest import digest_file
 from pipelines.curate import build
-from pipelines.run import Prepared, prepare, start
+from pipelines.driver import Prepared, prepare, start
 
 WORDS = (  # noqa: SIM905  (the most frequent first)
     "a the of in photo red dog on with blue cat and house old boat green tree small car bridge over river white horse "
@@ -319,7 +319,7 @@ def run_beam(
     reuse: Path | None = None,
     here: bool = True,
 ) -> Ran:
-    """Runs the pipeline as `pipelines.run.run` does, by default in memory with one worker; errors come as they are.
+    """Runs the pipeline as `pipelines.driver.run` does, by default in memory with one worker; errors come as they are.
 
     `here` is false to run what many machines would.
     """
@@ -328,9 +328,9 @@ def run_beam(
     assert not prepared.finished
     start(prepared)
     root = beam.Pipeline(options=prepared.beam.options)
-    build(root, replace(prepared.job, here=here), prepared.plan.units, n_buckets)
+    build(root, replace(prepared.context, here=here), prepared.plan.units, n_buckets)
     root.run().wait_until_finish()
-    prepared.job.folder.delete("tmp")
+    prepared.context.store.delete("tmp")
     return Ran(out)
 
 
@@ -339,64 +339,64 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
     prepared = prepare(recipe, str(out), str(reuse) if reuse else None)
     assert not prepared.finished
     start(prepared)
-    job, units = prepared.job, prepared.plan.units
+    context, units = prepared.context, prepared.plan.units
     gaps: list[str] = []
     for unit in units:
-        gaps += measure_unit(job, unit)
-        if job.recipe.match:
-            match_unit(job, unit)
-    if job.blocked:
-        block(job, units)
+        gaps += measure_unit(context, unit)
+        if context.recipe.match:
+            match_unit(context, unit)
+    if context.blocklist_key:
+        block(context, units)
     audits, results = decide_local(prepared, gaps)
-    if job.recipe.captions:
-        captioned = [caption_unit(job, unit, results.survivors) for unit in units]
-        check_requests(job, captioned)
+    if context.recipe.captions:
+        captioned = [caption_unit(context, unit, results.survivors) for unit in units]
+        check_requests(context, captioned)
         results = replace(results, captioned=captioned)
-    check_damage(job, audits)
-    publish_local(job, audits, results)
-    job.folder.delete("tmp")
+    check_damage(context, audits)
+    publish_local(context, audits, results)
+    context.store.delete("tmp")
     return Ran(out)
 
 
 def decide_local(prepared: Prepared, gaps: Sequence[str]) -> tuple[list[Audit], Results]:
     """Rules, deduplication and balance by `curate.decide.local` and the functions of `curate.decide.balance`."""
-    job, units = prepared.job, prepared.plan.units
-    ballots = deduplicate(job, apply_rules(job, units))
-    recalls = dict.fromkeys(job.recipe.dedup.near, np.zeros(2, np.int64))
+    context, units = prepared.context, prepared.plan.units
+    ballots = deduplicate(context, apply_rules(context, units))
+    recalls = dict.fromkeys(context.recipe.dedup.near, np.zeros(2, np.int64))
     pool = survivors = sums = t = None
-    if job.recipe.match:
-        pool = np.sum([ballot.count_entries(job, unit) for unit in units], axis=0)
-        survivors = np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0)
-    if job.recipe.balance:
+    if context.recipe.match:
+        pool = np.sum([ballot.count_entries(context, unit) for unit in units], axis=0)
+        survivors = np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0)
+    if context.recipe.balance:
         assert survivors is not None
-        t = job.recipe.balance.t or _largest_t(job, ballots, survivors)
-    verdicts = [ballot.decide(job, b, survivors, t, gaps) for b in ballots]
-    if job.recipe.match:
+        t = context.recipe.balance.t or _largest_t(context, ballots, survivors)
+    verdicts = [ballot.decide(context, b, survivors, t, gaps) for b in ballots]
+    if context.recipe.match:
         sums = np.sum([v.entries for v in verdicts if v.entries is not None], axis=0)
     # Thresholds only describe: a test that compares them does so with the definition.
-    return [audit_unit(job, unit) for unit in units], Results(t, {}, recalls, pool, survivors, sums)
+    return [audit_unit(context, unit) for unit in units], Results(t, {}, recalls, pool, survivors, sums)
 
 
-def _largest_t(job: Job, ballots: Sequence[ballot.Ballot], counts: Any) -> int:
+def _largest_t(context: RunContext, ballots: Sequence[ballot.UnitState], counts: Any) -> int:
     """The largest t with Σπ ≤ rows, by trying all of them."""
-    assert job.recipe.balance is not None and job.recipe.balance.rows is not None
+    assert context.recipe.balance is not None and context.recipe.balance.rows is not None
     ts = np.arange(1, counts.max() + 1)
-    matches = [ballot.alive_matches(job, b) for b in ballots]
+    matches = [ballot.alive_matches(context, b) for b in ballots]
     sums = np.sum([balance.expected_rows(m, counts, ts).astype(object) for m in matches], axis=0)
-    return int(ts[[total <= job.recipe.balance.rows * balance.ONE for total in sums]][-1])
+    return int(ts[[total <= context.recipe.balance.rows * balance.ONE for total in sums]][-1])
 
 
-def publish_local(job: Job, audits: list[Audit], results: Results) -> None:
+def publish_local(context: RunContext, audits: list[Audit], results: Results) -> None:
     """Emits and publishes."""
-    hashes = [name_hashes(job, a.unit) for a in audits] if job.pool.images else []
-    shards = lay_out([(a.unit, a.kept) for a in audits], job.recipe.output.rows_per_shard)
+    hashes = [name_hashes(context, a.unit) for a in audits] if context.pool.images else []
+    shards = lay_out([(a.unit, a.kept) for a in audits], context.recipe.output.rows_per_shard)
     for shard in shards:
-        emit_shard(job, shard, dedup.repeated(hashes))
-    files: list[tuple[str, int | None]] = [(job.table(n, a.unit), None) for a in audits for n in job.tables]
+        emit_shard(context, shard, dedup.repeated(hashes))
+    files: list[tuple[str, int | None]] = [(context.table(n, a.unit), None) for a in audits for n in context.tables]
     for shard in shards:
-        suffixes = [(".tar", shard.rows)] if job.pool.images else []
+        suffixes = [(".tar", shard.rows)] if context.pool.images else []
         files += [(shard.stem + s, n) for s, n in [*suffixes, (".parquet", shard.rows), ("_stats.json", None)]]
-    publish(job, audits, shards, results, [digest_file(job.folder, *file) for file in files])
+    publish(context, audits, shards, results, [digest_file(context.store, *file) for file in files])
 
 
 # ---------------------------------------------------------------- what holds of every run

@@ -26,8 +26,8 @@ from curate.store.forgotten import Record
 from curate.store.items import NOTHING, Items, hex_of
 from curate.store.lock import locked
 from curate.store.manifest import digest_file, read_manifest, write_manifest
-from curate.store.store import Folder
-from pipelines.run import prepare, start
+from curate.store.store import RunStore
+from pipelines.driver import prepare, start
 from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved
@@ -49,25 +49,25 @@ class Killed(BaseException):
 def killed_after(steps: int) -> Iterator[list[str]]:
     """Ends the process, as it were, before the step after so many that put a file into place or delete one."""
     done: list[str] = []
-    create, delete = Folder.create, Folder.delete
+    create, delete = RunStore.create, RunStore.delete
 
     @contextmanager
-    def creating(self: Folder, name: str) -> Iterator[Any]:
+    def creating(self: RunStore, name: str) -> Iterator[Any]:
         with create(self, name) as file:
             yield file
             if len(done) == steps:
                 raise Killed(name)
             done.append(name)
 
-    def deleting(self: Folder, name: str) -> None:
+    def deleting(self: RunStore, name: str) -> None:
         if len(done) == steps:
             raise Killed(name)
         done.append(name)
         delete(self, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Folder, "create", creating)
-        patch.setattr(Folder, "delete", deleting)
+        patch.setattr(RunStore, "create", creating)
+        patch.setattr(RunStore, "delete", deleting)
         yield done
 
 
@@ -193,7 +193,7 @@ def test_a_run_does_not_begin_while_something_is_forgotten(original: Ran, recipe
     (run.folder / "shards/00001.tar").unlink()  # so that there is something to do
     prepared = prepare(recipe, str(run.folder))
     with (
-        locked(Folder(str(run.folder))),
+        locked(RunStore(str(run.folder))),
         pytest.raises(RunError, match="`curate forget`, `report` or `run` is at work here"),
     ):
         start(prepared)
@@ -252,7 +252,7 @@ def test_a_record_that_nothing_names_is_missed(original: Ran, tmp_path: Path) ->
     run = copy_of(original, tmp_path / "run")
     forget(str(run.folder), some(original)[0])
     (run.folder / "forgotten.parquet").unlink()
-    folder = Folder(str(run.folder))
+    folder = RunStore(str(run.folder))
     folder.write_json("run.json", {key: value for key, value in run.run.items() if key != "forgotten"})
     lines = [line for line in read_manifest(folder) if line.path != "forgotten.parquet"]
     write_manifest(folder, [digest_file(folder, line.path, line.rows) for line in lines])
@@ -290,7 +290,7 @@ def test_a_chain_of_runs_keeps_them_out(
         conserved(run)
         assert left_of(run.folder, words) == []
         assert run.counts["forgotten"] == first.counts["forgotten"]
-        assert Record.read(Folder(str(run.folder))).key == Record.read(Folder(str(first.folder))).key
+        assert Record.read(RunStore(str(run.folder))).key == Record.read(RunStore(str(first.folder))).key
     assert pools.files_of(first.folder) == before, "a run that is reused is not changed"
     listed = recipe.model_copy(update={"blocklist": str(first.folder / "forgotten.parquet")})
     fresh = pools.run_beam(listed, tmp_path / "fresh")

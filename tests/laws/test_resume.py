@@ -24,8 +24,8 @@ from curate.errors import RunError
 from curate.pool.byte_sources import open_source
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.run.context import METADATA_FILE
-from curate.store.store import Folder
-from pipelines.run import prepare
+from curate.store.store import RunStore
+from pipelines.driver import prepare
 from tests.laws import pools
 
 CURATE = [sys.executable, "-m", "curate.cli.main"]
@@ -75,7 +75,7 @@ def kill_after(seconds: float, *arguments: object) -> bool:
 def check_killed(out: Path) -> None:
     """What must hold at any moment: files that stand are whole, and `_SUCCESS` stands beside a whole run only."""
     for path in out.glob("tables/**/*.parquet"):
-        Folder(str(out)).footer(str(path.relative_to(out)))
+        RunStore(str(out)).footer(str(path.relative_to(out)))
     if (out / "_SUCCESS").exists():
         assert verify_run(str(out))[1] == []
 
@@ -331,13 +331,13 @@ def test_a_stop_before_what_is_damaged_is_made_anew(
     shard = out / "shards/00000.tar"
     shard.write_bytes(shard.read_bytes()[:5000])
 
-    def stop(folder: Folder, name: str, delete: Any = Folder.delete) -> None:
+    def stop(folder: RunStore, name: str, delete: Any = RunStore.delete) -> None:
         delete(folder, name)
         if name == "_SUCCESS":
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Folder, "delete", stop)
+        patch.setattr(RunStore, "delete", stop)
         pools.run_local(small, out)
     pools.run_local(small, out)
     assert pools.lasting_files(out) == pools.lasting_files(whole)
@@ -379,15 +379,15 @@ def test_a_failed_read_deletes_nothing(
     """What a file holds is not known while it cannot be read: the run ends, and goes on later from all that was there."""
     out = unfinished(whole, tmp_path / "out")
     before = {path: path.stat().st_ino for top in ("tables", "shards") for path in (out / top).rglob("*.parquet")}
-    open_file = Folder.open
+    open_file = RunStore.open
 
-    def failing(folder: Folder, name: str) -> Any:
+    def failing(folder: RunStore, name: str) -> Any:
         if name == f"tables/{table}/00001.parquet":
             raise error
         return open_file(folder, name)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Folder, "open", failing)
+        patched.setattr(RunStore, "open", failing)
         with pytest.raises((RunError, OSError), match=str(error.args[-1])):
             pools.run_local(small, out)
     assert {path: path.stat().st_ino for path in before} == before
@@ -403,15 +403,15 @@ def test_a_failed_read_hides_no_damage(
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     (out / "shards/00000.tar").unlink()
     before = set(pools.files_of(out))
-    open_file = Folder.open
+    open_file = RunStore.open
 
-    def failing(folder: Folder, name: str) -> Any:
+    def failing(folder: RunStore, name: str) -> Any:
         if name == "shards/00001.tar":
             raise OSError(5, "Input/output error")
         return open_file(folder, name)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Folder, "open", failing)
+        patched.setattr(RunStore, "open", failing)
         with pytest.raises(RunError, match=r"00001\.tar: cannot be read: .*\nNothing was changed"):
             pools.run_local(small, out)
     assert set(pools.files_of(out)) == before

@@ -12,8 +12,8 @@ import pytest
 
 from curate.pool.plan import Unit
 from curate.recipe.recipe import Recipe
-from curate.run.context import Job
-from pipelines.run import prepare
+from curate.run.context import RunContext
+from pipelines.driver import prepare
 from tests.laws import pools
 from tests.laws.pools import Ran
 
@@ -48,14 +48,14 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             return real(part, *arguments)
 
         monkeypatch.setattr(f"curate.measure.unit.{name}", measuring)
-    write = Job.write
+    write = RunContext.write
 
-    def writing(job: Job, name: str, unit: Unit, *arguments: Any) -> None:
+    def writing(context: RunContext, name: str, unit: Unit, *arguments: Any) -> None:
         if name == "matches":
             seen.append(f"match {unit.index}")
-        write(job, name, unit, *arguments)
+        write(context, name, unit, *arguments)
 
-    monkeypatch.setattr(Job, "write", writing)
+    monkeypatch.setattr(RunContext, "write", writing)
     yield seen
 
 
@@ -311,10 +311,10 @@ def test_steps_raise_their_versions(tars: str, tmp_path: Path, monkeypatch: pyte
     """A new version of a step's code makes its tables anew, and all that follow from them."""
     recipe: Recipe = pools.recipe_of(tars, match={"metadata": pools.write_metadata(tmp_path)})
     prepared = prepare(recipe, str(tmp_path / "out"))
-    job, unit = prepared.job, prepared.plan.units[0]
+    context, unit = prepared.context, prepared.plan.units[0]
 
     def keys() -> dict[str, str]:
-        fresh = Job(job.recipe, job.pool, job.folder, None, job.metadata_key, job.models)
+        fresh = RunContext(context.recipe, context.pool, context.store, None, context.metadata_key, context.models)
         return {
             "measure": fresh.measure_key(unit), "matches": fresh.matches_key(unit),
             "decisions": fresh.decisions_key, "shards": fresh.shards_key,

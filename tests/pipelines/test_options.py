@@ -7,8 +7,8 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
 from curate.errors import RecipeError
+from pipelines.driver import prepare
 from pipelines.options import parse_options
-from pipelines.run import prepare
 from tests.laws import pools
 
 DATAFLOW = ["--project=project", "--region=region", "--temp_location=gs://bucket/temp"]
@@ -86,4 +86,4 @@ def test_what_is_refused(words: list[str], parts: list[str], capsys: pytest.Capt
 def test_a_run_is_prepared_for_the_runner_that_is_chosen(tmp_path: Path) -> None:
     recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(12), 1))
     for words, local in (([], True), (["--runner", "SparkRunner"], False)):
-        assert prepare(recipe, str(tmp_path / "out"), options=words).job.here is local
+        assert prepare(recipe, str(tmp_path / "out"), options=words).context.here is local

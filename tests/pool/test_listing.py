@@ -148,7 +148,7 @@ def test_stamps_tell_a_changed_file(tmp_path: Path) -> None:
     before = list_files((str(path),), {})
     assert list_files((str(path),), {}) == before
     os.utime(path, ns=(1, 1))
-    assert list_files((str(path),), {})[0].stamp != before[0].stamp
+    assert list_files((str(path),), {})[0].fingerprint != before[0].fingerprint
 
 
 def test_content_stamps_tell_content_only(tmp_path: Path) -> None:
@@ -156,11 +156,11 @@ def test_content_stamps_tell_content_only(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"x" * (5 << 20))
     (tmp_path / "c").write_bytes(b"x" * ((5 << 20) - 1) + b"y")
     os.utime(tmp_path / "b", ns=(1, 1))
-    a, b, c = (file.stamp for file in list_files((f"{tmp_path}/{{a,b,c}}",), {}, content=True))
+    a, b, c = (file.fingerprint for file in list_files((f"{tmp_path}/{{a,b,c}}",), {}, content=True))
     assert a == b != c
     assert a.startswith("xxh3:")
     fsspec.filesystem("memory").pipe("/listing/x", b"x" * (5 << 20))
-    assert list_files(("memory://listing/x",), {}, content=True)[0].stamp == a
+    assert list_files(("memory://listing/x",), {}, content=True)[0].fingerprint == a
 
 
 def test_a_changed_file_is_told(tmp_path: Path) -> None:
@@ -173,13 +173,13 @@ def test_a_changed_file_is_told(tmp_path: Path) -> None:
     os.utime(path, ns=(1, 1))
     with pytest.raises(RunError, match="/a: the file changed during the run"):
         check_state(str(path), {}, state)
-    check_state(str(path), {}, state, stamped.stamp)
+    check_state(str(path), {}, state, stamped.fingerprint)
     path.write_bytes(b"y" * 10)
     with pytest.raises(RunError, match="changed"):
-        check_state(str(path), {}, state, stamped.stamp)
+        check_state(str(path), {}, state, stamped.fingerprint)
     path.unlink()
     with pytest.raises(RunError, match="now it is gone"):
-        check_state(str(path), {}, state, stamped.stamp)
+        check_state(str(path), {}, state, stamped.fingerprint)
 
 
 def test_states_of_other_file_systems(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_states_of_other_file_systems(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x")
     (tmp_path / "link").symlink_to(tmp_path / "a")
     assert file_state(str(tmp_path / "link"), {}) == file_state(str(tmp_path / "a"), {})
-    assert list_files((f"{tmp_path}/l*",), {})[0].stamp == list_files((f"{tmp_path}/a",), {})[0].stamp
+    assert list_files((f"{tmp_path}/l*",), {})[0].fingerprint == list_files((f"{tmp_path}/a",), {})[0].fingerprint
     memory = fsspec.filesystem("memory")
     memory.pipe("/states/x", b"x")
     state = file_state("memory://states/x", {})

@@ -10,7 +10,7 @@ from curate.publish.drifts import DRIFT
 from curate.publish.statistics import build_statistics
 from curate.publish.views import write_views
 from curate.store.manifest import MANIFEST, SUCCESS, digest_file, write_manifest
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 SCORES = pa.schema([*schema.ALIGNED, pa.field("clip_score", pa.float32())])
 SIDECAR = pa.schema([("key", pa.string()), ("caption", pa.string()), ("uid", pa.string())])
@@ -138,7 +138,7 @@ FAILURES = [
 ]
 
 
-def write_small(url: str) -> Folder:
+def write_small(url: str) -> RunStore:
     """The run that most tests ask: 12 rows in 2 units, 4 kept, everything present."""
     return write_units(url, SMALL, captions=CAPTIONS)
 
@@ -150,9 +150,9 @@ def write_units(
     entries: Sequence[tuple[Any, ...]] = ENTRIES,
     failures: Sequence[dict[str, Any]] = FAILURES,
     captions: Sequence[dict[str, Any]] = (),
-) -> Folder:
+) -> RunStore:
     """A run of these rows by unit, as SMALL gives them."""
-    folder = Folder(url)
+    folder = RunStore(url)
     for unit, rows in enumerate(units):
         aligned = [{"unit": unit, "row": i, "uid": row[0]["uid"]} for i, row in enumerate(rows)]
         _table(folder, "samples", unit, schema.SAMPLES, [a | row[0] for a, row in zip(aligned, rows, strict=True)])
@@ -175,9 +175,9 @@ def write_units(
     return finish(folder, run)
 
 
-def write_bare(url: str, rows: Sequence[str] = ("one", "two words here", "three words here")) -> Folder:
+def write_bare(url: str, rows: Sequence[str] = ("one", "two words here", "three words here")) -> RunStore:
     """A run of an imageless pool by rules alone: no scores, matches, members, entries; rule `words > 2`."""
-    folder = Folder(url)
+    folder = RunStore(url)
     nothing = dict.fromkeys(
         ("key", "shard", "language", "width", "height", "bytes", "format", "sha256", "phash", "offset")
     )
@@ -194,7 +194,7 @@ def write_bare(url: str, rows: Sequence[str] = ("one", "two words here", "three 
     return finish(folder, {"name": "bare", "seed": 0, "sources": ["text"], "recipe": {}, "rules": RULES[:1], "t": None})
 
 
-def finish(folder: Folder, run: dict[str, Any]) -> Folder:
+def finish(folder: RunStore, run: dict[str, Any]) -> RunStore:
     """Builds the statistics and the manifest, and puts `_SUCCESS`."""
     folder.write_json("run.json", run)
     folder.delete("tmp")
@@ -207,5 +207,5 @@ def finish(folder: Folder, run: dict[str, Any]) -> Folder:
     return folder
 
 
-def _table(folder: Folder, name: str, unit: int, columns: pa.Schema, rows: list[dict[str, Any]]) -> None:
+def _table(folder: RunStore, name: str, unit: int, columns: pa.Schema, rows: list[dict[str, Any]]) -> None:
     folder.write_parquet(f"tables/{name}/{unit:05d}.parquet", pa.Table.from_pylist(rows, schema=columns))

@@ -14,9 +14,9 @@ from curate.errors import ConservationError, RunError
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, audit_unit, check_conservation, check_damage
 from curate.recipe.recipe import Recipe
-from curate.run.context import Job
-from curate.store.store import Folder
-from pipelines.run import Prepared, prepare
+from curate.run.context import RunContext
+from curate.store.store import RunStore
+from pipelines.driver import Prepared, prepare
 from tests.laws.pools import make_samples, recipe_of, run_local, write_tars
 
 KEPT = schema.KEPT
@@ -38,37 +38,39 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return prepare(made, str(base / "run"))
 
 
-def change(prepared: Prepared, out: Path, rows: Callable[[list[Row]], list[Row]], table: str = "decisions") -> Job:
+def change(
+    prepared: Prepared, out: Path, rows: Callable[[list[Row]], list[Row]], table: str = "decisions"
+) -> RunContext:
     """The run with a table of its first unit changed."""
-    job = replace(prepared.job, folder=replace(prepared.job.folder, url=str(out)))
+    context = replace(prepared.context, store=replace(prepared.context.store, url=str(out)))
     for name in ("samples", "decisions"):
-        found = prepared.job.read(name, 0)
+        found = prepared.context.read(name, 0)
         if name == table:
             found = pa.Table.from_pylist(rows(found.to_pylist()), found.schema)
-        note = prepared.job.note("samples", 0)
-        job.write(name, prepared.plan.units[0], found, "", note)
-    return job
+        note = prepared.context.note("samples", 0)
+        context.write(name, prepared.plan.units[0], found, "", note)
+    return context
 
 
 def test_all_rows_are_counted(prepared: Prepared) -> None:
     told: Counter[str] = Counter()
     for unit in prepared.plan.units:
-        audit = audit_unit(prepared.job, unit)
-        rules = prepared.job.read("decisions", unit)["rule"].to_pylist()
+        audit = audit_unit(prepared.context, unit)
+        rules = prepared.context.read("decisions", unit)["rule"].to_pylist()
         assert audit.verdicts == Counter(rule or KEPT for rule in rules)
         assert (audit.rows, audit.kept) == (len(rules), rules.count(None))
         assert audit.files == {part.path for part in unit.parts}
-        samples = prepared.job.read("samples", unit).to_pylist()
+        samples = prepared.context.read("samples", unit).to_pylist()
         bad = [(r["shard"], r["key"], r["status"], r["error"]) for r in samples if r["status"] != "ok"]
         listed = [tuple(row.values()) for row in audit.failures.to_pylist()]
         assert [row for row in listed if row[1] is not None] == bad
         told.update(audit.verdicts)
     assert told["None"] and told["words"] and told["failed"] and told["duplicate"] and told[KEPT]
-    assert told == prepared.job.folder.read_json("run.json")["counts"]
+    assert told == prepared.context.store.read_json("run.json")["counts"]
 
 
 def test_a_file_that_could_not_be_read_stands_apart(prepared: Prepared) -> None:
-    audits = [audit_unit(prepared.job, unit) for unit in prepared.plan.units]
+    audits = [audit_unit(prepared.context, unit) for unit in prepared.plan.units]
     unread = frozenset().union(*(audit.unread for audit in audits))
     assert [Path(path).name for path in unread] == ["00002.tar"]
     (row,) = [row for a in audits for row in a.failures.to_pylist() if row["key"] is None]
@@ -108,16 +110,18 @@ TAMPERED: dict[str, Callable[[list[Row]], list[Row]]] = {
 def test_contradictions_are_refused(prepared: Prepared, tmp_path: Path, how: str) -> None:
     unit = prepared.plan.units[0]
     untouched = change(prepared, tmp_path / "same", list)
-    assert audit_unit(untouched, unit).verdicts == audit_unit(prepared.job, unit).verdicts
+    assert audit_unit(untouched, unit).verdicts == audit_unit(prepared.context, unit).verdicts
     with pytest.raises(ConservationError, match="unit 00000"):
         audit_unit(change(prepared, tmp_path / "changed", TAMPERED[how]), unit)
 
 
 @pytest.mark.parametrize("status", ["truncated_image", None])
 def test_a_changed_status_is_refused(prepared: Prepared, tmp_path: Path, status: str | None) -> None:
-    job = change(prepared, tmp_path, lambda rows: first(rows, lambda r: r["status"] == "ok", status=status), "samples")
+    context = change(
+        prepared, tmp_path, lambda rows: first(rows, lambda r: r["status"] == "ok", status=status), "samples"
+    )
     with pytest.raises(ConservationError):
-        audit_unit(job, prepared.plan.units[0])
+        audit_unit(context, prepared.plan.units[0])
 
 
 def audit(verdicts: dict[str, int], rows: int | None = None, reasons: int = 0, unread: bool = False) -> Audit:
@@ -147,34 +151,34 @@ def test_sums_agree_or_nothing_is_published() -> None:
 def test_damage_above_the_limit_fails_the_run(
     prepared: Prepared, tmp_path: Path, failed: int, limit: float, fits: bool
 ) -> None:
-    job = replace(prepared.job, recipe=recipe("x.tar", max_failed=limit), folder=Folder(str(tmp_path)))
+    context = replace(prepared.context, recipe=recipe("x.tar", max_failed=limit), store=RunStore(str(tmp_path)))
     audits = [audit({"kept": 100 - failed, "failed": failed}, reasons=failed)]
     if fits:
-        check_damage(job, audits)
-        assert job.folder.files() == []
+        check_damage(context, audits)
+        assert context.store.files() == []
         return
     with pytest.raises(RunError, match=rf"(?s){failed} of 100 samples .*max_failed is.*empty_image {failed}") as error:
-        check_damage(job, audits)
-    assert job.folder.read_parquet("failures.parquet")["reason"].to_pylist() == ["empty_image"] * failed
+        check_damage(context, audits)
+    assert context.store.read_parquet("failures.parquet")["reason"].to_pylist() == ["empty_image"] * failed
     advice = str(error.value).rpartition("--set ")[2]
     name, _, value = advice.partition("=")
-    check_damage(replace(job, recipe=recipe("x.tar", **{name: float(value)})), audits)
+    check_damage(replace(context, recipe=recipe("x.tar", **{name: float(value)})), audits)
 
 
 def test_the_advice_is_enough(prepared: Prepared, tmp_path: Path) -> None:
     for failed in range(1, 101):
         audits = [audit({"kept": 100 - failed, "failed": failed})]
-        job = replace(prepared.job, recipe=recipe("x.tar", max_failed=0), folder=Folder(str(tmp_path)))
+        context = replace(prepared.context, recipe=recipe("x.tar", max_failed=0), store=RunStore(str(tmp_path)))
         with pytest.raises(RunError) as error:
-            check_damage(job, audits)
+            check_damage(context, audits)
         value = float(str(error.value).rpartition("=")[2])
-        check_damage(replace(prepared.job, recipe=recipe("x.tar", max_failed=value)), audits)
+        check_damage(replace(prepared.context, recipe=recipe("x.tar", max_failed=value)), audits)
 
 
 def test_unread_files_count_once_each(prepared: Prepared, tmp_path: Path) -> None:
     audits = [audit({"kept": 1}, unread=True), audit({"kept": 1}, unread=True)]
-    check_damage(replace(prepared.job, recipe=recipe("x.tar", max_failed_files=0.5)), audits)
-    job = replace(prepared.job, recipe=recipe("x.tar", max_failed_files=0.49), folder=Folder(str(tmp_path)))
+    check_damage(replace(prepared.context, recipe=recipe("x.tar", max_failed_files=0.5)), audits)
+    context = replace(prepared.context, recipe=recipe("x.tar", max_failed_files=0.49), store=RunStore(str(tmp_path)))
     with pytest.raises(RunError, match=r"(?s)1 of 2 files \(50\.0%\).*max_failed_files=0\.51"):
-        check_damage(job, audits)
-    check_damage(prepared.job, [])
+        check_damage(context, audits)
+    check_damage(prepared.context, [])

@@ -13,30 +13,30 @@ from curate.decide.balance import ONE
 from curate.pool.plan import Pool
 from curate.publish.entries import write_entries
 from curate.recipe.recipe import parse_recipe
-from curate.run.context import METADATA_FILE, Job
-from curate.store.store import Folder
+from curate.run.context import METADATA_FILE, RunContext
+from curate.store.store import RunStore
 from tests.laws.pools import make_rows, recipe_of, run_local, write_metadata, write_parquets
 
 ENTRIES = ["dog", "hot dog", "写真", "never"]
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def context(tmp_path: Path) -> RunContext:
     """A run that has its metadata and nothing else."""
     recipe = parse_recipe({"input": {"name": "s", "format": "webdataset", "path": "x.tar"}})
-    job = Job(recipe, Pool("", True, None, frozenset(), pa.schema([]), None), Folder(str(tmp_path)))
+    context = RunContext(recipe, Pool("", True, None, frozenset(), pa.schema([]), None), RunStore(str(tmp_path)))
     rows = [{"entry_id": i, "entry": e, "source": "words", "language": "en"} for i, e in enumerate(ENTRIES)]
-    job.folder.write_parquet(METADATA_FILE, pa.Table.from_pylist(rows, schema.METADATA))
-    return job
+    context.store.write_parquet(METADATA_FILE, pa.Table.from_pylist(rows, schema.METADATA))
+    return context
 
 
 POOL, SURVIVORS = np.array([9, 4, 2**40, 0], np.int64), np.array([8, 3, 2**40 - 1, 0], np.int64)
 SUMS = np.array([[4 * ONE + ONE // 4, 3 * ONE, 1, 0], [4, 3, 1, 0]], np.int64)
 
 
-def test_the_numbers_are_those_given(job: Job) -> None:
-    write_entries(job, POOL, SURVIVORS, SUMS, 4)
-    table = pq.read_table(job.folder.path("entries.parquet"))
+def test_the_numbers_are_those_given(context: RunContext) -> None:
+    write_entries(context, POOL, SURVIVORS, SUMS, 4)
+    table = pq.read_table(context.store.path("entries.parquet"))
     assert table.schema.remove_metadata() == schema.ENTRIES
     assert table.drop(["probability", "expected"]).to_pydict() == {
         "entry_id": [0, 1, 2, 3],
@@ -51,16 +51,16 @@ def test_the_numbers_are_those_given(job: Job) -> None:
     assert table["expected"].to_pylist() == [4.25, 3.0, 2.0**-32, 0.0]
 
 
-def test_without_balance_every_probability_is_one(job: Job) -> None:
-    write_entries(job, POOL, SURVIVORS, SUMS, None)
-    assert pq.read_table(job.folder.path("entries.parquet"))["probability"].to_pylist() == [1.0] * 4
+def test_without_balance_every_probability_is_one(context: RunContext) -> None:
+    write_entries(context, POOL, SURVIVORS, SUMS, None)
+    assert pq.read_table(context.store.path("entries.parquet"))["probability"].to_pylist() == [1.0] * 4
 
 
-def test_equal_numbers_give_equal_bytes(job: Job) -> None:
-    write_entries(job, POOL, SURVIVORS, SUMS, 4)
-    first = job.folder.read_bytes("entries.parquet")
-    write_entries(job, POOL, SURVIVORS, SUMS, 4)
-    assert job.folder.read_bytes("entries.parquet") == first
+def test_equal_numbers_give_equal_bytes(context: RunContext) -> None:
+    write_entries(context, POOL, SURVIVORS, SUMS, 4)
+    first = context.store.read_bytes("entries.parquet")
+    write_entries(context, POOL, SURVIVORS, SUMS, 4)
+    assert context.store.read_bytes("entries.parquet") == first
 
 
 @pytest.mark.parametrize("t", [3, None])

@@ -11,7 +11,7 @@ import pytest
 
 from curate.errors import ConservationError
 from curate.publish.statistics import TABLES, build_statistics
-from curate.store.store import Folder
+from curate.store.store import RunStore
 from tests.publish.runs import RULES, RUN, SMALL, write_bare, write_small
 
 
@@ -108,5 +108,5 @@ def test_a_remote_run_is_built_alike(tmp_path: Path) -> None:
 
 def test_nothing_is_left_over(tmp_path: Path) -> None:
     folder = write_small(str(tmp_path))
-    build_statistics(Folder(str(tmp_path)), RUN)
+    build_statistics(RunStore(str(tmp_path)), RUN)
     assert [name for name in folder.files() if "tmp" in name or name.endswith((".wal", ".tmp"))] == []

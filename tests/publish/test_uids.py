@@ -14,29 +14,29 @@ from curate.pool.plan import Pool, Unit
 from curate.publish import uids
 from curate.publish.uids import PAIR, write_uids
 from curate.recipe.recipe import parse_recipe
-from curate.run.context import Job
-from curate.store.store import Folder
+from curate.run.context import RunContext
+from curate.store.store import RunStore
 
 Rows = list[tuple[str | None, bool]]  # uid, kept
 
 
-def job_of(folder: Path, units: list[Rows]) -> Job:
+def job_of(folder: Path, units: list[Rows]) -> RunContext:
     """A run with these decisions and nothing else."""
     recipe = parse_recipe({"input": {"name": "s", "format": "webdataset", "path": "x.tar"}})
-    job = Job(recipe, Pool("", True, None, frozenset(), pa.schema([]), None), Folder(str(folder)))
+    context = RunContext(recipe, Pool("", True, None, frozenset(), pa.schema([]), None), RunStore(str(folder)))
     for index, rows in enumerate(units):
         table = [
             {"unit": index, "row": row, "uid": uid, "kept": kept, "rule": None if kept else "words"}
             for row, (uid, kept) in enumerate(rows)
         ]
-        job.write("decisions", Unit(index, "s", ()), pa.Table.from_pylist(table, schema.DECISIONS), "")
-    return job
+        context.write("decisions", Unit(index, "s", ()), pa.Table.from_pylist(table, schema.DECISIONS), "")
+    return context
 
 
 def written(folder: Path, units: list[Rows]) -> np.ndarray:
-    job = job_of(folder, units)
-    write_uids(job, range(len(units)), sum(kept for rows in units for _, kept in rows))
-    assert Folder(str(folder)).files("tmp") == []
+    context = job_of(folder, units)
+    write_uids(context, range(len(units)), sum(kept for rows in units for _, kept in rows))
+    assert RunStore(str(folder)).files("tmp") == []
     return np.asarray(np.load(folder / "uids.npy", mmap_mode="r", allow_pickle=False))
 
 

@@ -15,9 +15,9 @@ from curate.engines.recorded import RecordedEngine
 from curate.engines.request import Answer
 from curate.errors import RecipeError, RunError
 from curate.recipe.recipe import parse_recipe
-from curate.store.store import Folder
+from curate.store.store import RunStore
 from curate.whatif.estimate import estimate
-from pipelines.run import prepare
+from pipelines.driver import prepare
 from tests.captions.test_unit import ask, faithful, kept_samples
 from tests.engines import server as servers
 from tests.engines.server import FaultServer, status
@@ -137,7 +137,7 @@ def test_what_each_engine_took_is_told_apart(
         assert work["cost"] == pytest.approx(price[0] * 11 * good + price[1] * 3 * good)
         assert work["seconds"] > 0 and work["replaced"] == changed[name] > 0
     assert works["api"]["failed"] > 0
-    card = Folder(str(done.folder)).read_bytes("README.md").decode()
+    card = RunStore(str(done.folder)).read_bytes("README.md").decode()
     for work in works.values():
         of = f"{work['passed']:,} of {work['requests']:,} texts passed, {work['replaced']:,} are in `.txt`"
         assert f"- rewrite by `{work['model']}`: {of}" in card
@@ -255,7 +255,7 @@ def test_the_plan_tells_engines_apart_and_what_is_answered_already(
 
     def planned(captions: dict[str, Any], out: str, reuse: str | None) -> dict[str, tuple[float, float, bool]]:
         prepared = prepare(recipe(path, captions), str(tmp_path / out), reuse and str(tmp_path / reuse))
-        found = estimate(prepared.job, prepared.plan.units, prepared.metadata)
+        found = estimate(prepared.context, prepared.plan.units, prepared.metadata)
         assert found is not None
         return {one.engine: (one.requests, one.answered, one.cost > 0) for one in found.asked}
 

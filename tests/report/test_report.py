@@ -19,7 +19,7 @@ from curate.report.page import MOST_BYTES, render_page, write_report
 from curate.report.source import open_source_run
 from curate.report.times import time_section
 from curate.store.manifest import SUCCESS, read_manifest
-from curate.store.store import Folder
+from curate.store.store import RunStore
 from tests.ask.pages import Page, write_hostile
 from tests.ask.test_diff import write_a, write_b
 from tests.laws import pools
@@ -288,7 +288,7 @@ def test_the_manifest_lists_it_and_a_rerun_replaces_it(tmp_path: Path, capsys: p
     report(url)
     assert Path(f"{url}/{REPORT}").read_bytes() == first
     assert verify_run(url)[1] == []
-    lines = [line.path for line in read_manifest(Folder(url))]
+    lines = [line.path for line in read_manifest(RunStore(url))]
     assert lines == sorted(set(lines)) and REPORT in lines
 
 
@@ -303,16 +303,16 @@ def test_what_changes_a_run_removes_its_report(tmp_path: Path) -> None:
     assert not folder.exists(REPORT) and folder.exists(SUCCESS)
 
 
-def write_uids_and_sizes(folder: Folder) -> None:
+def write_uids_and_sizes(folder: RunStore) -> None:
     folder.write_json("shards/sizes.json", {})
     folder.write_bytes("uids.npy", b"")
 
 
 def test_elsewhere(small: str, tmp_path: Path) -> None:
-    before = Folder(small).files()
+    before = RunStore(small).files()
     path, size = write_report(small, str(tmp_path / "page.html"))
     assert path == str(tmp_path / "page.html") and (tmp_path / "page.html").stat().st_size == size
-    assert Folder(small).files() == before
+    assert RunStore(small).files() == before
     with pytest.raises(RecipeError, match=r"--out .*: cannot be written"):
         write_report(small, str(tmp_path / "none" / "page.html"))
     assert not (tmp_path / "none").exists()
@@ -326,7 +326,7 @@ def test_a_remote_run() -> None:
     write_report(url)
     page = fsspec.open(f"{url}/{REPORT}").open().read().decode()
     harmless(Page(page))
-    listed = {line.path: line for line in read_manifest(Folder(url))}
+    listed = {line.path: line for line in read_manifest(RunStore(url))}
     assert listed[REPORT].bytes == len(page.encode())
 
 
@@ -357,11 +357,11 @@ def test_times_of_the_steps(tmp_path: Path) -> None:
 def test_what_another_run_gained_and_lost(protocol: str, tmp_path: Path) -> None:
     a, b = write_a(f"{protocol}{tmp_path}/a"), write_b(f"{protocol}{tmp_path}/b")
     write_report(b, against=a)
-    page = Page(Folder(b).read_bytes(REPORT).decode())
+    page = Page(RunStore(b).read_bytes(REPORT).decode())
     harmless(page)
     assert "Against small" in page.text and "balance.t" in page.text
     diff = diff_runs(a, b)
     assert f"keeps {diff.a.kept} samples" in page.text
     assert all(name in page.text for batch in changed_samples(a, b) for name in batch["uid"].to_pylist())
     write_report(b)
-    assert "Against" not in Page(Folder(b).read_bytes(REPORT).decode()).text
+    assert "Against" not in Page(RunStore(b).read_bytes(REPORT).decode()).text

@@ -17,7 +17,7 @@ from curate.report.source import open_source_run
 from curate.report.text import clean, count, number, shares
 from curate.report.thresholds import drawn_thresholds, rule_columns
 from curate.report.thumbnails import SIDE, thumbnail
-from curate.wording import bytes_text, seconds_text
+from curate.wording import format_bytes, format_seconds
 from tests.publish.runs import RUN, SMALL, write_units
 
 
@@ -45,7 +45,7 @@ def test_texts() -> None:
         "12,345.7",
         "nan",
     ]
-    assert (count(-1200), bytes_text(999), bytes_text(4_800_000), seconds_text(31.67), seconds_text(252)) == (
+    assert (count(-1200), format_bytes(999), format_bytes(4_800_000), format_seconds(31.67), format_seconds(252)) == (
         "−1,200", "999 B", "4.8 MB", "31.7 s", "4 min 12 s",
     )  # fmt: skip
 
@@ -62,7 +62,15 @@ def test_bins_cover_the_range(low: float, width: float, whole: bool) -> None:
 
 def test_sizes() -> None:
     sizes = [0, 1000, 999_499, 999_999, 1_000_000, 12_345_678, 5_000_000_000_000]
-    assert [bytes_text(size) for size in sizes] == ["0 B", "1.0 kB", "999 kB", "1.0 MB", "1.0 MB", "12.3 MB", "5.0 TB"]
+    assert [format_bytes(size) for size in sizes] == [
+        "0 B",
+        "1.0 kB",
+        "999 kB",
+        "1.0 MB",
+        "1.0 MB",
+        "12.3 MB",
+        "5.0 TB",
+    ]
 
 
 def test_bins_count_every_row(tmp_path: Any) -> None:

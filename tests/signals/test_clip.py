@@ -13,7 +13,7 @@ from PIL import Image
 
 from curate.errors import RecipeError
 from curate.models.encoder import Encoder
-from pipelines.run import prepare
+from pipelines.driver import prepare
 from tests.laws import pools
 from tests.models.clips import write_model
 
@@ -185,11 +185,11 @@ def test_a_killed_run_scores_the_rest_only(
     every = sum(encoded)
     measure, done = pools.measure_unit, []
 
-    def dying(job: Any, unit: Any) -> Any:
+    def dying(context: Any, unit: Any) -> Any:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(unit.index)
-        return measure(job, unit)
+        return measure(context, unit)
 
     encoded.clear()
     with monkeypatch.context() as patched:

@@ -22,7 +22,7 @@ from curate.signals.embedding_signals import (
     tag_contexts,
     tag_contexts_of_classes,
 )
-from pipelines.run import get_ready, prepare
+from pipelines.driver import preflight, prepare
 from tests.laws import pools
 from tests.models.clips import write_model
 
@@ -245,7 +245,7 @@ def test_exemplars_that_tell_nothing_end_the_run_before_it_writes(
         pools.recipe_of(f"{world}/tars/*.tar", measure={"clip": {"model": model}, **paths(change)}), str(world / "out")
     )
     with pytest.raises(RecipeError) as caught:
-        get_ready(prepared)
+        preflight(prepared)
     assert all(word in str(caught.value) for word in words), caught.value
     assert not (world / "out").exists()
 

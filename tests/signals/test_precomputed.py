@@ -11,7 +11,7 @@ import pytest
 
 from curate.errors import RecipeError
 from curate.signals.embedding_signals import nearest_centroid
-from pipelines.run import prepare
+from pipelines.driver import prepare
 from tests.laws import pools
 
 D = 8
@@ -437,14 +437,14 @@ def test_faults_are_told_whatever_is_reused(tmp_path: Path) -> None:
 def test_an_npz_that_changes_during_the_run_is_told(tmp_path: Path) -> None:
     from curate.errors import RunError
     from curate.measure.unit import measure_unit
-    from pipelines.run import start
+    from pipelines.driver import start
 
     write_file(tmp_path / "pool", 0)
     prepared = prepare(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), str(tmp_path / "out"))
     start(prepared)
     np.savez(tmp_path / "pool/0.npz", l14_img=vectors(60, 8), l14_txt=vectors(60, 8))
     with pytest.raises(RunError, match=r"0\.npz: the file changed during the run"):
-        measure_unit(prepared.job, prepared.plan.units[0])
+        measure_unit(prepared.context, prepared.plan.units[0])
 
 
 def test_ties_go_to_the_first_centroid_whatever_is_computed_together() -> None:

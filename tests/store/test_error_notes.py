@@ -7,8 +7,8 @@ import pytest
 
 from curate.errors import ConservationError, RunError
 from curate.store.error_notes import ERROR_NOTES, noting_errors, read_error_note
-from curate.store.store import Folder
-from pipelines.run import Prepared, prepare, run, start
+from curate.store.store import RunStore
+from pipelines.driver import Prepared, prepare, run, start
 from tests.laws import pools
 
 EARLIER = "captions.engines.llm: does not answer"
@@ -19,7 +19,7 @@ MODES = [
 ]
 
 
-def fail(folder: Folder, error: Exception) -> Exception:
+def fail(folder: RunStore, error: Exception) -> Exception:
     """Fail as an attempt does, and return what the runner gets to see."""
     with pytest.raises(type(error) if isinstance(error, OSError) else RunError) as caught, noting_errors(folder):
         raise error
@@ -32,11 +32,11 @@ def as_beam(*errors: Exception) -> RuntimeError:
 
 
 @pytest.fixture(params=["", "memory://"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    return Folder(f"{request.param}{tmp_path}/run")
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> RunStore:
+    return RunStore(f"{request.param}{tmp_path}/run")
 
 
-def test_the_note_is_of_the_error_that_is_named(folder: Folder) -> None:
+def test_the_note_is_of_the_error_that_is_named(folder: RunStore) -> None:
     texts = ["one", "two\n  of two lines, „ünïcode“ (and brackets)", "one"]
     raised = [fail(folder, ConservationError(text)) for text in texts]
     for error, text in zip(raised, texts, strict=True):
@@ -45,7 +45,7 @@ def test_the_note_is_of_the_error_that_is_named(folder: Folder) -> None:
     assert read_error_note(folder, as_beam(raised[1], raised[0])) == texts[0]
 
 
-def test_another_failure_has_no_note(folder: Folder) -> None:
+def test_another_failure_has_no_note(folder: RunStore) -> None:
     fail(folder, RunError("one"))
     assert read_error_note(folder, as_beam(fail(folder, OSError("No space left on device")))) is None
     assert read_error_note(folder, RuntimeError("RunError: one")) is None
@@ -55,7 +55,7 @@ def test_another_failure_has_no_note(folder: Folder) -> None:
 
 def test_a_folder_that_takes_no_note_hides_no_error(tmp_path: Path) -> None:
     (tmp_path / "tmp").write_bytes(b"")
-    assert "one" in str(fail(Folder(str(tmp_path)), RunError("one")))
+    assert "one" in str(fail(RunStore(str(tmp_path)), RunError("one")))
 
 
 def started(tmp_path: Path, options: list[str], max_failed: float) -> Prepared:
@@ -64,7 +64,7 @@ def started(tmp_path: Path, options: list[str], max_failed: float) -> Prepared:
     recipe = pools.recipe_of(path).model_copy(update={"max_failed": max_failed})
     prepared = prepare(recipe, str(tmp_path / "out"), options=options)
     start(prepared)
-    with suppress(RunError), noting_errors(prepared.job.folder):
+    with suppress(RunError), noting_errors(prepared.context.store):
         raise RunError(EARLIER)
     return prepared
 

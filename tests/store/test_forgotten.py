@@ -10,7 +10,7 @@ import pytest
 from curate import schema
 from curate.store.forgotten import ASKED, FOUND, MET, Record
 from curate.store.items import NOTHING, Items
-from curate.store.store import Folder
+from curate.store.store import RunStore
 from tests.forget.victims import images, uids, urls
 
 EMPTY = Record(schema.FORGOTTEN_ITEMS.empty_table())
@@ -71,9 +71,9 @@ def test_another_run_takes_it_over(tmp_path: Path) -> None:
     assert len(heir) == 5
     assert heir.table["time"].to_pylist()[1:] == three().table["time"].to_pylist()[1:]
     assert heir.table["origin"].to_pylist() == [ASKED, ASKED, ASKED, FOUND, FOUND], "what it met there is given here"
-    heir.write(Folder(str(tmp_path)))
-    assert Record.read(Folder(str(tmp_path))).table.equals(heir.table)
-    assert len(Record.read(Folder(str(tmp_path / "none")))) == 0
+    heir.write(RunStore(str(tmp_path)))
+    assert Record.read(RunStore(str(tmp_path))).table.equals(heir.table)
+    assert len(Record.read(RunStore(str(tmp_path / "none")))) == 0
 
 
 def test_the_key_is_of_what_was_given() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from curate.errors import RunError
 from curate.store.lock import locked, tidy
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 HOLD = """
 import sys, time
@@ -29,14 +29,14 @@ def test_another_process_is_kept_out_until_it_ends_however_it_ends(tmp_path: Pat
     for _ in range(2):
         with (
             pytest.raises(RunError, match=rf"is at work here \(process {process.pid}\); wait for it"),
-            locked(Folder(str(tmp_path))),
+            locked(RunStore(str(tmp_path))),
         ):
             pass
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
     assert (tmp_path / "tmp/forget.lock").exists()
-    with locked(Folder(str(tmp_path))):
+    with locked(RunStore(str(tmp_path))):
         pass
 
 
@@ -45,14 +45,14 @@ def test_a_file_that_names_a_living_process_locks_nobody_out(tmp_path: Path) -> 
     (tmp_path / "tmp").mkdir()
     for number in (os.getpid(), os.getppid()):
         (tmp_path / "tmp/forget.lock").write_text(str(number))
-        with locked(Folder(str(tmp_path))):
+        with locked(RunStore(str(tmp_path))):
             assert (tmp_path / "tmp/forget.lock").read_text() == str(os.getpid())
         assert not (tmp_path / "tmp").exists()  # nothing is left of it
         (tmp_path / "tmp").mkdir()
 
 
 def test_a_folder_that_is_removed_under_it(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path))
+    folder = RunStore(str(tmp_path))
     for _ in range(2):
         with locked(folder):
             folder.delete("tmp")
@@ -63,12 +63,12 @@ def test_a_folder_that_is_removed_under_it(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").mkdir()
     (tmp_path / "file/tmp").write_text("")
-    with pytest.raises(OSError, match=r"tmp|none"), locked(Folder(str(tmp_path / name))):
+    with pytest.raises(OSError, match=r"tmp|none"), locked(RunStore(str(tmp_path / name))):
         pass
 
 
 def test_what_is_left_is_removed_unless_somebody_works(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path))
+    folder = RunStore(str(tmp_path))
     with locked(folder):
         folder.write_json("tmp/forgetting.json", {})
         tidy(folder)
@@ -84,12 +84,12 @@ def test_never_two_at_once(tmp_path: Path) -> None:
 
     def work(number: int) -> int:
         try:
-            with locked(Folder(str(tmp_path))):
+            with locked(RunStore(str(tmp_path))):
                 inside.append(number)
                 assert inside == [number]
                 inside.remove(number)
                 if number % 3 == 0:
-                    Folder(str(tmp_path)).delete("tmp")
+                    RunStore(str(tmp_path)).delete("tmp")
         except RunError:
             return 0
         return 1

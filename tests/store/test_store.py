@@ -9,18 +9,18 @@ import pytest
 
 from curate import schema
 from curate.errors import DamagedError, RecipeError, RunError
-from curate.store.store import Folder
+from curate.store.store import RunStore
 
 TABLE = pa.table({"uid": ["0" * 32, "1" * 32], "rule": ["words", None], "n": [1, 2], "x": [0.5, None]})
 
 
 @pytest.fixture(params=["local", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> RunStore:
     """An empty folder, here and on a file system that cannot rename."""
-    return Folder(str(tmp_path / "run") if request.param == "local" else f"memory://commit-{uuid.uuid4().hex}")
+    return RunStore(str(tmp_path / "run") if request.param == "local" else f"memory://commit-{uuid.uuid4().hex}")
 
 
-def test_bytes_and_json(folder: Folder) -> None:
+def test_bytes_and_json(folder: RunStore) -> None:
     assert folder.files() == [] and not folder.exists("a/b.txt")
     folder.write_bytes("a/b.txt", b"one")
     folder.write_json("c.json", {"z": 1, "a": ["é", None]})
@@ -34,7 +34,7 @@ def test_bytes_and_json(folder: Folder) -> None:
         folder.read_json("c.json")
 
 
-def test_a_file_is_replaced_whole(folder: Folder) -> None:
+def test_a_file_is_replaced_whole(folder: RunStore) -> None:
     folder.write_bytes("a", b"long, as it was")
     folder.write_bytes("a", b"short")
     assert folder.read_bytes("a") == b"short"
@@ -42,7 +42,7 @@ def test_a_file_is_replaced_whole(folder: Folder) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("stood", [False, True])
-def test_nothing_is_left_of_a_file_that_fails(folder: Folder, error: type[BaseException], stood: bool) -> None:
+def test_nothing_is_left_of_a_file_that_fails(folder: RunStore, error: type[BaseException], stood: bool) -> None:
     if stood:
         folder.write_bytes("a/b", b"before")
     before = folder.files()
@@ -61,7 +61,7 @@ def test_nothing_is_left_of_a_file_that_fails(folder: Folder, error: type[BaseEx
         assert folder.read_bytes("a/b") == b"before"
 
 
-def test_it_stands_only_when_the_block_ends(folder: Folder) -> None:
+def test_it_stands_only_when_the_block_ends(folder: RunStore) -> None:
     with folder.create("deep/er/a") as file:
         file.write(b"half")
         assert not folder.exists("deep/er/a")
@@ -70,7 +70,7 @@ def test_it_stands_only_when_the_block_ends(folder: Folder) -> None:
 
 
 def test_locally_it_is_written_in_tmp_of_the_run(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path / "run"))
+    folder = RunStore(str(tmp_path / "run"))
     with folder.create("a") as file:
         file.write(b"half")
         file.flush()
@@ -78,7 +78,7 @@ def test_locally_it_is_written_in_tmp_of_the_run(tmp_path: Path) -> None:
         assert aside.startswith("tmp/") and folder.size(aside) == 4
 
 
-def test_delete(folder: Folder) -> None:
+def test_delete(folder: RunStore) -> None:
     for name in ("a", "b/c", "b/d"):
         folder.write_bytes(name, b"x")
     folder.delete("b")
@@ -90,31 +90,31 @@ def test_delete(folder: Folder) -> None:
 
 
 def test_a_link_is_deleted_and_not_what_it_points_at(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path / "run"))
+    folder = RunStore(str(tmp_path / "run"))
     folder.write_bytes("a", b"x")
     os.symlink(tmp_path / "run" / "a", tmp_path / "run" / "link")
     folder.delete("link")
     assert folder.files() == ["a"]
 
 
-def test_parquet_with_key_and_note(folder: Folder) -> None:
+def test_parquet_with_key_and_note(folder: RunStore) -> None:
     folder.write_parquet("tables/x.parquet", TABLE, "the key", "the note é")
     assert folder.read_parquet("tables/x.parquet").equals(TABLE)
     assert folder.read_parquet("tables/x.parquet", ["n"]).column_names == ["n"]
     assert folder.footer("tables/x.parquet") == ("the key", "the note é", 2)
-    assert folder.stands("tables/x.parquet", "the key")
-    assert not folder.stands("tables/x.parquet", "another") and not folder.stands("none.parquet", "the key")
+    assert folder.is_current("tables/x.parquet", "the key")
+    assert not folder.is_current("tables/x.parquet", "another") and not folder.is_current("none.parquet", "the key")
 
 
-def test_parquet_without_a_key_stands_for_nothing(folder: Folder) -> None:
+def test_parquet_without_a_key_stands_for_nothing(folder: RunStore) -> None:
     folder.write_parquet("x.parquet", TABLE)
     folder.write_parquet("y.parquet", TABLE, "")
     assert folder.footer("x.parquet") == (None, None, 2) == folder.footer("y.parquet")
-    assert not folder.stands("x.parquet", "") and not folder.stands("x.parquet", "key")
-    assert not folder.stands("y.parquet", "")
+    assert not folder.is_current("x.parquet", "") and not folder.is_current("x.parquet", "key")
+    assert not folder.is_current("y.parquet", "")
 
 
-def test_other_metadata_of_a_table_is_dropped(folder: Folder) -> None:
+def test_other_metadata_of_a_table_is_dropped(folder: RunStore) -> None:
     folder.write_parquet("x.parquet", TABLE.replace_schema_metadata({"pandas": "{}", "other": "x"}), "key")
     assert folder.read_parquet("x.parquet").schema.metadata == {b"curate.key": b"key"}
 
@@ -122,12 +122,12 @@ def test_other_metadata_of_a_table_is_dropped(folder: Folder) -> None:
 @pytest.mark.parametrize(
     "kind", [schema.SAMPLES, schema.MEMBERS, schema.MATCHES, schema.DECISIONS, schema.FAILURES, schema.ENTRIES]
 )
-def test_every_schema_survives_also_without_rows(folder: Folder, kind: pa.Schema) -> None:
+def test_every_schema_survives_also_without_rows(folder: RunStore, kind: pa.Schema) -> None:
     folder.write_parquet("x.parquet", kind.empty_table(), "key")
     assert folder.read_parquet("x.parquet").schema.remove_metadata() == kind
 
 
-def test_equal_tables_give_equal_bytes(folder: Folder) -> None:
+def test_equal_tables_give_equal_bytes(folder: RunStore) -> None:
     rows = 70_000
     table = pa.table(
         {
@@ -138,7 +138,7 @@ def test_equal_tables_give_equal_bytes(folder: Folder) -> None:
         }
     )
     chunks = pa.concat_tables([table[:1], table[1:60_000], table[60_000:]])
-    elsewhere = Folder(f"memory://commit-{uuid.uuid4().hex}")
+    elsewhere = RunStore(f"memory://commit-{uuid.uuid4().hex}")
     for where, name, same in (
         (folder, "a", table), (folder, "b", table.take(list(range(rows)))), (folder, "c", chunks), (elsewhere, "d", table),
     ):  # fmt: skip
@@ -151,7 +151,7 @@ def test_equal_tables_give_equal_bytes(folder: Folder) -> None:
 
 def test_reading_takes_nothing_from_the_path(tmp_path: Path) -> None:
     """A folder named like a partition gives no column."""
-    folder = Folder(str(tmp_path / "year=2020"))
+    folder = RunStore(str(tmp_path / "year=2020"))
     folder.write_parquet("x.parquet", TABLE)
     assert folder.read_parquet("x.parquet").column_names == TABLE.column_names
 
@@ -160,13 +160,13 @@ def test_reading_takes_nothing_from_the_path(tmp_path: Path) -> None:
 
 
 def test_take_by_link(tmp_path: Path) -> None:
-    old, new = Folder(str(tmp_path / "old")), Folder(str(tmp_path / "new"))
+    old, new = RunStore(str(tmp_path / "old")), RunStore(str(tmp_path / "new"))
     old.write_parquet("tables/x.parquet", TABLE, "key")
     new.take(old, "tables/x.parquet")
     assert os.path.samefile(old.path("tables/x.parquet"), new.path("tables/x.parquet"))
-    assert new.files() == ["tables/x.parquet"] and new.stands("tables/x.parquet", "key")
+    assert new.files() == ["tables/x.parquet"] and new.is_current("tables/x.parquet", "key")
     new.write_parquet("tables/x.parquet", TABLE, "another")  # leaves the other run as it is
-    assert old.stands("tables/x.parquet", "key")
+    assert old.is_current("tables/x.parquet", "key")
 
 
 def test_take_by_copy_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_take_by_copy_where_there_are_no_links(tmp_path: Path, monkeypatch: pyte
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    old, new = Folder(str(tmp_path / "old")), Folder(str(tmp_path / "new"))
+    old, new = RunStore(str(tmp_path / "old")), RunStore(str(tmp_path / "new"))
     old.write_bytes("tables/x", b"data")
     new.write_bytes("tables/x", b"something older")
     new.take(old, "tables/x")
@@ -185,14 +185,14 @@ def test_take_by_copy_where_there_are_no_links(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("ways", ["mm", "lm", "ml"])
 def test_take_between_file_systems(ways: str, tmp_path: Path) -> None:
     places = {"l": str(tmp_path), "m": f"memory://commit-{uuid.uuid4().hex}"}
-    old, new = Folder(f"{places[ways[0]]}/old"), Folder(f"{places[ways[1]]}/new")
+    old, new = RunStore(f"{places[ways[0]]}/old"), RunStore(f"{places[ways[1]]}/new")
     old.write_bytes("a/x", b"data" * 100_000)
     new.take(old, "a/x")
     assert new.read_bytes("a/x") == b"data" * 100_000 and new.files() == ["a/x"]
 
 
 def test_what_is_remote_is_asked_for_by_its_url() -> None:
-    folder = Folder(f"memory://commit-{uuid.uuid4().hex}/run/")
+    folder = RunStore(f"memory://commit-{uuid.uuid4().hex}/run/")
     folder.write_bytes("a/x", b"data")
     assert not folder.is_local
     with fsspec.open(f"{folder.url}a/x") as file:
@@ -200,7 +200,7 @@ def test_what_is_remote_is_asked_for_by_its_url() -> None:
 
 
 def test_parquet_is_plain(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path))
+    folder = RunStore(str(tmp_path))
     folder.write_parquet("x.parquet", TABLE, "key")
     assert pq.read_table(tmp_path / "x.parquet").equals(TABLE)
 
@@ -209,7 +209,7 @@ def test_parquet_is_plain(tmp_path: Path) -> None:
 def test_a_protocol_that_nobody_knows(url: str) -> None:
     """One letter is no drive of Windows here."""
     with pytest.raises(RecipeError, match="Protocol not known"):
-        Folder(url).exists("run.json")
+        RunStore(url).exists("run.json")
 
 
 class NoAnswer(Exception):
@@ -217,7 +217,7 @@ class NoAnswer(Exception):
 
 
 @pytest.mark.parametrize("error", [TimeoutError("slow"), OSError(5, "Input/output error"), NoAnswer("503")])
-def test_a_read_that_fails_is_no_answer(folder: Folder, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_that_fails_is_no_answer(folder: RunStore, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an OSError, whatever is asked; a file that is missing or damaged is an answer."""
     folder.write_parquet("t.parquet", TABLE, "key")
 
@@ -225,8 +225,8 @@ def test_a_read_that_fails_is_no_answer(folder: Folder, error: Exception, monkey
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(Folder, "open", fail)
-        for read in (lambda: folder.stands("t.parquet", "key"), lambda: folder.footer("t.parquet")):
+        patched.setattr(RunStore, "open", fail)
+        for read in (lambda: folder.is_current("t.parquet", "key"), lambda: folder.footer("t.parquet")):
             with pytest.raises(OSError):
                 read()
     with monkeypatch.context() as patched:
@@ -234,15 +234,15 @@ def test_a_read_that_fails_is_no_answer(folder: Folder, error: Exception, monkey
         patched.setattr(type(folder.fs), "info", fail)
         with pytest.raises((OSError, NoAnswer)):
             folder.exists("t.parquet")
-    assert folder.stands("t.parquet", "key") and not folder.stands("t.parquet", "other")
-    assert not folder.stands("none.parquet", "key") and not folder.exists("t.parquet/none")
+    assert folder.is_current("t.parquet", "key") and not folder.is_current("t.parquet", "other")
+    assert not folder.is_current("none.parquet", "key") and not folder.exists("t.parquet/none")
     folder.write_bytes("t.parquet", folder.read_bytes("t.parquet")[:-20])
-    assert not folder.stands("t.parquet", "key")
+    assert not folder.is_current("t.parquet", "key")
     with pytest.raises(DamagedError, match=r"t\.parquet: is damaged"):
         folder.read_parquet("t.parquet")
 
 
-def test_a_footer_longer_than_what_is_read_first(folder: Folder) -> None:
+def test_a_footer_longer_than_what_is_read_first(folder: RunStore) -> None:
     wide = pa.table({f"a_column_with_a_long_name_{i:05d}": [i] for i in range(2000)})
     folder.write_parquet("wide.parquet", wide, "key", "note")
     assert folder.footer("wide.parquet") == ("key", "note", 1)

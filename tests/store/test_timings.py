@@ -4,35 +4,35 @@ from pathlib import Path
 
 import pytest
 
-from curate.store.store import Folder
-from curate.store.timings import sum_steps, timed
+from curate.store.store import RunStore
+from curate.store.timings import sum_timings, time_step
 from tests.cli.conftest import run_command, write_pool
 
 
 @pytest.mark.parametrize("protocol", ["", "memory://"])
 def test_notes_are_summed(protocol: str, tmp_path: Path) -> None:
-    folder = Folder(f"{protocol}{tmp_path}/run")
-    assert sum_steps(folder) == []
+    folder = RunStore(f"{protocol}{tmp_path}/run")
+    assert sum_timings(folder) == []
     for step, name, rows in (("emit", "00000", 5), ("measure", "00000", 7), ("measure", "00001", 8)):
-        with timed(folder, step, name) as watch:
+        with time_step(folder, step, name) as watch:
             watch.rows = rows
-    with timed(folder, "caption", "00000"):
+    with time_step(folder, "caption", "00000"):
         pass
-    with timed(folder, "match", "00000") as watch:
+    with time_step(folder, "match", "00000") as watch:
         watch.idle = True
-    with pytest.raises(ValueError), timed(folder, "decide", "00000"):
+    with pytest.raises(ValueError), time_step(folder, "decide", "00000"):
         raise ValueError
-    found = sum_steps(folder)
+    found = sum_timings(folder)
     assert [(one["step"], one["units"], one["rows"]) for one in found] == [
         ("measure", 2, 15), ("caption", 1, None), ("emit", 1, 5),
     ]  # fmt: skip
 
 
 def test_of_a_retry_the_longest_counts(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path))
+    folder = RunStore(str(tmp_path))
     for note in ("00000.1500.9", "00000.2500.9", "00001.500.1"):
         folder.write_bytes(f"tmp/steps/measure/{note}", b"")
-    assert sum_steps(folder) == [{"step": "measure", "units": 2, "rows": 10, "seconds": 3.0}]
+    assert sum_timings(folder) == [{"step": "measure", "units": 2, "rows": 10, "seconds": 3.0}]
 
 
 def test_a_run_tells_its_own_work(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_run_tells_its_own_work(tmp_path: Path) -> None:
     for name, more in (("one", ()), ("two", ("--reuse", str(tmp_path / "one"), "--set", "balance.t=3"))):
         assert run_command("run", str(tmp_path / "tars.yaml"), "--out", str(tmp_path / name), *more).status == 0
     one, two = (
-        {step["step"]: step for step in Folder(str(tmp_path / name)).read_json("run.json")["steps"]}
+        {step["step"]: step for step in RunStore(str(tmp_path / name)).read_json("run.json")["steps"]}
         for name in ("one", "two")
     )
     assert list(one) == ["measure", "match", "rules", "decide", "emit"]

@@ -21,8 +21,8 @@ from curate.metadata.sources import read_metadata
 from curate.metadata.unit import match_unit
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
-from curate.run.context import METADATA_FILE, Job
-from curate.store.store import Folder
+from curate.run.context import METADATA_FILE, RunContext
+from curate.store.store import RunStore
 from curate.whatif import estimate as estimates
 from curate.whatif.answer import whatif
 from curate.whatif.estimate import Estimate, estimate
@@ -31,14 +31,14 @@ from tests.laws.pools import run_local
 ENTRIES = ["cat", "dog", "photo", "rare thing"]
 
 
-def prepare(folder: Path, source: dict[str, Any], **recipe: Any) -> tuple[Job, Plan, pa.Table | None]:
+def prepare(folder: Path, source: dict[str, Any], **recipe: Any) -> tuple[RunContext, Plan, pa.Table | None]:
     metadata = None
     if "match" in recipe:
         metadata = read_metadata(recipe["match"]["metadata"])[0]
     checked = parse_recipe({"input": source, **recipe})
     plan = make_plan(checked)
     key = "" if metadata is None else ids.table_digest(metadata)
-    return Job(checked, plan.pool, Folder(str(folder / "run")), metadata_key=key), plan, metadata
+    return RunContext(checked, plan.pool, RunStore(str(folder / "run")), metadata_key=key), plan, metadata
 
 
 def pets(rows: int) -> pa.Table:
@@ -63,22 +63,22 @@ def matching(folder: Path) -> dict[str, Any]:
     return {"match": {"metadata": str(folder / "entries.txt")}}
 
 
-def truth(job: Job, plan: Plan, metadata: pa.Table | None) -> dict[str, float]:
+def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[str, float]:
     """What a run decides, the balance in expectation."""
     if metadata is not None:
-        job.folder.write_parquet(METADATA_FILE, metadata)
+        context.store.write_parquet(METADATA_FILE, metadata)
     for unit in plan.units:
-        measure_unit(job, unit)
+        measure_unit(context, unit)
         if metadata is not None:
-            match_unit(job, unit)
-    ballots = local.deduplicate(job, local.apply_rules(job, plan.units))
-    names = {**ballot.NAMES, **dict(enumerate(job.recipe.rules)), ballot.ALIVE: "kept"}
+            match_unit(context, unit)
+    ballots = local.deduplicate(context, local.apply_rules(context, plan.units))
+    names = {**ballot.NAMES, **dict(enumerate(context.recipe.rules)), ballot.ALIVE: "kept"}
     counted: dict[str, float] = dict(Counter(names[int(code)] for b in ballots for code in b.verdicts))
-    wished = job.recipe.balance
+    wished = context.recipe.balance
     if wished and wished.t:
-        counts = np.sum([ballot.count_entries(job, b.unit, b) for b in ballots], axis=0)
+        counts = np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0)
         p = balance.probabilities(counts, wished.t)
-        kept = sum(float(balance.inclusion(ballot.alive_matches(job, b), p).sum()) for b in ballots)
+        kept = sum(float(balance.inclusion(ballot.alive_matches(context, b), p).sum()) for b in ballots)
         counted |= {"balance": counted["kept"] - kept, "kept": kept}
     return counted
 
@@ -98,22 +98,24 @@ def test_the_whole_pool_is_exact(tmp_path: Path, sections: str) -> None:
     recipe: dict[str, Any] = {"rules": RULES} if "rules" in sections else {}
     recipe |= matching(tmp_path) if "match" in sections else {}
     recipe |= {"balance": {"t": 40}} if "balance" in sections else {}
-    job, plan, metadata = prepare(tmp_path, parquet(tmp_path, pets(2000)), **recipe)
-    found = checked(estimate(job, plan.units, metadata))
+    context, plan, metadata = prepare(tmp_path, parquet(tmp_path, pets(2000)), **recipe)
+    found = checked(estimate(context, plan.units, metadata))
     assert (found.units, found.sampled, found.rows, found.bytes) == (len(plan.units), 2000, 2000, 0)
-    assert job.folder.files() == []  # nothing is written into the run
-    assert found.verdicts == pytest.approx(truth(job, plan, metadata), abs=1e-6)
+    assert context.store.files() == []  # nothing is written into the run
+    assert found.verdicts == pytest.approx(truth(context, plan, metadata), abs=1e-6)
     assert ("duplicate" in found.verdicts) and ("unmatched" in found.verdicts) is ("match" in recipe)
 
 
 def test_a_wished_number_of_rows_is_met(tmp_path: Path) -> None:
-    job, plan, metadata = prepare(tmp_path, parquet(tmp_path, pets(2000)), balance={"rows": 700}, **matching(tmp_path))
-    found = checked(estimate(job, plan.units, metadata))
+    context, plan, metadata = prepare(
+        tmp_path, parquet(tmp_path, pets(2000)), balance={"rows": 700}, **matching(tmp_path)
+    )
+    found = checked(estimate(context, plan.units, metadata))
     assert found.verdicts["kept"] == pytest.approx(700, abs=1)
-    job, plan, metadata = prepare(
+    context, plan, metadata = prepare(
         tmp_path, parquet(tmp_path, pets(2000)), balance={"rows": 10**6}, **matching(tmp_path)
     )
-    everything = checked(estimate(job, plan.units, metadata))
+    everything = checked(estimate(context, plan.units, metadata))
     assert everything.verdicts["balance"] == pytest.approx(0, abs=1)
 
 
@@ -123,15 +125,17 @@ def test_a_sample_comes_near_and_says_how_near(
 ) -> None:
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
     table = pets(20_000).drop_columns(["uid"])
-    job, plan, metadata = prepare(tmp_path, parquet(tmp_path, table), rules=RULES, balance=wished, **matching(tmp_path))
+    context, plan, metadata = prepare(
+        tmp_path, parquet(tmp_path, table), rules=RULES, balance=wished, **matching(tmp_path)
+    )
     assert len(plan.units) == 40
-    found = checked(estimate(job, plan.units, metadata))
+    found = checked(estimate(context, plan.units, metadata))
     assert (found.units, found.sampled, found.rows) == (4, 2000, 20_000)
     assert 0 < found.error < 0.2 * found.verdicts["kept"]
     if "rows" in wished:
         assert found.verdicts["kept"] == pytest.approx(4000, rel=0.02)
     else:
-        real = truth(job, plan, metadata)
+        real = truth(context, plan, metadata)
         assert abs(found.verdicts["kept"] - real["kept"]) < 5 * found.error
         for name in ("seven", "best", "unmatched", "balance"):
             assert found.verdicts[name] == pytest.approx(real[name], rel=0.3), name
@@ -141,37 +145,37 @@ def test_of_a_whole_pool_the_error_is_that_of_the_draws(tmp_path: Path) -> None:
     parts = {"balance": {"t": 100}, "output": {"rows_per_shard": 200}, **matching(tmp_path)}
     source = parquet(tmp_path, pets(2000))
     run_local(parse_recipe({"input": source, **parts}), tmp_path / "run")
-    job, plan, metadata = prepare(tmp_path, source, **parts)
-    found, known = checked(estimate(job, plan.units, metadata)), whatif(str(tmp_path / "run"), [])
+    context, plan, metadata = prepare(tmp_path, source, **parts)
+    found, known = checked(estimate(context, plan.units, metadata)), whatif(str(tmp_path / "run"), [])
     assert (found.verdicts["kept"], found.error) == pytest.approx((known.expected, known.error))
     assert found.seconds == 0  # all stands
-    job = replace(job, folder=Folder(str(tmp_path / "other")))
-    assert checked(estimate(job, plan.units, metadata)).seconds > 0
-    assert checked(estimate(replace(job, reuse=Folder(str(tmp_path / "run"))), plan.units, metadata)).seconds == 0
+    context = replace(context, store=RunStore(str(tmp_path / "other")))
+    assert checked(estimate(context, plan.units, metadata)).seconds > 0
+    assert checked(estimate(replace(context, reuse=RunStore(str(tmp_path / "run"))), plan.units, metadata)).seconds == 0
 
 
 def test_units_are_spread_over_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
-    job, plan, _ = prepare(tmp_path, parquet(tmp_path, pets(20_000)))
-    assert [unit.index for unit in estimates._choose(job, plan.units)] == [5, 15, 25, 35]
-    assert [unit.index for unit in estimates._choose(job, plan.units[:2])] == [0, 1]
-    assert [unit.index for unit in estimates._choose(job, plan.units[:3])] == [0, 1, 2]
+    context, plan, _ = prepare(tmp_path, parquet(tmp_path, pets(20_000)))
+    assert [unit.index for unit in estimates._choose(context, plan.units)] == [5, 15, 25, 35]
+    assert [unit.index for unit in estimates._choose(context, plan.units[:2])] == [0, 1]
+    assert [unit.index for unit in estimates._choose(context, plan.units[:3])] == [0, 1, 2]
     monkeypatch.setattr(estimates, "_ROWS", 400)  # enough after the first
-    assert len(estimates._choose(job, plan.units)) == 1
+    assert len(estimates._choose(context, plan.units)) == 1
 
 
 def test_nothing_to_estimate(tmp_path: Path) -> None:
     empty = pa.table({"caption": pa.array([], pa.string()), "s": pa.array([], pa.float32())})
-    job, plan, metadata = prepare(tmp_path, parquet(tmp_path, empty), rules=RULES)
-    assert estimate(job, plan.units, metadata) is None
-    assert estimate(job, [], metadata) is None
+    context, plan, metadata = prepare(tmp_path, parquet(tmp_path, empty), rules=RULES)
+    assert estimate(context, plan.units, metadata) is None
+    assert estimate(context, [], metadata) is None
 
 
 def test_everything_is_dropped(tmp_path: Path) -> None:
-    job, plan, metadata = prepare(
+    context, plan, metadata = prepare(
         tmp_path, parquet(tmp_path, pets(100)), rules={"no": "false"}, balance={"t": 3}, **matching(tmp_path)
     )
-    assert checked(estimate(job, plan.units, metadata)).verdicts == {"no": 100, "balance": 0, "kept": 0}
+    assert checked(estimate(context, plan.units, metadata)).verdicts == {"no": 100, "balance": 0, "kept": 0}
 
 
 def test_a_pool_of_tars(tmp_path: Path) -> None:
@@ -189,8 +193,8 @@ def test_a_pool_of_tars(tmp_path: Path) -> None:
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
     source = {"name": "pool", "format": "webdataset", "path": f"{tmp_path}/*.tar"}
-    job, plan, _ = prepare(tmp_path, source, rules={"words": "words = 2"})
-    found = checked(estimate(job, plan.units, None))
+    context, plan, _ = prepare(tmp_path, source, rules={"words": "words = 2"})
+    found = checked(estimate(context, plan.units, None))
     assert found.units == 4 and found.sampled == 48
     assert found.rows == pytest.approx(120, abs=2)
     assert found.verdicts == pytest.approx({"words": 40, "kept": 80}, rel=0.02)

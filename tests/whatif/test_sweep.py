@@ -11,19 +11,19 @@ from curate.errors import RecipeError, RunError
 from curate.whatif import survivors
 from curate.whatif.answer import answer, whatif
 from curate.whatif.expectation import expect, expect_sizes, solve_t
-from curate.whatif.knobs import Knob, parse_knob
+from curate.whatif.knobs import SweptNumber, parse_knob
 from curate.whatif.plot import sweep_chart, write_plot
-from curate.whatif.survivors import Past, find_survivors, open_past
+from curate.whatif.survivors import FinishedRun, find_survivors, open_past
 from curate.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep
 from tests.laws.pools import Ran
 
 
 @pytest.fixture
-def past(text_run: Ran) -> Past:
+def past(text_run: Ran) -> FinishedRun:
     return open_past(str(text_run.folder))
 
 
-def single(past: Past, overrides: list[str]) -> dict[str, float | None]:
+def single(past: FinishedRun, overrides: list[str]) -> dict[str, float | None]:
     found = answer(past, overrides)
     funnel = dict(zip(found.funnel["rule"].to_pylist(), found.funnel["whatif"].to_pylist(), strict=True))
     facts = dict(zip(found.facts["fact"].to_pylist(), found.facts["whatif"].to_pylist(), strict=True))
@@ -47,7 +47,7 @@ def single(past: Past, overrides: list[str]) -> dict[str, float | None]:
         ([], "rules.new=width < {100..600} and words > 2", 4),
     ],
 )
-def test_each_point_is_a_single_answer(past: Past, base: list[str], text: str, points: int) -> None:
+def test_each_point_is_a_single_answer(past: FinishedRun, base: list[str], text: str, points: int) -> None:
     knob = parse_knob(text)
     found = list(sweep(past, base, knob, points))
     assert [point.value for point in found] == knob.values(points)
@@ -61,7 +61,7 @@ def test_each_point_is_a_single_answer(past: Past, base: list[str], text: str, p
     assert table.schema == POINTS and len(table) == len(found)
 
 
-def test_more_t_keeps_more(past: Past) -> None:
+def test_more_t_keeps_more(past: FinishedRun) -> None:
     found = list(sweep(past, [], parse_knob("balance.t=1..5000"), 40))
     sizes = [point.expected for point in found]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1] == found[-1].survivors
@@ -77,7 +77,7 @@ def test_near_passes_are_swept_too(image_run: Ran) -> None:
         assert (point.duplicate, point.expected) == (alone["duplicate"], alone["expected"])
 
 
-def test_what_does_not_change_is_done_once(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_change_is_done_once(past: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("was done again")
 
@@ -99,32 +99,32 @@ def test_columns_that_do_not_fit_are_read_anew(text_run: Ran, monkeypatch: pytes
     monkeypatch.setattr("curate.whatif.memory.LIMIT", 1000)
     past = open_past(str(text_run.folder))
     assert answer(past, ["rules.words=words > 3"]).funnel == whole.funnel
-    assert past.job.memory.bytes <= 1000
+    assert past.context.memory.bytes <= 1000
 
 
-def test_sizes_in_one_pass(past: Past) -> None:
-    stood = find_survivors(past, past.job.recipe)
+def test_sizes_in_one_pass(past: FinishedRun) -> None:
+    stood = find_survivors(past, past.context.recipe)
     ts = [3, 1, 50, 10_000, 7]
     for t, (rows, error) in zip(ts, expect_sizes(stood, ts), strict=True):
         alone = expect(stood, t)
         assert rows == alone.rows and error == pytest.approx(alone.error, abs=1e-9)
 
 
-def test_a_wished_size_by_t_is_the_largest_that_fits(past: Past) -> None:
-    stood = find_survivors(past, past.job.recipe)
+def test_a_wished_size_by_t_is_the_largest_that_fits(past: FinishedRun) -> None:
+    stood = find_survivors(past, past.context.recipe)
     ts = list(range(1, int(stood.counts.max()) + 1))
     sizes = [rows for rows, _ in expect_sizes(stood, ts)]
     for rows in (300, 500, 701, 10_000):
         best = max(t for t, size in zip(ts, sizes, strict=True) if size <= rows)
-        recipe = past.job.recipe.model_copy(
-            update={"balance": past.job.recipe.balance.model_copy(update={"t": None, "rows": rows})}
+        recipe = past.context.recipe.model_copy(
+            update={"balance": past.context.recipe.balance.model_copy(update={"t": None, "rows": rows})}
         )  # type: ignore[union-attr]
         assert solve_t(stood, recipe.balance) == best
         assert answer(past, [f"balance.rows={rows}"]).t == best
 
 
 @pytest.mark.parametrize("base", [[], ["balance=null"], ["dedup.prefer=width"]])
-def test_a_wished_size_by_a_fraction(past: Past, base: list[str]) -> None:
+def test_a_wished_size_by_a_fraction(past: FinishedRun, base: list[str]) -> None:
     """As trying fractions does: none gives more without giving too many."""
     fractions = ",".join(f"{i / 30 + 0.003:.4f}" for i in range(30))
     sizes = [point.expected for point in sweep(past, base, parse_knob(f"rules.best.top={fractions}"))]
@@ -133,7 +133,7 @@ def test_a_wished_size_by_a_fraction(past: Past, base: list[str]) -> None:
         assert max(size for size in sizes if size <= rows) <= found <= rows
 
 
-def test_a_wished_size_by_a_threshold(past: Past) -> None:
+def test_a_wished_size_by_a_threshold(past: FinishedRun) -> None:
     knob = parse_knob("rules.best=clip_score >= {0.0..1.0}")
     # Scores have two digits, and these give some 600 to 100 rows.
     sizes = [answer(past, [knob.override(i / 100)]).expected for i in range(40, 90)]
@@ -154,7 +154,7 @@ def test_find_value_is_brute_force_where_sizes_are_monotone(seed: int) -> None:
     rng = np.random.default_rng(seed)
     steps = rng.integers(0, 50, 400) * (rng.random(400) < 0.3)
     sizes = np.cumsum(steps)[:: rng.choice([1, -1])].astype(float).tolist()
-    knob = Knob("rules.x", "words > ", "", 0, 399, (), True)
+    knob = SweptNumber("rules.x", "words > ", "", 0, 399, (), True)
     asked: list[float] = []
 
     def size(value: float) -> float:
@@ -174,7 +174,7 @@ def test_find_value_is_brute_force_where_sizes_are_monotone(seed: int) -> None:
 
 def test_find_value_never_gives_more_than_wished_where_sizes_are_not_monotone() -> None:
     rng = np.random.default_rng(0)
-    knob = Knob("rules.x", "words > ", "", 0, 399, (), True)
+    knob = SweptNumber("rules.x", "words > ", "", 0, 399, (), True)
     for _ in range(50):
         sizes = (np.linspace(0, 1000, 400) + rng.normal(0, 30, 400)).tolist()
         asked: list[float] = []
@@ -198,13 +198,13 @@ def test_find_value_never_gives_more_than_wished_where_sizes_are_not_monotone() 
         ([], "rules.x=nothing > {1..2}", 3, RecipeError, "no column 'nothing'"),
     ],
 )
-def test_refusals(past: Past, base: list[str], text: str, rows: int, error: type[Exception], part: str) -> None:
+def test_refusals(past: FinishedRun, base: list[str], text: str, rows: int, error: type[Exception], part: str) -> None:
     with pytest.raises(error) as refused:
         search(past, base, parse_knob(text), rows)
     assert part in str(refused.value)
 
 
-def test_a_sweep_checks_before_it_begins(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_checks_before_it_begins(past: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survivors, "find_survivors", None)
     with pytest.raises(RecipeError, match="less than 1"):
         next(sweep(past, [], parse_knob("rules.best.top=0.5..1.5"), 3))
@@ -213,7 +213,7 @@ def test_a_sweep_checks_before_it_begins(past: Past, monkeypatch: pytest.MonkeyP
 # ---- the plot
 
 
-def test_the_plot(past: Past, tmp_path: Path) -> None:
+def test_the_plot(past: FinishedRun, tmp_path: Path) -> None:
     knob = parse_knob("balance.t=1..1000")
     found = list(sweep(past, [], knob, 5))
     for kind, magic in (("svg", b"<svg"), ("png", b"\x89PNG"), ("html", b"<!DOCTYPE html>")):

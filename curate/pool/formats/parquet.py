@@ -21,7 +21,7 @@ from curate.pool.plan import Part, Pool
 from curate.pool.text import check_captions
 from curate.recipe.recipe import Source
 from curate.signals.precomputed import EmbeddingFault, Place, bring, nothing
-from curate.signals.signal import Gauged, Signal
+from curate.signals.signal import Signal, SignalOutput
 
 
 def measure_parquet(
@@ -47,7 +47,7 @@ def measure_parquet(
     rows = len(table)
     captions = check_captions(_plain(table, found.caption))
     status, errors = captions.status, captions.error
-    looked: list[Gauged] = []
+    looked: list[SignalOutput] = []
     columns: dict[str, Any] = {"caption": captions.caption, "words": captions.words, "characters": captions.characters}
     for name, column in (("url", found.url), ("own_uid", found.uid), ("key", found.key), ("language", found.language)):
         if column:
@@ -74,8 +74,8 @@ def measure_parquet(
 
 
 def _with_brought(
-    signals: Sequence[Signal], looked: Sequence[Gauged], part: Part, table: pa.Table, ok: pa.Array, source: Source
-) -> tuple[list[Gauged], dict[str, tuple[str, bool]]]:
+    signals: Sequence[Signal], looked: Sequence[SignalOutput], part: Part, table: pa.Table, ok: pa.Array, source: Source
+) -> tuple[list[SignalOutput], dict[str, tuple[str, bool]]]:
     """What each signal gauged, in order, with the embeddings that the pool brings, and the faults of these by signal."""
     images, place = iter(looked), None
     gauged, faults = [], {}

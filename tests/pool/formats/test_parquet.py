@@ -19,42 +19,42 @@ from curate.measure.unit import measure_unit
 from curate.pool.plan import Plan, make_plan
 from curate.pool.text import caption_status
 from curate.recipe.recipe import parse_recipe
-from curate.run.context import Job
-from curate.store.store import Folder
+from curate.run.context import RunContext
+from curate.store.store import RunStore
 
 UID = "0123456789abcdef" * 2
 
 
 def measure(
     folder: Path, *tables: pa.Table, group: int | None = None, columns: dict[str, Any] | None = None, **recipe: Any
-) -> tuple[Job, Plan]:
+) -> tuple[RunContext, Plan]:
     """Writes the tables as one file each, and measures all units."""
     for i, table in enumerate(tables):
         pq.write_table(table, folder / f"{i:02d}.parquet", row_group_size=group)
     source = {"name": "pool", "format": "parquet", "path": f"{folder}/*.parquet", "columns": columns or {}}
     checked = parse_recipe({"input": source, **recipe})
     plan = make_plan(checked)
-    job = Job(checked, plan.pool, Folder(str(folder / "run")))
+    context = RunContext(checked, plan.pool, RunStore(str(folder / "run")))
     for unit in plan.units:
-        assert measure_unit(job, unit) == []
-    return job, plan
+        assert measure_unit(context, unit) == []
+    return context, plan
 
 
-def samples(job: Job, plan: Plan) -> pa.Table:
+def samples(context: RunContext, plan: Plan) -> pa.Table:
     """All samples, after checking that every unit's tables conform and are aligned."""
     tables = []
     for unit in plan.units:
-        table = job.read("samples", unit)
+        table = context.read("samples", unit)
         assert table.schema.remove_metadata() == schema.SAMPLES
         assert table["unit"].to_pylist() == [unit.index] * len(table)
         assert table["row"].to_pylist() == list(range(len(table)))
         readable = [status == "ok" for status in table["status"].to_pylist()]
         assert [uid is not None for uid in table["uid"].to_pylist()] == readable
         assert [error is None for error in table["error"].to_pylist()] == readable or not all(readable)
-        assert sum(job.note("samples", unit)["rows"]) == len(table)
-        if job.has_scores:
-            scores = job.read("scores", unit)
-            assert scores.schema.remove_metadata() == job.score_schema
+        assert sum(context.note("samples", unit)["rows"]) == len(table)
+        if context.has_scores:
+            scores = context.read("scores", unit)
+            assert scores.schema.remove_metadata() == context.score_schema
             assert scores.select(["unit", "row", "uid"]).equals(
                 table.select(["unit", "row", "uid"]).replace_schema_metadata(scores.schema.metadata)
             )
@@ -62,12 +62,12 @@ def samples(job: Job, plan: Plan) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def column(job: Job, plan: Plan, name: str) -> list[Any]:
-    return samples(job, plan)[name].to_pylist()
+def column(context: RunContext, plan: Plan, name: str) -> list[Any]:
+    return samples(context, plan)[name].to_pylist()
 
 
-def score(job: Job, plan: Plan, name: str) -> list[Any]:
-    return [value for unit in plan.units for value in job.read("scores", unit)[name].to_pylist()]
+def score(context: RunContext, plan: Plan, name: str) -> list[Any]:
+    return [value for unit in plan.units for value in context.read("scores", unit)[name].to_pylist()]
 
 
 def jpeg(colour: int = 0, size: tuple[int, int] = (40, 30), format: str = "JPEG") -> bytes:
@@ -82,8 +82,8 @@ def jpeg(colour: int = 0, size: tuple[int, int] = (40, 30), format: str = "JPEG"
 def test_row_i_is_the_ith_row(tmp_path: Path) -> None:
     first = pa.table({"caption": [f"a {i}" for i in range(10)], "url": [f"http://x/{i}" for i in range(10)]})
     second = pa.table({"text": [f"b {i}" for i in range(7)], "URL": [f"http://y/{i}" for i in range(7)]})
-    job, plan = measure(tmp_path, first, second, group=3)
-    found = samples(job, plan)
+    context, plan = measure(tmp_path, first, second, group=3)
+    found = samples(context, plan)
     assert found["caption"].to_pylist() == [f"a {i}" for i in range(10)] + [f"b {i}" for i in range(7)]
     assert found["url"].to_pylist() == [f"http://x/{i}" for i in range(10)] + [f"http://y/{i}" for i in range(7)]
     assert found["shard"].to_pylist() == [f"{tmp_path}/00.parquet"] * 10 + [f"{tmp_path}/01.parquet"] * 7
@@ -96,10 +96,10 @@ def test_row_i_is_the_ith_row(tmp_path: Path) -> None:
 def test_row_groups_in_several_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (4, 4))
     captions = [f"caption {i}" for i in range(23)]
-    job, plan = measure(tmp_path, pa.table({"caption": captions, "s": np.arange(23.0)}), group=2)
+    context, plan = measure(tmp_path, pa.table({"caption": captions, "s": np.arange(23.0)}), group=2)
     assert len(plan.units) == 6
-    assert column(job, plan, "caption") == captions
-    assert score(job, plan, "s") == list(range(23))
+    assert column(context, plan, "caption") == captions
+    assert score(context, plan, "s") == list(range(23))
 
 
 def test_the_columns_of_datacomp(tmp_path: Path) -> None:
@@ -110,13 +110,13 @@ def test_the_columns_of_datacomp(tmp_path: Path) -> None:
             "clip_b32_similarity_score": pa.array([0.25, None], pa.float32()),
         }
     )  # fmt: skip
-    job, plan = measure(tmp_path, table)
-    found = samples(job, plan).select(["uid", "url", "caption", "width", "height"]).to_pylist()
+    context, plan = measure(tmp_path, table)
+    found = samples(context, plan).select(["uid", "url", "caption", "width", "height"]).to_pylist()
     assert found == [
         {"uid": UID, "url": "http://a", "caption": "one cat", "width": 640, "height": 480},
         {"uid": "f" * 32, "url": "http://b", "caption": "two cats", "width": 100, "height": 100},
     ]
-    assert score(job, plan, "clip_b32_similarity_score") == [0.25, None]
+    assert score(context, plan, "clip_b32_similarity_score") == [0.25, None]
 
 
 # ---- captions
@@ -130,8 +130,8 @@ NAUGHTY = [None, "", " \t\u3000", "a\0b", "x" * 10_001, "\ufeffa word", "fine ca
 def test_captions_of_every_type(tmp_path: Path, kind: Any) -> None:
     texts = pa.array(NAUGHTY, pa.string())
     texts = texts.dictionary_encode() if kind == "dictionary" else texts.cast(kind)
-    job, plan = measure(tmp_path, pa.table({"caption": texts}))
-    found = samples(job, plan)
+    context, plan = measure(tmp_path, pa.table({"caption": texts}))
+    found = samples(context, plan)
     expected = [(None, "no_caption") if text is None else caption_status(text.encode())[:2] for text in NAUGHTY]
     assert list(zip(found["caption"].to_pylist(), found["status"].to_pylist(), strict=True)) == expected
     assert found["words"].to_pylist() == [text and len(text.split()) for text, _ in expected]
@@ -142,23 +142,23 @@ def test_bytes_that_are_no_utf8(tmp_path: Path) -> None:
     as_text = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
     for kind, texts in (("b", raw), ("s", as_text)):
         (tmp_path / kind).mkdir()
-        job, plan = measure(tmp_path / kind, pa.table({"caption": texts, "url": texts}))
-        assert column(job, plan, "status") == ["caption_not_utf8", "ok", "caption_not_utf8"]
+        context, plan = measure(tmp_path / kind, pa.table({"caption": texts, "url": texts}))
+        assert column(context, plan, "status") == ["caption_not_utf8", "ok", "caption_not_utf8"]
 
 
 def test_a_column_of_nulls(tmp_path: Path) -> None:
-    job, plan = measure(tmp_path, pa.table({"caption": pa.nulls(3)}))
-    assert column(job, plan, "status") == ["no_caption"] * 3
+    context, plan = measure(tmp_path, pa.table({"caption": pa.nulls(3)}))
+    assert column(context, plan, "status") == ["no_caption"] * 3
 
 
 def test_no_rows(tmp_path: Path) -> None:
-    job, plan = measure(tmp_path, pa.table({"caption": pa.array([], pa.string()), "s": pa.array([], pa.float32())}))
-    assert len(samples(job, plan)) == 0
+    context, plan = measure(tmp_path, pa.table({"caption": pa.array([], pa.string()), "s": pa.array([], pa.float32())}))
+    assert len(samples(context, plan)) == 0
     writer = pq.ParquetWriter(tmp_path / "00.parquet", pa.schema([("caption", pa.string())]))
     writer.close()
     assert pq.read_metadata(tmp_path / "00.parquet").num_row_groups == 0
-    job, plan = measure(tmp_path)
-    assert len(samples(job, plan)) == 0 and len(plan.units) == 1
+    context, plan = measure(tmp_path)
+    assert len(samples(context, plan)) == 0 and len(plan.units) == 1
 
 
 # ---- uids and urls
@@ -177,7 +177,7 @@ def test_uids_by_a_naive_recomputation(
         columns["uid"] = pa.array([row[0] for row in rows], pa.string())
     if with_url:
         columns["url"] = pa.array([row[1] for row in rows], pa.string())
-    job, plan = measure(tmp_path_factory.mktemp("pool"), pa.table(columns))
+    context, plan = measure(tmp_path_factory.mktemp("pool"), pa.table(columns))
     expected: list[str | None] = []
     for own, url, text in rows:
         caption = text.removeprefix("\ufeff")
@@ -187,27 +187,27 @@ def test_uids_by_a_naive_recomputation(
             expected.append(UID)
         else:
             expected.append(xxhash.xxh3_128_hexdigest(f"{url if with_url else ''}\0{caption}".encode()))
-    assert column(job, plan, "uid") == expected
+    assert column(context, plan, "uid") == expected
 
 
 def test_null_and_empty_urls(tmp_path: Path) -> None:
-    job, plan = measure(tmp_path, pa.table({"caption": ["a", "b", "c", None], "url": ["http://a", None, "", None]}))
-    assert column(job, plan, "status") == ["ok", "no_url", "no_url", "no_caption"]
+    context, plan = measure(tmp_path, pa.table({"caption": ["a", "b", "c", None], "url": ["http://a", None, "", None]}))
+    assert column(context, plan, "status") == ["ok", "no_url", "no_url", "no_caption"]
 
 
 def test_a_url_that_is_no_utf8_is_none(tmp_path: Path) -> None:
     raw = pa.array([b"http://\xff", b"http://x"], pa.binary())
     url = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
-    job, plan = measure(tmp_path, pa.table({"caption": ["a", "b"], "url": url}))
-    assert column(job, plan, "url") == [None, "http://x"]
-    assert column(job, plan, "status") == ["no_url", "ok"]
+    context, plan = measure(tmp_path, pa.table({"caption": ["a", "b"], "url": url}))
+    assert column(context, plan, "url") == [None, "http://x"]
+    assert column(context, plan, "status") == ["no_url", "ok"]
 
 
 def test_with_images_a_url_may_be_missing(tmp_path: Path) -> None:
     images = [jpeg(), jpeg(), jpeg(1)]
     table = pa.table({"caption": ["a", "a", "a"], "url": ["http://a", None, ""], "image": images})
-    job, plan = measure(tmp_path, table)
-    found = samples(job, plan)
+    context, plan = measure(tmp_path, table)
+    found = samples(context, plan)
     assert found["status"].to_pylist() == ["ok"] * 3
     digests = found["sha256"].to_pylist()
     assert found["uid"].to_pylist() == [
@@ -223,24 +223,24 @@ def test_with_images_a_url_may_be_missing(tmp_path: Path) -> None:
 def test_sizes(tmp_path: Path) -> None:
     widths = pa.array([640, None, -1, 2**31 - 1, 2**31, 0], pa.int64())
     heights = pa.array([1.9, float("nan"), float("inf"), -0.5, 3e9, None], pa.float64())
-    job, plan = measure(tmp_path, pa.table({"caption": list("abcdef"), "WIDTH": widths, "HEIGHT": heights}))
-    assert column(job, plan, "width") == [640, None, None, 2**31 - 1, None, 0]
-    assert column(job, plan, "height") == [1, None, None, None, None, None]
-    assert "width" in job.visible.names
+    context, plan = measure(tmp_path, pa.table({"caption": list("abcdef"), "WIDTH": widths, "HEIGHT": heights}))
+    assert column(context, plan, "width") == [640, None, None, 2**31 - 1, None, 0]
+    assert column(context, plan, "height") == [1, None, None, None, None, None]
+    assert "width" in context.visible.names
 
 
 def test_sizes_of_a_pool_with_images_are_measured(tmp_path: Path) -> None:
-    job, plan = measure(tmp_path, pa.table({"caption": ["a"], "width": [7], "height": [7], "image": [jpeg()]}))
-    assert (column(job, plan, "width"), column(job, plan, "height")) == ([40], [30])
+    context, plan = measure(tmp_path, pa.table({"caption": ["a"], "width": [7], "height": [7], "image": [jpeg()]}))
+    assert (column(context, plan, "width"), column(context, plan, "height")) == ([40], [30])
 
 
 def test_language_comes_from_a_column_or_is_measured(tmp_path: Path) -> None:
     table = pa.table({"caption": ["ein kleiner Hund auf der Wiese", None], "LANGUAGE": ["xx", "yy"]})
-    job, plan = measure(tmp_path, table)
-    assert column(job, plan, "language") == ["xx", "yy"]
-    job, plan = measure(tmp_path, table, measure={"language": {}})
-    assert column(job, plan, "language") == ["de", None]
-    [best, none] = score(job, plan, "language_score")
+    context, plan = measure(tmp_path, table)
+    assert column(context, plan, "language") == ["xx", "yy"]
+    context, plan = measure(tmp_path, table, measure={"language": {}})
+    assert column(context, plan, "language") == ["de", None]
+    [best, none] = score(context, plan, "language_score")
     assert 0.5 < best <= 1.001 and none is None
 
 
@@ -257,35 +257,37 @@ def test_scores(tmp_path: Path) -> None:
             "NSFW": ["UNLIKELY", None, "NSFW", ""],
         }
     )
-    job, plan = measure(
+    context, plan = measure(
         tmp_path, table, columns={"scores": ["double", "single", "half", "count", "safe", "NSFW"]},
         rules={"all": "double > 0 or single > 0 or half > 0 or count > 0 or safe or nsfw = 'NSFW'"},
     )  # fmt: skip
-    assert job.rules[0].columns == ("double", "single", "half", "count", "safe", "NSFW")
-    assert score(job, plan, "double") == [0.1, None, None, 0.4]
-    assert score(job, plan, "single") == [np.float32(0.1), None, None, float("inf")]
-    assert score(job, plan, "half") == [0.5, None, None, 1]
-    assert score(job, plan, "count") == [1, 2, None, 2**53 + 1]
-    assert score(job, plan, "safe") == [True, None, False, True]
-    assert score(job, plan, "NSFW") == ["UNLIKELY", None, "NSFW", ""]
+    assert context.rules[0].columns == ("double", "single", "half", "count", "safe", "NSFW")
+    assert score(context, plan, "double") == [0.1, None, None, 0.4]
+    assert score(context, plan, "single") == [np.float32(0.1), None, None, float("inf")]
+    assert score(context, plan, "half") == [0.5, None, None, 1]
+    assert score(context, plan, "count") == [1, 2, None, 2**53 + 1]
+    assert score(context, plan, "safe") == [True, None, False, True]
+    assert score(context, plan, "NSFW") == ["UNLIKELY", None, "NSFW", ""]
 
 
 def test_scores_of_two_types_and_of_some_files(tmp_path: Path) -> None:
-    job, plan = measure(
+    context, plan = measure(
         tmp_path,
         pa.table({"caption": ["a", "b"], "s": pa.array([0.1, 0.2], pa.float32())}),
         pa.table({"caption": ["c"], "s": pa.array([0.3], pa.float64()), "more": [1.5]}),
         pa.table({"caption": ["d"]}),
     )
-    assert score(job, plan, "s") == [float(np.float32(0.1)), float(np.float32(0.2)), 0.3, None]
-    assert score(job, plan, "more") == [None, None, 1.5, None]
+    assert score(context, plan, "s") == [float(np.float32(0.1)), float(np.float32(0.2)), 0.3, None]
+    assert score(context, plan, "more") == [None, None, 1.5, None]
 
 
 def test_a_score_named_like_a_signal_is_refused(tmp_path: Path) -> None:
     table = pa.table({"caption": ["a"], "language_score": [0.5]})
-    job, _ = measure(tmp_path, table)
-    job.check()
-    with_signal = Job(parse_recipe({**job.recipe.model_dump(), "measure": {"language": {}}}), job.pool, job.folder)
+    context, _ = measure(tmp_path, table)
+    context.check()
+    with_signal = RunContext(
+        parse_recipe({**context.recipe.model_dump(), "measure": {"language": {}}}), context.pool, context.store
+    )
     with pytest.raises(RecipeError, match=r"language_score.*columns\.scores"):
         with_signal.check()
 
@@ -304,8 +306,8 @@ def test_images_in_a_column(tmp_path: Path, kind: str) -> None:
         )
     else:
         column_ = pa.array(images, pa.binary() if kind == "binary" else pa.large_binary())
-    job, plan = measure(tmp_path, pa.table({"caption": captions, "image": column_}), group=3)
-    found = samples(job, plan)
+    context, plan = measure(tmp_path, pa.table({"caption": captions, "image": column_}), group=3)
+    found = samples(context, plan)
     assert found["status"].to_pylist() == [
         "ok", "no_image", "empty_image", "not_an_image", "ok", "truncated_image", "no_caption",
     ]  # fmt: skip
@@ -317,10 +319,10 @@ def test_images_in_a_column(tmp_path: Path, kind: str) -> None:
 
 def test_a_struct_with_null_bytes_is_no_image(tmp_path: Path) -> None:
     images = pa.array([{"bytes": None, "path": "x"}, {"bytes": jpeg(), "path": None}])
-    job, plan = measure(
+    context, plan = measure(
         tmp_path, pa.table({"caption": ["a", "b"], "image": images}), measure={"image": {"phash": True}}
     )
-    found = samples(job, plan)
+    found = samples(context, plan)
     assert found["status"].to_pylist() == ["no_image", "ok"]
     assert found["phash"].null_count == 1
 
@@ -341,9 +343,9 @@ def test_a_damaged_file_is_a_failure_and_no_row(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "05.parquet").write_bytes(data)
     (tmp_path / "06.parquet").write_bytes(b"")
     (tmp_path / "07.parquet").write_bytes(b"nothing")
-    job, plan = measure(tmp_path, pa.table({"caption": ["a", "b"]}))
-    assert column(job, plan, "caption") == ["a", "b"]
-    notes = [job.note("samples", unit) for unit in plan.units]
+    context, plan = measure(tmp_path, pa.table({"caption": ["a", "b"]}))
+    assert column(context, plan, "caption") == ["a", "b"]
+    notes = [context.note("samples", unit) for unit in plan.units]
     failures = {Path(path).name: reason for note in notes for path, reason, _ in note["failures"]}
     assert list(failures) == ["05.parquet", "06.parquet", "07.parquet"]
     assert failures["05.parquet"] == "not_parquet"  # though Arrow has an OSError for it
@@ -359,9 +361,9 @@ def test_a_damaged_row_group_costs_no_other(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[start : start + 56] = b"\xff" * 56
     path.write_bytes(data)
-    job, plan = measure(tmp_path, pa.table({"caption": ["a", "b"]}))
-    assert [caption for caption in column(job, plan, "caption") if caption[0] in "ab"] == ["a", "b"]
-    notes = [job.note("samples", unit) for unit in plan.units]
+    context, plan = measure(tmp_path, pa.table({"caption": ["a", "b"]}))
+    assert [caption for caption in column(context, plan, "caption") if caption[0] in "ab"] == ["a", "b"]
+    notes = [context.note("samples", unit) for unit in plan.units]
     assert [reason for note in notes for _, reason, _ in note["failures"]] == ["damaged_row_group"]
     assert sum(rows for note in notes for rows in note["rows"]) == 2002
 
@@ -371,33 +373,33 @@ def test_a_file_that_is_gone_is_measured_again_next_time(tmp_path: Path) -> None
     pq.write_table(pa.table({"caption": ["a"]}), path)
     recipe = parse_recipe({"input": {"name": "pool", "format": "parquet", "path": str(path)}})
     plan = make_plan(recipe)
-    job = Job(recipe, plan.pool, Folder(str(tmp_path / "run")))
+    context = RunContext(recipe, plan.pool, RunStore(str(tmp_path / "run")))
     path.rename(tmp_path / "elsewhere")
-    measure_unit(job, plan.units[0])
-    assert job.note("samples", plan.units[0])["failures"][0][1] == "unreadable"
-    assert len(job.read("samples", plan.units[0])) == 0
+    measure_unit(context, plan.units[0])
+    assert context.note("samples", plan.units[0])["failures"][0][1] == "unreadable"
+    assert len(context.read("samples", plan.units[0])) == 0
     (tmp_path / "elsewhere").rename(path)
-    measure_unit(job, plan.units[0])
-    assert column(job, plan, "caption") == ["a"]
+    measure_unit(context, plan.units[0])
+    assert column(context, plan, "caption") == ["a"]
 
 
 def test_what_stands_is_not_measured_again(tmp_path: Path) -> None:
-    job, plan = measure(tmp_path, pa.table({"caption": ["a"], "s": [0.5]}))
-    before = {name: job.folder.read_bytes(name) for name in job.folder.files()}
+    context, plan = measure(tmp_path, pa.table({"caption": ["a"], "s": [0.5]}))
+    before = {name: context.store.read_bytes(name) for name in context.store.files()}
     assert sorted(before) == ["tables/samples/00000.parquet", "tables/scores/00000.parquet"]
     (tmp_path / "00.parquet").unlink()
-    measure_unit(job, plan.units[0])
-    assert {name: job.folder.read_bytes(name) for name in job.folder.files()} == before
+    measure_unit(context, plan.units[0])
+    assert {name: context.store.read_bytes(name) for name in context.store.files()} == before
 
 
 def test_laions_columns(shared: Path, tmp_path: Path) -> None:
     source = {"name": "laion", "format": "parquet", "path": str(shared / "laion_urls_10k.parquet")}
     recipe = parse_recipe({"input": source})
     plan = make_plan(recipe)
-    job = Job(recipe, plan.pool, Folder(str(tmp_path)))
+    context = RunContext(recipe, plan.pool, RunStore(str(tmp_path)))
     for unit in plan.units:
-        measure_unit(job, unit)
-    found, raw = samples(job, plan), pq.read_table(shared / "laion_urls_10k.parquet")
+        measure_unit(context, unit)
+    found, raw = samples(context, plan), pq.read_table(shared / "laion_urls_10k.parquet")
     assert len(found) == len(raw)
     names = {name.lower(): name for name in raw.column_names}
     caption = next(names[name] for name in ("caption", "text", "alt_text") if name in names)

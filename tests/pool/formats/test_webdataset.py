@@ -19,8 +19,8 @@ from curate.measure.unit import measure_unit
 from curate.pool.formats.webdataset import read_json
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
-from curate.run.context import Job
-from curate.store.store import Folder
+from curate.run.context import RunContext
+from curate.store.store import RunStore
 
 UID = "0123456789abcdef" * 2
 
@@ -42,23 +42,23 @@ def write_tar(path: Path, members: dict[str, bytes | str | dict[str, Any]]) -> P
     return path
 
 
-def measure(path: Path | str, caption_key: str = "caption", **recipe: Any) -> tuple[Job, Plan]:
+def measure(path: Path | str, caption_key: str = "caption", **recipe: Any) -> tuple[RunContext, Plan]:
     where = f"{path}/*.tar" if isinstance(path, Path) and path.is_dir() else str(path)
     source = {"name": "pool", "format": "webdataset", "path": where, "caption_key": caption_key}
     checked = parse_recipe({"input": source, **recipe})
     plan = make_plan(checked)
-    folder = Folder(f"{path if isinstance(path, Path) and path.is_dir() else Path(path).parent}/run")
-    job = Job(checked, plan.pool, folder)
+    folder = RunStore(f"{path if isinstance(path, Path) and path.is_dir() else Path(path).parent}/run")
+    context = RunContext(checked, plan.pool, folder)
     for unit in plan.units:
-        measure_unit(job, unit)
-    return job, plan
+        measure_unit(context, unit)
+    return context, plan
 
 
-def samples(job: Job, plan: Plan) -> pa.Table:
+def samples(context: RunContext, plan: Plan) -> pa.Table:
     """All samples, after checking that the units' tables conform and are aligned."""
     tables = []
     for unit in plan.units:
-        table, members = job.read("samples", unit), job.read("members", unit)
+        table, members = context.read("samples", unit), context.read("members", unit)
         assert table.schema.remove_metadata() == schema.SAMPLES
         assert members.schema.remove_metadata() == schema.MEMBERS
         base = table.select(["unit", "row", "uid"]).to_pydict()
@@ -67,7 +67,7 @@ def samples(job: Job, plan: Plan) -> pa.Table:
         status = table["status"].to_pylist()
         assert set(status) <= {"ok", *schema.SAMPLE_REASONS}
         assert [uid is None for uid in base["uid"]] == [found != "ok" for found in status]
-        assert sum(job.note("samples", unit)["rows"]) == len(table)
+        assert sum(context.note("samples", unit)["rows"]) == len(table)
         tables.append(table)
     return pa.concat_tables(tables)
 
@@ -85,8 +85,8 @@ def test_everything_of_a_sample(tmp_path: Path) -> None:
         tmp_path / "a.tar",
         {"x/s.jpg": image, "x/s.txt": "zwei schöne Hunde", "x/s.json": {"url": "http://x/y"}, "x/s.cls": b"3"},
     )
-    job, plan = measure(path, measure={"image": {"phash": True}})
-    [row] = samples(job, plan).to_pylist()
+    context, plan = measure(path, measure={"image": {"phash": True}})
+    [row] = samples(context, plan).to_pylist()
     assert row.pop("phash") is not None
     assert row.pop("offset") == path.read_bytes().index(image)
     assert row == {
@@ -107,10 +107,10 @@ def test_rows_are_in_the_order_of_the_tar_and_members_lie_where_they_say(tmp_pat
                 f"{shard}{i}.jpg": jpeg(i),
             }
         write_tar(tmp_path / f"{shard}.tar", members)
-    job, plan = measure(tmp_path)
-    found = samples(job, plan)
+    context, plan = measure(tmp_path)
+    found = samples(context, plan)
     assert found["key"].to_pylist() == [f"{shard}{i}" for shard in "ab" for i in (3, 1, 2, 0)]
-    members_of = pa.concat_tables(job.read("members", unit) for unit in plan.units).to_pylist()
+    members_of = pa.concat_tables(context.read("members", unit) for unit in plan.units).to_pylist()
     for row, places in zip(found.to_pylist(), members_of, strict=True):
         data = Path(row["shard"]).read_bytes()
         parts = {
@@ -264,9 +264,9 @@ def test_a_cut_tar_keeps_what_is_whole(tmp_path: Path) -> None:
     )
     data = path.read_bytes()
     path.write_bytes(data[: data.rindex(jpeg(2)) + 100])
-    job, plan = measure(path)
-    assert samples(job, plan)["status"].to_pylist() == ["ok", "ok", "truncated_member"]
-    assert job.note("samples", plan.units[0])["failures"][0][1] == "truncated_tar"
+    context, plan = measure(path)
+    assert samples(context, plan)["status"].to_pylist() == ["ok", "ok", "truncated_member"]
+    assert context.note("samples", plan.units[0])["failures"][0][1] == "truncated_tar"
 
 
 @pytest.mark.parametrize(
@@ -276,9 +276,9 @@ def test_a_cut_tar_keeps_what_is_whole(tmp_path: Path) -> None:
 def test_what_is_no_tar(tmp_path: Path, data: bytes, reason: str) -> None:
     write_tar(tmp_path / "a.tar", {"s.jpg": jpeg(), "s.txt": "c"})
     (tmp_path / "b.tar").write_bytes(data)
-    job, plan = measure(tmp_path)
-    assert samples(job, plan)["key"].to_pylist() == ["s"]
-    failures = [failure[:2] for unit in plan.units for failure in job.note("samples", unit)["failures"]]
+    context, plan = measure(tmp_path)
+    assert samples(context, plan)["key"].to_pylist() == ["s"]
+    failures = [failure[:2] for unit in plan.units for failure in context.note("samples", unit)["failures"]]
     assert failures == [[f"{tmp_path}/b.tar", reason]]
     assert reason in schema.FILE_REASONS
 
@@ -292,22 +292,22 @@ def test_remote_tars(tmp_path: Path) -> None:
     fsspec.filesystem("memory").pipe("/measure/a.tar", path.read_bytes())
     recipe = parse_recipe({"input": {"name": "pool", "format": "webdataset", "path": "memory://measure/*.tar"}})
     plan = make_plan(recipe)
-    job = Job(recipe, plan.pool, Folder("memory://measure/run"))
-    measure_unit(job, plan.units[0])
-    remote = samples(job, plan)
+    context = RunContext(recipe, plan.pool, RunStore("memory://measure/run"))
+    measure_unit(context, plan.units[0])
+    remote = samples(context, plan)
     assert remote.drop_columns(["shard"]).to_pylist() == local.to_pylist()
     assert remote["shard"].to_pylist() == ["memory:///measure/a.tar"] * 5
 
 
 def test_what_stands_is_taken_from_the_run_to_reuse(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {"s.jpg": jpeg(), "s.txt": "c"})
-    job, plan = measure(path)
-    again = Job(job.recipe, job.pool, Folder(str(tmp_path / "new")), reuse=job.folder)
+    context, plan = measure(path)
+    again = RunContext(context.recipe, context.pool, RunStore(str(tmp_path / "new")), reuse=context.store)
     path.unlink()
     measure_unit(again, plan.units[0])
-    assert again.read("samples", plan.units[0]).equals(job.read("samples", plan.units[0]))
-    other = parse_recipe({**job.recipe.model_dump(), "measure": {"image": {"phash": True}}})
-    fresh = Job(other, job.pool, Folder(str(tmp_path / "third")), reuse=job.folder)
+    assert again.read("samples", plan.units[0]).equals(context.read("samples", plan.units[0]))
+    other = parse_recipe({**context.recipe.model_dump(), "measure": {"image": {"phash": True}}})
+    fresh = RunContext(other, context.pool, RunStore(str(tmp_path / "third")), reuse=context.store)
     measure_unit(fresh, plan.units[0])
     assert fresh.note("samples", plan.units[0])["failures"][0][1] == "unreadable"
 
@@ -316,14 +316,14 @@ def test_photos(shared: Path, tmp_path: Path) -> None:
     """Every sample of a real shard, against tarfile."""
     recipe = parse_recipe({"input": {"name": "p", "format": "webdataset", "path": str(shared / "photos.tar")}})
     plan = make_plan(recipe)
-    job = Job(recipe, plan.pool, Folder(str(tmp_path)))
-    measure_unit(job, plan.units[0])
+    context = RunContext(recipe, plan.pool, RunStore(str(tmp_path)))
+    measure_unit(context, plan.units[0])
     with tarfile.open(shared / "photos.tar") as tar:
         content = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
     keys = {
         name.rpartition("/")[0] + "/" * ("/" in name) + name.rpartition("/")[2].partition(".")[0] for name in content
     }
-    rows = samples(job, plan).to_pylist()
+    rows = samples(context, plan).to_pylist()
     assert {row["key"] for row in rows} == keys
     for row in rows:
         if row["status"] != "ok":

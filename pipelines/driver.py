@@ -20,7 +20,7 @@ from apache_beam.runners.worker import sdk_worker
 
 from curate import __version__, ids
 from curate.captions.cache import PARTS
-from curate.captions.engines import check_engines, identify_writers
+from curate.captions.engines import check_engines, identify_engines
 from curate.captions.kinds import check_kinds
 from curate.decide.evaluation import evaluation_key, write_evaluation
 from curate.errors import RecipeError, RunError
@@ -31,14 +31,14 @@ from curate.metadata.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.diff import changes
 from curate.recipe.recipe import Recipe
-from curate.run.context import METADATA_FILE, RUN_FILE, Job
+from curate.run.context import METADATA_FILE, RUN_FILE, RunContext
 from curate.signals.registry import identify_models
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.forgotten import ASKED, RECORD, Record
 from curate.store.lock import locked
 from curate.store.manifest import MANIFEST, SUCCESS, Fault, find_faults, read_manifest
-from curate.store.store import Folder
-from curate.wording import counted
+from curate.store.store import RunStore
+from curate.wording import pluralise
 from pipelines.curate import build
 from pipelines.options import BeamOptions, parse_options
 
@@ -51,7 +51,7 @@ FREE_KEYS = {"max_failed", "max_failed_files", "blocklist"}
 class Prepared:
     """A run, ready: `metadata` is None without `match`; `finished` if `_SUCCESS` stands already, and nothing more is blocked."""
 
-    job: Job
+    context: RunContext
     plan: Plan
     metadata: pa.Table | None
     record: Record
@@ -79,31 +79,31 @@ def prepare(
     metadata = read_metadata(recipe.match.metadata)[0] if recipe.match else None
     if metadata is not None and not len(metadata):
         raise RecipeError(f"match.metadata: {recipe.match and recipe.match.metadata} has no entries")
-    old = Folder(reuse) if reuse else None
+    old = RunStore(reuse) if reuse else None
     if old and not old.exists(RUN_FILE):
         raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
-    folder = Folder(out if "://" in out else os.path.abspath(out))
+    folder = RunStore(out if "://" in out else os.path.abspath(out))
     record = _gather_record(recipe, folder, old)
-    job = Job(
+    context = RunContext(
         recipe=recipe,
         pool=plan.pool,
-        folder=folder,
+        store=folder,
         reuse=old,
         metadata_key="" if metadata is None else ids.table_digest(metadata),
         models=identify_models(recipe.measure, plan.pool.embeddings, beam_options.is_local_runner),
-        writers=identify_writers(recipe.captions) if recipe.captions else {},
+        engine_ids=identify_engines(recipe.captions) if recipe.captions else {},
         evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
-        blocked=record.key,
+        blocklist_key=record.key,
         here=beam_options.is_local_runner,
     )
-    job.check()
+    context.check()
     if recipe.captions:
-        check_kinds(job)
-    finished = _check_folder(job, out)
-    return Prepared(job, plan, metadata, record, finished, beam_options)
+        check_kinds(context)
+    finished = _check_folder(context, out)
+    return Prepared(context, plan, metadata, record, finished, beam_options)
 
 
-def _gather_record(recipe: Recipe, folder: Folder, old: Folder | None) -> Record:
+def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Record:
     """What is forgotten in the folder, in the run to reuse, and by the recipe's blocklist: what was blocked once stays so."""
     record = Record.read_named(folder)
     if old:
@@ -114,7 +114,7 @@ def _gather_record(recipe: Recipe, folder: Folder, old: Folder | None) -> Record
     return record
 
 
-def get_ready(prepared: Prepared) -> None:
+def preflight(prepared: Prepared) -> None:
     """Loads the models that this process will work with, and asks endpoints: what is wrong is told before anything is written.
 
     Engines are not asked where answers are there already: there may be nothing to ask.
@@ -123,15 +123,15 @@ def get_ready(prepared: Prepared) -> None:
         RecipeError: a model, a package, an endpoint or its key is not there, or exemplars tell nothing.
         RunError: a model cannot be loaded, or an endpoint does not answer.
     """
-    job = prepared.job
-    answered = any(folder and folder.files("tables/answers") for folder in (job.folder, job.reuse))
-    if job.recipe.captions and not (answered or job.folder.files(PARTS)):
-        check_engines(job.recipe.captions, prepared.beam.in_this_process)
+    context = prepared.context
+    answered = any(folder and folder.files("tables/answers") for folder in (context.store, context.reuse))
+    if context.recipe.captions and not (answered or context.store.files(PARTS)):
+        check_engines(context.recipe.captions, prepared.beam.in_this_process)
     if not prepared.beam.in_this_process:
         return
     ready: set[str] = set()
-    for unit in prepared.plan.units if job.signals else ():
-        for signal in needed_signals(job, unit):
+    for unit in prepared.plan.units if context.signals else ():
+        for signal in needed_signals(context, unit):
             if signal.ready and signal.name not in ready:
                 ready.add(signal.name)
                 signal.ready()
@@ -143,7 +143,7 @@ def start(prepared: Prepared) -> None:
     Raises:
         RunError: `curate forget` is at work in the folder, or was since the run was prepared.
     """
-    folder = prepared.job.folder
+    folder = prepared.context.store
     with locked(folder):
         if len(Record.read_named(folder).items - prepared.record.items):
             raise RunError(f"{folder.url}: something was forgotten here while the run was being prepared; run again")
@@ -151,34 +151,37 @@ def start(prepared: Prepared) -> None:
 
 
 def _start(prepared: Prepared) -> None:
-    job = prepared.job
-    if lost := lost_items(job.folder, prepared.record):
+    context = prepared.context
+    if lost := lost_items(context.store, prepared.record):
         logging.getLogger(__name__).error(
-            f"{job.folder.url}: a request to forget {counted(lost, 'item')} was interrupted before it was noted: ask for it again"
+            f"{context.store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was noted: ask for it again"
         )
-    job.folder.delete("tmp")
-    if job.folder.exists(SUCCESS):  # something happened to a published run
-        _drop_damaged(job.folder)
+    context.store.delete("tmp")
+    if context.store.exists(SUCCESS):  # something happened to a published run
+        _drop_damaged(context.store)
     if len(prepared.record):
-        prepared.record.write(job.folder)
+        prepared.record.write(context.store)
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-    job.folder.write_json(
+    context.store.write_json(
         RUN_FILE,
         {
             "curate": __version__,
-            "name": job.recipe.name,
-            "seed": job.recipe.seed,
-            "sources": [source.name for source in job.recipe.input],
-            "recipe": _plain(job.recipe),
-            "identity": _identity(job),
+            "name": context.recipe.name,
+            "seed": context.recipe.seed,
+            "sources": [source.name for source in context.recipe.input],
+            "recipe": _plain(context.recipe),
+            "identity": _identity(context),
             "keys": {
-                "pool": job.pool.key,
-                **{name: ids.digest([job.key_of(name)(unit) for unit in prepared.plan.units]) for name in job.tables},
-                "shards": job.shards_key,
+                "pool": context.pool.key,
+                **{
+                    name: ids.digest([context.key_of(name)(unit) for unit in prepared.plan.units])
+                    for name in context.tables
+                },
+                "shards": context.shards_key,
             },
-            "models": job.models,
-            "writers": job.writers,
-            "metadata": {"entries": len(prepared.metadata), "digest": job.metadata_key}
+            "models": context.models,
+            "writers": context.engine_ids,
+            "metadata": {"entries": len(prepared.metadata), "digest": context.metadata_key}
             if prepared.metadata is not None
             else None,
             "python": platform.python_version(),
@@ -188,12 +191,12 @@ def _start(prepared: Prepared) -> None:
         },
     )
     if prepared.metadata is not None:
-        job.folder.write_parquet(METADATA_FILE, prepared.metadata)
-    if job.recipe.dedup.against:
-        write_evaluation(job)
+        context.store.write_parquet(METADATA_FILE, prepared.metadata)
+    if context.recipe.dedup.against:
+        write_evaluation(context)
 
 
-def _drop_damaged(folder: Folder) -> None:
+def _drop_damaged(folder: RunStore) -> None:
     """Remove the files of a published run that are not what its manifest says, then `_SUCCESS`: they are made anew.
 
     Raises:
@@ -215,8 +218,8 @@ def run(prepared: Prepared) -> None:
         RunError: the run failed; what stands is taken up by a rerun.
         KeyboardInterrupt: it was interrupted; likewise.
     """
-    job = prepared.job
-    n_buckets = max(4, min(1024, (job.pool.rows or 10_000 * len(prepared.plan.units)) // 250_000))
+    context = prepared.context
+    n_buckets = max(4, min(1024, (context.pool.rows or 10_000 * len(prepared.plan.units)) // 250_000))
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
         sdk_worker.print = lambda *texts, **options: None
@@ -227,21 +230,21 @@ def run(prepared: Prepared) -> None:
             )
             _succeeds(prepared, n_buckets, last=True)
     finally:
-        job.folder.delete(ERROR_NOTES)
-    if not job.folder.exists(SUCCESS):
-        raise RunError(f"the runner ended without an error, but {SUCCESS} does not stand in {job.folder.url}")
-    job.folder.delete("tmp")
+        context.store.delete(ERROR_NOTES)
+    if not context.store.exists(SUCCESS):
+        raise RunError(f"the runner ended without an error, but {SUCCESS} does not stand in {context.store.url}")
+    context.store.delete("tmp")
 
 
 def _succeeds(prepared: Prepared, n_buckets: int, last: bool = False) -> bool:
     """Runs the pipeline once. False where only Beam is at fault, and another time may help; raises as `run` does."""
-    job = prepared.job
+    context = prepared.context
     root = beam.Pipeline(options=prepared.beam.options)
     try:
-        build(root, job, prepared.plan.units, n_buckets)
+        build(root, context, prepared.plan.units, n_buckets)
         root.run().wait_until_finish()
     except Exception as error:
-        if message := read_error_note(job.folder, error):
+        if message := read_error_note(context.store, error):
             raise RunError(message) from None
         if _last_words(error).startswith("KeyboardInterrupt"):  # one worker in this process: text like all else
             raise KeyboardInterrupt from None
@@ -262,9 +265,9 @@ def _last_words(error: BaseException) -> str:
     return (found or lines or [type(error).__name__])[-1][:1000]
 
 
-def _check_folder(job: Job, out: str) -> bool:
+def _check_folder(context: RunContext, out: str) -> bool:
     """Whether the folder holds this run, finished. Raises RecipeError where it holds something else."""
-    folder = job.folder
+    folder = context.store
     if not folder.exists(RUN_FILE):
         # The record comes before run.json: killed between them, a run goes on.
         if any(not name.startswith("tmp/") and name != RECORD for name in folder.files()):
@@ -273,11 +276,13 @@ def _check_folder(job: Job, out: str) -> bool:
             )
         return False
     old = folder.read_json(RUN_FILE)
-    if old.get("identity") != _identity(job):
-        changed = [change.key for change in changes(_fixed(old.get("recipe", {})), _fixed(_plain(job.recipe)))]
-        models = [name for name in job.writers if old.get("writers", {}).get(name) != job.writers[name]]
+    if old.get("identity") != _identity(context):
+        changed = [change.key for change in changes(_fixed(old.get("recipe", {})), _fixed(_plain(context.recipe)))]
+        models = [name for name in context.engine_ids if old.get("writers", {}).get(name) != context.engine_ids[name]]
         models += [
-            name for name in job.models if old.get("models", {}).get(name) != json.loads(json.dumps(job.models[name]))
+            name
+            for name in context.models
+            if old.get("models", {}).get(name) != json.loads(json.dumps(context.models[name]))
         ]
         what = (
             f"changed: {', '.join(changed)}"
@@ -290,11 +295,11 @@ def _check_folder(job: Job, out: str) -> bool:
             f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "
             f"with --reuse {out} another one takes over all that is still valid"
         )
-    same = old.get("forgotten", {}).get("key", "") == job.blocked
+    same = old.get("forgotten", {}).get("key", "") == context.blocklist_key
     return folder.exists(SUCCESS) and same and not list(_damaged(folder))
 
 
-def _damaged(folder: Folder) -> Iterator[str]:
+def _damaged(folder: RunStore) -> Iterator[str]:
     """Files of a published run that are missing, or not as long as its manifest says: what can be seen at a glance."""
     if not folder.exists(MANIFEST):
         yield MANIFEST
@@ -304,14 +309,14 @@ def _damaged(folder: Folder) -> Iterator[str]:
             yield line.path
 
 
-def _identity(job: Job) -> str:
-    recipe = _fixed(_plain(job.recipe))
+def _identity(context: RunContext) -> str:
+    recipe = _fixed(_plain(context.recipe))
     recipe["rules"] = list(recipe["rules"].items())
     for clip in recipe["measure"]["clip"]:  # where it runs, and how much at a time, changes nothing
         del clip["device"], clip["batch"]
-    if job.recipe.captions:
-        recipe["captions"] = job.recipe.captions.lasting(job.writers)
-    return ids.digest([recipe, replace(job, blocked="").shards_key])
+    if context.recipe.captions:
+        recipe["captions"] = context.recipe.captions.lasting(context.engine_ids)
+    return ids.digest([recipe, replace(context, blocklist_key="").shards_key])
 
 
 def _fixed(recipe: dict[str, Any]) -> dict[str, Any]:
