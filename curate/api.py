@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from curate.ask.diff import Diff, diff_runs
 from curate.ask.explain import explain_sample
-from curate.ask.output import escape
 from curate.ask.page import Page
 from curate.ask.query import fetch_arrow, find_run, open_run
-from curate.run.context import RUN_FILE
+from curate.store.layout import RUN_FILE
+from curate.wording import escape
 
 if TYPE_CHECKING:
     from curate.whatif.answer import WhatIf

@@ -1,4 +1,9 @@
-"""Counts, sizes and durations as people write them."""
+"""Counts, sizes and durations as people write them, and strangers' text made harmless for a terminal."""
+
+import re
+
+# What moves a terminal's cursor, colours it or turns the direction of text, and what no XML may hold.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
 
 def pluralise(number: int, noun: str, nouns: str = "") -> str:
@@ -22,3 +27,13 @@ def format_seconds(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def escape(text: str) -> str:
+    """The text with control characters as escapes, so that a stranger's text cannot steer a terminal."""
+
+    def spell(match: re.Match[str]) -> str:
+        code = ord(match[0])
+        return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+    return CONTROL.sub(spell, text)

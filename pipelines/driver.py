@@ -19,7 +19,6 @@ import pyarrow as pa
 from apache_beam.runners.worker import sdk_worker
 
 from curate import __version__, ids
-from curate.captions.cache import PARTS
 from curate.captions.engines import check_engines, identify_engines
 from curate.captions.kinds import check_kinds
 from curate.decide.evaluation import evaluation_key, write_evaluation
@@ -31,12 +30,13 @@ from curate.metadata.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.diff import changes
 from curate.recipe.recipe import Recipe
-from curate.run.context import METADATA_FILE, RUN_FILE, RunContext
+from curate.run.context import RunContext
 from curate.signals.registry import identify_models
 from curate.store.error_notes import ERROR_NOTES, read_error_note
-from curate.store.forgotten import ASKED, RECORD, Record
+from curate.store.forgotten import ASKED, Record
+from curate.store.layout import ANSWER_PARTS, FORGOTTEN_FILE, MANIFEST_FILE, METADATA_FILE, RUN_FILE, SUCCESS_FILE
 from curate.store.lock import locked
-from curate.store.manifest import MANIFEST, SUCCESS, Fault, find_faults, read_manifest
+from curate.store.manifest import Fault, find_faults, read_manifest
 from curate.store.store import RunStore
 from curate.wording import pluralise
 from pipelines.curate import build
@@ -125,7 +125,7 @@ def preflight(prepared: Prepared) -> None:
     """
     context = prepared.context
     answered = any(folder and folder.files("tables/answers") for folder in (context.store, context.reuse))
-    if context.recipe.captions and not (answered or context.store.files(PARTS)):
+    if context.recipe.captions and not (answered or context.store.files(ANSWER_PARTS)):
         check_engines(context.recipe.captions, prepared.beam.in_this_process)
     if not prepared.beam.in_this_process:
         return
@@ -157,7 +157,7 @@ def _start(prepared: Prepared) -> None:
             f"{context.store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was noted: ask for it again"
         )
     context.store.delete("tmp")
-    if context.store.exists(SUCCESS):  # something happened to a published run
+    if context.store.exists(SUCCESS_FILE):  # something happened to a published run
         _drop_damaged(context.store)
     if len(prepared.record):
         prepared.record.write(context.store)
@@ -203,12 +203,14 @@ def _drop_damaged(folder: RunStore) -> None:
         RunError: a file cannot be read now, so that nobody knows what it holds. Nothing is removed then.
     """
     # Shards that nothing tells the digests of are made anew too: they would be published as they are.
-    faults = find_faults(folder, read_manifest(folder)) if folder.exists(MANIFEST) else {"shards": Fault("no manifest")}
+    faults = (
+        find_faults(folder, read_manifest(folder)) if folder.exists(MANIFEST_FILE) else {"shards": Fault("no manifest")}
+    )
     if unknown := [f"{folder.path(name)}: {fault.text}" for name, fault in faults.items() if not fault.known]:
         raise RunError("\n".join([*unknown, "Nothing was changed; run again once it can be read"]))
-    for name in faults:  # before SUCCESS: without it nobody looks for damage any more
+    for name in faults:  # before SUCCESS_FILE: without it nobody looks for damage any more
         folder.delete(name)
-    folder.delete(SUCCESS)
+    folder.delete(SUCCESS_FILE)
 
 
 def run(prepared: Prepared) -> None:
@@ -231,8 +233,8 @@ def run(prepared: Prepared) -> None:
             _succeeds(prepared, n_buckets, last=True)
     finally:
         context.store.delete(ERROR_NOTES)
-    if not context.store.exists(SUCCESS):
-        raise RunError(f"the runner ended without an error, but {SUCCESS} does not stand in {context.store.url}")
+    if not context.store.exists(SUCCESS_FILE):
+        raise RunError(f"the runner ended without an error, but {SUCCESS_FILE} does not stand in {context.store.url}")
     context.store.delete("tmp")
 
 
@@ -270,7 +272,7 @@ def _check_folder(context: RunContext, out: str) -> bool:
     folder = context.store
     if not folder.exists(RUN_FILE):
         # The record comes before run.json: killed between them, a run goes on.
-        if any(not name.startswith("tmp/") and name != RECORD for name in folder.files()):
+        if any(not name.startswith("tmp/") and name != FORGOTTEN_FILE for name in folder.files()):
             raise RecipeError(
                 f"--out {out}: is not empty and is no run; accepted: a new folder, or that of the same recipe"
             )
@@ -296,13 +298,13 @@ def _check_folder(context: RunContext, out: str) -> bool:
             f"with --reuse {out} another one takes over all that is still valid"
         )
     same = old.get("forgotten", {}).get("key", "") == context.blocklist_key
-    return folder.exists(SUCCESS) and same and not list(_damaged(folder))
+    return folder.exists(SUCCESS_FILE) and same and not list(_damaged(folder))
 
 
 def _damaged(folder: RunStore) -> Iterator[str]:
     """Files of a published run that are missing, or not as long as its manifest says: what can be seen at a glance."""
-    if not folder.exists(MANIFEST):
-        yield MANIFEST
+    if not folder.exists(MANIFEST_FILE):
+        yield MANIFEST_FILE
         return
     for line in read_manifest(folder):
         if not folder.exists(line.path) or folder.size(line.path) != line.bytes:

@@ -27,7 +27,7 @@ from curate import ids, schema
 from curate.ask.query import find_run, open_run
 from curate.errors import RunError
 from curate.recipe.diff import changes
-from curate.run.context import RUN_FILE
+from curate.store.layout import RUN_FILE, UIDS_FILE
 
 NOT_IN_POOL = "not in the pool"
 LOST, GAINED = "lost", "gained"
@@ -217,7 +217,7 @@ def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int]]:
 def _kept_uids(url: str) -> tuple[U64, U64]:
     """The halves of a run's kept uids, sorted."""
     try:
-        with find_run(url).open("uids.npy") as file:
+        with find_run(url).open(UIDS_FILE) as file:
             pairs = np.load(file, allow_pickle=False)
         return np.ascontiguousarray(pairs["f0"]), np.ascontiguousarray(pairs["f1"])
     except (ValueError, IndexError, EOFError) as error:

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from curate import ids, schema
-from curate.ask.output import escape
 from curate.ask.page import Line, Page, Part, columns, heading, line, named
 from curate.ask.query import find_run, open_run
 from curate.captions.gates import PASSED
@@ -23,7 +22,7 @@ from curate.recipe.recipe import Top
 from curate.run.rules import Rule, check_rules, rule_values
 from curate.store.forgotten import Record
 from curate.store.items import hash_url
-from curate.wording import pluralise
+from curate.wording import escape, pluralise
 
 _LEDGER = (schema.FAILED, schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
 _UNSEEN = ("unit", "row", "offset", "status", "error")  # columns that rules do not see

@@ -5,7 +5,6 @@ Captions, URLs and keys come from strangers: nothing that they wrote steers a te
 
 import csv
 import math
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,12 +12,10 @@ from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import IO, Any, Literal
 
-from curate.wording import pluralise
+from curate.wording import CONTROL, escape, pluralise
 
 Format = Literal["table", "csv", "json"]
 
-# What moves a terminal's cursor, colours it or turns the direction of text, and what no XML may hold.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 _WORDS = {None: "null", True: "true", False: "false"}
 _CELL = 80  # characters of a value that a table shows
 _LINE = 200  # characters of a line, above which a table shows one value a line
@@ -70,16 +67,6 @@ def _write_csv(file: IO[str], rows: Iterable[list[str | None]]) -> None:
             writer.writerow(row)
 
 
-def escape(text: str) -> str:
-    """The text with control characters as escapes, so that a stranger's text cannot steer a terminal."""
-
-    def spell(match: re.Match[str]) -> str:
-        code = ord(match[0])
-        return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
-
-    return _CONTROL.sub(spell, text)
-
-
 def _write_lines(file: IO[str], begin: str, items: Iterator[str], end: str) -> None:
     file.write(begin)
     for position, item in enumerate(items):
@@ -90,7 +77,7 @@ def _write_lines(file: IO[str], begin: str, items: Iterator[str], end: str) -> N
 def _json(value: Any) -> str:
     """The value as JSON, on one line. The json module knows neither exact decimals nor what else SQL has."""
     if isinstance(value, str):
-        return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", encode_basestring(value))
+        return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", encode_basestring(value))
     if value is None or isinstance(value, bool | int):
         return _WORDS[value] if value is None or isinstance(value, bool) else str(value)
     if isinstance(value, float | Decimal):

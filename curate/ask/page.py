@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from curate.ask.output import escape
+from curate.wording import escape
 
 Part = str | tuple[str, str]  # text, or text and a style of rich's
 _CELL = 60  # columns that a cell of `columns` may take

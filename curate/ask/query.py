@@ -21,13 +21,14 @@ import duckdb
 import pyarrow as pa
 
 from curate.ask.library import check_params, fill_params, find_query, is_name, read_number
-from curate.ask.output import Result, escape
+from curate.ask.output import Result
 from curate.errors import RecipeError, RunError
-from curate.publish.statistics import STATISTICS, TABLES
+from curate.publish.statistics import TABLES
 from curate.publish.views import create_views, quote, table_files
-from curate.run.context import RUN_FILE
-from curate.store.manifest import MANIFEST, SUCCESS, how_to_go_on, no_run, read_manifest
+from curate.store.layout import MANIFEST_FILE, RUN_FILE, STATISTICS_FILE, SUCCESS_FILE
+from curate.store.manifest import how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
+from curate.wording import escape
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
 _BATCH = 2048  # rows fetched at once: what DuckDB makes at a time
@@ -47,10 +48,10 @@ def open_run(url: str) -> Any:
         RunError: the run is not finished.
     """
     folder = find_run(url)
-    names = [MANIFEST, *(line.path for line in read_manifest(folder))]
+    names = [MANIFEST_FILE, *(line.path for line in read_manifest(folder))]
     files = {
         table: tuple(_location(folder, name) for name in found)
-        for table, found in {**table_files(names), "manifest": (MANIFEST,)}.items()
+        for table, found in {**table_files(names), "manifest": (MANIFEST_FILE,)}.items()
     }
     connection = duckdb.connect(":memory:")
     try:
@@ -84,9 +85,9 @@ def find_run(url: str) -> RunStore:
     if names is None:
         raise no_run(folder, url)
     here = {str(name).rstrip("/").rpartition("/")[2] for name in names}
-    if not here & {RUN_FILE, "tables", SUCCESS}:
+    if not here & {RUN_FILE, "tables", SUCCESS_FILE}:
         raise no_run(folder, url)
-    missing = [name for name in (SUCCESS, MANIFEST, STATISTICS) if name not in here]
+    missing = [name for name in (SUCCESS_FILE, MANIFEST_FILE, STATISTICS_FILE) if name not in here]
     if missing:
         raise RunError(
             f"{url}: this run is not finished (no {', no '.join(missing)}), and only a finished one can be asked; "
@@ -210,16 +211,16 @@ def _columns(connection: Any, view: str) -> dict[str, str]:
 def _attach(connection: Any, folder: RunStore) -> None:
     """Makes the small tables of stats.duckdb visible; only tables: a view in it could be anybody's SQL."""
     with tempfile.TemporaryDirectory() as temporary:
-        path = folder.path(STATISTICS)
+        path = folder.path(STATISTICS_FILE)
         if not folder.is_local:
-            path = f"{temporary}/{STATISTICS}"
-            with folder.open(STATISTICS) as source, open(path, "wb") as target:
+            path = f"{temporary}/{STATISTICS_FILE}"
+            with folder.open(STATISTICS_FILE) as source, open(path, "wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
         connection.execute(f"ATTACH {quote(path)} AS stats (READ_ONLY)")
         found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'stats'").fetchall()
         missing = set(TABLES) - {name for (name,) in found}
         if missing:
-            raise duckdb.CatalogException(f"{STATISTICS} has no table {', '.join(sorted(missing))}")
+            raise duckdb.CatalogException(f"{STATISTICS_FILE} has no table {', '.join(sorted(missing))}")
         for name in TABLES:
             connection.execute(f"CREATE VIEW {name} AS SELECT * FROM stats.{name}")
 

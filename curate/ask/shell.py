@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from curate.ask.library import named_queries
-from curate.ask.output import Format, Result, escape, write_result
+from curate.ask.output import Format, Result, write_result
 from curate.ask.query import answer, open_run
 from curate.errors import CurateError, RecipeError
+from curate.wording import escape
 
 HELP = """\
 A statement ends with ; and may have many lines. It is SQL that reads, or a named query with its parameters:

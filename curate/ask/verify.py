@@ -9,15 +9,22 @@ import pyarrow.compute as pc
 
 from curate.errors import RunError
 from curate.forget.absence import check_absence
-from curate.forget.shards import SIZES
 from curate.ids import uid_halves
 from curate.pool.tar_samples import split_name
-from curate.publish.statistics import STATISTICS
 from curate.publish.uids import PAIR
-from curate.run.context import ENTRIES_FILE, RUN_FILE
 from curate.run.opened import open_ledger
 from curate.schema import KEPT
-from curate.store.manifest import MANIFEST, SUCCESS, Published, find_faults, how_to_go_on, no_run, read_manifest
+from curate.store.layout import (
+    ENTRIES_FILE,
+    FAILURES_FILE,
+    MANIFEST_FILE,
+    RUN_FILE,
+    SIZES_FILE,
+    STATISTICS_FILE,
+    SUCCESS_FILE,
+    UIDS_FILE,
+)
+from curate.store.manifest import Published, find_faults, how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
 
 
@@ -34,8 +41,8 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
     folder = RunStore(url)
     if not folder.exists(RUN_FILE):
         raise no_run(folder, url)
-    if not folder.exists(SUCCESS) or not folder.exists(MANIFEST):
-        raise RunError(f"{url}: the run is not finished (no {SUCCESS}); {how_to_go_on(folder, url)}")
+    if not folder.exists(SUCCESS_FILE) or not folder.exists(MANIFEST_FILE):
+        raise RunError(f"{url}: the run is not finished (no {SUCCESS_FILE}); {how_to_go_on(folder, url)}")
     lines = read_manifest(folder)
     faults = list(_check_files(folder, lines))
     checked = [f"{len(lines):,} files by sha256 ({sum(line.bytes for line in lines):,} bytes)"]
@@ -53,7 +60,7 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
 
 def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
     yield from (f"{path}: {fault.text}" for path, fault in find_faults(folder, lines).items())
-    known = {line.path for line in lines} | {MANIFEST, SUCCESS}
+    known = {line.path for line in lines} | {MANIFEST_FILE, SUCCESS_FILE}
     for path in folder.files():
         if path not in known and not path.startswith("tmp/"):
             yield f"{path}: is not in the manifest"
@@ -61,13 +68,13 @@ def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
 
 def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
     """What every run has, and its manifest does not list."""
-    for path in sorted({RUN_FILE, SIZES, ENTRIES_FILE, "failures.parquet", "uids.npy", STATISTICS} - listed):
+    for path in sorted({RUN_FILE, SIZES_FILE, ENTRIES_FILE, FAILURES_FILE, UIDS_FILE, STATISTICS_FILE} - listed):
         yield f"{path}: is not in the manifest, and every run has it"
-    if not {RUN_FILE, SIZES} <= listed:
+    if not {RUN_FILE, SIZES_FILE} <= listed:
         return
     context, units = open_ledger(folder)
     needed = [context.table(name, unit) for unit in units for name in context.tables]
-    for name in folder.read_json(SIZES):
+    for name in folder.read_json(SIZES_FILE):
         stem = f"shards/{name.partition('.')[0]}"
         needed += [*{f"shards/{name}", f"{stem}.parquet"}, f"{stem}_stats.json"]
     for path in needed:
@@ -106,7 +113,7 @@ def _check_rows(folder: RunStore, lines: list[Published]) -> tuple[list[str], li
     all_kept = np.sort(np.concatenate([np.zeros(0, PAIR), *kept]), order=("f0", "f1"))
     if len(np.unique(all_kept)) != len(all_kept):
         faults.append("tables/decisions: a uid is kept twice")
-    with folder.open("uids.npy") as file:
+    with folder.open(UIDS_FILE) as file:
         if not np.array_equal(np.load(file, allow_pickle=False), all_kept):
             faults.append("uids.npy: differs from the kept uids of tables/decisions")
     faults += _check_shards(folder, lines, all_kept)
@@ -115,7 +122,7 @@ def _check_rows(folder: RunStore, lines: list[Published]) -> tuple[list[str], li
 
 
 def _check_shards(folder: RunStore, lines: list[Published], kept: np.ndarray) -> Iterator[str]:
-    sizes = folder.read_json(SIZES)
+    sizes = folder.read_json(SIZES_FILE)
     found = []
     for name, rows in sizes.items():
         sidecar = f"shards/{name.split('.')[0]}.parquet"

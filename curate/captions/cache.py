@@ -18,9 +18,8 @@ from curate.engines.request import Answer, Request
 from curate.pool.plan import Unit
 from curate.process import process_cache
 from curate.run.context import RunContext
+from curate.store.layout import ANSWER_PARTS
 from curate.store.store import RunStore
-
-PARTS = "parts/answers"
 
 
 class Spent(NamedTuple):
@@ -60,7 +59,7 @@ class Cache:
         self, requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer], seconds: float
     ) -> None:
         """Puts a batch into place; `seconds` is what the engine took."""
-        name = f"{PARTS}/{self._unit.name}/{self._part:06d}.parquet"
+        name = f"{ANSWER_PARTS}/{self._unit.name}/{self._part:06d}.parquet"
         self._context.store.write_parquet(name, answer_table(requests, digests, answers), note=str(seconds))
         self._part += 1
         self._known |= {digest: answer for digest, answer in zip(digests, answers, strict=True) if answer.error is None}
@@ -87,7 +86,7 @@ class Cache:
 
     def forget_parts(self) -> None:
         """Removes the unit's batches, once its table stands."""
-        self._context.store.delete(f"{PARTS}/{self._unit.name}")
+        self._context.store.delete(f"{ANSWER_PARTS}/{self._unit.name}")
 
     def _learn(self, table: pa.Table) -> None:
         for row in table.to_pylist():
@@ -146,7 +145,9 @@ class Index(NamedTuple):
 
 def index_answers(folder: RunStore) -> Index:
     """Where a run has the answer to each digest."""
-    names = [name for top in ("tables/answers", PARTS) for name in folder.files(top) if name.endswith(".parquet")]
+    names = [
+        name for top in ("tables/answers", ANSWER_PARTS) for name in folder.files(top) if name.endswith(".parquet")
+    ]
     halves, files, rows = [np.zeros((2, 0), np.uint64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     for number, name in enumerate(names):
         table = folder.read_parquet(name, ["digest", "error"])
@@ -160,4 +161,4 @@ def index_answers(folder: RunStore) -> Index:
 
 
 def _parts(folder: RunStore, unit: Unit) -> list[str]:
-    return folder.files(f"{PARTS}/{unit.name}")
+    return folder.files(f"{ANSWER_PARTS}/{unit.name}")

@@ -15,7 +15,7 @@ from curate.demo.pool import write_pool
 from curate.demo.score import Caught, Rate, rate, score
 from curate.errors import RecipeError
 from curate.report.page import write_report
-from curate.run.context import RUN_FILE
+from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 from curate.wording import format_bytes
 

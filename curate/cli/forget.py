@@ -8,9 +8,8 @@ from curate.errors import RecipeError
 from curate.forget.forget import Forgotten
 from curate.forget.forget import forget as forget_items
 from curate.forget.lists import read_list
-from curate.publish.describe import REPORT
-from curate.store.forgotten import RECORD
 from curate.store.items import KINDS, NOTHING, hex_of
+from curate.store.layout import FORGOTTEN_FILE, REPORT_FILE
 from curate.wording import pluralise
 
 _SHOWN = 20
@@ -90,10 +89,10 @@ def _lines(directory: str, found: Forgotten, dry_run: bool) -> list[str]:
     if dry_run:
         return [*lines, f"{directory}: nothing was changed"]
     if found.report:
-        lines.append(f"{REPORT} was deleted, since it may show them: `curate report {directory}` makes it anew")
+        lines.append(f"{REPORT_FILE} was deleted, since it may show them: `curate report {directory}` makes it anew")
     return [
         *lines,
-        f"{directory}: forgotten, see {RECORD}; `curate verify {directory}` proves it. Copies, and runs that took tables of "
+        f"{directory}: forgotten, see {FORGOTTEN_FILE}; `curate verify {directory}` proves it. Copies, and runs that took tables of "
         "this one before, keep theirs: forget there too",
     ]
 

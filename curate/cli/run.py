@@ -12,7 +12,8 @@ from curate.errors import RecipeError
 from curate.measure.unit import needed_signals
 from curate.pool.plan import Unit
 from curate.recipe.recipe import load_recipe
-from curate.run.context import RUN_FILE, RunContext
+from curate.run.context import RunContext
+from curate.store.layout import FAILURES_FILE, RUN_FILE, SIZES_FILE
 from curate.store.lock import tidy
 from curate.store.store import RunStore
 from curate.wording import pluralise
@@ -133,7 +134,7 @@ def summary(out: str, seconds: float) -> str:
         lines.append(
             f"evaluation set: {found['images']:,} images; {found['unread']:,} more could not be read, such as {found['such_as']}"
         )
-    failures = RunStore(out).read_parquet("failures.parquet", ["shard", "key", "reason"]).to_pylist()
+    failures = RunStore(out).read_parquet(FAILURES_FILE, ["shard", "key", "reason"]).to_pylist()
     damaged = Counter(row["reason"] for row in failures if row["key"] is None)
     if damaged:
         lines.append(f"files not read, or in part: {', '.join(f'{n:,} {why}' for why, n in damaged.items())}")
@@ -145,7 +146,7 @@ def summary(out: str, seconds: float) -> str:
         )
     if run.get("caption_work"):
         lines.append(f"  curate sql {out} caption_gates      what the gates said; caption_work, captions: cost, texts")
-    shards = len(RunStore(out).read_json("shards/sizes.json"))
+    shards = len(RunStore(out).read_json(SIZES_FILE))
     lines += [f"{out}: {pluralise(shards, 'shard')} in {seconds:.1f} s", ""]
     lines += [
         f"  curate sql {out} funnel        what each rule dropped, in SQL",

@@ -7,7 +7,7 @@ from typing import IO, Annotated, Any
 import pyarrow as pa
 import typer
 
-from curate.ask.output import Result, escape, write_result
+from curate.ask.output import Result, write_result
 from curate.cli.run import SetOption
 from curate.cli.sql import Format
 from curate.cli.standard_output import open_output
@@ -18,6 +18,7 @@ from curate.whatif.knobs import SweptNumber, parse_knob
 from curate.whatif.plot import check_plot, write_plot
 from curate.whatif.survivors import FinishedRun, open_past
 from curate.whatif.sweep import Point, points_table, search, sweep
+from curate.wording import escape
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar

@@ -21,7 +21,8 @@ from curate.pool.exemplars import picture_files, read_pictures
 from curate.pool.image import ImageOptions, measure_image
 from curate.pool.listing import InputFile
 from curate.recipe.recipe import Against
-from curate.run.context import EVALUATION_FACTS, EVALUATION_FILE, RunContext
+from curate.run.context import RunContext
+from curate.store.layout import EVALUATION_FACTS_FILE, EVALUATION_FILE
 
 _loaded: dict[str, pa.Table] = {}
 _lock = threading.Lock()
@@ -71,7 +72,7 @@ def write_evaluation(context: RunContext) -> None:
             f"{context.recipe.max_failed}: {unread[0] if unread else f'no image in {against.images}'}"
         )
     facts = {"images": len(names), "unread": len(unread), "such_as": unread[0] if unread else None}
-    context.store.write_json(EVALUATION_FACTS, facts)
+    context.store.write_json(EVALUATION_FACTS_FILE, facts)
     columns = {"name": pa.array(names, pa.string()), "phash": pa.array(hashes, pa.uint64())}
     if encoder:
         columns["image"] = embedding_column(np.concatenate(made), np.arange(len(names)), len(names))

@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 from curate import ids, schema
 from curate.decide import balance, cells, dedup, near, quantiles
 from curate.decide.evaluation import find_contaminated
-from curate.forget.rows import forgotten_mask
 from curate.metadata.unit import load_entries
 from curate.numeric.vectors import embedding_matrix
 from curate.pool.plan import Unit
 from curate.recipe.recipe import Top
 from curate.run.context import RunContext
 from curate.run.rules import first_failed
+from curate.store.forgotten import forgotten_mask
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -85,12 +85,10 @@ class UnitResult:
 
 def open_ballot(context: RunContext, unit: Unit) -> UnitState:
     """All rows of the unit, the unreadable and the forgotten ones dropped, after the rules before the first top rule."""
-    status = context.read("samples", unit, ["status"])["status"]
-    ok = pc.equal(status, schema.OK).to_numpy()
-    verdicts = np.where(ok, np.int16(ALIVE), np.int16(CODES[schema.FAILED]))
-    return apply_segment(
-        context, UnitState(unit, verdicts).drop(forgotten_mask(context, unit), CODES[schema.FORGOTTEN]), 0
-    )
+    samples = context.read("samples", unit, ["status", "characters"])
+    ok = pc.equal(samples["status"], schema.OK).to_numpy()
+    state = UnitState(unit, np.where(ok, np.int16(ALIVE), np.int16(CODES[schema.FAILED])))
+    return apply_segment(context, state.drop(forgotten_mask(samples), CODES[schema.FORGOTTEN]), 0)
 
 
 def apply_segment(context: RunContext, ballot: UnitState, index: int) -> UnitState:

@@ -103,7 +103,7 @@ def _find_files(path: str) -> list[str]:
 def _read_table(name: str) -> pa.Table:
     try:
         with fsspec.open(name, "rb") as file:
-            parquet = pq.ParquetFile(file, pre_buffer=False)  # read by this thread alone, as in Folder.read_parquet
+            parquet = pq.ParquetFile(file, pre_buffer=False)  # read by this thread alone, as in RunStore.read_parquet
             found = parquet.schema_arrow
             wrong = [
                 field for field in LAYOUT if field.name not in found.names or found.field(field.name).type != field.type

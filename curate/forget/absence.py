@@ -12,13 +12,14 @@ import pyarrow as pa
 
 from curate import schema
 from curate.forget.rows import leftovers
-from curate.forget.shards import SIZES, image_hashes
+from curate.forget.shards import image_hashes
 from curate.pool.columns import ColumnFault, find_columns
 from curate.publish.uids import read_uids
-from curate.run.context import RUN_FILE, RunContext
+from curate.run.context import RunContext
 from curate.run.opened import open_ledger
-from curate.store.forgotten import RECORD, Record
+from curate.store.forgotten import Record
 from curate.store.items import Items
+from curate.store.layout import FORGOTTEN_FILE, RUN_FILE, SIZES_FILE
 from curate.store.store import RunStore
 
 
@@ -28,12 +29,12 @@ def check_absence(folder: RunStore) -> tuple[list[str], list[str]]:
     record, named = Record.read(folder), run.get("forgotten")
     if not len(record) and not named:
         rows = run["counts"].get(schema.FORGOTTEN, 0)
-        return [], [f"{RECORD}: is missing, and {rows:,} rows are forgotten"] if rows else []
+        return [], [f"{FORGOTTEN_FILE}: is missing, and {rows:,} rows are forgotten"] if rows else []
     faults = []
     if record.broken():
-        faults.append(f"{RECORD}: its seals do not add up: it was changed")
+        faults.append(f"{FORGOTTEN_FILE}: its seals do not add up: it was changed")
     if named != record.facts:
-        faults.append(f"{RECORD}: is not the one that {RUN_FILE} names")
+        faults.append(f"{FORGOTTEN_FILE}: is not the one that {RUN_FILE} names")
     faults += _faults(folder, record.items)
     return [f"{len(record):,} forgotten items are absent from tables, shards and uids.npy"], faults
 
@@ -45,7 +46,7 @@ def _faults(folder: RunStore, items: Items) -> Iterator[str]:
             yield f"{context.table(name, unit)}: holds what was forgotten"
     if items.holds("uid", read_uids(folder)).any():
         yield "uids.npy: holds what was forgotten"
-    for name in folder.read_json(SIZES):
+    for name in folder.read_json(SIZES_FILE):
         sidecar = f"shards/{name.partition('.')[0]}.parquet"
         if _in_sidecar(context, folder.read_parquet(sidecar), items):
             yield f"{sidecar}: holds what was forgotten"

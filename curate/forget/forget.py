@@ -21,22 +21,30 @@ import pyarrow.compute as pc
 from curate import schema
 from curate.decide import balance
 from curate.errors import RecipeError, RunError
-from curate.forget.rows import clear_unit, find_rows, forgotten_mask, image_sizes, names_of, spread, uids_beside
-from curate.forget.shards import SIZES, count_shards, find_holders, find_shards, rewrite_shard
+from curate.forget.rows import clear_unit, find_rows, image_sizes, names_of, spread, uids_beside
+from curate.forget.shards import count_shards, find_holders, find_shards, rewrite_shard
 from curate.pool.plan import Unit
 from curate.publish.audit import all_failures, audit_unit, check_conservation
-from curate.publish.describe import REPORT, describe_run
+from curate.publish.describe import describe_run
 from curate.publish.uids import read_uids, write_uids
-from curate.run.context import ENTRIES_FILE, FORGETTING, RUN_FILE, RunContext
+from curate.run.context import RunContext
 from curate.run.opened import open_ledger
 from curate.schema import KEPT
-from curate.store.forgotten import Record, counts, origins
+from curate.store.forgotten import Record, counts, forgotten_mask, origins
 from curate.store.items import KINDS, NOTHING, Hashes, Items, hex_of
+from curate.store.layout import (
+    ENTRIES_FILE,
+    FAILURES_FILE,
+    FORGETTING_FILE,
+    MANIFEST_FILE,
+    REPORT_FILE,
+    RUN_FILE,
+    SIZES_FILE,
+    SUCCESS_FILE,
+)
 from curate.store.lock import locked
-from curate.store.manifest import MANIFEST, SUCCESS, Published, digest_file, no_run, read_manifest
+from curate.store.manifest import Published, digest_file, no_run, read_manifest
 from curate.store.store import RunStore
-
-_FAILURES = "failures.parquet"
 
 
 @dataclass(frozen=True)
@@ -113,11 +121,11 @@ def forget(url: str, asked: Items, dry_run: bool = False) -> Forgotten:
     with locked(folder):
         pending = _check_state(folder)  # again: the one before may have just ended
         lost = _finish(folder) if pending else 0
-        report = folder.exists(REPORT)
+        report = folder.exists(REPORT_FILE)
         found, record, units = _plan(folder, asked)
         if found.changes:
-            folder.write_json(FORGETTING, {"items": len(asked), "seal": record.facts["seal"]})
-            folder.delete(SUCCESS)
+            folder.write_json(FORGETTING_FILE, {"items": len(asked), "seal": record.facts["seal"]})
+            folder.delete(SUCCESS_FILE)
             record.write(folder)
             _carry_out(folder, record, units)
         folder.delete("tmp")  # what was killed may have left copies there
@@ -126,11 +134,11 @@ def forget(url: str, asked: Items, dry_run: bool = False) -> Forgotten:
 
 def _check_state(folder: RunStore) -> bool:
     """Whether a request was begun and not carried out. Raises RunError where the run is not finished for another reason."""
-    if folder.exists(SUCCESS) and folder.exists(MANIFEST):
+    if folder.exists(SUCCESS_FILE) and folder.exists(MANIFEST_FILE):
         return False
-    if not folder.exists(SUCCESS) and folder.exists(FORGETTING):
+    if not folder.exists(SUCCESS_FILE) and folder.exists(FORGETTING_FILE):
         return True
-    raise RunError(f"{folder.url}: the run is not finished (no {SUCCESS}); run its recipe again, then forget")
+    raise RunError(f"{folder.url}: the run is not finished (no {SUCCESS_FILE}); run its recipe again, then forget")
 
 
 def _finish(folder: RunStore) -> int:
@@ -143,9 +151,9 @@ def _finish(folder: RunStore) -> int:
 
 def lost_items(folder: RunStore, record: Record) -> int:
     """Of how many items a request was that was interrupted before the record had them; 0 where there is none."""
-    if not folder.exists(FORGETTING):
+    if not folder.exists(FORGETTING_FILE):
         return 0
-    begun = folder.read_json(FORGETTING)
+    begun = folder.read_json(FORGETTING_FILE)
     return 0 if begun.get("seal") in [None, *record.table["seal"].to_pylist()] else int(begun["items"])
 
 
@@ -200,7 +208,7 @@ def _survey(context: RunContext, units: Sequence[Unit], asked: Items, items: Ite
         hit = find_rows(context, unit, items) if len(items) else np.zeros(0, bool)
         if not hit.any():
             continue
-        hit &= ~forgotten_mask(context, unit)
+        hit &= ~forgotten_mask(context.read("samples", unit, ["status", "characters"]))
         for kind, values in names_of(context, unit, hit).items():
             names[kind].append(values)
         direct = hit & find_rows(context, unit, asked)
@@ -241,10 +249,10 @@ def _carry_out(folder: RunStore, record: Record, touched: Iterable[Unit] | None)
         rewritten += rewrite_shard(folder, name, items)
     count_shards(folder)
     audits = [audit_unit(context, unit) for unit in units]
-    counted = check_conservation(audits, sum(folder.read_json(SIZES).values()))
+    counted = check_conservation(audits, sum(folder.read_json(SIZES_FILE).values()))
     failures = all_failures(audits)
-    if not failures.equals(folder.read_parquet(_FAILURES)):
-        folder.write_parquet(_FAILURES, failures)
+    if not failures.equals(folder.read_parquet(FAILURES_FILE)):
+        folder.write_parquet(FAILURES_FILE, failures)
     write_uids(context, [unit.index for unit in units], counted[KEPT])
     if context.recipe.match:
         _count_entries(context, units)
@@ -271,9 +279,11 @@ def _count_entries(context: RunContext, units: Sequence[Unit]) -> None:
 def _digest(folder: RunStore, rewritten: set[str] | None) -> list[Published]:
     """The manifest's lines of tables and shards: as they were of what stayed as it was."""
     lines = [
-        line for line in read_manifest(folder) if line.path.startswith(("tables/", "shards/")) and line.path != SIZES
+        line
+        for line in read_manifest(folder)
+        if line.path.startswith(("tables/", "shards/")) and line.path != SIZES_FILE
     ]
-    sizes = folder.read_json(SIZES)
+    sizes = folder.read_json(SIZES_FILE)
     return [
         line
         if rewritten is not None and line.path not in rewritten

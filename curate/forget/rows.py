@@ -31,12 +31,6 @@ _STAYS = {"unit", "row", "uid", "source", "shard", "status"}
 _DETAIL = "a name in it was taken out on request"
 
 
-def forgotten_mask(context: RunContext, unit: Unit) -> Mask:
-    """The rows that nothing is left of: readable, and without a caption (told by its length, which is less to read)."""
-    table = context.read("samples", unit, ["status", "characters"])
-    return np.asarray(pc.and_(pc.equal(table["status"], schema.OK), table["characters"].is_null()).to_numpy())
-
-
 def find_rows(context: RunContext, unit: Unit, items: Items) -> Mask:
     """The rows that have one of these uids, URLs or images."""
     wanted = [kind for kind in KINDS if len(items[kind])]

@@ -16,15 +16,14 @@ from curate.pool.byte_sources import ByteSource, open_source
 from curate.pool.tar_index import index_tar
 from curate.pool.tar_samples import split_name
 from curate.store.items import Items
+from curate.store.layout import SIZES_FILE
 from curate.store.store import RunStore
-
-SIZES = "shards/sizes.json"
 
 
 def find_shards(folder: RunStore, items: Items) -> dict[str, int]:
     """The shards that hold samples of these uids, by the name that sizes.json has for them: how many."""
     found = {}
-    for name in folder.read_json(SIZES):
+    for name in folder.read_json(SIZES_FILE):
         held = int(items.find("uid", folder.read_parquet(_sidecar(name), ["uid"])["uid"]).sum())
         if held:
             found[name] = held
@@ -61,10 +60,10 @@ def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
 
 def count_shards(folder: RunStore) -> None:
     """Writes sizes.json anew, by the sidecars as they stand."""
-    sizes = folder.read_json(SIZES)
+    sizes = folder.read_json(SIZES_FILE)
     counted = {name: folder.footer(_sidecar(name))[2] for name in sizes}
     if counted != sizes:
-        folder.write_json(SIZES, counted)
+        folder.write_json(SIZES_FILE, counted)
 
 
 def find_holders(folder: RunStore, items: Items, among: Items) -> Items:

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from curate import ids, schema
 from curate.metadata.match import Matcher
 from curate.pool.plan import Unit
-from curate.run.context import ENTRIES_FILE, METADATA_FILE, RunContext
+from curate.run.context import RunContext
+from curate.store.layout import ENTRIES_FILE, METADATA_FILE
 
 _lock = threading.Lock()
 _loaded: dict[str, "Entries"] = {}

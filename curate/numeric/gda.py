@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.errors import RecipeError
-from curate.signals.embedding_signals import F32, F64, Tags
+from curate.numeric.embedding_scores import F32, F64, Tags
 
 ROWS = 8192
 """Rows at a time, which are turned to float64."""

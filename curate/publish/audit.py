@@ -15,6 +15,7 @@ from curate.errors import ConservationError, RunError
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.schema import KEPT
+from curate.store.layout import FAILURES_FILE
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def check_damage(context: RunContext, audits: Iterable[Audit]) -> None:
             found += [f"  {line}" for line in _reasons(audits, what)]
             remedies.append(f"--set {name}={min(100, 100 * bad // total + 1) / 100}")
     if found:
-        context.store.write_parquet("failures.parquet", all_failures(audits))
+        context.store.write_parquet(FAILURES_FILE, all_failures(audits))
         found.append("All are in failures.parquet of the run folder.")
         raise RunError("\n".join([*found, f"To go on all the same, run again with {' '.join(remedies)}"]))
 

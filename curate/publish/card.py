@@ -12,11 +12,9 @@ from typing import Any
 
 import yaml
 
-from curate.ask.output import escape
 from curate.schema import FORGOTTEN, KEPT
-from curate.wording import format_bytes, pluralise
+from curate.wording import escape, format_bytes, pluralise
 
-CARD = "README.md"
 UNKNOWN = "unknown"  # the licence, where the recipe gives none
 _SIZES = (
     (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),

@@ -17,7 +17,6 @@ import pyarrow as pa
 from curate.publish.card import UNKNOWN, citation, languages, steps, summary
 from curate.store.manifest import Published
 
-CROISSANT = "croissant.json"
 _LISTED = 200  # files that are listed one by one
 
 _CONTEXT: dict[str, Any] = {

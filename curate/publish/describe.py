@@ -10,18 +10,29 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.publish.card import CARD, card_text
+from curate.publish.card import card_text
 from curate.publish.content import count_content
-from curate.publish.croissant import CROISSANT, croissant
-from curate.publish.statistics import STATISTICS, build_statistics
-from curate.publish.views import VIEWS, write_views
-from curate.run.context import ENTRIES_FILE, RUN_FILE
+from curate.publish.croissant import croissant
+from curate.publish.statistics import build_statistics
+from curate.publish.views import write_views
 from curate.schema import KEPT
-from curate.store.forgotten import RECORD, Record
-from curate.store.manifest import SUCCESS, Published, digest_file, write_manifest
+from curate.store.forgotten import Record
+from curate.store.layout import (
+    CARD_FILE,
+    CROISSANT_FILE,
+    ENTRIES_FILE,
+    FAILURES_FILE,
+    FORGOTTEN_FILE,
+    REPORT_FILE,
+    RUN_FILE,
+    SIZES_FILE,
+    STATISTICS_FILE,
+    SUCCESS_FILE,
+    UIDS_FILE,
+    VIEWS_FILE,
+)
+from curate.store.manifest import Published, digest_file, write_manifest
 from curate.store.store import RunStore
-
-REPORT = "report.html"
 
 
 def describe_run(folder: RunStore, run: dict[str, Any], digests: Iterable[Published]) -> None:
@@ -38,17 +49,26 @@ def describe_run(folder: RunStore, run: dict[str, Any], digests: Iterable[Publis
     record = Record.read(folder)
     run = run | ({"forgotten": record.facts} if len(record) else {})
     run |= {"content": count_content(folder, digests, run["pool"]["images"])}
-    folder.delete(REPORT)
+    folder.delete(REPORT_FILE)
     folder.write_json(RUN_FILE, run)
-    folder.write_bytes(CARD, card_text(run).encode())
-    folder.write_json(CROISSANT, croissant(run, digests, _columns(folder, digests)))
+    folder.write_bytes(CARD_FILE, card_text(run).encode())
+    folder.write_json(CROISSANT_FILE, croissant(run, digests, _columns(folder, digests)))
     build_statistics(folder, run)
     write_views(folder)
-    rest = ["failures.parquet", ENTRIES_FILE, "shards/sizes.json", RUN_FILE, CARD, CROISSANT, STATISTICS, VIEWS]
-    rest += [RECORD] if len(record) else []
-    lines = [digest_file(folder, "uids.npy", run["counts"][KEPT]), *(digest_file(folder, path) for path in rest)]
+    rest = [
+        FAILURES_FILE,
+        ENTRIES_FILE,
+        SIZES_FILE,
+        RUN_FILE,
+        CARD_FILE,
+        CROISSANT_FILE,
+        STATISTICS_FILE,
+        VIEWS_FILE,
+    ]
+    rest += [FORGOTTEN_FILE] if len(record) else []
+    lines = [digest_file(folder, UIDS_FILE, run["counts"][KEPT]), *(digest_file(folder, path) for path in rest)]
     write_manifest(folder, [*digests, *lines])
-    folder.write_bytes(SUCCESS, b"")
+    folder.write_bytes(SUCCESS_FILE, b"")
 
 
 def _columns(folder: RunStore, digests: list[Published]) -> pa.Schema | None:

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from curate import schema
 from curate.decide import balance
-from curate.run.context import ENTRIES_FILE, METADATA_FILE, RunContext
+from curate.run.context import RunContext
+from curate.store.layout import ENTRIES_FILE, METADATA_FILE
 
 I64 = npt.NDArray[np.int64]
 

@@ -16,8 +16,9 @@ from curate.publish.audit import Audit, all_failures, check_conservation
 from curate.publish.describe import describe_run
 from curate.publish.entries import write_entries
 from curate.publish.uids import write_uids
-from curate.run.context import ENTRIES_FILE, EVALUATION_FACTS, RUN_FILE, RunContext
+from curate.run.context import RunContext
 from curate.schema import KEPT
+from curate.store.layout import ENTRIES_FILE, EVALUATION_FACTS_FILE, FAILURES_FILE, RUN_FILE, SIZES_FILE
 from curate.store.manifest import Published
 from curate.store.timings import sum_timings
 
@@ -69,13 +70,13 @@ def publish(
     shards = sorted(shards, key=lambda shard: shard.index)
     folder = context.store
     counts = check_conservation(audits, sum(shard.rows for shard in shards))
-    folder.write_parquet("failures.parquet", all_failures(audits))
+    folder.write_parquet(FAILURES_FILE, all_failures(audits))
     if results.pool is not None and results.survivors is not None and results.sums is not None:
         write_entries(context, results.pool, results.survivors, results.sums, results.t)
     else:
         folder.write_parquet(ENTRIES_FILE, schema.ENTRIES.empty_table())
     suffix = "tar" if context.pool.images else "parquet"
-    folder.write_json("shards/sizes.json", {f"{shard.index:05d}.{suffix}": shard.rows for shard in shards})
+    folder.write_json(SIZES_FILE, {f"{shard.index:05d}.{suffix}": shard.rows for shard in shards})
     write_uids(context, [audit.unit.index for audit in audits], counts[KEPT])
     context.store.delete("parts")
     _remove_strays(context, digests)
@@ -110,7 +111,7 @@ def _finished_run(context: RunContext, counts: dict[str, int], results: Results,
     order[-2:-2] = [schema.CONTAMINATED] if context.recipe.dedup.against else []
     order[-1:-1] = [schema.BALANCE] if context.recipe.balance else []
     if context.recipe.dedup.against:
-        run["evaluation"] = context.store.read_json(EVALUATION_FACTS)
+        run["evaluation"] = context.store.read_json(EVALUATION_FACTS_FILE)
     run |= {
         "pool": {
             "images": context.pool.images,
@@ -138,7 +139,7 @@ def _finished_run(context: RunContext, counts: dict[str, int], results: Results,
 
 def _remove_strays(context: RunContext, digests: list[Published]) -> None:
     """Removes files in `tables/` and `shards/` that are not of this run."""
-    known = {line.path for line in digests} | {"shards/sizes.json"}
+    known = {line.path for line in digests} | {SIZES_FILE}
     for top in ("tables", "shards"):
         for path in context.store.files(top):
             if path not in known:

@@ -21,10 +21,10 @@ from curate.errors import ConservationError
 from curate.publish.drifts import DRIFT
 from curate.publish.views import table_files
 from curate.store.forgotten import Record
+from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, STATISTICS_FILE
 from curate.store.store import RunStore
 from curate.store.timings import STEPS
 
-STATISTICS = "stats.duckdb"
 TABLES = (
     "failures",
     "reasons",
@@ -57,17 +57,17 @@ def build_statistics(folder: RunStore, run: dict[str, Any]) -> None:
     files = folder.files()
     drops = _count_drops(folder, table_files(files))
     with tempfile.TemporaryDirectory() as temporary:
-        path = f"{temporary}/{STATISTICS}"
+        path = f"{temporary}/{STATISTICS_FILE}"
         config = {"storage_compatibility_version": _STORAGE, "python_enable_replacements": False}
         connection = duckdb.connect(path, config=config)
         try:
-            for name, table in _small_tables(folder, run, drops, "entries.parquet" in files).items():
+            for name, table in _small_tables(folder, run, drops, ENTRIES_FILE in files).items():
                 connection.register("incoming", table)
                 connection.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")
                 connection.unregister("incoming")
         finally:
             connection.close()
-        with open(path, "rb") as source, folder.create(STATISTICS) as target:
+        with open(path, "rb") as source, folder.create(STATISTICS_FILE) as target:
             shutil.copyfileobj(source, target, 1 << 20)
 
 
@@ -92,9 +92,9 @@ def _small_tables(
     folder: RunStore, run: dict[str, Any], drops: Counter[tuple[str, str | None]], has_entries: bool
 ) -> dict[str, pa.Table]:
     return {
-        "failures": folder.read_parquet("failures.parquet"),
+        "failures": folder.read_parquet(FAILURES_FILE),
         "reasons": _reasons(),
-        "entries": folder.read_parquet("entries.parquet") if has_entries else schema.ENTRIES.empty_table(),
+        "entries": folder.read_parquet(ENTRIES_FILE) if has_entries else schema.ENTRIES.empty_table(),
         "rules": _rules(run),
         "run": _facts(run),
         "steps": pa.Table.from_pylist(run.get("steps", []), STEPS),

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from curate.ids import uid_halves
 from curate.run.context import RunContext
+from curate.store.layout import UIDS_FILE
 from curate.store.store import RunStore
 
 PAIR = np.dtype("u8,u8")
@@ -21,7 +22,7 @@ _BUCKET = 4_000_000  # uids sorted at a time: 64 MB
 
 def read_uids(folder: RunStore) -> npt.NDArray[np.bytes_]:
     """The kept uids of a run as their 16 bytes each, ascending."""
-    with folder.open("uids.npy") as file:
+    with folder.open(UIDS_FILE) as file:
         pairs = np.load(file, allow_pickle=False)
     return np.frombuffer(np.stack([pairs["f0"], pairs["f1"]], axis=1).astype(">u8").tobytes(), "S16")
 
@@ -40,7 +41,7 @@ def write_uids(context: RunContext, units: Iterable[int], kept: int) -> None:
             for bucket in np.unique(place):
                 files[bucket].write(pairs[place == bucket].tobytes())
         header = {"descr": np.lib.format.dtype_to_descr(PAIR), "fortran_order": False, "shape": (kept,)}
-        with context.store.create("uids.npy") as out:
+        with context.store.create(UIDS_FILE) as out:
             np.lib.format.write_array_header_1_0(out, header)
             for file in files:
                 file.seek(0)

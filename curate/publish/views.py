@@ -18,10 +18,8 @@ import pyarrow.parquet as pq
 
 import curate
 from curate import schema
-from curate.store.manifest import MANIFEST
+from curate.store.layout import MANIFEST_FILE, VIEWS_FILE
 from curate.store.store import RunStore
-
-VIEWS = "views.sql"
 
 LARGE = {
     "samples": schema.SAMPLES,
@@ -88,7 +86,7 @@ def write_views(folder: RunStore) -> None:
     """Writes views.sql into a run folder whose tables and shards stand; its manifest need not, but is read by the views."""
     names = folder.files()
     files = table_files(names)
-    places = {"manifest": f"[{_RUN} || {quote(MANIFEST)}]"}
+    places = {"manifest": f"[{_RUN} || {quote(MANIFEST_FILE)}]"}
     variables = []
     for table in files:
         pattern = "shards/%.parquet" if table == "published" else f"tables/{table}/%.parquet"
@@ -101,7 +99,7 @@ def write_views(folder: RunStore) -> None:
             scores = tuple(pq.read_schema(file).names)
     layout = Layout(places, scores, any(name.endswith(".tar") for name in names))
     statements = [*variables, *_statements(layout, "OR REPLACE TEMP VIEW")]
-    folder.write_bytes(VIEWS, (_HEAD + "".join(f"{statement};\n" for statement in statements)).encode())
+    folder.write_bytes(VIEWS_FILE, (_HEAD + "".join(f"{statement};\n" for statement in statements)).encode())
 
 
 def quote(text: str) -> str:

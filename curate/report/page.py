@@ -12,7 +12,6 @@ import fsspec
 import jinja2
 
 from curate.errors import RecipeError, RunError
-from curate.publish.describe import REPORT
 from curate.report.blocks import Section
 from curate.report.captions import captions_section
 from curate.report.changes import changes_section
@@ -26,9 +25,9 @@ from curate.report.provenance import provenance_section
 from curate.report.source import Run, open_source_run
 from curate.report.text import SHORT, clean, count, percent
 from curate.report.times import time_section
-from curate.run.context import RUN_FILE
+from curate.store.layout import REPORT_FILE, RUN_FILE, SUCCESS_FILE
 from curate.store.lock import locked
-from curate.store.manifest import SUCCESS, digest_file, read_manifest, write_manifest
+from curate.store.manifest import digest_file, read_manifest, write_manifest
 from curate.wording import format_bytes
 
 MOST_BYTES = 5_000_000
@@ -79,15 +78,15 @@ def write_report(url: str, out: str | None = None, against: str | None = None) -
     with locked(folder):
         _check_unchanged(run)
         # The page first: a reader of the manifest finds what it lists, this one or the one before.
-        folder.write_bytes(REPORT, page)
-        others = [line for line in read_manifest(folder) if line.path != REPORT]
-        write_manifest(folder, [*others, digest_file(folder, REPORT)])
-    return f"{url.rstrip('/')}/{REPORT}", len(page)
+        folder.write_bytes(REPORT_FILE, page)
+        others = [line for line in read_manifest(folder) if line.path != REPORT_FILE]
+        write_manifest(folder, [*others, digest_file(folder, REPORT_FILE)])
+    return f"{url.rstrip('/')}/{REPORT_FILE}", len(page)
 
 
 def _check_unchanged(run: Run) -> None:
     """Raises RunError where the run is not what it was when it was opened."""
-    if not run.folder.exists(SUCCESS) or run.folder.read_json(RUN_FILE) != run.facts:
+    if not run.folder.exists(SUCCESS_FILE) or run.folder.read_json(RUN_FILE) != run.facts:
         raise RunError(f"{run.folder.url}: was changed while its report was made; make it again once that is done")
 
 

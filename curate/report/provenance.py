@@ -5,10 +5,10 @@ from typing import Any
 
 import yaml
 
-from curate.publish.describe import REPORT
 from curate.report.blocks import Block, Cell, Code, Section, Table, Tables
 from curate.report.source import Run
 from curate.report.text import SHORT, clean, count
+from curate.store.layout import REPORT_FILE
 from curate.wording import format_bytes
 
 _LONGEST = 40_000  # characters of the recipe that are shown
@@ -36,7 +36,7 @@ def provenance_section(run: Run) -> Section:
 
 def _digest(run: Run) -> str:
     """Of all files but the report: the sha256 of the lines `sha256  path`, as sha256sum prints them, by path."""
-    lines = run.rows("SELECT path, sha256 FROM manifest WHERE path <> $path ORDER BY path", path=REPORT)
+    lines = run.rows("SELECT path, sha256 FROM manifest WHERE path <> $path ORDER BY path", path=REPORT_FILE)
     return hashlib.sha256("".join(f"{line['sha256']}  {line['path']}\n" for line in lines).encode()).hexdigest()
 
 

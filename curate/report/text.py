@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal
 
-from curate.ask.output import escape
+from curate.wording import escape
 
 LONGEST = 400  # characters of a caption that are shown
 SHORT = 80  # characters of a name

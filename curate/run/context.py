@@ -17,20 +17,15 @@ from curate import ids, schema
 from curate.errors import RecipeError
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import Recipe, Source
+from curate.run import columns
 from curate.run.rules import Rule, Segment, check_rules, segments
 from curate.signals.registry import find_signals
 from curate.signals.signal import Signal
 from curate.store.store import RunStore
+from curate.store.tables import UnitTables
 
 # Raised when a step's code changes what it writes.
 VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "captions": 1, "shards": 1}
-
-RUN_FILE = "run.json"
-METADATA_FILE = "tmp/metadata.parquet"
-ENTRIES_FILE = "entries.parquet"
-EVALUATION_FILE = "tmp/evaluation.parquet"
-EVALUATION_FACTS = "tmp/evaluation.json"
-FORGETTING = "tmp/forgetting.json"  # stands while `curate forget` is at work
 
 
 @dataclass(frozen=True)
@@ -58,10 +53,8 @@ class RunContext:
 
     @cached_property
     def score_schema(self) -> pa.Schema:
-        """The columns of table `scores`: what signals give, then what the pool brings."""
-        language = [pa.field("language_score", pa.float32())] if self.recipe.measure.language else []
-        signals = [column for signal in self.signals for column in signal.columns]
-        return pa.schema([*schema.ALIGNED, *language, *signals, *self.pool.scores])
+        """The columns of table `scores`."""
+        return columns.score_schema(self.recipe.measure, self.signals, self.pool)
 
     @cached_property
     def signals(self) -> tuple[Signal, ...]:
@@ -70,12 +63,8 @@ class RunContext:
 
     @cached_property
     def embedding_schema(self) -> pa.Schema:
-        """The columns of table `embeddings`: image and text by each model that keeps them."""
-        columns = []
-        for one in self.recipe.measure.kept:
-            kind = pa.list_(pa.float16(), self.models[one.name]["dimension"])
-            columns += [pa.field(f"{one.prefix}{side}", kind) for side in ("image", "text")]
-        return pa.schema([*schema.ALIGNED, *columns])
+        """The columns of table `embeddings`."""
+        return columns.embedding_schema(self.recipe.measure, self.models)
 
     @property
     def has_embeddings(self) -> bool:
@@ -94,17 +83,8 @@ class RunContext:
 
     @cached_property
     def visible(self) -> pa.Schema:
-        """The columns that rules see: what is measured or brought, in `samples` and `scores`."""
-        hidden = {"unit", "row", "offset", "status", "error"}
-        image = self.recipe.measure.image
-        if not self.pool.images:
-            hidden |= {"bytes", "format", "sha256", "shard", "key"} | ({"width", "height", "url"} - self.pool.brings)
-        if not (self.pool.images and image.phash):
-            hidden.add("phash")
-        if not self.recipe.measure.language and "language" not in self.pool.brings:
-            hidden.add("language")
-        columns = [field for field in schema.SAMPLES if field.name not in hidden]
-        return pa.schema([*columns, *list(self.score_schema)[len(schema.ALIGNED) :]])
+        """The columns that rules see."""
+        return columns.visible_columns(self.recipe.measure, self.score_schema, self.pool)
 
     @cached_property
     def rules(self) -> list[Rule]:
@@ -268,7 +248,7 @@ class RunContext:
         if self.store.is_current(file, key):
             return True
         if self.reuse is not None and name != "decisions" and self.reuse.is_current(file, key):
-            self.store.take(self.reuse, file)
+            self.store.adopt(self.reuse, file)
             return True
         return False
 
@@ -309,10 +289,8 @@ class RunContext:
 
     def columns(self, unit: Unit, names: list[str]) -> pa.Table:
         """Columns of `samples` and `scores`, side by side."""
-        in_samples = [name for name in names if name in schema.SAMPLES.names]
-        in_scores = [name for name in names if name not in schema.SAMPLES.names]
-        table = self.read("samples", unit, in_samples or ["row"])
-        if in_scores:
-            for name, column in zip(in_scores, self.read("scores", unit, in_scores).columns, strict=True):
-                table = table.append_column(name, column)
-        return table
+        return self.unit_tables(unit).read_measured(names)
+
+    def unit_tables(self, unit: Unit) -> UnitTables:
+        """A unit's tables in the run folder, and in the run to reuse."""
+        return UnitTables(self.store, unit.index, self.reuse)

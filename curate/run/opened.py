@@ -1,6 +1,6 @@
-"""A finished run, opened again by what it left: the same job and units, without the pool.
+"""A finished run, opened again by what it left: the same context and units, without the pool.
 
-In: a run folder. Out: the Job whose tables stand there, and its units, without parts: what looks at tables (rules,
+In: a run folder. Out: the RunContext whose tables stand there, and its units, without parts: what looks at tables (rules,
 deduplication, counts, draws) works on them as it did in the run; what would read the pool does not.
 """
 
@@ -9,12 +9,13 @@ import pyarrow.parquet as pq
 
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import parse_recipe
-from curate.run.context import RUN_FILE, RunContext
+from curate.run.context import RunContext
+from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 
 
 def open_ledger(folder: RunStore) -> tuple[RunContext, list[Unit]]:
-    """The job of a finished run, and its units in order.
+    """The context of a finished run, and its units in order.
 
     Raises:
         RecipeError: the recipe in run.json is not one that this version knows.

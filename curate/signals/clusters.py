@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from curate import ids
 from curate.errors import RecipeError
+from curate.numeric.embedding_scores import nearest_centroid
 from curate.recipe.files import read_whole
 from curate.recipe.measure import Clusters as Options
-from curate.signals.embedding_signals import nearest_centroid
 from curate.signals.signal import F32
 
 _MAX_BYTES = 8 << 30  # a million embeddings of 2,048 dimensions

@@ -1,6 +1,6 @@
 """The signals on embeddings, as a recipe asks for them: heads, fooling, contexts, classes, axes, clusters.
 
-Each gets a model's embeddings of a unit and gives its columns, by the functions of `heads`, `embedding_signals` and
+Each gets a model's embeddings of a unit and gives its columns, by the functions of `heads`, `embedding_scores` and
 `gda`. Prompts and exemplars are encoded by that same model, once per process.
 """
 
@@ -16,7 +16,8 @@ from curate import ids, schema
 from curate.errors import RecipeError, RunError
 from curate.models import heads
 from curate.models.encoder import load_encoder
-from curate.numeric import gda
+from curate.numeric import embedding_scores, gda
+from curate.numeric.embedding_scores import Tags
 from curate.numeric.vectors import embedding_matrix, normalised
 from curate.pool.exemplars import picture_files, read_pictures
 from curate.pool.image import ImageOptions, measure_image
@@ -34,10 +35,8 @@ from curate.recipe.measure import (
     OfEmbeddings,
     Paths,
 )
-from curate.signals import embedding_signals
 from curate.signals.clusters import Clusters as Centroids
 from curate.signals.clusters import load_clusters
-from curate.signals.embedding_signals import Tags
 from curate.signals.signal import F32, Embeddings, Signal
 from curate.store.store import RunStore
 
@@ -168,7 +167,7 @@ def _fooling(name: str, options: Fooling, clip: Clip) -> tuple[F32, F32 | None]:
 
 
 def _score_fooling(given: Embeddings, options: Fooling, made: tuple[F32, F32 | None]) -> Sequence[pa.Array]:
-    return [pa.array(embedding_signals.fooling_score(normalised(given.images), *made))]
+    return [pa.array(embedding_scores.fooling_score(normalised(given.images), *made))]
 
 
 def run_shift(run: str, prefix: str) -> F32:
@@ -183,7 +182,7 @@ def run_shift(run: str, prefix: str) -> F32:
             sums[side] = sums[side] + rows.sum(axis=0)
         count += int(rows.any(axis=1).sum())
     images, texts = ((total / count)[None].astype(np.float32) for total in sums)
-    return embedding_signals.mean_shift(images, texts)
+    return embedding_scores.mean_shift(images, texts)
 
 
 def _context_prompts(name: str, options: Context, clip: Clip) -> F32:
@@ -194,7 +193,7 @@ def _context_prompts(name: str, options: Context, clip: Clip) -> F32:
 
 
 def _tag_contexts(given: Embeddings, options: Context, prompts: F32) -> Sequence[pa.Array]:
-    tag = embedding_signals.tag_contexts_of_classes if options.classes else embedding_signals.tag_contexts
+    tag = embedding_scores.tag_contexts_of_classes if options.classes else embedding_scores.tag_contexts
     return _tagged(tag(normalised(given.images), prompts, options.temperature), list(options.values))
 
 
@@ -222,13 +221,13 @@ def _axis(name: str, options: Axis, clip: Clip) -> F32:
         for side, paths in (("good", options.good), ("bad", options.bad))
     )
     try:
-        return embedding_signals.quality_axis(good, bad)
+        return embedding_scores.quality_axis(good, bad)
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from None
 
 
 def _score_axis(given: Embeddings, options: Axis, axis: F32) -> Sequence[pa.Array]:
-    return [pa.array(embedding_signals.quality_score(normalised(given.images), axis))]
+    return [pa.array(embedding_scores.quality_score(normalised(given.images), axis))]
 
 
 def _load_clusters(name: str, options: Clusters, clip: Embedder) -> Centroids:

@@ -15,16 +15,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids, schema
 from curate.errors import RunError
-from curate.run.context import RUN_FILE
 from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, hex_of
+from curate.store.layout import FORGOTTEN_FILE, RUN_FILE
 from curate.store.store import RunStore
-
-RECORD = "forgotten.parquet"
 
 # Why an item is in the record: it was asked for; it names a row that was; it names one that a run of this folder met.
 ASKED, FOUND, MET = "asked", "found", "met"
@@ -39,13 +38,13 @@ class Record:
     @classmethod
     def read(cls, folder: RunStore) -> "Record":
         """That of a run folder; an empty one where it has none. Raises RunError where the file is no record."""
-        if not folder.exists(RECORD):
+        if not folder.exists(FORGOTTEN_FILE):
             return cls(schema.FORGOTTEN_ITEMS.empty_table())
         try:
-            return cls(folder.read_parquet(RECORD).cast(schema.FORGOTTEN_ITEMS))
+            return cls(folder.read_parquet(FORGOTTEN_FILE).cast(schema.FORGOTTEN_ITEMS))
         except (ValueError, pa.ArrowException) as error:  # other columns, or other types
             fault = " ".join(str(error).split())
-            raise RunError(f"{folder.url}: {RECORD} is no record ({fault}); put it back from a copy") from None
+            raise RunError(f"{folder.url}: {FORGOTTEN_FILE} is no record ({fault}); put it back from a copy") from None
 
     @classmethod
     def read_named(cls, folder: RunStore) -> "Record":
@@ -61,14 +60,14 @@ class Record:
             found = "missing" if not len(record) else "another one" if lacks else "not as it was written"
             and_names = f", and {RUN_FILE} names one of {named['items']:,} items" if named else ""
             raise RunError(
-                f"{folder.url}: {RECORD} is {found}{and_names}; put it back from a copy: "
+                f"{folder.url}: {FORGOTTEN_FILE} is {found}{and_names}; put it back from a copy: "
                 "without it what was forgotten would come back"
             )
         return record
 
     def write(self, folder: RunStore) -> None:
         """Puts it into place."""
-        folder.write_parquet(RECORD, self.table)
+        folder.write_parquet(FORGOTTEN_FILE, self.table)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -211,3 +210,13 @@ def counts(items: Items, names: Mapping[str, Hashes]) -> dict[str, Any]:
         count[here[known]] = times[known]
         found[kind] = count
     return found
+
+
+def forgotten_mask(samples: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return which rows nothing is left of: readable, and without a caption (its length tells, which is less to read).
+
+    Args:
+        samples: columns `status` and `characters` of table `samples`.
+    """
+    mask = pc.and_(pc.equal(samples["status"], schema.OK), samples["characters"].is_null())
+    return np.asarray(mask.to_numpy())

@@ -9,10 +9,9 @@ import pyarrow as pa
 
 from curate import schema
 from curate.errors import DamagedError, RecipeError
-from curate.run.context import FORGETTING, RUN_FILE
+from curate.store.layout import FORGETTING_FILE, MANIFEST_FILE, RUN_FILE
 from curate.store.store import RunStore
 
-MANIFEST, SUCCESS = "manifest.parquet", "_SUCCESS"
 _BLOCK = 1 << 22
 
 
@@ -37,7 +36,7 @@ def no_run(folder: RunStore, url: str) -> RecipeError:
 
 def how_to_go_on(folder: RunStore, url: str) -> str:
     """What a user does where `_SUCCESS` does not stand."""
-    if folder.exists(FORGETTING):
+    if folder.exists(FORGETTING_FILE):
         return f"`curate forget` was interrupted, and `curate forget {url}` carries it out"
     return "run its recipe again with the same --out: it goes on where it stopped"
 
@@ -86,12 +85,12 @@ def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, Fault
 def write_manifest(folder: RunStore, published: Iterable[Published]) -> None:
     """Writes the manifest, sorted by path."""
     rows = sorted(published, key=lambda line: line.path)
-    folder.write_parquet(MANIFEST, pa.Table.from_pylist([vars(line) for line in rows], schema=schema.MANIFEST))
+    folder.write_parquet(MANIFEST_FILE, pa.Table.from_pylist([vars(line) for line in rows], schema=schema.MANIFEST))
 
 
 def read_manifest(folder: RunStore) -> list[Published]:
     """The lines of the manifest. Raises RunError where it is damaged."""
     try:
-        return [Published(**row) for row in folder.read_parquet(MANIFEST).to_pylist()]
+        return [Published(**row) for row in folder.read_parquet(MANIFEST_FILE).to_pylist()]
     except TypeError as error:  # other columns
-        raise DamagedError(f"{folder.url}: {MANIFEST} is damaged: {' '.join(str(error).split())}") from None
+        raise DamagedError(f"{folder.url}: {MANIFEST_FILE} is damaged: {' '.join(str(error).split())}") from None

@@ -1,6 +1,6 @@
 """Files of a run: written aside and put into place whole, so that a file that stands is a file that is finished.
 
-A `Folder` is a local folder or any fsspec URL. Locally a file is written in `tmp/` and renamed; on an object store it is
+A `RunStore` is a local folder or any fsspec URL. Locally a file is written in `tmp/` and renamed; on an object store it is
 one PUT. Parquet files carry the key of what made them in their footer; a rerun skips a file that stands with its key.
 """
 
@@ -239,7 +239,7 @@ class RunStore:
         except (FileNotFoundError, NotADirectoryError, DamagedError):
             return False
 
-    def take(self, other: "RunStore", name: str) -> None:
+    def adopt(self, other: "RunStore", name: str) -> None:
         """Puts the same file of another run into place: a hard link where possible, else a copy."""
         if self.is_local and other.is_local:
             aside = self.path(f"tmp/{uuid.uuid4().hex}")

@@ -78,7 +78,7 @@ class _ApplyTop(beam.PTransform):
 
 
 class Deduplicate(beam.PTransform):
-    """PCollection[Ballot] → PCollection[Ballot], the duplicates dropped pass by pass, and (place, recall) of passes.
+    """PCollection[UnitState] → PCollection[UnitState], the duplicates dropped pass by pass, and (place, recall) of passes.
 
     Recall is int64[2] for each pass by nearness: `cosine.recall_counts`.
     """
@@ -213,7 +213,7 @@ def _expected(b: UnitState, context: RunContext, counts: Any, bracket: balance.B
 
 
 class Decide(beam.PTransform):
-    """PCollection[Ballot] → PCollection[Verdicts]: draws, and writes `decisions`."""
+    """PCollection[UnitState] → PCollection[UnitResult]: draws, and writes `decisions`."""
 
     def __init__(self, context: RunContext, gaps: Any, counts: Any = None, t: Any = None) -> None:
         super().__init__()

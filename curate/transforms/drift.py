@@ -10,7 +10,7 @@ from curate.run.context import RunContext
 
 
 class MeasureDrift(beam.PTransform):
-    """PCollection[Verdicts] → PCollection of one list: the rows of table `drift`."""
+    """PCollection[UnitResult] → PCollection of one list: the rows of table `drift`."""
 
     def __init__(self, context: RunContext) -> None:
         super().__init__()

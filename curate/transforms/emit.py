@@ -21,7 +21,7 @@ _FOUND = ("t", "pool", "survivors", "sums", "drift", "captioned")
 
 
 class AuditUnits(beam.PTransform):
-    """PCollection[Verdicts] → PCollection[Audit]: counts every row from the files that stand."""
+    """PCollection[UnitResult] → PCollection[Audit]: counts every row from the files that stand."""
 
     def __init__(self, context: RunContext) -> None:
         super().__init__()

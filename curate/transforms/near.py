@@ -24,7 +24,7 @@ _ROWS_A_UNIT = 10_000  # about, where footers do not tell; without influence on 
 
 
 class FindGroups(beam.PTransform):
-    """PCollection[Ballot] → one Groups, those of a pass by nearness, and one int64[2], `cosine.recall_counts`."""
+    """PCollection[UnitState] → one Groups, those of a pass by nearness, and one int64[2], `cosine.recall_counts`."""
 
     def __init__(self, context: RunContext, by: Near, n_buckets: int) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ import pyarrow as pa
 from curate import schema
 from curate.decide.state import ALIVE, CODES, NAMES, UnitState
 from curate.process import in_threads
-from curate.run.context import ENTRIES_FILE
+from curate.store.layout import ENTRIES_FILE
 from curate.whatif.changes import changed_recipe
 from curate.whatif.expectation import F64, Expectation, expect, solve_t
 from curate.whatif.survivors import DecidedRows, FinishedRun, among, find_survivors, open_past

@@ -26,9 +26,10 @@ from curate.forget.block import block
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import match_unit
 from curate.pool.plan import Unit
-from curate.run.context import METADATA_FILE, RunContext
+from curate.run.context import RunContext
 from curate.schema import CONTAMINATED, DUPLICATE, FAILED, FORGOTTEN, UNMATCHED
 from curate.store.forgotten import Record
+from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 
 _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about

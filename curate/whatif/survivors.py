@@ -32,8 +32,9 @@ from curate.metadata.unit import load_entries
 from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.recipe import Recipe, Top
-from curate.run.context import RUN_FILE, RunContext
+from curate.run.context import RunContext
 from curate.run.opened import open_ledger
+from curate.store.layout import RUN_FILE
 from curate.whatif.memory import ReadFolder, RememberingJob
 
 I64 = npt.NDArray[np.int64]

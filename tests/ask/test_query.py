@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.ask.library import named_queries
-from curate.ask.output import Result, escape, write_result
+from curate.ask.output import Result, write_result
 from curate.ask.query import asking, execute, open_run, run_query
 from curate.cli.sql import Format, sql
 from curate.errors import RecipeError, RunError
+from curate.wording import escape
 from tests.publish.runs import EVIL, NEEDED, uid, write_bare, write_small
 
 

@@ -23,7 +23,7 @@ from curate.ask.verify import verify_run
 from curate.errors import RunError
 from curate.pool.byte_sources import open_source
 from curate.recipe.recipe import Recipe, load_recipe
-from curate.run.context import METADATA_FILE
+from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from pipelines.driver import prepare
 from tests.laws import pools

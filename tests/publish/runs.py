@@ -9,7 +9,8 @@ from curate import schema
 from curate.publish.drifts import DRIFT
 from curate.publish.statistics import build_statistics
 from curate.publish.views import write_views
-from curate.store.manifest import MANIFEST, SUCCESS, digest_file, write_manifest
+from curate.store.layout import MANIFEST_FILE, SUCCESS_FILE
+from curate.store.manifest import digest_file, write_manifest
 from curate.store.store import RunStore
 
 SCORES = pa.schema([*schema.ALIGNED, pa.field("clip_score", pa.float32())])
@@ -201,9 +202,9 @@ def finish(folder: RunStore, run: dict[str, Any]) -> RunStore:
     build_statistics(folder, run)
     write_views(folder)
     folder.delete("tmp")
-    known = (MANIFEST, SUCCESS)
+    known = (MANIFEST_FILE, SUCCESS_FILE)
     write_manifest(folder, [digest_file(folder, path) for path in folder.files() if path not in known])
-    folder.write_bytes(SUCCESS, b"")
+    folder.write_bytes(SUCCESS_FILE, b"")
     return folder
 
 

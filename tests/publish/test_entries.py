@@ -13,7 +13,8 @@ from curate.decide.balance import ONE
 from curate.pool.plan import Pool
 from curate.publish.entries import write_entries
 from curate.recipe.recipe import parse_recipe
-from curate.run.context import METADATA_FILE, RunContext
+from curate.run.context import RunContext
+from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from tests.laws.pools import make_rows, recipe_of, run_local, write_metadata, write_parquets
 

@@ -11,14 +11,15 @@ from curate.ask.diff import changed_samples, diff_runs
 from curate.ask.verify import verify_run
 from curate.cli.report import report
 from curate.errors import RecipeError, RunError
-from curate.publish.describe import REPORT, describe_run
+from curate.publish.describe import describe_run
 from curate.report import thumbnails
 from curate.report.blocks import Bar, Table
 from curate.report.funnel import funnel_table
 from curate.report.page import MOST_BYTES, render_page, write_report
 from curate.report.source import open_source_run
 from curate.report.times import time_section
-from curate.store.manifest import SUCCESS, read_manifest
+from curate.store.layout import REPORT_FILE, SUCCESS_FILE
+from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
 from tests.ask.pages import Page, write_hostile
 from tests.ask.test_diff import write_a, write_b
@@ -281,15 +282,15 @@ def test_the_manifest_lists_it_and_a_rerun_replaces_it(tmp_path: Path, capsys: p
     pools.run_local(pool(tmp_path, 2), tmp_path / "run")
     report(url)
     assert capsys.readouterr().out.startswith(f"{url}/report.html: ")
-    first = Path(f"{url}/{REPORT}").read_bytes()
+    first = Path(f"{url}/{REPORT_FILE}").read_bytes()
     assert verify_run(url)[1] == []
-    Path(f"{url}/{REPORT}").write_text("something else")
+    Path(f"{url}/{REPORT_FILE}").write_text("something else")
     assert verify_run(url)[1] != []
     report(url)
-    assert Path(f"{url}/{REPORT}").read_bytes() == first
+    assert Path(f"{url}/{REPORT_FILE}").read_bytes() == first
     assert verify_run(url)[1] == []
     lines = [line.path for line in read_manifest(RunStore(url))]
-    assert lines == sorted(set(lines)) and REPORT in lines
+    assert lines == sorted(set(lines)) and REPORT_FILE in lines
 
 
 def test_what_changes_a_run_removes_its_report(tmp_path: Path) -> None:
@@ -300,7 +301,7 @@ def test_what_changes_a_run_removes_its_report(tmp_path: Path) -> None:
     run = folder.read_json("run.json") | {"curate": "0", "sources": [], "counts": {"kept": 4}}
     run["recipe"] |= {"input": []}
     describe_run(folder, run, [])
-    assert not folder.exists(REPORT) and folder.exists(SUCCESS)
+    assert not folder.exists(REPORT_FILE) and folder.exists(SUCCESS_FILE)
 
 
 def write_uids_and_sizes(folder: RunStore) -> None:
@@ -324,17 +325,17 @@ def test_a_remote_run() -> None:
     url = "memory://report/run"
     write_small(url)
     write_report(url)
-    page = fsspec.open(f"{url}/{REPORT}").open().read().decode()
+    page = fsspec.open(f"{url}/{REPORT_FILE}").open().read().decode()
     harmless(Page(page))
     listed = {line.path: line for line in read_manifest(RunStore(url))}
-    assert listed[REPORT].bytes == len(page.encode())
+    assert listed[REPORT_FILE].bytes == len(page.encode())
 
 
 def test_runs_that_are_none_or_not_finished(small: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such folder"):
         write_report(str(tmp_path / "nothing"))
     write_small(str(tmp_path / "run"))
-    (tmp_path / "run" / SUCCESS).unlink()
+    (tmp_path / "run" / SUCCESS_FILE).unlink()
     with pytest.raises(RunError, match="not finished"):
         write_report(str(tmp_path / "run"))
 
@@ -357,11 +358,11 @@ def test_times_of_the_steps(tmp_path: Path) -> None:
 def test_what_another_run_gained_and_lost(protocol: str, tmp_path: Path) -> None:
     a, b = write_a(f"{protocol}{tmp_path}/a"), write_b(f"{protocol}{tmp_path}/b")
     write_report(b, against=a)
-    page = Page(RunStore(b).read_bytes(REPORT).decode())
+    page = Page(RunStore(b).read_bytes(REPORT_FILE).decode())
     harmless(page)
     assert "Against small" in page.text and "balance.t" in page.text
     diff = diff_runs(a, b)
     assert f"keeps {diff.a.kept} samples" in page.text
     assert all(name in page.text for batch in changed_samples(a, b) for name in batch["uid"].to_pylist())
     write_report(b)
-    assert "Against" not in Page(RunStore(b).read_bytes(REPORT).decode()).text
+    assert "Against" not in Page(RunStore(b).read_bytes(REPORT_FILE).decode()).text

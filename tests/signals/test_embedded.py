@@ -11,17 +11,17 @@ from PIL import Image
 
 from curate.errors import RecipeError
 from curate.models.encoder import Encoder, load_encoder
-from curate.numeric.gda import fit_classifier
-from curate.recipe.measure import Clip
-from curate.recipe.recipe import load_recipe
-from curate.signals.embedded import encode_exemplars
-from curate.signals.embedding_signals import (
+from curate.numeric.embedding_scores import (
     fooling_score,
     quality_axis,
     quality_score,
     tag_contexts,
     tag_contexts_of_classes,
 )
+from curate.numeric.gda import fit_classifier
+from curate.recipe.measure import Clip
+from curate.recipe.recipe import load_recipe
+from curate.signals.embedded import encode_exemplars
 from pipelines.driver import preflight, prepare
 from tests.laws import pools
 from tests.models.clips import write_model

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import RecipeError
-from curate.signals.embedding_signals import nearest_centroid
+from curate.numeric.embedding_scores import nearest_centroid
 from pipelines.driver import prepare
 from tests.laws import pools
 

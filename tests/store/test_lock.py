@@ -16,8 +16,8 @@ from curate.store.store import RunStore
 HOLD = """
 import sys, time
 from curate.store.lock import locked
-from curate.store.store import Folder
-with locked(Folder(sys.argv[1])):
+from curate.store.store import RunStore
+with locked(RunStore(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """

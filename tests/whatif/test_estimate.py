@@ -21,7 +21,8 @@ from curate.metadata.sources import read_metadata
 from curate.metadata.unit import match_unit
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
-from curate.run.context import METADATA_FILE, RunContext
+from curate.run.context import RunContext
+from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from curate.whatif import estimate as estimates
 from curate.whatif.answer import whatif

@@ -11,11 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.errors import RecipeError
-from curate.numeric import drift, gda
+from curate.numeric import drift, embedding_scores, gda
 from curate.numeric.drift import draw_directions, measure_drift
-from curate.numeric.gda import Classifier, fit_classifier
-from curate.signals import embedding_signals
-from curate.signals.embedding_signals import (
+from curate.numeric.embedding_scores import (
     fooling_score,
     mean_shift,
     quality_axis,
@@ -24,6 +22,7 @@ from curate.signals.embedding_signals import (
     tag_contexts,
     tag_contexts_of_classes,
 )
+from curate.numeric.gda import Classifier, fit_classifier
 
 
 def unit(*shape, seed=0, centre=None, spread=1.0):
@@ -194,7 +193,7 @@ def test_contexts_invariances(monkeypatch):
     doubled = tag_contexts_of_classes(images, np.concatenate([prompts, prompts]))
     np.testing.assert_allclose(doubled.probabilities, found.probabilities, atol=1e-5)
     for cells in (1, 12, 100):
-        monkeypatch.setattr(embedding_signals, "CELLS", cells)
+        monkeypatch.setattr(embedding_scores, "CELLS", cells)
         np.testing.assert_allclose(
             tag_contexts_of_classes(images, prompts).probabilities, found.probabilities, atol=1e-5
         )

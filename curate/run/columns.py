@@ -1,0 +1,43 @@
+"""The columns that a run's tables have beyond the fixed ones, and which of all columns rules see.
+
+They follow from the recipe's section `measure`, its signals, and what the pool's own columns are.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from curate import schema
+from curate.pool.plan import Pool
+from curate.recipe.measure import Measure
+from curate.signals.signal import Signal
+
+
+def score_schema(measure: Measure, signals: Sequence[Signal], pool: Pool) -> pa.Schema:
+    """Return the columns of table `scores`: those of signals, then those that the pool supplies."""
+    language = [pa.field("language_score", pa.float32())] if measure.language else []
+    columns = [column for signal in signals for column in signal.columns]
+    return pa.schema([*schema.ALIGNED, *language, *columns, *pool.scores])
+
+
+def embedding_schema(measure: Measure, models: Mapping[str, Any]) -> pa.Schema:
+    """Return the columns of table `embeddings`: of each model whose embeddings are kept, the image's and the text's."""
+    columns = []
+    for one in measure.kept:
+        kind = pa.list_(pa.float16(), models[one.name]["dimension"])
+        columns += [pa.field(f"{one.prefix}{side}", kind) for side in ("image", "text")]
+    return pa.schema([*schema.ALIGNED, *columns])
+
+
+def visible_columns(measure: Measure, scores: pa.Schema, pool: Pool) -> pa.Schema:
+    """Return the columns that rules see: what is measured or supplied, in `samples` and `scores` (a `score_schema`)."""
+    hidden = {"unit", "row", "offset", "status", "error"}
+    if not pool.images:
+        hidden |= {"bytes", "format", "sha256", "shard", "key"} | ({"width", "height", "url"} - pool.brings)
+    if not (pool.images and measure.image.phash):
+        hidden.add("phash")
+    if not measure.language and "language" not in pool.brings:
+        hidden.add("language")
+    columns = [field for field in schema.SAMPLES if field.name not in hidden]
+    return pa.schema([*columns, *list(scores)[len(schema.ALIGNED) :]])

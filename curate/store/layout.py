@@ -1,0 +1,31 @@
+"""The run folder's layout: where each of its files lies, relative to the folder. Users rely on the names outside `tmp`."""
+
+RUN_FILE = "run.json"
+ENTRIES_FILE = "entries.parquet"
+FAILURES_FILE = "failures.parquet"
+FORGOTTEN_FILE = "forgotten.parquet"
+UIDS_FILE = "uids.npy"
+SIZES_FILE = "shards/sizes.json"
+MANIFEST_FILE = "manifest.parquet"
+STATISTICS_FILE = "stats.duckdb"
+VIEWS_FILE = "views.sql"
+CARD_FILE = "README.md"
+CROISSANT_FILE = "croissant.json"
+REPORT_FILE = "report.html"
+SUCCESS_FILE = "_SUCCESS"  # the last one: with it the run is finished
+
+METADATA_FILE = "tmp/metadata.parquet"
+EVALUATION_FILE = "tmp/evaluation.parquet"
+EVALUATION_FACTS_FILE = "tmp/evaluation.json"
+FORGETTING_FILE = "tmp/forgetting.json"  # there while `curate forget` is at work
+ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is there
+
+
+def table_file(table: str, unit: int) -> str:
+    """Return the file of a unit's table."""
+    return f"tables/{table}/{unit:05d}.parquet"
+
+
+def shard_stem(index: int) -> str:
+    """Return the path of an output shard's files, without their suffixes."""
+    return f"shards/{index:05d}"

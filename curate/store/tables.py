@@ -1,0 +1,81 @@
+"""The tables of one unit in a run folder: one Parquet file each, read and written by name, their key and note in the footer.
+
+In: a run folder, perhaps another one to adopt tables from, and a unit's number. Row-aligned tables have one row a sample of
+the unit, in the same order, so that columns of two of them stand side by side without a join.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curate import schema
+from curate.store.layout import table_file
+from curate.store.store import RunStore
+
+
+@dataclass(frozen=True)
+class UnitTables:
+    """A unit's tables. `reuse` is a run whose tables are adopted where they have the same key."""
+
+    store: RunStore
+    unit: int
+    reuse: RunStore | None = None
+
+    def file(self, table: str) -> str:
+        """Return the table's file, relative to the run folder."""
+        return table_file(table, self.unit)
+
+    def exists(self, table: str) -> bool:
+        """Return whether the table's file is there."""
+        return self.store.exists(self.file(table))
+
+    def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
+        """Return the table, or some of its columns."""
+        return self.store.read_parquet(self.file(table), columns)
+
+    def read_measured(self, columns: list[str]) -> pa.Table:
+        """Return columns of `samples` and `scores`, side by side."""
+        in_samples = [name for name in columns if name in schema.SAMPLES.names]
+        in_scores = [name for name in columns if name not in schema.SAMPLES.names]
+        table = self.read("samples", in_samples or ["row"])
+        if in_scores:
+            for name, column in zip(in_scores, self.read("scores", in_scores).columns, strict=True):
+                table = table.append_column(name, column)
+        return table
+
+    def rows(self) -> int:
+        """Return how many rows the unit has; it must be measured."""
+        return self.store.footer(self.file("samples"))[2]
+
+    def key(self, table: str) -> str | None:
+        """Return the key that the table was made with, which must be there."""
+        return self.store.footer(self.file(table))[0]
+
+    def note(self, table: str) -> dict[str, Any]:
+        """Return the note that the table was written with."""
+        text = self.store.footer(self.file(table))[1]
+        return dict(json.loads(text)) if text else {}
+
+    def write(self, table: str, rows: pa.Table, key: str, note: dict[str, Any] | None = None) -> None:
+        """Put the table into place."""
+        text = None if note is None else json.dumps(note, ensure_ascii=False, sort_keys=True)
+        self.store.write_parquet(self.file(table), rows, key, text)
+
+    def is_current(self, table: str, key: str) -> bool:
+        """Return whether the table was made with this key; that of the run to reuse is adopted first.
+
+        Raises:
+            OSError: a file cannot be read now, so nobody knows.
+        """
+        if self.store.is_current(self.file(table), key):
+            return True
+        if self.reuse is None or not self.reuse.is_current(self.file(table), key):
+            return False
+        self.store.adopt(self.reuse, self.file(table))
+        return True
+
+    def would_be_current(self, table: str, key: str) -> bool:
+        """Return what `is_current` would, and change nothing."""
+        return any(store.is_current(self.file(table), key) for store in (self.store, self.reuse) if store)
