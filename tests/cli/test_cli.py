@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from curate import __version__
 from curate.errors import RunError
+from curate.measure.unit import measure_unit
 from tests.cli.conftest import Cli, Done
 
 COMMANDS = ["run", "demo", "plan", "sql", "explain", "diff", "verify", "metadata"]
@@ -150,18 +153,25 @@ def test_an_interrupted_run_says_that_it_can_go_on(
     assert (done.status, done.out) == (130, "") and "interrupted; what was finished stands" in done.err
 
 
+# Beam's threads lose their connections, and one may say so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("options", [[], ["--", "--runner=FnApiRunner"]])
 def test_ctrl_c_interrupts_a_run(
     cli: Cli, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
     """In the midst of a step, in a thread of its own and in the main one."""
-    command = ["run", str(pool / "tars.yaml"), "--out", str(tmp_path / "out"), *options]
-    with monkeypatch.context() as patch:
-        patch.setattr("curate.transforms.measure.measure_unit", lambda *_: signal.raise_signal(signal.SIGINT))
-        done = cli(*command)
+
+    main = [threading.main_thread().ident or 0]
+
+    def interrupted(*arguments: Any) -> Any:
+        if main:  # once
+            signal.pthread_kill(main.pop(), signal.SIGINT)
+        return measure_unit(*arguments)
+
+    monkeypatch.setattr("curate.transforms.measure.measure_unit", interrupted)
+    done = cli("run", str(pool / "tars.yaml"), "--out", str(tmp_path / "out"), *options)
     assert (done.status, done.out) == (130, "") and "interrupted; what was finished stands" in done.err
-    assert cli(*command).status == 0
 
 
 # ---- the arguments of the commands that read a run
