@@ -1,6 +1,7 @@
 """Small files that users name are read up to a limit; what does not end, or would be waited for, is refused at once."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -8,7 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.captions.prompts import load_template
+from curate.errors import RecipeError
+from curate.metadata.sources import read_metadata
+from curate.models.heads import load_head
 from curate.recipe.files import read_columns, read_whole
+from curate.recipe.measure import Clusters
+from curate.signals.clusters import load_clusters
 
 
 def test_files_up_to_the_limit(tmp_path: Path) -> None:
@@ -31,6 +38,20 @@ def test_devices_pipes_and_folders(tmp_path: Path) -> None:
         read_whole(str(tmp_path), 10)
     with pytest.raises(FileNotFoundError):
         read_whole(f"{tmp_path}/none", 10)
+
+
+@pytest.mark.parametrize("name", ["template.txt", "centroids.npy", "head.pth", "metadata.json"])
+def test_what_a_recipe_names_is_no_device(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to("/dev/zero")
+    path = str(tmp_path / name)
+    read: dict[str, Callable[[], object]] = {
+        "template.txt": lambda: load_template("recaption", path),
+        "centroids.npy": lambda: load_clusters("c", Clusters(centroids=path)),
+        "head.pth": lambda: load_head(path, "none", "none"),
+        "metadata.json": lambda: read_metadata(path),
+    }
+    with pytest.raises(RecipeError, match=r"is a pipe or a device; accepted: a regular file"):
+        read[name]()
 
 
 def parquet(**columns: pa.Array) -> bytes:
