@@ -21,6 +21,8 @@ from curate.wording import format_bytes
 
 _TRUTH = "truth.parquet"  # what a pool is finished by
 
+_FREE = "accepted: a new or empty folder, or an earlier demo's"
+
 
 def demo(
     out: Annotated[
@@ -29,8 +31,8 @@ def demo(
 ) -> None:
     """Draw a small pool with planted defects and curate it: offline, in about a minute."""
     pool, recipe, run = f"{out}/pool", f"{out}/recipe.yaml", f"{out}/run"
-    _check_free(out)
     try:
+        _check_free(out)
         os.makedirs(out, exist_ok=True)
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written: {error}") from None
@@ -62,15 +64,18 @@ def demo(
 
 def _check_free(out: str) -> None:
     """Raise RecipeError where the folder holds something that no demo has put there."""
-    if not os.path.isdir(out) or not os.listdir(out) or os.path.isfile(f"{out}/pool/{_TRUTH}"):
+    if not os.path.isdir(out) or not os.listdir(out):
+        return
+    if os.path.exists(f"{out}/{RUN_FILE}"):
+        raise RecipeError(f"--out {out}: is a run; {_FREE}")
+    if os.path.isfile(f"{out}/pool/{_TRUTH}"):
         return
     recipe = f"{out}/recipe.yaml"  # the first thing that a demo writes: one that was interrupted goes on
     if os.path.isfile(recipe):
         with open(recipe, encoding="utf-8", errors="replace") as file:
             if file.readline() == _packaged_recipe().splitlines(keepends=True)[0]:
                 return
-    held = "a run" if os.path.exists(f"{out}/{RUN_FILE}") else f"{sorted(os.listdir(out))[0]!r} and no demo"
-    raise RecipeError(f"--out {out}: holds {held}; accepted: a new or empty folder, or an earlier demo's")
+    raise RecipeError(f"--out {out}: holds {min(os.listdir(out))!r} and no earlier demo; {_FREE}")
 
 
 def _packaged_recipe() -> str:

@@ -51,12 +51,14 @@ def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:
         ValueError: they come to more.
         pa.ArrowException, OSError: the file is damaged.
     """
-    # Texts as dictionaries first, as they are in the file: a text of a megabyte in each row is there once.
-    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=columns)
-    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    footer = pq.read_metadata(pa.BufferReader(content))
+    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
     chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
     kept = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
     _check(sum(max(chunk.total_uncompressed_size, _VALUE * chunk.num_values) for chunk in kept), limit)
+    # Texts as dictionaries first, as they are in the file: a text of a megabyte in each row is there once.
+    paths = list({chunk.path_in_schema for chunk in kept})
+    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=paths)
     table = file.read(columns, use_threads=False)
     texts = [i for i, field in enumerate(table.schema) if pa.types.is_dictionary(field.type)]
     _check(sum(_text_bytes(chunk) for i in texts for chunk in table.column(i).chunks), limit)

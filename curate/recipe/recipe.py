@@ -51,7 +51,7 @@ from curate.recipe.measure import (
     TextArea,
     resolve_measure,
 )
-from curate.recipe.strict_yaml import MAX_CHARACTERS, find_surrogate, load_yaml
+from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml
 from curate.schema import RESERVED_RULES
 
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
@@ -328,8 +328,13 @@ def _set(data: dict[str, Any], override: str) -> None:
     try:
         value = load_yaml(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override}: {text!r} is not a YAML value: {' '.join(str(error).split())}") from None
+        shown = override if len(override) <= 80 else f"{override[:77]}..."
+        raise RecipeError(
+            f"--set {shown}: {_short(text)} is not a YAML value: {' '.join(str(error).split())}"
+        ) from None
     *parents, last = key.split(".")
+    if len(parents) >= MAX_DEPTH:
+        raise RecipeError(f"--set {key[:77]}...: a key of {len(parents) + 1:,} parts; accepted: at most {MAX_DEPTH}")
     at: Any = data
     for part in parents:
         place = _place(at, part, override)
@@ -352,7 +357,7 @@ def _place(at: Any, part: str, override: str) -> str | int:
     """How `part` indexes `at`: a key of a mapping, or a position in a list."""
     if isinstance(at, dict):
         return part
-    if isinstance(at, list) and part.isdecimal() and int(part) < len(at):
+    if isinstance(at, list) and part.isdecimal() and len(part) < 10 and int(part) < len(at):
         return int(part)
     accepted = f"a position below {len(at)}" if isinstance(at, list) else "nothing, since it has no keys"
     name = override.partition("=")[0].split(".")

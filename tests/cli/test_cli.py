@@ -224,3 +224,10 @@ def test_a_reader_that_goes_away_is_no_error(finished: dict[str, tuple[Path, Don
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(60) in (0, -signal.SIGPIPE)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "whatif", "forget"])
+def test_arguments_that_are_no_utf8(cli: Cli, command: str) -> None:
+    done = cli(command, "x\udcff")
+    assert (done.status, done.out) == (2, "")
+    assert done.err == "curate: argument 'x\\udcff': holds bytes that are not UTF-8; accepted: UTF-8\n"

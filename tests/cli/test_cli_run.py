@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.cli import progress
+from curate.errors import RecipeError
 from curate.store.store import RunStore
 from tests.cli.conftest import Cli, Done
 
@@ -219,6 +220,37 @@ def test_a_demo_without_the_library_of_models(tmp_path: Path, monkeypatch: pytes
 def test_a_demo_that_cannot_be_written(cli: Cli, out: str) -> None:
     done = cli("demo", "--out", out)
     assert (done.status, done.out) == (2, "") and f"--out {out}: cannot be written" in done.err
+
+
+@pytest.mark.parametrize("held", ["a run", "a pool", "a recipe", "a file"])
+def test_a_demo_touches_nothing_of_others(
+    cli: Cli, finished: dict[str, tuple[Path, Done]], held: str, tmp_path: Path
+) -> None:
+    out = finished["tars"][0] if held == "a run" else tmp_path
+    if held != "a run":
+        name = {"a pool": "pool/00000.tar", "a recipe": "recipe.yaml", "a file": ".hidden"}[held]
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("name: mine\n")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    done = cli("demo", "--out", str(out))
+    assert (done.status, done.out) == (2, "")
+    assert "is a run" in done.err if held == "a run" else "and no earlier demo" in done.err
+    assert done.err.endswith("; accepted: a new or empty folder, or an earlier demo's\n")
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_demo_that_was_cut_off_goes_on(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it drew the pool: the recipe is there, the truth is not."""
+
+    def cut(pool: str, **_: int) -> None:
+        Path(pool).mkdir()
+        (Path(pool) / "00000.tar").write_bytes(b"x")
+        raise RecipeError("cut off")
+
+    monkeypatch.setattr("curate.cli.demo.write_pool", cut)
+    assert "cut off" in cli("demo", "--out", str(tmp_path)).err
+    monkeypatch.setattr("curate.cli.demo.write_pool", lambda pool, **_: None)
+    assert "earlier demo" not in cli("demo", "--out", str(tmp_path)).err
 
 
 # ---- progress

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,6 +116,34 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     for name in ("none.txt", "none.parquet", "none.npy"):
         with pytest.raises(RecipeError, match=name):
             read_list(f"{tmp_path}/{name}")
+
+
+def test_lists_that_do_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device, a pipe that nobody writes to, more bytes than a list may have, few bytes that stand for many."""
+    for name in ("x.txt", "x.npy", "x.parquet"):
+        (tmp_path / name).symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", "x.txt", "x.npy", "x.parquet", "pipe"):
+        with pytest.raises(RecipeError, match="is a pipe or a device; accepted: a regular file"):
+            read_list(str(tmp_path / path), "uid")
+    monkeypatch.setattr("curate.forget.lists.MAX_BYTES", 10_000)
+    (tmp_path / "long.txt").write_text(f"{UID}\n" * 400)
+    pq.write_table(pa.table({"uid": [UID] * 4000}), tmp_path / "long.parquet")
+    pq.write_table(pa.table({"kind": ["uid"] * 4000, "value": [UID] * 4000}), tmp_path / "record.parquet")
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(bytes(10_001))))
+    for path in (f"{tmp_path}/long.txt", f"{tmp_path}/long.parquet", f"{tmp_path}/record.parquet", "-"):
+        with pytest.raises(RecipeError, match="more than 10,000 bytes"):
+            read_list(path)
+
+
+def test_arrays_that_are_none(tmp_path: Path) -> None:
+    header = b"\x93NUMPY\x01\x00v\x00{'descr': [('f0', '<u8'), ('f1', '<u8')], 'fortran_order': False, 'shape': (1000000000000000,), }"
+    (tmp_path / "huge.npy").write_bytes(header.ljust(127) + b"\n")
+    with open(tmp_path / "several.npy", "wb") as file:
+        np.savez(file, a=np.arange(3))
+    for name in ("huge.npy", "several.npy"):
+        with pytest.raises(RecipeError, match=name):
+            read_list(f"{tmp_path}/{name}", "uid")
 
 
 def test_an_empty_array_is_no_list(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ def damaged_parquet() -> bytes:
         ("m.json", '["a", "\\ud800"]', "item 1 holds half a surrogate pair"),
         ("m.json", '["a", ', "JSON that is damaged (Expecting value: line 1 column 7"),
         ("m.json", "", "JSON that is damaged"),
+        ("m.json", f"[{'9' * 5000}]", "JSON that is damaged"),
         ("m.json", "[" * 200_000, "JSON that is nested too deeply"),
         ("m.json", b'["a\xff"]', "not UTF-8 (at byte 3)"),
         ("m.txt", b"a\n\xff", "not UTF-8 (at byte 2)"),

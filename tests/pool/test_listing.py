@@ -72,6 +72,34 @@ def test_wrong_braces(path: str) -> None:
     assert message.startswith("pool/a") and ("{00000..00099}" in message or "{a,b}" in message)
 
 
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["{0..1000000000}"], "1,000,000,001"),
+        (["{0..9}x{0..9999999}x{0..99999}"], "100,000,000"),
+        (["{0..9999}{0..9}{0..9}{0..9}{0..9}"], "100,000,000"),
+        (["{a,b}" * 2000], "16,777,216"),
+        ([f"{{0..{'9' * 99}}}"], f"1{',000' * 33}"),
+        (["{0..10}", "{0..999999999}"], "1,000,000,000"),
+    ],
+)
+def test_ranges_of_a_billion(paths: list[str], names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are counted, not made."""
+    with pytest.raises(RecipeError, match=f"names {names} files; accepted: at most 10,000,000"):
+        list_files(tuple(f"/pool/{path}.tar" for path in paths), {})
+    monkeypatch.setattr("curate.pool.listing.MAX_NAMES", 10)
+    with pytest.raises(RecipeError, match=r"names 12 files; accepted: at most 10, .* in all paths together"):
+        list_files(("/pool/{0..5}.tar", "/pool/{6..11}.tar"), {})
+    assert expand_braces("{1..1}" * 2000) == ["1" * 2000]
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    (tmp_path / "a\udcff.tar").write_bytes(b"")
+    for path in ("*.tar", "a\udcff.tar"):
+        with pytest.raises(RecipeError, match=r"a\\udcff.tar: its name is not UTF-8"):
+            list_files((f"{tmp_path}/{path}",), {})
+
+
 @given(st.integers(0, 300), st.integers(0, 30), st.integers(1, 5))
 def test_padding_is_kept(first: int, more: int, width: int) -> None:
     last = first + more

@@ -1,5 +1,6 @@
 """Recipes: what is accepted, what is refused, and whether the message names the key, what was found and what would do."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,61 @@ def test_a_remote_recipe_has_a_folder_too() -> None:
 @pytest.mark.parametrize("path", ["/abs/x.parquet", "s3://bucket/x.parquet"])
 def test_absolute_paths_stay(tmp_path: Path, path: str) -> None:
     assert load(tmp_path, f"input.path={path}").input[0].path == path
+
+
+def bomb(levels: int = 40) -> str:
+    """A value whose aliases come to more than any memory."""
+    lines = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, levels)]
+    return f"{{l0: &l0 [x], {', '.join(lines)}}}"
+
+
+PLACES = {
+    "input: [{{name: a, format: parquet, path: x, storage: {}}}]": "input.0.storage",
+    "input: [{{name: a, format: parquet, path: {}}}]": "input.0.path",
+    "{}: {{}}": "rules.a",
+    "input: [{{name: a, format: parquet, path: x}}]\nrules: {{a: {}}}": "rules.a",
+    "input: [{{name: a, format: parquet, path: x}}]\nrules: {{{}: words > 1}}": "name",
+    "input: [{{name: {}, format: parquet, path: x}}]": "name",
+    "input: [{{name: a, format: parquet, path: x}}]\n"
+    "captions: {{engines: {{e: {{openai: {{base_url: 'http://x', model: m, extra: {}}}}}}}}}": "new",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("value", ["bomb", '"\\ud800"', "[" * 5000, '{"\\udfff": 1}', "&a [*a]", "0x" + "f" * 9999])
+def test_hostile_yaml_anywhere(tmp_path: Path, place: str, value: str) -> None:
+    value = bomb() if value == "bomb" else value
+    message = load_refusal(tmp_path, text=place.format(value))
+    assert "r.yaml: not valid YAML: " in message and len(message) < 1000
+    message = load_refusal(tmp_path, f"{PLACES[place]}={value}")
+    assert message.startswith(f"--set {PLACES[place]}=") and "is not a YAML value" in message and len(message) < 1000
+
+
+@pytest.mark.parametrize("override", ["rules.\udcff=words > 1", "rules.a=\udcff", "\udcff=1", "rules.a='\ud800'"])
+def test_set_of_what_is_no_utf8(tmp_path: Path, override: str) -> None:
+    message = load_refusal(tmp_path, override)
+    assert "bytes that are not UTF-8" in message and message.isascii()
+
+
+def test_keys_of_set_that_are_too_long(tmp_path: Path) -> None:
+    assert "a key of 20,001 parts; accepted: at most 100" in load_refusal(tmp_path, f"input.storage{'.a' * 19_999}=1")
+    assert "accepted: a position below 1" in load_refusal(tmp_path, f"input.{'9' * 5000}.path=x", text=BALANCED)
+
+
+def test_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / "a\udcff"
+    folder.mkdir()
+    message = load_refusal(folder)
+    assert message == f"{tmp_path}/a\\udcff: the recipe's folder has a name that is not UTF-8; accepted: UTF-8"
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "pipe", "large.yaml"])
+def test_a_recipe_that_does_not_end(tmp_path: Path, path: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with open(tmp_path / "large.yaml", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(RecipeError, match=r"cannot be read as a recipe: it .*; accepted: "):
+        load_recipe(os.path.join(tmp_path, path))
 
 
 # ---- --set

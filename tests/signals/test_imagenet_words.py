@@ -383,6 +383,17 @@ def test_bad_wordnet(tiny, tmp_path, name, content):
         load_vocabulary(str(folder), str(tiny.parent / "ids.txt"))
 
 
+def test_files_that_do_not_end(tiny, tmp_path):
+    with pytest.raises(RecipeError, match=r"/dev/zero: it is a pipe or a device; .*accepted: one noun id"):
+        load_vocabulary(str(tiny), "/dev/zero")
+    folder = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    os.truncate(folder / "index.noun", 1 << 40)
+    with pytest.raises(
+        RecipeError, match=r"index.noun: it holds more than 67,108,864 bytes; .*accepted: a local folder"
+    ):
+        load_vocabulary(str(folder), str(tiny.parent / "ids.txt"))
+
+
 def test_timm_is_missing(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(RecipeError, match=r"timm, .* is not installed; install it with: .* or give a file as synsets"):

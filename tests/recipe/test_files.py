@@ -1,0 +1,93 @@
+"""Small files that users name are read up to a limit; what does not end, or would be waited for, is refused at once."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.captions.prompts import load_template
+from curate.errors import RecipeError
+from curate.metadata.sources import read_metadata
+from curate.models.heads import load_head
+from curate.recipe.files import read_columns, read_whole
+from curate.recipe.measure import Clusters
+from curate.signals.clusters import load_clusters
+
+
+def test_files_up_to_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"0123456789")
+    (tmp_path / "link").symlink_to(tmp_path / "x")
+    fsspec.filesystem("memory").pipe("/files/x", b"0123456789")
+    for path in (f"{tmp_path}/x", f"file://{tmp_path}/x", f"{tmp_path}/link", "memory://files/x"):
+        assert read_whole(path, 10) == b"0123456789"
+        with pytest.raises(ValueError, match="more than 9 bytes; accepted"):
+            read_whole(path, 9)
+
+
+def test_devices_pipes_and_folders(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for path in ("/dev/zero", f"{tmp_path}/link", f"{tmp_path}/pipe", f"file://{tmp_path}/pipe"):
+        with pytest.raises(OSError, match="is a pipe or a device; accepted: a regular file"):
+            read_whole(path, 1 << 40)
+    with pytest.raises(IsADirectoryError):
+        read_whole(str(tmp_path), 10)
+    with pytest.raises(FileNotFoundError):
+        read_whole(f"{tmp_path}/none", 10)
+
+
+@pytest.mark.parametrize("name", ["template.txt", "centroids.npy", "head.pth", "metadata.json"])
+def test_what_a_recipe_names_is_no_device(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to("/dev/zero")
+    path = str(tmp_path / name)
+    read: dict[str, Callable[[], object]] = {
+        "template.txt": lambda: load_template("recaption", path),
+        "centroids.npy": lambda: load_clusters("c", Clusters(centroids=path)),
+        "head.pth": lambda: load_head(path, "none", "none"),
+        "metadata.json": lambda: read_metadata(path),
+    }
+    with pytest.raises(RecipeError, match=r"is a pipe or a device; accepted: a regular file"):
+        read[name]()
+
+
+def parquet(**columns: pa.Array) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def test_columns() -> None:
+    columns = {
+        "text": pa.array(["a", None, "b"]), "large": pa.array(["a", None, "b"], pa.large_string()),
+        "bytes": pa.array([b"\xff", None, b""]), "view": pa.array(["a", None, "b"], pa.string_view()),
+        "number": pa.array([1, None, 3]), "lists": pa.array([["a"], None, []]),
+        "coded": pa.array(["a", None, "a"]).dictionary_encode(),
+    }  # fmt: skip
+    found = read_columns(parquet(**columns), list(columns), 1 << 20)
+    assert found.to_pydict() == {name: column.to_pylist() for name, column in columns.items()}
+    assert found.schema.field("text").type == pa.string()
+    assert read_columns(parquet(**columns), ["number"], 1 << 20).column_names == ["number"]
+
+
+@pytest.mark.parametrize("kind", ["long texts", "many rows", "many nulls", "many items"])
+def test_few_bytes_that_stand_for_many(kind: str) -> None:
+    """None of them is unpacked to learn how large it is."""
+    bomb = {
+        "long texts": pa.array(["x" * 100_000]).take(pa.array([0] * 1000)),
+        "many rows": pa.repeat(pa.scalar("x"), 10_000_000),
+        "many nulls": pa.nulls(10_000_000, pa.string()),
+        "many items": pa.array([["x"] * 10_000_000]),
+    }
+    data = parquet(column=bomb[kind], other=bomb[kind])
+    assert len(data) < 200_000
+    before = pa.total_allocated_bytes()
+    del bomb
+    pool = pa.default_memory_pool()
+    with pytest.raises(ValueError, match="more than 20,000,000 bytes, unpacked; accepted"):
+        read_columns(data, ["column"], 20_000_000)
+    assert pool.bytes_allocated() <= before
+    assert len(read_columns(parquet(column=pa.array(["x"]), other=pa.nulls(1)), ["column"], 100)) == 1
