@@ -94,7 +94,7 @@ def prepare(
         engine_ids=identify_engines(recipe.captions) if recipe.captions else {},
         evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
         blocklist_key=record.key,
-        here=beam_options.is_local_runner,
+        is_local_runner=beam_options.is_local_runner,
     )
     context.check()
     if recipe.captions:

@@ -33,7 +33,7 @@ class RunContext:
     """One run: sent to every worker, so small. `metadata_key` names the entries' content; `models` what each model is, and
     `writers` what writes captions;
     `evaluation_key` the content of `dedup.against`; `blocked` the key of the record of what is forgotten (see
-    `curate.store.forgotten`), empty where nothing is; `here` whether the runner works on this machine alone.
+    `curate.store.forgotten`), empty where nothing is; `is_local_runner` whether the runner works on this machine alone.
     """
 
     recipe: Recipe
@@ -45,7 +45,7 @@ class RunContext:
     engine_ids: dict[str, str] = field(default_factory=dict)
     evaluation_key: str = ""
     blocklist_key: str = ""
-    here: bool = True
+    is_local_runner: bool = True
 
     def source(self, unit: Unit) -> Source:
         """The recipe's source that the unit belongs to."""

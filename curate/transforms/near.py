@@ -33,7 +33,7 @@ class FindGroups(beam.PTransform):
     def expand(self, ballots: beam.PCollection[UnitState]) -> Any:
         """Over the rows still in."""
         context, by = self._context, self._by
-        if context.here:
+        if context.is_local_runner:
             together = ballots | "Together" >> beam.combiners.ToList()
             found = together | "Search" >> beam.Map(lambda units: local.find_groups(context, by, units))
             return found | "Groups" >> beam.Map(lambda pair: pair[0]), found | "Recall" >> beam.Map(

@@ -86,4 +86,4 @@ def test_what_is_refused(words: list[str], parts: list[str], capsys: pytest.Capt
 def test_a_run_is_prepared_for_the_runner_that_is_chosen(tmp_path: Path) -> None:
     recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(12), 1))
     for words, local in (([], True), (["--runner", "SparkRunner"], False)):
-        assert prepare(recipe, str(tmp_path / "out"), options=words).context.here is local
+        assert prepare(recipe, str(tmp_path / "out"), options=words).context.is_local_runner is local
