@@ -47,7 +47,7 @@ def test_it_holds_everything(unpacked: Path) -> None:
         assert sources <= found and len(sources) > 1
     queries = {f"curate/sql/{path.name}" for path in (ROOT / "sql").glob("*.sql")}
     assert queries <= found and len(queries) > 10
-    assert {"curate/report/page.html", "curate/publish/report/style.css"} <= found
+    assert {"curate/report/page.html", "curate/report/style.css"} <= found
     assert {"curate/demo/recipe.yaml", "curate/py.typed", "curate/sql/views.sql"} <= found
 
 

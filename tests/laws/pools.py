@@ -328,7 +328,7 @@ def run_beam(
     assert not prepared.finished
     start(prepared)
     root = beam.Pipeline(options=prepared.beam.options)
-    build(root, replace(prepared.context, here=here), prepared.plan.units, n_buckets)
+    build(root, replace(prepared.context, is_local_runner=here), prepared.plan.units, n_buckets)
     root.run().wait_until_finish()
     prepared.context.store.delete("tmp")
     return Ran(out)
