@@ -18,7 +18,7 @@ from curate.ask.query import find_run, open_run
 from curate.captions.gates import PASSED
 from curate.decide import balance
 from curate.errors import RecipeError, RunError
-from curate.recipe.recipe import Top
+from curate.recipe.rules import Top
 from curate.run.rules import Rule, check_rules, rule_values
 from curate.store.forgotten import Record
 from curate.store.items import hash_url

@@ -18,7 +18,7 @@ from curate.decide.evaluation import find_contaminated
 from curate.metadata.unit import load_entries
 from curate.numeric.vectors import embedding_matrix
 from curate.pool.plan import Unit
-from curate.recipe.recipe import Top
+from curate.recipe.rules import Top
 from curate.run.context import RunContext
 from curate.run.rules import first_failed
 from curate.store.forgotten import forgotten_mask

@@ -31,7 +31,8 @@ from curate.errors import RecipeError, RunError
 from curate.metadata.unit import load_entries
 from curate.pool.plan import Unit
 from curate.process import in_threads
-from curate.recipe.recipe import Recipe, Top
+from curate.recipe.recipe import Recipe
+from curate.recipe.rules import Top
 from curate.run.context import RunContext
 from curate.run.opened import open_ledger
 from curate.store.layout import RUN_FILE
