@@ -162,18 +162,17 @@ def _funnel(run: dict[str, Any], drops: Counter[tuple[str, str | None]]) -> pa.T
     by_rule: Counter[str | None] = Counter()
     for (_, rule), count in drops.items():
         by_rule[rule] += count
-    by_rule[schema.KEPT] = by_rule.pop(None, 0)
     recipe = {**run["recipe"], "rules": [rule["name"] for rule in run["rules"]]}
-    steps = [stage.name for stage in schema.run_stages(recipe, bool(by_rule[schema.FORGOTTEN]))]
-    strange = sorted(str(name) for name in by_rule if name not in steps)
+    steps = [stage.name for stage in schema.run_stages(recipe, bool(by_rule[schema.FORGOTTEN]))[:-1]]
+    strange = sorted(str(name) for name in by_rule if name is not None and name not in steps)
     if strange:
         raise ConservationError(f"decisions name rules that the run does not have: {', '.join(strange)}")
-    names = [schema.POOL, *steps]
-    rows = [by_rule.total(), *(by_rule[name] for name in steps)]
+    names = [schema.POOL, *steps, schema.KEPT]
+    rows = [by_rule.total(), *(by_rule[name] for name in steps), by_rule[None]]
     return pa.table(
         {
             "position": pa.array(range(len(names)), pa.int32()),
-            "kind": pa.array([schema.POOL, *["drop"] * (len(steps) - 1), schema.KEPT]),
+            "kind": pa.array([schema.POOL, *["drop"] * len(steps), schema.KEPT]),
             "rule": pa.array(names),
             "rows": pa.array(rows, pa.int64()),
         }

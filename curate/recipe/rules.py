@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from curate.recipe.measure import ColumnName, Paths, Section
+from curate.recipe.section import ColumnName, Section, UserPaths
 
 
 class Top(Section):
@@ -43,13 +43,13 @@ class Near(Section):
 class Against(Near):
     """Images of an evaluation set: rows near one of them are dropped by rule `contaminated`, before deduplication."""
 
-    images: Paths  # image files or webdataset tars
+    images: UserPaths  # image files or webdataset tars
 
 
-A_KEY, NEARNESS = "a key", "nearness"
+_KEY, _NEAR = "a key", "nearness"
 Pass = Annotated[
-    Annotated[Literal["uid", "sha256", "phash"], Tag(A_KEY)] | Annotated[Near, Tag(NEARNESS)],
-    Discriminator(lambda by: NEARNESS if isinstance(by, dict | Near) else A_KEY),
+    Annotated[Literal["uid", "sha256", "phash"], Tag(_KEY)] | Annotated[Near, Tag(_NEAR)],
+    Discriminator(lambda by: _NEAR if isinstance(by, dict | Near) else _KEY),
 ]
 
 
