@@ -51,51 +51,11 @@ from curate.recipe.measure import (
     TextArea,
     resolve_measure,
 )
+from curate.recipe.source import FORMATS, AnySource, Name, UnknownSource
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml
 from curate.schema import RESERVED_RULES
 
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
-
-
-class Columns(Section):
-    """Which column of a Parquet source holds what; None means: found by its usual names (see `curate.pool.plan.SPELLINGS`).
-
-    `scores` names the columns that land in table `scores`; by default all floating-point columns not used otherwise.
-    """
-
-    caption: str | None = None
-    uid: str | None = None
-    url: str | None = None
-    key: str | None = None
-    width: str | None = None
-    height: str | None = None
-    language: str | None = None
-    image: str | None = None
-    scores: tuple[str, ...] | None = None
-
-
-class Source(Section):
-    """One input of the pool; every row is tagged with its name."""
-
-    name: Name
-    format: Literal["webdataset", "parquet"]
-    path: str | tuple[str, ...]
-    caption_key: str = "caption"  # webdataset: the json field that holds the caption where there is no .txt
-    columns: Columns = Columns()  # parquet only
-    storage: dict[str, Any] = Field({})  # options of the fsspec file system, such as {anon: true}
-
-    @field_validator("path")
-    @classmethod
-    def _some_path(cls, path: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not path or ("" in path and not isinstance(path, str)):
-            raise ValueError("names no file; accepted: a path, or a list of paths")
-        return path
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The paths as listed; ranges and globs not yet expanded."""
-        return (self.path,) if isinstance(self.path, str) else self.path
 
 
 class Match(Section):
@@ -199,7 +159,7 @@ class Recipe(Section):
     name: Name = "curated"
     license: License = "unknown"  # for the cards, as the Hugging Face Hub spells licences
     seed: int = Field(0, ge=0, lt=2**63, strict=True)
-    input: tuple[Source, ...] = Field(min_length=1)
+    input: tuple[AnySource, ...] = Field(min_length=1)
     measure: Measure = Measure()
     match: Match | None = None
     rules: dict[str, str | Top] = Field({})
@@ -369,7 +329,7 @@ def _place(at: Any, part: str, override: str) -> str | int:
 def _explain(error: ValidationError) -> Iterator[str]:
     for fault in error.errors():
         # Of unions: they follow the name of a rule, of a kind of captions, or `path`.
-        tags = ("Top", "str", "tuple[str, ...]", _KEY, _NEAR, ONE, SEVERAL)
+        tags = ("Top", "str", "tuple[str, ...]", _KEY, _NEAR, ONE, SEVERAL, "unknown format", *FORMATS.kinds())
         location = [str(part) for i, part in enumerate(fault["loc"]) if i < 2 or part not in tags]
         if fault["loc"][2:][-1:] == ("str",) and isinstance(fault["input"], dict | list):
             continue  # the other form was meant, and its own faults are told
@@ -400,7 +360,7 @@ def _short(value: Any) -> str:
 def _known_keys(location: Sequence[int | str]) -> list[str]:
     """The keys of the section that a pydantic error location points at."""
     by_place: dict[str, type[BaseModel]] = {
-        "input": Source, "columns": Columns, "measure": Measure, "image": Image, "language": Language, "clip": Clip,
+        "measure": Measure, "image": Image, "language": Language, "clip": Clip,
         "nsfw": Nsfw, "text_area": TextArea, "embeddings": PrecomputedEmbeddings, "clusters": Clusters, "imagenet_words": ImagenetWords,
         "heads": Head, "fooling": Fooling, "contexts": Context, "classes": Classes, "axes": Axis, "match": Match,
         "rules": Top, "dedup": Dedup, "by": Near, "against": Against, "balance": Balance, "output": Output,
@@ -412,6 +372,12 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
     }  # fmt: skip
     by_place = in_captions if location[:1] == ("captions",) else by_place
     model: type[BaseModel] = Recipe
+    if location[:1] == ("input",):
+        kind = FORMATS.kinds().get(str(location[2]))
+        model = kind.section if kind else UnknownSource
+        for part in location[3:]:
+            model = type(model.model_fields[str(part)].default)
+        return list(model.model_fields)
     for part in location[:1] if location[:1] == ("rules",) else location:
         model = by_place.get(str(part), model)
     return list(model.model_fields)

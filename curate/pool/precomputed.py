@@ -1,4 +1,4 @@
-"""Embeddings that a Parquet pool brings: columns of lists of numbers, or arrays of the .npz beside each file (DataComp).
+"""Embeddings that a Parquet pool supplies: columns of lists of numbers, or arrays of the .npz beside each file (DataComp).
 
 In: a part, a row group of a Parquet file; names of a column or an array for the image's side and for the text's. Out:
 float16 lists of one length, row by row, of unit length, zeros where a row has none, as table `embeddings` has them. Of an
@@ -24,12 +24,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from curate import ids
-from curate.numeric.vectors import embedding_column, no_embeddings
+from curate.numeric.vectors import embedding_column
+from curate.pool.faults import EmbeddingFault
 from curate.pool.listing import check_state, file_state, list_files
 from curate.recipe.measure import PrecomputedEmbeddings
-from curate.recipe.recipe import Source
-from curate.signals.signal import Signal, SignalOutput
+from curate.recipe.source import Source
 
 MAX_DIMENSION = 1 << 16
 _MAX_HEADER = 4096
@@ -38,21 +37,22 @@ _ATTEMPTS = 3
 F32 = npt.NDArray[np.float32]
 
 
-class EmbeddingFault(ValueError):
-    """The embeddings that go with a file are missing, damaged or do not fit it; `passing` where they may be read later."""
+class FileRows(NamedTuple):
+    """A part's rows in their file.
 
-    def __init__(self, message: str, passing: bool = False) -> None:
-        super().__init__(message)
-        self.passing = passing
-
-
-class Place(NamedTuple):
-    """Where a part's rows lie: its Parquet file, the first of them, how many that has, and what stands beside it."""
+    Attributes:
+        path: of the Parquet file.
+        first: the number of the part's first row in it.
+        total: how many rows it has.
+        sidecar_fingerprint: of the .npz beside it; empty where there is none.
+        storage: options of the file system.
+    """
 
     path: str
     first: int
     total: int
-    beside: str
+    sidecar_fingerprint: str
+    storage: dict[str, Any]
 
 
 class _Header(NamedTuple):
@@ -63,75 +63,64 @@ class _Header(NamedTuple):
     dtype: np.dtype[Any]
 
 
-def beside(path: str) -> str:
-    """The .npz that goes with a Parquet file."""
+def sidecar(path: str) -> str:
+    """Return the .npz that goes with a Parquet file."""
     return f"{path.rpartition('.')[0] if '.' in path.rpartition('/')[2] else path}.npz"
 
 
-def signal(options: PrecomputedEmbeddings, identity: dict[str, Any]) -> Signal:
-    """The signal that brings the embeddings; it has no columns in `scores`. `identity` is `identify` of it."""
-    key = ids.digest(["brought", 1, options.image, options.text, identity["dimension"]])
-    return Signal(options.name, (), key, bring=(options.image, options.text), dimension=identity["dimension"])
-
-
-def in_npz(options: Sequence[PrecomputedEmbeddings], columns: Sequence[str]) -> list[str]:
-    """What is asked for and no column of a Parquet file, so it is to be in the .npz beside it."""
-    return [name for one in options for name in (one.image, one.text) if name not in columns]
+def sidecar_arrays(embeddings: Sequence[PrecomputedEmbeddings], columns: Sequence[str]) -> list[str]:
+    """Return the names that are no column of a Parquet file, so they must be arrays of the .npz beside it."""
+    return [name for one in embeddings for name in (one.image, one.text) if name not in columns]
 
 
 def sidecar_fingerprint(path: str, storage: dict[str, Any], content: bool) -> str:
-    """What tells a change of the .npz beside a file; empty where there is none. Raises RecipeError where it is no file."""
-    fs, inner = fsspec.core.url_to_fs(beside(path), **storage)
+    """Return what differs where the .npz beside a file does; empty without one. Raises RecipeError where it is no file."""
+    fs, inner = fsspec.core.url_to_fs(sidecar(path), **storage)
     if not fs.exists(inner):
         return ""
-    npz = list_files((beside(path),), storage, content)[0]
+    npz = list_files((sidecar(path),), storage, content)[0]
     return npz.fingerprint if content else file_state(npz.path, storage)
 
 
 def find_dimension(options: PrecomputedEmbeddings, path: str, columns: pa.Schema, source: Source) -> int:
-    """The dimension of the embeddings of a file. Raises EmbeddingFault."""
+    """Return the dimension of the embeddings of a file. Raises EmbeddingFault."""
     found = {name: _dimension(name, path, columns, source) for name in (options.image, options.text)}
     if len(set(found.values())) > 1:
         raise EmbeddingFault(f"{options.image} and {options.text} differ in length: {list(found.values())}")
     return found[options.image]
 
 
-def bring(signal: Signal, place: Place, table: pa.Table, ok: npt.NDArray[np.bool_], source: Source) -> SignalOutput:
-    """The embeddings of a part.
+def read_embeddings(
+    names: tuple[str, str], dimension: int, rows: tuple[pa.Table, npt.NDArray[np.bool_]], place: FileRows
+) -> tuple[pa.Array, pa.Array]:
+    """Return the embeddings of a part, the image's and the text's.
 
     Args:
-        signal: one that brings.
-        place: where the part's rows lie.
-        table: the part's rows.
-        ok: bool [rows], the readable rows: only these get their embeddings.
-        source: the recipe's source, for its storage options.
+        names: of the columns or arrays.
+        dimension: of the embeddings.
+        rows: the part's rows, and bool [rows], which are usable: only these get their embeddings.
+        place: of the part's rows in their file.
 
     Raises:
         EmbeddingFault: there is no such column or array, it is damaged, or it does not fit the file's rows.
         RunError: the .npz is another one than when the run was planned.
     """
-    assert signal.bring is not None and signal.dimension is not None
+    table, usable = rows
     sides = []
-    for name in signal.bring:
+    for name in names:
         if name in table.schema.names:
-            rows = _of_column(name, table[name], signal.dimension)
+            found = _of_column(name, table[name], dimension)
         else:
-            rows = _of_array(name, place, len(table), signal.dimension, source)
-        sides.append(embedding_column(_unit_rows(rows, ok), np.arange(len(rows)), len(rows)))
-    return SignalOutput((), (sides[0], sides[1]))
+            found = _of_array(name, place, len(table), dimension)
+        sides.append(embedding_column(_unit_rows(found, usable), np.arange(len(found)), len(found)))
+    return sides[0], sides[1]
 
 
-def nothing(signal: Signal, rows: int) -> SignalOutput:
-    """Rows without embeddings."""
-    assert signal.dimension is not None
-    return SignalOutput((), (no_embeddings(signal.dimension, rows),) * 2)
-
-
-def _unit_rows(rows: npt.NDArray[Any], ok: npt.NDArray[np.bool_]) -> npt.NDArray[np.float16]:
-    """Rows of length 1, as float16; those that are so already, up to rounding, as they came; zeros without a direction."""
+def _unit_rows(rows: npt.NDArray[Any], usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.float16]:
+    """Return rows of length 1, as float16; those that are so already, up to rounding, as they came; zeros without a direction."""
     wide = rows.astype(np.float64)
     largest = np.abs(wide).max(axis=1, initial=0)
-    good = ok & np.isfinite(largest) & (largest > 0)
+    good = usable & np.isfinite(largest) & (largest > 0)
     wide[~good], largest = 0, np.where(good, largest, 1)
     scaled = wide / largest[:, None]  # first, so that no square overflows or vanishes
     lengths = np.linalg.norm(scaled, axis=1)
@@ -142,7 +131,7 @@ def _unit_rows(rows: npt.NDArray[Any], ok: npt.NDArray[np.bool_]) -> npt.NDArray
 
 def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
     if name not in columns.names:
-        found = _safely(path, source, lambda opened: _open(opened, name, path)[1].dimension)
+        found = _safely(path, source.storage, lambda opened: _open(opened, name, path)[1].dimension)
         return int(found)
     kind = columns.field(name).type
     if pa.types.is_fixed_size_list(kind) and _is_number(kind.value_type):
@@ -178,10 +167,10 @@ def _of_column(name: str, column: pa.ChunkedArray, dimension: int) -> F32:
     return out
 
 
-def _of_array(name: str, place: Place, rows: int, dimension: int, source: Source) -> npt.NDArray[Any]:
-    path, where = place.path, f"{beside(place.path)}: array {name!r}"
-    if not place.beside:
-        raise EmbeddingFault(f"{path}: has no column {name!r}, and there is no {beside(path)}")
+def _of_array(name: str, place: FileRows, rows: int, dimension: int) -> npt.NDArray[Any]:
+    path, where = place.path, f"{sidecar(place.path)}: array {name!r}"
+    if not place.sidecar_fingerprint:
+        raise EmbeddingFault(f"{path}: has no column {name!r}, and there is no {sidecar(path)}")
 
     def read(opened: Any) -> npt.NDArray[Any]:
         stream, header = _open(opened, name, path)
@@ -200,17 +189,17 @@ def _of_array(name: str, place: Place, rows: int, dimension: int, source: Source
             raise EmbeddingFault(f"{where} ends before its last row")
         return np.frombuffer(data, header.dtype).reshape(rows, dimension)
 
-    check_state(beside(path), source.storage, place.beside, place.beside)
-    found: npt.NDArray[Any] = _safely(path, source, read)
+    check_state(sidecar(path), place.storage, place.sidecar_fingerprint, place.sidecar_fingerprint)
+    found: npt.NDArray[Any] = _safely(path, place.storage, read)
     return found
 
 
-def _safely(path: str, source: Source, read: Any) -> Any:
-    """What is read of the .npz beside a file. Raises EmbeddingFault, whatever is raised by a stranger's bytes."""
-    where = beside(path)
+def _safely(path: str, storage: dict[str, Any], read: Any) -> Any:
+    """Return what is read of the .npz beside a file. Raises EmbeddingFault, whatever is raised by a stranger's bytes."""
+    where = sidecar(path)
     for attempt in range(_ATTEMPTS):
         try:
-            fs, inner = fsspec.core.url_to_fs(where, **source.storage)
+            fs, inner = fsspec.core.url_to_fs(where, **storage)
             if isinstance(fs, LocalFileSystem) and os.path.exists(inner) and not os.path.isfile(inner):
                 raise EmbeddingFault(f"{where}: is no regular file")
             with fs.open(inner, "rb") as opened:
@@ -221,8 +210,8 @@ def _safely(path: str, source: Source, read: Any) -> Any:
             raise
         except OSError as error:  # a store on a bad day, or bytes that lead a reader astray
             if attempt + 1 == _ATTEMPTS or isinstance(fs, LocalFileSystem):
-                passing = not isinstance(fs, LocalFileSystem)
-                raise EmbeddingFault(f"{where}: cannot be read: {_line(error)}", passing) from None
+                is_transient = not isinstance(fs, LocalFileSystem)
+                raise EmbeddingFault(f"{where}: cannot be read: {_line(error)}", is_transient) from None
             time.sleep(attempt)
         except Exception as error:
             raise EmbeddingFault(f"{where}: cannot be read: {_line(error)}") from None
@@ -234,8 +223,8 @@ def _line(error: Exception) -> str:
 
 
 def _open(opened: Any, name: str, path: str) -> tuple[Any, _Header]:
-    """An array of an .npz, as a stream that stands behind its header."""
-    where = f"{beside(path)}: array {name!r}"
+    """Return an array of an .npz, as a stream behind its header, and the header."""
+    where = f"{sidecar(path)}: array {name!r}"
     archive = zipfile.ZipFile(opened)
     members = archive.namelist()
     if f"{name}.npy" not in members:
