@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.pool.faults import InputFault
-from curate.recipe.measure import Section
+from curate.recipe.section import Section
 
 SPELLINGS = {
     "caption": ("caption", "text", "alt_text", "alt"),

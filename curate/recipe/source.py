@@ -4,21 +4,18 @@ from functools import cache
 from typing import Annotated, Any, Union
 
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     SerializeAsAny,
     Tag,
-    TypeAdapter,
     field_validator,
 )
 
 from curate.errors import RecipeError
-from curate.recipe.measure import Section
+from curate.recipe.section import BuiltFrom, Name, Section, UserPaths
 from curate.registry import Registry
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
 FORMATS: Registry[Any] = Registry("input format", "curate.pool.formats.registry:KINDS", "curate.formats")
 _UNKNOWN = "unknown format"
 
@@ -28,7 +25,7 @@ class Source(Section):
 
     name: Name
     format: str
-    path: str | tuple[str, ...]
+    path: UserPaths
     storage: dict[str, Any] = Field({})  # options of the fsspec file system, such as {anon: true}
 
     @field_validator("format")
@@ -71,8 +68,4 @@ def source_sections() -> Any:
     return Annotated[Union[tagged], Discriminator(key_of)]  # noqa: UP007 (of a tuple)
 
 
-def _by_format(value: Any) -> Any:
-    return TypeAdapter(source_sections()).validate_python(value)
-
-
-AnySource = Annotated[SerializeAsAny[Source], BeforeValidator(_by_format)]
+AnySource = Annotated[SerializeAsAny[Source], BuiltFrom(source_sections)]
