@@ -204,7 +204,7 @@ def _start(prepared: Prepared) -> None:
     if prepared.metadata is not None:
         context.store.write_parquet(METADATA_FILE, prepared.metadata)
     if context.recipe.dedup.against:
-        write_evaluation(context)
+        write_evaluation(context.store, context.recipe)
 
 
 def _drop_damaged(folder: RunStore) -> None:

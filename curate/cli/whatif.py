@@ -14,10 +14,10 @@ from curate.cli.standard_output import open_output
 from curate.errors import RecipeError
 from curate.whatif.answer import WhatIf, answer
 from curate.whatif.changes import changed_recipe
-from curate.whatif.knobs import SweptNumber, parse_knob
 from curate.whatif.plot import check_plot, write_plot
-from curate.whatif.survivors import FinishedRun, open_past
+from curate.whatif.survivors import FinishedRun, open_finished
 from curate.whatif.sweep import Point, points_table, search, sweep
+from curate.whatif.swept_number import SweptNumber, parse_swept_number
 from curate.wording import escape
 
 _LANGUAGES = 12  # lines of a table for people
@@ -50,25 +50,25 @@ def whatif(
 ) -> None:
     """Ask what a run would yield with other rules, deduplication or balance: exact expectation, no rerun."""
     _check_options(sweep_of, plot, rows, by)
-    turned = sweep_of or by
-    knob = parse_knob(turned) if turned else None
-    past = open_past(directory)
+    swept = sweep_of or by
+    number = parse_swept_number(swept) if swept else None
+    run = open_finished(directory)
     if rows is not None and by is None:
         overrides = [*overrides, f"balance.rows={rows}"]
-    _say_if_long(past, overrides, knob is not None and knob.rule is not None)
-    if knob and rows is not None:
-        overrides = [*overrides, search(past, overrides, knob, rows)]
+    _say_if_long(run, overrides, number is not None and number.rule is not None)
+    if number and rows is not None:
+        overrides = [*overrides, search(run, overrides, number, rows)]
     with open_output() as file:
-        if sweep_of and knob:
-            found = list(_watched(sweep(past, overrides, knob, points), len(knob.values(points))))
+        if sweep_of and number:
+            found = list(_watched(sweep(run, overrides, number, points), len(number.values(points))))
             if plot:
-                write_plot(plot, found, knob, sum(int(b.alive.sum()) for b in past.ballots))
-            write_result(_sweep_result(found, knob, format), format.value, file)
+                write_plot(plot, found, number, sum(int(b.alive.sum()) for b in run.states))
+            write_result(_sweep_result(found, number, format), format.value, file)
         else:
-            balance = changed_recipe(past.context.recipe, overrides).balance
-            wished = rows if knob else balance.rows if balance else None
-            told = answer(past, overrides)
-            _write_answer(told, _solved(told, wished, knob), format, file)
+            balance = changed_recipe(run.recipe, overrides).balance
+            wished = rows if number else balance.rows if balance else None
+            told = answer(run, overrides)
+            _write_answer(told, _solved(told, wished, number), format, file)
 
 
 def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by: str | None) -> None:
@@ -82,11 +82,11 @@ def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by:
         check_plot(plot)
 
 
-def _say_if_long(past: FinishedRun, overrides: list[str], turns_rule: bool) -> None:
+def _say_if_long(run: FinishedRun, overrides: list[str], turns_rule: bool) -> None:
     """Near-duplicates are the one thing that may take minutes."""
-    old, new = past.context.recipe, changed_recipe(past.context.recipe, overrides)
+    old, new = run.recipe, changed_recipe(run.recipe, overrides)
     changed = (
-        turns_rule or list(old.rules.items()) != list(new.rules.items()) or old.dedup != new.dedup or past.forgotten
+        turns_rule or list(old.rules.items()) != list(new.rules.items()) or old.dedup != new.dedup or run.has_forgotten
     )
     if new.dedup.near and changed:
         print("curate: near-duplicates are found again, as in a run: this may take a while", file=sys.stderr)
@@ -99,12 +99,12 @@ def _watched(found: Iterator[Point], total: int) -> Iterator[Point]:
         yield point
 
 
-def _sweep_result(found: list[Point], knob: SweptNumber, format: Format) -> Result:
+def _sweep_result(found: list[Point], number: SweptNumber, format: Format) -> Result:
     """The points; for people with bars, and without columns that say nothing here."""
     table = points_table(found)
     if format is not Format.table:
         return _result(table)
-    said = {"t"} if knob.rule is None else set()  # by the value
+    said = {"t"} if number.rule is None else set()  # by the value
     told = [name for name in table.column_names if table[name].null_count < len(table) and name not in said]
     table = table.select(told)
     most = max((point.expected for point in found), default=0) or 1
@@ -112,14 +112,14 @@ def _sweep_result(found: list[Point], knob: SweptNumber, format: Format) -> Resu
     return _result(table.append_column("", pa.array(bars)), whole=("expected", "error"))
 
 
-def _solved(found: WhatIf, rows: int | None, knob: SweptNumber | None) -> str:
-    """What is said of a size that was wished for: `rows`, if t was solved for it, or the knob's number."""
-    if rows is None or (knob is None and found.t is None):
+def _solved(found: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
+    """What is said of a size that was wished for: `rows`, if t was solved for it, or the number's number."""
+    if rows is None or (number is None and found.t is None):
         return ""
-    if knob is not None and rows - found.expected < max(1, rows / 1000):
+    if number is not None and rows - found.expected < max(1, rows / 1000):
         return f", the most that is found up to {rows:,}"
-    if knob is not None:
-        return f"; no value of {knob.key} is found that comes nearer to {rows:,} from below"
+    if number is not None:
+        return f"; no value of {number.key} is found that comes nearer to {rows:,} from below"
     if found.expected < rows and not found.error:
         return f"; no t keeps {rows:,}: no more are left when balancing begins"
     return f", the largest whose expected size is at most {rows:,}"

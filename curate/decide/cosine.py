@@ -30,7 +30,7 @@ from curate.decide.cells import (
     usable,
     visits,
 )
-from curate.decide.near import I64, U64, Mask, find, forest
+from curate.decide.groups import I64, U64, Mask, find, forest
 from curate.numeric.products import dot, squares
 from curate.process import in_threads
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from curate.decide.near import I64, U64, distinct, forest
+from curate.decide.groups import I64, U64, distinct, forest
 from curate.ids import mix64
 from curate.process import in_threads
 

@@ -14,7 +14,7 @@ from curate.store.layout import ENTRIES_FILE, METADATA_FILE
 I64 = npt.NDArray[np.int64]
 
 
-def write_entries(context: RunContext, pool: I64, survivors: I64, sums: I64, t: int | None) -> None:
+def write_entries(context: RunContext, pool: I64, survivors: I64, sums: I64, limits: I64 | None) -> None:
     """Writes entries.parquet.
 
     Args:
@@ -22,10 +22,10 @@ def write_entries(context: RunContext, pool: I64, survivors: I64, sums: I64, t: 
         pool: int64[entries], rows of the pool that match, before any rule.
         survivors: int64[entries], rows that match when balancing begins; p follows from them.
         sums: int64[2, entries], expected rows in fixed point (2⁻³²), and kept rows.
-        t: None where nothing is balanced: then p is 1.
+        limits: int64[entries] or [1], the rows that an entry may have; None where nothing is balanced: then p is 1.
     """
     metadata = context.store.read_parquet(METADATA_FILE)
-    p: Any = np.ones(len(survivors)) if t is None else balance.probabilities(survivors, t)
+    p: Any = np.ones(len(survivors)) if limits is None else balance.probabilities(survivors, limits)
     columns = [*metadata.columns, pool, survivors, p, sums[0] / float(balance.ONE), sums[1]]
     arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]
     context.store.write_parquet(ENTRIES_FILE, pa.Table.from_arrays(arrays, schema=schema.ENTRIES))

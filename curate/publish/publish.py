@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from curate import schema
 from curate.captions.unit import Captioned, summarise
+from curate.decide.settings import DecideSettings
 from curate.output.shards import Shard
 from curate.publish.audit import Audit, all_failures, check_conservation
 from curate.publish.describe import describe_run
@@ -72,7 +73,8 @@ def publish(
     counts = check_conservation(audits, sum(shard.rows for shard in shards))
     folder.write_parquet(FAILURES_FILE, all_failures(audits))
     if results.pool is not None and results.survivors is not None and results.sums is not None:
-        write_entries(context, results.pool, results.survivors, results.sums, results.t)
+        limits = DecideSettings.of(context).limits(results.t, results.survivors)
+        write_entries(context, results.pool, results.survivors, results.sums, limits)
     else:
         folder.write_parquet(ENTRIES_FILE, schema.ENTRIES.empty_table())
     suffix = "tar" if context.pool.images else "parquet"

@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from curate.captions.cache import Index, index_answers
 from curate.captions.kinds import Rows, make_requests
-from curate.decide import balance
-from curate.decide import state as ballot
+from curate.decide import balance, draws
 from curate.decide.evaluation import write_evaluation
-from curate.decide.local import apply_rules, deduplicate
+from curate.decide.rounds import apply_rules, count_survivors, deduplicate
+from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitState
 from curate.engines.request import Request
 from curate.forget.block import block
@@ -32,6 +32,7 @@ from curate.schema import BALANCE, CODES, KEPT, run_stages
 from curate.store.forgotten import Record
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
+from curate.store.tables import UnitTables
 
 _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about
 _PROMPTS = 1000  # rows of a unit whose prompts are looked at
@@ -87,6 +88,15 @@ class Estimate:
     asked: list[Asked]
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """How the sample was taken: its fraction of the pool's rows, seconds of a core to measure it, answers already there."""
+
+    fraction: float
+    seconds: float
+    known: Sequence[Index]
+
+
 def estimate(
     context: RunContext, units: Sequence[Unit], metadata: pa.Table | None, record: Record | None = None
 ) -> Estimate | None:
@@ -105,7 +115,7 @@ def estimate(
         if metadata is not None:
             context.store.write_parquet(METADATA_FILE, metadata)
         if context.recipe.dedup.against:
-            write_evaluation(context)
+            write_evaluation(context.store, context.recipe)
         if record is not None:
             record.write(context.store)
         began = time.process_time()
@@ -116,14 +126,15 @@ def estimate(
         if context.blocklist_key:
             block(context, sample)
         seconds = (time.process_time() - began) * left
-        ballots = deduplicate(context, apply_rules(context, sample))
-        sampled = sum(len(b.verdicts) for b in ballots)
+        settings = DecideSettings.of(context)
+        states = deduplicate(settings, apply_rules(settings, sample))
+        sampled = sum(len(state.verdicts) for state in states)
         rows = context.pool.rows
         if rows is None:
             rows = round(sampled * _size(units) / max(1, _size(sample)))
         if not sampled or not rows:
             return None
-        return _extrapolate(context, ballots, sampled / rows, seconds, known)
+        return _extrapolate(context, settings, states, Sampled(sampled / rows, seconds, known))
 
 
 def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:
@@ -142,12 +153,11 @@ def _size(units: Sequence[Unit]) -> int:
     return sum(part.size for unit in units for part in unit.parts)
 
 
-def _extrapolate(
-    context: RunContext, ballots: list[UnitState], fraction: float, seconds: float, known: Sequence[Index]
-) -> Estimate:
-    codes = Counter(int(code) for b in ballots for code in b.verdicts)
+def _extrapolate(context: RunContext, settings: DecideSettings, states: list[UnitState], sample: Sampled) -> Estimate:
+    fraction = sample.fraction
+    codes = Counter(int(code) for state in states for code in state.verdicts)
     verdicts = {s.name: codes[s.code] / fraction for s in run_stages(context.recipe, True) if codes[s.code]}
-    inclusions = _inclusions(context, ballots, fraction)
+    inclusions = _inclusions(settings, states, fraction)
     kept = [float(inclusion.sum()) for inclusion in inclusions]
     alive = codes[CODES[KEPT]]
     verdicts.pop(KEPT, None)
@@ -155,57 +165,55 @@ def _extrapolate(
         verdicts[BALANCE] = (alive - sum(kept)) / fraction
     verdicts[KEPT] = sum(kept) / fraction
     sampled = sum(codes.values())
-    shares = [k / max(1, len(b.verdicts)) for k, b in zip(kept, ballots, strict=True)]
+    shares = [k / max(1, len(state.verdicts)) for k, state in zip(kept, states, strict=True)]
     share = sum(kept) / sampled
-    spread = (
+    scatter = (
         np.std(shares, ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else np.sqrt(share * (1 - share) / sampled)
     )
-    draws = sum(float((inclusion * (1 - inclusion)).sum()) for inclusion in inclusions) / fraction
-    sampling = (float(spread) * sampled / fraction) ** 2 * (1 - fraction)  # none where all was sampled
-    sizes = [int(np.nansum(_bytes(context, b)[b.alive])) for b in ballots] if context.pool.images else [0]
+    drawing = sum(float((inclusion * (1 - inclusion)).sum()) for inclusion in inclusions) / fraction
+    sampling = (float(scatter) * sampled / fraction) ** 2 * (1 - fraction)  # none where all was sampled
+    sizes = [_bytes(settings.tables(state.unit), state) for state in states] if context.pool.images else [0]
     return Estimate(
-        units=len(ballots),
+        units=len(states),
         sampled=sampled,
         rows=round(sampled / fraction),
         verdicts=verdicts,
-        error=float(np.sqrt(sampling + draws)),
-        seconds=seconds / fraction,
+        error=float(np.sqrt(sampling + drawing)),
+        seconds=sample.seconds / fraction,
         bytes=round(sum(sizes) / fraction * (sum(kept) / alive if alive else 0)),
-        asked=_asked(context, ballots, inclusions, fraction, known) if context.recipe.captions else [],
+        asked=_asked(context, settings, states, inclusions, sample) if context.recipe.captions else [],
     )
 
 
 def _asked(
     context: RunContext,
-    ballots: list[UnitState],
+    settings: DecideSettings,
+    states: list[UnitState],
     inclusions: list[balance.F64],
-    fraction: float,
-    known: Sequence[Index],
+    sample: Sampled,
 ) -> list[Asked]:
     """Requests over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
     captions = context.recipe.captions
     assert captions is not None
     counts = None
     if context.recipe.match:
-        counts = (np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0) / fraction).astype(
-            np.int64
-        )
+        counts = (count_survivors(settings, states) / sample.fraction).astype(np.int64)
     found = {(task.kind, task.section.engine): np.zeros(4) for task in captions.tasks}
-    for b, inclusion in zip(ballots, inclusions, strict=True):
-        alive = np.flatnonzero(b.alive)
+    for state, inclusion in zip(states, inclusions, strict=True):
+        alive = np.flatnonzero(state.alive)
         some = alive[:_PROMPTS]
         scale = len(alive) / max(1, len(some))
-        rows = Rows.of(context, b.unit, some, counts, inclusion[:_PROMPTS])
+        rows = Rows.of(context, state.unit, some, counts, inclusion[:_PROMPTS])
         rows = replace(rows, recaptions=rows.column("caption"))  # as long as captions are, for want of better
         likely = dict(zip(rows.column("uid").to_pylist(), (scale * rows.probability).tolist(), strict=True))
         for task in captions.tasks:
-            requests = make_requests(context, b.unit, task, rows)
+            requests = make_requests(context, state.unit, task, rows)
             found[task.kind, task.section.engine] += _weigh(
-                requests, likely, _answered(requests, context.engine_ids[task.section.engine], known)
+                requests, likely, _answered(requests, context.engine_ids[task.section.engine], sample.known)
             )
     asked = []
     for (kind, engine), sums in found.items():
-        answered, requests, tokens_in, tokens_out = (sums / fraction).tolist()
+        answered, requests, tokens_in, tokens_out = (sums / sample.fraction).tolist()
         price = captions.engines[engine].price
         cost = (tokens_in * price.input + tokens_out * price.output) / 1e6
         asked.append(Asked(kind, engine, answered, requests, tokens_in, tokens_out, cost))
@@ -231,29 +239,33 @@ def _weigh(requests: Sequence[Request], likely: Mapping[str, float], answered: S
     return total
 
 
-def _inclusions(context: RunContext, ballots: list[UnitState], fraction: float) -> list[balance.F64]:
-    """The probability that balancing keeps each row that is still in, of each unit."""
-    wished = context.recipe.balance
-    if wished is None:
-        return [np.ones(int(b.alive.sum())) for b in ballots]
-    counts = np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0)
-    lists = [ballot.alive_matches(context, b) for b in ballots]
-    if wished.t is not None:
-        t = wished.t * fraction
-    elif fraction == 1:
-        t = float(balance.solve_t(counts, pa.concat_arrays(lists), wished.rows or 0))
-    else:
-        t, most = 0.0, float(max(1, counts.max(initial=1)))
-        for _ in range(50):  # halving: the sample's t is no integer
-            middle = (t + most) / 2
-            expected = sum(float(balance.inclusion(m, _scaled(counts, middle)).sum()) for m in lists)
-            t, most = (middle, most) if expected <= (wished.rows or 0) * fraction else (t, middle)
-    return [np.asarray(balance.inclusion(matches, _scaled(counts, t)), np.float64) for matches in lists]
+def _inclusions(settings: DecideSettings, states: list[UnitState], fraction: float) -> list[balance.F64]:
+    """Return the probability that balancing keeps each row that is still in, of each unit."""
+    target = settings.balance
+    if target is None or settings.scheme is None:
+        return [np.ones(int(state.alive.sum())) for state in states]
+    entries, scheme = settings.entries.table, settings.scheme
+    counts = count_survivors(settings, states)
+    pool_counts = np.rint(counts / fraction).astype(np.int64)
+    lists = [draws.alive_matches(settings.tables(state.unit), state) for state in states]
+
+    def inclusions(t: int) -> list[balance.F64]:
+        limits = scheme.limits(t, pool_counts, entries) * fraction
+        return [balance.inclusion_probability(matches, limits / np.maximum(counts, limits)) for matches in lists]
+
+    t, most = target.t or 1, scheme.highest(pool_counts, entries)
+    if target.rows is not None and fraction == 1:
+        together = pa.concat_arrays(lists)
+        t = balance.solve_t(most, target.rows, lambda ts: draws.expected_rows(settings, together, counts, ts))
+        return inclusions(t)
+    while target.rows is not None and t < most:  # the largest t that gives at most the target
+        middle = (t + most + 1) // 2
+        expected = sum(float(pi.sum()) for pi in inclusions(middle))
+        t, most = (middle, most) if expected <= target.rows * fraction else (t, middle - 1)
+    return inclusions(t)
 
 
-def _scaled(counts: ballot.I64, t: float) -> balance.F64:
-    return np.asarray(t / np.maximum(counts, t) if t > 0 else np.zeros(len(counts)))
-
-
-def _bytes(context: RunContext, b: UnitState) -> balance.F64:
-    return np.asarray(context.read("samples", b.unit, ["bytes"])["bytes"].to_numpy(), np.float64)
+def _bytes(tables: UnitTables, state: UnitState) -> float:
+    """Return the bytes of the images of the rows still in."""
+    sizes = tables.read("samples", ["bytes"])["bytes"].to_numpy().astype(np.float64)
+    return float(np.nansum(sizes[state.alive]))

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from curate import ids
-from curate.decide import balance, local
-from curate.decide import state as ballot
+from curate.decide import balance, draws, rounds
+from curate.decide.settings import DecideSettings
 from curate.metadata.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
@@ -72,14 +72,15 @@ def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[st
         pools.measure(context, unit)
         if metadata is not None:
             pools.match(context, unit)
-    ballots = local.deduplicate(context, local.apply_rules(context, plan.units))
+    settings = DecideSettings.of(context)
+    states = rounds.deduplicate(settings, rounds.apply_rules(settings, plan.units))
     names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(context.recipe.rules))}
-    counted: dict[str, float] = dict(Counter(names[int(code)] for b in ballots for code in b.verdicts))
+    counted: dict[str, float] = dict(Counter(names[int(code)] for state in states for code in state.verdicts))
     wished = context.recipe.balance
     if wished and wished.t:
-        counts = np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0)
-        p = balance.probabilities(counts, wished.t)
-        kept = sum(float(balance.inclusion(ballot.alive_matches(context, b), p).sum()) for b in ballots)
+        p = balance.probabilities(rounds.count_survivors(settings, states), np.array([wished.t]))
+        matches = [draws.alive_matches(settings.tables(state.unit), state) for state in states]
+        kept = sum(float(balance.inclusion_probability(part, p).sum()) for part in matches)
         counted |= {"balance": counted["kept"] - kept, "kept": kept}
     return counted
 

@@ -78,8 +78,8 @@ class SweptNumber:
         return round(value) if self.whole else float(f"{value:.9g}")
 
 
-def parse_knob(text: str) -> SweptNumber:
-    """The knob that a text names; `rules.NAME.top` alone is its whole range.
+def parse_swept_number(text: str) -> SweptNumber:
+    """The number that a text names; `rules.NAME.top` alone is its whole range.
 
     Raises:
         RecipeError: it is none.
