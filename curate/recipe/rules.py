@@ -8,6 +8,7 @@ from functools import cache
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     Discriminator,
     Field,
     SerializeAsAny,
@@ -98,7 +99,8 @@ def _known_key(value: str) -> str:
 
 _KEY, _NEAR = "a key", "nearness"
 Pass = Annotated[
-    Annotated[str, Tag(_KEY)] | Annotated[SerializeAsAny[Near], BuiltFrom(_near_section), Tag(_NEAR)],
+    Annotated[str, AfterValidator(_known_key), Tag(_KEY)]
+    | Annotated[SerializeAsAny[Near], BuiltFrom(_near_section), Tag(_NEAR)],
     Discriminator(lambda by: _NEAR if isinstance(by, dict | Near) else _KEY),
 ]
 

@@ -40,14 +40,14 @@ class Deduplicate(beam.PTransform):
         by_unit = states | "ByUnit" >> beam.Map(lambda state: (state.unit.index, state))
         repeated = (
             states
-            | "Hash" >> beam.FlatMap(self._hash, *groups)
+            | "Hash" >> beam.FlatMap(lambda state, *found: self._hash(state, self._groups(found)), *groups)
             | "Buckets" >> beam.GroupByKey()
             | "Repeated" >> beam.FlatMap(_repeated)
         )
         records = (
             {"state": by_unit, "repeated": repeated}
             | "Candidates" >> beam.CoGroupByKey()
-            | "Records" >> beam.FlatMap(self._first_records, *groups)
+            | "Records" >> beam.FlatMap(lambda item, *found: self._first_records(item, self._groups(found)), *groups)
         )
         for i in range(len(self.settings.passes)):
             records = (
@@ -65,18 +65,16 @@ class Deduplicate(beam.PTransform):
     def _groups(self, found: tuple[Groups, ...]) -> dict[int, Groups]:
         return dict(zip(self.settings.near, found, strict=True))
 
-    def _hash(self, state: UnitState, *groups: Groups) -> Iterator[tuple[tuple[int, int], tuple[int, U64]]]:
+    def _hash(self, state: UnitState, groups: dict[int, Groups]) -> Iterator[tuple[tuple[int, int], tuple[int, U64]]]:
         tables = self.settings.tables(state.unit)
-        hashed = duplicates.hash_keys(self.settings, tables, state, self.n_buckets, self._groups(groups))
-        for bucket, hashes in hashed:
+        for bucket, hashes in duplicates.hash_keys(self.settings, tables, state, self.n_buckets, groups):
             yield bucket, (state.unit.index, hashes)
 
-    def _first_records(self, item: tuple[int, dict[str, Any]], *groups: Groups) -> Iterator[tuple[int, Any]]:
-        if item[1]["repeated"]:
-            state, tables = item[1]["state"][0], self.settings.tables(item[1]["state"][0].unit)
-            repeated = item[1]["repeated"]
-            records = duplicates.find_candidates(self.settings, tables, state, repeated, self._groups(groups))
-            yield from self._split(records, 0)
+    def _first_records(self, item: tuple[int, dict[str, Any]], groups: dict[int, Groups]) -> Iterator[tuple[int, Any]]:
+        [state], repeated = item[1]["state"], item[1]["repeated"]
+        if repeated:
+            tables = self.settings.tables(state.unit)
+            yield from self._split(duplicates.find_candidates(self.settings, tables, state, repeated, groups), 0)
 
     def _resolve(self, parts: Iterable[Any], index: int) -> Iterator[tuple[int, Any]]:
         """Yield the records after a pass by bucket of the next one; after the last one the dead, by unit."""

@@ -259,7 +259,12 @@ def test_draws_do_not_depend_on_order_or_sharding(pool):
         out = np.empty(pool.rows)
         for part in np.array_split(order, shards):
             out[part] = balance.draw(
-                pool.uids.take(pa.array(part)), pool.matches.take(pa.array(part)), pool.counts, np.array([pool.t]), pool.keys, 5
+                pool.uids.take(pa.array(part)),
+                pool.matches.take(pa.array(part)),
+                pool.counts,
+                np.array([pool.t]),
+                pool.keys,
+                5,
             )
         assert (out == whole).all()
 
