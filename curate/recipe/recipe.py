@@ -183,7 +183,7 @@ def _set(data: dict[str, Any], override: str) -> None:
         return
     at[_place(at, last, override)] = value
     if key in ("balance.t", "balance.rows") and value is not None:  # the one takes the place of the other
-        data["balance"] = {last: value}
+        data["balance"].pop("rows" if last == "t" else "t", None)
 
 
 def _place(at: Any, part: str, override: str) -> str | int:
