@@ -11,7 +11,7 @@ from curate.cli.run import FingerprintOption, RecipeArgument, SetOption, by_cont
 from curate.metadata.sources import never_match
 from curate.pool.plan import Plan
 from curate.recipe.recipe import Recipe, load_recipe
-from curate.whatif.estimate import Asked, Estimate, estimate
+from curate.whatif.estimate import Estimate, EstimatedRequests, estimate
 from curate.wording import format_bytes, format_seconds, pluralise
 
 
@@ -88,14 +88,14 @@ def _estimate(found: Estimate | None, images: bool) -> str:
         lines.append(f"  {'output':12} {format_bytes(found.bytes)} of images")
     work = f"{format_seconds(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
     lines.append(f"  {'time':12} {work if found.seconds else 'some seconds: all is measured and matched already'}")
-    return "\n".join([*lines, *map(_asked, found.asked)])
+    return "\n".join([*lines, *map(_describe_requests, found.requests)])
 
 
-def _asked(asked: Asked) -> str:
-    cost = f", {asked.cost:,.2f} by its price" if asked.cost else ""
-    fused = ", less what is answered already" if asked.kind == "fused" else ""
-    there = f" ({asked.answered:,.0f} more are answered already)" if asked.answered else ""
+def _describe_requests(part: EstimatedRequests) -> str:
+    cost = f", {part.cost:,.2f} by its price" if part.cost else ""
+    fused = ", less what is answered already" if part.kind == "fused" else ""
+    there = f" ({part.answered:,.0f} more are answered already)" if part.answered else ""
     return (
-        f"  {asked.kind:12} about {asked.requests:,.0f} requests of {asked.engine}{fused}{there}, "
-        f"{asked.tokens_in:,.0f} tokens in, at most {asked.tokens_out:,.0f} out{cost}"
+        f"  {part.kind:12} about {part.requests:,.0f} requests of {part.engine}{fused}{there}, "
+        f"{part.tokens_in:,.0f} tokens in, at most {part.tokens_out:,.0f} out{cost}"
     )

@@ -38,7 +38,7 @@ def whatif(
     points: Annotated[int, typer.Option(min=2, max=1000, help="How many values of a range.")] = 12,
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the sweep: .svg, .png or .html.")] = None,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="A wished size: t is solved, or with --by another number of the recipe.")
+        int | None, typer.Option(min=1, help="A target size: t is solved, or with --by another number of the recipe.")
     ] = None,
     by: Annotated[
         str | None,
@@ -66,18 +66,20 @@ def whatif(
             write_result(_sweep_result(found, number, format), format.value, file)
         else:
             balance = changed_recipe(run.recipe, overrides).balance
-            wished = rows if number else balance.rows if balance else None
-            told = answer(run, overrides)
-            _write_answer(told, _solved(told, wished, number), format, file)
+            target = rows if number else balance.rows if balance else None
+            result = answer(run, overrides)
+            _write_answer(result, _solved(result, target, number), format, file)
 
 
 def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by: str | None) -> None:
     if plot is not None and sweep_of is None:
         raise RecipeError("--plot draws a sweep; accepted: with --sweep, such as --sweep balance.t=1000..100000")
     if by is not None and rows is None:
-        raise RecipeError("--by needs --rows, the wished size")
+        raise RecipeError("--by needs --rows, the target size")
     if sweep_of is not None and rows is not None:
-        raise RecipeError("--sweep and --rows are two questions; accepted: one, or --set balance.rows=… beside --sweep")
+        raise RecipeError(
+            "--sweep and --rows are two questions; accepted: one, or --set balance.rows=… together with --sweep"
+        )
     if plot is not None:
         check_plot(plot)
 
@@ -100,24 +102,24 @@ def _watched(found: Iterator[Point], total: int) -> Iterator[Point]:
 
 
 def _sweep_result(found: list[Point], number: SweptNumber, format: Format) -> Result:
-    """The points; for people with bars, and without columns that say nothing here."""
+    """Return the points; for people with bars, and without columns that say nothing here."""
     table = points_table(found)
     if format is not Format.table:
         return _result(table)
     said = {"t"} if number.rule is None else set()  # by the value
-    told = [name for name in table.column_names if table[name].null_count < len(table) and name not in said]
-    table = table.select(told)
-    most = max((point.expected for point in found), default=0) or 1
-    bars = ["█" * max(1, round(_BAR * point.expected / most)) if point.expected else "" for point in found]
+    names = [name for name in table.column_names if table[name].null_count < len(table) and name not in said]
+    table = table.select(names)
+    longest = max((point.expected for point in found), default=0) or 1
+    bars = ["█" * max(1, round(_BAR * point.expected / longest)) if point.expected else "" for point in found]
     return _result(table.append_column("", pa.array(bars)), whole=("expected", "error"))
 
 
 def _solved(found: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
-    """What is said of a size that was wished for: `rows`, if t was solved for it, or the number's number."""
+    """Return how near the solution is to a target of `rows`, by t or by the swept number."""
     if rows is None or (number is None and found.t is None):
         return ""
     if number is not None and rows - found.expected < max(1, rows / 1000):
-        return f", the most that is found up to {rows:,}"
+        return f", the largest size found up to {rows:,}"
     if number is not None:
         return f"; no value of {number.key} is found that comes nearer to {rows:,} from below"
     if found.expected < rows and not found.error:
@@ -134,9 +136,9 @@ def _write_answer(found: WhatIf, solved: str, format: Format, file: IO[str]) -> 
         return
     for override in found.changes:
         file.write(f"--set {escape(override)}\n")
-    spread = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
+    error = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
     t = "" if found.t is None else f", t = {found.t:,}"
-    file.write(f"expected: {found.expected:,.0f} rows{spread}{t}{solved}\n")
+    file.write(f"expected: {found.expected:,.0f} rows{error}{t}{solved}\n")
     if found.error:
         file.write("run: what it drew; whatif: what such runs keep on average\n")
     new = [row["rule"] for row in found.funnel.to_pylist() if row["run"] is None]
@@ -160,7 +162,7 @@ def _long(found: WhatIf) -> Iterator[tuple[Any, ...]]:
 
 
 def _result(table: pa.Table, whole: tuple[str, ...] = ()) -> Result:
-    """The table's rows; of `whole` columns the nearest integers."""
+    """Return the table's rows; of `whole` columns the nearest integers."""
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         show = round if name in whole else _plainly
@@ -169,5 +171,5 @@ def _result(table: pa.Table, whole: tuple[str, ...] = ()) -> Result:
 
 
 def _plainly(value: Any) -> Any:
-    """A number without a fraction as an integer."""
+    """Return a number without a fraction as an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -87,7 +87,7 @@ class CountEntries(beam.PTransform):
     settings: DecideSettings
 
     def expand(self, units: beam.PCollection[Any]) -> beam.PCollection[I64]:
-        """A sum over units."""
+        """Return a sum over units."""
         return units | beam.Map(self._count) | "Sum" >> beam.CombineGlobally(VectorSum())
 
     def _count(self, unit: Unit | UnitState) -> I64:
@@ -107,7 +107,7 @@ class SolveT(beam.PTransform):
     counts: beam.PCollection[I64]
 
     def expand(self, states: beam.PCollection[UnitState]) -> beam.PCollection[int]:
-        """A k-ary search: in each round the units sum π at some t, and the bracket narrows."""
+        """Return a k-ary search: in each round the units sum π at some t, and the bracket narrows."""
         target = self.settings.balance
         assert target is not None
         if target.t is not None:
@@ -154,7 +154,7 @@ class Decide(beam.PTransform):
     t: beam.PCollection[int] | None = None
 
     def expand(self, states: beam.PCollection[UnitState]) -> beam.PCollection[UnitResult]:
-        """What is global comes as side inputs."""
+        """Return what is global comes as side inputs."""
         side = [AsSingleton(x) for x in (self.counts, self.t) if x is not None]
         return states | beam.Map(self._decide, AsList(self.gaps), *side)
 

@@ -99,6 +99,6 @@ def _repeated(item: tuple[tuple[int, int], Iterable[tuple[int, U64]]]) -> Iterat
     repeated = dedup.repeated(hashes for _, hashes in parts)
     if len(repeated):
         for unit, hashes in parts:
-            own = hashes[np.isin(hashes, repeated)]
-            if len(own):
-                yield unit, (place, own)
+            shared = hashes[np.isin(hashes, repeated)]
+            if len(shared):
+                yield unit, (place, shared)

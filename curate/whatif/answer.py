@@ -1,4 +1,4 @@
-"""`whatif`: what a finished run would yield with other rules, deduplication or balance, beside what it did yield.
+"""`whatif`: what a finished run would yield with other rules, deduplication or balance, compared with what it did yield.
 
 In: a run and `key=value` overrides, as of `curate run --set`. Out: a `WhatIf` of small Arrow tables. Rows that rules and
 deduplication drop are exact counts; what balancing keeps is an expectation, with the standard error of a run's draws.
@@ -40,12 +40,12 @@ class WhatIf:
             error float64, one standard error of a run's draws; null where one of the two recipes has no such rule.
         sources: source string · pool int64 (rows of the pool) · run int64 (kept) · whatif float64 (expected) · change float64.
         languages: the same by language string; no rows where languages are not known.
-        facts: fact string · run float64 · whatif float64: t; survivors, the rows that stand when balancing begins; entries
-            that some survivor matches, and how many are gained and lost; the tail's share (entries of at most t survivors)
+        facts: fact string · run float64 · whatif float64: t; survivors, the rows still in when balancing begins; entries
+            that some survivor matches, and how many are gained and lost; the tail's share (entries with at most their limit of survivors)
             of the matches of survivors, and of kept rows.
         expected: the expected number of kept rows.
         error: one standard error of the number that a run draws; 0 without balance.
-        t: rows that an entry may have, given or solved; None without balance.
+        t: of balance, from the recipe or solved; None without balance.
     """
 
     changes: tuple[str, ...]
@@ -59,7 +59,7 @@ class WhatIf:
 
 
 def whatif(url: str, overrides: Sequence[str]) -> WhatIf:
-    """What a finished run would yield with other rules, deduplication or balance, without a run.
+    """Return what a finished run would yield with other rules, deduplication or balance, without a run.
 
     Args:
         url: the run folder, local or remote.
@@ -73,7 +73,7 @@ def whatif(url: str, overrides: Sequence[str]) -> WhatIf:
 
 
 def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
-    """`whatif` for a run that is open."""
+    """Return what `whatif` does, for a run that is open."""
     recipe = changed_recipe(run.recipe, overrides)
     survivors = find_survivors(run, recipe)
     found = expect(survivors, solve_t(survivors, recipe.balance))
@@ -91,7 +91,7 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
 
 
 def count_verdicts(states: Sequence[UnitState], rules: Sequence[str]) -> Counter[str]:
-    """Rows by rule and reserved name; those alive as `kept`."""
+    """Return rows by rule and reserved name; those alive as `kept`."""
     codes: Counter[int] = Counter()
     for state in states:
         codes.update(dict(zip(*(part.tolist() for part in np.unique(state.verdicts, return_counts=True)), strict=True)))
@@ -125,7 +125,7 @@ def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.
 
 
 def _merged(old: list[str], new: list[str]) -> list[str]:
-    """The rules in the new order, those that are gone after the one that they followed."""
+    """Return the rules in the new order, removed ones after the one that they followed."""
     merged = list(new)
     for place, name in enumerate(old):
         if name not in merged:
@@ -136,10 +136,10 @@ def _merged(old: list[str], new: list[str]) -> list[str]:
 def _composition(
     run: FinishedRun, survivors: DecidedRows, inclusion: list[F64]
 ) -> tuple[dict[str, F64], dict[str | None, F64]]:
-    """Rows of the pool, kept and expected rows (float64[3]), by source and by language."""
+    """Return rows of the pool, kept and expected rows (float64[3]), by source and by language."""
     known = "language" in survivors.settings.columns.names
 
-    def look(place: int) -> tuple[F64, dict[str | None, F64]]:
+    def weigh(place: int) -> tuple[F64, dict[str | None, F64]]:
         was, now = run.states[place], survivors.states[place]
         weights = np.zeros((3, len(was.verdicts)))
         weights[0], weights[1] = 1, was.alive
@@ -154,15 +154,15 @@ def _composition(
 
     sources: dict[str, F64] = {source.name: np.zeros(3) for source in run.recipe.input}
     languages: dict[str | None, F64] = {}
-    for unit, (sums, by_language) in zip(run.units, in_threads(look, range(len(run.units))), strict=True):
+    for unit, (sums, by_language) in zip(run.units, in_threads(weigh, range(len(run.units))), strict=True):
         sources[unit.source] = sources[unit.source] + sums
-        for language, own in by_language.items():
-            languages[language] = languages.get(language, np.zeros(3)) + own
+        for language, part in by_language.items():
+            languages[language] = languages.get(language, np.zeros(3)) + part
     return sources, {language: sums for language, sums in languages.items() if sums[0]}
 
 
 def _parts(sums: dict[Any, F64], columns: pa.Schema) -> pa.Table:
-    """The table of parts of the pool, the largest first."""
+    """Return the table of parts of the pool, the largest first."""
     order = sorted(sums, key=lambda name: (-sums[name][0], str(name)))
     rows = [(name, round(sums[name][0]), round(sums[name][1]), float(sums[name][2])) for name in order]
     found = [(name, pool, kept, expected, expected - kept) for name, pool, kept, expected in rows]
@@ -171,8 +171,8 @@ def _parts(sums: dict[Any, F64], columns: pa.Schema) -> pa.Table:
 
 def _facts(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.Table:
     rows: list[tuple[str, float | None, float | None]] = [("t", run.t, found.t)]
-    stood = sum(int(among(b.verdicts, (ALIVE, CODES[schema.BALANCE])).sum()) for b in run.states)
-    rows.append(("survivors", stood, sum(int(b.alive.sum()) for b in survivors.states)))
+    reached = sum(int(among(b.verdicts, (ALIVE, CODES[schema.BALANCE])).sum()) for b in run.states)
+    rows.append(("survivors", reached, sum(int(b.alive.sum()) for b in survivors.states)))
     if run.recipe.match:
         entries = run.context.store.read_parquet(ENTRIES_FILE, ["survivors", "expected", "probability"])
         before, expected, p = (entries[name].to_numpy() for name in ("survivors", "expected", "probability"))

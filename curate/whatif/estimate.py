@@ -1,7 +1,7 @@
 """What a run will yield and cost, estimated before it from a few whole units, measured and decided as the run would.
 
 Entry counts grow with the pool, so a sample of fraction f is balanced with t·f: p = t/count stays what it would be.
-Duplicates are only found within the sample, so fewer than there are. The error given is that of cluster sampling over
+Duplicates are only found within the sample, so fewer than there are. The error is that of cluster sampling over
 the units where there are several, else that of the rows, and that of a run's draws.
 """
 
@@ -37,13 +37,13 @@ from curate.store.tables import UnitTables
 _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about
 _PROMPTS = 1000  # rows of a unit whose prompts are looked at
 _CHARACTERS = 4.0  # of a token, about, in English
-_MOST = 4  # units
+_MAX_UNITS = 4
 _MEASURED = ("samples", "scores", "embeddings", "members", "matches")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What one engine would be asked for one kind.
+class EstimatedRequests:
+    """What one engine would have to answer for one kind.
 
     Attributes:
         kind, engine: for what, and by its name in the recipe.
@@ -73,9 +73,9 @@ class Estimate:
         rows: of the pool; exact for Parquet.
         verdicts: expected rows of the pool per rule, `balance` and `kept` included.
         error: one standard error of the kept rows.
-        seconds: of one core, to measure and match what does not stand of the pool, here or in the run to reuse.
+        seconds: of one core, to measure and match what is not current of the pool, here or in the run to reuse.
         bytes: of the kept samples' images, where there are images.
-        asked: what engines would be asked.
+        requests: by kind and engine.
     """
 
     units: int
@@ -85,7 +85,7 @@ class Estimate:
     error: float
     seconds: float
     bytes: int
-    asked: list[Asked]
+    requests: list[EstimatedRequests]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Sampled:
 def estimate(
     context: RunContext, units: Sequence[Unit], metadata: pa.Table | None, record: Record | None = None
 ) -> Estimate | None:
-    """Measures a few units in a temporary folder and extrapolates; None for an empty pool. `record`: of what is blocked."""
+    """Measure a few units in a temporary folder and extrapolates; None for an empty pool. `record`: of what is blocked."""
     sample = _choose(context, units)
     if not sample:
         return None
@@ -138,11 +138,11 @@ def estimate(
 
 
 def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:
-    """Units spread evenly over the pool, until there is enough."""
-    most = min(_MOST, len(units))
+    """Return units spread evenly over the pool, until there is enough."""
+    count = min(_MAX_UNITS, len(units))
     chosen: list[Unit] = []
-    for i in range(most):
-        chosen.append(units[(2 * i + 1) * len(units) // (2 * most)])
+    for i in range(count):
+        chosen.append(units[(2 * i + 1) * len(units) // (2 * count)])
         rows = sum(part.rows or 0 for unit in chosen for part in unit.parts)
         if _size(chosen) > _BYTES if context.pool.images else rows > _ROWS:
             break
@@ -181,18 +181,18 @@ def _extrapolate(context: RunContext, settings: DecideSettings, states: list[Uni
         error=float(np.sqrt(sampling + drawing)),
         seconds=sample.seconds / fraction,
         bytes=round(sum(sizes) / fraction * (sum(kept) / alive if alive else 0)),
-        asked=_asked(context, settings, states, inclusions, sample) if context.recipe.captions else [],
+        requests=_estimate_requests(context, settings, states, inclusions, sample) if context.recipe.captions else [],
     )
 
 
-def _asked(
+def _estimate_requests(
     context: RunContext,
     settings: DecideSettings,
     states: list[UnitState],
     inclusions: list[balance.F64],
     sample: Sampled,
-) -> list[Asked]:
-    """Requests over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
+) -> list[EstimatedRequests]:
+    """Return requests over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
     captions = context.recipe.captions
     assert captions is not None
     counts = None
@@ -211,17 +211,17 @@ def _asked(
             found[task.kind, task.section.engine] += _weigh(
                 requests, likely, _answered(requests, context.engine_ids[task.section.engine], sample.known)
             )
-    asked = []
+    estimated = []
     for (kind, engine), sums in found.items():
         answered, requests, tokens_in, tokens_out = (sums / sample.fraction).tolist()
         price = captions.engines[engine].price
         cost = (tokens_in * price.input + tokens_out * price.output) / 1e6
-        asked.append(Asked(kind, engine, answered, requests, tokens_in, tokens_out, cost))
-    return asked
+        estimated.append(EstimatedRequests(kind, engine, answered, requests, tokens_in, tokens_out, cost))
+    return estimated
 
 
 def _answered(requests: Sequence[Request], model: str, known: Sequence[Index]) -> Sequence[bool]:
-    """Which requests have an answer there."""
+    """Return which requests have an answer there."""
     answered = np.zeros(len(requests), np.bool_)
     digests = [request.digest(model) for request in requests] if known else []
     for index in known:
@@ -230,12 +230,12 @@ def _answered(requests: Sequence[Request], model: str, known: Sequence[Index]) -
 
 
 def _weigh(requests: Sequence[Request], likely: Mapping[str, float], answered: Sequence[bool]) -> balance.F64:
-    """Requests that are answered and that are not, tokens in and out of these, as likely as their rows are kept."""
+    """Return requests that are answered and that are not, tokens in and out of these, as likely as their rows are kept."""
     total = np.zeros(4)
     for request, there in zip(requests, answered, strict=True):
         text = len(request.prompt or "") + sum(len(message.text) for message in request.messages)
-        own = [1, 0, 0, 0] if there else [0, 1, text / _CHARACTERS, request.sampling.max_tokens]
-        total += likely[request.uid] * np.array(own)
+        weights = [1, 0, 0, 0] if there else [0, 1, text / _CHARACTERS, request.sampling.max_tokens]
+        total += likely[request.uid] * np.array(weights)
     return total
 
 
@@ -253,15 +253,15 @@ def _inclusions(settings: DecideSettings, states: list[UnitState], fraction: flo
         limits = scheme.limits(t, pool_counts, entries) * fraction
         return [balance.inclusion_probability(matches, limits / np.maximum(counts, limits)) for matches in lists]
 
-    t, most = target.t or 1, scheme.highest(pool_counts, entries)
+    t, highest = target.t or 1, scheme.highest(pool_counts, entries)
     if target.rows is not None and fraction == 1:
         together = pa.concat_arrays(lists)
-        t = balance.solve_t(most, target.rows, lambda ts: draws.expected_rows(settings, together, counts, ts))
+        t = balance.solve_t(highest, target.rows, lambda ts: draws.expected_rows(settings, together, counts, ts))
         return inclusions(t)
-    while target.rows is not None and t < most:  # the largest t that gives at most the target
-        middle = (t + most + 1) // 2
+    while target.rows is not None and t < highest:  # the largest t that gives at most the target
+        middle = (t + highest + 1) // 2
         expected = sum(float(pi.sum()) for pi in inclusions(middle))
-        t, most = (middle, most) if expected <= target.rows * fraction else (t, middle - 1)
+        t, highest = (middle, highest) if expected <= target.rows * fraction else (t, middle - 1)
     return inclusions(t)
 
 

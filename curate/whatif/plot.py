@@ -17,7 +17,7 @@ _KEPT, _BEFORE, _MUTED = "#2563a8", "#9a9a9a", "#666666"
 
 
 def check_plot(path: str) -> str:
-    """The kind of a plot's file. Raises RecipeError where its name tells none, or it has no folder."""
+    """Return the kind of a plot's file. Raises RecipeError where its name tells none, or it has no folder."""
     kind = path.rpartition(".")[2].lower()
     if kind not in _KINDS or "." not in path:
         raise RecipeError(f"--plot {path}: accepted: a name that ends in {', '.join('.' + kind for kind in _KINDS)}")
@@ -29,7 +29,7 @@ def check_plot(path: str) -> str:
 
 
 def write_plot(path: str, points: Sequence[Point], number: SweptNumber, kept: int) -> None:
-    """Writes the chart of a sweep; `kept` is what the run kept.
+    """Write the chart of a sweep; `kept` is what the run kept.
 
     Raises:
         RecipeError: the file's name tells no kind.
@@ -49,7 +49,7 @@ def write_plot(path: str, points: Sequence[Point], number: SweptNumber, kept: in
 
 
 def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict[str, Any]:
-    """The Vega-Lite spec: expected rows with their band, survivors above them, and what the run kept as a dashed line."""
+    """Return the Vega-Lite spec: expected rows with their band, survivors above them, and what the run kept as a dashed line."""
     rows = [
         {
             "value": point.value,
@@ -61,7 +61,7 @@ def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict
         for point in points
     ]
     text = f"{number.key}={number.before}…{number.after}" if number.before or number.after else number.key
-    title = re.sub("<(?=[/!a-zA-Z])", "<\u200b", text)  # the spec stands in a script of the HTML, which a tag would end
+    title = re.sub("<(?=[/!a-zA-Z])", "<\u200b", text)  # the spec is in a script of the HTML, which a tag would end
     scale = {"type": "log"} if number.logarithmic else {"zero": False}
     x = {"field": "value", "type": "quantitative", "scale": scale, "title": title}
 
@@ -76,7 +76,7 @@ def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict
         "height": 320,
         "background": "white",
         "config": {"mark": {"aria": False}},  # descriptions would be expressions of titles, which Vega-Lite does not escape
-        "title": {"text": "Expected rows kept", "subtitle": "grey: rows that stand when balancing begins", "anchor": "start"},
+        "title": {"text": "Expected rows kept", "subtitle": "grey: rows still in when balancing begins", "anchor": "start"},
         "data": {"values": rows},
         "layer": [
             {"mark": {"type": "line", "color": _BEFORE}, "encoding": {"x": x, "y": y("survivors")}},

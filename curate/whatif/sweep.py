@@ -1,6 +1,6 @@
-"""A sweep: what a run would yield over a range of one number of its recipe; and the search for the value of a wished size.
+"""A sweep: what a run would yield over a range of one number of its recipe; and the search for the value of a target size.
 
-In: a run that is open, overrides, a number. Out: one `Point` a value. What does not change between points is done once: the
+In: a run that is open, overrides, a `SweptNumber`. Out: one `Point` a value. What does not change between points is done once: the
 survivors where the number is of balance, and the rows that may be duplicates where it is of a rule.
 """
 
@@ -41,11 +41,11 @@ class Point:
         value: of the number.
         expected: the expected number of kept rows.
         error: one standard error of the number that a run draws.
-        survivors: rows that stand when balancing begins.
+        survivors: rows still in when balancing begins.
         dropped: rows that the number's rule drops; None where it is of no rule.
         duplicate: rows dropped as duplicates.
-        tail_share: of the survivors' matches, the share of entries that at most t of them match; None without balance.
-        t: rows that an entry may have, given or solved; None without balance.
+        tail_share: of the survivors' matches, the share of entries that have at most their limit; None without balance.
+        t: of balance, from the recipe or solved; None without balance.
     """
 
     value: float
@@ -59,7 +59,7 @@ class Point:
 
 
 def sweep(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, points: int = 12) -> Iterator[Point]:
-    """The points of a sweep, each as soon as it is known; all recipes are checked before the first.
+    """Return the points of a sweep, each as soon as it is known; all recipes are checked before the first.
 
     Raises:
         RecipeError: the recipe with some value is wrong.
@@ -75,7 +75,7 @@ def sweep(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, point
 
 
 def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows: int) -> str:
-    """The override whose expected size is the largest found that is at most the wished rows, to within a row where it can be.
+    """Return the override whose expected size is the largest found that is at most the target, to within a row where it can be.
 
     Raises:
         RecipeError: balance solves for a size itself, or the recipe with some value is wrong.
@@ -89,7 +89,7 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
     if base.balance and base.balance.rows is not None:
         raise RecipeError(
             f"balance.rows is {base.balance.rows:,}, so t follows each change of a rule and the size stays; accepted: "
-            "--set balance.t=… or --set balance=null beside --by"
+            "--set balance.t=… or --set balance=null together with --by"
         )
     repeats = all_repeats(run, changed_recipe(run.recipe, [*overrides, number.override(number.low)]))
 
@@ -101,7 +101,7 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
 
 
 def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -> float:
-    """The value of the largest size found that is at most `rows`, by false position (Illinois) between the ends.
+    """Return the value of the largest size found that is at most `rows`, by false position (Illinois) between the ends.
 
     Deduplication and draws may make sizes that do not rise or fall all the way: then another value may come nearer.
 
@@ -111,8 +111,10 @@ def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -
     ends = [(value, size(value)) for value in map(number.rounded, (number.low, number.high))]
     fitting = [end for end in ends if end[1] <= rows]
     if not fitting:
-        least = min(ends, key=lambda end: end[1])
-        raise RunError(f"even {number.override(least[0])} is expected to give {least[1]:,.0f} rows, more than {rows:,}")
+        smallest = min(ends, key=lambda end: end[1])
+        raise RunError(
+            f"even {number.override(smallest[0])} is expected to give {smallest[1]:,.0f} rows, more than {rows:,}"
+        )
     under = best = max(fitting, key=lambda end: end[1])
     if len(fitting) == len(ends):
         return best[0]
@@ -138,12 +140,12 @@ def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -
 
 
 def points_table(points: Sequence[Point]) -> pa.Table:
-    """Points as a table (POINTS): columns as the attributes of `Point`."""
+    """Return points as a table (POINTS): columns as the attributes of `Point`."""
     return pa.Table.from_pylist([vars(point) for point in points], POINTS)
 
 
 def _sweep_balance(run: FinishedRun, values: list[float], recipes: list[Recipe]) -> Iterator[Point]:
-    """All values in one pass over the survivors, which are the same."""
+    """Return all values in one pass over the survivors, which are the same."""
     yield from _points(values, find_survivors(run, recipes[0]), recipes, None)
 
 
@@ -151,8 +153,8 @@ def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], 
     counts = count_verdicts(survivors.states, list(survivors.recipe.rules))
     alive = counts[schema.KEPT]
     ts = [solve_t(survivors, recipe.balance) for recipe in recipes]
-    given = [t for t in ts if t is not None]
-    sizes = iter(expect_sizes(survivors, given)) if given else iter(())
+    balanced = [t for t in ts if t is not None]
+    sizes = iter(expect_sizes(survivors, balanced)) if balanced else iter(())
     points = []
     for value, t in zip(values, ts, strict=True):
         rows, error = (float(alive), 0.0) if t is None else next(sizes)

@@ -82,8 +82,8 @@ class EmbeddingNearness(Nearness):
         """Compare with the sample's rows; zeros where all rows are compared."""
         if len(plan.centroids) == 1:
             return np.zeros(2, np.int64)
-        own, theirs = cells.visits(values, plan.centroids), cells.visits(plan.probes, plan.centroids)
-        return cosine.recall_counts(values, own, plan.probes, theirs, self.cosine)
+        cell_of, theirs = cells.visits(values, plan.centroids), cells.visits(plan.probes, plan.centroids)
+        return cosine.recall_counts(values, cell_of, plan.probes, theirs, self.cosine)
 
     def nearest(self, values: Any, evaluation: pa.Table) -> I64:
         """Compare with column `image`."""

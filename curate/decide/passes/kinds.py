@@ -107,8 +107,8 @@ class Nearness(ABC):
             plan = self.plan(plan, [self.survey(*part, plan) for part in parts])
         buckets: dict[Hashable, list[Part]] = {}
         for part in parts:
-            for bucket, own in self.split(*part, plan, 1):
-                buckets.setdefault(bucket, []).append(own)
+            for bucket, rows in self.split(*part, plan, 1):
+                buckets.setdefault(bucket, []).append(rows)
         edges = forest(self.edges(bucket, join_parts(found)) for bucket, found in buckets.items())
         return edges, sum((self.recall(*part, plan) for part in parts), np.zeros(2, np.int64))
 
