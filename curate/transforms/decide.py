@@ -11,7 +11,8 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton
 
-from curate.decide import balance, draws, filtering, quantiles
+from curate.decide import draws, filtering, quantiles
+from curate.decide.bracket import Bracket
 from curate.decide.settings import DecideSettings
 from curate.decide.state import I64, UnitResult, UnitState
 from curate.pool.plan import Unit
@@ -21,7 +22,7 @@ from curate.store.timings import time_step
 from curate.transforms.sums import VectorSum
 
 RADIX_ROUNDS = quantiles.KEY_BITS // quantiles.DIGIT_BITS
-BRACKET_ROUNDS = 8  # enough for t below 2⁴⁰ (see balance.Bracket); rounds after the solution do nothing
+BRACKET_ROUNDS = 8  # enough for t below 2⁴⁰ (see Bracket); rounds after the solution do nothing
 
 
 @dataclass
@@ -124,19 +125,19 @@ class SolveT(beam.PTransform):
             )
         return bracket | "T" >> beam.Map(self._solution)
 
-    def _start(self, counts: I64) -> balance.Bracket:
+    def _start(self, counts: I64) -> Bracket:
         assert self.settings.balance is not None and self.settings.scheme is not None
         highest = self.settings.scheme.highest(counts, self.settings.entries.table)
-        return balance.Bracket.start(highest, self.settings.balance.rows or 0)
+        return Bracket.start(highest, self.settings.balance.rows or 0)
 
-    def _expect(self, state: UnitState, counts: I64, bracket: balance.Bracket) -> Iterator[Any]:
+    def _expect(self, state: UnitState, counts: I64, bracket: Bracket) -> Iterator[Any]:
         points = bracket.points()
         if len(points):
             matches = draws.alive_matches(self.settings.tables(state.unit), state)
             # Python integers: a sum over units may pass 2⁶⁴.
             yield draws.expected_rows(self.settings, matches, counts, points).astype(object)
 
-    def _solution(self, bracket: balance.Bracket) -> int:
+    def _solution(self, bracket: Bracket) -> int:
         with noting_errors(self.settings.store):
             return bracket.t
 

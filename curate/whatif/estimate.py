@@ -17,6 +17,7 @@ import pyarrow as pa
 from curate.captions.cache import Index, index_answers
 from curate.captions.kinds import Rows, make_requests
 from curate.decide import balance, draws
+from curate.decide.bracket import solve_t
 from curate.decide.evaluation import write_evaluation
 from curate.decide.rounds import apply_rules, count_survivors, deduplicate
 from curate.decide.settings import DecideSettings
@@ -256,7 +257,7 @@ def _inclusions(settings: DecideSettings, states: list[UnitState], fraction: flo
     t, highest = target.t or 1, scheme.highest(pool_counts, entries)
     if target.rows is not None and fraction == 1:
         together = pa.concat_arrays(lists)
-        t = balance.solve_t(highest, target.rows, lambda ts: draws.expected_rows(settings, together, counts, ts))
+        t = solve_t(highest, target.rows, lambda ts: draws.expected_rows(settings, together, counts, ts))
         return inclusions(t)
     while target.rows is not None and t < highest:  # the largest t that gives at most the target
         middle = (t + highest + 1) // 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from curate.decide import balance
+from curate.decide import balance, bracket
 from curate.decide.draws import expected_rows
 from curate.decide.schemes import stack_limits
 from curate.decide.state import I64
@@ -53,7 +53,7 @@ def solve_t(survivors: DecidedRows, target: Balance | None) -> int | None:
         return target.t
     assert survivors.settings.scheme is not None
     highest = survivors.settings.scheme.highest(survivors.counts, survivors.settings.entries.table)
-    return balance.solve_t(highest, target.rows or 0, lambda ts: _sizes(survivors, ts))
+    return bracket.solve_t(highest, target.rows or 0, lambda ts: _sizes(survivors, ts))
 
 
 def expect(survivors: DecidedRows, t: int | None) -> Expectation:

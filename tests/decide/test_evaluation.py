@@ -28,23 +28,19 @@ def test_each_run_has_its_own_evaluation_set(tmp_path: Path, same_folder: bool) 
 
 
 def test_the_footer_names_the_content(tmp_path: Path) -> None:
-    keys = {}
-    for name, seeds in {"a": [1], "again": [1], "b": [2]}.items():
-        folder = tmp_path / name / "images"
-        folder.mkdir(parents=True)
-        for seed in seeds:
-            noise = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
-            (folder / "x.jpg").write_bytes(encode(Image.fromarray(noise).resize((64, 64))))
-        against = {"phash": {"distance": 2}, "images": f"{folder}/*.jpg"}
-        recipe = parse_recipe(
-            {
-                "input": {"name": "a", "format": "parquet", "path": "x"},
-                "measure": {"image": {"phash": True}},
-                "dedup": {"against": against},
-            }
-        )
-        store = RunStore(str(tmp_path / name / "run"))
+    keys = []
+    against = {"phash": {"distance": 2}, "images": f"{tmp_path}/x.jpg"}
+    recipe = parse_recipe(
+        {
+            "input": {"name": "a", "format": "parquet", "path": "x"},
+            "measure": {"image": {"phash": True}},
+            "dedup": {"against": against},
+        }
+    )
+    for number, seed in enumerate([1, 1, 2]):
+        noise = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+        (tmp_path / "x.jpg").write_bytes(encode(Image.fromarray(noise).resize((64, 64))))
+        store = RunStore(str(tmp_path / f"run{number}"))
         write_evaluation(store, recipe)
-        table = store.read_parquet(EVALUATION_FILE)
-        keys[name] = (store.footer(EVALUATION_FILE)[0], table["phash"].to_pylist())
-    assert (keys["a"] == keys["again"]) and keys["a"][0] != keys["b"][0] and keys["a"][1] != keys["b"][1]
+        keys.append((store.footer(EVALUATION_FILE)[0], store.read_parquet(EVALUATION_FILE)["phash"].to_pylist()))
+    assert keys[0] == keys[1] and keys[0][0] != keys[2][0] and keys[0][1] != keys[2][1]
