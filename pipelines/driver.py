@@ -11,6 +11,7 @@ import platform
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +36,7 @@ from curate.signals.registry import identify_models
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.forgotten import ASKED, Record
 from curate.store.layout import ANSWER_PARTS, FORGOTTEN_FILE, MANIFEST_FILE, METADATA_FILE, RUN_FILE, SUCCESS_FILE
-from curate.store.lock import locked
+from curate.store.lock import clear_tmp, locked
 from curate.store.manifest import Fault, find_faults, read_manifest
 from curate.store.store import RunStore
 from curate.wording import pluralise
@@ -137,26 +138,43 @@ def preflight(prepared: Prepared) -> None:
                 signal.ready()
 
 
-def start(prepared: Prepared) -> None:
-    """Writes run.json and the run's metadata: from here on the folder belongs to the recipe.
+@contextmanager
+def claimed(prepared: Prepared) -> Iterator[None]:
+    """Claim the folder, and hold its lock while the block runs.
 
     Raises:
-        RunError: `curate forget` is at work in the folder, or was since the run was prepared.
+        RecipeError: the folder cannot be written.
+        RunError: another command is at work in it; or as `claim_folder` does.
     """
-    folder = prepared.context.store
-    with locked(folder):
-        if len(Record.read_named(folder).items - prepared.record.items):
-            raise RunError(f"{folder.url}: something was forgotten here while the run was being prepared; run again")
-        _start(prepared)
+    store = prepared.context.store
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(store, "run"))
+            claim_folder(prepared)
+        except OSError as error:
+            raise RecipeError(f"--out {store.url}: cannot be written: {error}") from None
+        yield
 
 
-def _start(prepared: Prepared) -> None:
+def claim_folder(prepared: Prepared) -> None:
+    """Write run.json and what workers read: from here on the folder belongs to the recipe. The caller holds its lock.
+
+    What earlier commands left in `tmp` is removed, and so are files of a published run that are damaged.
+
+    Raises:
+        RunError: the folder was changed since the run was prepared, or a file cannot be read now.
+    """
+    store = prepared.context.store
+    if len(Record.read_named(store).items - prepared.record.items):
+        raise RunError(f"{store.url}: something was forgotten here while the run was being prepared; run again")
+    if _check_folder(prepared.context, store.url):
+        raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
     context = prepared.context
     if lost := lost_items(context.store, prepared.record):
         logging.getLogger(__name__).error(
             f"{context.store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was noted: ask for it again"
         )
-    context.store.delete("tmp")
+    clear_tmp(context.store)
     if context.store.exists(SUCCESS_FILE):  # something happened to a published run
         _drop_damaged(context.store)
     if len(prepared.record):
@@ -235,7 +253,7 @@ def run(prepared: Prepared) -> None:
         context.store.delete(ERROR_NOTES)
     if not context.store.exists(SUCCESS_FILE):
         raise RunError(f"the runner ended without an error, but {SUCCESS_FILE} does not stand in {context.store.url}")
-    context.store.delete("tmp")
+    clear_tmp(context.store)
 
 
 def _succeeds(prepared: Prepared, n_buckets: int, last: bool = False) -> bool:

@@ -13,8 +13,8 @@ from curate.measure.unit import needed_signals
 from curate.pool.plan import Unit
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
-from curate.store.layout import FAILURES_FILE, RUN_FILE, SIZES_FILE
-from curate.store.lock import tidy
+from curate.store.layout import FAILURES_FILE, RUN_FILE, SIZES_FILE, SUCCESS_FILE
+from curate.store.lock import check_unlocked, remove_leftovers
 from curate.store.store import RunStore
 from curate.wording import pluralise
 
@@ -52,12 +52,14 @@ def execute(
     recipe: str, out: str, reuse: str | None, overrides: list[str], fingerprint: str, beam_options: list[str]
 ) -> None:
     """Runs a recipe and prints what came out."""
-    from pipelines.driver import preflight, prepare, start
+    from pipelines.driver import claimed, preflight, prepare
     from pipelines.driver import run as run_pipeline
 
+    if not RunStore(out).exists(SUCCESS_FILE):
+        check_unlocked(RunStore(out))  # before the pool is listed, which may take long
     prepared = prepare(load_recipe(recipe, overrides), out, reuse, by_content(fingerprint), beam_options)
     if prepared.finished:
-        tidy(prepared.context.store)
+        remove_leftovers(prepared.context.store)
         print(f"{out}: this recipe is finished already; nothing to do (`curate verify {out}` reads every byte)")
         return
     if reuse:
@@ -65,11 +67,7 @@ def execute(
     began = time.monotonic()
     preflight(prepared)
     try:
-        start(prepared)
-    except OSError as error:
-        raise RecipeError(f"--out {out}: cannot be written: {error}") from None
-    try:
-        with show_progress(prepared.context.store, len(prepared.plan.units)):
+        with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units)):
             run_pipeline(prepared)
     except KeyboardInterrupt:
         print("curate: interrupted; what was finished stands: run again to go on", file=sys.stderr)

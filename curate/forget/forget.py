@@ -42,7 +42,7 @@ from curate.store.layout import (
     SIZES_FILE,
     SUCCESS_FILE,
 )
-from curate.store.lock import locked
+from curate.store.lock import clear_tmp, locked
 from curate.store.manifest import Published, digest_file, no_run, read_manifest
 from curate.store.store import RunStore
 
@@ -118,7 +118,7 @@ def forget(url: str, asked: Items, dry_run: bool = False) -> Forgotten:
         raise RecipeError(f"{url}: nothing is named, and {why}; give --uids, --urls or --sha256")
     if dry_run:
         return _plan(folder, asked)[0]
-    with locked(folder):
+    with locked(folder, "forget"):
         pending = _check_state(folder)  # again: the one before may have just ended
         lost = _finish(folder) if pending else 0
         report = folder.exists(REPORT_FILE)
@@ -128,7 +128,7 @@ def forget(url: str, asked: Items, dry_run: bool = False) -> Forgotten:
             folder.delete(SUCCESS_FILE)
             record.write(folder)
             _carry_out(folder, record, units)
-        folder.delete("tmp")  # what was killed may have left copies there
+        clear_tmp(folder)  # what was killed may have left copies there
     return replace(found, finished=pending, lost=lost, report=report and found.changes)
 
 

@@ -75,7 +75,7 @@ def write_report(url: str, out: str | None = None, against: str | None = None) -
             raise RecipeError(f"--out {out}: cannot be written: {error}") from None
         return out, len(page)
     folder = run.folder
-    with locked(folder):
+    with locked(folder, "report"):
         _check_unchanged(run)
         # The page first: a reader of the manifest finds what it lists, this one or the one before.
         folder.write_bytes(REPORT_FILE, page)

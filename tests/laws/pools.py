@@ -37,7 +37,7 @@ from curate.run.context import RunContext
 from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
 from curate.store.manifest import digest_file
 from pipelines.curate import build
-from pipelines.driver import Prepared, prepare, start
+from pipelines.driver import Prepared, claim_folder, prepare
 
 WORDS = (  # noqa: SIM905  (the most frequent first)
     "a the of in photo red dog on with blue cat and house old boat green tree small car bridge over river white horse "
@@ -326,7 +326,7 @@ def run_beam(
     defaults = ["--runner=FnApiRunner", "--direct_running_mode=in_memory"]
     prepared = prepare(recipe, str(out), str(reuse) if reuse else None, options=options or defaults)
     assert not prepared.finished
-    start(prepared)
+    claim_folder(prepared)
     root = beam.Pipeline(options=prepared.beam.options)
     build(root, replace(prepared.context, is_local_runner=here), prepared.plan.units, n_buckets)
     root.run().wait_until_finish()
@@ -338,7 +338,7 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
     """The same run without Beam: every step over all units, one after the other."""
     prepared = prepare(recipe, str(out), str(reuse) if reuse else None)
     assert not prepared.finished
-    start(prepared)
+    claim_folder(prepared)
     context, units = prepared.context, prepared.plan.units
     gaps: list[str] = []
     for unit in units:
