@@ -15,7 +15,8 @@ import pyarrow as pa
 from curate import schema
 from curate.captions.gates.checks import Bounds, Entries, Scores, entry_weights
 from curate.captions.gates.gates import Candidates, GateOptions, run_gates
-from curate.captions.requests import Rows, make_text, rewrite, template_of
+from curate.captions.kinds import rewrite
+from curate.captions.requests import Rows, make_text, template_of
 from curate.engines.request import Answer, Request
 from curate.metadata.unit import load_entries
 from curate.models.encoder import load_encoder
