@@ -4,14 +4,14 @@ See `curate.recipe.recipe`. Sections are plain data; engines are looked at by `c
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from curate.recipe.engines import EngineName, EngineSpec
-from curate.recipe.measure import ColumnName, Section
+from curate.recipe.section import ColumnName, ModelPath, Section, UserPath
 
 MOST_PER_ROW = 64
 RewriteStyle = Literal["chat_a", "chat_b", "human", "coco"]
@@ -32,7 +32,7 @@ class Kind(Section):
 
     engine: EngineName
     per_row: int | str = 1
-    template: str | None = None  # a file of one's own, instead of the package's
+    template: UserPath | None = None  # a file of one's own, instead of the package's
     temperature: float | None = Field(None, ge=0, le=2)  # None: the kind's own
     max_tokens: int | None = Field(None, ge=1, le=4096, strict=True)
     # Requests at a time, which is what a crash may lose; None: by the engine, 4096 of vLLM, else 256.
@@ -164,7 +164,7 @@ class Regions(Section):
     `threshold` is of the score; of more than `queries` phrases so many are drawn. Needs curate[regions].
     """
 
-    model: str = Field(min_length=1)
+    model: ModelPath
     threshold: float = Field(0.1, ge=0, lt=1)
     queries: int = Field(20, ge=1, le=100, strict=True)
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -290,36 +290,3 @@ def _fault(key: str, what: str) -> PydanticCustomError:
 def _lasting(task: Task, engine_ids: Mapping[str, str]) -> dict[str, Any]:
     plain: dict[str, Any] = task.section.model_dump(exclude={"batch"})
     return plain | {"engine": engine_ids[task.section.engine], "template": engine_ids[f"template of {task.key}"]}
-
-
-def resolve_captions(captions: Captions, absolute: Callable[[str], str]) -> Captions:
-    """The section with the paths of templates, records and model folders as `absolute` makes them.
-
-    A model is a folder where it begins with a dot; else it is a name on the hub, or a path as it is.
-    """
-
-    def folder(model: str) -> str:
-        return absolute(model) if model.startswith(".") else model
-
-    engines = {}
-    for name, spec in captions.engines.items():
-        changed: dict[str, Any] = {}
-        for kind in ("vllm", "guided"):
-            if (own := getattr(spec, kind)) is not None:
-                changed[kind] = own.model_copy(update={"model": folder(own.model)})
-        if spec.recorded:
-            changed["recorded"] = spec.recorded.model_copy(update={"path": absolute(spec.recorded.path)})
-        engines[name] = spec.model_copy(update=changed)
-
-    def with_template(section: Kind) -> Kind:
-        return section.model_copy(update={"template": absolute(section.template)}) if section.template else section
-
-    kinds: dict[str, Any] = {}
-    for name in SECTIONS.values():
-        given = getattr(captions, name)
-        if isinstance(given, tuple):
-            kinds[name] = tuple(map(with_template, given))
-        elif given is not None:
-            kinds[name] = with_template(given)
-    regions = captions.regions and captions.regions.model_copy(update={"model": folder(captions.regions.model)})
-    return captions.model_copy(update={"engines": engines, **kinds, "regions": regions})

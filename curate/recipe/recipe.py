@@ -4,58 +4,26 @@ An unknown key is an error that names the nearest known one. Paths are relative 
 looks at the pool: what depends on it (columns, types of rules) is checked in `curate.pool.plan` and `curate.run.rules`.
 """
 
-import difflib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from curate.errors import RecipeError
-from curate.recipe.captions import (
-    ONE,
-    SEVERAL,
-    CaptionOutput,
-    Captions,
-    Fuse,
-    Gates,
-    Recaption,
-    Regions,
-    Rewrite,
-    Translate,
-    resolve_captions,
-)
-from curate.recipe.engines import EngineSpec, Guided, OpenAI, Price, Recorded, Vllm
+from curate.recipe.captions import Captions, Gates
+from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
-from curate.recipe.measure import (
-    Axis,
-    Classes,
-    Clip,
-    Clusters,
-    ColumnName,
-    Context,
-    Fooling,
-    Head,
-    Image,
-    ImagenetWords,
-    Language,
-    Measure,
-    Nsfw,
-    Paths,
-    PrecomputedEmbeddings,
-    Section,
-    TextArea,
-    resolve_measure,
-)
+from curate.recipe.measure import Measure
+from curate.recipe.section import ColumnName, Name, Section, UserPath, UserPaths, resolve_paths
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml
 from curate.schema import RESERVED_RULES
 
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
 
 
 class Columns(Section):
@@ -80,7 +48,7 @@ class Source(Section):
 
     name: Name
     format: Literal["webdataset", "parquet"]
-    path: str | tuple[str, ...]
+    path: UserPaths
     caption_key: str = "caption"  # webdataset: the json field that holds the caption where there is no .txt
     columns: Columns = Columns()  # parquet only
     storage: dict[str, Any] = Field({})  # options of the fsspec file system, such as {anon: true}
@@ -101,7 +69,7 @@ class Source(Section):
 class Match(Section):
     """Substring matching against metadata entries (MetaCLIP)."""
 
-    metadata: str
+    metadata: UserPath
     mode: Literal["reference"] = "reference"
 
 
@@ -141,7 +109,7 @@ class Near(Section):
 class Against(Near):
     """Images of an evaluation set: rows near one of them are dropped by rule `contaminated`, before deduplication."""
 
-    images: Paths  # image files or webdataset tars
+    images: UserPaths  # image files or webdataset tars
 
 
 _KEY, _NEAR = "a key", "nearness"
@@ -207,7 +175,7 @@ class Recipe(Section):
     balance: Balance | None = None
     captions: Captions | None = None
     output: Output = Output()
-    blocklist: Paths | None = None  # of uids, URLs and sha256 of images, one a line, or a run's forgotten.parquet
+    blocklist: UserPaths | None = None  # of uids, URLs and sha256 of images, one a line, or a run's forgotten.parquet
     max_failed: float = Field(0.05, ge=0, le=1, strict=True)
     max_failed_files: float = Field(0.05, ge=0, le=1, strict=True)
 
@@ -316,7 +284,7 @@ def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{where}: {line}" for line in _explain(error))) from None
+        raise RecipeError("\n".join(f"{where}: {line}" for line in explain_faults(Recipe, error))) from None
 
 
 def _set(data: dict[str, Any], override: str) -> None:
@@ -330,7 +298,7 @@ def _set(data: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         shown = override if len(override) <= 80 else f"{override[:77]}..."
         raise RecipeError(
-            f"--set {shown}: {_short(text)} is not a YAML value: {' '.join(str(error).split())}"
+            f"--set {shown}: {shorten(text)} is not a YAML value: {' '.join(str(error).split())}"
         ) from None
     *parents, last = key.split(".")
     if len(parents) >= MAX_DEPTH:
@@ -363,88 +331,14 @@ def _place(at: Any, part: str, override: str) -> str | int:
     name = override.partition("=")[0].split(".")
     if name[0] == "rules" and name[2:] == ["top"]:
         accepted = f"another expression, or --set '{name[0]}.{name[1]}={{top: 0.3, of: COLUMN}}'"
-    raise RecipeError(f"--set {override}: {part!r} does not fit {_short(at)}; accepted: {accepted}")
-
-
-def _explain(error: ValidationError) -> Iterator[str]:
-    for fault in error.errors():
-        # Of unions: they follow the name of a rule, of a kind of captions, or `path`.
-        tags = ("Top", "str", "tuple[str, ...]", _KEY, _NEAR, ONE, SEVERAL)
-        location = [str(part) for i, part in enumerate(fault["loc"]) if i < 2 or part not in tags]
-        if fault["loc"][2:][-1:] == ("str",) and isinstance(fault["input"], dict | list):
-            continue  # the other form was meant, and its own faults are told
-        if fault["type"] == "too_short" and fault["input"] and error.error_count() > 1:
-            continue  # pydantic counts only the items without a fault, and those are told
-        where = ".".join(location) or "recipe"
-        if fault["type"] == "fault":
-            yield f"{where}.{fault['ctx']['key']}: {fault['msg']}"
-        elif fault["type"] == "extra_forbidden":
-            known = _known_keys(fault["loc"][:-1])
-            near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            yield f"{where}: unknown key; {hint}known keys: {', '.join(known) or 'none'}"
-        elif fault["type"] == "missing":
-            rule = len(location) == 3 and location[0] == "rules"
-            yield f"{where}: is missing{'; accepted: {top: 0.3, of: COLUMN}, or an expression' if rule else ''}"
-        else:
-            found = "" if fault["type"] == "value_error" and len(location) < 2 else f" (found {_short(fault['input'])})"
-            message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
-            yield f"{where}: {re.sub(r'valid dictionary( or instance of .*)?', 'mapping', message)}{found}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _known_keys(location: Sequence[int | str]) -> list[str]:
-    """The keys of the section that a pydantic error location points at."""
-    by_place: dict[str, type[BaseModel]] = {
-        "input": Source, "columns": Columns, "measure": Measure, "image": Image, "language": Language, "clip": Clip,
-        "nsfw": Nsfw, "text_area": TextArea, "embeddings": PrecomputedEmbeddings, "clusters": Clusters, "imagenet_words": ImagenetWords,
-        "heads": Head, "fooling": Fooling, "contexts": Context, "classes": Classes, "axes": Axis, "match": Match,
-        "rules": Top, "dedup": Dedup, "by": Near, "against": Against, "balance": Balance, "output": Output,
-    }  # fmt: skip
-    in_captions: dict[str, type[BaseModel]] = {
-        "captions": Captions, "engines": EngineSpec, "openai": OpenAI, "vllm": Vllm, "guided": Guided,
-        "recorded": Recorded, "price": Price, "recaption": Recaption, "fuse": Fuse, "rewrite": Rewrite,
-        "translate": Translate, "regions": Regions, "gates": Gates, "output": CaptionOutput,
-    }  # fmt: skip
-    by_place = in_captions if location[:1] == ("captions",) else by_place
-    model: type[BaseModel] = Recipe
-    for part in location[:1] if location[:1] == ("rules",) else location:
-        model = by_place.get(str(part), model)
-    return list(model.model_fields)
+    raise RecipeError(f"--set {override}: {part!r} does not fit {shorten(at)}; accepted: {accepted}")
 
 
 def _resolve(recipe: Recipe, path: str) -> Recipe:
-    """The recipe with paths made absolute: relative ones are relative to the recipe's folder."""
+    """Return the recipe with paths made absolute: relative ones are relative to the recipe's folder."""
     base = path.rpartition("/")[0] if "://" in path else str(Path(path).resolve().parent)
     if find_surrogate(base):
         raise RecipeError(f"{ascii(base)[1:-1]}: the recipe's folder has a name that is not UTF-8; accepted: UTF-8")
-
-    def absolute(target: str) -> str:
-        return target if "://" in target or target.startswith("/") else f"{base}/{target}"
-
-    sources = tuple(
-        source.model_copy(
-            update={
-                "path": absolute(source.path) if isinstance(source.path, str) else tuple(map(absolute, source.path))
-            }
-        )
-        for source in recipe.input
+    return resolve_paths(
+        recipe, lambda target: target if "://" in target or target.startswith("/") else f"{base}/{target}"
     )
-    match = recipe.match and recipe.match.model_copy(update={"metadata": absolute(recipe.match.metadata)})
-    measure = resolve_measure(recipe.measure, absolute)
-    dedup = recipe.dedup
-    if dedup.against:
-        images = dedup.against.images
-        paths = absolute(images) if isinstance(images, str) else tuple(map(absolute, images))
-        dedup = dedup.model_copy(update={"against": dedup.against.model_copy(update={"images": paths})})
-    captions = recipe.captions and resolve_captions(recipe.captions, absolute)
-    blocklist = recipe.blocklist
-    if blocklist is not None:
-        blocklist = absolute(blocklist) if isinstance(blocklist, str) else tuple(map(absolute, blocklist))
-    changed: dict[str, Any] = {"input": sources, "match": match, "measure": measure, "dedup": dedup}
-    changed |= {"captions": captions, "blocklist": blocklist}
-    return recipe.model_copy(update=changed)

@@ -33,8 +33,8 @@ from curate.recipe.measure import (
     Head,
     Measure,
     OfEmbeddings,
-    Paths,
 )
+from curate.recipe.section import UserPaths
 from curate.signals.clusters import Clusters as Centroids
 from curate.signals.clusters import load_clusters
 from curate.signals.signal import F32, Embeddings, Signal
@@ -260,7 +260,7 @@ def _tagged(tags: Tags, names: list[str]) -> Sequence[pa.Array]:
     return [pa.array(names, pa.string()).take(pa.array(tags.best)), pa.array(tags.probability)]
 
 
-def encode_exemplars(where: str, clip: Clip, paths: Paths) -> F32:
+def encode_exemplars(where: str, clip: Clip, paths: UserPaths) -> F32:
     """Embeddings of images (files, or tars of them), float32 [n, dimension], in order. Raises RecipeError."""
     encoder = load_encoder(clip)
     views = []
@@ -275,5 +275,5 @@ def encode_exemplars(where: str, clip: Clip, paths: Paths) -> F32:
     return np.concatenate(made)
 
 
-def _digests(where: str, paths: Paths) -> list[str]:
+def _digests(where: str, paths: UserPaths) -> list[str]:
     return [hashlib.sha256(data).hexdigest() for _, data in read_pictures(picture_files(f"measure.{where}", paths))]

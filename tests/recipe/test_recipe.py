@@ -148,6 +148,20 @@ def test_a_recipe_cannot_be_changed() -> None:
         # names of rules that are also names of sections
         ({"rules": {"image": {"topp": 0.2, "of": "s"}}}, "rules.image.topp", "top", "of"),
         ({"rules": {"str": {"topp": 0.2, "of": "s"}}}, "rules.str.topp", "top", "of"),
+        # of heads, contexts, engines likewise
+        ({"measure": {"heads": {"image": {"pat": "x"}}}}, "measure.heads.image.pat", "path", "activation"),
+        ({"measure": {"heads": {"captions": {"pat": "x"}}}}, "measure.heads.captions.pat", "path", "activation"),
+        ({"measure": {"contexts": {"output": {"valuse": {}}}}}, "measure.contexts.output.valuse", "values", "classes"),
+        ({"measure": {"clusters": {"clip": {"wins": "x"}}}}, "measure.clusters.clip.wins", "winners", "centroids"),
+        ({"captions": {"engines": {"gates": {"prize": {}}}}}, "captions.engines.gates.prize", "price", "vllm"),
+        (
+            {"captions": {"engines": {"regions": {"vllm": {"modle": "x"}}}}},
+            "captions.engines.regions.vllm.modle",
+            "model",
+            "options",
+        ),
+        ({"captions": {"rewrite": {"style": ["human"]}}}, "captions.rewrite.style", "styles", "engine"),
+        ({"captions": {"rewrite": [{"style": ["human"]}]}}, "captions.rewrite.0.style", "styles", "engine"),
         ({"dedup": {"prefre": "s"}}, "dedup.prefre", "prefer", "by"),
         ({"balance": {"row": 3}, "match": {"metadata": "m"}}, "balance.row", "rows", "t"),
         ({"output": {"rows_per_shards": 3}}, "output.rows_per_shards", "rows_per_shard", "rows_per_shard"),

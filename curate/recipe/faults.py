@@ -1,0 +1,111 @@
+"""Says what is wrong with a recipe: pydantic's faults, each as one line with its key, what was found and what is accepted.
+
+Where a fault lies, and which keys are known there, is followed through the models' fields, so that a user's own name (of a
+rule, a head, an engine) is never taken for that of a section.
+"""
+
+import difflib
+import re
+import typing
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, Tag, ValidationError
+
+from curate.recipe.section import alternatives, field_hint
+
+
+class Place(NamedTuple):
+    """Where a fault lies: the keys as a recipe has them, and the section that holds, or would hold, the last of them."""
+
+    keys: tuple[str, ...]
+    section: type[BaseModel] | None
+
+
+def explain_faults(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
+    """Yield one line per fault of a recipe, which is to be a `model`."""
+    faults = error.errors()
+    places = [locate(model, fault["loc"]) for fault in faults]
+    within = {place.keys[:depth] for place in places for depth in range(len(place.keys))}
+    for fault, place in zip(faults, places, strict=True):
+        if len(fault["loc"]) > len(place.keys) and place.keys in within:
+            continue  # of the forms that the value may have another one was meant, whose faults are reported
+        if fault["type"] == "too_short" and fault["input"] and len(faults) > 1:
+            continue  # pydantic counts only the items without a fault, and those are reported
+        yield f"{'.'.join(place.keys) or 'recipe'}{_describe(fault, place)}"
+
+
+def locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> Place:
+    """Return where a pydantic location points: its keys, without the labels that pydantic puts in for unions."""
+    keys: list[str] = []
+    section, hint = None, model
+    parts = deque(loc)
+    while parts:
+        if [*parts] == ["[key]"]:  # of a mapping: its key is at fault, not what it names
+            keys.append("[key]")
+            break
+        forms = list(alternatives(hint))
+        if len(forms) > 1:
+            forms = _labelled(forms, str(parts.popleft()))
+        if not parts:
+            break
+        form, key = forms[0][0] if len(forms) == 1 else None, parts.popleft()
+        keys.append(str(key))
+        section = form if _is_section(form) else None
+        hint = _inner(form, key)
+    return Place(tuple(keys), section)
+
+
+def _labelled(forms: list[tuple[Any, tuple[Any, ...]]], label: str) -> list[tuple[Any, tuple[Any, ...]]]:
+    """Return the form of a union that pydantic's label names; for labels of pydantic's own making the only one that it fits."""
+    tagged = [form for form in forms if label in (mark.tag for mark in form[1] if isinstance(mark, Tag))]
+    named = [form for form in forms if getattr(form[0], "__name__", "") == label]
+    containers = [
+        form
+        for form in forms
+        if typing.get_origin(form[0]) and label.startswith(f"{typing.get_origin(form[0]).__name__}[")
+    ]
+    return tagged or named or containers
+
+
+def _inner(form: Any, key: int | str) -> Any:
+    """Return the type of what a form holds under a key; Any where that cannot be followed."""
+    if _is_section(form):
+        return field_hint(form, str(key)) if key in form.model_fields else Any
+    arguments = typing.get_args(form)
+    if typing.get_origin(form) is dict:
+        return arguments[1]
+    if typing.get_origin(form) is tuple and isinstance(key, int):
+        return arguments[0] if arguments[1:] == (...,) else dict(enumerate(arguments)).get(key, Any)
+    return Any
+
+
+def _is_section(form: Any) -> bool:
+    return isinstance(form, type) and issubclass(form, BaseModel)
+
+
+def _describe(fault: Any, place: Place) -> str:
+    """Return what follows the key in a fault's line."""
+    if fault["type"] == "fault":
+        return f".{fault['ctx']['key']}: {fault['msg']}"
+    if fault["type"] == "extra_forbidden":
+        return f": unknown key; {_known_keys(fault, place)}"
+    if fault["type"] == "missing":
+        rule = len(place.keys) == 3 and place.keys[0] == "rules"
+        return f": is missing{'; accepted: {top: 0.3, of: COLUMN}, or an expression' if rule else ''}"
+    found = "" if fault["type"] == "value_error" and len(place.keys) < 2 else f" (found {shorten(fault['input'])})"
+    message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
+    return f": {re.sub(r'valid dictionary( or instance of .*)?', 'mapping', message)}{found}"
+
+
+def _known_keys(fault: Any, place: Place) -> str:
+    known = list(place.section.model_fields) if place.section else []
+    near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1)
+    return f"{f'did you mean {near[0]!r}? ' if near else ''}known keys: {', '.join(known) or 'none'}"
+
+
+def shorten(value: Any) -> str:
+    """Return a value as messages show it, at most 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,100 @@
+"""Registries: the kinds of one thing (signals, say), the package's own in a stated order, then those of other packages.
+
+The package's own kinds are a tuple that a registry file of its room holds. Foreign ones come by entry points: a package
+that states one in the registry's group is found once it is installed, on every worker that has it. Kinds are loaded when
+they are first asked for, by dotted name, so that a room may ask a registry whose kinds lie in a room above it.
+"""
+
+import difflib
+import importlib
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Generic, Protocol, TypeVar
+
+from curate.errors import RecipeError
+
+
+class Kind(Protocol):
+    """What a registry holds: `key` names it in a recipe."""
+
+    @property
+    def key(self) -> str:
+        """Its name, unique in its registry."""
+
+
+K = TypeVar("K", bound=Kind)
+
+
+@dataclass(frozen=True)
+class Registry(Generic[K]):
+    """The kinds of one thing.
+
+    Attributes:
+        what: the thing, as messages call it: signal.
+        builtin: the tuple of the package's own kinds, as module:NAME.
+        group: the entry points of foreign kinds, each named as its kind's key; None where there can be none.
+    """
+
+    what: str
+    builtin: str
+    group: str | None = None
+
+    def kinds(self) -> Mapping[str, K]:
+        """Return all kinds by key: the package's own in their order, then foreign ones by name.
+
+        Raises:
+            RecipeError: a foreign kind cannot be loaded, or two kinds have one key; names the packages.
+        """
+        return _load(self)[0]
+
+    def find(self, key: str) -> K:
+        """Return one kind. Raises RecipeError where there is none of that key; names the nearest."""
+        kinds = self.kinds()
+        if key not in kinds:
+            near = difflib.get_close_matches(key, kinds, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise RecipeError(f"no {self.what} is named {key!r}; {hint}accepted: {', '.join(kinds) or 'none'}")
+        return kinds[key]
+
+    def package(self, key: str) -> str | None:
+        """Return the package that a foreign kind comes from, with its version; None for the package's own."""
+        return _load(self)[1].get(key)
+
+
+@cache  # by the registry: what is installed does not change while a process runs
+def _load(registry: Registry[Any]) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """Return a registry's kinds, and the packages of the foreign ones."""
+    module, _, name = registry.builtin.partition(":")
+    kinds = {kind.key: kind for kind in getattr(importlib.import_module(module), name)}
+    packages: dict[str, str] = {}
+    found = importlib.metadata.entry_points(group=registry.group) if registry.group else ()
+    for entry in sorted(found, key=lambda entry: entry.name):
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+        if entry.name in kinds:
+            other = packages.get(entry.name, "curate itself")
+            raise RecipeError(
+                f"two {registry.what}s are named {entry.name!r}: one of {other}, one of package {package}; uninstall one"
+            )
+        kinds[entry.name] = _load_foreign(registry.what, entry, package)
+        packages[entry.name] = package
+    return MappingProxyType(kinds), MappingProxyType(packages)
+
+
+def _load_foreign(what: str, entry: importlib.metadata.EntryPoint, package: str) -> Any:
+    """Return the kind that an entry point states. Raises RecipeError, which names its package."""
+    where = f"{what} {entry.name!r} of package {package}"
+    try:
+        kind = entry.load()
+    except Exception as error:  # another package's code: of any kind
+        raise RecipeError(
+            f"{where}: {entry.value} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:400]}; "
+            "repair or uninstall the package"
+        ) from error
+    if getattr(kind, "key", None) != entry.name:
+        raise RecipeError(
+            f"{where}: {entry.value} has the key {getattr(kind, 'key', None)!r}; accepted: the entry point's name"
+        )
+    return kind

@@ -1,0 +1,65 @@
+"""Path resolution by the models' fields: whatever a field's type says is a path, at any depth, and nothing else."""
+
+import pytest
+from pydantic import Field
+
+from curate.recipe.section import ModelPath, Section, UserPath, UserPaths, resolve_paths
+
+
+class Inner(Section):
+    file: UserPath
+    maybe: UserPath | None = None
+    text: str = "text"
+
+
+class Outer(Section):
+    paths: UserPaths
+    named: dict[str, UserPaths] = Field({})
+    listed: tuple[Inner, ...] = ()
+    either: Inner | tuple[Inner, ...] | None = None
+    by_name: dict[str, str | Inner] = Field({})
+    model: ModelPath = "org/name"
+
+
+def absolute(path: str) -> str:
+    return f"/base/{path}"
+
+
+def test_every_form_of_a_field_that_holds_paths() -> None:
+    inner = {"file": "f"}
+    found = resolve_paths(
+        Outer.model_validate(
+            {
+                "paths": ["a", "b"],
+                "named": {"x": "c", "y": ["d"]},
+                "listed": [inner, {"file": "g", "maybe": "h"}],
+                "either": [inner],
+                "by_name": {"file": "text", "other": inner},
+                "model": "./folder",
+            }
+        ),
+        absolute,
+    )
+    assert found.model_dump() == {
+        "paths": ("/base/a", "/base/b"),
+        "named": {"x": "/base/c", "y": ("/base/d",)},
+        "listed": (
+            {"file": "/base/f", "maybe": None, "text": "text"},
+            {"file": "/base/g", "maybe": "/base/h", "text": "text"},
+        ),
+        "either": ({"file": "/base/f", "maybe": None, "text": "text"},),
+        "by_name": {"file": "text", "other": {"file": "/base/f", "maybe": None, "text": "text"}},
+        "model": "/base/./folder",
+    }
+
+
+@pytest.mark.parametrize("model", ["org/name", "/folder", "name"])
+def test_a_name_of_a_model_is_no_path(model: str) -> None:
+    assert resolve_paths(Outer(paths="a", model=model), absolute).model == model
+
+
+def test_what_holds_no_path_stays_the_same_object() -> None:
+    inner = Inner(file="f")
+    assert resolve_paths(inner, lambda path: path) == inner
+    outer = Outer(paths="a", by_name={"a": "b"})
+    assert resolve_paths(outer, absolute).by_name is outer.by_name
