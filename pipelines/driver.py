@@ -21,7 +21,7 @@ from apache_beam.runners.worker import sdk_worker
 
 from curate import __version__, ids
 from curate.captions.engines import check_engines, identify_engines
-from curate.captions.kinds import check_kinds
+from curate.captions.requests import check_kinds
 from curate.decide.evaluation import evaluation_key, write_evaluation
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import lost_items

@@ -15,7 +15,7 @@ import pyarrow as pa
 from curate import ids, schema
 from curate.ask.page import Line, Page, Part, columns, heading, line, named
 from curate.ask.query import find_run, open_run
-from curate.captions.gates import PASSED
+from curate.captions.gates.gates import PASSED
 from curate.decide import balance
 from curate.errors import RecipeError, RunError
 from curate.recipe.recipe import Top

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate import schema
-from curate.captions import rewrite
-from curate.captions.checks import Bounds, Entries, Scores, entry_weights
-from curate.captions.gates import Candidates, GateOptions, run_gates
-from curate.captions.kinds import Rows, make_text, template_of
+from curate.captions.gates.checks import Bounds, Entries, Scores, entry_weights
+from curate.captions.gates.gates import Candidates, GateOptions, run_gates
+from curate.captions.kinds import rewrite
+from curate.captions.requests import Rows, make_text, template_of
 from curate.engines.request import Answer, Request
 from curate.metadata.unit import load_entries
 from curate.models.encoder import load_encoder

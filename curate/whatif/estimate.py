@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.captions.cache import Index, index_answers
-from curate.captions.kinds import Rows, make_requests
+from curate.captions.requests import Rows, make_requests
 from curate.decide import balance
 from curate.decide import state as ballot
 from curate.decide.evaluation import write_evaluation

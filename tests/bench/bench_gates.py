@@ -28,8 +28,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.captions import checks, names, numerals
-from curate.captions.gates import GATES, PASSED, Candidates, GateOptions, run_gates
+from curate.captions.gates import checks, names, numerals
+from curate.captions.gates.gates import GATES, PASSED, Candidates, GateOptions, run_gates
 from curate.demo import scenes, words
 from curate.metadata.match import Matcher
 from curate.metadata.sources import read_metadata
