@@ -18,13 +18,12 @@ from curate.ask.query import find_run, open_run
 from curate.captions.gates.gates import PASSED
 from curate.decide import balance
 from curate.errors import RecipeError, RunError
-from curate.recipe.recipe import Top
+from curate.recipe.rules import Top
 from curate.run.rules import Rule, check_rules, rule_values
 from curate.store.forgotten import Record
 from curate.store.items import hash_url
 from curate.wording import escape, pluralise
 
-_LEDGER = (schema.FAILED, schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
 _UNSEEN = ("unit", "row", "offset", "status", "error")  # columns that rules do not see
 _AT = "SEMI JOIN (SELECT unnest($places, recursive := true)) USING (unit, row)"  # rows at `places`
 _ROWS = 20  # rows that are shown of those that have one key, URL or uid
@@ -109,25 +108,20 @@ def _fetch(connection: Any, sql: str, **params: object) -> pa.Table:
 
 def _verdict(row: dict[str, Any], decision: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
     rule, draw = decision["rule"], decision["draw"]
+    status, error = row["status"], row["error"]
+    facts = {
+        "failure": f"{status} ({schema.SAMPLE_REASONS.get(status, 'no further word')}){f': {error}' if error else ''}",
+        "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
+        "duplicate_of": decision["duplicate_of"],
+        "draw": _show(draw),
+        "probability": _show(decision["probability"]),
+    }
     if decision["kept"]:
-        why = (
-            ""
-            if draw is None
-            else f": its draw {_show(draw)} is below 1 (probability {_show(decision['probability'])})"
-        )
+        why = "" if draw is None else f": {schema.STAGE[schema.KEPT].reason.format(**facts)}"
         yield line(("verdict: kept", "bold green"), why)
         return
-    status, error = row["status"], row["error"]
-    meaning = schema.SAMPLE_REASONS.get(status, "no further word")
-    why = {
-        schema.FAILED: f"could not be read: {status} ({meaning}){f': {error}' if error else ''}",
-        schema.UNMATCHED: "no entry of the metadata occurs in its caption",
-        schema.CONTAMINATED: f"near an image of the evaluation set: {decision['duplicate_of']}",
-        schema.DUPLICATE: f"a duplicate of {decision['duplicate_of']}",
-        schema.BALANCE: f"its draw {_show(draw)} is not below 1 (probability {_show(decision['probability'])})",
-        schema.FORGOTTEN: f"taken out on request{f', {forgotten:%Y-%m-%d}' if forgotten else ''}",
-    }.get(rule, "the first rule that it fails")
-    yield line((f"verdict: dropped by {rule}", "bold red"), f", {why}", hang=9)
+    stage = schema.STAGE.get(rule, next(stage for stage in schema.STAGES if stage.name == schema.RULES))
+    yield line((f"verdict: dropped by {rule}", "bold red"), f", {stage.reason.format(**facts)}", hang=9)
 
 
 def _sample(row: dict[str, Any]) -> Iterator[Line]:
@@ -169,7 +163,7 @@ def _rules(
 
 def _ended(names: list[str], rule: str | None) -> int:
     """How many rules the row passed: all, but where one of them dropped it or it could not be read."""
-    if rule in _LEDGER or rule is None:
+    if rule in schema.STAGE or rule is None:
         return -1 if rule == schema.FAILED else len(names)
     return names.index(rule) if rule in names else len(names)
 

@@ -257,8 +257,7 @@ def _carry_out(folder: RunStore, record: Record, touched: Iterable[Unit] | None)
     if context.recipe.match:
         _count_entries(context, units)
     run = folder.read_json(RUN_FILE)
-    names = [name for name in run["counts"] if name not in (schema.FAILED, schema.FORGOTTEN)]
-    run["counts"] = {name: counted.get(name, 0) for name in (schema.FAILED, schema.FORGOTTEN, *names)}
+    run["counts"] = {stage.name: counted.get(stage.name, 0) for stage in schema.run_stages(run["recipe"], True)}
     describe_run(folder, run, _digest(folder, None if touched is None else set(rewritten)))
 
 

@@ -100,16 +100,7 @@ def _finished_run(context: RunContext, counts: dict[str, int], results: Results,
         }
         for rule in context.rules
     ]
-    order = [
-        schema.FAILED,
-        *([schema.FORGOTTEN] if context.blocklist_key else []),
-        *context.recipe.rules,
-        schema.DUPLICATE,
-        KEPT,
-    ]
-    order[-2:-2] = [schema.UNMATCHED] if context.recipe.match else []
-    order[-2:-2] = [schema.CONTAMINATED] if context.recipe.dedup.against else []
-    order[-1:-1] = [schema.BALANCE] if context.recipe.balance else []
+    stages = schema.run_stages(context.recipe, bool(context.blocklist_key))
     if context.recipe.dedup.against:
         run["evaluation"] = context.store.read_json(EVALUATION_FACTS_FILE)
     run |= {
@@ -130,7 +121,7 @@ def _finished_run(context: RunContext, counts: dict[str, int], results: Results,
             for place, by in context.recipe.dedup.near.items()
             for pairs, met in [results.recalls[place]]
         ],
-        "counts": {name: counts.get(name, 0) for name in order},
+        "counts": {stage.name: counts.get(stage.name, 0) for stage in stages},
         "finished": now,
         "seconds": now - run["started"],
     }

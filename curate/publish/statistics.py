@@ -162,25 +162,17 @@ def _funnel(run: dict[str, Any], drops: Counter[tuple[str, str | None]]) -> pa.T
     by_rule: Counter[str | None] = Counter()
     for (_, rule), count in drops.items():
         by_rule[rule] += count
-    recipe = run["recipe"]
-    used = {
-        schema.UNMATCHED: recipe.get("match"),
-        schema.CONTAMINATED: recipe.get("dedup", {}).get("against"),
-        schema.BALANCE: recipe.get("balance"),
-    }
-    late = (schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE)
-    steps = [schema.FAILED, *([schema.FORGOTTEN] if by_rule[schema.FORGOTTEN] else [])]
-    steps += [*(rule["name"] for rule in run["rules"])]
-    steps += [name for name in late if by_rule[name] or used.get(name, True)]
+    recipe = {**run["recipe"], "rules": [rule["name"] for rule in run["rules"]]}
+    steps = [stage.name for stage in schema.run_stages(recipe, bool(by_rule[schema.FORGOTTEN]))[:-1]]
     strange = sorted(str(name) for name in by_rule if name is not None and name not in steps)
     if strange:
         raise ConservationError(f"decisions name rules that the run does not have: {', '.join(strange)}")
-    names = ["pool", *steps, "kept"]
+    names = [schema.POOL, *steps, schema.KEPT]
     rows = [by_rule.total(), *(by_rule[name] for name in steps), by_rule[None]]
     return pa.table(
         {
             "position": pa.array(range(len(names)), pa.int32()),
-            "kind": pa.array(["pool", *["drop"] * len(steps), "kept"]),
+            "kind": pa.array([schema.POOL, *["drop"] * len(steps), schema.KEPT]),
             "rule": pa.array(names),
             "rows": pa.array(rows, pa.int64()),
         }

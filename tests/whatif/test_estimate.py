@@ -22,6 +22,7 @@ from curate.metadata.unit import match_unit
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
+from curate.schema import CODES
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from curate.whatif import estimate as estimates
@@ -73,7 +74,7 @@ def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[st
         if metadata is not None:
             match_unit(context, unit)
     ballots = local.deduplicate(context, local.apply_rules(context, plan.units))
-    names = {**ballot.NAMES, **dict(enumerate(context.recipe.rules)), ballot.ALIVE: "kept"}
+    names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(context.recipe.rules))}
     counted: dict[str, float] = dict(Counter(names[int(code)] for b in ballots for code in b.verdicts))
     wished = context.recipe.balance
     if wished and wished.t:
