@@ -26,7 +26,8 @@ from curate.decide.evaluation import evaluation_key, write_evaluation
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import lost_items
 from curate.forget.lists import read_lists
-from curate.measure.unit import needed_signals
+from curate.measure.current import needed_signals
+from curate.measure.settings import MeasureSettings
 from curate.metadata.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.diff import changes
@@ -34,7 +35,7 @@ from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
 from curate.signals.registry import identify_models
 from curate.store.error_notes import ERROR_NOTES, read_error_note
-from curate.store.facts import MetadataFacts, RunClaim, read_claim, write_facts
+from curate.store.facts import MetadataFacts, RunClaim, read_claim, read_unit_keys, write_facts
 from curate.store.forgotten import ASKED, Record
 from curate.store.layout import ANSWER_PARTS, FORGOTTEN_FILE, MANIFEST_FILE, METADATA_FILE, RUN_FILE, SUCCESS_FILE
 from curate.store.lock import clear_tmp, locked
@@ -84,6 +85,8 @@ def prepare(
     old = RunStore(reuse) if reuse else None
     if old and not old.exists(RUN_FILE):
         raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
+    if old:
+        plan = _with_reuse(plan, old)
     folder = RunStore(out if "://" in out else os.path.abspath(out))
     record = _gather_record(recipe, folder, old)
     context = RunContext(
@@ -103,6 +106,12 @@ def prepare(
         check_kinds(context)
     finished = _check_folder(context, out)
     return Prepared(context, plan, metadata, record, finished, beam_options)
+
+
+def _with_reuse(plan: Plan, old: RunStore) -> Plan:
+    """Return the plan whose units say which unit of an older run has the same inputs, whatever its number there."""
+    numbers = {key: number for number, key in enumerate(read_unit_keys(old))}
+    return replace(plan, units=tuple(replace(unit, reuse_index=numbers.get(unit.key)) for unit in plan.units))
 
 
 def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Record:
@@ -132,8 +141,9 @@ def preflight(prepared: Prepared) -> None:
     if not prepared.beam.in_this_process:
         return
     ready: set[str] = set()
+    settings = MeasureSettings.of(context)
     for unit in prepared.plan.units if context.signals else ():
-        for signal in needed_signals(context, unit):
+        for signal in needed_signals(settings, unit, context.unit_tables(unit)):
             if signal.ready and signal.name not in ready:
                 ready.add(signal.name)
                 signal.ready()
@@ -190,6 +200,7 @@ def claim_folder(prepared: Prepared) -> None:
         recipe=_plain(context.recipe),
         identity=_identity(context),
         keys={"pool": context.pool.key, **tables, "shards": context.shards_key},
+        unit_keys=[unit.key for unit in prepared.plan.units],
         models=context.models,
         engine_ids=context.engine_ids,
         metadata=None if entries is None else MetadataFacts(entries=len(entries), digest=context.metadata_key),

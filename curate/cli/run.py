@@ -9,7 +9,8 @@ import typer
 
 from curate.cli.progress import show_progress
 from curate.errors import RecipeError
-from curate.measure.unit import needed_signals
+from curate.measure.current import needed_signals
+from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
@@ -88,7 +89,9 @@ def _reused(context: RunContext, units: tuple[Unit, ...], reuse: str) -> str:
     tables = [name for name in context.tables if name not in ("decisions", "answers", "captions")]
     found = {name: sum(context.would_be_current(unit, name) for unit in units) for name in tables}
     taken = ", ".join(f"{name} {count}/{len(units)}" for name, count in found.items() if count)
-    again = list(dict.fromkeys(signal.name for unit in units for signal in needed_signals(context, unit)))
+    settings = MeasureSettings.of(context)
+    needed = (needed_signals(settings, unit, context.unit_tables(unit)) for unit in units)
+    again = list(dict.fromkeys(signal.name for signals in needed for signal in signals))
     lines = [f"reused from {reuse}: {taken or 'no whole table'} (units)"]
     if context.signals:
         rest = "; of the others the columns are taken over" if again else ""

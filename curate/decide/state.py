@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from curate import ids, schema
 from curate.decide import balance, cells, dedup, near, quantiles
 from curate.decide.evaluation import find_contaminated
-from curate.metadata.unit import load_entries
+from curate.metadata.unit import MatchSettings, load_entries
 from curate.numeric.vectors import embedding_matrix
 from curate.pool.plan import Unit
 from curate.recipe.rules import Top
@@ -218,7 +218,9 @@ def drop_duplicates(ballot: UnitState, losers: Iterable[dedup.Records]) -> UnitS
 def count_entries(context: RunContext, unit: Unit, ballot: UnitState | None = None) -> I64:
     """Rows that match each entry: all of the unit's, or those alive on the ballot (int64[entries])."""
     return balance.entry_counts(
-        _matches(context, unit), None if ballot is None else ballot.alive, len(load_entries(context).entries)
+        _matches(context, unit),
+        None if ballot is None else ballot.alive,
+        len(load_entries(MatchSettings.of(context)).entries),
     )
 
 
@@ -261,7 +263,9 @@ def _write_decisions(context: RunContext, ballot: UnitState, counts: I64 | None,
         matches = alive_matches(context, ballot)
         probability[survivors] = balance.inclusion(matches, balance.probabilities(counts, t))
         uids = base["uid"].filter(pa.array(survivors)).combine_chunks()
-        draws[survivors] = balance.draw(uids, matches, counts, t, load_entries(context).keys, context.recipe.seed)
+        draws[survivors] = balance.draw(
+            uids, matches, counts, t, load_entries(MatchSettings.of(context)).keys, context.recipe.seed
+        )
         ballot = ballot.drop(survivors & (draws >= 1), CODES[schema.BALANCE])
     lost = np.zeros(len(base), bool)
     lost[ballot.duplicates] = True

@@ -13,7 +13,7 @@ import pyarrow as pa
 from curate import schema
 from curate.forget.rows import leftovers
 from curate.forget.shards import image_hashes
-from curate.pool.columns import ColumnFault, find_columns
+from curate.pool.formats.registry import find_format
 from curate.publish.uids import read_uids
 from curate.run.context import RunContext
 from curate.run.opened import open_ledger
@@ -64,10 +64,6 @@ def _in_sidecar(context: RunContext, table: pa.Table, items: Items) -> bool:
         columns |= {"url": table["url"], "sha256": table["sha256"]}
     else:
         for source in context.recipe.input:
-            try:
-                url = find_columns(table.schema, source.columns).url
-            except ColumnFault:  # of another source
-                url = None
-            if url:
+            if url := find_format(source).url_column(source, table.schema):
                 columns["url"] = table[url].cast(pa.string())
     return any(items.find(kind, column).any() for kind, column in columns.items())

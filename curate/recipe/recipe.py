@@ -21,50 +21,11 @@ from curate.recipe.files import read_whole
 from curate.recipe.measure import Measure
 from curate.recipe.rules import Balance, Dedup, Top
 from curate.recipe.section import Name, Section, UserPath, UserPaths, resolve_paths
+from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml
 from curate.schema import RESERVED_RULES
 
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
-
-
-class Columns(Section):
-    """Which column of a Parquet source holds what; None means: found by its usual names (see `curate.pool.plan.SPELLINGS`).
-
-    `scores` names the columns that land in table `scores`; by default all floating-point columns not used otherwise.
-    """
-
-    caption: str | None = None
-    uid: str | None = None
-    url: str | None = None
-    key: str | None = None
-    width: str | None = None
-    height: str | None = None
-    language: str | None = None
-    image: str | None = None
-    scores: tuple[str, ...] | None = None
-
-
-class Source(Section):
-    """One input of the pool; every row is tagged with its name."""
-
-    name: Name
-    format: Literal["webdataset", "parquet"]
-    path: UserPaths
-    caption_key: str = "caption"  # webdataset: the json field that holds the caption where there is no .txt
-    columns: Columns = Columns()  # parquet only
-    storage: dict[str, Any] = Field({})  # options of the fsspec file system, such as {anon: true}
-
-    @field_validator("path")
-    @classmethod
-    def _some_path(cls, path: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not path or ("" in path and not isinstance(path, str)):
-            raise ValueError("names no file; accepted: a path, or a list of paths")
-        return path
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The paths as listed; ranges and globs not yet expanded."""
-        return (self.path,) if isinstance(self.path, str) else self.path
 
 
 class Match(Section):
@@ -86,7 +47,7 @@ class Recipe(Section):
     name: Name = "curated"
     license: License = "unknown"  # for the cards, as the Hugging Face Hub spells licences
     seed: int = Field(0, ge=0, lt=2**63, strict=True)
-    input: tuple[Source, ...] = Field(min_length=1)
+    input: tuple[AnySource, ...] = Field(min_length=1)
     measure: Measure = Measure()
     match: Match | None = None
     rules: dict[str, str | Top] = Field({})

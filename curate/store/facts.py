@@ -176,6 +176,7 @@ class RunClaim(Facts):
         recipe: the resolved recipe as plain data, without access options.
         identity: digest of all that decides what the run publishes.
         keys: digest of the keys of each table's files, and of the pool and the shards.
+        unit_keys: of each unit, in order; None of 0.1.0.
         models: what identifies each model that measures.
         engine_ids: what identifies each engine that writes captions.
         metadata: None without `match`.
@@ -185,7 +186,7 @@ class RunClaim(Facts):
         forgotten: None where nothing is blocked or taken out.
     """
 
-    _optional = frozenset({"forgotten", "evaluation"})
+    _optional = frozenset({"unit_keys", "forgotten", "evaluation"})
 
     format: int = FORMAT
     curate: str
@@ -195,6 +196,7 @@ class RunClaim(Facts):
     recipe: dict[str, Any]
     identity: str
     keys: dict[str, str]
+    unit_keys: list[str] | None = None
     models: dict[str, Any]
     engine_ids: dict[str, str] = Field(alias="writers")
     metadata: MetadataFacts | None
@@ -275,6 +277,11 @@ def read_forgotten(store: RunStore) -> ForgottenFacts | None:
         return None
     named = _read_object(store).get("forgotten")
     return None if named is None else _parse(ForgottenFacts, store, named)
+
+
+def read_unit_keys(store: RunStore) -> list[str]:
+    """Return the keys of the run's units in order, of any version that has them: only equal ones are reused."""
+    return list(_read_object(store).get("unit_keys") or [])
 
 
 def write_facts(store: RunStore, facts: RunClaim) -> None:

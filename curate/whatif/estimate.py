@@ -23,8 +23,9 @@ from curate.decide.local import apply_rules, deduplicate
 from curate.decide.state import UnitState
 from curate.engines.request import Request
 from curate.forget.block import block
+from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
-from curate.metadata.unit import match_unit
+from curate.metadata.unit import MatchSettings, match_unit
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.schema import BALANCE, CODES, KEPT, run_stages
@@ -109,9 +110,9 @@ def estimate(
             record.write(context.store)
         began = time.process_time()
         for unit in sample:
-            measure_unit(context, unit)
+            measure_unit(MeasureSettings.of(context), unit, context.unit_tables(unit))
             if context.recipe.match:
-                match_unit(context, unit)
+                match_unit(MatchSettings.of(context), context.unit_tables(unit))
         if context.blocklist_key:
             block(context, sample)
         seconds = (time.process_time() - began) * left

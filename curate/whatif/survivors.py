@@ -27,7 +27,7 @@ from curate.decide import balance, dedup, local
 from curate.decide import state as ballot
 from curate.decide.state import ALIVE, UnitState, read_verdicts
 from curate.errors import RecipeError, RunError
-from curate.metadata.unit import load_entries
+from curate.metadata.unit import MatchSettings, load_entries
 from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.recipe import Recipe
@@ -134,7 +134,7 @@ def find_survivors(past: FinishedRun, recipe: Recipe, repeats: dedup.Records | N
     if not recipe.match:
         return DecidedRows(replace(past.context, recipe=recipe), ballots, [], np.zeros(0, np.int64))
     matches = list(in_threads(partial(ballot.alive_matches, context), ballots))
-    entries = len(load_entries(context).entries)
+    entries = len(load_entries(MatchSettings.of(context)).entries)
     counts = sum(in_threads(lambda m: balance.entry_counts(m, None, entries), matches), np.zeros(entries, np.int64))
     return DecidedRows(replace(past.context, recipe=recipe), ballots, matches, counts)
 

@@ -27,9 +27,11 @@ from curate.decide import balance, dedup
 from curate.decide import state as ballot
 from curate.decide.local import apply_rules, deduplicate
 from curate.forget.block import block
+from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
-from curate.metadata.unit import match_unit
+from curate.metadata.unit import MatchSettings, match_unit
 from curate.output.shards import emit_shard, lay_out, name_hashes
+from curate.pool.plan import Unit
 from curate.publish.audit import Audit, audit_unit, check_damage
 from curate.publish.publish import Results, publish
 from curate.recipe.recipe import Recipe, parse_recipe
@@ -334,6 +336,16 @@ def run_beam(
     return Ran(out)
 
 
+def measure(context: RunContext, unit: Unit) -> list[str]:
+    """Measures a unit of a run."""
+    return measure_unit(MeasureSettings.of(context), unit, context.unit_tables(unit))
+
+
+def match(context: RunContext, unit: Unit) -> None:
+    """Matches a measured unit of a run."""
+    match_unit(MatchSettings.of(context), context.unit_tables(unit))
+
+
 def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
     """The same run without Beam: every step over all units, one after the other."""
     prepared = prepare(recipe, str(out), str(reuse) if reuse else None)
@@ -342,9 +354,9 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
     context, units = prepared.context, prepared.plan.units
     gaps: list[str] = []
     for unit in units:
-        gaps += measure_unit(context, unit)
+        gaps += measure(context, unit)
         if context.recipe.match:
-            match_unit(context, unit)
+            match(context, unit)
     if context.blocklist_key:
         block(context, units)
     audits, results = decide_local(prepared, gaps)

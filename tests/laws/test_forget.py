@@ -283,7 +283,7 @@ def test_a_chain_of_runs_keeps_them_out(
     before = pools.files_of(first.folder)
     other = recipe.model_copy(update={"balance": recipe.balance and recipe.balance.model_copy(update={"t": 4})})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("curate.measure.unit.measure_tar", None)  # nothing is measured
+        patch.setattr("curate.measure.unit.measure_part", None)  # nothing is measured
         second = pools.run_beam(other, tmp_path / "second", reuse=first.folder)
         third = pools.run_local(recipe, tmp_path / "third", reuse=second.folder)
     for run in (second, third):

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.pool.plan import Unit
+from curate.measure import unit as unit_module
 from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
+from curate.store.tables import UnitTables
 from pipelines.driver import prepare
 from tests.laws import pools
 from tests.laws.pools import Ran
@@ -40,22 +41,21 @@ def tars(tmp_path: Path) -> str:
 def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The input files that are opened to be measured, and units that are matched (as `match N`), from now on."""
     seen: list[str] = []
-    for name in ("measure_tar", "measure_parquet"):
-        real = getattr(__import__("curate.measure.unit", fromlist=[name]), name)
+    measure = unit_module.measure_part
 
-        def measuring(part: Any, *arguments: Any, real: Any = real) -> Any:
-            seen.append(Path(part.path).name)
-            return real(part, *arguments)
+    def measuring(settings: Any, source: Any, part: Any, signals: Any) -> Any:
+        seen.append(Path(part.path).name)
+        return measure(settings, source, part, signals)
 
-        monkeypatch.setattr(f"curate.measure.unit.{name}", measuring)
-    write = RunContext.write
+    monkeypatch.setattr(unit_module, "measure_part", measuring)
+    write = UnitTables.write
 
-    def writing(context: RunContext, name: str, unit: Unit, *arguments: Any) -> None:
+    def writing(tables: UnitTables, name: str, *arguments: Any) -> None:
         if name == "matches":
-            seen.append(f"match {unit.index}")
-        write(context, name, unit, *arguments)
+            seen.append(f"match {tables.unit}")
+        write(tables, name, *arguments)
 
-    monkeypatch.setattr(RunContext, "write", writing)
+    monkeypatch.setattr(UnitTables, "write", writing)
     yield seen
 
 
