@@ -3,8 +3,8 @@
 In: a run folder. Out: `RunClaim`, which is written when a run takes its folder, and `RunFacts`, which takes its place when
 the run is published. Keys of the JSON are the fields' aliases, in the order of the fields.
 
-`format` says how to read the file. A file without one is of curate 0.1.0: its keys are those of format 1, and it opens as far
-as it has them all. A later format is refused.
+`format` says how to read the file. A file without one is of curate 0.1.0, and opens if it has all keys of format 1: what its
+recipe states of sources of other formats is left out. A later format is refused.
 """
 
 from collections.abc import Mapping
@@ -305,7 +305,22 @@ def _read(store: RunStore) -> dict[str, Any]:
             f"{store.url}: {RUN_FILE} has format {found}, of curate {data.get('curate')}; this version reads formats up to "
             f"{FORMAT}: open the run with curate {data.get('curate')} or later"
         )
-    return data
+    return data if "format" in data else _upgrade(data)
+
+
+def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a run.json of 0.1.0 without the unset keys of other formats that its sources have."""
+    recipe = data.get("recipe")
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("input"), list):
+        return data
+    unset = {"webdataset": ("columns", [None]), "parquet": ("caption_key", ["caption"])}
+    sources = [dict(source) for source in recipe["input"]]
+    for source in sources:
+        key, values = unset.get(source.get("format", ""), ("", []))
+        value = source.get(key)
+        if all(one in values for one in (value.values() if isinstance(value, dict) else [value])):
+            source.pop(key, None)
+    return data | {"recipe": recipe | {"input": sources}}
 
 
 def _parse(kind: type[Kind], store: RunStore, data: Mapping[str, Any]) -> Kind:

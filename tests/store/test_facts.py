@@ -42,6 +42,7 @@ def change(store: RunStore, edit: Callable[[dict[str, Any]], object]) -> None:
 def test_a_run_of_0_1_0_opens_without_loss(old: RunStore) -> None:
     plain = json.loads(OLD.read_text())
     facts = read_facts(old)
+    assert set(plain["recipe"]["input"][0].pop("columns").values()) == {None}  # which says nothing of tars
     assert "format" not in plain and facts.to_json() == {"format": FORMAT, **plain}
     assert list(facts.to_json()) == ["format", *plain]
     assert json.dumps(facts.to_json()["rules"]) == json.dumps(plain["rules"])
@@ -49,6 +50,22 @@ def test_a_run_of_0_1_0_opens_without_loss(old: RunStore) -> None:
     context, units = open_ledger(old)
     assert context.recipe.balance and context.recipe.balance.rows == 1050
     assert [(unit.index, unit.source) for unit in units] == [(n, "scenes") for n in range(4)]
+
+
+def test_what_an_older_source_says_is_not_lost(old: RunStore) -> None:
+    change(old, lambda run: run["recipe"]["input"][0]["columns"].update(uid="id"))
+    assert read_facts(old).recipe["input"][0]["columns"]["uid"] == "id"
+    source = {
+        "name": "texts",
+        "format": "parquet",
+        "path": "t.parquet",
+        "columns": {"uid": "id"},
+        "caption_key": "caption",
+    }
+    change(old, lambda run: run["recipe"].update(input=[source]))
+    assert read_facts(old).recipe["input"] == [{key: value for key, value in source.items() if key != "caption_key"}]
+    change(old, lambda run: run["recipe"]["input"][0].update(caption_key="text"))
+    assert read_facts(old).recipe["input"][0]["caption_key"] == "text"
 
 
 def test_what_is_written_is_read(old: RunStore) -> None:
