@@ -35,6 +35,7 @@ from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
 from curate.signals.registry import identify_models
 from curate.store.error_notes import ERROR_NOTES, read_error_note
+from curate.store.facts import MetadataFacts, RunClaim, read_claim, read_unit_keys, write_facts
 from curate.store.forgotten import ASKED, Record
 from curate.store.layout import ANSWER_PARTS, FORGOTTEN_FILE, MANIFEST_FILE, METADATA_FILE, RUN_FILE, SUCCESS_FILE
 from curate.store.lock import clear_tmp, locked
@@ -109,7 +110,7 @@ def prepare(
 
 def _with_reuse(plan: Plan, old: RunStore) -> Plan:
     """Return the plan whose units say which unit of an older run has the same inputs, whatever its number there."""
-    numbers = {key: number for number, key in enumerate(old.read_json(RUN_FILE).get("unit_keys", []))}
+    numbers = {key: number for number, key in enumerate(read_unit_keys(old))}
     return replace(plan, units=tuple(replace(unit, reuse_index=numbers.get(unit.key)) for unit in plan.units))
 
 
@@ -189,36 +190,26 @@ def claim_folder(prepared: Prepared) -> None:
         _drop_damaged(context.store)
     if len(prepared.record):
         prepared.record.write(context.store)
-    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-    context.store.write_json(
-        RUN_FILE,
-        {
-            "curate": __version__,
-            "name": context.recipe.name,
-            "seed": context.recipe.seed,
-            "sources": [source.name for source in context.recipe.input],
-            "recipe": _plain(context.recipe),
-            "identity": _identity(context),
-            "keys": {
-                "pool": context.pool.key,
-                **{
-                    name: ids.digest([context.key_of(name)(unit) for unit in prepared.plan.units])
-                    for name in context.tables
-                },
-                "shards": context.shards_key,
-            },
-            "unit_keys": [unit.key for unit in prepared.plan.units],
-            "models": context.models,
-            "writers": context.engine_ids,
-            "metadata": {"entries": len(prepared.metadata), "digest": context.metadata_key}
-            if prepared.metadata is not None
-            else None,
-            "python": platform.python_version(),
-            "packages": packages,
-            "started": time.time(),
-            **({"forgotten": prepared.record.facts} if len(prepared.record) else {}),
-        },
+    tables = {name: ids.digest([context.key_of(name)(unit) for unit in prepared.plan.units]) for name in context.tables}
+    entries = prepared.metadata
+    claim = RunClaim(
+        curate=__version__,
+        name=context.recipe.name,
+        seed=context.recipe.seed,
+        sources=[source.name for source in context.recipe.input],
+        recipe=_plain(context.recipe),
+        identity=_identity(context),
+        keys={"pool": context.pool.key, **tables, "shards": context.shards_key},
+        unit_keys=[unit.key for unit in prepared.plan.units],
+        models=context.models,
+        engine_ids=context.engine_ids,
+        metadata=None if entries is None else MetadataFacts(entries=len(entries), digest=context.metadata_key),
+        python=platform.python_version(),
+        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        started=time.time(),
+        forgotten=prepared.record.facts if len(prepared.record) else None,
     )
+    write_facts(context.store, claim)
     if prepared.metadata is not None:
         context.store.write_parquet(METADATA_FILE, prepared.metadata)
     if context.recipe.dedup.against:
@@ -306,14 +297,12 @@ def _check_folder(context: RunContext, out: str) -> bool:
                 f"--out {out}: is not empty and is no run; accepted: a new folder, or that of the same recipe"
             )
         return False
-    old = folder.read_json(RUN_FILE)
-    if old.get("identity") != _identity(context):
-        changed = [change.key for change in changes(_fixed(old.get("recipe", {})), _fixed(_plain(context.recipe)))]
-        models = [name for name in context.engine_ids if old.get("writers", {}).get(name) != context.engine_ids[name]]
+    old = read_claim(folder)
+    if old.identity != _identity(context):
+        changed = [change.key for change in changes(_fixed(old.recipe), _fixed(_plain(context.recipe)))]
+        models = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
         models += [
-            name
-            for name in context.models
-            if old.get("models", {}).get(name) != json.loads(json.dumps(context.models[name]))
+            name for name in context.models if old.models.get(name) != json.loads(json.dumps(context.models[name]))
         ]
         what = (
             f"changed: {', '.join(changed)}"
@@ -326,7 +315,7 @@ def _check_folder(context: RunContext, out: str) -> bool:
             f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "
             f"with --reuse {out} another one takes over all that is still valid"
         )
-    same = old.get("forgotten", {}).get("key", "") == context.blocklist_key
+    same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     return folder.exists(SUCCESS_FILE) and same and not list(_damaged(folder))
 
 

@@ -30,6 +30,7 @@ from curate.publish.uids import read_uids, write_uids
 from curate.run.context import RunContext
 from curate.run.opened import open_ledger
 from curate.schema import KEPT
+from curate.store.facts import read_facts
 from curate.store.forgotten import Record, counts, forgotten_mask, origins
 from curate.store.items import KINDS, NOTHING, Hashes, Items, hex_of
 from curate.store.layout import (
@@ -124,7 +125,7 @@ def forget(url: str, asked: Items, dry_run: bool = False) -> Forgotten:
         report = folder.exists(REPORT_FILE)
         found, record, units = _plan(folder, asked)
         if found.changes:
-            folder.write_json(FORGETTING_FILE, {"items": len(asked), "seal": record.facts["seal"]})
+            folder.write_json(FORGETTING_FILE, {"items": len(asked), "seal": record.facts.seal})
             folder.delete(SUCCESS_FILE)
             record.write(folder)
             _carry_out(folder, record, units)
@@ -256,9 +257,9 @@ def _carry_out(folder: RunStore, record: Record, touched: Iterable[Unit] | None)
     write_uids(context, [unit.index for unit in units], counted[KEPT])
     if context.recipe.match:
         _count_entries(context, units)
-    run = folder.read_json(RUN_FILE)
-    run["counts"] = {stage.name: counted.get(stage.name, 0) for stage in schema.run_stages(run["recipe"], True)}
-    describe_run(folder, run, _digest(folder, None if touched is None else set(rewritten)))
+    facts = read_facts(folder)
+    left = {stage.name: counted.get(stage.name, 0) for stage in schema.run_stages(facts.recipe, True)}
+    describe_run(folder, facts.changed(counts=left), _digest(folder, None if touched is None else set(rewritten)))
 
 
 def _count_entries(context: RunContext, units: Sequence[Unit]) -> None:

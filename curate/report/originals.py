@@ -37,7 +37,7 @@ def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], s
         rows: unit, row, uid, source, shard, offset, bytes, sha256, kept.
     """
     wanted = [row for row in rows if row["sha256"] is not None]
-    sources = {source.name: source for source in parse_recipe(run.facts["recipe"]).input}
+    sources = {source.name: source for source in parse_recipe(run.facts.recipe).input}
     found: dict[Place, bytes] = {}
     other: set[Place] = set()
     unreachable: set[str] = set()

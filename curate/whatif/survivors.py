@@ -35,7 +35,7 @@ from curate.recipe.rules import Top
 from curate.run.context import RunContext
 from curate.run.opened import open_ledger
 from curate.schema import CODES
-from curate.store.layout import RUN_FILE
+from curate.store.facts import read_facts
 from curate.whatif.memory import ReadFolder, RememberingJob
 
 I64 = npt.NDArray[np.int64]
@@ -97,7 +97,7 @@ def open_past(url: str) -> FinishedRun:
     context, units = open_ledger(folder)
     remembering = RememberingJob(**{name: getattr(context, name) for name in RunContext.__dataclass_fields__})
     ballots = list(in_threads(partial(_recorded, remembering), units))
-    return FinishedRun(remembering, units, ballots, folder.read_json(RUN_FILE)["t"])
+    return FinishedRun(remembering, units, ballots, read_facts(folder).t)
 
 
 def find_survivors(past: FinishedRun, recipe: Recipe, repeats: dedup.Records | None = None) -> DecidedRows:
