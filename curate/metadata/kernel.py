@@ -14,14 +14,13 @@ by all its bytes. Hashes only choose where to look. Little-endian machines only.
 notices a change of a compiled function's own file alone, and building and matching must share one hash.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba.core import types
-from numba.extending import intrinsic
+
+from curate.metadata.primitives import load_u64, prefetch, sort_unique
 
 Bool = npt.NDArray[np.bool_]
 U8 = npt.NDArray[np.uint8]
@@ -33,9 +32,9 @@ Int = int | np.int64
 PADDING = 64  # bytes that must be readable behind the last byte of the entries
 _BLOCK_BYTES, _BLOCK_TEXTS = 4096, 512
 _FILTER_BITS = 20
-_LANES, _RANKED = 16, 64  # ids compared at once; up to how many ids are sorted by rank, beyond it by heap
 
-_BOUNDARIES = b" \t\n\r,.;:?!`"
+_IS_BOUNDARY = np.zeros(256, np.int64)
+_IS_BOUNDARY[[*b" \t\n\r,.;:?!`"]] = 1
 _SPACE = 32  # a boundary above it is punctuation, and a token itself
 _STARTS, _CONTINUES = 1, 2  # a token: first of an entry of several tokens; a later one of such an entry
 
@@ -81,84 +80,12 @@ class _Scratch(NamedTuple):
     head: I64
 
 
-def _address(context: Any, builder: Any, signature: Any, args: Any, kind: ir.Type) -> Any:
-    """The LLVM pointer to array[index], the first two arguments of an intrinsic, as a pointer to `kind`."""
-    data = context.make_array(signature.args[0])(context, builder, args[0]).data
-    return builder.bitcast(builder.gep(data, [args[1]]), kind.as_pointer())
-
-
-@intrinsic
-def _load64(_typing: Any, array: Any, index: Any) -> Any:
-    """The 8 bytes of a uint8 array from `index`, unaligned, as one uint64."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_address(context, builder, signature, args, ir.IntType(64)), align=1)
-
-    return types.uint64(array, types.intp), codegen
-
-
-@intrinsic
-def _boundary_bits(_typing: Any, array: Any, index: Any) -> Any:
-    """Bit i of the uint64 is set where byte `index` + i of a uint8 array is a boundary; LLVM picks the instructions."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = ir.VectorType(ir.IntType(8), 64)
-        chunk = builder.load(_address(context, builder, signature, args, vector), align=1)
-        bits = ir.Constant(ir.VectorType(ir.IntType(1), 64), [0] * 64)
-        for byte in _BOUNDARIES:
-            bits = builder.or_(bits, builder.icmp_unsigned("==", chunk, ir.Constant(vector, [byte] * 64)))
-        return builder.bitcast(bits, ir.IntType(64))
-
-    return types.uint64(array, types.intp), codegen
-
-
-@intrinsic
-def _lanes_below(_typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """Bit i of the uint64 is set where array[index + i] < value, for 16 int32 from `index`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = ir.VectorType(ir.IntType(32), _LANES)
-        chunk = builder.load(_address(context, builder, signature, args, vector), align=4)
-        one = builder.insert_element(ir.Constant(vector, ir.Undefined), args[2], ir.Constant(ir.IntType(32), 0))
-        spread = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES))
-        bits = builder.bitcast(builder.icmp_signed("<", chunk, spread), ir.IntType(_LANES))
-        return builder.zext(bits, ir.IntType(64))
-
-    return types.uint64(array, types.intp, types.int32), codegen
-
-
-@intrinsic
-def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
-    """Starts to bring array[index] near, without waiting for it."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer, i32 = _address(context, builder, signature, args, ir.IntType(8)), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
-        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
-        builder.call(function, [pointer, i32(0), i32(3), i32(1)])  # for reading, keep it, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), codegen
-
-
-@intrinsic
-def _trailing_zeros(_typing: Any, word: Any) -> Any:
-    """The number of zero bits below the lowest set bit of a uint64."""
-    return types.intp(types.uint64), lambda _c, builder, _s, args: builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
-
-
-@intrinsic
-def _count_ones(_typing: Any, word: Any) -> Any:
-    """The number of set bits of a uint64."""
-    return types.intp(types.uint64), lambda _c, builder, _s, args: builder.ctpop(args[0])
-
-
 @_jit
 def _ends(data: U8, start: int, length: int) -> tuple[np.uint64, np.uint64]:
     """A token's first 8 bytes, and its last 8 where it is longer than that; without a branch."""
     half = np.uint64(min(length, 8)) << _U2
-    first = _load64(data, start) & ((_U1 << half << half) - _U1)
-    last = _load64(data, start + max(length - 8, 0))
+    first = load_u64(data, start) & ((_U1 << half << half) - _U1)
+    last = load_u64(data, start + max(length - 8, 0))
     return first, last if length > 8 else _U0
 
 
@@ -169,7 +96,7 @@ def _token_hash(data: U8, start: int, length: int) -> np.uint64:
     h: np.uint64 = (first * _K1) ^ ((last + np.uint64(length)) * _K2)
     if length > 16:
         for i in range(start + 8, start + length - 8, 8):
-            h = (h ^ (h >> _U31) ^ _load64(data, i)) * _K1
+            h = (h ^ (h >> _U31) ^ load_u64(data, i)) * _K1
     return (h ^ (h >> _U32)) * _K3
 
 
@@ -333,14 +260,9 @@ def _new_scratch(tokens: int) -> _Scratch:
 def _find_marks(data: U8, n: int, marks: I64) -> int:
     """Puts the positions of the boundaries among the first n bytes into `marks`, then one beyond all; how many."""
     k = 0
-    for i in range(0, n, 64):
-        bits = _boundary_bits(data, i)
-        while bits:
-            marks[k] = i + _trailing_zeros(bits)
-            bits &= bits - _U1
-            k += 1
-    while k > 0 and marks[k - 1] >= n:
-        k -= 1
+    for i in range(n):  # without a branch: which bytes are boundaries nobody can predict
+        marks[k] = i
+        k += _IS_BOUNDARY[data[i]]
     marks[k] = 1 << 62
     return k
 
@@ -373,7 +295,7 @@ def _hash_tokens(word: U64, shift: np.uint64, data: U8, n: int, scratch: _Scratc
     """The home slot of each of n tokens, prefetched."""
     for j in range(n):
         scratch.slot[j] = 4 * np.int64(_token_hash(data, scratch.start[j], scratch.length[j]) >> shift)
-        _prefetch(word, scratch.slot[j])
+        prefetch(word, scratch.slot[j])
 
 
 @_jit
@@ -426,7 +348,7 @@ def _find_heads(tables: Tables, n: int, token_at: I64, texts: int, scratch: _Scr
     head[k] = n
     for i in range(k):
         key = found[head[i]] << _U32 | found[head[i] + 1] & _LOW
-        _prefetch(tables.edge, 2 * np.int64(_pair_hash(key) >> tables.shifts[1]))
+        prefetch(tables.edge, 2 * np.int64(_pair_hash(key) >> tables.shifts[1]))
 
 
 @_jit
@@ -440,7 +362,7 @@ def _walk(edge: U64, shift: np.uint64, found: U64, flags: U8, j: int, ids: I32, 
         if edge[slot] == _ALL:
             break
         value = edge[slot + 1]
-        if n == len(ids) - _LANES:
+        if n == len(ids):
             return -1
         ids[n] = np.int64(value) >> 32
         n += ids[n] >= 0
@@ -458,7 +380,7 @@ def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: 
     for t in range(texts):
         id_at[t] = n
         stop = token_at[t + 1]
-        if len(ids) - _LANES - n < stop - token_at[t]:
+        if len(ids) - n < stop - token_at[t]:
             return False
         for j in range(token_at[t], stop):
             ids[n] = np.int64(found[j]) >> 32
@@ -470,56 +392,6 @@ def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: 
             k += 1
     id_at[texts] = n
     return True
-
-
-@_jit
-def _sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
-    """Writes ids[a:b], ascending and each once, to `out` from n; returns the new n. `ids` has 16 more behind b.
-
-    Few ids are placed by rank, without branches: equal ones fall on one place, and leave holes that are closed.
-    """
-    if b - a > _RANKED:
-        out[n : n + b - a] = ids[a:b]
-        _heap_sort(out[n : n + b - a])
-    else:
-        for i in range(b - a):
-            out[n + i] = -1
-        for i in range(a, b):
-            rank = 0
-            for c in range(a, b, _LANES):
-                lanes = _ALL >> np.uint64(64 - min(_LANES, b - c))
-                rank += _count_ones(_lanes_below(ids, c, ids[i]) & lanes)
-            out[n + rank] = ids[i]
-    last = np.int32(-1)
-    m = n
-    for i in range(n, n + b - a):
-        x = out[i]
-        out[m] = x
-        m += x > last
-        last = max(x, last)
-    return m
-
-
-@_jit
-def _heap_sort(ids: I32) -> None:
-    """In place; heap sort, because it has no slow inputs and texts come from strangers."""
-    start, stop = len(ids) // 2, len(ids)
-    while stop > 1:
-        if start > 0:
-            start -= 1
-        else:
-            stop -= 1
-            ids[0], ids[stop] = ids[stop], ids[0]
-        x, hole = ids[start], start
-        while 2 * hole + 1 < stop:
-            child = 2 * hole + 1
-            if child + 1 < stop and ids[child + 1] > ids[child]:
-                child += 1
-            if ids[child] <= x:
-                break
-            ids[hole] = ids[child]
-            hole = child
-        ids[hole] = x
 
 
 @_jit
@@ -568,7 +440,7 @@ def match_texts(tables: Tables, data: U8, offsets: I64, null: Bool, limit: int) 
             longer[:n] = out[:n]
             out = longer
         for t in range(len(here) - 1):
-            n = _sort_unique(ids, id_at[t], id_at[t + 1], out, n)
+            n = sort_unique(ids, id_at[t], id_at[t + 1], out, n)
             out_at[first + t + 1] = n
         if n > limit:
             raise OverflowError
