@@ -82,7 +82,7 @@ class _Scratch(NamedTuple):
 
 @_jit
 def _ends(data: U8, start: int, length: int) -> tuple[np.uint64, np.uint64]:
-    """A token's first 8 bytes, and its last 8 where it is longer than that; without a branch."""
+    """Return a token's first 8 bytes, and its last 8 where it is longer than that; without a branch."""
     half = np.uint64(min(length, 8)) << _U2
     first = load_u64(data, start) & ((_U1 << half << half) - _U1)
     last = load_u64(data, start + max(length - 8, 0))
@@ -91,7 +91,7 @@ def _ends(data: U8, start: int, length: int) -> tuple[np.uint64, np.uint64]:
 
 @_jit
 def _token_hash(data: U8, start: int, length: int) -> np.uint64:
-    """A hash of all bytes of a token and its length; its high bits are the good ones."""
+    """Return a hash of all bytes of a token and its length; its high bits are the good ones."""
     first, last = _ends(data, start, length)
     h: np.uint64 = (first * _K1) ^ ((last + np.uint64(length)) * _K2)
     if length > 16:
@@ -102,14 +102,14 @@ def _token_hash(data: U8, start: int, length: int) -> np.uint64:
 
 @_jit
 def _pair_hash(key: np.uint64) -> np.uint64:
-    """A hash of node << 32 | token; its high bits are the good ones."""
+    """Return a hash of node << 32 | token; its high bits are the good ones."""
     h = key * _K1
     return (h ^ (h >> _U32)) * _K3
 
 
 @_jit
 def _edge_slot(edge: U64, key: np.uint64, shift: np.uint64) -> Int:
-    """Where in `edge` the key lies, or the free place where it would."""
+    """Return where in `edge` the key lies, or the free place where it would."""
     slot: Int = 2 * np.int64(_pair_hash(key) >> shift)
     while edge[slot] != key and edge[slot] != _ALL:
         slot = slot + 2 if slot + 2 < len(edge) else 0
@@ -126,7 +126,7 @@ def _same_bytes(a: U8, start_a: int, b: U8, start_b: int, length: int) -> bool:
 
 @_jit
 def _number_tokens(pool: U8, offsets: I64, slots: I32, occurrences: int, shift: np.uint64) -> tuple[I32, I64, I64]:
-    """The token id of every token occurrence in the entries, in order, and each distinct token's start and length."""
+    """Return the token id of every token occurrence in the entries, in order, and each distinct token's start and length."""
     ids = np.empty(occurrences, np.int32)
     starts, lengths = np.empty(occurrences, np.int64), np.empty(occurrences, np.int64)
     n = distinct = 0
@@ -154,12 +154,12 @@ def _number_tokens(pool: U8, offsets: I64, slots: I32, occurrences: int, shift: 
 
 @_jit
 def _grow_trie(pool: U8, offsets: I64, ids: I32, distinct: int, edge: U64, shift: np.uint64) -> tuple[I32, U8]:
-    """Adds every entry to the edge slots, whose values are children as yet; returns the node at which each entry ends
-    and the flags of each node (_CONTINUES: of a token, wherever it stands)."""
+    """Add every entry to the edge slots, whose values are children as yet; return the node at which each entry ends
+    and the flags of each node (_CONTINUES: of a token, at any node)."""
     ends, flags = (
         np.empty(len(offsets) - 1, np.int32),
         np.zeros(2 * len(ids), np.uint8),
-    )  # a token may bring a node and an edge's child
+    )  # a token may add a node and an edge's child
     n, nodes = 0, distinct
     for entry in range(len(offsets) - 1):
         node = np.int64(ids[n])
@@ -182,7 +182,7 @@ def _grow_trie(pool: U8, offsets: I64, ids: I32, distinct: int, edge: U64, shift
 
 @_jit
 def _finish_tables(tables: Tables, lengths: I64, ends: I32, flags: U8) -> None:
-    """Fills the tables but for the keys of the edges."""
+    """Fill the tables but for the keys of the edges."""
     word, edge, distinct = tables.word, tables.edge, len(lengths)
     terminal = np.full(len(flags), -1, np.int32)
     for entry in range(len(ends)):
@@ -208,7 +208,7 @@ def _finish_tables(tables: Tables, lengths: I64, ends: I32, flags: U8) -> None:
 
 
 def build_tables(pool: U8, offsets: I64, home_bits: int = 64) -> Tables:
-    """The tables of entries that lie one behind the other in `pool` (uint8, PADDING more bytes behind) from `offsets`.
+    """Return the tables of entries that lie one behind the other in `pool` (uint8, PADDING more bytes behind) from `offsets`.
 
     Only the `home_bits` highest bits of a hash choose a slot: tests make all hashes collide, nothing else sets it.
     """
@@ -233,12 +233,12 @@ def build_tables(pool: U8, offsets: I64, home_bits: int = 64) -> Tables:
 
 
 def _slot_bits(keys: int) -> int:
-    """log2 of the number of slots for `keys` keys: at most half of them are taken."""
+    """Return log2 of the number of slots for `keys` keys: at most half of them are taken."""
     return max(4, (2 * keys - 1).bit_length())
 
 
 def _in_lines(size: int, value: np.uint64) -> U64:
-    """`size` uint64 of `value` that begin at a cache line, so that no slot lies across two."""
+    """Return `size` uint64 of `value` that begin at a cache line, so that no slot lies across two."""
     array = np.full(size + 8, value)
     skip = -array.ctypes.data % 64 // 8
     return array[skip : skip + size]
@@ -258,7 +258,7 @@ def _new_scratch(tokens: int) -> _Scratch:
 
 @_jit
 def _find_marks(data: U8, n: int, marks: I64) -> int:
-    """Puts the positions of the boundaries among the first n bytes into `marks`, then one beyond all; how many."""
+    """Put the positions of the boundaries among the first n bytes into `marks`, then one beyond all; return how many."""
     k = 0
     for i in range(n):  # without a branch: which bytes are boundaries nobody can predict
         marks[k] = i
@@ -269,7 +269,7 @@ def _find_marks(data: U8, n: int, marks: I64) -> int:
 
 @_jit
 def _tokenise(data: U8, marks: I64, offsets: I64, null: Bool, scratch: _Scratch, token_at: I64) -> int:
-    """Cuts the texts of a block into tokens; text t has those from token_at[t] to token_at[t + 1]; a null has none."""
+    """Cut the texts of a block into tokens, and return how many; text t has those from token_at[t] to token_at[t + 1]; a null has none."""
     starts, lengths = scratch.start, scratch.length
     n = k = 0
     for t in range(len(offsets) - 1):
@@ -292,7 +292,7 @@ def _tokenise(data: U8, marks: I64, offsets: I64, null: Bool, scratch: _Scratch,
 
 @_jit
 def _hash_tokens(word: U64, shift: np.uint64, data: U8, n: int, scratch: _Scratch) -> None:
-    """The home slot of each of n tokens, prefetched."""
+    """Find the home slot of each of n tokens, and prefetch it."""
     for j in range(n):
         scratch.slot[j] = 4 * np.int64(_token_hash(data, scratch.start[j], scratch.length[j]) >> shift)
         prefetch(word, scratch.slot[j])
@@ -300,7 +300,7 @@ def _hash_tokens(word: U64, shift: np.uint64, data: U8, n: int, scratch: _Scratc
 
 @_jit
 def _look_up(tables: Tables, data: U8, n: int, scratch: _Scratch) -> None:
-    """For each of n tokens: terminal << 32 | token id, and flags; an unknown token has all ones and no flags.
+    """Find for each of n tokens terminal << 32 | token id, and flags; an unknown token has all ones and no flags.
 
     Most tokens are decided by their home slot; that path has one branch.
     """
@@ -321,7 +321,7 @@ def _look_up(tables: Tables, data: U8, n: int, scratch: _Scratch) -> None:
 
 @_jit
 def _search(word: U64, token_start: I64, pool: U8, data: U8, start: int, length: int, slot: Int) -> Int:
-    """The slot of a token, or the free one that says it is unknown, from its home slot on."""
+    """Return the slot of a token, or the free one that says it is unknown, from its home slot on."""
     first, last = _ends(data, start, length)
     while word[slot + 2] != _U0:
         if word[slot] == first and word[slot + 1] == last and np.int64(word[slot + 2] & _LOW) == length + 1:
@@ -334,7 +334,7 @@ def _search(word: U64, token_start: I64, pool: U8, data: U8, start: int, length:
 
 @_jit
 def _find_heads(tables: Tables, n: int, token_at: I64, texts: int, scratch: _Scratch) -> None:
-    """The tokens that, by flags and filter, may begin an entry of several; their edges are prefetched; then n."""
+    """Find the tokens that, by flags and filter, may begin an entry of several; their edges are prefetched; then n."""
     found, flags, head = scratch.found, scratch.flags, scratch.head
     flags[n] = 0
     for t in range(texts):  # no entry goes on into the next text
@@ -353,7 +353,7 @@ def _find_heads(tables: Tables, n: int, token_at: I64, texts: int, scratch: _Scr
 
 @_jit
 def _walk(edge: U64, shift: np.uint64, found: U64, flags: U8, j: int, ids: I32, n: int) -> int:
-    """Puts the ids of the entries of two or more tokens that begin at token j into `ids` from n; the new n, or -1 where
+    """Put the ids of the entries of two or more tokens that begin at token j into `ids` from n; return the new n, or -1 where
     there is no room."""
     node = found[j] & _LOW
     while flags[j + 1] & _CONTINUES:
@@ -374,7 +374,7 @@ def _walk(edge: U64, shift: np.uint64, found: U64, flags: U8, j: int, ids: I32, 
 
 @_jit
 def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: I32, id_at: I64) -> bool:
-    """Puts the ids of each text into `ids`, from id_at[t] to id_at[t + 1], repeated and unsorted; false: no room."""
+    """Put the ids of each text into `ids`, from id_at[t] to id_at[t + 1], repeated and unsorted; return False where there is no room."""
     found, flags, head = scratch.found, scratch.flags, scratch.head
     n = k = 0
     for t in range(texts):
@@ -396,7 +396,7 @@ def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: 
 
 @_jit
 def match_texts(tables: Tables, data: U8, offsets: I64, null: Bool, limit: int) -> tuple[I64, I32]:
-    """The entries in each text.
+    """Return the entries in each text.
 
     Args:
         tables: of the entries.

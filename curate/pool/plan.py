@@ -62,7 +62,7 @@ class Pool:
     Attributes:
         key: digest of all units.
         images: whether samples have images, or are rows of text.
-        rows: how many there are where listing tells, else None.
+        rows: how many there are; None where listing does not state it.
         brings: the parts of a sample that columns supply (such as url, width, language).
         scores: name and type of the score columns that the pool supplies.
         output: pools without images: the columns of all inputs, of which the curated Parquet consists, but `uid`.
@@ -195,7 +195,7 @@ def _score_schema(columns: Sequence[tuple[Source, FileColumns]]) -> pa.Schema:
                 )
             if spelled.setdefault(name.lower(), name) != name:
                 raise RecipeError(
-                    f"{where} and {spelled[name.lower()]!r} differ in case only; SQL cannot tell them apart"
+                    f"{where} and {spelled[name.lower()]!r} differ in case only; to SQL they are the same"
                 )
             kind = one.schema.field(name).type
             if pa.types.is_float16(kind):
