@@ -109,7 +109,7 @@ class PartRows:
 
     Attributes:
         places: ascending row numbers within the part.
-        samples: their columns of table `samples`: offset and bytes of the image, and its format for `reread`.
+        samples: columns of table `samples` of the rows: format of the image for `reread`, offset and bytes for `reread_images`.
         members: their columns suffix, offset and size of table `members`; None where the format has none.
     """
 
@@ -186,8 +186,7 @@ class InputFormat(ABC):
 
     def reread_table(self, source: Any, part: InputPart, places: Places, output: pa.Schema) -> pa.Table:
         """Read rows without images again, as a table of these columns. Raises OSError."""
-        none = pa.table({name: pa.array([], pa.int64()) for name in ("offset", "bytes", "format")})
-        samples = self.reread(source, part, PartRows(places, none))
+        samples = self.reread(source, part, PartRows(places, pa.table({"format": pa.nulls(len(places), pa.string())})))
         return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)
 
     def url_column(self, source: Any, output: pa.Schema) -> str | None:
