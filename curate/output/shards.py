@@ -239,8 +239,7 @@ def _kept(context: RunContext, part: Slice, columns: list[str]) -> pa.Table:
 
 def _samples(context: RunContext, part: Slice, rows: pa.Table) -> Iterator[Sample]:
     reader = UnitReader(part.unit, context.source(part.unit), context.unit_tables(part.unit))
-    samples = reader.samples(rows["row"].to_numpy())
-    for sample, caption in zip(samples, rows["caption"].to_pylist(), strict=True):
+    for sample, caption in zip(reader.samples(rows), rows["caption"].to_pylist(), strict=True):
         yield _safe_sample(sample, caption)
 
 

@@ -105,7 +105,7 @@ def _make_facts(context: RunContext, counts: Counter[str], results: Results, sou
         **claim.model_dump(),
         evaluation=evaluation and EvaluationFacts.model_validate(evaluation),
         pool=PoolFacts(
-            images=pool.images, supplied=sorted(pool.brings), scores=pool.scores.names, embeddings=pool.embeddings
+            images=pool.images, supplied=sorted(pool.supplied), scores=pool.scores.names, embeddings=pool.embeddings
         ),
         units=[(source, sum(1 for _ in units)) for source, units in groupby(sources)],
         rules=[_rule_facts(name, spec, results.thresholds.get(name)) for name, spec in recipe.rules.items()],

@@ -34,10 +34,10 @@ def visible_columns(measure: Measure, scores: pa.Schema, pool: Pool) -> pa.Schem
     """Return the columns that rules see: what is measured or supplied, in `samples` and `scores` (a `score_schema`)."""
     hidden = {"unit", "row", "offset", "status", "error"}
     if not pool.images:
-        hidden |= {"bytes", "format", "sha256", "shard", "key"} | ({"width", "height", "url"} - pool.brings)
+        hidden |= {"bytes", "format", "sha256", "shard", "key"} | ({"width", "height", "url"} - pool.supplied)
     if not (pool.images and measure.image.phash):
         hidden.add("phash")
-    if not measure.language and "language" not in pool.brings:
+    if not measure.language and "language" not in pool.supplied:
         hidden.add("language")
     columns = [field for field in schema.SAMPLES if field.name not in hidden]
     return pa.schema([*columns, *list(scores)[len(schema.ALIGNED) :]])

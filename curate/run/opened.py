@@ -31,7 +31,7 @@ def open_ledger(folder: RunStore) -> tuple[RunContext, list[Unit]]:
             key=facts.keys["pool"],
             images=facts.pool.images,
             rows=None,
-            brings=frozenset(facts.pool.supplied),
+            supplied=frozenset(facts.pool.supplied),
             scores=_score_columns(folder, facts.pool.scores),
             output=None,
             embeddings=facts.pool.embeddings,

@@ -43,7 +43,7 @@ from PIL import Image
 
 from curate.errors import RecipeError
 from curate.models.onnx import open_session, runtime
-from curate.pool.image import as_rgb, upright
+from curate.pool.image import as_rgb, rotate_by_exif
 
 _PACKAGE = "rapidocr-onnxruntime"
 _MODELS = ("ch_PP-OCRv4_det_infer.onnx", "ch_PP-OCRv4_rec_infer.onnx")
@@ -106,7 +106,7 @@ class TextArea:
         Raises:
             RecipeError: the package is not installed.
         """
-        picture = _fitted(as_rgb(upright(image)), _READ).convert("RGB")
+        picture = _fitted(as_rgb(rotate_by_exif(image)), _READ).convert("RGB")
         raster = _fitted(picture, _DETECTED)
         lines = find_lines(raster)
         area = _union(lines, raster.size)

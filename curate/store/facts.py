@@ -313,8 +313,10 @@ def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
     recipe = data.get("recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("input"), list):
         return data
-    unset: dict[str, tuple[str, list[Any]]]
-    unset = {"webdataset": ("columns", [None]), "parquet": ("caption_key", ["caption"])}
+    unset: dict[str, tuple[str, list[Any]]] = {
+        "webdataset": ("columns", [None]),
+        "parquet": ("caption_key", ["caption"]),
+    }
     sources = [dict(source) for source in recipe["input"]]
     for source in sources:
         key, values = unset.get(source.get("format", ""), ("", []))

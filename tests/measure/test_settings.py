@@ -118,7 +118,7 @@ CHANGES: list[tuple[str, Callable[[Inputs], Inputs], set[str]]] = [
     ("images", pool(images=False), ALL),
     ("other units", pool(key="other"), set()),
     ("the pool's rows", pool(rows=5), set()),
-    ("what columns supply", pool(brings=frozenset({"url"})), set()),
+    ("what columns supply", pool(supplied=frozenset({"url"})), set()),
     (
         "the score columns of the pool",
         pool(scores=pa.schema([("score", pa.float64())])),
