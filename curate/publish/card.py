@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from curate.output.output_format import OutputFormat, find_output
 from curate.schema import FORGOTTEN, KEPT
 from curate.store.facts import RunFacts
 from curate.wording import escape, format_bytes, pluralise
@@ -79,25 +80,25 @@ def languages(run: RunFacts) -> list[str]:
 
 
 def _front_matter(run: RunFacts) -> dict[str, Any]:
-    images, kept = run.pool.images, run.kept
+    kind, kept = find_output(run.pool.images), run.kept
     front: dict[str, Any] = {"pretty_name": escape(run.name), "license": run.recipe.get("license", UNKNOWN)}
     if codes := languages(run):
         front["language"] = codes
     front["task_categories"] = ["image-to-text", "text-to-image", "zero-shot-image-classification"]
     front["size_categories"] = [next((name for limit, name in _SIZES if kept < limit), "n>1T")]
-    front["tags"] = ["image-text", "curated", *(["webdataset"] if images else [])]
-    files = {"split": "train", "path": f"shards/*.{'tar' if images else 'parquet'}"}
+    front["tags"] = ["image-text", "curated", *kind.tags]
+    files = {"split": "train", "path": f"shards/*.{kind.suffix}"}
     if kept:
         # Without a version of the shards' own, `datasets` takes one local folder's for another's that has the same name.
         version = f"0.0.{int(run.content.digest[:8], 16)}"
         front["configs"] = [{"config_name": "default", "version": version, "data_files": [files]}]
     written = ["syn.json"] if ((run.recipe.get("captions") or {}).get("output") or {}).get("syn_json") else []
-    if kept and images and (features := _features([*run.content.files, *written])):
+    if kept and run.content.files and (features := _features([*run.content.files, *written], kind)):
         front["dataset_info"] = {"config_name": "default", "features": features}
     return front
 
 
-def _features(suffixes: list[str]) -> list[dict[str, str]]:
+def _features(suffixes: list[str], kind: OutputFormat) -> list[dict[str, str]]:
     """The columns, told to `datasets`: it would infer them from five samples, and miss the suffixes that these lack.
 
     None of them where a suffix is not known here: then it infers them.
@@ -105,8 +106,7 @@ def _features(suffixes: list[str]) -> list[dict[str, str]]:
     kinds = {suffix: _kind(suffix) for suffix in sorted(suffixes)}
     if not all(kinds.values()):
         return []
-    own = {"__key__": "string", "__url__": "string"}
-    return [{"name": name, "dtype": str(kind)} for name, kind in (kinds | own).items()]
+    return [{"name": name, "dtype": str(dtype)} for name, dtype in {**kinds, **kind.loader_columns}.items()]
 
 
 def _kind(suffix: str) -> str | None:
@@ -190,22 +190,14 @@ def _captions(run: RunFacts) -> Iterator[str]:
 
 
 def _reading(run: RunFacts) -> Iterator[str]:
-    kept, images = run.kept, run.pool.images
     yield from ("## How to read it", "")
-    if kept:
+    if run.kept:
         yield from ("```python", "from datasets import load_dataset", "")
         yield from ('samples = load_dataset("PATH_OF_THIS_FOLDER", split="train")', "```", "")
     else:
         yield from ("No sample was kept: there is nothing to train on, and `tables/` say why.", "")
-    if kept and images:
-        last = run.content.shards - 1
-        yield (
-            f"- Training: `shards/{f'{{00000..{last:05d}}}' if last else '00000'}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
-            "`shards/sizes.json` holds their rows."
-        )
-        yield "- Sidecars: `shards/*.parquet`, with img2dataset's columns."
-    elif kept:
-        yield "- `shards/*.parquet` hold all input columns of the kept rows, ready for img2dataset."
+    if run.kept:
+        yield from find_output(run.pool.images).card_lines(run.content.shards)
     yield "- `uids.npy`: the kept uids (DataComp subset format)."
     yield (
         "- `tables/`: what was measured and decided for every row of the pool; `curate sql DIR` asks in SQL, "

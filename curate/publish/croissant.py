@@ -9,11 +9,12 @@ demands, is the day on which the run finished.
 
 import datetime
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
 
+from curate.output.output_format import OutputFormat, find_output
 from curate.publish.card import UNKNOWN, citation, languages, steps, summary
 from curate.store.facts import RunFacts
 from curate.store.manifest import Published
@@ -59,7 +60,7 @@ _CONTEXT: dict[str, Any] = {
     "transform": "cr:transform",
 }
 _PLAIN = re.compile(r"[A-Za-z_][\w-]*")  # a column's name that is part of an @id as it is
-_FORMATS = {"tar": "application/x-tar", "parquet": "application/x-parquet"}
+_PARQUET = "application/x-parquet"
 
 
 def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | None) -> dict[str, Any]:
@@ -70,9 +71,10 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
         digests: the manifest's lines; those of shards are used.
         columns: the schema of shards/*.parquet; None where nothing was kept.
     """
-    images = run.pool.images
+    kind = find_output(run.pool.images)
+    types = {kind.suffix: kind.media_type, "parquet": _PARQUET}
     shards = sorted(
-        (line for line in digests if line.path.startswith("shards/") and _kind(line) in _FORMATS),
+        (line for line in digests if line.path.startswith("shards/") and line.path.rpartition(".")[2] in types),
         key=lambda line: line.path,
     )
     given = run.recipe.get("license", UNKNOWN)
@@ -89,49 +91,49 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
         "datePublished": day,
         "citeAs": citation(run),
         "inLanguage": languages(run),
-        "keywords": ["image-text", "curated", *(["webdataset"] if images else [])],
+        "keywords": ["image-text", "curated", *kind.tags],
         "rai:dataPreprocessingProtocol": [f"{name}: {text}" for name, text in steps(run)],
         "rai:personalSensitiveInformation": "Captions and images come from the sources as they are, and may show or name people.",
-        "distribution": [*_sets(images, bool(shards)), *(_file(line) for line in shards if len(shards) <= _LISTED)],
-        "recordSet": [] if columns is None else [_records(columns, images)],
+        "distribution": [
+            *(_sets(kind) if shards else ()),
+            *(_file(line, types) for line in shards if len(shards) <= _LISTED),
+        ],
+        "recordSet": [] if columns is None else [_records(columns, kind)],
     }
 
 
-def _kind(line: Published) -> str:
-    return line.path.rpartition(".")[2]
-
-
-def _sets(images: bool, any_shards: bool) -> list[dict[str, Any]]:
-    """The shards as sets of files; of an empty run there are none."""
-    kinds = {"tars": ("tar", "webdataset shards: an image, .txt and .json a sample")} if images else {}
-    kinds["parquet"] = ("parquet", "a row a sample, beside each shard" if images else "a row a sample")
+def _sets(kind: OutputFormat) -> list[dict[str, Any]]:
+    """Return the shards as sets of files."""
+    name, description = kind.file_set
+    sets = [(name, description, kind.suffix, kind.media_type)]
+    if kind.suffix != "parquet":
+        sets.append(("parquet", "a row a sample, beside each shard", "parquet", _PARQUET))
     return [
         {
             "@type": "cr:FileSet",
             "@id": name,
             "name": name,
             "description": description,
-            "encodingFormat": _FORMATS[suffix],
+            "encodingFormat": media_type,
             "includes": f"shards/*.{suffix}",
         }
-        for name, (suffix, description) in kinds.items()
-        if any_shards
+        for name, description, suffix, media_type in sets
     ]
 
 
-def _file(line: Published) -> dict[str, Any]:
+def _file(line: Published, types: Mapping[str, str]) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": line.path,
         "name": line.path.rpartition("/")[2],
         "contentUrl": line.path,
         "contentSize": f"{line.bytes} B",
-        "encodingFormat": _FORMATS[_kind(line)],
+        "encodingFormat": types[line.path.rpartition(".")[2]],
         "sha256": line.sha256,
     }
 
 
-def _records(columns: pa.Schema, images: bool) -> dict[str, Any]:
+def _records(columns: pa.Schema, kind: OutputFormat) -> dict[str, Any]:
     """The rows of shards/*.parquet; columns of a type that Croissant does not know, or without a name, are left out."""
     fields = [
         (f"samples/{field.name if _PLAIN.fullmatch(field.name) else place}", field.name, kind, repeated)
@@ -143,7 +145,7 @@ def _records(columns: pa.Schema, images: bool) -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": "samples",
         "name": "samples",
-        "description": "The kept samples, without their images." if images else "The kept samples.",
+        "description": "The kept samples, without their images." if kind.has_members else "The kept samples.",
         "key": {"@id": "samples/uid"},
         "field": [
             {
