@@ -1,7 +1,7 @@
 """The interface that every output format implements: how the kept rows of a shard become files, and what readers find there.
 
 Each shard has `STEM.parquet`, one row a sample, and `STEM_stats.json`. A format with a file of its own, `STEM.SUFFIX`, which
-training reads, writes that too; else the Parquet file is the shard. The Parquet file is written last and carries the key.
+training reads, writes that too; otherwise the Parquet file is the shard. The Parquet file is written last and carries the key.
 A new format is a file of this folder and a line in its registry; the first that accepts a pool is taken.
 """
 

@@ -84,7 +84,7 @@ class Webdataset(OutputFormat):
         return pa.concat_tables(sidecars)
 
     def card_lines(self, shards: int) -> list[str]:
-        """Return what training reads, and what stands beside it."""
+        """Return what training reads, and what the sidecars are."""
         names = f"{{00000..{shards - 1:05d}}}" if shards > 1 else "00000"
         return [
             f"- Training: `shards/{names}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
@@ -154,25 +154,25 @@ def _may_be_name(key: str | None) -> bool:
 
 
 def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
-    """The name of each sample: its key, or its uid where the key is not safe or not its alone."""
-    wishes = [key if key is not None and safe_key(key) else uid for key, uid in zip(keys, uids, strict=True)]
-    taken = np.isin(np.fromiter(map(ids.hash64, wishes), np.uint64, len(wishes)), repeated)
-    return [uid if is_taken else wish for wish, uid, is_taken in zip(wishes, uids, taken.tolist(), strict=True)]
+    """Return the name of each sample: its key, or its uid where the key is not safe or not unique."""
+    names = [key if key is not None and safe_key(key) else uid for key, uid in zip(keys, uids, strict=True)]
+    taken = np.isin(np.fromiter(map(ids.hash64, names), np.uint64, len(names)), repeated)
+    return [uid if is_taken else name for name, uid, is_taken in zip(names, uids, taken.tolist(), strict=True)]
 
 
 def _files(uid: str, texts: Written, sample: Sample) -> list[tuple[str, bytes | memoryview]]:
-    """Suffix and content of all files of a sample, sorted by suffix."""
+    """Return suffix and content of all files of a sample, sorted by suffix."""
     fields = {**sample.fields, "uid": uid, "captions": texts.fields, **texts.regions}
     text = sample.text if texts.chosen is None else texts.chosen.encode()
     members = sample.members
-    if texts.synthetic is not None:  # which takes the place of a file of that name
+    if texts.synthetic is not None:  # which replaces a file of that name
         members = [member for member in members if member[0] != "syn.json"]
         members.append(("syn.json", json_bytes({"syn_text": texts.synthetic})))
     return sorted([*members, ("txt", text), ("json", json_bytes(fields))], key=_first)
 
 
 def _original_facts(fields: dict[str, Any]) -> tuple[int | None, int | None, str | None]:
-    """Width, height and EXIF of the image before it came into the pool, where the json tells them."""
+    """Return width, height and EXIF of the original image, as far as the json holds them."""
     sizes = [fields.get(f"original_{side}", fields.get(side)) for side in ("width", "height")]
     width, height = (size if type(size) is int and 0 <= size < 2**31 else None for size in sizes)
     exif = fields.get("exif")
@@ -180,9 +180,9 @@ def _original_facts(fields: dict[str, Any]) -> tuple[int | None, int | None, str
 
 
 def _sidecar(rows: pa.Table, names: list[str], facts: list[tuple[int | None, int | None, str | None]]) -> pa.Table:
-    """img2dataset's columns of a slice."""
+    """Return img2dataset's columns of a slice."""
     width, height, exif = zip(*facts, strict=True)
-    made = {
+    columns = {
         "key": pa.array(names, pa.string()),
         "status": pa.repeat("success", len(rows)),
         "error_message": pa.nulls(len(rows), pa.string()),
@@ -190,7 +190,7 @@ def _sidecar(rows: pa.Table, names: list[str], facts: list[tuple[int | None, int
         "original_height": pc.coalesce(pa.array(height, pa.int32()), rows["height"]),
         "exif": pa.array([_encodable(text) for text in exif], pa.string()),
     }
-    return pa.table([made[name] if name in made else rows[name] for name in SIDECAR.names], schema=SIDECAR)
+    return pa.table([columns[name] if name in columns else rows[name] for name in SIDECAR.names], schema=SIDECAR)
 
 
 def _encodable(text: str | None) -> str | None:
@@ -204,14 +204,14 @@ def _samples(settings: EmitSettings, part: Slice, rows: pa.Table) -> Iterator[Sa
 
 
 def _safe_sample(sample: InputSample, caption: str) -> Sample:
-    """The sample with suffixes that may stand in a path."""
+    """Return the sample with suffixes that are safe in a path."""
     taken = {suffix for suffix, _ in sample.members}
     members = [(_safe_suffix(suffix, taken), data) for suffix, data in sample.members]
     return Sample(members, sample.text or caption.encode(), sample.fields)
 
 
 def _safe_suffix(suffix: str, taken: set[str]) -> str:
-    """The suffix, or its hash where it may not stand in a path, longer where another member has that name."""
+    """Return the suffix, or its hash where it is not safe in a path, made longer where another member has that name."""
     if _is_safe(suffix):
         return suffix
     name = f"unsafe-{ids.hash64(suffix):016x}"

@@ -62,7 +62,7 @@ def audit_unit(settings: PublishSettings, unit: Unit) -> Audit:
     # A null, where there may be none, is none of both.
     if sum(pc.sum(part).as_py() or 0 for part in (dropped, failed)) != 2 * len(samples):
         raise ConservationError(
-            f"unit {unit.name}: of {len(samples)} samples {len(bad)} could not be read, but verdicts are {verdicts}, "
+            f"unit {unit.name}: of {len(samples)} samples {len(bad)} could not be read, but rows by rule are {verdicts}, "
             "or a row is both kept and dropped, or neither"
         )
     files = tables.note("samples")["failures"] + embedding_faults(settings, unit)
@@ -157,6 +157,6 @@ def check_conservation(audits: Iterable[Audit], emitted: int) -> Counter[str]:
         rows += audit.rows
     if sum(total.values()) != rows or total[KEPT] != emitted:
         raise ConservationError(
-            f"{rows} samples, verdicts {dict(total)}, {emitted} rows in shards: the sums do not agree"
+            f"{rows} samples, {dict(total)} by rule, {emitted} rows in shards: the sums do not agree"
         )
     return total

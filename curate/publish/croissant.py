@@ -1,6 +1,6 @@
 """croissant.json: the run as Croissant 1.0 metadata (MLCommons, http://mlcommons.org/croissant/1.0), written by hand.
 
-In: what run.json holds, the manifest's lines of the shards, and the schema of the Parquet files beside or as shards. Out:
+In: what run.json holds, the manifest's lines of the shards, and the schema of the shards' Parquet files. Out:
 JSON-LD that `mlcroissant` validates, and by which it iterates over those Parquet files (record set `samples`). Files are
 listed one by one, with their sha256, while they are few; `manifest.parquet` lists them all. Who publishes the dataset, and
 under which address, a run does not know: these are for the publisher to add. `datePublished`, which the format
@@ -64,7 +64,7 @@ _PARQUET = "application/x-parquet"
 
 
 def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | None) -> dict[str, Any]:
-    """The metadata of a run.
+    """Return the metadata of a run.
 
     Args:
         run: what run.json holds.
@@ -134,7 +134,7 @@ def _file(line: Published, types: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _records(columns: pa.Schema, kind: OutputFormat) -> dict[str, Any]:
-    """The rows of shards/*.parquet; columns of a type that Croissant does not know, or without a name, are left out."""
+    """Return the record set of shards/*.parquet; columns of a type that Croissant does not know, or without a name, are left out."""
     fields = [
         (f"samples/{field.name if _PLAIN.fullmatch(field.name) else place}", field.name, kind, repeated)
         for place, field in enumerate(columns)
@@ -162,7 +162,7 @@ def _records(columns: pa.Schema, kind: OutputFormat) -> dict[str, Any]:
 
 
 def _data_type(kind: pa.DataType) -> tuple[str | None, bool]:
-    """Croissant's type, and whether there are several values."""
+    """Return Croissant's type, and whether there are several values."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _data_type(kind.value_type)[0], True
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):

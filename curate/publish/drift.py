@@ -1,7 +1,7 @@
 """How far the curated set has drifted from the pool, by source and model that keeps embeddings: table `drift`.
 
-From each unit go the embeddings of a few rows, chosen by a hash of their uid, so the same ones whatever the sharding;
-the few of all units are merged into those of a source. Distances are read against `unchanged`, that of a random part of
+From each unit go the embeddings of a few rows, selected by a hash of their uid, so the same ones whatever the sharding;
+they are merged into those of a source. Distances are compared with `unchanged`, that of a random part of
 the pool: two samples of one set are never at distance 0.
 """
 

@@ -16,7 +16,7 @@ class PublishSettings:
 
     Attributes:
         store: the run folder.
-        recipe: what the run was asked for: its limits, rules and passes describe it.
+        recipe: its limits, rules and deduplication passes.
         pool: what all units have in common.
         table_names: the tables that each unit has.
         has_blocklist: whether something is kept out on request.

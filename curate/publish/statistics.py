@@ -95,7 +95,7 @@ def _rows(parts: Sequence[Facts], columns: pa.Schema) -> pa.Table:
 
 
 def _forgotten(folder: RunStore) -> pa.Table:
-    """What was taken out, and when, in UTC: the record, with times that every client reads."""
+    """Return the record of what was taken out, with times in UTC that every client reads."""
     table = Record.read(folder).table
     place = table.column_names.index("time")
     return table.set_column(place, "time", table["time"].cast(pa.timestamp("ms")))
@@ -131,7 +131,7 @@ def _rules(run: RunFacts) -> pa.Table:
 
 
 def _facts(run: RunFacts) -> pa.Table:
-    """run.json as keys and values: text as it is, all else as JSON. Its format says how to read the file, and is no fact of the run."""
+    """Return run.json as keys and values: text as it is, all else as JSON; without `format`, which is of the file."""
     rows = [
         {"key": key, "value": value if isinstance(value, str) or value is None else json.dumps(value)}
         for key, value in run.to_json().items()

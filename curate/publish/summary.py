@@ -1,4 +1,4 @@
-"""What run.json holds in the end: what a run was asked for, and what came of it."""
+"""The facts of a finished run, for run.json: what determines it, and the results of the pipeline."""
 
 import time
 from collections import Counter

@@ -110,30 +110,30 @@ def write_views(folder: RunStore, paths: Iterable[str]) -> None:
 
 
 def quote(text: str) -> str:
-    """The text as a SQL string."""
+    """Return the text as a SQL string."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def quote_name(name: str) -> str:
-    """The name as a SQL identifier."""
+    """Return the name as a SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def _statements(layout: Layout, kind: str) -> list[str]:
-    """One CREATE statement a view; `kind` is VIEW, with what goes before it."""
+    """Return one CREATE statement for each view; `kind` is VIEW, with what precedes it."""
     bodies = {
         name: _scan(layout.files[name]) if name in layout.files else _nothing(columns)
         for name, columns in LARGE.items()
     }
     bodies["scored"] = _scored(layout.scores)
     bodies["published"] = _published(layout)
-    made = [f"CREATE {kind} {name} AS {body}" for name, body in bodies.items()]
+    large = [f"CREATE {kind} {name} AS {body}" for name, body in bodies.items()]
     text = (sql_folder() / "views.sql").read_text("utf-8").replace("CREATE VIEW", f"CREATE {kind}")
-    return [*made, *filter(None, (part.strip() for part in text.split(";\n")))]
+    return [*large, *filter(None, (part.strip() for part in text.split(";\n")))]
 
 
 def _scored(scores: tuple[str, ...]) -> str:
-    """The scores, and CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0), of each model."""
+    """Return the scores, and CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0), of each model."""
     models = [name.removesuffix("_truncated") for name in scores if name.endswith("_truncated")]
     columns = [
         # greatest() passes over NULL, and a row without a score has no CLIPScore.
@@ -163,7 +163,7 @@ def _scan(files: str, option: str = "") -> str:
 
 @cache
 def _nothing(columns: pa.Schema) -> str:
-    """A query with these columns and no rows."""
+    """Return a query with these columns and no rows."""
     with duckdb.connect() as connection:
         types = connection.from_arrow(columns.empty_table()).types
     named = zip(columns.names, types, strict=True)

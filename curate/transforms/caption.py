@@ -37,8 +37,8 @@ def _check_damage(_: None, context: RunContext, audits: list[Audit]) -> bool:
 
 
 def _caption(audit: Audit, context: RunContext, sound: bool, counts: Any = None) -> Captioned:
-    with noting_errors(context.store), time_step(context.store, "caption", audit.unit.name) as watch:
-        watch.rows = audit.kept
+    with noting_errors(context.store), time_step(context.store, "caption", audit.unit.name) as timer:
+        timer.rows = audit.kept
         return caption_unit(context, audit.unit, counts)
 
 

@@ -34,7 +34,9 @@ def settings(folder: Path, engine: str = "v1", **sections: Any) -> EmitSettings:
     """Settings of a run of RECIPE, with other sections."""
     recipe = parse_recipe(RECIPE | sections)
     pool = Pool("pool's key", True, None, frozenset(), pa.schema([]), None)
-    return EmitSettings.of(RunContext(recipe, pool, RunStore(str(folder)), engine_ids={"a": engine, "template of rewrite": "t"}))
+    return EmitSettings.of(
+        RunContext(recipe, pool, RunStore(str(folder)), engine_ids={"a": engine, "template of rewrite": "t"})
+    )
 
 
 CHANGED: dict[str, tuple[dict[str, Any], bool]] = {
