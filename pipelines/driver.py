@@ -29,6 +29,7 @@ from curate.forget.lists import read_lists
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.metadata.sources import read_metadata
+from curate.output.settings import EmitSettings
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.diff import changes
 from curate.recipe.recipe import Recipe
@@ -199,7 +200,7 @@ def claim_folder(prepared: Prepared) -> None:
         sources=[source.name for source in context.recipe.input],
         recipe=_plain(context.recipe),
         identity=_identity(context),
-        keys={"pool": context.pool.key, **tables, "shards": context.shards_key},
+        keys={"pool": context.pool.key, **tables, "shards": EmitSettings.of(context).key},
         unit_keys=[unit.key for unit in prepared.plan.units],
         models=context.models,
         engine_ids=context.engine_ids,
@@ -336,7 +337,7 @@ def _identity(context: RunContext) -> str:
         del clip["device"], clip["batch"]
     if context.recipe.captions:
         recipe["captions"] = context.recipe.captions.lasting(context.engine_ids)
-    return ids.digest([recipe, replace(context, blocklist_key="").shards_key])
+    return ids.digest([recipe, EmitSettings.of(replace(context, blocklist_key="")).key])
 
 
 def _fixed(recipe: dict[str, Any]) -> dict[str, Any]:

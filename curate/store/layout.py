@@ -30,3 +30,8 @@ def table_file(table: str, unit: int) -> str:
 def shard_stem(index: int) -> str:
     """Return the path of an output shard's files, without their suffixes."""
     return f"shards/{index:05d}"
+
+
+def caption_statistics_file(unit: int) -> str:
+    """Return the file that says what the captions of a unit took."""
+    return f"tables/captions/{unit:05d}_stats.json"
