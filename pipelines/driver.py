@@ -144,9 +144,9 @@ def preflight(prepared: Prepared) -> None:
     settings = MeasureSettings.of(context)
     for unit in prepared.plan.units if context.signals else ():
         for signal in needed_signals(settings, unit, context.unit_tables(unit)):
-            if signal.ready and signal.name not in ready:
+            if signal.load and signal.name not in ready:
                 ready.add(signal.name)
-                signal.ready()
+                signal.load()
 
 
 @contextmanager

@@ -82,14 +82,16 @@ def find_current_columns(settings: MeasureSettings, unit: Unit, tables: UnitTabl
 
 def needed_embeddings(settings: MeasureSettings, scores: Collection[str]) -> set[str]:
     """Return whose embeddings are kept, or needed by a signal whose columns are not among `scores`."""
-    needed = {signal.of for signal in settings.signals if signal.compute and signal.of and signal.name not in scores}
+    needed = {
+        signal.of for signal in settings.signals if signal.from_embeddings and signal.of and signal.name not in scores
+    }
     return needed | {one.name for one in settings.measure.kept}
 
 
 def observing_signals(settings: MeasureSettings, current: CurrentColumns) -> list[Signal]:
     """Return the signals that must see the inputs: whose columns, or needed embeddings, are not current."""
     missing = needed_embeddings(settings, current.scores) - current.embeddings.keys()
-    seeing = (signal for signal in settings.signals if signal.start or signal.bring)
+    seeing = (signal for signal in settings.signals if signal.from_images or signal.supplied)
     return [s for s in seeing if s.name in missing or (s.name not in current.scores and s.columns)]
 
 
@@ -99,5 +101,5 @@ def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) ->
     if all(tables.would_be_current(name, settings.key(name, unit)) for name in names):
         return []
     current = find_current_columns(settings, unit, tables)
-    computed = [signal for signal in settings.signals if signal.compute and signal.name not in current.scores]
+    computed = [signal for signal in settings.signals if signal.from_embeddings and signal.name not in current.scores]
     return [*observing_signals(settings, current), *computed]

@@ -88,7 +88,7 @@ class MeasureSettings:
 
     def signal_keys(self, unit: Unit) -> dict[str, str]:
         """Return the key of the columns of each signal, of LANGUAGE and of SUPPLIED, by name."""
-        supplied = {signal.name for signal in self.signals if signal.bring}
+        supplied = {signal.name for signal in self.signals if signal.supplied}
         keys: dict[str, Any] = {signal.name: signal.key for signal in self.signals}
         for signal in self.signals:
             if signal.name in supplied or signal.of in supplied:

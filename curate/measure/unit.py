@@ -140,7 +140,7 @@ def _embedding_faults(
     """Return what is wrong with supplied embeddings (path, detail), by name; and whether some of it is transient."""
     faults: dict[str, list[tuple[str, str]]] = {}
     are_transient = False
-    for signal in (signal for signal in settings.signals if signal.bring):
+    for signal in (signal for signal in settings.signals if signal.supplied):
         if signal not in reading.signals:
             faults[signal.name] = current.faults.get(signal.name, [])
             continue

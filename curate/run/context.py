@@ -100,7 +100,7 @@ class RunContext:
 
     def check(self) -> None:
         """Checks what needs the pool's columns. Raises RecipeError."""
-        looking = [signal for signal in self.signals if signal.start]
+        looking = [signal for signal in self.signals if signal.from_images]
         if looking and not self.pool.images:
             raise RecipeError(f"measure: {looking[0].name} needs images, and the pool has none")
         own = [f.name for f in self.score_schema][len(schema.ALIGNED) : len(self.score_schema) - len(self.pool.scores)]
@@ -137,7 +137,7 @@ class RunContext:
 
     def signal_keys(self, unit: Unit) -> dict[str, str]:
         """Key of the columns of `scores` that each signal gives, and of those that the pool brings."""
-        brought = {signal.name for signal in self.signals if signal.bring}
+        brought = {signal.name for signal in self.signals if signal.supplied}
         keys = {
             signal.name: ids.digest([signal.key, unit.sidecar_fingerprints])
             if signal.name in brought or signal.of in brought

@@ -19,9 +19,9 @@ from curate.numeric.embedding_scores import (
     tag_contexts_of_classes,
 )
 from curate.numeric.gda import fit_classifier
-from curate.recipe.measure import Clip
 from curate.recipe.recipe import load_recipe
-from curate.signals.embedded import encode_exemplars
+from curate.signals.clip import Clip
+from curate.signals.on_embeddings import encode_exemplars
 from pipelines.driver import preflight, prepare
 from tests.laws import pools
 from tests.models.clips import write_model
@@ -81,13 +81,13 @@ def test_columns_equal_their_functions(world: Path, model: str) -> None:
     assert all((scores[name].is_valid().to_numpy() == ok).all() for name in scores.schema.names[3:])
     images = np.array(kept["image"].to_pylist(), np.float32)[ok]
     images /= np.linalg.norm(images, axis=1, keepdims=True)
-    encoder, clip = load_encoder(Clip(model=model)), Clip(model=model)
+    encoder = load_encoder(Clip(model=model))
     prompts = encoder.encode_texts(PROMPTS).embeddings
     settings = encoder.encode_texts(list(SETTINGS.values())).embeddings
     grounds = np.stack(
         [encoder.encode_texts([p.format(c) for p in GROUNDS.values()]).embeddings for c in ("dog", "cat")]
     )
-    warm, cold = (encode_exemplars("x", clip, f"{world}/examples/{name}*.png") for name in ("warm", "cold"))
+    warm, cold = (encode_exemplars("x", encoder, f"{world}/examples/{name}*.png")[0] for name in ("warm", "cold"))
     kinds = fit_classifier(np.concatenate([warm, cold]), np.array([0, 0, 0, 1, 1, 1]), 2).classify(images)
 
     def close(name: str, expected: Any) -> None:
@@ -251,14 +251,14 @@ def test_exemplars_that_tell_nothing_end_the_run_before_it_writes(
 
 
 def test_exemplars_may_lie_in_tars(world: Path, model: str) -> None:
-    clip = Clip(model=model)
+    encoder = load_encoder(Clip(model=model))
     images = [path.read_bytes() for path in sorted((world / "examples").glob("warm*"))]
     pools.write_tar(
         world / "x.tar", [pools.Sample(f"{i}", data, "c", None, suffix="png") for i, data in enumerate(images)]
     )
-    encoded = encode_exemplars("x", clip, (f"{world}/x.tar", f"{world}/examples/cold0.png"))
-    expected = encode_exemplars("x", clip, (f"{world}/examples/warm*.png", f"{world}/examples/cold0.png"))
-    assert np.allclose(encoded, expected, atol=1e-6)
+    encoded, digests = encode_exemplars("x", encoder, (f"{world}/x.tar", f"{world}/examples/cold0.png"))
+    expected, same = encode_exemplars("x", encoder, (f"{world}/examples/warm*.png", f"{world}/examples/cold0.png"))
+    assert np.allclose(encoded, expected, atol=1e-6) and digests == same
 
 
 def test_fooling_after_a_shift(world: Path, model: str) -> None:
