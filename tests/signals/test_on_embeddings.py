@@ -1,5 +1,6 @@
 """Signals on embeddings in whole runs: equal to their functions on the run's own embeddings, and cheap to change."""
 
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -282,3 +283,38 @@ def test_fooling_after_a_shift(world: Path, model: str) -> None:
     other = pools.run_local(recipe(world, write_model(world / "other", 1)), world / "fourth")
     with pytest.raises(RecipeError, match="keeps no embeddings of local-dir with these weights"):
         prepare(recipe(world, model, fooling=shifted | {"shift": str(other.folder)}), str(world / "third"))
+
+
+def test_files_that_were_replaced_between_two_runs_of_a_process(tmp_path: Path, world: Path) -> None:
+    """Under the same paths: model, head, centroids and exemplars are those that are there now, not those loaded before."""
+    import torch
+    from safetensors.torch import save_file
+
+    def write(folder: Path, seed: int) -> str:
+        """Write all files; return the model's name."""
+        shutil.rmtree(folder, ignore_errors=True)
+        model = write_model(folder / "model", seed)
+        torch.manual_seed(seed)
+        save_file({"weight": torch.randn(1, 32), "bias": torch.ones(1)}, folder / "head.safetensors")
+        np.save(folder / "centroids.npy", np.random.default_rng(seed).normal(size=(8, 32)).astype(np.float32))
+        for i in range(4):
+            noise = np.random.default_rng(10 * seed + i).integers(0, 255, (40, 40, 3)).astype(np.uint8)
+            Image.fromarray(noise).save(folder / f"{i}.png")
+        return model
+
+    def run(folder: Path, model: str, out: str) -> pa.Table:
+        measure = {
+            "clip": {"model": model},
+            "heads": {"pretty": {"path": f"{folder}/head.safetensors"}},
+            "clusters": {"cluster": {"centroids": f"{folder}/centroids.npy"}},
+            "axes": {"axis": {"good": f"{folder}/[01].png", "bad": f"{folder}/[23].png"}},
+        }
+        asked = pools.recipe_of(f"{world}/tars/*.tar", measure=measure)
+        return pools.run_local(asked, tmp_path / out).table("scores", ["clip_score", "pretty", "cluster", "axis"])
+
+    files = tmp_path / "files"
+    first = run(files, write(files, 0), "first")
+    second = run(files, write(files, 1), "second")
+    fresh = run(tmp_path / "other", write(tmp_path / "other", 1), "fresh")
+    assert second.equals(fresh)
+    assert all(first[name] != second[name] for name in first.schema.names)
