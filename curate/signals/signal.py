@@ -76,6 +76,7 @@ class Signal:
         key: digest of all that its values depend on but the samples.
         from_images: from a part's captions (string) to an image signal.
         from_captions: from captions (string, null where the row could not be read) to the columns' values.
+        sample_columns: those of table `samples` that it fills; `from_captions` gives their values first.
         from_embeddings: from embeddings to the columns' values in the order of their rows.
         of: whose embeddings these are, by name.
         supplied: the names of the columns or arrays of the image's and the text's embeddings.
@@ -90,6 +91,7 @@ class Signal:
     key: str
     from_images: Callable[[pa.Array], ImageSignal] | None = None
     from_captions: Callable[[pa.Array], Sequence[pa.Array]] | None = None
+    sample_columns: tuple[str, ...] = ()
     from_embeddings: Callable[[Embeddings], Sequence[pa.Array]] | None = None
     of: str | None = None
     supplied: tuple[str, str] | None = None
