@@ -143,11 +143,11 @@ def preflight(prepared: Prepared) -> None:
         return
     ready: set[str] = set()
     settings = MeasureSettings.of(context)
-    for unit in prepared.plan.units if context.signals else ():
+    for unit in prepared.plan.units if any(signal.load for signal in context.signals) else ():
         for signal in needed_signals(settings, unit, context.unit_tables(unit)):
-            if signal.ready and signal.name not in ready:
+            if signal.load and signal.name not in ready:
                 ready.add(signal.name)
-                signal.ready()
+                signal.load()
 
 
 @contextmanager
