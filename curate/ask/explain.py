@@ -15,11 +15,12 @@ import pyarrow as pa
 from curate import ids, schema
 from curate.ask.page import Line, Page, Part, columns, heading, line, named
 from curate.ask.query import find_run, open_run
-from curate.captions.gates import PASSED
+from curate.captions.gates.gates import PASSED
 from curate.decide import balance
 from curate.errors import RecipeError, RunError
 from curate.recipe.rules import Top
 from curate.run.rules import Rule, check_rules, rule_values
+from curate.store.facts import RuleFacts, RunFacts, read_facts
 from curate.store.forgotten import Record
 from curate.store.items import hash_url
 from curate.wording import escape, pluralise
@@ -46,14 +47,14 @@ def explain_sample(url: str, sample: str) -> Page:
         RunError: the run is not finished, or no row has this uid.
     """
     folder = find_run(url)
-    run, record = folder.read_json("run.json"), Record.read(folder)
+    run, record = read_facts(folder), Record.read(folder)
     connection = open_run(url)
     try:
         kind, name, places = _find(connection, record, url, sample)
         rows = _fetch(connection, f"SELECT * FROM measured {_AT} ORDER BY unit, row", places=places[:_ROWS])
         ledger = _fetch(connection, f"SELECT * FROM decisions {_AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
-        rules = check_rules({rule["name"]: _spec(rule) for rule in run["rules"]}, seen.schema)
+        rules = check_rules({rule.name: _spec(rule) for rule in run.rules}, seen.schema)
         verdicts = rule_values(rules, seen)
         lines = [line((f"{kind} ", "dim"), (name, "bold"))]
         if len(places) > 1:
@@ -98,8 +99,8 @@ def _find(connection: Any, record: Record, url: str, sample: str) -> tuple[str, 
     )
 
 
-def _spec(rule: dict[str, Any]) -> str | Top:
-    return str(rule["sql"]) if rule.get("sql") else Top(top=rule["top"], of=rule["of"])
+def _spec(rule: RuleFacts) -> str | Top:
+    return rule.sql or Top.model_validate({"top": rule.top, "of": rule.of})
 
 
 def _fetch(connection: Any, sql: str, **params: object) -> pa.Table:
@@ -133,7 +134,7 @@ def _sample(row: dict[str, Any]) -> Iterator[Line]:
 
 
 def _rules(
-    run: dict[str, Any], rules: list[Rule], row: dict[str, Any], dropped_by: str | None, values: dict[str, bool | None]
+    run: RunFacts, rules: list[Rule], row: dict[str, Any], dropped_by: str | None, values: dict[str, bool | None]
 ) -> Iterator[Line]:
     """Each rule with its verdict, and the values of the columns that it reads."""
     if not rules:
@@ -142,7 +143,7 @@ def _rules(
     ended = _ended(names, dropped_by)
     yield from (line(), heading("rules", "in order; the first that fails drops the sample"))
     margin = max(map(len, names)) + 2
-    thresholds = {rule["name"]: rule.get("threshold") for rule in run["rules"]}
+    thresholds = {rule.name: rule.threshold for rule in run.rules}
     for position, rule in enumerate(rules):
         threshold = thresholds[rule.name]
         if isinstance(rule.spec, Top):
@@ -168,9 +169,9 @@ def _ended(names: list[str], rule: str | None) -> int:
     return names.index(rule) if rule in names else len(names)
 
 
-def _entries(connection: Any, run: dict[str, Any], row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
+def _entries(connection: Any, run: RunFacts, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
     """The entries that the caption matches, the rarest first, since those decide; and the draw of each."""
-    if not run["recipe"].get("match") or row["status"] != schema.OK:
+    if not run.recipe.get("match") or row["status"] != schema.OK:
         return
     found = connection.execute(
         "SELECT e.entry, e.pool, e.survivors, e.probability FROM entries e JOIN "
@@ -198,14 +199,15 @@ def _entries(connection: Any, run: dict[str, Any], row: dict[str, Any], decision
         yield line(f"  and {len(found) - _ENTRIES} more")
 
 
-def _draws(run: dict[str, Any], uid: str, found: list[tuple[str, int, int, float]]) -> list[float]:
+def _draws(run: RunFacts, uid: str, found: list[tuple[str, int, int, float]]) -> list[float]:
     """u/p of each entry alone: the ledger's draw is the smallest."""
+    assert run.t is not None  # of a run that balances
     alone = pa.array([[place] for place in range(len(found))], pa.list_(pa.int32()))
     counts = np.array([survivors for _, _, survivors, _ in found], np.int64)
     limits = balance.limits_of(np.array([p for *_, p in found]), counts)
     keys = ids.entry_keys(pa.array([entry for entry, *_ in found], pa.string()))
     uids = pa.array([uid] * len(found), pa.string())
-    return [float(draw) for draw in balance.draw(uids, alone, counts, limits, keys, run["seed"])]
+    return [float(draw) for draw in balance.draw(uids, alone, counts, limits, keys, run.seed)]
 
 
 def _alike(connection: Any, row: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:

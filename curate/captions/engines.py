@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from curate.captions.prompts import load_template
-from curate.captions.regions import Detector, DetectorOptions, ZeroShotDetector
+from curate.captions.regions.regions import Detector, DetectorOptions, ZeroShotDetector
 from curate.engines.guided import GuidedEngine, GuidedOptions
 from curate.engines.openai import HttpEngine, HttpOptions
 from curate.engines.recorded import RecordedEngine, RecordedOptions

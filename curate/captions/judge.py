@@ -13,18 +13,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate import schema
-from curate.captions import rewrite
-from curate.captions.checks import Bounds, Entries, Scores, entry_weights
-from curate.captions.gates import Candidates, GateOptions, run_gates
-from curate.captions.kinds import Rows, make_text, template_of
+from curate.captions.gates.checks import Bounds, Entries, Scores, entry_weights
+from curate.captions.gates.gates import Candidates, GateOptions, run_gates
+from curate.captions.kinds import rewrite
+from curate.captions.requests import Rows, make_text, template_of
 from curate.engines.request import Answer, Request
 from curate.metadata.unit import MatchSettings, load_entries
-from curate.models.encoder import load_encoder
 from curate.numeric.vectors import embedding_matrix, normalised
 from curate.pool.plan import Unit
 from curate.recipe.captions import Rewrite, Task
 from curate.run.context import RunContext
-from curate.signals import clip
+from curate.signals.registry import load_encoder_of
 
 F32 = npt.NDArray[np.float32]
 
@@ -174,10 +173,10 @@ def _similarities(context: RunContext, unit: Unit, written: _Written) -> _Simila
     """By the model that the gates name, where its embeddings are kept; None where there is none."""
     assert context.recipe.captions is not None
     gates = context.recipe.captions.gates
-    options = next((c for c in context.recipe.measure.clip if c.name == gates.of and c.embeddings), None)
+    options = next((one for one in context.recipe.measure.kept if one.name == gates.of and one.encodes), None)
     if options is None:
         return None
-    encoder = load_encoder(clip.resolved(options, context.models[options.name]))
+    encoder = load_encoder_of(context.signals, options.name)
     column = context.read("embeddings", unit, [f"{options.prefix}image"]).column(0)
     rows, of_row, texts = written.rows, written.of_row, written.texts
     images = normalised(embedding_matrix(column)[rows.rows])
@@ -189,7 +188,7 @@ def _similarities(context: RunContext, unit: Unit, written: _Written) -> _Simila
     captions = rows.column("caption").to_pylist()
     originals = np.einsum("ij,ij->i", images, encoder.encode_texts(captions).embeddings).astype(np.float32)
     f_texts = f_originals = None
-    if "f_clipscore" not in gates.off and options.words:
+    if "f_clipscore" not in gates.off and options.scores_words:
         f_texts = np.full(len(texts), np.nan, np.float32)
         f_texts[there] = [s.f_clipscore for s in encoder.score_words(images[of_row[there]], given)]
         f_originals = np.array([s.f_clipscore for s in encoder.score_words(images, captions)], np.float32)[of_row]

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from curate import ids
-from curate.captions.gates import PASSED
+from curate.captions.gates.gates import PASSED
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 

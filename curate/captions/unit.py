@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 from curate import ids, schema
 from curate.captions.cache import Cache, Spent, answer_table
 from curate.captions.engines import open_engine
-from curate.captions.gates import PASSED
+from curate.captions.gates.gates import PASSED
 from curate.captions.judge import judge
-from curate.captions.kinds import Rows, make_requests
 from curate.captions.mix import count_replaced
-from curate.captions.region_unit import find_unit_regions, is_failure
+from curate.captions.regions.unit import find_unit_regions, is_failure
+from curate.captions.requests import Rows, make_requests
 from curate.engines.request import Answer, Request
 from curate.errors import RunError
 from curate.pool.plan import Unit

@@ -5,6 +5,7 @@ file, or tar and key), phash uint64, image (float16 [dimension], by the model th
 by their units: every worker reads the whole table, so it should be small compared with the pool (1 KB an image).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ import xxhash
 from curate import ids, schema
 from curate.decide.passes.kinds import Nearness
 from curate.errors import RecipeError
-from curate.models.encoder import load_encoder
 from curate.numeric.vectors import embedding_column
 from curate.pool.exemplars import picture_files, read_pictures
 from curate.pool.image import ImageOptions, measure_image
@@ -23,6 +23,8 @@ from curate.pool.listing import InputFile
 from curate.process import process_cache
 from curate.recipe.recipe import Recipe
 from curate.recipe.rules import NEARNESS, Against
+from curate.signals.registry import load_encoder_of
+from curate.signals.signal import Signal
 from curate.store.layout import EVALUATION_FACTS_FILE, EVALUATION_FILE
 from curate.store.store import RunStore
 
@@ -37,13 +39,13 @@ def evaluation_key(against: Against) -> str:
     return ids.digest([[file.path, file.size, file.fingerprint] for file in list_evaluation(against)])
 
 
-def write_evaluation(store: RunStore, recipe: Recipe) -> None:
+def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal]) -> None:
     """Measure the evaluation set into the run folder. Raises RecipeError where too much of it cannot be read."""
     against = recipe.dedup.against
     assert against is not None
     nearness: Nearness = NEARNESS.find(against.kind).build(against.section, recipe.measure, None)
-    clip = next((clip for clip in recipe.measure.clip if clip.name == nearness.encoder), None)
-    encoder = load_encoder(clip.model_copy(update={"device": "auto"})) if clip else None  # here, wherever units run
+    model = nearness.encoder
+    encoder = load_encoder_of(signals, model, is_anywhere=True) if model else None  # wherever units run
     options = ImageOptions(phash=encoder is None, looks=(encoder.view,) if encoder else ())
     names, hashes, encoded, unread = [], [], [], []
     views: list[Any] = []

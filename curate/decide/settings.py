@@ -82,7 +82,7 @@ class DecideSettings:
             matching=MatchSettings.of(context) if recipe.match else None,
             passes=tuple(KEYS.find(by) if isinstance(by, str) else nearness(by) for by in recipe.dedup.by),
             prefer=recipe.dedup.prefer,
-            compares_content=pool.images or "uid" in pool.brings,  # else a uid is made of URL and caption
+            compares_content=pool.images or "uid" in pool.supplied,  # else a uid is made of URL and caption
             against=nearness(recipe.dedup.against) if recipe.dedup.against else None,
             balance=recipe.balance,
             scheme=SCHEMES.find(recipe.balance.scheme) if recipe.balance else None,

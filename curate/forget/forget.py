@@ -24,12 +24,14 @@ from curate.errors import RecipeError, RunError
 from curate.forget.rows import clear_unit, find_rows, image_sizes, names_of, spread, uids_beside
 from curate.forget.shards import count_shards, find_holders, find_shards, rewrite_shard
 from curate.pool.plan import Unit
-from curate.publish.audit import all_failures, audit_unit, check_conservation
+from curate.publish.audit import all_failures, audit_unit, check_conservation, count_drops
 from curate.publish.describe import describe_run
+from curate.publish.settings import PublishSettings
 from curate.publish.uids import read_uids, write_uids
 from curate.run.context import RunContext
 from curate.run.opened import open_ledger
 from curate.schema import KEPT
+from curate.store.facts import read_facts
 from curate.store.forgotten import Record, counts, forgotten_mask, origins
 from curate.store.items import KINDS, NOTHING, Hashes, Items, hex_of
 from curate.store.layout import (
@@ -42,7 +44,7 @@ from curate.store.layout import (
     SIZES_FILE,
     SUCCESS_FILE,
 )
-from curate.store.lock import locked
+from curate.store.lock import clear_tmp, locked
 from curate.store.manifest import Published, digest_file, no_run, read_manifest
 from curate.store.store import RunStore
 
@@ -118,17 +120,17 @@ def forget(url: str, asked: Items, dry_run: bool = False) -> Forgotten:
         raise RecipeError(f"{url}: nothing is named, and {why}; give --uids, --urls or --sha256")
     if dry_run:
         return _plan(folder, asked)[0]
-    with locked(folder):
+    with locked(folder, "forget"):
         pending = _check_state(folder)  # again: the one before may have just ended
         lost = _finish(folder) if pending else 0
         report = folder.exists(REPORT_FILE)
         found, record, units = _plan(folder, asked)
         if found.changes:
-            folder.write_json(FORGETTING_FILE, {"items": len(asked), "seal": record.facts["seal"]})
+            folder.write_json(FORGETTING_FILE, {"items": len(asked), "seal": record.facts.seal})
             folder.delete(SUCCESS_FILE)
             record.write(folder)
             _carry_out(folder, record, units)
-        folder.delete("tmp")  # what was killed may have left copies there
+        clear_tmp(folder)  # what was killed may have left copies there
     return replace(found, finished=pending, lost=lost, report=report and found.changes)
 
 
@@ -248,17 +250,19 @@ def _carry_out(folder: RunStore, record: Record, touched: Iterable[Unit] | None)
     for name in find_shards(folder, items):
         rewritten += rewrite_shard(folder, name, items)
     count_shards(folder)
-    audits = [audit_unit(context, unit) for unit in units]
+    settings = PublishSettings.of(context)
+    audits = [audit_unit(settings, unit) for unit in units]
     counted = check_conservation(audits, sum(folder.read_json(SIZES_FILE).values()))
     failures = all_failures(audits)
     if not failures.equals(folder.read_parquet(FAILURES_FILE)):
         folder.write_parquet(FAILURES_FILE, failures)
-    write_uids(context, [unit.index for unit in units], counted[KEPT])
+    write_uids(folder, [settings.tables(unit) for unit in units], counted[KEPT])
     if context.recipe.match:
         _count_entries(context, units)
-    run = folder.read_json(RUN_FILE)
-    run["counts"] = {stage.name: counted.get(stage.name, 0) for stage in schema.run_stages(run["recipe"], True)}
-    describe_run(folder, run, _digest(folder, None if touched is None else set(rewritten)))
+    facts = read_facts(folder)
+    left = {stage.name: counted.get(stage.name, 0) for stage in schema.run_stages(facts.recipe, True)}
+    digests = _digest(folder, None if touched is None else set(rewritten))
+    describe_run(folder, facts.changed(counts=left), digests, count_drops(audits))
 
 
 def _count_entries(context: RunContext, units: Sequence[Unit]) -> None:

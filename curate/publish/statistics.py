@@ -9,17 +9,16 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Sequence
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate import schema
 from curate.errors import ConservationError
-from curate.publish.drifts import DRIFT
-from curate.publish.views import table_files
+from curate.publish.audit import Drops
+from curate.publish.drift import DRIFT
+from curate.store.facts import Facts, RunFacts
 from curate.store.forgotten import Record
 from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, STATISTICS_FILE
 from curate.store.store import RunStore
@@ -44,24 +43,23 @@ _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by o
 _READERS = 8  # files read at once: what hides the latency of an object store
 
 
-def build_statistics(folder: RunStore, run: dict[str, Any]) -> None:
-    """Puts stats.duckdb into place.
+def build_statistics(folder: RunStore, run: RunFacts, drops: Drops) -> None:
+    """Put stats.duckdb into place.
 
     Args:
-        folder: the run folder; its tables, failures, entries and shards stand, its manifest need not.
+        folder: the run folder, with failures.parquet and entries.parquet.
         run: what run.json holds.
+        drops: rows by source and rule, None for kept ones.
 
     Raises:
         ConservationError: a row's rule is not one of the run's.
     """
-    files = folder.files()
-    drops = _count_drops(folder, table_files(files))
     with tempfile.TemporaryDirectory() as temporary:
         path = f"{temporary}/{STATISTICS_FILE}"
         config = {"storage_compatibility_version": _STORAGE, "python_enable_replacements": False}
         connection = duckdb.connect(path, config=config)
         try:
-            for name, table in _small_tables(folder, run, drops, ENTRIES_FILE in files).items():
+            for name, table in _small_tables(folder, run, drops).items():
                 connection.register("incoming", table)
                 connection.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")
                 connection.unregister("incoming")
@@ -71,50 +69,33 @@ def build_statistics(folder: RunStore, run: dict[str, Any]) -> None:
             shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _count_drops(folder: RunStore, files: dict[str, tuple[str, ...]]) -> Counter[tuple[str, str | None]]:
-    """Rows by source and rule, None for kept; the two tables are row-aligned, so no join is needed."""
-
-    def count(pair: tuple[str, str]) -> Counter[tuple[str, str | None]]:
-        sources, decisions = folder.read_parquet(pair[0], ["source"]), folder.read_parquet(pair[1], ["kept", "rule"])
-        rules = pc.if_else(decisions["kept"], pa.scalar(None, pa.string()), decisions["rule"])
-        table = pa.table({"source": sources["source"], "rule": rules}).group_by(["source", "rule"], use_threads=False)
-        counted = table.aggregate([([], "count_all")])
-        return Counter({(row["source"], row["rule"]): row["count_all"] for row in counted.to_pylist()})
-
-    total: Counter[tuple[str, str | None]] = Counter()
-    with ThreadPoolExecutor(_READERS) as pool:
-        for counts in pool.map(count, zip(files.get("samples", ()), files.get("decisions", ()), strict=True)):
-            total.update(counts)
-    return total
-
-
-def _small_tables(
-    folder: RunStore, run: dict[str, Any], drops: Counter[tuple[str, str | None]], has_entries: bool
-) -> dict[str, pa.Table]:
+def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa.Table]:
+    dropped = [(source, rule, rows) for (source, rule), rows in drops.items() if rule is not None]
     return {
         "failures": folder.read_parquet(FAILURES_FILE),
         "reasons": _reasons(),
-        "entries": folder.read_parquet(ENTRIES_FILE) if has_entries else schema.ENTRIES.empty_table(),
+        "entries": folder.read_parquet(ENTRIES_FILE),
         "rules": _rules(run),
         "run": _facts(run),
-        "steps": pa.Table.from_pylist(run.get("steps", []), STEPS),
+        "steps": _rows(run.steps, STEPS),
         "forgotten": _forgotten(folder),
-        "drift": pa.Table.from_pylist(run.get("drift", []), DRIFT),
-        "caption_work": pa.Table.from_pylist(run.get("caption_work", []), schema.CAPTION_WORK),
-        "drops": pa.table(
-            {
-                "source": pa.array([source for source, rule in drops if rule is not None], pa.string()),
-                "rule": pa.array([rule for _, rule in drops if rule is not None], pa.string()),
-                "rows": pa.array([rows for (_, rule), rows in drops.items() if rule is not None], pa.int64()),
-            }
-        ).sort_by([("source", "ascending"), ("rule", "ascending")]),
+        "drift": _rows(run.drift, DRIFT),
+        "caption_work": _rows(run.caption_work, schema.CAPTION_WORK),
+        "drops": pa.Table.from_pylist(
+            [{"source": source, "rule": rule, "rows": n} for source, rule, n in sorted(dropped)],
+            pa.schema([("source", pa.string()), ("rule", pa.string()), ("rows", pa.int64())]),
+        ),
         "funnel": _funnel(run, drops),
         "sources": _sources(run, drops),
     }
 
 
+def _rows(parts: Sequence[Facts], columns: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([part.to_json() for part in parts], columns)
+
+
 def _forgotten(folder: RunStore) -> pa.Table:
-    """What was taken out, and when, in UTC: the record, with times that every client reads."""
+    """Return the record of what was taken out, with times in UTC that every client reads."""
     table = Record.read(folder).table
     place = table.column_names.index("time")
     return table.set_column(place, "time", table["time"].cast(pa.timestamp("ms")))
@@ -130,15 +111,15 @@ def _reasons() -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in ("reason", "kind", "meaning")]))
 
 
-def _rules(run: dict[str, Any]) -> pa.Table:
+def _rules(run: RunFacts) -> pa.Table:
     rows = [
         {
             "position": position,
-            "name": rule["name"],
-            "expression": rule.get("sql") or f"top {rule['top']} of {rule['of']}",
-            "threshold": None if rule.get("threshold") is None else float(rule["threshold"]),
+            "name": rule.name,
+            "expression": rule.expression,
+            "threshold": None if rule.threshold is None else float(rule.threshold),
         }
-        for position, rule in enumerate(run["rules"], 1)
+        for position, rule in enumerate(run.rules, 1)
     ]
     columns = [
         ("position", pa.int32()),
@@ -149,20 +130,21 @@ def _rules(run: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema(columns))
 
 
-def _facts(run: dict[str, Any]) -> pa.Table:
-    """run.json as keys and values: text as it is, all else as JSON."""
+def _facts(run: RunFacts) -> pa.Table:
+    """Return run.json as keys and values: text as it is, all else as JSON; without `format`, which is of the file."""
     rows = [
         {"key": key, "value": value if isinstance(value, str) or value is None else json.dumps(value)}
-        for key, value in run.items()
+        for key, value in run.to_json().items()
+        if key != "format"
     ]
     return pa.Table.from_pylist(rows, pa.schema([("key", pa.string()), ("value", pa.string())]))
 
 
-def _funnel(run: dict[str, Any], drops: Counter[tuple[str, str | None]]) -> pa.Table:
+def _funnel(run: RunFacts, drops: Drops) -> pa.Table:
     by_rule: Counter[str | None] = Counter()
     for (_, rule), count in drops.items():
         by_rule[rule] += count
-    recipe = {**run["recipe"], "rules": [rule["name"] for rule in run["rules"]]}
+    recipe = {**run.recipe, "rules": [rule.name for rule in run.rules]}
     steps = [stage.name for stage in schema.run_stages(recipe, bool(by_rule[schema.FORGOTTEN]))[:-1]]
     strange = sorted(str(name) for name in by_rule if name is not None and name not in steps)
     if strange:
@@ -179,8 +161,8 @@ def _funnel(run: dict[str, Any], drops: Counter[tuple[str, str | None]]) -> pa.T
     )
 
 
-def _sources(run: dict[str, Any], drops: Counter[tuple[str, str | None]]) -> pa.Table:
-    names = list(dict.fromkeys([*run["sources"], *sorted(source for source, _ in drops)]))
+def _sources(run: RunFacts, drops: Drops) -> pa.Table:
+    names = list(dict.fromkeys([*run.sources, *sorted(source for source, _ in drops)]))
     rows = []
     for position, name in enumerate(names):
         counts = {rule: count for (source, rule), count in drops.items() if source == name}

@@ -173,7 +173,7 @@ class Regions(Section):
 
 
 class Gates(Section):
-    """How strictly texts are judged; see `curate.captions.gates`. `off` names gates that are not asked."""
+    """How strictly texts are judged; see `curate.captions.gates.gates`. `off` names gates that are not asked."""
 
     off: tuple[Gate, ...] = ()
     words: tuple[int, int] = (2, 100)

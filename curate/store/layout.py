@@ -18,6 +18,7 @@ METADATA_FILE = "tmp/metadata.parquet"
 EVALUATION_FILE = "tmp/evaluation.parquet"
 EVALUATION_FACTS_FILE = "tmp/evaluation.json"
 FORGETTING_FILE = "tmp/forgetting.json"  # there while `curate forget` is at work
+LOCK_FILE = "tmp/lock"  # there while a command is at work
 ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is there
 
 
@@ -29,3 +30,8 @@ def table_file(table: str, unit: int) -> str:
 def shard_stem(index: int) -> str:
     """Return the path of an output shard's files, without their suffixes."""
     return f"shards/{index:05d}"
+
+
+def caption_statistics_file(unit: int) -> str:
+    """Return the file that says what the captions of a unit took."""
+    return f"tables/captions/{unit:05d}_stats.json"

@@ -102,5 +102,13 @@ class UnitTables:
             return False
         number = pa.repeat(pa.scalar(self.unit, pa.int32()), len(rows))
         rows = rows.set_column(rows.schema.get_field_index("unit"), schema.SAMPLES.field("unit"), number)
+        rows = rows.cast(pa.schema([field.with_type(_as_made(field.type)) for field in rows.schema]))
         self.store.write_parquet(self.file(table), rows, key, other.store.footer(other.file(table))[1])
         return True
+
+
+def _as_made(kind: pa.DataType) -> pa.DataType:
+    """Return a list type as it was before Parquet renamed its items: files that are equal then have equal bytes."""
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_type, kind.list_size)
+    return pa.list_(kind.value_type) if pa.types.is_list(kind) else kind

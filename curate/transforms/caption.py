@@ -7,6 +7,7 @@ from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.captions.unit import Captioned, caption_unit, check_requests
 from curate.publish.audit import Audit, check_damage
+from curate.publish.settings import PublishSettings
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.timings import time_step
@@ -31,13 +32,13 @@ class Caption(beam.PTransform):
 
 def _check_damage(_: None, context: RunContext, audits: list[Audit]) -> bool:
     with noting_errors(context.store):
-        check_damage(context, audits)
+        check_damage(PublishSettings.of(context), audits)
     return True
 
 
 def _caption(audit: Audit, context: RunContext, sound: bool, counts: Any = None) -> Captioned:
-    with noting_errors(context.store), time_step(context.store, "caption", audit.unit.name) as watch:
-        watch.rows = audit.kept
+    with noting_errors(context.store), time_step(context.store, "caption", audit.unit.name) as timer:
+        timer.rows = audit.kept
         return caption_unit(context, audit.unit, counts)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.captions.cache import Index, index_answers
-from curate.captions.kinds import Rows, make_requests
+from curate.captions.requests import Rows, make_requests
 from curate.decide import balance, draws
 from curate.decide.bracket import solve_t
 from curate.decide.evaluation import write_evaluation
@@ -116,7 +116,7 @@ def estimate(
         if metadata is not None:
             context.store.write_parquet(METADATA_FILE, metadata)
         if context.recipe.dedup.against:
-            write_evaluation(context.store, context.recipe)
+            write_evaluation(context.store, context.recipe, context.signals)
         if record is not None:
             record.write(context.store)
         began = time.process_time()

@@ -35,7 +35,7 @@ from curate.recipe.rules import Top
 from curate.run.context import RunContext
 from curate.run.opened import open_ledger
 from curate.schema import CODES
-from curate.store.layout import RUN_FILE
+from curate.store.facts import read_facts
 from curate.store.tables import UnitTables
 from curate.whatif.kept_columns import KeptColumnsStore
 
@@ -115,7 +115,7 @@ def open_finished(url: str) -> FinishedRun:
     folder = KeptColumnsStore(found.url, found.storage)
     context, units = open_ledger(folder)
     states = list(in_threads(lambda unit: _recorded(context.recipe, UnitTables(folder, unit.index), unit), units))
-    return FinishedRun(context, units, states, folder.read_json(RUN_FILE)["t"])
+    return FinishedRun(context, units, states, read_facts(folder).t)
 
 
 def find_survivors(run: FinishedRun, recipe: Recipe, repeats: dedup.Records | None = None) -> DecidedRows:

@@ -22,15 +22,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.captions.engines import open_engine
-from curate.captions.kinds import Rows, make_requests
-from curate.captions.rewrite import load_pairs
+from curate.captions.kinds.rewrite import load_pairs
+from curate.captions.requests import Rows, make_requests
 from curate.captions.unit import caption_unit
 from curate.decide.draws import decide
 from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.engines.request import Request
 from curate.recipe.recipe import parse_recipe
-from pipelines.driver import prepare, start
+from pipelines.driver import claim_folder, prepare
 from tests.laws import pools
 
 OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "gpu_memory_utilization": 0.2, "disable_log_stats": False}
@@ -67,7 +67,7 @@ def main() -> None:
 
         def through(number: int) -> float:
             prepared = prepare(recipe, str(here / f"out{number}"))
-            start(prepared)
+            claim_folder(prepared)
             for unit in prepared.plan.units:
                 pools.measure(prepared.context, unit)
             settings = DecideSettings.of(prepared.context)
@@ -79,7 +79,7 @@ def main() -> None:
             return time.perf_counter() - began
 
         prepared = prepare(recipe, str(here / "prompts"))
-        start(prepared)
+        claim_folder(prepared)
         requests = []
         for unit in prepared.plan.units:
             pools.measure(prepared.context, unit)

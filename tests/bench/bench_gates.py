@@ -28,8 +28,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.captions import checks, names, numerals
-from curate.captions.gates import GATES, PASSED, Candidates, GateOptions, run_gates
+from curate.captions.gates import checks, names, numerals
+from curate.captions.gates.gates import GATES, PASSED, Candidates, GateOptions, run_gates
 from curate.demo import scenes, words
 from curate.metadata.match import Matcher
 from curate.metadata.sources import read_metadata
@@ -275,7 +275,7 @@ def clip_table(count: int) -> None:
     such scenes, and tells them apart as a general model would not."""
     import curate.demo
     from curate.models.encoder import load_encoder
-    from curate.recipe.measure import Clip
+    from curate.signals.clip import Clip
 
     encoder = load_encoder(Clip(model=f"local-dir:{Path(curate.demo.__file__).parent / 'clip'}"))
     rng = np.random.default_rng(SEED)

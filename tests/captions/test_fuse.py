@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.captions.fuse import ROWS, Fuse, requests, text_of
+from curate.captions.kinds.fuse import ROWS, Fuse, requests, text_of
 from curate.captions.prompts import load_template
 from curate.engines.request import Sampling
 from tests.captions.hostile import HOSTILE

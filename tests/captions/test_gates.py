@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.captions import checks
-from curate.captions.checks import Bounds, Entries, Scores
-from curate.captions.gates import APPLIED, GATES, PASSED, Candidates, GateOptions, run_gates
-from curate.captions.names import hold_names, read_names
-from curate.captions.numerals import read_numbers
+from curate.captions.gates import checks
+from curate.captions.gates.checks import Bounds, Entries, Scores
+from curate.captions.gates.gates import APPLIED, GATES, PASSED, Candidates, GateOptions, run_gates
+from curate.captions.gates.names import hold_names, read_names
+from curate.captions.gates.numerals import read_numbers
 from curate.signals.language import detect_languages
 
 PROMPT = "[system]\nYou write captions anew. Say the same in other words: keep it short.\n[user]\n<caption>{caption}</caption>"

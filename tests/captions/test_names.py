@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.captions.names import hold_names, is_ordinary, may_be_name, read_names
+from curate.captions.gates.names import hold_names, is_ordinary, may_be_name, read_names
 
 CLAIMS = [
     ("Skyline of Rotterdam at night", {"rotterdam"}),

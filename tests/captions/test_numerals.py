@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.captions.numerals import read_numbers
+from curate.captions.gates.numerals import read_numbers
 
 ONES = [
     "",

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.captions.kinds.recaption import ROWS, STYLES, Recaption, requests, text_of
 from curate.captions.prompts import load_template
-from curate.captions.recaption import ROWS, STYLES, Recaption, requests, text_of
 from curate.engines.request import Sampling
 from curate.errors import RecipeError
 from tests.captions.hostile import HOSTILE

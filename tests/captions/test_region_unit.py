@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.captions.phrases import noun_phrases
-from curate.captions.regions import DetectorOptions, ZeroShotDetector, find_regions, sample_phrases
+from curate.captions.regions.phrases import noun_phrases
+from curate.captions.regions.regions import DetectorOptions, ZeroShotDetector, find_regions, sample_phrases
 from curate.errors import RecipeError
 from curate.recipe.recipe import Recipe
 from pipelines.driver import prepare

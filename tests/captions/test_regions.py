@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from curate.captions.phrases import noun_phrases
-from curate.captions.regions import (
+from curate.captions.regions.phrases import noun_phrases
+from curate.captions.regions.regions import (
     REGIONS,
     Box,
     DetectorOptions,
@@ -31,7 +31,7 @@ pytest.importorskip("textblob")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-# Annotated by hand, by the rules of curate.captions.phrases: row of laion_urls_10k.parquet → phrases. The first were seen
+# Annotated by hand, by the rules of curate.captions.regions.phrases: row of laion_urls_10k.parquet → phrases. The first were seen
 # while the module was written; of the others it was read for the first time how it does on them.
 WEB = {
     2457: "Freud Erotic Quote; Titian Small Poster",
@@ -294,7 +294,7 @@ def test_phrases(text, expected):
 
 
 def test_a_missing_package_is_said(monkeypatch):
-    monkeypatch.setattr("curate.captions.phrases._tagger", None)
+    monkeypatch.setattr("curate.captions.regions.phrases._tagger", None)
     monkeypatch.setitem(sys.modules, "textblob.en.taggers", None)
     with pytest.raises(RecipeError, match=r"TextBlob cannot be imported .*pip install textblob"):
         phrases_of("a dog")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.captions.gates import Candidates, run_gates
+from curate.captions.gates.gates import Candidates, run_gates
+from curate.captions.kinds.rewrite import ROWS, STYLES, TRIPLES, Rewrite, load_pairs, requests, text_of, triples
 from curate.captions.prompts import load_template
-from curate.captions.rewrite import ROWS, STYLES, TRIPLES, Rewrite, load_pairs, requests, text_of, triples
 from curate.captions.text import as_data
 from curate.engines.request import Sampling
 from curate.errors import RecipeError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from curate.captions.rewrite import load_pairs
+from curate.captions.kinds.rewrite import load_pairs
 from curate.cli.plan import plan
 from curate.engines import endpoint
 from curate.engines.recorded import RecordedEngine

@@ -436,11 +436,11 @@ def test_faults_are_told_whatever_is_reused(tmp_path: Path) -> None:
 
 def test_an_npz_that_changes_during_the_run_is_told(tmp_path: Path) -> None:
     from curate.errors import RunError
-    from pipelines.driver import start
+    from pipelines.driver import claim_folder
 
     write_file(tmp_path / "pool", 0)
     prepared = prepare(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), str(tmp_path / "out"))
-    start(prepared)
+    claim_folder(prepared)
     np.savez(tmp_path / "pool/0.npz", l14_img=vectors(60, 8), l14_txt=vectors(60, 8))
     with pytest.raises(RunError, match=r"0\.npz: the file changed during the run"):
         pools.measure(prepared.context, prepared.plan.units[0])

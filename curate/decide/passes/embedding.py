@@ -120,10 +120,10 @@ def _check(section: EmbeddingCosine, measure: Measure) -> None:
 
 def _check_against(section: EmbeddingCosine, measure: Measure) -> None:
     _check(section, measure)
-    if section.of not in {clip.name for clip in measure.clip}:
+    if section.of not in {one.name for one in measure.embedders if one.encodes}:
         raise ValueError(
-            f"dedup.against: needs a model of measure.clip to encode its images with, and {section.of!r} is only "
-            "supplied by the pool; also accepted: phash"
+            f"dedup.against: needs a model of measure.clip to encode its images with, and {section.of!r} is "
+            "precomputed; accepted: a model, or phash"
         )
 
 

@@ -1,6 +1,6 @@
 """Find where in an image the phrases of its caption are: boxes by an open-vocabulary detector, as in CLOC's VESL.
 
-In: images as they came, and each one's phrases (list<string>, see `curate.captions.phrases`), at most `MAX_QUERIES`
+In: images as they came, and each one's phrases (list<string>, see `curate.captions.regions.phrases`), at most `MAX_QUERIES`
 of them. Out: `REGIONS` for each image: boxes in pixels of the upright image, the best ones first, each with its
 likeliest phrase and how sure the detector is; and why there are none, where the image could not be looked at.
 

@@ -1,4 +1,4 @@
-"""The gates themselves: each tells which texts fail it, from Arrow columns alone. `curate.captions.gates` says when.
+"""The gates themselves: each tells which texts fail it, from Arrow columns alone. `curate.captions.gates.gates` says when.
 
 In: texts, string or large_string [rows], and what they are compared with, of as many rows. Out: `Mask`, bool [rows], true
 where the text fails. Null texts fail `empty` alone; where there is nothing to compare with, a text passes. What a caption
@@ -20,10 +20,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.captions.gate_patterns import INSERTED, PREAMBLE
-from curate.captions.names import hold_names, read_names
-from curate.captions.numerals import read_numbers
-from curate.captions.text_columns import (
+from curate.captions.gates.gate_patterns import INSERTED, PREAMBLE
+from curate.captions.gates.names import hold_names, read_names
+from curate.captions.gates.numerals import read_numbers
+from curate.captions.gates.text_columns import (
     Mask,
     brought_in,
     count_words,
@@ -137,7 +137,7 @@ def echo(texts: pa.Array, originals: pa.Array) -> Mask:
 def preamble(texts: pa.Array, originals: pa.Array) -> Mask:
     """Fails a text that begins with what is said to a user ("Sure, here is", "Here is a rewritten caption:") or with a label
     ("Caption:"); that refuses or tells of its being a model; that asks or offers something; or that holds markup of chats
-    (`<|im_end|>`, `</s>`, `[INST]`, `###`). The patterns are in `curate.captions.gate_patterns`.
+    (`<|im_end|>`, `</s>`, `[INST]`, `###`). The patterns are in `curate.captions.gates.gate_patterns`.
 
     Passes such phrases where the caption has one of the same class; those of other languages; and a chatty text in words
     of its own.
@@ -199,7 +199,7 @@ def language(texts: pa.Array, originals: pa.Array | None, wanted: str | None = N
 def numbers(texts: pa.Array, originals: pa.Array, sources: pa.Array | None = None, *, translated: bool = False) -> Mask:
     """Fails a text that has lost a number of its caption, or holds one that neither caption nor source has.
 
-    `curate.captions.numerals` says what a number is, and which forms are equal. How often it stands does not count, nor of
+    `curate.captions.gates.numerals` says what a number is, and which forms are equal. How often it stands does not count, nor of
     what it is the number: "3 cats and 2 dogs" may become "2 cats and 3 dogs". Translated, numbers up to twelve, and
     numbers in words, may be written as we cannot read: they pass.
     """
@@ -221,7 +221,7 @@ def names(texts: pa.Array, originals: pa.Array, sources: pa.Array | None = None,
     """Fails a text that has lost a product's code or more than 1 - `kept` of the other names of its caption, or that holds a
     name or code that neither caption nor source has.
 
-    `curate.captions.names` says what a name is: a word that is written as one and is not ordinary English. So it passes
+    `curate.captions.gates.names` says what a name is: a word that is written as one and is not ordinary English. So it passes
     names in lower case, and most that are made of ordinary words; and it fails texts without a rare word that their caption
     wrote with a capital.
     """
@@ -295,7 +295,7 @@ def score(given: Scores, margin: float, least: float | None = None) -> Mask:
 def unsafe(texts: pa.Array, originals: pa.Array) -> Mask:
     """Fails a text that brings in what its caption does not hold: an instruction to a model ("ignore the previous …",
     "you are now …"), a URL, domain, e-mail address or phone number, tags and entities of HTML, code, control characters and
-    marks of writing direction. The patterns are in `curate.captions.gate_patterns`.
+    marks of writing direction. The patterns are in `curate.captions.gates.gate_patterns`.
 
     Passes all of it where the caption holds the same, letter by letter. Slurs and other offence are not looked for.
     """

@@ -24,7 +24,7 @@ import re
 from importlib.resources import files
 from typing import NamedTuple
 
-from curate.captions.plain_text import plain, without_places
+from curate.captions.gates.plain_text import plain, without_places
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 _WORD = re.compile(r"(?<![^\W_])[^\W\d_]{2,}")  # letters behind a digit are a unit
@@ -77,7 +77,7 @@ class Held(NamedTuple):
 @functools.cache
 def _ordinary() -> tuple[frozenset[str], frozenset[str]]:
     """All ordinary words, and those that are names too."""
-    lines = files("curate.captions").joinpath("ordinary_words.txt").read_text("ascii").splitlines()
+    lines = files("curate.captions.gates").joinpath("ordinary_words.txt").read_text("ascii").splitlines()
     words = list(itertools.chain.from_iterable(line.split() for line in lines if not line.startswith("#")))
     return frozenset(word.rstrip("*") for word in words), frozenset(word[:-1] for word in words if word[-1] == "*")
 

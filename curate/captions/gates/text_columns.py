@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.captions.names import may_be_name
-from curate.captions.numerals import NUMBER_WORDS
+from curate.captions.gates.names import may_be_name
+from curate.captions.gates.numerals import NUMBER_WORDS
 
 Mask = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]

@@ -1,7 +1,7 @@
 """Join a caption and a recaption of its image into one sentence: what the one knows, in the form of the other.
 
 In: `ROWS`. Out: requests of kind `fused`, one for each row and ordinal. The recaption is a text that was made before,
-see `curate.captions.recaption`; its style is the fused text's style.
+see `curate.captions.kinds.recaption`; its style is the fused text's style.
 
 What it trades: both texts are cut to 96 words and 512 characters, about CapsFusion's 256 tokens together, so of a long
 recaption the end is lost. CapsFusion searches with 3 beams; few engines offer that, so the first text is greedy. Fused

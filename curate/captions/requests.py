@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate.captions import fuse, recaption, rewrite, translate
-from curate.captions.gates import PASSED
+from curate.captions.gates.gates import PASSED
+from curate.captions.kinds import fuse, recaption, rewrite, translate
 from curate.captions.prompts import Template, load_template
 from curate.engines.request import Request
 from curate.errors import RecipeError

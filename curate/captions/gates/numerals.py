@@ -25,7 +25,7 @@ import functools
 import re
 from typing import NamedTuple
 
-from curate.captions.plain_text import plain, without_places
+from curate.captions.gates.plain_text import plain, without_places
 
 _WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from curate import ids, schema
 from curate.captions.engines import open_detector
-from curate.captions.kinds import Rows
-from curate.captions.phrases import noun_phrases
-from curate.captions.regions import find_regions, sample_phrases
+from curate.captions.regions.phrases import noun_phrases
+from curate.captions.regions.regions import find_regions, sample_phrases
+from curate.captions.requests import Rows
 from curate.pool.plan import Unit
 from curate.pool.reader import UnitReader
 from curate.run.context import RunContext

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from curate.captions import checks
-from curate.captions.checks import Bounds, Entries, Scores
-from curate.captions.text_columns import Mask
+from curate.captions.gates import checks
+from curate.captions.gates.checks import Bounds, Entries, Scores
+from curate.captions.gates.text_columns import Mask
 
 PASSED = "passed"
 GATES = (
