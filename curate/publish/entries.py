@@ -28,7 +28,7 @@ def write_entries(store: RunStore, pool: I64, survivors: I64, sums: I64, scheme:
     metadata = store.read_parquet(METADATA_FILE)
     p: Any = np.ones(len(survivors))
     if scheme is not None and t is not None:
-        p = balance.probabilities(survivors, scheme.limits(t, survivors, metadata))
+        p = balance.probabilities(survivors, scheme.limits(t, survivors, metadata.drop_columns(["entry_id"])))
     columns = [*metadata.columns, pool, survivors, p, sums[0] / float(balance.ONE), sums[1]]
     arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]
     store.write_parquet(ENTRIES_FILE, pa.Table.from_arrays(arrays, schema=schema.ENTRIES))

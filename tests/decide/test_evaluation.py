@@ -41,6 +41,6 @@ def test_the_footer_names_the_content(tmp_path: Path) -> None:
         noise = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
         (tmp_path / "x.jpg").write_bytes(encode(Image.fromarray(noise).resize((64, 64))))
         store = RunStore(str(tmp_path / f"run{number}"))
-        write_evaluation(store, recipe)
+        write_evaluation(store, recipe, ())
         keys.append((store.footer(EVALUATION_FILE)[0], store.read_parquet(EVALUATION_FILE)["phash"].to_pylist()))
     assert keys[0] == keys[1] and keys[0][0] != keys[2][0] and keys[0][1] != keys[2][1]

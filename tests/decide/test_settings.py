@@ -78,13 +78,11 @@ DECIDES: dict[str, Callable[[dict[str, Any]], object]] = {
     "how images are decoded": put("measure", "image", "decode", value=False),
     "a source's name": put("input", 0, "name", value="other"),
     "which columns are scores": put("input", 0, "columns", value={"scores": ["s"]}),
-    "language": put("measure", "language", value={}),
 }
 FACTS: dict[str, dict[str, Any]] = {
     "the entries": {"metadata_key": "n"},
     "the evaluation set": {"evaluation_key": "f"},
     "what is forgotten": {"blocklist_key": "b"},
-    "a model": {"models": {"language": "2"}},
 }
 DOES_NOT: dict[str, Callable[[dict[str, Any]], object]] = {
     "the recipe's name": put("name", value="other"),
