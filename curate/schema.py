@@ -142,10 +142,9 @@ ENTRIES = pa.schema(
 MANIFEST = pa.schema([("path", pa.string()), ("rows", pa.int64()), ("bytes", pa.int64()), ("sha256", pa.string())])
 
 # forgotten.parquet: what was taken out of the run, and what later ones block, one row an item, in requests as they came.
-# `value`: hex digits of the uid, of the image's sha256, or of the sha256 of the URL's text; no URL stands here, and nobody's
-# name. `origin`: asked for; `found`, the name of a row that was asked for; `met`, of one that a run with a blocklist met.
-# `rows`: of this pool that the item named. `shards`: that the request changed. `seal`: digest of the request's rows and of
-# the seal before.
+# `value`: hex digits of the uid, of the image's sha256, or of the sha256 of the URL's text; no URL and nobody's name is here.
+# `origin`: `requested`; `linked`, a name of a row that was requested; `encountered`, one that a run with a blocklist came
+# across. `rows`: of this pool that the item named. `shards`: that the request changed.
 FORGOTTEN_ITEMS = pa.schema(
     [
         pa.field("request", pa.int32()),
@@ -155,7 +154,6 @@ FORGOTTEN_ITEMS = pa.schema(
         pa.field("time", pa.timestamp("ms", "UTC")),
         pa.field("rows", pa.int64()),
         pa.field("shards", pa.int64()),
-        pa.field("seal", pa.string()),
     ]
 )
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import apache_beam as beam
 
 from curate.decide.state import count_entries
+from curate.forget.settings import ForgetSettings
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
 from curate.publish.settings import PublishSettings
@@ -40,7 +41,7 @@ def build(
     if context.recipe.match:
         measured |= Match(context)
     if context.blocklist_key:
-        measured |= Block(context)
+        measured |= Block(ForgetSettings.of(context))
     if context.recipe.match:
         pool = measured | "CountPool" >> beam.Map(lambda unit: count_entries(context, unit))
         vectors["pool"] = pool | "SumPool" >> beam.CombineGlobally(VectorSum())

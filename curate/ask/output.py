@@ -5,13 +5,15 @@ Captions, URLs and keys come from strangers: nothing that they wrote steers a te
 
 import csv
 import math
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import IO, Any, Literal
 
+from rich.cells import cell_len
+
+from curate.ask.page import pad
 from curate.wording import CONTROL, escape, pluralise
 
 Format = Literal["table", "csv", "json"]
@@ -106,12 +108,12 @@ def _table(result: Result) -> Iterator[str]:
     rows = list(result.rows)
     cells = [[_cell(value) for value in row] for row in rows]
     names = [escape(name) for name in result.names]
-    widths = [max(map(_width, column)) for column in zip(names, *cells, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
     if sum(widths) + 2 * len(widths) > _LINE:
-        margin = max(map(_width, names))
+        margin = max(map(cell_len, names))
         for number, row in enumerate(cells, 1):
             yield f"── row {number} of {len(cells)}"
-            yield from (f"{_pad(name, margin, False)}  {cell}" for name, cell in zip(names, row, strict=True))
+            yield from (f"{pad(name, margin)}  {cell}" for name, cell in zip(names, row, strict=True))
     else:
         columns = list(zip(*rows, strict=True)) or [() for _ in names]
         right = [
@@ -120,7 +122,7 @@ def _table(result: Result) -> Iterator[str]:
             for column in columns
         ]
         for row in [names, ["─" * width for width in widths], *cells]:
-            yield "  ".join(map(_pad, row, widths, right)).rstrip()
+            yield "  ".join(map(pad, row, widths, right)).rstrip()
     yield f"({pluralise(len(cells), 'row')})"
 
 
@@ -132,18 +134,3 @@ def _cell(value: Any) -> str:
     else:
         text = escape(_plain(value))
     return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
-
-
-def _width(text: str) -> int:
-    """Columns that a terminal needs for the text."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.category(c) in ("Mn", "Me", "Cf") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
-
-
-def _pad(text: str, width: int, right: bool) -> str:
-    space = " " * (width - _width(text))
-    return space + text if right else text + space

@@ -1,8 +1,8 @@
-"""Shards without some of their samples, made from themselves: inputs are not read, and what stays is byte for byte as it was.
+"""Writes shards again without some of their samples: inputs are not read, and what stays is byte for byte as it was.
 
 In: a run folder's shards and items. Out: of each shard that holds some of them its tar (members copied by offset, in order),
-its `_stats.json` and, last, its sidecar, since that tells which shards are still to be rewritten. A shard may end with fewer
-rows than it was laid out for, or none: then its files stand, empty, so that names stay contiguous.
+its `_stats.json` and, last, its sidecar, which shows whether the shard is still to be rewritten. A shard may end with fewer
+rows than it was laid out for, or none: then its files stay, empty, so that names are contiguous.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from curate.store.store import RunStore
 
 
 def find_shards(folder: RunStore, items: Items) -> dict[str, int]:
-    """The shards that hold samples of these uids, by the name that sizes.json has for them: how many."""
+    """Return how many samples of these uids each shard holds, by its name in sizes.json; those with none are left out."""
     found = {}
     for name in folder.read_json(SIZES_FILE):
         held = int(items.find("uid", folder.read_parquet(_sidecar(name), ["uid"])["uid"]).sum())
@@ -31,12 +31,12 @@ def find_shards(folder: RunStore, items: Items) -> dict[str, int]:
 
 
 def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
-    """Puts the shard into place without the samples of these uids.
+    """Put the shard into place without the samples of these uids.
 
     Args:
         folder: the run folder.
-        name: as sizes.json has it, such as 00000.tar.
-        items: whose uids go.
+        name: its name in sizes.json, such as 00000.tar.
+        items: of which uids are removed.
 
     Returns:
         The files that were rewritten.
@@ -44,11 +44,11 @@ def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
     sidecar = _sidecar(name)
     key, note, _ = folder.footer(sidecar)
     rows = folder.read_parquet(sidecar)
-    goes = pa.array(items.find("uid", rows["uid"]))
-    left = rows.filter(pc.invert(goes))
+    removed = pa.array(items.find("uid", rows["uid"]))
+    left = rows.filter(pc.invert(removed))
     written = []
     if name.endswith(".tar"):
-        _copy_tar(folder, f"shards/{name}", set(rows["key"].filter(goes).to_pylist()))
+        _copy_tar(folder, f"shards/{name}", set(rows["key"].filter(removed).to_pylist()))
         written.append(f"shards/{name}")
     stats = f"shards/{name.partition('.')[0]}_stats.json"
     about = folder.read_json(stats)
@@ -59,19 +59,19 @@ def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
 
 
 def count_shards(folder: RunStore) -> None:
-    """Writes sizes.json anew, by the sidecars as they stand."""
+    """Write sizes.json by the rows of the sidecars, where it differs."""
     sizes = folder.read_json(SIZES_FILE)
     counted = {name: folder.footer(_sidecar(name))[2] for name in sizes}
     if counted != sizes:
         folder.write_json(SIZES_FILE, counted)
 
 
-def find_holders(folder: RunStore, items: Items, among: Items) -> Items:
-    """The uids among these of samples that have one of the images in any of their files."""
+def find_holders(folder: RunStore, items: Items, candidates: Items) -> Items:
+    """Return those uids among `candidates` whose samples have one of the images in any of their files."""
     found = []
-    for name in find_shards(folder, among):
+    for name in find_shards(folder, candidates):
         rows = folder.read_parquet(_sidecar(name), ["uid", "key"])
-        rows = rows.filter(pa.array(among.find("uid", rows["uid"])))
+        rows = rows.filter(pa.array(candidates.find("uid", rows["uid"])))
         uids = dict(zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True))
         for member, digest in image_hashes(folder, f"shards/{name}", uids.keys()):
             if items.has_image(digest):
@@ -80,7 +80,7 @@ def find_holders(folder: RunStore, items: Items, among: Items) -> Items:
 
 
 def image_hashes(folder: RunStore, name: str, keys: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
-    """Of each member of a tar but texts its name and its sha256; of the samples of these keys, or of all."""
+    """Yield the name and sha256 of each member of a tar but texts, of the samples of these keys; None: of all."""
     with open_source(f"{folder.url}/{name}", folder.storage) as source:
         for member, offset, size in _members(source):
             key, suffix = split_name(member)
@@ -88,20 +88,20 @@ def image_hashes(folder: RunStore, name: str, keys: Set[str] | None = None) -> I
                 yield member, hashlib.sha256(source.read(offset, size)).digest()
 
 
-def _copy_tar(folder: RunStore, name: str, goes: set[str]) -> None:
-    """The tar without the samples of these keys."""
+def _copy_tar(folder: RunStore, name: str, removed: set[str]) -> None:
+    """Copy the tar without the samples of these keys."""
     with (
         open_source(f"{folder.url}/{name}", folder.storage) as source,
         folder.create(name) as file,
         TarWriter(file) as writer,
     ):
         for member, offset, size in _members(source):
-            if split_name(member)[0] not in goes:
+            if split_name(member)[0] not in removed:
                 writer.add(member, source.read(offset, size))
 
 
 def _members(source: ByteSource) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each member of a tar of ours."""
+    """Yield the name, offset and size of each member of a tar."""
     index = index_tar(source)
     yield from zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True)
 

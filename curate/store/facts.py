@@ -46,12 +46,18 @@ class MetadataFacts(Facts):
 
 
 class ForgottenFacts(Facts):
-    """The record forgotten.parquet: its items and requests, the digest of what was blocked, and its last seal."""
+    """The record forgotten.parquet: its items and requests, the key of what was blocked, and the digest of all of it.
+
+    Early versions of 0.1.0 wrote a seal in place of the digest.
+    """
+
+    _optional = frozenset({"digest", "seal"})
 
     items: int
     requests: int
     key: str
-    seal: str | None
+    digest: str | None = None
+    seal: str | None = None
 
 
 class PoolFacts(Facts):

@@ -23,6 +23,7 @@ from curate.decide.local import apply_rules, deduplicate
 from curate.decide.state import UnitState
 from curate.engines.request import Request
 from curate.forget.block import block
+from curate.forget.settings import ForgetSettings
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
@@ -114,7 +115,7 @@ def estimate(
             if context.recipe.match:
                 match_unit(MatchSettings.of(context), context.unit_tables(unit))
         if context.blocklist_key:
-            block(context, sample)
+            block(ForgetSettings.of(context), sample)
         seconds = (time.process_time() - began) * left
         ballots = deduplicate(context, apply_rules(context, sample))
         sampled = sum(len(b.verdicts) for b in ballots)

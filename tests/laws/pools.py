@@ -27,6 +27,7 @@ from curate.decide import balance, dedup
 from curate.decide import state as ballot
 from curate.decide.local import apply_rules, deduplicate
 from curate.forget.block import block
+from curate.forget.settings import ForgetSettings
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
@@ -364,7 +365,7 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
         if context.recipe.match:
             match(context, unit)
     if context.blocklist_key:
-        block(context, units)
+        block(ForgetSettings.of(context), units)
     audits, results = decide_local(prepared, gaps)
     if context.recipe.captions:
         captioned = [caption_unit(context, unit, results.survivors) for unit in units]

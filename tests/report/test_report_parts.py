@@ -5,13 +5,13 @@ import math
 from typing import Any
 
 import pytest
+from curate.report.concepts import POINTS, log_ranks
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from curate import schema
 from curate.report import thumbnails
-from curate.report.concepts import POINTS, log_ranks
 from curate.report.distributions import BINS, bin_edges, count_bins
 from curate.report.source import open_source_run
 from curate.report.text import clean, count, number, shares
