@@ -1,7 +1,7 @@
--- Samples before balancing of each group, estimated from the kept ones, with errors.
+-- Samples before balancing by group, estimated from the kept ones, with standard errors.
 -- Horvitz-Thompson, as in `estimate`: for any column, such as source, language or format.
--- Where rows were forgotten, they are on neither side, or on one: it may then be off.
--- theme: Concepts and balancing
+-- Forgotten rows may be missing on one side only: the estimate may then be off.
+-- theme: Entries and balancing
 -- param: by = source [column of measured]  the groups
 -- column: grp             the group
 -- column: kept            samples kept
@@ -9,7 +9,7 @@
 -- column: standard_error  sqrt(sum((1 - probability) / probability^2)) over the kept samples
 -- column: low             estimate - 1.96 standard errors
 -- column: high            estimate + 1.96 standard errors
--- column: survivors       samples that stood before balancing, counted
+-- column: survivors       samples left before balancing, counted
 -- column: effective       Kish's effective sample size of the kept ones, weighted by 1/probability
 WITH seen AS (
     SELECT struct_extract("measured row", $by)::VARCHAR AS grp, d.kept, d.probability

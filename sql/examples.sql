@@ -1,9 +1,9 @@
--- A few kept samples of each group, to look at; by a hash of the uid, so always the same.
+-- A few kept samples of each group, chosen by a hash of the uid and so always the same.
 -- theme: Samples to look at
 -- param: by = source [column of measured]  groups, such as source, language or format
 -- param: each = 3 [positive]               how many of each
 -- column: grp      the group
--- column: kept     samples kept of it
+-- column: kept     samples kept of the group
 -- column: uid      the sample
 -- column: source   its source
 -- column: caption  its caption

@@ -1,4 +1,4 @@
--- What a score, or any number, is like in each group: quantiles, before and after.
+-- Quantiles of a score, or any number, in each group, before and after.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]    the number; null is the score of the rules, else clip_score
 -- param: by = source [column of measured]  groups, such as source, language or format
@@ -7,17 +7,17 @@
 -- column: pool         samples that have the number
 -- column: kept         of those, kept
 -- column: pool_mean    mean of the pool
--- column: kept_mean    mean of what is kept
--- column: pool_p05     5 % of the pool have less
--- column: pool_median  half of the pool have less
--- column: pool_p95     95 % of the pool have less
--- column: kept_p05     5 % of what is kept have less
--- column: kept_median  half of what is kept have less
--- column: kept_p95     95 % of what is kept have less
+-- column: kept_mean    mean of the kept samples
+-- column: pool_p05     5th percentile of the pool
+-- column: pool_median  median of the pool
+-- column: pool_p95     95th percentile of the pool
+-- column: kept_p05     5th percentile of the kept samples
+-- column: kept_median  median of the kept samples
+-- column: kept_p95     95th percentile of the kept samples
 WITH seen AS (
     SELECT struct_extract("measured row", $of)::DOUBLE AS value, struct_extract("measured row", $by) AS grp, d.kept
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)
-), spread AS (
+), quantiles AS (
     SELECT
         grp,
         count(*) AS pool,
@@ -33,5 +33,5 @@ WITH seen AS (
 SELECT
     $of AS measure, grp, pool, kept, pool_mean, kept_mean,
     p[1] AS pool_p05, p[2] AS pool_median, p[3] AS pool_p95, k[1] AS kept_p05, k[2] AS kept_median, k[3] AS kept_p95
-FROM spread
+FROM quantiles
 ORDER BY pool DESC, grp;

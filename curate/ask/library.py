@@ -31,7 +31,7 @@ THEMES = (
     "Overview",
     "Sources, languages and hosts",
     "Scores and thresholds",
-    "Concepts and balancing",
+    "Entries and balancing",
     "Duplicates",
     "Captions",
     "Images",

@@ -323,7 +323,7 @@ def test_threshold_for_size(small: str) -> None:
     assert ask(small, "threshold_for_size", rows=1, rule="side", of="width") == [("width", 640.0, 10, 8, 0, 0.8)]
 
 
-# ---- concepts and balancing
+# ---- entries and balancing
 
 
 def test_lost_entries(small: str) -> None:
