@@ -1,6 +1,6 @@
 """Prints rows of a query: as a table for people, as CSV for spreadsheets, as JSON for programs.
 
-Captions, URLs and keys come from strangers: nothing that they wrote steers a terminal.
+Captions, URLs and keys come from strangers: their control characters are escaped.
 """
 
 import csv
@@ -32,10 +32,10 @@ class Result:
 
 
 def write_result(result: Result, format: Format, file: IO[str]) -> None:
-    """Writes rows: `table` for people, `csv` as in RFC 4180, `json` as one array of objects. A table alone holds all of them.
+    """Write rows: `table` for people, `csv` as in RFC 4180, `json` as one array of objects. Only a table needs all of them at once.
 
-    In CSV lines end in a line feed alone, for what stands behind a pipe; null is nothing and an empty text is "", but a null
-    alone in its row is "" too, since readers skip empty lines.
+    In CSV lines end in a line feed, for programs behind a pipe; null is nothing and an empty text is "", but a null alone
+    in its row is "" too, since readers skip empty lines.
     In JSON numbers are numbers whatever their size, NaN and infinities are null, lists arrays, structs objects, and all
     else is text. Control characters reach neither a terminal nor JSON.
     """
@@ -54,12 +54,12 @@ def write_result(result: Result, format: Format, file: IO[str]) -> None:
 
 
 def write_json(value: Any, file: IO[str]) -> None:
-    """Writes one value as JSON, as `write_result` writes those of its rows."""
+    """Write one value as JSON, as `write_result` writes those of its rows."""
     file.write(f"{_json(value)}\n")
 
 
 def _write_csv(file: IO[str], rows: Iterable[list[str | None]]) -> None:
-    """Lines of CSV. The csv module writes null and an empty text alike, and \\r bare: rows with one of these are written here."""
+    """Write lines of CSV. The csv module does not distinguish null from "" and leaves \\r bare: such rows are written here."""
     writer = csv.writer(file, lineterminator="\n")
     for row in rows:
         if any(field == "" or (field is not None and "\r" in field) for field in row):
@@ -77,7 +77,7 @@ def _write_lines(file: IO[str], begin: str, items: Iterator[str], end: str) -> N
 
 
 def _json(value: Any) -> str:
-    """The value as JSON, on one line. The json module knows neither exact decimals nor what else SQL has."""
+    """Return the value as JSON, on one line. The json module knows neither exact decimals nor other types of SQL."""
     if isinstance(value, str):
         return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", encode_basestring(value))
     if value is None or isinstance(value, bool | int):
@@ -92,7 +92,7 @@ def _json(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """The value as text, unescaped."""
+    """Return the value as text, unescaped."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):

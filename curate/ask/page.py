@@ -71,13 +71,17 @@ def named(name: str, margin: int, *value: Part) -> Line:
 
 
 def columns(rows: Sequence[Sequence[Part]], right: Iterable[int] = (), indent: int = 2) -> list[Line]:
-    """Return rows as aligned columns, those at the places `right` aligned to the right; too wide cells are cut."""
+    """Return rows as aligned columns, those at the places `right` aligned to the right.
+
+    Cells of more than _CELL columns are cut, except in the last column.
+    """
     if not rows:
         return []
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for place in range(max(map(len, rows), default=0)):
+    last = max(map(len, rows)) - 1
+    for place in range(last + 1):
         justify: Literal["right", "left"] = "right" if place in right else "left"
-        table.add_column(justify=justify, no_wrap=True, max_width=_CELL)
+        table.add_column(justify=justify, no_wrap=True, max_width=_CELL if place < last else None)
     for row in rows:
         table.add_row(*(line(cell).text for cell in row))
     console = Console(width=_UNLIMITED, color_system=None, force_terminal=False)

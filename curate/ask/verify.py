@@ -1,4 +1,4 @@
-"""Verifies a published run from its files alone: digests, sums, shards against decisions, uids.npy, sizes.json."""
+"""Checks the integrity of a published run by its files alone: digests, sums, shards against decisions, uids.npy, sizes.json."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -29,10 +29,10 @@ from curate.store.store import RunStore
 
 
 def verify_run(url: str) -> tuple[list[str], list[str]]:
-    """Checks a run.
+    """Check a run.
 
     Returns:
-        What was checked, and what differs: nothing, if the run is whole.
+        What was checked, and what differs: nothing, if the run is intact.
 
     Raises:
         RecipeError: there is no run.
@@ -67,7 +67,7 @@ def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
 
 
 def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
-    """What every run has, and its manifest does not list."""
+    """Yield what every run has, and its manifest does not list."""
     for path in sorted({RUN_FILE, SIZES_FILE, ENTRIES_FILE, FAILURES_FILE, UIDS_FILE, STATISTICS_FILE} - listed):
         yield f"{path}: is not in the manifest, and every run has it"
     if not {RUN_FILE, SIZES_FILE} <= listed:

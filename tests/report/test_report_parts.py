@@ -5,7 +5,6 @@ import math
 from typing import Any
 
 import pytest
-from curate.report.concepts import POINTS, log_ranks
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
