@@ -13,7 +13,7 @@
 -- column: share       pool, as a share of the class
 -- column: kept_share  kept, as a share of the kept samples of the class
 -- column: lift        share divided by the context's share of all samples: above 1 they occur together more often than by chance
--- column: grp         common: the most frequent context of the class; counter: a rare one; else null
+-- column: group       common: the most frequent context of the class; counter: a rare one; else null
 WITH pairs AS (
     SELECT struct_extract("measured row", $class) AS class, struct_extract("measured row", $context) AS context, d.kept
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)
@@ -34,7 +34,7 @@ SELECT
     pool / class_pool AS share,
     kept / nullif(class_kept, 0) AS kept_share,
     share / expected AS lift,
-    CASE WHEN place = 1 THEN 'common' WHEN share <= $counter_share THEN 'counter' END AS grp
+    CASE WHEN place = 1 THEN 'common' WHEN share <= $counter_share THEN 'counter' END AS "group"
 FROM counts
 WHERE class_pool >= $min_class
 ORDER BY class, pool DESC, context
