@@ -4,7 +4,7 @@
 -- theme: Entries and balancing
 -- param: at = null [numbers] values of t, such as '1000 20000'; null is this run's t, divided and multiplied by 2, 4 and 8
 -- column: t           the threshold
--- column: thinned     head entries: with more than t matches, sampled down by balancing
+-- column: thinned     head entries: with more than t matches, downsampled by balancing
 -- column: tail        tail entries: with at most t matches, of which every sample is kept
 -- column: tail_share  share of all matches before balancing
 WITH chosen AS (

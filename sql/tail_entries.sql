@@ -4,7 +4,7 @@
 -- column: entry      the entry
 -- column: pool       rows of the pool that match it
 -- column: survivors  of those, the rows that were left when balancing began
--- column: kept       rows kept; less than `survivors` only where balancing samples the entry down
+-- column: kept       rows kept; less than `survivors` only where balancing downsamples the entry
 -- column: lost       whether none of them was kept
 SELECT entry, pool, survivors, kept, kept = 0 AS lost
 FROM entries

@@ -138,7 +138,7 @@ def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
     t = "" if found.t is None else f", t = {found.t:,}"
     lines.append(f"expected: {found.expected:,.0f} rows{error}{t}{solved}")
     if found.error:
-        lines.append("run: rows that the run kept; whatif: rows that such runs keep on average")
+        lines.append("run: counts of the run; whatif: their expectation")
     new = [row["rule"] for row in found.funnel.to_pylist() if row["run"] is None]
     if new:
         lines.append(f"rules that the run does not have: {', '.join(new)}")

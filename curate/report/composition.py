@@ -55,8 +55,8 @@ def _before_and_after(column: str, title: str, groups: list[tuple[str | None, in
         ]
         for name, (_, pool, kept), old, new in zip(names, groups, before, after, strict=True)
     ]
-    heads = (column, "pool", "kept", "share kept", "share of the pool", "share of the kept set")
-    return Table(heads, cells, words=(column, "share of the pool", "share of the kept set"), title=title)
+    heads = (column, "pool", "kept", "share kept", "pool share", "kept share")
+    return Table(heads, cells, words=(column, "pool share", "kept share"), title=title)
 
 
 def _by_step(run: Run) -> Table:

@@ -47,7 +47,7 @@ def _reading(run: Run) -> str:
     if run.facts.t is None:
         return f"{text} This run does not balance."
     return (
-        f"{text} Balancing samples down entries with more than t = {count(run.facts.t)} samples (the head) and keeps every sample of "
+        f"{text} Balancing downsamples entries with more than t = {count(run.facts.t)} samples (the head) and keeps every sample of "
         "the others (the tail). A frequent entry may keep more than t, through captions that also match rarer ones."
     )
 
@@ -65,7 +65,7 @@ def _tiles(run: Run, facts: dict[str, Any], per_text: list[dict[str, Any]]) -> T
     ]
     if run.balanced:
         tiles += [
-            ("entries in the head (sampled down)", count(facts["head"])),
+            ("entries in the head (downsampled)", count(facts["head"])),
             ("tail's share of matches before", percent(facts["tail"], facts["matches"])),
             ("and after balancing", percent(facts["tail_kept"], facts["matches_kept"])),
         ]

@@ -35,7 +35,7 @@ def funnel_table(run: Run) -> Table:
     rows.append(
         ["kept", count(kept), parts[-1], Bar(count(kept), kept / pool if pool else 0.0), "", meaning[schema.KEPT]]
     )
-    heads = ("step", "samples", "share of the pool", "left", "share of those that reached it", "meaning")
+    heads = ("step", "samples", "share of the pool", "left", "share of those reaching it", "meaning")
     return Table(heads, rows, words=("step", "left", "meaning"), last_is_sum=True)
 
 

@@ -553,7 +553,7 @@ def test_the_page_is_what_the_headers_say() -> None:
         (
             "dropped",
             {"rule": "aligne"},
-            "rule=aligne: no step of this run has this name;  did you mean 'aligned'\\? accepted: failed, words",
+            "rule=aligne: no step of this run has this name; did you mean 'aligned'\\? accepted: failed, words",
         ),
         ("thresholds", {"rule": 3}, "rule=3: no step of this run has this name"),
         ("borderline", {"rule": "kept"}, "accepted: failed, words, side, aligned, unmatched"),
