@@ -250,7 +250,7 @@ SAMPLE_REASONS = {
     "invalid_json": "the sample's json is not a JSON object",
     "no_url": "the pool has a URL column and no images, and this row has no URL",
     "duplicate_key": "another sample of the same tar has this key; the first one stays",
-    "duplicate_member": "one sample has two members with one suffix, so its parts cannot be told apart",
+    "duplicate_member": "one sample has two members with the same suffix",
     "link_member": "a member is a link; links are never followed",
     "truncated_member": "the file ends inside a member",
     "empty_image": "the image has 0 bytes",
@@ -278,5 +278,5 @@ DAMAGE_REASONS = {
     "truncated_tar": "the file ends inside a member, a header or its padding",
     "damaged_tar": "a header is damaged; nothing after it can be read",
     "damaged_row_group": "a row group of a Parquet file cannot be decoded; the others are used",
-    DAMAGED_EMBEDDINGS: "what brings a file's embeddings is missing, damaged or does not fit; its rows have none",
+    DAMAGED_EMBEDDINGS: "the precomputed embeddings of a file are missing, damaged or do not fit; its rows have none",
 }

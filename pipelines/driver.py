@@ -249,13 +249,13 @@ def run(prepared: Prepared) -> None:
     try:
         if not _succeeds(prepared, n_buckets):
             logging.getLogger(__name__).error(
-                "Beam lost an element on its way between threads; going on from what stands"
+                "Beam lost an element on its way between threads; continuing with the files that are present"
             )
             _succeeds(prepared, n_buckets, last=True)
     finally:
         context.store.delete(ERROR_NOTES)
     if not context.store.exists(SUCCESS_FILE):
-        raise RunError(f"the runner ended without an error, but {SUCCESS_FILE} does not stand in {context.store.url}")
+        raise RunError(f"the runner ended without an error, but {context.store.url} has no {SUCCESS_FILE}")
     clear_tmp(context.store)
 
 
@@ -277,7 +277,7 @@ def _succeeds(prepared: Prepared, n_buckets: int, last: bool = False) -> bool:
             return False
         if os.environ.get("CURATE_DEBUG"):
             raise
-        raise RunError(f"{_last_words(error)}\nWhat was finished stands: run again to go on.") from None
+        raise RunError(f"{_last_words(error)}\nFinished work is kept: run again to continue.") from None
     return True
 
 

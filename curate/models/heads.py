@@ -194,7 +194,7 @@ def _load(content: bytes, path: str) -> Any:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
         raise RecipeError(
-            f"head {path}: found no tensors, damaged ones, or code beside them, which is never loaded "
+            f"head {path}: found no tensors, damaged ones, or code, which is never loaded "
             f"({type(error).__name__}); {_ACCEPTED}. To take a head out of a saved module: torch.save(module.state_dict(), …)"
         ) from error
 

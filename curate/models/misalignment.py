@@ -237,7 +237,7 @@ def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
         words = _fast_words(tokenizer, texts)
     else:
         raise RecipeError(
-            f"measure.clip: words cannot be told with this tokenizer; found: {type(tokenizer).__name__}; accepted: "
+            f"measure.clip: words cannot be separated with this tokenizer; found: {type(tokenizer).__name__}; accepted: "
             "open_clip's SimpleTokenizer without a reduction_mask, or its HFTokenizer around a fast tokenizer without "
             "a tokenizer_mode"
         )

@@ -92,7 +92,7 @@ class Recipe(Section):
         names = [source.name for source in self.input]
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
-            raise ValueError(f"input: two sources are named {twice[0]!r}; names tell sources apart")
+            raise ValueError(f"input: two sources are named {twice[0]!r}; names identify sources")
         if self.balance and not self.match:
             raise ValueError("balance needs match: entries are what it balances")
         near = [*self.dedup.near.values(), *([self.dedup.against] if self.dedup.against else [])]

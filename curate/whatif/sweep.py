@@ -89,7 +89,7 @@ def search(past: FinishedRun, overrides: Sequence[str], knob: SweptNumber, rows:
     if base.balance and base.balance.rows is not None:
         raise RecipeError(
             f"balance.rows is {base.balance.rows:,}, so t follows each change of a rule and the size stays; accepted: "
-            "--set balance.t=… or --set balance=null beside --by"
+            "--by with --set balance.t=… or --set balance=null"
         )
     repeats = all_repeats(past, changed_recipe(past.context.recipe, [*overrides, knob.override(knob.low)]))
 
