@@ -1,4 +1,4 @@
-"""The curation pipeline: pool in, curated shards and the ledger out.
+"""The curation pipeline: pool in, curated shards and tables out.
 
 units ─ Measure ─ Match ─ Block ─ ApplyRules ─ Deduplicate ─ Count, SolveT ─ Decide ─ Audit ─ Caption ─ Emit ─ Digest ─ Publish
 """

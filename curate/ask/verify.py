@@ -11,7 +11,7 @@ from curate.forget.absence import check_absence
 from curate.ids import uid_halves
 from curate.output.output_format import find_output, find_written
 from curate.publish.uids import PAIR
-from curate.run.opened import open_ledger
+from curate.run.opened import open_context
 from curate.schema import KEPT
 from curate.store.facts import read_facts
 from curate.store.layout import (
@@ -72,7 +72,7 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
         yield f"{path}: is not in the manifest, and every run has it"
     if not {RUN_FILE, SIZES_FILE} <= listed:
         return
-    context, units = open_ledger(folder)
+    context, units = open_context(folder)
     needed = [context.table(name, unit) for unit in units for name in context.tables]
     kind = find_output(context.pool.images)
     for name in folder.read_json(SIZES_FILE):

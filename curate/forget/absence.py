@@ -16,7 +16,7 @@ from curate.forget.settings import ForgetSettings
 from curate.forget.shards import image_hashes
 from curate.pool.formats.registry import find_format
 from curate.publish.uids import read_uids
-from curate.run.opened import open_ledger
+from curate.run.opened import open_context
 from curate.store.facts import read_facts
 from curate.store.forgotten import Record
 from curate.store.items import Items
@@ -41,7 +41,7 @@ def check_absence(folder: RunStore) -> tuple[list[str], list[str]]:
 
 
 def _find_faults(folder: RunStore, items: Items) -> Iterator[str]:
-    context, units = open_ledger(folder)
+    context, units = open_context(folder)
     settings = ForgetSettings.of(context)
     for unit in units:
         for file in find_leftovers(settings.tables(unit), items, settings.table_names):

@@ -21,7 +21,7 @@ from curate.forget.republish import republish
 from curate.forget.settings import ForgetSettings
 from curate.forget.shards import find_shards
 from curate.forget.survey import Survey, link_items, survey
-from curate.run.opened import open_ledger
+from curate.run.opened import open_context
 from curate.store.facts import ForgottenFacts
 from curate.store.forgotten import Record, counts, origins
 from curate.store.items import KINDS, NOTHING, Hashes, Items
@@ -131,7 +131,7 @@ def lost_items(folder: RunStore, record: Record) -> int:
 
 def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
     """Return what a request finds, and the record with it."""
-    context, units = open_ledger(folder)
+    context, units = open_context(folder)
     settings = ForgetSettings.of(context)
     record = Record.read_checked(folder)
     items = link_items(settings, units, requested) if len(requested) else NOTHING

@@ -15,7 +15,7 @@ from curate.publish.audit import all_failures, audit_unit, check_conservation, c
 from curate.publish.describe import describe_run
 from curate.publish.settings import PublishSettings
 from curate.publish.uids import write_uids
-from curate.run.opened import open_ledger
+from curate.run.opened import open_context
 from curate.schema import KEPT
 from curate.store.facts import read_facts
 from curate.store.items import Items
@@ -33,7 +33,7 @@ def republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) ->
         items: what its record holds.
         touched: the units that hold rows to clear; None: unknown, so that all are read, and all files digested again.
     """
-    context, units = open_ledger(folder)
+    context, units = open_context(folder)
     settings = ForgetSettings.of(context)
     rewritten = [
         file

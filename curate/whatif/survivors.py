@@ -33,7 +33,7 @@ from curate.process import in_threads
 from curate.recipe.recipe import Recipe
 from curate.recipe.rules import Top
 from curate.run.context import RunContext
-from curate.run.opened import open_ledger
+from curate.run.opened import open_context
 from curate.schema import CODES
 from curate.store.facts import read_facts
 from curate.whatif.memory import ReadFolder, RememberingJob
@@ -94,7 +94,7 @@ def open_past(url: str) -> FinishedRun:
     """
     found = find_run(url)
     folder = ReadFolder(found.url, found.storage)
-    context, units = open_ledger(folder)
+    context, units = open_context(folder)
     remembering = RememberingJob(**{name: getattr(context, name) for name in RunContext.__dataclass_fields__})
     ballots = list(in_threads(partial(_recorded, remembering), units))
     return FinishedRun(remembering, units, ballots, read_facts(folder).t)

@@ -8,7 +8,7 @@ import pytest
 
 from curate.decide import balance, local
 from curate.decide import state as ballot
-from curate.run.opened import open_ledger
+from curate.run.opened import open_context
 from curate.store.store import RunStore
 from tests.cli.conftest import run_command, write_pool
 
@@ -20,7 +20,7 @@ def test_a_finished_run_is_decided_again_as_it_was(name: str, tmp_path: Path) ->
     assert run_command("run", str(tmp_path / "pool" / f"{name}.yaml"), "--out", str(out)).status == 0
     shutil.rmtree(tmp_path / "pool")
 
-    context, units = open_ledger(RunStore(str(out)))
+    context, units = open_context(RunStore(str(out)))
     ballots = local.deduplicate(context, local.apply_rules(context, units))
     counts = np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0)
 
