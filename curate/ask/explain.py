@@ -241,10 +241,7 @@ def _duplicates(connection: Any, row: dict[str, Any], decision: dict[str, Any]) 
     sql = "SELECT uid, source, concat_ws(' ', shard, key), caption FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row"
     duplicates = connection.execute(sql, {"uid": decision["uid"]}).fetchall()
     if duplicates and (decision["kept"] or decision["rule"] == schema.BALANCE):
-        yield from (
-            line(),
-            heading("duplicates", f"represents {pluralise(len(duplicates), 'other row')}"),
-        )
+        yield from (line(), heading("duplicates", f"represents {pluralise(len(duplicates), 'other row')}"))
         for uid, source, place, caption in duplicates[:_DUPLICATES]:
             where = f"  ({source}{f': {place}' if place else ''})"
             yield named(uid, 32, _show(caption), (where, "dim"))

@@ -46,10 +46,7 @@ def demo(
     if not os.path.exists(recipe):
         _write_recipe(out, recipe)
     if not os.path.exists(f"{pool}/{_TRUTH}"):
-        print(
-            f"writing a synthetic pool of 2,000 scenes with injected defects to {pool} …",
-            file=sys.stderr,
-        )
+        print(f"writing a synthetic pool of 2,000 scenes with injected defects to {pool} …", file=sys.stderr)
         write_pool(pool, samples=2000, seed=0, shards=4)
     print(f"curate run {recipe} --out {run}", file=sys.stderr)
     execute(recipe, run, None, [], "stat", [])

@@ -8,14 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema
-from curate.forget.rows import (
-    find_duplicates,
-    find_rows,
-    image_sizes,
-    names_of,
-    readable_names,
-    uids_with_attachments,
-)
+from curate.forget.rows import find_duplicates, find_rows, image_sizes, names_of, readable_names, uids_with_attachments
 from curate.forget.settings import ForgetSettings
 from curate.forget.shards import find_holders
 from curate.pool.plan import Unit

@@ -74,11 +74,7 @@ def _by_step(run: Run) -> Table:
     ]
     heads = ("step", *(clean(source, SHORT) for source in pools))
     return Table(
-        heads,
-        cells,
-        words=("step",),
-        title="Samples lost by source and step",
-        note="Shares of the source's samples.",
+        heads, cells, words=("step",), title="Samples lost by source and step", note="Shares of the source's samples."
     )
 
 

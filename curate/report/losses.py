@@ -44,12 +44,7 @@ def duplicates_section(run: Run) -> Section | None:
         Paragraph(text),
         Tables(
             [
-                Table(
-                    ("match", "dropped", "share"),
-                    rows,
-                    words=("match",),
-                    title="Kind of match",
-                ),
+                Table(("match", "dropped", "share"), rows, words=("match",), title="Kind of match"),
                 Table(
                     ("duplicates of one sample", "groups", "dropped"),
                     by_size,
