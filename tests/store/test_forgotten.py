@@ -6,6 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curate import schema
 from curate.errors import RunError
@@ -109,3 +111,34 @@ def test_the_key_is_of_what_was_blocked_before() -> None:
         EMPTY.append(Items.of({"sha256": [b"a" * 32]}), REQUESTED).key
         != EMPTY.append(Items.of({"url": [b"a" * 32]}), REQUESTED).key
     )
+
+
+named = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([REQUESTED, LINKED, ENCOUNTERED]))
+
+
+def recorded(origins: dict[str, str]) -> Record:
+    record = EMPTY
+    for digit, origin in origins.items():
+        record = record.append(uids(digit * 32), origin)
+    return record
+
+
+@given(named, named)
+def test_the_key_changes_if_and_only_if_what_was_blocked_before_does(
+    one: dict[str, str], other: dict[str, str]
+) -> None:
+    before = [{digit for digit, origin in origins.items() if origin != ENCOUNTERED} for origins in (one, other)]
+    assert (recorded(one).key == recorded(other).key) == (before[0] == before[1])
+
+
+@given(named, named)
+def test_the_digest_changes_if_and_only_if_a_row_does(one: dict[str, str], other: dict[str, str]) -> None:
+    same = recorded(one).table.drop_columns("time").equals(recorded(other).table.drop_columns("time"))
+    records = [Record(_at_one_time(recorded(origins).table)) for origins in (one, other)]
+    assert (records[0].digest == records[1].digest) == same
+
+
+def _at_one_time(table: pa.Table) -> pa.Table:
+    """The record with all of it at one time."""
+    place = table.column_names.index("time")
+    return table.set_column(place, table.schema.field(place), pa.array([WHEN] * len(table), pa.timestamp("ms", "UTC")))
