@@ -13,7 +13,8 @@ import pyarrow as pa
 from curate import schema
 from curate.forget.clear import find_leftovers
 from curate.forget.settings import ForgetSettings
-from curate.forget.shards import image_hashes
+from curate.forget.shards import digest_members
+from curate.output.output_format import find_output
 from curate.pool.formats.registry import find_format
 from curate.publish.uids import read_uids
 from curate.run.opened import open_context
@@ -52,8 +53,8 @@ def _find_faults(folder: RunStore, items: Items) -> Iterator[str]:
         sidecar = f"shards/{name.partition('.')[0]}.parquet"
         if _is_in_sidecar(settings, folder.read_parquet(sidecar), items):
             yield f"{sidecar}: {_FAULT}"
-        if name.endswith(".tar") and len(items.sha256):
-            for member, digest in image_hashes(folder, f"shards/{name}"):
+        if len(items.sha256):
+            for member, digest in digest_members(folder, name):
                 if items.has_image(digest):
                     yield f"shards/{name}: {member!r} is an image that was forgotten"
 
@@ -61,8 +62,8 @@ def _find_faults(folder: RunStore, items: Items) -> Iterator[str]:
 def _is_in_sidecar(settings: ForgetSettings, table: pa.Table, items: Items) -> bool:
     """Return whether rows of a shard's Parquet file have one of the uids, URLs or images."""
     columns: dict[str, Any] = {"uid": table["uid"]}
-    if settings.has_images:
-        columns |= {"url": table["url"], "sha256": table["sha256"]}
+    if names := find_output(settings.has_images).item_columns:
+        columns |= {name: table[name] for name in names}
     else:
         for source in settings.sources.values():
             if url := find_format(source).url_column(source, table.schema):

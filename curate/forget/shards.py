@@ -1,19 +1,16 @@
 """Writes shards again without some of their samples: inputs are not read, and what stays is byte for byte as it was.
 
-In: a run folder's shards and items. Out: of each shard that holds some of them its tar (members copied by offset, in order),
-its `_stats.json` and, last, its sidecar, which shows whether the shard is still to be rewritten. A shard may end with fewer
+In: a run folder's shards and items. Out: of each shard that holds some of them its own file (of a tar, members copied by
+offset, in order), its `_stats.json` and, last, its sidecar, which shows whether the shard is still to be rewritten. A shard may end with fewer
 rows than it was laid out for, or none: then its files stay, empty, so that names are contiguous.
 """
 
-import hashlib
 from collections.abc import Iterator, Set
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.output.tar_writer import TarWriter
-from curate.pool.byte_sources import ByteSource, open_source
-from curate.pool.tar_index import index_tar
+from curate.output.output_format import find_written
 from curate.pool.tar_samples import split_name
 from curate.store.items import Items
 from curate.store.layout import SIZES_FILE
@@ -46,11 +43,9 @@ def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
     rows = folder.read_parquet(sidecar)
     removed = pa.array(items.find("uid", rows["uid"]))
     left = rows.filter(pc.invert(removed))
-    written = []
-    if name.endswith(".tar"):
-        _copy_tar(folder, f"shards/{name}", set(rows["key"].filter(removed).to_pylist()))
-        written.append(f"shards/{name}")
-    stats = f"shards/{name.partition('.')[0]}_stats.json"
+    stem = f"shards/{name.partition('.')[0]}"
+    written = find_written([f"shards/{name}"]).remove(folder, stem, rows.filter(removed))
+    stats = f"{stem}_stats.json"
     about = folder.read_json(stats)
     counts = {"count": len(left), "successes": len(left), "status_dict": {"success": len(left)}}
     folder.write_json(stats, {field: counts.get(field, value) for field, value in about.items()})
@@ -73,37 +68,15 @@ def find_holders(folder: RunStore, items: Items, candidates: Items) -> Items:
         rows = folder.read_parquet(_sidecar(name), ["uid", "key"])
         rows = rows.filter(pa.array(candidates.find("uid", rows["uid"])))
         uids = dict(zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True))
-        for member, digest in image_hashes(folder, f"shards/{name}", uids.keys()):
+        for member, digest in digest_members(folder, name, uids.keys()):
             if items.has_image(digest):
                 found.append(bytes.fromhex(uids[split_name(member)[0]]))
     return Items.of({"uid": found})
 
 
-def image_hashes(folder: RunStore, name: str, keys: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and sha256 of each member of a tar but texts, of the samples of these keys; None: of all."""
-    with open_source(f"{folder.url}/{name}", folder.storage) as source:
-        for member, offset, size in _members(source):
-            key, suffix = split_name(member)
-            if suffix not in ("txt", "json") and (keys is None or key in keys):
-                yield member, hashlib.sha256(source.read(offset, size)).digest()
-
-
-def _copy_tar(folder: RunStore, name: str, removed: set[str]) -> None:
-    """Copy the tar without the samples of these keys."""
-    with (
-        open_source(f"{folder.url}/{name}", folder.storage) as source,
-        folder.create(name) as file,
-        TarWriter(file) as writer,
-    ):
-        for member, offset, size in _members(source):
-            if split_name(member)[0] not in removed:
-                writer.add(member, source.read(offset, size))
-
-
-def _members(source: ByteSource) -> Iterator[tuple[str, int, int]]:
-    """Yield the name, offset and size of each member of a tar."""
-    index = index_tar(source)
-    yield from zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True)
+def digest_members(folder: RunStore, name: str, keys: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and sha256 of each member of a shard but texts, of the samples of these keys; None: of all."""
+    yield from find_written([f"shards/{name}"]).digests(folder, f"shards/{name.partition('.')[0]}", keys)
 
 
 def _sidecar(name: str) -> str:

@@ -12,6 +12,7 @@ import fsspec
 import jinja2
 
 from curate.errors import RecipeError, RunError
+from curate.output.output_format import find_output
 from curate.report.blocks import Section
 from curate.report.captions import captions_section
 from curate.report.changes import changes_section
@@ -122,7 +123,7 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
     pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", "failed"))
     published = run.row(
         "SELECT count(*) AS shards, coalesce(sum(bytes), 0)::BIGINT AS bytes FROM manifest WHERE path LIKE $like",
-        like=f"shards/%.{'tar' if run.has_images else 'parquet'}",
+        like=f"shards/%.{find_output(run.has_images).suffix}",
     )
     tiles = [
         ("in the pool", count(pool)),
