@@ -214,7 +214,7 @@ def claim_folder(prepared: Prepared) -> None:
     if prepared.metadata is not None:
         context.store.write_parquet(METADATA_FILE, prepared.metadata)
     if context.recipe.dedup.against:
-        write_evaluation(context)
+        write_evaluation(context.store, context.recipe, context.signals)
 
 
 def _drop_damaged(folder: RunStore) -> None:

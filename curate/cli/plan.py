@@ -17,7 +17,7 @@ from curate.pool.plan import Plan
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.run.context import RunContext
 from curate.schema import KEPT
-from curate.whatif.estimate import Asked, Estimate, estimate
+from curate.whatif.estimate import Estimate, EstimatedRequests, estimate
 from curate.wording import format_bytes, format_seconds, pluralise
 
 
@@ -98,10 +98,10 @@ def _estimate(found: Estimate | None, images: bool) -> Iterator[Line]:
     rows += [("output", f"{format_bytes(found.bytes)} of images")] if images else []
     work = f"{format_seconds(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
     rows.append(("time", work if found.seconds else "some seconds: everything is measured and matched already"))
-    yield from columns(rows + [(kind.kind, _requests(kind)) for kind in found.asked])
+    yield from columns(rows + [(kind.kind, _requests(kind)) for kind in found.requests])
 
 
-def _requests(kind: Asked) -> str:
+def _requests(kind: EstimatedRequests) -> str:
     cost = f", {kind.cost:,.2f} by the price in the recipe" if kind.cost else ""
     fused = ", minus cached ones" if kind.kind == "fused" else ""
     cached = f" ({kind.answered:,.0f} more are cached)" if kind.answered else ""

@@ -15,10 +15,10 @@ from curate.cli.standard_output import print_page, print_result
 from curate.errors import RecipeError
 from curate.whatif.answer import WhatIf, answer
 from curate.whatif.changes import changed_recipe
-from curate.whatif.knobs import SweptNumber, parse_knob
 from curate.whatif.plot import check_plot, write_plot
-from curate.whatif.survivors import FinishedRun, open_past
+from curate.whatif.survivors import FinishedRun, open_finished
 from curate.whatif.sweep import Point, points_table, search, sweep
+from curate.whatif.swept_number import SweptNumber, parse_swept_number
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar
@@ -52,23 +52,23 @@ def whatif(
     """Compute the yield with other rules, deduplication or balance: exact expectation, no rerun."""
     _check_options(sweep_of, plot, rows, by)
     swept = sweep_of or by
-    knob = parse_knob(swept) if swept else None
-    past = open_past(directory)
+    number = parse_swept_number(swept) if swept else None
+    run = open_finished(directory)
     if rows is not None and by is None:
         overrides = [*overrides, f"balance.rows={rows}"]
-    _announce_long_work(past, overrides, knob is not None and knob.rule is not None)
-    if knob and rows is not None:
-        overrides = [*overrides, search(past, overrides, knob, rows)]
-    if sweep_of and knob:
-        found = list(_show_progress(sweep(past, overrides, knob, points), len(knob.values(points))))
+    _announce_long_work(run, overrides, number is not None and number.rule is not None)
+    if number and rows is not None:
+        overrides = [*overrides, search(run, overrides, number, rows)]
+    if sweep_of and number:
+        found = list(_show_progress(sweep(run, overrides, number, points), len(number.values(points))))
         if plot:
-            write_plot(plot, found, knob, sum(int(b.alive.sum()) for b in past.ballots))
-        print_result(_sweep_result(found, knob, format), format)
+            write_plot(plot, found, number, sum(int(b.alive.sum()) for b in run.states))
+        print_result(_sweep_result(found, number, format), format)
     else:
-        balance = changed_recipe(past.context.recipe, overrides).balance
-        target = rows if knob else balance.rows if balance else None
-        result = answer(past, overrides)
-        _print_answer(result, _solved(result, target, knob), format)
+        balance = changed_recipe(run.recipe, overrides).balance
+        target = rows if number else balance.rows if balance else None
+        result = answer(run, overrides)
+        _print_answer(result, _solved(result, target, number), format)
 
 
 def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by: str | None) -> None:
@@ -84,29 +84,29 @@ def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by:
         check_plot(plot)
 
 
-def _announce_long_work(past: FinishedRun, overrides: list[str], sweeps_rule: bool) -> None:
+def _announce_long_work(run: FinishedRun, overrides: list[str], sweeps_rule: bool) -> None:
     """Print that near-duplicates are searched for: the one step that may take minutes."""
-    old, new = past.context.recipe, changed_recipe(past.context.recipe, overrides)
+    old, new = run.recipe, changed_recipe(run.recipe, overrides)
     changed = (
-        sweeps_rule or list(old.rules.items()) != list(new.rules.items()) or old.dedup != new.dedup or past.forgotten
+        sweeps_rule or list(old.rules.items()) != list(new.rules.items()) or old.dedup != new.dedup or run.has_forgotten
     )
     if new.dedup.near and changed:
         print("curate: searching for near-duplicates again, as in a run: this may take a while", file=sys.stderr)
 
 
 def _show_progress(found: Iterator[Point], total: int) -> Iterator[Point]:
-    for number, point in enumerate(found, 1):
+    for count, point in enumerate(found, 1):
         if sys.stderr.isatty():
-            print(f"\r{number} of {total} points", end="" if number < total else "\r\n", file=sys.stderr, flush=True)
+            print(f"\r{count} of {total} points", end="" if count < total else "\r\n", file=sys.stderr, flush=True)
         yield point
 
 
-def _sweep_result(found: list[Point], knob: SweptNumber, format: Format) -> Result:
+def _sweep_result(found: list[Point], number: SweptNumber, format: Format) -> Result:
     """Return the points; for people with bars, and without empty columns."""
     table = points_table(found)
     if format is not Format.table:
         return _result(table)
-    hidden = {"t"} if knob.rule is None else set()  # it is the value
+    hidden = {"t"} if number.rule is None else set()  # it is the value
     shown = [name for name in table.column_names if table[name].null_count < len(table) and name not in hidden]
     table = table.select(shown)
     most = max((point.expected for point in found), default=0) or 1
@@ -114,14 +114,14 @@ def _sweep_result(found: list[Point], knob: SweptNumber, format: Format) -> Resu
     return _result(table.append_column("", pa.array(bars)), rounded=("expected", "error"))
 
 
-def _solved(found: WhatIf, rows: int | None, knob: SweptNumber | None) -> str:
-    """Return how the target size `rows` was met, if t was solved for it, or the number of the knob."""
-    if rows is None or (knob is None and found.t is None):
+def _solved(found: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
+    """Return how the target size `rows` was met, if t was solved for it, or the number of the number."""
+    if rows is None or (number is None and found.t is None):
         return ""
-    if knob is not None and rows - found.expected < max(1, rows / 1000):
+    if number is not None and rows - found.expected < max(1, rows / 1000):
         return f", the largest found up to {rows:,}"
-    if knob is not None:
-        return f"; no value of {knob.key} comes closer to {rows:,} from below"
+    if number is not None:
+        return f"; no value of {number.key} comes closer to {rows:,} from below"
     if found.expected < rows and not found.error:
         return f"; no t keeps {rows:,}: no more rows are left when balancing begins"
     return f", the largest whose expected size is at most {rows:,}"

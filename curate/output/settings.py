@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from curate import ids
 from curate.captions.mix import Written, written_texts
+from curate.decide.settings import decisions_key
 from curate.output.layout import Shard, Slice
 from curate.pool.plan import Pool, Unit
 from curate.pool.reader import UnitReader
@@ -54,7 +55,7 @@ class EmitSettings:
             sources=context.recipe.input,
             pool=context.pool,
             output=context.recipe.output,
-            decisions_key=context.decisions_key,
+            decisions_key=decisions_key(context),
             captioning=captions and [VERSIONS["captions"], captions.lasting(context.engine_ids)],
             text_tables=tuple(name for name in _TEXT_TABLES if name in context.tables),
             write_texts=partial(written_texts, context),

@@ -95,25 +95,9 @@ class Recipe(Section):
             raise ValueError(f"input: two sources are named {twice[0]!r}; names identify sources")
         if self.balance and not self.match:
             raise ValueError("balance needs match: entries are what it balances")
-        near = [*self.dedup.near.values(), *([self.dedup.against] if self.dedup.against else [])]
-        if ("phash" in self.dedup.by or any(by.phash for by in near)) and not self.measure.image.phash:
-            raise ValueError("dedup by phash needs measure: {image: {phash: true}}")
+        self.dedup.check_measured(self.measure)
         if self.captions:
             self._gates_can_be_asked(self.captions.gates)
-        kept = [one.name for one in self.measure.kept]
-        for by in near:
-            if by.embedding and by.embedding.of not in kept:
-                raise ValueError(
-                    f"dedup by embedding needs the model {by.embedding.of!r} in measure.clip, with embeddings: true, or "
-                    "in measure.embeddings, with keep: true"
-                )
-        against = self.dedup.against
-        models = [one.name for one in self.measure.embedders if one.encodes]
-        if against and against.embedding and against.embedding.of not in models:
-            raise ValueError(
-                f"dedup.against: needs a model of measure.clip to encode its images with, and {against.embedding.of!r} is "
-                "precomputed; accepted: a model, or phash"
-            )
         return self
 
     def _gates_can_be_asked(self, gates: Gates) -> None:
@@ -199,7 +183,7 @@ def _set(data: dict[str, Any], override: str) -> None:
         return
     at[_place(at, last, override)] = value
     if key in ("balance.t", "balance.rows") and value is not None:  # the one takes the place of the other
-        data["balance"] = {last: value}
+        data["balance"].pop("rows" if last == "t" else "t", None)
 
 
 def _place(at: Any, part: str, override: str) -> str | int:

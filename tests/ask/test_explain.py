@@ -94,7 +94,7 @@ def test_entries_and_their_draws(small: str) -> None:
     assert shown[1].startswith("✓ red 2 1 1 ") and shown[2].split()[1:5] == ["cat", "7", "4", "0.5"]
     ledger = run_query(small, "SELECT survivors FROM entries WHERE entry = 'cat'").rows[0][0]
     drawn = balance.draw(
-        pa.array([uid("a1")]), pa.array([[0]], pa.list_(pa.int32())), np.array([ledger]), 2,
+        pa.array([uid("a1")]), pa.array([[0]], pa.list_(pa.int32())), np.array([ledger]), np.array([2]),
         entry_keys(pa.array(["cat"])), 7,
     )[0]  # fmt: skip
     assert shown[2].split()[0] == ("✓" if drawn < 1 else "✗")

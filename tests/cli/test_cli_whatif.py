@@ -87,7 +87,7 @@ def test_in_every_format(cli: Cli, finished: Finished) -> None:
     }  # fmt: skip
 
 
-def test_a_wished_size(cli: Cli, finished: Finished) -> None:
+def test_a_target_size(cli: Cli, finished: Finished) -> None:
     run = finished["texts"][0]
     by_option, by_set = ask(cli, run, "--rows", "30"), ask(cli, run, "--set", "balance.rows=30")
     assert by_option == by_set and 0 < section(by_set, "funnel")["kept"]["whatif"] <= 30
