@@ -67,7 +67,7 @@ class DecideSettings:
         """
         recipe, pool = context.recipe, context.pool
         measured = MeasureSettings.of(context)
-        columns = visible_columns(recipe.measure, measured.score_schema, pool)
+        columns = visible_columns(recipe.measure, measured.signals, pool)
         _check_dedup(recipe.dedup, pool, columns)
 
         def nearness(near: Near) -> Nearness:
