@@ -1,8 +1,8 @@
 """Writes shards again without some of their samples: inputs are not read, and what stays is byte for byte as it was.
 
 In: a run folder's shards and items. Out: of each shard that holds some of them its own file (of a tar, members copied by
-offset, in order), its `_stats.json` and, last, its sidecar, which shows whether the shard is still to be rewritten. A shard may end with fewer
-rows than it was laid out for, or none: then its files stay, empty, so that names are contiguous.
+offset, in order), its `_stats.json` and, last, its sidecar, which shows whether the shard is still to be rewritten. A shard
+may end with fewer rows than it was laid out for, or none: then its files stay, empty, so that names are contiguous.
 """
 
 from collections.abc import Iterator, Set
