@@ -1,4 +1,4 @@
-"""The curation pipeline: pool in, curated shards and the ledger out.
+"""The curation pipeline: pool in, curated shards and tables out.
 
 units ─ Measure ─ Match ─ Block ─ ApplyRules ─ Deduplicate ─ CountEntries, SolveT ─ Decide ─ Audit ─ Caption ─ Emit ─ Digest ─ Publish
 """
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import apache_beam as beam
 
 from curate.decide.settings import DecideSettings
+from curate.forget.settings import ForgetSettings
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
 from curate.publish.settings import PublishSettings
@@ -42,7 +43,7 @@ def build(
     if context.recipe.match:
         measured |= Match(context)
     if context.blocklist_key:
-        measured |= Block(context)
+        measured |= Block(ForgetSettings.of(context))
     if context.recipe.match:
         vectors["pool"] = measured | "CountPool" >> CountEntries(settings)
     states, thresholds = measured | ApplyRules(settings)

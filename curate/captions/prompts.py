@@ -153,7 +153,7 @@ def _check_chat(text: str, fields: Sequence[str], path: str) -> None:
     for field in fields:
         wrapped = f"<{field}>{{{field}}}</{field}>"
         if field in STRANGERS and text.count(f"{{{field}}}") != text.count(wrapped):
-            raise RecipeError(f"{path}: {{{field}}} stands without its delimiters; accepted: {wrapped}")
+            raise RecipeError(f"{path}: {{{field}}} is not between its delimiters; accepted: {wrapped}")
 
 
 def _turns(text: str) -> list[tuple[str, str]]:

@@ -149,8 +149,8 @@ def check_requests(context: RunContext, captioned: Iterable[Captioned]) -> None:
                     f"{failed:,} of {total:,} requests for captions ({failed / total:.1%}) have no answer, and max_failed is "
                     f"{context.recipe.max_failed}",
                     *lines,
-                    "What was answered stands: run again to ask for the rest, or with --set max_failed="
-                    f"{min(100, 100 * failed // total + 1) / 100} to go on without",
+                    "Answers so far are kept: run again to request the others, or with --set max_failed="
+                    f"{min(100, 100 * failed // total + 1) / 100} to continue without them",
                 ]
             )
         )

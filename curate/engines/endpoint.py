@@ -110,7 +110,7 @@ class CircuitBreaker:
         """A request got no reply at any attempt."""
         self._silences += 1
         if self._silences >= SILENCES:
-            self._give_up(f"unreachable: given up, since {SILENCES} requests in a row got no reply")
+            self._give_up(f"unreachable: stopped after {SILENCES} requests in a row without a reply")
             self._silences = SILENCES - 1
 
     def accepted(self) -> None:
@@ -125,7 +125,7 @@ class CircuitBreaker:
     def refuses_all(self, error: str) -> None:
         """A harmless request got no answer either, with this error."""
         code, _, detail = error.partition(": ")
-        self._give_up(f"{code}: given up, since it gives no answer whatever it is asked: {detail}")
+        self._give_up(f"{code}: stopped, since it answers no request: {detail}")
         self._refusals = REFUSALS - 1
 
     def _give_up(self, why: str) -> None:
@@ -215,7 +215,7 @@ def wait(future: "concurrent.futures.Future[T]") -> T:
     try:
         return future.result()
     except concurrent.futures.CancelledError:
-        raise RunError("the engine was closed while it was asked") from None
+        raise RunError("the engine was closed during a request") from None
     except BaseException:
         future.cancel()
         raise

@@ -213,7 +213,7 @@ class Captions(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> "Captions":
         if not self.tasks and not self.regions:
-            raise ValueError("nothing is asked for; accepted: recaption, fuse, rewrite, translate, regions")
+            raise ValueError("it has no task; accepted: recaption, fuse, rewrite, translate, regions")
         for task in self.tasks:
             self._has_its_engine(task)
         self._write_other_styles()
@@ -225,7 +225,7 @@ class Captions(Section):
                 raise _fault("fuse.style", f"{self.fuse.style!r} is not among the styles of recaption")
         for name in self.output.mix:
             if name not in {task.kind for task in self.tasks}:
-                raise _fault("output.mix", f"nothing of kind {name} is asked for")
+                raise _fault("output.mix", f"no section writes {name}")
         return self
 
     def _has_its_engine(self, task: Task) -> None:

@@ -92,7 +92,7 @@ class Recipe(Section):
         names = [source.name for source in self.input]
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
-            raise ValueError(f"input: two sources are named {twice[0]!r}; names tell sources apart")
+            raise ValueError(f"input: two sources are named {twice[0]!r}; names identify sources")
         if self.balance and not self.match:
             raise ValueError("balance needs match: entries are what it balances")
         self.dedup.check_measured(self.measure)
@@ -101,7 +101,7 @@ class Recipe(Section):
         return self
 
     def _gates_can_be_asked(self, gates: Gates) -> None:
-        """Raises ValueError for a gate that is set and has nothing to go by."""
+        """Raise ValueError for a gate that is set and has nothing to go by."""
         kept = {one.name: one for one in self.measure.kept if one.encodes}
         asked = {name for name in gates.model_fields_set if getattr(gates, name) != getattr(Gates(), name)}
         if "entries" in asked and not self.match:
@@ -116,7 +116,7 @@ class Recipe(Section):
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads and checks a recipe; `overrides` are `key=value` with dotted keys and YAML values (`rules.NAME=null` removes).
+    """Read and check a recipe; `overrides` are `key=value` with dotted keys and YAML values (`rules.NAME=null` removes).
 
     Raises:
         RecipeError: the file, a key or a value is wrong; the message names it, and what is accepted.
@@ -137,7 +137,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """The recipe with overrides as of `load_recipe`; new rules come last. Raises RecipeError."""
+    """Return the recipe with overrides as of `load_recipe`; new rules come last. Raises RecipeError."""
     data = json.loads(recipe.model_dump_json())
     for override in overrides:
         _set(data, override)
@@ -145,7 +145,7 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 
 def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
-    """A recipe from plain data. Raises RecipeError, one line per fault."""
+    """Return a recipe from plain data. Raises RecipeError, one line per fault."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -187,7 +187,7 @@ def _set(data: dict[str, Any], override: str) -> None:
 
 
 def _place(at: Any, part: str, override: str) -> str | int:
-    """How `part` indexes `at`: a key of a mapping, or a position in a list."""
+    """Return how `part` indexes `at`: a key of a mapping, or a position in a list."""
     if isinstance(at, dict):
         return part
     if isinstance(at, list) and part.isdecimal() and len(part) < 10 and int(part) < len(at):

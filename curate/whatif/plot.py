@@ -76,7 +76,7 @@ def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict
         "height": 320,
         "background": "white",
         "config": {"mark": {"aria": False}},  # descriptions would be expressions of titles, which Vega-Lite does not escape
-        "title": {"text": "Expected rows kept", "subtitle": "grey: rows still in when balancing begins", "anchor": "start"},
+        "title": {"text": "Expected rows kept", "subtitle": "grey: rows left when balancing begins", "anchor": "start"},
         "data": {"values": rows},
         "layer": [
             {"mark": {"type": "line", "color": _BEFORE}, "encoding": {"x": x, "y": y("survivors")}},

@@ -33,7 +33,7 @@ from curate.process import in_threads
 from curate.recipe.recipe import Recipe
 from curate.recipe.rules import Top
 from curate.run.context import RunContext
-from curate.run.opened import open_ledger
+from curate.run.opened import open_context
 from curate.schema import CODES
 from curate.store.facts import read_facts
 from curate.store.tables import UnitTables
@@ -113,7 +113,7 @@ def open_finished(url: str) -> FinishedRun:
     """
     found = find_run(url)
     folder = KeptColumnsStore(found.url, found.storage)
-    context, units = open_ledger(folder)
+    context, units = open_context(folder)
     states = list(in_threads(lambda unit: _recorded(context.recipe, UnitTables(folder, unit.index), unit), units))
     return FinishedRun(context, units, states, read_facts(folder).t)
 

@@ -89,7 +89,7 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
     if base.balance and base.balance.rows is not None:
         raise RecipeError(
             f"balance.rows is {base.balance.rows:,}, so t follows each change of a rule and the size stays; accepted: "
-            "--set balance.t=… or --set balance=null together with --by"
+            "--by with --set balance.t=… or --set balance=null"
         )
     repeats = all_repeats(run, changed_recipe(run.recipe, [*overrides, number.override(number.low)]))
 

@@ -240,7 +240,7 @@ def test_more_is_spent_on_the_tail(server: FaultServer, tmp_path: Path) -> None:
             ["captions.rewrite.per_row", "wrds", "did you mean 'words'"],
         ),
         ({"rewrite": {"engine": "llm", "template": "/nowhere/t.txt"}}, ["/nowhere/t.txt", "no such file"]),
-        ({"rewrite": None}, ["nothing is asked for"]),
+        ({"rewrite": None}, ["it has no task"]),
         ({"output": {"mix": {"fused": 0.5}}}, ["nothing of kind fused"]),
         ({"gates": {"entries": 0.9}}, ["captions.gates.entries needs match"]),
         ({"gates": {"clip_score": 0.2}}, ["captions.gates.clip_score needs the model 'clip'", "embeddings: true"]),

@@ -115,7 +115,7 @@ def test_refusals_in_a_row_are_looked_into_and_one_more_is_then_enough():
         assert [health.refused() for _ in range(2 * REFUSALS)] == 2 * [*[False] * (REFUSALS - 1), True]
         assert not first.is_set()
         health.refuses_all("refused: 401 Unauthorized")
-        assert first.is_set() and first.why.startswith("refused: given up") and first.why.endswith(": 401 Unauthorized")
+        assert first.is_set() and first.why.startswith("refused: stopped") and first.why.endswith(": 401 Unauthorized")
         assert not health.lost.is_set() and health.refused()
         health.accepted()
         assert not health.refused()

@@ -186,7 +186,7 @@ def test_an_endpoint_that_answers_nothing_any_more_is_given_up(server, open_engi
     server.always = fault
     before = len(server.asked)
     answers = engine.ask(form(*texts(2_000, "more")))
-    why = f"{code}: given up, since it gives no answer whatever it is asked: {said}"
+    why = f"{code}: stopped, since it answers no request: {said}"
     assert {answer.error.split(": ")[0] for answer in answers} == {code}
     assert sum(answer.error.startswith(why) for answer in answers) > 1_950
     assert REFUSALS < len(server.asked) - before < 50
@@ -203,7 +203,7 @@ def test_what_only_some_requests_meet_costs_no_other(server, open_engine, name):
     server.always = lambda handler: fault(handler) if handler.seen.text.startswith("blocked") else handler.answer()
     answers = open_engine(concurrency=4).ask(prompts(*bad, *texts(30)))
     assert answers[100:] == [answered(text) for text in texts(30)]
-    assert all(answer.error.startswith(f"{code}: ") and "given up" not in answer.error for answer in answers[:100])
+    assert all(answer.error.startswith(f"{code}: ") and "stopped" not in answer.error for answer in answers[:100])
     asked = [seen.text for seen in server.asked]
     assert [asked.count(text) for text in bad] == [1] * 100
     assert asked.count("Hello") <= 100 // REFUSALS
@@ -355,7 +355,7 @@ def test_an_endpoint_that_dies_is_found_out_once(server, open_engine, monkeypatc
     assert all(error.startswith("unreachable: ") for error in errors)
     assert sum("attempts)" in error for error in errors) <= 3 * SILENCES
     assert (
-        sum(error == f"unreachable: given up, since {SILENCES} requests in a row got no reply" for error in errors)
+        sum(error == f"unreachable: stopped after {SILENCES} requests in a row without a reply" for error in errors)
         > 4_800
     )
     assert took < 4  # each with its own pauses: 5,000 * 0.35 s / 8 = 219 s
@@ -376,7 +376,7 @@ def test_what_waits_for_another_attempt_gives_up_with_the_others(server, open_en
     start = time.monotonic()
     dog, *others = open_engine(concurrency=4).ask(prompts("a dog", *texts(20)))
     assert time.monotonic() - start < 3
-    assert dog.error.startswith("unreachable: given up") and [seen.text for seen in server.asked].count("a dog") == 1
+    assert dog.error.startswith("unreachable: stopped") and [seen.text for seen in server.asked].count("a dog") == 1
     assert all(answer.error.startswith("unreachable: ") for answer in others)
 
 

@@ -9,7 +9,7 @@ import pytest
 from curate.decide import balance, draws, rounds
 from curate.decide.settings import DecideSettings
 from curate.decide.state import name_verdicts
-from curate.run.opened import open_ledger
+from curate.run.opened import open_context
 from curate.store.store import RunStore
 from tests.cli.conftest import run_command, write_pool
 
@@ -21,7 +21,7 @@ def test_a_finished_run_is_decided_again_as_it_was(name: str, tmp_path: Path) ->
     assert run_command("run", str(tmp_path / "pool" / f"{name}.yaml"), "--out", str(out)).status == 0
     shutil.rmtree(tmp_path / "pool")
 
-    context, units = open_ledger(RunStore(str(out)))
+    context, units = open_context(RunStore(str(out)))
     settings = DecideSettings.of(context)
     states = rounds.deduplicate(settings, rounds.apply_rules(settings, units))
     counts = rounds.count_survivors(settings, states)

@@ -44,7 +44,7 @@ def test_a_fraction_alone_is_its_whole_range() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("", "names no number to turn; accepted: balance.t=1000..100000"),
+        ("", "names no number to sweep; accepted: balance.t=1000..100000"),
         ("balance.t", "names no number"),
         ("balance.t=a..b", "names no number"),
         ("balance.t=1..", "names no number"),
