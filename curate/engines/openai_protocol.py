@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible endpoint is sent, and what its bytes say: nothing here touches a network.
+"""The calls of OpenAI's protocol, and what the bytes of replies say: nothing here touches a network.
 
 In: a request. Out: a call (path and JSON body), and from the bytes that come back an answer, the line of an error, or a
 list of models. A prompt goes to /completions and a chat to /chat/completions, an image within it as a data URL: a third
@@ -42,10 +42,10 @@ _INT32 = (1 << 31) - 1
 
 @dataclass(frozen=True)
 class Call:
-    """What is sent: a path below the endpoint's address, and the body."""
+    """What is sent: a path below the endpoint's address, and the JSON body; without one it is a GET."""
 
     path: str
-    body: bytes
+    body: bytes | None = None
 
 
 class UnsendableError(Exception):
@@ -53,7 +53,7 @@ class UnsendableError(Exception):
 
 
 def write_call(request: Request, model: str, extra: Mapping[str, Any]) -> Call:
-    """The call that asks `request`.
+    """Return the call of a request.
 
     Args:
         request: a prompt, or a chat with or without an image.
@@ -74,14 +74,14 @@ def write_call(request: Request, model: str, extra: Mapping[str, Any]) -> Call:
     if sampling.stop:
         fields["stop"] = list(sampling.stop)
     if request.prompt is None:
-        return Call("chat/completions", _encode({"messages": _write_chat(request), **fields, **extra}))
+        return Call("/chat/completions", _encode({"messages": _write_chat(request), **fields, **extra}))
     if request.image is not None:
         raise UnsendableError("refused: not sent, since a prompt that is completed takes no image; ask in a chat")
-    return Call("completions", _encode({"prompt": request.prompt, **fields, **extra}))
+    return Call("/completions", _encode({"prompt": request.prompt, **fields, **extra}))
 
 
 def _encode(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, separators=(",", ":")).encode()
+    return json.dumps(body, separators=(",", ":")).encode()  # in ASCII: openai's own JSON takes no lone surrogate
 
 
 def _write_chat(request: Request) -> list[dict[str, Any]]:

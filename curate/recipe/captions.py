@@ -7,11 +7,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, SerializeAsAny, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from curate.recipe.engines import EngineName, EngineSpec
-from curate.recipe.section import ColumnName, ModelPath, Section, UserPath
+from curate.recipe.engines import EngineSpec, engine_section
+from curate.recipe.section import BuiltFrom, ColumnName, ModelPath, Name, Section, UserPath
 
 MOST_PER_ROW = 64
 RewriteStyle = Literal["chat_a", "chat_b", "human", "coco"]
@@ -30,7 +30,7 @@ class Kind(Section):
     `rarest` (the least count of these among the survivors), so that more is spent on the tail.
     """
 
-    engine: EngineName
+    engine: Name
     per_row: int | str = 1
     template: UserPath | None = None  # a file of one's own, instead of the package's
     temperature: float | None = Field(None, ge=0, le=2)  # None: the kind's own
@@ -201,7 +201,7 @@ class CaptionOutput(Section):
 class Captions(Section):
     """The texts that are written for kept samples. A kind may have several sections, of other styles and by other engines."""
 
-    engines: dict[EngineName, EngineSpec] = Field({})
+    engines: dict[Name, Annotated[SerializeAsAny[EngineSpec], BuiltFrom(engine_section)]] = Field({})
     recaption: Sections[Recaption] | None = None
     fuse: Fuse | None = None
     rewrite: Sections[Rewrite] | None = None
@@ -235,7 +235,7 @@ class Captions(Section):
                 f"{task.key}.engine", f"no engine is named {engine!r}; engines: {', '.join(self.engines) or 'none'}"
             )
         plain = isinstance(task.section, Recaption) and set(task.section.styles) == {"plain"}
-        if self.engines[engine].guided and not plain:
+        if not self.engines[engine].options.takes_words and not plain:
             what = f"{engine!r} is guided, and takes no words; accepted: recaption, styles [plain]"
             raise _fault(f"{task.key}.engine", what)
 
