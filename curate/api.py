@@ -20,7 +20,7 @@ from curate.ask.diff import Diff, diff_runs
 from curate.ask.explain import explain_sample
 from curate.ask.page import Page
 from curate.ask.query import fetch_arrow, find_run, open_run
-from curate.store.layout import RUN_FILE
+from curate.store.facts import read_facts
 from curate.wording import escape
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Run:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """run.json: the resolved recipe, versions, model identities, keys, counts."""
-        return dict(find_run(self.path).read_json(RUN_FILE))
+        return read_facts(find_run(self.path)).to_json()
 
     def sql(self, query: str, **params: object) -> pa.Table:
         """The answer to SQL that reads, or to a named query (`curate sql DIR` lists them).

@@ -18,10 +18,18 @@ _made: dict[str, Any] = {}
 _lock = threading.RLock()
 
 
-def process_cache(key: str, make: Callable[[], Made]) -> Made:
-    """What `make` gives, made by the first thread that asks for the key."""
+def process_cache(key: str, make: Callable[[], Made], replaces: str | None = None) -> Made:
+    """Return what `make` gives, made by the first thread that needs the key.
+
+    Args:
+        key: names the content of what is made: a digest, say; never a path.
+        make: called once per key.
+        replaces: what is cached under other keys that begin with this is dropped first.
+    """
     with _lock:
         if key not in _made:
+            for other in [other for other in _made if replaces and other.startswith(replaces)]:
+                del _made[other]
             _made[key] = make()
         made: Made = _made[key]
         return made

@@ -5,6 +5,10 @@ i-th sample of the unit, the unreadable ones included. (unit, row) is the key. A
 pool, never among the kept, and is null where the row could not be read.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
 import pyarrow as pa
 
 ALIGNED = [pa.field("unit", pa.int32()), pa.field("row", pa.int32()), pa.field("uid", pa.string())]
@@ -157,11 +161,85 @@ FORGOTTEN_ITEMS = pa.schema(
 
 OK = "ok"
 
-# Rule names that a recipe may not use: what the pipeline itself says of a row.
-FAILED, UNMATCHED, DUPLICATE, BALANCE, FORGOTTEN = "failed", "unmatched", "duplicate", "balance", "forgotten"
-CONTAMINATED = "contaminated"
-KEPT, POOL = "kept", "pool"  # no rules, but lines of the funnel
-RESERVED_RULES = (FAILED, UNMATCHED, CONTAMINATED, DUPLICATE, BALANCE, FORGOTTEN, KEPT, POOL)
+
+@dataclass(frozen=True)
+class Stage:
+    """What may become of a row.
+
+    Attributes:
+        name: of the row in `decisions.rule`, in the counts of run.json and in the funnel; of `RULES`, no row's.
+        code: of the row in `UnitState.verdicts`; a rule's code is its position among the rules.
+        meaning: for people, of all rows.
+        reason: for people, of one row: `str.format` fills in what `curate explain` knows of it.
+        section: the recipe's section that the stage needs, as a dotted key; empty where it needs none.
+    """
+
+    name: str
+    code: int
+    meaning: str
+    reason: str
+    section: str = ""
+
+
+# In the order in which they apply. RULES stands for the recipe's own, in their order.
+STAGES = (
+    Stage("failed", -2, "could not be read, or has no caption", "could not be read: {failure}"),
+    Stage("forgotten", -7, "taken out on request", "taken out on request{date}"),
+    Stage("rules", 0, "a rule of the recipe", "the first rule that it fails"),
+    Stage(
+        "unmatched",
+        -3,
+        "no entry of the metadata occurs in the caption",
+        "no entry of the metadata occurs in its caption",
+        "match",
+    ),
+    Stage(
+        "contaminated",
+        -4,
+        "near an image of the evaluation set",
+        "near an image of the evaluation set: {duplicate_of}",
+        "dedup.against",
+    ),
+    Stage("duplicate", -5, "another sample represents it", "a duplicate of {duplicate_of}"),
+    Stage(
+        "balance",
+        -6,
+        "not drawn: all its entries are frequent",
+        "its draw {draw} is not below 1 (probability {probability})",
+        "balance",
+    ),
+    Stage("kept", -1, "the curated set", "its draw {draw} is below 1 (probability {probability})"),
+)
+FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED, DUPLICATE, BALANCE, KEPT = (stage.name for stage in STAGES)
+STAGE = {stage.name: stage for stage in STAGES if stage.name != RULES}
+CODES = {name: stage.code for name, stage in STAGE.items()}
+POOL = "pool"  # no stage, but the first line of the funnel
+RESERVED_RULES = (*STAGE, POOL)  # names that a recipe's rules may not have
+
+
+def run_stages(recipe: object, forgotten: bool) -> list[Stage]:
+    """Return the stages of a run in the order in which they apply, one for each rule, `kept` last.
+
+    Args:
+        recipe: as it was parsed, or as run.json has it.
+        forgotten: whether some rows are taken out on request, which no recipe says.
+    """
+    rules = _section(recipe, "rules") or {}
+    stages: list[Stage] = []
+    for stage in STAGES:
+        if stage.name == RULES:
+            stages += [replace(stage, name=name, code=position) for position, name in enumerate(rules)]
+        elif forgotten if stage.name == FORGOTTEN else not stage.section or _section(recipe, stage.section) is not None:
+            stages.append(stage)
+    return stages
+
+
+def _section(recipe: object, key: str) -> Any:
+    """Return the section under a dotted key, None where there is none."""
+    for part in key.split("."):
+        recipe = recipe.get(part) if isinstance(recipe, Mapping) else getattr(recipe, part, None)
+    return recipe
+
 
 # `samples.status` and `failures.reason` of a sample that could not be read.
 SAMPLE_REASONS = {

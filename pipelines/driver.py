@@ -11,6 +11,7 @@ import platform
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +26,8 @@ from curate.decide.evaluation import evaluation_key, write_evaluation
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import lost_items
 from curate.forget.lists import read_lists
-from curate.measure.unit import needed_signals
+from curate.measure.current import needed_signals
+from curate.measure.settings import MeasureSettings
 from curate.metadata.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.diff import changes
@@ -33,9 +35,10 @@ from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
 from curate.signals.registry import identify_models
 from curate.store.error_notes import ERROR_NOTES, read_error_note
+from curate.store.facts import MetadataFacts, RunClaim, read_claim, read_unit_keys, write_facts
 from curate.store.forgotten import ASKED, Record
 from curate.store.layout import ANSWER_PARTS, FORGOTTEN_FILE, MANIFEST_FILE, METADATA_FILE, RUN_FILE, SUCCESS_FILE
-from curate.store.lock import locked
+from curate.store.lock import clear_tmp, locked
 from curate.store.manifest import Fault, find_faults, read_manifest
 from curate.store.store import RunStore
 from curate.wording import pluralise
@@ -82,6 +85,8 @@ def prepare(
     old = RunStore(reuse) if reuse else None
     if old and not old.exists(RUN_FILE):
         raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
+    if old:
+        plan = _with_reuse(plan, old)
     folder = RunStore(out if "://" in out else os.path.abspath(out))
     record = _gather_record(recipe, folder, old)
     context = RunContext(
@@ -101,6 +106,12 @@ def prepare(
         check_kinds(context)
     finished = _check_folder(context, out)
     return Prepared(context, plan, metadata, record, finished, beam_options)
+
+
+def _with_reuse(plan: Plan, old: RunStore) -> Plan:
+    """Return the plan whose units say which unit of an older run has the same inputs, whatever its number there."""
+    numbers = {key: number for number, key in enumerate(read_unit_keys(old))}
+    return replace(plan, units=tuple(replace(unit, reuse_index=numbers.get(unit.key)) for unit in plan.units))
 
 
 def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Record:
@@ -130,66 +141,75 @@ def preflight(prepared: Prepared) -> None:
     if not prepared.beam.in_this_process:
         return
     ready: set[str] = set()
+    settings = MeasureSettings.of(context)
     for unit in prepared.plan.units if context.signals else ():
-        for signal in needed_signals(context, unit):
+        for signal in needed_signals(settings, unit, context.unit_tables(unit)):
             if signal.ready and signal.name not in ready:
                 ready.add(signal.name)
                 signal.ready()
 
 
-def start(prepared: Prepared) -> None:
-    """Writes run.json and the run's metadata: from here on the folder belongs to the recipe.
+@contextmanager
+def claimed(prepared: Prepared) -> Iterator[None]:
+    """Claim the folder, and hold its lock while the block runs.
 
     Raises:
-        RunError: `curate forget` is at work in the folder, or was since the run was prepared.
+        RecipeError: the folder cannot be written.
+        RunError: another command is at work in it; or as `claim_folder` does.
     """
-    folder = prepared.context.store
-    with locked(folder):
-        if len(Record.read_named(folder).items - prepared.record.items):
-            raise RunError(f"{folder.url}: something was forgotten here while the run was being prepared; run again")
-        _start(prepared)
+    store = prepared.context.store
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(store, "run"))
+            claim_folder(prepared)
+        except OSError as error:
+            raise RecipeError(f"--out {store.url}: cannot be written: {error}") from None
+        yield
 
 
-def _start(prepared: Prepared) -> None:
+def claim_folder(prepared: Prepared) -> None:
+    """Write run.json and what workers read: from here on the folder belongs to the recipe. The caller holds its lock.
+
+    What earlier commands left in `tmp` is removed, and so are files of a published run that are damaged.
+
+    Raises:
+        RunError: the folder was changed since the run was prepared, or a file cannot be read now.
+    """
+    store = prepared.context.store
+    if len(Record.read_named(store).items - prepared.record.items):
+        raise RunError(f"{store.url}: something was forgotten here while the run was being prepared; run again")
+    if _check_folder(prepared.context, store.url):
+        raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
     context = prepared.context
     if lost := lost_items(context.store, prepared.record):
         logging.getLogger(__name__).error(
             f"{context.store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was noted: ask for it again"
         )
-    context.store.delete("tmp")
+    clear_tmp(context.store)
     if context.store.exists(SUCCESS_FILE):  # something happened to a published run
         _drop_damaged(context.store)
     if len(prepared.record):
         prepared.record.write(context.store)
-    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-    context.store.write_json(
-        RUN_FILE,
-        {
-            "curate": __version__,
-            "name": context.recipe.name,
-            "seed": context.recipe.seed,
-            "sources": [source.name for source in context.recipe.input],
-            "recipe": _plain(context.recipe),
-            "identity": _identity(context),
-            "keys": {
-                "pool": context.pool.key,
-                **{
-                    name: ids.digest([context.key_of(name)(unit) for unit in prepared.plan.units])
-                    for name in context.tables
-                },
-                "shards": context.shards_key,
-            },
-            "models": context.models,
-            "writers": context.engine_ids,
-            "metadata": {"entries": len(prepared.metadata), "digest": context.metadata_key}
-            if prepared.metadata is not None
-            else None,
-            "python": platform.python_version(),
-            "packages": packages,
-            "started": time.time(),
-            **({"forgotten": prepared.record.facts} if len(prepared.record) else {}),
-        },
+    tables = {name: ids.digest([context.key_of(name)(unit) for unit in prepared.plan.units]) for name in context.tables}
+    entries = prepared.metadata
+    claim = RunClaim(
+        curate=__version__,
+        name=context.recipe.name,
+        seed=context.recipe.seed,
+        sources=[source.name for source in context.recipe.input],
+        recipe=_plain(context.recipe),
+        identity=_identity(context),
+        keys={"pool": context.pool.key, **tables, "shards": context.shards_key},
+        unit_keys=[unit.key for unit in prepared.plan.units],
+        models=context.models,
+        engine_ids=context.engine_ids,
+        metadata=None if entries is None else MetadataFacts(entries=len(entries), digest=context.metadata_key),
+        python=platform.python_version(),
+        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        started=time.time(),
+        forgotten=prepared.record.facts if len(prepared.record) else None,
     )
+    write_facts(context.store, claim)
     if prepared.metadata is not None:
         context.store.write_parquet(METADATA_FILE, prepared.metadata)
     if context.recipe.dedup.against:
@@ -235,7 +255,7 @@ def run(prepared: Prepared) -> None:
         context.store.delete(ERROR_NOTES)
     if not context.store.exists(SUCCESS_FILE):
         raise RunError(f"the runner ended without an error, but {SUCCESS_FILE} does not stand in {context.store.url}")
-    context.store.delete("tmp")
+    clear_tmp(context.store)
 
 
 def _succeeds(prepared: Prepared, n_buckets: int, last: bool = False) -> bool:
@@ -277,14 +297,12 @@ def _check_folder(context: RunContext, out: str) -> bool:
                 f"--out {out}: is not empty and is no run; accepted: a new folder, or that of the same recipe"
             )
         return False
-    old = folder.read_json(RUN_FILE)
-    if old.get("identity") != _identity(context):
-        changed = [change.key for change in changes(_fixed(old.get("recipe", {})), _fixed(_plain(context.recipe)))]
-        models = [name for name in context.engine_ids if old.get("writers", {}).get(name) != context.engine_ids[name]]
+    old = read_claim(folder)
+    if old.identity != _identity(context):
+        changed = [change.key for change in changes(_fixed(old.recipe), _fixed(_plain(context.recipe)))]
+        models = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
         models += [
-            name
-            for name in context.models
-            if old.get("models", {}).get(name) != json.loads(json.dumps(context.models[name]))
+            name for name in context.models if old.models.get(name) != json.loads(json.dumps(context.models[name]))
         ]
         what = (
             f"changed: {', '.join(changed)}"
@@ -297,7 +315,7 @@ def _check_folder(context: RunContext, out: str) -> bool:
             f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "
             f"with --reuse {out} another one takes over all that is still valid"
         )
-    same = old.get("forgotten", {}).get("key", "") == context.blocklist_key
+    same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     return folder.exists(SUCCESS_FILE) and same and not list(_damaged(folder))
 
 

@@ -27,7 +27,7 @@ from curate.ask.verify import verify_run
 from curate.cli.demo import demo
 from curate.demo.pool import DUPLICATES, NEAR_DUPLICATES, write_pool
 from curate.recipe.recipe import parse_recipe
-from pipelines.driver import prepare, run, start
+from pipelines.driver import claim_folder, prepare, run
 from tests.laws.pools import Ran
 
 FULL = 2**64
@@ -144,7 +144,7 @@ def curate(out: Path, source: dict[str, str], shared: Path, reuse: Path | None =
         **sections,
     }
     prepared = prepare(parse_recipe(recipe), str(out), str(reuse) if reuse else None)
-    start(prepared)
+    claim_folder(prepared)
     run(prepared)
     return Ran(out)
 

@@ -27,7 +27,8 @@ from curate import ids, schema
 from curate.ask.query import find_run, open_run
 from curate.errors import RunError
 from curate.recipe.diff import changes
-from curate.store.layout import RUN_FILE, UIDS_FILE
+from curate.store.facts import RunFacts, read_facts
+from curate.store.layout import UIDS_FILE
 
 NOT_IN_POOL = "not in the pool"
 LOST, GAINED = "lost", "gained"
@@ -141,7 +142,7 @@ class _Open:
     """A run that is open. Its connection sees the tables `only_here` (uid), kept by this run alone, and `wanted`, by the other."""
 
     side: Side
-    run: dict[str, Any]
+    run: RunFacts
     connection: Any
 
     def fetch(self, sql: str, **params: object) -> pa.Table:
@@ -204,10 +205,10 @@ def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int]]:
         for url, connection, here, there in zip((a, b), connections, (lost, gained), (gained, lost), strict=True):
             connection.register("only_here", here)
             connection.register("wanted", there)
-            run = find_run(url).read_json(RUN_FILE)
+            run = read_facts(find_run(url))
             rows = dict(connection.execute("SELECT rule, rows FROM funnel").fetchall())
             counts = (rows[schema.POOL], rows[schema.FAILED], rows[schema.KEPT])
-            opened.append(_Open(Side(url, run["name"], *counts), run, connection))
+            opened.append(_Open(Side(url, run.name, *counts), run, connection))
         yield opened[0], opened[1], len(lost), len(gained)
     finally:
         for connection in connections:
@@ -252,22 +253,21 @@ def _json(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _settings(a: dict[str, Any], b: dict[str, Any]) -> pa.Table:
+def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
     """What differs in the recipes, and in what else decides."""
     found = changes(_recipe(a), _recipe(b))
-    for key in ("models", "writers", "metadata"):
-        found += changes(a.get(key), b.get(key), key)
-    for key in ("curate", "t"):
-        found += changes(a.get(key), b.get(key), key)
-    old, new = ({rule["name"]: rule.get("threshold") for rule in run["rules"]} for run in (a, b))
+    old, new = a.to_json(), b.to_json()
+    for key in ("models", "writers", "metadata", "curate", "t"):
+        found += changes(old[key], new[key], key)
+    old, new = ({rule.name: rule.threshold for rule in run.rules} for run in (a, b))
     found += changes(old, new, "threshold")
     rows = [{"key": change.key, "a": _json(change.old), "b": _json(change.new)} for change in found]
     return pa.Table.from_pylist(rows, SETTINGS)
 
 
-def _recipe(run: dict[str, Any]) -> dict[str, Any]:
+def _recipe(run: RunFacts) -> dict[str, Any]:
     """The recipe with its inputs by name, so that a source more is one change."""
-    recipe = dict(run["recipe"])
+    recipe = dict(run.recipe)
     if isinstance(recipe.get("input"), list):
         recipe["input"] = {source["name"]: source for source in recipe["input"]}
     return recipe
@@ -300,7 +300,7 @@ def _merged(a: list[str], b: list[str]) -> list[str]:
 
 def _entries(a: _Open, b: _Open) -> pa.Table:
     """By entry, those that changed most first, then the most frequent ones."""
-    sides = [run.fetch(_ENTRIES) if run.run["recipe"].get("match") else None for run in (a, b)]
+    sides = [run.fetch(_ENTRIES) if run.run.recipe.get("match") else None for run in (a, b)]
     table = _side_by_side(*sides)
     changed = pc.add(*(pc.fill_null(table[name], 0) for name in (LOST, GAINED)))
     size = pc.add(*(pc.fill_null(table[name], 0) for name in ("a", "b")))

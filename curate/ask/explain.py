@@ -18,13 +18,13 @@ from curate.ask.query import find_run, open_run
 from curate.captions.gates.gates import PASSED
 from curate.decide import balance
 from curate.errors import RecipeError, RunError
-from curate.recipe.recipe import Top
+from curate.recipe.rules import Top
 from curate.run.rules import Rule, check_rules, rule_values
+from curate.store.facts import RuleFacts, RunFacts, read_facts
 from curate.store.forgotten import Record
 from curate.store.items import hash_url
 from curate.wording import escape, pluralise
 
-_LEDGER = (schema.FAILED, schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE, schema.FORGOTTEN)
 _UNSEEN = ("unit", "row", "offset", "status", "error")  # columns that rules do not see
 _AT = "SEMI JOIN (SELECT unnest($places, recursive := true)) USING (unit, row)"  # rows at `places`
 _ROWS = 20  # rows that are shown of those that have one key, URL or uid
@@ -47,14 +47,14 @@ def explain_sample(url: str, sample: str) -> Page:
         RunError: the run is not finished, or no row has this uid.
     """
     folder = find_run(url)
-    run, record = folder.read_json("run.json"), Record.read(folder)
+    run, record = read_facts(folder), Record.read(folder)
     connection = open_run(url)
     try:
         kind, name, places = _find(connection, record, url, sample)
         rows = _fetch(connection, f"SELECT * FROM measured {_AT} ORDER BY unit, row", places=places[:_ROWS])
         ledger = _fetch(connection, f"SELECT * FROM decisions {_AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
-        rules = check_rules({rule["name"]: _spec(rule) for rule in run["rules"]}, seen.schema)
+        rules = check_rules({rule.name: _spec(rule) for rule in run.rules}, seen.schema)
         verdicts = rule_values(rules, seen)
         lines = [line((f"{kind} ", "dim"), (name, "bold"))]
         if len(places) > 1:
@@ -99,8 +99,8 @@ def _find(connection: Any, record: Record, url: str, sample: str) -> tuple[str, 
     )
 
 
-def _spec(rule: dict[str, Any]) -> str | Top:
-    return str(rule["sql"]) if rule.get("sql") else Top(top=rule["top"], of=rule["of"])
+def _spec(rule: RuleFacts) -> str | Top:
+    return rule.sql or Top.model_validate({"top": rule.top, "of": rule.of})
 
 
 def _fetch(connection: Any, sql: str, **params: object) -> pa.Table:
@@ -109,25 +109,20 @@ def _fetch(connection: Any, sql: str, **params: object) -> pa.Table:
 
 def _verdict(row: dict[str, Any], decision: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
     rule, draw = decision["rule"], decision["draw"]
+    status, error = row["status"], row["error"]
+    facts = {
+        "failure": f"{status} ({schema.SAMPLE_REASONS.get(status, 'no further word')}){f': {error}' if error else ''}",
+        "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
+        "duplicate_of": decision["duplicate_of"],
+        "draw": _show(draw),
+        "probability": _show(decision["probability"]),
+    }
     if decision["kept"]:
-        why = (
-            ""
-            if draw is None
-            else f": its draw {_show(draw)} is below 1 (probability {_show(decision['probability'])})"
-        )
+        why = "" if draw is None else f": {schema.STAGE[schema.KEPT].reason.format(**facts)}"
         yield line(("verdict: kept", "bold green"), why)
         return
-    status, error = row["status"], row["error"]
-    meaning = schema.SAMPLE_REASONS.get(status, "no further word")
-    why = {
-        schema.FAILED: f"could not be read: {status} ({meaning}){f': {error}' if error else ''}",
-        schema.UNMATCHED: "no entry of the metadata occurs in its caption",
-        schema.CONTAMINATED: f"near an image of the evaluation set: {decision['duplicate_of']}",
-        schema.DUPLICATE: f"a duplicate of {decision['duplicate_of']}",
-        schema.BALANCE: f"its draw {_show(draw)} is not below 1 (probability {_show(decision['probability'])})",
-        schema.FORGOTTEN: f"taken out on request{f', {forgotten:%Y-%m-%d}' if forgotten else ''}",
-    }.get(rule, "the first rule that it fails")
-    yield line((f"verdict: dropped by {rule}", "bold red"), f", {why}", hang=9)
+    stage = schema.STAGE.get(rule, next(stage for stage in schema.STAGES if stage.name == schema.RULES))
+    yield line((f"verdict: dropped by {rule}", "bold red"), f", {stage.reason.format(**facts)}", hang=9)
 
 
 def _sample(row: dict[str, Any]) -> Iterator[Line]:
@@ -139,7 +134,7 @@ def _sample(row: dict[str, Any]) -> Iterator[Line]:
 
 
 def _rules(
-    run: dict[str, Any], rules: list[Rule], row: dict[str, Any], dropped_by: str | None, values: dict[str, bool | None]
+    run: RunFacts, rules: list[Rule], row: dict[str, Any], dropped_by: str | None, values: dict[str, bool | None]
 ) -> Iterator[Line]:
     """Each rule with its verdict, and the values of the columns that it reads."""
     if not rules:
@@ -148,7 +143,7 @@ def _rules(
     ended = _ended(names, dropped_by)
     yield from (line(), heading("rules", "in order; the first that fails drops the sample"))
     margin = max(map(len, names)) + 2
-    thresholds = {rule["name"]: rule.get("threshold") for rule in run["rules"]}
+    thresholds = {rule.name: rule.threshold for rule in run.rules}
     for position, rule in enumerate(rules):
         threshold = thresholds[rule.name]
         if isinstance(rule.spec, Top):
@@ -169,14 +164,14 @@ def _rules(
 
 def _ended(names: list[str], rule: str | None) -> int:
     """How many rules the row passed: all, but where one of them dropped it or it could not be read."""
-    if rule in _LEDGER or rule is None:
+    if rule in schema.STAGE or rule is None:
         return -1 if rule == schema.FAILED else len(names)
     return names.index(rule) if rule in names else len(names)
 
 
-def _entries(connection: Any, run: dict[str, Any], row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
+def _entries(connection: Any, run: RunFacts, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
     """The entries that the caption matches, the rarest first, since those decide; and the draw of each."""
-    if not run["recipe"].get("match") or row["status"] != schema.OK:
+    if not run.recipe.get("match") or row["status"] != schema.OK:
         return
     found = connection.execute(
         "SELECT e.entry, e.pool, e.survivors, e.probability FROM entries e JOIN "
@@ -204,13 +199,14 @@ def _entries(connection: Any, run: dict[str, Any], row: dict[str, Any], decision
         yield line(f"  and {len(found) - _ENTRIES} more")
 
 
-def _draws(run: dict[str, Any], uid: str, found: list[tuple[str, int, int, float]]) -> list[float]:
+def _draws(run: RunFacts, uid: str, found: list[tuple[str, int, int, float]]) -> list[float]:
     """u/p of each entry alone: the ledger's draw is the smallest."""
+    assert run.t is not None  # of a run that balances
     alone = pa.array([[place] for place in range(len(found))], pa.list_(pa.int32()))
     counts = np.array([survivors for _, _, survivors, _ in found], np.int64)
     keys = ids.entry_keys(pa.array([entry for entry, *_ in found], pa.string()))
     uids = pa.array([uid] * len(found), pa.string())
-    return [float(draw) for draw in balance.draw(uids, alone, counts, run["t"], keys, run["seed"])]
+    return [float(draw) for draw in balance.draw(uids, alone, counts, run.t, keys, run.seed)]
 
 
 def _alike(connection: Any, row: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from curate.pool.tar_samples import split_name
 from curate.publish.uids import PAIR
 from curate.run.opened import open_ledger
 from curate.schema import KEPT
+from curate.store.facts import read_facts
 from curate.store.layout import (
     ENTRIES_FILE,
     FAILURES_FILE,
@@ -84,7 +85,6 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
 
 def _check_rows(folder: RunStore, lines: list[Published]) -> tuple[list[str], list[str]]:
     faults = []
-    run = folder.read_json(RUN_FILE)
     rows = failed = 0
     kept: list[np.ndarray] = []
     verdicts: Counter[str] = Counter()
@@ -102,7 +102,7 @@ def _check_rows(folder: RunStore, lines: list[Published]) -> tuple[list[str], li
         kept.append(_pairs(table["uid"].filter(table["kept"])))
         rules = pc.if_else(table["kept"], KEPT, table["rule"]).combine_chunks()
         verdicts.update({item["values"]: item["counts"] for item in pc.value_counts(rules).to_pylist()})
-    counts = run["counts"]
+    counts = read_facts(folder).counts
     if sum(counts.values()) != rows or counts.get("failed", 0) != failed:
         faults.append(f"{RUN_FILE}: counts {counts} do not add up to {rows} samples, {failed} of them failed")
     faults += [

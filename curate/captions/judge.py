@@ -18,7 +18,7 @@ from curate.captions.gates.gates import Candidates, GateOptions, run_gates
 from curate.captions.kinds import rewrite
 from curate.captions.requests import Rows, make_text, template_of
 from curate.engines.request import Answer, Request
-from curate.metadata.unit import load_entries
+from curate.metadata.unit import MatchSettings, load_entries
 from curate.models.encoder import load_encoder
 from curate.numeric.vectors import embedding_matrix, normalised
 from curate.pool.plan import Unit
@@ -146,7 +146,7 @@ def _examples(section: Rewrite) -> list[str]:
 def _entries(context: RunContext, rows: Rows, texts: pa.Array, own: pa.Array) -> Entries | None:
     if rows.entry_ids is None or rows.counts is None:
         return None
-    matched = load_entries(context).matcher.match(texts.fill_null(""))
+    matched = load_entries(MatchSettings.of(context)).matcher.match(texts.fill_null(""))
     # As if the commonest entry were in half of the rows: it weighs little, and still something.
     weights = entry_weights(rows.counts, 2 * int(rows.counts.max(initial=1)))
     return Entries(matched, rows.entry_ids.take(own), weights)

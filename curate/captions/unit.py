@@ -26,8 +26,8 @@ from curate.captions.regions.unit import find_unit_regions, is_failure
 from curate.captions.requests import Rows, make_requests
 from curate.engines.request import Answer, Request
 from curate.errors import RunError
-from curate.pool.images import read_images
 from curate.pool.plan import Unit
+from curate.pool.reader import UnitReader
 from curate.recipe.captions import Fuse, Kind
 from curate.run.context import RunContext
 
@@ -196,7 +196,13 @@ def _with_images(
         return requests, {}
     places = dict(zip(rows.column("uid").to_pylist(), rows.rows.tolist(), strict=True))
     wanted = np.array(sorted({places[request.uid] for request in requests}), np.int64)
-    files = dict(zip(wanted.tolist(), read_images(context, unit, wanted), strict=True))
+    files = dict(
+        zip(
+            wanted.tolist(),
+            UnitReader(unit, context.source(unit), context.unit_tables(unit)).images(wanted),
+            strict=True,
+        )
+    )
     asked, lost = [], {}
     for place, request in enumerate(requests):
         image = files[places[request.uid]]

@@ -15,6 +15,7 @@ from curate.demo.pool import write_pool
 from curate.demo.score import Caught, Rate, rate, score
 from curate.errors import RecipeError
 from curate.report.page import write_report
+from curate.store.facts import read_facts
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 from curate.wording import format_bytes
@@ -46,7 +47,7 @@ def demo(
         write_pool(pool, samples=2000, seed=0, shards=4)
     print(f"curate run {recipe} --out {run}", file=sys.stderr)
     execute(recipe, run, None, [], "stat", [])
-    counts = RunStore(run).read_json(RUN_FILE)["counts"]
+    counts = read_facts(RunStore(run)).counts
     caught = score(f"{pool}/{_TRUTH}", run)
     print("\nWhat became of what was planted")
     print("\n".join(_lines(caught, list(counts))))

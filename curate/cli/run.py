@@ -9,12 +9,14 @@ import typer
 
 from curate.cli.progress import show_progress
 from curate.errors import RecipeError
-from curate.measure.unit import needed_signals
+from curate.measure.current import needed_signals
+from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
-from curate.store.layout import FAILURES_FILE, RUN_FILE, SIZES_FILE
-from curate.store.lock import tidy
+from curate.store.facts import read_facts
+from curate.store.layout import FAILURES_FILE, SIZES_FILE, SUCCESS_FILE
+from curate.store.lock import check_unlocked, remove_leftovers
 from curate.store.store import RunStore
 from curate.wording import pluralise
 
@@ -52,12 +54,14 @@ def execute(
     recipe: str, out: str, reuse: str | None, overrides: list[str], fingerprint: str, beam_options: list[str]
 ) -> None:
     """Runs a recipe and prints what came out."""
-    from pipelines.driver import preflight, prepare, start
+    from pipelines.driver import claimed, preflight, prepare
     from pipelines.driver import run as run_pipeline
 
+    if not RunStore(out).exists(SUCCESS_FILE):
+        check_unlocked(RunStore(out))  # before the pool is listed, which may take long
     prepared = prepare(load_recipe(recipe, overrides), out, reuse, by_content(fingerprint), beam_options)
     if prepared.finished:
-        tidy(prepared.context.store)
+        remove_leftovers(prepared.context.store)
         print(f"{out}: this recipe is finished already; nothing to do (`curate verify {out}` reads every byte)")
         return
     if reuse:
@@ -65,11 +69,7 @@ def execute(
     began = time.monotonic()
     preflight(prepared)
     try:
-        start(prepared)
-    except OSError as error:
-        raise RecipeError(f"--out {out}: cannot be written: {error}") from None
-    try:
-        with show_progress(prepared.context.store, len(prepared.plan.units)):
+        with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units)):
             run_pipeline(prepared)
     except KeyboardInterrupt:
         print("curate: interrupted; what was finished stands: run again to go on", file=sys.stderr)
@@ -89,7 +89,9 @@ def _reused(context: RunContext, units: tuple[Unit, ...], reuse: str) -> str:
     tables = [name for name in context.tables if name not in ("decisions", "answers", "captions")]
     found = {name: sum(context.would_be_current(unit, name) for unit in units) for name in tables}
     taken = ", ".join(f"{name} {count}/{len(units)}" for name, count in found.items() if count)
-    again = list(dict.fromkeys(signal.name for unit in units for signal in needed_signals(context, unit)))
+    settings = MeasureSettings.of(context)
+    needed = (needed_signals(settings, unit, context.unit_tables(unit)) for unit in units)
+    again = list(dict.fromkeys(signal.name for signals in needed for signal in signals))
     lines = [f"reused from {reuse}: {taken or 'no whole table'} (units)"]
     if context.signals:
         rest = "; of the others the columns are taken over" if again else ""
@@ -105,8 +107,8 @@ def _some_uid(folder: RunStore) -> str:
 
 def summary(out: str, seconds: float) -> str:
     """The funnel, and where to look."""
-    run = RunStore(out).read_json(RUN_FILE)
-    counts = run["counts"]
+    run = read_facts(RunStore(out))
+    counts = run.counts
     pool = sum(counts.values())
     width = max(len(name) for name in (*counts, "pool"))
     lines = [f"{'pool':{width}}  {pool:>12,}"]
@@ -115,36 +117,33 @@ def summary(out: str, seconds: float) -> str:
             lines.append(f"{name:{width}}  {f'−{n:,}':>12}  {n / pool if pool else 0:7.2%}")
     kept = counts.get("kept", 0)
     lines.append(f"{'kept':{width}}  {kept:>12,}  {kept / pool if pool else 0:7.2%}")
-    if run["t"] is not None:
-        wished = run["recipe"]["balance"]["rows"]
+    if run.t is not None:
+        wished = run.recipe["balance"]["rows"]
         why = "" if wished is None else f", the largest whose expected size is at most {wished:,}"
-        lines.append(f"t = {run['t']:,}{why}")
+        lines.append(f"t = {run.t:,}{why}")
     lines += [
-        f"{rule['name']}: threshold {rule['threshold']:.6g} of {rule['of']}"
-        for rule in run["rules"]
-        if rule["threshold"] is not None
+        f"{rule.name}: threshold {rule.threshold:.6g} of {rule.of}" for rule in run.rules if rule.threshold is not None
     ]
     lines += [
-        f"near-duplicates by embedding: of {near['sampled']:,} close pairs of a sample, {near['found']:,} were compared"
-        for near in run["near"]
-        if near["sampled"]
+        f"near-duplicates by embedding: of {near.sampled:,} close pairs of a sample, {near.found:,} were compared"
+        for near in run.near
+        if near.sampled
     ]
-    if run.get("evaluation", {}).get("unread"):
-        found = run["evaluation"]
+    if (found := run.evaluation) and found.unread:
         lines.append(
-            f"evaluation set: {found['images']:,} images; {found['unread']:,} more could not be read, such as {found['such_as']}"
+            f"evaluation set: {found.images:,} images; {found.unread:,} more could not be read, such as {found.such_as}"
         )
     failures = RunStore(out).read_parquet(FAILURES_FILE, ["shard", "key", "reason"]).to_pylist()
     damaged = Counter(row["reason"] for row in failures if row["key"] is None)
     if damaged:
         lines.append(f"files not read, or in part: {', '.join(f'{n:,} {why}' for why, n in damaged.items())}")
-    for work in run.get("caption_work", []):
-        lost = f", {work['failed']:,} without an answer" if work["failed"] else ""
+    for work in run.caption_work:
+        lost = f", {work.failed:,} without an answer" if work.failed else ""
         lines.append(
-            f"{work['kind']} by {work['engine']}: {work['requests']:,} texts ({work['sent']:,} asked for now{lost}), "
-            f"{work['passed']:,} passed the gates, {work['replaced']:,} are in .txt"
+            f"{work.kind} by {work.engine}: {work.requests:,} texts ({work.sent:,} asked for now{lost}), "
+            f"{work.passed:,} passed the gates, {work.replaced:,} are in .txt"
         )
-    if run.get("caption_work"):
+    if run.caption_work:
         lines.append(f"  curate sql {out} caption_gates      what the gates said; caption_work, captions: cost, texts")
     shards = len(RunStore(out).read_json(SIZES_FILE))
     lines += [f"{out}: {pluralise(shards, 'shard')} in {seconds:.1f} s", ""]

@@ -20,7 +20,7 @@ from curate.numeric.vectors import embedding_column, embedding_matrix
 from curate.pool.exemplars import picture_files, read_pictures
 from curate.pool.image import ImageOptions, measure_image
 from curate.pool.listing import InputFile
-from curate.recipe.recipe import Against
+from curate.recipe.rules import Against
 from curate.run.context import RunContext
 from curate.store.layout import EVALUATION_FACTS_FILE, EVALUATION_FILE
 

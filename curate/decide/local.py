@@ -18,7 +18,7 @@ from curate.decide.near import I64, Groups
 from curate.decide.state import UnitState
 from curate.pool.plan import Unit
 from curate.process import in_threads
-from curate.recipe.recipe import Near, Top
+from curate.recipe.rules import Near, Top
 from curate.run.context import RunContext
 
 

@@ -15,27 +15,19 @@ import pyarrow.compute as pc
 from curate import ids, schema
 from curate.decide import balance, cells, dedup, near, quantiles
 from curate.decide.evaluation import find_contaminated
-from curate.metadata.unit import load_entries
+from curate.metadata.unit import MatchSettings, load_entries
 from curate.numeric.vectors import embedding_matrix
 from curate.pool.plan import Unit
-from curate.recipe.recipe import Top
+from curate.recipe.rules import Top
 from curate.run.context import RunContext
 from curate.run.rules import first_failed
+from curate.schema import CODES
 from curate.store.forgotten import forgotten_mask
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
-ALIVE = -1
-CODES = {
-    schema.FAILED: -2,
-    schema.UNMATCHED: -3,
-    schema.CONTAMINATED: -4,
-    schema.DUPLICATE: -5,
-    schema.BALANCE: -6,
-    schema.FORGOTTEN: -7,
-}
-NAMES = {code: name for name, code in CODES.items()}
+ALIVE = CODES[schema.KEPT]
 
 
 @dataclass(frozen=True)
@@ -226,7 +218,9 @@ def drop_duplicates(ballot: UnitState, losers: Iterable[dedup.Records]) -> UnitS
 def count_entries(context: RunContext, unit: Unit, ballot: UnitState | None = None) -> I64:
     """Rows that match each entry: all of the unit's, or those alive on the ballot (int64[entries])."""
     return balance.entry_counts(
-        _matches(context, unit), None if ballot is None else ballot.alive, len(load_entries(context).entries)
+        _matches(context, unit),
+        None if ballot is None else ballot.alive,
+        len(load_entries(MatchSettings.of(context)).entries),
     )
 
 
@@ -269,7 +263,9 @@ def _write_decisions(context: RunContext, ballot: UnitState, counts: I64 | None,
         matches = alive_matches(context, ballot)
         probability[survivors] = balance.inclusion(matches, balance.probabilities(counts, t))
         uids = base["uid"].filter(pa.array(survivors)).combine_chunks()
-        draws[survivors] = balance.draw(uids, matches, counts, t, load_entries(context).keys, context.recipe.seed)
+        draws[survivors] = balance.draw(
+            uids, matches, counts, t, load_entries(MatchSettings.of(context)).keys, context.recipe.seed
+        )
         ballot = ballot.drop(survivors & (draws >= 1), CODES[schema.BALANCE])
     lost = np.zeros(len(base), bool)
     lost[ballot.duplicates] = True
@@ -307,12 +303,28 @@ def _pass_columns(context: RunContext, ballot: UnitState, groups: Mapping[int, n
 
 
 def _rule_names(context: RunContext, verdicts: npt.NDArray[np.int16]) -> pa.Array:
-    names = [*context.recipe.rules, *CODES]
-    first = len(context.recipe.rules)
-    index = np.where(verdicts >= 0, verdicts, first - 2 - verdicts).astype(np.int32)
-    return pa.DictionaryArray.from_arrays(pa.array(index, mask=verdicts == ALIVE), pa.array(names, pa.string())).cast(
-        pa.string()
-    )
+    return name_verdicts(verdicts, list(context.recipe.rules))
+
+
+def name_verdicts(verdicts: npt.NDArray[np.int16], rules: Sequence[str]) -> pa.Array:
+    """Return the rule or stage that dropped each row (string[rows]); null where it is kept."""
+    names, codes = _names_and_codes(rules)
+    index = pc.index_in(pa.array(verdicts, mask=verdicts == ALIVE), pa.array(codes, pa.int16()), skip_nulls=True)
+    return names.take(index)
+
+
+def read_verdicts(names: pa.ChunkedArray, rules: Sequence[str]) -> npt.NDArray[np.int16]:
+    """Return the verdicts (int16[rows]) that `name_verdicts` gave these names. Raises ValueError for any other name."""
+    known, codes = _names_and_codes(rules)
+    index = pc.index_in(names, known, skip_nulls=True)
+    if index.null_count != names.null_count:
+        raise ValueError("a name is neither a rule nor a stage")
+    missing = index.is_null().to_numpy()
+    return np.where(missing, np.int16(ALIVE), np.array(codes, np.int16)[index.fill_null(0).to_numpy()])
+
+
+def _names_and_codes(rules: Sequence[str]) -> tuple[pa.Array, list[int]]:
+    return pa.array([*rules, *CODES], pa.string()), [*range(len(rules)), *CODES.values()]
 
 
 def _top_keys(

@@ -13,10 +13,11 @@ import pyarrow as pa
 from curate import schema
 from curate.forget.rows import leftovers
 from curate.forget.shards import image_hashes
-from curate.pool.columns import ColumnFault, find_columns
+from curate.pool.formats.registry import find_format
 from curate.publish.uids import read_uids
 from curate.run.context import RunContext
 from curate.run.opened import open_ledger
+from curate.store.facts import read_facts
 from curate.store.forgotten import Record
 from curate.store.items import Items
 from curate.store.layout import FORGOTTEN_FILE, RUN_FILE, SIZES_FILE
@@ -25,10 +26,10 @@ from curate.store.store import RunStore
 
 def check_absence(folder: RunStore) -> tuple[list[str], list[str]]:
     """What was checked, and what is wrong; both empty where nothing was ever forgotten."""
-    run = folder.read_json(RUN_FILE)
-    record, named = Record.read(folder), run.get("forgotten")
+    facts = read_facts(folder)
+    record, named = Record.read(folder), facts.forgotten
     if not len(record) and not named:
-        rows = run["counts"].get(schema.FORGOTTEN, 0)
+        rows = facts.counts.get(schema.FORGOTTEN, 0)
         return [], [f"{FORGOTTEN_FILE}: is missing, and {rows:,} rows are forgotten"] if rows else []
     faults = []
     if record.broken():
@@ -63,10 +64,6 @@ def _in_sidecar(context: RunContext, table: pa.Table, items: Items) -> bool:
         columns |= {"url": table["url"], "sha256": table["sha256"]}
     else:
         for source in context.recipe.input:
-            try:
-                url = find_columns(table.schema, source.columns).url
-            except ColumnFault:  # of another source
-                url = None
-            if url:
+            if url := find_format(source).url_column(source, table.schema):
                 columns["url"] = table[url].cast(pa.string())
     return any(items.find(kind, column).any() for kind, column in columns.items())

@@ -30,6 +30,7 @@ from curate.publish.uids import read_uids, write_uids
 from curate.run.context import RunContext
 from curate.run.opened import open_ledger
 from curate.schema import KEPT
+from curate.store.facts import read_facts
 from curate.store.forgotten import Record, counts, forgotten_mask, origins
 from curate.store.items import KINDS, NOTHING, Hashes, Items, hex_of
 from curate.store.layout import (
@@ -42,7 +43,7 @@ from curate.store.layout import (
     SIZES_FILE,
     SUCCESS_FILE,
 )
-from curate.store.lock import locked
+from curate.store.lock import clear_tmp, locked
 from curate.store.manifest import Published, digest_file, no_run, read_manifest
 from curate.store.store import RunStore
 
@@ -118,17 +119,17 @@ def forget(url: str, asked: Items, dry_run: bool = False) -> Forgotten:
         raise RecipeError(f"{url}: nothing is named, and {why}; give --uids, --urls or --sha256")
     if dry_run:
         return _plan(folder, asked)[0]
-    with locked(folder):
+    with locked(folder, "forget"):
         pending = _check_state(folder)  # again: the one before may have just ended
         lost = _finish(folder) if pending else 0
         report = folder.exists(REPORT_FILE)
         found, record, units = _plan(folder, asked)
         if found.changes:
-            folder.write_json(FORGETTING_FILE, {"items": len(asked), "seal": record.facts["seal"]})
+            folder.write_json(FORGETTING_FILE, {"items": len(asked), "seal": record.facts.seal})
             folder.delete(SUCCESS_FILE)
             record.write(folder)
             _carry_out(folder, record, units)
-        folder.delete("tmp")  # what was killed may have left copies there
+        clear_tmp(folder)  # what was killed may have left copies there
     return replace(found, finished=pending, lost=lost, report=report and found.changes)
 
 
@@ -256,10 +257,9 @@ def _carry_out(folder: RunStore, record: Record, touched: Iterable[Unit] | None)
     write_uids(context, [unit.index for unit in units], counted[KEPT])
     if context.recipe.match:
         _count_entries(context, units)
-    run = folder.read_json(RUN_FILE)
-    names = [name for name in run["counts"] if name not in (schema.FAILED, schema.FORGOTTEN)]
-    run["counts"] = {name: counted.get(name, 0) for name in (schema.FAILED, schema.FORGOTTEN, *names)}
-    describe_run(folder, run, _digest(folder, None if touched is None else set(rewritten)))
+    facts = read_facts(folder)
+    left = {stage.name: counted.get(stage.name, 0) for stage in schema.run_stages(facts.recipe, True)}
+    describe_run(folder, facts.changed(counts=left), _digest(folder, None if touched is None else set(rewritten)))
 
 
 def _count_entries(context: RunContext, units: Sequence[Unit]) -> None:

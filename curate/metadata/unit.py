@@ -15,17 +15,41 @@ import pyarrow.compute as pc
 
 from curate import ids, schema
 from curate.metadata.match import Matcher
-from curate.pool.plan import Unit
-from curate.run.context import RunContext
+from curate.process import process_cache
+from curate.run.context import VERSIONS, RunContext
 from curate.store.layout import ENTRIES_FILE, METADATA_FILE
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
 
-_lock = threading.Lock()
-_loaded: dict[str, "Entries"] = {}
+
+@dataclass(frozen=True)
+class MatchSettings:
+    """What matching reads of a run.
+
+    Attributes:
+        store: the run folder, which holds the entries.
+        metadata_key: digest of the entries.
+        mode: of `match`.
+    """
+
+    store: RunStore
+    metadata_key: str
+    mode: str
+
+    @classmethod
+    def of(cls, context: RunContext) -> "MatchSettings":
+        """Return those of a run with `match`."""
+        assert context.recipe.match is not None
+        return cls(context.store, context.metadata_key, context.recipe.match.mode)
+
+    def key(self, samples_key: str | None) -> str:
+        """Return the key of `matches`, by that of the unit's `samples`; empty where these have none, for they may change."""
+        return ids.digest([VERSIONS["matches"], samples_key, self.metadata_key, self.mode]) if samples_key else ""
 
 
 @dataclass(frozen=True)
 class Entries:
-    """The metadata of a run, loaded: entries, their keys in draws, and the matcher, made when first asked for."""
+    """The metadata of a run, loaded: entries, their keys in draws, and the matcher, made when first needed."""
 
     entries: pa.Array
     mode: str
@@ -47,28 +71,26 @@ class Entries:
             return self._matcher
 
 
-def load_entries(context: RunContext) -> Entries:
-    """The run's metadata, loaded once per process; of a finished run as its entries list it."""
-    assert context.recipe.match is not None
-    with _lock:
-        if context.metadata_key not in _loaded:
-            _loaded.clear()  # one run at a time; another's metadata would only take memory
-            file = METADATA_FILE if context.store.exists(METADATA_FILE) else ENTRIES_FILE
-            table = context.store.read_parquet(file, ["entry"])
-            _loaded[context.metadata_key] = Entries(table["entry"].combine_chunks(), context.recipe.match.mode)
-        return _loaded[context.metadata_key]
+def load_entries(settings: MatchSettings) -> Entries:
+    """Return the run's metadata, loaded once per process; of a finished run as its entries list it."""
+
+    def load() -> Entries:
+        file = METADATA_FILE if settings.store.exists(METADATA_FILE) else ENTRIES_FILE
+        table = settings.store.read_parquet(file, ["entry"])
+        return Entries(table["entry"].combine_chunks(), settings.mode)
+
+    # Those of one run at a time: another's would only take memory.
+    return process_cache(f"entries {settings.metadata_key} {settings.mode}", load, replaces="entries ")
 
 
-def match_unit(context: RunContext, unit: Unit) -> Unit:
-    """Writes the unit's `matches`, unless they stand."""
-    key = context.matches_key(unit)
-    if not context.is_current("matches", unit, key):
-        samples = context.read("samples", unit, ["unit", "row", "uid", "caption", "status"])
-        readable = pc.equal(samples["status"], schema.OK)
-        captions = pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string()))
-        found = load_entries(context).matcher.match(captions.combine_chunks())
-        table = samples.select(["unit", "row", "uid"]).append_column("entry_ids", found)
-        # Samples without a key are measured again, with other rows perhaps: so are these.
-        lasting = context.store.is_current(context.table("samples", unit), context.measure_key(unit))
-        context.write("matches", unit, table.cast(schema.MATCHES), key if lasting else "")
-    return unit
+def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
+    """Write the unit's `matches`, unless they are current; its `samples` must be there."""
+    key = settings.key(tables.key("samples"))
+    if key and tables.is_current("matches", key):
+        return
+    samples = tables.read("samples", ["unit", "row", "uid", "caption", "status"])
+    readable = pc.equal(samples["status"], schema.OK)
+    captions = pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string()))
+    found = load_entries(settings).matcher.match(captions.combine_chunks())
+    table = samples.select(["unit", "row", "uid"]).append_column("entry_ids", found)
+    tables.write("matches", table.cast(schema.MATCHES), key)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -23,11 +22,9 @@ import pyarrow.compute as pc
 from curate import ids
 from curate.captions.mix import Written, written_texts
 from curate.output.tar_writer import TarWriter, safe_key, safe_suffix
-from curate.pool.byte_sources import ByteSource, open_source
-from curate.pool.formats.parquet import image_bytes, output_columns
-from curate.pool.formats.webdataset import read_json
+from curate.pool.formats.input_format import InputSample
 from curate.pool.plan import Unit
-from curate.pool.reader import input_rows, unchanged
+from curate.pool.reader import UnitReader
 from curate.run.context import RunContext
 
 U64 = npt.NDArray[np.uint64]
@@ -241,44 +238,17 @@ def _kept(context: RunContext, part: Slice, columns: list[str]) -> pa.Table:
 
 
 def _samples(context: RunContext, part: Slice, rows: pa.Table) -> Iterator[Sample]:
-    source = context.source(part.unit)
-    if source.format != "webdataset":
-        yield from _parquet_samples(context, part, rows)
-        return
-    places = _places(context.read("members", part.unit, ["suffix", "offset", "size"]).take(rows["row"]))
-    triples = zip(rows["shard"].to_pylist(), rows["caption"].to_pylist(), places, strict=True)
-    for shard, group in groupby(triples, key=_first):
-        with unchanged(context, part.unit, shard), open_source(shard, source.storage) as opened:
-            for _, caption, found in group:
-                yield _tar_sample(opened, shard, caption, found)
+    reader = UnitReader(part.unit, context.source(part.unit), context.unit_tables(part.unit))
+    samples = reader.samples(rows["row"].to_numpy())
+    for sample, caption in zip(samples, rows["caption"].to_pylist(), strict=True):
+        yield _safe_sample(sample, caption)
 
 
-def _places(members: pa.Table) -> Iterator[list[tuple[str, int, int]]]:
-    """Suffix, offset and size of the members of each row."""
-    columns = [members[name].combine_chunks() for name in ("suffix", "offset", "size")]
-    flat = list(zip(*(column.flatten().to_pylist() for column in columns), strict=True))
-    start = 0
-    for count in columns[0].value_lengths().to_pylist():
-        yield flat[start : start + count]
-        start += count
-
-
-def _tar_sample(source: ByteSource, shard: str, caption: str, places: list[tuple[str, int, int]]) -> Sample:
-    members: list[tuple[str, bytes | memoryview]] = []
-    text: bytes | memoryview = b""
-    taken = {suffix for suffix, _, _ in places}
-    fields: dict[str, Any] = {}
-    for suffix, offset, size in places:
-        data = source.read(offset, size)
-        if len(data) != size:
-            raise OSError(f"{shard}: ends before byte {offset + size}")
-        if suffix == "txt":
-            text = data
-        elif suffix == "json":
-            fields, _ = read_json(bytes(data))
-        else:
-            members.append((_safe_suffix(suffix, taken), data))
-    return Sample(members, text or caption.encode(), fields)
+def _safe_sample(sample: InputSample, caption: str) -> Sample:
+    """The sample with suffixes that may stand in a path."""
+    taken = {suffix for suffix, _ in sample.members}
+    members = [(_safe_suffix(suffix, taken), data) for suffix, data in sample.members]
+    return Sample(members, sample.text or caption.encode(), sample.fields)
 
 
 def _safe_suffix(suffix: str, taken: set[str]) -> str:
@@ -295,48 +265,6 @@ def _safe_suffix(suffix: str, taken: set[str]) -> str:
 _is_safe = lru_cache(256)(safe_suffix)
 
 
-def _parquet_samples(context: RunContext, part: Slice, rows: pa.Table) -> Iterator[Sample]:
-    """Samples of Parquet with an image column: the other columns become fields of the json, but those of bytes."""
-    remaining = zip(rows["format"].to_pylist(), rows["caption"].to_pylist(), strict=True)
-    for table, found in input_rows(context, part.unit, rows["row"].to_numpy()):
-        others = [field.name for field in table.schema if field.name != found.image and not _is_bytes(field.type)]
-        columns = {name: _values(table[name]) for name in others}
-        fields = [{name: values[i] for name, values in columns.items()} for i in range(len(table))]
-        for data, values in zip(image_bytes(table[found.image]), fields, strict=True):
-            kind, caption = next(remaining)
-            suffix = "jpg" if kind == "jpeg" else kind
-            yield Sample([(suffix, data or b"")], caption.encode(), _plain_json(values))
-
-
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    """A column's values in Python, those that it has no value for included (see `_value`)."""
-    try:
-        return list(column.to_pylist())
-    except Exception:  # one of many kinds, by type
-        return [_value(value) for value in column]
-
-
-def _value(value: pa.Scalar) -> Any:
-    """Text that is not UTF-8 with replacement characters; a date past the year 9999 or of an unknown zone as a number."""
-    try:
-        return value.as_py()
-    except UnicodeDecodeError:
-        raw = value.cast(pa.large_binary()) if isinstance(value, pa.StringScalar | pa.LargeStringScalar) else None
-        return raw and raw.as_py().decode(errors="replace")
-    except Exception:
-        return getattr(value, "value", None)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
-    return any(test(kind) for test in tests)
-
-
-def _plain_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Column values as JSON: what it has no word for (dates, decimals, bytes) is written as text."""
-    return dict(json.loads(json.dumps(values, default=str)))
-
-
 def _parquet_rows(context: RunContext, part: Slice) -> pa.Table:
     """The slice's rows of an imageless pool: the uid, and all columns of the inputs.
 
@@ -351,14 +279,14 @@ def _parquet_rows(context: RunContext, part: Slice) -> pa.Table:
         written = written_texts(context, part.unit, kept["uid"].to_pylist(), kept["caption"].to_pylist())
     tables = []
     first = 0
-    for table, _ in input_rows(context, part.unit, kept["row"].to_numpy()):
-        uids = kept["uid"].slice(first, len(table))
-        columns = output_columns(table, output)
+    reader = UnitReader(part.unit, context.source(part.unit), context.unit_tables(part.unit))
+    for columns in reader.rows(kept["row"].to_numpy(), output):
+        uids = kept["uid"].slice(first, len(columns))
         made = pa.table([uids, *columns.columns], names=["uid", *columns.column_names])
         if written is not None:
-            made = _with_texts(made, written[first : first + len(table)])
+            made = _with_texts(made, written[first : first + len(columns)])
         tables.append(made)
-        first += len(table)
+        first += len(columns)
     return pa.concat_tables(tables)
 
 

@@ -1,15 +1,16 @@
-"""Finds what a Parquet source's columns hold: by the recipe's names, else by the spellings of LAION, DataComp, img2dataset.
+"""What the columns of an input hold: by the recipe's names, else by the column names of LAION, DataComp and img2dataset.
 
-Spellings are compared without regard to case, in order; see `SPELLINGS`.
+Names are compared without regard to case, in order; see `SPELLINGS`. And columns of any type as `samples` has them.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
-from curate.errors import CurateError
-from curate.recipe.recipe import Columns
+from curate.pool.faults import InputFault
+from curate.recipe.section import Section
 
 SPELLINGS = {
     "caption": ("caption", "text", "alt_text", "alt"),
@@ -29,16 +30,25 @@ NEEDED = dict.fromkeys(SPELLINGS, "text") | {
 }
 
 
-class ColumnFault(CurateError):
-    """A file's columns do not fit; `reason` is one of `curate.schema.FILE_REASONS`."""
+class Columns(Section):
+    """Which column of a source holds what; None: found by its usual names (`SPELLINGS`).
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason, self.detail = reason, detail
+    `scores` names the columns that land in table `scores`; by default all floating-point columns not used otherwise.
+    """
+
+    caption: str | None = None
+    uid: str | None = None
+    url: str | None = None
+    key: str | None = None
+    width: str | None = None
+    height: str | None = None
+    language: str | None = None
+    image: str | None = None
+    scores: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundColumns:
     """The column of a file for each part of a sample, where there is one, and the score columns."""
 
     caption: str
@@ -52,33 +62,33 @@ class Found:
     scores: tuple[str, ...]
 
 
-def find_columns(schema: pa.Schema, wanted: Columns) -> Found:
-    """Which column of `schema` holds what. Raises ColumnFault where the caption's is missing or a type does not fit."""
+def find_columns(schema: pa.Schema, wanted: Columns) -> FoundColumns:
+    """Return which column of `schema` holds what. Raises InputFault where the caption's is missing or a type does not fit."""
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
-        raise ColumnFault("wrong_type", f"two columns are named {twice[0]!r}")
+        raise InputFault("wrong_type", f"two columns are named {twice[0]!r}")
     spelled: dict[str, str] = {}
     for name in schema.names:
         spelled.setdefault(name.lower(), name)
     found: dict[str, str | None] = {}
     for part, names in SPELLINGS.items():
-        asked = getattr(wanted, part)
-        candidates = [asked] if asked else [spelled[name] for name in names if name in spelled]
+        requested = getattr(wanted, part)
+        candidates = [requested] if requested else [spelled[name] for name in names if name in spelled]
         candidates = [name for name in candidates if name in schema.names]
         fits = [name for name in candidates if _fits(part, schema.field(name).type)]
-        if candidates and not fits and (asked or part == "caption"):
+        if candidates and not fits and (requested or part == "caption"):
             kind = schema.field(candidates[0]).type
-            raise ColumnFault("wrong_type", f"{part} column {candidates[0]!r} is {kind}, not {NEEDED[part]}")
+            raise InputFault("wrong_type", f"{part} column {candidates[0]!r} is {kind}, not {NEEDED[part]}")
         found[part] = fits[0] if fits else None
     if found["caption"] is None:
-        sought = f"no column {wanted.caption!r}" if wanted.caption else "no caption column"
-        raise ColumnFault("no_caption_column", f"{sought}; columns: {', '.join(schema.names) or 'none'}")
+        missing = f"no column {wanted.caption!r}" if wanted.caption else "no caption column"
+        raise InputFault("no_caption_column", f"{missing}; columns: {', '.join(schema.names) or 'none'}")
     taken = {name for name in found.values() if name}
     if wanted.scores is None:
         scores = tuple(f.name for f in schema if pa.types.is_floating(f.type) and f.name not in taken)
     else:
         scores = tuple(name for name in wanted.scores if name in schema.names)
-    return Found(scores=scores, **found)  # type: ignore[arg-type]
+    return FoundColumns(scores=scores, **found)  # type: ignore[arg-type]
 
 
 def _fits(part: str, kind: pa.DataType) -> bool:
@@ -100,20 +110,55 @@ def _image_type(kind: pa.DataType) -> bool:
 
 
 def without_views(kind: pa.DataType) -> pa.DataType:
-    """The type with string and binary views, for which Arrow has few kernels yet, as plain ones, at any depth."""
+    """Return the type with string and binary views, for which Arrow has few kernels yet, as plain ones, at any depth."""
     tests = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_struct, pa.types.is_map)
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     makers: list[Callable[[], pa.DataType]] = [
         pa.string,
         pa.large_binary,
-        lambda: pa.struct([_plain(kind.field(i)) for i in range(kind.num_fields)]),
-        lambda: pa.map_(_plain(kind.key_field), _plain(kind.item_field), kind.keys_sorted),
-        lambda: pa.list_(_plain(kind.value_field)),
-        lambda: pa.large_list(_plain(kind.value_field)),
-        lambda: pa.list_(_plain(kind.value_field), kind.list_size),
+        lambda: pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)]),
+        lambda: pa.map_(_plain_field(kind.key_field), _plain_field(kind.item_field), kind.keys_sorted),
+        lambda: pa.list_(_plain_field(kind.value_field)),
+        lambda: pa.large_list(_plain_field(kind.value_field)),
+        lambda: pa.list_(_plain_field(kind.value_field), kind.list_size),
     ]
     return next((make() for test, make in zip((*tests, *lists), makers, strict=True) if test(kind)), kind)
 
 
-def _plain(field: pa.Field) -> pa.Field:
+def _plain_field(field: pa.Field) -> pa.Field:
     return field.with_type(without_views(field.type))
+
+
+def plain_column(table: pa.Table, name: str) -> pa.Array:
+    """Return the column as one array, dictionaries unpacked, a column of nulls as text."""
+    column = table[name].combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_null(column.type):
+        column = column.cast(pa.string())
+    return column
+
+
+def valid_text(column: pa.Array) -> pa.Array:
+    """Return the column as string, null where the bytes are not UTF-8."""
+    column = column.cast(pa.string())
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.binary()).to_pylist()
+        column = pa.array([_decode(value) for value in raw], pa.string())
+    return column
+
+
+def _decode(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def integers(column: pa.Array) -> pa.Array:
+    """Return sizes in pixels as int32, null where they are none."""
+    values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    good = (values >= 0) & (values < 2**31)
+    return pa.array(np.where(good, values, 0).astype(np.int32), mask=~good)

@@ -1,4 +1,4 @@
-"""Lists input files: brace ranges `{00000..00099}`, lists `{a,b}` and globs, on any fsspec file system, with stamps.
+"""Input files: brace ranges `{00000..00099}`, lists `{a,b}` and globs, on any fsspec file system, with fingerprints.
 
 A file that a brace range names and that is missing is an error before the run; what a glob finds is sorted by name.
 """
@@ -16,13 +16,14 @@ import xxhash
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import RecipeError, RunError
+from curate.recipe.source import Source
 from curate.recipe.strict_yaml import find_surrogate
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
-MAX_NAMES = 10_000_000  # that ranges and lists may stand for in one source
+MAX_NAMES = 10_000_000  # of files in one source, by ranges and lists
 _HASHED = "xxh3:"
-# What file systems call that which changes with a file: object stores, Hugging Face, HTTP, SFTP, memory.
+# What file systems call a file's version: object stores, Hugging Face, HTTP, SFTP, memory.
 _VERSIONS = (
     *("etag", "ETag", "blob_id", "md5Hash", "crc32c"),
     *("mtime", "LastModified", "last_modified", "updated", "created"),
@@ -31,7 +32,7 @@ _VERSIONS = (
 
 @dataclass(frozen=True)
 class InputFile:
-    """An input file. `stamp` tells a changed file: its etag, its mtime in ns, or the hash of its content."""
+    """An input file. `fingerprint` differs where the file does: its etag, its mtime in ns, or the hash of its content."""
 
     path: str
     size: int
@@ -39,12 +40,12 @@ class InputFile:
 
 
 def expand_braces(path: str) -> list[str]:
-    """All paths that `path` names: `a{00..02}{x,y}` gives six. Raises RecipeError for a range that is none, or too many."""
+    """Return all paths that `path` names: `a{00..02}{x,y}` gives six. Raises RecipeError for a range that is none, or too many."""
     return list(_names(_parse_braces(path)))
 
 
 def _parse_braces(path: str) -> list[Sequence[str]]:
-    """The parts of a path, and of each what may stand in its place; nothing is multiplied yet. Raises RecipeError."""
+    """Return the parts of a path, and the choices for each; nothing is multiplied yet. Raises RecipeError."""
     parts: list[Sequence[str]] = []
     end, names = 0, 1
     for found in _BRACES.finditer(path):
@@ -90,12 +91,12 @@ def _check_number(path: str, names: int) -> None:
 
 
 def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = False) -> list[InputFile]:
-    """The files that `paths` name, in order, each once.
+    """Return the files that `paths` name, in order, each once.
 
     Args:
         paths: paths or URLs with brace ranges, lists and globs.
         storage: options of the file system.
-        content: stamp by a hash of the content instead of etag or mtime.
+        content: make fingerprints of contents instead of etag or mtime.
 
     Raises:
         RecipeError: a file is missing, a glob finds none, or one is named twice.
@@ -149,8 +150,18 @@ def _list_path(path: str, parts: list[Sequence[str]], storage: dict[str, Any], c
         raise RecipeError(f"{such_as}{more}: no such file ({names - missing} of the {names} named exist)")
 
 
+def list_source(source: Source, content: bool) -> list[InputFile]:
+    """Return the files of a source, in order. Raises RecipeError, which names it, where they cannot be listed."""
+    try:
+        return list_files(source.paths, source.storage, content)
+    except RecipeError as error:
+        raise RecipeError(f"input {source.name!r}: {error}") from None
+    except (OSError, ImportError, ValueError) as error:
+        raise RecipeError(f"input {source.name!r}: {source.path} cannot be listed: {error}") from None
+
+
 def file_state(path: str, storage: dict[str, Any]) -> str:
-    """Size with etag or mtime of a file, as its file system tells them now. Raises OSError."""
+    """Return size and etag or mtime of a file, as its file system states them now. Raises OSError."""
     fs, inner = fsspec.core.url_to_fs(path, **storage)
     fs.invalidate_cache(inner)
     info = fs.info(inner)
@@ -158,17 +169,17 @@ def file_state(path: str, storage: dict[str, Any]) -> str:
 
 
 def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str = "") -> None:
-    """Makes sure that a file is the one that was read.
+    """Check that a file is the one that was read.
 
     Args:
         path: the file.
         storage: options of the file system.
-        state: what `file_state` said when it was read.
-        stamp: its stamp (see InputFile): where that is of its content, another state with the same content will do.
+        state: of `file_state` when it was read.
+        fingerprint: its fingerprint (see InputFile): where that is of its content, another state with the same content will do.
 
     Raises:
         RunError: it changed since, or is gone.
-        OSError: it cannot be asked for.
+        OSError: its state cannot be read now.
     """
     try:
         found = file_state(path, storage)

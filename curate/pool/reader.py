@@ -1,39 +1,79 @@
-"""Input files read again, as they were when they were measured: what is put out, and what a model is shown.
+"""Rows of a unit read again from the inputs, as they were measured: to be put out, and to be shown to a model.
 
-The state that a file had is in the note of the unit's `samples`; another file in its place ends the run.
+Only what is needed is read, part by part; bytes are as they came, and never cross a shuffle. The state that each file had,
+and how many rows each part has, are in the footer note of the unit's `samples`: a file that changed since ends the run.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from curate.pool.columns import Found
-from curate.pool.formats.parquet import read_rows
+from curate.pool.formats.input_format import InputPart, InputSample, PartRows, Places
+from curate.pool.formats.registry import find_format
 from curate.pool.listing import check_state
 from curate.pool.plan import Unit
-from curate.run.context import RunContext
+from curate.recipe.source import Source
+from curate.store.tables import UnitTables
 
 
-@contextmanager
-def unchanged(context: RunContext, unit: Unit, path: str) -> Iterator[None]:
-    """Raises RunError where an input file is another one than was measured, before or after it is read within."""
-    states = context.note("samples", unit)["states"]
-    piece, state = next(pair for pair in zip(unit.parts, states, strict=True) if pair[0].path == path)
-    check_state(path, context.source(unit).storage, state, piece.fingerprint)
-    yield
-    check_state(path, context.source(unit).storage, state, piece.fingerprint)
+@dataclass(frozen=True)
+class UnitReader:
+    """Reads rows of a measured unit again. Rows are numbers within the unit, ascending (int64).
 
+    All methods raise RunError where an input file is another one than was measured, and OSError where one cannot be read.
+    """
 
-def input_rows(context: RunContext, unit: Unit, places: npt.NDArray[np.int64]) -> Iterator[tuple[pa.Table, Found]]:
-    """Rows of a Parquet unit, by their places (ascending), with all columns of the input, file by file; and what holds what."""
-    first = 0
-    for piece, rows in zip(unit.parts, context.note("samples", unit)["rows"], strict=True):
-        here = places[(places >= first) & (places < first + rows)] - first
-        first += rows
-        if len(here):
-            with unchanged(context, unit, piece.path):
-                table, found = read_rows(piece, context.source(unit))
-            yield table.take(pa.array(here)), found
+    unit: Unit
+    source: Source
+    tables: UnitTables
+
+    def samples(self, rows: Places) -> Iterator[InputSample]:
+        """Yield the samples, with all their members."""
+        kind = find_format(self.source)
+        for part, wanted in self._parts(rows, ["suffix", "offset", "size"] if kind.has_members else None):
+            yield from kind.reread(self.source, part, wanted)
+
+    def images(self, rows: Places) -> Iterator[bytes | None]:
+        """Yield the image file of each row, None where it is not whole any more."""
+        kind = find_format(self.source)
+        for part, wanted in self._parts(rows):
+            yield from kind.reread_images(self.source, part, wanted)
+
+    def rows(self, rows: Places, output: pa.Schema) -> Iterator[pa.Table]:
+        """Yield rows without images as tables of these columns, part by part."""
+        kind = find_format(self.source)
+        for part, state, places in self._split(rows):
+            with self._unchanged(part, state):
+                table = kind.reread_table(self.source, part, places, output)
+            yield table
+
+    def _parts(self, rows: Places, members: list[str] | None = None) -> Iterator[tuple[InputPart, PartRows]]:
+        """Yield the parts that hold some of the rows, and these; a part is checked again when the next is requested."""
+        samples = self.tables.read("samples", ["offset", "bytes", "format"]).take(pa.array(rows))
+        found = self.tables.read("members", members).take(pa.array(rows)) if members else None
+        first = 0
+        for part, state, places in self._split(rows):
+            count = len(places)
+            wanted = PartRows(places, samples.slice(first, count), None if found is None else found.slice(first, count))
+            first += count
+            with self._unchanged(part, state):
+                yield part, wanted
+
+    def _split(self, rows: Places) -> Iterator[tuple[InputPart, str, Places]]:
+        """Yield each part that holds some of the rows, its state when it was measured, and their numbers in it."""
+        note = self.tables.note("samples")
+        first = 0
+        for part, state, count in zip(self.unit.parts, note["states"], note["rows"], strict=True):
+            places = rows[(rows >= first) & (rows < first + count)] - first
+            first += count
+            if len(places):
+                yield part, state, places
+
+    @contextmanager
+    def _unchanged(self, part: InputPart, state: str) -> Iterator[None]:
+        """Raise RunError where the part's file is another one than was measured, before or after it is read within."""
+        check_state(part.path, self.source.storage, state, part.fingerprint)
+        yield
+        check_state(part.path, self.source.storage, state, part.fingerprint)

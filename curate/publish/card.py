@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from curate.schema import FORGOTTEN, KEPT
+from curate.store.facts import RunFacts
 from curate.wording import escape, format_bytes, pluralise
 
 UNKNOWN = "unknown"  # the licence, where the recipe gives none
@@ -28,48 +29,48 @@ _IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"}
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
 
 
-def card_text(run: dict[str, Any]) -> str:
+def card_text(run: RunFacts) -> str:
     """The card's text, from what run.json holds."""
     front = yaml.safe_dump(_front_matter(run), sort_keys=False, allow_unicode=True, width=100)
     parts = (_head, _funnel, _content, _making, _models, _captions, _reading, _people, _terms)
     return "\n".join(["---", f"{front.rstrip()}", "---", "", *(line for part in parts for line in part(run))])
 
 
-def summary(run: dict[str, Any]) -> str:
+def summary(run: RunFacts) -> str:
     """The dataset in one sentence."""
-    pool, kept = sum(run["counts"].values()), run["counts"].get(KEPT, 0)
-    what = "image-text" if run["pool"]["images"] else "URL-text"
-    return f"{kept:,} {what} pairs curated from {pool:,} by curate {run['curate']}."
+    pool, kept = run.rows, run.kept
+    what = "image-text" if run.pool.images else "URL-text"
+    return f"{kept:,} {what} pairs curated from {pool:,} by curate {run.curate}."
 
 
-def steps(run: dict[str, Any]) -> list[tuple[str, str]]:
+def steps(run: RunFacts) -> list[tuple[str, str]]:
     """How the kept samples were chosen: (name, what it does), in order."""
-    recipe, found = run["recipe"], []
-    for rule in run["rules"]:
-        reached = "" if rule["threshold"] is None else f", which is from {rule['threshold']:.6g} on"
-        top = f"the top {rule['top']} by {rule['of']}{reached}"
-        found.append((rule["name"], " ".join(rule["sql"].split()) if rule.get("sql") else top))
+    recipe, found = run.recipe, []
+    for rule in run.rules:
+        reached = "" if rule.threshold is None else f", which is from {rule.threshold:.6g} on"
+        top = f"the top {rule.top} by {rule.of}{reached}"
+        found.append((rule.name, " ".join(rule.sql.split()) if rule.sql else top))
     if recipe.get("match"):
-        entries = f"{run['metadata']['entries']:,} metadata entries" if run.get("metadata") else "the metadata"
+        entries = f"{run.metadata.entries:,} metadata entries" if run.metadata else "the metadata"
         found.append(("match", f"the caption holds at least one of {entries}"))
     passes = ", then by ".join(
         by if isinstance(by, str) else _near(by) for by in (recipe.get("dedup") or {}).get("by", [])
     )
     if passes:
         found.append(("deduplication", f"by {passes}; of a group one sample stays"))
-    if run.get("t") is not None:
+    if run.t is not None:
         found.append(
             (
                 "balance",
-                f"of entries with more than t = {run['t']:,} samples, t are expected to stay (MetaCLIP); seed {run['seed']}",
+                f"of entries with more than t = {run.t:,} samples, t are expected to stay (MetaCLIP); seed {run.seed}",
             )
         )
     return found
 
 
-def languages(run: dict[str, Any]) -> list[str]:
+def languages(run: RunFacts) -> list[str]:
     """The codes of the kept languages, the most frequent first, without those of hardly any sample."""
-    found = run["content"]["languages"]
+    found = run.content.languages
     total = sum(found.values())
     return [code for code, rows in found.items() if rows >= _LEAST * total and _CODE.fullmatch(code)]
 
@@ -77,9 +78,9 @@ def languages(run: dict[str, Any]) -> list[str]:
 # ---- front matter
 
 
-def _front_matter(run: dict[str, Any]) -> dict[str, Any]:
-    images, kept = run["pool"]["images"], run["counts"].get(KEPT, 0)
-    front: dict[str, Any] = {"pretty_name": escape(run["name"]), "license": run["recipe"].get("license", UNKNOWN)}
+def _front_matter(run: RunFacts) -> dict[str, Any]:
+    images, kept = run.pool.images, run.kept
+    front: dict[str, Any] = {"pretty_name": escape(run.name), "license": run.recipe.get("license", UNKNOWN)}
     if codes := languages(run):
         front["language"] = codes
     front["task_categories"] = ["image-to-text", "text-to-image", "zero-shot-image-classification"]
@@ -88,10 +89,10 @@ def _front_matter(run: dict[str, Any]) -> dict[str, Any]:
     files = {"split": "train", "path": f"shards/*.{'tar' if images else 'parquet'}"}
     if kept:
         # Without a version of the shards' own, `datasets` takes one local folder's for another's that has the same name.
-        version = f"0.0.{int(run['content']['digest'][:8], 16)}"
+        version = f"0.0.{int(run.content.digest[:8], 16)}"
         front["configs"] = [{"config_name": "default", "version": version, "data_files": [files]}]
-    written = ["syn.json"] if ((run["recipe"].get("captions") or {}).get("output") or {}).get("syn_json") else []
-    if kept and images and (features := _features([*run["content"]["files"], *written])):
+    written = ["syn.json"] if ((run.recipe.get("captions") or {}).get("output") or {}).get("syn_json") else []
+    if kept and images and (features := _features([*run.content.files, *written])):
         front["dataset_info"] = {"config_name": "default", "features": features}
     return front
 
@@ -116,64 +117,61 @@ def _kind(suffix: str) -> str | None:
 # ---- sections
 
 
-def _head(run: dict[str, Any]) -> Iterator[str]:
-    yield from (f"# {_plain(run['name'])}", "", summary(run), "")
+def _head(run: RunFacts) -> Iterator[str]:
+    yield from (f"# {_plain(run.name)}", "", summary(run), "")
 
 
-def _funnel(run: dict[str, Any]) -> Iterator[str]:
-    counts = run["counts"]
-    pool = sum(counts.values())
+def _funnel(run: RunFacts) -> Iterator[str]:
+    pool, kept = run.rows, run.kept
     yield from ("| rule | rows | of the pool |", "|---|---:|---:|", f"| pool | {pool:,} | |")
-    for name, rows in counts.items():
+    for name, rows in run.counts.items():
         if rows and name != KEPT:
             yield f"| {_plain(name)} | −{rows:,} | {rows / pool:.2%} |"
-    kept = counts.get(KEPT, 0)
     yield from (f"| **kept** | **{kept:,}** | **{kept / pool if pool else 0:.2%}** |", "")
 
 
-def _content(run: dict[str, Any]) -> Iterator[str]:
-    content, recipe = run["content"], run["recipe"]
+def _content(run: RunFacts) -> Iterator[str]:
+    content, recipe = run.content, run.recipe
     yield from ("## Sources", "")
     yield from (f"- {_plain(source['name'])} ({source['format']})" for source in recipe["input"])
     yield from ("", "## Contents", "")
-    yield f"- {pluralise(content['shards'], 'shard')} of up to {recipe['output']['rows_per_shard']:,} samples, {format_bytes(content['bytes'])}"
-    if content["files"]:
-        yield f"- Files: {', '.join(f'{rows:,} {_code(suffix)}' for suffix, rows in content['files'].items())}"
-    means = content["means"]
-    if means:
-        yield f"- On average: {', '.join(f'{name} {value:,.1f}' for name, value in means.items())}"
-    if content["languages"]:
-        total = sum(content["languages"].values())
-        shown = list(content["languages"].items())[:_LANGUAGES]
-        more = len(content["languages"]) - len(shown)
+    yield f"- {pluralise(content.shards, 'shard')} of up to {recipe['output']['rows_per_shard']:,} samples, {format_bytes(content.bytes)}"
+    if content.files:
+        yield f"- Files: {', '.join(f'{rows:,} {_code(suffix)}' for suffix, rows in content.files.items())}"
+    if content.means:
+        yield f"- On average: {', '.join(f'{name} {value:,.1f}' for name, value in content.means.items())}"
+    if content.languages:
+        total = sum(content.languages.values())
+        shown = list(content.languages.items())[:_LANGUAGES]
+        more = len(content.languages) - len(shown)
         told = ", ".join(f"{_plain(code[:_SHORT])} {rows:,} ({rows / total:.1%})" for code, rows in shown)
         yield f"- Languages, as measured: {told}{f', and {more:,} more' if more else ''}"
     yield ""
 
 
-def _making(run: dict[str, Any]) -> Iterator[str]:
+def _making(run: RunFacts) -> Iterator[str]:
     yield from ("## How it was made", "")
     yield "A sample is dropped by the first of these that it fails; `tables/decisions` names it for every sample of the pool."
     yield ""
-    in_sql = {rule["name"] for rule in run["rules"] if rule.get("sql")}
+    in_sql = {rule.name for rule in run.rules if rule.sql}
     for name, text in steps(run):
         yield f"1. {_plain(name)}: {_code(text) if name in in_sql else _plain(text)}"
-    if run["counts"].get(FORGOTTEN):
+    if run.counts.get(FORGOTTEN):
         yield "1. forgotten: taken out on request, whatever the others say; `forgotten.parquet` records what and when"
-    if run["recipe"].get("dedup", {}).get("against"):
+    if run.recipe.get("dedup", {}).get("against"):
         yield "1. contaminated: near an image of the evaluation set"
     yield from ("", "The whole recipe, package versions and the digest of each table are in `run.json`.", "")
 
 
-def _models(run: dict[str, Any]) -> Iterator[str]:
-    if run.get("models"):
+def _models(run: RunFacts) -> Iterator[str]:
+    if run.models:
         yield from ("## Models that measured", "")
-        yield from (f"- {_plain(name)}: {_code(_identity(model))}" for name, model in run["models"].items())
+        yield from (f"- {_plain(name)}: {_code(_identity(model))}" for name, model in run.models.items())
         yield ""
 
 
-def _captions(run: dict[str, Any]) -> Iterator[str]:
-    if not run.get("caption_work"):
+def _captions(run: RunFacts) -> Iterator[str]:
+    if not run.caption_work:
         return
     yield from (
         "## Captions",
@@ -181,18 +179,18 @@ def _captions(run: dict[str, Any]) -> Iterator[str]:
         "Written by models, and judged; `.txt` is the original but for the shares below.",
         "",
     )
-    for work in run["caption_work"]:
+    for work in run.caption_work:
         yield (
-            f"- {work['kind']} by {_code(work['model'].split()[0])}: {work['passed']:,} of {work['requests']:,} texts passed, "
-            f"{work['replaced']:,} are in `.txt`"
+            f"- {work.kind} by {_code(work.model.split()[0])}: {work.passed:,} of {work.requests:,} texts passed, "
+            f"{work.replaced:,} are in `.txt`"
         )
-    mix = run["recipe"]["captions"]["output"]["mix"]
+    mix = run.recipe["captions"]["output"]["mix"]
     yield f"- `.txt`: {', '.join(f'{share:.0%} {kind}' for kind, share in mix.items()) or 'originals only'}"
     yield ""
 
 
-def _reading(run: dict[str, Any]) -> Iterator[str]:
-    kept, images = run["counts"].get(KEPT, 0), run["pool"]["images"]
+def _reading(run: RunFacts) -> Iterator[str]:
+    kept, images = run.kept, run.pool.images
     yield from ("## How to read it", "")
     if kept:
         yield from ("```python", "from datasets import load_dataset", "")
@@ -200,7 +198,7 @@ def _reading(run: dict[str, Any]) -> Iterator[str]:
     else:
         yield from ("No sample was kept: there is nothing to train on, and `tables/` say why.", "")
     if kept and images:
-        last = run["content"]["shards"] - 1
+        last = run.content.shards - 1
         yield (
             f"- Training: `shards/{f'{{00000..{last:05d}}}' if last else '00000'}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
             "`shards/sizes.json` holds their rows."
@@ -217,7 +215,7 @@ def _reading(run: dict[str, Any]) -> Iterator[str]:
     yield from ("- `croissant.json` describes the files to machines.", "")
 
 
-def _people(run: dict[str, Any]) -> Iterator[str]:
+def _people(run: RunFacts) -> Iterator[str]:
     yield from ("## Personal data and takedown", "")
     yield "Captions, URLs and images come from the sources as they are: they may name or show people, and may be wrong, biased or"
     yield "offensive. Nothing was looked for but what the rules above say. To take samples out: `curate forget DIR --uids FILE`"
@@ -225,8 +223,8 @@ def _people(run: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def _terms(run: dict[str, Any]) -> Iterator[str]:
-    given = run["recipe"].get("license", UNKNOWN)
+def _terms(run: RunFacts) -> Iterator[str]:
+    given = run.recipe.get("license", UNKNOWN)
     yield from ("## Licence and citation", "")
     yield f"Licence: {'' if given == UNKNOWN else f'{_code(given)}; of each sample, '}that of the sources; curation adds no rights and removes none."
     yield ""
@@ -234,11 +232,11 @@ def _terms(run: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def citation(run: dict[str, Any]) -> str:
+def citation(run: RunFacts) -> str:
     """How to name this dataset: its name and size, and the digest of what made it."""
-    kept, gone = run["counts"].get(KEPT, 0), run["counts"].get(FORGOTTEN, 0)
+    gone = run.counts.get(FORGOTTEN, 0)
     less = f" without {gone:,} that were asked out" if gone else ""
-    return f"{escape(run['name'])}, {pluralise(kept, 'sample')}, curate {run['curate']}, run {run['identity']}{less}"
+    return f"{escape(run.name)}, {pluralise(run.kept, 'sample')}, curate {run.curate}, run {run.identity}{less}"
 
 
 # ---- words

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids
+from curate.store.facts import ContentFacts
 from curate.store.manifest import Published
 from curate.store.store import RunStore
 
@@ -24,7 +25,7 @@ _READERS = 8  # files read at once: what hides the latency of an object store
 Counts = tuple[Counter[str | None], Counter[str], dict[str, tuple[int, int]]]
 
 
-def count_content(folder: RunStore, digests: Iterable[Published], images: bool) -> dict[str, Any]:
+def count_content(folder: RunStore, digests: Iterable[Published], images: bool) -> ContentFacts:
     """Counts the kept samples of a run.
 
     Args:
@@ -54,14 +55,14 @@ def count_content(folder: RunStore, digests: Iterable[Published], images: bool) 
     ]
     del languages[None]
     ordered = sorted(languages.items(), key=lambda item: (-item[1], str(item[0])))
-    return {
-        "languages": dict(ordered[:_LANGUAGES]),
-        "files": dict(sorted(files.items(), key=lambda item: (-item[1], item[0]))),
-        "shards": len(shards),
-        "bytes": sum(line.bytes for line in shards),
-        "digest": ids.digest(sorted((line.path, line.sha256) for line in shards)),
-        "means": {name: round(total / rows, 2) for name, (total, rows) in sums.items() if rows},
-    }
+    return ContentFacts(
+        languages={str(code): rows for code, rows in ordered[:_LANGUAGES]},
+        files=dict(sorted(files.items(), key=lambda item: (-item[1], item[0]))),
+        shards=len(shards),
+        bytes=sum(line.bytes for line in shards),
+        digest=ids.digest(sorted((line.path, line.sha256) for line in shards)),
+        means={name: round(total / rows, 2) for name, (total, rows) in sums.items() if rows},
+    )
 
 
 def _count_unit(folder: RunStore, unit: str, images: bool, members: bool) -> Counts:

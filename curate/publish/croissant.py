@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.publish.card import UNKNOWN, citation, languages, steps, summary
+from curate.store.facts import RunFacts
 from curate.store.manifest import Published
 
 _LISTED = 200  # files that are listed one by one
@@ -61,7 +62,7 @@ _PLAIN = re.compile(r"[A-Za-z_][\w-]*")  # a column's name that is part of an @i
 _FORMATS = {"tar": "application/x-tar", "parquet": "application/x-parquet"}
 
 
-def croissant(run: dict[str, Any], digests: Iterable[Published], columns: pa.Schema | None) -> dict[str, Any]:
+def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | None) -> dict[str, Any]:
     """The metadata of a run.
 
     Args:
@@ -69,18 +70,18 @@ def croissant(run: dict[str, Any], digests: Iterable[Published], columns: pa.Sch
         digests: the manifest's lines; those of shards are used.
         columns: the schema of shards/*.parquet; None where nothing was kept.
     """
-    images = run["pool"]["images"]
+    images = run.pool.images
     shards = sorted(
         (line for line in digests if line.path.startswith("shards/") and _kind(line) in _FORMATS),
         key=lambda line: line.path,
     )
-    given = run["recipe"].get("license", UNKNOWN)
-    day = datetime.datetime.fromtimestamp(run["finished"], datetime.UTC).date().isoformat()
+    given = run.recipe.get("license", UNKNOWN)
+    day = datetime.datetime.fromtimestamp(run.finished, datetime.UTC).date().isoformat()
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": run["name"],
+        "name": run.name,
         "description": summary(run),
         "license": "unknown: that of each sample's source" if given == UNKNOWN else given,
         "url": "./",

@@ -5,7 +5,6 @@ forgotten.parquet, where something was forgotten), and what run.json is to hold.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +14,7 @@ from curate.publish.content import count_content
 from curate.publish.croissant import croissant
 from curate.publish.statistics import build_statistics
 from curate.publish.views import write_views
-from curate.schema import KEPT
+from curate.store.facts import RunFacts, write_facts
 from curate.store.forgotten import Record
 from curate.store.layout import (
     CARD_FILE,
@@ -35,22 +34,24 @@ from curate.store.manifest import Published, digest_file, write_manifest
 from curate.store.store import RunStore
 
 
-def describe_run(folder: RunStore, run: dict[str, Any], digests: Iterable[Published]) -> None:
+def describe_run(folder: RunStore, run: RunFacts, digests: Iterable[Published]) -> None:
     """Writes run.json, the card, croissant.json, stats.duckdb and views.sql, then the manifest, then `_SUCCESS`.
 
     A report that stands is of the run as it was: it is removed, and `curate report` writes another.
 
     Args:
         folder: the run folder.
-        run: what run.json will hold, but for `content`, which is counted here.
+        run: what run.json will hold, but for `content` and `forgotten`, which are found here.
         digests: the manifest's lines of all tables and shards.
     """
     digests = list(digests)
     record = Record.read(folder)
-    run = run | ({"forgotten": record.facts} if len(record) else {})
-    run |= {"content": count_content(folder, digests, run["pool"]["images"])}
+    run = run.changed(
+        forgotten=record.facts if len(record) else None,
+        content=count_content(folder, digests, run.pool.images),
+    )
     folder.delete(REPORT_FILE)
-    folder.write_json(RUN_FILE, run)
+    write_facts(folder, run)
     folder.write_bytes(CARD_FILE, card_text(run).encode())
     folder.write_json(CROISSANT_FILE, croissant(run, digests, _columns(folder, digests)))
     build_statistics(folder, run)
@@ -66,7 +67,7 @@ def describe_run(folder: RunStore, run: dict[str, Any], digests: Iterable[Publis
         VIEWS_FILE,
     ]
     rest += [FORGOTTEN_FILE] if len(record) else []
-    lines = [digest_file(folder, UIDS_FILE, run["counts"][KEPT]), *(digest_file(folder, path) for path in rest)]
+    lines = [digest_file(folder, UIDS_FILE, run.kept), *(digest_file(folder, path) for path in rest)]
     write_manifest(folder, [*digests, *lines])
     folder.write_bytes(SUCCESS_FILE, b"")
 

@@ -6,7 +6,7 @@ the pool: two samples of one set are never at distance 0.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from curate.numeric.drift import measure_drift
 from curate.numeric.vectors import embedding_matrix
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
+from curate.store.facts import DriftFacts
 
 SAMPLED = 2048  # rows of the pool, of what is kept, and of the part of the pool to compare with, as far as there are
 DRIFT = pa.schema(
@@ -72,7 +73,7 @@ def merge(samples: Iterable[Sample]) -> Sample:
     return Sample(hashes[first], rows[first])
 
 
-def measure_drifts(samples: dict[Group, Sample]) -> list[dict[str, Any]]:
+def measure_drifts(samples: dict[Group, Sample]) -> list[DriftFacts]:
     """Rows of DRIFT; of a source of which nothing is kept there is none."""
     found = []
     for group in sorted(samples):
@@ -85,15 +86,15 @@ def measure_drifts(samples: dict[Group, Sample]) -> list[dict[str, Any]]:
         drift = measure_drift(raw.astype(np.float32), kept.astype(np.float32))
         unchanged = measure_drift(raw.astype(np.float32), part.astype(np.float32))
         found.append(
-            {
-                "source": group.source,
-                "model": group.model,
-                "side": group.side,
-                "pool_rows": len(raw),
-                "kept_rows": len(kept),
-                "distance": drift.distance,
-                "standard_error": drift.standard_error / (2 * drift.distance) if drift.distance else None,
-                "unchanged": unchanged.distance,
-            }
+            DriftFacts(
+                source=group.source,
+                model=group.model,
+                side=group.side,
+                pool_rows=len(raw),
+                kept_rows=len(kept),
+                distance=drift.distance,
+                standard_error=drift.standard_error / (2 * drift.distance) if drift.distance else None,
+                unchanged=unchanged.distance,
+            )
         )
     return found

@@ -1,10 +1,10 @@
 """Publishes a run: checks the sums, writes what describes the shards, and puts `_SUCCESS` last."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,21 @@ from curate.publish.audit import Audit, all_failures, check_conservation
 from curate.publish.describe import describe_run
 from curate.publish.entries import write_entries
 from curate.publish.uids import write_uids
+from curate.recipe.rules import Top
 from curate.run.context import RunContext
 from curate.schema import KEPT
-from curate.store.layout import ENTRIES_FILE, EVALUATION_FACTS_FILE, FAILURES_FILE, RUN_FILE, SIZES_FILE
+from curate.store.facts import (
+    CaptionWork,
+    ContentFacts,
+    DriftFacts,
+    EvaluationFacts,
+    NearFacts,
+    PoolFacts,
+    RuleFacts,
+    RunFacts,
+    read_claim,
+)
+from curate.store.layout import ENTRIES_FILE, EVALUATION_FACTS_FILE, FAILURES_FILE, SIZES_FILE
 from curate.store.manifest import Published
 from curate.store.timings import sum_timings
 
@@ -47,7 +59,7 @@ class Results:
     pool: I64 | None
     survivors: I64 | None
     sums: I64 | None
-    drift: list[dict[str, Any]] | None = None
+    drift: list[DriftFacts] | None = None
     captioned: list[Captioned] | None = None
 
 
@@ -80,61 +92,45 @@ def publish(
     write_uids(context, [audit.unit.index for audit in audits], counts[KEPT])
     context.store.delete("parts")
     _remove_strays(context, digests)
-    describe_run(
-        folder, _finished_run(context, dict(counts), results, [audit.unit.source for audit in audits]), digests
+    describe_run(folder, _make_facts(context, counts, results, [audit.unit.source for audit in audits]), digests)
+
+
+def _make_facts(context: RunContext, counts: Counter[str], results: Results, sources: list[str]) -> RunFacts:
+    """Return what run.json will hold, its `content` still empty."""
+    claim = read_claim(context.store)
+    now = time.time()
+    recipe, pool = context.recipe, context.pool
+    evaluation = context.store.read_json(EVALUATION_FACTS_FILE) if recipe.dedup.against else None
+    return RunFacts(
+        **claim.model_dump(),
+        evaluation=evaluation and EvaluationFacts.model_validate(evaluation),
+        pool=PoolFacts(
+            images=pool.images, supplied=sorted(pool.brings), scores=pool.scores.names, embeddings=pool.embeddings
+        ),
+        units=[(source, sum(1 for _ in units)) for source, units in groupby(sources)],
+        rules=[_rule_facts(name, spec, results.thresholds.get(name)) for name, spec in recipe.rules.items()],
+        t=results.t,
+        steps=sum_timings(context.store),
+        drift=results.drift or [],
+        caption_work=[CaptionWork.model_validate(row) for row in summarise(context, results.captioned)]
+        if results.captioned
+        else [],
+        near=[
+            NearFacts(place=place, **by.model_dump(exclude_none=True), sampled=int(pairs), found=int(met))
+            for place, by in recipe.dedup.near.items()
+            for pairs, met in [results.recalls[place]]
+        ],
+        counts={stage.name: counts[stage.name] for stage in schema.run_stages(recipe, bool(context.blocklist_key))},
+        finished=now,
+        seconds=now - claim.started,
+        content=ContentFacts(languages={}, files={}, shards=0, bytes=0, digest="", means={}),
     )
 
 
-def _finished_run(context: RunContext, counts: dict[str, int], results: Results, sources: list[str]) -> dict[str, Any]:
-    run: dict[str, Any] = context.store.read_json(RUN_FILE)
-    now = time.time()
-    rules = [
-        {"name": rule.name, "sql": rule.spec, "top": None, "of": None, "threshold": None}
-        if isinstance(rule.spec, str)
-        else {
-            "name": rule.name,
-            "sql": None,
-            "top": rule.spec.top,
-            "of": rule.spec.of,
-            "threshold": results.thresholds.get(rule.name),
-        }
-        for rule in context.rules
-    ]
-    order = [
-        schema.FAILED,
-        *([schema.FORGOTTEN] if context.blocklist_key else []),
-        *context.recipe.rules,
-        schema.DUPLICATE,
-        KEPT,
-    ]
-    order[-2:-2] = [schema.UNMATCHED] if context.recipe.match else []
-    order[-2:-2] = [schema.CONTAMINATED] if context.recipe.dedup.against else []
-    order[-1:-1] = [schema.BALANCE] if context.recipe.balance else []
-    if context.recipe.dedup.against:
-        run["evaluation"] = context.store.read_json(EVALUATION_FACTS_FILE)
-    run |= {
-        "pool": {
-            "images": context.pool.images,
-            "brings": sorted(context.pool.brings),
-            "scores": context.pool.scores.names,
-            "embeddings": context.pool.embeddings,
-        },
-        "units": [[source, sum(1 for _ in units)] for source, units in groupby(sources)],
-        "rules": rules,
-        "t": results.t,
-        "steps": sum_timings(context.store),
-        "drift": results.drift or [],
-        "caption_work": summarise(context, results.captioned) if results.captioned else [],
-        "near": [
-            {"pass": place, **by.model_dump(exclude_none=True), "sampled": int(pairs), "found": int(met)}
-            for place, by in context.recipe.dedup.near.items()
-            for pairs, met in [results.recalls[place]]
-        ],
-        "counts": {name: counts.get(name, 0) for name in order},
-        "finished": now,
-        "seconds": now - run["started"],
-    }
-    return run
+def _rule_facts(name: str, spec: str | Top, threshold: float | None) -> RuleFacts:
+    if isinstance(spec, str):
+        return RuleFacts(name=name, sql=spec)
+    return RuleFacts(name=name, top=spec.top, of=spec.of, threshold=threshold)
 
 
 def _remove_strays(context: RunContext, digests: list[Published]) -> None:

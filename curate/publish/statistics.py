@@ -9,8 +9,8 @@ import json
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -20,6 +20,7 @@ from curate import schema
 from curate.errors import ConservationError
 from curate.publish.drifts import DRIFT
 from curate.publish.views import table_files
+from curate.store.facts import Facts, RunFacts
 from curate.store.forgotten import Record
 from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, STATISTICS_FILE
 from curate.store.store import RunStore
@@ -44,7 +45,7 @@ _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by o
 _READERS = 8  # files read at once: what hides the latency of an object store
 
 
-def build_statistics(folder: RunStore, run: dict[str, Any]) -> None:
+def build_statistics(folder: RunStore, run: RunFacts) -> None:
     """Puts stats.duckdb into place.
 
     Args:
@@ -89,7 +90,7 @@ def _count_drops(folder: RunStore, files: dict[str, tuple[str, ...]]) -> Counter
 
 
 def _small_tables(
-    folder: RunStore, run: dict[str, Any], drops: Counter[tuple[str, str | None]], has_entries: bool
+    folder: RunStore, run: RunFacts, drops: Counter[tuple[str, str | None]], has_entries: bool
 ) -> dict[str, pa.Table]:
     return {
         "failures": folder.read_parquet(FAILURES_FILE),
@@ -97,10 +98,10 @@ def _small_tables(
         "entries": folder.read_parquet(ENTRIES_FILE) if has_entries else schema.ENTRIES.empty_table(),
         "rules": _rules(run),
         "run": _facts(run),
-        "steps": pa.Table.from_pylist(run.get("steps", []), STEPS),
+        "steps": _rows(run.steps, STEPS),
         "forgotten": _forgotten(folder),
-        "drift": pa.Table.from_pylist(run.get("drift", []), DRIFT),
-        "caption_work": pa.Table.from_pylist(run.get("caption_work", []), schema.CAPTION_WORK),
+        "drift": _rows(run.drift, DRIFT),
+        "caption_work": _rows(run.caption_work, schema.CAPTION_WORK),
         "drops": pa.table(
             {
                 "source": pa.array([source for source, rule in drops if rule is not None], pa.string()),
@@ -111,6 +112,10 @@ def _small_tables(
         "funnel": _funnel(run, drops),
         "sources": _sources(run, drops),
     }
+
+
+def _rows(parts: Sequence[Facts], columns: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([part.to_json() for part in parts], columns)
 
 
 def _forgotten(folder: RunStore) -> pa.Table:
@@ -130,15 +135,15 @@ def _reasons() -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in ("reason", "kind", "meaning")]))
 
 
-def _rules(run: dict[str, Any]) -> pa.Table:
+def _rules(run: RunFacts) -> pa.Table:
     rows = [
         {
             "position": position,
-            "name": rule["name"],
-            "expression": rule.get("sql") or f"top {rule['top']} of {rule['of']}",
-            "threshold": None if rule.get("threshold") is None else float(rule["threshold"]),
+            "name": rule.name,
+            "expression": rule.expression,
+            "threshold": None if rule.threshold is None else float(rule.threshold),
         }
-        for position, rule in enumerate(run["rules"], 1)
+        for position, rule in enumerate(run.rules, 1)
     ]
     columns = [
         ("position", pa.int32()),
@@ -149,46 +154,39 @@ def _rules(run: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema(columns))
 
 
-def _facts(run: dict[str, Any]) -> pa.Table:
-    """run.json as keys and values: text as it is, all else as JSON."""
+def _facts(run: RunFacts) -> pa.Table:
+    """run.json as keys and values: text as it is, all else as JSON. Its format says how to read the file, and is no fact of the run."""
     rows = [
         {"key": key, "value": value if isinstance(value, str) or value is None else json.dumps(value)}
-        for key, value in run.items()
+        for key, value in run.to_json().items()
+        if key != "format"
     ]
     return pa.Table.from_pylist(rows, pa.schema([("key", pa.string()), ("value", pa.string())]))
 
 
-def _funnel(run: dict[str, Any], drops: Counter[tuple[str, str | None]]) -> pa.Table:
+def _funnel(run: RunFacts, drops: Counter[tuple[str, str | None]]) -> pa.Table:
     by_rule: Counter[str | None] = Counter()
     for (_, rule), count in drops.items():
         by_rule[rule] += count
-    recipe = run["recipe"]
-    used = {
-        schema.UNMATCHED: recipe.get("match"),
-        schema.CONTAMINATED: recipe.get("dedup", {}).get("against"),
-        schema.BALANCE: recipe.get("balance"),
-    }
-    late = (schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE, schema.BALANCE)
-    steps = [schema.FAILED, *([schema.FORGOTTEN] if by_rule[schema.FORGOTTEN] else [])]
-    steps += [*(rule["name"] for rule in run["rules"])]
-    steps += [name for name in late if by_rule[name] or used.get(name, True)]
+    recipe = {**run.recipe, "rules": [rule.name for rule in run.rules]}
+    steps = [stage.name for stage in schema.run_stages(recipe, bool(by_rule[schema.FORGOTTEN]))[:-1]]
     strange = sorted(str(name) for name in by_rule if name is not None and name not in steps)
     if strange:
         raise ConservationError(f"decisions name rules that the run does not have: {', '.join(strange)}")
-    names = ["pool", *steps, "kept"]
+    names = [schema.POOL, *steps, schema.KEPT]
     rows = [by_rule.total(), *(by_rule[name] for name in steps), by_rule[None]]
     return pa.table(
         {
             "position": pa.array(range(len(names)), pa.int32()),
-            "kind": pa.array(["pool", *["drop"] * len(steps), "kept"]),
+            "kind": pa.array([schema.POOL, *["drop"] * len(steps), schema.KEPT]),
             "rule": pa.array(names),
             "rows": pa.array(rows, pa.int64()),
         }
     )
 
 
-def _sources(run: dict[str, Any], drops: Counter[tuple[str, str | None]]) -> pa.Table:
-    names = list(dict.fromkeys([*run["sources"], *sorted(source for source, _ in drops)]))
+def _sources(run: RunFacts, drops: Counter[tuple[str, str | None]]) -> pa.Table:
+    names = list(dict.fromkeys([*run.sources, *sorted(source for source, _ in drops)]))
     rows = []
     for position, name in enumerate(names):
         counts = {rule: count for (source, rule), count in drops.items() if source == name}

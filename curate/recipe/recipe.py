@@ -12,58 +12,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from curate.errors import RecipeError
 from curate.recipe.captions import Captions, Gates
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
 from curate.recipe.measure import Measure
-from curate.recipe.section import ColumnName, Name, Section, UserPath, UserPaths, resolve_paths
+from curate.recipe.rules import Balance, Dedup, Top
+from curate.recipe.section import Name, Section, UserPath, UserPaths, resolve_paths
+from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml
 from curate.schema import RESERVED_RULES
 
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
-
-
-class Columns(Section):
-    """Which column of a Parquet source holds what; None means: found by its usual names (see `curate.pool.plan.SPELLINGS`).
-
-    `scores` names the columns that land in table `scores`; by default all floating-point columns not used otherwise.
-    """
-
-    caption: str | None = None
-    uid: str | None = None
-    url: str | None = None
-    key: str | None = None
-    width: str | None = None
-    height: str | None = None
-    language: str | None = None
-    image: str | None = None
-    scores: tuple[str, ...] | None = None
-
-
-class Source(Section):
-    """One input of the pool; every row is tagged with its name."""
-
-    name: Name
-    format: Literal["webdataset", "parquet"]
-    path: UserPaths
-    caption_key: str = "caption"  # webdataset: the json field that holds the caption where there is no .txt
-    columns: Columns = Columns()  # parquet only
-    storage: dict[str, Any] = Field({})  # options of the fsspec file system, such as {anon: true}
-
-    @field_validator("path")
-    @classmethod
-    def _some_path(cls, path: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not path or ("" in path and not isinstance(path, str)):
-            raise ValueError("names no file; accepted: a path, or a list of paths")
-        return path
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The paths as listed; ranges and globs not yet expanded."""
-        return (self.path,) if isinstance(self.path, str) else self.path
 
 
 class Match(Section):
@@ -71,88 +33,6 @@ class Match(Section):
 
     metadata: UserPath
     mode: Literal["reference"] = "reference"
-
-
-class Top(Section):
-    """The best fraction of what reaches the rule: `{top: 0.3, of: clip_score}` (DataComp's cut)."""
-
-    top: float = Field(gt=0, lt=1, strict=True)
-    of: str
-
-
-class PhashDistance(Section):
-    """Perceptual hashes that differ in at most so many of 64 bits."""
-
-    distance: int = Field(ge=1, le=16, strict=True)
-
-
-class EmbeddingCosine(Section):
-    """Image embeddings of a model of `measure.clip`, which keeps them, with at least this cosine."""
-
-    cosine: float = Field(gt=0, lt=1, strict=True)
-    of: ColumnName = "clip"
-
-
-class Near(Section):
-    """A pass by nearness: what a chain of near pairs joins is one group (single linkage)."""
-
-    phash: PhashDistance | None = None
-    embedding: EmbeddingCosine | None = None
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> "Near":
-        if (self.phash is None) == (self.embedding is None):
-            raise ValueError("give either phash: {distance: k} or embedding: {cosine: x}")
-        return self
-
-
-class Against(Near):
-    """Images of an evaluation set: rows near one of them are dropped by rule `contaminated`, before deduplication."""
-
-    images: UserPaths  # image files or webdataset tars
-
-
-_KEY, _NEAR = "a key", "nearness"
-Pass = Annotated[
-    Annotated[Literal["uid", "sha256", "phash"], Tag(_KEY)] | Annotated[Near, Tag(_NEAR)],
-    Discriminator(lambda by: _NEAR if isinstance(by, dict | Near) else _KEY),
-]
-
-
-class Dedup(Section):
-    """Deduplication in passes in the listed order, by equal keys or by nearness; of a group the smallest uid stays.
-
-    Each pass stands once in `by`, and uid is always among them, first unless listed elsewhere. `prefer` names a numeric
-    column: the row with its largest value stays instead.
-    """
-
-    by: tuple[Pass, ...] = ("uid",)
-    prefer: str | None = None
-    against: Against | None = None
-
-    @field_validator("by")
-    @classmethod
-    def _uid_always(cls, by: tuple[Pass, ...]) -> tuple[Pass, ...]:
-        listed = tuple(dict.fromkeys(by))
-        return listed if "uid" in listed else ("uid", *listed)
-
-    @property
-    def near(self) -> dict[int, Near]:
-        """The passes by nearness, by their places."""
-        return {place: by for place, by in enumerate(self.by) if isinstance(by, Near)}
-
-
-class Balance(Section):
-    """Balanced sampling: by `t`, the rows an entry may have before it is thinned, or by a wished number of `rows`."""
-
-    t: int | None = Field(None, lt=2**63, ge=1, strict=True)
-    rows: int | None = Field(None, lt=2**31, ge=1, strict=True)
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> "Balance":
-        if (self.t is None) == (self.rows is None):
-            raise ValueError("give either t or rows")
-        return self
 
 
 class Output(Section):
@@ -167,7 +47,7 @@ class Recipe(Section):
     name: Name = "curated"
     license: License = "unknown"  # for the cards, as the Hugging Face Hub spells licences
     seed: int = Field(0, ge=0, lt=2**63, strict=True)
-    input: tuple[Source, ...] = Field(min_length=1)
+    input: tuple[AnySource, ...] = Field(min_length=1)
     measure: Measure = Measure()
     match: Match | None = None
     rules: dict[str, str | Top] = Field({})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import PydanticCustomError, core_schema
 
 ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -48,16 +48,17 @@ S = TypeVar("S", bound=BaseModel)
 class BuiltFrom:
     """Marks a field whose section is made of what a registry holds, when it is first needed; the field's type is its base.
 
-    The field's type is to be `SerializeAsAny[Base]`, so that what the made section adds is serialised too.
+    `make` gives a section, or a union of sections. The field's type is to be `SerializeAsAny[Base]`, so that what the made
+    section adds is serialised too.
     """
 
-    make: Callable[[], type[BaseModel]]
+    make: Callable[[], Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """Return the base's schema, behind the validation by the made section."""
 
-        def validate(value: Any) -> BaseModel:
-            return self.make().model_validate(value)
+        def validate(value: Any) -> Any:
+            return TypeAdapter(self.make()).validate_python(value)
 
         return core_schema.no_info_before_validator_function(validate, handler(source))
 
@@ -114,4 +115,7 @@ def alternatives(hint: Any, outer: tuple[Any, ...] = ()) -> Iterator[tuple[Any, 
             yield from alternatives(one, outer)
     elif hint is not type(None):
         made = [mark.make() for mark in outer if isinstance(mark, BuiltFrom)]
-        yield (made[0] if made else hint), outer
+        if made:
+            yield from alternatives(made[0], tuple(mark for mark in outer if not isinstance(mark, BuiltFrom)))
+        else:
+            yield hint, outer

@@ -20,7 +20,7 @@ _MANY = 30  # concepts in a caption, from where all count together
 
 def concepts_section(run: Run) -> Section | None:
     """The figure, what it comes to in numbers, matches per text, and the concepts that changed most."""
-    if not run.facts["recipe"].get("match"):
+    if not run.facts.recipe.get("match"):
         return None
     before = "survivors" if run.balanced else "pool"
     facts = run.row(
@@ -44,10 +44,10 @@ def concepts_section(run: Run) -> Section | None:
 
 def _reading(run: Run) -> str:
     text = "A concept is an entry of the metadata; a caption matches those that occur in it."
-    if not run.balanced:
+    if run.facts.t is None:
         return f"{text} This run does not balance."
     return (
-        f"{text} Balancing thins concepts with more than t = {count(run.facts['t'])} samples (the head) and keeps every sample of "
+        f"{text} Balancing thins concepts with more than t = {count(run.facts.t)} samples (the head) and keeps every sample of "
         "the others (the tail). A frequent concept may keep more than t, through captions that also match rarer ones."
     )
 
@@ -97,7 +97,7 @@ def _ranks(run: Run, before: str) -> Figure | None:
             f"rank {count(row['rank'])}: {count(row['rows'])} samples {'kept' if row['series'] == 'kept' else 'before'}"
         )
     title = "Samples per concept by rank, before and after balancing" if run.balanced else "Samples per concept by rank"
-    t = run.facts["t"] if run.balanced else None
+    t = run.facts.t if run.balanced else None
     specs = [_rank_spec(rows, t, width) for width in (640, 300)]
     wide, narrow = (render_svg(spec, f"{title}, both axes logarithmic") for spec in specs)
     note = "Both axes are logarithmic; concepts are ranked by their count in each set. Dashed: t." if t else ""

@@ -7,15 +7,6 @@ from curate.report.text import SHORT, clean, count, percent, shares
 
 MOST = 200  # lines that are shown one by one
 
-_STEPS = {
-    schema.FAILED: "could not be read, or has no caption",
-    schema.UNMATCHED: "no entry of the metadata occurs in the caption",
-    schema.CONTAMINATED: "near an image of the evaluation set",
-    schema.DUPLICATE: "another sample stands for it",
-    schema.BALANCE: "not drawn: all its concepts are frequent",
-    schema.FORGOTTEN: "taken out on request",
-}
-
 
 def funnel_section(run: Run) -> Section:
     """The steps in order: what each is, what it dropped, and what was left."""
@@ -26,7 +17,8 @@ def funnel_table(run: Run) -> Table:
     """A line a step; shares are of the pool, so those of the drops and of what was kept sum to 100 %."""
     drops = [(line["rule"], line["rows"]) for line in run.funnel if line["kind"] == "drop"]
     pool, kept = run.counts["pool"], run.counts["kept"]
-    meaning = {row["name"]: row["expression"] for row in run.rows("SELECT name, expression FROM rules")} | _STEPS
+    meaning = {row["name"]: row["expression"] for row in run.rows("SELECT name, expression FROM rules")}
+    meaning |= {name: stage.meaning for name, stage in schema.STAGE.items()}
     if len(drops) > MOST:
         rest = drops[MOST:]
         drops = [*drops[:MOST], (f"{len(rest):,} more steps", sum(n for _, n in rest))]
@@ -40,7 +32,9 @@ def funnel_table(run: Run) -> Table:
         bar = Bar(count(left), left / pool if pool else 0.0, "pool")
         text = clean(meaning.get(rule, ""), 120)
         rows.append([clean(rule, SHORT), count(-dropped), share, bar, percent(dropped, reached), text])
-    rows.append(["kept", count(kept), parts[-1], Bar(count(kept), kept / pool if pool else 0.0), "", "the curated set"])
+    rows.append(
+        ["kept", count(kept), parts[-1], Bar(count(kept), kept / pool if pool else 0.0), "", meaning[schema.KEPT]]
+    )
     heads = ("step", "samples", "of the pool", "left", "of what reached it", "what it is")
     return Table(heads, rows, words=("step", "left", "what it is"), last_is_sum=True)
 

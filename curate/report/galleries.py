@@ -13,6 +13,7 @@ from curate.report.source import Run
 from curate.report.text import SHORT, clean, count, number
 from curate.report.thresholds import rule_columns
 from curate.report.thumbnails import make_pictures
+from curate.store.facts import RuleFacts
 
 MOST = 30  # galleries
 SAMPLES = 8  # of each; half as many where there are many galleries
@@ -114,7 +115,7 @@ def _concepts(run: Run, rows: dict[Place, Row]) -> dict[Place, str]:
 
 def _gallery(run: Run, line: dict[str, Any], cards: list[Card]) -> Gallery:
     rule, dropped = line["rule"], count(line["rows"])
-    expression = next((_what(item) for item in run.facts["rules"] if item["name"] == rule), "")
+    expression = next((_what(item) for item in run.facts.rules if item.name == rule), "")
     if line["kind"] == "kept":
         return Gallery(f"Kept: {dropped}", cards)
     note = expression or {schema.DUPLICATE: "Each beside the sample that stands for it."}.get(rule, "")
@@ -125,11 +126,11 @@ def _gallery(run: Run, line: dict[str, Any], cards: list[Card]) -> Gallery:
     )
 
 
-def _what(rule: dict[str, Any]) -> str:
-    if rule.get("sql"):
-        return str(rule["sql"])
-    threshold = "" if rule["threshold"] is None else f": at least {number(rule['threshold'])}"
-    return f"the best {rule['top']:.4g} of {rule['of']}{threshold}"
+def _what(rule: RuleFacts) -> str:
+    if rule.sql:
+        return rule.sql
+    threshold = "" if rule.threshold is None else f": at least {number(rule.threshold)}"
+    return f"the best {rule.top:.4g} of {rule.of}{threshold}"
 
 
 def _card(
@@ -161,7 +162,7 @@ def _card(
 
 def _values(run: Run, step: str, row: Row) -> Iterator[tuple[str, Any]]:
     """The values that decided, or of a kept sample what was measured."""
-    rule = next((item for item in run.facts["rules"] if item["name"] == step), None)
+    rule = next((item for item in run.facts.rules if item.name == step), None)
     if rule:
         yield from (
             (name, row[name])

@@ -64,10 +64,10 @@ def duplicates_section(run: Run) -> Section | None:
 
 def _near(run: Run) -> list[Block]:
     """How completely the passes by embedding found close pairs, as the run measured it."""
-    near = [pair for pair in run.facts.get("near", []) if pair["sampled"]]
+    near = [pair for pair in run.facts.near if pair.sampled]
     return [
         Paragraph(
-            f"Pass {pair['pass']}, by embedding: of {count(pair['sampled'])} close pairs of a sample of the pool, {count(pair['found'])} were compared."
+            f"Pass {pair.place}, by embedding: of {count(pair.sampled)} close pairs of a sample of the pool, {count(pair.found)} were compared."
         )
         for pair in near
     ]

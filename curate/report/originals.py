@@ -8,15 +8,16 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import fsspec
-import pyarrow.parquet as pq
+import numpy as np
+import pyarrow as pa
 
 from curate.pool.byte_sources import open_source
-from curate.pool.columns import find_columns
-from curate.pool.formats.parquet import image_bytes
+from curate.pool.formats.input_format import InputPart, PartRows
+from curate.pool.formats.registry import find_format
 from curate.pool.tar_index import index_tar
 from curate.pool.tar_samples import group_members
-from curate.recipe.recipe import Columns
+from curate.recipe.recipe import parse_recipe
+from curate.recipe.source import Source
 from curate.report.source import Run
 
 Row = dict[str, Any]
@@ -36,25 +37,24 @@ def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], s
         rows: unit, row, uid, source, shard, offset, bytes, sha256, kept.
     """
     wanted = [row for row in rows if row["sha256"] is not None]
-    sources = {source["name"]: source for source in run.facts["recipe"].get("input", [])}
+    sources = {source.name: source for source in parse_recipe(run.facts.recipe).input}
     found: dict[Place, bytes] = {}
     other: set[Place] = set()
     unreachable: set[str] = set()
     for shard in dict.fromkeys(row["shard"] for row in wanted):
         here = [row for row in wanted if row["shard"] == shard]
         source = sources.get(here[0]["source"])
-        if source is None or source["name"] in unreachable:
+        if source is None or source.name in unreachable:
             continue
-        read = _from_tar(shard, here) if source["format"] == "webdataset" else _from_parquet(run, source, shard, here)
         try:
-            for row, data in read:
+            for row, data in _from_input(run, source, shard, here):
                 (found.update({place_of(row): data}) if _same(row, data) else other.add(place_of(row)))
         except FileNotFoundError:
             continue
         except Exception:
             # What stores, drivers and files in place of others raise is without end, and all of it means: not there.
             if "://" in shard:  # a store that does not answer is not asked again for each file
-                unreachable.add(source["name"])
+                unreachable.add(source.name)
     return found | _published(run, [row for row in wanted if row["kept"] and place_of(row) not in found]), other
 
 
@@ -62,33 +62,23 @@ def _same(row: Row, data: bytes) -> bool:
     return hashlib.sha256(data).hexdigest() == str(row["sha256"])
 
 
-def _from_tar(path: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
-    with open_source(path) as source:
-        for row in rows:
-            if row["offset"] is not None and row["bytes"] is not None:
-                yield row, bytes(source.read(row["offset"], row["bytes"]))
-
-
-def _from_parquet(run: Run, source: Row, path: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
-    """Images of a Parquet file: its n-th row is the n-th of the run's that name the file, unless a row group was damaged."""
+def _from_input(run: Run, source: Source, path: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
+    """Images of an input file: its n-th row is the n-th of the run's that name the file, unless a part of it was damaged."""
     places = run.rows(
         """SELECT unit, row, place FROM (SELECT unit, row, row_number() OVER (ORDER BY unit, row) - 1 AS place
-        FROM samples WHERE shard = $shard) WHERE (unit, row) IN (SELECT unnest($units::INTEGER[]), unnest($rows::INTEGER[]))""",
+        FROM samples WHERE shard = $shard) WHERE (unit, row) IN (SELECT unnest($units::INTEGER[]), unnest($rows::INTEGER[]))
+        ORDER BY place""",
         shard=path,
         units=[row["unit"] for row in rows],
         rows=[row["row"] for row in rows],
     )
-    row_at = {place["place"]: next(row for row in rows if place_of(row) == place_of(place)) for place in places}
-    with fsspec.open(path, "rb") as opened:
-        file = pq.ParquetFile(opened, pre_buffer=False)
-        column = find_columns(file.schema_arrow, Columns(**source["columns"])).image
-        first = 0
-        for group in range(file.num_row_groups if column else 0):
-            stop = first + file.metadata.row_group(group).num_rows
-            if any(first <= place < stop for place in row_at):
-                images = image_bytes(file.read_row_group(group, [column], use_threads=False)[0])
-                yield from ((row_at[i], data) for i, data in enumerate(images, first) if i in row_at and data)
-            first = stop
+    by_place = {place_of(row): row for row in rows}
+    wanted = [by_place[place_of(place)] for place in places]
+    samples = pa.table({name: [row[name] for row in wanted] for name in ("offset", "bytes")})
+    part = InputPart(path, 0, "")
+    numbers = np.array([place["place"] for place in places], np.int64)
+    images = find_format(source).reread_images(source, part, PartRows(numbers, samples))
+    yield from ((row, data or b"") for row, data in zip(wanted, images, strict=False))
 
 
 def _published(run: Run, rows: Sequence[Row]) -> dict[Place, bytes]:

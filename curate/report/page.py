@@ -25,7 +25,8 @@ from curate.report.provenance import provenance_section
 from curate.report.source import Run, open_source_run
 from curate.report.text import SHORT, clean, count, percent
 from curate.report.times import time_section
-from curate.store.layout import REPORT_FILE, RUN_FILE, SUCCESS_FILE
+from curate.store.facts import read_facts
+from curate.store.layout import REPORT_FILE, SUCCESS_FILE
 from curate.store.lock import locked
 from curate.store.manifest import digest_file, read_manifest, write_manifest
 from curate.wording import format_bytes
@@ -75,7 +76,7 @@ def write_report(url: str, out: str | None = None, against: str | None = None) -
             raise RecipeError(f"--out {out}: cannot be written: {error}") from None
         return out, len(page)
     folder = run.folder
-    with locked(folder):
+    with locked(folder, "report"):
         _check_unchanged(run)
         # The page first: a reader of the manifest finds what it lists, this one or the one before.
         folder.write_bytes(REPORT_FILE, page)
@@ -86,7 +87,7 @@ def write_report(url: str, out: str | None = None, against: str | None = None) -
 
 def _check_unchanged(run: Run) -> None:
     """Raises RunError where the run is not what it was when it was opened."""
-    if not run.folder.exists(SUCCESS_FILE) or run.folder.read_json(RUN_FILE) != run.facts:
+    if not run.folder.exists(SUCCESS_FILE) or read_facts(run.folder) != run.facts:
         raise RunError(f"{run.folder.url}: was changed while its report was made; make it again once that is done")
 
 
@@ -100,7 +101,7 @@ def render_page(run: Run) -> str:
     template = environment.from_string(package.joinpath("page.html").read_text("utf-8"))
     style = package.joinpath("style.css").read_text("utf-8")
     return template.render(
-        title=clean(run.facts["name"], SHORT), lead=_lead(run), tiles=_tiles(run), sections=sections, style=style
+        title=clean(run.facts.name, SHORT), lead=_lead(run), tiles=_tiles(run), sections=sections, style=style
     )
 
 
@@ -128,8 +129,8 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
         ("failed", count(failed)),
     ]
     tiles += [
-        ("source" if len(run.facts["sources"]) == 1 else "sources", count(len(run.facts["sources"]))),
+        ("source" if len(run.facts.sources) == 1 else "sources", count(len(run.facts.sources))),
         ("shards", count(published["shards"])),
         ("size of the shards", format_bytes(published["bytes"])),
     ]
-    return tiles + ([("t, samples a concept", count(run.facts["t"]))] if run.balanced else [])
+    return tiles + ([("t, samples a concept", count(run.facts.t))] if run.facts.t is not None else [])

@@ -8,6 +8,7 @@ import yaml
 from curate.report.blocks import Block, Cell, Code, Section, Table, Tables
 from curate.report.source import Run
 from curate.report.text import SHORT, clean, count
+from curate.store.facts import RunFacts
 from curate.store.layout import REPORT_FILE
 from curate.wording import format_bytes
 
@@ -17,20 +18,19 @@ _LONGEST = 40_000  # characters of the recipe that are shown
 def provenance_section(run: Run) -> Section:
     """What determines the run, and its digests."""
     facts = run.facts
-    recipe = yaml.safe_dump(_plain(facts["recipe"]), sort_keys=False, allow_unicode=True, width=110)
+    recipe = yaml.safe_dump(_plain(facts.recipe), sort_keys=False, allow_unicode=True, width=110)
     main = [
-        ("curate", facts.get("curate")), ("run", facts.get("name")), ("seed", facts.get("seed")), ("identity", facts.get("identity")),
-        ("python", facts.get("python")), ("files but this one, sha256", _digest(run)),
+        ("curate", facts.curate), ("run", facts.name), ("seed", facts.seed), ("identity", facts.identity), ("python", facts.python),
+        ("files but this one, sha256", _digest(run)),
     ]  # fmt: skip
-    metadata = facts.get("metadata")
-    if metadata:
-        main.append(("metadata", f"{count(metadata['entries'])} entries, digest {metadata['digest']}"))
+    if facts.metadata:
+        main.append(("metadata", f"{count(facts.metadata.entries)} entries, digest {facts.metadata.digest}"))
     blocks: list[Block] = [
         _pairs("Run", dict(main), folded=False),
         *_models(facts),
         Tables([_inputs(run), _files(run)]),
     ]
-    blocks += [_pairs("Table keys", facts.get("keys") or {}), _pairs("Packages", facts.get("packages") or {})]
+    blocks += [_pairs("Table keys", facts.keys), _pairs("Packages", facts.packages)]
     return Section("provenance", "Provenance", [*blocks, Code("Recipe, resolved", clean_lines(recipe))])
 
 
@@ -59,11 +59,11 @@ def _pairs(title: str, pairs: dict[str, Any], folded: bool = True) -> Table:
     return Table(("what", "value"), rows, words=("what", "value"), title=title, folded=folded)
 
 
-def _models(facts: dict[str, Any]) -> list[Block]:
+def _models(facts: RunFacts) -> list[Block]:
     """Models with all that identifies them, one line a part."""
     rows: list[list[Cell]] = []
-    for kind in ("models", "writers"):
-        for name, identity in (facts.get(kind) or {}).items():
+    for identities in (facts.models, facts.engine_ids):
+        for name, identity in identities.items():
             rows += [[clean(name, SHORT), part, clean(value, 200)] for part, value in _parts(identity)]
     return (
         [
@@ -92,9 +92,9 @@ def _parts(identity: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _inputs(run: Run) -> Table:
-    units = dict(run.facts.get("units", []))
+    units = dict(run.facts.units)
     rows: list[list[Cell]] = []
-    for source in run.facts["recipe"].get("input", [])[:60]:
+    for source in run.facts.recipe.get("input", [])[:60]:
         paths = [source["path"]] if isinstance(source["path"], str) else source["path"]
         rows.append(
             [

@@ -8,6 +8,7 @@ from typing import Any
 
 from curate.ask.diff import Diff, diff_runs
 from curate.ask.query import find_run, open_run
+from curate.store.facts import RunFacts, read_facts
 from curate.store.store import RunStore
 
 _NUMBERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "FLOAT", "DOUBLE"}
@@ -18,7 +19,7 @@ class Run:
     """A finished run: its folder, what run.json holds, a connection to its tables, and what differs from another run to it."""
 
     folder: RunStore
-    facts: dict[str, Any]
+    facts: RunFacts
     connection: Any
     against: Diff | None = None
 
@@ -55,12 +56,12 @@ class Run:
     @property
     def balanced(self) -> bool:
         """Whether the run balanced."""
-        return bool(self.facts["recipe"].get("balance"))
+        return bool(self.facts.recipe.get("balance"))
 
     @property
     def has_images(self) -> bool:
         """Whether the pool has images."""
-        return bool(self.facts.get("pool", {}).get("images"))
+        return self.facts.pool.images
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def open_source_run(url: str, against: str | None = None) -> Iterator[Run]:
         RunError: one of them is not finished.
     """
     folder = find_run(url)
-    facts = folder.read_json("run.json")  # first: while these stand, the connection sees one run
+    facts = read_facts(folder)  # first: while these stand, the connection sees one run
     connection = open_run(url)
     try:
         diff = diff_runs(against, url) if against else None

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from curate.report.source import Run
+from curate.store.facts import RuleFacts
 
 ASPECT = "aspect"  # the longer side by the shorter one
 _CUTS = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
@@ -18,20 +19,20 @@ _CUTS = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHA
 def drawn_thresholds(run: Run) -> dict[str, list[tuple[str, float]]]:
     """Column → the rules that cut it, with the value where they do."""
     found: dict[str, list[tuple[str, float]]] = {}
-    for rule in run.facts["rules"]:
-        if rule.get("threshold") is not None:
-            found.setdefault(_spelled(run, rule["of"]), []).append((rule["name"], float(rule["threshold"])))
-        elif rule.get("sql"):
-            for column, value in _comparisons(run, rule["sql"]):
-                found.setdefault(_spelled(run, column), []).append((rule["name"], value))
+    for rule in run.facts.rules:
+        if rule.of and rule.threshold is not None:
+            found.setdefault(_spelled(run, rule.of), []).append((rule.name, float(rule.threshold)))
+        elif rule.sql:
+            for column, value in _comparisons(run, rule.sql):
+                found.setdefault(_spelled(run, column), []).append((rule.name, value))
     return found
 
 
-def rule_columns(run: Run, rule: dict[str, Any]) -> list[str]:
+def rule_columns(run: Run, rule: RuleFacts) -> list[str]:
     """The columns that a rule reads, in the order in which they stand in it."""
-    if rule.get("of"):
-        return [_spelled(run, rule["of"])]
-    tree = _parse(run, rule.get("sql") or "true")
+    if rule.of:
+        return [_spelled(run, rule.of)]
+    tree = _parse(run, rule.sql or "true")
     return list(dict.fromkeys(_spelled(run, name) for name in _columns(tree)))
 
 

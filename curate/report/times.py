@@ -14,7 +14,7 @@ from curate.wording import format_seconds
 
 def time_section(run: Run) -> Section | None:
     """How long the run took, and how fast it was; None where run.json holds no times."""
-    started, seconds = run.facts.get("started"), run.facts.get("seconds")
+    started, seconds = run.facts.started, run.facts.seconds
     if not started or not seconds:
         return None
     moment = datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC")

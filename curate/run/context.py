@@ -15,8 +15,10 @@ import pyarrow as pa
 
 from curate import ids, schema
 from curate.errors import RecipeError
+from curate.pool.formats.registry import find_format
 from curate.pool.plan import Pool, Unit
-from curate.recipe.recipe import Recipe, Source
+from curate.recipe.recipe import Recipe
+from curate.recipe.source import Source
 from curate.run import columns
 from curate.run.rules import Rule, Segment, check_rules, segments
 from curate.signals.registry import find_signals
@@ -78,8 +80,8 @@ class RunContext:
 
     @property
     def has_members(self) -> bool:
-        """Whether some source is of tars."""
-        return any(source.format == "webdataset" for source in self.recipe.input)
+        """Whether some source has members."""
+        return any(find_format(source).has_members for source in self.recipe.input)
 
     @cached_property
     def visible(self) -> pa.Schema:
@@ -137,7 +139,7 @@ class RunContext:
         """Key of the columns of `scores` that each signal gives, and of those that the pool brings."""
         brought = {signal.name for signal in self.signals if signal.bring}
         keys = {
-            signal.name: ids.digest([signal.key, unit.beside])
+            signal.name: ids.digest([signal.key, unit.sidecar_fingerprints])
             if signal.name in brought or signal.of in brought
             else signal.key
             for signal in self.signals
@@ -244,22 +246,16 @@ class RunContext:
 
         Decisions are never taken over: they are cheap, and depend on what could be read when they were made.
         """
-        file = self.table(name, unit)
-        if self.store.is_current(file, key):
-            return True
-        if self.reuse is not None and name != "decisions" and self.reuse.is_current(file, key):
-            self.store.adopt(self.reuse, file)
-            return True
-        return False
+        tables = self.unit_tables(unit) if name != "decisions" else UnitTables(self.store, unit.index)
+        return tables.is_current(name, key)
 
     def would_be_current(self, unit: Unit, *names: str) -> bool:
         """Whether each of the tables, of those that this run has, stands or can be taken over; changes nothing."""
         return all(self._would_be_current(unit, name) for name in self.tables if name in names)
 
     def _would_be_current(self, unit: Unit, name: str) -> bool:
-        file, key = self.table(name, unit), self.key_of(name)(unit)
-        folders = (self.store, None if name == "decisions" else self.reuse)
-        return any(folder.is_current(file, key) for folder in folders if folder)
+        tables = self.unit_tables(unit) if name != "decisions" else UnitTables(self.store, unit.index)
+        return tables.would_be_current(name, self.key_of(name)(unit))
 
     def key_of(self, name: str) -> Callable[[Unit], str]:
         """What gives the key of a table's file."""
@@ -293,4 +289,6 @@ class RunContext:
 
     def unit_tables(self, unit: Unit) -> UnitTables:
         """A unit's tables in the run folder, and in the run to reuse."""
-        return UnitTables(self.store, unit.index, self.reuse)
+        has_old = self.reuse is not None and unit.reuse_index is not None
+        old = UnitTables(self.reuse, unit.reuse_index) if has_old else None  # type: ignore[arg-type]
+        return UnitTables(self.store, unit.index, old)

@@ -7,9 +7,11 @@ deduplication, counts, draws) works on them as it did in the run; what would rea
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.errors import RecipeError
 from curate.pool.plan import Pool, Unit
-from curate.recipe.recipe import parse_recipe
+from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
+from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 
@@ -20,28 +22,37 @@ def open_ledger(folder: RunStore) -> tuple[RunContext, list[Unit]]:
     Raises:
         RecipeError: the recipe in run.json is not one that this version knows.
     """
-    run = folder.read_json(RUN_FILE)
-    sources = [source for source, count in run["units"] for _ in range(count)]
+    facts = read_facts(folder)
+    sources = [source for source, count in facts.units for _ in range(count)]
     units = [Unit(index, source, ()) for index, source in enumerate(sources)]
-    pool = run["pool"]
     context = RunContext(
-        recipe=parse_recipe(run["recipe"], f"{folder.url}/{RUN_FILE}"),
+        recipe=_recipe(folder, facts),
         pool=Pool(
-            key=run["keys"]["pool"],
-            images=pool["images"],
+            key=facts.keys["pool"],
+            images=facts.pool.images,
             rows=None,
-            brings=frozenset(pool["brings"]),
-            scores=_score_columns(folder, pool["scores"]),
+            brings=frozenset(facts.pool.supplied),
+            scores=_score_columns(folder, facts.pool.scores),
             output=None,
-            embeddings=pool["embeddings"],
+            embeddings=facts.pool.embeddings,
         ),
         store=folder,
-        metadata_key=run["metadata"]["digest"] if run["metadata"] else "",
-        models=run["models"],
-        engine_ids=run["writers"],
-        blocklist_key=run.get("forgotten", {}).get("key", ""),
+        metadata_key=facts.metadata.digest if facts.metadata else "",
+        models=facts.models,
+        engine_ids=facts.engine_ids,
+        blocklist_key=facts.forgotten.key if facts.forgotten else "",
     )
     return context, units
+
+
+def _recipe(folder: RunStore, facts: RunFacts) -> Recipe:
+    try:
+        return parse_recipe(facts.recipe, f"{folder.url}/{RUN_FILE}")
+    except RecipeError as error:
+        raise RecipeError(
+            f"{error}\nThis is a run of curate {facts.curate}, and this version does not read its recipe: run the recipe again "
+            f"into another folder with --reuse {folder.url}, or open the run with curate {facts.curate}"
+        ) from None
 
 
 def _score_columns(folder: RunStore, names: list[str]) -> pa.Schema:

@@ -38,6 +38,7 @@ from curate.recipe.section import UserPaths
 from curate.signals.clusters import Clusters as Centroids
 from curate.signals.clusters import load_clusters
 from curate.signals.signal import F32, Embeddings, Signal
+from curate.store.facts import read_facts
 from curate.store.store import RunStore
 
 
@@ -124,11 +125,11 @@ def _run_identity(path: str, model: Mapping[str, Any]) -> Any:
     where = f"measure.fooling.shift: {path}"
     if not folder.exists("_SUCCESS"):
         raise RecipeError(f"{where} is not a finished run; accepted: the --out of one with embeddings: true")
-    run = folder.read_json("run.json")
-    weights = [known["weights"] for known in run["models"].values() if isinstance(known, dict) and "weights" in known]
-    if "embeddings" not in run["keys"] or model["weights"] not in weights:
+    run = read_facts(folder)
+    weights = [known["weights"] for known in run.models.values() if isinstance(known, dict) and "weights" in known]
+    if "embeddings" not in run.keys or model["weights"] not in weights:
         raise RecipeError(f"{where} keeps no embeddings of {model['model']} with these weights")
-    return run["keys"]["embeddings"]
+    return run.keys["embeddings"]
 
 
 def _asked(options: OfEmbeddings) -> dict[str, Any]:

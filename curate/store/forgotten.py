@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from curate import ids, schema
 from curate.errors import RunError
+from curate.store.facts import ForgottenFacts, read_forgotten
 from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, hex_of
 from curate.store.layout import FORGOTTEN_FILE, RUN_FILE
 from curate.store.store import RunStore
@@ -54,11 +55,11 @@ class Record:
             RunError: it is not: without it what was forgotten would come back.
         """
         record = cls.read(folder)
-        named = (folder.read_json(RUN_FILE) if folder.exists(RUN_FILE) else {}).get("forgotten")
-        lacks = named is not None and named["seal"] not in record.table["seal"].to_pylist()
+        named = read_forgotten(folder)
+        lacks = named is not None and named.seal not in record.table["seal"].to_pylist()
         if lacks or record.broken():
             found = "missing" if not len(record) else "another one" if lacks else "not as it was written"
-            and_names = f", and {RUN_FILE} names one of {named['items']:,} items" if named else ""
+            and_names = f", and {RUN_FILE} names one of {named.items:,} items" if named else ""
             raise RunError(
                 f"{folder.url}: {FORGOTTEN_FILE} is {found}{and_names}; put it back from a copy: "
                 "without it what was forgotten would come back"
@@ -87,10 +88,12 @@ class Record:
         return ids.digest([hashlib.sha256(given[kind].tobytes()).hexdigest() for kind in KINDS]) if len(given) else ""
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> ForgottenFacts:
         """What run.json says of it."""
         seals = self.table["seal"].to_pylist()
-        return {"items": len(self), "requests": len(set(seals)), "key": self.key, "seal": seals[-1] if seals else None}
+        return ForgottenFacts(
+            items=len(self), requests=len(set(seals)), key=self.key, seal=seals[-1] if seals else None
+        )
 
     @property
     def settled(self) -> bool:

@@ -18,6 +18,7 @@ METADATA_FILE = "tmp/metadata.parquet"
 EVALUATION_FILE = "tmp/evaluation.parquet"
 EVALUATION_FACTS_FILE = "tmp/evaluation.json"
 FORGETTING_FILE = "tmp/forgetting.json"  # there while `curate forget` is at work
+LOCK_FILE = "tmp/lock"  # there while a command is at work
 ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is there
 
 

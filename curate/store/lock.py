@@ -1,51 +1,78 @@
-"""One command at a time changes a published run in a local folder: by a lock that ends with its process, however that ends.
+"""One command at a time works in a run folder: by a lock that ends with its process, however that ends.
 
-The lock is the system's, on a file that names the process. A number of a process alone would not do: after a kill another
-process may have it, as in containers, and on a shared disk it is another machine's. Object stores have no locks, and some
-shared disks have none: there nobody is kept out.
+The lock is the system's, on a file that says who holds it. A process number alone would not do: after a kill another process
+may have it, as in containers, and on a shared disk it is another machine's. Object stores have no such locks, and some
+shared disks have none: there nobody is kept out. (filelock leaves its file behind, and a finished run has no such file.)
 """
 
 import errno
 import fcntl
+import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import IO
 
 from curate.errors import RunError
+from curate.store.layout import LOCK_FILE
 from curate.store.store import RunStore
 
-_LOCK = "tmp/forget.lock"
 _ATTEMPTS = 50  # to make the folder: it may be removed in between, but not so often
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def locked(folder: RunStore) -> Iterator[None]:
-    """Keeps others that change the run out while the block runs. Raises RunError where one is at work."""
-    if not folder.is_local:
+def locked(store: RunStore, command: str) -> Iterator[None]:
+    """Keep others that work in the folder out while the block runs.
+
+    Args:
+        store: the run folder.
+        command: of curate, for the message that others get.
+
+    Raises:
+        RunError: another command is at work there; the message names it.
+    """
+    if not store.is_local:
         yield
         return
-    path = folder.path(_LOCK)
-    with _take(path) as file:
+    path = store.path(LOCK_FILE)
+    with _acquire(path, command) as file:
         try:
             yield
         finally:
-            if _is_at(file, path):  # where the block removed it, another may have taken the next one
+            if _is_at(file, path):  # where the block removed it, another may hold the next one
                 os.unlink(path)
                 with suppress(OSError):  # it holds more
                     os.rmdir(os.path.dirname(path))
 
 
-def tidy(folder: RunStore) -> None:
-    """Removes what killed commands left in the `tmp` of a finished run, unless one is at work."""
-    if folder.exists("tmp"):
-        with suppress(RunError, OSError), locked(folder):  # who may only read it leaves it as it is
-            folder.delete("tmp")
+def check_unlocked(store: RunStore) -> None:
+    """Raise RunError where a command is at work in the folder now; write nothing."""
+    if not store.is_local:
+        return
+    with suppress(FileNotFoundError, NotADirectoryError), open(store.path(LOCK_FILE), "r+") as file:
+        _lock(file, store.path(LOCK_FILE))
 
 
-def _take(path: str) -> IO[str]:
-    """The file, locked; closing it lets go."""
+def clear_tmp(store: RunStore) -> None:
+    """Remove what is in the folder's `tmp`, but the lock. The caller holds it."""
+    with suppress(FileNotFoundError):
+        for path in store.fs.ls(store.path("tmp"), detail=False):
+            if not path.endswith(f"/{LOCK_FILE}"):
+                store.delete(path[len(store.root) + 1 :])
+
+
+def remove_leftovers(store: RunStore) -> None:
+    """Remove what killed commands left in the `tmp` of a finished run, unless one is at work."""
+    if store.exists("tmp"):
+        with suppress(RunError, OSError), locked(store, "run"):  # who may only read it leaves it as it is
+            store.delete("tmp")
+
+
+def _acquire(path: str, command: str) -> IO[str]:
+    """Return the file, locked; closing it lets go."""
     failed = 0
     while True:
         try:
@@ -57,22 +84,39 @@ def _take(path: str) -> IO[str]:
                 raise
             continue  # the one before removed its folder
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return file
-            file.seek(0)
-            owner = file.read().strip()
+            _lock(file, path)
+        except BaseException:
             file.close()
-            raise RunError(
-                f"{path}: `curate forget`, `report` or `run` is at work here{owner and f' (process {owner})'}; wait for it"
-            ) from None
+            raise
         if _is_at(file, path):  # else the one before removed it, and it locks nobody out
             file.truncate(0)
-            file.write(str(os.getpid()))
+            since = datetime.now(UTC).isoformat(" ", "seconds")
+            json.dump({"command": command, "process": os.getpid(), "host": platform.node(), "since": since}, file)
             file.flush()
             return file
         file.close()
+
+
+def _lock(file: IO[str], path: str) -> None:
+    """Lock the file, where its disk has locks. Raises RunError where another holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return
+        file.seek(0)
+        raise RunError(
+            f"{os.path.dirname(os.path.dirname(path))}: {_holder(file.read())} is at work here; wait for it, or end it"
+        ) from None
+
+
+def _holder(text: str) -> str:
+    """Describe who holds a lock, from its file."""
+    try:
+        about = json.loads(text)
+        return f"curate {about['command']} (process {about['process']} on {about['host']}, since {about['since']})"
+    except (ValueError, KeyError, TypeError):  # not written yet, or by something else
+        return "another command of curate"
 
 
 def _is_at(file: IO[str], path: str) -> bool:

@@ -239,19 +239,19 @@ class RunStore:
         except (FileNotFoundError, NotADirectoryError, DamagedError):
             return False
 
-    def adopt(self, other: "RunStore", name: str) -> None:
-        """Puts the same file of another run into place: a hard link where possible, else a copy."""
+    def adopt(self, other: "RunStore", other_name: str, name: str) -> None:
+        """Put a file of another run into place: a hard link where possible, else a copy."""
         if self.is_local and other.is_local:
             aside = self.path(f"tmp/{uuid.uuid4().hex}")
             os.makedirs(os.path.dirname(aside), exist_ok=True)
             os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
             try:
-                os.link(other.path(name), aside)
+                os.link(other.path(other_name), aside)
             except OSError:
-                shutil.copyfile(other.path(name), aside)
+                shutil.copyfile(other.path(other_name), aside)
             os.replace(aside, self.path(name))
         else:
-            with other.open(name) as source, self.create(name) as file:
+            with other.open(other_name) as source, self.create(name) as file:
                 shutil.copyfileobj(source, file, 1 << 20)
 
 

@@ -1,7 +1,7 @@
 """The tables of one unit in a run folder: one Parquet file each, read and written by name, their key and note in the footer.
 
-In: a run folder, perhaps another one to adopt tables from, and a unit's number. Row-aligned tables have one row a sample of
-the unit, in the same order, so that columns of two of them stand side by side without a join.
+In: a run folder, a unit's number, and perhaps the tables of the same unit in an older run, to adopt. Row-aligned tables have
+one row a sample of the unit, in the same order, so that columns of two of them are put together without a join.
 """
 
 import json
@@ -11,17 +11,25 @@ from typing import Any
 import pyarrow as pa
 
 from curate import schema
+from curate.errors import DamagedError
 from curate.store.layout import table_file
 from curate.store.store import RunStore
 
 
 @dataclass(frozen=True)
 class UnitTables:
-    """A unit's tables. `reuse` is a run whose tables are adopted where they have the same key."""
+    """A unit's tables.
+
+    Attributes:
+        store: the run folder.
+        unit: the unit's number.
+        reuse: the tables of the same unit in the run to reuse, adopted where they have the same key; the unit may have had
+            another number there.
+    """
 
     store: RunStore
     unit: int
-    reuse: RunStore | None = None
+    reuse: "UnitTables | None" = None
 
     def file(self, table: str) -> str:
         """Return the table's file, relative to the run folder."""
@@ -58,10 +66,14 @@ class UnitTables:
         text = self.store.footer(self.file(table))[1]
         return dict(json.loads(text)) if text else {}
 
-    def write(self, table: str, rows: pa.Table, key: str, note: dict[str, Any] | None = None) -> None:
+    def write(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None = None) -> None:
         """Put the table into place."""
         text = None if note is None else json.dumps(note, ensure_ascii=False, sort_keys=True)
         self.store.write_parquet(self.file(table), rows, key, text)
+
+    def column_names(self, table: str) -> list[str]:
+        """Return the table's columns."""
+        return self.store.names(self.file(table))
 
     def is_current(self, table: str, key: str) -> bool:
         """Return whether the table was made with this key; that of the run to reuse is adopted first.
@@ -71,11 +83,32 @@ class UnitTables:
         """
         if self.store.is_current(self.file(table), key):
             return True
-        if self.reuse is None or not self.reuse.is_current(self.file(table), key):
+        if self.reuse is None or not self.reuse.would_be_current(table, key):
             return False
-        self.store.adopt(self.reuse, self.file(table))
-        return True
+        return self._adopt(table, key, self.reuse)
 
     def would_be_current(self, table: str, key: str) -> bool:
         """Return what `is_current` would, and change nothing."""
-        return any(store.is_current(self.file(table), key) for store in (self.store, self.reuse) if store)
+        return any(tables.store.is_current(tables.file(table), key) for tables in (self, self.reuse) if tables)
+
+    def _adopt(self, table: str, key: str, other: "UnitTables") -> bool:
+        """Put the same table of another run into place, with this unit's number; False where it is damaged."""
+        if other.unit == self.unit or "unit" not in other.column_names(table):
+            self.store.adopt(other.store, other.file(table), self.file(table))
+            return True
+        try:
+            rows = other.read(table)
+        except DamagedError:
+            return False
+        number = pa.repeat(pa.scalar(self.unit, pa.int32()), len(rows))
+        rows = rows.set_column(rows.schema.get_field_index("unit"), schema.SAMPLES.field("unit"), number)
+        rows = rows.cast(pa.schema([field.with_type(_as_made(field.type)) for field in rows.schema]))
+        self.store.write_parquet(self.file(table), rows, key, other.store.footer(other.file(table))[1])
+        return True
+
+
+def _as_made(kind: pa.DataType) -> pa.DataType:
+    """Return a list type as it was before Parquet renamed its items: files that are equal then have equal bytes."""
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_type, kind.list_size)
+    return pa.list_(kind.value_type) if pa.types.is_list(kind) else kind

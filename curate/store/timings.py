@@ -8,10 +8,10 @@ did, or another run, is not in it: notes are below `tmp`, which is emptied when 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pyarrow as pa
 
+from curate.store.facts import StepFacts
 from curate.store.store import RunStore
 
 # A step: how many units or shards it worked on, their rows (null where it does not say), and seconds, summed over threads.
@@ -44,8 +44,8 @@ def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
     folder.write_bytes(f"{_FOLDER}/{step}/{name}.{milliseconds}.{'' if watch.rows is None else watch.rows}", b"")
 
 
-def sum_timings(folder: RunStore) -> list[dict[str, Any]]:
-    """Rows of STEPS, in the order of the steps; none of a step that noted nothing."""
+def sum_timings(folder: RunStore) -> list[StepFacts]:
+    """Return the work of each step, in the order of the steps; none of a step that noted nothing."""
     longest: dict[str, dict[str, tuple[int, int | None]]] = {step: {} for step in ORDER}
     for path in folder.files(_FOLDER):
         step, _, note = path.removeprefix(f"{_FOLDER}/").partition("/")
@@ -53,14 +53,14 @@ def sum_timings(folder: RunStore) -> list[dict[str, Any]]:
         one = int(milliseconds), int(rows) if rows else None
         longest[step][name] = max(longest[step].get(name, one), one, key=lambda found: found[0])
     return [
-        {
-            "step": step,
-            "units": len(found),
-            "rows": None
+        StepFacts(
+            step=step,
+            units=len(found),
+            rows=None
             if any(rows is None for _, rows in found.values())
             else sum(rows or 0 for _, rows in found.values()),
-            "seconds": sum(took for took, _ in found.values()) / 1000,
-        }
+            seconds=sum(took for took, _ in found.values()) / 1000,
+        )
         for step, found in longest.items()
         if found
     ]

@@ -16,7 +16,7 @@ from curate.decide import state as ballot
 from curate.decide.near import Groups
 from curate.decide.state import UnitResult, UnitState
 from curate.pool.plan import Unit
-from curate.recipe.recipe import Top
+from curate.recipe.rules import Top
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.timings import time_step

@@ -7,6 +7,7 @@ import apache_beam as beam
 
 from curate.publish.drifts import Sample, measure_drifts, merge, sample_unit
 from curate.run.context import RunContext
+from curate.store.facts import DriftFacts
 
 
 class MeasureDrift(beam.PTransform):
@@ -16,7 +17,7 @@ class MeasureDrift(beam.PTransform):
         super().__init__()
         self._context = context
 
-    def expand(self, verdicts: beam.PCollection[Any]) -> beam.PCollection[list[dict[str, Any]]]:
+    def expand(self, verdicts: beam.PCollection[Any]) -> beam.PCollection[list[DriftFacts]]:
         """Only where embeddings are kept."""
         context = self._context
         return (

@@ -1,56 +1,56 @@
-"""Measuring on Beam: units in, the same units out once their tables are current."""
+"""Measuring and matching on Beam: units in, the same units out once their tables are current."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 
+from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.match import compile_kernels
-from curate.metadata.unit import match_unit
+from curate.metadata.unit import MatchSettings, match_unit
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.timings import time_step
 
 
+@dataclass
 class Measure(beam.PTransform):
-    """Writes `samples`, `scores` and `members` of each unit: PCollection[Unit] → the same units, and their gaps (str)."""
+    """Write `samples`, `scores`, `embeddings` and `members` of each unit."""
 
-    def __init__(self, context: RunContext) -> None:
-        super().__init__()
-        self._context = context
+    context: RunContext
 
     def expand(self, units: beam.PCollection[Unit]) -> Any:
-        """Gaps are few: what is decided over the whole pool depends on which there are."""
-        measured = units | beam.Map(_measure, self._context)
+        """PCollection[Unit] → the same units, and their gaps (str): few, and what is decided depends on which there are."""
+        measured = units | beam.Map(self._measure)
         return measured | "Units" >> beam.Keys(), measured | "Gaps" >> beam.FlatMap(lambda pair: pair[1])
 
+    def _measure(self, unit: Unit) -> tuple[Unit, list[str]]:
+        settings, tables = MeasureSettings.of(self.context), self.context.unit_tables(unit)
+        with noting_errors(self.context.store), time_step(self.context.store, "measure", unit.name) as timer:
+            timer.idle = all(tables.would_be_current(name, settings.key(name, unit)) for name in settings.tables)
+            gaps = measure_unit(settings, unit, tables)
+            timer.rows = tables.rows()
+            return unit, gaps
 
+
+@dataclass
 class Match(beam.PTransform):
-    """Writes `matches` of each measured unit."""
+    """Write `matches` of each measured unit: PCollection[Unit] → PCollection[Unit]."""
 
-    def __init__(self, context: RunContext) -> None:
-        super().__init__()
-        self._context = context
+    context: RunContext
 
     def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
-        """PCollection[Unit] → PCollection[Unit]."""
-        context = self._context
-        return units | beam.Map(_match, context)
+        """The same units, matched."""
+        return units | beam.Map(self._match)
 
-
-def _measure(unit: Unit, context: RunContext) -> tuple[Unit, list[str]]:
-    with noting_errors(context.store), time_step(context.store, "measure", unit.name) as watch:
-        watch.idle = context.would_be_current(unit, "samples", "scores", "embeddings", "members")
-        gaps = measure_unit(context, unit)
-        watch.rows = context.rows(unit)
-        return unit, gaps
-
-
-def _match(unit: Unit, context: RunContext) -> Unit:
-    compile_kernels()
-    with time_step(context.store, "match", unit.name) as watch:
-        watch.idle = context.would_be_current(unit, "matches")
-        match_unit(context, unit)
-        watch.rows = context.rows(unit)
+    def _match(self, unit: Unit) -> Unit:
+        compile_kernels()
+        settings, tables = MatchSettings.of(self.context), self.context.unit_tables(unit)
+        with time_step(self.context.store, "match", unit.name) as timer:
+            key = settings.key(tables.key("samples"))
+            timer.idle = bool(key) and tables.would_be_current("matches", key)
+            match_unit(settings, tables)
+            timer.rows = tables.rows()
         return unit

@@ -16,7 +16,7 @@ from curate.decide import cells, cosine, hamming, local
 from curate.decide import state as ballot
 from curate.decide.near import U64, Groups, forest
 from curate.decide.state import UnitState
-from curate.recipe.recipe import Near
+from curate.recipe.rules import Near
 from curate.run.context import RunContext
 from curate.transforms.sums import VectorSum
 

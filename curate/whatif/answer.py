@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from curate import schema
-from curate.decide.state import ALIVE, CODES, NAMES, UnitState
+from curate.decide.state import ALIVE, UnitState
 from curate.process import in_threads
+from curate.schema import CODES
 from curate.store.layout import ENTRIES_FILE
 from curate.whatif.changes import changed_recipe
 from curate.whatif.expectation import F64, Expectation, expect, solve_t
@@ -94,7 +95,7 @@ def count_verdicts(ballots: Sequence[UnitState], rules: Sequence[str]) -> Counte
     codes: Counter[int] = Counter()
     for b in ballots:
         codes.update(dict(zip(*(part.tolist() for part in np.unique(b.verdicts, return_counts=True)), strict=True)))
-    names = {**NAMES, **dict(enumerate(rules)), ALIVE: schema.KEPT}
+    names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(rules))}
     return Counter({names[code]: rows for code, rows in codes.items()})
 
 
@@ -103,21 +104,15 @@ def _funnel(past: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa
     run = count_verdicts(past.ballots, list(old.rules))
     then: dict[str, float] = dict(count_verdicts(survivors.ballots, list(new.rules)))
     then |= {schema.BALANCE: then.get(schema.KEPT, 0) - found.rows, schema.KEPT: found.rows}
-    steps = {
-        schema.POOL: (True, True),
-        schema.FAILED: (True, True),
-        schema.FORGOTTEN: (bool(run[schema.FORGOTTEN]),) * 2,
-        **{name: (name in old.rules, name in new.rules) for name in _merged(list(old.rules), list(new.rules))},
-        schema.UNMATCHED: (bool(old.match), bool(new.match)),
-        schema.CONTAMINATED: (bool(old.dedup.against), bool(new.dedup.against)),
-        schema.DUPLICATE: (True, True),
-        schema.BALANCE: (bool(old.balance), bool(new.balance)),
-        schema.KEPT: (True, True),
-    }
+    forgotten = bool(run[schema.FORGOTTEN])
+    olds, news = ({schema.POOL, *(s.name for s in schema.run_stages(recipe, forgotten))} for recipe in (old, new))
+    rules = _merged(list(old.rules), list(new.rules))
+    steps = [name for stage in schema.STAGES for name in (rules if stage.name == schema.RULES else [stage.name])]
     run[schema.POOL] = run.total()
     then[schema.POOL] = run[schema.POOL]
     rows: list[dict[str, Any]] = []
-    for name, (before, after) in steps.items():
+    for name in [schema.POOL, *steps]:
+        before, after = name in olds, name in news
         if before or after:
             drawn = name in (schema.BALANCE, schema.KEPT)
             row: dict[str, Any] = {"position": len(rows), "rule": name}

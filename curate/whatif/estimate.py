@@ -20,14 +20,15 @@ from curate.decide import balance
 from curate.decide import state as ballot
 from curate.decide.evaluation import write_evaluation
 from curate.decide.local import apply_rules, deduplicate
-from curate.decide.state import ALIVE, CODES, NAMES, UnitState
+from curate.decide.state import UnitState
 from curate.engines.request import Request
 from curate.forget.block import block
+from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
-from curate.metadata.unit import match_unit
+from curate.metadata.unit import MatchSettings, match_unit
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
-from curate.schema import CONTAMINATED, DUPLICATE, FAILED, FORGOTTEN, UNMATCHED
+from curate.schema import BALANCE, CODES, KEPT, run_stages
 from curate.store.forgotten import Record
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
@@ -109,9 +110,9 @@ def estimate(
             record.write(context.store)
         began = time.process_time()
         for unit in sample:
-            measure_unit(context, unit)
+            measure_unit(MeasureSettings.of(context), unit, context.unit_tables(unit))
             if context.recipe.match:
-                match_unit(context, unit)
+                match_unit(MatchSettings.of(context), context.unit_tables(unit))
         if context.blocklist_key:
             block(context, sample)
         seconds = (time.process_time() - began) * left
@@ -144,23 +145,15 @@ def _size(units: Sequence[Unit]) -> int:
 def _extrapolate(
     context: RunContext, ballots: list[UnitState], fraction: float, seconds: float, known: Sequence[Index]
 ) -> Estimate:
-    names = list(context.recipe.rules)
     codes = Counter(int(code) for b in ballots for code in b.verdicts)
-    order = [
-        CODES[FAILED],
-        CODES[FORGOTTEN],
-        *range(len(names)),
-        CODES[UNMATCHED],
-        CODES[CONTAMINATED],
-        CODES[DUPLICATE],
-    ]
-    verdicts = {NAMES.get(code) or names[code]: codes[code] / fraction for code in order if codes[code]}
+    verdicts = {s.name: codes[s.code] / fraction for s in run_stages(context.recipe, True) if codes[s.code]}
     inclusions = _inclusions(context, ballots, fraction)
     kept = [float(inclusion.sum()) for inclusion in inclusions]
-    alive = codes[ALIVE]
+    alive = codes[CODES[KEPT]]
+    verdicts.pop(KEPT, None)
     if context.recipe.balance:
-        verdicts["balance"] = (alive - sum(kept)) / fraction
-    verdicts["kept"] = sum(kept) / fraction
+        verdicts[BALANCE] = (alive - sum(kept)) / fraction
+    verdicts[KEPT] = sum(kept) / fraction
     sampled = sum(codes.values())
     shares = [k / max(1, len(b.verdicts)) for k, b in zip(kept, ballots, strict=True)]
     share = sum(kept) / sampled

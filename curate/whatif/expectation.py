@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from curate.decide import balance
 from curate.process import in_threads
-from curate.recipe.recipe import Balance
+from curate.recipe.rules import Balance
 from curate.whatif.survivors import DecidedRows
 
 F64 = npt.NDArray[np.float64]

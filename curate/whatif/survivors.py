@@ -20,21 +20,22 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate import schema
 from curate.ask.query import find_run
 from curate.decide import balance, dedup, local
 from curate.decide import state as ballot
-from curate.decide.state import ALIVE, CODES, UnitState
+from curate.decide.state import ALIVE, UnitState, read_verdicts
 from curate.errors import RecipeError, RunError
-from curate.metadata.unit import load_entries
+from curate.metadata.unit import MatchSettings, load_entries
 from curate.pool.plan import Unit
 from curate.process import in_threads
-from curate.recipe.recipe import Recipe, Top
+from curate.recipe.recipe import Recipe
+from curate.recipe.rules import Top
 from curate.run.context import RunContext
 from curate.run.opened import open_ledger
-from curate.store.layout import RUN_FILE
+from curate.schema import CODES
+from curate.store.facts import read_facts
 from curate.whatif.memory import ReadFolder, RememberingJob
 
 I64 = npt.NDArray[np.int64]
@@ -96,7 +97,7 @@ def open_past(url: str) -> FinishedRun:
     context, units = open_ledger(folder)
     remembering = RememberingJob(**{name: getattr(context, name) for name in RunContext.__dataclass_fields__})
     ballots = list(in_threads(partial(_recorded, remembering), units))
-    return FinishedRun(remembering, units, ballots, folder.read_json(RUN_FILE)["t"])
+    return FinishedRun(remembering, units, ballots, read_facts(folder).t)
 
 
 def find_survivors(past: FinishedRun, recipe: Recipe, repeats: dedup.Records | None = None) -> DecidedRows:
@@ -133,7 +134,7 @@ def find_survivors(past: FinishedRun, recipe: Recipe, repeats: dedup.Records | N
     if not recipe.match:
         return DecidedRows(replace(past.context, recipe=recipe), ballots, [], np.zeros(0, np.int64))
     matches = list(in_threads(partial(ballot.alive_matches, context), ballots))
-    entries = len(load_entries(context).entries)
+    entries = len(load_entries(MatchSettings.of(context)).entries)
     counts = sum(in_threads(lambda m: balance.entry_counts(m, None, entries), matches), np.zeros(entries, np.int64))
     return DecidedRows(replace(past.context, recipe=recipe), ballots, matches, counts)
 
@@ -156,16 +157,13 @@ def among(verdicts: npt.NDArray[np.int16], codes: Sequence[int]) -> npt.NDArray[
 
 def _recorded(context: RunContext, unit: Unit) -> UnitState:
     """The unit's ballot as its decisions tell it."""
-    names = [*context.recipe.rules, *CODES]
-    codes = np.array([*range(len(context.recipe.rules)), *CODES.values()], np.int16)
     rules = context.read("decisions", unit, ["rule"])["rule"]
-    places = pc.index_in(rules, pa.array(names, pa.string()))
-    if places.null_count != rules.null_count:
+    try:
+        return UnitState(unit, read_verdicts(rules, list(context.recipe.rules)))
+    except ValueError:
         raise RunError(
             f"{context.store.url}: {context.table('decisions', unit)} names rules that the run does not have"
-        )
-    known = places.is_valid().to_numpy()
-    return UnitState(unit, np.where(known, codes[places.fill_null(0).to_numpy()], np.int16(ALIVE)))
+        ) from None
 
 
 def _revive(b: UnitState, codes: Sequence[int]) -> UnitState:

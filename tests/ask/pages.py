@@ -92,7 +92,7 @@ def write_hostile(url: str) -> RunStore:
         "recipe": {**RUN["recipe"], "input": [{"name": HOSTILE[0], "format": HOSTILE[1], "path": [HOSTILE[2]]}], HOSTILE[0]: HOSTILE},
         "packages": {HOSTILE[0]: HOSTILE[1]},
         "models": {HOSTILE[0]: {HOSTILE[1]: HOSTILE[2]}},
-        "drift": [{"source": HOSTILE[0], "model": HOSTILE[1], "side": HOSTILE[2], "distance": 1.0, "standard_error": 0.1, "unchanged": 0.1}],
+        "drift": [{"source": HOSTILE[0], "model": HOSTILE[1], "side": HOSTILE[2], "pool_rows": 9, "kept_rows": 5, "distance": 1.0, "standard_error": 0.1, "unchanged": 0.1}],
         "units": [[HOSTILE[0], 1]],
         "started": 1e9,
         "seconds": 3.5,

@@ -202,7 +202,7 @@ def test_drift(small: str) -> None:
 def test_provenance(small: str) -> None:
     facts = dict(ask(small, "provenance"))
     assert facts == {
-        "name": "small", "seed": "7", "t": "2", "packages.duckdb": "2", "started": "2023-11-14 22:13:20", "finished": "2023-11-14 22:13:28", "seconds": "8.0",
+        "curate": "0.1.0", "python": "3.11.7", "name": "small", "seed": "7", "t": "2", "packages.duckdb": "2", "started": "2023-11-14 22:13:20", "finished": "2023-11-14 22:13:28", "seconds": "8.0",
     }  # fmt: skip
 
 
@@ -221,7 +221,7 @@ def test_costs(small: str, bare: str) -> None:
         near("recaption", 1.0, 1, 12, None, 1, 1.0, 12.0, None),
         near("rewrite", 2.0, 3, 42, 0.06, 1, 2.0, 42.0, 0.06),
     ]
-    assert ask(bare, "costs") == [("run", None, 0, 0, None, 2, None, None, None)]
+    assert ask(bare, "costs") == [("run", 8.0, 0, 0, None, 2, 4.0, None, None)]
 
 
 # ---- sources, languages and hosts

@@ -28,9 +28,9 @@ from curate.captions.unit import caption_unit
 from curate.decide import state as ballot
 from curate.decide.local import apply_rules, deduplicate
 from curate.engines.request import Request
-from curate.measure.unit import measure_unit
 from curate.recipe.recipe import parse_recipe
-from pipelines.driver import prepare, start
+from pipelines.driver import claim_folder, prepare
+from tests.laws import pools
 
 OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "gpu_memory_utilization": 0.2, "disable_log_stats": False}
 
@@ -66,9 +66,9 @@ def main() -> None:
 
         def through(number: int) -> float:
             prepared = prepare(recipe, str(here / f"out{number}"))
-            start(prepared)
+            claim_folder(prepared)
             for unit in prepared.plan.units:
-                measure_unit(prepared.context, unit)
+                pools.measure(prepared.context, unit)
             for b in deduplicate(prepared.context, apply_rules(prepared.context, prepared.plan.units)):
                 ballot.decide(prepared.context, b, None, None)
             began = time.perf_counter()
@@ -77,10 +77,10 @@ def main() -> None:
             return time.perf_counter() - began
 
         prepared = prepare(recipe, str(here / "prompts"))
-        start(prepared)
+        claim_folder(prepared)
         requests = []
         for unit in prepared.plan.units:
-            measure_unit(prepared.context, unit)
+            pools.measure(prepared.context, unit)
         for b in deduplicate(prepared.context, apply_rules(prepared.context, prepared.plan.units)):
             ballot.decide(prepared.context, b, None, None)
             requests += make_requests(

@@ -21,11 +21,11 @@ from typing import Any
 
 from PIL import Image
 
-from curate.measure.unit import measure_unit
 from curate.models.encoder import load_encoder
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from pipelines.driver import prepare
+from tests.laws import pools
 
 SMALL = "ViT-S-32-alt"
 MEMORY = """
@@ -106,7 +106,7 @@ def ours(model: str, weights: Path, tar: Path, **options: Any) -> float:
         encoder.encode_images([encoder.view(Image.new("RGB", (64, 64)))] * encoder.batch)
         began = time.perf_counter()
         for unit in units:
-            measure_unit(context, unit)
+            pools.measure(context, unit)
         return time.perf_counter() - began
 
 

@@ -37,8 +37,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from curate.measure.unit import measure_unit
 from tests.bench.bench_clip import job_of, make_weights
+from tests.laws import pools
 
 TARS = 4  # a worker of clip-retrieval needs one of its own
 DEFAULTS = (256, 4)  # clip-retrieval's batch and workers
@@ -112,7 +112,7 @@ def serve(model: str, weights: str, pool: str) -> None:
         context, units = job_of(model, Path(weights), Path(pool) / "*.tar", Path(out) / "run", **options)
         began, spent = time.perf_counter(), cpu_seconds()
         for unit in units:
-            measure_unit(context, unit)
+            pools.measure(context, unit)
         print(json.dumps([time.perf_counter() - began, cpu_seconds() - spent, cpu_seconds()]), flush=True)
 
 

@@ -25,7 +25,6 @@ from PIL import Image
 
 from curate.decide import state as ballot
 from curate.decide.local import apply_rules, deduplicate
-from curate.measure.unit import measure_unit
 from curate.output.shards import emit_shard, lay_out
 from curate.output.tar_writer import TarWriter
 from curate.pool.byte_sources import open_source
@@ -35,6 +34,7 @@ from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
 from tests.bench.bench_shards import cpu_seconds
+from tests.laws import pools
 
 SHARDS, SAMPLES = 20, 1000
 Span = tuple[int, int]
@@ -95,7 +95,7 @@ def make_run(pool: Path, out: Path) -> tuple[RunContext, list[tuple[Unit, int]]]
     plan = make_plan(recipe)
     context = RunContext(recipe, plan.pool, RunStore(str(out)))
     for unit in plan.units:
-        measure_unit(context, unit)
+        pools.measure(context, unit)
     verdicts = [ballot.decide(context, b, None, None) for b in deduplicate(context, apply_rules(context, plan.units))]
     return context, [(verdict.unit, verdict.kept) for verdict in verdicts]
 

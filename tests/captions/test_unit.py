@@ -20,7 +20,7 @@ from curate.ids import hash64
 from curate.output.shards import emit_shard
 from curate.run.context import RunContext
 from curate.whatif.estimate import estimate
-from pipelines.driver import preflight, prepare, run, start
+from pipelines.driver import claim_folder, preflight, prepare, run
 from tests.engines import server as servers
 from tests.engines.server import FaultServer, body, hang, status
 from tests.forget.victims import left_of, told_apart, uids
@@ -156,14 +156,14 @@ def test_failures_are_told_and_asked_again(server: FaultServer, tmp_path: Path) 
     prepared = prepare(asked, str(tmp_path / "a"))
     bad = re.compile(r"[02468] =>$")
     server.always = lambda handler: handler.reply(500, b"{}") if bad.search(handler.seen.text) else handler.answer()
-    start(prepared)
+    claim_folder(prepared)
     with pytest.raises(RunError, match=r"requests for captions .* have no answer, and max_failed is 0.4\n  busy "):
         run(prepared)
     assert not (tmp_path / "a/_SUCCESS").exists() and not (tmp_path / "a/shards").exists()
     good = {seen.text for seen in server.asked if seen.status == 200}
     before, server.always = len(server.asked), None
     again = prepare(asked, str(tmp_path / "a"))
-    start(again)
+    claim_folder(again)
     run(again)
     sent = [seen.text for seen in server.asked[before:]]
     assert sent and not good & set(sent) and len(sent) == len(set(sent))
@@ -385,7 +385,7 @@ def test_a_server_that_dies_midway(server: FaultServer, tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
     asked = recipe(path, server, max_failed=0.1)
     prepared = prepare(asked, str(tmp_path / "a"))
-    start(prepared)
+    claim_folder(prepared)
     server.dies_at = 31
     with pytest.raises(RunError, match=r"requests for captions .* have no answer(.|\n)*(unreachable|timeout) "):
         run(prepared)
@@ -394,7 +394,7 @@ def test_a_server_that_dies_midway(server: FaultServer, tmp_path: Path) -> None:
     before = len(server.asked)
     server.revive()
     again = prepare(asked, str(tmp_path / "a"))
-    start(again)
+    claim_folder(again)
     run(again)
     sent = [seen.text for seen in server.asked[before:]]
     assert not answered & set(sent) and len(sent) == len(set(sent))
@@ -510,7 +510,7 @@ def test_a_pool_that_is_too_damaged_is_not_asked_for(server: FaultServer, tmp_pa
     asked = recipe(f"{tmp_path}/tars/*.tar", server, max_failed_files=0.1)
     with pytest.raises(RunError, match="could not be read"):
         prepared = prepare(asked, str(tmp_path / "a"))
-        start(prepared)
+        claim_folder(prepared)
         run(prepared)
     assert not server.asked
 
@@ -522,7 +522,7 @@ def test_known_answers_need_no_endpoint(server: FaultServer, tmp_path: Path) -> 
     prepared = prepare(
         recipe(path, server, captions={"gates": {"words": [2, 6]}}), str(tmp_path / "b"), str(tmp_path / "a")
     )
-    start(prepared)
+    claim_folder(prepared)
     run(prepared)
     conserved(pools.Ran(tmp_path / "b"))
 

@@ -142,9 +142,9 @@ def test_a_finished_run_that_is_run_again_leaves_the_lock(
     cli: Cli, pool: Path, finished: Finished, tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(finished["texts"][0], tmp_path / "run"))
-    with locked(RunStore(str(out))):
+    with locked(RunStore(str(out)), "forget"):
         done = cli("run", str(pool / "texts.yaml"), "--out", str(out))
-        assert "nothing to do" in done.out and (out / "tmp/forget.lock").exists()
+        assert "nothing to do" in done.out and (out / "tmp/lock").exists()
     assert cli("run", str(pool / "texts.yaml"), "--out", str(out)).status == 0 and not (out / "tmp").exists()
 
 

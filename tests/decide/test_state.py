@@ -15,14 +15,13 @@ from curate import ids, schema
 from curate.decide import balance, local
 from curate.decide import state as ballot
 from curate.decide.state import UnitResult
-from curate.measure.unit import measure_unit
 from curate.metadata.sources import read_metadata
-from curate.metadata.unit import match_unit
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
+from tests.laws import pools
 
 BASIC = {  # DataComp's basic filter
     "english": "language = 'en'",
@@ -54,9 +53,9 @@ def curate(
     if entries is not None:
         context.store.write_parquet(METADATA_FILE, metadata)
     for unit in plan.units:
-        measure_unit(context, unit)
+        pools.measure(context, unit)
         if entries is not None:
-            match_unit(context, unit)
+            pools.match(context, unit)
     return context, plan, decide(context, plan)
 
 

@@ -27,9 +27,11 @@ from curate.decide import balance, dedup
 from curate.decide import state as ballot
 from curate.decide.local import apply_rules, deduplicate
 from curate.forget.block import block
+from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
-from curate.metadata.unit import match_unit
+from curate.metadata.unit import MatchSettings, match_unit
 from curate.output.shards import emit_shard, lay_out, name_hashes
+from curate.pool.plan import Unit
 from curate.publish.audit import Audit, audit_unit, check_damage
 from curate.publish.publish import Results, publish
 from curate.recipe.recipe import Recipe, parse_recipe
@@ -37,7 +39,7 @@ from curate.run.context import RunContext
 from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
 from curate.store.manifest import digest_file
 from pipelines.curate import build
-from pipelines.driver import Prepared, prepare, start
+from pipelines.driver import Prepared, claim_folder, prepare
 
 WORDS = (  # noqa: SIM905  (the most frequent first)
     "a the of in photo red dog on with blue cat and house old boat green tree small car bridge over river white horse "
@@ -326,7 +328,7 @@ def run_beam(
     defaults = ["--runner=FnApiRunner", "--direct_running_mode=in_memory"]
     prepared = prepare(recipe, str(out), str(reuse) if reuse else None, options=options or defaults)
     assert not prepared.finished
-    start(prepared)
+    claim_folder(prepared)
     root = beam.Pipeline(options=prepared.beam.options)
     build(root, replace(prepared.context, is_local_runner=here), prepared.plan.units, n_buckets)
     root.run().wait_until_finish()
@@ -334,17 +336,27 @@ def run_beam(
     return Ran(out)
 
 
+def measure(context: RunContext, unit: Unit) -> list[str]:
+    """Measures a unit of a run."""
+    return measure_unit(MeasureSettings.of(context), unit, context.unit_tables(unit))
+
+
+def match(context: RunContext, unit: Unit) -> None:
+    """Matches a measured unit of a run."""
+    match_unit(MatchSettings.of(context), context.unit_tables(unit))
+
+
 def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
     """The same run without Beam: every step over all units, one after the other."""
     prepared = prepare(recipe, str(out), str(reuse) if reuse else None)
     assert not prepared.finished
-    start(prepared)
+    claim_folder(prepared)
     context, units = prepared.context, prepared.plan.units
     gaps: list[str] = []
     for unit in units:
-        gaps += measure_unit(context, unit)
+        gaps += measure(context, unit)
         if context.recipe.match:
-            match_unit(context, unit)
+            match(context, unit)
     if context.blocklist_key:
         block(context, units)
     audits, results = decide_local(prepared, gaps)

@@ -27,7 +27,7 @@ from curate.store.items import NOTHING, Items, hex_of
 from curate.store.lock import locked
 from curate.store.manifest import digest_file, read_manifest, write_manifest
 from curate.store.store import RunStore
-from pipelines.driver import prepare, start
+from pipelines.driver import claim_folder, prepare
 from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved
@@ -193,15 +193,15 @@ def test_a_run_does_not_begin_while_something_is_forgotten(original: Ran, recipe
     (run.folder / "shards/00001.tar").unlink()  # so that there is something to do
     prepared = prepare(recipe, str(run.folder))
     with (
-        locked(RunStore(str(run.folder))),
+        locked(RunStore(str(run.folder)), "forget"),
         pytest.raises(RunError, match="`curate forget`, `report` or `run` is at work here"),
     ):
-        start(prepared)
+        claim_folder(prepared)
     shutil.copy(original.folder / "shards/00001.tar", run.folder / "shards/00001.tar")
     forget(str(run.folder), asked)
     files = pools.files_of(run.folder)
     with pytest.raises(RunError, match="something was forgotten here while the run was being prepared; run again"):
-        start(prepared)
+        claim_folder(prepared)
     assert pools.files_of(run.folder) == files and left_of(run.folder, words) == []
 
 
@@ -283,7 +283,7 @@ def test_a_chain_of_runs_keeps_them_out(
     before = pools.files_of(first.folder)
     other = recipe.model_copy(update={"balance": recipe.balance and recipe.balance.model_copy(update={"t": 4})})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("curate.measure.unit.measure_tar", None)  # nothing is measured
+        patch.setattr("curate.measure.unit.measure_part", None)  # nothing is measured
         second = pools.run_beam(other, tmp_path / "second", reuse=first.folder)
         third = pools.run_local(recipe, tmp_path / "third", reuse=second.folder)
     for run in (second, third):

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.pool.plan import Unit
+from curate.measure import unit as unit_module
 from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
+from curate.store.tables import UnitTables
 from pipelines.driver import prepare
 from tests.laws import pools
 from tests.laws.pools import Ran
@@ -40,22 +41,21 @@ def tars(tmp_path: Path) -> str:
 def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The input files that are opened to be measured, and units that are matched (as `match N`), from now on."""
     seen: list[str] = []
-    for name in ("measure_tar", "measure_parquet"):
-        real = getattr(__import__("curate.measure.unit", fromlist=[name]), name)
+    measure = unit_module.measure_part
 
-        def measuring(part: Any, *arguments: Any, real: Any = real) -> Any:
-            seen.append(Path(part.path).name)
-            return real(part, *arguments)
+    def measuring(settings: Any, source: Any, part: Any, signals: Any) -> Any:
+        seen.append(Path(part.path).name)
+        return measure(settings, source, part, signals)
 
-        monkeypatch.setattr(f"curate.measure.unit.{name}", measuring)
-    write = RunContext.write
+    monkeypatch.setattr(unit_module, "measure_part", measuring)
+    write = UnitTables.write
 
-    def writing(context: RunContext, name: str, unit: Unit, *arguments: Any) -> None:
+    def writing(tables: UnitTables, name: str, *arguments: Any) -> None:
         if name == "matches":
-            seen.append(f"match {unit.index}")
-        write(context, name, unit, *arguments)
+            seen.append(f"match {tables.unit}")
+        write(tables, name, *arguments)
 
-    monkeypatch.setattr(RunContext, "write", writing)
+    monkeypatch.setattr(UnitTables, "write", writing)
     yield seen
 
 
@@ -260,6 +260,79 @@ def test_files_added_at_the_end_of_parquet(tmp_path: Path, monkeypatch: pytest.M
 
     few, more = keys(8), keys(10)
     assert more[: len(few) - 1] == few[:-1] and len(more) > len(few)
+
+
+def two_sources(first: str, second: str, metadata: str, form: str = "webdataset") -> Recipe:
+    """A recipe of two sources, whose names do not follow their places."""
+    recipe = pools.recipe_of(second, form, match={"metadata": metadata}, **SECTIONS)
+    front = pools.recipe_of(first, form, source={"name": "front"})
+    return recipe.model_copy(update={"input": (*front.input, *recipe.input)})
+
+
+@pytest.mark.parametrize("through", ["memory", "beam"])
+def test_a_source_in_front(tars: str, metadata: str, through: str, tmp_path: Path, measured: list[str]) -> None:
+    """Units have other numbers than in the old run: only the new source is read, and all files are those of a fresh run."""
+    old = pools.run_local(pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS), tmp_path / "old")
+    before = pools.files_of(old.folder)
+    measured.clear()
+    recipe = two_sources(pools.write_tars(tmp_path / "front", pools.make_samples(20, seed=4), 2), tars, metadata)
+    run = pools.run_beam if through == "beam" else pools.run_local
+    new = run(recipe, tmp_path / "new", reuse=old.folder)
+    assert sorted(measured) == ["00000.tar", "00001.tar", "match 0", "match 1"]
+    assert set(new.table("samples")["unit"].to_pylist()) == set(range(8))
+    fresh = pools.run_local(recipe, tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+    assert pools.files_of(old.folder) == before, "a run that is reused is not changed"
+
+
+def test_a_source_taken_away_from_the_front(tars: str, metadata: str, tmp_path: Path, measured: list[str]) -> None:
+    front = pools.write_tars(tmp_path / "front", pools.make_samples(20, seed=4), 2)
+    old = pools.run_local(two_sources(front, tars, metadata), tmp_path / "old")
+    measured.clear()
+    recipe = pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS)
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    assert measured == []
+    fresh = pools.run_local(recipe, tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+
+
+def test_a_file_in_front(metadata: str, tmp_path: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a source whose later units stay as they were."""
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (100, 100))
+    folder = tmp_path / "rows"
+    pools.write_parquets(folder, pools.make_rows(600), 6)
+    sections: dict[str, Any] = {"match": {"metadata": metadata}, "measure": {"language": {}}, **SECTIONS}
+    sections |= {"dedup": {"by": ["uid"]}}
+    old = pools.run_local(pools.recipe_of(f"{folder}/0*.parquet", "parquet", **sections), tmp_path / "old")
+    pq.write_table(pools.make_rows(90, seed=7), folder / "0.parquet")
+    measured.clear()
+    recipe = pools.recipe_of(f"{folder}/0*.parquet", "parquet", **sections)
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    assert measured == ["0.parquet", "match 0"]
+    fresh = pools.run_local(recipe, tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+
+
+def test_a_source_in_front_of_an_unfinished_run(
+    tars: str, metadata: str, tmp_path: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured before the old run was interrupted is adopted under the new numbers; a damaged table is not."""
+    with monkeypatch.context() as patched:
+        patched.setattr("tests.laws.pools.decide_local", None)
+        with pytest.raises(TypeError):
+            pools.run_local(pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS), tmp_path / "old")
+    old = tmp_path / "old"
+    (old / "tables/samples/00004.parquet").unlink()
+    data = bytearray((old / "tables/samples/00001.parquet").read_bytes())
+    data[40] ^= 255  # within a page: the footer is whole
+    (old / "tables/samples/00001.parquet").write_bytes(data)
+    measured.clear()
+    recipe = two_sources(pools.write_tars(tmp_path / "front", pools.make_samples(20, seed=4), 2), tars, metadata)
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old)
+    read = ["00000.tar", "00001.tar"]  # of the source in front
+    assert sorted(measured) == sorted([*read, "00001.tar", "00004.tar", "match 0", "match 1"])
+    fresh = pools.run_local(recipe, tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
 
 
 def test_another_column_of_scores_is_measured(tmp_path: Path, measured: list[str]) -> None:

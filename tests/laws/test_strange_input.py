@@ -20,7 +20,7 @@ import pytest
 from curate.errors import RecipeError, RunError
 from curate.pool.formats.webdataset import read_json
 from curate.recipe.recipe import Recipe
-from pipelines.driver import start
+from pipelines.driver import claim_folder
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved, loads
 
@@ -263,7 +263,7 @@ def test_a_link_to_nowhere(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- files that change
 def changing(monkeypatch: pytest.MonkeyPatch, after: str, path: Path, data: bytes) -> None:
-    """Puts other content into place once the run was planned (`start`) or measured (`decide_local`)."""
+    """Puts other content into place once the run was planned (`claim_folder`) or measured (`decide_local`)."""
     step = getattr(pools, after)
 
     def stepping(*arguments: Any) -> Any:
@@ -280,7 +280,7 @@ def test_a_file_that_changes_before_it_is_measured(tmp_path: Path, monkeypatch: 
     """The run describes what it read; its tables are not taken for those of either file later."""
     path = Path(tar_of(tmp_path / "x.tar", *sample("a", 0), *sample("b", 1)))
     with monkeypatch.context() as patched:
-        changing(patched, "start", path, path.read_bytes().replace(b"red dog 1", b"bad cat 1"))
+        changing(patched, "claim_folder", path, path.read_bytes().replace(b"red dog 1", b"bad cat 1"))
         done = run(str(path), tmp_path / "out")
     assert loads(done)["b"]["txt"] == b"a bad cat 1"
     assert done.table("samples")["caption"].to_pylist()[1] == "a bad cat 1"
@@ -290,10 +290,10 @@ def test_a_file_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     paths = [Path(tar_of(tmp_path / f"{n}.tar", *sample("a", n))) for n in range(2)]
 
     def starting(*arguments: Any) -> None:
-        start(*arguments)
+        claim_folder(*arguments)
         paths[0].unlink()
 
-    monkeypatch.setattr(pools, "start", starting)
+    monkeypatch.setattr(pools, "claim_folder", starting)
     done = run([str(path) for path in paths], tmp_path / "out")
     assert done.reasons == {("0.tar", None): "unreadable"} and done.counts == {"kept": 1}
 

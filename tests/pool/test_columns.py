@@ -1,23 +1,23 @@
 import pyarrow as pa
 import pytest
 
-from curate.pool.columns import SPELLINGS, ColumnFault, Found, find_columns
-from curate.recipe.recipe import Columns
+from curate.pool.columns import SPELLINGS, Columns, FoundColumns, find_columns
+from curate.pool.faults import InputFault
 from curate.schema import FILE_REASONS
 
 TEXT, NUMBER, REAL = pa.string(), pa.int64(), pa.float64()
 
 
-def find(columns: dict[str, pa.DataType], **wanted: object) -> Found:
+def find(columns: dict[str, pa.DataType], **wanted: object) -> FoundColumns:
     return find_columns(pa.schema(list(columns.items())), Columns(**wanted))  # type: ignore[arg-type]
 
 
-def parts(found: Found) -> dict[str, str]:
+def parts(found: FoundColumns) -> dict[str, str]:
     return {part: name for part in SPELLINGS if (name := getattr(found, part))}
 
 
-def fault(columns: dict[str, pa.DataType], **wanted: object) -> ColumnFault:
-    with pytest.raises(ColumnFault) as caught:
+def fault(columns: dict[str, pa.DataType], **wanted: object) -> InputFault:
+    with pytest.raises(InputFault) as caught:
         find(columns, **wanted)
     assert caught.value.reason in FILE_REASONS
     return caught.value
@@ -143,6 +143,6 @@ def test_faults(columns: dict[str, pa.DataType], wanted: dict[str, str], reason:
 
 
 def test_two_columns_of_one_name() -> None:
-    with pytest.raises(ColumnFault, match="two columns are named 'b'") as caught:
+    with pytest.raises(InputFault, match="two columns are named 'b'") as caught:
         find_columns(pa.schema([("caption", TEXT), ("b", REAL), ("b", REAL)]), Columns())
     assert caught.value.reason == "wrong_type"

@@ -9,6 +9,7 @@ from curate import schema
 from curate.publish.drifts import DRIFT
 from curate.publish.statistics import build_statistics
 from curate.publish.views import write_views
+from curate.store.facts import RunFacts, write_facts
 from curate.store.layout import MANIFEST_FILE, SUCCESS_FILE
 from curate.store.manifest import digest_file, write_manifest
 from curate.store.store import RunStore
@@ -21,7 +22,34 @@ RULES: list[dict[str, Any]] = [
     {"name": "side", "sql": "least(width, height) >= 200", "top": None, "of": None, "threshold": None},
     {"name": "aligned", "sql": None, "top": 0.9, "of": "clip_score", "threshold": 0.25},
 ]
-RUN: dict[str, Any] = {
+BARE: dict[str, Any] = {
+    "curate": "0.1.0",
+    "name": "bare",
+    "seed": 0,
+    "sources": ["text"],
+    "recipe": {"input": []},
+    "identity": "1" * 32,
+    "keys": {"pool": "2" * 32},
+    "models": {},
+    "writers": {},
+    "metadata": None,
+    "python": "3.11.7",
+    "packages": {"duckdb": "2"},
+    "started": 1700000000.25,
+    "pool": {"images": False, "brings": [], "scores": [], "embeddings": {}},
+    "units": [["text", 1]],
+    "rules": RULES[:1],
+    "t": None,
+    "steps": [],
+    "drift": [],
+    "caption_work": [],
+    "near": [],
+    "counts": {},
+    "finished": 1700000008.25,
+    "seconds": 8.0,
+    "content": {"languages": {}, "files": {}, "shards": 0, "bytes": 0, "digest": "", "means": {}},
+}
+RUN: dict[str, Any] = BARE | {
     "name": "small",
     "seed": 7,
     "sources": ["photos", "web", "empty"],
@@ -34,15 +62,11 @@ RUN: dict[str, Any] = {
     "pool": {"images": True, "brings": [], "scores": ["clip_score"], "embeddings": {}},
     "rules": RULES,
     "t": 2,
-    "packages": {"duckdb": "2"},
-    "identity": "1" * 32,
-    "started": 1700000000.25,
-    "finished": 1700000008.25,
+    "units": [["photos", 1], ["web", 1]],
     "steps": [
         {"step": "measure", "units": 2, "rows": 12, "seconds": 3.0},
         {"step": "caption", "units": 1, "rows": None, "seconds": 1.0},
     ],
-    "seconds": 8.0,
     "drift": [dict(zip(DRIFT.names, ("web", "clip", "image", 6, 2, 0.25, 0.01, 0.125), strict=True))],
     "caption_work": [
         dict(zip(schema.CAPTION_WORK.names, work, strict=True))
@@ -192,14 +216,15 @@ def write_bare(url: str, rows: Sequence[str] = ("one", "two words here", "three 
     if kept:
         folder.write_parquet("shards/00000.parquet", pa.Table.from_pylist(kept))
     folder.write_parquet("failures.parquet", schema.FAILURES.empty_table())
-    return finish(folder, {"name": "bare", "seed": 0, "sources": ["text"], "recipe": {}, "rules": RULES[:1], "t": None})
+    return finish(folder, BARE)
 
 
 def finish(folder: RunStore, run: dict[str, Any]) -> RunStore:
     """Builds the statistics and the manifest, and puts `_SUCCESS`."""
-    folder.write_json("run.json", run)
+    facts = RunFacts.model_validate(run)
+    write_facts(folder, facts)
     folder.delete("tmp")
-    build_statistics(folder, run)
+    build_statistics(folder, facts)
     write_views(folder)
     folder.delete("tmp")
     known = (MANIFEST_FILE, SUCCESS_FILE)

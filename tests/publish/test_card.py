@@ -17,6 +17,7 @@ from curate.errors import RecipeError
 from curate.publish.card import card_text
 from curate.publish.croissant import croissant
 from curate.recipe.recipe import parse_recipe
+from curate.store.facts import RunFacts
 from curate.store.manifest import Published
 from tests.laws.pools import (
     Ran,
@@ -51,6 +52,11 @@ def front(text: str) -> dict[str, Any]:
     """The front matter, which must be the only one."""
     _, between, _ = text.split("---\n", 2)
     return dict(yaml.safe_load(between))
+
+
+def facts_of(ran: Ran, **changes: Any) -> RunFacts:
+    """A run's facts, with other values of some keys of run.json."""
+    return RunFacts.model_validate(ran.run | changes)
 
 
 def card(ran: Ran) -> str:
@@ -113,7 +119,7 @@ def test_the_text_says_how_it_was_made(images: Ran) -> None:
 
 def test_thresholds_are_told(images: Ran) -> None:
     rule = {"name": "long", "sql": None, "top": 0.9, "of": "characters", "threshold": 12.5}
-    assert "1. long: the top 0.9 by characters, which is from 12.5 on" in card_text(images.run | {"rules": [rule]})
+    assert "1. long: the top 0.9 by characters, which is from 12.5 on" in card_text(facts_of(images, rules=[rule]))
 
 
 @pytest.mark.parametrize(
@@ -121,13 +127,13 @@ def test_thresholds_are_told(images: Ran) -> None:
     [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**6, "1M<n<10M"), (10**12 - 1, "100B<n<1T"), (10**12, "n>1T")],
 )
 def test_sizes(images: Ran, kept: int, size: str) -> None:
-    assert front(card_text(images.run | {"counts": {"kept": kept}}))["size_categories"] == [size]
+    assert front(card_text(facts_of(images, counts={"kept": kept})))["size_categories"] == [size]
 
 
 EVIL = 'x"\n---\nlicense: mit\n---\n# <script>alert(1)</script> <img src=x onerror=y> | ![a](http://b) [c](javascript:d) `` e` `f'
 
 
-def hostile(run: dict[str, Any]) -> dict[str, Any]:
+def hostile(run: dict[str, Any]) -> RunFacts:
     """The run with a name that tries to be markup in every place where a name stands."""
     run = copy.deepcopy(run) | {
         "name": EVIL,
@@ -138,9 +144,11 @@ def hostile(run: dict[str, Any]) -> dict[str, Any]:
     run["counts"] = {EVIL: 7, **run["counts"]}
     run["recipe"]["input"] = [run["recipe"]["input"][0] | {"name": EVIL}]
     run["content"] |= {"languages": {"en": 50, EVIL: 49, "de": 1}, "files": {"jpg": 50, EVIL: 1}}
-    run["caption_work"] = [{"kind": "rewrite", "model": EVIL, "passed": 1, "requests": 2, "replaced": 0}]
+    work = dict.fromkeys(("sent", "failed", "replaced", "tokens_in", "tokens_out"), 0)
+    work |= {"kind": "rewrite", "engine": "e", "model": EVIL, "passed": 1, "requests": 2, "seconds": 1.0, "cost": None}
+    run["caption_work"] = [work]
     run["recipe"]["captions"] = {"output": {"mix": {}}}
-    return run
+    return RunFacts.model_validate(run)
 
 
 def test_names_are_no_markup(images: Ran) -> None:
@@ -205,7 +213,7 @@ def test_thousands_of_files_are_sets(images: Ran, tmp_path: Path) -> None:
             ("", pa.string()),
         ]
     )
-    found = croissant(images.run, lines, strange)
+    found = croissant(facts_of(images), lines, strange)
     assert [one["@id"] for one in found["distribution"]] == ["tars", "parquet"]
     assert [(one["@id"], one["dataType"], one.get("repeated")) for one in found["recordSet"][0]["field"]] == [
         ("samples/0", "sc:Text", None), ("samples/uid", "sc:Text", None), ("samples/list", "sc:Float", True),
@@ -223,7 +231,7 @@ def test_an_empty_run(tmp_path: Path) -> None:
 
 
 def test_the_licence_is_what_the_recipe_says(images: Ran) -> None:
-    run = images.run | {"recipe": images.run["recipe"] | {"license": "cc-by-4.0"}}
+    run = facts_of(images, recipe=images.run["recipe"] | {"license": "cc-by-4.0"})
     assert front(card_text(run))["license"] == croissant(run, [], None)["license"] == "cc-by-4.0"
     assert "Licence: `cc-by-4.0`; of each sample, that of the sources" in card_text(run)
     with pytest.raises(RecipeError, match="license"):
@@ -231,7 +239,7 @@ def test_the_licence_is_what_the_recipe_says(images: Ran) -> None:
 
 
 def test_what_was_taken_out_is_told(images: Ran) -> None:
-    text = card_text(images.run | {"counts": {"kept": 1, "forgotten": 1200}})
+    text = card_text(facts_of(images, counts={"kept": 1, "forgotten": 1200}))
     assert "1. forgotten: taken out on request" in text and "| forgotten | −1,200 |" in text
     assert "1 sample, curate" in text and f"run {images.run['identity']} without 1,200 that were asked out" in text
     assert "forgotten" not in card(images)
@@ -240,4 +248,4 @@ def test_what_was_taken_out_is_told(images: Ran) -> None:
 def test_the_shards_are_named(images: Ran) -> None:
     for shards, name in ((1, "shards/00000.tar"), (3, "shards/{00000..00002}.tar")):
         content = images.run["content"] | {"shards": shards}
-        assert f"Training: `{name}` are webdataset shards" in card_text(images.run | {"content": content})
+        assert f"Training: `{name}` are webdataset shards" in card_text(facts_of(images, content=content))

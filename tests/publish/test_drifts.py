@@ -37,8 +37,8 @@ def test_what_is_kept_at_random_has_not_drifted() -> None:
         measure_drifts({Group("a", "clip", "image", False): pool, Group("a", "clip", "image", True): part})[0]
         for part in (kept, far)
     )
-    assert same["distance"] < 1.5 * same["unchanged"] and moved["distance"] > 3 * moved["unchanged"]
-    assert abs(moved["distance"] - 0.5) < 0.1  # a shift by 0.5 in each of 8 dimensions, seen from a direction
+    assert same.distance < 1.5 * same.unchanged and moved.distance > 3 * moved.unchanged
+    assert abs(moved.distance - 0.5) < 0.1  # a shift by 0.5 in each of 8 dimensions, seen from a direction
     assert (
         measure_drifts({Group("a", "clip", "image", False): pool, Group("a", "clip", "image", True): sample(0, 0)})
         == []

@@ -18,6 +18,7 @@ from curate.report.funnel import funnel_table
 from curate.report.page import MOST_BYTES, render_page, write_report
 from curate.report.source import open_source_run
 from curate.report.times import time_section
+from curate.store.facts import read_facts
 from curate.store.layout import REPORT_FILE, SUCCESS_FILE
 from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
@@ -144,7 +145,7 @@ def test_captions_are_shown_side_by_side(tmp_path: Path) -> None:
         {"uid": uid("a1"), "kind": kind, "style": style, "ordinal": 0, "text": text, "gate": gate, "failed": failed, "status": "ok"}
         for kind, style, text, gate, failed in texts
     ]  # fmt: skip
-    work = {"kind": "rewrite", "engine": "e", "model": "tiny", "requests": 2, "sent": 2, "failed": 0, "passed": 1, "tokens_in": 30, "tokens_out": 10, "seconds": 2.0, "cost": None}  # fmt: skip
+    work = {"kind": "rewrite", "engine": "e", "model": "tiny", "requests": 2, "sent": 2, "failed": 0, "passed": 1, "replaced": 0, "tokens_in": 30, "tokens_out": 10, "seconds": 2.0, "cost": None}  # fmt: skip
     write_units(
         str(tmp_path),
         [[(sample("a1", "a red cat"), verdict(None, 1.0, 0.0), [0], 0.5)]],
@@ -298,9 +299,7 @@ def test_what_changes_a_run_removes_its_report(tmp_path: Path) -> None:
     folder = write_small(str(tmp_path))
     write_report(str(tmp_path))
     write_uids_and_sizes(folder)
-    run = folder.read_json("run.json") | {"curate": "0", "sources": [], "counts": {"kept": 4}}
-    run["recipe"] |= {"input": []}
-    describe_run(folder, run, [])
+    describe_run(folder, read_facts(folder).changed(recipe=RUN["recipe"] | {"input": []}), [])
     assert not folder.exists(REPORT_FILE) and folder.exists(SUCCESS_FILE)
 
 

@@ -17,6 +17,7 @@ from curate.report.source import open_source_run
 from curate.report.text import clean, count, number, shares
 from curate.report.thresholds import drawn_thresholds, rule_columns
 from curate.report.thumbnails import SIDE, thumbnail
+from curate.store.facts import RuleFacts
 from curate.wording import format_bytes, format_seconds
 from tests.publish.runs import RUN, SMALL, write_units
 
@@ -115,7 +116,7 @@ def test_thresholds_are_read_from_rules(sql: str, expected: dict[str, float], tm
     write_units(str(tmp_path), [SMALL[0][:1]], RUN | {"rules": [rule]})
     with open_source_run(str(tmp_path)) as run:
         found = drawn_thresholds(run)
-        columns = rule_columns(run, rule)
+        columns = rule_columns(run, RuleFacts.model_validate(rule))
     assert {column: value for column, cuts in found.items() for _, value in cuts} == expected
     assert set(expected) - {"aspect"} <= set(columns)
     assert set(columns) <= set(schema.SAMPLES.names) | {"clip_score"}

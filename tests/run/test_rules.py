@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.errors import RecipeError
-from curate.recipe.recipe import Top
+from curate.recipe.rules import Top
 from curate.run.rules import Rule, check_rules, connect, first_failed, rule_values, segments
 
 COLUMNS = pa.schema(

@@ -183,7 +183,7 @@ def test_a_killed_run_scores_the_rest_only(
     asked = recipe(path, {"model": models[0], "embeddings": True}, rules={"best": {"top": 0.5, "of": "clip_score"}})
     whole = pools.run_local(asked, tmp_path / "whole")
     every = sum(encoded)
-    measure, done = pools.measure_unit, []
+    measure, done = pools.measure, []
 
     def dying(context: Any, unit: Any) -> Any:
         if len(done) == 2:
@@ -193,7 +193,7 @@ def test_a_killed_run_scores_the_rest_only(
 
     encoded.clear()
     with monkeypatch.context() as patched:
-        patched.setattr(pools, "measure_unit", dying)
+        patched.setattr(pools, "measure", dying)
         with pytest.raises(KeyboardInterrupt):
             pools.run_local(asked, tmp_path / "out")
     before = sum(encoded)

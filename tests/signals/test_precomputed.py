@@ -262,7 +262,7 @@ def test_arrays_that_are_not_what_they_are_taken_for(
 
 def test_tars_bring_none(tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(10), 2)
-    with pytest.raises(RecipeError, match="of tars, which bring none"):
+    with pytest.raises(RecipeError, match="of format webdataset, which supplies none"):
         prepare(pools.recipe_of(path, measure={"embeddings": ASKED}), str(tmp_path / "out"))
 
 
@@ -436,15 +436,14 @@ def test_faults_are_told_whatever_is_reused(tmp_path: Path) -> None:
 
 def test_an_npz_that_changes_during_the_run_is_told(tmp_path: Path) -> None:
     from curate.errors import RunError
-    from curate.measure.unit import measure_unit
-    from pipelines.driver import start
+    from pipelines.driver import claim_folder
 
     write_file(tmp_path / "pool", 0)
     prepared = prepare(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), str(tmp_path / "out"))
-    start(prepared)
+    claim_folder(prepared)
     np.savez(tmp_path / "pool/0.npz", l14_img=vectors(60, 8), l14_txt=vectors(60, 8))
     with pytest.raises(RunError, match=r"0\.npz: the file changed during the run"):
-        measure_unit(prepared.context, prepared.plan.units[0])
+        pools.measure(prepared.context, prepared.plan.units[0])
 
 
 def test_ties_go_to_the_first_centroid_whatever_is_computed_together() -> None:

@@ -8,7 +8,7 @@ import pytest
 from curate.errors import ConservationError, RunError
 from curate.store.error_notes import ERROR_NOTES, noting_errors, read_error_note
 from curate.store.store import RunStore
-from pipelines.driver import Prepared, prepare, run, start
+from pipelines.driver import Prepared, claim_folder, prepare, run
 from tests.laws import pools
 
 EARLIER = "captions.engines.llm: does not answer"
@@ -63,7 +63,7 @@ def started(tmp_path: Path, options: list[str], max_failed: float) -> Prepared:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(12), 2)
     recipe = pools.recipe_of(path).model_copy(update={"max_failed": max_failed})
     prepared = prepare(recipe, str(tmp_path / "out"), options=options)
-    start(prepared)
+    claim_folder(prepared)
     with suppress(RunError), noting_errors(prepared.context.store):
         raise RunError(EARLIER)
     return prepared

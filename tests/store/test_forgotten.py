@@ -31,7 +31,7 @@ def test_requests_are_told_apart_and_sealed() -> None:
     assert record.table["shards"].to_pylist() == [3, 3, 3, 0, 0]
     assert record.table["origin"].to_pylist() == [ASKED] * 3 + [FOUND, MET]
     assert len(set(record.table["seal"].to_pylist())) == 3
-    assert record.facts["items"] == 5 and record.facts["requests"] == 3
+    assert record.facts.items == 5 and record.facts.requests == 3
     assert record.time_of(A) == WHEN.replace(microsecond=0) and record.time_of("e" * 32) is None
     assert "http" not in str(record.table.to_pylist())
 
@@ -61,7 +61,7 @@ def test_a_request_that_is_gone_shows() -> None:
     assert Record(table.slice(1)).broken()
     # The last one does not, by itself: run.json names the last seal.
     assert not Record(table.slice(0, 4)).broken()
-    assert Record(table.slice(0, 4)).facts["seal"] != three().facts["seal"]
+    assert Record(table.slice(0, 4)).facts.seal != three().facts.seal
 
 
 def test_another_run_takes_it_over(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The lock of a published run: one at a time, and free again whatever became of the one before."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from curate.errors import RunError
-from curate.store.lock import locked, tidy
+from curate.store.lock import check_unlocked, clear_tmp, locked, remove_leftovers
 from curate.store.store import RunStore
 
 HOLD = """
 import sys, time
 from curate.store.lock import locked
 from curate.store.store import RunStore
-with locked(RunStore(sys.argv[1])):
+with locked(RunStore(sys.argv[1]), "forget"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -28,15 +29,17 @@ def test_another_process_is_kept_out_until_it_ends_however_it_ends(tmp_path: Pat
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     for _ in range(2):
         with (
-            pytest.raises(RunError, match=rf"is at work here \(process {process.pid}\); wait for it"),
-            locked(RunStore(str(tmp_path))),
+            pytest.raises(
+                RunError, match=rf"curate forget \(process {process.pid} on .*\) is at work here; wait for it"
+            ),
+            locked(RunStore(str(tmp_path)), "run"),
         ):
             pass
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    assert (tmp_path / "tmp/forget.lock").exists()
-    with locked(RunStore(str(tmp_path))):
+    assert (tmp_path / "tmp/lock").exists()
+    with locked(RunStore(str(tmp_path)), "run"):
         pass
 
 
@@ -44,9 +47,9 @@ def test_a_file_that_names_a_living_process_locks_nobody_out(tmp_path: Path) -> 
     """After a kill its number may be another's, or one's own: in a container every command is the first process."""
     (tmp_path / "tmp").mkdir()
     for number in (os.getpid(), os.getppid()):
-        (tmp_path / "tmp/forget.lock").write_text(str(number))
-        with locked(RunStore(str(tmp_path))):
-            assert (tmp_path / "tmp/forget.lock").read_text() == str(os.getpid())
+        (tmp_path / "tmp/lock").write_text(str(number))
+        with locked(RunStore(str(tmp_path)), "run"):
+            assert json.loads((tmp_path / "tmp/lock").read_text())["process"] == os.getpid()
         assert not (tmp_path / "tmp").exists()  # nothing is left of it
         (tmp_path / "tmp").mkdir()
 
@@ -54,7 +57,7 @@ def test_a_file_that_names_a_living_process_locks_nobody_out(tmp_path: Path) -> 
 def test_a_folder_that_is_removed_under_it(tmp_path: Path) -> None:
     folder = RunStore(str(tmp_path))
     for _ in range(2):
-        with locked(folder):
+        with locked(folder, "run"):
             folder.delete("tmp")
     assert not (tmp_path / "tmp").exists()
 
@@ -63,19 +66,19 @@ def test_a_folder_that_is_removed_under_it(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").mkdir()
     (tmp_path / "file/tmp").write_text("")
-    with pytest.raises(OSError, match=r"tmp|none"), locked(RunStore(str(tmp_path / name))):
+    with pytest.raises(OSError, match=r"tmp|none"), locked(RunStore(str(tmp_path / name)), "run"):
         pass
 
 
 def test_what_is_left_is_removed_unless_somebody_works(tmp_path: Path) -> None:
     folder = RunStore(str(tmp_path))
-    with locked(folder):
+    with locked(folder, "run"):
         folder.write_json("tmp/forgetting.json", {})
-        tidy(folder)
-        assert folder.files("tmp") == ["tmp/forget.lock", "tmp/forgetting.json"]
-    tidy(folder)
+        remove_leftovers(folder)
+        assert folder.files("tmp") == ["tmp/forgetting.json", "tmp/lock"]
+    remove_leftovers(folder)
     assert not (tmp_path / "tmp").exists()
-    tidy(folder)
+    remove_leftovers(folder)
     assert os.listdir(tmp_path) == []
 
 
@@ -84,7 +87,7 @@ def test_never_two_at_once(tmp_path: Path) -> None:
 
     def work(number: int) -> int:
         try:
-            with locked(RunStore(str(tmp_path))):
+            with locked(RunStore(str(tmp_path)), "run"):
                 inside.append(number)
                 assert inside == [number]
                 inside.remove(number)
@@ -96,3 +99,23 @@ def test_never_two_at_once(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(work, range(400))) > 8
+
+
+def test_what_is_cleared_is_not_the_lock(tmp_path: Path) -> None:
+    folder = RunStore(str(tmp_path))
+    with locked(folder, "run"):
+        folder.write_json("tmp/errors/a.json", {})
+        clear_tmp(folder)
+        assert folder.files() == ["tmp/lock"]
+        with pytest.raises(RunError, match="curate run"):
+            check_unlocked(folder)
+    check_unlocked(folder)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_lock_that_says_nothing_of_its_holder_holds(tmp_path: Path) -> None:
+    folder = RunStore(str(tmp_path))
+    with locked(folder, "run"):
+        (tmp_path / "tmp/lock").write_text("")
+        with pytest.raises(RunError, match="another command of curate is at work"):
+            check_unlocked(folder)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from curate.store.facts import StepFacts
 from curate.store.store import RunStore
 from curate.store.timings import sum_timings, time_step
 from tests.cli.conftest import run_command, write_pool
@@ -23,7 +24,7 @@ def test_notes_are_summed(protocol: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError), time_step(folder, "decide", "00000"):
         raise ValueError
     found = sum_timings(folder)
-    assert [(one["step"], one["units"], one["rows"]) for one in found] == [
+    assert [(one.step, one.units, one.rows) for one in found] == [
         ("measure", 2, 15), ("caption", 1, None), ("emit", 1, 5),
     ]  # fmt: skip
 
@@ -32,7 +33,7 @@ def test_of_a_retry_the_longest_counts(tmp_path: Path) -> None:
     folder = RunStore(str(tmp_path))
     for note in ("00000.1500.9", "00000.2500.9", "00001.500.1"):
         folder.write_bytes(f"tmp/steps/measure/{note}", b"")
-    assert sum_timings(folder) == [{"step": "measure", "units": 2, "rows": 10, "seconds": 3.0}]
+    assert sum_timings(folder) == [StepFacts(step="measure", units=2, rows=10, seconds=3.0)]
 
 
 def test_a_run_tells_its_own_work(tmp_path: Path) -> None:

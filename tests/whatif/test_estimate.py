@@ -16,17 +16,17 @@ from PIL import Image
 from curate import ids
 from curate.decide import balance, local
 from curate.decide import state as ballot
-from curate.measure.unit import measure_unit
 from curate.metadata.sources import read_metadata
-from curate.metadata.unit import match_unit
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
+from curate.schema import CODES
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from curate.whatif import estimate as estimates
 from curate.whatif.answer import whatif
 from curate.whatif.estimate import Estimate, estimate
+from tests.laws import pools
 from tests.laws.pools import run_local
 
 ENTRIES = ["cat", "dog", "photo", "rare thing"]
@@ -69,11 +69,11 @@ def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[st
     if metadata is not None:
         context.store.write_parquet(METADATA_FILE, metadata)
     for unit in plan.units:
-        measure_unit(context, unit)
+        pools.measure(context, unit)
         if metadata is not None:
-            match_unit(context, unit)
+            pools.match(context, unit)
     ballots = local.deduplicate(context, local.apply_rules(context, plan.units))
-    names = {**ballot.NAMES, **dict(enumerate(context.recipe.rules)), ballot.ALIVE: "kept"}
+    names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(context.recipe.rules))}
     counted: dict[str, float] = dict(Counter(names[int(code)] for b in ballots for code in b.verdicts))
     wished = context.recipe.balance
     if wished and wished.t:

@@ -15,8 +15,8 @@ from curate.captions.engines import open_detector
 from curate.captions.regions.phrases import noun_phrases
 from curate.captions.regions.regions import find_regions, sample_phrases
 from curate.captions.requests import Rows
-from curate.pool.images import read_images
 from curate.pool.plan import Unit
+from curate.pool.reader import UnitReader
 from curate.run.context import RunContext
 
 ENGLISH = "en"
@@ -40,7 +40,7 @@ def find_unit_regions(context: RunContext, unit: Unit, rows: Rows, key: str) -> 
         take = pa.array(missing)
         phrases = noun_phrases(rows.column("caption").take(take))
         phrases = sample_phrases(phrases, rows.column("uid").take(take), options.queries, context.recipe.seed)
-        images = read_images(context, unit, rows.rows[missing])
+        images = UnitReader(unit, context.source(unit), context.unit_tables(unit)).images(rows.rows[missing])
         regions, errors = find_regions(images, phrases, open_detector(options), options.threshold)
         for place, found, error in zip(missing.tolist(), regions.to_pylist(), errors.to_pylist(), strict=True):
             known[digests[place]] = found, error
@@ -66,10 +66,10 @@ def is_failure(error: str | None) -> bool:
 def _known(context: RunContext, unit: Unit) -> dict[str, tuple[Any, str | None]]:
     """What was found before, by digest; what failed is looked at again, and so is what was not English."""
     known: dict[str, tuple[Any, str | None]] = {}
-    for folder in (context.reuse, context.store):
-        name = context.table("regions", unit)
-        if folder is not None and folder.exists(name):
-            for row in folder.read_parquet(name).to_pylist():
+    tables = context.unit_tables(unit)
+    for one in (tables.reuse, tables):
+        if one is not None and one.exists("regions"):
+            for row in one.read("regions").to_pylist():
                 if row["error"] is None:
                     known[row["digest"]] = row["regions"], None
     return known

@@ -1,7 +1,6 @@
-"""Measures the samples of one tar: captions, images, URLs and own uids, read once by the header index.
+"""webdataset tars, read by a header index: one part a tar, one row a sample, members at byte offsets.
 
-A caption comes from the sample's `.txt`, else from its json's `caption_key`. Only samples whose parts are all there and
-whose caption can be used have their image read.
+A caption is the sample's `.txt`, else a field of its json, which also holds URL and uid.
 """
 
 import json
@@ -13,80 +12,107 @@ import numpy as np
 import pyarrow as pa
 
 from curate import schema
-from curate.measure.images import image_columns, measure_images
 from curate.pool.byte_sources import ByteSource, open_source
-from curate.pool.image import ImageOptions
-from curate.pool.part import Measured
-from curate.pool.plan import Part
+from curate.pool.faults import InputFault
+from curate.pool.formats.input_format import (
+    Batch,
+    FileColumns,
+    InputFormat,
+    InputPart,
+    InputSample,
+    Mask,
+    PartRows,
+    PlannedSource,
+)
+from curate.pool.listing import list_source
 from curate.pool.tar_index import TarIndex, index_tar
 from curate.pool.tar_samples import TarSamples, group_members
-from curate.pool.text import check_captions
-from curate.recipe.recipe import Source
-from curate.signals.signal import Signal
+from curate.recipe.measure import PrecomputedEmbeddings
+from curate.recipe.source import Source
 
 _CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
 _JSON_BYTES = 1 << 24
 _JSON_DEPTH = 100
 
 
+class WebdatasetSource(Source):
+    """A source of tars."""
+
+    caption_key: str = "caption"  # the json field that holds the caption where there is no .txt
+
+
 @dataclass
 class _Texts:
-    """What .txt and .json say, row by row."""
+    """What .txt and .json say, row by row, and the faults so far."""
 
     captions: list[bytes | None]
     urls: list[str | None]
     uids: list[str | None]
+    status: list[str]
+    errors: list[str | None]
 
 
-def measure_tar(part: Part, source: Source, options: ImageOptions, signals: Sequence[Signal]) -> Measured:
-    """All samples of the tar, as far as it can be read. Raises OSError where reading fails."""
-    with open_source(part.path, source.storage) as opened:
-        index = index_tar(opened)
-        samples = group_members(index)
-        status, errors = list(samples.status), list(samples.errors)
-        texts = _read_texts(opened, index, samples, source.caption_key, (status, errors))
-        captions = check_captions(pa.array(texts.captions, pa.binary()))
-        for row, (found, error) in enumerate(zip(captions.status.to_pylist(), captions.error.to_pylist(), strict=True)):
-            if status[row] == schema.OK and found != schema.OK:
-                status[row], errors[row] = found, error
-        images = _images(opened, index, samples, status)
-        facts, gauged = measure_images(images, captions.caption, options, signals)
-    for row, fact in enumerate(facts):
-        if fact is not None and fact.status != schema.OK:
-            status[row], errors[row] = fact.status, fact.error
-    image = np.array(samples.image, np.int64)
-    columns = {
-        "key": pa.array(samples.keys, pa.string()),
-        "url": pa.array(texts.urls, pa.string()),
-        "own_uid": pa.array(texts.uids, pa.string()),
-        "caption": captions.caption,
-        "words": captions.words,
-        "characters": captions.characters,
-        **image_columns(facts),
-        "bytes": pa.array(_at(index.sizes, image), mask=image < 0),
-        "offset": pa.array(_at(index.offsets, image), mask=image < 0),
-        "status": pa.array(status, pa.string()),
-        "error": pa.array(errors, pa.string()),
-    }
-    return Measured(columns, members=samples.member_columns(index), failure=index.damage, gauged=gauged)
+class Webdataset(InputFormat):
+    """Tars of samples: members of one name and several suffixes."""
+
+    key = "webdataset"
+    section = WebdatasetSource
+    has_members = True
+
+    def plan(
+        self, source: WebdatasetSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool
+    ) -> PlannedSource:
+        """List the tars; none is opened."""
+        files = list_source(source, content)
+        parts = tuple(InputPart(file.path, file.size, file.fingerprint) for file in files)
+        return PlannedSource(parts, (FileColumns(has_images=True),))
+
+    def read(
+        self, source: WebdatasetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
+    ) -> Iterator[Batch]:
+        """Read the samples of a tar, as one batch, as far as the tar can be read."""
+        with open_source(part.path, source.storage) as opened:
+            index = index_tar(opened)
+            samples = group_members(index)
+            texts = _read_texts(opened, index, samples, source.caption_key)
+            image = np.array(samples.image, np.int64)
+            columns = {
+                "key": pa.array(samples.keys, pa.string()),
+                "url": pa.array(texts.urls, pa.string()),
+                "uid": pa.array(texts.uids, pa.string()),
+                "caption": pa.array(texts.captions, pa.binary()),
+                "bytes": pa.array(_at(index.sizes, image), mask=image < 0),
+                "offset": pa.array(_at(index.offsets, image), mask=image < 0),
+            }
+            faults = pa.array(texts.status, pa.string()), pa.array(texts.errors, pa.string())
+
+            def images(wanted: Mask) -> Iterator[bytes | memoryview | None]:
+                for is_wanted, member in zip(wanted.tolist(), samples.image, strict=True):
+                    yield opened.read(int(index.offsets[member]), int(index.sizes[member])) if is_wanted else None
+
+            yield Batch(columns, faults, images, members=samples.member_columns(index))
+        if index.damage:
+            raise InputFault(*index.damage)
+
+    def reread(self, source: WebdatasetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
+        """Read the members of samples by their offsets. Raises OSError where the tar ends before."""
+        assert rows.members is not None
+        with open_source(part.path, source.storage) as opened:
+            for members in _locations(rows.members):
+                yield _read_sample(opened, part.path, members)
+
+    def reread_images(self, source: WebdatasetSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
+        """Read images by their offsets; None where the tar ends before."""
+        offsets, sizes = (rows.samples[name].to_pylist() for name in ("offset", "bytes"))
+        with open_source(part.path, source.storage) as opened:
+            for offset, size in zip(offsets, sizes, strict=True):
+                data = b"" if offset is None or size is None else bytes(opened.read(offset, size))
+                yield data if len(data) == size else None
 
 
-def _images(
-    source: ByteSource, index: TarIndex, samples: TarSamples, status: list[str]
-) -> Iterator[bytes | memoryview | None]:
-    for found, member in zip(status, samples.image, strict=True):
-        yield source.read(int(index.offsets[member]), int(index.sizes[member])) if found == schema.OK else None
-
-
-def _read_texts(
-    source: ByteSource,
-    index: TarIndex,
-    samples: TarSamples,
-    caption_key: str,
-    faults: tuple[list[str], list[str | None]],
-) -> _Texts:
-    status, errors = faults
-    texts = _Texts([None] * len(samples), [None] * len(samples), [None] * len(samples))
+def _read_texts(source: ByteSource, index: TarIndex, samples: TarSamples, caption_key: str) -> _Texts:
+    none: list[None] = [None] * len(samples)
+    texts = _Texts([*none], [*none], [*none], list(samples.status), list(samples.errors))
     offsets, sizes, complete = index.offsets.tolist(), index.sizes.tolist(), index.complete.tolist()
     for row, (txt, meta) in enumerate(zip(samples.txt, samples.json, strict=True)):
         if txt >= 0 and complete[txt]:
@@ -95,8 +121,8 @@ def _read_texts(
             texts.captions[row] = raw if sizes[txt] <= _CAPTION_BYTES else raw.decode(errors="ignore").encode()
         if meta >= 0 and complete[meta]:
             fields, fault = read_json(bytes(source.read(offsets[meta], min(sizes[meta], _JSON_BYTES))))
-            if fault and status[row] == schema.OK:
-                status[row], errors[row] = "invalid_json", fault
+            if fault and texts.status[row] == schema.OK:
+                texts.status[row], texts.errors[row] = "invalid_json", fault
             texts.urls[row] = _text(fields.get("url"))
             texts.uids[row] = _text(fields.get("uid"))
             if txt < 0:
@@ -107,7 +133,7 @@ def _read_texts(
 
 
 def read_json(raw: bytes) -> tuple[dict[str, Any], str | None]:
-    """The fields of a sample's json, or what is wrong with it."""
+    """Return the fields of a sample's json, or what is wrong with it."""
     try:
         fields = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -115,11 +141,11 @@ def read_json(raw: bytes) -> tuple[dict[str, Any], str | None]:
     if not isinstance(fields, dict):
         return {}, f"a JSON {type(fields).__name__}, not an object"
     # Where Python's parser gives up depends on the stack that it is called from; this does not.
-    return ({}, f"nested more than {_JSON_DEPTH} deep") if _deeper(fields, _JSON_DEPTH) else (fields, None)
+    return ({}, f"nested more than {_JSON_DEPTH} deep") if _is_deeper(fields, _JSON_DEPTH) else (fields, None)
 
 
-def _deeper(value: Any, depth: int) -> bool:
-    """Whether `value` nests more than `depth` deep."""
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Return whether `value` nests more than `depth` deep."""
     level = [value]
     for _ in range(depth):
         inner = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
@@ -134,5 +160,32 @@ def _text(value: Any) -> str | None:
 
 
 def _at(values: Any, places: Any) -> Any:
-    """values[places], 0 where a place is negative."""
+    """Return values[places], 0 where a place is negative."""
     return np.where(places < 0, 0, values[np.maximum(places, 0)]) if len(values) else np.zeros(len(places), np.int64)
+
+
+def _locations(members: pa.Table) -> Iterator[list[tuple[str, int, int]]]:
+    """Yield suffix, offset and size of the members of each row."""
+    columns = [members[name].combine_chunks() for name in ("suffix", "offset", "size")]
+    flat = list(zip(*(column.flatten().to_pylist() for column in columns), strict=True))
+    start = 0
+    for count in columns[0].value_lengths().to_pylist():
+        yield flat[start : start + count]
+        start += count
+
+
+def _read_sample(source: ByteSource, path: str, locations: list[tuple[str, int, int]]) -> InputSample:
+    members: list[tuple[str, bytes | memoryview]] = []
+    text: bytes | memoryview = b""
+    fields: dict[str, Any] = {}
+    for suffix, offset, size in locations:
+        data = source.read(offset, size)
+        if len(data) != size:
+            raise OSError(f"{path}: ends before byte {offset + size}")
+        if suffix == "txt":
+            text = data
+        elif suffix == "json":
+            fields, _ = read_json(bytes(data))
+        else:
+            members.append((suffix, data))
+    return InputSample(members, fields, text)

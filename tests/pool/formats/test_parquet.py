@@ -15,12 +15,12 @@ from PIL import Image
 
 from curate import schema
 from curate.errors import RecipeError
-from curate.measure.unit import measure_unit
 from curate.pool.plan import Plan, make_plan
 from curate.pool.text import caption_status
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
+from tests.laws import pools
 
 UID = "0123456789abcdef" * 2
 
@@ -36,7 +36,7 @@ def measure(
     plan = make_plan(checked)
     context = RunContext(checked, plan.pool, RunStore(str(folder / "run")))
     for unit in plan.units:
-        assert measure_unit(context, unit) == []
+        assert pools.measure(context, unit) == []
     return context, plan
 
 
@@ -375,11 +375,11 @@ def test_a_file_that_is_gone_is_measured_again_next_time(tmp_path: Path) -> None
     plan = make_plan(recipe)
     context = RunContext(recipe, plan.pool, RunStore(str(tmp_path / "run")))
     path.rename(tmp_path / "elsewhere")
-    measure_unit(context, plan.units[0])
+    pools.measure(context, plan.units[0])
     assert context.note("samples", plan.units[0])["failures"][0][1] == "unreadable"
     assert len(context.read("samples", plan.units[0])) == 0
     (tmp_path / "elsewhere").rename(path)
-    measure_unit(context, plan.units[0])
+    pools.measure(context, plan.units[0])
     assert column(context, plan, "caption") == ["a"]
 
 
@@ -388,7 +388,7 @@ def test_what_stands_is_not_measured_again(tmp_path: Path) -> None:
     before = {name: context.store.read_bytes(name) for name in context.store.files()}
     assert sorted(before) == ["tables/samples/00000.parquet", "tables/scores/00000.parquet"]
     (tmp_path / "00.parquet").unlink()
-    measure_unit(context, plan.units[0])
+    pools.measure(context, plan.units[0])
     assert {name: context.store.read_bytes(name) for name in context.store.files()} == before
 
 
@@ -398,7 +398,7 @@ def test_laions_columns(shared: Path, tmp_path: Path) -> None:
     plan = make_plan(recipe)
     context = RunContext(recipe, plan.pool, RunStore(str(tmp_path)))
     for unit in plan.units:
-        measure_unit(context, unit)
+        pools.measure(context, unit)
     found, raw = samples(context, plan), pq.read_table(shared / "laion_urls_10k.parquet")
     assert len(found) == len(raw)
     names = {name.lower(): name for name in raw.column_names}

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import xxhash
 from PIL import Image
 
 from curate import schema
-from curate.measure.unit import measure_unit
 from curate.pool.formats.webdataset import read_json
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
+from tests.laws import pools
 
 UID = "0123456789abcdef" * 2
 
@@ -50,7 +51,7 @@ def measure(path: Path | str, caption_key: str = "caption", **recipe: Any) -> tu
     folder = RunStore(f"{path if isinstance(path, Path) and path.is_dir() else Path(path).parent}/run")
     context = RunContext(checked, plan.pool, folder)
     for unit in plan.units:
-        measure_unit(context, unit)
+        pools.measure(context, unit)
     return context, plan
 
 
@@ -293,7 +294,7 @@ def test_remote_tars(tmp_path: Path) -> None:
     recipe = parse_recipe({"input": {"name": "pool", "format": "webdataset", "path": "memory://measure/*.tar"}})
     plan = make_plan(recipe)
     context = RunContext(recipe, plan.pool, RunStore("memory://measure/run"))
-    measure_unit(context, plan.units[0])
+    pools.measure(context, plan.units[0])
     remote = samples(context, plan)
     assert remote.drop_columns(["shard"]).to_pylist() == local.to_pylist()
     assert remote["shard"].to_pylist() == ["memory:///measure/a.tar"] * 5
@@ -304,11 +305,11 @@ def test_what_stands_is_taken_from_the_run_to_reuse(tmp_path: Path) -> None:
     context, plan = measure(path)
     again = RunContext(context.recipe, context.pool, RunStore(str(tmp_path / "new")), reuse=context.store)
     path.unlink()
-    measure_unit(again, plan.units[0])
+    pools.measure(again, replace(plan.units[0], reuse_index=0))
     assert again.read("samples", plan.units[0]).equals(context.read("samples", plan.units[0]))
     other = parse_recipe({**context.recipe.model_dump(), "measure": {"image": {"phash": True}}})
     fresh = RunContext(other, context.pool, RunStore(str(tmp_path / "third")), reuse=context.store)
-    measure_unit(fresh, plan.units[0])
+    pools.measure(fresh, plan.units[0])
     assert fresh.note("samples", plan.units[0])["failures"][0][1] == "unreadable"
 
 
@@ -317,7 +318,7 @@ def test_photos(shared: Path, tmp_path: Path) -> None:
     recipe = parse_recipe({"input": {"name": "p", "format": "webdataset", "path": str(shared / "photos.tar")}})
     plan = make_plan(recipe)
     context = RunContext(recipe, plan.pool, RunStore(str(tmp_path)))
-    measure_unit(context, plan.units[0])
+    pools.measure(context, plan.units[0])
     with tarfile.open(shared / "photos.tar") as tar:
         content = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
     keys = {

@@ -1,0 +1,103 @@
+"""Columns of `scores` and `embeddings` that are current: computed before under the same key, in this run or the one to reuse.
+
+A table's footer note lists the key of each signal's columns, so a signal that is added or removed costs no other.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import pyarrow as pa
+
+from curate.measure.settings import LANGUAGE, SUPPLIED, MeasureSettings
+from curate.pool.plan import Unit
+from curate.signals.signal import Signal
+from curate.store.tables import UnitTables
+
+Column: TypeAlias = "pa.ChunkedArray | pa.Array"
+
+
+@dataclass
+class CurrentColumns:
+    """Where a unit's current columns are.
+
+    Attributes:
+        scores: the tables that hold the columns of `scores` of each signal, LANGUAGE and SUPPLIED.
+        embeddings: likewise, of each model and of what the pool supplies.
+        faults: of what the pool was to supply and could not: path and detail.
+    """
+
+    scores: dict[str, UnitTables] = field(default_factory=dict)
+    embeddings: dict[str, UnitTables] = field(default_factory=dict)
+    faults: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def read_scores(self, settings: MeasureSettings) -> dict[str, list[Column]]:
+        """Return the current columns of `scores`, by signal."""
+        names = {signal.name: [field.name for field in signal.columns] for signal in settings.signals}
+        names |= {SUPPLIED: settings.pool.scores.names, LANGUAGE: ["language_score"]}
+        found: dict[str, list[Column]] = {} if settings.pool.scores else {SUPPLIED: []}
+        for name, tables in self.scores.items():
+            found[name] = tables.read("scores", names[name]).columns if names[name] else []
+        return found
+
+    def read_embeddings(
+        self, settings: MeasureSettings, needed: Collection[str]
+    ) -> dict[str, tuple[pa.ChunkedArray, pa.ChunkedArray]]:
+        """Return the current embeddings, image and text, of those that are needed."""
+        prefixes = {one.name: one.prefix for one in settings.measure.embedders}
+        found = {}
+        for name, tables in self.embeddings.items():
+            if name in needed:
+                image, text = tables.read(
+                    "embeddings", [f"{prefixes[name]}{side}" for side in ("image", "text")]
+                ).columns
+                found[name] = image, text
+        return found
+
+
+def find_current_columns(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> CurrentColumns:
+    """Look up what tables `scores` and `embeddings` of this run, and of the one to reuse, hold, in their footers."""
+    found = CurrentColumns()
+    keys = settings.signal_keys(unit)
+    prefixes = {one.name: one.prefix for one in settings.measure.embedders}
+    embedders = {signal.name for signal in settings.signals if signal.dimension is not None}
+    for place in (tables, tables.reuse):
+        for table in ("scores", "embeddings"):
+            if place is None or not place.exists(table):
+                continue
+            note = place.note(table)
+            current = [name for name, key in keys.items() if note.get("signals", {}).get(name) == key]
+            columns = place.column_names(table) if table == "embeddings" else []
+            for name in current:
+                if table == "scores":
+                    found.scores.setdefault(name, place)
+                elif name in embedders and f"{prefixes[name]}image" in columns:
+                    found.embeddings.setdefault(name, place)
+                if name in embedders:
+                    found.faults.setdefault(name, [tuple(fault) for fault in note.get("faults", {}).get(name, [])])
+    if not settings.measure.language:
+        found.scores.pop(LANGUAGE, None)
+    return found
+
+
+def needed_embeddings(settings: MeasureSettings, scores: Collection[str]) -> set[str]:
+    """Return whose embeddings are kept, or needed by a signal whose columns are not among `scores`."""
+    needed = {signal.of for signal in settings.signals if signal.compute and signal.of and signal.name not in scores}
+    return needed | {one.name for one in settings.measure.kept}
+
+
+def observing_signals(settings: MeasureSettings, current: CurrentColumns) -> list[Signal]:
+    """Return the signals that must see the inputs: whose columns, or needed embeddings, are not current."""
+    missing = needed_embeddings(settings, current.scores) - current.embeddings.keys()
+    seeing = (signal for signal in settings.signals if signal.start or signal.bring)
+    return [s for s in seeing if s.name in missing or (s.name not in current.scores and s.columns)]
+
+
+def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[Signal]:
+    """Return the signals that measuring the unit would compute now."""
+    names = [name for name in ("samples", "scores", "embeddings") if name in settings.tables]
+    if all(tables.would_be_current(name, settings.key(name, unit)) for name in names):
+        return []
+    current = find_current_columns(settings, unit, tables)
+    computed = [signal for signal in settings.signals if signal.compute and signal.name not in current.scores]
+    return [*observing_signals(settings, current), *computed]

@@ -1,0 +1,113 @@
+"""What measuring needs to know of a run, and the keys of the tables that it writes.
+
+A key is the digest of all that determines a table: what the unit's inputs are, the recipe's settings for reading them, the
+models and libraries that decide values. Neither the unit's place nor other units are in it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+from curate import ids, schema
+from curate.pool.formats.registry import find_format
+from curate.pool.plan import Pool, Unit
+from curate.recipe.measure import Measure
+from curate.recipe.source import Source
+from curate.run.columns import embedding_schema, score_schema
+from curate.run.context import VERSIONS, RunContext
+from curate.signals.signal import Signal
+
+LANGUAGE = "language"
+SUPPLIED = "the pool"  # of score columns that the pool supplies, among the names of signals
+TABLES = ("samples", "scores", "embeddings", "members")
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """What measuring reads.
+
+    Attributes:
+        sources: of the recipe.
+        measure: the recipe's section.
+        pool: what all units have in common.
+        models: what each model is, by signal.
+        signals: those of the recipe, but language, in the order of their columns.
+    """
+
+    sources: tuple[Source, ...]
+    measure: Measure
+    pool: Pool
+    models: Mapping[str, Any]
+    signals: tuple[Signal, ...]
+
+    @classmethod
+    def of(cls, context: RunContext) -> "MeasureSettings":
+        """Return those of a run."""
+        recipe = context.recipe
+        return cls(recipe.input, recipe.measure, context.pool, context.models, context.signals)
+
+    def source(self, unit: Unit) -> Source:
+        """Return the source that the unit belongs to."""
+        return next(source for source in self.sources if source.name == unit.source)
+
+    @cached_property
+    def score_schema(self) -> pa.Schema:
+        """The columns of table `scores`."""
+        return score_schema(self.measure, self.signals, self.pool)
+
+    @cached_property
+    def embedding_schema(self) -> pa.Schema:
+        """The columns of table `embeddings`."""
+        return embedding_schema(self.measure, self.models)
+
+    @cached_property
+    def tables(self) -> list[str]:
+        """Those of TABLES that units of this run have."""
+        has = {
+            "samples": True,
+            "scores": len(self.score_schema) > len(schema.ALIGNED),
+            "embeddings": bool(self.measure.kept),
+            "members": any(find_format(source).has_members for source in self.sources),
+        }
+        return [name for name in TABLES if has[name]]
+
+    # ---- keys
+
+    def key(self, table: str, unit: Unit) -> str:
+        """Return the key of one of TABLES."""
+        if table == "scores":
+            return ids.digest(list(self.signal_keys(unit).items()))
+        if table == "embeddings":
+            keys = self.signal_keys(unit)
+            return ids.digest([[one.name, keys[one.name]] for one in self.measure.kept])
+        return ids.digest([self._rows_key(unit), self._values])  # one reading writes both
+
+    def signal_keys(self, unit: Unit) -> dict[str, str]:
+        """Return the key of the columns of each signal, of LANGUAGE and of SUPPLIED, by name."""
+        supplied = {signal.name for signal in self.signals if signal.bring}
+        keys: dict[str, Any] = {signal.name: signal.key for signal in self.signals}
+        for signal in self.signals:
+            if signal.name in supplied or signal.of in supplied:
+                keys[signal.name] = ids.digest([signal.key, unit.sidecar_fingerprints])
+        keys[LANGUAGE] = ids.digest(self.models.get("language"))
+        keys[SUPPLIED] = ids.digest([[field.name, str(field.type)] for field in self.pool.scores])
+        return {name: ids.digest([self._rows_key(unit), key]) for name, key in keys.items()}
+
+    def _rows_key(self, unit: Unit) -> str:
+        """Return the key of what the unit's rows are, and which of them can be read."""
+        source = self.source(unit).model_dump(exclude={"name", "path", "storage"})
+        image = self.measure.image
+        decoding = [image.decode, image.max_pixels, f"pillow {version('pillow')}"] if self.pool.images else []
+        decoding += [image.jpeg_side] if image.jpeg_side else []
+        return ids.digest([VERSIONS["measure"], unit.key, source, decoding, self.pool.images])
+
+    @cached_property
+    def _values(self) -> list[Any]:
+        """The model and the versions of libraries that decide values of `samples`."""
+        has_phash = self.pool.images and self.measure.image.phash
+        hashing = [f"{name} {version(name)}" for name in ("imagehash", "scipy")] if has_phash else []
+        return [self.models.get("language"), hashing, version("pillow") if self.pool.images else ""]

@@ -1,0 +1,202 @@
+"""What an input format is: the interface that every file of this folder which reads a kind of input implements.
+
+A format lists the parts of a source, reads each part once to be measured, and reads some rows of it again when they are put
+out, captioned or shown. It gives columns, members and image bytes as they came; images are decoded, captions checked and
+signals run by `curate.measure`, which knows no format.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate.pool.columns import Columns, find_columns
+from curate.pool.faults import InputFault
+from curate.pool.tar_samples import IMAGE_SUFFIXES
+from curate.recipe.measure import PrecomputedEmbeddings
+from curate.recipe.source import Source
+
+Mask = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class InputPart:
+    """What units are made of: a file, or a piece of one that can be read alone. Its rows are numbered from 0.
+
+    Attributes:
+        path: of the file.
+        size: in bytes.
+        fingerprint: differs where the file does (see `curate.pool.listing.InputFile`).
+        groups: of a piece, the first of the file's groups that it holds and the one behind its last; None: the whole file.
+        rows: None where listing does not tell.
+        fault: reason and detail, where the file cannot be used.
+        sidecar_fingerprint: likewise, of the file beside it that supplies embeddings; empty where there is none.
+    """
+
+    path: str
+    size: int
+    fingerprint: str
+    groups: tuple[int, int] | None = None
+    rows: int | None = None
+    fault: tuple[str, str] | None = None
+    sidecar_fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class FileColumns:
+    """What one kind of a source's files holds.
+
+    Attributes:
+        has_images: whether its rows have images.
+        schema: all columns; those of files without images are put out.
+        supplied: which of uid, url, key, width, height and language there are.
+        scores: the names of columns that land in table `scores`.
+    """
+
+    has_images: bool
+    schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    supplied: frozenset[str] = frozenset()
+    scores: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedSource:
+    """What listing a source tells.
+
+    Attributes:
+        parts: in order; consecutive ones are grouped into units.
+        columns: of each kind of file that can be used, in order of appearance.
+        dimensions: of the embeddings that it supplies, by the names of `measure.embeddings`.
+    """
+
+    parts: tuple[InputPart, ...]
+    columns: tuple[FileColumns, ...]
+    dimensions: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive rows of a part, as the input has them.
+
+    Attributes:
+        columns: of equal length, by their names in `samples`: `caption` (text or bytes) always; key, url, uid (where it is
+            the input's own), width, height, language, bytes, offset where there are any.
+        faults: status and error of each row (string), where some rows are known to be unusable.
+        images: from a mask of wanted rows to one item a row, read as they are asked for: the bytes of its image, None where
+            it is not wanted or has none. None: rows without images.
+        scores: columns that the input supplies, by name.
+        members: columns suffix, offset, size of `schema.MEMBERS`.
+        embeddings: from the names of the image's and the text's embeddings, their dimension and the mask of usable rows
+            to two columns (see `curate.numeric.vectors`); raises `curate.pool.faults.EmbeddingFault`.
+    """
+
+    columns: dict[str, pa.Array]
+    faults: tuple[pa.Array, pa.Array] | None = None
+    images: Callable[[Mask], Iterator[bytes | memoryview | None]] | None = None
+    scores: dict[str, pa.ChunkedArray] = field(default_factory=dict)
+    members: tuple[pa.Array, pa.Array, pa.Array] | None = None
+    embeddings: Callable[[tuple[str, str], int, Mask], tuple[pa.Array, pa.Array]] | None = None
+
+
+@dataclass(frozen=True)
+class PartRows:
+    """Rows of a part that are read again.
+
+    Attributes:
+        places: ascending row numbers within the part.
+        samples: their columns of table `samples`: offset and bytes of the image, and its format for `reread`.
+        members: their columns suffix, offset and size of table `members`; None where the format has none.
+    """
+
+    places: Places
+    samples: pa.Table
+    members: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class InputSample:
+    """A sample as it came.
+
+    Attributes:
+        members: suffix (lower case) and bytes of each file but .txt and .json; one of them is the image.
+        fields: of the .json, or columns that have no place else.
+        text: of the .txt; empty where there is none.
+    """
+
+    members: list[tuple[str, bytes | memoryview]]
+    fields: dict[str, Any] = field(default_factory=dict)
+    text: bytes | memoryview = b""
+
+
+class InputFormat(ABC):
+    """The interface that every input format implements.
+
+    Attributes:
+        key: its name in a recipe, as in `format: webdataset`.
+        section: the keys that a source of this format has; a pydantic class derived from `Source`.
+        has_members: whether rows are made of members at byte offsets of their file, which table `members` lists.
+    """
+
+    key: ClassVar[str]
+    section: ClassVar[type[Source]] = Source
+    has_members: ClassVar[bool] = False
+
+    @abstractmethod
+    def plan(self, source: Any, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+        """List the parts of a source (an object of `section`).
+
+        Args:
+            source: the source.
+            embeddings: those that it is to supply.
+            content: make fingerprints of contents instead of size and etag or mtime.
+
+        Raises:
+            RecipeError: a file is missing, or none can be used.
+            OSError: the files cannot be listed.
+        """
+
+    @abstractmethod
+    def read(self, source: Any, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
+        """Read all rows of a part, in order; it is the same each time as long as the part's fingerprint is.
+
+        Args:
+            source: the source.
+            part: which has no fault.
+            scores: columns that land in table `scores`.
+            output: of a pool without images: the columns that `reread_table` gives, so what cannot be put out is found now.
+
+        Raises:
+            curate.pool.faults.InputFault: the part is damaged; the rows that came before are used.
+            OSError: it cannot be read now.
+        """
+
+    @abstractmethod
+    def reread(self, source: Any, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
+        """Read samples again, with all their members. Raises OSError."""
+
+    def reread_images(self, source: Any, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
+        """Read the image of each row again; None where it is not whole. Raises OSError."""
+        for sample in self.reread(source, part, rows):
+            yield next((bytes(data) for suffix, data in sample.members if suffix in IMAGE_SUFFIXES), None)
+
+    def reread_table(self, source: Any, part: InputPart, places: Places, output: pa.Schema) -> pa.Table:
+        """Read rows without images again, as a table of these columns. Raises OSError."""
+        none = pa.table({name: pa.array([], pa.int64()) for name in ("offset", "bytes", "format")})
+        samples = self.reread(source, part, PartRows(places, none))
+        return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)
+
+    def url_column(self, source: Any, output: pa.Schema) -> str | None:
+        """Return the column that holds URLs, of those that a pool without images puts out."""
+        try:
+            return find_columns(output, Columns()).url
+        except InputFault:
+            return None
+
+    def weight(self, part: InputPart, has_images: bool) -> int:
+        """Return how much of a unit the part takes: bytes of a pool with images, rows of one without."""
+        return part.size if has_images else part.rows or 0

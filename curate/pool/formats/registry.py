@@ -1,0 +1,16 @@
+"""The registry of input formats. A new one is a file of this folder and a line here, or the entry point of another package
+in the group `curate.formats`, named as its key and naming an object of its class.
+"""
+
+from curate.pool.formats.input_format import InputFormat
+from curate.pool.formats.parquet import Parquet
+from curate.pool.formats.webdataset import Webdataset
+from curate.recipe.source import FORMATS, Source
+
+KINDS: tuple[InputFormat, ...] = (Webdataset(), Parquet())
+
+
+def find_format(source: Source) -> InputFormat:
+    """Return the format of a source."""
+    kind: InputFormat = FORMATS.find(source.format)
+    return kind

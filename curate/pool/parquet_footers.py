@@ -1,0 +1,141 @@
+"""Parquet files as their footers describe them: row groups as parts, columns, and files that cannot be used.
+
+A store that does not answer is tried again; files without rows, or with a fault, are one part each.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import RecipeError
+from curate.pool.columns import Columns, find_columns
+from curate.pool.faults import EmbeddingFault, InputFault
+from curate.pool.formats.input_format import FileColumns, InputPart
+from curate.pool.listing import InputFile
+from curate.pool.precomputed import find_dimension, sidecar_arrays, sidecar_fingerprint
+from curate.recipe.measure import PrecomputedEmbeddings
+from curate.recipe.source import Source
+
+_ATTEMPTS = 3
+_THREADS = 16
+_TRIED = 20  # files without embeddings before a source is said to supply none
+_SUPPLIED = ("uid", "url", "key", "width", "height", "language")
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a Parquet file's footer states: rows and bytes of each row group, and the columns."""
+
+    file: InputFile
+    groups: tuple[tuple[int, int], ...] = ()
+    schema: pa.Schema | None = None
+    fault: tuple[str, str] | None = None
+    sidecar_fingerprint: str = ""
+
+
+def read_footers(
+    source: Source, columns: Columns, files: list[InputFile], embeddings: Sequence[PrecomputedEmbeddings], content: bool
+) -> list[Footer]:
+    """Read the footers of a source's files.
+
+    Args:
+        source: the source.
+        columns: which column holds what, as its recipe says.
+        files: its files.
+        embeddings: those that it is to supply.
+        content: make fingerprints of contents.
+
+    Raises:
+        RecipeError: no file can be used, or none has a column that the recipe names.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        footers = list(pool.map(lambda file: _read_footer(source, columns, file, embeddings, content), files))
+    usable = [footer for footer in footers if not footer.fault]
+    if not usable and footers:
+        reasons = "; ".join(f"{f.file.path}: {f.fault[1]}" for f in footers[:3] if f.fault)
+        raise RecipeError(f"input {source.name!r}: none of {len(footers)} files can be used: {reasons}")
+    names = {name for footer in usable if footer.schema for name in footer.schema.names}
+    for part, requested in columns:
+        for column in (requested,) if isinstance(requested, str) else requested or ():
+            if column not in names:
+                raise RecipeError(
+                    f"input {source.name!r}: columns.{part}: no column {column!r}; columns: {', '.join(sorted(names))}"
+                )
+    return footers
+
+
+def _read_footer(
+    source: Source, columns: Columns, file: InputFile, embeddings: Sequence[PrecomputedEmbeddings], content: bool
+) -> Footer:
+    if file.size == 0:
+        return Footer(file, fault=("empty_file", "0 bytes"))
+    try:
+        metadata = _read_metadata(source, file)
+        schema = metadata.schema.to_arrow_schema().remove_metadata()
+    except (pa.ArrowException, ValueError) as error:
+        return Footer(file, fault=("not_parquet", " ".join(str(error).split())[:300]))
+    except OSError as error:
+        return Footer(file, fault=("unreadable", " ".join(str(error).split())[:300]))
+    try:
+        find_columns(schema, columns)
+    except InputFault as fault:
+        return Footer(file, schema=schema, fault=(fault.reason, fault.detail))
+    in_sidecar = sidecar_arrays(embeddings, schema.names)
+    fingerprint = sidecar_fingerprint(file.path, source.storage, content) if in_sidecar else ""
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    sizes = tuple((group.num_rows, group.total_byte_size) for group in groups)
+    return Footer(file, sizes, schema, sidecar_fingerprint=fingerprint)
+
+
+def _read_metadata(source: Source, file: InputFile) -> pq.FileMetaData:
+    for attempt in range(_ATTEMPTS):
+        try:
+            with fsspec.open(file.path, "rb", **source.storage) as opened:
+                return pq.read_metadata(opened)
+        except OSError as error:
+            if attempt + 1 == _ATTEMPTS or isinstance(error, (FileNotFoundError, PermissionError)):
+                raise
+            time.sleep(attempt + 1)
+    raise AssertionError("not reached")
+
+
+def row_groups(footer: Footer) -> Iterator[InputPart]:
+    """Yield one part per row group, so that a damaged one costs no other; one part of a file without rows or with a fault."""
+    file = footer.file
+    if footer.fault or not footer.groups:
+        yield InputPart(file.path, file.size, file.fingerprint, (0, 0), 0, footer.fault)
+    for index, (rows, size) in enumerate(footer.groups):
+        span = index, index + 1
+        yield InputPart(file.path, size, file.fingerprint, span, rows, sidecar_fingerprint=footer.sidecar_fingerprint)
+
+
+def file_columns(footers: Sequence[Footer], columns: Columns) -> tuple[FileColumns, ...]:
+    """Return the columns of each kind of file that can be used, in order of appearance."""
+    schemas = {footer.schema: None for footer in footers if footer.schema and not footer.fault}
+    kinds = []
+    for schema in schemas:
+        found = find_columns(schema, columns)
+        supplied = frozenset(part for part in _SUPPLIED if getattr(found, part))
+        kinds.append(FileColumns(bool(found.image), schema, supplied, found.scores))
+    return tuple(kinds)
+
+
+def embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, footers: Sequence[Footer]) -> int:
+    """Return the dimension of the embeddings of the first file that has some. Raises RecipeError where none has."""
+    faults: list[str] = []
+    for footer in footers:
+        if footer.schema and not footer.fault and footer.groups and len(faults) < _TRIED:
+            try:
+                return find_dimension(embeddings, footer.file.path, footer.schema, source)
+            except EmbeddingFault as fault:
+                faults.append(f"{footer.file.path}: {fault}")
+    raise RecipeError(
+        f"measure.embeddings {embeddings.name!r}: source {source.name!r} supplies no such embeddings: "
+        f"{faults[0] if faults else 'no file has rows'}; accepted: columns of lists of numbers, or arrays of the .npz beside "
+        "each file"
+    )

@@ -1,0 +1,337 @@
+"""run.json: what made a run, and, once it is finished, what came of it.
+
+In: a run folder. Out: `RunClaim`, which is written when a run takes its folder, and `RunFacts`, which takes its place when
+the run is published. Keys of the JSON are the fields' aliases, in the order of the fields.
+
+`format` says how to read the file. A file without one is of curate 0.1.0, and opens if it has all keys of format 1: what its
+recipe states of sources of other formats is left out. A later format is refused.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+
+from curate import schema
+from curate.errors import DamagedError, RunError
+from curate.store.layout import RUN_FILE
+from curate.store.store import RunStore
+
+FORMAT = 1
+
+Kind = TypeVar("Kind", bound="Facts")
+
+
+class Facts(BaseModel):
+    """A part of run.json. Fields in `_optional` are left out where they are None."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    _optional: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain = handler(self)
+        return {key: value for key, value in plain.items() if value is not None or key not in self._optional}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as plain data, by the keys of run.json."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class MetadataFacts(Facts):
+    """The metadata: how many entries, and the digest of the table that they are."""
+
+    entries: int
+    digest: str
+
+
+class ForgottenFacts(Facts):
+    """The record forgotten.parquet: its items and requests, the digest of what was blocked, and its last seal."""
+
+    items: int
+    requests: int
+    key: str
+    seal: str | None
+
+
+class PoolFacts(Facts):
+    """What is known of a pool without its inputs.
+
+    Attributes:
+        images: it has images; without, it is a pool of URLs.
+        supplied: columns of `samples` that its inputs supply.
+        scores: columns of `scores` that they supply.
+        embeddings: precomputed embeddings by model, with what identifies them.
+    """
+
+    images: bool
+    supplied: list[str] = Field(alias="brings")
+    scores: list[str]
+    embeddings: dict[str, Any]
+
+
+class RuleFacts(Facts):
+    """A rule: SQL, or the best fraction `top` of column `of`, with the least value that passed (None where no row reached it)."""
+
+    name: str
+    sql: str | None = None
+    top: float | None = None
+    of: str | None = None
+    threshold: int | float | None = None
+
+    @property
+    def expression(self) -> str:
+        """Return the rule as one text."""
+        return self.sql or f"top {self.top} of {self.of}"
+
+
+class StepFacts(Facts):
+    """The work of a step: units or shards, their rows (None where it does not say), seconds summed over threads."""
+
+    step: str
+    units: int
+    rows: int | None
+    seconds: float
+
+
+class DriftFacts(Facts):
+    """How far what is kept of a source has drifted from it, by the embeddings of a model: see `curate.publish.drift`."""
+
+    source: str
+    model: str
+    side: str
+    pool_rows: int
+    kept_rows: int
+    distance: float
+    standard_error: float | None
+    unchanged: float
+
+
+class CaptionWork(Facts):
+    """What the captions of a kind took of an engine: a row of schema.CAPTION_WORK."""
+
+    kind: str
+    engine: str
+    model: str
+    requests: int
+    sent: int
+    failed: int
+    passed: int
+    replaced: int
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+    cost: float | None
+
+
+class NearFacts(Facts):
+    """A deduplication pass by nearness: its place, what it compares, and of a sample's close pairs how many there are and were found."""
+
+    _optional = frozenset({"phash", "embedding"})
+
+    place: int = Field(alias="pass")
+    phash: dict[str, Any] | None = None
+    embedding: dict[str, Any] | None = None
+    sampled: int
+    found: int
+
+
+class EvaluationFacts(Facts):
+    """The evaluation set of `dedup.against`: images, and how many more could not be read, with an example."""
+
+    images: int
+    unread: int
+    such_as: str | None
+
+
+class ContentFacts(Facts):
+    """What the kept samples are.
+
+    Attributes:
+        languages: code → samples, the most frequent first; empty where none was measured.
+        files: suffix in the tars → samples; empty without images.
+        shards: how many shards.
+        bytes: of all shards.
+        digest: of the shards' names and sha256.
+        means: of words, width and height, as far as they are known.
+    """
+
+    languages: dict[str, int]
+    files: dict[str, int]
+    shards: int
+    bytes: int
+    digest: str
+    means: dict[str, float]
+
+
+class RunClaim(Facts):
+    """What determines a run; with it a folder belongs to one recipe and one pool.
+
+    Attributes:
+        format: of this file.
+        curate: the version that made it.
+        name: of the dataset.
+        seed: of draws.
+        sources: names of the sources.
+        recipe: the resolved recipe as plain data, without access options.
+        identity: digest of all that decides what the run publishes.
+        keys: digest of the keys of each table's files, and of the pool and the shards.
+        unit_keys: of each unit, in order; None of 0.1.0.
+        models: what identifies each model that measures.
+        engine_ids: what identifies each engine that writes captions.
+        metadata: None without `match`.
+        python: its version.
+        packages: version of each package that results depend on.
+        started: seconds since 1970.
+        forgotten: None where nothing is blocked or taken out.
+    """
+
+    _optional = frozenset({"unit_keys", "forgotten", "evaluation"})
+
+    format: int = FORMAT
+    curate: str
+    name: str
+    seed: int
+    sources: list[str]
+    recipe: dict[str, Any]
+    identity: str
+    keys: dict[str, str]
+    unit_keys: list[str] | None = None
+    models: dict[str, Any]
+    engine_ids: dict[str, str] = Field(alias="writers")
+    metadata: MetadataFacts | None
+    python: str
+    packages: dict[str, str]
+    started: float
+    forgotten: ForgottenFacts | None = None
+
+
+class RunFacts(RunClaim):
+    """A finished run.
+
+    Attributes:
+        evaluation: None without `dedup.against`.
+        pool: what it has.
+        units: how many consecutive units each source has, in order.
+        rules: in order.
+        t: rows that an entry may have; None without `balance`.
+        steps: the time of each step that had work.
+        drift: by source, model and side; empty where no embeddings are kept.
+        caption_work: by kind and engine; empty without captions.
+        near: passes of deduplication by nearness.
+        counts: rows by rule, and `kept`, in the order of the funnel.
+        finished: seconds since 1970.
+        seconds: from start to finish.
+        content: what is kept.
+    """
+
+    evaluation: EvaluationFacts | None = None
+    pool: PoolFacts
+    units: list[tuple[str, int]]
+    rules: list[RuleFacts]
+    t: int | None
+    steps: list[StepFacts]
+    drift: list[DriftFacts]
+    caption_work: list[CaptionWork]
+    near: list[NearFacts]
+    counts: dict[str, int]
+    finished: float
+    seconds: float
+    content: ContentFacts
+
+    @property
+    def kept(self) -> int:
+        """Return the number of rows kept."""
+        return self.counts.get(schema.KEPT, 0)
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows of the pool."""
+        return sum(self.counts.values())
+
+    def changed(self, **fields: Any) -> Self:
+        """Return the facts with other values of some fields."""
+        return self.model_copy(update=fields)
+
+
+def read_claim(store: RunStore) -> RunClaim:
+    """Return what determines the run, finished or not. Raises as `read_facts` does."""
+    data = _read(store)
+    names = {field.alias or name for name, field in RunClaim.model_fields.items()}
+    return _parse(RunClaim, store, {key: value for key, value in data.items() if key in names})
+
+
+def read_facts(store: RunStore) -> RunFacts:
+    """Return the facts of a finished run.
+
+    Raises:
+        DamagedError: run.json is not what curate writes.
+        RunError: it is of another version, and cannot be read without loss.
+    """
+    return _parse(RunFacts, store, _read(store))
+
+
+def read_forgotten(store: RunStore) -> ForgottenFacts | None:
+    """Return what run.json says of the record, None where it names none; of any version, since what was taken out stays out."""
+    if not store.exists(RUN_FILE):
+        return None
+    named = _read_object(store).get("forgotten")
+    return None if named is None else _parse(ForgottenFacts, store, named)
+
+
+def read_unit_keys(store: RunStore) -> list[str]:
+    """Return the keys of the run's units in order, of any version that has them: only equal ones are reused."""
+    return list(_read_object(store).get("unit_keys") or [])
+
+
+def write_facts(store: RunStore, facts: RunClaim) -> None:
+    """Put run.json into place."""
+    store.write_json(RUN_FILE, facts.to_json())
+
+
+def _read_object(store: RunStore) -> dict[str, Any]:
+    data = store.read_json(RUN_FILE)
+    if not isinstance(data, dict):
+        raise DamagedError(f"{store.url}: {RUN_FILE} is damaged: it holds no JSON object")
+    return data
+
+
+def _read(store: RunStore) -> dict[str, Any]:
+    """Return the object in run.json, if it is of a format that this version reads."""
+    data = _read_object(store)
+    found = data.get("format", 0)
+    if not isinstance(found, int) or found > FORMAT:
+        raise RunError(
+            f"{store.url}: {RUN_FILE} has format {found}, of curate {data.get('curate')}; this version reads formats up to "
+            f"{FORMAT}: open the run with curate {data.get('curate')} or later"
+        )
+    return data if "format" in data else _upgrade(data)
+
+
+def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a run.json of 0.1.0 without the unset keys of other formats that its sources have."""
+    recipe = data.get("recipe")
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("input"), list):
+        return data
+    unset = {"webdataset": ("columns", [None]), "parquet": ("caption_key", ["caption"])}
+    sources = [dict(source) for source in recipe["input"]]
+    for source in sources:
+        key, values = unset.get(source.get("format", ""), ("", []))
+        value = source.get(key)
+        if all(one in values for one in (value.values() if isinstance(value, dict) else [value])):
+            source.pop(key, None)
+    return data | {"recipe": recipe | {"input": sources}}
+
+
+def _parse(kind: type[Kind], store: RunStore, data: Mapping[str, Any]) -> Kind:
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5])
+    if issubclass(kind, RunClaim) and "format" not in data and "curate" in data:
+        version = data["curate"]
+        raise RunError(
+            f"{store.url}: is a run of curate {version}, and its {RUN_FILE} cannot be read without loss ({faults}); run its "
+            f"recipe again into another folder with --reuse {store.url}, or open it with curate {version}"
+        )
+    raise DamagedError(f"{store.url}: {RUN_FILE} is damaged ({faults})")

@@ -1,0 +1,49 @@
+"""Matching units: keys, and the entries that a process holds."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from curate import process
+from curate.metadata import unit as module
+from curate.metadata.unit import MatchSettings, load_entries
+from curate.store.layout import ENTRIES_FILE, METADATA_FILE
+from curate.store.store import RunStore
+
+
+def settings(folder: Path, key: str = "digest", entries: tuple[str, ...] = ("a", "b")) -> MatchSettings:
+    """Those of a run that holds the entries."""
+    store = RunStore(str(folder))
+    store.write_parquet(METADATA_FILE, pa.table({"entry": list(entries)}))
+    return MatchSettings(store, key, "reference")
+
+
+def test_the_key_changes_with_its_inputs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = settings(tmp_path)
+    key = one.key("samples")
+    assert replace(one, store=RunStore("elsewhere")).key("samples") == key
+    monkeypatch.setitem(module.VERSIONS, "matches", 99)
+    others = [one.key("samples")]
+    monkeypatch.undo()
+    others += [one.key("other"), replace(one, metadata_key="x").key("samples"), replace(one, mode="x").key("samples")]
+    assert len({key, *others}) == 5
+    assert one.key("") == one.key(None) == "", "samples that may change have matches that may"
+
+
+def test_a_process_holds_the_entries_of_one_run_by_their_content(tmp_path: Path) -> None:
+    """Another run of the same folder, in the same process, gets its own entries."""
+    first = load_entries(settings(tmp_path, "first"))
+    assert load_entries(settings(tmp_path, "first", ("other",))) is first
+    second = load_entries(settings(tmp_path, "second", ("c",)))
+    assert second.entries.to_pylist() == ["c"] and second.matcher.match(pa.array(["a c"])).to_pylist() == [[0]]
+    held = [key for key in process._made if key.startswith("entries ")]
+    assert held == ["entries second reference"]
+
+
+def test_entries_of_a_finished_run_are_read_from_its_list(tmp_path: Path) -> None:
+    store = RunStore(str(tmp_path))
+    store.write_parquet(ENTRIES_FILE, pa.table({"entry": ["x", "y"]}))
+    loaded = load_entries(MatchSettings(store, "finished", "reference"))
+    assert loaded.entries.to_pylist() == ["x", "y"] and len(loaded.keys) == 2

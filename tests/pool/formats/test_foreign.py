@@ -1,0 +1,207 @@
+"""An input format of another package: one file, found by its entry point; everything else asks the registry."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.laws import pools
+
+ROOT = Path(__file__).resolve().parents[3]
+
+# What somebody writes who keeps images as files: the whole package.
+FOLDER = '''
+"""Folders of images, each with its caption in a .txt of the same name."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from curate import ids
+from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, InputSample, PlannedSource
+from curate.recipe.source import Source
+
+
+class FolderSource(Source):
+    suffix: str = "jpg"
+
+
+def images_of(source, path):
+    return sorted(Path(path).glob(f"*.{source.suffix}"))
+
+
+class Folder(InputFormat):
+    key = "folder"
+    section = FolderSource
+
+    def plan(self, source, embeddings, content):
+        parts = []
+        for path in source.paths:
+            states = [[file.name, file.stat().st_mtime_ns, file.stat().st_size] for file in images_of(source, path)]
+            size = sum(state[2] for state in states)
+            parts.append(InputPart(path, size, ids.digest(states), rows=len(states)))
+        return PlannedSource(tuple(parts), (FileColumns(has_images=True),))
+
+    def read(self, source, part, scores, output):
+        files = images_of(source, part.path)
+        for some in (files[:2], files[2:]):
+            captions = [file.with_suffix(".txt").read_bytes() for file in some]
+
+            def images(wanted, some=some):
+                return (file.read_bytes() if is_wanted else None for file, is_wanted in zip(some, wanted))
+
+            columns = {"key": pa.array([file.stem for file in some]), "caption": pa.array(captions, pa.binary())}
+            yield Batch(columns, images=images)
+
+    def reread(self, source, part, rows):
+        files = images_of(source, part.path)
+        for file in (files[place] for place in rows.places):
+            yield InputSample([("jpg", file.read_bytes())], {"file": file.name}, file.with_suffix(".txt").read_bytes())
+
+
+FORMAT = Folder()
+'''
+
+# And one of rows of text.
+LINES = """
+import json
+
+import pyarrow as pa
+
+from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, InputSample, PlannedSource
+from curate.pool.listing import list_source
+
+
+def lines_of(part):
+    with open(part.path) as file:
+        return [json.loads(line) for line in file]
+
+
+class Lines(InputFormat):
+    key = "jsonl"
+
+    def plan(self, source, embeddings, content):
+        files = list_source(source, content)
+        columns = pa.schema([("caption", pa.string()), ("url", pa.string()), ("score", pa.float64())])
+        kind = FileColumns(False, columns, frozenset({"url"}), ("score",))
+        return PlannedSource(tuple(InputPart(f.path, f.size, f.fingerprint) for f in files), (kind,))
+
+    def read(self, source, part, scores, output):
+        table = pa.Table.from_pylist(lines_of(part), schema=output)
+        columns = {name: table[name].combine_chunks() for name in ("caption", "url")}
+        yield Batch(columns, scores={name: table[name] for name in scores.names})
+
+    def reread(self, source, part, rows):
+        lines = lines_of(part)
+        return (InputSample([], lines[place]) for place in rows.places)
+
+
+FORMAT = Lines()
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A folder on sys.path, as an installer leaves it: two formats and the entry points that name them."""
+    site = tmp_path / "site"
+    info = site / "my_formats-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "my_folder.py").write_text(FOLDER)
+    (site / "my_lines.py").write_text(LINES)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-formats\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[curate.formats]\nfolder = my_folder:FORMAT\njsonl = my_lines:FORMAT\n")
+    return site
+
+
+def curate(package: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command, in a process of its own, which finds the package."""
+    paths = os.pathsep.join([str(package), str(ROOT)])
+    return subprocess.run(
+        [sys.executable, "-m", "curate.cli.main", *map(str, arguments)],
+        check=False, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, cwd=package,
+    )  # fmt: skip
+
+
+def rows(package: Path, run: Path, question: str) -> list[dict[str, Any]]:
+    done = curate(package, "sql", run, question, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout))
+
+
+def write_images(folder: Path, seed: int) -> Path:
+    folder.mkdir()
+    for i in range(5):
+        (folder / f"{i}.jpg").write_bytes(pools.encode(pools.picture(seed + i)) if i != 3 else b"no image")
+        (folder / f"{i}.txt").write_text(f"picture {seed + i}")
+    return folder
+
+
+def test_a_format_of_another_package_end_to_end(package: Path, tmp_path: Path) -> None:
+    """Beside tars: read in several batches, decided, emitted, published, asked in SQL, reported and reused."""
+    folders = [write_images(tmp_path / f"images{n}", 10 * n) for n in range(2)]
+    pools.write_tars(tmp_path / "tars", pools.make_samples(6), 1)
+    recipe = tmp_path / "recipe.yaml"
+    text = f"""
+input:
+  - {{name: files, format: folder, path: [{folders[0]}, {folders[1]}]}}
+  - {{name: tars, format: webdataset, path: {tmp_path}/tars/00000.tar}}
+rules: {{long: "characters > 5"}}
+max_failed: 1.0
+"""
+    recipe.write_text(text)
+    done = curate(package, "run", recipe, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    found = rows(
+        package, tmp_path / "run", "SELECT key, caption, status FROM samples WHERE source = 'files' ORDER BY unit, row"
+    )
+    assert [row["caption"] for row in found] == [f"picture {n}" for n in (*range(5), *range(10, 15))]
+    assert [row["key"] for row in found if row["status"] == "not_an_image"] == ["3", "3"]
+    kept = rows(
+        package,
+        tmp_path / "run",
+        "SELECT count(*) AS n FROM decisions WHERE kept AND uid IN (SELECT uid FROM samples WHERE source = 'files')",
+    )
+    assert kept == [{"n": 8}]
+    sidecar = pq.read_table(tmp_path / "run/shards/00000.parquet")
+    assert sidecar["source"].to_pylist().count("files") == 8
+    assert curate(package, "verify", tmp_path / "run").returncode == 0
+    report = curate(package, "report", tmp_path / "run")
+    assert report.returncode == 0, report.stderr
+    recipe.write_text(text.replace("> 5", "> 6"))
+    again = curate(package, "run", recipe, "--out", tmp_path / "again", "--reuse", tmp_path / "run")
+    assert again.returncode == 0 and "samples 3/3" in again.stderr, again.stderr
+
+
+def test_rows_of_text_of_another_package(package: Path, tmp_path: Path) -> None:
+    lines = [{"caption": f"line {i}", "url": f"https://x/{i}" if i else None, "score": i / 8} for i in range(8)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"input: {{name: text, format: jsonl, path: {tmp_path}/a.jsonl}}\nrules: {{good: score >= 0.5}}\nmax_failed: 1.0\n"
+    )
+    done = curate(package, "run", recipe, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    found = rows(package, tmp_path / "run", "SELECT rule, count(*) AS n FROM decisions GROUP BY rule ORDER BY n")
+    assert found == [{"rule": "failed", "n": 1}, {"rule": "good", "n": 3}, {"rule": None, "n": 4}]
+    out = pq.read_table(tmp_path / "run/shards/00000.parquet")
+    assert out.column_names == ["uid", "caption", "url", "score"]
+    assert out["caption"].to_pylist() == [f"line {i}" for i in range(4, 8)]
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ("format: folder, path: x, columns: {}", ["input.0.columns: unknown key", "known keys: name, format, path, storage, suffix"]),
+        ("format: folder, path: x, suffx: png", ["did you mean 'suffix'?"]),
+        ("format: foldr, path: x", ["did you mean 'folder'?", "accepted: webdataset, parquet, folder, jsonl"]),
+    ],
+)  # fmt: skip
+def test_keys_of_a_source_are_those_of_its_format(package: Path, tmp_path: Path, source: str, parts: list[str]) -> None:
+    (tmp_path / "recipe.yaml").write_text(f"input: {{name: a, {source}}}\n")
+    done = curate(package, "run", tmp_path / "recipe.yaml", "--out", tmp_path / "run")
+    assert done.returncode == 2 and not [part for part in parts if part not in done.stderr], done.stderr
