@@ -211,14 +211,14 @@ class OpenAIEngine:
             call = write_call(request, self.options.model, self.options.extra)
         except UnsendableError as error:
             return Answer(None, str(error))
-        retrying = AsyncRetrying(
+        retrying: Any = AsyncRetrying(
             stop=stop_after_attempt(self.options.attempts),
             wait=choose_pause,
             sleep=sleep,
             retry=retry_if_result(lambda attempt: attempt.is_transient),
-            retry_error_callback=lambda state: state.outcome.result(),
+            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
         )
-        last = await retrying(self._try, endpoint, request, call, tripped)
+        last: _Attempt = await retrying(self._try, endpoint, request, call, tripped)
         if not last.is_transient:
             return last.answer
         if not last.got_reply and not tripped.is_set():

@@ -45,7 +45,10 @@ class Recorded(EngineOptions):
 
     def fingerprint(self) -> str:
         """See `EngineOptions`: what tells a change of the files."""
-        return ids.digest([[file.path, file.size, file.fingerprint] for file in _list_files(self.path)])
+        try:
+            return ids.digest([[file.path, file.size, file.fingerprint] for file in _list_files(self.path)])
+        except RecipeError:  # which the engine raises when it reads them
+            return ""
 
 
 class RecordedEngine:

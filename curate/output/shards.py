@@ -25,7 +25,9 @@ from curate.output.tar_writer import TarWriter, safe_key, safe_suffix
 from curate.pool.formats.input_format import InputSample
 from curate.pool.plan import Unit
 from curate.pool.reader import UnitReader
+from curate.recipe.captions import Captions
 from curate.run.context import RunContext
+from curate.store.tables import UnitTables
 
 U64 = npt.NDArray[np.uint64]
 
@@ -155,6 +157,11 @@ def _texts_of(context: RunContext, shard: Shard) -> list[Any]:
     return [context.note(name, part.unit)["content"] for part in shard.slices for name in tables]
 
 
+def _captioning(context: RunContext, part: Any) -> tuple[Captions | None, int, UnitTables]:
+    """Return what `written_texts` needs to know of a unit."""
+    return context.recipe.captions, context.recipe.seed, context.unit_tables(part.unit)
+
+
 def _write_tar(context: RunContext, shard: Shard, repeated: U64) -> pa.Table:
     """Writes the tar; returns the table beside it."""
     sidecars = []
@@ -163,7 +170,7 @@ def _write_tar(context: RunContext, shard: Shard, repeated: U64) -> pa.Table:
             rows = _kept(context, part, _COLUMNS)
             uids, captions = rows["uid"].to_pylist(), rows["caption"].to_pylist()
             names = _names(rows["key"].to_pylist(), uids, repeated)
-            written = written_texts(context, part.unit, uids, captions)
+            written = written_texts(*_captioning(context, part), uids, captions)
             facts = []
             for name, uid, texts, sample in zip(names, uids, written, _samples(context, part, rows), strict=True):
                 for suffix, data in _files(uid, texts, sample):
@@ -276,7 +283,7 @@ def _parquet_rows(context: RunContext, part: Slice) -> pa.Table:
     kept = _kept(context, part, ["row", "uid", "caption"])
     written = None
     if context.recipe.captions:
-        written = written_texts(context, part.unit, kept["uid"].to_pylist(), kept["caption"].to_pylist())
+        written = written_texts(*_captioning(context, part), kept["uid"].to_pylist(), kept["caption"].to_pylist())
     tables = []
     first = 0
     reader = UnitReader(part.unit, context.source(part.unit), context.unit_tables(part.unit))

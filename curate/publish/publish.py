@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate import schema
-from curate.captions.unit import Captioned, summarise
+from curate.captions.work import Captioned, summarise
 from curate.output.shards import Shard
 from curate.publish.audit import Audit, all_failures, check_conservation
 from curate.publish.describe import describe_run
@@ -99,7 +99,7 @@ def _make_facts(context: RunContext, counts: Counter[str], results: Results, sou
     """Return what run.json will hold, its `content` still empty."""
     claim = read_claim(context.store)
     now = time.time()
-    recipe, pool = context.recipe, context.pool
+    recipe, pool, captions = context.recipe, context.pool, context.recipe.captions
     evaluation = context.store.read_json(EVALUATION_FACTS_FILE) if recipe.dedup.against else None
     return RunFacts(
         **claim.model_dump(),
@@ -112,8 +112,10 @@ def _make_facts(context: RunContext, counts: Counter[str], results: Results, sou
         t=results.t,
         steps=sum_timings(context.store),
         drift=results.drift or [],
-        caption_work=[CaptionWork.model_validate(row) for row in summarise(context, results.captioned)]
-        if results.captioned
+        caption_work=[
+            CaptionWork.model_validate(row) for row in summarise(captions, context.engine_ids, results.captioned)
+        ]
+        if captions and results.captioned
         else [],
         near=[
             NearFacts(place=place, **by.model_dump(exclude_none=True), sampled=int(pairs), found=int(met))

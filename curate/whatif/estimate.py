@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from curate.captions.cache import Index, index_answers
-from curate.captions.requests import Rows, make_requests
+from curate.captions.rows import Rows, make_requests
+from curate.captions.settings import CaptionSettings
 from curate.decide import balance
 from curate.decide import state as ballot
 from curate.decide.evaluation import write_evaluation
@@ -183,8 +184,8 @@ def _asked(
     known: Sequence[Index],
 ) -> list[Asked]:
     """Requests over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
-    captions = context.recipe.captions
-    assert captions is not None
+    settings = CaptionSettings.of(context)
+    captions = settings.captions
     counts = None
     if context.recipe.match:
         counts = (np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0) / fraction).astype(
@@ -195,19 +196,19 @@ def _asked(
         alive = np.flatnonzero(b.alive)
         some = alive[:_PROMPTS]
         scale = len(alive) / max(1, len(some))
-        rows = Rows.of(context, b.unit, some, counts, inclusion[:_PROMPTS])
-        rows = replace(rows, recaptions=rows.column("caption"))  # as long as captions are, for want of better
+        tables = context.unit_tables(b.unit)
+        rows = Rows.of(tables, some, counts, inclusion[:_PROMPTS])
+        rows = replace(rows, sources=rows.column("caption"))  # as long as captions are, for want of better
         likely = dict(zip(rows.column("uid").to_pylist(), (scale * rows.probability).tolist(), strict=True))
         for task in captions.tasks:
-            requests = make_requests(context, b.unit, task, rows)
+            requests = make_requests(settings, tables, task, rows)
             found[task.kind, task.section.engine] += _weigh(
                 requests, likely, _answered(requests, context.engine_ids[task.section.engine], known)
             )
     asked = []
     for (kind, engine), sums in found.items():
         answered, requests, tokens_in, tokens_out = (sums / fraction).tolist()
-        price = captions.engines[engine].price
-        cost = (tokens_in * price.input + tokens_out * price.output) / 1e6
+        cost = captions.engines[engine].price.cost(tokens_in, tokens_out)
         asked.append(Asked(kind, engine, answered, requests, tokens_in, tokens_out, cost))
     return asked
 

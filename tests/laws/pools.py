@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.ask.verify import verify_run
-from curate.captions.unit import caption_unit, check_requests
+from curate.captions.settings import CaptionSettings
+from curate.captions.unit import caption_unit
+from curate.captions.work import check_requests
 from curate.decide import balance, dedup
 from curate.decide import state as ballot
 from curate.decide.local import apply_rules, deduplicate
@@ -361,8 +363,9 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
         block(context, units)
     audits, results = decide_local(prepared, gaps)
     if context.recipe.captions:
-        captioned = [caption_unit(context, unit, results.survivors) for unit in units]
-        check_requests(context, captioned)
+        settings = CaptionSettings.of(context)
+        captioned = [caption_unit(settings, unit, context.unit_tables(unit), results.survivors) for unit in units]
+        check_requests(captioned, context.recipe.max_failed)
         results = replace(results, captioned=captioned)
     check_damage(context, audits)
     publish_local(context, audits, results)

@@ -10,7 +10,7 @@ import pytest
 
 from curate.captions.kinds.rewrite import load_pairs
 from curate.cli.plan import plan
-from curate.engines import endpoint
+from curate.engines import openai
 from curate.engines.recorded import RecordedEngine
 from curate.engines.request import Answer
 from curate.errors import RecipeError, RunError
@@ -36,7 +36,7 @@ def say(text: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(openai, "FIRST_PAUSE", 0.005)
     monkeypatch.setattr(servers, "echo", say)
 
 
@@ -241,7 +241,7 @@ def test_failures_of_one_engine_leave_the_texts_of_the_other(
     assert works["api"]["failed"] == works["api"]["requests"] and works["llm"]["failed"] == 0
     assert len(api.asked) < works["api"]["requests"] / 2  # it is given up
     with pytest.raises(
-        RunError, match=r"refused .*, such as given up, since it gives no answer whatever it is asked: 401"
+        RunError, match=r"refused .*, such as given up, since it gives no answer to any request: 401"
     ):
         pools.run_local(recipe(path, captions, max_failed=0.1), tmp_path / "b")
 

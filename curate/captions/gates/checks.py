@@ -44,6 +44,7 @@ F64 = npt.NDArray[np.float64]
 _PHRASE = 4  # words: shorter parts of a prompt are part of other texts too
 _IN_A_ROW, _TRIGRAMS, _SHARE, _CHARACTERS = 4, 3, 0.25, 6
 _FEW = 5  # words: the share of a shorter caption says little
+_MIN_SHARE, _MAX_SHARE = 0.3, 4.0  # words of a text over those of its caption
 _ELSEWHERE = 12  # up to it, languages write numbers as words of their own
 
 _FIELD = re.compile(r"\{[A-Za-z_]\w*\}|[.:;!?\n]|^\[\w+\]$", re.MULTILINE)
@@ -52,25 +53,6 @@ _ASCII = re.compile(r"[a-z0-9]+")
 # Codes of languages that the model does not tell apart, or names otherwise.
 _ALIKE = {"nb": "no", "nn": "no", "sh": "hr", "sr": "hr", "bs": "hr", "ms": "id", "yue": "zh", "wuu": "zh", "arz": "ar"}
 _ALIKE |= {"azb": "az", "pnb": "ur", "ckb": "ku", "fil": "tl", "iw": "he", "cmn": "zh"}
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """How long a text may be.
-
-    Attributes:
-        min_words: at least so many words; LaCLIP's own bound.
-        max_words: and at most so many.
-        max_tokens: and at most so many tokens, where they are known; None: any number, as encoders cut what is longer.
-        min_share: its words over those of the caption, at least.
-        max_share: and at most; a caption of fewer than five words counts as five.
-    """
-
-    min_words: int = 2
-    max_words: int = 100
-    max_tokens: int | None = None
-    min_share: float = 0.3
-    max_share: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -149,23 +131,20 @@ def preamble(texts: pa.Array, originals: pa.Array) -> Mask:
 def length(
     texts: pa.Array,
     originals: pa.Array | None,
-    bounds: Bounds = Bounds(),
-    tokens: pa.Array | None = None,
+    words: tuple[int, int] = (2, 100),
     finish: pa.Array | None = None,
 ) -> Mask:
-    """Fails a text of too few or too many words, or tokens, or for its caption; and one that ended at the model's limit
+    """Fails a text of too few or too many words, on the whole or for its caption; and one that ended at the model's limit
     (`finish` is `length`) without a mark that ends a sentence.
 
     Words are what stands between white space; a character of Han or kana, or four of Thai, Lao, Khmer and Burmese, are one.
-    Passes unknown tokens, and a text without a caption as to its share.
+    A text without a caption passes as to its share.
     """
-    words = count_words(texts)
-    bad = (words < bounds.min_words) | (words > bounds.max_words)
+    count = count_words(texts)
+    bad = (count < words[0]) | (count > words[1])
     if originals is not None:
         own = count_words(originals)
-        bad |= (own > 0) & ((words < bounds.min_share * own) | (words > bounds.max_share * np.maximum(own, _FEW)))
-    if tokens is not None and bounds.max_tokens is not None:
-        bad |= to_mask(pc.greater(tokens, bounds.max_tokens))
+        bad |= (own > 0) & ((count < _MIN_SHARE * own) | (count > _MAX_SHARE * np.maximum(own, _FEW)))
     if finish is not None:
         whole = pc.match_substring_regex(filled(texts), r"[.!?…。！？][\"'”’»)]*\s*$")
         bad |= to_mask(pc.equal(finish, "length")) & ~to_mask(whole)
@@ -280,16 +259,15 @@ def repetition(texts: pa.Array, originals: pa.Array) -> Mask:
     return bad
 
 
-def score(given: Scores, margin: float, least: float | None = None) -> Mask:
-    """Fails a text whose score is below its caption's by more than `margin`, or below `least`.
+def score(given: Scores, margin: float) -> Mask:
+    """Fails a text whose score is below its caption's by more than `margin`.
 
     Passes where a score is null or NaN: that a text was not scored says nothing of it.
     """
     there, own = (
         pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False) for column in (given.texts, given.originals)
     )
-    bad = there < own - margin  # false where one of them is NaN
-    return np.asarray(bad if least is None else bad | (there < least))
+    return np.asarray(there < own - margin)  # false where one of them is NaN
 
 
 def unsafe(texts: pa.Array, originals: pa.Array) -> Mask:

@@ -17,7 +17,6 @@ regions an image.
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -28,8 +27,6 @@ from PIL import Image
 from curate import ids, schema
 from curate.errors import RecipeError
 from curate.models.hugging_face import (
-    Device,
-    Precision,
     find_device,
     in_halves,
     load,
@@ -37,6 +34,7 @@ from curate.models.hugging_face import (
     open_picture,
     to_dtype,
 )
+from curate.recipe.captions import Regions
 
 MAX_QUERIES, THRESHOLD = 20, 0.1
 """CLOC's: of more phrases so many are sampled, and boxes with a confidence above."""
@@ -163,27 +161,10 @@ def _region(box: Box, queries: list[str] | None) -> dict[str, Any]:
     return {"bbox": box.corners, "phrase": (queries or [])[box.query], "score": box.score}
 
 
-@dataclass(frozen=True)
-class DetectorOptions:
-    """What looks for phrases.
-
-    Attributes:
-        model: a local folder or a name on the hub: OWL-ViT, OWLv2 or Grounding DINO.
-        device: auto is CUDA where there is a device, else the CPU.
-        precision: of weights and sums.
-        batch: images at a time; fewer where memory does not suffice.
-    """
-
-    model: str
-    device: Device = "auto"
-    precision: Precision = "fp32"
-    batch: int = 8
-
-
 class ZeroShotDetector:
     """`Detector` by transformers' zero-shot object detection; the model is loaded when it is first needed."""
 
-    def __init__(self, options: DetectorOptions) -> None:
+    def __init__(self, options: Regions) -> None:
         self._options = options
         self._lock = threading.Lock()
         self._loaded: _Loaded | None = None
@@ -277,7 +258,7 @@ class _Loaded:
 _FAMILIES = ("owlvit", "owlv2", "grounding-dino")
 
 
-def _load(options: DetectorOptions) -> _Loaded:
+def _load(options: Regions) -> _Loaded:
     where = f"captions.regions: {options.model}"
     device = find_device(where, options.device)
     import transformers
