@@ -313,6 +313,7 @@ def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
     recipe = data.get("recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("input"), list):
         return data
+    unset: dict[str, tuple[str, list[Any]]]
     unset = {"webdataset": ("columns", [None]), "parquet": ("caption_key", ["caption"])}
     sources = [dict(source) for source in recipe["input"]]
     for source in sources:

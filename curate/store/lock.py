@@ -62,6 +62,9 @@ def clear_tmp(store: RunStore) -> None:
         for path in store.fs.ls(store.path("tmp"), detail=False):
             if not path.endswith(f"/{LOCK_FILE}"):
                 store.delete(path[len(store.root) + 1 :])
+    if store.is_local:
+        with suppress(OSError):  # it holds the lock
+            os.rmdir(store.path("tmp"))
 
 
 def remove_leftovers(store: RunStore) -> None:

@@ -162,7 +162,7 @@ def test_reading_takes_nothing_from_the_path(tmp_path: Path) -> None:
 def test_take_by_link(tmp_path: Path) -> None:
     old, new = RunStore(str(tmp_path / "old")), RunStore(str(tmp_path / "new"))
     old.write_parquet("tables/x.parquet", TABLE, "key")
-    new.adopt(old, "tables/x.parquet")
+    new.adopt(old, "tables/x.parquet", "tables/x.parquet")
     assert os.path.samefile(old.path("tables/x.parquet"), new.path("tables/x.parquet"))
     assert new.files() == ["tables/x.parquet"] and new.is_current("tables/x.parquet", "key")
     new.write_parquet("tables/x.parquet", TABLE, "another")  # leaves the other run as it is
@@ -177,7 +177,7 @@ def test_take_by_copy_where_there_are_no_links(tmp_path: Path, monkeypatch: pyte
     old, new = RunStore(str(tmp_path / "old")), RunStore(str(tmp_path / "new"))
     old.write_bytes("tables/x", b"data")
     new.write_bytes("tables/x", b"something older")
-    new.adopt(old, "tables/x")
+    new.adopt(old, "tables/x", "tables/x")
     assert new.read_bytes("tables/x") == b"data" and new.files() == ["tables/x"]
     assert not os.path.samefile(old.path("tables/x"), new.path("tables/x"))
 
@@ -187,7 +187,7 @@ def test_take_between_file_systems(ways: str, tmp_path: Path) -> None:
     places = {"l": str(tmp_path), "m": f"memory://commit-{uuid.uuid4().hex}"}
     old, new = RunStore(f"{places[ways[0]]}/old"), RunStore(f"{places[ways[1]]}/new")
     old.write_bytes("a/x", b"data" * 100_000)
-    new.adopt(old, "a/x")
+    new.adopt(old, "a/x", "a/x")
     assert new.read_bytes("a/x") == b"data" * 100_000 and new.files() == ["a/x"]
 
 
