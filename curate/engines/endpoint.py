@@ -151,16 +151,17 @@ class Endpoint:
         timeout: seconds that a call may take, from connecting to the last byte.
 
     Raises:
-        RecipeError: package openai is missing, or the proxy that the environment names cannot be used.
+        RecipeError: a package is missing, or the proxy that the environment names cannot be used.
     """
 
     def __init__(self, base_url: str, key: Key, concurrency: int, timeout: float):
         try:
             import httpx2
             import openai
+            import tenacity  # noqa: F401
         except ImportError as error:
             raise RecipeError(
-                f"package openai cannot be imported ({error}); install it with: pip install 'curate[captions]'"
+                f"asking an endpoint needs further packages ({error}); install them with: pip install 'curate[captions]'"
             ) from None
         logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every request
         self.key, self.timeout = key, timeout

@@ -240,9 +240,7 @@ def test_failures_of_one_engine_leave_the_texts_of_the_other(
     works = {row["engine"]: row for row in ask(done.folder, "caption_work")}
     assert works["api"]["failed"] == works["api"]["requests"] and works["llm"]["failed"] == 0
     assert len(api.asked) < works["api"]["requests"] / 2  # it is given up
-    with pytest.raises(
-        RunError, match=r"refused .*, such as given up, since it gives no answer to any request: 401"
-    ):
+    with pytest.raises(RunError, match=r"refused .*, such as given up, since it gives no answer to any request: 401"):
         pools.run_local(recipe(path, captions, max_failed=0.1), tmp_path / "b")
 
 
