@@ -12,7 +12,7 @@ from curate.recipe.engines import EngineSpec
 
 
 def open_engine(spec: EngineSpec, engine_id: str) -> Engine:
-    """Return the engine of a recipe; one per process as long as neither its options nor what they name has changed.
+    """Return the engine of a recipe; one per process, until its options or what they name change.
 
     Args:
         spec: what the recipe says.
@@ -24,7 +24,7 @@ def open_engine(spec: EngineSpec, engine_id: str) -> Engine:
 
 
 def check_engines(captions: Captions, engine_ids: dict[str, str], load: bool) -> None:
-    """Raise RecipeError or RunError where an engine that is used cannot work: endpoints are asked, models loaded.
+    """Raise RecipeError or RunError where an engine that is used cannot work: endpoints are called, models loaded.
 
     Args:
         captions: the recipe's section.

@@ -5,8 +5,8 @@ A template is text with fields in braces, such as {caption}. Those of chats are 
 
 Captions come from strangers, so a template is cut into turns and fields before a value is put in, a value is never
 looked at again, and it holds no line break (`curate.captions.text.as_data` makes it so; see there for what else). In
-chats it must stand between delimiters that it cannot hold, as `<caption>{caption}</caption>`, in a user's file too.
-What holds is the form of the prompt; that a model does not do what a caption says is asked of it in words, and what it
+chats it must be between delimiters that it cannot hold, as `<caption>{caption}</caption>`, in a user's file too.
+What holds is the form of the prompt; that a model is not to do what a caption says is put in words, and what it
 nevertheless writes is for the gates to judge.
 """
 
@@ -67,7 +67,7 @@ class Template:
     text: str
 
     def prompt(self, **values: str) -> str:
-        """The prompt that a model completes.
+        """Return the prompt that a model completes.
 
         Args:
             values: of all the template's fields. Those of `Form.data` are put in as data.
@@ -75,7 +75,7 @@ class Template:
         return _fill(self.text, _checked(self, values))
 
     def messages(self, **values: str) -> tuple[Message, ...]:
-        """The turns of the chat, of a template that is one; as `prompt`."""
+        """Return the turns of the chat, of a template that is one; as `prompt`."""
         values = _checked(self, values)
         return tuple(Message(role, _fill(text, values)) for role, text in _turns(self.text))
 
@@ -142,7 +142,7 @@ def _check_chat(text: str, form: Form, path: str) -> None:
 
 
 def _turns(text: str) -> list[tuple[str, str]]:
-    """Role and text of each turn."""
+    """Return role and text of each turn."""
     parts = _TURN.split(text)[1:]
     return [(role, turn.strip()) for role, turn in zip(parts[::2], parts[1::2], strict=True)]
 
@@ -155,5 +155,5 @@ def _checked(template: Template, values: dict[str, str]) -> dict[str, str]:
 
 
 def _fill(text: str, values: dict[str, str]) -> str:
-    """The text with its fields' values, in one pass: a value that looks like a field stays as it is."""
+    """Return the text with its fields' values, in one pass: a value that looks like a field stays as it is."""
     return _FIELD.sub(lambda field: values[field[1]], text)

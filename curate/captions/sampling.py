@@ -19,7 +19,7 @@ def text_sampling(temperature: float | None, ordinal: int, max_tokens: int) -> S
 
     Args:
         temperature: of every text; None: the first one is greedy, since it is the likeliest and the only one where one
-            is asked for, and further ones are drawn from the nucleus of 0.9.
+            is requested, and further ones are drawn from the nucleus of 0.9.
         ordinal: from 0.
         max_tokens: the largest number of tokens.
     """

@@ -72,7 +72,7 @@ def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Capti
 
 
 def _sum_answers(settings: CaptionSettings, tables: UnitTables) -> dict[tuple[str, str], Work]:
-    """Return what the unit's texts took, by kind and engine: a text's style tells which engine wrote it."""
+    """Return what the unit's texts took, by kind and engine: a text's style says which engine wrote it."""
     answers = tables.read("answers", ["kind", "style", "error", "tokens_in", "tokens_out"])
     passed = pc.equal(tables.read("captions", ["gate"])["gate"], PASSED)  # a row a request, as in answers
     sums = answers.append_column("passed", pc.fill_null(passed, False)).group_by(["kind", "style"])

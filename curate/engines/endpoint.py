@@ -251,7 +251,7 @@ def wait(future: "concurrent.futures.Future[T]") -> T:
 
 
 async def _limit_reply(response: Any) -> None:
-    """Let no more than `MAX_REPLY` bytes of a body be read, and none be decompressed, which was not asked for."""
+    """Let no more than `MAX_REPLY` bytes of a body be read, and none be decompressed: identity was requested."""
     import httpx2
 
     response.headers.pop("content-encoding", None)

@@ -1,6 +1,6 @@
 """Caption images by a vision-to-text model of Hugging Face's transformers, steered by classifier-free guidance.
 
-At each step the decoder is asked twice, given the image and given none, and the likeliest token of
+At each step the decoder runs twice, given the image and given none, and the likeliest token of
 
     logits = u + γ (c − u)
 
@@ -98,7 +98,7 @@ class GuidedEngine:
         return f"{model_name(options.model)} guided gamma={options.gamma} {options.precision}"
 
     def check(self) -> None:
-        """Loads the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
+        """Load the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
         with self._lock:
             self._load()
 
@@ -122,7 +122,7 @@ class GuidedEngine:
         return [answer for answer in answers if answer is not None]
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Let go of the model."""
         with self._lock:
             self._loaded = None
 
@@ -147,7 +147,7 @@ class Guide:
         self.gamma = gamma
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """The guided logits, float32 (2 · batch, vocabulary), the same for both streams.
+        """Return the guided logits, float32 (2 · batch, vocabulary), the same for both streams.
 
         Args:
             input_ids: not looked at.
@@ -160,7 +160,7 @@ class Guide:
 
 
 class _Family(Protocol):
-    """How a family of models is asked.
+    """How a family of models is used.
 
     Attributes:
         limit: positions that the decoder has for text.
@@ -173,7 +173,7 @@ class _Family(Protocol):
     settings: Any
 
     def generate(self, pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
-        """Token ids (rows, length), `start` included.
+        """Return token ids (rows, length), `start` included.
 
         Args:
             pixels: float (images, channels, height, width).
@@ -194,7 +194,7 @@ class _Loaded(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """A request that can be asked: its place, the token ids that the decoder begins with, and how many may follow."""
+    """A request that can be run: its place, the token ids that the decoder begins with, and how many may follow."""
 
     place: int
     picture: Any
@@ -276,7 +276,7 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any, str], _Family]]] = {
 
 
 def _with_zeros(states: Any, guided: bool) -> Any:
-    """The images' embeddings, and, where guided, as many zeros behind them."""
+    """Return the images' embeddings, and, where guided, as many zeros behind them."""
     if not guided:
         return states
     import torch
@@ -305,7 +305,7 @@ def _load(options: Guided) -> _Loaded:
 
 def _prepare(loaded: _Loaded, place: int, request: Request) -> _Prepared | Answer:
     if request.messages:
-        return Answer(None, "refused: a captioner goes on with a prompt; it cannot be asked in a chat")
+        return Answer(None, "refused: a captioner goes on with a prompt; it takes no chat")
     if request.image is None:
         return Answer(None, "no_image: the request has none")
     try:
@@ -321,7 +321,7 @@ def _prepare(loaded: _Loaded, place: int, request: Request) -> _Prepared | Answe
 
 
 def _answer(loaded: _Loaded, prepared: Sequence[_Prepared], gamma: float) -> list[Answer]:
-    """Captions of images whose prompts are of one length."""
+    """Return captions of images whose prompts are of one length."""
     import torch
 
     guided = gamma != 1

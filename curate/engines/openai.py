@@ -10,7 +10,7 @@ endpoint does, one request's trouble is its own, and what was answered is not se
   the endpoint says that the model refused, `refused`.
 - When 8 requests in a row got no reply at any attempt, the endpoint is taken for dead: whatever is waiting then is
   `unreachable` at once. When 8 in a row got a reply that says nothing of them (401, 403, a redirect, a page of HTML), it
-  is probed: asked for a token in answer to a hello. If such a reply comes to that too, whatever is waiting is given up at
+  is probed by a hello, for one token. If such a reply comes to that too, whatever is waiting is given up at
   once, with that reason; else each is sent to the end. A later `ask` tries again.
 
 The key is in an environment variable, and shown nowhere.
@@ -285,7 +285,7 @@ class OpenAIEngine:
             return
 
     def _accept(self, endpoint: Endpoint, reply: Reply | NoReply, path: str) -> Reply:
-        """The reply, where it is a 2xx; else raises what that means before a run."""
+        """Return the reply, where it is a 2xx; else raises what that means before a run."""
         where = f"{self._base_url}{path}"
         if isinstance(reply, NoReply):
             raise RunError(
@@ -336,7 +336,7 @@ def choose_pause(state: Any) -> float:
 
 
 def _is_no_answer(reply: Reply, answer: Answer) -> bool:
-    """Whether it may be what any request gets: no 2xx, and none of those that find fault with one; or what is no answer."""
+    """Return whether it may be what any request gets: no 2xx, and none of those that find fault with one; or what is no answer."""
     if 200 <= reply.status < 300:
         return (answer.error or "").startswith("malformed")
     return reply.status not in (400, 413, 422)
@@ -352,23 +352,23 @@ def _read_reply(reply: Reply) -> Answer:
 
 
 def _hidden(answer: Answer, endpoint: Endpoint) -> Answer:
-    """The answer without the key, which an endpoint may give back."""
+    """Return the answer without the key, which an endpoint may give back."""
     if answer.text is None or len(endpoint.key.value) < _LONG_KEY:
         return answer
     return replace(answer, text=endpoint.key.hide(answer.text))
 
 
 def _describe(reply: Reply) -> str:
-    """Status, and what the endpoint says of it."""
+    """Return the status, and what the endpoint says of it."""
     said = f"{reply.status} {reply.reason}".strip()
     if 300 <= reply.status < 400:
         return f"{said}: a redirect to {reply.location}, which is not followed, lest the key go elsewhere"
-    told = read_error(reply.body)
-    return f"{said}: {told}" if told else said
+    detail = read_error(reply.body)
+    return f"{said}: {detail}" if detail else said
 
 
 def _line(endpoint: Endpoint, text: str) -> str:
-    """The text as one printable line, the key hidden in it before it is cut."""
+    """Return the text as one printable line, the key hidden in it before it is cut."""
     text = endpoint.key.hide(text)[: 8 * MAX_DETAIL]
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"

@@ -2,7 +2,7 @@
 
 In: columns digest, answer, error, finish (string), tokens_in, tokens_out (int32), as `schema.ANSWERS` has them; others are
 not looked at. Out: the row of a request's digest as its answer, errors too; `unknown` where there is none. Where a digest
-stands in several rows, a text comes before an error, and then the first row.
+is in several rows, a text comes before an error, and then the first row.
 
 A digest holds the engine's name for its model: so `model` must be what the run that is replayed called it, and prompts
 and sampling must be the same. All rows are held in memory, for tests and small runs.
@@ -44,7 +44,7 @@ class Recorded(EngineOptions):
         return RecordedEngine(self)
 
     def fingerprint(self) -> str:
-        """See `EngineOptions`: what tells a change of the files."""
+        """See `EngineOptions`: what changes with the files."""
         try:
             return ids.digest([[file.path, file.size, file.fingerprint] for file in _list_files(self.path)])
         except RecipeError:  # which the engine raises when it reads them
@@ -65,16 +65,16 @@ class RecordedEngine:
         return self.options.model
 
     def check(self) -> None:
-        """Reads the answers. Raises RecipeError where a file is missing, is not Parquet or has another layout."""
+        """Read the answers. Raises RecipeError where a file is missing, is not Parquet or has another layout."""
         self._load()
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """The recorded answer of each request, in order. Raises RecipeError as `check` does."""
+        """Return the recorded answer of each request, in order. Raises RecipeError as `check` does."""
         answers = self._load()
         return [self._find(answers, request.digest(self.model)) for request in requests]
 
     def close(self) -> None:
-        """Forgets the answers; a later `ask` reads them again."""
+        """Forget the answers; a later `ask` reads them again."""
         with self._lock:
             self._answers = None
 

@@ -57,7 +57,7 @@ class VllmEngine:
         return f"{model_name(self._options.model)} {asked}".strip()
 
     def check(self) -> None:
-        """Loads the model. Raises RecipeError without vLLM or a device, RunError where the model cannot be loaded."""
+        """Load the model. Raises RecipeError without vLLM or a device, RunError where the model cannot be loaded."""
         with self._lock:
             self._load()
 
@@ -69,7 +69,7 @@ class VllmEngine:
         return [answer if isinstance(answer, Answer) else _failed(answer) for answer in made]
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Let go of the model."""
         with self._lock:
             self._llm = None
 
@@ -130,7 +130,7 @@ class VllmEngine:
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Takes a package's modules out of sight for a while.
+    """Take a package's modules out of sight for a while.
 
     vLLM 0.32's build for CPUs looks into every module for kernels to replace, and stumbles over llvmlite's library, which
     answers to any attribute.

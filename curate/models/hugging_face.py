@@ -1,7 +1,7 @@
-"""What engines and detectors of Hugging Face's transformers share: names, devices, loading, pictures, halved batches.
+"""What engines and detectors of Hugging Face's transformers share: names, devices, loading, images, halved batches.
 
 A model is a local folder, as `save_pretrained` writes one, or a name on the hub, which transformers looks for in its
-cache and then downloads. Code that a model brings is never run, and weights are read without pickle's code
+cache and then downloads. Code that comes with a model is never run, and weights are read without pickle's code
 (transformers' defaults).
 """
 
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 def model_name(model: str) -> str:
-    """What names a model in tables: of a folder its name and a digest of its files, so that no path is in a table."""
+    """Return what names a model in tables: of a folder its name and a digest of its files, so that no path is in a table."""
     path = Path(model)
     if not path.is_dir():
         return model
@@ -36,7 +36,7 @@ def model_name(model: str) -> str:
 
 
 def find_device(where: str, device: Device) -> str:
-    """The device that is meant here. Raises RecipeError without torch, or where CUDA is asked for and missing."""
+    """Return the device. Raises RecipeError without torch, or where CUDA is requested and missing."""
     try:
         import torch
         import transformers  # noqa: F401
@@ -47,14 +47,14 @@ def find_device(where: str, device: Device) -> str:
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
         raise RecipeError(
-            f"{where}: device cuda is asked for, and torch {torch.__version__} finds no CUDA device here; accepted: "
+            f"{where}: device cuda is requested, and torch {torch.__version__} finds no CUDA device here; accepted: "
             "auto, cpu, or a machine with one"
         )
     return "cuda" if there and device != "cpu" else "cpu"
 
 
 def load(where: str, loading: Callable[[], T]) -> T:
-    """What `loading` returns, or RecipeError with its reason: no such folder or model, no network, wrong files."""
+    """Return what `loading` returns, or RecipeError with its reason: no such folder or model, no network, wrong files."""
     try:
         return loading()
     except Exception as error:  # of many kinds: of the hub, of the network, of JSON, of safetensors
@@ -66,12 +66,12 @@ def load(where: str, loading: Callable[[], T]) -> T:
 
 
 def open_picture(data: bytes) -> Image.Image:
-    """The image upright and in RGB, as it is measured. Raises what Pillow raises."""
+    """Return the image upright and in RGB, as it is measured. Raises what Pillow raises."""
     return as_rgb(upright(Image.open(io.BytesIO(data)))).convert("RGB")
 
 
 def in_halves(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R | Exception]:
-    """What `work` returns for each item; where it raises, it is tried again with each half of the items.
+    """Return what `work` returns for each item; where it raises, it is tried again with each half of the items.
 
     So that a batch that needs too much memory is made smaller, and an item that fails costs no other.
     """
@@ -91,13 +91,13 @@ def in_halves(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) ->
 
 
 def is_memory(error: Exception) -> bool:
-    """Whether it was memory that did not suffice, of the GPU's or the machine's."""
+    """Return whether it was memory that did not suffice, of the GPU's or the machine's."""
     said = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
 
 
 def to_dtype(precision: Precision) -> Any:
-    """torch's type of the weights."""
+    """Return torch's type of the weights."""
     import torch
 
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]

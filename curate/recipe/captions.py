@@ -112,7 +112,7 @@ class Task(NamedTuple):
 class Regions(Section):
     """Where the noun phrases of an English caption are in its image (CLOC), by an open-vocabulary detector of transformers.
 
-    `threshold` is of the score; of more than `queries` phrases so many are drawn. Needs curate[regions].
+    `threshold` is of the score; of more than `queries` phrases that many are drawn. Needs curate[regions].
     """
 
     model: ModelPath
@@ -185,7 +185,7 @@ class Captions(Section):
         for task in self.tasks:
             self._check_engine(task)
             self._check_source(task)
-            for style in task.section.all_styles:  # a style tells which section wrote a text
+            for style in task.section.all_styles:  # a style says which section wrote a text
                 other = first.setdefault((task.kind, style), task.key)
                 if other != task.key:
                     field = task.section.styles_key

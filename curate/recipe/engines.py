@@ -1,6 +1,6 @@
 """The section `captions.engines` of a recipe: what writes texts, and what it costs. See `curate.recipe.captions`.
 
-What an engine of each kind is told lies with the engine, in `curate.engines`: its section is made of that registry.
+The options of each kind lie with the engine, in `curate.engines`; this section is made of that registry.
 """
 
 from functools import cache

@@ -97,7 +97,7 @@ def run_gates(given: Candidates, options: Gates = _DEFAULTS) -> Verdicts:
 
 
 def _verdicts(masks: Mask) -> Verdicts:
-    """From failures bool [rows, gates]."""
+    """Return the verdicts of failures bool [rows, gates]."""
     codes = pa.array([*GATES, PASSED], pa.string())
     first = np.where(masks.any(1), masks.argmax(1), len(GATES))
     ends = np.concatenate([[0], np.cumsum(masks.sum(1))])

@@ -3,7 +3,7 @@
 In: `ROWS`, a unit's kept rows. Out: requests, one for each row, style and ordinal. A request depends on its own row, the
 section and the seed alone; so asking for more texts of a row leaves the first ones as they are.
 
-Adding a kind: one file like those beside this one, and its class in `registry`.
+Adding a kind: one file like those in this folder, and its class in `registry`.
 """
 
 from abc import abstractmethod

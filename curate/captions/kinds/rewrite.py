@@ -5,7 +5,7 @@ Out: requests of kind `rewrite`, one for each row, style and ordinal. A style is
 write offhand, coco as two people caption one image. Of each pool 32 triples are drawn once for all, and a sample gets
 one of them by a hash, so that the prompts of a style share 32 beginnings, which caches of prefixes compute once.
 
-What it trades: any triple of 16 pairs could be drawn in the paper, and for each prompt anew; texts of one sample and
+What it trades: any triple of 16 pairs could be drawn in the paper, afresh for each prompt; texts of one sample and
 style differ by their seeds alone. Captions are cut, see `curate.captions.text`; a text from a cut caption loses facts,
 which the gates see. A rewrite does not look at the image, so it may invent.
 
@@ -110,14 +110,14 @@ class Rewrite(CaptionKind):
 
 @functools.cache
 def load_pairs(style: str) -> tuple[Pair, ...]:
-    """The in-context pairs of one of `STYLES`, as the package's file lists them."""
+    """Return the in-context pairs of one of `STYLES`, as the package's file lists them."""
     text = files("curate.captions").joinpath("examples", f"{style}.txt").read_text("utf-8")
     return tuple(Pair(*line.split(" => ")) for line in text.splitlines())
 
 
 @functools.cache
 def triples(style: str) -> tuple[tuple[int, int, int], ...]:
-    """The style's 32 triples, as positions in its pool; no two hold the same three pairs.
+    """Return the style's 32 triples, as positions in its pool; no two hold the same three pairs.
 
     Turn after turn, a hash orders the pool and its first three are taken; a triple that was there is passed over.
     """
@@ -134,13 +134,13 @@ def triples(style: str) -> tuple[tuple[int, int, int], ...]:
 
 @functools.cache
 def _examples(style: str) -> tuple[str, ...]:
-    """Each triple as it stands in prompts."""
+    """Return each triple as prompts have it."""
     lines = [f"{pair.source} => {pair.target}" for pair in load_pairs(style)]
     return tuple("\n".join(lines[i] for i in triple) for triple in triples(style))
 
 
 def _choose(uids: pa.Array, style: str, seed: int) -> npt.NDArray[np.int64]:
-    """The triple of each uid, 0 to 31: the top bits of a hash of uid, style and seed."""
+    """Return the triple of each uid, 0 to 31: the top bits of a hash of uid, style and seed."""
     high, low = ids.uid_halves(uids)
     key = np.uint64(ids.hash64(f"captions.rewrite\0{style}\0{seed}"))
     return np.asarray(ids.mix64(low ^ ids.mix64(high ^ key)) >> np.uint64(64 - 5)).astype(np.int64)

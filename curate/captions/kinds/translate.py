@@ -109,7 +109,7 @@ def language_name(code: str) -> str:
 
 
 def _near(code: str) -> list[str]:
-    """At most 3 codes that may be meant: by a tag's first part, by a language's name, by likeness."""
+    """Return at most 3 codes that may be meant: by a tag's first part, by a language's name, by likeness."""
     first = re.split(r"[-_]", code.strip().lower())[0]
     if first in LANGUAGES:
         return [first]
