@@ -2,8 +2,8 @@
 
 In: the folder of a finished run, local or any fsspec URL; it is only read. Out: Arrow tables, which stay valid when the run
 is closed, and which DuckDB (`duckdb.from_arrow`), pandas (`to_pandas`) and polars take as they are. Whole tables come into
-memory: ask for what is needed, by `where`, `columns` or SQL. The barriers are those of `curate sql`: nothing but reading, and
-no file but the run's tables.
+memory: select what is needed, by `where`, `columns` or SQL. As with `curate sql`, statements can only read, and only
+the run's tables.
 """
 
 import html
@@ -30,10 +30,10 @@ _SAMPLES = "(SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decis
 
 
 class Run:
-    """A finished run, open for questions.
+    """A finished run, open for queries.
 
     Attributes:
-        path: where it is, as it was given.
+        path: its folder.
 
     Raises:
         RecipeError: there is no run.
@@ -53,11 +53,11 @@ class Run:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """run.json: the resolved recipe, versions, model identities, keys, counts."""
+        """Return run.json: the resolved recipe, versions, model identities, keys, counts."""
         return read_facts(find_run(self.path)).to_json()
 
     def sql(self, query: str, **params: object) -> pa.Table:
-        """The answer to SQL that reads, or to a named query (`curate sql DIR` lists them).
+        """Return the result of SQL that reads, or of a named query (`curate sql DIR` lists them).
 
         Args:
             query: one statement over the run's tables and views, or a name, such as `funnel`.
@@ -74,31 +74,31 @@ class Run:
     def samples(
         self, where: str | None = None, columns: Sequence[str] | None = None, limit: int | None = None
     ) -> pa.Table:
-        """Rows of the pool in its order: what was measured (`samples` and `scores`), with the verdict (`decisions`).
+        """Return rows of the pool in its order: what was measured (`samples` and `scores`), with what was decided (`decisions`).
 
         Args:
             where: a SQL condition, such as `kept`, `rule = 'balance'` or `clip_score > 0.3 AND words < 5`; None is all rows.
             columns: names; None is all.
-            limit: at most so many rows; None is all.
+            limit: at most N rows; None is all.
         """
         shown = "*" if columns is None else ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
         condition = "" if where is None else f"WHERE ({where}\n)"
         return self.sql(f"SELECT {shown} FROM {_SAMPLES} {condition} ORDER BY unit, row LIMIT $limit", limit=limit)
 
     def funnel(self) -> pa.Table:
-        """What each rule dropped, from the pool to the kept set: rule, rows_in, dropped, kept, share_dropped, share_kept."""
+        """Return what each rule dropped, from the pool to the kept set: rule, rows_in, dropped, kept, share_dropped, share_kept."""
         return self.sql("funnel")
 
     def explain(self, uid: str) -> Page:
-        """Why a sample is in or out; printed, it is the page of `curate explain`. Raises RunError where no row has this uid."""
+        """Return why a sample is in or out; printed, it is the page of `curate explain`. Raises RunError where no row has this uid."""
         return explain_sample(self.path, uid)
 
     def diff(self, other: "Run | str | os.PathLike[str]") -> Diff:
-        """The samples that another run gains and loses against this one, by rule, entry, source and language."""
+        """Return the samples that another run gains and loses compared with this one, by rule, entry, source and language."""
         return diff_runs(self.path, other.path if isinstance(other, Run) else os.fspath(other))
 
     def whatif(self, changes: Mapping[str, object]) -> "WhatIf":
-        """What the run would keep with other settings, such as {"balance.t": 5000, "rules.words": "words > 4"}; no rerun."""
+        """Return what the run would keep with other settings, such as {"balance.t": 5000, "rules.words": "words > 4"}; no rerun."""
         overrides = [
             f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()
         ]
@@ -107,7 +107,7 @@ class Run:
         return whatif(self.path, overrides)
 
     def close(self) -> None:
-        """Lets go of the files. Tables that were fetched stay."""
+        """Close the files. Tables that were fetched stay valid."""
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -123,7 +123,7 @@ class Run:
         return f"Run({self.path!r}): {counts['kept']:,} of {sum(counts.values()):,} samples kept"
 
     def _repr_html_(self) -> str:
-        """The funnel, for notebooks."""
+        """Return the funnel, for notebooks."""
         rows = self.funnel().select(["rule", "dropped", "kept"]).to_pylist()
         cells = [
             f"<tr><td>{_html(row['rule'])}</td><td>{row['dropped']:,}</td><td>{row['kept']:,}</td></tr>" for row in rows

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import apache_beam as beam
 
 from curate.decide.state import count_entries
+from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
+from curate.publish.settings import PublishSettings
 from curate.run.context import RunContext
 from curate.transforms.caption import Caption
 from curate.transforms.decide import ApplyRules, Decide, Deduplicate, SolveT
@@ -54,12 +56,13 @@ def build(
         sums = verdicts | "Entries" >> beam.Map(lambda verdict: verdict.entries)
         vectors["sums"] = sums | "SumEntries" >> beam.CombineGlobally(VectorSum())
     if context.has_embeddings:
-        vectors["drift"] = verdicts | MeasureDrift(context)
-    audits = verdicts | AuditUnits(context)
+        vectors["drift"] = verdicts | MeasureDrift(context.store, context.recipe.measure)
+    publishing = PublishSettings.of(context)
+    audits = verdicts | AuditUnits(publishing)
     if context.recipe.captions:
         audits, captioned = audits | Caption(context, vectors.get("survivors"))
         vectors["captioned"] = captioned | "Captioned" >> beam.combiners.ToList()
-    shards = audits | Emit(context, n_buckets)
-    digests = {"audits": audits, "shards": shards} | Digest(context)
+    shards = audits | Emit(EmitSettings.of(context), publishing, n_buckets)
+    digests = {"audits": audits, "shards": shards} | Digest(publishing)
     lists = {"audits": audits, "shards": shards, "digests": digests, "thresholds": thresholds, "recalls": recalls}
     return {**lists, **vectors} | Publish(context)

@@ -29,6 +29,7 @@ from curate.forget.lists import read_lists
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.metadata.sources import read_metadata
+from curate.output.settings import EmitSettings
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.diff import changes
 from curate.recipe.recipe import Recipe
@@ -142,11 +143,11 @@ def preflight(prepared: Prepared) -> None:
         return
     ready: set[str] = set()
     settings = MeasureSettings.of(context)
-    for unit in prepared.plan.units if context.signals else ():
+    for unit in prepared.plan.units if any(signal.load for signal in context.signals) else ():
         for signal in needed_signals(settings, unit, context.unit_tables(unit)):
-            if signal.ready and signal.name not in ready:
+            if signal.load and signal.name not in ready:
                 ready.add(signal.name)
-                signal.ready()
+                signal.load()
 
 
 @contextmanager
@@ -199,7 +200,7 @@ def claim_folder(prepared: Prepared) -> None:
         sources=[source.name for source in context.recipe.input],
         recipe=_plain(context.recipe),
         identity=_identity(context),
-        keys={"pool": context.pool.key, **tables, "shards": context.shards_key},
+        keys={"pool": context.pool.key, **tables, "shards": EmitSettings.of(context).key},
         unit_keys=[unit.key for unit in prepared.plan.units],
         models=context.models,
         engine_ids=context.engine_ids,
@@ -336,7 +337,7 @@ def _identity(context: RunContext) -> str:
         del clip["device"], clip["batch"]
     if context.recipe.captions:
         recipe["captions"] = context.recipe.captions.cache_key_fields(context.engine_ids)
-    return ids.digest([recipe, replace(context, blocklist_key="").shards_key])
+    return ids.digest([recipe, EmitSettings.of(replace(context, blocklist_key="")).key])
 
 
 def _fixed(recipe: dict[str, Any]) -> dict[str, Any]:

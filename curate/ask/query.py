@@ -23,6 +23,7 @@ import pyarrow as pa
 from curate.ask.library import check_params, fill_params, find_query, is_name, read_number
 from curate.ask.output import Result
 from curate.errors import RecipeError, RunError
+from curate.output.output_format import find_written
 from curate.publish.statistics import TABLES
 from curate.publish.views import create_views, quote, table_files
 from curate.store.layout import MANIFEST_FILE, RUN_FILE, STATISTICS_FILE, SUCCESS_FILE
@@ -63,7 +64,7 @@ def open_run(url: str) -> Any:
         _attach(connection, folder)
         # DuckDB takes a path for a pattern, so that `run[1]` would be read from `run1`; it asks for leave for both spellings.
         plain = {table: tuple(map(glob.escape, paths)) if folder.is_local else paths for table, paths in files.items()}
-        create_views(connection, plain, any(name.endswith(".tar") for name in names))
+        create_views(connection, plain, find_written(names))
         allowed = ", ".join(quote(path) for every in (files, plain) for paths in every.values() for path in paths)
         connection.execute(f"SET allowed_paths = [{allowed}]")
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")

@@ -1,6 +1,5 @@
 """Verifies a published run from its files alone: digests, sums, shards against decisions, uids.npy, sizes.json."""
 
-import tarfile
 from collections import Counter
 from collections.abc import Iterator
 
@@ -10,7 +9,7 @@ import pyarrow.compute as pc
 from curate.errors import RunError
 from curate.forget.absence import check_absence
 from curate.ids import uid_halves
-from curate.pool.tar_samples import split_name
+from curate.output.output_format import find_output, find_written
 from curate.publish.uids import PAIR
 from curate.run.opened import open_ledger
 from curate.schema import KEPT
@@ -75,9 +74,9 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
         return
     context, units = open_ledger(folder)
     needed = [context.table(name, unit) for unit in units for name in context.tables]
+    kind = find_output(context.pool.images)
     for name in folder.read_json(SIZES_FILE):
-        stem = f"shards/{name.partition('.')[0]}"
-        needed += [*{f"shards/{name}", f"{stem}.parquet"}, f"{stem}_stats.json"]
+        needed += kind.files(f"shards/{name.partition('.')[0]}")
     for path in needed:
         if path not in listed:
             yield f"{path}: is not in the manifest, and this run has it"
@@ -123,19 +122,17 @@ def _check_rows(folder: RunStore, lines: list[Published]) -> tuple[list[str], li
 
 def _check_shards(folder: RunStore, lines: list[Published], kept: np.ndarray) -> Iterator[str]:
     sizes = folder.read_json(SIZES_FILE)
+    kind = find_written(f"shards/{name}" for name in sizes)
     found = []
     for name, rows in sizes.items():
-        sidecar = f"shards/{name.split('.')[0]}.parquet"
-        names = folder.read_parquet(sidecar, ["uid", *(["key"] if name.endswith(".tar") else [])])
-        found.append(_pairs(names["uid"]))
-        if len(names) != rows:
-            yield f"shards/sizes.json: {name} has {rows} rows, its Parquet {len(names)}"
-        if name.endswith(".tar"):
-            with folder.open(f"shards/{name}") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-                pairs = (split_name(member.name) for member in tar)
-                texts = {key for key, suffix in pairs if suffix == "txt"}
-            if texts != set(names["key"].to_pylist()):
-                yield f"shards/{name}: its samples are not those of {sidecar}"
+        stem = f"shards/{name.partition('.')[0]}"
+        listed = folder.read_parquet(f"{stem}.parquet", ["uid", *(["key"] if kind.has_members else [])])
+        found.append(_pairs(listed["uid"]))
+        if len(listed) != rows:
+            yield f"shards/sizes.json: {name} has {rows} rows, its Parquet {len(listed)}"
+        names = kind.names(folder, stem)
+        if names is not None and names != set(listed["key"].to_pylist()):
+            yield f"shards/{name}: its samples are not those of {stem}.parquet"
     everything = np.sort(np.concatenate([np.zeros(0, PAIR), *found]), order=("f0", "f1"))
     if not np.array_equal(everything, kept):
         yield "shards: hold other uids than tables/decisions keeps"

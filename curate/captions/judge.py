@@ -20,9 +20,9 @@ from curate.captions.rows import Rows
 from curate.captions.settings import CaptionSettings
 from curate.engines.request import Answer, Request
 from curate.metadata.unit import load_entries
-from curate.models.encoder import load_encoder
 from curate.numeric.vectors import embedding_matrix, normalised
 from curate.recipe.captions import Task
+from curate.signals.registry import load_encoder_of
 from curate.store.tables import UnitTables
 
 F32 = npt.NDArray[np.float32]
@@ -150,7 +150,7 @@ def _similarities(settings: CaptionSettings, tables: UnitTables, answered: Answe
     """Return the scores by the model that the gates name, where its embeddings are kept; None where there is none."""
     if settings.scorer is None:
         return None
-    encoder = load_encoder(settings.scorer)
+    encoder = load_encoder_of(settings.signals, settings.scorer.name)
     column = tables.read("embeddings", [f"{settings.scorer.prefix}image"]).column(0)
     rows, of_row, texts = answered.rows, answered.of_row, answered.texts
     images = normalised(embedding_matrix(column)[rows.rows])
@@ -162,7 +162,7 @@ def _similarities(settings: CaptionSettings, tables: UnitTables, answered: Answe
     captions = rows.column("caption").to_pylist()
     originals = np.einsum("ij,ij->i", images, encoder.encode_texts(captions).embeddings).astype(np.float32)
     f_texts = f_originals = None
-    if "f_clipscore" not in settings.captions.gates.off and settings.scorer.words:
+    if "f_clipscore" not in settings.captions.gates.off and settings.scorer.scores_words:
         f_texts = np.full(len(texts), np.nan, np.float32)
         f_texts[there] = [s.f_clipscore for s in encoder.score_words(images[of_row[there]], given)]
         f_originals = np.array([s.f_clipscore for s in encoder.score_words(images, captions)], np.float32)[of_row]

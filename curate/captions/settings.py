@@ -12,11 +12,11 @@ from curate.metadata.unit import MatchSettings
 from curate.pool.plan import Unit
 from curate.pool.reader import UnitReader
 from curate.recipe.captions import Captions, Task
-from curate.recipe.measure import Clip
+from curate.recipe.measure import Embedder
 from curate.recipe.source import Source
 from curate.run.context import VERSIONS, RunContext
 from curate.run.rules import check_count
-from curate.signals import clip
+from curate.signals.signal import Signal
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
@@ -38,6 +38,7 @@ class CaptionSettings:
         output_columns: the names of a pool's own columns in the output, where it has no images.
         match: settings of matching; None without match.
         scorer: the model whose kept embeddings the gates compare texts with; None where there is none.
+        signals: of the recipe.
         reuse: the run whose answers are reused.
     """
 
@@ -49,7 +50,8 @@ class CaptionSettings:
     has_images: bool = True
     output_columns: tuple[str, ...] = ()
     match: MatchSettings | None = None
-    scorer: Clip | None = None
+    scorer: Embedder | None = None
+    signals: tuple[Signal, ...] = ()
     reuse: RunStore | None = None
 
     @classmethod
@@ -58,7 +60,7 @@ class CaptionSettings:
         recipe = context.recipe
         assert recipe.captions is not None
         named = recipe.captions.gates.of
-        scorer = next((one for one in recipe.measure.clip if one.name == named and one.embeddings), None)
+        scorers = (one for one in recipe.measure.kept if one.name == named and one.encodes)
         return cls(
             captions=recipe.captions,
             seed=recipe.seed,
@@ -68,7 +70,8 @@ class CaptionSettings:
             has_images=context.pool.images,
             output_columns=() if context.pool.output is None else tuple(context.pool.output.names),
             match=MatchSettings.of(context) if recipe.match else None,
-            scorer=scorer and clip.resolved(scorer, context.models[scorer.name]),
+            scorer=next(scorers, None),
+            signals=context.signals,
             reuse=context.reuse,
         )
 

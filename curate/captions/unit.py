@@ -26,7 +26,7 @@ from curate.engines.request import Answer, Request
 from curate.pool.plan import Unit
 from curate.pool.reader import UnitReader
 from curate.recipe.captions import Task
-from curate.store.layout import caption_stats_file
+from curate.store.layout import caption_statistics_file
 from curate.store.tables import UnitTables
 
 I64 = npt.NDArray[np.int64]
@@ -68,7 +68,7 @@ def _write(tables: UnitTables, answers: pa.Table, texts: pa.Table, cache: Answer
     spent: dict[str, dict[str, Any]] = {}
     for (kind, style), one in cache.spent().items():
         spent.setdefault(kind, {})[style] = one._asdict()
-    tables.store.write_json(caption_stats_file(tables.unit), spent)
+    tables.store.write_json(caption_statistics_file(tables.unit), spent)
     tables.write("answers", answers, key)
     tables.write("captions", texts, key, {"content": content})
     cache.delete_parts()

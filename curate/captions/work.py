@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow.compute as pc
 
@@ -15,7 +15,9 @@ from curate.captions.settings import CaptionSettings
 from curate.errors import RunError
 from curate.pool.plan import Unit
 from curate.recipe.captions import Captions
-from curate.store.layout import caption_stats_file
+from curate.recipe.engines import Price
+from curate.store.facts import CaptionWork
+from curate.store.layout import caption_statistics_file
 from curate.store.tables import UnitTables
 
 
@@ -77,7 +79,7 @@ def _sum_answers(settings: CaptionSettings, tables: UnitTables) -> dict[tuple[st
     passed = pc.equal(tables.read("captions", ["gate"])["gate"], PASSED)  # a row a request, as in answers
     sums = answers.append_column("passed", pc.fill_null(passed, False)).group_by(["kind", "style"])
     wanted = [([], "count_all"), ("error", "count"), *((c, "sum") for c in ("passed", "tokens_in", "tokens_out"))]
-    stats = caption_stats_file(tables.unit)
+    stats = caption_statistics_file(tables.unit)
     spent = tables.store.read_json(stats) if tables.store.exists(stats) else {}
     replaced = count_replaced(settings.captions, settings.seed, tables)
     work: dict[tuple[str, str], Work] = {}
@@ -101,19 +103,22 @@ def _sum_answers(settings: CaptionSettings, tables: UnitTables) -> dict[tuple[st
     return work
 
 
-def summarise(
-    captions: Captions, engine_ids: Mapping[str, str], captioned: Iterable[Captioned]
-) -> list[dict[str, Any]]:
-    """Return rows of schema.CAPTION_WORK, of the whole run."""
+def summarise(captions: Captions, engine_ids: Mapping[str, str], captioned: Iterable[Captioned]) -> list[CaptionWork]:
+    """Return what the captions of the whole run took, by kind and engine."""
     captioned = list(captioned)
     rows = []
     for kind, engine in dict.fromkeys((task.kind, task.section.engine) for task in captions.tasks):
         total = _sum(one.work.get((kind, engine), Work()) for one in captioned)
         price = captions.engines[engine].price
         cost = price.cost(total.sent_in, total.sent_out, total.seconds)
-        about = {"kind": kind, "engine": engine, "model": engine_ids[engine]}
         numbers = {name: value for name, value in total._asdict().items() if not name.startswith("sent_")}
-        rows.append(about | numbers | {"cost": cost if price.input or price.output or price.hour else None})
+        about = {
+            "kind": kind,
+            "engine": engine,
+            "model": engine_ids[engine],
+            "cost": cost if price != Price() else None,
+        }
+        rows.append(CaptionWork(**about, **numbers))
     return rows
 
 

@@ -15,13 +15,13 @@ import pyarrow as pa
 from curate import ids, schema
 from curate.decide import cosine, hamming
 from curate.errors import RecipeError
-from curate.models.encoder import load_encoder
 from curate.numeric.vectors import embedding_column, embedding_matrix
 from curate.pool.exemplars import picture_files, read_pictures
 from curate.pool.image import ImageOptions, measure_image
 from curate.pool.listing import InputFile
 from curate.recipe.rules import Against
 from curate.run.context import RunContext
+from curate.signals.registry import load_encoder_of
 from curate.store.layout import EVALUATION_FACTS_FILE, EVALUATION_FILE
 
 _loaded: dict[str, pa.Table] = {}
@@ -42,8 +42,8 @@ def write_evaluation(context: RunContext) -> None:
     """Measures the evaluation set into the run folder. Raises RecipeError where too much of it cannot be read."""
     against = context.recipe.dedup.against
     assert against is not None
-    clip = next((c for c in context.recipe.measure.clip if against.embedding and c.name == against.embedding.of), None)
-    encoder = load_encoder(clip.model_copy(update={"device": "auto"})) if clip else None  # here, wherever units run
+    model = against.embedding and against.embedding.of
+    encoder = load_encoder_of(context.signals, model, is_anywhere=True) if model else None  # wherever units run
     options = ImageOptions(phash=against.phash is not None, looks=(encoder.view,) if encoder else ())
     names, hashes, made, unread = [], [], [], []
     views: list[Any] = []

@@ -195,7 +195,7 @@ def find_candidates(
 def _content(context: RunContext, unit: Unit, rows: pa.Array) -> U64:
     """What decides between rows of one uid (see `dedup.content_hashes`)."""
     if not (
-        context.pool.images or "uid" in context.pool.brings
+        context.pool.images or "uid" in context.pool.supplied
     ):  # a uid is made of URL and caption: alike in it, alike in both
         return np.zeros(len(rows), np.uint64)
     table = context.read("samples", unit, ["sha256", "url", "caption"]).take(rows)

@@ -24,8 +24,9 @@ from curate.errors import RecipeError, RunError
 from curate.forget.rows import clear_unit, find_rows, image_sizes, names_of, spread, uids_beside
 from curate.forget.shards import count_shards, find_holders, find_shards, rewrite_shard
 from curate.pool.plan import Unit
-from curate.publish.audit import all_failures, audit_unit, check_conservation
+from curate.publish.audit import all_failures, audit_unit, check_conservation, count_drops
 from curate.publish.describe import describe_run
+from curate.publish.settings import PublishSettings
 from curate.publish.uids import read_uids, write_uids
 from curate.run.context import RunContext
 from curate.run.opened import open_ledger
@@ -249,17 +250,19 @@ def _carry_out(folder: RunStore, record: Record, touched: Iterable[Unit] | None)
     for name in find_shards(folder, items):
         rewritten += rewrite_shard(folder, name, items)
     count_shards(folder)
-    audits = [audit_unit(context, unit) for unit in units]
+    settings = PublishSettings.of(context)
+    audits = [audit_unit(settings, unit) for unit in units]
     counted = check_conservation(audits, sum(folder.read_json(SIZES_FILE).values()))
     failures = all_failures(audits)
     if not failures.equals(folder.read_parquet(FAILURES_FILE)):
         folder.write_parquet(FAILURES_FILE, failures)
-    write_uids(context, [unit.index for unit in units], counted[KEPT])
+    write_uids(folder, [settings.tables(unit) for unit in units], counted[KEPT])
     if context.recipe.match:
         _count_entries(context, units)
     facts = read_facts(folder)
     left = {stage.name: counted.get(stage.name, 0) for stage in schema.run_stages(facts.recipe, True)}
-    describe_run(folder, facts.changed(counts=left), _digest(folder, None if touched is None else set(rewritten)))
+    digests = _digest(folder, None if touched is None else set(rewritten))
+    describe_run(folder, facts.changed(counts=left), digests, count_drops(audits))
 
 
 def _count_entries(context: RunContext, units: Sequence[Unit]) -> None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from curate.measure.settings import LANGUAGE, SUPPLIED, MeasureSettings
+from curate.measure.settings import SUPPLIED, MeasureSettings
 from curate.pool.plan import Unit
 from curate.signals.signal import Signal
 from curate.store.tables import UnitTables
@@ -22,7 +22,7 @@ class CurrentColumns:
     """Where a unit's current columns are.
 
     Attributes:
-        scores: the tables that hold the columns of `scores` of each signal, LANGUAGE and SUPPLIED.
+        scores: the tables that hold the columns of `scores` of each signal and of SUPPLIED.
         embeddings: likewise, of each model and of what the pool supplies.
         faults: of what the pool was to supply and could not: path and detail.
     """
@@ -34,7 +34,7 @@ class CurrentColumns:
     def read_scores(self, settings: MeasureSettings) -> dict[str, list[Column]]:
         """Return the current columns of `scores`, by signal."""
         names = {signal.name: [field.name for field in signal.columns] for signal in settings.signals}
-        names |= {SUPPLIED: settings.pool.scores.names, LANGUAGE: ["language_score"]}
+        names |= {SUPPLIED: settings.pool.scores.names}
         found: dict[str, list[Column]] = {} if settings.pool.scores else {SUPPLIED: []}
         for name, tables in self.scores.items():
             found[name] = tables.read("scores", names[name]).columns if names[name] else []
@@ -75,21 +75,21 @@ def find_current_columns(settings: MeasureSettings, unit: Unit, tables: UnitTabl
                     found.embeddings.setdefault(name, place)
                 if name in embedders:
                     found.faults.setdefault(name, [tuple(fault) for fault in note.get("faults", {}).get(name, [])])
-    if not settings.measure.language:
-        found.scores.pop(LANGUAGE, None)
     return found
 
 
 def needed_embeddings(settings: MeasureSettings, scores: Collection[str]) -> set[str]:
     """Return whose embeddings are kept, or needed by a signal whose columns are not among `scores`."""
-    needed = {signal.of for signal in settings.signals if signal.compute and signal.of and signal.name not in scores}
+    needed = {
+        signal.of for signal in settings.signals if signal.from_embeddings and signal.of and signal.name not in scores
+    }
     return needed | {one.name for one in settings.measure.kept}
 
 
 def observing_signals(settings: MeasureSettings, current: CurrentColumns) -> list[Signal]:
     """Return the signals that must see the inputs: whose columns, or needed embeddings, are not current."""
     missing = needed_embeddings(settings, current.scores) - current.embeddings.keys()
-    seeing = (signal for signal in settings.signals if signal.start or signal.bring)
+    seeing = (signal for signal in settings.signals if signal.from_images or signal.supplied)
     return [s for s in seeing if s.name in missing or (s.name not in current.scores and s.columns)]
 
 
@@ -99,5 +99,5 @@ def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) ->
     if all(tables.would_be_current(name, settings.key(name, unit)) for name in names):
         return []
     current = find_current_columns(settings, unit, tables)
-    computed = [signal for signal in settings.signals if signal.compute and signal.name not in current.scores]
-    return [*observing_signals(settings, current), *computed]
+    computed = (signal for signal in settings.signals if signal.from_captions or signal.from_embeddings)
+    return [*observing_signals(settings, current), *(one for one in computed if one.name not in current.scores)]

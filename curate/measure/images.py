@@ -27,8 +27,8 @@ def measure_images(
         options: what to measure beside the signals.
         signals: those that start a gauge.
     """
-    gauges = [signal.start(captions) for signal in signals if signal.start is not None]
-    options = replace(options, looks=tuple(gauge.look for gauge in gauges))
+    gauges = [signal.from_images(captions) for signal in signals if signal.from_images is not None]
+    options = replace(options, looks=tuple(gauge.observe for gauge in gauges))
     facts: list[ImageFacts | None] = []
 
     def measure(data: bytes | memoryview | None) -> ImageFacts | None:
@@ -39,7 +39,7 @@ def measure_images(
         if fact and fact.views:
             for gauge, view in zip(gauges, fact.views, strict=True):
                 if view is not None:
-                    gauge.put(row, view)
+                    gauge.add(row, view)
     return facts, [gauge.finish() for gauge in gauges]
 
 

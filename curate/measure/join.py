@@ -93,11 +93,13 @@ def computed_columns(
     """Return the columns of signals of captions and of embeddings, but those that are known."""
     columns: dict[str, list[pa.Array]] = {}
     for signal in (signal for signal in settings.signals if signal.name not in known):
-        if signal.read:
-            columns[signal.name] = list(signal.read(readable_captions(samples)))
-        if signal.compute and signal.of:
+        if signal.from_captions:
+            columns[signal.name] = list(signal.from_captions(readable_captions(samples)))
+        if signal.from_embeddings and signal.of:
             rows = _as_arrays(*embeddings[signal.of], samples["caption"])
-            columns[signal.name] = [_scatter(values, rows.rows, len(samples)) for values in signal.compute(rows)]
+            columns[signal.name] = [
+                _scatter(values, rows.rows, len(samples)) for values in signal.from_embeddings(rows)
+            ]
     return columns
 
 

@@ -169,12 +169,12 @@ def _with_supplied(
     outputs: list[SignalOutput] = []
     faults: dict[str, tuple[str, bool]] = {}
     for signal in signals:
-        if not signal.bring:
+        if not signal.supplied:
             outputs.append(next(images))
             continue
         assert batch.embeddings is not None and signal.dimension is not None
         try:
-            pair = batch.embeddings(signal.bring, signal.dimension, is_ok)
+            pair = batch.embeddings(signal.supplied, signal.dimension, is_ok)
         except EmbeddingFault as error:
             faults[signal.name] = str(error)[:300], error.transient
             pair = (no_embeddings(signal.dimension, len(is_ok)),) * 2

@@ -21,7 +21,6 @@ from curate.run.columns import embedding_schema, score_schema
 from curate.run.context import VERSIONS, RunContext
 from curate.signals.signal import Signal
 
-LANGUAGE = "language"
 SUPPLIED = "the pool"  # of score columns that the pool supplies, among the names of signals
 TABLES = ("samples", "scores", "embeddings", "members")
 
@@ -35,7 +34,7 @@ class MeasureSettings:
         measure: the recipe's section.
         pool: what all units have in common.
         models: what each model is, by signal.
-        signals: those of the recipe, but language, in the order of their columns.
+        signals: those of the recipe, in the order of their columns.
     """
 
     sources: tuple[Source, ...]
@@ -57,7 +56,7 @@ class MeasureSettings:
     @cached_property
     def score_schema(self) -> pa.Schema:
         """The columns of table `scores`."""
-        return score_schema(self.measure, self.signals, self.pool)
+        return score_schema(self.signals, self.pool)
 
     @cached_property
     def embedding_schema(self) -> pa.Schema:
@@ -87,13 +86,12 @@ class MeasureSettings:
         return ids.digest([self._rows_key(unit), self._values])  # one reading writes both
 
     def signal_keys(self, unit: Unit) -> dict[str, str]:
-        """Return the key of the columns of each signal, of LANGUAGE and of SUPPLIED, by name."""
-        supplied = {signal.name for signal in self.signals if signal.bring}
+        """Return the key of the columns of each signal, and of SUPPLIED, by name."""
+        supplied = {signal.name for signal in self.signals if signal.supplied}
         keys: dict[str, Any] = {signal.name: signal.key for signal in self.signals}
         for signal in self.signals:
             if signal.name in supplied or signal.of in supplied:
                 keys[signal.name] = ids.digest([signal.key, unit.sidecar_fingerprints])
-        keys[LANGUAGE] = ids.digest(self.models.get("language"))
         keys[SUPPLIED] = ids.digest([[field.name, str(field.type)] for field in self.pool.scores])
         return {name: ids.digest([self._rows_key(unit), key]) for name, key in keys.items()}
 
@@ -107,7 +105,8 @@ class MeasureSettings:
 
     @cached_property
     def _values(self) -> list[Any]:
-        """The model and the versions of libraries that decide values of `samples`."""
+        """The signals and the versions of libraries that decide values of `samples`."""
         has_phash = self.pool.images and self.measure.image.phash
         hashing = [f"{name} {version(name)}" for name in ("imagehash", "scipy")] if has_phash else []
-        return [self.models.get("language"), hashing, version("pillow") if self.pool.images else ""]
+        filling = [signal.key for signal in self.signals if signal.sample_columns]
+        return [filling, hashing, version("pillow") if self.pool.images else ""]

@@ -28,9 +28,8 @@ from curate.measure.join import (
     readable_captions,
 )
 from curate.measure.part import MeasuredPart, measure_part
-from curate.measure.settings import LANGUAGE, SUPPLIED, MeasureSettings
+from curate.measure.settings import SUPPLIED, MeasureSettings
 from curate.pool.plan import Unit
-from curate.signals.language import detect_languages
 from curate.signals.signal import Signal
 from curate.store.tables import UnitTables
 
@@ -43,7 +42,7 @@ class _Reading:
         samples: table `samples`.
         parts: what was read now; none where `samples` is current, and nothing else must see the inputs.
         signals: that observed them.
-        scores: columns of `scores` by signal, LANGUAGE and SUPPLIED, as far as they are known.
+        scores: columns of `scores` by signal, and of SUPPLIED, as far as they are known.
     """
 
     samples: pa.Table
@@ -70,11 +69,7 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
         return []
     current = find_current_columns(settings, unit, tables)
     reading = _read(settings, unit, tables, current, current_tables)
-    if settings.measure.language and not ("samples" in current_tables and LANGUAGE in reading.scores):
-        language, score = detect_languages(readable_captions(reading.samples))
-        place = schema.SAMPLES.get_field_index("language")
-        reading.samples = reading.samples.set_column(place, "language", language)
-        reading.scores[LANGUAGE] = [score]
+    _fill_samples(settings, reading, "samples" in current_tables)
     faults, are_transient = _embedding_faults(settings, unit, current, reading)
     note = {"signals": settings.signal_keys(unit), "faults": faults}
     for name, table in _aligned_tables(settings, current, reading).items():
@@ -112,6 +107,19 @@ def _read(
     return reading
 
 
+def _fill_samples(settings: MeasureSettings, reading: _Reading, is_current: bool) -> None:
+    """Compute the signals that fill columns of `samples`, unless that is current and so are their columns of `scores`."""
+    for signal in settings.signals:
+        fill = signal.from_captions if signal.sample_columns else None
+        if fill is None or (is_current and signal.name in reading.scores):
+            continue
+        values = fill(readable_captions(reading.samples))
+        for name, column in zip(signal.sample_columns, values, strict=False):  # columns of `scores` follow
+            place = schema.SAMPLES.get_field_index(name)
+            reading.samples = reading.samples.set_column(place, schema.SAMPLES.field(name), column)
+        reading.scores[signal.name] = list(values[len(signal.sample_columns) :])
+
+
 def _aligned_tables(settings: MeasureSettings, current: CurrentColumns, reading: _Reading) -> dict[str, pa.Table]:
     """Return the unit's tables but `samples`; `members` only where the inputs were read."""
     base = reading.samples.select(["unit", "row", "uid"])
@@ -127,7 +135,7 @@ def _aligned_tables(settings: MeasureSettings, current: CurrentColumns, reading:
         by_signal = observed_columns(reading.signals, reading.parts)
         by_signal |= computed_columns(settings, reading.samples, reading.scores, embeddings)
         by_signal |= reading.scores
-        names = [LANGUAGE, *(signal.name for signal in settings.signals), SUPPLIED]
+        names = [*(signal.name for signal in settings.signals), SUPPLIED]
         columns = [column for name in names for column in by_signal.get(name, [])]
         table = pa.table([*base.columns, *columns], names=settings.score_schema.names)
         made["scores"] = table.cast(settings.score_schema)
@@ -140,7 +148,7 @@ def _embedding_faults(
     """Return what is wrong with supplied embeddings (path, detail), by name; and whether some of it is transient."""
     faults: dict[str, list[tuple[str, str]]] = {}
     are_transient = False
-    for signal in (signal for signal in settings.signals if signal.bring):
+    for signal in (signal for signal in settings.signals if signal.supplied):
         if signal not in reading.signals:
             faults[signal.name] = current.faults.get(signal.name, [])
             continue

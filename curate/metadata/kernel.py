@@ -14,14 +14,13 @@ by all its bytes. Hashes only choose where to look. Little-endian machines only.
 notices a change of a compiled function's own file alone, and building and matching must share one hash.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba.core import types
-from numba.extending import intrinsic
+
+from curate.metadata.primitives import load_u64, prefetch, sort_unique
 
 Bool = npt.NDArray[np.bool_]
 U8 = npt.NDArray[np.uint8]
@@ -33,9 +32,9 @@ Int = int | np.int64
 PADDING = 64  # bytes that must be readable behind the last byte of the entries
 _BLOCK_BYTES, _BLOCK_TEXTS = 4096, 512
 _FILTER_BITS = 20
-_LANES, _RANKED = 16, 64  # ids compared at once; up to how many ids are sorted by rank, beyond it by heap
 
-_BOUNDARIES = b" \t\n\r,.;:?!`"
+_IS_BOUNDARY = np.zeros(256, np.int64)
+_IS_BOUNDARY[[*b" \t\n\r,.;:?!`"]] = 1
 _SPACE = 32  # a boundary above it is punctuation, and a token itself
 _STARTS, _CONTINUES = 1, 2  # a token: first of an entry of several tokens; a later one of such an entry
 
@@ -81,108 +80,36 @@ class _Scratch(NamedTuple):
     head: I64
 
 
-def _address(context: Any, builder: Any, signature: Any, args: Any, kind: ir.Type) -> Any:
-    """The LLVM pointer to array[index], the first two arguments of an intrinsic, as a pointer to `kind`."""
-    data = context.make_array(signature.args[0])(context, builder, args[0]).data
-    return builder.bitcast(builder.gep(data, [args[1]]), kind.as_pointer())
-
-
-@intrinsic
-def _load64(_typing: Any, array: Any, index: Any) -> Any:
-    """The 8 bytes of a uint8 array from `index`, unaligned, as one uint64."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_address(context, builder, signature, args, ir.IntType(64)), align=1)
-
-    return types.uint64(array, types.intp), codegen
-
-
-@intrinsic
-def _boundary_bits(_typing: Any, array: Any, index: Any) -> Any:
-    """Bit i of the uint64 is set where byte `index` + i of a uint8 array is a boundary; LLVM picks the instructions."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = ir.VectorType(ir.IntType(8), 64)
-        chunk = builder.load(_address(context, builder, signature, args, vector), align=1)
-        bits = ir.Constant(ir.VectorType(ir.IntType(1), 64), [0] * 64)
-        for byte in _BOUNDARIES:
-            bits = builder.or_(bits, builder.icmp_unsigned("==", chunk, ir.Constant(vector, [byte] * 64)))
-        return builder.bitcast(bits, ir.IntType(64))
-
-    return types.uint64(array, types.intp), codegen
-
-
-@intrinsic
-def _lanes_below(_typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """Bit i of the uint64 is set where array[index + i] < value, for 16 int32 from `index`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = ir.VectorType(ir.IntType(32), _LANES)
-        chunk = builder.load(_address(context, builder, signature, args, vector), align=4)
-        one = builder.insert_element(ir.Constant(vector, ir.Undefined), args[2], ir.Constant(ir.IntType(32), 0))
-        spread = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES))
-        bits = builder.bitcast(builder.icmp_signed("<", chunk, spread), ir.IntType(_LANES))
-        return builder.zext(bits, ir.IntType(64))
-
-    return types.uint64(array, types.intp, types.int32), codegen
-
-
-@intrinsic
-def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
-    """Starts to bring array[index] near, without waiting for it."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer, i32 = _address(context, builder, signature, args, ir.IntType(8)), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
-        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
-        builder.call(function, [pointer, i32(0), i32(3), i32(1)])  # for reading, keep it, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), codegen
-
-
-@intrinsic
-def _trailing_zeros(_typing: Any, word: Any) -> Any:
-    """The number of zero bits below the lowest set bit of a uint64."""
-    return types.intp(types.uint64), lambda _c, builder, _s, args: builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
-
-
-@intrinsic
-def _count_ones(_typing: Any, word: Any) -> Any:
-    """The number of set bits of a uint64."""
-    return types.intp(types.uint64), lambda _c, builder, _s, args: builder.ctpop(args[0])
-
-
 @_jit
 def _ends(data: U8, start: int, length: int) -> tuple[np.uint64, np.uint64]:
-    """A token's first 8 bytes, and its last 8 where it is longer than that; without a branch."""
+    """Return a token's first 8 bytes, and its last 8 where it is longer than that; without a branch."""
     half = np.uint64(min(length, 8)) << _U2
-    first = _load64(data, start) & ((_U1 << half << half) - _U1)
-    last = _load64(data, start + max(length - 8, 0))
+    first = load_u64(data, start) & ((_U1 << half << half) - _U1)
+    last = load_u64(data, start + max(length - 8, 0))
     return first, last if length > 8 else _U0
 
 
 @_jit
 def _token_hash(data: U8, start: int, length: int) -> np.uint64:
-    """A hash of all bytes of a token and its length; its high bits are the good ones."""
+    """Return a hash of all bytes of a token and its length; its high bits are the good ones."""
     first, last = _ends(data, start, length)
     h: np.uint64 = (first * _K1) ^ ((last + np.uint64(length)) * _K2)
     if length > 16:
         for i in range(start + 8, start + length - 8, 8):
-            h = (h ^ (h >> _U31) ^ _load64(data, i)) * _K1
+            h = (h ^ (h >> _U31) ^ load_u64(data, i)) * _K1
     return (h ^ (h >> _U32)) * _K3
 
 
 @_jit
 def _pair_hash(key: np.uint64) -> np.uint64:
-    """A hash of node << 32 | token; its high bits are the good ones."""
+    """Return a hash of node << 32 | token; its high bits are the good ones."""
     h = key * _K1
     return (h ^ (h >> _U32)) * _K3
 
 
 @_jit
 def _edge_slot(edge: U64, key: np.uint64, shift: np.uint64) -> Int:
-    """Where in `edge` the key lies, or the free place where it would."""
+    """Return where in `edge` the key lies, or the free place where it would."""
     slot: Int = 2 * np.int64(_pair_hash(key) >> shift)
     while edge[slot] != key and edge[slot] != _ALL:
         slot = slot + 2 if slot + 2 < len(edge) else 0
@@ -199,7 +126,7 @@ def _same_bytes(a: U8, start_a: int, b: U8, start_b: int, length: int) -> bool:
 
 @_jit
 def _number_tokens(pool: U8, offsets: I64, slots: I32, occurrences: int, shift: np.uint64) -> tuple[I32, I64, I64]:
-    """The token id of every token occurrence in the entries, in order, and each distinct token's start and length."""
+    """Return the token id of every token occurrence in the entries, in order, and each distinct token's start and length."""
     ids = np.empty(occurrences, np.int32)
     starts, lengths = np.empty(occurrences, np.int64), np.empty(occurrences, np.int64)
     n = distinct = 0
@@ -227,12 +154,12 @@ def _number_tokens(pool: U8, offsets: I64, slots: I32, occurrences: int, shift: 
 
 @_jit
 def _grow_trie(pool: U8, offsets: I64, ids: I32, distinct: int, edge: U64, shift: np.uint64) -> tuple[I32, U8]:
-    """Adds every entry to the edge slots, whose values are children as yet; returns the node at which each entry ends
-    and the flags of each node (_CONTINUES: of a token, wherever it stands)."""
+    """Add every entry to the edge slots, whose values are children as yet; return the node at which each entry ends
+    and the flags of each node (_CONTINUES: of a token, at any node)."""
     ends, flags = (
         np.empty(len(offsets) - 1, np.int32),
         np.zeros(2 * len(ids), np.uint8),
-    )  # a token may bring a node and an edge's child
+    )  # a token may add a node and an edge's child
     n, nodes = 0, distinct
     for entry in range(len(offsets) - 1):
         node = np.int64(ids[n])
@@ -255,7 +182,7 @@ def _grow_trie(pool: U8, offsets: I64, ids: I32, distinct: int, edge: U64, shift
 
 @_jit
 def _finish_tables(tables: Tables, lengths: I64, ends: I32, flags: U8) -> None:
-    """Fills the tables but for the keys of the edges."""
+    """Fill the tables but for the keys of the edges."""
     word, edge, distinct = tables.word, tables.edge, len(lengths)
     terminal = np.full(len(flags), -1, np.int32)
     for entry in range(len(ends)):
@@ -281,7 +208,7 @@ def _finish_tables(tables: Tables, lengths: I64, ends: I32, flags: U8) -> None:
 
 
 def build_tables(pool: U8, offsets: I64, home_bits: int = 64) -> Tables:
-    """The tables of entries that lie one behind the other in `pool` (uint8, PADDING more bytes behind) from `offsets`.
+    """Return the tables of entries that lie one behind the other in `pool` (uint8, PADDING more bytes behind) from `offsets`.
 
     Only the `home_bits` highest bits of a hash choose a slot: tests make all hashes collide, nothing else sets it.
     """
@@ -306,12 +233,12 @@ def build_tables(pool: U8, offsets: I64, home_bits: int = 64) -> Tables:
 
 
 def _slot_bits(keys: int) -> int:
-    """log2 of the number of slots for `keys` keys: at most half of them are taken."""
+    """Return log2 of the number of slots for `keys` keys: at most half of them are taken."""
     return max(4, (2 * keys - 1).bit_length())
 
 
 def _in_lines(size: int, value: np.uint64) -> U64:
-    """`size` uint64 of `value` that begin at a cache line, so that no slot lies across two."""
+    """Return `size` uint64 of `value` that begin at a cache line, so that no slot lies across two."""
     array = np.full(size + 8, value)
     skip = -array.ctypes.data % 64 // 8
     return array[skip : skip + size]
@@ -331,23 +258,18 @@ def _new_scratch(tokens: int) -> _Scratch:
 
 @_jit
 def _find_marks(data: U8, n: int, marks: I64) -> int:
-    """Puts the positions of the boundaries among the first n bytes into `marks`, then one beyond all; how many."""
+    """Put the positions of the boundaries among the first n bytes into `marks`, then one beyond all; return how many."""
     k = 0
-    for i in range(0, n, 64):
-        bits = _boundary_bits(data, i)
-        while bits:
-            marks[k] = i + _trailing_zeros(bits)
-            bits &= bits - _U1
-            k += 1
-    while k > 0 and marks[k - 1] >= n:
-        k -= 1
+    for i in range(n):  # without a branch: which bytes are boundaries nobody can predict
+        marks[k] = i
+        k += _IS_BOUNDARY[data[i]]
     marks[k] = 1 << 62
     return k
 
 
 @_jit
 def _tokenise(data: U8, marks: I64, offsets: I64, null: Bool, scratch: _Scratch, token_at: I64) -> int:
-    """Cuts the texts of a block into tokens; text t has those from token_at[t] to token_at[t + 1]; a null has none."""
+    """Cut the texts of a block into tokens, and return how many; text t has those from token_at[t] to token_at[t + 1]; a null has none."""
     starts, lengths = scratch.start, scratch.length
     n = k = 0
     for t in range(len(offsets) - 1):
@@ -370,15 +292,15 @@ def _tokenise(data: U8, marks: I64, offsets: I64, null: Bool, scratch: _Scratch,
 
 @_jit
 def _hash_tokens(word: U64, shift: np.uint64, data: U8, n: int, scratch: _Scratch) -> None:
-    """The home slot of each of n tokens, prefetched."""
+    """Find the home slot of each of n tokens, and prefetch it."""
     for j in range(n):
         scratch.slot[j] = 4 * np.int64(_token_hash(data, scratch.start[j], scratch.length[j]) >> shift)
-        _prefetch(word, scratch.slot[j])
+        prefetch(word, scratch.slot[j])
 
 
 @_jit
 def _look_up(tables: Tables, data: U8, n: int, scratch: _Scratch) -> None:
-    """For each of n tokens: terminal << 32 | token id, and flags; an unknown token has all ones and no flags.
+    """Find for each of n tokens terminal << 32 | token id, and flags; an unknown token has all ones and no flags.
 
     Most tokens are decided by their home slot; that path has one branch.
     """
@@ -399,7 +321,7 @@ def _look_up(tables: Tables, data: U8, n: int, scratch: _Scratch) -> None:
 
 @_jit
 def _search(word: U64, token_start: I64, pool: U8, data: U8, start: int, length: int, slot: Int) -> Int:
-    """The slot of a token, or the free one that says it is unknown, from its home slot on."""
+    """Return the slot of a token, or the free one that says it is unknown, from its home slot on."""
     first, last = _ends(data, start, length)
     while word[slot + 2] != _U0:
         if word[slot] == first and word[slot + 1] == last and np.int64(word[slot + 2] & _LOW) == length + 1:
@@ -412,7 +334,7 @@ def _search(word: U64, token_start: I64, pool: U8, data: U8, start: int, length:
 
 @_jit
 def _find_heads(tables: Tables, n: int, token_at: I64, texts: int, scratch: _Scratch) -> None:
-    """The tokens that, by flags and filter, may begin an entry of several; their edges are prefetched; then n."""
+    """Find the tokens that, by flags and filter, may begin an entry of several; their edges are prefetched; then n."""
     found, flags, head = scratch.found, scratch.flags, scratch.head
     flags[n] = 0
     for t in range(texts):  # no entry goes on into the next text
@@ -426,12 +348,12 @@ def _find_heads(tables: Tables, n: int, token_at: I64, texts: int, scratch: _Scr
     head[k] = n
     for i in range(k):
         key = found[head[i]] << _U32 | found[head[i] + 1] & _LOW
-        _prefetch(tables.edge, 2 * np.int64(_pair_hash(key) >> tables.shifts[1]))
+        prefetch(tables.edge, 2 * np.int64(_pair_hash(key) >> tables.shifts[1]))
 
 
 @_jit
 def _walk(edge: U64, shift: np.uint64, found: U64, flags: U8, j: int, ids: I32, n: int) -> int:
-    """Puts the ids of the entries of two or more tokens that begin at token j into `ids` from n; the new n, or -1 where
+    """Put the ids of the entries of two or more tokens that begin at token j into `ids` from n; return the new n, or -1 where
     there is no room."""
     node = found[j] & _LOW
     while flags[j + 1] & _CONTINUES:
@@ -440,7 +362,7 @@ def _walk(edge: U64, shift: np.uint64, found: U64, flags: U8, j: int, ids: I32, 
         if edge[slot] == _ALL:
             break
         value = edge[slot + 1]
-        if n == len(ids) - _LANES:
+        if n == len(ids):
             return -1
         ids[n] = np.int64(value) >> 32
         n += ids[n] >= 0
@@ -452,13 +374,13 @@ def _walk(edge: U64, shift: np.uint64, found: U64, flags: U8, j: int, ids: I32, 
 
 @_jit
 def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: I32, id_at: I64) -> bool:
-    """Puts the ids of each text into `ids`, from id_at[t] to id_at[t + 1], repeated and unsorted; false: no room."""
+    """Put the ids of each text into `ids`, from id_at[t] to id_at[t + 1], repeated and unsorted; return False where there is no room."""
     found, flags, head = scratch.found, scratch.flags, scratch.head
     n = k = 0
     for t in range(texts):
         id_at[t] = n
         stop = token_at[t + 1]
-        if len(ids) - _LANES - n < stop - token_at[t]:
+        if len(ids) - n < stop - token_at[t]:
             return False
         for j in range(token_at[t], stop):
             ids[n] = np.int64(found[j]) >> 32
@@ -473,58 +395,8 @@ def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: 
 
 
 @_jit
-def _sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
-    """Writes ids[a:b], ascending and each once, to `out` from n; returns the new n. `ids` has 16 more behind b.
-
-    Few ids are placed by rank, without branches: equal ones fall on one place, and leave holes that are closed.
-    """
-    if b - a > _RANKED:
-        out[n : n + b - a] = ids[a:b]
-        _heap_sort(out[n : n + b - a])
-    else:
-        for i in range(b - a):
-            out[n + i] = -1
-        for i in range(a, b):
-            rank = 0
-            for c in range(a, b, _LANES):
-                lanes = _ALL >> np.uint64(64 - min(_LANES, b - c))
-                rank += _count_ones(_lanes_below(ids, c, ids[i]) & lanes)
-            out[n + rank] = ids[i]
-    last = np.int32(-1)
-    m = n
-    for i in range(n, n + b - a):
-        x = out[i]
-        out[m] = x
-        m += x > last
-        last = max(x, last)
-    return m
-
-
-@_jit
-def _heap_sort(ids: I32) -> None:
-    """In place; heap sort, because it has no slow inputs and texts come from strangers."""
-    start, stop = len(ids) // 2, len(ids)
-    while stop > 1:
-        if start > 0:
-            start -= 1
-        else:
-            stop -= 1
-            ids[0], ids[stop] = ids[stop], ids[0]
-        x, hole = ids[start], start
-        while 2 * hole + 1 < stop:
-            child = 2 * hole + 1
-            if child + 1 < stop and ids[child + 1] > ids[child]:
-                child += 1
-            if ids[child] <= x:
-                break
-            ids[hole] = ids[child]
-            hole = child
-        ids[hole] = x
-
-
-@_jit
 def match_texts(tables: Tables, data: U8, offsets: I64, null: Bool, limit: int) -> tuple[I64, I32]:
-    """The entries in each text.
+    """Return the entries in each text.
 
     Args:
         tables: of the entries.
@@ -568,7 +440,7 @@ def match_texts(tables: Tables, data: U8, offsets: I64, null: Bool, limit: int) 
             longer[:n] = out[:n]
             out = longer
         for t in range(len(here) - 1):
-            n = _sort_unique(ids, id_at[t], id_at[t + 1], out, n)
+            n = sort_unique(ids, id_at[t], id_at[t + 1], out, n)
             out_at[first + t + 1] = n
         if n > limit:
             raise OverflowError

@@ -27,7 +27,7 @@ _MOST_IDS = 2**31 - 1  # offsets of a ListArray are int32
 
 class Matcher:
     """Finds entries in texts. Built in a fraction of a second; immutable, so threads may share it; pickles as its
-    entries and is built anew where it is unpickled.
+    entries and is rebuilt where it is unpickled.
 
     Args:
         entries: string array, large_string array or strings. The position of an entry is its id. Equal entries all
@@ -65,7 +65,7 @@ class Matcher:
         return Matcher, (pa.Array.from_buffers(pa.large_string(), len(self._offsets) - 1, buffers), self._mode)
 
     def match(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
-        """The entries in each text.
+        """Return the entries in each text.
 
         Args:
             texts: string or large_string array, sliced, chunked or with nulls.
@@ -109,7 +109,7 @@ class _Copies:
     def expand(
         self, id_at: npt.NDArray[np.int64], ids: npt.NDArray[np.int32]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-        """Offsets (int64) and ids (int32, ascending in each text) with all copies of each id put in."""
+        """Return offsets (int64) and ids (int32, ascending in each text) with all copies of each id put in."""
         count = self._count[ids]
         stop = np.concatenate([[0], np.cumsum(count)])
         within = np.arange(stop[-1]) - np.repeat(stop[:-1], count)
@@ -124,14 +124,14 @@ def _too_many(texts: int) -> RunError:
 
 
 def _chunks(array: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
-    """The chunks of an array, at least one."""
+    """Return the chunks of an array, at least one."""
     if isinstance(array, pa.ChunkedArray):
         return array.chunks or [pa.array([], array.type)]
     return [array]
 
 
 def _strings(array: pa.Array) -> pa.Array:
-    """The array itself; an array of type null as strings."""
+    """Return the array itself; an array of type null as strings."""
     if pa.types.is_null(array.type):
         return array.cast(pa.string())
     if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
@@ -140,9 +140,9 @@ def _strings(array: pa.Array) -> pa.Array:
 
 
 def _buffers(array: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The bytes (uint8) of a string array and the offsets (int64, len + 1) into them, without a copy where they are so.
+    """Return the bytes (uint8) of a string array and the offsets (int64, len + 1) into them, without a copy where they are so.
 
-    Both read-only and aligned: each other kind would be compiled anew.
+    Both read-only and aligned: each other kind would be compiled separately.
     """
     if len(array) == 0:
         data, offsets = np.zeros(0, np.uint8), np.zeros(1, np.int64)
@@ -157,5 +157,5 @@ def _buffers(array: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int
 
 @cache
 def compile_kernels() -> None:
-    """Compiles what matches, if that was not done since the installation: seconds that are not the work of any text."""
+    """Compile the kernels, unless that was done since the installation: seconds that count for no text."""
     Matcher(pa.array(["a"])).match(pa.array(["a"]))

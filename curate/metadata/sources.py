@@ -60,7 +60,7 @@ class ImportReport:
 
 
 def never_match(entries: pa.Array) -> npt.NDArray[np.bool_]:
-    """Which entries (string array, without nulls) match no text at all by the spacing rule of `curate.metadata.match`.
+    """Return which entries (string array, without nulls) match no text at all by the spacing rule of `curate.metadata.match`.
 
     They hold a tab, newline or carriage return; or one of `, . ; : ? !` or a backtick with anything but spaces beside
     it ("St. Louis"); or two of those marks with one space between.
@@ -69,7 +69,7 @@ def never_match(entries: pa.Array) -> npt.NDArray[np.bool_]:
 
 
 def read_metadata(path: str, source: str = "import", language: str = "en") -> tuple[pa.Table, ImportReport]:
-    """Reads and cleans a metadata list.
+    """Read and clean a metadata list.
 
     What the file holds decides how it is read: gzip and Parquet by their first bytes; else JSON where the name ends in
     `.json` or `.json.gz`, text where it ends in `.txt` or `.txt.gz`, and JSON under another name where the first
@@ -97,7 +97,7 @@ def read_metadata(path: str, source: str = "import", language: str = "en") -> tu
 
 
 def write_metadata(table: pa.Table, path: str) -> None:
-    """Writes a table with schema METADATA as Parquet (zstd) to a path or fsspec URL; equal tables give equal bytes.
+    """Write a table with schema METADATA as Parquet (zstd) to a path or fsspec URL; equal tables give equal bytes.
 
     Raises:
         RecipeError: the path cannot be written.
@@ -112,7 +112,7 @@ def write_metadata(table: pa.Table, path: str) -> None:
 
 
 def _read(path: str) -> bytes:
-    """The bytes of a file, unpacked where they are gzip."""
+    """Return the bytes of a file, unpacked where they are gzip."""
     try:
         content = read_whole(path, MAX_BYTES)
     except FileNotFoundError as error:
@@ -130,7 +130,7 @@ def _read(path: str) -> bytes:
 
 
 def _parse_list(content: bytes, path: str) -> pa.Array:
-    """The entries of a JSON list or of a text file (string array)."""
+    """Return the entries of a JSON list or of a text file (string array)."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -197,12 +197,12 @@ def _wrong(path: str, found: str, accepted: str = _ACCEPTED) -> RecipeError:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what an error says, or its name."""
+    """Return the first line of what an error says, or its name."""
     return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def _clean(table: pa.Table) -> tuple[pa.Table, ImportReport]:
-    """Drops what the reference drops, numbers the rest, and reports."""
+    """Drop what the reference drops, number the rest, and report."""
     entries = pc.cast(table["entry"].combine_chunks(), pa.string())
     empty = _mask(pc.equal(entries, ""))
     punctuation = _mask(pc.is_in(entries, pa.array(list(string.punctuation))))

@@ -2,14 +2,13 @@
 
 In: PIL images and strings. Out: L2-normalised embeddings, float32 [n, dimension]. What makes it fast leaves the result
 as it is: images stay uint8 until they are on the device; texts are sorted by length and cut to the longest of their
-batch, which a causal text tower that pools at the end token cannot notice. One model per process, whoever asks.
+batch, which a causal text tower that pools at the end token cannot notice. A model is loaded once per process.
 
-What scores depend on is told by `model_identity`; batches and devices change them by rounding only.
+What scores depend on is in a model's identity (`curate.models.identity`); batches and devices change them by rounding only.
 """
 
-import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,19 +16,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from curate import ids
 from curate.errors import RecipeError, RunError
-from curate.models.identity import resolve_device, resolve_precision
+from curate.models.identity import OpenClip, identify, resolve_device, resolve_precision
 from curate.models.misalignment import WordScores, word_scores
 from curate.models.positions import TextTower, stretch, text_tower
-from curate.recipe.measure import Clip
+from curate.process import process_cache
 
 F32 = npt.NDArray[np.float32]
 
 _BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
 _TOKENS_AT_ONCE = 1024  # texts that are turned into tokens at a time
-
-_encoders: dict[str, "Encoder"] = {}
-_lock = threading.Lock()
 
 
 class Texts(NamedTuple):
@@ -40,15 +37,22 @@ class Texts(NamedTuple):
     truncated: npt.NDArray[np.bool_]
 
 
-def load_encoder(options: Clip) -> "Encoder":
-    """The model, once per process: threads share it. Raises RecipeError or RunError where it cannot be loaded."""
+def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -> "Encoder":
+    """Return the model, which is loaded once per process and device, and shared by threads.
+
+    Args:
+        options: which model, and how it is to run.
+        identity: what it is, from `identify`, which is called where this is None.
+
+    Raises:
+        RecipeError, RunError: it cannot be loaded.
+    """
     device = resolve_device(options)
     precision = resolve_precision(options, device)
-    key = json.dumps([options.model, options.pretrained, device, precision, options.context_length])
-    with _lock:
-        if key not in _encoders:
-            _encoders[key] = _load(options, device, precision)
-        return _encoders[key]
+    identity = identify(options) if identity is None else identity
+    content = {name: value for name, value in identity.items() if name not in ("device", "precision")}
+    key = ids.digest(["encoder", content, device, precision, options.batch])
+    return process_cache(key, lambda: _load(options, device, precision))
 
 
 @dataclass
@@ -74,14 +78,14 @@ class Encoder:
     _forward: threading.Lock = field(default_factory=threading.Lock)
 
     def encode_images(self, views: Sequence[npt.NDArray[Any]]) -> Any:
-        """Embeddings of views, a tensor [n, dimension] on the model's device; on a GPU it may not be there yet."""
+        """Return embeddings of views, a tensor [n, dimension] on the model's device; on a GPU it may not be there yet."""
         import torch
 
         with self._forward, torch.inference_mode():
             return torch.cat(self._in_halves(self._images, list(views)))
 
     def encode_texts(self, texts: Sequence[str]) -> Texts:
-        """Embeddings of texts, in order; see `Texts`."""
+        """Return embeddings of texts, in order; see `Texts`."""
         import torch
 
         embeddings = np.zeros((len(texts), self.dimension), np.float32)
@@ -104,7 +108,7 @@ class Encoder:
         return Texts(embeddings, tokens, truncated)
 
     def score_words(self, images: F32, captions: Sequence[str]) -> list[WordScores]:
-        """How well each word of each caption fits its image, by the image's embedding [n, dimension]."""
+        """Return how well each word of each caption fits its image, by the images' embeddings [n, dimension]."""
         import torch
 
         def score(rows: list[int]) -> list[WordScores]:
@@ -115,7 +119,7 @@ class Encoder:
             return [scores for part in self._in_halves(score, list(range(len(captions)))) for scores in part]
 
     def _in_halves(self, encode: Callable[[Any], Any], items: Any) -> list[Any]:
-        """What is made of the items: at once, or in halves and with half the batch from now on where memory runs out."""
+        """Return what is made of the items: at once, or in halves and with half the batch from now on where memory runs out."""
         import torch
 
         try:
@@ -151,7 +155,7 @@ class Encoder:
         return _unit(self._net.encode_text(ids) if self._tower is None else encode_cut(self._tower, ids))
 
     def _tokenize(self, texts: list[str]) -> tuple[Any, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Token ids [n, context]; how many of them count, all where sequences may not be cut; tokens untruncated."""
+        """Return token ids [n, context]; how many of them count, all where sequences may not be cut; tokens untruncated."""
         import torch
 
         if _is_simple(self._tokenizer):
@@ -172,7 +176,7 @@ class Encoder:
 
 
 def encode_cut(tower: TextTower, ids: Any) -> Any:
-    """open_clip's text tower on sequences shorter than its context: position embeddings and mask are cut with them.
+    """Return what open_clip's text tower gives for sequences shorter than its context: positions and mask are cut with them.
 
     Exact for a causal mask and pooling at the end token: what stands behind it is never looked at.
     """
@@ -189,7 +193,7 @@ def encode_cut(tower: TextTower, ids: Any) -> Any:
 
 
 def _causal(net: Any) -> TextTower | None:
-    """The text tower, where `encode_cut` holds for it."""
+    """Return the text tower, where `encode_cut` holds for it."""
     try:
         return text_tower(net)
     except RecipeError:
@@ -207,12 +211,12 @@ def _is_simple(tokenizer: Any) -> bool:
 
 
 def _unpadded(ids: Any) -> npt.NDArray[np.int64]:
-    """How many tokens come before the padding, which is what the last column holds."""
+    """Return how many tokens come before the padding, which is what the last column holds."""
     kept = ids.numpy() != ids.numpy()[:, -1:]
     return np.asarray((kept.shape[1] - np.argmax(kept[:, ::-1], axis=1)) * kept.any(axis=1), np.int64)
 
 
-def _load(options: Clip, device: str, precision: str) -> Encoder:
+def _load(options: OpenClip, device: str, precision: str) -> Encoder:
     import open_clip
     import torch
 
@@ -239,7 +243,7 @@ def _load(options: Clip, device: str, precision: str) -> Encoder:
 
 
 def _probe(net: Any, tokenizer: Any, device: str) -> int:
-    """The dimension of the embeddings, by encoding a word: so a model that cannot run fails when it is loaded."""
+    """Return the dimension of the embeddings, by encoding a word: so a model that cannot run fails when it is loaded."""
     import torch
 
     with torch.inference_mode():
@@ -247,7 +251,7 @@ def _probe(net: Any, tokenizer: Any, device: str) -> int:
 
 
 def _split(transform: Any, device: str) -> tuple[Callable[[Image.Image], npt.NDArray[Any]], tuple[Any, Any] | None]:
-    """The model's transform up to uint8 pixels, and the mean and std that come after; whole where it ends otherwise."""
+    """Return the model's transform up to uint8 pixels, and the mean and std that follow; the whole where it ends otherwise."""
     import torch
 
     steps = list(getattr(transform, "transforms", []))
@@ -264,7 +268,7 @@ def _split(transform: Any, device: str) -> tuple[Callable[[Image.Image], npt.NDA
 
 
 def _keep_memory() -> None:
-    """Keeps freed memory for the next forward pass (glibc): a third of the page faults, up to a tenth of a CPU's time."""
+    """Keep freed memory for the next forward pass (glibc): a third of the page faults, up to a tenth of a CPU's time."""
     import ctypes
 
     trim, top_pad, mmap = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h

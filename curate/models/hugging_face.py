@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from PIL import Image
 
 from curate.errors import RecipeError
-from curate.pool.image import as_rgb, upright
+from curate.pool.image import as_rgb, rotate_by_exif
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -66,8 +66,8 @@ def load(where: str, loading: Callable[[], T]) -> T:
 
 
 def open_picture(data: bytes) -> Image.Image:
-    """Return the image upright and in RGB, as it is measured. Raises what Pillow raises."""
-    return as_rgb(upright(Image.open(io.BytesIO(data)))).convert("RGB")
+    """Return the image after EXIF rotation and in RGB, as it is measured. Raises what Pillow raises."""
+    return as_rgb(rotate_by_exif(Image.open(io.BytesIO(data)))).convert("RGB")
 
 
 def in_halves(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R | Exception]:

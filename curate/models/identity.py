@@ -1,7 +1,7 @@
 """What an open_clip model is: found by its name, hashed from its files, never loaded here.
 
-In: a recipe's `measure.clip`. Out: its identity, which run.json shows and table keys hold. Weights that are named by a
-tag or a hub are downloaded, as open_clip does.
+In: a section `OpenClip` of a recipe. Out: its identity, which run.json shows and table keys hold. Weights that are named by
+a tag or a hub are downloaded, as open_clip does.
 """
 
 import difflib
@@ -11,20 +11,47 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from curate.errors import RecipeError
-from curate.recipe.measure import Clip
+from curate.recipe.measure import Embedder
+from curate.recipe.section import PathMark
 
 _LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")
 
 
-def identify(options: Clip, here: bool = True) -> dict[str, Any]:
-    """What the model is, from its files, without loading it. Downloads them where they are named by tag or hub.
+def _folder_start(model: str) -> int | None:
+    """Return where a model's name is a folder's path."""
+    return len("local-dir:") if model.startswith("local-dir:") else None
+
+
+def _weights_start(weights: str) -> int | None:
+    """Return where weights are a file's path, and no tag."""
+    return 0 if "/" in weights or weights.endswith((".pt", ".pth", ".bin", ".safetensors")) else None
+
+
+class OpenClip(Embedder):
+    """A model of open_clip, and how it is run: `device` and `batch` have no influence beyond rounding."""
+
+    # A name of open_clip's, hf-hub:ORG/REPO, or local-dir:FOLDER.
+    model: Annotated[str, Field(min_length=1), PathMark(_folder_start)]
+    pretrained: Annotated[str, PathMark(_weights_start)] | None = (
+        None  # a tag or a file of weights; for a plain name only
+    )
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp32 on a CPU, fp16 on a GPU
+    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = "auto"
+    context_length: int | None = Field(None, gt=0, le=4096, strict=True)  # stretch it, for longer captions (Long-CLIP)
+
+
+def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
+    """Return what a model is, from its files, without loading it; download them where they are named by a tag or a hub.
 
     Args:
         options: the recipe's section.
-        here: whether it will run on this machine, so that a device which is not there is an error now.
+        is_local: whether it will run on this machine, so that a device which is not there is an error now.
 
     Returns:
         model, pretrained, weights (file name and sha256), preprocess, dimension, context_length, precision, versions:
@@ -35,14 +62,14 @@ def identify(options: Clip, here: bool = True) -> dict[str, Any]:
     """
     where = f"measure.clip {options.name!r}"
     _check_libraries(where)
-    device = resolve_device(options) if here or options.device == "auto" else options.device
+    device = resolve_device(options) if is_local or options.device == "auto" else options.device
     try:
         config, preprocess, weights = _find(options)
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from None
     except Exception as error:  # of many kinds: of the hub, of the network, of JSON
         raise RecipeError(
-            f"{where}: {options.model}{f' ({options.pretrained})' if options.pretrained else ''} cannot be had: "
+            f"{where}: {options.model}{f' ({options.pretrained})' if options.pretrained else ''} cannot be found or downloaded: "
             f"{' '.join(str(error).split())[:400].rstrip('.')}. Without network: put its files into the Hugging Face cache, or give a "
             "file of weights as pretrained, or a folder as model: local-dir:FOLDER"
         ) from None
@@ -65,8 +92,8 @@ def identify(options: Clip, here: bool = True) -> dict[str, Any]:
     }
 
 
-def resolve_device(options: Clip) -> str:
-    """The device that `auto` is on this machine. Raises RecipeError where the one asked for is not there."""
+def resolve_device(options: OpenClip) -> str:
+    """Return the device that `auto` is on this machine. Raises RecipeError where another one is not there."""
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -76,14 +103,14 @@ def resolve_device(options: Clip) -> str:
     if not there[kind] or (number and int(number) >= torch.cuda.device_count()):
         found = f"{torch.cuda.device_count()} CUDA devices" if there["cuda"] else "no CUDA device"
         raise RecipeError(
-            f"measure.clip {options.name!r}: device {options.device} is asked for, and torch {torch.__version__} finds {found} "
+            f"measure.clip {options.name!r}: device {options.device} is requested, and torch {torch.__version__} finds {found} "
             "here; accepted: auto, cpu, or a device that is there"
         )
     return options.device
 
 
-def resolve_precision(options: Clip, device: str) -> str:
-    """`auto` is fp32 on a CPU and fp16 on a GPU."""
+def resolve_precision(options: OpenClip, device: str) -> str:
+    """Return the precision that `auto` is: fp32 on a CPU and fp16 on a GPU."""
     return ("fp32" if device == "cpu" else "fp16") if options.precision == "auto" else options.precision
 
 
@@ -97,12 +124,12 @@ def _check_libraries(where: str) -> None:
             ) from None
 
 
-def _is_file(options: Clip) -> bool:
+def _is_file(options: OpenClip) -> bool:
     return options.pretrained is not None and os.path.isfile(options.pretrained)
 
 
-def _find(options: Clip) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """The model's configuration, its preprocessing and its file of weights."""
+def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Return the model's configuration, its preprocessing and its file of weights."""
     import open_clip
     from open_clip import factory
 
@@ -110,7 +137,7 @@ def _find(options: Clip) -> tuple[dict[str, Any], dict[str, Any], str]:
     defaults = vars(open_clip.transform.PreprocessCfg())
     if schema is not None:
         if options.pretrained:
-            raise RecipeError(f"pretrained is for plain names; {options.model} brings its own weights")
+            raise RecipeError(f"pretrained is for plain names; {options.model} has its own weights")
         if schema == "local-dir":
             path = Path(name) / "open_clip_config.json"
             if not path.is_file():
@@ -132,8 +159,8 @@ def _find(options: Clip) -> tuple[dict[str, Any], dict[str, Any], str]:
     tags = open_clip.list_pretrained_tags_by_model(name)
     tag = open_clip.get_pretrained_cfg(name, options.pretrained) if options.pretrained else None
     if not tag:
-        asked = f"no pretrained {options.pretrained!r}" if options.pretrained else "pretrained is missing"
-        raise RecipeError(f"{asked}; accepted for {name}: {', '.join(tags) or 'no tag'}, or a file of weights")
+        missing = f"no pretrained {options.pretrained!r}" if options.pretrained else "pretrained is missing"
+        raise RecipeError(f"{missing}; accepted for {name}: {', '.join(tags) or 'no tag'}, or a file of weights")
     return config, factory.merge_preprocess_dict(defaults, tag), str(open_clip.download_pretrained(tag))
 
 

@@ -38,11 +38,11 @@ class Writable(Protocol):
     """What an archive is written to; bytes are handed on in pieces that are valid during the call only."""
 
     def write(self, data: bytes | memoryview, /) -> object:
-        """Takes all of `data`."""
+        """Take all of `data`."""
 
 
 def safe_key(key: str) -> bool:
-    """Whether a key may be a name in a tar that we write, and a path on any system.
+    """Return whether a key may be a name in a tar that we write, and a path on any system.
 
     It is relative UTF-8 of 1 to 200 bytes, without empty parts, dots (so no `..`, no hidden files, and one way to split
     off the suffix), control characters, `\\ < > : " | ? *`, spaces at the ends of a part, or Windows' device names; and
@@ -57,7 +57,7 @@ def safe_key(key: str) -> bool:
 
 
 def safe_suffix(suffix: str) -> bool:
-    """Whether `KEY.SUFFIX` is a name in a tar and a path on any system, given a safe key; dots within are fine.
+    """Return whether `KEY.SUFFIX` is a name in a tar and a path on any system, for a safe key; dots within are fine.
 
     Suffixes come from the same strangers as keys: those that fail hold what a key may not, or have an empty part, or
     are over 50 characters.
@@ -66,7 +66,7 @@ def safe_suffix(suffix: str) -> bool:
 
 
 def tar_header(name: str, size: int) -> bytes:
-    """The header of a regular member, 512 bytes, or 1,536 and more with a PAX header in front.
+    """Return the header of a regular member, 512 bytes, or 1,536 and more with a PAX header in front.
 
     Raises:
         ValueError: the name is empty, holds a NUL, or is not Unicode text.
@@ -80,7 +80,7 @@ def tar_header(name: str, size: int) -> bytes:
 
 
 def _block(name: bytes, prefix: bytes, size: int, flag: bytes) -> bytes:
-    """One header; name and prefix must fit."""
+    """Return one header; name and prefix must fit."""
     octal = b"%011o" % size
     checksum = _FIXED[flag] + sum(name) + sum(prefix) + sum(octal)
     head = b"%b%b%b%b%06o\0 %b%b" % (name.ljust(100, b"\0"), _OWNER, octal, _TIME, checksum, _TAIL[flag], prefix)
@@ -102,7 +102,7 @@ def _long_header(name: bytes, size: int) -> bytes:
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    """A PAX record, `LENGTH KEY=VALUE NEWLINE`, where LENGTH counts its own digits."""
+    """Return a PAX record, `LENGTH KEY=VALUE NEWLINE`, where LENGTH counts its own digits."""
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))
     length = rest + len(str(length))
@@ -112,7 +112,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 class TarWriter:
     """Writes an archive to an open file. Closing it writes the end marker; the file stays open.
 
-    As a context manager it is closed only where no exception came, so that a half archive does not look whole.
+    As a context manager it is closed only where no exception was raised, so that half an archive does not look complete.
 
     Attributes:
         offset: int, bytes written so far, those in the buffer included.
@@ -125,7 +125,7 @@ class TarWriter:
         self._used = 0
 
     def add(self, name: str, data: bytes | memoryview) -> int:
-        """Adds a member and returns the offset of its data.
+        """Add a member and return the offset of its data.
 
         Raises:
             ValueError: the name cannot be a member's.
@@ -138,7 +138,7 @@ class TarWriter:
         return start
 
     def close(self) -> None:
-        """Writes the end marker and what is buffered."""
+        """Write the end marker and what is buffered."""
         self._put(bytes(2 * BLOCK))
         self._flush()
 

@@ -17,10 +17,10 @@ class ByteSource(Protocol):
     size: int
 
     def read(self, offset: int, length: int) -> bytes | memoryview:
-        """`length` bytes from `offset`; fewer only where the file ends. Raises OSError."""
+        """Return `length` bytes from `offset`; fewer only where the file ends. Raises OSError."""
 
     def peek(self, offset: int, least: int) -> bytes | memoryview:
-        """Like read, and whatever lies at hand behind it: `least` bytes or more."""
+        """Return what `read` does, and whatever is already held behind it: `least` bytes or more."""
 
 
 class MmapSource:
@@ -36,15 +36,15 @@ class MmapSource:
         self._view = memoryview(self._map if self._map is not None else b"")
 
     def read(self, offset: int, length: int) -> memoryview:
-        """A view of `length` bytes from `offset`, fewer where the file ends."""
+        """Return a view of `length` bytes from `offset`, fewer where the file ends."""
         return self._view[offset : offset + length]
 
     def peek(self, offset: int, least: int) -> memoryview:
-        """A view of all that follows `offset`."""
+        """Return a view of all that follows `offset`."""
         return self._view[offset:]
 
     def close(self) -> None:
-        """Unmaps the file, now or when the last view of it is gone."""
+        """Unmap the file, now or when its last view is released."""
         self._view.release()
         if self._map is not None:
             try:
@@ -65,17 +65,17 @@ class RangeSource:
     def __init__(self, fs: Any, path: str):
         size = fs.size(path)
         if size is None:
-            raise OSError(f"{path}: the server does not tell the file's size, so its parts cannot be read")
+            raise OSError(f"{path}: the server does not state the file's size, so its parts cannot be read")
         self.size = int(size)
         self._fs, self._path = fs, path
         self._step, self._start, self._window = self.FIRST, 0, memoryview(b"")
 
     def read(self, offset: int, length: int) -> memoryview:
-        """`length` bytes from `offset`, fewer where the file ends. Raises OSError."""
+        """Return `length` bytes from `offset`, fewer where the file ends. Raises OSError."""
         return self.peek(offset, length)[:length]
 
     def peek(self, offset: int, least: int) -> memoryview:
-        """`least` bytes or more from `offset`, fewer where the file ends. Raises OSError."""
+        """Return `least` bytes or more from `offset`, fewer where the file ends. Raises OSError."""
         least = min(least, self.size - offset)
         if least <= 0:
             return memoryview(b"")
@@ -90,7 +90,7 @@ class RangeSource:
         return self._window[skip:]
 
     def close(self) -> None:
-        """Lets go of the window; fsspec keeps the connection."""
+        """Let go of the window; fsspec keeps the connection."""
         self._window = memoryview(b"")
 
     def _fetch(self, offset: int, length: int) -> memoryview:
@@ -98,7 +98,7 @@ class RangeSource:
         if len(data) == self.size > length:  # a server that ignores ranges
             data = data[offset : offset + length]
         if len(data) != length:
-            raise OSError(f"{self._path}: {length} bytes at {offset} were asked for, {len(data)} came; has it changed?")
+            raise OSError(f"{self._path}: {length} bytes at {offset} were requested, {len(data)} came; has it changed?")
         return memoryview(data)
 
 
@@ -106,7 +106,7 @@ class RangeSource:
 def open_source(
     path: str | os.PathLike[str], storage: dict[str, Any] | None = None
 ) -> Iterator[MmapSource | RangeSource]:
-    """Opens a local path (mapped) or an fsspec URL (ranged reads, `storage` are its options), and closes it after.
+    """Open a local path (mapped) or an fsspec URL (ranged reads, `storage` are its options), and close it after.
 
     Raises:
         OSError: the file is missing or cannot be read.

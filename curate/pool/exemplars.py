@@ -1,4 +1,4 @@
-"""Images that are given as files or in webdataset tars: exemplars, evaluation sets. Small beside the pool."""
+"""Images of the recipe's own, as files or in webdataset tars: exemplars, evaluation sets; few, compared with the pool."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from curate.pool.tar_samples import group_members
 
 
 def picture_files(where: str, paths: str | tuple[str, ...]) -> list[InputFile]:
-    """The files that `paths` name, ranges and globs expanded. Raises RecipeError, which begins with `where`."""
+    """Return the files that `paths` name, ranges and globs expanded. Raises RecipeError, which begins with `where`."""
     try:
         return list_files((paths,) if isinstance(paths, str) else paths, {})
     except (RecipeError, OSError) as error:
@@ -20,7 +20,7 @@ def picture_files(where: str, paths: str | tuple[str, ...]) -> list[InputFile]:
 
 
 def read_pictures(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each image: of a tar those of each sample, named by tar and key; of others the file's own.
+    """Yield name and bytes of each image: of a tar those of each sample, named by tar and key; of others the file's own.
 
     An image that its tar does not hold whole, and the damage of a tar itself, come with no bytes.
     """

@@ -1,4 +1,4 @@
-"""Measure one image: its upright size, format, sha256, perceptual hash, and whether all of it is there.
+"""Measure one image: its size after EXIF rotation, format, sha256, perceptual hash, and whether all of it is there.
 
 In: the bytes of one image. Out: `ImageFacts`, always; no bytes make `measure_image` raise. Every image is decoded once
 by default, so that a damaged one is found here and not in the middle of a training run; reading headers only is some
@@ -10,7 +10,7 @@ What counts as what
 - More than `max_pixels` pixels (width x height of the canvas) are refused from the header, before memory grows.
 - A header that ends too early, and pixels that are missing or that the decoder refuses, are `truncated_image`; a header
   that is whole and makes no sense is `not_an_image`.
-- Width and height are those of the upright image: the EXIF (or XMP) orientation is applied.
+- Width and height are those after EXIF rotation: the EXIF (or XMP) orientation is applied.
 
 What no decoder here notices: damage to pixels that still decodes, in every format but PNG (JPEG: bytes changed or cut
 out before an end marker; the decoder fills in grey). A JPEG that lacks its end marker and nothing else is mostly called
@@ -93,7 +93,7 @@ class ImageOptions:
         decode: decode every pixel of the first frame. False reads the header only, and so misses truncated or damaged
             pixels (the most frequent damage), and an orientation that a PNG states after its pixels.
         phash: compute the perceptual hash, which decodes the image whatever `decode` says.
-        jpeg_side: decode a JPEG at a half, a quarter or an eighth, as long as no side falls below this (libjpeg's scaled
+        jpeg_side: decode a JPEG at a half, a quarter or an eighth, where no side falls below this (libjpeg's scaled
             decoding); None at its size, as open_clip does.
         looks: what else is taken of each image that can be read, after decoding it, whatever `decode` says.
         max_pixels: refuse more pixels than this. The default, Pillow's own level of alarm, is a canvas of 358 MB in
@@ -111,12 +111,12 @@ class ImageFacts(NamedTuple):
     """What is known of one image.
 
     Attributes:
-        width: pixels, upright; None where the header could not be read, or states more than an int32 holds.
-        height: pixels, upright; likewise.
+        width: pixels, after EXIF rotation; None where the header could not be read, or states more than an int32 holds.
+        height: likewise.
         format: lower-case name, one of `FORMATS`, by the first bytes; None where they are another's.
         sha256: of the bytes, hex.
         phash: 64 bits, row-major, the first bit the most significant: `f"{phash:016x}" == str(imagehash.phash(image))`;
-            None where not asked for, or the status is not ok.
+            None where not requested, or the status is not ok.
         status: `ok`, `empty_image`, `not_an_image`, `truncated_image` or `too_many_pixels`.
         error: one line of at most 160 characters that says why; None where ok. The same bytes give the same text.
         views: what each of the looks took of the image; empty where the status is not ok.
@@ -153,7 +153,7 @@ def measure_image(data: bytes | memoryview, options: ImageOptions) -> ImageFacts
 
 
 def _opened(facts: ImageFacts, data: bytes | memoryview, options: ImageOptions) -> ImageFacts:
-    """The facts after reading the header, and the pixels where asked for."""
+    """Return the facts after reading the header, and the pixels where requested."""
     name = facts.format or ""
     _silence_pillow()
     source = (_Metered if name == "tiff" else io.BytesIO)(data)
@@ -174,7 +174,7 @@ def _opened(facts: ImageFacts, data: bytes | memoryview, options: ImageOptions) 
 def _decoded(
     facts: ImageFacts, image: ImageFile.ImageFile, data: bytes | memoryview, options: ImageOptions
 ) -> ImageFacts:
-    """The facts after decoding the first frame: complete or not, upright size, perceptual hash."""
+    """Return the facts after decoding the first frame: complete or not, size, perceptual hash."""
     name = facts.format or ""
     size = image.size
     facts = _sized(facts, size, 1)
@@ -192,17 +192,17 @@ def _decoded(
     facts = _sized(facts, size, turn)._replace(views=tuple(_looked(look, image) for look in options.looks))
     if not options.phash:
         return facts
-    return facts._replace(phash=phash64(as_rgb(upright(image))))
+    return facts._replace(phash=phash64(as_rgb(rotate_by_exif(image))))
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says."""
+def rotate_by_exif(image: Image.Image) -> Image.Image:
+    """Return the image turned as its EXIF orientation says."""
     turn = _orientation(image)
     return image.transpose(_TURNS[turn]) if turn in _TURNS else image
 
 
 def _looked(look: Callable[[Image.Image], Any], image: Image.Image) -> Any:
-    """What a look takes of the image; None where it cannot, as for a mode that a model's own transform refuses."""
+    """Return what a look takes of the image; None where it cannot, as for a mode that a model's own transform refuses."""
     try:
         return look(image)
     except (ValueError, TypeError, OSError, MemoryError):
@@ -210,7 +210,7 @@ def _looked(look: Callable[[Image.Image], Any], image: Image.Image) -> Any:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """The image in 8 bits, as RGB, or as L where it is grey: transparency lies on white.
+    """Return the image in 8 bits, as RGB, or as L where it is grey: transparency lies on white.
 
     16 bits keep the upper 8, where Pillow's own conversion cuts at 255; 32-bit integers and floats, which state no
     range, are stretched from their smallest to their largest finite value.
@@ -230,7 +230,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def phash64(image: Image.Image) -> int:
-    """imagehash.phash (64 bits: the signs of the 8 x 8 lowest DCT coefficients against their median) as an integer."""
+    """Return imagehash.phash (64 bits: the signs of the 8 x 8 lowest DCT coefficients against their median) as an integer."""
     import imagehash  # here: it loads scipy, 0.6 s that a run without phash need not spend
 
     bits = np.asarray(imagehash.phash(image, hash_size=8).hash, np.bool_)
@@ -253,7 +253,7 @@ class _Metered(io.BytesIO):
 
 
 class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """A JPEG's first picture, without Pillow's reading of all EXIF entries for a resolution that nobody asked for."""
+    """A JPEG's first picture, without Pillow's reading of all EXIF entries for a resolution that nobody needs."""
 
     def _read_dpi_from_exif(self) -> None:
         return
@@ -272,7 +272,7 @@ FORMATS = tuple(_READERS)
 
 
 def _format_of(head: bytes) -> str | None:  # noqa: PLR0911
-    """The format that the first bytes announce, if it is one of `FORMATS`."""
+    """Return the format that the first bytes announce, if it is one of `FORMATS`."""
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if head.startswith(_PNG):
@@ -292,7 +292,7 @@ def _format_of(head: bytes) -> str | None:  # noqa: PLR0911
 
 
 def _foreign(head: bytes) -> str:
-    """What else the first bytes announce."""
+    """Return what else the first bytes announce."""
     if head[4:8] == b"ftyp":
         return "HEIF or another ISO media file"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
@@ -300,7 +300,7 @@ def _foreign(head: bytes) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or its block is damaged. Pillow turns TIFFs by itself."""
+    """Return the EXIF orientation, 1 to 8; 1 where there is none or its block is damaged. Pillow turns TIFFs by itself."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return 1
     block = image.info.get("exif") or image.info.get("Raw profile type exif") or b""
@@ -335,7 +335,7 @@ def _check_png(data: memoryview) -> None:
 
 
 def _line(name: str, error: Exception) -> str:
-    """One short line for an exception: printable, and without the addresses that Pillow's messages may hold."""
+    """Return one short line for an exception: printable, and without the addresses that Pillow's messages may hold."""
     text = " ".join(_ADDRESS.sub("", str(error)).split()) or type(error).__name__
     return f"{name}: {''.join(c if c.isprintable() else '?' for c in text)}"[:160]
 

@@ -23,6 +23,7 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
 MAX_NAMES = 10_000_000  # of files in one source, by ranges and lists
 _HASHED = "xxh3:"
+_DELETED = "deleted"
 # What file systems call a file's version: object stores, Hugging Face, HTTP, SFTP, memory.
 _VERSIONS = (
     *("etag", "ETag", "blob_id", "md5Hash", "crc32c"),
@@ -178,16 +179,16 @@ def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str
         fingerprint: its fingerprint (see InputFile): where that is of its content, another state with the same content will do.
 
     Raises:
-        RunError: it changed since, or is gone.
+        RunError: it changed since, or was deleted.
         OSError: its state cannot be read now.
     """
     try:
         found = file_state(path, storage)
     except FileNotFoundError:
-        found = "gone"
+        found = _DELETED
     if found == state:
         return
-    hashed = fingerprint.startswith(_HASHED) and found != "gone"
+    hashed = fingerprint.startswith(_HASHED) and found != _DELETED
     if not hashed or _content(*fsspec.core.url_to_fs(path, **storage)) != fingerprint:
         raise RunError(
             f"{path}: the file changed during the run: it was {state} before, now it is {found}. Inputs must "

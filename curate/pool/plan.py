@@ -62,8 +62,8 @@ class Pool:
     Attributes:
         key: digest of all units.
         images: whether samples have images, or are rows of text.
-        rows: how many there are where listing tells, else None.
-        brings: the parts of a sample that columns supply (such as url, width, language).
+        rows: how many there are; None where listing does not state it.
+        supplied: the parts of a sample that columns supply (such as url, width, language).
         scores: name and type of the score columns that the pool supplies.
         output: pools without images: the columns of all inputs, of which the curated Parquet consists, but `uid`.
         embeddings: the dimension of the embeddings that it supplies, by the names of `measure.embeddings`.
@@ -72,7 +72,7 @@ class Pool:
     key: str
     images: bool
     rows: int | None
-    brings: frozenset[str]
+    supplied: frozenset[str]
     scores: pa.Schema
     output: pa.Schema | None
     embeddings: dict[str, int] = field(default_factory=dict)
@@ -112,7 +112,7 @@ def make_plan(recipe: Recipe, content: bool = False) -> Plan:
         key=ids.digest([unit.key for unit in units]),
         images=has_images,
         rows=None if None in rows else sum(n or 0 for n in rows),
-        brings=frozenset(name for _, one in columns for name in one.supplied),
+        supplied=frozenset(name for _, one in columns for name in one.supplied),
         scores=_score_schema(columns),
         embeddings=dimensions,
         output=None if has_images else _output_schema([one.schema for _, one in columns]),
@@ -195,7 +195,7 @@ def _score_schema(columns: Sequence[tuple[Source, FileColumns]]) -> pa.Schema:
                 )
             if spelled.setdefault(name.lower(), name) != name:
                 raise RecipeError(
-                    f"{where} and {spelled[name.lower()]!r} differ in case only; SQL cannot tell them apart"
+                    f"{where} and {spelled[name.lower()]!r} differ in case only; to SQL they are the same"
                 )
             kind = one.schema.field(name).type
             if pa.types.is_float16(kind):

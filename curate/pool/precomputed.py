@@ -178,7 +178,7 @@ def _of_array(name: str, place: FileRows, rows: int, dimension: int) -> npt.NDAr
             if (header.rows, header.dimension) != (place.total, dimension):
                 raise EmbeddingFault(
                     f"{where} is {header.rows:,} × {header.dimension}; accepted: {place.total:,} × {dimension}, one row for "
-                    "each of the Parquet file's, as long as in the first file"
+                    "each of the Parquet file's, of the dimension in the first file"
                 )
             size = dimension * header.dtype.itemsize
             stream.seek(place.first * size, 1)

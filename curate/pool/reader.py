@@ -29,16 +29,21 @@ class UnitReader:
     source: Source
     tables: UnitTables
 
-    def samples(self, rows: Places) -> Iterator[InputSample]:
-        """Yield the samples, with all their members."""
+    def samples(self, samples: pa.Table) -> Iterator[InputSample]:
+        """Yield samples, with all their members; `samples` has their columns row and format."""
         kind = find_format(self.source)
-        for part, wanted in self._parts(rows, ["suffix", "offset", "size"] if kind.has_members else None):
+        rows = samples["row"].to_numpy()
+        members = None
+        if kind.has_members:
+            members = self.tables.read("members", ["suffix", "offset", "size"]).take(pa.array(rows))
+        for part, wanted in self._parts(rows, samples, members):
             yield from kind.reread(self.source, part, wanted)
 
     def images(self, rows: Places) -> Iterator[bytes | None]:
         """Yield the image file of each row, None where it is not whole any more."""
         kind = find_format(self.source)
-        for part, wanted in self._parts(rows):
+        samples = self.tables.read("samples", ["offset", "bytes"]).take(pa.array(rows))
+        for part, wanted in self._parts(rows, samples, None):
             yield from kind.reread_images(self.source, part, wanted)
 
     def rows(self, rows: Places, output: pa.Schema) -> Iterator[pa.Table]:
@@ -49,14 +54,14 @@ class UnitReader:
                 table = kind.reread_table(self.source, part, places, output)
             yield table
 
-    def _parts(self, rows: Places, members: list[str] | None = None) -> Iterator[tuple[InputPart, PartRows]]:
+    def _parts(self, rows: Places, samples: pa.Table, members: pa.Table | None) -> Iterator[tuple[InputPart, PartRows]]:
         """Yield the parts that hold some of the rows, and these; a part is checked again when the next is requested."""
-        samples = self.tables.read("samples", ["offset", "bytes", "format"]).take(pa.array(rows))
-        found = self.tables.read("members", members).take(pa.array(rows)) if members else None
         first = 0
         for part, state, places in self._split(rows):
             count = len(places)
-            wanted = PartRows(places, samples.slice(first, count), None if found is None else found.slice(first, count))
+            wanted = PartRows(
+                places, samples.slice(first, count), None if members is None else members.slice(first, count)
+            )
             first += count
             with self._unchanged(part, state):
                 yield part, wanted

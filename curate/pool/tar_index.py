@@ -82,7 +82,7 @@ class TarIndex:
 
 
 def index_tar(source: ByteSource) -> TarIndex:
-    """The index of a tar, as far as it can be read; what is wrong with the file is in `damage`.
+    """Return the index of a tar, as far as it can be read; what is wrong with the file is in `damage`.
 
     Raises:
         OSError: reading failed.
@@ -116,7 +116,7 @@ def _names(text: npt.NDArray[np.uint8], stops: list[int]) -> list[str]:
 
 
 def decode_name(raw: bytes) -> str:
-    """A name as text: UTF-8; where it is not, or holds a NUL, bytes that cannot stay become %XX, and % becomes %25."""
+    """Return a name as text: UTF-8; where it is not, or holds a NUL, bytes that cannot stay become %XX, and % becomes %25."""
     try:
         if b"\0" not in raw:
             return raw.decode()
@@ -171,7 +171,7 @@ def _no_tar(source: ByteSource) -> Damage:
 
 
 def _second_archive(source: ByteSource, at: int) -> Damage | None:
-    """Reports what `cat a.tar b.tar` loses: a header behind the zeros (10,240 at most) that writers put at the end."""
+    """Report what `cat a.tar b.tar` loses: a header behind the zeros (10,240 at most) that writers put at the end."""
     tail = np.frombuffer(source.read(at, 10240 + BLOCK), np.uint8)
     blocks = tail[: len(tail) // BLOCK * BLOCK].reshape(-1, BLOCK)
     used = np.flatnonzero(blocks.any(axis=1))

@@ -9,7 +9,7 @@ The rules:
 - Members are put together by key, in any order, also where others lie between them.
 - A suffix that repeats under a key begins a second sample where the member before it had another key: it is
   `duplicate_key`, the first one stays, and later members of that key join the second one. Where the member before it
-  had the same key, nobody can tell which belongs to what: the sample is `duplicate_member`.
+  had the same key, which belongs to what is unknown: the sample is `duplicate_member`.
 - A link or another special member that would be the image, the .txt or the .json makes the sample `link_member`; one
   with another suffix is left out. A member that the end of the file cuts makes it `truncated_member`.
 - The image is the member whose suffix comes first in IMAGE_SUFFIXES (open_clip's order, then the rest); without one the
@@ -63,7 +63,7 @@ class TarSamples:
         return len(self.keys)
 
     def member_columns(self, index: TarIndex) -> tuple[pa.ListArray, pa.ListArray, pa.ListArray]:
-        """The columns suffix list<string>, offset list<int64> and size list<int64> of schema.MEMBERS."""
+        """Return the columns suffix list<string>, offset list<int64> and size list<int64> of schema.MEMBERS."""
         starts = pa.array(self.starts.astype(np.int32))
         flat = pa.array(self.suffixes, pa.string()), index.offsets[self.members], index.sizes[self.members]
         suffix, offset, size = (pa.ListArray.from_arrays(starts, values) for values in flat)
@@ -82,7 +82,7 @@ class _Parts:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Key and suffix (in lower case) of a member's name; both empty where it belongs to no sample."""
+    """Return key and suffix (in lower case) of a member's name; both empty where it belongs to no sample."""
     if name.startswith("./"):
         name = name[2:]
     base = name.rfind("/") + 1
@@ -91,7 +91,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def group_members(index: TarIndex) -> TarSamples:
-    """Puts members together into samples by the rules above."""
+    """Put members together into samples by the rules above."""
     samples: list[_Parts] = []
     current: dict[str, _Parts] = {}
     previous = ""
@@ -116,7 +116,7 @@ def group_members(index: TarIndex) -> TarSamples:
 
 
 def _columns(index: TarIndex, samples: list[_Parts]) -> TarSamples:
-    """Turns the samples into columns and decides the status of each."""
+    """Turn the samples into columns and decide the status of each."""
     special = set(np.flatnonzero((index.types != REGULAR) & (index.types != FOLDER)).tolist())
     cut = len(index) - 1 if len(index) and not index.complete[-1] else -1
     columns = TarSamples([], [], [], [], [], [], np.zeros(len(samples) + 1, np.int64), np.zeros(0, np.int64), [])
@@ -149,7 +149,7 @@ def _columns(index: TarIndex, samples: list[_Parts]) -> TarSamples:
 
 
 def _trouble(index: TarIndex, parts: _Parts, cut: int) -> tuple[str, str | None]:
-    """Status and error by what the members are, apart from those that are missing."""
+    """Return status and error by what the members are, apart from those that are missing."""
     if parts.second:
         return "duplicate_key", f"the key {parts.key} came before in this tar, with other samples in between"
     if parts.repeated:

@@ -29,7 +29,7 @@ BAD_CHECKSUM, BAD_SIZE, BAD_EXTENSION = range(7, 10)
 
 @njit(nogil=True, cache=True)
 def _number(field: Any) -> Any:
-    """A header's number: octal text, or base-256 behind 0x80; -1 where it is neither, negative or beyond 2**55."""
+    """Return a header's number: octal text, or base-256 behind 0x80; -1 where it is neither, negative or beyond 2**55."""
     value: Any = 0
     if field[0] >= 0x80:
         if field[0] != 0x80:
@@ -60,7 +60,7 @@ def _sum(block: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def checksum_ok(block: Any, total: Any) -> bool:
-    """Whether the stored checksum is that of the header, whose bytes add up to `total`, by either convention."""
+    """Return whether the stored checksum is that of the header, whose bytes add up to `total`, by either convention."""
     stored = _number(block[148:156])
     for i in range(148, 156):
         total += 32 - np.int64(block[i])
@@ -92,7 +92,7 @@ def _key_is(record: Any, word: Any) -> bool:
 
 @njit(nogil=True, cache=True)
 def _decimal(digits: Any) -> Any:
-    """A decimal number below 2**55, else -1."""
+    """Return a decimal number below 2**55, else -1."""
     value: Any = 0
     for digit in digits:
         if not 48 <= digit <= 57 or value >= 1 << 51:
@@ -107,7 +107,7 @@ _SPARSE, _SPARSE_NAME = np.frombuffer(b"GNU.sparse.", np.uint8), np.frombuffer(b
 
 @njit(nogil=True, cache=True)
 def _pax_records(body: Any) -> tuple[bool, int, int, int, bool]:
-    """Reads PAX records, `LENGTH KEY=VALUE NEWLINE`: sound, start and length of the path (-1: none), size, sparse."""
+    """Read PAX records, `LENGTH KEY=VALUE NEWLINE`: sound, start and length of the path (-1: none), size, sparse."""
     start, length, size, sparse, named, i = -1, 0, -1, False, False, 0
     while i < len(body) and body[i] != 0:
         space = i
@@ -142,7 +142,7 @@ def _put(text: Any, used: int, piece: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def _put_header_name(text: Any, used: int, block: Any) -> Any:
-    """The name in a header: the prefix counts in POSIX ustar only, GNU keeps times there."""
+    """Copy the name in a header: the prefix counts in POSIX ustar only, GNU keeps times there."""
     posix = block[257] == 117 and block[261] == 114 and block[262] == 0
     if posix and block[345] != 0:
         prefix = block[345:500]
@@ -155,7 +155,7 @@ def _put_header_name(text: Any, used: int, block: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def _next_header(view: Any, base: int, at: int, size: int) -> tuple[int, int, int, int, int, bool]:
-    """Passes the extension headers from `at` on, to the header that they describe.
+    """Pass the extension headers from `at` on, to the header that they describe.
 
     Returns:
         status (FULL: found) and its position (MORE: the position that the view must reach), and from the extensions:
@@ -203,7 +203,7 @@ def _next_header(view: Any, base: int, at: int, size: int) -> tuple[int, int, in
 
 @njit(nogil=True, cache=True)
 def _sparse_data(view: Any, base: int, at: int, size: int) -> tuple[int, int]:
-    """Where the data of the old GNU sparse member at `at` begins: behind the extra blocks of its map."""
+    """Return where the data of the old GNU sparse member at `at` begins: behind the extra blocks of its map."""
     flag = at - base + 482
     for _ in range(_MAX_SPARSE):
         at += BLOCK
@@ -219,7 +219,7 @@ def _sparse_data(view: Any, base: int, at: int, size: int) -> tuple[int, int]:
 
 @njit(nogil=True, cache=True)
 def _type(flag: Any, slash: bool) -> Any:
-    """The type that a flag means: 0 is v7's file, or its folder where the name ends in a slash."""
+    """Return the type that a flag means: 0 is v7's file, or its folder where the name ends in a slash."""
     if flag == 0 and slash:
         return FOLDER
     return REGULAR if flag in (0, _CONTIGUOUS) else flag
@@ -227,7 +227,7 @@ def _type(flag: Any, slash: bool) -> Any:
 
 @njit(nogil=True, cache=True)
 def walk(view: Any, base: int, size: int, rows: Any, text: Any) -> tuple[int, int, int, int]:
-    """Indexes the members whose headers lie in `view`, the bytes from `base` (a header's position) of a file of `size`.
+    """Index the members whose headers lie in `view`, the bytes from `base` (a header's position) of a file of `size`.
 
     Writes rows of data offset, size, type, end of the name in `text`, complete.
 

@@ -100,7 +100,7 @@ def check_captions(column: pa.Array) -> Captions:
 
 
 def _as_string(column: pa.Array) -> pa.Array:
-    """The column as string; its bytes are known to be UTF-8, so they are not validated again."""
+    """Return the column as string; its bytes are known to be UTF-8, so they are not validated again."""
     if pa.types.is_large_binary(column.type):
         column = column.view(pa.large_string())
     elif pa.types.is_binary(column.type):
@@ -113,7 +113,7 @@ def _nulled(column: pa.Array, mask: npt.NDArray[np.bool_]) -> pa.Array:
 
 
 def _scan_column(column: pa.Array) -> tuple[I32, I32, U8]:
-    """Words, characters and flags of each row; a null row counts 0 and 0."""
+    """Return words, characters and flags of each row; a null row counts 0 and 0."""
     if column.type not in _TYPES:
         raise TypeError(f"captions are {column.type}, not string, large_string, binary or large_binary")
     n = len(column)
@@ -132,7 +132,7 @@ def _scan_column(column: pa.Array) -> tuple[I32, I32, U8]:
 
 @numba.njit(nogil=True, cache=True)
 def _is_space(c: int) -> bool:
-    """str.isspace() of a code point: what str.split() splits on."""
+    """Return str.isspace() of a code point: what str.split() splits on."""
     if c <= 0x20:
         return c == 0x20 or (0x09 <= c <= 0x0D) or (0x1C <= c <= 0x1F)
     if c < 0x1680:
@@ -142,7 +142,7 @@ def _is_space(c: int) -> bool:
 
 @numba.njit(nogil=True, cache=True)
 def _decode(data: U8, i: int, end: int) -> tuple[int, int]:
-    """The code point at a lead byte >= 0x80 and its length in bytes, 0 if invalid (Unicode 15, table 3-7)."""
+    """Return the code point at a lead byte >= 0x80 and its length in bytes, 0 if invalid (Unicode 15, table 3-7)."""
     lead = int(data[i])
     size = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
     if lead < 0xC2 or lead > 0xF4 or i + size > end:

@@ -1,6 +1,6 @@
-"""The audit of a run: every row counted from the files that stand, before anything is emitted or published.
+"""The audit of a run: every row counted from the tables, before anything is emitted or published.
 
-Law: samples found = kept + dropped (per rule) + failed (per reason); files that could not be read stand apart.
+Law: samples found = kept + dropped (per rule) + failed (per reason); files that could not be read are counted apart.
 """
 
 from collections import Counter
@@ -13,9 +13,11 @@ import pyarrow.compute as pc
 from curate import schema
 from curate.errors import ConservationError, RunError
 from curate.pool.plan import Unit
-from curate.run.context import RunContext
+from curate.publish.settings import PublishSettings
 from curate.schema import KEPT
 from curate.store.layout import FAILURES_FILE
+
+Drops = Counter[tuple[str, str | None]]
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,11 @@ class Audit:
         return self.verdicts.get(KEPT, 0)
 
 
-def audit_unit(context: RunContext, unit: Unit) -> Audit:
-    """Counts a unit's rows from its files. Raises ConservationError where tables contradict each other."""
-    samples = context.read("samples", unit, ["uid", "shard", "key", "status", "error"])
-    decisions = context.read("decisions", unit, ["uid", "kept", "rule"])
+def audit_unit(settings: PublishSettings, unit: Unit) -> Audit:
+    """Count a unit's rows. Raises ConservationError where its tables contradict each other."""
+    tables = settings.tables(unit)
+    samples = tables.read("samples", ["uid", "shard", "key", "status", "error"])
+    decisions = tables.read("decisions", ["uid", "kept", "rule"])
     if len(samples) != len(decisions) or not samples["uid"].combine_chunks().equals(decisions["uid"].combine_chunks()):
         raise ConservationError(f"unit {unit.name}: samples and decisions are not aligned")
     rules = pc.if_else(decisions["kept"], KEPT, decisions["rule"])
@@ -59,10 +62,10 @@ def audit_unit(context: RunContext, unit: Unit) -> Audit:
     # A null, where there may be none, is none of both.
     if sum(pc.sum(part).as_py() or 0 for part in (dropped, failed)) != 2 * len(samples):
         raise ConservationError(
-            f"unit {unit.name}: of {len(samples)} samples {len(bad)} could not be read, but verdicts are {verdicts}, "
+            f"unit {unit.name}: of {len(samples)} samples {len(bad)} could not be read, but rows by rule are {verdicts}, "
             "or a row is both kept and dropped, or neither"
         )
-    files = context.note("samples", unit)["failures"] + embedding_faults(context, unit)
+    files = tables.note("samples")["failures"] + embedding_faults(settings, unit)
     columns = [bad["shard"], bad["key"], bad["status"], bad["error"]]
     failures = pa.concat_tables(
         [
@@ -83,18 +86,18 @@ def audit_unit(context: RunContext, unit: Unit) -> Audit:
     )
 
 
-def embedding_faults(context: RunContext, unit: Unit) -> list[list[str]]:
-    """The unit's files whose embeddings could not be used, each with a reason and what is wrong, each once."""
-    tables = [name for name in ("scores", "embeddings") if name in context.tables]
-    if not context.recipe.measure.embeddings or not tables:
+def embedding_faults(settings: PublishSettings, unit: Unit) -> list[list[str]]:
+    """Return the unit's files whose embeddings could not be used, each with a reason and what is wrong, each once."""
+    names = [name for name in ("scores", "embeddings") if name in settings.table_names]
+    if not settings.recipe.measure.embeddings or not names:
         return []
-    faults = context.note(tables[0], unit).get("faults", {})
+    faults = settings.tables(unit).note(names[0]).get("faults", {})
     found = [(path, schema.DAMAGED_EMBEDDINGS, detail) for of in faults.values() for path, detail in of]
     return [list(row) for row in dict.fromkeys(found)]
 
 
-def check_damage(context: RunContext, audits: Iterable[Audit]) -> None:
-    """Raises RunError where more samples or files could not be read than the recipe allows; names the reasons."""
+def check_damage(settings: PublishSettings, audits: Iterable[Audit]) -> None:
+    """Raise RunError where more samples or files could not be read than the recipe allows; names the reasons."""
     audits = list(audits)
     rows = sum(audit.rows for audit in audits)
     failed = sum(audit.verdicts.get(schema.FAILED, 0) for audit in audits)
@@ -102,8 +105,8 @@ def check_damage(context: RunContext, audits: Iterable[Audit]) -> None:
     unread = frozenset().union(*(audit.unread for audit in audits))
     found, remedies = [], []
     for name, bad, total, limit in (
-        ("max_failed", failed, rows, context.recipe.max_failed),
-        ("max_failed_files", len(unread), len(files), context.recipe.max_failed_files),
+        ("max_failed", failed, rows, settings.recipe.max_failed),
+        ("max_failed_files", len(unread), len(files), settings.recipe.max_failed_files),
     ):
         if bad and bad / total > limit:
             what = "samples" if name == "max_failed" else "files"
@@ -111,9 +114,9 @@ def check_damage(context: RunContext, audits: Iterable[Audit]) -> None:
             found += [f"  {line}" for line in _reasons(audits, what)]
             remedies.append(f"--set {name}={min(100, 100 * bad // total + 1) / 100}")
     if found:
-        context.store.write_parquet(FAILURES_FILE, all_failures(audits))
+        settings.store.write_parquet(FAILURES_FILE, all_failures(audits))
         found.append("All are in failures.parquet of the run folder.")
-        raise RunError("\n".join([*found, f"To go on all the same, run again with {' '.join(remedies)}"]))
+        raise RunError("\n".join([*found, f"To continue anyway, run again with {' '.join(remedies)}"]))
 
 
 def _is_unread(reason: str) -> bool:
@@ -121,7 +124,7 @@ def _is_unread(reason: str) -> bool:
 
 
 def _reasons(audits: list[Audit], what: str) -> Iterator[str]:
-    """A line for each reason: how often, and an example."""
+    """Yield a line for each reason: how often, and an example."""
     failures = [row for audit in audits for row in audit.failures.to_pylist()]
     rows = [row for row in failures if _is_unread(row["reason"]) == (what == "files")]
     partly = schema.DAMAGE_REASONS.keys() - {schema.DAMAGED_EMBEDDINGS}
@@ -133,12 +136,20 @@ def _reasons(audits: list[Audit], what: str) -> Iterator[str]:
 
 
 def all_failures(audits: Iterable[Audit]) -> pa.Table:
-    """schema.FAILURES of the whole run."""
+    """Return schema.FAILURES of the whole run."""
     return pa.concat_tables([audit.failures for audit in audits] or [schema.FAILURES.empty_table()]).combine_chunks()
 
 
+def count_drops(audits: Iterable[Audit]) -> Drops:
+    """Return rows by source and rule, None for kept ones."""
+    total: Drops = Counter()
+    for audit in audits:
+        total.update({(audit.unit.source, None if rule == KEPT else rule): n for rule, n in audit.verdicts.items()})
+    return total
+
+
 def check_conservation(audits: Iterable[Audit], emitted: int) -> Counter[str]:
-    """Rows per rule, and `kept`, of the whole run. Raises ConservationError where the sums do not agree."""
+    """Return rows per rule, and `kept`, of the whole run. Raises ConservationError where the sums do not agree."""
     total: Counter[str] = Counter()
     rows = 0
     for audit in audits:
@@ -146,6 +157,6 @@ def check_conservation(audits: Iterable[Audit], emitted: int) -> Counter[str]:
         rows += audit.rows
     if sum(total.values()) != rows or total[KEPT] != emitted:
         raise ConservationError(
-            f"{rows} samples, verdicts {dict(total)}, {emitted} rows in shards: the sums do not agree"
+            f"{rows} samples, {dict(total)} by rule, {emitted} rows in shards: the sums do not agree"
         )
     return total

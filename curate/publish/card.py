@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from curate.output.output_format import OutputFormat, find_output
 from curate.schema import FORGOTTEN, KEPT
 from curate.store.facts import RunFacts
 from curate.wording import escape, format_bytes, pluralise
@@ -24,27 +25,27 @@ _SIZES = (
 _CODE = re.compile(r"[a-z]{2,3}")  # ISO 639-1 and 639-3, as the Hub accepts them
 _LANGUAGES = 20  # rows of the table of languages
 _SHORT = 40  # characters of a language's code, which may be a stranger's
-_LEAST = 0.001  # share of the kept samples below which a language is taken for an error of the detector
+_MIN_SHARE = 0.001  # share of the kept samples below which a language is presumed an error of the detector
 _IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"}
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
 
 
 def card_text(run: RunFacts) -> str:
-    """The card's text, from what run.json holds."""
+    """Return the card's text."""
     front = yaml.safe_dump(_front_matter(run), sort_keys=False, allow_unicode=True, width=100)
     parts = (_head, _funnel, _content, _making, _models, _captions, _reading, _people, _terms)
     return "\n".join(["---", f"{front.rstrip()}", "---", "", *(line for part in parts for line in part(run))])
 
 
 def summary(run: RunFacts) -> str:
-    """The dataset in one sentence."""
+    """Return the dataset in one sentence."""
     pool, kept = run.rows, run.kept
     what = "image-text" if run.pool.images else "URL-text"
     return f"{kept:,} {what} pairs curated from {pool:,} by curate {run.curate}."
 
 
 def steps(run: RunFacts) -> list[tuple[str, str]]:
-    """How the kept samples were chosen: (name, what it does), in order."""
+    """Return how the kept samples were selected: (name, what it does), in order."""
     recipe, found = run.recipe, []
     for rule in run.rules:
         reached = "" if rule.threshold is None else f", which is from {rule.threshold:.6g} on"
@@ -57,56 +58,55 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
         by if isinstance(by, str) else _near(by) for by in (recipe.get("dedup") or {}).get("by", [])
     )
     if passes:
-        found.append(("deduplication", f"by {passes}; of a group one sample stays"))
+        found.append(("deduplication", f"by {passes}; one sample of each group is kept"))
     if run.t is not None:
         found.append(
             (
                 "balance",
-                f"of entries with more than t = {run.t:,} samples, t are expected to stay (MetaCLIP); seed {run.seed}",
+                f"of entries with more than t = {run.t:,} samples, t are expected to be kept (MetaCLIP); seed {run.seed}",
             )
         )
     return found
 
 
 def languages(run: RunFacts) -> list[str]:
-    """The codes of the kept languages, the most frequent first, without those of hardly any sample."""
+    """Return the codes of the kept languages, the most frequent first, without those of hardly any sample."""
     found = run.content.languages
     total = sum(found.values())
-    return [code for code, rows in found.items() if rows >= _LEAST * total and _CODE.fullmatch(code)]
+    return [code for code, rows in found.items() if rows >= _MIN_SHARE * total and _CODE.fullmatch(code)]
 
 
 # ---- front matter
 
 
 def _front_matter(run: RunFacts) -> dict[str, Any]:
-    images, kept = run.pool.images, run.kept
+    kind, kept = find_output(run.pool.images), run.kept
     front: dict[str, Any] = {"pretty_name": escape(run.name), "license": run.recipe.get("license", UNKNOWN)}
     if codes := languages(run):
         front["language"] = codes
     front["task_categories"] = ["image-to-text", "text-to-image", "zero-shot-image-classification"]
     front["size_categories"] = [next((name for limit, name in _SIZES if kept < limit), "n>1T")]
-    front["tags"] = ["image-text", "curated", *(["webdataset"] if images else [])]
-    files = {"split": "train", "path": f"shards/*.{'tar' if images else 'parquet'}"}
+    front["tags"] = ["image-text", "curated", *kind.tags]
+    files = {"split": "train", "path": f"shards/*.{kind.suffix}"}
     if kept:
-        # Without a version of the shards' own, `datasets` takes one local folder's for another's that has the same name.
+        # Without a version of its own, `datasets` confuses local folders of the same name.
         version = f"0.0.{int(run.content.digest[:8], 16)}"
         front["configs"] = [{"config_name": "default", "version": version, "data_files": [files]}]
     written = ["syn.json"] if ((run.recipe.get("captions") or {}).get("output") or {}).get("syn_json") else []
-    if kept and images and (features := _features([*run.content.files, *written])):
+    if kept and run.content.files and (features := _features([*run.content.files, *written], kind)):
         front["dataset_info"] = {"config_name": "default", "features": features}
     return front
 
 
-def _features(suffixes: list[str]) -> list[dict[str, str]]:
-    """The columns, told to `datasets`: it would infer them from five samples, and miss the suffixes that these lack.
+def _features(suffixes: list[str], kind: OutputFormat) -> list[dict[str, str]]:
+    """Return the columns for `datasets`, which would infer them from five samples, and miss the suffixes that these lack.
 
-    None of them where a suffix is not known here: then it infers them.
+    Empty where a suffix is not known here: then it infers them.
     """
     kinds = {suffix: _kind(suffix) for suffix in sorted(suffixes)}
     if not all(kinds.values()):
         return []
-    own = {"__key__": "string", "__url__": "string"}
-    return [{"name": name, "dtype": str(kind)} for name, kind in (kinds | own).items()]
+    return [{"name": name, "dtype": str(dtype)} for name, dtype in {**kinds, **kind.loader_columns}.items()]
 
 
 def _kind(suffix: str) -> str | None:
@@ -144,8 +144,8 @@ def _content(run: RunFacts) -> Iterator[str]:
         total = sum(content.languages.values())
         shown = list(content.languages.items())[:_LANGUAGES]
         more = len(content.languages) - len(shown)
-        told = ", ".join(f"{_plain(code[:_SHORT])} {rows:,} ({rows / total:.1%})" for code, rows in shown)
-        yield f"- Languages, as measured: {told}{f', and {more:,} more' if more else ''}"
+        listed = ", ".join(f"{_plain(code[:_SHORT])} {rows:,} ({rows / total:.1%})" for code, rows in shown)
+        yield f"- Languages, as measured: {listed}{f', and {more:,} more' if more else ''}"
     yield ""
 
 
@@ -157,7 +157,7 @@ def _making(run: RunFacts) -> Iterator[str]:
     for name, text in steps(run):
         yield f"1. {_plain(name)}: {_code(text) if name in in_sql else _plain(text)}"
     if run.counts.get(FORGOTTEN):
-        yield "1. forgotten: taken out on request, whatever the others say; `forgotten.parquet` records what and when"
+        yield "1. forgotten: taken out on request; `forgotten.parquet` records what and when"
     if run.recipe.get("dedup", {}).get("against"):
         yield "1. contaminated: near an image of the evaluation set"
     yield from ("", "The whole recipe, package versions and the digest of each table are in `run.json`.", "")
@@ -176,7 +176,7 @@ def _captions(run: RunFacts) -> Iterator[str]:
     yield from (
         "## Captions",
         "",
-        "Written by models, and judged; `.txt` is the original but for the shares below.",
+        "Written by models and filtered; `.txt` is the original, except for the shares below.",
         "",
     )
     for work in run.caption_work:
@@ -190,26 +190,18 @@ def _captions(run: RunFacts) -> Iterator[str]:
 
 
 def _reading(run: RunFacts) -> Iterator[str]:
-    kept, images = run.kept, run.pool.images
     yield from ("## How to read it", "")
-    if kept:
+    if run.kept:
         yield from ("```python", "from datasets import load_dataset", "")
         yield from ('samples = load_dataset("PATH_OF_THIS_FOLDER", split="train")', "```", "")
     else:
-        yield from ("No sample was kept: there is nothing to train on, and `tables/` say why.", "")
-    if kept and images:
-        last = run.content.shards - 1
-        yield (
-            f"- Training: `shards/{f'{{00000..{last:05d}}}' if last else '00000'}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
-            "`shards/sizes.json` holds their rows."
-        )
-        yield "- Sidecars: `shards/*.parquet`, with img2dataset's columns."
-    elif kept:
-        yield "- `shards/*.parquet` hold all input columns of the kept rows, ready for img2dataset."
+        yield from ("No sample was kept: there is nothing to train on; `tables/` show why.", "")
+    if run.kept:
+        yield from find_output(run.pool.images).card_lines(run.content.shards)
     yield "- `uids.npy`: the kept uids (DataComp subset format)."
     yield (
-        "- `tables/`: what was measured and decided for every row of the pool; `curate sql DIR` asks in SQL, "
-        "`curate explain DIR UID` tells why a sample is in or out."
+        "- `tables/`: what was measured and decided for every row of the pool; `curate sql DIR` queries it in SQL, "
+        "`curate explain DIR UID` shows why a sample is in or out."
     )
     yield "- `manifest.parquet` lists every file with its sha256; `curate verify DIR` checks them."
     yield from ("- `croissant.json` describes the files to machines.", "")
@@ -218,8 +210,8 @@ def _reading(run: RunFacts) -> Iterator[str]:
 def _people(run: RunFacts) -> Iterator[str]:
     yield from ("## Personal data and takedown", "")
     yield "Captions, URLs and images come from the sources as they are: they may name or show people, and may be wrong, biased or"
-    yield "offensive. Nothing was looked for but what the rules above say. To take samples out: `curate forget DIR --uids FILE`"
-    yield "rewrites the shards that hold them, and keeps a record of what was taken out."
+    yield "offensive. Only the rules above were checked. To take samples out: `curate forget DIR --uids FILE`"
+    yield "rewrites the shards that hold them, and keeps a record."
     yield ""
 
 
@@ -233,9 +225,9 @@ def _terms(run: RunFacts) -> Iterator[str]:
 
 
 def citation(run: RunFacts) -> str:
-    """How to name this dataset: its name and size, and the digest of what made it."""
+    """Return how to cite this dataset: its name and size, and the identity of its run."""
     gone = run.counts.get(FORGOTTEN, 0)
-    less = f" without {gone:,} that were asked out" if gone else ""
+    less = f" without {gone:,} taken out on request" if gone else ""
     return f"{escape(run.name)}, {pluralise(run.kept, 'sample')}, curate {run.curate}, run {run.identity}{less}"
 
 
@@ -243,7 +235,7 @@ def citation(run: RunFacts) -> str:
 
 
 def _near(by: dict[str, Any]) -> str:
-    """A pass of deduplication by nearness."""
+    """Return a deduplication pass by nearness in words."""
     return ", ".join(
         f"{name} ({', '.join(f'{key} {value}' for key, value in options.items())})"
         for name, options in by.items()
@@ -252,7 +244,7 @@ def _near(by: dict[str, Any]) -> str:
 
 
 def _identity(model: Any) -> str:
-    """What a model is: its name, weights and precision where it says so."""
+    """Return what a model is: its name, weights and precision, as far as they are known."""
     if not isinstance(model, dict):
         return str(model)
     parts = [str(model[key]) for key in ("model", "pretrained") if model.get(key)]
@@ -265,13 +257,13 @@ def _identity(model: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """The text as Markdown that shows it and does nothing else."""
+    """Return Markdown that shows the text and does nothing else."""
     text = _SPECIAL.sub(r"\\\1", " ".join(escape(text).split()))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _code(text: str) -> str:
-    """The text as a code span, whatever backticks it holds; of use in a table too."""
+    """Return the text as a code span, whatever backticks it holds; valid in a table too."""
     text = " ".join(escape(text).split())
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if text.startswith("`") or text.endswith("`") else ""

@@ -1,8 +1,6 @@
 """What the kept samples are, counted for the card: languages, file types, sizes.
 
-In: the files of a run that `digests` lists. Out, for run.json's `content`: `languages` (code → samples, the most frequent
-first; empty where none was measured), `files` (suffix in the tars → samples; empty without images), `shards`, `bytes` and `digest` (of
-the shards), and `means` of words, width and height, as far as they are known.
+In: the files of a run that `digests` lists. Out: `content` of run.json.
 """
 
 from collections import Counter
@@ -14,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids
+from curate.output.output_format import OutputFormat
 from curate.store.facts import ContentFacts
 from curate.store.manifest import Published
 from curate.store.store import RunStore
@@ -25,13 +24,13 @@ _READERS = 8  # files read at once: what hides the latency of an object store
 Counts = tuple[Counter[str | None], Counter[str], dict[str, tuple[int, int]]]
 
 
-def count_content(folder: RunStore, digests: Iterable[Published], images: bool) -> ContentFacts:
-    """Counts the kept samples of a run.
+def count_content(folder: RunStore, digests: Iterable[Published], kind: OutputFormat) -> ContentFacts:
+    """Count the kept samples of a run.
 
     Args:
-        folder: the run folder; its tables and shards stand.
-        digests: the manifest's lines of them.
-        images: whether the shards are tars.
+        folder: the run folder.
+        digests: the manifest's lines of its tables and shards.
+        kind: the format of the shards.
     """
     lines = {line.path: line for line in digests}
     units = [path.rpartition("/")[2] for path in sorted(lines) if path.startswith("tables/decisions/")]
@@ -41,18 +40,14 @@ def count_content(folder: RunStore, digests: Iterable[Published], images: bool) 
     sums = dict.fromkeys(_MEASURES, (0, 0))
 
     def count(unit: str) -> Counts:
-        return _count_unit(folder, unit, images, members and f"tables/members/{unit}" in lines)
+        return _count_unit(folder, unit, kind, members and f"tables/members/{unit}" in lines)
 
     with ThreadPoolExecutor(_READERS) as pool:
         for found, suffixes, more in pool.map(count, units):
             languages.update(found)
             files.update(suffixes)
             sums = {name: (sums[name][0] + more[name][0], sums[name][1] + more[name][1]) for name in _MEASURES}
-    shards = [
-        line
-        for path, line in lines.items()
-        if path.startswith("shards/") and path.endswith(".tar" if images else ".parquet")
-    ]
+    shards = [line for path, line in lines.items() if path.startswith("shards/") and path.endswith(f".{kind.suffix}")]
     del languages[None]
     ordered = sorted(languages.items(), key=lambda item: (-item[1], str(item[0])))
     return ContentFacts(
@@ -65,12 +60,12 @@ def count_content(folder: RunStore, digests: Iterable[Published], images: bool) 
     )
 
 
-def _count_unit(folder: RunStore, unit: str, images: bool, members: bool) -> Counts:
+def _count_unit(folder: RunStore, unit: str, kind: OutputFormat, members: bool) -> Counts:
     kept = folder.read_parquet(f"tables/decisions/{unit}", ["kept"])["kept"]
     samples = folder.read_parquet(f"tables/samples/{unit}", ["language", "format", *_MEASURES]).filter(kept)
     sums = {name: (pc.sum(samples[name]).as_py() or 0, len(samples) - samples[name].null_count) for name in _MEASURES}
     files: Counter[str] = Counter()
-    if images:
+    if kind.has_members:
         if members:
             found = folder.read_parquet(f"tables/members/{unit}", ["suffix"]).filter(kept)["suffix"]
             files = _values(pc.list_flatten(found))
@@ -84,5 +79,5 @@ def _count_unit(folder: RunStore, unit: str, images: bool, members: bool) -> Cou
 
 
 def _values(column: pa.ChunkedArray) -> Counter[Any]:
-    """How often each value occurs."""
+    """Return how often each value occurs."""
     return Counter({item["values"]: item["counts"] for item in pc.value_counts(column.combine_chunks()).to_pylist()})

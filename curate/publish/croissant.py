@@ -1,6 +1,6 @@
 """croissant.json: the run as Croissant 1.0 metadata (MLCommons, http://mlcommons.org/croissant/1.0), written by hand.
 
-In: what run.json holds, the manifest's lines of the shards, and the schema of the Parquet files beside or as shards. Out:
+In: what run.json holds, the manifest's lines of the shards, and the schema of the shards' Parquet files. Out:
 JSON-LD that `mlcroissant` validates, and by which it iterates over those Parquet files (record set `samples`). Files are
 listed one by one, with their sha256, while they are few; `manifest.parquet` lists them all. Who publishes the dataset, and
 under which address, a run does not know: these are for the publisher to add. `datePublished`, which the format
@@ -9,11 +9,12 @@ demands, is the day on which the run finished.
 
 import datetime
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
 
+from curate.output.output_format import OutputFormat, find_output
 from curate.publish.card import UNKNOWN, citation, languages, steps, summary
 from curate.store.facts import RunFacts
 from curate.store.manifest import Published
@@ -59,20 +60,21 @@ _CONTEXT: dict[str, Any] = {
     "transform": "cr:transform",
 }
 _PLAIN = re.compile(r"[A-Za-z_][\w-]*")  # a column's name that is part of an @id as it is
-_FORMATS = {"tar": "application/x-tar", "parquet": "application/x-parquet"}
+_PARQUET = "application/x-parquet"
 
 
 def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | None) -> dict[str, Any]:
-    """The metadata of a run.
+    """Return the metadata of a run.
 
     Args:
         run: what run.json holds.
         digests: the manifest's lines; those of shards are used.
         columns: the schema of shards/*.parquet; None where nothing was kept.
     """
-    images = run.pool.images
+    kind = find_output(run.pool.images)
+    types = {kind.suffix: kind.media_type, "parquet": _PARQUET}
     shards = sorted(
-        (line for line in digests if line.path.startswith("shards/") and _kind(line) in _FORMATS),
+        (line for line in digests if line.path.startswith("shards/") and line.path.rpartition(".")[2] in types),
         key=lambda line: line.path,
     )
     given = run.recipe.get("license", UNKNOWN)
@@ -89,50 +91,50 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
         "datePublished": day,
         "citeAs": citation(run),
         "inLanguage": languages(run),
-        "keywords": ["image-text", "curated", *(["webdataset"] if images else [])],
+        "keywords": ["image-text", "curated", *kind.tags],
         "rai:dataPreprocessingProtocol": [f"{name}: {text}" for name, text in steps(run)],
         "rai:personalSensitiveInformation": "Captions and images come from the sources as they are, and may show or name people.",
-        "distribution": [*_sets(images, bool(shards)), *(_file(line) for line in shards if len(shards) <= _LISTED)],
-        "recordSet": [] if columns is None else [_records(columns, images)],
+        "distribution": [
+            *(_sets(kind) if shards else ()),
+            *(_file(line, types) for line in shards if len(shards) <= _LISTED),
+        ],
+        "recordSet": [] if columns is None else [_records(columns, kind)],
     }
 
 
-def _kind(line: Published) -> str:
-    return line.path.rpartition(".")[2]
-
-
-def _sets(images: bool, any_shards: bool) -> list[dict[str, Any]]:
-    """The shards as sets of files; of an empty run there are none."""
-    kinds = {"tars": ("tar", "webdataset shards: an image, .txt and .json a sample")} if images else {}
-    kinds["parquet"] = ("parquet", "a row a sample, beside each shard" if images else "a row a sample")
+def _sets(kind: OutputFormat) -> list[dict[str, Any]]:
+    """Return the shards as sets of files."""
+    name, description = kind.file_set
+    sets = [(name, description, kind.suffix, kind.media_type)]
+    if kind.suffix != "parquet":
+        sets.append(("parquet", "a row a sample, beside each shard", "parquet", _PARQUET))
     return [
         {
             "@type": "cr:FileSet",
             "@id": name,
             "name": name,
             "description": description,
-            "encodingFormat": _FORMATS[suffix],
+            "encodingFormat": media_type,
             "includes": f"shards/*.{suffix}",
         }
-        for name, (suffix, description) in kinds.items()
-        if any_shards
+        for name, description, suffix, media_type in sets
     ]
 
 
-def _file(line: Published) -> dict[str, Any]:
+def _file(line: Published, types: Mapping[str, str]) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": line.path,
         "name": line.path.rpartition("/")[2],
         "contentUrl": line.path,
         "contentSize": f"{line.bytes} B",
-        "encodingFormat": _FORMATS[_kind(line)],
+        "encodingFormat": types[line.path.rpartition(".")[2]],
         "sha256": line.sha256,
     }
 
 
-def _records(columns: pa.Schema, images: bool) -> dict[str, Any]:
-    """The rows of shards/*.parquet; columns of a type that Croissant does not know, or without a name, are left out."""
+def _records(columns: pa.Schema, kind: OutputFormat) -> dict[str, Any]:
+    """Return the record set of shards/*.parquet; columns of a type that Croissant does not know, or without a name, are left out."""
     fields = [
         (f"samples/{field.name if _PLAIN.fullmatch(field.name) else place}", field.name, kind, repeated)
         for place, field in enumerate(columns)
@@ -143,7 +145,7 @@ def _records(columns: pa.Schema, images: bool) -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": "samples",
         "name": "samples",
-        "description": "The kept samples, without their images." if images else "The kept samples.",
+        "description": "The kept samples, without their images." if kind.has_members else "The kept samples.",
         "key": {"@id": "samples/uid"},
         "field": [
             {
@@ -160,7 +162,7 @@ def _records(columns: pa.Schema, images: bool) -> dict[str, Any]:
 
 
 def _data_type(kind: pa.DataType) -> tuple[str | None, bool]:
-    """Croissant's type, and whether there are several values."""
+    """Return Croissant's type, and whether there are several values."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _data_type(kind.value_type)[0], True
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):

@@ -10,16 +10,14 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate import schema
 from curate.errors import ConservationError
-from curate.publish.drifts import DRIFT
-from curate.publish.views import table_files
+from curate.publish.audit import Drops
+from curate.publish.drift import DRIFT
 from curate.store.facts import Facts, RunFacts
 from curate.store.forgotten import Record
 from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, STATISTICS_FILE
@@ -45,24 +43,23 @@ _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by o
 _READERS = 8  # files read at once: what hides the latency of an object store
 
 
-def build_statistics(folder: RunStore, run: RunFacts) -> None:
-    """Puts stats.duckdb into place.
+def build_statistics(folder: RunStore, run: RunFacts, drops: Drops) -> None:
+    """Put stats.duckdb into place.
 
     Args:
-        folder: the run folder; its tables, failures, entries and shards stand, its manifest need not.
+        folder: the run folder, with failures.parquet and entries.parquet.
         run: what run.json holds.
+        drops: rows by source and rule, None for kept ones.
 
     Raises:
         ConservationError: a row's rule is not one of the run's.
     """
-    files = folder.files()
-    drops = _count_drops(folder, table_files(files))
     with tempfile.TemporaryDirectory() as temporary:
         path = f"{temporary}/{STATISTICS_FILE}"
         config = {"storage_compatibility_version": _STORAGE, "python_enable_replacements": False}
         connection = duckdb.connect(path, config=config)
         try:
-            for name, table in _small_tables(folder, run, drops, ENTRIES_FILE in files).items():
+            for name, table in _small_tables(folder, run, drops).items():
                 connection.register("incoming", table)
                 connection.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")
                 connection.unregister("incoming")
@@ -72,43 +69,22 @@ def build_statistics(folder: RunStore, run: RunFacts) -> None:
             shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _count_drops(folder: RunStore, files: dict[str, tuple[str, ...]]) -> Counter[tuple[str, str | None]]:
-    """Rows by source and rule, None for kept; the two tables are row-aligned, so no join is needed."""
-
-    def count(pair: tuple[str, str]) -> Counter[tuple[str, str | None]]:
-        sources, decisions = folder.read_parquet(pair[0], ["source"]), folder.read_parquet(pair[1], ["kept", "rule"])
-        rules = pc.if_else(decisions["kept"], pa.scalar(None, pa.string()), decisions["rule"])
-        table = pa.table({"source": sources["source"], "rule": rules}).group_by(["source", "rule"], use_threads=False)
-        counted = table.aggregate([([], "count_all")])
-        return Counter({(row["source"], row["rule"]): row["count_all"] for row in counted.to_pylist()})
-
-    total: Counter[tuple[str, str | None]] = Counter()
-    with ThreadPoolExecutor(_READERS) as pool:
-        for counts in pool.map(count, zip(files.get("samples", ()), files.get("decisions", ()), strict=True)):
-            total.update(counts)
-    return total
-
-
-def _small_tables(
-    folder: RunStore, run: RunFacts, drops: Counter[tuple[str, str | None]], has_entries: bool
-) -> dict[str, pa.Table]:
+def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa.Table]:
+    dropped = [(source, rule, rows) for (source, rule), rows in drops.items() if rule is not None]
     return {
         "failures": folder.read_parquet(FAILURES_FILE),
         "reasons": _reasons(),
-        "entries": folder.read_parquet(ENTRIES_FILE) if has_entries else schema.ENTRIES.empty_table(),
+        "entries": folder.read_parquet(ENTRIES_FILE),
         "rules": _rules(run),
         "run": _facts(run),
         "steps": _rows(run.steps, STEPS),
         "forgotten": _forgotten(folder),
         "drift": _rows(run.drift, DRIFT),
         "caption_work": _rows(run.caption_work, schema.CAPTION_WORK),
-        "drops": pa.table(
-            {
-                "source": pa.array([source for source, rule in drops if rule is not None], pa.string()),
-                "rule": pa.array([rule for _, rule in drops if rule is not None], pa.string()),
-                "rows": pa.array([rows for (_, rule), rows in drops.items() if rule is not None], pa.int64()),
-            }
-        ).sort_by([("source", "ascending"), ("rule", "ascending")]),
+        "drops": pa.Table.from_pylist(
+            [{"source": source, "rule": rule, "rows": n} for source, rule, n in sorted(dropped)],
+            pa.schema([("source", pa.string()), ("rule", pa.string()), ("rows", pa.int64())]),
+        ),
         "funnel": _funnel(run, drops),
         "sources": _sources(run, drops),
     }
@@ -119,7 +95,7 @@ def _rows(parts: Sequence[Facts], columns: pa.Schema) -> pa.Table:
 
 
 def _forgotten(folder: RunStore) -> pa.Table:
-    """What was taken out, and when, in UTC: the record, with times that every client reads."""
+    """Return the record of what was taken out, with times in UTC that every client reads."""
     table = Record.read(folder).table
     place = table.column_names.index("time")
     return table.set_column(place, "time", table["time"].cast(pa.timestamp("ms")))
@@ -155,7 +131,7 @@ def _rules(run: RunFacts) -> pa.Table:
 
 
 def _facts(run: RunFacts) -> pa.Table:
-    """run.json as keys and values: text as it is, all else as JSON. Its format says how to read the file, and is no fact of the run."""
+    """Return run.json as keys and values: text as it is, all else as JSON; without `format`, which is of the file."""
     rows = [
         {"key": key, "value": value if isinstance(value, str) or value is None else json.dumps(value)}
         for key, value in run.to_json().items()
@@ -164,7 +140,7 @@ def _facts(run: RunFacts) -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema([("key", pa.string()), ("value", pa.string())]))
 
 
-def _funnel(run: RunFacts, drops: Counter[tuple[str, str | None]]) -> pa.Table:
+def _funnel(run: RunFacts, drops: Drops) -> pa.Table:
     by_rule: Counter[str | None] = Counter()
     for (_, rule), count in drops.items():
         by_rule[rule] += count
@@ -185,7 +161,7 @@ def _funnel(run: RunFacts, drops: Counter[tuple[str, str | None]]) -> pa.Table:
     )
 
 
-def _sources(run: RunFacts, drops: Counter[tuple[str, str | None]]) -> pa.Table:
+def _sources(run: RunFacts, drops: Drops) -> pa.Table:
     names = list(dict.fromkeys([*run.sources, *sorted(source for source, _ in drops)]))
     rows = []
     for position, name in enumerate(names):

@@ -12,28 +12,28 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.ids import uid_halves
-from curate.run.context import RunContext
 from curate.store.layout import UIDS_FILE
 from curate.store.store import RunStore
+from curate.store.tables import UnitTables
 
 PAIR = np.dtype("u8,u8")
 _BUCKET = 4_000_000  # uids sorted at a time: 64 MB
 
 
 def read_uids(folder: RunStore) -> npt.NDArray[np.bytes_]:
-    """The kept uids of a run as their 16 bytes each, ascending."""
+    """Return the kept uids of a run as their 16 bytes each, ascending."""
     with folder.open(UIDS_FILE) as file:
         pairs = np.load(file, allow_pickle=False)
     return np.frombuffer(np.stack([pairs["f0"], pairs["f1"]], axis=1).astype(">u8").tobytes(), "S16")
 
 
-def write_uids(context: RunContext, units: Iterable[int], kept: int) -> None:
-    """Writes uids.npy from the units' `decisions`."""
+def write_uids(store: RunStore, units: Iterable[UnitTables], kept: int) -> None:
+    """Write uids.npy from the units' `decisions`, of which `kept` rows are kept."""
     buckets = max(1, kept // _BUCKET)
     with tempfile.TemporaryDirectory() as aside, ExitStack() as stack:
         files: list[IO[bytes]] = [stack.enter_context(open(f"{aside}/{n}", "w+b")) for n in range(buckets)]
-        for unit in units:
-            table = context.read("decisions", unit, ["uid", "kept"])
+        for tables in units:
+            table = tables.read("decisions", ["uid", "kept"])
             high, low = uid_halves(table["uid"].filter(table["kept"]))
             pairs = np.empty(len(high), PAIR)
             pairs["f0"], pairs["f1"] = high, low
@@ -41,7 +41,7 @@ def write_uids(context: RunContext, units: Iterable[int], kept: int) -> None:
             for bucket in np.unique(place):
                 files[bucket].write(pairs[place == bucket].tobytes())
         header = {"descr": np.lib.format.dtype_to_descr(PAIR), "fortran_order": False, "shape": (kept,)}
-        with context.store.create(UIDS_FILE) as out:
+        with store.create(UIDS_FILE) as out:
             np.lib.format.write_array_header_1_0(out, header)
             for file in files:
                 file.seek(0)

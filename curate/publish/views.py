@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 import curate
 from curate import schema
+from curate.output.output_format import OutputFormat, find_written
 from curate.store.layout import MANIFEST_FILE, VIEWS_FILE
 from curate.store.store import RunStore
 
@@ -52,17 +53,17 @@ class Layout:
 
     files: Mapping[str, str]
     scores: tuple[str, ...]
-    tars: bool  # the shards are tars with sidecars
+    kind: OutputFormat  # of the shards
 
 
 def sql_folder() -> Path:
-    """The folder of views.sql and the named queries: inside an installed package, else at the top of the checkout."""
+    """Return the folder of views.sql and the named queries: inside an installed package, else at the top of the checkout."""
     package = Path(curate.__file__).parent
     return package / "sql" if (package / "sql").is_dir() else package.parent / "sql"
 
 
 def table_files(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The files of each large table, from the paths of a run's files; a table without files is left out."""
+    """Return the files of each large table, from the paths of a run's files; a table without files is left out."""
     found: dict[str, list[str]] = {}
     for name in names:
         top, _, rest = name.partition("/")
@@ -73,19 +74,25 @@ def table_files(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return {table: tuple(sorted(files)) for table, files in found.items() if table in LARGE or table == "published"}
 
 
-def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], tars: bool) -> None:
-    """Creates the views. `files`: absolute paths or URLs by table; they must be there, since views are bound."""
+def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], kind: OutputFormat) -> None:
+    """Create the views.
+
+    Args:
+        connection: of DuckDB.
+        files: absolute paths or URLs by table; they must be there, since views are bound.
+        kind: the format of the shards.
+    """
     lists = {name: f"[{', '.join(map(quote, paths))}]" for name, paths in files.items()}
     first = files.get("scores", ())[:1]
     described = connection.execute(f"DESCRIBE {_scan(f'[{quote(first[0])}]')}").fetchall() if first else ()
-    for statement in _statements(Layout(lists, tuple(name for name, *_ in described), tars), "VIEW"):
+    for statement in _statements(Layout(lists, tuple(name for name, *_ in described), kind), "VIEW"):
         connection.execute(statement)
 
 
-def write_views(folder: RunStore) -> None:
-    """Writes views.sql into a run folder whose tables and shards stand; its manifest need not, but is read by the views."""
-    names = folder.files()
-    files = table_files(names)
+def write_views(folder: RunStore, paths: Iterable[str]) -> None:
+    """Write views.sql into a run folder with these tables and shards. The views read its manifest, which may come later."""
+    paths = sorted(paths)
+    files = table_files(paths)
     places = {"manifest": f"[{_RUN} || {quote(MANIFEST_FILE)}]"}
     variables = []
     for table in files:
@@ -97,36 +104,36 @@ def write_views(folder: RunStore) -> None:
     if "scores" in files:
         with folder.open(files["scores"][0]) as file:
             scores = tuple(pq.read_schema(file).names)
-    layout = Layout(places, scores, any(name.endswith(".tar") for name in names))
+    layout = Layout(places, scores, find_written(paths))
     statements = [*variables, *_statements(layout, "OR REPLACE TEMP VIEW")]
     folder.write_bytes(VIEWS_FILE, (_HEAD + "".join(f"{statement};\n" for statement in statements)).encode())
 
 
 def quote(text: str) -> str:
-    """The text as a SQL string."""
+    """Return the text as a SQL string."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def quote_name(name: str) -> str:
-    """The name as a SQL identifier."""
+    """Return the name as a SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def _statements(layout: Layout, kind: str) -> list[str]:
-    """One CREATE statement a view; `kind` is VIEW, with what goes before it."""
+    """Return one CREATE statement for each view; `kind` is VIEW, with what precedes it."""
     bodies = {
         name: _scan(layout.files[name]) if name in layout.files else _nothing(columns)
         for name, columns in LARGE.items()
     }
     bodies["scored"] = _scored(layout.scores)
     bodies["published"] = _published(layout)
-    made = [f"CREATE {kind} {name} AS {body}" for name, body in bodies.items()]
+    large = [f"CREATE {kind} {name} AS {body}" for name, body in bodies.items()]
     text = (sql_folder() / "views.sql").read_text("utf-8").replace("CREATE VIEW", f"CREATE {kind}")
-    return [*made, *filter(None, (part.strip() for part in text.split(";\n")))]
+    return [*large, *filter(None, (part.strip() for part in text.split(";\n")))]
 
 
 def _scored(scores: tuple[str, ...]) -> str:
-    """The scores, and CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0), of each model."""
+    """Return the scores, and CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0), of each model."""
     models = [name.removesuffix("_truncated") for name in scores if name.endswith("_truncated")]
     columns = [
         # greatest() passes over NULL, and a row without a score has no CLIPScore.
@@ -142,8 +149,10 @@ def _published(layout: Layout) -> str:
     if "published" not in layout.files:
         return _nothing(PUBLISHED)
     shard, key = "'shards/' || parse_filename(curate_shard_file)", "NULL::VARCHAR"
-    if layout.tars:
-        shard, key = f"replace({shard}, '.parquet', '.tar')", "key"
+    if layout.kind.suffix != "parquet":
+        shard = f"replace({shard}, '.parquet', '.{layout.kind.suffix}')"
+    if layout.kind.has_members:
+        key = "key"
     named = _scan(layout.files["published"], ", filename = 'curate_shard_file'")
     return f"SELECT {shard} AS shard, {key} AS key, lower(uid::VARCHAR) AS uid FROM ({named})"
 
@@ -154,7 +163,7 @@ def _scan(files: str, option: str = "") -> str:
 
 @cache
 def _nothing(columns: pa.Schema) -> str:
-    """A query with these columns and no rows."""
+    """Return a query with these columns and no rows."""
     with duckdb.connect() as connection:
         types = connection.from_arrow(columns.empty_table()).types
     named = zip(columns.names, types, strict=True)

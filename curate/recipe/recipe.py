@@ -18,7 +18,7 @@ from curate.errors import RecipeError
 from curate.recipe.captions import Captions, Gates, captions_section
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
-from curate.recipe.measure import Measure
+from curate.recipe.measure import Measure, default_measure, measure_section
 from curate.recipe.rules import Balance, Dedup, Top
 from curate.recipe.section import BuiltFrom, Name, Section, UserPath, UserPaths, resolve_paths
 from curate.recipe.source import AnySource
@@ -48,7 +48,7 @@ class Recipe(Section):
     license: License = "unknown"  # for the cards, as the Hugging Face Hub spells licences
     seed: int = Field(0, ge=0, lt=2**63, strict=True)
     input: tuple[AnySource, ...] = Field(min_length=1)
-    measure: Measure = Measure()
+    measure: Annotated[SerializeAsAny[Measure], BuiltFrom(measure_section)] = Field(default_factory=default_measure)
     match: Match | None = None
     rules: dict[str, str | Top] = Field({})
     dedup: Dedup = Dedup()
@@ -67,7 +67,7 @@ class Recipe(Section):
     @field_validator("measure", "match", "rules", "dedup", "output", mode="before")
     @classmethod
     def _empty_section(cls, value: Any, info: Any) -> Any:
-        return cls.model_fields[info.field_name].get_default() if value is None else value
+        return cls.model_fields[info.field_name].get_default(call_default_factory=True) if value is None else value
 
     @field_validator("rules", mode="before")
     @classmethod
@@ -108,16 +108,17 @@ class Recipe(Section):
                     "in measure.embeddings, with keep: true"
                 )
         against = self.dedup.against
-        if against and against.embedding and against.embedding.of not in {clip.name for clip in self.measure.clip}:
+        models = [one.name for one in self.measure.embedders if one.encodes]
+        if against and against.embedding and against.embedding.of not in models:
             raise ValueError(
                 f"dedup.against: needs a model of measure.clip to encode its images with, and {against.embedding.of!r} is "
-                "only brought by the pool; accepted beside: phash"
+                "precomputed; accepted: a model, or phash"
             )
         return self
 
     def _gates_can_be_asked(self, gates: Gates) -> None:
         """Raises ValueError for a gate that is set and has nothing to go by."""
-        kept = {clip.name: clip for clip in self.measure.clip if clip.embeddings}
+        kept = {one.name: one for one in self.measure.kept if one.encodes}
         asked = {name for name in gates.model_fields_set if getattr(gates, name) != getattr(Gates(), name)}
         if "entries" in asked and not self.match:
             raise ValueError("captions.gates.entries needs match: entries are what is to be kept")
@@ -126,7 +127,7 @@ class Recipe(Section):
                 raise ValueError(
                     f"captions.gates.{name} needs the model {gates.of!r} in measure.clip, with embeddings: true"
                 )
-        if "f_clipscore" in asked and not kept[gates.of].words:
+        if "f_clipscore" in asked and not kept[gates.of].scores_words:
             raise ValueError(f"captions.gates.f_clipscore needs words: true of the model {gates.of!r} in measure.clip")
 
 

@@ -6,19 +6,21 @@ changed or out of reach by now: then there are none.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
 
 from curate.pool.byte_sources import open_source
 from curate.pool.formats.input_format import InputPart, PartRows
 from curate.pool.formats.registry import find_format
 from curate.pool.tar_index import index_tar
 from curate.pool.tar_samples import group_members
-from curate.recipe.recipe import parse_recipe
-from curate.recipe.source import Source
+from curate.recipe.source import Source, source_sections
 from curate.report.source import Run
+from curate.store.facts import RunFacts
 
 Row = dict[str, Any]
 Place = tuple[int, int]
@@ -37,7 +39,7 @@ def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], s
         rows: unit, row, uid, source, shard, offset, bytes, sha256, kept.
     """
     wanted = [row for row in rows if row["sha256"] is not None]
-    sources = {source.name: source for source in parse_recipe(run.facts.recipe).input}
+    sources = {source.name: source for source in _sources(run.facts)}
     found: dict[Place, bytes] = {}
     other: set[Place] = set()
     unreachable: set[str] = set()
@@ -56,6 +58,13 @@ def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], s
             if "://" in shard:  # a store that does not answer is not asked again for each file
                 unreachable.add(source.name)
     return found | _published(run, [row for row in wanted if row["kept"] and place_of(row) not in found]), other
+
+
+def _sources(facts: RunFacts) -> Iterator[Source]:
+    """Yield the sources of a recipe; not those of formats that are not installed here."""
+    for source in facts.recipe.get("input", ()):
+        with suppress(ValidationError):
+            yield TypeAdapter[Source](source_sections()).validate_python(source)
 
 
 def _same(row: Row, data: bytes) -> bool:

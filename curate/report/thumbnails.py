@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from curate.pool.image import ImageOptions, as_rgb, measure_image, upright
+from curate.pool.image import ImageOptions, as_rgb, measure_image, rotate_by_exif
 from curate.process import in_threads
 from curate.report.blocks import Picture
 from curate.report.originals import Place, Row, place_of, read_originals
@@ -65,7 +65,7 @@ def thumbnail(data: bytes) -> bytes | None:
 
 
 def _shrink(image: Image.Image) -> bytes:
-    small = as_rgb(upright(image)).copy()
+    small = as_rgb(rotate_by_exif(image)).copy()
     small.thumbnail((SIDE, SIDE), Image.Resampling.BOX if max(small.size) > 20 * SIDE else Image.Resampling.LANCZOS)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=78, optimize=True)

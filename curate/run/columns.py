@@ -14,11 +14,10 @@ from curate.recipe.measure import Measure
 from curate.signals.signal import Signal
 
 
-def score_schema(measure: Measure, signals: Sequence[Signal], pool: Pool) -> pa.Schema:
+def score_schema(signals: Sequence[Signal], pool: Pool) -> pa.Schema:
     """Return the columns of table `scores`: those of signals, then those that the pool supplies."""
-    language = [pa.field("language_score", pa.float32())] if measure.language else []
     columns = [column for signal in signals for column in signal.columns]
-    return pa.schema([*schema.ALIGNED, *language, *columns, *pool.scores])
+    return pa.schema([*schema.ALIGNED, *columns, *pool.scores])
 
 
 def embedding_schema(measure: Measure, models: Mapping[str, Any]) -> pa.Schema:
@@ -30,14 +29,13 @@ def embedding_schema(measure: Measure, models: Mapping[str, Any]) -> pa.Schema:
     return pa.schema([*schema.ALIGNED, *columns])
 
 
-def visible_columns(measure: Measure, scores: pa.Schema, pool: Pool) -> pa.Schema:
-    """Return the columns that rules see: what is measured or supplied, in `samples` and `scores` (a `score_schema`)."""
+def visible_columns(measure: Measure, signals: Sequence[Signal], pool: Pool) -> pa.Schema:
+    """Return the columns that rules see: what is measured or supplied, in `samples` and `scores`."""
     hidden = {"unit", "row", "offset", "status", "error"}
     if not pool.images:
-        hidden |= {"bytes", "format", "sha256", "shard", "key"} | ({"width", "height", "url"} - pool.brings)
+        hidden |= {"bytes", "format", "sha256", "shard", "key"} | ({"width", "height", "url"} - pool.supplied)
     if not (pool.images and measure.image.phash):
         hidden.add("phash")
-    if not measure.language and "language" not in pool.brings:
-        hidden.add("language")
+    hidden |= {"language"} - pool.supplied - {name for signal in signals for name in signal.sample_columns}
     columns = [field for field in schema.SAMPLES if field.name not in hidden]
-    return pa.schema([*columns, *list(scores)[len(schema.ALIGNED) :]])
+    return pa.schema([*columns, *list(score_schema(signals, pool))[len(schema.ALIGNED) :]])

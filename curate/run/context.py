@@ -56,11 +56,11 @@ class RunContext:
     @cached_property
     def score_schema(self) -> pa.Schema:
         """The columns of table `scores`."""
-        return columns.score_schema(self.recipe.measure, self.signals, self.pool)
+        return columns.score_schema(self.signals, self.pool)
 
     @cached_property
     def signals(self) -> tuple[Signal, ...]:
-        """The signals that the recipe asks for, but language, which is a column of `samples` too."""
+        """The signals that the recipe asks for, in the order of their columns."""
         return find_signals(self.recipe.measure, self.models)
 
     @cached_property
@@ -86,7 +86,7 @@ class RunContext:
     @cached_property
     def visible(self) -> pa.Schema:
         """The columns that rules see."""
-        return columns.visible_columns(self.recipe.measure, self.score_schema, self.pool)
+        return columns.visible_columns(self.recipe.measure, self.signals, self.pool)
 
     @cached_property
     def rules(self) -> list[Rule]:
@@ -100,7 +100,7 @@ class RunContext:
 
     def check(self) -> None:
         """Checks what needs the pool's columns. Raises RecipeError."""
-        looking = [signal for signal in self.signals if signal.start]
+        looking = [signal for signal in self.signals if signal.from_images]
         if looking and not self.pool.images:
             raise RecipeError(f"measure: {looking[0].name} needs images, and the pool has none")
         own = [f.name for f in self.score_schema][len(schema.ALIGNED) : len(self.score_schema) - len(self.pool.scores)]
@@ -137,14 +137,13 @@ class RunContext:
 
     def signal_keys(self, unit: Unit) -> dict[str, str]:
         """Key of the columns of `scores` that each signal gives, and of those that the pool brings."""
-        brought = {signal.name for signal in self.signals if signal.bring}
+        brought = {signal.name for signal in self.signals if signal.supplied}
         keys = {
             signal.name: ids.digest([signal.key, unit.sidecar_fingerprints])
             if signal.name in brought or signal.of in brought
             else signal.key
             for signal in self.signals
         }
-        keys["language"] = ids.digest(self.models.get("language"))
         keys["the pool"] = ids.digest([[field.name, str(field.type)] for field in self.pool.scores])
         return {name: ids.digest([self._reading_key(unit), key]) for name, key in keys.items()}
 

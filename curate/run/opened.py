@@ -1,7 +1,7 @@
-"""A finished run, opened again by what it left: the same context and units, without the pool.
+"""A finished run, opened again from its folder: the same context and units, without the pool.
 
-In: a run folder. Out: the RunContext whose tables stand there, and its units, without parts: what looks at tables (rules,
-deduplication, counts, draws) works on them as it did in the run; what would read the pool does not.
+In: a run folder. Out: the run's context, and its units, without parts: what reads tables (rules, deduplication, counts, draws)
+works on them as it did in the run; what would read the pool does not.
 """
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from curate.store.store import RunStore
 
 
 def open_ledger(folder: RunStore) -> tuple[RunContext, list[Unit]]:
-    """The context of a finished run, and its units in order.
+    """Return the context of a finished run, and its units in order.
 
     Raises:
         RecipeError: the recipe in run.json is not one that this version knows.
@@ -31,7 +31,7 @@ def open_ledger(folder: RunStore) -> tuple[RunContext, list[Unit]]:
             key=facts.keys["pool"],
             images=facts.pool.images,
             rows=None,
-            brings=frozenset(facts.pool.supplied),
+            supplied=frozenset(facts.pool.supplied),
             scores=_score_columns(folder, facts.pool.scores),
             output=None,
             embeddings=facts.pool.embeddings,
@@ -56,7 +56,7 @@ def _recipe(folder: RunStore, facts: RunFacts) -> Recipe:
 
 
 def _score_columns(folder: RunStore, names: list[str]) -> pa.Schema:
-    """Those columns of table `scores`, with their types."""
+    """Return those columns of table `scores`, with their types."""
     files = folder.files("tables/scores") if names else []
     if not files:
         return pa.schema([])

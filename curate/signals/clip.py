@@ -8,7 +8,7 @@ Images are encoded batch by batch while the threads decode the next ones, texts 
 Source: Hessel et al., CLIPScore, 2021, whose score is 2.5·max(clip_score, 0): column `clipscore` of view `measured`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,87 +16,121 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
+from pydantic import Field
 
 from curate import ids
 from curate.models.encoder import Encoder, load_encoder
+from curate.models.identity import OpenClip, identify
 from curate.numeric.vectors import embedding_column, spread
-from curate.recipe.measure import Clip
-from curate.signals.signal import F32, Embeddings, Signal, SignalOutput
+from curate.signals.signal import F32, Built, Embeddings, Known, Signal, SignalKind, SignalOutput
 
 
-def signal(options: Clip, identity: dict[str, Any]) -> Signal:
-    """The signal of one model, resolved; `identity` is `curate.models.identity.identify` of it."""
-    columns = (
-        pa.field(f"{options.name}_score", pa.float32()),
-        pa.field(f"{options.prefix}tokens", pa.int32()),
-        pa.field(f"{options.prefix}truncated", pa.bool_()),
-    )
-    lasting = {name: value for name, value in identity.items() if name != "device"}
-    return Signal(
-        name=options.name,
-        columns=columns,
-        key=ids.digest(["clip", 1, lasting]),
-        start=lambda captions: ClipGauge(options, captions),
-        ready=lambda: load_encoder(options),
+class Clip(OpenClip):
+    """Image-text scores by an open_clip model, and what follows from its embeddings.
+
+    Columns of a model named `clip`: clip_score (cosine), tokens, truncated; of one named X: X_score, X_tokens,
+    X_truncated.
+    """
+
+    embeddings: bool = Field(False, strict=True)  # keep them, as table `embeddings`
+    words: bool = Field(False, strict=True)  # also the words that do not fit the image: misaligned_words, f_clipscore
+
+    @property
+    def keeps_embeddings(self) -> bool:
+        """Whether they are kept, as table `embeddings`."""
+        return self.embeddings
+
+    @property
+    def scores_words(self) -> bool:
+        """Whether words that do not fit an image are measured."""
+        return self.words
+
+
+def _identify(name: str, options: Clip, known: Known) -> dict[str, Any]:
+    return identify(options, known.is_local)
+
+
+def _build(name: str, options: Clip, built: Built) -> Iterator[Signal]:
+    """Yield the signal of one model, and that of its words."""
+    identity = built.identities[name]
+    # The device and the precision that `auto` stands for, the same on every worker.
+    resolved = options.model_copy(update={field: identity[field] for field in ("device", "precision")})
+
+    def encoder(is_anywhere: bool = False) -> Encoder:
+        return load_encoder(options.model_copy(update={"device": "auto"}) if is_anywhere else resolved, identity)
+
+    score = Signal(
+        name=name,
+        columns=(
+            pa.field(f"{name}_score", pa.float32()),
+            pa.field(f"{options.prefix}tokens", pa.int32()),
+            pa.field(f"{options.prefix}truncated", pa.bool_()),
+        ),
+        key=ids.digest(["clip", 1, {field: value for field, value in identity.items() if field != "device"}]),
+        from_images=lambda captions: ClipScorer(encoder, captions),
+        load=encoder,
         dimension=identity["dimension"],
+        encoder=encoder,
     )
+    yield score
+    if options.words:
+        yield _words_signal(options, score, encoder)
 
 
-def resolved(options: Clip, identity: dict[str, Any]) -> Clip:
-    """The options with the device and the precision that `auto` stood for, the same on every worker."""
-    return options.model_copy(update={name: identity[name] for name in ("device", "precision")})
-
-
-def words_signal(options: Clip, key: str) -> Signal:
-    """The words that do not fit the image (CLIP4DM), from the embeddings of the model whose signal has this key.
+def _words_signal(options: Clip, score: Signal, encoder: Callable[[], Encoder]) -> Signal:
+    """Return the signal of the words that do not fit the image (CLIP4DM), from the model's embeddings.
 
     Columns: `misaligned_words` list of strings, `f_clipscore` float32; see `curate.models.misalignment`.
     """
 
-    def compute(given: Embeddings) -> Sequence[pa.Array]:
-        found = load_encoder(options).score_words(given.images, given.captions.to_pylist())
+    def compute(embeddings: Embeddings) -> Sequence[pa.Array]:
+        found = encoder().score_words(embeddings.images, embeddings.captions.to_pylist())
         words = pa.array([scores.misaligned_words for scores in found], pa.list_(pa.string()))
         return words, pa.array([scores.f_clipscore for scores in found], pa.float32())
 
-    columns = (
-        pa.field(f"{options.prefix}misaligned_words", pa.list_(pa.string())),
-        pa.field(f"{options.prefix}f_clipscore", pa.float32()),
+    return Signal(
+        name=f"{score.name}.words",
+        columns=(
+            pa.field(f"{options.prefix}misaligned_words", pa.list_(pa.string())),
+            pa.field(f"{options.prefix}f_clipscore", pa.float32()),
+        ),
+        key=ids.digest(["words", 1, score.key]),
+        from_embeddings=compute,
+        of=score.name,
     )
-    key = ids.digest(["words", 1, key])
-    return Signal(f"{options.name}.words", columns, key, compute=compute, of=options.name)
 
 
-class ClipGauge:
+class ClipScorer:
     """Scores the pairs of one part."""
 
-    def __init__(self, options: Clip, captions: pa.Array) -> None:
-        self._options, self._captions = options, captions
+    def __init__(self, encoder: Callable[[], Encoder], captions: pa.Array) -> None:
+        self._load, self._captions = encoder, captions
         self._rows: list[int] = []
         self._waiting: list[npt.NDArray[Any]] = []
-        self._made: list[Any] = []
+        self._encoded: list[Any] = []
 
     @cached_property
     def _encoder(self) -> Encoder:
-        return load_encoder(self._options)
+        return self._load()
 
-    def look(self, image: Image.Image) -> npt.NDArray[Any]:
-        """The image as the model takes it."""
+    def observe(self, image: Image.Image) -> npt.NDArray[Any]:
+        """Return the image as the model takes it."""
         return self._encoder.view(image)
 
-    def put(self, row: int, view: npt.NDArray[Any]) -> None:
-        """Encodes a batch when there is one."""
+    def add(self, row: int, observation: npt.NDArray[Any]) -> None:
+        """Encode a batch when there is one."""
         self._rows.append(row)
-        self._waiting.append(view)
+        self._waiting.append(observation)
         if len(self._waiting) >= self._encoder.batch:
             self._flush()
 
     def finish(self) -> SignalOutput:
-        """Encodes the texts of the rows that came, and scores."""
+        """Encode the texts of the rows that came, and score."""
         self._flush()
         n, rows = len(self._captions), np.array(self._rows, np.int64)
         if not len(rows):
             return SignalOutput(tuple(pa.nulls(n, kind) for kind in (pa.float32(), pa.int32(), pa.bool_())))
-        images: F32 = np.concatenate([made.cpu().numpy() for made in self._made])
+        images: F32 = np.concatenate([encoded.cpu().numpy() for encoded in self._encoded])
         texts = self._encoder.encode_texts(self._captions.take(pa.array(rows)).to_pylist())
         scores = np.einsum("ij,ij->i", images, texts.embeddings, dtype=np.float64).astype(np.float32)
         missing = np.ones(n, bool)
@@ -110,5 +144,8 @@ class ClipGauge:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._made.append(self._encoder.encode_images(self._waiting))
+            self._encoded.append(self._encoder.encode_images(self._waiting))
             self._waiting = []
+
+
+KIND = SignalKind("clip", Clip, _identify, _build, "listed")

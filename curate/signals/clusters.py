@@ -1,4 +1,4 @@
-"""Clusters of images by given centroids, and which of them win: DataComp's image-based baseline.
+"""Clusters of images by given centroids, and which of them are selected: DataComp's image-based baseline.
 
 In: a .npy file of centroids, float [k, dimension], and perhaps one of winners: numbers of centroids, or embeddings
 [n, dimension] whose nearest centroids they are. Out: `NAME` int32, an image's nearest centroid, and `NAME_wins` bool.
@@ -6,43 +6,59 @@ In: a .npy file of centroids, float [k, dimension], and perhaps one of winners: 
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import Field
 
 from curate import ids
 from curate.errors import RecipeError
 from curate.numeric.embedding_scores import nearest_centroid
+from curate.numeric.vectors import normalised
 from curate.recipe.files import read_whole
-from curate.recipe.measure import Clusters as Options
-from curate.signals.signal import F32
+from curate.recipe.measure import OnEmbeddings
+from curate.recipe.section import UserPath
+from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
+from curate.signals.signal import F32, Built, Known, Signal, SignalKind
 
 _MAX_BYTES = 8 << 30  # a million embeddings of 2,048 dimensions
 
 
-class Clusters(NamedTuple):
-    """Centroids, float32 [k, dimension]; whether each wins, bool [k], where that is asked for."""
+class Clusters(OnEmbeddings):
+    """The nearest of given centroids to an image (DataComp's image-based baseline): column NAME int32, from 0.
+
+    `centroids` is a .npy file [k, dimension]; `winners` selects some of them, by their numbers, or by embeddings
+    [n, dimension] whose nearest centroids they are, and gives column NAME_wins bool.
+    """
+
+    needs_encoder = False
+    centroids: UserPath = Field(min_length=1)
+    winners: UserPath | None = None
+
+
+class LoadedClusters(NamedTuple):
+    """Centroids, float32 [k, dimension]; whether each is selected, bool [k], where `winners` is given."""
 
     centroids: F32
-    wins: npt.NDArray[np.bool_] | None
+    selected: npt.NDArray[np.bool_] | None
 
     @property
     def digest(self) -> str:
-        """What names them."""
-        parts = [self.centroids, *([] if self.wins is None else [self.wins])]
+        """What names their content."""
+        parts = [self.centroids, *([] if self.selected is None else [self.selected])]
         return ids.digest([[list(part.shape), hashlib.sha256(part.tobytes()).hexdigest()] for part in parts])
 
     def find(self, images: F32) -> Sequence[pa.Array]:
-        """The columns, of embeddings float32 [n, dimension]."""
+        """Return the columns, of embeddings float32 [n, dimension]."""
         nearest = nearest_centroid(images, self.centroids)
-        return [pa.array(nearest), *([] if self.wins is None else [pa.array(self.wins[nearest])])]
+        return [pa.array(nearest), *([] if self.selected is None else [pa.array(self.selected[nearest])])]
 
 
-def load_clusters(name: str, options: Options) -> Clusters:
-    """Reads the files of the clusters `name`. Raises RecipeError where they are not what they are taken for."""
+def load_clusters(name: str, options: Clusters) -> LoadedClusters:
+    """Read the files of the clusters `name`. Raises RecipeError where they are not what they are taken for."""
     where = f"measure.clusters.{name}"
     centroids = _read_array(f"{where}.centroids", options.centroids)
     if centroids.ndim != 2 or centroids.dtype.kind != "f" or not centroids.size:
@@ -52,7 +68,7 @@ def load_clusters(name: str, options: Options) -> Clusters:
         )
     centroids = centroids.astype(np.float32)
     if options.winners is None:
-        return Clusters(centroids, None)
+        return LoadedClusters(centroids, None)
     winners = _read_array(f"{where}.winners", options.winners)
     k, dimension = centroids.shape
     if winners.ndim == 2 and winners.dtype.kind == "f" and winners.shape[1] == dimension:
@@ -62,13 +78,13 @@ def load_clusters(name: str, options: Options) -> Clusters:
             f"{where}.winners: {options.winners} is {winners.dtype} {list(winners.shape)}; accepted: numbers of centroids, "
             f"0 to {k - 1}, or embeddings [n, {dimension}]"
         )
-    wins = np.zeros(k, bool)
-    wins[winners.astype(np.int64)] = True
-    return Clusters(centroids, wins)
+    selected = np.zeros(k, bool)
+    selected[winners.astype(np.int64)] = True
+    return LoadedClusters(centroids, selected)
 
 
 def _read_array(where: str, path: str) -> npt.NDArray[Any]:
-    """An array of a .npy file. Raises RecipeError."""
+    """Return the array of a .npy file. Raises RecipeError."""
     try:
         array: npt.NDArray[Any] = np.load(io.BytesIO(read_whole(path, _MAX_BYTES)), allow_pickle=False)
     except FileNotFoundError:
@@ -80,3 +96,32 @@ def _read_array(where: str, path: str) -> npt.NDArray[Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise RecipeError(f"{where}: {path} holds NaN or infinity")
     return array
+
+
+def _identify(name: str, options: Clusters, known: Known) -> str:
+    clusters, dimension = load_clusters(name, options), known.identities[options.of]["dimension"]
+    if clusters.centroids.shape[1] != dimension:
+        raise RecipeError(
+            f"measure.clusters.{name}: {options.centroids} holds {list(clusters.centroids.shape)}; accepted: "
+            f"[k, {dimension}], since embeddings of {options.of!r} have {dimension} dimensions"
+        )
+    return clusters.digest
+
+
+def _build(name: str, options: Clusters, built: Built) -> Iterator[Signal]:
+    def load() -> LoadedClusters:
+        clusters = load_clusters(name, options)
+        check_unchanged(name, clusters.digest, built.identities[name])
+        return clusters
+
+    selected = [pa.field(f"{name}_wins", pa.bool_())] if options.winners else []
+    method = Method(
+        columns=(pa.field(name, pa.int32()), *selected),
+        settings=options.model_dump(exclude={"centroids", "of"}) | {"winners": options.winners is not None},
+        load=load,
+        compute=lambda given, clusters: clusters.find(normalised(given.images)),
+    )
+    yield embedding_signal(name, options, built, method)
+
+
+KIND = SignalKind("clusters", Clusters, _identify, _build, "named")

@@ -1,50 +1,53 @@
-"""Signals that need nothing but a look at each image, and at the end the captions: `nsfw`, `text_area`."""
+"""Signals that observe each image once, and at the end perhaps its caption: `nsfw`, `text_area`, most signals of one's own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
-from PIL import Image
 
 from curate import ids
 from curate.signals.signal import Signal, SignalOutput
 
 
-class Looker(Protocol):
-    """What such a signal is."""
+class ImageObserver(Protocol):
+    """What such a signal is; without state that threads could not share."""
 
     columns: pa.Schema
 
-    def look(self, image: Image.Image) -> tuple[Any, ...]:
-        """What the image tells; called in several threads."""
+    def observe(self, image: Any) -> Any:
+        """Return what the image tells; see `curate.signals.signal.ImageSignal.observe`."""
 
-    def finish(self, looked: Sequence[tuple[Any, ...] | None], captions: Sequence[str | None]) -> Sequence[pa.Array]:
-        """The columns, null where nothing was looked at."""
+    def finish(self, observed: Sequence[Any], captions: Sequence[str | None]) -> Sequence[pa.Array]:
+        """Return the columns of a part, one value a row.
+
+        Args:
+            observed: what `observe` returned for each row; None where the image could not be read or used.
+            captions: of each row.
+        """
 
 
-def looked_signal(name: str, kind: Callable[[], Any], identity: str) -> Signal:
-    """The signal of a class of lookers."""
-    looker = kind()
+def image_signal(name: str, observer: ImageObserver, identity: Any) -> Signal:
+    """Return the signal of an observer; `identity` is what its values depend on, as plain data."""
     return Signal(
         name=name,
-        columns=tuple(looker.columns),
+        columns=tuple(observer.columns),
         key=ids.digest([name, 1, identity]),
-        start=lambda captions: LookedGauge(looker, captions),
+        from_images=lambda captions: _Part(observer, captions),
     )
 
 
-class LookedGauge:
-    """Collects what was seen of one part."""
+class _Part:
+    """Collects what was observed in one part."""
 
-    def __init__(self, looker: Looker, captions: pa.Array) -> None:
-        self._looker, self._captions = looker, captions
-        self._looked: list[tuple[Any, ...] | None] = [None] * len(captions)
-        self.look = looker.look
+    def __init__(self, observer: ImageObserver, captions: pa.Array) -> None:
+        self._observer, self._captions = observer, captions
+        self._observed: list[Any] = [None] * len(captions)
+        self.observe = observer.observe
 
-    def put(self, row: int, view: tuple[Any, ...]) -> None:
-        """Takes a row's view."""
-        self._looked[row] = view
+    def add(self, row: int, observation: Any) -> None:
+        """Take a row's observation."""
+        self._observed[row] = observation
 
     def finish(self) -> SignalOutput:
-        """The columns."""
-        return SignalOutput(tuple(self._looker.finish(self._looked, self._captions.to_pylist())))
+        """Return the columns."""
+        return SignalOutput(tuple(self._observer.finish(self._observed, self._captions.to_pylist())))

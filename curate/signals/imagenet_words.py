@@ -17,19 +17,21 @@ import hashlib
 import importlib.util
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+from pydantic import Field
 
 from curate import ids
 from curate.errors import RecipeError
 from curate.process import process_cache
 from curate.recipe.files import read_whole
-from curate.recipe.measure import ImagenetWords
-from curate.signals.signal import Signal
+from curate.recipe.section import Section, UserPath
+from curate.signals.on_embeddings import check_unchanged
+from curate.signals.signal import Built, Known, Signal, SignalKind
 
 IDS = "imagenet21k_goog_synsets.txt"
 """The list that timm ships: the 21,843 ids of DataComp's own file, byte for byte."""
@@ -88,22 +90,36 @@ class Vocabulary:
         return found
 
 
-def identify(options: ImagenetWords) -> str:
-    """What names the words that pass. Raises RecipeError, see `load_vocabulary`."""
+class ImagenetWords(Section):
+    """The first word of a caption that WordNet knows as a class of ImageNet-21k (DataComp's text-based baseline).
+
+    Column `imagenet_word` string, null where there is none. `wordnet` is a folder with WordNet 3.0's database,
+    `synsets` a list of ids, by default the one that timm ships (of curate[clip]).
+    """
+
+    wordnet: UserPath = Field(min_length=1)
+    synsets: UserPath | None = None
+
+
+def _identify(name: str, options: ImagenetWords, known: Known) -> str:
     try:
         return load_vocabulary(options.wordnet, options.synsets).digest
     except RecipeError as error:
         raise RecipeError(f"measure.imagenet_words: {error}") from None
 
 
-def signal(options: ImagenetWords, digest: str) -> Signal:
-    """The signal: column `imagenet_word` string."""
-    key = ids.digest(["imagenet_words", 1, digest])
+def _build(name: str, options: ImagenetWords, built: Built) -> Iterator[Signal]:
+    key = ids.digest(["imagenet_words", 1, built.identities[name]])
 
-    def read(captions: pa.Array) -> Sequence[pa.Array]:
-        return [find_words(captions, process_cache(key, lambda: load_vocabulary(options.wordnet, options.synsets)))]
+    def load() -> Vocabulary:
+        vocabulary = load_vocabulary(options.wordnet, options.synsets)
+        check_unchanged(name, vocabulary.digest, built.identities[name])
+        return vocabulary
 
-    return Signal("imagenet_words", (pa.field("imagenet_word", pa.string()),), key, read=read)
+    def find(captions: pa.Array) -> Sequence[pa.Array]:
+        return [find_words(captions, process_cache(key, load))]
+
+    yield Signal(name, (pa.field("imagenet_word", pa.string()),), key, from_captions=find)
 
 
 def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
@@ -147,7 +163,7 @@ def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
 
 
 def find_words(captions: pa.Array, vocabulary: Vocabulary) -> pa.Array:
-    """The first word of each caption that is of ImageNet-21k, as it is written there.
+    """Return the first word of each caption that is of ImageNet-21k, as it is written there.
 
     Args:
         captions: string or large_string.
@@ -167,7 +183,7 @@ def find_words(captions: pa.Array, vocabulary: Vocabulary) -> pa.Array:
 
 
 def _look_up(form: str, parts: tuple[_Part, ...]) -> bool:
-    """Whether the first synset of a lower-case form is in ImageNet; the first part of speech that knows it decides."""
+    """Return whether the first synset of a lower-case form is in ImageNet; the first part of speech that knows it decides."""
     for part in parts:
         lemma = _find_lemma(form, part)
         if lemma is not None:
@@ -176,7 +192,7 @@ def _look_up(form: str, parts: tuple[_Part, ...]) -> bool:
 
 
 def _find_lemma(form: str, part: _Part) -> str | None:
-    """The first of: the form itself; its exceptions, if it has any; else the form without its endings, one by one."""
+    """Return the first of: the form itself; its exceptions, if it has any; else the form without its endings, one by one."""
     if form in part.lemmas:
         return form
     if form in part.exceptions:
@@ -202,7 +218,7 @@ def _read(path: Path, accepted: str) -> str:
 
 
 def _parse_index(path: Path, text: str, letter: str) -> dict[str, list[int]]:
-    """Lemmas and the offsets of their synsets, the most frequent sense first."""
+    """Return lemmas and the offsets of their synsets, the most frequent sense first."""
     version = re.search(r"^ .*WordNet (\S+) Copyright", text, re.MULTILINE)
     if version is None or version[1] != "3.0":
         found = "not of WordNet" if version is None else f"of WordNet {version[1]}"
@@ -224,7 +240,7 @@ def _parse_index(path: Path, text: str, letter: str) -> dict[str, list[int]]:
 
 
 def _parse_exceptions(path: Path, text: str) -> dict[str, list[str]]:
-    """Irregular forms and their lemmas."""
+    """Return irregular forms and their lemmas."""
     exceptions = {}
     for number, line in enumerate(text.splitlines(), 1):
         form, *lemmas = line.split() or [""]
@@ -245,7 +261,7 @@ def _shipped_ids() -> Path:
 
 
 def _parse_ids(path: Path, text: str) -> dict[int, int]:
-    """The offsets, and the line of each."""
+    """Return the offsets, and the line of each."""
     known: dict[int, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         name, *_ = line.split() or [""]
@@ -261,7 +277,7 @@ def _parse_ids(path: Path, text: str) -> dict[int, int]:
 
 
 def _check_ids(path: Path, known: Mapping[int, int], nouns: Mapping[str, list[int]], wordnet: str) -> None:
-    """An id that is no noun's offset would match nothing, or a stranger, so the two are not of one WordNet."""
+    """Raise RecipeError where an id is no noun's offset would match nothing, or a stranger, so the two are not of one WordNet."""
     strange = known.keys() - set(itertools.chain.from_iterable(nouns.values()))
     if strange:
         line, offset = min((known[offset], offset) for offset in strange)
@@ -269,3 +285,6 @@ def _check_ids(path: Path, known: Mapping[int, int], nouns: Mapping[str, list[in
         raise RecipeError(
             f"{path}:{line}: n{offset:08} is no noun of the WordNet at {wordnet}{others}; {_ACCEPTED_IDS}"
         )
+
+
+KIND = SignalKind("imagenet_words", ImagenetWords, _identify, _build)

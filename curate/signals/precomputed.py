@@ -1,13 +1,21 @@
 """The signal of embeddings that the pool supplies. `curate.pool.precomputed` reads them; they have no column in `scores`."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from curate import ids
 from curate.recipe.measure import PrecomputedEmbeddings
-from curate.signals.signal import Signal
+from curate.signals.signal import Built, Known, Signal, SignalKind
 
 
-def signal(options: PrecomputedEmbeddings, identity: dict[str, Any]) -> Signal:
-    """Return the signal of the section. `identity` is `identify_models` of it."""
-    key = ids.digest(["brought", 1, options.image, options.text, identity["dimension"]])
-    return Signal(options.name, (), key, bring=(options.image, options.text), dimension=identity["dimension"])
+def _identify(name: str, options: PrecomputedEmbeddings, known: Known) -> dict[str, Any]:
+    return {"brought": [options.image, options.text], "dimension": known.supplied[name]}
+
+
+def _build(name: str, options: PrecomputedEmbeddings, built: Built) -> Iterator[Signal]:
+    dimension = built.identities[name]["dimension"]
+    key = ids.digest(["brought", 1, options.image, options.text, dimension])
+    yield Signal(name, (), key, supplied=(options.image, options.text), dimension=dimension)
+
+
+KIND = SignalKind("embeddings", PrecomputedEmbeddings, _identify, _build, "listed")

@@ -1,19 +1,25 @@
-"""What a signal is: the shape that every file of this folder which adds columns to `scores` has. See `signals`.
+"""The interface that every kind of signal implements: its section of a recipe, its identity, and how it is measured.
 
-There are four kinds. Signals of images (`start`): while a part is read, a gauge looks at each image once, right after it
-was decoded, in one of several threads, and is then fed what it took from it, in order. Signals of captions (`read`).
-Signals of embeddings (`compute`): from those that a model of `measure.clip` gave, or the pool brings, without images or
-the model. And what the pool brings itself (`bring`), embeddings too, which have no column in `scores`.
+A signal adds columns to `scores`. It takes its values from one of four things: from images (`from_images`), while a part of
+the input is read: each image is observed once, right after it was decoded, in one of several threads, and what was observed
+is added in order; from captions (`from_captions`); from embeddings (`from_embeddings`), those of a model of `measure.clip`
+or precomputed ones, without images or the model; or from the pool (`supplied`): embeddings, without a column in `scores`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
+
+from curate.recipe.measure import Form
+from curate.recipe.section import Section
+
+if TYPE_CHECKING:
+    from curate.models.encoder import Encoder
 
 F32 = npt.NDArray[np.float32]
 
@@ -37,49 +43,101 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class SignalOutput:
-    """What a gauge found in one part: its signal's columns, one value a row; a model gives embeddings too."""
+    """What an image signal gives for one part: its columns, one value a row; a model gives embeddings too."""
 
     columns: tuple[pa.Array, ...]
     embeddings: tuple[pa.Array, pa.Array] | None = None
 
 
-class Gauge(Protocol):
+class ImageSignal(Protocol):
     """An image signal at work on one part."""
 
-    def look(self, image: Image.Image) -> Any:
-        """What is needed of the image, taken in one of several threads; the image is as it was decoded."""
+    def observe(self, image: Image.Image) -> Any:
+        """Return what is needed of an image, as it was decoded; called in several threads at once.
 
-    def put(self, row: int, view: Any) -> None:
-        """Takes a row's view; rows come in ascending order, those that could not be read do not come."""
+        Raises:
+            ValueError, OSError, MemoryError: the image cannot be used; its row is null.
+        """
+
+    def add(self, row: int, observation: Any) -> None:
+        """Take a row's observation; rows come in ascending order, those that could not be read do not come."""
 
     def finish(self) -> SignalOutput:
-        """The columns, null in rows that did not come."""
+        """Return the columns, null in rows that did not come."""
 
 
 @dataclass(frozen=True)
 class Signal:
-    """One signal; one of `start`, `read`, `compute` and `bring` is there.
+    """One signal; one of `from_images`, `from_captions`, `from_embeddings` and `supplied` is there.
 
     Attributes:
         name: unique among the recipe's signals.
         columns: what it adds to `scores`.
-        key: digest of what its values depend on.
-        start: from a part's captions (string) to a gauge.
-        read: from captions (string, null where the row could not be read) to the columns' values.
-        compute: from embeddings to the columns' values in the order of their rows.
-        of: whose embeddings `compute` needs, by name.
-        bring: the columns or arrays of the image's and the text's embeddings.
-        ready: makes what all parts share, once per process, as measuring would; so what is wrong with it is told before.
+        key: digest of all that its values depend on but the samples.
+        from_images: from a part's captions (string) to an image signal.
+        from_captions: from captions (string, null where the row could not be read) to the columns' values.
+        sample_columns: those of table `samples` that it fills; `from_captions` gives their values first.
+        from_embeddings: from embeddings to the columns' values in the order of their rows.
+        of: whose embeddings these are, by name.
+        supplied: the names of the columns or arrays of the image's and the text's embeddings.
+        load: loads what all parts share, once per process, so that what is wrong with it is reported before the run.
         dimension: of the embeddings that it gives; None for other signals.
+        encoder: returns the model that encodes them, loaded once per process, on the device of the run, or, where its
+            argument is true, on the best one of this machine; None where there is no model.
     """
 
     name: str
     columns: tuple[pa.Field, ...]
     key: str
-    start: Callable[[pa.Array], Gauge] | None = None
-    read: Callable[[pa.Array], Sequence[pa.Array]] | None = None
-    compute: Callable[[Embeddings], Sequence[pa.Array]] | None = None
-    bring: tuple[str, str] | None = None
-    ready: Callable[[], Any] | None = None
+    from_images: Callable[[pa.Array], ImageSignal] | None = None
+    from_captions: Callable[[pa.Array], Sequence[pa.Array]] | None = None
+    sample_columns: tuple[str, ...] = ()
+    from_embeddings: Callable[[Embeddings], Sequence[pa.Array]] | None = None
     of: str | None = None
+    supplied: tuple[str, str] | None = None
+    load: Callable[[], Any] | None = None
     dimension: int | None = None
+    encoder: "Callable[[bool], Encoder] | None" = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What identifying a signal may go by.
+
+    Attributes:
+        identities: of the signals before, by name.
+        supplied: the dimensions of the embeddings that the pool supplies, by name.
+        is_local: whether signals are measured on this machine.
+    """
+
+    identities: Mapping[str, Any]
+    supplied: Mapping[str, int]
+    is_local: bool
+
+
+@dataclass(frozen=True)
+class Built:
+    """What building a signal may go by: the identities of all signals, and the signals before, both by name."""
+
+    identities: Mapping[str, Any]
+    signals: Mapping[str, Signal]
+
+
+@dataclass(frozen=True)
+class SignalKind:
+    """One kind of signal.
+
+    Attributes:
+        key: its key in a recipe's section `measure`, unique among kinds.
+        section: what a recipe says of one signal of this kind.
+        identify: from a signal's name and section to what its values depend on beyond the recipe (package, model, digests of
+            files), as plain JSON data; None where there is nothing. Called once, where the run is started. Raises RecipeError.
+        build: from a signal's name and section to the signals that it gives; called in every process, so it loads nothing.
+        form: how a recipe asks for signals of this kind.
+    """
+
+    key: str
+    section: type[Section]
+    identify: Callable[[str, Any, Known], Any]
+    build: Callable[[str, Any, Built], Iterable[Signal]]
+    form: Form = "one"

@@ -1,4 +1,4 @@
-"""run.json: what made a run, and, once it is finished, what came of it.
+"""run.json: what determines a run, and, once it is finished, its results.
 
 In: a run folder. Out: `RunClaim`, which is written when a run takes its folder, and `RunFacts`, which takes its place when
 the run is published. Keys of the JSON are the fields' aliases, in the order of the fields.
@@ -125,7 +125,7 @@ class CaptionWork(Facts):
 
 
 class NearFacts(Facts):
-    """A deduplication pass by nearness: its place, what it compares, and of a sample's close pairs how many there are and were found."""
+    """A deduplication pass by nearness: its place, what it compares, and how many of a sample's close pairs it compared (`found`)."""
 
     _optional = frozenset({"phash", "embedding"})
 
@@ -272,7 +272,7 @@ def read_facts(store: RunStore) -> RunFacts:
 
 
 def read_forgotten(store: RunStore) -> ForgottenFacts | None:
-    """Return what run.json says of the record, None where it names none; of any version, since what was taken out stays out."""
+    """Return what run.json says of the record, None where it names none; of any version: what was taken out stays out."""
     if not store.exists(RUN_FILE):
         return None
     named = _read_object(store).get("forgotten")
@@ -313,8 +313,10 @@ def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
     recipe = data.get("recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("input"), list):
         return data
-    unset: dict[str, tuple[str, list[Any]]]
-    unset = {"webdataset": ("columns", [None]), "parquet": ("caption_key", ["caption"])}
+    unset: dict[str, tuple[str, list[Any]]] = {
+        "webdataset": ("columns", [None]),
+        "parquet": ("caption_key", ["caption"]),
+    }
     sources = [dict(source) for source in recipe["input"]]
     for source in sources:
         key, values = unset.get(source.get("format", ""), ("", []))

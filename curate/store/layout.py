@@ -27,11 +27,6 @@ def answer_parts(unit: int) -> str:
     return f"{ANSWER_PARTS}/{unit:05d}"
 
 
-def caption_stats_file(unit: int) -> str:
-    """Return the file that says what a unit's captions took."""
-    return f"tables/captions/{unit:05d}_stats.json"
-
-
 def table_file(table: str, unit: int) -> str:
     """Return the file of a unit's table."""
     return f"tables/{table}/{unit:05d}.parquet"
@@ -40,3 +35,8 @@ def table_file(table: str, unit: int) -> str:
 def shard_stem(index: int) -> str:
     """Return the path of an output shard's files, without their suffixes."""
     return f"shards/{index:05d}"
+
+
+def caption_statistics_file(unit: int) -> str:
+    """Return the file that says what the captions of a unit took."""
+    return f"tables/captions/{unit:05d}_stats.json"

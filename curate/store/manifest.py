@@ -17,7 +17,7 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class Published:
-    """A line of the manifest."""
+    """A line of the manifest: a file, its rows (None where it has none that are counted), bytes and sha256."""
 
     path: str
     rows: int | None
@@ -26,7 +26,7 @@ class Published:
 
 
 def no_run(folder: RunStore, url: str) -> RecipeError:
-    """What is said of a place that holds no run."""
+    """Return the error for a place that holds no run."""
     if not folder.fs.isdir(folder.root):
         return RecipeError(f"{url}: no such folder; accepted: the folder of a run (the --out of `curate run`)")
     inside = folder.exists(f"run/{RUN_FILE}")  # as `curate demo` lays it out
@@ -35,14 +35,14 @@ def no_run(folder: RunStore, url: str) -> RecipeError:
 
 
 def how_to_go_on(folder: RunStore, url: str) -> str:
-    """What a user does where `_SUCCESS` does not stand."""
+    """Return what a user does where `_SUCCESS` is missing."""
     if folder.exists(FORGETTING_FILE):
         return f"`curate forget` was interrupted, and `curate forget {url}` carries it out"
-    return "run its recipe again with the same --out: it goes on where it stopped"
+    return "run its recipe again with the same --out: it continues where it stopped"
 
 
 def digest_file(folder: RunStore, path: str, rows: int | None = None) -> Published:
-    """Reads the file as it stands. Rows are counted by its footer where it is Parquet."""
+    """Return the manifest's line of a file. Rows are counted by its footer where it is Parquet."""
     state, size = hashlib.sha256(), 0
     with folder.open(path) as file:
         while block := file.read(_BLOCK):
@@ -62,7 +62,7 @@ class Fault:
 
 
 def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, Fault]:
-    """Reads every file that the manifest lists: of those that are not as it says, path → what is wrong."""
+    """Read every file that the manifest lists, and return of those that differ path → what is wrong."""
 
     def check(line: Published) -> Fault | None:
         try:
@@ -83,13 +83,13 @@ def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, Fault
 
 
 def write_manifest(folder: RunStore, published: Iterable[Published]) -> None:
-    """Writes the manifest, sorted by path."""
+    """Write the manifest, sorted by path."""
     rows = sorted(published, key=lambda line: line.path)
     folder.write_parquet(MANIFEST_FILE, pa.Table.from_pylist([vars(line) for line in rows], schema=schema.MANIFEST))
 
 
 def read_manifest(folder: RunStore) -> list[Published]:
-    """The lines of the manifest. Raises RunError where it is damaged."""
+    """Return the lines of the manifest. Raises RunError where it is damaged."""
     try:
         return [Published(**row) for row in folder.read_parquet(MANIFEST_FILE).to_pylist()]
     except TypeError as error:  # other columns

@@ -1,7 +1,7 @@
-"""Files of a run: written aside and put into place whole, so that a file that stands is a file that is finished.
+"""Files of a run: written aside and put into place whole, so that a file that is there is complete.
 
 A `RunStore` is a local folder or any fsspec URL. Locally a file is written in `tmp/` and renamed; on an object store it is
-one PUT. Parquet files carry the key of what made them in their footer; a rerun skips a file that stands with its key.
+one PUT. Parquet files carry the key of what made them in their footer; a rerun skips a file that is there with its key.
 """
 
 import json
@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 from curate.errors import CurateError, DamagedError, RecipeError
 
 KEY = b"curate.key"
-NOTE = b"curate.note"
+FOOTER_NOTE = b"curate.note"
 _TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
 
 
@@ -36,12 +36,12 @@ class RunStore:
 
     @property
     def fs(self) -> Any:
-        """The fsspec file system (fsspec caches one per process)."""
+        """Return the fsspec file system (fsspec caches one per process)."""
         return self._place[0]
 
     @property
     def root(self) -> str:
-        """The folder's path within its file system."""
+        """Return the folder's path within its file system."""
         return str(self._place[1]).rstrip("/")
 
     @property
@@ -56,11 +56,11 @@ class RunStore:
 
     @property
     def is_local(self) -> bool:
-        """Whether files can be renamed, linked and mapped."""
+        """Return whether files can be renamed, linked and mapped."""
         return isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str) -> str:
-        """The path of `name` within the file system."""
+        """Return the path of `name` within the file system."""
         return f"{self.root}/{name}"
 
     def exists(self, name: str) -> bool:
@@ -86,11 +86,11 @@ class RunStore:
             raise OSError(f"{self.path(name)}: cannot be read: {error}") from error
 
     def size(self, name: str) -> int:
-        """Bytes of the file."""
+        """Return the bytes of the file."""
         return int(self.fs.size(self.path(name)))
 
     def files(self, name: str = "") -> list[str]:
-        """All files below `name`, sorted, relative to the folder."""
+        """Return all files below `name`, sorted, relative to the folder."""
         if not self.is_local:
             self.fs.invalidate_cache()
         if not self.exists(name):
@@ -98,23 +98,23 @@ class RunStore:
         return sorted(str(found)[len(self.root) + 1 :] for found in self.fs.find(self.path(name).rstrip("/")))
 
     def open(self, name: str) -> Any:
-        """Opens the file for reading bytes."""
+        """Open the file for reading bytes."""
         return open(self.path(name), "rb") if self.is_local else self.fs.open(self.path(name), "rb")
 
     def read_bytes(self, name: str) -> bytes:
-        """The whole file."""
+        """Return all bytes of the file."""
         with self.open(name) as file:
             return bytes(file.read())
 
     def read_json(self, name: str) -> Any:
-        """The file as JSON. Raises DamagedError where something else than us damaged the file."""
+        """Return the file as JSON. Raises DamagedError where something else than us damaged the file."""
         try:
             return json.loads(self.read_bytes(name))
         except ValueError as error:
             raise DamagedError(f"{self.path(name)}: is damaged (no JSON: {error})") from None
 
     def delete(self, name: str) -> None:
-        """Removes the file or folder where it stands."""
+        """Remove the file or folder, if it is there."""
         if self.is_local:
             path = self.path(name)
             if os.path.isdir(path):
@@ -126,7 +126,7 @@ class RunStore:
 
     @contextmanager
     def create(self, name: str) -> Iterator[IO[bytes]]:
-        """A file to write; it stands under `name` when the block ends without an error, and never in part."""
+        """Yield a file to write; it is put in place as `name` when the block ends without an error, and never in part."""
         if self.is_local:
             aside = self.path(f"tmp/{uuid.uuid4().hex}")
             os.makedirs(os.path.dirname(aside), exist_ok=True)
@@ -138,31 +138,31 @@ class RunStore:
             finally:
                 if os.path.lexists(aside):
                     os.unlink(aside)
-        else:  # a remote file that is closed by an error would stand in part; an upload of a finished one does not
+        else:  # a remote file that an error closes would be there in part; the upload of a finished one is not
             with tempfile.NamedTemporaryFile() as file:
                 yield file
                 file.flush()
                 self.fs.put_file(file.name, self.path(name))
 
     def spool(self) -> IO[bytes]:
-        """A file without a name, to write and read by this process alone: beside the run, or on this machine's disk."""
+        """Return a file without a name, for this process alone: in the run's `tmp`, or on this machine's disk."""
         aside = self.path("tmp") if self.is_local else None
         if aside:
             os.makedirs(aside, exist_ok=True)
         return tempfile.TemporaryFile(dir=aside)
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Puts a small file into place."""
+        """Put a small file into place."""
         with self.create(name) as file:
             file.write(data)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Puts a JSON file into place, keys in the order given."""
+        """Put a JSON file into place, keys in their order."""
         self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
     def write_parquet(self, name: str, table: pa.Table, key: str | None = None, note: str | None = None) -> None:
-        """Puts a Parquet file into place, `key` and `note` in its footer. Equal tables give equal bytes."""
-        metadata = {k: v.encode() for k, v in ((KEY, key), (NOTE, note)) if v is not None}
+        """Put a Parquet file into place, `key` and `note` in its footer. Equal tables give equal bytes."""
+        metadata = {k: v.encode() for k, v in ((KEY, key), (FOOTER_NOTE, note)) if v is not None}
         plain = [f.name for f in table.schema if f.name in ("uid", "url", "caption", "sha256", "key", "duplicate_of")]
         repeating = [f.name for f in table.schema if f.name not in plain and pa.types.is_string(f.type)]
         with self.create(name) as file:
@@ -176,7 +176,7 @@ class RunStore:
             )
 
     def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """The table, or some of its columns.
+        """Return the table, or some of its columns.
 
         Raises:
             OSError: the file is missing, or cannot be read now.
@@ -195,16 +195,16 @@ class RunStore:
             raise DamagedError(f"{self.path(name)}: is damaged ({fault}); delete it and run again") from None
 
     def names(self, name: str) -> list[str]:
-        """The columns of a Parquet file."""
+        """Return the columns of a Parquet file."""
         with self.open(name) as file:
             return list(pq.read_schema(file).names)
 
     def footer(self, name: str) -> tuple[str | None, str | None, int]:
-        """The key, the note and the rows of a Parquet file.
+        """Return the key, the footer note and the rows of a Parquet file.
 
         Raises:
             OSError: the file is missing, or cannot be read now.
-            DamagedError: it was read, and holds no whole footer.
+            DamagedError: it was read, and holds no complete footer.
         """
         with self._reading(name):
             tail = self._read_tail(name)
@@ -213,11 +213,11 @@ class RunStore:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DamagedError(f"{self.path(name)}: is damaged ({' '.join(str(error).split())})") from None
         values = metadata.metadata or {}
-        key, note = values.get(KEY), values.get(NOTE)
+        key, note = values.get(KEY), values.get(FOOTER_NOTE)
         return key.decode() if key else None, note.decode() if note else None, metadata.num_rows
 
     def _read_tail(self, name: str) -> bytes:
-        """The end of a file, in which a Parquet file's footer lies whole, in one read or two."""
+        """Return the end of a file, which holds all of a Parquet file's footer, in one read or two."""
         with self.open(name) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL))
@@ -229,7 +229,7 @@ class RunStore:
         return tail
 
     def is_current(self, name: str, key: str) -> bool:
-        """Return whether the Parquet file is there, has a whole footer and was made with this key.
+        """Return whether the Parquet file is there, has a complete footer and was made with this key.
 
         Raises:
             OSError: it cannot be read now; what it holds is not known, and nothing may be made in its place.
@@ -256,7 +256,7 @@ class RunStore:
 
 
 def _parse_parquet(file: Any, columns: list[str] | None) -> pa.Table:
-    """Not by read_table: it reads ahead in threads, and one that lets go of a Python buffer while Python ends aborts the process."""
+    """Return the table. Not by read_table: it reads ahead in threads, and one that lets go of a Python buffer while Python ends aborts the process."""
     opened = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
     table = opened.read(columns, use_threads=False)
     return table if columns is None else table.select(columns)

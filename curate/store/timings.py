@@ -1,8 +1,8 @@
-"""How long each step of a run works, by unit or shard: noted while it runs, added up when it is published.
+"""How long each step of a run works, by unit or shard: recorded while it runs, summed when it is published.
 
-In: a run folder. Out: rows of STEPS, for run.json and table `steps`. A note is an empty file whose name says all, so that
-one listing reads them; a retry of the same work notes it again, and the longest counts. What an earlier start of the run
-did, or another run, is not in it: notes are below `tmp`, which is emptied when a run starts.
+In: a run folder. Out: rows of STEPS, for run.json and table `steps`. A record is an empty file whose name holds everything,
+so that one listing reads them all; a retry of the same work adds a record, and the longest counts. What an earlier start of the
+run did, or another run, is not in it: records are below `tmp`, which is emptied when a run starts.
 """
 
 import time
@@ -21,7 +21,7 @@ _FOLDER = "tmp/steps"
 
 
 class StepTimer:
-    """What a step says of its work: how many rows, and whether all of it stood already."""
+    """What a step reports of its work: how many rows, and whether all of it was done before."""
 
     rows: int | None = None
     idle: bool = False
@@ -29,29 +29,29 @@ class StepTimer:
 
 @contextmanager
 def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
-    """Notes how long the block takes, where it ends without an error, and had something to do.
+    """Record the block's duration, unless it raises or had no work.
 
     Args:
         folder: the run folder.
         step: one of ORDER.
-        name: of the unit or shard; a note of the same name counts once.
+        name: of the unit or shard; records of one name count once.
     """
-    watch, began = StepTimer(), time.monotonic()
-    yield watch
+    timer, began = StepTimer(), time.monotonic()
+    yield timer
     milliseconds = round(1000 * (time.monotonic() - began))
-    if watch.idle:
+    if timer.idle:
         return
-    folder.write_bytes(f"{_FOLDER}/{step}/{name}.{milliseconds}.{'' if watch.rows is None else watch.rows}", b"")
+    folder.write_bytes(f"{_FOLDER}/{step}/{name}.{milliseconds}.{'' if timer.rows is None else timer.rows}", b"")
 
 
 def sum_timings(folder: RunStore) -> list[StepFacts]:
-    """Return the work of each step, in the order of the steps; none of a step that noted nothing."""
+    """Return the work of each step, in the order of the steps; none of a step without records."""
     longest: dict[str, dict[str, tuple[int, int | None]]] = {step: {} for step in ORDER}
     for path in folder.files(_FOLDER):
-        step, _, note = path.removeprefix(f"{_FOLDER}/").partition("/")
-        name, milliseconds, rows = note.rsplit(".", 2)
+        step, _, record = path.removeprefix(f"{_FOLDER}/").partition("/")
+        name, milliseconds, rows = record.rsplit(".", 2)
         one = int(milliseconds), int(rows) if rows else None
-        longest[step][name] = max(longest[step].get(name, one), one, key=lambda found: found[0])
+        longest[step][name] = max(longest[step].get(name, one), one, key=lambda record: record[0])
     return [
         StepFacts(
             step=step,

@@ -10,6 +10,7 @@ from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.captions.work import Captioned, check_requests
 from curate.publish.audit import Audit, check_damage
+from curate.publish.settings import PublishSettings
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.timings import time_step
@@ -35,7 +36,7 @@ class Caption(beam.PTransform):
 
     def _check_damage(self, _: None, audits: list[Audit]) -> bool:
         with noting_errors(self.context.store):
-            check_damage(self.context, audits)
+            check_damage(PublishSettings.of(self.context), audits)
         return True
 
     def _caption(self, audit: Audit, sound: bool, counts: Any = None) -> Captioned:

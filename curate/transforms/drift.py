@@ -1,32 +1,38 @@
 """Drift on Beam: small samples of embeddings from each unit, merged by source."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 
-from curate.publish.drifts import Sample, measure_drifts, merge, sample_unit
-from curate.run.context import RunContext
+from curate.pool.plan import Unit
+from curate.publish.drift import Group, Sample, measure_drifts, merge, sample_unit
+from curate.recipe.measure import Measure
 from curate.store.facts import DriftFacts
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
 
 
+@dataclass
 class MeasureDrift(beam.PTransform):
-    """PCollection[UnitResult] → PCollection of one list: the rows of table `drift`."""
+    """PCollection[UnitResult] → PCollection of one list[DriftFacts]. Only where embeddings are kept."""
 
-    def __init__(self, context: RunContext) -> None:
-        super().__init__()
-        self._context = context
+    store: RunStore
+    measure: Measure
 
-    def expand(self, verdicts: beam.PCollection[Any]) -> beam.PCollection[list[DriftFacts]]:
-        """Only where embeddings are kept."""
-        context = self._context
+    def expand(self, results: beam.PCollection[Any]) -> beam.PCollection[list[DriftFacts]]:
+        """Sample, merge, measure."""
         return (
-            verdicts
-            | "Sample" >> beam.FlatMap(lambda v: sample_unit(context, v.unit))
+            results
+            | "Sample" >> beam.FlatMap(lambda result: self._sample(result.unit))
             | "Merge" >> beam.CombinePerKey(_Merged())
             | "Together" >> beam.combiners.ToDict()
             | "Measure" >> beam.Map(measure_drifts)
         )
+
+    def _sample(self, unit: Unit) -> Iterator[tuple[Group, Sample]]:
+        return sample_unit(self.measure, unit.source, UnitTables(self.store, unit.index))
 
 
 class _Merged(beam.CombineFn):
@@ -36,14 +42,11 @@ class _Merged(beam.CombineFn):
         return []
 
     def add_input(self, accumulator: list[Sample], element: Sample) -> list[Sample]:
-        return [self._one([*accumulator, element])]
+        return [merge([*accumulator, element])]
 
     def merge_accumulators(self, accumulators: Iterable[list[Sample]]) -> list[Sample]:
         samples = [sample for part in accumulators for sample in part]
-        return [self._one(samples)] if samples else []
+        return [merge(samples)] if samples else []
 
     def extract_output(self, accumulator: list[Sample]) -> Sample:
         return accumulator[0]
-
-    def _one(self, samples: list[Sample]) -> Sample:
-        return merge(samples)

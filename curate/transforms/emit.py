@@ -1,133 +1,128 @@
 """Emitting and publishing on Beam: shards are elements, laid out from the units' numbers of kept rows."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import AsIter, AsList, AsSingleton
 
+from curate.captions.work import summarise
 from curate.decide import dedup
-from curate.output.shards import Shard, emit_shard, lay_out, name_hashes
-from curate.pool.plan import Unit
+from curate.output.emit import emit_shard
+from curate.output.layout import Shard, lay_out
+from curate.output.output_format import find_output
+from curate.output.settings import EmitSettings
 from curate.publish.audit import Audit, audit_unit, check_damage
-from curate.publish.publish import Results, publish
+from curate.publish.publish import publish
+from curate.publish.settings import PublishSettings
+from curate.publish.summary import Results
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.manifest import Published, digest_file
 from curate.store.timings import time_step
 
-_FOUND = ("t", "pool", "survivors", "sums", "drift", "captioned")
+_RESULTS = ("t", "pool", "survivors", "sums", "drift", "captioned")
 
 
+@dataclass
 class AuditUnits(beam.PTransform):
-    """PCollection[UnitResult] → PCollection[Audit]: counts every row from the files that stand."""
+    """PCollection[UnitResult] → PCollection[Audit]: count every row from the tables."""
 
-    def __init__(self, context: RunContext) -> None:
-        super().__init__()
-        self._context = context
+    settings: PublishSettings
 
-    def expand(self, verdicts: beam.PCollection[Any]) -> beam.PCollection[Audit]:
+    def expand(self, results: beam.PCollection[Any]) -> beam.PCollection[Audit]:
         """One audit per unit."""
-        context = self._context
-        return verdicts | beam.Map(lambda v: audit_unit(context, v.unit))
+        return results | beam.Map(lambda result: audit_unit(self.settings, result.unit))
 
 
+@dataclass
 class Emit(beam.PTransform):
-    """PCollection[Audit] → PCollection[Shard]: refuses too much damage, lays the shards out and writes them."""
+    """PCollection[Audit] → PCollection[Shard]: refuse too much damage, lay the shards out and write them."""
 
-    def __init__(self, context: RunContext, n_buckets: int) -> None:
-        super().__init__()
-        self._context, self._n = context, n_buckets
+    settings: EmitSettings
+    publishing: PublishSettings
+    n_buckets: int
 
     def expand(self, audits: beam.PCollection[Audit]) -> beam.PCollection[Shard]:
-        """Keys that several kept rows have are found first: their rows are named by uid."""
-        context, n = self._context, self._n
-        if context.pool.images:
-            repeated = (
-                audits
-                | "Names" >> beam.FlatMap(lambda a: enumerate(dedup.split_buckets(name_hashes(context, a.unit), n)))
-                | "Buckets" >> beam.GroupByKey()
-                | "Repeated" >> beam.Map(lambda item: dedup.repeated(item[1]))
-            )
-        else:
-            repeated = audits.pipeline | "NoNames" >> beam.Create([np.zeros(0, np.uint64)])
+        """Names that several kept rows may have are found first: their rows are named by uid."""
+        repeated = (
+            audits
+            | "Names" >> beam.FlatMap(self._name_buckets)
+            | "Buckets" >> beam.GroupByKey()
+            | "Repeated" >> beam.Map(lambda item: dedup.repeated(item[1]))
+        )
         return (
             audits.pipeline
             | beam.Create([None])
-            | "LayOut" >> beam.FlatMap(_lay_out, context, AsList(audits))
+            | "LayOut" >> beam.FlatMap(self._lay_out, AsList(audits))
             | beam.Reshuffle()
-            | "Write" >> beam.Map(_emit, context, AsIter(repeated))
+            | "Write" >> beam.Map(self._write, AsIter(repeated))
         )
 
+    def _name_buckets(self, audit: Audit) -> Iterator[tuple[int, Any]]:
+        hashes = find_output(self.settings.pool.images).name_hashes(self.settings.tables(audit.unit))
+        if len(hashes):
+            yield from enumerate(dedup.split_buckets(hashes, self.n_buckets))
 
-def _lay_out(_: None, context: RunContext, audits: list[Audit]) -> list[Shard]:
-    with noting_errors(context.store):
-        check_damage(context, audits)
-    return lay_out([(audit.unit, audit.kept) for audit in audits], context.recipe.output.rows_per_shard)
+    def _lay_out(self, _: None, audits: list[Audit]) -> list[Shard]:
+        with noting_errors(self.settings.store):
+            check_damage(self.publishing, audits)
+        return lay_out([(audit.unit, audit.kept) for audit in audits], self.settings.output.rows_per_shard)
+
+    def _write(self, shard: Shard, repeated: Iterable[Any]) -> Shard:
+        store = self.settings.store
+        with noting_errors(store), time_step(store, "emit", f"{shard.index:05d}") as timer:
+            timer.rows = shard.rows
+            return emit_shard(self.settings, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
 
 
-def _emit(shard: Shard, context: RunContext, repeated: Iterable[Any]) -> Shard:
-    with noting_errors(context.store), time_step(context.store, "emit", f"{shard.index:05d}") as watch:
-        watch.rows = shard.rows
-        return emit_shard(context, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
-
-
+@dataclass
 class Digest(beam.PTransform):
     """Units and shards → PCollection[Published]: the manifest's lines of all tables and shards."""
 
-    def __init__(self, context: RunContext) -> None:
-        super().__init__()
-        self._context = context
+    settings: PublishSettings
 
     def expand(self, inputs: Any) -> beam.PCollection[Published]:
-        """Reads each file as it stands, spread over the workers."""
-        context = self._context
-        tables = inputs["audits"] | "Tables" >> beam.FlatMap(lambda audit: _tables(context, audit.unit))
-        shards = inputs["shards"] | "Shards" >> beam.FlatMap(lambda shard: _files(context, shard))
-        return (tables, shards) | beam.Flatten() | beam.Map(lambda file: digest_file(context.store, *file))
+        """Read each file once, spread over the workers."""
+        tables = inputs["audits"] | "Tables" >> beam.FlatMap(self._tables)
+        shards = inputs["shards"] | "Shards" >> beam.FlatMap(self._files)
+        return (tables, shards) | beam.Flatten() | beam.Map(lambda file: digest_file(self.settings.store, *file))
+
+    def _tables(self, audit: Audit) -> Iterator[tuple[str, None]]:
+        yield from ((path, None) for path in self.settings.unit_files(audit.unit))
+
+    def _files(self, shard: Shard) -> Iterator[tuple[str, int | None]]:
+        files = find_output(self.settings.pool.images).files(shard.stem)
+        yield from ((path, shard.rows if has_rows else None) for path, has_rows in files.items())
 
 
-def _tables(context: RunContext, unit: Unit) -> Iterator[tuple[str, None]]:
-    for name in context.tables:
-        yield context.table(name, unit), None
-    if context.recipe.captions:
-        yield f"tables/captions/{unit.name}_stats.json", None
-
-
-def _files(context: RunContext, shard: Shard) -> Iterator[tuple[str, int | None]]:
-    if context.pool.images:
-        yield f"{shard.stem}.tar", shard.rows
-    yield f"{shard.stem}.parquet", shard.rows
-    yield f"{shard.stem}_stats.json", None
-
-
+@dataclass
 class Publish(beam.PTransform):
     """Everything that a run needs to be complete → `_SUCCESS`."""
 
-    def __init__(self, context: RunContext) -> None:
-        super().__init__()
-        self._context = context
+    context: RunContext
 
     def expand(self, inputs: Any) -> beam.PCollection[None]:
         """`inputs`: audits, shards, digests, thresholds, recalls; t, pool, survivors, sums, drift, captioned where there are any."""
-        context = self._context
         lists = {name: AsList(inputs[name]) for name in ("audits", "shards", "digests", "thresholds", "recalls")}
-        single = {n: AsSingleton(inputs[n]) for n in _FOUND if inputs.get(n) is not None}
+        single = {n: AsSingleton(inputs[n]) for n in _RESULTS if inputs.get(n) is not None}
         start = inputs["audits"].pipeline | beam.Create([None])
-        return start | beam.Map(_publish, context, **lists, **single)
+        return start | beam.Map(self._publish, **lists, **single)
 
-
-def _publish(
-    _: None,
-    context: RunContext,
-    audits: list[Audit],
-    shards: list[Shard],
-    digests: list[Published],
-    thresholds: list[tuple[str, float | None]],
-    recalls: list[tuple[int, Any]],
-    **found: Any,
-) -> None:
-    results = Results(thresholds=dict(thresholds), recalls=dict(recalls), **{name: found.get(name) for name in _FOUND})
-    with noting_errors(context.store):
-        publish(context, audits, shards, results, digests)
+    def _publish(
+        self, _: None, audits: list[Audit], shards: list[Shard], digests: list[Published], **found: Any
+    ) -> None:
+        captions, captioned = self.context.recipe.captions, found.get("captioned")
+        work = summarise(captions, self.context.engine_ids, captioned) if captions and captioned else []
+        results = Results(
+            t=found.get("t"),
+            thresholds=dict(found["thresholds"]),
+            recalls=dict(found["recalls"]),
+            **{name: found.get(name) for name in ("pool", "survivors", "sums")},
+            drift=found.get("drift") or [],
+            caption_work=work,
+        )
+        with noting_errors(self.context.store):
+            publish(PublishSettings.of(self.context), audits, shards, results, digests)

@@ -4,7 +4,7 @@ A pool of 20 tars of 1,000 samples (a JPEG of some 60 KB, a caption, img2dataset
 a run over it keeps every other sample. Printed are CPU seconds (user and system, best of five) of this process for
 writing the kept samples, and ratios:
 
-- emit: `curate.output.shards.emit_shard`, from the tables of the run folder: tars with completed json, sidecars, stats;
+- emit: `curate.output.emit.emit_shard`, from the tables of the run folder: tars with completed json, sidecars, stats;
 - bare: their members as they lie, header and padding included, by `pread` at offsets that are known beforehand;
 - bare, index: the same, and the walk over the headers that finds the offsets;
 - ShardWriter: webdataset's reader and writer, with the same samples and no decoding.
@@ -25,7 +25,9 @@ from PIL import Image
 
 from curate.decide import state as ballot
 from curate.decide.local import apply_rules, deduplicate
-from curate.output.shards import emit_shard, lay_out
+from curate.output.emit import emit_shard
+from curate.output.layout import lay_out
+from curate.output.settings import EmitSettings
 from curate.output.tar_writer import TarWriter
 from curate.pool.byte_sources import open_source
 from curate.pool.plan import Unit, make_plan
@@ -103,7 +105,7 @@ def make_run(pool: Path, out: Path) -> tuple[RunContext, list[tuple[Unit, int]]]
 def emit(context: RunContext, kept: list[tuple[Unit, int]]) -> None:
     context.store.delete("shards")
     for shard in lay_out(kept, context.recipe.output.rows_per_shard):
-        emit_shard(context, shard, np.zeros(0, np.uint64))
+        emit_shard(EmitSettings.of(context), shard, np.zeros(0, np.uint64))
 
 
 def is_kept(name: str) -> bool:

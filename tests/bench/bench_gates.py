@@ -280,7 +280,7 @@ def clip_table(count: int) -> None:
     such scenes, and tells them apart as a general model would not."""
     import curate.demo
     from curate.models.encoder import load_encoder
-    from curate.recipe.measure import Clip
+    from curate.signals.clip import Clip
 
     encoder = load_encoder(Clip(model=f"local-dir:{Path(curate.demo.__file__).parent / 'clip'}"))
     rng = np.random.default_rng(SEED)

@@ -96,7 +96,7 @@ def bench_scaled() -> None:
     from curate.demo import scenes
     from curate.demo.scenes import caption, compose, draw
     from curate.models.encoder import load_encoder
-    from curate.recipe.measure import Clip
+    from curate.signals.clip import Clip
 
     encoder = load_encoder(Clip(model=f"local-dir:{Path(scenes.__file__).parent / 'clip'}"))
     side, count = 64, 300

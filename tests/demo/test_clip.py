@@ -17,8 +17,8 @@ from PIL import Image
 
 from curate.demo.pool import make_pool
 from curate.demo.scenes import Scene, caption, compose, draw
-from curate.demo.train_clip import CAPTIONS, draw_scenes, train, write_model
 from curate.demo.words import COLOURS
+from tests.demo.train_clip import CAPTIONS, draw_scenes, train, write_model
 
 FOLDER = Path(str(files("curate.demo"))) / "clip"
 SCENES = 300  # a multiple of 100
@@ -162,7 +162,7 @@ def test_strange_words_and_long_captions_do_not_upset_it(clip: Clip, unseen: Uns
 
 
 def test_the_script_draws_trains_and_writes_the_same_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curate.demo.train_clip.BATCH", 16)
+    monkeypatch.setattr("tests.demo.train_clip.BATCH", 16)
     scenes = draw_scenes(3, "a few", 24)
     assert scenes.pixels.shape == (24, 3, 64, 64) and scenes.pixels.dtype == np.uint8
     assert len(scenes.captions) == 24 and {len(texts) for texts in scenes.captions} == {CAPTIONS}

@@ -24,7 +24,7 @@ from PIL import Image
 from curate.ask.verify import verify_run
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
-from curate.captions.work import check_requests
+from curate.captions.work import check_requests, summarise
 from curate.decide import balance, dedup
 from curate.decide import state as ballot
 from curate.decide.local import apply_rules, deduplicate
@@ -32,10 +32,15 @@ from curate.forget.block import block
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
-from curate.output.shards import emit_shard, lay_out, name_hashes
+from curate.output.emit import emit_shard
+from curate.output.layout import lay_out
+from curate.output.output_format import find_output
+from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, audit_unit, check_damage
-from curate.publish.publish import Results, publish
+from curate.publish.publish import publish
+from curate.publish.settings import PublishSettings
+from curate.publish.summary import Results
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
@@ -366,8 +371,9 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
         settings = CaptionSettings.of(context)
         captioned = [caption_unit(settings, unit, context.unit_tables(unit), results.survivors) for unit in units]
         check_requests(captioned, context.recipe.max_failed)
-        results = replace(results, captioned=captioned)
-    check_damage(context, audits)
+        work = summarise(settings.captions, context.engine_ids, captioned)
+        results = replace(results, caption_work=work)
+    check_damage(PublishSettings.of(context), audits)
     publish_local(context, audits, results)
     context.store.delete("tmp")
     return Ran(out)
@@ -389,7 +395,9 @@ def decide_local(prepared: Prepared, gaps: Sequence[str]) -> tuple[list[Audit], 
     if context.recipe.match:
         sums = np.sum([v.entries for v in verdicts if v.entries is not None], axis=0)
     # Thresholds only describe: a test that compares them does so with the definition.
-    return [audit_unit(context, unit) for unit in units], Results(t, {}, recalls, pool, survivors, sums)
+    return [audit_unit(PublishSettings.of(context), unit) for unit in units], Results(
+        t, {}, recalls, pool, survivors, sums
+    )
 
 
 def _largest_t(context: RunContext, ballots: Sequence[ballot.UnitState], counts: Any) -> int:
@@ -403,15 +411,15 @@ def _largest_t(context: RunContext, ballots: Sequence[ballot.UnitState], counts:
 
 def publish_local(context: RunContext, audits: list[Audit], results: Results) -> None:
     """Emits and publishes."""
-    hashes = [name_hashes(context, a.unit) for a in audits] if context.pool.images else []
+    settings, publishing, kind = EmitSettings.of(context), PublishSettings.of(context), find_output(context.pool.images)
+    hashes = [kind.name_hashes(settings.tables(a.unit)) for a in audits]
     shards = lay_out([(a.unit, a.kept) for a in audits], context.recipe.output.rows_per_shard)
     for shard in shards:
-        emit_shard(context, shard, dedup.repeated(hashes))
-    files: list[tuple[str, int | None]] = [(context.table(n, a.unit), None) for a in audits for n in context.tables]
+        emit_shard(settings, shard, dedup.repeated(hashes))
+    files: list[tuple[str, int | None]] = [(path, None) for a in audits for path in publishing.unit_files(a.unit)]
     for shard in shards:
-        suffixes = [(".tar", shard.rows)] if context.pool.images else []
-        files += [(shard.stem + s, n) for s, n in [*suffixes, (".parquet", shard.rows), ("_stats.json", None)]]
-    publish(context, audits, shards, results, [digest_file(context.store, *file) for file in files])
+        files += [(path, shard.rows if has_rows else None) for path, has_rows in kind.files(shard.stem).items()]
+    publish(publishing, audits, shards, results, [digest_file(context.store, *file) for file in files])
 
 
 # ---------------------------------------------------------------- what holds of every run

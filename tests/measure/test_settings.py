@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from curate.measure import settings as module
-from curate.measure.settings import LANGUAGE, SUPPLIED, MeasureSettings
+from curate.measure.settings import SUPPLIED, MeasureSettings
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import parse_recipe
@@ -17,10 +17,11 @@ from curate.signals.signal import Signal
 Inputs = tuple[MeasureSettings, Unit]
 COSINE = pa.field("clip_score", pa.float32())
 SIGNALS = (
-    Signal("clip", (COSINE,), "clip's key", start=lambda captions: None, dimension=8),  # type: ignore[arg-type]
-    Signal("given", (), "given's key", bring=("image", "text"), dimension=8),
-    Signal("on_clip", (pa.field("a", pa.float32()),), "a's key", compute=lambda rows: [], of="clip"),
-    Signal("on_given", (pa.field("b", pa.float32()),), "b's key", compute=lambda rows: [], of="given"),
+    Signal("language", (), "language's key", from_captions=lambda captions: [], sample_columns=("language",)),
+    Signal("clip", (COSINE,), "clip's key", from_images=lambda captions: None, dimension=8),  # type: ignore[arg-type]
+    Signal("given", (), "given's key", supplied=("image", "text"), dimension=8),
+    Signal("on_clip", (pa.field("a", pa.float32()),), "a's key", from_embeddings=lambda rows: [], of="clip"),
+    Signal("on_given", (pa.field("b", pa.float32()),), "b's key", from_embeddings=lambda rows: [], of="given"),
 )
 RECIPE: dict[str, Any] = {
     "input": [{"name": "pool", "format": "webdataset", "path": "x.tar"}],
@@ -48,7 +49,7 @@ def keys(found: Inputs) -> dict[str, str]:
     return tables | {f"column {name}": key for name, key in settings.signal_keys(unit).items()}
 
 
-COLUMNS = {f"column {name}" for name in ("clip", "given", "on_clip", "on_given", LANGUAGE, SUPPLIED)}
+COLUMNS = {f"column {name}" for name in ("clip", "given", "on_clip", "on_given", "language", SUPPLIED)}
 ROWS = {"samples", "members"}
 ALL = {*ROWS, "scores", "embeddings", *COLUMNS}
 
@@ -110,22 +111,18 @@ CHANGES: list[tuple[str, Callable[[Inputs], Inputs], set[str]]] = [
     ("the limit of pixels", image(max_pixels=1000), ALL),
     ("the side of JPEGs", image(jpeg_side=64), ALL),
     ("perceptual hashes", image(phash=True), ROWS),
-    (
-        "a model of languages",
-        lambda found: (replace(found[0], models={"language": "model 2"}), found[1]),
-        {*ROWS, "scores", f"column {LANGUAGE}"},
-    ),
+    ("a signal that fills samples", signal(0), {*ROWS, "scores", "column language"}),
     ("images", pool(images=False), ALL),
     ("other units", pool(key="other"), set()),
     ("the pool's rows", pool(rows=5), set()),
-    ("what columns supply", pool(brings=frozenset({"url"})), set()),
+    ("what columns supply", pool(supplied=frozenset({"url"})), set()),
     (
         "the score columns of the pool",
         pool(scores=pa.schema([("score", pa.float64())])),
         {"scores", f"column {SUPPLIED}"},
     ),
-    ("a model", signal(0), {"scores", "embeddings", "column clip"}),
-    ("a signal", signal(2), {"scores", "column on_clip"}),
+    ("a model", signal(1), {"scores", "embeddings", "column clip"}),
+    ("a signal", signal(3), {"scores", "column on_clip"}),
     (
         "embeddings that are kept",
         recipe(lambda data: data["measure"].update(embeddings={**RECIPE["measure"]["embeddings"], "keep": True})),

@@ -11,7 +11,7 @@ from PIL import Image
 from curate.errors import RecipeError, RunError
 from curate.models.encoder import Encoder, load_encoder
 from curate.models.identity import identify
-from curate.recipe.measure import Clip
+from curate.signals.clip import Clip
 from tests.models.clips import write_model
 
 TEXTS = ["a red dog", "", "x", "a photo of " + "a very long caption " * 40, "日本語 🐈", "boat", "a, b. c!", "A " * 30]
@@ -125,7 +125,7 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = load_encoder(Clip(model=write_model(tmp_path / "m"), batch=8))
+    encoder = load_encoder(Clip(model=write_model(tmp_path / "m", 5), batch=8))
     with pytest.raises(RuntimeError, match="input size"):
         encoder.encode_images([np.zeros((8, 8, 3), np.uint8)] * 4)
     assert encoder.batch == 8
@@ -159,7 +159,7 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
         ({"model": "ViT-B-32"}, ["pretrained is missing", "laion2b_s34b_b79k"]),
         ({"model": "ViT-B-32", "pretrained": "laion"}, ["no pretrained 'laion'", "openai"]),
         ({"model": "local-dir:/nowhere"}, ["/nowhere: no folder with open_clip_config.json"]),
-        ({"model": "local-dir:/nowhere", "pretrained": "x"}, ["brings its own weights"]),
+        ({"model": "local-dir:/nowhere", "pretrained": "x"}, ["has its own weights"]),
         ({"model": "ViT-B-32", "pretrained": "openai", "device": "cuda:0"}, ["cuda:0", "no CUDA device", "accepted"]),
     ],
 )
@@ -172,7 +172,7 @@ def test_what_is_refused(options: dict[str, Any], words: list[str]) -> None:
 def test_a_device_elsewhere(tmp_path: Path) -> None:
     """A run that is sent to workers with a GPU is prepared on a machine without one; its precision is the GPU's."""
     options = Clip(model=write_model(tmp_path / "m"), device="cuda")
-    found = identify(options, here=False)
+    found = identify(options, is_local=False)
     assert (found["device"], found["precision"]) == ("cuda", "fp16")
     with pytest.raises(RecipeError, match="no CUDA device"):
         identify(options)
@@ -184,7 +184,10 @@ def test_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(RecipeError) as caught:
         identify(Clip(model="ViT-B-32", pretrained="laion2b_s34b_b79k"))
-    assert all(word in str(caught.value) for word in ("ViT-B-32 (laion2b_s34b_b79k)", "cannot be had", "local-dir:"))
+    assert all(
+        word in str(caught.value)
+        for word in ("ViT-B-32 (laion2b_s34b_b79k)", "cannot be found or downloaded", "local-dir:")
+    )
 
 
 def test_broken_weights(tmp_path: Path) -> None:

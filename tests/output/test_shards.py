@@ -22,7 +22,10 @@ from curate.ask.query import run_query
 from curate.ask.verify import verify_run
 from curate.errors import RecipeError, RunError
 from curate.ids import content_uid, hash64
-from curate.output.shards import SIDECAR, Slice, emit_shard, lay_out
+from curate.output.emit import emit_shard
+from curate.output.layout import Slice, lay_out
+from curate.output.settings import EmitSettings
+from curate.output.webdataset import SIDECAR
 from curate.pool.plan import Unit
 from curate.recipe.recipe import Recipe, parse_recipe
 from pipelines.driver import prepare
@@ -326,11 +329,11 @@ def test_a_shard_that_stands_is_left_alone_and_one_in_part_is_made_anew(tmp_path
     shards, none = lay_out([(unit, 3)], 2), np.zeros(0, np.uint64)
     files = [ran.folder / f"shards/00000{suffix}" for suffix in (".tar", ".parquet", "_stats.json")]
     before = [(p.stat().st_ino, p.read_bytes()) for p in files]
-    emit_shard(context, shards[0], none)
+    emit_shard(EmitSettings.of(context), shards[0], none)
     assert [(p.stat().st_ino, p.read_bytes()) for p in files] == before
     for file in files:
         file.unlink()
-        emit_shard(context, shards[0], none)
+        emit_shard(EmitSettings.of(context), shards[0], none)
         assert [p.read_bytes() for p in files[:2]] == [data for _, data in before[:2]]
         assert files[2].exists()
 
@@ -343,7 +346,9 @@ def test_a_source_that_shrank_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "run/shards/00000.tar").unlink()
     os.truncate(path, 600)
     with pytest.raises(RunError, match=r"p\.tar: the file changed during the run"):
-        emit_shard(prepared.context, lay_out([(prepared.plan.units[0], 2)], 10)[0], np.zeros(0, np.uint64))
+        emit_shard(
+            EmitSettings.of(prepared.context), lay_out([(prepared.plan.units[0], 2)], 10)[0], np.zeros(0, np.uint64)
+        )
     assert not (tmp_path / "run/shards/00000.tar").exists()
 
 

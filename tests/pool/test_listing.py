@@ -206,7 +206,7 @@ def test_a_changed_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="changed"):
         check_state(str(path), {}, state, stamped.fingerprint)
     path.unlink()
-    with pytest.raises(RunError, match="now it is gone"):
+    with pytest.raises(RunError, match="now it is deleted"):
         check_state(str(path), {}, state, stamped.fingerprint)
 
 

@@ -231,7 +231,7 @@ def test_images_and_imageless_sources_do_not_mix(tmp_path: Path) -> None:
 def test_which_columns_are_brought(tmp_path: Path) -> None:
     path = write(tmp_path / "x.parquet", captions(1, URL=["u"], WIDTH=[1], HEIGHT=[2], similarity=[0.5], n=[3]))
     pool = plan(source(path)).pool
-    assert pool.brings == {"url", "width", "height"}
+    assert pool.supplied == {"url", "width", "height"}
     assert pool.scores == pa.schema([("similarity", pa.float64())])
     assert pool.output is not None and pool.output.names == [
         "caption", "URL", "WIDTH", "HEIGHT", "similarity", "n",
@@ -292,4 +292,4 @@ def test_uids_that_are_none_do_not_count(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{n}.parquet", captions(1, uid=[uid])) for n, uid in enumerate((5, b"x"))]
     pool = plan(source(paths)).pool
     assert pool.output is not None and pool.output.names == ["caption"]
-    assert "uid" not in pool.brings
+    assert "uid" not in pool.supplied

@@ -1,12 +1,14 @@
 """Small run folders for tests, written straight by the schemas: what a pipeline would leave, without one."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from curate import schema
-from curate.publish.drifts import DRIFT
+from curate.publish.audit import Drops
+from curate.publish.drift import DRIFT
 from curate.publish.statistics import build_statistics
 from curate.publish.views import write_views
 from curate.store.facts import RunFacts, write_facts
@@ -216,6 +218,7 @@ def write_bare(url: str, rows: Sequence[str] = ("one", "two words here", "three 
     if kept:
         folder.write_parquet("shards/00000.parquet", pa.Table.from_pylist(kept))
     folder.write_parquet("failures.parquet", schema.FAILURES.empty_table())
+    folder.write_parquet("entries.parquet", schema.ENTRIES.empty_table())
     return finish(folder, BARE)
 
 
@@ -224,13 +227,23 @@ def finish(folder: RunStore, run: dict[str, Any]) -> RunStore:
     facts = RunFacts.model_validate(run)
     write_facts(folder, facts)
     folder.delete("tmp")
-    build_statistics(folder, facts)
-    write_views(folder)
+    build_statistics(folder, facts, count_drops(folder))
+    write_views(folder, folder.files())
     folder.delete("tmp")
     known = (MANIFEST_FILE, SUCCESS_FILE)
     write_manifest(folder, [digest_file(folder, path) for path in folder.files() if path not in known])
     folder.write_bytes(SUCCESS_FILE, b"")
     return folder
+
+
+def count_drops(folder: RunStore) -> Drops:
+    """Rows by source and rule, from the tables."""
+    drops: Drops = Counter()
+    for path in folder.files("tables/decisions"):
+        sources = folder.read_parquet(path.replace("decisions", "samples"), ["source"])["source"].to_pylist()
+        rows = folder.read_parquet(path, ["kept", "rule"]).to_pylist()
+        drops.update((source, None if row["kept"] else row["rule"]) for source, row in zip(sources, rows, strict=True))
+    return drops
 
 
 def _table(folder: RunStore, name: str, unit: int, columns: pa.Schema, rows: list[dict[str, Any]]) -> None:

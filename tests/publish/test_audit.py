@@ -13,6 +13,7 @@ from curate import schema
 from curate.errors import ConservationError, RunError
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, audit_unit, check_conservation, check_damage
+from curate.publish.settings import PublishSettings
 from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
@@ -55,7 +56,7 @@ def change(
 def test_all_rows_are_counted(prepared: Prepared) -> None:
     told: Counter[str] = Counter()
     for unit in prepared.plan.units:
-        audit = audit_unit(prepared.context, unit)
+        audit = audit_unit(PublishSettings.of(prepared.context), unit)
         rules = prepared.context.read("decisions", unit)["rule"].to_pylist()
         assert audit.verdicts == Counter(rule or KEPT for rule in rules)
         assert (audit.rows, audit.kept) == (len(rules), rules.count(None))
@@ -70,7 +71,7 @@ def test_all_rows_are_counted(prepared: Prepared) -> None:
 
 
 def test_a_file_that_could_not_be_read_stands_apart(prepared: Prepared) -> None:
-    audits = [audit_unit(prepared.context, unit) for unit in prepared.plan.units]
+    audits = [audit_unit(PublishSettings.of(prepared.context), unit) for unit in prepared.plan.units]
     unread = frozenset().union(*(audit.unread for audit in audits))
     assert [Path(path).name for path in unread] == ["00002.tar"]
     (row,) = [row for a in audits for row in a.failures.to_pylist() if row["key"] is None]
@@ -110,9 +111,12 @@ TAMPERED: dict[str, Callable[[list[Row]], list[Row]]] = {
 def test_contradictions_are_refused(prepared: Prepared, tmp_path: Path, how: str) -> None:
     unit = prepared.plan.units[0]
     untouched = change(prepared, tmp_path / "same", list)
-    assert audit_unit(untouched, unit).verdicts == audit_unit(prepared.context, unit).verdicts
+    assert (
+        audit_unit(PublishSettings.of(untouched), unit).verdicts
+        == audit_unit(PublishSettings.of(prepared.context), unit).verdicts
+    )
     with pytest.raises(ConservationError, match="unit 00000"):
-        audit_unit(change(prepared, tmp_path / "changed", TAMPERED[how]), unit)
+        audit_unit(PublishSettings.of(change(prepared, tmp_path / "changed", TAMPERED[how])), unit)
 
 
 @pytest.mark.parametrize("status", ["truncated_image", None])
@@ -121,7 +125,7 @@ def test_a_changed_status_is_refused(prepared: Prepared, tmp_path: Path, status:
         prepared, tmp_path, lambda rows: first(rows, lambda r: r["status"] == "ok", status=status), "samples"
     )
     with pytest.raises(ConservationError):
-        audit_unit(context, prepared.plan.units[0])
+        audit_unit(PublishSettings.of(context), prepared.plan.units[0])
 
 
 def audit(verdicts: dict[str, int], rows: int | None = None, reasons: int = 0, unread: bool = False) -> Audit:
@@ -154,15 +158,15 @@ def test_damage_above_the_limit_fails_the_run(
     context = replace(prepared.context, recipe=recipe("x.tar", max_failed=limit), store=RunStore(str(tmp_path)))
     audits = [audit({"kept": 100 - failed, "failed": failed}, reasons=failed)]
     if fits:
-        check_damage(context, audits)
+        check_damage(PublishSettings.of(context), audits)
         assert context.store.files() == []
         return
     with pytest.raises(RunError, match=rf"(?s){failed} of 100 samples .*max_failed is.*empty_image {failed}") as error:
-        check_damage(context, audits)
+        check_damage(PublishSettings.of(context), audits)
     assert context.store.read_parquet("failures.parquet")["reason"].to_pylist() == ["empty_image"] * failed
     advice = str(error.value).rpartition("--set ")[2]
     name, _, value = advice.partition("=")
-    check_damage(replace(context, recipe=recipe("x.tar", **{name: float(value)})), audits)
+    check_damage(PublishSettings.of(replace(context, recipe=recipe("x.tar", **{name: float(value)}))), audits)
 
 
 def test_the_advice_is_enough(prepared: Prepared, tmp_path: Path) -> None:
@@ -170,15 +174,15 @@ def test_the_advice_is_enough(prepared: Prepared, tmp_path: Path) -> None:
         audits = [audit({"kept": 100 - failed, "failed": failed})]
         context = replace(prepared.context, recipe=recipe("x.tar", max_failed=0), store=RunStore(str(tmp_path)))
         with pytest.raises(RunError) as error:
-            check_damage(context, audits)
+            check_damage(PublishSettings.of(context), audits)
         value = float(str(error.value).rpartition("=")[2])
-        check_damage(replace(prepared.context, recipe=recipe("x.tar", max_failed=value)), audits)
+        check_damage(PublishSettings.of(replace(prepared.context, recipe=recipe("x.tar", max_failed=value))), audits)
 
 
 def test_unread_files_count_once_each(prepared: Prepared, tmp_path: Path) -> None:
     audits = [audit({"kept": 1}, unread=True), audit({"kept": 1}, unread=True)]
-    check_damage(replace(prepared.context, recipe=recipe("x.tar", max_failed_files=0.5)), audits)
+    check_damage(PublishSettings.of(replace(prepared.context, recipe=recipe("x.tar", max_failed_files=0.5))), audits)
     context = replace(prepared.context, recipe=recipe("x.tar", max_failed_files=0.49), store=RunStore(str(tmp_path)))
     with pytest.raises(RunError, match=r"(?s)1 of 2 files \(50\.0%\).*max_failed_files=0\.51"):
-        check_damage(context, audits)
-    check_damage(prepared.context, [])
+        check_damage(PublishSettings.of(context), audits)
+    check_damage(PublishSettings.of(prepared.context), [])

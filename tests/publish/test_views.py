@@ -127,7 +127,7 @@ def test_a_remote_run_has_the_same_views(tmp_path: Path) -> None:
     try:
         assert remote.read_bytes("views.sql") == local.read_bytes("views.sql")
         before = local.read_bytes("views.sql")
-        write_views(local)  # as takedown does: what describes a run is written again
+        write_views(local, local.files())  # as takedown does: what describes a run is written again
         assert local.read_bytes("views.sql") == before and str(tmp_path).encode() not in before
     finally:
         remote.fs.rm("/views", recursive=True)

@@ -15,8 +15,7 @@ from curate.errors import RecipeError
 from curate.metadata.sources import read_metadata
 from curate.models.heads import load_head
 from curate.recipe.files import read_columns, read_whole
-from curate.recipe.measure import Clusters
-from curate.signals.clusters import load_clusters
+from curate.signals.clusters import Clusters, load_clusters
 
 
 def test_files_up_to_the_limit(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_a_recipe_cannot_be_changed() -> None:
         ({"dedup": {"prefre": "s"}}, "dedup.prefre", "prefer", "by"),
         ({"balance": {"row": 3}, "match": {"metadata": "m"}}, "balance.row", "rows", "t"),
         ({"output": {"rows_per_shards": 3}}, "output.rows_per_shards", "rows_per_shard", "rows_per_shard"),
-        ({"input": {**SOURCE, "paht": "x"}}, "input.0.paht", "path", "caption_key"),
+        ({"input": {**SOURCE, "paht": "x"}}, "input.0.paht", "path", "columns"),
         ({"input": [SOURCE, {**SOURCE, "name": "b", "colums": {}}]}, "input.1.colums", "columns", "storage"),
         ({"input": {**SOURCE, "columns": {"captoin": "x"}}}, "input.0.columns.captoin", "caption", "scores"),
     ],
@@ -423,7 +423,7 @@ BALANCED = (
         ("rules.z=null", ["rules"], {}),
         ("rules=null", ["rules"], {}),
         ("dedup.by=[uid, sha256]", ["dedup", "by"], ("uid", "sha256")),
-        ("input.0.caption_key=alt", ["input", 0, "caption_key"], "alt"),
+        ("input.0.name=alt", ["input", 0, "name"], "alt"),
         ("input.0.columns.caption=alt", ["input", 0, "columns", "caption"], "alt"),
     ],
 )

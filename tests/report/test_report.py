@@ -1,6 +1,7 @@
 """report.html: what it says agrees with the run, it refers to nothing outside, and whatever a run holds it stays small."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,7 @@ def test_what_changes_a_run_removes_its_report(tmp_path: Path) -> None:
     folder = write_small(str(tmp_path))
     write_report(str(tmp_path))
     write_uids_and_sizes(folder)
-    describe_run(folder, read_facts(folder).changed(recipe=RUN["recipe"] | {"input": []}), [])
+    describe_run(folder, read_facts(folder).changed(recipe=RUN["recipe"] | {"input": []}), [], Counter())
     assert not folder.exists(REPORT_FILE) and folder.exists(SUCCESS_FILE)
 
 

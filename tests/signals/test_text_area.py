@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from curate import process
 from curate.errors import RecipeError
+from curate.models import text_lines
+from curate.models.text_lines import Line, find_lines, identify
 from curate.pool.image import ImageOptions, measure_image
 from curate.signals import text_area
-from curate.signals.text_area import MAX_CHARACTERS, MAX_LINES, Line, TextArea, find_lines, overlap, words_of
+from curate.signals.text_area import MAX_CHARACTERS, MAX_LINES, TextObserver, overlap, words_of
 
 pytest.importorskip("onnxruntime", reason="the extra ocr is not installed")
 if importlib.util.find_spec("rapidocr_onnxruntime") is None:  # not imported: it loads OpenCV, which may lack a library
@@ -42,14 +45,14 @@ def page(lines: list[str], size=(480, 320), font=32, ink="black", ground="white"
 
 
 def look(image: Image.Image) -> tuple[float, tuple[str, ...]]:
-    area, words = TextArea().look(image)
+    area, words = TextObserver().observe(image)
     assert 0 <= area <= 1
     return area, words
 
 
 def columns(looked, captions) -> tuple[list, list]:
-    arrays = TextArea().finish(looked, captions)
-    assert [array.type for array in arrays] == TextArea.columns.types
+    arrays = TextObserver().finish(looked, captions)
+    assert [array.type for array in arrays] == TextObserver.columns.types
     return tuple(array.to_pylist() for array in arrays)
 
 
@@ -71,7 +74,7 @@ LINES = st.builds(rectangle, st.floats(0, 90), st.floats(0, 60), st.floats(2, 50
 
 
 def test_columns():
-    assert TextArea.columns == pa.schema([("text_area", pa.float32()), ("text_overlap", pa.float32())])
+    assert TextObserver.columns == pa.schema([("text_area", pa.float32()), ("text_overlap", pa.float32())])
 
 
 @pytest.mark.parametrize("font", [14, 24, 32, 48])
@@ -107,7 +110,7 @@ def test_without_text_and_without_image():
 
 def test_captions_must_be_as_many():
     with pytest.raises(ValueError):
-        TextArea().finish([None], [])
+        TextObserver().finish([None], [])
 
 
 @pytest.mark.parametrize(("ink", "ground"), [("white", "black"), ("yellow", "darkblue"), ("black", "orange")])
@@ -153,8 +156,8 @@ def test_at_most_so_many_lines_are_read(monkeypatch):
     read = []
     monkeypatch.setattr(text_area, "read_line", lambda _, line: read.append(line) or "word")
     assert look(image)[1] == ("word",) * MAX_LINES
-    sizes = sorted((text_area._size(line) for line in found), reverse=True)
-    assert [text_area._size(line) for line in read] == pytest.approx(sizes[:MAX_LINES])
+    sizes = sorted((text_lines.area(line) for line in found), reverse=True)
+    assert [text_lines.area(line) for line in read] == pytest.approx(sizes[:MAX_LINES])
 
 
 # ---- words
@@ -201,7 +204,7 @@ def test_the_union_is_shapelys(lines):
     """A rectangle's border passes through about as many pixels as it is long: half of them is room enough."""
     area = shapely.union_all([polygon(line) for line in lines]).intersection(shapely.box(0, 0, 90, 60)).area
     border = sum(polygon(line).length for line in lines)
-    assert abs(text_area._union(lines, (90, 60)) * 90 * 60 - area) <= 4 + border / 2
+    assert abs(text_lines.covered_share(lines, (90, 60)) * 90 * 60 - area) <= 4 + border / 2
 
 
 def test_the_union_counts_once_and_clips():
@@ -209,8 +212,8 @@ def test_the_union_counts_once_and_clips():
     covered = np.zeros((20, 30), bool)
     covered[7:13, 5:17] = True
     covered[0:4, 27:30] = True
-    assert text_area._union(lines, (30, 20)) == covered.mean()
-    assert text_area._union([], (30, 20)) == 0
+    assert text_lines.covered_share(lines, (30, 20)) == covered.mean()
+    assert text_lines.covered_share([], (30, 20)) == 0
 
 
 POINTS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), min_size=1, max_size=40)
@@ -220,19 +223,19 @@ POINTS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), min_size=1,
 @given(POINTS)
 def test_the_smallest_rectangle_is_shapelys(points):
     points = np.array(points, float)
-    line = text_area._smallest_rectangle(points)
+    line = text_lines._smallest_rectangle(points)
     cloud = shapely.MultiPoint(points)
     smallest = cloud.oriented_envelope.area if cloud.convex_hull.area else 0
-    assert 4 * text_area._size(line) == pytest.approx(smallest, abs=1e-6)
+    assert 4 * text_lines.area(line) == pytest.approx(smallest, abs=1e-6)
     assert shapely.Polygon(polygon(line)).buffer(1e-6).covers(cloud)
 
 
 @given(LINES)
 def test_a_line_gets_its_margin_and_the_way_it_is_read(line):
-    wide = text_area._widened(line)
+    wide = text_lines._widened(line)
     margin = 1.6 * polygon(line).area / polygon(line).length
     long, short = (float(np.hypot(*part)) for part in (line.along, line.across))
-    assert sorted(text_area._sides(wide)) == pytest.approx(sorted([long + margin, short + margin]))
+    assert sorted(text_lines._sides(wide)) == pytest.approx(sorted([long + margin, short + margin]))
     assert polygon(wide).buffer(1e-6).covers(polygon(line))
     along, across = wide.along, wide.across
     assert along[0] * across[1] - along[1] * across[0] > 0  # never mirrored
@@ -259,8 +262,8 @@ def test_the_detector_sees_what_the_package_shows_it(package, size):
     shown = package.text_det.get_preprocess(640)(np.asarray(image)[:, :, ::-1])
     pixels = np.asarray(image)
     assert shown.shape[2:] == pixels.shape[:2]  # neither resizes
-    assert np.abs(text_area._scaled(pixels) - shown[0]).max() < 1e-6
-    assert np.abs(text_area._text_map(image) - package.text_det.infer(shown)[0][0, 0]).max() < 1e-3
+    assert np.abs(text_lines._scaled(pixels) - shown[0]).max() < 1e-6
+    assert np.abs(text_lines._text_map(image) - package.text_det.infer(shown)[0][0, 0]).max() < 1e-3
 
 
 def test_lines_are_the_packages_on_any_map(package, monkeypatch):
@@ -271,14 +274,14 @@ def test_lines_are_the_packages_on_any_map(package, monkeypatch):
         for _ in range(5):
             degrees = rng.choice([0, 0, 20, 90, 160])
             patch = rectangle(*rng.uniform((60, 60), (260, 196)), rng.uniform(4, 40), rng.choice([0.8, 3, 6]), degrees)
-            where, inside = text_area._pixels(patch, (320, 256))
+            where, inside = text_lines._pixels(patch, (320, 256))
             seen[where][inside] = rng.choice([0.2, 0.4, 0.9, 1.0])
         seen[:, 150] = 0  # some are cut in two, which grow together again
         filled = ndimage.binary_fill_holes(seen > 0.3)  # the package makes lines of holes, too
         seen[filled & (seen <= 0.3)] = 0.9
         theirs, _ = package.text_det.postprocess_op(seen[None, None], (256, 320))
         boxes = [shapely.Polygon(box) for box in theirs]
-        monkeypatch.setattr(text_area, "_text_map", lambda _, seen=seen: seen)
+        monkeypatch.setattr(text_lines, "_text_map", lambda _, seen=seen: seen)
         ours = [polygon(line) for line in find_lines(Image.new("RGB", (320, 256)))]
         assert len(ours) == len(boxes)
         for line in ours:
@@ -291,7 +294,7 @@ def test_images_are_filled_up_with_their_edges():
     image, _ = page(PAGE, (200, 170), 20, "white", "green")
     filled = np.pad(np.asarray(image), ((0, 22), (0, 24), (0, 0)), mode="edge")
     assert np.array_equal(
-        text_area._text_map(image), text_area._text_map(Image.fromarray(filled))[: image.height, : image.width]
+        text_lines._text_map(image), text_lines._text_map(Image.fromarray(filled))[: image.height, : image.width]
     )
 
 
@@ -367,10 +370,10 @@ def test_few_photos_show_text(shared: Path):
 def test_threads_agree_and_load_once(monkeypatch):
     images = [page([line], (300, 100), 24)[0] for line in PAGE]
     alone = [look(image) for image in images]
-    monkeypatch.setattr(text_area, "_loaded", None)
+    monkeypatch.delitem(process._made, text_lines._PACKAGE, raising=False)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(look, images * 4)) == alone * 4
-        assert len(set(map(id, pool.map(lambda _: text_area._load(), range(4))))) == 1
+        assert len(set(map(id, pool.map(lambda _: text_lines._load(), range(4))))) == 1
 
 
 def test_the_image_is_left_as_it_is():
@@ -381,7 +384,7 @@ def test_the_image_is_left_as_it_is():
 
 
 def test_identity_names_version_and_weights():
-    library, version, *weights, runtime, its_version = TextArea().identity.split()
+    library, version, *weights, runtime, its_version = identify().split()
     assert (library, runtime) == ("rapidocr-onnxruntime", "onnxruntime")
     assert version[0].isdigit() and its_version[0].isdigit()
     assert weights[::2] == ["ch_PP-OCRv4_det_infer.onnx", "ch_PP-OCRv4_rec_infer.onnx"]
@@ -392,16 +395,16 @@ def test_identity_names_version_and_weights():
 def test_a_missing_package_is_named(monkeypatch, missing):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
-    monkeypatch.setattr(text_area, "_loaded", None)
-    for use in (lambda: TextArea().identity, lambda: TextArea().look(Image.new("L", (9, 9)))):
+    monkeypatch.delitem(process._made, text_lines._PACKAGE, raising=False)
+    for use in (identify, lambda: TextObserver().observe(Image.new("L", (9, 9)))):
         with pytest.raises(RecipeError, match=r"rapidocr-onnxruntime.*pip install 'curate\[ocr\]'"):
             use()
 
 
 def test_a_version_with_other_weights_is_named(monkeypatch):
-    monkeypatch.setattr(text_area, "_MODELS", ("other.onnx",))
+    monkeypatch.setattr(text_lines, "_MODELS", ("other.onnx",))
     with pytest.raises(RecipeError, match=r"rapidocr-onnxruntime \S+ does not hold other.onnx"):
-        TextArea().identity
+        identify()
 
 
 def test_opencv_is_not_loaded():
@@ -409,7 +412,7 @@ def test_opencv_is_not_loaded():
     import sys
 
     code = (
-        "import sys; from PIL import Image; from curate.signals.text_area import TextArea;"
-        "TextArea().look(Image.new('L', (9, 9))); print('cv2' in sys.modules)"
+        "import sys; from PIL import Image; from curate.signals.text_area import TextObserver;"
+        "TextObserver().observe(Image.new('L', (9, 9))); print('cv2' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

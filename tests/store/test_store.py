@@ -159,7 +159,7 @@ def test_reading_takes_nothing_from_the_path(tmp_path: Path) -> None:
 # ---- taking a file of another run
 
 
-def test_take_by_link(tmp_path: Path) -> None:
+def test_adopting_by_link(tmp_path: Path) -> None:
     old, new = RunStore(str(tmp_path / "old")), RunStore(str(tmp_path / "new"))
     old.write_parquet("tables/x.parquet", TABLE, "key")
     new.adopt(old, "tables/x.parquet", "tables/x.parquet")
@@ -169,21 +169,21 @@ def test_take_by_link(tmp_path: Path) -> None:
     assert old.is_current("tables/x.parquet", "key")
 
 
-def test_take_by_copy_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adopting_by_copy_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*paths: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
     old, new = RunStore(str(tmp_path / "old")), RunStore(str(tmp_path / "new"))
     old.write_bytes("tables/x", b"data")
-    new.write_bytes("tables/x", b"something older")
-    new.adopt(old, "tables/x", "tables/x")
-    assert new.read_bytes("tables/x") == b"data" and new.files() == ["tables/x"]
-    assert not os.path.samefile(old.path("tables/x"), new.path("tables/x"))
+    new.write_bytes("tables/y", b"something older")
+    new.adopt(old, "tables/x", "tables/y")
+    assert new.read_bytes("tables/y") == b"data" and new.files() == ["tables/y"]
+    assert not os.path.samefile(old.path("tables/x"), new.path("tables/y"))
 
 
 @pytest.mark.parametrize("ways", ["mm", "lm", "ml"])
-def test_take_between_file_systems(ways: str, tmp_path: Path) -> None:
+def test_adopting_between_file_systems(ways: str, tmp_path: Path) -> None:
     places = {"l": str(tmp_path), "m": f"memory://commit-{uuid.uuid4().hex}"}
     old, new = RunStore(f"{places[ways[0]]}/old"), RunStore(f"{places[ways[1]]}/new")
     old.write_bytes("a/x", b"data" * 100_000)

@@ -1,4 +1,4 @@
-"""Notes of how long steps work."""
+"""Records of how long steps work."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ def test_notes_are_summed(protocol: str, tmp_path: Path) -> None:
     folder = RunStore(f"{protocol}{tmp_path}/run")
     assert sum_timings(folder) == []
     for step, name, rows in (("emit", "00000", 5), ("measure", "00000", 7), ("measure", "00001", 8)):
-        with time_step(folder, step, name) as watch:
-            watch.rows = rows
+        with time_step(folder, step, name) as timer:
+            timer.rows = rows
     with time_step(folder, "caption", "00000"):
         pass
-    with time_step(folder, "match", "00000") as watch:
-        watch.idle = True
+    with time_step(folder, "match", "00000") as timer:
+        timer.idle = True
     with pytest.raises(ValueError), time_step(folder, "decide", "00000"):
         raise ValueError
     found = sum_timings(folder)

@@ -33,7 +33,7 @@ class InputPart:
         size: in bytes.
         fingerprint: differs where the file does (see `curate.pool.listing.InputFile`).
         groups: of a piece, the first of the file's groups that it holds and the one behind its last; None: the whole file.
-        rows: None where listing does not tell.
+        rows: how many it has; None where listing does not state it.
         fault: reason and detail, where the file cannot be used.
         sidecar_fingerprint: likewise, of the file beside it that supplies embeddings; empty where there is none.
     """
@@ -66,7 +66,7 @@ class FileColumns:
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """What listing a source tells.
+    """What is known of a source once it is listed.
 
     Attributes:
         parts: in order; consecutive ones are grouped into units.
@@ -87,7 +87,7 @@ class Batch:
         columns: of equal length, by their names in `samples`: `caption` (text or bytes) always; key, url, uid (where it is
             the input's own), width, height, language, bytes, offset where there are any.
         faults: status and error of each row (string), where some rows are known to be unusable.
-        images: from a mask of wanted rows to one item a row, read as they are asked for: the bytes of its image, None where
+        images: from a mask of wanted rows to one item a row, read as they are requested: the bytes of its image, None where
             it is not wanted or has none. None: rows without images.
         scores: columns that the input supplies, by name.
         members: columns suffix, offset, size of `schema.MEMBERS`.
@@ -109,7 +109,7 @@ class PartRows:
 
     Attributes:
         places: ascending row numbers within the part.
-        samples: their columns of table `samples`: offset and bytes of the image, and its format for `reread`.
+        samples: columns of table `samples` of the rows: format of the image for `reread`, offset and bytes for `reread_images`.
         members: their columns suffix, offset and size of table `members`; None where the format has none.
     """
 
@@ -162,7 +162,7 @@ class InputFormat(ABC):
 
     @abstractmethod
     def read(self, source: Any, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
-        """Read all rows of a part, in order; it is the same each time as long as the part's fingerprint is.
+        """Read all rows of a part, in order; they are the same each time, unless the part's fingerprint changes.
 
         Args:
             source: the source.
@@ -186,8 +186,7 @@ class InputFormat(ABC):
 
     def reread_table(self, source: Any, part: InputPart, places: Places, output: pa.Schema) -> pa.Table:
         """Read rows without images again, as a table of these columns. Raises OSError."""
-        none = pa.table({name: pa.array([], pa.int64()) for name in ("offset", "bytes", "format")})
-        samples = self.reread(source, part, PartRows(places, none))
+        samples = self.reread(source, part, PartRows(places, pa.table({"format": pa.nulls(len(places), pa.string())})))
         return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)
 
     def url_column(self, source: Any, output: pa.Schema) -> str | None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from curate.ask.query import run_query
-from curate.publish import drifts
-from curate.publish.drifts import Group, Sample, measure_drifts, merge
+from curate.publish import drift
+from curate.publish.drift import Group, Sample, measure_drifts, merge
 from tests.laws import pools
 from tests.models.clips import write_model
 
@@ -20,7 +20,7 @@ def sample(n: int, seed: int, at: float = 0.0) -> Sample:
 
 
 def test_merging_takes_the_smallest_hashes_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drifts, "SAMPLED", 20)
+    monkeypatch.setattr(drift, "SAMPLED", 20)
     parts = [sample(n, seed) for seed, n in enumerate((5, 0, 70, 30))]
     whole = merge(parts)
     hashes = np.sort(np.concatenate([part.hashes for part in parts]))

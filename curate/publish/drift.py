@@ -1,7 +1,7 @@
 """How far the curated set has drifted from the pool, by source and model that keeps embeddings: table `drift`.
 
-From each unit go the embeddings of a few rows, chosen by a hash of their uid, so the same ones whatever the sharding;
-the few of all units are merged into those of a source. Distances are read against `unchanged`, that of a random part of
+From each unit go the embeddings of a few rows, selected by a hash of their uid, so the same ones whatever the sharding;
+they are merged into those of a source. Distances are compared with `unchanged`, that of a random part of
 the pool: two samples of one set are never at distance 0.
 """
 
@@ -15,9 +15,9 @@ import pyarrow as pa
 from curate import ids
 from curate.numeric.drift import measure_drift
 from curate.numeric.vectors import embedding_matrix
-from curate.pool.plan import Unit
-from curate.run.context import RunContext
+from curate.recipe.measure import Measure
 from curate.store.facts import DriftFacts
+from curate.store.tables import UnitTables
 
 SAMPLED = 2048  # rows of the pool, of what is kept, and of the part of the pool to compare with, as far as there are
 DRIFT = pa.schema(
@@ -50,11 +50,11 @@ class Sample(NamedTuple):
     rows: npt.NDArray[np.float16]
 
 
-def sample_unit(context: RunContext, unit: Unit) -> Iterator[tuple[Group, Sample]]:
-    """A unit's part of each sample."""
-    kept = context.read("decisions", unit, ["kept"])["kept"].to_numpy()
-    for one in context.recipe.measure.kept:
-        table = context.read("embeddings", unit, ["uid", f"{one.prefix}image", f"{one.prefix}text"])
+def sample_unit(measure: Measure, source: str, tables: UnitTables) -> Iterator[tuple[Group, Sample]]:
+    """Yield a unit's part of each sample of its source."""
+    kept = tables.read("decisions", ["kept"])["kept"].to_numpy()
+    for one in measure.kept:
+        table = tables.read("embeddings", ["uid", f"{one.prefix}image", f"{one.prefix}text"])
         readable = table["uid"].is_valid().to_numpy()
         high, low = ids.uid_halves(table["uid"])
         hashes = ids.mix64(high ^ ids.mix64(low))
@@ -62,19 +62,19 @@ def sample_unit(context: RunContext, unit: Unit) -> Iterator[tuple[Group, Sample
             rows = embedding_matrix(column)
             there = readable & rows.any(axis=1)  # zeros are of rows without an embedding
             for is_kept, mask in ((False, there), (True, there & kept)):
-                group = Group(unit.source, one.name, side, is_kept)
+                group = Group(source, one.name, side, is_kept)
                 yield group, merge([Sample(hashes[mask], rows[mask])])
 
 
 def merge(samples: Iterable[Sample]) -> Sample:
-    """One sample of several: the first `SAMPLED` rows, and as many again to compare with."""
+    """Return one sample of several: the first `SAMPLED` rows, and as many again to compare with."""
     hashes, rows = (np.concatenate(parts) for parts in zip(*samples, strict=True))
     first = np.argsort(hashes, kind="stable")[: 2 * SAMPLED]
     return Sample(hashes[first], rows[first])
 
 
 def measure_drifts(samples: dict[Group, Sample]) -> list[DriftFacts]:
-    """Rows of DRIFT; of a source of which nothing is kept there is none."""
+    """Return the drift of each source, model and side; of a source of which nothing is kept there is none."""
     found = []
     for group in sorted(samples):
         if group.kept:

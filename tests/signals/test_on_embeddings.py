@@ -1,5 +1,6 @@
 """Signals on embeddings in whole runs: equal to their functions on the run's own embeddings, and cheap to change."""
 
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from curate.numeric.embedding_scores import (
     tag_contexts_of_classes,
 )
 from curate.numeric.gda import fit_classifier
-from curate.recipe.measure import Clip
 from curate.recipe.recipe import load_recipe
-from curate.signals.embedded import encode_exemplars
+from curate.signals.clip import Clip
+from curate.signals.on_embeddings import encode_exemplars
 from pipelines.driver import preflight, prepare
 from tests.laws import pools
 from tests.models.clips import write_model
@@ -81,13 +82,13 @@ def test_columns_equal_their_functions(world: Path, model: str) -> None:
     assert all((scores[name].is_valid().to_numpy() == ok).all() for name in scores.schema.names[3:])
     images = np.array(kept["image"].to_pylist(), np.float32)[ok]
     images /= np.linalg.norm(images, axis=1, keepdims=True)
-    encoder, clip = load_encoder(Clip(model=model)), Clip(model=model)
+    encoder = load_encoder(Clip(model=model))
     prompts = encoder.encode_texts(PROMPTS).embeddings
     settings = encoder.encode_texts(list(SETTINGS.values())).embeddings
     grounds = np.stack(
         [encoder.encode_texts([p.format(c) for p in GROUNDS.values()]).embeddings for c in ("dog", "cat")]
     )
-    warm, cold = (encode_exemplars("x", clip, f"{world}/examples/{name}*.png") for name in ("warm", "cold"))
+    warm, cold = (encode_exemplars("x", encoder, f"{world}/examples/{name}*.png")[0] for name in ("warm", "cold"))
     kinds = fit_classifier(np.concatenate([warm, cold]), np.array([0, 0, 0, 1, 1, 1]), 2).classify(images)
 
     def close(name: str, expected: Any) -> None:
@@ -251,14 +252,14 @@ def test_exemplars_that_tell_nothing_end_the_run_before_it_writes(
 
 
 def test_exemplars_may_lie_in_tars(world: Path, model: str) -> None:
-    clip = Clip(model=model)
+    encoder = load_encoder(Clip(model=model))
     images = [path.read_bytes() for path in sorted((world / "examples").glob("warm*"))]
     pools.write_tar(
         world / "x.tar", [pools.Sample(f"{i}", data, "c", None, suffix="png") for i, data in enumerate(images)]
     )
-    encoded = encode_exemplars("x", clip, (f"{world}/x.tar", f"{world}/examples/cold0.png"))
-    expected = encode_exemplars("x", clip, (f"{world}/examples/warm*.png", f"{world}/examples/cold0.png"))
-    assert np.allclose(encoded, expected, atol=1e-6)
+    encoded, digests = encode_exemplars("x", encoder, (f"{world}/x.tar", f"{world}/examples/cold0.png"))
+    expected, same = encode_exemplars("x", encoder, (f"{world}/examples/warm*.png", f"{world}/examples/cold0.png"))
+    assert np.allclose(encoded, expected, atol=1e-6) and digests == same
 
 
 def test_fooling_after_a_shift(world: Path, model: str) -> None:
@@ -282,3 +283,38 @@ def test_fooling_after_a_shift(world: Path, model: str) -> None:
     other = pools.run_local(recipe(world, write_model(world / "other", 1)), world / "fourth")
     with pytest.raises(RecipeError, match="keeps no embeddings of local-dir with these weights"):
         prepare(recipe(world, model, fooling=shifted | {"shift": str(other.folder)}), str(world / "third"))
+
+
+def test_files_that_were_replaced_between_two_runs_of_a_process(tmp_path: Path, world: Path) -> None:
+    """Under the same paths: model, head, centroids and exemplars are those that are there now, not those loaded before."""
+    import torch
+    from safetensors.torch import save_file
+
+    def write(folder: Path, seed: int) -> str:
+        """Write all files; return the model's name."""
+        shutil.rmtree(folder, ignore_errors=True)
+        model = write_model(folder / "model", seed)
+        torch.manual_seed(seed)
+        save_file({"weight": torch.randn(1, 32), "bias": torch.ones(1)}, folder / "head.safetensors")
+        np.save(folder / "centroids.npy", np.random.default_rng(seed).normal(size=(8, 32)).astype(np.float32))
+        for i in range(4):
+            noise = np.random.default_rng(10 * seed + i).integers(0, 255, (40, 40, 3)).astype(np.uint8)
+            Image.fromarray(noise).save(folder / f"{i}.png")
+        return model
+
+    def run(folder: Path, model: str, out: str) -> pa.Table:
+        measure = {
+            "clip": {"model": model},
+            "heads": {"pretty": {"path": f"{folder}/head.safetensors"}},
+            "clusters": {"cluster": {"centroids": f"{folder}/centroids.npy"}},
+            "axes": {"axis": {"good": f"{folder}/[01].png", "bad": f"{folder}/[23].png"}},
+        }
+        asked = pools.recipe_of(f"{world}/tars/*.tar", measure=measure)
+        return pools.run_local(asked, tmp_path / out).table("scores", ["clip_score", "pretty", "cluster", "axis"])
+
+    files = tmp_path / "files"
+    first = run(files, write(files, 0), "first")
+    second = run(files, write(files, 1), "second")
+    fresh = run(tmp_path / "other", write(tmp_path / "other", 1), "fresh")
+    assert second.equals(fresh)
+    assert all(first[name] != second[name] for name in first.schema.names)

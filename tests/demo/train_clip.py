@@ -1,4 +1,4 @@
-"""Trains the demo's CLIP: `python -m curate.demo.train_clip --out FOLDER [--seed 0]`.
+"""Trains the demo's CLIP: `python -m tests.demo.train_clip --out FOLDER [--seed 0]`.
 
 In: a seed; the scenes are drawn here. Out: a folder that open_clip loads as `local-dir:FOLDER`, at most 4 MB:
 `open_clip_config.json` and `open_clip_model.safetensors` (float16). `curate/demo/clip` is what it made with seed 0.
@@ -226,7 +226,7 @@ def main() -> None:
     """Draws, trains, writes, measures and prints."""
     import torch
 
-    parser = argparse.ArgumentParser(prog="python -m curate.demo.train_clip", description="Train the demo's CLIP.")
+    parser = argparse.ArgumentParser(prog="python -m tests.demo.train_clip", description="Train the demo's CLIP.")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the model goes")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

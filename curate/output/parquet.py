@@ -1,0 +1,62 @@
+"""Shards of Parquet, of pools without images: the uid, all columns of the inputs, and the texts that were written."""
+
+import pyarrow as pa
+
+from curate.captions.mix import Written
+from curate.output.layout import Shard, Slice
+from curate.output.output_format import U64, OutputFormat
+from curate.output.settings import EmitSettings
+from curate.output.texts import json_bytes
+
+
+class Parquet(OutputFormat):
+    """The Parquet file is the shard."""
+
+    key = "parquet"
+    suffix = "parquet"
+    media_type = "application/x-parquet"
+    file_set = ("parquet", "a row a sample")
+
+    def accepts(self, has_images: bool) -> bool:
+        """Return whether the pool has no images."""
+        return not has_images
+
+    def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
+        """Return the rows of the shard."""
+        return pa.concat_tables(_read_rows(settings, part) for part in shard.slices)
+
+    def card_lines(self, shards: int) -> list[str]:
+        """Return what img2dataset finds."""
+        return ["- `shards/*.parquet` hold all input columns of the kept rows, ready for img2dataset."]
+
+
+def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
+    """Return the slice's rows: the uid, and all columns of the inputs.
+
+    `uid` is the run's, whatever an input has in a column of that name. It comes first, so that it is what SQL, which ignores
+    case, finds under that name.
+    """
+    output = settings.pool.output
+    assert output is not None
+    kept = settings.kept_rows(part, ["row", "uid", "caption"])
+    written = None
+    if settings.captioning is not None:
+        written = settings.write_texts(part.unit, kept["uid"].to_pylist(), kept["caption"].to_pylist())
+    tables = []
+    first = 0
+    for columns in settings.reader(part.unit).rows(kept["row"].to_numpy(), output):
+        uids = kept["uid"].slice(first, len(columns))
+        table = pa.table([uids, *columns.columns], names=["uid", *columns.column_names])
+        if written is not None:
+            table = _with_texts(table, written[first : first + len(columns)])
+        tables.append(table)
+        first += len(columns)
+    return pa.concat_tables(tables)
+
+
+def _with_texts(table: pa.Table, written: list[Written]) -> pa.Table:
+    """Return the rows with the texts that were written: `curated_caption`, and `captions` as the json of tars has it."""
+    chosen = [texts.chosen or texts.fields["original"] for texts in written]
+    fields = [json_bytes(texts.fields).decode() for texts in written]
+    table = table.append_column("curated_caption", pa.array(chosen, pa.string()))
+    return table.append_column("captions", pa.array(fields, pa.string()))

@@ -1,0 +1,98 @@
+"""What emitting reads of a run, and the key of the shards."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from curate import ids
+from curate.captions.mix import Written, written_texts
+from curate.captions.settings import CaptionSettings
+from curate.output.layout import Shard, Slice
+from curate.pool.plan import Pool, Unit
+from curate.pool.reader import UnitReader
+from curate.recipe.captions import Captions
+from curate.recipe.recipe import Output
+from curate.recipe.source import Source
+from curate.run.context import VERSIONS, RunContext
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
+
+_TEXT_TABLES = ("captions", "regions")  # whose texts are in the shards
+
+
+@dataclass(frozen=True)
+class EmitSettings:
+    """What emitting reads.
+
+    Attributes:
+        store: the run folder.
+        sources: of the recipe.
+        pool: what all units have in common.
+        output: the recipe's section.
+        decisions_key: key of all decisions.
+        captioning: what determines the captions; None without.
+        text_tables: the tables with texts that units of this run have.
+        write_texts: (unit, uids, captions) → what the shards hold of each row's texts.
+    """
+
+    store: RunStore
+    sources: tuple[Source, ...]
+    pool: Pool
+    output: Output
+    decisions_key: str
+    captioning: Any
+    text_tables: tuple[str, ...]
+    write_texts: Callable[[Unit, Sequence[str], Sequence[str]], list[Written]]
+
+    @classmethod
+    def of(cls, context: RunContext) -> "EmitSettings":
+        """Return those of a run."""
+        captions = context.recipe.captions
+        return cls(
+            store=context.store,
+            sources=context.recipe.input,
+            pool=context.pool,
+            output=context.recipe.output,
+            decisions_key=context.decisions_key,
+            captioning=CaptionSettings.of(context).key_fields if captions else None,
+            text_tables=tuple(name for name in _TEXT_TABLES if name in context.tables),
+            write_texts=partial(_write_texts, captions, context.recipe.seed, context.store),
+        )
+
+    @property
+    def key(self) -> str:
+        """Key of all shards."""
+        texts = [] if self.captioning is None else [self.captioning]
+        return ids.digest([VERSIONS["shards"], self.decisions_key, self.output.model_dump(), *texts])
+
+    def shard_key(self, shard: Shard) -> str:
+        """Return the key of one shard. Its units' decisions, which depend on what could be read, and texts are in it."""
+        units = [self.tables(part.unit) for part in shard.slices]
+        decided = [tables.key("decisions") for tables in units]
+        texts = [tables.note(name)["content"] for tables in units for name in self.text_tables]
+        return ids.digest([self.key, shard.index, decided, *texts])
+
+    def tables(self, unit: Unit) -> UnitTables:
+        """Return a unit's tables."""
+        return UnitTables(self.store, unit.index)
+
+    def reader(self, unit: Unit) -> UnitReader:
+        """Return what reads rows of a unit again."""
+        source = next(source for source in self.sources if source.name == unit.source)
+        return UnitReader(unit, source, self.tables(unit))
+
+    def kept_rows(self, part: Slice, columns: list[str]) -> pa.Table:
+        """Return columns of `samples` for a slice's rows."""
+        tables = self.tables(part.unit)
+        kept = tables.read("decisions", ["kept"])["kept"]
+        return tables.read("samples", columns).filter(kept).slice(part.first, part.count)
+
+
+def _write_texts(
+    captions: Captions | None, seed: int, store: RunStore, unit: Unit, uids: Sequence[str], originals: Sequence[str]
+) -> list[Written]:
+    """Return what the shards hold of each row's texts."""
+    return written_texts(captions, seed, UnitTables(store, unit.index), uids, originals)

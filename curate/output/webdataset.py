@@ -1,0 +1,224 @@
+"""Shards as webdataset tars, with img2dataset's columns in the Parquet file of each.
+
+Members are copied as they came, by offset; `KEY.txt` and `KEY.json` (the original fields, plus uid and captions) are there
+for every sample. A sample's name is its key where that is safe and no other kept sample has it, else its uid: names are unique
+over all shards, and nothing that a stranger wrote becomes a path.
+"""
+
+import hashlib
+from collections.abc import Iterator, Set
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate import ids
+from curate.captions.mix import Written
+from curate.output.layout import Shard, Slice
+from curate.output.output_format import U64, OutputFormat
+from curate.output.settings import EmitSettings
+from curate.output.tar_writer import TarWriter, safe_key, safe_suffix
+from curate.output.texts import json_bytes
+from curate.pool.byte_sources import ByteSource, open_source
+from curate.pool.formats.input_format import InputSample
+from curate.pool.tar_index import index_tar
+from curate.pool.tar_samples import split_name
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
+
+SIDECAR = pa.schema(
+    [
+        ("url", pa.string()),
+        ("key", pa.string()),
+        ("caption", pa.string()),
+        ("status", pa.string()),
+        ("error_message", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("original_width", pa.int32()),
+        ("original_height", pa.int32()),
+        ("exif", pa.string()),
+        ("sha256", pa.string()),
+        ("uid", pa.string()),
+        ("source", pa.string()),
+    ]
+)
+_COLUMNS = ["row", "uid", "source", "shard", "key", "url", "caption", "width", "height", "format", "sha256"]
+_TEXTS = ("txt", "json")
+_first = itemgetter(0)
+
+
+class Sample(NamedTuple):
+    """A sample to write: its members but .txt and .json, and what those two hold."""
+
+    members: list[tuple[str, bytes | memoryview]]
+    text: bytes | memoryview
+    fields: dict[str, Any]
+
+
+class Webdataset(OutputFormat):
+    """Tars, as webdataset and `datasets` read them."""
+
+    key = "webdataset"
+    suffix = "tar"
+    media_type = "application/x-tar"
+    file_set = ("tars", "webdataset shards: an image, .txt and .json a sample")
+    has_members = True
+    tags = ("webdataset",)
+    loader_columns = {"__key__": "string", "__url__": "string"}  # noqa: RUF012 (of a constant)
+
+    def accepts(self, has_images: bool) -> bool:
+        """Return whether the pool has images."""
+        return has_images
+
+    def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
+        """Put the tar into place, and return its sidecar."""
+        sidecars = []
+        with settings.store.create(f"{shard.stem}.tar") as file, TarWriter(file) as writer:
+            for part in shard.slices:
+                rows = settings.kept_rows(part, _COLUMNS)
+                sidecars.append(_write_slice(settings, part, rows, repeated, writer))
+        return pa.concat_tables(sidecars)
+
+    def card_lines(self, shards: int) -> list[str]:
+        """Return what training reads, and what the sidecars are."""
+        names = f"{{00000..{shards - 1:05d}}}" if shards > 1 else "00000"
+        return [
+            f"- Training: `shards/{names}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
+            "`shards/sizes.json` holds their rows.",
+            "- Sidecars: `shards/*.parquet`, with img2dataset's columns.",
+        ]
+
+    def name_hashes(self, tables: UnitTables) -> U64:
+        """Return the hashes of each kept row's key, where that is safe, and of its uid."""
+        kept = tables.read("decisions", ["kept"])["kept"]
+        rows = tables.read("samples", ["key", "uid"]).filter(kept)
+        pairs = zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True)
+        names = (name for key, uid in pairs for name in {key, uid} if name == uid or _may_be_name(key))
+        return np.fromiter(map(ids.hash64, names), np.uint64)
+
+    def remove(self, store: RunStore, stem: str, removed: pa.Table) -> list[str]:
+        """Copy the tar without the samples of these rows, members by offset."""
+        name, keys = f"{stem}.tar", set(removed["key"].to_pylist())
+        with _open_tar(store, stem) as source, store.create(name) as file, TarWriter(file) as writer:
+            for member, offset, size in _members(source):
+                if split_name(member)[0] not in keys:
+                    writer.add(member, source.read(offset, size))
+        return [name]
+
+    def names(self, store: RunStore, stem: str) -> set[str]:
+        """Return the names of the samples: every one has a .txt."""
+        with _open_tar(store, stem) as source:
+            pairs = [split_name(name) for name, _, _ in _members(source)]
+        return {key for key, suffix in pairs if suffix == "txt"}
+
+    def digests(self, store: RunStore, stem: str, names: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
+        """Yield the name and sha256 of each member that is no text, of the samples of these names; None: of all."""
+        with _open_tar(store, stem) as source:
+            for member, offset, size in _members(source):
+                key, suffix = split_name(member)
+                if suffix not in _TEXTS and (names is None or key in names):
+                    yield member, hashlib.sha256(source.read(offset, size)).digest()
+
+
+def _open_tar(store: RunStore, stem: str) -> Any:
+    return open_source(f"{store.url}/{stem}.tar", store.storage)
+
+
+def _members(source: ByteSource) -> Iterator[tuple[str, int, int]]:
+    """Yield the name, offset and size of each member of a tar."""
+    index = index_tar(source)
+    yield from zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True)
+
+
+def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: U64, writer: TarWriter) -> pa.Table:
+    """Add a slice's samples to the tar, and return their rows of the sidecar."""
+    uids, captions = rows["uid"].to_pylist(), rows["caption"].to_pylist()
+    names = _names(rows["key"].to_pylist(), uids, repeated)
+    written = settings.write_texts(part.unit, uids, captions)
+    facts = []
+    for name, uid, texts, sample in zip(names, uids, written, _samples(settings, part, rows), strict=True):
+        for suffix, data in _files(uid, texts, sample):
+            writer.add(f"{name}.{suffix}", data)
+        facts.append(_original_facts(sample.fields))
+    chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
+    rows = rows.set_column(_COLUMNS.index("caption"), "caption", pa.array(chosen, pa.string()))
+    return _sidecar(rows, names, facts)
+
+
+def _may_be_name(key: str | None) -> bool:
+    return key is not None and safe_key(key)
+
+
+def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
+    """Return the name of each sample: its key, or its uid where the key is not safe or not unique."""
+    names = [key if key is not None and safe_key(key) else uid for key, uid in zip(keys, uids, strict=True)]
+    taken = np.isin(np.fromiter(map(ids.hash64, names), np.uint64, len(names)), repeated)
+    return [uid if is_taken else name for name, uid, is_taken in zip(names, uids, taken.tolist(), strict=True)]
+
+
+def _files(uid: str, texts: Written, sample: Sample) -> list[tuple[str, bytes | memoryview]]:
+    """Return suffix and content of all files of a sample, sorted by suffix."""
+    fields = {**sample.fields, "uid": uid, "captions": texts.fields, **texts.regions}
+    text = sample.text if texts.chosen is None else texts.chosen.encode()
+    members = sample.members
+    if texts.synthetic is not None:  # which replaces a file of that name
+        members = [member for member in members if member[0] != "syn.json"]
+        members.append(("syn.json", json_bytes({"syn_text": texts.synthetic})))
+    return sorted([*members, ("txt", text), ("json", json_bytes(fields))], key=_first)
+
+
+def _original_facts(fields: dict[str, Any]) -> tuple[int | None, int | None, str | None]:
+    """Return width, height and EXIF of the original image, as far as the json holds them."""
+    sizes = [fields.get(f"original_{side}", fields.get(side)) for side in ("width", "height")]
+    width, height = (size if type(size) is int and 0 <= size < 2**31 else None for size in sizes)
+    exif = fields.get("exif")
+    return width, height, exif if isinstance(exif, str) else None
+
+
+def _sidecar(rows: pa.Table, names: list[str], facts: list[tuple[int | None, int | None, str | None]]) -> pa.Table:
+    """Return img2dataset's columns of a slice."""
+    width, height, exif = zip(*facts, strict=True)
+    columns = {
+        "key": pa.array(names, pa.string()),
+        "status": pa.repeat("success", len(rows)),
+        "error_message": pa.nulls(len(rows), pa.string()),
+        "original_width": pc.coalesce(pa.array(width, pa.int32()), rows["width"]),
+        "original_height": pc.coalesce(pa.array(height, pa.int32()), rows["height"]),
+        "exif": pa.array([_encodable(text) for text in exif], pa.string()),
+    }
+    return pa.table([columns[name] if name in columns else rows[name] for name in SIDECAR.names], schema=SIDECAR)
+
+
+def _encodable(text: str | None) -> str | None:
+    return text and text.encode(errors="replace").decode()
+
+
+def _samples(settings: EmitSettings, part: Slice, rows: pa.Table) -> Iterator[Sample]:
+    samples = settings.reader(part.unit).samples(rows)
+    for sample, caption in zip(samples, rows["caption"].to_pylist(), strict=True):
+        yield _safe_sample(sample, caption)
+
+
+def _safe_sample(sample: InputSample, caption: str) -> Sample:
+    """Return the sample with suffixes that are safe in a path."""
+    taken = {suffix for suffix, _ in sample.members}
+    members = [(_safe_suffix(suffix, taken), data) for suffix, data in sample.members]
+    return Sample(members, sample.text or caption.encode(), sample.fields)
+
+
+def _safe_suffix(suffix: str, taken: set[str]) -> str:
+    """Return the suffix, or its hash where it is not safe in a path, made longer where another member has that name."""
+    if _is_safe(suffix):
+        return suffix
+    name = f"unsafe-{ids.hash64(suffix):016x}"
+    while name in taken:
+        name += "x"
+    taken.add(name)
+    return name
+
+
+_is_safe = lru_cache(256)(safe_suffix)

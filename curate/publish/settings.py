@@ -1,0 +1,43 @@
+"""What auditing and publishing read of a run."""
+
+from dataclasses import dataclass
+
+from curate.pool.plan import Pool, Unit
+from curate.recipe.recipe import Recipe
+from curate.run.context import RunContext
+from curate.store.layout import caption_statistics_file
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
+
+
+@dataclass(frozen=True)
+class PublishSettings:
+    """What auditing and publishing read.
+
+    Attributes:
+        store: the run folder.
+        recipe: its limits, rules and deduplication passes.
+        pool: what all units have in common.
+        table_names: the tables that each unit has.
+        has_blocklist: whether something is kept out on request.
+    """
+
+    store: RunStore
+    recipe: Recipe
+    pool: Pool
+    table_names: tuple[str, ...]
+    has_blocklist: bool
+
+    @classmethod
+    def of(cls, context: RunContext) -> "PublishSettings":
+        """Return those of a run."""
+        return cls(context.store, context.recipe, context.pool, tuple(context.tables), bool(context.blocklist_key))
+
+    def tables(self, unit: Unit) -> UnitTables:
+        """Return a unit's tables."""
+        return UnitTables(self.store, unit.index)
+
+    def unit_files(self, unit: Unit) -> list[str]:
+        """Return the files of a unit that are published."""
+        files = [self.tables(unit).file(name) for name in self.table_names]
+        return [*files, caption_statistics_file(unit.index)] if self.recipe.captions else files

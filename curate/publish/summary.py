@@ -1,0 +1,98 @@
+"""The facts of a finished run, for run.json: what determines it, and the results of the pipeline."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+
+from curate import schema
+from curate.publish.settings import PublishSettings
+from curate.recipe.rules import Top
+from curate.store.facts import (
+    CaptionWork,
+    DriftFacts,
+    EvaluationFacts,
+    NearFacts,
+    PoolFacts,
+    RuleFacts,
+    RunFacts,
+    read_claim,
+)
+from curate.store.layout import EVALUATION_FACTS_FILE
+from curate.store.timings import sum_timings
+
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the pipeline found that is not in the tables of units.
+
+    Attributes:
+        t: rows that an entry may have, as the recipe says or solved; None without balance.
+        thresholds: rule → value of each top rule; None where no row reached it.
+        recalls: place of a deduplication pass by nearness → int64[2]: of a sample's close pairs, how many there are, and
+            how many were compared; zeros where all are.
+        pool: int64[entries], matching rows of the pool; None without match.
+        survivors: int64[entries], matching rows when balancing began.
+        sums: int64[2, entries], expected (fixed point) and kept rows.
+        drift: by source, model and side; empty where no embeddings are kept.
+        caption_work: by kind and engine; empty without captions.
+    """
+
+    t: int | None
+    thresholds: dict[str, float | None]
+    recalls: dict[int, I64]
+    pool: I64 | None
+    survivors: I64 | None
+    sums: I64 | None
+    drift: list[DriftFacts] = field(default_factory=list)
+    caption_work: list[CaptionWork] = field(default_factory=list)
+
+
+def summarise_run(
+    settings: PublishSettings, counts: Counter[str], results: Results, sources: Sequence[str]
+) -> RunFacts:
+    """Return what run.json will hold, but for `content`.
+
+    Args:
+        settings: of the run.
+        counts: rows per rule, and `kept`.
+        results: of the pipeline.
+        sources: of each unit, in order.
+    """
+    store, recipe, pool = settings.store, settings.recipe, settings.pool
+    claim = read_claim(store)
+    now = time.time()
+    evaluation = store.read_json(EVALUATION_FACTS_FILE) if recipe.dedup.against else None
+    return RunFacts(
+        **claim.model_dump(),
+        evaluation=evaluation and EvaluationFacts.model_validate(evaluation),
+        pool=PoolFacts(
+            images=pool.images, supplied=sorted(pool.supplied), scores=pool.scores.names, embeddings=pool.embeddings
+        ),
+        units=[(source, sum(1 for _ in units)) for source, units in groupby(sources)],
+        rules=[_rule_facts(name, spec, results.thresholds.get(name)) for name, spec in recipe.rules.items()],
+        t=results.t,
+        steps=sum_timings(store),
+        drift=results.drift,
+        caption_work=results.caption_work,
+        near=[
+            NearFacts(place=place, **by.model_dump(exclude_none=True), sampled=int(pairs), found=int(compared))
+            for place, by in recipe.dedup.near.items()
+            for pairs, compared in [results.recalls[place]]
+        ],
+        counts={stage.name: counts[stage.name] for stage in schema.run_stages(recipe, settings.has_blocklist)},
+        finished=now,
+        seconds=now - claim.started,
+    )
+
+
+def _rule_facts(name: str, spec: str | Top, threshold: float | None) -> RuleFacts:
+    if isinstance(spec, str):
+        return RuleFacts(name=name, sql=spec)
+    return RuleFacts(name=name, top=spec.top, of=spec.of, threshold=threshold)

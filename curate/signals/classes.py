@@ -1,0 +1,74 @@
+"""A classifier of images, fitted to a few labelled ones by their embeddings, without training: see `curate.numeric.gda`."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from curate.errors import RecipeError
+from curate.numeric import gda
+from curate.numeric.vectors import normalised
+from curate.recipe.measure import OnEmbeddings
+from curate.recipe.section import UserPaths
+from curate.signals.on_embeddings import (
+    Method,
+    check_unchanged,
+    embedding_signal,
+    encode_exemplars,
+    encoder_of,
+    exemplar_digests,
+    tag_columns,
+    tag_values,
+)
+from curate.signals.signal import F32, Built, Embeddings, Known, Signal, SignalKind
+
+
+class Classes(OnEmbeddings):
+    """A classifier fitted to a few labelled images, without training (GDA): columns NAME string, NAME_probability.
+
+    `examples` gives each class's images; `prompts` a text for each class, whose fit is added.
+    """
+
+    examples: dict[str, UserPaths] = Field(min_length=2)
+    prompts: dict[str, str] = Field({})
+    alpha: float = Field(1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _prompts_fit(self) -> "Classes":
+        if self.prompts and set(self.prompts) != set(self.examples):
+            raise ValueError("prompts: give one for each class of examples, or none at all")
+        return self
+
+
+def _identify(name: str, options: Classes, known: Known) -> dict[str, list[str]]:
+    where = f"measure.classes.{name}.examples"
+    return {key: exemplar_digests(f"{where}.{key}", paths) for key, paths in options.examples.items()}
+
+
+def _build(name: str, options: Classes, built: Built) -> Iterator[Signal]:
+    where = f"measure.classes.{name}.examples"
+
+    def load() -> tuple[gda.Classifier, F32 | None]:
+        encoder = encoder_of(options, built)
+        parts = {key: encode_exemplars(f"{where}.{key}", encoder, paths) for key, paths in options.examples.items()}
+        check_unchanged(name, {key: digests for key, (_, digests) in parts.items()}, built.identities[name])
+        images = [rows for rows, _ in parts.values()]
+        labels = np.repeat(np.arange(len(images)), [len(rows) for rows in images])
+        prompts = [options.prompts[key] for key in options.examples] if options.prompts else []
+        try:
+            fitted = gda.fit_classifier(np.concatenate(images), labels, len(images))
+        except RecipeError as error:
+            raise RecipeError(f"{where}: {error}") from None
+        return fitted, encoder.encode_texts(prompts).embeddings if prompts else None
+
+    def compute(given: Embeddings, fitted: tuple[gda.Classifier, F32 | None]) -> Sequence[pa.Array]:
+        classifier, prompts = fitted
+        tags = classifier.classify(normalised(given.images), prompts, options.alpha)
+        return tag_values(tags, list(options.examples))
+
+    settings = options.model_dump(exclude={"of"}) | {"examples": list(options.examples)}
+    yield embedding_signal(name, options, built, Method(tag_columns(name), settings, load, compute))
+
+
+KIND = SignalKind("classes", Classes, _identify, _build, "named")

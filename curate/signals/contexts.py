@@ -1,0 +1,52 @@
+"""Tags of one factor of an image, such as its background, by prompts (PerceptionCLIP): see `embedding_scores`."""
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from curate.numeric.embedding_scores import tag_contexts, tag_contexts_of_classes
+from curate.numeric.vectors import normalised
+from curate.recipe.measure import OnEmbeddings
+from curate.signals.on_embeddings import Method, embedding_signal, encoder_of, tag_columns, tag_values
+from curate.signals.signal import F32, Built, Embeddings, Signal, SignalKind
+
+
+class Context(OnEmbeddings):
+    """Tags of one factor, such as its background (PerceptionCLIP): columns NAME string, NAME_probability float32.
+
+    `values` gives each tag's prompt; with `classes` the prompts hold {} where a class is put in, and the tag's
+    probability is summed over the classes. `temperature` divides cosines: 0.01 is the scale that CLIP was trained to.
+    """
+
+    values: dict[str, str] = Field(min_length=2)
+    classes: tuple[str, ...] = ()
+    temperature: float = Field(0.01, gt=0)
+
+    @model_validator(mode="after")
+    def _prompts_fit(self) -> "Context":
+        for tag, prompt in self.values.items():
+            if ("{}" in prompt) != bool(self.classes):
+                needs = (
+                    "must hold {}, where a class is put in" if self.classes else "holds {}, and no classes are given"
+                )
+                raise ValueError(f"values.{tag}: {prompt!r} {needs}")
+        return self
+
+
+def _build(name: str, options: Context, built: Built) -> Iterator[Signal]:
+    def load() -> F32:
+        """Return the embeddings of the prompts [z, d], or of classes and prompts [y, z, d]."""
+        texts = [p.replace("{}", word) for word in options.classes or ("",) for p in options.values.values()]
+        encoded = encoder_of(options, built).encode_texts(texts).embeddings
+        return encoded.reshape(-1, len(options.values), encoded.shape[1]) if options.classes else encoded
+
+    def compute(given: Embeddings, prompts: F32) -> Sequence[pa.Array]:
+        tag = tag_contexts_of_classes if options.classes else tag_contexts
+        return tag_values(tag(normalised(given.images), prompts, options.temperature), list(options.values))
+
+    settings = options.model_dump(exclude={"of"}) | {"values": list(options.values.items())}
+    yield embedding_signal(name, options, built, Method(tag_columns(name), settings, load, compute))
+
+
+KIND = SignalKind("contexts", Context, lambda *_: None, _build, "named")

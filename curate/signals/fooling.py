@@ -1,0 +1,78 @@
+"""Images that fit any text (CLIPMasterPrints): see `curate.numeric.embedding_scores`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from curate.errors import RecipeError
+from curate.numeric.embedding_scores import fooling_score, mean_shift
+from curate.numeric.vectors import embedding_matrix, normalised
+from curate.recipe.measure import OnEmbeddings, column_prefix
+from curate.recipe.section import UserPath
+from curate.signals.on_embeddings import Method, embedding_signal, encoder_of
+from curate.signals.signal import F32, Built, Known, Signal, SignalKind
+from curate.store.facts import read_facts
+from curate.store.store import RunStore
+
+
+class Fooling(OnEmbeddings):
+    """Images that fit any text (CLIPMasterPrints): column `fooling`, the least cosine over unrelated prompts.
+
+    `shift` names a finished run with embeddings of the same model: images and prompts are drawn together first by a
+    quarter of the difference of its means, which takes such images most of their fit.
+    """
+
+    prompts: tuple[str, ...] = Field(min_length=2)
+    shift: UserPath | None = None
+
+
+def _identify(name: str, options: Fooling, known: Known) -> Any:
+    """Return what names the embeddings of the run `shift`; None without. Raises RecipeError where it has none of this model."""
+    if options.shift is None:
+        return None
+    model = known.identities[options.of]
+    store = RunStore(options.shift)
+    where = f"measure.fooling.shift: {options.shift}"
+    if not store.exists("_SUCCESS"):
+        raise RecipeError(f"{where} is not a finished run; accepted: the --out of one with embeddings: true")
+    run = read_facts(store)
+    weights = [other["weights"] for other in run.models.values() if isinstance(other, dict) and "weights" in other]
+    if "embeddings" not in run.keys or model["weights"] not in weights:
+        raise RecipeError(f"{where} keeps no embeddings of {model['model']} with these weights")
+    return run.keys["embeddings"]
+
+
+def _build(name: str, options: Fooling, built: Built) -> Iterator[Signal]:
+    def load() -> tuple[F32, F32 | None]:
+        """Return the prompts' embeddings, and the shift, where there is to be one."""
+        prompts = encoder_of(options, built).encode_texts(options.prompts).embeddings
+        return prompts, None if options.shift is None else run_shift(options.shift, column_prefix(options.of))
+
+    method = Method(
+        columns=(pa.field(name, pa.float32()),),
+        settings=options.model_dump(exclude={"shift", "of"}),
+        load=load,
+        compute=lambda given, loaded: [pa.array(fooling_score(normalised(given.images), *loaded))],
+    )
+    yield embedding_signal(name, options, built, method)
+
+
+def run_shift(run: str, prefix: str) -> F32:
+    """Return the mean shift g of all embeddings of a finished run by a model, whose columns begin with `prefix`."""
+    store = RunStore(run)
+    sums: list[Any] = [0.0, 0.0]
+    count = 0
+    for path in store.files("tables/embeddings"):
+        table = store.read_parquet(path, [f"{prefix}image", f"{prefix}text"])
+        for side, column in enumerate(table.columns):
+            rows = embedding_matrix(column).astype(np.float64)
+            sums[side] = sums[side] + rows.sum(axis=0)
+        count += int(rows.any(axis=1).sum())
+    images, texts = ((total / count)[None].astype(np.float32) for total in sums)
+    return mean_shift(images, texts)
+
+
+KIND = SignalKind("fooling", Fooling, _identify, _build)

@@ -1,0 +1,108 @@
+"""What the signals on embeddings share: heads, contexts, classes, axes, clusters and fooling.
+
+Each gets the embeddings of a unit and gives its columns. What it needs for that (a head, encoded prompts or exemplars) is
+loaded once per process, under a key that names its content.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate import ids, schema
+from curate.errors import RecipeError, RunError
+from curate.models.encoder import Encoder
+from curate.numeric.embedding_scores import Tags
+from curate.pool.exemplars import picture_files, read_pictures
+from curate.pool.image import ImageOptions, measure_image
+from curate.process import process_cache
+from curate.recipe.measure import OnEmbeddings
+from curate.recipe.section import UserPaths
+from curate.signals.signal import F32, Built, Embeddings, Signal
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a signal's columns come of embeddings.
+
+    Attributes:
+        columns: what it adds to `scores`.
+        settings: what the recipe says of it, as plain data, but the paths of its files.
+        load: loads what all units share.
+        compute: from embeddings, and what was loaded, to the columns' values; null where a row lacks the `side`.
+        side: which of the embeddings it needs.
+    """
+
+    columns: tuple[pa.Field, ...]
+    settings: dict[str, Any]
+    load: Callable[[], Any]
+    compute: Callable[[Embeddings, Any], Sequence[pa.Array]]
+    side: Literal["image", "text"] = "image"
+
+
+def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Method) -> Signal:
+    """Return a signal on embeddings."""
+    of = built.signals[options.of]
+    key = ids.digest([of.key, type(options).__name__, 1, method.settings, built.identities.get(name)])
+
+    def load() -> Any:
+        return process_cache(key, method.load)
+
+    def compute(embeddings: Embeddings) -> Sequence[pa.Array]:
+        side = embeddings.images if method.side == "image" else embeddings.texts
+        there = pa.array(side.any(axis=1))
+        columns = method.compute(embeddings, load())
+        return [pc.if_else(there, column, pa.scalar(None, column.type)) for column in columns]
+
+    return Signal(name, method.columns, key, from_embeddings=compute, of=options.of, load=load)
+
+
+def encoder_of(options: OnEmbeddings, built: Built) -> Encoder:
+    """Return the model that prompts and exemplars are encoded with."""
+    load = built.signals[options.of].encoder
+    assert load is not None, "the recipe was checked"
+    return load(False)
+
+
+def check_unchanged(name: str, found: Any, identity: Any) -> None:
+    """Raise RunError where a signal's files are not those that it was identified by."""
+    if found != identity:
+        raise RunError(f"measure: a file of {name!r} changed during the run; run again")
+
+
+def tag_columns(name: str) -> tuple[pa.Field, ...]:
+    """Return the columns of a signal that gives each image one of several tags."""
+    return pa.field(name, pa.string()), pa.field(f"{name}_probability", pa.float32())
+
+
+def tag_values(tags: Tags, names: Sequence[str]) -> Sequence[pa.Array]:
+    """Return the values of these columns: the best tag's name and its probability."""
+    return [pa.array(names, pa.string()).take(pa.array(tags.best)), pa.array(tags.probability)]
+
+
+def exemplar_digests(where: str, paths: UserPaths) -> list[str]:
+    """Return the sha256 of each exemplar, in order. Raises RecipeError, which begins with `where`."""
+    return [hashlib.sha256(data).hexdigest() for _, data in read_pictures(picture_files(where, paths))]
+
+
+def encode_exemplars(where: str, encoder: Encoder, paths: UserPaths) -> tuple[F32, list[str]]:
+    """Return embeddings of images (files, or tars of them), float32 [n, dimension], and their sha256, in order.
+
+    Raises:
+        RecipeError: one cannot be read as an image, or there is none; begins with `where`.
+    """
+    views, digests = [], []
+    for name, data in read_pictures(picture_files(where, paths)):
+        fact = measure_image(data, ImageOptions(looks=(encoder.view,)))
+        if fact.status != schema.OK or fact.views[0] is None:
+            raise RecipeError(f"{where}: {name} cannot be read as an image: {fact.error or fact.status}")
+        views.append(fact.views[0])
+        digests.append(hashlib.sha256(data).hexdigest())
+    if not views:
+        raise RecipeError(f"{where}: no image in {paths}")
+    encoded: list[F32] = [encoder.encode_images(views[at : at + 32]).cpu().numpy() for at in range(0, len(views), 32)]
+    return np.concatenate(encoded), digests

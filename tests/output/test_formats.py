@@ -1,0 +1,81 @@
+"""An output format is one file and one line: shards of JSON lines, from a run to SQL."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from curate import registry
+from curate.ask.query import run_query
+from curate.ask.verify import verify_run
+from curate.output import registry as outputs
+from curate.output.layout import Shard
+from curate.output.output_format import OUTPUTS, U64, OutputFormat, find_output, find_written
+from curate.output.settings import EmitSettings
+from tests.laws import pools
+
+
+class JsonLines(OutputFormat):
+    """A line of JSON for each sample."""
+
+    key = "jsonl"
+    suffix = "jsonl"
+    media_type = "application/jsonl"
+    file_set = ("lines", "a line a sample")
+
+    def accepts(self, has_images: bool) -> bool:
+        return has_images
+
+    def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
+        rows = pa.concat_tables(settings.kept_rows(part, ["uid", "caption"]) for part in shard.slices)
+        lines = "".join(json.dumps(row) + "\n" for row in rows.to_pylist())
+        settings.store.write_bytes(f"{shard.stem}.jsonl", lines.encode())
+        return rows
+
+    def card_lines(self, shards: int) -> list[str]:
+        return [f"- {shards} files of lines."]
+
+
+@pytest.fixture
+def added(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The line in the registry."""
+    monkeypatch.setattr(outputs, "KINDS", (JsonLines(), *outputs.KINDS))
+    registry._load.cache_clear()
+    yield
+    monkeypatch.undo()
+    registry._load.cache_clear()
+
+
+def test_the_first_format_that_accepts_a_pool_is_taken() -> None:
+    assert [find_output(has_images).key for has_images in (True, False)] == ["webdataset", "parquet"]
+    assert list(OUTPUTS.kinds()) == ["webdataset", "parquet"]
+
+
+def test_the_format_of_shards_is_seen_by_their_files() -> None:
+    tars = ["shards/00000.parquet", "shards/00000.tar", "shards/00000_stats.json", "tables/samples/00000.parquet"]
+    assert find_written(tars).key == "webdataset"
+    assert find_written(path for path in tars if not path.endswith(".tar")).key == "parquet"
+    assert find_written([]).key == "parquet"
+
+
+@pytest.mark.usefixtures("added")
+@pytest.mark.parametrize("run", [pools.run_local, pools.run_beam])
+def test_shards_of_another_format(tmp_path: Path, run: object) -> None:
+    assert callable(run)
+    path = pools.write_tars(tmp_path / "pool", pools.make_samples(30), 2)
+    done = run(pools.recipe_of(path, rules={"words": "words > 3"}, output={"rows_per_shard": 8}), tmp_path / "run")
+    sizes = json.loads((done.folder / "shards/sizes.json").read_text())
+    assert list(sizes) == [f"{n:05d}.jsonl" for n in range(len(sizes))] and len(sizes) > 1
+    lines = [json.loads(line) for name in sizes for line in (done.folder / "shards" / name).read_text().splitlines()]
+    kept = done.table("decisions").filter(done.table("decisions")["kept"])["uid"].to_pylist()
+    assert [line["uid"] for line in lines] == kept
+    assert verify_run(str(done.folder))[1] == []
+    listed = {row["path"]: row["rows"] for row in done.table("manifest").to_pylist()}
+    assert {f"shards/{name}": rows for name, rows in sizes.items()}.items() <= listed.items()
+    shown = run_query(str(done.folder), "SELECT DISTINCT shard, key FROM published ORDER BY shard").rows
+    assert shown == [(f"shards/{name}", None) for name in sizes]
+    assert f"- {len(sizes)} files of lines." in (done.folder / "README.md").read_text()
+    described = json.loads((done.folder / "croissant.json").read_text())["distribution"]
+    assert [one["@id"] for one in described[:2]] == ["lines", "parquet"]

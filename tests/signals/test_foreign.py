@@ -1,0 +1,130 @@
+"""A signal of another package: the README's, built and installed, in runs of one and of several processes; and its faults."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.laws import pools
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package")
+
+
+def blocks() -> dict[str, str]:
+    """The code of the README's section, by language."""
+    text = (ROOT / "README.md").read_text().partition("## A signal of your own\n")[2].partition("\n## ")[0]
+    return dict(re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL))
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Callable[[str], Path]:
+    """Builds and installs the README's package with this module into a folder."""
+
+    def make(code: str) -> Path:
+        source, site = tmp_path / "package", tmp_path / "site"
+        source.mkdir()
+        (source / "curate_blur.py").write_text(code)
+        (source / "pyproject.toml").write_text(blocks()["toml"])
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+        done = subprocess.run([*pip, "--target", site, source], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return site
+
+    return make
+
+
+def curate(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    command = [sys.executable, "-m", "curate.cli.main", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=site)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    """A pool of small pictures, one of them of noise, and the README's sections."""
+    samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption number {i}") for i in range(12)]
+    path = pools.write_tars(tmp_path / "tars", [*samples, pools.Sample("bad", b"no image", "a caption")], 3)
+    sections = yaml.safe_load(blocks()["yaml"])
+    sections |= {"input": {"name": "pool", "format": "webdataset", "path": path}, "max_failed": 1.0}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(sections))
+    return str(tmp_path / "r.yaml")
+
+
+def test_the_readmes_signal_is_a_column(install: Callable[[str], Path], recipe: str, tmp_path: Path) -> None:
+    site = install(blocks()["python"])
+    values = []
+    for out, options in (
+        ("one", []),
+        ("several", ["--", "--direct_num_workers=2", "--direct_running_mode=multi_processing"]),
+    ):
+        done = curate(site, "run", recipe, "--out", str(tmp_path / out), *options)
+        assert done.returncode == 0, done.stderr
+        sql = "SELECT key, blur, rule FROM measured JOIN decisions USING (unit, row) ORDER BY key"
+        told = curate(site, "sql", str(tmp_path / out), sql, "--format", "json")
+        assert told.returncode == 0, told.stderr
+        values.append(json.loads(told.stdout))
+    assert values[0] == values[1]
+    rows = {row["key"]: row for row in values[0]}
+    assert rows.pop("bad")["blur"] is None and len(rows) == 12
+    assert all(row["blur"] >= 0 and (row["rule"] == "sharp") == (row["blur"] <= 100) for row in rows.values())
+    assert len(np.unique([row["blur"] for row in rows.values()])) > 1
+    run = json.loads((tmp_path / "one" / "run.json").read_text())
+    assert run["models"]["blur"] == "blur 1, side 256" and run["recipe"]["measure"]["blur"] == {"side": 256}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status", "message"),
+    [
+        (
+            "import numpy as np",
+            "import numpy_of_no_one",
+            2,
+            "signal 'blur' of package curate-blur 0.1: .*cannot be loaded",
+        ),
+        (
+            'key="blur"',
+            'key="blurr"',
+            2,
+            "package curate-blur 0.1: .* has the key 'blurr'; accepted: the entry point's",
+        ),
+        (
+            "options.side}",
+            "options.sides}",
+            2,
+            "measure.blur: signal of package curate-blur 0.1: AttributeError: .*sides",
+        ),
+        ("Sharpness(options.side)", "Sharpness()", 1, "signal 'blur' of package curate-blur 0.1: TypeError: .*side"),
+        ("image.convert", "image.to_grey", 1, "signal 'blur' of package curate-blur 0.1: AttributeError: .*to_grey"),
+        ("[pa.array(observed", "[pa.arrays(observed", 1, "signal 'blur' of package curate-blur 0.1: AttributeError"),
+    ],
+)
+def test_a_fault_of_the_package_names_it(
+    old: str, new: str, status: int, message: str, install: Callable[[str], Path], recipe: str, tmp_path: Path
+) -> None:
+    code = blocks()["python"]
+    assert code.count(old) == 1
+    done = curate(install(code.replace(old, new)), "run", recipe, "--out", str(tmp_path / "out"))
+    assert done.returncode == status and re.search(message, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_key_of_its_section(install: Callable[[str], Path], recipe: str, tmp_path: Path) -> None:
+    site = install(blocks()["python"])
+    done = curate(site, "run", recipe, "--out", str(tmp_path / "out"), "--set", "measure.blur.sied=3")
+    assert done.returncode == 2
+    assert "measure.blur.sied: unknown key; did you mean 'side'? known keys: side" in done.stderr
+
+
+def test_without_the_package_its_key_is_unknown(recipe: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = curate(tmp_path / "empty", "run", recipe, "--out", str(tmp_path / "out"))
+    assert done.returncode == 2 and "measure.blur: unknown key" in done.stderr
