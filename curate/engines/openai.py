@@ -207,6 +207,8 @@ class OpenAIEngine:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(tripped.wait(), seconds)
 
+        if tripped.is_set():
+            return Answer(None, tripped.why)
         try:
             call = write_call(request, self.options.model, self.options.extra)
         except UnsendableError as error:

@@ -3,7 +3,6 @@
 See `curate.recipe.recipe`. The sections of the kinds of captions, and of engines, lie with these: they come from registries.
 """
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -43,7 +42,7 @@ class CaptionSection(Section):
         key: the section's key in a recipe.
         kind: the value of column `kind`, and the name of the JSON field.
         is_list: whether there may be several sections, each with an engine and styles of its own.
-        styles_key: the key that lists the values of column `style`.
+        styles_key: the key that names the values of column `style`.
         needs_images: whether the pool must have images.
         replaces: whether its texts may take the original's place as `.txt`, and are part of syn.json.
     """
@@ -71,9 +70,10 @@ class CaptionSection(Section):
         return value
 
     @property
-    @abstractmethod
     def all_styles(self) -> tuple[str, ...]:
         """The values of column `style` of its texts."""
+        styles = getattr(self, self.styles_key)
+        return styles if isinstance(styles, tuple) else (styles,)
 
     @property
     def needs_words(self) -> bool:

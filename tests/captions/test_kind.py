@@ -36,10 +36,6 @@ class Tags(CaptionKind):
     sets: tuple[str, ...] = ("plain",)
 
     @property
-    def all_styles(self) -> tuple[str, ...]:
-        return self.sets
-
-    @property
     def form(self) -> Form:
         return Form("tags", "v1", data=("caption",))
 

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.captions import sampling
-from curate.captions.kinds import fuse, recaption, rewrite, translate
+from curate.captions.kinds import fuse, recaption, rewrite, sampling, translate
 from curate.captions.prompts import Template, load_template
 from curate.captions.text import MAX_CHARACTERS, MAX_WORDS, as_data, first_line, one_line, without_quotes
 from curate.engines.request import Request, Sampling

@@ -294,7 +294,7 @@ def test_phrases(text, expected):
 
 
 def test_a_missing_package_is_said(monkeypatch):
-    monkeypatch.setattr("curate.captions.regions.phrases._tagger", None)
+    monkeypatch.setattr("curate.process._made", {})
     monkeypatch.setitem(sys.modules, "textblob.en.taggers", None)
     with pytest.raises(RecipeError, match=r"TextBlob cannot be imported .*pip install textblob"):
         phrases_of("a dog")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -548,6 +549,13 @@ def state_of(attempt: int, retry_after: float | None) -> RetryCallState:
     state.attempt_number = attempt
     state.set_result(openai._Attempt(Answer(None, "busy: 429"), True, retry_after=retry_after))
     return state
+
+
+@pytest.mark.parametrize("package", ["openai", "tenacity"])
+def test_a_missing_package_is_named_with_its_extra(server, open_engine, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(RecipeError, match=rf"{package} .*pip install 'curate\[captions\]'"):
+        open_engine().check()
 
 
 def test_check_passes_where_the_model_is(server, open_engine):

@@ -31,15 +31,11 @@ class Fuse(CaptionKind):
     key: ClassVar[str] = "fuse"
     kind: ClassVar[str] = "fused"
     is_list: ClassVar[bool] = False
+    styles_key: ClassVar[str] = "style"
     tokens: ClassVar[int] = 80
     profile: ClassVar[GateProfile] = GateProfile(ALL_GATES)
 
     style: Literal["short", "long", "plain"] = "short"  # of the recaption
-
-    @property
-    def all_styles(self) -> tuple[str, ...]:
-        """That of the recaption."""
-        return (self.style,)
 
     @property
     def source(self) -> tuple[type[Recaption], str]:

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 import pyarrow as pa
 
 from curate.captions.gates.profile import GateProfile
+from curate.captions.kinds.sampling import seeded, text_sampling
 from curate.captions.prompts import Form, Template, load_template
-from curate.captions.sampling import seeded, text_sampling
 from curate.captions.text import first_line
 from curate.engines.request import Request, Sampling
 from curate.recipe.captions import CaptionSection

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from curate.captions.gates.profile import OWN_GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind, Text
+from curate.captions.kinds.sampling import text_sampling
 from curate.captions.prompts import Form, load_template
-from curate.captions.sampling import text_sampling
 from curate.captions.text import first_line, one_line, without_quotes
 from curate.engines.request import Message, Request, Sampling
 from curate.recipe.captions import Unique
@@ -58,11 +58,6 @@ class Recaption(CaptionKind):
 
     styles: Annotated[tuple[Literal["short", "long", "plain"], ...], Unique] = Field(("short",), min_length=1)
     alt_text: bool = Field(False, strict=True)
-
-    @property
-    def all_styles(self) -> tuple[str, ...]:
-        """The styles."""
-        return self.styles
 
     @property
     def needs_words(self) -> bool:

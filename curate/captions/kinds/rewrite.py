@@ -61,11 +61,6 @@ class Rewrite(CaptionKind):
     prompt: Literal["completion", "chat"] = "completion"
 
     @property
-    def all_styles(self) -> tuple[str, ...]:
-        """The styles."""
-        return self.styles
-
-    @property
     def form(self) -> Form:
         """See `CaptionKind`: by the form of prompt."""
         return FORMS[self.prompt]

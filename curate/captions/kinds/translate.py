@@ -69,11 +69,6 @@ class Translate(CaptionKind):
     languages: Annotated[tuple[str, ...], Unique, AfterValidator(_check_languages)] = Field(min_length=1)
 
     @property
-    def all_styles(self) -> tuple[str, ...]:
-        """The languages."""
-        return self.languages
-
-    @property
     def form(self) -> Form:
         """See `CaptionKind`."""
         return FORM

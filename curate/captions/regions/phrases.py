@@ -20,13 +20,13 @@ there if it is equal to an annotated one: a word too many or too few counts as w
 """
 
 import re
-import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from curate.errors import RecipeError
+from curate.process import process_cache
 
 
 def _set(words: str) -> frozenset[str]:
@@ -79,9 +79,6 @@ _CLOSED = _set("IN CC TO PRP WDT WP WP$ WRB EX RP MD UH")
 _TOKEN = re.compile(r"[^\W_]+(?:['’.&+-][^\W_]+|(?<=\d)[,:/]\d+)*(?:(?<=s)['’](?=\s+\w))?|\S")
 _UNIT = r"mm|cm|km|inch|inches|ft|px|oz|lbs?|kg|ml|pcs?"
 _NUMBER = re.compile(rf"\d[\d.,:/x×-]*(?:st|nd|rd|th|-?(?:{_UNIT}|m|in|g|l|w|v))?|[x×]|{_UNIT}", re.IGNORECASE)
-
-_lock = threading.Lock()
-_tagger: Any = None
 
 
 class _Word(NamedTuple):
@@ -243,21 +240,17 @@ def _tags(segments: list[list[str]]) -> list[str]:
         return []
     # Of words with a hyphen the lexicon knows few: the last part tells (T-shirt, snow-covered).
     text = "\n".join(" ".join(word.rpartition("-")[2] for word in segment) for segment in segments)
-    return [tag for _, tag in _load().tag(text, tokenize=False)]
+    return [tag for _, tag in process_cache("tagger of phrases", _load).tag(text, tokenize=False)]
 
 
 def _load() -> Any:
-    """Return the tagger with its lexicon, once per process."""
-    global _tagger  # noqa: PLW0603
-    with _lock:
-        if _tagger is None:
-            try:
-                from textblob.en.taggers import PatternTagger
-            except ImportError as error:
-                raise RecipeError(
-                    f"captions.regions: TextBlob cannot be imported ({error}); install it with: pip install textblob"
-                ) from None
-            tagger = PatternTagger()
-            tagger.tag("a house", tokenize=False)  # reads the lexicon, which threads then share
-            _tagger = tagger
-    return _tagger
+    """Return the tagger with its lexicon. Raises RecipeError without TextBlob."""
+    try:
+        from textblob.en.taggers import PatternTagger
+    except ImportError as error:
+        raise RecipeError(
+            f"captions.regions: TextBlob cannot be imported ({error}); install it with: pip install textblob"
+        ) from None
+    tagger = PatternTagger()
+    tagger.tag("a house", tokenize=False)  # reads the lexicon, which threads then share
+    return tagger
