@@ -142,10 +142,9 @@ ENTRIES = pa.schema(
 MANIFEST = pa.schema([("path", pa.string()), ("rows", pa.int64()), ("bytes", pa.int64()), ("sha256", pa.string())])
 
 # forgotten.parquet: what was taken out of the run, and what later ones block, one row an item, in requests as they came.
-# `value`: hex digits of the uid, of the image's sha256, or of the sha256 of the URL's text; no URL stands here, and nobody's
-# name. `origin`: asked for; `found`, the name of a row that was asked for; `met`, of one that a run with a blocklist met.
-# `rows`: of this pool that the item named. `shards`: that the request changed. `seal`: digest of the request's rows and of
-# the seal before.
+# `value`: hex digits of the uid, of the image's sha256, or of the sha256 of the URL's text; no URL and nobody's name is here.
+# `origin`: `requested`; `linked`, a name of a row that was requested; `encountered`, one that a run with a blocklist came
+# across. `rows`: of this pool that the item named. `shards`: that the request changed.
 FORGOTTEN_ITEMS = pa.schema(
     [
         pa.field("request", pa.int32()),
@@ -155,7 +154,6 @@ FORGOTTEN_ITEMS = pa.schema(
         pa.field("time", pa.timestamp("ms", "UTC")),
         pa.field("rows", pa.int64()),
         pa.field("shards", pa.int64()),
-        pa.field("seal", pa.string()),
     ]
 )
 
@@ -252,7 +250,7 @@ SAMPLE_REASONS = {
     "invalid_json": "the sample's json is not a JSON object",
     "no_url": "the pool has a URL column and no images, and this row has no URL",
     "duplicate_key": "another sample of the same tar has this key; the first one stays",
-    "duplicate_member": "one sample has two members with one suffix, so its parts cannot be told apart",
+    "duplicate_member": "one sample has two members with the same suffix",
     "link_member": "a member is a link; links are never followed",
     "truncated_member": "the file ends inside a member",
     "empty_image": "the image has 0 bytes",
@@ -280,5 +278,5 @@ DAMAGE_REASONS = {
     "truncated_tar": "the file ends inside a member, a header or its padding",
     "damaged_tar": "a header is damaged; nothing after it can be read",
     "damaged_row_group": "a row group of a Parquet file cannot be decoded; the others are used",
-    DAMAGED_EMBEDDINGS: "what brings a file's embeddings is missing, damaged or does not fit; its rows have none",
+    DAMAGED_EMBEDDINGS: "the precomputed embeddings of a file are missing, damaged or do not fit; its rows have none",
 }

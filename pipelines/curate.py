@@ -1,19 +1,21 @@
-"""The curation pipeline: pool in, curated shards and the ledger out.
+"""The curation pipeline: pool in, curated shards and tables out.
 
-units ─ Measure ─ Match ─ Block ─ ApplyRules ─ Deduplicate ─ Count, SolveT ─ Decide ─ Audit ─ Caption ─ Emit ─ Digest ─ Publish
+units ─ Measure ─ Match ─ Block ─ ApplyRules ─ Deduplicate ─ CountEntries, SolveT ─ Decide ─ Audit ─ Caption ─ Emit ─ Digest ─ Publish
 """
 
 from collections.abc import Sequence
 
 import apache_beam as beam
 
-from curate.decide.state import count_entries
+from curate.decide.settings import DecideSettings
+from curate.forget.settings import ForgetSettings
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
 from curate.publish.settings import PublishSettings
 from curate.run.context import RunContext
 from curate.transforms.caption import Caption
-from curate.transforms.decide import ApplyRules, Decide, Deduplicate, SolveT
+from curate.transforms.decide import ApplyRules, CountEntries, Decide, SolveT
+from curate.transforms.deduplicate import Deduplicate
 from curate.transforms.drift import MeasureDrift
 from curate.transforms.emit import AuditUnits, Digest, Emit, Publish
 from curate.transforms.forget import Block
@@ -36,29 +38,28 @@ def build(
         One None, once `_SUCCESS` stands.
     """
     measured, gaps = root | "Units" >> beam.Create(units) | beam.Reshuffle() | Measure(context)
+    settings = DecideSettings.of(context)
     vectors: dict[str, beam.PCollection] = {}
     if context.recipe.match:
         measured |= Match(context)
     if context.blocklist_key:
-        measured |= Block(context)
+        measured |= Block(ForgetSettings.of(context))
     if context.recipe.match:
-        pool = measured | "CountPool" >> beam.Map(lambda unit: count_entries(context, unit))
-        vectors["pool"] = pool | "SumPool" >> beam.CombineGlobally(VectorSum())
-    ballots, thresholds = measured | ApplyRules(context)
-    ballots, recalls = ballots | Deduplicate(context, n_buckets)
+        vectors["pool"] = measured | "CountPool" >> CountEntries(settings)
+    states, thresholds = measured | ApplyRules(settings)
+    states, recalls = states | Deduplicate(settings, n_buckets, context.is_local_runner)
     if context.recipe.match:
-        counts = ballots | "Count" >> beam.Map(lambda ballot: count_entries(context, ballot.unit, ballot))
-        vectors["survivors"] = counts | "SumSurvivors" >> beam.CombineGlobally(VectorSum())
+        vectors["survivors"] = states | "CountSurvivors" >> CountEntries(settings)
     if context.recipe.balance:
-        vectors["t"] = ballots | SolveT(context, vectors["survivors"])
-    verdicts = ballots | Decide(context, gaps, vectors.get("survivors"), vectors.get("t"))
+        vectors["t"] = states | SolveT(settings, vectors["survivors"])
+    results = states | Decide(settings, gaps, vectors.get("survivors"), vectors.get("t"))
     if context.recipe.match:
-        sums = verdicts | "Entries" >> beam.Map(lambda verdict: verdict.entries)
+        sums = results | "Entries" >> beam.Map(lambda result: result.entries)
         vectors["sums"] = sums | "SumEntries" >> beam.CombineGlobally(VectorSum())
     if context.has_embeddings:
-        vectors["drift"] = verdicts | MeasureDrift(context.store, context.recipe.measure)
+        vectors["drift"] = results | MeasureDrift(context.store, context.recipe.measure)
     publishing = PublishSettings.of(context)
-    audits = verdicts | AuditUnits(publishing)
+    audits = results | AuditUnits(publishing)
     if context.recipe.captions:
         audits, captioned = audits | Caption(context, vectors.get("survivors"))
         vectors["captioned"] = captioned | "Captioned" >> beam.combiners.ToList()

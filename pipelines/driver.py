@@ -37,7 +37,7 @@ from curate.run.context import RunContext
 from curate.signals.registry import identify_models
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.facts import MetadataFacts, RunClaim, read_claim, read_unit_keys, write_facts
-from curate.store.forgotten import ASKED, Record
+from curate.store.forgotten import REQUESTED, Record
 from curate.store.layout import ANSWER_PARTS, FORGOTTEN_FILE, MANIFEST_FILE, METADATA_FILE, RUN_FILE, SUCCESS_FILE
 from curate.store.lock import clear_tmp, locked
 from curate.store.manifest import Fault, find_faults, read_manifest
@@ -117,12 +117,12 @@ def _with_reuse(plan: Plan, old: RunStore) -> Plan:
 
 def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Record:
     """What is forgotten in the folder, in the run to reuse, and by the recipe's blocklist: what was blocked once stays so."""
-    record = Record.read_named(folder)
+    record = Record.read_checked(folder)
     if old:
-        record = record.inherit(Record.read_named(old))
+        record = record.inherit(Record.read_checked(old))
     if recipe.blocklist:
         paths = (recipe.blocklist,) if isinstance(recipe.blocklist, str) else recipe.blocklist
-        record = record.append(read_lists(paths), ASKED)
+        record = record.append(read_lists(paths), REQUESTED)
     return record
 
 
@@ -177,14 +177,14 @@ def claim_folder(prepared: Prepared) -> None:
         RunError: the folder was changed since the run was prepared, or a file cannot be read now.
     """
     store = prepared.context.store
-    if len(Record.read_named(store).items - prepared.record.items):
+    if len(Record.read_checked(store).items - prepared.record.items):
         raise RunError(f"{store.url}: something was forgotten here while the run was being prepared; run again")
     if _check_folder(prepared.context, store.url):
         raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
     context = prepared.context
     if lost := lost_items(context.store, prepared.record):
         logging.getLogger(__name__).error(
-            f"{context.store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was noted: ask for it again"
+            f"{context.store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was recorded; repeat it"
         )
     clear_tmp(context.store)
     if context.store.exists(SUCCESS_FILE):  # something happened to a published run
@@ -214,7 +214,7 @@ def claim_folder(prepared: Prepared) -> None:
     if prepared.metadata is not None:
         context.store.write_parquet(METADATA_FILE, prepared.metadata)
     if context.recipe.dedup.against:
-        write_evaluation(context)
+        write_evaluation(context.store, context.recipe, context.signals)
 
 
 def _drop_damaged(folder: RunStore) -> None:
@@ -249,13 +249,13 @@ def run(prepared: Prepared) -> None:
     try:
         if not _succeeds(prepared, n_buckets):
             logging.getLogger(__name__).error(
-                "Beam lost an element on its way between threads; going on from what stands"
+                "Beam lost an element on its way between threads; continuing with the files that are present"
             )
             _succeeds(prepared, n_buckets, last=True)
     finally:
         context.store.delete(ERROR_NOTES)
     if not context.store.exists(SUCCESS_FILE):
-        raise RunError(f"the runner ended without an error, but {SUCCESS_FILE} does not stand in {context.store.url}")
+        raise RunError(f"the runner ended without an error, but {context.store.url} has no {SUCCESS_FILE}")
     clear_tmp(context.store)
 
 
@@ -277,7 +277,7 @@ def _succeeds(prepared: Prepared, n_buckets: int, last: bool = False) -> bool:
             return False
         if os.environ.get("CURATE_DEBUG"):
             raise
-        raise RunError(f"{_last_words(error)}\nWhat was finished stands: run again to go on.") from None
+        raise RunError(f"{_last_words(error)}\nFinished work is kept: run again to continue.") from None
     return True
 
 

@@ -1,12 +1,12 @@
--- What entries other thresholds t would thin, and the tail's share: how MetaCLIP chose t.
--- Matches are counted as they were when balancing began: a sample has several. How many samples each t keeps, and what share
--- of their matches is the tail's, `curate whatif DIR --sweep balance.t=A..B` works out.
--- theme: Concepts and balancing
--- param: at = null [numbers] values of t, such as '1000 20000'; null is this run's t and its halves and doubles
+-- Head and tail entries for other values of t, and the tail's share of matches.
+-- This is how MetaCLIP chose t. Matches are those of samples left when balancing began; a sample may have several.
+-- `curate whatif DIR --sweep balance.t=A..B` computes how many samples each t keeps, and the tail's share of their matches.
+-- theme: Entries and balancing
+-- param: at = null [numbers] values of t, such as '1000 20000'; null is this run's t, divided and multiplied by 2, 4 and 8
 -- column: t           the threshold
--- column: thinned     entries with more matches than t, which balancing would thin
--- column: tail        entries with at most t, of which it would keep every sample
--- column: tail_share  of all matches before balancing, those of the tail
+-- column: thinned     head entries: with more than t matches, downsampled by balancing
+-- column: tail        tail entries: with at most t matches, of which every sample is kept
+-- column: tail_share  share of all matches before balancing
 WITH chosen AS (
     SELECT DISTINCT unnest(CASE
         WHEN $at IS NOT NULL THEN regexp_extract_all($at::VARCHAR, '[^\s,;]+')::DOUBLE[]

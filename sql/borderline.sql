@@ -1,7 +1,7 @@
--- Samples on both sides of a cut: kept with the least, dropped by the rule with the most.
+-- Samples near a threshold: the lowest values among the kept, the highest among the dropped.
 -- theme: Samples to look at
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: rule = null [rule]              the rule that dropped; null is those that name the number, or where none does, any
+-- param: rule = null [rule]              the rule that dropped; null is the rules that name the number, or any where none does
 -- param: limit = 10                      how many on each side
 -- column: side     kept or dropped
 -- column: measure  the number's name

@@ -1,10 +1,10 @@
--- What the gates said of the texts, by kind and style.
+-- Results of the quality filters (gates) for synthetic captions, by kind and style.
 -- theme: Captions
 -- column: kind    recaption, fused, rewrite, translation
 -- column: style   the style, or the language
--- column: gate    passed, a gate that failed (a text may fail several), or why there is no text
--- column: texts   how many
--- column: share   of the texts of this kind and style
+-- column: gate    passed, a gate that failed (a caption may fail several), or why there is no caption
+-- column: texts   synthetic captions
+-- column: share   of the captions of this kind and style
 WITH judged AS (
     SELECT kind, style, CASE WHEN status <> 'ok' THEN [status] WHEN gate = 'passed' THEN ['passed'] ELSE failed END AS gates
     FROM captions

@@ -1,8 +1,8 @@
 -- Words per caption, in the pool and in the kept set.
 -- theme: Captions
 -- param: step = 5 [positive] words per bucket
--- column: words_from   the bucket holds captions of at least so many words
--- column: words_below  and fewer than so many
+-- column: words_from   least number of words in the bucket
+-- column: words_below  upper end of the bucket, excluded
 -- column: pool         samples
 -- column: kept         samples kept
 -- column: rate         kept, as a share of the bucket

@@ -1,16 +1,16 @@
--- How good the texts of each style are: passed, lengths, and closeness to the image.
+-- Quality of synthetic captions by style: share that passed, length, and CLIP score.
 -- theme: Captions
 -- column: kind         recaption, fused, rewrite, translation
 -- column: style        the style, or the language
--- column: texts        how many were asked for
+-- column: texts        captions requested
 -- column: passed       of those, passed all gates
 -- column: pass_rate    passed, as a share of texts
--- column: words        words of a text that passed, the median
--- column: against      words of a text that passed over words of the original, the median
+-- column: words        words of a caption that passed, the median
+-- column: against      words of a caption that passed, divided by words of the original, the median
 -- column: tokens       tokens of an answer, the mean
--- column: distinct_share  of the texts, those that differ: low where a model repeats itself
--- column: clip_score   of texts that passed, the mean; null where it was not measured
--- column: clip_gain    clip_score less that of the original, the mean
+-- column: distinct_share  distinct captions, as a share of texts: low where a model repeats itself
+-- column: clip_score   of captions that passed, the mean; null where it was not measured
+-- column: clip_gain    clip_score minus that of the original, the mean
 WITH texts AS (
     SELECT c.*, c.status = 'ok' AND c.gate = 'passed' AS good, len(string_split_regex(trim(c.text), '\s+')) AS n FROM captions c
 ), originals AS (

@@ -1,16 +1,16 @@
--- What captions took: requests, tokens, time and cost, per kind and engine.
+-- Requests, tokens, time and cost of synthetic captions, by kind and engine.
 -- theme: Captions
 -- column: kind        recaption, fused, rewrite, translation
 -- column: engine      the recipe's name for it
 -- column: model       what it is
--- column: requests    texts that were wanted
--- column: sent        of those, asked for in this run; the others were answered before
--- column: failed      without an answer
--- column: passed      texts that passed all gates
--- column: replaced    of those, in .txt in place of the original
--- column: tokens_in   tokens of all prompts, as far as the engine tells
+-- column: requests    captions requested
+-- column: sent        of those, sent in this run; the others were cached
+-- column: failed      of those, without an answer
+-- column: passed      captions that passed all gates
+-- column: replaced    of those, written to .txt instead of the original
+-- column: tokens_in   tokens of all prompts, as reported by the engine
 -- column: tokens_out  tokens of all answers
--- column: seconds     that the engine took, summed over units; units that ran side by side count twice
--- column: cost        of what was sent, by the recipe's price; null without one
--- column: cost_passed cost of a text that passed
+-- column: seconds     of the engine, summed over units, which may run in parallel
+-- column: cost        of what was sent, by the price in the recipe; null without one
+-- column: cost_passed cost per caption that passed
 SELECT *, cost / nullif(passed, 0) AS cost_passed FROM caption_work ORDER BY kind, engine;

@@ -1,13 +1,13 @@
--- Texts beside their originals, with what the gates said.
+-- Synthetic captions and their originals, with the results of the gates.
 -- theme: Captions
 -- param: kind = null   recaption, fused, rewrite or translation; null is all
 -- param: gate = null   passed, or a gate; null is all
 -- param: limit = 20    how many rows; null is all
 -- column: uid       the sample
 -- column: original  its caption
--- column: kind      what the text is
+-- column: kind      recaption, fused, rewrite or translation
 -- column: style     its style, or language
--- column: text      the text
+-- column: text      the synthetic caption
 -- column: gate      passed, or the first gate that failed
 -- column: failed    all gates that failed
 SELECT c.uid, s.caption AS original, c.kind, c.style, c.text, coalesce(c.gate, c.status) AS gate, c.failed

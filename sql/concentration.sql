@@ -1,9 +1,9 @@
--- How far a few entries dominate: the share of all matches that the most frequent hold.
--- theme: Concepts and balancing
--- column: entries          so many of the most frequent entries; the last row is all that occur
--- column: pool_share       of all matches in the pool, theirs
--- column: survivors_share  of all matches when balancing began, those of the most frequent then
--- column: kept_share       of all matches in the kept set, those of the most frequent there
+-- Share of all matches held by the most frequent entries: how strongly a few dominate.
+-- theme: Entries and balancing
+-- column: entries          how many of the most frequent entries; the last row is all that occur
+-- column: pool_share       their share of all matches in the pool
+-- column: survivors_share  share of the then most frequent ones of all matches when balancing began
+-- column: kept_share       share of the most frequent ones there of all matches in the kept set
 WITH ranked AS (
     SELECT
         pool, survivors, kept,

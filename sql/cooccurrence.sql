@@ -1,19 +1,19 @@
--- How often each class stands in each context: what is common, what runs counter.
+-- How often each class occurs in each context: common and rare combinations.
 -- Both are columns of `measured` that hold names, such as a classifier's class and a context tag; rows that lack one are left out.
 -- theme: Sources, languages and hosts
 -- param: class [column of measured]    the column with the class, such as source or a classifier's
 -- param: context [column of measured]  the column with the context, such as language or a tag's
--- param: counter_share = 0.1 a context that at most this share of its class stands in runs counter to it
--- param: min_class = 20      classes of at least so many samples; fewer tell no share
+-- param: counter_share = 0.1 contexts with at most this share of their class are marked `counter`
+-- param: min_class = 20      least number of samples of a class
 -- param: limit = null        how many rows; null is all
 -- column: class       the class
 -- column: context     the context
 -- column: pool        samples of the pool of this class in this context
 -- column: kept        of those, kept
 -- column: share       pool, as a share of the class
--- column: kept_share  kept, as a share of what is kept of the class
--- column: lift        share, over the context's share of all samples: above 1 the two go together
--- column: grp         common: the context that most of the class stand in; counter: a rare one; else null
+-- column: kept_share  kept, as a share of the kept samples of the class
+-- column: lift        share divided by the context's share of all samples: above 1 they occur together more often than by chance
+-- column: group       common: the most frequent context of the class; counter: a rare one; else null
 WITH pairs AS (
     SELECT struct_extract("measured row", $class) AS class, struct_extract("measured row", $context) AS context, d.kept
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)
@@ -34,7 +34,7 @@ SELECT
     pool / class_pool AS share,
     kept / nullif(class_kept, 0) AS kept_share,
     share / expected AS lift,
-    CASE WHEN place = 1 THEN 'common' WHEN share <= $counter_share THEN 'counter' END AS grp
+    CASE WHEN place = 1 THEN 'common' WHEN share <= $counter_share THEN 'counter' END AS "group"
 FROM counts
 WHERE class_pool >= $min_class
 ORDER BY class, pool DESC, context

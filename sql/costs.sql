@@ -1,15 +1,15 @@
--- What a kept sample cost: time of the run, and of captions requests, tokens and money.
--- A run that took measurements from an older one counts its own time alone; prices are the recipe's.
+-- Cost of a kept sample: time of the run, and requests, tokens and money for captions.
+-- A run that reused tables of an older one counts only its own time; prices are those of the recipe.
 -- theme: Overview
--- column: what            run, or a kind of captions
--- column: seconds         of the run by the clock; of an engine summed over units, which may run side by side
--- column: requests        texts that were asked for in this run
+-- column: what            run, or a kind of synthetic captions
+-- column: seconds         wall time of the run; of an engine summed over units, which may run in parallel
+-- column: requests        requests sent in this run
 -- column: tokens          of prompts and answers
--- column: cost            by the recipe's price; null without one
--- column: kept            samples kept; of captions, texts that passed their gates
--- column: seconds_each    seconds, for each that was kept
--- column: tokens_each     tokens, for each that was kept
--- column: cost_each       cost, for each that was kept
+-- column: cost            by the price in the recipe; null without one
+-- column: kept            samples kept; of captions, those that passed all gates
+-- column: seconds_each    seconds per kept sample
+-- column: tokens_each     tokens per kept sample
+-- column: cost_each       cost per kept sample
 WITH work AS (
     SELECT
         0 AS position, 'run' AS what, (SELECT value::DOUBLE FROM run WHERE key = 'seconds') AS seconds,

@@ -1,15 +1,15 @@
--- How much of the metadata the pool and the kept set cover; the tail's share.
--- An entry is of the head if balancing thins it (probability below 1), else of the tail.
--- theme: Concepts and balancing
+-- How much of the metadata the pool and the kept set cover, and the tail's share.
+-- An entry belongs to the head if balancing downsamples it (probability below 1), else to the tail.
+-- theme: Entries and balancing
 -- column: entries          entries of the metadata
 -- column: in_pool          entries that occur in the pool
 -- column: in_survivors     entries that occurred when balancing began
 -- column: in_kept          entries that occur in the kept set
 -- column: lost             entries that occurred when balancing began and are not in the kept set
--- column: head             entries that balancing thins
--- column: tail             entries that occur and are not thinned
--- column: tail_share       of all matches when balancing began, the share of tail entries
--- column: tail_share_kept  of all matches in the kept set, the share of tail entries
+-- column: head             entries that balancing downsamples
+-- column: tail             entries that occur and are not downsampled
+-- column: tail_share       tail entries' share of all matches when balancing began
+-- column: tail_share_kept  tail entries' share of all matches in the kept set
 SELECT
     count(*) AS entries,
     count(*) FILTER (pool > 0) AS in_pool,

@@ -10,7 +10,7 @@
 -- column: words         words of the caption
 -- column: width         of the image
 -- column: height        of the image
--- column: duplicate_of  the sample that stands for it, where it is a duplicate; where it is contaminated, the evaluation image
+-- column: duplicate_of  of a duplicate, its representative; of a contaminated sample, the evaluation image
 SELECT rule, uid, source, caption, url, words, width, height, duplicate_of
 FROM dropped
 WHERE $rule IS NULL OR rule = $rule

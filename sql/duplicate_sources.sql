@@ -1,21 +1,21 @@
--- Which sources repeat which: duplicates by their source and that of what stands for them.
+-- Duplicates by their source and the source of their representative.
 -- theme: Duplicates
--- column: source   of the duplicate
--- column: stands   the source of the sample that stands for it
--- column: dropped  duplicates
--- column: share    dropped, as a share of the source's samples
+-- column: source                 of the duplicate
+-- column: representative_source  the source of its representative
+-- column: dropped                duplicates
+-- column: share                  dropped, as a share of the source's samples
 WITH dropped AS (
     SELECT d.unit, d.row, d.uid, d.duplicate_of, s.source, s.sha256, s.url, s.phash
     FROM decisions d JOIN samples s USING (unit, row)
     WHERE d.rule = 'duplicate'
-), standing AS (
+), representatives AS (
     SELECT d.unit, d.row, d.uid, d.kept, s.source, s.sha256, s.url, s.phash
     FROM decisions d JOIN samples s USING (unit, row)
     WHERE (d.kept OR d.rule = 'balance') AND d.uid IN (SELECT duplicate_of FROM dropped)
 )
-SELECT d.source, k.source AS stands, count(*) AS dropped, count(*) / any_value(p.pool) AS share
+SELECT d.source, k.source AS representative_source, count(*) AS dropped, count(*) / any_value(p.pool) AS share
 FROM dropped d
-LEFT JOIN standing k ON k.uid = d.duplicate_of
+LEFT JOIN representatives k ON k.uid = d.duplicate_of
 LEFT JOIN sources p ON p.source = d.source
 GROUP BY d.source, k.source
-ORDER BY dropped DESC, d.source, stands;
+ORDER BY dropped DESC, d.source, representative_source;

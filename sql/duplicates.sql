@@ -1,12 +1,12 @@
--- Groups of duplicates: the sample that stands, and those that it replaced.
+-- Groups of duplicates: the representative, and the duplicates dropped for it.
 -- theme: Duplicates
 -- param: limit = 20  how many groups, the largest first
--- column: uid      the sample that stands for the group
--- column: kept     whether balancing kept it too
--- column: dropped  how many samples it replaced
--- column: members  their uids; the same uid where URL or image and caption were the same
--- column: places   where they were in the pool: shard and key
--- column: caption  the caption of the sample that stands
+-- column: uid      the representative of the group
+-- column: kept     whether it was kept after balancing
+-- column: dropped  duplicates dropped
+-- column: members  their uids; equal to its own where URL (or image) and caption are equal
+-- column: places   their places in the pool: shard and key
+-- column: caption  the caption of the representative
 -- column: url      its URL
 WITH groups AS (
     SELECT

@@ -1,10 +1,10 @@
--- What each rule dropped of the samples that match one entry.
--- theme: Concepts and balancing
+-- What each rule dropped among the samples that match one entry.
+-- theme: Entries and balancing
 -- param: entry  the entry, as it is written in the metadata
 -- column: rule     the step, as in `funnel`, from the pool to kept
 -- column: rows     samples that match the entry: found, dropped by the rule, kept
 -- column: share    of those found
--- column: overall  the share that the rule has of the whole pool
+-- column: overall  the same share in the whole pool
 WITH found AS (
     SELECT d.rule, count(*) AS rows
     FROM matches m JOIN decisions d USING (unit, row)

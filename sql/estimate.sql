@@ -1,13 +1,13 @@
--- Rows before balancing, estimated from the kept set alone, beside the truth.
--- Horvitz-Thompson: each kept row stands for 1/probability rows. The standard error takes the draws as independent.
--- Where rows were forgotten, they are on neither side, or on one: it may then be off.
--- theme: Concepts and balancing
+-- Rows before balancing, estimated from the kept set alone and compared with the true count.
+-- Horvitz-Thompson: each kept row counts 1/probability times. The standard error assumes independent draws.
+-- Forgotten rows may be missing on one side only: the estimate may then be off.
+-- theme: Entries and balancing
 -- column: kept            rows kept
 -- column: estimate        sum(1/probability) over the kept rows
 -- column: standard_error  sqrt(sum((1 - probability) / probability^2)) over the kept rows
 -- column: low             estimate - 1.96 standard errors
 -- column: high            estimate + 1.96 standard errors
--- column: survivors       rows that stood before balancing, counted
+-- column: survivors       rows left before balancing, counted
 -- column: deviation       (estimate - survivors) / standard_error; null where nothing was drawn
 SELECT
     count(*) FILTER (kept) AS kept,

@@ -1,23 +1,23 @@
--- Samples before balancing of each group, estimated from the kept ones, with errors.
+-- Samples before balancing by group, estimated from the kept ones, with standard errors.
 -- Horvitz-Thompson, as in `estimate`: for any column, such as source, language or format.
--- Where rows were forgotten, they are on neither side, or on one: it may then be off.
--- theme: Concepts and balancing
+-- Forgotten rows may be missing on one side only: the estimate may then be off.
+-- theme: Entries and balancing
 -- param: by = source [column of measured]  the groups
--- column: grp             the group
+-- column: group           the group
 -- column: kept            samples kept
 -- column: estimate        sum(1/probability) over the kept samples
 -- column: standard_error  sqrt(sum((1 - probability) / probability^2)) over the kept samples
 -- column: low             estimate - 1.96 standard errors
 -- column: high            estimate + 1.96 standard errors
--- column: survivors       samples that stood before balancing, counted
+-- column: survivors       samples left before balancing, counted
 -- column: effective       Kish's effective sample size of the kept ones, weighted by 1/probability
 WITH seen AS (
-    SELECT struct_extract("measured row", $by)::VARCHAR AS grp, d.kept, d.probability
+    SELECT struct_extract("measured row", $by)::VARCHAR AS "group", d.kept, d.probability
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)
     WHERE d.kept OR d.rule = 'balance'
 )
 SELECT
-    grp,
+    "group",
     count(*) FILTER (kept) AS kept,
     coalesce(sum(1 / probability) FILTER (kept), 0) AS estimate,
     coalesce(sqrt(sum((1 - probability) / probability ** 2) FILTER (kept)), 0) AS standard_error,
@@ -26,5 +26,5 @@ SELECT
     count(*) AS survivors,
     estimate ** 2 / nullif(sum(1 / probability ** 2) FILTER (kept), 0) AS effective
 FROM seen
-GROUP BY grp
-ORDER BY survivors DESC, grp;
+GROUP BY "group"
+ORDER BY survivors DESC, "group";

@@ -1,4 +1,4 @@
--- All that the tables say of a sample, by its uid; a row for each place it has.
+-- All columns of a sample, by its uid; one row for each of its places in the pool.
 -- theme: Samples to look at
 -- param: uid  the sample's uid (32 hex digits)
 -- column: entries  the metadata entries that it matches

@@ -1,4 +1,4 @@
--- What could not be read, by reason; files apart from samples.
+-- Samples and files that could not be read, by reason.
 -- theme: Files and failures
 -- column: kind     sample, file (its samples are unknown) or part of a file (the samples before the damage are used)
 -- column: reason   the code, as in samples.status
@@ -6,7 +6,7 @@
 -- column: share    samples: as a share of the pool
 -- column: meaning  the reason in words
 -- column: example  the first shard by name, and key
--- column: detail   what the reader said of the example
+-- column: detail   the error message of the example
 SELECT
     kind,
     reason,

@@ -1,11 +1,11 @@
--- Which hosts the samples came from that could not be read, and why.
+-- Hosts of samples that could not be read, by reason.
 -- theme: Files and failures
--- param: limit = 20  how many hosts with reasons; null is all
+-- param: limit = 20  how many rows; null is all
 -- column: host     of the URL, without port; null where there is no URL
 -- column: reason   the code, as in samples.status
 -- column: count    samples
 -- column: share    of the host's samples in the pool
--- column: example  the URL that is first by the alphabet
+-- column: example  the alphabetically first URL
 WITH places AS (
     SELECT split_part(split_part(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1), '#', 1), '@', -1) AS place, status, url
     FROM samples

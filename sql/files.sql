@@ -1,9 +1,9 @@
--- How much room the run takes, by kind of file.
+-- Size of the run by kind of file.
 -- theme: Files and failures
 -- column: kind   shards by suffix, a table by name, or the file
 -- column: files  how many
--- column: rows   in them, where they have rows
--- column: bytes  together
+-- column: rows   in all of them; null where files have no rows
+-- column: bytes  total size
 -- column: share  of the bytes of the run
 SELECT
     CASE

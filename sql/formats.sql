@@ -1,10 +1,10 @@
 -- Image formats and file sizes, in the pool and in the kept set.
 -- theme: Images
--- column: format        the format that the bytes are in; null where there is no image, or an unreadable one
+-- column: format        detected from the bytes; null where there is no readable image
 -- column: pool          samples
 -- column: kept          samples kept
--- column: median_bytes  of an image of the pool
--- column: kept_bytes    of all kept images together
+-- column: median_bytes  median size of an image of the pool
+-- column: kept_bytes    total size of all kept images
 SELECT
     format,
     count(*) AS pool,

@@ -1,5 +1,5 @@
 -- What each rule dropped, from the pool to the kept set.
--- Every sample is counted once, by the first rule that it fails: the pool is the sum of `dropped`, and what is kept.
+-- Every sample is counted once, by the first rule that it fails: the pool is the sum of `dropped` and the last `kept`.
 -- theme: Overview
 -- column: rule           the step: pool, failed (could not be read), the recipe's rules in order, unmatched, contaminated, duplicate, balance, kept
 -- column: rows_in        samples that reached it

@@ -1,6 +1,6 @@
--- What each host of the URLs gave; those of the lowest yield first.
+-- Samples kept by host of their URL, lowest share first.
 -- theme: Sources, languages and hosts
--- param: min_pool = 1  hosts of at least so many samples
+-- param: min_pool = 1  least number of samples of a host
 -- param: limit = 20    how many; null is all
 -- column: host      of the URL, without port
 -- column: pool      samples

@@ -1,4 +1,4 @@
--- What each input file gave; those with the largest share of unreadable samples first.
+-- Samples kept by input file, largest share of unreadable samples first.
 -- theme: Files and failures
 -- param: limit = 20  how many; null is all
 -- column: source        the source's name in the recipe

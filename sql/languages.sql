@@ -4,8 +4,8 @@
 -- column: pool        samples
 -- column: kept        samples kept
 -- column: rate        kept, as a share of the language's samples
--- column: pool_share  of the pool, the share in this language
--- column: kept_share  of the kept set, the share in this language
+-- column: pool_share  share of the pool
+-- column: kept_share  share of the kept set
 SELECT
     language,
     count(*) AS pool,

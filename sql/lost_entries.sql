@@ -1,6 +1,6 @@
--- Entries that the pool has and the kept set has not, and the rule that took most.
--- theme: Concepts and balancing
--- param: min_pool = 1  entries that at least so many rows of the pool match
+-- Entries of the pool that the kept set lost, and the rule that dropped most samples.
+-- theme: Entries and balancing
+-- param: min_pool = 1  least number of matching rows in the pool
 -- param: limit = 20    how many, the most frequent first; null is all
 -- column: entry      the entry
 -- column: pool       rows of the pool that match it

@@ -1,5 +1,5 @@
 -- Entries per caption: in the pool, before balancing and in the kept set.
--- theme: Concepts and balancing
+-- theme: Entries and balancing
 -- column: entries    entries that the caption matches
 -- column: pool       captions of the pool that could be read
 -- column: survivors  of those, left when balancing began

@@ -1,18 +1,18 @@
--- Clusters of near-duplicates: what is close to the sample that stands, and is not its copy.
+-- Clusters of near-duplicates: samples close to a representative, but no exact copies.
 -- theme: Duplicates
 -- param: limit = 20  how many clusters, the largest first
--- column: uid       the sample that stands for the cluster
--- column: dropped   near-duplicates that it replaced; exact copies are not counted
--- column: distance  the most bits in which one's perceptual hash differs from its own; null without hashes
+-- column: uid       the representative of the cluster
+-- column: dropped   near-duplicates dropped; exact copies are not counted
+-- column: distance  largest number of bits in which a perceptual hash differs from the representative's; null without hashes
 -- column: members   their uids, the first ten
 -- column: captions  their captions, the first three
--- column: caption   the caption of the sample that stands
+-- column: caption   the caption of the representative
 -- column: url       its URL
 WITH dropped AS (
     SELECT d.unit, d.row, d.uid, d.duplicate_of, s.source, s.sha256, s.url, s.phash
     FROM decisions d JOIN samples s USING (unit, row)
     WHERE d.rule = 'duplicate'
-), standing AS (
+), representatives AS (
     SELECT d.unit, d.row, d.uid, d.kept, s.source, s.sha256, s.url, s.phash
     FROM decisions d JOIN samples s USING (unit, row)
     WHERE (d.kept OR d.rule = 'balance') AND d.uid IN (SELECT duplicate_of FROM dropped)
@@ -23,7 +23,7 @@ WITH dropped AS (
         max(bit_count(xor(d.phash, k.phash))) AS distance,
         list((d.unit, d.row) ORDER BY d.unit, d.row) AS places,
         list(d.uid ORDER BY d.unit, d.row)[:10] AS members
-    FROM dropped d JOIN standing k ON k.uid = d.duplicate_of
+    FROM dropped d JOIN representatives k ON k.uid = d.duplicate_of
     WHERE d.uid <> k.uid AND d.sha256 IS DISTINCT FROM k.sha256 AND d.url IS DISTINCT FROM k.url
     GROUP BY k.unit, k.row, k.uid
     ORDER BY dropped DESC, k.uid

@@ -1,11 +1,11 @@
--- How hard balancing drew: samples by their probability, expected and kept.
--- theme: Concepts and balancing
--- column: from        probability of at least so much
--- column: below       and less than so much; the last row is those kept for certain
--- column: survivors   samples that stood when balancing began
--- column: expected    the sum of their probabilities: how many were expected to be kept
+-- Samples by their probability of being kept: expected and kept.
+-- theme: Entries and balancing
+-- column: from        lower end of the probability
+-- column: below       upper end, excluded; null for samples that are kept with certainty
+-- column: survivors   samples left when balancing began
+-- column: expected    the sum of their probabilities
 -- column: kept        how many were kept
--- column: deviation   (kept - expected) / sqrt(sum(p(1 - p))), draws taken as independent: beyond 4 is strange
+-- column: deviation   (kept - expected) / sqrt(sum(p(1 - p))), assuming independent draws; beyond 4 is suspicious
 SELECT
     CASE WHEN probability >= 1 THEN 1.0::DOUBLE ELSE floor(probability * 10) / 10 END AS "from",
     CASE WHEN probability >= 1 THEN NULL ELSE floor(probability * 10) / 10 + 0.1 END AS below,

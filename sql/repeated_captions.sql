@@ -4,7 +4,7 @@
 -- column: caption  the caption
 -- column: pool     samples that have it
 -- column: kept     of those, kept
--- column: images   different images among those of the pool; null without images
+-- column: images   distinct images of these samples in the pool; null without images
 WITH repeated AS (
     SELECT hash(caption) AS h, count(*) AS pool
     FROM samples

@@ -1,16 +1,16 @@
--- How a score, or any number, is spread: in the pool, before balancing, and kept.
+-- Histogram of a score, or any number: in the pool, before balancing, and kept.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: buckets = 20 [positive]         how many, of equal width, from the least to the greatest
+-- param: buckets = 20 [positive]         number of buckets of equal width, from the least to the greatest value
 -- column: measure    the number's name
--- column: from       the bucket holds at least so much
--- column: below      and less than so much; the last bucket holds the greatest value too
+-- column: from       lower end of the bucket
+-- column: below      upper end of the bucket, excluded but for the last
 -- column: pool       samples
 -- column: survivors  of those, left when balancing began
 -- column: kept       of those, kept
 -- column: rate       kept, as a share of pool
 WITH seen AS MATERIALIZED (
-    SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept, d.kept OR d.rule = 'balance' AS stood
+    SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept, d.kept OR d.rule = 'balance' AS survived
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)
 ), bounds AS (
     SELECT min(value) AS least, max(value) AS greatest, (greatest - least) / $buckets AS width
@@ -20,7 +20,7 @@ WITH seen AS MATERIALIZED (
     SELECT
         coalesce(least($buckets - 1, floor((value - least) / nullif(width, 0)))::INTEGER, 0) AS bucket,
         count(*) AS pool,
-        count(*) FILTER (stood) AS survivors,
+        count(*) FILTER (survived) AS survivors,
         count(*) FILTER (kept) AS kept
     FROM seen, bounds
     WHERE isfinite(value)

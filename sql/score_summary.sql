@@ -1,25 +1,25 @@
--- What a score, or any number, is like in each group: quantiles, before and after.
+-- Quantiles of a score, or any number, in each group, before and after.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]    the number; null is the score of the rules, else clip_score
 -- param: by = source [column of measured]  groups, such as source, language or format
 -- column: measure      the number's name
--- column: grp          the group
+-- column: group        the group
 -- column: pool         samples that have the number
 -- column: kept         of those, kept
 -- column: pool_mean    mean of the pool
--- column: kept_mean    mean of what is kept
--- column: pool_p05     5 % of the pool have less
--- column: pool_median  half of the pool have less
--- column: pool_p95     95 % of the pool have less
--- column: kept_p05     5 % of what is kept have less
--- column: kept_median  half of what is kept have less
--- column: kept_p95     95 % of what is kept have less
+-- column: kept_mean    mean of the kept samples
+-- column: pool_p05     5th percentile of the pool
+-- column: pool_median  median of the pool
+-- column: pool_p95     95th percentile of the pool
+-- column: kept_p05     5th percentile of the kept samples
+-- column: kept_median  median of the kept samples
+-- column: kept_p95     95th percentile of the kept samples
 WITH seen AS (
-    SELECT struct_extract("measured row", $of)::DOUBLE AS value, struct_extract("measured row", $by) AS grp, d.kept
+    SELECT struct_extract("measured row", $of)::DOUBLE AS value, struct_extract("measured row", $by) AS "group", d.kept
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)
-), spread AS (
+), quantiles AS (
     SELECT
-        grp,
+        "group",
         count(*) AS pool,
         count(*) FILTER (kept) AS kept,
         avg(value) AS pool_mean,
@@ -28,10 +28,10 @@ WITH seen AS (
         quantile_disc(value, [0.05, 0.5, 0.95]) FILTER (kept) AS k
     FROM seen
     WHERE isfinite(value)
-    GROUP BY grp
+    GROUP BY "group"
 )
 SELECT
-    $of AS measure, grp, pool, kept, pool_mean, kept_mean,
+    $of AS measure, "group", pool, kept, pool_mean, kept_mean,
     p[1] AS pool_p05, p[2] AS pool_median, p[3] AS pool_p95, k[1] AS kept_p05, k[2] AS kept_median, k[3] AS kept_p95
-FROM spread
-ORDER BY pool DESC, grp;
+FROM quantiles
+ORDER BY pool DESC, "group";

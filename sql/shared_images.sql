@@ -1,4 +1,4 @@
--- Images that stand in several kept samples, with different captions.
+-- Images that several kept samples share, with different captions.
 -- theme: Images
 -- param: limit = 20  how many, the most frequent first
 -- column: sha256    of the image's bytes

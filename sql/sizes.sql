@@ -1,11 +1,11 @@
 -- Widths and heights of the images, in the pool and in the kept set.
 -- theme: Images
 -- param: step = 128 [positive] pixels per bucket
--- column: pixels_from   the bucket holds sides of at least so many pixels
--- column: pixels_below  and fewer than so many
--- column: width_pool    samples of such a width
+-- column: pixels_from   lower end of the bucket
+-- column: pixels_below  upper end of the bucket, excluded
+-- column: width_pool    samples with a width in the bucket
 -- column: width_kept    of those, kept
--- column: height_pool   samples of such a height
+-- column: height_pool   samples with a height in the bucket
 -- column: height_kept   of those, kept
 WITH sides AS (
     SELECT unnest([width, height]) AS side, unnest(['w', 'h']) AS which, kept

@@ -1,5 +1,5 @@
--- How many entries each source covers, before and after, and which it alone has.
--- theme: Concepts and balancing
+-- Entries that each source covers, before and after, and those that no other source has.
+-- theme: Entries and balancing
 -- column: source         the source's name in the recipe
 -- column: entries_pool   entries that its samples match
 -- column: entries_kept   entries that its kept samples match

@@ -1,4 +1,4 @@
--- What each rule dropped of each source.
+-- What each rule dropped from each source.
 -- theme: Sources, languages and hosts
 -- column: source   the source's name in the recipe
 -- column: rule     the step, as in `funnel`

@@ -1,4 +1,4 @@
--- What each source of the pool gave.
+-- Samples found, dropped and kept by source.
 -- theme: Overview
 -- column: source    the source's name in the recipe
 -- column: pool      samples found
@@ -6,7 +6,7 @@
 -- column: dropped   samples that a rule, deduplication or balancing dropped
 -- column: kept      samples kept
 -- column: rate      kept, as a share of the pool
--- column: kept_share  of the kept set, the share that comes from this source
+-- column: kept_share  share of the kept set
 SELECT
     source, pool, failed, dropped, kept,
     kept / nullif(pool, 0) AS rate,

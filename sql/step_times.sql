@@ -1,12 +1,12 @@
--- How long each step of the run worked, and how fast.
--- What was taken from an older run or stood already is not counted.
+-- Time and throughput of each step of the run.
+-- Tables that were reused from an older run or were present already are not counted.
 -- theme: Overview
 -- column: step     measure, match, rules (up to the first top rule), decide, caption, emit
 -- column: units    units that it worked on; of emit, shards
 -- column: rows     their rows
--- column: seconds  of work, summed over units, which may run side by side
+-- column: seconds  of work, summed over units, which may run in parallel
 -- column: share    of all steps' seconds
--- column: speed    rows a second, of one worker
+-- column: speed    rows per second of one worker
 SELECT
     step, units, rows, seconds,
     seconds / nullif(sum(seconds) OVER (), 0) AS share,

@@ -1,15 +1,16 @@
--- The threshold of a score or number that so many samples pass.
--- Counted where the rule stands: of the samples that reach it. Samples alike in the number pass together, so `passed` may be more.
+-- The threshold of a score or number that a given number of samples pass.
+-- Counted at the position of the rule, over the samples that reach it. Samples with equal values pass together, so that `passed`
+-- may be larger.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: rule = null [rule]              the place: what reaches this rule; null is what passed all rules
--- param: rows = 1000 [positive]          how many samples are to pass
+-- param: rule = null [rule]              the position: samples that reach this rule; null is samples that passed all rules
+-- param: rows = 1000 [positive]          target number of samples that pass
 -- column: measure    the number's name
--- column: threshold  the greatest that at least so many samples pass; null where there are fewer
--- column: reached    samples that reach the place
+-- column: threshold  the greatest that at least `rows` samples pass; null where there are fewer
+-- column: reached    samples that reach the position
 -- column: passed     of those, at least at the threshold
--- column: above      of those, above the threshold: what the next greater one would leave
--- column: top        passed, as a share of those that have the number: what `top` of a rule would say
+-- column: above      of those, above the threshold: how many the next greater one would leave
+-- column: top        passed, as a share of samples that have the number: the `top` of a rule
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'
 ), place AS (

@@ -1,16 +1,16 @@
 -- How many samples would pass, for other thresholds of a score or number.
--- Counted where the rule stands: of the samples that reach it. What comes after it (other rules, deduplication, balance) would
--- change too; `curate whatif` works that out.
+-- Counted at the position of the rule, over the samples that reach it. Later steps (other rules, deduplication, balance) would
+-- change too; `curate whatif` computes that.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: rule = null [rule]              the place: what reaches this rule; null is what passed all rules
--- param: at = null [numbers]             thresholds, such as '0.2 0.25 0.3'; null is each tenth of the samples
+-- param: rule = null [rule]              the position: samples that reach this rule; null is samples that passed all rules
+-- param: at = null [numbers]             thresholds, such as '0.2 0.25 0.3'; null is the deciles of the samples
 -- column: measure    the number's name
--- column: threshold  at least so much
--- column: reached    samples that reach the place
+-- column: threshold  the least value that passes
+-- column: reached    samples that reach the position
 -- column: passed     of those, at least at the threshold
 -- column: share      passed, as a share of reached
--- column: kept       of those at least at the threshold, kept by this run
+-- column: kept       of those that pass, kept by this run
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'
 ), place AS (

@@ -1,11 +1,11 @@
--- The most frequent entries, and how far balancing thinned them.
--- theme: Concepts and balancing
+-- The most frequent entries, and how far balancing sampled them down.
+-- theme: Entries and balancing
 -- param: limit = 20  how many
 -- column: entry        the entry
 -- column: pool         rows of the pool that match it
 -- column: survivors    of those, the rows that were left when balancing began
 -- column: probability  of the draw for one row and this entry
--- column: expected     rows expected to be kept, through this entry or another one
+-- column: expected     rows expected to be kept, by this entry or another one
 -- column: kept         rows kept
 -- column: thinned_to   kept, as a share of the survivors
 SELECT entry, pool, survivors, probability, expected, kept, kept / nullif(survivors, 0) AS thinned_to

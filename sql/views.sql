@@ -1,7 +1,7 @@
 -- Views over a run's tables, for every query: `samples`, `scores`, `scored`, `embeddings`, `matches`, `decisions`,
--- `members`, `published` and `manifest` stand already, as do the tables `entries`, `failures`, `reasons`, `rules`, `run`, `funnel`, `drops`, `sources`, `drift`, `caption_work`, `steps`, `forgotten`; and `answers`, `captions`, `regions`.
+-- `members`, `published` and `manifest` exist already, as do the tables `entries`, `failures`, `reasons`, `rules`, `run`, `funnel`, `drops`, `sources`, `drift`, `caption_work`, `steps`, `forgotten`; and `answers`, `captions`, `regions`.
 
--- Every sample with its verdict: samples and decisions side by side.
+-- Every sample with its decision: columns of samples and decisions.
 CREATE VIEW verdicts AS
 SELECT s.*, d.* EXCLUDE (unit, row, uid)
 FROM samples s JOIN decisions d USING (unit, row);
@@ -15,11 +15,11 @@ FROM samples s LEFT JOIN scored c USING (unit, row);
 CREATE VIEW kept AS
 SELECT * FROM verdicts WHERE kept;
 
--- What is not in it: dropped by a rule, or unreadable (rule 'failed').
+-- All other samples: dropped by a rule, or unreadable (rule 'failed').
 CREATE VIEW dropped AS
 SELECT * FROM verdicts WHERE NOT kept;
 
--- What stood when balancing began: the rows that entries are counted over.
+-- Samples left when balancing began: the rows over which entries are counted.
 CREATE VIEW survivors AS
 SELECT * FROM verdicts WHERE kept OR rule = 'balance';
 

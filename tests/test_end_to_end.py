@@ -308,7 +308,7 @@ def test_the_demo_catches_what_is_planted(
 
     assert verify_run(str(ran.folder))[1] == []
     printed = capsys.readouterr()
-    became, _, rates = printed.out.partition("How right the rules were")
+    became, _, rates = printed.out.partition("Precision and recall of the rules")
     shown = {line.split()[0]: line.split()[1] for line in became.splitlines() if line.split()}
     for defect, keys in planted.items():
         assert shown[defect or "(clean)"] == str(len(keys))

@@ -1,14 +1,14 @@
-"""Compares two finished runs: the samples gained and lost from A to B, by rule, entry, source and language, and what differs in
-their recipes.
+"""Compares two finished runs: samples gained and lost from A to B, by rule, entry, source and language, and settings that
+differ.
 
-In: two run folders, local or remote; shardings, orders and recipes may differ, since samples are told apart by uid. Out: a
+In: two run folders, local or remote; shardings, orders and recipes may differ, since samples are identified by uid. Out: a
 `Diff` of small Arrow tables, and the changed samples themselves as batches. Memory: 16 bytes for each kept sample and some 50
 for each changed one; the joins are DuckDB's, which spills.
 
-A sample is *lost* if A keeps its uid and B does not, *gained* if B keeps it and A does not. Why is what the other run's ledger
-says of that uid. A uid may repeat in a pool: what counts is the row that came furthest in the funnel, leaving aside rows
-that are duplicates of their own uid, for which another row stood. A row that could not be read has no uid in most pools, and
-so its sample is `not in the pool` of that run.
+A sample is *lost* if A keeps its uid and B does not, *gained* if B keeps it and A does not. The reason is in the other run's
+decisions. A uid may repeat in a pool: what counts is the row that came furthest in the funnel, apart from rows that are
+duplicates of their own uid. A row that could not be read has no uid in most pools, so that its sample is `not in the pool`
+of that run.
 """
 
 import json
@@ -33,7 +33,7 @@ from curate.store.layout import UIDS_FILE
 NOT_IN_POOL = "not in the pool"
 LOST, GAINED = "lost", "gained"
 
-# One row a rule, entry, source or language: rows of A and of B, samples lost and gained. A null count is one that a run lacks.
+# One row a rule, entry, source or language: rows of A and of B, samples lost and gained. A null count: the run has no such row.
 CHANGES = pa.schema([("name", pa.string()), *((name, pa.int64()) for name in ("a", "b", "lost", "gained"))])
 # A recipe's key, or another fact of a run, with its value in A and B as JSON; null where there is none.
 SETTINGS = pa.schema([(name, pa.string()) for name in ("key", "a", "b")])
@@ -150,7 +150,7 @@ class _Open:
 
 
 def diff_runs(a: str, b: str) -> Diff:
-    """Compares two runs; see `Diff`.
+    """Compare two runs; see `Diff`.
 
     Raises:
         RecipeError: one of them is not a run.
@@ -171,12 +171,12 @@ def diff_runs(a: str, b: str) -> Diff:
 
 
 def changed_samples(a: str, b: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
-    """The lost samples and then the gained ones, each by uid, as batches of SAMPLES.
+    """Yield the lost samples and then the gained ones, each by uid, as batches of SAMPLES.
 
     Args:
         a: the first run.
         b: the second run.
-        limit: at most so many of each side; None is all.
+        limit: at most N of each side; None is all.
 
     Raises:
         RecipeError: one of them is not a run.
@@ -195,7 +195,7 @@ def changed_samples(a: str, b: str, limit: int | None = None) -> Iterator[pa.Rec
 
 @contextmanager
 def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int]]:
-    """Both runs, and how many samples were lost and gained."""
+    """Open both runs, and count the samples lost and gained."""
     first, second = _kept_uids(a), _kept_uids(b)
     lost, gained = _outside(first, second), _outside(second, first)
     connections = [open_run(a)]
@@ -216,24 +216,24 @@ def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int]]:
 
 
 def _kept_uids(url: str) -> tuple[U64, U64]:
-    """The halves of a run's kept uids, sorted."""
+    """Return the halves of a run's kept uids, sorted."""
     try:
         with find_run(url).open(UIDS_FILE) as file:
             pairs = np.load(file, allow_pickle=False)
         return np.ascontiguousarray(pairs["f0"]), np.ascontiguousarray(pairs["f1"])
     except (ValueError, IndexError, EOFError) as error:
-        raise RunError(f"{url}: uids.npy is damaged ({error}); `curate verify {url}` says more") from None
+        raise RunError(f"{url}: uids.npy is damaged ({error}); see `curate verify {url}`") from None
 
 
 def _outside(these: tuple[U64, U64], those: tuple[U64, U64]) -> pa.Table:
-    """The uids of the first that are not in the second, as a table with the column uid."""
+    """Return the uids of the first that are not in the second, as a table with the column uid."""
     mask = _not_in(*these, *those)
     return pa.table({"uid": ids.hex_uids(these[0][mask], these[1][mask])})
 
 
 @njit(nogil=True, cache=True)
 def _not_in(high: U64, low: U64, other_high: U64, other_low: U64) -> npt.NDArray[np.bool_]:
-    """Which pairs are not among the others; both sorted."""
+    """Return which pairs are not among the others; both sorted."""
     mask = np.ones(len(high), np.bool_)
     at = 0
     for i in range(len(high)):
@@ -254,7 +254,7 @@ def _json(value: Any) -> str | None:
 
 
 def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
-    """What differs in the recipes, and in what else decides."""
+    """Return the differences of the recipes, and of what else determines a run."""
     found = changes(_recipe(a), _recipe(b))
     old, new = a.to_json(), b.to_json()
     for key in ("models", "writers", "metadata", "curate", "t"):
@@ -266,7 +266,7 @@ def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
 
 
 def _recipe(run: RunFacts) -> dict[str, Any]:
-    """The recipe with its inputs by name, so that a source more is one change."""
+    """Return the recipe with its inputs by name, so that an added source is one change."""
     recipe = dict(run.recipe)
     if isinstance(recipe.get("input"), list):
         recipe["input"] = {source["name"]: source for source in recipe["input"]}
@@ -290,7 +290,7 @@ def _rules(a: _Open, b: _Open, lost: int, gained: int) -> pa.Table:
 
 
 def _merged(a: list[str], b: list[str]) -> list[str]:
-    """The names of both, each of B's that A lacks after the one that it follows in B."""
+    """Return the names of both, each of B's that A lacks after the one that it follows in B."""
     merged = list(a)
     for position, name in enumerate(b):
         if name not in merged:
@@ -299,7 +299,7 @@ def _merged(a: list[str], b: list[str]) -> list[str]:
 
 
 def _entries(a: _Open, b: _Open) -> pa.Table:
-    """By entry, those that changed most first, then the most frequent ones."""
+    """Return CHANGES by entry, those that changed most first, then the most frequent ones."""
     sides = [run.fetch(_ENTRIES) if run.run.recipe.get("match") else None for run in (a, b)]
     table = _side_by_side(*sides)
     changed = pc.add(*(pc.fill_null(table[name], 0) for name in (LOST, GAINED)))
@@ -309,7 +309,7 @@ def _entries(a: _Open, b: _Open) -> pa.Table:
 
 
 def _kept_by(column: str, a: _Open, b: _Open) -> pa.Table:
-    """Kept samples by a column of `samples`, the most frequent value first."""
+    """Return kept samples by a column of `samples`, the most frequent value first."""
     sql = (
         f"SELECT {column} AS name, count(*) AS kept, count(o.uid) AS changed FROM kept LEFT JOIN only_here o USING (uid) "
         f"GROUP BY {column}"
@@ -321,16 +321,16 @@ def _kept_by(column: str, a: _Open, b: _Open) -> pa.Table:
 
 
 def _side_by_side(a: pa.Table | None, b: pa.Table | None) -> pa.Table:
-    """CHANGES, of two tables with name, kept and changed: 0 where a name is in the other alone, null where a table is missing."""
+    """Return CHANGES, of two tables with name, kept and changed: 0 where a name is in the other alone, null where a table is missing."""
     nothing = pa.table(
         {"name": pa.array([], pa.string()), "kept": pa.array([], pa.int64()), "changed": pa.array([], pa.int64())}
     )
     tables = [nothing if table is None else table for table in (a, b)]
     names = pa.concat_arrays([table["name"].combine_chunks() for table in tables]).unique()
     columns: dict[str, Any] = {"name": names}
-    for kept, changed, table, given in (("a", LOST, tables[0], a), ("b", GAINED, tables[1], b)):
+    for kept, changed, table, original in (("a", LOST, tables[0], a), ("b", GAINED, tables[1], b)):
         at = pc.index_in(names, table["name"].combine_chunks())
         for name, column in ((kept, "kept"), (changed, "changed")):
             values = pc.take(table[column].combine_chunks(), at)
-            columns[name] = values if given is None else pc.fill_null(values, 0)
+            columns[name] = values if original is None else pc.fill_null(values, 0)
     return pa.table(columns).select(CHANGES.names).cast(CHANGES)

@@ -1,4 +1,4 @@
-"""A comparison of two runs as a page for a terminal."""
+"""The comparison of two runs as a page for a terminal."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ _VALUE = 120  # characters of a setting's value
 
 
 def diff_page(diff: Diff) -> Page:
-    """The summary: both runs, what differs in their settings, and the changes by rule, source, language and entry."""
+    """Return the summary: both runs, settings that differ, and the changes by rule, source, language and entry."""
     parts = [*_runs(diff), line(), *_verdict(diff), *_settings(diff)]
     if not diff.is_same:
         parts += _rules(diff)
@@ -45,7 +45,7 @@ def _verdict(diff: Diff) -> Iterator[Line]:
         f", {diff.shared:,} in both",
     )
     if diff.shares_no_pool:
-        yield line("No sample that one keeps is in the pool of the other: the runs share no pool.")
+        yield line("No sample kept by one run is in the pool of the other: their pools have nothing in common.")
     elif not diff.lost:
         yield line("B keeps all that A keeps, and more.")
     elif not diff.gained:
@@ -62,14 +62,12 @@ def _settings(diff: Diff) -> Iterator[Line]:
 
 
 def _rules(diff: Diff) -> Iterator[Line]:
-    """The funnels side by side; rules that drop nothing in either are left out."""
+    """Yield both funnels side by side; rules that drop nothing in either are left out."""
     yield from (line(), heading("by rule", "lost: dropped by it in B; gained: dropped by it in A"))
     rows = [row for row in diff.rules.to_pylist() if any(row[name] for name in ("a", "b", "lost", "gained"))]
     yield from _columns(rows, funnel=True)
     if any(side.failed for side in (diff.a, diff.b)) and any(row["name"] == NOT_IN_POOL for row in rows):
-        yield line(
-            (f"  a sample that could not be read counts as {NOT_IN_POOL}: what cannot be read has no uid", "dim")
-        )
+        yield line((f"  a sample that could not be read has no uid and counts as {NOT_IN_POOL}", "dim"))
 
 
 def _table(title: str, table: pa.Table) -> Iterator[Line]:
@@ -84,7 +82,7 @@ def _entries(diff: Diff) -> Iterator[Line]:
         return
     a, b = (pc.fill_null(table[name], 0) for name in ("a", "b"))
     counts = {
-        "gone": pc.and_(pc.greater(a, 0), pc.equal(b, 0)),
+        "lost": pc.and_(pc.greater(a, 0), pc.equal(b, 0)),
         "new": pc.and_(pc.equal(a, 0), pc.greater(b, 0)),
         "with fewer": pc.and_(pc.less(b, a), pc.greater(b, 0)),
         "with more": pc.and_(pc.greater(b, a), pc.greater(a, 0)),
@@ -95,11 +93,11 @@ def _entries(diff: Diff) -> Iterator[Line]:
 
 
 def _columns(rows: list[dict[str, Any]], funnel: bool = False) -> list[Line]:
-    """Rows of CHANGES, with a head; of a funnel the counts are rows dropped, of others the relative change is shown too."""
+    """Return rows of CHANGES with a head: counts of a funnel are rows dropped; of others the relative change is shown too."""
     head: list[Part] = [(name, "dim") for name in ("", "A", "B", "lost", "gained", "" if funnel else "change")]
     body: list[list[Part]] = [
         [
-            "not measured" if row["name"] is None else row["name"],
+            "unknown" if row["name"] is None else row["name"],
             *(_count(row[name], funnel and row["name"] not in (POOL, KEPT)) for name in ("a", "b")),
             (_count(row["lost"]), "red" if row["lost"] else "dim"),
             (_count(row["gained"]), "green" if row["gained"] else "dim"),

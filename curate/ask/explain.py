@@ -1,8 +1,8 @@
-"""Explains one sample: the verdict, then why: what each rule says of it, its entries and draw, duplicates, texts, files.
+"""Explains one sample: the decision, and why: its rules, entries and draw, duplicates, captions and files.
 
-In: a run folder and a uid, URL or key. Out: a Page; every place in the pool that has it is shown, since each may repeat there.
-The verdict is the ledger's; the rules are evaluated again over the sample's row, so that those after the first failed one
-can be shown too, and so are the draws of single entries, of which the ledger has the smallest.
+In: a run folder and a uid, URL or key. Out: a Page of every row of the pool that has it, since each may repeat there. The
+decision is that of table `decisions`; rules are evaluated again over the row, so that those after the first failed one can
+be shown too, and so are the draws of single entries, of which `decisions` holds the smallest.
 """
 
 from collections.abc import Iterator
@@ -27,20 +27,20 @@ from curate.wording import escape, pluralise
 
 _UNSEEN = ("unit", "row", "offset", "status", "error")  # columns that rules do not see
 _AT = "SEMI JOIN (SELECT unnest($places, recursive := true)) USING (unit, row)"  # rows at `places`
-_ROWS = 20  # rows that are shown of those that have one key, URL or uid
+_ROWS = 20  # rows that are shown of one key, URL or uid
 _TEXT = 300  # characters of a caption or URL that are shown
-_VALUE = 40  # of them beside a rule
+_VALUE = 40  # characters of a value that are shown with a rule
 _ENTRIES = 100  # entries that are shown
-_TWINS = 10  # duplicates that are shown
+_DUPLICATES = 10  # duplicates that are shown
 _YES, _NO, _OPEN = ("✓ ", "green"), ("✗ ", "bold red"), ("– ", "dim")
 
 
 def explain_sample(url: str, sample: str) -> Page:
-    """Everything that the run knows of a sample; `str` makes it plain text, without control characters but newlines.
+    """Return everything that the run knows of a sample; `str` makes it plain text, without control characters but newlines.
 
     Args:
         url: the run folder.
-        sample: a uid, or a URL or key as the pool has it: what could not be read may have no uid.
+        sample: a uid, or a URL or key exactly as in the pool: samples that could not be read may have no uid.
 
     Raises:
         RecipeError: there is no run, or `sample` is neither 32 hex digits nor a URL or key of the pool.
@@ -52,7 +52,7 @@ def explain_sample(url: str, sample: str) -> Page:
     try:
         kind, name, places = _find(connection, record, url, sample)
         rows = _fetch(connection, f"SELECT * FROM measured {_AT} ORDER BY unit, row", places=places[:_ROWS])
-        ledger = _fetch(connection, f"SELECT * FROM decisions {_AT} ORDER BY unit, row", places=places[:_ROWS])
+        decisions = _fetch(connection, f"SELECT * FROM decisions {_AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
         rules = check_rules({rule.name: _spec(rule) for rule in run.rules}, seen.schema)
         verdicts = rule_values(rules, seen)
@@ -60,12 +60,12 @@ def explain_sample(url: str, sample: str) -> Page:
         if len(places) > 1:
             more = "" if len(places) <= _ROWS else f"; the first {_ROWS} follow"
             lines.append(line(f"{len(places):,} rows of the pool have this {kind}{more}"))
-        for row, decision, values in zip(rows.to_pylist(), ledger.to_pylist(), verdicts, strict=True):
-            own = row["uid"]
+        for row, decision, values in zip(rows.to_pylist(), decisions.to_pylist(), verdicts, strict=True):
+            uid = row["uid"]
             lines.append(line())
             if kind != "uid":
-                lines.append(line(("uid ", "dim"), (own, "bold")) if own else line(("no uid", "dim")))
-            lines += [*_verdict(row, decision, record.time_of(own) if own else None), *_sample(row)]
+                lines.append(line(("uid ", "dim"), (uid, "bold")) if uid else line(("no uid", "dim")))
+            lines += [*_verdict(row, decision, record.time_of(uid) if uid else None), *_sample(row)]
             if decision["rule"] == schema.FORGOTTEN:  # nothing else is left of it
                 continue
             lines += _rules(run, rules, row, decision["rule"], values)
@@ -77,7 +77,7 @@ def explain_sample(url: str, sample: str) -> Page:
 
 
 def _find(connection: Any, record: Record, url: str, sample: str) -> tuple[str, str, list[dict[str, int]]]:
-    """What the text is, uid, url or key, as the pool spells it, and the places of the rows that have it."""
+    """Return what the text is (uid, url or key), its spelling in the pool, and the places of the rows that have it."""
     own = ids.own_uid(sample.strip())
     kinds = {"uid": own, "url": sample, "key": sample}
     for kind, name in kinds.items():
@@ -90,12 +90,12 @@ def _find(connection: Any, record: Record, url: str, sample: str) -> tuple[str, 
         raise RunError(f"{url}: none of its {total:,} rows has uid {own}")
     if taken := record.time_of(hash_url(sample.encode()).hex(), "url"):
         raise RunError(
-            f"{url}: no row has this URL any more: it was taken out on request, {taken:%Y-%m-%d}; of such a row the uid is left, "
-            f"as this lists them: curate sql {url} \"SELECT uid, unit, row FROM decisions WHERE rule = 'forgotten'\""
+            f"{url}: this URL was taken out on request, {taken:%Y-%m-%d}; only the uid of such a row is left; "
+            f"to list them: curate sql {url} \"SELECT uid, unit, row FROM decisions WHERE rule = 'forgotten'\""
         )
     raise RecipeError(
         f"{url}: none of its {total:,} rows has the URL or key {escape(sample)!r}, and a uid is 32 hex digits; accepted: one of "
-        f"these, as this finds them: curate sql {url} \"SELECT uid, key, url FROM samples WHERE caption LIKE '%…%'\""
+        f"those that this finds: curate sql {url} \"SELECT uid, key, url FROM samples WHERE caption LIKE '%…%'\""
     )
 
 
@@ -111,7 +111,7 @@ def _verdict(row: dict[str, Any], decision: dict[str, Any], forgotten: datetime 
     rule, draw = decision["rule"], decision["draw"]
     status, error = row["status"], row["error"]
     facts = {
-        "failure": f"{status} ({schema.SAMPLE_REASONS.get(status, 'no further word')}){f': {error}' if error else ''}",
+        "failure": f"{status} ({schema.SAMPLE_REASONS.get(status, 'unknown reason')}){f': {error}' if error else ''}",
         "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
         "duplicate_of": decision["duplicate_of"],
         "draw": _show(draw),
@@ -126,7 +126,7 @@ def _verdict(row: dict[str, Any], decision: dict[str, Any], forgotten: datetime 
 
 
 def _sample(row: dict[str, Any]) -> Iterator[Line]:
-    """Where the row came from, its caption and its URL."""
+    """Yield where the row came from, its caption and its URL."""
     place = " ".join(str(part) for part in (row["shard"], row["key"]) if part is not None)
     where = f"{row['source']}{f': {place}' if place else ''}"
     yield named("source", 7, where, (f"  (unit {row['unit']}, row {row['row']})", "dim"))
@@ -136,7 +136,7 @@ def _sample(row: dict[str, Any]) -> Iterator[Line]:
 def _rules(
     run: RunFacts, rules: list[Rule], row: dict[str, Any], dropped_by: str | None, values: dict[str, bool | None]
 ) -> Iterator[Line]:
-    """Each rule with its verdict, and the values of the columns that it reads."""
+    """Yield each rule with its result, and the values of the columns that it reads."""
     if not rules:
         return
     names = [rule.name for rule in rules]
@@ -149,7 +149,7 @@ def _rules(
         if isinstance(rule.spec, Top):
             value = row[rule.columns[0]]
             passes = None if value is None else threshold is not None and value >= threshold
-            reached = "which no row reached" if threshold is None else f"which is from {_show(threshold)} on"
+            reached = "which no row reached" if threshold is None else f"threshold {_show(threshold)}"
             text = f"top {rule.spec.top} of {rule.spec.of}, {reached}"
         else:
             passes, text = values[rule.name], " ".join(rule.spec.split())
@@ -163,14 +163,14 @@ def _rules(
 
 
 def _ended(names: list[str], rule: str | None) -> int:
-    """How many rules the row passed: all, but where one of them dropped it or it could not be read."""
+    """Return how many rules the row passed: all, unless one dropped it or it could not be read (-1)."""
     if rule in schema.STAGE or rule is None:
         return -1 if rule == schema.FAILED else len(names)
     return names.index(rule) if rule in names else len(names)
 
 
 def _entries(connection: Any, run: RunFacts, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
-    """The entries that the caption matches, the rarest first, since those decide; and the draw of each."""
+    """Yield the entries that the caption matches, the rarest first, since those decide, with the draw of each."""
     if not run.recipe.get("match") or row["status"] != schema.OK:
         return
     found = connection.execute(
@@ -181,7 +181,7 @@ def _entries(connection: Any, run: RunFacts, row: dict[str, Any], decision: dict
     ).fetchall()
     drawn = decision["draw"] is not None
     more = "; one draw u/p below 1 is enough" if drawn else ""
-    yield from (line(), heading("entries", f"{len(found)} match{more}" if found else "none matches"))
+    yield from (line(), heading("entries", f"{len(found)} matched{more}" if found else "none matched"))
     if not found:
         return
     head: list[Part] = [(name, "dim") for name in ("", "entry", "in pool", "at balance", "p")]
@@ -200,19 +200,20 @@ def _entries(connection: Any, run: RunFacts, row: dict[str, Any], decision: dict
 
 
 def _draws(run: RunFacts, uid: str, found: list[tuple[str, int, int, float]]) -> list[float]:
-    """u/p of each entry alone: the ledger's draw is the smallest."""
+    """Return u/p of each entry alone: the draw in `decisions` is the smallest."""
     assert run.t is not None  # of a run that balances
     alone = pa.array([[place] for place in range(len(found))], pa.list_(pa.int32()))
     counts = np.array([survivors for _, _, survivors, _ in found], np.int64)
+    limits = balance.limits_of(np.array([p for *_, p in found]), counts)
     keys = ids.entry_keys(pa.array([entry for entry, *_ in found], pa.string()))
     uids = pa.array([uid] * len(found), pa.string())
-    return [float(draw) for draw in balance.draw(uids, alone, counts, run.t, keys, run.seed)]
+    return [float(draw) for draw in balance.draw(uids, alone, counts, limits, keys, run.seed)]
 
 
-def _alike(connection: Any, row: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
-    """What two rows have in common, and how near they are."""
+def _compare(connection: Any, row: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
+    """Yield what two rows have in common, and how near they are."""
     same = [name for name in ("uid", "sha256", "url") if row[name] is not None and row[name] == other[name]]
-    yield from (f"the same {'image' if name == 'sha256' else 'URL' if name == 'url' else name}" for name in same)
+    yield from (f"same {'image' if name == 'sha256' else 'URL' if name == 'url' else name}" for name in same)
     if "sha256" in same:
         return
     if row["phash"] is not None and other["phash"] is not None:
@@ -227,47 +228,44 @@ def _alike(connection: Any, row: dict[str, Any], other: dict[str, Any]) -> Itera
 
 
 def _duplicates(connection: Any, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
-    """The sample that stands for this one, or those for which this one stands."""
+    """Yield the representative of a duplicate, or the duplicates of a representative."""
     if decision["rule"] == schema.DUPLICATE:
         sql = "SELECT * FROM verdicts WHERE uid = $uid AND rule IS DISTINCT FROM 'duplicate' ORDER BY unit, row LIMIT 1"
-        yield from (line(), heading("duplicates"), named("stands for it", 13, decision["duplicate_of"]))
+        yield from (line(), heading("duplicates"), named("representative", 14, decision["duplicate_of"]))
         for other in _fetch(connection, sql, uid=decision["duplicate_of"]).to_pylist():
             place = " ".join(str(part) for part in (other["shard"], other["key"]) if part is not None)
             verdict = "kept" if other["kept"] else f"dropped by {other['rule']}"
             where = f"  ({other['source']}{f': {place}' if place else ''})"
-            yield named("", 13, f"{verdict}: {_show(other['caption'])}", (where, "dim"))
-            yield named(
-                "alike", 13, "; ".join(_alike(connection, row, other)) or "through others that are near to both"
-            )
+            yield named("", 14, f"{verdict}: {_show(other['caption'])}", (where, "dim"))
+            yield named("match", 14, "; ".join(_compare(connection, row, other)) or "linked by other near-duplicates")
         return
     sql = "SELECT uid, source, concat_ws(' ', shard, key), caption FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row"
-    twins = connection.execute(sql, {"uid": decision["uid"]}).fetchall()
-    if twins and (decision["kept"] or decision["rule"] == schema.BALANCE):
-        yield from (
-            line(),
-            heading("duplicates", f"stands for {pluralise(len(twins), 'other row')}"),
-        )
-        for uid, source, place, caption in twins[:_TWINS]:
+    duplicates = connection.execute(sql, {"uid": decision["uid"]}).fetchall()
+    if duplicates and (decision["kept"] or decision["rule"] == schema.BALANCE):
+        yield from (line(), heading("duplicates", f"represents {pluralise(len(duplicates), 'other row')}"))
+        for uid, source, place, caption in duplicates[:_DUPLICATES]:
             where = f"  ({source}{f': {place}' if place else ''})"
             yield named(uid, 32, _show(caption), (where, "dim"))
-        if len(twins) > _TWINS:
-            yield line(f"  and {len(twins) - _TWINS:,} more")
+        if len(duplicates) > _DUPLICATES:
+            yield line(f"  and {len(duplicates) - _DUPLICATES:,} more")
 
 
 def _captions(connection: Any, decision: dict[str, Any]) -> Iterator[Line]:
-    """The texts that were written for it, with what the gates said, and the regions that were found."""
+    """Yield its synthetic captions with the results of the gates, and its regions."""
     if not decision["kept"]:
         return
     sql = "SELECT kind, style, text, gate, failed, status, error FROM captions WHERE uid = $uid ORDER BY kind, style, ordinal"
     found = connection.execute(sql, {"uid": decision["uid"]}).fetchall()
     if found:
-        yield from (line(), heading("captions", "written for it, with the gates' verdict"))
+        yield from (line(), heading("captions", "synthetic, with the results of the gates"))
     margin = max((len(f"{kind} {style}") for kind, style, *_ in found), default=0) + 2
     for kind, style, text, gate, failed, status, error in found:
-        verdict = gate if gate == PASSED else f"failed {', '.join(failed)}" if gate else f"no text: {status} ({error})"
+        verdict = (
+            gate if gate == PASSED else f"failed {', '.join(failed)}" if gate else f"no caption: {status} ({error})"
+        )
         mark = _YES if gate == PASSED else _NO
-        told = "" if text is None else f": {_show(text)}"
-        yield _marked(mark, f"{kind} {style}", margin, (verdict, mark[1]), told)
+        shown = "" if text is None else f": {_show(text)}"
+        yield _marked(mark, f"{kind} {style}", margin, (verdict, mark[1]), shown)
     sql = "SELECT regions, error FROM regions WHERE uid = $uid"
     for regions, error in connection.execute(sql, {"uid": decision["uid"]}).fetchall():
         shown = ", ".join(f"{region['phrase']} ({region['score']:.2f})" for region in regions or ())
@@ -275,7 +273,7 @@ def _captions(connection: Any, decision: dict[str, Any]) -> Iterator[Line]:
 
 
 def _published(connection: Any, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
-    """In which shard, and as which files of it."""
+    """Yield its shard, and its files there."""
     if not decision["kept"]:
         return
     sql = "SELECT suffix FROM members WHERE unit = $unit AND row = $row"
@@ -290,7 +288,7 @@ def _published(connection: Any, row: dict[str, Any], decision: dict[str, Any]) -
 
 
 def _measured(row: dict[str, Any]) -> Iterator[Line]:
-    """All that was measured of it, by the names that SQL knows."""
+    """Yield all measured values, by their SQL names."""
     hidden = {*_UNSEEN, "uid", "source", "shard", "key", "caption", "url"}
     shown = {name: value for name, value in row.items() if name not in hidden and value is not None}
     if shown:
@@ -300,7 +298,7 @@ def _measured(row: dict[str, Any]) -> Iterator[Line]:
 
 
 def _marked(mark: tuple[str, str], name: str, margin: int, *value: Part) -> Line:
-    """A line `mark name  value`."""
+    """Return a line `mark name  value`."""
     shown = named("", margin, *value)
     text = line("  ", mark, (name, "cyan")).text
     text.pad_right(max(0, margin + 4 - text.cell_len))

@@ -1,16 +1,16 @@
-"""The named queries: the files of sql/, each a question with a header that says what goes in and out; and their page.
+"""The named queries: the files of sql/, each with a header that describes its parameters and columns; and their page.
 
-A header is made of comments: the question in one line, more lines if need be, and
+A header is made of comments: a summary in one line, further lines if needed, and
 
-    -- theme: THEME                                      where it stands in the page
+    -- theme: THEME                                      its section of the page
     -- param: NAME [= DEFAULT] [[KIND]] MEANING          required without a default; text, or read by the default's type
     -- column: NAME MEANING                              of the answer, in order; * for all columns of a view
 
-KIND is one of: `column of VIEW`, or `number of VIEW` for a column of numbers, which names a column of the view. It reaches SQL
-as a value, for struct_extract, never as text of the statement. With the default null it is the first score that a rule names,
-else clip_score, else the first score; `words` in a run without scores. `rule`: null, or what may drop a sample in this run, by
-the funnel's name. `positive`: a whole number from 1 on; others with a whole number as default take 0 too. `numbers`: null, or
-numbers between spaces or commas.
+KIND is one of: `column of VIEW`, or `number of VIEW` for a numeric column: the name of a column of the view. It reaches SQL as
+a value, for struct_extract, never as text of the statement. With the default null it is the first score that a rule names,
+else clip_score, else the first score; `words` in a run without scores. `rule`: null, or the name of a step that drops samples
+in this run, as in the funnel. `positive`: an integer of at least 1; others with an integer as default accept 0 too. `numbers`:
+null, or numbers separated by spaces or commas.
 
 `python -m curate.ask.library` writes the page, sql/README.md.
 """
@@ -31,7 +31,7 @@ THEMES = (
     "Overview",
     "Sources, languages and hosts",
     "Scores and thresholds",
-    "Concepts and balancing",
+    "Entries and balancing",
     "Duplicates",
     "Captions",
     "Images",
@@ -63,7 +63,7 @@ class Param:
 
     @property
     def usage(self) -> str:
-        """How it is written, with its default."""
+        """The parameter as it is written, with its default."""
         if self.required:
             return f"{self.name}=…"
         return f"{self.name}={'null' if self.default is None else self.default}"
@@ -71,7 +71,7 @@ class Param:
 
 @dataclass(frozen=True)
 class NamedQuery:
-    """A file of sql/: its theme, its question in one line, what else there is to say, parameters, columns (name → meaning), SQL."""
+    """A file of sql/: theme, summary in one line, notes, parameters, columns (name → meaning), SQL."""
 
     name: str
     theme: str
@@ -84,18 +84,18 @@ class NamedQuery:
 
 @cache
 def named_queries() -> tuple[NamedQuery, ...]:
-    """The queries of sql/, by name."""
+    """Return the queries of sql/, by name."""
     paths = sorted(path for path in sql_folder().glob("*.sql") if path.stem != "views")
     return tuple(_parse_query(path.stem, path.read_text("utf-8")) for path in paths)
 
 
 def is_name(text: str) -> bool:
-    """Whether a question is the name of a query: one word is, and is never SQL."""
+    """Return whether a text is the name of a query: one word is, and is never SQL."""
     return re.fullmatch(r"[\w-]+", _word(text)) is not None
 
 
 def find_query(text: str) -> NamedQuery:
-    """The query of that name. Raises RecipeError where there is none, with the nearest."""
+    """Return the query of that name. Raises RecipeError, with the nearest name, where there is none."""
     word = _word(text)
     known = {query.name: query for query in named_queries()}
     name = word.lower().replace("-", "_")
@@ -109,14 +109,14 @@ def find_query(text: str) -> NamedQuery:
 def fill_params(
     query: NamedQuery, given: Mapping[str, object], columns: Columns, rules: str, steps: Sequence[str] = ()
 ) -> dict[str, object]:
-    """The parameters with defaults, text read by the type of the default.
+    """Return the parameters with defaults, text read by the type of the default.
 
     Args:
         query: the named query.
         given: name → value.
         columns: the columns of a view of the run, name → DuckDB's type.
         rules: the run's rules, whose scores are preferred.
-        steps: what may drop a sample, by the funnel's names.
+        steps: the steps that drop samples, as in the funnel.
     """
     needed = [param.name for param in query.params if param.required]
     check_params(query.name, given, [param.name for param in query.params], needed)
@@ -134,26 +134,26 @@ def fill_params(
 
 
 def _check_value(param: Param, value: object, steps: Sequence[str]) -> None:
-    """Raises RecipeError where SQL would answer with nothing, or with words of its own."""
-    told = f"--param {param.name}={value}"
+    """Raise RecipeError where SQL would return nothing, or an error of its own."""
+    option = f"--param {param.name}={value}"
     if param.kind == "rule" and value is not None and value not in steps:
         near = difflib.get_close_matches(str(value), steps, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise RecipeError(f"{told}: nothing of this name drops samples in this run; {hint}accepted: {', '.join(steps)}")
+        raise RecipeError(f"{option}: no step of this run has this name; {hint}accepted: {', '.join(steps)}")
     if param.kind == "numbers" and isinstance(value, str):
         wrong = [part for part in re.split(r"[\s,;]+", value.strip()) if not isinstance(read_number(part), int | float)]
         if wrong:
-            raise RecipeError(f"{told}: {wrong[0]!r} is no number; accepted: numbers between spaces or commas")
+            raise RecipeError(f"{option}: {wrong[0]!r} is no number; accepted: numbers separated by spaces or commas")
     if isinstance(param.default, int | float) and not isinstance(value, int | float | None):
-        raise RecipeError(f"{told}: needs a number, such as {param.default}")
+        raise RecipeError(f"{option}: needs a number, such as {param.default}")
     if isinstance(param.default, int) and value is not None:
         least = 1 if param.kind == "positive" else 0
         if isinstance(value, float) or (isinstance(value, int) and value < least):
-            raise RecipeError(f"{told}: needs a whole number from {least} on, such as {param.default}")
+            raise RecipeError(f"{option}: needs an integer of at least {least}, such as {param.default}")
 
 
 def check_params(what: str, given: Mapping[str, object], known: Sequence[str], needed: Sequence[str]) -> None:
-    """Raises RecipeError where a parameter is unknown or missing."""
+    """Raise RecipeError where a parameter is unknown or missing."""
     accepted = f"parameters of {what}: {', '.join(known)}" if known else f"{what} has no parameters"
     for name in given:
         if name not in known:
@@ -165,20 +165,20 @@ def check_params(what: str, given: Mapping[str, object], known: Sequence[str], n
 
 
 def read_number(text: str) -> object:
-    """A number where the text is one as people write it; 'quoted' text without its quotes; else the text."""
+    """Return a number if the text is one; 'quoted' text without its quotes; else the text."""
     if match := _NUMBER.match(text):
         return float(text) if match[2] or match[3] else int(text)
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == "'" else text
 
 
 def library_page() -> str:
-    """The page of all named queries, in Markdown, by theme."""
+    """Return the page of all named queries, in Markdown, by theme."""
     lines = [
         "# Named queries",
         "",
-        "Written by `python -m curate.ask.library` from the headers of these files. Each works on every run; what a run",
-        "does not have gives no rows. `curate sql DIR` lists them, `curate sql DIR NAME --param k=v` answers, and",
-        "`--format csv` or `json` writes for programs. Your own SQL sees the same tables and views: `views.sql` says which.",
+        "Written by `python -m curate.ask.library` from the headers of these files. Each works on every run, and returns no rows",
+        "for what a run does not have. `curate sql DIR` lists them, `curate sql DIR NAME --param k=v` runs one, and",
+        "`--format csv` or `json` is for programs. Your own SQL sees the same tables and views, listed in `views.sql`.",
     ]
     for theme in THEMES:
         queries = [query for query in named_queries() if query.theme == theme]
@@ -201,7 +201,7 @@ def _section(query: NamedQuery) -> list[str]:
 
 
 def _meaning(param: Param) -> str:
-    kind = {"column": "a column of", "number": "a column of numbers of"}.get(param.kind or "")
+    kind = {"column": "a column of", "number": "a numeric column of"}.get(param.kind or "")
     return _cell(param.help + (f"; {kind} `{param.view}`" if kind else ""))
 
 
@@ -210,7 +210,7 @@ def _cell(text: str) -> str:
 
 
 def _column(param: Param, value: object, columns: Mapping[str, str], rules: str) -> str:
-    """The name of the column, as it is written in the view."""
+    """Return the name of the column, as it is written in the view."""
     fit = {
         name.lower(): name
         for name, kind in columns.items()
@@ -222,7 +222,7 @@ def _column(param: Param, value: object, columns: Mapping[str, str], rules: str)
         value = [*ruling, *(name for name in scores if name == "clip_score"), *scores, _FALLBACK][0]
     name = fit.get(str(value).lower())
     if name is None:
-        kind = "column of numbers" if param.kind == "number" else "column"
+        kind = "numeric column" if param.kind == "number" else "column"
         near = difflib.get_close_matches(str(value).lower(), fit, 1)
         hint = f"did you mean {fit[near[0]]!r}? " if near else ""
         raise RecipeError(
@@ -235,16 +235,16 @@ def _parse_query(name: str, text: str) -> NamedQuery:
     header = takewhile(lambda line: line.startswith("--"), text.splitlines())
     lines = [line[2:].strip() for line in header]
     kinds = ("theme:", "param:", "column:")
-    told = {kind: [line.removeprefix(kind).strip() for line in lines if line.startswith(kind)] for kind in kinds}
+    headers = {kind: [line.removeprefix(kind).strip() for line in lines if line.startswith(kind)] for kind in kinds}
     params = []
-    for line in told["param:"]:
+    for line in headers["param:"]:
         match = _PARAM.match(line)
         assert match, f"{name}.sql: {line}"
         kind, _, view = (match[3] or "").partition(" of ")
         params.append(Param(match[1], _literal(match[2]), match[4], match[2] is None, kind or None, view or None))
-    columns = dict((line + " ").split(None, 1) for line in told["column:"])
+    columns = dict((line + " ").split(None, 1) for line in headers["column:"])
     notes = " ".join(line for line in lines[1:] if not line.startswith(kinds))
-    theme = (told["theme:"] or [""])[0]
+    theme = (headers["theme:"] or [""])[0]
     return NamedQuery(name, theme, lines[0], notes, tuple(params), {k: v.strip() for k, v in columns.items()}, text)
 
 

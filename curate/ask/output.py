@@ -1,17 +1,19 @@
 """Prints rows of a query: as a table for people, as CSV for spreadsheets, as JSON for programs.
 
-Captions, URLs and keys come from strangers: nothing that they wrote steers a terminal.
+Captions, URLs and keys come from strangers: their control characters are escaped.
 """
 
 import csv
 import math
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import IO, Any, Literal
 
+from rich.cells import cell_len
+
+from curate.ask.page import pad
 from curate.wording import CONTROL, escape, pluralise
 
 Format = Literal["table", "csv", "json"]
@@ -30,10 +32,10 @@ class Result:
 
 
 def write_result(result: Result, format: Format, file: IO[str]) -> None:
-    """Writes rows: `table` for people, `csv` as in RFC 4180, `json` as one array of objects. A table alone holds all of them.
+    """Write rows: `table` for people, `csv` as in RFC 4180, `json` as one array of objects. Only a table needs all of them at once.
 
-    In CSV lines end in a line feed alone, for what stands behind a pipe; null is nothing and an empty text is "", but a null
-    alone in its row is "" too, since readers skip empty lines.
+    In CSV lines end in a line feed, for programs behind a pipe; null is nothing and an empty text is "", but a null alone
+    in its row is "" too, since readers skip empty lines.
     In JSON numbers are numbers whatever their size, NaN and infinities are null, lists arrays, structs objects, and all
     else is text. Control characters reach neither a terminal nor JSON.
     """
@@ -52,12 +54,12 @@ def write_result(result: Result, format: Format, file: IO[str]) -> None:
 
 
 def write_json(value: Any, file: IO[str]) -> None:
-    """Writes one value as JSON, as `write_result` writes those of its rows."""
+    """Write one value as JSON, as `write_result` writes those of its rows."""
     file.write(f"{_json(value)}\n")
 
 
 def _write_csv(file: IO[str], rows: Iterable[list[str | None]]) -> None:
-    """Lines of CSV. The csv module writes null and an empty text alike, and \\r bare: rows with one of these are written here."""
+    """Write lines of CSV. The csv module does not distinguish null from "" and leaves \\r bare: such rows are written here."""
     writer = csv.writer(file, lineterminator="\n")
     for row in rows:
         if any(field == "" or (field is not None and "\r" in field) for field in row):
@@ -75,7 +77,7 @@ def _write_lines(file: IO[str], begin: str, items: Iterator[str], end: str) -> N
 
 
 def _json(value: Any) -> str:
-    """The value as JSON, on one line. The json module knows neither exact decimals nor what else SQL has."""
+    """Return the value as JSON, on one line. The json module knows neither exact decimals nor other types of SQL."""
     if isinstance(value, str):
         return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", encode_basestring(value))
     if value is None or isinstance(value, bool | int):
@@ -90,7 +92,7 @@ def _json(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """The value as text, unescaped."""
+    """Return the value as text, unescaped."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -106,12 +108,12 @@ def _table(result: Result) -> Iterator[str]:
     rows = list(result.rows)
     cells = [[_cell(value) for value in row] for row in rows]
     names = [escape(name) for name in result.names]
-    widths = [max(map(_width, column)) for column in zip(names, *cells, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
     if sum(widths) + 2 * len(widths) > _LINE:
-        margin = max(map(_width, names))
+        margin = max(map(cell_len, names))
         for number, row in enumerate(cells, 1):
             yield f"── row {number} of {len(cells)}"
-            yield from (f"{_pad(name, margin, False)}  {cell}" for name, cell in zip(names, row, strict=True))
+            yield from (f"{pad(name, margin)}  {cell}" for name, cell in zip(names, row, strict=True))
     else:
         columns = list(zip(*rows, strict=True)) or [() for _ in names]
         right = [
@@ -120,7 +122,7 @@ def _table(result: Result) -> Iterator[str]:
             for column in columns
         ]
         for row in [names, ["─" * width for width in widths], *cells]:
-            yield "  ".join(map(_pad, row, widths, right)).rstrip()
+            yield "  ".join(map(pad, row, widths, right)).rstrip()
     yield f"({pluralise(len(cells), 'row')})"
 
 
@@ -132,18 +134,3 @@ def _cell(value: Any) -> str:
     else:
         text = escape(_plain(value))
     return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
-
-
-def _width(text: str) -> int:
-    """Columns that a terminal needs for the text."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.category(c) in ("Mn", "Me", "Cf") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
-
-
-def _pad(text: str, width: int, right: bool) -> str:
-    space = " " * (width - _width(text))
-    return space + text if right else text + space

@@ -1,27 +1,29 @@
-"""Pages for a terminal: lines of styled text, columns that align, long values that wrap under themselves.
+"""Pages for a terminal: lines of styled text, columns that align, long values that wrap with a hanging indent.
 
-In: text that strangers wrote, among ours. Out: on a terminal colours and its width; in a pipe plain text, one value a line
-whatever its length, so that it can be searched.
+In: text, some of it by strangers. Out: on a terminal in colours and wrapped to its width; in a pipe plain text, one value a
+line whatever its length, so that it can be searched.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Literal
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from curate.wording import escape
 
 Part = str | tuple[str, str]  # text, or text and a style of rich's
 _CELL = 60  # columns that a cell of `columns` may take
+_UNLIMITED = 1_000_000  # columns of a line that is not wrapped yet
 _NARROW = 30  # a value is not wrapped to fewer columns than these
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line; where it is too long for the terminal it goes on below, `hang` columns from the left."""
+    """A line; where it is too long for the terminal it continues below, indented by `hang` columns."""
 
     text: Text
     hang: int = 0
@@ -32,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True, repr=False)
 class Page:
-    """Lines; `str` gives them as plain text, and so does an interpreter that shows a page."""
+    """Lines; `str` and `repr` give them as plain text."""
 
     lines: tuple[Line, ...]
 
@@ -42,7 +44,7 @@ class Page:
     __repr__ = __str__
 
     def write(self, file: IO[str]) -> None:
-        """Writes the page: in colours and wrapped if `file` is a terminal, else plain."""
+        """Write the page: in colours and wrapped if `file` is a terminal, else plain."""
         if not file.isatty():
             file.write(str(self))
             return
@@ -53,52 +55,46 @@ class Page:
 
 
 def line(*parts: Part, hang: int = 0) -> Line:
-    """A line of parts. Control characters become escapes, and nothing in a part is markup."""
+    """Return a line of parts. Control characters are escaped, and nothing in a part is markup."""
     pairs = [(part, "") if isinstance(part, str) else part for part in parts]
     return Line(Text.assemble(*((escape(text), style) for text, style in pairs)), hang)
 
 
 def heading(text: str, more: str = "") -> Line:
-    """A line that opens a section."""
+    """Return a line that opens a section."""
     return line((text, "bold"), (f"  {more}" if more else "", "dim"))
 
 
 def named(name: str, margin: int, *value: Part) -> Line:
-    """A line `name  value`, indented, its value `margin` columns wide of the name's begin."""
+    """Return an indented line `name  value`, its name padded to `margin` columns."""
     return line((f"  {pad(escape(name), margin)}  ", "cyan"), *value, hang=margin + 4)
 
 
 def columns(rows: Sequence[Sequence[Part]], right: Iterable[int] = (), indent: int = 2) -> list[Line]:
-    """Rows as aligned columns; those at the places `right` end at one edge, and of cells that are too wide the end is cut."""
-    table = [[(cell, "") if isinstance(cell, str) else cell for cell in row] for row in rows]
-    cells = [[(_cut(escape(text)), style) for text, style in row] for row in table]
-    widths = [max(cell_len(text) for text, _ in column) for column in zip(*cells, strict=True)]
-    ends = set(right)
+    """Return rows as aligned columns, those at the places `right` aligned to the right.
+
+    Cells of more than _CELL columns are cut, except in the last column.
+    """
+    if not rows:
+        return []
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    last = max(map(len, rows)) - 1
+    for place in range(last + 1):
+        justify: Literal["right", "left"] = "right" if place in right else "left"
+        table.add_column(justify=justify, no_wrap=True, max_width=_CELL if place < last else None)
+    for row in rows:
+        table.add_row(*(line(cell).text for cell in row))
+    console = Console(width=_UNLIMITED, color_system=None, force_terminal=False)
     return [
-        line(
-            " " * indent,
-            *(
-                part
-                for place, (text, style) in enumerate(row)
-                for part in ((pad(text, widths[place], place in ends), style), "  ")
-            ),
-        )
-        for row in cells
+        Line(Text.assemble(" " * indent, *((piece.text, piece.style or "") for piece in pieces)))
+        for pieces in console.render_lines(table, pad=False)
     ]
 
 
 def pad(text: str, width: int, right: bool = False) -> str:
-    """The text, filled with spaces to `width` columns."""
+    """Return the text, filled with spaces to `width` columns of a terminal."""
     space = " " * (width - cell_len(text))
     return space + text if right else text + space
-
-
-def _cut(text: str) -> str:
-    if cell_len(text) <= _CELL:
-        return text
-    while cell_len(text) >= _CELL:
-        text = text[:-1]
-    return f"{text}…"
 
 
 def _wrap(line: Line, console: Console) -> list[Text]:

@@ -1,4 +1,4 @@
-"""SQL over a run, read-only: opens a run, and runs a query of the user or a named one (`curate.ask.library`).
+"""SQL over a run, read-only: opens a run, and executes a user's query or a named one (`curate.ask.library`).
 
 In: a run folder, local or any fsspec URL, and SQL. Out: a Result (`curate.ask.output` prints it). Three barriers keep a query
 in the run: only what parses as reading is accepted, down to the bodies of its CTEs (DuckDB accepts COPY there); the
@@ -33,7 +33,7 @@ from curate.wording import escape
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
 _BATCH = 2048  # rows fetched at once: what DuckDB makes at a time
-_APART = "\nScores are columns of `measured`, verdicts of `kept`, `dropped` and `verdicts`; both: FROM kept JOIN scores USING (unit, row)"
+_APART = "\nScores are columns of `measured`, decisions of `kept`, `dropped` and `verdicts`; for both: FROM kept JOIN scores USING (unit, row)"
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 # Table functions that make rows of their arguments or describe the catalog. None of them reads a file.
 _FUNCTIONS = {"unnest", "range", "generate_series", "repeat", "repeat_row", "json_each", "json_tree", "histogram"}
@@ -42,7 +42,7 @@ _FUNCTIONS |= {"duckdb_types", "duckdb_keywords", "pragma_table_info", "pragma_s
 
 
 def open_run(url: str) -> Any:
-    """A DuckDB connection that sees the run's tables and views, and nothing else. The caller closes it.
+    """Return a DuckDB connection that sees the run's tables and views, and nothing else. The caller closes it.
 
     Raises:
         RecipeError: there is no run.
@@ -62,7 +62,7 @@ def open_run(url: str) -> Any:
         if not folder.is_local:
             connection.register_filesystem(folder.fs)
         _attach(connection, folder)
-        # DuckDB takes a path for a pattern, so that `run[1]` would be read from `run1`; it asks for leave for both spellings.
+        # DuckDB takes a path for a pattern, so that `run[1]` would be read from `run1`; it checks permission for both forms.
         plain = {table: tuple(map(glob.escape, paths)) if folder.is_local else paths for table, paths in files.items()}
         create_views(connection, plain, find_written(names))
         allowed = ", ".join(quote(path) for every in (files, plain) for paths in every.values() for path in paths)
@@ -70,9 +70,7 @@ def open_run(url: str) -> Any:
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     except duckdb.Error as error:
         connection.close()
-        raise RunError(
-            f"{url}: its tables cannot be opened: {_one_line(error)}; `curate verify {url}` says more"
-        ) from None
+        raise RunError(f"{url}: its tables cannot be opened: {_one_line(error)}; see `curate verify {url}`") from None
     except BaseException:
         connection.close()
         raise
@@ -80,7 +78,7 @@ def open_run(url: str) -> Any:
 
 
 def find_run(url: str) -> RunStore:
-    """The folder of a finished run. Raises RecipeError where there is none, RunError where it is not finished."""
+    """Return the folder of a finished run. Raises RecipeError where there is none, RunError where it is not finished."""
     folder = RunStore(url)
     names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else None
     if names is None:
@@ -91,7 +89,7 @@ def find_run(url: str) -> RunStore:
     missing = [name for name in (SUCCESS_FILE, MANIFEST_FILE, STATISTICS_FILE) if name not in here]
     if missing:
         raise RunError(
-            f"{url}: this run is not finished (no {', no '.join(missing)}), and only a finished one can be asked; "
+            f"{url}: this run is not finished (no {', no '.join(missing)}), and only finished runs can be queried; "
             f"{how_to_go_on(folder, url)}"
         )
     return folder
@@ -99,7 +97,7 @@ def find_run(url: str) -> RunStore:
 
 @contextmanager
 def asking(url: str, text: str, params: Mapping[str, object] | None = None) -> Iterator[Result]:
-    """The answer of a run to a named query, or to SQL; its rows are fetched as they are read.
+    """Execute a named query, or SQL; rows are fetched as they are read.
 
     Args:
         url: the run folder.
@@ -121,19 +119,19 @@ def asking(url: str, text: str, params: Mapping[str, object] | None = None) -> I
 
 
 def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -> Result:
-    """As `asking`, with all rows in memory."""
+    """Execute a query like `asking`, with all rows in memory."""
     with asking(url, text, params) as result:
         return Result(result.names, list(result.rows))
 
 
 def answer(connection: Any, text: str, params: Mapping[str, object] | None = None) -> Result:
-    """As `asking`, on a connection of `open_run`. The rows of an answer are gone when the next one begins."""
+    """Execute a query like `asking`, on a connection of `open_run`. Its rows are invalid when the next query begins."""
     given = {k: v if is_name(text) or not isinstance(v, str) else read_number(v) for k, v in (params or {}).items()}
     return execute(connection, *_resolve(connection, text, given))
 
 
 def _resolve(connection: Any, text: str, given: dict[str, object]) -> tuple[str, dict[str, object]]:
-    """The SQL and the parameters of a named query; SQL as it is."""
+    """Return the SQL and the parameters of a named query; SQL unchanged."""
     if not is_name(text):
         return text, given
     query = find_query(text)
@@ -146,7 +144,7 @@ def _resolve(connection: Any, text: str, given: dict[str, object]) -> tuple[str,
 
 
 def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None = None) -> pa.Table:
-    """As `answer`, as an Arrow table; parameters of SQL keep their types."""
+    """Execute a query like `answer`, and return an Arrow table; parameters of SQL keep their types."""
     sql, given = _resolve(connection, text, dict(params or {}))
     with _errors():
         statement = _checked(connection, sql, given)
@@ -155,7 +153,7 @@ def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None 
 
 
 def execute(connection: Any, sql: str, params: Mapping[str, object] | None = None) -> Result:
-    """Runs one statement that reads, on a connection of `open_run`. Raises as `asking` does."""
+    """Execute one read-only statement on a connection of `open_run`. Raises as `asking` does."""
     with _errors():
         statement = _checked(connection, sql, dict(params or {}))
         _wait(connection, lambda: connection.execute(statement, dict(params or {}) or None))
@@ -164,7 +162,7 @@ def execute(connection: Any, sql: str, params: Mapping[str, object] | None = Non
 
 
 def _checked(connection: Any, sql: str, params: dict[str, object]) -> Any:
-    """The statement, which only reads, and has these parameters."""
+    """Return the statement, which is read-only and has these parameters."""
     statement = _check(connection, sql)
     known = sorted(statement.named_parameters)
     check_params("the query", params, known, known)
@@ -172,7 +170,7 @@ def _checked(connection: Any, sql: str, params: dict[str, object]) -> Any:
 
 
 def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """All rows, from the first batch on: most of what goes wrong does so before anything is printed."""
+    """Yield all rows, beginning with the first batch: most errors occur before anything is printed."""
     while batch:
         yield from batch
         with _errors():
@@ -180,7 +178,7 @@ def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any,
 
 
 def _wait(connection: Any, call: Callable[[], Any]) -> Any:
-    """Makes the call in a thread, so that Ctrl-C stops it: DuckDB would hold the main thread, which alone sees the signal."""
+    """Make the call in a thread, so that Ctrl-C stops it: DuckDB would block the main thread, the only one to see the signal."""
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(call)
         try:
@@ -202,7 +200,7 @@ def _errors() -> Iterator[None]:
 
 
 def _columns(connection: Any, view: str) -> dict[str, str]:
-    """The columns of a view, with their types."""
+    """Return the columns of a view, with their types."""
     return {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {view}").fetchall()}
 
 
@@ -210,7 +208,7 @@ def _columns(connection: Any, view: str) -> dict[str, str]:
 
 
 def _attach(connection: Any, folder: RunStore) -> None:
-    """Makes the small tables of stats.duckdb visible; only tables: a view in it could be anybody's SQL."""
+    """Make the small tables of stats.duckdb visible; only tables: a view in it could be anybody's SQL."""
     with tempfile.TemporaryDirectory() as temporary:
         path = folder.path(STATISTICS_FILE)
         if not folder.is_local:
@@ -227,7 +225,7 @@ def _attach(connection: Any, folder: RunStore) -> None:
 
 
 def _location(folder: RunStore, name: str) -> str:
-    """The absolute path or URL of a file of the run. Raises RunError where it leads out of the folder."""
+    """Return the absolute path or URL of a file of the run. Raises RunError where it leads out of the folder."""
     if name.startswith("/") or ".." in name.split("/") or "*" in name:
         raise RunError(f"{folder.url}: its manifest lists {escape(name)!r}, which is not a path within the run")
     if not folder.is_local:
@@ -242,7 +240,7 @@ def _location(folder: RunStore, name: str) -> str:
 
 
 def _check(connection: Any, sql: str) -> Any:
-    """The one statement of `sql`. Raises RecipeError unless all it does is read."""
+    """Return the one statement of `sql`. Raises RecipeError unless it is read-only."""
     if re.search("[\ud800-\udfff]", sql):
         raise RecipeError("SQL: a character is no Unicode; accepted: text in UTF-8")
     statements = connection.extract_statements(sql)
@@ -276,7 +274,7 @@ def _check(connection: Any, sql: str) -> Any:
 
 
 def _kind(statement: Any) -> str:
-    """What kind of statement it is, in words."""
+    """Return the kind of a statement, in words."""
     try:
         return str(statement.type).rpartition(".")[2].replace("_", " ")
     except ValueError:  # DuckDB's Python names some kinds only, and UPDATE EXTENSIONS is not among them
@@ -297,7 +295,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, later ones numbered where they repeat: a JSON object has each key once."""
+    """Return the names, later ones numbered where they repeat: a JSON object has each key once."""
     seen: dict[str, None] = {}
     for name in names:
         fresh, count = name, 0

@@ -1,8 +1,8 @@
-"""A shell over a run: statements and named queries from standard input, one answer after another.
+"""A shell over a run: statements and named queries from standard input, answered one after another.
 
-In: a run folder, local or any fsspec URL. DuckDB answers, through the same barriers as a single query has. DuckDB's own
-command-line shell is not used: whatever lets it read the run's Parquet files lets it write over them (COPY … TO an allowed
-path), and it does not see remote runs. views.sql serves those who want it for a run of their own.
+In: a run folder, local or any fsspec URL. The barriers are those of single queries. DuckDB's own command-line shell is not
+used: if it may read the run's Parquet files it may overwrite them (COPY … TO an allowed path), and it does not see remote
+runs. views.sql is for those who want it for a run of their own.
 """
 
 import re
@@ -18,7 +18,7 @@ from curate.errors import CurateError, RecipeError
 from curate.wording import escape
 
 HELP = """\
-A statement ends with ; and may have many lines. It is SQL that reads, or a named query with its parameters:
+A statement ends with ; and may span several lines. It is read-only SQL, or a named query with its parameters:
   FROM samples LIMIT 5;
   top_entries limit=5;
 .queries          lists the named queries
@@ -28,35 +28,35 @@ A statement ends with ; and may have many lines. It is SQL that reads, or a name
 """
 _QUIET = re.compile(
     r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$.*?\$\1\$|--[^\n]*(?:\n|\Z)|/\*.*?\*/""", re.DOTALL
-)  # where a ; ends nothing
+)  # where a ; does not end a statement
 _NAMED = re.compile(r"\s*([\w-]+)((?:\s+\w+=(?:'[^']*'|[^\s;]*))*)\s*;\s*\Z")
 _FORMATS: dict[str, Format] = {"table": "table", "csv": "csv", "json": "json"}
 
 
 def run_shell(url: str, format: Format, file: IO[str]) -> int:
-    """Answers what comes on standard input, until its end or .quit; answers go to `file`, errors to standard error.
+    """Answer statements from standard input, until its end or .quit; answers go to `file`, errors to standard error.
 
     Returns:
-        How many statements failed, where no person sits before it; else 0.
+        How many statements failed, if input is no terminal; else 0.
 
     Raises:
         RecipeError, RunError: there is no finished run.
     """
     connection = open_run(url)
     try:
-        person = sys.stdin.isatty()
-        if person:
+        is_terminal = sys.stdin.isatty()
+        if is_terminal:
             _complete_names(connection)
-            print(f"{url}, read-only. .help says more, .quit leaves.", file=sys.stderr)
+            print(f"{url}, read-only. .help lists commands, .quit leaves.", file=sys.stderr)
         shell = _Shell(connection, format, file)
-        failed = shell.run(read_inputs(input if person else _piped))
-        return 0 if person else failed
+        failed = shell.run(read_inputs(input if is_terminal else _piped))
+        return 0 if is_terminal else failed
     finally:
         connection.close()
 
 
 def read_inputs(read: Callable[[str], str]) -> Iterator[str]:
-    """Whole inputs: statements up to their ;, and lines that begin with a dot. `read` prompts, and raises EOFError at the end."""
+    """Yield complete inputs: statements up to their ;, and lines that begin with a dot. `read` raises EOFError at the end."""
     text = ""
     while True:
         try:
@@ -79,7 +79,7 @@ def read_inputs(read: Callable[[str], str]) -> Iterator[str]:
 
 
 def is_complete(text: str) -> bool:
-    """Whether the last ; ends a statement: it is in no text, name or comment."""
+    """Return whether the last ; ends a statement, outside of texts, names and comments."""
     rest = _QUIET.sub(" ", text)
     return rest.rstrip().endswith(";") and not re.search(r"""['"]|/\*|\$\w*\$""", rest)
 
@@ -89,7 +89,7 @@ class _Shell:
         self.connection, self.format, self.file = connection, format, file
 
     def run(self, inputs: Iterator[str]) -> int:
-        """Answers each input. Returns how many failed."""
+        """Answer each input. Returns how many failed."""
         failed = 0
         for text in inputs:
             if text == ".quit":
@@ -109,10 +109,10 @@ class _Shell:
         if text.startswith("."):
             self._command(text)
             return
-        for question, params in self._questions(text):
-            write_result(answer(self.connection, question, params), self.format, self.file)
+        for query, params in self._queries(text):
+            write_result(answer(self.connection, query, params), self.format, self.file)
 
-    def _questions(self, text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    def _queries(self, text: str) -> Iterator[tuple[str, dict[str, str]]]:
         match = _NAMED.match(text)
         if match and match[1].lower().replace("-", "_") in {query.name for query in named_queries()}:
             yield match[1], dict(_pair(word) for word in shlex.split(match[2]))
@@ -123,7 +123,7 @@ class _Shell:
     def _statements(self, text: str) -> list[str]:
         try:
             return [statement.query for statement in self.connection.extract_statements(text)]
-        except Exception:  # the answer says what is wrong with it
+        except Exception:  # the answer will name the error
             return [text]
 
     def _command(self, text: str) -> None:
@@ -156,7 +156,7 @@ def _piped(_prompt: str) -> str:
 
 
 def _complete_names(connection: Any) -> None:
-    """Lets Tab complete tables, columns and named queries, where Python has readline."""
+    """Let Tab complete tables, columns and named queries, where Python has readline."""
     try:
         import readline
     except ImportError:

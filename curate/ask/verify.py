@@ -1,4 +1,4 @@
-"""Verifies a published run from its files alone: digests, sums, shards against decisions, uids.npy, sizes.json."""
+"""Checks the integrity of a published run by its files alone: digests, sums, shards against decisions, uids.npy, sizes.json."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from curate.forget.absence import check_absence
 from curate.ids import uid_halves
 from curate.output.output_format import find_output, find_written
 from curate.publish.uids import PAIR
-from curate.run.opened import open_ledger
+from curate.run.opened import open_context
 from curate.schema import KEPT
 from curate.store.facts import read_facts
 from curate.store.layout import (
@@ -29,10 +29,10 @@ from curate.store.store import RunStore
 
 
 def verify_run(url: str) -> tuple[list[str], list[str]]:
-    """Checks a run.
+    """Check a run.
 
     Returns:
-        What was checked, and what differs: nothing, if the run is whole.
+        What was checked, and what differs: nothing, if the run is intact.
 
     Raises:
         RecipeError: there is no run.
@@ -67,12 +67,12 @@ def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
 
 
 def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
-    """What every run has, and its manifest does not list."""
+    """Yield what every run has, and its manifest does not list."""
     for path in sorted({RUN_FILE, SIZES_FILE, ENTRIES_FILE, FAILURES_FILE, UIDS_FILE, STATISTICS_FILE} - listed):
         yield f"{path}: is not in the manifest, and every run has it"
     if not {RUN_FILE, SIZES_FILE} <= listed:
         return
-    context, units = open_ledger(folder)
+    context, units = open_context(folder)
     needed = [context.table(name, unit) for unit in units for name in context.tables]
     kind = find_output(context.pool.images)
     for name in folder.read_json(SIZES_FILE):

@@ -138,7 +138,7 @@ def _check_chat(text: str, form: Form, path: str) -> None:
     for field in form.data:
         wrapped = f"<{field}>{{{field}}}</{field}>"
         if text.count(f"{{{field}}}") != text.count(wrapped):
-            raise RecipeError(f"{path}: {{{field}}} stands without its delimiters; accepted: {wrapped}")
+            raise RecipeError(f"{path}: {{{field}}} is not between its delimiters; accepted: {wrapped}")
 
 
 def _turns(text: str) -> list[tuple[str, str]]:

@@ -112,7 +112,7 @@ def check_captions(settings: CaptionSettings) -> None:
         if taken:
             raise RecipeError(f"captions: the pool has a column {taken[0]!r}, and so would the output; rename it")
         if captions.output.syn_json:
-            raise RecipeError("captions.output.syn_json: is a file beside an image, and the pool has none")
+            raise RecipeError("captions.output.syn_json: needs images, and the pool has none")
     for task in captions.tasks:
         if isinstance(task.section.per_row, str):
             check_count(f"captions.{task.key}.per_row", task.section.per_row, settings.per_row_columns)

@@ -140,8 +140,8 @@ def check_requests(captioned: Iterable[Captioned], max_failed: float) -> None:
                     f"{failed:,} of {total:,} requests for captions ({failed / total:.1%}) have no answer, and max_failed is "
                     f"{max_failed}",
                     *lines,
-                    "Answers are cached: run again to send the rest, or with --set max_failed="
-                    f"{min(100, 100 * failed // total + 1) / 100} to go on without",
+                    "Answers so far are kept: run again to request the others, or with --set max_failed="
+                    f"{min(100, 100 * failed // total + 1) / 100} to continue without them",
                 ]
             )
         )

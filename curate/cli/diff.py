@@ -1,23 +1,23 @@
-"""`curate diff`: what one run keeps and another does not, and why."""
+"""`curate diff`: samples that one run keeps and another does not, and why."""
 
 from collections.abc import Iterator
 from enum import StrEnum
 from itertools import chain, islice
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
 
 from curate.ask.diff import CHANGES, SAMPLES, Diff, changed_samples, diff_runs
 from curate.ask.diff_page import diff_page
-from curate.ask.output import Result, write_json, write_result
-from curate.cli.sql import Format
-from curate.cli.standard_output import open_output
+from curate.ask.output import Result, write_json
+from curate.cli.options import Format, FormatOption
+from curate.cli.standard_output import open_output, print_page, print_result
 from curate.errors import RecipeError
 
 
 class By(StrEnum):
-    """What is compared."""
+    """By what the samples are compared."""
 
     rule = "rule"
     entry = "entry"
@@ -41,15 +41,14 @@ def diff(
     first: Annotated[str, typer.Argument(metavar="DIR_A", help="The folder of a finished run, local or remote.")],
     second: Annotated[str, typer.Argument(metavar="DIR_B", help="The run to compare it with.")],
     by: Annotated[
-        By | None, typer.Option("--by", help="One table instead of the summary; sample: every sample gained or lost.")
+        By | None,
+        typer.Option("--by", help="Print one table instead of the summary; sample: every sample gained or lost."),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="At most so many rows (of samples: of each side). For people 50, else all."),
+        typer.Option(min=1, help="At most N rows (of samples: N of each side). Default: 50 in a table, else all."),
     ] = None,
-    format: Annotated[
-        Format, typer.Option("--format", help="For people, for spreadsheets, for programs.")
-    ] = Format.table,
+    format: FormatOption = Format.table,
 ) -> None:
     """Compare two runs: samples gained and lost, by rule, entry, source and language."""
     if limit is not None and by is None:
@@ -58,48 +57,45 @@ def diff(
         _print_samples(first, second, limit, format)
         return
     found = diff_runs(first, second)
-    with open_output() as file:
-        if by is not None:
-            _print_table(getattr(found, _TABLES[by]), limit, format, file)
-        elif format == Format.table:
-            diff_page(found).write(file)
-        elif format == Format.csv:
-            write_result(_stacked(found), "csv", file)
-        else:
+    if by is not None:
+        _print_table(getattr(found, _TABLES[by]), limit, format)
+    elif format == Format.table:
+        print_page(diff_page(found))
+    elif format == Format.csv:
+        print_result(_stacked(found), Format.csv)
+    else:
+        with open_output() as file:
             write_json(_object(found), file)
 
 
-def _print_table(table: pa.Table, limit: int | None, format: Format, file: IO[str]) -> None:
+def _print_table(table: pa.Table, limit: int | None, format: Format) -> None:
     limit = _SHOWN if limit is None and format == Format.table else limit
     shown = table.slice(0, limit)
-    write_result(Result(tuple(table.column_names), list(_tuples(shown))), format.value, file)
+    print_result(Result(tuple(table.column_names), list(_tuples(shown))), format)
     if format == Format.table and len(shown) < len(table):
-        print(f"of {len(table):,}; --limit shows more", file=file)
+        print(f"of {len(table):,} rows; --limit shows more")
 
 
 def _print_samples(first: str, second: str, limit: int | None, format: Format) -> None:
-    """Batch by batch, but for people, who get a few."""
+    """Print the changed samples batch by batch; for people only the first few."""
     for_people = format == Format.table
     batches = changed_samples(first, second, _SHOWN if limit is None and for_people else limit)
-    begin = list(
-        batches if for_people else islice(batches, 1)
-    )  # what is wrong with the runs is told before the first line
+    begin = list(batches if for_people else islice(batches, 1))  # errors are raised before the first line is printed
     rows = (row for batch in chain(begin, batches) for row in _tuples(batch))
-    with open_output() as file:
-        write_result(Result(tuple(SAMPLES.names), rows), format.value, file)
-        if for_people and limit is None:
-            print(f"of each side the first {_SHOWN} by uid; --limit shows more, --format csv all", file=file)
+    print_result(Result(tuple(SAMPLES.names), rows), format)
+    if for_people and limit is None:
+        print(f"the first {_SHOWN} of each side by uid; --limit shows more, --format csv all")
 
 
 def _stacked(found: Diff) -> Result:
-    """The tables below each other, with a column that says which."""
+    """Return the tables below each other, with a column that names them."""
     tables = {kind: getattr(found, name) for kind, name in _TABLES.items() if kind != By.setting}
     rows = [(kind.value, *row) for kind, table in tables.items() for row in _tuples(table)]
     return Result(("by", *CHANGES.names), rows)
 
 
 def _object(found: Diff) -> dict[str, Any]:
-    """All of it as plain data."""
+    """Return the comparison as plain data."""
     sides = {"a": vars(found.a), "b": vars(found.b)}
     counts = {"lost": found.lost, "gained": found.gained, "shared": found.shared}
     return sides | counts | {name: getattr(found, name).to_pylist() for name in _TABLES.values()}

@@ -1,18 +1,17 @@
-"""`curate explain`: why a sample is in or out."""
+"""`curate explain`: why a sample was kept or dropped."""
 
 from typing import Annotated
 
 import typer
 
 from curate.ask.explain import explain_sample
-from curate.cli.standard_output import open_output
+from curate.cli.options import RunArgument
+from curate.cli.standard_output import print_page
 
 
 def explain(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")],
+    directory: RunArgument,
     sample: Annotated[str, typer.Argument(metavar="UID", help="The sample's uid (32 hex digits), URL or key.")],
 ) -> None:
-    """Say of a sample why it is in or out: rules, entries, draw, duplicates, captions, and where it was published."""
-    page = explain_sample(directory, sample)
-    with open_output() as file:
-        page.write(file)
+    """Explain why a sample was kept or dropped: rules, entries, draw, duplicates, captions, published files."""
+    print_page(explain_sample(directory, sample))

@@ -1,9 +1,13 @@
 """`curate forget`: takes samples out of a published run, with a record."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
+from curate.ask.page import Line, Page, columns, line
+from curate.cli.options import RunArgument
+from curate.cli.standard_output import print_page
 from curate.errors import RecipeError
 from curate.forget.forget import Forgotten
 from curate.forget.forget import forget as forget_items
@@ -13,93 +17,84 @@ from curate.store.layout import FORGOTTEN_FILE, REPORT_FILE
 from curate.wording import pluralise
 
 _SHOWN = 20
-_WORDS = {"uid": "uid", "url": "URL with sha256", "sha256": "image with sha256"}
+_NAMES = {"uid": "uid", "url": "URL with sha256", "sha256": "image with sha256"}
 FileOption = list[str] | None
 
 
 def forget(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")],
+    directory: RunArgument,
     uids: Annotated[
         FileOption, typer.Option(metavar="FILE", help="uids, one a line, or a uids.npy; - is standard input.")
     ] = None,
-    urls: Annotated[FileOption, typer.Option(metavar="FILE", help="URLs, one a line, as the pool spells them.")] = None,
+    urls: Annotated[FileOption, typer.Option(metavar="FILE", help="URLs, one a line, exactly as in the pool.")] = None,
     sha256: Annotated[FileOption, typer.Option(metavar="FILE", help="sha256 of images, one a line.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")] = False,
 ) -> None:
     """Take samples out of a run: only shards and tables that hold them are rewritten, and later runs keep them out.
 
-    Without a list it carries out what was interrupted.
+    Without a list it completes a request that was interrupted.
     """
-    asked = NOTHING
+    requested = NOTHING
     for kind, paths in zip(KINDS, (uids, urls, sha256), strict=True):
         for path in paths or ():
             items = read_list(path, kind)
             if not len(items):
                 raise RecipeError(f"{path}: names nothing; accepted: at least one item, one a line")
-            asked |= items
-    found = forget_items(directory, asked, dry_run)
-    print("\n".join(_lines(directory, found, dry_run)))
+            requested |= items
+    result = forget_items(directory, requested, dry_run)
+    print_page(Page(tuple(_lines(directory, result, dry_run))))
 
 
-def _lines(directory: str, found: Forgotten, dry_run: bool) -> list[str]:
-    """What was found and done."""
-    lines = []
-    if found.lost:
-        lines = [
-            f"{directory}: a request of {pluralise(found.lost, 'item')} was interrupted before it was noted: ask for it again"
-        ]
-    elif found.finished:
-        lines = [f"{directory}: a request that had been interrupted is carried out"]
-    if not found.asked:
-        return lines
-    if not found.changes:
-        return [
-            *lines,
-            f"{directory}: nothing to do: {pluralise(found.asked, 'item')} asked for, and forgotten already",
-        ]
-    known = f", {found.known:,} of them forgotten already" if found.known else ""
-    rewritten = f"{pluralise(len(found.shards), 'shard')}, {'to be' if dry_run else 'which was' if len(found.shards) == 1 else 'which were'} rewritten"
-    rows, would = found.rows, "would be " if dry_run else ""
-    lines += [
-        _line("asked for", found.asked, f"{_items(found.asked)}{known}"),
-        _line("rows of the pool", rows["asked"]),
-        _line("and their duplicates", rows["joined"], "of the same uid, URL or image, or that had lost to one of them"),
-        _line("of both, unreadable", rows["failed"]),
-        _line("of both, published", found.kept, f"in {rewritten}"),
-    ]
-    if len(found.absent):
-        lines.append(
-            _line(
-                "not in this pool",
-                len(found.absent),
-                f"{_items(len(found.absent))}, {would}blocked in later runs all the same",
-            )
-        )
-        named = [f"  {_WORDS[kind]} {value}" for kind in KINDS for value in hex_of(found.absent[kind][:_SHOWN])]
-        lines += named[:_SHOWN]
-        if len(found.absent.sha256) and not found.images:
-            lines.append(
-                "  this pool has no images: nothing was compared with a sha256, nor with a column of that name"
-            )
-    if found.like:
-        what = "published sample stays" if len(found.like) == 1 else "published samples stay"
-        why = f"{what} that a row asked for had lost to as a near-duplicate; forget too what shows the same:"
-        lines.append(_line("look at these", len(found.like), why))
-        lines += [f"  uid {uid}" for uid in found.like[:_SHOWN]]
+def _lines(directory: str, result: Forgotten, dry_run: bool) -> Iterator[Line]:
+    """Yield what was found and done."""
+    if result.lost:
+        items = pluralise(result.lost, "item")
+        yield line(f"{directory}: a request of {items} was interrupted before it was recorded; repeat it")
+    elif result.completed:
+        yield line(f"{directory}: a request that had been interrupted is now completed")
+    if not result.requested:
+        return
+    if not result.changes:
+        yield line(f"{directory}: nothing to do: {pluralise(result.requested, 'item')} requested, all forgotten before")
+        return
+    yield from _counts(result, dry_run)
     if dry_run:
-        return [*lines, f"{directory}: nothing was changed"]
-    if found.report:
-        lines.append(f"{REPORT_FILE} was deleted, since it may show them: `curate report {directory}` makes it anew")
-    return [
-        *lines,
-        f"{directory}: forgotten, see {FORGOTTEN_FILE}; `curate verify {directory}` proves it. Copies, and runs that took tables of "
-        "this one before, keep theirs: forget there too",
+        yield line(f"{directory}: nothing was changed")
+        return
+    if result.report_deleted:
+        yield line(f"{REPORT_FILE} was deleted, since it may show them: `curate report {directory}` writes a new one")
+    yield line(
+        f"{directory}: forgotten, see {FORGOTTEN_FILE}; `curate verify {directory}` checks it. Copies, and runs that reused "
+        "tables of this one before, still hold them: run `curate forget` there too"
+    )
+
+
+def _counts(result: Forgotten, dry_run: bool) -> Iterator[Line]:
+    """Yield how many rows are concerned, and which items or samples deserve a look."""
+    found = result.rows
+    known = f", {result.known:,} of them forgotten before" if result.known else ""
+    verb = "to be" if dry_run else "which was" if len(result.shards) == 1 else "which were"
+    rows = [
+        ("requested", result.requested, f"{_items(result.requested)}{known}"),
+        ("rows of the pool", found.requested, ""),
+        ("linked to them", found.linked, "by an equal uid, URL or image, or dropped as duplicates of them"),
+        ("of both, unreadable", found.failed, ""),
+        ("of both, published", found.kept, f"in {pluralise(len(result.shards), 'shard')}, {verb} rewritten"),
     ]
+    listed: list[str] = []
+    if absent := len(result.absent):
+        rows.append(("not in this pool", absent, f"{_items(absent)}, {'would be ' * dry_run}blocked in later runs too"))
+        named = [f"{_NAMES[kind]} {value}" for kind in KINDS for value in hex_of(result.absent[kind][:_SHOWN])]
+        listed += named[:_SHOWN]
+        if len(result.absent.sha256) and not result.has_images:
+            listed.append("this pool has no images, so that nothing was compared with a sha256")
+    yield from columns([(name, f"{count:,}", more) for name, count, more in rows], right=[1], indent=0)
+    yield from (line(f"  {text}") for text in listed)
+    if found.representatives:
+        stay = pluralise(len(found.representatives), "published sample stays", "published samples stay")
+        yield line(f"{stay}, of which a requested row was a near-duplicate; forget those too if they show the same:")
+        yield from (line(f"  uid {uid}") for uid in found.representatives[:_SHOWN])
 
 
 def _items(number: int) -> str:
     return "item" if number == 1 else "items"
-
-
-def _line(what: str, count: int, more: str = "") -> str:
-    return f"{what:20} {count:>10,} {more}".rstrip()

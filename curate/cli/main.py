@@ -24,8 +24,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         print(f"curate {__version__}")
         raise typer.Exit
 
@@ -40,21 +40,21 @@ def _options(
 
 
 def _register() -> None:
-    """Adds the commands: each is the function of its name in a module of its name."""
+    """Add the commands: each is the function of its name in a module of its name."""
     for name in _COMMANDS:
         app.command(name)(getattr(import_module(f"curate.cli.{name}"), name))
     app.add_typer(import_module("curate.cli.metadata").app, name="metadata")
 
 
 def _check_arguments() -> None:
-    """Raise RecipeError for one that is not UTF-8: no table, run.json or SQL could hold it."""
+    """Raise RecipeError for an argument that is not UTF-8: no table, run.json or SQL could hold it."""
     for argument in sys.argv[1:]:
         if find_surrogate(argument):
             raise RecipeError(f"argument {argument!a}: holds bytes that are not UTF-8; accepted: UTF-8")
 
 
 def main() -> None:
-    """Runs the command; an error of ours becomes its message and its exit status."""
+    """Run the command; an error of curate becomes its message and exit status."""
     logging.basicConfig(level=logging.ERROR)
     logging.getLogger().setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")

@@ -1,101 +1,111 @@
-"""`curate plan`: what a run would read, do, cost and yield, before it."""
+"""`curate plan`: inputs, steps, cost and yield of a run, before it."""
 
 import os
 import tempfile
+from collections.abc import Iterator
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 
+from curate.ask.page import Line, Page, columns, line
 from curate.captions.engines import find_faults
 from curate.cli.run import FingerprintOption, RecipeArgument, SetOption, by_content
+from curate.cli.standard_output import print_page
 from curate.metadata.sources import never_match
 from curate.pool.plan import Plan
 from curate.recipe.recipe import Recipe, load_recipe
-from curate.whatif.estimate import Asked, Estimate, estimate
+from curate.run.context import RunContext
+from curate.schema import KEPT
+from curate.whatif.estimate import Estimate, EstimatedRequests, estimate
 from curate.wording import format_bytes, format_seconds, pluralise
 
 
 def plan(
     recipe: RecipeArgument,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="DIR", help="The run folder: shows what is already done.")
+        str | None,
+        typer.Option("--out", "-o", metavar="DIR", help="The run folder: shows which steps are done already."),
     ] = None,
     reuse: Annotated[
-        str | None, typer.Option(metavar="DIR", help="An older run: shows what can be taken from it.")
+        str | None, typer.Option(metavar="DIR", help="An older run: shows which tables can be reused.")
     ] = None,
     overrides: SetOption = [],  # noqa: B006
     fingerprint: FingerprintOption = "stat",
     no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
 ) -> None:
-    """Show inputs, units, steps, what is done already, the estimated yield and cost, and engines that fail; writes nothing."""
+    """Show inputs, units, steps done already, estimated yield and cost, and engines that fail; writes nothing."""
     from pipelines.driver import prepare
 
     loaded = load_recipe(recipe, overrides)
     with tempfile.TemporaryDirectory() as nowhere:
         prepared = prepare(loaded, out or f"{nowhere}/run", reuse, by_content(fingerprint))
-        print(_inputs(loaded, prepared.plan))
-        if prepared.metadata is not None:
-            never = int(never_match(prepared.metadata["entry"]).sum())
-            why = f"; {never:,} can never match, as `curate metadata import` tells" if never else ""
-            print(f"  {'metadata':12} {pluralise(len(prepared.metadata), 'entry', 'entries')}{why}")
-        print("\nsteps")
-        for table in prepared.context.tables:
-            done = sum(prepared.context.would_be_current(unit, table) for unit in prepared.plan.units)
-            print(f"  {table:12} {done:,} of {len(prepared.plan.units):,} units done")
+        print_page(Page((*_inputs(loaded, prepared.plan), *_metadata(prepared.metadata), line())))
+        print_page(Page((line("steps"), *_steps(prepared.context, prepared.plan))))
         if prepared.finished:
             print("  the run is finished: nothing to do")
             return
         if not no_estimate:
             found = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
-            print(f"\n{_estimate(found, prepared.context.pool.images)}")
+            print_page(Page((line(), *_estimate(found, prepared.context.pool.images))))
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")
 
 
-def _inputs(recipe: Recipe, plan: Plan) -> str:
-    lines = ["inputs"]
-    sizes = {source.name: [0, 0, 0] for source in recipe.input}
-    for unit in plan.units:
-        sizes[unit.source][0] += 1
-        sizes[unit.source][2] += sum(part.size for part in unit.parts)
+def _inputs(recipe: Recipe, plan: Plan) -> Iterator[Line]:
+    yield line("inputs")
+    rows = []
     for source in recipe.input:
-        files = {part.path for unit in plan.units if unit.source == source.name for part in unit.parts}
-        units, _, size = sizes[source.name]
-        lines.append(
-            f"  {source.name:12} {source.format:10} {pluralise(len(files), 'file')}  {format_bytes(size)}  {pluralise(units, 'unit')}"
-        )
+        units = [unit for unit in plan.units if unit.source == source.name]
+        parts = [part for unit in units for part in unit.parts]
+        files, size = len({part.path for part in parts}), sum(part.size for part in parts)
+        counts = (pluralise(files, "file"), format_bytes(size), pluralise(len(units), "unit"))
+        rows.append((source.name, source.format, *counts))
+    yield from columns(rows)
     bad = [part for part in plan.files if part.fault]
-    lines += [f"  {part.path}: {part.fault[0]}: {part.fault[1]}" for part in bad[:10] if part.fault]
+    yield from (line(f"  {part.path}: {part.fault[0]}: {part.fault[1]}") for part in bad[:10] if part.fault)
     if plan.pool.rows is not None:
-        lines.append(f"  {plan.pool.rows:,} rows")
-    return "\n".join(lines)
+        yield line(f"  {plan.pool.rows:,} rows")
 
 
-def _estimate(found: Estimate | None, images: bool) -> str:
+def _metadata(metadata: pa.Table | None) -> Iterator[Line]:
+    if metadata is not None:
+        never = int(never_match(metadata["entry"]).sum())
+        more = f"; {never:,} can never match, see `curate metadata import`" if never else ""
+        yield line(f"  metadata: {pluralise(len(metadata), 'entry', 'entries')}{more}")
+
+
+def _steps(context: RunContext, plan: Plan) -> list[Line]:
+    done = {name: sum(context.would_be_current(unit, name) for unit in plan.units) for name in context.tables}
+    return columns([(name, f"{count:,} of {len(plan.units):,} units done") for name, count in done.items()])
+
+
+def _estimate(found: Estimate | None, images: bool) -> Iterator[Line]:
     if found is None:
-        return "estimate: the pool is empty"
+        yield line("estimate: the pool is empty")
+        return
     cores = os.cpu_count() or 1
-    unseen = "" if found.sampled == found.rows else " (duplicates of what was not sampled are not seen)"
-    spread = "; ± is one standard error" if found.error else ""
-    lines = [f"estimate, from {pluralise(found.sampled, 'sample')} in {pluralise(found.units, 'unit')}{unseen}{spread}"]
-    about = "" if found.sampled == found.rows else "about "
-    lines.append(f"  {'pool':12} {about}{found.rows:,}")
-    for name, rows in sorted(found.verdicts.items(), key=lambda item: item[0] == "kept"):
-        error = f" ± {found.error:,.0f}" if name == "kept" and found.error else ""
-        lines.append(f"  {name:12} {'' if name == 'kept' else '−'}{rows:,.0f}{error}  ({rows / found.rows:.1%})")
-    if images:
-        lines.append(f"  {'output':12} {format_bytes(found.bytes)} of images")
+    is_whole = found.sampled == found.rows
+    unseen = "" if is_whole else " (duplicates outside the sample are not seen)"
+    error = "; ± is one standard error" if found.error else ""
+    sample = f"{pluralise(found.sampled, 'sample')} in {pluralise(found.units, 'unit')}"
+    yield line(f"estimate, from {sample}{unseen}{error}")
+    rows = [("pool", f"{'' if is_whole else 'about '}{found.rows:,}")]
+    for name, count in sorted(found.verdicts.items(), key=lambda item: item[0] == KEPT):
+        error = f" ± {found.error:,.0f}" if name == KEPT and found.error else ""
+        rows.append((name, f"{'' if name == KEPT else '−'}{count:,.0f}{error}  ({count / found.rows:.1%})"))
+    rows += [("output", f"{format_bytes(found.bytes)} of images")] if images else []
     work = f"{format_seconds(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
-    lines.append(f"  {'time':12} {work if found.seconds else 'some seconds: all is measured and matched already'}")
-    return "\n".join([*lines, *map(_asked, found.asked)])
+    rows.append(("time", work if found.seconds else "some seconds: everything is measured and matched already"))
+    yield from columns(rows + [(kind.kind, _requests(kind)) for kind in found.requests])
 
 
-def _asked(asked: Asked) -> str:
-    cost = f", {asked.cost:,.2f} by its price" if asked.cost else ""
-    fused = ", less what is answered already" if asked.kind == "fused" else ""
-    there = f" ({asked.answered:,.0f} more are answered already)" if asked.answered else ""
+def _requests(kind: EstimatedRequests) -> str:
+    cost = f", {kind.cost:,.2f} by the price in the recipe" if kind.cost else ""
+    fused = ", minus cached ones" if kind.kind == "fused" else ""
+    cached = f" ({kind.answered:,.0f} more are cached)" if kind.answered else ""
     return (
-        f"  {asked.kind:12} about {asked.requests:,.0f} requests of {asked.engine}{fused}{there}, "
-        f"{asked.tokens_in:,.0f} tokens in, at most {asked.tokens_out:,.0f} out{cost}"
+        f"about {kind.requests:,.0f} requests to {kind.engine}{fused}{cached}, "
+        f"{kind.tokens_in:,.0f} tokens in, at most {kind.tokens_out:,.0f} out{cost}"
     )

@@ -1,4 +1,4 @@
-"""Progress of a run, read off the files that stand: right on every runner, and what a resumed run finds counts too."""
+"""Progress of a run, by the files that are present: correct on every runner, and for resumed runs too."""
 
 import sys
 import threading
@@ -24,7 +24,7 @@ WHAT = {"emit": "shards", "answers": "batches"}  # what is counted where it is n
 
 @contextmanager
 def show_progress(folder: RunStore, units: int) -> Iterator[None]:
-    """Shows bars on a terminal, and plain lines elsewhere, on standard error while the block runs."""
+    """Show bars on a terminal, and plain lines elsewhere, on standard error while the block runs."""
     stop = threading.Event()
     target = _bars if sys.stderr.isatty() else _lines
     thread = threading.Thread(target=target, args=(folder, units, stop), daemon=True)
@@ -69,16 +69,16 @@ def _bars(folder: RunStore, units: int, stop: threading.Event) -> None:
 
 def _lines(folder: RunStore, units: int, stop: threading.Event) -> None:
     last: list[int] = []
-    said = time.monotonic()
+    printed = time.monotonic()
     done = False
     while not done:
         done = stop.wait(0.5 if folder.is_local else 10)
         counts = [_count(folder, place, suffix) for _, place, suffix in STEPS]
-        if counts != last and (done or time.monotonic() - said > 10):
+        if counts != last and (done or time.monotonic() - printed > 10):
             texts = [
                 f"{step} {n}" + ("" if step in WHAT else f"/{units}")
                 for (step, _, _), n in zip(STEPS, counts, strict=True)
                 if n or step not in ("answers", "caption")
             ]
             print("  ".join(texts), file=sys.stderr, flush=True)
-            last, said = counts, time.monotonic()
+            last, printed = counts, time.monotonic()

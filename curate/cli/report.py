@@ -1,4 +1,4 @@
-"""`curate report`: what a run did to its pool, on one page."""
+"""`curate report`: what curation did to a pool, on one page."""
 
 import sys
 import time
@@ -6,20 +6,21 @@ from typing import Annotated
 
 import typer
 
+from curate.cli.options import RunArgument
 from curate.report.page import write_report
 from curate.wording import format_bytes
 
 
 def report(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")],
+    directory: RunArgument,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it; by default DIR/report.html.")
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it. Default: DIR/report.html.")
     ] = None,
     against: Annotated[
-        str | None, typer.Option(metavar="DIR_A", help="Another run: what this one gained and lost against it.")
+        str | None, typer.Option(metavar="DIR_A", help="Another run to compare with: samples gained and lost.")
     ] = None,
 ) -> None:
-    """Write report.html: one page that shows what curation did, without a network."""
+    """Write report.html: one self-contained page that shows what curation did."""
     began = time.monotonic()
     path, size = write_report(directory, out, against)
     print(f"{path}: {format_bytes(size)}")

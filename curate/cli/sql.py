@@ -1,52 +1,42 @@
-"""`curate sql`: questions to a finished run, answered on standard output."""
+"""`curate sql`: queries of a finished run, answered on standard output."""
 
 import sys
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from curate.ask.library import THEMES, NamedQuery, named_queries
-from curate.ask.output import Result, write_result
+from curate.ask.output import Result
 from curate.ask.page import Page, heading, line, named
 from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
-from curate.cli.standard_output import open_output
+from curate.cli.options import Format, FormatOption, RunArgument
+from curate.cli.standard_output import open_output, print_page, print_result
 from curate.errors import RecipeError
 
 
-class Format(StrEnum):
-    """How rows are printed."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-
-
 def sql(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")],
+    directory: RunArgument,
     query: Annotated[
         str | None,
         typer.Argument(
             metavar="QUERY|NAME",
-            help="SQL that reads, or the name of a query; - reads it from standard input. Absent: lists them.",
+            help="SQL, or the name of a query; - reads SQL from standard input. Without it, named queries are listed.",
         ),
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the query; may be repeated.")
     ] = None,
-    format: Annotated[
-        Format, typer.Option("--format", help="For people, for spreadsheets, for programs.")
-    ] = Format.table,
+    format: FormatOption = Format.table,
     shell: Annotated[
-        bool, typer.Option("--shell", help="Many questions, one after another, as in DuckDB's shell; .help says more.")
+        bool, typer.Option("--shell", help="Start an interactive shell, similar to DuckDB's; .help explains it.")
     ] = False,
 ) -> None:
-    """Ask a run in SQL, or by a named query. Whatever is asked, a run is only read."""
+    """Query a run with SQL or a named query; runs are read-only."""
     params = dict(_pair(text) for text in param or [])
     if shell:
         if query is not None or params:
-            raise RecipeError("--shell takes its questions from standard input; leave QUERY and --param out")
+            raise RecipeError("--shell reads queries from standard input; accepted: without QUERY and --param")
         with open_output() as file:
             failed = run_shell(directory, format.value, file)
         raise typer.Exit(1 if failed else 0)
@@ -56,15 +46,13 @@ def sql(
         if params:
             raise RecipeError("--param needs a query; `curate sql DIR` lists them with their parameters")
         find_run(directory)
-        with open_output() as file:
-            for_people = format is Format.table
-            if for_people:
-                _page().write(file)
-            else:
-                write_result(_listing(), format.value, file)
+        if format is Format.table:
+            print_page(_page())
+        else:
+            print_result(_listing(), format)
     else:
-        with asking(directory, query, params) as result, open_output() as file:
-            write_result(result, format.value, file)
+        with asking(directory, query, params) as result:
+            print_result(result, format)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -80,7 +68,7 @@ def _listing() -> Result:
 
 
 def _page() -> Page:
-    """The named queries by theme."""
+    """Return a page of the named queries by theme."""
     margin = max(len(query.name) for query in named_queries())
     lines = []
     for theme in THEMES:
@@ -90,7 +78,9 @@ def _page() -> Page:
                 usage = _usage(query)
                 lines.append(named(query.name, margin, query.summary, (f"  {usage}" if usage else "", "dim")))
         lines.append(line())
-    return Page((*lines, line(f"{len(named_queries())} queries; --param NAME=VALUE sets what stands after them")))
+    return Page(
+        (*lines, line(f"{len(named_queries())} queries; --param NAME=VALUE sets the parameters listed after them"))
+    )
 
 
 def _usage(query: NamedQuery) -> str:

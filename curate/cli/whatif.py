@@ -1,154 +1,154 @@
-"""`curate whatif`: what a finished run would yield with other rules, deduplication or balance, without a run."""
+"""`curate whatif`: the yield of a finished run with other rules, deduplication or balance, without a run."""
 
 import sys
 from collections.abc import Iterator
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
 
-from curate.ask.output import Result, write_result
+from curate.ask.output import Result
+from curate.ask.page import Page, line
+from curate.cli.options import Format, FormatOption, RunArgument
 from curate.cli.run import SetOption
-from curate.cli.sql import Format
-from curate.cli.standard_output import open_output
+from curate.cli.standard_output import print_page, print_result
 from curate.errors import RecipeError
 from curate.whatif.answer import WhatIf, answer
 from curate.whatif.changes import changed_recipe
-from curate.whatif.knobs import SweptNumber, parse_knob
 from curate.whatif.plot import check_plot, write_plot
-from curate.whatif.survivors import FinishedRun, open_past
+from curate.whatif.survivors import FinishedRun, open_finished
 from curate.whatif.sweep import Point, points_table, search, sweep
-from curate.wording import escape
+from curate.whatif.swept_number import SweptNumber, parse_swept_number
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar
 
 
 def whatif(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")],
+    directory: RunArgument,
     overrides: SetOption = [],  # noqa: B006
     sweep_of: Annotated[
         str | None,
         typer.Option(
             "--sweep",
             metavar="KEY=A..B",
-            help="Many values: balance.t=1000..100000, rules.NAME.top=0.1..0.5, 'rules.NAME=clip_score >= {0.1..0.5}', or a list.",
+            help="Sweep a value: balance.t=1000..100000, rules.NAME.top=0.1..0.5, 'rules.NAME=clip_score >= {0.1..0.5}', or a list.",
         ),
     ] = None,
-    points: Annotated[int, typer.Option(min=2, max=1000, help="How many values of a range.")] = 12,
-    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the sweep: .svg, .png or .html.")] = None,
+    points: Annotated[int, typer.Option(min=2, max=1000, help="Number of values of a range.")] = 12,
+    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Plot the sweep: .svg, .png or .html.")] = None,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="A wished size: t is solved, or with --by another number of the recipe.")
+        int | None,
+        typer.Option(min=1, help="Target size: t is solved for it, or with --by another number of the recipe."),
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="What is solved: rules.NAME.top, or 'rules.NAME=clip_score >= {0.1..0.5}'."),
+        typer.Option(
+            metavar="KEY", help="The number to solve: rules.NAME.top, or 'rules.NAME=clip_score >= {0.1..0.5}'."
+        ),
     ] = None,
-    format: Annotated[
-        Format, typer.Option("--format", help="For people, for spreadsheets, for programs.")
-    ] = Format.table,
+    format: FormatOption = Format.table,
 ) -> None:
-    """Ask what a run would yield with other rules, deduplication or balance: exact expectation, no rerun."""
+    """Compute the yield with other rules, deduplication or balance: exact expectation, no rerun."""
     _check_options(sweep_of, plot, rows, by)
-    turned = sweep_of or by
-    knob = parse_knob(turned) if turned else None
-    past = open_past(directory)
+    swept = sweep_of or by
+    number = parse_swept_number(swept) if swept else None
+    run = open_finished(directory)
     if rows is not None and by is None:
         overrides = [*overrides, f"balance.rows={rows}"]
-    _say_if_long(past, overrides, knob is not None and knob.rule is not None)
-    if knob and rows is not None:
-        overrides = [*overrides, search(past, overrides, knob, rows)]
-    with open_output() as file:
-        if sweep_of and knob:
-            found = list(_watched(sweep(past, overrides, knob, points), len(knob.values(points))))
-            if plot:
-                write_plot(plot, found, knob, sum(int(b.alive.sum()) for b in past.ballots))
-            write_result(_sweep_result(found, knob, format), format.value, file)
-        else:
-            balance = changed_recipe(past.context.recipe, overrides).balance
-            wished = rows if knob else balance.rows if balance else None
-            told = answer(past, overrides)
-            _write_answer(told, _solved(told, wished, knob), format, file)
+    _announce_long_work(run, overrides, number is not None and number.rule is not None)
+    if number and rows is not None:
+        overrides = [*overrides, search(run, overrides, number, rows)]
+    if sweep_of and number:
+        found = list(_show_progress(sweep(run, overrides, number, points), len(number.values(points))))
+        if plot:
+            write_plot(plot, found, number, sum(int(b.alive.sum()) for b in run.states))
+        print_result(_sweep_result(found, number, format), format)
+    else:
+        balance = changed_recipe(run.recipe, overrides).balance
+        target = rows if number else balance.rows if balance else None
+        result = answer(run, overrides)
+        _print_answer(result, _solved(result, target, number), format)
 
 
 def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by: str | None) -> None:
     if plot is not None and sweep_of is None:
-        raise RecipeError("--plot draws a sweep; accepted: with --sweep, such as --sweep balance.t=1000..100000")
+        raise RecipeError("--plot needs a sweep; accepted: --plot with --sweep, such as --sweep balance.t=1000..100000")
     if by is not None and rows is None:
-        raise RecipeError("--by needs --rows, the wished size")
+        raise RecipeError("--by needs --rows, the target size")
     if sweep_of is not None and rows is not None:
-        raise RecipeError("--sweep and --rows are two questions; accepted: one, or --set balance.rows=… beside --sweep")
+        raise RecipeError(
+            "--sweep and --rows exclude each other; accepted: one of them, or --sweep with --set balance.rows=…"
+        )
     if plot is not None:
         check_plot(plot)
 
 
-def _say_if_long(past: FinishedRun, overrides: list[str], turns_rule: bool) -> None:
-    """Near-duplicates are the one thing that may take minutes."""
-    old, new = past.context.recipe, changed_recipe(past.context.recipe, overrides)
+def _announce_long_work(run: FinishedRun, overrides: list[str], sweeps_rule: bool) -> None:
+    """Print that near-duplicates are searched for: the one step that may take minutes."""
+    old, new = run.recipe, changed_recipe(run.recipe, overrides)
     changed = (
-        turns_rule or list(old.rules.items()) != list(new.rules.items()) or old.dedup != new.dedup or past.forgotten
+        sweeps_rule or list(old.rules.items()) != list(new.rules.items()) or old.dedup != new.dedup or run.has_forgotten
     )
     if new.dedup.near and changed:
-        print("curate: near-duplicates are found again, as in a run: this may take a while", file=sys.stderr)
+        print("curate: searching for near-duplicates again, as in a run: this may take a while", file=sys.stderr)
 
 
-def _watched(found: Iterator[Point], total: int) -> Iterator[Point]:
-    for number, point in enumerate(found, 1):
+def _show_progress(found: Iterator[Point], total: int) -> Iterator[Point]:
+    for count, point in enumerate(found, 1):
         if sys.stderr.isatty():
-            print(f"\r{number} of {total} points", end="" if number < total else "\r\n", file=sys.stderr, flush=True)
+            print(f"\r{count} of {total} points", end="" if count < total else "\r\n", file=sys.stderr, flush=True)
         yield point
 
 
-def _sweep_result(found: list[Point], knob: SweptNumber, format: Format) -> Result:
-    """The points; for people with bars, and without columns that say nothing here."""
+def _sweep_result(found: list[Point], number: SweptNumber, format: Format) -> Result:
+    """Return the points; for people with bars, and without empty columns."""
     table = points_table(found)
     if format is not Format.table:
         return _result(table)
-    said = {"t"} if knob.rule is None else set()  # by the value
-    told = [name for name in table.column_names if table[name].null_count < len(table) and name not in said]
-    table = table.select(told)
+    hidden = {"t"} if number.rule is None else set()  # it is the value
+    shown = [name for name in table.column_names if table[name].null_count < len(table) and name not in hidden]
+    table = table.select(shown)
     most = max((point.expected for point in found), default=0) or 1
     bars = ["█" * max(1, round(_BAR * point.expected / most)) if point.expected else "" for point in found]
-    return _result(table.append_column("", pa.array(bars)), whole=("expected", "error"))
+    return _result(table.append_column("", pa.array(bars)), rounded=("expected", "error"))
 
 
-def _solved(found: WhatIf, rows: int | None, knob: SweptNumber | None) -> str:
-    """What is said of a size that was wished for: `rows`, if t was solved for it, or the knob's number."""
-    if rows is None or (knob is None and found.t is None):
+def _solved(found: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
+    """Return how the target size `rows` was met, if t was solved for it, or the number of the number."""
+    if rows is None or (number is None and found.t is None):
         return ""
-    if knob is not None and rows - found.expected < max(1, rows / 1000):
-        return f", the most that is found up to {rows:,}"
-    if knob is not None:
-        return f"; no value of {knob.key} is found that comes nearer to {rows:,} from below"
+    if number is not None and rows - found.expected < max(1, rows / 1000):
+        return f", the largest found up to {rows:,}"
+    if number is not None:
+        return f"; no value of {number.key} comes closer to {rows:,} from below"
     if found.expected < rows and not found.error:
-        return f"; no t keeps {rows:,}: no more are left when balancing begins"
+        return f"; no t keeps {rows:,}: no more rows are left when balancing begins"
     return f", the largest whose expected size is at most {rows:,}"
 
 
-def _write_answer(found: WhatIf, solved: str, format: Format, file: IO[str]) -> None:
-    """For people one table after another; for programs one, whose column `section` names them."""
+def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
+    """Print one table after another; for programs a single one, whose column `section` names them."""
     names = ("section", "name", "pool", "run", "whatif", "change", "error")
-    for_people = format is Format.table
-    if not for_people:
-        write_result(Result(names, list(_long(found))), format.value, file)
+    if format is not Format.table:
+        print_result(Result(names, list(_long(found))), format)
         return
-    for override in found.changes:
-        file.write(f"--set {escape(override)}\n")
-    spread = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
+    lines = [f"--set {override}" for override in found.changes]
+    error = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
     t = "" if found.t is None else f", t = {found.t:,}"
-    file.write(f"expected: {found.expected:,.0f} rows{spread}{t}{solved}\n")
+    lines.append(f"expected: {found.expected:,.0f} rows{error}{t}{solved}")
     if found.error:
-        file.write("run: what it drew; whatif: what such runs keep on average\n")
+        lines.append("run: counts of the run; whatif: their expectation")
     new = [row["rule"] for row in found.funnel.to_pylist() if row["run"] is None]
     if new:
-        file.write(f"rules that the run does not have: {escape(', '.join(new))}\n")
-    file.write("\n")
+        lines.append(f"rules that the run does not have: {', '.join(new)}")
+    print_page(Page((*map(line, lines), line())))
     rounded = ("whatif", "change")
     tables = [(found.funnel.select(["rule", "run", *rounded]), rounded), (found.sources, rounded)]
     tables += [(found.languages.slice(0, _LANGUAGES), rounded)] if len(found.languages) else []
-    for table, whole in [*tables, (found.facts, ())]:
-        write_result(_result(table, whole), format.value, file)
-        file.write("\n")
+    for table, columns in [*tables, (found.facts, ())]:
+        print_result(_result(table, columns), format)
+        print_page(Page((line(),)))
 
 
 def _long(found: WhatIf) -> Iterator[tuple[Any, ...]]:
@@ -159,15 +159,15 @@ def _long(found: WhatIf) -> Iterator[tuple[Any, ...]]:
     yield from (("changes", override, None, None, None, None, None) for override in found.changes)
 
 
-def _result(table: pa.Table, whole: tuple[str, ...] = ()) -> Result:
-    """The table's rows; of `whole` columns the nearest integers."""
+def _result(table: pa.Table, rounded: tuple[str, ...] = ()) -> Result:
+    """Return the table's rows; in `rounded` columns the nearest integers."""
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
-        show = round if name in whole else _plainly
+        show = round if name in rounded else _plainly
         columns.append([None if value is None else show(value) for value in column.to_pylist()])
     return Result(tuple(table.column_names), list(zip(*columns, strict=True)))
 
 
 def _plainly(value: Any) -> Any:
-    """A number without a fraction as an integer."""
+    """Return a number without a fraction as an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,20 +1,18 @@
-"""Balancing: how often each entry may be seen, and the deterministic draw that enforces it (MetaCLIP).
+"""Balancing: a limit of rows for each entry, and the deterministic draw that enforces it (MetaCLIP).
 
-In: `matches`, one list of ascending entry ids a row (null and empty lists are rows without a match), and `counts`
-(int64[n]), the rows that match each entry. Out: per row the probability π of being kept (float64), a `draw` (float64,
-kept iff below 1), and the t that gives a wished size. Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3:
-p[e] = t / max(count[e], t); a row stays if any of its entries' independent draws succeeds: π = 1 − ∏(1 − p[e]).
+In: `matches`, one list of ascending entry ids a row (null and empty lists are rows without a match), `counts` (int64[n]),
+the rows that match each entry, and `limits`, the rows that each entry may have: int64[n], or int64[1] where all entries
+have the same, each at least 1 (`schemes` gives them). Out: per row the probability π of being kept (float64), a `draw`
+(float64, kept iff below 1), and expected sizes. Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3:
+p[e] = limit[e] / max(count[e], limit[e]); a row stays if any of its entries' independent draws succeeds:
+π = 1 − ∏(1 − p[e]).
 
 Draws are hashes of (uid, entry's string, seed), so they do not depend on sharding, order or retries, and the kept sets
-nest as t grows. What decides is integers: a draw compares a 64-bit hash with ⌊t·2⁶⁴ / count⌋, a size is a sum of π
-rounded to 2⁻³². Both trade a little arithmetic for results that are equal on every machine and for every partition.
+nest as limits grow. What decides is integers: a draw compares a 64-bit hash with ⌊limit·2⁶⁴ / count⌋, a size is a sum of
+π rounded to 2⁻³². Both trade a little arithmetic for results that are equal on every machine and for every partition.
 """
 
 from __future__ import annotations
-
-import operator
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +21,6 @@ import pyarrow.compute as pc
 from numba import njit
 
 from curate import ids
-from curate.errors import RunError
 from curate.ids import mix64
 
 I32 = npt.NDArray[np.int32]
@@ -39,28 +36,33 @@ _BELOW_ONE = float(np.nextafter(1.0, 0.0))
 _TWO52_BITS = np.float64(2.0**52).view(np.uint64)
 
 
-def probabilities(counts: I64, t: int) -> F64:
-    """p = t / max(count, t) of each entry (float64[n]); 1 for the tail, entries of at most t rows."""
-    return np.asarray(_at_least_one(t) / np.maximum(counts, t).astype(np.float64), np.float64)
+def probabilities(counts: I64, limits: I64) -> F64:
+    """Return p = limit / max(count, limit) of each entry (float64[n]); 1 for the tail, entries of no more rows than that."""
+    return np.asarray(_checked(limits, len(counts)) / np.maximum(counts, limits).astype(np.float64), np.float64)
 
 
-def draw(uids: pa.Array, matches: pa.ListArray, counts: I64, t: int, keys: U64, seed: int) -> F64:
+def limits_of(p: F64, counts: I64) -> I64:
+    """Return limits (int64[n]) that give these `probabilities` and the same draws: of the tail, its counts."""
+    return np.maximum(1, np.rint(p * counts)).astype(np.int64)
+
+
+def draw(uids: pa.Array, matches: pa.ListArray, counts: I64, limits: I64, keys: U64, seed: int) -> F64:
     """Draw each row: the smallest u/p over its entries, where u is a hash of (uid, entry, seed) in [0, 1).
 
     Args:
         uids: string[rows] of 32 hex digits; the low 64 bits take part.
         matches: list<int>[rows] of entry ids in [0, n).
-        counts: int64[n], rows per entry; 0 counts as at most t.
-        t: rows that an entry may have before its matches are drawn, at least 1.
+        counts: int64[n], rows per entry.
+        limits: int64[n] or [1], rows that an entry may have before its matches are drawn, at least 1.
         keys: uint64[n], `curate.ids.entry_keys` of the entries.
         seed: any integer, taken modulo 2⁶⁴.
 
     Returns:
-        float64[rows], below 1 iff some matched entry has count ≤ t or u < ⌊t·2⁶⁴ / count⌋ in exact integers (where
+        float64[rows], below 1 iff some matched entry has count ≤ limit or u < ⌊limit·2⁶⁴ / count⌋ in exact integers (where
         rounding says otherwise, the value is moved to the side of 1 that the integers say); +inf without a match.
 
     Raises:
-        ValueError: t < 1, an id is not in [0, n), or lengths differ.
+        ValueError: a limit < 1, an id is not in [0, n), or lengths differ.
     """
     counts = np.asarray(counts, np.int64)
     offsets, entries = _lists(matches, len(counts))
@@ -68,51 +70,37 @@ def draw(uids: pa.Array, matches: pa.ListArray, counts: I64, t: int, keys: U64, 
     if len(units) != len(offsets) - 1 or len(keys) != len(counts):
         raise ValueError(f"{len(units)} uids for {len(offsets) - 1} rows, {len(keys)} keys for {len(counts)} counts")
     return np.asarray(
-        _draw(units, offsets, entries, counts, np.int64(_at_least_one(t)), keys, np.uint64(seed % (1 << 64)))
+        _draw(units, offsets, entries, counts, _checked(limits, len(counts)), keys, np.uint64(seed % (1 << 64)))
     )
 
 
-def inclusion(matches: pa.ListArray, p: F64) -> F64:
-    """π = 1 − ∏(1 − p[e]) of each row (float64[rows]): exactly 1 where some p is 1, 0 without a match."""
+def inclusion_probability(matches: pa.ListArray, p: F64) -> F64:
+    """Return π = 1 − ∏(1 − p[e]) of each row (float64[rows]): exactly 1 where some p is 1, 0 without a match."""
     return np.asarray(_inclusion(*_lists(matches, len(p)), np.asarray(p, np.float64)))
 
 
 def fixed_point(pi: F64) -> U64:
-    """π rounded to 2⁻³², half to even, as an integer number of 2⁻³² (uint64)."""
+    """Return π rounded to 2⁻³², half to even, as an integer number of 2⁻³² (uint64)."""
     return np.asarray(np.rint(pi * float(ONE)), np.uint64)
 
 
-def expected_rows(matches: pa.ListArray, counts: I64, ts: npt.ArrayLike) -> U64:
-    """The expected size Σπ for each of k values of t, in one pass over the rows.
+def expected_rows(matches: pa.ListArray, counts: I64, limits: I64) -> U64:
+    """Return the expected size Σπ for each of k choices of limits, in one pass over the rows.
 
     Args:
         matches: list<int>[rows] of entry ids in [0, n); any part of the pool, the parts' results add up.
         counts: int64[n], over the whole pool.
-        ts: int[k], each at least 1, in any order.
+        limits: int64[k, n] or [k, 1], each at least 1; of each entry ascending.
 
     Returns:
         uint64[k], sums of `fixed_point(π)`. A sum holds 2³² − 1 rows: add up parts of a larger pool as Python ints.
     """
-    counts, ts = np.asarray(counts, np.int64), np.asarray(ts, np.int64)
-    offsets, entries = _lists(matches, len(counts))
-    if len(ts) and ts.min() < 1:
-        raise ValueError(f"t is {ts.min()}, not at least 1")
-    order = np.argsort(ts)
-    sums = np.zeros(len(ts), np.uint64)
-    sums[order] = _expected(offsets, entries, counts, ts[order])
-    return sums
+    return np.asarray(_expected(*_lists(matches, len(counts)), *_choices(counts, limits)))
 
 
-def spread(matches: pa.ListArray, counts: I64, ts: npt.ArrayLike) -> F64:
-    """Σπ(1−π) for each of k values of t (float64[k]), arguments as of `expected_rows`: the variance of the rows drawn."""
-    counts, ts = np.asarray(counts, np.int64), np.asarray(ts, np.int64)
-    offsets, entries = _lists(matches, len(counts))
-    if len(ts) and ts.min() < 1:
-        raise ValueError(f"t is {ts.min()}, not at least 1")
-    order = np.argsort(ts)
-    sums = np.zeros(len(ts))
-    sums[order] = _spread(offsets, entries, counts, ts[order])
-    return sums
+def variances(matches: pa.ListArray, counts: I64, limits: I64) -> F64:
+    """Return Σπ(1−π), the variance of the rows drawn, for each of k choices (float64[k]); arguments as of `expected_rows`."""
+    return np.asarray(_variances(*_lists(matches, len(counts)), *_choices(counts, limits)))
 
 
 def entry_sums(matches: pa.ListArray, weights: npt.NDArray[np.int64 | np.uint64], n: int) -> npt.NDArray:
@@ -131,113 +119,26 @@ def entry_counts(matches: pa.ListArray, alive: Mask | None, n: int) -> I64:
     return entry_sums(matches, weights, n)
 
 
-@dataclass(frozen=True)
-class Bracket:
-    """The search for the largest t in [1, largest count] with Σπ ≤ rows, between passes that sum π.
-
-    Each round, `points` names values of t, a pass over the pool sums π at each (`expected_rows`), and `narrow` keeps
-    the gap between them that holds the answer. Σπ in fixed point never falls as t grows (every operation on the way
-    is monotone, and so is its rounding), so the answer is unique, whatever the points. With 64 points a round, a
-    largest count below 2⁴⁰ takes at most 8 rounds, and usually 2 to 4.
-
-    Attributes:
-        rows: the wished size.
-        lo: the largest t known to give at most `rows`; 0 before any is known.
-        hi: the smallest t known to give more than `rows`; the largest count + 1 before any is known.
-        hi_sum: Σπ at hi in fixed point, where it is known.
-    """
-
-    rows: int
-    lo: int
-    hi: int
-    hi_sum: int | None = None
-
-    @classmethod
-    def start(cls, counts: I64, rows: int) -> Bracket:
-        """The bracket before any pass; with no count above 0 the answer is 1."""
-        return cls(rows, 0, max(1, int(np.max(counts, initial=0))) + 1)
-
-    @property
-    def solved(self) -> bool:
-        """Whether no pass is needed any more."""
-        return self.hi - self.lo == 1
-
-    @property
-    def t(self) -> int:
-        """The answer.
-
-        Raises:
-            RunError: even t = 1 keeps more than `rows` in expectation.
-            ValueError: not solved yet.
-        """
-        if not self.solved:
-            raise ValueError(f"t is only known to be in [{self.lo}, {self.hi})")
-        if self.lo == 0:
-            least = -(-(self.hi_sum or 0) // ONE)
-            raise RunError(
-                f"balance.rows is {self.rows}, but even t = 1, the smallest, is expected to keep {least} rows; "
-                f"accepted: balance.rows of at least {least}, or stricter rules before balancing"
-            )
-        return self.lo
-
-    def points(self, k: int = 64) -> I64:
-        """At most k values of t to sum π at, ascending (int64): none when solved.
-
-        Geometric while the bracket spans more than a doubling, for t is small beside the largest count; evenly spaced
-        after that, which bounds the rounds; every integer once there are at most k.
-        """
-        inside = self.hi - self.lo - 1
-        if inside <= k:
-            return np.arange(self.lo + 1, self.hi, dtype=np.int64)
-        if self.hi > 2 * self.lo:
-            low = max(self.lo, 1)
-            steps = low * (self.hi / low) ** (np.arange(1, k + 1) / (k + 1))
-            return np.unique(np.clip(steps.astype(np.int64), self.lo + 1, self.hi - 1))
-        return np.array([self.lo + (self.hi - self.lo) * i // (k + 1) for i in range(1, k + 1)], np.int64)
-
-    def narrow(self, ts: npt.NDArray[np.integer] | Sequence[int], sums: npt.NDArray | Sequence[int]) -> Bracket:
-        """The bracket after a pass that found the fixed-point `sums` (whole pool, any integers) at `ts`.
-
-        Raises:
-            ValueError: the sums contradict each other or the passes before, so they are not of one pool.
-        """
-        found = self
-        for t, total in zip(map(operator.index, ts), map(operator.index, sums), strict=True):
-            if total <= self.rows * ONE:
-                found = replace(found, lo=max(found.lo, t))
-            elif t < found.hi or found.hi_sum is None:
-                found = replace(found, hi=min(found.hi, t), hi_sum=total)
-        if found.lo >= found.hi:
-            raise ValueError(f"more than {self.rows} rows at t = {found.hi} but not at t = {found.lo}")
-        return found
+def _checked(limits: I64, n: int) -> I64:
+    limits = np.asarray(limits, np.int64)
+    if limits.shape[-1] not in (1, n):
+        raise ValueError(f"{limits.shape[-1]} limits for {n} entries")
+    if limits.size and limits.min() < 1:
+        raise ValueError(f"a limit is {limits.min()}, not at least 1")
+    return limits
 
 
-def solve_t(counts: I64, matches: pa.ListArray, rows: int) -> int:
-    """The largest t in [1, largest count] whose expected size Σπ, in fixed point, is at most `rows`.
-
-    Args:
-        counts: int64[n], rows per entry.
-        matches: list<int>[rows] of entry ids, of the rows that are counted.
-        rows: the wished size.
-
-    Raises:
-        RunError: even t = 1 is expected to keep more than `rows`.
-    """
-    bracket = Bracket.start(counts, rows)
-    while not bracket.solved:
-        ts = bracket.points()
-        bracket = bracket.narrow(ts, expected_rows(matches, counts, ts))
-    return bracket.t
-
-
-def _at_least_one(t: int) -> int:
-    if t < 1:
-        raise ValueError(f"t is {t}, not at least 1")
-    return t
+def _choices(counts: I64, limits: I64) -> tuple[I64, I64, F64]:
+    """Return counts, and limits (int64, and as float64) as kernels take them: [n, k], or [k] where entries share them."""
+    counts, limits = np.asarray(counts, np.int64), _checked(limits, len(counts))
+    if (np.diff(limits, axis=0) < 0).any():
+        raise ValueError("limits fall from one choice to the next; accepted: ascending ones")
+    by_entry = np.ascontiguousarray(limits[:, 0] if limits.shape[1] == 1 else limits.T)
+    return counts, by_entry, by_entry.astype(np.float64)
 
 
 def _lists(matches: pa.ListArray, n: int) -> tuple[I64, I32]:
-    """Offsets (int64[rows + 1]) and ids (int32) of a possibly sliced list array; a null row is an empty one."""
+    """Return offsets (int64[rows + 1]) and ids (int32) of a possibly sliced list array; a null row is an empty one."""
     if isinstance(matches, pa.ChunkedArray):
         matches = matches.combine_chunks()
     entries = matches.flatten().cast(pa.int32()).to_numpy()
@@ -251,7 +152,7 @@ def _lists(matches: pa.ListArray, n: int) -> tuple[I64, I32]:
 
 @njit(nogil=True, cache=True)
 def _threshold(t: int, count: int) -> np.uint64:
-    """⌊t·2⁶⁴ / count⌋ for 1 ≤ t < count < 2⁶³, by long division: two digits of 32 bits, or 64 of one bit."""
+    """Return ⌊t·2⁶⁴ / count⌋ for 1 ≤ t < count < 2⁶³, by long division: two digits of 32 bits, or 64 of one bit."""
     rest, divisor = np.uint64(t), np.uint64(count)
     if count < 1 << 32:
         rest <<= np.uint64(32)
@@ -268,19 +169,19 @@ def _threshold(t: int, count: int) -> np.uint64:
 
 
 @njit(nogil=True, cache=True)
-def _draw(units: U64, offsets: I64, entries: I32, counts: I64, t: int, keys: U64, seed: np.uint64) -> F64:
-    out = np.empty(len(units))
+def _draw(units: U64, offsets: I64, entries: I32, counts: I64, limits: I64, keys: U64, seed: np.uint64) -> F64:
+    out, each = np.empty(len(units)), len(limits) > 1
     for row in range(len(units)):
         best = np.inf
         for i in range(offsets[row], offsets[row + 1]):
             e = entries[i]
             u = mix64(units[row] ^ mix64(keys[e] * _ODD + seed))
-            value, count = u * 2.0**-64, counts[e]
-            if count <= t:
+            value, count, limit = u * 2.0**-64, counts[e], limits[e if each else 0]
+            if count <= limit:
                 value = min(value, _BELOW_ONE)
             else:
-                value /= t / count
-                value = min(value, _BELOW_ONE) if u < _threshold(t, count) else max(value, 1.0)
+                value /= limit / count
+                value = min(value, _BELOW_ONE) if u < _threshold(limit, count) else max(value, 1.0)
             best = min(best, value)
         out[row] = best
     return out
@@ -297,28 +198,44 @@ def _inclusion(offsets: I64, entries: I32, p: F64) -> F64:
     return out
 
 
+# Numba compiles these kernels for limits of either shape, and drops the branches of the other: [k], the same for all entries,
+# or [n, k].
+
+
 @njit(nogil=True, cache=True)
-def _expected(offsets: I64, entries: I32, counts: I64, ts: I64) -> U64:
-    """Σ fixed_point(π) per t (ascending), bit for bit what `_inclusion` and `fixed_point` give."""
-    k, t_float = len(ts), ts.astype(np.float64)
+def _first_certain(entries: I32, begin: int, end: int, counts: I64, limits: I64) -> int:
+    """Return the first choice in which one of a row's entries may have all its rows: from there on π is 1."""
+    if limits.ndim == 1:
+        rarest = counts[entries[begin]]
+        for i in range(begin + 1, end):
+            rarest = min(rarest, counts[entries[i]])
+        return int(np.searchsorted(limits, rarest))
+    first = int(limits.shape[1])
+    for i in range(begin, end):
+        first = min(first, int(np.searchsorted(limits[entries[i]], counts[entries[i]])))
+    return first
+
+
+@njit(nogil=True, cache=True)
+def _expected(offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64) -> U64:
+    """Return Σ fixed_point(π) per choice (ascending), bit for bit what `_inclusion` and `fixed_point` give."""
+    k = limits.shape[-1]
     sums = np.zeros(k, np.uint64)
-    certain = np.zeros(k + 1, np.uint64)  # rows by the first t that reaches their rarest entry's count: there π is 1
+    certain = np.zeros(k + 1, np.uint64)  # rows by their first certain choice
     miss = np.empty(k)
     bits = miss.view(np.uint64)
     for row in range(len(offsets) - 1):
         begin, end = offsets[row], offsets[row + 1]
         if begin == end:
             continue
-        rarest = counts[entries[begin]]
-        for i in range(begin + 1, end):
-            rarest = min(rarest, counts[entries[i]])
-        first = np.searchsorted(ts, rarest)
+        first = _first_certain(entries, begin, end, counts, limits)
         certain[first] += np.uint64(1)
         miss[:first] = 1.0
         for i in range(begin, end):
             count = np.float64(counts[entries[i]])
+            limit = floats if floats.ndim == 1 else floats[entries[i]]
             for j in range(first):
-                miss[j] *= 1.0 - t_float[j] / count
+                miss[j] *= 1.0 - limit[j] / count
         # Adding 2^52 rounds to an integer, half to even, and leaves it in the low bits: rint that vectorises.
         for j in range(first):
             miss[j] = (1.0 - miss[j]) * 2.0**32 + 2.0**52
@@ -332,24 +249,22 @@ def _expected(offsets: I64, entries: I32, counts: I64, ts: I64) -> U64:
 
 
 @njit(nogil=True, cache=True)
-def _spread(offsets: I64, entries: I32, counts: I64, ts: I64) -> F64:
-    """Σπ(1−π) per t (ascending); a row whose rarest entry has a count of at most t adds nothing."""
-    k, t_float = len(ts), ts.astype(np.float64)
+def _variances(offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64) -> F64:
+    """Return Σπ(1−π) per choice (ascending); a row adds nothing where π is 1."""
+    k = limits.shape[-1]
     sums = np.zeros(k)
     miss = np.empty(k)
     for row in range(len(offsets) - 1):
         begin, end = offsets[row], offsets[row + 1]
         if begin == end:
             continue
-        rarest = counts[entries[begin]]
-        for i in range(begin + 1, end):
-            rarest = min(rarest, counts[entries[i]])
-        first = np.searchsorted(ts, rarest)
+        first = _first_certain(entries, begin, end, counts, limits)
         miss[:first] = 1.0
         for i in range(begin, end):
             count = np.float64(counts[entries[i]])
+            limit = floats if floats.ndim == 1 else floats[entries[i]]
             for j in range(first):
-                miss[j] *= 1.0 - t_float[j] / count
+                miss[j] *= 1.0 - limit[j] / count
         for j in range(first):
             sums[j] += miss[j] * (1.0 - miss[j])
     return sums

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import xxhash
 from numba import njit
 
-from curate.decide.near import I64, U64, Mask
+from curate.decide.groups import I64, U64, Mask
 from curate.numeric.products import squares
 
 F32 = npt.NDArray[np.float32]
@@ -44,12 +44,12 @@ _TINY, _HUGE = 1e-30, 1e30  # squared lengths between which a row is usable
 
 
 def cell_count(rows: int) -> int:
-    """How many cells so many usable rows are cut into: about √(VISITS · rows), where the work is least."""
+    """Return how many cells so many usable rows are cut into: about √(VISITS · rows), where the work is least."""
     return 1 if rows <= WHOLE else min(_MAX_CELLS, 1 << round(math.log2(VISITS * rows) / 2))
 
 
 def sample_rows(vectors: Vectors, rows: int, cells: int) -> I64:
-    """This part's rows of a sample (int64, ascending), chosen by their bytes; of equal rows the first.
+    """Return this part's rows of a sample (int64, ascending), chosen by their bytes; of equal rows the first.
 
     Args:
         vectors: usable rows of one part.
@@ -61,7 +61,7 @@ def sample_rows(vectors: Vectors, rows: int, cells: int) -> I64:
 
 
 def train(sample: Vectors, cells: int) -> F32:
-    """Centroids, by spherical k-means of the sample's distinct rows, which may come in any order.
+    """Return centroids, by spherical k-means of the sample's distinct rows, which may come in any order.
 
     Returns:
         float32[c, d] of integers, where c is `cells`, or the number of distinct rows if that is less, but at least 1.
@@ -80,7 +80,7 @@ def train(sample: Vectors, cells: int) -> F32:
 
 
 def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
-    """The cells of each row, home first (int16[n, min(VISITS, centroids)]); −1 of rows that are not `among` those asked."""
+    """Return the cells of each row, home first (int16[n, min(VISITS, centroids)]); −1 of rows that are not `among` those wanted."""
     out = np.full((len(vectors), min(VISITS, len(centroids))), -1, np.int16)
     good = np.flatnonzero(usable(vectors) if among is None else usable(vectors) & among)
     for block in blocks(len(good)):
@@ -90,7 +90,7 @@ def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
 
 
 def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
-    """For each cell that some rows visit: its number, those rows, and how many of them are at home in it.
+    """Return for each cell that some rows visit: its number, those rows, and how many of them are at home in it.
 
     Rows (int64) are ascending, those at home first. Memory is about 8 bytes a row, whatever the visits: cells are sorted
     out in ranges.
@@ -112,7 +112,7 @@ def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
 
 @njit(nogil=True, cache=True)
 def _counts(cell_of: I16) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """How many rows visit each cell, up to the last that is visited, and how many are at home in it."""
+    """Return how many rows visit each cell, up to the last that is visited, and how many are at home in it."""
     cells = 0
     for row in range(len(cell_of)):
         for k in range(cell_of.shape[1]):
@@ -127,14 +127,14 @@ def _counts(cell_of: I16) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 def usable(vectors: Vectors) -> Mask:
-    """Which rows have a direction (bool[n]): finite throughout, and not zero."""
+    """Return which rows have a direction (bool[n]): finite throughout, and not zero."""
     found = [squares(vectors[block].astype(np.float32)) for block in blocks(len(vectors))]
     lengths = np.concatenate([np.zeros(0), *found])
     return np.asarray((lengths > _TINY) & (lengths < _HUGE))  # false for NaN
 
 
 def row_hashes(vectors: Vectors) -> U64:
-    """xxh3-64 of each row's bytes (uint64[n])."""
+    """Return xxh3-64 of each row's bytes (uint64[n])."""
     size, digest = vectors.shape[1] * vectors.itemsize, xxhash.xxh3_64_intdigest
     out = np.empty(len(vectors), np.uint64)
     for block in blocks(len(vectors)):
@@ -144,18 +144,18 @@ def row_hashes(vectors: Vectors) -> U64:
 
 
 def blocks(size: int) -> Iterator[slice]:
-    """Slices that cover [0, size), small enough for products of two blocks to stay in cache."""
+    """Yield slices that cover [0, size), small enough for products of two blocks to stay in cache."""
     for start in range(0, size, _BLOCK):
         yield slice(start, min(start + _BLOCK, size))
 
 
 def _scale(dimensions: int) -> int:
-    """The length to which rows are rounded: with the rounding itself at most 4095, so products stay below 2²⁴."""
+    """Return the length to which rows are rounded: with the rounding itself at most 4095, so products stay below 2²⁴."""
     return math.floor(4095 - math.sqrt(dimensions) / 2)
 
 
 def _rounded(vectors: Vectors) -> F32:
-    """The directions of usable rows as integers (float32[n, d])."""
+    """Return the directions of usable rows as integers (float32[n, d])."""
     out = np.empty(vectors.shape, np.float32)
     for block in blocks(len(vectors)):
         rows = vectors[block].astype(np.float64)
@@ -164,7 +164,7 @@ def _rounded(vectors: Vectors) -> F32:
 
 
 def _nearest_centroids(points: F32, centroids: F32, count: int) -> I16:
-    """The `count` centroids with the largest product with each rounded point, best first (int16[n, count])."""
+    """Return the `count` centroids with the largest product with each rounded point, best first (int16[n, count])."""
     out = np.zeros((len(points), count), np.int16)
     for block in blocks(len(points)):
         _best_columns(points[block] @ centroids.T, out[block])
@@ -173,7 +173,7 @@ def _nearest_centroids(points: F32, centroids: F32, count: int) -> I16:
 
 @njit(nogil=True, cache=True)
 def _best_columns(scores: F32, out: I16) -> None:
-    """The columns of the largest scores of each row, best first; of equal ones the first column first."""
+    """Return the columns of the largest scores of each row, best first; of equal ones the first column first."""
     count = out.shape[1]
     best = np.empty(count, scores.dtype)
     for i in range(scores.shape[0]):
@@ -190,7 +190,7 @@ def _best_columns(scores: F32, out: I16) -> None:
 
 @njit(nogil=True, cache=True)
 def _add(points: F32, cells: I16, sums: F64) -> None:
-    """Adds each point to its cell's sum; of integers, so exactly."""
+    """Add each point to its cell's sum; of integers, so exactly."""
     for i in range(len(points)):
         for k in range(points.shape[1]):
             sums[cells[i], k] += points[i, k]
@@ -198,7 +198,7 @@ def _add(points: F32, cells: I16, sums: F64) -> None:
 
 @njit(nogil=True, cache=True)
 def _sort_by_cell(cell_of: I16, first: int, home: I64, away: I64, order: npt.NDArray[np.uint32]) -> None:
-    """Writes each row to the places of its cells, of those from `first` on for which there are places.
+    """Write each row to the places of its cells, of those from `first` on for which there are places.
 
     `home` and `away` are each cell's next places, and move on.
     """

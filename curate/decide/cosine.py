@@ -5,9 +5,9 @@ above its largest possible error; what passes is decided by a·b / √(a·a · b
 dimensions (of float16 values this sum is exact). So neither the order of rows, nor blocks, threads or processors change
 which edges are found, and of what meets nothing is missed. Equal rows are compared once.
 
-In: vectors, float16 or float32[n, d], of length about 1, and the nodes that stand for them (`near.row_ids`). A row that
+In: vectors, float16 or float32[n, d], of length about 1, and their nodes (`groups.row_ids`). A row that
 is not usable (null, NaN or infinite somewhere, or zero) has no edge. Out: edges between nodes, uint64[e, 2], a spanning
-forest of the close pairs (see `near`).
+forest of the close pairs (see `groups`).
 """
 
 import math
@@ -30,13 +30,13 @@ from curate.decide.cells import (
     usable,
     visits,
 )
-from curate.decide.near import I64, U64, Mask, find, forest
+from curate.decide.groups import I64, U64, Mask, find, forest
 from curate.numeric.products import dot, squares
 from curate.process import in_threads
 
 
 def edges_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> U64:
-    """A spanning forest of the close pairs of a cell of which at least one row is at home.
+    """Return a spanning forest of the close pairs of a cell of which at least one row is at home.
 
     Args:
         nodes: uint64[m], the rows that visit the cell.
@@ -59,7 +59,7 @@ def edges_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> U6
 
 
 def edges(nodes: U64, vectors: Vectors, cosine: float) -> tuple[U64, I64]:
-    """A spanning forest of the close pairs found, over all rows in one process, and `recall_counts` of a sample.
+    """Return a spanning forest of the close pairs found, over all rows in one process, and `recall_counts` of a sample.
 
     `vectors` may be mapped from a file: it is read in blocks and cell by cell. Memory beyond it is that of a few cells,
     and 32 bytes a row.
@@ -73,7 +73,7 @@ def edges(nodes: U64, vectors: Vectors, cosine: float) -> tuple[U64, I64]:
         return edges_in_cell(nodes, vectors, np.ones(len(nodes), bool), cosine), np.zeros(2, np.int64)
     sample = vectors[np.concatenate([_sampled(vectors, block, total, cells) for block in blocks(len(vectors))])]
     centroids = train(sample, cells)
-    same = _equals(vectors)  # of a picture that occurs a million times one row goes to the cells
+    same = _equals(vectors)  # of an image that occurs a million times one row goes to the cells
     is_first = same == np.arange(len(same))
     cell_of = visits(vectors, centroids, is_first)
     probes = sample[sample_rows(sample, total, PROBED)]
@@ -84,12 +84,12 @@ def edges(nodes: U64, vectors: Vectors, cosine: float) -> tuple[U64, I64]:
         return edges_in_cell(nodes[rows], vectors[rows], np.arange(len(rows)) < at_home, cosine)
 
     copies = np.flatnonzero(~is_first & usable(vectors))
-    alike = np.stack([nodes[same[copies]], nodes[copies]], axis=1)
-    return forest([alike, *in_threads(search, (cell for cell in cell_rows(cell_of) if cell[2]))]), counts
+    copied = np.stack([nodes[same[copies]], nodes[copies]], axis=1)
+    return forest([copied, *in_threads(search, (cell for cell in cell_rows(cell_of) if cell[2]))]), counts
 
 
 def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
-    """Of each row the nearest evaluation row whose cosine is at least `cosine`, by comparing all.
+    """Return, of each row the nearest evaluation row whose cosine is at least `cosine`, by comparing all.
 
     Args:
         vectors: [n, d], of the pool.
@@ -113,7 +113,7 @@ def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
 
 
 def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells: I16, cosine: float) -> I64:
-    """How many close pairs a sample has with the rows of a part, and how many of them meet in a cell (int64[2]).
+    """Return how many close pairs a sample has with the rows of a part, and how many of them meet in a cell (int64[2]).
 
     The sums over all parts give the recall of the candidates, as the sample is compared with everything. Pairs of equal
     rows, which always meet, are not counted; those within the sample are counted from both sides.
@@ -139,7 +139,7 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
 
 
 def _sampled(vectors: Vectors, block: slice, rows: int, cells: int) -> I64:
-    """The rows of a block that are of the sample."""
+    """Return the rows of a block that are of the sample."""
     good = np.flatnonzero(usable(vectors[block])) + block.start
     return np.asarray(good[sample_rows(vectors[good], rows, cells)])
 
@@ -154,7 +154,7 @@ def _check(cosine: float) -> None:
 
 
 def _equals(vectors: Vectors) -> I64:
-    """Of each row the first one that equals it (int64[n]): what occurs a million times is compared once."""
+    """Return, of each row the first one that equals it (int64[n]): what occurs a million times is compared once."""
     hashes = row_hashes(vectors)
     order = np.argsort(hashes, kind="stable")
     starts = np.concatenate([np.ones(min(1, len(order)), bool), hashes[order[1:]] != hashes[order[:-1]]])
@@ -167,7 +167,7 @@ def _equals(vectors: Vectors) -> I64:
 
 
 def _close_pairs(vectors: Vectors, members: int, cosine: float) -> I64:
-    """A spanning forest of the close pairs of which at least one is among the first `members` rows (int64[e, 2])."""
+    """Return a spanning forest of the close pairs of which at least one is among the first `members` rows (int64[e, 2])."""
     points = vectors.astype(np.float32)
     lengths = squares(points)
     parent, tree = np.arange(len(points)), np.zeros((len(points), 2), np.int64)
@@ -182,13 +182,13 @@ def _close_pairs(vectors: Vectors, members: int, cosine: float) -> I64:
 
 @njit(nogil=True, cache=True)
 def _cosine(a: F32, b: F32, square_a: float, square_b: float) -> float:
-    """The cosine that decides, given a·a and b·b: 1 for equal rows, and the same for (a, b) and (b, a)."""
+    """Return the cosine that decides, given a·a and b·b: 1 for equal rows, and the same for (a, b) and (b, a)."""
     return float(dot(a, b) / math.sqrt(square_a * square_b))
 
 
 @njit(nogil=True, cache=True)
 def _limit(cosine: float, square: float, dimensions: int) -> float:
-    """What times |b| is below every float32 product a·b of a pair with at least this cosine; `square` is a·a.
+    """Return what times |b| is below every float32 product a·b of a pair with at least this cosine; `square` is a·a.
 
     However it is summed, its error is at most about d · 2⁻²⁴ · |a| · |b| (Higham, "Accuracy and Stability of Numerical
     Algorithms", section 3.1).
@@ -200,7 +200,7 @@ def _limit(cosine: float, square: float, dimensions: int) -> float:
 def _join(
     scores: F32, points: F32, lengths: F64, corner: tuple[int, int], cosine: float, parent: I64, tree: I64, found: int
 ) -> int:
-    """Joins the close pairs of the block at (i, j) = `corner` that are not joined yet; the number of joins so far."""
+    """Join the close pairs of the block at (i, j) = `corner` that are not joined yet; the number of joins so far."""
     columns = scores.shape[1]
     roots = np.sqrt(lengths[corner[1] : corner[1] + columns])
     for r in range(scores.shape[0]):
@@ -219,7 +219,7 @@ def _join(
 
 @njit(nogil=True, cache=True)
 def _close(scores: F32, a: F32, b: F32, cosine: float) -> I64:
-    """All close pairs of a block (int64[2, p])."""
+    """Return all close pairs of a block (int64[2, p])."""
     pairs = []
     lengths_a, lengths_b = squares(a), squares(b)
     roots = np.sqrt(lengths_b)
@@ -236,7 +236,7 @@ def _close(scores: F32, a: F32, b: F32, cosine: float) -> I64:
 
 @njit(nogil=True, cache=True)
 def _keep_nearest(scores: F32, a: F32, b: F32, targets: I64, best: F64, index: I64) -> None:
-    """Takes over what is nearer than `best`, at first the threshold; or as near, where there was nothing yet."""
+    """Take over what is nearer than `best`, at first the threshold; or as near, where there was nothing yet."""
     lengths_a, lengths_b = squares(a), squares(b)
     roots = np.sqrt(lengths_b)
     for i in range(len(a)):

@@ -2,8 +2,8 @@
 
 A pass groups the rows that still live by one key; of a group the best stays and the others are its duplicates. A row
 whose key is null in a pass is not touched by it. In: one key column a pass (string, integer, float or bool), the uid
-of each row, and what decides between equals. Out: which rows are dead, and of each the uid of the row that stands for
-it at the end, which survives all passes even where the row that beat it does not.
+of each row, and what decides between equals. Out: which rows are dead, and of each the uid of the row that
+represents it at the end, which survives all passes even where the row that beat it does not.
 
 Phase 1 finds candidates, with 8 bytes a row and pass and no more: `key_hashes` of a unit, `split_buckets`, and
 `repeated` over a bucket of all units. Phase 2 handles only the candidates, the rows whose hash repeats in any pass,
@@ -40,9 +40,9 @@ _DIGIT[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
 def record_type(passes: int) -> np.dtype[np.void]:
-    """The type of a candidate's record (RECORD in the design), for a number of passes.
+    """Return the type of a candidate's record (RECORD in the design), for a number of passes.
 
-    rep_hi, rep_lo: the uid of the row that stands for this one, at first its own. content: `content_hashes`, which
+    rep_hi, rep_lo: the uid of the row that represents this one, at first its own. content: `content_hashes`, which
     decides between rows of one uid. prefer: `preferences`, larger is better. unit, row: where it is. dead: whether it
     lost a pass. key_hi, key_lo, present: per pass, the 128-bit key of its representative, and whether there is one.
     """
@@ -63,7 +63,7 @@ def record_type(passes: int) -> np.dtype[np.void]:
 
 
 def pass_keys(column: pa.Array) -> tuple[U64, U64, Mask]:
-    """The 128-bit key of each value, as two uint64[rows], and whether there is one (bool[rows]: not null, not NaN).
+    """Return the 128-bit key of each value, as two uint64[rows], and whether there is one (bool[rows]: not null, not NaN).
 
     Equal values of a column have equal keys in every part of it. Strings of 32 or 64 lower-case hex digits (uids,
     sha256) are read as numbers, the longer ones folded; other strings are hashed by xxh3-128; a number's key is its
@@ -87,7 +87,7 @@ def pass_keys(column: pa.Array) -> tuple[U64, U64, Mask]:
 
 
 def key_hashes(column: pa.Array, alive: Mask) -> U64:
-    """Phase 1: a 64-bit hash of the pass key of each row that lives and has one (uint64, one each, in order)."""
+    """Return, for phase 1, a 64-bit hash of the pass key of each row that lives and has one (uint64, one each, in order)."""
     hi, lo, present = pass_keys(column)
     chosen = present & alive
     return _fold(hi[chosen], lo[chosen])
@@ -103,7 +103,7 @@ def split_buckets(hashes: U64, n_buckets: int) -> list[U64]:
 
 
 def repeated(parts: Iterable[U64]) -> U64:
-    """The hashes that occur at least twice over all parts of a bucket (uint64, ascending, one each)."""
+    """Return the hashes that occur at least twice over all parts of a bucket (uint64, ascending, one each)."""
     hashes = np.concatenate([np.zeros(0, np.uint64), *parts])
     hashes.sort()
     same = hashes[1:] == hashes[:-1]
@@ -112,7 +112,7 @@ def repeated(parts: Iterable[U64]) -> U64:
 
 
 def candidates(columns: Sequence[pa.Array], alive: Mask, found: Sequence[U64]) -> I64:
-    """The living rows of a unit whose hash in any pass is among that pass's repeated ones (int64, ascending).
+    """Return the living rows of a unit whose hash in any pass is among that pass's repeated ones (int64, ascending).
 
     Args:
         columns: one key column a pass.
@@ -123,14 +123,14 @@ def candidates(columns: Sequence[pa.Array], alive: Mask, found: Sequence[U64]) -
     for column, hashes in zip(columns, found, strict=True):
         hi, lo, present = pass_keys(column)
         if len(hashes):
-            own = _fold(hi, lo)
-            places = np.minimum(np.searchsorted(hashes, own), len(hashes) - 1)
-            chosen |= present & (hashes[places] == own)
+            folded = _fold(hi, lo)
+            places = np.minimum(np.searchsorted(hashes, folded), len(hashes) - 1)
+            chosen |= present & (hashes[places] == folded)
     return np.flatnonzero(chosen & alive)
 
 
 def content_hashes(sha256: pa.Array | None, captions: pa.Array) -> U64:
-    """xxh3-64 of `sha256 NUL caption` (uint64[rows]; a null counts as ""), to choose between rows of one uid.
+    """Return xxh3-64 of `sha256 NUL caption` (uint64[rows]; a null counts as ""), to choose between rows of one uid.
 
     In a pool without images the URL takes the place of the sha256: there it is what names the image.
     """
@@ -140,7 +140,7 @@ def content_hashes(sha256: pa.Array | None, captions: pa.Array) -> U64:
 
 
 def preferences(values: pa.Array) -> U64:
-    """Numbers as `prefer` (uint64[rows]): larger is better, null and NaN are worst.
+    """Return numbers as `prefer` (uint64[rows]): larger is better, null and NaN are worst.
 
     The two largest 64-bit integers count as equal, to leave room for null.
     """
@@ -151,7 +151,7 @@ def preferences(values: pa.Array) -> U64:
 def make_records(
     unit: int, rows: I64, uids: pa.Array, columns: Sequence[pa.Array], content: U64, prefer: U64 | None
 ) -> Records:
-    """The records of a unit's candidates, before any pass.
+    """Return the records of a unit's candidates, before any pass.
 
     Args:
         unit: the unit's number.
@@ -175,7 +175,7 @@ def make_records(
 
 
 def buckets_for(records: Records, pass_index: int, n_buckets: int) -> I64:
-    """The bucket of each record in a pass (int64): equal keys share one; without a key, by representative."""
+    """Return the bucket of each record in a pass (int64): equal keys share one; without a key, by representative."""
     present = records["present"][:, pass_index]
     hi = np.where(present, records["key_hi"][:, pass_index], records["rep_hi"])
     lo = np.where(present, records["key_lo"][:, pass_index], records["rep_lo"])
@@ -209,7 +209,7 @@ def resolve(records: Records, pass_index: int) -> Records:
 def dedup(
     uids: pa.Array, columns: Sequence[pa.Array], content: U64, prefer: U64 | None, n_buckets: int = 1
 ) -> tuple[Mask, pa.Array]:
-    """Both phases in memory, over one unit: what the distributed passes do, for small tools and for tests.
+    """Run both phases in memory, over one unit: what the distributed passes do, for small tools and for tests.
 
     Args:
         uids: string[rows] of 32 hex digits; a row whose uid is null takes no part.
@@ -240,12 +240,12 @@ def dedup(
 
 
 def _fold(hi: U64, lo: U64) -> U64:
-    """64 bits of a 128-bit key: both halves take part, for a pool's own uids may have one that never varies."""
+    """Return 64 bits of a 128-bit key: both halves take part, for a pool's uids may have one that never varies."""
     return np.asarray(mix64(lo ^ mix64(hi + _GAMMA)))
 
 
 def _bucket(hashes: U64, n_buckets: int) -> I64:
-    """⌊hash · n / 2⁶⁴⌋ from the leading 32 bits, which never falls as the hash grows."""
+    """Return ⌊hash · n / 2⁶⁴⌋ from the leading 32 bits, which never falls as the hash grows."""
     return ((hashes >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.int64)
 
 

@@ -2,55 +2,57 @@
 
 In: image files and webdataset tars. Out: table `tmp/evaluation.parquet`, one row an image that can be read: name (its
 file, or tar and key), phash uint64, image (float16 [dimension], by the model that the recipe names). Rows are compared
-where they lie: the table goes to every worker, so it should be small beside the pool (1 KB an image).
+by their units: every worker reads the whole table, so it should be small compared with the pool (1 KB an image).
 """
 
-import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
 from curate import ids, schema
-from curate.decide import cosine, hamming
+from curate.decide.passes.kinds import Nearness
 from curate.errors import RecipeError
-from curate.numeric.vectors import embedding_column, embedding_matrix
+from curate.numeric.vectors import embedding_column
 from curate.pool.exemplars import picture_files, read_pictures
 from curate.pool.image import ImageOptions, measure_image
 from curate.pool.listing import InputFile
-from curate.recipe.rules import Against
-from curate.run.context import RunContext
+from curate.process import process_cache
+from curate.recipe.recipe import Recipe
+from curate.recipe.rules import NEARNESS, Against
 from curate.signals.registry import load_encoder_of
+from curate.signals.signal import Signal
 from curate.store.layout import EVALUATION_FACTS_FILE, EVALUATION_FILE
-
-_loaded: dict[str, pa.Table] = {}
-_lock = threading.Lock()
+from curate.store.store import RunStore
 
 
 def list_evaluation(against: Against) -> list[InputFile]:
-    """The files of the evaluation set. Raises RecipeError."""
+    """Return the files of the evaluation set. Raises RecipeError."""
     return picture_files("dedup.against.images", against.images)
 
 
 def evaluation_key(against: Against) -> str:
-    """The digest of the evaluation set: its files, with sizes and etags or mtimes."""
+    """Return the digest of the evaluation set: its files, with sizes and etags or mtimes."""
     return ids.digest([[file.path, file.size, file.fingerprint] for file in list_evaluation(against)])
 
 
-def write_evaluation(context: RunContext) -> None:
-    """Measures the evaluation set into the run folder. Raises RecipeError where too much of it cannot be read."""
-    against = context.recipe.dedup.against
+def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal]) -> None:
+    """Measure the evaluation set into the run folder. Raises RecipeError where too much of it cannot be read."""
+    against = recipe.dedup.against
     assert against is not None
-    model = against.embedding and against.embedding.of
-    encoder = load_encoder_of(context.signals, model, is_anywhere=True) if model else None  # wherever units run
-    options = ImageOptions(phash=against.phash is not None, looks=(encoder.view,) if encoder else ())
-    names, hashes, made, unread = [], [], [], []
+    nearness: Nearness = NEARNESS.find(against.kind).build(against.section, recipe.measure, None)
+    model = nearness.encoder
+    encoder = load_encoder_of(signals, model, is_anywhere=True) if model else None  # wherever units run
+    options = ImageOptions(phash=encoder is None, looks=(encoder.view,) if encoder else ())
+    names, hashes, encoded, unread = [], [], [], []
     views: list[Any] = []
 
     def flush() -> None:
         if encoder and views:
-            made.append(encoder.encode_images(views).cpu().numpy())
+            encoded.append(encoder.encode_images(views).cpu().numpy())
             views.clear()
 
     for name, data in read_pictures(list_evaluation(against)):
@@ -66,46 +68,33 @@ def write_evaluation(context: RunContext) -> None:
                 flush()
     flush()
     total = len(names) + len(unread)
-    if not names or len(unread) / total > context.recipe.max_failed:
+    if not names or len(unread) / total > recipe.max_failed:
         raise RecipeError(
             f"dedup.against.images: {len(unread):,} of {total:,} images of the evaluation set cannot be read, and max_failed is "
-            f"{context.recipe.max_failed}: {unread[0] if unread else f'no image in {against.images}'}"
+            f"{recipe.max_failed}: {unread[0] if unread else f'no image in {against.images}'}"
         )
     facts = {"images": len(names), "unread": len(unread), "such_as": unread[0] if unread else None}
-    context.store.write_json(EVALUATION_FACTS_FILE, facts)
+    store.write_json(EVALUATION_FACTS_FILE, facts)
     columns = {"name": pa.array(names, pa.string()), "phash": pa.array(hashes, pa.uint64())}
     if encoder:
-        columns["image"] = embedding_column(np.concatenate(made), np.arange(len(names)), len(names))
-    context.store.write_parquet(EVALUATION_FILE, pa.table(columns))
+        columns["image"] = embedding_column(np.concatenate(encoded), np.arange(len(names)), len(names))
+    table = pa.table(columns)
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    store.write_parquet(EVALUATION_FILE, table, xxhash.xxh3_128_hexdigest(stream.getvalue()))
 
 
-def find_contaminated(
-    context: RunContext, hashes: npt.NDArray[np.uint64] | None, vectors: npt.NDArray[np.float16] | None
-) -> tuple[npt.NDArray[np.int64], pa.Array]:
-    """The rows that are near an evaluation image, and the name of the nearest.
+def find_contaminated(store: RunStore, nearness: Nearness, values: Any) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """Return the rows that are near an evaluation image (int64, ascending), and the name of the nearest (string).
 
     Args:
-        context: the run.
-        hashes: uint64 [n], perceptual hashes of rows, where the recipe compares these.
-        vectors: float16 [n, dimension], image embeddings of rows, where it compares those.
+        store: the run folder, which holds the evaluation set.
+        nearness: how the recipe compares.
+        values: what it reads of some rows.
     """
-    against = context.recipe.dedup.against
-    assert against is not None
-    table = _load(context)
-    if against.phash:
-        assert hashes is not None
-        found = hamming.nearest(hashes, table["phash"].to_numpy().astype(np.uint64), against.phash.distance)
-    else:
-        assert against.embedding is not None and vectors is not None
-        found = cosine.nearest(vectors, embedding_matrix(table["image"]), against.embedding.cosine)
+    content = store.footer(EVALUATION_FILE)[0]  # a digest: the same images may have been encoded by another model
+    table = process_cache(f"evaluation {content}", lambda: store.read_parquet(EVALUATION_FILE), replaces="evaluation ")
+    found = nearness.nearest(values, table)
     rows = np.flatnonzero(found >= 0)
     return rows, table["name"].combine_chunks().take(pa.array(found[rows]))
-
-
-def _load(context: RunContext) -> pa.Table:
-    """The run's evaluation set, once per process."""
-    with _lock:
-        if context.evaluation_key not in _loaded:
-            _loaded.clear()
-            _loaded[context.evaluation_key] = context.store.read_parquet(EVALUATION_FILE)
-        return _loaded[context.evaluation_key]

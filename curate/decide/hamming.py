@@ -7,7 +7,7 @@ it is the pigeonhole principle). So nothing is missed, and what is found is veri
 any B. More blocks mean more bands, each with fewer comparisons; `bands` weighs sorting against comparing.
 
 In: hashes, uint64[n], in any order; equal ones count once. Out: edges between hashes, uint64[e, 2], a spanning forest
-of the close pairs (see `near`). Within a bucket a hash that was joined to another is not searched for again, so a
+of the close pairs (see `groups`). Within a bucket a hash that was joined to another is not searched for again, so a
 bucket whose hashes are all alike costs about one comparison each; one of many hashes that agree under the band and are
 not close costs the square. Memory: 24 bytes a hash.
 
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from curate.decide.near import I64, U64, distinct, forest
+from curate.decide.groups import I64, U64, distinct, forest
 from curate.ids import mix64
 from curate.process import in_threads
 
@@ -37,7 +37,7 @@ _CHUNK = 128  # hashes compared before looking whether one of them is close: a l
 
 
 def bands(distance: int, rows: int) -> U64:
-    """The bands for about so many hashes (uint64[t] masks); complete whatever the real number is.
+    """Return the bands for about so many hashes (uint64[t] masks); complete whatever the real number is.
 
     Where comparing all is cheapest, the one band of no bits. All workers must use the same `rows`.
 
@@ -48,7 +48,7 @@ def bands(distance: int, rows: int) -> U64:
 
 
 def split_bands(hashes: U64, masks: U64, n_buckets: int) -> Iterator[tuple[tuple[int, int], U64]]:
-    """The hashes, one each, by (band, bucket); hashes that agree under a band share its bucket."""
+    """Return the hashes, one each, by (band, bucket); hashes that agree under a band share its bucket."""
     hashes = distinct(hashes)
     for i, mask in enumerate(masks):
         numbers = _buckets(hashes, mask, n_buckets)
@@ -59,7 +59,7 @@ def split_bands(hashes: U64, masks: U64, n_buckets: int) -> Iterator[tuple[tuple
 
 
 def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
-    """A spanning forest of the pairs that agree under the band and differ in at most `distance` bits.
+    """Return a spanning forest of the pairs that agree under the band and differ in at most `distance` bits.
 
     Args:
         hashes: uint64[n], all hashes of a bucket of this band, or of the whole pool.
@@ -82,7 +82,7 @@ def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
 
 
 def edges(hashes: U64, distance: int) -> U64:
-    """A spanning forest of all pairs that differ in at most `distance` bits (uint64[e, 2]), in one process.
+    """Return a spanning forest of all pairs that differ in at most `distance` bits (uint64[e, 2]), in one process.
 
     Memory beyond the hashes is 10 bytes a row, and that of a few buckets of about a million.
     """
@@ -100,7 +100,7 @@ def edges(hashes: U64, distance: int) -> U64:
 
 
 def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:
-    """Of each hash the nearest evaluation hash within `distance` bits.
+    """Return, of each hash the nearest evaluation hash within `distance` bits.
 
     Args:
         hashes: uint64[n], of the pool.
@@ -124,13 +124,13 @@ def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:
 
 
 def _buckets(hashes: U64, mask: np.uint64, n_buckets: int) -> npt.NDArray[np.uint16]:
-    """The bucket of each hash; those that agree under the band share one."""
+    """Return the bucket of each hash; those that agree under the band share one."""
     high = mix64(hashes & mask) >> np.uint64(32)
     return np.asarray(high * np.uint64(n_buckets) >> np.uint64(32), np.uint16)
 
 
 def _cheapest(distance: int, rows: int, pairs: float) -> U64:
-    """The masks of the number of blocks for which sorting so many rows, and comparing pairs, is cheapest."""
+    """Return the masks of the number of blocks for which sorting so many rows, and comparing pairs, is cheapest."""
     if not 0 <= distance < BITS:
         raise ValueError(f"the distance is {distance}; accepted: 0 to {BITS - 1} bits")
 
@@ -150,13 +150,13 @@ def _cheapest(distance: int, rows: int, pairs: float) -> U64:
 
 
 def _sizes(blocks: int) -> list[int]:
-    """64 bits in so many blocks, as even as can be."""
+    """Return 64 bits in so many blocks, as even as can be."""
     return [BITS // blocks + (i < BITS % blocks) for i in range(blocks)]
 
 
 @njit(nogil=True, cache=True)
 def _popcount(word: np.uint64) -> np.uint64:
-    """The number of ones; compilers know the idiom, and use the processor's own instruction."""
+    """Return the number of ones; compilers know the idiom, and use the processor's instruction."""
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
@@ -165,7 +165,7 @@ def _popcount(word: np.uint64) -> np.uint64:
 
 @njit(nogil=True, cache=True)
 def _link(hashes: U64, found_from: U64, starts: I64, distance: int) -> None:
-    """Searches each run in breadth: reorders it so that groups are contiguous; `found_from` holds the tree's parents.
+    """Search each run in breadth: reorders it so that groups are contiguous; `found_from` holds the tree's parents.
 
     [start, head) was searched with, [head, free) waits to be, [free, stop) is in no group yet.
     """
@@ -193,15 +193,15 @@ def _link(hashes: U64, found_from: U64, starts: I64, distance: int) -> None:
 
 @njit(nogil=True, cache=True)
 def _any_within(seed: np.uint64, hashes: U64, first: int, last: int, k: np.uint64) -> bool:
-    least = np.uint64(BITS)
+    smallest = np.uint64(BITS)
     for j in range(first, last):
-        least = min(least, _popcount(seed ^ hashes[j]))
-    return bool(least <= k)
+        smallest = min(smallest, _popcount(seed ^ hashes[j]))
+    return bool(smallest <= k)
 
 
 @njit(nogil=True, cache=True)
 def _meet(pool: U64, rows: I64, targets: U64, index: I64, mask: np.uint64, best: I64, chosen: I64) -> None:
-    """Compares what agrees under the band, both sides sorted by it; `best` and `chosen` are by the pool's rows."""
+    """Compare what agrees under the band, both sides sorted by it; `best` and `chosen` are by the pool's rows."""
     begin = 0
     for i in range(len(pool)):
         key = pool[i] & mask

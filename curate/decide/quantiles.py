@@ -58,7 +58,7 @@ def order_keys(values: pa.Array) -> tuple[U64, Mask]:
 
 
 def value_of(key: int, kind: pa.DataType) -> float | int | bool:
-    """The number that `order_keys` of a column of type `kind` maps to `key`."""
+    """Return the number that `order_keys` of a column of type `kind` maps to `key`."""
     if _is_float(kind):
         bits = key ^ (1 << 63) if key >> 63 else key ^ ((1 << 64) - 1)
         return float(np.uint64(bits).view(np.float64))
@@ -118,7 +118,7 @@ class Radix:
         return np.bincount(digits.astype(np.int64), minlength=1 << DIGIT_BITS).astype(np.int64)
 
     def narrow(self, histogram: I64) -> Radix:
-        """The state after a round, from the sum of all parts' histograms (int64[65536]); the same one if solved.
+        """Return the state after a round, from the sum of all parts' histograms (int64[65536]); the same one if solved.
 
         Raises:
             ValueError: the histogram cannot hold the wanted rank, so it is not of the data of the rounds before.
@@ -140,7 +140,7 @@ class Radix:
 
 
 def threshold_mask(keys: U64, valid: Mask, key: int | None) -> Mask:
-    """Which rows are at least the threshold (bool[rows]): none for key None, and never an invalid one."""
+    """Return which rows are at least the threshold (bool[rows]): none for key None, and never an invalid one."""
     if key is None:
         return np.zeros(len(keys), bool)
     return valid & (keys >= np.uint64(key))

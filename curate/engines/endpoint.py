@@ -117,7 +117,7 @@ class CircuitBreaker:
         """Note a request that got no reply at any attempt."""
         self._no_replies += 1
         if self._no_replies >= MAX_NO_REPLIES:
-            self._trip(f"unreachable: given up, since {MAX_NO_REPLIES} requests in a row got no reply")
+            self._trip(f"unreachable: stopped after {MAX_NO_REPLIES} requests in a row without a reply")
             self._no_replies = MAX_NO_REPLIES - 1
 
     def accepted(self) -> None:
@@ -132,7 +132,7 @@ class CircuitBreaker:
     def probe_refused(self, error: str) -> None:
         """Note that a harmless request got no answer either, with this error."""
         code, _, detail = error.partition(": ")
-        self._trip(f"{code}: given up, since it gives no answer to any request: {detail}")
+        self._trip(f"{code}: stopped, since it answers no request: {detail}")
         self._refusals = MAX_REFUSALS - 1
 
     def _trip(self, why: str) -> None:

@@ -305,7 +305,7 @@ def _load(options: Guided) -> _Loaded:
 
 def _prepare(loaded: _Loaded, place: int, request: Request) -> _Prepared | Answer:
     if request.messages:
-        return Answer(None, "refused: a captioner goes on with a prompt; it takes no chat")
+        return Answer(None, "refused: a captioner completes a prompt and takes no chat messages")
     if request.image is None:
         return Answer(None, "no_image: the request has none")
     try:

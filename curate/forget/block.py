@@ -1,81 +1,91 @@
-"""What a run keeps out from its beginning: rows that its record names, and those that hang together with them.
+"""What a run keeps out from its beginning: rows that its record names, and rows linked to those.
 
-In: units whose tables are measured and matched. Out: the same tables, cleared where a row is blocked, so that no later step
-sees it. Names that blocked rows have beside those in the record (the image behind a URL that was asked for) block too, for
-`ROUNDS` steps from row to row; they are put into the record before anything is cleared, since the cleared rows no longer tell
-them.
+In: units whose tables are measured and matched. Out: the same tables, with blocklisted rows cleared, so that no later step
+sees them. Other names of such a row (the image behind a URL that was requested) are blocked too, for `ROUNDS` steps from row
+to row; they are recorded before anything is cleared, since cleared rows no longer show them.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from curate.forget.rows import clear_unit, neighbours
+from curate.forget.clear import clear_unit
+from curate.forget.rows import find_attached, find_rows, readable_names
+from curate.forget.settings import ForgetSettings
 from curate.pool.plan import Unit
-from curate.run.context import RunContext
-from curate.store.forgotten import MET, Record
+from curate.store.forgotten import ENCOUNTERED, Record
 from curate.store.items import NOTHING, Items
+from curate.store.store import RunStore
 
-ROUNDS = 3  # each looks at all units; chains of more rows than that are cut
+ROUNDS = 3  # each looks at all units; rows that are linked only by a longer chain stay
 _TABLES = ("samples", "scores", "embeddings", "members", "matches")
 
 
 class Frontier(NamedTuple):
-    """How far names have spread.
+    """How far names have been followed from row to row.
 
     Attributes:
-        known: all names that are blocked, so far.
-        fresh: those of them that the last round brought; rows that have one of these are looked for in the next.
-        met: what came to the record's own.
+        known: all names that are blocked so far.
+        fresh: those that the last round added; the next one looks for rows that have one of them.
+        encountered: those that are not in the record yet.
     """
 
     known: Items
     fresh: Items
-    met: Items = NOTHING
+    encountered: Items = NOTHING
 
     @classmethod
-    def begin(cls, context: RunContext) -> "Frontier":
-        """Before the first round: what the record names. Where a run was killed after its rounds, nothing spreads again."""
-        record = Record.read(context.store)
-        return cls(record.items, NOTHING if record.settled else record.items)
+    def begin(cls, store: RunStore) -> "Frontier":
+        """Return the state before the first round: the names in the record.
+
+        Where a run was killed after its rounds, the record has what they found, and there is nothing to follow.
+        """
+        record = Record.read(store)
+        return cls(record.items, NOTHING if record.is_settled else record.items)
 
     def advance(self, found: Items) -> "Frontier":
-        """After a round."""
-        return Frontier(self.known | found, found, self.met | found)
+        """Return the state after a round that found these names."""
+        return Frontier(self.known | found, found, self.encountered | found)
 
 
 def unite(parts: Iterable[Items]) -> Items:
-    """All items of several."""
+    """Return the items of all parts."""
     total = NOTHING
     for part in parts:
         total |= part
     return total
 
 
-def meet(context: RunContext, unit: Unit, front: Frontier) -> Items:
-    """What the unit's rows add to the names."""
-    return neighbours(context, unit, front.fresh, front.known, beside=True) if len(front.fresh) else NOTHING
+def follow(settings: ForgetSettings, unit: Unit, frontier: Frontier) -> Items:
+    """Return the names of the unit's rows that have one of the fresh names, without those that are known."""
+    if not len(frontier.fresh):
+        return NOTHING
+    tables = settings.tables(unit)
+    rows = find_rows(tables, frontier.fresh) | find_attached(
+        tables, frontier.fresh, settings.sources[unit.source].storage
+    )
+    return readable_names(tables, rows) - frontier.known
 
 
-def write_met(context: RunContext, front: Frontier) -> Frontier:
-    """Puts the names that came into the record. Returns the front."""
-    record = Record.read(context.store)
-    longer = record.append(front.met, MET)
-    if longer is not record:
-        longer.write(context.store)
-    return front
+def record_encountered(store: RunStore, frontier: Frontier) -> Frontier:
+    """Add the names that were encountered to the run's record, and return the frontier."""
+    record = Record.read(store)
+    extended = record.append(frontier.encountered, ENCOUNTERED)
+    if extended is not record:
+        extended.write(store)
+    return frontier
 
 
-def block_unit(context: RunContext, unit: Unit, front: Frontier) -> Unit:
-    """Clears the unit's blocked rows."""
-    clear_unit(context, unit, front.known, [name for name in _TABLES if name in context.tables])
+def block_unit(settings: ForgetSettings, unit: Unit, frontier: Frontier) -> Unit:
+    """Clear the unit's blocklisted rows, and return the unit."""
+    clear_unit(settings.tables(unit), frontier.known, [name for name in _TABLES if name in settings.table_names])
     return unit
 
 
-def block(context: RunContext, units: Sequence[Unit]) -> None:
-    """All of it in one process and without Beam."""
-    front = Frontier.begin(context)
+def block(settings: ForgetSettings, units: Sequence[Unit]) -> None:
+    """Block in all units, in this process and without Beam."""
+    frontier = Frontier.begin(settings.store)
     for _ in range(ROUNDS):
-        front = front.advance(unite(meet(context, unit, front) for unit in units))
-    write_met(context, front)
+        frontier = frontier.advance(unite(follow(settings, unit, frontier) for unit in units))
+    record_encountered(settings.store, frontier)
     for unit in units:
-        block_unit(context, unit, front)
+        block_unit(settings, unit, frontier)

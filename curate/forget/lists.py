@@ -1,8 +1,8 @@
-"""Lists of what to forget, as users have them: one item a line, a uids.npy, or Parquet.
+"""Reads lists of what to forget, as users have them: one item a line, a uids.npy, or Parquet.
 
-In: a file of uids (32 hex digits), URLs (as the pool spells them) or sha256 of images (64 hex digits): text; for uids also
+In: a file of uids (32 hex digits), URLs (exactly as in the pool) or sha256 of images (64 hex digits): text; for uids also
 an array of DataComp's dtype u8,u8; or Parquet with a column `uid`, `url` or `sha256`, or a run's forgotten.parquet. Out:
-`Items`. Whatever is no item is an error that names its line, before anything is changed.
+`Items`. A line that is no item is an error that names it, before anything is changed.
 """
 
 import io
@@ -23,14 +23,14 @@ _HEX = {"uid": re.compile(r"[0-9a-fA-F]{32}"), "sha256": re.compile(r"[0-9a-fA-F
 _FORMS = {
     "uid": "a uid (32 hex digits)",
     "sha256": "the sha256 of an image (64 hex digits)",
-    "url": "a URL, as the pool spells it",
+    "url": "a URL, exactly as in the pool",
 }
 STDIN = "-"
 MAX_BYTES = 1 << 30  # of one list, unpacked too; a longer one can be given as several
 
 
 def read_lists(paths: Iterable[str]) -> Items:
-    """The items of blocklists; what each line is, is told by its form. Raises RecipeError."""
+    """Return the items of blocklists; the form of each line shows its kind. Raises RecipeError."""
     found = NOTHING
     for path in paths:
         found |= read_list(path)
@@ -38,11 +38,11 @@ def read_lists(paths: Iterable[str]) -> Items:
 
 
 def read_list(path: str, kind: str | None = None) -> Items:
-    """The items of one file.
+    """Return the items of one file.
 
     Args:
         path: local or any fsspec URL, of at most MAX_BYTES; `-` is standard input.
-        kind: what its lines are; None: told by their form.
+        kind: what its lines are; None: as their form shows.
 
     Raises:
         RecipeError: the file cannot be read, or a line is no such item.
@@ -66,7 +66,7 @@ def read_list(path: str, kind: str | None = None) -> Items:
 
 
 def _from_lines(path: str, data: bytes, kind: str | None) -> Items:
-    if b"\0" in data:  # compressed bytes may hold a / by chance, and would pass for a URL that is nowhere found
+    if b"\0" in data:  # compressed bytes may hold a / by chance, and would pass for a URL that matches nothing
         raise RecipeError(f"{path}: holds NUL bytes, so it is compressed or UTF-16; accepted: lines of UTF-8 text")
     values: dict[str, list[bytes]] = {name: [] for name in KINDS}
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
@@ -78,7 +78,7 @@ def _from_lines(path: str, data: bytes, kind: str | None) -> Items:
 
 
 def _item(raw: bytes, kind: str | None, where: str) -> tuple[str, bytes]:
-    """Kind and hash of one line."""
+    """Return the kind and hash of one line."""
     text = raw.decode("utf-8", "surrogateescape")
     for name, pattern in _HEX.items():
         if kind in (name, None) and pattern.fullmatch(text):

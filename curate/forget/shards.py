@@ -1,19 +1,16 @@
-"""Shards without some of their samples, made from themselves: inputs are not read, and what stays is byte for byte as it was.
+"""Writes shards again without some of their samples: inputs are not read, and what stays is byte for byte as it was.
 
-In: a run folder's shards and items. Out: of each shard that holds some of them its tar (members copied by offset, in order),
-its `_stats.json` and, last, its sidecar, since that tells which shards are still to be rewritten. A shard may end with fewer
-rows than it was laid out for, or none: then its files stand, empty, so that names stay contiguous.
+In: a run folder's shards and items. Out: of each shard that holds some of them its own file (of a tar, members copied by
+offset, in order), its `_stats.json` and, last, its sidecar, which shows whether the shard is still to be rewritten. A shard
+may end with fewer rows than it was laid out for, or none: then its files stay, empty, so that names are contiguous.
 """
 
-import hashlib
 from collections.abc import Iterator, Set
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.output.tar_writer import TarWriter
-from curate.pool.byte_sources import ByteSource, open_source
-from curate.pool.tar_index import index_tar
+from curate.output.output_format import find_written
 from curate.pool.tar_samples import split_name
 from curate.store.items import Items
 from curate.store.layout import SIZES_FILE
@@ -21,7 +18,7 @@ from curate.store.store import RunStore
 
 
 def find_shards(folder: RunStore, items: Items) -> dict[str, int]:
-    """The shards that hold samples of these uids, by the name that sizes.json has for them: how many."""
+    """Return how many samples of these uids each shard holds, by its name in sizes.json; those with none are left out."""
     found = {}
     for name in folder.read_json(SIZES_FILE):
         held = int(items.find("uid", folder.read_parquet(_sidecar(name), ["uid"])["uid"]).sum())
@@ -31,12 +28,12 @@ def find_shards(folder: RunStore, items: Items) -> dict[str, int]:
 
 
 def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
-    """Puts the shard into place without the samples of these uids.
+    """Put the shard into place without the samples of these uids.
 
     Args:
         folder: the run folder.
-        name: as sizes.json has it, such as 00000.tar.
-        items: whose uids go.
+        name: its name in sizes.json, such as 00000.tar.
+        items: of which uids are removed.
 
     Returns:
         The files that were rewritten.
@@ -44,13 +41,11 @@ def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
     sidecar = _sidecar(name)
     key, note, _ = folder.footer(sidecar)
     rows = folder.read_parquet(sidecar)
-    goes = pa.array(items.find("uid", rows["uid"]))
-    left = rows.filter(pc.invert(goes))
-    written = []
-    if name.endswith(".tar"):
-        _copy_tar(folder, f"shards/{name}", set(rows["key"].filter(goes).to_pylist()))
-        written.append(f"shards/{name}")
-    stats = f"shards/{name.partition('.')[0]}_stats.json"
+    removed = pa.array(items.find("uid", rows["uid"]))
+    left = rows.filter(pc.invert(removed))
+    stem = f"shards/{name.partition('.')[0]}"
+    written = find_written([f"shards/{name}"]).remove(folder, stem, rows.filter(removed))
+    stats = f"{stem}_stats.json"
     about = folder.read_json(stats)
     counts = {"count": len(left), "successes": len(left), "status_dict": {"success": len(left)}}
     folder.write_json(stats, {field: counts.get(field, value) for field, value in about.items()})
@@ -59,51 +54,29 @@ def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
 
 
 def count_shards(folder: RunStore) -> None:
-    """Writes sizes.json anew, by the sidecars as they stand."""
+    """Write sizes.json by the rows of the sidecars, where it differs."""
     sizes = folder.read_json(SIZES_FILE)
     counted = {name: folder.footer(_sidecar(name))[2] for name in sizes}
     if counted != sizes:
         folder.write_json(SIZES_FILE, counted)
 
 
-def find_holders(folder: RunStore, items: Items, among: Items) -> Items:
-    """The uids among these of samples that have one of the images in any of their files."""
+def find_holders(folder: RunStore, items: Items, candidates: Items) -> Items:
+    """Return those uids among `candidates` whose samples have one of the images in any of their files."""
     found = []
-    for name in find_shards(folder, among):
+    for name in find_shards(folder, candidates):
         rows = folder.read_parquet(_sidecar(name), ["uid", "key"])
-        rows = rows.filter(pa.array(among.find("uid", rows["uid"])))
+        rows = rows.filter(pa.array(candidates.find("uid", rows["uid"])))
         uids = dict(zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True))
-        for member, digest in image_hashes(folder, f"shards/{name}", uids.keys()):
+        for member, digest in digest_members(folder, name, uids.keys()):
             if items.has_image(digest):
                 found.append(bytes.fromhex(uids[split_name(member)[0]]))
     return Items.of({"uid": found})
 
 
-def image_hashes(folder: RunStore, name: str, keys: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
-    """Of each member of a tar but texts its name and its sha256; of the samples of these keys, or of all."""
-    with open_source(f"{folder.url}/{name}", folder.storage) as source:
-        for member, offset, size in _members(source):
-            key, suffix = split_name(member)
-            if suffix not in ("txt", "json") and (keys is None or key in keys):
-                yield member, hashlib.sha256(source.read(offset, size)).digest()
-
-
-def _copy_tar(folder: RunStore, name: str, goes: set[str]) -> None:
-    """The tar without the samples of these keys."""
-    with (
-        open_source(f"{folder.url}/{name}", folder.storage) as source,
-        folder.create(name) as file,
-        TarWriter(file) as writer,
-    ):
-        for member, offset, size in _members(source):
-            if split_name(member)[0] not in goes:
-                writer.add(member, source.read(offset, size))
-
-
-def _members(source: ByteSource) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each member of a tar of ours."""
-    index = index_tar(source)
-    yield from zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True)
+def digest_members(folder: RunStore, name: str, keys: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and sha256 of each member of a shard but texts, of the samples of these keys; None: of all."""
+    yield from find_written([f"shards/{name}"]).digests(folder, f"shards/{name.partition('.')[0]}", keys)
 
 
 def _sidecar(name: str) -> str:

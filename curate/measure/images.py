@@ -1,7 +1,7 @@
-"""Measures the images of one part in threads, and lets the recipe's signals look at each while it is decoded.
+"""Measure the images of one part in threads, and lets the recipe's image signals observe each right after it was decoded.
 
 In: the bytes of each row's image, in order, None where it is not to be read. Out: facts, in order, and what each
-signal gauged. An image is decoded once, whoever looks; at most a few batches of views are in memory.
+image signal gives. An image is decoded once for all of them; at most a few batches of observations are in memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,38 +13,38 @@ from curate.pool.image import ImageFacts, ImageOptions, measure_image
 from curate.process import CORES, in_threads
 from curate.signals.signal import Signal, SignalOutput
 
-_AHEAD = 64  # views that wait for their signals, at most, beside those in the threads' hands
+_AHEAD = 64  # observations that wait for their signals, at most, besides those in the threads' hands
 
 
 def measure_images(
     images: Iterator[bytes | memoryview | None], captions: pa.Array, options: ImageOptions, signals: Sequence[Signal]
 ) -> tuple[list[ImageFacts | None], list[SignalOutput]]:
-    """Facts of each image, None where there is none, and what each of the signals (of images) gauged.
+    """Return the facts of each image, None where there is none, and the output of each image signal.
 
     Args:
         images: one item a row.
         captions: of the part's rows (string).
-        options: what to measure beside the signals.
-        signals: those that start a gauge.
+        options: what to measure besides the signals.
+        signals: image signals; others are passed over.
     """
-    gauges = [signal.from_images(captions) for signal in signals if signal.from_images is not None]
-    options = replace(options, looks=tuple(gauge.observe for gauge in gauges))
+    observers = [signal.from_images(captions) for signal in signals if signal.from_images is not None]
+    options = replace(options, looks=tuple(observer.observe for observer in observers))
     facts: list[ImageFacts | None] = []
 
     def measure(data: bytes | memoryview | None) -> ImageFacts | None:
         return None if data is None else measure_image(data, options)
 
-    for row, fact in enumerate(in_threads(measure, images, 8 * CORES + (_AHEAD if gauges else 0))):
+    for row, fact in enumerate(in_threads(measure, images, 8 * CORES + (_AHEAD if observers else 0))):
         facts.append(fact and fact._replace(views=()))
         if fact and fact.views:
-            for gauge, view in zip(gauges, fact.views, strict=True):
+            for observer, view in zip(observers, fact.views, strict=True):
                 if view is not None:
-                    gauge.add(row, view)
-    return facts, [gauge.finish() for gauge in gauges]
+                    observer.add(row, view)
+    return facts, [observer.finish() for observer in observers]
 
 
 def image_columns(facts: list[ImageFacts | None]) -> dict[str, pa.Array]:
-    """The columns of `samples` that images give; null where none was measured."""
+    """Return the columns of `samples` that images give; null where none was measured."""
     kinds = {
         "width": pa.int32(),
         "height": pa.int32(),

@@ -83,7 +83,7 @@ class MeasureSettings:
         if table == "embeddings":
             keys = self.signal_keys(unit)
             return ids.digest([[one.name, keys[one.name]] for one in self.measure.kept])
-        return ids.digest([self._rows_key(unit), self._values])  # one reading writes both
+        return ids.digest([self._rows_key(unit), self.value_versions])  # one reading writes both
 
     def signal_keys(self, unit: Unit) -> dict[str, str]:
         """Return the key of the columns of each signal, and of SUPPLIED, by name."""
@@ -104,7 +104,7 @@ class MeasureSettings:
         return ids.digest([VERSIONS["measure"], unit.key, source, decoding, self.pool.images])
 
     @cached_property
-    def _values(self) -> list[Any]:
+    def value_versions(self) -> list[Any]:
         """The signals and the versions of libraries that decide values of `samples`."""
         has_phash = self.pool.images and self.measure.image.phash
         hashing = [f"{name} {version(name)}" for name in ("imagehash", "scipy")] if has_phash else []

@@ -51,9 +51,14 @@ class MatchSettings:
 class Entries:
     """The metadata of a run, loaded: entries, their keys in draws, and the matcher, made when first needed."""
 
-    entries: pa.Array
+    table: pa.Table  # entry, source, language string
     mode: str
     lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @cached_property
+    def entries(self) -> pa.Array:
+        """The entries (string)."""
+        return self.table["entry"].combine_chunks()
 
     @cached_property
     def keys(self) -> npt.NDArray[np.uint64]:
@@ -76,8 +81,7 @@ def load_entries(settings: MatchSettings) -> Entries:
 
     def load() -> Entries:
         file = METADATA_FILE if settings.store.exists(METADATA_FILE) else ENTRIES_FILE
-        table = settings.store.read_parquet(file, ["entry"])
-        return Entries(table["entry"].combine_chunks(), settings.mode)
+        return Entries(settings.store.read_parquet(file, ["entry", "source", "language"]), settings.mode)
 
     # Those of one run at a time: another's would only take memory.
     return process_cache(f"entries {settings.metadata_key} {settings.mode}", load, replaces="entries ")

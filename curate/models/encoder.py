@@ -96,15 +96,15 @@ class Encoder:
             ids, lengths, tokens[part] = self._tokenize(list(texts[part]))
             truncated[part] = tokens[part] > ids.shape[1]
             order = np.argsort(-lengths, kind="stable")
-            made = []
+            encoded = []
             at = 0
             while at < len(order):
                 rows = order[at : at + self.batch]
                 with self._forward, torch.inference_mode():
-                    made += self._in_halves(self._texts, ids[torch.from_numpy(rows), : int(lengths[rows[0]])])
+                    encoded += self._in_halves(self._texts, ids[torch.from_numpy(rows), : int(lengths[rows[0]])])
                 at += len(rows)
-            if made:
-                embeddings[first + order] = torch.cat(made).cpu().numpy()
+            if encoded:
+                embeddings[first + order] = torch.cat(encoded).cpu().numpy()
         return Texts(embeddings, tokens, truncated)
 
     def score_words(self, images: F32, captions: Sequence[str]) -> list[WordScores]:
@@ -137,7 +137,7 @@ class Encoder:
     def _images(self, views: list[npt.NDArray[Any]]) -> Any:
         import torch
 
-        # Pinned memory lets the copy to a GPU go on beside its work; the allocator keeps it until the copy is done.
+        # Pinned memory lets the copy to a GPU go on during its work; the allocator keeps it until the copy is done.
         pinned = self._device.startswith("cuda")
         kind = torch.float32 if self._normalize is None else torch.uint8
         staged = torch.empty((len(views), *views[0].shape), dtype=kind, pin_memory=pinned)
@@ -178,7 +178,7 @@ class Encoder:
 def encode_cut(tower: TextTower, ids: Any) -> Any:
     """Return what open_clip's text tower gives for sequences shorter than its context: positions and mask are cut with them.
 
-    Exact for a causal mask and pooling at the end token: what stands behind it is never looked at.
+    Exact for a causal mask and pooling at the end token: what follows it is never read.
     """
     import torch
 

@@ -10,7 +10,7 @@ float32[n, d], rows of norm 1. Out: float32[n]. A head is known by the sha256 of
 How the chain is read. The layers are the 2-D weights, in the numeric order of their names, with their biases. Dropout has
 no weights, and does nothing here. A file does not tell the activation, so it is an argument; nothing follows the last layer
 but `output`. Positions in a `Sequential` tell where an activation cannot be: between neighbours (15 and 16 above) there is
-none, if others lie apart. Where all are neighbours, or names do not end in a plain number, it stands between all layers.
+none, if others lie apart. Where all are neighbours, or names do not end in a plain number, it comes between all layers.
 
 What it trades: layers with nothing between are multiplied into one when loaded (in float64), so v2, which is linear, costs
 one product with a vector, and differs from torch's forward by rounding: some 1e-6 of the score. Scores of a row may
@@ -87,7 +87,7 @@ class Head:
     output: Output
 
     def apply(self, embeddings: F32) -> F32:
-        """The head's number for each embedding.
+        """Return the head's number for each embedding.
 
         Args:
             embeddings: float32[n, dimension], rows of norm 1, as published heads were trained.
@@ -117,12 +117,12 @@ class Head:
 
 
 def load_head(path: str, activation: Activation, output: Output) -> Head:
-    """Reads a head from a file.
+    """Read a head from a file.
 
     Args:
         path: `.safetensors`, `.pth` or `.pt`; a local path or any fsspec URL. A state dict may lie under `state_dict`,
             `model_state_dict` or `model`, and its names may have any prefix.
-        activation: what stands between the layers; the module says where.
+        activation: what comes between the layers; the module says where.
         output: what follows the last layer.
 
     Returns:
@@ -156,7 +156,7 @@ def _read(path: str) -> bytes:
 
 
 def _state_dict(content: bytes, path: str) -> dict[str, F32]:
-    """The tensors by name, as float32."""
+    """Return the tensors by name, as float32."""
     import torch
 
     loaded = _load(content, path)
@@ -177,7 +177,7 @@ def _state_dict(content: bytes, path: str) -> dict[str, F32]:
 
 
 def _load(content: bytes, path: str) -> Any:
-    """What the file holds: tensors, and containers of them; never code."""
+    """Return what the file holds: tensors, and containers of them; never code."""
     import torch
 
     # The errors' own text is not passed on: torch's advises to load code. Hostile bytes may raise anything.
@@ -194,13 +194,13 @@ def _load(content: bytes, path: str) -> Any:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
         raise RecipeError(
-            f"head {path}: found no tensors, damaged ones, or code beside them, which is never loaded "
+            f"head {path}: found no tensors, damaged ones, or code, which is never loaded "
             f"({type(error).__name__}); {_ACCEPTED}. To take a head out of a saved module: torch.save(module.state_dict(), …)"
         ) from error
 
 
 def _chain(tensors: dict[str, F32], path: str) -> Iterator[tuple[str, Layer]]:
-    """The layers with their names, in order; at least one. Raises RecipeError where they are no chain to one output."""
+    """Return the layers with their names, in order; at least one. Raises RecipeError where they are no chain to one output."""
     parts: dict[str, dict[str, F32]] = {}
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition(".")
@@ -225,7 +225,7 @@ def _split(name: str) -> Iterator[tuple[int, str]]:
 
 
 def _joints(names: tuple[str, ...]) -> list[bool]:
-    """Whether an activation stands after each layer but the last."""
+    """Return whether an activation comes after each layer but the last."""
     tails = [name.rpartition(".") for name in names]
     if len({parent for parent, _, _ in tails}) > 1 or not all(_NUMBERS.fullmatch(tail) for _, _, tail in tails):
         return [True] * (len(names) - 1)
@@ -234,7 +234,7 @@ def _joints(names: tuple[str, ...]) -> list[bool]:
 
 
 def _merge(layers: tuple[Layer, ...], joints: list[bool]) -> Iterator[Layer]:
-    """The layers, with those multiplied into one (in float64) that have nothing between them."""
+    """Return the layers, with those multiplied into one (in float64) that have nothing between them."""
     weight, bias = (part.astype(np.float64) for part in layers[0])
     for layer, joint in zip(layers[1:], joints, strict=True):
         if joint:

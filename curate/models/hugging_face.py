@@ -47,7 +47,7 @@ def find_device(where: str, device: Device) -> str:
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
         raise RecipeError(
-            f"{where}: device cuda is requested, and torch {torch.__version__} finds no CUDA device here; accepted: "
+            f"{where}: device is cuda, and torch {torch.__version__} finds no CUDA device here; accepted: "
             "auto, cpu, or a machine with one"
         )
     return "cuda" if there and device != "cpu" else "cpu"

@@ -1,6 +1,6 @@
 """Find the words of a caption that do not fit its image, from the text transformer's attention (CLIP4DM).
 
-In: image embeddings [n, d] and their captions, with the open_clip model that made them and its tokenizer. Out: for
+In: image embeddings [n, d] and their captions, with the open_clip model that gave them and its tokenizer. Out: for
 each caption its words in order, a float32 score for each (below 0: the word draws the caption away from the image),
 and the cosine; from these the misaligned words and F-CLIPScore, a CLIPScore that small wrong details lower.
 
@@ -33,7 +33,7 @@ Module = Any
 
 TEMPLATE = "A photo depicts "
 LAYERS = 3
-"""How many layers are looked at, from the last; a smaller transformer has fewer, and the mean is over those."""
+"""How many layers are used, from the last; a smaller transformer has fewer, and the mean is over those."""
 THRESHOLD = -5e-5
 """Words with a score below it are misaligned."""
 
@@ -56,7 +56,7 @@ class WordScores:
 
     @property
     def misaligned_words(self) -> list[str]:
-        """The words with a score below -5e-5, in the caption's order; one that stands twice may be named twice."""
+        """The words with a score below -5e-5, in the caption's order; one that occurs twice may be named twice."""
         return [word for word, low in zip(self.words, self.scores < THRESHOLD, strict=True) if low]
 
     @property
@@ -129,7 +129,7 @@ def _check_blocks(tower: TextTower) -> None:
 
 
 def _relevance(tower: TextTower, images: Tensor, ids: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """The cosines float32 [n], and R[EOS] float32 [n, longest], of which the part before the EOS counts."""
+    """Return the cosines float32 [n], and R[EOS] float32 [n, longest], of which the part before the EOS counts."""
     import torch
     from torch.nn import functional as F
 
@@ -162,9 +162,9 @@ def _relevance(tower: TextTower, images: Tensor, ids: Tensor, ends: Tensor) -> t
 
 
 def _end_of_text(block: Module, x: Tensor, end: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """One block for the EOS alone: its stream [n, width] behind the block, and its attention [n, heads, length].
+    """Run one block for the EOS alone; return its stream [n, width] behind the block, and its attention [n, heads, length].
 
-    x [n, length, width] are the tokens before the block, as constants; at the EOS's own place `end` stands for them.
+    x [n, length, width] are the tokens before the block, as constants; at the EOS's own place `end` replaces them.
     """
     import torch
     from torch.nn import functional as F
@@ -209,7 +209,7 @@ def _linear(linear: Module, x: Tensor) -> Tensor:
 
 
 def _scaled(scale: Module, x: Tensor) -> Tensor:
-    """Layer scale, or the identity where there is none."""
+    """Return layer scale, or the identity where there is none."""
     return x * _value(scale.gamma) if hasattr(scale, "gamma") else x
 
 
@@ -226,7 +226,7 @@ Words = list[tuple[str, slice]]
 
 
 def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
-    """Token ids int64 [n, context], and the words of each text that are the caption's and no punctuation."""
+    """Return token ids int64 [n, context], and the words of each text that are the caption's and no punctuation."""
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
     if isinstance(tokenizer, SimpleTokenizer) and tokenizer.reduction_fn is None:
@@ -237,7 +237,7 @@ def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
         words = _fast_words(tokenizer, texts)
     else:
         raise RecipeError(
-            f"measure.clip: words cannot be told with this tokenizer; found: {type(tokenizer).__name__}; accepted: "
+            f"measure.clip: words cannot be separated with this tokenizer; found: {type(tokenizer).__name__}; accepted: "
             "open_clip's SimpleTokenizer without a reduction_mask, or its HFTokenizer around a fast tokenizer without "
             "a tokenizer_mode"
         )
@@ -245,7 +245,7 @@ def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
 
 
 def _simple_words(tokenizer: Any, row: list[int]) -> Words:
-    """By the vocabulary itself: a word's last token ends in `</w>`. One that is cut has none, and is left out."""
+    """Return a text's words by the vocabulary itself: a word's last token ends in `</w>`; one that is cut is left out."""
     words: Words = []
     start = 1 + len(tokenizer.encode(TEMPLATE))
     for place in range(start, len(row)):
@@ -259,7 +259,7 @@ def _simple_words(tokenizer: Any, row: list[int]) -> Words:
 
 
 def _fast_words(tokenizer: Any, texts: list[str]) -> list[Words]:
-    """By the fast tokenizer's own word boundaries, in the text as open_clip cleans it."""
+    """Return the words of texts by the fast tokenizer's own word boundaries, in the text as open_clip cleans it."""
     clean, length = tokenizer.clean_fn, tokenizer.context_length
     texts = [clean(text) for text in texts]
     encoded = tokenizer.tokenizer(texts, max_length=length, padding="max_length", truncation=True)
@@ -270,7 +270,7 @@ def _fast_words(tokenizer: Any, texts: list[str]) -> list[Words]:
 
 
 def _encoded_words(text: str, encoding: Any, template: int) -> Words:
-    """The words of one text that start behind the first `template` characters, without the one that is cut."""
+    """Return the words of one text that start behind the first `template` characters, without the one that is cut."""
     cut = next((word for part in encoding.overflowing for word in part.word_ids if word is not None), None)
     parts: dict[int, slice] = {}
     for place, word in enumerate(encoding.word_ids):

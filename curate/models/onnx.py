@@ -6,12 +6,12 @@ from typing import Any
 
 
 def runtime() -> str:
-    """The runtime and its version, on which results depend in their last digits."""
+    """Return the runtime and its version, on which results depend in their last digits."""
     return f"onnxruntime {importlib.metadata.version('onnxruntime')}"
 
 
 def open_session(path: Path) -> Any:
-    """A session with a model's weights, on the CPU; its `run` may be called from many threads."""
+    """Return a session with a model's weights, on the CPU; its `run` may be called from many threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -46,16 +46,16 @@ class TextTower:
         return int(self.holder.positional_embedding.shape[0])
 
     def ends(self, ids: Tensor) -> Tensor:
-        """Where each text ends and its embedding is taken: ids int64 [n, length] → int64 [n]."""
+        """Return where each text ends and its embedding is taken: ids int64 [n, length] → int64 [n]."""
         if self.pool_type == "argmax":  # the end of text is the highest id of OpenAI's vocabulary
             return ids.argmax(dim=-1)
         return (ids == self.eos_id).int().argmax(dim=-1)
 
 
 def text_tower(model: Module) -> TextTower:
-    """The text tower of an open_clip model, if it is causal and pools at the end of the text.
+    """Return the text tower of an open_clip model, if it is causal and pools at the end of the text.
 
-    Of such a tower alone it is true that nothing depends on what stands behind a text's end, so that texts may be
+    Of such a tower alone it is true that nothing depends on what follows a text's end, so that texts may be
     trimmed to the longest and positions added.
 
     Raises:
@@ -128,7 +128,7 @@ def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
 
 
 def _stretched(positions: Tensor, context_length: int) -> Tensor:
-    """[c, width] → [context_length, width], of the same dtype; interpolated in float32."""
+    """Return [c, width] → [context_length, width], of the same dtype; interpolated in float32."""
     import torch
 
     learnt = positions[KEPT:].float()

@@ -60,7 +60,7 @@ def identify() -> str:
 
 
 def find_lines(raster: Image.Image) -> list[Line]:
-    """The lines of text in an RGB image, in its pixels; a rectangle's margin may reach beyond the image."""
+    """Return the lines of text in an RGB image, in its pixels; a rectangle's margin may reach beyond the image."""
     from scipy import ndimage  # here: it takes half a second to load
 
     text = _text_map(raster)
@@ -80,7 +80,7 @@ def find_lines(raster: Image.Image) -> list[Line]:
 
 
 def read_line(picture: Image.Image, line: Line) -> str:
-    """What is recognised in a line of an RGB image, in its pixels; empty where that is not sure."""
+    """Return what is recognised in a line of an RGB image, in its pixels; empty where that is not sure."""
     networks = _load()
     width, height = (max(1, round(2 * side)) for side in _sides(line))
     corner = line.centre - line.along - line.across
@@ -100,7 +100,7 @@ def read_line(picture: Image.Image, line: Line) -> str:
 
 
 def _text_map(raster: Image.Image) -> np.ndarray:
-    """How sure each pixel is text: float32 of shape (height, width), 0 to 1."""
+    """Return how sure each pixel is text: float32 of shape (height, width), 0 to 1."""
     detector = _load().detector
     width, height = raster.size
     pixels = np.pad(np.asarray(raster), ((0, _up(height) - height), (0, _up(width) - width), (0, 0)), mode="edge")
@@ -109,17 +109,17 @@ def _text_map(raster: Image.Image) -> np.ndarray:
 
 
 def _scaled(pixels: np.ndarray) -> np.ndarray:
-    """uint8 of shape (height, width, 3) as the networks take it: channels first, blue first, from -1 to 1."""
+    """Return uint8 of shape (height, width, 3) as the networks take it: channels first, blue first, from -1 to 1."""
     return np.ascontiguousarray(pixels[:, :, ::-1].transpose(2, 0, 1), np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def _up(length: int) -> int:
-    """The next multiple of the networks' stride."""
+    """Return the next multiple of the networks' stride."""
     return -(-length // _STRIDE) * _STRIDE
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:
-    """The centres of each row's first and last pixel, of a connected part: (n, 2) of x, y; their hull is the part's."""
+    """Return the centres of each row's first and last pixel, of a connected part: (n, 2) of x, y; their hull is the part's."""
     rows = np.arange(len(mask)) + 0.5
     first = mask.argmax(1) + 0.5
     last = mask.shape[1] - mask[:, ::-1].argmax(1) - 0.5
@@ -127,7 +127,7 @@ def _outline(mask: np.ndarray) -> np.ndarray:
 
 
 def _smallest_rectangle(points: np.ndarray) -> Line:
-    """The rectangle of the least area around points: one side lies on an edge of their hull."""
+    """Return the rectangle of the least area around points: one side lies on an edge of their hull."""
     hull = _hull(points)
     edges = np.roll(hull, -1, 0) - hull
     edges = edges[np.hypot(*edges.T) > 0] if len(hull) > 1 else np.array([[1.0, 0.0]])
@@ -142,7 +142,7 @@ def _smallest_rectangle(points: np.ndarray) -> Line:
 
 
 def _hull(points: np.ndarray) -> np.ndarray:
-    """The corners of the convex hull, (n, 2), by Andrew's monotone chain."""
+    """Return the corners of the convex hull, (n, 2), by Andrew's monotone chain."""
     ordered = sorted(set(map(tuple, points.tolist())))
     if len(ordered) < 3:
         return np.array(ordered)
@@ -161,7 +161,7 @@ def _hull(points: np.ndarray) -> np.ndarray:
 
 
 def _widened(line: Line) -> Line:
-    """The line with the margin that the detector was taught to take away, turned as it is read.
+    """Return the line with the margin that the detector was trained to take away, turned as it is read.
 
     It is read to the right, or downwards where it is half as high again as it is wide.
     """
@@ -177,7 +177,7 @@ def _widened(line: Line) -> Line:
 
 
 def _sides(line: Line) -> tuple[float, float]:
-    """Half the length and half the height of a line."""
+    """Return half the length and half the height of a line."""
     return float(np.hypot(*line.along)), float(np.hypot(*line.across))
 
 
@@ -188,7 +188,7 @@ def area(line: Line) -> float:
 
 
 def _pixels(line: Line, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
-    """A window of an image of that width and height, and which pixels in it have their centres in the line."""
+    """Return a window of an image of that width and height, and which pixels in it have their centres in the line."""
     reach = np.abs(line.along) + np.abs(line.across) + 1
     (x0, y0), (x1, y1) = (np.clip(np.floor(line.centre + way * reach), 0, size).astype(int) for way in (-1, 1))
     x = np.arange(x0, x1)[None, :] + 0.5 - line.centre[0]
@@ -198,7 +198,7 @@ def _pixels(line: Line, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.
 
 
 def covered_share(lines: Sequence[Line], size: tuple[int, int]) -> float:
-    """The share of an image's pixels whose centres lie in a line."""
+    """Return the share of an image's pixels whose centres lie in a line."""
     covered = np.zeros(size[::-1], np.bool_)
     for line in lines:
         where, inside = _pixels(line, size)

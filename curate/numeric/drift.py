@@ -29,7 +29,7 @@ from curate.numeric.embedding_scores import F32, F64
 
 DIRECTIONS = 128
 BLOCK = 16
-"""Directions at a time: what is held at once is so many numbers a row."""
+"""Directions at a time: this many numbers a row are held at once."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -52,7 +52,7 @@ class Drift(NamedTuple):
 
 
 def measure_drift(raw: F32, curated: F32, seed: int = 0, directions: int = DIRECTIONS) -> Drift:
-    """The sliced Wasserstein distance between two sets, as the module says.
+    """Return the sliced Wasserstein distance between two sets, as the module says.
 
     Args:
         raw: float32[n, d].
@@ -79,7 +79,7 @@ def measure_drift(raw: F32, curated: F32, seed: int = 0, directions: int = DIREC
 
 
 def draw_directions(count: int, dimension: int, seed: int) -> F64:
-    """Directions uniform on the sphere: float64[count, dimension], rows of norm 1.
+    """Return directions uniform on the sphere: float64[count, dimension], rows of norm 1.
 
     Normal numbers by Box and Muller from splitmix64's stream, whose start is a hash of the seed, normalised.
     """
@@ -94,7 +94,7 @@ def draw_directions(count: int, dimension: int, seed: int) -> F64:
 
 
 def _slices(raw: F32, curated: F32, theta: F64) -> F64:
-    """W² of the projections on each direction: float64[directions]."""
+    """Return W² of the projections on each direction: float64[directions]."""
     weights, left, right = _pieces(len(raw), len(curated))
     squares = np.empty(len(theta))
     for start in range(0, len(theta), BLOCK):
@@ -106,7 +106,7 @@ def _slices(raw: F32, curated: F32, theta: F64) -> F64:
 
 
 def _pieces(n: int, m: int) -> tuple[F64, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The pieces of (0, 1] on which the quantile functions of n and of m values are constant: lengths, and ranks in each."""
+    """Return the pieces of (0, 1] on which the quantile functions of n and of m values are constant: lengths, ranks in each."""
     # In units of 1 / (n m), so that the borders are exact.
     ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
     starts = np.concatenate([[0], ends[:-1]])
@@ -114,7 +114,7 @@ def _pieces(n: int, m: int) -> tuple[F64, npt.NDArray[np.int64], npt.NDArray[np.
 
 
 def _with_control(squares: F64, control: F64, expected: float) -> Drift:
-    """The mean of `squares` at control = `expected` by linear regression, and its standard error."""
+    """Return the mean of `squares` at control = `expected` by linear regression, and its standard error."""
     size = len(squares)
     residuals, offset = squares - squares.mean(), control - control.mean()
     spread, away = float(offset @ offset), float(control.mean()) - expected

@@ -1,7 +1,7 @@
 """What cached embeddings tell of an image: whether it fools the model, its context, its place on an axis of quality.
 
 In: embeddings float32[n, d] of one model, rows of norm 1 (cosines are plain products here, so embeddings kept as float16
-are normalised anew first), and few embeddings of prompts or exemplars. Out: float32[n], or `Tags`. Each is one matrix
+are normalised again first), and few embeddings of prompts or exemplars. Out: float32[n], or `Tags`. Each is one matrix
 product, and the numbers of a row do not depend on other rows but through the BLAS's rounding (some 1e-7 of a cosine).
 
 What it trades: nothing is learnt or tuned; what a score means is calibrated on real images, as a rule does with `top`.
@@ -50,13 +50,13 @@ class Tags(NamedTuple):
 
 
 def mean_shift(images: F32, texts: F32) -> F32:
-    """The shift g that draws images and texts together: a quarter of (mean image − mean text).
+    """Return the shift g that draws images and texts together: a quarter of (mean image − mean text).
 
     Source: Freiberger et al., Fooling Contrastive Language-Image Pre-trained Models with CLIPMasterPrints, 2023,
     mitigation by shifting; the gap is Liang et al.'s, Mind the Gap, 2022.
 
     Args:
-        images: float32[n, d], of real images; a mean that was computed before stands for them, as one row.
+        images: float32[n, d], of real images; a mean that was computed before represents them, as one row.
         texts: float32[m, d], of texts, likewise.
 
     Returns:
@@ -71,7 +71,7 @@ def mean_shift(images: F32, texts: F32) -> F32:
 
 
 def shift(images: F32, texts: F32, g: F32) -> tuple[F32, F32]:
-    """Images less g, and texts plus g, each row normalised anew (a row that vanishes stays 0).
+    """Return images less g, and texts plus g, each row normalised again (a row that vanishes stays 0).
 
     Args:
         images: float32[n, d].
@@ -85,7 +85,7 @@ def shift(images: F32, texts: F32, g: F32) -> tuple[F32, F32]:
 
 
 def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
-    """How well an image fits the worst of K prompts that have nothing to do with each other: the smallest cosine.
+    """Return how well an image fits the worst of K prompts that have nothing to do with each other: the smallest cosine.
 
     A fooling image scores high with all of them, which no real image does; what is high depends on the model, so that
     the score is read against that of real images.
@@ -95,7 +95,7 @@ def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
     Args:
         images: float32[n, d].
         prompts: float32[K, d], of unrelated prompts.
-        g: float32[d], a shift to be made first; None for none.
+        g: float32[d], a shift to apply first; None for none.
 
     Returns:
         float32[n], -1 to 1.
@@ -112,7 +112,7 @@ def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
 
 
 def quality_axis(good: F32, bad: F32) -> F32:
-    """The direction from bad exemplars to good ones: mean good − mean bad.
+    """Return the direction from bad exemplars to good ones: mean good − mean bad.
 
     Source: Gaintseva et al., RAVE: Residual Vector Embedding for CLIP-Guided Backlit Image Enhancement, 2024.
 
@@ -135,7 +135,7 @@ def quality_axis(good: F32, bad: F32) -> F32:
 
 
 def quality_score(images: F32, axis: F32) -> F32:
-    """Where an image lies between the exemplars: cos(image, axis).
+    """Return where an image lies between the exemplars: cos(image, axis).
 
     Source: as `quality_axis`.
 
@@ -151,7 +151,7 @@ def quality_score(images: F32, axis: F32) -> F32:
 
 
 def tag_contexts(images: F32, prompts: F32, temperature: float = TEMPERATURE) -> Tags:
-    """The context of each image, without classes: p(z|x) = softmax over z of cos(x, z) / T.
+    """Return the context of each image, without classes: p(z|x) = softmax over z of cos(x, z) / T.
 
     Source: An et al., PerceptionCLIP: Visual Classification by Inferring and Conditioning on Contexts, 2024, its
     estimate of p(z|x) from the attribute alone (PureAttr).
@@ -171,7 +171,7 @@ def tag_contexts(images: F32, prompts: F32, temperature: float = TEMPERATURE) ->
 
 
 def tag_contexts_of_classes(images: F32, prompts: F32, temperature: float = TEMPERATURE) -> Tags:
-    """The context of each image, whatever its class: p(z|x) ∝ Σ over classes y of exp(cos(x, (y, z)) / T).
+    """Return the context of each image, whatever its class: p(z|x) ∝ Σ over classes y of exp(cos(x, (y, z)) / T).
 
     Source: An et al., 2024 (see `tag_contexts`), its estimate of p(z|x) with classes (ClassAttr).
 
@@ -203,7 +203,7 @@ def tag_contexts_of_classes(images: F32, prompts: F32, temperature: float = TEMP
 
 
 def nearest_centroid(images: F32, centroids: F32) -> I32:
-    """The cluster of each image: the centroid with the largest product with it; of equal ones the first.
+    """Return the cluster of each image: the centroid with the largest product with it; of equal ones the first.
 
     Products are float32 first; what is within their error of the largest is compared in float64, summed in the order of
     dimensions, so that the result does not depend on which rows are computed together.
@@ -234,7 +234,7 @@ def nearest_centroid(images: F32, centroids: F32) -> I32:
 
 @njit(nogil=True, cache=True)
 def _best(products: F32, images: F32, centroids: F32, longest: float, out: I32) -> None:
-    """The best centroid of each row: of those whose product may be the largest, by the exact product."""
+    """Return the best centroid of each row: of those whose product may be the largest, by the exact product."""
     for i in range(len(images)):
         # Twice the error bound of a float32 product (Higham, section 3.1).
         margin = 2 * (images.shape[1] + 8) * 2.0**-24 * np.sqrt(dot(images[i], images[i])) * longest

@@ -42,7 +42,7 @@ class Classifier:
     bias: F64
 
     def logits(self, images: F32, texts: F32 | None = None, alpha: float = 1.0) -> F64:
-        """100 x Tᵀ + α (x W + b).
+        """Return 100 x Tᵀ + α (x W + b).
 
         Args:
             images: x, float32[n, d].
@@ -57,7 +57,7 @@ class Classifier:
         return logits if texts is None else logits + 100.0 * (x @ texts.T.astype(np.float64))
 
     def classify(self, images: F32, texts: F32 | None = None, alpha: float = 1.0) -> Tags:
-        """The class of each image, and the softmax of its logits; arguments as for `logits`.
+        """Return the class of each image, and the softmax of its logits; arguments as for `logits`.
 
         Without texts and with α = 1 these are the Gaussians' own posterior probabilities.
 
@@ -73,7 +73,7 @@ class Classifier:
 
 
 def fit_classifier(embeddings: F32, labels: npt.NDArray[np.integer], classes: int) -> Classifier:
-    """Fits the Gaussians to labelled examples; the module says how.
+    """Fit the Gaussians to labelled examples; the module says how.
 
     Args:
         embeddings: float32[N, d]; 4 to 16 a class do well in the paper.

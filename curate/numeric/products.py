@@ -10,7 +10,7 @@ F64 = npt.NDArray[np.float64]
 
 @njit(nogil=True, cache=True)
 def squares(points: F32 | F64) -> F64:
-    """a·a of each row (float64[n])."""
+    """Return a·a of each row (float64[n])."""
     out = np.empty(len(points))
     for i in range(len(points)):
         out[i] = dot(points[i], points[i])
@@ -19,7 +19,7 @@ def squares(points: F32 | F64) -> F64:
 
 @njit(nogil=True, cache=True)
 def dot(a: F32 | F64, b: F32 | F64) -> float:
-    """a·b, exact for what was float16."""
+    """Return a·b, exact for what was float16."""
     total = 0.0
     for k in range(len(a)):
         total += np.float64(a[k]) * np.float64(b[k])

@@ -13,32 +13,32 @@ F32 = npt.NDArray[np.float32]
 
 
 def embedding_column(values: npt.NDArray[Any], rows: npt.NDArray[np.int64], n: int) -> pa.FixedSizeListArray:
-    """Embeddings [rows, dimension] as a column of n lists of float16, zeros in other rows."""
+    """Return embeddings [rows, dimension] as a column of n lists of float16, zeros in other rows."""
     flat = pa.array(spread(values.astype(np.float16), rows, n).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
 def no_embeddings(dimension: int, n: int) -> pa.FixedSizeListArray:
-    """A column of n rows that have none."""
+    """Return a column of n rows that have none."""
     return embedding_column(np.zeros((0, dimension), np.float32), np.zeros(0, np.int64), n)
 
 
 def embedding_matrix(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float16]:
-    """The column as float16 [n, dimension]; a view of it where it is one array."""
+    """Return the column as float16 [n, dimension]; a view of it where it is one array."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     flat = array.flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat.reshape(len(array), array.type.list_size))
 
 
 def spread(values: npt.NDArray[Any], rows: npt.NDArray[np.int64], n: int) -> npt.NDArray[Any]:
-    """n values, those given in their rows, zeros elsewhere."""
+    """Return n values, those given in their rows, zeros elsewhere."""
     found = np.zeros((n, *values.shape[1:]), values.dtype)
     found[rows] = values
     return found
 
 
 def normalised(rows: npt.NDArray[Any]) -> F32:
-    """Rows of length 1; a row without a direction stays 0."""
+    """Return rows of length 1; a row without a direction stays 0."""
     rows = np.asarray(rows, np.float32)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0))

@@ -10,6 +10,7 @@ import pyarrow as pa
 from curate import ids
 from curate.captions.mix import Written, written_texts
 from curate.captions.settings import CaptionSettings
+from curate.decide.settings import decisions_key
 from curate.output.layout import Shard, Slice
 from curate.pool.plan import Pool, Unit
 from curate.pool.reader import UnitReader
@@ -56,7 +57,7 @@ class EmitSettings:
             sources=context.recipe.input,
             pool=context.pool,
             output=context.recipe.output,
-            decisions_key=context.decisions_key,
+            decisions_key=decisions_key(context),
             captioning=CaptionSettings.of(context).key_fields if captions else None,
             text_tables=tuple(name for name in _TEXT_TABLES if name in context.tables),
             write_texts=partial(_write_texts, captions, context.recipe.seed, context.store),

@@ -67,6 +67,7 @@ class Webdataset(OutputFormat):
     media_type = "application/x-tar"
     file_set = ("tars", "webdataset shards: an image, .txt and .json a sample")
     has_members = True
+    item_columns = ("url", "sha256")
     tags = ("webdataset",)
     loader_columns = {"__key__": "string", "__url__": "string"}  # noqa: RUF012 (of a constant)
 

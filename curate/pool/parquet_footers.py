@@ -136,6 +136,6 @@ def embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, foote
                 faults.append(f"{footer.file.path}: {fault}")
     raise RecipeError(
         f"measure.embeddings {embeddings.name!r}: source {source.name!r} supplies no such embeddings: "
-        f"{faults[0] if faults else 'no file has rows'}; accepted: columns of lists of numbers, or arrays of the .npz beside "
+        f"{faults[0] if faults else 'no file has rows'}; accepted: columns of lists of numbers, or arrays of the .npz of "
         "each file"
     )

@@ -206,9 +206,7 @@ def _score_schema(columns: Sequence[tuple[Source, FileColumns]]) -> pa.Schema:
                     promote_options="permissive",
                 )
             except pa.ArrowException:
-                raise RecipeError(
-                    f"{where} is {kind} here and {types[name]} in another file; make them alike"
-                ) from None
+                raise RecipeError(f"{where} is {kind} here and {types[name]} in another file; use one type") from None
             types[name] = joined.field(0).type
     return pa.schema(list(types.items()))
 

@@ -204,7 +204,7 @@ def _reading(run: RunFacts) -> Iterator[str]:
         "`curate explain DIR UID` shows why a sample is in or out."
     )
     yield "- `manifest.parquet` lists every file with its sha256; `curate verify DIR` checks them."
-    yield from ("- `croissant.json` describes the files to machines.", "")
+    yield from ("- `croissant.json` describes the files for programs.", "")
 
 
 def _people(run: RunFacts) -> Iterator[str]:

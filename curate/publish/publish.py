@@ -11,6 +11,7 @@ from curate.publish.entries import write_entries
 from curate.publish.settings import PublishSettings
 from curate.publish.summary import Results, summarise_run
 from curate.publish.uids import write_uids
+from curate.recipe.rules import SCHEMES
 from curate.schema import KEPT
 from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, SIZES_FILE
 from curate.store.manifest import Published
@@ -42,7 +43,9 @@ def publish(
     counts = check_conservation(audits, sum(shard.rows for shard in shards))
     store.write_parquet(FAILURES_FILE, all_failures(audits))
     if results.pool is not None and results.survivors is not None and results.sums is not None:
-        write_entries(store, results.pool, results.survivors, results.sums, results.t)
+        balance = settings.recipe.balance
+        scheme = SCHEMES.find(balance.scheme) if balance else None
+        write_entries(store, results.pool, results.survivors, results.sums, scheme, results.t)
     else:
         store.write_parquet(ENTRIES_FILE, schema.ENTRIES.empty_table())
     store.write_json(SIZES_FILE, {f"{shard.index:05d}.{kind.suffix}": shard.rows for shard in shards})

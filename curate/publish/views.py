@@ -39,10 +39,10 @@ PUBLISHED = pa.schema([("shard", pa.string()), ("key", pa.string()), ("uid", pa.
 _HEAD = """\
 -- Views over the large tables of this run, for any DuckDB client; stats.duckdb holds the small ones. In the run folder:
 --     duckdb -readonly -init views.sql stats.duckdb
--- From elsewhere, and over https:// or s3:// (by the extension httpfs), say first where the run is:
+-- From elsewhere, and over https:// or s3:// (by the extension httpfs), set the location of the run first:
 --     SET VARIABLE run = 's3://bucket/run';
 --     .read views.sql
--- The views are temporary: nothing is written. `curate sql DIR` has them too, and lets nothing out of the run.
+-- The views are temporary: nothing is written. `curate sql DIR` has them too, and reads nothing but the run.
 """
 _RUN = "coalesce(rtrim(getvariable('run'), '/') || '/', '')"
 

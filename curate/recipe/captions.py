@@ -180,7 +180,7 @@ class Captions(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> "Captions":
         if not self.tasks and not self.regions:
-            raise ValueError(f"is empty; accepted: {', '.join([*CAPTION_KINDS.kinds(), 'regions'])}")
+            raise ValueError(f"it has no task; accepted: {', '.join([*CAPTION_KINDS.kinds(), 'regions'])}")
         first: dict[tuple[str, str], str] = {}
         for task in self.tasks:
             self._check_engine(task)
@@ -193,7 +193,7 @@ class Captions(Section):
                     raise fault(f"{task.key}.{field}", what)
         for name in self.output.mix:
             if name not in {task.kind for task in self.tasks}:
-                raise fault("output.mix", f"no section writes texts of kind {name}")
+                raise fault("output.mix", f"no section writes {name}")
         return self
 
     def _check_engine(self, task: Task) -> None:

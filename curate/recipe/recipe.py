@@ -92,32 +92,16 @@ class Recipe(Section):
         names = [source.name for source in self.input]
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
-            raise ValueError(f"input: two sources are named {twice[0]!r}; names tell sources apart")
+            raise ValueError(f"input: two sources are named {twice[0]!r}; names identify sources")
         if self.balance and not self.match:
             raise ValueError("balance needs match: entries are what it balances")
-        near = [*self.dedup.near.values(), *([self.dedup.against] if self.dedup.against else [])]
-        if ("phash" in self.dedup.by or any(by.phash for by in near)) and not self.measure.image.phash:
-            raise ValueError("dedup by phash needs measure: {image: {phash: true}}")
+        self.dedup.check_measured(self.measure)
         if self.captions:
             self._gates_can_be_asked(self.captions.gates)
-        kept = [one.name for one in self.measure.kept]
-        for by in near:
-            if by.embedding and by.embedding.of not in kept:
-                raise ValueError(
-                    f"dedup by embedding needs the model {by.embedding.of!r} in measure.clip, with embeddings: true, or "
-                    "in measure.embeddings, with keep: true"
-                )
-        against = self.dedup.against
-        models = [one.name for one in self.measure.embedders if one.encodes]
-        if against and against.embedding and against.embedding.of not in models:
-            raise ValueError(
-                f"dedup.against: needs a model of measure.clip to encode its images with, and {against.embedding.of!r} is "
-                "precomputed; accepted: a model, or phash"
-            )
         return self
 
     def _gates_can_be_asked(self, gates: Gates) -> None:
-        """Raises ValueError for a gate that is set and has nothing to go by."""
+        """Raise ValueError for a gate that is set and has nothing to go by."""
         kept = {one.name: one for one in self.measure.kept if one.encodes}
         asked = {name for name in gates.model_fields_set if getattr(gates, name) != getattr(Gates(), name)}
         if "entries" in asked and not self.match:
@@ -132,7 +116,7 @@ class Recipe(Section):
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads and checks a recipe; `overrides` are `key=value` with dotted keys and YAML values (`rules.NAME=null` removes).
+    """Read and check a recipe; `overrides` are `key=value` with dotted keys and YAML values (`rules.NAME=null` removes).
 
     Raises:
         RecipeError: the file, a key or a value is wrong; the message names it, and what is accepted.
@@ -153,7 +137,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """The recipe with overrides as of `load_recipe`; new rules come last. Raises RecipeError."""
+    """Return the recipe with overrides as of `load_recipe`; new rules come last. Raises RecipeError."""
     data = json.loads(recipe.model_dump_json())
     for override in overrides:
         _set(data, override)
@@ -161,7 +145,7 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 
 def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
-    """A recipe from plain data. Raises RecipeError, one line per fault."""
+    """Return a recipe from plain data. Raises RecipeError, one line per fault."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -199,11 +183,11 @@ def _set(data: dict[str, Any], override: str) -> None:
         return
     at[_place(at, last, override)] = value
     if key in ("balance.t", "balance.rows") and value is not None:  # the one takes the place of the other
-        data["balance"] = {last: value}
+        data["balance"].pop("rows" if last == "t" else "t", None)
 
 
 def _place(at: Any, part: str, override: str) -> str | int:
-    """How `part` indexes `at`: a key of a mapping, or a position in a list."""
+    """Return how `part` indexes `at`: a key of a mapping, or a position in a list."""
     if isinstance(at, dict):
         return part
     if isinstance(at, list) and part.isdecimal() and len(part) < 10 and int(part) < len(at):

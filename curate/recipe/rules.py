@@ -1,10 +1,36 @@
-"""The sections of a recipe that decide which samples stay: top rules, deduplication and balance. See `curate.recipe.recipe`."""
+"""The sections of a recipe that decide which samples stay: top rules, deduplication and balance. See `curate.recipe.recipe`.
 
-from typing import Annotated, Literal
+The passes of deduplication and the schemes of balancing are what their registries hold.
+"""
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any, Self, TypeVar
 
-from curate.recipe.section import ColumnName, Section, UserPaths
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    Tag,
+    create_model,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from curate.errors import RecipeError
+from curate.recipe.measure import Measure
+from curate.recipe.section import BuiltFrom, Section, UserPaths
+from curate.registry import Registry
+
+KEYS: Registry[Any] = Registry("deduplication key", "curate.decide.passes.registry:KEYS")
+NEARNESS: Registry[Any] = Registry("kind of nearness", "curate.decide.passes.registry:NEARNESS")
+SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.schemes:SCHEMES")
+
+
+S = TypeVar("S", bound="Near")
 
 
 class Top(Section):
@@ -14,30 +40,33 @@ class Top(Section):
     of: str
 
 
-class PhashDistance(Section):
-    """Perceptual hashes that differ in at most so many of 64 bits."""
-
-    distance: int = Field(ge=1, le=16, strict=True)
-
-
-class EmbeddingCosine(Section):
-    """Image embeddings of a model of `measure.clip`, which keeps them, with at least this cosine."""
-
-    cosine: float = Field(gt=0, lt=1, strict=True)
-    of: ColumnName = "clip"
-
-
 class Near(Section):
-    """A pass by nearness: what a chain of near pairs joins is one group (single linkage)."""
+    """A pass by nearness: connected components of near pairs are groups. Each kind of nearness adds an optional section."""
 
-    phash: PhashDistance | None = None
-    embedding: EmbeddingCosine | None = None
+    @property
+    def kind(self) -> str:
+        """The kind of nearness."""
+        return next(self._chosen())
+
+    @property
+    def section(self) -> Section:
+        """Its section."""
+        section: Section = getattr(self, self.kind)
+        return section
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> "Near":
-        if (self.phash is None) == (self.embedding is None):
-            raise ValueError("give either phash: {distance: k} or embedding: {cosine: x}")
+    def _one_kind(self) -> Self:
+        if len(list(self._chosen())) != 1:
+            forms = [f"{key}: {kind.form}" for key, kind in NEARNESS.kinds().items() if key in type(self).model_fields]
+            raise ValueError(f"give either {' or '.join(forms)}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_others(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialise(self).items() if value is not None}
+
+    def _chosen(self) -> Iterator[str]:
+        return (key for key in NEARNESS.kinds() if getattr(self, key, None) is not None)
 
 
 class Against(Near):
@@ -46,9 +75,32 @@ class Against(Near):
     images: UserPaths  # image files or webdataset tars
 
 
+def _near_section() -> type[Near]:
+    return _with_kinds(Near, tuple(NEARNESS.kinds().values()))
+
+
+def _against_section() -> type[Against]:
+    return _with_kinds(Against, tuple(kind for kind in NEARNESS.kinds().values() if kind.compares_images))
+
+
+@cache
+def _with_kinds(base: type[S], kinds: tuple[Any, ...]) -> type[S]:
+    """Return the section with an optional field for each kind of nearness."""
+    fields: dict[str, Any] = {kind.key: (kind.section | None, None) for kind in kinds}
+    return create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
+
+
+def _known_key(value: str) -> str:
+    if value not in KEYS.kinds():
+        *others, last = (repr(key) for key in KEYS.kinds())
+        raise ValueError(f"Input should be {', '.join(others)} or {last}")
+    return value
+
+
 _KEY, _NEAR = "a key", "nearness"
 Pass = Annotated[
-    Annotated[Literal["uid", "sha256", "phash"], Tag(_KEY)] | Annotated[Near, Tag(_NEAR)],
+    Annotated[str, AfterValidator(_known_key), Tag(_KEY)]
+    | Annotated[SerializeAsAny[Near], BuiltFrom(_near_section), Tag(_NEAR)],
     Discriminator(lambda by: _NEAR if isinstance(by, dict | Near) else _KEY),
 ]
 
@@ -56,13 +108,13 @@ Pass = Annotated[
 class Dedup(Section):
     """Deduplication in passes in the listed order, by equal keys or by nearness; of a group the smallest uid stays.
 
-    Each pass stands once in `by`, and uid is always among them, first unless listed elsewhere. `prefer` names a numeric
+    Each pass is in `by` once, and uid is always among them, first unless listed elsewhere. `prefer` names a numeric
     column: the row with its largest value stays instead.
     """
 
     by: tuple[Pass, ...] = ("uid",)
     prefer: str | None = None
-    against: Against | None = None
+    against: Annotated[SerializeAsAny[Against], BuiltFrom(_against_section)] | None = None
 
     @field_validator("by")
     @classmethod
@@ -75,15 +127,44 @@ class Dedup(Section):
         """The passes by nearness, by their places."""
         return {place: by for place, by in enumerate(self.by) if isinstance(by, Near)}
 
+    def check_measured(self, measure: Measure) -> None:
+        """Check that what the passes compare is measured. Raises ValueError."""
+        for by in self.by:
+            if isinstance(by, str):
+                KEYS.find(by).check(measure)
+            else:
+                NEARNESS.find(by.kind).check(by.section, measure)
+        if self.against:
+            NEARNESS.find(self.against.kind).check_against(self.against.section, measure)
+
 
 class Balance(Section):
-    """Balanced sampling: by `t`, the rows an entry may have before it is thinned, or by a wished number of `rows`."""
+    """Balanced sampling: by `t`, the rows an entry may have before it is thinned, or by a target number of `rows`.
+
+    `scheme` says how the limit of each entry follows from t; by default it is t itself (MetaCLIP).
+    """
 
     t: int | None = Field(None, lt=2**63, ge=1, strict=True)
     rows: int | None = Field(None, lt=2**31, ge=1, strict=True)
+    scheme: str = "metaclip"
+
+    @field_validator("scheme")
+    @classmethod
+    def _known_scheme(cls, scheme: str) -> str:
+        try:
+            return str(SCHEMES.find(scheme).key)
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> "Balance":
+    def _one_of_two(self) -> Self:
         if (self.t is None) == (self.rows is None):
             raise ValueError("give either t or rows")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = serialise(self)
+        if self.scheme == type(self).model_fields["scheme"].default:
+            del plain["scheme"]
+        return plain

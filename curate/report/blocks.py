@@ -1,4 +1,4 @@
-"""What a section of the report is made of: plain values, which page.html lays out. No HTML but the charts' SVG."""
+"""The blocks of a section of the report: plain values, which page.html lays out. No HTML but the charts' SVG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,7 +56,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart: SVG by `charts.render_svg`; a narrow one may stand in for phones. The legend's first item is a colour."""
+    """A chart: SVG by `charts.render_svg`; `narrow` may hold one for phones. The legend's first item is a colour."""
 
     title: str
     svg: str
@@ -78,7 +78,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Picture:
-    """A thumbnail as a data URI, or why there is none; nothing of both where the pool has no images."""
+    """A thumbnail as a data URI, or why it is missing; neither where the pool has no images."""
 
     data: str = ""
     missing: str = ""
@@ -88,7 +88,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """A sample: pictures, texts with a label each (text, label), values by name, and what `curate explain` knows it by: uid or key."""
+    """A sample: pictures, texts with a label each (text, label), values by name, and its name for `curate explain`: uid or key."""
 
     pictures: Sequence[Picture]
     texts: Sequence[tuple[str, str]]

@@ -1,4 +1,4 @@
-"""Captions that models wrote: lengths beside the originals', what the gates said, samples side by side, what it took."""
+"""Synthetic captions: results of the quality filters, lengths compared with the originals', samples side by side, cost."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from curate.report.source import Run
 from curate.report.text import SHORT, clean, count, number, percent
 from curate.wording import format_seconds
 
-SAMPLES = 8  # originals that are shown with their texts
-TEXTS = 6  # texts of each
+SAMPLES = 8  # originals that are shown
+TEXTS = 6  # synthetic captions of each
 MOST = 40
 _LONGEST = 60  # words, above which all lengths count together
 
 
 def captions_section(run: Run) -> Section | None:
-    """None where no captions were written."""
+    """Return the section; None where no captions were written."""
     if not run.row("SELECT count(*) AS n FROM (FROM captions LIMIT 1)")["n"]:
         return None
-    text = "Models wrote further captions for kept samples; gates judged each. A text that fails a gate is not put out; the original always stays."
+    text = "Models wrote synthetic captions for kept samples, and quality filters (gates) checked each. A caption that fails a gate is not published; the original always is."
     blocks: list[Block] = [Paragraph(text), _gates(run), *_lengths(run), _side_by_side(run), *_work(run)]
     return Section("captions", "Captions", blocks)
 
@@ -43,18 +43,18 @@ def _gates(run: Run) -> Table:
         ]
         for row in rows
     ]
-    note = "A text may fail several gates, so shares of a style may sum to more than 100 %."
+    note = "A caption may fail several gates, so the shares of a style may sum to more than 100 %."
     return Table(
-        ("kind", "style", "verdict", "texts", "of its style"),
+        ("kind", "style", "result", "captions", "share of its style"),
         cells,
-        words=("kind", "style", "verdict"),
-        title="What the gates said",
+        words=("kind", "style", "result"),
+        title="Quality filters",
         note=note,
     )
 
 
 def _lengths(run: Run) -> list[Block]:
-    """Words of the texts that passed, by kind, beside the originals' of the same samples."""
+    """Return charts of words per caption that passed, by kind, and of the originals of the same samples."""
     rows = run.rows(
         f"""WITH written AS (SELECT uid, kind, text FROM captions WHERE gate = 'passed'),
         texts AS (SELECT kind, text FROM written UNION ALL
@@ -66,7 +66,7 @@ def _lengths(run: Run) -> list[Block]:
     for kind in [kind for kind in dict.fromkeys(row["kind"] for row in rows) if kind != "original"][:MOST]:
         figures.append(_length_figure(kind, original, {row["words"]: row["n"] for row in rows if row["kind"] == kind}))
     return (
-        [Figures(figures, title="Lengths", legend=(("pool", "originals"), ("kept", "written, passed")))]
+        [Figures(figures, title="Lengths", legend=(("pool", "originals"), ("kept", "synthetic, passed")))]
         if figures
         else []
     )
@@ -79,8 +79,10 @@ def _length_figure(kind: str, original: dict[int, int], written: dict[int, int])
     for words in range(last + 2):  # one more, where the steps end
         old, new = original.get(words, 0), written.get(words, 0)
         more = " and more" if words == _LONGEST else ""
-        told = f"{words}{more} words: {count(old)} originals, {count(new)} written" if words <= last else None
-        rows.append({"at": words, "to": words + 1, "before": old / totals[0], "after": new / totals[1], "told": told})
+        tooltip = f"{words}{more} words: {count(old)} originals, {count(new)} synthetic" if words <= last else None
+        rows.append(
+            {"at": words, "to": words + 1, "before": old / totals[0], "after": new / totals[1], "tooltip": tooltip}
+        )
     scale = {"nice": False, "domain": [0, last + 1]}
     x = {"field": "at", "type": "quantitative", "title": "words", "scale": scale}
     top = 1.05 * max(max(row["before"], row["after"]) for row in rows)
@@ -90,7 +92,7 @@ def _length_figure(kind: str, original: dict[int, int], written: dict[int, int])
 
 
 def _side_by_side(run: Run) -> Gallery:
-    """Originals with all texts that were written for them, chosen by a hash of the uid."""
+    """Return originals with the synthetic captions of their samples, chosen by a hash of the uid."""
     chosen = run.rows(
         f"""SELECT k.uid, any_value(k.caption) AS caption FROM kept k
         WHERE k.uid IN (SELECT arg_min.uid FROM (SELECT unnest(arg_min({{'uid': uid}}, md5(uid), {SAMPLES})) AS arg_min FROM (SELECT DISTINCT uid FROM captions)))
@@ -120,7 +122,9 @@ def _side_by_side(run: Run) -> Gallery:
             )
         cards.append(Card((), lines, (), clean(row["uid"], 32)))
     return Gallery(
-        "Side by side", cards, note="Each original with the texts that were written for it, and the verdict on each."
+        "Side by side",
+        cards,
+        note="Each original with the synthetic captions of its sample, and the result of the gates for each.",
     )
 
 
@@ -137,8 +141,8 @@ def _work(run: Run) -> list[Block]:
     heads = (
         "kind",
         "model",
-        "texts",
-        "asked for now",
+        "captions",
+        "requested in this run",
         "no answer",
         "passed",
         "tokens in",
@@ -147,4 +151,4 @@ def _work(run: Run) -> list[Block]:
         "tokens/s",
         "cost",
     )
-    return [Table(heads, cells, words=("kind", "model"), title="What it took")] if cells else []
+    return [Table(heads, cells, words=("kind", "model"), title="Requests, tokens and time")] if cells else []

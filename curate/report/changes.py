@@ -1,4 +1,4 @@
-"""What this run gained and lost against another one: settings, rules, sources, languages, concepts, and samples."""
+"""Compares the run with another one: settings, and samples gained and lost by rule, source, language and entry."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,29 +16,29 @@ _SAMPLES = 12  # of each side
 
 
 def changes_section(run: Run) -> Section | None:
-    """The comparison with the run that the report was asked to compare with; None where it was not."""
+    """Return the comparison; None where no other run was given."""
     diff = run.against
     if diff is None:
         return None
     other = diff.a.name if diff.a.name != diff.b.name else diff.a.url
-    return Section("changes", f"Against {clean(other, SHORT)}", list(_blocks(diff)))
+    return Section("changes", f"Compared with {clean(other, SHORT)}", list(_blocks(diff)))
 
 
 def _blocks(diff: Diff) -> Iterable[Block]:
     yield Paragraph(
         f"A is {clean(diff.a.url, LONGEST)}, which keeps {count(diff.a.kept)} samples; B is this run, which keeps {count(diff.b.kept)}. "
-        "Lost is what A keeps and B does not; gained what B keeps and A does not."
+        "Lost: kept by A and not by B. Gained: kept by B and not by A."
     )
     yield Tiles([("lost", count(diff.lost)), ("gained", count(diff.gained)), ("in both", count(diff.shared))])
     if len(diff.settings):
         yield _settings(diff.settings)
     if diff.is_same:
         return
-    drops = "A and B: samples that it drops. Lost: dropped by it in B; gained: in A."
-    concepts = "Kept samples that hold it; those that changed most."
+    drops = "A and B: samples that the rule drops. Lost: dropped by it in B; gained: dropped by it in A."
+    entries = "Kept samples that match the entry; the entries that changed most."
     tables = (
         ("rule", "By rule", diff.rules, drops),
-        ("concept", "By concept", diff.entries, concepts),
+        ("entry", "By entry", diff.entries, entries),
         ("source", "By source", diff.sources, ""),
         ("language", "By language", diff.languages, ""),
     )
@@ -55,8 +55,8 @@ def _settings(table: pa.Table) -> Table:
 
 
 def _changes(name: str, title: str, table: pa.Table, note: str) -> Table:
-    told = ("a", "b", "lost", "gained") if name == "rule" else ("lost", "gained")
-    rows = [row for row in table.to_pylist() if any(row[column] for column in told)]
+    columns = ("a", "b", "lost", "gained") if name == "rule" else ("lost", "gained")
+    rows = [row for row in table.to_pylist() if any(row[column] for column in columns)]
     cells: list[list[Cell]] = [
         [_name(row), *(_count(row, column) for column in ("a", "b", "lost", "gained"))] for row in rows
     ]
@@ -66,7 +66,7 @@ def _changes(name: str, title: str, table: pa.Table, note: str) -> Table:
 
 
 def _name(row: dict[str, Any]) -> str:
-    return "not known" if row["name"] is None else clean(row["name"], SHORT)
+    return "unknown" if row["name"] is None else clean(row["name"], SHORT)
 
 
 def _count(row: dict[str, Any], column: str) -> str:
@@ -77,7 +77,7 @@ def _count(row: dict[str, Any], column: str) -> str:
 
 
 def _samples(diff: Diff) -> Table:
-    """The first of each side by uid, which is a hash."""
+    """Return the first samples of each side by uid, which is a hash."""
     rows: list[list[Cell]] = [
         [
             row["side"],
@@ -90,4 +90,4 @@ def _samples(diff: Diff) -> Table:
         for row in batch.to_pylist()
     ]
     heads = ("side", "dropped by", "source", "caption", "uid")
-    return Table(heads, rows, words=heads, title="Some of the samples", note="curate diff A B --by sample lists all.")
+    return Table(heads, rows, words=heads, title="Some of the samples", note="`curate diff A B --by sample` lists all.")

@@ -1,7 +1,7 @@
-"""Charts as static SVG: Vega-Lite specs as dicts in, SVG to be put into an HTML page out, without a network or a script.
+"""Charts as static SVG: Vega-Lite specs as dicts in, SVG for an HTML page out, without a network or a script.
 
-Colours are CSS variables, which the page defines for light and dark (`curate/publish/report/style.css`). A mark with
-`aria: true` that encodes `description` gets it as a native tooltip. Texts of strangers must have been through `report.text.clean`.
+Colours are CSS variables, which the page defines for light and dark (`curate/report/style.css`). A mark with
+`aria: true` that encodes `description` gets it as a native tooltip. Texts of strangers must have passed `report.text.clean`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,11 +33,11 @@ _DROPPED = ("aria-", "role", "class", "id", "version", "width", "height", "on", 
 
 
 def render_svg(spec: Mapping[str, Any], title: str) -> str:
-    """A Vega-Lite spec as an `<svg>` element for an HTML page: its view box scales, its title is its label.
+    """Return a Vega-Lite spec as an `<svg>` element for an HTML page: its view box scales, its title is its label.
 
     Args:
         spec: a Vega-Lite specification, with its data in it (`data.values`); the theme is added.
-        title: what the chart shows, for who cannot see it.
+        title: what the chart shows, for readers who cannot see it.
 
     Raises:
         ValueError: the spec is not one of Vega-Lite.
@@ -55,11 +55,11 @@ def render_svg(spec: Mapping[str, Any], title: str) -> str:
 
 
 def _clean(element: ElementTree.Element) -> None:
-    """Leaves what draws, and makes a description that a mark carries its tooltip."""
+    """Remove all but what draws, and turn the description of a mark into its tooltip."""
     element.tag = element.tag.rpartition("}")[2]
     description = element.get("aria-label") if element.get("aria-roledescription") not in _FRAMES else None
     for name in [name for name in element.attrib if name.rpartition("}")[2].lower().startswith(_DROPPED)]:
-        # The size of the whole is the view box's; the sizes of rectangles are theirs.
+        # The size of the svg follows from its view box; rectangles keep their sizes.
         if not (element.tag == "rect" and name in ("width", "height")):
             del element.attrib[name]
     for child in list(element):
@@ -77,14 +77,14 @@ _FRAMES = {"axis", "legend", "title", "group mark container", None}
 
 
 def layers(data: Sequence[Mapping[str, Any]], *marks: Mapping[str, Any], width: int, height: int) -> dict[str, Any]:
-    """A spec of layers over the same rows."""
+    """Return a spec of layers over the same rows."""
     return {"width": width, "height": height, "data": {"values": list(data)}, "layer": list(marks)}
 
 
 def before_and_after(x: Mapping[str, Any], top: float, height: int) -> list[dict[str, Any]]:
-    """Layers that set a histogram against another: grey steps for the field `before`, a line for `after`, both shares.
+    """Return layers that compare two histograms: grey steps for the field `before`, a line for `after`, both shares.
 
-    Over them lie invisible bars with the tooltips of the field `told`, from the x of a row to its field `to`.
+    Over them are invisible bars with the tooltips of the field `tooltip`, from the x of a row to its field `to`.
     """
 
     def y(field: str) -> dict[str, Any]:
@@ -92,12 +92,12 @@ def before_and_after(x: Mapping[str, Any], top: float, height: int) -> list[dict
         return {"field": field, "type": "quantitative", "scale": scale, "title": None, "axis": {"format": "~%"}}
 
     steps: dict[str, Any] = {"interpolate": "step-after"}
-    hover = {"x": x, "x2": {"field": "to"}, "description": {"field": "told"}}
+    hover = {"x": x, "x2": {"field": "to"}, "description": {"field": "tooltip"}}
     return [
         {"mark": {"type": "area", "color": POOL, **steps}, "encoding": {"x": x, "y": y("before")}},
         {"mark": {"type": "line", "color": KEPT, "strokeWidth": 2, **steps}, "encoding": {"x": x, "y": y("after")}},
         {
-            "transform": [{"filter": "isValid(datum.told)"}],
+            "transform": [{"filter": "isValid(datum.tooltip)"}],
             "mark": {"type": "rect", "opacity": 0, "y": 0, "y2": height, "aria": True},
             "encoding": hover,
         },

@@ -1,4 +1,4 @@
-"""Sources, languages and formats before and after, what each source lost to which step, and drift of embeddings."""
+"""Sources, languages and formats before and after, what each source lost at each step, and drift of embeddings."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _COLUMNS = (("source", "Sources"), ("language", "Languages"), ("format", "Image 
 
 
 def composition_section(run: Run) -> Section:
-    """A table for each column that has values, and one of sources by step where there are several sources."""
+    """Return a table for each column that has values, and one of sources by step where there are several sources."""
     rows = run.rows(
         """SELECT s.source, s.language, s.format, count(*) AS pool, count(*) FILTER (d.kept) AS kept
         FROM samples s JOIN decisions d USING (unit, row) GROUP BY ALL"""
@@ -27,7 +27,7 @@ def composition_section(run: Run) -> Section:
 
 
 def _grouped(rows: list[dict[str, Any]], column: str) -> list[tuple[str | None, int, int]]:
-    """Value, rows in the pool, rows kept; the most frequent first."""
+    """Return value, rows in the pool and rows kept, the most frequent value first."""
     found: dict[str | None, tuple[int, int]] = {}
     for row in rows:
         pool, kept = found.get(row[column], (0, 0))
@@ -36,7 +36,7 @@ def _grouped(rows: list[dict[str, Any]], column: str) -> list[tuple[str | None, 
 
 
 def _before_and_after(column: str, title: str, groups: list[tuple[str | None, int, int]]) -> Table:
-    names = ["not known" if name is None else clean(name, SHORT) for name, *_ in groups]
+    names = ["unknown" if name is None else clean(name, SHORT) for name, *_ in groups]
     if len(groups) > MOST:
         rest = groups[MOST - 1 :]
         names = [*names[: MOST - 1], f"{len(rest)} others"]
@@ -55,12 +55,12 @@ def _before_and_after(column: str, title: str, groups: list[tuple[str | None, in
         ]
         for name, (_, pool, kept), old, new in zip(names, groups, before, after, strict=True)
     ]
-    heads = (column, "pool", "kept", "kept of it", "share of the pool", "share of kept")
-    return Table(heads, cells, words=(column, "share of the pool", "share of kept"), title=title)
+    heads = (column, "pool", "kept", "share kept", "pool share", "kept share")
+    return Table(heads, cells, words=(column, "pool share", "kept share"), title=title)
 
 
 def _by_step(run: Run) -> Table:
-    """Rows that each source lost to each step, as shares of the source."""
+    """Return the rows that each source lost at each step, as shares of the source."""
     pools = {
         row["source"]: row["pool"]
         for row in run.rows("SELECT source, pool FROM sources ORDER BY pool DESC, source LIMIT 8")
@@ -74,11 +74,7 @@ def _by_step(run: Run) -> Table:
     ]
     heads = ("step", *(clean(source, SHORT) for source in pools))
     return Table(
-        heads,
-        cells,
-        words=("step",),
-        title="What each source lost to which step",
-        note="Shares of the source's samples.",
+        heads, cells, words=("step",), title="Samples lost by source and step", note="Shares of the source's samples."
     )
 
 
@@ -87,8 +83,8 @@ def _drift(run: Run) -> list[Block]:
     if not rows:
         return []
     text = (
-        "How far the embeddings of the kept set lie from those of the pool (sliced Wasserstein distance, with its "
-        "standard error), and how far they would by chance alone had the same number been drawn at random."
+        "Distance of the embeddings of the kept set from those of the pool (sliced Wasserstein, with its standard error), "
+        "and the distance that a random subset of the same size would have."
     )
     cells: list[list[Cell]] = [
         [
@@ -99,7 +95,7 @@ def _drift(run: Run) -> list[Block]:
         ]
         for row in rows
     ]
-    heads = ("source", "model", "side", "distance", "standard error", "by chance")
+    heads = ("source", "model", "side", "distance", "standard error", "random subset")
     return [Table(heads, cells, words=("source", "model", "side"), title="Drift of embeddings", note=text)]
 
 

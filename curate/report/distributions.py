@@ -1,7 +1,7 @@
-"""Scores and sizes before and after: a histogram for each measured number, with the rules' thresholds drawn.
+"""Scores and sizes before and after: a histogram of each measured number, with the thresholds of rules.
 
 In: a run. Out: figures. Bins are counted by DuckDB in one scan for all columns; their edges come from quantiles of at
-most about a million rows, so that a single odd value does not stretch a chart.
+most about a million rows, so that a single outlier does not stretch a chart.
 """
 
 import math
@@ -18,7 +18,7 @@ from curate.report.thresholds import ASPECT, drawn_thresholds
 BINS = 40
 HEIGHT = 150  # pixels of a chart
 MOST = 40  # columns that are drawn
-LEGEND = (("pool", "pool, what could be read"), ("kept", "kept"))
+LEGEND = (("pool", "readable samples of the pool"), ("kept", "kept"))
 _SAMPLED = 1_000_000  # rows that quantiles are taken of, about
 _SCAN = "samples s JOIN decisions d USING (unit, row) LEFT JOIN scored c USING (unit, row) WHERE s.status = 'ok'"
 _SIZES = {
@@ -44,7 +44,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Rows by bin, in the pool (what could be read) and in the kept set; what lies beyond counts in the end bins."""
+    """Rows by bin, of the pool's readable rows and of the kept set; values beyond the edges count in the end bins."""
 
     axis: Axis
     pool: tuple[int, ...]
@@ -52,24 +52,24 @@ class Histogram:
 
 
 def distributions_section(run: Run) -> Section | None:
-    """Figures for scores, then for sizes; None where nothing was measured."""
+    """Return figures of scores, then of sizes; None where nothing was measured."""
     histograms = count_bins(run)
     if not histograms:
         return None
     drawn = drawn_thresholds(run)
     figures = [_figure(histogram, drawn.get(histogram.axis.name, [])) for histogram in histograms]
     text = (
-        "Each chart sets the kept set against all samples that could be read, each in shares of its own total: where the "
-        "line is above the grey, curation prefers such samples. Dashed lines are thresholds of rules. The outermost "
+        "Each chart compares the kept set (line) with all readable samples (grey), each as shares of its own total: where "
+        "the line is above the grey, curation prefers such samples. Dashed lines are thresholds of rules. The outermost "
         "0.1 % of the values count in the end bins."
     )
     left_out = len(run.scores) - (MOST - len(_SIZES))
-    more = [Paragraph(f"{left_out} more score columns are not drawn; `curate sql` sees them.")] if left_out > 0 else []
+    more = [Paragraph(f"{left_out} more score columns are not shown; `curate sql` has them.")] if left_out > 0 else []
     return Section("distributions", "Scores and sizes", [Paragraph(text), Figures(figures, legend=LEGEND), *more])
 
 
 def count_bins(run: Run) -> list[Histogram]:
-    """A histogram for each measured number that has more than one value, scores first."""
+    """Return a histogram of each measured number that has more than one value, scores first."""
     axes = _axes(run)
     parts = []
     for i, axis in enumerate(axes):
@@ -82,14 +82,14 @@ def count_bins(run: Run) -> list[Histogram]:
 
 
 def _by_bin(axis: Axis, found: dict[float, int] | None) -> tuple[int, ...]:
-    """Counts in the order of the bins; DuckDB gives what lies above the last bound under infinity."""
+    """Return counts in the order of the bins; DuckDB counts values above the last bound under infinity."""
     counts = found or {}
     inner = [counts.get(edge, 0) for edge in axis.edges[1:-1]]
     return (*inner, sum(counts.values()) - sum(inner))
 
 
 def _axes(run: Run) -> list[Axis]:
-    """The columns that are drawn, with their bins."""
+    """Return the columns that are drawn, with their bins."""
     columns = {name: (f"c.{name_of(name)}", name) for name in run.scores[: MOST - len(_SIZES)]} | _SIZES
     finite = [f"(CASE WHEN isfinite(({sql})::DOUBLE) THEN ({sql})::DOUBLE END)" for sql, _ in columns.values()]
     step = max(1, round(run.counts["pool"] / _SAMPLED))
@@ -110,9 +110,9 @@ def _axes(run: Run) -> list[Axis]:
 
 
 def bin_edges(low: float, middle: float, high: float, whole: bool) -> tuple[tuple[float, ...], bool]:
-    """Edges of at most BINS bins from low to high, and whether they grow by a factor: for what spans many magnitudes.
+    """Return the edges of at most BINS bins from low to high, and whether they grow by a factor, over many magnitudes.
 
-    Bins of whole numbers are of whole width, with edges between them.
+    Bins of integers (`whole`) have an integer width, with edges between integers.
     """
     if low > 0 and high >= 50 * low and high >= 6 * middle and not (whole and low < 20):
         first, last = math.log(low), math.log(high)  # their ratio may be more than a float holds
@@ -147,7 +147,7 @@ def _bins(histogram: Histogram) -> Iterator[dict[str, Any]]:
         yield {
             "from": low, "to": high, "before": p / pool if pool else 0, "after": k / kept if kept else 0,
             "bin": name, "pool": p, "kept": k, "pool_share": p_share, "kept_share": k_share,
-            "told": f"{name}: {p_share} of the pool ({count(p)}), {k_share} of kept ({count(k)})",
+            "tooltip": f"{name}: {p_share} of the pool ({count(p)}), {k_share} of kept ({count(k)})",
         }  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def _bin_name(low: float, high: float) -> str:
 
 
 def _spec(axis: Axis, rows: list[dict[str, Any]], thresholds: list[tuple[str, float]]) -> dict[str, Any]:
-    """Both histograms, and dashed lines with the names of the rules that cut there."""
+    """Return both histograms, and dashed lines with the names of the rules at their thresholds."""
     end = {"from": axis.edges[-1], "before": rows[-1]["before"], "after": rows[-1]["after"]}
     scale = {"type": "log" if axis.log else "linear", "domain": [axis.edges[0], axis.edges[-1]], "nice": False}
     ticks = {"tickCount": 5, "format": "~s" if axis.edges[-1] >= 10_000 or axis.log else ",~f"}
@@ -180,6 +180,6 @@ def _spec(axis: Axis, rows: list[dict[str, Any]], thresholds: list[tuple[str, fl
 
 
 def _place(axis: Axis, value: float) -> float:
-    """Where a value lies on the axis, 0 to 1."""
+    """Return where a value lies on the axis, 0 to 1."""
     low, high = axis.edges[0], axis.edges[-1]
     return math.log(value / low) / math.log(high / low) if axis.log else (value - low) / (high - low)

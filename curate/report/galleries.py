@@ -1,6 +1,6 @@
-"""Galleries: a few kept and dropped samples of every step, chosen by a hash of the uid, with what decided.
+"""Galleries: a few kept and dropped samples of every step, chosen by a hash of the uid, with the values that decided.
 
-In: a run. Out: a gallery a step. The choice depends on the samples alone, not on shards or units.
+In: a run. Out: one gallery for each step. The choice depends on the samples alone, not on shards or units.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,8 @@ from curate.store.facts import RuleFacts
 
 MOST = 30  # galleries
 SAMPLES = 8  # of each; half as many where there are many galleries
-SCORES = 6  # scores that are shown of a kept sample
-CONCEPTS = 5
+SCORES = 6  # of a kept sample
+ENTRIES = 5  # of a sample
 
 _CHOOSE = """
 SELECT coalesce(d.rule, 'kept') AS step, arg_min(
@@ -31,7 +31,7 @@ _PLACES = "(SELECT unnest($units::INTEGER[]), unnest($rows::INTEGER[]))"
 
 
 def galleries_section(run: Run) -> Section:
-    """Kept samples first, then those of each step that dropped any, the steps in order."""
+    """Return kept samples first, then those of each step that dropped any, in the order of the steps."""
     lines = [
         line for line in run.funnel if line["kind"] != "pool" and line["rows"] and line["rule"] != schema.FORGOTTEN
     ]
@@ -48,16 +48,16 @@ def galleries_section(run: Run) -> Section:
     )
     wanted = [part for *_, row in order for part in (row, partners.get(row["duplicate_of"])) if part is not None]
     pictures = make_pictures(run, wanted) if run.has_images else {}
-    concepts = _concepts(run, rows)
+    entries = _entries(run, rows)
     blocks = [
         _gallery(
             run,
             line,
-            [_card(run, line["rule"], rows[place], partners, pictures, concepts) for place in chosen[line["rule"]]],
+            [_card(run, line["rule"], rows[place], partners, pictures, entries) for place in chosen[line["rule"]]],
         )
         for line in lines
     ]
-    text = "A few samples of each step, chosen by a hash of their uid, with the values that decided. Captions, URLs and images are the pool's own, and nobody has checked them."
+    text = "A few samples of each step, chosen by a hash of their uid, with the values that decided. Captions, URLs and images come from the pool unchecked."
     left_out = sum(1 for line in run.funnel if line["rows"] and line["kind"] == "drop") - len(
         [line for line in lines if line["kind"] == "drop"]
     )
@@ -67,7 +67,7 @@ def galleries_section(run: Run) -> Section:
 
 
 def _choose(run: Run, most: int) -> dict[str, list[Place]]:
-    """Step → places of its samples; one of each uid."""
+    """Return step → places of its samples, one for each uid."""
     found: dict[str, list[Place]] = {}
     for line in run.rows(_CHOOSE.format(most=3 * most)):
         first = {row["uid"] or place_of(row): place_of(row) for row in reversed(line["chosen"])}
@@ -76,7 +76,7 @@ def _choose(run: Run, most: int) -> dict[str, list[Place]]:
 
 
 def _fetch(run: Run, places: Sequence[Place]) -> dict[Place, Row]:
-    """Everything that is known of the samples: samples, scores, decisions."""
+    """Return what is known of the samples: their rows of samples, scores and decisions."""
     rows = run.rows(
         f"""SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
         WHERE (m.unit, m.row) IN {_PLACES}""",
@@ -87,7 +87,7 @@ def _fetch(run: Run, places: Sequence[Place]) -> dict[Place, Row]:
 
 
 def _partners(run: Run, rows: Any) -> dict[str | None, Row]:
-    """The samples that stand for duplicates, by uid."""
+    """Return the samples that represent these duplicates, by uid."""
     uids = sorted({row["duplicate_of"] for row in rows if row["rule"] == schema.DUPLICATE and row["duplicate_of"]})
     found = run.rows(
         """SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
@@ -97,10 +97,10 @@ def _partners(run: Run, rows: Any) -> dict[str | None, Row]:
     return {row["uid"]: row for row in found}
 
 
-def _concepts(run: Run, rows: dict[Place, Row]) -> dict[Place, str]:
-    """The rarest concepts of samples, with how many samples had them before balancing."""
+def _entries(run: Run, rows: dict[Place, Row]) -> dict[Place, str]:
+    """Return the rarest entries of samples, with how many samples matched them before balancing."""
     found = run.rows(
-        f"""SELECT m.unit, m.row, list({{'entry': e.entry, 'n': e.survivors}} ORDER BY e.survivors, e.entry)[1:{CONCEPTS}] AS concepts, count(*) AS n
+        f"""SELECT m.unit, m.row, list({{'entry': e.entry, 'n': e.survivors}} ORDER BY e.survivors, e.entry)[1:{ENTRIES}] AS entries, count(*) AS n
         FROM (SELECT unit, row, unnest(entry_ids) AS entry_id FROM matches WHERE (unit, row) IN {_PLACES}) m JOIN entries e USING (entry_id)
         GROUP BY m.unit, m.row""",
         units=[unit for unit, _ in rows],
@@ -108,8 +108,8 @@ def _concepts(run: Run, rows: dict[Place, Row]) -> dict[Place, str]:
     )
     texts = {}
     for row in found:
-        names = ", ".join(f"{clean(concept['entry'], 40)} ({count(concept['n'])})" for concept in row["concepts"])
-        texts[place_of(row)] = names + (f", {row['n'] - CONCEPTS} more" if row["n"] > CONCEPTS else "")
+        names = ", ".join(f"{clean(entry['entry'], 40)} ({count(entry['n'])})" for entry in row["entries"])
+        texts[place_of(row)] = names + (f", {row['n'] - ENTRIES} more" if row["n"] > ENTRIES else "")
     return texts
 
 
@@ -118,7 +118,7 @@ def _gallery(run: Run, line: dict[str, Any], cards: list[Card]) -> Gallery:
     expression = next((_what(item) for item in run.facts.rules if item.name == rule), "")
     if line["kind"] == "kept":
         return Gallery(f"Kept: {dropped}", cards)
-    note = expression or {schema.DUPLICATE: "Each beside the sample that stands for it."}.get(rule, "")
+    note = expression or {schema.DUPLICATE: "Each with the sample that represents it."}.get(rule, "")
     return Gallery(
         f"Dropped by {clean(rule, SHORT)}: {dropped}" if rule != schema.FAILED else f"Failed: {dropped}",
         cards,
@@ -130,7 +130,7 @@ def _what(rule: RuleFacts) -> str:
     if rule.sql:
         return rule.sql
     threshold = "" if rule.threshold is None else f": at least {number(rule.threshold)}"
-    return f"the best {rule.top:.4g} of {rule.of}{threshold}"
+    return f"top {rule.top:.4g} of {rule.of}{threshold}"
 
 
 def _card(
@@ -139,29 +139,29 @@ def _card(
     row: Row,
     partners: dict[str | None, Row],
     pictures: dict[Place, Picture],
-    concepts: dict[Place, str],
+    entries: dict[Place, str],
 ) -> Card:
     partner = partners.get(row["duplicate_of"]) if step == schema.DUPLICATE else None
     shown = [pictures[place_of(part)] for part in (row, partner) if part is not None and place_of(part) in pictures]
     if partner and len(shown) == 2:
         shown = [
             Picture(p.data, p.missing, p.blurred, label)
-            for p, label in zip(shown, ("dropped", "stands for it"), strict=True)
+            for p, label in zip(shown, ("dropped", "representative"), strict=True)
         ]
     texts = [] if row["caption"] is None else [("", clean(row["caption"]))]
     if partner and partner["caption"] != row["caption"]:
-        texts.append(("stands for it", clean(partner["caption"])))
+        texts.append(("representative", clean(partner["caption"])))
     if row["url"]:
         texts.append(("url", clean(row["url"], 160)))
     values = [(clean(name, 40), clean(value, SHORT)) for name, value in _values(run, step, row)]
-    if place_of(row) in concepts and step in (schema.KEPT, schema.BALANCE):
-        values.append(("concepts", concepts[place_of(row)]))
+    if place_of(row) in entries and step in (schema.KEPT, schema.BALANCE):
+        values.append(("entries", entries[place_of(row)]))
     name = row["uid"] or (f"key {row['key']}" if row["key"] else "")
     return Card(shown, texts, values, clean(name, 80))
 
 
 def _values(run: Run, step: str, row: Row) -> Iterator[tuple[str, Any]]:
-    """The values that decided, or of a kept sample what was measured."""
+    """Yield the values that decided, or of a kept sample its scores."""
     rule = next((item for item in run.facts.rules if item.name == step), None)
     if rule:
         yield from (
@@ -174,7 +174,7 @@ def _values(run: Run, step: str, row: Row) -> Iterator[tuple[str, Any]]:
         if row["error"]:
             yield "detail", row["error"]
     elif step in (schema.DUPLICATE, schema.CONTAMINATED):
-        yield "stands for it" if step == schema.DUPLICATE else "near", row["duplicate_of"]
+        yield "representative" if step == schema.DUPLICATE else "near", row["duplicate_of"]
     elif step == schema.BALANCE:
         yield "probability", row["probability"]
         yield "draw (kept below 1)", row["draw"]

@@ -1,4 +1,4 @@
-"""Duplicates by how they are alike, and failures by reason."""
+"""Duplicates by kind of match, and failures by reason."""
 
 from curate import schema
 from curate.report.blocks import Block, Cell, Paragraph, Section, Table, Tables
@@ -7,21 +7,21 @@ from curate.report.text import SHORT, clean, count, shares
 
 MOST = 40
 
-_ALIKE = """
+_MATCH_TYPES = """
 WITH dropped AS (
     SELECT s.uid, s.sha256, d.duplicate_of FROM samples s JOIN decisions d USING (unit, row) WHERE d.rule = 'duplicate'
-), standing AS (
+), representatives AS (
     SELECT s.uid, any_value(s.sha256) AS sha256 FROM samples s JOIN decisions d USING (unit, row)
     WHERE (d.kept OR d.rule IN ('balance', 'forgotten')) AND s.uid IN (SELECT duplicate_of FROM dropped) GROUP BY s.uid
 )
-SELECT CASE WHEN a.uid = a.duplicate_of THEN 'the same uid' WHEN a.sha256 = b.sha256 THEN 'the same image bytes' ELSE 'a near-duplicate' END AS alike,
+SELECT CASE WHEN a.uid = a.duplicate_of THEN 'same uid' WHEN a.sha256 = b.sha256 THEN 'same image bytes' ELSE 'near-duplicate' END AS match_type,
     count(*) AS rows
-FROM dropped a LEFT JOIN standing b ON b.uid = a.duplicate_of GROUP BY alike ORDER BY rows DESC, alike
+FROM dropped a LEFT JOIN representatives b ON b.uid = a.duplicate_of GROUP BY match_type ORDER BY rows DESC, match_type
 """
 
 
 def duplicates_section(run: Run) -> Section | None:
-    """How many there are, how they are alike, how large the groups are; None where there is none."""
+    """Return how many there are, by kind of match and by size of their groups; None where there are none."""
     dropped = run.counts.get(schema.DUPLICATE, 0)
     if not dropped:
         return None
@@ -30,11 +30,11 @@ def duplicates_section(run: Run) -> Section | None:
         (SELECT count(*) AS n FROM decisions WHERE rule = 'duplicate' GROUP BY duplicate_of) GROUP BY 1 ORDER BY 1"""
     )
     groups = sum(row["groups"] for row in sizes)
-    alike = run.rows(_ALIKE)
-    text = f"{count(dropped)} samples were dropped as duplicates; {count(groups)} others stand for them."
+    matches = run.rows(_MATCH_TYPES)
+    text = f"{count(dropped)} samples were dropped as duplicates; {count(groups)} other samples represent them."
     rows: list[list[Cell]] = [
-        [row["alike"], count(row["rows"]), share]
-        for row, share in zip(alike, shares([row["rows"] for row in alike]), strict=True)
+        [row["match_type"], count(row["rows"]), share]
+        for row, share in zip(matches, shares([row["rows"] for row in matches]), strict=True)
     ]
     by_size: list[list[Cell]] = [
         ["10 and more" if row["n"] == 10 else count(row["n"]), count(row["groups"]), count(row["rows"])]
@@ -44,16 +44,11 @@ def duplicates_section(run: Run) -> Section | None:
         Paragraph(text),
         Tables(
             [
+                Table(("match", "dropped", "share"), rows, words=("match",), title="Kind of match"),
                 Table(
-                    ("alike by", "dropped", "share"),
-                    rows,
-                    words=("alike by",),
-                    title="How they are alike",
-                ),
-                Table(
-                    ("samples that one stands for", "groups", "dropped"),
+                    ("duplicates of one sample", "groups", "dropped"),
                     by_size,
-                    words=("samples that one stands for",),
+                    words=("duplicates of one sample",),
                     title="Size of groups",
                 ),
             ]
@@ -63,18 +58,18 @@ def duplicates_section(run: Run) -> Section | None:
 
 
 def _near(run: Run) -> list[Block]:
-    """How completely the passes by embedding found close pairs, as the run measured it."""
+    """Return the recall of the passes by embedding, as the run measured it."""
     near = [pair for pair in run.facts.near if pair.sampled]
     return [
         Paragraph(
-            f"Pass {pair.place}, by embedding: of {count(pair.sampled)} close pairs of a sample of the pool, {count(pair.found)} were compared."
+            f"Pass {pair.place}, by embedding: {count(pair.found)} of {count(pair.sampled)} close pairs in a sample of the pool were found."
         )
         for pair in near
     ]
 
 
 def failures_section(run: Run) -> Section | None:
-    """Samples and files that could not be read, by reason; None where all could."""
+    """Return samples and files that could not be read, by reason; None where all could."""
     found = run.rows(
         """SELECT kind, reason, count(*) AS n, any_value(meaning) AS meaning, arg_min(detail, (shard, key)) AS detail FROM (
             SELECT f.*, r.meaning, coalesce(r.kind, CASE WHEN f.key IS NULL THEN 'file' ELSE 'sample' END) AS kind
@@ -97,9 +92,7 @@ def failures_section(run: Run) -> Section | None:
             ]
             for row, part in zip(rows, parts, strict=True)
         ]
-        heads = ("reason", "samples" if samples else "files", "share" if samples else "what", "meaning", "for example")
-        title = "Samples that could not be used" if samples else "Files that could not be read, whole or in part"
-        blocks += (
-            [Table(heads, cells, words=("reason", "meaning", "what", "for example"), title=title)] if cells else []
-        )
+        heads = ("reason", "samples" if samples else "files", "share" if samples else "what", "meaning", "example")
+        title = "Samples that could not be used" if samples else "Files that could not be read, entirely or in part"
+        blocks += [Table(heads, cells, words=("reason", "meaning", "what", "example"), title=title)] if cells else []
     return Section("failures", "Failures", blocks)

@@ -1,7 +1,7 @@
-"""The bytes of samples' images: from the input pool, or, of kept samples, from the published shards.
+"""Reads the images of samples from the input pool, or, of kept samples, from the published shards.
 
-In: rows of `samples`. Out: bytes by (unit, row), only such as have the sha256 that was measured. Inputs may be gone,
-changed or out of reach by now: then there are none.
+In: rows of `samples`. Out: bytes by (unit, row), where they still have the sha256 that was measured. Inputs may have been
+deleted, changed or become unreachable: then there are none.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ Place = tuple[int, int]
 
 
 def place_of(row: Row) -> Place:
-    """The key of a row."""
+    """Return the key of a row."""
     return row["unit"], row["row"]
 
 
 def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], set[Place]]:
-    """The images that can still be had, and the rows in whose place the input has something else now.
+    """Return the images that can still be read, and the rows whose place in the input holds something else now.
 
     Args:
         run: the run.
@@ -54,8 +54,8 @@ def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], s
         except FileNotFoundError:
             continue
         except Exception:
-            # What stores, drivers and files in place of others raise is without end, and all of it means: not there.
-            if "://" in shard:  # a store that does not answer is not asked again for each file
+            # Stores, drivers and replaced files raise errors of many kinds, and all of them mean: not there.
+            if "://" in shard:  # a store that does not answer is not tried again for each file
                 unreachable.add(source.name)
     return found | _published(run, [row for row in wanted if row["kept"] and place_of(row) not in found]), other
 
@@ -72,7 +72,7 @@ def _same(row: Row, data: bytes) -> bool:
 
 
 def _from_input(run: Run, source: Source, path: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
-    """Images of an input file: its n-th row is the n-th of the run's that name the file, unless a part of it was damaged."""
+    """Yield images of an input file: its n-th row is the n-th of the run's that name the file, unless a part is damaged."""
     places = run.rows(
         """SELECT unit, row, place FROM (SELECT unit, row, row_number() OVER (ORDER BY unit, row) - 1 AS place
         FROM samples WHERE shard = $shard) WHERE (unit, row) IN (SELECT unnest($units::INTEGER[]), unnest($rows::INTEGER[]))
@@ -91,7 +91,7 @@ def _from_input(run: Run, source: Source, path: str, rows: Sequence[Row]) -> Ite
 
 
 def _published(run: Run, rows: Sequence[Row]) -> dict[Place, bytes]:
-    """Images of kept rows, from the run's own tars."""
+    """Return images of kept rows, from the run's own tars."""
     by_uid = {row["uid"]: row for row in rows}
     sql = "SELECT uid, shard, key FROM published WHERE uid IN (SELECT unnest($uids::VARCHAR[])) AND key IS NOT NULL ORDER BY shard"
     found: dict[Place, bytes] = {}
@@ -104,13 +104,13 @@ def _published(run: Run, rows: Sequence[Row]) -> dict[Place, bytes]:
                 for key, data in _from_shard(run, shard, set(wanted))
                 if _same(wanted[key], data)
             }
-        except Exception:  # as above: a shard may have been moved away, too
+        except Exception:  # as above: a shard may have been moved, too
             continue
     return found
 
 
 def _from_shard(run: Run, shard: str, keys: set[str]) -> Iterator[tuple[str, bytes]]:
-    """Images of a tar of the run, by key."""
+    """Yield images of a tar of the run, by key."""
     path = run.folder.path(shard)
     with open_source(path if run.folder.is_local else str(run.folder.fs.unstrip_protocol(path))) as source:
         index = index_tar(source)

@@ -12,12 +12,13 @@ import fsspec
 import jinja2
 
 from curate.errors import RecipeError, RunError
+from curate.output.output_format import find_output
 from curate.report.blocks import Section
 from curate.report.captions import captions_section
 from curate.report.changes import changes_section
 from curate.report.composition import composition_section
-from curate.report.concepts import concepts_section
 from curate.report.distributions import distributions_section
+from curate.report.entries import entries_section
 from curate.report.funnel import funnel_section
 from curate.report.galleries import galleries_section
 from curate.report.losses import duplicates_section, failures_section
@@ -33,12 +34,12 @@ from curate.wording import format_bytes
 
 MOST_BYTES = 5_000_000
 
-# The page's sections in order; one that has nothing to say of a run is left out.
+# The page's sections in order; those that do not apply to a run are left out.
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     funnel_section,
     changes_section,
     distributions_section,
-    concepts_section,
+    entries_section,
     composition_section,
     captions_section,
     duplicates_section,
@@ -50,19 +51,19 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
 
 
 def write_report(url: str, out: str | None = None, against: str | None = None) -> tuple[str, int]:
-    """Writes the report of a run: to `out`, or into the run's folder, where it takes the place of an older one.
+    """Write the report of a run: to `out`, or into the run's folder, where it replaces an older one.
 
     Args:
         url: the run folder.
         out: a file, local or remote.
-        against: another run, to say what this one gained and lost.
+        against: another run to compare with.
 
     Returns:
-        Where it is, and its bytes.
+        Its path and its size in bytes.
 
     Raises:
         RecipeError: there is no run, or `out` cannot be written.
-        RunError: the run is not finished, or was changed meanwhile: the page would show what was taken out.
+        RunError: the run is not finished, or was changed meanwhile: the page could show samples that were taken out.
     """
     with open_source_run(url, against) as run:
         page = render_page(run).encode()
@@ -86,13 +87,15 @@ def write_report(url: str, out: str | None = None, against: str | None = None) -
 
 
 def _check_unchanged(run: Run) -> None:
-    """Raises RunError where the run is not what it was when it was opened."""
+    """Raise RunError where the run has changed since it was opened."""
     if not run.folder.exists(SUCCESS_FILE) or read_facts(run.folder) != run.facts:
-        raise RunError(f"{run.folder.url}: was changed while its report was made; make it again once that is done")
+        raise RunError(
+            f"{run.folder.url}: was changed while its report was written; write it again once the change is complete"
+        )
 
 
 def render_page(run: Run) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     sections = [section for make in SECTIONS if (section := make(run)) is not None]
     package = files("curate.report")
     environment = jinja2.Environment(
@@ -112,7 +115,7 @@ def _lead(run: Run) -> str:
     most = max(drops, key=lambda line: line["rows"], default=None)
     text = f"{count(kept)} of {count(pool)} {what} kept ({percent(kept, pool)})"
     if most:
-        text += f"; the most were dropped by {clean(most['rule'], SHORT)} ({percent(most['rows'], pool)} of the pool)"
+        text += f"; most were dropped by {clean(most['rule'], SHORT)} ({percent(most['rows'], pool)} of the pool)"
     return f"{text}." if not failed else f"{text}; {count(failed)} could not be used ({percent(failed, pool)})."
 
 
@@ -120,7 +123,7 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
     pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", "failed"))
     published = run.row(
         "SELECT count(*) AS shards, coalesce(sum(bytes), 0)::BIGINT AS bytes FROM manifest WHERE path LIKE $like",
-        like=f"shards/%.{'tar' if run.has_images else 'parquet'}",
+        like=f"shards/%.{find_output(run.has_images).suffix}",
     )
     tiles = [
         ("in the pool", count(pool)),
@@ -133,4 +136,4 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
         ("shards", count(published["shards"])),
         ("size of the shards", format_bytes(published["bytes"])),
     ]
-    return tiles + ([("t, samples a concept", count(run.facts.t))] if run.facts.t is not None else [])
+    return tiles + ([("t, samples per entry", count(run.facts.t))] if run.facts.t is not None else [])

@@ -1,4 +1,4 @@
-"""What the run was made of: recipe, models, versions, inputs, keys."""
+"""Provenance of the run: recipe, models, versions, inputs, keys."""
 
 import hashlib
 from typing import Any
@@ -16,12 +16,12 @@ _LONGEST = 40_000  # characters of the recipe that are shown
 
 
 def provenance_section(run: Run) -> Section:
-    """What determines the run, and its digests."""
+    """Return what determines the run, and its digests."""
     facts = run.facts
     recipe = yaml.safe_dump(_plain(facts.recipe), sort_keys=False, allow_unicode=True, width=110)
     main = [
         ("curate", facts.curate), ("run", facts.name), ("seed", facts.seed), ("identity", facts.identity), ("python", facts.python),
-        ("files but this one, sha256", _digest(run)),
+        ("all other files, sha256", _digest(run)),
     ]  # fmt: skip
     if facts.metadata:
         main.append(("metadata", f"{count(facts.metadata.entries)} entries, digest {facts.metadata.digest}"))
@@ -35,20 +35,20 @@ def provenance_section(run: Run) -> Section:
 
 
 def _digest(run: Run) -> str:
-    """Of all files but the report: the sha256 of the lines `sha256  path`, as sha256sum prints them, by path."""
+    """Return the sha256 of the lines `sha256  path` of all files but the report, as sha256sum prints them, by path."""
     lines = run.rows("SELECT path, sha256 FROM manifest WHERE path <> $path ORDER BY path", path=REPORT_FILE)
     return hashlib.sha256("".join(f"{line['sha256']}  {line['path']}\n" for line in lines).encode()).hexdigest()
 
 
 def clean_lines(text: str) -> str:
-    """Lines of text, each cleaned."""
+    """Return lines of text, each cleaned."""
     return "\n".join(clean(line, 500) for line in text[:_LONGEST].splitlines()) + (
         "\n…" if len(text) > _LONGEST else ""
     )
 
 
 def _plain(value: Any) -> Any:
-    """The recipe without what was left out in it."""
+    """Return the recipe without empty values."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items() if item not in (None, {}, [])}
     return [_plain(item) for item in value] if isinstance(value, list) else value
@@ -56,11 +56,11 @@ def _plain(value: Any) -> Any:
 
 def _pairs(title: str, pairs: dict[str, Any], folded: bool = True) -> Table:
     rows: list[list[Cell]] = [[clean(name, SHORT), clean(value, 200)] for name, value in list(pairs.items())[:60]]
-    return Table(("what", "value"), rows, words=("what", "value"), title=title, folded=folded)
+    return Table(("name", "value"), rows, words=("name", "value"), title=title, folded=folded)
 
 
 def _models(facts: RunFacts) -> list[Block]:
-    """Models with all that identifies them, one line a part."""
+    """Return models with all that identifies them, one line for each part."""
     rows: list[list[Cell]] = []
     for identities in (facts.models, facts.engine_ids):
         for name, identity in identities.items():
@@ -110,7 +110,7 @@ def _inputs(run: Run) -> Table:
 def _files(run: Run) -> Table:
     found = run.rows(
         """SELECT CASE WHEN path LIKE 'shards/%.tar' THEN 'shards, tar' WHEN path LIKE 'shards/%' THEN 'shards, Parquet and statistics'
-        WHEN path LIKE 'tables/%' THEN 'tables' ELSE 'all else' END AS what, count(*) AS files, sum(bytes)::BIGINT AS bytes
+        WHEN path LIKE 'tables/%' THEN 'tables' ELSE 'other files' END AS what, count(*) AS files, sum(bytes)::BIGINT AS bytes
         FROM manifest WHERE path <> 'report.html' GROUP BY what ORDER BY bytes DESC"""
     )
     rows: list[list[Cell]] = [[row["what"], count(row["files"]), format_bytes(row["bytes"])] for row in found]
@@ -119,5 +119,5 @@ def _files(run: Run) -> Table:
         rows,
         words=("published",),
         title="Published files",
-        note="manifest.parquet lists each with its sha256.",
+        note="manifest.parquet lists each file with its sha256.",
     )

@@ -1,4 +1,4 @@
-"""What the report reads: a finished run, through the read-only connection of `curate sql`."""
+"""Opens a finished run for the report, through the read-only connection of `curate sql`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ _NUMBERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT",
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, what run.json holds, a connection to its tables, and what differs from another run to it."""
+    """A finished run: its folder, what run.json holds, a connection to its tables, and the comparison with another run."""
 
     folder: RunStore
     facts: RunFacts
@@ -24,13 +24,13 @@ class Run:
     against: Diff | None = None
 
     def rows(self, sql: str, **params: object) -> list[dict[str, Any]]:
-        """The rows of a query."""
+        """Return the rows of a query."""
         cursor = self.connection.execute(sql, params or None)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def row(self, sql: str, **params: object) -> dict[str, Any]:
-        """The one row of a query."""
+        """Return the one row of a query."""
         return self.rows(sql, **params)[0]
 
     @cached_property
@@ -49,8 +49,8 @@ class Run:
         return [row["column_name"] for row in self.rows("DESCRIBE scores") if row["column_type"] in _NUMBERS][2:]
 
     @cached_property
-    def spellings(self) -> dict[str, str]:
-        """The measured columns by their names in lower case, as SQL tells them apart."""
+    def column_names(self) -> dict[str, str]:
+        """The measured columns by their names in lower case: SQL ignores case."""
         return {row["column_name"].lower(): row["column_name"] for row in self.rows("DESCRIBE measured")}
 
     @property
@@ -66,14 +66,14 @@ class Run:
 
 @contextmanager
 def open_source_run(url: str, against: str | None = None) -> Iterator[Run]:
-    """Opens a finished run, and compares it with another one.
+    """Open a finished run, and compare it with another one.
 
     Raises:
         RecipeError: one of them is no run.
         RunError: one of them is not finished.
     """
     folder = find_run(url)
-    facts = read_facts(folder)  # first: while these stand, the connection sees one run
+    facts = read_facts(folder)  # first: `_check_unchanged` compares it when the page is written
     connection = open_run(url)
     try:
         diff = diff_runs(against, url) if against else None
@@ -83,5 +83,5 @@ def open_source_run(url: str, against: str | None = None) -> Iterator[Run]:
 
 
 def name_of(column: str) -> str:
-    """A column's name as a SQL identifier."""
+    """Return a column's name as a SQL identifier."""
     return '"' + column.replace('"', '""') + '"'

@@ -1,4 +1,4 @@
-"""How the report writes texts and numbers: strangers' texts made harmless and short, shares that sum to 100 %."""
+"""Texts and numbers of the report: strangers' texts escaped and shortened, shares that sum to 100 %."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ SHORT = 80  # characters of a name
 
 
 def clean(value: object, limit: int = LONGEST) -> str:
-    """The value as text of at most `limit` characters, control and direction characters as escapes; "–" for none."""
+    """Return the value as text of at most `limit` characters, control and direction characters as escapes; "–" for none."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -23,7 +23,7 @@ def clean(value: object, limit: int = LONGEST) -> str:
 
 
 def number(value: float) -> str:
-    """A measured value, short: 0.2756, 1,280, 3."""
+    """Return a measured value in few digits: 0.2756, 1,280, 3."""
     if not math.isfinite(value):
         return str(value)
     if float(value).is_integer() and abs(value) < 1e15:
@@ -32,17 +32,17 @@ def number(value: float) -> str:
 
 
 def count(value: int) -> str:
-    """A whole number with thousands apart; a true minus."""
+    """Return an integer with thousands separated, and a true minus."""
     return f"{value:,}".replace("-", "−")
 
 
 def percent(part: float, whole: float, digits: int = 2) -> str:
-    """A share that stands alone; "–" of nothing."""
+    """Return a share of `whole`; "–" of nothing."""
     return f"{100 * part / whole:.{digits}f}\N{NO-BREAK SPACE}%" if whole else "–"
 
 
 def shares(counts: Sequence[int]) -> list[str]:
-    """The share of each count in their sum, rounded so that they sum to exactly 100 % (largest remainders).
+    """Return the share of each count in their sum, rounded so that they sum to exactly 100 % (largest remainders).
 
     Two digits, or up to four where a smaller share would be printed as zero.
     """

@@ -1,4 +1,4 @@
-"""Which thresholds of the run's rules can be drawn: rules of SQL that compare a column with a number, and top rules.
+"""Finds thresholds of rules that can be drawn: of rules in SQL that compare a column with a number, and of top rules.
 
 In: a run. Out: column → [(rule, value)]. A rule is read as DuckDB parses it: of conditions joined by AND each that
 compares a column, `least(a, b)`, `greatest(a, b)` (both columns) or the ratio of sides (`aspect`) with a number.
@@ -17,28 +17,28 @@ _CUTS = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHA
 
 
 def drawn_thresholds(run: Run) -> dict[str, list[tuple[str, float]]]:
-    """Column → the rules that cut it, with the value where they do."""
+    """Return column → the rules that have a threshold on it, with its value."""
     found: dict[str, list[tuple[str, float]]] = {}
     for rule in run.facts.rules:
         if rule.of and rule.threshold is not None:
-            found.setdefault(_spelled(run, rule.of), []).append((rule.name, float(rule.threshold)))
+            found.setdefault(_measured_name(run, rule.of), []).append((rule.name, float(rule.threshold)))
         elif rule.sql:
             for column, value in _comparisons(run, rule.sql):
-                found.setdefault(_spelled(run, column), []).append((rule.name, value))
+                found.setdefault(_measured_name(run, column), []).append((rule.name, value))
     return found
 
 
 def rule_columns(run: Run, rule: RuleFacts) -> list[str]:
-    """The columns that a rule reads, in the order in which they stand in it."""
+    """Return the columns that a rule reads, in the order of its text."""
     if rule.of:
-        return [_spelled(run, rule.of)]
+        return [_measured_name(run, rule.of)]
     tree = _parse(run, rule.sql or "true")
-    return list(dict.fromkeys(_spelled(run, name) for name in _columns(tree)))
+    return list(dict.fromkeys(_measured_name(run, name) for name in _columns(tree)))
 
 
-def _spelled(run: Run, column: str) -> str:
-    """A column's name as it is measured: a rule may write Width."""
-    return run.spellings.get(column.lower(), column)
+def _measured_name(run: Run, column: str) -> str:
+    """Return a column's name as it was measured: a rule may write Width."""
+    return run.column_names.get(column.lower(), column)
 
 
 def _comparisons(run: Run, sql: str) -> Iterator[tuple[str, float]]:
@@ -57,7 +57,7 @@ def _comparisons(run: Run, sql: str) -> Iterator[tuple[str, float]]:
 
 
 def _parse(run: Run, sql: str) -> dict[str, Any]:
-    """The condition as DuckDB parses it, without places; nothing where it is none."""
+    """Return the condition as DuckDB parses it, without positions in the text; {} where it is none."""
     [(answer,)] = run.connection.execute(
         "SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT 1 WHERE ({sql}\n)"]
     ).fetchall()
@@ -97,7 +97,7 @@ def _columns(node: Any) -> Iterator[str]:
 
 
 def _measures(node: dict[str, Any]) -> Iterator[str]:
-    """The columns of the report that an expression is: one, two for least and greatest, `aspect` for the ratio of sides."""
+    """Yield the columns of the report that an expression is: one, two for least and greatest, `aspect` for the ratio of sides."""
     name, arguments = _called(node)
     if node.get("class") == "COLUMN_REF":
         yield node["column_names"][-1]
@@ -108,12 +108,12 @@ def _measures(node: dict[str, Any]) -> Iterator[str]:
 
 
 def _called(node: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    """The function that an expression calls, and its arguments."""
+    """Return the function that an expression calls, and its arguments."""
     arguments = [argument["expression"] for argument in node.get("arguments", ())]
     return str(node.get("function_name", "")).lower(), arguments
 
 
 def _number(node: dict[str, Any]) -> float | None:
-    """The number that an expression is, if it is one."""
+    """Return the number that an expression is, if it is one."""
     literal = node.get("literal") or {}
     return float(literal["text"]) if literal.get("kind") in ("INTEGER", "NUMERIC") else None

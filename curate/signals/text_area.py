@@ -4,8 +4,8 @@ In: a decoded image, then its caption. Out, both float32:
 - `text_area`, 0 to 1: the share of the image's area under the union of the detected lines, each a rotated rectangle
   with the detector's own margin around the letters, which is relatively wide around small type. The union is taken on
   the raster on which the lines are found: pixels whose centre lies in a rectangle are counted. 0 where none is found.
-- `text_overlap`, 0 to 1: the share of the recognised words that stand in the caption, each occurrence counted once. A
-  word is a run of letters and digits, case and accents folded, each Chinese character one of its own; it stands in the
+- `text_overlap`, 0 to 1: the share of the recognised words that are in the caption, each occurrence counted once. A
+  word is a run of letters and digits, case and accents folded, each Chinese character one of its own; it is in the
   caption where it equals one of the caption's words, or several in a row written together, since spaces between words
   are often not recognised. Null where no word is recognised, and where there is no caption.
 
@@ -13,9 +13,9 @@ A pair with a large text_area and text_overlap can be matched by reading alone; 
 the text is painted over, and these columns are what it takes to find such pairs without the painting.
 
 Lines are found and read by `curate.models.text_lines`. What is traded for speed:
-- Lines are looked for in the image reduced to at most 640 pixels a side, never enlarged: type below some 10 pixels
+- Lines are searched in the image reduced to at most 640 pixels a side, never enlarged: type below some 10 pixels
   there is lost or misread. They are read from the image reduced to at most 2000 pixels a side.
-- Of an image with many lines the 32 largest are read. Text that climbs steeply or stands on its head is found, and
+- Of an image with many lines the 32 largest are read. Text that climbs steeply or is upside down is found, and
   misread.
 
 Source: Maini et al., T-MARS: Improving Visual Representations by Circumventing
@@ -40,7 +40,7 @@ from curate.signals.signal import Built, Known, Signal, SignalKind
 
 _DETECTED, _READ = 640, 2000  # the longest sides, pixels
 MAX_LINES = 32
-"""So many lines of an image are read, the largest."""
+"""At most this many lines of an image are read, the largest."""
 MAX_CHARACTERS = 10_000
 """What lies beyond in a caption is not compared."""
 
@@ -97,24 +97,24 @@ class TextObserver:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, folded: compatible forms, accents and case made one; a Chinese character is a word."""
+    """Return the words of a text, folded: compatible forms, accents and case made one; a Chinese character is a word."""
     letters = (c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) != "Mn")
     return _WORD.findall("".join(letters).casefold())
 
 
 def overlap(words: Sequence[str], caption: str) -> float | None:
-    """The share of words that stand in the caption, see the module; None where there are no words."""
+    """Return the share of words that are in the caption, see the module; None where there are no words."""
     if not words:
         return None
     said = words_of(caption[:MAX_CHARACTERS])
     joined = "".join(said)
     edges = set(itertools.accumulate(map(len, said), initial=0))
-    found = sum(times for word, times in Counter(words).items() if _stands(word, joined, edges))
+    found = sum(times for word, times in Counter(words).items() if _occurs(word, joined, edges))
     return found / len(words)
 
 
-def _stands(word: str, joined: str, edges: set[int]) -> bool:
-    """Whether word is made of whole words of a text written together, of which edges are the limits."""
+def _occurs(word: str, joined: str, edges: set[int]) -> bool:
+    """Return whether word is made of whole words of a text written together, of which edges are the limits."""
     at = joined.find(word)
     while at >= 0 and not (at in edges and at + len(word) in edges):
         at = joined.find(word, at + 1)
@@ -122,7 +122,7 @@ def _stands(word: str, joined: str, edges: set[int]) -> bool:
 
 
 def _fitted(image: Image.Image, longest: int) -> Image.Image:
-    """The image, reduced so that its longer side is at most so long."""
+    """Return the image, reduced so that its longer side is at most so long."""
     if max(image.size) <= longest:
         return image
     size = [max(1, round(side * longest / max(image.size))) for side in image.size]

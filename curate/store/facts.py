@@ -46,12 +46,18 @@ class MetadataFacts(Facts):
 
 
 class ForgottenFacts(Facts):
-    """The record forgotten.parquet: its items and requests, the digest of what was blocked, and its last seal."""
+    """The record forgotten.parquet: its items and requests, the key of what was blocked, and the digest of all of it.
+
+    Early versions of 0.1.0 wrote a seal in place of the digest.
+    """
+
+    _optional = frozenset({"digest", "seal"})
 
     items: int
     requests: int
     key: str
-    seal: str | None
+    digest: str | None = None
+    seal: str | None = None
 
 
 class PoolFacts(Facts):
@@ -95,7 +101,7 @@ class StepFacts(Facts):
 
 
 class DriftFacts(Facts):
-    """How far what is kept of a source has drifted from it, by the embeddings of a model: see `curate.publish.drift`."""
+    """How far what is kept of a source has drifted from it, by the embeddings of a model: see `curate.numeric.drift`."""
 
     source: str
     model: str
@@ -156,12 +162,12 @@ class ContentFacts(Facts):
         means: of words, width and height, as far as they are known.
     """
 
-    languages: dict[str, int]
-    files: dict[str, int]
-    shards: int
-    bytes: int
-    digest: str
-    means: dict[str, float]
+    languages: dict[str, int] = {}
+    files: dict[str, int] = {}
+    shards: int = 0
+    bytes: int = 0
+    digest: str = ""
+    means: dict[str, float] = {}
 
 
 class RunClaim(Facts):
@@ -237,7 +243,7 @@ class RunFacts(RunClaim):
     counts: dict[str, int]
     finished: float
     seconds: float
-    content: ContentFacts
+    content: ContentFacts = ContentFacts()
 
     @property
     def kept(self) -> int:

@@ -1,10 +1,10 @@
-"""forgotten.parquet: what was taken out of a run and what is blocked in it, when; never who asked.
+"""forgotten.parquet, the record of a run: what was taken out of it and what it keeps out, and when; never who requested it.
 
-In: items. Out: one row an item (schema.FORGOTTEN_ITEMS), in requests, in the order in which they came. A URL stands as the
-sha256 of its text, so the record holds none. Each request has a seal: the digest of its rows and of the seal before it, so a
-record that was changed, or has lost a request, does not add up; run.json holds the last seal.
+In: items. Out: one row an item (schema.FORGOTTEN_ITEMS), in requests, in the order in which they came. A URL is recorded as
+the sha256 of its text. Rows are only ever appended, and run.json names how many there are with their digest, so that a
+record that was lost or changed is noticed.
 
-The record is also the blocklist: a run with `--reuse` takes over all of the older run's, and blocks what it names.
+The record is also the blocklist: a run with `--reuse` inherits all of the older run's items, and blocks them.
 """
 
 import hashlib
@@ -26,48 +26,52 @@ from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, hex_of
 from curate.store.layout import FORGOTTEN_FILE, RUN_FILE
 from curate.store.store import RunStore
 
-# Why an item is in the record: it was asked for; it names a row that was; it names one that a run of this folder met.
-ASKED, FOUND, MET = "asked", "found", "met"
+# Why an item is in the record: a request or blocklist named it; it is a name of a row that one named; it is a name of a row
+# that a later run with this record encountered.
+REQUESTED, LINKED, ENCOUNTERED = "requested", "linked", "encountered"
+_ORIGINS_BEFORE = {"asked": REQUESTED, "found": LINKED, "met": ENCOUNTERED}  # as early versions of 0.1.0 wrote them
 
 
 @dataclass(frozen=True)
 class Record:
-    """A run's record."""
+    """A run's record: `table` has the columns of schema.FORGOTTEN_ITEMS."""
 
     table: pa.Table
 
     @classmethod
     def read(cls, folder: RunStore) -> "Record":
-        """That of a run folder; an empty one where it has none. Raises RunError where the file is no record."""
+        """Return the record of a run folder, empty where it has none. Raises RunError where the file is no record."""
         if not folder.exists(FORGOTTEN_FILE):
             return cls(schema.FORGOTTEN_ITEMS.empty_table())
         try:
-            return cls(folder.read_parquet(FORGOTTEN_FILE).cast(schema.FORGOTTEN_ITEMS))
-        except (ValueError, pa.ArrowException) as error:  # other columns, or other types
+            table = folder.read_parquet(FORGOTTEN_FILE)
+            table = table.select(schema.FORGOTTEN_ITEMS.names).cast(schema.FORGOTTEN_ITEMS)
+        except (KeyError, ValueError, pa.ArrowException) as error:  # other columns, or other types
             fault = " ".join(str(error).split())
-            raise RunError(f"{folder.url}: {FORGOTTEN_FILE} is no record ({fault}); put it back from a copy") from None
+            raise RunError(f"{folder.url}: {FORGOTTEN_FILE} is no record ({fault}); restore it from a copy") from None
+        origins = [_ORIGINS_BEFORE.get(origin, origin) for origin in table["origin"].to_pylist()]
+        place = table.column_names.index("origin")
+        return cls(table.set_column(place, table.schema.field(place), pa.array(origins, pa.string())))
 
     @classmethod
-    def read_named(cls, folder: RunStore) -> "Record":
-        """That of a run folder, if it is the one that run.json names, or goes on from it, and is as it was written.
+    def read_checked(cls, folder: RunStore) -> "Record":
+        """Return the record of a run folder, which must be the one that run.json names, or extend it.
 
         Raises:
-            RunError: it is not: without it what was forgotten would come back.
+            RunError: it is not: without it, forgotten samples would return.
         """
         record = cls.read(folder)
         named = read_forgotten(folder)
-        lacks = named is not None and named.seal not in record.table["seal"].to_pylist()
-        if lacks or record.broken():
-            found = "missing" if not len(record) else "another one" if lacks else "not as it was written"
-            and_names = f", and {RUN_FILE} names one of {named.items:,} items" if named else ""
-            raise RunError(
-                f"{folder.url}: {FORGOTTEN_FILE} is {found}{and_names}; put it back from a copy: "
-                "without it what was forgotten would come back"
-            )
-        return record
+        if named is None or record.extends(named):
+            return record
+        found = f"differs from the one that {RUN_FILE} names" if len(record) else "is missing"
+        raise RunError(
+            f"{folder.url}: {FORGOTTEN_FILE} {found} ({named.items:,} items); restore it from a copy: "
+            "without it, forgotten samples would return"
+        )
 
     def write(self, folder: RunStore) -> None:
-        """Puts it into place."""
+        """Put the record into place."""
         folder.write_parquet(FORGOTTEN_FILE, self.table)
 
     def __len__(self) -> int:
@@ -75,30 +79,41 @@ class Record:
 
     @cached_property
     def items(self) -> Items:
-        """All that is blocked."""
-        return self._items(self.table)
+        """All items."""
+        return _items(self.table)
 
     @cached_property
     def key(self) -> str:
-        """Digest of what was blocked before a run began, which decides what it keeps; empty where nothing is.
+        """Digest of what was blocked before a run began, which determines what it keeps; empty where nothing was.
 
-        What the run met follows from that and from its pool.
+        What the run encountered follows from that and from its pool.
         """
-        given = self._items(self.table.filter(pc.not_equal(self.table["origin"], MET)))
-        return ids.digest([hashlib.sha256(given[kind].tobytes()).hexdigest() for kind in KINDS]) if len(given) else ""
+        before = _items(self.table.filter(pc.not_equal(self.table["origin"], ENCOUNTERED)))
+        return ids.digest([hashlib.sha256(before[kind].tobytes()).hexdigest() for kind in KINDS]) if len(before) else ""
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all rows."""
+        place = self.table.column_names.index("time")
+        return ids.table_digest(self.table.set_column(place, "time", self.table["time"].cast(pa.int64())))
 
     @property
     def facts(self) -> ForgottenFacts:
-        """What run.json says of it."""
-        seals = self.table["seal"].to_pylist()
-        return ForgottenFacts(
-            items=len(self), requests=len(set(seals)), key=self.key, seal=seals[-1] if seals else None
-        )
+        """What run.json holds of the record."""
+        requests = len(pc.unique(self.table["request"]))
+        return ForgottenFacts(items=len(self), requests=requests, key=self.key, digest=self.digest)
+
+    def extends(self, facts: ForgottenFacts) -> bool:
+        """Return whether the first rows are those of a record with these `facts`."""
+        first = Record(self.table.slice(0, facts.items))
+        if len(first) < facts.items:
+            return False
+        return first.key == facts.key if facts.digest is None else first.digest == facts.digest
 
     @property
-    def settled(self) -> bool:
-        """Whether its last request is of what a run met: names have spread from all that stand before."""
-        return len(self) > 0 and self.table["origin"][-1].as_py() == MET
+    def is_settled(self) -> bool:
+        """Whether its last items are those that a run encountered: all items before them have been looked up."""
+        return len(self) > 0 and self.table["origin"][-1].as_py() == ENCOUNTERED
 
     def append(
         self,
@@ -108,11 +123,11 @@ class Record:
         rows: Mapping[str, Any] | None = None,
         shards: int = 0,
     ) -> "Record":
-        """The record with one more request of those items that are not in it yet; itself where all are.
+        """Return the record with one more request, of those items that are not in it yet; itself where all are.
 
         Args:
             items: what is forgotten.
-            origin: why, for all of them, or kind → list, as long as `items[kind]`.
+            origin: why, for all of them, or kind → list with one value for each of `items[kind]`.
             time: when, in UTC; now by default.
             rows: kind → how many rows of the pool each of `items[kind]` named; 0 by default.
             shards: how many shards the request changed.
@@ -128,95 +143,68 @@ class Record:
         if not count:
             return self
         moment = (time or datetime.now(UTC)).replace(microsecond=0)
-        return self._sealed(columns | {"time": [moment] * count, "shards": [shards] * count})
+        return self._extended(columns | {"time": [moment] * count, "shards": [shards] * count})
 
     def inherit(self, other: "Record") -> "Record":
-        """The record with what another run's holds and it does not, times as they are there."""
+        """Return the record with the items that only another run's record has, with their times."""
         fresh = np.zeros(len(other.table), bool)
         for kind in KINDS:
-            own = pc.equal(other.table["kind"], kind).to_numpy(zero_copy_only=False)
-            values = np.frombuffer(_values(other.table["value"].filter(pa.array(own))), f"S{WIDTHS[kind]}")
-            fresh[own] = ~self.items.holds(kind, values)
+            of_kind = pc.equal(other.table["kind"], kind).to_numpy(zero_copy_only=False)
+            values = np.frombuffer(_octets(other.table["value"].filter(pa.array(of_kind))), f"S{WIDTHS[kind]}")
+            fresh[of_kind] = ~self.items.holds(kind, values)
         rows = other.table.filter(pa.array(fresh))
         if not len(rows):
             return self
         columns = {name: rows[name].to_pylist() for name in ("kind", "value", "origin", "time")}
-        columns["origin"] = [FOUND if origin == MET else origin for origin in columns["origin"]]
-        return self._sealed(columns | {"rows": [0] * len(rows), "shards": [0] * len(rows)})
-
-    def broken(self) -> bool:
-        """Whether seals do not add up."""
-        last = ""
-        for number in pc.unique(self.table["request"]).to_pylist():
-            part = self.table.filter(pc.equal(self.table["request"], number))
-            last = _seal(part, last)
-            if pc.unique(part["seal"]).to_pylist() != [last]:
-                return True
-        return False
+        columns["origin"] = [LINKED if origin == ENCOUNTERED else origin for origin in columns["origin"]]
+        return self._extended(columns | {"rows": [0] * len(rows), "shards": [0] * len(rows)})
 
     def time_of(self, value: str, kind: str = "uid") -> datetime | None:
-        """When a uid, or another value of the record (hex digits), was forgotten."""
+        """Return when a uid, or another value of the record (hex digits), was forgotten."""
         named = pc.and_(pc.equal(self.table["kind"], kind), pc.equal(self.table["value"], value))
         times = self.table.filter(named)["time"].to_pylist()
         return times[0] if times else None
 
-    def _sealed(self, columns: dict[str, list[Any]]) -> "Record":
-        count = len(columns["kind"])
-        request = len(set(self.table["request"].to_pylist()))
-        seals = self.table["seal"].to_pylist()
-        plain = columns | {"request": [request] * count, "seal": [""] * count}
-        table = pa.table({name: plain[name] for name in schema.FORGOTTEN_ITEMS.names}, schema=schema.FORGOTTEN_ITEMS)
-        seal = _seal(table, seals[-1] if seals else "")
-        place = table.column_names.index("seal")
-        table = table.set_column(place, schema.FORGOTTEN_ITEMS.field(place), pa.array([seal] * count, pa.string()))
-        return Record(pa.concat_tables([self.table, table]).combine_chunks())
-
-    @staticmethod
-    def _items(table: pa.Table) -> Items:
-        if not len(table):
-            return NOTHING
-        return Items.of({kind: [_values(table.filter(pc.equal(table["kind"], kind))["value"])] for kind in KINDS})
+    def _extended(self, columns: dict[str, list[Any]]) -> "Record":
+        """Return the record with these rows as its next request."""
+        request = len(pc.unique(self.table["request"]))
+        columns = columns | {"request": [request] * len(columns["kind"])}
+        rows = pa.table({name: columns[name] for name in schema.FORGOTTEN_ITEMS.names}, schema=schema.FORGOTTEN_ITEMS)
+        return Record(pa.concat_tables([self.table, rows]).combine_chunks())
 
 
-def _values(column: pa.ChunkedArray) -> bytes:
+def _items(table: pa.Table) -> Items:
+    if not len(table):
+        return NOTHING
+    return Items.of({kind: [_octets(table.filter(pc.equal(table["kind"], kind))["value"])] for kind in KINDS})
+
+
+def _octets(column: pa.ChunkedArray) -> bytes:
     return bytes.fromhex("".join(column.to_pylist()))
 
 
-def _seal(rows: pa.Table, before: str) -> str:
-    """The digest of a request's rows and of the seal before it: 64 hex digits."""
-    text = rows.drop_columns(["seal"]).cast(pa.schema([(f.name, f.type) for f in rows.schema if f.name != "seal"]))
-    state = hashlib.sha256(before.encode())
-    for row in zip(*(_texts(column) for column in text.columns), strict=True):
-        state.update(("\n" + "\t".join(row)).encode())
-    return state.hexdigest()
+def origins(items: Items, requested: Items) -> dict[str, list[str]]:
+    """Return for each kind of `items` the origin of each: `requested` or `linked`."""
+    return {
+        kind: [REQUESTED if named else LINKED for named in requested.holds(kind, items[kind]).tolist()]
+        for kind in KINDS
+    }
 
 
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.int64())
-    return [str(value) for value in column.to_pylist()]
-
-
-def origins(items: Items, asked: Items) -> dict[str, list[str]]:
-    """Of each item whether it was asked for."""
-    return {kind: [ASKED if own else FOUND for own in asked.holds(kind, items[kind]).tolist()] for kind in KINDS}
-
-
-def counts(items: Items, names: Mapping[str, Hashes]) -> dict[str, Any]:
-    """Of each item how many times it is among the names of rows (unsorted, one for each row)."""
+def counts(items: Items, names: Mapping[str, Hashes]) -> dict[str, npt.NDArray[np.int64]]:
+    """Return for each kind how often each of `items` is among the names of rows (unsorted, one for each row)."""
     found = {}
     for kind in KINDS:
         values, times = np.unique(names[kind], return_counts=True)
         count = np.zeros(len(items[kind]), np.int64)
-        here = np.searchsorted(items[kind], values)
         known = items.holds(kind, values)
-        count[here[known]] = times[known]
+        count[np.searchsorted(items[kind], values)[known]] = times[known]
         found[kind] = count
     return found
 
 
 def forgotten_mask(samples: pa.Table) -> npt.NDArray[np.bool_]:
-    """Return which rows nothing is left of: readable, and without a caption (its length tells, which is less to read).
+    """Return which rows are forgotten: readable, and without a caption (its length shows it, which is less to read).
 
     Args:
         samples: columns `status` and `characters` of table `samples`.

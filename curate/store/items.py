@@ -1,9 +1,9 @@
-"""What is to be forgotten, as numbers that rows can be looked up in: uids, URLs and images, each by a hash.
+"""Names of what is forgotten, in arrays in which rows are looked up: uids, URLs and images, each by a hash.
 
 In: names of samples. Out: `Items`: for each kind one ascending array of byte strings: a uid is its 16 bytes, an image the
-32 bytes of its sha256, and a URL the sha256 of its UTF-8, so that nothing that is written of it holds the URL itself.
+32 bytes of its sha256, and a URL the sha256 of its UTF-8, so that no file holds the URL itself.
 
-Trades: hashes of URLs have no secret salt, since later runs, perhaps elsewhere, must know a URL again: who has a list of
+Trades: hashes of URLs have no secret salt, since later runs, perhaps elsewhere, must recognise a URL: whoever has a list of
 URLs can test which of them are here. Millions of items are looked up by bisection, without a Python object for each.
 """
 
@@ -25,24 +25,24 @@ KINDS = tuple(WIDTHS)
 
 
 def hash_url(url: bytes) -> bytes:
-    """How a URL is written and looked up."""
+    """Return the hash by which a URL is recorded and looked up."""
     return hashlib.sha256(url).digest()
 
 
 def as_hashes(values: Iterable[bytes], kind: str) -> Hashes:
-    """The values, ascending, each once."""
+    """Return the values, ascending, each once."""
     return np.unique(np.frombuffer(b"".join(values), f"S{WIDTHS[kind]}"))
 
 
 def hex_of(hashes: Hashes) -> list[str]:
-    """The values as hex digits."""
+    """Return the values as hex digits."""
     width = 2 * hashes.dtype.itemsize
     text = hashes.tobytes().hex()
     return [text[i : i + width] for i in range(0, len(text), width)]
 
 
 def column_hashes(column: pa.ChunkedArray | pa.Array, kind: str) -> tuple[Hashes, npt.NDArray[np.bool_]]:
-    """The hash of each value of a column of `samples`, and which rows have one: nulls and empty URLs have none."""
+    """Return the hash of each value of a column of `samples`, and which rows have one: nulls and empty URLs have none."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     there = pc.fill_null(pc.not_equal(array, ""), False).to_numpy(zero_copy_only=False)
     width = WIDTHS[kind]
@@ -68,7 +68,7 @@ class Items:
 
     @classmethod
     def of(cls, values: Mapping[str, Iterable[bytes]]) -> "Items":
-        """Items from values of each kind, in any order."""
+        """Return the items with these values of each kind, in any order."""
         return cls(**{kind: as_hashes(values.get(kind, ()), kind) for kind in KINDS})
 
     def __len__(self) -> int:
@@ -85,19 +85,19 @@ class Items:
         return Items(**{kind: self[kind][~other.holds(kind, self[kind])] for kind in KINDS})
 
     def holds(self, kind: str, values: Hashes) -> npt.NDArray[np.bool_]:
-        """Which of the values are among the items."""
-        own = self[kind]
-        if not len(own):
+        """Return which of the values are among the items."""
+        known = self[kind]
+        if not len(known):
             return np.zeros(len(values), bool)
-        place = np.minimum(np.searchsorted(own, values), len(own) - 1)
-        return np.asarray(own[place] == values)
+        place = np.minimum(np.searchsorted(known, values), len(known) - 1)
+        return np.asarray(known[place] == values)
 
     def has_image(self, digest: bytes) -> bool:
-        """Whether the image of this sha256 is among them."""
+        """Return whether the image of this sha256 is among the items."""
         return bool(self.holds("sha256", as_hashes([digest], "sha256"))[0])
 
     def find(self, kind: str, column: Any) -> npt.NDArray[np.bool_]:
-        """Which rows of a column of `samples` hold one of them."""
+        """Return which rows of a column of `samples` hold one of the items."""
         if not len(self[kind]):
             return np.zeros(len(column), bool)
         values, there = column_hashes(column, kind)

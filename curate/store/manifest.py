@@ -37,7 +37,7 @@ def no_run(folder: RunStore, url: str) -> RecipeError:
 def how_to_go_on(folder: RunStore, url: str) -> str:
     """Return what a user does where `_SUCCESS` is missing."""
     if folder.exists(FORGETTING_FILE):
-        return f"`curate forget` was interrupted, and `curate forget {url}` carries it out"
+        return f"`curate forget` was interrupted, and `curate forget {url}` completes it"
     return "run its recipe again with the same --out: it continues where it stopped"
 
 

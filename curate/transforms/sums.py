@@ -14,18 +14,18 @@ class VectorSum(beam.CombineFn):
     """Adds arrays of one shape and an integer type; a worker holds one sum, not the units' vectors."""
 
     def create_accumulator(self) -> Vector | None:
-        """Nothing yet: the shape comes with the first vector."""
+        """Return nothing yet: the shape comes with the first vector."""
         return None
 
     def add_input(self, accumulator: Vector | None, element: Vector) -> Vector:
-        """Adds in place, into a copy of the first."""
+        """Add in place, into a copy of the first."""
         if accumulator is None:
             return np.array(element)
         accumulator += element
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[Vector | None]) -> Vector | None:
-        """The sum of all parts."""
+        """Return the sum of all parts."""
         total = None
         for part in accumulators:
             if part is not None:
@@ -33,5 +33,5 @@ class VectorSum(beam.CombineFn):
         return total
 
     def extract_output(self, accumulator: Vector | None) -> Vector | None:
-        """The sum; None over nothing."""
+        """Return the sum; None over nothing."""
         return accumulator

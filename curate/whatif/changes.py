@@ -1,4 +1,4 @@
-"""What may be asked of a finished run without measuring again: other rules, deduplication and balance.
+"""What a finished run can answer without measuring again: other rules, deduplication and balance.
 
 In: the run's recipe and `key=value` overrides. Out: the changed recipe. What would need the pool is refused, with the
 command that would do it.
@@ -18,7 +18,7 @@ _HINT = (
 
 
 def changed_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """The recipe as overridden.
+    """Return the recipe as overridden.
 
     Raises:
         RecipeError: an override is wrong, or asks for what is not in the tables of a run.

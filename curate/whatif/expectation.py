@@ -1,7 +1,7 @@
-"""The expected size of what balancing keeps: Σπ over the survivors, exact, with the spread of the draws.
+"""The expected size of what balancing keeps: Σπ over the survivors, exact, with the standard error of the draws.
 
-In: `Survivors`. Out: π of each survivor (float64), its sum rounded to 2⁻³² as a run sums it, and one standard error of the
-number of rows that a run draws, √Σπ(1−π), since rows are drawn independently.
+In: `DecidedRows`. Out: π of each survivor (float64), its sum rounded to 2⁻³² as a run sums it, and one standard error of
+the number of rows that a run draws, √Σπ(1−π), since rows are drawn independently.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from curate.decide import balance
+from curate.decide import balance, bracket
+from curate.decide.draws import expected_rows
+from curate.decide.schemes import stack_limits
+from curate.decide.state import I64
 from curate.process import in_threads
 from curate.recipe.rules import Balance
 from curate.whatif.survivors import DecidedRows
@@ -22,10 +25,10 @@ class Expectation:
     """What balancing keeps.
 
     Attributes:
-        t: rows that an entry may have; None without balance.
+        t: None without balance.
         rows: the expected number of kept rows.
         error: one standard error of the number that a run draws.
-        tail: of the survivors' matches, the share of entries that at most t of them match; None without matches.
+        tail: of the survivors' matches, the share of entries that have at most their limit; None without matches.
         tail_kept: that share among the matches of kept rows, expected.
         inclusion: of each unit, π of its survivors (float64).
     """
@@ -38,31 +41,29 @@ class Expectation:
     inclusion: list[F64]
 
 
-def solve_t(survivors: DecidedRows, wished: Balance | None) -> int | None:
-    """The t of the recipe, or the largest whose expected size is at most the wished rows; None without balance.
+def solve_t(survivors: DecidedRows, target: Balance | None) -> int | None:
+    """Return the t of the recipe, or the largest whose expected size is at most the target; None without balance.
 
     Raises:
         RunError: even t = 1 is expected to keep more.
     """
-    if wished is None:
+    if target is None:
         return None
-    if wished.t is not None:
-        return wished.t
-    bracket = balance.Bracket.start(survivors.counts, wished.rows or 0)
-    while not bracket.solved:
-        points = bracket.points()
-        bracket = bracket.narrow(points, _sizes(survivors, points))
-    return bracket.t
+    if target.t is not None:
+        return target.t
+    assert survivors.settings.scheme is not None
+    highest = survivors.settings.scheme.highest(survivors.counts, survivors.settings.entries.table)
+    return bracket.solve_t(highest, target.rows or 0, lambda ts: _sizes(survivors, ts))
 
 
 def expect(survivors: DecidedRows, t: int | None) -> Expectation:
-    """What balancing with t keeps; all survivors if t is None."""
-    counts = survivors.counts
-    if t is None:
-        inclusion = [np.ones(int(b.alive.sum())) for b in survivors.ballots]
+    """Return what balancing with t keeps; all survivors if t is None."""
+    counts, limits = survivors.counts, survivors.settings.limits(t, survivors.counts)
+    if limits is None:
+        inclusion = [np.ones(int(state.alive.sum())) for state in survivors.states]
         return Expectation(None, float(sum(map(len, inclusion))), 0.0, None, None, inclusion)
-    p = balance.probabilities(counts, t)
-    inclusion = list(in_threads(lambda matches: balance.inclusion(matches, p), survivors.matches))
+    p = balance.probabilities(counts, limits)
+    inclusion = list(in_threads(lambda matches: balance.inclusion_probability(matches, p), survivors.matches))
     fixed = [balance.fixed_point(pi) for pi in inclusion]
     rows = sum(int(part.sum()) for part in fixed) / balance.ONE
     variance = sum(float((pi * (1 - pi)).sum()) for pi in inclusion)
@@ -72,26 +73,38 @@ def expect(survivors: DecidedRows, t: int | None) -> Expectation:
     )
     kept = sum(sums, np.zeros(len(counts)))
     error = float(np.sqrt(variance))
-    return Expectation(t, rows, error, tail_share(survivors, t), _share(kept, counts <= t), inclusion)
+    return Expectation(t, rows, error, tail_share(survivors, t), _share(kept, counts <= limits), inclusion)
 
 
 def expect_sizes(survivors: DecidedRows, ts: list[int]) -> list[tuple[float, float]]:
-    """What `expect` gives as rows and error, for several t in one pass over the survivors."""
-    points = np.array(ts, np.int64)
-    parts = in_threads(lambda matches: balance.spread(matches, survivors.counts, points), survivors.matches)
+    """Return what `expect` gives as rows and error, for several t in one pass over the survivors."""
+    settings, counts = survivors.settings, survivors.counts
+    assert settings.scheme is not None
+    order = np.argsort(ts)
+    points = np.array(ts, np.int64)[order]
+    stacks = list(stack_limits(settings.scheme, points, counts, settings.entries.table))
+    parts = in_threads(
+        lambda matches: np.concatenate([balance.variances(matches, counts, limits) for limits in stacks]),
+        survivors.matches,
+    )
     errors = np.sqrt(sum(parts, np.zeros(len(ts))))
-    return [(n / balance.ONE, float(error)) for n, error in zip(_sizes(survivors, points), errors, strict=True)]
+    found = {
+        int(t): (n / balance.ONE, float(e)) for t, n, e in zip(points, _sizes(survivors, points), errors, strict=True)
+    }
+    return [found[t] for t in ts]
 
 
-def _sizes(survivors: DecidedRows, ts: balance.I64) -> list[int]:
-    """Σπ for each t in fixed point, as Python integers: a sum over units may pass 2⁶⁴."""
-    parts = in_threads(lambda matches: balance.expected_rows(matches, survivors.counts, ts), survivors.matches)
-    return [int(n) for n in sum((part.astype(object) for part in parts), np.zeros(len(ts), object))]
+def _sizes(survivors: DecidedRows, ts: I64) -> list[int]:
+    """Return Σπ for each t (ascending) in fixed point, as Python integers: a sum over units may pass 2⁶⁴."""
+    settings, counts = survivors.settings, survivors.counts
+    parts = in_threads(lambda matches: expected_rows(settings, matches, counts, ts).astype(object), survivors.matches)
+    return [int(n) for n in sum(parts, np.zeros(len(ts), object))]
 
 
 def tail_share(survivors: DecidedRows, t: int | None) -> float | None:
-    """Of the survivors' matches, the share of entries that at most t of them match; None without balance."""
-    return None if t is None else _share(survivors.counts, survivors.counts <= t)
+    """Return, of the survivors' matches, the share of entries that have at most their limit; None without balance."""
+    limits = survivors.settings.limits(t, survivors.counts)
+    return None if limits is None else _share(survivors.counts, survivors.counts <= limits)
 
 
 def _share(weights: npt.NDArray, chosen: npt.NDArray[np.bool_]) -> float | None:

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from curate.errors import RecipeError
-from curate.whatif.knobs import SweptNumber
 from curate.whatif.sweep import Point
+from curate.whatif.swept_number import SweptNumber
 
 _KINDS = ("svg", "png", "html")
 _KEPT, _BEFORE, _MUTED = "#2563a8", "#9a9a9a", "#666666"
 
 
 def check_plot(path: str) -> str:
-    """The kind of a plot's file. Raises RecipeError where its name tells none, or it has no folder."""
+    """Return the kind of a plot's file. Raises RecipeError where its name tells none, or it has no folder."""
     kind = path.rpartition(".")[2].lower()
     if kind not in _KINDS or "." not in path:
         raise RecipeError(f"--plot {path}: accepted: a name that ends in {', '.join('.' + kind for kind in _KINDS)}")
@@ -28,8 +28,8 @@ def check_plot(path: str) -> str:
     return kind
 
 
-def write_plot(path: str, points: Sequence[Point], knob: SweptNumber, kept: int) -> None:
-    """Writes the chart of a sweep; `kept` is what the run kept.
+def write_plot(path: str, points: Sequence[Point], number: SweptNumber, kept: int) -> None:
+    """Write the chart of a sweep; `kept` is what the run kept.
 
     Raises:
         RecipeError: the file's name tells no kind.
@@ -37,7 +37,7 @@ def write_plot(path: str, points: Sequence[Point], knob: SweptNumber, kept: int)
     """
     import vl_convert  # here: a JavaScript engine, 0.4 s to start
 
-    kind, spec = check_plot(path), sweep_chart(points, knob, kept)
+    kind, spec = check_plot(path), sweep_chart(points, number, kept)
     if kind == "html":
         data = vl_convert.vegalite_to_html(spec, bundle=True).encode()
     elif kind == "png":
@@ -48,8 +48,8 @@ def write_plot(path: str, points: Sequence[Point], knob: SweptNumber, kept: int)
         file.write(data)
 
 
-def sweep_chart(points: Sequence[Point], knob: SweptNumber, kept: int) -> dict[str, Any]:
-    """The Vega-Lite spec: expected rows with their band, survivors above them, and what the run kept as a dashed line."""
+def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict[str, Any]:
+    """Return the Vega-Lite spec: expected rows with their band, survivors above them, and what the run kept as a dashed line."""
     rows = [
         {
             "value": point.value,
@@ -60,9 +60,9 @@ def sweep_chart(points: Sequence[Point], knob: SweptNumber, kept: int) -> dict[s
         }
         for point in points
     ]
-    text = f"{knob.key}={knob.before}…{knob.after}" if knob.before or knob.after else knob.key
-    title = re.sub("<(?=[/!a-zA-Z])", "<\u200b", text)  # the spec stands in a script of the HTML, which a tag would end
-    scale = {"type": "log"} if knob.logarithmic else {"zero": False}
+    text = f"{number.key}={number.before}…{number.after}" if number.before or number.after else number.key
+    title = re.sub("<(?=[/!a-zA-Z])", "<\u200b", text)  # the spec is in a script of the HTML, which a tag would end
+    scale = {"type": "log"} if number.logarithmic else {"zero": False}
     x = {"field": "value", "type": "quantitative", "scale": scale, "title": title}
 
     def y(field: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def sweep_chart(points: Sequence[Point], knob: SweptNumber, kept: int) -> dict[s
         "height": 320,
         "background": "white",
         "config": {"mark": {"aria": False}},  # descriptions would be expressions of titles, which Vega-Lite does not escape
-        "title": {"text": "Expected rows kept", "subtitle": "grey: rows that stand when balancing begins", "anchor": "start"},
+        "title": {"text": "Expected rows kept", "subtitle": "grey: rows left when balancing begins", "anchor": "start"},
         "data": {"values": rows},
         "layer": [
             {"mark": {"type": "line", "color": _BEFORE}, "encoding": {"x": x, "y": y("survivors")}},

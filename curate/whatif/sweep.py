@@ -1,7 +1,7 @@
-"""A sweep: what a run would yield over a range of one number of its recipe; and the search for the value of a wished size.
+"""A sweep: what a run would yield over a range of one number of its recipe; and the search for the value of a target size.
 
-In: a run that is open, overrides, a knob. Out: one `Point` a value. What does not change between points is done once: the
-survivors where the knob is of balance, and the rows that may be duplicates where it is of a rule.
+In: a run that is open, overrides, a `SweptNumber`. Out: one `Point` a value. What does not change between points is done once: the
+survivors where the number is of balance, and the rows that may be duplicates where it is of a rule.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +15,8 @@ from curate.recipe.recipe import Recipe
 from curate.whatif.answer import count_verdicts
 from curate.whatif.changes import changed_recipe
 from curate.whatif.expectation import expect_sizes, solve_t, tail_share
-from curate.whatif.knobs import SweptNumber
 from curate.whatif.survivors import DecidedRows, FinishedRun, all_repeats, find_survivors
+from curate.whatif.swept_number import SweptNumber
 
 POINTS = pa.schema(
     [
@@ -38,14 +38,14 @@ class Point:
     """What one value would yield.
 
     Attributes:
-        value: of the knob.
+        value: of the number.
         expected: the expected number of kept rows.
         error: one standard error of the number that a run draws.
-        survivors: rows that stand when balancing begins.
-        dropped: rows that the knob's rule drops; None where it is of no rule.
+        survivors: rows still in when balancing begins.
+        dropped: rows that the number's rule drops; None where it is of no rule.
         duplicate: rows dropped as duplicates.
-        tail_share: of the survivors' matches, the share of entries that at most t of them match; None without balance.
-        t: rows that an entry may have, given or solved; None without balance.
+        tail_share: of the survivors' matches, the share of entries that have at most their limit; None without balance.
+        t: of balance, from the recipe or solved; None without balance.
     """
 
     value: float
@@ -58,61 +58,63 @@ class Point:
     t: int | None
 
 
-def sweep(past: FinishedRun, overrides: Sequence[str], knob: SweptNumber, points: int = 12) -> Iterator[Point]:
-    """The points of a sweep, each as soon as it is known; all recipes are checked before the first.
+def sweep(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, points: int = 12) -> Iterator[Point]:
+    """Return the points of a sweep, each as soon as it is known; all recipes are checked before the first.
 
     Raises:
         RecipeError: the recipe with some value is wrong.
     """
-    values = knob.values(points)
-    recipes = [changed_recipe(past.context.recipe, [*overrides, knob.override(value)]) for value in values]
-    if knob.rule is None:
-        yield from _sweep_balance(past, values, recipes)
+    values = number.values(points)
+    recipes = [changed_recipe(run.recipe, [*overrides, number.override(value)]) for value in values]
+    if number.rule is None:
+        yield from _sweep_balance(run, values, recipes)
         return
-    repeats = all_repeats(past, recipes[0])
+    repeats = all_repeats(run, recipes[0])
     for value, recipe in zip(values, recipes, strict=True):
-        yield _points([value], find_survivors(past, recipe, repeats), [recipe], knob.rule)[0]
+        yield _points([value], find_survivors(run, recipe, repeats), [recipe], number.rule)[0]
 
 
-def search(past: FinishedRun, overrides: Sequence[str], knob: SweptNumber, rows: int) -> str:
-    """The override whose expected size is the largest found that is at most the wished rows, to within a row where it can be.
+def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows: int) -> str:
+    """Return the override whose expected size is the largest found that is at most the target, to within a row where it can be.
 
     Raises:
         RecipeError: balance solves for a size itself, or the recipe with some value is wrong.
-        RunError: nothing in the knob's range gives so few.
+        RunError: nothing in the number's range gives so few.
     """
-    base = changed_recipe(past.context.recipe, overrides)
-    if knob.rule is None or knob.listed:
+    base = changed_recipe(run.recipe, overrides)
+    if number.rule is None or number.listed:
         raise RecipeError(
-            f"--by {knob.key}: accepted: rules.NAME.top, or a rule with a range in braces; for t give --rows alone"
+            f"--by {number.key}: accepted: rules.NAME.top, or a rule with a range in braces; for t give --rows alone"
         )
     if base.balance and base.balance.rows is not None:
         raise RecipeError(
             f"balance.rows is {base.balance.rows:,}, so t follows each change of a rule and the size stays; accepted: "
-            "--set balance.t=… or --set balance=null beside --by"
+            "--by with --set balance.t=… or --set balance=null"
         )
-    repeats = all_repeats(past, changed_recipe(past.context.recipe, [*overrides, knob.override(knob.low)]))
+    repeats = all_repeats(run, changed_recipe(run.recipe, [*overrides, number.override(number.low)]))
 
     def size(value: float) -> float:
-        recipe = changed_recipe(past.context.recipe, [*overrides, knob.override(value)])
-        return _points([value], find_survivors(past, recipe, repeats), [recipe], knob.rule)[0].expected
+        recipe = changed_recipe(run.recipe, [*overrides, number.override(value)])
+        return _points([value], find_survivors(run, recipe, repeats), [recipe], number.rule)[0].expected
 
-    return knob.override(find_value(size, knob, rows))
+    return number.override(find_value(size, number, rows))
 
 
-def find_value(size: Callable[[float], float], knob: SweptNumber, rows: int) -> float:
-    """The value of the largest size found that is at most `rows`, by false position (Illinois) between the ends.
+def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -> float:
+    """Return the value of the largest size found that is at most `rows`, by false position (Illinois) between the ends.
 
     Deduplication and draws may make sizes that do not rise or fall all the way: then another value may come nearer.
 
     Raises:
         RunError: both ends give more.
     """
-    ends = [(value, size(value)) for value in map(knob.rounded, (knob.low, knob.high))]
+    ends = [(value, size(value)) for value in map(number.rounded, (number.low, number.high))]
     fitting = [end for end in ends if end[1] <= rows]
     if not fitting:
-        least = min(ends, key=lambda end: end[1])
-        raise RunError(f"even {knob.override(least[0])} is expected to give {least[1]:,.0f} rows, more than {rows:,}")
+        smallest = min(ends, key=lambda end: end[1])
+        raise RunError(
+            f"even {number.override(smallest[0])} is expected to give {smallest[1]:,.0f} rows, more than {rows:,}"
+        )
     under = best = max(fitting, key=lambda end: end[1])
     if len(fitting) == len(ends):
         return best[0]
@@ -123,9 +125,9 @@ def find_value(size: Callable[[float], float], knob: SweptNumber, rows: int) -> 
             break
         below, above = (rows - under[1]) * weights[0], (over[1] - rows) * weights[1]
         share = 0.5 if step % 3 == 2 else below / (below + above)
-        value = knob.rounded(under[0] + (over[0] - under[0]) * min(max(share, 0.01), 0.99))
+        value = number.rounded(under[0] + (over[0] - under[0]) * min(max(share, 0.01), 0.99))
         if value in (under[0], over[0]):
-            value = knob.rounded((under[0] + over[0]) / 2)
+            value = number.rounded((under[0] + over[0]) / 2)
         if value in (under[0], over[0]):
             break
         found = (value, size(value))
@@ -138,21 +140,21 @@ def find_value(size: Callable[[float], float], knob: SweptNumber, rows: int) -> 
 
 
 def points_table(points: Sequence[Point]) -> pa.Table:
-    """Points as a table (POINTS): columns as the attributes of `Point`."""
+    """Return points as a table (POINTS): columns as the attributes of `Point`."""
     return pa.Table.from_pylist([vars(point) for point in points], POINTS)
 
 
-def _sweep_balance(past: FinishedRun, values: list[float], recipes: list[Recipe]) -> Iterator[Point]:
-    """All values in one pass over the survivors, which are the same."""
-    yield from _points(values, find_survivors(past, recipes[0]), recipes, None)
+def _sweep_balance(run: FinishedRun, values: list[float], recipes: list[Recipe]) -> Iterator[Point]:
+    """Return all values in one pass over the survivors, which are the same."""
+    yield from _points(values, find_survivors(run, recipes[0]), recipes, None)
 
 
 def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], rule: str | None) -> list[Point]:
-    counts = count_verdicts(survivors.ballots, list(survivors.context.recipe.rules))
+    counts = count_verdicts(survivors.states, list(survivors.recipe.rules))
     alive = counts[schema.KEPT]
     ts = [solve_t(survivors, recipe.balance) for recipe in recipes]
-    given = [t for t in ts if t is not None]
-    sizes = iter(expect_sizes(survivors, given)) if given else iter(())
+    balanced = [t for t in ts if t is not None]
+    sizes = iter(expect_sizes(survivors, balanced)) if balanced else iter(())
     points = []
     for value, t in zip(values, ts, strict=True):
         rows, error = (float(alive), 0.0) if t is None else next(sizes)

@@ -136,7 +136,7 @@ def test_runs_that_share_no_pool_nor_metadata(pair: tuple[str, str], tmp_path: P
     diff = diff_runs(pair[0], other)
     assert (diff.lost, diff.gained) == (4, 2) and diff.shares_no_pool
     assert rows(diff.entries)[0] == ("cat", 3, None, 3, None)  # nothing was matched there: not 0, but unknown
-    assert "the runs share no pool" in str(diff_page(diff))
+    assert "their pools have nothing in common" in str(diff_page(diff))
 
 
 def test_another_sharding_keeps_the_same(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_the_page(pair: tuple[str, str]) -> None:
         "balance −1 −1 1 1",
         "not in the pool 1 1",
         "photos 2 1 2 1 -50.0%",
-        "not measured 0 1 0 1",
+        "unknown 0 1 0 1",
         "cat 3 2 2 1 -33.3%",
     ):
         assert wanted in words, done.out
@@ -207,7 +207,7 @@ def test_formats(pair: tuple[str, str]) -> None:
     ]  # fmt: skip
     as_json = json.loads(run_command("diff", *pair, "--by", "sample", "--format", "json", "--limit", "1").out)
     assert [row["uid"] for row in as_json] == [uid("a1"), uid("b2")]
-    assert "of 4; --limit shows more" in run_command("diff", *pair, "--by", "entry", "--limit", "1").out
+    assert "of 4 rows; --limit shows more" in run_command("diff", *pair, "--by", "entry", "--limit", "1").out
 
 
 def test_strangers_cannot_steer_the_terminal(pair: tuple[str, str]) -> None:

@@ -26,17 +26,17 @@ def lines(url: str, name: str) -> list[str]:
     return [" ".join(line.split()) for line in str(explain_sample(url, uid(name))).splitlines()]
 
 
-def section(told: list[str], title: str) -> list[str]:
+def section(shown: list[str], title: str) -> list[str]:
     """The lines below a heading."""
-    begin = next(place for place, line in enumerate(told) if line.split(" ")[0] == title) + 1
-    return told[begin : [*told, ""].index("", begin)]
+    begin = next(place for place, line in enumerate(shown) if line.split(" ")[0] == title) + 1
+    return shown[begin : [*shown, ""].index("", begin)]
 
 
 def test_kept_and_its_double(small: str) -> None:
-    told = lines(small, "a1")
-    assert told[:4] == [f"uid {uid('a1')}", "2 rows of the pool have this uid", "", told[3]]
-    second = next(place for place, line in enumerate(told) if line.startswith("verdict: dropped"))
-    first, other = told[3:second], told[second:]
+    shown = lines(small, "a1")
+    assert shown[:4] == [f"uid {uid('a1')}", "2 rows of the pool have this uid", "", shown[3]]
+    second = next(place for place, line in enumerate(shown) if line.startswith("verdict: dropped"))
+    first, other = shown[3:second], shown[second:]
     assert first[:4] == [
         "verdict: kept: its draw 0 is below 1 (probability 1)",
         "source photos: photos.tar a1 (unit 0, row 0)",
@@ -46,7 +46,7 @@ def test_kept_and_its_double(small: str) -> None:
     assert section(first, "rules") == [
         "✓ words words > 2 [words = 3]",
         "✓ side least(width, height) >= 200 [width = 640, height = 480]",
-        "✓ aligned top 0.9 of clip_score, which is from 0.25 on [clip_score = 0.5]",
+        "✓ aligned top 0.9 of clip_score, threshold 0.25 [clip_score = 0.5]",
     ]
     assert section(first, "duplicates") == [
         f"{uid('a5')} a cat again and now (photos: photos.tar a5)",
@@ -56,9 +56,9 @@ def test_kept_and_its_double(small: str) -> None:
     assert "bytes 1000" in section(first, "measured")
     assert other[0] == f"verdict: dropped by duplicate, a duplicate of {uid('a1')}"
     assert section(other, "duplicates") == [
-        f"stands for it {uid('a1')}",
+        f"representative {uid('a1')}",
         "kept: a red cat (photos: photos.tar a1)",
-        "alike the same uid; the same image; the same URL",
+        "match same uid; same image; same URL",
     ]
     assert not any(line.startswith("published") for line in other)
 
@@ -70,8 +70,8 @@ def test_how_near_a_duplicate_is(tmp_path: Path) -> None:
         (sample("c", "cats", phash=None, sha256=None), verdict("duplicate", of="a"), [0], 0.5),
     ]
     folder = write_units(str(tmp_path), [rows])
-    assert section(lines(folder.url, "b"), "duplicates")[2] == "alike 2 of 64 bits of phash differ"
-    assert section(lines(folder.url, "c"), "duplicates")[2] == "alike through others that are near to both"
+    assert section(lines(folder.url, "b"), "duplicates")[2] == "match 2 of 64 bits of phash differ"
+    assert section(lines(folder.url, "c"), "duplicates")[2] == "match linked by other near-duplicates"
     table = pa.table(
         {
             "unit": pa.array([0, 0, 0], pa.int32()),
@@ -83,42 +83,40 @@ def test_how_near_a_duplicate_is(tmp_path: Path) -> None:
     )
     folder.write_parquet("tables/embeddings/00000.parquet", table)
     finish(folder, RUN)
-    told = section(lines(folder.url, "b"), "duplicates")[2]
-    assert told == "alike 2 of 64 bits of phash differ; 0.6002 is the cosine of big_image embeddings"
-    assert section(lines(folder.url, "c"), "duplicates")[2] == "alike through others that are near to both"
+    shown = section(lines(folder.url, "b"), "duplicates")[2]
+    assert shown == "match 2 of 64 bits of phash differ; 0.6002 is the cosine of big_image embeddings"
+    assert section(lines(folder.url, "c"), "duplicates")[2] == "match linked by other near-duplicates"
 
 
 def test_entries_and_their_draws(small: str) -> None:
-    told = section(lines(small, "a1"), "entries")
-    assert told[0] == "entry in pool at balance p u u/p"
-    assert told[1].startswith("✓ red 2 1 1 ") and told[2].split()[1:5] == ["cat", "7", "4", "0.5"]
+    shown = section(lines(small, "a1"), "entries")
+    assert shown[0] == "entry in pool at balance p u u/p"
+    assert shown[1].startswith("✓ red 2 1 1 ") and shown[2].split()[1:5] == ["cat", "7", "4", "0.5"]
     ledger = run_query(small, "SELECT survivors FROM entries WHERE entry = 'cat'").rows[0][0]
     drawn = balance.draw(
-        pa.array([uid("a1")]), pa.array([[0]], pa.list_(pa.int32())), np.array([ledger]), 2,
+        pa.array([uid("a1")]), pa.array([[0]], pa.list_(pa.int32())), np.array([ledger]), np.array([2]),
         entry_keys(pa.array(["cat"])), 7,
     )[0]  # fmt: skip
-    assert told[2].split()[0] == ("✓" if drawn < 1 else "✗")
-    assert [float(number) for number in told[2].split()[5:7]] == pytest.approx([drawn / 2, drawn], rel=1e-3)
-    assert sum("← smallest" in line for line in told) == 1
+    assert shown[2].split()[0] == ("✓" if drawn < 1 else "✗")
+    assert [float(number) for number in shown[2].split()[5:7]] == pytest.approx([drawn / 2, drawn], rel=1e-3)
+    assert sum("← smallest" in line for line in shown) == 1
     undrawn = section(lines(small, "a5"), "entries")  # a duplicate: it did not come to balancing
     assert undrawn == ["entry in pool at balance p", "cat 7 4 0.5"]
 
 
 def test_dropped_by_a_rule(small: str) -> None:
-    told = lines(small, "a4")
-    assert told[2] == "verdict: dropped by side, the first rule that it fails"
-    assert section(told, "rules") == [
+    shown = lines(small, "a4")
+    assert shown[2] == "verdict: dropped by side, the first rule that it fails"
+    assert section(shown, "rules") == [
         "✓ words words > 2 [words = 4]",
         "✗ side fails here: least(width, height) >= 200 [width = 100, height = 80]",
-        "– aligned not reached, would pass: top 0.9 of clip_score, which is from 0.25 on [clip_score = 0.4]",
+        "– aligned not reached, would pass: top 0.9 of clip_score, threshold 0.25 [clip_score = 0.4]",
     ]
-    assert not any(line.startswith("published") for line in told)
+    assert not any(line.startswith("published") for line in shown)
 
 
 def test_dropped_by_a_top_rule(small: str) -> None:
-    assert "✗ aligned fails here: top 0.9 of clip_score, which is from 0.25 on [clip_score = 0.125]" in lines(
-        small, "b4"
-    )
+    assert "✗ aligned fails here: top 0.9 of clip_score, threshold 0.25 [clip_score = 0.125]" in lines(small, "b4")
 
 
 def test_drawn_and_not_drawn(small: str) -> None:
@@ -127,9 +125,9 @@ def test_drawn_and_not_drawn(small: str) -> None:
 
 
 def test_unmatched(small: str) -> None:
-    told = lines(small, "b1")
-    assert "entries none matches" in told
-    assert told[2] == "verdict: dropped by unmatched, no entry of the metadata occurs in its caption"
+    shown = lines(small, "b1")
+    assert "entries none matched" in shown
+    assert shown[2] == "verdict: dropped by unmatched, no entry of the metadata occurs in its caption"
 
 
 def test_unreadable(tmp_path: Path) -> None:
@@ -138,10 +136,10 @@ def test_unreadable(tmp_path: Path) -> None:
         table = folder.read_parquet(f"tables/{name}/00000.parquet")
         rows = [row | {"uid": row["uid"] or uid("a3")} for row in table.to_pylist()]
         folder.write_parquet(f"tables/{name}/00000.parquet", table.from_pylist(rows, schema=table.schema))
-    told = lines(str(tmp_path), "a3")
-    assert told[2].startswith("verdict: dropped by failed, could not be read: truncated_image (the image ends")
-    assert told[2].endswith(": ends at byte 100")
-    assert "– words not reached: words > 2 [words = 4]" in told
+    shown = lines(str(tmp_path), "a3")
+    assert shown[2].startswith("verdict: dropped by failed, could not be read: truncated_image (the image ends")
+    assert shown[2].endswith(": ends at byte 100")
+    assert "– words not reached: words > 2 [words = 4]" in shown
 
 
 def test_forgotten(tmp_path: Path) -> None:
@@ -149,26 +147,26 @@ def test_forgotten(tmp_path: Path) -> None:
     table = folder.read_parquet("tables/decisions/00000.parquet")
     rows = [row | {"rule": "forgotten"} if row["uid"] == uid("a4") else row for row in table.to_pylist()]
     folder.write_parquet("tables/decisions/00000.parquet", table.from_pylist(rows, schema=table.schema))
-    told = lines(str(tmp_path), "a4")
-    assert told[2] == "verdict: dropped by forgotten, taken out on request"
-    assert not any(line.startswith(("rules", "entries", "measured")) for line in told)
+    shown = lines(str(tmp_path), "a4")
+    assert shown[2] == "verdict: dropped by forgotten, taken out on request"
+    assert not any(line.startswith(("rules", "entries", "measured")) for line in shown)
 
 
 def test_an_imageless_run(tmp_path: Path) -> None:
     write_bare(str(tmp_path))
-    told = lines(str(tmp_path), "c1")
-    assert told[2] == "verdict: kept" and section(told, "published") == ["shards/00000.parquet"]
-    assert not any(line.startswith("entries") for line in told)
+    shown = lines(str(tmp_path), "c1")
+    assert shown[2] == "verdict: kept" and section(shown, "published") == ["shards/00000.parquet"]
+    assert not any(line.startswith("entries") for line in shown)
 
 
-def test_null_fails_and_is_said(tmp_path: Path) -> None:
+def test_null_fails_and_is_shown(tmp_path: Path) -> None:
     folder = write_bare(str(tmp_path))
     run = folder.read_json("run.json")
     run["rules"] = [{"name": "words", "sql": "width > 10"}, {"name": "long", "sql": "characters >= 3"}]
     folder.write_json("run.json", run)
-    told = lines(str(tmp_path), "c0")
-    assert "✗ words fails here: width > 10 [width = NULL; NULL fails]" in told
-    assert "– long not reached, would pass: characters >= 3 [characters = 3]" in told
+    shown = lines(str(tmp_path), "c0")
+    assert "✗ words fails here: width > 10 [width = NULL; NULL fails]" in shown
+    assert "– long not reached, would pass: characters >= 3 [characters = 3]" in shown
 
 
 def test_control_characters_are_escaped(small: str) -> None:
@@ -177,22 +175,22 @@ def test_control_characters_are_escaped(small: str) -> None:
     assert "caption  caption \\x1b[31mred\\x1b[0m <script>\\u202eafter" in text
 
 
-def test_a_sample_is_asked_for_by_uid_url_or_key(small: str) -> None:
+def test_a_sample_is_found_by_uid_url_or_key(small: str) -> None:
     page = str(explain_sample(small, uid("a1")))
     assert str(explain_sample(small, f" {uid('a1').upper()} ")) == page
     page = str(explain_sample(small, uid("a6")))
     for kind, name in (("url", "http://x/a6"), ("key", "a6")):
-        told = str(explain_sample(small, name))
-        assert told.startswith(f"{kind} {name}\n\nuid {uid('a6')}\nverdict: ")
-        assert told.partition("verdict")[2] == page.partition("verdict")[2]
+        shown = str(explain_sample(small, name))
+        assert shown.startswith(f"{kind} {name}\n\nuid {uid('a6')}\nverdict: ")
+        assert shown.partition("verdict")[2] == page.partition("verdict")[2]
 
 
-def test_a_sample_without_a_uid_is_asked_for_by_its_key(small: str) -> None:
+def test_a_sample_without_a_uid_is_found_by_its_key(small: str) -> None:
     sql = "SELECT key FROM samples WHERE uid IS NULL AND key IS NOT NULL"
     (key,) = next(iter(run_query(small, sql).rows))
-    told = str(explain_sample(small, key)).splitlines()
-    assert told[:3] == [f"key {key}", "", "no uid"]
-    assert told[3].startswith("verdict: dropped by failed, could not be read: ")
+    shown = str(explain_sample(small, key)).splitlines()
+    assert shown[:3] == [f"key {key}", "", "no uid"]
+    assert shown[3].startswith("verdict: dropped by failed, could not be read: ")
 
 
 @pytest.mark.parametrize("name", ["zz", "", "https://example.com/none"])
@@ -208,11 +206,11 @@ def test_a_uid_that_no_row_has(small: str) -> None:
         explain_sample(small, uid("ff"))
 
 
-def test_rows_of_one_key_are_told_one_after_another(tmp_path: Path) -> None:
+def test_rows_of_one_key_are_shown_one_after_another(tmp_path: Path) -> None:
     rows = [(sample(f"{place:x}", "a cat", key="same"), verdict("side"), [0], 0.5) for place in range(25)]
-    told = str(explain_sample(write_units(str(tmp_path), [rows]).url, "same")).splitlines()
-    assert told[1] == "25 rows of the pool have this key; the first 20 follow"
-    assert len([row for row in told if row.startswith("verdict")]) == 20
+    shown = str(explain_sample(write_units(str(tmp_path), [rows]).url, "same")).splitlines()
+    assert shown[1] == "25 rows of the pool have this key; the first 20 follow"
+    assert len([row for row in shown if row.startswith("verdict")]) == 20
 
 
 def test_the_command(small: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -323,7 +323,7 @@ def test_threshold_for_size(small: str) -> None:
     assert ask(small, "threshold_for_size", rows=1, rule="side", of="width") == [("width", 640.0, 10, 8, 0, 0.8)]
 
 
-# ---- concepts and balancing
+# ---- entries and balancing
 
 
 def test_lost_entries(small: str) -> None:
@@ -553,16 +553,16 @@ def test_the_page_is_what_the_headers_say() -> None:
         (
             "dropped",
             {"rule": "aligne"},
-            "rule=aligne: nothing of this name drops .* did you mean 'aligned'\\? accepted: failed, words",
+            "rule=aligne: no step of this run has this name; did you mean 'aligned'\\? accepted: failed, words",
         ),
-        ("thresholds", {"rule": 3}, "rule=3: nothing of this name"),
+        ("thresholds", {"rule": 3}, "rule=3: no step of this run has this name"),
         ("borderline", {"rule": "kept"}, "accepted: failed, words, side, aligned, unmatched"),
         ("thresholds", {"at": "0.2 high"}, "'high' is no number"),
         ("balance_choices", {"at": "1000..5000"}, "'1000..5000' is no number"),
-        ("score_histogram", {"buckets": 0}, "buckets=0: needs a whole number from 1 on, such as 20"),
-        ("sizes", {"step": "-5"}, "step=-5: needs a whole number from 1 on"),
-        ("sizes", {"step": 1.5}, "step=1.5: needs a whole number from 1 on"),
-        ("dropped", {"limit": -1}, "limit=-1: needs a whole number from 0 on"),
+        ("score_histogram", {"buckets": 0}, "buckets=0: needs an integer of at least 1, such as 20"),
+        ("sizes", {"step": "-5"}, "step=-5: needs an integer of at least 1"),
+        ("sizes", {"step": 1.5}, "step=1.5: needs an integer of at least 1"),
+        ("dropped", {"limit": -1}, "limit=-1: needs an integer of at least 0"),
     ],
 )
 def test_values_that_say_nothing_are_refused(small: str, query: str, params: dict[str, object], told: str) -> None:
@@ -583,9 +583,7 @@ def test_a_rule_may_be_named_as_a_number(tmp_path: Path) -> None:
     "name", ["nothing", "clip_score; DROP TABLE x", '"clip_score"', "(SELECT 1)", "caption", "unit", ""]
 )
 def test_a_number_is_a_column_of_numbers(small: str, name: str) -> None:
-    with pytest.raises(
-        RecipeError, match=r"no column of numbers of this run's measured; .*clip_score, clipscore"
-    ) as told:
+    with pytest.raises(RecipeError, match=r"no numeric column of this run's measured; .*clip_score, clipscore") as told:
         ask(small, "score_histogram", of=name)
     assert "words, characters, width, height, bytes" in str(told.value)
 
@@ -593,7 +591,7 @@ def test_a_number_is_a_column_of_numbers(small: str, name: str) -> None:
 def test_a_column_that_a_run_lacks_is_told_with_those_there_are(small: str, bare: str) -> None:
     with pytest.raises(RecipeError, match=r"did you mean 'language'.*accepted: unit, row, uid, source"):
         ask(small, "estimate_by", by="languages")
-    with pytest.raises(RecipeError, match=r"clip_score: no column of numbers.*accepted: words"):
+    with pytest.raises(RecipeError, match=r"clip_score: no numeric column.*accepted: words"):
         ask(bare, "borderline", of="clip_score")
 
 

@@ -49,7 +49,7 @@ def shown(result: Result, form: Literal["csv", "json", "table"]) -> str:
         ("top_entries", {"limt": 3}, "did you mean 'limit'.*parameters of top_entries: limit"),
         ("funnel", {"limit": 3}, "funnel has no parameters"),
         ("top_entries", {"limit": "many"}, "needs a number"),
-        ("top_entries", {"limit": "1.5"}, "needs a whole number"),
+        ("top_entries", {"limit": "1.5"}, "needs an integer"),
         (f"SELECT {'+'.join(['1'] * 600)}", {}, "nested too deeply"),
         ("SELECT '\udcff'", {}, "accepted: text in UTF-8"),
         ("explain", {}, "uid=… is missing"),

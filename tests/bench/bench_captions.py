@@ -25,8 +25,9 @@ from curate.captions.requests import Rows, make_requests
 from curate.captions.engines import open_engine
 from curate.captions.kinds.rewrite import load_pairs
 from curate.captions.unit import caption_unit
-from curate.decide import state as ballot
-from curate.decide.local import apply_rules, deduplicate
+from curate.decide.draws import decide
+from curate.decide.rounds import apply_rules, deduplicate
+from curate.decide.settings import DecideSettings
 from curate.engines.request import Request
 from curate.recipe.recipe import parse_recipe
 from pipelines.driver import claim_folder, prepare
@@ -69,8 +70,9 @@ def main() -> None:
             claim_folder(prepared)
             for unit in prepared.plan.units:
                 pools.measure(prepared.context, unit)
-            for b in deduplicate(prepared.context, apply_rules(prepared.context, prepared.plan.units)):
-                ballot.decide(prepared.context, b, None, None)
+            settings = DecideSettings.of(prepared.context)
+            for state in deduplicate(settings, apply_rules(settings, prepared.plan.units)):
+                decide(settings, settings.tables(state.unit), state, None, None)
             began = time.perf_counter()
             for unit in prepared.plan.units:
                 caption_unit(prepared.context, unit, None)
@@ -81,10 +83,11 @@ def main() -> None:
         requests = []
         for unit in prepared.plan.units:
             pools.measure(prepared.context, unit)
-        for b in deduplicate(prepared.context, apply_rules(prepared.context, prepared.plan.units)):
-            ballot.decide(prepared.context, b, None, None)
+        settings = DecideSettings.of(prepared.context)
+        for state in deduplicate(settings, apply_rules(settings, prepared.plan.units)):
+            decide(settings, settings.tables(state.unit), state, None, None)
             requests += make_requests(
-                prepared.context, b.unit, asked.tasks[0], Rows.read(prepared.context, b.unit, None)
+                prepared.context, state.unit, asked.tasks[0], Rows.read(prepared.context, state.unit, None)
             )
         grouped = sorted(requests, key=lambda request: request.group)
         anew = [drawn_anew(request, random.Random(i)) for i, request in enumerate(grouped)]

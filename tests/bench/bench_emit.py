@@ -23,8 +23,9 @@ import numpy as np
 import webdataset
 from PIL import Image
 
-from curate.decide import state as ballot
-from curate.decide.local import apply_rules, deduplicate
+from curate.decide.draws import decide
+from curate.decide.rounds import apply_rules, deduplicate
+from curate.decide.settings import DecideSettings
 from curate.output.emit import emit_shard
 from curate.output.layout import lay_out
 from curate.output.settings import EmitSettings
@@ -98,8 +99,10 @@ def make_run(pool: Path, out: Path) -> tuple[RunContext, list[tuple[Unit, int]]]
     context = RunContext(recipe, plan.pool, RunStore(str(out)))
     for unit in plan.units:
         pools.measure(context, unit)
-    verdicts = [ballot.decide(context, b, None, None) for b in deduplicate(context, apply_rules(context, plan.units))]
-    return context, [(verdict.unit, verdict.kept) for verdict in verdicts]
+    settings = DecideSettings.of(context)
+    states = deduplicate(settings, apply_rules(settings, plan.units))
+    results = [decide(settings, settings.tables(state.unit), state, None, None) for state in states]
+    return context, [(result.unit, result.kept) for result in results]
 
 
 def emit(context: RunContext, kept: list[tuple[Unit, int]]) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from curate.decide import cells, cosine, hamming
-from curate.decide.near import Groups
+from curate.decide.groups import Groups
 from curate.pool.image import as_rgb, phash64
 
 DIMENSIONS = 512

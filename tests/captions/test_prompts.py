@@ -135,7 +135,7 @@ def test_a_users_template(tmp_path: Path) -> None:
         ("recaption", "Hello\n[user]\n{length}", "begins with 'Hello'"),
         ("recaption", "[user]\n{length}\n[assistant]\nA cat", r"the last turn is \[assistant\]; accepted: \[user\]"),
         ("translate", "[user]\n{language}: {caption}", "accepted: <caption>{caption}</caption>"),
-        ("translate", "[user]\n{language}: <caption>{caption}</caption> {caption}", "stands without its delimiters"),
+        ("translate", "[user]\n{language}: <caption>{caption}</caption> {caption}", "is not between its delimiters"),
         ("translate", "", r"field \{language\} is missing"),
         ("rewrite_completion", b"\xff{examples}{caption}", "cannot be read as a template of rewrite_completion"),
     ],

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from curate.store.forgotten import Record
 from curate.store.lock import locked
 from curate.store.store import RunStore
 from tests.cli.conftest import Cli, Done
@@ -35,7 +36,7 @@ def plain(done: Done) -> str:
     return " ".join(done.out.split())
 
 
-def test_what_was_done_is_said(cli: Cli, texts: Path, tmp_path: Path) -> None:
+def test_what_was_done_is_printed(cli: Cli, texts: Path, tmp_path: Path) -> None:
     one, two = published(texts)[:2]
     (tmp_path / "uids.txt").write_text(f"{one['uid']}\n")
     (tmp_path / "urls.txt").write_text(f"{two['url']}\nhttp://nowhere.example/1\n")
@@ -47,15 +48,15 @@ def test_what_was_done_is_said(cli: Cli, texts: Path, tmp_path: Path) -> None:
     assert tried.out.endswith(f"{texts}: nothing was changed\n")
     done = cli("forget", str(texts), *lists)
     assert (done.status, done.err) == (0, "")
-    assert plain(done).startswith("asked for 3 items rows of the pool 2 ")
+    assert plain(done).startswith("requested 3 items rows of the pool 2 ")
     assert "published 2 in 1 shard, which was rewritten" in plain(done)
     unknown = hashlib.sha256(b"http://nowhere.example/1").hexdigest()
-    assert f"not in this pool 1 item, blocked in later runs all the same URL with sha256 {unknown}" in plain(done)
-    assert "nowhere.example" not in done.out and f"`curate verify {texts}` proves it" in done.out
+    assert f"not in this pool 1 item, blocked in later runs too URL with sha256 {unknown}" in plain(done)
+    assert "nowhere.example" not in done.out and f"`curate verify {texts}` checks it" in done.out
     verified = cli("verify", str(texts))
     assert verified.status == 0 and "forgotten items are absent from tables, shards and uids.npy" in verified.out
     again = cli("forget", str(texts), *lists)
-    assert (again.status, again.out) == (0, f"{texts}: nothing to do: 3 items asked for, and forgotten already\n")
+    assert (again.status, again.out) == (0, f"{texts}: nothing to do: 3 items requested, all forgotten before\n")
     explained = cli("explain", str(texts), one["uid"])
     assert "taken out on request, 20" in explained.out and one["caption"] not in explained.out
     funnel = cli("sql", str(texts), "SELECT rows FROM funnel WHERE rule = 'forgotten'", "--format", "json")
@@ -67,7 +68,7 @@ def test_what_was_done_is_said(cli: Cli, texts: Path, tmp_path: Path) -> None:
     [
         ("--uids", "hello", "line 1: 'hello' is no item; accepted: a uid (32 hex digits)"),
         ("--sha256", "0" * 32, "accepted: the sha256 of an image (64 hex digits)"),
-        ("--urls", "cat", "accepted: a URL, as the pool spells it"),
+        ("--urls", "cat", "accepted: a URL, exactly as in the pool"),
         ("--uids", None, "list.txt: no such list"),
         ("--uids", "\n", "list.txt: names nothing; accepted: at least one item, one a line"),
     ],
@@ -87,7 +88,7 @@ def test_a_wrong_list_changes_nothing(
 def test_a_pool_without_images_knows_no_sha256(cli: Cli, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "images.txt").write_text("0" * 64)
     done = cli("forget", str(texts), "--sha256", f"{tmp_path}/images.txt", "--dry-run")
-    assert done.status == 0 and "this pool has no images: nothing was compared with a sha256" in done.out
+    assert done.status == 0 and "this pool has no images, so that nothing was compared with a sha256" in done.out
 
 
 def test_the_uids_of_a_run_can_be_forgotten(cli: Cli, texts: Path) -> None:
@@ -98,43 +99,49 @@ def test_the_uids_of_a_run_can_be_forgotten(cli: Cli, texts: Path) -> None:
     assert len(np.load(texts / "uids.npy")) == 0 and cli("verify", str(texts)).status == 0
 
 
-def test_an_interrupted_request_is_told_and_carried_out(cli: Cli, texts: Path, tmp_path: Path) -> None:
+def test_an_interrupted_request_is_reported_and_completed(cli: Cli, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "uids.txt").write_text(published(texts)[0]["uid"])
     assert cli("forget", str(texts), "--uids", f"{tmp_path}/uids.txt").status == 0
     (texts / "_SUCCESS").unlink()
     (texts / "tmp").mkdir()
-    (texts / "tmp/forgetting.json").write_text("{}")
+    (texts / "tmp/forgetting.json").write_text(
+        json.dumps({"items": 1, "record": Record.read(RunStore(str(texts))).facts.to_json()})
+    )
     for command in (("sql", str(texts), "funnel"), ("verify", str(texts)), ("explain", str(texts), "0" * 32)):
         done = cli(*command)
         assert (
             done.status == 1
-            and f"`curate forget` was interrupted, and `curate forget {texts}` carries it out" in done.err
+            and f"`curate forget` was interrupted, and `curate forget {texts}` completes it" in done.err
         )
     done = cli("forget", str(texts), "--dry-run")
     assert (done.status, done.out) == (
         2,
         "",
-    ) and "an earlier request waits, and is carried out without --dry-run" in done.err
+    ) and "an earlier request was interrupted, and is completed without --dry-run" in done.err
     done = cli("forget", str(texts))
-    assert (done.status, done.out) == (0, f"{texts}: a request that had been interrupted is carried out\n")
+    assert (done.status, done.out) == (0, f"{texts}: a request that had been interrupted is now completed\n")
     assert cli("verify", str(texts)).status == 0
     # Killed before the record had it, nobody knows what it was.
     (texts / "_SUCCESS").unlink()
     (texts / "tmp").mkdir()
-    (texts / "tmp/forgetting.json").write_text(json.dumps({"items": 7, "seal": "0" * 64}))
+    (texts / "tmp/forgetting.json").write_text(
+        json.dumps({"items": 7, "record": {"items": 9, "requests": 1, "key": "", "digest": ""}})
+    )
     done = cli("forget", str(texts))
-    assert done.out == f"{texts}: a request of 7 items was interrupted before it was noted: ask for it again\n"
+    assert done.out == f"{texts}: a request of 7 items was interrupted before it was recorded; repeat it\n"
     assert cli("verify", str(texts)).status == 0
 
 
-def test_a_request_that_was_lost_is_told_by_the_run_that_goes_on(
+def test_a_lost_request_is_reported_by_the_run_that_goes_on(
     cli: Cli, pool: Path, texts: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (texts / "_SUCCESS").unlink()
     (texts / "tmp").mkdir()
-    (texts / "tmp/forgetting.json").write_text(json.dumps({"items": 1, "seal": "0" * 64}))
+    (texts / "tmp/forgetting.json").write_text(
+        json.dumps({"items": 1, "record": {"items": 9, "requests": 1, "key": "", "digest": ""}})
+    )
     assert cli("run", str(pool / "texts.yaml"), "--out", str(texts)).status == 0
-    assert f"{texts}: a request to forget 1 item was interrupted before it was noted: ask for it again" in caplog.text
+    assert f"{texts}: a request to forget 1 item was interrupted before it was recorded; repeat it" in caplog.text
     assert cli("verify", str(texts)).status == 0
 
 

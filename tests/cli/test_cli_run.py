@@ -191,17 +191,19 @@ def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     out = tmp_path / "demo"
     done = cli("demo", "--out", str(out))
     assert done.status == 0, done.err
-    assert "the pool is drawn, not photographed" in done.err
-    assert "planted" in done.out and f"--reuse {out}/run" in done.out
+    assert "writing a synthetic pool of" in done.err
+    assert "Injected defects" in done.out and f"--reuse {out}/run" in done.out
     assert (out / "recipe.yaml").exists() and (out / "run" / "_SUCCESS").exists()
     assert cli("verify", str(out / "run")).status == 0
-    assert f"{out}/run/report.html shows all of it on one page" in done.out and (out / "run" / "report.html").exists()
+    assert (
+        f"{out}/run/report.html shows the whole run on one page" in done.out and (out / "run" / "report.html").exists()
+    )
     aligned = [line.split() for line in done.out.splitlines() if line.startswith("aligned ")][-1]
-    assert aligned[-1] == "100.0%" and int(aligned[-2]) > 0  # all wrong captions that were planted
+    assert aligned[-1] == "100.0%" and int(aligned[-2]) > 0  # all wrong captions that were injected
     near = next(line.split() for line in done.out.splitlines() if line.startswith("of them near "))
     assert int(near[-2]) >= 3 and float(near[-1].rstrip("%")) > 50
     again = cli("demo", "--out", str(out))
-    assert again.status == 0 and "nothing to do" in again.out and "drawing" not in again.err
+    assert again.status == 0 and "nothing to do" in again.out and "synthetic" not in again.err
 
 
 def test_a_demo_without_the_library_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_in_every_format(cli: Cli, finished: Finished) -> None:
     }  # fmt: skip
 
 
-def test_a_wished_size(cli: Cli, finished: Finished) -> None:
+def test_a_target_size(cli: Cli, finished: Finished) -> None:
     run = finished["texts"][0]
     by_option, by_set = ask(cli, run, "--rows", "30"), ask(cli, run, "--set", "balance.rows=30")
     assert by_option == by_set and 0 < section(by_set, "funnel")["kept"]["whatif"] <= 30
@@ -125,7 +125,7 @@ def test_refusals(cli: Cli, finished: Finished, tmp_path: Path) -> None:
         (["--plot", "x.svg"], "--plot draws a sweep"),
         (["--sweep", "balance.t=1..5", "--plot", "x.pdf"], "accepted: a name that ends in .svg, .png, .html"),
         (["--sweep", "balance.t=1..5", "--plot", f"{tmp_path}/no/x.svg"], "there is no folder"),
-        (["--sweep", "balance.t"], "names no number to turn"),
+        (["--sweep", "balance.t"], "names no number to sweep"),
         (["--by", "rules.best.top"], "--by needs --rows"),
         (["--rows", "5", "--by", "rules.best.top", "--sweep", "balance.t=1..5"], "two questions"),
         (["--rows", "5", "--by", "rules.best.top"], "balance.rows is 60"),

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from curate import ids
 from curate.decide import balance
-from curate.decide.balance import Bracket
-from curate.errors import RunError
 
 WORD = 1 << 64
 
@@ -76,7 +74,12 @@ def test_draw_is_the_naive_integer_decision(rows, counts, t, seed, kind):
     keys = [ids.hash64(f"entry {e}") for e in range(N)]
     uids = [uid_of(i) for i in range(len(rows))]
     got = balance.draw(
-        pa.array(uids, pa.string()), list_array(rows, kind), np.array(counts), t, np.array(keys, np.uint64), seed
+        pa.array(uids, pa.string()),
+        list_array(rows, kind),
+        np.array(counts),
+        np.array([t]),
+        np.array(keys, np.uint64),
+        seed,
     )
     assert got.dtype == np.float64
     for uid, row, value in zip(uids, rows, got, strict=True):
@@ -94,7 +97,9 @@ def test_draw_at_the_threshold(count, data):
     hashes = [min(max(threshold + d, 0), WORD - 1) for d in (-2, -1, 0, 1, 2)] + [WORD - 1, 0]
     inner = mix64(0x9E3779B97F4A7C15 * 7 % WORD)
     uids = [f"{0:016x}{unmix64(u) ^ inner:016x}" for u in hashes]
-    got = balance.draw(pa.array(uids), pa.array([[0]] * len(uids)), np.array([count]), t, np.array([7], np.uint64), 0)
+    got = balance.draw(
+        pa.array(uids), pa.array([[0]] * len(uids)), np.array([count]), np.array([t]), np.array([7], np.uint64), 0
+    )
     assert (got < 1).tolist() == [count <= t or u < threshold for u in hashes]
 
 
@@ -107,7 +112,7 @@ def test_threshold_is_exact_on_both_sides_of_2_to_the_32():
 @given(ROWS, COUNTS, TS, KINDS)
 @settings(max_examples=100, deadline=None)
 def test_inclusion_is_naive(rows, counts, t, kind):
-    got = balance.inclusion(list_array(rows, kind), balance.probabilities(np.array(counts), t))
+    got = balance.inclusion_probability(list_array(rows, kind), balance.probabilities(np.array(counts), np.array([t])))
     assert got.tolist() == [naive_pi(row or [], counts, t) for row in rows]
     for row, pi in zip(rows, got, strict=True):
         if not row:
@@ -124,7 +129,8 @@ def test_fixed_point_rounds_half_to_even():
 @given(ROWS, COUNTS, st.lists(TS, max_size=8), KINDS)
 @settings(max_examples=100, deadline=None)
 def test_expected_rows_are_the_rounded_sums(rows, counts, ts, kind):
-    got = balance.expected_rows(list_array(rows, kind), np.array(counts), np.array(ts, np.int64))
+    ts = sorted(ts)
+    got = balance.expected_rows(list_array(rows, kind), np.array(counts), np.array(ts, np.int64)[:, None])
     assert got.dtype == np.uint64
     assert got.tolist() == [naive_sum(rows, counts, t) for t in ts]
 
@@ -157,10 +163,14 @@ def test_ids_out_of_range_are_refused():
     for bad in ([-1], [N]):
         with pytest.raises(ValueError, match=f"there are {N} entries"):
             balance.entry_counts(pa.array([[0], bad]), None, N)
-    with pytest.raises(ValueError, match="t is 0"):
-        balance.probabilities(np.array([1]), 0)
-    with pytest.raises(ValueError, match="t is 0"):
-        balance.expected_rows(pa.array([[0]]), np.array([1]), [3, 0])
+    with pytest.raises(ValueError, match="a limit is 0"):
+        balance.probabilities(np.array([1]), np.array([0]))
+    with pytest.raises(ValueError, match="a limit is 0"):
+        balance.expected_rows(pa.array([[0]]), np.array([1]), np.array([[0], [3]]))
+    with pytest.raises(ValueError, match="limits fall"):
+        balance.expected_rows(pa.array([[0]]), np.array([1]), np.array([[3], [2]]))
+    with pytest.raises(ValueError, match="2 limits for 3 entries"):
+        balance.probabilities(np.array([1, 2, 3]), np.array([1, 1]))
 
 
 # A Zipf-like pool, the shape of real metadata matches: few entries hold most matches.
@@ -178,10 +188,10 @@ class Pool:
         self.counts = balance.entry_counts(self.matches, None, self.n)
         self.uids = pa.array([uid_of(i) for i in range(self.rows)])
         self.keys = ids.entry_keys(pa.array([f"entry {e}" for e in range(self.n)]))
-        self.pi = balance.inclusion(self.matches, balance.probabilities(self.counts, self.t))
+        self.pi = balance.inclusion_probability(self.matches, balance.probabilities(self.counts, np.array([self.t])))
 
     def draws(self, seed, t=None):
-        return balance.draw(self.uids, self.matches, self.counts, t or self.t, self.keys, seed)
+        return balance.draw(self.uids, self.matches, self.counts, np.array([t or self.t]), self.keys, seed)
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +257,12 @@ def test_draws_do_not_depend_on_order_or_sharding(pool):
         out = np.empty(pool.rows)
         for part in np.array_split(order, shards):
             out[part] = balance.draw(
-                pool.uids.take(pa.array(part)), pool.matches.take(pa.array(part)), pool.counts, pool.t, pool.keys, 5
+                pool.uids.take(pa.array(part)),
+                pool.matches.take(pa.array(part)),
+                pool.counts,
+                np.array([pool.t]),
+                pool.keys,
+                5,
             )
         assert (out == whole).all()
 
@@ -258,90 +273,8 @@ def test_draws_follow_the_entry_not_its_id(pool):
     counts, keys = np.empty_like(pool.counts), np.empty_like(pool.keys)
     counts[new_id], keys[new_id] = pool.counts, pool.keys
     lists = pa.array([sorted(new_id[row].tolist()) for row in pool.lists], pa.list_(pa.int32()))
-    assert (balance.draw(pool.uids, lists, counts, pool.t, keys, 0) == pool.draws(0)).all()
+    assert (balance.draw(pool.uids, lists, counts, np.array([pool.t]), keys, 0) == pool.draws(0)).all()
 
 
 def test_seeds_differ(pool, kept):
     assert len({row.tobytes() for row in kept}) == len(kept)
-
-
-# Solving t.
-
-
-@given(ROWS, st.integers(0, 31))
-@settings(max_examples=150, deadline=None)
-def test_solve_t_is_the_largest(rows, wished):
-    matches = list_array(rows)
-    counts = balance.entry_counts(matches, None, N)
-    largest = max(1, int(counts.max()))
-    possible = [t for t in range(1, largest + 1) if naive_sum(rows, counts.tolist(), t) <= wished << 32]
-    if not possible:
-        with pytest.raises(RunError, match=f"balance.rows is {wished}.*even t = 1.*at least [1-9]"):
-            balance.solve_t(counts, matches, wished)
-    else:
-        assert balance.solve_t(counts, matches, wished) == max(possible)
-
-
-@pytest.mark.parametrize("k", [1, 2, 3, 64])
-def test_bracket_over_partial_sums(pool, k):
-    """Sums from 7 parts, added as integers, give the t whose neighbours enclose the wished size."""
-    parts = [pa.array(pool.lists[i::7], pa.list_(pa.int32())) for i in range(7)]
-    wished, bracket = 1500, Bracket.start(pool.counts, 1500)
-    while len(ts := bracket.points(k)):
-        bracket = bracket.narrow(ts, sum(balance.expected_rows(part, pool.counts, ts) for part in parts))
-    t = bracket.t
-    assert t == balance.solve_t(pool.counts, pool.matches, wished)
-    below, above = balance.expected_rows(pool.matches, pool.counts, [t, t + 1]).tolist()
-    assert below <= wished << 32 < above
-    assert bracket.narrow([], []) == bracket and bracket.solved
-
-
-def test_all_survive_when_the_wish_is_larger_than_the_pool(pool):
-    assert balance.solve_t(pool.counts, pool.matches, pool.rows) == pool.counts.max()
-
-
-def test_too_small_a_wish_says_what_is_accepted(pool):
-    least = math.ceil(naive_sum(pool.lists, pool.counts.tolist(), 1) / 2**32)
-    with pytest.raises(RunError, match=f"balance.rows of at least {least},"):
-        balance.solve_t(pool.counts, pool.matches, least - 1)
-    assert balance.solve_t(pool.counts, pool.matches, least) >= 1
-
-
-def rounds(largest: int, answer: int, k: int = 64) -> int:
-    """Rounds to find `answer` where Σπ(t) is t rows."""
-    bracket, done = Bracket(answer, 0, largest + 1), 0
-    while len(ts := bracket.points(k)):
-        assert len(ts) <= k and bracket.lo < ts[0] and ts[-1] < bracket.hi and (np.diff(ts) > 0).all()
-        bracket, done = bracket.narrow(ts, [int(t) << 32 for t in ts]), done + 1
-    assert bracket.t == min(answer, largest)
-    return done
-
-
-def widest(largest: int) -> int:
-    """Rounds where the answer is always in the widest gap."""
-    bracket, done = Bracket(0, 0, largest + 1), 0
-    while len(ts := bracket.points()):
-        edges = np.concatenate([[bracket.lo], ts, [bracket.hi]])
-        gap = int(np.diff(edges).argmax())
-        bracket, done = Bracket(0, int(edges[gap]), int(edges[gap + 1])), done + 1
-    return done
-
-
-@given(st.integers(1, (1 << 40) - 1), st.data())
-@settings(max_examples=200, deadline=None)
-def test_at_most_8_rounds(largest, data):
-    assert rounds(largest, data.draw(st.integers(1, largest + 1))) <= 8
-    assert widest(largest) <= 8
-
-
-def test_rounds_at_the_largest_pool():
-    assert widest((1 << 40) - 1) == 8
-    assert rounds(120_000_000, 20_000) <= 4  # MetaCLIP's 1.6B pool
-    assert rounds((1 << 62), 12345, k=2) < 150  # far past the guarantee it still ends
-
-
-def test_contradicting_sums_are_refused():
-    with pytest.raises(ValueError, match="at t = 3 but not at t = 5"):
-        Bracket(10, 0, 9).narrow([3, 5], [11 << 32, 9 << 32])
-    with pytest.raises(ValueError, match="only known to be in"):
-        Bracket(10, 0, 9).t

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from curate.decide import cells, cosine, dedup, hamming, near
-from curate.decide.near import Groups
+from curate.decide import cells, cosine, dedup, hamming
+from curate.decide.groups import Groups, forest, hash_keys, row_ids, row_keys, rows_of
 
 FULL = (1 << 64) - 1
 
@@ -74,8 +74,8 @@ def test_groups_are_components_in_any_order(pairs, rng):
 def test_forests_of_parts_have_the_same_groups(pairs, n_parts, merge):
     edges = np.array(pairs, np.uint64).reshape(-1, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(near, "_MERGE", merge)
-        got = near.forest(near.forest([part]) for part in np.array_split(edges, n_parts))
+        patch.setattr("curate.decide.groups._MERGE", merge)
+        got = forest(forest([part]) for part in np.array_split(edges, n_parts))
     assert_forest(got)
     assert groups_of(got) == groups_of(edges)
 
@@ -89,8 +89,8 @@ def test_labels_of_nodes_in_and_out_of_groups():
 
 def test_row_ids_are_inverted_and_order_as_rows():
     units = [0, 1, 2**31 - 1]
-    nodes = np.concatenate([near.row_ids(unit, np.array([0, 7, 2**31 - 1])) for unit in units])
-    got = near.rows_of(nodes)
+    nodes = np.concatenate([row_ids(unit, np.array([0, 7, 2**31 - 1])) for unit in units])
+    got = rows_of(nodes)
     assert got[0].tolist() == [unit for unit in units for _ in range(3)] and got[1].tolist() == [0, 7, 2**31 - 1] * 3
     assert (np.diff(nodes.astype(object)) > 0).all()
 
@@ -98,13 +98,13 @@ def test_row_ids_are_inverted_and_order_as_rows():
 def test_key_columns():
     groups = Groups.of(np.array([[8, 12]], np.uint64))
     column = pa.chunked_array([pa.array([12, None], pa.uint64()), pa.array([8, FULL], pa.uint64())])
-    assert near.hash_keys(column, groups).to_pylist() == [8, None, 8, FULL]
-    assert near.hash_keys(pa.array([], pa.uint64()), groups).to_pylist() == []
-    nodes = np.concatenate([near.row_ids(1, np.array([0, 3])), near.row_ids(2, np.array([3]))])
+    assert hash_keys(column, groups).to_pylist() == [8, None, 8, FULL]
+    assert hash_keys(pa.array([], pa.uint64()), groups).to_pylist() == []
+    nodes = np.concatenate([row_ids(1, np.array([0, 3])), row_ids(2, np.array([3]))])
     groups = Groups.of(np.array([[nodes[0], nodes[2]], [nodes[2], nodes[1]]]))
-    assert near.row_keys(1, 4, groups).to_pylist() == [1 << 32, None, None, 1 << 32]
-    assert near.row_keys(2, 4, groups).to_pylist() == [None, None, None, 1 << 32]
-    assert near.row_keys(0, 2, groups).to_pylist() == [None, None]
+    assert row_keys(1, 4, groups).to_pylist() == [1 << 32, None, None, 1 << 32]
+    assert row_keys(2, 4, groups).to_pylist() == [None, None, None, 1 << 32]
+    assert row_keys(0, 2, groups).to_pylist() == [None, None]
 
 
 # Winners, by way of `dedup`
@@ -122,7 +122,7 @@ def survivors(rows: list[Row], distance: int) -> list[str | None]:
     """The uid that stands for each row after passes by uid, sha256 and close phash."""
     column = pa.array([row.phash for row in rows], pa.uint64())
     groups = Groups.of(hamming.edges(column.drop_null().to_numpy(), distance))
-    columns = [pa.array([r.uid for r in rows]), pa.array([r.sha256 for r in rows]), near.hash_keys(column, groups)]
+    columns = [pa.array([r.uid for r in rows]), pa.array([r.sha256 for r in rows]), hash_keys(column, groups)]
     prefer = dedup.preferences(pa.array([row.prefer for row in rows], pa.float32()))
     return dedup.dedup(columns[0], columns, np.zeros(len(rows), np.uint64), prefer)[1].to_pylist()
 
@@ -180,7 +180,7 @@ def test_all_close_hashes_are_found(pool, distance, rows, bucket):
     expected = naive_groups(hashes, naive_close(set(pool), distance))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hamming, "_BUCKET", bucket)
-        assert groups_of(near.forest(parts)) == groups_of(hamming.edges(hashes, distance)) == expected
+        assert groups_of(forest(parts)) == groups_of(hamming.edges(hashes, distance)) == expected
 
 
 @given(hash_pools(), st.integers(1, 10), st.integers(1, 5), st.integers(1, 7), st.randoms(use_true_random=False))
@@ -195,7 +195,7 @@ def test_units_buckets_and_order_change_nothing(pool, distance, n_units, n_bucke
             buckets.setdefault(key, []).append(hashes)
     found = [hamming.edges_in_bucket(np.concatenate(h), masks[band], distance) for (band, _), h in buckets.items()]
     rng.shuffle(found)
-    assert groups_of(near.forest(found)) == groups_of(hamming.edges(np.array(pool, np.uint64), distance))
+    assert groups_of(forest(found)) == groups_of(hamming.edges(np.array(pool, np.uint64), distance))
 
 
 @pytest.mark.parametrize("rows", [1, 10**3, 10**6, 10**9])
@@ -348,7 +348,7 @@ def distributed(vectors, order, x: float, n_units: int):
             by_cell.setdefault(cell, []).append((part[rows].astype(np.uint64), own[rows], home))
     found = [cosine.edges_in_cell(*map(np.concatenate, zip(*parts, strict=True)), x) for parts in by_cell.values()]
     random.Random(0).shuffle(found)
-    return near.forest(found)
+    return forest(found)
 
 
 def test_cells_are_the_nearest_centroids_in_exact_arithmetic(small_cells):

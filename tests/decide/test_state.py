@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate import ids, schema
-from curate.decide import balance, local
-from curate.decide import state as ballot
+from curate.decide import balance, draws, rounds
+from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitResult
 from curate.metadata.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
@@ -61,12 +61,11 @@ def curate(
 
 def decide(context: RunContext, plan: Plan) -> list[UnitResult]:
     """The steps of the pipeline, one after the other."""
-    ballots = local.deduplicate(context, local.apply_rules(context, plan.units))
-    counts = (
-        np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0) if context.recipe.match else None
-    )
-    wished = context.recipe.balance
-    return [ballot.decide(context, b, counts, wished and wished.t) for b in ballots]
+    settings = DecideSettings.of(context)
+    states = rounds.deduplicate(settings, rounds.apply_rules(settings, plan.units))
+    counts = rounds.count_survivors(settings, states) if context.recipe.match else None
+    target = context.recipe.balance
+    return [draws.decide(settings, settings.tables(s.unit), s, counts, target and target.t) for s in states]
 
 
 def decisions(context: RunContext, plan: Plan) -> pa.Table:
@@ -334,16 +333,19 @@ def test_counts_are_of_survivors_only(tmp_path: Path) -> None:
     rules = {"no": "caption not like '%dropped%'"}
     context, plan, _ = curate(tmp_path, table, ["cat"], rules=rules, balance={"t": 10})
     assert decisions(context, plan)["probability"].to_pylist() == [1.0] * 10 + [0.0] * 90
-    pool = np.sum([ballot.count_entries(context, unit) for unit in plan.units], axis=0)
+    read = DecideSettings.of(context)
+    pool = np.sum([draws.count_entries(read, read.tables(unit)) for unit in plan.units], axis=0)
     assert pool.tolist() == [100]
 
 
 def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path: Path) -> None:
     context, plan, _ = curate(tmp_path, pets(), ENTRIES, files=2, balance={"t": 20})
-    ballots = local.deduplicate(context, local.apply_rules(context, plan.units))
-    counts = np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0)
+    read = DecideSettings.of(context)
+    states = rounds.deduplicate(read, rounds.apply_rules(read, plan.units))
+    counts = rounds.count_survivors(read, states)
     ts = np.array([1, 20, 1000], np.int64)
-    sums = np.sum([ballot.expected_rows(context, b, counts, ts) for b in ballots], axis=0)
+    matches = [draws.alive_matches(read.tables(state.unit), state) for state in states]
+    sums = np.sum([draws.expected_rows(read, part, counts, ts) for part in matches], axis=0)
     probabilities = decisions(context, plan)["probability"].to_numpy()
     assert int(sums[1]) == int(balance.fixed_point(probabilities).sum())
     assert sums[0] < sums[1] < sums[2]

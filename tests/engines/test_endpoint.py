@@ -97,7 +97,7 @@ def test_refusals_in_a_row_are_looked_into_and_one_more_is_then_enough():
         assert [breaker.refused() for _ in range(2 * MAX_REFUSALS)] == 2 * [*[False] * (MAX_REFUSALS - 1), True]
         assert not first.is_set()
         breaker.probe_refused("refused: 401 Unauthorized")
-        assert first.is_set() and first.why.startswith("refused: given up") and first.why.endswith(": 401 Unauthorized")
+        assert first.is_set() and first.why.startswith("refused: stopped") and first.why.endswith(": 401 Unauthorized")
         assert not breaker.tripped.is_set() and breaker.refused()
         breaker.accepted()
         assert not breaker.refused()

@@ -384,5 +384,5 @@ def test_what_cannot_be_loaded_is_said(one, tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match=r"bare: cannot be loaded: .*model\.safetensors"):
         engine(bare, 2.0).check()
     if not torch.cuda.is_available():
-        with pytest.raises(RecipeError, match=r"device cuda is requested, .* accepted: auto, cpu"):
+        with pytest.raises(RecipeError, match=r"device is cuda, .* accepted: auto, cpu"):
             GuidedEngine(Guided(model=str(one), device="cuda")).check()

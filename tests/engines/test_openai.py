@@ -191,7 +191,7 @@ def test_an_endpoint_that_answers_nothing_any_more_is_given_up(server, open_engi
     server.always = fault
     before = len(server.asked)
     answers = engine.ask(form(*texts(2_000, "more")))
-    why = f"{code}: given up, since it gives no answer to any request: {said}"
+    why = f"{code}: stopped, since it answers no request: {said}"
     assert {answer.error.split(": ")[0] for answer in answers} == {code}
     assert sum(answer.error.startswith(why) for answer in answers) > 1_950
     assert MAX_REFUSALS < len(server.asked) - before < 50
@@ -208,7 +208,7 @@ def test_what_only_some_requests_meet_costs_no_other(server, open_engine, name):
     server.always = lambda handler: fault(handler) if handler.seen.text.startswith("blocked") else handler.answer()
     answers = open_engine(concurrency=4).ask(prompts(*bad, *texts(30)))
     assert answers[100:] == [answered(text) for text in texts(30)]
-    assert all(answer.error.startswith(f"{code}: ") and "given up" not in answer.error for answer in answers[:100])
+    assert all(answer.error.startswith(f"{code}: ") and "stopped" not in answer.error for answer in answers[:100])
     asked = [seen.text for seen in server.asked]
     assert [asked.count(text) for text in bad] == [1] * 100
     assert asked.count("Hello") <= 100 // MAX_REFUSALS
@@ -361,7 +361,8 @@ def test_an_endpoint_that_dies_is_found_out_once(server, open_engine, monkeypatc
     assert sum("attempts)" in error for error in errors) <= 3 * MAX_NO_REPLIES
     assert (
         sum(
-            error == f"unreachable: given up, since {MAX_NO_REPLIES} requests in a row got no reply" for error in errors
+            error == f"unreachable: stopped after {MAX_NO_REPLIES} requests in a row without a reply"
+            for error in errors
         )
         > 4_800
     )
@@ -383,7 +384,7 @@ def test_what_waits_for_another_attempt_gives_up_with_the_others(server, open_en
     start = time.monotonic()
     dog, *others = open_engine(concurrency=4).ask(prompts("a dog", *texts(20)))
     assert time.monotonic() - start < 3
-    assert dog.error.startswith("unreachable: given up") and [seen.text for seen in server.asked].count("a dog") == 1
+    assert dog.error.startswith("unreachable: stopped") and [seen.text for seen in server.asked].count("a dog") == 1
     assert all(answer.error.startswith("unreachable: ") for answer in others)
 
 

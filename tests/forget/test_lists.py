@@ -16,7 +16,7 @@ import pytest
 
 from curate.errors import RecipeError
 from curate.forget.lists import read_list, read_lists
-from curate.store.forgotten import ASKED, Record
+from curate.store.forgotten import REQUESTED, Record
 from curate.store.items import KINDS, Items, hex_of
 from curate.store.store import RunStore
 
@@ -55,7 +55,7 @@ def test_a_url_of_bytes_that_are_no_utf8(tmp_path: Path) -> None:
         ("uid", IMAGE, "a uid (32 hex digits)"),
         ("uid", URL, "a uid (32 hex digits)"),
         ("sha256", UID, "the sha256 of an image (64 hex digits)"),
-        ("url", UID, "a URL, as the pool spells it"),
+        ("url", UID, "a URL, exactly as in the pool"),
         (None, UID[:-1], "a uid (32 hex digits), the sha256 of an image (64 hex digits), a URL"),
         (None, "a cat on a mat", "a uid (32 hex digits), the sha256"),
     ],
@@ -86,7 +86,7 @@ def test_columns_of_parquet_and_records(tmp_path: Path) -> None:
     assert shown(read_list(path)) == {"uid": [UID], "url": [HASHED]}
     with pytest.raises(RecipeError, match="no column sha256; columns: uid, url, text"):
         read_list(path, "sha256")
-    record = Record.read(RunStore(str(tmp_path))).append(read_list(path), ASKED)
+    record = Record.read(RunStore(str(tmp_path))).append(read_list(path), REQUESTED)
     record.write(RunStore(str(tmp_path)))
     assert shown(read_list(f"{tmp_path}/forgotten.parquet")) == {"uid": [UID], "url": [HASHED]}
 

@@ -25,10 +25,12 @@ from curate.ask.verify import verify_run
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.captions.work import check_requests, summarise
-from curate.decide import balance, dedup
-from curate.decide import state as ballot
-from curate.decide.local import apply_rules, deduplicate
+from curate.decide import balance, dedup, draws
+from curate.decide.rounds import apply_rules, count_survivors, deduplicate
+from curate.decide.settings import DecideSettings
+from curate.decide.state import UnitState
 from curate.forget.block import block
+from curate.forget.settings import ForgetSettings
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
@@ -365,7 +367,7 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
         if context.recipe.match:
             match(context, unit)
     if context.blocklist_key:
-        block(context, units)
+        block(ForgetSettings.of(context), units)
     audits, results = decide_local(prepared, gaps)
     if context.recipe.captions:
         settings = CaptionSettings.of(context)
@@ -380,18 +382,19 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
 
 
 def decide_local(prepared: Prepared, gaps: Sequence[str]) -> tuple[list[Audit], Results]:
-    """Rules, deduplication and balance by `curate.decide.local` and the functions of `curate.decide.balance`."""
+    """Rules, deduplication and balance by `curate.decide.rounds` and the functions of `curate.decide.balance`."""
     context, units = prepared.context, prepared.plan.units
-    ballots = deduplicate(context, apply_rules(context, units))
+    settings = DecideSettings.of(context)
+    states = deduplicate(settings, apply_rules(settings, units))
     recalls = dict.fromkeys(context.recipe.dedup.near, np.zeros(2, np.int64))
     pool = survivors = sums = t = None
     if context.recipe.match:
-        pool = np.sum([ballot.count_entries(context, unit) for unit in units], axis=0)
-        survivors = np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0)
+        pool = np.sum([draws.count_entries(settings, settings.tables(unit)) for unit in units], axis=0)
+        survivors = count_survivors(settings, states)
     if context.recipe.balance:
         assert survivors is not None
-        t = context.recipe.balance.t or _largest_t(context, ballots, survivors)
-    verdicts = [ballot.decide(context, b, survivors, t, gaps) for b in ballots]
+        t = context.recipe.balance.t or _largest_t(settings, states, survivors)
+    verdicts = [draws.decide(settings, settings.tables(s.unit), s, survivors, t, gaps) for s in states]
     if context.recipe.match:
         sums = np.sum([v.entries for v in verdicts if v.entries is not None], axis=0)
     # Thresholds only describe: a test that compares them does so with the definition.
@@ -400,13 +403,13 @@ def decide_local(prepared: Prepared, gaps: Sequence[str]) -> tuple[list[Audit], 
     )
 
 
-def _largest_t(context: RunContext, ballots: Sequence[ballot.UnitState], counts: Any) -> int:
+def _largest_t(settings: DecideSettings, states: Sequence[UnitState], counts: Any) -> int:
     """The largest t with Σπ ≤ rows, by trying all of them."""
-    assert context.recipe.balance is not None and context.recipe.balance.rows is not None
+    assert settings.balance is not None and settings.balance.rows is not None
     ts = np.arange(1, counts.max() + 1)
-    matches = [ballot.alive_matches(context, b) for b in ballots]
-    sums = np.sum([balance.expected_rows(m, counts, ts).astype(object) for m in matches], axis=0)
-    return int(ts[[total <= context.recipe.balance.rows * balance.ONE for total in sums]][-1])
+    matches = [draws.alive_matches(settings.tables(state.unit), state) for state in states]
+    sums = np.sum([balance.expected_rows(m, counts, ts[:, None]).astype(object) for m in matches], axis=0)
+    return int(ts[[total <= settings.balance.rows * balance.ONE for total in sums]][-1])
 
 
 def publish_local(context: RunContext, audits: list[Audit], results: Results) -> None:

@@ -27,7 +27,7 @@ from curate.store.items import NOTHING, Items, hex_of
 from curate.store.lock import locked
 from curate.store.manifest import digest_file, read_manifest, write_manifest
 from curate.store.store import RunStore
-from pipelines.driver import claim_folder, prepare
+from pipelines.driver import claim_folder, claimed, prepare
 from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved
@@ -92,15 +92,15 @@ def some(run: Ran) -> tuple[Items, list[str]]:
     """A request, and captions and URLs of the samples that it names."""
     kept = [row for row in rows_of(run) if row["kept"] and row["url"]]
     one, two, three = kept[1], kept[len(kept) // 2], kept[-2]
-    asked = uids(one["uid"]) | urls(two["url"]) | images(three["sha256"])
-    return asked, [row[name] for row in (one, two, three) for name in ("caption", "url")]
+    requested = uids(one["uid"]) | urls(two["url"]) | images(three["sha256"])
+    return requested, [row[name] for row in (one, two, three) for name in ("caption", "url")]
 
 
 def same(run: Ran, other: Ran) -> None:
     """That two runs hold the same, apart from times."""
     assert pools.lasting_files(run.folder) == pools.lasting_files(other.folder)
     assert set(pools.files_of(run.folder)) == set(pools.files_of(other.folder))
-    tables = [r.table("forgotten").drop_columns(["time", "seal"]) for r in (run, other)]
+    tables = [r.table("forgotten").drop_columns(["time"]) for r in (run, other)]
     assert tables[0].equals(tables[1])
     assert run.counts == other.counts
     assert verify_run(str(run.folder))[1] == []
@@ -108,17 +108,17 @@ def same(run: Ran, other: Ran) -> None:
 
 # ---------------------------------------------------------------- kills
 def test_killed_at_any_step_it_goes_on(original: Ran, tmp_path: Path) -> None:
-    asked, words = some(original)
+    requested, words = some(original)
     undisturbed = copy_of(original, tmp_path / "undisturbed")
     with killed_after(10**6) as steps:
-        forget(str(undisturbed.folder), asked)
+        forget(str(undisturbed.folder), requested)
     assert steps[0] == "tmp/forgetting.json" and steps[1] == "_SUCCESS" and steps[2] == "forgotten.parquet"
-    assert steps[-2:] == ["_SUCCESS", "tmp"] and len(steps) > 20
+    assert steps[-2:] == ["_SUCCESS", "tmp/forgetting.json"] and len(steps) > 20
     unfinished = 0
     for step in range(len(steps)):
         run = copy_of(original, tmp_path / f"{step}")
         with pytest.raises(Killed), killed_after(step):
-            forget(str(run.folder), asked)
+            forget(str(run.folder), requested)
         if (run.folder / "_SUCCESS").exists():
             assert verify_run(str(run.folder))[1] == []
             assert bool(left_of(run.folder, words)) == (step < 3)
@@ -129,9 +129,11 @@ def test_killed_at_any_step_it_goes_on(original: Ran, tmp_path: Path) -> None:
                     reader(str(run.folder))
             if step % 2 or step == 2:  # carried out without being asked again, if it had come as far as the record
                 found = forget(str(run.folder), NOTHING)
-                assert found.finished and verify_run(str(run.folder))[1] == []
-                assert bool(left_of(run.folder, words)) == (step < 3) and found.lost == (len(asked) if step < 3 else 0)
-        forget(str(run.folder), asked)
+                assert found.completed and verify_run(str(run.folder))[1] == []
+                assert bool(left_of(run.folder, words)) == (step < 3) and found.lost == (
+                    len(requested) if step < 3 else 0
+                )
+        forget(str(run.folder), requested)
         same(run, undisturbed)
         assert left_of(run.folder, words) == []
         shutil.rmtree(run.folder)
@@ -140,17 +142,17 @@ def test_killed_at_any_step_it_goes_on(original: Ran, tmp_path: Path) -> None:
 
 def test_a_run_of_the_recipe_goes_on_too(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
     """It decides anew, without what is in the record."""
-    asked, words = some(original)
+    requested, words = some(original)
     fresh = None
     for step in (3, 8, 15, 20):
         run = copy_of(original, tmp_path / f"{step}")
         with pytest.raises(Killed), killed_after(step):
-            forget(str(run.folder), asked)
+            forget(str(run.folder), requested)
         pools.run_local(recipe, run.folder)
         conserved(run)
         assert left_of(run.folder, words) == [] and run.counts["forgotten"] >= 3
         again = pools.files_of(run.folder)
-        assert not forget(str(run.folder), asked).changes and pools.files_of(run.folder) == again
+        assert not forget(str(run.folder), requested).changes and pools.files_of(run.folder) == again
         fresh = fresh or pools.run_local(
             recipe.model_copy(update={"blocklist": str(run.folder / "forgotten.parquet")}), tmp_path / "fresh"
         )
@@ -189,16 +191,17 @@ def test_real_kills(tmp_path: Path) -> None:
 def test_a_run_does_not_begin_while_something_is_forgotten(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
     """It would write its own record over the request's, and take its marks away."""
     run = copy_of(original, tmp_path / "run")
-    asked, words = some(original)
+    requested, words = some(original)
     (run.folder / "shards/00001.tar").unlink()  # so that there is something to do
     prepared = prepare(recipe, str(run.folder))
     with (
         locked(RunStore(str(run.folder)), "forget"),
-        pytest.raises(RunError, match="`curate forget`, `report` or `run` is at work here"),
+        pytest.raises(RunError, match=r"curate forget \(process .* is at work here"),
+        claimed(prepared),
     ):
-        claim_folder(prepared)
+        pass
     shutil.copy(original.folder / "shards/00001.tar", run.folder / "shards/00001.tar")
-    forget(str(run.folder), asked)
+    forget(str(run.folder), requested)
     files = pools.files_of(run.folder)
     with pytest.raises(RunError, match="something was forgotten here while the run was being prepared; run again"):
         claim_folder(prepared)
@@ -207,7 +210,7 @@ def test_a_run_does_not_begin_while_something_is_forgotten(original: Ran, recipe
 
 # ---------------------------------------------------------------- later runs
 def test_a_damaged_file_brings_nothing_back(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
-    asked, words = some(original)
+    requested, words = some(original)
     for name in (
         "shards/00001.tar",
         "tables/samples/00000.parquet",
@@ -215,7 +218,7 @@ def test_a_damaged_file_brings_nothing_back(original: Ran, recipe: Recipe, tmp_p
         "tables/members/00002.parquet",
     ):
         run = copy_of(original, tmp_path / name.replace("/", "-"))
-        forget(str(run.folder), asked)
+        forget(str(run.folder), requested)
         assert prepare(recipe, str(run.folder)).finished
         (run.folder / name).unlink()
         assert not prepare(recipe, str(run.folder)).finished
@@ -241,7 +244,7 @@ def test_without_its_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp_
     forget(str(run.folder), some(original)[0])
     record = (run.folder / "forgotten.parquet").read_bytes()
     (run.folder / "forgotten.parquet").unlink()
-    refused_everywhere(recipe, run, tmp_path, r"forgotten.parquet is missing, and run.json names one")
+    refused_everywhere(recipe, run, tmp_path, r"forgotten.parquet is missing")
     assert any("forgotten.parquet" in fault for fault in verify_run(str(run.folder))[1])
     (run.folder / "forgotten.parquet").write_bytes(record)
     assert prepare(recipe, str(run.folder)).finished
@@ -267,9 +270,12 @@ def test_with_another_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp
     path = run.folder / "forgotten.parquet"
     record = path.read_bytes()
     other = pa.table({"uid": ["0" * 32]})
-    for table, match in ((pq.read_table(path).slice(1), "is not as it was written"), (other, "is no record")):
+    for table, match in (
+        (pq.read_table(path).slice(1), "differs from the one that run.json names"),
+        (other, "is no record"),
+    ):
         pq.write_table(table, path)
-        refused_everywhere(recipe, run, tmp_path, rf"forgotten.parquet {match}.*; put it back from a copy")
+        refused_everywhere(recipe, run, tmp_path, rf"forgotten.parquet {match}.*; restore it from a copy")
     path.write_bytes(record)
     assert prepare(recipe, str(run.folder)).finished
 
@@ -277,9 +283,9 @@ def test_with_another_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp
 def test_a_chain_of_runs_keeps_them_out(
     original: Ran, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, words = some(original)
+    requested, words = some(original)
     first = copy_of(original, tmp_path / "first")
-    forget(str(first.folder), asked)
+    forget(str(first.folder), requested)
     before = pools.files_of(first.folder)
     other = recipe.model_copy(update={"balance": recipe.balance and recipe.balance.model_copy(update={"t": 4})})
     with pytest.MonkeyPatch.context() as patch:
@@ -298,7 +304,7 @@ def test_a_chain_of_runs_keeps_them_out(
     # A run that was made before keeps its own tables, though some were the same files.
     heir = pools.run_local(other, tmp_path / "heir", reuse=original.folder)
     files = pools.files_of(original.folder)
-    forget(str(heir.folder), asked)
+    forget(str(heir.folder), requested)
     assert pools.files_of(original.folder) == files and left_of(heir.folder, words) == []
 
 
@@ -338,7 +344,7 @@ def test_a_blocklist_keeps_rows_and_their_duplicates_out(recipe: Recipe, origina
     outcome = {row["uid"]: row["rule"] for row in rows_of(run)}
     assert outcome[one["uid"]] == outcome[two["uid"]] == "forgotten"
     assert left_of(run.folder, [one["caption"], two["caption"], url]) == []
-    assert {row["origin"] for row in run.table("forgotten").to_pylist()} == {"asked", "met"}
+    assert {row["origin"] for row in run.table("forgotten").to_pylist()} == {"requested", "encountered"}
     beam = pools.run_beam(blocking, tmp_path / "beam")
     assert pools.lasting_files(beam.folder) == pools.lasting_files(run.folder)
     assert prepare(blocking, str(run.folder)).finished and prepare(recipe, str(run.folder)).finished

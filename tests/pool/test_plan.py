@@ -264,7 +264,7 @@ def test_score_columns_that_cannot_be_joined(tmp_path: Path) -> None:
     y = write(tmp_path / "y.parquet", captions(1, s=["high"]))
     message = refusal(source([x, y], columns={"scores": ["s"]}))
     assert "'s'" in message and "string" in message and "double" in message
-    assert "make them alike" in refusal(source([x, y]))
+    assert "use one type" in refusal(source([x, y]))
 
 
 def test_a_column_that_only_some_files_have(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_failures_of_one_engine_leave_the_texts_of_the_other(
     works = {row["engine"]: row for row in ask(done.folder, "caption_work")}
     assert works["api"]["failed"] == works["api"]["requests"] and works["llm"]["failed"] == 0
     assert len(api.asked) < works["api"]["requests"] / 2  # it is given up
-    with pytest.raises(RunError, match=r"refused .*, such as given up, since it gives no answer to any request: 401"):
+    with pytest.raises(RunError, match=r"refused .*, such as stopped, since it answers no request: 401"):
         pools.run_local(recipe(path, captions, max_failed=0.1), tmp_path / "b")
 
 
@@ -363,5 +363,6 @@ def test_the_plan_warns_of_engines_that_cannot_be_opened(
     told = planned(str(tmp_path / "a"))
     n = len(kept_samples(tmp_path / "a"))
     assert any(
-        line.startswith(f"rewrite      about 0 requests of llm ({n} more are answered already), 0 tok") for line in told
+        " ".join(line.split()).startswith(f"rewrite about 0 requests to llm ({n} more are cached), 0 tok")
+        for line in told
     )

@@ -10,11 +10,11 @@ EVIL = "x</text><script>alert(1)</script><b onload=1>&amp;'\""
 
 
 def chart() -> str:
-    rows = [{"a": EVIL, "b": 3, "told": EVIL}, {"a": "plain", "b": 5, "told": "five"}]
+    rows = [{"a": EVIL, "b": 3, "tooltip": EVIL}, {"a": "plain", "b": 5, "tooltip": "five"}]
     x, y = {"field": "a", "type": "nominal"}, {"field": "b", "type": "quantitative"}
     bars = {
         "mark": {"type": "bar", "color": KEPT, "aria": True},
-        "encoding": {"x": x, "y": y, "description": {"field": "told"}},
+        "encoding": {"x": x, "y": y, "description": {"field": "tooltip"}},
     }
     return render_svg(layers(rows, bars, width=200, height=100), EVIL)
 
@@ -48,7 +48,7 @@ def test_nothing_is_fetched() -> None:
 @pytest.mark.parametrize("name", ["a\\u", "a\\x01", "a\\", 'a\\" + 1 + "', "datum.x", "a[0].b", "${x}", "a' + \"b"])
 def test_a_name_is_no_expression(name: str) -> None:
     x = {"field": "from", "type": "quantitative", "title": name}
-    rows = [{"from": n, "to": n + 1, "before": 0.5, "after": 0.5, "told": f"told {n}"} for n in (1, 2)]
+    rows = [{"from": n, "to": n + 1, "before": 0.5, "after": 0.5, "tooltip": f"about {n}"} for n in (1, 2)]
     root = ElementTree.fromstring(render_svg(layers(rows, *before_and_after(x, 1, 90), width=200, height=90), name))
     assert name in {element.text for element in root.iter("text")}
-    assert {element.text for element in root.iter("title")} == {"told 1", "told 2"}
+    assert {element.text for element in root.iter("title")} == {"about 1", "about 2"}

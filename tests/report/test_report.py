@@ -103,7 +103,7 @@ def test_it_tells_the_run(small: str) -> None:
     assert ids == [
         "funnel",
         "distributions",
-        "concepts",
+        "entries",
         "composition",
         "captions",
         "duplicates",
@@ -117,7 +117,7 @@ def test_it_tells_the_run(small: str) -> None:
     for text in (
         "begins with <html>",
         "Dropped by aligned: 1",
-        "the best 0.9 of clip_score: at least 0.25",
+        "top 0.9 of clip_score: at least 0.25",
         "t = 2",
         uid("b2"),
         "key a3",  # one without a uid
@@ -242,7 +242,7 @@ def test_inputs_that_are_gone_or_changed(tmp_path: Path) -> None:
     tars = sorted((tmp_path / "tars").glob("*.tar"))
     kept = re.compile(r"<h3>Kept.*?<h3>", re.DOTALL)
     sizes = [tar.stat().st_size for tar in tars]
-    for content, word in ((None, "is not there any more"), ("whole", "has changed"), ("short", "has changed")):
+    for content, word in ((None, "no longer exists"), ("whole", "has changed"), ("short", "has changed")):
         for tar, size in zip(tars, sizes, strict=True):
             tar.write_bytes(b"\xff" * size if content == "whole" else b"short") if content else tar.unlink()
         page = page_of(url)
@@ -261,7 +261,7 @@ def test_thumbnails_share_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     page = page_of(str(tmp_path / "run"))
     data = [a["src"] for n, a in page.elements if n == "img"]
     assert 0 < sum(len(text or "") for text in data) <= 20_000
-    assert "left out: the page is full" in page.text
+    assert "size limit is reached" in page.text
 
 
 def test_images_of_parquet_pools(tmp_path: Path) -> None:
@@ -360,9 +360,9 @@ def test_what_another_run_gained_and_lost(protocol: str, tmp_path: Path) -> None
     write_report(b, against=a)
     page = Page(RunStore(b).read_bytes(REPORT_FILE).decode())
     harmless(page)
-    assert "Against small" in page.text and "balance.t" in page.text
+    assert "Compared with small" in page.text and "balance.t" in page.text
     diff = diff_runs(a, b)
     assert f"keeps {diff.a.kept} samples" in page.text
     assert all(name in page.text for batch in changed_samples(a, b) for name in batch["uid"].to_pylist())
     write_report(b)
-    assert "Against" not in Page(RunStore(b).read_bytes(REPORT_FILE).decode()).text
+    assert "Compared with" not in Page(RunStore(b).read_bytes(REPORT_FILE).decode()).text

@@ -11,8 +11,8 @@ from PIL import Image
 
 from curate import schema
 from curate.report import thumbnails
-from curate.report.concepts import POINTS, log_ranks
 from curate.report.distributions import BINS, bin_edges, count_bins
+from curate.report.entries import POINTS, log_ranks
 from curate.report.source import open_source_run
 from curate.report.text import clean, count, number, shares
 from curate.report.thresholds import drawn_thresholds, rule_columns

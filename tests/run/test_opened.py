@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.decide import balance, local
-from curate.decide import state as ballot
-from curate.run.opened import open_ledger
+from curate.decide import balance, draws, rounds
+from curate.decide.settings import DecideSettings
+from curate.decide.state import name_verdicts
+from curate.run.opened import open_context
 from curate.store.store import RunStore
 from tests.cli.conftest import run_command, write_pool
 
@@ -20,19 +21,21 @@ def test_a_finished_run_is_decided_again_as_it_was(name: str, tmp_path: Path) ->
     assert run_command("run", str(tmp_path / "pool" / f"{name}.yaml"), "--out", str(out)).status == 0
     shutil.rmtree(tmp_path / "pool")
 
-    context, units = open_ledger(RunStore(str(out)))
-    ballots = local.deduplicate(context, local.apply_rules(context, units))
-    counts = np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0)
+    context, units = open_context(RunStore(str(out)))
+    settings = DecideSettings.of(context)
+    states = rounds.deduplicate(settings, rounds.apply_rules(settings, units))
+    counts = rounds.count_survivors(settings, states)
 
     assert counts.tolist() == context.store.read_parquet("entries.parquet", ["survivors"])["survivors"].to_pylist()
-    t = context.store.read_json("run.json")["t"]
-    for b in ballots:
-        decisions = context.read("decisions", b.unit)
-        assert [name or "kept" for name in decisions["rule"].to_pylist()] == [
-            ballot.NAMES.get(code) or ("kept" if code == ballot.ALIVE else list(context.recipe.rules)[code])
-            if code != ballot.ALIVE or kept
-            else "balance"
-            for code, kept in zip(b.verdicts.tolist(), decisions["kept"].to_pylist(), strict=True)
-        ]
-        pi = balance.inclusion(ballot.alive_matches(context, b), balance.probabilities(counts, t))
-        assert np.array_equal(pi, decisions["probability"].to_numpy()[b.alive])
+    limits = settings.limits(context.store.read_json("run.json")["t"], counts)
+    assert limits is not None
+    for state in states:
+        tables = settings.tables(state.unit)
+        decisions = tables.read("decisions")
+        names = name_verdicts(state.verdicts, list(context.recipe.rules)).to_pylist()
+        kept = decisions["kept"].to_pylist()
+        expected = [name if name or k else "balance" for name, k in zip(names, kept, strict=True)]
+        assert decisions["rule"].to_pylist() == expected
+        p = balance.probabilities(counts, limits)
+        pi = balance.inclusion_probability(draws.alive_matches(tables, state), p)
+        assert np.array_equal(pi, decisions["probability"].to_numpy()[state.alive])

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reaso
 
 def blocks() -> dict[str, str]:
     """The code of the README's section, by language."""
-    text = (ROOT / "README.md").read_text().partition("## A signal of your own\n")[2].partition("\n## ")[0]
+    text = (ROOT / "README.md").read_text().partition("## Your own signals\n")[2].partition("\n## ")[0]
     return dict(re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL))
 
 

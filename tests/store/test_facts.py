@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from curate.errors import CurateError, DamagedError, RecipeError, RunError
-from curate.run.opened import open_ledger
+from curate.run.opened import open_context
 from curate.store.facts import (
     FORMAT,
     EvaluationFacts,
@@ -47,7 +47,7 @@ def test_a_run_of_0_1_0_opens_without_loss(old: RunStore) -> None:
     assert list(facts.to_json()) == ["format", *plain]
     assert json.dumps(facts.to_json()["rules"]) == json.dumps(plain["rules"])
     assert (facts.kept, facts.rows, facts.t, facts.metadata and facts.metadata.entries) == (975, 2000, 3, 856)
-    context, units = open_ledger(old)
+    context, units = open_context(old)
     assert context.recipe.balance and context.recipe.balance.rows == 1050
     assert [(unit.index, unit.source) for unit in units] == [(n, "scenes") for n in range(4)]
 
@@ -111,7 +111,7 @@ def test_an_older_run_that_cannot_be_read_is_refused(
 def test_an_older_recipe_that_cannot_be_read_is_refused(old: RunStore) -> None:
     change(old, lambda run: run["recipe"].update(ballance={}))
     with pytest.raises(RecipeError, match=r"ballance(.|\n)*run of curate 0\.1\.0.*--reuse"):
-        open_ledger(old)
+        open_context(old)
 
 
 @pytest.mark.parametrize("format", [FORMAT + 1, "2"])

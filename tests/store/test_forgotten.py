@@ -1,4 +1,4 @@
-"""The record: requests with seals that add up, items once, and what another run takes over."""
+"""The record: requests, items once, a digest that shows any change, and what another run inherits."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -6,9 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curate import schema
-from curate.store.forgotten import ASKED, FOUND, MET, Record
+from curate.errors import RunError
+from curate.store.forgotten import ENCOUNTERED, LINKED, REQUESTED, Record
 from curate.store.items import NOTHING, Items
 from curate.store.store import RunStore
 from tests.forget.victims import images, uids, urls
@@ -19,18 +22,17 @@ WHEN = datetime(2024, 5, 6, 7, 8, 9, 123, tzinfo=UTC)
 
 
 def three() -> Record:
-    record = EMPTY.append(uids(A, B) | urls("http://x"), ASKED, WHEN, {"uid": [1, 0], "url": [2], "sha256": []}, 3)
-    return record.append(uids(C), FOUND, WHEN).append(images("d" * 64), MET, WHEN)
+    record = EMPTY.append(uids(A, B) | urls("http://x"), REQUESTED, WHEN, {"uid": [1, 0], "url": [2], "sha256": []}, 3)
+    return record.append(uids(C), LINKED, WHEN).append(images("d" * 64), ENCOUNTERED, WHEN)
 
 
-def test_requests_are_told_apart_and_sealed() -> None:
+def test_requests_are_numbered() -> None:
     record = three()
-    assert record.table.schema.equals(schema.FORGOTTEN_ITEMS) and not record.broken()
+    assert record.table.schema.equals(schema.FORGOTTEN_ITEMS)
     assert record.table["request"].to_pylist() == [0, 0, 0, 1, 2]
     assert record.table["rows"].to_pylist() == [1, 0, 2, 0, 0]
     assert record.table["shards"].to_pylist() == [3, 3, 3, 0, 0]
-    assert record.table["origin"].to_pylist() == [ASKED] * 3 + [FOUND, MET]
-    assert len(set(record.table["seal"].to_pylist())) == 3
+    assert record.table["origin"].to_pylist() == [REQUESTED] * 3 + [LINKED, ENCOUNTERED]
     assert record.facts.items == 5 and record.facts.requests == 3
     assert record.time_of(A) == WHEN.replace(microsecond=0) and record.time_of("e" * 32) is None
     assert "http" not in str(record.table.to_pylist())
@@ -38,49 +40,105 @@ def test_requests_are_told_apart_and_sealed() -> None:
 
 def test_an_item_is_recorded_once() -> None:
     record = three()
-    assert record.append(uids(A), ASKED) is record and record.append(NOTHING, ASKED) is record
-    assert record.append(uids(A, "e" * 32), ASKED).table["value"].to_pylist()[5:] == ["e" * 32]
+    assert record.append(uids(A), REQUESTED) is record and record.append(NOTHING, REQUESTED) is record
+    assert record.append(uids(A, "e" * 32), REQUESTED).table["value"].to_pylist()[5:] == ["e" * 32]
 
 
 @pytest.mark.parametrize("row", range(5))
-@pytest.mark.parametrize("column", ["value", "time", "rows", "seal"])
-def test_a_change_shows(row: int, column: str) -> None:
+@pytest.mark.parametrize("column", ["value", "origin", "time", "rows", "shards"])
+def test_a_change_is_noticed(row: int, column: str) -> None:
     table = three().table
     values = table[column].to_pylist()
-    changed = {"value": "e" * 32, "time": datetime(2020, 1, 1, tzinfo=UTC), "rows": 7, "seal": "0" * 64}
-    values[row] = changed[column]
+    changed = {
+        "value": "e" * 32,
+        "origin": "linked" if values[row] != "linked" else "requested",
+        "rows": 7,
+        "shards": 9,
+    }
+    values[row] = changed.get(column, datetime(2020, 1, 1, tzinfo=UTC))
     place = table.column_names.index(column)
     forged = table.set_column(place, table.schema.field(place), pa.array(values, table.schema.field(place).type))
-    assert Record(forged).broken()
+    assert three().extends(three().facts) and not Record(forged).extends(three().facts)
 
 
-def test_a_request_that_is_gone_shows() -> None:
+def test_a_lost_item_is_noticed() -> None:
     table = three().table
-    assert Record(table.filter(pc.not_equal(table["request"], 0))).broken()
-    assert Record(table.filter(pc.not_equal(table["request"], 1))).broken()
-    assert Record(table.slice(1)).broken()
-    # The last one does not, by itself: run.json names the last seal.
-    assert not Record(table.slice(0, 4)).broken()
-    assert Record(table.slice(0, 4)).facts.seal != three().facts.seal
+    for left in (table.slice(1), table.slice(0, 4), table.filter(pc.not_equal(table["request"], 1)), table.slice(0, 0)):
+        assert not Record(left).extends(three().facts)
 
 
-def test_another_run_takes_it_over(tmp_path: Path) -> None:
-    own = EMPTY.append(uids(A), ASKED)
+def test_a_longer_record_extends_it() -> None:
+    longer = three().append(uids("e" * 32), REQUESTED)
+    assert longer.extends(three().facts) and longer.facts != three().facts and not three().extends(longer.facts)
+
+
+def test_a_record_with_seals_is_read(tmp_path: Path) -> None:
+    """As early versions of 0.1.0 wrote it: with seals, other words for origins, and no digest in run.json."""
+    folder, table = RunStore(str(tmp_path)), three().table
+    before = {"requested": "asked", "linked": "found", "encountered": "met"}
+    origins = pa.array([before[origin] for origin in table["origin"].to_pylist()])
+    place = table.column_names.index("origin")
+    old = table.set_column(place, "origin", origins).append_column("seal", pa.array(["0" * 64] * len(table)))
+    facts = {**three().facts.to_json(), "seal": "0" * 64}
+    del facts["digest"]
+    folder.write_json("run.json", {"forgotten": facts})
+    folder.write_parquet("forgotten.parquet", old)
+    assert Record.read_checked(folder).table.equals(table)
+    folder.write_parquet("forgotten.parquet", old.slice(1))
+    with pytest.raises(RunError, match=r"differs from the one that run\.json names"):
+        Record.read_checked(folder)
+
+
+def test_another_run_inherits_it(tmp_path: Path) -> None:
+    own = EMPTY.append(uids(A), REQUESTED)
     heir = own.inherit(three())
-    assert not heir.broken() and heir.inherit(three()) is heir and own.inherit(own) is own
+    assert heir.inherit(three()) is heir and own.inherit(own) is own
     assert len(heir) == 5
     assert heir.table["time"].to_pylist()[1:] == three().table["time"].to_pylist()[1:]
-    assert heir.table["origin"].to_pylist() == [ASKED, ASKED, ASKED, FOUND, FOUND], "what it met there is given here"
+    assert heir.table["origin"].to_pylist() == [REQUESTED, REQUESTED, REQUESTED, LINKED, LINKED], (
+        "what it encountered there is blocked here from the beginning"
+    )
     heir.write(RunStore(str(tmp_path)))
     assert Record.read(RunStore(str(tmp_path))).table.equals(heir.table)
     assert len(Record.read(RunStore(str(tmp_path / "none")))) == 0
 
 
-def test_the_key_is_of_what_was_given() -> None:
-    one, other = EMPTY.append(uids(A, B), ASKED), EMPTY.append(uids(B), ASKED).append(uids(A), FOUND)
-    assert EMPTY.key == "" and one.key == other.key != EMPTY.append(uids(A), ASKED).key
-    assert one.append(uids(C), MET).key == one.key != one.append(uids(C), FOUND).key
+def test_the_key_is_of_what_was_blocked_before() -> None:
+    one, other = EMPTY.append(uids(A, B), REQUESTED), EMPTY.append(uids(B), REQUESTED).append(uids(A), LINKED)
+    assert EMPTY.key == "" and one.key == other.key != EMPTY.append(uids(A), REQUESTED).key
+    assert one.append(uids(C), ENCOUNTERED).key == one.key != one.append(uids(C), LINKED).key
     assert (
-        EMPTY.append(Items.of({"sha256": [b"a" * 32]}), ASKED).key
-        != EMPTY.append(Items.of({"url": [b"a" * 32]}), ASKED).key
+        EMPTY.append(Items.of({"sha256": [b"a" * 32]}), REQUESTED).key
+        != EMPTY.append(Items.of({"url": [b"a" * 32]}), REQUESTED).key
     )
+
+
+named = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([REQUESTED, LINKED, ENCOUNTERED]))
+
+
+def recorded(origins: dict[str, str]) -> Record:
+    record = EMPTY
+    for digit, origin in origins.items():
+        record = record.append(uids(digit * 32), origin)
+    return record
+
+
+@given(named, named)
+def test_the_key_changes_if_and_only_if_what_was_blocked_before_does(
+    one: dict[str, str], other: dict[str, str]
+) -> None:
+    before = [{digit for digit, origin in origins.items() if origin != ENCOUNTERED} for origins in (one, other)]
+    assert (recorded(one).key == recorded(other).key) == (before[0] == before[1])
+
+
+@given(named, named)
+def test_the_digest_changes_if_and_only_if_a_row_does(one: dict[str, str], other: dict[str, str]) -> None:
+    same = recorded(one).table.drop_columns("time").equals(recorded(other).table.drop_columns("time"))
+    records = [Record(_at_one_time(recorded(origins).table)) for origins in (one, other)]
+    assert (records[0].digest == records[1].digest) == same
+
+
+def _at_one_time(table: pa.Table) -> pa.Table:
+    """The record with all of it at one time."""
+    place = table.column_names.index("time")
+    return table.set_column(place, table.schema.field(place), pa.array([WHEN] * len(table), pa.timestamp("ms", "UTC")))

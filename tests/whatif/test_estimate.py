@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from curate import ids
-from curate.decide import balance, local
-from curate.decide import state as ballot
+from curate.decide import balance, draws, rounds
+from curate.decide.settings import DecideSettings
 from curate.metadata.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
@@ -72,14 +72,15 @@ def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[st
         pools.measure(context, unit)
         if metadata is not None:
             pools.match(context, unit)
-    ballots = local.deduplicate(context, local.apply_rules(context, plan.units))
+    settings = DecideSettings.of(context)
+    states = rounds.deduplicate(settings, rounds.apply_rules(settings, plan.units))
     names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(context.recipe.rules))}
-    counted: dict[str, float] = dict(Counter(names[int(code)] for b in ballots for code in b.verdicts))
-    wished = context.recipe.balance
-    if wished and wished.t:
-        counts = np.sum([ballot.count_entries(context, b.unit, b) for b in ballots], axis=0)
-        p = balance.probabilities(counts, wished.t)
-        kept = sum(float(balance.inclusion(ballot.alive_matches(context, b), p).sum()) for b in ballots)
+    counted: dict[str, float] = dict(Counter(names[int(code)] for state in states for code in state.verdicts))
+    target = context.recipe.balance
+    if target and target.t:
+        p = balance.probabilities(rounds.count_survivors(settings, states), np.array([target.t]))
+        matches = [draws.alive_matches(settings.tables(state.unit), state) for state in states]
+        kept = sum(float(balance.inclusion_probability(part, p).sum()) for part in matches)
         counted |= {"balance": counted["kept"] - kept, "kept": kept}
     return counted
 
@@ -107,7 +108,7 @@ def test_the_whole_pool_is_exact(tmp_path: Path, sections: str) -> None:
     assert ("duplicate" in found.verdicts) and ("unmatched" in found.verdicts) is ("match" in recipe)
 
 
-def test_a_wished_number_of_rows_is_met(tmp_path: Path) -> None:
+def test_a_target_number_of_rows_is_met(tmp_path: Path) -> None:
     context, plan, metadata = prepare(
         tmp_path, parquet(tmp_path, pets(2000)), balance={"rows": 700}, **matching(tmp_path)
     )
@@ -120,20 +121,20 @@ def test_a_wished_number_of_rows_is_met(tmp_path: Path) -> None:
     assert everything.verdicts["balance"] == pytest.approx(0, abs=1)
 
 
-@pytest.mark.parametrize("wished", [{"t": 200}, {"rows": 4000}])
+@pytest.mark.parametrize("target", [{"t": 200}, {"rows": 4000}])
 def test_a_sample_comes_near_and_says_how_near(
-    tmp_path: Path, wished: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, target: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
     table = pets(20_000).drop_columns(["uid"])
     context, plan, metadata = prepare(
-        tmp_path, parquet(tmp_path, table), rules=RULES, balance=wished, **matching(tmp_path)
+        tmp_path, parquet(tmp_path, table), rules=RULES, balance=target, **matching(tmp_path)
     )
     assert len(plan.units) == 40
     found = checked(estimate(context, plan.units, metadata))
     assert (found.units, found.sampled, found.rows) == (4, 2000, 20_000)
     assert 0 < found.error < 0.2 * found.verdicts["kept"]
-    if "rows" in wished:
+    if "rows" in target:
         assert found.verdicts["kept"] == pytest.approx(4000, rel=0.02)
     else:
         real = truth(context, plan, metadata)

@@ -6,25 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.decide import local
+from curate.decide import rounds
 from curate.errors import RecipeError, RunError
 from curate.whatif import survivors
 from curate.whatif.answer import answer, whatif
 from curate.whatif.expectation import expect, expect_sizes, solve_t
-from curate.whatif.knobs import SweptNumber, parse_knob
 from curate.whatif.plot import sweep_chart, write_plot
-from curate.whatif.survivors import FinishedRun, find_survivors, open_past
+from curate.whatif.survivors import FinishedRun, find_survivors, open_finished
 from curate.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep
+from curate.whatif.swept_number import SweptNumber, parse_swept_number
 from tests.laws.pools import Ran
 
 
 @pytest.fixture
-def past(text_run: Ran) -> FinishedRun:
-    return open_past(str(text_run.folder))
+def run(text_run: Ran) -> FinishedRun:
+    return open_finished(str(text_run.folder))
 
 
-def single(past: FinishedRun, overrides: list[str]) -> dict[str, float | None]:
-    found = answer(past, overrides)
+def single(run: FinishedRun, overrides: list[str]) -> dict[str, float | None]:
+    found = answer(run, overrides)
     funnel = dict(zip(found.funnel["rule"].to_pylist(), found.funnel["whatif"].to_pylist(), strict=True))
     facts = dict(zip(found.facts["fact"].to_pylist(), found.facts["whatif"].to_pylist(), strict=True))
     return {
@@ -47,22 +47,22 @@ def single(past: FinishedRun, overrides: list[str]) -> dict[str, float | None]:
         ([], "rules.new=width < {100..600} and words > 2", 4),
     ],
 )
-def test_each_point_is_a_single_answer(past: FinishedRun, base: list[str], text: str, points: int) -> None:
-    knob = parse_knob(text)
-    found = list(sweep(past, base, knob, points))
-    assert [point.value for point in found] == knob.values(points)
+def test_each_point_is_a_single_answer(run: FinishedRun, base: list[str], text: str, points: int) -> None:
+    number = parse_swept_number(text)
+    found = list(sweep(run, base, number, points))
+    assert [point.value for point in found] == number.values(points)
     for point in found:
-        alone = single(past, [*base, knob.override(point.value)])
+        alone = single(run, [*base, number.override(point.value)])
         for name in ("expected", "survivors", "duplicate", "t", "tail_share"):
             assert getattr(point, name) == alone[name], name
         assert point.error == pytest.approx(alone["error"], abs=1e-9)
-        assert point.dropped == (None if knob.rule is None else alone[f"rule {knob.rule}"])
+        assert point.dropped == (None if number.rule is None else alone[f"rule {number.rule}"])
     table = points_table(found)
     assert table.schema == POINTS and len(table) == len(found)
 
 
-def test_more_t_keeps_more(past: FinishedRun) -> None:
-    found = list(sweep(past, [], parse_knob("balance.t=1..5000"), 40))
+def test_more_t_keeps_more(run: FinishedRun) -> None:
+    found = list(sweep(run, [], parse_swept_number("balance.t=1..5000"), 40))
     sizes = [point.expected for point in found]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1] == found[-1].survivors
     shares = [point.tail_share for point in found]
@@ -70,78 +70,80 @@ def test_more_t_keeps_more(past: FinishedRun) -> None:
 
 
 def test_near_passes_are_swept_too(image_run: Ran) -> None:
-    past = open_past(str(image_run.folder))
+    run = open_finished(str(image_run.folder))
     base = ["dedup.by=[uid, {phash: {distance: 12}}]"]
-    for point in sweep(past, base, parse_knob("rules.words=words > {1..5}")):
-        alone = single(past, [*base, f"rules.words=words > {point.value}"])
+    for point in sweep(run, base, parse_swept_number("rules.words=words > {1..5}")):
+        alone = single(run, [*base, f"rules.words=words > {point.value}"])
         assert (point.duplicate, point.expected) == (alone["duplicate"], alone["expected"])
 
 
-def test_what_does_not_change_is_done_once(past: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("was done again")
 
-    for name in ("open_ballots", "apply_tops", "find_repeats"):
-        monkeypatch.setattr(local, name, never)
-    assert len(list(sweep(past, [], parse_knob("balance.t=1..100")))) > 5
+    for name in ("open_states", "apply_tops", "find_repeats"):
+        monkeypatch.setattr(rounds, name, never)
+    assert len(list(sweep(run, [], parse_swept_number("balance.t=1..100")))) > 5
     monkeypatch.undo()
-    fractions = sweep(past, [], parse_knob("rules.best.top=0.1..0.9"), 3)
+    fractions = sweep(run, [], parse_swept_number("rules.best.top=0.1..0.9"), 3)
     next(fractions)
-    for name in ("open_ballots", "find_repeats"):
-        monkeypatch.setattr(local, name, never)
+    for name in ("open_states", "find_repeats"):
+        monkeypatch.setattr(rounds, name, never)
     assert len(list(fractions)) == 2
     with pytest.raises(AssertionError, match="done again"):
-        list(sweep(past, [], parse_knob("rules.words=words > {1..3}")))
+        list(sweep(run, [], parse_swept_number("rules.words=words > {1..3}")))
 
 
 def test_columns_that_do_not_fit_are_read_anew(text_run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = whatif(str(text_run.folder), ["rules.words=words > 3"])
-    monkeypatch.setattr("curate.whatif.memory.LIMIT", 1000)
-    past = open_past(str(text_run.folder))
-    assert answer(past, ["rules.words=words > 3"]).funnel == whole.funnel
-    assert past.context.memory.bytes <= 1000
+    monkeypatch.setattr("curate.whatif.kept_columns.LIMIT", 1000)
+    run = open_finished(str(text_run.folder))
+    assert answer(run, ["rules.words=words > 3"]).funnel == whole.funnel
+    assert run.context.store.columns.bytes <= 1000
 
 
-def test_sizes_in_one_pass(past: FinishedRun) -> None:
-    stood = find_survivors(past, past.context.recipe)
+def test_sizes_in_one_pass(run: FinishedRun) -> None:
+    stood = find_survivors(run, run.recipe)
     ts = [3, 1, 50, 10_000, 7]
     for t, (rows, error) in zip(ts, expect_sizes(stood, ts), strict=True):
         alone = expect(stood, t)
         assert rows == alone.rows and error == pytest.approx(alone.error, abs=1e-9)
 
 
-def test_a_wished_size_by_t_is_the_largest_that_fits(past: FinishedRun) -> None:
-    stood = find_survivors(past, past.context.recipe)
+def test_a_target_size_by_t_is_the_largest_that_fits(run: FinishedRun) -> None:
+    stood = find_survivors(run, run.recipe)
     ts = list(range(1, int(stood.counts.max()) + 1))
     sizes = [rows for rows, _ in expect_sizes(stood, ts)]
     for rows in (300, 500, 701, 10_000):
         best = max(t for t, size in zip(ts, sizes, strict=True) if size <= rows)
-        recipe = past.context.recipe.model_copy(
-            update={"balance": past.context.recipe.balance.model_copy(update={"t": None, "rows": rows})}
+        recipe = run.recipe.model_copy(
+            update={"balance": run.recipe.balance.model_copy(update={"t": None, "rows": rows})}
         )  # type: ignore[union-attr]
         assert solve_t(stood, recipe.balance) == best
-        assert answer(past, [f"balance.rows={rows}"]).t == best
+        assert answer(run, [f"balance.rows={rows}"]).t == best
 
 
 @pytest.mark.parametrize("base", [[], ["balance=null"], ["dedup.prefer=width"]])
-def test_a_wished_size_by_a_fraction(past: FinishedRun, base: list[str]) -> None:
+def test_a_target_size_by_a_fraction(run: FinishedRun, base: list[str]) -> None:
     """As trying fractions does: none gives more without giving too many."""
     fractions = ",".join(f"{i / 30 + 0.003:.4f}" for i in range(30))
-    sizes = [point.expected for point in sweep(past, base, parse_knob(f"rules.best.top={fractions}"))]
+    sizes = [point.expected for point in sweep(run, base, parse_swept_number(f"rules.best.top={fractions}"))]
     for rows in (30, 333, 600):
-        found = answer(past, [*base, search(past, base, parse_knob("rules.best.top"), rows)]).expected
+        found = answer(run, [*base, search(run, base, parse_swept_number("rules.best.top"), rows)]).expected
         assert max(size for size in sizes if size <= rows) <= found <= rows
 
 
-def test_a_wished_size_by_a_threshold(past: FinishedRun) -> None:
-    knob = parse_knob("rules.best=clip_score >= {0.0..1.0}")
+def test_a_target_size_by_a_threshold(run: FinishedRun) -> None:
+    number = parse_swept_number("rules.best=clip_score >= {0.0..1.0}")
     # Scores have two digits, and these give some 600 to 100 rows.
-    sizes = [answer(past, [knob.override(i / 100)]).expected for i in range(40, 90)]
+    sizes = [answer(run, [number.override(i / 100)]).expected for i in range(40, 90)]
     for rows in (200, 400):
         assert min(sizes) < rows < max(sizes)
-        found = answer(past, [search(past, [], knob, rows)]).expected
+        found = answer(run, [search(run, [], number, rows)]).expected
         assert found == max(size for size in sizes if size <= rows)
-    assert search(past, [], parse_knob("rules.best=clip_score >= {0..1}"), 10_000) == "rules.best=clip_score >= 0"
+    assert (
+        search(run, [], parse_swept_number("rules.best=clip_score >= {0..1}"), 10_000) == "rules.best=clip_score >= 0"
+    )
 
 
 def brute(sizes: list[float], rows: int) -> float | None:
@@ -154,7 +156,7 @@ def test_find_value_is_brute_force_where_sizes_are_monotone(seed: int) -> None:
     rng = np.random.default_rng(seed)
     steps = rng.integers(0, 50, 400) * (rng.random(400) < 0.3)
     sizes = np.cumsum(steps)[:: rng.choice([1, -1])].astype(float).tolist()
-    knob = SweptNumber("rules.x", "words > ", "", 0, 399, (), True)
+    number = SweptNumber("rules.x", "words > ", "", 0, 399, (), True)
     asked: list[float] = []
 
     def size(value: float) -> float:
@@ -165,16 +167,16 @@ def test_find_value_is_brute_force_where_sizes_are_monotone(seed: int) -> None:
         asked.clear()
         if brute(sizes, rows) is None:
             with pytest.raises(RunError, match="more than"):
-                find_value(size, knob, rows)
+                find_value(size, number, rows)
             continue
         best = brute(sizes, rows)
-        assert best is not None and sizes[int(find_value(size, knob, rows))] >= best - 1
+        assert best is not None and sizes[int(find_value(size, number, rows))] >= best - 1
         assert len(asked) < 40
 
 
-def test_find_value_never_gives_more_than_wished_where_sizes_are_not_monotone() -> None:
+def test_find_value_never_gives_more_than_target_where_sizes_are_not_monotone() -> None:
     rng = np.random.default_rng(0)
-    knob = SweptNumber("rules.x", "words > ", "", 0, 399, (), True)
+    number = SweptNumber("rules.x", "words > ", "", 0, 399, (), True)
     for _ in range(50):
         sizes = (np.linspace(0, 1000, 400) + rng.normal(0, 30, 400)).tolist()
         asked: list[float] = []
@@ -183,7 +185,7 @@ def test_find_value_never_gives_more_than_wished_where_sizes_are_not_monotone() 
             asked.append(sizes[int(value)])
             return asked[-1]
 
-        found = sizes[int(find_value(size, knob, 500))]
+        found = sizes[int(find_value(size, number, 500))]
         assert 350 < found <= 500 and found == max(size for size in asked if size <= 500)
 
 
@@ -198,49 +200,49 @@ def test_find_value_never_gives_more_than_wished_where_sizes_are_not_monotone() 
         ([], "rules.x=nothing > {1..2}", 3, RecipeError, "no column 'nothing'"),
     ],
 )
-def test_refusals(past: FinishedRun, base: list[str], text: str, rows: int, error: type[Exception], part: str) -> None:
+def test_refusals(run: FinishedRun, base: list[str], text: str, rows: int, error: type[Exception], part: str) -> None:
     with pytest.raises(error) as refused:
-        search(past, base, parse_knob(text), rows)
+        search(run, base, parse_swept_number(text), rows)
     assert part in str(refused.value)
 
 
-def test_a_sweep_checks_before_it_begins(past: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_checks_before_it_begins(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survivors, "find_survivors", None)
     with pytest.raises(RecipeError, match="less than 1"):
-        next(sweep(past, [], parse_knob("rules.best.top=0.5..1.5"), 3))
+        next(sweep(run, [], parse_swept_number("rules.best.top=0.5..1.5"), 3))
 
 
 # ---- the plot
 
 
-def test_the_plot(past: FinishedRun, tmp_path: Path) -> None:
-    knob = parse_knob("balance.t=1..1000")
-    found = list(sweep(past, [], knob, 5))
+def test_the_plot(run: FinishedRun, tmp_path: Path) -> None:
+    number = parse_swept_number("balance.t=1..1000")
+    found = list(sweep(run, [], number, 5))
     for kind, magic in (("svg", b"<svg"), ("png", b"\x89PNG"), ("html", b"<!DOCTYPE html>")):
-        write_plot(str(tmp_path / f"plot.{kind}"), found, knob, 123)
+        write_plot(str(tmp_path / f"plot.{kind}"), found, number, 123)
         data = (tmp_path / f"plot.{kind}").read_bytes()
         assert data.lstrip().startswith(magic) and b'src="http' not in data
     assert b"the run kept 123" in (tmp_path / "plot.svg").read_bytes()
 
 
 def test_a_rule_does_not_leave_the_plot(tmp_path: Path) -> None:
-    knob = parse_knob("rules.x=caption <> '</script><script>alert(1)</script><!--' and words <{1..5}")
-    write_plot(str(tmp_path / "plot.html"), [Point(1, 10, 2, 50, 3, 0, 0.5, 1)], knob, 9)
+    number = parse_swept_number("rules.x=caption <> '</script><script>alert(1)</script><!--' and words <{1..5}")
+    write_plot(str(tmp_path / "plot.html"), [Point(1, 10, 2, 50, 3, 0, 0.5, 1)], number, 9)
     page = (tmp_path / "plot.html").read_text()
     assert "alert(1)" in page and "<script>alert(1)" not in page and "alert(1)</script" not in page
 
 
 def test_a_rule_with_backslashes_is_drawn(tmp_path: Path) -> None:
-    knob = parse_knob(r"rules.x=regexp_matches(caption, '\ux\x') or words > {1..5}")
-    write_plot(str(tmp_path / "plot.svg"), [Point(1, 10, 2, 50, 3, 0, 0.5, 1)], knob, 9)
+    number = parse_swept_number(r"rules.x=regexp_matches(caption, '\ux\x') or words > {1..5}")
+    write_plot(str(tmp_path / "plot.svg"), [Point(1, 10, 2, 50, 3, 0, 0.5, 1)], number, 9)
     assert "ux" in (tmp_path / "plot.svg").read_text()
 
 
 def test_the_chart_holds_the_points() -> None:
     points = [Point(1, 10, 2, 50, None, 0, 0.5, 1), Point(100, 40, 30, 50, None, 0, 1.0, 100)]
-    chart = sweep_chart(points, parse_knob("balance.t=1..100"), 33)
+    chart = sweep_chart(points, parse_swept_number("balance.t=1..100"), 33)
     assert [(row["value"], row["rows"], row["low"], row["high"]) for row in chart["data"]["values"]] == [
         (1, 10, 6, 14), (100, 40, 0, 100),
     ]  # fmt: skip
     assert json.dumps(chart).count('"log"') == 3
-    assert '"log"' not in json.dumps(sweep_chart(points, parse_knob("rules.x=words > {1..100}"), 33))
+    assert '"log"' not in json.dumps(sweep_chart(points, parse_swept_number("rules.x=words > {1..100}"), 33))

@@ -1,4 +1,4 @@
-"""What is turned in a sweep or a search: one number of the recipe, over a range or a list of values.
+"""What changes in a sweep or a search: one number of the recipe, over a range or a list of values.
 
     balance.t=1000..100000                    whole numbers, evenly spaced in their logarithm
     balance.rows=10000,20000,40000            these values
@@ -6,7 +6,7 @@
     rules.aligned=clip_score >= {0.1..0.5}    any number in a rule, as a range in braces
 
 Where both ends are written as integers, as in words > {1..9}, values are integers; {0.0..1.0} is any number between.
-In: such a text. Out: a `Knob`, which gives values and, for each, the override (`key=value`) that sets it.
+In: such a text. Out: a `SweptNumber`, which gives values and, for each, the override (`key=value`) that sets it.
 """
 
 import re
@@ -35,10 +35,10 @@ class SweptNumber:
 
     Attributes:
         key: the override's key.
-        before, after: what stands around the number in the override's value.
+        before, after: what is around the number in the override's value.
         low, high: the range.
         listed: the values, where they were listed.
-        whole: whether the number is an integer.
+        is_whole: whether the number is an integer.
     """
 
     key: str
@@ -47,7 +47,7 @@ class SweptNumber:
     low: float
     high: float
     listed: tuple[float, ...]
-    whole: bool
+    is_whole: bool
 
     @property
     def rule(self) -> str | None:
@@ -60,26 +60,26 @@ class SweptNumber:
         return self.key.startswith("balance.") and self.low > 0
 
     def override(self, value: float) -> str:
-        """The override that sets the number. Neither YAML nor SQL reads 1e-09 as people do."""
-        text = str(int(value)) if self.whole else np.format_float_positional(value, trim="0")
+        """Return the override that sets the number. Neither YAML nor SQL reads 1e-09 as people do."""
+        text = str(int(value)) if self.is_whole else np.format_float_positional(value, trim="0")
         if value < 0 and self.before:  # in `words -{-1..1}` a second minus would begin a comment of SQL
             text = f"({text})"
         return f"{self.key}={self.before}{text}{self.after}"
 
     def values(self, points: int) -> list[float]:
-        """The listed values, or so many over the range, ends included: fewer where whole numbers are fewer."""
+        """Return the listed values, or so many over the range, ends included: fewer where whole numbers are fewer."""
         if self.listed:
             return list(self.listed)
         spaced = (np.geomspace if self.logarithmic else np.linspace)(self.low, self.high, points)
         return list(dict.fromkeys(self.rounded(value) for value in [self.low, *spaced[1:-1].tolist(), self.high]))
 
     def rounded(self, value: float) -> float:
-        """The value as overrides spell it: a whole number, or nine digits."""
-        return round(value) if self.whole else float(f"{value:.9g}")
+        """Return the value as overrides spell it: a whole number, or nine digits."""
+        return round(value) if self.is_whole else float(f"{value:.9g}")
 
 
-def parse_knob(text: str) -> SweptNumber:
-    """The knob that a text names; `rules.NAME.top` alone is its whole range.
+def parse_swept_number(text: str) -> SweptNumber:
+    """Return the number that a text names; `rules.NAME.top` alone is its whole range.
 
     Raises:
         RecipeError: it is none.
@@ -98,7 +98,7 @@ def parse_knob(text: str) -> SweptNumber:
     found = list(_IN_BRACES.finditer(value)) if _RULE.fullmatch(key) else []
     if len(found) == 1:
         return _ranged(text, key, (value[: found[0].start()], value[found[0].end() :]), found[0])
-    raise RecipeError(f"{text!r} names no number to turn; {_FORMS}")
+    raise RecipeError(f"{text!r} names no number to sweep; {_FORMS}")
 
 
 def _ranged(text: str, key: str, around: tuple[str, str], match: re.Match[str]) -> SweptNumber:

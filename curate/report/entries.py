@@ -1,6 +1,6 @@
-"""Concepts: entries of the metadata before and after balancing (MetaCLIP's figure), and which gained and lost.
+"""Entries of the metadata before and after balancing (MetaCLIP's figure), and which gained and lost.
 
-In: a run that matched. Before is what stood when balancing began, or the pool where the run does not balance. Shares are
+In: a run that matched. Before: the rows left when balancing began, or the pool where the run does not balance. Shares are
 of all matches: a caption that matches three entries counts in three.
 """
 
@@ -14,12 +14,12 @@ from curate.report.source import Run
 from curate.report.text import SHORT, clean, count, number, percent
 
 POINTS = 250  # of each curve
-TOP = 15  # concepts in a list
-_MANY = 30  # concepts in a caption, from where all count together
+TOP = 15  # entries in a list
+_MANY = 30  # entries in a caption, from where all count together
 
 
-def concepts_section(run: Run) -> Section | None:
-    """The figure, what it comes to in numbers, matches per text, and the concepts that changed most."""
+def entries_section(run: Run) -> Section | None:
+    """Return the figure, its key numbers, matches per caption, and the entries that changed most; None without `match`."""
     if not run.facts.recipe.get("match"):
         return None
     before = "survivors" if run.balanced else "pool"
@@ -39,16 +39,16 @@ def concepts_section(run: Run) -> Section | None:
     blocks += [Figures(figures)] if figures else []
     if facts["matches"] and facts["matches_kept"]:
         blocks.append(Tables([_changed(run, before, facts, gained) for gained in (True, False)]))
-    return Section("concepts", "Concepts", [*blocks, *_gone(run)])
+    return Section("entries", "Entries", [*blocks, *_lost(run)])
 
 
 def _reading(run: Run) -> str:
-    text = "A concept is an entry of the metadata; a caption matches those that occur in it."
+    text = "Entries are the strings of the metadata; a caption matches those that occur in it."
     if run.facts.t is None:
         return f"{text} This run does not balance."
     return (
-        f"{text} Balancing thins concepts with more than t = {count(run.facts.t)} samples (the head) and keeps every sample of "
-        "the others (the tail). A frequent concept may keep more than t, through captions that also match rarer ones."
+        f"{text} Balancing downsamples entries with more than t = {count(run.facts.t)} samples (the head) and keeps every sample of "
+        "the others (the tail). A frequent entry may keep more than t, through captions that also match rarer ones."
     )
 
 
@@ -57,15 +57,15 @@ def _tiles(run: Run, facts: dict[str, Any], per_text: list[dict[str, Any]]) -> T
     matched = sum(row["pool"] for row in per_text if row["entries"])
     matches = sum(row["pool"] * row["entries"] for row in per_text)
     tiles = [
-        ("match rate: captions with a concept", percent(matched, texts)),
-        ("concepts per matched caption", number(matches / matched) if matched else "–"),
-        ("concepts in the metadata", count(facts["entries"])),
-        ("of them in the pool", count(facts["in_pool"])),
-        ("and in the kept set", count(facts["in_kept"])),
+        ("match rate: captions that match an entry", percent(matched, texts)),
+        ("entries per matched caption", number(matches / matched) if matched else "–"),
+        ("entries in the metadata", count(facts["entries"])),
+        ("of them, matched in the pool", count(facts["in_pool"])),
+        ("of them, matched in the kept set", count(facts["in_kept"])),
     ]
     if run.balanced:
         tiles += [
-            ("concepts in the head (thinned)", count(facts["head"])),
+            ("entries in the head (downsampled)", count(facts["head"])),
             ("tail's share of matches before", percent(facts["tail"], facts["matches"])),
             ("and after balancing", percent(facts["tail_kept"], facts["matches_kept"])),
         ]
@@ -73,7 +73,7 @@ def _tiles(run: Run, facts: dict[str, Any], per_text: list[dict[str, Any]]) -> T
 
 
 def log_ranks(length: int) -> list[int]:
-    """At most POINTS ranks from 1 to `length`, evenly apart on a log axis."""
+    """Return at most POINTS ranks from 1 to `length`, evenly spaced on a log axis."""
     if length < 1:
         return []
     last = POINTS - 1
@@ -81,7 +81,7 @@ def log_ranks(length: int) -> list[int]:
 
 
 def _ranks(run: Run, before: str) -> Figure | None:
-    """Counts by rank, before and after, each set in its own order."""
+    """Return counts by rank, before and after, each set in its own order."""
     rows: list[dict[str, Any]] = []
     for series, column in (("before", before), ("kept", "kept")):
         length = run.row(f"SELECT count(*) FILTER ({column} > 0) AS n FROM entries")["n"]
@@ -93,14 +93,14 @@ def _ranks(run: Run, before: str) -> Figure | None:
     if not any(row["rank"] > 1 for row in rows):
         return None
     for row in rows:
-        row["told"] = (
+        row["tooltip"] = (
             f"rank {count(row['rank'])}: {count(row['rows'])} samples {'kept' if row['series'] == 'kept' else 'before'}"
         )
-    title = "Samples per concept by rank, before and after balancing" if run.balanced else "Samples per concept by rank"
+    title = "Samples per entry by rank, before and after balancing" if run.balanced else "Samples per entry by rank"
     t = run.facts.t if run.balanced else None
     specs = [_rank_spec(rows, t, width) for width in (640, 300)]
     wide, narrow = (render_svg(spec, f"{title}, both axes logarithmic") for spec in specs)
-    note = "Both axes are logarithmic; concepts are ranked by their count in each set. Dashed: t." if t else ""
+    note = "Both axes are logarithmic; entries are ranked by their count in each set. Dashed: t." if t else ""
     legend = (("before", "before balancing" if run.balanced else "pool"), ("kept", "kept"))
     table = Table(
         ("set", "rank", "samples"),
@@ -127,7 +127,7 @@ def _rank_spec(rows: list[dict[str, Any]], t: int | None, width: int) -> dict[st
             "axis": {"values": values[field], "format": "~s", "grid": grid},
         }
 
-    x, y = axis("rank", "rank of the concept", False), axis("rows", "samples", True)
+    x, y = axis("rank", "rank of the entry", False), axis("rows", "samples", True)
     marks: list[dict[str, Any]] = []
     for series, color in (("before", BEFORE), ("kept", KEPT)):
         chosen = [{"filter": {"field": "series", "equal": series}}]
@@ -150,12 +150,12 @@ def _rank_spec(rows: list[dict[str, Any]], t: int | None, width: int) -> dict[st
             }
         )
     dots = {"type": "circle", "size": 90, "opacity": 0, "aria": True}
-    marks.append({"mark": dots, "encoding": {"x": x, "y": y, "description": {"field": "told"}}})
+    marks.append({"mark": dots, "encoding": {"x": x, "y": y, "description": {"field": "tooltip"}}})
     return layers(rows, *marks, width=width, height=320 if width > 400 else 220)
 
 
 def _per_text(per_text: list[dict[str, Any]]) -> Figure | None:
-    """How many concepts captions match, in the pool and in the kept set; 30 and more together."""
+    """Return how many entries captions match, in the pool and in the kept set; 30 and more together."""
     pool, kept = (sum(row[name] for row in per_text) for name in ("pool", "kept"))
     if not pool:
         return None
@@ -164,30 +164,38 @@ def _per_text(per_text: list[dict[str, Any]]) -> Figure | None:
         here = [row for row in per_text if row["entries"] == entries or entries == _MANY <= row["entries"]]
         p, k = (sum(row[name] for row in here) for name in ("pool", "kept"))
         name = f"{entries} and more" if entries == _MANY else str(entries)
-        told = f"{name} concepts: {percent(p, pool)} of captions ({count(p)}), {percent(k, kept)} of kept ({count(k)})"
+        tooltip = (
+            f"{name} entries: {percent(p, pool)} of captions ({count(p)}), {percent(k, kept)} of kept ({count(k)})"
+        )
         shares = {"before": p / pool, "after": k / kept if kept else 0}
         rows.append(
-            {"from": entries - 0.5, "to": entries + 0.5, **shares, "told": told, "name": name, "pool": p, "kept": k}
+            {
+                "from": entries - 0.5,
+                "to": entries + 0.5,
+                **shares,
+                "tooltip": tooltip,
+                "name": name,
+                "pool": p,
+                "kept": k,
+            }
         )
-    end = {**rows[-1], "from": rows[-1]["to"], "told": None}
+    end = {**rows[-1], "from": rows[-1]["to"], "tooltip": None}
     scale = {"nice": False, "domain": [-0.5, end["from"]]}
     ticks = {"format": "d", "tickMinStep": 1}
-    x = {"field": "from", "type": "quantitative", "title": "concepts in the caption", "scale": scale, "axis": ticks}
+    x = {"field": "from", "type": "quantitative", "title": "entries per caption", "scale": scale, "axis": ticks}
     top = 1.05 * max(max(row["before"], row["after"]) for row in rows)
     spec = layers([*rows, end], *before_and_after(x, top, HEIGHT), width=300, height=HEIGHT)
     cells = [
         [row["name"], count(row["pool"]), count(row["kept"]), percent(row["pool"], pool), percent(row["kept"], kept)]
         for row in rows
     ]
-    heads = ("concepts", "pool", "kept", "pool, share", "kept, share")
-    svg = render_svg(spec, "Concepts per caption: shares of the pool and of the kept set")
-    return Figure(
-        "Concepts per caption", svg, legend=LEGEND, table=Table(heads, cells, words=("concepts",), folded=True)
-    )
+    heads = ("entries", "pool", "kept", "pool, share", "kept, share")
+    svg = render_svg(spec, "Entries per caption: shares of the pool and of the kept set")
+    return Figure("Entries per caption", svg, legend=LEGEND, table=Table(heads, cells, words=("entries",), folded=True))
 
 
 def _changed(run: Run, before: str, facts: dict[str, Any], gained: bool) -> Table:
-    """The concepts whose share of all matches grew or shrank most."""
+    """Return the entries whose share of all matches grew or shrank most."""
     rows = run.rows(
         f"""SELECT entry, pool, {before} AS before, kept, {before} / $all AS old, kept / $all_kept AS new FROM entries
         WHERE pool > 0 AND {"new > old" if gained else "new < old"}
@@ -201,30 +209,30 @@ def _changed(run: Run, before: str, facts: dict[str, Any], gained: bool) -> Tabl
          Bar(percent(row["new"], 1, 3), row["new"] / longest), f"× {row['new'] / row['old']:,.3f}" if row["old"] else "new"]
         for row in rows
     ]  # fmt: skip
-    title = "Concepts that gained most" if gained else "Concepts that lost most"
-    heads = ("concept", "before" if run.balanced else "pool", "kept", "share before", "share after", "change")
-    return Table(heads, cells, words=("concept", "share before", "share after"), title=title)
+    title = "Entries that gained most" if gained else "Entries that lost most"
+    heads = ("entry", "before" if run.balanced else "pool", "kept", "share before", "share after", "change")
+    return Table(heads, cells, words=("entry", "share before", "share after"), title=title)
 
 
-def _gone(run: Run) -> list[Block]:
-    """The most frequent concepts of the pool that the kept set has lost whole."""
+def _lost(run: Run) -> list[Block]:
+    """Return the most frequent entries of the pool that no kept sample matches."""
     lost = run.row("SELECT count(*) AS n FROM entries WHERE pool > 0 AND kept = 0")["n"]
     if not lost:
-        return [Paragraph("Every concept of the pool is in the kept set.")]
+        return [Paragraph("Every entry that the pool matches is matched in the kept set too.")]
     rows = run.rows(
         "SELECT entry, pool, survivors FROM entries WHERE pool > 0 AND kept = 0 ORDER BY pool DESC, entry LIMIT 10"
     )
     most = f" The {len(rows)} most frequent:" if lost > len(rows) else ""
-    note = f"Of the pool's concepts {count(lost)} have no kept sample: every one that had them was dropped.{most}"
+    note = f"{count(lost)} entries that the pool matches have no kept sample: every sample that matched them was dropped.{most}"
     cells: list[list[Cell]] = [
         [clean(row["entry"], SHORT), count(row["pool"]), count(row["survivors"])] for row in rows
     ]
     return [
         Table(
-            ("concept", "pool", "left before balancing"),
+            ("entry", "pool", "left before balancing"),
             cells,
-            words=("concept",),
-            title="Concepts that are gone",
+            words=("entry",),
+            title="Entries that were lost",
             note=note,
         )
     ]

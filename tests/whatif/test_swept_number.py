@@ -3,7 +3,7 @@
 import pytest
 
 from curate.errors import RecipeError
-from curate.whatif.knobs import parse_knob
+from curate.whatif.swept_number import parse_swept_number
 
 
 @pytest.mark.parametrize(
@@ -31,20 +31,20 @@ from curate.whatif.knobs import parse_knob
     ],
 )  # fmt: skip
 def test_values(text: str, points: int, overrides: list[str]) -> None:
-    knob = parse_knob(text)
+    knob = parse_swept_number(text)
     assert [knob.override(value) for value in knob.values(points)] == overrides
 
 
 def test_a_fraction_alone_is_its_whole_range() -> None:
-    knob = parse_knob("rules.best.top")
+    knob = parse_swept_number("rules.best.top")
     assert knob.rule == "best" and knob.override(knob.low) == "rules.best.top=0.000000001"
-    assert 0.99 < knob.high < 1 and parse_knob("balance.t=1..2").rule is None
+    assert 0.99 < knob.high < 1 and parse_swept_number("balance.t=1..2").rule is None
 
 
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("", "names no number to turn; accepted: balance.t=1000..100000"),
+        ("", "names no number to sweep; accepted: balance.t=1000..100000"),
         ("balance.t", "names no number"),
         ("balance.t=a..b", "names no number"),
         ("balance.t=1..", "names no number"),
@@ -61,5 +61,5 @@ def test_a_fraction_alone_is_its_whole_range() -> None:
 )
 def test_refusals(text: str, part: str) -> None:
     with pytest.raises(RecipeError) as refused:
-        parse_knob(text)
+        parse_swept_number(text)
     assert part in str(refused.value)

@@ -8,7 +8,7 @@ on how they were found, split or ordered. A column of labels is a key column of 
 survivor as it does between equal keys: the best by `prefer`, then the smallest uid, then by content.
 
 Any part of the edges may be replaced by another set with the same components: `edges_in_bucket` and `edges_in_cell`
-return spanning forests, so n rows that are all alike give n − 1 edges; merged groups take 16 bytes a node.
+return spanning forests, so n equal rows give n − 1 edges; merged groups take 16 bytes a node.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Groups:
 
     @classmethod
     def of(cls, edges: U64) -> Groups:
-        """The groups that the edges (uint64[e, 2]) make; an edge of a node to itself makes none."""
+        """Return the groups that the edges (uint64[e, 2]) make; an edge of a node to itself makes none."""
         edges = edges[edges[:, 0] != edges[:, 1]]
         nodes = distinct(edges.reshape(-1))
         parent = np.arange(len(nodes))
@@ -58,7 +58,7 @@ class Groups:
         return np.stack([self.labels[changed], self.nodes[changed]], axis=1)
 
     def label(self, nodes: U64) -> U64:
-        """The label of each node (uint64[n]); of one without an edge, itself."""
+        """Return the label of each node (uint64[n]); of one without an edge, itself."""
         if not len(self.nodes):
             return nodes.copy()
         places = np.minimum(np.searchsorted(self.nodes, nodes), len(self.nodes) - 1)
@@ -66,7 +66,7 @@ class Groups:
 
 
 def forest(parts: Iterable[U64]) -> U64:
-    """Edges with the same components as all the parts together, at most one a node (uint64[e, 2]).
+    """Return edges with the same components as all the parts together, at most one a node (uint64[e, 2]).
 
     Parts (uint64[e, 2]) may themselves be forests, of any choice of the edges in any order. They are merged as they
     come, so that memory is that of the nodes.
@@ -81,17 +81,17 @@ def forest(parts: Iterable[U64]) -> U64:
 
 
 def row_ids(unit: int, rows: I64 | I32) -> U64:
-    """The node of each row of a unit: the unit's number in the high 32 bits, the row in the low ones (uint64[n])."""
+    """Return the node of each row of a unit: the unit's number in the high 32 bits, the row in the low ones (uint64[n])."""
     return np.uint64(unit) << _ROW_BITS | rows.astype(np.uint64)
 
 
 def rows_of(nodes: U64) -> tuple[I32, I32]:
-    """The unit and the row of each node: the inverse of `row_ids` (int32[n] each)."""
+    """Return the unit and the row of each node: the inverse of `row_ids` (int32[n] each)."""
     return (nodes >> _ROW_BITS).astype(np.int32), (nodes & np.uint64(0xFFFFFFFF)).astype(np.int32)
 
 
 def hash_keys(hashes: pa.Array, groups: Groups) -> pa.Array:
-    """The key column of a pass by close hashes: each hash's label (uint64[rows]; null where the hash is)."""
+    """Return the key column of a pass by close hashes: each hash's label (uint64[rows]; null where the hash is)."""
     if isinstance(hashes, pa.ChunkedArray):
         hashes = hashes.combine_chunks()
     null = hashes.is_null().to_numpy(zero_copy_only=False)
@@ -100,23 +100,23 @@ def hash_keys(hashes: pa.Array, groups: Groups) -> pa.Array:
 
 
 def row_keys(unit: int, n_rows: int, groups: Groups) -> pa.Array:
-    """The key column of a pass by close rows: the label of each row in a group (uint64[rows]), null for the others."""
+    """Return the key column of a pass by close rows: the label of each row in a group (uint64[rows]), null for the others."""
     units, rows = rows_of(groups.nodes)
-    own = (units == unit) & (rows < n_rows)
+    mine = (units == unit) & (rows < n_rows)
     keys, null = np.zeros(n_rows, np.uint64), np.ones(n_rows, bool)
-    keys[rows[own]], null[rows[own]] = groups.labels[own], False
+    keys[rows[mine]], null[rows[mine]] = groups.labels[mine], False
     return pa.array(keys, mask=null)
 
 
 def distinct(values: U64) -> U64:
-    """The values, ascending, one each: a sort, which is ten times as fast as numpy's `unique`."""
+    """Return the values, ascending, one each: a sort, which is ten times as fast as numpy's `unique`."""
     values = np.sort(values)
     return np.asarray(values[np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])])
 
 
 @njit(nogil=True, cache=True)
 def find(parent: I64, node: int) -> int:
-    """The root of a node's tree; shortens the path to it."""
+    """Return the root of a node's tree; shortens the path to it."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]
@@ -125,7 +125,7 @@ def find(parent: I64, node: int) -> int:
 
 @njit(nogil=True, cache=True)
 def _union(parent: I64, left: I64, right: I64) -> None:
-    """Joins each pair; afterwards every node's parent is the smallest node of its component."""
+    """Join each pair; afterwards every node's parent is the smallest node of its component."""
     for i in range(len(left)):
         a, b = find(parent, left[i]), find(parent, right[i])
         # The smaller root stays one, so that a root is its component's smallest node.

@@ -1,0 +1,117 @@
+"""The search for a target size: the largest t whose expected size Σπ is at most so many rows, exactly.
+
+In: sums of π in fixed point (see `balance.fixed_point`), of the whole pool, at values of t that each round names. Out: t.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.decide.balance import ONE
+from curate.errors import RunError
+
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """The search for the largest t in [1, highest] with Σπ ≤ rows, between passes that sum π.
+
+    Each round, `points` names values of t, a pass over the pool sums π at each (`expected_rows`), and `narrow` keeps
+    the gap between them that holds the answer. Σπ in fixed point never falls as t grows (every operation on the way
+    is monotone, and so is its rounding), so the answer is unique, whatever the points. With 64 points a round, a
+    highest t below 2⁴⁰ takes at most 8 rounds, and usually 2 to 4.
+
+    Attributes:
+        rows: the target size.
+        lo: the largest t known to give at most `rows`; 0 before any is known.
+        hi: the smallest t known to give more than `rows`; the largest t + 1 before any is known.
+        hi_sum: Σπ at hi in fixed point, where it is known.
+    """
+
+    rows: int
+    lo: int
+    hi: int
+    hi_sum: int | None = None
+
+    @classmethod
+    def start(cls, highest: int, rows: int) -> Bracket:
+        """Return the bracket before any pass; with `highest` below 1 the answer is 1."""
+        return cls(rows, 0, max(1, highest) + 1)
+
+    @property
+    def solved(self) -> bool:
+        """Return whether no pass is needed any more."""
+        return self.hi - self.lo == 1
+
+    @property
+    def t(self) -> int:
+        """Return the answer.
+
+        Raises:
+            RunError: even t = 1 keeps more than `rows` in expectation.
+            ValueError: not solved yet.
+        """
+        if not self.solved:
+            raise ValueError(f"t is only known to be in [{self.lo}, {self.hi})")
+        if self.lo == 0:
+            smallest = -(-(self.hi_sum or 0) // ONE)
+            raise RunError(
+                f"balance.rows is {self.rows}, but even t = 1, the smallest, is expected to keep {smallest} rows; "
+                f"accepted: balance.rows of at least {smallest}, or stricter rules before balancing"
+            )
+        return self.lo
+
+    def points(self, k: int = 64) -> I64:
+        """Return at most k values of t to sum π at, ascending (int64): none when solved.
+
+        Geometric while the bracket spans more than a doubling, for t is small compared with the largest count; evenly spaced
+        after that, which bounds the rounds; every integer once there are at most k.
+        """
+        inside = self.hi - self.lo - 1
+        if inside <= k:
+            return np.arange(self.lo + 1, self.hi, dtype=np.int64)
+        if self.hi > 2 * self.lo:
+            low = max(self.lo, 1)
+            steps = low * (self.hi / low) ** (np.arange(1, k + 1) / (k + 1))
+            return np.unique(np.clip(steps.astype(np.int64), self.lo + 1, self.hi - 1))
+        return np.array([self.lo + (self.hi - self.lo) * i // (k + 1) for i in range(1, k + 1)], np.int64)
+
+    def narrow(self, ts: npt.NDArray[np.integer] | Sequence[int], sums: npt.NDArray | Sequence[int]) -> Bracket:
+        """Return the bracket after a pass that found the fixed-point `sums` (whole pool, any integers) at `ts`.
+
+        Raises:
+            ValueError: the sums contradict each other or the passes before, so they are not of one pool.
+        """
+        found = self
+        for t, total in zip(map(operator.index, ts), map(operator.index, sums), strict=True):
+            if total <= self.rows * ONE:
+                found = replace(found, lo=max(found.lo, t))
+            elif t < found.hi or found.hi_sum is None:
+                found = replace(found, hi=min(found.hi, t), hi_sum=total)
+        if found.lo >= found.hi:
+            raise ValueError(f"more than {self.rows} rows at t = {found.hi} but not at t = {found.lo}")
+        return found
+
+
+def solve_t(highest: int, rows: int, expect: Callable[[I64], npt.NDArray | Sequence[int]]) -> int:
+    """Return the largest t in [1, highest] whose expected size, in fixed point, is at most `rows`.
+
+    Args:
+        highest: the t above which nothing more is kept.
+        rows: the target size.
+        expect: from values of t (int64[k], ascending) to Σπ of the whole pool at each.
+
+    Raises:
+        RunError: even t = 1 is expected to keep more than `rows`.
+    """
+    bracket = Bracket.start(highest, rows)
+    while not bracket.solved:
+        ts = bracket.points()
+        bracket = bracket.narrow(ts, expect(ts))
+    return bracket.t

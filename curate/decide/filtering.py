@@ -1,0 +1,88 @@
+"""A unit's rows against the rules, in segments, and against what drops rows before deduplication.
+
+What is global, the threshold of a top rule, comes in as an argument and is computed from the units' small answers.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate import schema
+from curate.decide import quantiles
+from curate.decide.evaluation import find_contaminated
+from curate.decide.settings import DecideSettings
+from curate.decide.state import ALIVE, I64, U64, UnitState
+from curate.pool.plan import Unit
+from curate.run.rules import first_failed
+from curate.schema import CODES
+from curate.store.forgotten import forgotten_mask
+from curate.store.tables import UnitTables
+
+
+def open_state(settings: DecideSettings, tables: UnitTables, unit: Unit) -> UnitState:
+    """Return all rows of a unit, the unreadable and the forgotten ones dropped, after the first segment of rules."""
+    samples = tables.read("samples", ["status", "characters"])
+    is_readable = pc.equal(samples["status"], schema.OK).to_numpy()
+    state = UnitState(unit, np.where(is_readable, np.int16(ALIVE), np.int16(CODES[schema.FAILED])))
+    return apply_segment(settings, tables, state.drop(forgotten_mask(samples), CODES[schema.FORGOTTEN]), 0)
+
+
+def apply_segment(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int) -> UnitState:
+    """Apply the SQL rules of a segment; after the last one, drop what matches no entry and what is contaminated."""
+    segment = settings.segments[index]
+    if segment.rules:
+        columns = list(dict.fromkeys(column for rule in segment.rules for column in rule.columns)) or ["row"]
+        alive = state.alive
+        table = tables.read_measured(columns)
+        failed = first_failed(segment.rules, table if alive.all() else table.filter(pa.array(alive)))
+        verdicts = state.verdicts.copy()
+        verdicts[alive] = np.where(failed >= 0, failed + segment.first, ALIVE)
+        state = replace(state, verdicts=verdicts)
+    if segment.top is not None:
+        return state
+    if settings.matching:
+        entry_ids = tables.read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
+        unmatched = pc.equal(pc.list_value_length(entry_ids), 0).to_numpy(zero_copy_only=False)
+        state = state.drop(unmatched, CODES[schema.UNMATCHED])
+    return decontaminate(settings, tables, state)
+
+
+def decontaminate(settings: DecideSettings, tables: UnitTables, state: UnitState) -> UnitState:
+    """Drop the rows that are near an image of the evaluation set, if there is one."""
+    if settings.against is None:
+        return state
+    rows, values = settings.against.read(tables, state.alive)
+    found, names = find_contaminated(settings.store, settings.against, values)
+    dropped = np.zeros(len(state.verdicts), bool)
+    dropped[rows[found]] = True
+    return replace(state.drop(dropped, CODES[schema.CONTAMINATED]), contaminated=rows[found], evaluated=names)
+
+
+def top_histogram(
+    settings: DecideSettings, tables: UnitTables, state: UnitState, index: int, radix: quantiles.Radix
+) -> I64:
+    """Count the next digits of a top rule's column over the rows that reached the rule, as `Radix.histogram` does."""
+    return radix.histogram(top_keys(settings, tables, state, index))
+
+
+def top_keys(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int) -> U64:
+    """Return the order keys of a top rule's column, of the rows that reached the rule and have a value."""
+    keys, valid = _top_column(settings, tables, index)
+    return keys[valid & state.alive]
+
+
+def apply_top(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int, key: int | None) -> UnitState:
+    """Drop what is below the threshold's key of the segment's top rule, then apply the next segment."""
+    keys, valid = _top_column(settings, tables, index)
+    segment = settings.segments[index]
+    below = ~quantiles.threshold_mask(keys, valid, key)
+    return apply_segment(settings, tables, state.drop(below, segment.first + len(segment.rules)), index + 1)
+
+
+def _top_column(settings: DecideSettings, tables: UnitTables, index: int) -> tuple[U64, npt.NDArray[np.bool_]]:
+    top = settings.segments[index].top
+    assert top is not None
+    return quantiles.order_keys(tables.read_measured(list(top.columns))[top.columns[0]].combine_chunks())

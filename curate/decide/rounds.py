@@ -1,0 +1,111 @@
+"""How global steps alternate with local ones, in one process and without Beam: over a few units for `curate plan`, over
+all units for `curate whatif`, and what tests compare Beam with. Units are worked on in threads, one per core.
+
+Keys of a top rule and hashes of deduplication wait in memory, 8 bytes a row. Near groups of whole pools are found so too
+where a run has one machine (see `Nearness.search`).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from curate.decide import dedup, draws, duplicates, filtering, quantiles
+from curate.decide.groups import Groups
+from curate.decide.passes.kinds import Nearness
+from curate.decide.settings import DecideSettings
+from curate.decide.state import I64, U64, UnitState
+from curate.pool.plan import Unit
+from curate.process import in_threads
+from curate.recipe.rules import Top
+from curate.store.tables import UnitTables
+
+Result = TypeVar("Result")
+
+
+def apply_rules(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
+    """Return the units' states after all rules and `unmatched`."""
+    return apply_tops(settings, open_states(settings, units))
+
+
+def open_states(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
+    """Return the units' states after the rules that come before the first top rule."""
+    return list(in_threads(lambda unit: filtering.open_state(settings, settings.tables(unit), unit), units))
+
+
+def apply_tops(settings: DecideSettings, states: list[UnitState]) -> list[UnitState]:
+    """Return the states of `open_states` after all other rules."""
+    for i, segment in enumerate(settings.segments):
+        if segment.top is not None:
+            states = _apply_top(settings, states, i)
+    return states
+
+
+def _apply_top(settings: DecideSettings, states: list[UnitState], index: int) -> list[UnitState]:
+    """Return the states after a segment's top rule and the next segment."""
+    top = settings.segments[index].top
+    assert top is not None and isinstance(top.spec, Top)
+    keys = np.concatenate(list(_each(settings, states, lambda t, s: filtering.top_keys(settings, t, s, index))))
+    radix = quantiles.Radix(top.spec.top)
+    while not radix.solved:
+        radix = radix.narrow(radix.histogram(keys))
+    return list(_each(settings, states, lambda t, s: filtering.apply_top(settings, t, s, index, radix.key)))
+
+
+def deduplicate(settings: DecideSettings, states: Sequence[UnitState]) -> list[UnitState]:
+    """Return the states with the duplicates among these units dropped."""
+    return drop_repeats(settings, states, find_repeats(settings, states))
+
+
+def find_repeats(settings: DecideSettings, states: Sequence[UnitState]) -> dedup.Records:
+    """Return the records of the rows still in that share a key of some pass with another one."""
+    groups = {place: find_groups(settings, by, states)[0] for place, by in settings.near.items()}
+    hashes: dict[int, list[U64]] = {}
+    for parts in _each(settings, states, lambda t, s: list(duplicates.hash_keys(settings, t, s, 1, groups))):
+        for (place, _), part in parts:
+            hashes.setdefault(place, []).append(part)
+    repeats = [(place, dedup.repeated(parts)) for place, parts in hashes.items()]
+    records = _each(settings, states, lambda t, s: duplicates.find_candidates(settings, t, s, repeats, groups))
+    return np.concatenate(list(records))
+
+
+def drop_repeats(settings: DecideSettings, states: Sequence[UnitState], records: dedup.Records) -> list[UnitState]:
+    """Return the states with the duplicates dropped.
+
+    Args:
+        settings: of deciding.
+        states: in the order of their units.
+        records: of `find_repeats` over these states; where all passes are by equal keys, over any that had more rows in.
+    """
+    by_unit = _by_unit(records, states)
+    records = np.concatenate([part[state.alive[part["row"]]] for state, part in zip(states, by_unit, strict=True)])
+    for i in range(len(settings.passes)):
+        records = dedup.resolve(records, i)
+    lost = _by_unit(records[records["dead"]], states)
+    return [duplicates.drop_duplicates(state, [part]) for state, part in zip(states, lost, strict=True)]
+
+
+def find_groups(settings: DecideSettings, by: Nearness, states: Sequence[UnitState]) -> tuple[Groups, I64]:
+    """Return the groups of a pass by nearness, and the sum of `Nearness.recall`."""
+    units = (duplicates.read_nodes(by, settings.tables(state.unit), state) for state in states)
+    edges, recall = by.search(units, settings.store.spool)
+    return Groups.of(edges), recall
+
+
+def count_survivors(settings: DecideSettings, states: Sequence[UnitState]) -> I64:
+    """Return the rows still in that match each entry (int64[entries])."""
+    counts = _each(settings, states, lambda t, s: draws.count_entries(settings, t, s.alive))
+    return sum(counts, np.zeros(len(settings.entries.entries), np.int64))
+
+
+def _each(
+    settings: DecideSettings, states: Iterable[UnitState], function: Callable[[UnitTables, UnitState], Result]
+) -> Iterable[Result]:
+    """Yield what a function returns for each unit's tables and state, in order."""
+    return in_threads(lambda state: function(settings.tables(state.unit), state), states)
+
+
+def _by_unit(records: dedup.Records, states: Sequence[UnitState]) -> list[dedup.Records]:
+    """Return each unit's part of records that are in the order of units."""
+    units = records["unit"].copy()
+    return [records[slice(*np.searchsorted(units, [s.unit.index, s.unit.index + 1]))] for s in states]

@@ -1,0 +1,160 @@
+"""What deciding needs to know of a run, and the key of the tables that it writes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate import ids
+from curate.decide.passes.kinds import KeyPass, Nearness
+from curate.decide.schemes import Scheme
+from curate.errors import RecipeError
+from curate.measure.settings import MeasureSettings
+from curate.metadata.unit import Entries, MatchSettings, load_entries
+from curate.pool.plan import Pool, Unit
+from curate.recipe.recipe import Recipe
+from curate.recipe.rules import KEYS, NEARNESS, SCHEMES, Balance, Dedup, Near
+from curate.run.columns import visible_columns
+from curate.run.context import VERSIONS, RunContext
+from curate.run.rules import Segment, check_rules, segments
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
+
+
+@dataclass(frozen=True)
+class DecideSettings:
+    """What deciding reads.
+
+    Attributes:
+        store: the run folder.
+        columns: those that rules see.
+        rules: names of the rules, in order.
+        segments: the rules, cut after each top rule.
+        matching: what `match` gives; None without.
+        passes: of deduplication, in order.
+        prefer: the column whose largest value stays.
+        compares_content: whether rows of one uid may differ in image or caption.
+        against: how rows are compared with the evaluation set; None without one.
+        balance, scheme: None without `balance`.
+        seed: of draws.
+        key: of `decisions`, where there were no gaps.
+    """
+
+    store: RunStore
+    columns: pa.Schema
+    rules: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    matching: MatchSettings | None
+    passes: tuple[KeyPass | Nearness, ...]
+    prefer: str | None
+    compares_content: bool
+    against: Nearness | None
+    balance: Balance | None
+    scheme: Scheme | None
+    seed: int
+    key: str
+
+    @classmethod
+    def of(cls, context: RunContext) -> "DecideSettings":
+        """Return those of a run.
+
+        Raises:
+            RecipeError: a rule or a pass does not fit the pool's columns.
+        """
+        recipe, pool = context.recipe, context.pool
+        measured = MeasureSettings.of(context)
+        columns = visible_columns(recipe.measure, measured.signals, pool)
+        _check_dedup(recipe.dedup, pool, columns)
+
+        def nearness(near: Near) -> Nearness:
+            built: Nearness = NEARNESS.find(near.kind).build(near.section, recipe.measure, pool.rows)
+            return built
+
+        return cls(
+            store=context.store,
+            columns=columns,
+            rules=tuple(recipe.rules),
+            segments=tuple(segments(check_rules(recipe.rules, columns))),
+            matching=MatchSettings.of(context) if recipe.match else None,
+            passes=tuple(KEYS.find(by) if isinstance(by, str) else nearness(by) for by in recipe.dedup.by),
+            prefer=recipe.dedup.prefer,
+            compares_content=pool.images or "uid" in pool.supplied,  # else a uid is made of URL and caption
+            against=nearness(recipe.dedup.against) if recipe.dedup.against else None,
+            balance=recipe.balance,
+            scheme=SCHEMES.find(recipe.balance.scheme) if recipe.balance else None,
+            seed=recipe.seed,
+            key=decisions_key(context),
+        )
+
+    def tables(self, unit: Unit) -> UnitTables:
+        """Return a unit's tables. Decisions are not adopted from other runs: they are cheap, and depend on gaps."""
+        return UnitTables(self.store, unit.index)
+
+    def key_with(self, gaps: Sequence[str]) -> str:
+        """Return the key of decisions without the rows of these files, in any order, which could not be read."""
+        return ids.digest([self.key, sorted(gaps)]) if gaps else self.key
+
+    @property
+    def entries(self) -> Entries:
+        """The entries of `match`, which there must be."""
+        assert self.matching is not None
+        return load_entries(self.matching)
+
+    def limits(self, t: int | None, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Return the rows that each entry may have (int64[n] or [1]); None without balance."""
+        if t is None or self.scheme is None:
+            return None
+        return self.scheme.limits(t, counts, self.entries.table)
+
+    @cached_property
+    def near(self) -> dict[int, Nearness]:
+        """The passes by nearness, by their places."""
+        return {place: by for place, by in enumerate(self.passes) if isinstance(by, Nearness)}
+
+
+def decisions_key(context: RunContext) -> str:
+    """Return the key of all `decisions` of a run: they depend on the whole pool."""
+    measured = MeasureSettings.of(context)
+    sources = [source.model_dump(exclude={"path", "storage"}) for source in context.recipe.input]
+    scores = [[field.name, str(field.type)] for field in measured.score_schema]
+    signals = [signal.key for signal in measured.signals]
+    versions = [VERSIONS[step] for step in ("measure", "matches", "decisions")]
+    return ids.digest(
+        [
+            *(versions, context.pool.key, sources, _deciding_sections(context.recipe), scores, signals),
+            *(measured.value_versions, version("duckdb"), context.metadata_key, context.evaluation_key),
+            *([context.blocklist_key] if context.blocklist_key else []),
+        ]
+    )
+
+
+def _deciding_sections(recipe: Recipe) -> dict[str, object]:
+    """Return what the recipe says of deciding, without paths, for which keys of contents stand in."""
+    plain = recipe.model_dump(include={"match", "rules", "dedup", "balance", "seed"})
+    plain["image"] = recipe.measure.image.model_dump()
+    plain["rules"] = list(plain["rules"].items())  # their order counts
+    if plain["match"]:
+        plain["match"].pop("metadata")
+    if plain["dedup"]["against"]:
+        plain["dedup"]["against"].pop("images")
+    return plain
+
+
+def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema) -> None:
+    """Check that the pool has what deduplication compares. Raises RecipeError."""
+    if not pool.images:
+        accepted = ", ".join(key for key, kind in KEYS.kinds().items() if not kind.needs_images)
+        for by in dedup.by:
+            if isinstance(by, str) and KEYS.find(by).needs_images:
+                raise RecipeError(f"dedup.by: {by} needs images, and the pool has none; accepted here: {accepted}")
+    if dedup.prefer is None:
+        return
+    if dedup.prefer not in columns.names:
+        raise RecipeError(f"dedup.prefer: no column {dedup.prefer!r}; columns: {', '.join(columns.names)}")
+    kind = columns.field(dedup.prefer).type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise RecipeError(f"dedup.prefer: needs a numeric column; {dedup.prefer!r} is {kind}")

@@ -1,0 +1,135 @@
+"""What is left of a forgotten row in a unit's tables.
+
+A forgotten row keeps its place (unit, row), its uid, source and input file, and the status `ok`; all that was measured of
+it is null, it matches nothing, and its rule is `forgotten`. That is how every step recognises it: readable, and without a
+caption. One that could not be read stays `failed`, without its key, URL and caption. Its rows in `answers`, `captions` and
+`regions` are removed.
+
+Tables are rewritten one by one, `samples` last: until then a repeated request finds the same rows in it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate import schema
+from curate.forget.rows import Mask, find_rows
+from curate.numeric.vectors import no_embeddings
+from curate.store.items import Items
+from curate.store.tables import UnitTables
+
+_ALIGNED = {field.name for field in schema.ALIGNED}
+_SAMPLES_KEEP = {*_ALIGNED, "source", "shard", "status"}
+_TEXT_TABLES = ("answers", "captions", "regions")
+_DETAIL = "a name in it was taken out on request"
+
+
+def clear_unit(tables: UnitTables, items: Items, names: Sequence[str]) -> list[str]:
+    """Clear the rows that the items name in the unit's tables of these names.
+
+    Returns:
+        The files that were rewritten: those that held more of these rows than is left of a forgotten one.
+    """
+    rewritten = []
+    for name, table, note in _cleared(tables, items, names):
+        tables.write(name, table, tables.key(name), note)
+        rewritten.append(tables.file(name))
+    return rewritten
+
+
+def find_leftovers(tables: UnitTables, items: Items, names: Sequence[str]) -> list[str]:
+    """Return the files among the unit's tables of these names that hold more than is left of a forgotten row."""
+    return [tables.file(name) for name, _, _ in _cleared(tables, items, names)]
+
+
+def _cleared(
+    tables: UnitTables, items: Items, names: Sequence[str]
+) -> Iterator[tuple[str, pa.Table, dict[str, Any] | None]]:
+    """Yield the tables that need clearing: name, the cleared table and its note; `samples` last."""
+    rows = find_rows(tables, items)
+    if not rows.any():
+        return
+    rows |= _same_key(tables, rows)
+    for name in sorted(names, key=lambda name: name == "samples"):
+        if not tables.exists(name):
+            continue
+        old, note = tables.read(name), tables.note(name) or None
+        if name in _TEXT_TABLES:
+            left = old.filter(pa.array(~items.find("uid", old["uid"])))
+            if len(left) < len(old):
+                yield name, left, note
+            continue
+        mask = pa.array(rows)
+        new = _clear_aligned(name, old, rows)
+        new_note = _clear_note(note, old.filter(mask)) if name == "samples" else note
+        # Compared where they may differ alone: a NaN elsewhere is not equal to itself.
+        if not new.filter(mask).equals(old.filter(mask)) or new_note != note:
+            yield name, new, new_note
+
+
+def _same_key(tables: UnitTables, rows: Mask) -> Mask:
+    """Return unreadable rows that have the key of one of these rows in the same file: their errors name it."""
+    samples = tables.read("samples", ["shard", "key", "status"])
+    failed = np.asarray(pc.not_equal(samples["status"], schema.OK).to_numpy())
+    if not failed.any():
+        return failed
+    pairs = list(zip(samples["shard"].to_pylist(), samples["key"].to_pylist(), strict=True))
+    named = {pairs[i] for i in np.flatnonzero(rows) if pairs[i][1] is not None}
+    return np.asarray(failed & np.fromiter((pair in named for pair in pairs), bool, len(pairs)))
+
+
+def _clear_aligned(name: str, table: pa.Table, rows: Mask) -> pa.Table:
+    """Return a row-aligned table with these rows cleared."""
+    stays = _SAMPLES_KEEP if name == "samples" else _ALIGNED
+    for place, field in enumerate(table.schema):
+        if field.name not in stays:
+            column = table.column(place).combine_chunks()
+            blank = _DECISION[field.name](column) if name == "decisions" else _blank(field.type)
+            table = table.set_column(place, field, _put(column, rows, blank))
+    return table
+
+
+def _put(column: pa.Array, rows: Mask, blanks: pa.Array) -> pa.Array:
+    """Return the column with `blanks`, one value or one for each row, in these rows."""
+    places = np.arange(len(column))
+    places[rows] = len(column) + (places[rows] if len(blanks) == len(column) and len(column) > 1 else 0)
+    return pa.concat_arrays([column, blanks]).take(pa.array(places))
+
+
+def _blank(kind: pa.DataType) -> pa.Array:
+    """Return what a cleared row has in a column: the same as one that could not be read."""
+    if pa.types.is_fixed_size_list(kind):
+        return no_embeddings(kind.list_size, 1).cast(kind)
+    blank: list[Any] = [[]] if pa.types.is_list(kind) else [None]
+    return pa.array(blank, kind)
+
+
+# Columns of `decisions` of a cleared row: one that could not be read stays `failed`.
+_DECISION: dict[str, Callable[[Any], pa.Array]] = {
+    "kept": lambda _: pa.array([False]),
+    "rule": lambda rule: pc.if_else(
+        pc.fill_null(pc.equal(rule, schema.FAILED), False), schema.FAILED, schema.FORGOTTEN
+    ),
+    "duplicate_of": lambda _: pa.nulls(1, pa.string()),
+    "probability": lambda _: pa.array([0.0]),
+    "draw": lambda _: pa.nulls(1, pa.float64()),
+}
+
+
+def _clear_note(note: dict[str, Any] | None, rows: pa.Table) -> dict[str, Any] | None:
+    """Return the note of `samples` without details of damage that name one of these rows, as where a tar ends within one."""
+    keys: dict[str, list[str]] = {}
+    for shard, key in zip(rows["shard"].to_pylist(), rows["key"].to_pylist(), strict=True):
+        if key:
+            keys.setdefault(shard, []).append(f"{key}.")
+
+    def cleared(shard: str, reason: str, detail: str | None) -> list[str | None]:
+        names_one = any(key in (detail or "") for key in keys.get(shard, ()))
+        return [shard, reason, _DETAIL if names_one else detail]
+
+    if not note or "failures" not in note:
+        return note
+    return note | {"failures": [cleared(*failure) for failure in note["failures"]]}
