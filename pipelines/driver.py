@@ -21,7 +21,7 @@ from apache_beam.runners.worker import sdk_worker
 
 from curate import __version__, ids
 from curate.captions.engines import check_engines, identify_engines
-from curate.captions.requests import check_kinds
+from curate.captions.settings import CaptionSettings, check_captions
 from curate.decide.evaluation import evaluation_key, write_evaluation
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import lost_items
@@ -104,7 +104,7 @@ def prepare(
     )
     context.check()
     if recipe.captions:
-        check_kinds(context)
+        check_captions(CaptionSettings.of(context))
     finished = _check_folder(context, out)
     return Prepared(context, plan, metadata, record, finished, beam_options)
 
@@ -138,7 +138,7 @@ def preflight(prepared: Prepared) -> None:
     context = prepared.context
     answered = any(folder and folder.files("tables/answers") for folder in (context.store, context.reuse))
     if context.recipe.captions and not (answered or context.store.files(ANSWER_PARTS)):
-        check_engines(context.recipe.captions, prepared.beam.in_this_process)
+        check_engines(context.recipe.captions, context.engine_ids, prepared.beam.in_this_process)
     if not prepared.beam.in_this_process:
         return
     ready: set[str] = set()
@@ -336,7 +336,7 @@ def _identity(context: RunContext) -> str:
     for clip in recipe["measure"]["clip"]:  # where it runs, and how much at a time, changes nothing
         del clip["device"], clip["batch"]
     if context.recipe.captions:
-        recipe["captions"] = context.recipe.captions.lasting(context.engine_ids)
+        recipe["captions"] = context.recipe.captions.cache_key_fields(context.engine_ids)
     return ids.digest([recipe, EmitSettings.of(replace(context, blocklist_key="")).key])
 
 

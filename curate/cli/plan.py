@@ -49,7 +49,7 @@ def plan(
             found = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
             print_page(Page((line(), *_estimate(found, prepared.context.pool.images))))
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
-            for fault in find_faults(prepared.context.recipe.captions, load=False):
+            for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")
 
 

@@ -9,10 +9,12 @@ import pyarrow as pa
 
 from curate import ids
 from curate.captions.mix import Written, written_texts
+from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
 from curate.output.layout import Shard, Slice
 from curate.pool.plan import Pool, Unit
 from curate.pool.reader import UnitReader
+from curate.recipe.captions import Captions
 from curate.recipe.recipe import Output
 from curate.recipe.source import Source
 from curate.run.context import VERSIONS, RunContext
@@ -56,9 +58,9 @@ class EmitSettings:
             pool=context.pool,
             output=context.recipe.output,
             decisions_key=decisions_key(context),
-            captioning=captions and [VERSIONS["captions"], captions.lasting(context.engine_ids)],
+            captioning=CaptionSettings.of(context).key_fields if captions else None,
             text_tables=tuple(name for name in _TEXT_TABLES if name in context.tables),
-            write_texts=partial(written_texts, context),
+            write_texts=partial(_write_texts, captions, context.recipe.seed, context.store),
         )
 
     @property
@@ -88,3 +90,10 @@ class EmitSettings:
         tables = self.tables(part.unit)
         kept = tables.read("decisions", ["kept"])["kept"]
         return tables.read("samples", columns).filter(kept).slice(part.first, part.count)
+
+
+def _write_texts(
+    captions: Captions | None, seed: int, store: RunStore, unit: Unit, uids: Sequence[str], originals: Sequence[str]
+) -> list[Written]:
+    """Return what the shards hold of each row's texts."""
+    return written_texts(captions, seed, UnitTables(store, unit.index), uids, originals)

@@ -205,7 +205,7 @@ class RunContext:
     @cached_property
     def _captioning(self) -> list[Any]:
         assert self.recipe.captions is not None
-        return [VERSIONS["captions"], self.recipe.captions.lasting(self.engine_ids)]
+        return [VERSIONS["captions"], self.recipe.captions.cache_key_fields(self.engine_ids)]
 
     def captions_key(self, unit: Unit) -> str:
         """Key of `answers` and `captions`, but for what was decided: which rows are kept depends on the whole pool."""

@@ -20,10 +20,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from curate.captions.requests import Rows, make_requests
 
 from curate.captions.engines import open_engine
 from curate.captions.kinds.rewrite import load_pairs
-from curate.captions.requests import Rows, make_requests
 from curate.captions.unit import caption_unit
 from curate.decide.draws import decide
 from curate.decide.rounds import apply_rules, deduplicate

@@ -10,7 +10,7 @@ import pytest
 
 from curate.captions.kinds.rewrite import load_pairs
 from curate.cli.plan import plan
-from curate.engines import endpoint
+from curate.engines import openai
 from curate.engines.recorded import RecordedEngine
 from curate.engines.request import Answer
 from curate.errors import RecipeError, RunError
@@ -36,7 +36,7 @@ def say(text: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(openai, "FIRST_PAUSE", 0.005)
     monkeypatch.setattr(servers, "echo", say)
 
 
