@@ -14,8 +14,10 @@ from curate.pool.reader import UnitReader
 from curate.recipe.captions import Captions, Task
 from curate.recipe.measure import Embedder
 from curate.recipe.source import Source
+from curate.run.columns import visible_columns
 from curate.run.context import VERSIONS, RunContext
 from curate.run.rules import check_count
+from curate.signals.registry import find_signals
 from curate.signals.signal import Signal
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
@@ -59,6 +61,7 @@ class CaptionSettings:
         """Return those of a run with captions."""
         recipe = context.recipe
         assert recipe.captions is not None
+        signals = find_signals(recipe.measure, context.models)
         named = recipe.captions.gates.of
         scorers = (one for one in recipe.measure.kept if one.name == named and one.encodes)
         return cls(
@@ -66,12 +69,12 @@ class CaptionSettings:
             seed=recipe.seed,
             engine_ids=context.engine_ids,
             sources=recipe.input,
-            visible=context.visible,
+            visible=visible_columns(recipe.measure, signals, context.pool),
             has_images=context.pool.images,
             output_columns=() if context.pool.output is None else tuple(context.pool.output.names),
             match=MatchSettings.of(context) if recipe.match else None,
             scorer=next(scorers, None),
-            signals=context.signals,
+            signals=signals,
             reuse=context.reuse,
         )
 

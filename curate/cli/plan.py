@@ -77,7 +77,9 @@ def _metadata(metadata: pa.Table | None) -> Iterator[Line]:
 
 
 def _steps(context: RunContext, plan: Plan) -> list[Line]:
-    done = {name: sum(context.would_be_current(unit, name) for unit in plan.units) for name in context.tables}
+    from pipelines.keys import count_current
+
+    done = count_current(context, plan.units)
     return columns([(name, f"{count:,} of {len(plan.units):,} units done") for name, count in done.items()])
 
 

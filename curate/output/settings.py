@@ -21,8 +21,6 @@ from curate.run.context import VERSIONS, RunContext
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
-_TEXT_TABLES = ("captions", "regions")  # whose texts are in the shards
-
 
 @dataclass(frozen=True)
 class EmitSettings:
@@ -59,7 +57,7 @@ class EmitSettings:
             output=context.recipe.output,
             decisions_key=decisions_key(context),
             captioning=CaptionSettings.of(context).key_fields if captions else None,
-            text_tables=tuple(name for name in _TEXT_TABLES if name in context.tables),
+            text_tables=(() if captions is None else ("captions", "regions") if captions.regions else ("captions",)),
             write_texts=partial(_write_texts, captions, context.recipe.seed, context.store),
         )
 

@@ -41,7 +41,6 @@ _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about
 _PROMPTS = 1000  # rows of a unit whose prompts are looked at
 _CHARACTERS = 4.0  # of a token, about, in English
 _MAX_UNITS = 4
-_MEASURED = ("samples", "scores", "embeddings", "members", "matches")
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def estimate(
     sample = _choose(context, units)
     if not sample:
         return None
-    left = _size([unit for unit in units if not context.would_be_current(unit, *_MEASURED)]) / max(1, _size(units))
+    left = _size([unit for unit in units if not _is_measured(context, unit)]) / max(1, _size(units))
     known = (
         [index_answers(folder) for folder in (context.store, context.reuse) if folder]
         if context.recipe.captions
@@ -118,7 +117,7 @@ def estimate(
         if metadata is not None:
             context.store.write_parquet(METADATA_FILE, metadata)
         if context.recipe.dedup.against:
-            write_evaluation(context.store, context.recipe, context.signals)
+            write_evaluation(context.store, context.recipe, MeasureSettings.of(context).signals)
         if record is not None:
             record.write(context.store)
         began = time.process_time()
@@ -138,6 +137,15 @@ def estimate(
         if not sampled or not rows:
             return None
         return _extrapolate(context, settings, states, Sampled(sampled / rows, seconds, known))
+
+
+def _is_measured(context: RunContext, unit: Unit) -> bool:
+    """Return whether nothing of the unit is to be measured or matched."""
+    tables, measure = context.unit_tables(unit), MeasureSettings.of(context)
+    keys = {name: measure.key(name, unit) for name in measure.tables}
+    if context.recipe.match:
+        keys["matches"] = MatchSettings.of(context).key(keys["samples"])
+    return all(tables.would_be_current(name, key) for name, key in keys.items())
 
 
 def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:
