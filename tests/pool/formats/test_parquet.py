@@ -22,6 +22,7 @@ from curate.pool.text import caption_status
 from curate.recipe.recipe import parse_recipe
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
+from curate.signals.registry import find_signals, identify_models
 from curate.store.store import RunStore
 from tests.laws import pools
 
@@ -37,7 +38,8 @@ def measure(
     source = {"name": "pool", "format": "parquet", "path": f"{folder}/*.parquet", "columns": columns or {}}
     checked = parse_recipe({"input": source, **recipe})
     plan = make_plan(checked)
-    context = RunContext(checked, plan.pool, RunStore(str(folder / "run")))
+    models = identify_models(checked.measure, plan.pool.embeddings)
+    context = RunContext(checked, plan.pool, RunStore(str(folder / "run")), models=models)
     for unit in plan.units:
         assert pools.measure(context, unit) == []
     return context, plan
@@ -296,11 +298,10 @@ def test_a_score_named_like_a_signal_is_refused(tmp_path: Path) -> None:
     table = pa.table({"caption": ["a"], "language_score": [0.5]})
     context, _ = measure(tmp_path, table)
     check_columns(context.recipe, context.pool, ())
-    with_signal = RunContext(
-        parse_recipe({**context.recipe.model_dump(), "measure": {"language": {}}}), context.pool, context.store
-    )
+    asked = parse_recipe({**context.recipe.model_dump(), "measure": {"language": {}}})
+    signals = find_signals(asked.measure, identify_models(asked.measure, {}))
     with pytest.raises(RecipeError, match=r"language_score.*columns\.scores"):
-        check_columns(with_signal.recipe, with_signal.pool, MeasureSettings.of(with_signal).signals)
+        check_columns(asked, context.pool, signals)
 
 
 # ---- images
