@@ -311,7 +311,7 @@ def test_the_plan_counts_requests(server: FaultServer, tmp_path: Path) -> None:
     found = estimate(prepared.context, prepared.plan.units, prepared.metadata)
     done = pools.run_local(asked, tmp_path / "b")
     assert found is not None
-    (rewrite,) = found.asked
+    (rewrite,) = found.requests
     assert (rewrite.kind, rewrite.engine, rewrite.answered) == ("rewrite", "llm", 0)
     assert rewrite.requests == len(done.table("captions"))
     assert rewrite.tokens_out == 77 * rewrite.requests and 40 < rewrite.tokens_in / rewrite.requests < 200
