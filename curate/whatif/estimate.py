@@ -40,7 +40,6 @@ _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about
 _PROMPTS = 1000  # rows of a unit whose prompts are looked at
 _CHARACTERS = 4.0  # of a token, about, in English
 _MAX_UNITS = 4
-_MEASURED = ("samples", "scores", "embeddings", "members", "matches")
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def estimate(
     sample = _choose(context, units)
     if not sample:
         return None
-    left = _size([unit for unit in units if not context.would_be_current(unit, *_MEASURED)]) / max(1, _size(units))
+    left = _size([unit for unit in units if not _is_measured(context, unit)]) / max(1, _size(units))
     known = (
         [index_answers(folder) for folder in (context.store, context.reuse) if folder]
         if context.recipe.captions
@@ -137,6 +136,15 @@ def estimate(
         if not sampled or not rows:
             return None
         return _extrapolate(context, settings, states, Sampled(sampled / rows, seconds, known))
+
+
+def _is_measured(context: RunContext, unit: Unit) -> bool:
+    """Return whether the tables of measuring and matching are current, here or in the run to reuse."""
+    settings, tables = MeasureSettings.of(context), context.unit_tables(unit)
+    keys = {name: settings.key(name, unit) for name in settings.tables}
+    if context.recipe.match:
+        keys["matches"] = MatchSettings.of(context).key(keys["samples"])
+    return all(tables.would_be_current(name, key) for name, key in keys.items())
 
 
 def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:
