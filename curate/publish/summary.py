@@ -82,7 +82,7 @@ def summarise_run(
         drift=results.drift,
         caption_work=results.caption_work,
         near=[
-            NearFacts(place=place, **by.model_dump(exclude_none=True), sampled=int(pairs), found=int(compared))
+            NearFacts(place=place, **by.model_dump(), sampled=int(pairs), found=int(compared))
             for place, by in recipe.dedup.near.items()
             for pairs, compared in [results.recalls[place]]
         ],

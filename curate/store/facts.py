@@ -131,13 +131,14 @@ class CaptionWork(Facts):
 
 
 class NearFacts(Facts):
-    """A deduplication pass by nearness: its place, what it compares, and how many of a sample's close pairs it compared (`found`)."""
+    """A deduplication pass by nearness: its place, and how many of a sample's close pairs it compared (`found`).
 
-    _optional = frozenset({"phash", "embedding"})
+    What it compares is under the key of its kind, as in the recipe.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
     place: int = Field(alias="pass")
-    phash: dict[str, Any] | None = None
-    embedding: dict[str, Any] | None = None
     sampled: int
     found: int
 

@@ -140,9 +140,9 @@ def estimate(
 
 
 def _is_measured(context: RunContext, unit: Unit) -> bool:
-    """Return whether nothing of the unit is to be measured or matched."""
-    tables, measure = context.unit_tables(unit), MeasureSettings.of(context)
-    keys = {name: measure.key(name, unit) for name in measure.tables}
+    """Return whether the tables of measuring and matching are current, here or in the run to reuse."""
+    settings, tables = MeasureSettings.of(context), context.unit_tables(unit)
+    keys = {name: settings.key(name, unit) for name in settings.tables}
     if context.recipe.match:
         keys["matches"] = MatchSettings.of(context).key(keys["samples"])
     return all(tables.would_be_current(name, key) for name, key in keys.items())

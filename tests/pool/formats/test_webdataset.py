@@ -310,7 +310,7 @@ def test_what_stands_is_taken_from_the_run_to_reuse(tmp_path: Path) -> None:
     other = parse_recipe({**context.recipe.model_dump(), "measure": {"image": {"phash": True}}})
     fresh = RunContext(other, context.pool, RunStore(str(tmp_path / "third")), reuse=context.store)
     pools.measure(fresh, plan.units[0])
-    assert fresh.note("samples", plan.units[0])["failures"][0][1] == "unreadable"
+    assert fresh.unit_tables(plan.units[0]).note("samples")["failures"][0][1] == "unreadable"
 
 
 def test_photos(shared: Path, tmp_path: Path) -> None:
