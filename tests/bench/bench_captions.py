@@ -31,7 +31,8 @@ from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.engines.request import Request
 from curate.recipe.recipe import parse_recipe
-from pipelines.driver import claim_folder, prepare
+from pipelines.claim import claim_folder
+from pipelines.driver import prepare
 from tests.laws import pools
 
 OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "gpu_memory_utilization": 0.2, "disable_log_stats": False}

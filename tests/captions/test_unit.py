@@ -20,7 +20,8 @@ from curate.ids import hash64
 from curate.output.emit import emit_shard
 from curate.store.tables import UnitTables
 from curate.whatif.estimate import estimate
-from pipelines.driver import claim_folder, preflight, prepare, run
+from pipelines.claim import claim_folder
+from pipelines.driver import preflight, prepare, run
 from tests.engines import server as servers
 from tests.engines.server import FaultServer, body, hang, status
 from tests.forget.victims import left_of, told_apart, uids

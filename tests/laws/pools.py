@@ -47,8 +47,9 @@ from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
 from curate.store.manifest import digest_file
+from pipelines.claim import Prepared, claim_folder
 from pipelines.curate import build
-from pipelines.driver import Prepared, claim_folder, prepare
+from pipelines.driver import prepare
 
 WORDS = (  # noqa: SIM905  (the most frequent first)
     "a the of in photo red dog on with blue cat and house old boat green tree small car bridge over river white horse "

@@ -20,7 +20,7 @@ import pytest
 from curate.errors import RecipeError, RunError
 from curate.pool.formats.webdataset import read_json
 from curate.recipe.recipe import Recipe
-from pipelines.driver import claim_folder
+from pipelines.claim import claim_folder
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved, loads
 

