@@ -56,7 +56,7 @@ def build(
     if context.recipe.match:
         sums = results | "Entries" >> beam.Map(lambda result: result.entries)
         vectors["sums"] = sums | "SumEntries" >> beam.CombineGlobally(VectorSum())
-    if context.has_embeddings:
+    if context.recipe.measure.kept:
         vectors["drift"] = results | MeasureDrift(context.store, context.recipe.measure)
     publishing = PublishSettings.of(context)
     audits = results | AuditUnits(publishing)

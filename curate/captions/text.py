@@ -38,14 +38,14 @@ _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»",
 
 
 def one_line(text: str) -> str:
-    """The text on one line: runs of white space and control characters are a space, invisible characters are gone."""
+    """Return the text on one line: runs of white space and control characters are a space, invisible characters are gone."""
     if text.isascii() and text.isprintable():
         return " ".join(text.split())
     return " ".join(_INVISIBLE.sub("", _CONTROL.sub(" ", text)).split())
 
 
 def as_data(text: str, words: int = MAX_WORDS, characters: int = MAX_CHARACTERS) -> str:
-    """The text as it may stand in a prompt, see above; empty where nothing is left of it.
+    """Return the text in the form that prompts may hold, see above; empty where nothing is left of it.
 
     Args:
         text: any, of any length.
@@ -53,27 +53,27 @@ def as_data(text: str, words: int = MAX_WORDS, characters: int = MAX_CHARACTERS)
         characters: how many are kept, cut between words where that costs less than half of them.
 
     Returns:
-        One line without `<`, `>` and `=>`, of at most so many words and characters; the same where it is one already.
+        One line without `<`, `>` and `=>`, within both limits; the same where it is one already.
     """
     text = _cut(one_line(text).translate(_BRACKETS), words, characters)
     text = _ARROW.sub("→", _TURN.sub(r"\1 -", text))
     found = 1
-    while found:  # what is taken away may have stood between the parts of the next one
+    while found:  # what is taken away may have been between the parts of the next one
         text, found = _DELIMITER.subn(r" \1 ", text)
     text = " ".join(_HEADING.sub("#", _MARK.sub(r"(\1)", text)).split())
     return _cut(text, words, characters)
 
 
 def first_line(answer: str) -> str:
-    """The first line of an answer that holds more than white space, on one line and without quotes around it."""
+    """Return the first line of an answer that holds more than white space, on one line and without quotes around it."""
     lines = (one_line(line) for line in answer.splitlines())
     return without_quotes(next((line for line in lines if line), ""))
 
 
 def without_quotes(text: str) -> str:
-    """The text without a pair of quotation marks that wraps the whole of it.
+    """Return the text without a pair of quotation marks that wraps the whole of it.
 
-    `"a" and "b"` and `"12" frame"` are left as they are: quotes that stand at a word's edge within are no apostrophes.
+    `"a" and "b"` and `"12" frame"` are left as they are: quotes at a word's edge within are no apostrophes.
     """
     text = text.strip()
     if len(text) < 2 or _QUOTES.get(text[0]) != text[-1]:

@@ -49,7 +49,7 @@ def plan(
             found = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
             print_page(Page((line(), *_estimate(found, prepared.context.pool.images))))
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
-            for fault in find_faults(prepared.context.recipe.captions, load=False):
+            for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")
 
 
@@ -77,7 +77,9 @@ def _metadata(metadata: pa.Table | None) -> Iterator[Line]:
 
 
 def _steps(context: RunContext, plan: Plan) -> list[Line]:
-    done = {name: sum(context.would_be_current(unit, name) for unit in plan.units) for name in context.tables}
+    from pipelines.keys import count_current
+
+    done = count_current(context, plan.units)
     return columns([(name, f"{count:,} of {len(plan.units):,} units done") for name, count in done.items()])
 
 

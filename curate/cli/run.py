@@ -86,14 +86,16 @@ def by_content(fingerprint: str) -> bool:
 
 def _reused(context: RunContext, units: tuple[Unit, ...], reuse: str) -> str:
     """Which tables of the older run are taken over, and what is measured again."""
-    tables = [name for name in context.tables if name not in ("decisions", "answers", "captions")]
-    found = {name: sum(context.would_be_current(unit, name) for unit in units) for name in tables}
-    taken = ", ".join(f"{name} {count}/{len(units)}" for name, count in found.items() if count)
+    from pipelines.keys import count_current
+
+    found = count_current(context, units)
+    tables = [name for name, count in found.items() if count and name not in ("decisions", "answers", "captions")]
+    taken = ", ".join(f"{name} {found[name]}/{len(units)}" for name in tables)
     settings = MeasureSettings.of(context)
     needed = (needed_signals(settings, unit, context.unit_tables(unit)) for unit in units)
     again = list(dict.fromkeys(signal.name for signals in needed for signal in signals))
     lines = [f"reused from {reuse}: {taken or 'no whole table'} (units)"]
-    if context.signals:
+    if settings.signals:
         rest = "; of the others the columns are taken over" if again else ""
         lines.append(f"measured again: {', '.join(again) or 'nothing'}{rest}")
     return "\n".join(lines)

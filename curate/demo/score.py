@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from curate.demo.pool import DEFECTS, DUPLICATES, NEAR_DUPLICATES
-from curate.run.context import RunContext
 from curate.schema import DUPLICATE
+from curate.store.layout import table_file
 from curate.store.store import RunStore
 
 CLEAN = "(clean)"
@@ -135,7 +135,7 @@ def _verdicts(folder: RunStore) -> dict[tuple[str, str], _Verdict]:
     for path in folder.files("tables/decisions"):
         unit = int(path.rsplit("/", 1)[-1].split(".")[0])
         decisions = folder.read_parquet(path, ["uid", "rule", "duplicate_of"]).to_pylist()
-        samples = folder.read_parquet(RunContext.table("samples", unit), ["shard", "key"]).to_pylist()
+        samples = folder.read_parquet(table_file("samples", unit), ["shard", "key"]).to_pylist()
         for sample, decision in zip(samples, decisions, strict=True):
             place = sample["shard"].rsplit("/", 1)[-1], sample["key"]
             verdicts[place] = _Verdict(

@@ -1,39 +1,40 @@
-"""One HTTP endpoint, called by many threads at once: its connections, its key, its limits and its patience.
+"""One HTTP endpoint, called by many threads at once: its connections, its key, its limits, and a circuit breaker.
 
-In: method, path and body of a call. Out: a reply (status, body) or a silence (timeout, unreachable), never an exception
-for what the network does. All calls run in one event loop in a thread of its own: since only there can a call be ended
-wherever it hangs, be it in a header that trickles in, byte by byte. What it trades: one thread sends and reads all, which
-is enough for thousands of calls a second, and a language model is slower than that.
+In: the calls of `openai_protocol`. Out: a reply (status, body) or `NoReply` (timeout, unreachable), never an exception for
+what the network does. The client is that of package openai, without its retries. All calls run in one event loop in a
+thread of its own, since only there can a call be ended wherever it hangs, be it in a header that trickles in, byte by byte.
+What it trades: one thread sends and reads all, which is enough for a thousand calls a second, and a language model is
+slower than that.
 
 An endpoint is a stranger: at most 16 MB of a reply are read, and a redirect is a reply like any other, never followed,
-so that the key goes to no other host. TLS certificates are verified. Proxies are those of the environment, as httpx has
-them.
+so that the key goes to no other host. TLS certificates are verified. Proxies are those of the environment.
 """
 
 import asyncio
 import concurrent.futures
 import email.utils
+import logging
 import os
 import re
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import httpx2 as httpx
-
+from curate.engines.openai_protocol import Call
 from curate.errors import RecipeError, RunError
 
 T = TypeVar("T")
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds
-LARGEST_REPLY = 16_000_000  # bytes
-LONGEST_CONNECT = 10.0  # seconds; what takes no connection is unreachable, whatever a reply may take
-SILENCES = 8
-"""So many requests in a row without any reply: the endpoint is taken for dead."""
-REFUSALS = 8
-"""So many in a row with a reply that tells nothing of the request: it is looked whether anything else comes."""
+MAX_REPLY = 16_000_000  # bytes
+MAX_CONNECT = 10.0  # seconds; what takes no connection is unreachable, whatever a reply may take
+MAX_NO_REPLIES = 8
+"""Requests in a row without any reply after which the endpoint is taken for dead."""
+MAX_REFUSALS = 8
+"""Replies in a row that say nothing of their request after which the endpoint is probed."""
+
+_SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class Key:
     value: str = field(repr=False)
 
     def hide(self, text: str) -> str:
-        """The text with `[key]` in the key's places."""
+        """Return the text with `[key]` in the key's places."""
         return text.replace(self.value, "[key]") if self.value else text
 
 
 def read_key(variable: str | None) -> Key:
-    """The key that an environment variable holds. Raises RecipeError where it holds none, or one that no header can."""
+    """Return the key that an environment variable holds. Raises RecipeError where it holds none, or one that no header can."""
     if variable is None:
         return Key("")
     value = os.environ.get(variable, "").strip()
@@ -67,14 +68,19 @@ def read_key(variable: str | None) -> Key:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `whole` is false where the body was longer than is read; `body` is then its beginning."""
+    """What came back. `is_whole` is false where the body was longer than is read; `body` is then its beginning."""
 
     status: int
     reason: str
     body: bytes
-    whole: bool
+    is_whole: bool
     retry_after: float | None
     location: str
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether another attempt may do better."""
+        return self.status in (408, 429) or self.status >= 500
 
 
 @dataclass(frozen=True)
@@ -86,117 +92,140 @@ class NoReply:
 
 
 class Tripped(asyncio.Event):
-    """Set when an endpoint is given up; `why` is then the error of whatever is being asked."""
+    """Set when an endpoint is given up; `why` is then the error of whatever is waiting for it."""
 
     why = ""
 
 
 class CircuitBreaker:
-    """Whether the endpoint is alive, as the requests of all threads found.
+    """Gives an endpoint up that is dead or refuses everything, by what the requests of all threads met.
 
-    `lost` is the event of an endpoint that is given up. Who begins to ask takes it, and gives up when it is set. Who
-    begins later gets another, and so tries again; but one more such request will do then, until there is a better reply.
+    `tripped` is the event of an endpoint that is given up. A batch of requests takes it when it begins, and ends when it is
+    set. A later batch gets another one, and so tries again; but one more such request will do then, until there is a better
+    reply.
     """
 
     def __init__(self) -> None:
-        self.lost = Tripped()
-        self._silences = self._refusals = 0
+        self.tripped = Tripped()
+        self._no_replies = self._refusals = 0
 
     def replied(self) -> None:
-        """There was a reply, of any status."""
-        self._silences = 0
+        """Note a reply, of any status."""
+        self._no_replies = 0
 
-    def silent(self) -> None:
-        """A request got no reply at any attempt."""
-        self._silences += 1
-        if self._silences >= SILENCES:
-            self._give_up(f"unreachable: stopped after {SILENCES} requests in a row without a reply")
-            self._silences = SILENCES - 1
+    def no_reply(self) -> None:
+        """Note a request that got no reply at any attempt."""
+        self._no_replies += 1
+        if self._no_replies >= MAX_NO_REPLIES:
+            self._trip(f"unreachable: stopped after {MAX_NO_REPLIES} requests in a row without a reply")
+            self._no_replies = MAX_NO_REPLIES - 1
 
     def accepted(self) -> None:
-        """A reply was about the request."""
+        """Note a reply that was about its request."""
         self._refusals = 0
 
     def refused(self) -> bool:
-        """A reply told nothing of the request. True: so many in a row did that it is to be found out why."""
+        """Note a reply that says nothing of its request. Return whether there were so many that the endpoint is to be probed."""
         self._refusals += 1
-        return self._refusals % REFUSALS == 0
+        return self._refusals % MAX_REFUSALS == 0
 
-    def refuses_all(self, error: str) -> None:
-        """A harmless request got no answer either, with this error."""
+    def probe_refused(self, error: str) -> None:
+        """Note that a harmless request got no answer either, with this error."""
         code, _, detail = error.partition(": ")
-        self._give_up(f"{code}: stopped, since it answers no request: {detail}")
-        self._refusals = REFUSALS - 1
+        self._trip(f"{code}: stopped, since it answers no request: {detail}")
+        self._refusals = MAX_REFUSALS - 1
 
-    def _give_up(self, why: str) -> None:
-        self.lost.why = why
-        self.lost.set()
-        self.lost = Tripped()
+    def _trip(self, why: str) -> None:
+        self.tripped.why = why
+        self.tripped.set()
+        self.tripped = Tripped()
 
 
 class Endpoint:
-    """The connections to one address, open until `close`. `slots` bounds the requests at a time, `health` tells of it.
+    """The connections to one address, open until `close`. `slots` bounds the requests at a time.
 
     Args:
-        base_url: its address, without the slash at the end.
+        base_url: its address.
         key: sent as a bearer token.
         concurrency: connections kept open, and slots.
         timeout: seconds that a call may take, from connecting to the last byte.
 
     Raises:
-        RecipeError: the proxy that the environment names cannot be used.
+        RecipeError: a package is missing, or the proxy that the environment names cannot be used.
     """
 
     def __init__(self, base_url: str, key: Key, concurrency: int, timeout: float):
-        self.base_url, self.key, self.timeout = base_url, key, timeout
-        self.slots, self.health = asyncio.Semaphore(concurrency), CircuitBreaker()
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        if key.value:
-            headers["Authorization"] = f"Bearer {key.value}"
         try:
-            self._client = httpx.AsyncClient(
-                headers=headers,
+            import httpx2
+            import openai
+            import tenacity  # noqa: F401
+        except ImportError as error:
+            raise RecipeError(
+                f"asking an endpoint needs further packages ({error}); install them with: pip install 'curate[captions]'"
+            ) from None
+        logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every request
+        self.key, self.timeout = key, timeout
+        self.slots, self.breaker = asyncio.Semaphore(concurrency), CircuitBreaker()
+        names = ["OpenAI-Organization", "OpenAI-Project"]  # those of the environment are for OpenAI alone
+        headers = dict.fromkeys(names if key.value else [*names, "Authorization"], openai.Omit())
+        self._options: Any = {"headers": {**headers, "Accept-Encoding": "identity"}}
+        try:
+            http = httpx2.AsyncClient(
                 # No bound on connections: `slots` is one, and httpcore may lose a bounded pool's places on a timeout.
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=concurrency),
-                timeout=httpx.Timeout(None, connect=min(LONGEST_CONNECT, timeout / 2)),
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency),
+                timeout=httpx2.Timeout(None, connect=min(MAX_CONNECT, timeout / 2)),
                 follow_redirects=False,
+                event_hooks={"response": [_limit_reply]},
             )
         except (ImportError, ValueError) as error:  # socks without its package, a scheme that is none
             raise RecipeError(f"{base_url}: the proxy of the environment cannot be used: {error}") from None
+        self._client = openai.AsyncOpenAI(
+            api_key=key.value or "none",
+            base_url=base_url,
+            http_client=http,
+            max_retries=0,
+            timeout=http.timeout,
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"curate {base_url}", daemon=True)
         self._thread.start()
 
     def start(self, work: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
-        """Starts `work` in the endpoint's loop. `wait` gives what it returns."""
+        """Start `work` in the endpoint's loop. `wait` returns its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def send(self, method: str, path: str, body: bytes | None) -> Reply | NoReply:
-        """One call, without another attempt; it ends when `timeout` is over, whatever the endpoint does."""
+    async def send(self, call: Call) -> Reply | NoReply:
+        """Send one call, once; it ends when `timeout` is over, whatever the endpoint does."""
+        import httpx2
+        import openai
+
         try:
-            async with (
-                asyncio.timeout(self.timeout),
-                self._client.stream(method, f"{self.base_url}/{path}", content=body) as response,
-            ):
-                content, whole = await _read(response)
+            async with asyncio.timeout(self.timeout):
+                if call.body is None:
+                    response = await self._client.get(call.path, cast_to=httpx2.Response, options=self._options)
+                else:
+                    response = await self._client.post(
+                        call.path, content=call.body, cast_to=httpx2.Response, options=self._options
+                    )
         except TimeoutError:
             return NoReply("timeout", f"no whole answer in {self.timeout:g} s")
-        except httpx.DecodingError:  # compressed, though that was not asked for, and damaged
-            content, whole = b"", True
-        except (httpx.HTTPError, OSError) as error:
-            return NoReply("unreachable", f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        except openai.APIStatusError as error:
+            response = error.response
+        except (openai.APIConnectionError, OSError) as error:
+            cause = error.__cause__ or error
+            return NoReply("unreachable", f"{type(cause).__name__}: {cause}".removesuffix(": "))
         headers = response.headers
         return Reply(
             response.status_code,
             response.reason_phrase,
-            content,
-            whole,
+            response.content[:MAX_REPLY],
+            not response.extensions.get("cut", False),
             read_retry_after(headers.get("retry-after"), time.time()),
             headers.get("location", ""),
         )
 
     def close(self) -> None:
-        """Ends the calls that run, with RunError for who waits for them, and closes the connections."""
+        """End the calls that run, with RunError for who waits for them, and close the connections."""
         self.start(self._end()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -207,11 +236,11 @@ class Endpoint:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await self._client.aclose()
+        await self._client.close()
 
 
 def wait(future: "concurrent.futures.Future[T]") -> T:
-    """What the work returns. It is ended where the waiting is, as by Ctrl-C. Raises RunError when the engine is closed."""
+    """Return the work's result. It ends with the waiting, as by Ctrl-C. Raises RunError when the engine is closed."""
     try:
         return future.result()
     except concurrent.futures.CancelledError:
@@ -221,40 +250,36 @@ def wait(future: "concurrent.futures.Future[T]") -> T:
         raise
 
 
-async def _read(response: httpx.Response) -> tuple[bytes, bool]:
-    """The body, and whether that is all of it."""
-    blocks, size = [], 0
-    async for block in response.aiter_bytes():
-        blocks.append(block)
-        size += len(block)
-        if size > LARGEST_REPLY:
-            return b"".join(blocks)[:LARGEST_REPLY], False
-    return b"".join(blocks), True
+async def _limit_reply(response: Any) -> None:
+    """Let no more than `MAX_REPLY` bytes of a body be read, and none be decompressed: identity was requested."""
+    import httpx2
+
+    response.headers.pop("content-encoding", None)
+    whole = response.stream
+
+    class Limited(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for block in whole:
+                yield block
+                size += len(block)
+                if size > MAX_REPLY:
+                    response.extensions["cut"] = True
+                    return
+
+        async def aclose(self) -> None:
+            await whole.aclose()
+
+    response.stream = Limited()
 
 
 def read_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds that a Retry-After header asks for: a number or a date (RFC 9110, 10.2.3); None where it is neither."""
+    """Return the seconds of a Retry-After header: a number or a date (RFC 9110, 10.2.3); None where it is neither."""
     if value is None:
         return None
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value.strip()):
+    if _SECONDS.fullmatch(value.strip()):
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):
         return None
-
-
-def back_off(failures: int, retry_after: float | None, draw: float) -> float:
-    """Seconds to wait before another attempt: exponential with full jitter, or what the endpoint asks for.
-
-    Args:
-        failures: attempts that failed, from 1.
-        retry_after: what the endpoint asked for; never waited for longer than `LONGEST_PAUSE`, and spread by up to
-            `FIRST_PAUSE`, lest all come back at once.
-        draw: uniform in [0, 1).
-
-    Source: Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
-    """
-    if retry_after is not None:
-        return min(retry_after, LONGEST_PAUSE) + draw * FIRST_PAUSE
-    return draw * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 30))

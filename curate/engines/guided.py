@@ -1,6 +1,6 @@
 """Caption images by a vision-to-text model of Hugging Face's transformers, steered by classifier-free guidance.
 
-At each step the decoder is asked twice, given the image and given none, and the likeliest token of
+At each step the decoder runs twice, given the image and given none, and the likeliest token of
 
     logits = u + γ (c − u)
 
@@ -33,10 +33,12 @@ import copy
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
+from pydantic import Field
+
+from curate.engines.options import EngineOptions
 from curate.engines.request import Answer, Request
 from curate.errors import RecipeError
 from curate.models.hugging_face import (
@@ -50,31 +52,40 @@ from curate.models.hugging_face import (
     open_picture,
     to_dtype,
 )
+from curate.recipe.section import ModelPath
 
 
-@dataclass(frozen=True)
-class GuidedOptions:
-    """What captions are written by.
+class Guided(EngineOptions):
+    """A captioner of Hugging Face's transformers in this process, steered by classifier-free guidance of scale `gamma`.
+
+    It is given an image and no words: for `recaption` of style plain.
 
     Attributes:
         model: a local folder or a name on the hub, of one of the families above.
-        gamma: γ, the guidance scale; 1 is no guidance, the paper's trade-off lies at 1.5 to 2.
+        gamma: γ, the guidance scale; 1 is plain greedy decoding, the paper's trade-off lies at 1.5 to 2.
         device: auto is CUDA where there is a device, else the CPU.
         precision: of weights and sums; logits are joined in float32.
         batch: images at a time; fewer where memory does not suffice.
     """
 
-    model: str
-    gamma: float = 2.0
+    takes_words: ClassVar[bool] = False
+    is_local: ClassVar[bool] = True
+
+    model: ModelPath
+    gamma: float = Field(2.0, ge=0, le=10)
     device: Device = "auto"
     precision: Precision = "fp32"
-    batch: int = 16
+    batch: int = Field(16, ge=1, le=4096, strict=True)
+
+    def open(self) -> "GuidedEngine":
+        """See `EngineOptions`."""
+        return GuidedEngine(self)
 
 
 class GuidedEngine:
     """`Engine` by guided decoding; the model is loaded when it is first needed."""
 
-    def __init__(self, options: GuidedOptions) -> None:
+    def __init__(self, options: Guided) -> None:
         self._options = options
         self._lock = threading.Lock()
         self._loaded: _Loaded | None = None
@@ -87,7 +98,7 @@ class GuidedEngine:
         return f"{model_name(options.model)} guided gamma={options.gamma} {options.precision}"
 
     def check(self) -> None:
-        """Loads the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
+        """Load the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
         with self._lock:
             self._load()
 
@@ -96,31 +107,31 @@ class GuidedEngine:
         with self._lock:
             loaded = self._load()
             answers: list[Answer | None] = [None] * len(requests)
-            batches: dict[tuple[int, int], list[_Job]] = defaultdict(list)
+            batches: dict[tuple[int, int], list[_Prepared]] = defaultdict(list)
             for place, request in enumerate(requests):
-                context = _prepare(loaded, place, request)
-                if isinstance(context, Answer):
-                    answers[place] = context
+                one = _prepare(loaded, place, request)
+                if isinstance(one, Answer):
+                    answers[place] = one
                 else:  # prompts of one length make batches without padding
-                    batches[len(context.start), context.max_tokens].append(context)
+                    batches[len(one.start), one.max_tokens].append(one)
             for waiting in map(deque, batches.values()):
                 while waiting:
                     batch = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
-                    for context, answer in zip(batch, in_halves(batch, self._answer), strict=True):
-                        answers[context.place] = answer if isinstance(answer, Answer) else _failed(answer)
+                    for one, answer in zip(batch, in_halves(batch, self._answer), strict=True):
+                        answers[one.place] = answer if isinstance(answer, Answer) else _failed(answer)
         return [answer for answer in answers if answer is not None]
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Let go of the model."""
         with self._lock:
             self._loaded = None
 
-    def _answer(self, jobs: Sequence["_Job"]) -> list[Answer]:
+    def _answer(self, prepared: Sequence["_Prepared"]) -> list[Answer]:
         try:
-            return _answer(self._load(), jobs, self._options.gamma)
+            return _answer(self._load(), prepared, self._options.gamma)
         except Exception as error:
             if is_memory(error):
-                self._batch = max(1, len(jobs) // 2)
+                self._batch = max(1, len(prepared) // 2)
             raise
 
     def _load(self) -> "_Loaded":
@@ -136,7 +147,7 @@ class Guide:
         self.gamma = gamma
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """The guided logits, float32 (2 · batch, vocabulary), the same for both streams.
+        """Return the guided logits, float32 (2 · batch, vocabulary), the same for both streams.
 
         Args:
             input_ids: not looked at.
@@ -149,7 +160,7 @@ class Guide:
 
 
 class _Family(Protocol):
-    """How a family of models is asked.
+    """How a family of models is used.
 
     Attributes:
         limit: positions that the decoder has for text.
@@ -162,7 +173,7 @@ class _Family(Protocol):
     settings: Any
 
     def generate(self, pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
-        """Token ids (rows, length), `start` included.
+        """Return token ids (rows, length), `start` included.
 
         Args:
             pixels: float (images, channels, height, width).
@@ -182,8 +193,8 @@ class _Loaded(NamedTuple):
     dtype: Any
 
 
-class _Job(NamedTuple):
-    """A request that can be asked: its place, the token ids that the decoder begins with, and how many may follow."""
+class _Prepared(NamedTuple):
+    """A request that can be run: its place, the token ids that the decoder begins with, and how many may follow."""
 
     place: int
     picture: Any
@@ -265,7 +276,7 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any, str], _Family]]] = {
 
 
 def _with_zeros(states: Any, guided: bool) -> Any:
-    """The images' embeddings, and, where guided, as many zeros behind them."""
+    """Return the images' embeddings, and, where guided, as many zeros behind them."""
     if not guided:
         return states
     import torch
@@ -273,7 +284,7 @@ def _with_zeros(states: Any, guided: bool) -> Any:
     return torch.cat([states, torch.zeros_like(states)])
 
 
-def _load(options: GuidedOptions) -> _Loaded:
+def _load(options: Guided) -> _Loaded:
     where = f"guided {options.model}"
     device = find_device(where, options.device)
     import transformers
@@ -292,7 +303,7 @@ def _load(options: GuidedOptions) -> _Loaded:
     return _Loaded(family(model.to(device).eval(), where), pixels, tokenizer, device, dtype)
 
 
-def _prepare(loaded: _Loaded, place: int, request: Request) -> _Job | Answer:
+def _prepare(loaded: _Loaded, place: int, request: Request) -> _Prepared | Answer:
     if request.messages:
         return Answer(None, "refused: a captioner completes a prompt and takes no chat messages")
     if request.image is None:
@@ -306,18 +317,20 @@ def _prepare(loaded: _Loaded, place: int, request: Request) -> _Job | Answer:
     room = loaded.family.limit - len(start)
     if room < 1:
         return Answer(None, f"too_long: the prompt takes {len(start)} of the model's {loaded.family.limit} positions")
-    return _Job(place, picture, start, min(request.sampling.max_tokens, room))
+    return _Prepared(place, picture, start, min(request.sampling.max_tokens, room))
 
 
-def _answer(loaded: _Loaded, jobs: Sequence[_Job], gamma: float) -> list[Answer]:
-    """Captions of images whose prompts are of one length."""
+def _answer(loaded: _Loaded, prepared: Sequence[_Prepared], gamma: float) -> list[Answer]:
+    """Return captions of images whose prompts are of one length."""
     import torch
 
     guided = gamma != 1
-    pixels = loaded.pixels([context.picture for context in jobs], return_tensors="pt")["pixel_values"]
-    start = torch.tensor([context.start for context in jobs] * (2 if guided else 1), device=loaded.device)
+    pixels = loaded.pixels([one.picture for one in prepared], return_tensors="pt")["pixel_values"]
+    start = torch.tensor([one.start for one in prepared] * (2 if guided else 1), device=loaded.device)
     settings = copy.deepcopy(loaded.family.settings)
-    settings.update(do_sample=False, num_beams=1, max_length=None, max_new_tokens=jobs[0].max_tokens, use_cache=True)
+    settings.update(
+        do_sample=False, num_beams=1, max_length=None, max_new_tokens=prepared[0].max_tokens, use_cache=True
+    )
     if settings.pad_token_id is None:
         ends = settings.eos_token_id
         settings.pad_token_id = ends[0] if isinstance(ends, list) else ends
@@ -329,19 +342,19 @@ def _answer(loaded: _Loaded, jobs: Sequence[_Job], gamma: float) -> list[Answer]
             generation_config=settings,
             logits_processor=[Guide(gamma)] if guided else None,
         )
-    new = made[: len(jobs), start.shape[1] :].tolist()
-    return [_read(loaded, context, tokens, settings.eos_token_id) for context, tokens in zip(jobs, new, strict=True)]
+    new = made[: len(prepared), start.shape[1] :].tolist()
+    return [_read(loaded, one, tokens, settings.eos_token_id) for one, tokens in zip(prepared, new, strict=True)]
 
 
-def _read(loaded: _Loaded, context: _Job, tokens: list[int], eos: int | list[int] | None) -> Answer:
+def _read(loaded: _Loaded, one: _Prepared, tokens: list[int], eos: int | list[int] | None) -> Answer:
     ends = set(eos if isinstance(eos, list) else [eos])
     end = next((i for i, token in enumerate(tokens) if token in ends), None)
     used = tokens if end is None else tokens[: end + 1]
     text = loaded.tokenizer.decode(used, skip_special_tokens=True)
     finish = "length" if end is None else "stop"
     if not text.strip():
-        return Answer(None, f"empty: {len(used)} tokens, which make no text", len(context.start), len(used), finish)
-    return Answer(text, None, len(context.start), len(used), finish)
+        return Answer(None, f"empty: {len(used)} tokens, which make no text", len(one.start), len(used), finish)
+    return Answer(text, None, len(one.start), len(used), finish)
 
 
 def _failed(error: Exception) -> Answer:

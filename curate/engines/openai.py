@@ -1,17 +1,17 @@
-"""The engine that asks an OpenAI-compatible HTTP endpoint: `vllm serve`, llama.cpp, Ollama or a hosted service.
+"""The engine behind an OpenAI-compatible HTTP endpoint: `vllm serve`, llama.cpp, Ollama or a hosted service.
 
 In: requests. Out: one answer each, in order, a text or a code of `request.ERRORS` with a line of detail. Whatever the
-endpoint does, one request's trouble is its own, and what was answered is not asked again.
+endpoint does, one request's trouble is its own, and what was answered is not sent again.
 
 - 408, 429, 5xx, failed connections and timeouts are tried again, with exponential back-off and full jitter, or as
   Retry-After says. A request keeps its place among `concurrency` while it waits: so an endpoint that says it is
-  overloaded is asked less, which costs throughput where only single requests fail.
+  overloaded gets less to do, which costs throughput where only single requests fail.
 - Other 4xx are `refused` or `too_long` at once, as is a redirect; a 2xx without a text is `malformed`, `empty` or, where
   the endpoint says that the model refused, `refused`.
-- When 8 requests in a row got no reply at any attempt, the endpoint is taken for dead: whatever is being asked then is
+- When 8 requests in a row got no reply at any attempt, the endpoint is taken for dead: whatever is waiting then is
   `unreachable` at once. When 8 in a row got a reply that says nothing of them (401, 403, a redirect, a page of HTML), it
-  is asked for a token in answer to a hello: if such a reply comes to that too, whatever is being asked is given up at
-  once, with that reason; else each is asked to the end. A later `ask` tries again.
+  is probed by a hello, for one token. If such a reply comes to that too, whatever is waiting is given up at
+  once, with that reason; else each is sent to the end. A later `ask` tries again.
 
 The key is in an environment variable, and shown nowhere.
 """
@@ -20,19 +20,22 @@ import asyncio
 import contextlib
 import difflib
 import json
-import logging
+import os
 import random
 import re
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
-import httpx2 as httpx
+from pydantic import Field, model_validator
 
-from curate.engines.endpoint import LARGEST_REPLY, Endpoint, NoReply, Reply, Tripped, back_off, read_key, wait
+from curate import ids
+from curate.engines.endpoint import MAX_REPLY, Endpoint, NoReply, Reply, Tripped, read_key, wait
 from curate.engines.openai_protocol import (
     OURS,
+    Call,
     UnsendableError,
     error_code,
     read_answer,
@@ -40,23 +43,23 @@ from curate.engines.openai_protocol import (
     read_models,
     write_call,
 )
+from curate.engines.options import EngineOptions
 from curate.engines.request import Answer, Message, Request, Sampling
 from curate.errors import RecipeError, RunError
+from curate.recipe.section import fault
 
 T = TypeVar("T")
 
-logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would tell of every request
-
-LONGEST_DETAIL = 300  # characters
+FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds
+MAX_DETAIL = 300  # characters
 _SECRET = re.compile(r"api_?key|authorization|secret|password", re.IGNORECASE)
 _LONG_KEY = 16  # characters: a shorter key may be a word of a text
 
 _HELLO = Request("0" * 32, "check", "", 0, messages=(Message("user", "Hello"),), sampling=Sampling(max_tokens=1))
 
 
-@dataclass(frozen=True)
-class HttpOptions:
-    """An endpoint and how it is asked.
+class OpenAI(EngineOptions):
+    """An endpoint that speaks OpenAI's protocol, such as `vllm serve` or a hosted one.
 
     Attributes:
         base_url: its address with the version: http://localhost:8000/v1. No user, password, query or fragment.
@@ -66,64 +69,72 @@ class HttpOptions:
         timeout: seconds that one attempt may take, from connecting to the last byte.
         attempts: how often a request is tried before it is given up.
         extra: further fields of each request's body, such as top_k; they win over those of the sampling.
-
-    Raises:
-        RecipeError: one of them is wrong.
     """
 
     base_url: str
-    model: str
+    model: str = Field(min_length=1)
     key: str | None = None
-    concurrency: int = 16
-    timeout: float = 60.0
-    attempts: int = 6
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    concurrency: int = Field(16, ge=1, le=4096, strict=True)
+    timeout: float = Field(60.0, gt=0, allow_inf_nan=False)
+    attempts: int = Field(6, ge=1, le=100, strict=True)
+    extra: dict[str, Any] = Field({})
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _is_sound(self) -> "OpenAI":
         _check_address(self.base_url)
         if self.key is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key):
             # Not shown: it may be a key.
-            raise RecipeError(
-                "key: is not the name of an environment variable; accepted: a name such as OPENAI_API_KEY"
-            )
-        if not self.model:
-            raise RecipeError("model: is empty; accepted: a name that the endpoint knows")
-        if self.concurrency < 1 or self.attempts < 1 or not 0 < self.timeout < float("inf"):
-            raise RecipeError(
-                f"concurrency {self.concurrency}, attempts {self.attempts}, timeout {self.timeout:g}: "
-                "accepted: 1 or more, 1 or more, and seconds above 0"
-            )
+            raise fault("key", "is not the name of an environment variable; accepted: a name such as OPENAI_API_KEY")
         if secret := next((name for name in self.extra if _SECRET.search(name)), None):
-            raise RecipeError(
-                f"extra: {secret} looks like a secret, and would be written down; a key is given by `key`"
-            )
+            raise fault("extra", f"{secret} looks like a secret, and would be written down; a key is given by `key`")
         if ours := sorted(set(self.extra) & set(OURS)):
-            raise RecipeError(f"extra: {', '.join(ours)} cannot be set; accepted: any field but {', '.join(OURS)}")
+            raise fault("extra", f"{', '.join(ours)} cannot be set; accepted: any field but {', '.join(OURS)}")
         try:
-            json.dumps(dict(self.extra), allow_nan=False)
+            json.dumps(self.extra, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise RecipeError(f"extra: is not accepted in JSON: {error}") from None
+            raise fault("extra", f"is not accepted in JSON: {error}") from None
+        return self
+
+    def open(self) -> "OpenAIEngine":
+        """See `EngineOptions`."""
+        return OpenAIEngine(self)
+
+    def fingerprint(self) -> str:
+        """See `EngineOptions`: another key is another user."""
+        return ids.digest(os.environ.get(self.key or "", ""))
 
 
 def _check_address(base_url: str) -> None:
     try:
-        url = httpx.URL(base_url)
-    except httpx.InvalidURL:
-        raise RecipeError("base_url: is no address; accepted: one such as http://localhost:8000/v1") from None
-    if url.userinfo or url.query or url.fragment:
+        url = urlsplit(base_url)
+        _ = url.port
+    except ValueError:
+        raise fault("base_url", "is no address; accepted: one such as http://localhost:8000/v1") from None
+    if "@" in url.netloc or url.query or url.fragment:
         # Not shown, here and above: it may hold a key.
-        raise RecipeError(
-            "base_url: holds a user, a password, a query or a fragment; accepted: an address without, such as "
-            "http://localhost:8000/v1; a key is given by `key`, the name of an environment variable"
+        raise fault(
+            "base_url",
+            "holds a user, a password, a query or a fragment; accepted: an address without, such as "
+            "http://localhost:8000/v1; a key is given by `key`, the name of an environment variable",
         )
-    if url.scheme not in ("http", "https") or not url.host or any(c.isspace() for c in base_url):
-        raise RecipeError(f"base_url {base_url!r}: accepted: an address such as http://localhost:8000/v1")
+    if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in base_url):
+        raise fault("base_url", f"{base_url!r} is no address; accepted: one such as http://localhost:8000/v1")
 
 
-class HttpEngine:
+@dataclass(frozen=True)
+class _Attempt:
+    """What an attempt came to; one that is transient is worth another. `retry_after`: seconds that the endpoint asks for."""
+
+    answer: Answer
+    is_transient: bool = False
+    got_reply: bool = True
+    retry_after: float | None = None
+
+
+class OpenAIEngine:
     """An engine behind HTTP; see the module. One for a process: its threads share connections, slots and patience."""
 
-    def __init__(self, options: HttpOptions):
+    def __init__(self, options: OpenAI):
         self.options = options
         self._base_url = options.base_url.rstrip("/")
         self._lock = threading.Lock()
@@ -132,13 +143,13 @@ class HttpEngine:
     @property
     def model(self) -> str:
         """The model and the extra fields, which determine answers; not the address, which does not."""
-        extra = dict(self.options.extra)
+        extra = self.options.extra
         if not extra:
             return self.options.model
         return f"{self.options.model} {json.dumps(extra, sort_keys=True, ensure_ascii=False, separators=(',', ':'))}"
 
     def check(self) -> None:
-        """Asks the endpoint for its models, or for one token where it lists none.
+        """Ask the endpoint for its models, or for one token where it lists none.
 
         Raises:
             RecipeError: the key is missing or not accepted, the model is not there, or it is no such endpoint.
@@ -147,7 +158,7 @@ class HttpEngine:
         self._run(self._check)
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """One answer for each request, in order; requests of one group are sent together.
+        """Return one answer for each request, in order; requests of one group are sent together.
 
         Raises:
             RecipeError: the key is missing.
@@ -156,7 +167,7 @@ class HttpEngine:
         return self._run(lambda endpoint: self._ask(endpoint, requests))
 
     def close(self) -> None:
-        """Ends what runs and closes the connections; a later `ask` opens them again."""
+        """End what runs and close the connections; a later `ask` opens them again."""
         with self._lock:
             endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
@@ -173,13 +184,13 @@ class HttpEngine:
 
     async def _ask(self, endpoint: Endpoint, requests: Sequence[Request]) -> list[Answer]:
         answers: dict[int, Answer] = {}
-        lost = endpoint.health.lost
+        tripped = endpoint.breaker.tripped
         waiting = iter(sorted(range(len(requests)), key=lambda place: requests[place].group))
 
         async def work() -> None:
             for place in waiting:
                 async with endpoint.slots:
-                    answer = await self._answer(endpoint, requests[place], lost)
+                    answer = await self._answer(endpoint, requests[place], tripped)
                 if answer.error is not None:
                     answer = replace(answer, error=_line(endpoint, answer.error))
                 answers[place] = answer
@@ -189,56 +200,70 @@ class HttpEngine:
                 group.create_task(work())
         return [answers[place] for place in range(len(requests))]
 
-    async def _answer(self, endpoint: Endpoint, request: Request, lost: Tripped) -> Answer:
+    async def _answer(self, endpoint: Endpoint, request: Request, tripped: Tripped) -> Answer:
+        from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt
+
+        async def sleep(seconds: float) -> None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(tripped.wait(), seconds)
+
+        if tripped.is_set():
+            return Answer(None, tripped.why)
         try:
             call = write_call(request, self.options.model, self.options.extra)
         except UnsendableError as error:
             return Answer(None, str(error))
-        answer = Answer(None)
-        for attempt in range(1, self.options.attempts + 1):
-            if lost.is_set():
-                return Answer(None, lost.why)
-            reply = await endpoint.send("POST", call.path, call.body)
-            if isinstance(reply, NoReply):
-                answer, asked = Answer(None, f"{reply.code}: {reply.detail}"), None
-            else:
-                endpoint.health.replied()
-                answer, asked = _hidden(_read_reply(reply), endpoint), reply.retry_after
-                if not _is_passing(reply.status):
-                    await self._watch(endpoint, request, reply, answer)
-                    return answer
-            if attempt < self.options.attempts:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(lost.wait(), back_off(attempt, asked, random.random()))
-        if isinstance(reply, NoReply) and not lost.is_set():
-            endpoint.health.silent()
-        return replace(answer, error=f"{answer.error} (the last of {self.options.attempts} attempts)")
+        retrying: Any = AsyncRetrying(
+            stop=stop_after_attempt(self.options.attempts),
+            wait=choose_pause,
+            sleep=sleep,
+            retry=retry_if_result(lambda attempt: attempt.is_transient),
+            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+        )
+        last: _Attempt = await retrying(self._try, endpoint, request, call, tripped)
+        if not last.is_transient:
+            return last.answer
+        if not last.got_reply and not tripped.is_set():
+            endpoint.breaker.no_reply()
+        return replace(last.answer, error=f"{last.answer.error} (the last of {self.options.attempts} attempts)")
+
+    async def _try(self, endpoint: Endpoint, request: Request, call: Call, tripped: Tripped) -> _Attempt:
+        """Send a request once, unless the endpoint is given up."""
+        if tripped.is_set():
+            return _Attempt(Answer(None, tripped.why))
+        reply = await endpoint.send(call)
+        if isinstance(reply, NoReply):
+            return _Attempt(Answer(None, f"{reply.code}: {reply.detail}"), is_transient=True, got_reply=False)
+        endpoint.breaker.replied()
+        answer = _hidden(_read_reply(reply), endpoint)
+        if not reply.is_transient:
+            await self._watch(endpoint, request, reply, answer)
+        return _Attempt(answer, reply.is_transient, retry_after=reply.retry_after)
 
     async def _watch(self, endpoint: Endpoint, request: Request, reply: Reply, answer: Answer) -> None:
-        """Gives the endpoint up where whatever it is asked gets no answer."""
+        """Give the endpoint up where no request gets an answer."""
         if not _is_no_answer(reply, answer):
-            endpoint.health.accepted()
-        elif endpoint.health.refused():
+            endpoint.breaker.accepted()
+        elif endpoint.breaker.refused():
             hello = _HELLO if request.prompt is None else replace(_HELLO, prompt="Hello", messages=())
-            call = write_call(hello, self.options.model, self.options.extra)
-            found = await endpoint.send("POST", call.path, call.body)
-            if isinstance(found, NoReply) or _is_passing(found.status):
+            found = await endpoint.send(write_call(hello, self.options.model, self.options.extra))
+            if isinstance(found, NoReply) or found.is_transient:
                 return
             said = _read_reply(found)
             if _is_no_answer(found, said):
-                endpoint.health.refuses_all(said.error or "")
+                endpoint.breaker.probe_refused(said.error or "")
             else:
-                endpoint.health.accepted()
+                endpoint.breaker.accepted()
 
     async def _check(self, endpoint: Endpoint) -> None:
         model = self.options.model
-        reply = await endpoint.send("GET", "models", None)
+        reply = await endpoint.send(Call("/models"))
         if isinstance(reply, Reply) and reply.status in (404, 405):
             await self._check_by_asking(endpoint)
             return
-        names = read_models(self._accept(endpoint, reply, "models").body)
+        names = read_models(self._accept(endpoint, reply, "/models").body)
         if names is None:
-            raise self._no_such_endpoint("models: the answer is no list of models")
+            raise self._no_such_endpoint("/models: the answer is no list of models")
         if model not in names:
             near = difflib.get_close_matches(model, names, 3, 0.4) or names[:3]
             more = f" (of {len(names)})" if len(names) > len(near) else ""
@@ -252,7 +277,7 @@ class HttpEngine:
     async def _check_by_asking(self, endpoint: Endpoint) -> None:
         for hello in (_HELLO, replace(_HELLO, prompt="Hello", messages=())):
             call = write_call(hello, self.options.model, self.options.extra)
-            reply = await endpoint.send("POST", call.path, call.body)
+            reply = await endpoint.send(call)
             # A model without a chat template refuses chats, and an endpoint may have one of the two only.
             if isinstance(reply, Reply) and reply.status in (400, 404, 405) and hello is _HELLO:
                 continue
@@ -262,8 +287,8 @@ class HttpEngine:
             return
 
     def _accept(self, endpoint: Endpoint, reply: Reply | NoReply, path: str) -> Reply:
-        """The reply, where it is a 2xx; else raises what that means before a run."""
-        where = f"{self._base_url}/{path}"
+        """Return the reply, where it is a 2xx; else raises what that means before a run."""
+        where = f"{self._base_url}{path}"
         if isinstance(reply, NoReply):
             raise RunError(
                 _line(
@@ -283,23 +308,37 @@ class HttpEngine:
             raise RecipeError(f"{where}: {remedy}; {_line(endpoint, said)}")
         if 300 <= reply.status < 400:
             raise RecipeError(f"{where}: {_line(endpoint, said)}; give the address where it leads as base_url")
-        if _is_passing(reply.status):
+        if reply.is_transient:
             raise RunError(f"{where}: the endpoint fails or is too busy; {_line(endpoint, said)}")
         raise self._no_such_endpoint(f"{path}: {_line(endpoint, said)}")
 
     def _no_such_endpoint(self, found: str) -> RecipeError:
         return RecipeError(
-            f"{self._base_url}/{found}. Accepted: the address of an OpenAI-compatible endpoint, which mostly ends in /v1"
+            f"{self._base_url}{found}. Accepted: the address of an OpenAI-compatible endpoint, which mostly ends in /v1"
         )
 
 
-def _is_passing(status: int) -> bool:
-    """Whether another attempt may do better."""
-    return status in (408, 429) or status >= 500
+def choose_pause(state: Any) -> float:
+    """Return the seconds to wait before another attempt: what the endpoint asks for, or exponential with full jitter.
+
+    What it asks for is never exceeded by more than `FIRST_PAUSE`, by which pauses are spread, lest all come back at once,
+    and never waited for longer than `MAX_PAUSE`.
+
+    Args:
+        state: a tenacity.RetryCallState, whose outcome is an `_Attempt`.
+
+    Source: Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
+    """
+    from tenacity import wait_random_exponential
+
+    retry_after = state.outcome.result().retry_after
+    if retry_after is not None:
+        return float(min(retry_after, MAX_PAUSE) + random.random() * FIRST_PAUSE)
+    return wait_random_exponential(multiplier=FIRST_PAUSE, max=MAX_PAUSE)(state)
 
 
 def _is_no_answer(reply: Reply, answer: Answer) -> bool:
-    """Whether it may be what any request gets: no 2xx, and none of those that find fault with one; or what is no answer."""
+    """Return whether it may be what any request gets: no 2xx, and none of those that find fault with one; or what is no answer."""
     if 200 <= reply.status < 300:
         return (answer.error or "").startswith("malformed")
     return reply.status not in (400, 413, 422)
@@ -309,29 +348,29 @@ def _read_reply(reply: Reply) -> Answer:
     if not 200 <= reply.status < 300:
         said = _describe(reply)
         return Answer(None, f"{error_code(reply.status, said)}: {said}")
-    if not reply.whole:
-        return Answer(None, f"malformed: the answer is longer than {LARGEST_REPLY:,} bytes")
+    if not reply.is_whole:
+        return Answer(None, f"malformed: the answer is longer than {MAX_REPLY:,} bytes")
     return read_answer(reply.body)
 
 
 def _hidden(answer: Answer, endpoint: Endpoint) -> Answer:
-    """The answer without the key, which an endpoint may give back."""
+    """Return the answer without the key, which an endpoint may give back."""
     if answer.text is None or len(endpoint.key.value) < _LONG_KEY:
         return answer
     return replace(answer, text=endpoint.key.hide(answer.text))
 
 
 def _describe(reply: Reply) -> str:
-    """Status, and what the endpoint says of it."""
+    """Return the status, and what the endpoint says of it."""
     said = f"{reply.status} {reply.reason}".strip()
     if 300 <= reply.status < 400:
         return f"{said}: a redirect to {reply.location}, which is not followed, lest the key go elsewhere"
-    told = read_error(reply.body)
-    return f"{said}: {told}" if told else said
+    detail = read_error(reply.body)
+    return f"{said}: {detail}" if detail else said
 
 
 def _line(endpoint: Endpoint, text: str) -> str:
-    """The text as one printable line, the key hidden in it before it is cut."""
-    text = endpoint.key.hide(text)[: 8 * LONGEST_DETAIL]
+    """Return the text as one printable line, the key hidden in it before it is cut."""
+    text = endpoint.key.hide(text)[: 8 * MAX_DETAIL]
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= LONGEST_DETAIL else f"{line[: LONGEST_DETAIL - 1]}…"
+    return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"

@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible endpoint is sent, and what its bytes say: nothing here touches a network.
+"""The calls of OpenAI's protocol, and what the bytes of replies say: nothing here touches a network.
 
 In: a request. Out: a call (path and JSON body), and from the bytes that come back an answer, the line of an error, or a
 list of models. A prompt goes to /completions and a chat to /chat/completions, an image within it as a data URL: a third
@@ -22,7 +22,7 @@ from curate.engines.request import Answer, Request
 T = TypeVar("T")
 
 OURS = ("model", "messages", "prompt", "stream", "n")
-"""Fields of a body that options may not set: the engine reads one whole answer to what was asked."""
+"""Fields of a body that options may not set: the engine reads one whole answer to one request."""
 
 _SIGNATURES = (
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
@@ -42,10 +42,10 @@ _INT32 = (1 << 31) - 1
 
 @dataclass(frozen=True)
 class Call:
-    """What is sent: a path below the endpoint's address, and the body."""
+    """What is sent: a path below the endpoint's address, and the JSON body; without one it is a GET."""
 
     path: str
-    body: bytes
+    body: bytes | None = None
 
 
 class UnsendableError(Exception):
@@ -53,7 +53,7 @@ class UnsendableError(Exception):
 
 
 def write_call(request: Request, model: str, extra: Mapping[str, Any]) -> Call:
-    """The call that asks `request`.
+    """Return the call of a request.
 
     Args:
         request: a prompt, or a chat with or without an image.
@@ -74,14 +74,14 @@ def write_call(request: Request, model: str, extra: Mapping[str, Any]) -> Call:
     if sampling.stop:
         fields["stop"] = list(sampling.stop)
     if request.prompt is None:
-        return Call("chat/completions", _encode({"messages": _write_chat(request), **fields, **extra}))
+        return Call("/chat/completions", _encode({"messages": _write_chat(request), **fields, **extra}))
     if request.image is not None:
         raise UnsendableError("refused: not sent, since a prompt that is completed takes no image; ask in a chat")
-    return Call("completions", _encode({"prompt": request.prompt, **fields, **extra}))
+    return Call("/completions", _encode({"prompt": request.prompt, **fields, **extra}))
 
 
 def _encode(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, separators=(",", ":")).encode()
+    return json.dumps(body, separators=(",", ":")).encode()  # in ASCII: openai's own JSON takes no lone surrogate
 
 
 def _write_chat(request: Request) -> list[dict[str, Any]]:
@@ -106,12 +106,12 @@ def _write_chat(request: Request) -> list[dict[str, Any]]:
 
 
 def image_type(image: bytes) -> str | None:
-    """The media type that the first bytes of an image file tell: JPEG, PNG, WebP or GIF; else None."""
+    """Return the media type that the first bytes of an image file tell: JPEG, PNG, WebP or GIF; else None."""
     return next((kind for signature, kind in _SIGNATURES if signature.match(image)), None)
 
 
 def read_answer(body: bytes) -> Answer:
-    """The answer that the body of a 2xx holds: its first choice. Never raises.
+    """Return the answer that the body of a 2xx holds: its first choice. Never raises.
 
     A text is as the model gave it, but for lone surrogates, which no file could hold: they become U+FFFD. Content in
     parts is joined; parts that are not text (thoughts, say) are left out. A refusal of the model's that the endpoint
@@ -163,7 +163,7 @@ def _why_not(text: str | None, message: dict[str, Any] | None, finish: str | Non
 
 
 def _read_content(content: object) -> str | None:
-    """Its text, empty where there is none; None where it is of no known form."""
+    """Return its text, empty where there is none; None where it is of no known form."""
     if content is None:
         return ""
     texts = []
@@ -179,7 +179,7 @@ def _read_content(content: object) -> str | None:
 
 
 def read_error(body: bytes) -> str:
-    """What the body of an error says: its message, its type and its code; nothing of a page of HTML. Never raises."""
+    """Return what the body of an error says: its message, its type and its code; nothing of a page of HTML. Never raises."""
     reply = _parse(body)
     if reply is None:
         text = body.decode("utf-8", "replace").strip()
@@ -188,7 +188,7 @@ def read_error(body: bytes) -> str:
 
 
 def error_code(status: int, said: str) -> str:
-    """The code of `request.ERRORS` for a status that is no success, with what `read_error` made of the body."""
+    """Return the code of `request.ERRORS` for a status that is no success, with what `read_error` made of the body."""
     if status == 408:
         return "timeout"
     if status == 429 or status >= 500:
@@ -197,13 +197,13 @@ def error_code(status: int, said: str) -> str:
 
 
 def read_models(body: bytes) -> list[str] | None:
-    """The names in a list of models; None where the body is no such list. Never raises."""
+    """Return the names in a list of models; None where the body is no such list. Never raises."""
     models = _field(_parse(body), "data", list)
     return None if models is None else [name for model in models if (name := _field(model, "id", str))]
 
 
 def _parse(body: bytes) -> Any:
-    """The JSON value of `body`; None where it is none."""
+    """Return the JSON value of `body`; None where it is none."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -216,7 +216,7 @@ def _field(value: object, name: str, kind: type[T]) -> T | None:
 
 
 def _say(reply: object) -> str:
-    """What an error object says: {"error": {"message", "type", "code"}}, {"message"}, {"detail"} or {"error": text}."""
+    """Return what an error object says: {"error": {"message", "type", "code"}}, {"message"}, {"detail"} or {"error": text}."""
     if not isinstance(reply, dict):
         return ""
     error = reply.get("error") or reply

@@ -2,7 +2,7 @@
 
 In: columns digest, answer, error, finish (string), tokens_in, tokens_out (int32), as `schema.ANSWERS` has them; others are
 not looked at. Out: the row of a request's digest as its answer, errors too; `unknown` where there is none. Where a digest
-stands in several rows, a text comes before an error, and then the first row.
+is in several rows, a text comes before an error, and then the first row.
 
 A digest holds the engine's name for its model: so `model` must be what the run that is replayed called it, and prompts
 and sampling must be the same. All rows are held in memory, for tests and small runs.
@@ -10,39 +10,51 @@ and sampling must be the same. All rows are held in memory, for tests and small 
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
-from curate import schema
+from curate import ids, schema
+from curate.engines.options import EngineOptions
 from curate.engines.request import Answer, Request
 from curate.errors import RecipeError
-from curate.pool.listing import list_files
+from curate.pool.listing import InputFile, list_files
+from curate.recipe.section import UserPath
 
 LAYOUT = pa.schema(
     [schema.ANSWERS.field(name) for name in ("digest", "answer", "error", "tokens_in", "tokens_out", "finish")]
 )
 
 
-@dataclass(frozen=True)
-class RecordedOptions:
-    """What is replayed.
+class Recorded(EngineOptions):
+    """Answers of an earlier run, or any Parquet files of table `answers`; what they do not hold is an error.
 
     Attributes:
         path: a run's folder, or Parquet files by path, brace range or glob, on any fsspec file system.
         model: what the run that is replayed called its model.
     """
 
-    path: str
-    model: str
+    path: UserPath = Field(min_length=1)
+    model: str = Field(min_length=1)
+
+    def open(self) -> "RecordedEngine":
+        """See `EngineOptions`."""
+        return RecordedEngine(self)
+
+    def fingerprint(self) -> str:
+        """See `EngineOptions`: what changes with the files."""
+        try:
+            return ids.digest([[file.path, file.size, file.fingerprint] for file in _list_files(self.path)])
+        except RecipeError:  # which the engine raises when it reads them
+            return ""
 
 
 class RecordedEngine:
     """An engine of answers that are there; see the module. They are read once, at `check` or the first `ask`."""
 
-    def __init__(self, options: RecordedOptions):
+    def __init__(self, options: Recorded):
         self.options = options
         self._lock = threading.Lock()
         self._answers: dict[str, Answer] | None = None
@@ -53,16 +65,16 @@ class RecordedEngine:
         return self.options.model
 
     def check(self) -> None:
-        """Reads the answers. Raises RecipeError where a file is missing, is not Parquet or has another layout."""
+        """Read the answers. Raises RecipeError where a file is missing, is not Parquet or has another layout."""
         self._load()
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """The recorded answer of each request, in order. Raises RecipeError as `check` does."""
+        """Return the recorded answer of each request, in order. Raises RecipeError as `check` does."""
         answers = self._load()
         return [self._find(answers, request.digest(self.model)) for request in requests]
 
     def close(self) -> None:
-        """Forgets the answers; a later `ask` reads them again."""
+        """Forget the answers; a later `ask` reads them again."""
         with self._lock:
             self._answers = None
 
@@ -80,8 +92,8 @@ class RecordedEngine:
 
 def _read_answers(path: str) -> dict[str, Answer]:
     answers: dict[str, Answer] = {}
-    for name in _find_files(path):
-        for row in _read_table(name).to_pylist():
+    for file in _list_files(path):
+        for row in _read_table(file.path).to_pylist():
             text, error = row["answer"], row["error"]
             if text is None and error is None:
                 error = "malformed: the recorded row holds neither an answer nor an error"
@@ -93,11 +105,11 @@ def _read_answers(path: str) -> dict[str, Answer]:
     return answers
 
 
-def _find_files(path: str) -> list[str]:
+def _list_files(path: str) -> list[InputFile]:
     fs, inner = fsspec.core.url_to_fs(path)
     if fs.isdir(inner):
         path = f"{path.rstrip('/')}/tables/answers/*.parquet"
-    return [file.path for file in list_files((path,), {})]
+    return list_files((path,), {})
 
 
 def _read_table(name: str) -> pa.Table:

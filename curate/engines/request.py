@@ -1,7 +1,7 @@
-"""What a language model is asked, and what it answers: the records that kinds, engines and the cache share.
+"""Requests to language models, and their answers: the records that kinds, engines and the cache share.
 
-A request is known by its digest: of what is asked for which sample, by which model, and how it is sampled. Requests with
-one digest have one answer, so an answer that is there is never asked for again.
+A request is known by its digest: of the prompt, the sample, the model and the sampling. Requests with one digest have one
+answer, which is cached.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from curate import ids
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. `temperature` 0 takes the likeliest; `seed` tells draws apart, and makes them repeatable."""
+    """How tokens are drawn. `temperature` 0 takes the likeliest; `seed` makes draws differ, and makes them repeatable."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -33,14 +33,14 @@ class Message:
 
 @dataclass(frozen=True)
 class Request:
-    """One text that is wanted.
+    """A request for one text.
 
     Attributes:
         uid: of the sample, 32 hex.
         kind: what for: rewrite, recaption, fused, translation.
         style: the kind's style, or language.
-        ordinal: tells several texts of one style apart, from 0.
-        prompt: what the model completes; None where it is asked in a chat.
+        ordinal: numbers several texts of one style, from 0.
+        prompt: what the model completes; None of a chat.
         messages: the chat; empty where it completes a prompt.
         image: the image's file as it came; it goes before the text of the last message of the user.
         picture: sha256 of that file, hex, where the request is to have one; the file itself comes when it is sent.
@@ -60,7 +60,7 @@ class Request:
     picture: str | None = None
 
     def digest(self, model: str) -> str:
-        """32 hex digits of all that determines the answer, and of what it is for.
+        """Return 32 hex digits of all that determines the answer, and of what it is for.
 
         Args:
             model: the engine's name for its model, see `Engine.model`.
@@ -77,9 +77,9 @@ class Answer:
     Attributes:
         text: as the model gave it; None where it gave none.
         error: None, or one of `ERRORS`, a colon, and what happened in a line.
-        tokens_in: tokens of the prompt, the image's included, as far as the engine tells; else 0.
+        tokens_in: tokens of the prompt, the image's included, as far as the engine says; else 0.
         tokens_out: tokens of the text, likewise.
-        finish: why it ended: stop or length, as far as the engine tells.
+        finish: why it ended: stop or length, as far as the engine says.
     """
 
     text: str | None
@@ -111,10 +111,10 @@ class Engine(Protocol):
         """What names the model in tables and digests; equal names give equal answers, up to the model's own noise."""
 
     def check(self) -> None:
-        """Raises RecipeError or RunError where it cannot work: no package, model, device, endpoint or key."""
+        """Raise RecipeError or RunError where it cannot work: no package, model, device, endpoint or key."""
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """One answer for each request, in order. A request that fails is an answer with an error, and costs no other."""
+        """Return one answer for each request, in order. A request that fails is an answer with an error, and costs no other."""
 
     def close(self) -> None:
-        """Lets go of what it holds."""
+        """Let go of what it holds."""

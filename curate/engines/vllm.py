@@ -13,16 +13,33 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
+from pydantic import Field
+
+from curate.engines.options import EngineOptions
 from curate.engines.request import Answer, Request
 from curate.errors import RecipeError, RunError
 from curate.models.hugging_face import in_halves, model_name, open_picture
-from curate.recipe.engines import Vllm
+from curate.recipe.section import ModelPath
 
 # With larger blocks, the default, few prompts share whole ones; and a model needs less than nearly all of the memory.
 _CPU = {"block_size": 32, "gpu_memory_utilization": 0.4, "enable_chunked_prefill": False}
 _ALL = {"enable_prefix_caching": True, "max_num_batched_tokens": 16_384, "disable_log_stats": True}
+
+
+class Vllm(EngineOptions):
+    """A model in this process, by vLLM. `options` are further arguments of `vllm.LLM`."""
+
+    is_local: ClassVar[bool] = True
+    batch_size: ClassVar[int] = 4096
+
+    model: ModelPath
+    options: dict[str, Any] = Field({})
+
+    def open(self) -> "VllmEngine":
+        """See `EngineOptions`."""
+        return VllmEngine(self)
 
 
 class VllmEngine:
@@ -40,7 +57,7 @@ class VllmEngine:
         return f"{model_name(self._options.model)} {asked}".strip()
 
     def check(self) -> None:
-        """Loads the model. Raises RecipeError without vLLM or a device, RunError where the model cannot be loaded."""
+        """Load the model. Raises RecipeError without vLLM or a device, RunError where the model cannot be loaded."""
         with self._lock:
             self._load()
 
@@ -52,7 +69,7 @@ class VllmEngine:
         return [answer if isinstance(answer, Answer) else _failed(answer) for answer in made]
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Let go of the model."""
         with self._lock:
             self._llm = None
 
@@ -113,7 +130,7 @@ class VllmEngine:
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Takes a package's modules out of sight for a while.
+    """Take a package's modules out of sight for a while.
 
     vLLM 0.32's build for CPUs looks into every module for kernels to replace, and stumbles over llvmlite's library, which
     answers to any attribute.

@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import ids, schema
-from curate.pool.formats.registry import find_format
+from curate import ids
 from curate.pool.plan import Pool, Unit
 from curate.recipe.measure import Measure
 from curate.recipe.source import Source
-from curate.run.columns import embedding_schema, score_schema
+from curate.run.columns import embedding_schema, score_schema, table_names
 from curate.run.context import VERSIONS, RunContext
+from curate.signals.registry import find_signals
 from curate.signals.signal import Signal
 
 SUPPLIED = "the pool"  # of score columns that the pool supplies, among the names of signals
@@ -35,6 +35,7 @@ class MeasureSettings:
         pool: what all units have in common.
         models: what each model is, by signal.
         signals: those of the recipe, in the order of their columns.
+        tables: those of TABLES that units of this run have.
     """
 
     sources: tuple[Source, ...]
@@ -42,12 +43,16 @@ class MeasureSettings:
     pool: Pool
     models: Mapping[str, Any]
     signals: tuple[Signal, ...]
+    tables: tuple[str, ...]
 
     @classmethod
     def of(cls, context: RunContext) -> "MeasureSettings":
         """Return those of a run."""
         recipe = context.recipe
-        return cls(recipe.input, recipe.measure, context.pool, context.models, context.signals)
+        signals = find_signals(recipe.measure, context.models)
+        names = table_names(recipe, context.pool, signals)
+        tables = tuple(name for name in TABLES if name in names)
+        return cls(recipe.input, recipe.measure, context.pool, context.models, signals, tables)
 
     def source(self, unit: Unit) -> Source:
         """Return the source that the unit belongs to."""
@@ -62,17 +67,6 @@ class MeasureSettings:
     def embedding_schema(self) -> pa.Schema:
         """The columns of table `embeddings`."""
         return embedding_schema(self.measure, self.models)
-
-    @cached_property
-    def tables(self) -> list[str]:
-        """Those of TABLES that units of this run have."""
-        has = {
-            "samples": True,
-            "scores": len(self.score_schema) > len(schema.ALIGNED),
-            "embeddings": bool(self.measure.kept),
-            "members": any(find_format(source).has_members for source in self.sources),
-        }
-        return [name for name in TABLES if has[name]]
 
     # ---- keys
 

@@ -1,7 +1,7 @@
-"""What engines and detectors of Hugging Face's transformers share: names, devices, loading, pictures, halved batches.
+"""What engines and detectors of Hugging Face's transformers share: names, devices, loading, images, halved batches.
 
 A model is a local folder, as `save_pretrained` writes one, or a name on the hub, which transformers looks for in its
-cache and then downloads. Code that a model brings is never run, and weights are read without pickle's code
+cache and then downloads. Code that comes with a model is never run, and weights are read without pickle's code
 (transformers' defaults).
 """
 
@@ -36,7 +36,7 @@ def model_name(model: str) -> str:
 
 
 def find_device(where: str, device: Device) -> str:
-    """Return the device that is meant here. Raises RecipeError without torch, or where CUDA is requested and missing."""
+    """Return the device. Raises RecipeError without torch, or where CUDA is requested and missing."""
     try:
         import torch
         import transformers  # noqa: F401
@@ -54,7 +54,7 @@ def find_device(where: str, device: Device) -> str:
 
 
 def load(where: str, loading: Callable[[], T]) -> T:
-    """Return what `loading` returns. Raises RecipeError with its reason: no such folder or model, no network, wrong files."""
+    """Return what `loading` returns, or RecipeError with its reason: no such folder or model, no network, wrong files."""
     try:
         return loading()
     except Exception as error:  # of many kinds: of the hub, of the network, of JSON, of safetensors
@@ -66,12 +66,12 @@ def load(where: str, loading: Callable[[], T]) -> T:
 
 
 def open_picture(data: bytes) -> Image.Image:
-    """Return the image upright and in RGB, as it is measured. Raises what Pillow raises."""
+    """Return the image after EXIF rotation and in RGB, as it is measured. Raises what Pillow raises."""
     return as_rgb(rotate_by_exif(Image.open(io.BytesIO(data)))).convert("RGB")
 
 
 def in_halves(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R | Exception]:
-    """Return what `work` returns for each item; where it raises, try again with each half of the items.
+    """Return what `work` returns for each item; where it raises, it is tried again with each half of the items.
 
     So that a batch that needs too much memory is made smaller, and an item that fails costs no other.
     """

@@ -9,17 +9,17 @@ import pyarrow as pa
 
 from curate import ids
 from curate.captions.mix import Written, written_texts
+from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
 from curate.output.layout import Shard, Slice
 from curate.pool.plan import Pool, Unit
 from curate.pool.reader import UnitReader
+from curate.recipe.captions import Captions
 from curate.recipe.recipe import Output
 from curate.recipe.source import Source
 from curate.run.context import VERSIONS, RunContext
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
-
-_TEXT_TABLES = ("captions", "regions")  # whose texts are in the shards
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class EmitSettings:
             pool=context.pool,
             output=context.recipe.output,
             decisions_key=decisions_key(context),
-            captioning=captions and [VERSIONS["captions"], captions.lasting(context.engine_ids)],
-            text_tables=tuple(name for name in _TEXT_TABLES if name in context.tables),
-            write_texts=partial(written_texts, context),
+            captioning=CaptionSettings.of(context).key_fields if captions else None,
+            text_tables=(() if captions is None else ("captions", "regions") if captions.regions else ("captions",)),
+            write_texts=partial(_write_texts, captions, context.recipe.seed, context.store),
         )
 
     @property
@@ -88,3 +88,10 @@ class EmitSettings:
         tables = self.tables(part.unit)
         kept = tables.read("decisions", ["kept"])["kept"]
         return tables.read("samples", columns).filter(kept).slice(part.first, part.count)
+
+
+def _write_texts(
+    captions: Captions | None, seed: int, store: RunStore, unit: Unit, uids: Sequence[str], originals: Sequence[str]
+) -> list[Written]:
+    """Return what the shards hold of each row's texts."""
+    return written_texts(captions, seed, UnitTables(store, unit.index), uids, originals)

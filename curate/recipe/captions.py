@@ -1,36 +1,60 @@
 """The section `captions` of a recipe: which texts are written for kept samples, by what, how they are judged and put out.
 
-See `curate.recipe.recipe`. Sections are plain data; engines are looked at by `curate.captions.engines`, templates by `prompts`.
+See `curate.recipe.recipe`. The sections of the kinds of captions, and of engines, lie with these: they come from registries.
 """
 
-from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    Tag,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
-from curate.recipe.engines import EngineName, EngineSpec
-from curate.recipe.section import ColumnName, ModelPath, Section, UserPath
+from curate.recipe.engines import EngineSpec, engine_section
+from curate.recipe.section import BuiltFrom, ColumnName, ModelPath, Name, Section, UserPath, fault
+from curate.registry import Registry
 
-MOST_PER_ROW = 64
-RewriteStyle = Literal["chat_a", "chat_b", "human", "coco"]
+MAX_PER_ROW = 64
 Gate = Literal[
     "empty", "echo_prompt", "echo", "preamble", "length", "language", "numbers", "names", "entries", "repetition",
     "clip_score", "f_clipscore", "unsafe",
 ]  # fmt: skip
-SECTIONS = {"recaption": "recaption", "fused": "fuse", "rewrite": "rewrite", "translation": "translate"}
-"""The section of each value of column `kind`, in the order in which they are made: a fused text needs a recaption."""
+
+CAPTION_KINDS = Registry[Any]("kind of captions", "curate.captions.kinds.registry:KINDS")
+"""The kinds of captions, subclasses of `curate.captions.kinds.kind.CaptionKind`, in the order in which they are made."""
 
 
-class Kind(Section):
+class CaptionSection(Section):
     """Base of what is written: `engine` names one of `engines`; `per_row` how many texts a sample gets of each style.
 
     `per_row` may be a SQL expression over a kept row's columns, its `probability`, `entries` (how many entries it holds) and
     `rarest` (the least count of these among the survivors), so that more is spent on the tail.
+
+    Attributes:
+        key: the section's key in a recipe.
+        kind: the value of column `kind`, and the name of the JSON field.
+        is_list: whether there may be several sections, each with an engine and styles of its own.
+        styles_key: the key that names the values of column `style`.
+        needs_images: whether the pool must have images.
+        replaces: whether its texts may take the original's place as `.txt`, and are part of syn.json.
     """
 
-    engine: EngineName
+    key: ClassVar[str]
+    kind: ClassVar[str]
+    is_list: ClassVar[bool] = True
+    styles_key: ClassVar[str] = "styles"
+    needs_images: ClassVar[bool] = False
+    replaces: ClassVar[bool] = True
+
+    engine: Name
     per_row: int | str = 1
     template: UserPath | None = None  # a file of one's own, instead of the package's
     temperature: float | None = Field(None, ge=0, le=2)  # None: the kind's own
@@ -41,127 +65,54 @@ class Kind(Section):
     @field_validator("per_row")
     @classmethod
     def _some(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and not 1 <= value <= MOST_PER_ROW:
-            raise ValueError(f"accepted: 1 to {MOST_PER_ROW}, or a SQL expression")
+        if isinstance(value, int) and not 1 <= value <= MAX_PER_ROW:
+            raise ValueError(f"accepted: 1 to {MAX_PER_ROW}, or a SQL expression")
         return value
 
     @property
-    @abstractmethod
-    def default_template(self) -> str:
-        """The package's template that `template` stands in for."""
+    def all_styles(self) -> tuple[str, ...]:
+        """The values of column `style` of its texts."""
+        styles = getattr(self, self.styles_key)
+        return styles if isinstance(styles, tuple) else (styles,)
 
     @property
-    @abstractmethod
-    def written(self) -> tuple[str, ...]:
-        """The values of column `style` that it writes."""
+    def needs_words(self) -> bool:
+        """Whether its requests have words; if not, an image alone."""
+        return True
+
+    @property
+    def source(self) -> tuple[type["CaptionSection"], str] | None:
+        """The kind and the style of the texts, written before, that its own are made of; None where there are none."""
+        return None
 
 
-def _once_each(values: tuple[str, ...]) -> tuple[str, ...]:
+def _check_unique(values: tuple[str, ...]) -> tuple[str, ...]:
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
         raise ValueError(f"{twice[0]!r} is listed twice; for several texts of one use per_row")
     return values
 
 
-Each = AfterValidator(_once_each)
-
-
-class Rewrite(Kind):
-    """The caption written anew (LaCLIP): styles of in-context examples; `prompt` completion, or chat for chat models."""
-
-    styles: Annotated[tuple[RewriteStyle, ...], Each] = Field(("chat_a", "chat_b", "human", "coco"), min_length=1)
-    prompt: Literal["completion", "chat"] = "completion"
-
-    @property
-    def default_template(self) -> str:
-        """By the kind of prompt."""
-        return f"rewrite_{self.prompt}"
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        """The styles."""
-        return self.styles
-
-
-class Recaption(Kind):
-    """A vision-language model's caption of the image; `alt_text: true` shows it the original caption too.
-
-    Style plain is for captioners that are given an image and no words.
-    """
-
-    styles: Annotated[tuple[Literal["short", "long", "plain"], ...], Each] = Field(("short",), min_length=1)
-    alt_text: bool = Field(False, strict=True)
-
-    @property
-    def default_template(self) -> str:
-        """By whether the original is shown."""
-        return "recaption_alt_text" if self.alt_text else "recaption"
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        """The styles."""
-        return self.styles
-
-
-class Fuse(Kind):
-    """The original caption and a recaption as one sentence (VeCLIP, CapsFusion)."""
-
-    style: Literal["short", "long", "plain"] = "short"  # of the recaption
-
-    @property
-    def default_template(self) -> str:
-        """The one."""
-        return "fuse"
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        """That of the recaption."""
-        return (self.style,)
-
-
-class Translate(Kind):
-    """The caption in other languages, by ISO 639-1 codes."""
-
-    languages: Annotated[tuple[str, ...], Each] = Field(min_length=1)
-
-    @property
-    def default_template(self) -> str:
-        """The one."""
-        return "translate"
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        """The languages."""
-        return self.languages
-
-
-ONE, SEVERAL = "one section", "several sections"
-K = TypeVar("K", bound=Kind)
-Sections = Annotated[
-    Annotated[K, Tag(ONE)] | Annotated[tuple[K, ...], Field(min_length=1), Tag(SEVERAL)],
-    Discriminator(lambda given: SEVERAL if isinstance(given, list | tuple) else ONE),
-]
-"""One section of a kind, or several: each with an engine and styles of its own."""
+Unique = AfterValidator(_check_unique)
+"""Marks a list of styles or languages, each listed once."""
 
 
 class Task(NamedTuple):
-    """One section of a kind.
+    """One section of a kind; `key` is where the recipe has it, below `captions`: rewrite, or rewrite.1 of several."""
 
-    Attributes:
-        kind: as column `kind` has it.
-        key: where the recipe has it, below `captions`: rewrite, or rewrite.1 of several.
-        section: what it says.
-    """
-
-    kind: str
     key: str
-    section: Kind
+    section: Any
+
+    @property
+    def kind(self) -> str:
+        """As column `kind` has it."""
+        return str(self.section.kind)
 
 
 class Regions(Section):
     """Where the noun phrases of an English caption are in its image (CLOC), by an open-vocabulary detector of transformers.
 
-    `threshold` is of the score; of more than `queries` phrases so many are drawn. Needs curate[regions].
+    `threshold` is of the score; of more than `queries` phrases that many are drawn. Needs curate[regions].
     """
 
     model: ModelPath
@@ -173,26 +124,43 @@ class Regions(Section):
 
 
 class Gates(Section):
-    """How strictly texts are judged; see `curate.captions.gates.gates`. `off` names gates that are not asked."""
+    """How strict the quality filters of texts are, see `curate.captions.gates`.
+
+    Attributes:
+        off: gates that are left out.
+        words: the least and the largest number of words; 2 is LaCLIP's own bound.
+        names: the share of the caption's names that must stay.
+        entries: the share of the caption's entries that must stay, each as heavy as it is rare. A text may say the same with
+            other entries: at 0.4, one in seven of the pairs in context of the package is refused, and half of the texts that
+            lost their rarest entry; at 0.6, one in three and two in three.
+        clip_score: how much lower than the caption's a CLIP score (a cosine) may be. Scale and noise are the model's.
+        f_clipscore: how much lower than the caption's an F-CLIPScore may be; needs words: true of the model. Of ViT-H-14, a
+            wrong word costs about 3.5e-4.
+        of: the model in measure.clip by which texts are scored, where it has embeddings: true.
+    """
 
     off: tuple[Gate, ...] = ()
     words: tuple[int, int] = (2, 100)
-    names: float = Field(1.0, ge=0, le=1)  # the share of the caption's names that must stay
-    entries: float = Field(0.4, ge=0, le=1)  # and of its entries, each as heavy as it is rare
-    clip_score: float = Field(0.03, ge=0, le=2)  # how much lower than the caption's it may be
-    f_clipscore: float = Field(3e-4, ge=0)  # likewise; needs words: true of the model
-    of: ColumnName = "clip"  # the model in measure.clip by which they are scored, where it has embeddings: true
+    names: float = Field(1.0, ge=0, le=1)
+    entries: float = Field(0.4, ge=0, le=1)
+    clip_score: float = Field(0.03, ge=0, le=2)
+    f_clipscore: float = Field(3e-4, ge=0)
+    of: ColumnName = "clip"
 
 
 class CaptionOutput(Section):
     """What the shards get: `.txt` is the original but for the shares in `mix`; `syn_json` adds DataCompDR's syn.json."""
 
-    mix: dict[Literal["recaption", "fused", "rewrite"], float] = Field({})
+    mix: dict[str, float] = Field({})
     syn_json: bool = Field(False, strict=True)
 
     @field_validator("mix")
     @classmethod
     def _shares(cls, value: dict[str, float]) -> dict[str, float]:
+        accepted = [kind.kind for kind in CAPTION_KINDS.kinds().values() if kind.replaces]
+        for name in value:
+            if name not in accepted:
+                raise ValueError(f"{name!r} cannot take the original's place; accepted: {', '.join(accepted)}")
         if any(not 0 <= share <= 1 for share in value.values()) or sum(value.values()) > 1:
             raise ValueError("shares are 0 to 1, and 1 together at most: the rest keeps the original")
         return value
@@ -201,65 +169,62 @@ class CaptionOutput(Section):
 class Captions(Section):
     """The texts that are written for kept samples. A kind may have several sections, of other styles and by other engines."""
 
-    engines: dict[EngineName, EngineSpec] = Field({})
-    recaption: Sections[Recaption] | None = None
-    fuse: Fuse | None = None
-    rewrite: Sections[Rewrite] | None = None
-    translate: Sections[Translate] | None = None
+    engines: dict[Name, Annotated[SerializeAsAny[EngineSpec], BuiltFrom(engine_section)]] = Field({})
     regions: Regions | None = None
     gates: Gates = Gates()
     output: CaptionOutput = CaptionOutput()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _empty, (), self.__getstate__()  # its class is made in each process
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Captions":
         if not self.tasks and not self.regions:
-            raise ValueError("it has no task; accepted: recaption, fuse, rewrite, translate, regions")
+            raise ValueError(f"it has no task; accepted: {', '.join([*CAPTION_KINDS.kinds(), 'regions'])}")
+        first: dict[tuple[str, str], str] = {}
         for task in self.tasks:
-            self._has_its_engine(task)
-        self._write_other_styles()
-        if self.fuse:
-            recaptions = [style for task in self.tasks if task.kind == "recaption" for style in task.section.written]
-            if not recaptions:
-                raise ValueError("fuse needs recaption: it joins the caption with one")
-            if self.fuse.style not in recaptions:
-                raise _fault("fuse.style", f"{self.fuse.style!r} is not among the styles of recaption")
+            self._check_engine(task)
+            self._check_source(task)
+            for style in task.section.all_styles:  # a style says which section wrote a text
+                other = first.setdefault((task.kind, style), task.key)
+                if other != task.key:
+                    field = task.section.styles_key
+                    what = f"{style!r} is written by captions.{other} too; accepted: {field} that no other section has"
+                    raise fault(f"{task.key}.{field}", what)
         for name in self.output.mix:
             if name not in {task.kind for task in self.tasks}:
-                raise _fault("output.mix", f"no section writes {name}")
+                raise fault("output.mix", f"no section writes {name}")
         return self
 
-    def _has_its_engine(self, task: Task) -> None:
-        engine = task.section.engine
-        if engine not in self.engines:
-            raise _fault(
-                f"{task.key}.engine", f"no engine is named {engine!r}; engines: {', '.join(self.engines) or 'none'}"
-            )
-        plain = isinstance(task.section, Recaption) and set(task.section.styles) == {"plain"}
-        if self.engines[engine].guided and not plain:
-            what = f"{engine!r} is guided, and takes no words; accepted: recaption, styles [plain]"
-            raise _fault(f"{task.key}.engine", what)
+    def _check_engine(self, task: Task) -> None:
+        name = task.section.engine
+        if name not in self.engines:
+            what = f"no engine is named {name!r}; engines: {', '.join(self.engines) or 'none'}"
+            raise fault(f"{task.key}.engine", what)
+        if task.section.needs_words and not self.engines[name].options.takes_words:
+            what = f"{name!r} takes an image and no words; accepted: recaption, styles [plain]"
+            raise fault(f"{task.key}.engine", what)
 
-    def _write_other_styles(self) -> None:
-        """Raises where two sections of a kind write the same: a style tells which of them wrote a text."""
-        by: dict[tuple[str, str], str] = {}
-        for task in self.tasks:
-            for style in task.section.written:
-                first = by.setdefault((task.kind, style), task.key)
-                if first != task.key:
-                    field = "languages" if isinstance(task.section, Translate) else "styles"
-                    what = f"{style!r} is written by captions.{first} too; accepted: {field} that no other section has"
-                    raise _fault(f"{task.key}.{field}", what)
+    def _check_source(self, task: Task) -> None:
+        if task.section.source is None:
+            return
+        source, style = task.section.source
+        styles = [s for other in self.tasks if isinstance(other.section, source) for s in other.section.all_styles]
+        if not styles:
+            raise ValueError(f"{task.key} needs {source.key}: its texts are made of those")
+        if style not in styles:
+            raise fault(f"{task.key}.style", f"{style!r} is not among the styles of {source.key}")
 
-    def lasting(self, engine_ids: Mapping[str, str]) -> dict[str, Any]:
-        """What texts depend on, as plain data: engines and templates by what they are, without where they are.
+    def cache_key_fields(self, engine_ids: Mapping[str, str]) -> dict[str, Any]:
+        """Return what texts depend on, as plain data: engines and templates by what they are, without where they are.
 
         Args:
-            writers: the model of each engine, and the version of each section's template, see `curate.captions.engines`.
+            engine_ids: the model of each engine, and the version of each section's template, see `curate.captions.engines`.
         """
         plain: dict[str, Any] = self.model_dump(exclude={"engines"})
-        for name, section in SECTIONS.items():
-            own = [_lasting(task, engine_ids) for task in self.tasks if task.kind == name]
-            plain[section] = own if len(own) > 1 else next(iter(own), None)
+        for name in CAPTION_KINDS.kinds():
+            own = [_task_fields(task, engine_ids) for task in self.tasks if task.section.key == name]
+            plain[name] = own if len(own) > 1 else next(iter(own), None)
         if plain["regions"]:
             plain["regions"]["model"] = engine_ids["regions"]
             del plain["regions"]["device"], plain["regions"]["batch"]
@@ -267,26 +232,50 @@ class Captions(Section):
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """What is asked for, section by section, in the order in which it is made."""
+        """The sections of all kinds, in the order in which their texts are made."""
         found: list[Task] = []
-        for kind, key in SECTIONS.items():
-            given = getattr(self, key)
-            if isinstance(given, tuple):
-                found += [Task(kind, f"{key}.{place}", section) for place, section in enumerate(given)]
-            elif given is not None:
-                found.append(Task(kind, key, given))
+        for key in CAPTION_KINDS.kinds():
+            value = getattr(self, key)
+            if isinstance(value, tuple):
+                found += [Task(f"{key}.{place}", section) for place, section in enumerate(value)]
+            elif value is not None:
+                found.append(Task(key, value))
         return tuple(found)
 
     def engine_of(self, kind: str, style: str) -> str:
-        """The name of the engine that writes these texts."""
-        return next(task.section.engine for task in self.tasks if task.kind == kind and style in task.section.written)
+        """Return the name of the engine that writes these texts."""
+        return next(
+            str(task.section.engine) for task in self.tasks if task.kind == kind and style in task.section.all_styles
+        )
 
 
-def _fault(key: str, what: str) -> PydanticCustomError:
-    """An error that is told under a key of this section, as `curate.recipe` finds it."""
-    return PydanticCustomError("fault", "{what}", {"what": what, "key": key})
-
-
-def _lasting(task: Task, engine_ids: Mapping[str, str]) -> dict[str, Any]:
+def _task_fields(task: Task, engine_ids: Mapping[str, str]) -> dict[str, Any]:
     plain: dict[str, Any] = task.section.model_dump(exclude={"batch"})
     return plain | {"engine": engine_ids[task.section.engine], "template": engine_ids[f"template of {task.key}"]}
+
+
+def captions_section() -> type[Captions]:
+    """Return the section with a field for each kind of captions."""
+    return _make_section(tuple(CAPTION_KINDS.kinds().items()))
+
+
+@cache
+def _make_section(kinds: tuple[tuple[str, type[CaptionSection]], ...]) -> type[Captions]:
+    fields: dict[str, Any] = {
+        key: ((_one_or_several(section) if section.is_list else section) | None, None) for key, section in kinds
+    }
+    return create_model("Captions", __base__=Captions, __doc__=Captions.__doc__, **fields)
+
+
+def _one_or_several(section: type[CaptionSection]) -> Any:
+    one, several = "one section", "several sections"
+    return Annotated[
+        Annotated[section, Tag(one)] | Annotated[tuple[section, ...], Field(min_length=1), Tag(several)],  # type: ignore[valid-type]
+        Discriminator(lambda value: several if isinstance(value, list | tuple) else one),
+    ]
+
+
+def _empty() -> Captions:
+    """Return a section that is to be filled by `__setstate__`."""
+    section = captions_section()
+    return section.__new__(section)

@@ -1,12 +1,18 @@
-"""The section `captions.engines` of a recipe: what writes texts, and what it costs. See `curate.recipe.captions`."""
+"""The section `captions.engines` of a recipe: what writes texts, and what it costs. See `curate.recipe.captions`.
 
-from typing import Annotated, Any, Literal
+The options of each kind lie with the engine, in `curate.engines`; this section is made of that registry.
+"""
 
-from pydantic import Field, model_validator
+from functools import cache
+from typing import Any
 
-from curate.recipe.section import ModelPath, Section, UserPath
+from pydantic import Field, create_model, model_validator
 
-EngineName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
+from curate.recipe.section import Section
+from curate.registry import Registry
+
+ENGINES = Registry[Any]("engine", "curate.engines.registry:ENGINES")
+"""The kinds of engines, `curate.engines.options.EngineKind`."""
 
 
 class Price(Section):
@@ -16,65 +22,44 @@ class Price(Section):
     output: float = Field(0.0, ge=0)
     hour: float = Field(0.0, ge=0)
 
-
-class OpenAI(Section):
-    """An endpoint that speaks OpenAI's protocol, such as `vllm serve` or a hosted one.
-
-    `key` is the name of an environment variable; `extra` is added to each request's body.
-    """
-
-    base_url: str = Field(pattern=r"^https?://")
-    model: str = Field(min_length=1)
-    key: str | None = None
-    concurrency: int = Field(16, ge=1, le=4096, strict=True)
-    timeout: float = Field(60.0, gt=0)
-    attempts: int = Field(6, ge=1, le=100, strict=True)
-    extra: dict[str, Any] = Field({})
-
-
-class Vllm(Section):
-    """A model in this process, by vLLM. `options` are further arguments of `vllm.LLM`."""
-
-    model: ModelPath
-    options: dict[str, Any] = Field({})
-
-
-class Guided(Section):
-    """A captioner of Hugging Face's transformers in this process, steered by classifier-free guidance of scale `gamma`.
-
-    It is given an image and no words: for `recaption` of style plain. `gamma` 1 is plain greedy decoding.
-    """
-
-    model: ModelPath
-    gamma: float = Field(2.0, ge=0, le=10)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    batch: int = Field(16, ge=1, le=4096, strict=True)
-
-
-class Recorded(Section):
-    """Answers of an earlier run, or any Parquet files of table `answers`; what they do not hold is an error."""
-
-    path: UserPath = Field(min_length=1)
-    model: str = Field(min_length=1)
+    def cost(self, tokens_in: float, tokens_out: float, seconds: float = 0.0) -> float:
+        """Return the cost of tokens and of seconds of work."""
+        return (tokens_in * self.input + tokens_out * self.output) / 1e6 + seconds / 3600 * self.hour
 
 
 class EngineSpec(Section):
-    """One engine: one of the four."""
+    """One engine of a recipe: the options of one kind, under its key, and a price."""
 
-    openai: OpenAI | None = None
-    vllm: Vllm | None = None
-    guided: Guided | None = None
-    recorded: Recorded | None = None
     price: Price = Price()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _empty, (), self.__getstate__()  # its class is made in each process
+
     @property
-    def batch(self) -> int:
-        """Requests at a time, where a kind does not say."""
-        return 4096 if self.vllm else 256
+    def options(self) -> Any:
+        """The options, an `EngineOptions`."""
+        return next(options for key in ENGINES.kinds() if (options := getattr(self, key)) is not None)
 
     @model_validator(mode="after")
-    def _one_of_four(self) -> "EngineSpec":
-        if sum(spec is not None for spec in (self.openai, self.vllm, self.guided, self.recorded)) != 1:
-            raise ValueError("give one of openai, vllm, guided and recorded")
+    def _one_kind(self) -> "EngineSpec":
+        kinds = list(ENGINES.kinds())
+        if sum(getattr(self, key) is not None for key in kinds) != 1:
+            raise ValueError(f"give one of {', '.join(kinds[:-1])} and {kinds[-1]}")
         return self
+
+
+def engine_section() -> type[EngineSpec]:
+    """Return the section with a field for each kind of engine."""
+    return _make_section(tuple((key, kind.options) for key, kind in ENGINES.kinds().items()))
+
+
+@cache
+def _make_section(kinds: tuple[tuple[str, type[Section]], ...]) -> type[EngineSpec]:
+    fields: dict[str, Any] = {key: (options | None, None) for key, options in kinds}
+    return create_model("EngineSpec", __base__=EngineSpec, __doc__=EngineSpec.__doc__, **fields)
+
+
+def _empty() -> EngineSpec:
+    """Return a section that is to be filled by `__setstate__`."""
+    section = engine_section()
+    return section.__new__(section)

@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from curate.errors import RecipeError
-from curate.recipe.captions import Captions, Gates
+from curate.recipe.captions import Captions, Gates, captions_section
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
 from curate.recipe.measure import Measure, default_measure, measure_section
@@ -53,7 +53,7 @@ class Recipe(Section):
     rules: dict[str, str | Top] = Field({})
     dedup: Dedup = Dedup()
     balance: Balance | None = None
-    captions: Captions | None = None
+    captions: Annotated[SerializeAsAny[Captions], BuiltFrom(captions_section)] | None = None
     output: Output = Output()
     blocklist: UserPaths | None = None  # of uids, URLs and sha256 of images, one a line, or a run's forgotten.parquet
     max_failed: float = Field(0.05, ge=0, le=1, strict=True)

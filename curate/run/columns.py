@@ -9,8 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from curate import schema
+from curate.errors import RecipeError
+from curate.pool.formats.registry import find_format
 from curate.pool.plan import Pool
 from curate.recipe.measure import Measure
+from curate.recipe.recipe import Recipe
 from curate.signals.signal import Signal
 
 
@@ -39,3 +42,35 @@ def visible_columns(measure: Measure, signals: Sequence[Signal], pool: Pool) -> 
     hidden |= {"language"} - pool.supplied - {name for signal in signals for name in signal.sample_columns}
     columns = [field for field in schema.SAMPLES if field.name not in hidden]
     return pa.schema([*columns, *list(score_schema(signals, pool))[len(schema.ALIGNED) :]])
+
+
+def table_names(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> list[str]:
+    """Return the tables that each unit of a run has, in the order in which they are written."""
+    has = {
+        "scores": len(score_schema(signals, pool)) > len(schema.ALIGNED),
+        "embeddings": bool(recipe.measure.kept),
+        "members": any(find_format(source).has_members for source in recipe.input),
+        "matches": recipe.match is not None,
+        "answers": recipe.captions is not None,
+        "captions": recipe.captions is not None,
+        "regions": recipe.captions is not None and recipe.captions.regions is not None,
+    }
+    names = ("samples", "scores", "embeddings", "members", "matches", "decisions", "answers", "captions", "regions")
+    return [name for name in names if has.get(name, True)]
+
+
+def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None:
+    """Check that the pool has what signals need, and that no two columns have one name. Raises RecipeError."""
+    from_images = [signal.name for signal in signals if signal.from_images]
+    if from_images and not pool.images:
+        raise RecipeError(f"measure: {from_images[0]} needs images, and the pool has none")
+    own = [column.name for signal in signals for column in signal.columns]
+    supplied = {name.lower() for name in pool.scores.names}
+    for name in own:
+        if name in {*schema.SAMPLES.names, *schema.DECISIONS.names} or own.count(name) > 1:
+            raise RecipeError(f"measure: a signal has a column {name}, and another column has that name; rename it")
+        if name in supplied:
+            raise RecipeError(
+                f"measure: the pool has a column {name} already; leave the signal out, give it another name, or choose the "
+                "score columns with columns.scores"
+            )

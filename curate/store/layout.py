@@ -22,6 +22,11 @@ LOCK_FILE = "tmp/lock"  # there while a command is at work
 ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is there
 
 
+def answer_parts(unit: int) -> str:
+    """Return the folder of a unit's batches of answers."""
+    return f"{ANSWER_PARTS}/{unit:05d}"
+
+
 def table_file(table: str, unit: int) -> str:
     """Return the file of a unit's table."""
     return f"tables/{table}/{unit:05d}.parquet"

@@ -8,7 +8,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import AsIter, AsList, AsSingleton
 
-from curate.captions.unit import summarise
+from curate.captions.work import summarise
 from curate.decide import dedup
 from curate.output.emit import emit_shard
 from curate.output.layout import Shard, lay_out
@@ -20,7 +20,6 @@ from curate.publish.settings import PublishSettings
 from curate.publish.summary import Results
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
-from curate.store.facts import CaptionWork
 from curate.store.manifest import Published, digest_file
 from curate.store.timings import time_step
 
@@ -115,14 +114,15 @@ class Publish(beam.PTransform):
     def _publish(
         self, _: None, audits: list[Audit], shards: list[Shard], digests: list[Published], **found: Any
     ) -> None:
-        work = summarise(self.context, found["captioned"]) if found.get("captioned") else []
+        captions, captioned = self.context.recipe.captions, found.get("captioned")
+        work = summarise(captions, self.context.engine_ids, captioned) if captions and captioned else []
         results = Results(
             t=found.get("t"),
             thresholds=dict(found["thresholds"]),
             recalls=dict(found["recalls"]),
             **{name: found.get(name) for name in ("pool", "survivors", "sums")},
             drift=found.get("drift") or [],
-            caption_work=[CaptionWork.model_validate(row) for row in work],
+            caption_work=work,
         )
         with noting_errors(self.context.store):
             publish(PublishSettings.of(self.context), audits, shards, results, digests)

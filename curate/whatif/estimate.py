@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from curate.captions.cache import Index, index_answers
-from curate.captions.requests import Rows, make_requests
+from curate.captions.rows import Rows, make_requests
+from curate.captions.settings import CaptionSettings
 from curate.decide import balance, draws
 from curate.decide.bracket import solve_t
 from curate.decide.evaluation import write_evaluation
@@ -116,7 +117,7 @@ def estimate(
         if metadata is not None:
             context.store.write_parquet(METADATA_FILE, metadata)
         if context.recipe.dedup.against:
-            write_evaluation(context.store, context.recipe, context.signals)
+            write_evaluation(context.store, context.recipe, MeasureSettings.of(context).signals)
         if record is not None:
             record.write(context.store)
         began = time.process_time()
@@ -139,9 +140,9 @@ def estimate(
 
 
 def _is_measured(context: RunContext, unit: Unit) -> bool:
-    """Return whether the tables of measuring and matching are current, here or in the run to reuse."""
-    settings, tables = MeasureSettings.of(context), context.unit_tables(unit)
-    keys = {name: settings.key(name, unit) for name in settings.tables}
+    """Return whether nothing of the unit is to be measured or matched."""
+    tables, measure = context.unit_tables(unit), MeasureSettings.of(context)
+    keys = {name: measure.key(name, unit) for name in measure.tables}
     if context.recipe.match:
         keys["matches"] = MatchSettings.of(context).key(keys["samples"])
     return all(tables.would_be_current(name, key) for name, key in keys.items())
@@ -203,8 +204,8 @@ def _estimate_requests(
     sample: Sampled,
 ) -> list[EstimatedRequests]:
     """Return requests over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
-    captions = context.recipe.captions
-    assert captions is not None
+    captioning = CaptionSettings.of(context)
+    captions = captioning.captions
     counts = None
     if context.recipe.match:
         counts = (count_survivors(settings, states) / sample.fraction).astype(np.int64)
@@ -213,19 +214,19 @@ def _estimate_requests(
         alive = np.flatnonzero(state.alive)
         some = alive[:_PROMPTS]
         scale = len(alive) / max(1, len(some))
-        rows = Rows.of(context, state.unit, some, counts, inclusion[:_PROMPTS])
-        rows = replace(rows, recaptions=rows.column("caption"))  # as long as captions are, for want of better
+        tables = context.unit_tables(state.unit)
+        rows = Rows.of(tables, some, counts, inclusion[:_PROMPTS])
+        rows = replace(rows, sources=rows.column("caption"))  # as long as captions are, for want of better
         likely = dict(zip(rows.column("uid").to_pylist(), (scale * rows.probability).tolist(), strict=True))
         for task in captions.tasks:
-            requests = make_requests(context, state.unit, task, rows)
+            requests = make_requests(captioning, tables, task, rows)
             found[task.kind, task.section.engine] += _weigh(
                 requests, likely, _answered(requests, context.engine_ids[task.section.engine], sample.known)
             )
     estimated = []
     for (kind, engine), sums in found.items():
         answered, requests, tokens_in, tokens_out = (sums / sample.fraction).tolist()
-        price = captions.engines[engine].price
-        cost = (tokens_in * price.input + tokens_out * price.output) / 1e6
+        cost = captions.engines[engine].price.cost(tokens_in, tokens_out)
         estimated.append(EstimatedRequests(kind, engine, answered, requests, tokens_in, tokens_out, cost))
     return estimated
 

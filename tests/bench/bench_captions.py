@@ -21,9 +21,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.captions.engines import open_engine
+from curate.captions.engines import identify_engines, open_engine
 from curate.captions.kinds.rewrite import load_pairs
-from curate.captions.requests import Rows, make_requests
+from curate.captions.rows import Rows, make_requests
+from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.decide.draws import decide
 from curate.decide.rounds import apply_rules, deduplicate
@@ -61,7 +62,7 @@ def main() -> None:
         recipe = parse_recipe({"input": source, "captions": captions})
         asked = recipe.captions
         assert asked is not None
-        engine: Any = open_engine(asked, "llm")
+        engine: Any = open_engine(asked.engines["llm"], identify_engines(asked)["llm"])
         engine.check()
         llm = engine._llm
 
@@ -75,7 +76,7 @@ def main() -> None:
                 decide(settings, settings.tables(state.unit), state, None, None)
             began = time.perf_counter()
             for unit in prepared.plan.units:
-                caption_unit(prepared.context, unit, None)
+                caption_unit(CaptionSettings.of(prepared.context), unit, prepared.context.unit_tables(unit), None)
             return time.perf_counter() - began
 
         prepared = prepare(recipe, str(here / "prompts"))
@@ -86,9 +87,9 @@ def main() -> None:
         settings = DecideSettings.of(prepared.context)
         for state in deduplicate(settings, apply_rules(settings, prepared.plan.units)):
             decide(settings, settings.tables(state.unit), state, None, None)
-            requests += make_requests(
-                prepared.context, state.unit, asked.tasks[0], Rows.read(prepared.context, state.unit, None)
-            )
+            tables = prepared.context.unit_tables(state.unit)
+            captioning = CaptionSettings.of(prepared.context)
+            requests += make_requests(captioning, tables, asked.tasks[0], Rows.read(tables, None))
         grouped = sorted(requests, key=lambda request: request.group)
         anew = [drawn_anew(request, random.Random(i)) for i, request in enumerate(grouped)]
 

@@ -29,10 +29,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.captions.gates import checks, names, numerals
-from curate.captions.gates.gates import GATES, PASSED, Candidates, GateOptions, run_gates
+from curate.captions.gates.gates import GATES, PASSED, Candidates, run_gates
+from curate.captions.kinds.rewrite import Rewrite
 from curate.demo import scenes, words
 from curate.metadata.match import Matcher
 from curate.metadata.sources import read_metadata
+from curate.recipe.captions import Gates
 from curate.signals.language import detect_languages
 from tests.bench.gate_faults import FAULTS, Case, Fault, rewrite, shorten
 
@@ -95,7 +97,10 @@ def judge_texts(cases: Sequence[Case]) -> list[set[str]]:
     """The gates that each text fails, of those that need texts alone."""
     examples = [side for pair in read_pairs()[:16] for side in pair]
     given = Candidates(
-        "rewrite", *_columns(cases), prompts=[read_prompt()], examples=[] if cases[0].original in examples else examples
+        Rewrite.profile,
+        *_columns(cases),
+        prompts=[read_prompt()],
+        examples=[] if cases[0].original in examples else examples,
     )
     verdicts = run_gates(given)
     assert [PASSED if not failed else failed[0] for failed in verdicts.failed.to_pylist()] == verdicts.first.to_pylist()
@@ -319,7 +324,7 @@ def speed_table(captions: Sequence[str]) -> None:
     ):
         columns = pa.array(texts), pa.array(captions)
         examples = [side for pair in read_pairs()[:16] for side in pair]
-        given = Candidates("rewrite", *columns, prompts=[read_prompt()], examples=examples)
+        given = Candidates(Rewrite.profile, *columns, prompts=[read_prompt()], examples=examples)
         run_gates(given)
         best = float("inf")
         for _ in range(3):
@@ -350,7 +355,7 @@ def main() -> None:
         "shorter": marked_cases(rows, "seen", rng, short=True) + marked_cases(rows, "unseen", rng, short=True),
         "pairs": [Case(*pair) for pair in read_pairs()],
     }
-    print(f"gates, as they are by default: {GateOptions()}")
+    print(f"gates, as they are by default: {Gates()}")
     faults_table(sets, rng, options.show)
     languages_table(options.data, rng)
     entries_table(ByEntries(options.data, captions), {name: sets[name] for name in ("real", "pairs")})

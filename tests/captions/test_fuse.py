@@ -1,26 +1,30 @@
 """Fused texts: both captions as data, in their own delimiters."""
 
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.captions.kinds.fuse import ROWS, Fuse, requests, text_of
-from curate.captions.prompts import load_template
+from curate.captions.kinds.fuse import Fuse
 from curate.engines.request import Sampling
 from tests.captions.hostile import HOSTILE
+from tests.captions.rows import make_rows, requests
 
 
 def table(pairs: list[tuple[str | None, str | None]], per_row: int = 1) -> pa.Table:
     captions, recaptions = zip(*pairs, strict=True) if pairs else ((), ())
-    uids = [f"{i:032x}" for i in range(len(pairs))]
-    return pa.table([uids, captions, recaptions, [per_row] * len(pairs)], schema=ROWS)
+    return make_rows(per_row, caption=list(captions), source=list(recaptions))
+
+
+def fuse(**options: Any) -> Fuse:
+    return Fuse(engine="llm", **options)
 
 
 def test_what_is_asked() -> None:
-    [found] = requests(table([("Corvane Spider 1967", "A red car\non a road.")]), Fuse("long"))
+    [found] = requests(table([("Corvane Spider 1967", "A red car\non a road.")]), fuse(style="long"))
     assert (found.kind, found.style, found.ordinal, found.group) == ("fused", "long", 0, "fused")
     assert found.prompt is None and found.image is None
     system, user = found.messages
@@ -30,17 +34,17 @@ def test_what_is_asked() -> None:
 
 
 def test_further_texts_are_drawn_and_the_first_stays() -> None:
-    one, three = (requests(table([("a", "b")], n), Fuse()) for n in (1, 3))
+    one, three = (requests(table([("a", "b")], n), fuse()) for n in (1, 3))
     assert one == three[:1]
     assert [replace(r.sampling, seed=0) for r in three[1:]] == [Sampling(0.9, 0.9, 80)] * 2
-    [warm] = requests(table([("a", "b")]), Fuse(temperature=0.3, max_tokens=20))
+    [warm] = requests(table([("a", "b")]), fuse(temperature=0.3, max_tokens=20))
     assert replace(warm.sampling, seed=0) == Sampling(0.3, 0.9, 20)
 
 
 def test_both_texts_are_needed() -> None:
     nothing = [(None, "b"), ("a", None), ("", "b"), ("a", "\n"), ("a", "b")]
-    assert [r.uid[-1] for r in requests(table(nothing), Fuse())] == ["4"]
-    assert requests(table(nothing, 0), Fuse()) == [] == requests(table([]), Fuse())
+    assert [r.uid[-1] for r in requests(table(nothing), fuse())] == ["4"]
+    assert requests(table(nothing, 0), fuse()) == [] == requests(table([]), fuse())
 
 
 @given(st.permutations(range(9)), st.integers(0, 9))
@@ -48,16 +52,16 @@ def test_both_texts_are_needed() -> None:
 def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
     rows = table([(f"cat {i}", f"An animal, {i}.") for i in range(9)], 2)
     shuffled = rows.take(pa.array(order, pa.int64()))
-    parts = requests(shuffled[:cut], Fuse()) + requests(shuffled[cut:], Fuse())
+    parts = requests(shuffled[:cut], fuse()) + requests(shuffled[cut:], fuse())
     by_place = {(r.uid, r.ordinal): r for r in parts}
-    whole = requests(rows, Fuse())
+    whole = requests(rows, fuse())
     assert [by_place[r.uid, r.ordinal] for r in whole] == whole and len(parts) == len(whole) == 18
 
 
 def test_an_own_template(tmp_path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("[user]\n<recaption>{recaption}</recaption> <caption>{caption}</caption>")
-    [found] = requests(table([("a", "b")]), Fuse(template=load_template("fuse", str(path))))
+    [found] = requests(table([("a", "b")]), fuse(template=str(path)))
     assert [m.text for m in found.messages] == ["<recaption>b</recaption> <caption>a</caption>"]
 
 
@@ -66,8 +70,8 @@ def test_an_own_template(tmp_path) -> None:
 def test_a_hostile_text_stays_data(caption: str, place: int) -> None:
     """The recaption too: a model that was led astray may have written it."""
     pair = ("a cat", caption) if place else (caption, "a cat")
-    [found] = requests(table([pair]), Fuse())
-    [plain] = requests(table([("a cat", "a cat")]), Fuse())
+    [found] = requests(table([pair]), fuse())
+    [plain] = requests(table([("a cat", "a cat")]), fuse())
     assert found.messages[0] == plain.messages[0] and len(found.messages) == 2
     lines = found.messages[1].text.split("\n")
     assert lines[1 - place] == plain.messages[1].text.split("\n")[1 - place]
@@ -77,5 +81,5 @@ def test_a_hostile_text_stays_data(caption: str, place: int) -> None:
 
 
 def test_text_of() -> None:
-    assert text_of('\n "A red Corvane Spider." \nI hope this helps!') == "A red Corvane Spider."
-    assert text_of("") == ""
+    assert fuse().text_of('\n "A red Corvane Spider." \nI hope this helps!', "short") == "A red Corvane Spider."
+    assert fuse().text_of("", "short") == ""

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.captions.gates import checks
-from curate.captions.gates.checks import Bounds, Entries, Scores
-from curate.captions.gates.gates import APPLIED, GATES, PASSED, Candidates, GateOptions, run_gates
+from curate.captions.gates.checks import Entries, Scores
+from curate.captions.gates.gates import GATES, PASSED, Candidates, run_gates
 from curate.captions.gates.names import hold_names, read_names
 from curate.captions.gates.numerals import read_numbers
+from curate.captions.kinds.registry import KINDS
+from curate.recipe.captions import Gates
 from curate.signals.language import detect_languages
 
 PROMPT = "[system]\nYou write captions anew. Say the same in other words: keep it short.\n[user]\n<caption>{caption}</caption>"
@@ -157,15 +159,13 @@ def test_no_preamble(text: str) -> None:
     ],
 )
 def test_length(text: str | None, original: str | None, bad: bool) -> None:
-    assert fails(checks.length, text, original, Bounds()) is bad
+    assert fails(checks.length, text, original) is bad
 
 
-def test_length_in_tokens_and_at_the_limit() -> None:
-    texts = strings(["a cat", "a cat", "a cat", "a cat.", "a cat.”", "a c"])
-    tokens, finish = pa.array([77, 78, None, 5, 5, 5]), strings(["stop", "stop", None, "length", "length", "length"])
-    asked = checks.length(texts, None, Bounds(max_tokens=77), tokens, finish)
-    assert asked.tolist() == [False, True, False, False, False, True]
-    assert checks.length(texts, None, Bounds(), tokens, None).tolist() == [False] * 6
+def test_length_at_the_models_limit() -> None:
+    texts, finish = strings(["a cat", "a cat", "a cat.", "a cat.”", "a c"]), strings(["stop", None, *["length"] * 3])
+    assert checks.length(texts, None, finish=finish).tolist() == [False, False, False, False, True]
+    assert checks.length(texts, None).tolist() == [False] * 5
 
 
 GERMAN = "Ein kleiner Hund läuft mit einem roten Ball über die grüne Wiese"
@@ -383,18 +383,15 @@ def test_entry_weights() -> None:
 SCORES = st.lists(st.none() | st.sampled_from([math.nan, 0.0, 0.2, 0.25, 0.3]), min_size=4, max_size=4)
 
 
-@given(SCORES, SCORES, st.sampled_from([0.0, 0.04, 0.06]), st.sampled_from([None, 0.22]))
-def test_scores(texts: list[float | None], originals: list[float | None], margin: float, least: float | None) -> None:
+@given(SCORES, SCORES, st.sampled_from([0.0, 0.04, 0.06]))
+def test_scores(texts: list[float | None], originals: list[float | None], margin: float) -> None:
     def known(x: float | None) -> bool:
         return x is not None and not math.isnan(x)
 
-    expected = [
-        known(a) and ((known(b) and a < b - margin) or (least is not None and a < least))
-        for a, b in zip(texts, originals, strict=True)
-    ]
+    expected = [known(a) and known(b) and a < b - margin for a, b in zip(texts, originals, strict=True)]
     for kind in (pa.float32(), pa.float64()):
         columns = (pa.array(values, kind) for values in (texts, originals))
-        assert checks.score(Scores(*columns), margin, least).tolist() == expected
+        assert checks.score(Scores(*columns), margin).tolist() == expected
 
 
 # --- Laws
@@ -451,24 +448,27 @@ TEXTS = st.none() | st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join) 
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), max_size=6)
 
 
+PROFILES = {kind.kind: kind.profile for kind in KINDS}
+
+
 def candidates(rows: Rows, kind: str = "rewrite", **named: Any) -> Candidates:
     texts, originals = ([row[i] for row in rows] for i in (0, 1))
-    return Candidates(kind, strings(texts), strings(originals), prompts=[PROMPT], examples=EXAMPLES, **named)
+    return Candidates(PROFILES[kind], strings(texts), strings(originals), prompts=[PROMPT], examples=EXAMPLES, **named)
 
 
-@given(PAIRS, st.sampled_from(sorted(APPLIED)))
+@given(PAIRS, st.sampled_from(sorted(PROFILES)))
 @settings(deadline=None)
 def test_no_text_raises_and_rows_do_not_see_each_other(rows: Rows, kind: str) -> None:
-    wanted = "fr" if kind == "translation" else None
-    whole = run_gates(candidates(rows, kind, wanted=wanted, sources=strings([b for _, b in rows])))
+    language = "fr" if kind == "translation" else None
+    whole = run_gates(candidates(rows, kind, language=language, sources=strings([b for _, b in rows])))
     assert len(whole.first) == len(whole.failed) == len(rows)
     assert whole.first.null_count == whole.failed.null_count == 0
     for i, row in enumerate(rows):
-        alone = run_gates(candidates([row], kind, wanted=wanted, sources=strings([row[1]])))
+        alone = run_gates(candidates([row], kind, language=language, sources=strings([row[1]])))
         assert alone.failed[0] == whole.failed[i]
         failed = whole.failed[i].as_py()
         assert failed == [gate for gate in GATES if gate in failed]
-        assert set(failed) <= set(APPLIED[kind])
+        assert set(failed) <= set(PROFILES[kind].gates)
         assert whole.first[i].as_py() == (failed[0] if failed else PASSED)
 
 
@@ -483,7 +483,7 @@ def test_the_caption_itself_fails_no_gate_but_echo_and_length(texts: list[str]) 
         clip=Scores(scores, scores),
         f_clip=Scores(scores, scores),
     )
-    options = GateOptions(off=frozenset({"empty", "echo", "length"}))
+    options = Gates(off=("empty", "echo", "length"))
     assert run_gates(given_texts, options).first.to_pylist() == [PASSED] * len(texts)
 
 
@@ -556,7 +556,7 @@ def test_slices_and_large_strings() -> None:
     given_rows = candidates(rows)
     for kind in (pa.string(), pa.large_string()):
         cut = Candidates(
-            "rewrite",
+            PROFILES["rewrite"],
             given_rows.texts.cast(kind)[1:4],
             given_rows.originals.cast(kind)[1:4],
             prompts=[PROMPT],
@@ -596,22 +596,18 @@ def test_kinds_have_their_gates() -> None:
     clip = Scores(pa.array([0.1]), pa.array([0.3]))
     failed = {
         kind: set(run_gates(candidates(row, kind, entries=Entries(*ids, np.ones(2)), clip=clip)).failed[0].as_py())
-        for kind in APPLIED
+        for kind in PROFILES
     }
     assert failed["rewrite"] == failed["fused"] == {"numbers", "names", "entries", "clip_score"}
     assert failed["recaption"] == {"clip_score"}
     assert failed["translation"] == set()
-    assert set(APPLIED) == {"rewrite", "recaption", "fused", "translation"} and all(
-        set(a) <= set(GATES) for a in APPLIED.values()
-    )
-    with pytest.raises(KeyError):
-        run_gates(candidates(row, "poem"))
+    assert all(set(profile.gates) <= set(GATES) for profile in PROFILES.values())
 
 
 def test_a_recaption_is_not_compared_with_the_caption() -> None:
     row: Rows = [(ENGLISH, GERMAN * 4)]
     assert run_gates(candidates(row, "recaption")).first.to_pylist() == [PASSED]
-    assert run_gates(candidates(row, "recaption", wanted="de")).first.to_pylist() == ["language"]
+    assert run_gates(candidates(row, "recaption", language="de")).first.to_pylist() == ["language"]
     assert run_gates(candidates(row, "rewrite")).failed.to_pylist() == [["length", "language", "names"]]
 
 
@@ -619,9 +615,7 @@ def test_a_recaption_is_not_compared_with_the_caption() -> None:
 def test_a_gate_may_be_off(gate: str) -> None:
     row: Rows = [("Sure! 5 cats: 5 cats 5 cats 5 cats at www.a.example", "three cats in Rotterdam")]
     every = run_gates(candidates(row)).failed[0].as_py()
-    assert run_gates(candidates(row), GateOptions(off=frozenset({gate}))).failed[0].as_py() == [
-        g for g in every if g != gate
-    ]
+    assert run_gates(candidates(row), Gates(off=(gate,))).failed[0].as_py() == [g for g in every if g != gate]
 
 
 def test_options_reach_their_gates() -> None:
@@ -629,17 +623,14 @@ def test_options_reach_their_gates() -> None:
     row: Rows = [("a cat in bed", "a cat asleep in a bed")]
     assert run_gates(candidates(row, f_clip=scores)).first.to_pylist() == [PASSED]
     for options, gate in [
-        (GateOptions(f_clip_margin=5e-5), "f_clipscore"),
-        (GateOptions(f_clip_least=-1e-4), "f_clipscore"),
-        (GateOptions(length=Bounds(min_words=5)), "length"),
-        (GateOptions(length=Bounds(max_words=3)), "length"),
-        (GateOptions(length=Bounds(min_share=0.9)), "length"),
-        (GateOptions(length=Bounds(max_share=0.5)), "length"),
+        (Gates(f_clipscore=5e-5), "f_clipscore"),
+        (Gates(words=(5, 100)), "length"),
+        (Gates(words=(2, 3)), "length"),
     ]:
         assert run_gates(candidates(row, f_clip=scores), options).first.to_pylist() == [gate]
     wanted = Entries(pa.array([[0]], pa.list_(pa.int32())), pa.array([[0, 1]], pa.list_(pa.int32())), np.ones(2))
     for kept, first in ((0.5, PASSED), (0.6, "entries")):
-        assert run_gates(candidates(row, entries=wanted), GateOptions(entries_kept=kept)).first.to_pylist() == [first]
+        assert run_gates(candidates(row, entries=wanted), Gates(entries=kept)).first.to_pylist() == [first]
     for margin, first in ((0.2, PASSED), (0.05, "clip_score")):
         clip = Scores(pa.array([0.1]), pa.array([0.25]))
-        assert run_gates(candidates(row, clip=clip), GateOptions(clip_margin=margin)).first.to_pylist() == [first]
+        assert run_gates(candidates(row, clip=clip), Gates(clip_score=margin)).first.to_pylist() == [first]

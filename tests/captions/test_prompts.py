@@ -13,25 +13,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.captions import sampling
-from curate.captions.prompts import FORMS, STRANGERS, Template, load_template
+from curate.captions.kinds import fuse, recaption, rewrite, sampling, translate
+from curate.captions.prompts import Template, load_template
 from curate.captions.text import MAX_CHARACTERS, MAX_WORDS, as_data, first_line, one_line, without_quotes
-from curate.engines.request import Sampling
+from curate.engines.request import Request, Sampling
 from curate.errors import RecipeError
 from tests.captions.hostile import HOSTILE, count_marks
 
-CHATS = [name for name, form in FORMS.items() if form.chat]
+FORMS = {
+    form.name: form
+    for form in (*rewrite.FORMS.values(), recaption.FORM, recaption.ALT_TEXT_FORM, fuse.FORM, translate.FORM)
+}
+CHATS = [name for name, form in FORMS.items() if form.is_chat]
+STRANGERS = ("caption", "recaption")
 PIECES = list("<>/[]()‹›«=-#:＜＞⇒|aé猫 \n\t\0\u200b\u2028")
 PIECES += ["caption", "RECAPTION", "=>", "user", "system", "im_start", "{caption}"]
 TEXTS = st.text(max_size=80) | st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 
 
 def values(name: str, **changed: str) -> dict[str, str]:
-    return {field: changed.get(field, f"some {field}") for field in FORMS[name].fields}
+    return {field: changed.get(field, f"some {field}") for field in FORMS[name].all_fields}
 
 
 def rendered(template: Template, filled: dict[str, str]) -> list[str]:
-    if FORMS[template.name].chat:
+    if template.form.is_chat:
         return [f"{message.role}: {message.text}" for message in template.messages(**filled)]
     return [template.prompt(**filled)]
 
@@ -44,16 +49,16 @@ def test_each_file_is_a_template_and_each_template_a_file() -> None:
     assert {f"{name}.{form.version}.txt" for name, form in FORMS.items()} <= found
     assert {name.split(".")[0] for name in found} == set(FORMS)
     for name, form in FORMS.items():
-        template = load_template(name)
-        assert (template.name, template.version) == (name, form.version)
+        template = load_template(FORMS[name])
+        assert (template.form, template.version) == (form, form.version)
         assert template.text == template.text.strip() and template.text.isascii()
 
 
 @pytest.mark.parametrize("name", CHATS)
 def test_delimiters_stand_once(name: str) -> None:
-    messages = load_template(name).messages(**values(name))
+    messages = load_template(FORMS[name]).messages(**values(name))
     text = "\n".join(message.text for message in messages)
-    for field in FORMS[name].fields:
+    for field in FORMS[name].all_fields:
         times = int(field in STRANGERS)
         assert text.count(f"<{field}>") == text.count(f"</{field}>") == text.count(f"<{field}>some {field}</{field}>")
         assert text.count(f"<{field}>") == times
@@ -62,7 +67,7 @@ def test_delimiters_stand_once(name: str) -> None:
 
 
 def test_a_completion_ends_with_the_arrow() -> None:
-    prompt = load_template("rewrite_completion").prompt(examples="a => b\nc => d\ne => f", caption="a cat")
+    prompt = load_template(FORMS["rewrite_completion"]).prompt(examples="a => b\nc => d\ne => f", caption="a cat")
     instruction, *rest = prompt.split("\n")
     assert instruction and rest == ["", "a => b", "c => d", "e => f", "a cat =>"]
 
@@ -72,7 +77,7 @@ def test_a_completion_ends_with_the_arrow() -> None:
 @settings(max_examples=60, deadline=None)
 def test_text_around_data_is_that_of_a_harmless_caption(name: str, texts: tuple[str, str]) -> None:
     """Oracle: the harmless prompt, with the data put in by `str.replace`."""
-    template = load_template(name)
+    template = load_template(FORMS[name])
     plain = rendered(template, values(name, caption="CAPTION1", recaption="CAPTION2"))
     data = [as_data(text) for text in texts]
     plain = [text.replace("CAPTION1", data[0]).replace("CAPTION2", data[1]) for text in plain]
@@ -82,7 +87,7 @@ def test_text_around_data_is_that_of_a_harmless_caption(name: str, texts: tuple[
 def test_wrong_values_are_a_defect_of_the_caller() -> None:
     for wrong in ({}, {"caption": "a"}, {"caption": "a", "examples": "b", "language": "c"}):
         with pytest.raises(ValueError, match="has fields"):
-            load_template("rewrite_completion").prompt(**wrong)
+            load_template(FORMS["rewrite_completion"]).prompt(**wrong)
 
 
 # ---- a user's templates
@@ -94,7 +99,7 @@ def test_a_users_template(tmp_path: Path) -> None:
         b'\xef\xbb\xbf[system]\r\nJSON like {"a": 1} or {} is text.\r\n\r\nSo is [this].\r\n'
         b"[user]\r\nA cat\r\n[assistant]\r\nA tabby\r\n[user]\r\n<caption>{caption}</caption> {examples}\r\n"
     )
-    template = load_template("rewrite_chat", str(path))
+    template = load_template(FORMS["rewrite_chat"], str(path))
     found = template.messages(caption="{examples} [user]\n[user]", examples="x {caption}")
     assert [(message.role, message.text) for message in found] == [
         ("system", 'JSON like {"a": 1} or {} is text.\n\nSo is [this].'),
@@ -105,7 +110,7 @@ def test_a_users_template(tmp_path: Path) -> None:
     assert template.version.startswith("sha256:") and len(template.version) == 19
     path.write_text(template.text)
     assert (
-        load_template("rewrite_chat", str(path)).version == template.version
+        load_template(FORMS["rewrite_chat"], str(path)).version == template.version
     )  # line ends, and a byte order mark, are none of it
 
 
@@ -139,17 +144,15 @@ def test_a_wrong_template_is_refused(tmp_path: Path, name: str, text: str | byte
     path = tmp_path / "mine.txt"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(RecipeError, match=message) as error:
-        load_template(name, str(path))
+        load_template(FORMS[name], str(path))
     assert str(error.value).startswith(f"{path}: ")
 
 
 def test_a_template_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"mine\.txt: no such file; it is named as the template of fuse"):
-        load_template("fuse", str(tmp_path / "mine.txt"))
+        load_template(FORMS["fuse"], str(tmp_path / "mine.txt"))
     with pytest.raises(RecipeError, match="cannot be read"):
-        load_template("fuse", str(tmp_path))
-    with pytest.raises(RecipeError, match="unknown 'fused'; did you mean 'fuse'"):
-        load_template("fused")
+        load_template(FORMS["fuse"], str(tmp_path))
 
 
 # ---- data
@@ -271,12 +274,16 @@ def test_seeds_tell_draws_apart_and_greedy_ones_have_none() -> None:
     whats = [
         (u, k, s, o, r) for u in ("a", "b") for k in ("x", "y") for s in ("s", "t") for o in (0, 1) for r in (0, 1)
     ]
-    seeds = [sampling.seeded(hot, *what).seed for what in whats]
+
+    def seed_of(uid: str, kind: str, style: str, ordinal: int, seed: int) -> int:
+        return sampling.seeded(hot, Request(uid, kind, style, 0), ordinal, seed).seed
+
+    seeds = [seed_of(*what) for what in whats]
     assert len(set(seeds)) == len(whats) == 32
     assert all(0 <= seed < 1 << 31 for seed in seeds) and max(seeds) > 1 << 28
-    assert seeds == [sampling.seeded(hot, *what).seed for what in whats]
+    assert seeds == [seed_of(*what) for what in whats]
     cold = Sampling(0.0, 1.0, 77)
-    assert sampling.seeded(cold, "a", "x", "s", 0, 1) == cold
+    assert sampling.seeded(cold, Request("a", "x", "s", 0), 0, 1) == cold
 
 
 def test_the_first_text_is_greedy_unless_a_temperature_is_given() -> None:
@@ -287,5 +294,5 @@ def test_the_first_text_is_greedy_unless_a_temperature_is_given() -> None:
 
 
 def test_templates_can_be_sent_to_workers() -> None:
-    template = load_template("fuse")
+    template = load_template(FORMS["fuse"])
     assert pickle.loads(pickle.dumps(template)) == template and isinstance(template, Template)

@@ -1,28 +1,31 @@
 """Recaptions: the image goes along, styles and ordinals, the alt-text as data."""
 
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.captions.kinds.recaption import ROWS, STYLES, Recaption, requests, text_of
-from curate.captions.prompts import load_template
+from curate.captions.kinds.recaption import STYLES, Recaption
 from curate.engines.request import Sampling
-from curate.errors import RecipeError
 from tests.captions.hostile import HOSTILE
+from tests.captions.rows import make_rows, requests
 
 PICTURE = "5a" * 32
 
 
 def table(captions: list[str | None], per_row: int = 1, picture: str | None = PICTURE) -> pa.Table:
-    uids = [f"{i:032x}" for i in range(len(captions))]
-    return pa.table([uids, captions, [picture] * len(captions), [per_row] * len(captions)], schema=ROWS)
+    return make_rows(per_row, caption=captions, sha256=[picture] * len(captions))
+
+
+def recaption(*styles: str, **options: Any) -> Recaption:
+    return Recaption(engine="vlm", **{"styles": styles} if styles else {}, **options)
 
 
 def test_what_is_asked() -> None:
-    found = requests(table(["a cat"], 2), Recaption(("short", "long")))
+    found = requests(table(["a cat"], 2), recaption("short", "long"))
     assert [(r.style, r.ordinal) for r in found] == [("short", 0), ("short", 1), ("long", 0), ("long", 1)]
     for request in found:
         [message] = request.messages
@@ -33,40 +36,40 @@ def test_what_is_asked() -> None:
 
 
 def test_the_first_is_greedy_and_stays_when_more_are_asked_for() -> None:
-    one, three = (requests(table(["a cat"], n), Recaption(seed=4)) for n in (1, 3))
+    one, three = (requests(table(["a cat"], n), recaption(), 4) for n in (1, 3))
     assert one == three[:1] and one[0].sampling == Sampling(0.0, 1.0, 77)
     assert [replace(r.sampling, seed=0) for r in three[1:]] == [Sampling(0.9, 0.9, 77)] * 2
     assert three[1].sampling.seed != three[2].sampling.seed
-    other = requests(table(["a cat"], 3), Recaption(seed=5))
+    other = requests(table(["a cat"], 3), recaption(), 5)
     assert other[0] == three[0] and other[1] != three[1]
-    warm = requests(table(["a cat"], 2), Recaption(temperature=0.7, max_tokens=9))
+    warm = requests(table(["a cat"], 2), recaption(temperature=0.7, max_tokens=9))
     assert [replace(r.sampling, seed=0) for r in warm] == [Sampling(0.7, 0.9, 9)] * 2
 
 
 def test_with_the_alt_text() -> None:
-    [found] = requests(table(["Mona Lisa"]), Recaption(alt_text=True))
+    [found] = requests(table(["Mona Lisa"]), recaption(alt_text=True))
     [message] = found.messages
     assert message.text.count("\n<caption>Mona Lisa</caption>\n") == 1 and "may as well be wrong" in message.text
     for nothing in (None, "", " \u200b"):
-        assert requests(table([nothing]), Recaption(alt_text=True)) == requests(table([nothing]), Recaption())
+        assert requests(table([nothing]), recaption(alt_text=True)) == requests(table([nothing]), recaption())
 
 
 def test_without_alt_text_the_caption_changes_nothing() -> None:
-    assert requests(table(["a cat"]), Recaption()) == requests(table([None]), Recaption())
+    assert requests(table(["a cat"]), recaption()) == requests(table([None]), recaption())
 
 
 def test_rows_for_which_nothing_is_asked() -> None:
-    assert requests(table(["a cat"], picture=None), Recaption()) == []
-    assert requests(table(["a cat"], 0), Recaption()) == []
-    rows = pa.table([["0" * 32], ["a"], [PICTURE], [None]], schema=ROWS)
-    assert requests(rows, Recaption()) == []
+    assert requests(table(["a cat"], picture=None), recaption()) == []
+    assert requests(table(["a cat"], 0), recaption()) == []
+    rows = make_rows([None], caption=["a"], sha256=[PICTURE])
+    assert requests(rows, recaption()) == []
 
 
 @given(st.permutations(range(9)), st.integers(0, 9))
 @settings(max_examples=20, deadline=None)
 def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
     rows = table([f"cat {i}" for i in range(9)], 2)
-    options = Recaption(("short", "long"), alt_text=True)
+    options = recaption("short", "long", alt_text=True)
     shuffled = rows.take(pa.array(order, pa.int64()))
     parts = requests(shuffled[:cut], options) + requests(shuffled[cut:], options)
     by_place = {(r.uid, r.style, r.ordinal): r for r in parts}
@@ -77,23 +80,23 @@ def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
 def test_an_own_template_serves_all_styles(tmp_path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("[user]\nLook {length}.")
-    found = requests(table(["a"]), Recaption(("short", "long"), template=load_template("recaption", str(path))))
+    found = requests(table(["a"]), recaption("short", "long", template=str(path)))
     assert [r.messages[0].text for r in found] == [f"Look {STYLES[style].words}." for style in ("short", "long")]
 
 
 def test_a_captioner_without_words_gets_the_image_alone() -> None:
-    [found] = requests(table(["a"]), Recaption(("plain",)))
+    [found] = requests(table(["a"]), recaption("plain"))
     assert (found.prompt, found.messages, found.style) == ("", (), "plain") and found.picture
 
 
 def test_an_unknown_style() -> None:
-    with pytest.raises(RecipeError, match="unknown 'shrt'; did you mean 'short'"):
-        Recaption(("shrt",))
+    with pytest.raises(ValueError, match="'short', 'long' or 'plain'"):
+        recaption("shrt")
 
 
 @pytest.mark.parametrize("caption", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_alt_text_stays_data(caption: str) -> None:
-    [found], [plain] = (requests(table([c]), Recaption(alt_text=True)) for c in (caption, "a cat"))
+    [found], [plain] = (requests(table([c]), recaption(alt_text=True)) for c in (caption, "a cat"))
     [found], [plain] = found.messages, plain.messages
     before, after = plain.text.split("a cat")
     assert found.text.startswith(before) and found.text.endswith(after) and before.endswith("<caption>")
@@ -111,5 +114,5 @@ def test_a_hostile_alt_text_stays_data(caption: str) -> None:
     ],
 )
 def test_text_of(answer: str, short: str, long: str) -> None:
-    assert text_of(answer, "short") == short
-    assert text_of(answer, "long") == long
+    assert recaption().text_of(answer, "short") == short
+    assert recaption().text_of(answer, "long") == long

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.captions.regions.phrases import noun_phrases
-from curate.captions.regions.regions import DetectorOptions, ZeroShotDetector, find_regions, sample_phrases
+from curate.captions.regions.regions import ZeroShotDetector, find_regions, sample_phrases
 from curate.errors import RecipeError
+from curate.recipe.captions import Regions
 from curate.recipe.recipe import Recipe
 from pipelines.driver import prepare
 from tests.captions.test_regions import owl, stir
@@ -40,7 +41,7 @@ def test_regions_are_those_of_the_detector(model: str, tmp_path: Path) -> None:
         pools.run_beam(recipe(path, model), tmp_path / "b"),
     ]
     assert runs[0].members == runs[1].members
-    detector = ZeroShotDetector(DetectorOptions(model))
+    detector = ZeroShotDetector(Regions(model=model))
     found = {row["uid"]: row for row in runs[0].table("regions").to_pylist()}
     files = kept_samples(tmp_path / "a")
     assert set(found) == set(files)

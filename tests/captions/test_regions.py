@@ -18,12 +18,12 @@ from curate.captions.regions.phrases import noun_phrases
 from curate.captions.regions.regions import (
     REGIONS,
     Box,
-    DetectorOptions,
     ZeroShotDetector,
     find_regions,
     sample_phrases,
 )
 from curate.errors import RecipeError
+from curate.recipe.captions import Regions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -294,7 +294,7 @@ def test_phrases(text, expected):
 
 
 def test_a_missing_package_is_said(monkeypatch):
-    monkeypatch.setattr("curate.captions.regions.phrases._tagger", None)
+    monkeypatch.setattr("curate.process._made", {})
     monkeypatch.setitem(sys.modules, "textblob.en.taggers", None)
     with pytest.raises(RecipeError, match=r"TextBlob cannot be imported .*pip install textblob"):
         phrases_of("a dog")
@@ -467,7 +467,7 @@ def pictures() -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def detector(folder) -> ZeroShotDetector:
-    return ZeroShotDetector(DetectorOptions(str(folder), "cpu"))
+    return ZeroShotDetector(Regions(model=str(folder), device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -592,14 +592,14 @@ def test_regions_by_a_detector(detector):
 def test_the_name_tells_weights_and_precision(folder, detector, tmp_path):
     other = tmp_path / folder.name
     shutil.copytree(folder, other)
-    assert ZeroShotDetector(DetectorOptions(str(other))).model == detector.model
+    assert ZeroShotDetector(Regions(model=str(other))).model == detector.model
     assert detector.model.startswith(f"{folder.name}@") and detector.model.endswith(" fp32")
     (other / "config.json").write_text("{}")
-    assert ZeroShotDetector(DetectorOptions(str(other))).model != detector.model
+    assert ZeroShotDetector(Regions(model=str(other))).model != detector.model
 
 
 def test_half_precision_runs(folder):
-    made = ZeroShotDetector(DetectorOptions(str(folder), "cpu", "bf16"))
+    made = ZeroShotDetector(Regions(model=str(folder), device="cpu", precision="bf16"))
     assert made.batch == 8
     assert any(made.detect(pictures(), QUERIES, 0.0))
     made.close()
@@ -609,6 +609,6 @@ def test_half_precision_runs(folder):
 def test_what_cannot_be_loaded_is_said(tmp_path):
     transformers.ViTConfig(image_size=24, patch_size=8, **TOWER).save_pretrained(tmp_path / "vit")
     with pytest.raises(RecipeError, match=r"family 'vit', .*accepted: owlvit, owlv2, grounding-dino"):
-        ZeroShotDetector(DetectorOptions(str(tmp_path / "vit"), "cpu")).check()
+        ZeroShotDetector(Regions(model=str(tmp_path / "vit"), device="cpu")).check()
     with pytest.raises(RecipeError, match=r"captions\.regions: .*nowhere: cannot be loaded"):
-        ZeroShotDetector(DetectorOptions(str(tmp_path / "nowhere"), "cpu")).check()
+        ZeroShotDetector(Regions(model=str(tmp_path / "nowhere"), device="cpu")).check()

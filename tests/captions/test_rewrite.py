@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,20 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.captions.gates.gates import Candidates, run_gates
-from curate.captions.kinds.rewrite import ROWS, STYLES, TRIPLES, Rewrite, load_pairs, requests, text_of, triples
-from curate.captions.prompts import load_template
+from curate.captions.kinds.rewrite import STYLES, TRIPLES, Rewrite, load_pairs, triples
 from curate.captions.text import as_data
 from curate.engines.request import Sampling
-from curate.errors import RecipeError
 from tests.captions.hostile import HOSTILE, count_marks
+from tests.captions.rows import make_rows, requests
 
 CHI_SQUARE_31 = 61.1  # exceeded by chance once in a thousand
 SMALL_WORDS = {"with", "the", "to", "in", "a", "of", "and", "for", "on"}
 
 
 def table(captions: list[str | None], per_row: int = 1, uids: list[str] | None = None) -> pa.Table:
-    uids = uids or [f"{i:032x}" for i in range(len(captions))]
-    return pa.table([uids, captions, [per_row] * len(captions)], schema=ROWS)
+    return make_rows(per_row, caption=captions, **({"uid": uids} if uids else {}))
+
+
+def rewrite(*styles: str, **options: Any) -> Rewrite:
+    return Rewrite(engine="llm", **{"styles": styles} if styles else {}, **options)
 
 
 # ---- the pools
@@ -67,7 +70,7 @@ def test_targets_keep_numbers_and_names_and_invent_none(style: str) -> None:
 @pytest.mark.parametrize("style", STYLES)
 def test_the_gates_pass_what_the_examples_show(style: str) -> None:
     sources, targets = zip(*load_pairs(style), strict=True)
-    verdicts = run_gates(Candidates("rewrite", pa.array(targets), pa.array(sources)))
+    verdicts = run_gates(Candidates(Rewrite.profile, pa.array(targets), pa.array(sources)))
     assert verdicts.first.to_pylist() == ["passed"] * len(sources)
 
 
@@ -97,7 +100,7 @@ def test_triples_differ_by_style() -> None:
 
 
 def chosen(uids: list[str], style: str, seed: int = 0) -> list[int]:
-    groups = [r.group for r in requests(table(["a cat"] * len(uids), 1, uids), Rewrite((style,), seed=seed))]
+    groups = [r.group for r in requests(table(["a cat"] * len(uids), 1, uids), rewrite(style), seed)]
     return [int(group.removeprefix(f"rewrite/{style}/")) for group in groups]
 
 
@@ -145,7 +148,7 @@ def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
     captions: list[str | None] = [f"a cat number {i}" if i % 5 else None for i in range(12)]
     rows = table(captions, per_row=2)
     for prompt in ("completion", "chat"):
-        options = Rewrite(prompt=prompt, seed=3)
+        options = rewrite(prompt=prompt)
         whole = requests(rows, options)
         assert len(whole) == 9 * 4 * 2
         shuffled = rows.take(pa.array(order, pa.int64()))
@@ -160,7 +163,7 @@ def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
 
 def test_a_completion() -> None:
     rows = table(["Red  bicycle,\n2014 model"], uids=["0123456789abcdef" * 2])
-    for request in requests(rows, Rewrite(seed=5)):
+    for request in requests(rows, rewrite(), 5):
         assert request.kind == "rewrite" and request.image is None and request.messages == () and request.ordinal == 0
         style, triple = re.fullmatch(r"rewrite/(\w+)/(\d+)", request.group).groups()
         assert style == request.style
@@ -171,7 +174,7 @@ def test_a_completion() -> None:
 
 
 def test_a_chat() -> None:
-    [request] = requests(table(["Red bicycle"]), Rewrite(("coco",), "chat", max_tokens=50, temperature=0.5))
+    [request] = requests(table(["Red bicycle"]), rewrite("coco", prompt="chat", max_tokens=50, temperature=0.5))
     system, user = request.messages
     assert request.prompt is None and (system.role, user.role) == ("system", "user")
     assert user.text == "<caption>Red bicycle</caption>" and system.text.count(" => ") == 3
@@ -179,47 +182,45 @@ def test_a_chat() -> None:
 
 
 def test_requests_of_a_group_share_all_but_the_caption() -> None:
-    found = requests(table([f"cat {i}" for i in range(400)]), Rewrite(("human",)))
+    found = requests(table([f"cat {i}" for i in range(400)]), rewrite("human"))
     beginnings = {(r.group, r.prompt.rpartition("\n")[0]) for r in found}
     assert len(beginnings) == TRIPLES == len({group for group, _ in beginnings})
 
 
 def test_several_texts_differ_by_ordinal_and_seed_and_the_first_stays() -> None:
-    one, three = (requests(table(["a cat"], n), Rewrite(("coco",))) for n in (1, 3))
+    one, three = (requests(table(["a cat"], n), rewrite("coco")) for n in (1, 3))
     assert [r.ordinal for r in three] == [0, 1, 2] and one == three[:1]
     assert len({r.sampling.seed for r in three}) == 3 and len({r.prompt for r in three}) == 1
 
 
 def test_rows_for_which_nothing_is_asked() -> None:
-    rows = pa.table(
-        [[f"{i:032x}" for i in range(6)], [None, "", " \u200b", "a", "b", "c"], [1, 1, 1, 0, None, 2]], schema=ROWS
-    )
-    assert [(r.uid[-1], r.ordinal) for r in requests(rows, Rewrite(("coco",)))] == [("5", 0), ("5", 1)]
-    assert requests(rows[:0], Rewrite()) == []
+    rows = make_rows([1, 1, 1, 0, None, 2], caption=[None, "", " \u200b", "a", "b", "c"])
+    assert [(r.uid[-1], r.ordinal) for r in requests(rows, rewrite("coco"))] == [("5", 0), ("5", 1)]
+    assert requests(rows[:0], rewrite()) == []
 
 
 def test_an_own_template(tmp_path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("Rewrite.\n{examples}\n{caption} =>")
-    options = Rewrite(("coco",), template=load_template("rewrite_completion", str(path)))
-    [mine], [packaged] = (requests(table(["a cat"]), o) for o in (options, Rewrite(("coco",))))
+    options = rewrite("coco", template=str(path))
+    [mine], [packaged] = (requests(table(["a cat"]), o) for o in (options, rewrite("coco")))
     assert mine.prompt == "Rewrite.\n" + packaged.prompt.partition("\n\n")[2]
     assert mine.digest("m") != packaged.digest("m")
 
 
 def test_an_unknown_style() -> None:
-    with pytest.raises(RecipeError, match=r"captions\.rewrite\.styles: unknown 'coca'; did you mean 'coco'\?"):
-        Rewrite(("coca",))
+    with pytest.raises(ValueError, match="'chat_a', 'chat_b', 'human' or 'coco'"):
+        rewrite("coca")
 
 
 @pytest.mark.parametrize("caption", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_caption_stays_data(caption: str) -> None:
     uids = ["ab" * 16]
-    [found], [plain] = (requests(table([c], 1, uids), Rewrite(("human",))) for c in (caption, "a cat"))
+    [found], [plain] = (requests(table([c], 1, uids), rewrite("human")) for c in (caption, "a cat"))
     assert found.prompt.count("\n") == plain.prompt.count("\n") == 5 and found.prompt.count("=>") == 4
     assert found.prompt.rpartition("\n")[0] == plain.prompt.rpartition("\n")[0] and found.prompt.endswith(" =>")
     assert count_marks(found.prompt) == 0
-    options = Rewrite(("human",), "chat")
+    options = rewrite("human", prompt="chat")
     [found], [plain] = (requests(table([c], 1, uids), options) for c in (caption, "a cat"))
     assert found.messages[0] == plain.messages[0] and len(found.messages) == 2
     text = found.messages[1].text
@@ -244,5 +245,5 @@ def test_a_hostile_caption_stays_data(caption: str) -> None:
     ],
 )
 def test_text_of(answer: str, completion: str, chat: str) -> None:
-    assert text_of(answer, "completion") == completion
-    assert text_of(answer, "chat") == chat
+    assert rewrite().text_of(answer, "human") == completion
+    assert rewrite(prompt="chat").text_of(answer, "human") == chat

@@ -1,28 +1,31 @@
 """Translations: languages by code, rows that need none, captions as data."""
 
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.captions.kinds.translate import LANGUAGES, ROWS, Translate, language_name, requests, text_of
-from curate.captions.prompts import load_template
+from curate.captions.kinds.translate import LANGUAGES, Translate, language_name
 from curate.engines.request import Sampling
-from curate.errors import RecipeError
 from tests.captions.hostile import HOSTILE
+from tests.captions.rows import make_rows, requests
 
 
 def table(rows: list[tuple[str | None, str | None]], per_row: int = 1) -> pa.Table:
     captions, languages = zip(*rows, strict=True) if rows else ((), ())
-    uids = [f"{i:032x}" for i in range(len(rows))]
-    return pa.table([uids, captions, languages, [per_row] * len(rows)], schema=ROWS)
+    return make_rows(per_row, caption=list(captions), language=list(languages))
+
+
+def translate(*languages: str, **options: Any) -> Translate:
+    return Translate(engine="llm", languages=languages, **options)
 
 
 def test_what_is_asked() -> None:
     rows = table([("a cat", "en"), ("eine Katze", "de"), ("???", None), (None, "en"), (" ", "en")])
-    found = requests(rows, Translate(("de", "en", "sw")))
+    found = requests(rows, translate("de", "en", "sw"))
     assert [(r.uid[-1], r.style) for r in found] == [
         ("0", "de"), ("0", "sw"), ("1", "en"), ("1", "sw"), ("2", "de"), ("2", "en"), ("2", "sw"),
     ]  # fmt: skip
@@ -35,17 +38,17 @@ def test_what_is_asked() -> None:
 
 
 def test_further_texts_are_drawn_and_the_first_stays() -> None:
-    one, two = (requests(table([("a cat", "en")], n), Translate(("de", "fr"))) for n in (1, 2))
+    one, two = (requests(table([("a cat", "en")], n), translate("de", "fr")) for n in (1, 2))
     assert [(r.style, r.ordinal) for r in two] == [("de", 0), ("de", 1), ("fr", 0), ("fr", 1)] and one == two[::2]
     assert replace(two[1].sampling, seed=0) == Sampling(0.9, 0.9, 160)
-    assert requests(table([("a cat", "en")], 0), Translate(("de",))) == []
+    assert requests(table([("a cat", "en")], 0), translate("de")) == []
 
 
 @given(st.permutations(range(9)), st.integers(0, 9))
 @settings(max_examples=20, deadline=None)
 def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
     rows = table([(f"cat {i}", ("en", "de", None)[i % 3]) for i in range(9)], 2)
-    options = Translate(("de", "ja"))
+    options = translate("de", "ja")
     shuffled = rows.take(pa.array(order, pa.int64()))
     parts = requests(shuffled[:cut], options) + requests(shuffled[cut:], options)
     by_place = {(r.uid, r.style, r.ordinal): r for r in parts}
@@ -81,23 +84,23 @@ def test_all_languages_are_ones_that_the_language_model_names() -> None:
     ],
 )
 def test_an_unknown_language(code: str, near: str) -> None:
-    for act in (language_name, lambda code: Translate(("fr", code))):
-        with pytest.raises(RecipeError, match=near) as error:
+    for act in (language_name, lambda code: translate("fr", code)):
+        with pytest.raises(ValueError, match=near) as error:
             act(code)
-        assert str(error.value).startswith(f"captions.translate.languages: unknown {code!r}")
+        assert f"unknown {code!r}" in str(error.value)
 
 
 def test_an_own_template(tmp_path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("[user]\n{language}: <caption>{caption}</caption>")
-    options = Translate(("de",), template=load_template("translate", str(path)))
+    options = translate("de", template=str(path))
     [found] = requests(table([("a {language}", "en")]), options)
     assert [m.text for m in found.messages] == ["German: <caption>a {language}</caption>"]
 
 
 @pytest.mark.parametrize("caption", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_caption_stays_data(caption: str) -> None:
-    [found], [plain] = (requests(table([(c, None)]), Translate(("de",))) for c in (caption, "a cat"))
+    [found], [plain] = (requests(table([(c, None)]), translate("de")) for c in (caption, "a cat"))
     assert found.messages[0] == plain.messages[0] and len(found.messages) == 2
     text = found.messages[1].text
     assert text.startswith("<caption>") and text.endswith("</caption>")
@@ -105,5 +108,5 @@ def test_a_hostile_caption_stays_data(caption: str) -> None:
 
 
 def test_text_of() -> None:
-    assert text_of("\n„Eine Katze.“\n(Translation)") == "Eine Katze."
-    assert text_of("") == ""
+    assert translate("de").text_of("\n„Eine Katze.“\n(Translation)", "de") == "Eine Katze."
+    assert translate("de").text_of("", "de") == ""

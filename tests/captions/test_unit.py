@@ -12,13 +12,13 @@ import pytest
 
 from curate.ask.explain import explain_sample
 from curate.ask.query import run_query
-from curate.captions.cache import Cache
-from curate.engines import endpoint
+from curate.captions.cache import AnswerCache
+from curate.engines import openai
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import forget
 from curate.ids import hash64
 from curate.output.emit import emit_shard
-from curate.run.context import RunContext
+from curate.store.tables import UnitTables
 from curate.whatif.estimate import estimate
 from pipelines.driver import claim_folder, preflight, prepare, run
 from tests.engines import server as servers
@@ -41,8 +41,8 @@ def faithful(prompt: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.005)
-    monkeypatch.setattr(endpoint, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(openai, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(openai, "MAX_PAUSE", 0.05)
     monkeypatch.setattr(servers, "echo", faithful)
 
 
@@ -139,7 +139,7 @@ def test_a_killed_run_loses_the_batch_in_flight(server: FaultServer, tmp_path: P
 
 def kill_after(monkeypatch: Any, batches: int) -> None:
     """From the batch after so many on, putting one into place is as if the process were killed."""
-    add, count = Cache.add, [0]
+    add, count = AnswerCache.add, [0]
 
     def failing(self: Any, *args: Any) -> None:
         count[0] += 1
@@ -147,7 +147,7 @@ def kill_after(monkeypatch: Any, batches: int) -> None:
             raise KeyboardInterrupt
         add(self, *args)
 
-    monkeypatch.setattr(Cache, "add", failing)
+    monkeypatch.setattr(AnswerCache, "add", failing)
 
 
 def test_failures_are_told_and_asked_again(server: FaultServer, tmp_path: Path) -> None:
@@ -240,8 +240,8 @@ def test_more_is_spent_on_the_tail(server: FaultServer, tmp_path: Path) -> None:
             ["captions.rewrite.per_row", "wrds", "did you mean 'words'"],
         ),
         ({"rewrite": {"engine": "llm", "template": "/nowhere/t.txt"}}, ["/nowhere/t.txt", "no such file"]),
-        ({"rewrite": None}, ["it has no task"]),
-        ({"output": {"mix": {"fused": 0.5}}}, ["nothing of kind fused"]),
+        ({"rewrite": None}, ["captions: it has no task; accepted: recaption, fuse"]),
+        ({"output": {"mix": {"fused": 0.5}}}, ["captions.output.mix: no section writes fused"]),
         ({"gates": {"entries": 0.9}}, ["captions.gates.entries needs match"]),
         ({"gates": {"clip_score": 0.2}}, ["captions.gates.clip_score needs the model 'clip'", "embeddings: true"]),
         ({"output": {"mix": {"rewrite": 1.5}}}, ["shares are 0 to 1"]),
@@ -311,7 +311,7 @@ def test_the_plan_counts_requests(server: FaultServer, tmp_path: Path) -> None:
     found = estimate(prepared.context, prepared.plan.units, prepared.metadata)
     done = pools.run_local(asked, tmp_path / "b")
     assert found is not None
-    (rewrite,) = found.asked
+    (rewrite,) = found.requests
     assert (rewrite.kind, rewrite.engine, rewrite.answered) == ("rewrite", "llm", 0)
     assert rewrite.requests == len(done.table("captions"))
     assert rewrite.tokens_out == 77 * rewrite.requests and 40 < rewrite.tokens_in / rewrite.requests < 200
@@ -457,7 +457,7 @@ def test_a_kill_between_tables_leaves_nothing_behind(
 ) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
     asked = recipe(path, server)
-    write, forget, reached = RunContext.write, Cache.forget_parts, [False]
+    write, forget, reached = UnitTables.write, AnswerCache.delete_parts, [False]
 
     def die_after(context: Any, name: str, *rest: Any) -> None:
         write(context, name, *rest)
@@ -468,14 +468,14 @@ def test_a_kill_between_tables_leaves_nothing_behind(
         reached[0] = True
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(RunContext, "write", die_after)
+    monkeypatch.setattr(UnitTables, "write", die_after)
     if at == "forget":
-        monkeypatch.setattr(Cache, "forget_parts", die)
+        monkeypatch.setattr(AnswerCache, "delete_parts", die)
     with pytest.raises(KeyboardInterrupt):
         pools.run_local(asked, tmp_path / "a")
     assert reached[0] == (at == "forget")
-    monkeypatch.setattr(RunContext, "write", write)
-    monkeypatch.setattr(Cache, "forget_parts", forget)
+    monkeypatch.setattr(UnitTables, "write", write)
+    monkeypatch.setattr(AnswerCache, "delete_parts", forget)
     before = len(server.asked)
     done = pools.run_beam(asked, tmp_path / "a")
     conserved(done)

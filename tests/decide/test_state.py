@@ -49,7 +49,7 @@ def curate(
     checked = parse_recipe({"input": source, **recipe})
     plan = make_plan(checked)
     context = RunContext(checked, plan.pool, RunStore(str(folder / f"run-{uuid.uuid4().hex}")), metadata_key=key)
-    context.check()
+    DecideSettings.of(context)  # checks rules and passes
     if entries is not None:
         context.store.write_parquet(METADATA_FILE, metadata)
     for unit in plan.units:
@@ -72,9 +72,9 @@ def decisions(context: RunContext, plan: Plan) -> pa.Table:
     """All decisions, after checking that they conform to the schema and to each other."""
     tables = []
     for unit in plan.units:
-        table = context.read("decisions", unit)
+        table = context.unit_tables(unit).read("decisions")
         assert table.schema.remove_metadata() == schema.DECISIONS
-        base = context.read("samples", unit, ["unit", "row", "uid", "status"])
+        base = context.unit_tables(unit).read("samples", ["unit", "row", "uid", "status"])
         assert table.select(["unit", "row", "uid"]).to_pydict() == base.select(["unit", "row", "uid"]).to_pydict()
         names = {*context.recipe.rules, *schema.RESERVED_RULES}
         for row, status in zip(table.to_pylist(), base["status"].to_pylist(), strict=True):
@@ -370,7 +370,7 @@ def test_nothing_depends_on_how_the_pool_is_cut(tmp_path: Path, monkeypatch: pyt
 
 def test_what_stands_is_not_decided_again(tmp_path: Path) -> None:
     context, plan, first = curate(tmp_path, pets(), ENTRIES, balance={"t": 20})
-    name = context.table("decisions", plan.units[0])
+    name = context.unit_tables(plan.units[0]).file("decisions")
     before = context.store.read_bytes(name)
     fingerprint = (Path(context.store.path(name))).stat().st_mtime_ns
     [again] = decide(context, plan)

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -31,7 +32,7 @@ class Seen:
 
     method: str
     path: str
-    headers: Mapping[str, str]
+    headers: Message
     body: Any
     connection: tuple[str, int]
     at: float
@@ -76,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self, body: bytes | None) -> None:
         owner = self.server.owner
         parsed = json.loads(body) if body else None
-        self.seen = Seen(self.command, self.path, dict(self.headers), parsed, self.client_address, time.monotonic())
+        self.seen = Seen(self.command, self.path, self.headers, parsed, self.client_address, time.monotonic())
         fault = owner.begin(self.seen)
         try:
             if fault is not None:

@@ -1,38 +1,20 @@
-"""The parts of an endpoint that need no network: pauses, keys, health."""
+"""The parts of an endpoint that need no network: keys, headers, the breaker."""
 
 import asyncio
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from curate.engines.endpoint import (
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
-    REFUSALS,
-    SILENCES,
+    MAX_NO_REPLIES,
+    MAX_REFUSALS,
     CircuitBreaker,
     Key,
-    back_off,
     read_key,
     read_retry_after,
 )
 from curate.errors import RecipeError
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
-
-
-@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
-def test_pauses_double_and_are_drawn_whole(failures, draw):
-    pause = back_off(failures, None, draw)
-    assert pause == draw * min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures - 1, 99))
-
-
-@given(st.integers(1, 50), st.floats(0, 1e9), st.floats(0, 1, exclude_max=True))
-def test_what_the_endpoint_asks_for_is_waited_for(failures, asked, draw):
-    pause = back_off(failures, asked, draw)
-    assert min(asked, LONGEST_PAUSE) <= pause <= LONGEST_PAUSE + FIRST_PAUSE
-    assert pause <= asked + FIRST_PAUSE
 
 
 @pytest.mark.parametrize(
@@ -84,40 +66,40 @@ def test_keys_are_hidden():
 
 def test_silences_in_a_row_are_a_loss_and_one_more_is_then_enough():
     async def play() -> None:
-        health = CircuitBreaker()
-        first = health.lost
-        for _ in range(SILENCES - 1):
-            health.silent()
+        breaker = CircuitBreaker()
+        first = breaker.tripped
+        for _ in range(MAX_NO_REPLIES - 1):
+            breaker.no_reply()
         assert not first.is_set()
-        health.replied()
-        for _ in range(SILENCES - 1):
-            health.silent()
+        breaker.replied()
+        for _ in range(MAX_NO_REPLIES - 1):
+            breaker.no_reply()
         assert not first.is_set()
-        health.silent()
-        second = health.lost
+        breaker.no_reply()
+        second = breaker.tripped
         assert first.is_set() and not second.is_set()
-        health.silent()
+        breaker.no_reply()
         assert second.is_set()
-        health.replied()
-        for _ in range(SILENCES - 1):
-            health.silent()
-        assert not health.lost.is_set()
+        breaker.replied()
+        for _ in range(MAX_NO_REPLIES - 1):
+            breaker.no_reply()
+        assert not breaker.tripped.is_set()
 
     asyncio.run(play())
 
 
 def test_refusals_in_a_row_are_looked_into_and_one_more_is_then_enough():
     async def play() -> None:
-        health = CircuitBreaker()
-        first = health.lost
-        assert not any(health.refused() for _ in range(REFUSALS - 1))
-        health.accepted()
-        assert [health.refused() for _ in range(2 * REFUSALS)] == 2 * [*[False] * (REFUSALS - 1), True]
+        breaker = CircuitBreaker()
+        first = breaker.tripped
+        assert not any(breaker.refused() for _ in range(MAX_REFUSALS - 1))
+        breaker.accepted()
+        assert [breaker.refused() for _ in range(2 * MAX_REFUSALS)] == 2 * [*[False] * (MAX_REFUSALS - 1), True]
         assert not first.is_set()
-        health.refuses_all("refused: 401 Unauthorized")
+        breaker.probe_refused("refused: 401 Unauthorized")
         assert first.is_set() and first.why.startswith("refused: stopped") and first.why.endswith(": 401 Unauthorized")
-        assert not health.lost.is_set() and health.refused()
-        health.accepted()
-        assert not health.refused()
+        assert not breaker.tripped.is_set() and breaker.refused()
+        breaker.accepted()
+        assert not breaker.refused()
 
     asyncio.run(play())

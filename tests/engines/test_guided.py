@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.engines.guided import Guide, GuidedEngine, GuidedOptions
+from curate.engines.guided import Guide, Guided, GuidedEngine
 from curate.engines.request import Message, Request, Sampling
 from curate.errors import RecipeError
 
@@ -145,7 +145,7 @@ def asked(image: bytes | None, prompt: str | None = None, tokens: int = 10, **mo
 
 
 def engine(folder: Path, gamma: float, batch: int = 16) -> GuidedEngine:
-    return GuidedEngine(GuidedOptions(str(folder), gamma, "cpu", batch=batch))
+    return GuidedEngine(Guided(model=str(folder), gamma=gamma, device="cpu", batch=batch))
 
 
 class Definition:
@@ -359,11 +359,11 @@ def test_the_name_tells_weights_gamma_and_precision(one, tmp_path):
     weights = other / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     assert engine(other, 2.0).model != names[0]
-    assert GuidedEngine(GuidedOptions("org/name", 1.5, precision="bf16")).model == "org/name guided gamma=1.5 bf16"
+    assert GuidedEngine(Guided(model="org/name", gamma=1.5, precision="bf16")).model == "org/name guided gamma=1.5 bf16"
 
 
 def test_half_precision_runs(one):
-    made = GuidedEngine(GuidedOptions(str(one), 2.0, "cpu", "bf16"))
+    made = GuidedEngine(Guided(model=str(one), device="cpu", precision="bf16"))
     assert all(answer.text for answer in made.ask([asked(data) for data in FILES[:2]]))
     made.close()
     assert made.ask([asked(FILES[0])])[0].text, "it is loaded again"
@@ -385,4 +385,4 @@ def test_what_cannot_be_loaded_is_said(one, tmp_path, monkeypatch):
         engine(bare, 2.0).check()
     if not torch.cuda.is_available():
         with pytest.raises(RecipeError, match=r"device is cuda, .* accepted: auto, cpu"):
-            GuidedEngine(GuidedOptions(str(one), 2.0, "cuda")).check()
+            GuidedEngine(Guided(model=str(one), device="cuda")).check()

@@ -8,19 +8,24 @@ import shutil
 import signal
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from tenacity import RetryCallState
 
-from curate.engines import endpoint
-from curate.engines.endpoint import REFUSALS, SILENCES
-from curate.engines.openai import HttpEngine, HttpOptions
+from curate.engines import openai
+from curate.engines.endpoint import MAX_NO_REPLIES, MAX_REFUSALS
+from curate.engines.openai import OpenAI, OpenAIEngine, choose_pause
 from curate.engines.request import ERRORS, Answer, Message, Request, Sampling
 from curate.errors import RecipeError, RunError
+from curate.recipe.recipe import parse_recipe
 from tests.engines import server as do
 from tests.engines.server import TOKENS_IN, TOKENS_OUT, FaultServer, completion, echo
 
@@ -29,8 +34,8 @@ KEY = "sk-5ecret/+key=="
 
 @pytest.fixture(autouse=True)
 def _quick_and_alone(monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.005)
-    monkeypatch.setattr(endpoint, "LONGEST_PAUSE", 0.3)
+    monkeypatch.setattr(openai, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(openai, "MAX_PAUSE", 0.3)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -47,9 +52,9 @@ def server():
 def open_engine(server):
     engines = []
 
-    def open_engine(**options) -> HttpEngine:
+    def open_engine(**options) -> OpenAIEngine:
         defaults = {"base_url": server.base_url, "model": "tiny-llm", "timeout": 5.0, "attempts": 3}
-        engines.append(HttpEngine(HttpOptions(**{**defaults, **options})))
+        engines.append(OpenAIEngine(OpenAI(**{**defaults, **options})))
         return engines[-1]
 
     yield open_engine
@@ -78,7 +83,7 @@ def whole(server: FaultServer) -> list[str]:
     return sorted(seen.text for seen in server.asked if seen.status == 200)
 
 
-def one(engine: HttpEngine, text: str = "a dog") -> Answer:
+def one(engine: OpenAIEngine, text: str = "a dog") -> Answer:
     (answer,) = engine.ask(prompts(text))
     return answer
 
@@ -189,7 +194,7 @@ def test_an_endpoint_that_answers_nothing_any_more_is_given_up(server, open_engi
     why = f"{code}: stopped, since it answers no request: {said}"
     assert {answer.error.split(": ")[0] for answer in answers} == {code}
     assert sum(answer.error.startswith(why) for answer in answers) > 1_950
-    assert REFUSALS < len(server.asked) - before < 50
+    assert MAX_REFUSALS < len(server.asked) - before < 50
     assert one(engine, "a later one").error.startswith(f"{code}: ")  # it is tried
     server.always = None
     assert engine.ask(form(*texts(30, "again"))) == [answered(text) for text in texts(30, "again")]
@@ -206,7 +211,7 @@ def test_what_only_some_requests_meet_costs_no_other(server, open_engine, name):
     assert all(answer.error.startswith(f"{code}: ") and "stopped" not in answer.error for answer in answers[:100])
     asked = [seen.text for seen in server.asked]
     assert [asked.count(text) for text in bad] == [1] * 100
-    assert asked.count("Hello") <= 100 // REFUSALS
+    assert asked.count("Hello") <= 100 // MAX_REFUSALS
 
 
 def test_a_fault_found_with_each_request_is_not_held_against_the_endpoint(server, open_engine):
@@ -342,7 +347,7 @@ def test_redirects_are_not_followed(server, open_engine, status):
 
 
 def test_an_endpoint_that_dies_is_found_out_once(server, open_engine, monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(openai, "FIRST_PAUSE", 0.1)
     server.dies_at = 101
     engine = open_engine(concurrency=8, attempts=4)
     wanted = texts(5_000)
@@ -353,9 +358,12 @@ def test_an_endpoint_that_dies_is_found_out_once(server, open_engine, monkeypatc
     assert served == [text for text in wanted if text in set(whole(server))] and 80 < len(served) <= 100
     errors = [answer.error for answer in answers if answer.error]
     assert all(error.startswith("unreachable: ") for error in errors)
-    assert sum("attempts)" in error for error in errors) <= 3 * SILENCES
+    assert sum("attempts)" in error for error in errors) <= 3 * MAX_NO_REPLIES
     assert (
-        sum(error == f"unreachable: stopped after {SILENCES} requests in a row without a reply" for error in errors)
+        sum(
+            error == f"unreachable: stopped after {MAX_NO_REPLIES} requests in a row without a reply"
+            for error in errors
+        )
         > 4_800
     )
     assert took < 4  # each with its own pauses: 5,000 * 0.35 s / 8 = 219 s
@@ -370,7 +378,7 @@ def test_an_endpoint_that_dies_is_found_out_once(server, open_engine, monkeypatc
 
 
 def test_what_waits_for_another_attempt_gives_up_with_the_others(server, open_engine, monkeypatch):
-    monkeypatch.setattr(endpoint, "LONGEST_PAUSE", 30.0)
+    monkeypatch.setattr(openai, "MAX_PAUSE", 30.0)
     server.faults = {"a dog": [do.status(429, Retry_After="30")]}
     server.always = do.reset
     start = time.monotonic()
@@ -381,9 +389,9 @@ def test_what_waits_for_another_attempt_gives_up_with_the_others(server, open_en
 
 
 def test_threads_share_what_they_know_of_a_dead_endpoint(server, open_engine, monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(openai, "FIRST_PAUSE", 0.1)
     server.die()
-    engine = open_engine(concurrency=SILENCES, attempts=3)
+    engine = open_engine(concurrency=MAX_NO_REPLIES, attempts=3)
     start = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         parts = list(pool.map(engine.ask, [prompts(*texts(500))] * 4))
@@ -394,14 +402,14 @@ def test_threads_share_what_they_know_of_a_dead_endpoint(server, open_engine, mo
 def test_an_endpoint_that_hangs_on_all_is_found_out_too(server, open_engine):
     server.always = do.hang
     start = time.monotonic()
-    answers = open_engine(concurrency=SILENCES, attempts=2, timeout=0.2).ask(prompts(*texts(400)))
+    answers = open_engine(concurrency=MAX_NO_REPLIES, attempts=2, timeout=0.2).ask(prompts(*texts(400)))
     assert time.monotonic() - start < 3  # else 400 / 8 * 0.4 s = 20 s
     assert {answer.error.split(":")[0] for answer in answers} == {"timeout", "unreachable"}
 
 
 def test_an_endpoint_that_restarts_is_waited_for(server, open_engine, monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(endpoint, "LONGEST_PAUSE", 0.4)
+    monkeypatch.setattr(openai, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(openai, "MAX_PAUSE", 0.4)
     server.dies_at = 60
 
     def back() -> None:
@@ -462,7 +470,7 @@ def test_a_key_in_an_address_to_go_to_is_not_shown(server, open_engine, caplog):
 
 def test_a_missing_key_is_told_by_its_variable(server, open_engine, monkeypatch):
     monkeypatch.delenv("TEST_KEY")
-    for call in (HttpEngine.check, lambda engine: engine.ask(prompts("a"))):
+    for call in (OpenAIEngine.check, lambda engine: engine.ask(prompts("a"))):
         with pytest.raises(RecipeError, match="environment variable TEST_KEY is not set"):
             call(open_engine(key="TEST_KEY"))
     assert server.seen == []
@@ -476,42 +484,79 @@ def test_details_are_one_printable_line(server, open_engine):
 
 def test_what_names_the_model():
     def name(**extra) -> str:
-        return HttpEngine(HttpOptions("http://localhost:1/v1", "org/tiny", extra=extra)).model
+        return OpenAIEngine(OpenAI(base_url="http://localhost:1/v1", model="org/tiny", extra=extra)).model
 
     assert name() == "org/tiny"
     assert name(top_k=20, a="ä") == name(a="ä", top_k=20) == 'org/tiny {"a":"ä","top_k":20}'
     assert name(top_k=21) != name(top_k=20)
-    other = HttpEngine(HttpOptions("https://example.invalid", "org/tiny", "KEY", 1, 1.0, 1))
+    other = OpenAIEngine(
+        OpenAI(base_url="https://example.invalid", model="org/tiny", key="KEY", concurrency=1, timeout=1.0, attempts=1)
+    )
     assert other.model == name()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base_url": "localhost:8000/v1"}, "base_url .*accepted: an address such as"),
-        ({"base_url": "ftp://localhost/v1"}, "base_url 'ftp://localhost/v1'"),
-        ({"base_url": "http:///v1"}, "base_url 'http:///v1'"),
+        ({"base_url": "localhost:8000/v1"}, "base_url: .*accepted: one such as"),
+        ({"base_url": "ftp://localhost/v1"}, "base_url: 'ftp://localhost/v1'"),
+        ({"base_url": "http:///v1"}, "base_url: 'http:///v1'"),
         ({"base_url": "http://local host/v1"}, "base_url"),
         ({"base_url": "http://localhost:port/v1"}, "base_url: is no address"),
         ({"base_url": "http://user:sk-5ecret@localhost/v1"}, "base_url: holds a user"),
         ({"base_url": "http://localhost/v1?key=sk-5ecret"}, "base_url: holds a user, a password, a query"),
         ({"key": "sk-5ecret"}, "key: is not the name of an environment variable"),
         ({"key": ""}, "key: is not the name"),
-        ({"model": ""}, "model: is empty"),
-        ({"concurrency": 0}, "concurrency 0"),
-        ({"attempts": 0}, "attempts 0"),
-        ({"timeout": 0.0}, "timeout 0"),
-        ({"timeout": float("nan")}, "timeout nan"),
-        ({"timeout": float("inf")}, "timeout inf"),
+        ({"model": ""}, "model: .*at least 1 character"),
+        ({"concurrency": 0}, "concurrency: .*greater than or equal to 1 .found 0"),
+        ({"attempts": 0}, "attempts: .*found 0"),
+        ({"timeout": 0.0}, "timeout: .*found 0.0"),
+        ({"timeout": float("nan")}, "timeout: .*found nan"),
+        ({"timeout": float("inf")}, "timeout: .*found inf"),
         ({"extra": {"stream": True, "n": 2}}, "extra: n, stream cannot be set"),
+        ({"extra": {"api_key": "sk-5ecret"}}, "extra: api_key looks like a secret"),
         ({"extra": {"a": float("nan")}}, "extra: is not accepted in JSON"),
         ({"extra": {"a": {1, 2}}}, "extra: is not accepted in JSON"),
     ],
 )
-def test_wrong_options_are_told(options, message):
-    with pytest.raises(RecipeError, match=message) as caught:
-        HttpOptions(**{"base_url": "http://localhost:8000/v1", "model": "tiny", **options})
+def test_wrong_options_are_reported_by_their_key(options, message):
+    asked = {"openai": {"base_url": "http://localhost:8000/v1", "model": "tiny", **options}}
+    captions = {"engines": {"llm": asked}, "rewrite": {"engine": "llm"}}
+    source = {"name": "a", "format": "webdataset", "path": "a.tar"}
+    with pytest.raises(RecipeError, match=rf"captions\.engines\.llm\.openai\.{message}") as caught:
+        parse_recipe({"input": source, "captions": captions})
     assert "5ecret" not in str(caught.value)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 10_000))
+def test_pauses_double_and_are_drawn_whole(attempt):
+    pauses = [choose_pause(state_of(attempt, None)) for _ in range(20)]
+    longest = min(openai.MAX_PAUSE, openai.FIRST_PAUSE * 2 ** min(attempt - 1, 99))
+    assert all(0 <= pause <= longest for pause in pauses) and max(pauses) > longest / 4
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 50), st.floats(0, 1e9))
+def test_the_pause_that_the_endpoint_asks_for_is_kept(attempt, asked):
+    pause = choose_pause(state_of(attempt, asked))
+    assert min(asked, openai.MAX_PAUSE) <= pause <= openai.MAX_PAUSE + openai.FIRST_PAUSE
+    assert pause <= asked + openai.FIRST_PAUSE
+
+
+def state_of(attempt: int, retry_after: float | None) -> RetryCallState:
+    """The state of tenacity after an attempt, with what its reply asked for."""
+    state = RetryCallState(None, None, (), {})
+    state.attempt_number = attempt
+    state.set_result(openai._Attempt(Answer(None, "busy: 429"), True, retry_after=retry_after))
+    return state
+
+
+@pytest.mark.parametrize("package", ["openai", "tenacity"])
+def test_a_missing_package_is_named_with_its_extra(server, open_engine, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(RecipeError, match=rf"{package} .*pip install 'curate\[captions\]'"):
+        open_engine().check()
 
 
 def test_check_passes_where_the_model_is(server, open_engine):
@@ -648,7 +693,7 @@ def test_closing_ends_what_is_asked_and_a_later_ask_opens_again(server, open_eng
             time.sleep(0.005)
         engine.close()
         for future in futures:
-            with pytest.raises(RunError, match="closed while it was asked"):
+            with pytest.raises(RunError, match="closed during a request"):
                 future.result(2)
     engine.close()
     before = threading.active_count()
@@ -661,8 +706,9 @@ def test_closing_ends_what_is_asked_and_a_later_ask_opens_again(server, open_eng
 
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_what_is_asked(server, open_engine):
-    server.always = do.slow(0.2)
     engine = open_engine(concurrency=2)
+    engine.check()  # connects, which takes longer than the timer
+    server.always = do.slow(0.2)
     threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         engine.ask(prompts(*texts(100)))

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate import schema
-from curate.engines.recorded import LAYOUT, RecordedEngine, RecordedOptions
+from curate.engines.recorded import LAYOUT, Recorded, RecordedEngine
 from curate.engines.request import ERRORS, Answer, Message, Request, Sampling
 from curate.errors import RecipeError
 
@@ -53,12 +53,12 @@ def write(tmp_path):
 
 
 def replay(path: str, requests: list[Request], model: str = MODEL) -> list[Answer]:
-    return RecordedEngine(RecordedOptions(path, model)).ask(requests)
+    return RecordedEngine(Recorded(path=path, model=model)).ask(requests)
 
 
 def test_answers_come_back_as_they_were_in_any_order(write):
     path = write(ROWS)
-    engine = RecordedEngine(RecordedOptions(path, MODEL))
+    engine = RecordedEngine(Recorded(path=path, model=MODEL))
     engine.check()
     assert engine.model == MODEL
     assert engine.ask(REQUESTS) == ANSWERS
@@ -110,7 +110,7 @@ def test_null_digests_answer_nothing(write):
 
 def test_closed_engines_read_again(write):
     path = write(ROWS)
-    engine = RecordedEngine(RecordedOptions(path, MODEL))
+    engine = RecordedEngine(Recorded(path=path, model=MODEL))
     assert engine.ask(REQUESTS) == ANSWERS
     write(ROWS[:1])
     assert engine.ask(REQUESTS) == ANSWERS
@@ -123,7 +123,7 @@ def test_other_layouts_are_told(write, tmp_path):
     missing = pa.schema([field for field in LAYOUT if field.name != "digest"])
     for layout, wanted in ((large, "answer string"), (missing, "digest string")):
         with pytest.raises(RecipeError, match=rf"answers.parquet: is no table of answers: .*accepted: .*{wanted}$"):
-            RecordedEngine(RecordedOptions(write(ROWS, layout=layout), MODEL)).check()
+            RecordedEngine(Recorded(path=write(ROWS, layout=layout), model=MODEL)).check()
     (tmp_path / "text.parquet").write_text("digest,answer\n")
     with pytest.raises(RecipeError, match=r"text.parquet: cannot be read as Parquet"):
         replay(str(tmp_path / "text.parquet"), REQUESTS)

@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.ask.verify import verify_run
-from curate.captions.unit import caption_unit, check_requests, summarise
+from curate.captions.settings import CaptionSettings
+from curate.captions.unit import caption_unit
+from curate.captions.work import check_requests, summarise
 from curate.decide import balance, dedup, draws
 from curate.decide.rounds import apply_rules, count_survivors, deduplicate
 from curate.decide.settings import DecideSettings
@@ -44,7 +46,6 @@ from curate.publish.summary import Results
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
-from curate.store.facts import CaptionWork
 from curate.store.manifest import digest_file
 from pipelines.curate import build
 from pipelines.driver import Prepared, claim_folder, prepare
@@ -369,9 +370,10 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
         block(ForgetSettings.of(context), units)
     audits, results = decide_local(prepared, gaps)
     if context.recipe.captions:
-        captioned = [caption_unit(context, unit, results.survivors) for unit in units]
-        check_requests(context, captioned)
-        work = [CaptionWork.model_validate(row) for row in summarise(context, captioned)]
+        settings = CaptionSettings.of(context)
+        captioned = [caption_unit(settings, unit, context.unit_tables(unit), results.survivors) for unit in units]
+        check_requests(captioned, context.recipe.max_failed)
+        work = summarise(settings.captions, context.engine_ids, captioned)
         results = replace(results, caption_work=work)
     check_damage(PublishSettings.of(context), audits)
     publish_local(context, audits, results)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from curate.measure import settings as module
-from curate.measure.settings import SUPPLIED, MeasureSettings
+from curate.measure.settings import SUPPLIED, TABLES, MeasureSettings
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import parse_recipe
@@ -40,7 +40,7 @@ def inputs(change: Callable[[dict[str, Any]], Any] = lambda recipe: None) -> Inp
     data = {"input": [dict(RECIPE["input"][0])], "measure": {**RECIPE["measure"], "image": {}}}
     change(data)
     recipe = parse_recipe(data)
-    return MeasureSettings(recipe.input, recipe.measure, POOL, {"language": "model 1"}, SIGNALS), UNIT
+    return MeasureSettings(recipe.input, recipe.measure, POOL, {"language": "model 1"}, SIGNALS, TABLES), UNIT
 
 
 def keys(found: Inputs) -> dict[str, str]:

@@ -45,11 +45,11 @@ def change(
     """The run with a table of its first unit changed."""
     context = replace(prepared.context, store=replace(prepared.context.store, url=str(out)))
     for name in ("samples", "decisions"):
-        found = prepared.context.read(name, 0)
+        found = prepared.context.unit_tables(prepared.plan.units[0]).read(name)
         if name == table:
             found = pa.Table.from_pylist(rows(found.to_pylist()), found.schema)
-        note = prepared.context.note("samples", 0)
-        context.write(name, prepared.plan.units[0], found, "", note)
+        note = prepared.context.unit_tables(prepared.plan.units[0]).note("samples")
+        context.unit_tables(prepared.plan.units[0]).write(name, found, "", note)
     return context
 
 
@@ -57,11 +57,11 @@ def test_all_rows_are_counted(prepared: Prepared) -> None:
     told: Counter[str] = Counter()
     for unit in prepared.plan.units:
         audit = audit_unit(PublishSettings.of(prepared.context), unit)
-        rules = prepared.context.read("decisions", unit)["rule"].to_pylist()
+        rules = prepared.context.unit_tables(unit).read("decisions")["rule"].to_pylist()
         assert audit.verdicts == Counter(rule or KEPT for rule in rules)
         assert (audit.rows, audit.kept) == (len(rules), rules.count(None))
         assert audit.files == {part.path for part in unit.parts}
-        samples = prepared.context.read("samples", unit).to_pylist()
+        samples = prepared.context.unit_tables(unit).read("samples").to_pylist()
         bad = [(r["shard"], r["key"], r["status"], r["error"]) for r in samples if r["status"] != "ok"]
         listed = [tuple(row.values()) for row in audit.failures.to_pylist()]
         assert [row for row in listed if row[1] is not None] == bad

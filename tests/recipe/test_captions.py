@@ -10,7 +10,7 @@ import pytest
 
 from curate.captions.kinds.rewrite import load_pairs
 from curate.cli.plan import plan
-from curate.engines import endpoint
+from curate.engines import openai
 from curate.engines.recorded import RecordedEngine
 from curate.engines.request import Answer
 from curate.errors import RecipeError, RunError
@@ -36,7 +36,7 @@ def say(text: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(openai, "FIRST_PAUSE", 0.005)
     monkeypatch.setattr(servers, "echo", say)
 
 
@@ -255,7 +255,7 @@ def test_the_plan_tells_engines_apart_and_what_is_answered_already(
         prepared = prepare(recipe(path, captions), str(tmp_path / out), reuse and str(tmp_path / reuse))
         found = estimate(prepared.context, prepared.plan.units, prepared.metadata)
         assert found is not None
-        return {one.engine: (one.requests, one.answered, one.cost > 0) for one in found.asked}
+        return {one.engine: (one.requests, one.answered, one.cost > 0) for one in found.requests}
 
     assert planned(captions, "b", None) == {"llm": (n, 0, True), "api": (4 * n, 0, True)}
     assert planned(captions, "b", "a") == {"llm": (0, n, False), "api": (0, 4 * n, False)}

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.captions.kinds import recaption
 from curate.captions.prompts import load_template
 from curate.errors import RecipeError
 from curate.metadata.sources import read_metadata
@@ -44,7 +45,7 @@ def test_what_a_recipe_names_is_no_device(name: str, tmp_path: Path) -> None:
     (tmp_path / name).symlink_to("/dev/zero")
     path = str(tmp_path / name)
     read: dict[str, Callable[[], object]] = {
-        "template.txt": lambda: load_template("recaption", path),
+        "template.txt": lambda: load_template(recaption.FORM, path),
         "centroids.npy": lambda: load_clusters("c", Clusters(centroids=path)),
         "head.pth": lambda: load_head(path, "none", "none"),
         "metadata.json": lambda: read_metadata(path),

@@ -1,4 +1,4 @@
-"""The gates themselves: each tells which texts fail it, from Arrow columns alone. `curate.captions.gates.gates` says when.
+"""The gates themselves: each returns which texts fail it, from Arrow columns alone. `curate.captions.gates.gates` says when.
 
 In: texts, string or large_string [rows], and what they are compared with, of as many rows. Out: `Mask`, bool [rows], true
 where the text fails. Null texts fail `empty` alone; where there is nothing to compare with, a text passes. What a caption
@@ -44,33 +44,15 @@ F64 = npt.NDArray[np.float64]
 _PHRASE = 4  # words: shorter parts of a prompt are part of other texts too
 _IN_A_ROW, _TRIGRAMS, _SHARE, _CHARACTERS = 4, 3, 0.25, 6
 _FEW = 5  # words: the share of a shorter caption says little
+_MIN_SHARE, _MAX_SHARE = 0.3, 4.0  # words of a text over those of its caption
 _ELSEWHERE = 12  # up to it, languages write numbers as words of their own
 
 _FIELD = re.compile(r"\{[A-Za-z_]\w*\}|[.:;!?\n]|^\[\w+\]$", re.MULTILINE)
 _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 _ASCII = re.compile(r"[a-z0-9]+")
-# Codes of languages that the model does not tell apart, or names otherwise.
+# Codes of languages that the model confuses, or names otherwise.
 _ALIKE = {"nb": "no", "nn": "no", "sh": "hr", "sr": "hr", "bs": "hr", "ms": "id", "yue": "zh", "wuu": "zh", "arz": "ar"}
 _ALIKE |= {"azb": "az", "pnb": "ur", "ckb": "ku", "fil": "tl", "iw": "he", "cmn": "zh"}
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """How long a text may be.
-
-    Attributes:
-        min_words: at least so many words; LaCLIP's own bound.
-        max_words: and at most so many.
-        max_tokens: and at most so many tokens, where they are known; None: any number, as encoders cut what is longer.
-        min_share: its words over those of the caption, at least.
-        max_share: and at most; a caption of fewer than five words counts as five.
-    """
-
-    min_words: int = 2
-    max_words: int = 100
-    max_tokens: int | None = None
-    min_share: float = 0.3
-    max_share: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +74,7 @@ class Scores:
 
 
 def empty(texts: pa.Array) -> Mask:
-    """Fails null, white space, a single character, and what holds no letter or digit at all (punctuation, emoji).
+    """Fail null, white space, a single character, and what holds no letter or digit at all (punctuation, emoji).
 
     Passes everything else, "TV" too.
     """
@@ -104,7 +86,7 @@ def empty(texts: pa.Array) -> Mask:
 def echo_prompt(
     texts: pa.Array, originals: pa.Array, prompts: Sequence[str] = (), examples: Sequence[str] = ()
 ) -> Mask:
-    """Fails a text with `=>` in it, with a sentence of the prompt (four words or more), or with a source or target of the
+    """Fail a text with `=>` in it, with a sentence of the prompt (four words or more), or with a source or target of the
     examples in it; one of fewer than four words must be the whole text. Case, space and punctuation do not count.
 
     Passes what the caption itself holds, and an example that was copied with a word of it changed.
@@ -126,7 +108,7 @@ def echo_prompt(
 
 
 def echo(texts: pa.Array, originals: pa.Array) -> Mask:
-    """Fails a text that is its caption, but for case, space and punctuation.
+    """Fail a text that is its caption, but for case, space and punctuation.
 
     Passes any other, one word more or in another order too. A translation of a bare name fails.
     """
@@ -135,8 +117,8 @@ def echo(texts: pa.Array, originals: pa.Array) -> Mask:
 
 
 def preamble(texts: pa.Array, originals: pa.Array) -> Mask:
-    """Fails a text that begins with what is said to a user ("Sure, here is", "Here is a rewritten caption:") or with a label
-    ("Caption:"); that refuses or tells of its being a model; that asks or offers something; or that holds markup of chats
+    """Fail a text that begins with what is said to a user ("Sure, here is", "Here is a rewritten caption:") or with a label
+    ("Caption:"); that refuses or speaks of its being a model; that asks or offers something; or that holds markup of chats
     (`<|im_end|>`, `</s>`, `[INST]`, `###`). The patterns are in `curate.captions.gates.gate_patterns`.
 
     Passes such phrases where the caption has one of the same class; those of other languages; and a chatty text in words
@@ -149,31 +131,28 @@ def preamble(texts: pa.Array, originals: pa.Array) -> Mask:
 def length(
     texts: pa.Array,
     originals: pa.Array | None,
-    bounds: Bounds = Bounds(),
-    tokens: pa.Array | None = None,
+    words: tuple[int, int] = (2, 100),
     finish: pa.Array | None = None,
 ) -> Mask:
-    """Fails a text of too few or too many words, or tokens, or for its caption; and one that ended at the model's limit
+    """Fail a text of too few or too many words, on the whole or for its caption; and one that ended at the model's limit
     (`finish` is `length`) without a mark that ends a sentence.
 
-    Words are what stands between white space; a character of Han or kana, or four of Thai, Lao, Khmer and Burmese, are one.
-    Passes unknown tokens, and a text without a caption as to its share.
+    Words are what is between white space; a character of Han or kana, or four of Thai, Lao, Khmer and Burmese, are one.
+    A text without a caption passes as to its share.
     """
-    words = count_words(texts)
-    bad = (words < bounds.min_words) | (words > bounds.max_words)
+    count = count_words(texts)
+    bad = (count < words[0]) | (count > words[1])
     if originals is not None:
         own = count_words(originals)
-        bad |= (own > 0) & ((words < bounds.min_share * own) | (words > bounds.max_share * np.maximum(own, _FEW)))
-    if tokens is not None and bounds.max_tokens is not None:
-        bad |= to_mask(pc.greater(tokens, bounds.max_tokens))
+        bad |= (own > 0) & ((count < _MIN_SHARE * own) | (count > _MAX_SHARE * np.maximum(own, _FEW)))
     if finish is not None:
         whole = pc.match_substring_regex(filled(texts), r"[.!?…。！？][\"'”’»)]*\s*$")
         bad |= to_mask(pc.equal(finish, "length")) & ~to_mask(whole)
     return bad & to_mask(texts.is_valid())
 
 
-def language(texts: pa.Array, originals: pa.Array | None, wanted: str | None = None, score: float = 0.6) -> Mask:
-    """Fails a text in another language than its caption's, or than the wanted one, where fastText's lid.176 is surer than
+def language(texts: pa.Array, originals: pa.Array | None, target: str | None = None, score: float = 0.6) -> Mask:
+    """Fail a text in another language than its caption's, or than the target, where fastText's lid.176 is surer than
     `score` of the text's, and of the caption's.
 
     Passes whatever it is unsure of, as it is of most texts of one to three words; and a text that has half of its words
@@ -181,9 +160,9 @@ def language(texts: pa.Array, originals: pa.Array | None, wanted: str | None = N
     are one: Norwegian; Serbian, Croatian and Bosnian; Malay and Indonesian; Chinese; Arabic.
     """
     bad = np.zeros(len(texts), np.bool_)
-    if wanted is not None:
+    if target is not None:
         found, sure = _languages(texts, score)
-        return np.asarray(sure & (found != _language(wanted)), np.bool_)
+        return np.asarray(sure & (found != _language(target)), np.bool_)
     if originals is None:
         return bad
     there, own = split_words(texts), split_words(originals)
@@ -197,9 +176,9 @@ def language(texts: pa.Array, originals: pa.Array | None, wanted: str | None = N
 
 
 def numbers(texts: pa.Array, originals: pa.Array, sources: pa.Array | None = None, *, translated: bool = False) -> Mask:
-    """Fails a text that has lost a number of its caption, or holds one that neither caption nor source has.
+    """Fail a text that has lost a number of its caption, or holds one that neither caption nor source has.
 
-    `curate.captions.gates.numerals` says what a number is, and which forms are equal. How often it stands does not count, nor of
+    `curate.captions.gates.numerals` says what a number is, and which forms are equal. How often it occurs does not count, nor of
     what it is the number: "3 cats and 2 dogs" may become "2 cats and 3 dogs". Translated, numbers up to twelve, and
     numbers in words, may be written as we cannot read: they pass.
     """
@@ -218,7 +197,7 @@ def numbers(texts: pa.Array, originals: pa.Array, sources: pa.Array | None = Non
 
 
 def names(texts: pa.Array, originals: pa.Array, sources: pa.Array | None = None, kept: float = 1.0) -> Mask:
-    """Fails a text that has lost a product's code or more than 1 - `kept` of the other names of its caption, or that holds a
+    """Fail a text that has lost a product's code or more than 1 - `kept` of the other names of its caption, or that holds a
     name or code that neither caption nor source has.
 
     `curate.captions.gates.names` says what a name is: a word that is written as one and is not ordinary English. So it passes
@@ -240,7 +219,7 @@ def names(texts: pa.Array, originals: pa.Array, sources: pa.Array | None = None,
 
 
 def entry_weights(counts: npt.NDArray[np.integer], rows: int) -> F64:
-    """How heavy each entry is: log(rows / count), so that one of nearly all captions ("of") is of no weight; float64.
+    """Return how heavy each entry is: log(rows / count), so that one of nearly all captions ("of") is of no weight; float64.
 
     Args:
         counts: integer [entries], how many of the rows hold each entry; 0 counts as 1.
@@ -250,7 +229,7 @@ def entry_weights(counts: npt.NDArray[np.integer], rows: int) -> F64:
 
 
 def entries(given: Entries, kept: float = 0.4) -> Mask:
-    """Fails a text that no longer matches entries which make up `kept` of the weight of those that its caption matches.
+    """Fail a text that no longer matches entries which make up `kept` of the weight of those that its caption matches.
 
     Passes where the caption matches none, or none of any weight. Matching is exact, so a plural or a synonym loses its
     entry; one of many entries may be lost, however rare.
@@ -265,7 +244,7 @@ def entries(given: Entries, kept: float = 0.4) -> Mask:
 
 
 def repetition(texts: pa.Array, originals: pa.Array) -> Mask:
-    """Fails a text with a word four times in a row, a character (no digit) six times in a row, or three words in a row that
+    """Fail a text with a word four times in a row, a character (no digit) six times in a row, or three words in a row that
     come three times and make up a quarter of the text.
 
     Passes what its caption does too.
@@ -280,20 +259,19 @@ def repetition(texts: pa.Array, originals: pa.Array) -> Mask:
     return bad
 
 
-def score(given: Scores, margin: float, least: float | None = None) -> Mask:
-    """Fails a text whose score is below its caption's by more than `margin`, or below `least`.
+def score(given: Scores, margin: float) -> Mask:
+    """Fail a text whose score is below its caption's by more than `margin`.
 
     Passes where a score is null or NaN: that a text was not scored says nothing of it.
     """
     there, own = (
         pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False) for column in (given.texts, given.originals)
     )
-    bad = there < own - margin  # false where one of them is NaN
-    return np.asarray(bad if least is None else bad | (there < least))
+    return np.asarray(there < own - margin)  # false where one of them is NaN
 
 
 def unsafe(texts: pa.Array, originals: pa.Array) -> Mask:
-    """Fails a text that brings in what its caption does not hold: an instruction to a model ("ignore the previous …",
+    """Fail a text that brings in what its caption does not hold: an instruction to a model ("ignore the previous …",
     "you are now …"), a URL, domain, e-mail address or phone number, tags and entities of HTML, code, control characters and
     marks of writing direction. The patterns are in `curate.captions.gates.gate_patterns`.
 
@@ -312,7 +290,7 @@ def unsafe(texts: pa.Array, originals: pa.Array) -> Mask:
 
 
 def _languages(column: pa.Array, score: float) -> tuple[npt.NDArray[np.object_], Mask]:
-    """Each text's language, as in `_language`, and whether the model is sure of it; equal texts are looked at once."""
+    """Return each text's language, as in `_language`, and whether the model is sure of it; equal texts are looked at once."""
     coded = column.dictionary_encode()
     found, scores = detect_languages(coded.dictionary)
     names = np.array([_language(name) if name else "" for name in found.to_pylist()] + [""], object)
@@ -322,13 +300,13 @@ def _languages(column: pa.Array, score: float) -> tuple[npt.NDArray[np.object_],
 
 
 def _language(code: str) -> str:
-    """The language of a code: without region and script, and one for those that are confused."""
+    """Return the language of a code: without region and script, and one for those that are confused."""
     name = code.lower().replace("_", "-").partition("-")[0]
     return _ALIKE.get(name, name)
 
 
 def _rows_with_runs(texts: list[str]) -> set[int]:
-    """Which texts have a character, no digit, six times in a row."""
+    """Return which texts have a character, no digit, six times in a row."""
     ends = np.cumsum([len(text) + 1 for text in texts])
     codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
     same = codes[1:] == codes[:-1]
@@ -343,7 +321,7 @@ def _rows_with_runs(texts: list[str]) -> set[int]:
 
 
 def _has_loop(text: str) -> bool:
-    """Whether a word comes four times in a row, or three words three times."""
+    """Return whether a word comes four times in a row, or three words three times."""
     words = (_ASCII if text.isascii() else _TOKEN).findall(text.lower())
     if len(words) < _IN_A_ROW or len(set(words)) > len(words) - 3:
         return False

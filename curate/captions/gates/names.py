@@ -3,8 +3,8 @@
 In: a text. Out: `Names`, what it claims; `Held`, what covers another text's claims. There is no model: a name is a word
 that is written as one, so what is lower-case is none, and scripts without case have none.
 
-    a name      a word with a capital that is not ordinary, wherever it stands
-    or          a word with a capital that is ordinary and a name as well (Brooks, Young): beside a name; or within a
+    a name      a word with a capital that is not ordinary, anywhere in the text
+    or          a word with a capital that is ordinary and a name as well (Brooks, Young): next to a name; or within a
                 sentence, in a caption that writes fewer than half of its longer words with a capital
     a code      letters and digits that are no number with its unit: BM-60, H11421014, VPC-EH2CFX; not 50cm, 4K, 50x70,
                 nor an ordinary word and its number (step-2)
@@ -15,7 +15,7 @@ Wars) are not seen where captions are in Title Case, as most are; and in other l
 German nouns too. URLs, mentions and hashtags are no names.
 
 A text holds a name in any case, with or without accents, with or without an s, in one word or two ("You Tube"), and in a
-form that adds up to three letters (America, American); a code, whatever stands between its letters and digits.
+form that adds up to three letters (America, American); a code, whatever is between its letters and digits.
 """
 
 import functools
@@ -33,7 +33,7 @@ _DIGIT = re.compile(r"\d")
 _CODE = re.compile(r"[^\W\d_]+\d|\d+[^\W\d_]+\d")
 _SERIES = re.compile(r"[A-Z]{1,3}-\d+\w?")
 _UNITS = re.compile(r"\d[\dx×cmpftinhXCMPFTINH]*|x\d+")  # 50x70cm, 4in1, 10h30
-_WITHIN = " -'&/,0123456789"  # what may stand between words of one sentence
+_WITHIN = " -'&/,0123456789"  # what may be between words of one sentence
 _BESIDE = re.compile(r" ?[ \-&/.] ?|'s |( [A-Z]\.?)+ ")  # between words of one name; middle initials too
 _SEPARATORS = re.compile(r"[\W_]+")
 
@@ -56,7 +56,7 @@ class Held(NamedTuple):
     squeezed: str
 
     def word(self, name: str) -> bool:
-        """Whether a word of `Names` is there, in one of its forms."""
+        """Return whether a word of `Names` is there, in one of its forms."""
         words = self.words
         if name in words or name + "s" in words or (name[-1] == "s" and name[:-1] in words):
             return True
@@ -70,32 +70,32 @@ class Held(NamedTuple):
         )
 
     def code(self, code: str) -> bool:
-        """Whether a code of `Names` is there."""
+        """Return whether a code of `Names` is there."""
         return code in self.squeezed
 
 
 @functools.cache
 def _ordinary() -> tuple[frozenset[str], frozenset[str]]:
-    """All ordinary words, and those that are names too."""
+    """Return all ordinary words, and those that are names too."""
     lines = files("curate.captions.gates").joinpath("ordinary_words.txt").read_text("ascii").splitlines()
     words = list(itertools.chain.from_iterable(line.split() for line in lines if not line.startswith("#")))
     return frozenset(word.rstrip("*") for word in words), frozenset(word[:-1] for word in words if word[-1] == "*")
 
 
 def is_ordinary(word: str) -> bool:
-    """Whether a lower-case word, or what is left without its s, is an English word that is no name; one letter is."""
+    """Return whether a lower-case word, or what is left without its s, is an English word that is no name; one letter is."""
     known = _ordinary()[0]
     return len(word) < 2 or word in known or (word[-1] == "s" and word[:-1] in known)
 
 
 def may_be_name(word: str) -> bool:
-    """Whether a lower-case word can be a name of `Names`, if it is written as one."""
+    """Return whether a lower-case word can be a name of `Names`, if it is written as one."""
     return not is_ordinary(word) or word in _ordinary()[1]
 
 
 @functools.lru_cache(1 << 12)  # several texts are written of one original
 def read_names(text: str) -> Names:
-    """The names that a text claims, see the module; all of them are in its own `hold_names`."""
+    """Return the names that a text claims, see the module; all of them are in its own `hold_names`."""
     text = without_places(plain(text))
     codes = [token for token in _TOKEN.findall(text) if _is_code(token)] if _DIGIT.search(text) else []
     if codes:
@@ -108,19 +108,19 @@ def read_names(text: str) -> Names:
 
 @functools.lru_cache(1 << 12)
 def hold_names(text: str) -> Held:
-    """What covers names in a text."""
+    """Return what covers names in a text."""
     text = plain(text).casefold()
     return Held(tuple(_LETTERS.findall(text)), _squeezed(text))
 
 
 def _share(words: list[re.Match[str]]) -> float:
-    """The share of the longer words that have a capital."""
+    """Return the share of the longer words that have a capital."""
     longer = [found[0] for found in words if len(found[0]) >= _LONG]
     return sum(word != word.lower() for word in longer) / len(longer) if longer else 1.0
 
 
 def _pick(text: str, marked: list[re.Match[str]], sentence: bool) -> list[str]:
-    """The names among words with a capital, case-folded."""
+    """Return the names among words with a capital, case-folded."""
     lowered = [found[0].casefold() for found in marked]
     strong = [not is_ordinary(word) for word in lowered]
     either = [word in _ordinary()[1] for word in lowered]

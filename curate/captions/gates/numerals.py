@@ -10,7 +10,7 @@ several ways:
     1,234.56  1.234,56           1234.56
     12.04.2020  192.168.0.1      its parts, each a number: dates in another order are equal, but for names of months
     50x70  5-7  5–7  1/2  4:30   its parts; ½ is 1 and 2; 7:00 is 7
-    50cm  50 cm  4K  No.5  #5    50, 4, 5: a unit is not looked at, and k may also stand for a thousand
+    50cm  50 cm  4K  No.5  #5    50, 4, 5: a unit is not looked at, and k may also mean a thousand
     2 million  2 dozen           2000000, 24
     1st  2nd  twelfth            1, 2, 12
     two … ninety-nine, dozen     2 … 99, 12, in English
@@ -79,11 +79,11 @@ class Number(NamedTuple):
     spelt: bool = False  # in words, at least in part
 
     def is_in(self, held: frozenset[str]) -> bool:
-        """Whether a text that holds these readings holds the number, as a whole or in parts."""
+        """Return whether a text that holds these readings holds the number, as a whole or in parts."""
         return not self.readings.isdisjoint(held) or (bool(self.parts) and held.issuperset(self.parts))
 
     def above(self, least: int) -> bool:
-        """Whether it is above it in every reading, and in all its parts."""
+        """Return whether it is above it in every reading, and in all its parts."""
         return all(float(reading) > least for reading in (*self.readings, *self.parts))
 
 
@@ -96,7 +96,7 @@ class Numbers(NamedTuple):
 
 @functools.lru_cache(1 << 12)  # several texts are written of one original
 def read_numbers(text: str) -> Numbers:
-    """The numbers of a text, see the module."""
+    """Return the numbers of a text, see the module."""
     text = plain(text).casefold()
     claims = without_places(text)
     held: set[str] = set()
@@ -107,7 +107,7 @@ def read_numbers(text: str) -> Numbers:
 
 
 def _read(text: str, held: set[str]) -> list[Number]:
-    """The numbers that a text claims; `held` gains all readings and parts of all that it holds."""
+    """Return the numbers that a text claims; `held` gains all readings and parts of all that it holds."""
     claimed = []
     # Words are looked up before they are searched for, which takes longer.
     spelt = not _KNOWN.isdisjoint(_LETTERS.findall(text))
@@ -131,13 +131,13 @@ def _read(text: str, held: set[str]) -> list[Number]:
 
 
 def _canonical(whole: str, fraction: str = "") -> str:
-    """A decimal string without zeros that say nothing."""
+    """Return a decimal string without zeros that say nothing."""
     whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
     return f"{whole}.{fraction}" if fraction else whole
 
 
 def _from_digits(token: str) -> Number:
-    """The number that digits with separators among them stand for; parts alone where it is none as a whole."""
+    """Return the number that digits with separators among them may mean; parts alone where it is none as a whole."""
     if token.isdecimal():
         return Number(frozenset({_canonical(token)}))
     groups = re.split(r"[.,']", token)
@@ -159,12 +159,12 @@ def _from_digits(token: str) -> Number:
 
 
 def _thousands(groups: list[str]) -> bool:
-    """Whether these are groups of a number's digits: three in each but the first, which does not begin with 0."""
+    """Return whether these are groups of a number's digits: three in each but the first, which does not begin with 0."""
     return 1 <= len(groups[0]) <= 3 and groups[0][0] != "0" and all(len(group) == 3 for group in groups[1:])
 
 
 def _multiplied(number: Number, kilo: str | None, times: str | None) -> Number:
-    """The number with what stands behind it: a k that may be a thousand, or a word that multiplies it."""
+    """Return the number with what follows it: a k that may be a thousand, or a word that multiplies it."""
     if not kilo and not times:
         return number
     factor = 1000 if kilo else _TIMES[times or ""]
@@ -181,7 +181,7 @@ def _multiplied(number: Number, kilo: str | None, times: str | None) -> Number:
 
 
 def _from_words(found: re.Match[str]) -> tuple[Number, bool]:
-    """The number that is written in words, and whether it is claimed."""
+    """Return the number that is written in words, and whether it is claimed."""
     ordinal = found["ordinal"]
     value = 12 if found["dozen"] else _VALUES[found["tens"] or found["small"] or ordinal]
     value += _VALUES[found["unit"]] if found["unit"] else 0

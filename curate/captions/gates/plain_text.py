@@ -22,7 +22,7 @@ _DIGIT = re.compile(r"[^\D0-9]")
 
 
 def plain(text: str) -> str:
-    """The text in its one spelling: entities of HTML resolved, compatibility forms folded (NFKD), accents gone, apostrophes
+    """Return the text in its one spelling: entities of HTML resolved, compatibility forms folded (NFKD), accents gone, apostrophes
     and decimal digits those of ASCII. ASCII without an ampersand is left as it is."""
     if "&" in text and _ENTITY.search(text):
         text = html.unescape(text)
@@ -36,5 +36,5 @@ def plain(text: str) -> str:
 
 
 def without_places(text: str) -> str:
-    """The text without URLs, e-mail addresses, tags of HTML, names of files, mentions and hashtags."""
+    """Return the text without URLs, e-mail addresses, tags of HTML, names of files, mentions and hashtags."""
     return _PLACE.sub(" ", text) if _MARK.search(text) else text

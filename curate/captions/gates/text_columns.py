@@ -1,4 +1,4 @@
-"""Columns of texts beside columns of captions: what gates ask of them, whole columns at a time.
+"""Columns of texts compared with columns of captions, whole columns at a time.
 
 In: string or large_string [rows], nulls allowed. Out: masks, counts, words; and the rows that gates of numbers and names must
 look at closely, so that most texts cost no Python.
@@ -32,7 +32,7 @@ class Words(NamedTuple):
 
 
 def split_words(column: pa.Array) -> Words:
-    """The words of a column; a null has none."""
+    """Return the words of a column; a null has none."""
     lists = pc.split_pattern_regex(filled(column), r"[^\p{L}]+")
     words, rows = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
     some = pc.not_equal(words, "")  # before the first run and behind the last one
@@ -42,29 +42,29 @@ def split_words(column: pa.Array) -> Words:
 
 
 def word_keys(a: Words, b: Words) -> tuple[I64, I64]:
-    """A number for each word of two columns: equal for equal words of one row."""
+    """Return a number for each word of two columns: equal for equal words of one row."""
     ids = pa.concat_arrays([a.lowered, b.lowered]).dictionary_encode().indices.to_numpy()
     return a.rows << 32 | ids[: len(a.rows)], b.rows << 32 | ids[len(a.rows) :]
 
 
 def filled(column: pa.Array) -> pa.Array:
-    """The column as string, null as the empty one."""
+    """Return the column as string, null as the empty one."""
     return pc.fill_null(column.cast(pa.string()), "")
 
 
 def to_mask(found: pa.Array) -> Mask:
-    """A boolean column as bool [rows], null as false."""
+    """Return a boolean column as bool [rows], null as false."""
     return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), np.bool_)
 
 
 def normalised(column: pa.Array) -> pa.Array:
-    """Lower case, one space for all that is no letter, mark or digit, none at the ends; null is empty."""
+    """Return lower case, one space for all that is no letter, mark or digit, none at the ends; null is empty."""
     lowered = pc.utf8_lower(filled(column))
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(lowered, r"[^\p{L}\p{M}\p{N}]+", " "))
 
 
 def brought_in(texts: pa.Array, originals: pa.Array, holds: Callable[[pa.Array], pa.Array]) -> Mask:
-    """Which texts hold something that their captions do not; captions are looked at where texts do."""
+    """Return which texts hold something that their captions do not; captions are looked at where texts do."""
     bad = to_mask(holds(filled(texts)))
     rows = np.flatnonzero(bad)
     bad[rows] = ~to_mask(holds(filled(originals.take(pa.array(rows)))))
@@ -72,28 +72,28 @@ def brought_in(texts: pa.Array, originals: pa.Array, holds: Callable[[pa.Array],
 
 
 def count_words(column: pa.Array) -> I64:
-    """Words of each text; 0 of null."""
+    """Return the number of words of each text; 0 of null."""
     return np.asarray(pc.count_substring_regex(filled(column), _WORD).to_numpy(zero_copy_only=False), np.int64)
 
 
 def read_rows(
     rows: I64, texts: pa.Array, originals: pa.Array, sources: pa.Array | None = None
 ) -> Iterator[tuple[int, str, str, str]]:
-    """Of each of these rows its number, text, caption and source, empty where null."""
+    """Return of each of these rows its number, text, caption and source, empty where null."""
     columns = [filled(column.take(pa.array(rows))).to_pylist() for column in (texts, originals)]
     columns.append([""] * len(rows) if sources is None else filled(sources.take(pa.array(rows))).to_pylist())
     return zip(rows.tolist(), *columns, strict=True)
 
 
 def flatten(lists: pa.ListArray) -> tuple[I64, I64]:
-    """The values of all lists, and the row of each."""
+    """Return the values of all lists, and the row of each."""
     ids = pc.list_flatten(lists).to_numpy(zero_copy_only=False)
     rows = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
     return np.asarray(ids, np.int64), np.asarray(rows, np.int64)
 
 
 def number_suspects(texts: pa.Array, originals: pa.Array) -> I64:
-    """Rows that `numbers` may fail: all with numbers, but those of ASCII without number words and with equal figures."""
+    """Return rows that `numbers` may fail: all with numbers, but those of ASCII without number words and with equal figures."""
     suspect = np.zeros(len(texts), np.bool_)
     spelt = suspect.copy()
     for column in (filled(texts), filled(originals)):
@@ -106,7 +106,7 @@ def number_suspects(texts: pa.Array, originals: pa.Array) -> I64:
 
 
 def name_suspects(texts: pa.Array, originals: pa.Array) -> I64:
-    """Rows that `names` may fail: one side writes a word with a capital that the other lacks, which may be a name; or what
+    """Return rows that `names` may fail: one side writes a word with a capital that the other lacks, which may be a name; or what
     is no plain ASCII, or may be a code, must be looked at closely."""
     both = to_mask(texts.is_valid()) & to_mask(originals.is_valid())
     suspect = np.zeros(len(texts), np.bool_)

@@ -1,7 +1,7 @@
 """Join a caption and a recaption of its image into one sentence: what the one knows, in the form of the other.
 
-In: `ROWS`. Out: requests of kind `fused`, one for each row and ordinal. The recaption is a text that was made before,
-see `curate.captions.kinds.recaption`; its style is the fused text's style.
+Out: requests of kind `fused`, one for each row and ordinal; none where the caption or the recaption is null, or empty. The
+recaption is a text that was written before, see `curate.captions.kinds.recaption`; its style is the fused text's style.
 
 What it trades: both texts are cut to 96 words and 512 characters, about CapsFusion's 256 tokens together, so of a long
 recaption the end is lost. CapsFusion searches with 3 beams; few engines offer that, so the first text is greedy. Fused
@@ -10,60 +10,53 @@ texts alone hurt in training (VeCLIP): mix them with originals.
 Sources: Lai et al., VeCLIP, 2023, section 3; Yu et al., CapsFusion, 2023, section 3 (80 new tokens).
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from curate.captions.prompts import Template, load_template
-from curate.captions.sampling import seeded, text_sampling
-from curate.captions.text import first_line, one_line
+from curate.captions.gates.profile import ALL_GATES, GateProfile
+from curate.captions.kinds.kind import CaptionKind, Text
+from curate.captions.kinds.recaption import Recaption
+from curate.captions.prompts import Form
+from curate.captions.text import one_line
 from curate.engines.request import Request
 
-KIND = "fused"
-
-ROWS = pa.schema([("uid", pa.string()), ("caption", pa.string()), ("recaption", pa.string()), ("per_row", pa.int32())])
-"""What rows bring: `per_row` texts are asked for; none where that, the caption or the recaption is null, or empty."""
+FORM = Form("fuse", "v1", data=("caption", "recaption"))
 
 
-@dataclass(frozen=True)
-class Fuse:
-    """How captions are joined.
+class Fuse(CaptionKind):
+    """The original caption and a recaption as one sentence (VeCLIP, CapsFusion)."""
 
-    Attributes:
-        style: that of the recaptions.
-        temperature: of every text; None: the first is greedy, further ones are drawn at 0.9, top_p 0.9.
-        max_tokens: at most so many.
-        seed: the recipe's.
-        template: instead of the package's fuse.
-    """
+    key: ClassVar[str] = "fuse"
+    kind: ClassVar[str] = "fused"
+    is_list: ClassVar[bool] = False
+    styles_key: ClassVar[str] = "style"
+    tokens: ClassVar[int] = 80
+    profile: ClassVar[GateProfile] = GateProfile(ALL_GATES)
 
-    style: str = "short"
-    temperature: float | None = None
-    max_tokens: int = 80
-    seed: int = 0
-    template: Template | None = None
+    style: Literal["short", "long", "plain"] = "short"  # of the recaption
 
+    @property
+    def source(self) -> tuple[type[Recaption], str]:
+        """A recaption."""
+        return Recaption, self.style
 
-def requests(rows: pa.Table, options: Fuse) -> list[Request]:
-    """What is asked, by row and ordinal; a request depends on its own row and the options alone.
+    @property
+    def form(self) -> Form:
+        """See `CaptionKind`."""
+        return FORM
 
-    Args:
-        rows: the columns of `ROWS`.
-        options: how.
-    """
-    template = options.template or load_template("fuse")
-    asked = []
-    for uid, caption, recaption, count in zip(*(rows[name].to_pylist() for name in ROWS.names), strict=True):
-        if not (caption and one_line(caption) and recaption and one_line(recaption)):
-            continue
-        messages = template.messages(caption=caption, recaption=recaption)
-        for ordinal in range(count or 0):
-            sampling = text_sampling(options.temperature, ordinal, options.max_tokens)
-            sampling = seeded(sampling, uid, KIND, options.style, ordinal, options.seed)
-            asked.append(Request(uid, KIND, options.style, ordinal, None, messages, None, sampling, KIND))
-    return asked
+    def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
+        """See `CaptionKind`."""
+        template = self.load_template()
+        columns = (rows[name].to_pylist() for name in ("uid", "caption", "source", "per_row"))
+        for uid, caption, recaption, count in zip(*columns, strict=True):
+            if caption and one_line(caption) and recaption and one_line(recaption):
+                messages = template.messages(caption=caption, recaption=recaption)
+                yield count, Request(uid, self.kind, self.style, 0, messages=messages, group=self.kind)
 
-
-def text_of(answer: str) -> str:
-    """The caption that an answer holds: its first line that is not empty, without quotes around it; empty if none."""
-    return first_line(answer)
+    @classmethod
+    def json_value(cls, texts: Sequence[Text]) -> Any:
+        """Return the first text, or None; further ones are in table `captions` alone."""
+        return texts[0].text if texts else None

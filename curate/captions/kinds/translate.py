@@ -1,7 +1,7 @@
 """Translate captions into listed languages.
 
-In: `ROWS`. Out: requests of kind `translation`, one for each row, language and ordinal; the style is the language's
-code. A row that is in a language already is not translated into it.
+Out: requests of kind `translation`, one for each row, language and ordinal; the style is the language's code. A row that is in
+a language already is not translated into it.
 
 What it trades: only languages that the model of `curate.signals.language` can name are accepted, since a translation is
 checked by it. Captions are cut, see `curate.captions.text`. An answer has at most 160 tokens: other scripts take more.
@@ -9,21 +9,20 @@ checked by it. Captions are cut, see `curate.captions.text`. An answer has at mo
 
 import difflib
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
 
 import pyarrow as pa
+from pydantic import AfterValidator, Field
 
-from curate.captions.prompts import Template, load_template
-from curate.captions.sampling import seeded, text_sampling
-from curate.captions.text import first_line, one_line
+from curate.captions.gates.profile import OWN_GATES, GateProfile
+from curate.captions.kinds.kind import CaptionKind
+from curate.captions.prompts import Form
+from curate.captions.text import one_line
 from curate.engines.request import Request
-from curate.errors import RecipeError
+from curate.recipe.captions import Unique
 
-KIND = "translation"
-
-ROWS = pa.schema([("uid", pa.string()), ("caption", pa.string()), ("language", pa.string()), ("per_row", pa.int32())])
-"""What rows bring: `per_row` texts are asked for in each language; none where that or the caption is null, or empty.
-`language` is an ISO 639-1 code, or null where it is not known."""
+FORM = Form("translate", "v1", fields=("language",), data=("caption",))
 
 LANGUAGES = {
     "af": "Afrikaans", "am": "Amharic", "an": "Aragonese", "ar": "Arabic", "as": "Assamese", "av": "Avar",
@@ -50,74 +49,62 @@ LANGUAGES = {
 """ISO 639-1 codes, and the English names that prompts use."""
 
 
-@dataclass(frozen=True)
-class Translate:
-    """How captions are translated.
-
-    Attributes:
-        languages: some codes of `LANGUAGES`; others raise RecipeError.
-        temperature: of every text; None: the first is greedy, further ones are drawn at 0.9, top_p 0.9.
-        max_tokens: at most so many.
-        seed: the recipe's.
-        template: instead of the package's translate.
-    """
-
-    languages: tuple[str, ...]
-    temperature: float | None = None
-    max_tokens: int = 160
-    seed: int = 0
-    template: Template | None = None
-
-    def __post_init__(self) -> None:
-        for code in self.languages:
-            language_name(code)
+def _check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
+    for code in codes:
+        language_name(code)
+    return codes
 
 
-def language_name(code: str, where: str = "captions.translate.languages") -> str:
-    """The English name of a language; `where` is the recipe's key that names it.
+class Translate(CaptionKind):
+    """The caption in other languages, by ISO 639-1 codes."""
+
+    key: ClassVar[str] = "translate"
+    kind: ClassVar[str] = "translation"
+    styles_key: ClassVar[str] = "languages"
+    replaces: ClassVar[bool] = False
+    tokens: ClassVar[int] = 160
+    # It spells names as its language has them, and scores as the CLIP model understands it.
+    profile: ClassVar[GateProfile] = GateProfile((*OWN_GATES, "echo", "language", "numbers"), is_translated=True)
+
+    languages: Annotated[tuple[str, ...], Unique, AfterValidator(_check_languages)] = Field(min_length=1)
+
+    @property
+    def form(self) -> Form:
+        """See `CaptionKind`."""
+        return FORM
+
+    def language(self, style: str) -> str | None:
+        """See `CaptionKind`."""
+        return style
+
+    def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
+        """See `CaptionKind`."""
+        template = self.load_template()
+        columns = (rows[name].to_pylist() for name in ("uid", "caption", "language", "per_row"))
+        for uid, caption, language, count in zip(*columns, strict=True):
+            for code in self.languages if caption and one_line(caption) else ():
+                if code != language:
+                    messages = template.messages(language=LANGUAGES[code], caption=caption)
+                    yield count, Request(uid, self.kind, code, 0, messages=messages, group=f"{self.kind}/{code}")
+
+
+def language_name(code: str) -> str:
+    """Return the English name of a language.
 
     Raises:
-        RecipeError: the code is not among `LANGUAGES`; the message names the nearest, to a name or tag like pt-BR too.
+        ValueError: the code is not among `LANGUAGES`; the message names the nearest, to a name or tag like pt-BR too.
     """
     if code in LANGUAGES:
         return LANGUAGES[code]
-    near = "; did you mean " + " or ".join(f"{c} ({LANGUAGES[c]})" for c in _near(code)) + "?" if _near(code) else ""
-    raise RecipeError(
-        f"{where}: unknown {code!r}{near}; accepted: ISO 639-1 codes of languages that can be "
-        f"identified: {', '.join(LANGUAGES)}"
+    near = _near(code)
+    hint = "; did you mean " + " or ".join(f"{c} ({LANGUAGES[c]})" for c in near) + "?" if near else ""
+    raise ValueError(
+        f"unknown {code!r}{hint}; accepted: ISO 639-1 codes of languages that can be identified: {', '.join(LANGUAGES)}"
     )
 
 
-def requests(rows: pa.Table, options: Translate) -> list[Request]:
-    """What is asked, by row, language and ordinal; a request depends on its own row and the options alone.
-
-    Args:
-        rows: the columns of `ROWS`.
-        options: how.
-    """
-    template = options.template or load_template("translate")
-    asked = []
-    for uid, caption, language, count in zip(*(rows[name].to_pylist() for name in ROWS.names), strict=True):
-        if not (caption and one_line(caption)):
-            continue
-        for code in options.languages:
-            if code == language:
-                continue
-            messages = template.messages(language=LANGUAGES[code], caption=caption)
-            for ordinal in range(count or 0):
-                sampling = text_sampling(options.temperature, ordinal, options.max_tokens)
-                sampling = seeded(sampling, uid, KIND, code, ordinal, options.seed)
-                asked.append(Request(uid, KIND, code, ordinal, None, messages, None, sampling, f"{KIND}/{code}"))
-    return asked
-
-
-def text_of(answer: str) -> str:
-    """The caption that an answer holds: its first line that is not empty, without quotes around it; empty if none."""
-    return first_line(answer)
-
-
 def _near(code: str) -> list[str]:
-    """At most 3 codes that may be meant: by a tag's first part, by a language's name, by likeness."""
+    """Return at most 3 codes that may be meant: by a tag's first part, by a language's name, by likeness."""
     first = re.split(r"[-_]", code.strip().lower())[0]
     if first in LANGUAGES:
         return [first]

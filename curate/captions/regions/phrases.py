@@ -20,13 +20,13 @@ there if it is equal to an annotated one: a word too many or too few counts as w
 """
 
 import re
-import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from curate.errors import RecipeError
+from curate.process import process_cache
 
 
 def _set(words: str) -> frozenset[str]:
@@ -80,9 +80,6 @@ _TOKEN = re.compile(r"[^\W_]+(?:['’.&+-][^\W_]+|(?<=\d)[,:/]\d+)*(?:(?<=s)['�
 _UNIT = r"mm|cm|km|inch|inches|ft|px|oz|lbs?|kg|ml|pcs?"
 _NUMBER = re.compile(rf"\d[\d.,:/x×-]*(?:st|nd|rd|th|-?(?:{_UNIT}|m|in|g|l|w|v))?|[x×]|{_UNIT}", re.IGNORECASE)
 
-_lock = threading.Lock()
-_tagger: Any = None
-
 
 class _Word(NamedTuple):
     """A word, and what it may be in a phrase: noun, modifier, ing, participle, number, determiner, and, or stop."""
@@ -95,7 +92,7 @@ _END = _Word("", "stop")
 
 
 def noun_phrases(captions: pa.Array) -> pa.Array:
-    """The noun phrases of each caption, see the module; deterministic, row by row.
+    """Return the noun phrases of each caption, see the module; deterministic, row by row.
 
     Args:
         captions: string or large_string; English.
@@ -121,7 +118,7 @@ def _phrases(text: str) -> list[str]:
 
 
 def _words(text: str) -> list[_Word]:
-    """The words of a text in order, and an end wherever punctuation ends a phrase."""
+    """Return the words of a text in order, and an end wherever punctuation ends a phrase."""
     segments: list[list[str]] = [[]]
     for token in _TOKEN.findall(text):
         if token[0].isalnum() or token == "&":
@@ -143,12 +140,12 @@ def _words(text: str) -> list[_Word]:
 
 
 def _is_short(text: str) -> bool:
-    """Whether a full stop after a word is its own: St. Louis, J. Smith, U.S. Route."""
+    """Return whether a full stop after a word is its own: St. Louis, J. Smith, U.S. Route."""
     return text in _ABBREVIATIONS or (text.isupper() and (len(text) == 1 or "." in text))
 
 
 def _kind(text: str, tag: str, small: str, before: _Word, capitals: bool) -> str:
-    """What a word may be in a phrase, by its part of speech as it stands and in small letters.
+    """Return what a word may be in a phrase, by its part of speech as it stands and in small letters.
 
     Args:
         text: the word.
@@ -172,7 +169,7 @@ def _kind(text: str, tag: str, small: str, before: _Word, capitals: bool) -> str
 
 
 def _content_kind(low: str, tag: str, small: str, before: _Word, name: bool, capitals: bool) -> str:
-    """As `_kind`, of a word that is no function word: `low` in small letters, `name` if it has a capital that tells."""
+    """Return the same as `_kind`, of a word that is no function word: `low` in small letters, `name` if it has a capital that tells."""
     if small.startswith("JJ") or (small == "RB" and (capitals or (name and tag == "RB"))):
         return "modifier"
     if small == "VBN" or (small == "VBD" and low.endswith("ed")):
@@ -188,7 +185,7 @@ def _content_kind(low: str, tag: str, small: str, before: _Word, name: bool, cap
 
 
 def _runs(words: list[_Word]) -> Iterator[tuple[list[_Word], _Word]]:
-    """Runs of words that may each be a phrase, and the word after each."""
+    """Yield runs of words that may each be a phrase, and the word after each."""
     run: list[_Word] = []
     for i, word in enumerate(words[1:], 1):
         if i + 1 < len(words) and _goes_on(run, words[i - 1], word, words[i + 1]):
@@ -199,7 +196,7 @@ def _runs(words: list[_Word]) -> Iterator[tuple[list[_Word], _Word]]:
 
 
 def _goes_on(run: list[_Word], before: _Word, word: _Word, after: _Word) -> bool:
-    """Whether a word belongs to the phrase of the run before it, or begins one."""
+    """Return whether a word belongs to the phrase of the run before it, or begins one."""
     if word.kind == "and":  # Halden & Voss
         return bool(run) and run[-1].text[0].isupper() and after.text[:1].isupper()
     if word.kind in ("determiner", "stop"):
@@ -217,7 +214,7 @@ def _goes_on(run: list[_Word], before: _Word, word: _Word, after: _Word) -> bool
 
 
 def _trimmed(run: list[_Word], after: _Word) -> str:
-    """The phrase of a run, from behind its counts to its last noun; empty where nothing is left."""
+    """Return the phrase of a run, from behind its counts to its last noun; empty where nothing is left."""
     begin, end = 0, len(run)
     while begin < end and run[begin].kind in ("number", "and"):
         begin += 1
@@ -233,31 +230,27 @@ def _trimmed(run: list[_Word], after: _Word) -> str:
 
 
 def _is_picture(text: str, words: int) -> bool:
-    """Whether a phrase's last word names the picture or a place in it."""
+    """Return whether a phrase's last word names the picture or a place in it."""
     return text.lower() in _PICTURE or (text.lower() in _PLACES and (words == 1 or text[0].islower()))
 
 
 def _tags(segments: list[list[str]]) -> list[str]:
-    """The part of speech of each word, by the Penn treebank's names."""
+    """Return the part of speech of each word, by the Penn treebank's names."""
     if not segments:
         return []
     # Of words with a hyphen the lexicon knows few: the last part tells (T-shirt, snow-covered).
     text = "\n".join(" ".join(word.rpartition("-")[2] for word in segment) for segment in segments)
-    return [tag for _, tag in _load().tag(text, tokenize=False)]
+    return [tag for _, tag in process_cache("tagger of phrases", _load).tag(text, tokenize=False)]
 
 
 def _load() -> Any:
-    """The tagger with its lexicon, once per process."""
-    global _tagger  # noqa: PLW0603
-    with _lock:
-        if _tagger is None:
-            try:
-                from textblob.en.taggers import PatternTagger
-            except ImportError as error:
-                raise RecipeError(
-                    f"captions.regions: TextBlob cannot be imported ({error}); install it with: pip install textblob"
-                ) from None
-            tagger = PatternTagger()
-            tagger.tag("a house", tokenize=False)  # reads the lexicon, which threads then share
-            _tagger = tagger
-    return _tagger
+    """Return the tagger with its lexicon. Raises RecipeError without TextBlob."""
+    try:
+        from textblob.en.taggers import PatternTagger
+    except ImportError as error:
+        raise RecipeError(
+            f"captions.regions: TextBlob cannot be imported ({error}); install it with: pip install textblob"
+        ) from None
+    tagger = PatternTagger()
+    tagger.tag("a house", tokenize=False)  # reads the lexicon, which threads then share
+    return tagger

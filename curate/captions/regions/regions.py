@@ -17,7 +17,6 @@ regions an image.
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -28,8 +27,6 @@ from PIL import Image
 from curate import ids, schema
 from curate.errors import RecipeError
 from curate.models.hugging_face import (
-    Device,
-    Precision,
     find_device,
     in_halves,
     load,
@@ -37,9 +34,10 @@ from curate.models.hugging_face import (
     open_picture,
     to_dtype,
 )
+from curate.recipe.captions import Regions
 
 MAX_QUERIES, THRESHOLD = 20, 0.1
-"""CLOC's: of more phrases so many are sampled, and boxes with a confidence above."""
+"""CLOC's: the number of phrases that are sampled where there are more, and the confidence above which boxes are kept."""
 
 REGIONS = pa.list_(schema.REGION)
 """Boxes as x0, y0, x1, y1 in pixels; (0, 0) is the upper left corner of the upright image."""
@@ -71,19 +69,19 @@ class Detector(Protocol):
         """How many images it takes at a time."""
 
     def check(self) -> None:
-        """Raises RecipeError where it cannot work: no package, model or device."""
+        """Raise RecipeError where it cannot work: no package, model or device."""
 
     def detect(
         self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
     ) -> list[list[Box]]:
-        """The boxes of each picture, the best first; at least one query each. May raise where it fails on one."""
+        """Return the boxes of each picture, the best first; at least one query each. May raise where it fails on one."""
 
     def close(self) -> None:
-        """Lets go of what it holds."""
+        """Let go of what it holds."""
 
 
 def sample_phrases(phrases: pa.Array, uids: pa.Array, most: int = MAX_QUERIES, seed: int = 0) -> pa.Array:
-    """At most so many phrases of each row, in their order; which ones is drawn by hash64(uid NUL phrase NUL seed).
+    """Return at most `most` phrases of each row, in their order; which ones is drawn by hash64(uid NUL phrase NUL seed).
 
     Args:
         phrases: list<string>, nulls allowed; no two of a row alike.
@@ -108,12 +106,12 @@ def find_regions(
 
     Args:
         images: files as they came; None where there is none.
-        phrases: list<string>, one row an image; null where nothing is asked.
+        phrases: list<string>, one row an image; null where there is nothing to look for.
         detector: what looks.
         threshold: of the score, 0 to 1; boxes above it are kept.
 
     Returns:
-        `REGIONS`, empty where nothing is found or there are no phrases, null where nothing is asked or it failed; and
+        `REGIONS`, empty where nothing is found or there are no phrases, null where there was nothing to look for or it failed; and
         string, why it failed: `no_image: …` or `engine: …`, else null.
     """
     regions: list[list[dict[str, Any]] | None] = []
@@ -129,7 +127,7 @@ def find_regions(
 def _look(
     rows: Sequence[tuple[bytes | None, list[str] | None]], detector: Detector, threshold: float
 ) -> list[list[Box] | str | None]:
-    """The boxes of each row, or None or an error."""
+    """Return the boxes of each row, or None or an error."""
     answers: list[list[Box] | str | None] = []
     asked: list[tuple[int, Image.Image, list[str]]] = []
     for data, queries in rows:
@@ -163,27 +161,10 @@ def _region(box: Box, queries: list[str] | None) -> dict[str, Any]:
     return {"bbox": box.corners, "phrase": (queries or [])[box.query], "score": box.score}
 
 
-@dataclass(frozen=True)
-class DetectorOptions:
-    """What looks for phrases.
-
-    Attributes:
-        model: a local folder or a name on the hub: OWL-ViT, OWLv2 or Grounding DINO.
-        device: auto is CUDA where there is a device, else the CPU.
-        precision: of weights and sums.
-        batch: images at a time; fewer where memory does not suffice.
-    """
-
-    model: str
-    device: Device = "auto"
-    precision: Precision = "fp32"
-    batch: int = 8
-
-
 class ZeroShotDetector:
     """`Detector` by transformers' zero-shot object detection; the model is loaded when it is first needed."""
 
-    def __init__(self, options: DetectorOptions) -> None:
+    def __init__(self, options: Regions) -> None:
         self._options = options
         self._lock = threading.Lock()
         self._loaded: _Loaded | None = None
@@ -199,7 +180,7 @@ class ZeroShotDetector:
         return self._options.batch
 
     def check(self) -> None:
-        """Loads the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
+        """Load the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
         with self._lock:
             self._load()
 
@@ -224,7 +205,7 @@ class ZeroShotDetector:
         return found
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Let go of the model."""
         with self._lock:
             self._loaded = None
 
@@ -235,7 +216,7 @@ class ZeroShotDetector:
 
 
 class _Loaded:
-    """A model and its processor, asked alike whatever its family."""
+    """A model and its processor, used alike whatever its family."""
 
     def __init__(self, family: str, model: Any, processor: Any, device: str, dtype: Any) -> None:
         self.square = family == "owlv2"
@@ -246,7 +227,7 @@ class _Loaded:
         self._device, self._dtype = device, dtype
 
     def look(self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]]) -> tuple[Any, Any]:
-        """Boxes (pictures, boxes, 4) as centre, width and height, 0 to 1; scores (pictures, boxes, queries), 0 to 1."""
+        """Return boxes (pictures, boxes, 4) as centre, width and height, 0 to 1; scores (pictures, boxes, queries), 0 to 1."""
         texts = [list(asked) for asked in queries]  # the processor adds blank ones, so that each picture has as many
         if self._grounding:  # its queries are one text, which full stops part
             texts = [[query.replace(".", " ") for query in asked] for asked in texts]
@@ -260,7 +241,7 @@ class _Loaded:
         return outputs.pred_boxes, scores
 
     def _by_phrase(self, scores: Any, tokens: Any, most: int) -> Any:
-        """Scores of phrases from those of tokens: a phrase's is its best token's."""
+        """Return scores of phrases from those of tokens: a phrase's is its best token's."""
         import torch
 
         names = self._processor.tokenizer
@@ -277,7 +258,7 @@ class _Loaded:
 _FAMILIES = ("owlvit", "owlv2", "grounding-dino")
 
 
-def _load(options: DetectorOptions) -> _Loaded:
+def _load(options: Regions) -> _Loaded:
     where = f"captions.regions: {options.model}"
     device = find_device(where, options.device)
     import transformers
@@ -295,7 +276,7 @@ def _load(options: DetectorOptions) -> _Loaded:
 
 
 def _kept(corners: Any, queries: Any, scores: Any, size: tuple[int, int], threshold: float) -> list[Box]:
-    """The boxes above the threshold, cut to the image, the best first; of equal ones the detector's first."""
+    """Return the boxes above the threshold, cut to the image, the best first; of equal ones the detector's first."""
     import torch
 
     corners = torch.minimum(corners.clamp(min=0), torch.tensor(size, dtype=corners.dtype).repeat(2))

@@ -14,11 +14,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from curate import schema
+from curate.decide.settings import DecideSettings
 from curate.errors import RecipeError
+from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Plan, make_plan
 from curate.pool.text import caption_status
 from curate.recipe.recipe import parse_recipe
+from curate.run.columns import check_columns
 from curate.run.context import RunContext
+from curate.signals.registry import find_signals, identify_models
 from curate.store.store import RunStore
 from tests.laws import pools
 
@@ -34,7 +38,8 @@ def measure(
     source = {"name": "pool", "format": "parquet", "path": f"{folder}/*.parquet", "columns": columns or {}}
     checked = parse_recipe({"input": source, **recipe})
     plan = make_plan(checked)
-    context = RunContext(checked, plan.pool, RunStore(str(folder / "run")))
+    models = identify_models(checked.measure, plan.pool.embeddings)
+    context = RunContext(checked, plan.pool, RunStore(str(folder / "run")), models=models)
     for unit in plan.units:
         assert pools.measure(context, unit) == []
     return context, plan
@@ -44,17 +49,18 @@ def samples(context: RunContext, plan: Plan) -> pa.Table:
     """All samples, after checking that every unit's tables conform and are aligned."""
     tables = []
     for unit in plan.units:
-        table = context.read("samples", unit)
+        table = context.unit_tables(unit).read("samples")
         assert table.schema.remove_metadata() == schema.SAMPLES
         assert table["unit"].to_pylist() == [unit.index] * len(table)
         assert table["row"].to_pylist() == list(range(len(table)))
         readable = [status == "ok" for status in table["status"].to_pylist()]
         assert [uid is not None for uid in table["uid"].to_pylist()] == readable
         assert [error is None for error in table["error"].to_pylist()] == readable or not all(readable)
-        assert sum(context.note("samples", unit)["rows"]) == len(table)
-        if context.has_scores:
-            scores = context.read("scores", unit)
-            assert scores.schema.remove_metadata() == context.score_schema
+        assert sum(context.unit_tables(unit).note("samples")["rows"]) == len(table)
+        settings = MeasureSettings.of(context)
+        if "scores" in settings.tables:
+            scores = context.unit_tables(unit).read("scores")
+            assert scores.schema.remove_metadata() == settings.score_schema
             assert scores.select(["unit", "row", "uid"]).equals(
                 table.select(["unit", "row", "uid"]).replace_schema_metadata(scores.schema.metadata)
             )
@@ -67,7 +73,7 @@ def column(context: RunContext, plan: Plan, name: str) -> list[Any]:
 
 
 def score(context: RunContext, plan: Plan, name: str) -> list[Any]:
-    return [value for unit in plan.units for value in context.read("scores", unit)[name].to_pylist()]
+    return [value for unit in plan.units for value in context.unit_tables(unit).read("scores")[name].to_pylist()]
 
 
 def jpeg(colour: int = 0, size: tuple[int, int] = (40, 30), format: str = "JPEG") -> bytes:
@@ -226,7 +232,7 @@ def test_sizes(tmp_path: Path) -> None:
     context, plan = measure(tmp_path, pa.table({"caption": list("abcdef"), "WIDTH": widths, "HEIGHT": heights}))
     assert column(context, plan, "width") == [640, None, None, 2**31 - 1, None, 0]
     assert column(context, plan, "height") == [1, None, None, None, None, None]
-    assert "width" in context.visible.names
+    assert "width" in DecideSettings.of(context).columns.names
 
 
 def test_sizes_of_a_pool_with_images_are_measured(tmp_path: Path) -> None:
@@ -261,7 +267,14 @@ def test_scores(tmp_path: Path) -> None:
         tmp_path, table, columns={"scores": ["double", "single", "half", "count", "safe", "NSFW"]},
         rules={"all": "double > 0 or single > 0 or half > 0 or count > 0 or safe or nsfw = 'NSFW'"},
     )  # fmt: skip
-    assert context.rules[0].columns == ("double", "single", "half", "count", "safe", "NSFW")
+    assert DecideSettings.of(context).segments[0].rules[0].columns == (
+        "double",
+        "single",
+        "half",
+        "count",
+        "safe",
+        "NSFW",
+    )
     assert score(context, plan, "double") == [0.1, None, None, 0.4]
     assert score(context, plan, "single") == [np.float32(0.1), None, None, float("inf")]
     assert score(context, plan, "half") == [0.5, None, None, 1]
@@ -284,12 +297,11 @@ def test_scores_of_two_types_and_of_some_files(tmp_path: Path) -> None:
 def test_a_score_named_like_a_signal_is_refused(tmp_path: Path) -> None:
     table = pa.table({"caption": ["a"], "language_score": [0.5]})
     context, _ = measure(tmp_path, table)
-    context.check()
-    with_signal = RunContext(
-        parse_recipe({**context.recipe.model_dump(), "measure": {"language": {}}}), context.pool, context.store
-    )
+    check_columns(context.recipe, context.pool, ())
+    asked = parse_recipe({**context.recipe.model_dump(), "measure": {"language": {}}})
+    signals = find_signals(asked.measure, identify_models(asked.measure, {}))
     with pytest.raises(RecipeError, match=r"language_score.*columns\.scores"):
-        with_signal.check()
+        check_columns(asked, context.pool, signals)
 
 
 # ---- images
@@ -345,7 +357,7 @@ def test_a_damaged_file_is_a_failure_and_no_row(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "07.parquet").write_bytes(b"nothing")
     context, plan = measure(tmp_path, pa.table({"caption": ["a", "b"]}))
     assert column(context, plan, "caption") == ["a", "b"]
-    notes = [context.note("samples", unit) for unit in plan.units]
+    notes = [context.unit_tables(unit).note("samples") for unit in plan.units]
     failures = {Path(path).name: reason for note in notes for path, reason, _ in note["failures"]}
     assert list(failures) == ["05.parquet", "06.parquet", "07.parquet"]
     assert failures["05.parquet"] == "not_parquet"  # though Arrow has an OSError for it
@@ -363,7 +375,7 @@ def test_a_damaged_row_group_costs_no_other(tmp_path: Path) -> None:
     path.write_bytes(data)
     context, plan = measure(tmp_path, pa.table({"caption": ["a", "b"]}))
     assert [caption for caption in column(context, plan, "caption") if caption[0] in "ab"] == ["a", "b"]
-    notes = [context.note("samples", unit) for unit in plan.units]
+    notes = [context.unit_tables(unit).note("samples") for unit in plan.units]
     assert [reason for note in notes for _, reason, _ in note["failures"]] == ["damaged_row_group"]
     assert sum(rows for note in notes for rows in note["rows"]) == 2002
 
@@ -376,8 +388,8 @@ def test_a_file_that_is_gone_is_measured_again_next_time(tmp_path: Path) -> None
     context = RunContext(recipe, plan.pool, RunStore(str(tmp_path / "run")))
     path.rename(tmp_path / "elsewhere")
     pools.measure(context, plan.units[0])
-    assert context.note("samples", plan.units[0])["failures"][0][1] == "unreadable"
-    assert len(context.read("samples", plan.units[0])) == 0
+    assert context.unit_tables(plan.units[0]).note("samples")["failures"][0][1] == "unreadable"
+    assert len(context.unit_tables(plan.units[0]).read("samples")) == 0
     (tmp_path / "elsewhere").rename(path)
     pools.measure(context, plan.units[0])
     assert column(context, plan, "caption") == ["a"]

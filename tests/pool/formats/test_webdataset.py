@@ -59,7 +59,7 @@ def samples(context: RunContext, plan: Plan) -> pa.Table:
     """All samples, after checking that the units' tables conform and are aligned."""
     tables = []
     for unit in plan.units:
-        table, members = context.read("samples", unit), context.read("members", unit)
+        table, members = context.unit_tables(unit).read("samples"), context.unit_tables(unit).read("members")
         assert table.schema.remove_metadata() == schema.SAMPLES
         assert members.schema.remove_metadata() == schema.MEMBERS
         base = table.select(["unit", "row", "uid"]).to_pydict()
@@ -68,7 +68,7 @@ def samples(context: RunContext, plan: Plan) -> pa.Table:
         status = table["status"].to_pylist()
         assert set(status) <= {"ok", *schema.SAMPLE_REASONS}
         assert [uid is None for uid in base["uid"]] == [found != "ok" for found in status]
-        assert sum(context.note("samples", unit)["rows"]) == len(table)
+        assert sum(context.unit_tables(unit).note("samples")["rows"]) == len(table)
         tables.append(table)
     return pa.concat_tables(tables)
 
@@ -111,7 +111,7 @@ def test_rows_are_in_the_order_of_the_tar_and_members_lie_where_they_say(tmp_pat
     context, plan = measure(tmp_path)
     found = samples(context, plan)
     assert found["key"].to_pylist() == [f"{shard}{i}" for shard in "ab" for i in (3, 1, 2, 0)]
-    members_of = pa.concat_tables(context.read("members", unit) for unit in plan.units).to_pylist()
+    members_of = pa.concat_tables(context.unit_tables(unit).read("members") for unit in plan.units).to_pylist()
     for row, places in zip(found.to_pylist(), members_of, strict=True):
         data = Path(row["shard"]).read_bytes()
         parts = {
@@ -267,7 +267,7 @@ def test_a_cut_tar_keeps_what_is_whole(tmp_path: Path) -> None:
     path.write_bytes(data[: data.rindex(jpeg(2)) + 100])
     context, plan = measure(path)
     assert samples(context, plan)["status"].to_pylist() == ["ok", "ok", "truncated_member"]
-    assert context.note("samples", plan.units[0])["failures"][0][1] == "truncated_tar"
+    assert context.unit_tables(plan.units[0]).note("samples")["failures"][0][1] == "truncated_tar"
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_what_is_no_tar(tmp_path: Path, data: bytes, reason: str) -> None:
     (tmp_path / "b.tar").write_bytes(data)
     context, plan = measure(tmp_path)
     assert samples(context, plan)["key"].to_pylist() == ["s"]
-    failures = [failure[:2] for unit in plan.units for failure in context.note("samples", unit)["failures"]]
+    failures = [failure[:2] for unit in plan.units for failure in context.unit_tables(unit).note("samples")["failures"]]
     assert failures == [[f"{tmp_path}/b.tar", reason]]
     assert reason in schema.FILE_REASONS
 
@@ -306,7 +306,7 @@ def test_what_stands_is_taken_from_the_run_to_reuse(tmp_path: Path) -> None:
     again = RunContext(context.recipe, context.pool, RunStore(str(tmp_path / "new")), reuse=context.store)
     path.unlink()
     pools.measure(again, replace(plan.units[0], reuse_index=0))
-    assert again.read("samples", plan.units[0]).equals(context.read("samples", plan.units[0]))
+    assert again.unit_tables(plan.units[0]).read("samples").equals(context.unit_tables(plan.units[0]).read("samples"))
     other = parse_recipe({**context.recipe.model_dump(), "measure": {"image": {"phash": True}}})
     fresh = RunContext(other, context.pool, RunStore(str(tmp_path / "third")), reuse=context.store)
     pools.measure(fresh, plan.units[0])

@@ -1,0 +1,9 @@
+"""The kinds of captions, in the order in which they are made: a fused text is made of a recaption."""
+
+from curate.captions.kinds.fuse import Fuse
+from curate.captions.kinds.kind import CaptionKind
+from curate.captions.kinds.recaption import Recaption
+from curate.captions.kinds.rewrite import Rewrite
+from curate.captions.kinds.translate import Translate
+
+KINDS: tuple[type[CaptionKind], ...] = (Recaption, Fuse, Rewrite, Translate)

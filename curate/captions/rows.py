@@ -1,0 +1,108 @@
+"""A unit's kept rows, and the requests that a section of captions makes of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate.captions.gates.gates import PASSED
+from curate.captions.kinds.kind import ROWS
+from curate.captions.settings import CaptionSettings
+from curate.engines.request import Request
+from curate.recipe.captions import MAX_PER_ROW, CaptionSection, Task
+from curate.run.rules import check_count, count_values
+from curate.store.tables import UnitTables
+
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A unit's kept rows, in order.
+
+    Attributes:
+        rows: int64 [n], their places in the unit.
+        table: uid, caption, language, sha256 (null where the pool has no images).
+        entry_ids: list<int32>, the entries that each caption holds; None without match.
+        counts: int64 [entries], rows of each entry among the survivors; None without match.
+        probability: float64 [n], that balancing keeps the row.
+        sources: string, the texts that the next section's are made of; null where there is none.
+    """
+
+    rows: I64
+    table: pa.Table
+    entry_ids: pa.Array | None
+    counts: I64 | None
+    probability: F64
+    sources: pa.Array
+
+    @classmethod
+    def read(cls, tables: UnitTables, counts: I64 | None) -> "Rows":
+        """Return those of a decided unit."""
+        decisions = tables.read("decisions", ["kept", "probability"])
+        kept = decisions["kept"].to_numpy()
+        return cls.of(tables, np.flatnonzero(kept), counts, decisions["probability"].to_numpy()[kept])
+
+    @classmethod
+    def of(cls, tables: UnitTables, rows: I64, counts: I64 | None, probability: F64) -> "Rows":
+        """Return those rows of a unit."""
+        take = pa.array(rows)
+        table = tables.read("samples", ["uid", "caption", "language", "sha256"]).take(take).combine_chunks()
+        entry_ids = None
+        if counts is not None:
+            entry_ids = tables.read("matches", ["entry_ids"])["entry_ids"].take(take).combine_chunks()
+        return cls(rows, table, entry_ids, counts, probability, pa.nulls(len(rows), pa.string()))
+
+    def with_sources(self, texts: pa.Table, source: tuple[type[CaptionSection], str] | None) -> "Rows":
+        """Return the rows with the first text of a kind and style that passed, of those in `texts` (table `captions`)."""
+        found: dict[str, str] = {}
+        if source is not None:
+            columns = (texts[name].to_pylist() for name in ("uid", "kind", "style", "text", "gate"))
+            for uid, kind, style, text, gate in zip(*columns, strict=True):
+                if (kind, style, gate) == (source[0].kind, source[1], PASSED):
+                    found.setdefault(uid, text)
+        own = [found.get(uid) for uid in self.column("uid").to_pylist()]
+        return replace(self, sources=pa.array(own, pa.string()))
+
+    def column(self, name: str) -> pa.Array:
+        """Return one of the table's columns, as one array."""
+        return self.table[name].combine_chunks()
+
+
+def make_requests(settings: CaptionSettings, tables: UnitTables, task: Task, rows: Rows) -> list[Request]:
+    """Return the requests of a section, by row."""
+    per_row = pa.array(_per_row(settings, tables, task.section.per_row, rows), pa.int32())
+    extra = {"per_row": per_row, "source": rows.sources}
+    columns = [extra[name] if name in extra else rows.column(name) for name in ROWS.names]
+    made: list[Request] = task.section.requests(pa.table(columns, schema=ROWS), settings.seed)
+    return made
+
+
+def _per_row(settings: CaptionSettings, tables: UnitTables, per_row: int | str, rows: Rows) -> I32:
+    """Return how many texts each row gets of each style."""
+    if isinstance(per_row, int):
+        return np.full(len(rows.rows), per_row, np.int32)
+    rule = check_count("per_row", per_row, settings.per_row_columns)
+    own = [name for name in rule.columns if name in settings.visible.names]
+    table = tables.read_measured(own or ["row"]).take(pa.array(rows.rows))
+    extra: dict[str, Callable[[], pa.Array]] = {
+        "probability": lambda: pa.array(rows.probability),
+        "entries": lambda: _of_entries(rows, len, pa.int32()),
+        "rarest": lambda: _of_entries(rows, lambda counts: int(counts.min()) if len(counts) else None, pa.int64()),
+    }
+    for name in rule.columns:
+        if name not in own:
+            table = table.append_column(name, extra[name]())
+    return count_values(rule, table, MAX_PER_ROW)
+
+
+def _of_entries(rows: Rows, function: Callable[[I64], Any], kind: pa.DataType) -> pa.Array:
+    """Return what a function makes of the counts of each row's entries; null without match."""
+    if rows.entry_ids is None or rows.counts is None:
+        return pa.nulls(len(rows.rows), kind)
+    return pa.array([function(rows.counts[np.asarray(ids, np.int64)]) for ids in rows.entry_ids.to_pylist()], kind)

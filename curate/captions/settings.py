@@ -1,0 +1,121 @@
+"""What captioning needs to know of a run, and the key of the tables that it writes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curate import ids
+from curate.errors import RecipeError
+from curate.metadata.unit import MatchSettings
+from curate.pool.plan import Unit
+from curate.pool.reader import UnitReader
+from curate.recipe.captions import Captions, Task
+from curate.recipe.measure import Embedder
+from curate.recipe.source import Source
+from curate.run.columns import visible_columns
+from curate.run.context import VERSIONS, RunContext
+from curate.run.rules import check_count
+from curate.signals.registry import find_signals
+from curate.signals.signal import Signal
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
+
+PER_ROW = pa.schema([("probability", pa.float64()), ("entries", pa.int32()), ("rarest", pa.int64())])
+"""What `per_row` sees besides the columns that rules see."""
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """What captioning reads.
+
+    Attributes:
+        captions: the recipe's section.
+        seed: the recipe's.
+        engine_ids: the model of each engine, and the version of each section's template, see `curate.captions.engines`.
+        sources: of the recipe.
+        visible: the columns that rules see.
+        has_images: whether the pool has images.
+        output_columns: the names of a pool's own columns in the output, where it has no images.
+        match: settings of matching; None without match.
+        scorer: the model whose kept embeddings the gates compare texts with; None where there is none.
+        signals: of the recipe.
+        reuse: the run whose answers are reused.
+    """
+
+    captions: Captions
+    seed: int
+    engine_ids: Mapping[str, str]
+    sources: tuple[Source, ...]
+    visible: pa.Schema
+    has_images: bool = True
+    output_columns: tuple[str, ...] = ()
+    match: MatchSettings | None = None
+    scorer: Embedder | None = None
+    signals: tuple[Signal, ...] = ()
+    reuse: RunStore | None = None
+
+    @classmethod
+    def of(cls, context: RunContext) -> "CaptionSettings":
+        """Return those of a run with captions."""
+        recipe = context.recipe
+        assert recipe.captions is not None
+        signals = find_signals(recipe.measure, context.models)
+        named = recipe.captions.gates.of
+        scorers = (one for one in recipe.measure.kept if one.name == named and one.encodes)
+        return cls(
+            captions=recipe.captions,
+            seed=recipe.seed,
+            engine_ids=context.engine_ids,
+            sources=recipe.input,
+            visible=visible_columns(recipe.measure, signals, context.pool),
+            has_images=context.pool.images,
+            output_columns=() if context.pool.output is None else tuple(context.pool.output.names),
+            match=MatchSettings.of(context) if recipe.match else None,
+            scorer=next(scorers, None),
+            signals=signals,
+            reuse=context.reuse,
+        )
+
+    @property
+    def key_fields(self) -> list[Any]:
+        """What texts depend on besides the rows that are kept, as plain data."""
+        return [VERSIONS["captions"], self.captions.cache_key_fields(self.engine_ids)]
+
+    def key(self, unit: Unit, decisions_key: str | None) -> str:
+        """Return the key of a unit's `answers`, `captions` and `regions`, by that of its `decisions`."""
+        return ids.digest([decisions_key, unit.key, self.key_fields])
+
+    def reader(self, unit: Unit, tables: UnitTables) -> UnitReader:
+        """Return what reads the unit's images again."""
+        return UnitReader(unit, next(source for source in self.sources if source.name == unit.source), tables)
+
+    @property
+    def per_row_columns(self) -> pa.Schema:
+        """What `per_row` of a section sees: what rules see, and what is known of a kept row, without names of the pool's."""
+        more = [field for field in PER_ROW if self.match or field.name == "probability"]
+        taken = {name.lower() for name in self.visible.names}
+        return pa.schema([*self.visible, *(field for field in more if field.name not in taken)])
+
+    def model_of(self, task: Task) -> str:
+        """Return the model of a section's engine, as tables name it."""
+        return self.engine_ids[task.section.engine]
+
+
+def check_captions(settings: CaptionSettings) -> None:
+    """Check what needs the pool's columns. Raises RecipeError."""
+    captions = settings.captions
+    names = [task.section.key for task in captions.tasks if task.section.needs_images]
+    for name in [*names, *(["regions"] if captions.regions else [])]:
+        if not settings.has_images:
+            raise RecipeError(f"captions.{name}: needs images, and the pool has none")
+    if not settings.has_images:
+        taken = [name for name in settings.output_columns if name.lower() in ("captions", "curated_caption")]
+        if taken:
+            raise RecipeError(f"captions: the pool has a column {taken[0]!r}, and so would the output; rename it")
+        if captions.output.syn_json:
+            raise RecipeError("captions.output.syn_json: needs images, and the pool has none")
+    for task in captions.tasks:
+        if isinstance(task.section.per_row, str):
+            check_count(f"captions.{task.key}.per_row", task.section.per_row, settings.per_row_columns)

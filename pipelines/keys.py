@@ -1,0 +1,47 @@
+"""The keys of all tables that a run writes, each asked of the step that owns it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from curate import ids
+from curate.captions.settings import CaptionSettings
+from curate.decide.settings import decisions_key
+from curate.measure.settings import MeasureSettings
+from curate.metadata.unit import MatchSettings
+from curate.output.settings import EmitSettings
+from curate.pool.plan import Unit
+from curate.run.columns import table_names
+from curate.run.context import RunContext
+
+
+def table_keys(context: RunContext) -> dict[str, Callable[[Unit], str]]:
+    """Return, for each table of a run, what gives its key from a unit that all files of can be read."""
+    measure, decided = MeasureSettings.of(context), decisions_key(context)
+    keys: dict[str, Callable[[Unit], str]] = {name: partial(measure.key, name) for name in measure.tables}
+    if context.recipe.match:
+        match = MatchSettings.of(context)
+        keys["matches"] = lambda unit: match.key(measure.key("samples", unit))
+    keys["decisions"] = lambda unit: decided
+    if context.recipe.captions:
+        captions = CaptionSettings.of(context)
+        keys |= dict.fromkeys(("answers", "captions", "regions"), lambda unit: captions.key(unit, decided))
+    return {name: keys[name] for name in table_names(context.recipe, context.pool, measure.signals)}
+
+
+def run_keys(context: RunContext, units: Sequence[Unit]) -> dict[str, str]:
+    """Return the digest of each table's keys over all units, and the keys of the pool and of the shards."""
+    tables = {name: ids.digest([key(unit) for unit in units]) for name, key in table_keys(context).items()}
+    return {"pool": context.pool.key, **tables, "shards": EmitSettings.of(context).key}
+
+
+def count_current(context: RunContext, units: Sequence[Unit]) -> dict[str, int]:
+    """Return of how many units each table is current, or would be once adopted from the run to reuse."""
+
+    def is_current(name: str, unit: Unit, key: str) -> bool:
+        tables = context.unit_tables(unit)
+        if name == "decisions":  # never adopted: they are cheap, and depend on what could be read
+            tables = replace(tables, reuse=None)
+        return tables.would_be_current(name, key)
+
+    return {name: sum(is_current(name, u, key(u)) for u in units) for name, key in table_keys(context).items()}

@@ -1,0 +1,114 @@
+"""A kind of captions is one file and one line: a toy kind, registered here, is in captions, gates, mix, shards and SQL."""
+
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytest
+
+from curate import registry
+from curate.ask.query import run_query
+from curate.captions.gates.profile import GateProfile
+from curate.captions.kinds import registry as kinds
+from curate.captions.kinds.kind import CaptionKind, Text
+from curate.captions.prompts import Form
+from curate.engines import openai
+from curate.engines.request import Request
+from curate.errors import RecipeError
+from tests.engines import server as servers
+from tests.engines.server import FaultServer
+from tests.laws import pools
+
+TEMPLATE = "[user]\nWhat is in it? <caption>{caption}</caption>"
+
+
+class Tags(CaptionKind):
+    """Tags of a caption: each style is a language that they are written in, of any name."""
+
+    key: ClassVar[str] = "tag"
+    kind: ClassVar[str] = "tags"
+    styles_key: ClassVar[str] = "sets"
+    profile: ClassVar[GateProfile] = GateProfile(("empty", "repetition"), compares_caption=False)
+
+    sets: tuple[str, ...] = ("plain",)
+
+    @property
+    def form(self) -> Form:
+        return Form("tags", "v1", data=("caption",))
+
+    def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
+        template = self.load_template()
+        for uid, caption, count in zip(*(rows[c].to_pylist() for c in ("uid", "caption", "per_row")), strict=True):
+            for style in self.sets:
+                yield count, Request(uid, self.kind, style, 0, messages=template.messages(caption=caption))
+
+    def text_of(self, answer: str, style: str) -> str:
+        return answer.strip().lower()
+
+    @classmethod
+    def json_value(cls, texts: Sequence[Text]) -> Any:
+        return texts[0].text.split(", ") if texts else []
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+    monkeypatch.setattr(openai, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(servers, "echo", lambda text: "no no no no" if "1</caption>" in text else " Dog, Ball")
+    monkeypatch.setattr(kinds, "KINDS", (*kinds.KINDS, Tags))
+    registry._load.cache_clear()
+    with FaultServer() as server:
+        yield server
+    registry._load.cache_clear()
+
+
+def test_a_kind_is_one_file_and_one_line(server: FaultServer, tmp_path: Path) -> None:
+    (tmp_path / "tags.txt").write_text(TEMPLATE)
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
+    captions = {
+        "engines": {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}},
+        "tag": {"engine": "llm", "template": str(tmp_path / "tags.txt")},
+        "output": {"mix": {"tags": 0.5}, "syn_json": True},
+    }
+    done = pools.run_beam(pools.recipe_of(path, captions=captions), tmp_path / "out")
+    pools.conserved(done)
+    rows = done.table("captions").to_pylist()
+    assert {(row["kind"], row["style"], row["text"], row["gate"]) for row in rows} == {
+        ("tags", "plain", "dog, ball", "passed"),
+        ("tags", "plain", "no no no no", "repetition"),
+    }
+    texts = []
+    for shard in done.folder.glob("shards/*.tar"):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                assert file is not None
+                if member.name.endswith(".txt"):
+                    texts.append(file.read().decode())
+                elif member.name.endswith(".syn.json"):
+                    assert json.loads(file.read())["syn_text"] in ([], ["dog, ball"])
+                elif member.name.endswith(".json"):
+                    assert json.loads(file.read())["captions"]["tags"] in ([], ["dog", "ball"])
+    assert 0.2 < texts.count("dog, ball") / len(texts) < 0.7
+    (work,) = run_query(str(done.folder), "SELECT kind, requests, replaced FROM caption_work", {}).rows
+    assert work == ("tags", len(rows), texts.count("dog, ball"))
+    styles = run_query(str(done.folder), "caption_styles", {})
+    assert "tags" in {dict(zip(styles.names, row, strict=True))["kind"] for row in styles.rows}
+
+
+def test_its_keys_are_known(server: FaultServer) -> None:
+    engines = {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}}
+    with pytest.raises(RecipeError, match=r"captions\.tag\.stes: unknown key; did you mean 'sets'"):
+        pools.recipe_of("a.tar", captions={"engines": engines, "tag": {"engine": "llm", "stes": []}})
+    with pytest.raises(RecipeError, match=r"captions\.tga: unknown key; did you mean 'tag'"):
+        pools.recipe_of("a.tar", captions={"engines": engines, "tga": {"engine": "llm"}})
+    twice = [{"engine": "llm"}, {"engine": "llm"}]
+    with pytest.raises(RecipeError, match=r"captions\.tag\.1\.sets: 'plain' is written by captions\.tag\.0 too"):
+        pools.recipe_of("a.tar", captions={"engines": engines, "tag": twice})
+
+
+def test_without_it_the_key_is_unknown() -> None:
+    with pytest.raises(RecipeError, match=r"captions\.tag: unknown key"):
+        pools.recipe_of("a.tar", captions={"tag": {"engine": "llm"}})
