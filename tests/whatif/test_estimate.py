@@ -153,7 +153,9 @@ def test_of_a_whole_pool_the_error_is_that_of_the_draws(tmp_path: Path) -> None:
     assert found.seconds == 0  # all stands
     context = replace(context, store=RunStore(str(tmp_path / "other")))
     assert checked(estimate(context, plan.units, metadata)).seconds > 0
-    assert checked(estimate(replace(context, reuse=RunStore(str(tmp_path / "run"))), plan.units, metadata)).seconds == 0
+    context = replace(context, reuse=RunStore(str(tmp_path / "run")))
+    units = [replace(unit, reuse_index=unit.index) for unit in plan.units]
+    assert checked(estimate(context, units, metadata)).seconds == 0
 
 
 def test_units_are_spread_over_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
