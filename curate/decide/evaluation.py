@@ -46,7 +46,7 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     nearness: Nearness = NEARNESS.find(against.kind).build(against.section, recipe.measure, None)
     model = nearness.encoder
     encoder = load_encoder_of(signals, model, is_anywhere=True) if model else None  # wherever units run
-    options = ImageOptions(phash=encoder is None, looks=(encoder.view,) if encoder else ())
+    options = ImageOptions(phash=encoder is None, observers=(encoder.view,) if encoder else ())
     names, hashes, encoded, unread = [], [], [], []
     views: list[Any] = []
 
@@ -57,13 +57,13 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
 
     for name, data in read_pictures(list_evaluation(against)):
         fact = measure_image(data, options)
-        if fact.status != schema.OK or (encoder and fact.views[0] is None):
+        if fact.status != schema.OK or (encoder and fact.observed[0] is None):
             unread.append(f"{name}: {fact.error or fact.status}")
             continue
         names.append(name)
         hashes.append(fact.phash)
         if encoder:
-            views.append(fact.views[0])
+            views.append(fact.observed[0])
             if len(views) >= encoder.batch:
                 flush()
     flush()

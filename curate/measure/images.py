@@ -1,4 +1,4 @@
-"""Measure the images of one part in threads, and lets the recipe's image signals observe each right after it was decoded.
+"""Measure the images of one part in threads, and let the recipe's image signals observe each right after it was decoded.
 
 In: the bytes of each row's image, in order, None where it is not to be read. Out: facts, in order, and what each
 image signal gives. An image is decoded once for all of them; at most a few batches of observations are in memory.
@@ -28,16 +28,16 @@ def measure_images(
         signals: image signals; others are passed over.
     """
     observers = [signal.from_images(captions) for signal in signals if signal.from_images is not None]
-    options = replace(options, looks=tuple(observer.observe for observer in observers))
+    options = replace(options, observers=tuple(observer.observe for observer in observers))
     facts: list[ImageFacts | None] = []
 
     def measure(data: bytes | memoryview | None) -> ImageFacts | None:
         return None if data is None else measure_image(data, options)
 
     for row, fact in enumerate(in_threads(measure, images, 8 * CORES + (_AHEAD if observers else 0))):
-        facts.append(fact and fact._replace(views=()))
-        if fact and fact.views:
-            for observer, view in zip(observers, fact.views, strict=True):
+        facts.append(fact and fact._replace(observed=()))
+        if fact and fact.observed:
+            for observer, view in zip(observers, fact.observed, strict=True):
                 if view is not None:
                     observer.add(row, view)
     return facts, [observer.finish() for observer in observers]

@@ -95,7 +95,7 @@ class ImageOptions:
         phash: compute the perceptual hash, which decodes the image whatever `decode` says.
         jpeg_side: decode a JPEG at a half, a quarter or an eighth, where no side falls below this (libjpeg's scaled
             decoding); None at its size, as open_clip does.
-        looks: what else is taken of each image that can be read, after decoding it, whatever `decode` says.
+        observers: functions of each image that can be read, called after decoding it, whatever `decode` says.
         max_pixels: refuse more pixels than this. The default, Pillow's own level of alarm, is a canvas of 358 MB in
             memory; above twice that Pillow refuses some formats by itself.
     """
@@ -104,7 +104,7 @@ class ImageOptions:
     phash: bool = False
     jpeg_side: int | None = None
     max_pixels: int = 89_478_485
-    looks: tuple[Callable[[Image.Image], Any], ...] = ()
+    observers: tuple[Callable[[Image.Image], Any], ...] = ()
 
 
 class ImageFacts(NamedTuple):
@@ -119,7 +119,7 @@ class ImageFacts(NamedTuple):
             None where not requested, or the status is not ok.
         status: `ok`, `empty_image`, `not_an_image`, `truncated_image` or `too_many_pixels`.
         error: one line of at most 160 characters that says why; None where ok. The same bytes give the same text.
-        views: what each of the looks took of the image; empty where the status is not ok.
+        observed: what each of the observers returned; empty where the status is not ok.
     """
 
     width: int | None
@@ -129,7 +129,7 @@ class ImageFacts(NamedTuple):
     phash: int | None
     status: str
     error: str | None
-    views: tuple[Any, ...] = ()
+    observed: tuple[Any, ...] = ()
 
 
 def measure_image(data: bytes | memoryview, options: ImageOptions) -> ImageFacts:
@@ -166,7 +166,7 @@ def _opened(facts: ImageFacts, data: bytes | memoryview, options: ImageOptions) 
     if image.width * image.height > options.max_pixels:
         error_text = f"{name}: {image.width} x {image.height} pixels, more than {options.max_pixels}"
         return _sized(facts, image.size, _orientation(image))._replace(status="too_many_pixels", error=error_text)
-    if not (options.decode or options.phash or options.looks):
+    if not (options.decode or options.phash or options.observers):
         return _sized(facts, image.size, _orientation(image))
     return _decoded(facts, image, data, options)
 
@@ -189,7 +189,9 @@ def _decoded(
     except Exception as error:
         return facts._replace(status="truncated_image", error=_line(name, error))
     turn = _orientation(image)
-    facts = _sized(facts, size, turn)._replace(views=tuple(_looked(look, image) for look in options.looks))
+    facts = _sized(facts, size, turn)._replace(
+        observed=tuple(_observe(observer, image) for observer in options.observers)
+    )
     if not options.phash:
         return facts
     return facts._replace(phash=phash64(as_rgb(rotate_by_exif(image))))
@@ -201,10 +203,10 @@ def rotate_by_exif(image: Image.Image) -> Image.Image:
     return image.transpose(_TURNS[turn]) if turn in _TURNS else image
 
 
-def _looked(look: Callable[[Image.Image], Any], image: Image.Image) -> Any:
-    """Return what a look takes of the image; None where it cannot, as for a mode that a model's own transform refuses."""
+def _observe(observer: Callable[[Image.Image], Any], image: Image.Image) -> Any:
+    """Return what an observer makes of the image; None where it cannot, as for a mode that a model's own transform refuses."""
     try:
-        return look(image)
+        return observer(image)
     except (ValueError, TypeError, OSError, MemoryError):
         return None
 

@@ -60,8 +60,8 @@ def thumbnail(data: bytes) -> bytes | None:
     """Return the image as a small JPEG, after EXIF rotation, transparency on white; None where it cannot be decoded."""
     if not data:
         return None
-    facts = measure_image(data, ImageOptions(jpeg_side=2 * SIDE, looks=(_shrink,)))
-    return facts.views[0] if facts.views else None
+    facts = measure_image(data, ImageOptions(jpeg_side=2 * SIDE, observers=(_shrink,)))
+    return facts.observed[0] if facts.observed else None
 
 
 def _shrink(image: Image.Image) -> bytes:

@@ -97,10 +97,10 @@ def encode_exemplars(where: str, encoder: Encoder, paths: UserPaths) -> tuple[F3
     """
     views, digests = [], []
     for name, data in read_pictures(picture_files(where, paths)):
-        fact = measure_image(data, ImageOptions(looks=(encoder.view,)))
-        if fact.status != schema.OK or fact.views[0] is None:
+        fact = measure_image(data, ImageOptions(observers=(encoder.view,)))
+        if fact.status != schema.OK or fact.observed[0] is None:
             raise RecipeError(f"{where}: {name} cannot be read as an image: {fact.error or fact.status}")
-        views.append(fact.views[0])
+        views.append(fact.observed[0])
         digests.append(hashlib.sha256(data).hexdigest())
     if not views:
         raise RecipeError(f"{where}: no image in {paths}")

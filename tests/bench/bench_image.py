@@ -112,15 +112,15 @@ def bench_scaled() -> None:
 
     def scores(options: ImageOptions) -> tuple[float, np.ndarray]:
         start = time.process_time()
-        views = [measure_image(data, options).views[0] for data in pictures]
+        views = [measure_image(data, options).observed[0] for data in pictures]
         seconds = time.process_time() - start
         return seconds, np.einsum("ij,ij->i", encoder.encode_images(views).numpy(), texts)
 
     print(f"{count} scenes as JPEGs of 600 x 450, decoded and looked at by the demo's CLIP ({side} pixels)")
-    full, exact = scores(ImageOptions(looks=(encoder.view,)))
+    full, exact = scores(ImageOptions(observers=(encoder.view,)))
     best = set(np.argsort(-exact)[: int(0.3 * count)])
     for least in (side, 2 * side, 4 * side):
-        seconds, found = scores(ImageOptions(jpeg_side=least, looks=(encoder.view,)))
+        seconds, found = scores(ImageOptions(jpeg_side=least, observers=(encoder.view,)))
         same = len(best & set(np.argsort(-found)[: len(best)])) / len(best)
         print(
             f"  jpeg_side {least}: {full / seconds:.2f} x as fast; scores differ by {np.abs(found - exact).mean():.4f} on "

@@ -10,7 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.decide.settings import DecideSettings
 from curate.measure import unit as unit_module
+from curate.measure.settings import MeasureSettings
+from curate.metadata.unit import MatchSettings
+from curate.output.settings import EmitSettings
 from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
 from curate.store.tables import UnitTables
@@ -388,9 +392,10 @@ def test_steps_raise_their_versions(tars: str, tmp_path: Path, monkeypatch: pyte
 
     def keys() -> dict[str, str]:
         fresh = RunContext(context.recipe, context.pool, context.store, None, context.metadata_key, context.models)
+        samples = MeasureSettings.of(fresh).key("samples", unit)
         return {
-            "measure": fresh.measure_key(unit), "matches": fresh.matches_key(unit),
-            "decisions": fresh.decisions_key, "shards": fresh.shards_key,
+            "measure": samples, "matches": MatchSettings.of(fresh).key(samples),
+            "decisions": DecideSettings.of(fresh).key, "shards": EmitSettings.of(fresh).key,
         }  # fmt: skip
 
     before = keys()

@@ -13,10 +13,14 @@ from curate.store.layout import ENTRIES_FILE, METADATA_FILE
 from curate.store.store import RunStore
 
 
+def metadata(*entries: str) -> pa.Table:
+    return pa.table({"entry": entries, "source": ["list"] * len(entries), "language": ["en"] * len(entries)})
+
+
 def settings(folder: Path, key: str = "digest", entries: tuple[str, ...] = ("a", "b")) -> MatchSettings:
     """Those of a run that holds the entries."""
     store = RunStore(str(folder))
-    store.write_parquet(METADATA_FILE, pa.table({"entry": list(entries)}))
+    store.write_parquet(METADATA_FILE, metadata(*entries))
     return MatchSettings(store, key, "reference")
 
 
@@ -44,6 +48,6 @@ def test_a_process_holds_the_entries_of_one_run_by_their_content(tmp_path: Path)
 
 def test_entries_of_a_finished_run_are_read_from_its_list(tmp_path: Path) -> None:
     store = RunStore(str(tmp_path))
-    store.write_parquet(ENTRIES_FILE, pa.table({"entry": ["x", "y"]}))
+    store.write_parquet(ENTRIES_FILE, metadata("x", "y"))
     loaded = load_entries(MatchSettings(store, "finished", "reference"))
     assert loaded.entries.to_pylist() == ["x", "y"] and len(loaded.keys) == 2

@@ -130,12 +130,12 @@ def test_scaled_jpegs(side, seen):
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encode(picture, "JPEG", exif=exif)
-    options = ImageOptions(jpeg_side=side, looks=(lambda image: (image.height, image.width),))
+    options = ImageOptions(jpeg_side=side, observers=(lambda image: (image.height, image.width),))
     facts = check(data, options)
-    assert facts.views == (seen,)
+    assert facts.observed == (seen,)
     assert (facts.width, facts.height) == (300, 400)
     assert check(data[: len(data) // 2], options).status == "truncated_image"
-    assert check(encode(picture, "PNG"), options).views == ((300, 400),)
+    assert check(encode(picture, "PNG"), options).observed == ((300, 400),)
 
 
 def test_scaled_jpegs_are_libjpegs():
@@ -144,7 +144,7 @@ def test_scaled_jpegs_are_libjpegs():
         image.draft(None, (100, 100))
         want = np.asarray(image)
     assert want.shape == (120, 160, 3)
-    got = measure_image(data, ImageOptions(jpeg_side=100, looks=(np.asarray,))).views[0]
+    got = measure_image(data, ImageOptions(jpeg_side=100, observers=(np.asarray,))).observed[0]
     assert (got == want).all()
 
 
