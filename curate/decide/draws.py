@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from curate import ids, schema
 from curate.decide import balance
-from curate.decide.schemes import stack_limits
+from curate.decide.schemes.scheme import stack_limits
 from curate.decide.settings import DecideSettings
 from curate.decide.state import I64, U64, Mask, UnitResult, UnitState, name_verdicts
 from curate.schema import CODES

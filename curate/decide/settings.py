@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from curate import ids
 from curate.decide.passes.kinds import KeyPass, Nearness
-from curate.decide.schemes import Scheme
+from curate.decide.schemes.scheme import Scheme
 from curate.errors import RecipeError
 from curate.measure.settings import MeasureSettings
 from curate.metadata.unit import Entries, MatchSettings, load_entries

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from curate import schema
 from curate.decide import balance
-from curate.decide.schemes import Scheme
+from curate.decide.schemes.scheme import Scheme
 from curate.store.layout import ENTRIES_FILE, METADATA_FILE
 from curate.store.store import RunStore
 

@@ -27,7 +27,7 @@ from curate.registry import Registry
 
 KEYS: Registry[Any] = Registry("deduplication key", "curate.decide.passes.registry:KEYS")
 NEARNESS: Registry[Any] = Registry("kind of nearness", "curate.decide.passes.registry:NEARNESS")
-SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.schemes:SCHEMES")
+SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.schemes.registry:KINDS")
 
 
 S = TypeVar("S", bound="Near")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from curate.decide import balance, bracket
 from curate.decide.draws import expected_rows
-from curate.decide.schemes import stack_limits
+from curate.decide.schemes.scheme import stack_limits
 from curate.decide.state import I64
 from curate.process import in_threads
 from curate.recipe.rules import Balance

@@ -1,6 +1,8 @@
 """A new balancing scheme, a class and a line of a registry, through the pipeline, what-if and explain."""
 
 import math
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,37 +13,27 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.api import Run
-from curate.decide import schemes
-from curate.decide.schemes import I64, Scheme, stack_limits
+from curate.decide.schemes import registry, scheme
+from curate.decide.schemes.metaclip import Metaclip
+from curate.decide.schemes.scheme import stack_limits
 from curate.errors import RecipeError
 from curate.recipe.recipe import parse_recipe
 from curate.registry import _load
 from curate.whatif.answer import whatif
+from tests.decide.by_parity import ByParity
 from tests.laws import pools
-
-
-class ByParity(Scheme):
-    """Entries with even ids may have t rows, the others half of that."""
-
-    key = "by_parity"
-
-    def limits(self, t: int, counts: I64, entries: pa.Table) -> I64:
-        assert len(counts) == len(entries) and entries.column_names == ["entry", "source", "language"]
-        return np.where(np.arange(len(counts)) % 2, np.maximum(1, t // 2), t)
-
-    def highest(self, counts: I64, entries: pa.Table) -> int:
-        return 2 * int(np.max(counts, initial=0)) + 1
 
 
 @pytest.fixture
 def by_parity(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(schemes, "SCHEMES", (*schemes.SCHEMES, ByParity()))
+    monkeypatch.setattr(registry, "KINDS", (*registry.KINDS, ByParity()))
     _load.cache_clear()
     yield
     monkeypatch.undo()
     _load.cache_clear()
 
 
+ROOT = Path(__file__).resolve().parents[2]
 ENTRIES = ["cat", "dog", "a", "photo", "big"]
 
 
@@ -106,12 +98,18 @@ def _check_questions(folder: Path, beam: Any, expected: float) -> None:
 def test_stacks_of_limits_are_those_of_each_t(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = np.arange(1, 8)
     entries = pa.table({"entry": ["e"] * 7, "source": ["s"] * 7, "language": ["l"] * 7})
-    monkeypatch.setattr(schemes, "_STACK", 15)
+    monkeypatch.setattr(scheme, "_STACK", 15)
     stacks = list(stack_limits(ByParity(), [1, 2, 5, 9, 30], counts, entries))
     assert [len(stack) for stack in stacks] == [2, 2, 1]
     assert np.concatenate(stacks)[:, 1].tolist() == [1, 1, 2, 4, 15]
-    assert np.concatenate(list(stack_limits(schemes.Metaclip(), [3, 4], counts, entries))).tolist() == [[3], [4]]
-    assert list(stack_limits(schemes.Metaclip(), [], counts, entries)) == []
+    assert np.concatenate(list(stack_limits(Metaclip(), [3, 4], counts, entries))).tolist() == [[3], [4]]
+    assert list(stack_limits(Metaclip(), [], counts, entries)) == []
+
+
+def test_the_file_of_a_new_scheme_does_not_import_the_registry_that_imports_it() -> None:
+    code = "import sys, tests.decide.by_parity; print([name for name in sys.modules if name.endswith('.registry')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]"]
 
 
 def test_an_unknown_scheme_names_those_that_there_are(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from curate import schema
 from curate.decide.balance import ONE
-from curate.decide.schemes import Metaclip
+from curate.decide.schemes.metaclip import Metaclip
 from curate.publish.entries import write_entries
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore

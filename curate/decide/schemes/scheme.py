@@ -1,7 +1,4 @@
-"""Balancing schemes: how the rows that each entry may have, its limit, follow from one number t. See `balance`.
-
-A new scheme is a class like `Metaclip`, in a file of its own, and a line in SCHEMES.
-"""
+"""What a balancing scheme is: how the rows that each entry may have, its limit, follow from one number t. See `balance`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -40,19 +37,6 @@ class Scheme(ABC):
     def highest(self, counts: I64, entries: pa.Table) -> int:
         """Return a t from which on every entry may have all of its rows; here the largest count."""
         return int(np.max(counts, initial=0))
-
-
-class Metaclip(Scheme):
-    """Every entry may have t rows ("Demystifying CLIP Data", arXiv 2309.16671, section 3.3)."""
-
-    key = "metaclip"
-
-    def limits(self, t: int, counts: I64, entries: pa.Table) -> I64:
-        """Return t."""
-        return np.array([t], np.int64)
-
-
-SCHEMES = (Metaclip(),)
 
 
 def stack_limits(scheme: Scheme, ts: Sequence[int] | I64, counts: I64, entries: pa.Table) -> Iterator[I64]:
