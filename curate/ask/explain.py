@@ -17,9 +17,9 @@ from curate.ask.page import Line, Page, Part, columns, heading, line, named
 from curate.ask.query import find_run, open_run
 from curate.captions.gates.gates import PASSED
 from curate.decide import balance
+from curate.decide.rules import Rule, check_rules, rule_values
 from curate.errors import RecipeError, RunError
-from curate.recipe.rules import Top
-from curate.run.rules import Rule, check_rules, rule_values
+from curate.recipe.deciding import Top
 from curate.store.facts import RuleFacts, RunFacts, read_facts
 from curate.store.forgotten import Record
 from curate.store.items import hash_url

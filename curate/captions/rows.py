@@ -11,9 +11,9 @@ import pyarrow as pa
 from curate.captions.gates.gates import PASSED
 from curate.captions.kinds.kind import ROWS
 from curate.captions.settings import CaptionSettings
+from curate.decide.rules import check_count, count_values
 from curate.engines.request import Request
 from curate.recipe.captions import MAX_PER_ROW, CaptionSection, Task
-from curate.run.rules import check_count, count_values
 from curate.store.tables import UnitTables
 
 I32 = npt.NDArray[np.int32]

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate import ids
+from curate.decide.rules import check_count
 from curate.errors import RecipeError
 from curate.metadata.unit import MatchSettings
 from curate.pool.plan import Unit
@@ -16,7 +17,6 @@ from curate.recipe.measure import Embedder
 from curate.recipe.source import Source
 from curate.run.columns import visible_columns
 from curate.run.context import VERSIONS, RunContext
-from curate.run.rules import check_count
 from curate.signals.registry import find_signals
 from curate.signals.signal import Signal
 from curate.store.store import RunStore

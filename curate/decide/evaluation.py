@@ -21,8 +21,8 @@ from curate.pool.exemplars import picture_files, read_pictures
 from curate.pool.image import ImageOptions, measure_image
 from curate.pool.listing import InputFile
 from curate.process import process_cache
+from curate.recipe.deciding import NEARNESS, Against
 from curate.recipe.recipe import Recipe
-from curate.recipe.rules import NEARNESS, Against
 from curate.signals.registry import load_encoder_of
 from curate.signals.signal import Signal
 from curate.store.layout import EVALUATION_FACTS_FILE, EVALUATION_FILE

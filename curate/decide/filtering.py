@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 from curate import schema
 from curate.decide import quantiles
 from curate.decide.evaluation import find_contaminated
+from curate.decide.rules import first_failed
 from curate.decide.settings import DecideSettings
 from curate.decide.state import ALIVE, I64, U64, UnitState
 from curate.pool.plan import Unit
-from curate.run.rules import first_failed
 from curate.schema import CODES
 from curate.store.forgotten import forgotten_mask
 from curate.store.tables import UnitTables

@@ -17,7 +17,7 @@ from curate.decide.settings import DecideSettings
 from curate.decide.state import I64, U64, UnitState
 from curate.pool.plan import Unit
 from curate.process import in_threads
-from curate.recipe.rules import Top
+from curate.recipe.deciding import Top
 from curate.store.tables import UnitTables
 
 Result = TypeVar("Result")

@@ -11,16 +11,16 @@ import pyarrow as pa
 
 from curate import ids
 from curate.decide.passes.kinds import KeyPass, Nearness
+from curate.decide.rules import Segment, check_rules, segments
 from curate.decide.schemes.scheme import Scheme
 from curate.errors import RecipeError
 from curate.measure.settings import MeasureSettings
 from curate.metadata.unit import Entries, MatchSettings, load_entries
 from curate.pool.plan import Pool, Unit
+from curate.recipe.deciding import KEYS, NEARNESS, SCHEMES, Balance, Dedup, Near
 from curate.recipe.recipe import Recipe
-from curate.recipe.rules import KEYS, NEARNESS, SCHEMES, Balance, Dedup, Near
 from curate.run.columns import visible_columns
 from curate.run.context import VERSIONS, RunContext
-from curate.run.rules import Segment, check_rules, segments
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 

@@ -11,7 +11,7 @@ from curate.publish.entries import write_entries
 from curate.publish.settings import PublishSettings
 from curate.publish.summary import Results, summarise_run
 from curate.publish.uids import write_uids
-from curate.recipe.rules import SCHEMES
+from curate.recipe.deciding import SCHEMES
 from curate.schema import KEPT
 from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, SIZES_FILE
 from curate.store.manifest import Published

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from curate import schema
 from curate.publish.settings import PublishSettings
-from curate.recipe.rules import Top
+from curate.recipe.deciding import Top
 from curate.store.facts import (
     CaptionWork,
     DriftFacts,

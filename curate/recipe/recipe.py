@@ -1,7 +1,7 @@
 """The recipe: what a user writes in YAML, checked by pydantic before anything is read.
 
 An unknown key is an error that names the nearest known one. Paths are relative to the recipe's folder. Nothing here
-looks at the pool: what depends on it (columns, types of rules) is checked in `curate.pool.plan` and `curate.run.rules`.
+looks at the pool: what depends on it (columns, types of rules) is checked in `curate.pool.plan` and `curate.decide.rules`.
 """
 
 import json
@@ -16,10 +16,10 @@ from pydantic import Field, SerializeAsAny, ValidationError, field_validator, mo
 
 from curate.errors import RecipeError
 from curate.recipe.captions import Captions, Gates, captions_section
+from curate.recipe.deciding import Balance, Dedup, Top
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
 from curate.recipe.measure import Measure, default_measure, measure_section
-from curate.recipe.rules import Balance, Dedup, Top
 from curate.recipe.section import BuiltFrom, Name, Section, UserPath, UserPaths, resolve_paths
 from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml

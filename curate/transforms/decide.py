@@ -16,7 +16,7 @@ from curate.decide.bracket import Bracket
 from curate.decide.settings import DecideSettings
 from curate.decide.state import I64, UnitResult, UnitState
 from curate.pool.plan import Unit
-from curate.recipe.rules import Top
+from curate.recipe.deciding import Top
 from curate.store.error_notes import noting_errors
 from curate.store.timings import time_step
 from curate.transforms.sums import VectorSum

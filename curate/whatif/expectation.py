@@ -14,7 +14,7 @@ from curate.decide.draws import expected_rows
 from curate.decide.schemes.scheme import stack_limits
 from curate.decide.state import I64
 from curate.process import in_threads
-from curate.recipe.rules import Balance
+from curate.recipe.deciding import Balance
 from curate.whatif.survivors import DecidedRows
 
 F64 = npt.NDArray[np.float64]

@@ -30,8 +30,8 @@ from curate.decide.state import ALIVE, I64, UnitState, read_verdicts
 from curate.errors import RecipeError, RunError
 from curate.pool.plan import Unit
 from curate.process import in_threads
+from curate.recipe.deciding import Top
 from curate.recipe.recipe import Recipe
-from curate.recipe.rules import Top
 from curate.run.context import RunContext
 from curate.run.opened import open_context
 from curate.schema import CODES

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import RecipeError
+from curate.recipe.deciding import Balance, Top
 from curate.recipe.recipe import Recipe, load_recipe, parse_recipe
-from curate.recipe.rules import Balance, Top
 from curate.schema import RESERVED_RULES
 
 SOURCE = {"name": "a", "format": "parquet", "path": "/pool/x.parquet"}

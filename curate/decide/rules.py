@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate.errors import RecipeError
-from curate.recipe.rules import Top
+from curate.recipe.deciding import Top
 
 _local = threading.local()
 

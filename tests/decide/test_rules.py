@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.decide.rules import Rule, check_rules, connect, first_failed, rule_values, segments
 from curate.errors import RecipeError
-from curate.recipe.rules import Top
-from curate.run.rules import Rule, check_rules, connect, first_failed, rule_values, segments
+from curate.recipe.deciding import Top
 
 COLUMNS = pa.schema(
     [
