@@ -5,9 +5,8 @@ i-th sample of the unit, the unreadable ones included. (unit, row) is the key. A
 pool, never among the kept, and is null where the row could not be read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 
@@ -215,28 +214,21 @@ POOL = "pool"  # no stage, but the first line of the funnel
 RESERVED_RULES = (*STAGE, POOL)  # names that a recipe's rules may not have
 
 
-def run_stages(recipe: object, forgotten: bool) -> list[Stage]:
+def run_stages(rules: Sequence[str], sections: Collection[str], forgotten: bool) -> list[Stage]:
     """Return the stages of a run in the order in which they apply, one for each rule, `kept` last.
 
     Args:
-        recipe: as it was parsed, or as run.json has it.
+        rules: their names, in order.
+        sections: those of `Stage.section` that the run's recipe has; others are ignored.
         forgotten: whether some rows are taken out on request, which no recipe says.
     """
-    rules = _section(recipe, "rules") or {}
     stages: list[Stage] = []
     for stage in STAGES:
         if stage.name == RULES:
             stages += [replace(stage, name=name, code=position) for position, name in enumerate(rules)]
-        elif forgotten if stage.name == FORGOTTEN else not stage.section or _section(recipe, stage.section) is not None:
+        elif forgotten if stage.name == FORGOTTEN else not stage.section or stage.section in sections:
             stages.append(stage)
     return stages
-
-
-def _section(recipe: object, key: str) -> Any:
-    """Return the section under a dotted key, None where there is none."""
-    for part in key.split("."):
-        recipe = recipe.get(part) if isinstance(recipe, Mapping) else getattr(recipe, part, None)
-    return recipe
 
 
 # `samples.status` and `failures.reason` of a sample that could not be read.

@@ -10,6 +10,7 @@ import pytest
 from curate import schema
 from curate.decide.state import name_verdicts, read_verdicts
 from curate.recipe.recipe import parse_recipe
+from curate.store.facts import RuleFacts, RunFacts
 
 MINIMAL: dict[str, Any] = {"input": {"name": "a", "format": "parquet", "path": "x"}}
 FULL: dict[str, Any] = MINIMAL | {
@@ -51,9 +52,11 @@ FULL: dict[str, Any] = MINIMAL | {
 )
 def test_the_stages_of_a_run_follow_from_its_recipe(data: dict[str, Any], forgotten: bool, names: list[str]) -> None:
     recipe = parse_recipe(data)
-    stages = schema.run_stages(recipe, forgotten)
+    stages = recipe.stages(forgotten)
     assert [stage.name for stage in stages] == names
-    assert stages == schema.run_stages(json.loads(recipe.model_dump_json()), forgotten)  # as run.json has it
+    rules = [RuleFacts(name=name) for name in recipe.rules]
+    facts = RunFacts.model_construct(recipe=json.loads(recipe.model_dump_json()), rules=rules)  # as run.json has it
+    assert stages == facts.stages(forgotten)
     assert [stage.code for stage in stages if stage.code >= 0] == list(range(len(recipe.rules)))
 
 

@@ -5,7 +5,6 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pyarrow as pa
 
-from curate import schema
 from curate.decide import balance
 from curate.forget.clear import clear_unit
 from curate.forget.settings import ForgetSettings
@@ -54,7 +53,7 @@ def republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) ->
     if "matches" in settings.table_names:
         _count_entries(folder, all_tables)
     facts = read_facts(folder)
-    left = {stage.name: counted.get(stage.name, 0) for stage in schema.run_stages(facts.recipe, True)}
+    left = {stage.name: counted.get(stage.name, 0) for stage in facts.stages(True)}
     digests = _digest(folder, None if touched is None else set(rewritten))
     describe_run(folder, facts.changed(counts=left), digests, count_drops(audits))
 

@@ -144,8 +144,7 @@ def _funnel(run: RunFacts, drops: Drops) -> pa.Table:
     by_rule: Counter[str | None] = Counter()
     for (_, rule), count in drops.items():
         by_rule[rule] += count
-    recipe = {**run.recipe, "rules": [rule.name for rule in run.rules]}
-    steps = [stage.name for stage in schema.run_stages(recipe, bool(by_rule[schema.FORGOTTEN]))[:-1]]
+    steps = [stage.name for stage in run.stages(bool(by_rule[schema.FORGOTTEN]))[:-1]]
     strange = sorted(str(name) for name in by_rule if name is not None and name not in steps)
     if strange:
         raise ConservationError(f"decisions name rules that the run does not have: {', '.join(strange)}")

@@ -9,7 +9,6 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
-from curate import schema
 from curate.publish.settings import PublishSettings
 from curate.recipe.deciding import Top
 from curate.store.facts import (
@@ -86,7 +85,7 @@ def summarise_run(
             for place, by in recipe.dedup.near.items()
             for pairs, compared in [results.recalls[place]]
         ],
-        counts={stage.name: counts[stage.name] for stage in schema.run_stages(recipe, settings.has_blocklist)},
+        counts={stage.name: counts[stage.name] for stage in recipe.stages(settings.has_blocklist)},
         finished=now,
         seconds=now - claim.started,
     )

@@ -23,7 +23,7 @@ from curate.recipe.measure import Measure, default_measure, measure_section
 from curate.recipe.section import BuiltFrom, Name, Section, UserPath, UserPaths, resolve_paths
 from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml
-from curate.schema import RESERVED_RULES
+from curate.schema import RESERVED_RULES, Stage, run_stages
 
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
 
@@ -99,6 +99,11 @@ class Recipe(Section):
         if self.captions:
             self._gates_can_be_asked(self.captions.gates)
         return self
+
+    def stages(self, forgotten: bool) -> list[Stage]:
+        """Return the stages of a run of this recipe; see `curate.schema.run_stages`."""
+        has = {"match": self.match, "dedup.against": self.dedup.against, "balance": self.balance}
+        return run_stages(list(self.rules), [name for name, section in has.items() if section is not None], forgotten)
 
     def _gates_can_be_asked(self, gates: Gates) -> None:
         """Raise ValueError for a gate that is set and has nothing to go by."""

@@ -246,6 +246,12 @@ class RunFacts(RunClaim):
     seconds: float
     content: ContentFacts = ContentFacts()
 
+    def stages(self, forgotten: bool) -> list[schema.Stage]:
+        """Return the run's stages; see `schema.run_stages`."""
+        has = {**self.recipe, "dedup.against": (self.recipe.get("dedup") or {}).get("against")}
+        sections = [name for name, section in has.items() if section is not None]
+        return schema.run_stages([rule.name for rule in self.rules], sections, forgotten)
+
     @property
     def kept(self) -> int:
         """Return the number of rows kept."""

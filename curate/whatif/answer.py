@@ -105,7 +105,7 @@ def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.
     will: dict[str, float] = dict(count_verdicts(survivors.states, list(new.rules)))
     will |= {schema.BALANCE: will.get(schema.KEPT, 0) - found.rows, schema.KEPT: found.rows}
     forgotten = bool(was[schema.FORGOTTEN])
-    olds, news = ({schema.POOL, *(s.name for s in schema.run_stages(recipe, forgotten))} for recipe in (old, new))
+    olds, news = ({schema.POOL, *(s.name for s in recipe.stages(forgotten))} for recipe in (old, new))
     rules = _merged(list(old.rules), list(new.rules))
     steps = [name for stage in schema.STAGES for name in (rules if stage.name == schema.RULES else [stage.name])]
     was[schema.POOL] = was.total()

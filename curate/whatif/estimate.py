@@ -31,7 +31,7 @@ from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
-from curate.schema import BALANCE, CODES, KEPT, run_stages
+from curate.schema import BALANCE, CODES, KEPT
 from curate.store.forgotten import Record
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
@@ -167,7 +167,7 @@ def _size(units: Sequence[Unit]) -> int:
 def _extrapolate(context: RunContext, settings: DecideSettings, states: list[UnitState], sample: Sampled) -> Estimate:
     fraction = sample.fraction
     codes = Counter(int(code) for state in states for code in state.verdicts)
-    verdicts = {s.name: codes[s.code] / fraction for s in run_stages(context.recipe, True) if codes[s.code]}
+    verdicts = {s.name: codes[s.code] / fraction for s in context.recipe.stages(True) if codes[s.code]}
     inclusions = _inclusions(settings, states, fraction)
     kept = [float(inclusion.sum()) for inclusion in inclusions]
     alive = codes[CODES[KEPT]]
