@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from curate import schema
 from curate.decide import quantiles
+from curate.decide.draws import all_matches
 from curate.decide.evaluation import find_contaminated
 from curate.decide.rules import first_failed
 from curate.decide.settings import DecideSettings
@@ -31,7 +32,7 @@ def open_state(settings: DecideSettings, tables: UnitTables, unit: Unit) -> Unit
 
 
 def apply_segment(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int) -> UnitState:
-    """Apply the SQL rules of a segment; after the last one, drop what matches no entry and what is contaminated."""
+    """Apply the SQL rules of a segment; after the last one, `finish_rules`."""
     segment = settings.segments[index]
     if segment.rules:
         columns = list(dict.fromkeys(column for rule in segment.rules for column in rule.columns)) or ["row"]
@@ -41,13 +42,20 @@ def apply_segment(settings: DecideSettings, tables: UnitTables, state: UnitState
         verdicts = state.verdicts.copy()
         verdicts[alive] = np.where(failed >= 0, failed + segment.first, ALIVE)
         state = replace(state, verdicts=verdicts)
-    if segment.top is not None:
+    return finish_rules(settings, tables, state) if segment.top is None else state
+
+
+def finish_rules(settings: DecideSettings, tables: UnitTables, state: UnitState) -> UnitState:
+    """Drop, after the last rule, what matches no entry, then what is near an image of the evaluation set."""
+    return decontaminate(settings, tables, drop_unmatched(settings, tables, state))
+
+
+def drop_unmatched(settings: DecideSettings, tables: UnitTables, state: UnitState) -> UnitState:
+    """Drop the rows that match no entry, if the recipe matches."""
+    if not settings.matching:
         return state
-    if settings.matching:
-        entry_ids = tables.read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
-        unmatched = pc.equal(pc.list_value_length(entry_ids), 0).to_numpy(zero_copy_only=False)
-        state = state.drop(unmatched, CODES[schema.UNMATCHED])
-    return decontaminate(settings, tables, state)
+    unmatched = pc.equal(pc.list_value_length(all_matches(tables)), 0).to_numpy(zero_copy_only=False)
+    return state.drop(unmatched, CODES[schema.UNMATCHED])
 
 
 def decontaminate(settings: DecideSettings, tables: UnitTables, state: UnitState) -> UnitState:

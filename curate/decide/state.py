@@ -1,12 +1,10 @@
 """A unit on its way through the decision: which rows are still in, and what dropped the others."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate.pool.plan import Unit
 from curate.schema import CODES, KEPT
@@ -61,24 +59,3 @@ class UnitResult:
     unit: Unit
     kept: int
     entries: I64 | None
-
-
-def name_verdicts(verdicts: npt.NDArray[np.int16], rules: Sequence[str]) -> pa.Array:
-    """Return the rule or stage that dropped each row (string[rows]); null where it is kept."""
-    names, codes = _names_and_codes(rules)
-    index = pc.index_in(pa.array(verdicts, mask=verdicts == ALIVE), pa.array(codes, pa.int16()), skip_nulls=True)
-    return names.take(index)
-
-
-def read_verdicts(names: pa.ChunkedArray, rules: Sequence[str]) -> npt.NDArray[np.int16]:
-    """Return the verdicts (int16[rows]) that `name_verdicts` gave these names. Raises ValueError for any other name."""
-    known, codes = _names_and_codes(rules)
-    index = pc.index_in(names, known, skip_nulls=True)
-    if index.null_count != names.null_count:
-        raise ValueError("a name is neither a rule nor a stage")
-    missing = index.is_null().to_numpy()
-    return np.where(missing, np.int16(ALIVE), np.array(codes, np.int16)[index.fill_null(0).to_numpy()])
-
-
-def _names_and_codes(rules: Sequence[str]) -> tuple[pa.Array, list[int]]:
-    return pa.array([*rules, *CODES], pa.string()), [*range(len(rules)), *CODES.values()]

@@ -11,7 +11,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton
 
-from curate.decide import draws, filtering, quantiles
+from curate.decide import decisions, draws, filtering, quantiles
 from curate.decide.bracket import Bracket
 from curate.decide.settings import DecideSettings
 from curate.decide.state import I64, UnitResult, UnitState
@@ -162,4 +162,4 @@ class Decide(beam.PTransform):
     def _decide(self, state: UnitState, gaps: list[str], counts: Any = None, t: Any = None) -> UnitResult:
         with time_step(self.settings.store, "decide", state.unit.name) as timer:
             timer.rows = len(state.verdicts)
-            return draws.decide(self.settings, self.settings.tables(state.unit), state, counts, t, gaps)
+            return decisions.decide(self.settings, self.settings.tables(state.unit), state, counts, t, gaps)

@@ -24,9 +24,10 @@ import pyarrow as pa
 from curate import schema
 from curate.ask.query import find_run
 from curate.decide import dedup, rounds
+from curate.decide.decisions import read_verdicts
 from curate.decide.draws import alive_matches
 from curate.decide.settings import DecideSettings
-from curate.decide.state import ALIVE, I64, UnitState, read_verdicts
+from curate.decide.state import ALIVE, I64, UnitState
 from curate.errors import RecipeError, RunError
 from curate.pool.plan import Unit
 from curate.process import in_threads

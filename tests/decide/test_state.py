@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from curate import ids, schema
 from curate.decide import balance, draws, rounds
+from curate.decide.decisions import decide as decide_unit
 from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitResult
 from curate.metadata.sources import read_metadata
@@ -65,7 +66,7 @@ def decide(context: RunContext, plan: Plan) -> list[UnitResult]:
     states = rounds.deduplicate(settings, rounds.apply_rules(settings, plan.units))
     counts = rounds.count_survivors(settings, states) if context.recipe.match else None
     target = context.recipe.balance
-    return [draws.decide(settings, settings.tables(s.unit), s, counts, target and target.t) for s in states]
+    return [decide_unit(settings, settings.tables(s.unit), s, counts, target and target.t) for s in states]
 
 
 def decisions(context: RunContext, plan: Plan) -> pa.Table:

@@ -25,7 +25,7 @@ from curate.ask.verify import verify_run
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.captions.work import check_requests, summarise
-from curate.decide import balance, dedup, draws
+from curate.decide import balance, decisions, dedup, draws
 from curate.decide.rounds import apply_rules, count_survivors, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitState
@@ -395,7 +395,7 @@ def decide_local(prepared: Prepared, gaps: Sequence[str]) -> tuple[list[Audit], 
     if context.recipe.balance:
         assert survivors is not None
         t = context.recipe.balance.t or _largest_t(settings, states, survivors)
-    verdicts = [draws.decide(settings, settings.tables(s.unit), s, survivors, t, gaps) for s in states]
+    verdicts = [decisions.decide(settings, settings.tables(s.unit), s, survivors, t, gaps) for s in states]
     if context.recipe.match:
         sums = np.sum([v.entries for v in verdicts if v.entries is not None], axis=0)
     # Thresholds only describe: a test that compares them does so with the definition.

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from curate.decide import balance, draws, rounds
+from curate.decide.decisions import name_verdicts
 from curate.decide.settings import DecideSettings
-from curate.decide.state import name_verdicts
 from curate.run.opened import open_context
 from curate.store.store import RunStore
 from tests.cli.conftest import run_command, write_pool

@@ -1,0 +1,110 @@
+"""A unit's `decisions`: the verdict of each row by its name, what it is a duplicate of, its probability and its draw."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate import ids, schema
+from curate.decide import balance
+from curate.decide.draws import alive_matches, all_matches
+from curate.decide.settings import DecideSettings
+from curate.decide.state import ALIVE, I64, UnitResult, UnitState
+from curate.schema import CODES
+from curate.store.tables import UnitTables
+
+
+def decide(
+    settings: DecideSettings,
+    tables: UnitTables,
+    state: UnitState,
+    counts: I64 | None,
+    t: int | None,
+    gaps: Sequence[str] = (),
+) -> UnitResult:
+    """Draw, write the unit's `decisions`, and report.
+
+    Args:
+        settings: of deciding.
+        tables: the unit's.
+        state: after deduplication.
+        counts: int64[entries] over all survivors; None without `match`.
+        t: None without `balance`.
+        gaps: of all units, in any order (see `measure_unit`): what was decided with other gaps is decided again.
+    """
+    key = settings.key_with(gaps)
+    if not tables.is_current("decisions", key):
+        _write_decisions(
+            settings, tables, state, counts, settings.limits(t, counts) if counts is not None else None, key
+        )
+    table = tables.read("decisions", ["kept", "probability"])
+    kept = table["kept"].to_numpy().astype(np.int64)
+    if counts is None:
+        return UnitResult(state.unit, int(kept.sum()), None)
+    matches = all_matches(tables)
+    expected = balance.fixed_point(table["probability"].to_numpy()).astype(np.int64)
+    sums = [balance.entry_sums(matches, weights, len(counts)) for weights in (expected, kept)]
+    return UnitResult(state.unit, int(kept.sum()), np.stack(sums))
+
+
+def _write_decisions(
+    settings: DecideSettings, tables: UnitTables, state: UnitState, counts: I64 | None, limits: I64 | None, key: str
+) -> None:
+    base = tables.read("samples", ["unit", "row", "uid"])
+    survivors = state.alive
+    probability = survivors.astype(np.float64)
+    draws = np.full(len(base), np.nan)
+    if limits is not None and counts is not None and survivors.any():
+        matches = alive_matches(tables, state)
+        probability[survivors] = balance.inclusion_probability(matches, balance.probabilities(counts, limits))
+        uids = base["uid"].filter(pa.array(survivors)).combine_chunks()
+        draws[survivors] = balance.draw(uids, matches, counts, limits, settings.entries.keys, settings.seed)
+        state = state.drop(survivors & (draws >= 1), CODES[schema.BALANCE])
+    table = pa.table(
+        {
+            **{name: base[name] for name in base.column_names},
+            "kept": pa.array(state.alive),
+            "rule": name_verdicts(state.verdicts, settings.rules),
+            "duplicate_of": _partners(state, len(base)),
+            "probability": pa.array(probability),
+            "draw": pa.array(draws, mask=np.isnan(draws)),
+        },
+        schema=schema.DECISIONS,
+    )
+    tables.write("decisions", table, key)
+
+
+def name_verdicts(verdicts: npt.NDArray[np.int16], rules: Sequence[str]) -> pa.Array:
+    """Return the rule or stage that dropped each row (string[rows]); null where it is kept."""
+    names, codes = _names_and_codes(rules)
+    index = pc.index_in(pa.array(verdicts, mask=verdicts == ALIVE), pa.array(codes, pa.int16()), skip_nulls=True)
+    return names.take(index)
+
+
+def read_verdicts(names: pa.ChunkedArray, rules: Sequence[str]) -> npt.NDArray[np.int16]:
+    """Return the verdicts (int16[rows]) that `name_verdicts` gave these names. Raises ValueError for any other name."""
+    known, codes = _names_and_codes(rules)
+    index = pc.index_in(names, known, skip_nulls=True)
+    if index.null_count != names.null_count:
+        raise ValueError("a name is neither a rule nor a stage")
+    missing = index.is_null().to_numpy()
+    return np.where(missing, np.int16(ALIVE), np.array(codes, np.int16)[index.fill_null(0).to_numpy()])
+
+
+def _names_and_codes(rules: Sequence[str]) -> tuple[pa.Array, list[int]]:
+    return pa.array([*rules, *CODES], pa.string()), [*range(len(rules)), *CODES.values()]
+
+
+def _partners(state: UnitState, n_rows: int) -> pa.Array:
+    """Return what a duplicate is one of, or the evaluation image that a row is near (string[rows])."""
+    partners = pa.nulls(n_rows, pa.string())
+    for rows, names in (
+        (state.duplicates, ids.hex_uids(*state.representatives)),
+        (state.contaminated, state.evaluated),
+    ):
+        mask = np.zeros(n_rows, bool)
+        mask[rows] = True
+        partners = pc.replace_with_mask(partners, pa.array(mask), names)
+    return partners
