@@ -24,7 +24,7 @@ class Caption(beam.PTransform):
     counts: Any
 
     def expand(self, audits: beam.PCollection[Audit]) -> Any:
-        """PCollection[Audit] → the same, after all texts are there, and PCollection[Captioned].
+        """PCollection[Audit] → PCollection[Audit], the same once all texts are there, and PCollection[Captioned].
 
         Requests are sent unit by unit in parallel, once the pool is known not to be too damaged; failures are counted over all.
         """

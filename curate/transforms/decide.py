@@ -27,12 +27,15 @@ BRACKET_ROUNDS = 8  # enough for t below 2⁴⁰ (see Bracket); rounds after the
 
 @dataclass
 class ApplyRules(beam.PTransform):
-    """PCollection[Unit] → states after all rules and `unmatched`, and thresholds: (rule, value) of the top rules."""
+    """Apply all rules, and what follows them (`filtering.finish_rules`), and find the thresholds of top rules."""
 
     settings: DecideSettings
 
     def expand(self, units: beam.PCollection[Unit]) -> Any:
-        """One round of reading for each run of SQL rules, and a search for the threshold of each top rule."""
+        """PCollection[Unit] → PCollection[UnitState] after all rules, and PCollection[(rule, threshold)] of the top rules.
+
+        Each segment of SQL rules is one round of reading, each top rule a search for its threshold.
+        """
         states = units | "Open" >> beam.Map(self._open)
         thresholds = []
         for i, segment in enumerate(self.settings.segments):
@@ -50,12 +53,13 @@ class ApplyRules(beam.PTransform):
 
 @dataclass
 class _ApplyTop(beam.PTransform):
-    """Finds the exact threshold of a top rule by radix histograms, and applies it and the rules that follow."""
+    """Find the exact threshold of a top rule by radix histograms, and apply it and the rules that follow."""
 
     settings: DecideSettings
     index: int
 
     def expand(self, states: beam.PCollection[UnitState]) -> Any:
+        """PCollection[UnitState] → PCollection[UnitState] after the next segment, and one (rule, threshold)."""
         top = self.settings.segments[self.index].top
         assert top is not None and isinstance(top.spec, Top)
         kind = self.settings.columns.field(top.columns[0]).type
@@ -83,12 +87,12 @@ class _ApplyTop(beam.PTransform):
 
 @dataclass
 class CountEntries(beam.PTransform):
-    """PCollection[Unit] or PCollection[UnitState] → one int64[entries]: rows, or rows still in, that match each entry."""
+    """Count the rows that match each entry: of units all, of their states those still in."""
 
     settings: DecideSettings
 
     def expand(self, units: beam.PCollection[Any]) -> beam.PCollection[I64]:
-        """Return a sum over units."""
+        """PCollection[Unit] or PCollection[UnitState] → PCollection of one int64[entries], the sum over units."""
         return units | beam.Map(self._count) | "Sum" >> beam.CombineGlobally(VectorSum())
 
     def _count(self, unit: Unit | UnitState) -> I64:
@@ -99,7 +103,7 @@ class CountEntries(beam.PTransform):
 
 @dataclass
 class SolveT(beam.PTransform):
-    """PCollection[UnitState] → one int: the t of the recipe, or the one that gives its target number of rows.
+    """Find t: that of the recipe, or the one that gives its target number of rows.
 
     `counts`: one int64[entries], of the survivors.
     """
@@ -108,7 +112,10 @@ class SolveT(beam.PTransform):
     counts: beam.PCollection[I64]
 
     def expand(self, states: beam.PCollection[UnitState]) -> beam.PCollection[int]:
-        """Return a k-ary search: in each round the units sum π at some t, and the bracket narrows."""
+        """PCollection[UnitState] → PCollection of one int, t.
+
+        A target is found by a k-ary search: in each round the units sum π at some t, and the bracket narrows.
+        """
         target = self.settings.balance
         assert target is not None
         if target.t is not None:
@@ -144,7 +151,7 @@ class SolveT(beam.PTransform):
 
 @dataclass
 class Decide(beam.PTransform):
-    """PCollection[UnitState] → PCollection[UnitResult]: draws, and writes `decisions`.
+    """Draw, and write `decisions` of each unit.
 
     `gaps`: what could not be read. `counts` and `t`: of all units, where the recipe matches and balances.
     """
@@ -155,7 +162,7 @@ class Decide(beam.PTransform):
     t: beam.PCollection[int] | None = None
 
     def expand(self, states: beam.PCollection[UnitState]) -> beam.PCollection[UnitResult]:
-        """Return what is global comes as side inputs."""
+        """PCollection[UnitState] → PCollection[UnitResult]. What is global comes as side inputs."""
         side = [AsSingleton(x) for x in (self.counts, self.t) if x is not None]
         return states | beam.Map(self._decide, AsList(self.gaps), *side)
 

@@ -17,7 +17,7 @@ from curate.transforms.near import FindGroups
 
 @dataclass
 class Deduplicate(beam.PTransform):
-    """PCollection[UnitState] → PCollection[UnitState], the duplicates dropped pass by pass, and (place, recall) of passes.
+    """Drop the duplicates pass by pass.
 
     Recall is int64[2] for each pass by nearness: the sum of `Nearness.recall`. `on_one_machine`: see `FindGroups`.
     """
@@ -27,7 +27,10 @@ class Deduplicate(beam.PTransform):
     on_one_machine: bool
 
     def expand(self, states: beam.PCollection[UnitState]) -> Any:
-        """Hashes to buckets, repeated ones back to their units, then candidates' records through the passes."""
+        """PCollection[UnitState] → PCollection[UnitState] without duplicates, and PCollection[(place, recall)] of the passes.
+
+        Hashes go to buckets, repeated ones back to their units, then candidates' records through the passes.
+        """
         found = {
             place: states | f"Near {place}" >> FindGroups(self.settings, by, self.n_buckets, self.on_one_machine)
             for place, by in self.settings.near.items()

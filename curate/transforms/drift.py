@@ -16,13 +16,13 @@ from curate.store.tables import UnitTables
 
 @dataclass
 class MeasureDrift(beam.PTransform):
-    """PCollection[UnitResult] → PCollection of one list[DriftFacts]. Only where embeddings are kept."""
+    """Measure the drift of each source from samples of its embeddings. Only where embeddings are kept."""
 
     store: RunStore
     measure: Measure
 
     def expand(self, results: beam.PCollection[Any]) -> beam.PCollection[list[DriftFacts]]:
-        """Sample, merge, measure."""
+        """PCollection[UnitResult] → PCollection of one list[DriftFacts], by way of one sample a unit and source."""
         return (
             results
             | "Sample" >> beam.FlatMap(lambda result: self._sample(result.unit))
@@ -36,7 +36,7 @@ class MeasureDrift(beam.PTransform):
 
 
 class _Merged(beam.CombineFn):
-    """One sample of many; a worker holds a few thousand rows, not the units' samples."""
+    """Merge samples into one; a worker holds a few thousand rows, not the units' samples."""
 
     def create_accumulator(self) -> list[Sample]:
         return []

@@ -28,25 +28,28 @@ _RESULTS = ("t", "pool", "survivors", "sums", "drift", "captioned")
 
 @dataclass
 class AuditUnits(beam.PTransform):
-    """PCollection[UnitResult] → PCollection[Audit]: count every row from the tables."""
+    """Count every row of each decided unit, from its tables."""
 
     settings: PublishSettings
 
     def expand(self, results: beam.PCollection[Any]) -> beam.PCollection[Audit]:
-        """One audit per unit."""
+        """PCollection[UnitResult] → PCollection[Audit], one a unit."""
         return results | beam.Map(lambda result: audit_unit(self.settings, result.unit))
 
 
 @dataclass
 class Emit(beam.PTransform):
-    """PCollection[Audit] → PCollection[Shard]: refuse too much damage, lay the shards out and write them."""
+    """Refuse too much damage, lay the shards out and write them."""
 
     settings: EmitSettings
     publishing: PublishSettings
     n_buckets: int
 
     def expand(self, audits: beam.PCollection[Audit]) -> beam.PCollection[Shard]:
-        """Names that several kept rows may have are found first: their rows are named by uid."""
+        """PCollection[Audit] → PCollection[Shard], those written.
+
+        Names that several kept rows may have are found first: their rows are named by uid.
+        """
         repeated = (
             audits
             | "Names" >> beam.FlatMap(self._name_buckets)
@@ -80,12 +83,12 @@ class Emit(beam.PTransform):
 
 @dataclass
 class Digest(beam.PTransform):
-    """Units and shards → PCollection[Published]: the manifest's lines of all tables and shards."""
+    """Make the manifest's lines of all tables and shards, by reading each file once."""
 
     settings: PublishSettings
 
     def expand(self, inputs: Any) -> beam.PCollection[Published]:
-        """Read each file once, spread over the workers."""
+        """`audits`: PCollection[Audit], and `shards`: PCollection[Shard] → PCollection[Published], one a file."""
         tables = inputs["audits"] | "Tables" >> beam.FlatMap(self._tables)
         shards = inputs["shards"] | "Shards" >> beam.FlatMap(self._files)
         return (tables, shards) | beam.Flatten() | beam.Map(lambda file: digest_file(self.settings.store, *file))
@@ -100,12 +103,16 @@ class Digest(beam.PTransform):
 
 @dataclass
 class Publish(beam.PTransform):
-    """Everything that a run needs to be complete → `_SUCCESS`."""
+    """Write what describes the run and its shards, and `_SUCCESS` last."""
 
     context: RunContext
 
     def expand(self, inputs: Any) -> beam.PCollection[None]:
-        """`inputs`: audits, shards, digests, thresholds, recalls; t, pool, survivors, sums, drift, captioned where there are any."""
+        """Return a PCollection of one None, once the run is complete, from PCollections by name.
+
+        Always: audits, shards, digests, thresholds, recalls. Where there are any, of one element each: t, pool, survivors,
+        sums, drift, captioned.
+        """
         lists = {name: AsList(inputs[name]) for name in ("audits", "shards", "digests", "thresholds", "recalls")}
         single = {n: AsSingleton(inputs[n]) for n in _RESULTS if inputs.get(n) is not None}
         start = inputs["audits"].pipeline | beam.Create([None])

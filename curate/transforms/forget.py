@@ -12,12 +12,15 @@ from curate.pool.plan import Unit
 
 @dataclass
 class Block(beam.PTransform):
-    """PCollection[Unit] → PCollection[Unit], once nothing of what the run's record names is left in their tables."""
+    """Clear what the run's record names from the tables of all units."""
 
     settings: ForgetSettings
 
     def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
-        """Follow names for `ROUNDS`, record those that were encountered, then clear."""
+        """PCollection[Unit] → PCollection[Unit], the same once cleared.
+
+        Names are followed for `ROUNDS`, those that were encountered recorded, then rows cleared.
+        """
         settings = self.settings
         frontier = (
             units.pipeline

@@ -22,7 +22,10 @@ class Measure(beam.PTransform):
     context: RunContext
 
     def expand(self, units: beam.PCollection[Unit]) -> Any:
-        """PCollection[Unit] → the same units, and their gaps (str): few, and what is decided depends on which there are."""
+        """PCollection[Unit] → PCollection[Unit], the same once measured, and PCollection[str], their gaps.
+
+        Gaps are few, and what is decided depends on which there are.
+        """
         measured = units | beam.Map(self._measure)
         return measured | "Units" >> beam.Keys(), measured | "Gaps" >> beam.FlatMap(lambda pair: pair[1])
 
@@ -37,12 +40,12 @@ class Measure(beam.PTransform):
 
 @dataclass
 class Match(beam.PTransform):
-    """Write `matches` of each measured unit: PCollection[Unit] → PCollection[Unit]."""
+    """Write `matches` of each measured unit."""
 
     context: RunContext
 
     def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
-        """The same units, matched."""
+        """PCollection[Unit] → PCollection[Unit], the same once matched."""
         return units | beam.Map(self._match)
 
     def _match(self, unit: Unit) -> Unit:

@@ -24,7 +24,7 @@ from curate.transforms.sums import VectorSum
 
 @dataclass
 class FindGroups(beam.PTransform):
-    """PCollection[UnitState] → one Groups, those of a pass by nearness, and one int64[2], the sum of `Nearness.recall`.
+    """Find the groups of a pass by nearness, and measure its recall.
 
     `on_one_machine`: whether the runner works on this machine alone.
     """
@@ -35,7 +35,7 @@ class FindGroups(beam.PTransform):
     on_one_machine: bool
 
     def expand(self, states: beam.PCollection[UnitState]) -> Any:
-        """Over the rows still in."""
+        """PCollection[UnitState] → PCollection of one Groups over the rows still in, and one int64[2], the sum of `Nearness.recall`."""
         if self.on_one_machine:
             together = states | "Together" >> beam.combiners.ToList()
             found = together | "Search" >> beam.Map(lambda units: find_groups(self.settings, self.nearness, units))
@@ -69,7 +69,7 @@ class FindGroups(beam.PTransform):
 
 
 class Forest(beam.CombineFn):
-    """Merges edges into a spanning forest; a worker holds about as many as there are nodes."""
+    """Merge edges into a spanning forest; a worker holds about as many as there are nodes."""
 
     def create_accumulator(self) -> list[U64]:
         """Return no edges."""

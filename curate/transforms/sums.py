@@ -11,7 +11,7 @@ Vector = npt.NDArray[Any]
 
 
 class VectorSum(beam.CombineFn):
-    """Adds arrays of one shape and an integer type; a worker holds one sum, not the units' vectors."""
+    """Add arrays of one shape and an integer type; a worker holds one sum, not the units' vectors."""
 
     def create_accumulator(self) -> Vector | None:
         """Return nothing yet: the shape comes with the first vector."""
