@@ -26,7 +26,7 @@ def table_keys(context: RunContext) -> dict[str, Callable[[Unit], str]]:
     if context.recipe.captions:
         captions = CaptionSettings.of(context)
         keys |= dict.fromkeys(("answers", "captions", "regions"), lambda unit: captions.key(unit, decided))
-    return {name: keys[name] for name in table_names(context.recipe, context.pool, measure.signals)}
+    return {name: keys[name] for name in table_names(context)}
 
 
 def run_keys(context: RunContext, units: Sequence[Unit]) -> dict[str, str]:

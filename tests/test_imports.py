@@ -13,15 +13,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([*(ROOT / "curate").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")])
 
-# The rooms of the house, lowest first: a module imports from its own room and from those before it.
-ROOMS = (
+# Folders and loose modules, lowest first: a module imports from its own folder and from those before it.
+FOLDERS = (
     *("schema", "ids", "errors", "wording", "process", "registry"),
     *("recipe", "numeric", "store", "pool", "models", "engines", "signals", "run"),
     *("metadata", "measure", "decide", "captions", "output", "publish", "forget", "ask", "whatif", "report"),
     *("transforms", "pipelines", "api", "demo", "cli"),
 )
 LOOSE = 8  # modules of curate/ itself, at most
-SHARE = 1 / 7  # of all lines, at most, in one room
+SHARE = 1 / 7  # of all lines, at most, in one folder
 BEAM = ("transforms", "pipelines", "cli")
 MODELS = ("torch", "torchvision", "open_clip", "vllm", "transformers")
 
@@ -34,7 +34,7 @@ def module(file: Path) -> str:
 MODULES = {module(file): file for file in FILES}
 
 
-def room(name: str) -> str:
+def folder_of(name: str) -> str:
     """The folder of a module, or the module itself where it is loose; `curate` for the package."""
     top, *rest = name.split(".")
     return rest[0] if top == "curate" and rest else top
@@ -58,21 +58,21 @@ def imports(file: Path, functions: bool = True) -> Iterator[str]:
         waiting.extend(ast.iter_child_nodes(node))
 
 
-def test_every_module_is_in_a_room() -> None:
+def test_every_module_is_in_a_listed_folder() -> None:
     assert len(MODULES) > 150
-    assert {room(name) for name in MODULES} == {"curate", *ROOMS}
+    assert {folder_of(name) for name in MODULES} == {"curate", *FOLDERS}
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_go_downwards(name: str) -> None:
     """Also those inside functions and for type checkers."""
-    own = room(name)
+    own = folder_of(name)
     for other in imports(MODULES[name]):
         if other.split(".")[0] in ("curate", "pipelines"):
             assert other in MODULES, f"{name} imports {other}, which does not exist"
-            assert room(other) == "curate" or own == "curate" or ROOMS.index(room(other)) <= ROOMS.index(own), (
-                f"{name} imports {other}, and {room(other)} comes after {own}"
-            )
+            assert (
+                folder_of(other) == "curate" or own == "curate" or FOLDERS.index(folder_of(other)) <= FOLDERS.index(own)
+            ), f"{name} imports {other}, and {folder_of(other)} comes after {own}"
 
 
 def test_an_import_upwards_would_be_seen(tmp_path: Path) -> None:
@@ -84,10 +84,10 @@ def test_an_import_upwards_would_be_seen(tmp_path: Path) -> None:
     assert set(imports(file)) >= {"curate.cli.main", "curate.ask.query", "curate.report.page"}
 
 
-def test_rooms_are_small() -> None:
+def test_folders_are_small() -> None:
     lines: Counter[str] = Counter()
     for name, file in MODULES.items():
-        lines[room(name)] += file.read_text().count("\n")
+        lines[folder_of(name)] += file.read_text().count("\n")
     large = {
         folder: round(count / lines.total(), 3) for folder, count in lines.items() if count > SHARE * lines.total()
     }
@@ -106,7 +106,7 @@ def test_there_are_no_cycles() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_beam_is_imported_by_transforms_pipelines_and_commands_only(name: str) -> None:
     found = [other for other in imports(MODULES[name]) if other.split(".")[0] == "apache_beam"]
-    assert not found or room(name) in BEAM
+    assert not found or folder_of(name) in BEAM
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -116,7 +116,7 @@ def test_models_are_imported_by_the_functions_that_load_them(name: str) -> None:
 
 def test_what_the_steps_really_import() -> None:
     """Also by way of other libraries: neither Beam nor a model is loaded by any step."""
-    steps = [name for name in MODULES if room(name) not in BEAM]
+    steps = [name for name in MODULES if folder_of(name) not in BEAM]
     code = f"import sys, {', '.join(steps)}; print(*sorted(m for m in {('apache_beam', *MODELS)} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -14,7 +14,6 @@ from curate.publish.uids import PAIR
 from curate.run.columns import table_names
 from curate.run.opened import open_context
 from curate.schema import KEPT
-from curate.signals.registry import find_signals
 from curate.store.facts import read_facts
 from curate.store.layout import (
     ENTRIES_FILE,
@@ -76,7 +75,7 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
     if not {RUN_FILE, SIZES_FILE} <= listed:
         return
     context, units = open_context(folder)
-    names = table_names(context.recipe, context.pool, find_signals(context.recipe.measure, context.models))
+    names = table_names(context)
     needed = [table_file(name, unit.index) for unit in units for name in names]
     kind = find_output(context.pool.images)
     for name in folder.read_json(SIZES_FILE):

@@ -14,7 +14,7 @@ from curate.pool.plan import Unit
 from curate.pool.reader import UnitReader
 from curate.recipe.captions import Captions, Task
 from curate.recipe.measure import Embedder
-from curate.recipe.source import Source
+from curate.recipe.source import Source, find_source
 from curate.run.columns import visible_columns
 from curate.run.context import VERSIONS, RunContext
 from curate.signals.registry import find_signals
@@ -89,7 +89,7 @@ class CaptionSettings:
 
     def reader(self, unit: Unit, tables: UnitTables) -> UnitReader:
         """Return what reads the unit's images again."""
-        return UnitReader(unit, next(source for source in self.sources if source.name == unit.source), tables)
+        return UnitReader(unit, find_source(self.sources, unit.source), tables)
 
     @property
     def per_row_columns(self) -> pa.Schema:

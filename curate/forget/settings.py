@@ -8,7 +8,6 @@ from curate.pool.plan import Unit
 from curate.recipe.source import Source
 from curate.run.columns import table_names
 from curate.run.context import RunContext
-from curate.signals.registry import find_signals
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
@@ -32,10 +31,9 @@ class ForgetSettings:
     @classmethod
     def of(cls, context: RunContext) -> Self:
         """Return the settings of a run."""
-        signals = find_signals(context.recipe.measure, context.models)
         return cls(
             store=context.store,
-            table_names=tuple(table_names(context.recipe, context.pool, signals)),
+            table_names=table_names(context),
             has_images=context.pool.images,
             sources={source.name: source for source in context.recipe.input},
         )

@@ -15,7 +15,7 @@ import pyarrow as pa
 from curate import ids
 from curate.pool.plan import Pool, Unit
 from curate.recipe.measure import Measure
-from curate.recipe.source import Source
+from curate.recipe.source import Source, find_source
 from curate.run.columns import embedding_schema, score_schema, table_names
 from curate.run.context import VERSIONS, RunContext
 from curate.signals.registry import find_signals
@@ -50,13 +50,12 @@ class MeasureSettings:
         """Return those of a run."""
         recipe = context.recipe
         signals = find_signals(recipe.measure, context.models)
-        names = table_names(recipe, context.pool, signals)
-        tables = tuple(name for name in TABLES if name in names)
+        tables = tuple(name for name in table_names(context) if name in TABLES)
         return cls(recipe.input, recipe.measure, context.pool, context.models, signals, tables)
 
     def source(self, unit: Unit) -> Source:
         """Return the source that the unit belongs to."""
-        return next(source for source in self.sources if source.name == unit.source)
+        return find_source(self.sources, unit.source)
 
     @cached_property
     def score_schema(self) -> pa.Schema:

@@ -16,7 +16,7 @@ from curate.pool.plan import Pool, Unit
 from curate.pool.reader import UnitReader
 from curate.recipe.captions import Captions
 from curate.recipe.recipe import Output
-from curate.recipe.source import Source
+from curate.recipe.source import Source, find_source
 from curate.run.context import VERSIONS, RunContext
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
@@ -80,8 +80,7 @@ class EmitSettings:
 
     def reader(self, unit: Unit) -> UnitReader:
         """Return what reads rows of a unit again."""
-        source = next(source for source in self.sources if source.name == unit.source)
-        return UnitReader(unit, source, self.tables(unit))
+        return UnitReader(unit, find_source(self.sources, unit.source), self.tables(unit))
 
     def kept_rows(self, part: Slice, columns: list[str]) -> pa.Table:
         """Return columns of `samples` for a slice's rows."""

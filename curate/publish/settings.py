@@ -6,7 +6,6 @@ from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import Recipe
 from curate.run.columns import table_names
 from curate.run.context import RunContext
-from curate.signals.registry import find_signals
 from curate.store.layout import caption_statistics_file
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
@@ -33,9 +32,8 @@ class PublishSettings:
     @classmethod
     def of(cls, context: RunContext) -> "PublishSettings":
         """Return those of a run."""
-        signals = find_signals(context.recipe.measure, context.models)
-        names = tuple(table_names(context.recipe, context.pool, signals))
-        return cls(context.store, context.recipe, context.pool, names, bool(context.blocklist_key))
+        has_blocklist = bool(context.blocklist_key)
+        return cls(context.store, context.recipe, context.pool, table_names(context), has_blocklist)
 
     def tables(self, unit: Unit) -> UnitTables:
         """Return a unit's tables."""

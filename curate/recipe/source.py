@@ -1,5 +1,6 @@
 """A source of a recipe's `input`: what all have. The keys of one format are in its file of `curate.pool.formats`."""
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any, Union
 
@@ -47,6 +48,11 @@ class Source(Section):
     def paths(self) -> tuple[str, ...]:
         """The paths as listed; ranges and globs not yet expanded."""
         return (self.path,) if isinstance(self.path, str) else self.path
+
+
+def find_source(sources: Iterable[Source], name: str) -> Source:
+    """Return the source of a recipe that has this name."""
+    return next(source for source in sources if source.name == name)
 
 
 class UnknownSource(Source):

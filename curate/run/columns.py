@@ -14,6 +14,8 @@ from curate.pool.formats.registry import find_format
 from curate.pool.plan import Pool
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe
+from curate.run.context import RunContext
+from curate.signals.registry import find_signals
 from curate.signals.signal import Signal
 
 
@@ -44,10 +46,11 @@ def visible_columns(measure: Measure, signals: Sequence[Signal], pool: Pool) -> 
     return pa.schema([*columns, *list(score_schema(signals, pool))[len(schema.ALIGNED) :]])
 
 
-def table_names(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> list[str]:
+def table_names(context: RunContext) -> tuple[str, ...]:
     """Return the tables that each unit of a run has, in the order in which they are written."""
+    recipe, signals = context.recipe, find_signals(context.recipe.measure, context.models)
     has = {
-        "scores": len(score_schema(signals, pool)) > len(schema.ALIGNED),
+        "scores": len(score_schema(signals, context.pool)) > len(schema.ALIGNED),
         "embeddings": bool(recipe.measure.kept),
         "members": any(find_format(source).has_members for source in recipe.input),
         "matches": recipe.match is not None,
@@ -56,7 +59,7 @@ def table_names(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> list[s
         "regions": recipe.captions is not None and recipe.captions.regions is not None,
     }
     names = ("samples", "scores", "embeddings", "members", "matches", "decisions", "answers", "captions", "regions")
-    return [name for name in names if has.get(name, True)]
+    return tuple(name for name in names if has.get(name, True))
 
 
 def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None:
