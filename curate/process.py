@@ -37,17 +37,17 @@ def process_cache(key: str, make: Callable[[], Made], replaces: str | None = Non
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """The process's threads for what releases the GIL (Pillow, numba), one per core."""
+    """Return the process's threads for what releases the GIL (Pillow, numba), one per core."""
     return ThreadPoolExecutor(CORES, thread_name_prefix="core")
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], most: int = CORES) -> Iterator[Result]:
-    """What the function makes of each item, in order; items are taken as threads come free.
+    """Yield the function's result for each item, in order; items are taken as threads come free.
 
     Args:
         function: must not use these threads itself.
         items: taken by the thread that asks for results.
-        most: items that are taken and not given back, at most, beside the one that is next.
+        most: how many items may be taken and not yet yielded, without the next one.
     """
     waiting: deque[Future[Result]] = deque()
     for item in items:

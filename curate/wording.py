@@ -7,12 +7,12 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u
 
 
 def pluralise(number: int, noun: str, nouns: str = "") -> str:
-    """So many of something: 1 shard, 1,200 shards; `nouns` is its plural where that is no s more."""
+    """Return a number with its noun: 1 shard, 1,200 shards; `nouns` is the plural where it does not end in s."""
     return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 def format_bytes(size: float) -> str:
-    """A size in bytes with its unit: 4.8 MB."""
+    """Return a size in bytes with its unit: 4.8 MB."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 999.5:
@@ -22,7 +22,7 @@ def format_bytes(size: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration: 31.7 s, 4 min 12 s, 3 h 5 min."""
+    """Return a duration in words: 31.7 s, 4 min 12 s, 3 h 5 min."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -30,7 +30,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def escape(text: str) -> str:
-    """The text with control characters as escapes, so that a stranger's text cannot steer a terminal."""
+    """Return the text with control characters as escapes, so that a stranger's text cannot steer a terminal."""
 
     def spell(match: re.Match[str]) -> str:
         code = ord(match[0])
