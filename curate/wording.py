@@ -1,6 +1,8 @@
-"""Counts, sizes and durations as people write them, and strangers' text made harmless for a terminal."""
+"""Counts, sizes and durations in words, parts of error messages, and escapes of text that a terminal would obey."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 # What moves a terminal's cursor, colours it or turns the direction of text, and what no XML may hold.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
@@ -37,3 +39,15 @@ def escape(text: str) -> str:
         return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
     return CONTROL.sub(spell, text)
+
+
+def one_line(error: object, limit: int | None = None) -> str:
+    """Return the text of an error on one line, cut after `limit` characters; empty where the error has none."""
+    return " ".join(str(error).split())[:limit]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the nearest known name, whatever its case, as a hint: "did you mean 'x'? "; empty where none is near."""
+    names = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), names, 1)
+    return f"did you mean {names[near[0]]!r}? " if near else ""

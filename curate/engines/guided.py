@@ -53,6 +53,7 @@ from curate.models.hugging_face import (
     to_dtype,
 )
 from curate.recipe.section import ModelPath
+from curate.wording import one_line
 
 
 class Guided(EngineOptions):
@@ -311,7 +312,7 @@ def _prepare(loaded: _Loaded, place: int, request: Request) -> _Prepared | Answe
     try:
         picture = open_picture(request.image)
     except Exception as error:  # of many kinds, as each format raises its own
-        return Answer(None, f"no_image: {' '.join(str(error).split())[:200]}")
+        return Answer(None, f"no_image: {one_line(error, 200)}")
     prompt = loaded.tokenizer(request.prompt or "", add_special_tokens=False)["input_ids"]
     start = [loaded.family.first, *prompt]
     room = loaded.family.limit - len(start)
@@ -358,4 +359,4 @@ def _read(loaded: _Loaded, one: _Prepared, tokens: list[int], eos: int | list[in
 
 
 def _failed(error: Exception) -> Answer:
-    return Answer(None, f"engine: {' '.join(str(error).split())[:200] or type(error).__name__}")
+    return Answer(None, f"engine: {one_line(error, 200) or type(error).__name__}")

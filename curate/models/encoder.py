@@ -22,6 +22,7 @@ from curate.models.identity import OpenClip, identify, resolve_device, resolve_p
 from curate.models.misalignment import WordScores, word_scores
 from curate.models.positions import TextTower, stretch, text_tower
 from curate.process import process_cache
+from curate.wording import one_line
 
 F32 = npt.NDArray[np.float32]
 
@@ -232,7 +233,7 @@ def _load(options: OpenClip, device: str, precision: str) -> Encoder:
         raise
     except Exception as error:  # of many kinds
         raise RunError(
-            f"measure.clip {options.name!r}: {options.model} cannot be loaded: {' '.join(str(error).split())[:400]}"
+            f"measure.clip {options.name!r}: {options.model} cannot be loaded: {one_line(error, 400)}"
         ) from None
     net.eval().requires_grad_(False)
     view, normalize = _split(transform, device)

@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from curate.errors import RecipeError
 from curate.recipe.files import read_whole
+from curate.wording import one_line
 
 F32 = npt.NDArray[np.float32]
 
@@ -149,7 +150,7 @@ def _read(path: str) -> bytes:
     except FileNotFoundError:
         raise RecipeError(f"head {path}: no such file; {_ACCEPTED}") from None
     except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"head {path}: cannot be read ({' '.join(str(error).split())})") from error
+        raise RecipeError(f"head {path}: cannot be read ({one_line(error)})") from error
     if not content:
         raise RecipeError(f"head {path}: found an empty file; {_ACCEPTED}")
     return content

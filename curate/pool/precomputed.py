@@ -29,6 +29,7 @@ from curate.pool.faults import EmbeddingFault
 from curate.pool.listing import check_state, file_state, list_files
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
+from curate.wording import one_line
 
 MAX_DIMENSION = 1 << 16
 _MAX_HEADER = 4096
@@ -145,7 +146,7 @@ def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
                 if lengths:
                     return int(lengths.most_common(1)[0][0])
     except (pa.ArrowException, OSError) as error:
-        raise EmbeddingFault(f"column {name!r} cannot be read: {' '.join(str(error).split())[:200]}") from None
+        raise EmbeddingFault(f"column {name!r} cannot be read: {one_line(error, 200)}") from None
     raise EmbeddingFault(f"column {name!r} holds nothing but nulls")
 
 
@@ -219,7 +220,7 @@ def _safely(path: str, storage: dict[str, Any], read: Any) -> Any:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__} {' '.join(str(error).split())[:200]}".strip()
+    return f"{type(error).__name__} {one_line(error, 200)}".strip()
 
 
 def _open(opened: Any, name: str, path: str) -> tuple[Any, _Header]:

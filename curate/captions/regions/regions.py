@@ -35,6 +35,7 @@ from curate.models.hugging_face import (
     to_dtype,
 )
 from curate.recipe.captions import Regions
+from curate.wording import one_line
 
 MAX_QUERIES, THRESHOLD = 20, 0.1
 """CLOC's: the number of phrases that are sampled where there are more, and the confidence above which boxes are kept."""
@@ -154,7 +155,7 @@ def _open(data: bytes | None) -> Image.Image | str:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error, 200) or type(error).__name__
 
 
 def _region(box: Box, queries: list[str] | None) -> dict[str, Any]:

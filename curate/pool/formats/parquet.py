@@ -29,6 +29,7 @@ from curate.pool.parquet_footers import embedding_dimension, file_columns, read_
 from curate.pool.precomputed import FileRows, read_embeddings
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
+from curate.wording import one_line
 
 
 class ParquetSource(Source):
@@ -142,7 +143,7 @@ def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputFa
         while opened.read(1 << 24):
             pass
     group = part.groups[0] if part.groups else 0
-    detail = f"row group {group}, {part.rows or 0:,} rows: {' '.join(str(error).split())}"
+    detail = f"row group {group}, {part.rows or 0:,} rows: {one_line(error)}"
     return InputFault("not_parquet" if is_only else "damaged_row_group", detail[:300])
 
 

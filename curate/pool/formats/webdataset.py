@@ -29,6 +29,7 @@ from curate.pool.tar_index import TarIndex, index_tar
 from curate.pool.tar_samples import TarSamples, group_members
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
+from curate.wording import one_line
 
 _CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
 _JSON_BYTES = 1 << 24
@@ -137,7 +138,7 @@ def read_json(raw: bytes) -> tuple[dict[str, Any], str | None]:
     try:
         fields = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        return {}, " ".join(str(error).split())[:200]
+        return {}, one_line(error, 200)
     if not isinstance(fields, dict):
         return {}, f"a JSON {type(fields).__name__}, not an object"
     # Where Python's parser gives up depends on the stack that it is called from; this does not.
