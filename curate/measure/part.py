@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from curate import ids, schema
 from curate.measure.images import image_columns, measure_images
 from curate.measure.settings import MeasureSettings
+from curate.numeric.arrays import Mask
 from curate.numeric.vectors import no_embeddings
 from curate.pool.faults import EmbeddingFault, InputFault
-from curate.pool.formats.input_format import Batch, InputPart, Mask
+from curate.pool.formats.input_format import Batch, InputPart
 from curate.pool.formats.registry import find_format
 from curate.pool.image import ImageOptions
 from curate.pool.listing import check_state, file_state

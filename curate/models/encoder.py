@@ -21,10 +21,9 @@ from curate.errors import RecipeError, RunError
 from curate.models.identity import OpenClip, identify, resolve_device, resolve_precision
 from curate.models.misalignment import WordScores, word_scores
 from curate.models.positions import TextTower, stretch, text_tower
+from curate.numeric.arrays import F32
 from curate.process import process_cache
 from curate.wording import one_line
-
-F32 = npt.NDArray[np.float32]
 
 _BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
 _TOKENS_AT_ONCE = 1024  # texts that are turned into tokens at a time

@@ -28,13 +28,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from curate.errors import RecipeError
+from curate.numeric.arrays import F32
 from curate.recipe.files import read_whole
 from curate.wording import one_line
-
-F32 = npt.NDArray[np.float32]
 
 Activation = Literal["none", "relu", "gelu", "silu"]
 """Between layers: `gelu` is the exact one (erf), `silu` is x · sigmoid(x)."""

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.ids import mix64
-from curate.numeric.embedding_scores import F32, F64
+from curate.numeric.arrays import F32, F64
 
 DIRECTIONS = 128
 BLOCK = 16

@@ -14,12 +14,9 @@ import numpy.typing as npt
 from numba import njit
 
 from curate.errors import RecipeError
+from curate.numeric.arrays import F32, F64, I32
 from curate.numeric.products import dot, squares
 from curate.numeric.vectors import normalised
-
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
-I32 = npt.NDArray[np.int32]
 
 GAP_SHARE = 0.25
 """Of the distance between the modalities' means: CLIPMasterPrints' shift."""

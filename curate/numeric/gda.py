@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.errors import RecipeError
-from curate.numeric.embedding_scores import F32, F64, Tags
+from curate.numeric.arrays import F32, F64
+from curate.numeric.embedding_scores import Tags
 
 ROWS = 8192
 """Rows at a time, which are turned to float64."""

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from curate.numeric.arrays import F32
 from curate.numeric.vectors import embedding_column
 from curate.pool.faults import EmbeddingFault
 from curate.pool.listing import check_state, file_state, list_files
@@ -34,8 +35,6 @@ from curate.wording import one_line
 MAX_DIMENSION = 1 << 16
 _MAX_HEADER = 4096
 _ATTEMPTS = 3
-
-F32 = npt.NDArray[np.float32]
 
 
 class FileRows(NamedTuple):

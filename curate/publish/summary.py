@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-import numpy as np
-import numpy.typing as npt
-
 from curate import schema
+from curate.numeric.arrays import I64
 from curate.publish.settings import PublishSettings
 from curate.recipe.rules import Top
 from curate.store.facts import (
@@ -24,8 +22,6 @@ from curate.store.facts import (
 )
 from curate.store.layout import EVALUATION_FACTS_FILE
 from curate.store.timings import sum_timings
-
-I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

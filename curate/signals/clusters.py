@@ -16,13 +16,14 @@ from pydantic import Field
 
 from curate import ids
 from curate.errors import RecipeError
+from curate.numeric.arrays import F32
 from curate.numeric.embedding_scores import nearest_centroid
 from curate.numeric.vectors import normalised
 from curate.recipe.files import read_whole
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import UserPath
 from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
-from curate.signals.signal import F32, Built, Known, Signal, SignalKind
+from curate.signals.signal import Built, Known, Signal, SignalKind
 from curate.wording import one_line
 
 _MAX_BYTES = 8 << 30  # a million embeddings of 2,048 dimensions

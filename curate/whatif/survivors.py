@@ -26,8 +26,9 @@ from curate.ask.query import find_run
 from curate.decide import dedup, rounds
 from curate.decide.draws import alive_matches
 from curate.decide.settings import DecideSettings
-from curate.decide.state import ALIVE, I64, UnitState, read_verdicts
+from curate.decide.state import ALIVE, UnitState, read_verdicts
 from curate.errors import RecipeError, RunError
+from curate.numeric.arrays import I64
 from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.recipe import Recipe

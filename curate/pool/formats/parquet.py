@@ -12,18 +12,10 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.numeric.arrays import Mask
 from curate.pool.columns import Columns, FoundColumns, find_columns, integers, plain_column, valid_text, without_views
 from curate.pool.faults import InputFault
-from curate.pool.formats.input_format import (
-    Batch,
-    InputFormat,
-    InputPart,
-    InputSample,
-    Mask,
-    PartRows,
-    Places,
-    PlannedSource,
-)
+from curate.pool.formats.input_format import Batch, InputFormat, InputPart, InputSample, PartRows, Places, PlannedSource
 from curate.pool.listing import list_source
 from curate.pool.parquet_footers import embedding_dimension, file_columns, read_footers, row_groups
 from curate.pool.precomputed import FileRows, read_embeddings

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate import schema
+from curate.numeric.arrays import Mask
 from curate.pool.byte_sources import ByteSource, open_source
 from curate.pool.faults import InputFault
 from curate.pool.formats.input_format import (
@@ -20,7 +21,6 @@ from curate.pool.formats.input_format import (
     InputFormat,
     InputPart,
     InputSample,
-    Mask,
     PartRows,
     PlannedSource,
 )
