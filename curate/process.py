@@ -5,8 +5,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 Made = TypeVar("Made")
 Item = TypeVar("Item")
@@ -33,6 +34,28 @@ def process_cache(key: str, make: Callable[[], Made], replaces: str | None = Non
             _made[key] = make()
         made: Made = _made[key]
         return made
+
+
+class Lazy(Generic[Made]):
+    """A model, say: loaded at its first use, and used by one thread at a time."""
+
+    def __init__(self, load: Callable[[], Made]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._loaded: Made | None = None
+
+    @contextmanager
+    def use(self) -> Iterator[Made]:
+        """Yield what `load` returned, while other threads wait."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            yield self._loaded
+
+    def close(self) -> None:
+        """Drop it; the next use loads it again."""
+        with self._lock:
+            self._loaded = None
 
 
 @cache

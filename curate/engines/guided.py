@@ -30,10 +30,9 @@ Source: Kornblith et al., Guiding Image Captioning Models Toward More Specific C
 """
 
 import copy
-import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import Field
@@ -52,6 +51,7 @@ from curate.models.hugging_face import (
     open_picture,
     to_dtype,
 )
+from curate.process import Lazy
 from curate.recipe.section import ModelPath
 from curate.wording import one_line
 
@@ -88,8 +88,7 @@ class GuidedEngine:
 
     def __init__(self, options: Guided) -> None:
         self._options = options
-        self._lock = threading.Lock()
-        self._loaded: _Loaded | None = None
+        self._loaded = Lazy(partial(_load, options))
         self._batch = options.batch  # halved for good where memory does not suffice
 
     @cached_property
@@ -100,13 +99,12 @@ class GuidedEngine:
 
     def check(self) -> None:
         """Load the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
-        with self._lock:
-            self._load()
+        with self._loaded.use():
+            pass
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """See `Engine`. A request without an image, in a chat, or with too long a prompt gets the reason."""
-        with self._lock:
-            loaded = self._load()
+        with self._loaded.use() as loaded:
             answers: list[Answer | None] = [None] * len(requests)
             batches: dict[tuple[int, int], list[_Prepared]] = defaultdict(list)
             for place, request in enumerate(requests):
@@ -118,27 +116,21 @@ class GuidedEngine:
             for waiting in map(deque, batches.values()):
                 while waiting:
                     batch = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
-                    for one, answer in zip(batch, in_halves(batch, self._answer), strict=True):
+                    for one, answer in zip(batch, in_halves(batch, partial(self._answer, loaded)), strict=True):
                         answers[one.place] = answer if isinstance(answer, Answer) else _failed(answer)
         return [answer for answer in answers if answer is not None]
 
     def close(self) -> None:
         """Let go of the model."""
-        with self._lock:
-            self._loaded = None
+        self._loaded.close()
 
-    def _answer(self, prepared: Sequence["_Prepared"]) -> list[Answer]:
+    def _answer(self, loaded: "_Loaded", prepared: Sequence["_Prepared"]) -> list[Answer]:
         try:
-            return _answer(self._load(), prepared, self._options.gamma)
+            return _answer(loaded, prepared, self._options.gamma)
         except Exception as error:
             if is_memory(error):
                 self._batch = max(1, len(prepared) // 2)
             raise
-
-    def _load(self) -> "_Loaded":
-        if self._loaded is None:
-            self._loaded = _load(self._options)
-        return self._loaded
 
 
 class Guide:

@@ -15,9 +15,8 @@ Source: Chen et al., Contrastive Localized Language-Image Pre-Training (CLOC), 2
 regions an image.
 """
 
-import threading
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -34,6 +33,7 @@ from curate.models.hugging_face import (
     open_picture,
     to_dtype,
 )
+from curate.process import Lazy
 from curate.recipe.captions import Regions
 from curate.wording import one_line
 
@@ -167,8 +167,7 @@ class ZeroShotDetector:
 
     def __init__(self, options: Regions) -> None:
         self._options = options
-        self._lock = threading.Lock()
-        self._loaded: _Loaded | None = None
+        self._loaded = Lazy(partial(_load, options))
 
     @cached_property
     def model(self) -> str:
@@ -182,8 +181,8 @@ class ZeroShotDetector:
 
     def check(self) -> None:
         """Load the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
-        with self._lock:
-            self._load()
+        with self._loaded.use():
+            pass
 
     def detect(
         self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
@@ -191,8 +190,7 @@ class ZeroShotDetector:
         """See `Detector`."""
         import torch
 
-        with self._lock, torch.inference_mode():
-            loaded = self._load()
+        with self._loaded.use() as loaded, torch.inference_mode():
             boxes, scores = (part.float().cpu() for part in loaded.look(pictures, queries))
         found = []
         for picture, asked, at, of in zip(pictures, queries, boxes, scores, strict=True):
@@ -207,13 +205,7 @@ class ZeroShotDetector:
 
     def close(self) -> None:
         """Let go of the model."""
-        with self._lock:
-            self._loaded = None
-
-    def _load(self) -> "_Loaded":
-        if self._loaded is None:
-            self._loaded = _load(self._options)
-        return self._loaded
+        self._loaded.close()
 
 
 class _Loaded:
