@@ -11,7 +11,7 @@ What is promised of the pool
   comes to other pictures: that is for deduplication to tell apart.
 - Each sample has at most one defect. Clean pictures are 220 to 400 pixels a side. Captions say only what is there.
 
-It trades memory for simplicity: all images are held until they are written, about 15 KB each.
+Trade-off: all images are held until they are written, about 15 KB each.
 """
 
 import hashlib

@@ -23,7 +23,7 @@ Both streams are one batch of twice the images, with a cache of keys and values.
 alone is looked at. What the model's own generation settings forbid (a minimal length, repeated n-grams, suppressed
 tokens) stays forbidden; its penalties act on c and u before they are joined. An answer is what follows the prompt.
 
-What it trades: twice the decoder's work. In batches, and on GPUs, matrix products round differently with the batch's
+Trade-offs: twice the decoder's work. In batches, and on GPUs, matrix products round differently with the batch's
 size, so that two tokens which are equally likely to the last bits may change places.
 
 Source: Kornblith et al., Guiding Image Captioning Models Toward More Specific Captions, ICCV 2023.

@@ -12,7 +12,7 @@ no weights, and does nothing here. A file does not tell the activation, so it is
 but `output`. Positions in a `Sequential` tell where an activation cannot be: between neighbours (15 and 16 above) there is
 none, if others lie apart. Where all are neighbours, or names do not end in a plain number, it comes between all layers.
 
-What it trades: layers with nothing between are multiplied into one when loaded (in float64), so v2, which is linear, costs
+Trade-offs: layers with nothing between are multiplied into one when loaded (in float64), so v2, which is linear, costs
 one product with a vector, and differs from torch's forward by rounding: some 1e-6 of the score. Scores of a row may
 differ by as much between batches. Batch or layer normalisation, convolutions and several outputs are refused.
 

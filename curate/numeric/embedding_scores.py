@@ -4,7 +4,7 @@ In: embeddings float32[n, d] of one model, rows of norm 1 (cosines are plain pro
 are normalised again first), and few embeddings of prompts or exemplars. Out: float32[n], or `Tags`. Each is one matrix
 product, and the numbers of a row do not depend on other rows but through the BLAS's rounding (some 1e-7 of a cosine).
 
-What it trades: nothing is learnt or tuned; what a score means is calibrated on real images, as a rule does with `top`.
+Trade-offs: nothing is learnt or tuned; what a score means is calibrated on real images, as a rule does with `top`.
 """
 
 from typing import NamedTuple

@@ -8,7 +8,7 @@ A box is kept where its best phrase scores above the threshold; overlapping boxe
 detectors are trained to answer once for each thing. What a box has beyond the edge is cut off. Scores agree between
 batches to about 1e-6 (fp32), so that a box which is that near to the threshold may come and go.
 
-What it trades: the detector says where a phrase would be, not whether it is there at all: a threshold of 0.1 is low,
+Trade-offs: the detector says where a phrase would be, not whether it is there at all: a threshold of 0.1 is low,
 and phrases that name nothing to be seen find something now and then.
 
 Source: Chen et al., Contrastive Localized Language-Image Pre-Training (CLOC), 2024, its VESL labels: about 11.6

@@ -148,7 +148,7 @@ def _file_rows(source: ParquetSource, part: InputPart) -> FileRows:
 
 
 def _output_columns(table: pa.Table, output: pa.Schema) -> pa.Table:
-    """Return the columns that an imageless pool puts out, in its types, null where the file has none of that name.
+    """Return the columns that a pool without images emits, in its types, null where the file has none of that name.
 
     Raises ArrowInvalid for a value that its type there cannot hold; integers become floats where other files hold floats.
     """
