@@ -23,17 +23,17 @@ _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 
 def own_uid(value: object) -> str | None:
-    """The uid that an input brings, in lower case, where `value` is one (32 hex digits); else None."""
+    """Return an input's own uid in lower case, where `value` is one (32 hex digits); else None."""
     return value.lower() if isinstance(value, str) and _OWN_UID.fullmatch(value) else None
 
 
 def content_uid(url: str | None, sha256: str | None, caption: str) -> str:
-    """The uid made from content: xxh3-128 of `URL NUL caption`, or of `sha256 NUL caption` (sha256 as hex digits)."""
+    """Return the uid made from content: xxh3-128 of `URL NUL caption`, or of `sha256 NUL caption` (sha256 as hex digits)."""
     return xxhash.xxh3_128_hexdigest(f"{url or sha256 or ''}\0{caption}".encode())
 
 
 def make_uids(own: pa.Array | None, url: pa.Array | None, sha256: pa.Array | None, caption: pa.Array) -> pa.Array:
-    """The uid of each row: `own_uid` of the first column, else `content_uid` of the others; null without a caption."""
+    """Return each row's uid: `own_uid` of the first column, else `content_uid` of the others; null without a caption."""
     none = pa.nulls(len(caption), pa.string())
     url, sha256 = (none if column is None else column for column in (url, sha256))
     url = pc.if_else(pc.fill_null(pc.equal(url, ""), True), sha256, url)
@@ -50,7 +50,7 @@ def make_uids(own: pa.Array | None, url: pa.Array | None, sha256: pa.Array | Non
 
 
 def hex_uids(high: U64, low: U64) -> pa.Array:
-    """The uids of two halves, as string[rows] of 32 hex digits: the inverse of `uid_halves`."""
+    """Join the halves of uids, as string[rows] of 32 hex digits: the inverse of `uid_halves`."""
     octets = np.stack([high, low], axis=1).astype(">u8").view(np.uint8).reshape(-1)
     digits = _HEX[np.stack([octets >> 4, octets & 15], axis=1)]
     offsets = np.arange(0, 32 * len(high) + 1, 32, dtype=np.int64)
@@ -59,7 +59,7 @@ def hex_uids(high: U64, low: U64) -> pa.Array:
 
 
 def uid_halves(uids: pa.Array) -> tuple[U64, U64]:
-    """The high and the low 64 bits of each uid.
+    """Return the high and the low 64 bits of each uid.
 
     Args:
         uids: string array of 32 hex digits; nulls give 0, 0.
@@ -106,25 +106,25 @@ def _parse_uids(offsets: npt.NDArray[np.int64], data: npt.NDArray[np.uint8]) -> 
 
 @njit(nogil=True, cache=True)
 def mix64(z: U64) -> U64:
-    """splitmix64's finaliser (Steele, Lea, Flood 2014; constants of Stafford's Mix13), of one uint64 or an array."""
+    """Apply splitmix64's finaliser (Steele, Lea, Flood 2014; constants of Stafford's Mix13) to a uint64 or an array."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
 def hash64(text: str) -> int:
-    """xxh3-64 of the UTF-8 of `text`."""
+    """Return the xxh3-64 of the UTF-8 of `text`."""
     return xxhash.xxh3_64_intdigest(text.encode())
 
 
 def entry_keys(entries: pa.Array) -> U64:
-    """xxh3-64 of each entry's UTF-8 (uint64): randomness is keyed by the string, so ids may change freely."""
+    """Return the xxh3-64 of each entry's UTF-8 (uint64): randomness is keyed by the string, so ids may change."""
     h = xxhash.xxh3_64_intdigest
     return np.fromiter((h(e.encode()) for e in entries.to_pylist()), np.uint64, len(entries))
 
 
 def table_digest(table: pa.Table) -> str:
-    """32 hex digits that name a table of strings and integers by its values, however it is chunked."""
+    """Return 32 hex digits that name a table of strings and integers by its values, however it is chunked."""
     state = hashlib.sha256()
     for name, column in zip(table.column_names, table.columns, strict=True):
         text = column.cast(pa.large_string()).combine_chunks()
@@ -136,6 +136,6 @@ def table_digest(table: pa.Table) -> str:
 
 
 def digest(value: Any) -> str:
-    """32 hex digits that name a JSON-able value; equal values give equal digests, whatever the order of their keys."""
+    """Return 32 hex digits that name a JSON-able value, the same for equal values whatever the order of their keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

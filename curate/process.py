@@ -5,8 +5,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 Made = TypeVar("Made")
 Item = TypeVar("Item")
@@ -35,19 +36,41 @@ def process_cache(key: str, make: Callable[[], Made], replaces: str | None = Non
         return made
 
 
+class Lazy(Generic[Made]):
+    """A model, say: loaded at its first use, and used by one thread at a time."""
+
+    def __init__(self, load: Callable[[], Made]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._loaded: Made | None = None
+
+    @contextmanager
+    def use(self) -> Iterator[Made]:
+        """Yield what `load` returned, while other threads wait."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            yield self._loaded
+
+    def close(self) -> None:
+        """Drop it; the next use loads it again."""
+        with self._lock:
+            self._loaded = None
+
+
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """The process's threads for what releases the GIL (Pillow, numba), one per core."""
+    """Return the process's threads for what releases the GIL (Pillow, numba), one per core."""
     return ThreadPoolExecutor(CORES, thread_name_prefix="core")
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], most: int = CORES) -> Iterator[Result]:
-    """What the function makes of each item, in order; items are taken as threads come free.
+    """Yield the function's result for each item, in order; items are taken as threads come free.
 
     Args:
         function: must not use these threads itself.
         items: taken by the thread that asks for results.
-        most: items that are taken and not given back, at most, beside the one that is next.
+        most: how many items may be taken and not yet yielded, without the next one.
     """
     waiting: deque[Future[Result]] = deque()
     for item in items:

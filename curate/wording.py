@@ -1,18 +1,20 @@
-"""Counts, sizes and durations as people write them, and strangers' text made harmless for a terminal."""
+"""Counts, sizes and durations in words, parts of error messages, and escapes of text that a terminal would obey."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 # What moves a terminal's cursor, colours it or turns the direction of text, and what no XML may hold.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
 
 def pluralise(number: int, noun: str, nouns: str = "") -> str:
-    """So many of something: 1 shard, 1,200 shards; `nouns` is its plural where that is no s more."""
+    """Return a number with its noun: 1 shard, 1,200 shards; `nouns` is the plural where it does not end in s."""
     return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 def format_bytes(size: float) -> str:
-    """A size in bytes with its unit: 4.8 MB."""
+    """Return a size in bytes with its unit: 4.8 MB."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 999.5:
@@ -22,7 +24,7 @@ def format_bytes(size: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration: 31.7 s, 4 min 12 s, 3 h 5 min."""
+    """Return a duration in words: 31.7 s, 4 min 12 s, 3 h 5 min."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -30,10 +32,22 @@ def format_seconds(seconds: float) -> str:
 
 
 def escape(text: str) -> str:
-    """The text with control characters as escapes, so that a stranger's text cannot steer a terminal."""
+    """Return the text with control characters as escapes, so that a stranger's text cannot steer a terminal."""
 
     def spell(match: re.Match[str]) -> str:
         code = ord(match[0])
         return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
     return CONTROL.sub(spell, text)
+
+
+def one_line(error: object, limit: int | None = None) -> str:
+    """Return the text of an error on one line, cut after `limit` characters; empty where the error has none."""
+    return " ".join(str(error).split())[:limit]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the nearest known name, whatever its case, as a hint: "did you mean 'x'? "; empty where none is near."""
+    names = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), names, 1)
+    return f"did you mean {names[near[0]]!r}? " if near else ""

@@ -4,7 +4,6 @@ In: the words after `--`. Out: Beam's options, and on whose machine and in which
 """
 
 import argparse
-import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from curate.errors import RecipeError
+from curate.wording import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _nearest(word: str) -> str:
-    known = PipelineOptions([]).get_all_options()
-    near = difflib.get_close_matches(word.lstrip("-").partition("=")[0], known, 1)
-    return f"; did you mean '--{near[0]}'?" if near else ""
+    known = [f"--{name}" for name in PipelineOptions([]).get_all_options()]
+    hint = did_you_mean(f"--{word.lstrip('-').partition('=')[0]}", known)
+    return f"; {hint.rstrip()}" if hint else ""

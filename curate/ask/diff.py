@@ -26,6 +26,7 @@ from numba import njit
 from curate import ids, schema
 from curate.ask.query import find_run, open_run
 from curate.errors import RunError
+from curate.numeric.arrays import U64
 from curate.recipe.diff import changes
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import UIDS_FILE
@@ -42,7 +43,6 @@ SAMPLES = pa.schema(
     [(name, pa.string()) for name in ("side", "uid", "rule", "duplicate_of", "source", "language", "url", "caption")]
 )
 
-U64 = npt.NDArray[np.uint64]
 
 _REASONS = """
 SELECT w.uid, coalesce(fate.rule, $outside) AS rule, fate.duplicate_of AS duplicate_of

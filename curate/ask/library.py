@@ -15,7 +15,6 @@ null, or numbers separated by spaces or commas.
 `python -m curate.ask.library` writes the page, sql/README.md.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from itertools import takewhile
 from curate.errors import RecipeError
 from curate.publish.views import sql_folder
 from curate.schema import SAMPLES
+from curate.wording import did_you_mean
 
 PAGE = "README.md"
 THEMES = (
@@ -101,8 +101,7 @@ def find_query(text: str) -> NamedQuery:
     name = word.lower().replace("-", "_")
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = did_you_mean(name, known)
     raise RecipeError(f'no query named {word!r}; {hint}queries: {", ".join(known)}; or give SQL, such as "FROM {word}"')
 
 
@@ -137,8 +136,7 @@ def _check_value(param: Param, value: object, steps: Sequence[str]) -> None:
     """Raise RecipeError where SQL would return nothing, or an error of its own."""
     option = f"--param {param.name}={value}"
     if param.kind == "rule" and value is not None and value not in steps:
-        near = difflib.get_close_matches(str(value), steps, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(str(value), steps)
         raise RecipeError(f"{option}: no step of this run has this name; {hint}accepted: {', '.join(steps)}")
     if param.kind == "numbers" and isinstance(value, str):
         wrong = [part for part in re.split(r"[\s,;]+", value.strip()) if not isinstance(read_number(part), int | float)]
@@ -157,8 +155,7 @@ def check_params(what: str, given: Mapping[str, object], known: Sequence[str], n
     accepted = f"parameters of {what}: {', '.join(known)}" if known else f"{what} has no parameters"
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise RecipeError(f"--param {name}: unknown; {f'did you mean {near[0]!r}? ' if near else ''}{accepted}")
+            raise RecipeError(f"--param {name}: unknown; {did_you_mean(name, known)}{accepted}")
     for name in needed:
         if name not in given:
             raise RecipeError(f"--param {name}=… is missing; {accepted}")
@@ -223,8 +220,7 @@ def _column(param: Param, value: object, columns: Mapping[str, str], rules: str)
     name = fit.get(str(value).lower())
     if name is None:
         kind = "numeric column" if param.kind == "number" else "column"
-        near = difflib.get_close_matches(str(value).lower(), fit, 1)
-        hint = f"did you mean {fit[near[0]]!r}? " if near else ""
+        hint = did_you_mean(str(value), fit.values())
         raise RecipeError(
             f"--param {param.name}={value}: no {kind} of this run's {param.view}; {hint}accepted: {', '.join(fit.values())}"
         )

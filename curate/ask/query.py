@@ -29,7 +29,7 @@ from curate.publish.views import create_views, quote, table_files
 from curate.store.layout import MANIFEST_FILE, RUN_FILE, STATISTICS_FILE, SUCCESS_FILE
 from curate.store.manifest import how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
-from curate.wording import escape
+from curate.wording import escape, one_line
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
 _BATCH = 2048  # rows fetched at once: what DuckDB makes at a time
@@ -70,7 +70,7 @@ def open_run(url: str) -> Any:
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     except duckdb.Error as error:
         connection.close()
-        raise RunError(f"{url}: its tables cannot be opened: {_one_line(error)}; see `curate verify {url}`") from None
+        raise RunError(f"{url}: its tables cannot be opened: {one_line(error)}; see `curate verify {url}`") from None
     except BaseException:
         connection.close()
         raise
@@ -193,7 +193,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-        raise RunError(f"the query could not be finished: {_one_line(error)}") from None
+        raise RunError(f"the query could not be finished: {one_line(error)}") from None
     except duckdb.Error as error:
         hint = _APART if re.search(r'Referenced column ".*" not found', str(error)) else ""
         raise RecipeError(f"SQL: {str(error).strip()}{hint}") from None
@@ -288,10 +288,6 @@ def _walk(node: Any) -> Iterator[dict[str, Any]]:
         if isinstance(node, dict):
             yield node
         waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:

@@ -20,12 +20,12 @@ from curate.captions.rows import Rows
 from curate.captions.settings import CaptionSettings
 from curate.engines.request import Answer, Request
 from curate.metadata.unit import load_entries
+from curate.numeric.arrays import F32
 from curate.numeric.vectors import embedding_matrix, normalised
 from curate.recipe.captions import Task
 from curate.signals.registry import load_encoder_of
 from curate.store.tables import UnitTables
 
-F32 = npt.NDArray[np.float32]
 _MAX_ANSWER = 20_000  # characters of an answer that are looked at: what is longer is no caption
 
 

@@ -10,7 +10,6 @@ What holds is the form of the prompt; that a model is not to do what a caption s
 nevertheless writes is for the gates to judge.
 """
 
-import difflib
 import functools
 import hashlib
 import re
@@ -21,6 +20,7 @@ from curate.captions.text import as_data
 from curate.engines.request import Message
 from curate.errors import RecipeError
 from curate.recipe.files import read_whole
+from curate.wording import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,7 @@ def _check(template: Template, path: str) -> Template:
     found = _FIELD.findall(text)
     for field in found:
         if field not in form.all_fields:
-            near = difflib.get_close_matches(field, form.all_fields, 1)
-            hint = f"did you mean {{{near[0]}}}? " if near else ""
+            hint = did_you_mean(field, form.all_fields)
             raise RecipeError(f"{path}: unknown field {{{field}}}; {hint}{accepted}")
     for field in form.all_fields:
         if field not in found:

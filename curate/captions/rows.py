@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from curate.captions.gates.gates import PASSED
@@ -13,12 +12,9 @@ from curate.captions.kinds.kind import ROWS
 from curate.captions.settings import CaptionSettings
 from curate.decide.rules import check_count, count_values
 from curate.engines.request import Request
+from curate.numeric.arrays import F64, I32, I64
 from curate.recipe.captions import MAX_PER_ROW, CaptionSection, Task
 from curate.store.tables import UnitTables
-
-I32 = npt.NDArray[np.int32]
-I64 = npt.NDArray[np.int64]
-F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

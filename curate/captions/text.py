@@ -12,7 +12,7 @@ and 512 characters, without a character or a word that templates, chat formats o
     ### and more                               #
     user: assistant: system: human:            the word and a dash: some chat formats write turns as plain text
 
-What it trades: a caption's markup reads a little differently in the prompt. The stored caption is left as it is.
+Trade-offs: a caption's markup reads a little differently in the prompt. The stored caption is left as it is.
 """
 
 import re

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from curate import ids, schema
@@ -23,13 +22,12 @@ from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.work import Captioned, sum_unit
 from curate.engines.request import Answer, Request
+from curate.numeric.arrays import I64
 from curate.pool.plan import Unit
 from curate.pool.reader import UnitReader
 from curate.recipe.captions import Task
 from curate.store.layout import caption_statistics_file
 from curate.store.tables import UnitTables
-
-I64 = npt.NDArray[np.int64]
 
 
 def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, counts: I64 | None) -> Captioned:

@@ -53,7 +53,7 @@ def run(
 def execute(
     recipe: str, out: str, reuse: str | None, overrides: list[str], fingerprint: str, beam_options: list[str]
 ) -> None:
-    """Runs a recipe and prints what came out."""
+    """Run a recipe and print its result."""
     from pipelines.claim import claimed
     from pipelines.driver import preflight, prepare
     from pipelines.driver import run as run_pipeline
@@ -79,14 +79,14 @@ def execute(
 
 
 def by_content(fingerprint: str) -> bool:
-    """Whether input files are told apart by their content. Raises RecipeError."""
+    """Return whether input files are fingerprinted by their content. Raises RecipeError."""
     if fingerprint not in ("stat", "content"):
         raise RecipeError(f"--fingerprint {fingerprint}: accepted: stat, content")
     return fingerprint == "content"
 
 
 def _reused(context: RunContext, units: tuple[Unit, ...], reuse: str) -> str:
-    """Which tables of the older run are taken over, and what is measured again."""
+    """Return which tables of the older run are reused, and what is recomputed."""
     from pipelines.keys import count_current
 
     found = count_current(context, units)
@@ -103,13 +103,13 @@ def _reused(context: RunContext, units: tuple[Unit, ...], reuse: str) -> str:
 
 
 def _some_uid(folder: RunStore) -> str:
-    """A uid to try `explain` with."""
+    """Return a uid to try `explain` with."""
     uids = folder.read_parquet("tables/decisions/00000.parquet", ["uid"])["uid"].drop_null()
     return uids[0].as_py() if len(uids) else "UID"
 
 
 def summary(out: str, seconds: float) -> str:
-    """The funnel, and where to look."""
+    """Return the funnel, and where to look."""
     run = read_facts(RunStore(out))
     counts = run.counts
     pool = sum(counts.values())

@@ -23,7 +23,7 @@ _ATTEMPTS = 8
 
 
 def encode(image: Image.Image, suffix: str, quality: int) -> bytes:
-    """A picture as JPEG or WebP of a quality, or as PNG with 64 colours, which keeps its size near the others'."""
+    """Encode as JPEG or WebP of a quality, or as PNG with 64 colours, which keeps its size near the others'."""
     out = io.BytesIO()
     if suffix == "png":
         palette = image.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
@@ -36,18 +36,18 @@ def encode(image: Image.Image, suffix: str, quality: int) -> bytes:
 
 
 def decode(image: bytes) -> Image.Image:
-    """The RGB picture of an encoded image."""
+    """Return the RGB picture of an encoded image."""
     return Image.open(io.BytesIO(image)).convert("RGB")
 
 
 def phash(image: bytes) -> int:
-    """The 64-bit perceptual hash (imagehash.phash) of an encoded image."""
+    """Return the 64-bit perceptual hash (imagehash.phash) of an encoded image."""
     bits = imagehash.phash(decode(image)).hash
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def reencode(image: bytes, rng: np.random.Generator) -> tuple[bytes, str] | None:
-    """The picture in another quality or format that keeps its hash, with the suffix of its file, or None."""
+    """Return the picture in another quality or format that keeps its hash, with its file's suffix, or None."""
     picture = decode(image)
     start = int(rng.random() * len(RECODINGS))
     for suffix, quality in RECODINGS[start:] + RECODINGS[:start]:
@@ -58,7 +58,7 @@ def reencode(image: bytes, rng: np.random.Generator) -> tuple[bytes, str] | None
 
 
 def alter(change: str, image: bytes, rng: np.random.Generator) -> bytes | None:
-    """The picture after a change of `ALTER`, as JPEG with another hash, or None where the hash withstands it."""
+    """Return the picture after a change of `ALTER`, as JPEG, or None where its hash stays the same."""
     picture, value = decode(image), phash(image)
     for _ in range(_ATTEMPTS):
         altered = ALTER[change](picture, rng)
@@ -72,7 +72,7 @@ def _between(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _saved(picture: Image.Image, rng: np.random.Generator) -> bytes:
-    """As JPEG in a quality that sites use."""
+    """Encode as JPEG in a quality that sites use."""
     return encode(picture, "jpg", round(_between(rng, 60, 95)))
 
 
@@ -88,7 +88,7 @@ def _resized(picture: Image.Image, rng: np.random.Generator) -> bytes:
 
 
 def _cropped(picture: Image.Image, rng: np.random.Generator) -> bytes:
-    """Width and height lose a share each, of which some is cut off at the one edge and the rest at the other."""
+    """Crop a share of width and height each, some of it at the one edge and the rest at the other."""
     lost = [round(_between(rng, *TRIMMED) * side) for side in picture.size]
     left, top = (int(rng.random() * (pixels + 1)) for pixels in lost)
     width, height = picture.width - lost[0], picture.height - lost[1]

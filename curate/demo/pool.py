@@ -11,7 +11,7 @@ What is promised of the pool
   comes to other pictures: that is for deduplication to tell apart.
 - Each sample has at most one defect. Clean pictures are 220 to 400 pixels a side. Captions say only what is there.
 
-It trades memory for simplicity: all images are held until they are written, about 15 KB each.
+Trade-off: all images are held until they are written, about 15 KB each.
 """
 
 import hashlib
@@ -101,7 +101,7 @@ class Sample:
 
 
 def write_pool(folder: str | Path, samples: int = 2000, seed: int = 0, shards: int = 4) -> pa.Table:
-    """Writes a pool, its metadata and its truth into `folder`, made if missing; files of these names are replaced.
+    """Write a pool, its metadata and its truth into `folder`, made if missing; files of these names are replaced.
 
     Args:
         folder: a local folder.
@@ -134,7 +134,7 @@ def write_pool(folder: str | Path, samples: int = 2000, seed: int = 0, shards: i
 
 
 def make_pool(samples: int, seed: int) -> list[Sample]:
-    """The samples of a pool: clean ones, other defects by kind, (near-)duplicates; `original` is a row of this list."""
+    """Make a pool's samples: clean ones, defects by kind, (near-)duplicates; `original` is a row of this list."""
     quotas = {defect: max(1, round(count * samples / 2000)) for defect, count in DEFECTS.items()}
     easel = _Easel(seed, samples)
     pool = [_clean(easel, row) for row in range(samples - sum(quotas.values()))]
@@ -163,7 +163,7 @@ def make_pool(samples: int, seed: int) -> list[Sample]:
 
 
 def metadata_entries() -> list[str]:
-    """The demo's metadata, in the order of a real one: numbers, words, names, bigrams; then what never matches."""
+    """Return the demo's metadata, in the order of a real one: numbers, words, names, bigrams; then what never matches."""
     names = [f"{colour} {thing}" for thing in SHAPES for colour in COLOURS]
     grounds = [f"{colour} {thing}" for thing in BACKGROUNDS for colour in COLOURS]
     templates = " ".join((*ONE, *MANY, *TAILS))
@@ -195,7 +195,7 @@ class _Easel:
     def picture(
         self, row: int, canvas: Callable[[np.random.Generator], tuple[int, int]], suffix: str
     ) -> tuple[Scene, bytes]:
-        """The scene of a row, and its encoded picture.
+        """Return the scene of a row, and its encoded picture.
 
         A row's scene hangs on the row and the attempt alone: one drawn anew moves no other.
         """
@@ -214,7 +214,7 @@ class _Easel:
 
 
 def _rng(seed: int, purpose: str, *path: int) -> np.random.Generator:
-    """A stream of its own for each purpose and row, so that a change in one leaves the others as they are."""
+    """Return a generator per purpose and row, so that a change in one leaves the others as they are."""
     entropy = [seed, int.from_bytes(purpose.encode(), "big"), *path]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
@@ -232,7 +232,7 @@ def _long(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _url(rng: np.random.Generator, scene: Scene, suffix: str, row: int) -> str:
-    """A URL that no other row has."""
+    """Return a URL that no other row has."""
     item = scene.items[0]
     return f"https://example.com/{pick(rng, SECTIONS)}/{item.colour}-{item.shape}-{row:05d}.{suffix}"
 
@@ -243,7 +243,7 @@ def _clean(
     canvas: Callable[[np.random.Generator], tuple[int, int]] = _usual,
     suffixes: tuple[str, ...] = ("jpg",) * 48 + ("png", "webp"),
 ) -> Sample:
-    """A sample without a defect."""
+    """Return a sample without a defect."""
     rng = _rng(easel.seed, "sample", row)
     suffix = pick(rng, suffixes)
     scene, image = easel.picture(row, canvas, suffix)
@@ -303,7 +303,7 @@ _SPOILERS: dict[str, Callable[[_Easel, int], Sample]] = {
 
 
 def _duplicate(defect: str, original: Sample, rng: np.random.Generator, row: int) -> Sample | None:
-    """A duplicate of a clean sample; None where no other encoding keeps its phash."""
+    """Return a duplicate of a clean sample; None where no other encoding keeps its phash."""
     if defect == "repeated":
         return original
     copy = original
@@ -322,7 +322,7 @@ def _duplicate(defect: str, original: Sample, rng: np.random.Generator, row: int
 
 
 def _near_duplicate(defect: str, original: Sample, rng: np.random.Generator, row: int) -> Sample | None:
-    """A clean sample with its picture altered and, every other time, its caption; None where its phash withstands."""
+    """Return a clean sample with altered picture and, every other time, caption; None where its phash stays."""
     image = alter(defect, original.image, rng)
     if image is None:
         return None
@@ -334,14 +334,14 @@ def _near_duplicate(defect: str, original: Sample, rng: np.random.Generator, row
 
 
 def _retouched(text: str, rng: np.random.Generator) -> str:
-    """A caption as another site gives it: in other capitals, or with something added."""
+    """Return a caption as another site gives it: in other capitals, or with something added."""
     bare = text.rstrip(".")
     ways = (text.lower(), text.title(), f"{bare} | {pick(rng, BRANDS)}", f"{bare} (image {2 + int(rng.random() * 98)})")
     return pick(rng, [way for way in ways if way != text])
 
 
 def _write_tar(path: Path, samples: list[tuple[str, Sample]]) -> None:
-    """One tar, members in the order of webdataset's writer (by suffix), with nothing of this machine in the headers."""
+    """Write one tar, members in the order of webdataset's writer (by suffix), its headers the same on any machine."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, sample in samples:
             members = {sample.suffix: sample.image, "json": _sidecar(key, sample)}
@@ -354,7 +354,7 @@ def _write_tar(path: Path, samples: list[tuple[str, Sample]]) -> None:
 
 
 def _sidecar(key: str, sample: Sample) -> bytes:
-    """KEY.json with img2dataset's fields."""
+    """Return KEY.json with img2dataset's fields."""
     fields = {
         "url": sample.url,
         "caption": sample.text,
@@ -372,7 +372,7 @@ def _sidecar(key: str, sample: Sample) -> bytes:
 
 
 def _truth(keys: dict[int, str], shard: int, row: int, sample: Sample) -> dict[str, object]:
-    """The row of `TRUTH` for one sample."""
+    """Return the row of `TRUTH` for one sample."""
     scene, item = sample.scene, sample.scene.items[0]
     return {
         "shard": f"{shard:05d}.tar",

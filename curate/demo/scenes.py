@@ -79,7 +79,7 @@ class Scene:
 
 
 def pick(rng: np.random.Generator, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
-    """One of `options`, with the given relative weights, or all alike."""
+    """Draw one of `options`, with these relative weights, or with equal ones."""
     if weights is None:
         return options[int(rng.random() * len(options))]
     point = rng.random() * sum(weights)
@@ -99,7 +99,7 @@ def _weighted(rng: np.random.Generator, options: Mapping[str, float]) -> str:
 
 
 def _tint(colour: RGB) -> RGB:
-    """The second colour of a background: a lighter one of the same hue, or a darker one if there is none."""
+    """Return the second colour of a background: a lighter one of the same hue, or a darker one if there is none."""
     towards, share = (
         ((120, 120, 126), 0.35) if sum(colour) > 690 else ((255, 255, 255), 0.5 if sum(colour) > 150 else 0.3)
     )
@@ -108,7 +108,7 @@ def _tint(colour: RGB) -> RGB:
 
 
 def compose(rng: np.random.Generator, width: int, height: int) -> Scene:
-    """A scene of `width` × `height` pixels: shapes, colours and textures by Zipf-like weights, shapes apart."""
+    """Compose a scene of `width` × `height` pixels: shapes, colours and textures by Zipf-like weights, shapes apart."""
     background, ground = _zipf(rng, list(BACKGROUNDS)), _zipf(rng, GROUND_COLOURS)
     clear = [name for name, rgb in COLOURS.items() if min(math.dist(rgb, c) for c in _grounds(ground)) > 90]
     count = pick(rng, _ITEMS, _ITEM_WEIGHTS)
@@ -129,7 +129,7 @@ def _grounds(colour: str) -> tuple[RGB, RGB]:
 
 
 def _place(rng: np.random.Generator, items: list[Item], name: tuple[str, str], canvas: tuple[int, int]) -> Item | None:
-    """A place for one more shape that touches no other, or None after some attempts; the first always has one."""
+    """Return one more shape that touches no other, or None after some attempts; the first always has a place."""
     (shape, colour), (width, height) = name, canvas
     side = min(width, height)
     for _ in range(12):
@@ -145,7 +145,7 @@ def _place(rng: np.random.Generator, items: list[Item], name: tuple[str, str], c
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """The picture of a scene, RGB; `rng` gives the texture's pitch, light and grain."""
+    """Draw a scene, RGB; `rng` gives the texture's pitch, light and grain."""
     width, height = scene.width, scene.height
     y, x = np.ogrid[:height, :width]
     x, y = x.astype(np.float32), y.astype(np.float32)
@@ -163,7 +163,7 @@ def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
 
 
 def _paint(image: Image.Image, item: Item) -> None:
-    """Puts one shape on the picture: a soft shadow, a darker rim, then the shape itself."""
+    """Put one shape on the picture: a soft shadow, a darker rim, then the shape itself."""
     side = min(image.size)
     radius = max(item.radius * side, 2.0)
     mask = _mask(item.shape, radius, item.turn, 1.0)
@@ -178,7 +178,7 @@ def _paint(image: Image.Image, item: Item) -> None:
 
 
 def _mask(shape: str, radius: float, turn: float, scale: float) -> Image.Image:
-    """Coverage (L, 0-255) of a shape shrunk to `scale`, centred in a square with room for its shadow."""
+    """Return the coverage (L, 0-255) of a shape shrunk to `scale`, centred in a square with room for its shadow."""
     half = math.ceil(radius * 1.25)
     centre, r = half * _SAMPLING, radius * _SAMPLING
     mask = Image.new("L", (2 * centre, 2 * centre))
@@ -201,7 +201,7 @@ def _mask(shape: str, radius: float, turn: float, scale: float) -> Image.Image:
 
 
 def _regular(corners: int, inner: float | None = None, start: float = -math.pi / 2) -> list[tuple[float, float]]:
-    """A regular polygon in the unit circle, or a star with its notches at radius `inner`."""
+    """Return a regular polygon in the unit circle, or a star with its notches at radius `inner`."""
     radii = [1.0] * corners if inner is None else [1.0, inner] * corners
     step = 2 * math.pi / len(radii)
     return [(r * math.cos(start + i * step), r * math.sin(start + i * step)) for i, r in enumerate(radii)]
@@ -246,12 +246,12 @@ def _along(x: Plane, y: Plane, angle: float) -> Plane:
 
 
 def _bands(u: Plane, pitch: float) -> Plane:
-    """Even stripes along `u`, with edges about two pixels soft."""
+    """Return even stripes along `u`, with edges about two pixels soft."""
     return _unit(0.5 + np.sin(u * (_TAU / pitch)) * (pitch / 6))
 
 
 def _smooth(x: Plane, y: Plane, cells: float, rng: np.random.Generator, stretch: float = 1) -> Plane:
-    """Smooth noise: uniform values on a lattice of `cells` × `stretch` by `cells` pixels, enlarged bicubically."""
+    """Return smooth noise: uniform values on `cells` × `stretch` by `cells` pixels, enlarged bicubically."""
     height, width = y.shape[0], x.shape[1]
     lattice = rng.random((max(2, int(height / cells)), max(2, int(width / cells / stretch))), np.float32)
     return np.asarray(Image.fromarray(lattice).resize((width, height), Image.Resampling.BICUBIC))
@@ -347,7 +347,7 @@ _WHERE = {
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """English alt-text for a scene, in one of many styles: titles, sentences, products, tags, with what sites add."""
+    """Write English alt-text for a scene, in one of many styles: titles, sentences, products, tags."""
     templates = MANY if len(scene.items) > 1 and rng.random() < 0.8 else ONE
     text = _weighted(rng, templates).format_map(_fields(scene, rng))
     tail = _weighted(rng, TAILS).format_map(_fields(scene, rng))
@@ -363,7 +363,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def _fields(scene: Scene, rng: np.random.Generator) -> dict[str, object]:
-    """The fields of a caption template (see `curate.demo.words`)."""
+    """Return the fields of a caption template (see `curate.demo.words`)."""
     first = scene.items[0]
     background = BACKGROUNDS[scene.background]
     bare = f"{scene.background_colour} {background.noun}"
@@ -403,7 +403,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _relation(scene: Scene) -> str:
-    """How the first two shapes lie: "a red star above a pink ring"; the first alone where there is no second."""
+    """Say how the first two shapes lie: "a red star above a pink ring"; the first alone where there is no second."""
     first = scene.items[0]
     text = _article(f"{first.colour} {first.shape}")
     if len(scene.items) == 1:

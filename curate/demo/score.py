@@ -75,7 +75,7 @@ class _Verdict:
 
 
 def rate(caught: list[Caught], order: list[str]) -> list[Rate]:
-    """The rates of the rules in `AIMS`, from what became of each kind of defect, and the rules in their order.
+    """Return the rates of the rules in `AIMS`, from the fate of each kind of defect, and the rules in their order.
 
     Whatever was taken for a duplicate of another scene counts as dropped by `NEAR`: no equal keys join two scenes.
     """
@@ -105,7 +105,7 @@ def _rate(rule: str, dropped: int, right: int, planted: dict[str, int], fallen: 
 
 
 def score(truth_path: str, run: str) -> list[Caught]:
-    """Joins the truth with the decisions, by shard and key.
+    """Join the truth with the decisions, by shard and key.
 
     Of the samples that show one scene any may stay, often a planted copy: then it changes places with the original, as
     it is the copies that were too many.
@@ -130,7 +130,7 @@ def score(truth_path: str, run: str) -> list[Caught]:
 
 
 def _verdicts(folder: RunStore) -> dict[tuple[str, str], _Verdict]:
-    """The verdict on each sample, by the name of its shard and its key."""
+    """Return the verdict on each sample, by the name of its shard and its key."""
     verdicts = {}
     for path in folder.files("tables/decisions"):
         unit = int(path.rsplit("/", 1)[-1].split(".")[0])

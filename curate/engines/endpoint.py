@@ -3,7 +3,7 @@
 In: the calls of `openai_protocol`. Out: a reply (status, body) or `NoReply` (timeout, unreachable), never an exception for
 what the network does. The client is that of package openai, without its retries. All calls run in one event loop in a
 thread of its own, since only there can a call be ended wherever it hangs, be it in a header that trickles in, byte by byte.
-What it trades: one thread sends and reads all, which is enough for a thousand calls a second, and a language model is
+Trade-offs: one thread sends and reads all, which is enough for a thousand calls a second, and a language model is
 slower than that.
 
 An endpoint is a stranger: at most 16 MB of a reply are read, and a redirect is a reply like any other, never followed,

@@ -23,17 +23,16 @@ Both streams are one batch of twice the images, with a cache of keys and values.
 alone is looked at. What the model's own generation settings forbid (a minimal length, repeated n-grams, suppressed
 tokens) stays forbidden; its penalties act on c and u before they are joined. An answer is what follows the prompt.
 
-What it trades: twice the decoder's work. In batches, and on GPUs, matrix products round differently with the batch's
+Trade-offs: twice the decoder's work. In batches, and on GPUs, matrix products round differently with the batch's
 size, so that two tokens which are equally likely to the last bits may change places.
 
 Source: Kornblith et al., Guiding Image Captioning Models Toward More Specific Captions, ICCV 2023.
 """
 
 import copy
-import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import Field
@@ -52,7 +51,9 @@ from curate.models.hugging_face import (
     open_picture,
     to_dtype,
 )
+from curate.process import Lazy
 from curate.recipe.section import ModelPath
+from curate.wording import one_line
 
 
 class Guided(EngineOptions):
@@ -87,8 +88,7 @@ class GuidedEngine:
 
     def __init__(self, options: Guided) -> None:
         self._options = options
-        self._lock = threading.Lock()
-        self._loaded: _Loaded | None = None
+        self._loaded = Lazy(partial(_load, options))
         self._batch = options.batch  # halved for good where memory does not suffice
 
     @cached_property
@@ -99,13 +99,12 @@ class GuidedEngine:
 
     def check(self) -> None:
         """Load the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
-        with self._lock:
-            self._load()
+        with self._loaded.use():
+            pass
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """See `Engine`. A request without an image, in a chat, or with too long a prompt gets the reason."""
-        with self._lock:
-            loaded = self._load()
+        with self._loaded.use() as loaded:
             answers: list[Answer | None] = [None] * len(requests)
             batches: dict[tuple[int, int], list[_Prepared]] = defaultdict(list)
             for place, request in enumerate(requests):
@@ -117,27 +116,21 @@ class GuidedEngine:
             for waiting in map(deque, batches.values()):
                 while waiting:
                     batch = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
-                    for one, answer in zip(batch, in_halves(batch, self._answer), strict=True):
+                    for one, answer in zip(batch, in_halves(batch, partial(self._answer, loaded)), strict=True):
                         answers[one.place] = answer if isinstance(answer, Answer) else _failed(answer)
         return [answer for answer in answers if answer is not None]
 
     def close(self) -> None:
         """Let go of the model."""
-        with self._lock:
-            self._loaded = None
+        self._loaded.close()
 
-    def _answer(self, prepared: Sequence["_Prepared"]) -> list[Answer]:
+    def _answer(self, loaded: "_Loaded", prepared: Sequence["_Prepared"]) -> list[Answer]:
         try:
-            return _answer(self._load(), prepared, self._options.gamma)
+            return _answer(loaded, prepared, self._options.gamma)
         except Exception as error:
             if is_memory(error):
                 self._batch = max(1, len(prepared) // 2)
             raise
-
-    def _load(self) -> "_Loaded":
-        if self._loaded is None:
-            self._loaded = _load(self._options)
-        return self._loaded
 
 
 class Guide:
@@ -311,7 +304,7 @@ def _prepare(loaded: _Loaded, place: int, request: Request) -> _Prepared | Answe
     try:
         picture = open_picture(request.image)
     except Exception as error:  # of many kinds, as each format raises its own
-        return Answer(None, f"no_image: {' '.join(str(error).split())[:200]}")
+        return Answer(None, f"no_image: {one_line(error, 200)}")
     prompt = loaded.tokenizer(request.prompt or "", add_special_tokens=False)["input_ids"]
     start = [loaded.family.first, *prompt]
     room = loaded.family.limit - len(start)
@@ -358,4 +351,4 @@ def _read(loaded: _Loaded, one: _Prepared, tokens: list[int], eos: int | list[in
 
 
 def _failed(error: Exception) -> Answer:
-    return Answer(None, f"engine: {' '.join(str(error).split())[:200] or type(error).__name__}")
+    return Answer(None, f"engine: {one_line(error, 200) or type(error).__name__}")

@@ -22,6 +22,7 @@ from curate.engines.request import Answer, Request
 from curate.errors import RecipeError
 from curate.pool.listing import InputFile, list_files
 from curate.recipe.section import UserPath
+from curate.wording import one_line
 
 LAYOUT = pa.schema(
     [schema.ANSWERS.field(name) for name in ("digest", "answer", "error", "tokens_in", "tokens_out", "finish")]
@@ -126,7 +127,7 @@ def _read_table(name: str) -> pa.Table:
                 )
             return parquet.read(LAYOUT.names, use_threads=False)
     except (OSError, pa.ArrowException) as error:
-        raise RecipeError(f"{name}: cannot be read as Parquet: {' '.join(str(error).split())[:300]}") from None
+        raise RecipeError(f"{name}: cannot be read as Parquet: {one_line(error, 300)}") from None
 
 
 def _list(fields: pa.Schema | list[pa.Field]) -> str:

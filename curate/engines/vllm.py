@@ -22,6 +22,7 @@ from curate.engines.request import Answer, Request
 from curate.errors import RecipeError, RunError
 from curate.models.hugging_face import in_halves, model_name, open_picture
 from curate.recipe.section import ModelPath
+from curate.wording import one_line
 
 # With larger blocks, the default, few prompts share whole ones; and a model needs less than nearly all of the memory.
 _CPU = {"block_size": 32, "gpu_memory_utilization": 0.4, "enable_chunked_prefill": False}
@@ -97,7 +98,7 @@ class VllmEngine:
             with _hidden("llvmlite") if kind == "cpu" else nullcontext():
                 self._llm = vllm.LLM(model=self._options.model, **options)
         except Exception as error:  # of many kinds
-            raise RunError(f"{where}: cannot be loaded: {' '.join(str(error).split())[:400]}") from None
+            raise RunError(f"{where}: cannot be loaded: {one_line(error, 400)}") from None
 
     def _generate(self, requests: Sequence[Request]) -> list[Answer]:
         from vllm import SamplingParams
@@ -168,6 +169,6 @@ def _answer(output: Any) -> Answer:
 
 
 def _failed(error: Exception) -> Answer:
-    text = " ".join(str(error).split())[:200]
+    text = one_line(error, 200)
     code = "too_long" if "model length" in text or "context length" in text or "longer than" in text else "engine"
     return Answer(None, f"{code}: {text or type(error).__name__}")

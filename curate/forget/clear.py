@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema
-from curate.forget.rows import Mask, find_rows
+from curate.forget.rows import find_rows
+from curate.numeric.arrays import Mask
 from curate.numeric.vectors import no_embeddings
 from curate.store.items import Items
 from curate.store.tables import UnitTables

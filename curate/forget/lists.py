@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from curate.errors import RecipeError
 from curate.recipe.files import read_columns, read_whole
 from curate.store.items import KINDS, NOTHING, WIDTHS, Items, column_hashes, hash_url
+from curate.wording import one_line
 
 _HEX = {"uid": re.compile(r"[0-9a-fA-F]{32}"), "sha256": re.compile(r"[0-9a-fA-F]{64}")}
 _FORMS = {
@@ -62,7 +63,7 @@ def read_list(path: str, kind: str | None = None) -> Items:
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such list") from None
     except (OSError, EOFError, ValueError, ImportError, MemoryError, pa.ArrowException) as error:
-        raise RecipeError(f"{path}: cannot be read as a list of items: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"{path}: cannot be read as a list of items: {one_line(error)}") from None
 
 
 def _from_lines(path: str, data: bytes, kind: str | None) -> Items:

@@ -8,16 +8,14 @@ import hashlib
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema
+from curate.numeric.arrays import Mask
 from curate.pool.byte_sources import open_source
 from curate.store.items import KINDS, WIDTHS, Hashes, Items, column_hashes
 from curate.store.tables import UnitTables
-
-Mask = npt.NDArray[np.bool_]
 
 _MEMBER_COLUMNS = ["suffix", "offset", "size"]
 

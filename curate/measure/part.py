@@ -15,15 +15,17 @@ import pyarrow.compute as pc
 from curate import ids, schema
 from curate.measure.images import image_columns, measure_images
 from curate.measure.settings import MeasureSettings
+from curate.numeric.arrays import Mask
 from curate.numeric.vectors import no_embeddings
 from curate.pool.faults import EmbeddingFault, InputFault
-from curate.pool.formats.input_format import Batch, InputPart, Mask
+from curate.pool.formats.input_format import Batch, InputPart
 from curate.pool.formats.registry import find_format
 from curate.pool.image import ImageOptions
 from curate.pool.listing import check_state, file_state
 from curate.pool.text import check_captions
 from curate.recipe.source import Source
 from curate.signals.signal import Signal, SignalOutput
+from curate.wording import one_line
 
 ATTEMPTS = 3
 UNREADABLE = "unreadable"  # the reason of files that may be readable another time
@@ -91,7 +93,7 @@ def measure_part(settings: MeasureSettings, source: Source, part: InputPart, sig
             check_state(part.path, source.storage, state)
             return replace(measured, state=state)
         except OSError as error:
-            detail = " ".join(str(error).split())[:300]
+            detail = one_line(error, 300)
             if isinstance(error, (FileNotFoundError, PermissionError)):
                 break
             time.sleep(attempt)

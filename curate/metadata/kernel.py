@@ -18,15 +18,10 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
 from curate.metadata.primitives import load_u64, prefetch, sort_unique
+from curate.numeric.arrays import I32, I64, U8, U64, Mask
 
-Bool = npt.NDArray[np.bool_]
-U8 = npt.NDArray[np.uint8]
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
-I32 = npt.NDArray[np.int32]
 Int = int | np.int64
 
 PADDING = 64  # bytes that must be readable behind the last byte of the entries
@@ -268,7 +263,7 @@ def _find_marks(data: U8, n: int, marks: I64) -> int:
 
 
 @_jit
-def _tokenise(data: U8, marks: I64, offsets: I64, null: Bool, scratch: _Scratch, token_at: I64) -> int:
+def _tokenise(data: U8, marks: I64, offsets: I64, null: Mask, scratch: _Scratch, token_at: I64) -> int:
     """Cut the texts of a block into tokens, and return how many; text t has those from token_at[t] to token_at[t + 1]; a null has none."""
     starts, lengths = scratch.start, scratch.length
     n = k = 0
@@ -395,7 +390,7 @@ def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: 
 
 
 @_jit
-def match_texts(tables: Tables, data: U8, offsets: I64, null: Bool, limit: int) -> tuple[I64, I32]:
+def match_texts(tables: Tables, data: U8, offsets: I64, null: Mask, limit: int) -> tuple[I64, I32]:
     """Return the entries in each text.
 
     Args:

@@ -7,7 +7,7 @@ and behind it, one around each of `, . ; : ? !` and the backtick, then tab, newl
 Entry e matches iff `" " + e + " "` is a substring of that. Case counts, nothing is normalised, occurrences may overlap,
 and double spaces break an entry of several words. On tokens: cut the spaced text at single spaces, drop the first and
 the last token, keep empty ones; e matches iff its own cut is a run of them. `curate.metadata.kernel` works on tokens and
-never makes the spaced text. It trades memory for speed: its half-empty tables take 50 MB for 400,000 entries.
+never makes the spaced text. Trade-off: its half-empty tables take 50 MB for 400,000 entries.
 """
 
 from collections.abc import Sequence

@@ -8,12 +8,11 @@ from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
-I32 = npt.NDArray[np.int32]
+from curate.numeric.arrays import I32
 
 _INSERTED = 64  # up to how many ids are sorted by insertion
 

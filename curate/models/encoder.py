@@ -21,9 +21,9 @@ from curate.errors import RecipeError, RunError
 from curate.models.identity import OpenClip, identify, resolve_device, resolve_precision
 from curate.models.misalignment import WordScores, word_scores
 from curate.models.positions import TextTower, stretch, text_tower
+from curate.numeric.arrays import F32
 from curate.process import process_cache
-
-F32 = npt.NDArray[np.float32]
+from curate.wording import one_line
 
 _BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
 _TOKENS_AT_ONCE = 1024  # texts that are turned into tokens at a time
@@ -232,7 +232,7 @@ def _load(options: OpenClip, device: str, precision: str) -> Encoder:
         raise
     except Exception as error:  # of many kinds
         raise RunError(
-            f"measure.clip {options.name!r}: {options.model} cannot be loaded: {' '.join(str(error).split())[:400]}"
+            f"measure.clip {options.name!r}: {options.model} cannot be loaded: {one_line(error, 400)}"
         ) from None
     net.eval().requires_grad_(False)
     view, normalize = _split(transform, device)

@@ -12,7 +12,7 @@ no weights, and does nothing here. A file does not tell the activation, so it is
 but `output`. Positions in a `Sequential` tell where an activation cannot be: between neighbours (15 and 16 above) there is
 none, if others lie apart. Where all are neighbours, or names do not end in a plain number, it comes between all layers.
 
-What it trades: layers with nothing between are multiplied into one when loaded (in float64), so v2, which is linear, costs
+Trade-offs: layers with nothing between are multiplied into one when loaded (in float64), so v2, which is linear, costs
 one product with a vector, and differs from torch's forward by rounding: some 1e-6 of the score. Scores of a row may
 differ by as much between batches. Batch or layer normalisation, convolutions and several outputs are refused.
 
@@ -28,12 +28,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from curate.errors import RecipeError
+from curate.numeric.arrays import F32
 from curate.recipe.files import read_whole
-
-F32 = npt.NDArray[np.float32]
+from curate.wording import one_line
 
 Activation = Literal["none", "relu", "gelu", "silu"]
 """Between layers: `gelu` is the exact one (erf), `silu` is x · sigmoid(x)."""
@@ -149,7 +148,7 @@ def _read(path: str) -> bytes:
     except FileNotFoundError:
         raise RecipeError(f"head {path}: no such file; {_ACCEPTED}") from None
     except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"head {path}: cannot be read ({' '.join(str(error).split())})") from error
+        raise RecipeError(f"head {path}: cannot be read ({one_line(error)})") from error
     if not content:
         raise RecipeError(f"head {path}: found an empty file; {_ACCEPTED}")
     return content

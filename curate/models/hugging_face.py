@@ -15,6 +15,7 @@ from PIL import Image
 
 from curate.errors import RecipeError
 from curate.pool.image import as_rgb, rotate_by_exif
+from curate.wording import one_line
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -58,7 +59,7 @@ def load(where: str, loading: Callable[[], T]) -> T:
     try:
         return loading()
     except Exception as error:  # of many kinds: of the hub, of the network, of JSON, of safetensors
-        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        reason = one_line(error, 300).rstrip(".") or type(error).__name__
         raise RecipeError(
             f"{where}: cannot be loaded: {reason}. Accepted: a folder with the model's files, or a name on the Hugging "
             "Face hub; without network its files must be in the cache"

@@ -18,6 +18,7 @@ from pydantic import Field
 from curate.errors import RecipeError
 from curate.recipe.measure import Embedder
 from curate.recipe.section import PathMark
+from curate.wording import one_line
 
 _LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")
 
@@ -70,7 +71,7 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
     except Exception as error:  # of many kinds: of the hub, of the network, of JSON
         raise RecipeError(
             f"{where}: {options.model}{f' ({options.pretrained})' if options.pretrained else ''} cannot be found or downloaded: "
-            f"{' '.join(str(error).split())[:400].rstrip('.')}. Without network: put its files into the Hugging Face cache, or give a "
+            f"{one_line(error, 400).rstrip('.')}. Without network: put its files into the Hugging Face cache, or give a "
             "file of weights as pretrained, or a folder as model: local-dir:FOLDER"
         ) from None
     context = config.get("text_cfg", {}).get("context_length", 77)

@@ -4,7 +4,7 @@ In: image embeddings [n, d] and their captions, with the open_clip model that ga
 each caption its words in order, a float32 score for each (below 0: the word draws the caption away from the image),
 and the cosine; from these the misaligned words and F-CLIPScore, a CLIPScore that small wrong details lower.
 
-What it trades: nothing against the definition, and almost no time against encoding the texts. The definition asks how
+Trade-offs: nothing against the definition, and almost no time against encoding the texts. The definition asks how
 the cosine changes with the last three layers' attention maps, but uses the row of the end of the text (EOS) only. As
 attention is causal, nothing but the EOS itself depends on that row: so all other tokens run through the model's own
 blocks without gradients, and the EOS alone is followed, with its row of attention materialised. The row and what comes

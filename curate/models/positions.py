@@ -3,7 +3,7 @@
 In: an open_clip `CLIP`, or a `CustomTextCLIP` with a `TextTransformer`, and its tokenizer. `stretch` changes the model
 in place (positional embedding [context, width], causal mask, context length) and gives a tokenizer for it.
 
-What it trades: a caption beyond the model's context (77 tokens, mostly) is read to its end instead of being cut. But
+Trade-offs: a caption beyond the model's context (77 tokens, mostly) is read to its end instead of being cut. But
 the positions between the learnt ones are ones that the model never saw: without weights tuned for them, what is said
 late counts for less. Captions of up to 20 tokens keep their embeddings; those of longer ones change.
 

@@ -11,7 +11,7 @@ pieces on which both are constant. γ is the slope of W² on C over the drawn di
 that of a mere shift Z is exact; centring C at E C, as the paper's code does, differs by O(1/L) for L directions. The
 standard error is the regression's at C = E C: of the draw of directions, the two sets taken as they are, not as samples.
 
-What it trades: time is L sorts of each set. Two samples of one pool have a distance above 0, of the order of 1/n, so that
+Trade-offs: time is L sorts of each set. Two samples of one pool have a distance above 0, of the order of 1/n, so that
 drift is read against that of a random subset of the same size. Directions are hashes of the seed: of L and of 2 L the first
 L are the same, on every machine.
 
@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.ids import mix64
-from curate.numeric.embedding_scores import F32, F64
+from curate.numeric.arrays import F32, F64
 
 DIRECTIONS = 128
 BLOCK = 16

@@ -4,7 +4,7 @@ In: embeddings float32[n, d] of one model, rows of norm 1 (cosines are plain pro
 are normalised again first), and few embeddings of prompts or exemplars. Out: float32[n], or `Tags`. Each is one matrix
 product, and the numbers of a row do not depend on other rows but through the BLAS's rounding (some 1e-7 of a cosine).
 
-What it trades: nothing is learnt or tuned; what a score means is calibrated on real images, as a rule does with `top`.
+Trade-offs: nothing is learnt or tuned; what a score means is calibrated on real images, as a rule does with `top`.
 """
 
 from typing import NamedTuple
@@ -14,12 +14,9 @@ import numpy.typing as npt
 from numba import njit
 
 from curate.errors import RecipeError
+from curate.numeric.arrays import F32, F64, I32
 from curate.numeric.products import dot, squares
 from curate.numeric.vectors import normalised
-
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
-I32 = npt.NDArray[np.int32]
 
 GAP_SHARE = 0.25
 """Of the distance between the modalities' means: CLIPMasterPrints' shift."""

@@ -6,7 +6,7 @@ and its probability. Where class prompts' embeddings are at hand, CLIP's zero-sh
     Σ⁻¹ = d · pinv((N - 1) Σ̂ + tr(Σ̂) I)    Σ̂ of the examples less their class's mean, over N - 1
     W = Σ⁻¹ μᵀ      b = log(1/k) - ½ μ Σ⁻¹ μᵀ      logits = 100 x Tᵀ + α (x W + b)
 
-What it trades: fitting solves one system of d x d, some tenths of a second. All classes are equally probable before
+Trade-offs: fitting solves one system of d x d, some tenths of a second. All classes are equally probable before
 the image is seen, and have one shape. α, the weight of examples against prompts, is chosen on held-out examples (the paper
 tries the powers of ten from 1e-4 to 1e4). Computed in float64: entries of Σ⁻¹ reach thousands.
 
@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.errors import RecipeError
-from curate.numeric.embedding_scores import F32, F64, Tags
+from curate.numeric.arrays import F32, F64
+from curate.numeric.embedding_scores import Tags
 
 ROWS = 8192
 """Rows at a time, which are turned to float64."""

@@ -1,11 +1,9 @@
 """Products of rows in float64, summed in the order of dimensions: the same on every processor and with every library."""
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
+from curate.numeric.arrays import F32, F64
 
 
 @njit(nogil=True, cache=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-F32 = npt.NDArray[np.float32]
+from curate.numeric.arrays import F32
 
 
 def embedding_column(values: npt.NDArray[Any], rows: npt.NDArray[np.int64], n: int) -> pa.FixedSizeListArray:

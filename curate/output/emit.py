@@ -2,8 +2,9 @@
 
 import time
 
+from curate.numeric.arrays import U64
 from curate.output.layout import Shard
-from curate.output.output_format import U64, find_output
+from curate.output.output_format import find_output
 from curate.output.settings import EmitSettings
 
 

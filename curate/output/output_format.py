@@ -10,16 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from curate.numeric.arrays import U64
 from curate.output.layout import Shard
 from curate.output.settings import EmitSettings
 from curate.registry import Registry
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
-
-U64 = npt.NDArray[np.uint64]
 
 
 class OutputFormat(ABC):

@@ -3,8 +3,9 @@
 import pyarrow as pa
 
 from curate.captions.mix import Written
+from curate.numeric.arrays import U64
 from curate.output.layout import Shard, Slice
-from curate.output.output_format import U64, OutputFormat
+from curate.output.output_format import OutputFormat
 from curate.output.settings import EmitSettings
 from curate.output.texts import json_bytes
 

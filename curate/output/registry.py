@@ -1,4 +1,4 @@
-"""The registry of output formats. A new one is a file of this folder and a line here, before those that it comes before."""
+"""The output formats, in the order in which they are tried. A new one is a file of this folder and a line here."""
 
 from curate.output.output_format import OutputFormat
 from curate.output.parquet import Parquet

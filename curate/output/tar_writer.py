@@ -7,7 +7,7 @@ bytes is split at a slash into ustar's prefix where that fits, else it goes into
 and more. The end marker is two zero blocks; the file is not rounded up to 10,240 bytes, which only tape drives needed
 (tarfile, GNU tar, libarchive, webdataset and Hugging Face read it without a warning).
 
-Trades: members are gathered in one buffer of 256 KiB (a copy in cache costs less than a system call a member), and
+Trade-offs: members are gathered in one buffer of 256 KiB (a copy in cache costs less than a system call a member), and
 headers are made from a template and sums, about 1 µs each.
 """
 

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Set
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 
 from curate import ids
 from curate.captions.mix import Written
+from curate.numeric.arrays import U64
 from curate.output.layout import Shard, Slice
-from curate.output.output_format import U64, OutputFormat
+from curate.output.output_format import OutputFormat
 from curate.output.settings import EmitSettings
 from curate.output.tar_writer import TarWriter, safe_key, safe_suffix
 from curate.output.texts import json_bytes
@@ -49,14 +50,6 @@ SIDECAR = pa.schema(
 _COLUMNS = ["row", "uid", "source", "shard", "key", "url", "caption", "width", "height", "format", "sha256"]
 _TEXTS = ("txt", "json")
 _first = itemgetter(0)
-
-
-class Sample(NamedTuple):
-    """A sample to write: its members but .txt and .json, and what those two hold."""
-
-    members: list[tuple[str, bytes | memoryview]]
-    text: bytes | memoryview
-    fields: dict[str, Any]
 
 
 class Webdataset(OutputFormat):
@@ -161,7 +154,7 @@ def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
     return [uid if is_taken else name for name, uid, is_taken in zip(names, uids, taken.tolist(), strict=True)]
 
 
-def _files(uid: str, texts: Written, sample: Sample) -> list[tuple[str, bytes | memoryview]]:
+def _files(uid: str, texts: Written, sample: InputSample) -> list[tuple[str, bytes | memoryview]]:
     """Return suffix and content of all files of a sample, sorted by suffix."""
     fields = {**sample.fields, "uid": uid, "captions": texts.fields, **texts.regions}
     text = sample.text if texts.chosen is None else texts.chosen.encode()
@@ -198,17 +191,17 @@ def _encodable(text: str | None) -> str | None:
     return text and text.encode(errors="replace").decode()
 
 
-def _samples(settings: EmitSettings, part: Slice, rows: pa.Table) -> Iterator[Sample]:
+def _samples(settings: EmitSettings, part: Slice, rows: pa.Table) -> Iterator[InputSample]:
     samples = settings.reader(part.unit).samples(rows)
     for sample, caption in zip(samples, rows["caption"].to_pylist(), strict=True):
         yield _safe_sample(sample, caption)
 
 
-def _safe_sample(sample: InputSample, caption: str) -> Sample:
-    """Return the sample with suffixes that are safe in a path."""
+def _safe_sample(sample: InputSample, caption: str) -> InputSample:
+    """Return the sample with suffixes that are safe in a path, and the caption where it has no .txt."""
     taken = {suffix for suffix, _ in sample.members}
     members = [(_safe_suffix(suffix, taken), data) for suffix, data in sample.members]
-    return Sample(members, sample.text or caption.encode(), sample.fields)
+    return InputSample(members, sample.fields, sample.text or caption.encode())
 
 
 def _safe_suffix(suffix: str, taken: set[str]) -> str:

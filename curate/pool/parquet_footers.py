@@ -20,6 +20,7 @@ from curate.pool.listing import InputFile
 from curate.pool.precomputed import find_dimension, sidecar_arrays, sidecar_fingerprint
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
+from curate.wording import one_line
 
 _ATTEMPTS = 3
 _THREADS = 16
@@ -78,9 +79,9 @@ def _read_footer(
         metadata = _read_metadata(source, file)
         schema = metadata.schema.to_arrow_schema().remove_metadata()
     except (pa.ArrowException, ValueError) as error:
-        return Footer(file, fault=("not_parquet", " ".join(str(error).split())[:300]))
+        return Footer(file, fault=("not_parquet", one_line(error, 300)))
     except OSError as error:
-        return Footer(file, fault=("unreadable", " ".join(str(error).split())[:300]))
+        return Footer(file, fault=("unreadable", one_line(error, 300)))
     try:
         find_columns(schema, columns)
     except InputFault as fault:

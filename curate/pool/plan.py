@@ -17,6 +17,7 @@ from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSour
 from curate.pool.formats.registry import find_format
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source
+from curate.wording import one_line
 
 UNIT_BYTES = (1 << 10, 64 << 20)  # of a pool with images: for small pools, for large ones
 UNIT_ROWS = (25_000, 100_000)  # of one without
@@ -222,4 +223,4 @@ def _output_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
         plain = [pa.schema([_plain_field(field) for field in columns if field.name != "uid"]) for columns in schemas]
         return pa.unify_schemas(plain or [pa.schema([])], promote_options="permissive")
     except pa.ArrowException as error:
-        raise RecipeError(f"input: columns of one name hold different types: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"input: columns of one name hold different types: {one_line(error)}") from None

@@ -24,17 +24,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from curate.numeric.arrays import F32
 from curate.numeric.vectors import embedding_column
 from curate.pool.faults import EmbeddingFault
 from curate.pool.listing import check_state, file_state, list_files
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
+from curate.wording import one_line
 
 MAX_DIMENSION = 1 << 16
 _MAX_HEADER = 4096
 _ATTEMPTS = 3
-
-F32 = npt.NDArray[np.float32]
 
 
 class FileRows(NamedTuple):
@@ -145,7 +145,7 @@ def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
                 if lengths:
                     return int(lengths.most_common(1)[0][0])
     except (pa.ArrowException, OSError) as error:
-        raise EmbeddingFault(f"column {name!r} cannot be read: {' '.join(str(error).split())[:200]}") from None
+        raise EmbeddingFault(f"column {name!r} cannot be read: {one_line(error, 200)}") from None
     raise EmbeddingFault(f"column {name!r} holds nothing but nulls")
 
 
@@ -219,7 +219,7 @@ def _safely(path: str, storage: dict[str, Any], read: Any) -> Any:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__} {' '.join(str(error).split())[:200]}".strip()
+    return f"{type(error).__name__} {one_line(error, 200)}".strip()
 
 
 def _open(opened: Any, name: str, path: str) -> tuple[Any, _Header]:

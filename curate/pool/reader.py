@@ -1,4 +1,4 @@
-"""Rows of a unit read again from the inputs, as they were measured: to be put out, and to be shown to a model.
+"""Rows of a unit read again from the inputs, as they were measured: to be emitted, and to be shown to a model.
 
 Only what is needed is read, part by part; bytes are as they came, and never cross a shuffle. The state that each file had,
 and how many rows each part has, are in the footer note of the unit's `samples`: a file that changed since ends the run.

@@ -10,7 +10,7 @@ and so does the end of the file on a member's boundary. Bytes after the end are 
 reported. Headers come from strangers: whatever they claim, the walk moves forward, allocates a fixed amount and ends
 in `damage`.
 
-Trades: the walk is compiled (`tar_walk`), 25 times as fast as `tarfile`, for seconds of compilation once on a machine.
+Trade-offs: the walk is compiled (`tar_walk`), 25 times as fast as `tarfile`, for seconds of compilation once on a machine.
 """
 
 from dataclasses import dataclass, replace
@@ -41,9 +41,9 @@ _ROWS = 4096  # members a call of the walk
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _OTHERS = {
     b"par1": "it is Parquet, which a source of `format: parquet` reads",
-    b"<!doctype html": "it is HTML, such as a server's word of an error",
-    b"<html": "it is HTML, such as a server's word of an error",
-    b"<?xml": "it is XML, such as a store's word of an error",
+    b"<!doctype html": "it is HTML, such as a server's error page",
+    b"<html": "it is HTML, such as a server's error page",
+    b"<?xml": "it is XML, such as an object store's error message",
     b"pk\3\4": "it is a zip archive",
     b"version https://git-lfs": "it is a pointer of Git LFS; the file itself was not fetched",
 }  # what a file may be that is no tar, by how it begins

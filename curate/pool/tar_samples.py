@@ -18,7 +18,7 @@ The rules:
 - Of several reasons the first in this order is the status: duplicate_key, duplicate_member, link_member,
   truncated_member, no_image, no_caption.
 
-Trades: one loop over the names, about 1 µs a member; no object a member.
+Trade-offs: one loop over the names, about 1 µs a member; no object a member.
 """
 
 from dataclasses import dataclass, replace

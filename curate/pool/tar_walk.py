@@ -4,7 +4,7 @@ In: a window of the file (uint8), where it lies, and the file's size. Out: rows 
 complete] and names one after another, and what ended the call. Whatever the headers claim, the walk moves forward and
 writes within the arrays that it is given.
 
-Trades: numba instead of `tarfile`, 50 times as fast, for seconds of compilation once on a machine.
+Trade-offs: numba instead of `tarfile`, 50 times as fast, for seconds of compilation once on a machine.
 """
 
 from typing import Any

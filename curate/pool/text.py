@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.numeric.arrays import I32, U8
 from curate.schema import OK
 
 MAX_CHARACTERS = 10_000
@@ -27,9 +28,6 @@ BOM = b"\xef\xbb\xbf"
 
 _NOT_UTF8, _NUL, _BOM = 1, 2, 4
 _TYPES = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
-
-I32 = npt.NDArray[np.int32]
-U8 = npt.NDArray[np.uint8]
 
 
 class Captions(NamedTuple):

@@ -3,16 +3,14 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from curate import schema
 from curate.decide import balance
 from curate.decide.schemes.scheme import Scheme
+from curate.numeric.arrays import I64
 from curate.store.layout import ENTRIES_FILE, METADATA_FILE
 from curate.store.store import RunStore
-
-I64 = npt.NDArray[np.int64]
 
 
 def write_entries(store: RunStore, pool: I64, survivors: I64, sums: I64, scheme: Scheme | None, t: int | None) -> None:

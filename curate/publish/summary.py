@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-import numpy as np
-import numpy.typing as npt
-
+from curate.numeric.arrays import I64
 from curate.publish.settings import PublishSettings
 from curate.recipe.deciding import Top
 from curate.store.facts import (
@@ -23,8 +21,6 @@ from curate.store.facts import (
 )
 from curate.store.layout import EVALUATION_FACTS_FILE
 from curate.store.timings import sum_timings
-
-I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The section `captions` of a recipe: which texts are written for kept samples, by what, how they are judged and put out.
+"""The section `captions` of a recipe: which texts are written for kept samples, by what, how they are judged and emitted.
 
 See `curate.recipe.recipe`. The sections of the kinds of captions, and of engines, lie with these: they come from registries.
 """

@@ -12,7 +12,7 @@ class Change(NamedTuple):
 
 
 def changes(old: Any, new: Any, at: str = "") -> list[Change]:
-    """The keys in which two recipes differ; lists of one length item by item, and rules in their order too."""
+    """Return the keys in which two recipes differ; lists of one length item by item, and rules in their order too."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
         found = [f for key in keys for f in changes(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))]

@@ -4,7 +4,6 @@ Where a fault lies, and which keys are known there, is followed through the mode
 rule, a head, an engine) is never taken for that of a section.
 """
 
-import difflib
 import re
 import typing
 from collections import deque
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, Tag, ValidationError
 
 from curate.recipe.section import alternatives, field_hint
+from curate.wording import did_you_mean
 
 
 class Place(NamedTuple):
@@ -101,8 +101,7 @@ def _describe(fault: Any, place: Place) -> str:
 
 def _known_keys(fault: Any, place: Place) -> str:
     known = list(place.section.model_fields) if place.section else []
-    near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1)
-    return f"{f'did you mean {near[0]!r}? ' if near else ''}known keys: {', '.join(known) or 'none'}"
+    return f"{did_you_mean(str(fault['loc'][-1]), known)}known keys: {', '.join(known) or 'none'}"
 
 
 def shorten(value: Any) -> str:

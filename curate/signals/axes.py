@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from curate.errors import RecipeError
+from curate.numeric.arrays import F32
 from curate.numeric.embedding_scores import quality_axis, quality_score
 from curate.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
@@ -17,7 +18,7 @@ from curate.signals.on_embeddings import (
     encoder_of,
     exemplar_digests,
 )
-from curate.signals.signal import F32, Built, Known, Signal, SignalKind
+from curate.signals.signal import Built, Known, Signal, SignalKind
 
 
 class Axis(OnEmbeddings):

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from curate.errors import RecipeError
 from curate.numeric import gda
+from curate.numeric.arrays import F32
 from curate.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import UserPaths
@@ -21,7 +22,7 @@ from curate.signals.on_embeddings import (
     tag_columns,
     tag_values,
 )
-from curate.signals.signal import F32, Built, Embeddings, Known, Signal, SignalKind
+from curate.signals.signal import Built, Embeddings, Known, Signal, SignalKind
 
 
 class Classes(OnEmbeddings):

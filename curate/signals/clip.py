@@ -21,8 +21,9 @@ from pydantic import Field
 from curate import ids
 from curate.models.encoder import Encoder, load_encoder
 from curate.models.identity import OpenClip, identify
+from curate.numeric.arrays import F32
 from curate.numeric.vectors import embedding_column, spread
-from curate.signals.signal import F32, Built, Embeddings, Known, Signal, SignalKind, SignalOutput
+from curate.signals.signal import Built, Embeddings, Known, Signal, SignalKind, SignalOutput
 
 
 class Clip(OpenClip):

@@ -16,13 +16,15 @@ from pydantic import Field
 
 from curate import ids
 from curate.errors import RecipeError
+from curate.numeric.arrays import F32
 from curate.numeric.embedding_scores import nearest_centroid
 from curate.numeric.vectors import normalised
 from curate.recipe.files import read_whole
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import UserPath
 from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
-from curate.signals.signal import F32, Built, Known, Signal, SignalKind
+from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.wording import one_line
 
 _MAX_BYTES = 8 << 30  # a million embeddings of 2,048 dimensions
 
@@ -90,7 +92,7 @@ def _read_array(where: str, path: str) -> npt.NDArray[Any]:
     except FileNotFoundError:
         raise RecipeError(f"{where}: {path}: no such file; accepted: a .npy file") from None
     except (OSError, ValueError, EOFError, ImportError, MemoryError) as error:
-        raise RecipeError(f"{where}: {path} is no .npy file: {' '.join(str(error).split())[:200]}") from None
+        raise RecipeError(f"{where}: {path} is no .npy file: {one_line(error, 200)}") from None
     if not isinstance(array, np.ndarray):
         raise RecipeError(f"{where}: {path} holds several arrays; accepted: a .npy file with one")
     if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from curate.numeric.arrays import F32
 from curate.numeric.embedding_scores import tag_contexts, tag_contexts_of_classes
 from curate.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
 from curate.signals.on_embeddings import Method, embedding_signal, encoder_of, tag_columns, tag_values
-from curate.signals.signal import F32, Built, Embeddings, Signal, SignalKind
+from curate.signals.signal import Built, Embeddings, Signal, SignalKind
 
 
 class Context(OnEmbeddings):

@@ -8,12 +8,13 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.errors import RecipeError
+from curate.numeric.arrays import F32
 from curate.numeric.embedding_scores import fooling_score, mean_shift
 from curate.numeric.vectors import embedding_matrix, normalised
 from curate.recipe.measure import OnEmbeddings, column_prefix
 from curate.recipe.section import UserPath
 from curate.signals.on_embeddings import Method, embedding_signal, encoder_of
-from curate.signals.signal import F32, Built, Known, Signal, SignalKind
+from curate.signals.signal import Built, Known, Signal, SignalKind
 from curate.store.facts import read_facts
 from curate.store.store import RunStore
 

@@ -3,7 +3,7 @@
 In: string column. Out: `language`, a lower-case ISO 639 code as the model gives it (639-1, or 639-3 where there is no
 shorter one: en, zh, ceb), and `score` float32, its probability, 0 to 1. Nothing is ever downloaded.
 
-What it trades: the small model is fast, and often wrong on a few words, as captions are; the score says how sure it is.
+Trade-offs: the small model is fast, and often wrong on a few words, as captions are; the score says how sure it is.
 A text of which it knows nothing gets its prior, `en` with a score near 0.12. It may be called from several threads, but
 holds the GIL, so that only processes make it faster.
 

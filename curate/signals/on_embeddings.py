@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 from curate import ids, schema
 from curate.errors import RecipeError, RunError
 from curate.models.encoder import Encoder
+from curate.numeric.arrays import F32
 from curate.numeric.embedding_scores import Tags
 from curate.pool.exemplars import picture_files, read_pictures
 from curate.pool.image import ImageOptions, measure_image
 from curate.process import process_cache
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import UserPaths
-from curate.signals.signal import F32, Built, Embeddings, Signal
+from curate.signals.signal import Built, Embeddings, Signal
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from curate.signals import (
     text_area,
 )
 from curate.signals.signal import Built, ImageSignal, Known, Signal, SignalKind, SignalOutput
+from curate.wording import one_line
 
 KINDS: tuple[SignalKind, ...] = (
     language.KIND,
@@ -105,7 +106,7 @@ def _guard(
         except CurateError as caught:
             raise type(caught)(f"{where}: {caught}") from caught
         except Exception as caught:  # another package's code: of any kind
-            raise error(f"{where}: {type(caught).__name__}: {' '.join(str(caught).split())[:400]}") from caught
+            raise error(f"{where}: {type(caught).__name__}: {one_line(caught, 400)}") from caught
 
     return guarded
 

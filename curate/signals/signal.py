@@ -15,13 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
+from curate.numeric.arrays import F32
 from curate.recipe.measure import Form
 from curate.recipe.section import Section
 
 if TYPE_CHECKING:
     from curate.models.encoder import Encoder
-
-F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

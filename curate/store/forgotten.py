@@ -25,6 +25,7 @@ from curate.store.facts import ForgottenFacts, read_forgotten
 from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, hex_of
 from curate.store.layout import FORGOTTEN_FILE, RUN_FILE
 from curate.store.store import RunStore
+from curate.wording import one_line
 
 # Why an item is in the record: a request or blocklist named it; it is a name of a row that one named; it is a name of a row
 # that a later run with this record encountered.
@@ -47,7 +48,7 @@ class Record:
             table = folder.read_parquet(FORGOTTEN_FILE)
             table = table.select(schema.FORGOTTEN_ITEMS.names).cast(schema.FORGOTTEN_ITEMS)
         except (KeyError, ValueError, pa.ArrowException) as error:  # other columns, or other types
-            fault = " ".join(str(error).split())
+            fault = one_line(error)
             raise RunError(f"{folder.url}: {FORGOTTEN_FILE} is no record ({fault}); restore it from a copy") from None
         origins = [_ORIGINS_BEFORE.get(origin, origin) for origin in table["origin"].to_pylist()]
         place = table.column_names.index("origin")

@@ -3,7 +3,7 @@
 In: names of samples. Out: `Items`: for each kind one ascending array of byte strings: a uid is its 16 bytes, an image the
 32 bytes of its sha256, and a URL the sha256 of its UTF-8, so that no file holds the URL itself.
 
-Trades: hashes of URLs have no secret salt, since later runs, perhaps elsewhere, must recognise a URL: whoever has a list of
+Trade-offs: hashes of URLs have no secret salt, since later runs, perhaps elsewhere, must recognise a URL: whoever has a list of
 URLs can test which of them are here. Millions of items are looked up by bisection, without a Python object for each.
 """
 

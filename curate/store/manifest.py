@@ -11,6 +11,7 @@ from curate import schema
 from curate.errors import DamagedError, RecipeError
 from curate.store.layout import FORGETTING_FILE, MANIFEST_FILE, RUN_FILE
 from curate.store.store import RunStore
+from curate.wording import one_line
 
 _BLOCK = 1 << 22
 
@@ -72,7 +73,7 @@ def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, Fault
         except DamagedError as error:
             return Fault(str(error).removeprefix(f"{folder.path(line.path)}: "))
         except OSError as error:
-            return Fault(f"cannot be read: {' '.join(str(error).split())}", known=False)
+            return Fault(f"cannot be read: {one_line(error)}", known=False)
         for name in ("bytes", "rows", "sha256"):
             if getattr(found, name) != getattr(line, name):
                 return Fault(f"{name} is {getattr(found, name)}, the manifest says {getattr(line, name)}")
@@ -93,4 +94,4 @@ def read_manifest(folder: RunStore) -> list[Published]:
     try:
         return [Published(**row) for row in folder.read_parquet(MANIFEST_FILE).to_pylist()]
     except TypeError as error:  # other columns
-        raise DamagedError(f"{folder.url}: {MANIFEST_FILE} is damaged: {' '.join(str(error).split())}") from None
+        raise DamagedError(f"{folder.url}: {MANIFEST_FILE} is damaged: {one_line(error)}") from None

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import CurateError, DamagedError, RecipeError
+from curate.wording import one_line
 
 KEY = b"curate.key"
 FOOTER_NOTE = b"curate.note"
@@ -191,7 +192,7 @@ class RunStore:
         try:
             return _parse_parquet(pa.BufferReader(data), columns)
         except (pa.ArrowException, OSError) as error:
-            fault = " ".join(str(error).split())
+            fault = one_line(error)
             raise DamagedError(f"{self.path(name)}: is damaged ({fault}); delete it and run again") from None
 
     def names(self, name: str) -> list[str]:
@@ -211,7 +212,7 @@ class RunStore:
         try:  # from memory: what goes wrong now is the file's fault and not the disk's or the network's
             metadata = pq.read_metadata(pa.BufferReader(tail))
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise DamagedError(f"{self.path(name)}: is damaged ({' '.join(str(error).split())})") from None
+            raise DamagedError(f"{self.path(name)}: is damaged ({one_line(error)})") from None
         values = metadata.metadata or {}
         key, note = values.get(KEY), values.get(FOOTER_NOTE)
         return key.decode() if key else None, note.decode() if note else None, metadata.num_rows

@@ -14,11 +14,12 @@ import pyarrow as pa
 
 from curate import schema
 from curate.decide.state import ALIVE, UnitState
+from curate.numeric.arrays import F64
 from curate.process import in_threads
 from curate.schema import CODES
 from curate.store.layout import ENTRIES_FILE
 from curate.whatif.changes import changed_recipe
-from curate.whatif.expectation import F64, Expectation, expect, solve_t
+from curate.whatif.expectation import Expectation, expect, solve_t
 from curate.whatif.survivors import DecidedRows, FinishedRun, among, find_survivors, open_finished
 
 _NUMBERS = [("run", pa.int64()), ("whatif", pa.float64()), ("change", pa.float64())]

@@ -4,11 +4,11 @@ In: the run's recipe and `key=value` overrides. Out: the changed recipe. What wo
 command that would do it.
 """
 
-import difflib
 from collections.abc import Sequence
 
 from curate.errors import RecipeError
 from curate.recipe.recipe import Recipe, change_recipe
+from curate.wording import did_you_mean
 
 ACCEPTED = ("rules", "dedup", "balance")
 _HINT = (
@@ -34,8 +34,7 @@ def changed_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
                 f"--set {override}: {section} cannot be changed without a run (`curate run RECIPE --reuse DIR --set …`); "
                 f"{_HINT}"
             )
-        near = difflib.get_close_matches(section, ACCEPTED, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(section, ACCEPTED)
         raise RecipeError(f"--set {override}: {section!r} is not a section that can be changed; {hint}{_HINT}")
     changed = change_recipe(recipe, overrides)
     if changed.dedup.against not in (recipe.dedup.against, None):

@@ -12,12 +12,10 @@ import numpy.typing as npt
 from curate.decide import balance, bracket
 from curate.decide.draws import expected_rows
 from curate.decide.schemes.scheme import stack_limits
-from curate.decide.state import I64
+from curate.numeric.arrays import F64, I64
 from curate.process import in_threads
 from curate.recipe.deciding import Balance
 from curate.whatif.survivors import DecidedRows
-
-F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

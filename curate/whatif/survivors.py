@@ -27,8 +27,9 @@ from curate.decide import dedup, rounds
 from curate.decide.decisions import read_verdicts
 from curate.decide.draws import alive_matches
 from curate.decide.settings import DecideSettings
-from curate.decide.state import ALIVE, I64, UnitState
+from curate.decide.state import ALIVE, UnitState
 from curate.errors import RecipeError, RunError
+from curate.numeric.arrays import I64
 from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.deciding import Top

@@ -125,9 +125,9 @@ def test_a_users_template(tmp_path: Path) -> None:
         (
             "rewrite_completion",
             "{examples} {captoin} =>",
-            r"unknown field \{captoin\}; did you mean \{caption\}\? fields",
+            r"unknown field \{captoin\}; did you mean 'caption'\? fields",
         ),
-        ("rewrite_completion", "{examples} {Caption} =>", r"unknown field \{Caption\}; did you mean \{caption\}\?"),
+        ("rewrite_completion", "{examples} {Caption} =>", r"unknown field \{Caption\}; did you mean 'caption'\?"),
         ("rewrite_completion", "{examples} { caption } =>", r"field \{caption\} is missing"),
         ("rewrite_completion", "{examples} {caption!r} =>", r"field \{caption\} is missing"),
         ("recaption", "[user]\n{length} {caption}", r"unknown field \{caption\}; fields of recaption: length"),

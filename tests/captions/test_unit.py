@@ -1,4 +1,4 @@
-"""Captions in whole runs: what is written, judged and put out; nothing is asked twice; failures are told and asked again."""
+"""Captions in whole runs: written, judged and emitted; nothing is requested twice; failures are reported and retried."""
 
 import json
 import re

@@ -113,7 +113,8 @@ def test_long_work_is_announced(cli: Cli, finished: Finished) -> None:
     near = "dedup.by=[{phash: {distance: 4}}]"
     done = cli("whatif", str(finished["tars"][0]), "--set", near)
     assert (
-        done.status == 0 and done.err == "curate: searching for near-duplicates again, as in a run: this may take a while\n"
+        done.status == 0
+        and done.err == "curate: searching for near-duplicates again, as in a run: this may take a while\n"
     )
 
 

@@ -316,7 +316,8 @@ def test_too_much_for_the_memory_is_asked_in_halves(one):
     expected = told(engine(one, 2.0).ask(requests))
     small = engine(one, 2.0, batch=5)
     small.check()
-    family, sizes = small._loaded.family, []
+    with small._loaded.use() as loaded:
+        family, sizes = loaded.family, []
     generate = family.generate
 
     def limited(pixels, *rest, **more):
@@ -333,9 +334,10 @@ def test_too_much_for_the_memory_is_asked_in_halves(one):
 def test_a_failure_of_the_model_is_one_requests(one):
     made = engine(one, 2.0)
     made.check()
-    family = made._loaded.family
+    with made._loaded.use() as loaded:
+        family = loaded.family
     generate = family.generate
-    bad = made._loaded.pixels([Image.open(io.BytesIO(FILES[4]))], return_tensors="pt")["pixel_values"][0]
+    bad = loaded.pixels([Image.open(io.BytesIO(FILES[4]))], return_tensors="pt")["pixel_values"][0]
 
     def failing(pixels, *rest, **more):
         if any(torch.equal(row, bad) for row in pixels):

@@ -10,9 +10,10 @@ import pytest
 from curate import registry
 from curate.ask.query import run_query
 from curate.ask.verify import verify_run
+from curate.numeric.arrays import U64
 from curate.output import registry as outputs
 from curate.output.layout import Shard
-from curate.output.output_format import OUTPUTS, U64, OutputFormat, find_output, find_written
+from curate.output.output_format import OUTPUTS, OutputFormat, find_output, find_written
 from curate.output.settings import EmitSettings
 from tests.laws import pools
 

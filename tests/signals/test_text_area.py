@@ -81,7 +81,7 @@ def test_columns():
 def test_the_area_is_that_of_the_ink_and_a_margin(font):
     image, boxes = page(PAGE, font=font)
     ink = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
-    # The detector's margin on each side; it was taught to leave less than half a line's height.
+    # The detector's margin on each side; it was trained to leave less than half a line's height.
     height = boxes[0][3] - boxes[0][1]
     most = sum((right - left + height) * (bottom - top + height) for left, top, right, bottom in boxes)
     area = look(image)[0] * image.width * image.height

@@ -24,7 +24,6 @@ from curate.captions.gates.gate_patterns import INSERTED, PREAMBLE
 from curate.captions.gates.names import hold_names, read_names
 from curate.captions.gates.numerals import read_numbers
 from curate.captions.gates.text_columns import (
-    Mask,
     brought_in,
     count_words,
     filled,
@@ -37,9 +36,8 @@ from curate.captions.gates.text_columns import (
     to_mask,
     word_keys,
 )
+from curate.numeric.arrays import F64, Mask
 from curate.signals.language import detect_languages
-
-F64 = npt.NDArray[np.float64]
 
 _PHRASE = 4  # words: shorter parts of a prompt are part of other texts too
 _IN_A_ROW, _TRIGRAMS, _SHARE, _CHARACTERS = 4, 3, 0.25, 6

@@ -18,7 +18,7 @@ import pyarrow as pa
 from curate.captions.gates import checks
 from curate.captions.gates.checks import Entries, Scores
 from curate.captions.gates.profile import ALL_GATES, GateProfile
-from curate.captions.gates.text_columns import Mask
+from curate.numeric.arrays import Mask
 from curate.recipe.captions import Gates
 
 PASSED = "passed"

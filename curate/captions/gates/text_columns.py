@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.captions.gates.names import may_be_name
 from curate.captions.gates.numerals import NUMBER_WORDS
-
-Mask = npt.NDArray[np.bool_]
-I64 = npt.NDArray[np.int64]
+from curate.numeric.arrays import I64, Mask
 
 # Runs between spaces; but each character of Han and kana, and each four of scripts of South-East Asia without spaces.
 _WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]{1,4}|"

@@ -3,7 +3,7 @@
 Out: requests of kind `fused`, one for each row and ordinal; none where the caption or the recaption is null, or empty. The
 recaption is a text that was written before, see `curate.captions.kinds.recaption`; its style is the fused text's style.
 
-What it trades: both texts are cut to 96 words and 512 characters, about CapsFusion's 256 tokens together, so of a long
+Trade-offs: both texts are cut to 96 words and 512 characters, about CapsFusion's 256 tokens together, so of a long
 recaption the end is lost. CapsFusion searches with 3 beams; few engines offer that, so the first text is greedy. Fused
 texts alone hurt in training (VeCLIP): mix them with originals.
 

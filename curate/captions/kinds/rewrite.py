@@ -5,7 +5,7 @@ Out: requests of kind `rewrite`, one for each row, style and ordinal. A style is
 write offhand, coco as two people caption one image. Of each pool 32 triples are drawn once for all, and a sample gets
 one of them by a hash, so that the prompts of a style share 32 beginnings, which caches of prefixes compute once.
 
-What it trades: any triple of 16 pairs could be drawn in the paper, afresh for each prompt; texts of one sample and
+Trade-offs: any triple of 16 pairs could be drawn in the paper, afresh for each prompt; texts of one sample and
 style differ by their seeds alone. Captions are cut, see `curate.captions.text`; a text from a cut caption loses facts,
 which the gates see. A rewrite does not look at the image, so it may invent.
 

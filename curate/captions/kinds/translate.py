@@ -3,7 +3,7 @@
 Out: requests of kind `translation`, one for each row, language and ordinal; the style is the language's code. A row that is in
 a language already is not translated into it.
 
-What it trades: only languages that the model of `curate.signals.language` can name are accepted, since a translation is
+Trade-offs: only languages that the model of `curate.signals.language` can name are accepted, since a translation is
 checked by it. Captions are cut, see `curate.captions.text`. An answer has at most 160 tokens: other scripts take more.
 """
 

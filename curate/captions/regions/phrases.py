@@ -10,7 +10,7 @@ Left out are pronouns, dates, measures, bare colours ("dressed in black"), sides
 picture itself ("stock photo of"), and words for a quantity before "of" ("a bunch of flowers" is flowers).
 
 The words' parts of speech come from the lexicon that TextBlob ships (Brill's, 94,000 words), without context: no
-model is loaded and nothing downloaded. What it trades: a word that is a noun in one caption and a verb in another is
+model is loaded and nothing downloaded. Trade-offs: a word that is a noun in one caption and a verb in another is
 told by its neighbours alone, wrongly at times, and verbs in Title Case are taken for names. It reads English: of
 other languages it makes nonsense.
 

@@ -8,16 +8,15 @@ A box is kept where its best phrase scores above the threshold; overlapping boxe
 detectors are trained to answer once for each thing. What a box has beyond the edge is cut off. Scores agree between
 batches to about 1e-6 (fp32), so that a box which is that near to the threshold may come and go.
 
-What it trades: the detector says where a phrase would be, not whether it is there at all: a threshold of 0.1 is low,
+Trade-offs: the detector says where a phrase would be, not whether it is there at all: a threshold of 0.1 is low,
 and phrases that name nothing to be seen find something now and then.
 
 Source: Chen et al., Contrastive Localized Language-Image Pre-Training (CLOC), 2024, its VESL labels: about 11.6
 regions an image.
 """
 
-import threading
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -34,7 +33,9 @@ from curate.models.hugging_face import (
     open_picture,
     to_dtype,
 )
+from curate.process import Lazy
 from curate.recipe.captions import Regions
+from curate.wording import one_line
 
 MAX_QUERIES, THRESHOLD = 20, 0.1
 """CLOC's: the number of phrases that are sampled where there are more, and the confidence above which boxes are kept."""
@@ -154,7 +155,7 @@ def _open(data: bytes | None) -> Image.Image | str:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error, 200) or type(error).__name__
 
 
 def _region(box: Box, queries: list[str] | None) -> dict[str, Any]:
@@ -166,8 +167,7 @@ class ZeroShotDetector:
 
     def __init__(self, options: Regions) -> None:
         self._options = options
-        self._lock = threading.Lock()
-        self._loaded: _Loaded | None = None
+        self._loaded = Lazy(partial(_load, options))
 
     @cached_property
     def model(self) -> str:
@@ -181,8 +181,8 @@ class ZeroShotDetector:
 
     def check(self) -> None:
         """Load the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
-        with self._lock:
-            self._load()
+        with self._loaded.use():
+            pass
 
     def detect(
         self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
@@ -190,8 +190,7 @@ class ZeroShotDetector:
         """See `Detector`."""
         import torch
 
-        with self._lock, torch.inference_mode():
-            loaded = self._load()
+        with self._loaded.use() as loaded, torch.inference_mode():
             boxes, scores = (part.float().cpu() for part in loaded.look(pictures, queries))
         found = []
         for picture, asked, at, of in zip(pictures, queries, boxes, scores, strict=True):
@@ -206,13 +205,7 @@ class ZeroShotDetector:
 
     def close(self) -> None:
         """Let go of the model."""
-        with self._lock:
-            self._loaded = None
-
-    def _load(self) -> "_Loaded":
-        if self._loaded is None:
-            self._loaded = _load(self._options)
-        return self._loaded
+        self._loaded.close()
 
 
 class _Loaded:

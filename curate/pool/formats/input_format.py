@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from curate.numeric.arrays import Mask
 from curate.pool.columns import Columns, find_columns
 from curate.pool.faults import InputFault
 from curate.pool.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
-Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
 
@@ -53,7 +53,7 @@ class FileColumns:
 
     Attributes:
         has_images: whether its rows have images.
-        schema: all columns; those of files without images are put out.
+        schema: all columns; those of files without images are emitted.
         supplied: which of uid, url, key, width, height and language there are.
         scores: the names of columns that land in table `scores`.
     """
@@ -168,7 +168,7 @@ class InputFormat(ABC):
             source: the source.
             part: which has no fault.
             scores: columns that land in table `scores`.
-            output: of a pool without images: the columns that `reread_table` gives, so what cannot be put out is found now.
+            output: of a pool without images: the columns that `reread_table` gives, so what cannot be emitted is found now.
 
         Raises:
             curate.pool.faults.InputFault: the part is damaged; the rows that came before are used.
@@ -190,7 +190,7 @@ class InputFormat(ABC):
         return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)
 
     def url_column(self, source: Any, output: pa.Schema) -> str | None:
-        """Return the column that holds URLs, of those that a pool without images puts out."""
+        """Return the column that holds URLs, of those that a pool without images emits."""
         try:
             return find_columns(output, Columns()).url
         except InputFault:

@@ -12,23 +12,16 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.numeric.arrays import Mask
 from curate.pool.columns import Columns, FoundColumns, find_columns, integers, plain_column, valid_text, without_views
 from curate.pool.faults import InputFault
-from curate.pool.formats.input_format import (
-    Batch,
-    InputFormat,
-    InputPart,
-    InputSample,
-    Mask,
-    PartRows,
-    Places,
-    PlannedSource,
-)
+from curate.pool.formats.input_format import Batch, InputFormat, InputPart, InputSample, PartRows, Places, PlannedSource
 from curate.pool.listing import list_source
 from curate.pool.parquet_footers import embedding_dimension, file_columns, read_footers, row_groups
 from curate.pool.precomputed import FileRows, read_embeddings
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
+from curate.wording import one_line
 
 
 class ParquetSource(Source):
@@ -142,7 +135,7 @@ def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputFa
         while opened.read(1 << 24):
             pass
     group = part.groups[0] if part.groups else 0
-    detail = f"row group {group}, {part.rows or 0:,} rows: {' '.join(str(error).split())}"
+    detail = f"row group {group}, {part.rows or 0:,} rows: {one_line(error)}"
     return InputFault("not_parquet" if is_only else "damaged_row_group", detail[:300])
 
 
@@ -155,7 +148,7 @@ def _file_rows(source: ParquetSource, part: InputPart) -> FileRows:
 
 
 def _output_columns(table: pa.Table, output: pa.Schema) -> pa.Table:
-    """Return the columns that an imageless pool puts out, in its types, null where the file has none of that name.
+    """Return the columns that a pool without images emits, in its types, null where the file has none of that name.
 
     Raises ArrowInvalid for a value that its type there cannot hold; integers become floats where other files hold floats.
     """

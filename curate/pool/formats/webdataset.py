@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate import schema
+from curate.numeric.arrays import Mask
 from curate.pool.byte_sources import ByteSource, open_source
 from curate.pool.faults import InputFault
 from curate.pool.formats.input_format import (
@@ -20,7 +21,6 @@ from curate.pool.formats.input_format import (
     InputFormat,
     InputPart,
     InputSample,
-    Mask,
     PartRows,
     PlannedSource,
 )
@@ -29,6 +29,7 @@ from curate.pool.tar_index import TarIndex, index_tar
 from curate.pool.tar_samples import TarSamples, group_members
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
+from curate.wording import one_line
 
 _CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
 _JSON_BYTES = 1 << 24
@@ -137,7 +138,7 @@ def read_json(raw: bytes) -> tuple[dict[str, Any], str | None]:
     try:
         fields = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        return {}, " ".join(str(error).split())[:200]
+        return {}, one_line(error, 200)
     if not isinstance(fields, dict):
         return {}, f"a JSON {type(fields).__name__}, not an object"
     # Where Python's parser gives up depends on the stack that it is called from; this does not.
