@@ -16,7 +16,7 @@ class Parquet(OutputFormat):
     key = "parquet"
     suffix = "parquet"
     media_type = "application/x-parquet"
-    file_set = ("parquet", "a row a sample")
+    file_set = ("parquet", "one row per sample")
 
     def accepts(self, has_images: bool) -> bool:
         """Return whether the pool has no images."""

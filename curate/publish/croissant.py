@@ -107,7 +107,7 @@ def _sets(kind: OutputFormat) -> list[dict[str, Any]]:
     name, description = kind.file_set
     sets = [(name, description, kind.suffix, kind.media_type)]
     if kind.suffix != "parquet":
-        sets.append(("parquet", "a row a sample, beside each shard", "parquet", _PARQUET))
+        sets.append(("parquet", "one row per sample, one file per shard", "parquet", _PARQUET))
     return [
         {
             "@type": "cr:FileSet",
