@@ -8,8 +8,8 @@ import pytest
 
 from curate.demo.pool import TRUTH
 from curate.demo.score import CLEAN, NEAR, Caught, Rate, rate, score
-from curate.run.context import RunContext
 from curate.schema import DUPLICATE, FAILED
+from curate.store.layout import table_file
 
 ORDER = ["failed", "english", "words", "side", "aligned", DUPLICATE, "balance", "kept"]
 Row = tuple[str, str, str, str, str]  # key, defect, original's key, rule ('': kept), the key of what stays for it
@@ -31,7 +31,7 @@ def scored(folder: Path, rows: list[Row]) -> dict[str, Caught]:
     ]
     pq.write_table(pa.Table.from_pylist(truth, schema=TRUTH), folder / "truth.parquet")
     for name, table in (("samples", samples), ("decisions", decisions)):
-        path = folder / RunContext.table(name, 0)
+        path = folder / table_file(name, 0)
         path.parent.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(table), path)
     return {line.defect: line for line in score(str(folder / "truth.parquet"), str(folder))}

@@ -184,9 +184,12 @@ measure:
         ({"contexts": {"a": {"values": {"x": "a {}", "y": "b"}, "classes": ["dog"]}}}, ["values.y", "must hold {}"]),
         ({"contexts": {"a": {"values": {"x": "a {}", "y": "b"}}}}, ["values.x", "no classes are given"]),
         ({"classes": {"a": {"examples": {"x": "examples/warm*.png"}}}}, ["examples"]),
-        ({"heads": {"clip_score": {"path": "head.safetensors"}}}, ["a column clip_score, and there is one"]),
-        ({"heads": {"caption": {"path": "head.safetensors"}}}, ["a column caption, and there is one"]),
-        ({"heads": {"kept": {"path": "head.safetensors"}}}, ["a column kept, and there is one"]),
+        (
+            {"heads": {"clip_score": {"path": "head.safetensors"}}},
+            ["a column clip_score, and another column has that name"],
+        ),
+        ({"heads": {"caption": {"path": "head.safetensors"}}}, ["a column caption, and another column has that name"]),
+        ({"heads": {"kept": {"path": "head.safetensors"}}}, ["a column kept, and another column has that name"]),
         ({"heads": {"clip": {"path": "head.safetensors"}}}, ["two signals are named 'clip'"]),
         ({"heads": {"language": {"path": "head.safetensors"}}}, ["two signals are named 'language'"]),
         (
