@@ -286,24 +286,24 @@ def test_the_demo_catches_what_is_planted(
     ran = Ran(tmp_path / "demo/run")
     outcomes = ran.outcomes
     ends = {sample["key"]: outcomes[sample["shard"], sample["key"]] for sample in truth}
-    planted: dict[str, list[str]] = {}
+    injected: dict[str, list[str]] = {}
     for sample in truth:
-        planted.setdefault(sample["defect"], []).append(sample["key"])
+        injected.setdefault(sample["defect"], []).append(sample["key"])
 
-    assert all(ends[key] == defect for defect in DAMAGE for key in planted[defect])
-    assert sum(end in DAMAGE for end in ends.values()) == sum(len(planted[defect]) for defect in DAMAGE)
+    assert all(ends[key] == defect for defect in DAMAGE for key in injected[defect])
+    assert sum(end in DAMAGE for end in ends.values()) == sum(len(injected[defect]) for defect in DAMAGE)
     english = [
         key
         for defect in ("", "wrong_caption", *DUPLICATES, *NEAR_DUPLICATES, "tiny", "extreme")
-        for key in planted[defect]
+        for key in injected[defect]
     ]
     mistaken = {key for key in english if ends[key] == "english"}
     assert len(mistaken) <= MISTAKEN * len(english)
-    assert {ends[key] for key in planted["tiny"] if key not in mistaken} == {"side"}
-    assert {ends[key] for key in planted["extreme"] if key not in mistaken} <= {"side", "aspect"}
-    missed = [key for key in planted["language"] if ends[key] != "english"]
+    assert {ends[key] for key in injected["tiny"] if key not in mistaken} == {"side"}
+    assert {ends[key] for key in injected["extreme"] if key not in mistaken} <= {"side", "aspect"}
+    missed = [key for key in injected["language"] if ends[key] != "english"]
     assert len(missed) <= 1
-    boilerplate = Counter(ends[key] for key in planted["boilerplate"])
+    boilerplate = Counter(ends[key] for key in injected["boilerplate"])
     assert sum(boilerplate[rule] for rule in ("english", "words", "boilerplate", "unmatched")) >= 8  # of 13
     _check_duplicates(truth, ends)
 
@@ -311,12 +311,12 @@ def test_the_demo_catches_what_is_planted(
     printed = capsys.readouterr()
     became, _, rates = printed.out.partition("Precision and recall of the rules")
     shown = {line.split()[0]: line.split()[1] for line in became.splitlines() if line.split()}
-    for defect, keys in planted.items():
+    for defect, keys in injected.items():
         assert shown[defect or "(clean)"] == str(len(keys))
     aligned = next(line.split() for line in rates.splitlines() if line.startswith("aligned"))
-    assert aligned[2:] == ["100.0%", str(len(planted["wrong_caption"])), "100.0%"]
+    assert aligned[2:] == ["100.0%", str(len(injected["wrong_caption"])), "100.0%"]
     near = next(line.split() for line in rates.splitlines() if line.startswith("of them near"))
-    copies = [ends[key] for defect in NEAR_DUPLICATES for key in planted[defect]]
+    copies = [ends[key] for defect in NEAR_DUPLICATES for key in injected[defect]]
     assert near[-2] == str(len(copies)) == "24"
     # The one of a scene that stays counts as its clean one, whichever it is.
     originals = [ends[original] for original in {s["original_key"] for s in truth if s["defect"] in NEAR_DUPLICATES}]
@@ -335,15 +335,15 @@ def _check_duplicates(truth: list[dict[str, Any]], ends: dict[str, str]) -> None
     for sample in truth:
         if ends[sample["key"]] not in earlier:
             scenes.setdefault(sample["original_key"] or sample["key"], []).append(sample)
-    equal = planted = found = 0
+    equal = injected = found = 0
     for samples in scenes.values():
         dropped = [ends[sample["key"]] for sample in samples].count("duplicate")
         if any(sample["defect"] in DUPLICATES for sample in samples):
             equal += len(samples) - 1
             assert dropped == len(samples) - 1, samples
         elif len(samples) > 1:
-            planted += len(samples) - 1
+            injected += len(samples) - 1
             found += min(dropped, len(samples) - 1)
-    assert equal >= 35 and planted >= 20
-    assert found >= 0.75 * planted
+    assert equal >= 35 and injected >= 20
+    assert found >= 0.75 * injected
     assert 0 <= list(ends.values()).count("duplicate") - equal - found <= 2

@@ -101,7 +101,7 @@ def _rates(rates: list[Rate]) -> list[Line]:
     rows = [("rule", "dropped", "precision", "injected", "recall")]
     for one in rates:
         precision, recall = ("–" if share is None else f"{share:.1%}" for share in (one.precision, one.recall))
-        rows.append((one.rule, str(one.dropped), precision, str(one.planted), recall))
+        rows.append((one.rule, str(one.dropped), precision, str(one.injected), recall))
     return columns(rows, right=range(1, 5), indent=0)
 
 
@@ -110,5 +110,5 @@ def _defects(caught: list[Caught], rules: list[str]) -> list[Line]:
     rows = [("injected", "rows", "dropped by")]
     for kind in caught:
         counts = ", ".join(f"{rule} {kind.rules[rule]}" for rule in rules if kind.rules.get(rule))
-        rows.append((kind.defect, str(kind.planted), counts))
+        rows.append((kind.defect, str(kind.injected), counts))
     return columns(rows, right=[1], indent=0)

@@ -73,7 +73,7 @@ def execute(
         with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units)):
             run_pipeline(prepared)
     except KeyboardInterrupt:
-        print("curate: interrupted; what was finished stands: run again to go on", file=sys.stderr)
+        print("curate: interrupted; finished work is kept: run again to continue", file=sys.stderr)
         raise typer.Exit(130) from None
     print(summary(out, time.monotonic() - began))
 
@@ -97,8 +97,8 @@ def _reused(context: RunContext, units: tuple[Unit, ...], reuse: str) -> str:
     again = list(dict.fromkeys(signal.name for signals in needed for signal in signals))
     lines = [f"reused from {reuse}: {taken or 'no whole table'} (units)"]
     if settings.signals:
-        rest = "; of the others the columns are taken over" if again else ""
-        lines.append(f"measured again: {', '.join(again) or 'nothing'}{rest}")
+        rest = "; the columns of the others are adopted" if again else ""
+        lines.append(f"recomputed: {', '.join(again) or 'nothing'}{rest}")
     return "\n".join(lines)
 
 
@@ -121,8 +121,8 @@ def summary(out: str, seconds: float) -> str:
     kept = counts.get("kept", 0)
     lines.append(f"{'kept':{width}}  {kept:>12,}  {kept / pool if pool else 0:7.2%}")
     if run.t is not None:
-        wished = run.recipe["balance"]["rows"]
-        why = "" if wished is None else f", the largest whose expected size is at most {wished:,}"
+        target = run.recipe["balance"]["rows"]
+        why = "" if target is None else f", the largest whose expected size is at most {target:,}"
         lines.append(f"t = {run.t:,}{why}")
     lines += [
         f"{rule.name}: threshold {rule.threshold:.6g} of {rule.of}" for rule in run.rules if rule.threshold is not None
@@ -143,7 +143,7 @@ def summary(out: str, seconds: float) -> str:
     for work in run.caption_work:
         lost = f", {work.failed:,} without an answer" if work.failed else ""
         lines.append(
-            f"{work.kind} by {work.engine}: {work.requests:,} texts ({work.sent:,} asked for now{lost}), "
+            f"{work.kind} by {work.engine}: {work.requests:,} texts ({work.sent:,} requested now{lost}), "
             f"{work.passed:,} passed the gates, {work.replaced:,} are in .txt"
         )
     if run.caption_work:

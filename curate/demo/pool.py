@@ -6,8 +6,8 @@ written last). Equal arguments give identical files with equal versions of Pillo
 
 What is promised of the pool
 - Every picture differs from every other in at least `MIN_DISTANCE` of the 64 bits of its perceptual hash, and from a
-  planted duplicate in none: hashes are taken from the written bytes, and what does not comply is drawn anew.
-- A planted near-duplicate differs from its original in some bits. Nothing is promised of how many, or of how near it
+  injected duplicate in none: hashes are taken from the written bytes, and what does not comply is drawn anew.
+- A injected near-duplicate differs from its original in some bits. Nothing is promised of how many, or of how near it
   comes to other pictures: that is for deduplication to tell apart.
 - Each sample has at most one defect. Clean pictures are 220 to 400 pixels a side. Captions say only what is there.
 
@@ -45,7 +45,7 @@ from curate.demo.words import (
     TAILS,
 )
 
-# What is planted, by name, and how many of each among 2,000 samples. Damage is named as `samples.status` names it.
+# What is injected, by name, and how many of each among 2,000 samples. Damage is named as `samples.status` names it.
 DEFECTS = {
     "repeated": 20,  # the image, caption and URL of a clean sample: one uid twice
     "copied": 35,  # its image and caption under another URL

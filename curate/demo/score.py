@@ -1,4 +1,4 @@
-"""How many of each planted defect each rule of the demo caught, from the truth and the run's decisions."""
+"""How many of each injected defect each rule of the demo caught, from the truth and the run's decisions."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ class Caught:
 
     Attributes:
         defect: its name, or `CLEAN`.
-        planted: the rows that have it.
+        injected: the rows that have it.
         rules: how many of them each rule dropped; `kept` is among the rules.
         mistaken: how many were dropped as a duplicate of a sample that shows another scene.
     """
 
     defect: str
-    planted: int
+    injected: int
     rules: dict[str, int]
     mistaken: int = 0
 
 
-# The rules of the demo that drop what is wrong with a sample, and the planted defects that each is for.
+# The rules of the demo that drop what is wrong with a sample, and the injected defects that each is for.
 AIMS: dict[str, tuple[str, ...]] = {
     "failed": ("truncated_image", "not_an_image", "empty_image", "caption_not_utf8", "empty_caption", "no_caption"),
     "english": ("language",),
@@ -52,16 +52,16 @@ class Rate:
     Attributes:
         rule: its name, or `NEAR`.
         dropped: the rows that it dropped.
-        precision: the share of them with a defect of those that it is for, or of any other kind planted; of duplicates,
+        precision: the share of them with a defect of those that it is for, or of any other kind injected; of duplicates,
             the share that shows the scene of the sample that stays for them. None of none.
-        planted: rows with a defect that it is for.
+        injected: rows with a defect that it is for.
         recall: the share of them that it dropped, or a rule before it. None of none.
     """
 
     rule: str
     dropped: int
     precision: float | None
-    planted: int
+    injected: int
     recall: float | None
 
 
@@ -84,30 +84,30 @@ def rate(caught: list[Caught], order: list[str]) -> list[Rate]:
         if rule not in AIMS:
             continue
         fallen = {line.defect: sum(line.rules.get(name, 0) for name in order[: place + 1]) for line in caught}
-        planted = {line.defect: line.planted for line in caught if line.defect in AIMS[rule]}
+        injected = {line.defect: line.injected for line in caught if line.defect in AIMS[rule]}
         dropped = sum(line.rules.get(rule, 0) for line in caught)
         if rule == DUPLICATE:
             mistaken = sum(line.mistaken for line in caught)
             near = {line.defect: line for line in caught if line.defect in NEAR_DUPLICATES}
             right = sum(line.rules.get(rule, 0) - line.mistaken for line in near.values())
-            rates.append(_rate(rule, dropped, dropped - mistaken, planted, fallen))
-            rates.append(_rate(NEAR, right + mistaken, right, {name: near[name].planted for name in near}, fallen))
+            rates.append(_rate(rule, dropped, dropped - mistaken, injected, fallen))
+            rates.append(_rate(NEAR, right + mistaken, right, {name: near[name].injected for name in near}, fallen))
         else:
             clean = sum(line.rules.get(rule, 0) for line in caught if line.defect == CLEAN)
-            rates.append(_rate(rule, dropped, dropped - clean, planted, fallen))
+            rates.append(_rate(rule, dropped, dropped - clean, injected, fallen))
     return rates
 
 
-def _rate(rule: str, dropped: int, right: int, planted: dict[str, int], fallen: dict[str, int]) -> Rate:
-    total = sum(planted.values())
-    fell = sum(fallen[defect] for defect in planted)
+def _rate(rule: str, dropped: int, right: int, injected: dict[str, int], fallen: dict[str, int]) -> Rate:
+    total = sum(injected.values())
+    fell = sum(fallen[defect] for defect in injected)
     return Rate(rule, dropped, right / dropped if dropped else None, total, fell / total if total else None)
 
 
 def score(truth_path: str, run: str) -> list[Caught]:
     """Join the truth with the decisions, by shard and key.
 
-    Of the samples that show one scene any may stay, often a planted copy: then it changes places with the original, as
+    Of the samples that show one scene any may stay, often a injected copy: then it changes places with the original, as
     it is the copies that were too many.
     """
     truth = {(sample["shard"], sample["key"]): sample for sample in pq.read_table(truth_path).to_pylist()}

@@ -1,10 +1,10 @@
-"""The demo's planted near-duplicates: how precision and recall trade, by bits of the phash and by cosine of its CLIP.
+"""The demo's injected near-duplicates: how precision and recall trade, by bits of the phash and by cosine of its CLIP.
 
     python -m tests.bench.bench_demo_near [--seeds 1 2 3 4 5]
 
 Pools of 2,000 as the demo draws them, of other seeds than its own (0), so that its thresholds are not chosen on what
 they are shown with. Taken are the pictures that its other rules would leave. Every pair is compared; what a chain of
-near pairs joins is one group, of which the first in an arbitrary order stays. Recall is the share of the planted
+near pairs joins is one group, of which the first in an arbitrary order stays. Recall is the share of the injected
 near-duplicates that are gone; precision is the share, of these and of what went for another scene, of what went for its
 own.
 
@@ -62,7 +62,7 @@ def draw(seed: int) -> Pool:
 
 
 def count(pool: Pool, bits: int, cosine: float) -> npt.NDArray[np.int64]:
-    """Of one choice, int64[5 + kinds]: gone, planted; rightly, wrongly dropped; pairs of two scenes; gone by kind."""
+    """Of one choice, int64[5 + kinds]: gone, injected; rightly, wrongly dropped; pairs of two scenes; gone by kind."""
     near = (pool.distances <= bits) | (pool.cosines >= cosine)
     rows, others = np.nonzero(np.triu(near, 1))
     groups = Groups.of(np.stack([rows, others], axis=1).astype(np.uint64))
@@ -75,12 +75,12 @@ def count(pool: Pool, bits: int, cosine: float) -> npt.NDArray[np.int64]:
     # An original that goes for a copy changes places with it.
     gone = dropped.copy()
     gone[stays[dropped & same & (pool.kinds == "")]] = True
-    planted = np.isin(pool.kinds, NEAR_DUPLICATES)
+    injected = np.isin(pool.kinds, NEAR_DUPLICATES)
     wrong = np.count_nonzero(dropped & ~same)
     strangers = np.count_nonzero(pool.scenes[rows] != pool.scenes[others])
     kinds = [np.count_nonzero(gone & (pool.kinds == kind)) for kind in NEAR_DUPLICATES]
-    right = np.count_nonzero(gone & planted & same)
-    return np.array([np.count_nonzero(gone & planted), np.count_nonzero(planted), right, wrong, strangers, *kinds])
+    right = np.count_nonzero(gone & injected & same)
+    return np.array([np.count_nonzero(gone & injected), np.count_nonzero(injected), right, wrong, strangers, *kinds])
 
 
 def main() -> None:
@@ -97,12 +97,12 @@ def main() -> None:
         "wrong and pairs of two scenes, a pool;  recall of each"
     )
     for bits, cosine in (*((b, 2.0) for b in BITS), *((0, x) for x in COSINES), *BOTH):
-        gone, planted, right, wrong, strangers, *kinds = sum(count(pool, bits, cosine) for pool in pools).tolist()
+        gone, injected, right, wrong, strangers, *kinds = sum(count(pool, bits, cosine) for pool in pools).tolist()
         shown = f"{cosine:.4f}" if cosine <= 1 else "–"
         each = ", ".join(f"{k} {g / n:.0%}" for k, g, n in zip(NEAR_DUPLICATES, kinds, of_kind, strict=True))
         precision = right / (right + wrong) if right + wrong else 1.0
         per_pool = f"{wrong / len(pools):6.1f} {strangers / len(pools):6.1f}"
-        print(f"{bits:>4} {shown:>7} {gone / planted:>7.1%} {precision:>9.1%}   {per_pool};  {each}")
+        print(f"{bits:>4} {shown:>7} {gone / injected:>7.1%} {precision:>9.1%}   {per_pool};  {each}")
 
 
 if __name__ == "__main__":

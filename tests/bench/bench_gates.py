@@ -1,4 +1,4 @@
-"""Gates measured: faults planted in faithful rewrites, and how many each gate finds; how many faithful ones it refuses.
+"""Gates measured: faults injected in faithful rewrites, and how many each gate finds; how many faithful ones it refuses.
 
     python -m tests.bench.bench_gates --data FOLDER [--clip]
 
@@ -171,8 +171,8 @@ def faults_table(sets: dict[str, list[Case]], rng: random.Random, show: int) -> 
     }
     examples = read_pairs()[:16]
     prompt = [line for line in read_prompt().splitlines() if len(line.split()) > 6]
-    planted = dict(FAULTS)
-    planted["prompt or example copied"] = (
+    injected = dict(FAULTS)
+    injected["prompt or example copied"] = (
         "echo_prompt",
         lambda case, rng: rng.choice(
             (
@@ -184,7 +184,7 @@ def faults_table(sets: dict[str, list[Case]], rng: random.Random, show: int) -> 
         ),
     )
     print(f"  {'fault':30} {'texts':9} {'gate':12} {'n':>5}   recall     any  precision")
-    for fault, (gate, make) in planted.items():
+    for fault, (gate, make) in injected.items():
         for where, cases in sets.items():
             if where == "shorter" or (where == "pairs" and gate in ("echo_prompt", "names")):
                 continue

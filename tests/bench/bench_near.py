@@ -1,13 +1,13 @@
-"""Near-duplicates: what is found of planted ones, and speed against comparing everything and against index libraries.
+"""Near-duplicates: what is found of injected ones, and speed against comparing everything and against index libraries.
 
     python -m tests.bench.bench_near --data FOLDER [--hashes 1000000] [--rows 200000]
 
-FOLDER holds photos.tar. Every photo is planted again: encoded anew, resized, cropped. Recall is the share of these that
+FOLDER holds photos.tar. Every photo is injected again: encoded anew, resized, cropped. Recall is the share of these that
 are as near to their original as a threshold asks, precision the share of the near pairs that are of one photo. Hashes
 are perceptual hashes as measured; embeddings are *stand-ins*, a random projection of 32 x 32 grey pixels to 64
 dimensions, so their numbers say how the thresholds trade, not what a CLIP finds.
 
-Then speed, in CPU-seconds: on random hashes and on drawn embeddings of 512 dimensions, a tenth of them planted. What
+Then speed, in CPU-seconds: on random hashes and on drawn embeddings of 512 dimensions, a tenth of them injected. What
 compares everything is timed on a part and scaled by the number of pairs. faiss and usearch are measured where they are
 installed, at the recall that they reach. About ten minutes.
 """
@@ -83,8 +83,8 @@ def tell_quality(unit: str, near: np.ndarray, found: np.ndarray) -> None:
 
     Args:
         unit: the threshold.
-        near: bool[changes, photos], the planted ones that are near their original.
-        found: bool[n, n], all near pairs, with the originals first and then the planted ones by change.
+        near: bool[changes, photos], the injected ones that are near their original.
+        found: bool[n, n], all near pairs, with the originals first and then the injected ones by change.
     """
     photos = np.tile(np.arange(near.shape[1]), len(near) + 1)
     upper = np.triu(found, 1)
@@ -95,9 +95,9 @@ def tell_quality(unit: str, near: np.ndarray, found: np.ndarray) -> None:
 
 def bench_quality(tar: Path) -> None:
     pictures = list(read_photos(tar))
-    planted = [[change(picture) for picture in pictures] for change in CHANGES.values()]
-    everything = [*pictures, *itertools.chain(*planted)]
-    print(f"{len(pictures)} photos, each planted in {len(CHANGES)} forms: % found of each form | recall, precision")
+    injected = [[change(picture) for picture in pictures] for change in CHANGES.values()]
+    everything = [*pictures, *itertools.chain(*injected)]
+    print(f"{len(pictures)} photos, each injected in {len(CHANGES)} forms: % found of each form | recall, precision")
     print("".join(f"  {i + 1:2}: {name}\n" for i, name in enumerate(CHANGES)), end="")
     hashes = np.array([phash64(as_rgb(picture)) for picture in everything], np.uint64)
     distances = np.bitwise_count(hashes[:, None] ^ hashes)
@@ -135,7 +135,7 @@ def bench_hashes(rows: int) -> None:
     hamming.edges(random_hashes(rng, 1000), 8)
     part = random_hashes(rng, 100_000)
     everything = cpu(lambda: hamming.edges_in_bucket(part, np.uint64(0), 8)) * (rows / len(part)) ** 2
-    print(f"{rows:,} random hashes, of which a tenth are planted; comparing all takes {everything:.0f} CPU-s")
+    print(f"{rows:,} random hashes, of which a tenth are injected; comparing all takes {everything:.0f} CPU-s")
     for k in (2, 4, 6, 8, 10):
         hashes = random_hashes(rng, rows)
         flips = rng.permuted(np.tile(np.arange(64), (rows // 10, 1)), axis=1)[:, :k].astype(np.uint64)
@@ -152,7 +152,7 @@ def bench_hashes(rows: int) -> None:
 
 
 def drawn_embeddings(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings in a cone and in topics, as CLIP's are; and the pairs that were planted, with cosines of 0.9 to 1."""
+    """Embeddings in a cone and in topics, as CLIP's are; and the pairs that were injected, with cosines of 0.9 to 1."""
     rng = np.random.default_rng(0)
     first = rows - rows // 10
     spectrum = (1 + np.arange(DIMENSIONS)) ** -0.5
@@ -172,20 +172,20 @@ def drawn_embeddings(rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bench_embeddings(rows: int) -> None:
-    vectors, planted = drawn_embeddings(rows)
+    vectors, injected = drawn_embeddings(rows)
     nodes = np.arange(rows, dtype=np.uint64)
-    own = vectors[planted].astype(np.float64)
+    own = vectors[injected].astype(np.float64)
     lengths = np.linalg.norm(own, axis=2)
-    planted = planted[(own[:, 0] * own[:, 1]).sum(axis=1) / lengths.prod(axis=1) >= COSINE]
+    injected = injected[(own[:, 0] * own[:, 1]).sum(axis=1) / lengths.prod(axis=1) >= COSINE]
     cosine.edges(nodes[:100], vectors[:100], COSINE)
     part = min(rows, cells.WHOLE)
     everything = cpu(lambda: cosine.edges(nodes[:part], vectors[:part], COSINE)) * (rows / part) ** 2
-    print(f"{rows:,} x {DIMENSIONS} embeddings, {len(planted):,} planted with a cosine of at least {COSINE}")
+    print(f"{rows:,} x {DIMENSIONS} embeddings, {len(injected):,} injected with a cosine of at least {COSINE}")
     print(f"  comparing all: {everything:.0f} CPU-s")
     edges: list[np.ndarray] = []
     seconds = cpu(lambda: edges.append(cosine.edges(nodes, vectors, COSINE)[0]))
     groups = Groups.of(edges[0])
-    found = groups.label(nodes[planted[:, 0]]) == groups.label(nodes[planted[:, 1]])
+    found = groups.label(nodes[injected[:, 0]]) == groups.label(nodes[injected[:, 1]])
     print(f"  curate: {seconds:.1f} CPU-s, {everything / seconds:.1f} times as fast; recall {found.mean():.4f}")
     count = cells.cell_count(rows)
     sample = vectors[cells.sample_rows(vectors, rows, count)]
@@ -195,19 +195,19 @@ def bench_embeddings(rows: int) -> None:
     visiting = cpu(lambda: visited.append(cells.visits(vectors, centroids[0])))
     print(f"    of these {training:.1f} s of training {count} cells, {visiting:.1f} s of assigning rows")
     for width in (1, 2, 4, 8):
-        a, b = (visited[0][planted[:, side], :width] for side in (0, 1))
+        a, b = (visited[0][injected[:, side], :width] for side in (0, 1))
         met = (a == b[:, :1]).any(axis=1) | (b == a[:, :1]).any(axis=1)
         print(f"    pairs that meet with {width} cells a row: {met.mean():.4f}")
-    bench_libraries(vectors.astype(np.float32), planted, count)
+    bench_libraries(vectors.astype(np.float32), injected, count)
 
 
-def bench_libraries(vectors: np.ndarray, planted: np.ndarray, count: int) -> None:
-    """Index libraries with their default threads: build and search, and the planted pairs among their answers."""
+def bench_libraries(vectors: np.ndarray, injected: np.ndarray, count: int) -> None:
+    """Index libraries with their default threads: build and search, and the injected pairs among their answers."""
     rows = len(vectors)
 
     def tell(name: str, seconds: float, queries: np.ndarray, answers: np.ndarray) -> None:
         keys = np.unique(np.minimum(queries, answers) * rows + np.maximum(queries, answers))
-        recall = np.isin(planted.min(axis=1) * rows + planted.max(axis=1), keys).mean()
+        recall = np.isin(injected.min(axis=1) * rows + injected.max(axis=1), keys).mean()
         print(f"  {name}: {seconds:.1f} CPU-s; recall {recall:.4f}")
 
     if importlib.util.find_spec("faiss"):

@@ -1,4 +1,4 @@
-"""Faithful rewrites of captions, by rules that lose and invent nothing; and faults planted in them, one each.
+"""Faithful rewrites of captions, by rules that lose and invent nothing; and faults injected in them, one each.
 
 In: captions, and what is known of them: words that are names. Out: `Case`, a caption with a faithful rewrite; and from it,
 by `FAULTS`, a text with one fault, or None where the caption has nothing to damage.

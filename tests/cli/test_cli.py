@@ -150,7 +150,7 @@ def test_an_interrupted_run_says_that_it_can_go_on(
     out = str(tmp_path / "out")
     monkeypatch.setattr("pipelines.driver.run", interrupt)
     done = cli("run", str(pool / "texts.yaml"), "--out", out)
-    assert (done.status, done.out) == (130, "") and "interrupted; what was finished stands" in done.err
+    assert (done.status, done.out) == (130, "") and "interrupted; finished work is kept" in done.err
 
 
 # Beam's threads lose their connections, and one may say so.
@@ -171,7 +171,7 @@ def test_ctrl_c_interrupts_a_run(
 
     monkeypatch.setattr("curate.transforms.measure.measure_unit", interrupted)
     done = cli("run", str(pool / "tars.yaml"), "--out", str(tmp_path / "out"), *options)
-    assert (done.status, done.out) == (130, "") and "interrupted; what was finished stands" in done.err
+    assert (done.status, done.out) == (130, "") and "interrupted; finished work is kept" in done.err
 
 
 # ---- the arguments of the commands that read a run

@@ -271,7 +271,7 @@ def naive_near(vectors, x: float) -> list[tuple[int, int]]:
     return [(a, b) for a, b in itertools.combinations(good, 2) if naive_cosine(vectors[a], vectors[b]) >= x]
 
 
-def planted(n: int, d: int, seed: int, kind=np.float16) -> np.ndarray:
+def injected(n: int, d: int, seed: int, kind=np.float16) -> np.ndarray:
     """Rows of which a third is a copy of an earlier one, turned by some angle; a few are equal."""
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(n, d)) * (1 + np.arange(d)) ** -0.3
@@ -295,7 +295,7 @@ def small_cells(monkeypatch):
 @settings(max_examples=150, deadline=None)
 def test_all_close_rows_of_a_small_pool_are_found(n, d, seed, block, data):
     """x is the very cosine of some pair, so that a rounding would be seen."""
-    vectors = planted(n, d, seed)
+    vectors = injected(n, d, seed)
     known = [c for a, b in itertools.combinations(vectors, 2) if 0 < (c := naive_cosine(a, b)) <= 1]
     x = data.draw(st.sampled_from(known)) if known else 0.9
     with pytest.MonkeyPatch.context() as patch:
@@ -309,7 +309,7 @@ def test_all_close_rows_of_a_small_pool_are_found(n, d, seed, block, data):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("visited", "count", "x"), [(8, 64, 0.96), (2, 256, 0.8)])
 def test_of_what_meets_in_cells_nothing_is_missed(visited, count, x, seed, kind, monkeypatch):
-    vectors = planted(600, 16, seed, kind)
+    vectors = injected(600, 16, seed, kind)
     monkeypatch.setattr(cells, "VISITS", visited)
     monkeypatch.setattr(cosine, "cell_count", lambda rows: count)
     rows = cells.sample_rows(vectors, len(vectors), count)
@@ -323,7 +323,7 @@ def test_of_what_meets_in_cells_nothing_is_missed(visited, count, x, seed, kind,
 
 
 def test_rows_in_any_order_blocks_and_units_give_the_same_groups(monkeypatch, small_cells):
-    vectors, x = planted(900, 24, 7), 0.9
+    vectors, x = injected(900, 24, 7), 0.9
     expected = groups_of(cosine.edges(ids(900), vectors, x)[0])
     assert 100 < sum(map(len, expected)) < 800
     rng = np.random.default_rng(0)
@@ -352,7 +352,7 @@ def distributed(vectors, order, x: float, n_units: int):
 
 
 def test_cells_are_the_nearest_centroids_in_exact_arithmetic(small_cells):
-    vectors = planted(300, 40, 3)
+    vectors = injected(300, 40, 3)
     vectors[::50] = np.nan
     centroids = cells.train(vectors[cells.usable(vectors)], 32)
     assert centroids.shape == (32, 40) and (centroids == np.rint(centroids)).all()
@@ -379,7 +379,7 @@ def test_products_of_rounded_rows_are_exact(dimensions):
 
 
 def test_centroids_do_not_depend_on_the_order_of_the_sample():
-    vectors = planted(500, 12, 1)
+    vectors = injected(500, 12, 1)
     expected = cells.train(vectors, 16)
     order = np.random.default_rng(1).permutation(500)
     assert (cells.train(np.concatenate([vectors[order], vectors[:9]]), 16) == expected).all()
@@ -449,7 +449,7 @@ def test_no_row_and_one(n, whole, monkeypatch):
 
 def test_rows_that_are_all_alike(small_cells):
     """Equal rows in one go; rows all near each other give one edge less than there are."""
-    vectors = np.repeat(planted(3, 16, 0), 700, axis=0)
+    vectors = np.repeat(injected(3, 16, 0), 700, axis=0)
     assert groups_of(cosine.edges(ids(2100), vectors, 1.0)[0]) == {frozenset(range(i, i + 700)) for i in (0, 700, 1400)}
     alike = (1 + np.random.default_rng(0).normal(size=(2500, 16)) / 100).astype(np.float16) / np.float16(4)
     edges, _ = cosine.edges(ids(2500), alike, 0.99)
@@ -457,7 +457,7 @@ def test_rows_that_are_all_alike(small_cells):
 
 
 def test_colliding_row_hashes_do_no_harm(monkeypatch):
-    vectors = planted(200, 8, 5)
+    vectors = injected(200, 8, 5)
     expected = groups_of(cosine.edges(ids(200), vectors, 0.97)[0])
     assert len(expected) > 10
     monkeypatch.setattr(cosine, "row_hashes", lambda rows: np.zeros(len(rows), np.uint64))
@@ -465,7 +465,7 @@ def test_colliding_row_hashes_do_no_harm(monkeypatch):
 
 
 def test_vectors_may_lie_in_a_file(tmp_path, small_cells):
-    vectors = planted(400, 16, 2)
+    vectors = injected(400, 16, 2)
     vectors.tofile(tmp_path / "vectors")
     mapped = np.memmap(tmp_path / "vectors", np.float16, "r", shape=vectors.shape)
     assert (cosine.edges(ids(400), mapped, 0.95)[0] == cosine.edges(ids(400), vectors, 0.95)[0]).all()
@@ -474,7 +474,7 @@ def test_vectors_may_lie_in_a_file(tmp_path, small_cells):
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 99), st.sampled_from([2048, 4]), st.data())
 @settings(max_examples=100, deadline=None)
 def test_nearest_row(n, m, seed, block, data):
-    rows = planted(n + m, 6, seed)
+    rows = injected(n + m, 6, seed)
     vectors, evaluation = rows[:n], np.concatenate([rows[n:], rows[n : n + 3], rows[:2]])
     known = [c for a, b in itertools.product(vectors, evaluation) if 0 < (c := naive_cosine(a, b)) <= 1]
     x = data.draw(st.sampled_from(known)) if known else 0.9
@@ -489,7 +489,7 @@ def test_nearest_row(n, m, seed, block, data):
 
 
 def test_recall_counts_pairs_that_meet(monkeypatch):
-    vectors, x = planted(300, 8, 4), 0.9
+    vectors, x = injected(300, 8, 4), 0.9
     monkeypatch.setattr(cells, "VISITS", 2)  # so that some are missed
     cell_of = cells.visits(vectors, cells.train(vectors, 64))
     sample = np.arange(0, 300, 3)

@@ -1,4 +1,4 @@
-"""The pool is what its truth says: every planted defect is found again in the files, and nothing else is wrong."""
+"""The pool is what its truth says: every injected defect is found again in the files, and nothing else is wrong."""
 
 import io
 import json
@@ -313,11 +313,11 @@ def test_english_is_mostly_recognised_and_planted_languages_are_recorded(pool: P
     detector = LangDetector(LangDetectConfig(model="lite"))
     english = [str(s.truth["caption"]) for s in pool.of("")]
     assert sum(detector.detect(text, k=1)[0]["lang"] == "en" for text in english) > 0.98 * len(english)
-    planted = pool.of("language")
-    assert {s.truth["language"] for s in planted} == set(LANGUAGES)
-    for sample in planted:
+    injected = pool.of("language")
+    assert {s.truth["language"] for s in injected} == set(LANGUAGES)
+    for sample in injected:
         assert detector.detect(str(sample.truth["caption"]), k=1)[0]["lang"] == sample.truth["language"]
-    assert {s.truth["language"] for s in pool.samples.values() if s not in planted} == {"en"}
+    assert {s.truth["language"] for s in pool.samples.values() if s not in injected} == {"en"}
 
 
 def test_metadata_has_a_head_a_tail_and_decoys(pool: Pool) -> None:

@@ -1,4 +1,4 @@
-"""The demo's score: what was planted against what was decided, on a few samples made up here."""
+"""The demo's score: what was injected against what was decided, on a few samples made up here."""
 
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def test_missed_copies_lower_recall_and_those_of_another_scene_precision(tmp_pat
     rates = rated(caught)
     assert rates[DUPLICATE] == Rate(DUPLICATE, 4, pytest.approx(2 / 4), 5, pytest.approx(4 / 5))
     assert rates[NEAR] == Rate(NEAR, 3, pytest.approx(1 / 3), 4, pytest.approx(3 / 4))
-    assert rates["english"].precision == 1.0  # of any kind planted
+    assert rates["english"].precision == 1.0  # of any kind injected
 
 
 def test_a_scene_that_is_wholly_taken_for_another_counts_as_lost(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def measure(folder: Path, seed: int) -> dict[str, float]:
     """What the written model reaches, by name: on unseen scenes, and on the demo's pool (2,000 samples, seed 0).
 
     `image→text R@k` is the share of pictures whose caption is among the first k of 100 captions of other scenes.
-    `AUC` is the probability that a planted wrong caption has a lower cosine than the caption of a clean sample.
+    `AUC` is the probability that a injected wrong caption has a lower cosine than the caption of a clean sample.
     """
     unseen = draw_scenes(seed, "unseen", UNSEEN_SCENES)
     pictures = [Image.fromarray(pixels.transpose(1, 2, 0)) for pixels in unseen.pixels]

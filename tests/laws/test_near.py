@@ -1,4 +1,4 @@
-"""Near-duplicates in whole runs: planted ones are found, whatever the sharding, with Beam as without."""
+"""Near-duplicates in whole runs: injected ones are found, whatever the sharding, with Beam as without."""
 
 import io
 from dataclasses import replace
