@@ -25,7 +25,7 @@ SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
 ]
 FingerprintOption = Annotated[
-    str, typer.Option(help="How a changed input file is told: stat (size, mtime or etag) or content.")
+    str, typer.Option(help="How a changed input file is recognised: stat (size, mtime or etag) or content.")
 ]
 
 

@@ -43,7 +43,7 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[yaml.Node, tuple[int, int]] = {}  # characters and depth, with aliases followed
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node. Raises yaml.YAMLError where it is too large or too deep, or an alias of what it stands in."""
+        """Compose a node. Raises yaml.YAMLError where it is too large or too deep, or an alias of what contains it."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         alias, line = isinstance(event, yaml.AliasEvent), event.start_mark.line + 1
         self._depth += 1
