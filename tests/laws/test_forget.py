@@ -108,6 +108,7 @@ def same(run: Ran, other: Ran) -> None:
 
 
 # ---------------------------------------------------------------- kills
+@pytest.mark.slow
 def test_killed_at_any_step_it_goes_on(original: Ran, tmp_path: Path) -> None:
     requested, words = some(original)
     undisturbed = copy_of(original, tmp_path / "undisturbed")
@@ -358,6 +359,7 @@ def test_a_blocklist_keeps_rows_and_their_duplicates_out(recipe: Recipe, origina
         same(resumed, run)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_blocks_no_less_and_no_more_of_a_chain(tmp_path: Path) -> None:
     """Rows that hang together one by one, by image and URL in turn, more of them than there are rounds."""
     pictures = [pools.encode(pools.picture(i)) for i in range(6)]

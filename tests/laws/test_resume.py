@@ -133,7 +133,7 @@ def test_twenty_kills(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_many_kills_of_processes(tmp_path: Path) -> None:
     options = ["--", "--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"]
-    kill_chains(tmp_path, 10, 6, options)
+    kill_chains(tmp_path, 8, 5, options)
 
 
 # ---------------------------------------------------------------- one run a folder
@@ -198,6 +198,7 @@ def whole(small: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pools.run_local(small, tmp_path_factory.mktemp("whole") / "out").folder
 
 
+@pytest.mark.slow
 def test_a_stop_before_any_file(small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in itertools.count(1):
         out = tmp_path / f"{number}"
@@ -314,6 +315,7 @@ def test_what_is_made_whole_is_made_of_whole_files(lost: str, small: Recipe, who
     check_finished(out, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_a_flipped_bit_does_not_spread(table: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
     """Pages have checksums: the run names the damaged file, or comes out as if nothing were wrong with it."""
