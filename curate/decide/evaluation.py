@@ -14,7 +14,7 @@ import pyarrow as pa
 import xxhash
 
 from curate import ids, schema
-from curate.decide.passes.kinds import Nearness
+from curate.decide.passes.kinds import ImageNearness
 from curate.errors import RecipeError
 from curate.numeric.vectors import embedding_column
 from curate.pool.exemplars import picture_files, read_pictures
@@ -43,7 +43,7 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     """Measure the evaluation set into the run folder. Raises RecipeError where too much of it cannot be read."""
     against = recipe.dedup.against
     assert against is not None
-    nearness: Nearness = NEARNESS.find(against.kind).build(against.section, recipe.measure, None)
+    nearness: ImageNearness = NEARNESS.find(against.kind).build(against.section, recipe.measure, None)
     model = nearness.encoder
     encoder = load_encoder_of(signals, model, is_anywhere=True) if model else None  # wherever units run
     options = ImageOptions(phash=encoder is None, observers=(encoder.view,) if encoder else ())
@@ -85,7 +85,7 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     store.write_parquet(EVALUATION_FILE, table, xxhash.xxh3_128_hexdigest(stream.getvalue()))
 
 
-def find_contaminated(store: RunStore, nearness: Nearness, values: Any) -> tuple[npt.NDArray[np.int64], pa.Array]:
+def find_contaminated(store: RunStore, nearness: ImageNearness, values: Any) -> tuple[npt.NDArray[np.int64], pa.Array]:
     """Return the rows that are near an evaluation image (int64, ascending), and the name of the nearest (string).
 
     Args:

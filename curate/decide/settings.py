@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from curate import ids
-from curate.decide.passes.kinds import KeyPass, Nearness
+from curate.decide.passes.kinds import ImageNearness, KeyPass, Nearness
 from curate.decide.rules import Segment, check_rules, segments
 from curate.decide.schemes.scheme import Scheme
 from curate.errors import RecipeError
@@ -52,7 +53,7 @@ class DecideSettings:
     passes: tuple[KeyPass | Nearness, ...]
     prefer: str | None
     compares_content: bool
-    against: Nearness | None
+    against: ImageNearness | None
     balance: Balance | None
     scheme: Scheme | None
     seed: int
@@ -70,9 +71,8 @@ class DecideSettings:
         columns = visible_columns(recipe.measure, measured.signals, pool)
         _check_dedup(recipe.dedup, pool, columns)
 
-        def nearness(near: Near) -> Nearness:
-            built: Nearness = NEARNESS.find(near.kind).build(near.section, recipe.measure, pool.rows)
-            return built
+        def nearness(near: Near) -> Any:
+            return NEARNESS.find(near.kind).build(near.section, recipe.measure, pool.rows)
 
         return cls(
             store=context.store,

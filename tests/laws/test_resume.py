@@ -370,6 +370,17 @@ def test_a_stop_before_what_is_damaged_is_made_anew(
     assert pools.lasting_files(out) == pools.lasting_files(whole)
 
 
+def refuse_second_tar(patched: pytest.MonkeyPatch) -> None:
+    """Let nothing open the second tar of the pool."""
+
+    def refusing(path: str, storage: Any = None) -> Any:
+        if path.endswith("00001.tar"):
+            raise PermissionError(13, "Permission denied", path)
+        return open_source(path, storage)
+
+    patched.setattr("curate.pool.formats.webdataset.open_source", refusing)
+
+
 def test_a_file_that_could_not_be_opened_is_tried_again(
     small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,20 +388,15 @@ def test_a_file_that_could_not_be_opened_is_tried_again(
     out = tmp_path / "out"
     strict = small.model_copy(update={"max_failed_files": 0.1})
 
-    def refusing(path: str, storage: Any = None) -> Any:
-        if path.endswith("00001.tar"):
-            raise PermissionError(13, "Permission denied", path)
-        return open_source(path, storage)
-
     with monkeypatch.context() as patched:
-        patched.setattr("curate.pool.formats.webdataset.open_source", refusing)
+        refuse_second_tar(patched)
         with pytest.raises(RunError, match="unreadable"):
             pools.run_local(strict, out)
     pools.run_local(strict, out)
     check_finished(out, whole)
     # And over, when the first run went through without the file.
     with monkeypatch.context() as patched:
-        patched.setattr("curate.pool.formats.webdataset.open_source", refusing)
+        refuse_second_tar(patched)
         partial = pools.run_local(small.model_copy(update={"max_failed_files": 0.5}), tmp_path / "partial")
     assert partial.reasons[("00001.tar", None)] == "unreadable"
     reused = pools.run_local(small, tmp_path / "reused", reuse=partial.folder)
@@ -452,13 +458,8 @@ def test_what_rows_changed_is_decided_again(
     """A finished pool that lacked a file, taken up after the file can be read, keeps the tables of the other units."""
     out = tmp_path / "out"
 
-    def refusing(path: str, storage: Any = None) -> Any:
-        if path.endswith("00001.tar"):
-            raise PermissionError(13, "Permission denied", path)
-        return open_source(path, storage)
-
     with monkeypatch.context() as patched:
-        patched.setattr("curate.pool.formats.webdataset.open_source", refusing)
+        refuse_second_tar(patched)
         pools.run_local(small.model_copy(update={"max_failed_files": 0.5}), out)
     (out / "_SUCCESS").unlink()
     kept = [out / f"tables/{table}/00000.parquet" for table in ("samples", "members", "matches")]

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from curate.decide import cells, cosine
 from curate.decide.groups import I64, U64, Mask
-from curate.decide.passes.kinds import Nearness, NearnessKind, Part
+from curate.decide.passes.kinds import ImageNearness, Nearness, NearnessKind, Part
 from curate.numeric.vectors import embedding_matrix
 from curate.recipe.measure import Measure
 from curate.recipe.section import ColumnName, Section
@@ -35,7 +35,7 @@ class _Cells:
 
 
 @dataclass(frozen=True)
-class EmbeddingNearness(Nearness):
+class EmbeddingNearness(ImageNearness):
     """Embeddings of one model; `column` of table `embeddings` holds them."""
 
     cosine: float

@@ -44,7 +44,7 @@ class KeyPass:
 
 
 class Nearness(ABC):
-    """A pass by nearness, or a comparison with an evaluation set.
+    """A pass by nearness.
 
     Values of rows are arrays whose first dimension is rows. What all units must know before rows are split, a plan, is
     made in `rounds`: in each of them every unit is surveyed by the plan so far (None at first), and a new plan follows.
@@ -67,12 +67,12 @@ class Nearness(ABC):
         return row_ids(unit, rows)
 
     def survey(self, nodes: U64, values: Any, plan: Any) -> Any:
-        """Return what a unit adds to the next plan."""
-        raise NotImplementedError
+        """Return what a unit adds to the next plan; by default, without rounds, nothing."""
+        return None
 
     def plan(self, plan: Any, surveys: list[Any]) -> Any:
-        """Return the next plan, by the surveys of all units, in any order."""
-        raise NotImplementedError
+        """Return the next plan, by the surveys of all units, in any order; by default, without rounds, the same."""
+        return plan
 
     @abstractmethod
     def split(self, nodes: U64, values: Any, plan: Any, n_buckets: int) -> Iterator[tuple[Hashable, Part]]:
@@ -89,10 +89,6 @@ class Nearness(ABC):
     def keys(self, tables: UnitTables, groups: Groups) -> pa.Array:
         """Return the label of each row's group (uint64[rows]); null of rows that are in none."""
         return row_keys(tables.unit, tables.rows(), groups)
-
-    def nearest(self, values: Any, evaluation: pa.Table) -> I64:
-        """Return of each value the index of the nearest evaluation image, -1 where none is near (int64[n])."""
-        raise NotImplementedError
 
     def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[U64, I64]:
         """Return the edges over all units, and the sum of `recall`, in one process.
@@ -113,6 +109,14 @@ class Nearness(ABC):
         return edges, sum((self.recall(*part, plan) for part in parts), np.zeros(2, np.int64))
 
 
+class ImageNearness(Nearness):
+    """A nearness of images: rows can also be compared with an evaluation set."""
+
+    @abstractmethod
+    def nearest(self, values: Any, evaluation: pa.Table) -> I64:
+        """Return of each value the index of the nearest evaluation image, -1 where none is near (int64[n])."""
+
+
 @dataclass(frozen=True)
 class NearnessKind:
     """A kind of nearness.
@@ -124,7 +128,7 @@ class NearnessKind:
         build: from a section, the recipe's `measure`, and how many rows the pool has where footers say so, to the pass.
         check: raises ValueError where the recipe does not measure what is compared.
         check_against: raises ValueError where it does not for images of an evaluation set.
-        compares_images: whether `Nearness.nearest` is there.
+        compares_images: whether the pass is an ImageNearness, which `dedup.against` needs.
     """
 
     key: str

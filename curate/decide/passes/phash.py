@@ -10,7 +10,7 @@ from pydantic import Field
 
 from curate.decide import hamming
 from curate.decide.groups import I64, U64, Groups, Mask, hash_keys
-from curate.decide.passes.kinds import KeyPass, Nearness, NearnessKind, Part
+from curate.decide.passes.kinds import ImageNearness, KeyPass, NearnessKind, Part
 from curate.recipe.measure import Measure
 from curate.recipe.section import Section
 from curate.store.tables import UnitTables
@@ -25,7 +25,7 @@ class PhashDistance(Section):
 
 
 @dataclass(frozen=True)
-class PhashNearness(Nearness):
+class PhashNearness(ImageNearness):
     """Hashes within a distance; nodes are the hashes themselves, so equal ones meet without comparison."""
 
     distance: int
