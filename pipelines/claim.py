@@ -24,6 +24,7 @@ from curate.output.settings import EmitSettings
 from curate.pool.plan import Plan
 from curate.recipe.diff import changes
 from curate.recipe.recipe import Recipe
+from curate.recipe.section import value_fields
 from curate.run.context import RunContext
 from curate.store.facts import MetadataFacts, RunClaim, read_claim, write_facts
 from curate.store.forgotten import Record
@@ -183,8 +184,7 @@ def _damaged(folder: RunStore) -> Iterator[str]:
 def _identity(context: RunContext) -> str:
     recipe = _fixed(_plain(context.recipe))
     recipe["rules"] = list(recipe["rules"].items())
-    for clip in recipe["measure"]["clip"]:  # where it runs, and how much at a time, changes nothing
-        del clip["device"], clip["batch"]
+    recipe["measure"] = value_fields(context.recipe.measure)
     if context.recipe.captions:
         recipe["captions"] = context.recipe.captions.cache_key_fields(context.engine_ids)
     return ids.digest([recipe, EmitSettings.of(replace(context, blocklist_key="")).key])

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,8 @@ def _weights_start(weights: str) -> int | None:
 
 class OpenClip(Embedder):
     """A model of open_clip, and how it is run: `device` and `batch` have no influence beyond rounding."""
+
+    runtime_fields: ClassVar[frozenset[str]] = frozenset({"device", "batch"})
 
     # A name of open_clip's, hf-hub:ORG/REPO, or local-dir:FOLDER.
     model: Annotated[str, Field(min_length=1), PathMark(_folder_start)]

@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, Union
+from typing import Annotated, Any, ClassVar, TypeVar, Union
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import PydanticCustomError, core_schema
@@ -18,9 +18,13 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are refused, values are not changed after loading."""
+    """Base of every section: unknown keys are refused, values are not changed after loading.
+
+    `runtime_fields` names the fields that say where and how fast something is computed, not what: they may change in a rerun.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    runtime_fields: ClassVar[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,16 @@ def field_hint(model: type[BaseModel], name: str) -> Any:
 def fault(key: str, what: str) -> PydanticCustomError:
     """Return an error, to be raised by a section's validator, that is reported under a dotted key of that section."""
     return PydanticCustomError("fault", "{what}", {"what": what, "key": key})
+
+
+def value_fields(value: Any) -> Any:
+    """Return a section, or what holds sections, as plain data without any `runtime_fields`."""
+    if isinstance(value, Section):
+        names = [name for name in type(value).model_fields if name not in value.runtime_fields]
+        return {name: value_fields(getattr(value, name)) for name in names}
+    if isinstance(value, dict):
+        return {key: value_fields(item) for key, item in value.items()}
+    return [value_fields(item) for item in value] if isinstance(value, tuple) else value
 
 
 def resolve_paths(section: S, absolute: Callable[[str], str]) -> S:

@@ -1,9 +1,11 @@
 """Path resolution by the models' fields: whatever a field's type says is a path, at any depth, and nothing else."""
 
+from typing import ClassVar
+
 import pytest
 from pydantic import Field
 
-from curate.recipe.section import ModelPath, Section, UserPath, UserPaths, resolve_paths
+from curate.recipe.section import ModelPath, Section, UserPath, UserPaths, resolve_paths, value_fields
 
 
 class Inner(Section):
@@ -63,3 +65,23 @@ def test_what_holds_no_path_stays_the_same_object() -> None:
     assert resolve_paths(inner, lambda path: path) == inner
     outer = Outer(paths="a", by_name={"a": "b"})
     assert resolve_paths(outer, absolute).by_name is outer.by_name
+
+
+class Placed(Section):
+    runtime_fields: ClassVar[frozenset[str]] = frozenset({"device"})
+    device: str = "cpu"
+    model: str = "m"
+
+
+class Holder(Section):
+    one: Placed = Placed()
+    listed: tuple[Placed, ...] = ()
+    named: dict[str, Placed] = Field({})
+
+
+def test_values_do_not_depend_on_where_they_are_computed() -> None:
+    elsewhere = Placed(device="cuda")
+    here, there = (Holder(one=p, listed=(p,), named={"x": p}) for p in (Placed(), elsewhere))
+    plain = {"model": "m"}
+    assert value_fields(here) == value_fields(there) == {"one": plain, "listed": [plain], "named": {"x": plain}}
+    assert value_fields(Holder(one=Placed(model="n"))) != value_fields(Holder())
