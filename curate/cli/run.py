@@ -117,7 +117,7 @@ def summary(out: str, seconds: float) -> str:
     lines = [f"{'pool':{width}}  {pool:>12,}"]
     for name, n in counts.items():
         if name != "kept":
-            lines.append(f"{name:{width}}  {f'−{n:,}':>12}  {n / pool if pool else 0:7.2%}")
+            lines.append(f"{name:{width}}  {f'−{n:,}' if n else '0':>12}  {n / pool if pool else 0:7.2%}")
     kept = counts.get("kept", 0)
     lines.append(f"{'kept':{width}}  {kept:>12,}  {kept / pool if pool else 0:7.2%}")
     if run.t is not None:
