@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
+from curate.errors import DamagedError
 from curate.measure.settings import SUPPLIED, MeasureSettings
 from curate.pool.plan import Unit
 from curate.signals.signal import Signal
@@ -65,7 +66,10 @@ def find_current_columns(settings: MeasureSettings, unit: Unit, tables: UnitTabl
         for table in ("scores", "embeddings"):
             if place is None or not place.exists(table):
                 continue
-            note = place.note(table)
+            try:
+                note = place.note(table)
+            except DamagedError:  # nothing in it is current
+                continue
             current = [name for name, key in keys.items() if note.get("signals", {}).get(name) == key]
             columns = place.column_names(table) if table == "embeddings" else []
             for name in current:

@@ -302,6 +302,19 @@ def test_a_damaged_table_is_made_anew(name: str, damage: str, small: Recipe, who
     check_finished(out, whole)
 
 
+@pytest.mark.parametrize("damage", ["truncated", "empty"])
+def test_damaged_scores_are_recomputed(damage: str, tmp_path: Path) -> None:
+    """Columns of `scores` are current one by one, unless the file is none."""
+    recipe = load_recipe(str(write_recipe(tmp_path, 12, 2, measure={"language": {}})))
+    whole = pools.run_local(recipe, tmp_path / "whole").folder
+    out = unfinished(whole, tmp_path / "out")
+    victim = out / "tables/scores/00001.parquet"
+    data = victim.read_bytes()
+    victim.write_bytes(data[: len(data) // 2] if damage == "truncated" else b"")
+    pools.run_local(recipe, out)
+    check_finished(out, whole)
+
+
 @pytest.mark.parametrize("lost", ["uids.npy", "manifest.parquet"])
 def test_what_is_made_whole_is_made_of_whole_files(lost: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
     """A published run that lost a file and had others changed, to the same length: what would be published again is made anew."""
