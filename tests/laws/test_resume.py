@@ -121,10 +121,6 @@ def kill_chains(folder: Path, chains: int, kills: int, options: Sequence[str]) -
     assert killed >= 0.9 * chains * kills, f"only {killed} runs were still there to be killed"
 
 
-def test_kills(tmp_path: Path) -> None:
-    kill_chains(tmp_path, 1, 4, [])
-
-
 @pytest.mark.slow
 def test_twenty_kills(tmp_path: Path) -> None:
     kill_chains(tmp_path, CHAINS, KILLS, [])
