@@ -31,7 +31,7 @@ def test_a_run_says_what_came_out(finished: dict[str, tuple[Path, Done]], name: 
     said = lines(done.out)
     assert said["pool"].split()[1] == str(sum(run["counts"].values()))
     for rule, rows in run["counts"].items():
-        assert said[rule].split()[1] == (str(rows) if rule == "kept" else f"−{rows}")
+        assert said[rule].split()[1] == (str(rows) if rule == "kept" or not rows else f"−{rows}")
     assert f"t = {run['t']:,}" in done.out
     assert f"curate sql {folder} funnel" in done.out
     assert ("threshold" in done.out) == (name == "texts")
