@@ -53,9 +53,9 @@ def find_attached(tables: UnitTables, items: Items, storage: dict[str, Any]) -> 
     shards = samples["shard"].combine_chunks().take(files["row"].combine_chunks())
     for shard in shards.unique().to_pylist():
         of_shard = files.filter(pc.equal(shards, shard)).to_pydict()
-        with open_source(shard, storage) as opened:
-            for row, offset, size in zip(*of_shard.values(), strict=True):
-                found[row] |= items.has_image(hashlib.sha256(opened.read(offset, size)).digest())
+        opened = open_source(shard, storage)
+        for row, offset, size in zip(*of_shard.values(), strict=True):
+            found[row] |= items.has_image(hashlib.sha256(opened.read(offset, size)).digest())
     return found
 
 

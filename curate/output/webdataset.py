@@ -97,7 +97,8 @@ class Webdataset(OutputFormat):
     def remove(self, store: RunStore, stem: str, removed: pa.Table) -> list[str]:
         """Copy the tar without the samples of these rows, members by offset."""
         name, keys = f"{stem}.tar", set(removed["key"].to_pylist())
-        with _open_tar(store, stem) as source, store.create(name) as file, TarWriter(file) as writer:
+        source = _open_tar(store, stem)
+        with store.create(name) as file, TarWriter(file) as writer:
             for member, offset, size in _members(source):
                 if split_name(member)[0] not in keys:
                     writer.add(member, source.read(offset, size))
@@ -105,20 +106,19 @@ class Webdataset(OutputFormat):
 
     def names(self, store: RunStore, stem: str) -> set[str]:
         """Return the names of the samples: every one has a .txt."""
-        with _open_tar(store, stem) as source:
-            pairs = [split_name(name) for name, _, _ in _members(source)]
+        pairs = [split_name(name) for name, _, _ in _members(_open_tar(store, stem))]
         return {key for key, suffix in pairs if suffix == "txt"}
 
     def digests(self, store: RunStore, stem: str, names: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
         """Yield the name and sha256 of each member that is no text, of the samples of these names; None: of all."""
-        with _open_tar(store, stem) as source:
-            for member, offset, size in _members(source):
-                key, suffix = split_name(member)
-                if suffix not in _TEXTS and (names is None or key in names):
-                    yield member, hashlib.sha256(source.read(offset, size)).digest()
+        source = _open_tar(store, stem)
+        for member, offset, size in _members(source):
+            key, suffix = split_name(member)
+            if suffix not in _TEXTS and (names is None or key in names):
+                yield member, hashlib.sha256(source.read(offset, size)).digest()
 
 
-def _open_tar(store: RunStore, stem: str) -> Any:
+def _open_tar(store: RunStore, stem: str) -> ByteSource:
     return open_source(f"{store.url}/{stem}.tar", store.storage)
 
 

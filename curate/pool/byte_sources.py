@@ -3,57 +3,43 @@
 import mmap
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 
-class ByteSource(Protocol):
+class ByteSource(ABC):
     """Random access to the bytes of one file; for one thread at a time."""
 
     size: int
 
-    def read(self, offset: int, length: int) -> bytes | memoryview:
-        """Return `length` bytes from `offset`; fewer only where the file ends. Raises OSError."""
-
-    def peek(self, offset: int, least: int) -> bytes | memoryview:
-        """Return what `read` does, and whatever is already held behind it: `least` bytes or more."""
-
-
-class MmapSource:
-    """A local file, mapped: reads are views, without a copy. A mapped file must not shrink: that kills the process."""
-
-    def __init__(self, path: str | os.PathLike[str]):
-        # Without waiting: a pipe in the file's place would never open.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(f"{path}: is no regular file")
-            self.size = os.fstat(file.fileno()).st_size
-            self._map = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) if self.size else None
-        self._view = memoryview(self._map if self._map is not None else b"")
+    @abstractmethod
+    def peek(self, offset: int, least: int) -> memoryview:
+        """Return the bytes from `offset` as far as they are held: `least` or more, fewer where the file ends. Raises OSError."""
 
     def read(self, offset: int, length: int) -> memoryview:
-        """Return a view of `length` bytes from `offset`, fewer where the file ends."""
-        return self._view[offset : offset + length]
+        """Return `length` bytes from `offset`, fewer where the file ends. Raises OSError."""
+        return self.peek(offset, length)[:length]
+
+
+class MmapSource(ByteSource):
+    """A local file, mapped while one of its views is used. A mapped file must not shrink: that kills the process."""
+
+    def __init__(self, path: str):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe, say, which would be waited for
+            raise OSError(f"{path}: is no regular file")
+        with open(path, "rb") as file:
+            self.size = os.fstat(file.fileno()).st_size
+            self._view = memoryview(mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) if self.size else b"")
 
     def peek(self, offset: int, least: int) -> memoryview:
-        """Return a view of all that follows `offset`."""
+        """Return a view of all that follows `offset`, without a copy."""
         return self._view[offset:]
 
-    def close(self) -> None:
-        """Unmap the file, now or when its last view is released."""
-        self._view.release()
-        if self._map is not None:
-            try:
-                self._map.close()
-            except BufferError:
-                self._map = None
 
-
-class RangeSource:
+class RangeSource(ByteSource):
     """A file of any fsspec file system, by ranged reads through one window that adapts to the way it is read.
 
     A read near the end of the window doubles the next one, to 1 MiB, so small members come many to a request; a read
@@ -70,12 +56,8 @@ class RangeSource:
         self._fs, self._path = fs, path
         self._step, self._start, self._window = self.FIRST, 0, memoryview(b"")
 
-    def read(self, offset: int, length: int) -> memoryview:
-        """Return `length` bytes from `offset`, fewer where the file ends. Raises OSError."""
-        return self.peek(offset, length)[:length]
-
     def peek(self, offset: int, least: int) -> memoryview:
-        """Return `least` bytes or more from `offset`, fewer where the file ends. Raises OSError."""
+        """Return the rest of the window, which is fetched where it does not hold `least` bytes."""
         least = min(least, self.size - offset)
         if least <= 0:
             return memoryview(b"")
@@ -89,10 +71,6 @@ class RangeSource:
             self._start, skip = offset, 0
         return self._window[skip:]
 
-    def close(self) -> None:
-        """Let go of the window; fsspec keeps the connection."""
-        self._window = memoryview(b"")
-
     def _fetch(self, offset: int, length: int) -> memoryview:
         data = self._fs.cat_file(self._path, start=offset, end=offset + length)
         if len(data) == self.size > length:  # a server that ignores ranges
@@ -102,23 +80,10 @@ class RangeSource:
         return memoryview(data)
 
 
-@contextmanager
-def open_source(
-    path: str | os.PathLike[str], storage: dict[str, Any] | None = None
-) -> Iterator[MmapSource | RangeSource]:
-    """Open a local path (mapped) or an fsspec URL (ranged reads, `storage` are its options), and close it after.
-
-    Raises:
-        OSError: the file is missing or cannot be read.
-    """
-    source: MmapSource | RangeSource
+def open_source(path: str | os.PathLike[str], storage: dict[str, Any] | None = None) -> ByteSource:
+    """Return the bytes of a local path (mapped) or an fsspec URL (ranged reads, `storage` are its options). Raises OSError."""
     name = os.fspath(path)
     if "://" not in name and "::" not in name:
-        source = MmapSource(name)
-    else:
-        fs, inner = fsspec.core.url_to_fs(name, **(storage or {}))
-        source = MmapSource(inner) if isinstance(fs, LocalFileSystem) else RangeSource(fs, inner)
-    try:
-        yield source
-    finally:
-        source.close()
+        return MmapSource(name)
+    fs, inner = fsspec.core.url_to_fs(name, **(storage or {}))
+    return MmapSource(inner) if isinstance(fs, LocalFileSystem) else RangeSource(fs, inner)

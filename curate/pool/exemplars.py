@@ -29,13 +29,13 @@ def read_pictures(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
             with fsspec.open(file.path, "rb") as opened:
                 yield file.path, opened.read()
             continue
-        with open_source(file.path) as source:
-            index = index_tar(source)
-            samples = group_members(index)
-            for key, member in zip(samples.keys, samples.image, strict=True):
-                if member >= 0:
-                    whole = index.complete[member]
-                    data = source.read(int(index.offsets[member]), int(index.sizes[member])) if whole else b""
-                    yield f"{file.path} {key}", bytes(data)
-            if index.damage:
-                yield f"{file.path} ({index.damage.detail})", b""
+        source = open_source(file.path)
+        index = index_tar(source)
+        samples = group_members(index)
+        for key, member in zip(samples.keys, samples.image, strict=True):
+            if member >= 0:
+                whole = index.complete[member]
+                data = source.read(int(index.offsets[member]), int(index.sizes[member])) if whole else b""
+                yield f"{file.path} {key}", bytes(data)
+        if index.damage:
+            yield f"{file.path} ({index.damage.detail})", b""

@@ -112,9 +112,9 @@ def _published(run: Run, rows: Sequence[Row]) -> dict[Place, bytes]:
 def _from_shard(run: Run, shard: str, keys: set[str]) -> Iterator[tuple[str, bytes]]:
     """Yield images of a tar of the run, by key."""
     path = run.folder.path(shard)
-    with open_source(path if run.folder.is_local else str(run.folder.fs.unstrip_protocol(path))) as source:
-        index = index_tar(source)
-        samples = group_members(index)
-        for key, member in zip(samples.keys, samples.image, strict=True):
-            if key in keys and member >= 0:
-                yield key, bytes(source.read(int(index.offsets[member]), int(index.sizes[member])))
+    source = open_source(path if run.folder.is_local else str(run.folder.fs.unstrip_protocol(path)))
+    index = index_tar(source)
+    samples = group_members(index)
+    for key, member in zip(samples.keys, samples.image, strict=True):
+        if key in keys and member >= 0:
+            yield key, bytes(source.read(int(index.offsets[member]), int(index.sizes[member])))

@@ -117,8 +117,8 @@ def is_kept(name: str) -> bool:
 
 def member_spans(path: Path) -> list[Span]:
     """Where the members to be copied lie: header, data and padding."""
-    with open_source(path) as source:
-        index = index_tar(source)
+    source = open_source(path)
+    index = index_tar(source)
     lengths = (index.sizes + 511) // 512 * 512 + 512
     places = zip(index.names, (index.offsets - 512).tolist(), lengths.tolist(), strict=True)
     return [(offset, length) for name, offset, length in places if is_kept(name)]

@@ -41,12 +41,12 @@ def make_pool(folder: Path) -> list[Path]:
 def scan_index(paths: list[Path]) -> list[tuple[str, str]]:
     out = []
     for path in paths:
-        with open_source(path) as source:
-            index = index_tar(source)
-            samples = group_members(index)
-            offsets, sizes, read = index.offsets.tolist(), index.sizes.tolist(), source.read
-            for key, i in zip(samples.keys, samples.txt, strict=True):
-                out.append((key, str(read(offsets[i], sizes[i]), "utf-8")))
+        source = open_source(path)
+        index = index_tar(source)
+        samples = group_members(index)
+        offsets, sizes, read = index.offsets.tolist(), index.sizes.tolist(), source.read
+        for key, i in zip(samples.keys, samples.txt, strict=True):
+            out.append((key, str(read(offsets[i], sizes[i]), "utf-8")))
     return out
 
 
@@ -74,15 +74,16 @@ def scan_webdataset(paths: list[Path]) -> list[tuple[str, str]]:
 def indexes(paths: list[Path]) -> list[tuple[Path, TarIndex, TarSamples]]:
     found = []
     for path in paths:
-        with open_source(path) as source:
-            index = index_tar(source)
+        source = open_source(path)
+        index = index_tar(source)
         found.append((path, index, group_members(index)))
     return found
 
 
 def copy_writer(pool: list[tuple[Path, TarIndex, TarSamples]], out: Path) -> None:
     for path, index, samples in pool:
-        with open_source(path) as source, open(out / path.name, "wb") as file, TarWriter(file) as tar:
+        source = open_source(path)
+        with open(out / path.name, "wb") as file, TarWriter(file) as tar:
             offsets, sizes = index.offsets.tolist(), index.sizes.tolist()
             starts, members = samples.starts.tolist(), samples.members.tolist()
             for row in range(0, len(samples), 2):
@@ -148,8 +149,8 @@ def main() -> None:
 def index_ms(paths: list[Path]) -> float:
     def work() -> None:
         for path in paths:
-            with open_source(path) as source:
-                index_tar(source)
+            source = open_source(path)
+            index_tar(source)
 
     return cpu_seconds(work) / len(paths) * 1000
 

@@ -205,8 +205,8 @@ def test_bad_tars(shared: Path) -> None:
     for case in json.loads((shared / "bad" / "cases.json").read_text(encoding="utf-8")):
         if case["kind"] != "tar" or "packed" in case:
             continue
-        with open_source(shared / "bad" / case["path"]) as source:
-            index = index_tar(source)
+        source = open_source(shared / "bad" / case["path"])
+        index = index_tar(source)
         found, stem = group_members(index), Path(case["path"]).stem
         assert (index.types[found.members] == REGULAR).all()
         if stem == "duplicate_key":
@@ -222,6 +222,6 @@ def test_bad_tars(shared: Path) -> None:
 
 def test_packed_tars(shared: Path) -> None:
     for name, count in (("all_images", 25), ("all_captions", 14)):
-        with open_source(shared / "bad" / "tars" / f"{name}.tar") as source:
-            found = group_members(index_tar(source))
+        source = open_source(shared / "bad" / "tars" / f"{name}.tar")
+        found = group_members(index_tar(source))
         assert found.status == [OK] * count

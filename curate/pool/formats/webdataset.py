@@ -72,43 +72,43 @@ class Webdataset(InputFormat):
         self, source: WebdatasetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
     ) -> Iterator[Batch]:
         """Read the samples of a tar, as one batch, as far as the tar can be read."""
-        with open_source(part.path, source.storage) as opened:
-            index = index_tar(opened)
-            samples = group_members(index)
-            texts = _read_texts(opened, index, samples, source.caption_key)
-            image = np.array(samples.image, np.int64)
-            columns = {
-                "key": pa.array(samples.keys, pa.string()),
-                "url": pa.array(texts.urls, pa.string()),
-                "uid": pa.array(texts.uids, pa.string()),
-                "caption": pa.array(texts.captions, pa.binary()),
-                "bytes": pa.array(_at(index.sizes, image), mask=image < 0),
-                "offset": pa.array(_at(index.offsets, image), mask=image < 0),
-            }
-            faults = pa.array(texts.status, pa.string()), pa.array(texts.errors, pa.string())
+        opened = open_source(part.path, source.storage)
+        index = index_tar(opened)
+        samples = group_members(index)
+        texts = _read_texts(opened, index, samples, source.caption_key)
+        image = np.array(samples.image, np.int64)
+        columns = {
+            "key": pa.array(samples.keys, pa.string()),
+            "url": pa.array(texts.urls, pa.string()),
+            "uid": pa.array(texts.uids, pa.string()),
+            "caption": pa.array(texts.captions, pa.binary()),
+            "bytes": pa.array(_at(index.sizes, image), mask=image < 0),
+            "offset": pa.array(_at(index.offsets, image), mask=image < 0),
+        }
+        faults = pa.array(texts.status, pa.string()), pa.array(texts.errors, pa.string())
 
-            def images(wanted: Mask) -> Iterator[bytes | memoryview | None]:
-                for is_wanted, member in zip(wanted.tolist(), samples.image, strict=True):
-                    yield opened.read(int(index.offsets[member]), int(index.sizes[member])) if is_wanted else None
+        def images(wanted: Mask) -> Iterator[bytes | memoryview | None]:
+            for is_wanted, member in zip(wanted.tolist(), samples.image, strict=True):
+                yield opened.read(int(index.offsets[member]), int(index.sizes[member])) if is_wanted else None
 
-            yield Batch(columns, faults, images, members=samples.member_columns(index))
+        yield Batch(columns, faults, images, members=samples.member_columns(index))
         if index.damage:
             raise InputFault(*index.damage)
 
     def reread(self, source: WebdatasetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read the members of samples by their offsets. Raises OSError where the tar ends before."""
         assert rows.members is not None
-        with open_source(part.path, source.storage) as opened:
-            for members in _locations(rows.members):
-                yield _read_sample(opened, part.path, members)
+        opened = open_source(part.path, source.storage)
+        for members in _locations(rows.members):
+            yield _read_sample(opened, part.path, members)
 
     def reread_images(self, source: WebdatasetSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read images by their offsets; None where the tar ends before."""
         offsets, sizes = (rows.samples[name].to_pylist() for name in ("offset", "bytes"))
-        with open_source(part.path, source.storage) as opened:
-            for offset, size in zip(offsets, sizes, strict=True):
-                data = b"" if offset is None or size is None else bytes(opened.read(offset, size))
-                yield data if len(data) == size else None
+        opened = open_source(part.path, source.storage)
+        for offset, size in zip(offsets, sizes, strict=True):
+            data = b"" if offset is None or size is None else bytes(opened.read(offset, size))
+            yield data if len(data) == size else None
 
 
 def _read_texts(source: ByteSource, index: TarIndex, samples: TarSamples, caption_key: str) -> _Texts:
