@@ -25,8 +25,6 @@ from curate.captions.regions.regions import (
 from curate.errors import RecipeError
 from curate.recipe.captions import Regions
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 pytest.importorskip("textblob")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

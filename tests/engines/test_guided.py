@@ -13,8 +13,6 @@ from curate.engines.guided import Guide, Guided, GuidedEngine
 from curate.engines.request import Message, Request, Sampling
 from curate.errors import RecipeError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

@@ -25,15 +25,6 @@ EOS = 49407
 TOKENIZER = open_clip.SimpleTokenizer()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Many small operations: threads of torch's own would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # Captions, and the pieces that the tokenizer makes of them; those that are punctuation stand in PUNCTUATION.
 CAPTIONS: dict[str, list[str]] = {
     "a red circle on blue stripes": ["a", "red", "circle", "on", "blue", "stripes"],
