@@ -17,17 +17,11 @@ from curate.wording import did_you_mean
 
 @dataclass(frozen=True)
 class BeamOptions:
-    """Options that Beam accepts, and what follows from them.
+    """Options that Beam accepts, and what follows from them."""
 
-    Attributes:
-        options: for `beam.Pipeline`, which copies them.
-        is_local_runner: the runner works on this machine alone.
-        in_this_process: the work is done in this process, so what it loads before is there.
-    """
-
-    options: PipelineOptions
-    is_local_runner: bool
-    in_this_process: bool
+    options: PipelineOptions  # for `beam.Pipeline`, which copies them
+    is_local_runner: bool  # the runner works on this machine alone
+    in_this_process: bool  # the work is done in this process, so what it loads before is there
 
 
 def parse_options(words: Sequence[str]) -> BeamOptions:

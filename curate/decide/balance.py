@@ -12,8 +12,6 @@ nest as limits grow. What decides is integers: a draw compares a 64-bit hash wit
 π rounded to 2⁻³². Both trade a little arithmetic for results that are equal on every machine and for every partition.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -22,12 +20,7 @@ from numba import njit
 
 from curate import ids
 from curate.ids import mix64
-
-I32 = npt.NDArray[np.int32]
-I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
-F64 = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+from curate.numeric.arrays import F64, I32, I64, U64, Mask
 
 ONE = 1 << 32  # a probability of 1 in fixed point
 
@@ -51,9 +44,7 @@ def draw(uids: pa.Array, matches: pa.ListArray, counts: I64, limits: I64, keys: 
 
     Args:
         uids: string[rows] of 32 hex digits; the low 64 bits take part.
-        matches: list<int>[rows] of entry ids in [0, n).
-        counts: int64[n], rows per entry.
-        limits: int64[n] or [1], rows that an entry may have before its matches are drawn, at least 1.
+        matches, counts, limits: as the module says.
         keys: uint64[n], `curate.ids.entry_keys` of the entries.
         seed: any integer, taken modulo 2⁶⁴.
 
@@ -69,9 +60,8 @@ def draw(uids: pa.Array, matches: pa.ListArray, counts: I64, limits: I64, keys: 
     units, keys = ids.uid_halves(uids)[1], np.asarray(keys, np.uint64)
     if len(units) != len(offsets) - 1 or len(keys) != len(counts):
         raise ValueError(f"{len(units)} uids for {len(offsets) - 1} rows, {len(keys)} keys for {len(counts)} counts")
-    return np.asarray(
-        _draw(units, offsets, entries, counts, _checked(limits, len(counts)), keys, np.uint64(seed % (1 << 64)))
-    )
+    limits = _checked(limits, len(counts))
+    return np.asarray(_draw(units, offsets, entries, counts, limits, keys, np.uint64(seed % (1 << 64))))
 
 
 def inclusion_probability(matches: pa.ListArray, p: F64) -> F64:
@@ -85,15 +75,10 @@ def fixed_point(pi: F64) -> U64:
 
 
 def expected_rows(matches: pa.ListArray, counts: I64, limits: I64) -> U64:
-    """Return the expected size Σπ for each of k choices of limits, in one pass over the rows.
+    """Return Σ fixed_point(π) of a part of the pool (uint64[k]), for each of k choices of limits, in one pass over its rows.
 
-    Args:
-        matches: list<int>[rows] of entry ids in [0, n); any part of the pool, the parts' results add up.
-        counts: int64[n], over the whole pool.
-        limits: int64[k, n] or [k, 1], each at least 1; of each entry ascending.
-
-    Returns:
-        uint64[k], sums of `fixed_point(π)`. A sum holds 2³² − 1 rows: add up parts of a larger pool as Python ints.
+    `limits` are int64[k, n] or [k, 1], of each entry ascending; `counts` are of the whole pool. Results of parts add up: as
+    Python ints, where a pool may have more than the 2³² − 1 rows that a sum holds.
     """
     return np.asarray(_expected(*_lists(matches, len(counts)), *_choices(counts, limits)))
 

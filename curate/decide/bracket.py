@@ -3,19 +3,17 @@
 In: sums of π in fixed point (see `balance.fixed_point`), of the whole pool, at values of t that each round names. Out: t.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from curate.decide.balance import ONE
 from curate.errors import RunError
-
-I64 = npt.NDArray[np.int64]
+from curate.numeric.arrays import I64
 
 
 @dataclass(frozen=True)
@@ -26,21 +24,15 @@ class Bracket:
     the gap between them that holds the answer. Σπ in fixed point never falls as t grows (every operation on the way
     is monotone, and so is its rounding), so the answer is unique, whatever the points. With 64 points a round, a
     highest t below 2⁴⁰ takes at most 8 rounds, and usually 2 to 4.
-
-    Attributes:
-        rows: the target size.
-        lo: the largest t known to give at most `rows`; 0 before any is known.
-        hi: the smallest t known to give more than `rows`; the largest t + 1 before any is known.
-        hi_sum: Σπ at hi in fixed point, where it is known.
     """
 
-    rows: int
-    lo: int
-    hi: int
-    hi_sum: int | None = None
+    rows: int  # the target size
+    lo: int  # the largest t known to give at most `rows`; 0 before any is known
+    hi: int  # the smallest t known to give more than `rows`; the largest t + 1 before any is known
+    hi_sum: int | None = None  # Σπ at hi in fixed point, where it is known
 
     @classmethod
-    def start(cls, highest: int, rows: int) -> Bracket:
+    def start(cls, highest: int, rows: int) -> Self:
         """Return the bracket before any pass; with `highest` below 1 the answer is 1."""
         return cls(rows, 0, max(1, highest) + 1)
 
@@ -82,7 +74,7 @@ class Bracket:
             return np.unique(np.clip(steps.astype(np.int64), self.lo + 1, self.hi - 1))
         return np.array([self.lo + (self.hi - self.lo) * i // (k + 1) for i in range(1, k + 1)], np.int64)
 
-    def narrow(self, ts: npt.NDArray[np.integer] | Sequence[int], sums: npt.NDArray | Sequence[int]) -> Bracket:
+    def narrow(self, ts: npt.NDArray[np.integer] | Sequence[int], sums: npt.NDArray | Sequence[int]) -> Self:
         """Return the bracket after a pass that found the fixed-point `sums` (whole pool, any integers) at `ts`.
 
         Raises:
@@ -100,15 +92,9 @@ class Bracket:
 
 
 def solve_t(highest: int, rows: int, expect: Callable[[I64], npt.NDArray | Sequence[int]]) -> int:
-    """Return the largest t in [1, highest] whose expected size, in fixed point, is at most `rows`.
+    """Return the largest t in [1, highest] whose expected size is at most `rows`; above `highest` nothing more is kept.
 
-    Args:
-        highest: the t above which nothing more is kept.
-        rows: the target size.
-        expect: from values of t (int64[k], ascending) to Σπ of the whole pool at each.
-
-    Raises:
-        RunError: even t = 1 is expected to keep more than `rows`.
+    `expect` gives Σπ of the whole pool in fixed point at values of t (int64[k], ascending). Raises RunError as `Bracket.t`.
     """
     bracket = Bracket.start(highest, rows)
     while not bracket.solved:

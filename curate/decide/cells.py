@@ -23,7 +23,7 @@ import numpy.typing as npt
 import xxhash
 from numba import njit
 
-from curate.decide.groups import I64, U64, Mask
+from curate.numeric.arrays import I64, U64, Mask
 from curate.numeric.products import squares
 
 F32 = npt.NDArray[np.float32]

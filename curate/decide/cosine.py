@@ -30,7 +30,8 @@ from curate.decide.cells import (
     usable,
     visits,
 )
-from curate.decide.groups import I64, U64, Mask, find, forest
+from curate.decide.groups import find, forest
+from curate.numeric.arrays import I64, U64, Mask
 from curate.numeric.products import dot, squares
 from curate.process import in_threads
 

@@ -1,19 +1,45 @@
-"""A unit's `decisions`: the verdict of each row by its name, what it is a duplicate of, its probability and its draw."""
+"""A unit's part in balancing, and its `decisions`: the verdict of each row, what it is a duplicate of, its probability and draw.
+
+What is global, the counts of the whole pool and t, comes in as arguments.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids, schema
 from curate.decide import balance
-from curate.decide.draws import alive_matches, all_matches
+from curate.decide.schemes.scheme import stack_limits
 from curate.decide.settings import DecideSettings
-from curate.decide.state import ALIVE, I64, UnitResult, UnitState
+from curate.decide.state import ALIVE, UnitResult, UnitState
+from curate.numeric.arrays import I16, I64, U64, Mask
 from curate.schema import CODES
 from curate.store.tables import UnitTables
+
+
+def all_matches(tables: UnitTables) -> pa.ListArray:
+    """Return the entry ids of all rows (list<int32>)."""
+    return tables.read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
+
+
+def alive_matches(tables: UnitTables, state: UnitState) -> pa.ListArray:
+    """Return the entry ids of the rows still in (list<int32>)."""
+    return all_matches(tables).filter(pa.array(state.alive))
+
+
+def count_entries(settings: DecideSettings, tables: UnitTables, alive: Mask | None = None) -> I64:
+    """Return the rows that match each entry (int64[entries]): of all of the unit's, or of those alive (bool[rows])."""
+    return balance.entry_counts(all_matches(tables), alive, len(settings.entries.entries))
+
+
+def expected_rows(settings: DecideSettings, matches: pa.ListArray, counts: I64, ts: I64) -> U64:
+    """Return Σπ (fixed point, uint64[k]) of rows with these matches, for each t (int64[k])."""
+    assert settings.scheme is not None
+    stacks = stack_limits(settings.scheme, ts, counts, settings.entries.table)
+    sums = [balance.expected_rows(matches, counts, limits) for limits in stacks]
+    return np.concatenate([np.zeros(0, np.uint64), *sums])
 
 
 def decide(
@@ -27,8 +53,7 @@ def decide(
     """Draw, write the unit's `decisions`, and report.
 
     Args:
-        settings: of deciding.
-        tables: the unit's.
+        settings, tables: of deciding; the unit's.
         state: after deduplication.
         counts: int64[entries] over all survivors; None without `match`.
         t: None without `balance`.
@@ -36,9 +61,7 @@ def decide(
     """
     key = settings.key_with(gaps)
     if not tables.is_current("decisions", key):
-        _write_decisions(
-            settings, tables, state, counts, settings.limits(t, counts) if counts is not None else None, key
-        )
+        tables.write("decisions", _decisions(settings, tables, state, counts, t), key)
     table = tables.read("decisions", ["kept", "probability"])
     kept = table["kept"].to_numpy().astype(np.int64)
     if counts is None:
@@ -49,20 +72,21 @@ def decide(
     return UnitResult(state.unit, int(kept.sum()), np.stack(sums))
 
 
-def _write_decisions(
-    settings: DecideSettings, tables: UnitTables, state: UnitState, counts: I64 | None, limits: I64 | None, key: str
-) -> None:
+def _decisions(
+    settings: DecideSettings, tables: UnitTables, state: UnitState, counts: I64 | None, t: int | None
+) -> pa.Table:
     base = tables.read("samples", ["unit", "row", "uid"])
     survivors = state.alive
     probability = survivors.astype(np.float64)
     draws = np.full(len(base), np.nan)
-    if limits is not None and counts is not None and survivors.any():
+    limits = None if counts is None else settings.limits(t, counts)
+    if counts is not None and limits is not None and survivors.any():
         matches = alive_matches(tables, state)
         probability[survivors] = balance.inclusion_probability(matches, balance.probabilities(counts, limits))
         uids = base["uid"].filter(pa.array(survivors)).combine_chunks()
         draws[survivors] = balance.draw(uids, matches, counts, limits, settings.entries.keys, settings.seed)
         state = state.drop(survivors & (draws >= 1), CODES[schema.BALANCE])
-    table = pa.table(
+    return pa.table(
         {
             **{name: base[name] for name in base.column_names},
             "kept": pa.array(state.alive),
@@ -73,17 +97,16 @@ def _write_decisions(
         },
         schema=schema.DECISIONS,
     )
-    tables.write("decisions", table, key)
 
 
-def name_verdicts(verdicts: npt.NDArray[np.int16], rules: Sequence[str]) -> pa.Array:
+def name_verdicts(verdicts: I16, rules: Sequence[str]) -> pa.Array:
     """Return the rule or stage that dropped each row (string[rows]); null where it is kept."""
     names, codes = _names_and_codes(rules)
     index = pc.index_in(pa.array(verdicts, mask=verdicts == ALIVE), pa.array(codes, pa.int16()), skip_nulls=True)
     return names.take(index)
 
 
-def read_verdicts(names: pa.ChunkedArray, rules: Sequence[str]) -> npt.NDArray[np.int16]:
+def read_verdicts(names: pa.ChunkedArray, rules: Sequence[str]) -> I16:
     """Return the verdicts (int16[rows]) that `name_verdicts` gave these names. Raises ValueError for any other name."""
     known, codes = _names_and_codes(rules)
     index = pc.index_in(names, known, skip_nulls=True)
@@ -100,10 +123,8 @@ def _names_and_codes(rules: Sequence[str]) -> tuple[pa.Array, list[int]]:
 def _partners(state: UnitState, n_rows: int) -> pa.Array:
     """Return what a duplicate is one of, or the evaluation image that a row is near (string[rows])."""
     partners = pa.nulls(n_rows, pa.string())
-    for rows, names in (
-        (state.duplicates, ids.hex_uids(*state.representatives)),
-        (state.contaminated, state.evaluated),
-    ):
+    duplicates = (state.duplicates, ids.hex_uids(*state.representatives))
+    for rows, names in (duplicates, (state.contaminated, state.evaluated)):
         mask = np.zeros(n_rows, bool)
         mask[rows] = True
         partners = pc.replace_with_mask(partners, pa.array(mask), names)

@@ -14,24 +14,19 @@ A dead record adopts the representative *and the keys* of the row that beat it. 
 its representative through later passes, and follows it if that one dies too, without any lookup between buckets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 from numba import njit
 
 from curate import ids
 from curate.decide.quantiles import order_keys
-from curate.ids import hex_uids, mix64
+from curate.ids import mix64
+from curate.numeric.arrays import I64, U8, U64, Mask
 
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 Records = npt.NDArray[np.void]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
@@ -40,34 +35,28 @@ _DIGIT[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
 def record_type(passes: int) -> np.dtype[np.void]:
-    """Return the type of a candidate's record (RECORD in the design), for a number of passes.
-
-    rep_hi, rep_lo: the uid of the row that represents this one, at first its own. content: `content_hashes`, which
-    decides between rows of one uid. prefer: `preferences`, larger is better. unit, row: where it is. dead: whether it
-    lost a pass. key_hi, key_lo, present: per pass, the 128-bit key of its representative, and whether there is one.
-    """
+    """Return the type of a candidate's record, for a number of passes."""
     return np.dtype(
         [
-            ("rep_hi", np.uint64),
+            ("rep_hi", np.uint64),  # the uid of the row that represents it, at first its own
             ("rep_lo", np.uint64),
-            ("content", np.uint64),
-            ("prefer", np.uint64),
+            ("content", np.uint64),  # see `content_hashes`
+            ("prefer", np.uint64),  # see `preferences`
             ("unit", np.int32),
             ("row", np.int32),
-            ("dead", np.bool_),
-            ("key_hi", np.uint64, (passes,)),
+            ("dead", np.bool_),  # whether it lost a pass
+            ("key_hi", np.uint64, (passes,)),  # per pass, the key of its representative
             ("key_lo", np.uint64, (passes,)),
-            ("present", np.bool_, (passes,)),
+            ("present", np.bool_, (passes,)),  # whether there is a key
         ]
     )
 
 
 def pass_keys(column: pa.Array) -> tuple[U64, U64, Mask]:
-    """Return the 128-bit key of each value, as two uint64[rows], and whether there is one (bool[rows]: not null, not NaN).
+    """Return the 128-bit key of each value, as two uint64[rows], and whether there is one (not null, not NaN).
 
-    Equal values of a column have equal keys in every part of it. Strings of 32 or 64 lower-case hex digits (uids,
-    sha256) are read as numbers, the longer ones folded; other strings are hashed by xxh3-128; a number's key is its
-    `order_keys`.
+    Strings of 32 or 64 lower-case hex digits (uids, sha256) are read as numbers, the longer ones folded; other strings are
+    hashed by xxh3-128; a number's key is its `order_keys`.
     """
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
@@ -114,10 +103,7 @@ def repeated(parts: Iterable[U64]) -> U64:
 def candidates(columns: Sequence[pa.Array], alive: Mask, found: Sequence[U64]) -> I64:
     """Return the living rows of a unit whose hash in any pass is among that pass's repeated ones (int64, ascending).
 
-    Args:
-        columns: one key column a pass.
-        alive: bool[rows].
-        found: per pass, the `repeated` hashes of all buckets, ascending.
+    `columns` are the passes' key columns, `found` their `repeated` hashes of all buckets, ascending.
     """
     chosen = np.zeros(len(alive), bool)
     for column, hashes in zip(columns, found, strict=True):
@@ -129,13 +115,9 @@ def candidates(columns: Sequence[pa.Array], alive: Mask, found: Sequence[U64]) -
     return np.flatnonzero(chosen & alive)
 
 
-def content_hashes(sha256: pa.Array | None, captions: pa.Array) -> U64:
-    """Return xxh3-64 of `sha256 NUL caption` (uint64[rows]; a null counts as ""), to choose between rows of one uid.
-
-    In a pool without images the URL takes the place of the sha256: there it is what names the image.
-    """
-    images = [""] * len(captions) if sha256 is None else sha256.to_pylist()
-    pairs = zip(images, captions.to_pylist(), strict=True)
+def content_hashes(images: pa.Array, captions: pa.Array) -> U64:
+    """Return xxh3-64 of `image NUL caption` (uint64[rows]; a null counts as ""), to choose between rows of one uid."""
+    pairs = zip(images.to_pylist(), captions.to_pylist(), strict=True)
     return np.fromiter((ids.hash64(f"{a or ''}\0{b or ''}") for a, b in pairs), np.uint64, len(captions))
 
 
@@ -155,7 +137,7 @@ def make_records(
 
     Args:
         unit: the unit's number.
-        rows: int[c], the candidates' rows in the unit; all that follows has one value for each of them.
+        rows: int[c], the candidates' rows in the unit; what follows has a value for each of them.
         uids: string[c] of 32 hex digits.
         columns: one key column a pass, each of c values.
         content: uint64[c], `content_hashes`.
@@ -206,39 +188,6 @@ def resolve(records: Records, pass_index: int) -> Records:
     return records
 
 
-def dedup(
-    uids: pa.Array, columns: Sequence[pa.Array], content: U64, prefer: U64 | None, n_buckets: int = 1
-) -> tuple[Mask, pa.Array]:
-    """Run both phases in memory, over one unit: what the distributed passes do, for small tools and for tests.
-
-    Args:
-        uids: string[rows] of 32 hex digits; a row whose uid is null takes no part.
-        columns: one key column a pass, in the order of the passes.
-        content, prefer: uint64[rows], as for `make_records`.
-        n_buckets: into how many buckets keys are split; without influence on the result.
-
-    Returns:
-        bool[rows], the rows that are duplicates, and string[rows], the uid of the survivor that each is a duplicate
-        of; null where it is none.
-    """
-    alive = uids.is_valid().to_numpy(zero_copy_only=False)
-    split = [split_buckets(key_hashes(column, alive), n_buckets) for column in columns]
-    found = [np.concatenate([repeated([bucket]) for bucket in buckets]) for buckets in split]
-    rows = candidates(columns, alive, found)
-    taken = [column.take(pa.array(rows)) for column in (uids, *columns)]
-    records = make_records(0, rows, taken[0], taken[1:], content[rows], None if prefer is None else prefer[rows])
-    for i in range(len(columns)):
-        numbers = buckets_for(records, i, n_buckets)
-        records = np.concatenate([resolve(records[numbers == bucket], i) for bucket in range(n_buckets)])
-    lost = records[records["dead"]]
-    dead = np.zeros(len(uids), bool)
-    dead[lost["row"]] = True
-    hi, lo = np.zeros((2, len(uids)), np.uint64)
-    hi[lost["row"]], lo[lost["row"]] = lost["rep_hi"], lost["rep_lo"]
-    survivors = hex_uids(hi, lo)
-    return dead, pc.if_else(pa.array(dead), survivors, pa.scalar(None, pa.string()))
-
-
 def _fold(hi: U64, lo: U64) -> U64:
     """Return 64 bits of a 128-bit key: both halves take part, for a pool's uids may have one that never varies."""
     return np.asarray(mix64(lo ^ mix64(hi + _GAMMA)))
@@ -250,7 +199,7 @@ def _bucket(hashes: U64, n_buckets: int) -> I64:
 
 
 @njit(nogil=True, cache=True)
-def _hex_keys(offsets: I64, data: npt.NDArray[np.uint8], rows: int) -> tuple[U64, U64, Mask]:
+def _hex_keys(offsets: I64, data: U8, rows: int) -> tuple[U64, U64, Mask]:
     """Read strings of 32 or 64 lower-case hex digits as two words; of 64, the halves are folded by mixing."""
     hi, lo, is_hex = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64), np.zeros(rows, np.bool_)
     words = np.zeros(4, np.uint64)

@@ -16,7 +16,8 @@ from curate.decide import dedup
 from curate.decide.groups import Groups
 from curate.decide.passes.kinds import KeyPass, Nearness
 from curate.decide.settings import DecideSettings
-from curate.decide.state import U64, UnitState
+from curate.decide.state import UnitState
+from curate.numeric.arrays import U64
 from curate.store.tables import UnitTables
 
 
@@ -92,7 +93,7 @@ def _key_columns(settings: DecideSettings, tables: UnitTables, groups: Mapping[i
 
 
 def _content(settings: DecideSettings, tables: UnitTables, rows: pa.Array) -> U64:
-    """Return what decides between rows of one uid (see `dedup.content_hashes`)."""
+    """Return what decides between rows of one uid; what names an image is its sha256, or the URL in a pool without images."""
     if not settings.compares_content:
         return np.zeros(len(rows), np.uint64)
     table = tables.read("samples", ["sha256", "url", "caption"]).take(rows)

@@ -6,17 +6,17 @@ What is global, the threshold of a top rule, comes in as an argument and is comp
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema
 from curate.decide import quantiles
-from curate.decide.draws import all_matches
+from curate.decide.decisions import all_matches
 from curate.decide.evaluation import find_contaminated
 from curate.decide.rules import first_failed
 from curate.decide.settings import DecideSettings
-from curate.decide.state import ALIVE, I64, U64, UnitState
+from curate.decide.state import ALIVE, UnitState
+from curate.numeric.arrays import U64, Mask
 from curate.pool.plan import Unit
 from curate.schema import CODES
 from curate.store.forgotten import forgotten_mask
@@ -47,19 +47,9 @@ def apply_segment(settings: DecideSettings, tables: UnitTables, state: UnitState
 
 def finish_rules(settings: DecideSettings, tables: UnitTables, state: UnitState) -> UnitState:
     """Drop, after the last rule, what matches no entry, then what is near an image of the evaluation set."""
-    return decontaminate(settings, tables, drop_unmatched(settings, tables, state))
-
-
-def drop_unmatched(settings: DecideSettings, tables: UnitTables, state: UnitState) -> UnitState:
-    """Drop the rows that match no entry, if the recipe matches."""
-    if not settings.matching:
-        return state
-    unmatched = pc.equal(pc.list_value_length(all_matches(tables)), 0).to_numpy(zero_copy_only=False)
-    return state.drop(unmatched, CODES[schema.UNMATCHED])
-
-
-def decontaminate(settings: DecideSettings, tables: UnitTables, state: UnitState) -> UnitState:
-    """Drop the rows that are near an image of the evaluation set, if there is one."""
+    if settings.matching:
+        unmatched = pc.equal(pc.list_value_length(all_matches(tables)), 0).to_numpy(zero_copy_only=False)
+        state = state.drop(unmatched, CODES[schema.UNMATCHED])
     if settings.against is None:
         return state
     rows, values = settings.against.read(tables, state.alive)
@@ -67,13 +57,6 @@ def decontaminate(settings: DecideSettings, tables: UnitTables, state: UnitState
     dropped = np.zeros(len(state.verdicts), bool)
     dropped[rows[found]] = True
     return replace(state.drop(dropped, CODES[schema.CONTAMINATED]), contaminated=rows[found], evaluated=names)
-
-
-def top_histogram(
-    settings: DecideSettings, tables: UnitTables, state: UnitState, index: int, radix: quantiles.Radix
-) -> I64:
-    """Count the next digits of a top rule's column over the rows that reached the rule, as `Radix.histogram` does."""
-    return radix.histogram(top_keys(settings, tables, state, index))
 
 
 def top_keys(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int) -> U64:
@@ -86,11 +69,11 @@ def apply_top(settings: DecideSettings, tables: UnitTables, state: UnitState, in
     """Drop what is below the threshold's key of the segment's top rule, then apply the next segment."""
     keys, valid = _top_column(settings, tables, index)
     segment = settings.segments[index]
-    below = ~quantiles.threshold_mask(keys, valid, key)
-    return apply_segment(settings, tables, state.drop(below, segment.first + len(segment.rules)), index + 1)
+    state = state.drop(~quantiles.threshold_mask(keys, valid, key), segment.first + len(segment.rules))
+    return apply_segment(settings, tables, state, index + 1)
 
 
-def _top_column(settings: DecideSettings, tables: UnitTables, index: int) -> tuple[U64, npt.NDArray[np.bool_]]:
+def _top_column(settings: DecideSettings, tables: UnitTables, index: int) -> tuple[U64, Mask]:
     top = settings.segments[index].top
     assert top is not None
     return quantiles.order_keys(tables.read_measured(list(top.columns))[top.columns[0]].combine_chunks())

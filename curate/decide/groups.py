@@ -11,20 +11,15 @@ Any part of the edges may be replaced by another set with the same components: `
 return spanning forests, so n equal rows give n − 1 edges; merged groups take 16 bytes a node.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
-I32 = npt.NDArray[np.int32]
-Mask = npt.NDArray[np.bool_]
+from curate.numeric.arrays import I32, I64, U64
 
 _ROW_BITS = np.uint64(32)
 _MERGE = 1 << 20  # edges that wait to be merged
@@ -32,18 +27,13 @@ _MERGE = 1 << 20  # edges that wait to be merged
 
 @dataclass(frozen=True)
 class Groups:
-    """The connected components of some edges.
+    """The connected components of some edges."""
 
-    Attributes:
-        nodes: uint64[m], ascending: every node that has an edge to another.
-        labels: uint64[m]: the smallest node of its group.
-    """
-
-    nodes: U64
-    labels: U64
+    nodes: U64  # ascending: every node that has an edge to another
+    labels: U64  # of each, the smallest node of its group
 
     @classmethod
-    def of(cls, edges: U64) -> Groups:
+    def of(cls, edges: U64) -> Self:
         """Return the groups that the edges (uint64[e, 2]) make; an edge of a node to itself makes none."""
         edges = edges[edges[:, 0] != edges[:, 1]]
         nodes = distinct(edges.reshape(-1))
@@ -66,10 +56,9 @@ class Groups:
 
 
 def forest(parts: Iterable[U64]) -> U64:
-    """Return edges with the same components as all the parts together, at most one a node (uint64[e, 2]).
+    """Return edges with the same components as all parts together, at most one a node (all uint64[e, 2]).
 
-    Parts (uint64[e, 2]) may themselves be forests, of any choice of the edges in any order. They are merged as they
-    come, so that memory is that of the nodes.
+    Parts are merged as they come, so that memory is that of the nodes.
     """
     merged, waiting, size = np.zeros((0, 2), np.uint64), [], 0
     for part in parts:

@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from curate.decide.groups import I64, U64, distinct, forest
+from curate.decide.groups import distinct, forest
 from curate.ids import mix64
+from curate.numeric.arrays import I64, U64
 from curate.process import in_threads
 
 BITS = 64

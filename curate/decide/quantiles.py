@@ -6,17 +6,13 @@ int(N·f) + 1 rows plus ties. Four passes over 64-bit keys each find 16 bits fro
 four rounds and 512 KiB a part, instead of a sort or a sketch with an error. Nothing here is approximate.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
+from curate.numeric.arrays import I64, U64, Mask
 
 DIGIT_BITS = 16
 KEY_BITS = 64
@@ -25,16 +21,10 @@ _SIGN = np.uint64(1 << 63)
 
 
 def order_keys(values: pa.Array) -> tuple[U64, Mask]:
-    """Map numbers to uint64 keys that compare as the numbers do.
+    """Map numbers to keys that compare as the numbers do (uint64[rows]; 0 for null and NaN), and tell which are valid.
 
     One map per kind, so parts of a column may differ in width: floats (as float64, which holds every narrower one;
     −0.0 is 0.0), signed integers, unsigned integers, booleans. Nothing is rounded.
-
-    Args:
-        values: floating, integer or boolean[rows].
-
-    Returns:
-        uint64[rows] keys, 0 where invalid, and bool[rows], false for null and NaN.
 
     Raises:
         TypeError: the column is of another type.
@@ -72,25 +62,14 @@ class Radix:
     """The search for the key of descending[int(N·f)], between passes that count.
 
     Each round, every part counts its keys' next digit (`histogram`), the counts are added up, and `narrow` takes the
-    digit that holds the wanted rank. Four rounds find the key; further ones change nothing.
-
-    Attributes:
-        fraction: f, in (0, 1).
-        prefix: the leading bits found so far, as an integer.
-        bits: how many.
-        rank: how many keys with this prefix are larger than the wanted one; set by the first round.
-        total: N, set by the first round.
+    digit that holds the wanted rank. Four rounds find the key.
     """
 
-    fraction: float
-    prefix: int = 0
-    bits: int = 0
-    rank: int = 0
-    total: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.fraction < 1:
-            raise ValueError(f"the fraction is {self.fraction}; accepted: above 0 and below 1")
+    fraction: float  # f, in (0, 1)
+    prefix: int = 0  # the leading bits found so far, as an integer
+    bits: int = 0  # how many
+    rank: int = 0  # how many keys with this prefix are larger than the wanted one; set by the first round
+    total: int | None = None  # N, set by the first round
 
     @property
     def solved(self) -> bool:
@@ -99,35 +78,27 @@ class Radix:
 
     @property
     def key(self) -> int | None:
-        """The threshold's key; None where there were no values, so that nothing passes.
-
-        Raises:
-            ValueError: not solved yet.
-        """
+        """The threshold's key; None where there were no values, so that nothing passes. Raises ValueError before it is solved."""
         if not self.solved:
             raise ValueError(f"only {self.bits} of {KEY_BITS} bits are known")
         return self.prefix if self.total else None
 
     def histogram(self, keys: U64) -> I64:
-        """Count the next digit of one part's valid keys (uint64) that begin with the prefix: int64[65536]."""
-        if self.solved:
-            return np.zeros(1 << DIGIT_BITS, np.int64)
+        """Count the next digit of one part's valid keys that begin with the prefix: int64[65536]."""
         if self.bits:
             keys = keys[keys >> np.uint64(KEY_BITS - self.bits) == np.uint64(self.prefix)]
         digits = (keys >> np.uint64(KEY_BITS - self.bits - DIGIT_BITS)) & np.uint64((1 << DIGIT_BITS) - 1)
         return np.bincount(digits.astype(np.int64), minlength=1 << DIGIT_BITS).astype(np.int64)
 
-    def narrow(self, histogram: I64) -> Radix:
-        """Return the state after a round, from the sum of all parts' histograms (int64[65536]); the same one if solved.
+    def narrow(self, histogram: I64) -> Self:
+        """Return the state after a round, from the sum of all parts' histograms (int64[65536]).
 
         Raises:
             ValueError: the histogram cannot hold the wanted rank, so it is not of the data of the rounds before.
         """
-        if self.solved:
-            return self
         total = int(histogram.sum()) if self.total is None else self.total
         if total == 0:
-            return Radix(self.fraction, total=0)
+            return replace(self, total=0)
         # Float multiplication, truncated, as DataComp's `int(len(x) * f)` does.
         rank = int(total * self.fraction) if self.total is None else self.rank
         at_least = np.cumsum(histogram[::-1])
@@ -136,7 +107,8 @@ class Radix:
             raise ValueError(f"rank {rank} is not among the {int(at_least[-1])} keys counted: other data than before")
         above = int(at_least[place - 1]) if place else 0
         digit = len(histogram) - 1 - place
-        return Radix(self.fraction, self.prefix << DIGIT_BITS | digit, self.bits + DIGIT_BITS, rank - above, total)
+        prefix = self.prefix << DIGIT_BITS | digit
+        return replace(self, prefix=prefix, bits=self.bits + DIGIT_BITS, rank=rank - above, total=total)
 
 
 def threshold_mask(keys: U64, valid: Mask, key: int | None) -> Mask:

@@ -10,11 +10,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from curate.decide import dedup, draws, duplicates, filtering, quantiles
+from curate.decide import decisions, dedup, duplicates, filtering, quantiles
 from curate.decide.groups import Groups
 from curate.decide.passes.kinds import Nearness
 from curate.decide.settings import DecideSettings
-from curate.decide.state import I64, U64, UnitState
+from curate.decide.state import UnitState
+from curate.numeric.arrays import I64, U64
 from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.deciding import Top
@@ -94,7 +95,7 @@ def find_groups(settings: DecideSettings, by: Nearness, states: Sequence[UnitSta
 
 def count_survivors(settings: DecideSettings, states: Sequence[UnitState]) -> I64:
     """Return the rows still in that match each entry (int64[entries])."""
-    counts = _each(settings, states, lambda t, s: draws.count_entries(settings, t, s.alive))
+    counts = _each(settings, states, lambda t, s: decisions.count_entries(settings, t, s.alive))
     return sum(counts, np.zeros(len(settings.entries.entries), np.int64))
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from curate.errors import RecipeError
+from curate.numeric.arrays import I16, I32
 from curate.recipe.deciding import Top
 
 _local = threading.local()
@@ -54,11 +54,7 @@ def connect() -> Any:
 
 
 def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule]:
-    """Return the rules, checked against the columns that they will see.
-
-    Args:
-        rules: name → SQL expression or Top, in order.
-        columns: name and type of every measured column.
+    """Return the rules in order, checked against the columns that they will see.
 
     Raises:
         RecipeError: an expression does not parse, is not scalar, deterministic and boolean, or a column is missing.
@@ -88,20 +84,20 @@ def segments(rules: list[Rule]) -> list[Segment]:
     return [*cut, Segment(first, tuple(group), None)]
 
 
-def first_failed(rules: tuple[Rule, ...], table: pa.Table) -> npt.NDArray[np.int16]:
+def first_failed(rules: tuple[Rule, ...], table: pa.Table) -> I16:
     """Return for each row the position of the first of `rules` that it fails, or -1."""
     if not rules or not len(table):
         return np.full(len(table), -1, np.int16)
     cases = " ".join(f"WHEN NOT coalesce(TRY(({rule.spec}\n)), false) THEN {i}" for i, rule in enumerate(rules))
-    return np.asarray(_query(f"SELECT (CASE {cases} ELSE -1 END)::SMALLINT AS failed FROM batch", table)["failed"])
+    return np.asarray(_query(f"SELECT (CASE {cases} ELSE -1 END)::SMALLINT FROM batch", table)[0])
 
 
-def count_values(rule: Rule, table: pa.Table, highest: int) -> npt.NDArray[np.int32]:
+def count_values(rule: Rule, table: pa.Table, highest: int) -> I32:
     """Return what an expression of `check_count` gives for each row, 0 to `highest`; 0 where it is NULL or fails."""
     if not len(table):
         return np.zeros(0, np.int32)
-    sql = f"SELECT greatest(0, least({highest}, coalesce(TRY(({rule.spec}\n)), 0)))::INTEGER AS count FROM batch"
-    return np.asarray(_query(sql, table)["count"], np.int32)
+    sql = f"SELECT greatest(0, least({highest}, coalesce(TRY(({rule.spec}\n)), 0)))::INTEGER FROM batch"
+    return np.asarray(_query(sql, table)[0])
 
 
 def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | None]]:
@@ -109,21 +105,16 @@ def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | Non
     exprs = ", ".join(f'TRY(({rule.spec}\n)) AS "{rule.name}"' for rule in rules if isinstance(rule.spec, str))
     if not exprs:
         return [{} for _ in range(len(table))]
+    answers: list[dict[str, bool | None]] = _query(f"SELECT {exprs} FROM batch", table).to_pylist()
+    return answers
+
+
+def _query(sql: str, table: pa.Table) -> pa.Table:
+    """Return the answer of a query of a table, which it calls `batch`."""
     connection = connect()
     connection.register("batch", table)
     try:
-        cursor = connection.execute(f"SELECT {exprs} FROM batch")
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    finally:
-        connection.unregister("batch")
-
-
-def _query(sql: str, table: pa.Table) -> dict[str, Any]:
-    connection = connect()
-    connection.register("batch", table)
-    try:
-        return dict(connection.execute(sql).fetchnumpy())
+        return connection.sql(sql).to_arrow_table()
     finally:
         connection.unregister("batch")
 
@@ -149,22 +140,15 @@ def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule
         raise RecipeError(f"{where} is not a SQL expression: {tree['error_message']}")
     node = tree["statements"][0]["node"] if len(tree["statements"]) == 1 else {}
     plain = node.get("type") == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY" and not node["modifiers"]
-    if not plain or len(node["select_list"]) != 1 or node["select_list"][0]["alias"] or _clauses(node):
+    if not plain or len(node["select_list"]) != 1 or node["select_list"][0]["alias"] or _has_clauses(node):
         raise RecipeError(f"{where} is not one SQL expression")
     used = []
     parts = list(_walk(node["select_list"][0]))
-    parameters = {
-        ref["column_names"][-1]
-        for part in parts
-        if part["class"] == "LAMBDA"
-        for ref in _walk(part["lhs"])
-        if "column_names" in ref
-    }
+    lambdas = [ref for part in parts if part["class"] == "LAMBDA" for ref in _walk(part["lhs"])]
+    parameters = {ref["column_names"][-1] for ref in lambdas if "column_names" in ref} - set(columns.names)
     for part in parts:
         kind = part["class"]
-        if kind == "COLUMN_REF" and (
-            part["column_names"][-1] not in parameters or part["column_names"][-1] in columns.names
-        ):
+        if kind == "COLUMN_REF" and part["column_names"][-1] not in parameters:
             used.append(_column(key, part["column_names"][-1], columns))
         elif kind == "FUNCTION":
             _check_function(where, part["function_name"].lower(), len(part.get("arguments", part.get("children", []))))
@@ -174,7 +158,7 @@ def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule
             )
     try:
         _query(f"SELECT ({sql}\n) AS rule FROM batch", _nulls(columns))
-        kind = _query(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch", _nulls(columns))["column_type"][0]
+        kind = _query(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch", _nulls(columns))["column_type"][0].as_py()
         if not any(part["class"] == "CAST" for part in parts):
             _try_values(sql, columns)
     except duckdb.Error as error:
@@ -208,7 +192,7 @@ def _try_values(sql: str, columns: pa.Schema) -> None:
         return
 
 
-def _clauses(node: dict[str, Any]) -> bool:
+def _has_clauses(node: dict[str, Any]) -> bool:
     clauses = ("where_clause", "having", "sample", "qualify", "group_expressions", "group_sets")
     return any(node.get(clause) for clause in clauses) or bool(node.get("cte_map", {}).get("map"))
 
@@ -226,9 +210,9 @@ def _walk(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _column(key: str, name: str, columns: pa.Schema) -> str:
-    by_lower = {known.lower(): known for known in columns.names}
+    by_lower: dict[str, str] = {known.lower(): known for known in columns.names}
     if name.lower() in by_lower:
-        return str(by_lower[name.lower()])
+        return by_lower[name.lower()]
     near = difflib.get_close_matches(name, columns.names, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     needs = {

@@ -28,44 +28,25 @@ from curate.store.tables import UnitTables
 
 @dataclass(frozen=True)
 class DecideSettings:
-    """What deciding reads.
-
-    Attributes:
-        store: the run folder.
-        columns: those that rules see.
-        rules: names of the rules, in order.
-        segments: the rules, cut after each top rule.
-        matching: what `match` gives; None without.
-        passes: of deduplication, in order.
-        prefer: the column whose largest value stays.
-        compares_content: whether rows of one uid may differ in image or caption.
-        against: how rows are compared with the evaluation set; None without one.
-        balance, scheme: None without `balance`.
-        seed: of draws.
-        key: of `decisions`, where there were no gaps.
-    """
+    """What deciding reads."""
 
     store: RunStore
-    columns: pa.Schema
-    rules: tuple[str, ...]
+    columns: pa.Schema  # those that rules see
+    rules: tuple[str, ...]  # names of the rules, in order
     segments: tuple[Segment, ...]
-    matching: MatchSettings | None
-    passes: tuple[KeyPass | Nearness, ...]
-    prefer: str | None
-    compares_content: bool
-    against: ImageNearness | None
+    matching: MatchSettings | None  # what `match` gives; None without
+    passes: tuple[KeyPass | Nearness, ...]  # of deduplication, in order
+    prefer: str | None  # the column whose largest value stays
+    compares_content: bool  # whether rows of one uid may differ in image or caption
+    against: ImageNearness | None  # how rows are compared with the evaluation set; None without one
     balance: Balance | None
-    scheme: Scheme | None
-    seed: int
-    key: str
+    scheme: Scheme | None  # None without `balance`
+    seed: int  # of draws
+    key: str  # of `decisions`, where there were no gaps
 
     @classmethod
     def of(cls, context: RunContext) -> "DecideSettings":
-        """Return those of a run.
-
-        Raises:
-            RecipeError: a rule or a pass does not fit the pool's columns.
-        """
+        """Return those of a run. Raises RecipeError where a rule or a pass does not fit the pool's columns."""
         recipe, pool = context.recipe, context.pool
         measured = MeasureSettings.of(context)
         columns = visible_columns(recipe.measure, measured.signals, pool)

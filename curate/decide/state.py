@@ -1,38 +1,28 @@
 """A unit on its way through the decision: which rows are still in, and what dropped the others."""
 
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from curate.numeric.arrays import I16, I32, I64, U64, Mask
 from curate.pool.plan import Unit
 from curate.schema import CODES, KEPT
-
-I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
 
 ALIVE = CODES[KEPT]
 
 
 @dataclass(frozen=True)
 class UnitState:
-    """A unit's state, two bytes a row.
-
-    Attributes:
-        unit: the unit.
-        verdicts: int16[rows]: ALIVE, the position of the rule that dropped the row, or the code of a stage.
-        duplicates: after deduplication, the rows that lost to another (int32).
-        representatives: of each of them, the halves of the uid of the row that represents it (uint64[2, duplicates]).
-        contaminated: the rows that are near an evaluation image (int64).
-        evaluated: of each of them, the name of that image (string).
-    """
+    """A unit's state, two bytes a row."""
 
     unit: Unit
-    verdicts: npt.NDArray[np.int16]
-    duplicates: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    verdicts: I16  # of each row ALIVE, the position of the rule that dropped it, or the code of a stage
+    # Rows that lost to another, and of each the halves of the uid of the row that represents it (uint64[2, duplicates]).
+    duplicates: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
     representatives: U64 = field(default_factory=lambda: np.zeros((2, 0), np.uint64))
+    # Rows that are near an evaluation image, and of each the name of that image.
     contaminated: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     evaluated: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
 
@@ -41,21 +31,15 @@ class UnitState:
         """The rows still in (bool[rows])."""
         return np.asarray(self.verdicts == ALIVE)
 
-    def drop(self, rows: Mask, code: int) -> "UnitState":
+    def drop(self, rows: Mask, code: int) -> Self:
         """Return the state with these rows dropped, where they were alive; by the position of a rule, or a stage's code."""
         return replace(self, verdicts=np.where(rows & self.alive, np.int16(code), self.verdicts))
 
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What a unit reports after deciding.
-
-    Attributes:
-        unit: the unit.
-        kept: how many rows are kept.
-        entries: int64[2, n] or None: per entry the expected rows in fixed point (2⁻³²), and the kept rows.
-    """
+    """What a unit reports after deciding."""
 
     unit: Unit
-    kept: int
-    entries: I64 | None
+    kept: int  # rows
+    entries: I64 | None  # int64[2, n] or None: per entry the expected rows in fixed point (2⁻³²), and the kept rows

@@ -35,15 +35,10 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Drift(NamedTuple):
-    """An estimate of SW₂².
+    """An estimate of SW₂²."""
 
-    Attributes:
-        squared: Z; 0 for equal sets. It may fall below 0 by a few standard errors.
-        standard_error: of `squared`.
-    """
-
-    squared: float
-    standard_error: float
+    squared: float  # Z; 0 for equal sets. It may fall below 0 by a few standard errors
+    standard_error: float  # of `squared`
 
     @property
     def distance(self) -> float:

@@ -29,15 +29,10 @@ CELLS = 1 << 22
 
 
 class Tags(NamedTuple):
-    """One of k values for each row.
+    """One of k values for each row."""
 
-    Attributes:
-        probabilities: float32[n, k]; each row sums to 1.
-        best: int64[n], the most probable value; of equal ones the first.
-    """
-
-    probabilities: F32
-    best: npt.NDArray[np.int64]
+    probabilities: F32  # float32[n, k]; each row sums to 1
+    best: npt.NDArray[np.int64]  # int64[n], the most probable value; of equal ones the first
 
     @property
     def probability(self) -> F32:

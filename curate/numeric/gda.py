@@ -32,15 +32,10 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """x ↦ x · weight + bias, one logit for each class.
+    """x ↦ x · weight + bias, one logit for each class."""
 
-    Attributes:
-        weight: W, float64[d, k].
-        bias: b, float64[k].
-    """
-
-    weight: F64
-    bias: F64
+    weight: F64  # W, float64[d, k]
+    bias: F64  # b, float64[k]
 
     def logits(self, images: F32, texts: F32 | None = None, alpha: float = 1.0) -> F64:
         """Return 100 x Tᵀ + α (x W + b).

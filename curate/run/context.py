@@ -17,31 +17,18 @@ VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "captions": 1, "shards":
 
 @dataclass(frozen=True)
 class RunContext:
-    """One run.
+    """One run."""
 
-    Attributes:
-        recipe: as resolved.
-        pool: what all units have in common.
-        store: the run folder.
-        reuse: the run whose tables are adopted where their keys are equal.
-        metadata_key: digest of the metadata's entries; empty without `match`.
-        models: what each signal's model is, by the signal's name.
-        engine_ids: what each engine's model is, and the version of each template.
-        evaluation_key: digest of the evaluation set; empty without `dedup.against`.
-        blocklist_key: digest of what is forgotten (see `curate.store.forgotten`); empty where nothing is.
-        is_local_runner: whether the runner works on this machine alone.
-    """
-
-    recipe: Recipe
-    pool: Pool
+    recipe: Recipe  # as resolved
+    pool: Pool  # what all units have in common
     store: RunStore
-    reuse: RunStore | None = None
-    metadata_key: str = ""
-    models: dict[str, Any] = field(default_factory=dict)
-    engine_ids: dict[str, str] = field(default_factory=dict)
-    evaluation_key: str = ""
-    blocklist_key: str = ""
-    is_local_runner: bool = True
+    reuse: RunStore | None = None  # the run whose tables are adopted where their keys are equal
+    metadata_key: str = ""  # digest of the metadata's entries; empty without `match`
+    models: dict[str, Any] = field(default_factory=dict)  # what each signal's model is, by the signal's name
+    engine_ids: dict[str, str] = field(default_factory=dict)  # each engine's model, and each template's version
+    evaluation_key: str = ""  # digest of the evaluation set; empty without `dedup.against`
+    blocklist_key: str = ""  # digest of what is forgotten (see `curate.store.forgotten`); empty where nothing is
+    is_local_runner: bool = True  # whether the runner works on this machine alone
 
     def unit_tables(self, unit: Unit) -> UnitTables:
         """Return a unit's tables in the run folder, and in the run to reuse."""

@@ -11,10 +11,11 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton
 
-from curate.decide import decisions, draws, filtering, quantiles
+from curate.decide import decisions, filtering, quantiles
 from curate.decide.bracket import Bracket
 from curate.decide.settings import DecideSettings
-from curate.decide.state import I64, UnitResult, UnitState
+from curate.decide.state import UnitResult, UnitState
+from curate.numeric.arrays import I64
 from curate.pool.plan import Unit
 from curate.recipe.deciding import Top
 from curate.store.error_notes import noting_errors
@@ -79,7 +80,7 @@ class _ApplyTop(beam.PTransform):
     def _count(self, state: UnitState, radix: quantiles.Radix) -> Iterator[I64]:
         if not radix.solved:
             tables = self.settings.tables(state.unit)
-            yield filtering.top_histogram(self.settings, tables, state, self.index, radix)
+            yield radix.histogram(filtering.top_keys(self.settings, tables, state, self.index))
 
     def _cut(self, state: UnitState, radix: quantiles.Radix) -> UnitState:
         return filtering.apply_top(self.settings, self.settings.tables(state.unit), state, self.index, radix.key)
@@ -97,8 +98,8 @@ class CountEntries(beam.PTransform):
 
     def _count(self, unit: Unit | UnitState) -> I64:
         if isinstance(unit, Unit):
-            return draws.count_entries(self.settings, self.settings.tables(unit))
-        return draws.count_entries(self.settings, self.settings.tables(unit.unit), unit.alive)
+            return decisions.count_entries(self.settings, self.settings.tables(unit))
+        return decisions.count_entries(self.settings, self.settings.tables(unit.unit), unit.alive)
 
 
 @dataclass
@@ -140,9 +141,9 @@ class SolveT(beam.PTransform):
     def _expect(self, state: UnitState, counts: I64, bracket: Bracket) -> Iterator[Any]:
         points = bracket.points()
         if len(points):
-            matches = draws.alive_matches(self.settings.tables(state.unit), state)
+            matches = decisions.alive_matches(self.settings.tables(state.unit), state)
             # Python integers: a sum over units may pass 2⁶⁴.
-            yield draws.expected_rows(self.settings, matches, counts, points).astype(object)
+            yield decisions.expected_rows(self.settings, matches, counts, points).astype(object)
 
     def _solution(self, bracket: Bracket) -> int:
         with noting_errors(self.settings.store):

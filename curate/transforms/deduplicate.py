@@ -9,9 +9,10 @@ import numpy as np
 from apache_beam.pvalue import AsSingleton
 
 from curate.decide import dedup, duplicates
-from curate.decide.groups import U64, Groups
+from curate.decide.groups import Groups
 from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitState
+from curate.numeric.arrays import U64
 from curate.transforms.near import FindGroups
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from curate.captions.cache import Index, index_answers
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
-from curate.decide import balance, draws
+from curate.decide import balance, decisions
 from curate.decide.bracket import solve_t
 from curate.decide.evaluation import write_evaluation
 from curate.decide.rounds import apply_rules, count_survivors, deduplicate
@@ -29,6 +29,7 @@ from curate.forget.settings import ForgetSettings
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
+from curate.numeric.arrays import F64
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.schema import BALANCE, CODES, KEPT
@@ -45,49 +46,29 @@ _MAX_UNITS = 4
 
 @dataclass(frozen=True)
 class EstimatedRequests:
-    """What one engine would have to answer for one kind.
+    """What one engine would have to answer for one kind."""
 
-    Attributes:
-        kind, engine: for what, and by its name in the recipe.
-        answered: requests that have an answer in the run, or in the one to reuse; of fused texts that is not known before.
-        requests: those that have none.
-        tokens_in: of their prompts, an image's not counted.
-        tokens_out: of their answers, at most.
-        cost: by the engine's price.
-    """
-
-    kind: str
+    kind: str  # for what, and by its name in the recipe
     engine: str
-    answered: float
-    requests: float
-    tokens_in: float
-    tokens_out: float
-    cost: float
+    answered: float  # requests with an answer in the run or the one to reuse; of fused texts that is not known before
+    requests: float  # those that have none
+    tokens_in: float  # of their prompts, an image's not counted
+    tokens_out: float  # of their answers, at most
+    cost: float  # by the engine's price
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the sample says of the pool.
+    """What the sample says of the pool."""
 
-    Attributes:
-        units: how many were measured.
-        sampled: rows of theirs.
-        rows: of the pool; exact for Parquet.
-        verdicts: expected rows of the pool per rule, `balance` and `kept` included.
-        error: one standard error of the kept rows.
-        seconds: of one core, to measure and match what is not current of the pool, here or in the run to reuse.
-        bytes: of the kept samples' images, where there are images.
-        requests: by kind and engine.
-    """
-
-    units: int
-    sampled: int
-    rows: int
-    verdicts: dict[str, float]
-    error: float
-    seconds: float
-    bytes: int
-    requests: list[EstimatedRequests]
+    units: int  # how many were measured
+    sampled: int  # rows of theirs
+    rows: int  # of the pool; exact for Parquet
+    verdicts: dict[str, float]  # expected rows of the pool per rule, `balance` and `kept` included
+    error: float  # one standard error of the kept rows
+    seconds: float  # of one core, to measure and match what is not current of the pool, here or in the run to reuse
+    bytes: int  # of the kept samples' images, where there are images
+    requests: list[EstimatedRequests]  # by kind and engine
 
 
 @dataclass(frozen=True)
@@ -200,7 +181,7 @@ def _estimate_requests(
     context: RunContext,
     settings: DecideSettings,
     states: list[UnitState],
-    inclusions: list[balance.F64],
+    inclusions: list[F64],
     sample: Sampled,
 ) -> list[EstimatedRequests]:
     """Return requests over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
@@ -240,7 +221,7 @@ def _answered(requests: Sequence[Request], model: str, known: Sequence[Index]) -
     return [bool(one) for one in answered]
 
 
-def _weigh(requests: Sequence[Request], likely: Mapping[str, float], answered: Sequence[bool]) -> balance.F64:
+def _weigh(requests: Sequence[Request], likely: Mapping[str, float], answered: Sequence[bool]) -> F64:
     """Return requests that are answered and that are not, tokens in and out of these, as likely as their rows are kept."""
     total = np.zeros(4)
     for request, there in zip(requests, answered, strict=True):
@@ -250,7 +231,7 @@ def _weigh(requests: Sequence[Request], likely: Mapping[str, float], answered: S
     return total
 
 
-def _inclusions(settings: DecideSettings, states: list[UnitState], fraction: float) -> list[balance.F64]:
+def _inclusions(settings: DecideSettings, states: list[UnitState], fraction: float) -> list[F64]:
     """Return the probability that balancing keeps each row that is still in, of each unit."""
     target = settings.balance
     if target is None or settings.scheme is None:
@@ -258,16 +239,16 @@ def _inclusions(settings: DecideSettings, states: list[UnitState], fraction: flo
     entries, scheme = settings.entries.table, settings.scheme
     counts = count_survivors(settings, states)
     pool_counts = np.rint(counts / fraction).astype(np.int64)
-    lists = [draws.alive_matches(settings.tables(state.unit), state) for state in states]
+    lists = [decisions.alive_matches(settings.tables(state.unit), state) for state in states]
 
-    def inclusions(t: int) -> list[balance.F64]:
+    def inclusions(t: int) -> list[F64]:
         limits = scheme.limits(t, pool_counts, entries) * fraction
         return [balance.inclusion_probability(matches, limits / np.maximum(counts, limits)) for matches in lists]
 
     t, highest = target.t or 1, scheme.highest(pool_counts, entries)
     if target.rows is not None and fraction == 1:
         together = pa.concat_arrays(lists)
-        t = solve_t(highest, target.rows, lambda ts: draws.expected_rows(settings, together, counts, ts))
+        t = solve_t(highest, target.rows, lambda ts: decisions.expected_rows(settings, together, counts, ts))
         return inclusions(t)
     while target.rows is not None and t < highest:  # the largest t that gives at most the target
         middle = (t + highest + 1) // 2

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.decide import balance, bracket
-from curate.decide.draws import expected_rows
+from curate.decide.decisions import expected_rows
 from curate.decide.schemes.scheme import stack_limits
 from curate.numeric.arrays import F64, I64
 from curate.process import in_threads
@@ -20,23 +20,14 @@ from curate.whatif.survivors import DecidedRows
 
 @dataclass(frozen=True)
 class Expectation:
-    """What balancing keeps.
+    """What balancing keeps."""
 
-    Attributes:
-        t: None without balance.
-        rows: the expected number of kept rows.
-        error: one standard error of the number that a run draws.
-        tail: of the survivors' matches, the share of entries that have at most their limit; None without matches.
-        tail_kept: that share among the matches of kept rows, expected.
-        inclusion: of each unit, π of its survivors (float64).
-    """
-
-    t: int | None
-    rows: float
-    error: float
-    tail: float | None
-    tail_kept: float | None
-    inclusion: list[F64]
+    t: int | None  # None without balance
+    rows: float  # the expected number of kept rows
+    error: float  # one standard error of the number that a run draws
+    tail: float | None  # share of the survivors' matches that entries with at most their limit have; None without any
+    tail_kept: float | None  # that share among the matches of kept rows, expected
+    inclusion: list[F64]  # of each unit, π of its survivors (float64)
 
 
 def solve_t(survivors: DecidedRows, target: Balance | None) -> int | None:

@@ -24,8 +24,7 @@ import pyarrow as pa
 from curate import schema
 from curate.ask.query import find_run
 from curate.decide import dedup, rounds
-from curate.decide.decisions import read_verdicts
-from curate.decide.draws import alive_matches
+from curate.decide.decisions import alive_matches, read_verdicts
 from curate.decide.settings import DecideSettings
 from curate.decide.state import ALIVE, UnitState
 from curate.errors import RecipeError, RunError
@@ -47,20 +46,13 @@ _REACHED = (ALIVE, CODES[schema.BALANCE], _DUPLICATE)  # verdicts of rows that r
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run, as its tables record it.
+    """A finished run, as its tables record it."""
 
-    Attributes:
-        context: the run.
-        units: in order.
-        states: one a unit, after the draws: alive is what was kept.
-        t: of balance; None without.
-        opened: by the rules before the first top rule, the states after them: a sweep over a fraction needs them again.
-    """
-
-    context: RunContext
-    units: list[Unit]
-    states: list[UnitState]
-    t: int | None
+    context: RunContext  # the run
+    units: list[Unit]  # in order
+    states: list[UnitState]  # one a unit, after the draws: alive is what was kept
+    t: int | None  # of balance; None without
+    # By the rules before the first top rule, the states after them: a sweep over a fraction needs them again.
     opened: dict[str, list[UnitState]] = field(default_factory=dict)
 
     @property
@@ -89,21 +81,13 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class DecidedRows:
-    """The rows still in when balancing begins.
+    """The rows still in when balancing begins."""
 
-    Attributes:
-        recipe: the changed one.
-        settings: of deciding by it.
-        states: one a unit, after deduplication.
-        matches: of each unit, the entry ids of its survivors (list<int32>); none without `match`.
-        counts: int64[entries], the survivors that match each; empty without `match`.
-    """
-
-    recipe: Recipe
-    settings: DecideSettings
-    states: list[UnitState]
-    matches: list[pa.ListArray]
-    counts: I64
+    recipe: Recipe  # the changed one
+    settings: DecideSettings  # of deciding by it
+    states: list[UnitState]  # one a unit, after deduplication
+    matches: list[pa.ListArray]  # of each unit, the entry ids of its survivors (list<int32>); none without `match`
+    counts: I64  # int64[entries], the survivors that match each; empty without `match`
 
 
 def open_finished(url: str) -> FinishedRun:

@@ -35,27 +35,16 @@ _STEPS = 60  # of a search: enough to halve any range down to neighbours
 
 @dataclass(frozen=True)
 class Point:
-    """What one value would yield.
+    """What one value would yield."""
 
-    Attributes:
-        value: of the number.
-        expected: the expected number of kept rows.
-        error: one standard error of the number that a run draws.
-        survivors: rows still in when balancing begins.
-        dropped: rows that the number's rule drops; None where it is of no rule.
-        duplicate: rows dropped as duplicates.
-        tail_share: of the survivors' matches, the share of entries that have at most their limit; None without balance.
-        t: of balance, from the recipe or solved; None without balance.
-    """
-
-    value: float
-    expected: float
-    error: float
-    survivors: int
-    dropped: int | None
-    duplicate: int
-    tail_share: float | None
-    t: int | None
+    value: float  # of the number
+    expected: float  # the expected number of kept rows
+    error: float  # one standard error of the number that a run draws
+    survivors: int  # rows still in when balancing begins
+    dropped: int | None  # rows that the number's rule drops; None where it is of no rule
+    duplicate: int  # rows dropped as duplicates
+    tail_share: float | None  # see `Expectation.tail`; None without balance
+    t: int | None  # of balance, from the recipe or solved; None without balance
 
 
 def sweep(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, points: int = 12) -> Iterator[Point]:

@@ -31,23 +31,15 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class SweptNumber:
-    """One number of the recipe.
+    """One number of the recipe."""
 
-    Attributes:
-        key: the override's key.
-        before, after: what is around the number in the override's value.
-        low, high: the range.
-        listed: the values, where they were listed.
-        is_whole: whether the number is an integer.
-    """
-
-    key: str
-    before: str
+    key: str  # the override's key
+    before: str  # what is around the number in the override's value
     after: str
-    low: float
+    low: float  # the range
     high: float
-    listed: tuple[float, ...]
-    is_whole: bool
+    listed: tuple[float, ...]  # the values, where they were listed
+    is_whole: bool  # whether the number is an integer
 
     @property
     def rule(self) -> str | None:

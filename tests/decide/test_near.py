@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from curate.decide import cells, cosine, dedup, hamming
 from curate.decide.groups import Groups, forest, hash_keys, row_ids, row_keys, rows_of
+from curate.ids import hex_uids
 
 FULL = (1 << 64) - 1
 
@@ -124,7 +125,12 @@ def survivors(rows: list[Row], distance: int) -> list[str | None]:
     groups = Groups.of(hamming.edges(column.drop_null().to_numpy(), distance))
     columns = [pa.array([r.uid for r in rows]), pa.array([r.sha256 for r in rows]), hash_keys(column, groups)]
     prefer = dedup.preferences(pa.array([row.prefer for row in rows], pa.float32()))
-    return dedup.dedup(columns[0], columns, np.zeros(len(rows), np.uint64), prefer)[1].to_pylist()
+    content = np.zeros(len(rows), np.uint64)
+    records = dedup.make_records(0, np.arange(len(rows)), columns[0], columns, content, prefer)
+    for i in range(len(columns)):
+        records = dedup.resolve(records, i)
+    uids = hex_uids(records["rep_hi"], records["rep_lo"]).to_pylist()
+    return [uid if dead else None for uid, dead in zip(uids, records["dead"], strict=True)]
 
 
 def uid(number: int) -> str:

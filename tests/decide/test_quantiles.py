@@ -40,8 +40,6 @@ def search(parts: list[pa.Array], fraction: float) -> int | None:
     while not state.solved:
         state, rounds = state.narrow(sum(state.histogram(part) for part in keys)), rounds + 1
     assert rounds == (4 if state.total else 1)
-    if keys:
-        assert state.narrow(state.histogram(keys[0])) == state
     return state.key
 
 
@@ -119,9 +117,6 @@ def test_without_ties_int_nf_plus_1_rows_pass():
 
 
 def test_wrong_use_is_refused():
-    for fraction in (0, 1, -0.1, 1.5, math.nan):
-        with pytest.raises(ValueError, match="above 0 and below 1"):
-            Radix(fraction)
     for column in (pa.array(["a"]), pa.nulls(2), pa.array([[1.0]])):
         with pytest.raises(TypeError, match="accepted: floating, integer and boolean"):
             order_keys(column)

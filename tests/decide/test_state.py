@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate import ids, schema
-from curate.decide import balance, draws, rounds
+from curate.decide import balance, rounds
+from curate.decide.decisions import alive_matches, count_entries, expected_rows
 from curate.decide.decisions import decide as decide_unit
 from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitResult
@@ -335,7 +336,7 @@ def test_counts_are_of_survivors_only(tmp_path: Path) -> None:
     context, plan, _ = curate(tmp_path, table, ["cat"], rules=rules, balance={"t": 10})
     assert decisions(context, plan)["probability"].to_pylist() == [1.0] * 10 + [0.0] * 90
     read = DecideSettings.of(context)
-    pool = np.sum([draws.count_entries(read, read.tables(unit)) for unit in plan.units], axis=0)
+    pool = np.sum([count_entries(read, read.tables(unit)) for unit in plan.units], axis=0)
     assert pool.tolist() == [100]
 
 
@@ -345,8 +346,8 @@ def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path: Path) -> N
     states = rounds.deduplicate(read, rounds.apply_rules(read, plan.units))
     counts = rounds.count_survivors(read, states)
     ts = np.array([1, 20, 1000], np.int64)
-    matches = [draws.alive_matches(read.tables(state.unit), state) for state in states]
-    sums = np.sum([draws.expected_rows(read, part, counts, ts) for part in matches], axis=0)
+    matches = [alive_matches(read.tables(state.unit), state) for state in states]
+    sums = np.sum([expected_rows(read, part, counts, ts) for part in matches], axis=0)
     probabilities = decisions(context, plan)["probability"].to_numpy()
     assert int(sums[1]) == int(balance.fixed_point(probabilities).sum())
     assert sums[0] < sums[1] < sums[2]

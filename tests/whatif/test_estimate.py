@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from curate import ids
-from curate.decide import balance, draws, rounds
+from curate.decide import balance, decisions, rounds
 from curate.decide.settings import DecideSettings
 from curate.metadata.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
@@ -79,7 +79,7 @@ def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[st
     target = context.recipe.balance
     if target and target.t:
         p = balance.probabilities(rounds.count_survivors(settings, states), np.array([target.t]))
-        matches = [draws.alive_matches(settings.tables(state.unit), state) for state in states]
+        matches = [decisions.alive_matches(settings.tables(state.unit), state) for state in states]
         kept = sum(float(balance.inclusion_probability(part, p).sum()) for part in matches)
         counted |= {"balance": counted["kept"] - kept, "kept": kept}
     return counted

@@ -10,8 +10,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.decide import cells, cosine
-from curate.decide.groups import I64, U64, Mask
 from curate.decide.passes.kinds import ImageNearness, Nearness, NearnessKind, Part
+from curate.numeric.arrays import I64, U64, Mask
 from curate.numeric.vectors import embedding_matrix
 from curate.recipe.measure import Measure
 from curate.recipe.section import ColumnName, Section

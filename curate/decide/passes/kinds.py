@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate.decide.groups import I64, U64, Groups, Mask, forest, row_ids, row_keys
+from curate.decide.groups import Groups, forest, row_ids, row_keys
+from curate.numeric.arrays import I64, U64, Mask
 from curate.recipe.measure import Measure
 from curate.recipe.section import Section
 from curate.store.tables import UnitTables

@@ -9,8 +9,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.decide import hamming
-from curate.decide.groups import I64, U64, Groups, Mask, hash_keys
+from curate.decide.groups import Groups, hash_keys
 from curate.decide.passes.kinds import ImageNearness, KeyPass, NearnessKind, Part
+from curate.numeric.arrays import I64, U64, Mask
 from curate.recipe.measure import Measure
 from curate.recipe.section import Section
 from curate.store.tables import UnitTables

@@ -3,7 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from curate.decide.schemes.scheme import I64, Scheme
+from curate.decide.schemes.scheme import Scheme
+from curate.numeric.arrays import I64
 
 
 class Metaclip(Scheme):
