@@ -95,3 +95,8 @@ def test_long_lines_cost_little(unit: str) -> None:
     read_names(text)
     hold_names(text)
     assert time.perf_counter() - began < 2
+
+
+def test_spellings_and_marks() -> None:
+    assert is_ordinary("corgis") and is_ordinary("colour") and is_ordinary("organised") and is_ordinary("jeans")
+    assert not is_ordinary("alps") and not is_ordinary("airbus") and not is_ordinary("boeing")

@@ -9,9 +9,9 @@ that is written as one, so what is lower-case is none, and scripts without case 
     a code      letters and digits that are no number with its unit: BM-60, H11421014, VPC-EH2CFX; not 50cm, 4K, 50x70,
                 nor an ordinary word and its number (step-2)
 
-Ordinary are 63,000 English words, with or without an s, and those of one letter; some three hundred of them are marked as names
-of people too (`ordinary_words.txt`, which says where they come from). So names made of ordinary words (White House, Star
-Wars) are not seen where captions are in Title Case, as most are; and in other languages each capitalised word is a name,
+Ordinary are the lower-case words of hunspell's English dictionary (package spylls), in British spelling too, with or without
+an s, and those of one letter; `word_marks.txt` says of some 1,000 otherwise. So names made of ordinary words (White House,
+Star Wars) are not seen where captions are in Title Case, as most are; and in other languages each capitalised word is a name,
 German nouns too. URLs, mentions and hashtags are no names.
 
 A text holds a name in any case, with or without accents, with or without an s, in one word or two ("You Tube"), and in a
@@ -21,8 +21,9 @@ form that adds up to three letters (America, American); a code, whatever is betw
 import functools
 import itertools
 import re
+from collections.abc import Iterator
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from curate.captions.gates.plain_text import plain, without_places
 
@@ -36,6 +37,18 @@ _UNITS = re.compile(r"\d[\dx×cmpftinhXCMPFTINH]*|x\d+")  # 50x70cm, 4in1, 10h30
 _WITHIN = " -'&/,0123456789"  # what may be between words of one sentence
 _BESIDE = re.compile(r" ?[ \-&/.] ?|'s |( [A-Z]\.?)+ ")  # between words of one name; middle initials too
 _SEPARATORS = re.compile(r"[\W_]+")
+_SPELLINGS = [  # British ones, and American ones
+    (re.compile(r"our"), "or"),
+    (re.compile(r"is(e|ed|es|ers?|ings?|ations?|able)$"), r"iz\1"),
+    (re.compile(r"ys(e|ed|es|ers?|ing)$"), r"yz\1"),
+    (re.compile(r"re([ds]?)$"), r"er\1"),
+    (re.compile(r"ll(ed|ers?|ings?|ous|y)$"), r"l\1"),
+    (re.compile(r"ae"), "e"),
+    (re.compile(r"mould"), "mold"),
+    (re.compile(r"grey"), "gray"),
+    (re.compile(r"ogue"), "og"),
+    (re.compile(r"nce(s|less)?$"), r"nse\1"),
+]
 
 _LONG = 4  # letters: shorter words are often not capitalised in titles
 _SENTENCE = 0.5
@@ -75,22 +88,46 @@ class Held(NamedTuple):
 
 
 @functools.cache
-def _ordinary() -> tuple[frozenset[str], frozenset[str]]:
-    """Return all ordinary words, and those that are names too."""
-    lines = files("curate.captions.gates").joinpath("ordinary_words.txt").read_text("ascii").splitlines()
+def _marks() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Return the words that `word_marks.txt` marks: those that are names too, names alone, and ordinary."""
+    lines = files("curate.captions.gates").joinpath("word_marks.txt").read_text("ascii").splitlines()
     words = list(itertools.chain.from_iterable(line.split() for line in lines if not line.startswith("#")))
-    return frozenset(word.rstrip("*") for word in words), frozenset(word[:-1] for word in words if word[-1] == "*")
+    either = frozenset(word[:-1] for word in words if word[-1] == "*")
+    names, ordinary = (frozenset(word[1:] for word in words if word[0] == mark) for mark in "-+")
+    return either, names, ordinary
 
 
+@functools.cache
+def _dictionary() -> Any:
+    from spylls.hunspell import Dictionary
+
+    return Dictionary.from_files("en_US")
+
+
+def _is_known(word: str) -> bool:
+    either, names, ordinary = _marks()
+    if word in either or word in ordinary:
+        return True
+    return word not in names and any(_dictionary().lookup(spelling) for spelling in (word, *_american(word)))
+
+
+def _american(word: str) -> Iterator[str]:
+    for british, american in _SPELLINGS:
+        if british.search(word):
+            yield british.sub(american, word)
+
+
+@functools.lru_cache(1 << 16)
 def is_ordinary(word: str) -> bool:
     """Return whether a lower-case word, or what is left without its s, is an English word that is no name; one letter is."""
-    known = _ordinary()[0]
-    return len(word) < 2 or word in known or (word[-1] == "s" and word[:-1] in known)
+    if len(word) < 2 or _is_known(word):
+        return True
+    return word[-1] == "s" and word not in _marks()[1] and _is_known(word[:-1])
 
 
 def may_be_name(word: str) -> bool:
     """Return whether a lower-case word can be a name of `Names`, if it is written as one."""
-    return not is_ordinary(word) or word in _ordinary()[1]
+    return not is_ordinary(word) or word in _marks()[0]
 
 
 @functools.lru_cache(1 << 12)  # several texts are written of one original
@@ -123,7 +160,7 @@ def _pick(text: str, marked: list[re.Match[str]], sentence: bool) -> list[str]:
     """Return the names among words with a capital, case-folded."""
     lowered = [found[0].casefold() for found in marked]
     strong = [not is_ordinary(word) for word in lowered]
-    either = [word in _ordinary()[1] for word in lowered]
+    either = [word in _marks()[0] for word in lowered]
     names = strong.copy()
     for i, (a, b) in enumerate(itertools.pairwise(marked)):
         if ((either[i] and strong[i + 1]) or (strong[i] and either[i + 1])) and _BESIDE.fullmatch(
