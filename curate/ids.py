@@ -4,6 +4,7 @@ uid: 32 hex digits, a sample's content address: xxh3-128 of URL, NUL, caption, o
 there is no URL; never a position. All hashes are of UTF-8 bytes and the same on every machine and in every version.
 """
 
+import binascii
 import hashlib
 import json
 import re
@@ -18,13 +19,13 @@ from numba import njit
 
 U64 = npt.NDArray[np.uint64]
 
-_OWN_UID = re.compile(r"[0-9a-fA-F]{32}")
-_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
+_UID = "[0-9a-fA-F]{32}"
+_WHOLE_UID = rf"\A{_UID}\z"
 
 
 def own_uid(value: object) -> str | None:
     """Return an input's own uid in lower case, where `value` is one (32 hex digits); else None."""
-    return value.lower() if isinstance(value, str) and _OWN_UID.fullmatch(value) else None
+    return value.lower() if isinstance(value, str) and re.fullmatch(_UID, value) else None
 
 
 def content_uid(url: str | None, sha256: str | None, caption: str) -> str:
@@ -41,67 +42,43 @@ def make_uids(own: pa.Array | None, url: pa.Array | None, sha256: pa.Array | Non
     offsets = np.frombuffer(content.buffers()[1], np.int64)[content.offset :].tolist()
     data, digest_of = memoryview(content.buffers()[2] or b""), xxhash.xxh3_128_digest
     digests = b"".join([digest_of(data[offsets[i] : offsets[i + 1]]) for i in range(len(content))])
-    high, low = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 2).T
-    uids = pc.if_else(pc.is_valid(caption), hex_uids(high, low), None)
+    uids = pc.if_else(pc.is_valid(caption), _hex_text(digests), None)
     if own is None or own.null_count == len(own):
         return uids
-    good = pc.and_(pc.is_valid(caption), pc.fill_null(pc.match_substring_regex(own, rf"\A{_OWN_UID.pattern}\z"), False))
+    good = pc.and_(pc.is_valid(caption), pc.fill_null(pc.match_substring_regex(own, _WHOLE_UID), False))
     return pc.if_else(good, pc.ascii_lower(own), uids)
 
 
 def hex_uids(high: U64, low: U64) -> pa.Array:
     """Join the halves of uids, as string[rows] of 32 hex digits: the inverse of `uid_halves`."""
-    octets = np.stack([high, low], axis=1).astype(">u8").view(np.uint8).reshape(-1)
-    digits = _HEX[np.stack([octets >> 4, octets & 15], axis=1)]
-    offsets = np.arange(0, 32 * len(high) + 1, 32, dtype=np.int64)
-    text = pa.Array.from_buffers(pa.large_string(), len(high), [None, pa.py_buffer(offsets), pa.py_buffer(digits)])
-    return text.cast(pa.string())
+    return _hex_text(np.stack([high, low], axis=1).astype(">u8").tobytes())
+
+
+def _hex_text(octets: bytes) -> pa.Array:
+    """Return 16 bytes a row as string[rows] of 32 hex digits."""
+    offsets = np.arange(0, 2 * len(octets) + 1, 32, dtype=np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(binascii.hexlify(octets))]
+    return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers).cast(pa.string())
 
 
 def uid_halves(uids: pa.Array) -> tuple[U64, U64]:
-    """Return the high and the low 64 bits of each uid.
+    """Return the high and the low 64 bits (uint64) of each uid.
 
     Args:
         uids: string array of 32 hex digits; nulls give 0, 0.
 
-    Returns:
-        Two uint64 arrays of len(uids).
-
     Raises:
         ValueError: one is not 32 hex digits.
     """
-    if isinstance(uids, pa.ChunkedArray):
-        uids = uids.combine_chunks()
-    if uids.null_count:
-        uids = uids.fill_null("0" * 32)
-    if len(uids) == 0:
-        return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
-    text = uids.cast(pa.large_string())
-    offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
-    high, low, bad = _parse_uids(offsets, np.frombuffer(text.buffers()[2], np.uint8))
-    if bad >= 0:
-        raise ValueError(f"uid {text[bad].as_py()!r} is not 32 hex digits")
+    text = (uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids).fill_null("0" * 32)
+    try:
+        digits = text.cast(pa.binary(32)).buffers()[1]
+        octets = binascii.unhexlify(digits or b"")
+    except (pa.ArrowInvalid, binascii.Error):
+        bad = pc.index(pc.match_substring_regex(text, _WHOLE_UID), False).as_py()
+        raise ValueError(f"uid {text[bad].as_py()!r} is not 32 hex digits") from None
+    high, low = np.frombuffer(octets, ">u8").reshape(-1, 2).T.astype(np.uint64, order="C")
     return high, low
-
-
-@njit(nogil=True, cache=True)
-def _parse_uids(offsets: npt.NDArray[np.int64], data: npt.NDArray[np.uint8]) -> tuple[U64, U64, int]:
-    rows = len(offsets) - 1
-    high, low = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
-    for row in range(rows):
-        begin = offsets[row]
-        if offsets[row + 1] - begin != 32:
-            return high, low, row
-        for i in range(32):
-            c = data[begin + i] | 0x20  # lower case
-            digit = c - 48 if c < 58 else c - 87
-            if data[begin + i] < 48 or not (48 <= c < 58 or 97 <= c < 103):
-                return high, low, row
-            if i < 16:
-                high[row] = high[row] << np.uint64(4) | np.uint64(digit)
-            else:
-                low[row] = low[row] << np.uint64(4) | np.uint64(digit)
-    return high, low, -1
 
 
 @njit(nogil=True, cache=True)

@@ -10,135 +10,97 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-ALIGNED = [pa.field("unit", pa.int32()), pa.field("row", pa.int32()), pa.field("uid", pa.string())]
+
+def _fields(kind: pa.DataType, *names: str) -> list[pa.Field]:
+    return [pa.field(name, kind) for name in names]
+
+
+_TEXT, _INT32, _INT64 = pa.string(), pa.int32(), pa.int64()
+
+ALIGNED = [*_fields(_INT32, "unit", "row"), *_fields(_TEXT, "uid")]
 
 SAMPLES = pa.schema(
     [
         *ALIGNED,
-        pa.field("source", pa.string()),
-        pa.field("shard", pa.string()),
-        pa.field("key", pa.string()),
-        pa.field("url", pa.string()),
-        pa.field("caption", pa.string()),
-        pa.field("language", pa.string()),
-        pa.field("words", pa.int32()),
-        pa.field("characters", pa.int32()),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("bytes", pa.int64()),
-        pa.field("format", pa.string()),
-        pa.field("sha256", pa.string()),
-        pa.field("phash", pa.uint64()),
-        pa.field("offset", pa.int64()),
-        pa.field("status", pa.string()),
-        pa.field("error", pa.string()),
+        *_fields(_TEXT, "source", "shard", "key", "url", "caption", "language"),
+        *_fields(_INT32, "words", "characters", "width", "height"),
+        ("bytes", _INT64),
+        *_fields(_TEXT, "format", "sha256"),
+        ("phash", pa.uint64()),
+        ("offset", _INT64),
+        *_fields(_TEXT, "status", "error"),
     ]
 )
 
 # Where the members of a tar sample lie, in the order of the tar: what emit copies. Not measured, so not in `samples`.
-MEMBERS = pa.schema(
-    [
-        *ALIGNED,
-        pa.field("suffix", pa.list_(pa.string())),
-        pa.field("offset", pa.list_(pa.int64())),
-        pa.field("size", pa.list_(pa.int64())),
-    ]
-)
+MEMBERS = pa.schema([*ALIGNED, ("suffix", pa.list_(_TEXT)), *_fields(pa.list_(_INT64), "offset", "size")])
 
-MATCHES = pa.schema([*ALIGNED, pa.field("entry_ids", pa.list_(pa.int32()))])
+MATCHES = pa.schema([*ALIGNED, ("entry_ids", pa.list_(_INT32))])
 
 DECISIONS = pa.schema(
     [
         *ALIGNED,
-        pa.field("kept", pa.bool_()),
-        pa.field("rule", pa.string()),
-        pa.field("duplicate_of", pa.string()),
-        pa.field("probability", pa.float64()),
-        pa.field("draw", pa.float64()),
+        ("kept", pa.bool_()),
+        *_fields(_TEXT, "rule", "duplicate_of"),
+        *_fields(pa.float64(), "probability", "draw"),
     ]
 )
+
+_WRITTEN = [*_fields(_TEXT, "uid", "kind", "style"), ("ordinal", _INT32)]  # the key of a text
 
 # What engines said, one row a request; `captions` is made of it.
 ANSWERS = pa.schema(
     [
-        pa.field("uid", pa.string()),
-        pa.field("kind", pa.string()),
-        pa.field("style", pa.string()),
-        pa.field("ordinal", pa.int32()),
-        pa.field("digest", pa.string()),
-        pa.field("answer", pa.string()),
-        pa.field("tokens_in", pa.int32()),
-        pa.field("tokens_out", pa.int32()),
-        pa.field("finish", pa.string()),
-        pa.field("error", pa.string()),
+        *_WRITTEN,
+        *_fields(_TEXT, "digest", "answer"),
+        *_fields(_INT32, "tokens_in", "tokens_out"),
+        *_fields(_TEXT, "finish", "error"),
     ]
 )
 
 # Texts and what the gates said of them: `gate` is `passed` or the first that failed, `failed` all that did.
 CAPTIONS = pa.schema(
     [
-        pa.field("uid", pa.string()),
-        pa.field("kind", pa.string()),
-        pa.field("style", pa.string()),
-        pa.field("ordinal", pa.int32()),
-        pa.field("text", pa.string()),
-        pa.field("model", pa.string()),
-        pa.field("prompt", pa.string()),
-        pa.field("clip_score", pa.float32()),
-        pa.field("gate", pa.string()),
-        pa.field("tokens", pa.int32()),
-        pa.field("status", pa.string()),
-        pa.field("error", pa.string()),
-        pa.field("failed", pa.list_(pa.string())),
+        *_WRITTEN,
+        *_fields(_TEXT, "text", "model", "prompt"),
+        ("clip_score", pa.float32()),
+        ("gate", _TEXT),
+        ("tokens", _INT32),
+        *_fields(_TEXT, "status", "error"),
+        ("failed", pa.list_(_TEXT)),
     ]
 )
 
 # Where the phrases of a kept caption are in its image: boxes in pixels of the upright image, x0, y0, x1, y1.
-REGION = pa.struct([("bbox", pa.list_(pa.float32(), 4)), ("phrase", pa.string()), ("score", pa.float32())])
+REGION = pa.struct([("bbox", pa.list_(pa.float32(), 4)), ("phrase", _TEXT), ("score", pa.float32())])
 REGIONS = pa.schema(
-    [
-        pa.field("uid", pa.string()),
-        pa.field("digest", pa.string()),
-        pa.field("regions", pa.list_(REGION)),
-        pa.field("model", pa.string()),
-        pa.field("error", pa.string()),
-    ]
+    [*_fields(_TEXT, "uid", "digest"), ("regions", pa.list_(REGION)), *_fields(_TEXT, "model", "error")]
 )
 
 # What captions took, one row a kind: requests and those that had to be sent, those without an answer, tokens, seconds of the
 # engine, cost by the recipe's price (null without one).
 CAPTION_WORK = pa.schema(
     [
-        pa.field("kind", pa.string()),
-        pa.field("engine", pa.string()),
-        pa.field("model", pa.string()),
-        *(
-            pa.field(name, pa.int64())
-            for name in ("requests", "sent", "failed", "passed", "replaced", "tokens_in", "tokens_out")
-        ),
-        pa.field("seconds", pa.float64()),
-        pa.field("cost", pa.float64()),
+        *_fields(_TEXT, "kind", "engine", "model"),
+        *_fields(_INT64, "requests", "sent", "failed", "passed", "replaced", "tokens_in", "tokens_out"),
+        *_fields(pa.float64(), "seconds", "cost"),
     ]
 )
 
-FAILURES = pa.schema([(name, pa.string()) for name in ("shard", "key", "reason", "detail")])
+FAILURES = pa.schema(_fields(_TEXT, "shard", "key", "reason", "detail"))
 
-METADATA = pa.schema(
-    [("entry_id", pa.int32()), ("entry", pa.string()), ("source", pa.string()), ("language", pa.string())]
-)
+METADATA = pa.schema([("entry_id", _INT32), *_fields(_TEXT, "entry", "source", "language")])
 
 ENTRIES = pa.schema(
     [
         *METADATA,
-        pa.field("pool", pa.int64()),
-        pa.field("survivors", pa.int64()),
-        pa.field("probability", pa.float64()),
-        pa.field("expected", pa.float64()),
-        pa.field("kept", pa.int64()),
+        *_fields(_INT64, "pool", "survivors"),
+        *_fields(pa.float64(), "probability", "expected"),
+        ("kept", _INT64),
     ]
 )
 
-MANIFEST = pa.schema([("path", pa.string()), ("rows", pa.int64()), ("bytes", pa.int64()), ("sha256", pa.string())])
+MANIFEST = pa.schema([("path", _TEXT), *_fields(_INT64, "rows", "bytes"), ("sha256", _TEXT)])
 
 # forgotten.parquet: what was taken out of the run, and what later ones block, one row an item, in requests as they came.
 # `value`: hex digits of the uid, of the image's sha256, or of the sha256 of the URL's text; no URL and nobody's name is here.
@@ -146,13 +108,10 @@ MANIFEST = pa.schema([("path", pa.string()), ("rows", pa.int64()), ("bytes", pa.
 # across. `rows`: of this pool that the item named. `shards`: that the request changed.
 FORGOTTEN_ITEMS = pa.schema(
     [
-        pa.field("request", pa.int32()),
-        pa.field("kind", pa.string()),
-        pa.field("value", pa.string()),
-        pa.field("origin", pa.string()),
-        pa.field("time", pa.timestamp("ms", "UTC")),
-        pa.field("rows", pa.int64()),
-        pa.field("shards", pa.int64()),
+        ("request", _INT32),
+        *_fields(_TEXT, "kind", "value", "origin"),
+        ("time", pa.timestamp("ms", "UTC")),
+        *_fields(_INT64, "rows", "shards"),
     ]
 )
 
@@ -161,21 +120,13 @@ OK = "ok"
 
 @dataclass(frozen=True)
 class Stage:
-    """What may become of a row.
+    """What may become of a row."""
 
-    Attributes:
-        name: of the row in `decisions.rule`, in the counts of run.json and in the funnel; of `RULES`, no row's.
-        code: of the row in `UnitState.verdicts`; a rule's code is its position among the rules.
-        meaning: for people, of all rows.
-        reason: for people, of one row: `str.format` fills in what `curate explain` knows of it.
-        section: the recipe's section that the stage needs, as a dotted key; empty where it needs none.
-    """
-
-    name: str
-    code: int
-    meaning: str
-    reason: str
-    section: str = ""
+    name: str  # of the row in `decisions.rule`, in the counts of run.json and in the funnel; of `RULES`, no row's
+    code: int  # of the row in `UnitState.verdicts`; a rule's code is its position among the rules
+    meaning: str  # for people, of all rows
+    reason: str  # for people, of one row: `str.format` fills in what `curate explain` knows of it
+    section: str = ""  # the recipe's section that the stage needs, as a dotted key; empty where it needs none
 
 
 # In the order in which they apply. RULES stands for the recipe's own, in their order.
@@ -219,7 +170,7 @@ def run_stages(rules: Sequence[str], sections: Collection[str], forgotten: bool)
 
     Args:
         rules: their names, in order.
-        sections: those of `Stage.section` that the run's recipe has; others are ignored.
+        sections: those of `Stage.section` that the run's recipe has.
         forgotten: whether some rows are taken out on request, which no recipe says.
     """
     stages: list[Stage] = []
