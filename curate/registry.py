@@ -5,7 +5,6 @@ states one in the registry's group is found once it is installed, on every worke
 use, by dotted name, so that `recipe` can look kinds up whose folders import `recipe`.
 """
 
-import difflib
 import importlib
 import importlib.metadata
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 from curate.errors import RecipeError
+from curate.wording import did_you_mean, one_line
 
 
 class Kind(Protocol):
@@ -30,17 +30,11 @@ K = TypeVar("K", bound=Kind)
 
 @dataclass(frozen=True)
 class Registry(Generic[K]):
-    """The kinds of one thing.
+    """The kinds of one thing."""
 
-    Attributes:
-        what: the thing, as messages call it: signal.
-        builtin: the tuple of the package's own kinds, as module:NAME.
-        group: the entry points of foreign kinds, each named as its kind's key; None where there can be none.
-    """
-
-    what: str
-    builtin: str
-    group: str | None = None
+    what: str  # the thing, as messages call it: signal
+    builtin: str  # the tuple of the package's own kinds, as module:NAME
+    group: str | None = None  # the entry points of foreign kinds, each named as its kind's key; None: there can be none
 
     def kinds(self) -> Mapping[str, K]:
         """Return all kinds by key: the package's own in their order, then foreign ones by name.
@@ -54,9 +48,8 @@ class Registry(Generic[K]):
         """Return one kind. Raises RecipeError where there is none of that key; names the nearest."""
         kinds = self.kinds()
         if key not in kinds:
-            near = difflib.get_close_matches(key, kinds, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise RecipeError(f"no {self.what} is named {key!r}; {hint}accepted: {', '.join(kinds) or 'none'}")
+            accepted = f"{did_you_mean(key, kinds)}accepted: {', '.join(kinds) or 'none'}"
+            raise RecipeError(f"no {self.what} is named {key!r}; {accepted}")
         return kinds[key]
 
     def package(self, key: str) -> str | None:
@@ -90,7 +83,7 @@ def _load_foreign(what: str, entry: importlib.metadata.EntryPoint, package: str)
         kind = entry.load()
     except Exception as error:  # another package's code: of any kind
         raise RecipeError(
-            f"{where}: {entry.value} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:400]}; "
+            f"{where}: {entry.value} cannot be loaded: {type(error).__name__}: {one_line(error, 400)}; "
             "repair or uninstall the package"
         ) from error
     if getattr(kind, "key", None) != entry.name:

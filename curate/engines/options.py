@@ -35,4 +35,4 @@ class EngineKind:
     """A kind of engines: `key` names it in a recipe."""
 
     key: str
-    options: type[EngineOptions]
+    section: type[EngineOptions]

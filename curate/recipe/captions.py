@@ -4,7 +4,6 @@ See `curate.recipe.recipe`. The sections of the kinds of captions, and of engine
 """
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
@@ -13,13 +12,22 @@ from pydantic import (
     Field,
     SerializeAsAny,
     Tag,
-    create_model,
     field_validator,
     model_validator,
 )
 
-from curate.recipe.engines import EngineSpec, engine_section
-from curate.recipe.section import BuiltFrom, ColumnName, ModelPath, Name, Section, UserPath, fault
+from curate.recipe.engines import EngineSpec
+from curate.recipe.section import (
+    BuiltFrom,
+    ColumnName,
+    KindsSection,
+    ModelPath,
+    Name,
+    Section,
+    UserPath,
+    fault,
+    find_twice,
+)
 from curate.registry import Registry
 
 MAX_PER_ROW = 64
@@ -87,9 +95,8 @@ class CaptionSection(Section):
 
 
 def _check_unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    twice = sorted({value for value in values if values.count(value) > 1})
-    if twice:
-        raise ValueError(f"{twice[0]!r} is listed twice; for several texts of one use per_row")
+    if twice := find_twice(values):
+        raise ValueError(f"{twice!r} is listed twice; for several texts of one use per_row")
     return values
 
 
@@ -166,16 +173,20 @@ class CaptionOutput(Section):
         return value
 
 
-class Captions(Section):
+class Captions(KindsSection):
     """The texts that are written for kept samples. A kind may have several sections, of other styles and by other engines."""
 
-    engines: dict[Name, Annotated[SerializeAsAny[EngineSpec], BuiltFrom(engine_section)]] = Field({})
+    registry = CAPTION_KINDS
+
+    engines: dict[Name, Annotated[SerializeAsAny[EngineSpec], BuiltFrom(EngineSpec.full)]] = Field({})
     regions: Regions | None = None
     gates: Gates = Gates()
     output: CaptionOutput = CaptionOutput()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _empty, (), self.__getstate__()  # its class is made in each process
+    @classmethod
+    def kind_field(cls, kind: Any) -> tuple[Any, Any]:
+        """Return the type and the default of a kind's field: its section, or several where it has engines of their own."""
+        return (_one_or_several(kind) if kind.is_list else kind) | None, None
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Captions":
@@ -254,28 +265,9 @@ def _task_fields(task: Task, engine_ids: Mapping[str, str]) -> dict[str, Any]:
     return plain | {"engine": engine_ids[task.section.engine], "template": engine_ids[f"template of {task.key}"]}
 
 
-def captions_section() -> type[Captions]:
-    """Return the section with a field for each kind of captions."""
-    return _make_section(tuple(CAPTION_KINDS.kinds().items()))
-
-
-@cache
-def _make_section(kinds: tuple[tuple[str, type[CaptionSection]], ...]) -> type[Captions]:
-    fields: dict[str, Any] = {
-        key: ((_one_or_several(section) if section.is_list else section) | None, None) for key, section in kinds
-    }
-    return create_model("Captions", __base__=Captions, __doc__=Captions.__doc__, **fields)
-
-
 def _one_or_several(section: type[CaptionSection]) -> Any:
     one, several = "one section", "several sections"
     return Annotated[
         Annotated[section, Tag(one)] | Annotated[tuple[section, ...], Field(min_length=1), Tag(several)],  # type: ignore[valid-type]
         Discriminator(lambda value: several if isinstance(value, list | tuple) else one),
     ]
-
-
-def _empty() -> Captions:
-    """Return a section that is to be filled by `__setstate__`."""
-    section = captions_section()
-    return section.__new__(section)

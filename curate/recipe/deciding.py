@@ -3,34 +3,26 @@
 The passes of deduplication and the schemes of balancing are what their registries hold.
 """
 
-from collections.abc import Iterator
-from functools import cache
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self
 
 from pydantic import (
-    AfterValidator,
     Discriminator,
     Field,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
     Tag,
-    create_model,
     field_validator,
     model_serializer,
     model_validator,
 )
 
-from curate.errors import RecipeError
 from curate.recipe.measure import Measure
-from curate.recipe.section import BuiltFrom, Section, UserPaths
+from curate.recipe.section import BuiltFrom, OneKind, Section, UserPaths, kind_of
 from curate.registry import Registry
 
 KEYS: Registry[Any] = Registry("deduplication key", "curate.decide.passes.registry:KEYS")
 NEARNESS: Registry[Any] = Registry("kind of nearness", "curate.decide.passes.registry:NEARNESS")
 SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.schemes.registry:KINDS")
-
-
-S = TypeVar("S", bound="Near")
 
 
 class Top(Section):
@@ -40,33 +32,19 @@ class Top(Section):
     of: str
 
 
-class Near(Section):
+class Near(OneKind):
     """A pass by nearness: connected components of near pairs are groups. Each kind of nearness adds an optional section."""
 
-    @property
-    def kind(self) -> str:
-        """The kind of nearness."""
-        return next(self._chosen())
+    registry = NEARNESS
 
-    @property
-    def section(self) -> Section:
-        """Its section."""
-        section: Section = getattr(self, self.kind)
-        return section
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        if len(list(self._chosen())) != 1:
-            forms = [f"{key}: {kind.form}" for key, kind in NEARNESS.kinds().items() if key in type(self).model_fields]
-            raise ValueError(f"give either {' or '.join(forms)}")
-        return self
+    @classmethod
+    def shown(cls, kind: Any) -> str:
+        """Return what messages show of a kind."""
+        return f"{kind.key}: {kind.form}"
 
     @model_serializer(mode="wrap")
     def _without_others(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in serialise(self).items() if value is not None}
-
-    def _chosen(self) -> Iterator[str]:
-        return (key for key in NEARNESS.kinds() if getattr(self, key, None) is not None)
 
 
 class Against(Near):
@@ -74,33 +52,15 @@ class Against(Near):
 
     images: UserPaths  # image files or webdataset tars
 
-
-def _near_section() -> type[Near]:
-    return _with_kinds(Near, tuple(NEARNESS.kinds().values()))
-
-
-def _against_section() -> type[Against]:
-    return _with_kinds(Against, tuple(kind for kind in NEARNESS.kinds().values() if kind.compares_images))
-
-
-@cache
-def _with_kinds(base: type[S], kinds: tuple[Any, ...]) -> type[S]:
-    """Return the section with an optional field for each kind of nearness."""
-    fields: dict[str, Any] = {kind.key: (kind.section | None, None) for kind in kinds}
-    return create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
-
-
-def _known_key(value: str) -> str:
-    if value not in KEYS.kinds():
-        *others, last = (repr(key) for key in KEYS.kinds())
-        raise ValueError(f"Input should be {', '.join(others)} or {last}")
-    return value
+    @classmethod
+    def kinds(cls) -> tuple[Any, ...]:
+        """Return the kinds that compare images."""
+        return tuple(kind for kind in super().kinds() if kind.compares_images)
 
 
 _KEY, _NEAR = "a key", "nearness"
 Pass = Annotated[
-    Annotated[str, AfterValidator(_known_key), Tag(_KEY)]
-    | Annotated[SerializeAsAny[Near], BuiltFrom(_near_section), Tag(_NEAR)],
+    Annotated[str, kind_of(KEYS), Tag(_KEY)] | Annotated[SerializeAsAny[Near], BuiltFrom(Near.full), Tag(_NEAR)],
     Discriminator(lambda by: _NEAR if isinstance(by, dict | Near) else _KEY),
 ]
 
@@ -114,7 +74,7 @@ class Dedup(Section):
 
     by: tuple[Pass, ...] = ("uid",)
     prefer: str | None = None
-    against: Annotated[SerializeAsAny[Against], BuiltFrom(_against_section)] | None = None
+    against: Annotated[SerializeAsAny[Against], BuiltFrom(Against.full)] | None = None
 
     @field_validator("by")
     @classmethod
@@ -146,15 +106,7 @@ class Balance(Section):
 
     t: int | None = Field(None, lt=2**63, ge=1, strict=True)
     rows: int | None = Field(None, lt=2**31, ge=1, strict=True)
-    scheme: str = "metaclip"
-
-    @field_validator("scheme")
-    @classmethod
-    def _known_scheme(cls, scheme: str) -> str:
-        try:
-            return str(SCHEMES.find(scheme).key)
-        except RecipeError as error:
-            raise ValueError(str(error)) from None
+    scheme: Annotated[str, kind_of(SCHEMES)] = "metaclip"
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:

@@ -4,14 +4,12 @@ A kind of signal brings its own section, in its own file of `curate.signals` or 
 together to one. Sections are plain data: what depends on files and models is checked when signals are identified.
 """
 
-from collections import Counter
 from collections.abc import Iterator
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from curate.recipe.section import ColumnName, Section
+from curate.recipe.section import ColumnName, KindsSection, Section, find_twice
 from curate.registry import Registry
 
 SIGNALS: Registry[Any] = Registry("signal", "curate.signals.registry:KINDS", "curate.signals")
@@ -103,8 +101,10 @@ class Requested(NamedTuple):
     section: Any
 
 
-class Measure(Section):
-    """What every section `measure` has; `measure_section` adds a field for each kind of signal."""
+class Measure(KindsSection):
+    """The signals to measure: a field for each kind."""
+
+    registry = SIGNALS
 
     image: Image = Image()
 
@@ -112,8 +112,15 @@ class Measure(Section):
 
         def __getattr__(self, name: str) -> Any: ...
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _empty, (), self.__getstate__()  # its class is made in each process, by what is installed there
+    @classmethod
+    def kind_field(cls, kind: Any) -> tuple[Any, Any]:
+        """Return the type and the default of a kind's field, by the form in which a recipe asks for it."""
+        section = kind.section
+        if kind.form == "named":
+            return dict[ColumnName, section], Field(default_factory=dict)  # type: ignore[valid-type]
+        if kind.form == "listed":
+            return Annotated[tuple[section, ...], BeforeValidator(_listed)], ()  # type: ignore[valid-type]
+        return section | None, None
 
     @property
     def requested(self) -> list[Requested]:
@@ -137,12 +144,12 @@ class Measure(Section):
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Measure":
-        twice = _find_twice([one.name for one in self.embedders])
+        twice = find_twice(one.name for one in self.embedders)
         if twice:
             raise ValueError(f"two models are named {twice!r}; give each a name of its own")
         forms = {key: kind.form for key, kind in SIGNALS.kinds().items()}
         own = [found.name for found in self.requested if forms[found.kind] != "one"]
-        twice = _find_twice([*own, *(key for key, form in forms.items() if form == "one")])
+        twice = find_twice([*own, *(key for key, form in forms.items() if form == "one")])
         if twice:
             raise ValueError(f"two signals are named {twice!r}; give each a name of its own")
         return self
@@ -167,35 +174,6 @@ class Measure(Section):
         return self
 
 
-def measure_section() -> type[Measure]:
-    """Return the section with a field for each kind of signal that there is. Raises RecipeError, as `Registry.kinds`."""
-    return _make_section(tuple((key, kind.section, kind.form) for key, kind in SIGNALS.kinds().items()))
-
-
-def default_measure() -> Measure:
-    """Return the section of a recipe that says nothing of measuring."""
-    return measure_section()()
-
-
-@cache
-def _make_section(kinds: tuple[tuple[str, type[Section], Form], ...]) -> type[Measure]:
-    fields: dict[str, Any] = {}
-    for key, section, form in kinds:
-        if form == "named":
-            fields[key] = (dict[ColumnName, section], Field(default_factory=dict))  # type: ignore[valid-type]
-        elif form == "listed":
-            fields[key] = (Annotated[tuple[section, ...], BeforeValidator(_listed)], ())  # type: ignore[valid-type]
-        else:
-            fields[key] = (section | None, None)
-    return create_model("Measure", __base__=Measure, __doc__="The signals to measure.", **fields)
-
-
-def _empty() -> Measure:
-    """Return a section that is to be filled by `__setstate__`."""
-    section = measure_section()
-    return section.__new__(section)
-
-
 def _listed(value: Any) -> Any:
     """Return a list where a section may stand alone."""
     return () if value is None else [value] if isinstance(value, dict) else value
@@ -209,10 +187,6 @@ def _requested(key: str, value: Any) -> Iterator[Requested]:
         yield from (Requested(key, section.name, section) for section in value)
     elif value is not None:
         yield Requested(key, key, value)
-
-
-def _find_twice(names: list[str]) -> str | None:
-    return next(iter(sorted(name for name, count in Counter(names).items() if count > 1)), None)
 
 
 def _takes_any_embeddings(section: type[Section]) -> bool:

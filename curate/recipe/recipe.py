@@ -6,7 +6,6 @@ looks at the pool: what depends on it (columns, types of rules) is checked in `c
 
 import json
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,12 +14,12 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from curate.errors import RecipeError
-from curate.recipe.captions import Captions, Gates, captions_section
+from curate.recipe.captions import Captions, Gates
 from curate.recipe.deciding import Balance, Dedup, Top
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
-from curate.recipe.measure import Measure, default_measure, measure_section
-from curate.recipe.section import BuiltFrom, Name, Section, UserPath, UserPaths, resolve_paths
+from curate.recipe.measure import Measure
+from curate.recipe.section import BuiltFrom, Name, Section, UserPath, UserPaths, find_twice, resolve_paths
 from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml
 from curate.schema import RESERVED_RULES, Stage, run_stages
@@ -49,12 +48,12 @@ class Recipe(Section):
     license: License = "unknown"  # for the cards, as the Hugging Face Hub spells licences
     seed: int = Field(0, ge=0, lt=2**63, strict=True)
     input: tuple[AnySource, ...] = Field(min_length=1)
-    measure: Annotated[SerializeAsAny[Measure], BuiltFrom(measure_section)] = Field(default_factory=default_measure)
+    measure: Annotated[SerializeAsAny[Measure], BuiltFrom(Measure.full)] = Field({}, validate_default=True)
     match: Match | None = None
     rules: dict[str, str | Top] = Field({})
     dedup: Dedup = Dedup()
     balance: Balance | None = None
-    captions: Annotated[SerializeAsAny[Captions], BuiltFrom(captions_section)] | None = None
+    captions: Annotated[SerializeAsAny[Captions], BuiltFrom(Captions.full)] | None = None
     output: Output = Output()
     blocklist: UserPaths | None = None  # of uids, URLs and sha256 of images, one a line, or a run's forgotten.parquet
     max_failed: float = Field(0.05, ge=0, le=1, strict=True)
@@ -76,24 +75,16 @@ class Recipe(Section):
         for name, rule in rules.items() if isinstance(rules, dict) else ():
             if not isinstance(rule, (str, dict, Top)):
                 raise ValueError(f"{name} is {rule!r}; a rule is a SQL expression or {{top: fraction, of: column}}")
-        return rules
-
-    @field_validator("rules")
-    @classmethod
-    def _rule_names(cls, rules: dict[str, str | Top]) -> dict[str, str | Top]:
-        for name in rules:
             if name in RESERVED_RULES:
                 raise ValueError(f"rule name {name!r} is reserved (reserved: {', '.join(RESERVED_RULES)})")
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", str(name)):
                 raise ValueError(f"rule name {name!r} is not a plain name (letters, digits, _ and -)")
         return rules
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
-        names = [source.name for source in self.input]
-        twice = sorted(name for name, count in Counter(names).items() if count > 1)
-        if twice:
-            raise ValueError(f"input: two sources are named {twice[0]!r}; names identify sources")
+        if twice := find_twice(source.name for source in self.input):
+            raise ValueError(f"input: two sources are named {twice!r}; names identify sources")
         if self.balance and not self.match:
             raise ValueError("balance needs match: entries are what it balances")
         self.dedup.check_measured(self.measure)

@@ -6,12 +6,26 @@ Paths in a recipe are relative to its folder. A field says by its type that it h
 
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar, Union
+from functools import cache
+from typing import Annotated, Any, ClassVar, Self, TypeVar, Union
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError, core_schema
+
+from curate.errors import RecipeError
+from curate.registry import Registry
 
 ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
@@ -29,12 +43,9 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class PathMark:
-    """Marks a field whose text is a path, or may be one.
+    """Marks a field whose text is a path, or may be one."""
 
-    Attributes:
-        start: where in the text the path begins; None where the text is no path, but a model's name, say.
-    """
-
+    # Where in the text the path begins; None where the text is no path, but a model's name, say.
     start: Callable[[str], int | None] = lambda text: 0
 
 
@@ -46,6 +57,7 @@ ModelPath = Annotated[str, Field(min_length=1), PathMark(lambda text: 0 if text.
 """A model's folder where it begins with a dot; else its name on a hub, or a path as it is."""
 
 S = TypeVar("S", bound=BaseModel)
+K = TypeVar("K", bound="KindsSection")
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,88 @@ class BuiltFrom:
             return TypeAdapter(self.make()).validate_python(value)
 
         return core_schema.no_info_before_validator_function(validate, handler(source))
+
+
+class KindsSection(Section):
+    """Base of a section to which each kind of a registry adds a field; `full` is the class that has them."""
+
+    registry: ClassVar[Registry[Any]]
+
+    @classmethod
+    def kinds(cls) -> tuple[Any, ...]:
+        """Return the kinds that add a field."""
+        return tuple(cls.registry.kinds().values())
+
+    @classmethod
+    def kind_field(cls, kind: Any) -> tuple[Any, Any]:
+        """Return the type and the default of a kind's field."""
+        return kind.section | None, None
+
+    @classmethod
+    def full(cls) -> type[Self]:
+        """Return the section with a field for each kind that there is. Raises RecipeError, as `Registry.kinds`."""
+        return _with_kinds(cls, cls.kinds())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _empty, (type(self).__base__,), self.__getstate__()  # its class is made in each process
+
+
+@cache
+def _with_kinds(base: type[K], kinds: tuple[Any, ...]) -> type[K]:
+    fields: dict[str, Any] = {kind.key: base.kind_field(kind) for kind in kinds}
+    return create_model(base.__name__, __base__=base, __module__=base.__module__, __doc__=base.__doc__, **fields)
+
+
+def _empty(base: type[K]) -> K:
+    """Return a section that is to be filled by `__setstate__`."""
+    section = base.full()
+    return section.__new__(section)
+
+
+class OneKind(KindsSection):
+    """Base of a section that holds the section of just one kind."""
+
+    @property
+    def kind(self) -> str:
+        """The key of the kind."""
+        return next(self._chosen())
+
+    @property
+    def section(self) -> Any:
+        """Its section."""
+        return getattr(self, self.kind)
+
+    def _chosen(self) -> Iterator[str]:
+        return (kind.key for kind in self.kinds() if getattr(self, kind.key) is not None)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if len(list(self._chosen())) != 1:
+            raise ValueError(f"give either {' or '.join(map(self.shown, self.kinds()))}")
+        return self
+
+    @classmethod
+    def shown(cls, kind: Any) -> str:
+        """Return what messages show of a kind."""
+        return str(kind.key)
+
+
+def kind_of(registry: Registry[Any]) -> AfterValidator:
+    """Return the check that a value is the key of one of the registry's kinds."""
+
+    def check(key: str) -> str:
+        try:
+            registry.find(key)
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
+        return key
+
+    return AfterValidator(check)
+
+
+def find_twice(names: Iterable[str]) -> str | None:
+    """Return the first name, by the alphabet, that occurs more than once."""
+    return min((name for name, count in Counter(names).items() if count > 1), default=None)
 
 
 def field_hint(model: type[BaseModel], name: str) -> Any:
@@ -89,12 +183,7 @@ def value_fields(value: Any) -> Any:
 
 
 def resolve_paths(section: S, absolute: Callable[[str], str]) -> S:
-    """Return a section in which every path is what `absolute` makes of it.
-
-    Args:
-        section: a checked section; sections within it are resolved too.
-        absolute: from a path as it was written to one that is not relative.
-    """
+    """Return a section in which every path, at any depth, is what `absolute` makes of it as it was written."""
     model = type(section)
     old = {name: getattr(section, name) for name in model.model_fields}
     new = {name: _resolve(value, field_hint(model, name), absolute) for name, value in old.items()}

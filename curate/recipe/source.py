@@ -4,17 +4,9 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any, Union
 
-from pydantic import (
-    ConfigDict,
-    Discriminator,
-    Field,
-    SerializeAsAny,
-    Tag,
-    field_validator,
-)
+from pydantic import ConfigDict, Discriminator, Field, SerializeAsAny, Tag, field_validator
 
-from curate.errors import RecipeError
-from curate.recipe.section import BuiltFrom, Name, Section, UserPaths
+from curate.recipe.section import BuiltFrom, Name, Section, UserPaths, kind_of
 from curate.registry import Registry
 
 FORMATS: Registry[Any] = Registry("input format", "curate.pool.formats.registry:KINDS", "curate.formats")
@@ -25,17 +17,9 @@ class Source(Section):
     """One input of the pool; every row is tagged with its name."""
 
     name: Name
-    format: str
+    format: Annotated[str, kind_of(FORMATS)]
     path: UserPaths
     storage: dict[str, Any] = Field({})  # options of the fsspec file system, such as {anon: true}
-
-    @field_validator("format")
-    @classmethod
-    def _known_format(cls, value: str) -> str:
-        try:
-            return str(FORMATS.find(value).key)
-        except RecipeError as error:
-            raise ValueError(str(error)) from None
 
     @field_validator("path")
     @classmethod

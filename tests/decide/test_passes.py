@@ -129,7 +129,7 @@ def test_the_recipe_knows_new_passes_by_their_registry(toys: None, tmp_path: Pat
         {"input": recipe.model_dump()["input"], "dedup": {"by": [{"words": {"within": 2}, "phash": None}]}}
     )
     for by, message in {
-        "hots": "dedup.by.0: Input should be 'uid', 'sha256', 'phash', 'host' or 'caption'",
+        "hots": "dedup.by.0: no deduplication key is named 'hots'; .*'host'. accepted: uid, sha256, phash, host, caption",
         "{wrods}": "did you mean 'words'",
         "{words}": "dedup.by.0.words.within: .*greater than or equal to 0",
     }.items():

@@ -1,6 +1,7 @@
 """Recipes: what is accepted, what is refused, and whether the message names the key, what was found and what would do."""
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -491,3 +492,11 @@ def test_any_value_anywhere_is_read_or_refused(value: Any, place: str) -> None:
         parse_recipe(data)
     except RecipeError as error:
         assert str(error).startswith("recipe: ")
+
+
+def test_sections_of_kinds_are_pickled_by_what_they_hold() -> None:
+    near = {"phash": {"distance": 4}}
+    captions = {"engines": {"a": {"recorded": {"path": "x", "model": "m"}}}, "recaption": {"engine": "a"}}
+    made = recipe(measure={"image": {"phash": True}}, dedup={"by": [near], "against": near | {"images": "y"}})
+    for one in (made, recipe(captions=captions)):
+        assert pickle.loads(pickle.dumps(one)) == one
