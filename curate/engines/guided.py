@@ -105,7 +105,7 @@ class GuidedEngine:
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """See `Engine`. A request without an image, in a chat, or with too long a prompt gets the reason."""
         with self._loaded.use() as loaded:
-            answers: list[Answer | None] = [None] * len(requests)
+            answers: dict[int, Answer] = {}
             batches: dict[tuple[int, int], list[_Prepared]] = defaultdict(list)
             for place, request in enumerate(requests):
                 one = _prepare(loaded, place, request)
@@ -117,12 +117,8 @@ class GuidedEngine:
                 while waiting:
                     batch = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
                     for one, answer in zip(batch, in_halves(batch, partial(self._answer, loaded)), strict=True):
-                        answers[one.place] = answer if isinstance(answer, Answer) else _failed(answer)
-        return [answer for answer in answers if answer is not None]
-
-    def close(self) -> None:
-        """Let go of the model."""
-        self._loaded.close()
+                        answers[one.place] = answer if isinstance(answer, Answer) else Answer.of_failure(answer)
+        return [answers[place] for place in range(len(requests))]
 
     def _answer(self, loaded: "_Loaded", prepared: Sequence["_Prepared"]) -> list[Answer]:
         try:
@@ -140,12 +136,9 @@ class Guide:
         self.gamma = gamma
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Return the guided logits, float32 (2 · batch, vocabulary), the same for both streams.
+        """Return the guided logits, the same for both streams, of c of each row and then u of each row.
 
-        Args:
-            input_ids: not looked at.
-            scores: float32 (2 · batch, vocabulary): c of each row, then u of each row. A token that is forbidden,
-                −∞ in both, stays so.
+        Both are float32 (2 · batch, vocabulary). A token that is forbidden, −∞ in both, stays so.
         """
         c, u = scores.chunk(2)
         guided = (u + self.gamma * (c - u)).where(~c.isneginf(), c)
@@ -153,17 +146,11 @@ class Guide:
 
 
 class _Family(Protocol):
-    """How a family of models is used.
+    """How a family of models is used."""
 
-    Attributes:
-        limit: positions that the decoder has for text.
-        first: the token that a caption begins with.
-        settings: the model's own generation settings.
-    """
-
-    limit: int
-    first: int
-    settings: Any
+    limit: int  # positions that the decoder has for text
+    first: int  # the token that a caption begins with
+    settings: Any  # the model's own generation settings
 
     def generate(self, pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
         """Return token ids (rows, length), `start` included.
@@ -284,10 +271,8 @@ def _load(options: Guided) -> _Loaded:
 
     config = load(where, lambda: transformers.AutoConfig.from_pretrained(options.model))
     if config.model_type not in _FAMILIES:
-        raise RecipeError(
-            f"{where}: is of the family {config.model_type!r}, which cannot be guided here; accepted: "
-            + ", ".join(_FAMILIES)
-        )
+        found, accepted = f"is of the family {config.model_type!r}", ", ".join(_FAMILIES)
+        raise RecipeError(f"{where}: {found}, which cannot be guided here; accepted: {accepted}")
     name, family = _FAMILIES[config.model_type]
     dtype = to_dtype(options.precision)
     model = load(where, lambda: getattr(transformers, name).from_pretrained(options.model, dtype=dtype))
@@ -321,12 +306,11 @@ def _answer(loaded: _Loaded, prepared: Sequence[_Prepared], gamma: float) -> lis
     pixels = loaded.pixels([one.picture for one in prepared], return_tensors="pt")["pixel_values"]
     start = torch.tensor([one.start for one in prepared] * (2 if guided else 1), device=loaded.device)
     settings = copy.deepcopy(loaded.family.settings)
-    settings.update(
-        do_sample=False, num_beams=1, max_length=None, max_new_tokens=prepared[0].max_tokens, use_cache=True
-    )
+    room = prepared[0].max_tokens
+    settings.update(do_sample=False, num_beams=1, max_length=None, max_new_tokens=room, use_cache=True)
+    ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     if settings.pad_token_id is None:
-        ends = settings.eos_token_id
-        settings.pad_token_id = ends[0] if isinstance(ends, list) else ends
+        settings.pad_token_id = ends[0]
     with torch.inference_mode():
         made = loaded.family.generate(
             pixels.to(loaded.device, loaded.dtype),
@@ -335,20 +319,9 @@ def _answer(loaded: _Loaded, prepared: Sequence[_Prepared], gamma: float) -> lis
             generation_config=settings,
             logits_processor=[Guide(gamma)] if guided else None,
         )
-    new = made[: len(prepared), start.shape[1] :].tolist()
-    return [_read(loaded, one, tokens, settings.eos_token_id) for one, tokens in zip(prepared, new, strict=True)]
-
-
-def _read(loaded: _Loaded, one: _Prepared, tokens: list[int], eos: int | list[int] | None) -> Answer:
-    ends = set(eos if isinstance(eos, list) else [eos])
-    end = next((i for i, token in enumerate(tokens) if token in ends), None)
-    used = tokens if end is None else tokens[: end + 1]
-    text = loaded.tokenizer.decode(used, skip_special_tokens=True)
-    finish = "length" if end is None else "stop"
-    if not text.strip():
-        return Answer(None, f"empty: {len(used)} tokens, which make no text", len(one.start), len(used), finish)
-    return Answer(text, None, len(one.start), len(used), finish)
-
-
-def _failed(error: Exception) -> Answer:
-    return Answer(None, f"engine: {one_line(error, 200) or type(error).__name__}")
+    answers = []
+    for one, tokens in zip(prepared, made[: len(prepared), start.shape[1] :].tolist(), strict=True):
+        end = next((i for i, token in enumerate(tokens, 1) if token in ends), None)
+        text = loaded.tokenizer.decode(tokens[:end], skip_special_tokens=True)
+        answers.append(Answer.of_tokens(text, len(one.start), len(tokens[:end]), "stop" if end else "length"))
+    return answers

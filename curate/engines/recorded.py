@@ -8,8 +8,8 @@ A digest holds the engine's name for its model: so `model` must be what the run 
 and sampling must be the same. All rows are held in memory, for tests and small runs.
 """
 
-import threading
 from collections.abc import Sequence
+from functools import partial
 
 import fsspec
 import pyarrow as pa
@@ -21,12 +21,11 @@ from curate.engines.options import EngineOptions
 from curate.engines.request import Answer, Request
 from curate.errors import RecipeError
 from curate.pool.listing import InputFile, list_files
+from curate.process import Lazy
 from curate.recipe.section import UserPath
 from curate.wording import one_line
 
-LAYOUT = pa.schema(
-    [schema.ANSWERS.field(name) for name in ("digest", "answer", "error", "tokens_in", "tokens_out", "finish")]
-)
+LAYOUT = pa.schema(map(schema.ANSWERS.field, ("digest", "answer", "error", "tokens_in", "tokens_out", "finish")))
 
 
 class Recorded(EngineOptions):
@@ -56,53 +55,31 @@ class RecordedEngine:
     """An engine of answers that are there; see the module. They are read once, at `check` or the first `ask`."""
 
     def __init__(self, options: Recorded):
-        self.options = options
-        self._lock = threading.Lock()
-        self._answers: dict[str, Answer] | None = None
-
-    @property
-    def model(self) -> str:
-        """What the run that is replayed called its model."""
-        return self.options.model
+        self.model = options.model
+        self._answers = Lazy(partial(_read_answers, options.path))
 
     def check(self) -> None:
-        """Read the answers. Raises RecipeError where a file is missing, is not Parquet or has another layout."""
-        self._load()
+        """See `Engine`. Raises RecipeError where a file is missing, is not Parquet or has another layout."""
+        with self._answers.use():
+            pass
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """Return the recorded answer of each request, in order. Raises RecipeError as `check` does."""
-        answers = self._load()
-        return [self._find(answers, request.digest(self.model)) for request in requests]
-
-    def close(self) -> None:
-        """Forget the answers; a later `ask` reads them again."""
-        with self._lock:
-            self._answers = None
-
-    def _find(self, answers: dict[str, Answer], digest: str) -> Answer:
-        return answers.get(digest) or Answer(
-            None, f"unknown: no answer to {digest} of {self.model} among the {len(answers)} recorded"
-        )
-
-    def _load(self) -> dict[str, Answer]:
-        with self._lock:
-            if self._answers is None:
-                self._answers = _read_answers(self.options.path)
-            return self._answers
+        with self._answers.use() as answers:
+            found = [(digest, answers.get(digest)) for digest in (request.digest(self.model) for request in requests)]
+            unknown = f"of {self.model} among the {len(answers)} recorded"
+        return [answer or Answer(None, f"unknown: no answer to {digest} {unknown}") for digest, answer in found]
 
 
 def _read_answers(path: str) -> dict[str, Answer]:
     answers: dict[str, Answer] = {}
     for file in _list_files(path):
         for row in _read_table(file.path).to_pylist():
-            text, error = row["answer"], row["error"]
-            if text is None and error is None:
-                error = "malformed: the recorded row holds neither an answer nor an error"
+            if row["answer"] is None and row["error"] is None:
+                row["error"] = "malformed: the recorded row holds neither an answer nor an error"
             known = answers.get(row["digest"])
-            if known is None or (known.error is not None and error is None):
-                answers[row["digest"]] = Answer(
-                    text, error, row["tokens_in"] or 0, row["tokens_out"] or 0, row["finish"]
-                )
+            if known is None or (known.error is not None and row["error"] is None):
+                answers[row["digest"]] = Answer.of_row(row)
     return answers
 
 
@@ -118,13 +95,11 @@ def _read_table(name: str) -> pa.Table:
         with fsspec.open(name, "rb") as file:
             parquet = pq.ParquetFile(file, pre_buffer=False)  # read by this thread alone, as in RunStore.read_parquet
             found = parquet.schema_arrow
-            wrong = [
-                field for field in LAYOUT if field.name not in found.names or found.field(field.name).type != field.type
-            ]
+            types = {field.name: field.type for field in found}
+            wrong = [field for field in LAYOUT if types.get(field.name) != field.type]
             if wrong:
-                raise RecipeError(
-                    f"{name}: is no table of answers: it has {_list(found)}; accepted: a file with {_list(wrong)}"
-                )
+                has, accepted = _list(found), _list(wrong)
+                raise RecipeError(f"{name}: is no table of answers: it has {has}; accepted: a file with {accepted}")
             return parquet.read(LAYOUT.names, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise RecipeError(f"{name}: cannot be read as Parquet: {one_line(error, 300)}") from None

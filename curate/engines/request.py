@@ -5,11 +5,12 @@ answer, which is cached.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from curate import ids
+from curate.wording import one_line
 
 
 @dataclass(frozen=True)
@@ -33,38 +34,23 @@ class Message:
 
 @dataclass(frozen=True)
 class Request:
-    """A request for one text.
+    """A request for one text."""
 
-    Attributes:
-        uid: of the sample, 32 hex.
-        kind: what for: rewrite, recaption, fused, translation.
-        style: the kind's style, or language.
-        ordinal: numbers several texts of one style, from 0.
-        prompt: what the model completes; None of a chat.
-        messages: the chat; empty where it completes a prompt.
-        image: the image's file as it came; it goes before the text of the last message of the user.
-        picture: sha256 of that file, hex, where the request is to have one; the file itself comes when it is sent.
-        sampling: how the answer is drawn.
-        group: requests of one group begin alike; what caches prefixes gets them together.
-    """
-
-    uid: str
-    kind: str
-    style: str
-    ordinal: int
-    prompt: str | None = None
-    messages: tuple[Message, ...] = ()
-    image: bytes | None = field(default=None, repr=False)
+    uid: str  # of the sample, 32 hex
+    kind: str  # what for: rewrite, recaption, fused, translation
+    style: str  # the kind's style, or language
+    ordinal: int  # numbers several texts of one style, from 0
+    prompt: str | None = None  # what the model completes; None of a chat
+    messages: tuple[Message, ...] = ()  # the chat; empty where it completes a prompt
+    image: bytes | None = field(default=None, repr=False)  # the file as it came; goes before the user's last text
     sampling: Sampling = Sampling()
-    group: str = ""
-    picture: str | None = None
+    group: str = ""  # requests of one group begin alike; what caches prefixes gets them together
+    picture: str | None = (
+        None  # sha256 of the image's file, hex, where it is to have one; the file comes when it is sent
+    )
 
     def digest(self, model: str) -> str:
-        """Return 32 hex digits of all that determines the answer, and of what it is for.
-
-        Args:
-            model: the engine's name for its model, see `Engine.model`.
-        """
+        """Return 32 hex digits of all that determines the answer of a model (see `Engine.model`), and of what it is for."""
         image = self.picture or (self.image and hashlib.sha256(self.image).hexdigest())
         asked = [self.prompt, [[m.role, m.text] for m in self.messages], image, asdict(self.sampling)]
         return ids.digest([self.uid, self.kind, self.style, self.ordinal, model, asked])
@@ -72,21 +58,31 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: a text, or the reason why there is none.
-
-    Attributes:
-        text: as the model gave it; None where it gave none.
-        error: None, or one of `ERRORS`, a colon, and what happened in a line.
-        tokens_in: tokens of the prompt, the image's included, as far as the engine says; else 0.
-        tokens_out: tokens of the text, likewise.
-        finish: why it ended: stop or length, as far as the engine says.
-    """
+    """What came back: a text as the model gave it, or the reason why there is none."""
 
     text: str | None
-    error: str | None = None
-    tokens_in: int = 0
-    tokens_out: int = 0
-    finish: str | None = None
+    error: str | None = None  # one of `ERRORS`, a colon, and what happened in a line
+    tokens_in: int = 0  # tokens of the prompt, the image's included, as far as the engine says
+    tokens_out: int = 0  # tokens of the text, likewise
+    finish: str | None = None  # why it ended: stop or length, as far as the engine says
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> "Answer":
+        """Return the answer that a row of table `answers` holds."""
+        return cls(row["answer"], row["error"], row["tokens_in"] or 0, row["tokens_out"] or 0, row["finish"])
+
+    @classmethod
+    def of_tokens(cls, text: str, tokens_in: int, tokens_out: int, finish: str | None) -> "Answer":
+        """Return the answer that a model in this process gave; white space is no text."""
+        error = None if text.strip() else f"empty: {tokens_out} tokens, which make no text"
+        return cls(None if error else text, error, tokens_in, tokens_out, finish)
+
+    @classmethod
+    def of_failure(cls, error: Exception) -> "Answer":
+        """Return the answer to a request on which the model in this process failed."""
+        said = one_line(error, 200) or type(error).__name__
+        is_length = any(part in said for part in ("model length", "context length", "longer than"))
+        return cls(None, f"{'too_long' if is_length else 'engine'}: {said}")
 
 
 ERRORS = {
@@ -111,10 +107,7 @@ class Engine(Protocol):
         """What names the model in tables and digests; equal names give equal answers, up to the model's own noise."""
 
     def check(self) -> None:
-        """Raise RecipeError or RunError where it cannot work: no package, model, device, endpoint or key."""
+        """Load or connect. Raises RecipeError or RunError where it cannot work: no package, model, device, endpoint or key."""
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """Return one answer for each request, in order. A request that fails is an answer with an error, and costs no other."""
-
-    def close(self) -> None:
-        """Let go of what it holds."""

