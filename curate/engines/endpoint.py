@@ -1,7 +1,6 @@
 """One HTTP endpoint, called by many threads at once: its connections, its key, its limits, and a circuit breaker.
 
-In: the calls of `openai_protocol`. Out: a reply (status, body) or `NoReply` (timeout, unreachable), never an exception for
-what the network does. The client is that of package openai, without its retries. All calls run in one event loop in a
+In: the calls of `openai_protocol`. Out: a reply (status, body), never an exception for what the network does. The client is that of package openai, without its retries. All calls run in one event loop in a
 thread of its own, since only there can a call be ended wherever it hangs, be it in a header that trickles in, byte by byte.
 Trade-offs: one thread sends and reads all, which is enough for a thousand calls a second, and a language model is
 slower than that.
@@ -19,76 +18,67 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from curate.engines.openai_protocol import Call
+from curate.engines.request import Answer
 from curate.errors import RecipeError, RunError
 
 T = TypeVar("T")
 
 MAX_REPLY = 16_000_000  # bytes
 MAX_CONNECT = 10.0  # seconds; what takes no connection is unreachable, whatever a reply may take
-MAX_NO_REPLIES = 8
-"""Requests in a row without any reply after which the endpoint is taken for dead."""
-MAX_REFUSALS = 8
-"""Replies in a row that say nothing of their request after which the endpoint is probed."""
+MAX_NO_REPLIES = 8  # requests in a row without any reply after which the endpoint is taken for dead
+MAX_REFUSALS = 8  # replies in a row that say nothing of their request after which the endpoint is probed
+MAX_DETAIL = 300  # characters
+_LONG_KEY = 16  # characters: a shorter key may be a word of a text
 
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 
-@dataclass(frozen=True)
-class Key:
-    """What an endpoint knows its user by; it is shown nowhere. Empty where none is needed."""
+def read_key(variable: str | None) -> str:
+    """Return the key that an environment variable holds, by which an endpoint knows its user; empty where none is needed.
 
-    value: str = field(repr=False)
-
-    def hide(self, text: str) -> str:
-        """Return the text with `[key]` in the key's places."""
-        return text.replace(self.value, "[key]") if self.value else text
-
-
-def read_key(variable: str | None) -> Key:
-    """Return the key that an environment variable holds. Raises RecipeError where it holds none, or one that no header can."""
+    Raises RecipeError where the variable holds none, or one that no header can.
+    """
     if variable is None:
-        return Key("")
-    value = os.environ.get(variable, "").strip()
-    if not value:
+        return ""
+    key = os.environ.get(variable, "").strip()
+    if not key:
         raise RecipeError(
             f"key: the environment variable {variable} is not set; it is to hold the endpoint's key. "
             "Leave `key` out where the endpoint wants none"
         )
-    if not re.fullmatch(r"[!-~]+", value):
+    if not re.fullmatch(r"[!-~]+", key):
         raise RecipeError(
             f"key: what the environment variable {variable} holds cannot be a key: accepted are ASCII letters, "
             "digits and signs, without blanks"
         )
-    return Key(value)
+    return key
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `is_whole` is false where the body was longer than is read; `body` is then its beginning."""
+    """What came back; where nothing whole did, `status` is 0 and `reason` an error of `request.ERRORS`."""
 
     status: int
     reason: str
-    body: bytes
-    is_whole: bool
-    retry_after: float | None
-    location: str
+    body: bytes = b""
+    is_whole: bool = True  # false where the body was longer than is read; `body` is then its beginning
+    retry_after: float | None = None  # seconds
+    location: str = ""
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it is a 2xx."""
+        return 200 <= self.status < 300
 
     @property
     def is_transient(self) -> bool:
         """Whether another attempt may do better."""
-        return self.status in (408, 429) or self.status >= 500
-
-
-@dataclass(frozen=True)
-class NoReply:
-    """Nothing whole came back: `code` is timeout or unreachable, `detail` what happened."""
-
-    code: str
-    detail: str
+        return self.status in (0, 408, 429) or self.status >= 500
 
 
 class Tripped(asyncio.Event):
@@ -154,7 +144,7 @@ class Endpoint:
         RecipeError: a package is missing, or the proxy that the environment names cannot be used.
     """
 
-    def __init__(self, base_url: str, key: Key, concurrency: int, timeout: float):
+    def __init__(self, base_url: str, key: str, concurrency: int, timeout: float):
         try:
             import httpx2
             import openai
@@ -164,10 +154,10 @@ class Endpoint:
                 f"asking an endpoint needs further packages ({error}); install them with: pip install 'curate[captions]'"
             ) from None
         logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every request
-        self.key, self.timeout = key, timeout
+        self._key, self._timeout = key, timeout
         self.slots, self.breaker = asyncio.Semaphore(concurrency), CircuitBreaker()
         names = ["OpenAI-Organization", "OpenAI-Project"]  # those of the environment are for OpenAI alone
-        headers = dict.fromkeys(names if key.value else [*names, "Authorization"], openai.Omit())
+        headers = dict.fromkeys(names if key else [*names, "Authorization"], openai.Omit())
         self._options: Any = {"headers": {**headers, "Accept-Encoding": "identity"}}
         try:
             http = httpx2.AsyncClient(
@@ -180,11 +170,7 @@ class Endpoint:
         except (ImportError, ValueError) as error:  # socks without its package, a scheme that is none
             raise RecipeError(f"{base_url}: the proxy of the environment cannot be used: {error}") from None
         self._client = openai.AsyncOpenAI(
-            api_key=key.value or "none",
-            base_url=base_url,
-            http_client=http,
-            max_retries=0,
-            timeout=http.timeout,
+            api_key=key or "none", base_url=base_url, http_client=http, max_retries=0, timeout=http.timeout
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"curate {base_url}", daemon=True)
@@ -194,35 +180,48 @@ class Endpoint:
         """Start `work` in the endpoint's loop. `wait` returns its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def send(self, call: Call) -> Reply | NoReply:
+    async def send(self, call: Call) -> Reply:
         """Send one call, once; it ends when `timeout` is over, whatever the endpoint does."""
         import httpx2
         import openai
 
+        send = self._client.get if call.body is None else partial(self._client.post, content=call.body)
         try:
-            async with asyncio.timeout(self.timeout):
-                if call.body is None:
-                    response = await self._client.get(call.path, cast_to=httpx2.Response, options=self._options)
-                else:
-                    response = await self._client.post(
-                        call.path, content=call.body, cast_to=httpx2.Response, options=self._options
-                    )
+            async with asyncio.timeout(self._timeout):
+                response = await send(call.path, cast_to=httpx2.Response, options=self._options)
         except TimeoutError:
-            return NoReply("timeout", f"no whole answer in {self.timeout:g} s")
+            return Reply(0, f"timeout: no whole answer in {self._timeout:g} s")
         except openai.APIStatusError as error:
             response = error.response
         except (openai.APIConnectionError, OSError) as error:
             cause = error.__cause__ or error
-            return NoReply("unreachable", f"{type(cause).__name__}: {cause}".removesuffix(": "))
-        headers = response.headers
+            return Reply(0, f"unreachable: {type(cause).__name__}: {cause}".removesuffix(": "))
         return Reply(
             response.status_code,
             response.reason_phrase,
             response.content[:MAX_REPLY],
             not response.extensions.get("cut", False),
-            read_retry_after(headers.get("retry-after"), time.time()),
-            headers.get("location", ""),
+            read_retry_after(response.headers.get("retry-after"), time.time()),
+            response.headers.get("location", ""),
         )
+
+    def hide_key(self, text: str) -> str:
+        """Return the text with `[key]` in the key's places."""
+        return text.replace(self._key, "[key]") if self._key else text
+
+    def hide_in_answer(self, answer: Answer) -> Answer:
+        """Return the answer without the key, which an endpoint may give back; its error on one printable line."""
+        if answer.error is not None:
+            return replace(answer, error=self.one_line(answer.error))
+        if answer.text is None or len(self._key) < _LONG_KEY:
+            return answer
+        return replace(answer, text=self.hide_key(answer.text))
+
+    def one_line(self, text: str) -> str:
+        """Return the text as one printable line, the key hidden in it before it is cut."""
+        text = self.hide_key(text)[: 8 * MAX_DETAIL]
+        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"
 
     def close(self) -> None:
         """End the calls that run, with RunError for who waits for them, and close the connections."""

@@ -25,14 +25,14 @@ import random
 import re
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from curate import ids
-from curate.engines.endpoint import MAX_REPLY, Endpoint, NoReply, Reply, Tripped, read_key, wait
+from curate.engines.endpoint import MAX_REPLY, Endpoint, Reply, Tripped, read_key, wait
 from curate.engines.openai_protocol import (
     OURS,
     Call,
@@ -51,11 +51,10 @@ from curate.recipe.section import fault
 T = TypeVar("T")
 
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds
-MAX_DETAIL = 300  # characters
 _SECRET = re.compile(r"api_?key|authorization|secret|password", re.IGNORECASE)
-_LONG_KEY = 16  # characters: a shorter key may be a word of a text
 
 _HELLO = Request("0" * 32, "check", "", 0, messages=(Message("user", "Hello"),), sampling=Sampling(max_tokens=1))
+_HELLO_PROMPT = replace(_HELLO, prompt="Hello", messages=())
 
 
 class OpenAI(EngineOptions):
@@ -121,14 +120,11 @@ def _check_address(base_url: str) -> None:
         raise fault("base_url", f"{base_url!r} is no address; accepted: one such as http://localhost:8000/v1")
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    """What an attempt came to; one that is transient is worth another. `retry_after`: seconds that the endpoint asks for."""
+class _Attempt(NamedTuple):
+    """What an attempt came to; `reply` is None where the endpoint is given up."""
 
     answer: Answer
-    is_transient: bool = False
-    got_reply: bool = True
-    retry_after: float | None = None
+    reply: Reply | None
 
 
 class OpenAIEngine:
@@ -191,9 +187,7 @@ class OpenAIEngine:
             for place in waiting:
                 async with endpoint.slots:
                     answer = await self._answer(endpoint, requests[place], tripped)
-                if answer.error is not None:
-                    answer = replace(answer, error=_line(endpoint, answer.error))
-                answers[place] = answer
+                answers[place] = endpoint.hide_in_answer(answer)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self.options.concurrency, len(requests))):
@@ -207,58 +201,55 @@ class OpenAIEngine:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(tripped.wait(), seconds)
 
-        if tripped.is_set():
-            return Answer(None, tripped.why)
         try:
-            call = write_call(request, self.options.model, self.options.extra)
+            call = self._call(request)
         except UnsendableError as error:
             return Answer(None, str(error))
         retrying: Any = AsyncRetrying(
             stop=stop_after_attempt(self.options.attempts),
             wait=choose_pause,
             sleep=sleep,
-            retry=retry_if_result(lambda attempt: attempt.is_transient),
+            retry=retry_if_result(lambda attempt: attempt.reply and attempt.reply.is_transient),
             retry_error_callback=lambda state: state.outcome and state.outcome.result(),
         )
         last: _Attempt = await retrying(self._try, endpoint, request, call, tripped)
-        if not last.is_transient:
+        if last.reply is None or not last.reply.is_transient:
             return last.answer
-        if not last.got_reply and not tripped.is_set():
+        if not last.reply.status and not tripped.is_set():
             endpoint.breaker.no_reply()
         return replace(last.answer, error=f"{last.answer.error} (the last of {self.options.attempts} attempts)")
 
     async def _try(self, endpoint: Endpoint, request: Request, call: Call, tripped: Tripped) -> _Attempt:
         """Send a request once, unless the endpoint is given up."""
         if tripped.is_set():
-            return _Attempt(Answer(None, tripped.why))
+            return _Attempt(Answer(None, tripped.why), None)
         reply = await endpoint.send(call)
-        if isinstance(reply, NoReply):
-            return _Attempt(Answer(None, f"{reply.code}: {reply.detail}"), is_transient=True, got_reply=False)
-        endpoint.breaker.replied()
-        answer = _hidden(_read_reply(reply), endpoint)
+        answer = _read_reply(reply)
+        if reply.status:
+            endpoint.breaker.replied()
         if not reply.is_transient:
             await self._watch(endpoint, request, reply, answer)
-        return _Attempt(answer, reply.is_transient, retry_after=reply.retry_after)
+        return _Attempt(answer, reply)
 
     async def _watch(self, endpoint: Endpoint, request: Request, reply: Reply, answer: Answer) -> None:
         """Give the endpoint up where no request gets an answer."""
         if not _is_no_answer(reply, answer):
             endpoint.breaker.accepted()
         elif endpoint.breaker.refused():
-            hello = _HELLO if request.prompt is None else replace(_HELLO, prompt="Hello", messages=())
-            found = await endpoint.send(write_call(hello, self.options.model, self.options.extra))
-            if isinstance(found, NoReply) or found.is_transient:
-                return
+            found = await endpoint.send(self._call(_HELLO if request.prompt is None else _HELLO_PROMPT))
             said = _read_reply(found)
             if _is_no_answer(found, said):
                 endpoint.breaker.probe_refused(said.error or "")
-            else:
+            elif not found.is_transient:
                 endpoint.breaker.accepted()
+
+    def _call(self, request: Request) -> Call:
+        return write_call(request, self.options.model, self.options.extra)
 
     async def _check(self, endpoint: Endpoint) -> None:
         model = self.options.model
         reply = await endpoint.send(Call("/models"))
-        if isinstance(reply, Reply) and reply.status in (404, 405):
+        if reply.status in (404, 405):
             await self._check_by_asking(endpoint)
             return
         names = read_models(self._accept(endpoint, reply, "/models").body)
@@ -267,37 +258,30 @@ class OpenAIEngine:
         if model not in names:
             near = difflib.get_close_matches(model, names, 3, 0.4) or names[:3]
             more = f" (of {len(names)})" if len(names) > len(near) else ""
-            raise RecipeError(
-                _line(
-                    endpoint,
-                    f"{self._base_url}: has no model {model!r}; it has {', '.join(map(repr, near)) or 'none'}{more}",
-                )
-            )
+            has = f"{', '.join(map(repr, near)) or 'none'}{more}"
+            raise RecipeError(endpoint.one_line(f"{self._base_url}: has no model {model!r}; it has {has}"))
 
     async def _check_by_asking(self, endpoint: Endpoint) -> None:
-        for hello in (_HELLO, replace(_HELLO, prompt="Hello", messages=())):
-            call = write_call(hello, self.options.model, self.options.extra)
+        for hello in (_HELLO, _HELLO_PROMPT):
+            call = self._call(hello)
             reply = await endpoint.send(call)
             # A model without a chat template refuses chats, and an endpoint may have one of the two only.
-            if isinstance(reply, Reply) and reply.status in (400, 404, 405) and hello is _HELLO:
+            if reply.status in (400, 404, 405) and hello is _HELLO:
                 continue
             answer = read_answer(self._accept(endpoint, reply, call.path).body)
             if (answer.error or "").startswith("malformed"):
-                raise self._no_such_endpoint(f"{call.path}: {_line(endpoint, f'the answer is {answer.error}')}")
+                said = endpoint.one_line(f"the answer is {answer.error}")
+                raise self._no_such_endpoint(f"{call.path}: {said}")
             return
 
-    def _accept(self, endpoint: Endpoint, reply: Reply | NoReply, path: str) -> Reply:
+    def _accept(self, endpoint: Endpoint, reply: Reply, path: str) -> Reply:
         """Return the reply, where it is a 2xx; else raises what that means before a run."""
-        where = f"{self._base_url}{path}"
-        if isinstance(reply, NoReply):
-            raise RunError(
-                _line(
-                    endpoint, f"{self._base_url}: cannot be reached ({reply.detail}); accepted: an endpoint that runs"
-                )
-            )
-        if 200 <= reply.status < 300:
+        if reply.is_success:
             return reply
-        said = _describe(reply)
+        where, said = f"{self._base_url}{path}", endpoint.one_line(_describe(reply))
+        if not reply.status:
+            what = said.partition(": ")[2]
+            raise RunError(f"{self._base_url}: cannot be reached ({what}); accepted: an endpoint that runs")
         if reply.status in (401, 403):
             key = self.options.key
             remedy = (
@@ -305,12 +289,12 @@ class OpenAIEngine:
                 if key
                 else "it wants a key: give `key`, the name of an environment variable that holds it"
             )
-            raise RecipeError(f"{where}: {remedy}; {_line(endpoint, said)}")
+            raise RecipeError(f"{where}: {remedy}; {said}")
         if 300 <= reply.status < 400:
-            raise RecipeError(f"{where}: {_line(endpoint, said)}; give the address where it leads as base_url")
+            raise RecipeError(f"{where}: {said}; give the address where it leads as base_url")
         if reply.is_transient:
-            raise RunError(f"{where}: the endpoint fails or is too busy; {_line(endpoint, said)}")
-        raise self._no_such_endpoint(f"{path}: {_line(endpoint, said)}")
+            raise RunError(f"{where}: the endpoint fails or is too busy; {said}")
+        raise self._no_such_endpoint(f"{path}: {said}")
 
     def _no_such_endpoint(self, found: str) -> RecipeError:
         return RecipeError(
@@ -331,7 +315,7 @@ def choose_pause(state: Any) -> float:
     """
     from tenacity import wait_random_exponential
 
-    retry_after = state.outcome.result().retry_after
+    retry_after = state.outcome.result().reply.retry_after
     if retry_after is not None:
         return float(min(retry_after, MAX_PAUSE) + random.random() * FIRST_PAUSE)
     return wait_random_exponential(multiplier=FIRST_PAUSE, max=MAX_PAUSE)(state)
@@ -339,13 +323,15 @@ def choose_pause(state: Any) -> float:
 
 def _is_no_answer(reply: Reply, answer: Answer) -> bool:
     """Return whether it may be what any request gets: no 2xx, and none of those that find fault with one; or what is no answer."""
-    if 200 <= reply.status < 300:
+    if reply.is_success:
         return (answer.error or "").startswith("malformed")
-    return reply.status not in (400, 413, 422)
+    return not reply.is_transient and reply.status not in (400, 413, 422)
 
 
 def _read_reply(reply: Reply) -> Answer:
-    if not 200 <= reply.status < 300:
+    if not reply.status:
+        return Answer(None, reply.reason)
+    if not reply.is_success:
         said = _describe(reply)
         return Answer(None, f"{error_code(reply.status, said)}: {said}")
     if not reply.is_whole:
@@ -353,24 +339,10 @@ def _read_reply(reply: Reply) -> Answer:
     return read_answer(reply.body)
 
 
-def _hidden(answer: Answer, endpoint: Endpoint) -> Answer:
-    """Return the answer without the key, which an endpoint may give back."""
-    if answer.text is None or len(endpoint.key.value) < _LONG_KEY:
-        return answer
-    return replace(answer, text=endpoint.key.hide(answer.text))
-
-
 def _describe(reply: Reply) -> str:
     """Return the status, and what the endpoint says of it."""
-    said = f"{reply.status} {reply.reason}".strip()
+    said = f"{reply.status or ''} {reply.reason}".strip()
     if 300 <= reply.status < 400:
         return f"{said}: a redirect to {reply.location}, which is not followed, lest the key go elsewhere"
     detail = read_error(reply.body)
     return f"{said}: {detail}" if detail else said
-
-
-def _line(endpoint: Endpoint, text: str) -> str:
-    """Return the text as one printable line, the key hidden in it before it is cut."""
-    text = endpoint.key.hide(text)[: 8 * MAX_DETAIL]
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"

@@ -14,22 +14,18 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from curate.engines.request import Answer, Request
+from curate.pool.image import format_of
 
 T = TypeVar("T")
 
 OURS = ("model", "messages", "prompt", "stream", "n")
 """Fields of a body that options may not set: the engine reads one whole answer to one request."""
 
-_SIGNATURES = (
-    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
-    (re.compile(rb"GIF8[79]a"), "image/gif"),
-    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp"),
-)
+_IMAGES = ("jpeg", "png", "webp", "gif")
 
 # How servers say that a prompt does not fit: OpenAI and vLLM in several versions, llama.cpp, Anthropic's endpoint.
 _TOO_LONG = re.compile(
@@ -53,26 +49,14 @@ class UnsendableError(Exception):
 
 
 def write_call(request: Request, model: str, extra: Mapping[str, Any]) -> Call:
-    """Return the call of a request.
-
-    Args:
-        request: a prompt, or a chat with or without an image.
-        model: as the endpoint knows it.
-        extra: further fields of the body; they win over those of the sampling.
+    """Return the call of a request to a model, as the endpoint knows it; fields in `extra` win over those of the sampling.
 
     Raises:
         UnsendableError: it holds neither prompt nor chat, or an image that cannot be placed or is of no known kind.
     """
-    sampling = request.sampling
-    fields: dict[str, Any] = {
-        "model": model,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
-        "seed": sampling.seed,
-    }
-    if sampling.stop:
-        fields["stop"] = list(sampling.stop)
+    fields: dict[str, Any] = {"model": model, **asdict(request.sampling)}
+    if not request.sampling.stop:
+        del fields["stop"]
     if request.prompt is None:
         return Call("/chat/completions", _encode({"messages": _write_chat(request), **fields, **extra}))
     if request.image is not None:
@@ -90,8 +74,8 @@ def _write_chat(request: Request) -> list[dict[str, Any]]:
     chat: list[dict[str, Any]] = [{"role": message.role, "content": message.text} for message in request.messages]
     if request.image is None:
         return chat
-    kind = image_type(request.image)
-    if kind is None:
+    kind = format_of(request.image)
+    if kind not in _IMAGES:
         begin = request.image[:8].hex(" ")
         raise UnsendableError(
             f"no_image: not sent, since it is neither JPEG, PNG, WebP nor GIF: it begins with {begin}"
@@ -99,15 +83,10 @@ def _write_chat(request: Request) -> list[dict[str, Any]]:
     users = [place for place, message in enumerate(request.messages) if message.role == "user"]
     if not users:
         raise UnsendableError("refused: not sent, since no message is of the user, before whose text the image goes")
-    url = f"data:{kind};base64,{base64.b64encode(request.image).decode()}"
+    url = f"data:image/{kind};base64,{base64.b64encode(request.image).decode()}"
     last = chat[users[-1]]
     last["content"] = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": last["content"]}]
     return chat
-
-
-def image_type(image: bytes) -> str | None:
-    """Return the media type that the first bytes of an image file tell: JPEG, PNG, WebP or GIF; else None."""
-    return next((kind for signature, kind in _SIGNATURES if signature.match(image)), None)
 
 
 def read_answer(body: bytes) -> Answer:
@@ -121,21 +100,14 @@ def read_answer(body: bytes) -> Answer:
     reply = _parse(body)
     choices = _field(reply, "choices", list)
     if not choices:
+        what = "it has no choices" if choices is None else "its choices are an empty list"
+        if reply is None:
+            what = "no JSON, but a page of HTML" if body.lstrip()[:1] == b"<" else "no JSON"
         said = _say(reply)
-        what = (
-            _no_json(body)
-            if reply is None
-            else "it has no choices"
-            if choices is None
-            else "its choices are an empty list"
-        )
         return Answer(None, f"malformed: {what}{'; it says: ' if said else ''}{said}")
-    choice = choices[0]
+    choice = choices[0] if isinstance(choices[0], dict) else {}
     message = _field(choice, "message", dict)
-    if message is not None:
-        text = _read_content(message.get("content"))
-    else:
-        text = _read_content(choice.get("text", ...) if isinstance(choice, dict) else ...)
+    text = _read_content(choice.get("text", ...) if message is None else message.get("content"))
     finish = _field(choice, "finish_reason", str)
     return Answer(
         text if text and text.strip() else None,
@@ -144,10 +116,6 @@ def read_answer(body: bytes) -> Answer:
         _count(reply, "completion_tokens"),
         finish if finish and _FINISH.fullmatch(finish) else None,
     )
-
-
-def _no_json(body: bytes) -> str:
-    return "no JSON, but a page of HTML" if body.lstrip()[:1] == b"<" else "no JSON"
 
 
 def _why_not(text: str | None, message: dict[str, Any] | None, finish: str | None) -> str | None:
@@ -166,16 +134,13 @@ def _read_content(content: object) -> str | None:
     """Return its text, empty where there is none; None where it is of no known form."""
     if content is None:
         return ""
-    texts = []
-    for part in content if isinstance(content, list) else [{"text": content}]:
-        if not isinstance(part, dict):
-            return None
-        if part.get("type", "text") == "text":
-            text = _field(part, "text", str)
-            if text is None:
-                return None
-            texts.append(text)
-    return "".join(texts).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    parts = content if isinstance(content, list) else [{"text": content}]
+    if not all(isinstance(part, dict) for part in parts):
+        return None
+    texts = [_field(part, "text", str) for part in parts if part.get("type", "text") == "text"]
+    if None in texts:
+        return None
+    return "".join(filter(None, texts)).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def read_error(body: bytes) -> str:
@@ -223,8 +188,8 @@ def _say(reply: object) -> str:
     if not isinstance(error, dict):
         return str(error)
     message = next((error[name] for name in ("message", "detail") if error.get(name)), "")
-    kinds = [kind for name in ("type", "code") if (kind := _field(error, name, str))]
-    return " ".join([*([str(message)] if message else []), *([f"({', '.join(kinds)})"] if kinds else [])])
+    kinds = ", ".join(kind for name in ("type", "code") if (kind := _field(error, name, str)))
+    return f"{message} ({kinds})".strip() if kinds else str(message)
 
 
 def _count(reply: object, name: str) -> int:

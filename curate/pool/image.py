@@ -146,7 +146,7 @@ def measure_image(data: bytes | memoryview, options: ImageOptions) -> ImageFacts
     if not len(data):
         return facts._replace(status="empty_image", error="0 bytes")
     head = bytes(data[:64])
-    name = _format_of(head)
+    name = format_of(head)
     if name is None:
         return facts._replace(status="not_an_image", error=f"{_foreign(head)}, not one of {', '.join(FORMATS)}")
     return _opened(facts._replace(format=name), data, options)
@@ -273,7 +273,7 @@ _READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
 FORMATS = tuple(_READERS)
 
 
-def _format_of(head: bytes) -> str | None:  # noqa: PLR0911
+def format_of(head: bytes) -> str | None:  # noqa: PLR0911
     """Return the format that the first bytes announce, if it is one of `FORMATS`."""
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"

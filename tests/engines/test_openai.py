@@ -21,7 +21,7 @@ from PIL import Image
 from tenacity import RetryCallState
 
 from curate.engines import openai
-from curate.engines.endpoint import MAX_NO_REPLIES, MAX_REFUSALS
+from curate.engines.endpoint import MAX_NO_REPLIES, MAX_REFUSALS, Reply
 from curate.engines.openai import OpenAI, OpenAIEngine, choose_pause
 from curate.engines.request import ERRORS, Answer, Message, Request, Sampling
 from curate.errors import RecipeError, RunError
@@ -548,7 +548,7 @@ def state_of(attempt: int, retry_after: float | None) -> RetryCallState:
     """The state of tenacity after an attempt, with what its reply asked for."""
     state = RetryCallState(None, None, (), {})
     state.attempt_number = attempt
-    state.set_result(openai._Attempt(Answer(None, "busy: 429"), True, retry_after=retry_after))
+    state.set_result(openai._Attempt(Answer(None, "busy: 429"), Reply(429, "", retry_after=retry_after)))
     return state
 
 

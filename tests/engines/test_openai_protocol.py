@@ -13,7 +13,6 @@ from PIL import Image
 from curate.engines.openai_protocol import (
     UnsendableError,
     error_code,
-    image_type,
     read_answer,
     read_error,
     read_models,
@@ -116,7 +115,6 @@ def test_an_image_goes_before_the_last_text_of_the_user(kind, media):
 
 @pytest.mark.parametrize("image", [b"", b"BM\x00\x00", b"\xff\xd8", b"RIFF\x00\x00\x00\x00WAVE", b"<svg/>", b"GIF90a"])
 def test_an_image_of_another_kind_is_not_sent(image):
-    assert image_type(image) is None
     with pytest.raises(UnsendableError, match=r"^no_image: .*neither JPEG, PNG, WebP nor GIF"):
         write_call(Request(UID, "recaption", "", 0, messages=(Message("user", "?"),), image=image), "tiny", {})
 
