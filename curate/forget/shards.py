@@ -5,6 +5,7 @@ offset, in order), its `_stats.json` and, last, its sidecar, which shows whether
 may end with fewer rows than it was laid out for, or none: then its files stay, empty, so that names are contiguous.
 """
 
+import hashlib
 from collections.abc import Iterator, Set
 
 import pyarrow as pa
@@ -76,7 +77,8 @@ def find_holders(folder: RunStore, items: Items, candidates: Items) -> Items:
 
 def digest_members(folder: RunStore, name: str, keys: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
     """Yield the name and sha256 of each member of a shard but texts, of the samples of these keys; None: of all."""
-    yield from find_written([f"shards/{name}"]).digests(folder, f"shards/{name.partition('.')[0]}", keys)
+    members = find_written([f"shards/{name}"]).members(folder, f"shards/{name.partition('.')[0]}", keys)
+    yield from ((member, hashlib.sha256(data).digest()) for member, data in members)
 
 
 def _sidecar(name: str) -> str:

@@ -81,8 +81,8 @@ class OutputFormat(ABC):
         """Return the names of the samples in the shard's own file; None where they have none."""
         return None
 
-    def digests(self, store: RunStore, stem: str, names: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
-        """Yield the name and sha256 of each member that is no text, of the samples of these names; None: of all."""
+    def members(self, store: RunStore, stem: str, names: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
+        """Yield the name and content of each member that is no text, of the samples of these names; None: of all."""
         yield from ()
 
 

@@ -5,7 +5,6 @@ for every sample. A sample's name is its key where that is safe and no other kep
 over all shards, and nothing that a stranger wrote becomes a path.
 """
 
-import hashlib
 from collections.abc import Iterator, Set
 from functools import lru_cache
 from operator import itemgetter
@@ -109,13 +108,13 @@ class Webdataset(OutputFormat):
         pairs = [split_name(name) for name, _, _ in _members(_open_tar(store, stem))]
         return {key for key, suffix in pairs if suffix == "txt"}
 
-    def digests(self, store: RunStore, stem: str, names: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
-        """Yield the name and sha256 of each member that is no text, of the samples of these names; None: of all."""
+    def members(self, store: RunStore, stem: str, names: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
+        """Yield the name and content of each member that is no text, of the samples of these names; None: of all."""
         source = _open_tar(store, stem)
         for member, offset, size in _members(source):
             key, suffix = split_name(member)
             if suffix not in _TEXTS and (names is None or key in names):
-                yield member, hashlib.sha256(source.read(offset, size)).digest()
+                yield member, bytes(source.read(offset, size))
 
 
 def _open_tar(store: RunStore, stem: str) -> ByteSource:

@@ -1,7 +1,7 @@
 """The blocks of a section of the report: plain values, which page.html lays out. No HTML but the charts' SVG."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,13 @@ class Table:
     note: str = ""
     folded: bool = False
     last_is_sum: bool = False
-    kind: str = field(default="table", init=False)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Tables side by side where there is room."""
+    """Tables side by side, where there is room."""
 
     tables: Sequence[Table]
-    kind: str = field(default="tables", init=False)
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """A paragraph of text."""
-
-    text: str
-    kind: str = field(default="paragraph", init=False)
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,6 @@ class Tiles:
     """Numbers with a label each."""
 
     tiles: Sequence[tuple[str, str]]
-    kind: str = field(default="tiles", init=False)
 
 
 @dataclass(frozen=True)
@@ -73,7 +62,6 @@ class Figures:
     figures: Sequence[Figure]
     title: str = ""
     legend: Sequence[tuple[str, str]] = ()
-    kind: str = field(default="figures", init=False)
 
 
 @dataclass(frozen=True)
@@ -103,7 +91,6 @@ class Gallery:
     title: str
     cards: Sequence[Card]
     note: str = ""
-    kind: str = field(default="gallery", init=False)
 
 
 @dataclass(frozen=True)
@@ -112,10 +99,9 @@ class Code:
 
     title: str
     text: str
-    kind: str = field(default="code", init=False)
 
 
-Block = Table | Tables | Paragraph | Tiles | Figures | Gallery | Code
+Block = str | Table | Tables | Tiles | Figures | Gallery | Code  # a text is a paragraph
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 
 from curate.ask.diff import Diff, changed_samples
-from curate.report.blocks import Block, Cell, Paragraph, Section, Table, Tables, Tiles
+from curate.report.blocks import Block, Section, Table, Tables, Tiles
 from curate.report.source import Run
-from curate.report.text import LONGEST, SHORT, clean, count
+from curate.report.text import SHORT, clean, count, names
 from curate.schema import KEPT, POOL
 
 _MOST = 20  # rows of a table
@@ -25,8 +25,8 @@ def changes_section(run: Run) -> Section | None:
 
 
 def _blocks(diff: Diff) -> Iterable[Block]:
-    yield Paragraph(
-        f"A is {clean(diff.a.url, LONGEST)}, which keeps {count(diff.a.kept)} samples; B is this run, which keeps {count(diff.b.kept)}. "
+    yield (
+        f"A is {clean(diff.a.url)}, which keeps {count(diff.a.kept)} samples; B is this run, which keeps {count(diff.b.kept)}. "
         "Lost: kept by A and not by B. Gained: kept by B and not by A."
     )
     yield Tiles([("lost", count(diff.lost)), ("gained", count(diff.gained)), ("in both", count(diff.shared))])
@@ -47,45 +47,40 @@ def _blocks(diff: Diff) -> Iterable[Block]:
 
 
 def _settings(table: pa.Table) -> Table:
-    rows: list[list[Cell]] = [
-        [clean(row["key"], SHORT), *("–" if row[side] is None else clean(row[side], LONGEST) for side in ("a", "b"))]
-        for row in table.slice(0, _MOST).to_pylist()
+    rows = [
+        [*names(row, "key"), *(clean(row[side]) for side in ("a", "b"))] for row in table.slice(0, _MOST).to_pylist()
     ]
-    return Table(("setting", "A", "B"), rows, words=("setting", "A", "B"), title="Settings that differ")
+    heads = ("setting", "A", "B")
+    return Table(heads, rows, words=heads, title="Settings that differ")
 
 
 def _changes(name: str, title: str, table: pa.Table, note: str) -> Table:
+    """Return the rows of CHANGES that changed, of the funnel those that are not 0 in both."""
     columns = ("a", "b", "lost", "gained") if name == "rule" else ("lost", "gained")
     rows = [row for row in table.to_pylist() if any(row[column] for column in columns)]
-    cells: list[list[Cell]] = [
-        [_name(row), *(_count(row, column) for column in ("a", "b", "lost", "gained"))] for row in rows
+    if name != "rule" and len(rows) > _MOST:
+        note = f"{note} The first {_MOST} of {count(len(rows))} that changed.".strip()
+        rows = rows[:_MOST]
+    cells = [
+        [
+            "unknown" if row["name"] is None else clean(row["name"], SHORT),
+            *(_count(row, column) for column in ("a", "b", "lost", "gained")),
+        ]
+        for row in rows
     ]
-    more = f" The first {_MOST} of {count(len(rows))} that changed." if len(rows) > _MOST and name != "rule" else ""
-    shown = cells if name == "rule" else cells[:_MOST]
-    return Table((name, "A", "B", "lost", "gained"), shown, words=(name,), title=title, note=f"{note}{more}".strip())
-
-
-def _name(row: dict[str, Any]) -> str:
-    return "unknown" if row["name"] is None else clean(row["name"], SHORT)
+    return Table((name, "A", "B", "lost", "gained"), cells, words=(name,), title=title, note=note)
 
 
 def _count(row: dict[str, Any], column: str) -> str:
-    value = row[column]
-    if value is None:
+    if row[column] is None:
         return "" if row["name"] in (POOL, KEPT) else "–"
-    return count(value)
+    return count(row[column])
 
 
 def _samples(diff: Diff) -> Table:
     """Return the first samples of each side by uid, which is a hash."""
-    rows: list[list[Cell]] = [
-        [
-            row["side"],
-            clean(row["rule"], SHORT),
-            clean(row["source"], SHORT),
-            clean(row["caption"], LONGEST),
-            row["uid"],
-        ]
+    rows = [
+        [row["side"], *names(row, "rule", "source"), clean(row["caption"]), row["uid"]]
         for batch in changed_samples(diff.a.url, diff.b.url, _SAMPLES)
         for row in batch.to_pylist()
     ]

@@ -5,15 +5,19 @@ Colours are CSS variables, which the page defines for light and dark (`curate/re
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+from curate.report.blocks import Table
+from curate.report.text import count, percent
+
 INK, MUTED, GRID, PANEL = "var(--ink)", "var(--muted)", "var(--grid)", "var(--panel)"
-POOL, BEFORE, KEPT, MARK = "var(--pool)", "var(--before)", "var(--kept)", "var(--mark)"
-FONT = "system-ui, sans-serif"
+POOL, BEFORE, KEPT = "var(--pool)", "var(--before)", "var(--kept)"
+THRESHOLD = {"type": "rule", "color": "var(--mark)", "strokeDash": [4, 3], "strokeWidth": 1.5}
+HEIGHT = 150  # pixels of a histogram
 
 _CONFIG: dict[str, Any] = {
-    "font": FONT,
+    "font": "system-ui, sans-serif",
     "background": None,
     "padding": 2,
     "view": {"stroke": None},
@@ -29,6 +33,7 @@ _CONFIG: dict[str, Any] = {
     "mark": {"aria": False},
 }  # fmt: skip
 _ELEMENTS = {"svg", "g", "path", "line", "text", "tspan", "rect", "circle", "title"}
+_FRAMES = {"axis", "legend", "title", "group mark container", None}
 _DROPPED = ("aria-", "role", "class", "id", "version", "width", "height", "on", "href", "pointer-events")
 
 
@@ -73,15 +78,14 @@ def _clean(element: ElementTree.Element) -> None:
         element.insert(0, title)
 
 
-_FRAMES = {"axis", "legend", "title", "group mark container", None}
-
-
-def layers(data: Sequence[Mapping[str, Any]], *marks: Mapping[str, Any], width: int, height: int) -> dict[str, Any]:
+def layers(
+    data: Sequence[Mapping[str, Any]], *marks: Mapping[str, Any], width: int = 300, height: int = HEIGHT
+) -> dict[str, Any]:
     """Return a spec of layers over the same rows."""
     return {"width": width, "height": height, "data": {"values": list(data)}, "layer": list(marks)}
 
 
-def before_and_after(x: Mapping[str, Any], top: float, height: int) -> list[dict[str, Any]]:
+def before_and_after(x: Mapping[str, Any], top: float) -> list[dict[str, Any]]:
     """Return layers that compare two histograms: grey steps for the field `before`, a line for `after`, both shares.
 
     Over them are invisible bars with the tooltips of the field `tooltip`, from the x of a row to its field `to`.
@@ -98,7 +102,53 @@ def before_and_after(x: Mapping[str, Any], top: float, height: int) -> list[dict
         {"mark": {"type": "line", "color": KEPT, "strokeWidth": 2, **steps}, "encoding": {"x": x, "y": y("after")}},
         {
             "transform": [{"filter": "isValid(datum.tooltip)"}],
-            "mark": {"type": "rect", "opacity": 0, "y": 0, "y2": height, "aria": True},
+            "mark": {"type": "rect", "opacity": 0, "y": 0, "y2": HEIGHT, "aria": True},
             "encoding": hover,
         },
     ]
+
+
+class Bin(NamedTuple):
+    """A bin of two histograms: its name and edges, and how many rows of each set are in it."""
+
+    name: str
+    low: float
+    high: float
+    before: int
+    after: int
+
+
+def compare_bins(
+    bins: Sequence[Bin],
+    x: Mapping[str, Any],
+    title: str,
+    sets: tuple[str, str] = ("pool", "kept"),
+    marks: Sequence[Mapping[str, Any]] = (),
+    room: float = 0.05,
+) -> tuple[str, Table]:
+    """Return the chart of two histograms, each as shares of its own total, and the table of its numbers.
+
+    Args:
+        bins: of both.
+        x: the horizontal axis, without its domain.
+        title: what the chart shows, for readers who cannot see it.
+        sets: names of the two sets.
+        marks: layers over the histograms.
+        room: above the highest value, as a part of it.
+    """
+    before, after = sum(one.before for one in bins), sum(one.after for one in bins)
+    rows: list[dict[str, Any]] = []
+    cells = []
+    for name, low, high, old, new in bins:
+        shares = percent(old, before), percent(new, after)
+        tooltip = f"{name}: {sets[0]} {shares[0]} ({count(old)}), {sets[1]} {shares[1]} ({count(new)})"
+        heights = {"before": old / (before or 1), "after": new / (after or 1)}
+        rows.append({"from": low, "to": high, **heights, "tooltip": tooltip})
+        cells.append([name, count(old), count(new), *shares])
+    scale = {"domain": [bins[0].low, bins[-1].high], "nice": False, **x.get("scale", {})}
+    axis = {"field": "from", "type": "quantitative", **x, "scale": scale}
+    top = (1 + room) * (max(max(row["before"], row["after"]) for row in rows) or 1)
+    end = {**rows[-1], "from": bins[-1].high, "tooltip": None}
+    svg = render_svg(layers([*rows, end], *before_and_after(axis, top), *marks), title)
+    heads = ("bin", *sets, *(f"{name}, share" for name in sets))
+    return svg, Table(heads, cells, words=("bin",), folded=True)

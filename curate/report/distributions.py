@@ -5,18 +5,18 @@ most about a million rows, so that a single outlier does not stretch a chart.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from curate.report.blocks import Figure, Figures, Paragraph, Section, Table
-from curate.report.charts import MARK, PANEL, before_and_after, layers, render_svg
-from curate.report.source import Run, name_of
-from curate.report.text import SHORT, clean, count, number, percent
+from curate.publish.views import quote_name
+from curate.report.blocks import Figure, Figures, Section
+from curate.report.charts import PANEL, THRESHOLD, Bin, compare_bins
+from curate.report.source import Run
+from curate.report.text import SHORT, clean, number
 from curate.report.thresholds import ASPECT, drawn_thresholds
 
 BINS = 40
-HEIGHT = 150  # pixels of a chart
 MOST = 40  # columns that are drawn
 LEGEND = (("pool", "readable samples of the pool"), ("kept", "kept"))
 _SAMPLED = 1_000_000  # rows that quantiles are taken of, about
@@ -64,8 +64,8 @@ def distributions_section(run: Run) -> Section | None:
         "0.1 % of the values count in the end bins."
     )
     left_out = len(run.scores) - (MOST - len(_SIZES))
-    more = [Paragraph(f"{left_out} more score columns are not shown; `curate sql` has them.")] if left_out > 0 else []
-    return Section("distributions", "Scores and sizes", [Paragraph(text), Figures(figures, legend=LEGEND), *more])
+    more = [f"{left_out} more score columns are not shown; `curate sql` has them."] if left_out > 0 else []
+    return Section("distributions", "Scores and sizes", [text, Figures(figures, legend=LEGEND), *more])
 
 
 def count_bins(run: Run) -> list[Histogram]:
@@ -73,10 +73,8 @@ def count_bins(run: Run) -> list[Histogram]:
     axes = _axes(run)
     parts = []
     for i, axis in enumerate(axes):
-        bounds = "[" + ", ".join(repr(edge) for edge in axis.edges[1:-1]) + "]::DOUBLE[]"
-        parts.append(
-            f"histogram({axis.sql}, {bounds}) AS p{i}, histogram({axis.sql}, {bounds}) FILTER (d.kept) AS k{i}"
-        )
+        counts = f"histogram({axis.sql}, {list(axis.edges[1:-1])}::DOUBLE[])"
+        parts.append(f"{counts} AS p{i}, {counts} FILTER (d.kept) AS k{i}")
     row = run.row(f"SELECT {', '.join(parts)} FROM {_SCAN}") if axes else {}
     return [Histogram(axis, _by_bin(axis, row[f"p{i}"]), _by_bin(axis, row[f"k{i}"])) for i, axis in enumerate(axes)]
 
@@ -90,7 +88,7 @@ def _by_bin(axis: Axis, found: dict[float, int] | None) -> tuple[int, ...]:
 
 def _axes(run: Run) -> list[Axis]:
     """Return the columns that are drawn, with their bins."""
-    columns = {name: (f"c.{name_of(name)}", name) for name in run.scores[: MOST - len(_SIZES)]} | _SIZES
+    columns = {name: (f"c.{quote_name(name)}", name) for name in run.scores[: MOST - len(_SIZES)]} | _SIZES
     finite = [f"(CASE WHEN isfinite(({sql})::DOUBLE) THEN ({sql})::DOUBLE END)" for sql, _ in columns.values()]
     step = max(1, round(run.counts["pool"] / _SAMPLED))
     sampled = f" AND hash(s.unit, s.row) % {step} = 0" if step > 1 else ""
@@ -125,61 +123,37 @@ def bin_edges(low: float, middle: float, high: float, whole: bool) -> tuple[tupl
 
 
 def _figure(histogram: Histogram, thresholds: list[tuple[str, float]]) -> Figure:
-    axis, rows = histogram.axis, list(_bins(histogram))
-    inside = [(clean(rule, 24), value) for rule, value in thresholds if axis.edges[0] <= value <= axis.edges[-1]]
-    notes = [f"{clean(rule, SHORT)}: {number(value)}" for rule, value in thresholds]
-    table = Table(
-        ("bin", "pool", "kept", "pool, share", "kept, share"),
-        [[row["bin"], count(row["pool"]), count(row["kept"]), row["pool_share"], row["kept_share"]] for row in rows],
-        words=("bin",),
-        folded=True,
-    )
-    svg = render_svg(_spec(axis, rows, inside[:8]), f"{axis.label}: shares of the pool and of the kept set by value")
-    note = f"Thresholds: {', '.join(notes[:8])}" if notes else ""
-    return Figure(clean(axis.name, SHORT), svg, note=note, table=table)
-
-
-def _bins(histogram: Histogram) -> Iterator[dict[str, Any]]:
-    pool, kept = sum(histogram.pool), sum(histogram.kept)
-    edges = histogram.axis.edges
-    for low, high, p, k in zip(edges, edges[1:], histogram.pool, histogram.kept, strict=False):
-        name, p_share, k_share = _bin_name(low, high), percent(p, pool), percent(k, kept)
-        yield {
-            "from": low, "to": high, "before": p / pool if pool else 0, "after": k / kept if kept else 0,
-            "bin": name, "pool": p, "kept": k, "pool_share": p_share, "kept_share": k_share,
-            "tooltip": f"{name}: {p_share} of the pool ({count(p)}), {k_share} of kept ({count(k)})",
-        }  # fmt: skip
+    axis, title = histogram.axis, f"{histogram.axis.label}: shares of the pool and of the kept set by value"
+    counts = zip(pairwise(axis.edges), histogram.pool, histogram.kept, strict=True)
+    bins = [Bin(_bin_name(low, high), low, high, pool, kept) for (low, high), pool, kept in counts]
+    scale = {"type": "log" if axis.log else "linear", "domain": [axis.edges[0], axis.edges[-1]], "nice": False}
+    ticks = {"tickCount": 5, "format": "~s" if axis.edges[-1] >= 10_000 or axis.log else ",~f"}
+    lines = [(clean(rule, 24), value) for rule, value in thresholds if axis.edges[0] <= value <= axis.edges[-1]][:8]
+    marks = [mark for i, line in enumerate(lines) for mark in _threshold_marks(axis, scale, i, *line)]
+    room = 0.05 + 0.1 * len(lines[:4])  # for the names
+    svg, table = compare_bins(bins, {"title": axis.label, "scale": scale, "axis": ticks}, title, marks=marks, room=room)
+    notes = [f"{clean(rule, SHORT)}: {number(value)}" for rule, value in thresholds[:8]]
+    return Figure(clean(axis.name, SHORT), svg, note=f"Thresholds: {', '.join(notes)}" if notes else "", table=table)
 
 
 def _bin_name(low: float, high: float) -> str:
     if low % 1 == 0.5 and high % 1 == 0.5:
-        first, last = math.ceil(low), math.floor(high)
-        return number(first) if first == last else f"{number(first)} – {number(last)}"
-    return f"{number(low)} – {number(high)}"
+        low, high = math.ceil(low), math.floor(high)
+    return number(low) if low == high else f"{number(low)} – {number(high)}"
 
 
-def _spec(axis: Axis, rows: list[dict[str, Any]], thresholds: list[tuple[str, float]]) -> dict[str, Any]:
-    """Return both histograms, and dashed lines with the names of the rules at their thresholds."""
-    end = {"from": axis.edges[-1], "before": rows[-1]["before"], "after": rows[-1]["after"]}
-    scale = {"type": "log" if axis.log else "linear", "domain": [axis.edges[0], axis.edges[-1]], "nice": False}
-    ticks = {"tickCount": 5, "format": "~s" if axis.edges[-1] >= 10_000 or axis.log else ",~f"}
-    x = {"field": "from", "type": "quantitative", "scale": scale, "title": axis.label, "axis": ticks}
-    highest = max(max(row["before"], row["after"]) for row in rows) or 1
-    top = highest * (1.05 + 0.1 * len(thresholds[:4]))  # room for the names
-    marks = before_and_after(x, top, HEIGHT)
-    for i, (rule, value) in enumerate(thresholds):
-        data = {"data": {"values": [{"at": value, "rule": rule}]}}
-        at = {"x": {"field": "at", "type": "quantitative", "scale": scale}}
-        line = {"type": "rule", "color": MARK, "strokeDash": [4, 3], "strokeWidth": 1.5}
-        right = _place(axis, value) > 0.6
-        name = {"type": "text", "align": "right" if right else "left", "dx": -4 if right else 4, "y": 7 + 13 * i}
-        marks.append({**data, "mark": line, "encoding": at})
-        for style in ({"stroke": PANEL, "strokeWidth": 3}, {}):  # a halo first, so that it can be read over the data
-            marks.append({**data, "mark": name | style, "encoding": at | {"text": {"field": "rule"}}})
-    return layers([*rows, end], *marks, width=300, height=HEIGHT)
-
-
-def _place(axis: Axis, value: float) -> float:
-    """Return where a value lies on the axis, 0 to 1."""
+def _threshold_marks(axis: Axis, scale: dict[str, Any], i: int, rule: str, value: float) -> list[dict[str, Any]]:
+    """Return a dashed line at the threshold of a rule, the i-th one here, and the rule's name."""
     low, high = axis.edges[0], axis.edges[-1]
-    return math.log(value / low) / math.log(high / low) if axis.log else (value - low) / (high - low)
+    place = math.log(value / low) / math.log(high / low) if axis.log else (value - low) / (high - low)
+    side = {"align": "right", "dx": -4} if place > 0.6 else {"align": "left", "dx": 4}
+    name = {"type": "text", "y": 7 + 13 * i, **side}
+    data = {"data": {"values": [{"at": value, "rule": rule}]}}
+    at = {"x": {"field": "at", "type": "quantitative", "scale": scale}}
+    return [
+        {**data, "mark": THRESHOLD, "encoding": at},
+        *(
+            {**data, "mark": name | style, "encoding": at | {"text": {"field": "rule"}}}
+            for style in ({"stroke": PANEL, "strokeWidth": 3}, {})  # a halo first, so that it can be read over the data
+        ),
+    ]

@@ -7,11 +7,11 @@ of all matches: a caption that matches three entries counts in three.
 import math
 from typing import Any
 
-from curate.report.blocks import Bar, Block, Cell, Figure, Figures, Paragraph, Section, Table, Tables, Tiles
-from curate.report.charts import BEFORE, KEPT, MARK, before_and_after, layers, render_svg
-from curate.report.distributions import HEIGHT, LEGEND
+from curate.report.blocks import Bar, Block, Cell, Figure, Figures, Section, Table, Tables, Tiles
+from curate.report.charts import BEFORE, KEPT, THRESHOLD, Bin, compare_bins, layers, render_svg
+from curate.report.distributions import LEGEND
 from curate.report.source import Run
-from curate.report.text import SHORT, clean, count, number, percent
+from curate.report.text import count, counts, names, number, percent
 
 POINTS = 250  # of each curve
 TOP = 15  # entries in a list
@@ -24,8 +24,8 @@ def entries_section(run: Run) -> Section | None:
         return None
     before = "survivors" if run.balanced else "pool"
     facts = run.row(
-        f"""SELECT count(*) AS entries, count(*) FILTER (pool > 0) AS in_pool, count(*) FILTER ({before} > 0) AS in_before,
-        count(*) FILTER (kept > 0) AS in_kept, count(*) FILTER (probability < 1) AS head,
+        f"""SELECT count(*) AS entries, count(*) FILTER (pool > 0) AS in_pool, count(*) FILTER (kept > 0) AS in_kept,
+        count(*) FILTER (probability < 1) AS head,
         coalesce(sum({before}), 0)::BIGINT AS matches, coalesce(sum(kept), 0)::BIGINT AS matches_kept,
         coalesce(sum({before}) FILTER (probability = 1), 0)::BIGINT AS tail, coalesce(sum(kept) FILTER (probability = 1), 0)::BIGINT AS tail_kept
         FROM entries"""
@@ -34,12 +34,12 @@ def entries_section(run: Run) -> Section | None:
         """SELECT coalesce(len(m.entry_ids), 0) AS entries, count(*) AS pool, count(*) FILTER (d.kept) AS kept
         FROM matches m JOIN decisions d USING (unit, row) WHERE d.rule IS DISTINCT FROM 'failed' GROUP BY entries ORDER BY entries"""
     )
-    blocks: list[Block] = [Paragraph(_reading(run)), _tiles(run, facts, per_text)]
+    blocks: list[Block] = [_reading(run), _tiles(run, facts, per_text)]
     figures = [figure for figure in (_ranks(run, before), _per_text(per_text)) if figure]
     blocks += [Figures(figures)] if figures else []
     if facts["matches"] and facts["matches_kept"]:
         blocks.append(Tables([_changed(run, before, facts, gained) for gained in (True, False)]))
-    return Section("entries", "Entries", [*blocks, *_lost(run)])
+    return Section("entries", "Entries", [*blocks, _lost(run)])
 
 
 def _reading(run: Run) -> str:
@@ -86,112 +86,65 @@ def _ranks(run: Run, before: str) -> Figure | None:
     for series, column in (("before", before), ("kept", "kept")):
         length = run.row(f"SELECT count(*) FILTER ({column} > 0) AS n FROM entries")["n"]
         rows += run.rows(
-            f"""SELECT '{series}' AS series, rank, rows FROM (SELECT {column} AS rows, row_number() OVER (ORDER BY {column} DESC) AS rank
-            FROM entries WHERE {column} > 0) WHERE rank IN (SELECT unnest($ranks::BIGINT[])) ORDER BY rank""",
+            f"""SELECT '{series}' AS series, rank, rows, format('rank {{:,}}: {{:,}} samples {series}', rank, rows) AS tooltip
+            FROM (SELECT {column} AS rows, row_number() OVER (ORDER BY {column} DESC) AS rank FROM entries WHERE {column} > 0)
+            WHERE rank IN (SELECT unnest($ranks::BIGINT[])) ORDER BY rank""",
             ranks=log_ranks(length),
         )
     if not any(row["rank"] > 1 for row in rows):
         return None
-    for row in rows:
-        row["tooltip"] = (
-            f"rank {count(row['rank'])}: {count(row['rows'])} samples {'kept' if row['series'] == 'kept' else 'before'}"
-        )
     title = "Samples per entry by rank, before and after balancing" if run.balanced else "Samples per entry by rank"
     t = run.facts.t if run.balanced else None
-    specs = [_rank_spec(rows, t, width) for width in (640, 300)]
-    wide, narrow = (render_svg(spec, f"{title}, both axes logarithmic") for spec in specs)
+    wide, narrow = (
+        render_svg(_rank_spec(rows, t, width, height), f"{title}, both axes logarithmic")
+        for width, height in ((640, 320), (300, 220))
+    )
     note = "Both axes are logarithmic; entries are ranked by their count in each set. Dashed: t." if t else ""
     legend = (("before", "before balancing" if run.balanced else "pool"), ("kept", "kept"))
-    table = Table(
-        ("set", "rank", "samples"),
-        [[row["series"], count(row["rank"]), count(row["rows"])] for row in rows[::5]],
-        words=("set",),
-        folded=True,
-    )
+    cells = [[row["series"], *counts(row, "rank", "rows")] for row in rows[::5]]
+    table = Table(("set", "rank", "samples"), cells, words=("set",), folded=True)
     return Figure(title, wide, narrow, legend=legend, note=note, table=table)
 
 
-def _rank_spec(rows: list[dict[str, Any]], t: int | None, width: int) -> dict[str, Any]:
-    most = {axis: max(row[axis] for row in rows) for axis in ("rank", "rows")}
-    values = {
-        axis: [10**power for power in range(1 + math.ceil(math.log10(max(10, top))))] for axis, top in most.items()
-    }
-
+def _rank_spec(rows: list[dict[str, Any]], t: int | None, width: int, height: int) -> dict[str, Any]:
     def axis(field: str, title: str, grid: bool) -> dict[str, Any]:
-        scale = {"type": "log", "domain": [1, max(most[field], 10)], "nice": False}
-        return {
-            "field": field,
-            "type": "quantitative",
-            "scale": scale,
-            "title": title,
-            "axis": {"values": values[field], "format": "~s", "grid": grid},
-        }
+        highest = max(10, *(row[field] for row in rows))
+        scale = {"type": "log", "domain": [1, highest], "nice": False}
+        ticks = {"values": [10**power for power in range(1 + math.ceil(math.log10(highest)))], "format": "~s"}
+        return {"field": field, "type": "quantitative", "scale": scale, "title": title, "axis": ticks | {"grid": grid}}
 
     x, y = axis("rank", "rank of the entry", False), axis("rows", "samples", True)
-    marks: list[dict[str, Any]] = []
-    for series, color in (("before", BEFORE), ("kept", KEPT)):
-        chosen = [{"filter": {"field": "series", "equal": series}}]
-        marks.append(
-            {
-                "transform": chosen,
-                "mark": {"type": "line", "color": color, "strokeWidth": 2.5},
-                "encoding": {"x": x, "y": y},
-            }
-        )
-    if t and t <= most["rows"]:
-        line = {"type": "rule", "color": MARK, "strokeDash": [4, 3], "strokeWidth": 1.5}
-        marks.append({"data": {"values": [{"rows": t}]}, "mark": line, "encoding": {"y": y}})
+    marks: list[dict[str, Any]] = [
+        {
+            "transform": [{"filter": {"field": "series", "equal": series}}],
+            "mark": {"type": "line", "color": color, "strokeWidth": 2.5},
+            "encoding": {"x": x, "y": y},
+        }
+        for series, color in (("before", BEFORE), ("kept", KEPT))
+    ]
+    if t and any(t <= row["rows"] for row in rows):
+        data = {"data": {"values": [{"rows": t, "label": f"t = {count(t)}"}]}}
         label = {"type": "text", "align": "left", "x": 5, "dy": -8}
-        marks.append(
-            {
-                "data": {"values": [{"rows": t, "label": f"t = {count(t)}"}]},
-                "mark": label,
-                "encoding": {"y": y, "text": {"field": "label"}},
-            }
-        )
+        marks.append({**data, "mark": THRESHOLD, "encoding": {"y": y}})
+        marks.append({**data, "mark": label, "encoding": {"y": y, "text": {"field": "label"}}})
     dots = {"type": "circle", "size": 90, "opacity": 0, "aria": True}
     marks.append({"mark": dots, "encoding": {"x": x, "y": y, "description": {"field": "tooltip"}}})
-    return layers(rows, *marks, width=width, height=320 if width > 400 else 220)
+    return layers(rows, *marks, width=width, height=height)
 
 
 def _per_text(per_text: list[dict[str, Any]]) -> Figure | None:
     """Return how many entries captions match, in the pool and in the kept set; 30 and more together."""
-    pool, kept = (sum(row[name] for row in per_text) for name in ("pool", "kept"))
-    if not pool:
+    if not any(row["pool"] for row in per_text):
         return None
-    rows: list[dict[str, Any]] = []
+    bins = []
     for entries in range(min(_MANY, per_text[-1]["entries"]) + 1):
         here = [row for row in per_text if row["entries"] == entries or entries == _MANY <= row["entries"]]
-        p, k = (sum(row[name] for row in here) for name in ("pool", "kept"))
+        pool, kept = (sum(row[name] for row in here) for name in ("pool", "kept"))
         name = f"{entries} and more" if entries == _MANY else str(entries)
-        tooltip = (
-            f"{name} entries: {percent(p, pool)} of captions ({count(p)}), {percent(k, kept)} of kept ({count(k)})"
-        )
-        shares = {"before": p / pool, "after": k / kept if kept else 0}
-        rows.append(
-            {
-                "from": entries - 0.5,
-                "to": entries + 0.5,
-                **shares,
-                "tooltip": tooltip,
-                "name": name,
-                "pool": p,
-                "kept": k,
-            }
-        )
-    end = {**rows[-1], "from": rows[-1]["to"], "tooltip": None}
-    scale = {"nice": False, "domain": [-0.5, end["from"]]}
-    ticks = {"format": "d", "tickMinStep": 1}
-    x = {"field": "from", "type": "quantitative", "title": "entries per caption", "scale": scale, "axis": ticks}
-    top = 1.05 * max(max(row["before"], row["after"]) for row in rows)
-    spec = layers([*rows, end], *before_and_after(x, top, HEIGHT), width=300, height=HEIGHT)
-    cells = [
-        [row["name"], count(row["pool"]), count(row["kept"]), percent(row["pool"], pool), percent(row["kept"], kept)]
-        for row in rows
-    ]
-    heads = ("entries", "pool", "kept", "pool, share", "kept, share")
-    svg = render_svg(spec, "Entries per caption: shares of the pool and of the kept set")
-    return Figure("Entries per caption", svg, legend=LEGEND, table=Table(heads, cells, words=("entries",), folded=True))
+        bins.append(Bin(name, entries - 0.5, entries + 0.5, pool, kept))
+    x = {"title": "entries per caption", "axis": {"format": "d", "tickMinStep": 1}}
+    svg, table = compare_bins(bins, x, "Entries per caption: shares of the pool and of the kept set")
+    return Figure("Entries per caption", svg, legend=LEGEND, table=table)
 
 
 def _changed(run: Run, before: str, facts: dict[str, Any], gained: bool) -> Table:
@@ -205,34 +158,31 @@ def _changed(run: Run, before: str, facts: dict[str, Any], gained: bool) -> Tabl
     )
     longest = max((max(row["old"], row["new"]) for row in rows), default=1)
     cells: list[list[Cell]] = [
-        [clean(row["entry"], SHORT), count(row["before"]), count(row["kept"]), Bar(percent(row["old"], 1, 3), row["old"] / longest, "pool"),
-         Bar(percent(row["new"], 1, 3), row["new"] / longest), f"× {row['new'] / row['old']:,.3f}" if row["old"] else "new"]
+        [
+            *names(row, "entry"),
+            *counts(row, "before", "kept"),
+            Bar(percent(row["old"], 1, 3), row["old"] / longest, "pool"),
+            Bar(percent(row["new"], 1, 3), row["new"] / longest),
+            f"× {row['new'] / row['old']:,.3f}" if row["old"] else "new",
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
     title = "Entries that gained most" if gained else "Entries that lost most"
     heads = ("entry", "before" if run.balanced else "pool", "kept", "share before", "share after", "change")
     return Table(heads, cells, words=("entry", "share before", "share after"), title=title)
 
 
-def _lost(run: Run) -> list[Block]:
+def _lost(run: Run) -> Block:
     """Return the most frequent entries of the pool that no kept sample matches."""
-    lost = run.row("SELECT count(*) AS n FROM entries WHERE pool > 0 AND kept = 0")["n"]
-    if not lost:
-        return [Paragraph("Every entry that the pool matches is matched in the kept set too.")]
     rows = run.rows(
-        "SELECT entry, pool, survivors FROM entries WHERE pool > 0 AND kept = 0 ORDER BY pool DESC, entry LIMIT 10"
+        """SELECT entry, pool, survivors, count(*) OVER () AS lost FROM entries
+        WHERE pool > 0 AND kept = 0 ORDER BY pool DESC, entry LIMIT 10"""
     )
-    most = f" The {len(rows)} most frequent:" if lost > len(rows) else ""
-    note = f"{count(lost)} entries that the pool matches have no kept sample: every sample that matched them was dropped.{most}"
-    cells: list[list[Cell]] = [
-        [clean(row["entry"], SHORT), count(row["pool"]), count(row["survivors"])] for row in rows
-    ]
-    return [
-        Table(
-            ("entry", "pool", "left before balancing"),
-            cells,
-            words=("entry",),
-            title="Entries that were lost",
-            note=note,
-        )
-    ]
+    if not rows:
+        return "Every entry that the pool matches is matched in the kept set too."
+    total = rows[0]["lost"]
+    most = f" The {len(rows)} most frequent:" if total > len(rows) else ""
+    note = f"{count(total)} entries that the pool matches have no kept sample: every sample that matched them was dropped.{most}"
+    cells = [[*names(row, "entry"), *counts(row, "pool", "survivors")] for row in rows]
+    heads = ("entry", "pool", "left before balancing")
+    return Table(heads, cells, words=("entry",), title="Entries that were lost", note=note)

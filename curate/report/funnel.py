@@ -1,7 +1,7 @@
 """The funnel: what each step dropped, in counts and shares that sum exactly."""
 
 from curate import schema
-from curate.report.blocks import Bar, Cell, Paragraph, Section, Table
+from curate.report.blocks import Bar, Cell, Section, Table
 from curate.report.source import Run
 from curate.report.text import SHORT, clean, count, percent, shares
 
@@ -10,7 +10,7 @@ MOST = 200  # lines that are shown one by one
 
 def funnel_section(run: Run) -> Section:
     """Return the steps in order: what each is, what it dropped, and what was left."""
-    return Section("funnel", "Funnel", [Paragraph(_reading(run)), funnel_table(run)])
+    return Section("funnel", "Funnel", [_reading(run), funnel_table(run)])
 
 
 def funnel_table(run: Run) -> Table:

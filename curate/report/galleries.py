@@ -3,16 +3,17 @@
 In: a run. Out: one gallery for each step. The choice depends on the samples alone, not on shards or units.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 from curate import schema
-from curate.report.blocks import Card, Gallery, Paragraph, Picture, Section
-from curate.report.originals import Place, Row, place_of
+from curate.report.blocks import Card, Gallery, Picture, Section
 from curate.report.source import Run
 from curate.report.text import SHORT, clean, count, number
 from curate.report.thresholds import rule_columns
-from curate.report.thumbnails import make_pictures
+from curate.report.thumbnails import Place, Row, make_pictures, place_of
 from curate.store.facts import RuleFacts
 
 MOST = 30  # galleries
@@ -28,42 +29,40 @@ SELECT coalesce(d.rule, 'kept') AS step, arg_min(
 FROM samples s JOIN decisions d USING (unit, row) GROUP BY step
 """
 _PLACES = "(SELECT unnest($units::INTEGER[]), unnest($rows::INTEGER[]))"
+_KNOWN = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What cards are made of."""
+
+    run: Run
+    partners: dict[str, Row]  # the samples that represent duplicates, by uid
+    pictures: dict[Place, Picture]
+    entries: dict[Place, str]
 
 
 def galleries_section(run: Run) -> Section:
     """Return kept samples first, then those of each step that dropped any, in the order of the steps."""
-    lines = [
-        line for line in run.funnel if line["kind"] != "pool" and line["rows"] and line["rule"] != schema.FORGOTTEN
-    ]
-    lines = sorted(lines, key=lambda line: line["kind"] != "kept")
-    shown = {line["rule"] for line in sorted(lines, key=lambda line: (line["kind"] != "kept", -line["rows"]))[:MOST]}
-    lines = [line for line in lines if line["rule"] in shown]
-    chosen = _choose(run, SAMPLES if len(lines) <= MOST // 2 else SAMPLES // 2)
-    rows = _fetch(run, [place for line in lines for place in chosen[line["rule"]]])
+    lines = [line for line in run.funnel if line["kind"] != "pool" and line["rows"]]
+    lines = [line for line in lines if line["rule"] != schema.FORGOTTEN]
+    largest = sorted(lines, key=lambda line: (line["kind"] != "kept", -line["rows"]))[:MOST]
+    shown = sorted((line for line in lines if line in largest), key=lambda line: line["kind"] != "kept")
+    chosen = _choose(run, SAMPLES if len(shown) <= MOST // 2 else SAMPLES // 2)
+    rows = _fetch(run, [place for line in shown for place in chosen[line["rule"]]])
+    steps = {line["rule"]: [rows[place] for place in chosen[line["rule"]]] for line in shown}
     partners = _partners(run, rows.values())
     # The page's room goes to the first sample of each step, then to the second.
-    order = sorted(
-        ((rank, i, rows[place]) for i, line in enumerate(lines) for rank, place in enumerate(chosen[line["rule"]])),
-        key=lambda item: item[:2],
-    )
-    wanted = [part for *_, row in order for part in (row, partners.get(row["duplicate_of"])) if part is not None]
+    in_turn = [row for rank in zip_longest(*steps.values()) for row in rank if row is not None]
+    wanted = [part for row in in_turn for part in (row, partners.get(row["duplicate_of"])) if part is not None]
     pictures = make_pictures(run, wanted) if run.has_images else {}
-    entries = _entries(run, rows)
-    blocks = [
-        _gallery(
-            run,
-            line,
-            [_card(run, line["rule"], rows[place], partners, pictures, entries) for place in chosen[line["rule"]]],
-        )
-        for line in lines
-    ]
+    known = _Shown(run, partners, pictures, _entries(run, rows))
+    blocks = [_gallery(run, line, [_card(known, line["rule"], row) for row in steps[line["rule"]]]) for line in shown]
     text = "A few samples of each step, chosen by a hash of their uid, with the values that decided. Captions, URLs and images come from the pool unchecked."
-    left_out = sum(1 for line in run.funnel if line["rows"] and line["kind"] == "drop") - len(
-        [line for line in lines if line["kind"] == "drop"]
-    )
-    if left_out > 0 and len(lines) == MOST:
+    left_out = len(lines) - len(shown)
+    if left_out:
         text += f" {left_out} steps that dropped few samples are left out."
-    return Section("samples", "Samples", [Paragraph(text), *blocks])
+    return Section("samples", "Samples", [text, *blocks])
 
 
 def _choose(run: Run, most: int) -> dict[str, list[Place]]:
@@ -78,23 +77,18 @@ def _choose(run: Run, most: int) -> dict[str, list[Place]]:
 def _fetch(run: Run, places: Sequence[Place]) -> dict[Place, Row]:
     """Return what is known of the samples: their rows of samples, scores and decisions."""
     rows = run.rows(
-        f"""SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
-        WHERE (m.unit, m.row) IN {_PLACES}""",
+        f"{_KNOWN} WHERE (m.unit, m.row) IN {_PLACES}",
         units=[unit for unit, _ in places],
         rows=[row for _, row in places],
     )
     return {place_of(row): row for row in rows}
 
 
-def _partners(run: Run, rows: Any) -> dict[str | None, Row]:
+def _partners(run: Run, rows: Iterable[Row]) -> dict[str, Row]:
     """Return the samples that represent these duplicates, by uid."""
     uids = sorted({row["duplicate_of"] for row in rows if row["rule"] == schema.DUPLICATE and row["duplicate_of"]})
-    found = run.rows(
-        """SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
-        WHERE (d.kept OR d.rule = 'balance') AND d.uid IN (SELECT unnest($uids::VARCHAR[]))""",
-        uids=uids,
-    )
-    return {row["uid"]: row for row in found}
+    where = "(d.kept OR d.rule = 'balance') AND d.uid IN (SELECT unnest($uids::VARCHAR[]))"
+    return {row["uid"]: row for row in run.rows(f"{_KNOWN} WHERE {where}", uids=uids)}
 
 
 def _entries(run: Run, rows: dict[Place, Row]) -> dict[Place, str]:
@@ -114,16 +108,13 @@ def _entries(run: Run, rows: dict[Place, Row]) -> dict[Place, str]:
 
 
 def _gallery(run: Run, line: dict[str, Any], cards: list[Card]) -> Gallery:
-    rule, dropped = line["rule"], count(line["rows"])
-    expression = next((_what(item) for item in run.facts.rules if item.name == rule), "")
+    rule, rows = line["rule"], count(line["rows"])
     if line["kind"] == "kept":
-        return Gallery(f"Kept: {dropped}", cards)
-    note = expression or {schema.DUPLICATE: "Each with the sample that represents it."}.get(rule, "")
-    return Gallery(
-        f"Dropped by {clean(rule, SHORT)}: {dropped}" if rule != schema.FAILED else f"Failed: {dropped}",
-        cards,
-        note=clean(note),
-    )
+        return Gallery(f"Kept: {rows}", cards)
+    said = next((_what(item) for item in run.facts.rules if item.name == rule), "")
+    note = said or {schema.DUPLICATE: "Each with the sample that represents it."}.get(rule, "")
+    title = "Failed" if rule == schema.FAILED else f"Dropped by {clean(rule, SHORT)}"
+    return Gallery(f"{title}: {rows}", cards, note=clean(note))
 
 
 def _what(rule: RuleFacts) -> str:
@@ -133,42 +124,30 @@ def _what(rule: RuleFacts) -> str:
     return f"top {rule.top:.4g} of {rule.of}{threshold}"
 
 
-def _card(
-    run: Run,
-    step: str,
-    row: Row,
-    partners: dict[str | None, Row],
-    pictures: dict[Place, Picture],
-    entries: dict[Place, str],
-) -> Card:
-    partner = partners.get(row["duplicate_of"]) if step == schema.DUPLICATE else None
-    shown = [pictures[place_of(part)] for part in (row, partner) if part is not None and place_of(part) in pictures]
-    if partner and len(shown) == 2:
-        shown = [
-            Picture(p.data, p.missing, p.blurred, label)
-            for p, label in zip(shown, ("dropped", "representative"), strict=True)
-        ]
+def _card(known: _Shown, step: str, row: Row) -> Card:
+    partner = known.partners.get(row["duplicate_of"]) if step == schema.DUPLICATE else None
+    parts = [part for part in (row, partner) if part is not None and place_of(part) in known.pictures]
+    pictures = [known.pictures[place_of(part)] for part in parts]
+    if len(pictures) == 2:
+        labels = ("dropped", "representative")
+        pictures = [replace(picture, label=label) for picture, label in zip(pictures, labels, strict=True)]
     texts = [] if row["caption"] is None else [("", clean(row["caption"]))]
     if partner and partner["caption"] != row["caption"]:
         texts.append(("representative", clean(partner["caption"])))
     if row["url"]:
         texts.append(("url", clean(row["url"], 160)))
-    values = [(clean(name, 40), clean(value, SHORT)) for name, value in _values(run, step, row)]
-    if place_of(row) in entries and step in (schema.KEPT, schema.BALANCE):
-        values.append(("entries", entries[place_of(row)]))
-    name = row["uid"] or (f"key {row['key']}" if row["key"] else "")
-    return Card(shown, texts, values, clean(name, 80))
+    values = [(clean(name, 40), clean(value, SHORT)) for name, value in _values(known.run, step, row)]
+    if place_of(row) in known.entries and step in (schema.KEPT, schema.BALANCE):
+        values.append(("entries", known.entries[place_of(row)]))
+    return Card(pictures, texts, values, clean(row["uid"] or (f"key {row['key']}" if row["key"] else ""), 80))
 
 
 def _values(run: Run, step: str, row: Row) -> Iterator[tuple[str, Any]]:
     """Yield the values that decided, or of a kept sample its scores."""
     rule = next((item for item in run.facts.rules if item.name == step), None)
     if rule:
-        yield from (
-            (name, row[name])
-            for name in rule_columns(run, rule)[:SCORES]
-            if name in row and name not in ("caption", "url")
-        )
+        columns = rule_columns(run, rule)[:SCORES]
+        yield from ((name, row[name]) for name in columns if name in row and name not in ("caption", "url"))
     elif step == schema.FAILED:
         yield "reason", row["status"]
         if row["error"]:

@@ -1,9 +1,9 @@
 """Duplicates by kind of match, and failures by reason."""
 
 from curate import schema
-from curate.report.blocks import Block, Cell, Paragraph, Section, Table, Tables
+from curate.report.blocks import Block, Section, Table, Tables
 from curate.report.source import Run
-from curate.report.text import SHORT, clean, count, shares
+from curate.report.text import SHORT, clean, count, counts, shares
 
 MOST = 40
 
@@ -29,43 +29,24 @@ def duplicates_section(run: Run) -> Section | None:
         """SELECT least(n, 10) AS n, count(*) AS groups, sum(n)::BIGINT AS rows FROM
         (SELECT count(*) AS n FROM decisions WHERE rule = 'duplicate' GROUP BY duplicate_of) GROUP BY 1 ORDER BY 1"""
     )
-    groups = sum(row["groups"] for row in sizes)
     matches = run.rows(_MATCH_TYPES)
-    text = f"{count(dropped)} samples were dropped as duplicates; {count(groups)} other samples represent them."
-    rows: list[list[Cell]] = [
+    text = f"{count(dropped)} samples were dropped as duplicates; {count(sum(row['groups'] for row in sizes))} other samples represent them."
+    kinds = [
         [row["match_type"], count(row["rows"]), share]
         for row, share in zip(matches, shares([row["rows"] for row in matches]), strict=True)
     ]
-    by_size: list[list[Cell]] = [
-        ["10 and more" if row["n"] == 10 else count(row["n"]), count(row["groups"]), count(row["rows"])]
-        for row in sizes
+    by_size = [["10 and more" if row["n"] == 10 else count(row["n"]), *counts(row, "groups", "rows")] for row in sizes]
+    size = "duplicates of one sample"
+    tables = [
+        Table(("match", "dropped", "share"), kinds, words=("match",), title="Kind of match"),
+        Table((size, "groups", "dropped"), by_size, words=(size,), title="Size of groups"),
     ]
-    blocks: list[Block] = [
-        Paragraph(text),
-        Tables(
-            [
-                Table(("match", "dropped", "share"), rows, words=("match",), title="Kind of match"),
-                Table(
-                    ("duplicates of one sample", "groups", "dropped"),
-                    by_size,
-                    words=("duplicates of one sample",),
-                    title="Size of groups",
-                ),
-            ]
-        ),
+    near = [
+        f"Pass {found.place}, by embedding: {count(found.found)} of {count(found.sampled)} close pairs in a sample of the pool were found."
+        for found in run.facts.near
+        if found.sampled
     ]
-    return Section("duplicates", "Duplicates", [*blocks, *_near(run)])
-
-
-def _near(run: Run) -> list[Block]:
-    """Return the recall of the passes by embedding, as the run measured it."""
-    near = [pair for pair in run.facts.near if pair.sampled]
-    return [
-        Paragraph(
-            f"Pass {pair.place}, by embedding: {count(pair.found)} of {count(pair.sampled)} close pairs in a sample of the pool were found."
-        )
-        for pair in near
-    ]
+    return Section("duplicates", "Duplicates", [text, Tables(tables), *near])
 
 
 def failures_section(run: Run) -> Section | None:
@@ -81,16 +62,15 @@ def failures_section(run: Run) -> Section | None:
     blocks: list[Block] = []
     for samples in (True, False):
         rows = [row for row in found if (row["kind"] == "sample") == samples][:MOST]
-        parts = shares([row["n"] for row in rows])
-        cells: list[list[Cell]] = [
+        cells = [
             [
                 clean(row["reason"], SHORT),
                 count(row["n"]),
-                part if samples else clean(row["kind"], SHORT),
+                part if samples else row["kind"],
                 clean(row["meaning"], 160),
                 clean(row["detail"], 160),
             ]
-            for row, part in zip(rows, parts, strict=True)
+            for row, part in zip(rows, shares([row["n"] for row in rows]), strict=True)
         ]
         heads = ("reason", "samples" if samples else "files", "share" if samples else "what", "meaning", "example")
         title = "Samples that could not be used" if samples else "Files that could not be read, entirely or in part"

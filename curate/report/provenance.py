@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
-from curate.report.blocks import Block, Cell, Code, Section, Table, Tables
+from curate.report.blocks import Block, Code, Section, Table, Tables
 from curate.report.source import Run
-from curate.report.text import SHORT, clean, count
+from curate.report.text import SHORT, clean, count, names
 from curate.store.facts import RunFacts
 from curate.store.layout import REPORT_FILE
 from curate.wording import format_bytes
@@ -19,19 +19,19 @@ def provenance_section(run: Run) -> Section:
     """Return what determines the run, and its digests."""
     facts = run.facts
     recipe = yaml.safe_dump(_plain(facts.recipe), sort_keys=False, allow_unicode=True, width=110)
-    main = [
-        ("curate", facts.curate), ("run", facts.name), ("seed", facts.seed), ("identity", facts.identity), ("python", facts.python),
-        ("all other files, sha256", _digest(run)),
-    ]  # fmt: skip
+    main = {
+        "curate": facts.curate,
+        "run": facts.name,
+        "seed": facts.seed,
+        "identity": facts.identity,
+        "python": facts.python,
+        "all other files, sha256": _digest(run),
+    }
     if facts.metadata:
-        main.append(("metadata", f"{count(facts.metadata.entries)} entries, digest {facts.metadata.digest}"))
-    blocks: list[Block] = [
-        _pairs("Run", dict(main), folded=False),
-        *_models(facts),
-        Tables([_inputs(run), _files(run)]),
-    ]
+        main["metadata"] = f"{count(facts.metadata.entries)} entries, digest {facts.metadata.digest}"
+    blocks: list[Block] = [_pairs("Run", main, folded=False), *_models(facts), Tables([_inputs(run), _files(run)])]
     blocks += [_pairs("Table keys", facts.keys), _pairs("Packages", facts.packages)]
-    return Section("provenance", "Provenance", [*blocks, Code("Recipe, resolved", clean_lines(recipe))])
+    return Section("provenance", "Provenance", [*blocks, Code("Recipe, resolved", _clean_lines(recipe))])
 
 
 def _digest(run: Run) -> str:
@@ -40,11 +40,9 @@ def _digest(run: Run) -> str:
     return hashlib.sha256("".join(f"{line['sha256']}  {line['path']}\n" for line in lines).encode()).hexdigest()
 
 
-def clean_lines(text: str) -> str:
-    """Return lines of text, each cleaned."""
-    return "\n".join(clean(line, 500) for line in text[:_LONGEST].splitlines()) + (
-        "\n…" if len(text) > _LONGEST else ""
-    )
+def _clean_lines(text: str) -> str:
+    lines = [clean(line, 500) for line in text[:_LONGEST].splitlines()]
+    return "\n".join([*lines, "…"] if len(text) > _LONGEST else lines)
 
 
 def _plain(value: Any) -> Any:
@@ -55,55 +53,35 @@ def _plain(value: Any) -> Any:
 
 
 def _pairs(title: str, pairs: dict[str, Any], folded: bool = True) -> Table:
-    rows: list[list[Cell]] = [[clean(name, SHORT), clean(value, 200)] for name, value in list(pairs.items())[:60]]
+    rows = [[clean(name, SHORT), clean(value, 200)] for name, value in list(pairs.items())[:60]]
     return Table(("name", "value"), rows, words=("name", "value"), title=title, folded=folded)
 
 
 def _models(facts: RunFacts) -> list[Block]:
     """Return models with all that identifies them, one line for each part."""
-    rows: list[list[Cell]] = []
-    for identities in (facts.models, facts.engine_ids):
-        for name, identity in identities.items():
-            rows += [[clean(name, SHORT), part, clean(value, 200)] for part, value in _parts(identity)]
-    return (
-        [
-            Table(
-                ("model", "part", "value"),
-                rows[:200],
-                words=("model", "part", "value"),
-                title="Models",
-                folded=len(rows) > 12,
-            )
-        ]
-        if rows
-        else []
-    )
+    rows = [
+        [clean(name, SHORT), part, clean(value, 200)]
+        for name, identity in [*facts.models.items(), *facts.engine_ids.items()]
+        for part, value in _parts(identity)
+    ]
+    heads = ("model", "part", "value")
+    return [Table(heads, rows[:200], words=heads, title="Models", folded=len(rows) > 12)] if rows else []
 
 
 def _parts(identity: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if not isinstance(identity, dict):
         return [(clean(prefix, SHORT), identity)]
-    return [
-        part
-        for key, value in identity.items()
-        if value is not None
-        for part in _parts(value, f"{prefix}.{key}".strip("."))
-    ]
+    parts = {f"{prefix}.{key}".strip("."): value for key, value in identity.items() if value is not None}
+    return [part for key, value in parts.items() for part in _parts(value, key)]
 
 
 def _inputs(run: Run) -> Table:
     units = dict(run.facts.units)
-    rows: list[list[Cell]] = []
+    rows = []
     for source in run.facts.recipe.get("input", [])[:60]:
         paths = [source["path"]] if isinstance(source["path"], str) else source["path"]
-        rows.append(
-            [
-                clean(source["name"], SHORT),
-                clean(source["format"], SHORT),
-                clean(", ".join(paths), 300),
-                count(units.get(source["name"], 0)),
-            ]
-        )
+        where = clean(", ".join(paths), 300)
+        rows.append([*names(source, "name", "format"), where, count(units.get(source["name"], 0))])
     return Table(("source", "format", "path", "units"), rows, words=("source", "format", "path"), title="Inputs")
 
 
@@ -111,13 +89,9 @@ def _files(run: Run) -> Table:
     found = run.rows(
         """SELECT CASE WHEN path LIKE 'shards/%.tar' THEN 'shards, tar' WHEN path LIKE 'shards/%' THEN 'shards, Parquet and statistics'
         WHEN path LIKE 'tables/%' THEN 'tables' ELSE 'other files' END AS what, count(*) AS files, sum(bytes)::BIGINT AS bytes
-        FROM manifest WHERE path <> 'report.html' GROUP BY what ORDER BY bytes DESC"""
+        FROM manifest WHERE path <> $report GROUP BY what ORDER BY bytes DESC""",
+        report=REPORT_FILE,
     )
-    rows: list[list[Cell]] = [[row["what"], count(row["files"]), format_bytes(row["bytes"])] for row in found]
-    return Table(
-        ("published", "files", "size"),
-        rows,
-        words=("published",),
-        title="Published files",
-        note="manifest.parquet lists each file with its sha256.",
-    )
+    rows = [[row["what"], count(row["files"]), format_bytes(row["bytes"])] for row in found]
+    note = "manifest.parquet lists each file with its sha256."
+    return Table(("published", "files", "size"), rows, words=("published",), title="Published files", note=note)

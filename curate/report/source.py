@@ -80,8 +80,3 @@ def open_source_run(url: str, against: str | None = None) -> Iterator[Run]:
         yield Run(folder, facts, connection, diff)
     finally:
         connection.close()
-
-
-def name_of(column: str) -> str:
-    """Return a column's name as a SQL identifier."""
-    return '"' + column.replace('"', '""') + '"'

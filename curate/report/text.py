@@ -1,8 +1,9 @@
 """Texts and numbers of the report: strangers' texts escaped and shortened, shares that sum to 100 %."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 from curate.wording import escape
 
@@ -20,6 +21,16 @@ def clean(value: object, limit: int = LONGEST) -> str:
         return number(value)
     text = escape(str(value)[: limit + 1])
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def names(row: Mapping[str, Any], *columns: str) -> list[str]:
+    """Return these values of a row as texts of at most SHORT characters."""
+    return [clean(row[column], SHORT) for column in columns]
+
+
+def counts(row: Mapping[str, Any], *columns: str) -> list[str]:
+    """Return these integers of a row as texts."""
+    return [count(row[column]) for column in columns]
 
 
 def number(value: float) -> str:
@@ -41,19 +52,19 @@ def percent(part: float, whole: float, digits: int = 2) -> str:
     return f"{100 * part / whole:.{digits}f}\N{NO-BREAK SPACE}%" if whole else "–"
 
 
-def shares(counts: Sequence[int]) -> list[str]:
-    """Return the share of each count in their sum, rounded so that they sum to exactly 100 % (largest remainders).
+def shares(parts: Sequence[int]) -> list[str]:
+    """Return the share of each part in their sum, rounded so that they sum to exactly 100 % (largest remainders).
 
     Two digits, or up to four where a smaller share would be printed as zero.
     """
-    whole = sum(counts)
+    whole = sum(parts)
     if not whole:
-        return ["–" for _ in counts]
-    smallest = min(n for n in counts if n)
+        return ["–" for _ in parts]
+    smallest = min(n for n in parts if n)
     digits = next((d for d in (2, 3) if smallest * 10 ** (d + 2) >= whole), 4)
     scale = 10 ** (digits + 2)
-    floors = [n * scale // whole for n in counts]
-    by_rest = sorted(range(len(counts)), key=lambda i: (-(counts[i] * scale % whole), i))
+    floors = [n * scale // whole for n in parts]
+    by_rest = sorted(range(len(parts)), key=lambda i: (-(parts[i] * scale % whole), i))
     for i in by_rest[: scale - sum(floors)]:
         floors[i] += 1
     return [f"{Decimal(n).scaleb(-digits)}\N{NO-BREAK SPACE}%" for n in floors]

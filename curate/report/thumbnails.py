@@ -1,26 +1,46 @@
-"""Thumbnails of samples, as data URIs.
+"""Thumbnails of samples, as data URIs, of images in the input pool, or of kept samples in the published shards.
 
 In: rows of `samples`. Out: a Picture for each, always: one that is missing, changed, unreadable or too much for the page
-says why. Images come from strangers: they are decoded with the limits of measuring, and the page holds a JPEG that is
-written here.
+says why. An image is shown if it still has the sha256 that was measured. Images come from strangers: they are decoded with
+the limits of measuring, and the page holds a JPEG that is written here.
 """
 
 import base64
+import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import groupby
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 
+from curate.output.output_format import find_written
+from curate.pool.formats.input_format import InputPart, PartRows
+from curate.pool.formats.registry import find_format
 from curate.pool.image import ImageOptions, as_rgb, measure_image, rotate_by_exif
+from curate.pool.tar_samples import split_name
 from curate.process import in_threads
+from curate.recipe.source import Source, source_sections
 from curate.report.blocks import Picture
-from curate.report.originals import Place, Row, place_of, read_originals
 from curate.report.source import Run
 from curate.schema import OK
+from curate.store.facts import RunFacts
 
 SIDE = 160  # pixels of a thumbnail's longer side
 BUDGET = 2_400_000  # characters of all data URIs together
 BLURRED = 0.8  # images with an `nsfw` above this are blurred until pointed at
+
+Row = dict[str, Any]
+Place = tuple[int, int]
+
+
+def place_of(row: Row) -> Place:
+    """Return the key of a row."""
+    return row["unit"], row["row"]
 
 
 def make_pictures(run: Run, rows: Sequence[Row]) -> dict[Place, Picture]:
@@ -38,15 +58,14 @@ def make_pictures(run: Run, rows: Sequence[Row]) -> dict[Place, Picture]:
         place = place_of(row)
         if place in found:
             continue
+        data = "data:image/jpeg;base64," + base64.b64encode(jpeg or b"").decode()
         if not jpeg:
             found[place] = Picture(missing=_why_not(row, place in images, place in other))
-            continue
-        data = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-        if len(data) > left:
+        elif len(data) > left:
             found[place] = Picture(missing="left out: the page's size limit is reached")
-            continue
-        left -= len(data)
-        found[place] = Picture(data, blurred=(row.get("nsfw") or 0) > BLURRED)
+        else:
+            left -= len(data)
+            found[place] = Picture(data, blurred=(row.get("nsfw") or 0) > BLURRED)
     return found
 
 
@@ -70,3 +89,77 @@ def _shrink(image: Image.Image) -> bytes:
     file = io.BytesIO()
     small.save(file, "JPEG", quality=78, optimize=True)
     return file.getvalue()
+
+
+def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], set[Place]]:
+    """Return the images that can still be read, and the rows whose place in the input holds something else now.
+
+    Args:
+        run: the run.
+        rows: unit, row, uid, source, shard, offset, bytes, sha256, kept.
+    """
+    wanted = [row for row in rows if row["sha256"] is not None]
+    sources = {source.name: source for source in _sources(run.facts)}
+    found: dict[Place, bytes] = {}
+    other: set[Place] = set()
+    unreachable: set[str] = set()
+    for shard in dict.fromkeys(row["shard"] for row in wanted):
+        here = [row for row in wanted if row["shard"] == shard]
+        source = sources.get(here[0]["source"])
+        if source is None or source.name in unreachable:
+            continue
+        try:
+            for row, data in _from_input(run, source, shard, here):
+                (found.update({place_of(row): data}) if _same(row, data) else other.add(place_of(row)))
+        except FileNotFoundError:
+            continue
+        except Exception:
+            # Stores, drivers and replaced files raise errors of many kinds, and all of them mean: not there.
+            if "://" in shard:  # a store that does not answer is not tried again for each file
+                unreachable.add(source.name)
+    return found | _published(run, [row for row in wanted if row["kept"] and place_of(row) not in found]), other
+
+
+def _sources(facts: RunFacts) -> Iterator[Source]:
+    """Yield the sources of a recipe; not those of formats that are not installed here."""
+    for source in facts.recipe.get("input", ()):
+        with suppress(ValidationError):
+            yield TypeAdapter[Source](source_sections()).validate_python(source)
+
+
+def _same(row: Row, data: bytes) -> bool:
+    return hashlib.sha256(data).hexdigest() == str(row["sha256"])
+
+
+def _from_input(run: Run, source: Source, path: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
+    """Yield images of an input file: its n-th row is the n-th of the run's that name the file, unless a part is damaged."""
+    places = run.rows(
+        """SELECT unit, row, place FROM (SELECT unit, row, row_number() OVER (ORDER BY unit, row) - 1 AS place
+        FROM samples WHERE shard = $shard) WHERE (unit, row) IN (SELECT unnest($units::INTEGER[]), unnest($rows::INTEGER[]))
+        ORDER BY place""",
+        shard=path,
+        units=[row["unit"] for row in rows],
+        rows=[row["row"] for row in rows],
+    )
+    by_place = {place_of(row): row for row in rows}
+    wanted = [by_place[place_of(place)] for place in places]
+    samples = pa.table({name: [row[name] for row in wanted] for name in ("offset", "bytes")})
+    numbers = np.array([place["place"] for place in places], np.int64)
+    images = find_format(source).reread_images(source, InputPart(path, 0, ""), PartRows(numbers, samples))
+    yield from ((row, data or b"") for row, data in zip(wanted, images, strict=False))
+
+
+def _published(run: Run, rows: Sequence[Row]) -> dict[Place, bytes]:
+    """Return images of kept rows, from the run's own shards."""
+    by_uid = {row["uid"]: row for row in rows}
+    sql = "SELECT uid, shard, key FROM published WHERE uid IN (SELECT unnest($uids::VARCHAR[])) AND key IS NOT NULL ORDER BY shard"
+    places = run.rows(sql, uids=list(by_uid)) if rows else []
+    found: dict[Place, bytes] = {}
+    for shard, held in groupby(places, lambda place: str(place["shard"])):
+        wanted = {place["key"]: by_uid[place["uid"]] for place in held}
+        with suppress(Exception):  # as above: a shard may have been moved, too
+            for member, data in find_written([shard]).members(run.folder, shard.partition(".")[0], wanted.keys()):
+                row = wanted[split_name(member)[0]]
+                if _same(row, data):
+                    found[place_of(row)] = data
+    return found

@@ -6,7 +6,7 @@ captions is in their own section.
 
 from datetime import UTC, datetime
 
-from curate.report.blocks import Bar, Block, Cell, Paragraph, Section, Table
+from curate.report.blocks import Bar, Block, Cell, Section, Table
 from curate.report.source import Run
 from curate.report.text import count, percent
 from curate.wording import format_seconds
@@ -20,28 +20,25 @@ def time_section(run: Run) -> Section | None:
     moment = datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC")
     speed = count(round(run.counts["pool"] / seconds))
     text = f"The run started at {moment} and finished {format_seconds(seconds)} later: {speed} samples of the pool per second."
-    return Section("time", "Time", [Paragraph(text), *_steps(run)])
+    return Section("time", "Time", [text, *_steps(run)])
 
 
 def _steps(run: Run) -> list[Block]:
     """Return the work of each step; nothing where all tables were present already."""
-    steps = run.rows("SELECT * FROM steps")
-    total = sum(step["seconds"] for step in steps)
+    total = sum(step.seconds for step in run.facts.steps)
+    if not total:
+        return []
     cells: list[list[Cell]] = [
         [
-            step["step"],
-            count(step["units"]),
-            "–" if step["rows"] is None else count(step["rows"]),
-            format_seconds(step["seconds"]),
-            Bar(percent(step["seconds"], total, 1), step["seconds"] / total),
-            count(round(step["rows"] / step["seconds"])) if step["rows"] and step["seconds"] else "–",
+            step.step,
+            count(step.units),
+            "–" if step.rows is None else count(step.rows),
+            format_seconds(step.seconds),
+            Bar(percent(step.seconds, total, 1), step.seconds / total),
+            count(round(step.rows / step.seconds)) if step.rows and step.seconds else "–",
         ]
-        for step in steps
-        if total
+        for step in run.facts.steps
     ]
-    note = (
-        "Work summed over units (of emit: over shards), which run in parallel. Tables that were reused or already present are "
-        "not counted."
-    )
+    note = "Work summed over units (of emit: over shards), which run in parallel. Tables that were reused or already present are not counted."
     heads = ("step", "units", "samples", "work", "share", "samples per second")
-    return [Table(heads, cells, words=("step", "share"), note=note)] if cells else []
+    return [Table(heads, cells, words=("step", "share"), note=note)]

@@ -49,6 +49,6 @@ def test_nothing_is_fetched() -> None:
 def test_a_name_is_no_expression(name: str) -> None:
     x = {"field": "from", "type": "quantitative", "title": name}
     rows = [{"from": n, "to": n + 1, "before": 0.5, "after": 0.5, "tooltip": f"about {n}"} for n in (1, 2)]
-    root = ElementTree.fromstring(render_svg(layers(rows, *before_and_after(x, 1, 90), width=200, height=90), name))
+    root = ElementTree.fromstring(render_svg(layers(rows, *before_and_after(x, 1)), name))
     assert name in {element.text for element in root.iter("text")}
     assert {element.text for element in root.iter("title")} == {"about 1", "about 2"}
