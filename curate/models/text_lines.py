@@ -128,7 +128,9 @@ def _outline(mask: np.ndarray) -> np.ndarray:
 
 def _smallest_rectangle(points: np.ndarray) -> Line:
     """Return the rectangle of the least area around points: one side lies on an edge of their hull."""
-    hull = _hull(points)
+    import shapely  # as scipy above
+
+    hull = shapely.get_coordinates(shapely.MultiPoint(points).convex_hull)
     edges = np.roll(hull, -1, 0) - hull
     edges = edges[np.hypot(*edges.T) > 0] if len(hull) > 1 else np.array([[1.0, 0.0]])
     axes = edges / np.hypot(*edges.T)[:, None]
@@ -139,25 +141,6 @@ def _smallest_rectangle(points: np.ndarray) -> Line:
     axis, normal = axes[best], normals[best]
     centre = axis * (x0 + x1) / 2 + normal * (y0 + y1) / 2
     return Line(centre, axis * (x1 - x0) / 2, normal * (y1 - y0) / 2)
-
-
-def _hull(points: np.ndarray) -> np.ndarray:
-    """Return the corners of the convex hull, (n, 2), by Andrew's monotone chain."""
-    ordered = sorted(set(map(tuple, points.tolist())))
-    if len(ordered) < 3:
-        return np.array(ordered)
-    chains: list[list[tuple[float, ...]]] = []
-    for walk in (ordered, ordered[::-1]):
-        chain: list[tuple[float, ...]] = []
-        for x, y in walk:
-            while len(chain) > 1:
-                (ax, ay), (bx, by) = chain[-2:]
-                if (bx - ax) * (y - ay) - (by - ay) * (x - ax) > 0:
-                    break
-                chain.pop()
-            chain.append((x, y))
-        chains.append(chain[:-1])
-    return np.array(chains[0] + chains[1])
 
 
 def _widened(line: Line) -> Line:

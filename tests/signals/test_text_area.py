@@ -221,12 +221,15 @@ POINTS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), min_size=1,
 
 @settings(deadline=None)
 @given(POINTS)
-def test_the_smallest_rectangle_is_shapelys(points):
+def test_no_rectangle_around_is_smaller(points):
     points = np.array(points, float)
     line = text_lines._smallest_rectangle(points)
     cloud = shapely.MultiPoint(points)
-    smallest = cloud.oriented_envelope.area if cloud.convex_hull.area else 0
-    assert 4 * text_lines.area(line) == pytest.approx(smallest, abs=1e-6)
+    angles = np.linspace(0, np.pi, 721)
+    spans = (np.ptp(points @ np.stack([np.cos(a), np.sin(a)]), axis=0) for a in (angles, angles + np.pi / 2))
+    # shapely's own rectangle is the thinnest one, which is not always the smallest
+    smallest = min(np.prod(list(spans), axis=0).min(), cloud.oriented_envelope.area if cloud.convex_hull.area else 0)
+    assert 4 * text_lines.area(line) <= smallest + 1e-6
     assert shapely.Polygon(polygon(line)).buffer(1e-6).covers(cloud)
 
 
