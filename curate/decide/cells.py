@@ -23,12 +23,9 @@ import numpy.typing as npt
 import xxhash
 from numba import njit
 
-from curate.numeric.arrays import I64, U64, Mask
+from curate.numeric.arrays import F32, F64, I16, I64, U64, Mask
 from curate.numeric.products import squares
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
-I16 = npt.NDArray[np.int16]
 Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 WHOLE = 32_768  # rows up to which all are compared
@@ -49,12 +46,9 @@ def cell_count(rows: int) -> int:
 
 
 def sample_rows(vectors: Vectors, rows: int, cells: int) -> I64:
-    """Return this part's rows of a sample (int64, ascending), chosen by their bytes; of equal rows the first.
+    """Return which usable rows of a part are of a sample (int64, ascending), chosen by their bytes; of equal rows the first.
 
-    Args:
-        vectors: usable rows of one part.
-        rows: how many usable rows all parts have.
-        cells: the sample has about 32 rows for each of so many cells, as `train` wants.
+    The sample has about 32 rows for each of so many cells, as `train` wants; all parts together have so many usable rows.
     """
     hashes, first = np.unique(row_hashes(vectors), return_index=True)
     return np.sort(first[hashes < 2.0**64 * min(1.0, _SAMPLED * cells / max(rows, 1))])
@@ -63,8 +57,7 @@ def sample_rows(vectors: Vectors, rows: int, cells: int) -> I64:
 def train(sample: Vectors, cells: int) -> F32:
     """Return centroids, by spherical k-means of the sample's distinct rows, which may come in any order.
 
-    Returns:
-        float32[c, d] of integers, where c is `cells`, or the number of distinct rows if that is less, but at least 1.
+    They are integers (float32[c, d]), as many as `cells`, or as distinct rows if these are fewer, but at least 1.
     """
     if cells == 1 or not len(sample):
         return np.zeros((1, sample.shape[1]), np.float32)
@@ -82,9 +75,7 @@ def train(sample: Vectors, cells: int) -> F32:
 def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
     """Return the cells of each row, home first (int16[n, min(VISITS, centroids)]); −1 of rows that are not `among` those wanted."""
     out = np.full((len(vectors), min(VISITS, len(centroids))), -1, np.int16)
-    good = np.flatnonzero(usable(vectors) if among is None else usable(vectors) & among)
-    for block in blocks(len(good)):
-        rows = good[block]
+    for rows in split(np.flatnonzero(usable(vectors) if among is None else usable(vectors) & among)):
         out[rows] = _nearest_centroids(_rounded(vectors[rows]), centroids, out.shape[1])
     return out
 
@@ -111,7 +102,7 @@ def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
 
 
 @njit(nogil=True, cache=True)
-def _counts(cell_of: I16) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _counts(cell_of: I16) -> tuple[I64, I64]:
     """Return how many rows visit each cell, up to the last that is visited, and how many are at home in it."""
     cells = 0
     for row in range(len(cell_of)):
@@ -147,6 +138,11 @@ def blocks(size: int) -> Iterator[slice]:
     """Yield slices that cover [0, size), small enough for products of two blocks to stay in cache."""
     for start in range(0, size, _BLOCK):
         yield slice(start, min(start + _BLOCK, size))
+
+
+def split(rows: I64) -> list[I64]:
+    """Return rows in blocks."""
+    return [rows[block] for block in blocks(len(rows))]
 
 
 def _scale(dimensions: int) -> int:

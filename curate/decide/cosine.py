@@ -16,9 +16,6 @@ import numpy as np
 from numba import njit
 
 from curate.decide.cells import (
-    F32,
-    F64,
-    I16,
     PROBED,
     Vectors,
     blocks,
@@ -26,29 +23,19 @@ from curate.decide.cells import (
     cell_rows,
     row_hashes,
     sample_rows,
+    split,
     train,
     usable,
     visits,
 )
 from curate.decide.groups import find, forest
-from curate.numeric.arrays import I64, U64, Mask
+from curate.numeric.arrays import F32, F64, I16, I64, U64, Mask
 from curate.numeric.products import dot, squares
 from curate.process import in_threads
 
 
 def edges_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> U64:
-    """Return a spanning forest of the close pairs of a cell of which at least one row is at home.
-
-    Args:
-        nodes: uint64[m], the rows that visit the cell.
-        vectors: [m, d], their embeddings.
-        home: bool[m], whether the cell is their home.
-        cosine: x, above 0 and at most 1.
-
-    Returns:
-        uint64[e, 2]
-    """
-    _check(cosine)
+    """Return a spanning forest of the close pairs among the rows that visit a cell, of which at least one is at `home`."""
     order = np.flatnonzero(usable(vectors))
     order = order[np.argsort(~home[order], kind="stable")]
     nodes, vectors = nodes[order], vectors[order]
@@ -62,11 +49,8 @@ def edges_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> U6
 def edges(nodes: U64, vectors: Vectors, cosine: float) -> tuple[U64, I64]:
     """Return a spanning forest of the close pairs found, over all rows in one process, and `recall_counts` of a sample.
 
-    `vectors` may be mapped from a file: it is read in blocks and cell by cell. Memory beyond it is that of a few cells,
-    and 32 bytes a row.
-
-    Returns:
-        uint64[e, 2], and int64[2]: zeros where all pairs were candidates.
+    Counts are zeros where all pairs were candidates. `vectors` may be mapped from a file: it is read in blocks and cell by
+    cell. Memory beyond it is that of a few cells, and 32 bytes a row.
     """
     total = sum(int(np.count_nonzero(usable(vectors[block]))) for block in blocks(len(vectors)))
     cells = cell_count(total)
@@ -90,20 +74,13 @@ def edges(nodes: U64, vectors: Vectors, cosine: float) -> tuple[U64, I64]:
 
 
 def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
-    """Return, of each row the nearest evaluation row whose cosine is at least `cosine`, by comparing all.
+    """Return of each row of the pool the nearest evaluation row whose cosine is at least `cosine`, by comparing all.
 
-    Args:
-        vectors: [n, d], of the pool.
-        evaluation: [m, d].
-        cosine: x, above 0 and at most 1.
-
-    Returns:
-        int64[n]: its index, the lowest of equally near ones; −1 where there is none.
+    That is its index (int64[n]), the lowest of equally near ones; −1 where there is none.
     """
-    _check(cosine)
     chosen = np.full(len(vectors), -1, np.int64)
-    theirs = _split(np.flatnonzero(usable(evaluation)))
-    for rows in _split(np.flatnonzero(usable(vectors))):
+    theirs = split(np.flatnonzero(usable(evaluation)))
+    for rows in split(np.flatnonzero(usable(vectors))):
         a = vectors[rows].astype(np.float32)
         best, index = np.full(len(rows), cosine), np.full(len(rows), -1, np.int64)
         for targets in theirs:
@@ -117,17 +94,12 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
     """Return how many close pairs a sample has with the rows of a part, and how many of them meet in a cell (int64[2]).
 
     The sums over all parts give the recall of the candidates, as the sample is compared with everything. Pairs of equal
-    rows, which always meet, are not counted; those within the sample are counted from both sides.
-
-    Args:
-        vectors, cell_of: the part's embeddings and their `visits`.
-        sample, sample_cells: likewise of some rows, chosen by `sample_rows`.
-        cosine: x, above 0 and at most 1.
+    rows, which always meet, are not counted; those within the sample are counted from both sides. `cell_of` and
+    `sample_cells` are the rows' `visits`.
     """
-    _check(cosine)
     counts = np.zeros(2, np.int64)
-    theirs = _split(np.flatnonzero(sample_cells[:, 0] >= 0))
-    for rows in _split(np.flatnonzero(cell_of[:, 0] >= 0)):
+    theirs = split(np.flatnonzero(sample_cells[:, 0] >= 0))
+    for rows in split(np.flatnonzero(cell_of[:, 0] >= 0)):
         a = vectors[rows].astype(np.float32)
         for targets in theirs:
             b = sample[targets].astype(np.float32)
@@ -145,15 +117,6 @@ def _sampled(vectors: Vectors, block: slice, rows: int, cells: int) -> I64:
     return np.asarray(good[sample_rows(vectors[good], rows, cells)])
 
 
-def _split(rows: I64) -> list[I64]:
-    return [rows[block] for block in blocks(len(rows))]
-
-
-def _check(cosine: float) -> None:
-    if not 0 < cosine <= 1:
-        raise ValueError(f"the cosine is {cosine}; accepted: above 0, at most 1")
-
-
 def _equals(vectors: Vectors) -> I64:
     """Return, of each row the first one that equals it (int64[n]): what occurs a million times is compared once."""
     hashes = row_hashes(vectors)
@@ -161,7 +124,7 @@ def _equals(vectors: Vectors) -> I64:
     starts = np.concatenate([np.ones(min(1, len(order)), bool), hashes[order[1:]] != hashes[order[:-1]]])
     same = np.empty(len(order), np.int64)
     same[order] = order[np.flatnonzero(starts)[np.cumsum(starts) - 1]] if len(order) else order
-    for rows in _split(np.flatnonzero(same != np.arange(len(same)))):
+    for rows in split(np.flatnonzero(same != np.arange(len(same)))):
         differ = (vectors[rows] != vectors[same[rows]]).any(axis=1)
         same[rows[differ]] = rows[differ]  # one hash of different bytes: left to comparison
     return same

@@ -25,7 +25,7 @@ from numba import njit
 from curate import ids
 from curate.decide.quantiles import order_keys
 from curate.ids import mix64
-from curate.numeric.arrays import I64, U8, U64, Mask
+from curate.numeric.arrays import I64, U8, U64, Mask, split_by
 
 Records = npt.NDArray[np.void]
 
@@ -84,11 +84,7 @@ def key_hashes(column: pa.Array, alive: Mask) -> U64:
 
 def split_buckets(hashes: U64, n_buckets: int) -> list[U64]:
     """Split hashes into buckets by their leading bits, so that buckets in order hold hashes in order."""
-    if n_buckets == 1:
-        return [hashes]
-    numbers = _bucket(hashes, n_buckets)
-    order = np.argsort(numbers, kind="stable")
-    return np.split(hashes[order], np.searchsorted(numbers[order], np.arange(1, n_buckets)))
+    return [hashes] if n_buckets == 1 else split_by(hashes, _bucket(hashes, n_buckets), n_buckets)
 
 
 def repeated(parts: Iterable[U64]) -> U64:

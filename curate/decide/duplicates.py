@@ -46,12 +46,7 @@ def find_candidates(
 ) -> dedup.Records:
     """Return the records of the rows whose hash repeats somewhere in the pool: phase 2.
 
-    Args:
-        settings: of deciding.
-        tables: the unit's.
-        state: after rules and `unmatched`.
-        repeated: (pass, hashes of this unit that repeat), any number of each.
-        groups: of the passes by nearness.
+    `repeated` are pairs (pass, hashes of this unit that repeat), any number of each pass.
     """
     by_pass = list(repeated)
     hashes = [

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
 from curate import ids, schema
 from curate.decide.passes.kinds import ImageNearness
 from curate.errors import RecipeError
+from curate.numeric.arrays import I64
 from curate.numeric.vectors import embedding_column
 from curate.pool.exemplars import picture_files, read_pictures
 from curate.pool.image import ImageOptions, measure_image
-from curate.pool.listing import InputFile
 from curate.process import process_cache
 from curate.recipe.deciding import NEARNESS, Against
 from curate.recipe.recipe import Recipe
@@ -28,15 +27,12 @@ from curate.signals.signal import Signal
 from curate.store.layout import EVALUATION_FACTS_FILE, EVALUATION_FILE
 from curate.store.store import RunStore
 
-
-def list_evaluation(against: Against) -> list[InputFile]:
-    """Return the files of the evaluation set. Raises RecipeError."""
-    return picture_files("dedup.against.images", against.images)
+_IMAGES = "dedup.against.images"
 
 
 def evaluation_key(against: Against) -> str:
-    """Return the digest of the evaluation set: its files, with sizes and etags or mtimes."""
-    return ids.digest([[file.path, file.size, file.fingerprint] for file in list_evaluation(against)])
+    """Return the digest of the evaluation set: its files, with sizes and etags or mtimes. Raises RecipeError."""
+    return ids.digest([[file.path, file.size, file.fingerprint] for file in picture_files(_IMAGES, against.images)])
 
 
 def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal]) -> None:
@@ -55,7 +51,7 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
             encoded.append(encoder.encode_images(views).cpu().numpy())
             views.clear()
 
-    for name, data in read_pictures(list_evaluation(against)):
+    for name, data in read_pictures(picture_files(_IMAGES, against.images)):
         fact = measure_image(data, options)
         if fact.status != schema.OK or (encoder and fact.observed[0] is None):
             unread.append(f"{name}: {fact.error or fact.status}")
@@ -70,7 +66,7 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     total = len(names) + len(unread)
     if not names or len(unread) / total > recipe.max_failed:
         raise RecipeError(
-            f"dedup.against.images: {len(unread):,} of {total:,} images of the evaluation set cannot be read, and max_failed is "
+            f"{_IMAGES}: {len(unread):,} of {total:,} images of the evaluation set cannot be read, and max_failed is "
             f"{recipe.max_failed}: {unread[0] if unread else f'no image in {against.images}'}"
         )
     facts = {"images": len(names), "unread": len(unread), "such_as": unread[0] if unread else None}
@@ -85,14 +81,8 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     store.write_parquet(EVALUATION_FILE, table, xxhash.xxh3_128_hexdigest(stream.getvalue()))
 
 
-def find_contaminated(store: RunStore, nearness: ImageNearness, values: Any) -> tuple[npt.NDArray[np.int64], pa.Array]:
-    """Return the rows that are near an evaluation image (int64, ascending), and the name of the nearest (string).
-
-    Args:
-        store: the run folder, which holds the evaluation set.
-        nearness: how the recipe compares.
-        values: what it reads of some rows.
-    """
+def find_contaminated(store: RunStore, nearness: ImageNearness, values: Any) -> tuple[I64, pa.Array]:
+    """Return which of the rows that have these values are near an evaluation image (ascending), and the name of the nearest."""
     content = store.footer(EVALUATION_FILE)[0]  # a digest: the same images may have been encoded by another model
     table = process_cache(f"evaluation {content}", lambda: store.read_parquet(EVALUATION_FILE), replaces="evaluation ")
     found = nearness.nearest(values, table)

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from curate.numeric.arrays import I32, I64, U64
+from curate.numeric.arrays import I32, I64, U64, distinct
 
 _ROW_BITS = np.uint64(32)
 _MERGE = 1 << 20  # edges that wait to be merged
@@ -95,12 +95,6 @@ def row_keys(unit: int, n_rows: int, groups: Groups) -> pa.Array:
     keys, null = np.zeros(n_rows, np.uint64), np.ones(n_rows, bool)
     keys[rows[mine]], null[rows[mine]] = groups.labels[mine], False
     return pa.array(keys, mask=null)
-
-
-def distinct(values: U64) -> U64:
-    """Return the values, ascending, one each: a sort, which is ten times as fast as numpy's `unique`."""
-    values = np.sort(values)
-    return np.asarray(values[np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])])
 
 
 @njit(nogil=True, cache=True)

@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from curate.decide.groups import distinct, forest
+from curate.decide.groups import forest
 from curate.ids import mix64
-from curate.numeric.arrays import I64, U64
+from curate.numeric.arrays import I64, U64, distinct, split_by
 from curate.process import in_threads
 
 BITS = 64
@@ -41,9 +41,6 @@ def bands(distance: int, rows: int) -> U64:
     """Return the bands for about so many hashes (uint64[t] masks); complete whatever the real number is.
 
     Where comparing all is cheapest, the one band of no bits. All workers must use the same `rows`.
-
-    Raises:
-        ValueError: the distance is not within 0 … 63.
     """
     return _cheapest(distance, rows, rows * rows / 2)
 
@@ -52,23 +49,15 @@ def split_bands(hashes: U64, masks: U64, n_buckets: int) -> Iterator[tuple[tuple
     """Return the hashes, one each, by (band, bucket); hashes that agree under a band share its bucket."""
     hashes = distinct(hashes)
     for i, mask in enumerate(masks):
-        numbers = _buckets(hashes, mask, n_buckets)
-        order = np.argsort(numbers, kind="stable")
-        starts = np.searchsorted(numbers[order], np.arange(n_buckets + 1))
-        for bucket in np.flatnonzero(np.diff(starts)):
-            yield (i, int(bucket)), hashes[order[starts[bucket] : starts[bucket + 1]]]
+        for bucket, part in enumerate(split_by(hashes, _buckets(hashes, mask, n_buckets), n_buckets)):
+            if len(part):
+                yield (i, bucket), part
 
 
 def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
     """Return a spanning forest of the pairs that agree under the band and differ in at most `distance` bits.
 
-    Args:
-        hashes: uint64[n], all hashes of a bucket of this band, or of the whole pool.
-        mask: the band, one of `bands`.
-        distance: k.
-
-    Returns:
-        uint64[e, 2]
+    `hashes` are all of a bucket of this band, or of the whole pool.
     """
     hashes = distinct(hashes)
     keys = hashes & mask
@@ -83,7 +72,7 @@ def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
 
 
 def edges(hashes: U64, distance: int) -> U64:
-    """Return a spanning forest of all pairs that differ in at most `distance` bits (uint64[e, 2]), in one process.
+    """Return a spanning forest of all pairs that differ in at most `distance` bits, in one process.
 
     Memory beyond the hashes is 10 bytes a row, and that of a few buckets of about a million.
     """
@@ -101,15 +90,9 @@ def edges(hashes: U64, distance: int) -> U64:
 
 
 def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:
-    """Return, of each hash the nearest evaluation hash within `distance` bits.
+    """Return of each hash of the pool the nearest evaluation hash within `distance` bits.
 
-    Args:
-        hashes: uint64[n], of the pool.
-        evaluation: uint64[m].
-        distance: k.
-
-    Returns:
-        int64[n]: its index, the lowest of equally near ones; −1 where there is none.
+    That is its index (int64[n]), the lowest of equally near ones; −1 where there is none.
     """
     # Of equal hashes one is searched, in the pool and in the evaluation set, where the first one counts.
     pool = distinct(hashes)
@@ -132,8 +115,6 @@ def _buckets(hashes: U64, mask: np.uint64, n_buckets: int) -> npt.NDArray[np.uin
 
 def _cheapest(distance: int, rows: int, pairs: float) -> U64:
     """Return the masks of the number of blocks for which sorting so many rows, and comparing pairs, is cheapest."""
-    if not 0 <= distance < BITS:
-        raise ValueError(f"the distance is {distance}; accepted: 0 to {BITS - 1} bits")
 
     def cost(blocks: int) -> float:
         if blocks == distance:

@@ -71,12 +71,9 @@ def find_repeats(settings: DecideSettings, states: Sequence[UnitState]) -> dedup
 
 
 def drop_repeats(settings: DecideSettings, states: Sequence[UnitState], records: dedup.Records) -> list[UnitState]:
-    """Return the states with the duplicates dropped.
+    """Return the states, which are in the order of their units, with the duplicates dropped.
 
-    Args:
-        settings: of deciding.
-        states: in the order of their units.
-        records: of `find_repeats` over these states; where all passes are by equal keys, over any that had more rows in.
+    `records` are of `find_repeats` over these states; where all passes are by equal keys, over any that had more rows in.
     """
     by_unit = _by_unit(records, states)
     records = np.concatenate([part[state.alive[part["row"]]] for state, part in zip(states, by_unit, strict=True)])

@@ -36,17 +36,12 @@ class _Cells:
 
 @dataclass(frozen=True)
 class EmbeddingNearness(ImageNearness):
-    """Embeddings of one model; `column` of table `embeddings` holds them."""
+    """Embeddings of one model, the encoder; `column` of table `embeddings` holds them."""
 
     cosine: float
-    model: str
     column: str
+    encoder: str | None
     rounds = 2
-
-    @property
-    def encoder(self) -> str:
-        """The model."""
-        return self.model
 
     def read(self, tables: UnitTables, alive: Mask) -> tuple[I64, Any]:
         """Return the embeddings (float16[n, dimension])."""
@@ -107,7 +102,7 @@ class EmbeddingNearness(ImageNearness):
 
 def _build(section: EmbeddingCosine, measure: Measure, rows: int | None) -> Nearness:
     prefix = next(one.prefix for one in measure.kept if one.name == section.of)
-    return EmbeddingNearness(section.cosine, section.of, f"{prefix}image")
+    return EmbeddingNearness(section.cosine, f"{prefix}image", section.of)
 
 
 def _check(section: EmbeddingCosine, measure: Measure) -> None:

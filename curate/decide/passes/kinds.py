@@ -53,11 +53,7 @@ class Nearness(ABC):
     """
 
     rounds: ClassVar[int] = 0
-
-    @property
-    def encoder(self) -> str | None:
-        """The model whose image embeddings are compared, if any."""
-        return None
+    encoder: str | None = None  # the model whose image embeddings are compared, if any
 
     @abstractmethod
     def read(self, tables: UnitTables, alive: Mask) -> tuple[I64, Any]:

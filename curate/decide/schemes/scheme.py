@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-I64 = npt.NDArray[np.int64]
+from curate.numeric.arrays import I64
 
 _STACK = 1 << 22  # limits at a time: 32 MB
 
