@@ -15,23 +15,23 @@ from curate.decide.schemes.scheme import stack_limits
 from curate.decide.settings import DecideSettings
 from curate.decide.state import ALIVE, UnitResult, UnitState
 from curate.numeric.arrays import I16, I64, U64, Mask
+from curate.pool.plan import Unit
 from curate.schema import CODES
-from curate.store.tables import UnitTables
 
 
-def all_matches(tables: UnitTables) -> pa.ListArray:
+def all_matches(settings: DecideSettings, unit: Unit) -> pa.ListArray:
     """Return the entry ids of all rows (list<int32>)."""
-    return tables.read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
+    return settings.tables(unit).read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
 
 
-def alive_matches(tables: UnitTables, state: UnitState) -> pa.ListArray:
+def alive_matches(settings: DecideSettings, state: UnitState) -> pa.ListArray:
     """Return the entry ids of the rows still in (list<int32>)."""
-    return all_matches(tables).filter(pa.array(state.alive))
+    return all_matches(settings, state.unit).filter(pa.array(state.alive))
 
 
-def count_entries(settings: DecideSettings, tables: UnitTables, alive: Mask | None = None) -> I64:
+def count_entries(settings: DecideSettings, unit: Unit, alive: Mask | None = None) -> I64:
     """Return the rows that match each entry (int64[entries]): of all of the unit's, or of those alive (bool[rows])."""
-    return balance.entry_counts(all_matches(tables), alive, len(settings.entries.entries))
+    return balance.entry_counts(all_matches(settings, unit), alive, len(settings.entries.entries))
 
 
 def expected_rows(settings: DecideSettings, matches: pa.ListArray, counts: I64, ts: I64) -> U64:
@@ -44,7 +44,6 @@ def expected_rows(settings: DecideSettings, matches: pa.ListArray, counts: I64, 
 
 def decide(
     settings: DecideSettings,
-    tables: UnitTables,
     state: UnitState,
     counts: I64 | None,
     t: int | None,
@@ -53,35 +52,33 @@ def decide(
     """Draw, write the unit's `decisions`, and report.
 
     Args:
-        settings, tables: of deciding; the unit's.
+        settings: of deciding.
         state: after deduplication.
         counts: int64[entries] over all survivors; None without `match`.
         t: None without `balance`.
         gaps: of all units, in any order (see `measure_unit`): what was decided with other gaps is decided again.
     """
-    key = settings.key_with(gaps)
+    key, tables = settings.key_with(gaps), settings.tables(state.unit)
     if not tables.is_current("decisions", key):
-        tables.write("decisions", _decisions(settings, tables, state, counts, t), key)
+        tables.write("decisions", _decisions(settings, state, counts, t), key)
     table = tables.read("decisions", ["kept", "probability"])
     kept = table["kept"].to_numpy().astype(np.int64)
     if counts is None:
         return UnitResult(state.unit, int(kept.sum()), None)
-    matches = all_matches(tables)
+    matches = all_matches(settings, state.unit)
     expected = balance.fixed_point(table["probability"].to_numpy()).astype(np.int64)
     sums = [balance.entry_sums(matches, weights, len(counts)) for weights in (expected, kept)]
     return UnitResult(state.unit, int(kept.sum()), np.stack(sums))
 
 
-def _decisions(
-    settings: DecideSettings, tables: UnitTables, state: UnitState, counts: I64 | None, t: int | None
-) -> pa.Table:
-    base = tables.read("samples", ["unit", "row", "uid"])
+def _decisions(settings: DecideSettings, state: UnitState, counts: I64 | None, t: int | None) -> pa.Table:
+    base = settings.tables(state.unit).read("samples", ["unit", "row", "uid"])
     survivors = state.alive
     probability = survivors.astype(np.float64)
     draws = np.full(len(base), np.nan)
     limits = None if counts is None else settings.limits(t, counts)
     if counts is not None and limits is not None and survivors.any():
-        matches = alive_matches(tables, state)
+        matches = alive_matches(settings, state)
         probability[survivors] = balance.inclusion_probability(matches, balance.probabilities(counts, limits))
         uids = base["uid"].filter(pa.array(survivors)).combine_chunks()
         draws[survivors] = balance.draw(uids, matches, counts, limits, settings.entries.keys, settings.seed)

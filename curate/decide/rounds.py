@@ -5,8 +5,7 @@ Keys of a top rule and hashes of deduplication wait in memory, 8 bytes a row. Ne
 where a run has one machine (see `Nearness.search`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from curate.numeric.arrays import I64, U64
 from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.deciding import Top
-from curate.store.tables import UnitTables
-
-Result = TypeVar("Result")
 
 
 def apply_rules(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
@@ -31,7 +27,7 @@ def apply_rules(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitSta
 
 def open_states(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
     """Return the units' states after the rules that come before the first top rule."""
-    return list(in_threads(lambda unit: filtering.open_state(settings, settings.tables(unit), unit), units))
+    return list(in_threads(lambda unit: filtering.open_state(settings, unit), units))
 
 
 def apply_tops(settings: DecideSettings, states: list[UnitState]) -> list[UnitState]:
@@ -46,11 +42,11 @@ def _apply_top(settings: DecideSettings, states: list[UnitState], index: int) ->
     """Return the states after a segment's top rule and the next segment."""
     top = settings.segments[index].top
     assert top is not None and isinstance(top.spec, Top)
-    keys = np.concatenate(list(_each(settings, states, lambda t, s: filtering.top_keys(settings, t, s, index))))
+    keys = np.concatenate(list(in_threads(lambda state: filtering.top_keys(settings, state, index), states)))
     radix = quantiles.Radix(top.spec.top)
     while not radix.solved:
         radix = radix.narrow(radix.histogram(keys))
-    return list(_each(settings, states, lambda t, s: filtering.apply_top(settings, t, s, index, radix.key)))
+    return list(in_threads(lambda state: filtering.apply_top(settings, state, index, radix.key), states))
 
 
 def deduplicate(settings: DecideSettings, states: Sequence[UnitState]) -> list[UnitState]:
@@ -62,11 +58,11 @@ def find_repeats(settings: DecideSettings, states: Sequence[UnitState]) -> dedup
     """Return the records of the rows still in that share a key of some pass with another one."""
     groups = {place: find_groups(settings, by, states)[0] for place, by in settings.near.items()}
     hashes: dict[int, list[U64]] = {}
-    for parts in _each(settings, states, lambda t, s: list(duplicates.hash_keys(settings, t, s, 1, groups))):
+    for parts in in_threads(lambda state: list(duplicates.hash_keys(settings, state, 1, groups)), states):
         for (place, _), part in parts:
             hashes.setdefault(place, []).append(part)
     repeats = [(place, dedup.repeated(parts)) for place, parts in hashes.items()]
-    records = _each(settings, states, lambda t, s: duplicates.find_candidates(settings, t, s, repeats, groups))
+    records = in_threads(lambda state: duplicates.find_candidates(settings, state, repeats, groups), states)
     return np.concatenate(list(records))
 
 
@@ -85,22 +81,15 @@ def drop_repeats(settings: DecideSettings, states: Sequence[UnitState], records:
 
 def find_groups(settings: DecideSettings, by: Nearness, states: Sequence[UnitState]) -> tuple[Groups, I64]:
     """Return the groups of a pass by nearness, and the sum of `Nearness.recall`."""
-    units = (duplicates.read_nodes(by, settings.tables(state.unit), state) for state in states)
+    units = (duplicates.read_nodes(settings, by, state) for state in states)
     edges, recall = by.search(units, settings.store.spool)
     return Groups.of(edges), recall
 
 
 def count_survivors(settings: DecideSettings, states: Sequence[UnitState]) -> I64:
     """Return the rows still in that match each entry (int64[entries])."""
-    counts = _each(settings, states, lambda t, s: decisions.count_entries(settings, t, s.alive))
+    counts = in_threads(lambda state: decisions.count_entries(settings, state.unit, state.alive), states)
     return sum(counts, np.zeros(len(settings.entries.entries), np.int64))
-
-
-def _each(
-    settings: DecideSettings, states: Iterable[UnitState], function: Callable[[UnitTables, UnitState], Result]
-) -> Iterable[Result]:
-    """Yield what a function returns for each unit's tables and state, in order."""
-    return in_threads(lambda state: function(settings.tables(state.unit), state), states)
 
 
 def _by_unit(records: dedup.Records, states: Sequence[UnitState]) -> list[dedup.Records]:

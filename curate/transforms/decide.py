@@ -47,7 +47,7 @@ class ApplyRules(beam.PTransform):
 
     def _open(self, unit: Unit) -> UnitState:
         with time_step(self.settings.store, "rules", unit.name) as timer:
-            state = filtering.open_state(self.settings, self.settings.tables(unit), unit)
+            state = filtering.open_state(self.settings, unit)
             timer.rows = len(state.verdicts)
             return state
 
@@ -79,11 +79,10 @@ class _ApplyTop(beam.PTransform):
 
     def _count(self, state: UnitState, radix: quantiles.Radix) -> Iterator[I64]:
         if not radix.solved:
-            tables = self.settings.tables(state.unit)
-            yield radix.histogram(filtering.top_keys(self.settings, tables, state, self.index))
+            yield radix.histogram(filtering.top_keys(self.settings, state, self.index))
 
     def _cut(self, state: UnitState, radix: quantiles.Radix) -> UnitState:
-        return filtering.apply_top(self.settings, self.settings.tables(state.unit), state, self.index, radix.key)
+        return filtering.apply_top(self.settings, state, self.index, radix.key)
 
 
 @dataclass
@@ -98,8 +97,8 @@ class CountEntries(beam.PTransform):
 
     def _count(self, unit: Unit | UnitState) -> I64:
         if isinstance(unit, Unit):
-            return decisions.count_entries(self.settings, self.settings.tables(unit))
-        return decisions.count_entries(self.settings, self.settings.tables(unit.unit), unit.alive)
+            return decisions.count_entries(self.settings, unit)
+        return decisions.count_entries(self.settings, unit.unit, unit.alive)
 
 
 @dataclass
@@ -141,7 +140,7 @@ class SolveT(beam.PTransform):
     def _expect(self, state: UnitState, counts: I64, bracket: Bracket) -> Iterator[Any]:
         points = bracket.points()
         if len(points):
-            matches = decisions.alive_matches(self.settings.tables(state.unit), state)
+            matches = decisions.alive_matches(self.settings, state)
             # Python integers: a sum over units may pass 2⁶⁴.
             yield decisions.expected_rows(self.settings, matches, counts, points).astype(object)
 
@@ -170,4 +169,4 @@ class Decide(beam.PTransform):
     def _decide(self, state: UnitState, gaps: list[str], counts: Any = None, t: Any = None) -> UnitResult:
         with time_step(self.settings.store, "decide", state.unit.name) as timer:
             timer.rows = len(state.verdicts)
-            return decisions.decide(self.settings, self.settings.tables(state.unit), state, counts, t, gaps)
+            return decisions.decide(self.settings, state, counts, t, gaps)

@@ -70,15 +70,13 @@ class Deduplicate(beam.PTransform):
         return dict(zip(self.settings.near, found, strict=True))
 
     def _hash(self, state: UnitState, groups: dict[int, Groups]) -> Iterator[tuple[tuple[int, int], tuple[int, U64]]]:
-        tables = self.settings.tables(state.unit)
-        for bucket, hashes in duplicates.hash_keys(self.settings, tables, state, self.n_buckets, groups):
+        for bucket, hashes in duplicates.hash_keys(self.settings, state, self.n_buckets, groups):
             yield bucket, (state.unit.index, hashes)
 
     def _first_records(self, item: tuple[int, dict[str, Any]], groups: dict[int, Groups]) -> Iterator[tuple[int, Any]]:
         [state], repeated = item[1]["state"], item[1]["repeated"]
         if repeated:
-            tables = self.settings.tables(state.unit)
-            yield from self._split(duplicates.find_candidates(self.settings, tables, state, repeated, groups), 0)
+            yield from self._split(duplicates.find_candidates(self.settings, state, repeated, groups), 0)
 
     def _resolve(self, parts: Iterable[Any], index: int) -> Iterator[tuple[int, Any]]:
         """Yield the records after a pass by bucket of the next one; after the last one the dead, by unit."""

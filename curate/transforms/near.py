@@ -60,11 +60,11 @@ class FindGroups(beam.PTransform):
         return groups, split.recall | "Recall" >> beam.CombineGlobally(VectorSum())
 
     def _survey(self, state: UnitState, plan: Any) -> Any:
-        return self.nearness.survey(*read_nodes(self.nearness, self.settings.tables(state.unit), state), plan)
+        return self.nearness.survey(*read_nodes(self.settings, self.nearness, state), plan)
 
     def _split(self, state: UnitState, plan: Any) -> Iterator[Any]:
         """Yield parts by bucket, and what `recall` says as output `recall`."""
-        nodes, values = read_nodes(self.nearness, self.settings.tables(state.unit), state)
+        nodes, values = read_nodes(self.settings, self.nearness, state)
         yield TaggedOutput("recall", self.nearness.recall(nodes, values, plan))
         yield from self.nearness.split(nodes, values, plan, self.n_buckets)
 

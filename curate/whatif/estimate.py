@@ -239,7 +239,7 @@ def _inclusions(settings: DecideSettings, states: list[UnitState], fraction: flo
     entries, scheme = settings.entries.table, settings.scheme
     counts = count_survivors(settings, states)
     pool_counts = np.rint(counts / fraction).astype(np.int64)
-    lists = [decisions.alive_matches(settings.tables(state.unit), state) for state in states]
+    lists = [decisions.alive_matches(settings, state) for state in states]
 
     def inclusions(t: int) -> list[F64]:
         limits = scheme.limits(t, pool_counts, entries) * fraction

@@ -136,7 +136,7 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: dedup.Records | No
         states = rounds.drop_repeats(settings, states, repeats)
     if not recipe.match:
         return DecidedRows(recipe, settings, states, [], np.zeros(0, np.int64))
-    matches = list(in_threads(lambda state: alive_matches(run.tables(state.unit), state), states))
+    matches = list(in_threads(lambda state: alive_matches(settings, state), states))
     return DecidedRows(recipe, settings, states, matches, rounds.count_survivors(settings, states))
 
 

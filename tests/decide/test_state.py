@@ -67,7 +67,7 @@ def decide(context: RunContext, plan: Plan) -> list[UnitResult]:
     states = rounds.deduplicate(settings, rounds.apply_rules(settings, plan.units))
     counts = rounds.count_survivors(settings, states) if context.recipe.match else None
     target = context.recipe.balance
-    return [decide_unit(settings, settings.tables(s.unit), s, counts, target and target.t) for s in states]
+    return [decide_unit(settings, s, counts, target and target.t) for s in states]
 
 
 def decisions(context: RunContext, plan: Plan) -> pa.Table:
@@ -336,7 +336,7 @@ def test_counts_are_of_survivors_only(tmp_path: Path) -> None:
     context, plan, _ = curate(tmp_path, table, ["cat"], rules=rules, balance={"t": 10})
     assert decisions(context, plan)["probability"].to_pylist() == [1.0] * 10 + [0.0] * 90
     read = DecideSettings.of(context)
-    pool = np.sum([count_entries(read, read.tables(unit)) for unit in plan.units], axis=0)
+    pool = np.sum([count_entries(read, unit) for unit in plan.units], axis=0)
     assert pool.tolist() == [100]
 
 
@@ -346,7 +346,7 @@ def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path: Path) -> N
     states = rounds.deduplicate(read, rounds.apply_rules(read, plan.units))
     counts = rounds.count_survivors(read, states)
     ts = np.array([1, 20, 1000], np.int64)
-    matches = [alive_matches(read.tables(state.unit), state) for state in states]
+    matches = [alive_matches(read, state) for state in states]
     sums = np.sum([expected_rows(read, part, counts, ts) for part in matches], axis=0)
     probabilities = decisions(context, plan)["probability"].to_numpy()
     assert int(sums[1]) == int(balance.fixed_point(probabilities).sum())
