@@ -1,19 +1,20 @@
 """README.md of a run: a dataset card as Hugging Face reads it, filled from run.json.
 
 In: what run.json holds. Out: YAML front matter (sizes, languages, tags, which files `datasets.load_dataset` reads) and
-Markdown. Names, rules, models and languages may hold anything: all of it is written as YAML's own library quotes it, as
+Markdown by the template card.md. Names, rules, models and languages may hold anything: all of it is written as YAML's own library quotes it, as
 code, or escaped, so that none of it is markup.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from importlib.resources import files
 from typing import Any
 
+import jinja2
 import yaml
 
 from curate.output.output_format import OutputFormat, find_output
-from curate.schema import FORGOTTEN, KEPT
+from curate.schema import FORGOTTEN
 from curate.store.facts import RunFacts
 from curate.wording import escape, format_bytes, pluralise
 
@@ -32,9 +33,25 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
 
 def card_text(run: RunFacts) -> str:
     """Return the card's text."""
+    filters = {"plain": _plain, "code": _code, "count": "{:,}".format, "share": _share, "identity": _identity}
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    environment.filters |= filters | {"bytes": format_bytes, "pluralise": pluralise}
     front = yaml.safe_dump(_front_matter(run), sort_keys=False, allow_unicode=True, width=100)
-    parts = (_head, _funnel, _content, _making, _models, _captions, _reading, _people, _terms)
-    return "\n".join(["---", f"{front.rstrip()}", "---", "", *(line for part in parts for line in part(run))])
+    languages = list(run.content.languages.items())
+    return environment.from_string(files("curate.publish").joinpath("card.md").read_text("utf-8")).render(
+        run=run,
+        content=run.content,
+        kind=find_output(run.pool.images),
+        front=front.rstrip(),
+        summary=summary(run),
+        steps=steps(run),
+        in_sql={rule.name for rule in run.rules if rule.sql},
+        languages=[(code[:_SHORT], rows) for code, rows in languages[:_LANGUAGES]],
+        more_languages=len(languages) - _LANGUAGES,
+        all_languages=sum(run.content.languages.values()),
+        license=run.recipe.get("license", UNKNOWN),
+        citation=citation(run),
+    )
 
 
 def summary(run: RunFacts) -> str:
@@ -114,116 +131,6 @@ def _kind(suffix: str) -> str | None:
     return "image" if last in _IMAGES else {"txt": "string", "json": "json", "cls": "int64"}.get(last)
 
 
-# ---- sections
-
-
-def _head(run: RunFacts) -> Iterator[str]:
-    yield from (f"# {_plain(run.name)}", "", summary(run), "")
-
-
-def _funnel(run: RunFacts) -> Iterator[str]:
-    pool, kept = run.rows, run.kept
-    yield from ("| rule | rows | of the pool |", "|---|---:|---:|", f"| pool | {pool:,} | |")
-    for name, rows in run.counts.items():
-        if rows and name != KEPT:
-            yield f"| {_plain(name)} | −{rows:,} | {rows / pool:.2%} |"
-    yield from (f"| **kept** | **{kept:,}** | **{kept / pool if pool else 0:.2%}** |", "")
-
-
-def _content(run: RunFacts) -> Iterator[str]:
-    content, recipe = run.content, run.recipe
-    yield from ("## Sources", "")
-    yield from (f"- {_plain(source['name'])} ({source['format']})" for source in recipe["input"])
-    yield from ("", "## Contents", "")
-    yield f"- {pluralise(content.shards, 'shard')} of up to {recipe['output']['rows_per_shard']:,} samples, {format_bytes(content.bytes)}"
-    if content.files:
-        yield f"- Files: {', '.join(f'{rows:,} {_code(suffix)}' for suffix, rows in content.files.items())}"
-    if content.means:
-        yield f"- On average: {', '.join(f'{name} {value:,.1f}' for name, value in content.means.items())}"
-    if content.languages:
-        total = sum(content.languages.values())
-        shown = list(content.languages.items())[:_LANGUAGES]
-        more = len(content.languages) - len(shown)
-        listed = ", ".join(f"{_plain(code[:_SHORT])} {rows:,} ({rows / total:.1%})" for code, rows in shown)
-        yield f"- Languages, as measured: {listed}{f', and {more:,} more' if more else ''}"
-    yield ""
-
-
-def _making(run: RunFacts) -> Iterator[str]:
-    yield from ("## How it was made", "")
-    yield "A sample is dropped by the first of these that it fails; `tables/decisions` names it for every sample of the pool."
-    yield ""
-    in_sql = {rule.name for rule in run.rules if rule.sql}
-    for name, text in steps(run):
-        yield f"1. {_plain(name)}: {_code(text) if name in in_sql else _plain(text)}"
-    if run.counts.get(FORGOTTEN):
-        yield "1. forgotten: taken out on request; `forgotten.parquet` records what and when"
-    if run.recipe.get("dedup", {}).get("against"):
-        yield "1. contaminated: near an image of the evaluation set"
-    yield from ("", "The whole recipe, package versions and the digest of each table are in `run.json`.", "")
-
-
-def _models(run: RunFacts) -> Iterator[str]:
-    if run.models:
-        yield from ("## Models that measured", "")
-        yield from (f"- {_plain(name)}: {_code(_identity(model))}" for name, model in run.models.items())
-        yield ""
-
-
-def _captions(run: RunFacts) -> Iterator[str]:
-    if not run.caption_work:
-        return
-    yield from (
-        "## Captions",
-        "",
-        "Written by models and filtered; `.txt` is the original, except for the shares below.",
-        "",
-    )
-    for work in run.caption_work:
-        yield (
-            f"- {work.kind} by {_code(work.model.split()[0])}: {work.passed:,} of {work.requests:,} texts passed, "
-            f"{work.replaced:,} are in `.txt`"
-        )
-    mix = run.recipe["captions"]["output"]["mix"]
-    yield f"- `.txt`: {', '.join(f'{share:.0%} {kind}' for kind, share in mix.items()) or 'originals only'}"
-    yield ""
-
-
-def _reading(run: RunFacts) -> Iterator[str]:
-    yield from ("## How to read it", "")
-    if run.kept:
-        yield from ("```python", "from datasets import load_dataset", "")
-        yield from ('samples = load_dataset("PATH_OF_THIS_FOLDER", split="train")', "```", "")
-    else:
-        yield from ("No sample was kept: there is nothing to train on; `tables/` show why.", "")
-    if run.kept:
-        yield from find_output(run.pool.images).card_lines(run.content.shards)
-    yield "- `uids.npy`: the kept uids (DataComp subset format)."
-    yield (
-        "- `tables/`: what was measured and decided for every row of the pool; `curate sql DIR` queries it in SQL, "
-        "`curate explain DIR UID` shows why a sample is in or out."
-    )
-    yield "- `manifest.parquet` lists every file with its sha256; `curate verify DIR` checks them."
-    yield from ("- `croissant.json` describes the files for programs.", "")
-
-
-def _people(run: RunFacts) -> Iterator[str]:
-    yield from ("## Personal data and takedown", "")
-    yield "Captions, URLs and images come from the sources as they are: they may name or show people, and may be wrong, biased or"
-    yield "offensive. Only the rules above were checked. To take samples out: `curate forget DIR --uids FILE`"
-    yield "rewrites the shards that hold them, and keeps a record."
-    yield ""
-
-
-def _terms(run: RunFacts) -> Iterator[str]:
-    given = run.recipe.get("license", UNKNOWN)
-    yield from ("## Licence and citation", "")
-    yield f"Licence: {'' if given == UNKNOWN else f'{_code(given)}; of each sample, '}that of the sources; curation adds no rights and removes none."
-    yield ""
-    yield f"Cite as {_code(citation(run))}."
-    yield ""
-
-
 def citation(run: RunFacts) -> str:
     """Return how to cite this dataset: its name and size, and the identity of its run."""
     gone = run.counts.get(FORGOTTEN, 0)
@@ -232,6 +139,10 @@ def citation(run: RunFacts) -> str:
 
 
 # ---- words
+
+
+def _share(part: float, whole: float, digits: int = 2) -> str:
+    return f"{part / whole if whole else 0:.{digits}%}"
 
 
 def _near(by: dict[str, Any]) -> str:

@@ -21,43 +21,22 @@ from curate.store.manifest import Published
 
 _LISTED = 200  # files that are listed one by one
 
+_TERMS = (
+    "citeAs column equivalentProperty extract field fileProperty fileObject fileSet format includes isLiveDataset jsonPath key "
+    "md5 parentField path recordSet references regex repeated replace samplingRate separator source subField transform"
+)
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
     "cr": "http://mlcommons.org/croissant/",
+    "dct": "http://purl.org/dc/terms/",
     "rai": "http://mlcommons.org/croissant/RAI/",
+    "sc": "https://schema.org/",
+    "conformsTo": "dct:conformsTo",
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "dct": "http://purl.org/dc/terms/",
-    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileProperty": "cr:fileProperty",
-    "fileObject": "cr:fileObject",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
-    "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
+    **{term: f"cr:{term}" for term in _TERMS.split()},
 }
 _PLAIN = re.compile(r"[A-Za-z_][\w-]*")  # a column's name that is part of an @id as it is
 _PARQUET = "application/x-parquet"
@@ -135,29 +114,25 @@ def _file(line: Published, types: Mapping[str, str]) -> dict[str, Any]:
 
 def _records(columns: pa.Schema, kind: OutputFormat) -> dict[str, Any]:
     """Return the record set of shards/*.parquet; columns of a type that Croissant does not know, or without a name, are left out."""
-    fields = [
-        (f"samples/{field.name if _PLAIN.fullmatch(field.name) else place}", field.name, kind, repeated)
-        for place, field in enumerate(columns)
-        for kind, repeated in [_data_type(field.type)]
-        if kind and field.name
-    ]
+    fields = []
+    for place, field in enumerate(columns):
+        data_type, repeated = _data_type(field.type)
+        if data_type and field.name:
+            about = {
+                "@type": "cr:Field",
+                "@id": f"samples/{field.name if _PLAIN.fullmatch(field.name) else place}",
+                "name": field.name,
+                "dataType": data_type,
+                "source": {"fileSet": {"@id": "parquet"}, "extract": {"column": field.name}},
+            }
+            fields.append(about | ({"repeated": True} if repeated else {}))
     return {
         "@type": "cr:RecordSet",
         "@id": "samples",
         "name": "samples",
         "description": "The kept samples, without their images." if kind.has_members else "The kept samples.",
         "key": {"@id": "samples/uid"},
-        "field": [
-            {
-                "@type": "cr:Field",
-                "@id": key,
-                "name": name,
-                "dataType": kind,
-                "source": {"fileSet": {"@id": "parquet"}, "extract": {"column": name}},
-            }
-            | ({"repeated": True} if repeated else {})
-            for key, name, kind, repeated in fields
-        ],
+        "field": fields,
     }
 
 
