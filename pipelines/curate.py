@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import apache_beam as beam
 
 from curate.decide.settings import DecideSettings
-from curate.forget.settings import ForgetSettings
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
 from curate.publish.settings import PublishSettings
@@ -43,7 +42,7 @@ def build(
     if context.recipe.match:
         measured |= Match(context)
     if context.blocklist_key:
-        measured |= Block(ForgetSettings.of(context))
+        measured |= Block(PublishSettings.of(context))
     if context.recipe.match:
         vectors["pool"] = measured | "CountPool" >> CountEntries(settings)
     states, thresholds = measured | ApplyRules(settings)

@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from curate import schema
 from curate.forget.clear import find_leftovers
-from curate.forget.settings import ForgetSettings
 from curate.forget.shards import digest_members
 from curate.output.output_format import find_output
 from curate.pool.formats.registry import find_format
+from curate.publish.settings import PublishSettings
 from curate.publish.uids import read_uids
 from curate.run.opened import open_context
 from curate.store.facts import read_facts
@@ -43,7 +43,7 @@ def check_absence(folder: RunStore) -> tuple[list[str], list[str]]:
 
 def _find_faults(folder: RunStore, items: Items) -> Iterator[str]:
     context, units = open_context(folder)
-    settings = ForgetSettings.of(context)
+    settings = PublishSettings.of(context)
     for unit in units:
         for file in find_leftovers(settings.tables(unit), items, settings.table_names):
             yield f"{file}: {_FAULT}"
@@ -59,13 +59,13 @@ def _find_faults(folder: RunStore, items: Items) -> Iterator[str]:
                     yield f"shards/{name}: {member!r} is an image that was forgotten"
 
 
-def _is_in_sidecar(settings: ForgetSettings, table: pa.Table, items: Items) -> bool:
+def _is_in_sidecar(settings: PublishSettings, table: pa.Table, items: Items) -> bool:
     """Return whether rows of a shard's Parquet file have one of the uids, URLs or images."""
     columns: dict[str, Any] = {"uid": table["uid"]}
-    if names := find_output(settings.has_images).item_columns:
+    if names := find_output(settings.pool.images).item_columns:
         columns |= {name: table[name] for name in names}
     else:
-        for source in settings.sources.values():
+        for source in settings.recipe.input:
             if url := find_format(source).url_column(source, table.schema):
                 columns["url"] = table[url].cast(pa.string())
     return any(items.find(kind, column).any() for kind, column in columns.items())

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from curate.forget.clear import clear_unit
 from curate.forget.rows import find_attached, find_rows, readable_names
-from curate.forget.settings import ForgetSettings
 from curate.pool.plan import Unit
+from curate.publish.settings import PublishSettings
+from curate.recipe.source import find_source
 from curate.store.forgotten import ENCOUNTERED, Record
 from curate.store.items import NOTHING, Items
 from curate.store.store import RunStore
@@ -55,14 +56,13 @@ def unite(parts: Iterable[Items]) -> Items:
     return total
 
 
-def follow(settings: ForgetSettings, unit: Unit, frontier: Frontier) -> Items:
+def follow(settings: PublishSettings, unit: Unit, frontier: Frontier) -> Items:
     """Return the names of the unit's rows that have one of the fresh names, without those that are known."""
     if not len(frontier.fresh):
         return NOTHING
     tables = settings.tables(unit)
-    rows = find_rows(tables, frontier.fresh) | find_attached(
-        tables, frontier.fresh, settings.sources[unit.source].storage
-    )
+    source = find_source(settings.recipe.input, unit.source)
+    rows = find_rows(tables, frontier.fresh) | find_attached(tables, frontier.fresh, source.storage)
     return readable_names(tables, rows) - frontier.known
 
 
@@ -75,13 +75,13 @@ def record_encountered(store: RunStore, frontier: Frontier) -> Frontier:
     return frontier
 
 
-def block_unit(settings: ForgetSettings, unit: Unit, frontier: Frontier) -> Unit:
+def block_unit(settings: PublishSettings, unit: Unit, frontier: Frontier) -> Unit:
     """Clear the unit's blocklisted rows, and return the unit."""
     clear_unit(settings.tables(unit), frontier.known, [name for name in _TABLES if name in settings.table_names])
     return unit
 
 
-def block(settings: ForgetSettings, units: Sequence[Unit]) -> None:
+def block(settings: PublishSettings, units: Sequence[Unit]) -> None:
     """Block in all units, in this process and without Beam."""
     frontier = Frontier.begin(settings.store)
     for _ in range(ROUNDS):

@@ -18,9 +18,9 @@ import numpy as np
 
 from curate.errors import RecipeError, RunError
 from curate.forget.republish import republish
-from curate.forget.settings import ForgetSettings
 from curate.forget.shards import find_shards
 from curate.forget.survey import Survey, link_items, survey
+from curate.publish.settings import PublishSettings
 from curate.run.opened import open_context
 from curate.store.facts import ForgottenFacts
 from curate.store.forgotten import Record, counts, origins
@@ -132,7 +132,7 @@ def lost_items(folder: RunStore, record: Record) -> int:
 def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
     """Return what a request finds, and the record with it."""
     context, units = open_context(folder)
-    settings = ForgetSettings.of(context)
+    settings = PublishSettings.of(context)
     record = Record.read_checked(folder)
     items = link_items(settings, units, requested) if len(requested) else NOTHING
     found = survey(settings, units, requested, items)
@@ -143,7 +143,7 @@ def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
         absent=_absent(requested, found.names) - record.items,
         rows=found,
         shards=shards,
-        has_images=settings.has_images,
+        has_images=settings.pool.images,
     )
     rows = counts(items, found.names)
     return result, record.append(items, origins(items, requested), rows=rows, shards=len(shards))

@@ -7,7 +7,6 @@ import pyarrow as pa
 
 from curate.decide import balance
 from curate.forget.clear import clear_unit
-from curate.forget.settings import ForgetSettings
 from curate.forget.shards import count_shards, find_shards, rewrite_shard
 from curate.pool.plan import Unit
 from curate.publish.audit import all_failures, audit_unit, check_conservation, count_drops
@@ -33,7 +32,7 @@ def republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) ->
         touched: the units that hold rows to clear; None: unknown, so that all are read, and all files digested again.
     """
     context, units = open_context(folder)
-    settings = ForgetSettings.of(context)
+    settings = PublishSettings.of(context)
     rewritten = [
         file
         for unit in (units if touched is None else touched)
@@ -42,8 +41,7 @@ def republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) ->
     for name in find_shards(folder, items):
         rewritten += rewrite_shard(folder, name, items)
     count_shards(folder)
-    publishing = PublishSettings.of(context)
-    audits = [audit_unit(publishing, unit) for unit in units]
+    audits = [audit_unit(settings, unit) for unit in units]
     counted = check_conservation(audits, sum(folder.read_json(SIZES_FILE).values()))
     failures = all_failures(audits)
     if not failures.equals(folder.read_parquet(FAILURES_FILE)):

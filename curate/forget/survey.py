@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 
 from curate import schema
 from curate.forget.rows import find_duplicates, find_rows, image_sizes, names_of, readable_names, uids_with_attachments
-from curate.forget.settings import ForgetSettings
 from curate.forget.shards import find_holders
 from curate.pool.plan import Unit
+from curate.publish.settings import PublishSettings
 from curate.publish.uids import read_uids
 from curate.store.forgotten import forgotten_mask
 from curate.store.items import KINDS, NOTHING, Hashes, Items, hex_of
@@ -42,7 +42,7 @@ class Survey:
     representatives: tuple[str, ...] = ()
 
 
-def link_items(settings: ForgetSettings, units: Sequence[Unit], requested: Items) -> Items:
+def link_items(settings: PublishSettings, units: Sequence[Unit], requested: Items) -> Items:
     """Return the requested items and all names of rows that are linked to them.
 
     A row is linked by an equal uid, URL or image, by having lost to one as a duplicate (it would be kept in a later run
@@ -77,7 +77,7 @@ def _follow_rows(all_tables: Sequence[UnitTables], items: Items) -> Items:
     return known
 
 
-def survey(settings: ForgetSettings, units: Sequence[Unit], requested: Items, items: Items) -> Survey:
+def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, items: Items) -> Survey:
     """Return which rows the items name; `items` are those requested and all that are linked to them."""
     names: dict[str, list[Hashes]] = {kind: [items[kind][:0]] for kind in KINDS}
     holding, representatives = [], set()

@@ -1,4 +1,4 @@
-"""What auditing and publishing read of a run."""
+"""What auditing, publishing and forgetting read of a run."""
 
 from dataclasses import dataclass
 
@@ -13,21 +13,13 @@ from curate.store.tables import UnitTables
 
 @dataclass(frozen=True)
 class PublishSettings:
-    """What auditing and publishing read.
-
-    Attributes:
-        store: the run folder.
-        recipe: its limits, rules and deduplication passes.
-        pool: what all units have in common.
-        table_names: the tables that each unit has.
-        has_blocklist: whether something is kept out on request.
-    """
+    """What auditing, publishing and forgetting read."""
 
     store: RunStore
     recipe: Recipe
     pool: Pool
-    table_names: tuple[str, ...]
-    has_blocklist: bool
+    table_names: tuple[str, ...]  # the tables that each unit has
+    has_blocklist: bool  # whether something is kept out on request
 
     @classmethod
     def of(cls, context: RunContext) -> "PublishSettings":

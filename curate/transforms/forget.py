@@ -6,15 +6,15 @@ import apache_beam as beam
 from apache_beam.pvalue import AsSingleton
 
 from curate.forget.block import ROUNDS, Frontier, block_unit, follow, record_encountered, unite
-from curate.forget.settings import ForgetSettings
 from curate.pool.plan import Unit
+from curate.publish.settings import PublishSettings
 
 
 @dataclass
 class Block(beam.PTransform):
     """Clear what the run's record names from the tables of all units."""
 
-    settings: ForgetSettings
+    settings: PublishSettings
 
     def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
         """PCollection[Unit] → PCollection[Unit], the same once cleared.

@@ -25,12 +25,12 @@ from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitState
 from curate.engines.request import Request
 from curate.forget.block import block
-from curate.forget.settings import ForgetSettings
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
 from curate.numeric.arrays import F64
 from curate.pool.plan import Unit
+from curate.publish.settings import PublishSettings
 from curate.run.context import RunContext
 from curate.schema import BALANCE, CODES, KEPT
 from curate.store.forgotten import Record
@@ -107,7 +107,7 @@ def estimate(
             if context.recipe.match:
                 match_unit(MatchSettings.of(context), context.unit_tables(unit))
         if context.blocklist_key:
-            block(ForgetSettings.of(context), sample)
+            block(PublishSettings.of(context), sample)
         seconds = (time.process_time() - began) * left
         settings = DecideSettings.of(context)
         states = deduplicate(settings, apply_rules(settings, sample))

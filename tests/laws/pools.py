@@ -30,7 +30,6 @@ from curate.decide.rounds import apply_rules, count_survivors, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitState
 from curate.forget.block import block
-from curate.forget.settings import ForgetSettings
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
@@ -368,7 +367,7 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
         if context.recipe.match:
             match(context, unit)
     if context.blocklist_key:
-        block(ForgetSettings.of(context), units)
+        block(PublishSettings.of(context), units)
     audits, results = decide_local(prepared, gaps)
     if context.recipe.captions:
         settings = CaptionSettings.of(context)
