@@ -1,33 +1,47 @@
-"""Checks the integrity of a published run by its files alone: digests, sums, shards against decisions, uids.npy, sizes.json."""
+"""Checks the integrity of a published run by its files alone: digests, sums, shards against decisions, uids.npy, sizes.json.
+
+What was forgotten must be absent: tables are compared with what clearing them would leave, every member of every tar that is
+no text is hashed, and sidecars and Parquet shards are searched for uids, URLs and images.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate import schema
 from curate.errors import RunError
-from curate.forget.absence import check_absence
-from curate.ids import uid_halves
+from curate.forget.clear import find_leftovers
+from curate.forget.shards import digest_members
 from curate.output.output_format import find_output, find_written
-from curate.publish.uids import PAIR
+from curate.pool.formats.registry import find_format
+from curate.publish.settings import PublishSettings
+from curate.publish.uids import PAIR, pair_bytes, read_uids, uid_pairs
 from curate.run.columns import table_names
 from curate.run.opened import open_context
-from curate.schema import KEPT
 from curate.store.facts import read_facts
+from curate.store.forgotten import Record
+from curate.store.items import Items
 from curate.store.layout import (
     ENTRIES_FILE,
     FAILURES_FILE,
+    FORGOTTEN_FILE,
     MANIFEST_FILE,
     RUN_FILE,
     SIZES_FILE,
     STATISTICS_FILE,
     SUCCESS_FILE,
     UIDS_FILE,
+    stem_of,
     table_file,
 )
 from curate.store.manifest import Published, find_faults, how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
+
+_FORGOTTEN = "holds what was forgotten"
 
 
 def verify_run(url: str) -> tuple[list[str], list[str]]:
@@ -51,12 +65,10 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
     if not faults:
         faults += _check_complete(folder, {line.path for line in lines})
     if not faults:
-        counts, more = _check_rows(folder, lines)
-        faults += more
-        checked += counts
-        counts, more = check_absence(folder)
-        faults += more
-        checked += counts
+        for check in (_check_rows, _check_absence):
+            said, found = check(folder)
+            checked += said
+            faults += found
     return checked, faults
 
 
@@ -75,74 +87,101 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
     if not {RUN_FILE, SIZES_FILE} <= listed:
         return
     context, units = open_context(folder)
-    names = table_names(context)
-    needed = [table_file(name, unit.index) for unit in units for name in names]
-    kind = find_output(context.pool.images)
+    needed = [table_file(name, unit.index) for unit in units for name in table_names(context)]
     for name in folder.read_json(SIZES_FILE):
-        needed += kind.files(f"shards/{name.partition('.')[0]}")
-    for path in needed:
-        if path not in listed:
-            yield f"{path}: is not in the manifest, and this run has it"
+        needed += find_output(context.pool.images).files(stem_of(name))
+    yield from (f"{path}: is not in the manifest, and this run has it" for path in needed if path not in listed)
 
 
-def _check_rows(folder: RunStore, lines: list[Published]) -> tuple[list[str], list[str]]:
+def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
+    """Check that every row is counted once, and that shards and uids.npy hold the kept ones."""
     faults = []
     rows = failed = 0
-    kept: list[np.ndarray] = []
+    kept = [np.zeros(0, PAIR)]
     verdicts: Counter[str] = Counter()
-    for line in lines:
-        if not line.path.startswith("tables/decisions/"):
-            continue
-        table = folder.read_parquet(line.path, ["uid", "kept", "rule"])
-        samples = folder.read_parquet(line.path.replace("/decisions/", "/samples/"), ["uid", "status"])
+    for path in [line.path for line in read_manifest(folder) if line.path.startswith("tables/decisions/")]:
+        table = folder.read_parquet(path, ["uid", "kept", "rule"])
+        samples = folder.read_parquet(path.replace("/decisions/", "/samples/"), ["uid", "status"])
         rows += len(samples)
-        failed += len(samples) - int(pc.sum(pc.equal(samples["status"], "ok")).as_py() or 0)
+        failed += pc.sum(pc.not_equal(samples["status"], schema.OK)).as_py() or 0
         if not samples["uid"].equals(table["uid"]):
-            faults.append(f"{line.path}: is not aligned with samples")
+            faults.append(f"{path}: is not aligned with samples")
         if pc.sum(pc.equal(table["kept"], pc.is_null(table["rule"]))).as_py() not in (len(table), None):
-            faults.append(f"{line.path}: a row is neither kept nor dropped by a rule, or both")
-        kept.append(_pairs(table["uid"].filter(table["kept"])))
-        rules = pc.if_else(table["kept"], KEPT, table["rule"]).combine_chunks()
+            faults.append(f"{path}: a row is neither kept nor dropped by a rule, or both")
+        kept.append(uid_pairs(table["uid"].filter(table["kept"])))
+        rules = pc.if_else(table["kept"], schema.KEPT, table["rule"]).combine_chunks()
         verdicts.update({item["values"]: item["counts"] for item in pc.value_counts(rules).to_pylist()})
     counts = read_facts(folder).counts
-    if sum(counts.values()) != rows or counts.get("failed", 0) != failed:
+    if sum(counts.values()) != rows or counts.get(schema.FAILED, 0) != failed:
         faults.append(f"{RUN_FILE}: counts {counts} do not add up to {rows} samples, {failed} of them failed")
     faults += [
         f"{RUN_FILE}: says {counts.get(name, 0):,} rows {name}, tables/decisions {verdicts[name]:,}"
         for name in {**counts, **verdicts}
         if counts.get(name, 0) != verdicts[name]
     ]
-    all_kept = np.sort(np.concatenate([np.zeros(0, PAIR), *kept]), order=("f0", "f1"))
-    if len(np.unique(all_kept)) != len(all_kept):
+    uids = np.sort(np.concatenate(kept), order=("f0", "f1"))
+    if len(np.unique(uids)) != len(uids):
         faults.append("tables/decisions: a uid is kept twice")
-    with folder.open(UIDS_FILE) as file:
-        if not np.array_equal(np.load(file, allow_pickle=False), all_kept):
-            faults.append("uids.npy: differs from the kept uids of tables/decisions")
-    faults += _check_shards(folder, lines, all_kept)
-    summary = f"{rows:,} samples = {counts.get('kept', 0):,} kept + {rows - failed - counts.get('kept', 0):,} dropped + {failed:,} failed"
-    return [summary, f"{len(all_kept):,} kept uids in shards and uids.npy"], faults
+    if not np.array_equal(read_uids(folder), uids):
+        faults.append(f"{UIDS_FILE}: differs from the kept uids of tables/decisions")
+    faults += _check_shards(folder, uids)
+    published = counts.get(schema.KEPT, 0)
+    summary = f"{rows:,} samples = {published:,} kept + {rows - failed - published:,} dropped + {failed:,} failed"
+    return [summary, f"{len(uids):,} kept uids in shards and uids.npy"], faults
 
 
-def _check_shards(folder: RunStore, lines: list[Published], kept: np.ndarray) -> Iterator[str]:
+def _check_shards(folder: RunStore, kept: np.ndarray) -> Iterator[str]:
     sizes = folder.read_json(SIZES_FILE)
     kind = find_written(f"shards/{name}" for name in sizes)
-    found = []
+    found = [np.zeros(0, PAIR)]
     for name, rows in sizes.items():
-        stem = f"shards/{name.partition('.')[0]}"
-        listed = folder.read_parquet(f"{stem}.parquet", ["uid", *(["key"] if kind.has_members else [])])
-        found.append(_pairs(listed["uid"]))
+        listed = folder.read_parquet(f"{stem_of(name)}.parquet", ["uid", *(["key"] if kind.has_members else [])])
+        found.append(uid_pairs(listed["uid"]))
         if len(listed) != rows:
-            yield f"shards/sizes.json: {name} has {rows} rows, its Parquet {len(listed)}"
-        names = kind.names(folder, stem)
+            yield f"{SIZES_FILE}: {name} has {rows} rows, its Parquet {len(listed)}"
+        names = kind.names(folder, stem_of(name))
         if names is not None and names != set(listed["key"].to_pylist()):
-            yield f"shards/{name}: its samples are not those of {stem}.parquet"
-    everything = np.sort(np.concatenate([np.zeros(0, PAIR), *found]), order=("f0", "f1"))
-    if not np.array_equal(everything, kept):
+            yield f"shards/{name}: its samples are not those of {stem_of(name)}.parquet"
+    if not np.array_equal(np.sort(np.concatenate(found), order=("f0", "f1")), kept):
         yield "shards: hold other uids than tables/decisions keeps"
 
 
-def _pairs(uids: object) -> np.ndarray:
-    high, low = uid_halves(uids)
-    pairs = np.empty(len(high), PAIR)
-    pairs["f0"], pairs["f1"] = high, low
-    return pairs
+def _check_absence(folder: RunStore) -> tuple[list[str], list[str]]:
+    """Check that nothing is left of what was forgotten; where nothing ever was, nothing is checked."""
+    facts = read_facts(folder)
+    record, named = Record.read(folder), facts.forgotten
+    if not len(record) and not named:
+        rows = facts.counts.get(schema.FORGOTTEN, 0)
+        return [], [f"{FORGOTTEN_FILE}: is missing, and {rows:,} rows are forgotten"] if rows else []
+    faults = list(_find_forgotten(folder, record.items))
+    if not named or len(record) != named.items or not record.extends(named):
+        faults.insert(0, f"{FORGOTTEN_FILE}: differs from the one that {RUN_FILE} names")
+    return [f"{len(record):,} forgotten items are absent from tables, shards and uids.npy"], faults
+
+
+def _find_forgotten(folder: RunStore, items: Items) -> Iterator[str]:
+    context, units = open_context(folder)
+    settings = PublishSettings.of(context)
+    for unit in units:
+        for file in find_leftovers(settings.tables(unit), items, settings.table_names):
+            yield f"{file}: {_FORGOTTEN}"
+    if items.holds("uid", pair_bytes(read_uids(folder))).any():
+        yield f"{UIDS_FILE}: {_FORGOTTEN}"
+    for name in folder.read_json(SIZES_FILE):
+        sidecar = folder.read_parquet(f"{stem_of(name)}.parquet")
+        if any(items.find(kind, column).any() for kind, column in _named_columns(settings, sidecar)):
+            yield f"{stem_of(name)}.parquet: {_FORGOTTEN}"
+        if len(items.sha256):
+            for member, digest in digest_members(folder, name):
+                if items.has_image(digest):
+                    yield f"shards/{name}: {member!r} is an image that was forgotten"
+
+
+def _named_columns(settings: PublishSettings, sidecar: pa.Table) -> Iterator[tuple[str, Any]]:
+    """Yield the columns of a shard's Parquet file with uids, URLs and images, each after its kind in `Items`."""
+    yield "uid", sidecar["uid"]
+    if names := find_output(settings.pool.images).item_columns:
+        yield from ((name, sidecar[name]) for name in names)
+    else:
+        urls = {find_format(source).url_column(source, sidecar.schema) for source in settings.recipe.input}
+        yield from (("url", sidecar[url].cast(pa.string())) for url in urls if url)

@@ -5,7 +5,7 @@ sees them. Other names of such a row (the image behind a URL that was requested)
 to row; they are recorded before anything is cleared, since cleared rows no longer show them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from curate.forget.clear import clear_unit
@@ -14,7 +14,7 @@ from curate.pool.plan import Unit
 from curate.publish.settings import PublishSettings
 from curate.recipe.source import find_source
 from curate.store.forgotten import ENCOUNTERED, Record
-from curate.store.items import NOTHING, Items
+from curate.store.items import NOTHING, Items, unite
 from curate.store.store import RunStore
 
 ROUNDS = 3  # each looks at all units; rows that are linked only by a longer chain stay
@@ -22,17 +22,11 @@ _TABLES = ("samples", "scores", "embeddings", "members", "matches")
 
 
 class Frontier(NamedTuple):
-    """How far names have been followed from row to row.
+    """How far names have been followed from row to row."""
 
-    Attributes:
-        known: all names that are blocked so far.
-        fresh: those that the last round added; the next one looks for rows that have one of them.
-        encountered: those that are not in the record yet.
-    """
-
-    known: Items
-    fresh: Items
-    encountered: Items = NOTHING
+    known: Items  # all names that are blocked so far
+    fresh: Items  # those that the last round added: the next one looks for rows that have one of them
+    encountered: Items = NOTHING  # those that are not in the record yet
 
     @classmethod
     def begin(cls, store: RunStore) -> "Frontier":
@@ -46,14 +40,6 @@ class Frontier(NamedTuple):
     def advance(self, found: Items) -> "Frontier":
         """Return the state after a round that found these names."""
         return Frontier(self.known | found, found, self.encountered | found)
-
-
-def unite(parts: Iterable[Items]) -> Items:
-    """Return the items of all parts."""
-    total = NOTHING
-    for part in parts:
-        total |= part
-    return total
 
 
 def follow(settings: PublishSettings, unit: Unit, frontier: Frontier) -> Items:

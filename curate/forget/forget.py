@@ -11,52 +11,58 @@ written, `tmp/` holds a mark and `_SUCCESS` is deleted; the record holds all tha
 repeated; `_SUCCESS` comes last. `curate run` of the folder's recipe completes it too, since the record blocks its items.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 
+from curate.decide import balance
 from curate.errors import RecipeError, RunError
-from curate.forget.republish import republish
-from curate.forget.shards import find_shards
-from curate.forget.survey import Survey, link_items, survey
+from curate.forget.clear import clear_unit
+from curate.forget.rows import Survey, link_items, survey
+from curate.forget.shards import count_shards, find_shards, rewrite_shard
+from curate.pool.plan import Unit
+from curate.publish.audit import all_failures, audit_unit, check_conservation, count_drops
+from curate.publish.describe import describe_run
 from curate.publish.settings import PublishSettings
+from curate.publish.uids import write_uids
 from curate.run.opened import open_context
-from curate.store.facts import ForgottenFacts
+from curate.schema import KEPT
+from curate.store.facts import ForgottenFacts, read_facts
 from curate.store.forgotten import Record, counts, origins
-from curate.store.items import KINDS, NOTHING, Hashes, Items
-from curate.store.layout import FORGETTING_FILE, MANIFEST_FILE, REPORT_FILE, RUN_FILE, SUCCESS_FILE
+from curate.store.items import KINDS, NOTHING, Items
+from curate.store.layout import (
+    ENTRIES_FILE,
+    FAILURES_FILE,
+    FORGETTING_FILE,
+    MANIFEST_FILE,
+    REPORT_FILE,
+    RUN_FILE,
+    SIZES_FILE,
+    SUCCESS_FILE,
+)
 from curate.store.lock import clear_tmp, locked
-from curate.store.manifest import no_run
+from curate.store.manifest import Published, digest_file, no_run, read_manifest
 from curate.store.store import RunStore
+from curate.store.tables import UnitTables
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What a request found, and what was, or would be, done.
+    """What a request found, and what was, or would be, done."""
 
-    Attributes:
-        requested: how many items were requested.
-        known: how many of them were in the record already.
-        absent: those that name no row of the pool.
-        rows: the rows of the pool that they name or are linked to.
-        shards: the shards that hold those of them that were published.
-        completed: an earlier request that had been interrupted was carried out first.
-        lost: how many items that request had, where it was interrupted before they were recorded, so that they must be
-            requested again; else 0.
-        report_deleted: whether there was a report, which was deleted.
-        has_images: whether the pool has images; without, no row is recognised by a sha256, whatever its own columns hold.
-    """
-
-    requested: int
-    known: int
-    absent: Items
-    rows: Survey
-    shards: tuple[str, ...]
-    has_images: bool
-    completed: bool = False
-    lost: int = 0
-    report_deleted: bool = False
+    requested: int  # how many items were requested
+    known: int  # how many of them were in the record already
+    absent: Items  # those that name no row of the pool
+    rows: Survey  # the rows of the pool that they name or are linked to
+    shards: tuple[str, ...]  # that hold those of them that were published
+    has_images: (
+        bool  # whether the pool has images: without, no row is recognised by a sha256, whatever its columns hold
+    )
+    completed: bool = False  # an earlier request that had been interrupted was carried out first
+    lost: int = 0  # how many items that request had, where it ended before they were recorded: request them again
+    report_deleted: bool = False  # whether there was a report, which was deleted
 
     @property
     def changes(self) -> bool:
@@ -91,14 +97,18 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
         return _plan(folder, requested)[0]
     with locked(folder, "forget"):
         interrupted = _is_interrupted(folder)  # again: the one before may have just ended
-        lost = _complete(folder) if interrupted else 0
+        lost = 0
+        if interrupted:
+            earlier = Record.read_checked(folder)
+            lost = lost_items(folder, earlier)
+            _republish(folder, earlier.items, None)
         has_report = folder.exists(REPORT_FILE)
         result, record = _plan(folder, requested)
         if result.changes:
             folder.write_json(FORGETTING_FILE, {"items": len(requested), "record": record.facts.to_json()})
             folder.delete(SUCCESS_FILE)
             record.write(folder)
-            republish(folder, record.items, result.rows.units)
+            _republish(folder, record.items, result.rows.units)
         clear_tmp(folder)  # what was killed may have left copies there
     return replace(result, completed=interrupted, lost=lost, report_deleted=has_report and result.changes)
 
@@ -110,14 +120,6 @@ def _is_interrupted(folder: RunStore) -> bool:
     if not folder.exists(SUCCESS_FILE) and folder.exists(FORGETTING_FILE):
         return True
     raise RunError(f"{folder.url}: the run is not finished (no {SUCCESS_FILE}); run its recipe again, then forget")
-
-
-def _complete(folder: RunStore) -> int:
-    """Complete an interrupted request. Returns how many of its items are lost (see `lost_items`)."""
-    record = Record.read_checked(folder)
-    lost = lost_items(folder, record)
-    republish(folder, record.items, None)
-    return lost
 
 
 def lost_items(folder: RunStore, record: Record) -> int:
@@ -137,10 +139,11 @@ def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
     items = link_items(settings, units, requested) if len(requested) else NOTHING
     found = survey(settings, units, requested, items)
     shards = tuple(find_shards(folder, items))
+    absent = Items(**{kind: requested[kind][~np.isin(requested[kind], found.names[kind])] for kind in KINDS})
     result = Forgotten(
         requested=len(requested),
         known=len(requested) - len(requested - record.items),
-        absent=_absent(requested, found.names) - record.items,
+        absent=absent - record.items,
         rows=found,
         shards=shards,
         has_images=settings.pool.images,
@@ -149,6 +152,63 @@ def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
     return result, record.append(items, origins(items, requested), rows=rows, shards=len(shards))
 
 
-def _absent(requested: Items, names: Mapping[str, Hashes]) -> Items:
-    """Return the requested items that are no name of a row."""
-    return Items(**{kind: requested[kind][~np.isin(requested[kind], names[kind])] for kind in KINDS})
+# ---- writing the run again
+
+
+def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -> None:
+    """Take the items' samples out of all files, and describe the run again, with `_SUCCESS` last.
+
+    Args:
+        folder: the run folder, without `_SUCCESS`.
+        items: what its record holds.
+        touched: the units that hold rows to clear; None: unknown, so that all are read, and all files digested again.
+    """
+    context, units = open_context(folder)
+    settings = PublishSettings.of(context)
+    rewritten = [
+        file
+        for unit in (units if touched is None else touched)
+        for file in clear_unit(settings.tables(unit), items, settings.table_names)
+    ]
+    for name in find_shards(folder, items):
+        rewritten += rewrite_shard(folder, name, items)
+    count_shards(folder)
+    audits = [audit_unit(settings, unit) for unit in units]
+    counted = check_conservation(audits, sum(folder.read_json(SIZES_FILE).values()))
+    failures = all_failures(audits)
+    if not failures.equals(folder.read_parquet(FAILURES_FILE)):
+        folder.write_parquet(FAILURES_FILE, failures)
+    all_tables = [settings.tables(unit) for unit in units]
+    write_uids(folder, all_tables, counted[KEPT])
+    if "matches" in settings.table_names:
+        _count_entries(folder, all_tables)
+    facts = read_facts(folder)
+    left = {stage.name: counted.get(stage.name, 0) for stage in facts.stages(True)}
+    digests = _digest(folder, None if touched is None else set(rewritten))
+    describe_run(folder, facts.changed(counts=left), digests, count_drops(audits))
+
+
+def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
+    """Count the kept rows of each entry again; the rest of entries.parquet says how the run decided, and stays."""
+    entries = folder.read_parquet(ENTRIES_FILE)
+    kept = np.zeros(len(entries), np.int64)
+    for tables in all_tables:
+        matches = tables.read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
+        is_kept = tables.read("decisions", ["kept"])["kept"].to_numpy().astype(np.int64)
+        kept += balance.entry_sums(matches, is_kept, len(entries)).astype(np.int64)
+    place = entries.column_names.index("kept")
+    counted = entries.set_column(place, entries.schema.field(place), pa.array(kept))
+    if not counted.equals(entries):
+        folder.write_parquet(ENTRIES_FILE, counted)
+
+
+def _digest(folder: RunStore, rewritten: Collection[str] | None) -> list[Published]:
+    """Return the manifest's lines of tables and shards, digesting only the files that were rewritten; None: all."""
+    sizes = folder.read_json(SIZES_FILE)
+    lines = []
+    for line in read_manifest(folder):
+        if line.path.startswith(("tables/", "shards/")) and line.path != SIZES_FILE:
+            is_current = rewritten is not None and line.path not in rewritten
+            rows = sizes.get(line.path.removeprefix("shards/"), line.rows)
+            lines.append(line if is_current else digest_file(folder, line.path, rows))
+    return lines

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import RecipeError
+from curate.publish.uids import pair_bytes
 from curate.recipe.files import read_columns, read_whole
-from curate.store.items import KINDS, NOTHING, WIDTHS, Items, column_hashes, hash_url
+from curate.store.items import KINDS, WIDTHS, Items, column_hashes, hash_url, unite
 from curate.wording import one_line
 
 _HEX = {"uid": re.compile(r"[0-9a-fA-F]{32}"), "sha256": re.compile(r"[0-9a-fA-F]{64}")}
@@ -32,10 +33,7 @@ MAX_BYTES = 1 << 30  # of one list, unpacked too; a longer one can be given as s
 
 def read_lists(paths: Iterable[str]) -> Items:
     """Return the items of blocklists; the form of each line shows its kind. Raises RecipeError."""
-    found = NOTHING
-    for path in paths:
-        found |= read_list(path)
-    return found
+    return unite(map(read_list, paths))
 
 
 def read_list(path: str, kind: str | None = None) -> Items:
@@ -95,8 +93,7 @@ def _from_array(path: str, array: Any, kind: str | None) -> Items:
     found = getattr(array, "dtype", "several")  # an .npz by content
     if kind not in ("uid", None) or found != np.dtype("u8,u8") or array.ndim != 1:
         raise RecipeError(f"{path}: an array of {found}; accepted: uids as u8,u8, as DataComp and uids.npy have them")
-    pairs = np.stack([array["f0"], array["f1"]], axis=1).astype(">u8")
-    return Items.of({"uid": [pairs.tobytes()]})
+    return Items.of({"uid": [pair_bytes(array).tobytes()]})
 
 
 def _from_table(path: str, data: bytes, kind: str | None) -> Items:

@@ -1,10 +1,13 @@
 """Which rows of a unit a set of items names, directly or by a link, and the names that those rows have themselves.
 
-In: a unit's tables, and items. Out: masks (bool[rows]) and names. A row is linked to another by an equal uid, URL or image,
-by having lost to it as a duplicate, or by an attachment, a file besides its image and texts, that is the other's image.
+In: units' tables, and items. Out: masks (bool[rows]) and names; of a request all names that are linked to those requested.
+A row is linked to another by an equal uid, URL or image, by having lost to it as a duplicate, or by an attachment, a file
+besides its image and texts, that is the other's image.
 """
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema
+from curate.forget.shards import find_holders
 from curate.numeric.arrays import Mask
 from curate.pool.byte_sources import open_source
-from curate.store.items import KINDS, WIDTHS, Hashes, Items, column_hashes
+from curate.pool.plan import Unit
+from curate.publish.settings import PublishSettings
+from curate.publish.uids import pair_bytes, read_uids
+from curate.store.forgotten import forgotten_mask
+from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, column_hashes, hex_of, unite
+from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
 _MEMBER_COLUMNS = ["suffix", "offset", "size"]
@@ -30,7 +39,7 @@ def find_rows(tables: UnitTables, items: Items) -> Mask:
     return found
 
 
-def find_duplicates(tables: UnitTables, items: Items) -> Mask:
+def _find_duplicates(tables: UnitTables, items: Items) -> Mask:
     """Return the rows that lost to one of these uids when duplicates were dropped."""
     decisions = tables.read("decisions", ["rule", "duplicate_of"])
     lost = pc.fill_null(pc.equal(decisions["rule"], schema.DUPLICATE), False)
@@ -81,7 +90,7 @@ def readable_names(tables: UnitTables, rows: Mask) -> Items:
     return Items.of({kind: [values.tobytes()] for kind, values in names_of(tables, rows).items()})
 
 
-def uids_with_attachments(tables: UnitTables, sizes: set[int] | None) -> pa.Array:
+def _uids_with_attachments(tables: UnitTables, sizes: set[int] | None) -> pa.Array:
     """Return the uids of kept rows that have an attachment of one of these sizes in bytes; None: of any size."""
     if not tables.exists("members"):
         return pa.array([], pa.string())
@@ -94,12 +103,12 @@ def uids_with_attachments(tables: UnitTables, sizes: set[int] | None) -> pa.Arra
     return samples["uid"].combine_chunks().take(files["row"].combine_chunks()).unique()
 
 
-def image_sizes(tables: UnitTables, items: Items) -> tuple[Hashes, set[int]]:
+def _image_sizes(tables: UnitTables, items: Items) -> tuple[Items, set[int]]:
     """Return which of the images the unit's rows have, and the sizes of those in bytes."""
     samples = tables.read("samples", ["sha256", "bytes"])
-    rows = items.find("sha256", samples["sha256"])
-    values = column_hashes(samples["sha256"], "sha256")[0][rows]
-    return values, set(samples["bytes"].filter(pa.array(rows)).to_pylist())
+    samples = samples.filter(pa.array(items.find("sha256", samples["sha256"])))
+    values, _ = column_hashes(samples["sha256"], "sha256")
+    return Items.of({"sha256": [values.tobytes()]}), set(samples["bytes"].to_pylist())
 
 
 def _attachments(members: pa.Table, samples: pa.Table) -> pa.Table:
@@ -110,3 +119,86 @@ def _attachments(members: pa.Table, samples: pa.Table) -> pa.Table:
     is_image = pc.fill_null(pc.equal(offset, samples["offset"].combine_chunks().take(row)), False)
     is_attachment = pc.invert(pc.or_(is_image, pc.is_in(suffix, pa.array(["txt", "json"]))))
     return pa.table({"row": row, "offset": offset, "size": size}).filter(is_attachment)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The rows of a pool that items name and that are not forgotten yet."""
+
+    names: dict[str, Hashes] = field(compare=False)  # by kind, one for each row
+    units: tuple[Unit, ...]  # that hold some of them
+    requested: int = 0  # how many have a requested name
+    linked: int = 0  # how many are linked to those
+    failed: int = 0  # how many of both could not be read
+    kept: int = 0  # how many of both were published
+    representatives: tuple[str, ...] = ()  # published uids, to stay, to which a requested row lost as a duplicate
+
+
+def link_items(settings: PublishSettings, units: Sequence[Unit], requested: Items) -> Items:
+    """Return the requested items and all names of rows that are linked to them.
+
+    A row is linked by an equal uid, URL or image, by having lost to one as a duplicate (it would be kept in a later run
+    instead), and a published sample by an attachment that is one of the images.
+    """
+    all_tables = [settings.tables(unit) for unit in units]
+    items = _follow_rows(all_tables, requested)
+    while len(items.sha256):
+        found = [_image_sizes(tables, items) for tables in all_tables]
+        all_known = len(unite(images for images, _ in found)) == len(items.sha256)
+        sizes = set().union(*(lengths for _, lengths in found)) if all_known else None
+        uids = [_uids_with_attachments(tables, sizes) for tables in all_tables]
+        candidates = Items.of({"uid": (bytes.fromhex(uid) for part in uids for uid in part.to_pylist())}) - items
+        holders = find_holders(settings.store, items, candidates) if len(candidates) else NOTHING
+        if not len(holders):
+            break
+        items = _follow_rows(all_tables, items | holders)
+    return items
+
+
+def _follow_rows(all_tables: Sequence[UnitTables], items: Items) -> Items:
+    """Return the items and the names of rows that are linked to them in tables, step by step until there are no more."""
+    known = fresh = items
+    while len(fresh):
+        rows = ((tables, find_rows(tables, fresh) | _find_duplicates(tables, fresh)) for tables in all_tables)
+        fresh = unite(readable_names(tables, named) for tables, named in rows) - known
+        known |= fresh
+    return known
+
+
+def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, items: Items) -> Survey:
+    """Return which rows the items name; `items` are those requested and all that are linked to them."""
+    names: dict[str, list[Hashes]] = {kind: [items[kind][:0]] for kind in KINDS}
+    holding, representatives = [], set()
+    totals = dict.fromkeys(("requested", "linked", "failed", "kept"), 0)
+    for unit in units if len(items) else ():
+        tables = settings.tables(unit)
+        rows = find_rows(tables, items)
+        if not rows.any():
+            continue
+        rows &= ~forgotten_mask(tables.read("samples", ["status", "characters"]))
+        if not rows.any():
+            continue
+        holding.append(unit)
+        for kind, values in names_of(tables, rows).items():
+            names[kind].append(values)
+        named = rows & find_rows(tables, requested)
+        decisions = tables.read("decisions", ["kept", "rule", "duplicate_of"])
+        lost = pc.fill_null(pc.equal(decisions["rule"], schema.DUPLICATE), False)
+        representatives |= set(decisions["duplicate_of"].filter(pc.and_(lost, pa.array(named))).to_pylist())
+        failed = pc.fill_null(pc.equal(decisions["rule"], schema.FAILED), False).to_numpy()
+        masks = {"requested": named, "linked": ~named, "failed": failed, "kept": decisions["kept"].to_numpy()}
+        for name, mask in masks.items():
+            totals[name] += int((rows & mask).sum())
+    return Survey(
+        names={kind: np.concatenate(parts) for kind, parts in names.items()},
+        units=tuple(holding),
+        representatives=_published(settings.store, representatives, items) if representatives else (),
+        **totals,
+    )
+
+
+def _published(store: RunStore, uids: set[str], items: Items) -> tuple[str, ...]:
+    """Return which of the uids are published and not among the items, sorted."""
+    stay = Items.of({"uid": [pair_bytes(read_uids(store)).tobytes()]}) - items
+    named = Items.of({"uid": map(bytes.fromhex, uids)})
+    return tuple(hex_of(named.uid[stay.holds("uid", named.uid)]))

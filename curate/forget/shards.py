@@ -14,39 +14,28 @@ import pyarrow.compute as pc
 from curate.output.output_format import find_written
 from curate.pool.tar_samples import split_name
 from curate.store.items import Items
-from curate.store.layout import SIZES_FILE
+from curate.store.layout import SIZES_FILE, stem_of
 from curate.store.store import RunStore
 
 
-def find_shards(folder: RunStore, items: Items) -> dict[str, int]:
-    """Return how many samples of these uids each shard holds, by its name in sizes.json; those with none are left out."""
-    found = {}
-    for name in folder.read_json(SIZES_FILE):
-        held = int(items.find("uid", folder.read_parquet(_sidecar(name), ["uid"])["uid"]).sum())
-        if held:
-            found[name] = held
-    return found
+def find_shards(folder: RunStore, items: Items) -> list[str]:
+    """Return the shards that hold samples of these uids, by their names in sizes.json."""
+    return [
+        name
+        for name in folder.read_json(SIZES_FILE)
+        if items.find("uid", folder.read_parquet(f"{stem_of(name)}.parquet", ["uid"])["uid"]).any()
+    ]
 
 
 def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
-    """Put the shard into place without the samples of these uids.
-
-    Args:
-        folder: the run folder.
-        name: its name in sizes.json, such as 00000.tar.
-        items: of which uids are removed.
-
-    Returns:
-        The files that were rewritten.
-    """
-    sidecar = _sidecar(name)
+    """Put the shard of this name in sizes.json into place without the samples of these uids. Returns what was rewritten."""
+    stem = stem_of(name)
+    sidecar, stats = f"{stem}.parquet", f"{stem}_stats.json"
     key, note, _ = folder.footer(sidecar)
     rows = folder.read_parquet(sidecar)
     removed = pa.array(items.find("uid", rows["uid"]))
     left = rows.filter(pc.invert(removed))
-    stem = f"shards/{name.partition('.')[0]}"
     written = find_written([f"shards/{name}"]).remove(folder, stem, rows.filter(removed))
-    stats = f"{stem}_stats.json"
     about = folder.read_json(stats)
     counts = {"count": len(left), "successes": len(left), "status_dict": {"success": len(left)}}
     folder.write_json(stats, {field: counts.get(field, value) for field, value in about.items()})
@@ -57,7 +46,7 @@ def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
 def count_shards(folder: RunStore) -> None:
     """Write sizes.json by the rows of the sidecars, where it differs."""
     sizes = folder.read_json(SIZES_FILE)
-    counted = {name: folder.footer(_sidecar(name))[2] for name in sizes}
+    counted = {name: folder.footer(f"{stem_of(name)}.parquet")[2] for name in sizes}
     if counted != sizes:
         folder.write_json(SIZES_FILE, counted)
 
@@ -66,7 +55,7 @@ def find_holders(folder: RunStore, items: Items, candidates: Items) -> Items:
     """Return those uids among `candidates` whose samples have one of the images in any of their files."""
     found = []
     for name in find_shards(folder, candidates):
-        rows = folder.read_parquet(_sidecar(name), ["uid", "key"])
+        rows = folder.read_parquet(f"{stem_of(name)}.parquet", ["uid", "key"])
         rows = rows.filter(pa.array(candidates.find("uid", rows["uid"])))
         uids = dict(zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True))
         for member, digest in digest_members(folder, name, uids.keys()):
@@ -77,9 +66,5 @@ def find_holders(folder: RunStore, items: Items, candidates: Items) -> Items:
 
 def digest_members(folder: RunStore, name: str, keys: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
     """Yield the name and sha256 of each member of a shard but texts, of the samples of these keys; None: of all."""
-    members = find_written([f"shards/{name}"]).members(folder, f"shards/{name.partition('.')[0]}", keys)
+    members = find_written([f"shards/{name}"]).members(folder, stem_of(name), keys)
     yield from ((member, hashlib.sha256(data).digest()) for member, data in members)
-
-
-def _sidecar(name: str) -> str:
-    return f"shards/{name.partition('.')[0]}.parquet"

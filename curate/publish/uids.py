@@ -10,6 +10,7 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from curate.ids import uid_halves
 from curate.store.layout import UIDS_FILE
@@ -20,11 +21,22 @@ PAIR = np.dtype("u8,u8")
 _BUCKET = 4_000_000  # uids sorted at a time: 64 MB
 
 
-def read_uids(folder: RunStore) -> npt.NDArray[np.bytes_]:
-    """Return the kept uids of a run as their 16 bytes each, ascending."""
-    with folder.open(UIDS_FILE) as file:
-        pairs = np.load(file, allow_pickle=False)
+def uid_pairs(uids: pa.Array) -> npt.NDArray[np.void]:
+    """Return uids as PAIR, in their order."""
+    high, low = uid_halves(uids)
+    return np.rec.fromarrays([high, low], PAIR)
+
+
+def pair_bytes(pairs: npt.NDArray[np.void]) -> npt.NDArray[np.bytes_]:
+    """Return each of the uids, as PAIR, as its 16 bytes."""
     return np.frombuffer(np.stack([pairs["f0"], pairs["f1"]], axis=1).astype(">u8").tobytes(), "S16")
+
+
+def read_uids(folder: RunStore) -> npt.NDArray[np.void]:
+    """Return the kept uids of a run as PAIR, sorted. Raises ValueError or EOFError where the file is damaged."""
+    with folder.open(UIDS_FILE) as file:
+        pairs: npt.NDArray[np.void] = np.load(file, allow_pickle=False)
+    return pairs
 
 
 def write_uids(store: RunStore, units: Iterable[UnitTables], kept: int) -> None:
@@ -34,10 +46,8 @@ def write_uids(store: RunStore, units: Iterable[UnitTables], kept: int) -> None:
         files: list[IO[bytes]] = [stack.enter_context(open(f"{aside}/{n}", "w+b")) for n in range(buckets)]
         for tables in units:
             table = tables.read("decisions", ["uid", "kept"])
-            high, low = uid_halves(table["uid"].filter(table["kept"]))
-            pairs = np.empty(len(high), PAIR)
-            pairs["f0"], pairs["f1"] = high, low
-            place = ((high >> np.uint64(32)) * np.uint64(buckets) >> np.uint64(32)).astype(np.int64)
+            pairs = uid_pairs(table["uid"].filter(table["kept"]))
+            place = ((pairs["f0"] >> np.uint64(32)) * np.uint64(buckets) >> np.uint64(32)).astype(np.int64)
             for bucket in np.unique(place):
                 files[bucket].write(pairs[place == bucket].tobytes())
         header = {"descr": np.lib.format.dtype_to_descr(PAIR), "fortran_order": False, "shape": (kept,)}

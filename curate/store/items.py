@@ -10,7 +10,9 @@ URLs can test which of them are here. Millions of items are looked up by bisecti
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -105,3 +107,8 @@ class Items:
 
 
 NOTHING = Items.of({})
+
+
+def unite(parts: Iterable[Items]) -> Items:
+    """Return the items of all parts."""
+    return reduce(or_, parts, NOTHING)

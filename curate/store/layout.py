@@ -37,6 +37,11 @@ def shard_stem(index: int) -> str:
     return f"shards/{index:05d}"
 
 
+def stem_of(name: str) -> str:
+    """Return the path of a shard's files, without their suffixes, by its name in sizes.json."""
+    return f"shards/{name.partition('.')[0]}"
+
+
 def caption_statistics_file(unit: int) -> str:
     """Return the file that says what the captions of a unit took."""
     return f"tables/captions/{unit:05d}_stats.json"

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import apache_beam as beam
 from apache_beam.pvalue import AsSingleton
 
-from curate.forget.block import ROUNDS, Frontier, block_unit, follow, record_encountered, unite
+from curate.forget.block import ROUNDS, Frontier, block_unit, follow, record_encountered
 from curate.pool.plan import Unit
 from curate.publish.settings import PublishSettings
+from curate.store.items import unite
 
 
 @dataclass
