@@ -10,7 +10,6 @@ so that the key goes to no other host. TLS certificates are verified. Proxies ar
 """
 
 import asyncio
-import concurrent.futures
 import email.utils
 import logging
 import os
@@ -24,7 +23,7 @@ from typing import Any, TypeVar
 
 from curate.engines.openai_protocol import Call
 from curate.engines.request import Answer
-from curate.errors import RecipeError, RunError
+from curate.errors import RecipeError
 
 T = TypeVar("T")
 
@@ -132,13 +131,9 @@ class CircuitBreaker:
 
 
 class Endpoint:
-    """The connections to one address, open until `close`. `slots` bounds the requests at a time.
+    """The connections to one address, as many as `concurrency`, and its key, which is sent as a bearer token.
 
-    Args:
-        base_url: its address.
-        key: sent as a bearer token.
-        concurrency: connections kept open, and slots.
-        timeout: seconds that a call may take, from connecting to the last byte.
+    `slots` bounds the requests at a time; `timeout` is the seconds that a call may take, from connecting to the last byte.
 
     Raises:
         RecipeError: a package is missing, or the proxy that the environment names cannot be used.
@@ -173,12 +168,16 @@ class Endpoint:
             api_key=key or "none", base_url=base_url, http_client=http, max_retries=0, timeout=http.timeout
         )
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"curate {base_url}", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._loop.run_forever, name=f"curate {base_url}", daemon=True).start()
 
-    def start(self, work: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
-        """Start `work` in the endpoint's loop. `wait` returns its result."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of `work`, done in the endpoint's loop. It ends with the waiting, as by Ctrl-C."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
 
     async def send(self, call: Call) -> Reply:
         """Send one call, once; it ends when `timeout` is over, whatever the endpoint does."""
@@ -222,31 +221,6 @@ class Endpoint:
         text = self.hide_key(text)[: 8 * MAX_DETAIL]
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"
-
-    def close(self) -> None:
-        """End the calls that run, with RunError for who waits for them, and close the connections."""
-        self.start(self._end()).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _end(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await self._client.close()
-
-
-def wait(future: "concurrent.futures.Future[T]") -> T:
-    """Return the work's result. It ends with the waiting, as by Ctrl-C. Raises RunError when the engine is closed."""
-    try:
-        return future.result()
-    except concurrent.futures.CancelledError:
-        raise RunError("the engine was closed during a request") from None
-    except BaseException:
-        future.cancel()
-        raise
 
 
 async def _limit_reply(response: Any) -> None:

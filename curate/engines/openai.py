@@ -24,15 +24,15 @@ import os
 import random
 import re
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from curate import ids
-from curate.engines.endpoint import MAX_REPLY, Endpoint, Reply, Tripped, read_key, wait
+from curate.engines.endpoint import MAX_REPLY, Endpoint, Reply, Tripped, read_key
 from curate.engines.openai_protocol import (
     OURS,
     Call,
@@ -47,8 +47,6 @@ from curate.engines.options import EngineOptions
 from curate.engines.request import Answer, Message, Request, Sampling
 from curate.errors import RecipeError, RunError
 from curate.recipe.section import fault
-
-T = TypeVar("T")
 
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds
 _SECRET = re.compile(r"api_?key|authorization|secret|password", re.IGNORECASE)
@@ -151,32 +149,21 @@ class OpenAIEngine:
             RecipeError: the key is missing or not accepted, the model is not there, or it is no such endpoint.
             RunError: the endpoint cannot be reached, or fails.
         """
-        self._run(self._check)
+        endpoint = self._open()
+        endpoint.run(self._check(endpoint))
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """Return one answer for each request, in order; requests of one group are sent together.
+        """Return one answer for each request, in order; those of one group are sent together. Raises RecipeError without a key."""
+        endpoint = self._open()
+        return endpoint.run(self._ask(endpoint, requests))
 
-        Raises:
-            RecipeError: the key is missing.
-            RunError: the engine was closed meanwhile.
-        """
-        return self._run(lambda endpoint: self._ask(endpoint, requests))
-
-    def close(self) -> None:
-        """End what runs and close the connections; a later `ask` opens them again."""
+    def _open(self) -> Endpoint:
+        options = self.options
         with self._lock:
-            endpoint, self._endpoint = self._endpoint, None
-        if endpoint is not None:
-            endpoint.close()
-
-    def _run(self, work: Callable[[Endpoint], Coroutine[Any, Any, T]]) -> T:
-        with self._lock:  # also while it is started, so that none is started after `close` has looked for all
             if self._endpoint is None:
-                options = self.options
                 key = read_key(options.key)
                 self._endpoint = Endpoint(self._base_url, key, options.concurrency, options.timeout)
-            future = self._endpoint.start(work(self._endpoint))
-        return wait(future)
+            return self._endpoint
 
     async def _ask(self, endpoint: Endpoint, requests: Sequence[Request]) -> list[Answer]:
         answers: dict[int, Answer] = {}
@@ -306,10 +293,7 @@ def choose_pause(state: Any) -> float:
     """Return the seconds to wait before another attempt: what the endpoint asks for, or exponential with full jitter.
 
     What it asks for is never exceeded by more than `FIRST_PAUSE`, by which pauses are spread, lest all come back at once,
-    and never waited for longer than `MAX_PAUSE`.
-
-    Args:
-        state: a tenacity.RetryCallState, whose outcome is an `_Attempt`.
+    and never waited for longer than `MAX_PAUSE`. `state` is a tenacity.RetryCallState, whose outcome is an `_Attempt`.
 
     Source: Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
     """

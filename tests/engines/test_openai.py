@@ -50,16 +50,11 @@ def server():
 
 @pytest.fixture
 def open_engine(server):
-    engines = []
-
     def open_engine(**options) -> OpenAIEngine:
         defaults = {"base_url": server.base_url, "model": "tiny-llm", "timeout": 5.0, "attempts": 3}
-        engines.append(OpenAIEngine(OpenAI(**{**defaults, **options})))
-        return engines[-1]
+        return OpenAIEngine(OpenAI(**{**defaults, **options}))
 
-    yield open_engine
-    for engine in engines:
-        engine.close()
+    return open_engine
 
 
 def prompts(*texts: str) -> list[Request]:
@@ -681,27 +676,6 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(open_engine, tmp_path,
         assert secure.seen == []
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
         assert one(open_engine(base_url=secure.base_url)) == answered("a dog")
-
-
-def test_closing_ends_what_is_asked_and_a_later_ask_opens_again(server, open_engine):
-    server.faults = {"a dog": [do.hang], "a cat": [do.hang]}
-    others = set(threading.enumerate())  # of engines of other tests
-    engine = open_engine()
-    with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(one, engine, text) for text in ("a dog", "a cat")]
-        while len(server.asked) < 2:
-            time.sleep(0.005)
-        engine.close()
-        for future in futures:
-            with pytest.raises(RunError, match="closed during a request"):
-                future.result(2)
-    engine.close()
-    before = threading.active_count()
-    assert one(engine) == answered("a dog")
-    assert threading.active_count() > before
-    engine.close()
-    left = set(threading.enumerate()) - others
-    assert not [thread for thread in left if thread.name.startswith("curate http")]
 
 
 @pytest.mark.usefixtures("interruptible")
