@@ -63,22 +63,18 @@ class AnswerCache:
 
     def spent(self) -> dict[tuple[str, str], Spent]:
         """Return what was sent for the unit, by this process and by those before it that were killed, by kind and style."""
-        found: dict[tuple[str, str], Spent] = {}
+        parts = []
         for name in self._store.files(self._folder):
-            table = self._store.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
-            seconds = float(self._store.footer(name)[1] or 0)
-            sums = table.group_by(["kind", "style"]).aggregate(
-                [([], "count_all"), ("tokens_in", "sum"), ("tokens_out", "sum")]
-            )
-            for row in sums.to_pylist():
-                before = found.get((row["kind"], row["style"]), Spent())
-                found[row["kind"], row["style"]] = Spent(
-                    before.sent + row["count_all"],
-                    before.seconds + seconds * row["count_all"] / len(table),
-                    before.tokens_in + (row["tokens_in_sum"] or 0),
-                    before.tokens_out + (row["tokens_out_sum"] or 0),
-                )
-        return found
+            part = self._store.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
+            seconds = float(self._store.footer(name)[1] or 0) / len(part)
+            parts.append(part.append_column("seconds", pa.repeat(seconds, len(part))))
+        if not parts:
+            return {}
+        found = pa.concat_tables(parts).group_by(["kind", "style"])
+        found = found.aggregate([([], "count_all"), ("seconds", "sum"), ("tokens_in", "sum"), ("tokens_out", "sum")])
+        names = ("kind", "style", "count_all", "seconds_sum", "tokens_in_sum", "tokens_out_sum")
+        rows = zip(*(found[name].to_pylist() for name in names), strict=True)
+        return {(kind, style): Spent(*numbers) for kind, style, *numbers in rows}
 
     def delete_parts(self) -> None:
         """Delete the unit's batches, once its table is there."""
@@ -87,9 +83,7 @@ class AnswerCache:
     def _learn(self, table: pa.Table) -> None:
         for row in table.to_pylist():
             if row["error"] is None:
-                self._known[row["digest"]] = Answer(
-                    row["answer"], None, row["tokens_in"], row["tokens_out"], row["finish"]
-                )
+                self._known[row["digest"]] = Answer.of_row(row)
 
 
 def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer]) -> pa.Table:

@@ -28,33 +28,19 @@ PER_ROW = pa.schema([("probability", pa.float64()), ("entries", pa.int32()), ("r
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """What captioning reads.
-
-    Attributes:
-        captions: the recipe's section.
-        seed: the recipe's.
-        engine_ids: the model of each engine, and the version of each section's template, see `curate.captions.engines`.
-        sources: of the recipe.
-        visible: the columns that rules see.
-        has_images: whether the pool has images.
-        output_columns: the names of a pool's own columns in the output, where it has no images.
-        match: settings of matching; None without match.
-        scorer: the model whose kept embeddings the gates compare texts with; None where there is none.
-        signals: of the recipe.
-        reuse: the run whose answers are reused.
-    """
+    """What captioning reads."""
 
     captions: Captions
     seed: int
-    engine_ids: Mapping[str, str]
+    engine_ids: Mapping[str, str]  # the model of each engine and the version of each template, see `identify_engines`
     sources: tuple[Source, ...]
-    visible: pa.Schema
+    visible: pa.Schema  # the columns that rules see
     has_images: bool = True
-    output_columns: tuple[str, ...] = ()
-    match: MatchSettings | None = None
-    scorer: Embedder | None = None
+    output_columns: tuple[str, ...] = ()  # the names of a pool's own columns in the output, where it has no images
+    match: MatchSettings | None = None  # None without match
+    scorer: Embedder | None = None  # the model whose kept embeddings the gates compare texts with, if any
     signals: tuple[Signal, ...] = ()
-    reuse: RunStore | None = None
+    reuse: RunStore | None = None  # the run whose answers are reused
 
     @classmethod
     def of(cls, context: RunContext) -> "CaptionSettings":

@@ -52,8 +52,7 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     for task in settings.captions.tasks:
         rows = rows.with_sources(texts, task.section.source)
         answered = _answer(settings, task, rows, make_requests(settings, tables, task, rows), cache, images)
-        own = answer_table(answered.requests, answered.digests, answered.answers)
-        answers = pa.concat_tables([answers, own])
+        answers = pa.concat_tables([answers, answered.answers])
         texts = pa.concat_tables([texts, judge(settings, tables, answered)])
     # Without its key it is written again, when what failed alone is sent.
     _write(tables, answers, texts, cache, "" if answers["error"].null_count < len(answers) else key)
@@ -93,7 +92,8 @@ def _answer(
         cache.add([requests[i] for i in batch], [digests[i] for i in batch], answers, seconds)
         for i, answer in zip(batch, answers, strict=True):
             (known if answer.error is None else failed)[digests[i]] = answer
-    return Answered(task, rows, requests, digests, [known.get(digest) or failed[digest] for digest in digests])
+    found = [known.get(digest) or failed[digest] for digest in digests]
+    return Answered(task, rows, requests, answer_table(requests, digests, found))
 
 
 def _with_images(
