@@ -6,7 +6,6 @@ uid and seed, so it is the same whatever else is in the shard. Only texts that p
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,31 +20,17 @@ from curate.store.tables import UnitTables
 _MIX, _CHOICE = ids.hash64("captions.output.mix"), ids.hash64("captions.output.choice")
 Texts = Mapping[str, Sequence[Text]]
 """A sample's texts that passed, by kind, in the order of style and ordinal."""
-_NONE: Texts = MappingProxyType({})
-
-
-class Chosen(NamedTuple):
-    """A text in the original's place in `.txt`."""
-
-    kind: str
-    style: str
-    text: str
 
 
 class Written(NamedTuple):
-    """What the shards say of a sample.
+    """What the shards say of a sample."""
 
-    Attributes:
-        chosen: the text in the original's place in `.txt`; None where the original stays.
-        fields: `captions` of the json.
-        synthetic: DataCompDR's list of texts, where it is requested.
-        regions: field `regions` of the json, where it is requested: list of bbox, phrase, score; null where it failed.
-    """
-
-    chosen: str | None
-    fields: dict[str, Any]
-    synthetic: list[str] | None
-    regions: Mapping[str, Any] = MappingProxyType({})
+    chosen: str | None  # the text in the original's place in `.txt`; None where the original stays
+    fields: dict[str, Any]  # `captions` of the json
+    synthetic: list[str] | None  # DataCompDR's list of texts, where it is requested
+    regions: Mapping[
+        str, Any
+    ]  # field `regions` of the json, where it is requested: bbox, phrase, score; null where it failed
 
 
 def read_texts(tables: UnitTables) -> dict[str, Texts]:
@@ -58,17 +43,14 @@ def read_texts(tables: UnitTables) -> dict[str, Texts]:
     return dict(found)
 
 
-def choose_text(captions: Captions, seed: int, uid: str, texts: Texts) -> Chosen | None:
-    """Return what takes the original's place in `.txt`; None where the original stays."""
+def choose_text(captions: Captions, seed: int, uid: str, texts: Texts) -> tuple[str, Text] | None:
+    """Return the kind and the text in the original's place in `.txt`; None where the original stays."""
     u = _uniform(uid, seed, _MIX)
     for kind in _replacing():
         share = captions.output.mix.get(kind, 0.0)
         if u < share:
             found = texts.get(kind)
-            if not found:
-                return None
-            text = found[int(_uniform(uid, seed, _CHOICE) * len(found))]
-            return Chosen(kind, text.style, text.text)
+            return (kind, found[int(_uniform(uid, seed, _CHOICE) * len(found))]) if found else None
         u -= share
     return None
 
@@ -78,18 +60,7 @@ def count_replaced(captions: Captions, seed: int, tables: UnitTables) -> Counter
     if not captions.output.mix:
         return Counter()
     chosen = (choose_text(captions, seed, uid, texts) for uid, texts in read_texts(tables).items())
-    return Counter((one.kind, one.style) for one in chosen if one)
-
-
-def caption_fields(captions: Captions, original: str, texts: Texts) -> dict[str, Any]:
-    """Return `captions` of the json: the original, and a field for each kind that the recipe has, of the texts that passed."""
-    kinds = {task.kind: task.section for task in captions.tasks}
-    return {"original": original} | {kind: section.json_value(texts.get(kind, ())) for kind, section in kinds.items()}
-
-
-def synthetic_texts(texts: Texts) -> list[str]:
-    """Return DataCompDR's `syn.json`: all texts that were written of the image and may take the original's place."""
-    return [text.text for kind in _replacing() for text in texts.get(kind, ())]
+    return Counter((one[0], one[1].style) for one in chosen if one)
 
 
 def _replacing() -> list[str]:
@@ -102,7 +73,7 @@ def written_texts(
 ) -> list[Written]:
     """Return what the shards say of each row; nothing but the original without captions."""
     if captions is None:
-        return [Written(None, {"original": original}, None) for original in originals]
+        return [Written(None, {"original": original}, None, {}) for original in originals]
     found = read_texts(tables)
     regions = {}
     if captions.regions:
@@ -110,11 +81,19 @@ def written_texts(
         regions = dict(zip(table["uid"].to_pylist(), table["regions"].to_pylist(), strict=True))
     written = []
     for uid, original in zip(uids, originals, strict=True):
-        texts = found.get(uid, _NONE)
+        texts = found.get(uid, {})
         chosen = choose_text(captions, seed, uid, texts)
-        synthetic = synthetic_texts(texts) if captions.output.syn_json else None
-        boxes = {"regions": regions[uid]} if uid in regions else {}
-        written.append(Written(chosen and chosen.text, caption_fields(captions, original, texts), synthetic, boxes))
+        own = {task.kind: task.section.json_value(texts.get(task.kind, ())) for task in captions.tasks}
+        # Of all that was written of the image and may take the original's place.
+        synthetic = [text.text for kind in _replacing() for text in texts.get(kind, ())]
+        written.append(
+            Written(
+                chosen[1].text if chosen else None,
+                {"original": original, **own},
+                synthetic if captions.output.syn_json else None,
+                {"regions": regions[uid]} if uid in regions else {},
+            )
+        )
     return written
 
 

@@ -19,23 +19,14 @@ from curate.store.tables import UnitTables
 
 @dataclass(frozen=True)
 class Rows:
-    """A unit's kept rows, in order.
+    """A unit's kept rows, in order."""
 
-    Attributes:
-        rows: int64 [n], their places in the unit.
-        table: uid, caption, language, sha256 (null where the pool has no images).
-        entry_ids: list<int32>, the entries that each caption holds; None without match.
-        counts: int64 [entries], rows of each entry among the survivors; None without match.
-        probability: float64 [n], that balancing keeps the row.
-        sources: string, the texts that the next section's are made of; null where there is none.
-    """
-
-    rows: I64
-    table: pa.Table
-    entry_ids: pa.Array | None
-    counts: I64 | None
-    probability: F64
-    sources: pa.Array
+    rows: I64  # [n], their places in the unit
+    table: pa.Table  # uid, caption, language, sha256 (null where the pool has no images)
+    entry_ids: pa.Array | None  # list<int32>, the entries that each caption holds; None without match
+    counts: I64 | None  # [entries], rows of each entry among the survivors; None without match
+    probability: F64  # [n], that balancing keeps the row
+    sources: pa.Array  # string, the texts that the next section's are made of; null where there is none
 
     @classmethod
     def read(cls, tables: UnitTables, counts: I64 | None) -> "Rows":

@@ -31,13 +31,9 @@ from curate.store.tables import UnitTables
 
 
 def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, counts: I64 | None) -> Captioned:
-    """Write the unit's `answers`, `captions` and `regions`, unless they are current.
+    """Write the `answers`, `captions` and `regions` of a decided unit, unless they are current.
 
-    Args:
-        settings: of the run.
-        unit: decided.
-        tables: the unit's.
-        counts: int64[entries], rows of each entry among the survivors; None without match.
+    `counts` int64[entries] are the rows of each entry among the survivors; None without match.
     """
     key = settings.key(unit, tables.key("decisions"))
     images = settings.reader(unit, tables)
@@ -54,13 +50,13 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
         answered = _answer(settings, task, rows, make_requests(settings, tables, task, rows), cache, images)
         answers = pa.concat_tables([answers, answered.answers])
         texts = pa.concat_tables([texts, judge(settings, tables, answered)])
-    # Without its key it is written again, when what failed alone is sent.
-    _write(tables, answers, texts, cache, "" if answers["error"].null_count < len(answers) else key)
+    _write(tables, answers, texts, cache, key)
     return sum_unit(settings, unit, tables)
 
 
 def _write(tables: UnitTables, answers: pa.Table, texts: pa.Table, cache: AnswerCache, key: str) -> None:
-    """Put the tables into place, and what was spent on them."""
+    """Put the tables into place, and what was spent on them; without the key where some failed, which are sent again then."""
+    key = "" if answers["error"].null_count < len(answers) else key
     content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
     spent: dict[str, dict[str, Any]] = {}
     for (kind, style), one in cache.spent().items():

@@ -1,7 +1,7 @@
 """What captions took: requests, tokens, seconds and money by kind and engine, of a unit and of a run; and too many failures."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,27 +38,15 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class Captioned:
-    """What became of a unit's requests.
-
-    Attributes:
-        unit: the unit.
-        work: by kind and engine; of regions the engine is empty.
-        errors: how many requests have no answer, by reason, with the commonest detail: reason → (count, detail).
-    """
+    """What became of a unit's requests."""
 
     unit: Unit
-    work: dict[tuple[str, str], Work]
-    errors: dict[str, tuple[int, str]]
-
-    @property
-    def requests(self) -> int:
-        """How many there are."""
-        return sum(work.requests for work in self.work.values())
+    work: dict[tuple[str, str], Work]  # by kind and engine; of regions the engine is empty
+    errors: dict[str, tuple[int, str]]  # reason → how many requests have no answer, with the commonest detail
 
 
 def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Captioned:
     """Return what became of the requests of a unit whose tables are there."""
-    errors: dict[str, tuple[int, str]] = {}
     lost = tables.read("answers", ["error"])["error"].drop_null().to_pylist()
     work = _sum_answers(settings, tables)
     if settings.captions.regions:
@@ -66,11 +54,17 @@ def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Capti
         failed = [error for error in found if is_failure(error)]
         work["regions", ""] = Work(requests=len(found), failed=len(failed))
         lost += failed
-    for error, count in Counter(lost).most_common():
-        reason, _, detail = error.partition(": ")
-        before, example = errors.get(reason, (0, detail))
-        errors[reason] = (before + count, example)
-    return Captioned(unit, work, errors)
+    counted = ((error.partition(": "), count) for error, count in Counter(lost).most_common())
+    return Captioned(unit, work, _sum_errors((reason, count, detail) for (reason, _, detail), count in counted))
+
+
+def _sum_errors(found: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, str]]:
+    """Return how many errors there are of each reason, with the first detail of each."""
+    errors: dict[str, tuple[int, str]] = {}
+    for reason, count, detail in found:
+        before, first = errors.get(reason, (0, detail))
+        errors[reason] = (before + count, first)
+    return errors
 
 
 def _sum_answers(settings: CaptionSettings, tables: UnitTables) -> dict[tuple[str, str], Work]:
@@ -103,48 +97,32 @@ def _sum_answers(settings: CaptionSettings, tables: UnitTables) -> dict[tuple[st
     return work
 
 
-def summarise(captions: Captions, engine_ids: Mapping[str, str], captioned: Iterable[Captioned]) -> list[CaptionWork]:
+def summarise(captions: Captions, engine_ids: Mapping[str, str], captioned: Sequence[Captioned]) -> list[CaptionWork]:
     """Return what the captions of the whole run took, by kind and engine."""
-    captioned = list(captioned)
     rows = []
     for kind, engine in dict.fromkeys((task.kind, task.section.engine) for task in captions.tasks):
         total = _sum(one.work.get((kind, engine), Work()) for one in captioned)
         price = captions.engines[engine].price
-        cost = price.cost(total.sent_in, total.sent_out, total.seconds)
+        cost = price.cost(total.sent_in, total.sent_out, total.seconds) if price != Price() else None
         numbers = {name: value for name, value in total._asdict().items() if not name.startswith("sent_")}
-        about = {
-            "kind": kind,
-            "engine": engine,
-            "model": engine_ids[engine],
-            "cost": cost if price != Price() else None,
-        }
-        rows.append(CaptionWork(**about, **numbers))
+        rows.append(CaptionWork(kind=kind, engine=engine, model=engine_ids[engine], cost=cost, **numbers))
     return rows
 
 
-def check_requests(captioned: Iterable[Captioned], max_failed: float) -> None:
+def check_requests(captioned: Sequence[Captioned], max_failed: float) -> None:
     """Raise RunError where more requests failed than the recipe's max_failed allows; names the reasons."""
-    captioned = list(captioned)
-    total = sum(one.requests for one in captioned)
-    errors: dict[str, tuple[int, str]] = {}
-    for one in sorted(captioned, key=lambda one: one.unit.index):
-        for reason, (count, example) in one.errors.items():
-            before, first = errors.get(reason, (0, example))
-            errors[reason] = (before + count, first)
+    total = sum(work.requests for one in captioned for work in one.work.values())
+    units = sorted(captioned, key=lambda one: one.unit.index)
+    errors = _sum_errors((reason, *of_unit) for one in units for reason, of_unit in one.errors.items())
     failed = sum(count for count, _ in errors.values())
     if failed and failed / total > max_failed:
-        lines = [f"  {reason} {count:,}, such as {example}" for reason, (count, example) in sorted(errors.items())]
-        raise RunError(
-            "\n".join(
-                [
-                    f"{failed:,} of {total:,} requests for captions ({failed / total:.1%}) have no answer, and max_failed is "
-                    f"{max_failed}",
-                    *lines,
-                    "Answers so far are kept: run again to request the others, or with --set max_failed="
-                    f"{min(100, 100 * failed // total + 1) / 100} to continue without them",
-                ]
-            )
-        )
+        more = min(100, 100 * failed // total + 1) / 100
+        lines = [
+            f"{failed:,} of {total:,} requests for captions ({failed / total:.1%}) have no answer, and max_failed is {max_failed}",
+            *(f"  {reason} {count:,}, such as {example}" for reason, (count, example) in sorted(errors.items())),
+            f"Answers so far are kept: run again to request the others, or with --set max_failed={more} to continue without them",
+        ]
+        raise RunError("\n".join(lines))
 
 
 def _sum(works: Iterable[Work]) -> Work:
