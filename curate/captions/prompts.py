@@ -25,21 +25,13 @@ from curate.wording import did_you_mean
 
 @dataclass(frozen=True)
 class Form:
-    """What a template of a name is like; all fields must be in it, and no others.
+    """What a template of a name is like; all fields must be in it, and no others."""
 
-    Attributes:
-        name: of the package's file, NAME.VERSION.txt in folder templates.
-        version: a text that changes gets a new one.
-        fields: fields whose values are the package's own text.
-        data: fields whose values come from strangers: `as_data` is put in for them.
-        is_chat: whether it is cut into turns.
-    """
-
-    name: str
-    version: str
-    fields: tuple[str, ...] = ()
-    data: tuple[str, ...] = ()
-    is_chat: bool = True
+    name: str  # of the package's file, NAME.VERSION.txt in folder templates
+    version: str  # a text that changes gets a new one
+    fields: tuple[str, ...] = ()  # fields whose values are the package's own text
+    data: tuple[str, ...] = ()  # fields whose values come from strangers: `as_data` is put in for them
+    is_chat: bool = True  # whether it is cut into turns
 
     @property
     def all_fields(self) -> tuple[str, ...]:
@@ -54,38 +46,30 @@ _TURN = re.compile(r"^\[(system|user|assistant)\][ \t]*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Template:
-    """A checked template.
-
-    Attributes:
-        form: its form.
-        version: the package's, such as v1; or `sha256:` and 12 digits, of a user's.
-        text: with its fields.
-    """
+    """A checked template."""
 
     form: Form
-    version: str
-    text: str
+    version: str  # the package's, such as v1; or `sha256:` and 12 digits, of a user's
+    text: str  # with its fields
 
     def prompt(self, **values: str) -> str:
-        """Return the prompt that a model completes.
-
-        Args:
-            values: of all the template's fields. Those of `Form.data` are put in as data.
-        """
-        return _fill(self.text, _checked(self, values))
+        """Return the prompt that a model completes, of values for all fields; those of `Form.data` are put in as data."""
+        return _fill(self.text, self._checked(values))
 
     def messages(self, **values: str) -> tuple[Message, ...]:
         """Return the turns of the chat, of a template that is one; as `prompt`."""
-        values = _checked(self, values)
+        values = self._checked(values)
         return tuple(Message(role, _fill(text, values)) for role, text in _turns(self.text))
+
+    def _checked(self, values: dict[str, str]) -> dict[str, str]:
+        form = self.form
+        if set(values) != set(form.all_fields):
+            raise ValueError(f"{form.name} has fields {form.all_fields}, not {tuple(values)}")
+        return {field: as_data(value) if field in form.data else value for field, value in values.items()}
 
 
 def load_template(form: Form, path: str | None = None) -> Template:
-    """Return the package's template, or the user's in its place.
-
-    Args:
-        form: what it must be like.
-        path: of the user's, local or any fsspec URL; None for the package's.
+    """Return the package's template, or the user's in its place, at a local path or any fsspec URL.
 
     Raises:
         RecipeError: the file cannot be read, has unknown fields, lacks one, does not end with a turn of the user, or shows a
@@ -114,11 +98,10 @@ def _check(template: Template, path: str) -> Template:
     """Return the template without white space around it or its turns. Raises RecipeError where it is not as its form says."""
     form, text = template.form, template.text.strip()
     accepted = f"fields of {form.name}: {', '.join(form.all_fields)}"
-    found = _FIELD.findall(text)
+    found = dict.fromkeys(_FIELD.findall(text))
     for field in found:
         if field not in form.all_fields:
-            hint = did_you_mean(field, form.all_fields)
-            raise RecipeError(f"{path}: unknown field {{{field}}}; {hint}{accepted}")
+            raise RecipeError(f"{path}: unknown field {{{field}}}; {did_you_mean(field, form.all_fields)}{accepted}")
     for field in form.all_fields:
         if field not in found:
             raise RecipeError(f"{path}: field {{{field}}} is missing; {accepted}")
@@ -144,13 +127,6 @@ def _turns(text: str) -> list[tuple[str, str]]:
     """Return role and text of each turn."""
     parts = _TURN.split(text)[1:]
     return [(role, turn.strip()) for role, turn in zip(parts[::2], parts[1::2], strict=True)]
-
-
-def _checked(template: Template, values: dict[str, str]) -> dict[str, str]:
-    form = template.form
-    if set(values) != set(form.all_fields):
-        raise ValueError(f"{form.name} has fields {form.all_fields}, not {tuple(values)}")
-    return {field: as_data(value) if field in form.data else value for field, value in values.items()}
 
 
 def _fill(text: str, values: dict[str, str]) -> str:

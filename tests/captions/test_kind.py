@@ -11,7 +11,7 @@ import pytest
 
 from curate import registry
 from curate.ask.query import run_query
-from curate.captions.gates.profile import GateProfile
+from curate.captions.gates.gates import GateProfile
 from curate.captions.kinds import registry as kinds
 from curate.captions.kinds.kind import CaptionKind, Text
 from curate.captions.prompts import Form
@@ -32,12 +32,9 @@ class Tags(CaptionKind):
     kind: ClassVar[str] = "tags"
     styles_key: ClassVar[str] = "sets"
     profile: ClassVar[GateProfile] = GateProfile(("empty", "repetition"), compares_caption=False)
+    form: ClassVar[Form] = Form("tags", "v1", data=("caption",))
 
     sets: tuple[str, ...] = ("plain",)
-
-    @property
-    def form(self) -> Form:
-        return Form("tags", "v1", data=("caption",))
 
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
         template = self.load_template()

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.captions.kinds import fuse, recaption, rewrite, sampling, translate
+from curate.captions.kinds import fuse, recaption, rewrite, translate
+from curate.captions.kinds.kind import seeded, text_sampling
 from curate.captions.prompts import Template, load_template
 from curate.captions.text import MAX_CHARACTERS, MAX_WORDS, as_data, first_line, one_line, without_quotes
 from curate.engines.request import Request, Sampling
@@ -22,7 +23,13 @@ from tests.captions.hostile import HOSTILE, count_marks
 
 FORMS = {
     form.name: form
-    for form in (*rewrite.FORMS.values(), recaption.FORM, recaption.ALT_TEXT_FORM, fuse.FORM, translate.FORM)
+    for form in (
+        *rewrite.FORMS.values(),
+        recaption.FORM,
+        recaption.ALT_TEXT_FORM,
+        fuse.Fuse.form,
+        translate.Translate.form,
+    )
 }
 CHATS = [name for name, form in FORMS.items() if form.is_chat]
 STRANGERS = ("caption", "recaption")
@@ -276,21 +283,21 @@ def test_seeds_tell_draws_apart_and_greedy_ones_have_none() -> None:
     ]
 
     def seed_of(uid: str, kind: str, style: str, ordinal: int, seed: int) -> int:
-        return sampling.seeded(hot, Request(uid, kind, style, 0), ordinal, seed).seed
+        return seeded(hot, Request(uid, kind, style, 0), ordinal, seed).seed
 
     seeds = [seed_of(*what) for what in whats]
     assert len(set(seeds)) == len(whats) == 32
     assert all(0 <= seed < 1 << 31 for seed in seeds) and max(seeds) > 1 << 28
     assert seeds == [seed_of(*what) for what in whats]
     cold = Sampling(0.0, 1.0, 77)
-    assert sampling.seeded(cold, Request("a", "x", "s", 0), 0, 1) == cold
+    assert seeded(cold, Request("a", "x", "s", 0), 0, 1) == cold
 
 
 def test_the_first_text_is_greedy_unless_a_temperature_is_given() -> None:
-    assert sampling.text_sampling(None, 0, 9) == Sampling(0.0, 1.0, 9)
-    assert sampling.text_sampling(None, 1, 9) == Sampling(0.9, 0.9, 9)
-    assert sampling.text_sampling(0.5, 0, 9) == sampling.text_sampling(0.5, 3, 9) == Sampling(0.5, 0.9, 9)
-    assert sampling.text_sampling(0.0, 2, 9) == Sampling(0.0, 1.0, 9)
+    assert text_sampling(None, 0, 9) == Sampling(0.0, 1.0, 9)
+    assert text_sampling(None, 1, 9) == Sampling(0.9, 0.9, 9)
+    assert text_sampling(0.5, 0, 9) == text_sampling(0.5, 3, 9) == Sampling(0.5, 0.9, 9)
+    assert text_sampling(0.0, 2, 9) == Sampling(0.0, 1.0, 9)
 
 
 def test_templates_can_be_sent_to_workers() -> None:

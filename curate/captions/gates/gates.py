@@ -9,6 +9,7 @@ faults and prints how often. What cannot be compared, since it was not measured 
 refuses on evidence alone. Not looked for: slurs and other offence; the recipe's rules decide which samples are kept.
 """
 
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,45 +18,43 @@ import pyarrow as pa
 
 from curate.captions.gates import checks
 from curate.captions.gates.checks import Entries, Scores
-from curate.captions.gates.profile import ALL_GATES, GateProfile
 from curate.numeric.arrays import Mask
-from curate.recipe.captions import Gates
+from curate.recipe.captions import Gate, Gates
 
 PASSED = "passed"
-GATES = ALL_GATES
+GATES: tuple[str, ...] = typing.get_args(Gate)
+"""All gates, in the order in which the first one that fails is reported."""
+OWN_GATES = ("empty", "echo_prompt", "preamble", "length", "repetition", "unsafe")
+"""Those of any text, whatever it is written of."""
 _DEFAULTS = Gates()
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """Texts of one kind that are to be judged, column by column; what is None is not compared.
+class GateProfile:
+    """The gates that judge a kind of texts, and what they may compare."""
 
-    Attributes:
-        profile: the gates of the kind.
-        texts: string; null where there is none.
-        originals: string; the captions, null where there is none.
-        sources: string; what else the model was shown of the sample: of a fused text, the recaption. It may hold what the
-            caption does not.
-        prompts: the template, of any number of parts; fields in braces.
-        examples: sources and targets of the pairs in context, all that texts of these rows may have been shown.
-        language: that of a translation or recaption, an ISO 639 code such as pt or pt-BR; None: the caption's.
-        finish: string; why the model stopped, `stop` or `length`.
-        entries: of the metadata.
-        clip: CLIP scores, cosines.
-        f_clip: F-CLIPScores.
-    """
+    gates: tuple[str, ...]
+    compares_caption: bool = True  # if not, languages and lengths are not compared, and only a given language counts
+    is_translated: bool = False  # numbers may be written as another language has them
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Texts of one kind that are to be judged, column by column; what is None is not compared."""
 
     profile: GateProfile
-    texts: pa.Array
-    originals: pa.Array
-    sources: pa.Array | None = None
-    prompts: Sequence[str] = ()
-    examples: Sequence[str] = ()
-    language: str | None = None
-    finish: pa.Array | None = None
-    entries: Entries | None = None
-    clip: Scores | None = None
-    f_clip: Scores | None = None
+    texts: pa.Array  # string; null where there is none
+    originals: pa.Array  # string; the captions, null where there is none
+    sources: pa.Array | None = (
+        None  # string; what else the model was shown, which a text may hold: of a fused text, the recaption
+    )
+    prompts: Sequence[str] = ()  # the template, of any number of parts; fields in braces
+    examples: Sequence[str] = ()  # sources and targets of all pairs in context that these texts may have been shown
+    language: str | None = None  # of a translation or recaption, a code such as pt or pt-BR; None: the caption's
+    finish: pa.Array | None = None  # string; why the model stopped, `stop` or `length`
+    entries: Entries | None = None  # of the metadata
+    clip: Scores | None = None  # CLIP scores, cosines
+    f_clip: Scores | None = None  # F-CLIPScores
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,12 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from curate.captions.gates.profile import ALL_GATES, GateProfile
+from curate.captions.gates.gates import GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind, Text
 from curate.captions.kinds.recaption import Recaption
 from curate.captions.prompts import Form
 from curate.captions.text import one_line
 from curate.engines.request import Request
-
-FORM = Form("fuse", "v1", data=("caption", "recaption"))
 
 
 class Fuse(CaptionKind):
@@ -33,7 +31,8 @@ class Fuse(CaptionKind):
     is_list: ClassVar[bool] = False
     styles_key: ClassVar[str] = "style"
     tokens: ClassVar[int] = 80
-    profile: ClassVar[GateProfile] = GateProfile(ALL_GATES)
+    profile: ClassVar[GateProfile] = GateProfile(GATES)
+    form: ClassVar[Form] = Form("fuse", "v1", data=("caption", "recaption"))
 
     style: Literal["short", "long", "plain"] = "short"  # of the recaption
 
@@ -41,11 +40,6 @@ class Fuse(CaptionKind):
     def source(self) -> tuple[type[Recaption], str]:
         """A recaption."""
         return Recaption, self.style
-
-    @property
-    def form(self) -> Form:
-        """See `CaptionKind`."""
-        return FORM
 
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
         """See `CaptionKind`."""

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 
-from curate.captions.gates.profile import GateProfile
-from curate.captions.kinds.sampling import seeded, text_sampling
+from curate import ids
+from curate.captions.gates.gates import GateProfile
 from curate.captions.prompts import Form, Template, load_template
 from curate.captions.text import first_line
 from curate.engines.request import Request, Sampling
@@ -26,6 +26,10 @@ ROWS = pa.schema(
 """What kinds know of a row: `language` is an ISO 639-1 code or null, `sha256` that of its image or null, `source` the text that
 its own is made of (see `CaptionSection.source`) or null; `per_row` how many texts it gets of each style."""
 
+GREEDY = 0.0
+NUCLEUS_TEMPERATURE, NUCLEUS_TOP_P = 0.9, 0.9
+"""How several texts of one image are drawn; top_p as in SIEVE."""
+
 
 class Text(NamedTuple):
     """A text that passed all gates."""
@@ -36,15 +40,17 @@ class Text(NamedTuple):
 
 
 class CaptionKind(CaptionSection):
-    """Base of the kinds of captions; `profile` says which gates judge its texts, `tokens` how long one is at most."""
+    """Base of the kinds of captions.
+
+    Attributes:
+        profile: which gates judge its texts.
+        form: of its template; a kind that has several chooses in `load_template`.
+        tokens: how long a text is at most.
+    """
 
     profile: ClassVar[GateProfile]
+    form: ClassVar[Form]
     tokens: ClassVar[int] = 77
-
-    @property
-    @abstractmethod
-    def form(self) -> Form:
-        """The form of its template."""
 
     def load_template(self) -> Template:
         """Return the user's template, or the package's. Raises RecipeError."""
@@ -52,15 +58,10 @@ class CaptionKind(CaptionSection):
 
     @abstractmethod
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
-        """Yield, by row and style, how many texts there are to be, and the request of each but for ordinal and sampling.
-
-        Args:
-            rows: the columns of `ROWS`.
-            seed: the recipe's.
-        """
+        """Yield, by row of `ROWS` and style, how many texts there are to be, and the request of each but for ordinal and sampling."""
 
     def requests(self, rows: pa.Table, seed: int) -> list[Request]:
-        """Return the requests by row, style and ordinal; arguments as of `drafts`."""
+        """Return the requests by row, style and ordinal."""
         return [
             replace(draft, ordinal=ordinal, sampling=seeded(self.sampling(draft.style, ordinal), draft, ordinal, seed))
             for count, draft in self.drafts(rows, seed)
@@ -87,3 +88,26 @@ class CaptionKind(CaptionSection):
     def json_value(cls, texts: Sequence[Text]) -> Any:
         """Return its field of `captions` in the json: texts by style; further ones of a style are human_2, human_3 …."""
         return {style if not ordinal else f"{style}_{ordinal + 1}": text for style, ordinal, text in texts}
+
+
+def text_sampling(temperature: float | None, ordinal: int, max_tokens: int) -> Sampling:
+    """Return how a kind draws its text number `ordinal`, counted from 0, but for the seed, which `seeded` adds.
+
+    Where no temperature is given, the first one is greedy, since it is the likeliest and the only one where one is
+    requested, and further ones are drawn from the nucleus of 0.9.
+    """
+    if temperature is None:
+        temperature = NUCLEUS_TEMPERATURE if ordinal else GREEDY
+    return Sampling(temperature, 1.0 if temperature == GREEDY else NUCLEUS_TOP_P, max_tokens)
+
+
+def seeded(sampling: Sampling, request: Request, ordinal: int, seed: int) -> Sampling:
+    """Return the sampling with a seed of 31 bits: a hash of what the text is for, and of the recipe's seed.
+
+    So a text does not depend on what else is requested, and a sample's further texts leave the first ones as they are. A
+    greedy one is left as it is, so that its answer is found again under another seed of the recipe.
+    """
+    if sampling.temperature == GREEDY:
+        return sampling
+    purpose = f"{request.uid}\0{request.kind}\0{request.style}\0{ordinal}\0{seed}"
+    return replace(sampling, seed=ids.hash64(purpose) >> 33)

@@ -17,10 +17,9 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import pyarrow as pa
 from pydantic import Field
 
-from curate.captions.gates.profile import OWN_GATES, GateProfile
-from curate.captions.kinds.kind import CaptionKind, Text
-from curate.captions.kinds.sampling import text_sampling
-from curate.captions.prompts import Form, load_template
+from curate.captions.gates.gates import OWN_GATES, GateProfile
+from curate.captions.kinds.kind import CaptionKind, Text, text_sampling
+from curate.captions.prompts import Form, Template, load_template
 from curate.captions.text import first_line, one_line, without_quotes
 from curate.engines.request import Message, Request, Sampling
 from curate.recipe.captions import Unique
@@ -64,10 +63,9 @@ class Recaption(CaptionKind):
         """See `CaptionSection`."""
         return set(self.styles) != {"plain"}
 
-    @property
-    def form(self) -> Form:
+    def load_template(self) -> Template:
         """See `CaptionKind`: by whether the original is shown."""
-        return ALT_TEXT_FORM if self.alt_text else FORM
+        return load_template(ALT_TEXT_FORM if self.alt_text else FORM, self.template)
 
     def sampling(self, style: str, ordinal: int) -> Sampling:
         """See `CaptionKind`."""

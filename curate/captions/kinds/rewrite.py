@@ -24,9 +24,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate import ids
-from curate.captions.gates.profile import ALL_GATES, GateProfile
+from curate.captions.gates.gates import GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind
-from curate.captions.prompts import Form
+from curate.captions.prompts import Form, Template, load_template
 from curate.captions.text import first_line, one_line, without_quotes
 from curate.engines.request import Request, Sampling
 from curate.recipe.captions import Unique
@@ -55,26 +55,24 @@ class Rewrite(CaptionKind):
 
     key: ClassVar[str] = "rewrite"
     kind: ClassVar[str] = "rewrite"
-    profile: ClassVar[GateProfile] = GateProfile(ALL_GATES)
+    profile: ClassVar[GateProfile] = GateProfile(GATES)
 
     styles: Annotated[tuple[Style, ...], Unique] = Field(STYLES, min_length=1)
     prompt: Literal["completion", "chat"] = "completion"
 
-    @property
-    def form(self) -> Form:
+    def load_template(self) -> Template:
         """See `CaptionKind`: by the form of prompt."""
-        return FORMS[self.prompt]
+        return load_template(FORMS[self.prompt], self.template)
 
     def sampling(self, style: str, ordinal: int) -> Sampling:
         """See `CaptionKind`. A chat is not stopped at a line's end, since it may begin with an empty line."""
         temperature = 0.9 if self.temperature is None else self.temperature
-        return Sampling(
-            temperature, 0.95, self.max_tokens or self.tokens, ("\n",) if self.prompt == "completion" else ()
-        )
+        stop = ("\n",) if self.prompt == "completion" else ()
+        return Sampling(temperature, 0.95, self.max_tokens or self.tokens, stop)
 
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
         """See `CaptionKind`."""
-        template, is_chat = self.load_template(), self.form.is_chat
+        template, is_chat = self.load_template(), self.prompt == "chat"
         columns = [rows[name].to_pylist() for name in ("uid", "caption", "per_row")]
         chosen = np.stack([_choose(rows["uid"], style, seed) for style in self.styles], axis=1).tolist()
         for uid, caption, count, triples in zip(*columns, chosen, strict=True):

@@ -15,14 +15,12 @@ from typing import Annotated, ClassVar
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
-from curate.captions.gates.profile import OWN_GATES, GateProfile
+from curate.captions.gates.gates import OWN_GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind
 from curate.captions.prompts import Form
 from curate.captions.text import one_line
 from curate.engines.request import Request
 from curate.recipe.captions import Unique
-
-FORM = Form("translate", "v1", fields=("language",), data=("caption",))
 
 LANGUAGES = {
     "af": "Afrikaans", "am": "Amharic", "an": "Aragonese", "ar": "Arabic", "as": "Assamese", "av": "Avar",
@@ -65,13 +63,9 @@ class Translate(CaptionKind):
     tokens: ClassVar[int] = 160
     # It spells names as its language has them, and scores as the CLIP model understands it.
     profile: ClassVar[GateProfile] = GateProfile((*OWN_GATES, "echo", "language", "numbers"), is_translated=True)
+    form: ClassVar[Form] = Form("translate", "v1", fields=("language",), data=("caption",))
 
     languages: Annotated[tuple[str, ...], Unique, AfterValidator(_check_languages)] = Field(min_length=1)
-
-    @property
-    def form(self) -> Form:
-        """See `CaptionKind`."""
-        return FORM
 
     def language(self, style: str) -> str | None:
         """See `CaptionKind`."""
