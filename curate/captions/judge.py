@@ -19,7 +19,7 @@ from curate.captions.gates.gates import Candidates, run_gates
 from curate.captions.rows import Rows
 from curate.captions.settings import CaptionSettings
 from curate.engines.request import Request
-from curate.metadata.unit import load_entries
+from curate.metadata.unit import load_matcher
 from curate.numeric.arrays import F32
 from curate.numeric.vectors import embedding_matrix, normalised
 from curate.recipe.captions import Task
@@ -110,7 +110,7 @@ def _verdicts(
 def _entries(settings: CaptionSettings, rows: Rows, texts: pa.Array, own: pa.Array) -> Entries | None:
     if rows.entry_ids is None or rows.counts is None or settings.match is None:
         return None
-    matched = load_entries(settings.match).matcher.match(texts.fill_null(""))
+    matched = load_matcher(settings.match).match(texts.fill_null(""))
     # As if the commonest entry were in half of the rows: it weighs little, and still something.
     weights = entry_weights(rows.counts, 2 * int(rows.counts.max(initial=1)))
     return Entries(matched, rows.entry_ids.take(own), weights)

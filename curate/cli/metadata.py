@@ -7,7 +7,6 @@ import typer
 
 from curate.ask.page import Line, Page, columns, line
 from curate.cli.standard_output import print_page
-from curate.errors import RecipeError
 from curate.metadata.sources import ImportReport, read_metadata, write_metadata
 
 app = typer.Typer(help="Metadata entries: import and show.", no_args_is_help=True)
@@ -24,10 +23,7 @@ def import_(
 ) -> None:
     """Check a list of entries and write it as a table: entry_id, entry, source, language."""
     table, report = read_metadata(path, source, language)
-    try:
-        write_metadata(table, out)
-    except OSError as error:
-        raise RecipeError(f"--out {out}: cannot be written: {error}") from None
+    write_metadata(table, out)
     print_page(Page((*_report(report), line(f"wrote {out}: {len(table):,} entries"))))
 
 

@@ -50,7 +50,6 @@ class Tables(NamedTuple):
         terminal << 32 | goes on << 31 | child. Nodes are the token ids, then the deeper nodes of the trie.
         A terminal is the id of the first entry that ends at the node, or -1.
     filter: bits, set where the hashes of the edges that leave a token fall.
-    first: per entry, the id of the first entry equal to it.
     pool, token_start: bytes of the entries, and where in them each token lies.
     shifts: of the token and edge hashes, from 64 bits to a slot.
     """
@@ -58,7 +57,6 @@ class Tables(NamedTuple):
     word: U64
     edge: U64
     filter: U64
-    first: I32
     pool: U8
     token_start: I64
     shifts: U64
@@ -151,10 +149,8 @@ def _number_tokens(pool: U8, offsets: I64, slots: I32, occurrences: int, shift: 
 def _grow_trie(pool: U8, offsets: I64, ids: I32, distinct: int, edge: U64, shift: np.uint64) -> tuple[I32, U8]:
     """Add every entry to the edge slots, whose values are children as yet; return the node at which each entry ends
     and the flags of each node (_CONTINUES: of a token, at any node)."""
-    ends, flags = (
-        np.empty(len(offsets) - 1, np.int32),
-        np.zeros(2 * len(ids), np.uint8),
-    )  # a token may add a node and an edge's child
+    ends = np.empty(len(offsets) - 1, np.int32)
+    flags = np.zeros(2 * len(ids), np.uint8)  # a token may add a node and an edge's child
     n, nodes = 0, distinct
     for entry in range(len(offsets) - 1):
         node = np.int64(ids[n])
@@ -183,7 +179,6 @@ def _finish_tables(tables: Tables, lengths: I64, ends: I32, flags: U8) -> None:
     for entry in range(len(ends)):
         if terminal[ends[entry]] < 0:
             terminal[ends[entry]] = entry
-        tables.first[entry] = terminal[ends[entry]]
     for at in range(0, len(edge), 2):
         if edge[at] == _ALL:
             continue
@@ -208,16 +203,14 @@ def build_tables(pool: U8, offsets: I64, home_bits: int = 64) -> Tables:
     Only the `home_bits` highest bits of a hash choose a slot: tests make all hashes collide, nothing else sets it.
     """
     occurrences = len(offsets) - 1 + int(np.count_nonzero(pool[: offsets[-1]] == _SPACE))
-    bits = [_slot_bits(occurrences), 0, 0]
-    shift = np.uint64(64 - min(bits[0], home_bits))
-    slots = np.full(1 << bits[0], -1, np.int32)
+    slots = np.full(1 << _slot_bits(occurrences), -1, np.int32)
+    shift = np.uint64(64 - min(_slot_bits(occurrences), home_bits))
     ids, starts, lengths = _number_tokens(pool, offsets, slots, occurrences, shift)
     bits = [_slot_bits(len(starts)), _slot_bits(occurrences - len(offsets) + 1)]
     tables = Tables(
         word=_in_lines(4 << bits[0], _U0),
         edge=_in_lines(2 << bits[1], _ALL),
         filter=np.zeros(1 << (_FILTER_BITS - 6), np.uint64),
-        first=np.empty(len(offsets) - 1, np.int32),
         pool=pool,
         token_start=starts,
         shifts=np.array([64 - min(n, home_bits) for n in bits], np.uint64),
@@ -391,7 +384,7 @@ def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: 
 
 @_jit
 def match_texts(tables: Tables, data: U8, offsets: I64, null: Mask, limit: int) -> tuple[I64, I32]:
-    """Return the entries in each text.
+    """Return the entries in each text: int64 offsets into the int32 ids, which are of each text ascending and each once.
 
     Args:
         tables: of the entries.
@@ -399,9 +392,6 @@ def match_texts(tables: Tables, data: U8, offsets: I64, null: Mask, limit: int) 
         offsets: int64, one more than texts: where each begins in `data`.
         null: bool, which texts are null (they match nothing); or empty.
         limit: the most ids to return.
-
-    Returns:
-        int64 offsets into, and the int32 ids: of each text, ascending and each once; of equal entries only the first.
 
     Raises:
         OverflowError: there are more than `limit` ids.

@@ -20,23 +20,19 @@ import pyarrow as pa
 from curate.errors import RecipeError, RunError
 from curate.metadata import kernel
 
-MODES = ("reference",)
-
 _MOST_IDS = 2**31 - 1  # offsets of a ListArray are int32
 
 
 class Matcher:
-    """Finds entries in texts. Built in a fraction of a second; immutable, so threads may share it; pickles as its
-    entries and is rebuilt where it is unpickled.
+    """Finds entries in texts. Built in a fraction of a second; immutable, so threads may share it.
 
     Args:
-        entries: string array, large_string array or strings. The position of an entry is its id. Equal entries all
-            match. An entry may be any string, the empty one included (it matches where the spaced text has two spaces
-            in a row).
-        mode: "reference": the published definition, bug for bug.
+        entries: string array, large_string array or strings. The position of an entry is its id; of equal entries only the
+            first is found. An entry may be any string, the empty one included (it matches where the spaced text has two
+            spaces in a row).
 
     Raises:
-        RecipeError: the mode is unknown, or an entry is null.
+        RecipeError: an entry is null.
         TypeError: entries are not strings.
 
     Example:
@@ -44,25 +40,16 @@ class Matcher:
         [[0, 1], []]
     """
 
-    def __init__(self, entries: pa.Array | Sequence[str], mode: str = "reference") -> None:
-        if mode not in MODES:
-            raise RecipeError(f"match.mode is {mode!r}; accepted: {', '.join(MODES)}")
+    def __init__(self, entries: pa.Array | Sequence[str]) -> None:
         array = entries if isinstance(entries, pa.Array | pa.ChunkedArray) else pa.array(entries, pa.string())
         if array.null_count:
             raise RecipeError(f"metadata entry {array.is_null().index(True).as_py()} is null; accepted: strings")
-        self._mode = mode
         data, offsets = _buffers(
             pa.concat_arrays([_strings(chunk).cast(pa.large_string()) for chunk in _chunks(array)])
         )
         pool = np.zeros(offsets[-1] - offsets[0] + kernel.PADDING, np.uint8)
         pool[: -kernel.PADDING] = data[offsets[0] : offsets[-1]]
-        self._offsets = offsets - offsets[0]
-        self._tables = kernel.build_tables(pool, self._offsets)
-        self._copies = _Copies(self._tables.first) if (np.diff(self._tables.first) < 1).any() else None
-
-    def __reduce__(self) -> tuple[type["Matcher"], tuple[pa.Array, str]]:
-        buffers = [None, pa.py_buffer(self._offsets), pa.py_buffer(self._tables.pool[: -kernel.PADDING])]
-        return Matcher, (pa.Array.from_buffers(pa.large_string(), len(self._offsets) - 1, buffers), self._mode)
+        self._tables = kernel.build_tables(pool, offsets - offsets[0])
 
     def match(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
         """Return the entries in each text.
@@ -78,49 +65,21 @@ class Matcher:
             TypeError: texts are not strings.
             RunError: there are more than 2^31 - 1 matches, more than one Arrow list array can hold.
         """
-        parts = [self._match_chunk(_strings(chunk)) for chunk in _chunks(texts)]
-        if sum(len(part.values) for part in parts) > _MOST_IDS:
-            raise _too_many(len(texts))
+        try:
+            parts = [self._match_chunk(_strings(chunk)) for chunk in _chunks(texts)]
+            if sum(len(part.values) for part in parts) > _MOST_IDS:
+                raise OverflowError
+        except OverflowError:
+            what = f"{len(texts):,} texts have more than {_MOST_IDS:,} matches together"
+            raise RunError(f"{what}; pass fewer texts at a time") from None
         return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
 
     def _match_chunk(self, texts: pa.Array) -> pa.ListArray:
         data, offsets = _buffers(texts)
         null = texts.is_null().to_numpy(zero_copy_only=False) if texts.null_count else np.zeros(0, np.bool_)
         null.flags.writeable = False
-        try:
-            id_at, ids = kernel.match_texts(self._tables, data, offsets, null, _MOST_IDS)
-        except OverflowError:
-            raise _too_many(len(texts)) from None
-        if self._copies:
-            id_at, ids = self._copies.expand(id_at, ids)
-            if len(ids) > _MOST_IDS:
-                raise _too_many(len(texts))
+        id_at, ids = kernel.match_texts(self._tables, data, offsets, null, _MOST_IDS)
         return pa.ListArray.from_arrays(pa.array(id_at.astype(np.int32)), pa.array(ids))
-
-
-class _Copies:
-    """Which entries are equal: the kernel names only the first of them."""
-
-    def __init__(self, first: npt.NDArray[np.int32]) -> None:
-        self._by_first = np.argsort(first, kind="stable").astype(np.int32)
-        self._count = np.bincount(first, minlength=len(first))
-        self._start = np.cumsum(self._count) - self._count
-
-    def expand(
-        self, id_at: npt.NDArray[np.int64], ids: npt.NDArray[np.int32]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-        """Return offsets (int64) and ids (int32, ascending in each text) with all copies of each id put in."""
-        count = self._count[ids]
-        stop = np.concatenate([[0], np.cumsum(count)])
-        within = np.arange(stop[-1]) - np.repeat(stop[:-1], count)
-        every = self._by_first[np.repeat(self._start[ids], count) + within]
-        id_at = stop[id_at]
-        text = np.repeat(np.arange(len(id_at) - 1), np.diff(id_at))
-        return id_at, every[np.lexsort((every, text))]
-
-
-def _too_many(texts: int) -> RunError:
-    return RunError(f"{texts:,} texts have more than {_MOST_IDS:,} matches together; pass fewer texts at a time")
 
 
 def _chunks(array: pa.Array | pa.ChunkedArray) -> list[pa.Array]:

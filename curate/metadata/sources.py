@@ -34,8 +34,8 @@ _ACCEPTED = (
 )
 _EXAMPLES = 5
 _MARKS = ",.;:?!`"  # a text is spaced around these, so each is a token of its own
-# What no spaced text holds: white space other than a space, a mark with a neighbour, two marks one space apart
-# (between two marks that touch there are two spaces, and the empty token between these).
+# What no text holds that is spaced as `curate.metadata.match` says: white space other than a space, a mark with a neighbour,
+# two marks one space apart (between two marks that touch there are two spaces, and the empty token between these).
 _NEVER = rf"[\t\n\r]|[^ ][{_MARKS}]|[{_MARKS}][^ ]|[{_MARKS}] [{_MARKS}]"
 
 _KINDS: dict[type, str] = {dict: "object", str: "string", bool: "boolean", type(None): "null"}
@@ -43,28 +43,21 @@ _KINDS: dict[type, str] = {dict: "object", str: "string", bool: "boolean", type(
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of the entries that were read: read = kept + empty + punctuation + duplicates.
-
-    never_match counts entries that are kept although no text can match them. The examples are the first few of each.
-    """
+    """What became of the entries that were read: read = kept + empty + punctuation + duplicates; the first few of each."""
 
     read: int
     kept: int
     empty: int
     punctuation: int
     duplicates: int
-    never_match: int
+    never_match: int  # of those kept
     punctuation_examples: tuple[str, ...]
     duplicate_examples: tuple[str, ...]
     never_match_examples: tuple[str, ...]
 
 
 def never_match(entries: pa.Array) -> npt.NDArray[np.bool_]:
-    """Return which entries (string array, without nulls) match no text at all by the spacing rule of `curate.metadata.match`.
-
-    They hold a tab, newline or carriage return; or one of `, . ; : ? !` or a backtick with anything but spaces beside
-    it ("St. Louis"); or two of those marks with one space between.
-    """
+    """Return which entries (string array, without nulls) match no text at all by the spacing rule, such as "St. Louis"."""
     return _mask(pc.match_substring_regex(entries, _NEVER))
 
 
@@ -77,8 +70,7 @@ def read_metadata(path: str, source: str = "import", language: str = "en") -> tu
 
     Args:
         path: a local path or any fsspec URL.
-        source: value of the column `source`; a Parquet table keeps its own.
-        language: value of the column `language`; a Parquet table keeps its own.
+        source: value of the column `source`, and `language` of the column `language`; a Parquet table keeps its own.
 
     Returns:
         A table with schema METADATA, and the report.
@@ -97,11 +89,7 @@ def read_metadata(path: str, source: str = "import", language: str = "en") -> tu
 
 
 def write_metadata(table: pa.Table, path: str) -> None:
-    """Write a table with schema METADATA as Parquet (zstd) to a path or fsspec URL; equal tables give equal bytes.
-
-    Raises:
-        RecipeError: the path cannot be written.
-    """
+    """Write a table with schema METADATA as Parquet (zstd) to any path or URL; equal tables give equal bytes. Raises RecipeError."""
     sink = io.BytesIO()
     pq.write_table(table.select(METADATA.names).cast(METADATA).combine_chunks(), sink, compression="zstd")
     try:
@@ -138,9 +126,7 @@ def _parse_list(content: bytes, path: str) -> pa.Array:
     name = path.lower().removesuffix(".gz")
     if name.endswith(".json") or (not name.endswith(".txt") and text.lstrip()[:1] in ("[", "{")):
         return _parse_json(text, path)
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
+    lines = text.removesuffix("\n").split("\n") if text else []
     return pa.array([line.removesuffix("\r") for line in lines], pa.string())
 
 
@@ -159,9 +145,8 @@ def _parse_json(text: str, path: str) -> pa.Array:
     try:
         return pa.array(found, pa.string())
     except UnicodeEncodeError as error:
-        raise _wrong(
-            path, f"a JSON list whose item {found.index(error.object):,} holds half a surrogate pair"
-        ) from error
+        item = found.index(error.object)
+        raise _wrong(path, f"a JSON list whose item {item:,} holds half a surrogate pair") from error
 
 
 def _parse_parquet(content: bytes, path: str) -> pa.Table:

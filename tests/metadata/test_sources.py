@@ -204,7 +204,7 @@ def test_never_match_is_the_rule(entry: str, text: str) -> None:
 
 def test_never_match_agrees_with_the_matcher() -> None:
     marks = [*",.;:?!`", "\t", "\n", "\r", "'", "a", " ", "\u00a0"]
-    entries = [x + y + z for x in ["", *marks] for y in marks for z in ["", *marks]]
+    entries = list(dict.fromkeys(x + y + z for x in ["", *marks] for y in marks for z in ["", *marks]))
     texts = pa.array([witness(e) for e in entries])
     found = [i in ids for i, ids in enumerate(Matcher(entries).match(texts).to_pylist())]
     assert never_match(pa.array(entries)).tolist() == [not f for f in found]

@@ -8,7 +8,7 @@ import pytest
 
 from curate import process
 from curate.metadata import unit as module
-from curate.metadata.unit import MatchSettings, load_entries
+from curate.metadata.unit import MatchSettings, load_entries, load_matcher
 from curate.store.layout import ENTRIES_FILE, METADATA_FILE
 from curate.store.store import RunStore
 
@@ -40,10 +40,12 @@ def test_a_process_holds_the_entries_of_one_run_by_their_content(tmp_path: Path)
     """Another run of the same folder, in the same process, gets its own entries."""
     first = load_entries(settings(tmp_path, "first"))
     assert load_entries(settings(tmp_path, "first", ("other",))) is first
-    second = load_entries(settings(tmp_path, "second", ("c",)))
-    assert second.entries.to_pylist() == ["c"] and second.matcher.match(pa.array(["a c"])).to_pylist() == [[0]]
-    held = [key for key in process._made if key.startswith("entries ")]
-    assert held == ["entries second reference"]
+    load_matcher(settings(tmp_path, "first"))
+    second = settings(tmp_path, "second", ("c",))
+    assert load_matcher(second).match(pa.array(["a c"])).to_pylist() == [[0]]
+    assert load_entries(second).entries.to_pylist() == ["c"]
+    held = [key for key in process._made if key.startswith(("entries ", "matcher "))]
+    assert sorted(held) == ["entries second", "matcher second"]
 
 
 def test_entries_of_a_finished_run_are_read_from_its_list(tmp_path: Path) -> None:
