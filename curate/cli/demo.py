@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from curate.ask.page import Line, Page, columns, line
+from curate.ask.page import Line, columns, line
+from curate.cli.common import print_lines
 from curate.cli.run import execute
-from curate.cli.standard_output import print_page
 from curate.demo.pool import write_pool
 from curate.demo.score import Caught, Rate, rate, score
 from curate.errors import RecipeError
@@ -49,13 +49,11 @@ def demo(
         print(f"writing a synthetic pool of 2,000 scenes with injected defects to {pool} …", file=sys.stderr)
         write_pool(pool, samples=2000, seed=0, shards=4)
     print(f"curate run {recipe} --out {run}", file=sys.stderr)
-    execute(recipe, run, None, [], "stat", [])
+    execute(recipe, run)
     counts = read_facts(RunStore(run)).counts
     caught = score(f"{pool}/{_TRUTH}", run)
-    print_page(
-        Page((line(), line("Injected defects, and the rules that dropped them"), *_defects(caught, list(counts))))
-    )
-    print_page(Page((line(), *map(line, _RATES), *_rates(rate(caught, list(counts))))))
+    print_lines(line(), line("Injected defects, and the rules that dropped them"), *_defects(caught, list(counts)))
+    print_lines(line(), *map(line, _RATES), *_rates(rate(caught, list(counts))))
     page, size = write_report(run)
     print(f"\n{page} shows the whole run on one page ({format_bytes(size)}): open it in a browser.")
     print(f"The pool is in {pool}, the recipe in {recipe}; change a rule and run it again with --reuse {run}.")

@@ -11,8 +11,7 @@ import typer
 from curate.ask.diff import CHANGES, SAMPLES, Diff, changed_samples, diff_runs
 from curate.ask.diff_page import diff_page
 from curate.ask.output import Result, write_json
-from curate.cli.options import Format, FormatOption
-from curate.cli.standard_output import open_output, print_page, print_result
+from curate.cli.common import Format, FormatOption, open_output, print_page, print_result
 from curate.errors import RecipeError
 
 

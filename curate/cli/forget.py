@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from curate.ask.page import Line, Page, columns, line
-from curate.cli.options import RunArgument
-from curate.cli.standard_output import print_page
+from curate.ask.page import Line, columns, line
+from curate.cli.common import RunArgument, print_lines
 from curate.errors import RecipeError
 from curate.forget.forget import Forgotten
 from curate.forget.forget import forget as forget_items
@@ -42,7 +41,7 @@ def forget(
                 raise RecipeError(f"{path}: names nothing; accepted: at least one item, one a line")
             requested |= items
     result = forget_items(directory, requested, dry_run)
-    print_page(Page(tuple(_lines(directory, result, dry_run))))
+    print_lines(*_lines(directory, result, dry_run))
 
 
 def _lines(directory: str, result: Forgotten, dry_run: bool) -> Iterator[Line]:

@@ -14,6 +14,7 @@ from curate.errors import CurateError, RecipeError
 from curate.recipe.strict_yaml import find_surrogate
 
 _COMMANDS = ("run", "demo", "plan", "sql", "explain", "whatif", "diff", "report", "forget", "verify")
+_MODULES = dict.fromkeys(("explain", "report", "verify"), "finished")  # of the others, that of their own name
 
 app = typer.Typer(
     help="Curate image-text pools into training sets, with a reason for every sample.",
@@ -40,9 +41,8 @@ def _options(
 
 
 def _register() -> None:
-    """Add the commands: each is the function of its name in a module of its name."""
     for name in _COMMANDS:
-        app.command(name)(getattr(import_module(f"curate.cli.{name}"), name))
+        app.command(name)(getattr(import_module(f"curate.cli.{_MODULES.get(name, name)}"), name))
     app.add_typer(import_module("curate.cli.metadata").app, name="metadata")
 
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from curate.ask.page import Line, Page, columns, line
-from curate.cli.standard_output import print_page
+from curate.ask.page import Line, columns, line
+from curate.cli.common import print_lines
 from curate.metadata.sources import ImportReport, read_metadata, write_metadata
 
 app = typer.Typer(help="Metadata entries: import and show.", no_args_is_help=True)
@@ -24,7 +24,7 @@ def import_(
     """Check a list of entries and write it as a table: entry_id, entry, source, language."""
     table, report = read_metadata(path, source, language)
     write_metadata(table, out)
-    print_page(Page((*_report(report), line(f"wrote {out}: {len(table):,} entries"))))
+    print_lines(*_report(report), line(f"wrote {out}: {len(table):,} entries"))
 
 
 @app.command()
@@ -36,7 +36,7 @@ def show(
     """Print counts and the first entries of a list."""
     table, report = read_metadata(path)
     rows = ((str(row["entry_id"]), repr(row["entry"])) for row in table.to_pylist() if find in row["entry"])
-    print_page(Page((*_report(report), *columns(list(islice(rows, limit)), right=[0]))))
+    print_lines(*_report(report), *columns(list(islice(rows, limit)), right=[0]))
 
 
 def _report(report: ImportReport) -> list[Line]:

@@ -8,10 +8,9 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
-from curate.ask.page import Line, Page, columns, line
+from curate.ask.page import Line, columns, line
 from curate.captions.engines import find_faults
-from curate.cli.run import FingerprintOption, RecipeArgument, SetOption, by_content
-from curate.cli.standard_output import print_page
+from curate.cli.common import Fingerprint, FingerprintOption, RecipeArgument, SetOption, print_lines
 from curate.metadata.sources import never_match
 from curate.pool.plan import Plan
 from curate.recipe.recipe import Recipe, load_recipe
@@ -31,7 +30,7 @@ def plan(
         str | None, typer.Option(metavar="DIR", help="An older run: shows which tables can be reused.")
     ] = None,
     overrides: SetOption = [],  # noqa: B006
-    fingerprint: FingerprintOption = "stat",
+    fingerprint: FingerprintOption = Fingerprint.stat,
     no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
 ) -> None:
     """Show inputs, units, steps done already, estimated yield and cost, and engines that fail; writes nothing."""
@@ -39,15 +38,15 @@ def plan(
 
     loaded = load_recipe(recipe, overrides)
     with tempfile.TemporaryDirectory() as nowhere:
-        prepared = prepare(loaded, out or f"{nowhere}/run", reuse, by_content(fingerprint))
-        print_page(Page((*_inputs(loaded, prepared.plan), *_metadata(prepared.metadata), line())))
-        print_page(Page((line("steps"), *_steps(prepared.context, prepared.plan))))
+        prepared = prepare(loaded, out or f"{nowhere}/run", reuse, fingerprint is Fingerprint.content)
+        print_lines(*_inputs(loaded, prepared.plan), *_metadata(prepared.metadata), line())
+        print_lines(line("steps"), *_steps(prepared.context, prepared.plan))
         if prepared.finished:
             print("  the run is finished: nothing to do")
             return
         if not no_estimate:
             found = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
-            print_page(Page((line(), *_estimate(found, prepared.context.pool.images))))
+            print_lines(line(), *_estimate(found, prepared.context.pool.images))
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")

@@ -3,10 +3,12 @@
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from curate.cli.common import Fingerprint, FingerprintOption, RecipeArgument, SetOption
 from curate.cli.progress import show_progress
 from curate.errors import RecipeError
 from curate.measure.current import needed_signals
@@ -14,19 +16,12 @@ from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
+from curate.schema import KEPT, POOL
 from curate.store.facts import read_facts
 from curate.store.layout import FAILURES_FILE, SIZES_FILE, SUCCESS_FILE
 from curate.store.lock import check_unlocked, remove_leftovers
 from curate.store.store import RunStore
 from curate.wording import pluralise
-
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]
-SetOption = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
-]
-FingerprintOption = Annotated[
-    str, typer.Option(help="How a changed input file is recognised: stat (size, mtime or etag) or content.")
-]
 
 
 def run(
@@ -39,7 +34,7 @@ def run(
         str | None, typer.Option(metavar="DIR", help="An older run, whose tables are taken where still valid.")
     ] = None,
     overrides: SetOption = [],  # noqa: B006
-    fingerprint: FingerprintOption = "stat",
+    fingerprint: FingerprintOption = Fingerprint.stat,
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. A rerun goes on where it was."""
     options = beam_options or []
@@ -51,7 +46,12 @@ def run(
 
 
 def execute(
-    recipe: str, out: str, reuse: str | None, overrides: list[str], fingerprint: str, beam_options: list[str]
+    recipe: str,
+    out: str,
+    reuse: str | None = None,
+    overrides: Sequence[str] = (),
+    fingerprint: Fingerprint = Fingerprint.stat,
+    beam_options: Sequence[str] = (),
 ) -> None:
     """Run a recipe and print its result."""
     from pipelines.claim import claimed
@@ -60,7 +60,7 @@ def execute(
 
     if not RunStore(out).exists(SUCCESS_FILE):
         check_unlocked(RunStore(out))  # before the pool is listed, which may take long
-    prepared = prepare(load_recipe(recipe, overrides), out, reuse, by_content(fingerprint), beam_options)
+    prepared = prepare(load_recipe(recipe, overrides), out, reuse, fingerprint is Fingerprint.content, beam_options)
     if prepared.finished:
         remove_leftovers(prepared.context.store)
         print(f"{out}: this recipe is finished already; nothing to do (`curate verify {out}` reads every byte)")
@@ -76,13 +76,6 @@ def execute(
         print("curate: interrupted; finished work is kept: run again to continue", file=sys.stderr)
         raise typer.Exit(130) from None
     print(summary(out, time.monotonic() - began))
-
-
-def by_content(fingerprint: str) -> bool:
-    """Return whether input files are fingerprinted by their content. Raises RecipeError."""
-    if fingerprint not in ("stat", "content"):
-        raise RecipeError(f"--fingerprint {fingerprint}: accepted: stat, content")
-    return fingerprint == "content"
 
 
 def _reused(context: RunContext, units: tuple[Unit, ...], reuse: str) -> str:
@@ -111,15 +104,12 @@ def _some_uid(folder: RunStore) -> str:
 def summary(out: str, seconds: float) -> str:
     """Return the funnel, and where to look."""
     run = read_facts(RunStore(out))
-    counts = run.counts
-    pool = sum(counts.values())
-    width = max(len(name) for name in (*counts, "pool"))
-    lines = [f"{'pool':{width}}  {pool:>12,}"]
-    for name, n in counts.items():
-        if name != "kept":
-            lines.append(f"{name:{width}}  {f'−{n:,}' if n else '0':>12}  {n / pool if pool else 0:7.2%}")
-    kept = counts.get("kept", 0)
-    lines.append(f"{'kept':{width}}  {kept:>12,}  {kept / pool if pool else 0:7.2%}")
+    pool = sum(run.counts.values())
+    width = max(len(name) for name in (*run.counts, POOL))
+    lines = [f"{POOL:{width}}  {pool:>12,}"]
+    for name, n in run.counts.items():
+        sign = "−" if n and name != KEPT else ""
+        lines.append(f"{name:{width}}  {f'{sign}{n:,}':>12}  {n / pool if pool else 0:7.2%}")
     if run.t is not None:
         target = run.recipe["balance"]["rows"]
         why = "" if target is None else f", the largest whose expected size is at most {target:,}"

@@ -10,8 +10,7 @@ from curate.ask.output import Result
 from curate.ask.page import Page, heading, line, named
 from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
-from curate.cli.options import Format, FormatOption, RunArgument
-from curate.cli.standard_output import open_output, print_page, print_result
+from curate.cli.common import Format, FormatOption, RunArgument, open_output, print_page, print_result
 from curate.errors import RecipeError
 
 

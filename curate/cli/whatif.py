@@ -8,10 +8,8 @@ import pyarrow as pa
 import typer
 
 from curate.ask.output import Result
-from curate.ask.page import Page, line
-from curate.cli.options import Format, FormatOption, RunArgument
-from curate.cli.run import SetOption
-from curate.cli.standard_output import print_page, print_result
+from curate.ask.page import line
+from curate.cli.common import Format, FormatOption, RunArgument, SetOption, print_lines, print_result
 from curate.errors import RecipeError
 from curate.whatif.answer import WhatIf, answer
 from curate.whatif.changes import changed_recipe
@@ -142,13 +140,13 @@ def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
     new = [row["rule"] for row in found.funnel.to_pylist() if row["run"] is None]
     if new:
         lines.append(f"rules that the run does not have: {', '.join(new)}")
-    print_page(Page((*map(line, lines), line())))
+    print_lines(*map(line, lines), line())
     rounded = ("whatif", "change")
     tables = [(found.funnel.select(["rule", "run", *rounded]), rounded), (found.sources, rounded)]
     tables += [(found.languages.slice(0, _LANGUAGES), rounded)] if len(found.languages) else []
     for table, columns in [*tables, (found.facts, ())]:
         print_result(_result(table, columns), format)
-        print_page(Page((line(),)))
+        print_lines(line())
 
 
 def _long(found: WhatIf) -> Iterator[tuple[Any, ...]]:

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from curate.demo.pool import DEFECTS, DUPLICATES, NEAR_DUPLICATES
-from curate.schema import DUPLICATE
-from curate.store.layout import table_file
+from curate.schema import DUPLICATE, KEPT
 from curate.store.store import RunStore
 
 CLEAN = "(clean)"
@@ -16,19 +16,12 @@ NEAR = "of them near"  # the line of the near-duplicates, below that of all dupl
 
 @dataclass(frozen=True)
 class Caught:
-    """What became of a kind of defect.
+    """What became of a kind of defect."""
 
-    Attributes:
-        defect: its name, or `CLEAN`.
-        injected: the rows that have it.
-        rules: how many of them each rule dropped; `kept` is among the rules.
-        mistaken: how many were dropped as a duplicate of a sample that shows another scene.
-    """
-
-    defect: str
-    injected: int
-    rules: dict[str, int]
-    mistaken: int = 0
+    defect: str  # its name, or `CLEAN`
+    injected: int  # the rows that have it
+    rules: dict[str, int]  # how many of them each rule dropped; `kept` is among the rules
+    mistaken: int = 0  # how many were dropped as a duplicate of a sample that shows another scene
 
 
 # The rules of the demo that drop what is wrong with a sample, and the injected defects that each is for.
@@ -47,31 +40,14 @@ AIMS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Rate:
-    """How right a rule was.
+    """How right a rule was; shares are None of none."""
 
-    Attributes:
-        rule: its name, or `NEAR`.
-        dropped: the rows that it dropped.
-        precision: the share of them with a defect of those that it is for, or of any other kind injected; of duplicates,
-            the share that shows the scene of the sample that stays for them. None of none.
-        injected: rows with a defect that it is for.
-        recall: the share of them that it dropped, or a rule before it. None of none.
-    """
-
-    rule: str
-    dropped: int
+    rule: str  # its name, or `NEAR`
+    dropped: int  # the rows that it dropped
+    # The share of them with a defect of any kind; of duplicates, of those that show the scene of what stays for them.
     precision: float | None
-    injected: int
-    recall: float | None
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """What became of a sample: the rule that dropped it, or `kept`; and the uid that stays for it, else ''."""
-
-    uid: str
-    rule: str
-    stays: str
+    injected: int  # rows with a defect that it is for
+    recall: float | None  # the share of these that it dropped, or a rule before it
 
 
 def rate(caught: list[Caught], order: list[str]) -> list[Rate]:
@@ -111,34 +87,30 @@ def score(truth_path: str, run: str) -> list[Caught]:
     it is the copies that were too many.
     """
     truth = {(sample["shard"], sample["key"]): sample for sample in pq.read_table(truth_path).to_pylist()}
-    verdicts = _verdicts(RunStore(run))
+    decided = _read_decisions(RunStore(run))
     scenes = {place: sample["original_key"] or sample["key"] for place, sample in truth.items()}
-    stays = {verdict.uid: place for place, verdict in verdicts.items() if verdict.rule != DUPLICATE}
+    stays = {row["uid"]: place for place, row in decided.items() if row["rule"] != DUPLICATE}
     mistaken = Counter[str]()
     for place, sample in truth.items():
-        verdict = verdicts[place]
-        if verdict.rule == DUPLICATE:
-            other = stays[verdict.stays]
+        row = decided[place]
+        if row["rule"] == DUPLICATE:
+            other = stays[row["duplicate_of"]]
             if scenes[other] != scenes[place]:
                 mistaken[sample["defect"]] += 1
             elif not sample["original_key"]:
-                verdicts[place], verdicts[other] = verdicts[other], verdict
+                decided[place], decided[other] = decided[other], row
     caught = {defect: Counter[str]() for defect in ("", *DEFECTS)}
     for place, sample in truth.items():
-        caught[sample["defect"]][verdicts[place].rule] += 1
+        caught[sample["defect"]][decided[place]["rule"] or KEPT] += 1
     return [Caught(defect or CLEAN, rules.total(), dict(rules), mistaken[defect]) for defect, rules in caught.items()]
 
 
-def _verdicts(folder: RunStore) -> dict[tuple[str, str], _Verdict]:
-    """Return the verdict on each sample, by the name of its shard and its key."""
-    verdicts = {}
-    for path in folder.files("tables/decisions"):
-        unit = int(path.rsplit("/", 1)[-1].split(".")[0])
-        decisions = folder.read_parquet(path, ["uid", "rule", "duplicate_of"]).to_pylist()
-        samples = folder.read_parquet(table_file("samples", unit), ["shard", "key"]).to_pylist()
-        for sample, decision in zip(samples, decisions, strict=True):
-            place = sample["shard"].rsplit("/", 1)[-1], sample["key"]
-            verdicts[place] = _Verdict(
-                decision["uid"] or "", decision["rule"] or "kept", decision["duplicate_of"] or ""
-            )
-    return verdicts
+def _read_decisions(store: RunStore) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return what became of each sample (uid, rule, duplicate_of), by the name of its shard and its key."""
+    decided = {}
+    for path in store.files("tables/decisions"):
+        rows = store.read_parquet(path, ["uid", "rule", "duplicate_of"]).to_pylist()
+        samples = store.read_parquet(path.replace("decisions", "samples"), ["shard", "key"]).to_pylist()
+        for sample, row in zip(samples, rows, strict=True):
+            decided[sample["shard"].rsplit("/", 1)[-1], sample["key"]] = row
+    return decided

@@ -8,7 +8,7 @@ import pytest
 
 from curate.ask.explain import explain_sample
 from curate.ask.query import run_query
-from curate.cli.explain import explain
+from curate.cli.finished import explain
 from curate.decide import balance
 from curate.errors import RecipeError, RunError
 from curate.ids import entry_keys

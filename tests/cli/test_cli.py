@@ -52,7 +52,9 @@ def test_without_a_command(cli: Cli, arguments: list[str]) -> None:
         (["run", "r.yaml"], ["--out"]),
         (["run", "r.yaml", "--out"], ["--out"]),
         (["run", "r.yaml", "--out", "o", "--bogus"], ["--bogus"]),
+        (["run", "r.yaml", "--out", "o", "--fingerprint", "size"], ["--fingerprint", "'size'", "'stat', 'content'"]),
         (["plan"], ["RECIPE"]),
+        (["plan", "r.yaml", "--fingerprint", "size"], ["--fingerprint", "'size'", "'stat', 'content'"]),
         (["sql"], ["DIR"]),
         (["sql", "o", "funnel", "--format", "xml"], ["xml", "table", "csv", "json"]),
         (["explain", "o"], ["UID"]),
@@ -80,7 +82,6 @@ def test_usage(cli: Cli, arguments: list[str], parts: list[str]) -> None:
         (["."], ["cannot be read as a recipe"]),
         (["nothing://r.yaml"], ["nothing"]),
         (["pool.parquet"], ["pool.parquet", "recipe"]),
-        (["texts.yaml", "--fingerprint", "size"], ["--fingerprint size", "stat, content"]),
         (["texts.yaml", "--set", "seed"], ["--set seed", "key=value"]),
         (["texts.yaml", "--set", "seeed=1"], ["seeed", "did you mean 'seed'?"]),
         (["texts.yaml", "--set", "input.path=none.parquet"], ["'urls'", "none.parquet", "no such file"]),
@@ -206,7 +207,7 @@ def test_errors_become_statuses(
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("curate.cli.verify.verify_run", fail)
+    monkeypatch.setattr("curate.cli.finished.verify_run", fail)
     assert cli("verify", "x") == Done(status, "", said)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from curate.ask.diff import changed_samples, diff_runs
 from curate.ask.verify import verify_run
-from curate.cli.report import report
+from curate.cli.finished import report
 from curate.errors import RecipeError, RunError
 from curate.publish.describe import describe_run
 from curate.report import thumbnails

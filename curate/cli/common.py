@@ -1,0 +1,69 @@
+"""Arguments, options and the output that several commands share."""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Annotated, TextIO
+
+import typer
+
+from curate.ask.output import Result, write_result
+from curate.ask.page import Line, Page
+
+
+class Format(StrEnum):
+    """How rows are printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+class Fingerprint(StrEnum):
+    """How a changed input file is recognised."""
+
+    stat = "stat"
+    content = "content"
+
+
+RunArgument = Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")]
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="For people, for spreadsheets, for programs.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
+]
+FingerprintOption = Annotated[
+    Fingerprint, typer.Option(help="How a changed input file is recognised: stat (size, mtime or etag) or content.")
+]
+
+
+@contextmanager
+def open_output() -> Iterator[TextIO]:
+    """Open standard output in UTF-8 whatever the locale is, since captions are in every language."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_result(result: Result, format: Format) -> None:
+    """Print rows on standard output: `table` for people, `csv` or `json` for programs."""
+    with open_output() as file:
+        write_result(result, format.value, file)
+
+
+def print_page(page: Page) -> None:
+    """Print a page on standard output."""
+    with open_output() as file:
+        page.write(file)
+
+
+def print_lines(*lines: Line) -> None:
+    """Print a page of these lines on standard output."""
+    print_page(Page(lines))

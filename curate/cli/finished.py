@@ -1,0 +1,52 @@
+"""`curate explain`, `curate report`, `curate verify`: what a finished run says of itself."""
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from curate.ask.explain import explain_sample
+from curate.ask.verify import verify_run
+from curate.cli.common import RunArgument, print_page
+from curate.errors import RunError
+from curate.report.page import write_report
+from curate.wording import format_bytes, pluralise
+
+
+def explain(
+    directory: RunArgument,
+    sample: Annotated[str, typer.Argument(metavar="UID", help="The sample's uid (32 hex digits), URL or key.")],
+) -> None:
+    """Explain why a sample was kept or dropped: rules, entries, draw, duplicates, captions, published files."""
+    print_page(explain_sample(directory, sample))
+
+
+def report(
+    directory: RunArgument,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it. Default: DIR/report.html.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="DIR_A", help="Another run to compare with: samples gained and lost.")
+    ] = None,
+) -> None:
+    """Write report.html: one self-contained page that shows what curation did."""
+    began = time.monotonic()
+    path, size = write_report(directory, out, against)
+    print(f"{path}: {format_bytes(size)}")
+    print(f"written in {time.monotonic() - began:.1f} s", file=sys.stderr)
+
+
+def verify(directory: RunArgument) -> None:
+    """Check the integrity of a run: digests of all files, conservation of rows, shards against decisions."""
+    checked, faults = verify_run(directory)
+    if faults:
+        more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
+        raise RunError(
+            f"{directory}: {pluralise(len(faults), 'difference')} (to recompute a file that differs, delete it and run the "
+            "recipe again with the same --out)\n  " + "\n  ".join(faults[:20]) + more
+        )
+    for line in checked:
+        print(f"checked: {line}")
+    print(f"{directory}: nothing differs")
