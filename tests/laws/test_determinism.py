@@ -144,6 +144,7 @@ def test_beam_equals_memory(name: str, layouts: Layouts, metadata: str, tmp_path
     assert pools.lasting_files(pools.run_beam(recipe, tmp_path / "threads", THREADS, n_buckets=13).folder) == local
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bytes(
     layouts: Layouts, metadata: str, tmp_path: Path, small_units: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +154,7 @@ def test_processes_give_the_same_bytes(
     assert pools.lasting_files(pools.run_beam(recipe, tmp_path / "processes", PROCESSES).folder) == local
 
 
+@pytest.mark.slow
 def test_unusual_recipes_through_beam(layouts: Layouts, metadata: str, tmp_path: Path) -> None:
     """Without match, without rules; a rule that nothing passes; a pool of nothing but what cannot be read."""
     path = layouts["webdataset"]["7"]

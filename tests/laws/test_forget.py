@@ -161,6 +161,7 @@ def test_a_run_of_the_recipe_goes_on_too(original: Ran, recipe: Recipe, tmp_path
         assert pools.lasting_files(run.folder) == pools.lasting_files(fresh.folder)
 
 
+@pytest.mark.slow
 def test_real_kills(tmp_path: Path) -> None:
     """By SIGKILL, at times over the whole of it."""
     path = pools.write_tars(tmp_path / "tars", told_apart(120), 6)

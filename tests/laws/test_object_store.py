@@ -45,6 +45,7 @@ def curate(*arguments: str) -> str:
     return done.out
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket(bucket: str, tmp_path: Path) -> None:
     store = fsspec.filesystem("s3")
     tars = Path(pools.write_tars(tmp_path / "tars", pools.make_samples(90), 3)).parent

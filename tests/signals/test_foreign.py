@@ -4,9 +4,9 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +25,18 @@ def blocks() -> dict[str, str]:
     return dict(re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL))
 
 
-@pytest.fixture
-def install(tmp_path: Path) -> Callable[[str], Path]:
-    """Builds and installs the README's package with this module into a folder."""
-
-    def make(code: str) -> Path:
-        source, site = tmp_path / "package", tmp_path / "site"
-        source.mkdir()
-        (source / "curate_blur.py").write_text(code)
-        (source / "pyproject.toml").write_text(blocks()["toml"])
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-        done = subprocess.run([*pip, "--target", site, source], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return site
-
-    return make
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the README's package, built and installed."""
+    folder = tmp_path_factory.mktemp("blur")
+    (folder / "package").mkdir()
+    (folder / "package" / "curate_blur.py").write_text(blocks()["python"])
+    (folder / "package" / "pyproject.toml").write_text(blocks()["toml"])
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    pip += ["--target", folder / "site", folder / "package"]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "site"
 
 
 def curate(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -59,8 +56,7 @@ def recipe(tmp_path: Path) -> str:
     return str(tmp_path / "r.yaml")
 
 
-def test_the_readmes_signal_is_a_column(install: Callable[[str], Path], recipe: str, tmp_path: Path) -> None:
-    site = install(blocks()["python"])
+def test_the_readmes_signal_is_a_column(site: Path, recipe: str, tmp_path: Path) -> None:
     values = []
     for out, options in (
         ("one", []),
@@ -108,17 +104,18 @@ def test_the_readmes_signal_is_a_column(install: Callable[[str], Path], recipe: 
     ],
 )
 def test_a_fault_of_the_package_names_it(
-    old: str, new: str, status: int, message: str, install: Callable[[str], Path], recipe: str, tmp_path: Path
+    old: str, new: str, status: int, message: str, site: Path, recipe: str, tmp_path: Path
 ) -> None:
     code = blocks()["python"]
     assert code.count(old) == 1
-    done = curate(install(code.replace(old, new)), "run", recipe, "--out", str(tmp_path / "out"))
+    faulty = shutil.copytree(site, tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__"))
+    (faulty / "curate_blur.py").write_text(code.replace(old, new))
+    done = curate(faulty, "run", recipe, "--out", str(tmp_path / "out"))
     assert done.returncode == status and re.search(message, done.stderr), done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_key_of_its_section(install: Callable[[str], Path], recipe: str, tmp_path: Path) -> None:
-    site = install(blocks()["python"])
+def test_an_unknown_key_of_its_section(site: Path, recipe: str, tmp_path: Path) -> None:
     done = curate(site, "run", recipe, "--out", str(tmp_path / "out"), "--set", "measure.blur.sied=3")
     assert done.returncode == 2
     assert "measure.blur.sied: unknown key; did you mean 'side'? known keys: side" in done.stderr
