@@ -18,9 +18,10 @@ from curate.errors import RecipeError
 from curate.numeric.arrays import I64
 from curate.numeric.vectors import embedding_column
 from curate.pool.exemplars import picture_files, read_pictures
-from curate.pool.image import ImageOptions, measure_image
+from curate.pool.image import measure_image
 from curate.process import process_cache
 from curate.recipe.deciding import NEARNESS, Against
+from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.recipe import Recipe
 from curate.signals.registry import load_encoder_of
 from curate.signals.signal import Signal
@@ -42,7 +43,7 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     nearness: ImageNearness = NEARNESS.find(against.kind).build(against.section, recipe.measure, None)
     model = nearness.encoder
     encoder = load_encoder_of(signals, model, is_anywhere=True) if model else None  # wherever units run
-    options = ImageOptions(phash=encoder is None, observers=(encoder.view,) if encoder else ())
+    options, observers = ImageOptions(phash=encoder is None), [encoder.view] if encoder else []
     names, hashes, encoded, unread = [], [], [], []
     views: list[Any] = []
 
@@ -52,7 +53,7 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
             views.clear()
 
     for name, data in read_pictures(picture_files(_IMAGES, against.images)):
-        fact = measure_image(data, options)
+        fact = measure_image(data, options, observers)
         if fact.status != schema.OK or (encoder and fact.observed[0] is None):
             unread.append(f"{name}: {fact.error or fact.status}")
             continue

@@ -12,6 +12,7 @@ import pyarrow as pa
 from curate.errors import DamagedError
 from curate.measure.settings import SUPPLIED, MeasureSettings
 from curate.pool.plan import Unit
+from curate.recipe.measure import column_prefix
 from curate.signals.signal import Signal
 from curate.store.tables import UnitTables
 
@@ -20,16 +21,11 @@ Column: TypeAlias = "pa.ChunkedArray | pa.Array"
 
 @dataclass
 class CurrentColumns:
-    """Where a unit's current columns are.
+    """Where a unit's current columns are."""
 
-    Attributes:
-        scores: the tables that hold the columns of `scores` of each signal and of SUPPLIED.
-        embeddings: likewise, of each model and of what the pool supplies.
-        faults: of what the pool was to supply and could not: path and detail.
-    """
-
-    scores: dict[str, UnitTables] = field(default_factory=dict)
-    embeddings: dict[str, UnitTables] = field(default_factory=dict)
+    scores: dict[str, UnitTables] = field(default_factory=dict)  # by signal, and of SUPPLIED
+    embeddings: dict[str, UnitTables] = field(default_factory=dict)  # by model, and of what the pool supplies
+    # Of what the pool was to supply and could not: path and detail.
     faults: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def read_scores(self, settings: MeasureSettings) -> dict[str, list[Column]]:
@@ -41,26 +37,20 @@ class CurrentColumns:
             found[name] = tables.read("scores", names[name]).columns if names[name] else []
         return found
 
-    def read_embeddings(
-        self, settings: MeasureSettings, needed: Collection[str]
-    ) -> dict[str, tuple[pa.ChunkedArray, pa.ChunkedArray]]:
+    def read_embeddings(self, needed: Collection[str]) -> dict[str, list[Column]]:
         """Return the current embeddings, image and text, of those that are needed."""
-        prefixes = {one.name: one.prefix for one in settings.measure.embedders}
-        found = {}
-        for name, tables in self.embeddings.items():
-            if name in needed:
-                image, text = tables.read(
-                    "embeddings", [f"{prefixes[name]}{side}" for side in ("image", "text")]
-                ).columns
-                found[name] = image, text
-        return found
+        places = {name: tables for name, tables in self.embeddings.items() if name in needed}
+        return {name: tables.read("embeddings", _embedding_columns(name)).columns for name, tables in places.items()}
+
+
+def _embedding_columns(name: str) -> list[str]:
+    return [f"{column_prefix(name)}{side}" for side in ("image", "text")]
 
 
 def find_current_columns(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> CurrentColumns:
     """Look up what tables `scores` and `embeddings` of this run, and of the one to reuse, hold, in their footers."""
     found = CurrentColumns()
     keys = settings.signal_keys(unit)
-    prefixes = {one.name: one.prefix for one in settings.measure.embedders}
     embedders = {signal.name for signal in settings.signals if signal.dimension is not None}
     for place in (tables, tables.reuse):
         for table in ("scores", "embeddings"):
@@ -70,12 +60,11 @@ def find_current_columns(settings: MeasureSettings, unit: Unit, tables: UnitTabl
                 note = place.note(table)
             except DamagedError:  # nothing in it is current
                 continue
-            current = [name for name, key in keys.items() if note.get("signals", {}).get(name) == key]
             columns = place.column_names(table) if table == "embeddings" else []
-            for name in current:
+            for name in (name for name, key in keys.items() if note.get("signals", {}).get(name) == key):
                 if table == "scores":
                     found.scores.setdefault(name, place)
-                elif name in embedders and f"{prefixes[name]}image" in columns:
+                elif name in embedders and _embedding_columns(name)[0] in columns:
                     found.embeddings.setdefault(name, place)
                 if name in embedders:
                     found.faults.setdefault(name, [tuple(fault) for fault in note.get("faults", {}).get(name, [])])
@@ -84,10 +73,8 @@ def find_current_columns(settings: MeasureSettings, unit: Unit, tables: UnitTabl
 
 def needed_embeddings(settings: MeasureSettings, scores: Collection[str]) -> set[str]:
     """Return whose embeddings are kept, or needed by a signal whose columns are not among `scores`."""
-    needed = {
-        signal.of for signal in settings.signals if signal.from_embeddings and signal.of and signal.name not in scores
-    }
-    return needed | {one.name for one in settings.measure.kept}
+    computed = (one for one in settings.signals if one.from_embeddings and one.name not in scores)
+    return {one.of for one in computed if one.of} | {one.name for one in settings.measure.kept}
 
 
 def observing_signals(settings: MeasureSettings, current: CurrentColumns) -> list[Signal]:

@@ -2,10 +2,12 @@
 
 In: batches of columns and image bytes from the source's format. Out: columns of `samples`, `scores` and `members`, and what
 each signal observed. The status of a row is the first fault: of the input, of the caption, of the image or the URL.
+
+Images are measured in threads, each decoded once for all image signals; at most a few batches of observations are in memory.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,47 +15,44 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids, schema
-from curate.measure.images import image_columns, measure_images
 from curate.measure.settings import MeasureSettings
 from curate.numeric.arrays import Mask
 from curate.numeric.vectors import no_embeddings
 from curate.pool.faults import EmbeddingFault, InputFault
 from curate.pool.formats.input_format import Batch, InputPart
 from curate.pool.formats.registry import find_format
-from curate.pool.image import ImageOptions
+from curate.pool.image import ImageFacts, measure_image
 from curate.pool.listing import check_state, file_state
 from curate.pool.text import check_captions
+from curate.process import CORES, in_threads
+from curate.recipe.measure import Image
 from curate.recipe.source import Source
 from curate.signals.signal import Signal, SignalOutput
 from curate.wording import one_line
 
-ATTEMPTS = 3
-UNREADABLE = "unreadable"  # the reason of files that may be readable another time
+_ATTEMPTS = 3
+_UNREADABLE = "unreadable"  # the reason of files that may be readable another time
+_AHEAD = 64  # observations that wait for their signals, at most, besides those in the threads' hands
+_SAMPLES = pa.schema([field for field in schema.SAMPLES if field.name not in ("unit", "row", "source", "shard")])
+_MEMBERS = pa.schema(list(schema.MEMBERS)[len(schema.ALIGNED) :])
 
-Faults = tuple[pa.Array, pa.Array]
+Faults = tuple[pa.Array, pa.Array]  # status and error of each row
 
 
 @dataclass(frozen=True)
 class MeasuredPart:
-    """What one part of a unit gives.
+    """What one part of a unit gives, or a batch of it, or all parts together."""
 
-    Attributes:
-        samples: the columns of `samples` but unit, row, source and shard.
-        scores: the score columns that the pool supplies.
-        members: suffix, offset, size of `members`; None where the format has none.
-        outputs: of each observing signal, in their order; empty where nothing was read.
-        faults: of signals whose embeddings the pool was to supply and cannot: what is wrong, and whether it is transient.
-        failure: reason and detail, where the file could not be read, or only in part.
-        state: what the file was when it was read, see `curate.pool.listing.file_state`; None where it was not.
-    """
-
-    samples: pa.Table
-    scores: pa.Table
-    members: pa.Table | None = None
-    outputs: tuple[SignalOutput, ...] = ()
+    samples: pa.Table  # the columns of `samples` but unit, row, source and shard
+    scores: pa.Table  # the score columns that the pool supplies
+    outputs: tuple[
+        pa.Table, ...
+    ]  # of each observing signal: its columns, and the two of embeddings where it gives some
+    members: pa.Table | None = None  # the columns of `members` that are its own; None where the format has none
+    # Of signals whose embeddings the pool was to supply and cannot: what is wrong, and whether it is transient.
     faults: dict[str, tuple[str, bool]] = field(default_factory=dict)
-    failure: tuple[str, str] | None = None
-    state: str | None = None
+    failure: tuple[str, str] | None = None  # reason and detail, where the file could not be read, or only in part
+    state: str | None = None  # what the file was when it was read, see `file_state`; None where it was not
 
     @property
     def rows(self) -> int:
@@ -63,12 +62,19 @@ class MeasuredPart:
     @property
     def is_gap(self) -> bool:
         """Whether the file could not be read, and may be another time."""
-        return self.failure is not None and self.failure[0] == UNREADABLE
+        return self.failure is not None and self.failure[0] == _UNREADABLE
 
 
-_NAMES = [name for name in schema.SAMPLES.names if name not in ("unit", "row", "source", "shard")]
-_SAMPLES = pa.schema([schema.SAMPLES.field(name) for name in _NAMES])
-_MEMBERS = pa.schema(list(schema.MEMBERS)[len(schema.ALIGNED) :])
+def join_measured(parts: Sequence[MeasuredPart]) -> MeasuredPart:
+    """Return parts, or the batches of one, put together in order."""
+    members = [part.members for part in parts if part.members is not None]
+    return MeasuredPart(
+        samples=pa.concat_tables([part.samples for part in parts]),
+        scores=pa.concat_tables([part.scores for part in parts]),
+        outputs=tuple(pa.concat_tables(tables) for tables in zip(*(part.outputs for part in parts), strict=True)),
+        members=pa.concat_tables(members) if members else None,
+        faults={name: fault for part in reversed(parts) for name, fault in part.faults.items()},
+    )
 
 
 def measure_part(settings: MeasureSettings, source: Source, part: InputPart, signals: Sequence[Signal]) -> MeasuredPart:
@@ -83,53 +89,35 @@ def measure_part(settings: MeasureSettings, source: Source, part: InputPart, sig
     Raises:
         RunError: the file changed while it was read.
     """
-    nothing = MeasuredPart(_SAMPLES.empty_table(), settings.pool.scores.empty_table())
+    outputs = tuple(_output_schema(signal).empty_table() for signal in signals)
+    nothing = MeasuredPart(_SAMPLES.empty_table(), settings.pool.scores.empty_table(), outputs)
     if part.fault:
         return replace(nothing, failure=part.fault)
-    for attempt in range(ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         try:
             state = file_state(part.path, source.storage)
-            measured = _measure_batches(settings, source, part, signals)
+            batches, failure = _measure_batches(settings, source, part, signals)
             check_state(part.path, source.storage, state)
-            return replace(measured, state=state)
+            return replace(join_measured([nothing, *batches]), failure=failure, state=state)
         except OSError as error:
             detail = one_line(error, 300)
             if isinstance(error, (FileNotFoundError, PermissionError)):
                 break
             time.sleep(attempt)
-    return replace(nothing, failure=(UNREADABLE, detail))
+    return replace(nothing, failure=(_UNREADABLE, detail))
 
 
 def _measure_batches(
     settings: MeasureSettings, source: Source, part: InputPart, signals: Sequence[Signal]
-) -> MeasuredPart:
-    pool, failure = settings.pool, None
-    measured: list[MeasuredPart] = []
+) -> tuple[list[MeasuredPart], tuple[str, str] | None]:
+    """Return what each batch of a part gives, and reason and detail where the part is damaged."""
+    measured = []
     try:
-        for batch in find_format(source).read(source, part, pool.scores, pool.output):
+        for batch in find_format(source).read(source, part, settings.pool.scores, settings.pool.output):
             measured.append(_measure_batch(settings, batch, signals))
     except InputFault as fault:
-        failure = fault.reason, fault.detail
-    if not measured:
-        return MeasuredPart(_SAMPLES.empty_table(), pool.scores.empty_table(), failure=failure)
-    joined = measured[0]
-    if measured[1:]:
-        members = [one.members for one in measured if one.members is not None]
-        joined = MeasuredPart(
-            samples=pa.concat_tables([one.samples for one in measured]),
-            scores=pa.concat_tables([one.scores for one in measured]),
-            members=pa.concat_tables(members) if members else None,
-            outputs=tuple(_join_outputs(outputs) for outputs in zip(*(one.outputs for one in measured), strict=True)),
-            faults={name: fault for one in reversed(measured) for name, fault in one.faults.items()},
-        )
-    return replace(joined, failure=failure)
-
-
-def _join_outputs(outputs: Sequence[SignalOutput]) -> SignalOutput:
-    columns = tuple(pa.concat_arrays(arrays) for arrays in zip(*(one.columns for one in outputs), strict=True))
-    pairs = [one.embeddings for one in outputs if one.embeddings is not None]
-    image, text = (pa.concat_arrays([pair[side] for pair in pairs]) if pairs else None for side in range(2))
-    return SignalOutput(columns, (image, text) if pairs else None)
+        return measured, (fault.reason, fault.detail)
+    return measured, None
 
 
 def _measure_batch(settings: MeasureSettings, batch: Batch, signals: Sequence[Signal]) -> MeasuredPart:
@@ -140,10 +128,10 @@ def _measure_batch(settings: MeasureSettings, batch: Batch, signals: Sequence[Si
     columns = batch.columns | {name: getattr(captions, name) for name in ("caption", "words", "characters")}
     observed: list[SignalOutput] = []
     if batch.images is not None:
-        image = settings.measure.image
-        options = ImageOptions(image.decode, image.phash, image.jpeg_side, image.max_pixels)
-        facts, observed = measure_images(batch.images(_is_ok(faults)), captions.caption, options, signals)
-        columns |= image_columns(facts)
+        images = batch.images(_is_ok(faults))
+        facts, observed = _measure_images(images, captions.caption, settings.measure.image, signals)
+        for name in ("width", "height", "format", "sha256", "phash"):
+            columns[name] = pa.array([fact and getattr(fact, name) for fact in facts], schema.SAMPLES.field(name).type)
         status = pa.array(["no_image" if fact is None else fact.status for fact in facts], pa.string())
         faults = _first_fault(faults, (status, pa.array([fact and fact.error for fact in facts], pa.string())))
     elif "url" in columns:
@@ -153,35 +141,60 @@ def _measure_batch(settings: MeasureSettings, batch: Batch, signals: Sequence[Si
     caption = pc.if_else(pa.array(is_ok), columns["caption"], pa.scalar(None, pa.string()))
     uids = ids.make_uids(columns.get("uid"), columns.get("url"), columns.get("sha256"), caption)
     columns |= {"uid": uids, "status": faults[0], "error": faults[1]}
-    outputs, missing = _with_supplied(batch, signals, observed, is_ok)
+    outputs, missing = _outputs(batch, signals, observed, is_ok)
     return MeasuredPart(
-        samples=pa.table([_column(columns.get(f.name), f, rows) for f in _SAMPLES], schema=_SAMPLES),
+        samples=pa.table([columns.get(name, pa.nulls(rows)) for name in _SAMPLES.names], schema=_SAMPLES),
         scores=pa.table([_score(batch, f, rows) for f in settings.pool.scores], schema=settings.pool.scores),
+        outputs=outputs,
         members=None if batch.members is None else pa.table(list(batch.members), schema=_MEMBERS),
-        outputs=tuple(outputs),
         faults=missing,
     )
 
 
-def _with_supplied(
+def _measure_images(
+    images: Iterator[bytes | memoryview | None], captions: pa.Array, options: Image, signals: Sequence[Signal]
+) -> tuple[list[ImageFacts | None], list[SignalOutput]]:
+    """Return the facts of each image, None where there is none to be read, and the output of each image signal."""
+    observers = [signal.from_images(captions) for signal in signals if signal.from_images is not None]
+    observing = [observer.observe for observer in observers]
+    facts: list[ImageFacts | None] = []
+
+    def measure(data: bytes | memoryview | None) -> ImageFacts | None:
+        return None if data is None else measure_image(data, options, observing)
+
+    for row, fact in enumerate(in_threads(measure, images, 8 * CORES + (_AHEAD if observers else 0))):
+        facts.append(fact and fact._replace(observed=()))
+        for observer, view in zip(observers, fact.observed if fact else (), strict=False):
+            if view is not None:
+                observer.add(row, view)
+    return facts, [observer.finish() for observer in observers]
+
+
+def _outputs(
     batch: Batch, signals: Sequence[Signal], observed: Sequence[SignalOutput], is_ok: Mask
-) -> tuple[list[SignalOutput], dict[str, tuple[str, bool]]]:
-    """Return the output of each signal, in order, with the embeddings that the pool supplies, and the faults of these."""
+) -> tuple[tuple[pa.Table, ...], dict[str, tuple[str, bool]]]:
+    """Return the output of each signal, with the embeddings that the pool supplies, and the faults of these."""
     images = iter(observed)
-    outputs: list[SignalOutput] = []
+    tables: list[pa.Table] = []
     faults: dict[str, tuple[str, bool]] = {}
     for signal in signals:
-        if not signal.supplied:
-            outputs.append(next(images))
-            continue
-        assert batch.embeddings is not None and signal.dimension is not None
-        try:
-            pair = batch.embeddings(signal.supplied, signal.dimension, is_ok)
-        except EmbeddingFault as error:
-            faults[signal.name] = str(error)[:300], error.transient
-            pair = (no_embeddings(signal.dimension, len(is_ok)),) * 2
-        outputs.append(SignalOutput((), pair))
-    return outputs, faults
+        output = SignalOutput(()) if signal.supplied else next(images)
+        arrays, pair = [*output.columns], output.embeddings
+        if signal.supplied:
+            assert batch.embeddings is not None and signal.dimension is not None
+            try:
+                pair = batch.embeddings(signal.supplied, signal.dimension, is_ok)
+            except EmbeddingFault as error:
+                faults[signal.name] = str(error)[:300], error.transient
+        if signal.dimension is not None:
+            arrays += pair or (no_embeddings(signal.dimension, len(is_ok)),) * 2
+        tables.append(pa.table(arrays, schema=_output_schema(signal)))
+    return tuple(tables), faults
+
+
+def _output_schema(signal: Signal) -> pa.Schema:
+    kind = None if signal.dimension is None else pa.list_(pa.float16(), signal.dimension)
+    return pa.schema([*signal.columns, *(pa.field(side, kind) for side in ("image", "text") if kind)])
 
 
 def _is_ok(faults: Faults) -> Mask:
@@ -193,10 +206,6 @@ def _first_fault(old: Faults, new: Faults) -> Faults:
     is_new = pc.and_(pc.equal(old[0], schema.OK), pc.not_equal(new[0], schema.OK))
     status, errors = (pc.if_else(is_new, n, o) for o, n in zip(old, new, strict=True))
     return status, errors
-
-
-def _column(column: pa.Array | None, field: pa.Field, rows: int) -> pa.Array:
-    return pa.nulls(rows, field.type) if column is None else column.cast(field.type)
 
 
 def _score(batch: Batch, field: pa.Field, rows: int) -> pa.Array:

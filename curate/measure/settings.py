@@ -27,23 +27,14 @@ TABLES = ("samples", "scores", "embeddings", "members")
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """What measuring reads.
-
-    Attributes:
-        sources: of the recipe.
-        measure: the recipe's section.
-        pool: what all units have in common.
-        models: what each model is, by signal.
-        signals: those of the recipe, in the order of their columns.
-        tables: those of TABLES that units of this run have.
-    """
+    """What measuring reads."""
 
     sources: tuple[Source, ...]
     measure: Measure
     pool: Pool
-    models: Mapping[str, Any]
-    signals: tuple[Signal, ...]
-    tables: tuple[str, ...]
+    models: Mapping[str, Any]  # what each model is, by signal
+    signals: tuple[Signal, ...]  # in the order of their columns
+    tables: tuple[str, ...]  # those of TABLES that units of this run have
 
     @classmethod
     def of(cls, context: RunContext) -> "MeasureSettings":

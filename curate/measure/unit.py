@@ -4,10 +4,13 @@ In: the unit's parts. Out: one row per sample found, the unreadable ones include
 could not be read, and the rows and state of each part, are in the footer note of `samples`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate import schema
 from curate.errors import RunError
@@ -18,37 +21,25 @@ from curate.measure.current import (
     needed_embeddings,
     observing_signals,
 )
-from curate.measure.join import (
-    computed_columns,
-    join_members,
-    join_samples,
-    join_supplied,
-    observed_columns,
-    observed_embeddings,
-    readable_captions,
-)
-from curate.measure.part import MeasuredPart, measure_part
+from curate.measure.part import MeasuredPart, join_measured, measure_part
 from curate.measure.settings import SUPPLIED, MeasureSettings
+from curate.numeric.vectors import embedding_matrix
 from curate.pool.plan import Unit
-from curate.signals.signal import Signal
+from curate.signals.signal import Embeddings, Signal
 from curate.store.tables import UnitTables
 
 
 @dataclass
 class _Reading:
-    """What a unit's tables are made of.
+    """What a unit's tables are made of."""
 
-    Attributes:
-        samples: table `samples`.
-        parts: what was read now; none where `samples` is current, and nothing else must see the inputs.
-        signals: that observed them.
-        scores: columns of `scores` by signal, and of SUPPLIED, as far as they are known.
-    """
-
-    samples: pa.Table
-    parts: list[MeasuredPart]
-    signals: list[Signal]
-    scores: dict[str, list[Column]]
+    samples: pa.Table  # table `samples`
+    parts: list[
+        MeasuredPart
+    ]  # what was read now; none where `samples` is current, and nothing else must see the inputs
+    joined: MeasuredPart | None  # all of them
+    signals: list[Signal]  # that observed them
+    scores: dict[str, list[Column]]  # columns of `scores` by signal, and of SUPPLIED, as far as they are known
 
     @property
     def has_gaps(self) -> bool:
@@ -94,17 +85,30 @@ def _read(
     signals = observing_signals(settings, current)
     scores = current.read_scores(settings)
     if {"samples", "members"} & set(settings.tables) <= current_tables and not signals and SUPPLIED in scores:
-        return _Reading(tables.read("samples"), [], signals, scores)
+        return _Reading(tables.read("samples"), [], None, signals, scores)
     source = settings.source(unit)
     parts = [measure_part(settings, source, part, signals) for part in unit.parts]
-    reading = _Reading(join_samples(unit, parts), parts, signals, scores)
+    joined = join_measured(parts)
+    reading = _Reading(_samples(unit, parts, joined), parts, joined, signals, scores)
     if "samples" in current_tables and reading.has_gaps:
         raise RunError(
             f"{next(p.failure[1] for p in parts if p.failure and p.is_gap)}: this file could be read "
             "when its samples were measured, and cannot now; run again when it can"
         )
-    scores[SUPPLIED] = join_supplied(settings, parts)
+    scores[SUPPLIED] = joined.scores.columns
     return reading
+
+
+def _samples(unit: Unit, parts: Sequence[MeasuredPart], joined: MeasuredPart) -> pa.Table:
+    """Return table `samples`, before signals fill some of its columns."""
+    shards = [pa.repeat(part.path, measured.rows) for part, measured in zip(unit.parts, parts, strict=True)]
+    columns = dict(zip(joined.samples.column_names, joined.samples.columns, strict=True)) | {
+        "unit": pa.repeat(pa.scalar(unit.index, pa.int32()), joined.rows),
+        "row": pa.array(np.arange(joined.rows, dtype=np.int32)),
+        "source": pa.repeat(unit.source, joined.rows),
+        "shard": pa.chunked_array(shards, pa.string()),
+    }
+    return pa.table([columns[name] for name in schema.SAMPLES.names], schema=schema.SAMPLES).combine_chunks()
 
 
 def _fill_samples(settings: MeasureSettings, reading: _Reading, is_current: bool) -> None:
@@ -113,33 +117,65 @@ def _fill_samples(settings: MeasureSettings, reading: _Reading, is_current: bool
         fill = signal.from_captions if signal.sample_columns else None
         if fill is None or (is_current and signal.name in reading.scores):
             continue
-        values = fill(readable_captions(reading.samples))
+        values = fill(_readable_captions(reading.samples))
         for name, column in zip(signal.sample_columns, values, strict=False):  # columns of `scores` follow
             place = schema.SAMPLES.get_field_index(name)
             reading.samples = reading.samples.set_column(place, schema.SAMPLES.field(name), column)
         reading.scores[signal.name] = list(values[len(signal.sample_columns) :])
 
 
+def _readable_captions(samples: pa.Table) -> pa.Array:
+    """Return the captions, null where a row cannot be read."""
+    is_ok = pc.equal(samples["status"], schema.OK)
+    return pc.if_else(is_ok, samples["caption"], pa.scalar(None, pa.string())).combine_chunks()
+
+
 def _aligned_tables(settings: MeasureSettings, current: CurrentColumns, reading: _Reading) -> dict[str, pa.Table]:
     """Return the unit's tables but `samples`; `members` only where the inputs were read."""
     base = reading.samples.select(["unit", "row", "uid"])
-    needed = needed_embeddings(settings, reading.scores)
-    embeddings = current.read_embeddings(settings, needed) | observed_embeddings(reading.signals, reading.parts)
+    embeddings = current.read_embeddings(needed_embeddings(settings, reading.scores))
+    scores = dict(reading.scores)
     made: dict[str, pa.Table] = {}
-    if "members" in settings.tables and reading.parts:
-        made["members"] = join_members(base, reading.parts)
+    if reading.joined:
+        for signal, table in zip(reading.signals, reading.joined.outputs, strict=True):
+            scores.setdefault(signal.name, table.columns[: len(signal.columns)])
+            if signal.dimension is not None:
+                embeddings[signal.name] = table.columns[-2:]
+        if "members" in settings.tables:
+            made["members"] = _members(base, reading.joined.members)
     if "embeddings" in settings.tables:
         sides = [side for one in settings.measure.kept for side in embeddings[one.name]]
         made["embeddings"] = pa.table([*base.columns, *sides], schema=settings.embedding_schema)
     if "scores" in settings.tables:
-        by_signal = observed_columns(reading.signals, reading.parts)
-        by_signal |= computed_columns(settings, reading.samples, reading.scores, embeddings)
-        by_signal |= reading.scores
+        for signal in (signal for signal in settings.signals if signal.name not in reading.scores):
+            if signal.from_captions:
+                scores[signal.name] = list(signal.from_captions(_readable_captions(reading.samples)))
+            if signal.from_embeddings and signal.of:
+                scores[signal.name] = _from_embeddings(signal, embeddings[signal.of], reading.samples["caption"])
         names = [*(signal.name for signal in settings.signals), SUPPLIED]
-        columns = [column for name in names for column in by_signal.get(name, [])]
+        columns = [column for name in names for column in scores.get(name, [])]
         table = pa.table([*base.columns, *columns], names=settings.score_schema.names)
         made["scores"] = table.cast(settings.score_schema)
     return made
+
+
+def _members(base: pa.Table, members: pa.Table | None) -> pa.Table:
+    own = list(schema.MEMBERS)[base.num_columns :]
+    columns = [pa.nulls(len(base), field.type) for field in own] if members is None else members.columns
+    if len(columns[0]) != len(base):
+        raise RunError("members and samples of a unit differ in length")
+    return pa.table([*base.columns, *columns], schema=schema.MEMBERS)
+
+
+def _from_embeddings(signal: Signal, embeddings: Sequence[Column], captions: pa.ChunkedArray) -> list[pa.Array]:
+    """Return the columns of a signal on embeddings; null in rows that have none."""
+    assert signal.from_embeddings is not None
+    images, texts = (embedding_matrix(column).astype(np.float32) for column in embeddings)
+    rows = np.flatnonzero(images.any(axis=1) | texts.any(axis=1))
+    given = Embeddings(rows, images[rows], texts[rows], captions.take(pa.array(rows)).combine_chunks())
+    places = np.full(len(captions), -1)
+    places[rows] = np.arange(len(rows))
+    return [values.take(pa.array(places, mask=places < 0)) for values in signal.from_embeddings(given)]
 
 
 def _embedding_faults(

@@ -2,7 +2,7 @@
 
 In: the bytes of one image. Out: `ImageFacts`, always; no bytes make `measure_image` raise. Every image is decoded once
 by default, so that a damaged one is found here and not in the middle of a training run; reading headers only is some
-twenty times faster, and what it misses is said at `ImageOptions`. The content decides the format, never a file name.
+twenty times faster, and what it misses is said at `measure_image`. The content decides the format, never a file name.
 
 What counts as what
 - Only the seven formats of `FORMATS` are opened; any other is `not_an_image`, with what was found where that is known.
@@ -27,8 +27,7 @@ import io
 import re
 import warnings
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +43,10 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from curate.recipe.measure import Image as ImageOptions
 from curate.schema import OK
+
+Observer = Callable[[Image.Image], Any]
 
 # Of EXIF blocks longer than a JPEG segment the orientation is not looked for: Pillow copies what each directory entry
 # points at, and entries may overlap, so that 1 MB could become 20 GB.
@@ -61,8 +63,11 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_PNG = b"\x89PNG\r\n\x1a\n"
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SIGNATURE = re.compile(
+    rb"(?P<jpeg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<webp>RIFF.{4}WEBP)|(?P<gif>GIF8[79]a)"
+    rb"|(?P<tiff>II[*+]\0|MM\0[*+])|(?P<bmp>BM)|(?P<avif>.{4}ftyp)",
+    re.DOTALL,
+)
 
 # Beginnings of what is often found under an image's name, for the message only.
 _FOREIGN = (
@@ -85,116 +90,75 @@ _FOREIGN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ImageOptions:
-    """What to measure.
-
-    Attributes:
-        decode: decode every pixel of the first frame. False reads the header only, and so misses truncated or damaged
-            pixels (the most frequent damage), and an orientation that a PNG states after its pixels.
-        phash: compute the perceptual hash, which decodes the image whatever `decode` says.
-        jpeg_side: decode a JPEG at a half, a quarter or an eighth, where no side falls below this (libjpeg's scaled
-            decoding); None at its size, as open_clip does.
-        observers: functions of each image that can be read, called after decoding it, whatever `decode` says.
-        max_pixels: refuse more pixels than this. The default, Pillow's own level of alarm, is a canvas of 358 MB in
-            memory; above twice that Pillow refuses some formats by itself.
-    """
-
-    decode: bool = True
-    phash: bool = False
-    jpeg_side: int | None = None
-    max_pixels: int = 89_478_485
-    observers: tuple[Callable[[Image.Image], Any], ...] = ()
-
-
 class ImageFacts(NamedTuple):
-    """What is known of one image.
+    """What is known of one image."""
 
-    Attributes:
-        width: pixels, after EXIF rotation; None where the header could not be read, or states more than an int32 holds.
-        height: likewise.
-        format: lower-case name, one of `FORMATS`, by the first bytes; None where they are another's.
-        sha256: of the bytes, hex.
-        phash: 64 bits, row-major, the first bit the most significant: `f"{phash:016x}" == str(imagehash.phash(image))`;
-            None where not requested, or the status is not ok.
-        status: `ok`, `empty_image`, `not_an_image`, `truncated_image` or `too_many_pixels`.
-        error: one line of at most 160 characters that says why; None where ok. The same bytes give the same text.
-        observed: what each of the observers returned; empty where the status is not ok.
-    """
-
-    width: int | None
-    height: int | None
-    format: str | None
-    sha256: str
-    phash: int | None
-    status: str
-    error: str | None
-    observed: tuple[Any, ...] = ()
+    width: int | None = (
+        None  # pixels, after EXIF rotation; None: no header could be read, or it states more than an int32
+    )
+    height: int | None = None
+    format: str | None = None  # one of `FORMATS`, by the first bytes; None where they are another's
+    sha256: str = ""  # of the bytes, hex
+    phash: int | None = None  # 64 bits: `f"{phash:016x}" == str(imagehash.phash(image))`; None where not requested
+    status: str = OK  # or `empty_image`, `not_an_image`, `truncated_image`, `too_many_pixels`
+    error: str | None = None  # one line of at most 160 characters, the same for the same bytes; None where ok
+    observed: tuple[Any, ...] = ()  # what each observer returned, None where it cannot use the image; empty unless ok
 
 
-def measure_image(data: bytes | memoryview, options: ImageOptions) -> ImageFacts:
-    """Measure one image; thread-safe, and without the GIL while hashing, decoding and resizing.
+def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Sequence[Observer] = ()) -> ImageFacts:
+    """Measure one image, whatever the bytes are; thread-safe, and without the GIL while hashing, decoding and resizing.
 
     Args:
         data: the whole file, as it came.
-        options: what to measure.
-
-    Returns:
-        Facts with a status, whatever the bytes are.
+        options: what to measure. Without `decode` the header alone is read, so truncated or damaged pixels (the most
+            frequent damage) are missed, and an orientation that a PNG states after its pixels.
+        observers: functions of each image that can be read, called after decoding it, whatever `decode` says.
     """
-    facts = ImageFacts(None, None, None, hashlib.sha256(data).hexdigest(), None, OK, None)
+    facts = ImageFacts(sha256=hashlib.sha256(data).hexdigest())
     if not len(data):
         return facts._replace(status="empty_image", error="0 bytes")
     head = bytes(data[:64])
     name = format_of(head)
     if name is None:
         return facts._replace(status="not_an_image", error=f"{_foreign(head)}, not one of {', '.join(FORMATS)}")
-    return _opened(facts._replace(format=name), data, options)
-
-
-def _opened(facts: ImageFacts, data: bytes | memoryview, options: ImageOptions) -> ImageFacts:
-    """Return the facts after reading the header, and the pixels where requested."""
-    name = facts.format or ""
+    facts = facts._replace(format=name)
     _silence_pillow()
     source = (_Metered if name == "tiff" else io.BytesIO)(data)
     try:
         image = _READERS[name](source)
     except Exception as error:
-        if source.tell() >= len(data):
-            return facts._replace(status="truncated_image", error=_line(f"{name} header incomplete", error))
-        return facts._replace(status="not_an_image", error=_line(f"{name} header invalid", error))
-    if image.width * image.height > options.max_pixels:
-        error_text = f"{name}: {image.width} x {image.height} pixels, more than {options.max_pixels}"
-        return _sized(facts, image.size, _orientation(image))._replace(status="too_many_pixels", error=error_text)
-    if not (options.decode or options.phash or options.observers):
-        return _sized(facts, image.size, _orientation(image))
-    return _decoded(facts, image, data, options)
+        status, what = ("truncated_image", "incomplete") if source.tell() >= len(data) else ("not_an_image", "invalid")
+        return facts._replace(status=status, error=_line(f"{name} header {what}", error))
+    size = image.size
+    if size[0] * size[1] > options.max_pixels:
+        error_text = f"{name}: {size[0]} x {size[1]} pixels, more than {options.max_pixels}"
+        return _sized(facts, size, _orientation(image))._replace(status="too_many_pixels", error=error_text)
+    if options.decode or options.phash or observers:
+        return _decoded(facts, image, data, options, observers)
+    return _sized(facts, size, _orientation(image))
 
 
 def _decoded(
-    facts: ImageFacts, image: ImageFile.ImageFile, data: bytes | memoryview, options: ImageOptions
+    facts: ImageFacts,
+    image: ImageFile.ImageFile,
+    data: bytes | memoryview,
+    options: ImageOptions,
+    observers: Sequence[Observer],
 ) -> ImageFacts:
-    """Return the facts after decoding the first frame: complete or not, size, perceptual hash."""
-    name = facts.format or ""
-    size = image.size
-    facts = _sized(facts, size, 1)
+    """Return the facts after decoding the first frame: whether all of it is there, size, perceptual hash, observations."""
+    size, name = image.size, facts.format or ""
     try:
         if name == "jpeg" and options.jpeg_side:
             image.draft(None, (options.jpeg_side, options.jpeg_side))
         image.load()
         if name == "png":
             _check_png(memoryview(data))
-    except (Image.DecompressionBombError, MemoryError) as error:
-        return facts._replace(status="too_many_pixels", error=_line(name, error))
     except Exception as error:
-        return facts._replace(status="truncated_image", error=_line(name, error))
-    turn = _orientation(image)
-    facts = _sized(facts, size, turn)._replace(
-        observed=tuple(_observe(observer, image) for observer in options.observers)
-    )
-    if not options.phash:
-        return facts
-    return facts._replace(phash=phash64(as_rgb(rotate_by_exif(image))))
+        is_large = isinstance(error, (Image.DecompressionBombError, MemoryError))
+        status = "too_many_pixels" if is_large else "truncated_image"
+        return _sized(facts, size, 1)._replace(status=status, error=_line(name, error))
+    facts = _sized(facts, size, _orientation(image))._replace(observed=tuple(_observe(one, image) for one in observers))
+    return facts._replace(phash=phash64(as_rgb(rotate_by_exif(image)))) if options.phash else facts
 
 
 def rotate_by_exif(image: Image.Image) -> Image.Image:
@@ -203,7 +167,7 @@ def rotate_by_exif(image: Image.Image) -> Image.Image:
     return image.transpose(_TURNS[turn]) if turn in _TURNS else image
 
 
-def _observe(observer: Callable[[Image.Image], Any], image: Image.Image) -> Any:
+def _observe(observer: Observer, image: Image.Image) -> Any:
     """Return what an observer makes of the image; None where it cannot, as for a mode that a model's own transform refuses."""
     try:
         return observer(image)
@@ -235,8 +199,7 @@ def phash64(image: Image.Image) -> int:
     """Return imagehash.phash (64 bits: the signs of the 8 x 8 lowest DCT coefficients against their median) as an integer."""
     import imagehash  # here: it loads scipy, 0.6 s that a run without phash need not spend
 
-    bits = np.asarray(imagehash.phash(image, hash_size=8).hash, np.bool_)
-    return int.from_bytes(np.packbits(bits.reshape(-1)).tobytes(), "big")
+    return int(str(imagehash.phash(image)), 16)
 
 
 class _Metered(io.BytesIO):
@@ -273,24 +236,13 @@ _READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
 FORMATS = tuple(_READERS)
 
 
-def format_of(head: bytes) -> str | None:  # noqa: PLR0911
+def format_of(head: bytes) -> str | None:
     """Return the format that the first bytes announce, if it is one of `FORMATS`."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if head.startswith(_PNG):
-        return "png"
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "webp"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "gif"
-    if head.startswith(_TIFF):
-        return "tiff"
-    if head.startswith(b"BM"):
-        return "bmp"
-    if head[4:8] == b"ftyp":
-        brands = head[8 : int.from_bytes(head[:4], "big")]
-        return "avif" if b"avif" in brands or b"avis" in brands else None
-    return None
+    found = _SIGNATURE.match(head)
+    if found is None:
+        return None
+    brands = head[8 : int.from_bytes(head[:4], "big")]  # of an ISO media file
+    return found.lastgroup if found.lastgroup != "avif" or b"avif" in brands or b"avis" in brands else None
 
 
 def _foreign(head: bytes) -> str:
@@ -325,7 +277,7 @@ def _sized(facts: ImageFacts, size: tuple[int, int], turn: int) -> ImageFacts:
 
 def _check_png(data: memoryview) -> None:
     """Raise SyntaxError unless the checksum of each IDAT chunk is right (PNG, section 5.3)."""
-    at = len(_PNG)
+    at = 8  # behind the signature
     while at + 12 <= len(data):
         kind = bytes(data[at + 4 : at + 8])
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")

@@ -19,8 +19,9 @@ from curate.models.encoder import Encoder
 from curate.numeric.arrays import F32
 from curate.numeric.embedding_scores import Tags
 from curate.pool.exemplars import picture_files, read_pictures
-from curate.pool.image import ImageOptions, measure_image
+from curate.pool.image import measure_image
 from curate.process import process_cache
+from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import UserPaths
 from curate.signals.signal import Built, Embeddings, Signal
@@ -98,7 +99,7 @@ def encode_exemplars(where: str, encoder: Encoder, paths: UserPaths) -> tuple[F3
     """
     views, digests = [], []
     for name, data in read_pictures(picture_files(where, paths)):
-        fact = measure_image(data, ImageOptions(observers=(encoder.view,)))
+        fact = measure_image(data, ImageOptions(), [encoder.view])
         if fact.status != schema.OK or fact.observed[0] is None:
             raise RecipeError(f"{where}: {name} cannot be read as an image: {fact.error or fact.status}")
         views.append(fact.observed[0])

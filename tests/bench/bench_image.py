@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curate.pool.image import ImageOptions, measure_image
+from curate.pool.image import measure_image
 from curate.pool.text import check_captions
+from curate.recipe.measure import Image as ImageOptions
 from curate.signals.language import detect_languages
 
 IMAGES = 150
@@ -112,15 +113,15 @@ def bench_scaled() -> None:
 
     def scores(options: ImageOptions) -> tuple[float, np.ndarray]:
         start = time.process_time()
-        views = [measure_image(data, options).observed[0] for data in pictures]
+        views = [measure_image(data, options, [encoder.view]).observed[0] for data in pictures]
         seconds = time.process_time() - start
         return seconds, np.einsum("ij,ij->i", encoder.encode_images(views).numpy(), texts)
 
     print(f"{count} scenes as JPEGs of 600 x 450, decoded and looked at by the demo's CLIP ({side} pixels)")
-    full, exact = scores(ImageOptions(observers=(encoder.view,)))
+    full, exact = scores(ImageOptions())
     best = set(np.argsort(-exact)[: int(0.3 * count)])
     for least in (side, 2 * side, 4 * side):
-        seconds, found = scores(ImageOptions(jpeg_side=least, observers=(encoder.view,)))
+        seconds, found = scores(ImageOptions(jpeg_side=least))
         same = len(best & set(np.argsort(-found)[: len(best)])) / len(best)
         print(
             f"  jpeg_side {least}: {full / seconds:.2f} x as fast; scores differ by {np.abs(found - exact).mean():.4f} on "

@@ -28,7 +28,8 @@ from curate.demo.pool import (
     write_pool,
 )
 from curate.demo.words import BACKGROUNDS, COLOURS, DECOYS, LANGUAGES, SHAPES
-from curate.pool.image import ImageOptions, measure_image
+from curate.pool.image import measure_image
+from curate.recipe.measure import Image as ImageOptions
 
 IMAGE_DAMAGE = ("truncated_image", "not_an_image", "empty_image")
 CAPTION_DAMAGE = ("caption_not_utf8", "empty_caption", "no_caption")

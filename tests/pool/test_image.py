@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps, features
 
-from curate.pool.image import FORMATS, ImageFacts, ImageOptions, as_rgb, measure_image
+from curate.pool.image import FORMATS, ImageFacts, Observer, as_rgb, measure_image
+from curate.recipe.measure import Image as ImageOptions
 from curate.schema import SAMPLE_REASONS
 
 FULL = ImageOptions(phash=True)
@@ -62,10 +63,10 @@ def segment(marker: int, body: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
 
-def check(data: bytes, options: ImageOptions = FULL) -> ImageFacts:
+def check(data: bytes, options: ImageOptions = FULL, observers: tuple[Observer, ...] = ()) -> ImageFacts:
     """Measure twice; facts that hold whatever the bytes are."""
-    facts = measure_image(data, options)
-    assert facts == measure_image(memoryview(data), options)
+    facts = measure_image(data, options, observers)
+    assert facts == measure_image(memoryview(data), options, observers)
     assert facts.sha256 == hashlib.sha256(data).hexdigest()
     assert facts.format in (None, *FORMATS)
     assert all(side is None or 0 < side < 1 << 31 for side in facts[:2])
@@ -130,12 +131,12 @@ def test_scaled_jpegs(side, seen):
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encode(picture, "JPEG", exif=exif)
-    options = ImageOptions(jpeg_side=side, observers=(lambda image: (image.height, image.width),))
-    facts = check(data, options)
+    options, observers = ImageOptions(jpeg_side=side), (lambda image: (image.height, image.width),)
+    facts = check(data, options, observers)
     assert facts.observed == (seen,)
     assert (facts.width, facts.height) == (300, 400)
-    assert check(data[: len(data) // 2], options).status == "truncated_image"
-    assert check(encode(picture, "PNG"), options).observed == ((300, 400),)
+    assert check(data[: len(data) // 2], options, observers).status == "truncated_image"
+    assert check(encode(picture, "PNG"), options, observers).observed == ((300, 400),)
 
 
 def test_scaled_jpegs_are_libjpegs():
@@ -144,7 +145,7 @@ def test_scaled_jpegs_are_libjpegs():
         image.draft(None, (100, 100))
         want = np.asarray(image)
     assert want.shape == (120, 160, 3)
-    got = measure_image(data, ImageOptions(jpeg_side=100, observers=(np.asarray,))).observed[0]
+    got = measure_image(data, ImageOptions(jpeg_side=100), [np.asarray]).observed[0]
     assert (got == want).all()
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from curate import process
 from curate.errors import RecipeError
-from curate.pool.image import ImageOptions, measure_image
+from curate.pool.image import measure_image
+from curate.recipe.measure import Image as ImageOptions
 from curate.signals import nsfw
 from curate.signals.nsfw import NsfwScorer, identify, preprocess
 

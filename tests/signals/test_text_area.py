@@ -19,7 +19,8 @@ from curate import process
 from curate.errors import RecipeError
 from curate.models import text_lines
 from curate.models.text_lines import Line, find_lines, identify
-from curate.pool.image import ImageOptions, measure_image
+from curate.pool.image import measure_image
+from curate.recipe.measure import Image as ImageOptions
 from curate.signals import text_area
 from curate.signals.text_area import MAX_CHARACTERS, MAX_LINES, TextObserver, overlap, words_of
 
