@@ -6,7 +6,6 @@ each signal observed. The status of a row is the first fault: of the input, of t
 Images are measured in threads, each decoded once for all image signals; at most a few batches of observations are in memory.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +17,7 @@ from curate import ids, schema
 from curate.measure.settings import MeasureSettings
 from curate.numeric.arrays import Mask
 from curate.numeric.vectors import no_embeddings
-from curate.pool.faults import EmbeddingFault, InputFault
+from curate.pool.faults import EmbeddingFault, InputFault, retry
 from curate.pool.formats.input_format import Batch, InputPart
 from curate.pool.formats.registry import find_format
 from curate.pool.image import ImageFacts, measure_image
@@ -30,7 +29,6 @@ from curate.recipe.source import Source
 from curate.signals.signal import Signal, SignalOutput
 from curate.wording import one_line
 
-_ATTEMPTS = 3
 _UNREADABLE = "unreadable"  # the reason of files that may be readable another time
 _AHEAD = 64  # observations that wait for their signals, at most, besides those in the threads' hands
 _SAMPLES = pa.schema([field for field in schema.SAMPLES if field.name not in ("unit", "row", "source", "shard")])
@@ -93,18 +91,17 @@ def measure_part(settings: MeasureSettings, source: Source, part: InputPart, sig
     nothing = MeasuredPart(_SAMPLES.empty_table(), settings.pool.scores.empty_table(), outputs)
     if part.fault:
         return replace(nothing, failure=part.fault)
-    for attempt in range(_ATTEMPTS):
-        try:
-            state = file_state(part.path, source.storage)
-            batches, failure = _measure_batches(settings, source, part, signals)
-            check_state(part.path, source.storage, state)
-            return replace(join_measured([nothing, *batches]), failure=failure, state=state)
-        except OSError as error:
-            detail = one_line(error, 300)
-            if isinstance(error, (FileNotFoundError, PermissionError)):
-                break
-            time.sleep(attempt)
-    return replace(nothing, failure=(_UNREADABLE, detail))
+
+    def read() -> MeasuredPart:
+        state = file_state(part.path, source.storage)
+        batches, failure = _measure_batches(settings, source, part, signals)
+        check_state(part.path, source.storage, state)
+        return replace(join_measured([nothing, *batches]), failure=failure, state=state)
+
+    try:
+        return retry(read)
+    except OSError as error:
+        return replace(nothing, failure=(_UNREADABLE, one_line(error, 300)))
 
 
 def _measure_batches(

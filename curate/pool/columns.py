@@ -4,7 +4,6 @@ Names are compared without regard to case, in order; see `SPELLINGS`. And column
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -47,22 +46,7 @@ class Columns(Section):
     scores: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
-class FoundColumns:
-    """The column of a file for each part of a sample, where there is one, and the score columns."""
-
-    caption: str
-    uid: str | None
-    url: str | None
-    key: str | None
-    width: str | None
-    height: str | None
-    language: str | None
-    image: str | None
-    scores: tuple[str, ...]
-
-
-def find_columns(schema: pa.Schema, wanted: Columns) -> FoundColumns:
+def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
     """Return which column of `schema` holds what. Raises InputFault where the caption's is missing or a type does not fit."""
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
@@ -75,7 +59,7 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> FoundColumns:
         requested = getattr(wanted, part)
         candidates = [requested] if requested else [spelled[name] for name in names if name in spelled]
         candidates = [name for name in candidates if name in schema.names]
-        fits = [name for name in candidates if _fits(part, schema.field(name).type)]
+        fits = [name for name in candidates if _fits(part, plain_type(schema.field(name).type))]
         if candidates and not fits and (requested or part == "caption"):
             kind = schema.field(candidates[0]).type
             raise InputFault("wrong_type", f"{part} column {candidates[0]!r} is {kind}, not {NEEDED[part]}")
@@ -83,34 +67,32 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> FoundColumns:
     if found["caption"] is None:
         missing = f"no column {wanted.caption!r}" if wanted.caption else "no caption column"
         raise InputFault("no_caption_column", f"{missing}; columns: {', '.join(schema.names) or 'none'}")
-    taken = {name for name in found.values() if name}
+    floats = (field.name for field in schema if pa.types.is_floating(field.type))
     if wanted.scores is None:
-        scores = tuple(f.name for f in schema if pa.types.is_floating(f.type) and f.name not in taken)
+        scores = tuple(name for name in floats if name not in found.values())
     else:
         scores = tuple(name for name in wanted.scores if name in schema.names)
-    return FoundColumns(scores=scores, **found)  # type: ignore[arg-type]
+    return Columns(scores=scores, **found)
 
 
 def _fits(part: str, kind: pa.DataType) -> bool:
-    kind = without_views(kind.value_type if pa.types.is_dictionary(kind) else kind)
-    if part in ("width", "height"):
-        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
-    if part == "image":
-        return _image_type(kind)
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
-    return any(test(kind) for test in tests) or (
-        part == "caption" and bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-    )
+    """Return whether a column of this type can hold a part of a sample."""
+    if part == "image" and pa.types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0)
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
+    binary = (pa.types.is_binary, pa.types.is_large_binary)
+    numbers = (pa.types.is_integer, pa.types.is_floating)
+    tests = {"caption": texts + binary, "image": binary, "width": numbers, "height": numbers}.get(part, texts)
+    return any(test(kind) for test in tests)
 
 
-def _image_type(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type that a column is read as: without a dictionary, and without views (see `_without_views`)."""
+    return _without_views(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
-def without_views(kind: pa.DataType) -> pa.DataType:
-    """Return the type with string and binary views, for which Arrow has few kernels yet, as plain ones, at any depth."""
+def _without_views(kind: pa.DataType) -> pa.DataType:
+    """Return the type with string and binary views, which few of Arrow's kernels take yet, as plain ones, at any depth."""
     tests = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_struct, pa.types.is_map)
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     makers: list[Callable[[], pa.DataType]] = [
@@ -126,17 +108,7 @@ def without_views(kind: pa.DataType) -> pa.DataType:
 
 
 def _plain_field(field: pa.Field) -> pa.Field:
-    return field.with_type(without_views(field.type))
-
-
-def plain_column(table: pa.Table, name: str) -> pa.Array:
-    """Return the column as one array, dictionaries unpacked, a column of nulls as text."""
-    column = table[name].combine_chunks()
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_null(column.type):
-        column = column.cast(pa.string())
-    return column
+    return field.with_type(_without_views(field.type))
 
 
 def valid_text(column: pa.Array) -> pa.Array:
@@ -145,8 +117,7 @@ def valid_text(column: pa.Array) -> pa.Array:
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
-        raw = column.cast(pa.binary()).to_pylist()
-        column = pa.array([_decode(value) for value in raw], pa.string())
+        column = pa.array([_decode(value) for value in column.cast(pa.binary()).to_pylist()], pa.string())
     return column
 
 

@@ -1,6 +1,13 @@
-"""What reading an input raises where the input itself is at fault."""
+"""What reading an input raises where the input itself is at fault, and how reading is tried again."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from curate.errors import CurateError
+
+T = TypeVar("T")
+_ATTEMPTS = 3
 
 
 class InputFault(CurateError):
@@ -17,3 +24,15 @@ class EmbeddingFault(ValueError):
     def __init__(self, message: str, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
+
+
+def retry(read: Callable[[], T]) -> T:
+    """Return what `read` returns. Raises its OSError after some attempts, or where the file is missing or forbidden."""
+    for attempt in range(1, _ATTEMPTS):
+        try:
+            return read()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError:
+            time.sleep(attempt)
+    return read()

@@ -3,7 +3,6 @@
 A store that does not answer is tried again; files without rows, or with a fault, are one part each.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 
 from curate.errors import RecipeError
 from curate.pool.columns import Columns, find_columns
-from curate.pool.faults import EmbeddingFault, InputFault
+from curate.pool.faults import EmbeddingFault, InputFault, retry
 from curate.pool.formats.input_format import FileColumns, InputPart
 from curate.pool.listing import InputFile
 from curate.pool.precomputed import find_dimension, sidecar_arrays, sidecar_fingerprint
@@ -22,7 +21,6 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 from curate.wording import one_line
 
-_ATTEMPTS = 3
 _THREADS = 16
 _TRIED = 20  # files without embeddings before a source is said to supply none
 _SUPPLIED = ("uid", "url", "key", "width", "height", "language")
@@ -42,14 +40,7 @@ class Footer:
 def read_footers(
     source: Source, columns: Columns, files: list[InputFile], embeddings: Sequence[PrecomputedEmbeddings], content: bool
 ) -> list[Footer]:
-    """Read the footers of a source's files.
-
-    Args:
-        source: the source.
-        columns: which column holds what, as its recipe says.
-        files: its files.
-        embeddings: those that it is to supply.
-        content: make fingerprints of contents.
+    """Return what the footers of a source's files state.
 
     Raises:
         RecipeError: no file can be used, or none has a column that the recipe names.
@@ -75,8 +66,13 @@ def _read_footer(
 ) -> Footer:
     if file.size == 0:
         return Footer(file, fault=("empty_file", "0 bytes"))
+
+    def read() -> pq.FileMetaData:
+        with fsspec.open(file.path, "rb", **source.storage) as opened:
+            return pq.read_metadata(opened)
+
     try:
-        metadata = _read_metadata(source, file)
+        metadata = retry(read)
         schema = metadata.schema.to_arrow_schema().remove_metadata()
     except (pa.ArrowException, ValueError) as error:
         return Footer(file, fault=("not_parquet", one_line(error, 300)))
@@ -93,18 +89,6 @@ def _read_footer(
     return Footer(file, sizes, schema, sidecar_fingerprint=fingerprint)
 
 
-def _read_metadata(source: Source, file: InputFile) -> pq.FileMetaData:
-    for attempt in range(_ATTEMPTS):
-        try:
-            with fsspec.open(file.path, "rb", **source.storage) as opened:
-                return pq.read_metadata(opened)
-        except OSError as error:
-            if attempt + 1 == _ATTEMPTS or isinstance(error, (FileNotFoundError, PermissionError)):
-                raise
-            time.sleep(attempt + 1)
-    raise AssertionError("not reached")
-
-
 def row_groups(footer: Footer) -> Iterator[InputPart]:
     """Yield one part per row group, so that a damaged one costs no other; one part of a file without rows or with a fault."""
     file = footer.file
@@ -117,12 +101,11 @@ def row_groups(footer: Footer) -> Iterator[InputPart]:
 
 def file_columns(footers: Sequence[Footer], columns: Columns) -> tuple[FileColumns, ...]:
     """Return the columns of each kind of file that can be used, in order of appearance."""
-    schemas = {footer.schema: None for footer in footers if footer.schema and not footer.fault}
     kinds = []
-    for schema in schemas:
+    for schema in dict.fromkeys(footer.schema for footer in footers if footer.schema and not footer.fault):
         found = find_columns(schema, columns)
         supplied = frozenset(part for part in _SUPPLIED if getattr(found, part))
-        kinds.append(FileColumns(bool(found.image), schema, supplied, found.scores))
+        kinds.append(FileColumns(bool(found.image), schema, supplied, found.scores or ()))
     return tuple(kinds)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from curate import ids, schema
 from curate.errors import RecipeError
-from curate.pool.columns import without_views
+from curate.pool.columns import plain_type
 from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource
 from curate.pool.formats.registry import find_format
 from curate.recipe.recipe import Recipe
@@ -26,19 +26,12 @@ UNITS = 16  # small pools are cut into about as many units, so that all cores ha
 
 @dataclass(frozen=True)
 class Unit:
-    """Consecutive parts of one source, a partition of the input.
+    """Consecutive parts of one source, a partition of the input."""
 
-    Attributes:
-        index: its place in the plan, which names its files.
-        source: the name of its source.
-        parts: its parts, in order.
-        reuse_index: the place of the unit of the same key in the run to reuse; None where that has none.
-    """
-
-    index: int
-    source: str
+    index: int  # its place in the plan, which names its files
+    source: str  # the name of its source
     parts: tuple[InputPart, ...]
-    reuse_index: int | None = None
+    reuse_index: int | None = None  # the place of the unit of the same key in the run to reuse, where that has one
 
     @property
     def name(self) -> str:
@@ -58,25 +51,19 @@ class Unit:
 
 @dataclass(frozen=True)
 class Pool:
-    """What all units have in common; small, so that it can go along to every worker.
+    """What all units have in common; small, so that it can go along to every worker."""
 
-    Attributes:
-        key: digest of all units.
-        images: whether samples have images, or are rows of text.
-        rows: how many there are; None where listing does not state it.
-        supplied: the parts of a sample that columns supply (such as url, width, language).
-        scores: name and type of the score columns that the pool supplies.
-        output: pools without images: the columns of all inputs, of which the curated Parquet consists, but `uid`.
-        embeddings: the dimension of the embeddings that it supplies, by the names of `measure.embeddings`.
-    """
-
-    key: str
-    images: bool
-    rows: int | None
-    supplied: frozenset[str]
-    scores: pa.Schema
-    output: pa.Schema | None
-    embeddings: dict[str, int] = field(default_factory=dict)
+    key: str  # digest of all units
+    images: bool  # whether samples have images, or are rows of text
+    rows: int | None  # how many there are; None where listing does not state it
+    supplied: frozenset[str]  # the parts of a sample that columns supply (such as url, width, language)
+    scores: pa.Schema  # name and type of the score columns that the pool supplies
+    output: (
+        pa.Schema | None
+    )  # of a pool without images: the columns of all inputs, which the curated Parquet has, but `uid`
+    embeddings: dict[str, int] = field(
+        default_factory=dict
+    )  # dimensions of those supplied, by name in `measure.embeddings`
 
 
 @dataclass(frozen=True)
@@ -212,15 +199,10 @@ def _score_schema(columns: Sequence[tuple[Source, FileColumns]]) -> pa.Schema:
     return pa.schema(list(types.items()))
 
 
-def _plain_field(field: pa.Field) -> pa.Field:
-    """Return the field as every file can fill it: nullable, and without a dictionary."""
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    return pa.field(field.name, without_views(kind))
-
-
 def _output_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Return the columns of all files, in types that every file can fill: nullable and plain."""
     try:
-        plain = [pa.schema([_plain_field(field) for field in columns if field.name != "uid"]) for columns in schemas]
+        plain = [pa.schema([(f.name, plain_type(f.type)) for f in columns if f.name != "uid"]) for columns in schemas]
         return pa.unify_schemas(plain or [pa.schema([])], promote_options="permissive")
     except pa.ArrowException as error:
         raise RecipeError(f"input: columns of one name hold different types: {one_line(error)}") from None

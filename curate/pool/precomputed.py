@@ -8,12 +8,9 @@ A row whose numbers are not finite, all zero, or more or fewer than the others',
 file: whatever is raised while it is read is a fault of the embeddings, and its rows stay without.
 """
 
-import io
 import os
-import time
 import zipfile
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import fsspec
@@ -26,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from curate.numeric.arrays import F32
 from curate.numeric.vectors import embedding_column
-from curate.pool.faults import EmbeddingFault
+from curate.pool.faults import EmbeddingFault, retry
 from curate.pool.listing import check_state, file_state, list_files
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
@@ -34,33 +31,16 @@ from curate.wording import one_line
 
 MAX_DIMENSION = 1 << 16
 _MAX_HEADER = 4096
-_ATTEMPTS = 3
 
 
 class FileRows(NamedTuple):
-    """A part's rows in their file.
+    """A part's rows in their file."""
 
-    Attributes:
-        path: of the Parquet file.
-        first: the number of the part's first row in it.
-        total: how many rows it has.
-        sidecar_fingerprint: of the .npz beside it; empty where there is none.
-        storage: options of the file system.
-    """
-
-    path: str
-    first: int
-    total: int
-    sidecar_fingerprint: str
-    storage: dict[str, Any]
-
-
-class _Header(NamedTuple):
-    """Of an array in an .npz: [rows, dimension] numbers."""
-
-    rows: int
-    dimension: int
-    dtype: np.dtype[Any]
+    path: str  # of the Parquet file
+    first: int  # the number of the part's first row in it
+    total: int  # how many rows it has
+    sidecar_fingerprint: str  # of the .npz beside it; empty where there is none
+    storage: dict[str, Any]  # options of the file system
 
 
 def sidecar(path: str) -> str:
@@ -131,39 +111,39 @@ def _unit_rows(rows: npt.NDArray[Any], usable: npt.NDArray[np.bool_]) -> npt.NDA
 
 def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
     if name not in columns.names:
-        found = _safely(path, source.storage, lambda opened: _open(opened, name, path)[1].dimension)
-        return int(found)
+        found: int = _safely(path, source.storage, lambda opened: _open(opened, name, path)[1][1])
+        return found
     kind = columns.field(name).type
-    if pa.types.is_fixed_size_list(kind) and _is_number(kind.value_type):
+    _check_lists(name, kind)
+    if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size)
-    if not ((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_number(kind.value_type)):
-        raise EmbeddingFault(f"column {name!r} is {kind}; accepted: lists of numbers, all of one length")
     try:
         with fsspec.open(path, "rb", **source.storage) as opened:
             for batch in pq.ParquetFile(opened, pre_buffer=False).iter_batches(1024, columns=[name], use_threads=False):
-                lengths = Counter(len(value) for value in batch.column(0) if value.is_valid and len(value))
-                if lengths:
-                    return int(lengths.most_common(1)[0][0])
+                lengths = pc.list_value_length(batch.column(0))
+                frequent = pc.mode(lengths.filter(pc.greater(lengths, 0)))
+                if len(frequent):
+                    return int(frequent[0]["mode"].as_py())
     except (pa.ArrowException, OSError) as error:
         raise EmbeddingFault(f"column {name!r} cannot be read: {one_line(error, 200)}") from None
     raise EmbeddingFault(f"column {name!r} holds nothing but nulls")
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+def _check_lists(name: str, kind: pa.DataType) -> None:
+    is_list = any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+    if not (is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
+        raise EmbeddingFault(f"column {name!r} is {kind}; accepted: lists of numbers, all of one length")
 
 
 def _of_column(name: str, column: pa.ChunkedArray, dimension: int) -> F32:
     lists = column.combine_chunks()
-    if not (hasattr(lists, "flatten") and _is_number(getattr(lists.type, "value_type", lists.type))):
-        raise EmbeddingFault(f"column {name!r} is {lists.type}; accepted: lists of numbers, all of one length")
+    _check_lists(name, lists.type)
     out = np.zeros((len(lists), dimension), np.float32)
     fit = pc.fill_null(pc.equal(pc.list_value_length(lists), dimension), False)
     if lists.null_count < len(lists) and not pc.any(fit).as_py():
         raise EmbeddingFault(f"column {name!r} has no row of {dimension} numbers, as the first file's have")
-    rows = np.flatnonzero(fit.to_numpy(zero_copy_only=False))
     values = lists.filter(fit).flatten().cast(pa.float32(), safe=False)  # a null is NaN, so not finite
-    out[rows] = values.to_numpy(zero_copy_only=False).reshape(-1, dimension)
+    out[fit.to_numpy(zero_copy_only=False)] = values.to_numpy(zero_copy_only=False).reshape(-1, dimension)
     return out
 
 
@@ -173,57 +153,53 @@ def _of_array(name: str, place: FileRows, rows: int, dimension: int) -> npt.NDAr
         raise EmbeddingFault(f"{path}: has no column {name!r}, and there is no {sidecar(path)}")
 
     def read(opened: Any) -> npt.NDArray[Any]:
-        stream, header = _open(opened, name, path)
+        stream, shape, kind = _open(opened, name, path)
         with stream:
-            if (header.rows, header.dimension) != (place.total, dimension):
+            if shape != (place.total, dimension):
                 raise EmbeddingFault(
-                    f"{where} is {header.rows:,} × {header.dimension}; accepted: {place.total:,} × {dimension}, one row for "
+                    f"{where} is {shape[0]:,} × {shape[1]}; accepted: {place.total:,} × {dimension}, one row for "
                     "each of the Parquet file's, of the dimension in the first file"
                 )
-            size = dimension * header.dtype.itemsize
+            size = dimension * kind.itemsize
             stream.seek(place.first * size, 1)
             data = stream.read(rows * size)
             if place.first + rows == place.total:
                 stream.read(1)  # the end of a member is where its checksum is compared
         if len(data) != rows * size:
             raise EmbeddingFault(f"{where} ends before its last row")
-        return np.frombuffer(data, header.dtype).reshape(rows, dimension)
+        return np.frombuffer(data, kind).reshape(rows, dimension)
 
     check_state(sidecar(path), place.storage, place.sidecar_fingerprint, place.sidecar_fingerprint)
     found: npt.NDArray[Any] = _safely(path, place.storage, read)
     return found
 
 
-def _safely(path: str, storage: dict[str, Any], read: Any) -> Any:
+def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> Any:
     """Return what is read of the .npz beside a file. Raises EmbeddingFault, whatever is raised by a stranger's bytes."""
-    where = sidecar(path)
-    for attempt in range(_ATTEMPTS):
-        try:
-            fs, inner = fsspec.core.url_to_fs(where, **storage)
-            if isinstance(fs, LocalFileSystem) and os.path.exists(inner) and not os.path.isfile(inner):
-                raise EmbeddingFault(f"{where}: is no regular file")
-            with fs.open(inner, "rb") as opened:
-                return read(opened)
-        except FileNotFoundError:
-            raise EmbeddingFault(f"{where}: no such file") from None
-        except (EmbeddingFault, MemoryError):
-            raise
-        except OSError as error:  # a store on a bad day, or bytes that lead a reader astray
-            if attempt + 1 == _ATTEMPTS or isinstance(fs, LocalFileSystem):
-                is_transient = not isinstance(fs, LocalFileSystem)
-                raise EmbeddingFault(f"{where}: cannot be read: {_line(error)}", is_transient) from None
-            time.sleep(attempt)
-        except Exception as error:
-            raise EmbeddingFault(f"{where}: cannot be read: {_line(error)}") from None
-    raise AssertionError("not reached")
+    where, is_local = sidecar(path), False
+
+    def attempt() -> Any:
+        with fs.open(inner, "rb") as opened:
+            return read(opened)
+
+    try:
+        fs, inner = fsspec.core.url_to_fs(where, **storage)
+        is_local = isinstance(fs, LocalFileSystem)
+        if is_local and os.path.exists(inner) and not os.path.isfile(inner):
+            raise EmbeddingFault(f"{where}: is no regular file")
+        return attempt() if is_local else retry(attempt)
+    except FileNotFoundError:
+        raise EmbeddingFault(f"{where}: no such file") from None
+    except (EmbeddingFault, MemoryError):
+        raise
+    except Exception as error:  # a store on a bad day, or bytes that lead a reader astray
+        is_transient = isinstance(error, OSError) and not is_local
+        what = f"{type(error).__name__} {one_line(error, 200)}".strip()
+        raise EmbeddingFault(f"{where}: cannot be read: {what}", is_transient) from None
 
 
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__} {one_line(error, 200)}".strip()
-
-
-def _open(opened: Any, name: str, path: str) -> tuple[Any, _Header]:
-    """Return an array of an .npz, as a stream behind its header, and the header."""
+def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.dtype[Any]]:
+    """Return an array of an .npz, as a stream behind its header; its shape, rows and dimension, and its type."""
     where = f"{sidecar(path)}: array {name!r}"
     archive = zipfile.ZipFile(opened)
     members = archive.namelist()
@@ -231,17 +207,10 @@ def _open(opened: Any, name: str, path: str) -> tuple[Any, _Header]:
         arrays = ", ".join(sorted(member.removesuffix(".npy") for member in members)[:12])
         raise EmbeddingFault(f"{where} is not there; arrays: {arrays[:500] or 'none'}")
     stream = archive.open(f"{name}.npy")
-    magic = stream.read(8)
-    version = magic[6:] if magic[:6] == b"\x93NUMPY" else b""
-    sizes = {b"\1\0": 2, b"\2\0": 4, b"\3\0": 4}
-    length = stream.read(sizes.get(version, 0))
-    # Looked at before so much is read: it may announce gigabytes.
-    if not length or int.from_bytes(length, "little") > _MAX_HEADER:
-        raise EmbeddingFault(f"{where} is no array: its header is none, or announces more than {_MAX_HEADER} bytes")
-    header = length + stream.read(int.from_bytes(length, "little"))
-    read = np.lib.format.read_array_header_1_0 if len(length) == 2 else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(io.BytesIO(header), max_header_size=_MAX_HEADER)
-    if len(shape) != 2 or fortran or dtype.kind != "f" or not 1 <= shape[1] <= MAX_DIMENSION:
-        found = f"{dtype} {list(shape)}"[:100]
+    if np.lib.format.read_magic(stream) != (1, 0):  # other headers may announce gigabytes
+        raise EmbeddingFault(f"{where} is no array of numbers: its header is of another version than 1.0")
+    shape, fortran, kind = np.lib.format.read_array_header_1_0(stream, max_header_size=_MAX_HEADER)
+    if len(shape) != 2 or fortran or kind.kind != "f" or not 1 <= shape[1] <= MAX_DIMENSION:
+        found = f"{kind} {list(shape)}"[:100]
         raise EmbeddingFault(f"{where} is {found}; accepted: floating-point numbers [rows, dimension]")
-    return stream, _Header(int(shape[0]), int(shape[1]), dtype)
+    return stream, (int(shape[0]), int(shape[1])), kind

@@ -1,18 +1,18 @@
 import pyarrow as pa
 import pytest
 
-from curate.pool.columns import SPELLINGS, Columns, FoundColumns, find_columns
+from curate.pool.columns import SPELLINGS, Columns, find_columns
 from curate.pool.faults import InputFault
 from curate.schema import FILE_REASONS
 
 TEXT, NUMBER, REAL = pa.string(), pa.int64(), pa.float64()
 
 
-def find(columns: dict[str, pa.DataType], **wanted: object) -> FoundColumns:
+def find(columns: dict[str, pa.DataType], **wanted: object) -> Columns:
     return find_columns(pa.schema(list(columns.items())), Columns(**wanted))  # type: ignore[arg-type]
 
 
-def parts(found: FoundColumns) -> dict[str, str]:
+def parts(found: Columns) -> dict[str, str]:
     return {part: name for part in SPELLINGS if (name := getattr(found, part))}
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.numeric.arrays import Mask
-from curate.pool.columns import Columns, FoundColumns, find_columns, integers, plain_column, valid_text, without_views
+from curate.pool.columns import Columns, find_columns, integers, plain_type, valid_text
 from curate.pool.faults import InputFault
 from curate.pool.formats.input_format import Batch, InputFormat, InputPart, InputSample, PartRows, Places, PlannedSource
 from curate.pool.listing import list_source
@@ -22,6 +22,8 @@ from curate.pool.precomputed import FileRows, read_embeddings
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 from curate.wording import one_line
+
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 
 
 class ParquetSource(Source):
@@ -55,19 +57,17 @@ class Parquet(InputFormat):
             if isinstance(error, MemoryError):
                 raise
             raise _damage(source, part, error) from None
-        columns = {"caption": plain_column(table, found.caption)}
-        for name, column in (("url", found.url), ("uid", found.uid), ("key", found.key), ("language", found.language)):
-            if column:
-                columns[name] = valid_text(plain_column(table, column))
+        texts = ("url", "uid", "key", "language")
+        columns = {"caption": _whole(table[found.caption])}
+        columns |= {name: valid_text(_whole(table[column])) for name in texts if (column := getattr(found, name))}
         images = None
         if found.image:
             sizes = [None if data is None else len(data) for data in image_bytes(table[found.image])]
             columns["bytes"] = pa.array(sizes, pa.int64())
             images = partial(_wanted_images, table[found.image])
         else:
-            for name, column in (("width", found.width), ("height", found.height)):
-                if column:
-                    columns[name] = integers(plain_column(table, column))
+            sides = [(name, getattr(found, name)) for name in ("width", "height")]
+            columns |= {name: integers(_whole(table[column])) for name, column in sides if column}
         supplied = {name: table[name] for name in scores.names if name in table.schema.names}
 
         def embeddings(names: tuple[str, str], dimension: int, usable: Mask) -> tuple[pa.Array, pa.Array]:
@@ -79,10 +79,9 @@ class Parquet(InputFormat):
         """Read samples of an image column again: the other columns are fields of the json, but those of bytes."""
         table, found = _read_rows(source, part)
         table = table.take(pa.array(rows.places))
-        fields = {
-            f.name: _values(table[f.name]) for f in table.schema if f.name != found.image and not _is_bytes(f.type)
-        }
         assert found.image is not None
+        others = (f for f in table.schema if f.name != found.image and not any(test(f.type) for test in _BYTES))
+        fields = {f.name: _values(table[f.name]) for f in others}
         kinds = rows.samples["format"].to_pylist()
         for i, (data, kind) in enumerate(zip(image_bytes(table[found.image]), kinds, strict=True)):
             suffix = "jpg" if kind == "jpeg" else kind
@@ -99,7 +98,7 @@ class Parquet(InputFormat):
                 wanted = rows.places[(rows.places >= first) & (rows.places < stop)] - first
                 if len(wanted):
                     images = file.read_row_group(group, [column], use_threads=False)[0]
-                    yield from image_bytes(images.cast(without_views(images.type)).take(pa.array(wanted)))
+                    yield from image_bytes(images.cast(plain_type(images.type)).take(pa.array(wanted)))
 
     def reread_table(self, source: ParquetSource, part: InputPart, places: Places, output: pa.Schema) -> pa.Table:
         """Read rows without images again."""
@@ -114,14 +113,20 @@ class Parquet(InputFormat):
             return None
 
 
-def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, FoundColumns]:
-    """Return the part's rows with all columns, views as plain types, and which columns hold what."""
+def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, Columns]:
+    """Return the part's rows with all columns, in plain types, and which columns hold what."""
     first, stop = part.groups or (0, 0)
     with fsspec.open(part.path, "rb", **source.storage) as opened:
         file = pq.ParquetFile(opened, pre_buffer=False)
         found = find_columns(file.schema_arrow, source.columns)
         table = file.read_row_groups(list(range(first, stop)), use_threads=False)
-    return table.cast(pa.schema([field.with_type(without_views(field.type)) for field in table.schema])), found
+    return table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema])), found
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return the column as one array; one of nulls as text."""
+    array = column.combine_chunks()
+    return array.cast(pa.string()) if pa.types.is_null(array.type) else array
 
 
 def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputFault:
@@ -154,10 +159,7 @@ def _output_columns(table: pa.Table, output: pa.Schema) -> pa.Table:
     """
     columns = []
     for field in output:
-        if field.name not in table.schema.names:
-            columns.append(pa.nulls(len(table), field.type))
-            continue
-        column = table[field.name]
+        column = table[field.name] if field.name in table.schema.names else pa.nulls(len(table))
         is_exact = not (pa.types.is_integer(column.type) and pa.types.is_floating(field.type))
         columns.append(column.cast(field.type, safe=is_exact))
     return pa.table(columns, schema=output)
@@ -193,11 +195,6 @@ def _value(value: pa.Scalar) -> Any:
         return raw and raw.as_py().decode(errors="replace")
     except Exception:
         return getattr(value, "value", None)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
-    return any(test(kind) for test in tests)
 
 
 def _plain_json(values: dict[str, Any]) -> dict[str, Any]:
