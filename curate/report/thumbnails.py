@@ -18,19 +18,14 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-<<<<<<< HEAD
 from curate.output.output_format import find_written
 from curate.pool.formats.input_format import InputPart, PartRows
 from curate.pool.formats.registry import find_format
-from curate.pool.image import ImageOptions, as_rgb, measure_image, rotate_by_exif
+from curate.pool.image import as_rgb, measure_image, rotate_by_exif
 from curate.pool.tar_samples import split_name
 from curate.process import in_threads
-from curate.recipe.source import Source, source_sections
-=======
-from curate.pool.image import as_rgb, measure_image, rotate_by_exif
-from curate.process import in_threads
 from curate.recipe.measure import Image as ImageOptions
->>>>>>> 85ae75c (A part's output is tables: batches and parts are joined by one function; image options are the recipe's section)
+from curate.recipe.source import Source, source_sections
 from curate.report.blocks import Picture
 from curate.report.source import Run
 from curate.schema import OK
