@@ -52,11 +52,6 @@ class Lazy(Generic[Made]):
                 self._loaded = self._load()
             yield self._loaded
 
-    def close(self) -> None:
-        """Drop it; the next use loads it again."""
-        with self._lock:
-            self._loaded = None
-
 
 @cache
 def _threads() -> ThreadPoolExecutor:

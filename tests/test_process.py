@@ -7,16 +7,13 @@ import pytest
 from curate.process import Lazy
 
 
-def test_lazy_loads_once_and_again_after_close() -> None:
+def test_lazy_loads_once() -> None:
     loads: list[int] = []
     lazy = Lazy(lambda: loads.append(1) or [len(loads)])
     assert not loads
     for _ in range(2):
         with lazy.use() as loaded:
             assert loaded == [1]
-    lazy.close()
-    with lazy.use() as loaded:
-        assert loaded == [2]
 
 
 def test_lazy_is_used_by_one_thread_at_a_time() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from curate import ids
-from curate.captions.regions.regions import Detector, ZeroShotDetector
+from curate.captions.regions.regions import ZeroShotDetector
 from curate.engines.request import Engine
 from curate.errors import CurateError
 from curate.process import process_cache
@@ -66,7 +66,7 @@ def identify_engines(captions: Captions) -> dict[str, str]:
     return found
 
 
-def open_detector(options: Regions, engine_id: str) -> Detector:
+def open_detector(options: Regions, engine_id: str) -> ZeroShotDetector:
     """Return the detector, once per process; arguments as of `open_engine`."""
     key = ids.digest([options.model_dump(mode="json"), engine_id])
     return process_cache(f"detector {key}", lambda: ZeroShotDetector(options))

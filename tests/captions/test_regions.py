@@ -387,16 +387,8 @@ def file_of(width: int, height: int, seed: int = 0) -> bytes:
 class Fake:
     """Finds each query at a place of its own; fails on red images, and where more than `most` are asked at a time."""
 
-    model = "fake"
-
     def __init__(self, batch: int = 3, most: int = 9):
         self.batch, self.most, self.calls = batch, most, []
-
-    def check(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
     def detect(self, pictures: Sequence[Image.Image], queries, threshold: float) -> list[list[Box]]:
         self.calls.append(len(pictures))
@@ -600,8 +592,6 @@ def test_half_precision_runs(folder):
     made = ZeroShotDetector(Regions(model=str(folder), device="cpu", precision="bf16"))
     assert made.batch == 8
     assert any(made.detect(pictures(), QUERIES, 0.0))
-    made.close()
-    made.check()
 
 
 def test_what_cannot_be_loaded_is_said(tmp_path):

@@ -190,11 +190,11 @@ def numbers(texts: pa.Array, originals: pa.Array, sources: pa.Array | None = Non
         held = own.held | read_numbers(source).held if source else own.held
         lost = (number for number in own.claimed if not number.is_in(there.held))
         invented = (number for number in there.claimed if not number.is_in(held))
-        if translated:
-            found = itertools.chain(lost, invented)
-            bad[row] = any(not number.spelt and number.above(_ELSEWHERE) for number in found)
-        else:
-            bad[row] = next(lost, None) is not None or next(invented, None) is not None
+        # Translated, only what is written in digits, and large, is sure to be read.
+        bad[row] = any(
+            not translated or (not number.spelt and number.above(_ELSEWHERE))
+            for number in itertools.chain(lost, invented)
+        )
     return bad
 
 
@@ -209,23 +209,21 @@ def names(texts: pa.Array, originals: pa.Array, sources: pa.Array | None = None,
     bad = np.zeros(len(texts), np.bool_)
     for row, text, original, source in read_rows(name_suspects(texts, originals), texts, originals, sources):
         own, there, held = read_names(original), read_names(text), hold_names(text)
+        shown = [hold_names(known) for known in (original, source) if known]
         lost = sum(not held.word(name) for name in own.words)
-        if lost > (1 - kept) * len(own.words) + 1e-9 or not all(map(held.code, own.codes)):
-            bad[row] = True
-            continue
-        shown = [hold_names(original), *([hold_names(source)] if source else [])]
-        bad[row] = not all(any(s.word(name) for s in shown) for name in there.words) or not all(
-            any(s.code(code) for s in shown) for code in there.codes
+        bad[row] = (
+            lost > (1 - kept) * len(own.words) + 1e-9
+            or not all(map(held.code, own.codes))
+            or not all(any(known.word(name) for known in shown) for name in there.words)
+            or not all(any(known.code(code) for known in shown) for code in there.codes)
         )
     return bad
 
 
 def entry_weights(counts: npt.NDArray[np.integer], rows: int) -> F64:
-    """Return how heavy each entry is: log(rows / count), so that one of nearly all captions ("of") is of no weight; float64.
+    """Return how heavy each entry is: log(rows / count), so that one of nearly all captions ("of") is of no weight.
 
-    Args:
-        counts: integer [entries], how many of the rows hold each entry; 0 counts as 1.
-        rows: of the pool.
+    `counts` integer [entries]: how many of the pool's `rows` hold each entry; 0 counts as 1.
     """
     return np.maximum(0.0, np.log(max(rows, 1) / np.maximum(np.asarray(counts, np.float64), 1.0)))
 
@@ -266,9 +264,7 @@ def score(given: Scores, margin: float) -> Mask:
 
     Passes where a score is null or NaN: that a text was not scored says nothing of it.
     """
-    there, own = (
-        pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False) for column in (given.texts, given.originals)
-    )
+    there, own = (column.cast(pa.float64()).to_numpy(zero_copy_only=False) for column in (given.texts, given.originals))
     return np.asarray(there < own - margin)  # false where one of them is NaN
 
 
@@ -311,13 +307,10 @@ def _rows_with_runs(texts: list[str]) -> set[int]:
     """Return which texts have a character, no digit, six times in a row."""
     ends = np.cumsum([len(text) + 1 for text in texts])
     codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
-    same = codes[1:] == codes[:-1]
-    width = _CHARACTERS - 1
-    runs = (
-        np.logical_and.reduce([same[i : len(same) - width + 1 + i] for i in range(width)])
-        if len(same) >= width
-        else same[:0]
-    )
+    same, width = codes[1:] == codes[:-1], _CHARACTERS - 1
+    if len(same) < width:
+        return set()
+    runs = np.logical_and.reduce([same[i : len(same) - width + 1 + i] for i in range(width)])
     places = [at for at in np.flatnonzero(runs) if not chr(codes[at]).isspace() and not chr(codes[at]).isdecimal()]
     return set(np.searchsorted(ends, places, "right").tolist())
 

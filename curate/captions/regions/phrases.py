@@ -92,17 +92,10 @@ _END = _Word("", "stop")
 
 
 def noun_phrases(captions: pa.Array) -> pa.Array:
-    """Return the noun phrases of each caption, see the module; deterministic, row by row.
+    """Return the noun phrases of each caption, see the module: list<string>, null where the caption is.
 
-    Args:
-        captions: string or large_string; English.
-
-    Returns:
-        list<string>, null where the caption is; phrases as they stand in the text, with single spaces, and no two of a
-        caption alike but for their case.
-
-    Raises:
-        RecipeError: TextBlob is not installed.
+    Phrases are as they stand in the text, with single spaces, and no two of a caption are alike but for their case. Raises
+    RecipeError without TextBlob.
     """
     rows = [None if text is None else _phrases(text) for text in captions.to_pylist()]
     return pa.array(rows, pa.list_(pa.string()))
@@ -127,13 +120,12 @@ def _words(text: str) -> list[_Word]:
             segments.append([])
     segments = [segment for segment in segments if segment]
     capitals = text.isupper()
-    lower = iter(_tags([[word.lower() for word in segment] for segment in segments]))
-    tags = lower if capitals else iter(_tags(segments))
+    smalls = _tags([[word.lower() for word in segment] for segment in segments])
+    tags = iter(zip(smalls if capitals else _tags(segments), smalls, strict=True))
     words = [_END]
     for segment in segments:
         for word in segment:
-            small = next(lower)
-            tag = small if capitals else next(tags)
+            tag, small = next(tags)
             words.append(_Word(word, "and" if word == "&" else _kind(word, tag, small, words[-1], capitals)))
         words.append(_END)
     return words
@@ -145,14 +137,9 @@ def _is_short(text: str) -> bool:
 
 
 def _kind(text: str, tag: str, small: str, before: _Word, capitals: bool) -> str:
-    """Return what a word may be in a phrase, by its part of speech as it stands and in small letters.
+    """Return what a word may be in a phrase, by its part of speech as it stands (`tag`) and in small letters (`small`).
 
-    Args:
-        text: the word.
-        tag: its part of speech as it stands.
-        small: that of the word in small letters.
-        before: the word before it.
-        capitals: whether all of the caption is in capitals, so that they say nothing.
+    `capitals`: whether all of the caption is in capitals, so that they say nothing.
     """
     low, name = text.lower().replace("’", "'"), not capitals and not text[0].islower()
     if low in _STOPS or (name and low in _DATES) or (not name and low in _VERBS):
@@ -244,13 +231,12 @@ def _tags(segments: list[list[str]]) -> list[str]:
 
 
 def _load() -> Any:
-    """Return the tagger with its lexicon. Raises RecipeError without TextBlob."""
+    """Return the tagger with its lexicon."""
     try:
         from textblob.en.taggers import PatternTagger
     except ImportError as error:
-        raise RecipeError(
-            f"captions.regions: TextBlob cannot be imported ({error}); install it with: pip install textblob"
-        ) from None
+        remedy = "install it with: pip install textblob"
+        raise RecipeError(f"captions.regions: TextBlob cannot be imported ({error}); {remedy}") from None
     tagger = PatternTagger()
     tagger.tag("a house", tokenize=False)  # reads the lexicon, which threads then share
     return tagger

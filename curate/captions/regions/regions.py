@@ -25,14 +25,7 @@ from PIL import Image
 
 from curate import ids, schema
 from curate.errors import RecipeError
-from curate.models.hugging_face import (
-    find_device,
-    in_halves,
-    load,
-    model_name,
-    open_picture,
-    to_dtype,
-)
+from curate.models.hugging_face import find_device, in_halves, load, model_name, open_picture, to_dtype
 from curate.process import Lazy
 from curate.recipe.captions import Regions
 from curate.wording import one_line
@@ -45,53 +38,30 @@ REGIONS = pa.list_(schema.REGION)
 
 
 class Box(NamedTuple):
-    """One thing that was found.
+    """One thing that was found."""
 
-    Attributes:
-        corners: x0, y0, x1, y1 in pixels, within the image, x0 < x1 and y0 < y1.
-        query: which of the image's queries it is, the likeliest.
-        score: how likely, above the threshold, up to 1.
-    """
-
-    corners: tuple[float, float, float, float]
-    query: int
-    score: float
+    corners: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, within the image, x0 < x1 and y0 < y1
+    query: int  # which of the image's queries it is, the likeliest
+    score: float  # how likely, above the threshold, up to 1
 
 
 class Detector(Protocol):
-    """What finds things by their names. One per process, shared by threads."""
-
-    @property
-    def model(self) -> str:
-        """What names the model in tables; equal names give equal boxes, up to rounding."""
+    """What finds things by their names, `batch` images at a time."""
 
     @property
     def batch(self) -> int:
         """How many images it takes at a time."""
-
-    def check(self) -> None:
-        """Raise RecipeError where it cannot work: no package, model or device."""
 
     def detect(
         self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
     ) -> list[list[Box]]:
         """Return the boxes of each picture, the best first; at least one query each. May raise where it fails on one."""
 
-    def close(self) -> None:
-        """Let go of what it holds."""
-
 
 def sample_phrases(phrases: pa.Array, uids: pa.Array, most: int = MAX_QUERIES, seed: int = 0) -> pa.Array:
     """Return at most `most` phrases of each row, in their order; which ones is drawn by hash64(uid NUL phrase NUL seed).
 
-    Args:
-        phrases: list<string>, nulls allowed; no two of a row alike.
-        uids: string.
-        most: how many.
-        seed: the recipe's.
-
-    Returns:
-        list<string>, null where `phrases` is.
+    `phrases` are list<string>, no two of a row alike, as is what is returned; null stays null.
     """
     rows = []
     for uid, names in zip(uids.to_pylist(), phrases.to_pylist(), strict=True):
@@ -119,29 +89,34 @@ def find_regions(
     errors: list[str | None] = []
     waiting = zip(images, phrases.to_pylist(), strict=True)
     while rows := list(islice(waiting, detector.batch)):
-        for (_, asked), found in zip(rows, _look(rows, detector, threshold), strict=True):
+        for found in _look(rows, detector, threshold):
+            regions.append(None if isinstance(found, str) else found)
             errors.append(found if isinstance(found, str) else None)
-            regions.append(None if isinstance(found, str) or found is None else [_region(box, asked) for box in found])
     return pa.array(regions, REGIONS), pa.array(errors, pa.string())
 
 
 def _look(
     rows: Sequence[tuple[bytes | None, list[str] | None]], detector: Detector, threshold: float
-) -> list[list[Box] | str | None]:
-    """Return the boxes of each row, or None or an error."""
-    answers: list[list[Box] | str | None] = []
+) -> list[list[dict[str, Any]] | str | None]:
+    """Return the regions of each row, or None or an error."""
+    answers: list[list[dict[str, Any]] | str | None] = [None if queries is None else [] for _, queries in rows]
     asked: list[tuple[int, Image.Image, list[str]]] = []
-    for data, queries in rows:
-        picture = None if queries is None else _open(data)
-        if isinstance(picture, Image.Image) and queries:
-            asked.append((len(answers), picture, queries))
-        answers.append(None if queries is None else picture if isinstance(picture, str) else [])
+    for place, (data, queries) in enumerate(rows):
+        if queries is not None:
+            picture = _open(data)
+            if isinstance(picture, str):
+                answers[place] = picture
+            elif queries:
+                asked.append((place, picture, queries))
 
     def detect(part: Sequence[tuple[int, Image.Image, list[str]]]) -> list[list[Box]]:
         return detector.detect([picture for _, picture, _ in part], [queries for *_, queries in part], threshold)
 
-    for (place, *_), found in zip(asked, in_halves(asked, detect), strict=True):
-        answers[place] = f"engine: {_line(found)}" if isinstance(found, Exception) else found
+    for (place, _, queries), found in zip(asked, in_halves(asked, detect), strict=True):
+        if isinstance(found, Exception):
+            answers[place] = f"engine: {_line(found)}"
+        else:
+            answers[place] = [{"bbox": b.corners, "phrase": queries[b.query], "score": b.score} for b in found]
     return answers
 
 
@@ -156,10 +131,6 @@ def _open(data: bytes | None) -> Image.Image | str:
 
 def _line(error: Exception) -> str:
     return one_line(error, 200) or type(error).__name__
-
-
-def _region(box: Box, queries: list[str] | None) -> dict[str, Any]:
-    return {"bbox": box.corners, "phrase": (queries or [])[box.query], "score": box.score}
 
 
 class ZeroShotDetector:
@@ -203,10 +174,6 @@ class ZeroShotDetector:
             found.append(_kept(corners, best.indices, best.values, picture.size, threshold))
         return found
 
-    def close(self) -> None:
-        """Let go of the model."""
-        self._loaded.close()
-
 
 class _Loaded:
     """A model and its processor, used alike whatever its family."""
@@ -214,10 +181,9 @@ class _Loaded:
     def __init__(self, family: str, model: Any, processor: Any, device: str, dtype: Any) -> None:
         self.square = family == "owlv2"
         self._grounding = family == "grounding-dino"
+        self._model, self._processor, self._device, self._dtype = model, processor, device, dtype
         config = model.config  # how many tokens a query may have, or all queries together
         self._longest = config.max_text_len if self._grounding else config.text_config.max_position_embeddings
-        self._model, self._processor = model, processor
-        self._device, self._dtype = device, dtype
 
     def look(self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]]) -> tuple[Any, Any]:
         """Return boxes (pictures, boxes, 4) as centre, width and height, 0 to 1; scores (pictures, boxes, queries), 0 to 1."""
@@ -258,9 +224,8 @@ def _load(options: Regions) -> _Loaded:
 
     family = load(where, lambda: transformers.AutoConfig.from_pretrained(options.model)).model_type
     if family not in _FAMILIES:
-        raise RecipeError(
-            f"{where}: is of the family {family!r}, which finds no phrases here; accepted: {', '.join(_FAMILIES)}"
-        )
+        accepted = ", ".join(_FAMILIES)
+        raise RecipeError(f"{where}: is of the family {family!r}, which finds no phrases here; accepted: {accepted}")
     dtype = to_dtype(options.precision)
     kind = transformers.AutoModelForZeroShotObjectDetection
     model = load(where, lambda: kind.from_pretrained(options.model, dtype=dtype))
@@ -273,11 +238,6 @@ def _kept(corners: Any, queries: Any, scores: Any, size: tuple[int, int], thresh
     import torch
 
     corners = torch.minimum(corners.clamp(min=0), torch.tensor(size, dtype=corners.dtype).repeat(2))
-    inside = (corners[:, :2] < corners[:, 2:]).all(dim=-1)
-    order = scores.argsort(descending=True, stable=True)
-    return [
-        Box((x0, y0, x1, y1), int(queries[i]), float(scores[i]))
-        for i in order.tolist()
-        if inside[i] and scores[i] > threshold
-        for x0, y0, x1, y1 in [corners[i].tolist()]
-    ]
+    inside = (corners[:, :2] < corners[:, 2:]).all(dim=-1) & (scores > threshold)
+    best = scores.argsort(descending=True, stable=True)
+    return [Box(tuple(corners[i].tolist()), int(queries[i]), float(scores[i])) for i in best.tolist() if inside[i]]

@@ -33,30 +33,21 @@ def find_unit_regions(settings: CaptionSettings, tables: UnitTables, images: Uni
     columns = (table[name].to_pylist() for name in ("uid", "sha256", "caption"))
     digests = [ids.digest([*row, *asked]) for row in zip(*columns, strict=True)]
     english = [language in (ENGLISH, None) for language in table["language"].to_pylist()]
-    known = _read_known(tables)
-    missing = np.array(
-        [place for place, digest in enumerate(digests) if english[place] and digest not in known], np.int64
-    )
-    if len(missing):
-        take = pa.array(missing)
-        phrases = noun_phrases(rows.column("caption").take(take))
-        phrases = sample_phrases(phrases, rows.column("uid").take(take), options.queries, settings.seed)
+    known, failed = _read_known(tables), {}
+    wanted = [place for place, digest in enumerate(digests) if english[place] and digest not in known]
+    if wanted:
+        missing = np.array(wanted, np.int64)
+        phrases = noun_phrases(rows.column("caption").take(pa.array(missing)))
+        phrases = sample_phrases(phrases, rows.column("uid").take(pa.array(missing)), options.queries, settings.seed)
         files = images.images(rows.rows[missing])
-        regions, errors = find_regions(files, phrases, open_detector(options, model), options.threshold)
-        for place, found, error in zip(missing.tolist(), regions.to_pylist(), errors.to_pylist(), strict=True):
-            known[digests[place]] = found, error
-    results = [known[digest] if own else (None, NOT_ENGLISH) for own, digest in zip(english, digests, strict=True)]
-    errors = [error for _, error in results]
-    rows_out = {
-        "uid": table["uid"].to_pylist(),
-        "digest": digests,
-        "regions": [found for found, _ in results],
-        "model": [model] * len(digests),
-        "error": errors,
-    }
-    found = pa.table(rows_out, schema=schema.REGIONS)
-    note = {"content": ids.table_digest(found.select(["uid", "digest", "error"]))}
-    tables.write("regions", found, "" if any(map(is_failure, errors)) else key, note)
+        found = find_regions(files, phrases, open_detector(options, model), options.threshold)
+        for place, regions, error in zip(wanted, *(column.to_pylist() for column in found), strict=True):
+            known[digests[place]], failed[digests[place]] = regions, error
+    errors = [failed.get(digest) if own else NOT_ENGLISH for own, digest in zip(english, digests, strict=True)]
+    own_regions = [known[digest] if own else None for own, digest in zip(english, digests, strict=True)]
+    made = pa.table([table["uid"], digests, own_regions, [model] * len(digests), errors], schema=schema.REGIONS)
+    note = {"content": ids.table_digest(made.select(["uid", "digest", "error"]))}
+    tables.write("regions", made, "" if any(map(is_failure, errors)) else key, note)
 
 
 def is_failure(error: str | None) -> bool:
@@ -64,12 +55,10 @@ def is_failure(error: str | None) -> bool:
     return error is not None and error != NOT_ENGLISH
 
 
-def _read_known(tables: UnitTables) -> dict[str, tuple[Any, str | None]]:
-    """Return what was found before, by digest, but for what failed or was not English."""
-    known: dict[str, tuple[Any, str | None]] = {}
+def _read_known(tables: UnitTables) -> dict[str, Any]:
+    """Return the regions that were found before, by digest, but for what failed or was not English."""
+    known: dict[str, Any] = {}
     for of_unit in (tables.reuse, tables):
         if of_unit is not None and of_unit.exists("regions"):
-            for row in of_unit.read("regions").to_pylist():
-                if row["error"] is None:
-                    known[row["digest"]] = row["regions"], None
+            known |= {row["digest"]: row["regions"] for row in of_unit.read("regions").to_pylist() if not row["error"]}
     return known
