@@ -1,9 +1,9 @@
 """One HTTP endpoint, called by many threads at once: its connections, its key, its limits, and a circuit breaker.
 
-In: the calls of `openai_protocol`. Out: a reply (status, body), never an exception for what the network does. The client is that of package openai, without its retries. All calls run in one event loop in a
-thread of its own, since only there can a call be ended wherever it hangs, be it in a header that trickles in, byte by byte.
-Trade-offs: one thread sends and reads all, which is enough for a thousand calls a second, and a language model is
-slower than that.
+In: the calls of `openai_protocol`. Out: a reply (status, body), never an exception for what the network does. The client is
+that of package openai, without its retries. All calls run in one event loop in a thread of its own, since only there can a
+call be ended wherever it hangs, be it in a header that trickles in, byte by byte. Trade-offs: one thread sends and reads
+all, which is enough for a thousand calls a second, and a language model is slower than that.
 
 An endpoint is a stranger: at most 16 MB of a reply are read, and a redirect is a reply like any other, never followed,
 so that the key goes to no other host. TLS certificates are verified. Proxies are those of the environment.
@@ -45,16 +45,13 @@ def read_key(variable: str | None) -> str:
     if variable is None:
         return ""
     key = os.environ.get(variable, "").strip()
+    name = f"the environment variable {variable}"
     if not key:
-        raise RecipeError(
-            f"key: the environment variable {variable} is not set; it is to hold the endpoint's key. "
-            "Leave `key` out where the endpoint wants none"
-        )
+        remedy = "it is to hold the endpoint's key. Leave `key` out where the endpoint wants none"
+        raise RecipeError(f"key: {name} is not set; {remedy}")
     if not re.fullmatch(r"[!-~]+", key):
-        raise RecipeError(
-            f"key: what the environment variable {variable} holds cannot be a key: accepted are ASCII letters, "
-            "digits and signs, without blanks"
-        )
+        accepted = "accepted are ASCII letters, digits and signs, without blanks"
+        raise RecipeError(f"key: what {name} holds cannot be a key: {accepted}")
     return key
 
 
@@ -89,9 +86,8 @@ class Tripped(asyncio.Event):
 class CircuitBreaker:
     """Gives an endpoint up that is dead or refuses everything, by what the requests of all threads met.
 
-    `tripped` is the event of an endpoint that is given up. A batch of requests takes it when it begins, and ends when it is
-    set. A later batch gets another one, and so tries again; but one more such request will do then, until there is a better
-    reply.
+    A batch of requests takes the event `tripped` when it begins, and ends when it is set. A later batch gets another one, and
+    so tries again; but one more such request will do then, until there is a better reply.
     """
 
     def __init__(self) -> None:

@@ -32,8 +32,9 @@ Source: Kornblith et al., Guiding Image Captioning Models Toward More Specific C
 import copy
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -145,22 +146,19 @@ class Guide:
         return guided.repeat(2, 1)
 
 
-class _Family(Protocol):
-    """How a family of models is used."""
+@dataclass
+class _Family:
+    """How a model of a family is used.
+
+    `generate(pixels, start, guided, **how)` returns token ids (rows, length), `start` included, of float pixels (images,
+    channels, height, width) and int64 `start` (rows, length); with `guided` of twice as many rows as images, which are given
+    the images, then zeros. `how` are further arguments of transformers' `generate`.
+    """
 
     limit: int  # positions that the decoder has for text
     first: int  # the token that a caption begins with
     settings: Any  # the model's own generation settings
-
-    def generate(self, pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
-        """Return token ids (rows, length), `start` included.
-
-        Args:
-            pixels: float (images, channels, height, width).
-            start: int64 (rows, length), with `guided` twice as many rows as images: given the images, then zeros.
-            guided: whether there are two streams.
-            how: further arguments of transformers' `generate`.
-        """
+    generate: Callable[..., Any]
 
 
 class _Loaded(NamedTuple):
@@ -182,45 +180,36 @@ class _Prepared(NamedTuple):
     max_tokens: int
 
 
-class _VisionEncoderDecoder:
-    def __init__(self, model: Any, where: str) -> None:
-        import torch
+def _encoder_decoder(model: Any, where: str) -> _Family:
+    import torch
+    from transformers.modeling_outputs import BaseModelOutput
 
-        self._model = model
-        # The projection is applied here, once, so that the decoder itself gets zeros, and not the projection's bias.
-        self._project = getattr(model, "enc_to_dec_proj", torch.nn.Identity())
-        model.enc_to_dec_proj = torch.nn.Identity()
-        sizes = (getattr(model.config.decoder, name, None) for name in ("max_position_embeddings", "n_positions"))
-        self.limit = next((int(size) for size in sizes if size), 1 << 30)
-        self.settings = model.generation_config
-        first = self.settings.decoder_start_token_id
-        first = self.settings.bos_token_id if first is None else first
-        if first is None:
-            raise RecipeError(f"{where}: its generation settings name no decoder_start_token_id, nor bos_token_id")
-        self.first = int(first)
+    # The projection is applied here, once, so that the decoder itself gets zeros, and not the projection's bias.
+    project = getattr(model, "enc_to_dec_proj", torch.nn.Identity())
+    model.enc_to_dec_proj = torch.nn.Identity()
+    sizes = (getattr(model.config.decoder, name, None) for name in ("max_position_embeddings", "n_positions"))
+    limit = next((int(size) for size in sizes if size), 1 << 30)
+    settings = model.generation_config
+    first = settings.bos_token_id if settings.decoder_start_token_id is None else settings.decoder_start_token_id
+    if first is None:
+        raise RecipeError(f"{where}: its generation settings name no decoder_start_token_id, nor bos_token_id")
 
-    def generate(self, pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
-        from transformers.modeling_outputs import BaseModelOutput
+    def generate(pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
+        states = project(model.encoder(pixel_values=pixels).last_hidden_state)
+        outputs = BaseModelOutput(last_hidden_state=_with_zeros(states, guided))
+        return model.generate(encoder_outputs=outputs, decoder_input_ids=start, **how)
 
-        states = self._project(self._model.encoder(pixel_values=pixels).last_hidden_state)
-        return self._model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=_with_zeros(states, guided)),
-            decoder_input_ids=start,
-            **how,
-        )
+    return _Family(limit, int(first), settings, generate)
 
 
-class _Blip:
-    def __init__(self, model: Any, where: str) -> None:
-        self._model = model
-        text = model.config.text_config
-        self.limit, self.first = text.max_position_embeddings, text.bos_token_id
-        self.settings = copy.deepcopy(model.text_decoder.generation_config)
-        self.settings.eos_token_id, self.settings.pad_token_id = text.sep_token_id, text.pad_token_id
+def _blip(model: Any, where: str) -> _Family:
+    text = model.config.text_config
+    settings = copy.deepcopy(model.text_decoder.generation_config)
+    settings.eos_token_id, settings.pad_token_id = text.sep_token_id, text.pad_token_id
 
-    def generate(self, pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
-        states = _with_zeros(self._model.vision_model(pixel_values=pixels).last_hidden_state, guided)
-        return self._model.text_decoder.generate(
+    def generate(pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
+        states = _with_zeros(model.vision_model(pixel_values=pixels).last_hidden_state, guided)
+        return model.text_decoder.generate(
             input_ids=start,
             attention_mask=start.new_ones(start.shape),
             encoder_hidden_states=states,
@@ -228,40 +217,37 @@ class _Blip:
             **how,
         )
 
+    return _Family(text.max_position_embeddings, text.bos_token_id, settings, generate)
 
-class _Git:
-    def __init__(self, model: Any, where: str) -> None:
-        self._model = model
-        self.limit, self.first = model.config.max_position_embeddings, model.config.bos_token_id
-        self.settings = model.generation_config
 
-    def generate(self, pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
+def _git(model: Any, where: str) -> _Family:
+    def generate(pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
         # Its prefix is made inside, from pixels: so the zeros are added where it is made.
-        hook = self._model.git.visual_projection.register_forward_hook(
-            lambda _, __, states: _with_zeros(states, guided)
-        )
+        projection = model.git.visual_projection
+        hook = projection.register_forward_hook(lambda _, __, states: _with_zeros(states, guided))
         try:
-            return self._model.generate(
+            return model.generate(
                 input_ids=start, attention_mask=start.new_ones(start.shape), pixel_values=pixels, **how
             )
         finally:
             hook.remove()
 
+    config = model.config
+    return _Family(config.max_position_embeddings, config.bos_token_id, model.generation_config, generate)
+
 
 _FAMILIES: dict[str, tuple[str, Callable[[Any, str], _Family]]] = {
-    "vision-encoder-decoder": ("VisionEncoderDecoderModel", _VisionEncoderDecoder),
-    "blip": ("BlipForConditionalGeneration", _Blip),
-    "git": ("GitForCausalLM", _Git),
+    "vision-encoder-decoder": ("VisionEncoderDecoderModel", _encoder_decoder),
+    "blip": ("BlipForConditionalGeneration", _blip),
+    "git": ("GitForCausalLM", _git),
 }
 
 
 def _with_zeros(states: Any, guided: bool) -> Any:
     """Return the images' embeddings, and, where guided, as many zeros behind them."""
-    if not guided:
-        return states
     import torch
 
-    return torch.cat([states, torch.zeros_like(states)])
+    return torch.cat([states, torch.zeros_like(states)]) if guided else states
 
 
 def _load(options: Guided) -> _Loaded:
