@@ -10,7 +10,7 @@ import apache_beam as beam
 from apache_beam.runners.worker import sdk_worker
 
 from curate import ids
-from curate.captions.engines import check_engines, identify_engines
+from curate.captions.engines import find_faults, identify_engines
 from curate.captions.settings import CaptionSettings, check_captions
 from curate.decide.evaluation import evaluation_key
 from curate.decide.settings import DecideSettings
@@ -111,7 +111,8 @@ def preflight(prepared: Prepared) -> None:
     context = prepared.context
     answered = any(folder and folder.files("tables/answers") for folder in (context.store, context.reuse))
     if context.recipe.captions and not (answered or context.store.files(ANSWER_PARTS)):
-        check_engines(context.recipe.captions, context.engine_ids, prepared.beam.in_this_process)
+        for fault in find_faults(context.recipe.captions, context.engine_ids, prepared.beam.in_this_process):
+            raise fault
     if not prepared.beam.in_this_process:
         return
     ready: set[str] = set()

@@ -88,18 +88,10 @@ class AnswerCache:
 
 def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer]) -> pa.Table:
     """Return requests and their answers as table `answers`."""
-    columns = {
-        "uid": [request.uid for request in requests],
-        "kind": [request.kind for request in requests],
-        "style": [request.style for request in requests],
-        "ordinal": [request.ordinal for request in requests],
-        "digest": list(digests),
-        "answer": [answer.text for answer in answers],
-        "tokens_in": [answer.tokens_in for answer in answers],
-        "tokens_out": [answer.tokens_out for answer in answers],
-        "finish": [answer.finish for answer in answers],
-        "error": [answer.error for answer in answers],
-    }
+    columns = [[getattr(request, name) for request in requests] for name in ("uid", "kind", "style", "ordinal")]
+    columns.append(list(digests))
+    for name in ("text", "tokens_in", "tokens_out", "finish", "error"):
+        columns.append([getattr(answer, name) for answer in answers])
     return pa.table(columns, schema=schema.ANSWERS)
 
 

@@ -14,31 +14,15 @@ from curate.recipe.engines import EngineSpec
 def open_engine(spec: EngineSpec, engine_id: str) -> Engine:
     """Return the engine of a recipe; one per process, until its options or what they name change.
 
-    Args:
-        spec: what the recipe says.
-        engine_id: its model, as `identify_engines` found it when the run began.
+    `engine_id` is its model, as `identify_engines` found it when the run began.
     """
     key = ids.digest([spec.options.model_dump(mode="json"), engine_id, spec.options.fingerprint()])
     engine: Engine = process_cache(f"engine {key}", spec.options.open)
     return engine
 
 
-def check_engines(captions: Captions, engine_ids: dict[str, str], load: bool) -> None:
-    """Raise RecipeError or RunError where an engine that is used cannot work: endpoints are called, models loaded.
-
-    Args:
-        captions: the recipe's section.
-        engine_ids: see `identify_engines`.
-        load: whether models will run in this process; if not, they are not loaded here.
-    """
-    for fault in find_faults(captions, engine_ids, load):
-        raise fault
-    if captions.regions and load:
-        open_detector(captions.regions, engine_ids["regions"]).check()
-
-
 def find_faults(captions: Captions, engine_ids: dict[str, str], load: bool) -> Iterator[CurateError]:
-    """Yield what keeps each engine that is used from working, see `check_engines`; the detector is not looked at."""
+    """Yield what keeps each engine that is used from working: endpoints are called, models loaded if `load` is set."""
     for name in dict.fromkeys(task.section.engine for task in captions.tasks):
         spec = captions.engines[name]
         if load or not spec.options.is_local:
@@ -46,6 +30,11 @@ def find_faults(captions: Captions, engine_ids: dict[str, str], load: bool) -> I
                 open_engine(spec, engine_ids[name]).check()
             except CurateError as error:
                 yield type(error)(f"captions.engines.{name}: {error}")
+    if captions.regions and load:
+        try:
+            open_detector(captions.regions, engine_ids["regions"]).check()
+        except CurateError as error:
+            yield error
 
 
 def identify_engines(captions: Captions) -> dict[str, str]:

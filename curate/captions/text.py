@@ -47,13 +47,8 @@ def one_line(text: str) -> str:
 def as_data(text: str, words: int = MAX_WORDS, characters: int = MAX_CHARACTERS) -> str:
     """Return the text in the form that prompts may hold, see above; empty where nothing is left of it.
 
-    Args:
-        text: any, of any length.
-        words: how many are kept, cut by spaces.
-        characters: how many are kept, cut between words where that costs less than half of them.
-
-    Returns:
-        One line without `<`, `>` and `=>`, within both limits; the same where it is one already.
+    It is one line without `<`, `>` and `=>`, of at most so many words and characters, cut between words where that costs less
+    than half of it; the same where it is one already.
     """
     text = _cut(one_line(text).translate(_BRACKETS), words, characters)
     text = _ARROW.sub("→", _TURN.sub(r"\1 -", text))

@@ -17,17 +17,16 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from curate.engines.openai_protocol import Call
+from curate.engines.openai_protocol import MAX_REPLY, Call, Reply
 from curate.engines.request import Answer
 from curate.errors import RecipeError
 
 T = TypeVar("T")
 
-MAX_REPLY = 16_000_000  # bytes
 MAX_CONNECT = 10.0  # seconds; what takes no connection is unreachable, whatever a reply may take
 MAX_NO_REPLIES = 8  # requests in a row without any reply after which the endpoint is taken for dead
 MAX_REFUSALS = 8  # replies in a row that say nothing of their request after which the endpoint is probed
@@ -53,28 +52,6 @@ def read_key(variable: str | None) -> str:
         accepted = "accepted are ASCII letters, digits and signs, without blanks"
         raise RecipeError(f"key: what {name} holds cannot be a key: {accepted}")
     return key
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came back; where nothing whole did, `status` is 0 and `reason` an error of `request.ERRORS`."""
-
-    status: int
-    reason: str
-    body: bytes = b""
-    is_whole: bool = True  # false where the body was longer than is read; `body` is then its beginning
-    retry_after: float | None = None  # seconds
-    location: str = ""
-
-    @property
-    def is_success(self) -> bool:
-        """Whether it is a 2xx."""
-        return 200 <= self.status < 300
-
-    @property
-    def is_transient(self) -> bool:
-        """Whether another attempt may do better."""
-        return self.status in (0, 408, 429) or self.status >= 500
 
 
 class Tripped(asyncio.Event):

@@ -26,23 +26,14 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from curate import ids
-from curate.engines.endpoint import MAX_REPLY, Endpoint, Reply, Tripped, read_key
-from curate.engines.openai_protocol import (
-    OURS,
-    Call,
-    UnsendableError,
-    error_code,
-    read_answer,
-    read_error,
-    read_models,
-    write_call,
-)
+from curate.engines.endpoint import Endpoint, Tripped, read_key
+from curate.engines.openai_protocol import OURS, Call, Reply, UnsendableError, read_models, write_call
 from curate.engines.options import EngineOptions
 from curate.engines.request import Answer, Message, Request, Sampling
 from curate.errors import RecipeError, RunError
@@ -118,13 +109,6 @@ def _check_address(base_url: str) -> None:
         raise fault("base_url", f"{base_url!r} is no address; accepted: one such as http://localhost:8000/v1")
 
 
-class _Attempt(NamedTuple):
-    """What an attempt came to; `reply` is None where the endpoint is given up."""
-
-    answer: Answer
-    reply: Reply | None
-
-
 class OpenAIEngine:
     """An engine behind HTTP; see the module. One for a process: its threads share connections, slots and patience."""
 
@@ -196,37 +180,37 @@ class OpenAIEngine:
             stop=stop_after_attempt(self.options.attempts),
             wait=choose_pause,
             sleep=sleep,
-            retry=retry_if_result(lambda attempt: attempt.reply and attempt.reply.is_transient),
+            retry=retry_if_result(lambda reply: reply is not None and reply.is_transient),
             retry_error_callback=lambda state: state.outcome and state.outcome.result(),
         )
-        last: _Attempt = await retrying(self._try, endpoint, request, call, tripped)
-        if last.reply is None or not last.reply.is_transient:
+        last: Reply | None = await retrying(self._try, endpoint, request, call, tripped)
+        if last is None:
+            return Answer(None, tripped.why)
+        if not last.is_transient:
             return last.answer
-        if not last.reply.status and not tripped.is_set():
+        if not last.status and not tripped.is_set():
             endpoint.breaker.no_reply()
         return replace(last.answer, error=f"{last.answer.error} (the last of {self.options.attempts} attempts)")
 
-    async def _try(self, endpoint: Endpoint, request: Request, call: Call, tripped: Tripped) -> _Attempt:
-        """Send a request once, unless the endpoint is given up."""
+    async def _try(self, endpoint: Endpoint, request: Request, call: Call, tripped: Tripped) -> Reply | None:
+        """Send a request once; None where the endpoint is given up."""
         if tripped.is_set():
-            return _Attempt(Answer(None, tripped.why), None)
+            return None
         reply = await endpoint.send(call)
-        answer = _read_reply(reply)
         if reply.status:
             endpoint.breaker.replied()
         if not reply.is_transient:
-            await self._watch(endpoint, request, reply, answer)
-        return _Attempt(answer, reply)
+            await self._watch(endpoint, request, reply)
+        return reply
 
-    async def _watch(self, endpoint: Endpoint, request: Request, reply: Reply, answer: Answer) -> None:
+    async def _watch(self, endpoint: Endpoint, request: Request, reply: Reply) -> None:
         """Give the endpoint up where no request gets an answer."""
-        if not _is_no_answer(reply, answer):
+        if not reply.is_no_answer:
             endpoint.breaker.accepted()
         elif endpoint.breaker.refused():
             found = await endpoint.send(self._call(_HELLO if request.prompt is None else _HELLO_PROMPT))
-            said = _read_reply(found)
-            if _is_no_answer(found, said):
-                endpoint.breaker.probe_refused(said.error or "")
+            if found.is_no_answer:
+                endpoint.breaker.probe_refused(found.answer.error or "")
             elif not found.is_transient:
                 endpoint.breaker.accepted()
 
@@ -255,9 +239,8 @@ class OpenAIEngine:
             # A model without a chat template refuses chats, and an endpoint may have one of the two only.
             if reply.status in (400, 404, 405) and hello is _HELLO:
                 continue
-            answer = read_answer(self._accept(endpoint, reply, call.path).body)
-            if (answer.error or "").startswith("malformed"):
-                said = endpoint.one_line(f"the answer is {answer.error}")
+            if self._accept(endpoint, reply, call.path).is_no_answer:
+                said = endpoint.one_line(f"the answer is {reply.answer.error}")
                 raise self._no_such_endpoint(f"{call.path}: {said}")
             return
 
@@ -265,17 +248,14 @@ class OpenAIEngine:
         """Return the reply, where it is a 2xx; else raises what that means before a run."""
         if reply.is_success:
             return reply
-        where, said = f"{self._base_url}{path}", endpoint.one_line(_describe(reply))
+        where, said = f"{self._base_url}{path}", endpoint.one_line(reply.said)
         if not reply.status:
             what = said.partition(": ")[2]
             raise RunError(f"{self._base_url}: cannot be reached ({what}); accepted: an endpoint that runs")
         if reply.status in (401, 403):
-            key = self.options.key
-            remedy = (
-                f"the key in the environment variable {key} is not accepted for this"
-                if key
-                else "it wants a key: give `key`, the name of an environment variable that holds it"
-            )
+            remedy = "it wants a key: give `key`, the name of an environment variable that holds it"
+            if self.options.key:
+                remedy = f"the key in the environment variable {self.options.key} is not accepted for this"
             raise RecipeError(f"{where}: {remedy}; {said}")
         if 300 <= reply.status < 400:
             raise RecipeError(f"{where}: {said}; give the address where it leads as base_url")
@@ -293,40 +273,13 @@ def choose_pause(state: Any) -> float:
     """Return the seconds to wait before another attempt: what the endpoint asks for, or exponential with full jitter.
 
     What it asks for is never exceeded by more than `FIRST_PAUSE`, by which pauses are spread, lest all come back at once,
-    and never waited for longer than `MAX_PAUSE`. `state` is a tenacity.RetryCallState, whose outcome is an `_Attempt`.
+    and never waited for longer than `MAX_PAUSE`. `state` is a tenacity.RetryCallState, whose outcome is a `Reply`.
 
     Source: Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
     """
     from tenacity import wait_random_exponential
 
-    retry_after = state.outcome.result().reply.retry_after
+    retry_after = state.outcome.result().retry_after
     if retry_after is not None:
         return float(min(retry_after, MAX_PAUSE) + random.random() * FIRST_PAUSE)
     return wait_random_exponential(multiplier=FIRST_PAUSE, max=MAX_PAUSE)(state)
-
-
-def _is_no_answer(reply: Reply, answer: Answer) -> bool:
-    """Return whether it may be what any request gets: no 2xx, and none of those that find fault with one; or what is no answer."""
-    if reply.is_success:
-        return (answer.error or "").startswith("malformed")
-    return not reply.is_transient and reply.status not in (400, 413, 422)
-
-
-def _read_reply(reply: Reply) -> Answer:
-    if not reply.status:
-        return Answer(None, reply.reason)
-    if not reply.is_success:
-        said = _describe(reply)
-        return Answer(None, f"{error_code(reply.status, said)}: {said}")
-    if not reply.is_whole:
-        return Answer(None, f"malformed: the answer is longer than {MAX_REPLY:,} bytes")
-    return read_answer(reply.body)
-
-
-def _describe(reply: Reply) -> str:
-    """Return the status, and what the endpoint says of it."""
-    said = f"{reply.status or ''} {reply.reason}".strip()
-    if 300 <= reply.status < 400:
-        return f"{said}: a redirect to {reply.location}, which is not followed, lest the key go elsewhere"
-    detail = read_error(reply.body)
-    return f"{said}: {detail}" if detail else said

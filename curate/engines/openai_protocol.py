@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from curate.engines.request import Answer, Request
@@ -25,6 +26,7 @@ T = TypeVar("T")
 OURS = ("model", "messages", "prompt", "stream", "n")
 """Fields of a body that options may not set: the engine reads one whole answer to one request."""
 
+MAX_REPLY = 16_000_000  # bytes of a body that are read
 _IMAGES = ("jpeg", "png", "webp", "gif")
 
 # How servers say that a prompt does not fit: OpenAI and vLLM in several versions, llama.cpp, Anthropic's endpoint.
@@ -42,6 +44,55 @@ class Call:
 
     path: str
     body: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back; where nothing whole did, `status` is 0 and `reason` an error of `request.ERRORS`."""
+
+    status: int
+    reason: str
+    body: bytes = b""
+    is_whole: bool = True  # false where the body was longer than is read; `body` is then its beginning
+    retry_after: float | None = None  # seconds
+    location: str = ""
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it is a 2xx."""
+        return 200 <= self.status < 300
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether another attempt may do better."""
+        return self.status in (0, 408, 429) or self.status >= 500
+
+    @cached_property
+    def answer(self) -> Answer:
+        """The answer that it holds, or why it holds none."""
+        if not self.status:
+            return Answer(None, self.reason)
+        if not self.is_success:
+            return Answer(None, f"{error_code(self.status, self.said)}: {self.said}")
+        if not self.is_whole:
+            return Answer(None, f"malformed: the answer is longer than {MAX_REPLY:,} bytes")
+        return read_answer(self.body)
+
+    @property
+    def said(self) -> str:
+        """The status, and what the endpoint says of it."""
+        said = f"{self.status} {self.reason}".strip()
+        if 300 <= self.status < 400:
+            return f"{said}: a redirect to {self.location}, which is not followed, lest the key go elsewhere"
+        detail = read_error(self.body)
+        return f"{said}: {detail}" if detail else said
+
+    @property
+    def is_no_answer(self) -> bool:
+        """Whether it may be what any request gets: no 2xx, and none that finds fault with one; or what is no answer."""
+        if self.is_success:
+            return (self.answer.error or "").startswith("malformed")
+        return not self.is_transient and self.status not in (400, 413, 422)
 
 
 class UnsendableError(Exception):

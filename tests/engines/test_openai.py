@@ -21,8 +21,9 @@ from PIL import Image
 from tenacity import RetryCallState
 
 from curate.engines import openai
-from curate.engines.endpoint import MAX_NO_REPLIES, MAX_REFUSALS, Reply
+from curate.engines.endpoint import MAX_NO_REPLIES, MAX_REFUSALS
 from curate.engines.openai import OpenAI, OpenAIEngine, choose_pause
+from curate.engines.openai_protocol import Reply
 from curate.engines.request import ERRORS, Answer, Message, Request, Sampling
 from curate.errors import RecipeError, RunError
 from curate.recipe.recipe import parse_recipe
@@ -543,7 +544,7 @@ def state_of(attempt: int, retry_after: float | None) -> RetryCallState:
     """The state of tenacity after an attempt, with what its reply asked for."""
     state = RetryCallState(None, None, (), {})
     state.attempt_number = attempt
-    state.set_result(openai._Attempt(Answer(None, "busy: 429"), Reply(429, "", retry_after=retry_after)))
+    state.set_result(Reply(429, "", retry_after=retry_after))
     return state
 
 

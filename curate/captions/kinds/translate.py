@@ -83,18 +83,13 @@ class Translate(CaptionKind):
 
 
 def language_name(code: str) -> str:
-    """Return the English name of a language.
-
-    Raises:
-        ValueError: the code is not among `LANGUAGES`; the message names the nearest, to a name or tag like pt-BR too.
-    """
+    """Return the English name of a language. Raises ValueError with the nearest codes, to a name or tag like pt-BR too."""
     if code in LANGUAGES:
         return LANGUAGES[code]
     near = _near(code)
     hint = "; did you mean " + " or ".join(f"{c} ({LANGUAGES[c]})" for c in near) + "?" if near else ""
-    raise ValueError(
-        f"unknown {code!r}{hint}; accepted: ISO 639-1 codes of languages that can be identified: {', '.join(LANGUAGES)}"
-    )
+    accepted = f"ISO 639-1 codes of languages that can be identified: {', '.join(LANGUAGES)}"
+    raise ValueError(f"unknown {code!r}{hint}; accepted: {accepted}")
 
 
 def _near(code: str) -> list[str]:
