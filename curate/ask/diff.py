@@ -18,18 +18,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from numba import njit
 
 from curate import ids, schema
 from curate.ask.query import find_run, open_run
 from curate.errors import RunError
-from curate.numeric.arrays import U64
+from curate.numeric.arrays import U64, Mask
+from curate.publish.uids import read_uids
 from curate.recipe.diff import changes
 from curate.store.facts import RunFacts, read_facts
-from curate.store.layout import UIDS_FILE
 
 NOT_IN_POOL = "not in the pool"
 LOST, GAINED = "lost", "gained"
@@ -56,6 +54,9 @@ FROM wanted w LEFT JOIN (
 ) USING (uid)
 ORDER BY w.uid
 """
+_KEPT = """
+SELECT {column} AS name, count(*) AS kept, count(o.uid) AS changed FROM kept LEFT JOIN only_here o USING (uid) GROUP BY {column}
+"""
 _ENTRIES = """
 SELECT e.entry AS name, sum(e.kept)::BIGINT AS kept, coalesce(sum(c.rows), 0)::BIGINT AS changed
 FROM entries e LEFT JOIN (
@@ -68,6 +69,16 @@ FROM entries e LEFT JOIN (
 ) c USING (entry_id)
 WHERE e.kept > 0
 GROUP BY e.entry
+"""
+# CHANGES of both runs' tables of name, kept and changed: 0 where a name is in the other alone, null where a table is missing.
+_SIDE_BY_SIDE = """
+SELECT name, sum(a)::BIGINT AS a, sum(b)::BIGINT AS b, sum(lost)::BIGINT AS lost, sum(gained)::BIGINT AS gained
+FROM (
+    SELECT name, kept AS a, if($has_b, 0, NULL) AS b, changed AS lost, if($has_b, 0, NULL) AS gained FROM of_a
+    UNION ALL
+    SELECT name, if($has_a, 0, NULL), kept, if($has_a, 0, NULL), changed FROM of_b
+)
+GROUP BY name
 """
 _SAMPLES = """
 SELECT $side AS side, uid, r.rule, r.duplicate_of, source, language, url, caption
@@ -93,10 +104,6 @@ class Diff:
     """What differs from A to B.
 
     Attributes:
-        a: the first run.
-        b: the second run.
-        lost: samples that A keeps and B does not.
-        gained: samples that B keeps and A does not.
         settings: SETTINGS; the recipe's keys that differ, then models, metadata, version, thresholds and t.
         rules: CHANGES; `pool`, then each rule in the order of A's funnel (rows that it dropped in A and in B; lost: dropped by
             it in B; gained: dropped by it in A), `not in the pool`, and `kept`.
@@ -108,8 +115,8 @@ class Diff:
 
     a: Side
     b: Side
-    lost: int
-    gained: int
+    lost: int  # samples that A keeps and B does not
+    gained: int  # samples that B keeps and A does not
     settings: pa.Table
     rules: pa.Table
     entries: pa.Table
@@ -148,6 +155,9 @@ class _Open:
     def fetch(self, sql: str, **params: object) -> pa.Table:
         return self.connection.sql(sql, params=params).to_arrow_table()
 
+    def count(self, sql: str, **params: object) -> dict[str, int]:
+        return dict(self.connection.execute(sql, params or None).fetchall())
+
 
 def diff_runs(a: str, b: str) -> Diff:
     """Compare two runs; see `Diff`.
@@ -171,16 +181,9 @@ def diff_runs(a: str, b: str) -> Diff:
 
 
 def changed_samples(a: str, b: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield the lost samples and then the gained ones, each by uid, as batches of SAMPLES.
+    """Yield the lost samples and then the gained ones, each by uid, as batches of SAMPLES; at most `limit` of each side.
 
-    Args:
-        a: the first run.
-        b: the second run.
-        limit: at most N of each side; None is all.
-
-    Raises:
-        RecipeError: one of them is not a run.
-        RunError: one of them is not finished, or its files are damaged.
+    Raises as `diff_runs` does.
     """
     with _open_both(a, b) as (first, second, _, _):
         for side, here, there in ((LOST, first, second), (GAINED, second, first)):
@@ -198,28 +201,22 @@ def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int]]:
     """Open both runs, and count the samples lost and gained."""
     first, second = _kept_uids(a), _kept_uids(b)
     lost, gained = _outside(first, second), _outside(second, first)
-    connections = [open_run(a)]
-    try:
-        connections.append(open_run(b))
+    with open_run(a) as of_a, open_run(b) as of_b:
         opened = []
-        for url, connection, here, there in zip((a, b), connections, (lost, gained), (gained, lost), strict=True):
+        for url, connection, here, there in ((a, of_a, lost, gained), (b, of_b, gained, lost)):
             connection.register("only_here", here)
             connection.register("wanted", there)
             run = read_facts(find_run(url))
             rows = dict(connection.execute("SELECT rule, rows FROM funnel").fetchall())
-            counts = (rows[schema.POOL], rows[schema.FAILED], rows[schema.KEPT])
-            opened.append(_Open(Side(url, run.name, *counts), run, connection))
+            side = Side(url, run.name, rows[schema.POOL], rows[schema.FAILED], rows[schema.KEPT])
+            opened.append(_Open(side, run, connection))
         yield opened[0], opened[1], len(lost), len(gained)
-    finally:
-        for connection in connections:
-            connection.close()
 
 
 def _kept_uids(url: str) -> tuple[U64, U64]:
     """Return the halves of a run's kept uids, sorted."""
     try:
-        with find_run(url).open(UIDS_FILE) as file:
-            pairs = np.load(file, allow_pickle=False)
+        pairs = read_uids(find_run(url))
         return np.ascontiguousarray(pairs["f0"]), np.ascontiguousarray(pairs["f1"])
     except (ValueError, IndexError, EOFError) as error:
         raise RunError(f"{url}: uids.npy is damaged ({error}); see `curate verify {url}`") from None
@@ -232,16 +229,14 @@ def _outside(these: tuple[U64, U64], those: tuple[U64, U64]) -> pa.Table:
 
 
 @njit(nogil=True, cache=True)
-def _not_in(high: U64, low: U64, other_high: U64, other_low: U64) -> npt.NDArray[np.bool_]:
+def _not_in(high: U64, low: U64, other_high: U64, other_low: U64) -> Mask:
     """Return which pairs are not among the others; both sorted."""
     mask = np.ones(len(high), np.bool_)
     at = 0
     for i in range(len(high)):
-        while at < len(other_high) and (
-            other_high[at] < high[i] or (other_high[at] == high[i] and other_low[at] < low[i])
-        ):
+        while at < len(other_high) and (other_high[at], other_low[at]) < (high[i], low[i]):
             at += 1
-        if at < len(other_high) and other_high[at] == high[i] and other_low[at] == low[i]:
+        if at < len(other_high) and (other_high[at], other_low[at]) == (high[i], low[i]):
             mask[i] = False
     return mask
 
@@ -274,63 +269,46 @@ def _recipe(run: RunFacts) -> dict[str, Any]:
 
 
 def _rules(a: _Open, b: _Open, lost: int, gained: int) -> pa.Table:
-    funnels = [
-        dict(run.connection.execute("SELECT rule, rows FROM funnel ORDER BY position").fetchall()) for run in (a, b)
-    ]
-    count = f"SELECT rule, count(*) AS rows FROM ({_REASONS}) GROUP BY rule"
-    why_lost, why_gained = (dict(run.connection.execute(count, {"outside": NOT_IN_POOL}).fetchall()) for run in (b, a))
+    funnels = [side.count("SELECT rule, rows FROM funnel ORDER BY position") for side in (a, b)]
+    count = f"SELECT rule, count(*) FROM ({_REASONS}) GROUP BY rule"
+    why_lost, why_gained = (side.count(count, outside=NOT_IN_POOL) for side in (b, a))
+    names = merge_names(*map(list, funnels))
+    names.insert(-1, NOT_IN_POOL)
     rows: list[dict[str, Any]] = [
-        {"name": name, "a": funnels[0].get(name), "b": funnels[1].get(name)} for name in _merged(*map(list, funnels))
+        {"name": name, "a": funnels[0].get(name), "b": funnels[1].get(name)}
+        | {"lost": why_lost.get(name, 0), "gained": why_gained.get(name, 0)}
+        for name in names
     ]
-    rows.insert(-1, {"name": NOT_IN_POOL, "a": None, "b": None})
-    for row in rows[1:-1]:
-        row |= {"lost": why_lost.get(row["name"], 0), "gained": why_gained.get(row["name"], 0)}
+    rows[0] |= {"lost": None, "gained": None}
     rows[-1] |= {"lost": lost, "gained": gained}
     return pa.Table.from_pylist(rows, CHANGES)
 
 
-def _merged(a: list[str], b: list[str]) -> list[str]:
+def merge_names(a: list[str], b: list[str]) -> list[str]:
     """Return the names of both, each of B's that A lacks after the one that it follows in B."""
     merged = list(a)
-    for position, name in enumerate(b):
+    for place, name in enumerate(b):
         if name not in merged:
-            merged.insert(merged.index(b[position - 1]) + 1, name)
+            merged.insert(merged.index(b[place - 1]) + 1 if place else 0, name)
     return merged
 
 
 def _entries(a: _Open, b: _Open) -> pa.Table:
     """Return CHANGES by entry, those that changed most first, then the most frequent ones."""
-    sides = [run.fetch(_ENTRIES) if run.run.recipe.get("match") else None for run in (a, b)]
-    table = _side_by_side(*sides)
-    changed = pc.add(*(pc.fill_null(table[name], 0) for name in (LOST, GAINED)))
-    size = pc.add(*(pc.fill_null(table[name], 0) for name in ("a", "b")))
-    keys = [("changed", "descending"), ("size", "descending"), ("name", "ascending")]
-    return table.append_column("changed", changed).append_column("size", size).sort_by(keys).select(CHANGES.names)
+    of_a, of_b = (side.fetch(_ENTRIES) if side.run.recipe.get("match") else None for side in (a, b))
+    order = "coalesce(lost, 0) + coalesce(gained, 0) DESC, coalesce(a, 0) + coalesce(b, 0) DESC"
+    return _side_by_side(a, of_a, of_b, order)
 
 
 def _kept_by(column: str, a: _Open, b: _Open) -> pa.Table:
-    """Return kept samples by a column of `samples`, the most frequent value first."""
-    sql = (
-        f"SELECT {column} AS name, count(*) AS kept, count(o.uid) AS changed FROM kept LEFT JOIN only_here o USING (uid) "
-        f"GROUP BY {column}"
-    )
-    table = _side_by_side(a.fetch(sql), b.fetch(sql))
-    size = pc.add(table["a"], table["b"])
-    keys = [("size", "descending"), ("name", "ascending")]
-    return table.append_column("size", size).sort_by(keys).select(CHANGES.names)
+    """Return CHANGES of kept samples by a column of `samples`, the most frequent value first."""
+    sql = _KEPT.format(column=column)
+    return _side_by_side(a, a.fetch(sql), b.fetch(sql), "a + b DESC")
 
 
-def _side_by_side(a: pa.Table | None, b: pa.Table | None) -> pa.Table:
-    """Return CHANGES, of two tables with name, kept and changed: 0 where a name is in the other alone, null where a table is missing."""
-    nothing = pa.table(
-        {"name": pa.array([], pa.string()), "kept": pa.array([], pa.int64()), "changed": pa.array([], pa.int64())}
-    )
-    tables = [nothing if table is None else table for table in (a, b)]
-    names = pa.concat_arrays([table["name"].combine_chunks() for table in tables]).unique()
-    columns: dict[str, Any] = {"name": names}
-    for kept, changed, table, original in (("a", LOST, tables[0], a), ("b", GAINED, tables[1], b)):
-        at = pc.index_in(names, table["name"].combine_chunks())
-        for name, column in ((kept, "kept"), (changed, "changed")):
-            values = pc.take(table[column].combine_chunks(), at)
-            columns[name] = values if original is None else pc.fill_null(values, 0)
-    return pa.table(columns).select(CHANGES.names).cast(CHANGES)
+def _side_by_side(run: _Open, of_a: pa.Table | None, of_b: pa.Table | None, order: str) -> pa.Table:
+    empty = pa.schema([("name", pa.string()), ("kept", pa.int64()), ("changed", pa.int64())]).empty_table()
+    run.connection.register("of_a", empty if of_a is None else of_a)
+    run.connection.register("of_b", empty if of_b is None else of_b)
+    sql = f"SELECT * FROM ({_SIDE_BY_SIDE}) ORDER BY {order}, name"
+    return run.fetch(sql, has_a=of_a is not None, has_b=of_b is not None).cast(CHANGES)

@@ -20,12 +20,14 @@ from curate.decide import balance
 from curate.decide.rules import Rule, check_rules, rule_values
 from curate.errors import RecipeError, RunError
 from curate.recipe.deciding import Top
-from curate.store.facts import RuleFacts, RunFacts, read_facts
+from curate.store.facts import RunFacts, read_facts
 from curate.store.forgotten import Record
 from curate.store.items import hash_url
 from curate.wording import escape, pluralise
 
-_UNSEEN = ("unit", "row", "offset", "status", "error")  # columns that rules do not see
+# Columns that rules do not see.
+_UNSEEN = ("unit", "row", "offset", "status", "error", *schema.DECISIONS.names[len(schema.ALIGNED) :])
+_KNOWN = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
 _AT = "SEMI JOIN (SELECT unnest($places, recursive := true)) USING (unit, row)"  # rows at `places`
 _ROWS = 20  # rows that are shown of one key, URL or uid
 _TEXT = 300  # characters of a caption or URL that are shown
@@ -48,31 +50,28 @@ def explain_sample(url: str, sample: str) -> Page:
     """
     folder = find_run(url)
     run, record = read_facts(folder), Record.read(folder)
-    connection = open_run(url)
-    try:
+    with open_run(url) as connection:
         kind, name, places = _find(connection, record, url, sample)
-        rows = _fetch(connection, f"SELECT * FROM measured {_AT} ORDER BY unit, row", places=places[:_ROWS])
-        decisions = _fetch(connection, f"SELECT * FROM decisions {_AT} ORDER BY unit, row", places=places[:_ROWS])
+        rows = _fetch(connection, f"SELECT * FROM ({_KNOWN}) {_AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
-        rules = check_rules({rule.name: _spec(rule) for rule in run.rules}, seen.schema)
-        verdicts = rule_values(rules, seen)
+        rules = check_rules(
+            {rule.name: rule.sql or Top.model_validate({"top": rule.top, "of": rule.of}) for rule in run.rules},
+            seen.schema,
+        )
         lines = [line((f"{kind} ", "dim"), (name, "bold"))]
         if len(places) > 1:
             more = "" if len(places) <= _ROWS else f"; the first {_ROWS} follow"
             lines.append(line(f"{len(places):,} rows of the pool have this {kind}{more}"))
-        for row, decision, values in zip(rows.to_pylist(), decisions.to_pylist(), verdicts, strict=True):
+        for row, values in zip(rows.to_pylist(), rule_values(rules, seen), strict=True):
             uid = row["uid"]
             lines.append(line())
             if kind != "uid":
                 lines.append(line(("uid ", "dim"), (uid, "bold")) if uid else line(("no uid", "dim")))
-            lines += [*_verdict(row, decision, record.time_of(uid) if uid else None), *_sample(row)]
-            if decision["rule"] == schema.FORGOTTEN:  # nothing else is left of it
+            lines += [*_verdict(row, record.time_of(uid) if uid else None), *_sample(row)]
+            if row["rule"] == schema.FORGOTTEN:  # nothing else is left of it
                 continue
-            lines += _rules(run, rules, row, decision["rule"], values)
-            lines += [*_entries(connection, run, row, decision), *_duplicates(connection, row, decision)]
-            lines += [*_captions(connection, decision), *_published(connection, row, decision), *_measured(row)]
-    finally:
-        connection.close()
+            lines += [*_rules(run, rules, row, values), *_entries(connection, run, row), *_duplicates(connection, row)]
+            lines += [*_captions(connection, row), *_published(connection, row), *_measured(row)]
     return Page(tuple(lines))
 
 
@@ -99,26 +98,21 @@ def _find(connection: Any, record: Record, url: str, sample: str) -> tuple[str, 
     )
 
 
-def _spec(rule: RuleFacts) -> str | Top:
-    return rule.sql or Top.model_validate({"top": rule.top, "of": rule.of})
-
-
 def _fetch(connection: Any, sql: str, **params: object) -> pa.Table:
     return connection.sql(sql, params=params).to_arrow_table()
 
 
-def _verdict(row: dict[str, Any], decision: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
-    rule, draw = decision["rule"], decision["draw"]
-    status, error = row["status"], row["error"]
+def _verdict(row: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
+    rule, status, error = row["rule"], row["status"], row["error"]
     facts = {
         "failure": f"{status} ({schema.SAMPLE_REASONS.get(status, 'unknown reason')}){f': {error}' if error else ''}",
         "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
-        "duplicate_of": decision["duplicate_of"],
-        "draw": _show(draw),
-        "probability": _show(decision["probability"]),
+        "duplicate_of": row["duplicate_of"],
+        "draw": _show(row["draw"]),
+        "probability": _show(row["probability"]),
     }
-    if decision["kept"]:
-        why = "" if draw is None else f": {schema.STAGE[schema.KEPT].reason.format(**facts)}"
+    if row["kept"]:
+        why = "" if row["draw"] is None else f": {schema.STAGE[schema.KEPT].reason.format(**facts)}"
         yield line(("verdict: kept", "bold green"), why)
         return
     stage = schema.STAGE.get(rule, next(stage for stage in schema.STAGES if stage.name == schema.RULES))
@@ -127,27 +121,27 @@ def _verdict(row: dict[str, Any], decision: dict[str, Any], forgotten: datetime 
 
 def _sample(row: dict[str, Any]) -> Iterator[Line]:
     """Yield where the row came from, its caption and its URL."""
-    place = " ".join(str(part) for part in (row["shard"], row["key"]) if part is not None)
-    where = f"{row['source']}{f': {place}' if place else ''}"
-    yield named("source", 7, where, (f"  (unit {row['unit']}, row {row['row']})", "dim"))
+    yield named("source", 7, _origin(row), (f"  (unit {row['unit']}, row {row['row']})", "dim"))
     yield from (named(name, 7, _show(row[name])) for name in ("caption", "url") if row[name] is not None)
 
 
-def _rules(
-    run: RunFacts, rules: list[Rule], row: dict[str, Any], dropped_by: str | None, values: dict[str, bool | None]
-) -> Iterator[Line]:
+def _origin(row: dict[str, Any]) -> str:
+    place = " ".join(str(part) for part in (row["shard"], row["key"]) if part is not None)
+    return f"{row['source']}: {place}" if place else str(row["source"])
+
+
+def _rules(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[str, bool | None]) -> Iterator[Line]:
     """Yield each rule with its result, and the values of the columns that it reads."""
     if not rules:
         return
     names = [rule.name for rule in rules]
-    ended = _ended(names, dropped_by)
+    # How many rules the row passed: all, unless one dropped it or it could not be read.
+    ended = names.index(row["rule"]) if row["rule"] in names else -1 if row["rule"] == schema.FAILED else len(names)
     yield from (line(), heading("rules", "in order; the first that fails drops the sample"))
     margin = max(map(len, names)) + 2
-    thresholds = {rule.name: rule.threshold for rule in run.rules}
-    for position, rule in enumerate(rules):
-        threshold = thresholds[rule.name]
+    for position, (rule, fact) in enumerate(zip(rules, run.rules, strict=True)):
         if isinstance(rule.spec, Top):
-            value = row[rule.columns[0]]
+            value, threshold = row[rule.columns[0]], fact.threshold
             passes = None if value is None else threshold is not None and value >= threshold
             reached = "which no row reached" if threshold is None else f"threshold {_show(threshold)}"
             text = f"top {rule.spec.top} of {rule.spec.of}, {reached}"
@@ -162,14 +156,7 @@ def _rules(
         yield _marked(mark, rule.name, margin, (word, mark[1]), text, (f"  [{shown}{null}]" if shown else "", "cyan"))
 
 
-def _ended(names: list[str], rule: str | None) -> int:
-    """Return how many rules the row passed: all, unless one dropped it or it could not be read (-1)."""
-    if rule in schema.STAGE or rule is None:
-        return -1 if rule == schema.FAILED else len(names)
-    return names.index(rule) if rule in names else len(names)
-
-
-def _entries(connection: Any, run: RunFacts, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
+def _entries(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator[Line]:
     """Yield the entries that the caption matches, the rarest first, since those decide, with the draw of each."""
     if not run.recipe.get("match") or row["status"] != schema.OK:
         return
@@ -179,17 +166,15 @@ def _entries(connection: Any, run: RunFacts, row: dict[str, Any], decision: dict
         "ORDER BY e.probability DESC, e.survivors, e.entry",
         {"unit": row["unit"], "row": row["row"]},
     ).fetchall()
-    drawn = decision["draw"] is not None
+    drawn = row["draw"] is not None
     more = "; one draw u/p below 1 is enough" if drawn else ""
     yield from (line(), heading("entries", f"{len(found)} matched{more}" if found else "none matched"))
     if not found:
         return
     head: list[Part] = [(name, "dim") for name in ("", "entry", "in pool", "at balance", "p")]
-    table: list[list[Part]] = [
-        ["", _show(entry), f"{pool:,}", f"{left:,}", f"{p:.4g}"] for entry, pool, left, p in found
-    ]
+    table: list[list[Part]] = [["", _show(name), f"{pool:,}", f"{left:,}", f"{p:.4g}"] for name, pool, left, p in found]
     if drawn:
-        draws = _draws(run, str(decision["uid"]), found)
+        draws = _draws(run, str(row["uid"]), found)
         head += [("u", "dim"), ("u/p", "dim"), ""]
         for cells, draw, (*_, p) in zip(table, draws, found, strict=True):
             cells[0] = _YES if draw < 1 else _NO
@@ -227,54 +212,49 @@ def _compare(connection: Any, row: dict[str, Any], other: dict[str, Any]) -> Ite
                 yield f"{float(one @ two / lengths):.4f} is the cosine of {name} embeddings"
 
 
-def _duplicates(connection: Any, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
+def _duplicates(connection: Any, row: dict[str, Any]) -> Iterator[Line]:
     """Yield the representative of a duplicate, or the duplicates of a representative."""
-    if decision["rule"] == schema.DUPLICATE:
+    if row["rule"] == schema.DUPLICATE:
         sql = "SELECT * FROM verdicts WHERE uid = $uid AND rule IS DISTINCT FROM 'duplicate' ORDER BY unit, row LIMIT 1"
-        yield from (line(), heading("duplicates"), named("representative", 14, decision["duplicate_of"]))
-        for other in _fetch(connection, sql, uid=decision["duplicate_of"]).to_pylist():
-            place = " ".join(str(part) for part in (other["shard"], other["key"]) if part is not None)
+        yield from (line(), heading("duplicates"), named("representative", 14, row["duplicate_of"]))
+        for other in _fetch(connection, sql, uid=row["duplicate_of"]).to_pylist():
             verdict = "kept" if other["kept"] else f"dropped by {other['rule']}"
-            where = f"  ({other['source']}{f': {place}' if place else ''})"
-            yield named("", 14, f"{verdict}: {_show(other['caption'])}", (where, "dim"))
+            yield named("", 14, f"{verdict}: {_show(other['caption'])}", (f"  ({_origin(other)})", "dim"))
             yield named("match", 14, "; ".join(_compare(connection, row, other)) or "linked by other near-duplicates")
-        return
-    sql = "SELECT uid, source, concat_ws(' ', shard, key), caption FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row"
-    duplicates = connection.execute(sql, {"uid": decision["uid"]}).fetchall()
-    if duplicates and (decision["kept"] or decision["rule"] == schema.BALANCE):
-        yield from (line(), heading("duplicates", f"represents {pluralise(len(duplicates), 'other row')}"))
-        for uid, source, place, caption in duplicates[:_DUPLICATES]:
-            where = f"  ({source}{f': {place}' if place else ''})"
-            yield named(uid, 32, _show(caption), (where, "dim"))
+    elif row["kept"] or row["rule"] == schema.BALANCE:
+        sql = "SELECT * FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row"
+        duplicates = _fetch(connection, sql, uid=row["uid"])
+        if len(duplicates):
+            yield from (line(), heading("duplicates", f"represents {pluralise(len(duplicates), 'other row')}"))
+        for other in duplicates.slice(0, _DUPLICATES).to_pylist():
+            yield named(other["uid"], 32, _show(other["caption"]), (f"  ({_origin(other)})", "dim"))
         if len(duplicates) > _DUPLICATES:
             yield line(f"  and {len(duplicates) - _DUPLICATES:,} more")
 
 
-def _captions(connection: Any, decision: dict[str, Any]) -> Iterator[Line]:
+def _captions(connection: Any, row: dict[str, Any]) -> Iterator[Line]:
     """Yield its synthetic captions with the results of the gates, and its regions."""
-    if not decision["kept"]:
+    if not row["kept"]:
         return
     sql = "SELECT kind, style, text, gate, failed, status, error FROM captions WHERE uid = $uid ORDER BY kind, style, ordinal"
-    found = connection.execute(sql, {"uid": decision["uid"]}).fetchall()
+    found = connection.execute(sql, {"uid": row["uid"]}).fetchall()
     if found:
         yield from (line(), heading("captions", "synthetic, with the results of the gates"))
     margin = max((len(f"{kind} {style}") for kind, style, *_ in found), default=0) + 2
     for kind, style, text, gate, failed, status, error in found:
-        verdict = (
-            gate if gate == PASSED else f"failed {', '.join(failed)}" if gate else f"no caption: {status} ({error})"
-        )
+        verdict = f"failed {', '.join(failed or [])}" if gate else f"no caption: {status} ({error})"
         mark = _YES if gate == PASSED else _NO
         shown = "" if text is None else f": {_show(text)}"
-        yield _marked(mark, f"{kind} {style}", margin, (verdict, mark[1]), shown)
+        yield _marked(mark, f"{kind} {style}", margin, (PASSED if gate == PASSED else verdict, mark[1]), shown)
     sql = "SELECT regions, error FROM regions WHERE uid = $uid"
-    for regions, error in connection.execute(sql, {"uid": decision["uid"]}).fetchall():
+    for regions, error in connection.execute(sql, {"uid": row["uid"]}).fetchall():
         shown = ", ".join(f"{region['phrase']} ({region['score']:.2f})" for region in regions or ())
         yield from (line(), heading("regions"), line(f"  {shown or error or 'none'}", hang=2))
 
 
-def _published(connection: Any, row: dict[str, Any], decision: dict[str, Any]) -> Iterator[Line]:
+def _published(connection: Any, row: dict[str, Any]) -> Iterator[Line]:
     """Yield its shard, and its files there."""
-    if not decision["kept"]:
+    if not row["kept"]:
         return
     sql = "SELECT suffix FROM members WHERE unit = $unit AND row = $row"
     found = connection.execute(sql, {"unit": row["unit"], "row": row["row"]}).fetchall()
@@ -282,7 +262,7 @@ def _published(connection: Any, row: dict[str, Any], decision: dict[str, Any]) -
     suffixes = sorted({*(found[0][0] if found else [image]), "json", "txt"} - {None})
     sql = "SELECT shard, key FROM published WHERE uid = $uid ORDER BY ALL"
     yield from (line(), heading("published"))
-    for shard, key in connection.execute(sql, {"uid": decision["uid"]}).fetchall():
+    for shard, key in connection.execute(sql, {"uid": row["uid"]}).fetchall():
         files = "" if key is None else f": {', '.join(f'{key}.{suffix}' for suffix in suffixes)}"
         yield line(f"  {shard}{files}", hang=4)
 

@@ -111,11 +111,8 @@ def asking(url: str, text: str, params: Mapping[str, object] | None = None) -> I
     """
     if is_name(text):
         find_query(text)  # before a run is opened for it
-    connection = open_run(url)
-    try:
+    with open_run(url) as connection:
         yield answer(connection, text, params)
-    finally:
-        connection.close()
 
 
 def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -> Result:

@@ -42,17 +42,13 @@ def run_shell(url: str, format: Format, file: IO[str]) -> int:
     Raises:
         RecipeError, RunError: there is no finished run.
     """
-    connection = open_run(url)
-    try:
+    with open_run(url) as connection:
         is_terminal = sys.stdin.isatty()
         if is_terminal:
             _complete_names(connection)
             print(f"{url}, read-only. .help lists commands, .quit leaves.", file=sys.stderr)
-        shell = _Shell(connection, format, file)
-        failed = shell.run(read_inputs(input if is_terminal else _piped))
+        failed = _Shell(connection, format, file).run(read_inputs(input if is_terminal else _piped))
         return 0 if is_terminal else failed
-    finally:
-        connection.close()
 
 
 def read_inputs(read: Callable[[str], str]) -> Iterator[str]:

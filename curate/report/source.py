@@ -74,9 +74,5 @@ def open_source_run(url: str, against: str | None = None) -> Iterator[Run]:
     """
     folder = find_run(url)
     facts = read_facts(folder)  # first: `_check_unchanged` compares it when the page is written
-    connection = open_run(url)
-    try:
-        diff = diff_runs(against, url) if against else None
-        yield Run(folder, facts, connection, diff)
-    finally:
-        connection.close()
+    with open_run(url) as connection:
+        yield Run(folder, facts, connection, diff_runs(against, url) if against else None)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate import schema
+from curate.ask.diff import merge_names
 from curate.decide.state import ALIVE, UnitState
 from curate.numeric.arrays import F64
 from curate.process import in_threads
@@ -107,7 +108,7 @@ def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.
     will |= {schema.BALANCE: will.get(schema.KEPT, 0) - found.rows, schema.KEPT: found.rows}
     forgotten = bool(was[schema.FORGOTTEN])
     olds, news = ({schema.POOL, *(s.name for s in recipe.stages(forgotten))} for recipe in (old, new))
-    rules = _merged(list(old.rules), list(new.rules))
+    rules = merge_names(list(new.rules), list(old.rules))
     steps = [name for stage in schema.STAGES for name in (rules if stage.name == schema.RULES else [stage.name])]
     was[schema.POOL] = was.total()
     will[schema.POOL] = was[schema.POOL]
@@ -123,15 +124,6 @@ def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.
             row["error"] = (found.error if drawn else 0.0) if after else None
             rows.append(row)
     return pa.Table.from_pylist(rows, FUNNEL)
-
-
-def _merged(old: list[str], new: list[str]) -> list[str]:
-    """Return the rules in the new order, removed ones after the one that they followed."""
-    merged = list(new)
-    for place, name in enumerate(old):
-        if name not in merged:
-            merged.insert(merged.index(old[place - 1]) + 1 if place else 0, name)
-    return merged
 
 
 def _composition(
