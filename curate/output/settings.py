@@ -24,26 +24,16 @@ from curate.store.tables import UnitTables
 
 @dataclass(frozen=True)
 class EmitSettings:
-    """What emitting reads.
-
-    Attributes:
-        store: the run folder.
-        sources: of the recipe.
-        pool: what all units have in common.
-        output: the recipe's section.
-        decisions_key: key of all decisions.
-        captioning: what determines the captions; None without.
-        text_tables: the tables with texts that units of this run have.
-        write_texts: (unit, uids, captions) → what the shards hold of each row's texts.
-    """
+    """What emitting reads."""
 
     store: RunStore
     sources: tuple[Source, ...]
     pool: Pool
     output: Output
     decisions_key: str
-    captioning: Any
-    text_tables: tuple[str, ...]
+    captioning: Any  # what determines the captions; None without
+    text_tables: tuple[str, ...]  # the tables with texts that units of this run have
+    # (unit, uids, captions) → what the shards hold of each row's texts
     write_texts: Callable[[Unit, Sequence[str], Sequence[str]], list[Written]]
 
     @classmethod

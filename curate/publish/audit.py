@@ -22,23 +22,14 @@ Drops = Counter[tuple[str, str | None]]
 
 @dataclass(frozen=True)
 class Audit:
-    """What a unit's files hold.
-
-    Attributes:
-        unit: the unit.
-        rows: samples found.
-        verdicts: rows per rule, and `kept`.
-        failures: schema.FAILURES, the unit's files and samples that could not be read.
-        files: input files of the unit, by path.
-        unread: those of them that could not be read at all, or whose embeddings could not.
-    """
+    """What a unit's files hold."""
 
     unit: Unit
-    rows: int
-    verdicts: dict[str, int]
-    failures: pa.Table
-    files: frozenset[str]
-    unread: frozenset[str]
+    rows: int  # samples found
+    verdicts: dict[str, int]  # rows per rule, and `kept`
+    failures: pa.Table  # schema.FAILURES of files and samples that could not be read
+    files: frozenset[str]  # input files, by path
+    unread: frozenset[str]  # those of them that could not be read at all, or whose embeddings could not
 
     @property
     def kept(self) -> int:

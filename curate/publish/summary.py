@@ -25,26 +25,15 @@ from curate.store.timings import sum_timings
 
 @dataclass(frozen=True)
 class Results:
-    """What the pipeline found that is not in the tables of units.
+    """What the pipeline found that is not in the tables of units."""
 
-    Attributes:
-        t: rows that an entry may have, as the recipe says or solved; None without balance.
-        thresholds: rule → value of each top rule; None where no row reached it.
-        recalls: place of a deduplication pass by nearness → int64[2]: of a sample's close pairs, how many there are, and
-            how many were compared; zeros where all are.
-        pool: int64[entries], matching rows of the pool; None without match.
-        survivors: int64[entries], matching rows when balancing began.
-        sums: int64[2, entries], expected (fixed point) and kept rows.
-        drift: by source, model and side; empty where no embeddings are kept.
-        caption_work: by kind and engine; empty without captions.
-    """
-
-    t: int | None
-    thresholds: dict[str, float | None]
+    t: int | None  # rows that an entry may have, as the recipe says or solved; None without balance
+    thresholds: dict[str, float | None]  # rule → value of each top rule; None where no row reached it
+    # Place of a pass by nearness → int64[2]: of a sample's close pairs, how many there are, and how many were compared.
     recalls: dict[int, I64]
-    pool: I64 | None
-    survivors: I64 | None
-    sums: I64 | None
+    pool: I64 | None  # [entries], matching rows of the pool; None without match
+    survivors: I64 | None  # [entries], matching rows when balancing began
+    sums: I64 | None  # [2, entries], expected (fixed point) and kept rows
     drift: list[DriftFacts] = field(default_factory=list)
     caption_work: list[CaptionWork] = field(default_factory=list)
 

@@ -61,19 +61,12 @@ class ForgottenFacts(Facts):
 
 
 class PoolFacts(Facts):
-    """What is known of a pool without its inputs.
+    """What is known of a pool without its inputs."""
 
-    Attributes:
-        images: it has images; without, it is a pool of URLs.
-        supplied: columns of `samples` that its inputs supply.
-        scores: columns of `scores` that they supply.
-        embeddings: precomputed embeddings by model, with what identifies them.
-    """
-
-    images: bool
-    supplied: list[str] = Field(alias="brings")
-    scores: list[str]
-    embeddings: dict[str, Any]
+    images: bool  # it has images; without, it is a pool of URLs
+    supplied: list[str] = Field(alias="brings")  # columns of `samples` that its inputs supply
+    scores: list[str]  # columns of `scores` that they supply
+    embeddings: dict[str, Any]  # precomputed embeddings by model, with what identifies them
 
 
 class RuleFacts(Facts):
@@ -152,98 +145,54 @@ class EvaluationFacts(Facts):
 
 
 class ContentFacts(Facts):
-    """What the kept samples are.
+    """What the kept samples are."""
 
-    Attributes:
-        languages: code → samples, the most frequent first; empty where none was measured.
-        files: suffix in the tars → samples; empty without images.
-        shards: how many shards.
-        bytes: of all shards.
-        digest: of the shards' names and sha256.
-        means: of words, width and height, as far as they are known.
-    """
-
-    languages: dict[str, int] = {}
-    files: dict[str, int] = {}
+    languages: dict[str, int] = {}  # code → samples, the most frequent first; empty where none was measured
+    files: dict[str, int] = {}  # suffix in the tars → samples; empty without images
     shards: int = 0
-    bytes: int = 0
-    digest: str = ""
-    means: dict[str, float] = {}
+    bytes: int = 0  # of all shards
+    digest: str = ""  # of the shards' names and sha256
+    means: dict[str, float] = {}  # of words, width and height, as far as they are known
 
 
 class RunClaim(Facts):
-    """What determines a run; with it a folder belongs to one recipe and one pool.
-
-    Attributes:
-        format: of this file.
-        curate: the version that made it.
-        name: of the dataset.
-        seed: of draws.
-        sources: names of the sources.
-        recipe: the resolved recipe as plain data, without access options.
-        identity: digest of all that decides what the run publishes.
-        keys: digest of the keys of each table's files, and of the pool and the shards.
-        unit_keys: of each unit, in order; None of 0.1.0.
-        models: what identifies each model that measures.
-        engine_ids: what identifies each engine that writes captions.
-        metadata: None without `match`.
-        python: its version.
-        packages: version of each package that results depend on.
-        started: seconds since 1970.
-        forgotten: None where nothing is blocked or taken out.
-    """
+    """What determines a run; with it a folder belongs to one recipe and one pool. `metadata` is None without `match`."""
 
     _optional = frozenset({"unit_keys", "forgotten", "evaluation"})
 
     format: int = FORMAT
-    curate: str
-    name: str
+    curate: str  # the version that made it
+    name: str  # of the dataset
     seed: int
-    sources: list[str]
-    recipe: dict[str, Any]
-    identity: str
-    keys: dict[str, str]
-    unit_keys: list[str] | None = None
-    models: dict[str, Any]
-    engine_ids: dict[str, str] = Field(alias="writers")
+    sources: list[str]  # their names
+    recipe: dict[str, Any]  # as resolved, without access options
+    identity: str  # digest of all that decides what the run publishes
+    keys: dict[str, str]  # digest of the keys of each table's files, and of the pool and the shards
+    unit_keys: list[str] | None = None  # in the order of units; None of 0.1.0
+    models: dict[str, Any]  # what identifies each model that measures
+    engine_ids: dict[str, str] = Field(alias="writers")  # what identifies each engine that writes captions
     metadata: MetadataFacts | None
     python: str
-    packages: dict[str, str]
-    started: float
-    forgotten: ForgottenFacts | None = None
+    packages: dict[str, str]  # versions that results depend on
+    started: float  # seconds since 1970
+    forgotten: ForgottenFacts | None = None  # None where nothing is blocked or taken out
 
 
 class RunFacts(RunClaim):
-    """A finished run.
+    """A finished run."""
 
-    Attributes:
-        evaluation: None without `dedup.against`.
-        pool: what it has.
-        units: how many consecutive units each source has, in order.
-        rules: in order.
-        t: rows that an entry may have; None without `balance`.
-        steps: the time of each step that had work.
-        drift: by source, model and side; empty where no embeddings are kept.
-        caption_work: by kind and engine; empty without captions.
-        near: passes of deduplication by nearness.
-        counts: rows by rule, and `kept`, in the order of the funnel.
-        finished: seconds since 1970.
-        seconds: from start to finish.
-        content: what is kept.
-    """
-
-    evaluation: EvaluationFacts | None = None
+    evaluation: EvaluationFacts | None = None  # None without `dedup.against`
     pool: PoolFacts
-    units: list[tuple[str, int]]
+    units: list[tuple[str, int]]  # how many consecutive units each source has, in order
     rules: list[RuleFacts]
-    t: int | None
-    steps: list[StepFacts]
-    drift: list[DriftFacts]
-    caption_work: list[CaptionWork]
+    t: int | None  # rows that an entry may have; None without `balance`
+    steps: list[StepFacts]  # those that had work
+    drift: list[DriftFacts]  # empty where no embeddings are kept
+    caption_work: list[CaptionWork]  # by kind and engine; empty without captions
     near: list[NearFacts]
-    counts: dict[str, int]
-    finished: float
-    seconds: float
+    counts: dict[str, int]  # rows by rule, and `kept`, in the order of the funnel
+    finished: float  # seconds since 1970
+    seconds: float  # from start to finish
     content: ContentFacts = ContentFacts()
 
     def stages(self, forgotten: bool) -> list[schema.Stage]:

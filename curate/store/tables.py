@@ -20,11 +20,8 @@ from curate.store.store import RunStore
 class UnitTables:
     """A unit's tables.
 
-    Attributes:
-        store: the run folder.
-        unit: the unit's number.
-        reuse: the tables of the same unit in the run to reuse, adopted where they have the same key; the unit may have had
-            another number there.
+    Those of `reuse`, the same unit in the run to reuse, where it may have had another number, are adopted where their key is
+    the same.
     """
 
     store: RunStore
