@@ -77,16 +77,6 @@ REGIONS = pa.schema(
     [*_fields(_TEXT, "uid", "digest"), ("regions", pa.list_(REGION)), *_fields(_TEXT, "model", "error")]
 )
 
-# What captions took, one row a kind: requests and those that had to be sent, those without an answer, tokens, seconds of the
-# engine, cost by the recipe's price (null without one).
-CAPTION_WORK = pa.schema(
-    [
-        *_fields(_TEXT, "kind", "engine", "model"),
-        *_fields(_INT64, "requests", "sent", "failed", "passed", "replaced", "tokens_in", "tokens_out"),
-        *_fields(pa.float64(), "seconds", "cost"),
-    ]
-)
-
 FAILURES = pa.schema(_fields(_TEXT, "shard", "key", "reason", "detail"))
 
 METADATA = pa.schema([("entry_id", _INT32), *_fields(_TEXT, "entry", "source", "language")])

@@ -22,7 +22,7 @@ from curate.store.tables import UnitTables
 
 
 class Work(NamedTuple):
-    """What one kind took of one engine, see schema.CAPTION_WORK. `sent_in`, `sent_out`: tokens of what this run sent."""
+    """What one kind took of one engine, see `curate.store.facts.CaptionWork`. `sent_in`, `sent_out`: tokens of what this run sent."""
 
     requests: int = 0
     sent: int = 0

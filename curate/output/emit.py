@@ -3,9 +3,8 @@
 import time
 
 from curate.numeric.arrays import U64
-from curate.output.layout import Shard
 from curate.output.output_format import find_output
-from curate.output.settings import EmitSettings
+from curate.output.settings import EmitSettings, Shard
 
 
 def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:

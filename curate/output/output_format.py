@@ -5,16 +5,16 @@ training reads, writes that too; otherwise the Parquet file is the shard. The Pa
 A new format is a file of this folder and a line in its registry; the first that accepts a pool is taken.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Set
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from curate.numeric.arrays import U64
-from curate.output.layout import Shard
-from curate.output.settings import EmitSettings
+from curate.output.settings import EmitSettings, Shard
 from curate.registry import Registry
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
@@ -86,6 +86,8 @@ class OutputFormat(ABC):
         yield from ()
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
 OUTPUTS: Registry[OutputFormat] = Registry("output format", "curate.output.registry:KINDS")
 
 
@@ -99,3 +101,11 @@ def find_written(paths: Iterable[str]) -> OutputFormat:
     suffixes = {path.rpartition(".")[2] for path in paths if path.startswith("shards/")}
     kinds = list(OUTPUTS.kinds().values())
     return next((kind for kind in kinds if kind.suffix in suffixes), kinds[-1])
+
+
+def json_bytes(fields: dict[str, Any]) -> bytes:
+    """Return the fields as UTF-8; what JSON has no word for (NaN, infinities, which Python reads all the same) is null."""
+    try:
+        return _encode(fields).encode()
+    except ValueError:  # one of those, or a lone surrogate: JSON can spell it, UTF-8 cannot
+        return json.dumps(json.loads(json.dumps(fields), parse_constant=lambda _: None)).encode()

@@ -4,10 +4,8 @@ import pyarrow as pa
 
 from curate.captions.mix import Written
 from curate.numeric.arrays import U64
-from curate.output.layout import Shard, Slice
-from curate.output.output_format import OutputFormat
-from curate.output.settings import EmitSettings
-from curate.output.texts import json_bytes
+from curate.output.output_format import OutputFormat, json_bytes
+from curate.output.settings import EmitSettings, Shard, Slice
 
 
 class Parquet(OutputFormat):

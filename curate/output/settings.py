@@ -1,6 +1,9 @@
-"""What emitting reads of a run, and the key of the shards."""
+"""What emitting reads of a run, which kept rows lie in which shard, and the key of the shards.
 
-from collections.abc import Callable, Sequence
+Shard k holds the kept rows of ranks [k·N, (k+1)·N), in the order of units and rows.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,15 +14,59 @@ from curate import ids
 from curate.captions.mix import Written, written_texts
 from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
-from curate.output.layout import Shard, Slice
 from curate.pool.plan import Pool, Unit
 from curate.pool.reader import UnitReader
 from curate.recipe.captions import Captions
 from curate.recipe.recipe import Output
 from curate.recipe.source import Source, find_source
 from curate.run.context import VERSIONS, RunContext
+from curate.store.layout import shard_stem
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
+
+
+@dataclass(frozen=True)
+class Slice:
+    """`count` kept rows of a unit, from the `first` one on."""
+
+    unit: Unit
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An output shard and the rows that it holds."""
+
+    index: int
+    slices: tuple[Slice, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it holds."""
+        return sum(part.count for part in self.slices)
+
+    @property
+    def stem(self) -> str:
+        """The path of its files, without suffix."""
+        return shard_stem(self.index)
+
+
+def lay_out(kept: Iterable[tuple[Unit, int]], rows_per_shard: int) -> list[Shard]:
+    """Return the output shards, from the number of kept rows of each unit: all full but the last."""
+    shards: list[Shard] = []
+    slices: list[Slice] = []
+    room = rows_per_shard
+    for unit, rows in sorted(kept, key=lambda pair: pair[0].index):
+        first = 0
+        while first < rows:
+            count = min(room, rows - first)
+            slices.append(Slice(unit, first, count))
+            first, room = first + count, room - count
+            if room == 0:
+                shards.append(Shard(len(shards), tuple(slices)))
+                slices, room = [], rows_per_shard
+    return [*shards, Shard(len(shards), tuple(slices))] if slices else shards
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,9 @@ import pyarrow.compute as pc
 from curate import ids
 from curate.captions.mix import Written
 from curate.numeric.arrays import U64
-from curate.output.layout import Shard, Slice
-from curate.output.output_format import OutputFormat
-from curate.output.settings import EmitSettings
+from curate.output.output_format import OutputFormat, json_bytes
+from curate.output.settings import EmitSettings, Shard, Slice
 from curate.output.tar_writer import TarWriter, safe_key, safe_suffix
-from curate.output.texts import json_bytes
 from curate.pool.byte_sources import ByteSource, open_source
 from curate.pool.formats.input_format import InputSample
 from curate.pool.tar_index import index_tar

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from curate import ids
 from curate.numeric.drift import measure_drift
@@ -20,18 +19,6 @@ from curate.store.facts import DriftFacts
 from curate.store.tables import UnitTables
 
 SAMPLED = 2048  # rows of the pool, of what is kept, and of the part of the pool to compare with, as far as there are
-DRIFT = pa.schema(
-    [
-        ("source", pa.string()),
-        ("model", pa.string()),
-        ("side", pa.string()),
-        ("pool_rows", pa.int64()),
-        ("kept_rows", pa.int64()),
-        ("distance", pa.float64()),
-        ("standard_error", pa.float64()),
-        ("unchanged", pa.float64()),
-    ]
-)
 
 
 class Group(NamedTuple):

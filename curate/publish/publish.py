@@ -1,21 +1,56 @@
 """Publishes a run: checks the sums, writes what describes the shards, and puts `_SUCCESS` last."""
 
-from collections.abc import Iterable
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from curate import schema
-from curate.output.layout import Shard
+from curate.decide import balance
+from curate.decide.schemes.scheme import Scheme
+from curate.numeric.arrays import I64
 from curate.output.output_format import find_output
+from curate.output.settings import Shard
 from curate.publish.audit import Audit, all_failures, check_conservation, count_drops
 from curate.publish.describe import describe_run
-from curate.publish.entries import write_entries
 from curate.publish.settings import PublishSettings
-from curate.publish.summary import Results, summarise_run
 from curate.publish.uids import write_uids
-from curate.recipe.deciding import SCHEMES
+from curate.recipe.deciding import SCHEMES, Top
 from curate.schema import KEPT
-from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, SIZES_FILE
+from curate.store.facts import (
+    CaptionWork,
+    DriftFacts,
+    EvaluationFacts,
+    NearFacts,
+    PoolFacts,
+    RuleFacts,
+    RunFacts,
+    read_claim,
+)
+from curate.store.layout import ENTRIES_FILE, EVALUATION_FACTS_FILE, FAILURES_FILE, METADATA_FILE, SIZES_FILE
 from curate.store.manifest import Published
 from curate.store.store import RunStore
+from curate.store.timings import sum_timings
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the pipeline found that is not in the tables of units."""
+
+    t: int | None  # rows that an entry may have, as the recipe says or solved; None without balance
+    thresholds: dict[str, float | None]  # rule → value of each top rule; None where no row reached it
+    # Place of a pass by nearness → int64[2]: of a sample's close pairs, how many there are, and how many were compared.
+    recalls: dict[int, I64]
+    pool: I64 | None  # [entries], matching rows of the pool; None without match
+    survivors: I64 | None  # [entries], matching rows when balancing began
+    sums: I64 | None  # [2, entries], expected (fixed point) and kept rows
+    drift: list[DriftFacts] = field(default_factory=list)
+    caption_work: list[CaptionWork] = field(default_factory=list)
 
 
 def publish(
@@ -43,8 +78,8 @@ def publish(
     counts = check_conservation(audits, sum(shard.rows for shard in shards))
     store.write_parquet(FAILURES_FILE, all_failures(audits))
     if results.pool is not None and results.survivors is not None and results.sums is not None:
-        balance = settings.recipe.balance
-        scheme = SCHEMES.find(balance.scheme) if balance else None
+        section = settings.recipe.balance
+        scheme = SCHEMES.find(section.scheme) if section else None
         write_entries(store, results.pool, results.survivors, results.sums, scheme, results.t)
     else:
         store.write_parquet(ENTRIES_FILE, schema.ENTRIES.empty_table())
@@ -52,7 +87,7 @@ def publish(
     write_uids(store, [settings.tables(audit.unit) for audit in audits], counts[KEPT])
     store.delete("parts")
     _remove_strays(store, digests)
-    facts = summarise_run(settings, counts, results, [audit.unit.source for audit in audits])
+    facts = _summarise(settings, counts, results, [audit.unit.source for audit in audits])
     describe_run(store, facts, digests, count_drops(audits))
 
 
@@ -63,3 +98,57 @@ def _remove_strays(store: RunStore, digests: list[Published]) -> None:
         for path in store.files(top):
             if path not in known:
                 store.delete(path)
+
+
+def write_entries(store: RunStore, pool: I64, survivors: I64, sums: I64, scheme: Scheme | None, t: int | None) -> None:
+    """Write entries.parquet.
+
+    Args:
+        store: the run folder.
+        pool: int64[entries], rows of the pool that match, before any rule.
+        survivors: int64[entries], rows that match when balancing begins; p follows from them.
+        sums: int64[2, entries], expected rows in fixed point (2⁻³²), and kept rows.
+        scheme, t: of balance; None where nothing is balanced: then p is 1.
+    """
+    metadata = store.read_parquet(METADATA_FILE)
+    p: Any = np.ones(len(survivors))
+    if scheme is not None and t is not None:
+        p = balance.probabilities(survivors, scheme.limits(t, survivors, metadata.drop_columns(["entry_id"])))
+    columns = [*metadata.columns, pool, survivors, p, sums[0] / float(balance.ONE), sums[1]]
+    arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]
+    store.write_parquet(ENTRIES_FILE, pa.Table.from_arrays(arrays, schema=schema.ENTRIES))
+
+
+def _summarise(settings: PublishSettings, counts: Counter[str], results: Results, sources: Sequence[str]) -> RunFacts:
+    """Return what run.json will hold, but for `content`; `sources` are those of the units, in order."""
+    store, recipe, pool = settings.store, settings.recipe, settings.pool
+    claim = read_claim(store)
+    now = time.time()
+    evaluation = store.read_json(EVALUATION_FACTS_FILE) if recipe.dedup.against else None
+    return RunFacts(
+        **claim.model_dump(),
+        evaluation=evaluation and EvaluationFacts.model_validate(evaluation),
+        pool=PoolFacts(
+            images=pool.images, supplied=sorted(pool.supplied), scores=pool.scores.names, embeddings=pool.embeddings
+        ),
+        units=[(source, sum(1 for _ in units)) for source, units in groupby(sources)],
+        rules=[_rule_facts(name, spec, results.thresholds.get(name)) for name, spec in recipe.rules.items()],
+        t=results.t,
+        steps=sum_timings(store),
+        drift=results.drift,
+        caption_work=results.caption_work,
+        near=[
+            NearFacts(place=place, **by.model_dump(), sampled=int(pairs), found=int(compared))
+            for place, by in recipe.dedup.near.items()
+            for pairs, compared in [results.recalls[place]]
+        ],
+        counts={stage.name: counts[stage.name] for stage in recipe.stages(settings.has_blocklist)},
+        finished=now,
+        seconds=now - claim.started,
+    )
+
+
+def _rule_facts(name: str, spec: str | Top, threshold: float | None) -> RuleFacts:
+    if isinstance(spec, str):
+        return RuleFacts(name=name, sql=spec)
+    return RuleFacts(name=name, top=spec.top, of=spec.of, threshold=threshold)

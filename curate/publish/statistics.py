@@ -17,12 +17,10 @@ import pyarrow as pa
 from curate import schema
 from curate.errors import ConservationError
 from curate.publish.audit import Drops
-from curate.publish.drift import DRIFT
-from curate.store.facts import Facts, RunFacts
+from curate.store.facts import CaptionWork, DriftFacts, Facts, RunFacts, StepFacts
 from curate.store.forgotten import Record
 from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, STATISTICS_FILE
 from curate.store.store import RunStore
-from curate.store.timings import STEPS
 
 TABLES = (
     "failures",
@@ -40,7 +38,6 @@ TABLES = (
 )
 
 _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by older clients
-_READERS = 8  # files read at once: what hides the latency of an object store
 
 
 def build_statistics(folder: RunStore, run: RunFacts, drops: Drops) -> None:
@@ -77,10 +74,10 @@ def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa
         "entries": folder.read_parquet(ENTRIES_FILE),
         "rules": _rules(run),
         "run": _facts(run),
-        "steps": _rows(run.steps, STEPS),
+        "steps": _rows(StepFacts, run.steps),
         "forgotten": _forgotten(folder),
-        "drift": _rows(run.drift, DRIFT),
-        "caption_work": _rows(run.caption_work, schema.CAPTION_WORK),
+        "drift": _rows(DriftFacts, run.drift),
+        "caption_work": _rows(CaptionWork, run.caption_work),
         "drops": pa.Table.from_pylist(
             [{"source": source, "rule": rule, "rows": n} for source, rule, n in sorted(dropped)],
             pa.schema([("source", pa.string()), ("rule", pa.string()), ("rows", pa.int64())]),
@@ -90,8 +87,8 @@ def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa
     }
 
 
-def _rows(parts: Sequence[Facts], columns: pa.Schema) -> pa.Table:
-    return pa.Table.from_pylist([part.to_json() for part in parts], columns)
+def _rows(kind: type[Facts], facts: Sequence[Facts]) -> pa.Table:
+    return pa.Table.from_pylist([one.to_json() for one in facts], kind.columns())
 
 
 def _forgotten(folder: RunStore) -> pa.Table:
@@ -103,31 +100,19 @@ def _forgotten(folder: RunStore) -> pa.Table:
 
 def _reasons() -> pa.Table:
     kinds = {"sample": schema.SAMPLE_REASONS, "file": schema.FILE_REASONS, "part of a file": schema.DAMAGE_REASONS}
-    rows = [
-        {"reason": reason, "kind": kind, "meaning": text}
-        for kind, reasons in kinds.items()
-        for reason, text in reasons.items()
-    ]
-    return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in ("reason", "kind", "meaning")]))
+    rows = [(reason, kind, text) for kind, reasons in kinds.items() for reason, text in reasons.items()]
+    return pa.table(list(zip(*rows, strict=True)), names=["reason", "kind", "meaning"])
 
 
 def _rules(run: RunFacts) -> pa.Table:
-    rows = [
+    return pa.table(
         {
-            "position": position,
-            "name": rule.name,
-            "expression": rule.expression,
-            "threshold": None if rule.threshold is None else float(rule.threshold),
+            "position": pa.array(range(1, len(run.rules) + 1), pa.int32()),
+            "name": pa.array([rule.name for rule in run.rules], pa.string()),
+            "expression": pa.array([rule.expression for rule in run.rules], pa.string()),
+            "threshold": pa.array([rule.threshold for rule in run.rules], pa.float64()),
         }
-        for position, rule in enumerate(run.rules, 1)
-    ]
-    columns = [
-        ("position", pa.int32()),
-        ("name", pa.string()),
-        ("expression", pa.string()),
-        ("threshold", pa.float64()),
-    ]
-    return pa.Table.from_pylist(rows, pa.schema(columns))
+    )
 
 
 def _facts(run: RunFacts) -> pa.Table:
@@ -161,12 +146,11 @@ def _funnel(run: RunFacts, drops: Drops) -> pa.Table:
 
 
 def _sources(run: RunFacts, drops: Drops) -> pa.Table:
-    names = list(dict.fromkeys([*run.sources, *sorted(source for source, _ in drops)]))
     rows = []
-    for position, name in enumerate(names):
+    for position, name in enumerate(dict.fromkeys([*run.sources, *sorted(source for source, _ in drops)])):
         counts = {rule: count for (source, rule), count in drops.items() if source == name}
         pool, failed, kept = sum(counts.values()), counts.get(schema.FAILED, 0), counts.get(None, 0)
-        rows.append((position, name, pool, failed, pool - failed - kept, kept))
+        row = {"position": position, "source": name, "pool": pool, "failed": failed}
+        rows.append(row | {"dropped": pool - failed - kept, "kept": kept})
     numbers = [(name, pa.int64()) for name in ("pool", "failed", "dropped", "kept")]
-    columns = pa.schema([("position", pa.int32()), ("source", pa.string()), *numbers])
-    return pa.Table.from_pylist([dict(zip(columns.names, row, strict=True)) for row in rows], columns)
+    return pa.Table.from_pylist(rows, pa.schema([("position", pa.int32()), ("source", pa.string()), *numbers]))

@@ -8,8 +8,9 @@ recipe states of sources of other formats is left out. A later format is refused
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, get_args
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from curate import schema
@@ -36,6 +37,15 @@ class Facts(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Return the facts as plain data, by the keys of run.json."""
         return self.model_dump(mode="json", by_alias=True)
+
+    @classmethod
+    def columns(cls) -> pa.Schema:
+        """Return the columns of a table with a row for each of several facts of texts and numbers."""
+        types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+        kinds = {name: {field.annotation, *get_args(field.annotation)} for name, field in cls.model_fields.items()}
+        return pa.schema(
+            [(name, types[next(kind for kind in types if kind in found)]) for name, found in kinds.items()]
+        )
 
 
 class MetadataFacts(Facts):
@@ -107,7 +117,11 @@ class DriftFacts(Facts):
 
 
 class CaptionWork(Facts):
-    """What the captions of a kind took of an engine: a row of schema.CAPTION_WORK."""
+    """What the captions of a kind took of an engine.
+
+    Requests, those that had to be sent, those without an answer, texts that passed and that are in `.txt`, tokens, seconds of
+    the engine, cost by the recipe's price (None without one).
+    """
 
     kind: str
     engine: str

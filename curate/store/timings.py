@@ -1,6 +1,6 @@
 """How long each step of a run works, by unit or shard: recorded while it runs, summed when it is published.
 
-In: a run folder. Out: rows of STEPS, for run.json and table `steps`. A record is an empty file whose name holds everything,
+In: a run folder. Out: StepFacts, for run.json and table `steps`. A record is an empty file whose name holds everything,
 so that one listing reads them all; a retry of the same work adds a record, and the longest counts. What an earlier start of the
 run did, or another run, is not in it: records are below `tmp`, which is emptied when a run starts.
 """
@@ -9,13 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pyarrow as pa
-
 from curate.store.facts import StepFacts
 from curate.store.store import RunStore
 
-# A step: how many units or shards it worked on, their rows (null where it does not say), and seconds, summed over threads.
-STEPS = pa.schema([("step", pa.string()), ("units", pa.int64()), ("rows", pa.int64()), ("seconds", pa.float64())])
 ORDER = ("measure", "match", "rules", "decide", "caption", "emit")
 _FOLDER = "tmp/steps"
 

@@ -11,13 +11,11 @@ from apache_beam.pvalue import AsIter, AsList, AsSingleton
 from curate.captions.work import summarise
 from curate.decide import dedup
 from curate.output.emit import emit_shard
-from curate.output.layout import Shard, lay_out
 from curate.output.output_format import find_output
-from curate.output.settings import EmitSettings
+from curate.output.settings import EmitSettings, Shard, lay_out
 from curate.publish.audit import Audit, audit_unit, check_damage
-from curate.publish.publish import publish
+from curate.publish.publish import Results, publish
 from curate.publish.settings import PublishSettings
-from curate.publish.summary import Results
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.manifest import Published, digest_file

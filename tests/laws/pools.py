@@ -34,14 +34,12 @@ from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
 from curate.output.emit import emit_shard
-from curate.output.layout import lay_out
 from curate.output.output_format import find_output
-from curate.output.settings import EmitSettings
+from curate.output.settings import EmitSettings, lay_out
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, audit_unit, check_damage
-from curate.publish.publish import publish
+from curate.publish.publish import Results, publish
 from curate.publish.settings import PublishSettings
-from curate.publish.summary import Results
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS

@@ -12,9 +12,8 @@ from curate.ask.query import run_query
 from curate.ask.verify import verify_run
 from curate.numeric.arrays import U64
 from curate.output import registry as outputs
-from curate.output.layout import Shard
 from curate.output.output_format import OUTPUTS, OutputFormat, find_output, find_written
-from curate.output.settings import EmitSettings
+from curate.output.settings import EmitSettings, Shard
 from tests.laws import pools
 
 

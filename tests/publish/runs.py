@@ -8,10 +8,9 @@ import pyarrow as pa
 
 from curate import schema
 from curate.publish.audit import Drops
-from curate.publish.drift import DRIFT
 from curate.publish.statistics import build_statistics
 from curate.publish.views import write_views
-from curate.store.facts import RunFacts, write_facts
+from curate.store.facts import CaptionWork, DriftFacts, RunFacts, write_facts
 from curate.store.layout import MANIFEST_FILE, SUCCESS_FILE
 from curate.store.manifest import digest_file, write_manifest
 from curate.store.store import RunStore
@@ -69,9 +68,9 @@ RUN: dict[str, Any] = BARE | {
         {"step": "measure", "units": 2, "rows": 12, "seconds": 3.0},
         {"step": "caption", "units": 1, "rows": None, "seconds": 1.0},
     ],
-    "drift": [dict(zip(DRIFT.names, ("web", "clip", "image", 6, 2, 0.25, 0.01, 0.125), strict=True))],
+    "drift": [dict(zip(DriftFacts.model_fields, ("web", "clip", "image", 6, 2, 0.25, 0.01, 0.125), strict=True))],
     "caption_work": [
-        dict(zip(schema.CAPTION_WORK.names, work, strict=True))
+        dict(zip(CaptionWork.model_fields, work, strict=True))
         for work in (
             ("rewrite", "e", "m", 3, 3, 1, 1, 0, 30, 12, 2.0, 0.06),
             ("recaption", "v", "n", 1, 1, 0, 1, 1, 10, 2, 1.0, None),

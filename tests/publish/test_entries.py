@@ -11,7 +11,7 @@ import pytest
 from curate import schema
 from curate.decide.balance import ONE
 from curate.decide.schemes.metaclip import Metaclip
-from curate.publish.entries import write_entries
+from curate.publish.publish import write_entries
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from tests.laws.pools import make_rows, recipe_of, run_local, write_metadata, write_parquets
