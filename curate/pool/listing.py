@@ -4,7 +4,6 @@ A file that a brace range names and that is missing is an error before the run; 
 """
 
 import itertools
-import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,6 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
 MAX_NAMES = 10_000_000  # of files in one source, by ranges and lists
 _HASHED = "xxh3:"
-_DELETED = "deleted"
 # What file systems call a file's version: object stores, Hugging Face, HTTP, SFTP, memory.
 _VERSIONS = (
     *("etag", "ETag", "blob_id", "md5Hash", "crc32c"),
@@ -42,12 +40,7 @@ class InputFile:
 
 def expand_braces(path: str) -> list[str]:
     """Return all paths that `path` names: `a{00..02}{x,y}` gives six. Raises RecipeError for a range that is none, or too many."""
-    return list(_names(_parse_braces(path)))
-
-
-def _parse_braces(path: str) -> list[Sequence[str]]:
-    """Return the parts of a path, and the choices for each; nothing is multiplied yet. Raises RecipeError."""
-    parts: list[Sequence[str]] = []
+    parts: list[Sequence[str]] = []  # texts and choices, not multiplied before they are counted
     end, names = 0, 1
     for found in _BRACES.finditer(path):
         before, text = path[end : found.start()], found[1]
@@ -72,15 +65,7 @@ def _parse_braces(path: str) -> list[Sequence[str]]:
         names *= len(choices)
         _check_number(path, names)
         parts += [[before], choices]
-    return [*parts, [path[end:]]]
-
-
-def _count(parts: list[Sequence[str]]) -> int:
-    return math.prod(map(len, parts))
-
-
-def _names(parts: list[Sequence[str]]) -> Iterator[str]:
-    return map("".join, itertools.product(*parts))
+    return list(map("".join, itertools.product(*parts, [path[end:]])))
 
 
 def _check_number(path: str, names: int) -> None:
@@ -92,22 +77,16 @@ def _check_number(path: str, names: int) -> None:
 
 
 def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = False) -> list[InputFile]:
-    """Return the files that `paths` name, in order, each once.
-
-    Args:
-        paths: paths or URLs with brace ranges, lists and globs.
-        storage: options of the file system.
-        content: make fingerprints of contents instead of etag or mtime.
+    """Return the files that paths or URLs with brace ranges, lists and globs name, in order, each once.
 
     Raises:
         RecipeError: a file is missing, a glob finds none, or one is named twice.
     """
-    parsed, names = [], 0
+    expanded: list[tuple[str, list[str]]] = []
     for path in paths:
-        parsed.append((path, _parse_braces(path)))
-        names += _count(parsed[-1][1])
-        _check_number(path, names)
-    files = [file for path, parts in parsed for file in _list_path(path, parts, storage, content)]
+        expanded.append((path, expand_braces(path)))
+        _check_number(path, sum(len(names) for _, names in expanded))
+    files = [file for path, names in expanded for file in _list_path(path, names, storage, content)]
     seen = set()
     for file in files:
         name = file.path if "://" in file.path else os.path.normpath(file.path)
@@ -117,11 +96,10 @@ def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = 
     return files
 
 
-def _list_path(path: str, parts: list[Sequence[str]], storage: dict[str, Any], content: bool) -> Iterator[InputFile]:
-    names = _count(parts)
-    fs, _ = fsspec.core.url_to_fs(next(_names(parts)), **storage)
+def _list_path(path: str, names: list[str], storage: dict[str, Any], content: bool) -> Iterator[InputFile]:
+    fs, _ = fsspec.core.url_to_fs(names[0], **storage)
     missing, such_as = 0, ""
-    for name in _names(parts):
+    for name in names:
         inner = fs._strip_protocol(name)
         if any(c in name for c in "*?[") and not fs.exists(inner):
             found = fs.glob(inner, detail=True)
@@ -148,7 +126,7 @@ def _list_path(path: str, parts: list[Sequence[str]], storage: dict[str, Any], c
             )
     if missing:
         more = f" and {missing - 1} more" if missing > 1 else ""
-        raise RecipeError(f"{such_as}{more}: no such file ({names - missing} of the {names} named exist)")
+        raise RecipeError(f"{such_as}{more}: no such file ({len(names) - missing} of the {len(names)} named exist)")
 
 
 def list_source(source: Source, content: bool) -> list[InputFile]:
@@ -170,13 +148,9 @@ def file_state(path: str, storage: dict[str, Any]) -> str:
 
 
 def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str = "") -> None:
-    """Check that a file is the one that was read.
+    """Check that a file is the one that was read, of which `state` is what `file_state` returned.
 
-    Args:
-        path: the file.
-        storage: options of the file system.
-        state: of `file_state` when it was read.
-        fingerprint: its fingerprint (see InputFile): where that is of its content, another state with the same content will do.
+    Where its fingerprint (see InputFile) is of its content, another state with the same content will do.
 
     Raises:
         RunError: it changed since, or was deleted.
@@ -185,10 +159,10 @@ def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str
     try:
         found = file_state(path, storage)
     except FileNotFoundError:
-        found = _DELETED
+        found = "deleted"
     if found == state:
         return
-    hashed = fingerprint.startswith(_HASHED) and found != _DELETED
+    hashed = fingerprint.startswith(_HASHED) and found != "deleted"
     if not hashed or _content(*fsspec.core.url_to_fs(path, **storage)) != fingerprint:
         raise RunError(
             f"{path}: the file changed during the run: it was {state} before, now it is {found}. Inputs must "

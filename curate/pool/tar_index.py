@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from curate.numeric.arrays import I64, Mask
 from curate.pool.byte_sources import ByteSource
 from curate.pool.tar_walk import (
     BAD_CHECKSUM,
@@ -58,38 +59,28 @@ class Damage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TarIndex:
-    """The members of one tar, in its order.
+    """The members of one tar, in its order."""
 
-    Attributes:
-        names: as in the header, bytes that are not UTF-8 (and NUL) as %XX. In such a name % becomes %25 too, so two
-            different ones stay different.
-        types: uint8, the type flag: REGULAR, FOLDER, or that of a link, a sparse or another special member.
-        offsets: int64, where the data begins in the file.
-        sizes: int64, bytes of data that the header announces.
-        complete: bool, False for a last member whose data the end of the file cuts.
-        damage: None for a sound file.
-    """
-
+    # As in the header, bytes that are not UTF-8 (and NUL) as %XX. In such a name % becomes %25 too, so two different ones
+    # stay different.
     names: list[str]
-    types: npt.NDArray[np.uint8]
-    offsets: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
-    complete: npt.NDArray[np.bool_]
-    damage: Damage | None
+    types: npt.NDArray[
+        np.uint8
+    ]  # the type flag: REGULAR, FOLDER, or that of a link, a sparse or another special member
+    offsets: I64  # where the data begins in the file
+    sizes: I64  # bytes of data that the header announces
+    complete: Mask  # False for a last member whose data the end of the file cuts
+    damage: Damage | None  # None for a sound file
 
     def __len__(self) -> int:
         return len(self.names)
 
 
 def index_tar(source: ByteSource) -> TarIndex:
-    """Return the index of a tar, as far as it can be read; what is wrong with the file is in `damage`.
-
-    Raises:
-        OSError: reading failed.
-    """
+    """Return the index of a tar, as far as it can be read; what is wrong with the file is in `damage`. Raises OSError."""
     rows = np.empty((_ROWS, 5), np.int64)
     text = np.empty(_ROWS * BLOCK + MAX_EXTENSION, np.uint8)
-    tables: list[npt.NDArray[np.int64]] = []
+    tables: list[I64] = []
     names: list[str] = []
     status, at, need, size = FULL, 0, BLOCK, source.size
     while status in (FULL, MORE):

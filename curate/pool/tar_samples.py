@@ -24,9 +24,9 @@ Trade-offs: one loop over the names, about 1 µs a member; no object a member.
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from curate.numeric.arrays import I64
 from curate.pool.tar_index import TarIndex
 from curate.pool.tar_walk import FOLDER, REGULAR
 from curate.schema import OK
@@ -37,27 +37,17 @@ _LOADED = frozenset((*IMAGE_SUFFIXES, "txt", "json"))
 
 @dataclass(frozen=True, slots=True)
 class TarSamples:
-    """The samples of one tar, column by column; `members` and the positions count members of the index.
+    """The samples of one tar, column by column; `image`, `txt`, `json` and `members` are positions in the index."""
 
-    Attributes:
-        keys: the key of each sample; repeats only with status `duplicate_key`.
-        status: `ok` or a code of schema.SAMPLE_REASONS.
-        errors: what was found, or None.
-        image, txt, json: position of that member in the index, or -1.
-        starts: int64, len + 1: sample i has members[starts[i] : starts[i + 1]].
-        members: int64, positions in the index of the regular members, in the order of the tar within a sample.
-        suffixes: the suffix of each of `members`, in lower case.
-    """
-
-    keys: list[str]
-    status: list[str]
-    errors: list[str | None]
-    image: list[int]
+    keys: list[str]  # repeats only with status `duplicate_key`
+    status: list[str]  # `ok` or a code of schema.SAMPLE_REASONS
+    errors: list[str | None]  # what was found
+    image: list[int]  # -1 where there is none
     txt: list[int]
     json: list[int]
-    starts: npt.NDArray[np.int64]
-    members: npt.NDArray[np.int64]
-    suffixes: list[str]
+    starts: I64  # len + 1: sample i has members[starts[i] : starts[i + 1]]
+    members: I64  # the regular members, in the order of the tar within a sample
+    suffixes: list[str]  # of each of `members`, in lower case
 
     def __len__(self) -> int:
         return len(self.keys)

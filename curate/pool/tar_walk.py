@@ -135,8 +135,7 @@ def _pax_records(body: Any) -> tuple[bool, int, int, int, bool]:
 
 @njit(nogil=True, cache=True)
 def _put(text: Any, used: int, piece: Any) -> Any:
-    for i in range(len(piece)):
-        text[used + i] = piece[i]
+    text[used : used + len(piece)] = piece
     return used + len(piece)
 
 
@@ -258,13 +257,7 @@ def walk(view: Any, base: int, size: int, rows: Any, text: Any) -> tuple[int, in
         if ord("1") <= kind <= ord("6"):
             body = 0  # links, devices, folders: some writers give a size, none gives data
         complete = body <= size - data
-        rows[count, 0], rows[count, 1], rows[count, 2], rows[count, 3], rows[count, 4] = (
-            data,
-            body,
-            kind,
-            used,
-            complete,
-        )
+        rows[count, :] = (data, body, kind, used, np.int64(complete))
         count += 1
         if not complete:
             return CUT_BODY, head, 0, count

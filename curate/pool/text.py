@@ -31,29 +31,17 @@ _TYPES = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 
 
 class Captions(NamedTuple):
-    """A checked column of captions, row by row.
+    """A checked column of captions, row by row."""
 
-    Attributes:
-        caption: string; null where the status is not ok.
-        words: int32; null where the caption is.
-        characters: int32; null where the caption is.
-        status: string, never null: `ok` or a reason code.
-        error: string; null where ok.
-    """
-
-    caption: pa.Array
-    words: pa.Array
-    characters: pa.Array
-    status: pa.Array
-    error: pa.Array
+    caption: pa.Array  # string; null where the status is not ok
+    words: pa.Array  # int32; null where the caption is
+    characters: pa.Array  # int32; likewise
+    status: pa.Array  # string, never null: `ok` or a reason code
+    error: pa.Array  # string; null where ok
 
 
 def caption_status(raw: bytes) -> tuple[str | None, str, str | None]:
-    """Decode and check one caption.
-
-    Returns:
-        The caption (None unless ok), `ok` or a reason code, and what is wrong in words (None if ok).
-    """
+    """Return one caption, decoded and checked (None unless ok), `ok` or a reason code, and what is wrong in words (None if ok)."""
     try:
         text = raw.removeprefix(BOM).decode()
     except UnicodeDecodeError as error:
@@ -69,31 +57,25 @@ def caption_status(raw: bytes) -> tuple[str | None, str, str | None]:
 
 
 def check_captions(column: pa.Array) -> Captions:
-    """Check a column of captions and count their words and characters.
-
-    Args:
-        column: string, large_string, binary or large_binary; slices and nulls are fine.
+    """Check a column of captions (string, large_string, binary, large_binary), and count their words and characters.
 
     Raises:
         TypeError: the column holds something else.
     """
     words, characters, flags = _scan_column(column)
+    status, error = pa.repeat(OK, len(column)), pa.nulls(len(column), pa.string())
     fault = (flags & (_NOT_UTF8 | _NUL) != 0) | (words == 0) | (characters > MAX_CHARACTERS)
-    rows = np.flatnonzero(fault | (flags & _BOM != 0))
-    if not len(rows):
-        counts = pa.array(words), pa.array(characters)
-        return Captions(_as_string(column), *counts, pa.repeat(OK, len(column)), pa.nulls(len(column), pa.string()))
-    odd = column.take(pa.array(rows)).cast(pa.large_binary()).to_pylist()
-    verdicts = [(None, "no_caption", "null") if raw is None else caption_status(raw) for raw in odd]
-    mask = np.zeros(len(column), np.bool_)
-    mask[rows] = True
+    mask = fault | (flags & _BOM != 0)
+    if not mask.any():
+        return Captions(_as_string(column), pa.array(words), pa.array(characters), status, error)
+    odd = column.filter(pa.array(mask)).cast(pa.large_binary()).to_pylist()
+    checked = [(None, "no_caption", "null") if raw is None else caption_status(raw) for raw in odd]
+    texts, codes, errors = (pa.array(values, pa.string()) for values in zip(*checked, strict=True))
     # Nulls first, so that what is viewed as string is valid; then the captions that only lost their mark come back.
-    caption = _as_string(_nulled(column, mask))
-    if any(text is not None for text, _, _ in verdicts):
-        caption = pc.replace_with_mask(caption, mask, pa.array([text for text, _, _ in verdicts], pa.string()))
-    status = pc.replace_with_mask(pa.repeat(OK, len(column)), mask, pa.array([code for _, code, _ in verdicts]))
-    errors = pa.array([error for _, _, error in verdicts], pa.string())
-    error = pc.replace_with_mask(pa.nulls(len(column), pa.string()), mask, errors)
+    caption = _as_string(pc.if_else(pa.array(mask), pa.scalar(None, column.type), column))
+    if texts.null_count < len(texts):
+        caption = pc.replace_with_mask(caption, mask, texts)
+    status, error = pc.replace_with_mask(status, mask, codes), pc.replace_with_mask(error, mask, errors)
     return Captions(caption, pa.array(words, mask=fault), pa.array(characters, mask=fault), status, error)
 
 
@@ -104,10 +86,6 @@ def _as_string(column: pa.Array) -> pa.Array:
     elif pa.types.is_binary(column.type):
         column = column.view(pa.string())
     return column.cast(pa.string())
-
-
-def _nulled(column: pa.Array, mask: npt.NDArray[np.bool_]) -> pa.Array:
-    return pc.if_else(pa.array(mask), pa.scalar(None, column.type), column)
 
 
 def _scan_column(column: pa.Array) -> tuple[I32, I32, U8]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from curate import schema
@@ -76,14 +75,14 @@ class Webdataset(InputFormat):
         index = index_tar(opened)
         samples = group_members(index)
         texts = _read_texts(opened, index, samples, source.caption_key)
-        image = np.array(samples.image, np.int64)
+        image = pa.array([None if member < 0 else member for member in samples.image], pa.int64())
         columns = {
             "key": pa.array(samples.keys, pa.string()),
             "url": pa.array(texts.urls, pa.string()),
             "uid": pa.array(texts.uids, pa.string()),
             "caption": pa.array(texts.captions, pa.binary()),
-            "bytes": pa.array(_at(index.sizes, image), mask=image < 0),
-            "offset": pa.array(_at(index.offsets, image), mask=image < 0),
+            "bytes": pa.array(index.sizes).take(image),
+            "offset": pa.array(index.offsets).take(image),
         }
         faults = pa.array(texts.status, pa.string()), pa.array(texts.errors, pa.string())
 
@@ -158,11 +157,6 @@ def _is_deeper(value: Any, depth: int) -> bool:
 
 def _text(value: Any) -> str | None:
     return value.encode(errors="replace").decode() if isinstance(value, str) and value else None
-
-
-def _at(values: Any, places: Any) -> Any:
-    """Return values[places], 0 where a place is negative."""
-    return np.where(places < 0, 0, values[np.maximum(places, 0)]) if len(values) else np.zeros(len(places), np.int64)
 
 
 def _locations(members: pa.Table) -> Iterator[list[tuple[str, int, int]]]:
