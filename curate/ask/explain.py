@@ -40,9 +40,7 @@ _YES, _NO, _OPEN = ("✓ ", "green"), ("✗ ", "bold red"), ("– ", "dim")
 def explain_sample(url: str, sample: str) -> Page:
     """Return everything that the run knows of a sample; `str` makes it plain text, without control characters but newlines.
 
-    Args:
-        url: the run folder.
-        sample: a uid, or a URL or key exactly as in the pool: samples that could not be read may have no uid.
+    The sample is a uid, or a URL or key exactly as in the pool: samples that could not be read may have no uid.
 
     Raises:
         RecipeError: there is no run, or `sample` is neither 32 hex digits nor a URL or key of the pool.

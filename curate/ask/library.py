@@ -113,9 +113,9 @@ def fill_params(
     Args:
         query: the named query.
         given: name → value.
-        columns: the columns of a view of the run, name → DuckDB's type.
-        rules: the run's rules, whose scores are preferred.
-        steps: the steps that drop samples, as in the funnel.
+        columns: a view of the run → its columns, name → DuckDB's type.
+        rules: the text of the run's rules, whose scores are preferred.
+        steps: those that drop samples, as in the funnel.
     """
     needed = [param.name for param in query.params if param.required]
     check_params(query.name, given, [param.name for param in query.params], needed)

@@ -44,9 +44,7 @@ _FUNCTIONS |= {"duckdb_types", "duckdb_keywords", "pragma_table_info", "pragma_s
 def open_run(url: str) -> Any:
     """Return a DuckDB connection that sees the run's tables and views, and nothing else. The caller closes it.
 
-    Raises:
-        RecipeError: there is no run.
-        RunError: the run is not finished.
+    Raises as `find_run` does, and RunError where the tables are damaged.
     """
     folder = find_run(url)
     names = [MANIFEST_FILE, *(line.path for line in read_manifest(folder))]
@@ -97,13 +95,10 @@ def find_run(url: str) -> RunStore:
 
 @contextmanager
 def asking(url: str, text: str, params: Mapping[str, object] | None = None) -> Iterator[Result]:
-    """Execute a named query, or SQL; rows are fetched as they are read.
+    """Execute a named query (one word), or one SQL statement that reads; rows are fetched as they are read.
 
-    Args:
-        url: the run folder.
-        text: the name of a query (one word), or one SQL statement that reads.
-        params: name → value. For a named query text is read by the type of the default; for SQL, as a number where it
-            looks like one ('quoted' it stays text).
+    Parameters of a named query are read by the type of the default; of SQL, as a number where they look like one ('quoted'
+    they stay text).
 
     Raises:
         RecipeError: there is no such query, run or parameter; the SQL is wrong, or does not only read.

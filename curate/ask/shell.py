@@ -36,11 +36,7 @@ _FORMATS: dict[str, Format] = {"table": "table", "csv": "csv", "json": "json"}
 def run_shell(url: str, format: Format, file: IO[str]) -> int:
     """Answer statements from standard input, until its end or .quit; answers go to `file`, errors to standard error.
 
-    Returns:
-        How many statements failed, if input is no terminal; else 0.
-
-    Raises:
-        RecipeError, RunError: there is no finished run.
+    Returns how many statements failed, if input is no terminal; else 0. Raises as `open_run` does.
     """
     with open_run(url) as connection:
         is_terminal = sys.stdin.isatty()

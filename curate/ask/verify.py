@@ -45,14 +45,11 @@ _FORGOTTEN = "holds what was forgotten"
 
 
 def verify_run(url: str) -> tuple[list[str], list[str]]:
-    """Check a run.
-
-    Returns:
-        What was checked, and what differs: nothing, if the run is intact.
+    """Return what was checked, and what differs: nothing, if the run is intact.
 
     Raises:
         RecipeError: there is no run.
-        RunError: the run is not finished.
+        RunError: it is not finished.
     """
     folder = RunStore(url)
     if not folder.exists(RUN_FILE):

@@ -29,11 +29,7 @@ _DETAIL = "a name in it was taken out on request"
 
 
 def clear_unit(tables: UnitTables, items: Items, names: Sequence[str]) -> list[str]:
-    """Clear the rows that the items name in the unit's tables of these names.
-
-    Returns:
-        The files that were rewritten: those that held more of these rows than is left of a forgotten one.
-    """
+    """Clear the rows that the items name in the unit's tables of these names. Returns the files that were rewritten."""
     rewritten = []
     for name, table, note in _cleared(tables, items, names):
         tables.write(name, table, tables.key(name), note)

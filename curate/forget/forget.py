@@ -71,12 +71,7 @@ class Forgotten:
 
 
 def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
-    """Forget items, or report what that would change.
-
-    Args:
-        url: the run folder.
-        requested: none to only complete a request that was interrupted.
-        dry_run: change nothing.
+    """Forget items, none to only complete a request that was interrupted; with `dry_run`, return what that would change.
 
     Raises:
         RecipeError: there is no run.
@@ -158,10 +153,7 @@ def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
 def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -> None:
     """Take the items' samples out of all files, and describe the run again, with `_SUCCESS` last.
 
-    Args:
-        folder: the run folder, without `_SUCCESS`.
-        items: what its record holds.
-        touched: the units that hold rows to clear; None: unknown, so that all are read, and all files digested again.
+    `touched` are the units that hold rows to clear; None: unknown, so that all are read, and all files digested again.
     """
     context, units = open_context(folder)
     settings = PublishSettings.of(context)

@@ -47,13 +47,7 @@ def _find_duplicates(tables: UnitTables, items: Items) -> Mask:
 
 
 def find_attached(tables: UnitTables, items: Items, storage: dict[str, Any]) -> Mask:
-    """Return the rows that have one of the images as an attachment, which is read from the pool.
-
-    Args:
-        tables: the unit's.
-        items: of which only images count.
-        storage: the fsspec options of the unit's source.
-    """
+    """Return the rows that have one of the images as an attachment, which is read from the pool by these fsspec options."""
     if not len(items.sha256) or not tables.exists("members"):
         return np.zeros(tables.rows(), bool)
     samples = tables.read("samples", ["shard", "offset"]).combine_chunks()

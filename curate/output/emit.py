@@ -8,13 +8,7 @@ from curate.output.settings import EmitSettings, Shard
 
 
 def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
-    """Write the files of the shard, unless they are current.
-
-    Args:
-        settings: of the run.
-        shard: which rows.
-        repeated: ascending hashes of names that several kept rows may have.
-    """
+    """Write the files of the shard, unless they are current; see `OutputFormat.write`."""
     started = time.time()
     store, kind, key = settings.store, find_output(settings.pool.images), settings.shard_key(shard)
     last = f"{shard.stem}.parquet"

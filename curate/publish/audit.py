@@ -17,7 +17,7 @@ from curate.publish.settings import PublishSettings
 from curate.schema import KEPT
 from curate.store.layout import FAILURES_FILE
 
-Drops = Counter[tuple[str, str | None]]
+Drops = Counter[tuple[str, str | None]]  # rows by source and rule, None for kept ones
 
 
 @dataclass(frozen=True)

@@ -43,12 +43,9 @@ _PARQUET = "application/x-parquet"
 
 
 def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | None) -> dict[str, Any]:
-    """Return the metadata of a run.
+    """Return the metadata of a run: of the manifest's lines those of shards are used.
 
-    Args:
-        run: what run.json holds.
-        digests: the manifest's lines; those of shards are used.
-        columns: the schema of shards/*.parquet; None where nothing was kept.
+    `columns` is the schema of shards/*.parquet; None where nothing was kept.
     """
     kind = find_output(run.pool.images)
     types = {kind.suffix: kind.media_type, "parquet": _PARQUET}

@@ -57,7 +57,7 @@ def describe_run(store: RunStore, facts: RunFacts, digests: Iterable[Published],
         store: the run folder.
         facts: what run.json will hold, but for `content` and `forgotten`, which are found here.
         digests: the manifest's lines of all tables and shards.
-        drops: rows by source and rule, None for kept ones.
+        drops: rows by source and rule.
     """
     digests = list(digests)
     record, kind = Record.read(store), find_output(facts.pool.images)

@@ -60,14 +60,7 @@ def publish(
     results: Results,
     digests: list[Published],
 ) -> None:
-    """Write everything but tables and shards, then the manifest, then `_SUCCESS`.
-
-    Args:
-        settings: of the run.
-        audits: one per unit.
-        shards: what was emitted.
-        results: of the pipeline.
-        digests: the manifest's lines of all tables and shards.
+    """Write everything but tables and shards, whose lines of the manifest are given; then the manifest, then `_SUCCESS`.
 
     Raises:
         ConservationError: rows in are not kept + dropped + failed.

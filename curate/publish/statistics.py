@@ -41,16 +41,7 @@ _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by o
 
 
 def build_statistics(folder: RunStore, run: RunFacts, drops: Drops) -> None:
-    """Put stats.duckdb into place.
-
-    Args:
-        folder: the run folder, with failures.parquet and entries.parquet.
-        run: what run.json holds.
-        drops: rows by source and rule, None for kept ones.
-
-    Raises:
-        ConservationError: a row's rule is not one of the run's.
-    """
+    """Put stats.duckdb into place. Raises ConservationError where a row's rule is not one of the run's."""
     with tempfile.TemporaryDirectory() as temporary:
         path = f"{temporary}/{STATISTICS_FILE}"
         config = {"storage_compatibility_version": _STORAGE, "python_enable_replacements": False}

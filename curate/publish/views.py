@@ -75,13 +75,7 @@ def table_files(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], kind: OutputFormat) -> None:
-    """Create the views.
-
-    Args:
-        connection: of DuckDB.
-        files: absolute paths or URLs by table; they must be there, since views are bound.
-        kind: the format of the shards.
-    """
+    """Create the views over files, absolute paths or URLs by table; they must be there, since views are bound."""
     lists = {name: f"[{', '.join(map(quote, paths))}]" for name, paths in files.items()}
     first = files.get("scores", ())[:1]
     described = connection.execute(f"DESCRIBE {_scan(f'[{quote(first[0])}]')}").fetchall() if first else ()

@@ -38,14 +38,9 @@ _DROPPED = ("aria-", "role", "class", "id", "version", "width", "height", "on", 
 
 
 def render_svg(spec: Mapping[str, Any], title: str) -> str:
-    """Return a Vega-Lite spec as an `<svg>` element for an HTML page: its view box scales, its title is its label.
+    """Return a Vega-Lite spec, with its data in it, as an `<svg>` element for an HTML page: its view box scales.
 
-    Args:
-        spec: a Vega-Lite specification, with its data in it (`data.values`); the theme is added.
-        title: what the chart shows, for readers who cannot see it.
-
-    Raises:
-        ValueError: the spec is not one of Vega-Lite.
+    The theme is added, and the title, for readers who cannot see the chart. Raises ValueError where the spec is none.
     """
     import vl_convert  # here: a JavaScript engine, 0.4 s to start
 
@@ -130,8 +125,8 @@ def compare_bins(
 
     Args:
         bins: of both.
-        x: the horizontal axis, without its domain.
-        title: what the chart shows, for readers who cannot see it.
+        x: the horizontal axis.
+        title: of the chart.
         sets: names of the two sets.
         marks: layers over the histograms.
         room: above the highest value, as a part of it.

@@ -51,15 +51,9 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
 
 
 def write_report(url: str, out: str | None = None, against: str | None = None) -> tuple[str, int]:
-    """Write the report of a run: to `out`, or into the run's folder, where it replaces an older one.
+    """Write the report of a run, perhaps compared with another, and return its path and its size in bytes.
 
-    Args:
-        url: the run folder.
-        out: a file, local or remote.
-        against: another run to compare with.
-
-    Returns:
-        Its path and its size in bytes.
+    It goes to `out`, a file, local or remote, or into the run's folder, where it replaces an older one.
 
     Raises:
         RecipeError: there is no run, or `out` cannot be written.

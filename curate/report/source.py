@@ -66,12 +66,7 @@ class Run:
 
 @contextmanager
 def open_source_run(url: str, against: str | None = None) -> Iterator[Run]:
-    """Open a finished run, and compare it with another one.
-
-    Raises:
-        RecipeError: one of them is no run.
-        RunError: one of them is not finished.
-    """
+    """Open a finished run, and compare it with another one. Raises as `diff_runs` does."""
     folder = find_run(url)
     facts = read_facts(folder)  # first: `_check_unchanged` compares it when the page is written
     with open_run(url) as connection:

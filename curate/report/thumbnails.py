@@ -45,12 +45,7 @@ def place_of(row: Row) -> Place:
 
 
 def make_pictures(run: Run, rows: Sequence[Row]) -> dict[Place, Picture]:
-    """Return a picture for each row, by (unit, row). The page's budget is spent in their order.
-
-    Args:
-        run: the run.
-        rows: those of `read_originals`, with status, and nsfw where it is measured.
-    """
+    """Return a picture for each row of samples, scores and decisions. The page's budget is spent in their order."""
     images, other = read_originals(run, rows)
     thumbnails = in_threads(thumbnail, (images.get(place_of(row), b"") for row in rows))
     found: dict[Place, Picture] = {}
@@ -93,12 +88,7 @@ def _shrink(image: Image.Image) -> bytes:
 
 
 def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], set[Place]]:
-    """Return the images that can still be read, and the rows whose place in the input holds something else now.
-
-    Args:
-        run: the run.
-        rows: unit, row, uid, source, shard, offset, bytes, sha256, kept.
-    """
+    """Return the images that can still be read, and the rows whose place in the input holds something else now."""
     wanted = [row for row in rows if row["sha256"] is not None]
     sources = {source.name: source for source in _sources(run.facts)}
     found: dict[Place, bytes] = {}

@@ -56,11 +56,7 @@ class Record:
 
     @classmethod
     def read_checked(cls, folder: RunStore) -> "Record":
-        """Return the record of a run folder, which must be the one that run.json names, or extend it.
-
-        Raises:
-            RunError: it is not: without it, forgotten samples would return.
-        """
+        """Return the record of a run folder. Raises RunError where it is not the one that run.json names, nor extends it."""
         record = cls.read(folder)
         named = read_forgotten(folder)
         if named is None or record.extends(named):
@@ -205,10 +201,6 @@ def counts(items: Items, names: Mapping[str, Hashes]) -> dict[str, npt.NDArray[n
 
 
 def forgotten_mask(samples: pa.Table) -> npt.NDArray[np.bool_]:
-    """Return which rows are forgotten: readable, and without a caption (its length shows it, which is less to read).
-
-    Args:
-        samples: columns `status` and `characters` of table `samples`.
-    """
+    """Return which rows of `samples` (status, characters) are forgotten: readable, and without a caption."""
     mask = pc.and_(pc.equal(samples["status"], schema.OK), samples["characters"].is_null())
     return np.asarray(mask.to_numpy())

@@ -25,13 +25,7 @@ class StepTimer:
 
 @contextmanager
 def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
-    """Record the block's duration, unless it raises or had no work.
-
-    Args:
-        folder: the run folder.
-        step: one of ORDER.
-        name: of the unit or shard; records of one name count once.
-    """
+    """Record the block's duration, unless it raises or had no work; records of one name, of a unit or shard, count once."""
     timer, began = StepTimer(), time.monotonic()
     yield timer
     milliseconds = round(1000 * (time.monotonic() - began))
