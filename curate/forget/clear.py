@@ -8,7 +8,7 @@ caption. One that could not be read stays `failed`, without its key, URL and cap
 Tables are rewritten one by one, `samples` last: until then a repeated request finds the same rows in it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,41 +79,24 @@ def _same_key(tables: UnitTables, rows: Mask) -> Mask:
 
 
 def _clear_aligned(name: str, table: pa.Table, rows: Mask) -> pa.Table:
-    """Return a row-aligned table with these rows cleared."""
-    stays = _SAMPLES_KEEP if name == "samples" else _ALIGNED
+    """Return a row-aligned table with these rows cleared: they then have what rows have that could not be read."""
+    stays, blanks = _ALIGNED, {}
+    if name == "samples":
+        stays = _SAMPLES_KEEP
+    elif name == "decisions":  # where one that could not be read stays `failed`
+        failed = pc.fill_null(pc.equal(table["rule"], schema.FAILED), False)
+        blanks = {"kept": False, "rule": pc.if_else(failed, schema.FAILED, schema.FORGOTTEN), "probability": 0.0}
     for place, field in enumerate(table.schema):
         if field.name not in stays:
-            column = table.column(place).combine_chunks()
-            blank = _DECISION[field.name](column) if name == "decisions" else _blank(field.type)
-            table = table.set_column(place, field, _put(column, rows, blank))
+            blank = blanks.get(field.name, _blank(field.type))
+            table = table.set_column(place, field, pc.if_else(pa.array(rows), blank, table.column(place)))
     return table
 
 
-def _put(column: pa.Array, rows: Mask, blanks: pa.Array) -> pa.Array:
-    """Return the column with `blanks`, one value or one for each row, in these rows."""
-    places = np.arange(len(column))
-    places[rows] = len(column) + (places[rows] if len(blanks) == len(column) and len(column) > 1 else 0)
-    return pa.concat_arrays([column, blanks]).take(pa.array(places))
-
-
-def _blank(kind: pa.DataType) -> pa.Array:
-    """Return what a cleared row has in a column: the same as one that could not be read."""
+def _blank(kind: pa.DataType) -> pa.Scalar:
     if pa.types.is_fixed_size_list(kind):
-        return no_embeddings(kind.list_size, 1).cast(kind)
-    blank: list[Any] = [[]] if pa.types.is_list(kind) else [None]
-    return pa.array(blank, kind)
-
-
-# Columns of `decisions` of a cleared row: one that could not be read stays `failed`.
-_DECISION: dict[str, Callable[[Any], pa.Array]] = {
-    "kept": lambda _: pa.array([False]),
-    "rule": lambda rule: pc.if_else(
-        pc.fill_null(pc.equal(rule, schema.FAILED), False), schema.FAILED, schema.FORGOTTEN
-    ),
-    "duplicate_of": lambda _: pa.nulls(1, pa.string()),
-    "probability": lambda _: pa.array([0.0]),
-    "draw": lambda _: pa.nulls(1, pa.float64()),
-}
+        return no_embeddings(kind.list_size, 1).cast(kind)[0]
+    return pa.scalar([] if pa.types.is_list(kind) else None, kind)
 
 
 def _clear_note(note: dict[str, Any] | None, rows: pa.Table) -> dict[str, Any] | None:

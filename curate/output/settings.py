@@ -3,9 +3,8 @@
 Shard k holds the kept rows of ranks [k·N, (k+1)·N), in the order of units and rows.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -80,8 +79,8 @@ class EmitSettings:
     decisions_key: str
     captioning: Any  # what determines the captions; None without
     text_tables: tuple[str, ...]  # the tables with texts that units of this run have
-    # (unit, uids, captions) → what the shards hold of each row's texts
-    write_texts: Callable[[Unit, Sequence[str], Sequence[str]], list[Written]]
+    captions: Captions | None
+    seed: int
 
     @classmethod
     def of(cls, context: RunContext) -> "EmitSettings":
@@ -95,7 +94,8 @@ class EmitSettings:
             decisions_key=decisions_key(context),
             captioning=CaptionSettings.of(context).key_fields if captions else None,
             text_tables=(() if captions is None else ("captions", "regions") if captions.regions else ("captions",)),
-            write_texts=partial(_write_texts, captions, context.recipe.seed, context.store),
+            captions=captions,
+            seed=context.recipe.seed,
         )
 
     @property
@@ -125,9 +125,6 @@ class EmitSettings:
         kept = tables.read("decisions", ["kept"])["kept"]
         return tables.read("samples", columns).filter(kept).slice(part.first, part.count)
 
-
-def _write_texts(
-    captions: Captions | None, seed: int, store: RunStore, unit: Unit, uids: Sequence[str], originals: Sequence[str]
-) -> list[Written]:
-    """Return what the shards hold of each row's texts."""
-    return written_texts(captions, seed, UnitTables(store, unit.index), uids, originals)
+    def write_texts(self, unit: Unit, uids: Sequence[str], captions: Sequence[str]) -> list[Written]:
+        """Return what the shards hold of the texts of rows with these uids and original captions."""
+        return written_texts(self.captions, self.seed, self.tables(unit), uids, captions)

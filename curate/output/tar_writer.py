@@ -13,7 +13,7 @@ headers are made from a template and sums, about 1 µs each.
 
 import re
 from types import TracebackType
-from typing import Protocol, Self
+from typing import IO, Self
 from urllib.parse import unquote
 
 BLOCK = 512
@@ -32,13 +32,6 @@ _MAX_OCTAL = 8**11
 _UNSAFE = re.compile('[\\x00-\\x1f\\x7f-\\x9f\\\\<>:"|?*.\u2028\u2029\ud800-\udfff\ufffe\uffff]|^/|/$|//| /| $|^ |/ ')
 _SPECIAL = re.compile(r"(?:^|/)__[^/]*__(?:/|$)")  # webdataset's own fields, and members that it skips
 _RESERVED = re.compile(r"(?:^|/)(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:/|$)", re.IGNORECASE)
-
-
-class Writable(Protocol):
-    """What an archive is written to; bytes are handed on in pieces that are valid during the call only."""
-
-    def write(self, data: bytes | memoryview, /) -> object:
-        """Take all of `data`."""
 
 
 def safe_key(key: str) -> bool:
@@ -113,13 +106,11 @@ class TarWriter:
     """Writes an archive to an open file. Closing it writes the end marker; the file stays open.
 
     As a context manager it is closed only where no exception was raised, so that half an archive does not look complete.
-
-    Attributes:
-        offset: int, bytes written so far, those in the buffer included.
+    The file is given pieces that are valid during the call only.
     """
 
-    def __init__(self, file: Writable):
-        self.offset = 0
+    def __init__(self, file: IO[bytes]):
+        self.offset = 0  # bytes written so far, those in the buffer included
         self._file = file
         self._buffer = memoryview(bytearray(_BUFFER))
         self._used = 0

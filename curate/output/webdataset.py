@@ -88,7 +88,7 @@ class Webdataset(OutputFormat):
         kept = tables.read("decisions", ["kept"])["kept"]
         rows = tables.read("samples", ["key", "uid"]).filter(kept)
         pairs = zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True)
-        names = (name for key, uid in pairs for name in {key, uid} if name == uid or _may_be_name(key))
+        names = (name for key, uid in pairs for name in ({key, uid} if key is not None and safe_key(key) else {uid}))
         return np.fromiter(map(ids.hash64, names), np.uint64)
 
     def remove(self, store: RunStore, stem: str, removed: pa.Table) -> list[str]:
@@ -131,17 +131,14 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
     names = _names(rows["key"].to_pylist(), uids, repeated)
     written = settings.write_texts(part.unit, uids, captions)
     facts = []
-    for name, uid, texts, sample in zip(names, uids, written, _samples(settings, part, rows), strict=True):
+    samples = map(_safe_sample, settings.reader(part.unit).samples(rows), captions)
+    for name, uid, texts, sample in zip(names, uids, written, samples, strict=True):
         for suffix, data in _files(uid, texts, sample):
             writer.add(f"{name}.{suffix}", data)
         facts.append(_original_facts(sample.fields))
     chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
     rows = rows.set_column(_COLUMNS.index("caption"), "caption", pa.array(chosen, pa.string()))
     return _sidecar(rows, names, facts)
-
-
-def _may_be_name(key: str | None) -> bool:
-    return key is not None and safe_key(key)
 
 
 def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
@@ -179,19 +176,9 @@ def _sidecar(rows: pa.Table, names: list[str], facts: list[tuple[int | None, int
         "error_message": pa.nulls(len(rows), pa.string()),
         "original_width": pc.coalesce(pa.array(width, pa.int32()), rows["width"]),
         "original_height": pc.coalesce(pa.array(height, pa.int32()), rows["height"]),
-        "exif": pa.array([_encodable(text) for text in exif], pa.string()),
+        "exif": pa.array([text and text.encode(errors="replace").decode() for text in exif], pa.string()),
     }
     return pa.table([columns[name] if name in columns else rows[name] for name in SIDECAR.names], schema=SIDECAR)
-
-
-def _encodable(text: str | None) -> str | None:
-    return text and text.encode(errors="replace").decode()
-
-
-def _samples(settings: EmitSettings, part: Slice, rows: pa.Table) -> Iterator[InputSample]:
-    samples = settings.reader(part.unit).samples(rows)
-    for sample, caption in zip(samples, rows["caption"].to_pylist(), strict=True):
-        yield _safe_sample(sample, caption)
 
 
 def _safe_sample(sample: InputSample, caption: str) -> InputSample:

@@ -6,15 +6,13 @@ In: which tables have files, the columns of `scores`, and where the files are, a
 so that every query works on every run.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import curate
 from curate import schema
@@ -47,15 +45,6 @@ _HEAD = """\
 _RUN = "coalesce(rtrim(getvariable('run'), '/') || '/', '')"
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What a run has: SQL for the list of files of each table that has some, and the names of the columns of `scores`."""
-
-    files: Mapping[str, str]
-    scores: tuple[str, ...]
-    kind: OutputFormat  # of the shards
-
-
 def sql_folder() -> Path:
     """Return the folder of views.sql and the named queries: inside an installed package, else at the top of the checkout."""
     package = Path(curate.__file__).parent
@@ -79,7 +68,7 @@ def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], kind: Ou
     lists = {name: f"[{', '.join(map(quote, paths))}]" for name, paths in files.items()}
     first = files.get("scores", ())[:1]
     described = connection.execute(f"DESCRIBE {_scan(f'[{quote(first[0])}]')}").fetchall() if first else ()
-    for statement in _statements(Layout(lists, tuple(name for name, *_ in described), kind), "VIEW"):
+    for statement in _statements("VIEW", lists, [name for name, *_ in described], kind):
         connection.execute(statement)
 
 
@@ -94,12 +83,8 @@ def write_views(folder: RunStore, paths: Iterable[str]) -> None:
         listed = f"SELECT list({_RUN} || path ORDER BY path) FROM read_parquet({places['manifest']})"
         variables.append(f"SET VARIABLE {table}_files = ({listed} WHERE path LIKE {quote(pattern)})")
         places[table] = f"getvariable('{table}_files')"
-    scores: tuple[str, ...] = ()
-    if "scores" in files:
-        with folder.open(files["scores"][0]) as file:
-            scores = tuple(pq.read_schema(file).names)
-    layout = Layout(places, scores, find_written(paths))
-    statements = [*variables, *_statements(layout, "OR REPLACE TEMP VIEW")]
+    scores = folder.names(files["scores"][0]) if "scores" in files else []
+    statements = [*variables, *_statements("OR REPLACE TEMP VIEW", places, scores, find_written(paths))]
     folder.write_bytes(VIEWS_FILE, (_HEAD + "".join(f"{statement};\n" for statement in statements)).encode())
 
 
@@ -113,20 +98,24 @@ def quote_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _statements(layout: Layout, kind: str) -> list[str]:
-    """Return one CREATE statement for each view; `kind` is VIEW, with what precedes it."""
-    bodies = {
-        name: _scan(layout.files[name]) if name in layout.files else _nothing(columns)
-        for name, columns in LARGE.items()
-    }
-    bodies["scored"] = _scored(layout.scores)
-    bodies["published"] = _published(layout)
-    large = [f"CREATE {kind} {name} AS {body}" for name, body in bodies.items()]
-    text = (sql_folder() / "views.sql").read_text("utf-8").replace("CREATE VIEW", f"CREATE {kind}")
+def _statements(view: str, files: Mapping[str, str], scores: Sequence[str], kind: OutputFormat) -> list[str]:
+    """Return one CREATE statement for each view.
+
+    Args:
+        view: VIEW, with what precedes it.
+        files: SQL for the list of files of each table that has some.
+        scores: names of the columns of `scores`.
+        kind: of the shards.
+    """
+    bodies = {name: _scan(files[name]) if name in files else _nothing(columns) for name, columns in LARGE.items()}
+    bodies["scored"] = _scored(scores)
+    bodies["published"] = _published(files["published"], kind) if "published" in files else _nothing(PUBLISHED)
+    large = [f"CREATE {view} {name} AS {body}" for name, body in bodies.items()]
+    text = (sql_folder() / "views.sql").read_text("utf-8").replace("CREATE VIEW", f"CREATE {view}")
     return [*large, *filter(None, (part.strip() for part in text.split(";\n")))]
 
 
-def _scored(scores: tuple[str, ...]) -> str:
+def _scored(scores: Sequence[str]) -> str:
     """Return the scores, and CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0), of each model."""
     models = [name.removesuffix("_truncated") for name in scores if name.endswith("_truncated")]
     columns = [
@@ -139,15 +128,12 @@ def _scored(scores: tuple[str, ...]) -> str:
     return f"SELECT {', '.join(['*', *columns])} FROM scores"
 
 
-def _published(layout: Layout) -> str:
-    if "published" not in layout.files:
-        return _nothing(PUBLISHED)
-    shard, key = "'shards/' || parse_filename(curate_shard_file)", "NULL::VARCHAR"
-    if layout.kind.suffix != "parquet":
-        shard = f"replace({shard}, '.parquet', '.{layout.kind.suffix}')"
-    if layout.kind.has_members:
-        key = "key"
-    named = _scan(layout.files["published"], ", filename = 'curate_shard_file'")
+def _published(files: str, kind: OutputFormat) -> str:
+    shard = "'shards/' || parse_filename(curate_shard_file)"
+    if kind.suffix != "parquet":
+        shard = f"replace({shard}, '.parquet', '.{kind.suffix}')"
+    key = "key" if kind.has_members else "NULL::VARCHAR"
+    named = _scan(files, ", filename = 'curate_shard_file'")
     return f"SELECT {shard} AS shard, {key} AS key, lower(uid::VARCHAR) AS uid FROM ({named})"
 
 

@@ -129,21 +129,26 @@ class RunStore:
     def create(self, name: str) -> Iterator[IO[bytes]]:
         """Yield a file to write; it is put in place as `name` when the block ends without an error, and never in part."""
         if self.is_local:
-            aside = self.path(f"tmp/{uuid.uuid4().hex}")
-            os.makedirs(os.path.dirname(aside), exist_ok=True)
-            try:
-                with open(aside, "wb") as file:
-                    yield file
-                os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
-                os.replace(aside, self.path(name))
-            finally:
-                if os.path.lexists(aside):
-                    os.unlink(aside)
+            with self._aside(name) as aside, open(aside, "wb") as file:
+                yield file
         else:  # a remote file that an error closes would be there in part; the upload of a finished one is not
             with tempfile.NamedTemporaryFile() as file:
                 yield file
                 file.flush()
                 self.fs.put_file(file.name, self.path(name))
+
+    @contextmanager
+    def _aside(self, name: str) -> Iterator[str]:
+        """Yield a path in `tmp` of a local folder; the file there is put in place as `name` when the block ends without an error."""
+        aside = self.path(f"tmp/{uuid.uuid4().hex}")
+        os.makedirs(os.path.dirname(aside), exist_ok=True)
+        try:
+            yield aside
+            os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+            os.replace(aside, self.path(name))
+        finally:
+            if os.path.lexists(aside):
+                os.unlink(aside)
 
     def spool(self) -> IO[bytes]:
         """Return a file without a name, for this process alone: in the run's `tmp`, or on this machine's disk."""
@@ -243,14 +248,11 @@ class RunStore:
     def adopt(self, other: "RunStore", other_name: str, name: str) -> None:
         """Put a file of another run into place: a hard link where possible, else a copy."""
         if self.is_local and other.is_local:
-            aside = self.path(f"tmp/{uuid.uuid4().hex}")
-            os.makedirs(os.path.dirname(aside), exist_ok=True)
-            os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
-            try:
-                os.link(other.path(other_name), aside)
-            except OSError:
-                shutil.copyfile(other.path(other_name), aside)
-            os.replace(aside, self.path(name))
+            with self._aside(name) as aside:
+                try:
+                    os.link(other.path(other_name), aside)
+                except OSError:
+                    shutil.copyfile(other.path(other_name), aside)
         else:
             with other.open(other_name) as source, self.create(name) as file:
                 shutil.copyfileobj(source, file, 1 << 20)
