@@ -6,7 +6,7 @@ looked up in an index of digests, 24 bytes each, once per process. Failed reques
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,8 +61,8 @@ class AnswerCache:
         self._part += 1
         self._known |= {digest: answer for digest, answer in zip(digests, answers, strict=True) if answer.error is None}
 
-    def spent(self) -> dict[tuple[str, str], Spent]:
-        """Return what was sent for the unit, by this process and by those before it that were killed, by kind and style."""
+    def spent(self) -> dict[str, dict[str, Any]]:
+        """Return what was sent for the unit, by this process and by those before it that were killed: kind → style → `Spent`."""
         parts = []
         for name in self._store.files(self._folder):
             part = self._store.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
@@ -73,8 +73,10 @@ class AnswerCache:
         found = pa.concat_tables(parts).group_by(["kind", "style"])
         found = found.aggregate([([], "count_all"), ("seconds", "sum"), ("tokens_in", "sum"), ("tokens_out", "sum")])
         names = ("kind", "style", "count_all", "seconds_sum", "tokens_in_sum", "tokens_out_sum")
-        rows = zip(*(found[name].to_pylist() for name in names), strict=True)
-        return {(kind, style): Spent(*numbers) for kind, style, *numbers in rows}
+        spent: dict[str, dict[str, Any]] = {}
+        for kind, style, *numbers in zip(*(found[name].to_pylist() for name in names), strict=True):
+            spent.setdefault(kind, {})[style] = Spent(*numbers)._asdict()
+        return spent
 
     def delete_parts(self) -> None:
         """Delete the unit's batches, once its table is there."""
@@ -134,9 +136,8 @@ def load_index(store: RunStore) -> Index:
 
 def index_answers(folder: RunStore) -> Index:
     """Return where a run has the answer to each digest."""
-    names = [
-        name for top in ("tables/answers", ANSWER_PARTS) for name in folder.files(top) if name.endswith(".parquet")
-    ]
+    names = [name for top in ("tables/answers", ANSWER_PARTS) for name in folder.files(top)]
+    names = [name for name in names if name.endswith(".parquet")]
     halves, files, rows = [np.zeros((2, 0), np.uint64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     for number, name in enumerate(names):
         table = folder.read_parquet(name, ["digest", "error"])

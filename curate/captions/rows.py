@@ -1,13 +1,13 @@
 """A unit's kept rows, and the requests that a section of captions makes of them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.captions.gates.gates import PASSED
+from curate.captions.gates.text_columns import flatten
 from curate.captions.kinds.kind import ROWS
 from curate.captions.settings import CaptionSettings
 from curate.decide.rules import check_count, count_values
@@ -15,6 +15,8 @@ from curate.engines.request import Request
 from curate.numeric.arrays import F64, I32, I64
 from curate.recipe.captions import MAX_PER_ROW, CaptionSection, Task
 from curate.store.tables import UnitTables
+
+_NO_ENTRY = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,14 @@ def _per_row(settings: CaptionSettings, tables: UnitTables, per_row: int | str, 
     rule = check_count("per_row", per_row, settings.per_row_columns)
     own = [name for name in rule.columns if name in settings.visible.names]
     table = tables.read_measured(own or ["row"]).take(pa.array(rows.rows))
-    extra: dict[str, Callable[[], pa.Array]] = {
-        "probability": lambda: pa.array(rows.probability),
-        "entries": lambda: _of_entries(rows, len, pa.int32()),
-        "rarest": lambda: _of_entries(rows, lambda counts: int(counts.min()) if len(counts) else None, pa.int64()),
-    }
+    known = {"probability": pa.array(rows.probability)}
+    if rows.entry_ids is not None and rows.counts is not None:
+        entries, of_row = flatten(rows.entry_ids)
+        rarest = np.full(len(rows.rows), _NO_ENTRY, np.int64)
+        np.minimum.at(rarest, of_row, rows.counts[entries])
+        known["entries"] = pc.list_value_length(rows.entry_ids)
+        known["rarest"] = pa.array(rarest, mask=rarest == _NO_ENTRY)
     for name in rule.columns:
         if name not in own:
-            table = table.append_column(name, extra[name]())
+            table = table.append_column(name, known[name])
     return count_values(rule, table, MAX_PER_ROW)
-
-
-def _of_entries(rows: Rows, function: Callable[[I64], Any], kind: pa.DataType) -> pa.Array:
-    """Return what a function makes of the counts of each row's entries; null without match."""
-    if rows.entry_ids is None or rows.counts is None:
-        return pa.nulls(len(rows.rows), kind)
-    return pa.array([function(rows.counts[np.asarray(ids, np.int64)]) for ids in rows.entry_ids.to_pylist()], kind)

@@ -92,16 +92,15 @@ class CaptionSettings:
 def check_captions(settings: CaptionSettings) -> None:
     """Check what needs the pool's columns. Raises RecipeError."""
     captions = settings.captions
-    names = [task.section.key for task in captions.tasks if task.section.needs_images]
-    for name in [*names, *(["regions"] if captions.regions else [])]:
-        if not settings.has_images:
-            raise RecipeError(f"captions.{name}: needs images, and the pool has none")
     if not settings.has_images:
+        names = [task.section.key for task in captions.tasks if task.section.needs_images]
+        names += ["regions"] if captions.regions else []
+        names += ["output.syn_json"] if captions.output.syn_json else []
+        if names:
+            raise RecipeError(f"captions.{names[0]}: needs images, and the pool has none")
         taken = [name for name in settings.output_columns if name.lower() in ("captions", "curated_caption")]
         if taken:
             raise RecipeError(f"captions: the pool has a column {taken[0]!r}, and so would the output; rename it")
-        if captions.output.syn_json:
-            raise RecipeError("captions.output.syn_json: needs images, and the pool has none")
     for task in captions.tasks:
         if isinstance(task.section.per_row, str):
             check_count(f"captions.{task.key}.per_row", task.section.per_row, settings.per_row_columns)

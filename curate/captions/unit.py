@@ -8,7 +8,6 @@ be made of those of an earlier section; they are sent batch by batch, and each b
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -58,10 +57,7 @@ def _write(tables: UnitTables, answers: pa.Table, texts: pa.Table, cache: Answer
     """Put the tables into place, and what was spent on them; without the key where some failed, which are sent again then."""
     key = "" if answers["error"].null_count < len(answers) else key
     content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
-    spent: dict[str, dict[str, Any]] = {}
-    for (kind, style), one in cache.spent().items():
-        spent.setdefault(kind, {})[style] = one._asdict()
-    tables.store.write_json(caption_statistics_file(tables.unit), spent)
+    tables.store.write_json(caption_statistics_file(tables.unit), cache.spent())
     tables.write("answers", answers, key)
     tables.write("captions", texts, key, {"content": content})
     cache.delete_parts()

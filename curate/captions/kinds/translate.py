@@ -95,10 +95,8 @@ def language_name(code: str) -> str:
 def _near(code: str) -> list[str]:
     """Return at most 3 codes that may be meant: by a tag's first part, by a language's name, by likeness."""
     first = re.split(r"[-_]", code.strip().lower())[0]
-    if first in LANGUAGES:
-        return [first]
     codes = {name.lower(): code for code, name in LANGUAGES.items()}
-    if first in codes:
-        return [codes[first]]
+    if first in LANGUAGES or first in codes:
+        return [codes.get(first, first)]
     names = difflib.get_close_matches(first, codes, 3, 0.7)
     return [codes[name] for name in names] or difflib.get_close_matches(first, LANGUAGES, 3, 0.4)

@@ -18,7 +18,7 @@ regions an image.
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from PIL import Image
@@ -45,19 +45,6 @@ class Box(NamedTuple):
     score: float  # how likely, above the threshold, up to 1
 
 
-class Detector(Protocol):
-    """What finds things by their names, `batch` images at a time."""
-
-    @property
-    def batch(self) -> int:
-        """How many images it takes at a time."""
-
-    def detect(
-        self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
-    ) -> list[list[Box]]:
-        """Return the boxes of each picture, the best first; at least one query each. May raise where it fails on one."""
-
-
 def sample_phrases(phrases: pa.Array, uids: pa.Array, most: int = MAX_QUERIES, seed: int = 0) -> pa.Array:
     """Return at most `most` phrases of each row, in their order; which ones is drawn by hash64(uid NUL phrase NUL seed).
 
@@ -71,7 +58,7 @@ def sample_phrases(phrases: pa.Array, uids: pa.Array, most: int = MAX_QUERIES, s
 
 
 def find_regions(
-    images: Iterable[bytes | None], phrases: pa.Array, detector: Detector, threshold: float = THRESHOLD
+    images: Iterable[bytes | None], phrases: pa.Array, detector: "ZeroShotDetector", threshold: float = THRESHOLD
 ) -> tuple[pa.Array, pa.Array]:
     """Look for each image's phrases; images are read and opened `detector.batch` at a time.
 
@@ -82,8 +69,8 @@ def find_regions(
         threshold: of the score, 0 to 1; boxes above it are kept.
 
     Returns:
-        `REGIONS`, empty where nothing is found or there are no phrases, null where there was nothing to look for or it failed; and
-        string, why it failed: `no_image: …` or `engine: …`, else null.
+        `REGIONS`, empty where nothing is found, null where there was nothing to look for or it failed; and string, why it
+        failed: `no_image: …` or `engine: …`, else null.
     """
     regions: list[list[dict[str, Any]] | None] = []
     errors: list[str | None] = []
@@ -96,7 +83,7 @@ def find_regions(
 
 
 def _look(
-    rows: Sequence[tuple[bytes | None, list[str] | None]], detector: Detector, threshold: float
+    rows: Sequence[tuple[bytes | None, list[str] | None]], detector: "ZeroShotDetector", threshold: float
 ) -> list[list[dict[str, Any]] | str | None]:
     """Return the regions of each row, or None or an error."""
     answers: list[list[dict[str, Any]] | str | None] = [None if queries is None else [] for _, queries in rows]
@@ -134,21 +121,17 @@ def _line(error: Exception) -> str:
 
 
 class ZeroShotDetector:
-    """`Detector` by transformers' zero-shot object detection; the model is loaded when it is first needed."""
+    """Transformers' zero-shot object detection, shared by threads; the model is loaded when it is first needed."""
 
     def __init__(self, options: Regions) -> None:
         self._options = options
         self._loaded = Lazy(partial(_load, options))
+        self.batch = options.batch  # images at a time
 
     @cached_property
     def model(self) -> str:
-        """The model's name, of a folder with a digest of its files, and precision."""
+        """What names the model in tables, of a folder with a digest of its files, and precision; equal names give equal boxes."""
         return f"{model_name(self._options.model)} {self._options.precision}"
-
-    @property
-    def batch(self) -> int:
-        """See `Detector`."""
-        return self._options.batch
 
     def check(self) -> None:
         """Load the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
@@ -158,7 +141,7 @@ class ZeroShotDetector:
     def detect(
         self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
     ) -> list[list[Box]]:
-        """See `Detector`."""
+        """Return the boxes of each picture, the best first; at least one query each. May raise where it fails on one."""
         import torch
 
         with self._loaded.use() as loaded, torch.inference_mode():
