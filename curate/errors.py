@@ -9,6 +9,11 @@
 A message names what was found, where, and what would be accepted.
 """
 
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class CurateError(Exception):
     """Base of every error that curate raises on purpose; `exit_status` is the command's."""
@@ -32,3 +37,20 @@ class ConservationError(RunError):
 
 class DamagedError(RunError):
     """A file of a run was read, and is not what was written there. A read that fails is an OSError instead."""
+
+
+@contextmanager
+def needing(what: str, install: str) -> Iterator[None]:
+    """Raise RecipeError where a package that is imported within is missing: what needs it, and what pip is to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise RecipeError(f"{what} ({error}); install it with: pip install {install}") from None
+
+
+def package_folder(package: str) -> Path:
+    """Return the folder of an installed package, which is not imported. Raises ModuleNotFoundError where there is none."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"No module named {package!r}")
+    return Path(spec.origin).parent

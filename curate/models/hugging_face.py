@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from PIL import Image
 
-from curate.errors import RecipeError
+from curate.errors import RecipeError, needing
 from curate.pool.image import as_rgb, rotate_by_exif
 from curate.wording import one_line
 
@@ -38,13 +38,9 @@ def model_name(model: str) -> str:
 
 def find_device(where: str, device: Device) -> str:
     """Return the device. Raises RecipeError without torch, or where CUDA is requested and missing."""
-    try:
+    with needing(f"{where}: transformers with PyTorch is needed", "torch transformers"):
         import torch
         import transformers  # noqa: F401
-    except ImportError as error:
-        raise RecipeError(
-            f"{where}: transformers with PyTorch is needed ({error}); install it with: pip install torch transformers"
-        ) from None
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
         raise RecipeError(

@@ -12,7 +12,6 @@ Practical Ultra Lightweight OCR System, 2020.
 
 import hashlib
 import importlib.metadata
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from curate.errors import RecipeError
+from curate.errors import RecipeError, needing, package_folder
 from curate.models.onnx import open_session, runtime
 from curate.process import process_cache
 
@@ -190,10 +189,10 @@ def covered_share(lines: Sequence[Line], size: tuple[int, int]) -> float:
 
 
 def _model_paths() -> list[Path]:
-    spec = importlib.util.find_spec("rapidocr_onnxruntime")
-    if spec is None or spec.origin is None or importlib.util.find_spec("onnxruntime") is None:
-        raise RecipeError(f"measure.text_area needs the package {_PACKAGE}; install it with: pip install 'curate[ocr]'")
-    paths = [Path(spec.origin).parent / "models" / name for name in _MODELS]
+    with needing(f"measure.text_area needs the package {_PACKAGE}", "'curate[ocr]'"):
+        package_folder("onnxruntime")
+        folder = package_folder("rapidocr_onnxruntime") / "models"
+    paths = [folder / name for name in _MODELS]
     if not all(path.is_file() for path in paths):
         found = importlib.metadata.version(_PACKAGE)
         raise RecipeError(

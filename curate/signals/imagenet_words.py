@@ -14,7 +14,6 @@ Sources: Gadre et al., DataComp, 2023, text-based filtering; WordNet 3.0's manua
 """
 
 import hashlib
-import importlib.util
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate import ids
-from curate.errors import RecipeError
+from curate.errors import RecipeError, needing, package_folder
 from curate.process import process_cache
 from curate.recipe.files import read_whole
 from curate.recipe.section import Section, UserPath
@@ -251,13 +250,10 @@ def _parse_exceptions(path: Path, text: str) -> dict[str, list[str]]:
 
 
 def _shipped_ids() -> Path:
-    spec = importlib.util.find_spec("timm")  # found, not imported: it would import torch
-    if spec is None or spec.origin is None:
-        raise RecipeError(
-            "timm, which ships the ids of ImageNet-21k, is not installed; install it with: pip install timm, or give a "
-            f"file as synsets; {_ACCEPTED_IDS}"
-        )
-    return Path(spec.origin).parent / "data" / "_info" / IDS
+    remedy = f"timm, or give a file as synsets; {_ACCEPTED_IDS}"
+    with needing("timm, which ships the ids of ImageNet-21k, is not installed", remedy):
+        folder = package_folder("timm")  # found, not imported: it would import torch
+    return folder / "data" / "_info" / IDS
 
 
 def _parse_ids(path: Path, text: str) -> dict[int, int]:

