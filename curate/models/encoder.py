@@ -9,6 +9,7 @@ What scores depend on is in a model's identity (`curate.models.identity`); batch
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from curate import ids
 from curate.errors import RecipeError, RunError
+from curate.models.hugging_face import free_memory, is_memory, to_dtype
 from curate.models.identity import OpenClip, identify, resolve_device, resolve_precision
 from curate.models.misalignment import WordScores, word_scores
 from curate.models.positions import TextTower, stretch, text_tower
@@ -38,11 +40,7 @@ class Texts(NamedTuple):
 
 
 def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -> "Encoder":
-    """Return the model, which is loaded once per process and device, and shared by threads.
-
-    Args:
-        options: which model, and how it is to run.
-        identity: what it is, from `identify`, which is called where this is None.
+    """Return the model, which is loaded once per process and device, and shared by threads; `identity` is from `identify`.
 
     Raises:
         RecipeError, RunError: it cannot be loaded.
@@ -57,18 +55,13 @@ def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -
 
 @dataclass
 class Encoder:
-    """A loaded model.
+    """A loaded model."""
 
-    Attributes:
-        dimension: of the embeddings.
-        view: a PIL image, of any mode, to what `encode_images` takes: uint8 [height, width, 3], or float32
-            [3, height, width] where the model's own transform has steps that pixels cannot wait for.
-        batch: images or texts a forward pass; halved where memory runs out.
-    """
-
-    dimension: int
+    dimension: int  # of the embeddings
+    # From a PIL image, of any mode, to what `encode_images` takes: uint8 [height, width, 3], or float32
+    # [3, height, width] where the model's own transform has steps that pixels cannot wait for.
     view: Callable[[Image.Image], npt.NDArray[Any]]
-    batch: int
+    batch: int  # images or texts a forward pass; halved where memory runs out
     _net: Any
     _tokenizer: Any
     _tower: TextTower | None  # where sequences may be cut
@@ -95,16 +88,13 @@ class Encoder:
             part = slice(first, first + _TOKENS_AT_ONCE)
             ids, lengths, tokens[part] = self._tokenize(list(texts[part]))
             truncated[part] = tokens[part] > ids.shape[1]
-            order = np.argsort(-lengths, kind="stable")
+            order = waiting = np.argsort(-lengths, kind="stable")
             encoded = []
-            at = 0
-            while at < len(order):
-                rows = order[at : at + self.batch]
+            while len(waiting):
+                rows, waiting = waiting[: self.batch], waiting[self.batch :]
                 with self._forward, torch.inference_mode():
                     encoded += self._in_halves(self._texts, ids[torch.from_numpy(rows), : int(lengths[rows[0]])])
-                at += len(rows)
-            if encoded:
-                embeddings[first + order] = torch.cat(encoded).cpu().numpy()
+            embeddings[first + order] = torch.cat(encoded).cpu().numpy()
         return Texts(embeddings, tokens, truncated)
 
     def score_words(self, images: F32, captions: Sequence[str]) -> list[WordScores]:
@@ -120,16 +110,12 @@ class Encoder:
 
     def _in_halves(self, encode: Callable[[Any], Any], items: Any) -> list[Any]:
         """Return what is made of the items: at once, or in halves and with half the batch from now on where memory runs out."""
-        import torch
-
         try:
             return [encode(items)]
         except RuntimeError as error:
-            short = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-            if not short or len(items) < 2:
+            if not is_memory(error) or len(items) < 2:
                 raise
-        if self._device.startswith("cuda"):
-            torch.cuda.empty_cache()
+        free_memory()
         half = len(items) // 2
         self.batch = max(1, min(self.batch, half))
         return [*self._in_halves(encode, items[:half]), *self._in_halves(encode, items[half:])]
@@ -158,7 +144,7 @@ class Encoder:
         """Return token ids [n, context]; how many of them count, all where sequences may not be cut; tokens untruncated."""
         import torch
 
-        if _is_simple(self._tokenizer):
+        if hasattr(self._tokenizer, "sot_token_id") and getattr(self._tokenizer, "reduction_fn", None) is None:
             context = self._tokenizer.context_length
             begin, end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
             lists = [[begin, *self._tokenizer.encode(text), end] for text in texts]
@@ -183,31 +169,17 @@ def encode_cut(tower: TextTower, ids: Any) -> Any:
     import torch
 
     holder, length = tower.holder, ids.shape[1]
-    dtype = holder.transformer.get_cast_dtype()
-    x = holder.token_embedding(ids).to(dtype) + holder.positional_embedding[:length].to(dtype)
-    x = holder.ln_final(holder.transformer(x, attn_mask=holder.attn_mask[:length, :length]))
+    x = holder.ln_final(holder.transformer(tower.embed(ids), attn_mask=holder.attn_mask[:length, :length]))
     x = x[torch.arange(len(x), device=x.device), tower.ends(ids)]
     if holder.text_projection is None:
         return x
     return holder.text_projection(x) if callable(holder.text_projection) else x @ holder.text_projection
 
 
-def _causal(net: Any) -> TextTower | None:
-    """Return the text tower, where `encode_cut` holds for it."""
-    try:
-        return text_tower(net)
-    except RecipeError:
-        return None
-
-
 def _unit(features: Any) -> Any:
     from torch.nn import functional
 
     return functional.normalize(features.float(), dim=-1)
-
-
-def _is_simple(tokenizer: Any) -> bool:
-    return hasattr(tokenizer, "sot_token_id") and getattr(tokenizer, "reduction_fn", None) is None
 
 
 def _unpadded(ids: Any) -> npt.NDArray[np.int64]:
@@ -237,17 +209,12 @@ def _load(options: OpenClip, device: str, precision: str) -> Encoder:
     net.eval().requires_grad_(False)
     view, normalize = _split(transform, device)
     batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    dimension = _probe(net, tokenizer, device)
-    return Encoder(dimension, view, batch, net, tokenizer, _causal(net), device, dtype, normalize)
-
-
-def _probe(net: Any, tokenizer: Any, device: str) -> int:
-    """Return the dimension of the embeddings, by encoding a word: so a model that cannot run fails when it is loaded."""
-    import torch
-
-    with torch.inference_mode():
-        return int(net.encode_text(tokenizer(["a"]).to(device)).shape[-1])
+    tower = None
+    with suppress(RecipeError):  # `encode_cut` does not hold for it
+        tower = text_tower(net)
+    with torch.inference_mode():  # a word is encoded: so a model that cannot run fails when it is loaded
+        dimension = int(net.encode_text(tokenizer(["a"]).to(device)).shape[-1])
+    return Encoder(dimension, view, batch, net, tokenizer, tower, device, to_dtype(precision), normalize)
 
 
 def _split(transform: Any, device: str) -> tuple[Callable[[Image.Image], npt.NDArray[Any]], tuple[Any, Any] | None]:

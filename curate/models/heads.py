@@ -54,45 +54,25 @@ _NUMBERS = re.compile(r"([0-9]{1,18})")
 
 
 class Layer(NamedTuple):
-    """x ↦ x · weight + bias.
+    """x ↦ x · weight + bias."""
 
-    Attributes:
-        weight: float32[in, out].
-        bias: float32[out].
-    """
-
-    weight: F32
-    bias: F32
+    weight: F32  # [in, out]
+    bias: F32  # [out]
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """A function from an embedding to a number.
+    """A function from an embedding to a number."""
 
-    Attributes:
-        path: the file.
-        digest: sha256 of the file, hex.
-        dimension: d, of the embedding.
-        layers: what is applied, in order, with the activation between any two.
-        activation: between layers.
-        output: after the last one.
-    """
-
-    path: str
-    digest: str
-    dimension: int
-    layers: tuple[Layer, ...]
-    activation: Activation
-    output: Output
+    path: str  # the file
+    digest: str  # its sha256, hex
+    dimension: int  # d, of the embedding
+    layers: tuple[Layer, ...]  # what is applied, in order
+    activation: Activation  # between any two layers
+    output: Output  # after the last one
 
     def apply(self, embeddings: F32) -> F32:
-        """Return the head's number for each embedding.
-
-        Args:
-            embeddings: float32[n, dimension], rows of norm 1, as published heads were trained.
-
-        Returns:
-            float32[n].
+        """Return the head's number, float32[n], for each embedding, float32[n, dimension] of norm 1 as heads are trained on.
 
         Raises:
             RecipeError: the embeddings are of another model, by their dimension.
@@ -116,16 +96,9 @@ class Head:
 
 
 def load_head(path: str, activation: Activation, output: Output) -> Head:
-    """Read a head from a file.
+    """Read a head from a file: `.safetensors`, `.pth` or `.pt`; a local path or any fsspec URL.
 
-    Args:
-        path: `.safetensors`, `.pth` or `.pt`; a local path or any fsspec URL. A state dict may lie under `state_dict`,
-            `model_state_dict` or `model`, and its names may have any prefix.
-        activation: what comes between the layers; the module says where.
-        output: what follows the last layer.
-
-    Returns:
-        The head; its `digest` names the file's content.
+    A state dict may lie under `state_dict`, `model_state_dict` or `model`, and its names may have any prefix.
 
     Raises:
         RecipeError: the file cannot be read, holds code, is too large, or is no chain of linear layers that ends in

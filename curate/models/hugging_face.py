@@ -82,7 +82,7 @@ def in_halves(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) ->
     if len(items) == 1:
         return [failed]
     if is_memory(failed):
-        _free()
+        free_memory()
     half = len(items) // 2
     return [*in_halves(items[:half], work), *in_halves(items[half:], work)]
 
@@ -93,14 +93,15 @@ def is_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
 
 
-def to_dtype(precision: Precision) -> Any:
-    """Return torch's type of the weights."""
+def to_dtype(precision: str) -> Any:
+    """Return torch's type of weights of a `Precision`."""
     import torch
 
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
 
 
-def _free() -> None:
+def free_memory() -> None:
+    """Give what torch keeps of a GPU's memory back."""
     import torch
 
     if torch.cuda.is_available():

@@ -40,9 +40,8 @@ class OpenClip(Embedder):
 
     # A name of open_clip's, hf-hub:ORG/REPO, or local-dir:FOLDER.
     model: Annotated[str, Field(min_length=1), PathMark(_folder_start)]
-    pretrained: Annotated[str, PathMark(_weights_start)] | None = (
-        None  # a tag or a file of weights; for a plain name only
-    )
+    # A tag or a file of weights; for a plain name only.
+    pretrained: Annotated[str, PathMark(_weights_start)] | None = None
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp32 on a CPU, fp16 on a GPU
     batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = "auto"
@@ -52,9 +51,7 @@ class OpenClip(Embedder):
 def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
     """Return what a model is, from its files, without loading it; download them where they are named by a tag or a hub.
 
-    Args:
-        options: the recipe's section.
-        is_local: whether it will run on this machine, so that a device which is not there is an error now.
+    Where `is_local`, it will run on this machine: a device that is not there is an error now.
 
     Returns:
         model, pretrained, weights (file name and sha256), preprocess, dimension, context_length, precision, versions:

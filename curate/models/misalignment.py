@@ -23,10 +23,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from curate.errors import RecipeError
 from curate.models.positions import TextTower, text_tower
+from curate.numeric.arrays import F32
 
 Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functions that use it
 Module = Any
@@ -42,17 +42,11 @@ _SYMBOLS = frozenset(string.punctuation)  # also $+<=>^`|~, which Unicode calls 
 
 @dataclass(frozen=True, eq=False)
 class WordScores:
-    """A caption's words as the tokenizer reads them (OpenAI's: lower case, digits one by one), in their order.
+    """A caption's words as the tokenizer reads them (OpenAI's: lower case, digits one by one), in their order."""
 
-    Attributes:
-        words: without the template's, without punctuation, and without those that the context cuts off.
-        scores: float32 [words], each the mean of its tokens'.
-        cosine: of the image and the text with the template, -1 to 1.
-    """
-
-    words: tuple[str, ...]
-    scores: npt.NDArray[np.float32]
-    cosine: float
+    words: tuple[str, ...]  # without the template's, punctuation, and those that the context cuts off
+    scores: F32  # of each word, the mean of its tokens'
+    cosine: float  # of the image and the text with the template, -1 to 1
 
     @property
     def misaligned_words(self) -> list[str]:
@@ -139,8 +133,7 @@ def _relevance(tower: TextTower, images: Tensor, ids: Tensor, ends: Tensor) -> t
     with torch.inference_mode(False), torch.autocast(device.type, enabled=False), torch.no_grad():
         images = F.normalize(images.to(device, torch.float32), dim=-1)
         ids, ends = ids[:, :longest].to(device), ends.to(device)
-        dtype = holder.transformer.get_cast_dtype()
-        x = holder.token_embedding(ids).to(dtype) + holder.positional_embedding[:longest].to(dtype)
+        x = tower.embed(ids)
         mask = holder.attn_mask[:longest, :longest]
         blocks = list(holder.transformer.resblocks)
         for block in blocks[:-LAYERS]:

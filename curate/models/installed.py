@@ -1,0 +1,30 @@
+"""What models are that installed packages ship, and sessions of onnxruntime, which run some of them.
+
+Sessions have one thread: parallelism comes from the caller's threads.
+"""
+
+import hashlib
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+
+def identify_files(package: str, *paths: Path) -> str:
+    """Return the package, its version and the digests of some of its files: what results depend on."""
+    digests = [f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths]
+    return " ".join([package, importlib.metadata.version(package), *digests])
+
+
+def identify_models(package: str, *paths: Path) -> str:
+    """Return what `identify_files` does, and the version of onnxruntime, on which the last digits depend."""
+    return f"{identify_files(package, *paths)} onnxruntime {importlib.metadata.version('onnxruntime')}"
+
+
+def open_session(path: Path) -> Any:
+    """Return a session with a model's weights, on the CPU; its `run` may be called from many threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
