@@ -1,6 +1,6 @@
 """Cached answers: of this run, of the run to reuse, and batch by batch while a unit is under way.
 
-An answered request is never sent again; its key is its digest (see `request`). Where it is looked up: the unit's table
+An answered request is never sent again; its key is its digest (see `Request`). Where it is looked up: the unit's table
 `answers`; the unit's batches in `parts/`, until the table is there; then the same in the run to reuse, whose other units are
 looked up in an index of digests, 24 bytes each, once per process. Failed requests are not answers: they are sent again.
 """
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate import ids, schema
-from curate.engines.request import Answer, Request
+from curate.engines.engine import Answer, Request
 from curate.process import process_cache
 from curate.store.layout import ANSWER_PARTS, RUN_FILE, answer_parts
 from curate.store.store import RunStore

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from curate import ids
-from curate.captions.regions.regions import ZeroShotDetector
-from curate.engines.request import Engine
+from curate.captions.regions.regions import ZeroShotDetector, open_detector
+from curate.engines.engine import Engine
 from curate.errors import CurateError
 from curate.process import process_cache
-from curate.recipe.captions import Captions, Regions
+from curate.recipe.captions import Captions
 from curate.recipe.engines import EngineSpec
 
 
@@ -53,9 +53,3 @@ def identify_engines(captions: Captions) -> dict[str, str]:
     if captions.regions:
         found["regions"] = ZeroShotDetector(captions.regions).model
     return found
-
-
-def open_detector(options: Regions, engine_id: str) -> ZeroShotDetector:
-    """Return the detector, once per process; arguments as of `open_engine`."""
-    key = ids.digest([options.model_dump(mode="json"), engine_id])
-    return process_cache(f"detector {key}", lambda: ZeroShotDetector(options))

@@ -18,7 +18,7 @@ from curate.captions.gates.checks import Entries, Scores, entry_weights
 from curate.captions.gates.gates import Candidates, run_gates
 from curate.captions.rows import Rows
 from curate.captions.settings import CaptionSettings
-from curate.engines.request import Request
+from curate.engines.engine import Request
 from curate.metadata.unit import load_matcher
 from curate.numeric.arrays import F32
 from curate.numeric.vectors import embedding_matrix, normalised

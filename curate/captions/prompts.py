@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from curate.captions.text import as_data
-from curate.engines.request import Message
+from curate.engines.engine import Message
 from curate.errors import RecipeError
 from curate.recipe.files import read_whole
 from curate.wording import did_you_mean

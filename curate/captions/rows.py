@@ -11,7 +11,7 @@ from curate.captions.gates.text_columns import flatten
 from curate.captions.kinds.kind import ROWS
 from curate.captions.settings import CaptionSettings
 from curate.decide.rules import check_count, count_values
-from curate.engines.request import Request
+from curate.engines.engine import Request
 from curate.numeric.arrays import F64, I32, I64
 from curate.recipe.captions import MAX_PER_ROW, CaptionSection, Task
 from curate.store.tables import UnitTables

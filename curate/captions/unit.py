@@ -16,11 +16,11 @@ from curate import ids, schema
 from curate.captions.cache import AnswerCache, answer_table
 from curate.captions.engines import open_engine
 from curate.captions.judge import Answered, judge
-from curate.captions.regions.unit import find_unit_regions
+from curate.captions.regions.regions import find_unit_regions
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.work import Captioned, sum_unit
-from curate.engines.request import Answer, Request
+from curate.engines.engine import Answer, Request
 from curate.numeric.arrays import I64
 from curate.pool.plan import Unit
 from curate.pool.reader import UnitReader

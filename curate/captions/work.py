@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from curate.captions.cache import Spent
 from curate.captions.gates.gates import PASSED
 from curate.captions.mix import count_replaced
-from curate.captions.regions.unit import is_failure
+from curate.captions.regions.regions import is_failure
 from curate.captions.settings import CaptionSettings
 from curate.errors import RunError
 from curate.pool.plan import Unit

@@ -21,8 +21,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from curate.engines.engine import Answer
 from curate.engines.openai_protocol import MAX_REPLY, Call, Reply
-from curate.engines.request import Answer
 from curate.errors import RecipeError, needing
 
 T = TypeVar("T")

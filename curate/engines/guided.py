@@ -38,8 +38,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
-from curate.engines.options import EngineOptions
-from curate.engines.request import Answer, Request
+from curate.engines.engine import Answer, EngineOptions, Request
 from curate.errors import RecipeError
 from curate.models.hugging_face import (
     Device,

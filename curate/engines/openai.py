@@ -1,6 +1,6 @@
 """The engine behind an OpenAI-compatible HTTP endpoint: `vllm serve`, llama.cpp, Ollama or a hosted service.
 
-In: requests. Out: one answer each, in order, a text or a code of `request.ERRORS` with a line of detail. Whatever the
+In: requests. Out: one answer each, in order, a text or a code of `engine.ERRORS` with a line of detail. Whatever the
 endpoint does, one request's trouble is its own, and what was answered is not sent again.
 
 - 408, 429, 5xx, failed connections and timeouts are tried again, with exponential back-off and full jitter, or as
@@ -33,9 +33,8 @@ from pydantic import Field, model_validator
 
 from curate import ids
 from curate.engines.endpoint import Endpoint, Tripped, read_key
+from curate.engines.engine import Answer, EngineOptions, Message, Request, Sampling
 from curate.engines.openai_protocol import OURS, Call, Reply, UnsendableError, read_models, write_call
-from curate.engines.options import EngineOptions
-from curate.engines.request import Answer, Message, Request, Sampling
 from curate.errors import RecipeError, RunError
 from curate.recipe.section import fault
 

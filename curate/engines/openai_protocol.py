@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from curate.engines.request import Answer, Request
+from curate.engines.engine import Answer, Request
 from curate.pool.image import format_of
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back; where nothing whole did, `status` is 0 and `reason` an error of `request.ERRORS`."""
+    """What came back; where nothing whole did, `status` is 0 and `reason` an error of `engine.ERRORS`."""
 
     status: int
     reason: str
@@ -204,7 +204,7 @@ def read_error(body: bytes) -> str:
 
 
 def error_code(status: int, said: str) -> str:
-    """Return the code of `request.ERRORS` for a status that is no success, with what `read_error` made of the body."""
+    """Return the code of `engine.ERRORS` for a status that is no success, with what `read_error` made of the body."""
     if status == 408:
         return "timeout"
     if status == 429 or status >= 500:

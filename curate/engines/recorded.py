@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from curate import ids, schema
-from curate.engines.options import EngineOptions
-from curate.engines.request import Answer, Request
+from curate.engines.engine import Answer, EngineOptions, Request
 from curate.errors import RecipeError
 from curate.pool.listing import InputFile, list_files
 from curate.process import Lazy

@@ -1,8 +1,8 @@
 """The kinds of engines, in the order in which messages list them."""
 
+from curate.engines.engine import EngineKind
 from curate.engines.guided import Guided
 from curate.engines.openai import OpenAI
-from curate.engines.options import EngineKind
 from curate.engines.recorded import Recorded
 from curate.engines.vllm import Vllm
 

@@ -17,8 +17,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from curate.engines.options import EngineOptions
-from curate.engines.request import Answer, Request
+from curate.engines.engine import Answer, EngineOptions, Request
 from curate.errors import RecipeError, RunError, needing
 from curate.models.hugging_face import in_halves, model_name, open_picture
 from curate.process import Lazy

@@ -11,7 +11,7 @@ from curate.recipe.section import OneKind, Section
 from curate.registry import Registry
 
 ENGINES = Registry[Any]("engine", "curate.engines.registry:ENGINES")
-"""The kinds of engines, `curate.engines.options.EngineKind`."""
+"""The kinds of engines, `curate.engines.engine.EngineKind`."""
 
 
 class Price(Section):

@@ -23,7 +23,7 @@ from curate.decide.evaluation import write_evaluation
 from curate.decide.rounds import apply_rules, count_survivors, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitState
-from curate.engines.request import Request
+from curate.engines.engine import Request
 from curate.forget.block import block
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from curate.captions.cache import answer_table, load_index
-from curate.engines.request import Answer, Request
+from curate.engines.engine import Answer, Request
 from curate.store.layout import RUN_FILE, answer_parts, table_file
 from curate.store.store import RunStore
 

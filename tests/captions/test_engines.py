@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from curate import schema
 from curate.captions.engines import identify_engines, open_engine
-from curate.engines.request import Request
+from curate.engines.engine import Request
 from curate.recipe.captions import Captions
 from curate.recipe.recipe import parse_recipe
 

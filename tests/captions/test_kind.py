@@ -16,7 +16,7 @@ from curate.captions.kinds import registry as kinds
 from curate.captions.kinds.kind import CaptionKind, Text
 from curate.captions.prompts import Form
 from curate.engines import openai
-from curate.engines.request import Request
+from curate.engines.engine import Request
 from curate.errors import RecipeError
 from tests.engines import server as servers
 from tests.engines.server import FaultServer

@@ -17,7 +17,7 @@ from curate.captions.kinds import fuse, recaption, rewrite, translate
 from curate.captions.kinds.kind import seeded, text_sampling
 from curate.captions.prompts import Template, load_template
 from curate.captions.text import MAX_CHARACTERS, MAX_WORDS, as_data, first_line, one_line, without_quotes
-from curate.engines.request import Request, Sampling
+from curate.engines.engine import Request, Sampling
 from curate.errors import RecipeError
 from tests.captions.hostile import HOSTILE, count_marks
 

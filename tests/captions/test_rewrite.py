@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from curate.captions.gates.gates import Candidates, run_gates
 from curate.captions.kinds.rewrite import STYLES, TRIPLES, Rewrite, load_pairs, triples
 from curate.captions.text import as_data
-from curate.engines.request import Sampling
+from curate.engines.engine import Sampling
 from tests.captions.hostile import HOSTILE, count_marks
 from tests.captions.rows import make_rows, requests
 

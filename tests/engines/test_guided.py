@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from curate.engines.engine import Message, Request, Sampling
 from curate.engines.guided import Guide, Guided, GuidedEngine
-from curate.engines.request import Message, Request, Sampling
 from curate.errors import RecipeError
 
 torch = pytest.importorskip("torch")

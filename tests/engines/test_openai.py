@@ -22,9 +22,9 @@ from tenacity import RetryCallState
 
 from curate.engines import openai
 from curate.engines.endpoint import MAX_NO_REPLIES, MAX_REFUSALS
+from curate.engines.engine import ERRORS, Answer, Message, Request, Sampling
 from curate.engines.openai import OpenAI, OpenAIEngine, choose_pause
 from curate.engines.openai_protocol import Reply
-from curate.engines.request import ERRORS, Answer, Message, Request, Sampling
 from curate.errors import RecipeError, RunError
 from curate.recipe.recipe import parse_recipe
 from tests.engines import server as do

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from curate.engines.engine import ERRORS, Answer, Message, Request, Sampling
 from curate.engines.openai_protocol import (
     UnsendableError,
     error_code,
@@ -18,7 +19,6 @@ from curate.engines.openai_protocol import (
     read_models,
     write_call,
 )
-from curate.engines.request import ERRORS, Answer, Message, Request, Sampling
 from tests.engines.server import TOKENS_IN, TOKENS_OUT, completion
 
 UID = "0" * 32

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate import schema
+from curate.engines.engine import ERRORS, Answer, Message, Request, Sampling
 from curate.engines.recorded import LAYOUT, Recorded, RecordedEngine
-from curate.engines.request import ERRORS, Answer, Message, Request, Sampling
 from curate.errors import RecipeError
 
 MODEL = "tiny-llm"

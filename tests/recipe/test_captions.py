@@ -11,8 +11,8 @@ import pytest
 from curate.captions.kinds.rewrite import load_pairs
 from curate.cli.plan import plan
 from curate.engines import openai
+from curate.engines.engine import Answer
 from curate.engines.recorded import RecordedEngine
-from curate.engines.request import Answer
 from curate.errors import RecipeError, RunError
 from curate.recipe.recipe import parse_recipe
 from curate.store.store import RunStore

@@ -20,7 +20,7 @@ from curate.captions.kinds.kind import CaptionKind, Text
 from curate.captions.kinds.recaption import Recaption
 from curate.captions.prompts import Form
 from curate.captions.text import one_line
-from curate.engines.request import Request
+from curate.engines.engine import Request
 
 
 class Fuse(CaptionKind):

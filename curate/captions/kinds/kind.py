@@ -17,7 +17,7 @@ from curate import ids
 from curate.captions.gates.gates import GateProfile
 from curate.captions.prompts import Form, Template, load_template
 from curate.captions.text import first_line
-from curate.engines.request import Request, Sampling
+from curate.engines.engine import Request, Sampling
 from curate.recipe.captions import CaptionSection
 
 ROWS = pa.schema(

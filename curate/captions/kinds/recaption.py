@@ -21,7 +21,7 @@ from curate.captions.gates.gates import OWN_GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind, Text, text_sampling
 from curate.captions.prompts import Form, Template, load_template
 from curate.captions.text import first_line, one_line, without_quotes
-from curate.engines.request import Message, Request, Sampling
+from curate.engines.engine import Message, Request, Sampling
 from curate.recipe.captions import Unique
 
 

@@ -28,7 +28,7 @@ from curate.captions.gates.gates import GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind
 from curate.captions.prompts import Form, Template, load_template
 from curate.captions.text import first_line, one_line, without_quotes
-from curate.engines.request import Request, Sampling
+from curate.engines.engine import Request, Sampling
 from curate.recipe.captions import Unique
 
 Style = Literal["chat_a", "chat_b", "human", "coco"]

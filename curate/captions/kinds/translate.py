@@ -19,7 +19,7 @@ from curate.captions.gates.gates import OWN_GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind
 from curate.captions.prompts import Form
 from curate.captions.text import one_line
-from curate.engines.request import Request
+from curate.engines.engine import Request
 from curate.recipe.captions import Unique
 
 LANGUAGES = {

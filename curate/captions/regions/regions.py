@@ -1,8 +1,10 @@
 """Find where in an image the phrases of its caption are: boxes by an open-vocabulary detector, as in CLOC's VESL.
 
-In: images as they came, and each one's phrases (list<string>, see `curate.captions.regions.phrases`), at most `MAX_QUERIES`
-of them. Out: `REGIONS` for each image: boxes in pixels of the upright image, the best ones first, each with its
-likeliest phrase and how sure the detector is; and why there are none, where the image could not be looked at.
+In: a unit's kept rows, and each one's phrases (see `curate.captions.regions.phrases`), at most `MAX_QUERIES` of them. Out:
+table `schema.REGIONS`, one row a kept row: boxes in pixels of the upright image, the best ones first, each with its likeliest
+phrase and how sure the detector is; empty where nothing was found, and null with a reason where the image could not be read
+or its caption is not English. Regions of a row are cached by its digest (image, caption, detector, options), in this run and
+in the one to reuse.
 
 A box is kept where its best phrase scores above the threshold; overlapping boxes stay, of one phrase too: these
 detectors are trained to answer once for each thing. What a box has beyond the edge is cut off. Scores agree between
@@ -20,14 +22,20 @@ from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from curate import ids, schema
+from curate.captions.regions.phrases import noun_phrases
+from curate.captions.rows import Rows
+from curate.captions.settings import CaptionSettings
 from curate.errors import RecipeError
 from curate.models.hugging_face import find_device, in_halves, load, model_name, open_picture, to_dtype
-from curate.process import Lazy
+from curate.pool.reader import UnitReader
+from curate.process import Lazy, process_cache
 from curate.recipe.captions import Regions
+from curate.store.tables import UnitTables
 from curate.wording import one_line
 
 MAX_QUERIES, THRESHOLD = 20, 0.1
@@ -35,6 +43,9 @@ MAX_QUERIES, THRESHOLD = 20, 0.1
 
 REGIONS = pa.list_(schema.REGION)
 """Boxes as x0, y0, x1, y1 in pixels; (0, 0) is the upper left corner of the upright image."""
+
+ENGLISH = "en"
+NOT_ENGLISH = "language: the caption is not English"
 
 
 class Box(NamedTuple):
@@ -224,3 +235,50 @@ def _kept(corners: Any, queries: Any, scores: Any, size: tuple[int, int], thresh
     inside = (corners[:, :2] < corners[:, 2:]).all(dim=-1) & (scores > threshold)
     best = scores.argsort(descending=True, stable=True)
     return [Box(tuple(corners[i].tolist()), int(queries[i]), float(scores[i])) for i in best.tolist() if inside[i]]
+
+
+def open_detector(options: Regions, engine_id: str) -> ZeroShotDetector:
+    """Return the detector, once per process; `engine_id` as of `open_engine`."""
+    key = ids.digest([options.model_dump(mode="json"), engine_id])
+    return process_cache(f"detector {key}", lambda: ZeroShotDetector(options))
+
+
+def find_unit_regions(settings: CaptionSettings, tables: UnitTables, images: UnitReader, rows: Rows, key: str) -> None:
+    """Write the unit's `regions`; `key` goes into the footer where no row failed."""
+    options = settings.captions.regions
+    assert options is not None
+    model = settings.engine_ids["regions"]
+    table = rows.table
+    asked = [model, options.threshold, options.queries, settings.seed]
+    columns = (table[name].to_pylist() for name in ("uid", "sha256", "caption"))
+    digests = [ids.digest([*row, *asked]) for row in zip(*columns, strict=True)]
+    english = [language in (ENGLISH, None) for language in table["language"].to_pylist()]
+    known, failed = _read_known(tables), {}
+    wanted = [place for place, digest in enumerate(digests) if english[place] and digest not in known]
+    if wanted:
+        missing = np.array(wanted, np.int64)
+        phrases = noun_phrases(rows.column("caption").take(pa.array(missing)))
+        phrases = sample_phrases(phrases, rows.column("uid").take(pa.array(missing)), options.queries, settings.seed)
+        files = images.images(rows.rows[missing])
+        found = find_regions(files, phrases, open_detector(options, model), options.threshold)
+        for place, regions, error in zip(wanted, *(column.to_pylist() for column in found), strict=True):
+            known[digests[place]], failed[digests[place]] = regions, error
+    errors = [failed.get(digest) if own else NOT_ENGLISH for own, digest in zip(english, digests, strict=True)]
+    own_regions = [known[digest] if own else None for own, digest in zip(english, digests, strict=True)]
+    made = pa.table([table["uid"], digests, own_regions, [model] * len(digests), errors], schema=schema.REGIONS)
+    note = {"content": ids.table_digest(made.select(["uid", "digest", "error"]))}
+    tables.write("regions", made, "" if any(map(is_failure, errors)) else key, note)
+
+
+def is_failure(error: str | None) -> bool:
+    """Return whether a row's `error` says that detection failed: what is not English is left out for good."""
+    return error is not None and error != NOT_ENGLISH
+
+
+def _read_known(tables: UnitTables) -> dict[str, Any]:
+    """Return the regions that were found before, by digest, but for what failed or was not English."""
+    known: dict[str, Any] = {}
+    for of_unit in (tables.reuse, tables):
+        if of_unit is not None and of_unit.exists("regions"):
+            known |= {row["digest"]: row["regions"] for row in of_unit.read("regions").to_pylist() if not row["error"]}
+    return known

@@ -1,15 +1,19 @@
-"""Requests to language models, and their answers: the records that kinds, engines and the cache share.
+"""The interface of an engine: the options that open it, the requests that it is asked, and its answers.
 
 A request is known by its digest: of the prompt, the sample, the model and the sampling. Requests with one digest have one
 answer, which is cached.
+
+Adding an engine: one file like those in this folder, and a line in `registry`.
 """
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from curate import ids
+from curate.recipe.section import Section
 from curate.wording import one_line
 
 
@@ -111,3 +115,32 @@ class Engine(Protocol):
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """Return one answer for each request, in order. A request that fails is an answer with an error, and costs no other."""
+
+
+class EngineOptions(Section):
+    """Base of the kinds of engines.
+
+    Attributes:
+        takes_words: whether it can be given a prompt or a chat; if not, an image and nothing else.
+        is_local: whether its model runs in this process.
+        batch_size: requests at a time, where a section of captions does not say.
+    """
+
+    takes_words: ClassVar[bool] = True
+    is_local: ClassVar[bool] = False
+    batch_size: ClassVar[int] = 256
+
+    @abstractmethod
+    def open(self) -> Engine:
+        """Return an engine that has loaded and connected nothing yet. Raises RecipeError."""
+
+    def fingerprint(self) -> str:
+        """Return what its answers depend on besides these options and its model's name, as it is now."""
+        return ""
+
+
+class EngineKind(NamedTuple):
+    """A kind of engines: `key` names it in a recipe."""
+
+    key: str
+    section: type[EngineOptions]
