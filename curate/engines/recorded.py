@@ -21,7 +21,7 @@ from curate.engines.engine import Answer, EngineOptions, Request
 from curate.errors import RecipeError
 from curate.pool.listing import InputFile, list_files
 from curate.process import Lazy
-from curate.recipe.section import UserPath
+from curate.recipe.section import UserFile
 from curate.wording import one_line
 
 LAYOUT = pa.schema(map(schema.ANSWERS.field, ("digest", "answer", "error", "tokens_in", "tokens_out", "finish")))
@@ -35,7 +35,7 @@ class Recorded(EngineOptions):
         model: what the run that is replayed called its model.
     """
 
-    path: UserPath = Field(min_length=1)
+    path: UserFile
     model: str = Field(min_length=1)
 
     def open(self) -> "RecordedEngine":

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from curate.errors import RecipeError
 from curate.recipe.measure import Embedder
-from curate.recipe.section import PathMark
+from curate.recipe.section import path_at
 from curate.wording import one_line
 
 _LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")
@@ -39,9 +39,9 @@ class OpenClip(Embedder):
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"device", "batch"})
 
     # A name of open_clip's, hf-hub:ORG/REPO, or local-dir:FOLDER.
-    model: Annotated[str, Field(min_length=1), PathMark(_folder_start)]
+    model: Annotated[str, Field(min_length=1), path_at(_folder_start)]
     # A tag or a file of weights; for a plain name only.
-    pretrained: Annotated[str, PathMark(_weights_start)] | None = None
+    pretrained: Annotated[str, path_at(_weights_start)] | None = None
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp32 on a CPU, fp16 on a GPU
     batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = "auto"

@@ -5,14 +5,15 @@ rule, a head, an engine) is never taken for that of a section.
 """
 
 import re
+import types
 import typing
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Union
 
 from pydantic import BaseModel, Tag, ValidationError
 
-from curate.recipe.section import alternatives, field_hint
+from curate.recipe.section import BuiltFrom
 from curate.wording import did_you_mean
 
 
@@ -45,7 +46,7 @@ def locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> Place:
         if [*parts] == ["[key]"]:  # of a mapping: its key is at fault, not what it names
             keys.append("[key]")
             break
-        forms = list(alternatives(hint))
+        forms = list(_alternatives(hint))
         if len(forms) > 1:
             forms = _labelled(forms, str(parts.popleft()))
         if not parts:
@@ -72,13 +73,34 @@ def _labelled(forms: list[tuple[Any, tuple[Any, ...]]], label: str) -> list[tupl
 def _inner(form: Any, key: int | str) -> Any:
     """Return the type of what a form holds under a key; Any where that cannot be followed."""
     if _is_section(form):
-        return field_hint(form, str(key)) if key in form.model_fields else Any
+        return _field_hint(form, str(key)) if key in form.model_fields else Any
     arguments = typing.get_args(form)
     if typing.get_origin(form) is dict:
         return arguments[1]
     if typing.get_origin(form) is tuple and isinstance(key, int):
         return arguments[0] if arguments[1:] == (...,) else dict(enumerate(arguments)).get(key, Any)
     return Any
+
+
+def _field_hint(model: type[BaseModel], name: str) -> Any:
+    """Return the type of a model's field, with its annotations."""
+    field = model.model_fields[name]
+    return Annotated[field.annotation, *field.metadata, None]
+
+
+def _alternatives(hint: Any, outer: tuple[Any, ...] = ()) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """Yield the types that a type hint allows but None, unions and annotations taken apart, each with its annotations."""
+    if typing.get_origin(hint) is Annotated:
+        yield from _alternatives(hint.__origin__, (*hint.__metadata__, *outer))
+    elif typing.get_origin(hint) in (Union, types.UnionType):
+        for one in typing.get_args(hint):
+            yield from _alternatives(one, outer)
+    elif hint is not type(None):
+        made = [mark.make() for mark in outer if isinstance(mark, BuiltFrom)]
+        if made:
+            yield from _alternatives(made[0], tuple(mark for mark in outer if not isinstance(mark, BuiltFrom)))
+        else:
+            yield hint, outer
 
 
 def _is_section(form: Any) -> bool:

@@ -6,7 +6,7 @@ looks at the pool: what depends on it (columns, types of rules) is checked in `c
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,7 @@ from curate.recipe.deciding import Balance, Dedup, Top
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
 from curate.recipe.measure import Measure
-from curate.recipe.section import BuiltFrom, Name, Section, UserPath, UserPaths, find_twice, resolve_paths
+from curate.recipe.section import BuiltFrom, Name, Section, UserPath, UserPaths, find_twice
 from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml
 from curate.schema import RESERVED_RULES, Stage, run_stages
@@ -130,7 +130,10 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: a recipe is a YAML mapping with keys {', '.join(Recipe.model_fields)}")
     for override in overrides:
         _set(data, override)
-    return _resolve(parse_recipe(data, path), path)
+    base = path.rpartition("/")[0] if "://" in path else str(Path(path).resolve().parent)
+    if find_surrogate(base):
+        raise RecipeError(f"{ascii(base)[1:-1]}: the recipe's folder has a name that is not UTF-8; accepted: UTF-8")
+    return parse_recipe(data, path, lambda file: file if "://" in file or file.startswith("/") else f"{base}/{file}")
 
 
 def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
@@ -141,10 +144,10 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     return parse_recipe(data)
 
 
-def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
-    """Return a recipe from plain data. Raises RecipeError, one line per fault."""
+def parse_recipe(data: dict[str, Any], where: str = "recipe", absolute: Callable[[str], str] | None = None) -> Recipe:
+    """Return a recipe from plain data, its paths as `absolute` makes them. Raises RecipeError, one line per fault."""
     try:
-        return Recipe.model_validate(data)
+        return Recipe.model_validate(data, context=absolute)
     except ValidationError as error:
         raise RecipeError("\n".join(f"{where}: {line}" for line in explain_faults(Recipe, error))) from None
 
@@ -192,13 +195,3 @@ def _place(at: Any, part: str, override: str) -> str | int:
     if name[0] == "rules" and name[2:] == ["top"]:
         accepted = f"another expression, or --set '{name[0]}.{name[1]}={{top: 0.3, of: COLUMN}}'"
     raise RecipeError(f"--set {override}: {part!r} does not fit {shorten(at)}; accepted: {accepted}")
-
-
-def _resolve(recipe: Recipe, path: str) -> Recipe:
-    """Return the recipe with paths made absolute: relative ones are relative to the recipe's folder."""
-    base = path.rpartition("/")[0] if "://" in path else str(Path(path).resolve().parent)
-    if find_surrogate(base):
-        raise RecipeError(f"{ascii(base)[1:-1]}: the recipe's folder has a name that is not UTF-8; accepted: UTF-8")
-    return resolve_paths(
-        recipe, lambda target: target if "://" in target or target.startswith("/") else f"{base}/{target}"
-    )

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field
 
 from curate import ids
 from curate.errors import RecipeError
@@ -21,7 +20,7 @@ from curate.numeric.embedding_scores import nearest_centroid
 from curate.numeric.vectors import normalised
 from curate.recipe.files import read_whole
 from curate.recipe.measure import OnEmbeddings
-from curate.recipe.section import UserPath
+from curate.recipe.section import UserFile, UserPath
 from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind
 from curate.wording import one_line
@@ -37,7 +36,7 @@ class Clusters(OnEmbeddings):
     """
 
     needs_encoder = False
-    centroids: UserPath = Field(min_length=1)
+    centroids: UserFile
     winners: UserPath | None = None
 
 

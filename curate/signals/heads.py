@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import Field
 
 from curate.errors import RecipeError
 from curate.models.heads import Head as LoadedHead
 from curate.models.heads import load_head
 from curate.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
-from curate.recipe.section import UserPath
+from curate.recipe.section import UserFile
 from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
@@ -20,7 +19,7 @@ class Head(OnEmbeddings):
     """A linear or MLP head over the embedding, such as LAION's aesthetic predictors: column NAME float32."""
 
     needs_encoder = False
-    path: UserPath = Field(min_length=1)  # .safetensors, or .pth of weights
+    path: UserFile  # .safetensors, or .pth of weights
     input: Literal["image", "text"] = "image"
     activation: Literal["none", "relu", "gelu", "silu"] = "none"  # between the layers; LAION's aesthetic MLP has none
     output: Literal["none", "sigmoid"] = "none"

@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-from pydantic import Field
 
 from curate import ids
 from curate.errors import RecipeError, needing, package_folder
 from curate.process import process_cache
 from curate.recipe.files import read_whole
-from curate.recipe.section import Section, UserPath
+from curate.recipe.section import Section, UserFile, UserPath
 from curate.signals.on_embeddings import check_unchanged
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
@@ -86,7 +85,7 @@ class ImagenetWords(Section):
     `synsets` a list of ids, by default the one that timm ships (of curate[clip]).
     """
 
-    wordnet: UserPath = Field(min_length=1)
+    wordnet: UserFile
     synsets: UserPath | None = None
 
 

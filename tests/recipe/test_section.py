@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 from pydantic import Field
 
-from curate.recipe.section import ModelPath, Section, UserPath, UserPaths, resolve_paths, value_fields
+from curate.recipe.section import ModelPath, Section, UserPath, UserPaths, value_fields
 
 
 class Inner(Section):
@@ -29,18 +29,16 @@ def absolute(path: str) -> str:
 
 def test_every_form_of_a_field_that_holds_paths() -> None:
     inner = {"file": "f"}
-    found = resolve_paths(
-        Outer.model_validate(
-            {
-                "paths": ["a", "b"],
-                "named": {"x": "c", "y": ["d"]},
-                "listed": [inner, {"file": "g", "maybe": "h"}],
-                "either": [inner],
-                "by_name": {"file": "text", "other": inner},
-                "model": "./folder",
-            }
-        ),
-        absolute,
+    found = Outer.model_validate(
+        {
+            "paths": ["a", "b"],
+            "named": {"x": "c", "y": ["d"]},
+            "listed": [inner, {"file": "g", "maybe": "h"}],
+            "either": [inner],
+            "by_name": {"file": "text", "other": inner},
+            "model": "./folder",
+        },
+        context=absolute,
     )
     assert found.model_dump() == {
         "paths": ("/base/a", "/base/b"),
@@ -57,14 +55,14 @@ def test_every_form_of_a_field_that_holds_paths() -> None:
 
 @pytest.mark.parametrize("model", ["org/name", "/folder", "name"])
 def test_a_name_of_a_model_is_no_path(model: str) -> None:
-    assert resolve_paths(Outer(paths="a", model=model), absolute).model == model
+    assert Outer.model_validate({"paths": "a", "model": model}, context=absolute).model == model
 
 
-def test_what_holds_no_path_stays_the_same_object() -> None:
-    inner = Inner(file="f")
-    assert resolve_paths(inner, lambda path: path) == inner
-    outer = Outer(paths="a", by_name={"a": "b"})
-    assert resolve_paths(outer, absolute).by_name is outer.by_name
+def test_paths_stay_as_they_are_written_without_a_context() -> None:
+    assert Outer.model_validate({"paths": "a", "model": "./m"}).model_dump(include={"paths", "model"}) == {
+        "paths": "a",
+        "model": "./m",
+    }
 
 
 class Placed(Section):
