@@ -19,31 +19,19 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.demo import words
 from curate.demo.pictures import alter, decode, encode, phash, reencode
 from curate.demo.scenes import Scene, caption, compose, draw, pick
-from curate.demo.words import (
-    BACKGROUNDS,
-    BOILERPLATE,
-    BRANDS,
-    COLOURS,
-    DECOYS,
-    GRAMMAR,
-    LANGUAGES,
-    MANY,
-    NOT_FOUND_PAGE,
-    ONE,
-    SECTIONS,
-    SHAPES,
-    TAILS,
-)
 
 # What is injected, by name, and how many of each among 2,000 samples. Damage is named as `samples.status` names it.
 DEFECTS = {
@@ -82,6 +70,7 @@ TRUTH = pa.schema(
     + [("shapes", pa.list_(pa.string())), ("colours", pa.list_(pa.string()))]
 )
 
+_Canvas = Callable[[np.random.Generator], tuple[int, int]]
 _EXTREMES = ((600, 60), (60, 480), (728, 90), (700, 205), (210, 680), (810, 220))
 
 
@@ -101,13 +90,11 @@ class Sample:
 
 
 def write_pool(folder: str | Path, samples: int = 2000, seed: int = 0, shards: int = 4) -> pa.Table:
-    """Write a pool, its metadata and its truth into `folder`, made if missing; files of these names are replaced.
+    """Write a pool, its metadata and its truth into a local folder, made if missing; files of these names are replaced.
 
     Args:
-        folder: a local folder.
         samples: samples in all, defects included; at least `MIN_SAMPLES`, at most 10,000 per shard.
         seed: at least 0; another seed gives another pool.
-        shards: number of tars.
 
     Returns:
         The truth, with the schema `TRUTH`.
@@ -135,51 +122,47 @@ def write_pool(folder: str | Path, samples: int = 2000, seed: int = 0, shards: i
 
 def make_pool(samples: int, seed: int) -> list[Sample]:
     """Make a pool's samples: clean ones, defects by kind, (near-)duplicates; `original` is a row of this list."""
-    quotas = {defect: max(1, round(count * samples / 2000)) for defect, count in DEFECTS.items()}
+    quotas = {defect: max(1, round(wanted * samples / 2000)) for defect, wanted in DEFECTS.items()}
     easel = _Easel(seed, samples)
     pool = [_clean(easel, row) for row in range(samples - sum(quotas.values()))]
-    originals = [int(row) for row in _rng(seed, "originals").permutation(len(pool))]
+    originals = iter(_rng(seed, "originals").permutation(len(pool)).tolist()[::-1])
     for defect, spoil in _SPOILERS.items():
         for _ in range(quotas[defect]):
             pool.append(replace(spoil(easel, len(pool)), defect=defect))
+
+    def add_copies(defect: str, rows: Iterator[int], make: Callable[..., Sample | None]) -> None:
+        for _ in range(quotas[defect]):
+            row, copy = next((row, copy) for row in rows if (copy := make(defect, pool[row], seed, len(pool))))
+            pool.append(replace(copy, defect=defect, original=row))
+
     for defect in DUPLICATES:
-        for _ in range(quotas[defect]):
-            copy = None
-            while copy is None:
-                row = originals.pop()
-                copy = _duplicate(defect, pool[row], _rng(seed, "duplicate", len(pool)), len(pool))
-            pool.append(replace(copy, defect=defect, original=row))
+        add_copies(defect, originals, _duplicate)
     # Each kind alters pictures of one family before others, so that some have two or three near-duplicates.
-    family = [originals.pop() for _ in range(max(quotas[defect] for defect in NEAR_DUPLICATES))]
+    family = list(islice(originals, max(quotas[defect] for defect in NEAR_DUPLICATES)))
     for defect in NEAR_DUPLICATES:
-        rows = [family[place] for place in _rng(seed, defect).permutation(len(family))]
-        for _ in range(quotas[defect]):
-            copy = None
-            while copy is None:
-                row = rows.pop() if rows else originals.pop()
-                copy = _near_duplicate(defect, pool[row], _rng(seed, "near", len(pool)), len(pool))
-            pool.append(replace(copy, defect=defect, original=row))
+        relatives = [family[place] for place in _rng(seed, defect).permutation(len(family))]
+        add_copies(defect, chain(relatives[::-1], originals), _near_duplicate)
     return pool
 
 
 def metadata_entries() -> list[str]:
     """Return the demo's metadata, in the order of a real one: numbers, words, names, bigrams; then what never matches."""
-    names = [f"{colour} {thing}" for thing in SHAPES for colour in COLOURS]
-    grounds = [f"{colour} {thing}" for thing in BACKGROUNDS for colour in COLOURS]
-    templates = " ".join((*ONE, *MANY, *TAILS))
-    words = re.findall(r"[^\W\d_][\w'-]*", re.sub(r"\{[^}]*\}", " ", templates))
+    names = [f"{colour} {thing}" for thing in words.SHAPES for colour in words.COLOURS]
+    grounds = [f"{colour} {thing}" for thing in words.BACKGROUNDS for colour in words.COLOURS]
+    templates = " ".join((*words.ONE, *words.MANY, *words.TAILS))
+    between_fields = re.findall(r"[^\W\d_][\w'-]*", re.sub(r"\{[^}]*\}", " ", templates))
     entries = [
         *(str(number) for number in range(100)),
-        *(word for thing in (*SHAPES, *COLOURS) for word in (thing, thing.capitalize())),
-        *(f"{shape}s" for shape in SHAPES if not shape.endswith("s")),
-        *(name for ground in BACKGROUNDS.values() for name in (ground.noun, ground.adjective)),
-        *GRAMMAR,
-        *sorted(words),
-        *BRANDS,
+        *(word for thing in (*words.SHAPES, *words.COLOURS) for word in (thing, thing.capitalize())),
+        *(f"{shape}s" for shape in words.SHAPES if not shape.endswith("s")),
+        *(name for ground in words.BACKGROUNDS.values() for name in (ground.noun, ground.adjective)),
+        *words.GRAMMAR,
+        *sorted(between_fields),
+        *words.BRANDS,
         *names,
         *(name.capitalize() for name in names),
         *grounds,
-        *DECOYS,
+        *words.DECOYS,
     ]
     return list(dict.fromkeys(entries))
 
@@ -192,13 +175,8 @@ class _Easel:
         self._hashes = np.zeros(capacity, np.uint64)
         self._drawn = 0
 
-    def picture(
-        self, row: int, canvas: Callable[[np.random.Generator], tuple[int, int]], suffix: str
-    ) -> tuple[Scene, bytes]:
-        """Return the scene of a row, and its encoded picture.
-
-        A row's scene hangs on the row and the attempt alone: one drawn anew moves no other.
-        """
+    def picture(self, row: int, canvas: _Canvas, suffix: str) -> tuple[Scene, bytes]:
+        """Return a row's scene, which hangs on the row and the attempt alone (one drawn anew moves no other), and its picture."""
         attempt = 0
         while True:
             rng = _rng(self.seed, "scene", row, attempt)
@@ -219,29 +197,19 @@ def _rng(seed: int, purpose: str, *path: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
 
-def _usual(rng: np.random.Generator) -> tuple[int, int]:
-    return 220 + int(rng.random() * 181), 220 + int(rng.random() * 181)
-
-
-def _small(rng: np.random.Generator) -> tuple[int, int]:
-    return 20 + int(rng.random() * 44), 20 + int(rng.random() * 44)
-
-
-def _long(rng: np.random.Generator) -> tuple[int, int]:
-    return pick(rng, _EXTREMES)
+def _sides(rng: np.random.Generator, least: int = 220, most: int = 400) -> tuple[int, int]:
+    width, height = (least + int(rng.random() * (most - least + 1)) for _ in range(2))
+    return width, height
 
 
 def _url(rng: np.random.Generator, scene: Scene, suffix: str, row: int) -> str:
     """Return a URL that no other row has."""
     item = scene.items[0]
-    return f"https://example.com/{pick(rng, SECTIONS)}/{item.colour}-{item.shape}-{row:05d}.{suffix}"
+    return f"https://example.com/{pick(rng, words.SECTIONS)}/{item.colour}-{item.shape}-{row:05d}.{suffix}"
 
 
 def _clean(
-    easel: _Easel,
-    row: int,
-    canvas: Callable[[np.random.Generator], tuple[int, int]] = _usual,
-    suffixes: tuple[str, ...] = ("jpg",) * 48 + ("png", "webp"),
+    easel: _Easel, row: int, canvas: _Canvas = _sides, suffixes: tuple[str, ...] = ("jpg",) * 48 + ("png", "webp")
 ) -> Sample:
     """Return a sample without a defect."""
     rng = _rng(easel.seed, "sample", row)
@@ -265,15 +233,16 @@ def _wrong_caption(easel: _Easel, row: int) -> Sample:
 
 def _boilerplate(easel: _Easel, row: int) -> Sample:
     rng = _rng(easel.seed, "spoil", row)
-    return _captioned(_clean(easel, row), pick(rng, BOILERPLATE).format(number=1 + int(rng.random() * 2000)))
+    return _captioned(_clean(easel, row), pick(rng, words.BOILERPLATE).format(number=1 + int(rng.random() * 2000)))
 
 
 def _language(easel: _Easel, row: int) -> Sample:
     sample, rng = _clean(easel, row), _rng(easel.seed, "spoil", row)
-    code = list(LANGUAGES)[row % len(LANGUAGES)]  # in turn, so that a small pool has each
-    words, item = LANGUAGES[code], sample.scene.items[0]
-    shape, colour = words.shapes[SHAPES.index(item.shape)], words.colours[list(COLOURS).index(item.colour)]
-    text = pick(rng, words.templates).format(shape=shape, colour=colour)
+    code = list(words.LANGUAGES)[row % len(words.LANGUAGES)]  # in turn, so that a small pool has each
+    language, item = words.LANGUAGES[code], sample.scene.items[0]
+    shape = language.shapes[words.SHAPES.index(item.shape)]
+    colour = language.colours[list(words.COLOURS).index(item.colour)]
+    text = pick(rng, language.templates).format(shape=shape, colour=colour)
     return replace(_captioned(sample, text[0].upper() + text[1:]), language=code)
 
 
@@ -291,10 +260,10 @@ _SPOILERS: dict[str, Callable[[_Easel, int], Sample]] = {
     "wrong_caption": _wrong_caption,
     "boilerplate": _boilerplate,
     "language": _language,
-    "tiny": lambda easel, row: _clean(easel, row, _small),
-    "extreme": lambda easel, row: _clean(easel, row, _long),
+    "tiny": lambda easel, row: _clean(easel, row, partial(_sides, least=20, most=63)),
+    "extreme": lambda easel, row: _clean(easel, row, lambda rng: pick(rng, _EXTREMES)),
     "truncated_image": _truncated,
-    "not_an_image": lambda easel, row: replace(_clean(easel, row, suffixes=("jpg",)), image=NOT_FOUND_PAGE),
+    "not_an_image": lambda easel, row: replace(_clean(easel, row, suffixes=("jpg",)), image=words.NOT_FOUND_PAGE),
     "empty_image": lambda easel, row: replace(_clean(easel, row), image=b""),
     "caption_not_utf8": _not_utf8,
     "empty_caption": lambda easel, row: replace(_clean(easel, row), text=None, raw=b" \n" if row % 2 else b""),
@@ -302,8 +271,9 @@ _SPOILERS: dict[str, Callable[[_Easel, int], Sample]] = {
 }
 
 
-def _duplicate(defect: str, original: Sample, rng: np.random.Generator, row: int) -> Sample | None:
+def _duplicate(defect: str, original: Sample, seed: int, row: int) -> Sample | None:
     """Return a duplicate of a clean sample; None where no other encoding keeps its phash."""
+    rng = _rng(seed, "duplicate", row)
     if defect == "repeated":
         return original
     copy = original
@@ -321,8 +291,9 @@ def _duplicate(defect: str, original: Sample, rng: np.random.Generator, row: int
     return _captioned(copy, text or "")
 
 
-def _near_duplicate(defect: str, original: Sample, rng: np.random.Generator, row: int) -> Sample | None:
+def _near_duplicate(defect: str, original: Sample, seed: int, row: int) -> Sample | None:
     """Return a clean sample with altered picture and, every other time, caption; None where its phash stays."""
+    rng = _rng(seed, "near", row)
     image = alter(defect, original.image, rng)
     if image is None:
         return None
@@ -335,8 +306,8 @@ def _near_duplicate(defect: str, original: Sample, rng: np.random.Generator, row
 
 def _retouched(text: str, rng: np.random.Generator) -> str:
     """Return a caption as another site gives it: in other capitals, or with something added."""
-    bare = text.rstrip(".")
-    ways = (text.lower(), text.title(), f"{bare} | {pick(rng, BRANDS)}", f"{bare} (image {2 + int(rng.random() * 98)})")
+    bare, brand = text.rstrip("."), pick(rng, words.BRANDS)
+    ways = (text.lower(), text.title(), f"{bare} | {brand}", f"{bare} (image {2 + int(rng.random() * 98)})")
     return pick(rng, [way for way in ways if way != text])
 
 
@@ -374,23 +345,20 @@ def _sidecar(key: str, sample: Sample) -> bytes:
 def _truth(keys: dict[int, str], shard: int, row: int, sample: Sample) -> dict[str, object]:
     """Return the row of `TRUTH` for one sample."""
     scene, item = sample.scene, sample.scene.items[0]
-    return {
-        "shard": f"{shard:05d}.tar",
-        "key": keys[row],
-        "defect": sample.defect,
-        "original_key": "" if sample.original is None else keys[sample.original],
-        "url": sample.url,
-        "caption": sample.text,
-        "language": sample.language,
-        "suffix": sample.suffix,
-        "width": scene.width,
-        "height": scene.height,
-        "shape": item.shape,
-        "colour": item.colour,
-        "size": item.size or "medium",
-        "position": item.position,
-        "background": scene.background,
-        "background_colour": scene.background_colour,
-        "shapes": [each.shape for each in scene.items],
-        "colours": [each.colour for each in scene.items],
-    }
+    original = "" if sample.original is None else keys[sample.original]
+    values = (
+        *(
+            f"{shard:05d}.tar",
+            keys[row],
+            sample.defect,
+            original,
+            sample.url,
+            sample.text,
+            sample.language,
+            sample.suffix,
+        ),
+        *(scene.width, scene.height),
+        *(item.shape, item.colour, item.size or "medium", item.position, scene.background, scene.background_colour),
+        *([each.shape for each in scene.items], [each.colour for each in scene.items]),
+    )
+    return dict(zip(TRUTH.names, values, strict=True))

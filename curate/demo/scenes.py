@@ -15,21 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from curate.demo.words import (
-    BACKGROUNDS,
-    BRANDS,
-    COLOURS,
-    COUNTS,
-    GROUND_COLOURS,
-    MANY,
-    ONE,
-    PEOPLE,
-    PIXELS,
-    PRINTS,
-    RGB,
-    SHAPES,
-    TAILS,
-)
+from curate.demo import words
 
 Plane = npt.NDArray[np.floating]  # float32 at run time
 T = TypeVar("T")
@@ -98,34 +84,33 @@ def _weighted(rng: np.random.Generator, options: Mapping[str, float]) -> str:
     return pick(rng, list(options), list(options.values()))
 
 
-def _tint(colour: RGB) -> RGB:
+def _tint(colour: words.RGB) -> words.RGB:
     """Return the second colour of a background: a lighter one of the same hue, or a darker one if there is none."""
-    towards, share = (
-        ((120, 120, 126), 0.35) if sum(colour) > 690 else ((255, 255, 255), 0.5 if sum(colour) > 150 else 0.3)
-    )
+    light = sum(colour)
+    towards, share = ((120, 120, 126), 0.35) if light > 690 else ((255, 255, 255), 0.5 if light > 150 else 0.3)
     r, g, b = (round(c * (1 - share) + w * share) for c, w in zip(colour, towards, strict=True))
     return r, g, b
 
 
 def compose(rng: np.random.Generator, width: int, height: int) -> Scene:
     """Compose a scene of `width` × `height` pixels: shapes, colours and textures by Zipf-like weights, shapes apart."""
-    background, ground = _zipf(rng, list(BACKGROUNDS)), _zipf(rng, GROUND_COLOURS)
-    clear = [name for name, rgb in COLOURS.items() if min(math.dist(rgb, c) for c in _grounds(ground)) > 90]
+    background, ground = _zipf(rng, list(words.BACKGROUNDS)), _zipf(rng, words.GROUND_COLOURS)
+    clear = [name for name, rgb in words.COLOURS.items() if min(math.dist(rgb, c) for c in _grounds(ground)) > 90]
     count = pick(rng, _ITEMS, _ITEM_WEIGHTS)
     items: list[Item] = []
     for _ in range(count):
         # The shapes of one scene differ in shape or colour: else "the red circle" would name two of them.
-        shape, colour = _zipf(rng, SHAPES), _zipf(rng, clear)
+        shape, colour = _zipf(rng, words.SHAPES), _zipf(rng, clear)
         while any((shape, colour) == (other.shape, other.colour) for other in items):
-            shape, colour = _zipf(rng, SHAPES), _zipf(rng, clear)
+            shape, colour = _zipf(rng, words.SHAPES), _zipf(rng, clear)
         item = _place(rng, items, (shape, colour), (width, height))
         if item is not None:
             items.append(item)
     return Scene(width, height, background, ground, tuple(items))
 
 
-def _grounds(colour: str) -> tuple[RGB, RGB]:
-    return COLOURS[colour], _tint(COLOURS[colour])
+def _grounds(colour: str) -> tuple[words.RGB, words.RGB]:
+    return words.COLOURS[colour], _tint(words.COLOURS[colour])
 
 
 def _place(rng: np.random.Generator, items: list[Item], name: tuple[str, str], canvas: tuple[int, int]) -> Item | None:
@@ -155,7 +140,7 @@ def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
     image = Image.composite(tint, base, Image.fromarray((field * 255).astype(np.uint8)))
     for item in scene.items:
         _paint(image, item)
-    tilt, strength = rng.random() * 2 * math.pi, 0.1 + 0.12 * rng.random()
+    tilt, strength = rng.random() * math.tau, 0.1 + 0.12 * rng.random()
     light = 1 + strength * _along(x / width - 0.5, y / height - 0.5, tilt)
     grain = rng.standard_normal((height, width), np.float32) * 1.6
     bands = (np.clip(np.asarray(band) * light + grain, 0, 255).astype(np.uint8) for band in image.split())
@@ -171,7 +156,7 @@ def _paint(image: Image.Image, item: Item) -> None:
     offset = max(1, round(radius * 0.07))
     shadow = mask.filter(ImageFilter.BoxBlur(offset)).point([round(v * 0.4) for v in range(256)])
     image.paste((10, 10, 20), (left + offset, top + offset), shadow)
-    r, g, b = COLOURS[item.colour]
+    r, g, b = words.COLOURS[item.colour]
     rim = (r * 2 // 3, g * 2 // 3, b * 2 // 3) if r + g + b > 150 else (96, 98, 106)
     image.paste(rim, (left, top), mask)
     image.paste((r, g, b), (left, top), _mask(item.shape, radius, item.turn, 0.92))
@@ -203,7 +188,7 @@ def _mask(shape: str, radius: float, turn: float, scale: float) -> Image.Image:
 def _regular(corners: int, inner: float | None = None, start: float = -math.pi / 2) -> list[tuple[float, float]]:
     """Return a regular polygon in the unit circle, or a star with its notches at radius `inner`."""
     radii = [1.0] * corners if inner is None else [1.0, inner] * corners
-    step = 2 * math.pi / len(radii)
+    step = math.tau / len(radii)
     return [(r * math.cos(start + i * step), r * math.sin(start + i * step)) for i, r in enumerate(radii)]
 
 
@@ -232,7 +217,6 @@ _POLYGONS: dict[str, list[tuple[float, float]]] = {
 
 # Textures: (x float32[1,w], y float32[h,1] in pixels, pitch in pixels, rng) -> float32 in [0, 1], broadcastable to [h,w].
 Texture = Callable[[Plane, Plane, float, np.random.Generator], Plane]
-_TAU = 2 * math.pi
 
 
 def _unit(field: Plane) -> Plane:
@@ -247,7 +231,7 @@ def _along(x: Plane, y: Plane, angle: float) -> Plane:
 
 def _bands(u: Plane, pitch: float) -> Plane:
     """Return even stripes along `u`, with edges about two pixels soft."""
-    return _unit(0.5 + np.sin(u * (_TAU / pitch)) * (pitch / 6))
+    return _unit(0.5 + np.sin(u * (math.tau / pitch)) * (pitch / 6))
 
 
 def _smooth(x: Plane, y: Plane, cells: float, rng: np.random.Generator, stretch: float = 1) -> Plane:
@@ -262,7 +246,7 @@ def _stripes(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plan
 
 
 def _gradient(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
-    u = _along(x, y, rng.random() * _TAU)
+    u = _along(x, y, rng.random() * math.tau)
     return _unit((u - u.min()) / (u.max() - u.min()))
 
 
@@ -273,7 +257,7 @@ def _dots(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
 
 def _waves(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
     length = pitch * (2.5 + 2 * rng.random())
-    return _bands(y + np.sin(x * (_TAU / length)) * (pitch * 0.6), pitch * 1.3)
+    return _bands(y + np.sin(x * (math.tau / length)) * (pitch * 0.6), pitch * 1.3)
 
 
 def _noise(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
@@ -312,11 +296,11 @@ def _bricks(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane
 
 def _ripples(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
     away = np.hypot(x - rng.random() * x.shape[1], y - rng.random() * y.shape[0])
-    return _unit(0.5 + 0.5 * np.sin(away * (_TAU / pitch)))
+    return _unit(0.5 + 0.5 * np.sin(away * (math.tau / pitch)))
 
 
 def _wood(x: Plane, y: Plane, pitch: float, rng: np.random.Generator) -> Plane:
-    rings: Plane = (y / pitch + 1.2 * _smooth(x, y, pitch * 2, rng, stretch=4)) * _TAU
+    rings: Plane = (y / pitch + 1.2 * _smooth(x, y, pitch * 2, rng, stretch=4)) * math.tau
     return _unit(0.5 + 0.3 * np.sin(rings) + 0.2 * np.sin(rings * 3.7))
 
 
@@ -348,9 +332,9 @@ _WHERE = {
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """Write English alt-text for a scene, in one of many styles: titles, sentences, products, tags."""
-    templates = MANY if len(scene.items) > 1 and rng.random() < 0.8 else ONE
+    templates = words.MANY if len(scene.items) > 1 and rng.random() < 0.8 else words.ONE
     text = _weighted(rng, templates).format_map(_fields(scene, rng))
-    tail = _weighted(rng, TAILS).format_map(_fields(scene, rng))
+    tail = _weighted(rng, words.TAILS).format_map(_fields(scene, rng))
     text = (text.rstrip(".") if tail else text) + tail
     if rng.random() < 0.3:
         text = text.replace("gray", "grey")
@@ -365,7 +349,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 def _fields(scene: Scene, rng: np.random.Generator) -> dict[str, object]:
     """Return the fields of a caption template (see `curate.demo.words`)."""
     first = scene.items[0]
-    background = BACKGROUNDS[scene.background]
+    background = words.BACKGROUNDS[scene.background]
     bare = f"{scene.background_colour} {background.noun}"
     names = [f"{item.colour} {item.shape}" for item in scene.items]
     return {
@@ -375,7 +359,7 @@ def _fields(scene: Scene, rng: np.random.Generator) -> dict[str, object]:
         "a_all": _listed([_article(name) for name in names]),
         "all": ", ".join(names),
         "relation": _relation(scene),
-        "count": COUNTS[len(names)],
+        "count": words.COUNTS[len(names)],
         "shapes": _listed([item.shape for item in scene.items]),
         "ground": bare if background.plural else _article(bare),
         "bare": bare,
@@ -385,12 +369,12 @@ def _fields(scene: Scene, rng: np.random.Generator) -> dict[str, object]:
         "colour": first.colour,
         "shape": first.shape,
         "ground_colour": scene.background_colour,
-        "brand": pick(rng, BRANDS),
-        "person": pick(rng, PEOPLE),
+        "brand": pick(rng, words.BRANDS),
+        "person": pick(rng, words.PEOPLE),
         "number": 2 + int(rng.random() ** 3 * 98),
         "year": 2004 + int(rng.random() * 21),
-        "pixels": pick(rng, PIXELS),
-        "print": pick(rng, PRINTS),
+        "pixels": pick(rng, words.PIXELS),
+        "print": pick(rng, words.PRINTS),
     }
 
 

@@ -54,20 +54,11 @@ class Background:
 
 
 BACKGROUNDS = {
-    b.noun: b
-    for b in (
-        Background("stripes", "striped"),
-        Background("gradient", "gradient", plural=False),
-        Background("dots", "dotted"),
-        Background("waves", "wavy"),
-        Background("noise", "noisy"),
-        Background("checkerboard", "checkered", plural=False),
-        Background("grid", "grid", plural=False),
-        Background("clouds", "cloudy"),
-        Background("bricks", "brick"),
-        Background("zigzags", "zigzag"),
-        Background("ripples", "rippled"),
-        Background("wood", "wooden"),
+    noun: Background(noun, adjective, plural=noun not in ("gradient", "checkerboard", "grid"))
+    for noun, adjective in zip(
+        _split("stripes, gradient, dots, waves, noise, checkerboard, grid, clouds, bricks, zigzags, ripples, wood"),
+        _split("striped, gradient, dotted, wavy, noisy, checkered, grid, cloudy, brick, zigzag, rippled, wooden"),
+        strict=True,
     )
 }
 
@@ -195,109 +186,76 @@ class Language:
     templates: tuple[str, ...]
 
 
+def _language(shapes: str, colours: str, *templates: str) -> Language:
+    return Language(_split(shapes), _split(colours), templates)
+
+
 LANGUAGES = {
-    "de": Language(
-        _split(
-            "ein Kreis, ein Quadrat, ein Stern, ein Dreieck, ein Herz, eine Raute, ein Kreuz, ein Ring, ein Sechseck, "
-            "ein Pfeil, eine Mondsichel, ein Fünfeck"
-        ),
-        _split("Rot, Blau, Gelb, Grün, Weiß, Schwarz, Orange, Violett, Rosa, Grau, Braun, Petrol"),
-        (
-            "{shape} in {colour} vor einem gemusterten Hintergrund, Bild zum Herunterladen",
-            "Schönes Poster für das Wohnzimmer: {shape} in {colour}, gedruckt auf dickem Papier",
-        ),
+    "de": _language(
+        "ein Kreis, ein Quadrat, ein Stern, ein Dreieck, ein Herz, eine Raute, ein Kreuz, ein Ring, ein Sechseck, "
+        "ein Pfeil, eine Mondsichel, ein Fünfeck",
+        "Rot, Blau, Gelb, Grün, Weiß, Schwarz, Orange, Violett, Rosa, Grau, Braun, Petrol",
+        "{shape} in {colour} vor einem gemusterten Hintergrund, Bild zum Herunterladen",
+        "Schönes Poster für das Wohnzimmer: {shape} in {colour}, gedruckt auf dickem Papier",
     ),
-    "fr": Language(
-        _split(
-            "un cercle, un carré, une étoile, un triangle, un cœur, un losange, une croix, un anneau, un hexagone, "
-            "une flèche, un crocus, un pentagone"
-        ),
-        _split("rouge, bleue, jaune, verte, blanche, noire, orange, violette, rose, grise, marron, turquoise"),
-        (
-            "dessin avec {shape} de couleur {colour} sur un fond à motifs, image libre de droits",
-            "{shape} de couleur {colour} pour la décoration de votre salon, affiche à imprimer",
-        ),
+    "fr": _language(
+        "un cercle, un carré, une étoile, un triangle, un cœur, un losange, une croix, un anneau, un hexagone, "
+        "une flèche, un crocus, un pentagone",
+        "rouge, bleue, jaune, verte, blanche, noire, orange, violette, rose, grise, marron, turquoise",
+        "dessin avec {shape} de couleur {colour} sur un fond à motifs, image libre de droits",
+        "{shape} de couleur {colour} pour la décoration de votre salon, affiche à imprimer",
     ),
-    "es": Language(
-        _split(
-            "un círculo, un cuadrado, una estrella, un triángulo, un corazón, un rombo, una cruz, un anillo, "
-            "un hexágono, una flecha, una media luna, un pentágono"
-        ),
-        _split("rojo, azul, amarillo, verde, blanco, negro, naranja, morado, rosa, gris, marrón, turquesa"),
-        (
-            "ilustración de {shape} de color {colour} sobre un fondo con dibujos, lista para descargar",
-            "{shape} de color {colour} en una lámina decorativa para la pared de tu casa",
-        ),
+    "es": _language(
+        "un círculo, un cuadrado, una estrella, un triángulo, un corazón, un rombo, una cruz, un anillo, "
+        "un hexágono, una flecha, una media luna, un pentágono",
+        "rojo, azul, amarillo, verde, blanco, negro, naranja, morado, rosa, gris, marrón, turquesa",
+        "ilustración de {shape} de color {colour} sobre un fondo con dibujos, lista para descargar",
+        "{shape} de color {colour} en una lámina decorativa para la pared de tu casa",
     ),
-    "it": Language(
-        _split(
-            "un cerchio, un quadrato, una stella, un triangolo, un cuore, un rombo, una croce, un anello, un esagono, "
-            "una freccia, una mezzaluna, un pentagono"
-        ),
-        _split("rosso, blu, giallo, verde, bianco, nero, arancione, viola, rosa, grigio, marrone, turchese"),
-        (
-            "disegno con {shape} di colore {colour} su uno sfondo decorato, immagine da scaricare",
-            "{shape} di colore {colour} per il manifesto della tua cucina, stampato su carta spessa",
-        ),
+    "it": _language(
+        "un cerchio, un quadrato, una stella, un triangolo, un cuore, un rombo, una croce, un anello, un esagono, "
+        "una freccia, una mezzaluna, un pentagono",
+        "rosso, blu, giallo, verde, bianco, nero, arancione, viola, rosa, grigio, marrone, turchese",
+        "disegno con {shape} di colore {colour} su uno sfondo decorato, immagine da scaricare",
+        "{shape} di colore {colour} per il manifesto della tua cucina, stampato su carta spessa",
     ),
-    "pl": Language(
-        _split(
-            "koło, kwadrat, gwiazda, trójkąt, serce, romb, krzyż, pierścień, sześciokąt, strzałka, półksiężyc, "
-            "pięciokąt"
-        ),
-        _split(
-            "czerwonym, niebieskim, żółtym, zielonym, białym, czarnym, pomarańczowym, fioletowym, różowym, szarym, "
-            "brązowym, turkusowym"
-        ),
-        (
-            "{shape} w kolorze {colour} na tle ze wzorem, grafika do pobrania za darmo",
-            "plakat do pokoju: {shape} w kolorze {colour}, wydruk na grubym papierze",
-        ),
+    "pl": _language(
+        "koło, kwadrat, gwiazda, trójkąt, serce, romb, krzyż, pierścień, sześciokąt, strzałka, półksiężyc, pięciokąt",
+        "czerwonym, niebieskim, żółtym, zielonym, białym, czarnym, pomarańczowym, fioletowym, różowym, szarym, "
+        "brązowym, turkusowym",
+        "{shape} w kolorze {colour} na tle ze wzorem, grafika do pobrania za darmo",
+        "plakat do pokoju: {shape} w kolorze {colour}, wydruk na grubym papierze",
     ),
-    "tr": Language(
-        _split("daire, kare, yıldız, üçgen, kalp, baklava dilimi, artı, halka, altıgen, ok, hilal, beşgen"),
-        _split("kırmızı, mavi, sarı, yeşil, beyaz, siyah, turuncu, mor, pembe, gri, kahverengi, turkuaz"),
-        (
-            "desenli bir zemin üzerinde {colour} renkli bir {shape}, ücretsiz indirilebilir çizim",
-            "oturma odanız için {colour} renkli {shape} baskılı duvar afişi",
-        ),
+    "tr": _language(
+        "daire, kare, yıldız, üçgen, kalp, baklava dilimi, artı, halka, altıgen, ok, hilal, beşgen",
+        "kırmızı, mavi, sarı, yeşil, beyaz, siyah, turuncu, mor, pembe, gri, kahverengi, turkuaz",
+        "desenli bir zemin üzerinde {colour} renkli bir {shape}, ücretsiz indirilebilir çizim",
+        "oturma odanız için {colour} renkli {shape} baskılı duvar afişi",
     ),
-    "ru": Language(
-        _split(
-            "круг, квадрат, звезда, треугольник, сердце, ромб, крест, кольцо, шестиугольник, стрелка, полумесяц, "
-            "пятиугольник"
-        ),
-        _split(
-            "красного, синего, жёлтого, зелёного, белого, чёрного, оранжевого, фиолетового, розового, серого, "
-            "коричневого, бирюзового"
-        ),
-        (
-            "{shape} {colour} цвета на узорном фоне, рисунок для печати",
-            "скачать картинку: {shape} {colour} цвета, обои на рабочий стол",
-        ),
+    "ru": _language(
+        "круг, квадрат, звезда, треугольник, сердце, ромб, крест, кольцо, шестиугольник, стрелка, полумесяц, "
+        "пятиугольник",
+        "красного, синего, жёлтого, зелёного, белого, чёрного, оранжевого, фиолетового, розового, серого, "
+        "коричневого, бирюзового",
+        "{shape} {colour} цвета на узорном фоне, рисунок для печати",
+        "скачать картинку: {shape} {colour} цвета, обои на рабочий стол",
     ),
-    "ar": Language(
-        _split("دائرة, مربع, نجمة, مثلث, قلب, معين, صليب, حلقة, شكل سداسي, سهم, هلال, شكل خماسي"),
-        _split("الأحمر, الأزرق, الأصفر, الأخضر, الأبيض, الأسود, البرتقالي, البنفسجي, الوردي, الرمادي, البني, الفيروزي"),
-        (
-            "صورة {shape} باللون {colour} على خلفية مزخرفة للتحميل مجانا",
-            "ملصق جميل فيه {shape} باللون {colour} لتزيين جدران البيت",
-        ),
+    "ar": _language(
+        "دائرة, مربع, نجمة, مثلث, قلب, معين, صليب, حلقة, شكل سداسي, سهم, هلال, شكل خماسي",
+        "الأحمر, الأزرق, الأصفر, الأخضر, الأبيض, الأسود, البرتقالي, البنفسجي, الوردي, الرمادي, البني, الفيروزي",
+        "صورة {shape} باللون {colour} على خلفية مزخرفة للتحميل مجانا",
+        "ملصق جميل فيه {shape} باللون {colour} لتزيين جدران البيت",
     ),
-    "zh": Language(
-        _split("圆形, 正方形, 星形, 三角形, 心形, 菱形, 十字形, 圆环, 六边形, 箭头, 月牙形, 五边形"),
-        _split("红色, 蓝色, 黄色, 绿色, 白色, 黑色, 橙色, 紫色, 粉色, 灰色, 棕色, 青色"),
-        (
-            "这是一张{colour}的{shape}图片，背景带有花纹，可以免费下载使用",
-            "一个{colour}的{shape}画在有花纹的背景上，适合做手机壁纸",
-        ),
+    "zh": _language(
+        "圆形, 正方形, 星形, 三角形, 心形, 菱形, 十字形, 圆环, 六边形, 箭头, 月牙形, 五边形",
+        "红色, 蓝色, 黄色, 绿色, 白色, 黑色, 橙色, 紫色, 粉色, 灰色, 棕色, 青色",
+        "这是一张{colour}的{shape}图片，背景带有花纹，可以免费下载使用",
+        "一个{colour}的{shape}画在有花纹的背景上，适合做手机壁纸",
     ),
-    "ja": Language(
-        _split("円, 正方形, 星, 三角形, ハート, ひし形, 十字, リング, 六角形, 矢印, 三日月, 五角形"),
-        _split("赤色, 青色, 黄色, 緑色, 白色, 黒色, オレンジ色, 紫色, ピンク色, 灰色, 茶色, 青緑色"),
-        (
-            "模様のある背景に描かれた{colour}の{shape}のイラスト素材です",
-            "{colour}の{shape}をデザインしたポスター、お部屋のインテリアにおすすめ",
-        ),
+    "ja": _language(
+        "円, 正方形, 星, 三角形, ハート, ひし形, 十字, リング, 六角形, 矢印, 三日月, 五角形",
+        "赤色, 青色, 黄色, 緑色, 白色, 黒色, オレンジ色, 紫色, ピンク色, 灰色, 茶色, 青緑色",
+        "模様のある背景に描かれた{colour}の{shape}のイラスト素材です",
+        "{colour}の{shape}をデザインしたポスター、お部屋のインテリアにおすすめ",
     ),
 }
