@@ -6,15 +6,7 @@ See `curate.recipe.recipe`. The sections of the kinds of captions, and of engine
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    Field,
-    SerializeAsAny,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, SerializeAsAny, Tag, field_validator, model_validator
 
 from curate.recipe.engines import EngineSpec
 from curate.recipe.section import (
