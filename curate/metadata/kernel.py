@@ -1,6 +1,6 @@
 """The compiled half of the matcher: token table, entry trie and the matching loop, over Arrow buffers (numba, no GIL).
 
-In: UTF-8 bytes (uint8) and offsets (int64) of entries or of texts. Out: `Tables` of the entries; offsets (int64) and
+In: UTF-8 bytes (uint8) and offsets (int64) of tokens or of texts. Out: `Tables` of the entries; offsets (int64) and
 ids (int32) of the distinct entries in each text. A token is what lies between single spaces of the spaced text, the
 empty one included; `curate.metadata.match` states the definition.
 
@@ -24,7 +24,7 @@ from curate.numeric.arrays import I32, I64, U8, U64, Mask
 
 Int = int | np.int64
 
-PADDING = 64  # bytes that must be readable behind the last byte of the entries
+PADDING = 64  # bytes that must be readable behind the last byte of the tokens
 _BLOCK_BYTES, _BLOCK_TEXTS = 4096, 512
 _FILTER_BITS = 20
 
@@ -50,7 +50,7 @@ class Tables(NamedTuple):
         terminal << 32 | goes on << 31 | child. Nodes are the token ids, then the deeper nodes of the trie.
         A terminal is the id of the first entry that ends at the node, or -1.
     filter: bits, set where the hashes of the edges that leave a token fall.
-    pool, token_start: bytes of the entries, and where in them each token lies.
+    pool, token_at: bytes of the distinct tokens, and where in them each lies.
     shifts: of the token and edge hashes, from 64 bits to a slot.
     """
 
@@ -58,7 +58,7 @@ class Tables(NamedTuple):
     edge: U64
     filter: U64
     pool: U8
-    token_start: I64
+    token_at: I64
     shifts: U64
 
 
@@ -118,63 +118,31 @@ def _same_bytes(a: U8, start_a: int, b: U8, start_b: int, length: int) -> bool:
 
 
 @_jit
-def _number_tokens(pool: U8, offsets: I64, slots: I32, occurrences: int, shift: np.uint64) -> tuple[I32, I64, I64]:
-    """Return the token id of every token occurrence in the entries, in order, and each distinct token's start and length."""
-    ids = np.empty(occurrences, np.int32)
-    starts, lengths = np.empty(occurrences, np.int64), np.empty(occurrences, np.int64)
-    n = distinct = 0
-    for entry in range(len(offsets) - 1):
-        start, stop = offsets[entry], offsets[entry + 1]
-        for i in range(start, stop + 1):
-            if i < stop and pool[i] != _SPACE:
-                continue
-            length = i - start
-            slot: Int = np.int64(_token_hash(pool, start, length) >> shift)
-            while slots[slot] >= 0:
-                token = slots[slot]
-                if lengths[token] == length and _same_bytes(pool, starts[token], pool, start, length):
-                    break
-                slot = slot + 1 if slot + 1 < len(slots) else 0
-            else:
-                slots[slot] = distinct
-                starts[distinct], lengths[distinct] = start, length
-                distinct += 1
-            ids[n] = slots[slot]
-            n += 1
-            start = i + 1
-    return ids, starts[:distinct].copy(), lengths[:distinct].copy()
-
-
-@_jit
-def _grow_trie(pool: U8, offsets: I64, ids: I32, distinct: int, edge: U64, shift: np.uint64) -> tuple[I32, U8]:
+def _grow_trie(ids: I32, entry_at: I32, distinct: int, edge: U64, shift: np.uint64) -> tuple[I32, U8]:
     """Add every entry to the edge slots, whose values are children as yet; return the node at which each entry ends
     and the flags of each node (_CONTINUES: of a token, at any node)."""
-    ends = np.empty(len(offsets) - 1, np.int32)
+    ends = np.empty(len(entry_at) - 1, np.int32)
     flags = np.zeros(2 * len(ids), np.uint8)  # a token may add a node and an edge's child
-    n, nodes = 0, distinct
-    for entry in range(len(offsets) - 1):
-        node = np.int64(ids[n])
-        for i in range(offsets[entry], offsets[entry + 1]):
-            if pool[i] != _SPACE:
-                continue
-            n += 1
+    nodes = distinct
+    for entry in range(len(ends)):
+        node = np.int64(ids[entry_at[entry]])
+        for i in range(entry_at[entry] + 1, entry_at[entry + 1]):
             flags[node] |= np.uint8(_STARTS)
-            flags[ids[n]] |= np.uint8(_CONTINUES)
-            key = np.uint64(node) << _U32 | np.uint64(ids[n])
+            flags[ids[i]] |= np.uint8(_CONTINUES)
+            key = np.uint64(node) << _U32 | np.uint64(ids[i])
             slot = _edge_slot(edge, key, shift)
             if edge[slot] == _ALL:
                 edge[slot], edge[slot + 1] = key, np.uint64(nodes)
                 nodes += 1
             node = np.int64(edge[slot + 1])
-        n += 1
         ends[entry] = node
     return ends, flags
 
 
 @_jit
-def _finish_tables(tables: Tables, lengths: I64, ends: I32, flags: U8) -> None:
+def _finish_tables(tables: Tables, ends: I32, flags: U8) -> None:
     """Fill the tables but for the keys of the edges."""
-    word, edge, distinct = tables.word, tables.edge, len(lengths)
+    word, edge, token_at, distinct = tables.word, tables.edge, tables.token_at, len(tables.token_at) - 1
     terminal = np.full(len(flags), -1, np.int32)
     for entry in range(len(ends)):
         if terminal[ends[entry]] < 0:
@@ -188,7 +156,7 @@ def _finish_tables(tables: Tables, lengths: I64, ends: I32, flags: U8) -> None:
             h = _pair_hash(edge[at]) >> _FILTER_SHIFT
             tables.filter[np.int64(h >> _U6)] |= _U1 << (h & _U63)
     for token in range(distinct):
-        start, length = tables.token_start[token], lengths[token]
+        start, length = token_at[token], token_at[token + 1] - token_at[token]
         slot: Int = 4 * np.int64(_token_hash(tables.pool, start, length) >> tables.shifts[0])
         while word[slot + 2] != _U0:
             slot = slot + 4 if slot + 4 < len(word) else 0
@@ -197,26 +165,27 @@ def _finish_tables(tables: Tables, lengths: I64, ends: I32, flags: U8) -> None:
         word[slot + 3] = np.uint64(terminal[token]) << _U32 | np.uint64(token)
 
 
-def build_tables(pool: U8, offsets: I64, home_bits: int = 64) -> Tables:
-    """Return the tables of entries that lie one behind the other in `pool` (uint8, PADDING more bytes behind) from `offsets`.
+def build_tables(pool: U8, token_at: I64, ids: I32, entry_at: I32, home_bits: int = 64) -> Tables:
+    """Return the tables of entries.
 
     Only the `home_bits` highest bits of a hash choose a slot: tests make all hashes collide, nothing else sets it.
+
+    Args:
+        pool: uint8, the distinct tokens one behind the other, and PADDING more bytes.
+        token_at: int64, where each token begins in `pool`, and the end of the last.
+        ids: int32, the tokens of all entries, by their places in `token_at`.
+        entry_at: int32, where the tokens of each entry begin in `ids`, and the end of the last.
     """
-    occurrences = len(offsets) - 1 + int(np.count_nonzero(pool[: offsets[-1]] == _SPACE))
-    slots = np.full(1 << _slot_bits(occurrences), -1, np.int32)
-    shift = np.uint64(64 - min(_slot_bits(occurrences), home_bits))
-    ids, starts, lengths = _number_tokens(pool, offsets, slots, occurrences, shift)
-    bits = [_slot_bits(len(starts)), _slot_bits(occurrences - len(offsets) + 1)]
+    bits = [_slot_bits(len(token_at) - 1), _slot_bits(len(ids) - len(entry_at) + 1)]
     tables = Tables(
         word=_in_lines(4 << bits[0], _U0),
         edge=_in_lines(2 << bits[1], _ALL),
         filter=np.zeros(1 << (_FILTER_BITS - 6), np.uint64),
         pool=pool,
-        token_start=starts,
+        token_at=token_at,
         shifts=np.array([64 - min(n, home_bits) for n in bits], np.uint64),
     )
-    ends, flags = _grow_trie(pool, offsets, ids, len(starts), tables.edge, tables.shifts[1])
-    _finish_tables(tables, lengths, ends, flags)
+    _finish_tables(tables, *_grow_trie(ids, entry_at, len(token_at) - 1, tables.edge, tables.shifts[1]))
     return tables
 
 
@@ -234,14 +203,9 @@ def _in_lines(size: int, value: np.uint64) -> U64:
 
 @_jit
 def _new_scratch(tokens: int) -> _Scratch:
-    return _Scratch(
-        np.empty(tokens, np.int64),
-        np.empty(tokens, np.int64),
-        np.empty(tokens, np.int64),
-        np.empty(tokens, np.uint64),
-        np.empty(tokens, np.uint8),
-        np.empty(tokens, np.int64),
-    )
+    places = np.empty((4, tokens), np.int64)
+    found, flags = np.empty(tokens, np.uint64), np.empty(tokens, np.uint8)
+    return _Scratch(places[0], places[1], places[2], found, flags, places[3])
 
 
 @_jit
@@ -302,18 +266,18 @@ def _look_up(tables: Tables, data: U8, n: int, scratch: _Scratch) -> None:
         found[j] = word[slot + 3] | unknown
         flags[j] = np.uint8(meta >> _U32) & np.uint8(~unknown)
         if (differs & (meta != _U0)) | (length > 16):
-            slot = _search(word, tables.token_start, tables.pool, data, start, length, slot)
+            slot = _search(word, tables.token_at, tables.pool, data, start, length, slot)
             found[j] = word[slot + 3] if word[slot + 2] else _ALL
             flags[j] = np.uint8(word[slot + 2] >> _U32)
 
 
 @_jit
-def _search(word: U64, token_start: I64, pool: U8, data: U8, start: int, length: int, slot: Int) -> Int:
+def _search(word: U64, token_at: I64, pool: U8, data: U8, start: int, length: int, slot: Int) -> Int:
     """Return the slot of a token, or the free one that says it is unknown, from its home slot on."""
     first, last = _ends(data, start, length)
     while word[slot + 2] != _U0:
         if word[slot] == first and word[slot + 1] == last and np.int64(word[slot + 2] & _LOW) == length + 1:
-            at = token_start[np.int64(word[slot + 3] & _LOW)]
+            at = token_at[np.int64(word[slot + 3] & _LOW)]
             if length <= 16 or _same_bytes(pool, at, data, start, length):
                 break
         slot = slot + 4 if slot + 4 < len(word) else 0

@@ -16,6 +16,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.errors import RecipeError, RunError
 from curate.metadata import kernel
@@ -44,12 +45,12 @@ class Matcher:
         array = entries if isinstance(entries, pa.Array | pa.ChunkedArray) else pa.array(entries, pa.string())
         if array.null_count:
             raise RecipeError(f"metadata entry {array.is_null().index(True).as_py()} is null; accepted: strings")
-        data, offsets = _buffers(
-            pa.concat_arrays([_strings(chunk).cast(pa.large_string()) for chunk in _chunks(array)])
-        )
-        pool = np.zeros(offsets[-1] - offsets[0] + kernel.PADDING, np.uint8)
-        pool[: -kernel.PADDING] = data[offsets[0] : offsets[-1]]
-        self._tables = kernel.build_tables(pool, offsets - offsets[0])
+        array = pa.concat_arrays([_strings(chunk).cast(pa.large_string()) for chunk in _chunks(array)])
+        tokens = pc.split_pattern(array, " ")
+        ids = tokens.flatten().dictionary_encode()
+        data, token_at = _buffers(ids.dictionary)
+        pool = np.pad(data[: token_at[-1]], (0, kernel.PADDING))
+        self._tables = kernel.build_tables(pool, token_at, ids.indices.to_numpy(), tokens.offsets.to_numpy())
 
     def match(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
         """Return the entries in each text.
