@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from typing import Any
 
 import duckdb
@@ -78,9 +80,7 @@ def open_run(url: str) -> Any:
 def find_run(url: str) -> RunStore:
     """Return the folder of a finished run. Raises RecipeError where there is none, RunError where it is not finished."""
     folder = RunStore(url)
-    names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else None
-    if names is None:
-        raise no_run(folder, url)
+    names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else ()
     here = {str(name).rstrip("/").rpartition("/")[2] for name in names}
     if not here & {RUN_FILE, "tables", SUCCESS_FILE}:
         raise no_run(folder, url)
@@ -119,7 +119,12 @@ def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -
 def answer(connection: Any, text: str, params: Mapping[str, object] | None = None) -> Result:
     """Execute a query like `asking`, on a connection of `open_run`. Its rows are invalid when the next query begins."""
     given = {k: v if is_name(text) or not isinstance(v, str) else read_number(v) for k, v in (params or {}).items()}
-    return execute(connection, *_resolve(connection, text, given))
+    sql, given = _resolve(connection, text, given)
+    with _errors():
+        statement = _check(connection, sql, given)
+        _wait(connection, lambda: connection.execute(statement, given or None))
+        names = _unique([column[0] for column in connection.description])
+        return Result(names, _fetch(connection, _wait(connection, lambda: connection.fetchmany(_BATCH))))
 
 
 def _resolve(connection: Any, text: str, given: dict[str, object]) -> tuple[str, dict[str, object]]:
@@ -127,11 +132,9 @@ def _resolve(connection: Any, text: str, given: dict[str, object]) -> tuple[str,
     if not is_name(text):
         return text, given
     query = find_query(text)
-    rules = connection.execute("SELECT string_agg(expression, ' ' ORDER BY position) FROM rules").fetchall()[0][0]
+    [(rules,)] = connection.execute("SELECT string_agg(expression, ' ' ORDER BY position) FROM rules").fetchall()
     steps = connection.execute("SELECT rule FROM funnel WHERE kind = 'drop' ORDER BY position").fetchall()
-    filled = fill_params(
-        query, given, lambda view: _columns(connection, view), rules or "", [rule for (rule,) in steps]
-    )
+    filled = fill_params(query, given, partial(_columns, connection), rules or "", [rule for (rule,) in steps])
     return query.sql, filled
 
 
@@ -139,26 +142,9 @@ def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None 
     """Execute a query like `answer`, and return an Arrow table; parameters of SQL keep their types."""
     sql, given = _resolve(connection, text, dict(params or {}))
     with _errors():
-        statement = _checked(connection, sql, given)
+        statement = _check(connection, sql, given)
         found = _wait(connection, lambda: connection.sql(statement, params=given or None).to_arrow_table())
-    return found.rename_columns(list(_unique(found.column_names)))
-
-
-def execute(connection: Any, sql: str, params: Mapping[str, object] | None = None) -> Result:
-    """Execute one read-only statement on a connection of `open_run`. Raises as `asking` does."""
-    with _errors():
-        statement = _checked(connection, sql, dict(params or {}))
-        _wait(connection, lambda: connection.execute(statement, dict(params or {}) or None))
-        names = _unique([column[0] for column in connection.description])
-        return Result(names, _fetch(connection, _wait(connection, lambda: connection.fetchmany(_BATCH))))
-
-
-def _checked(connection: Any, sql: str, params: dict[str, object]) -> Any:
-    """Return the statement, which is read-only and has these parameters."""
-    statement = _check(connection, sql)
-    known = sorted(statement.named_parameters)
-    check_params("the query", params, known, known)
-    return statement
+    return found.rename_columns(_unique(found.column_names))
 
 
 def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
@@ -231,8 +217,8 @@ def _location(folder: RunStore, name: str) -> str:
 # ---- checking
 
 
-def _check(connection: Any, sql: str) -> Any:
-    """Return the one statement of `sql`. Raises RecipeError unless it is read-only."""
+def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
+    """Return the one statement of `sql`. Raises RecipeError unless it is read-only and has these parameters."""
     if re.search("[\ud800-\udfff]", sql):
         raise RecipeError("SQL: a character is no Unicode; accepted: text in UTF-8")
     statements = connection.extract_statements(sql)
@@ -262,6 +248,8 @@ def _check(connection: Any, sql: str) -> Any:
                     f"SQL: the table function {name}() is not accepted; a query reads the run's tables and views "
                     f"(SHOW TABLES lists them); accepted functions: {', '.join(sorted(_FUNCTIONS))}"
                 )
+    known = sorted(statement.named_parameters)
+    check_params("the query", params, known, known)
     return statement
 
 
@@ -282,13 +270,10 @@ def _walk(node: Any) -> Iterator[dict[str, Any]]:
         waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
+def _unique(names: Sequence[str]) -> list[str]:
     """Return the names, later ones numbered where they repeat: a JSON object has each key once."""
-    seen: dict[str, None] = {}
+    seen: list[str] = []
     for name in names:
-        fresh, count = name, 0
-        while fresh in seen:
-            count += 1
-            fresh = f"{name}_{count}"
-        seen[fresh] = None
-    return tuple(seen)
+        numbered = (f"{name}_{number}" for number in count(1))
+        seen.append(name if name not in seen else next(fresh for fresh in numbered if fresh not in seen))
+    return seen

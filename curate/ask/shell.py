@@ -8,7 +8,7 @@ runs. views.sql is for those who want it for a run of their own.
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 from curate.ask.library import named_queries
@@ -98,19 +98,17 @@ class _Shell:
         return failed
 
     def _answer(self, text: str) -> None:
+        named = _NAMED.match(text)
         if text.startswith("."):
             self._command(text)
-            return
-        for query, params in self._queries(text):
-            write_result(answer(self.connection, query, params), self.format, self.file)
+        elif named and named[1].lower().replace("-", "_") in {query.name for query in named_queries()}:
+            self._query(named[1], dict(word.split("=", 1) for word in shlex.split(named[2])))
+        else:
+            for statement in self._statements(text):
+                self._query(statement)
 
-    def _queries(self, text: str) -> Iterator[tuple[str, dict[str, str]]]:
-        match = _NAMED.match(text)
-        if match and match[1].lower().replace("-", "_") in {query.name for query in named_queries()}:
-            yield match[1], dict(_pair(word) for word in shlex.split(match[2]))
-            return
-        for statement in self._statements(text):
-            yield statement, {}
+    def _query(self, text: str, params: Mapping[str, str] | None = None) -> None:
+        write_result(answer(self.connection, text, params), self.format, self.file)
 
     def _statements(self, text: str) -> list[str]:
         try:
@@ -123,7 +121,7 @@ class _Shell:
         if name == ".help":
             self.file.write(HELP)
         elif name == ".tables":
-            write_result(answer(self.connection, "SHOW TABLES"), self.format, self.file)
+            self._query("SHOW TABLES")
         elif name == ".queries":
             rows = [(q.name, " ".join(param.usage for param in q.params), q.summary) for q in named_queries()]
             write_result(Result(("query", "parameters", "answers"), rows), self.format, self.file)
@@ -133,11 +131,6 @@ class _Shell:
             raise RecipeError(
                 f"{escape(text)}: no command; accepted: .queries, .tables, .format table|csv|json, .help, .quit"
             )
-
-
-def _pair(word: str) -> tuple[str, str]:
-    name, _, value = word.partition("=")
-    return name, value
 
 
 def _piped(_prompt: str) -> str:

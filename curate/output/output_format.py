@@ -6,6 +6,7 @@ A new format is a file of this folder and a line in its registry; the first that
 """
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, ClassVar
@@ -109,3 +110,26 @@ def json_bytes(fields: dict[str, Any]) -> bytes:
         return _encode(fields).encode()
     except ValueError:  # one of those, or a lone surrogate: JSON can spell it, UTF-8 cannot
         return json.dumps(json.loads(json.dumps(fields), parse_constant=lambda _: None)).encode()
+
+
+def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
+    """Write the files of the shard, unless they are current; see `OutputFormat.write`."""
+    started = time.time()
+    store, kind, key = settings.store, find_output(settings.pool.images), settings.shard_key(shard)
+    last = f"{shard.stem}.parquet"
+    if store.is_current(last, key) and all(store.exists(name) for name in kind.files(shard.stem)):
+        return shard
+    table = kind.write(settings, shard, repeated)
+    stats = {
+        "count": shard.rows,
+        "successes": shard.rows,
+        "failed_to_download": 0,
+        "failed_to_resize": 0,
+        "duration": time.time() - started,
+        "start_time": started,
+        "end_time": time.time(),
+        "status_dict": {"success": shard.rows},
+    }
+    store.write_json(f"{shard.stem}_stats.json", stats)
+    store.write_parquet(last, table, key)
+    return shard

@@ -1,23 +1,56 @@
-"""Duplicates by kind of match, and failures by reason."""
+"""What was dropped: by each step, in counts and shares that sum exactly; duplicates by kind of match, failures by reason."""
 
 from curate import schema
-from curate.report.blocks import Block, Section, Table, Tables
+from curate.report.blocks import Bar, Block, Cell, Section, Table, Tables
 from curate.report.source import Run
-from curate.report.text import SHORT, clean, count, counts, shares
+from curate.report.text import SHORT, clean, count, counts, percent, shares
 
 MOST = 40
+_STEPS = 200  # lines of the funnel that are shown one by one
 
 _MATCH_TYPES = """
-WITH dropped AS (
-    SELECT s.uid, s.sha256, d.duplicate_of FROM samples s JOIN decisions d USING (unit, row) WHERE d.rule = 'duplicate'
-), representatives AS (
-    SELECT s.uid, any_value(s.sha256) AS sha256 FROM samples s JOIN decisions d USING (unit, row)
-    WHERE (d.kept OR d.rule IN ('balance', 'forgotten')) AND s.uid IN (SELECT duplicate_of FROM dropped) GROUP BY s.uid
+WITH dropped AS (SELECT uid, sha256, duplicate_of FROM verdicts WHERE rule = 'duplicate'), representatives AS (
+    SELECT uid, any_value(sha256) AS sha256 FROM verdicts
+    WHERE (kept OR rule IN ('balance', 'forgotten')) AND uid IN (SELECT duplicate_of FROM dropped) GROUP BY uid
 )
 SELECT CASE WHEN a.uid = a.duplicate_of THEN 'same uid' WHEN a.sha256 = b.sha256 THEN 'same image bytes' ELSE 'near-duplicate' END AS match_type,
     count(*) AS rows
 FROM dropped a LEFT JOIN representatives b ON b.uid = a.duplicate_of GROUP BY match_type ORDER BY rows DESC, match_type
 """
+
+
+def funnel_section(run: Run) -> Section:
+    """Return the steps in order: what each is, what it dropped, and what was left."""
+    pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", schema.FAILED))
+    text = (
+        f"Every sample of the pool is counted in exactly one line: {count(pool)} found = {count(kept)} kept + "
+        f"{count(pool - kept - failed)} dropped + {count(failed)} that could not be read. A sample is dropped by the first step that it fails."
+    )
+    return Section("funnel", "Funnel", [text, funnel_table(run)])
+
+
+def funnel_table(run: Run) -> Table:
+    """Return one line for each step; shares are of the pool, so that those of all drops and of the kept set sum to 100 %."""
+    drops = [(line["rule"], line["rows"]) for line in run.funnel if line["kind"] == "drop"]
+    pool, kept = run.counts["pool"], run.counts["kept"]
+    meaning = {rule.name: rule.expression for rule in run.facts.rules}
+    meaning |= {name: stage.meaning for name, stage in schema.STAGE.items()}
+    if len(drops) > _STEPS:
+        rest = drops[_STEPS:]
+        drops = [*drops[:_STEPS], (f"{len(rest):,} more steps", sum(n for _, n in rest))]
+    parts = shares([*(n for _, n in drops), kept])
+    whole = Bar(count(pool), 1.0, "pool")
+    rows: list[list[Cell]] = [["pool", count(pool), percent(pool, pool), whole, "", "all samples found"]]
+    left = pool
+    for (rule, dropped), share in zip(drops, parts, strict=False):
+        reached, left = left, left - dropped
+        bar = Bar(count(left), left / pool if pool else 0.0, "pool")
+        text = clean(meaning.get(rule, ""), 120)
+        rows.append([clean(rule, SHORT), count(-dropped), share, bar, percent(dropped, reached), text])
+    bar = Bar(count(kept), kept / pool if pool else 0.0)
+    rows.append(["kept", count(kept), parts[-1], bar, "", meaning[schema.KEPT]])
+    heads = ("step", "samples", "share of the pool", "left", "share of those reaching it", "meaning")
+    return Table(heads, rows, words=("step", "left", "meaning"), last_is_sum=True)
 
 
 def duplicates_section(run: Run) -> Section | None:

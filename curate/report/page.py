@@ -19,13 +19,11 @@ from curate.report.changes import changes_section
 from curate.report.composition import composition_section
 from curate.report.distributions import distributions_section
 from curate.report.entries import entries_section
-from curate.report.funnel import funnel_section
 from curate.report.galleries import galleries_section
-from curate.report.losses import duplicates_section, failures_section
-from curate.report.provenance import provenance_section
+from curate.report.losses import duplicates_section, failures_section, funnel_section
+from curate.report.provenance import provenance_section, time_section
 from curate.report.source import Run, open_source_run
 from curate.report.text import SHORT, clean, count, percent
-from curate.report.times import time_section
 from curate.store.facts import read_facts
 from curate.store.layout import REPORT_FILE, SUCCESS_FILE
 from curate.store.lock import locked

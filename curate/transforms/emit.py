@@ -10,8 +10,7 @@ from apache_beam.pvalue import AsIter, AsList, AsSingleton
 
 from curate.captions.work import summarise
 from curate.decide import dedup
-from curate.output.emit import emit_shard
-from curate.output.output_format import find_output
+from curate.output.output_format import emit_shard, find_output
 from curate.output.settings import EmitSettings, Shard, lay_out
 from curate.publish.audit import Audit, audit_unit, check_damage
 from curate.publish.publish import Results, publish

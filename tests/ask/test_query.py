@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from curate.ask.library import named_queries
 from curate.ask.output import Result, write_result
-from curate.ask.query import asking, execute, open_run, run_query
+from curate.ask.query import answer, asking, open_run, run_query
 from curate.cli.sql import Format, sql
 from curate.errors import RecipeError, RunError
 from curate.wording import escape
@@ -261,7 +261,7 @@ def test_settings_are_locked(small: str) -> None:
     for change in ("SET enable_external_access = true", "SET allowed_paths = ['/']", "RESET lock_configuration"):
         with pytest.raises(Exception, match=r"locked|Cannot"):
             connection.execute(change)
-    assert list(execute(connection, "SELECT count(*) FROM kept").rows) == [(4,)]
+    assert list(answer(connection, "SELECT count(*) FROM kept").rows) == [(4,)]
     connection.close()
 
 

@@ -26,7 +26,7 @@ from PIL import Image
 from curate.decide.decisions import decide
 from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
-from curate.output.emit import emit_shard
+from curate.output.output_format import emit_shard
 from curate.output.settings import EmitSettings, lay_out
 from curate.output.tar_writer import TarWriter
 from curate.pool.byte_sources import open_source

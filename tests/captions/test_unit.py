@@ -17,7 +17,7 @@ from curate.engines import openai
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import forget
 from curate.ids import hash64
-from curate.output.emit import emit_shard
+from curate.output.output_format import emit_shard
 from curate.store.tables import UnitTables
 from curate.whatif.estimate import estimate
 from pipelines.claim import claim_folder

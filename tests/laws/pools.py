@@ -33,8 +33,7 @@ from curate.forget.block import block
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
-from curate.output.emit import emit_shard
-from curate.output.output_format import find_output
+from curate.output.output_format import emit_shard, find_output
 from curate.output.settings import EmitSettings, lay_out
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, audit_unit, check_damage

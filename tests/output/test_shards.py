@@ -22,7 +22,7 @@ from curate.ask.query import run_query
 from curate.ask.verify import verify_run
 from curate.errors import RecipeError, RunError
 from curate.ids import content_uid, hash64
-from curate.output.emit import emit_shard
+from curate.output.output_format import emit_shard
 from curate.output.settings import EmitSettings, Slice, lay_out
 from curate.output.webdataset import SIDECAR
 from curate.pool.plan import Unit

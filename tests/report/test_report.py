@@ -15,10 +15,10 @@ from curate.errors import RecipeError, RunError
 from curate.publish.describe import describe_run
 from curate.report import thumbnails
 from curate.report.blocks import Bar, Table
-from curate.report.funnel import funnel_table
+from curate.report.losses import funnel_table
 from curate.report.page import MOST_BYTES, render_page, write_report
+from curate.report.provenance import time_section
 from curate.report.source import open_source_run
-from curate.report.times import time_section
 from curate.store.facts import read_facts
 from curate.store.layout import REPORT_FILE, SUCCESS_FILE
 from curate.store.manifest import read_manifest
