@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from itertools import takewhile
 
 from curate.errors import RecipeError
@@ -170,40 +171,12 @@ def read_number(text: str) -> object:
 
 def library_page() -> str:
     """Return the page of all named queries, in Markdown, by theme."""
-    lines = [
-        "# Named queries",
-        "",
-        "Written by `python -m curate.ask.library` from the headers of these files. Each works on every run, and returns no rows",
-        "for what a run does not have. `curate sql DIR` lists them, `curate sql DIR NAME --param k=v` runs one, and",
-        "`--format csv` or `json` is for programs. Your own SQL sees the same tables and views, listed in `views.sql`.",
-    ]
-    for theme in THEMES:
-        queries = [query for query in named_queries() if query.theme == theme]
-        lines += ["", f"## {theme}", ""]
-        lines += [f"- [`{query.name}`](#{query.name}): {query.summary}" for query in queries]
-        for query in queries:
-            lines += _section(query)
-    return "\n".join([*lines, ""])
+    import jinja2  # here: only this page needs it
 
-
-def _section(query: NamedQuery) -> list[str]:
-    example = "".join(f" --param {param.name}={param.name.upper()}" for param in query.params if param.required)
-    lines = ["", f"### {query.name}", "", " ".join(filter(None, (query.summary, query.notes)))]
-    lines += ["", "```", f"curate sql DIR {query.name}{example}", "```"]
-    if query.params:
-        lines += ["", "| parameter | meaning |", "|---|---|"]
-        lines += [f"| `{param.usage}` | {_meaning(param)} |" for param in query.params]
-    lines += ["", "| column | meaning |", "|---|---|"]
-    return lines + [f"| `{name}` | {_cell(meaning)} |" for name, meaning in query.columns.items()]
-
-
-def _meaning(param: Param) -> str:
-    kind = {"column": "a column of", "number": "a numeric column of"}.get(param.kind or "")
-    return _cell(param.help + (f"; {kind} `{param.view}`" if kind else ""))
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    template = environment.from_string(files("curate.ask").joinpath("library.md").read_text("utf-8"))
+    kinds = {"column": "a column of", "number": "a numeric column of"}
+    return template.render(themes=THEMES, queries=named_queries(), kinds=kinds)
 
 
 def _column(param: Param, value: object, columns: Mapping[str, str], rules: str) -> str:

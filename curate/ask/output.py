@@ -5,7 +5,7 @@ Captions, URLs and keys come from strangers: their control characters are escape
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from json.encoder import encode_basestring
@@ -27,7 +27,7 @@ _LINE = 200  # characters of a line, above which a table shows one value a line
 class Result:
     """Rows of a query, a list or read once; values as DuckDB gives them to Python. `names` are unique."""
 
-    names: Sequence[str]
+    names: tuple[str, ...]
     rows: Iterable[tuple[Any, ...]]
 
 
@@ -47,7 +47,7 @@ def write_result(result: Result, format: Format, file: IO[str]) -> None:
         show = escape if file.isatty() else str
         _write_csv(file, [[show(name) for name in result.names]])
         _write_csv(file, ([None if v is None else show(_plain(v)) for v in row] for row in result.rows))
-    elif list(result.names) == ["explain_key", "explain_value"]:
+    elif result.names == ("explain_key", "explain_value"):
         file.writelines(escape(line) + "\n" for row in result.rows for line in row[1].splitlines())
     else:
         file.writelines(line + "\n" for line in _table(result))

@@ -144,7 +144,7 @@ def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None 
     with _errors():
         statement = _check(connection, sql, given)
         found = _wait(connection, lambda: connection.sql(statement, params=given or None).to_arrow_table())
-    return found.rename_columns(_unique(found.column_names))
+    return found.rename_columns(list(_unique(found.column_names)))
 
 
 def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
@@ -270,10 +270,10 @@ def _walk(node: Any) -> Iterator[dict[str, Any]]:
         waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 
-def _unique(names: Sequence[str]) -> list[str]:
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names, later ones numbered where they repeat: a JSON object has each key once."""
     seen: list[str] = []
     for name in names:
         numbered = (f"{name}_{number}" for number in count(1))
         seen.append(name if name not in seen else next(fresh for fresh in numbered if fresh not in seen))
-    return seen
+    return tuple(seen)

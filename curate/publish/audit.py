@@ -56,28 +56,25 @@ def audit_unit(settings: PublishSettings, unit: Unit) -> Audit:
             f"unit {unit.name}: of {len(samples)} samples {len(bad)} could not be read, but rows by rule are {verdicts}, "
             "or a row is both kept and dropped, or neither"
         )
-    files = tables.note("samples")["failures"] + embedding_faults(settings, unit)
-    columns = [bad["shard"], bad["key"], bad["status"], bad["error"]]
-    failures = pa.concat_tables(
-        [
-            pa.Table.from_pylist(
-                [{"shard": shard, "key": None, "reason": reason, "detail": detail} for shard, reason, detail in files],
-                schema=schema.FAILURES,
-            ),
-            pa.Table.from_arrays(columns, schema=schema.FAILURES),
-        ]
-    )
+    files = tables.note("samples")["failures"] + _embedding_faults(settings, unit)
+    of_files = [{"shard": shard, "reason": reason, "detail": detail} for shard, reason, detail in files]
+    of_samples = [bad["shard"], bad["key"], bad["status"], bad["error"]]
     return Audit(
         unit=unit,
         rows=len(samples),
         verdicts=verdicts,
-        failures=failures,
+        failures=pa.concat_tables(
+            [
+                pa.Table.from_pylist(of_files, schema=schema.FAILURES),
+                pa.Table.from_arrays(of_samples, schema=schema.FAILURES),
+            ]
+        ),
         files=frozenset(part.path for part in unit.parts),
         unread=frozenset(shard for shard, reason, _ in files if _is_unread(reason)),
     )
 
 
-def embedding_faults(settings: PublishSettings, unit: Unit) -> list[list[str]]:
+def _embedding_faults(settings: PublishSettings, unit: Unit) -> list[list[str]]:
     """Return the unit's files whose embeddings could not be used, each with a reason and what is wrong, each once."""
     names = [name for name in ("scores", "embeddings") if name in settings.table_names]
     if not settings.recipe.measure.embeddings or not names:

@@ -137,8 +137,6 @@ class Record:
             columns["origin"] += [origin if isinstance(origin, str) else origin[kind][i] for i in fresh]
             columns["rows"] += [0 if rows is None else int(rows[kind][i]) for i in fresh]
         count = len(columns["kind"])
-        if not count:
-            return self
         moment = (time or datetime.now(UTC)).replace(microsecond=0)
         return self._extended(columns | {"time": [moment] * count, "shards": [shards] * count})
 
@@ -150,8 +148,6 @@ class Record:
             values = np.frombuffer(_octets(other.table["value"].filter(pa.array(of_kind))), f"S{WIDTHS[kind]}")
             fresh[of_kind] = ~self.items.holds(kind, values)
         rows = other.table.filter(pa.array(fresh))
-        if not len(rows):
-            return self
         columns = {name: rows[name].to_pylist() for name in ("kind", "value", "origin", "time")}
         columns["origin"] = [LINKED if origin == ENCOUNTERED else origin for origin in columns["origin"]]
         return self._extended(columns | {"rows": [0] * len(rows), "shards": [0] * len(rows)})
@@ -163,7 +159,9 @@ class Record:
         return times[0] if times else None
 
     def _extended(self, columns: dict[str, list[Any]]) -> "Record":
-        """Return the record with these rows as its next request."""
+        """Return the record with these rows as its next request; itself where there are none."""
+        if not columns["kind"]:
+            return self
         request = len(pc.unique(self.table["request"]))
         columns = columns | {"request": [request] * len(columns["kind"])}
         rows = pa.table({name: columns[name] for name in schema.FORGOTTEN_ITEMS.names}, schema=schema.FORGOTTEN_ITEMS)
