@@ -3,6 +3,7 @@
 units ─ Measure ─ Match ─ Block ─ ApplyRules ─ Deduplicate ─ CountEntries, SolveT ─ Decide ─ Audit ─ Caption ─ Emit ─ Digest ─ Publish
 """
 
+import operator
 from collections.abc import Sequence
 
 import apache_beam as beam
@@ -10,16 +11,17 @@ import apache_beam as beam
 from curate.decide.settings import DecideSettings
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
+from curate.publish.audit import audit_unit
 from curate.publish.settings import PublishSettings
 from curate.run.context import RunContext
 from curate.transforms.caption import Caption
 from curate.transforms.decide import ApplyRules, CountEntries, Decide, SolveT
 from curate.transforms.deduplicate import Deduplicate
 from curate.transforms.drift import MeasureDrift
-from curate.transforms.emit import AuditUnits, Digest, Emit, Publish
+from curate.transforms.emit import Digest, Emit, Publish
+from curate.transforms.fold import Fold
 from curate.transforms.forget import Block
 from curate.transforms.measure import Match, Measure
-from curate.transforms.sums import VectorSum
 
 
 def build(
@@ -54,11 +56,11 @@ def build(
     results = states | Decide(settings, gaps, vectors.get("survivors"), vectors.get("t"))
     if context.recipe.match:
         sums = results | "Entries" >> beam.Map(lambda result: result.entries)
-        vectors["sums"] = sums | "SumEntries" >> beam.CombineGlobally(VectorSum())
+        vectors["sums"] = sums | "SumEntries" >> beam.CombineGlobally(Fold(operator.add))
     if context.recipe.measure.kept:
         vectors["drift"] = results | MeasureDrift(context.store, context.recipe.measure)
     publishing = PublishSettings.of(context)
-    audits = results | AuditUnits(publishing)
+    audits = results | "Audit" >> beam.Map(lambda result: audit_unit(publishing, result.unit))
     if context.recipe.captions:
         audits, captioned = audits | Caption(context, vectors.get("survivors"))
         vectors["captioned"] = captioned | "Captioned" >> beam.combiners.ToList()

@@ -4,6 +4,7 @@ A state holds two bytes a row. What is global (the threshold of a top rule, repe
 from the units' answers and comes back as a side input.
 """
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from curate.pool.plan import Unit
 from curate.recipe.deciding import Top
 from curate.store.error_notes import noting_errors
 from curate.store.timings import time_step
-from curate.transforms.sums import VectorSum
+from curate.transforms.fold import Fold
 
 RADIX_ROUNDS = quantiles.KEY_BITS // quantiles.DIGIT_BITS
 BRACKET_ROUNDS = 8  # enough for t below 2⁴⁰ (see Bracket); rounds after the solution do nothing
@@ -67,7 +68,7 @@ class _ApplyTop(beam.PTransform):
         radix = states.pipeline | beam.Create([quantiles.Radix(top.spec.top)])
         for n in range(RADIX_ROUNDS):
             counted = states | f"Histogram {n}" >> beam.FlatMap(self._count, AsSingleton(radix))
-            total = counted | f"Sum {n}" >> beam.CombineGlobally(VectorSum())
+            total = counted | f"Sum {n}" >> beam.CombineGlobally(Fold(operator.add))
             radix |= f"Narrow {n}" >> beam.Map(
                 lambda search, counts: search if counts is None else search.narrow(counts), AsSingleton(total)
             )
@@ -93,7 +94,7 @@ class CountEntries(beam.PTransform):
 
     def expand(self, units: beam.PCollection[Any]) -> beam.PCollection[I64]:
         """PCollection[Unit] or PCollection[UnitState] → PCollection of one int64[entries], the sum over units."""
-        return units | beam.Map(self._count) | "Sum" >> beam.CombineGlobally(VectorSum())
+        return units | beam.Map(self._count) | "Sum" >> beam.CombineGlobally(Fold(operator.add))
 
     def _count(self, unit: Unit | UnitState) -> I64:
         if isinstance(unit, Unit):
@@ -125,7 +126,7 @@ class SolveT(beam.PTransform):
             expected = states | f"Expect {n}" >> beam.FlatMap(
                 self._expect, AsSingleton(self.counts), AsSingleton(bracket)
             )
-            total = expected | f"Sum {n}" >> beam.CombineGlobally(VectorSum())
+            total = expected | f"Sum {n}" >> beam.CombineGlobally(Fold(operator.add))
             bracket |= f"Narrow {n}" >> beam.Map(
                 lambda search, sums: search if sums is None else search.narrow(search.points(), sums),
                 AsSingleton(total),

@@ -18,17 +18,14 @@ from curate.transforms.near import FindGroups
 
 @dataclass
 class Deduplicate(beam.PTransform):
-    """Drop the duplicates pass by pass.
-
-    Recall is int64[2] for each pass by nearness: the sum of `Nearness.recall`. `on_one_machine`: see `FindGroups`.
-    """
+    """Drop the duplicates pass by pass."""
 
     settings: DecideSettings
     n_buckets: int
-    on_one_machine: bool
+    on_one_machine: bool  # see `FindGroups`
 
     def expand(self, states: beam.PCollection[UnitState]) -> Any:
-        """PCollection[UnitState] → PCollection[UnitState] without duplicates, and PCollection[(place, recall)] of the passes.
+        """PCollection[UnitState] → PCollection[UnitState] without duplicates, and PCollection[(place, recall)] of near passes.
 
         Hashes go to buckets, repeated ones back to their units, then candidates' records through the passes.
         """
@@ -38,27 +35,24 @@ class Deduplicate(beam.PTransform):
         }
         groups = [AsSingleton(pair[0]) for pair in found.values()]
         recalls = [
-            pair[1] | f"Place {place}" >> beam.Map(lambda counts, place=place: (place, counts))
+            pair[1] | f"Place {place}" >> beam.Map(lambda counts, place: (place, counts), place)
             for place, pair in found.items()
         ]
         by_unit = states | "ByUnit" >> beam.Map(lambda state: (state.unit.index, state))
         repeated = (
             states
-            | "Hash" >> beam.FlatMap(lambda state, *found: self._hash(state, self._groups(found)), *groups)
+            | "Hash" >> beam.FlatMap(self._hash, *groups)
             | "Buckets" >> beam.GroupByKey()
             | "Repeated" >> beam.FlatMap(_repeated)
         )
         records = (
             {"state": by_unit, "repeated": repeated}
             | "Candidates" >> beam.CoGroupByKey()
-            | "Records" >> beam.FlatMap(lambda item, *found: self._first_records(item, self._groups(found)), *groups)
+            | "Records" >> beam.FlatMap(self._first_records, *groups)
         )
         for i in range(len(self.settings.passes)):
-            records = (
-                records
-                | f"Group {i}" >> beam.GroupByKey()
-                | f"Resolve {i}" >> beam.FlatMap(lambda item, i=i: self._resolve(item[1], i))
-            )
+            records |= f"Group {i}" >> beam.GroupByKey()
+            records |= f"Resolve {i}" >> beam.FlatMap(self._resolve, i)
         left = (
             {"state": by_unit, "lost": records}
             | "Lost" >> beam.CoGroupByKey()
@@ -69,29 +63,29 @@ class Deduplicate(beam.PTransform):
     def _groups(self, found: tuple[Groups, ...]) -> dict[int, Groups]:
         return dict(zip(self.settings.near, found, strict=True))
 
-    def _hash(self, state: UnitState, groups: dict[int, Groups]) -> Iterator[tuple[tuple[int, int], tuple[int, U64]]]:
-        for bucket, hashes in duplicates.hash_keys(self.settings, state, self.n_buckets, groups):
+    def _hash(self, state: UnitState, *found: Any) -> Iterator[tuple[tuple[int, int], tuple[int, U64]]]:
+        for bucket, hashes in duplicates.hash_keys(self.settings, state, self.n_buckets, self._groups(found)):
             yield bucket, (state.unit.index, hashes)
 
-    def _first_records(self, item: tuple[int, dict[str, Any]], groups: dict[int, Groups]) -> Iterator[tuple[int, Any]]:
+    def _first_records(self, item: tuple[int, dict[str, Any]], *found: Any) -> Iterator[tuple[int, Any]]:
         [state], repeated = item[1]["state"], item[1]["repeated"]
         if repeated:
-            yield from self._split(duplicates.find_candidates(self.settings, state, repeated, groups), 0)
+            records = duplicates.find_candidates(self.settings, state, repeated, self._groups(found))
+            yield from _by_number(records, dedup.buckets_for(records, 0, self.n_buckets))
 
-    def _resolve(self, parts: Iterable[Any], index: int) -> Iterator[tuple[int, Any]]:
+    def _resolve(self, item: tuple[int, Iterable[Any]], index: int) -> Iterator[tuple[int, Any]]:
         """Yield the records after a pass by bucket of the next one; after the last one the dead, by unit."""
-        records = dedup.resolve(np.concatenate(list(parts)), index)
+        records = dedup.resolve(np.concatenate(list(item[1])), index)
         if index + 1 < len(self.settings.passes):
-            yield from self._split(records, index + 1)
-            return
-        lost = records[records["dead"]]
-        for unit in np.unique(lost["unit"]):
-            yield int(unit), lost[lost["unit"] == unit]
+            yield from _by_number(records, dedup.buckets_for(records, index + 1, self.n_buckets))
+        else:
+            lost = records[records["dead"]]
+            yield from _by_number(lost, lost["unit"])
 
-    def _split(self, records: Any, index: int) -> Iterator[tuple[int, Any]]:
-        buckets = dedup.buckets_for(records, index, self.n_buckets)
-        for bucket in np.unique(buckets):
-            yield int(bucket), records[buckets == bucket]
+
+def _by_number(records: dedup.Records, numbers: Any) -> Iterator[tuple[int, dedup.Records]]:
+    for number in np.unique(numbers):
+        yield int(number), records[numbers == number]
 
 
 def _repeated(item: tuple[tuple[int, int], Iterable[tuple[int, U64]]]) -> Iterator[tuple[int, tuple[int, U64]]]:

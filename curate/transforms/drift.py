@@ -1,6 +1,6 @@
 """Drift on Beam: small samples of embeddings from each unit, merged by source."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from curate.recipe.measure import Measure
 from curate.store.facts import DriftFacts
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
+from curate.transforms.fold import Fold
 
 
 @dataclass
@@ -26,27 +27,10 @@ class MeasureDrift(beam.PTransform):
         return (
             results
             | "Sample" >> beam.FlatMap(lambda result: self._sample(result.unit))
-            | "Merge" >> beam.CombinePerKey(_Merged())
+            | "Merge" >> beam.CombinePerKey(Fold(lambda one, other: merge([one, other])))
             | "Together" >> beam.combiners.ToDict()
             | "Measure" >> beam.Map(measure_drifts)
         )
 
     def _sample(self, unit: Unit) -> Iterator[tuple[Group, Sample]]:
         return sample_unit(self.measure, unit.source, UnitTables(self.store, unit.index))
-
-
-class _Merged(beam.CombineFn):
-    """Merge samples into one; a worker holds a few thousand rows, not the units' samples."""
-
-    def create_accumulator(self) -> list[Sample]:
-        return []
-
-    def add_input(self, accumulator: list[Sample], element: Sample) -> list[Sample]:
-        return [merge([*accumulator, element])]
-
-    def merge_accumulators(self, accumulators: Iterable[list[Sample]]) -> list[Sample]:
-        samples = [sample for part in accumulators for sample in part]
-        return [merge(samples)] if samples else []
-
-    def extract_output(self, accumulator: list[Sample]) -> Sample:
-        return accumulator[0]

@@ -12,7 +12,7 @@ from curate.captions.work import summarise
 from curate.decide import dedup
 from curate.output.output_format import emit_shard, find_output
 from curate.output.settings import EmitSettings, Shard, lay_out
-from curate.publish.audit import Audit, audit_unit, check_damage
+from curate.publish.audit import Audit, check_damage
 from curate.publish.publish import Results, publish
 from curate.publish.settings import PublishSettings
 from curate.run.context import RunContext
@@ -21,17 +21,6 @@ from curate.store.manifest import Published, digest_file
 from curate.store.timings import time_step
 
 _RESULTS = ("t", "pool", "survivors", "sums", "drift", "captioned")
-
-
-@dataclass
-class AuditUnits(beam.PTransform):
-    """Count every row of each decided unit, from its tables."""
-
-    settings: PublishSettings
-
-    def expand(self, results: beam.PCollection[Any]) -> beam.PCollection[Audit]:
-        """PCollection[UnitResult] → PCollection[Audit], one a unit."""
-        return results | beam.Map(lambda result: audit_unit(self.settings, result.unit))
 
 
 @dataclass

@@ -6,6 +6,7 @@ runner on one machine would hold all of that in memory, so there the units' stat
 works on all cores.
 """
 
+import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,20 +21,17 @@ from curate.decide.rounds import find_groups
 from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitState
 from curate.numeric.arrays import U64
-from curate.transforms.sums import VectorSum
+from curate.transforms.fold import Fold
 
 
 @dataclass
 class FindGroups(beam.PTransform):
-    """Find the groups of a pass by nearness, and measure its recall.
-
-    `on_one_machine`: whether the runner works on this machine alone.
-    """
+    """Find the groups of a pass by nearness, and measure its recall."""
 
     settings: DecideSettings
     nearness: Nearness
     n_buckets: int
-    on_one_machine: bool
+    on_one_machine: bool  # whether the runner works on this machine alone
 
     def expand(self, states: beam.PCollection[UnitState]) -> Any:
         """PCollection[UnitState] → PCollection of one Groups over the rows still in, and one int64[2], the sum of `Nearness.recall`."""
@@ -56,8 +54,8 @@ class FindGroups(beam.PTransform):
             | "Meet" >> beam.GroupByKey()
             | "Edges" >> beam.Map(lambda item: self.nearness.edges(item[0], join_parts(item[1])))
         )
-        groups = edges | "Forest" >> beam.CombineGlobally(Forest()) | "Groups" >> beam.Map(Groups.of)
-        return groups, split.recall | "Recall" >> beam.CombineGlobally(VectorSum())
+        groups = edges | "Forest" >> beam.CombineGlobally(_Forest()) | "Groups" >> beam.Map(Groups.of)
+        return groups, split.recall | "Recall" >> beam.CombineGlobally(Fold(operator.add))
 
     def _survey(self, state: UnitState, plan: Any) -> Any:
         return self.nearness.survey(*read_nodes(self.settings, self.nearness, state), plan)
@@ -69,24 +67,21 @@ class FindGroups(beam.PTransform):
         yield from self.nearness.split(nodes, values, plan, self.n_buckets)
 
 
-class Forest(beam.CombineFn):
+class _Forest(beam.CombineFn):
     """Merge edges into a spanning forest; a worker holds about as many as there are nodes."""
 
     def create_accumulator(self) -> list[U64]:
-        """Return no edges."""
         return []
 
     def add_input(self, accumulator: list[U64], element: U64) -> list[U64]:
-        """Keep edges until they are as many as those merged."""
         accumulator.append(element)
+        # Merged once there are as many new edges as merged ones, so that it costs no more than they do.
         if sum(map(len, accumulator[1:])) > len(accumulator[0]) + (1 << 20):
             return [forest(accumulator)]
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[list[U64]]) -> list[U64]:
-        """Return the forest of all parts."""
         return [forest(part for parts in accumulators for part in parts)]
 
     def extract_output(self, accumulator: list[U64]) -> U64:
-        """Return the forest."""
         return forest(accumulator)
