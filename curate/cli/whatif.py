@@ -12,9 +12,8 @@ from curate.ask.page import line
 from curate.cli.common import Format, FormatOption, RunArgument, SetOption, print_lines, print_result
 from curate.errors import RecipeError
 from curate.whatif.answer import WhatIf, answer
-from curate.whatif.changes import changed_recipe
 from curate.whatif.plot import check_plot, write_plot
-from curate.whatif.survivors import FinishedRun, open_finished
+from curate.whatif.survivors import FinishedRun, changed_recipe, open_finished
 from curate.whatif.sweep import Point, points_table, search, sweep
 from curate.whatif.swept_number import SweptNumber, parse_swept_number
 

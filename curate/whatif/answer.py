@@ -4,24 +4,31 @@ In: a run and `key=value` overrides, as of `curate run --set`. Out: a `WhatIf` o
 deduplication drop are exact counts; what balancing keeps is an expectation, with the standard error of a run's draws.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate import schema
 from curate.ask.diff import merge_names
-from curate.decide.state import ALIVE, UnitState
+from curate.decide.state import ALIVE
 from curate.numeric.arrays import F64
 from curate.process import in_threads
 from curate.schema import CODES
 from curate.store.layout import ENTRIES_FILE
-from curate.whatif.changes import changed_recipe
 from curate.whatif.expectation import Expectation, expect, solve_t
-from curate.whatif.survivors import DecidedRows, FinishedRun, among, find_survivors, open_finished
+from curate.whatif.survivors import (
+    DecidedRows,
+    FinishedRun,
+    among,
+    changed_recipe,
+    count_verdicts,
+    find_survivors,
+    open_finished,
+)
 
 _NUMBERS = [("run", pa.int64()), ("whatif", pa.float64()), ("change", pa.float64())]
 FUNNEL = pa.schema(
@@ -29,6 +36,7 @@ FUNNEL = pa.schema(
 )
 SOURCES = pa.schema([("source", pa.string()), ("pool", pa.int64()), *_NUMBERS])
 LANGUAGES = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS])
+_WEIGHTS = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS[:2], ("source", pa.string())])
 FACTS = pa.schema([("fact", pa.string()), ("run", pa.float64()), ("whatif", pa.float64())])
 
 
@@ -79,26 +87,19 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     recipe = changed_recipe(run.recipe, overrides)
     survivors = find_survivors(run, recipe)
     found = expect(survivors, solve_t(survivors, recipe.balance))
-    sources, languages = _composition(run, survivors, found.inclusion)
+    weights = _weigh(run, survivors, found.inclusion)
+    sources = pa.table({"source": [source.name for source in run.recipe.input]})  # those of no rows too
+    has_languages = "language" in survivors.settings.columns.names
     return WhatIf(
         changes=tuple(overrides),
         funnel=_funnel(run, survivors, found),
-        sources=_parts(sources, SOURCES),
-        languages=_parts(languages, LANGUAGES),
+        sources=_parts(pa.concat_tables([weights, sources], promote_options="default"), SOURCES),
+        languages=_parts(weights, LANGUAGES) if has_languages else LANGUAGES.empty_table(),
         facts=_facts(run, survivors, found),
         expected=found.rows,
         error=found.error,
         t=found.t,
     )
-
-
-def count_verdicts(states: Sequence[UnitState], rules: Sequence[str]) -> Counter[str]:
-    """Return rows by rule and reserved name; those alive as `kept`."""
-    codes: Counter[int] = Counter()
-    for state in states:
-        codes.update(dict(zip(*(part.tolist() for part in np.unique(state.verdicts, return_counts=True)), strict=True)))
-    names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(rules))}
-    return Counter({names[code]: rows for code, rows in codes.items()})
 
 
 def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.Table:
@@ -126,40 +127,33 @@ def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.
     return pa.Table.from_pylist(rows, FUNNEL)
 
 
-def _composition(
-    run: FinishedRun, survivors: DecidedRows, inclusion: list[F64]
-) -> tuple[dict[str, F64], dict[str | None, F64]]:
-    """Return rows of the pool, kept and expected rows (float64[3]), by source and by language."""
-    known = "language" in survivors.settings.columns.names
+def _weigh(run: FinishedRun, survivors: DecidedRows, inclusion: list[F64]) -> pa.Table:
+    """Return rows of the pool, kept and expected ones, by source and language of each unit."""
+    has_language = "language" in survivors.settings.columns.names
 
-    def weigh(place: int) -> tuple[F64, dict[str | None, F64]]:
+    def weigh(place: int) -> pa.Table:
         was, now = run.states[place], survivors.states[place]
-        weights = np.zeros((3, len(was.verdicts)))
-        weights[0], weights[1] = 1, was.alive
-        weights[2, now.alive] = inclusion[place]
-        if not known:
-            return weights.sum(axis=1), {}
-        coded = run.tables(was.unit).read("samples", ["language"])["language"].combine_chunks().dictionary_encode()
-        names = [*coded.dictionary.to_pylist(), None]
-        codes = coded.indices.fill_null(len(names) - 1).to_numpy().astype(np.int64)
-        sums = np.stack([np.bincount(codes, part, len(names)) for part in weights], axis=1)
-        return weights.sum(axis=1), dict(zip(names, sums, strict=True))
+        expected = np.zeros(len(was.verdicts))
+        expected[now.alive] = inclusion[place]
+        language = pa.nulls(len(expected), pa.string())
+        if has_language:
+            language = survivors.settings.tables(was.unit).read("samples", ["language"])["language"]
+        rows = pa.table({"language": language, "run": was.alive.astype(np.int64), "whatif": expected})
+        sums = rows.group_by("language", use_threads=False).aggregate(
+            [([], "count_all"), ("run", "sum"), ("whatif", "sum")]
+        )
+        return sums.append_column("source", pa.repeat(was.unit.source, len(sums))).rename_columns(_WEIGHTS.names)
 
-    sources: dict[str, F64] = {source.name: np.zeros(3) for source in run.recipe.input}
-    languages: dict[str | None, F64] = {}
-    for unit, (sums, by_language) in zip(run.units, in_threads(weigh, range(len(run.units))), strict=True):
-        sources[unit.source] = sources[unit.source] + sums
-        for language, part in by_language.items():
-            languages[language] = languages.get(language, np.zeros(3)) + part
-    return sources, {language: sums for language, sums in languages.items() if sums[0]}
+    return pa.concat_tables([_WEIGHTS.empty_table(), *in_threads(weigh, range(len(run.units)))])
 
 
-def _parts(sums: dict[Any, F64], columns: pa.Schema) -> pa.Table:
+def _parts(weights: pa.Table, columns: pa.Schema) -> pa.Table:
     """Return the table of parts of the pool, the largest first."""
-    order = sorted(sums, key=lambda name: (-sums[name][0], str(name)))
-    rows = [(name, round(sums[name][0]), round(sums[name][1]), float(sums[name][2])) for name in order]
-    found = [(name, pool, kept, expected, expected - kept) for name, pool, kept, expected in rows]
-    return pa.Table.from_pylist([dict(zip(columns.names, row, strict=True)) for row in found], columns)
+    by, numbers = columns.names[0], _WEIGHTS.names[1:4]
+    sums = weights.group_by(by, use_threads=False).aggregate([(name, "sum") for name in numbers])
+    pool, kept, expected = (pc.fill_null(sums[f"{name}_sum"], 0) for name in numbers)
+    table = pa.table([sums[by], pool, kept, expected, pc.subtract(expected, kept)], names=columns.names)
+    return table.sort_by([("pool", "descending"), (by, "ascending")]).cast(columns)
 
 
 def _facts(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.Table:

@@ -6,7 +6,6 @@ bytes, and are needed once. Trades memory, at most 2 GiB, for a second and less 
 """
 
 import tempfile
-import threading
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -20,18 +19,10 @@ _READ_AGAIN = {"uid", "url", "caption", "sha256", "key"}
 
 @dataclass
 class Columns:
-    """Columns by (file, name), up to `LIMIT`."""
+    """Columns by file and name, of about `LIMIT` bytes at most."""
 
     kept: dict[tuple[str, str], pa.ChunkedArray] = field(default_factory=dict)
     bytes: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def keep(self, file: str, name: str, column: pa.ChunkedArray) -> None:
-        """Keep a column while there is room."""
-        with self.lock:
-            if (file, name) not in self.kept and self.bytes + column.nbytes <= LIMIT:
-                self.kept[file, name] = column
-                self.bytes += column.nbytes
 
 
 @dataclass(frozen=True)
@@ -48,14 +39,13 @@ class KeptColumnsStore(RunStore):
         """Return a table, or some of its columns."""
         if columns is None or not name.startswith("tables/"):
             return super().read_parquet(name, columns)
-        missing = [column for column in columns if (name, column) not in self.columns.kept]
-        table = super().read_parquet(name, missing) if missing else None
-        found = []
-        for column in columns:
-            if column not in missing or table is None:
-                found.append(self.columns.kept[name, column])
-                continue
-            found.append(table[column])
-            if not name.startswith("tables/embeddings/") and column not in _READ_AGAIN:
-                self.columns.keep(name, column, table[column])
-        return pa.table(found, names=columns)
+        found = {column: self.columns.kept[name, column] for column in columns if (name, column) in self.columns.kept}
+        if missing := [column for column in columns if column not in found]:
+            table = super().read_parquet(name, missing)
+            for column, values in zip(table.column_names, table.columns, strict=True):
+                found[column] = values
+                has_room = self.columns.bytes + values.nbytes <= LIMIT
+                if has_room and not name.startswith("tables/embeddings/") and column not in _READ_AGAIN:
+                    self.columns.kept[name, column] = values
+                    self.columns.bytes += values.nbytes
+        return pa.table({column: found[column] for column in columns})

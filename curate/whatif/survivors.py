@@ -1,8 +1,8 @@
 """The rows still in when balancing begins, by a run's own recipe or a changed one, from the run's tables alone.
 
-In: a finished run, and a recipe that `changed_recipe` gave. Out: `DecidedRows`: a verdict for every row (int16, as of
-`curate.decide.state`), the survivors' matches, and how many of them match each entry. What decides are the kernels of the
-run itself, so the result is what a run would find, and only what a change affects is decided again:
+In: a finished run, and its recipe as overridden; what would need the pool is refused, with the command that would do it. Out:
+`DecidedRows`. What decides are the kernels of the run itself, so the result is what a run would find, and only what a change
+affects is decided again:
 
     balance           verdicts as recorded
     dedup             rules as recorded, duplicates found again
@@ -14,11 +14,12 @@ rows, and links between near ones may be gone: what depends on that is decided a
 bytes a row of the pool, and 20 bytes a survivor.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from curate import schema
@@ -28,18 +29,23 @@ from curate.decide.decisions import alive_matches, read_verdicts
 from curate.decide.settings import DecideSettings
 from curate.decide.state import ALIVE, UnitState
 from curate.errors import RecipeError, RunError
-from curate.numeric.arrays import I64
+from curate.numeric.arrays import I16, I64, Mask
 from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.deciding import Top
-from curate.recipe.recipe import Recipe
+from curate.recipe.recipe import Recipe, change_recipe
 from curate.run.context import RunContext
 from curate.run.opened import open_context
 from curate.schema import CODES
 from curate.store.facts import read_facts
-from curate.store.tables import UnitTables
 from curate.whatif.kept_columns import KeptColumnsStore
+from curate.wording import did_you_mean
 
+ACCEPTED = ("rules", "dedup", "balance")
+_HINT = (
+    "accepted: balance.t=…, balance.rows=…, balance=null, rules.NAME=… (an expression, {top: f, of: column}, or null to "
+    "remove it), rules.NAME.top=…, dedup.by=…, dedup.prefer=…"
+)
 _DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (schema.DUPLICATE, schema.CONTAMINATED, schema.FORGOTTEN))
 _REACHED = (ALIVE, CODES[schema.BALANCE], _DUPLICATE)  # verdicts of rows that reached deduplication
 
@@ -48,8 +54,8 @@ _REACHED = (ALIVE, CODES[schema.BALANCE], _DUPLICATE)  # verdicts of rows that r
 class FinishedRun:
     """A finished run, as its tables record it."""
 
-    context: RunContext  # the run
-    units: list[Unit]  # in order
+    context: RunContext
+    units: list[Unit]
     states: list[UnitState]  # one a unit, after the draws: alive is what was kept
     t: int | None  # of balance; None without
     # By the rules before the first top rule, the states after them: a sweep over a fraction needs them again.
@@ -65,16 +71,8 @@ class FinishedRun:
         """Whether some rows are forgotten."""
         return any((state.verdicts == _FORGOTTEN).any() for state in self.states)
 
-    def tables(self, unit: Unit) -> UnitTables:
-        """Return a unit's tables."""
-        return UnitTables(self.context.store, unit.index)
-
     def settings(self, recipe: Recipe) -> DecideSettings:
-        """Return what deciding by a changed recipe reads, without the evaluation set, which only a run has.
-
-        Raises:
-            RecipeError: a rule is wrong, or a column is not measured.
-        """
+        """Return what deciding by a changed recipe reads, without the evaluation set, which only a run has. Raises RecipeError."""
         dedup_alone = recipe.dedup.model_copy(update={"against": None})
         return DecideSettings.of(replace(self.context, recipe=recipe.model_copy(update={"dedup": dedup_alone})))
 
@@ -83,11 +81,19 @@ class FinishedRun:
 class DecidedRows:
     """The rows still in when balancing begins."""
 
-    recipe: Recipe  # the changed one
-    settings: DecideSettings  # of deciding by it
+    recipe: Recipe
+    settings: DecideSettings
     states: list[UnitState]  # one a unit, after deduplication
     matches: list[pa.ListArray]  # of each unit, the entry ids of its survivors (list<int32>); none without `match`
     counts: I64  # int64[entries], the survivors that match each; empty without `match`
+
+    @classmethod
+    def of(cls, recipe: Recipe, settings: DecideSettings, states: list[UnitState]) -> Self:
+        """Return those of units after deduplication."""
+        if not recipe.match:
+            return cls(recipe, settings, states, [], np.zeros(0, np.int64))
+        matches = list(in_threads(lambda state: alive_matches(settings, state), states))
+        return cls(recipe, settings, states, matches, rounds.count_survivors(settings, states))
 
 
 def open_finished(url: str) -> FinishedRun:
@@ -100,17 +106,42 @@ def open_finished(url: str) -> FinishedRun:
     found = find_run(url)
     folder = KeptColumnsStore(found.url, found.storage)
     context, units = open_context(folder)
-    states = list(in_threads(lambda unit: _recorded(context.recipe, UnitTables(folder, unit.index), unit), units))
+    states = list(in_threads(lambda unit: _recorded(context, unit), units))
     return FinishedRun(context, units, states, read_facts(folder).t)
 
 
-def find_survivors(run: FinishedRun, recipe: Recipe, repeats: dedup.Records | None = None) -> DecidedRows:
-    """Return the rows still in when balancing begins by a changed recipe.
+def changed_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Return the recipe as overridden.
 
-    Args:
-        run: the run.
-        recipe: as `changed_recipe` gives it.
-        repeats: `all_repeats` of the recipe, where several recipes with the same deduplication are asked for.
+    Raises:
+        RecipeError: an override is wrong, or asks for what is not in the tables of a run.
+    """
+    for override in overrides:
+        section = override.partition("=")[0].partition(".")[0]
+        if section in ACCEPTED:
+            continue
+        if section == "seed":
+            raise RecipeError(f"--set {override}: a seed changes which rows are drawn, not how many to expect; {_HINT}")
+        if section in Recipe.model_fields:
+            raise RecipeError(
+                f"--set {override}: {section} cannot be changed without a run (`curate run RECIPE --reuse DIR --set …`); "
+                f"{_HINT}"
+            )
+        hint = did_you_mean(section, ACCEPTED)
+        raise RecipeError(f"--set {override}: {section!r} is not a section that can be changed; {hint}{_HINT}")
+    changed = change_recipe(recipe, overrides)
+    if changed.dedup.against not in (recipe.dedup.against, None):
+        raise RecipeError(
+            "dedup.against: the images of an evaluation set are compared by a run only; accepted: as it was, or "
+            "dedup.against=null"
+        )
+    return changed
+
+
+def find_survivors(run: FinishedRun, recipe: Recipe, repeats: dedup.Records | None = None) -> DecidedRows:
+    """Return the rows still in when balancing begins by a recipe of `changed_recipe`.
+
+    `repeats` are `all_repeats` of the recipe, where several recipes with the same deduplication are asked for.
 
     Raises:
         RecipeError: a rule is wrong, a column is not measured, or rows would have to be compared with an evaluation set.
@@ -118,7 +149,7 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: dedup.Records | No
     settings = run.settings(recipe)
     has_top = any(isinstance(rule, Top) for rule in recipe.rules.values())
     if _has_same_rules(run.recipe, recipe) and not (run.has_forgotten and has_top):
-        states = [_revive(state, (CODES[schema.BALANCE], _DUPLICATE)) for state in run.states]
+        states = [UnitState(s.unit, np.where(among(s.verdicts, _REACHED), ALIVE, s.verdicts)) for s in run.states]
     else:
         states = _apply_rules(run, settings, recipe)
     before = (run.recipe.dedup.by, run.recipe.dedup.prefer)
@@ -134,10 +165,7 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: dedup.Records | No
         states = rounds.deduplicate(settings, states)
     else:
         states = rounds.drop_repeats(settings, states, repeats)
-    if not recipe.match:
-        return DecidedRows(recipe, settings, states, [], np.zeros(0, np.int64))
-    matches = list(in_threads(lambda state: alive_matches(settings, state), states))
-    return DecidedRows(recipe, settings, states, matches, rounds.count_survivors(settings, states))
+    return DecidedRows.of(recipe, settings, states)
 
 
 def all_repeats(run: FinishedRun, recipe: Recipe) -> dedup.Records | None:
@@ -152,24 +180,29 @@ def all_repeats(run: FinishedRun, recipe: Recipe) -> dedup.Records | None:
     return rounds.find_repeats(run.settings(recipe), readable)
 
 
-def among(verdicts: npt.NDArray[np.int16], codes: Sequence[int]) -> npt.NDArray[np.bool_]:
+def count_verdicts(states: Sequence[UnitState], rules: Sequence[str]) -> Counter[str]:
+    """Return rows by rule and reserved name; those alive as `kept`."""
+    codes: Counter[int] = Counter()
+    for state in states:
+        codes.update(dict(zip(*(part.tolist() for part in np.unique(state.verdicts, return_counts=True)), strict=True)))
+    names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(rules))}
+    return Counter({names[code]: rows for code, rows in codes.items()})
+
+
+def among(verdicts: I16, codes: Sequence[int]) -> Mask:
     """Return which verdicts are among a few codes: numpy's `isin` takes ten times as long for so few."""
     return np.asarray(np.logical_or.reduce([verdicts == code for code in codes]))
 
 
-def _recorded(recipe: Recipe, tables: UnitTables, unit: Unit) -> UnitState:
+def _recorded(context: RunContext, unit: Unit) -> UnitState:
     """Return the unit's state by its decisions."""
+    tables = context.unit_tables(unit)
     try:
-        return UnitState(unit, read_verdicts(tables.read("decisions", ["rule"])["rule"], list(recipe.rules)))
+        return UnitState(unit, read_verdicts(tables.read("decisions", ["rule"])["rule"], list(context.recipe.rules)))
     except ValueError:
         raise RunError(
             f"{tables.store.url}: {tables.file('decisions')} names rules that the run does not have"
         ) from None
-
-
-def _revive(state: UnitState, codes: Sequence[int]) -> UnitState:
-    """Return the state as it was before rows were dropped with these verdicts."""
-    return UnitState(state.unit, np.where(among(state.verdicts, codes), np.int16(ALIVE), state.verdicts))
 
 
 def _has_same_rules(old: Recipe, new: Recipe) -> bool:

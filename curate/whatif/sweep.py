@@ -12,10 +12,15 @@ import pyarrow as pa
 from curate import schema
 from curate.errors import RecipeError, RunError
 from curate.recipe.recipe import Recipe
-from curate.whatif.answer import count_verdicts
-from curate.whatif.changes import changed_recipe
 from curate.whatif.expectation import expect_sizes, solve_t, tail_share
-from curate.whatif.survivors import DecidedRows, FinishedRun, all_repeats, find_survivors
+from curate.whatif.survivors import (
+    DecidedRows,
+    FinishedRun,
+    all_repeats,
+    changed_recipe,
+    count_verdicts,
+    find_survivors,
+)
 from curate.whatif.swept_number import SweptNumber
 
 POINTS = pa.schema(
@@ -55,8 +60,8 @@ def sweep(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, point
     """
     values = number.values(points)
     recipes = [changed_recipe(run.recipe, [*overrides, number.override(value)]) for value in values]
-    if number.rule is None:
-        yield from _sweep_balance(run, values, recipes)
+    if number.rule is None:  # all values in one pass over the survivors, which are the same
+        yield from _points(values, find_survivors(run, recipes[0]), recipes, None)
         return
     repeats = all_repeats(run, recipes[0])
     for value, recipe in zip(values, recipes, strict=True):
@@ -131,11 +136,6 @@ def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -
 def points_table(points: Sequence[Point]) -> pa.Table:
     """Return points as a table (POINTS): columns as the attributes of `Point`."""
     return pa.Table.from_pylist([vars(point) for point in points], POINTS)
-
-
-def _sweep_balance(run: FinishedRun, values: list[float], recipes: list[Recipe]) -> Iterator[Point]:
-    """Return all values in one pass over the survivors, which are the same."""
-    yield from _points(values, find_survivors(run, recipes[0]), recipes, None)
 
 
 def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], rule: str | None) -> list[Point]:
