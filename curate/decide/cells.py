@@ -24,7 +24,7 @@ import xxhash
 from numba import njit
 
 from curate.numeric.arrays import F32, F64, I16, I64, U64, Mask
-from curate.numeric.products import squares
+from curate.numeric.vectors import squares
 
 Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 

@@ -30,7 +30,7 @@ from curate.decide.cells import (
 )
 from curate.decide.groups import find, forest
 from curate.numeric.arrays import F32, F64, I16, I64, U64, Mask
-from curate.numeric.products import dot, squares
+from curate.numeric.vectors import dot, squares
 from curate.process import in_threads
 
 

@@ -10,69 +10,42 @@ Trade-offs: nothing is learnt or tuned; what a score means is calibrated on real
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from curate.errors import RecipeError
-from curate.numeric.arrays import F32, F64, I32
-from curate.numeric.products import dot, squares
-from curate.numeric.vectors import normalised
+from curate.numeric.arrays import F32, F64, I32, I64
+from curate.numeric.vectors import dot, normalised, squares
 
-GAP_SHARE = 0.25
-"""Of the distance between the modalities' means: CLIPMasterPrints' shift."""
-
-TEMPERATURE = 0.01
-"""Of a cosine: CLIP's logit scale of 100, at PerceptionCLIP's temperature of 1."""
-
-CELLS = 1 << 22
-"""Similarities at a time, so that memory does not grow with the rows."""
+GAP_SHARE = 0.25  # of the distance between the modalities' means: CLIPMasterPrints' shift
+CELLS = 1 << 22  # similarities at a time, so that memory does not grow with the rows
 
 
 class Tags(NamedTuple):
     """One of k values for each row."""
 
-    probabilities: F32  # float32[n, k]; each row sums to 1
-    best: npt.NDArray[np.int64]  # int64[n], the most probable value; of equal ones the first
+    probabilities: F32  # [n, k]; each row sums to 1
+    best: I64  # the most probable value; of equal ones the first
 
     @property
     def probability(self) -> F32:
-        """Of the best value: float32[n]."""
+        """Of the best value."""
         probability: F32 = self.probabilities[np.arange(len(self.best)), self.best]
         return probability
 
 
 def mean_shift(images: F32, texts: F32) -> F32:
-    """Return the shift g that draws images and texts together: a quarter of (mean image − mean text).
+    """Return the shift g that draws images and texts together: a quarter of (mean image − mean text), in float64 first.
+
+    A mean that was computed before represents its rows, as one row.
 
     Source: Freiberger et al., Fooling Contrastive Language-Image Pre-trained Models with CLIPMasterPrints, 2023,
     mitigation by shifting; the gap is Liang et al.'s, Mind the Gap, 2022.
-
-    Args:
-        images: float32[n, d], of real images; a mean that was computed before represents them, as one row.
-        texts: float32[m, d], of texts, likewise.
-
-    Returns:
-        float32[d]; not normalised. The means are summed in float64.
-
-    Raises:
-        ValueError: there are no images, or no texts.
     """
-    if len(images) == 0 or len(texts) == 0:
-        raise ValueError(f"found {len(images)} images and {len(texts)} texts; accepted: at least one of each")
     return (GAP_SHARE * (_mean(images) - _mean(texts))).astype(np.float32)
 
 
 def shift(images: F32, texts: F32, g: F32) -> tuple[F32, F32]:
-    """Return images less g, and texts plus g, each row normalised again (a row that vanishes stays 0).
-
-    Args:
-        images: float32[n, d].
-        texts: float32[m, d].
-        g: float32[d], of `mean_shift`.
-
-    Returns:
-        float32[n, d] and float32[m, d].
-    """
+    """Return images less g, and texts plus g, each row normalised again (a row that vanishes stays 0)."""
     return normalised(images - g), normalised(texts + g)
 
 
@@ -80,23 +53,10 @@ def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
     """Return how well an image fits the worst of K prompts that have nothing to do with each other: the smallest cosine.
 
     A fooling image scores high with all of them, which no real image does; what is high depends on the model, so that
-    the score is read against that of real images.
+    the score is read against that of real images. `g` is a shift to apply first.
 
     Source: Freiberger et al., 2023 (see `mean_shift`): fooling images maximise the minimum over prompts; K = 25 to 100.
-
-    Args:
-        images: float32[n, d].
-        prompts: float32[K, d], of unrelated prompts.
-        g: float32[d], a shift to apply first; None for none.
-
-    Returns:
-        float32[n], -1 to 1.
-
-    Raises:
-        ValueError: there are no prompts.
     """
-    if len(prompts) == 0:
-        raise ValueError("a fooling score needs prompts; found none; accepted: 25 to 100 unrelated ones")
     if g is not None:
         images, prompts = shift(images, prompts, g)
     lowest: F32 = (images @ prompts.T).min(axis=1)
@@ -104,22 +64,13 @@ def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
 
 
 def quality_axis(good: F32, bad: F32) -> F32:
-    """Return the direction from bad exemplars to good ones: mean good − mean bad.
+    """Return the direction from bad exemplars to good ones, which are best alike in all else: mean good − mean bad.
 
     Source: Gaintseva et al., RAVE: Residual Vector Embedding for CLIP-Guided Backlit Image Enhancement, 2024.
 
-    Args:
-        good: float32[n, d], images as one wants them.
-        bad: float32[m, d], images as one does not want them; best alike in all else.
-
-    Returns:
-        float32[d]; not normalised. The means are summed in float64.
-
     Raises:
-        RecipeError: one has no rows, or their means are the same, so that there is no direction.
+        RecipeError: their means are the same, so that there is no direction.
     """
-    if len(good) == 0 or len(bad) == 0:
-        raise RecipeError(f"found {len(good)} good exemplars and {len(bad)} bad ones; accepted: at least one of each")
     axis = (_mean(good) - _mean(bad)).astype(np.float32)
     if not axis.any():
         raise RecipeError("good and bad exemplars have the same mean; accepted: exemplars that differ")
@@ -127,63 +78,24 @@ def quality_axis(good: F32, bad: F32) -> F32:
 
 
 def quality_score(images: F32, axis: F32) -> F32:
-    """Return where an image lies between the exemplars: cos(image, axis).
-
-    Source: as `quality_axis`.
-
-    Args:
-        images: float32[n, d].
-        axis: float32[d], of `quality_axis`.
-
-    Returns:
-        float32[n], -1 to 1; higher is nearer the good ones.
-    """
+    """Return where an image lies between the exemplars of a `quality_axis`: the cosine, higher nearer the good ones."""
     cosines: F32 = images @ normalised(axis[None])[0]
     return cosines
 
 
-def tag_contexts(images: F32, prompts: F32, temperature: float = TEMPERATURE) -> Tags:
-    """Return the context of each image, without classes: p(z|x) = softmax over z of cos(x, z) / T.
-
-    Source: An et al., PerceptionCLIP: Visual Classification by Inferring and Conditioning on Contexts, 2024, its
-    estimate of p(z|x) from the attribute alone (PureAttr).
-
-    Args:
-        images: float32[n, d].
-        prompts: float32[z, d], one for each value of a factor ("a photo of an object, in water"), or of several at once.
-        temperature: T, of the cosine: the paper's, over the model's logit scale; larger is flatter.
-
-    Returns:
-        Probabilities float32[n, z], and the best value.
-
-    Raises:
-        ValueError: there are no prompts, or T is not above 0.
-    """
-    return tag_contexts_of_classes(images, prompts[None], temperature)
-
-
-def tag_contexts_of_classes(images: F32, prompts: F32, temperature: float = TEMPERATURE) -> Tags:
+def tag_contexts(images: F32, prompts: F32, temperature: float = 0.01) -> Tags:
     """Return the context of each image, whatever its class: p(z|x) ∝ Σ over classes y of exp(cos(x, (y, z)) / T).
 
-    Source: An et al., 2024 (see `tag_contexts`), its estimate of p(z|x) with classes (ClassAttr).
+    Source: An et al., PerceptionCLIP: Visual Classification by Inferring and Conditioning on Contexts, 2024, its estimates
+    of p(z|x) with classes (ClassAttr), and with one class, which is none, from the attribute alone (PureAttr).
 
     Args:
         images: float32[n, d].
         prompts: float32[y, z, d], of each class in each context ("a photo of a dog, in water").
-        temperature: T, of the cosine: the paper's, over the model's logit scale; larger is flatter.
-
-    Returns:
-        Probabilities float32[n, z], and the best value.
-
-    Raises:
-        ValueError: there are no classes or contexts, or T is not above 0.
+        temperature: T, above 0, of the cosine: the paper's, over the model's logit scale (CLIP's is 100); larger is flatter.
     """
-    classes, contexts, _ = prompts.shape
-    if not classes or not contexts:
-        raise ValueError(f"found prompts of {classes} classes in {contexts} contexts; accepted: at least 1 of each")
-    if not temperature > 0:
-        raise ValueError(f"the temperature is {temperature}; accepted: above 0")
-    flat = prompts.reshape(classes * contexts, -1).T
+    classes, contexts, dimension = prompts.shape
+    flat = prompts.reshape(-1, dimension).T
     probabilities = np.empty((len(images), contexts), np.float32)
     step = max(1, CELLS // (classes * contexts))
     for start in range(0, len(images), step):
@@ -201,19 +113,7 @@ def nearest_centroid(images: F32, centroids: F32) -> I32:
     dimensions, so that the result does not depend on which rows are computed together.
 
     Source: Gadre et al., DataComp, 2023, its image-based filtering (appendix), with centroids of length 1.
-
-    Args:
-        images: float32[n, d].
-        centroids: float32[k, d].
-
-    Returns:
-        int32[n], 0 to k - 1.
-
-    Raises:
-        ValueError: there are no centroids.
     """
-    if len(centroids) == 0:
-        raise ValueError("found no centroids; accepted: at least 1")
     nearest = np.empty(len(images), np.int32)
     images, centroids = np.ascontiguousarray(images, np.float32), np.ascontiguousarray(centroids, np.float32)
     longest = float(np.sqrt(squares(centroids).max()))

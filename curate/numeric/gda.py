@@ -17,17 +17,13 @@ of Kubokawa and Srivastava, 2008.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from curate.errors import RecipeError
-from curate.numeric.arrays import F32, F64
+from curate.numeric.arrays import F32, F64, I64
 from curate.numeric.embedding_scores import Tags
 
-ROWS = 8192
-"""Rows at a time, which are turned to float64."""
-
-_ROUNDING = 1e-12
-"""A smaller variance of rows of norm 1 is float32's rounding."""
+ROWS = 8192  # at a time, which are turned to float64
+_ROUNDING = 1e-12  # a smaller variance of rows of norm 1 is float32's rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,27 +34,18 @@ class Classifier:
     bias: F64  # b, float64[k]
 
     def logits(self, images: F32, texts: F32 | None = None, alpha: float = 1.0) -> F64:
-        """Return 100 x Tᵀ + α (x W + b).
+        """Return 100 x Tᵀ + α (x W + b) of images x, and of texts T, a prompt of each class; without T the second term.
 
-        Args:
-            images: x, float32[n, d].
-            texts: T, float32[k, d], of each class's prompt; None for the examples' knowledge alone.
-            alpha: α.
-
-        Returns:
-            float64[n, k]; less than float64 would lose what differs between logits of hundreds.
+        Less than float64 would lose what differs between logits of hundreds.
         """
         x = images.astype(np.float64)
         logits: F64 = alpha * (x @ self.weight + self.bias)
         return logits if texts is None else logits + 100.0 * (x @ texts.T.astype(np.float64))
 
     def classify(self, images: F32, texts: F32 | None = None, alpha: float = 1.0) -> Tags:
-        """Return the class of each image, and the softmax of its logits; arguments as for `logits`.
+        """Return the class of each image, and the softmax of its `logits`.
 
         Without texts and with α = 1 these are the Gaussians' own posterior probabilities.
-
-        Returns:
-            Probabilities float32[n, k], and the best class.
         """
         probabilities = np.empty((len(images), len(self.bias)), np.float32)
         for start in range(0, len(images), ROWS):
@@ -68,29 +55,13 @@ class Classifier:
         return Tags(probabilities, probabilities.argmax(axis=1))
 
 
-def fit_classifier(embeddings: F32, labels: npt.NDArray[np.integer], classes: int) -> Classifier:
-    """Fit the Gaussians to labelled examples; the module says how.
-
-    Args:
-        embeddings: float32[N, d]; 4 to 16 a class do well in the paper.
-        labels: integers[N], 0 to classes - 1.
-        classes: k.
-
-    Returns:
-        The classifier.
+def fit_classifier(embeddings: F32, labels: I64, classes: int) -> Classifier:
+    """Fit the Gaussians to labelled examples, some of each class (4 to 16 do well in the paper); the module says how.
 
     Raises:
-        RecipeError: a class has no example, a label is no class, or the examples of each class are all alike (as they
-            are where there is one each), so that they tell no covariance.
+        RecipeError: the examples of each class are all alike (as they are where there is one each), so that they tell no
+            covariance.
     """
-    if classes < 1 or len(labels) != len(embeddings) or not np.isin(labels, np.arange(classes)).all():
-        raise RecipeError(
-            f"found {len(embeddings)} examples with {len(labels)} labels of {classes} classes; accepted: a label "
-            "from 0 to classes - 1 for each example"
-        )
-    counts = np.bincount(labels, minlength=classes)
-    if not counts.all():
-        raise RecipeError(f"class {int(counts.argmin())} has no example; accepted: at least one for each class")
     x = embeddings.astype(np.float64)
     means = np.stack([x[labels == label].mean(axis=0) for label in range(classes)])
     centred = x - means[labels]

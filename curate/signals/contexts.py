@@ -6,7 +6,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from curate.numeric.arrays import F32
-from curate.numeric.embedding_scores import tag_contexts, tag_contexts_of_classes
+from curate.numeric.embedding_scores import tag_contexts
 from curate.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
 from curate.signals.on_embeddings import Method, embedding_signal, encoder_of, tag_columns, tag_values
@@ -37,14 +37,14 @@ class Context(OnEmbeddings):
 
 def _build(name: str, options: Context, built: Built) -> Iterator[Signal]:
     def load() -> F32:
-        """Return the embeddings of the prompts [z, d], or of classes and prompts [y, z, d]."""
+        """Return the embeddings of the prompts of each class, or of one that is none: [y, z, d]."""
         texts = [p.replace("{}", word) for word in options.classes or ("",) for p in options.values.values()]
         encoded = encoder_of(options, built).encode_texts(texts).embeddings
-        return encoded.reshape(-1, len(options.values), encoded.shape[1]) if options.classes else encoded
+        return encoded.reshape(-1, len(options.values), encoded.shape[1])
 
     def compute(given: Embeddings, prompts: F32) -> Sequence[pa.Array]:
-        tag = tag_contexts_of_classes if options.classes else tag_contexts
-        return tag_values(tag(normalised(given.images), prompts, options.temperature), list(options.values))
+        tags = tag_contexts(normalised(given.images), prompts, options.temperature)
+        return tag_values(tags, list(options.values))
 
     settings = options.model_dump(exclude={"of"}) | {"values": list(options.values.items())}
     yield embedding_signal(name, options, built, Method(tag_columns(name), settings, load, compute))

@@ -20,7 +20,6 @@ from curate.numeric.embedding_scores import (
     quality_score,
     shift,
     tag_contexts,
-    tag_contexts_of_classes,
 )
 from curate.numeric.gda import Classifier, fit_classifier
 
@@ -123,11 +122,6 @@ def test_edges_of_shift_and_fooling_score():
     assert fooling_score(none, some).shape == fooling_score(none, some, some[0]).shape == (0,)
     assert [part.shape for part in shift(none, some, some[0])] == [(0, 8), (3, 8)]
     np.testing.assert_allclose(fooling_score(some[:1], some[:1]), [1], atol=1e-6)
-    for images, texts in ((none, some), (some, none)):
-        with pytest.raises(ValueError, match="accepted: at least one of each"):
-            mean_shift(images, texts)
-    with pytest.raises(ValueError, match="found none; accepted: 25 to 100"):
-        fooling_score(some, none)
 
 
 # Quality axis
@@ -150,9 +144,6 @@ def test_quality_by_loops():
 def test_edges_of_quality():
     none, some = np.zeros((0, 12), np.float32), unit(3, 12)
     assert quality_score(none, some[0]).shape == (0,)
-    for good, bad in ((none, some), (some, none)):
-        with pytest.raises(RecipeError, match="accepted: at least one of each"):
-            quality_axis(good, bad)
     with pytest.raises(RecipeError, match="same mean"):
         quality_axis(some, some.copy())
 
@@ -168,15 +159,15 @@ def test_contexts_by_loops(temperature):
         sums = [math.fsum(math.exp(dot(x, prompts[y, z]) / temperature) for y in range(4)) for z in range(3)]
         expected.append([s / math.fsum(sums) for s in sums])
         free.append(softmax([dot(x, t) / temperature for t in prompts[0]]))
-    assert_tags(tag_contexts_of_classes(images, prompts, temperature), expected, atol=3e-5)
-    assert_tags(tag_contexts(images, prompts[0], temperature), free, atol=3e-5)
+    assert_tags(tag_contexts(images, prompts, temperature), expected, atol=3e-5)
+    assert_tags(tag_contexts(images, prompts[0][None], temperature), free, atol=3e-5)
 
 
 def test_contexts_without_difference_and_without_doubt():
     images, prompts = unit(50, 16), unit(4, 3, 16, seed=1)
-    flat = tag_contexts_of_classes(images, prompts, 1e6)
+    flat = tag_contexts(images, prompts, 1e6)
     np.testing.assert_allclose(flat.probabilities, 1 / 3, atol=1e-5)
-    sharp = tag_contexts_of_classes(images, prompts, 1e-7)  # exponents of ten millions: no overflow
+    sharp = tag_contexts(images, prompts, 1e-7)  # exponents of ten millions: no overflow
     nearest = np.einsum("nd,yzd->nyz", images, prompts).max(axis=1).argmax(axis=1)
     np.testing.assert_array_equal(sharp.best, nearest)
     assert (sharp.probability > 0.99).mean() > 0.9 and np.isfinite(sharp.probabilities).all()
@@ -184,19 +175,15 @@ def test_contexts_without_difference_and_without_doubt():
 
 def test_contexts_invariances(monkeypatch):
     images, prompts = unit(41, 16), unit(4, 3, 16, seed=1)
-    found = tag_contexts_of_classes(images, prompts)
-    np.testing.assert_allclose(
-        tag_contexts_of_classes(images, prompts[::-1]).probabilities, found.probabilities, atol=1e-5
-    )
-    turned = tag_contexts_of_classes(images, prompts[:, [2, 0, 1]])
+    found = tag_contexts(images, prompts)
+    np.testing.assert_allclose(tag_contexts(images, prompts[::-1]).probabilities, found.probabilities, atol=1e-5)
+    turned = tag_contexts(images, prompts[:, [2, 0, 1]])
     np.testing.assert_allclose(turned.probabilities, found.probabilities[:, [2, 0, 1]], atol=1e-5)
-    doubled = tag_contexts_of_classes(images, np.concatenate([prompts, prompts]))
+    doubled = tag_contexts(images, np.concatenate([prompts, prompts]))
     np.testing.assert_allclose(doubled.probabilities, found.probabilities, atol=1e-5)
     for cells in (1, 12, 100):
         monkeypatch.setattr(embedding_scores, "CELLS", cells)
-        np.testing.assert_allclose(
-            tag_contexts_of_classes(images, prompts).probabilities, found.probabilities, atol=1e-5
-        )
+        np.testing.assert_allclose(tag_contexts(images, prompts).probabilities, found.probabilities, atol=1e-5)
 
 
 def test_planted_contexts_are_found():
@@ -207,23 +194,18 @@ def test_planted_contexts_are_found():
     truth = np.arange(300) % 5
     images = classes[np.arange(300) // 5 % 6] + contexts[truth] + 0.5 * unit(300, 64, seed=3)
     images /= np.linalg.norm(images, axis=1, keepdims=True)
-    for tags in (tag_contexts_of_classes(images, prompts), tag_contexts(images, contexts)):
+    for tags in (tag_contexts(images, prompts), tag_contexts(images, contexts[None])):
         assert (tags.best == truth).mean() > 0.95
 
 
 def test_edges_of_contexts():
     none, some = np.zeros((0, 8), np.float32), unit(3, 8)
-    tags = tag_contexts(none, some)
+    tags = tag_contexts(none, some[None])
     assert tags.probabilities.shape == (0, 3) and tags.best.shape == tags.probability.shape == (0,)
-    only = tag_contexts(some, some[:1])
+    only = tag_contexts(some, some[:1][None])
     assert only.probabilities.tolist() == [[1.0]] * 3 and only.best.tolist() == [0, 0, 0]
-    assert tag_contexts(some, np.repeat(some[:1], 4, axis=0)).best.tolist() == [0, 0, 0]  # of equal ones the first
-    for prompts in (np.zeros((0, 3, 8)), np.zeros((3, 0, 8))):
-        with pytest.raises(ValueError, match="accepted: at least 1 of each"):
-            tag_contexts_of_classes(some, prompts.astype(np.float32))
-    for temperature in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match="accepted: above 0"):
-            tag_contexts(some, some, temperature)
+    alike = np.repeat(some[None, :1], 4, axis=1)
+    assert tag_contexts(some, alike).best.tolist() == [0, 0, 0]  # of equal ones the first
 
 
 # Training-free classifier
@@ -334,12 +316,6 @@ def test_edges_of_the_classifier():
     assert one.probabilities.tolist() == [[1.0]] * 6 and one.best.tolist() == [0] * 6
     assert fit_classifier(x[:4], np.array([0, 0, 1, 2]), 3).classify(x).probabilities.shape == (6, 3)
     for rows, ids, k, message in (
-        (x, labels, 4, "class 3 has no example"),
-        (x, labels, 2, "a label from 0 to classes - 1"),
-        (x, labels - 1, 3, "a label from 0 to classes - 1"),
-        (x, labels[:5], 3, "found 6 examples with 5 labels"),
-        (x[:0], labels[:0], 1, "class 0 has no example"),
-        (x[:0], labels[:0], 0, "accepted: a label"),
         (x[::2], labels[::2], 3, "do not differ within any class"),
         (x[:1], labels[:1], 1, "do not differ within any class"),
         (np.repeat(x[::2], 3, axis=0), np.repeat(labels[::2], 3), 3, "do not differ within any class"),
@@ -476,12 +452,7 @@ def test_blocks_of_directions(monkeypatch):
 
 
 def test_edges_of_drift():
-    x, line = unit(4, 6), unit(5, 1)
-    for raw, curated in ((x[:0], x), (x, x[:0]), (x, x[:, :5])):
-        with pytest.raises(ValueError, match="accepted: rows in both"):
-            measure_drift(raw, curated)
-    with pytest.raises(ValueError, match="accepted: 3 at least"):
-        measure_drift(x, x, directions=2)
+    line = unit(5, 1)
     one = measure_drift(line, -line)  # of one dimension there is one direction
     assert one.squared == pytest.approx(w2_by_repetition(line[:, 0], -line[:, 0]), abs=1e-6)
     assert one.standard_error == pytest.approx(0, abs=1e-7)
