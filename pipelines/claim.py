@@ -43,16 +43,13 @@ FREE_KEYS = {"max_failed", "max_failed_files", "blocklist"}
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run, planned and checked.
-
-    `metadata` is None without `match`; `finished` says that `_SUCCESS` is there, and that nothing more is to be forgotten.
-    """
+    """A run, planned and checked."""
 
     context: RunContext
     plan: Plan
-    metadata: pa.Table | None
+    metadata: pa.Table | None  # None without `match`
     record: Record
-    finished: bool
+    finished: bool  # `_SUCCESS` is there, and nothing more is to be forgotten
     beam: BeamOptions
 
 
@@ -82,22 +79,21 @@ def claim_folder(prepared: Prepared) -> None:
     Raises:
         RunError: the folder was changed since the run was prepared, or a file cannot be read now.
     """
-    store = prepared.context.store
-    if len(Record.read_checked(store).items - prepared.record.items):
+    context, record, metadata = prepared.context, prepared.record, prepared.metadata
+    store = context.store
+    if len(Record.read_checked(store).items - record.items):
         raise RunError(f"{store.url}: something was forgotten here while the run was being prepared; run again")
-    if is_finished(prepared.context, store.url):
+    if is_finished(context, store.url):
         raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
-    context = prepared.context
-    if lost := lost_items(context.store, prepared.record):
+    if lost := lost_items(store, record):
         logging.getLogger(__name__).error(
-            f"{context.store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was recorded; repeat it"
+            f"{store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was recorded; repeat it"
         )
-    clear_tmp(context.store)
-    if context.store.exists(SUCCESS_FILE):  # something happened to a published run
-        _drop_damaged(context.store)
-    if len(prepared.record):
-        prepared.record.write(context.store)
-    entries = prepared.metadata
+    clear_tmp(store)
+    if store.exists(SUCCESS_FILE):  # something happened to a published run
+        _drop_damaged(store)
+    if len(record):
+        record.write(store)
     claim = RunClaim(
         curate=__version__,
         name=context.recipe.name,
@@ -109,17 +105,17 @@ def claim_folder(prepared: Prepared) -> None:
         unit_keys=[unit.key for unit in prepared.plan.units],
         models=context.models,
         engine_ids=context.engine_ids,
-        metadata=None if entries is None else MetadataFacts(entries=len(entries), digest=context.metadata_key),
+        metadata=None if metadata is None else MetadataFacts(entries=len(metadata), digest=context.metadata_key),
         python=platform.python_version(),
         packages={name: importlib.metadata.version(name) for name in PACKAGES},
         started=time.time(),
-        forgotten=prepared.record.facts if len(prepared.record) else None,
+        forgotten=record.facts if len(record) else None,
     )
-    write_facts(context.store, claim)
-    if prepared.metadata is not None:
-        context.store.write_parquet(METADATA_FILE, prepared.metadata)
+    write_facts(store, claim)
+    if metadata is not None:
+        store.write_parquet(METADATA_FILE, metadata)
     if context.recipe.dedup.against:
-        write_evaluation(context.store, context.recipe, MeasureSettings.of(context).signals)
+        write_evaluation(store, context.recipe, MeasureSettings.of(context).signals)
 
 
 def _drop_damaged(folder: RunStore) -> None:
@@ -129,9 +125,8 @@ def _drop_damaged(folder: RunStore) -> None:
         RunError: a file cannot be read now, so that nobody knows what it holds. Nothing is removed then.
     """
     # Shards without known digests are recomputed too: they would be published as they are.
-    faults = (
-        find_faults(folder, read_manifest(folder)) if folder.exists(MANIFEST_FILE) else {"shards": Fault("no manifest")}
-    )
+    has_manifest = folder.exists(MANIFEST_FILE)
+    faults = find_faults(folder, read_manifest(folder)) if has_manifest else {"shards": Fault("no manifest")}
     if unknown := [f"{folder.path(name)}: {fault.text}" for name, fault in faults.items() if not fault.known]:
         raise RunError("\n".join([*unknown, "Nothing was changed; run again once it can be read"]))
     for name in faults:  # before SUCCESS_FILE: without it nobody looks for damage any more
@@ -153,32 +148,26 @@ def is_finished(context: RunContext, out: str) -> bool:
     if old.identity != _identity(context):
         changed = [change.key for change in changes(_fixed(old.recipe), _fixed(_plain(context.recipe)))]
         models = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
-        models += [
-            name for name in context.models if old.models.get(name) != json.loads(json.dumps(context.models[name]))
-        ]
-        what = (
-            f"changed: {', '.join(changed)}"
-            if changed
-            else f"the recipe is the same, but a model or a file changed of: {', '.join(models)}"
-            if models
-            else "the recipe is the same, but its inputs, the metadata, an evaluation set or a library changed, or --fingerprint"
-        )
+        now = json.loads(json.dumps(context.models))
+        models += [name for name in now if old.models.get(name) != now[name]]
+        what = "the recipe is the same, but its inputs, the metadata, an evaluation set or a library changed, or --fingerprint"
+        if models:
+            what = f"the recipe is the same, but a model or a file changed of: {', '.join(models)}"
+        if changed:
+            what = f"changed: {', '.join(changed)}"
         raise RecipeError(
             f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "
             f"with --reuse {out} another run adopts all that is still valid"
         )
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
-    return folder.exists(SUCCESS_FILE) and same and not list(_damaged(folder))
+    return same and folder.exists(SUCCESS_FILE) and _is_complete(folder)
 
 
-def _damaged(folder: RunStore) -> Iterator[str]:
-    """Yield the files of a published run that are missing, or not as long as its manifest says; their content is not read."""
+def _is_complete(folder: RunStore) -> bool:
+    """Return whether all files of a published run are there, as long as its manifest says; their content is not read."""
     if not folder.exists(MANIFEST_FILE):
-        yield MANIFEST_FILE
-        return
-    for line in read_manifest(folder):
-        if not folder.exists(line.path) or folder.size(line.path) != line.bytes:
-            yield line.path
+        return False
+    return all(folder.exists(line.path) and folder.size(line.path) == line.bytes for line in read_manifest(folder))
 
 
 def _identity(context: RunContext) -> str:

@@ -27,16 +27,9 @@ from curate.transforms.measure import Match, Measure
 def build(
     root: beam.Pipeline, context: RunContext, units: Sequence[Unit], n_buckets: int = 8
 ) -> beam.PCollection[None]:
-    """Build the pipeline.
+    """Add the run's steps to a pipeline; they give one None, once `_SUCCESS` is written.
 
-    Args:
-        root: the pipeline to add to.
-        context: the run.
-        units: the plan's units.
-        n_buckets: number of parts that hashes are split into; it has no influence on the result.
-
-    Returns:
-        One None, once `_SUCCESS` is written.
+    `n_buckets`, of parts that hashes are split into, has no influence on the result.
     """
     measured, gaps = root | "Units" >> beam.Create(units) | beam.Reshuffle() | Measure(context)
     settings = DecideSettings.of(context)

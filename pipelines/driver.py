@@ -52,15 +52,17 @@ def prepare(
     """
     beam_options = parse_options(options)
     plan = make_plan(recipe, content)
-    metadata = read_metadata(recipe.match.metadata)[0] if recipe.match else None
-    if metadata is not None and not len(metadata):
-        raise RecipeError(f"match.metadata: {recipe.match and recipe.match.metadata} has no entries")
-    old = RunStore(reuse) if reuse else None
-    if old and not old.exists(RUN_FILE):
-        raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
-    if old:
+    metadata = None
+    if recipe.match:
+        metadata = read_metadata(recipe.match.metadata)[0]
+        if not len(metadata):
+            raise RecipeError(f"match.metadata: {recipe.match.metadata} has no entries")
+    folder, old = RunStore(out if "://" in out else os.path.abspath(out)), None
+    if reuse:
+        old = RunStore(reuse)
+        if not old.exists(RUN_FILE):
+            raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
         plan = _with_reuse(plan, old)
-    folder = RunStore(out if "://" in out else os.path.abspath(out))
     record = _gather_record(recipe, folder, old)
     context = RunContext(
         recipe=recipe,
@@ -78,8 +80,7 @@ def prepare(
     DecideSettings.of(context)  # checks rules and passes
     if recipe.captions:
         check_captions(CaptionSettings.of(context))
-    finished = is_finished(context, out)
-    return Prepared(context, plan, metadata, record, finished, beam_options)
+    return Prepared(context, plan, metadata, record, is_finished(context, out), beam_options)
 
 
 def _with_reuse(plan: Plan, old: RunStore) -> Plan:
@@ -113,11 +114,10 @@ def preflight(prepared: Prepared) -> None:
     if context.recipe.captions and not (answered or context.store.files(ANSWER_PARTS)):
         for fault in find_faults(context.recipe.captions, context.engine_ids, prepared.beam.in_this_process):
             raise fault
-    if not prepared.beam.in_this_process:
-        return
-    ready: set[str] = set()
     settings = MeasureSettings.of(context)
-    for unit in prepared.plan.units if any(signal.load for signal in settings.signals) else ():
+    loads = prepared.beam.in_this_process and any(signal.load for signal in settings.signals)
+    ready: set[str] = set()
+    for unit in prepared.plan.units if loads else ():
         for signal in needed_signals(settings, unit, context.unit_tables(unit)):
             if signal.load and signal.name not in ready:
                 ready.add(signal.name)
@@ -138,9 +138,8 @@ def run(prepared: Prepared) -> None:
         sdk_worker.print = lambda *texts, **options: None
     try:
         if not _succeeds(prepared, n_buckets):
-            logging.getLogger(__name__).error(
-                "Beam lost an element on its way between threads; continuing with the files that are present"
-            )
+            said = "Beam lost an element on its way between threads; continuing with the files that are present"
+            logging.getLogger(__name__).error(said)
             _succeeds(prepared, n_buckets, last=True)
     finally:
         context.store.delete(ERROR_NOTES)

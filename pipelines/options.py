@@ -35,12 +35,8 @@ def parse_options(words: Sequence[str]) -> BeamOptions:
     unknown = _find_unknown(words, said)
     options = PipelineOptions(list(words))
     if options.view_as(StandardOptions).runner is None:
-        defaults = [
-            "--runner=FnApiRunner",
-            f"--direct_num_workers={os.cpu_count() or 1}",
-            "--direct_running_mode=multi_threading",
-        ]
-        options = PipelineOptions([*defaults, *words])
+        workers = f"--direct_num_workers={os.cpu_count() or 1}"
+        options = PipelineOptions(["--runner=FnApiRunner", workers, "--direct_running_mode=multi_threading", *words])
     try:  # Beam finds the runner by its short, full or dotted name, and checks what it needs
         trial = beam.Pipeline(options=options)
     except Exception as error:  # the module of a runner may raise anything
@@ -49,29 +45,19 @@ def parse_options(words: Sequence[str]) -> BeamOptions:
     names = {ancestor.__name__ for ancestor in type(trial.runner).__mro__}
     is_local = not names.isdisjoint(StandardOptions.LOCAL_RUNNERS)
     if unknown and is_local:
-        raise RecipeError(f"{said}: Beam knows no {' '.join(unknown)}{_nearest(unknown[0])}")
+        known = [f"--{name}" for name in PipelineOptions([]).get_all_options()]
+        hint = did_you_mean(f"--{unknown[0].lstrip('-').partition('=')[0]}", known)
+        raise RecipeError(f"{said}: Beam knows no {' '.join(unknown)}{f'; {hint.rstrip()}' if hint else ''}")
     by_processes = options.view_as(DirectOptions).direct_running_mode == "multi_processing"
     return BeamOptions(options, is_local, is_local and not by_processes)
 
 
 def _find_unknown(words: Sequence[str], said: str) -> list[str]:
     """Return the words that no option of Beam takes, which Beam itself drops without a word. Raises RecipeError."""
-    parser = _parser()
-    parser.exit_on_error = False
+    parsers: list[argparse.ArgumentParser] = []  # Beam's own, of all its options
+    PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
+    parsers[0].exit_on_error = False
     try:
-        return parser.parse_known_args(words)[1]
+        return parsers[0].parse_known_args(words)[1]
     except argparse.ArgumentError as error:
         raise RecipeError(f"{said}: {error}") from None
-
-
-def _parser() -> argparse.ArgumentParser:
-    """Return Beam's own parser of all its options."""
-    parsers: list[argparse.ArgumentParser] = []
-    PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
-    return parsers[0]
-
-
-def _nearest(word: str) -> str:
-    known = [f"--{name}" for name in PipelineOptions([]).get_all_options()]
-    hint = did_you_mean(f"--{word.lstrip('-').partition('=')[0]}", known)
-    return f"; {hint.rstrip()}" if hint else ""

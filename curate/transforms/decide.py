@@ -104,13 +104,10 @@ class CountEntries(beam.PTransform):
 
 @dataclass
 class SolveT(beam.PTransform):
-    """Find t: that of the recipe, or the one that gives its target number of rows.
-
-    `counts`: one int64[entries], of the survivors.
-    """
+    """Find t: that of the recipe, or the one that gives its target number of rows."""
 
     settings: DecideSettings
-    counts: beam.PCollection[I64]
+    counts: beam.PCollection[I64]  # one int64[entries], of the survivors
 
     def expand(self, states: beam.PCollection[UnitState]) -> beam.PCollection[int]:
         """PCollection[UnitState] → PCollection of one int, t.
@@ -152,15 +149,12 @@ class SolveT(beam.PTransform):
 
 @dataclass
 class Decide(beam.PTransform):
-    """Draw, and write `decisions` of each unit.
-
-    `gaps`: what could not be read. `counts` and `t`: of all units, where the recipe matches and balances.
-    """
+    """Draw, and write `decisions` of each unit."""
 
     settings: DecideSettings
-    gaps: beam.PCollection[str]
-    counts: beam.PCollection[I64] | None = None
-    t: beam.PCollection[int] | None = None
+    gaps: beam.PCollection[str]  # what could not be read
+    counts: beam.PCollection[I64] | None = None  # of all units, where the recipe matches
+    t: beam.PCollection[int] | None = None  # where it balances
 
     def expand(self, states: beam.PCollection[UnitState]) -> beam.PCollection[UnitResult]:
         """PCollection[UnitState] → PCollection[UnitResult]. What is global comes as side inputs."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from curate.decide import balance, rounds
-from curate.decide.decisions import name_verdicts
+from curate.decide.decisions import alive_matches, name_verdicts
 from curate.decide.settings import DecideSettings
 from curate.run.opened import open_context
 from curate.store.store import RunStore
@@ -37,5 +37,5 @@ def test_a_finished_run_is_decided_again_as_it_was(name: str, tmp_path: Path) ->
         expected = [name if name or k else "balance" for name, k in zip(names, kept, strict=True)]
         assert decisions["rule"].to_pylist() == expected
         p = balance.probabilities(counts, limits)
-        pi = balance.inclusion_probability(decisions.alive_matches(settings, state), p)
+        pi = balance.inclusion_probability(alive_matches(settings, state), p)
         assert np.array_equal(pi, decisions["probability"].to_numpy()[state.alive])

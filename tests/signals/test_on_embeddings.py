@@ -17,7 +17,6 @@ from curate.numeric.embedding_scores import (
     quality_axis,
     quality_score,
     tag_contexts,
-    tag_contexts_of_classes,
 )
 from curate.numeric.gda import fit_classifier
 from curate.recipe.recipe import load_recipe
@@ -97,8 +96,8 @@ def test_columns_equal_their_functions(world: Path, model: str) -> None:
     close("fooling", fooling_score(images, prompts))
     close("warmth", quality_score(images, quality_axis(warm, cold)))
     for name, tags, names in (
-        ("setting", tag_contexts(images, settings), list(SETTINGS)),
-        ("ground", tag_contexts_of_classes(images, grounds), list(GROUNDS)),
+        ("setting", tag_contexts(images, settings[None]), list(SETTINGS)),
+        ("ground", tag_contexts(images, grounds), list(GROUNDS)),
         ("kind", kinds, ["warm", "cold"]),
     ):
         close(f"{name}_probability", tags.probability)
