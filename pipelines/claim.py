@@ -55,12 +55,7 @@ class Prepared:
 
 @contextmanager
 def claimed(prepared: Prepared) -> Iterator[None]:
-    """Claim the folder, and hold its lock while the block runs.
-
-    Raises:
-        RecipeError: the folder cannot be written.
-        RunError: another command is at work in it; or as `claim_folder` does.
-    """
+    """Claim the folder, and hold its lock while the block runs. Raises RecipeError where it cannot be written."""
     store = prepared.context.store
     with ExitStack() as held:
         try:
@@ -87,7 +82,8 @@ def claim_folder(prepared: Prepared) -> None:
         raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
     if lost := lost_items(store, record):
         logging.getLogger(__name__).error(
-            f"{store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was recorded; repeat it"
+            f"{store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was recorded; "
+            "repeat it"
         )
     clear_tmp(store)
     if store.exists(SUCCESS_FILE):  # something happened to a published run
@@ -121,8 +117,7 @@ def claim_folder(prepared: Prepared) -> None:
 def _drop_damaged(folder: RunStore) -> None:
     """Remove the files of a published run that are not what its manifest says, then `_SUCCESS`: they will be recomputed.
 
-    Raises:
-        RunError: a file cannot be read now, so that nobody knows what it holds. Nothing is removed then.
+    Raises RunError, and removes nothing, where a file cannot be read now, so that nobody knows what it holds.
     """
     # Shards without known digests are recomputed too: they would be published as they are.
     has_manifest = folder.exists(MANIFEST_FILE)
@@ -150,11 +145,10 @@ def is_finished(context: RunContext, out: str) -> bool:
         models = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
         now = json.loads(json.dumps(context.models))
         models += [name for name in now if old.models.get(name) != now[name]]
-        what = "the recipe is the same, but its inputs, the metadata, an evaluation set or a library changed, or --fingerprint"
+        what = "its inputs, the metadata, an evaluation set or a library changed, or --fingerprint"
         if models:
-            what = f"the recipe is the same, but a model or a file changed of: {', '.join(models)}"
-        if changed:
-            what = f"changed: {', '.join(changed)}"
+            what = f"a model or a file changed of: {', '.join(models)}"
+        what = f"changed: {', '.join(changed)}" if changed else f"the recipe is the same, but {what}"
         raise RecipeError(
             f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "
             f"with --reuse {out} another run adopts all that is still valid"
@@ -164,7 +158,7 @@ def is_finished(context: RunContext, out: str) -> bool:
 
 
 def _is_complete(folder: RunStore) -> bool:
-    """Return whether all files of a published run are there, as long as its manifest says; their content is not read."""
+    """Return whether all files of a published run are there, and as long as its manifest says; none is read."""
     if not folder.exists(MANIFEST_FILE):
         return False
     return all(folder.exists(line.path) and folder.size(line.path) == line.bytes for line in read_manifest(folder))

@@ -43,12 +43,7 @@ class Bracket:
 
     @property
     def t(self) -> int:
-        """Return the answer.
-
-        Raises:
-            RunError: even t = 1 keeps more than `rows` in expectation.
-            ValueError: not solved yet.
-        """
+        """Return the answer, once solved. Raises RunError where even t = 1 keeps more than `rows` in expectation."""
         if not self.solved:
             raise ValueError(f"t is only known to be in [{self.lo}, {self.hi})")
         if self.lo == 0:
@@ -77,8 +72,7 @@ class Bracket:
     def narrow(self, ts: npt.NDArray[np.integer] | Sequence[int], sums: npt.NDArray | Sequence[int]) -> Self:
         """Return the bracket after a pass that found the fixed-point `sums` (whole pool, any integers) at `ts`.
 
-        Raises:
-            ValueError: the sums contradict each other or the passes before, so they are not of one pool.
+        Raises ValueError where they contradict each other or the passes before, so that they are not of one pool.
         """
         found = self
         for t, total in zip(map(operator.index, ts), map(operator.index, sums), strict=True):

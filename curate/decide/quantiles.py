@@ -78,7 +78,7 @@ class Radix:
 
     @property
     def key(self) -> int | None:
-        """The threshold's key; None where there were no values, so that nothing passes. Raises ValueError before it is solved."""
+        """The threshold's key; None without values, so that nothing passes. Raises ValueError before it is solved."""
         if not self.solved:
             raise ValueError(f"only {self.bits} of {KEY_BITS} bits are known")
         return self.prefix if self.total else None
@@ -91,11 +91,7 @@ class Radix:
         return np.bincount(digits.astype(np.int64), minlength=1 << DIGIT_BITS).astype(np.int64)
 
     def narrow(self, histogram: I64) -> Self:
-        """Return the state after a round, from the sum of all parts' histograms (int64[65536]).
-
-        Raises:
-            ValueError: the histogram cannot hold the wanted rank, so it is not of the data of the rounds before.
-        """
+        """Return the state after a round, by the sum of all parts' histograms; ValueError where it is of other data."""
         total = int(histogram.sum()) if self.total is None else self.total
         if total == 0:
             return replace(self, total=0)

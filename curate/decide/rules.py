@@ -6,7 +6,6 @@ row's value (a cast, say) is NULL. Rules run in DuckDB on Arrow tables with exte
 `{top: f, of: column}` splits the rules into segments, since its threshold is known only when all rows reached it.
 """
 
-import difflib
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ import pyarrow as pa
 from curate.errors import RecipeError
 from curate.numeric.arrays import I16, I32
 from curate.recipe.deciding import Top
+from curate.wording import did_you_mean, one_line
 
 _local = threading.local()
 
@@ -54,11 +54,7 @@ def connect() -> Any:
 
 
 def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule]:
-    """Return the rules in order, checked against the columns that they will see.
-
-    Raises:
-        RecipeError: an expression does not parse, is not scalar, deterministic and boolean, or a column is missing.
-    """
+    """Return the rules in order, checked against the columns that they will see. Raises RecipeError."""
     return [
         _check_top(name, spec, columns) if isinstance(spec, Top) else _check_sql(f"rules.{name}", spec, columns)
         for name, spec in rules.items()
@@ -162,7 +158,7 @@ def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule
         if not any(part["class"] == "CAST" for part in parts):
             _try_values(sql, columns)
     except duckdb.Error as error:
-        raise RecipeError(f"{where}: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"{where}: {one_line(error)}") from None
     if not wanted and kind != "BOOLEAN":
         raise RecipeError(f"{where} is of type {kind}; a rule is true or false, such as words > 2")
     if wanted and not kind.endswith("INT") and kind != "INTEGER":
@@ -213,14 +209,11 @@ def _column(key: str, name: str, columns: pa.Schema) -> str:
     by_lower: dict[str, str] = {known.lower(): known for known in columns.names}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
-    near = difflib.get_close_matches(name, columns.names, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    needs = {
-        "language": "measure: {language: {}}",
-        "language_score": "measure: {language: {}}",
-        "phash": "measure: {image: {phash: true}}",
-    }
-    hint = f"it is measured by {needs[name.lower()]}; " if name.lower() in needs else hint
+    language = "measure: {language: {}}"
+    needs = {"language": language, "language_score": language, "phash": "measure: {image: {phash: true}}"}
+    hint = did_you_mean(name, columns.names)
+    if name.lower() in needs:
+        hint = f"it is measured by {needs[name.lower()]}; "
     raise RecipeError(f"{key}: no column {name!r}; {hint}columns: {', '.join(columns.names)}")
 
 

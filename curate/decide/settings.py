@@ -6,8 +6,6 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from curate import ids
@@ -17,6 +15,7 @@ from curate.decide.schemes.scheme import Scheme
 from curate.errors import RecipeError
 from curate.measure.settings import MeasureSettings
 from curate.metadata.unit import Entries, MatchSettings, load_entries
+from curate.numeric.arrays import I64
 from curate.pool.plan import Pool, Unit
 from curate.recipe.deciding import KEYS, NEARNESS, SCHEMES, Balance, Dedup, Near
 from curate.recipe.recipe import Recipe
@@ -85,7 +84,7 @@ class DecideSettings:
         assert self.matching is not None
         return load_entries(self.matching)
 
-    def limits(self, t: int | None, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+    def limits(self, t: int | None, counts: I64) -> I64 | None:
         """Return the rows that each entry may have (int64[n] or [1]); None without balance."""
         if t is None or self.scheme is None:
             return None

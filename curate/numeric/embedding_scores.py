@@ -86,13 +86,13 @@ def quality_score(images: F32, axis: F32) -> F32:
 def tag_contexts(images: F32, prompts: F32, temperature: float = 0.01) -> Tags:
     """Return the context of each image, whatever its class: p(z|x) ∝ Σ over classes y of exp(cos(x, (y, z)) / T).
 
-    Source: An et al., PerceptionCLIP: Visual Classification by Inferring and Conditioning on Contexts, 2024, its estimates
-    of p(z|x) with classes (ClassAttr), and with one class, which is none, from the attribute alone (PureAttr).
+    Source: An et al., PerceptionCLIP: Visual Classification by Inferring and Conditioning on Contexts, 2024: its
+    estimates of p(z|x) with classes (ClassAttr), and from the attribute alone (PureAttr), which is with one class.
 
     Args:
         images: float32[n, d].
         prompts: float32[y, z, d], of each class in each context ("a photo of a dog, in water").
-        temperature: T, above 0, of the cosine: the paper's, over the model's logit scale (CLIP's is 100); larger is flatter.
+        temperature: T, above 0: the paper's, over the model's logit scale (CLIP's is 100); larger is flatter.
     """
     classes, contexts, dimension = prompts.shape
     flat = prompts.reshape(-1, dimension).T

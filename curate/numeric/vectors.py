@@ -1,7 +1,7 @@
 """Embeddings between tables and numpy: a column of fixed-size lists is a matrix, a row of zeros where there is none.
 
-Zeros and not nulls: Arrow writes fixed-size lists that are null into Parquet, and cannot read them. Exact products are summed
-in float64 in the order of dimensions: the same on every processor and with every library.
+Zeros and not nulls: Arrow writes fixed-size lists that are null into Parquet, and cannot read them. Exact products are
+summed in float64 in the order of dimensions: the same on every processor and with every library.
 """
 
 from typing import Any

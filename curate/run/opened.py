@@ -17,11 +17,7 @@ from curate.store.store import RunStore
 
 
 def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
-    """Return the context of a finished run, and its units in order.
-
-    Raises:
-        RecipeError: the recipe in run.json is not one that this version knows.
-    """
+    """Return a finished run's context, and its units. Raises RecipeError where its recipe is of another version."""
     facts = read_facts(folder)
     sources = [source for source, count in facts.units for _ in range(count)]
     units = [Unit(index, source, ()) for index, source in enumerate(sources)]

@@ -25,7 +25,7 @@ class Deduplicate(beam.PTransform):
     on_one_machine: bool  # see `FindGroups`
 
     def expand(self, states: beam.PCollection[UnitState]) -> Any:
-        """PCollection[UnitState] → PCollection[UnitState] without duplicates, and PCollection[(place, recall)] of near passes.
+        """PCollection[UnitState] → PCollection[UnitState] without duplicates, and PCollection[(place, recall)].
 
         Hashes go to buckets, repeated ones back to their units, then candidates' records through the passes.
         """

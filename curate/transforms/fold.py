@@ -8,7 +8,7 @@ import apache_beam as beam
 
 
 class Fold(beam.CombineFn):
-    """Combine by a function of two, which is associative; None over nothing. What decides are exact sums: of integers."""
+    """Combine by an associative function of two; None over nothing. Sums that decide are of integers, so exact."""
 
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         self._function = function

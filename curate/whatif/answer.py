@@ -31,41 +31,31 @@ from curate.whatif.survivors import (
 )
 
 _NUMBERS = [("run", pa.int64()), ("whatif", pa.float64()), ("change", pa.float64())]
+# Kinds are pool, drop and kept; the error is one standard error of a run's draws. Null: that recipe has no such rule.
 FUNNEL = pa.schema(
     [("position", pa.int32()), ("kind", pa.string()), ("rule", pa.string()), *_NUMBERS, ("error", pa.float64())]
 )
+# Rows of the pool, kept ones (run) and expected ones (whatif).
 SOURCES = pa.schema([("source", pa.string()), ("pool", pa.int64()), *_NUMBERS])
 LANGUAGES = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS])
 _WEIGHTS = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS[:2], ("source", pa.string())])
+# t; survivors, the rows still in when balancing begins; entries that some survivor matches, and how many are gained and
+# lost; the tail's share (entries with at most their limit of survivors) in the matches of survivors, and of kept rows.
 FACTS = pa.schema([("fact", pa.string()), ("run", pa.float64()), ("whatif", pa.float64())])
 
 
 @dataclass(frozen=True)
 class WhatIf:
-    """What a run did yield (`run`), and would (`whatif`), with `change` the difference.
+    """What a run did yield (`run`), and would (`whatif`), with `change` the difference."""
 
-    Attributes:
-        changes: the overrides.
-        funnel: position int32 · kind string (pool, drop, kept) · rule string · run int64 · whatif float64 · change float64 ·
-            error float64, one standard error of a run's draws; null where one of the two recipes has no such rule.
-        sources: source string · pool int64 (rows of the pool) · run int64 (kept) · whatif float64 (expected) · change float64.
-        languages: the same by language string; no rows where languages are not known.
-        facts: fact string · run float64 · whatif float64: t; survivors, the rows still in when balancing begins; entries
-            that some survivor matches, and how many are gained and lost; the tail's share (entries with at most their limit of survivors)
-            of the matches of survivors, and of kept rows.
-        expected: the expected number of kept rows.
-        error: one standard error of the number that a run draws; 0 without balance.
-        t: of balance, from the recipe or solved; None without balance.
-    """
-
-    changes: tuple[str, ...]
-    funnel: pa.Table
-    sources: pa.Table
-    languages: pa.Table
-    facts: pa.Table
-    expected: float
-    error: float
-    t: int | None
+    changes: tuple[str, ...]  # the overrides
+    funnel: pa.Table  # FUNNEL
+    sources: pa.Table  # SOURCES
+    languages: pa.Table  # LANGUAGES; no rows where languages are not known
+    facts: pa.Table  # FACTS
+    expected: float  # the expected number of kept rows
+    error: float  # one standard error of the number that a run draws; 0 without balance
+    t: int | None  # of balance, from the recipe or solved; None without balance
 
 
 def whatif(url: str, overrides: Sequence[str]) -> WhatIf:

@@ -72,7 +72,7 @@ class Estimate:
 def estimate(
     context: RunContext, units: Sequence[Unit], metadata: pa.Table | None, record: Record | None = None
 ) -> Estimate | None:
-    """Measure a few units in a temporary folder, and extrapolate; None for an empty pool. `record`: of what is blocked."""
+    """Measure a few units in a temporary folder and extrapolate; None for an empty pool. `record`: what is blocked."""
     sample = _choose(context, units)
     if not sample:
         return None

@@ -33,8 +33,7 @@ class Expectation:
 def solve_t(survivors: DecidedRows, target: Balance | None) -> int | None:
     """Return the t of the recipe, or the largest whose expected size is at most the target; None without balance.
 
-    Raises:
-        RunError: even t = 1 is expected to keep more.
+    Raises RunError where even t = 1 is expected to keep more.
     """
     if target is None:
         return None

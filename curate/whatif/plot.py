@@ -29,12 +29,7 @@ def check_plot(path: str) -> str:
 
 
 def write_plot(path: str, points: Sequence[Point], number: SweptNumber, kept: int) -> None:
-    """Write the chart of a sweep; `kept` is what the run kept.
-
-    Raises:
-        RecipeError: the file's name tells no kind.
-        OSError: it cannot be written.
-    """
+    """Write the chart of a sweep; `kept` is what the run kept. Raises RecipeError as `check_plot`, or OSError."""
     import vl_convert  # here: a JavaScript engine, 0.4 s to start
 
     kind, spec = check_plot(path), sweep_chart(points, number, kept)

@@ -1,8 +1,8 @@
 """The rows still in when balancing begins, by a run's own recipe or a changed one, from the run's tables alone.
 
-In: a finished run, and its recipe as overridden; what would need the pool is refused, with the command that would do it. Out:
-`DecidedRows`. What decides are the kernels of the run itself, so the result is what a run would find, and only what a change
-affects is decided again:
+In: a finished run, and its recipe as overridden; what would need the pool is refused, with the command that does it.
+Out: `DecidedRows`. What decides are the kernels of the run itself, so the result is what a run would find, and only
+what a change affects is decided again:
 
     balance           verdicts as recorded
     dedup             rules as recorded, duplicates found again
@@ -72,7 +72,7 @@ class FinishedRun:
         return any((state.verdicts == _FORGOTTEN).any() for state in self.states)
 
     def settings(self, recipe: Recipe) -> DecideSettings:
-        """Return what deciding by a changed recipe reads, without the evaluation set, which only a run has. Raises RecipeError."""
+        """Return what deciding by a changed recipe reads, without the evaluation set, which only a run has."""
         dedup_alone = recipe.dedup.model_copy(update={"against": None})
         return DecideSettings.of(replace(self.context, recipe=recipe.model_copy(update={"dedup": dedup_alone})))
 
@@ -97,12 +97,7 @@ class DecidedRows:
 
 
 def open_finished(url: str) -> FinishedRun:
-    """Open a finished run, local or remote.
-
-    Raises:
-        RecipeError: there is no run, or its recipe is not one that this version knows.
-        RunError: the run is not finished, or its tables are damaged.
-    """
+    """Open a finished run. Raises as `find_run` and `open_context` do, and RunError where it is damaged."""
     found = find_run(url)
     folder = KeptColumnsStore(found.url, found.storage)
     context, units = open_context(folder)
@@ -111,11 +106,7 @@ def open_finished(url: str) -> FinishedRun:
 
 
 def changed_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """Return the recipe as overridden.
-
-    Raises:
-        RecipeError: an override is wrong, or asks for what is not in the tables of a run.
-    """
+    """Return the recipe as overridden. Raises RecipeError, also for what is not in the tables of a run."""
     for override in overrides:
         section = override.partition("=")[0].partition(".")[0]
         if section in ACCEPTED:

@@ -53,11 +53,7 @@ class Point:
 
 
 def sweep(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, points: int = 12) -> Iterator[Point]:
-    """Return the points of a sweep, each as soon as it is known; all recipes are checked before the first.
-
-    Raises:
-        RecipeError: the recipe with some value is wrong.
-    """
+    """Yield the points of a sweep, each as soon as it is known. All recipes are checked first: RecipeError."""
     values = number.values(points)
     recipes = [changed_recipe(run.recipe, [*overrides, number.override(value)]) for value in values]
     if number.rule is None:  # all values in one pass over the survivors, which are the same
@@ -98,9 +94,7 @@ def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -
     """Return the value of the largest size found that is at most `rows`, by false position (Illinois) between the ends.
 
     Deduplication and draws may make sizes that do not rise or fall all the way: then another value may come nearer.
-
-    Raises:
-        RunError: both ends give more.
+    Raises RunError where both ends give more.
     """
     ends = [(value, size(value)) for value in map(number.rounded, (number.low, number.high))]
     fitting = [end for end in ends if end[1] <= rows]

@@ -71,11 +71,7 @@ class SweptNumber:
 
 
 def parse_swept_number(text: str) -> SweptNumber:
-    """Return the number that a text names; `rules.NAME.top` alone is its whole range.
-
-    Raises:
-        RecipeError: it is none.
-    """
+    """Return the number that a text names; `rules.NAME.top` alone is its whole range. Raises RecipeError."""
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()
     plain = key in ("balance.t", "balance.rows") or bool(_TOP.fullmatch(key))
