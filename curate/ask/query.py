@@ -6,7 +6,6 @@ connection has no access to files but the run's tables, as the manifest lists th
 """
 
 import glob
-import json
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ import pyarrow as pa
 
 from curate.ask.library import check_params, fill_params, find_query, is_name, read_number
 from curate.ask.output import Result
+from curate.decide.rules import parse_sql, walk_tree
 from curate.errors import RecipeError, RunError
 from curate.output.output_format import find_written
 from curate.publish.statistics import TABLES
@@ -228,16 +228,15 @@ def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
     reading, kind = statement.query, _kind(statement)
     if kind == "EXPLAIN":
         reading = _EXPLAIN.sub("", reading, count=1)
-    answer = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [reading]).fetchall()[0][0]
     try:
-        tree = json.loads(answer)
+        tree = parse_sql(connection, reading)
     except RecursionError:
         raise RecipeError("SQL: its expressions are nested too deeply") from None
     if tree["error"] or len(tree["statements"]) != 1:
         raise RecipeError(
             f"SQL: a run is read-only, and this is {kind}; accepted: SELECT, FROM, EXPLAIN, DESCRIBE, SHOW"
         )
-    for part in _walk(tree):
+    for part in walk_tree(tree):
         kind = str(part.get("type", ""))
         if kind.endswith("_NODE") and kind not in _NODES:
             raise RecipeError(f"SQL: a run is read-only, and this holds {kind.partition('_')[0]}; accepted: SELECT")
@@ -259,15 +258,6 @@ def _kind(statement: Any) -> str:
         return str(statement.type).rpartition(".")[2].replace("_", " ")
     except ValueError:  # DuckDB's Python names some kinds only, and UPDATE EXTENSIONS is not among them
         return "another statement"
-
-
-def _walk(node: Any) -> Iterator[dict[str, Any]]:
-    waiting = [node]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            yield node
-        waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:

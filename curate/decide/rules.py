@@ -53,6 +53,23 @@ def connect() -> Any:
     return _local.connection
 
 
+def parse_sql(connection: Any, sql: str) -> dict[str, Any]:
+    """Return statements as DuckDB parses them. Raises RecursionError where they are nested too deeply."""
+    [(text,)] = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
+    tree: dict[str, Any] = json.loads(text)
+    return tree
+
+
+def walk_tree(tree: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object of a parse tree, itself included, in the order of the text."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+        waiting += reversed([*node.values()] if isinstance(node, dict) else node if isinstance(node, list) else [])
+
+
 def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule]:
     """Return the rules in order, checked against the columns that they will see. Raises RecipeError."""
     return [
@@ -126,10 +143,8 @@ def _check_top(name: str, spec: Top, columns: pa.Schema) -> Rule:
 def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule:
     """Check an expression: of a rule, which is true or false, or of the type that is wanted."""
     where = f"{key}: {sql!r}"
-    connection = connect()
     try:
-        tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [f"SELECT ({sql}\n)"]).fetchall()[0][0])
-        _ = list(_walk(tree))
+        tree = parse_sql(connect(), f"SELECT ({sql}\n)")
     except RecursionError:
         raise RecipeError(f"{where[:200]}… is nested too deeply; accepted: several rules, or fewer operators") from None
     if tree["error"]:
@@ -139,8 +154,8 @@ def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule
     if not plain or len(node["select_list"]) != 1 or node["select_list"][0]["alias"] or _has_clauses(node):
         raise RecipeError(f"{where} is not one SQL expression")
     used = []
-    parts = list(_walk(node["select_list"][0]))
-    lambdas = [ref for part in parts if part["class"] == "LAMBDA" for ref in _walk(part["lhs"])]
+    parts = [part for part in walk_tree(node["select_list"][0]) if "class" in part]
+    lambdas = [ref for part in parts if part["class"] == "LAMBDA" for ref in walk_tree(part["lhs"])]
     parameters = {ref["column_names"][-1] for ref in lambdas if "column_names" in ref} - set(columns.names)
     for part in parts:
         kind = part["class"]
@@ -191,18 +206,6 @@ def _try_values(sql: str, columns: pa.Schema) -> None:
 def _has_clauses(node: dict[str, Any]) -> bool:
     clauses = ("where_clause", "having", "sample", "qualify", "group_expressions", "group_sets")
     return any(node.get(clause) for clause in clauses) or bool(node.get("cte_map", {}).get("map"))
-
-
-def _walk(node: Any) -> Iterator[dict[str, Any]]:
-    """Return every expression below `node`, itself included."""
-    if isinstance(node, dict):
-        if "class" in node:
-            yield node
-        for child in node.values():
-            yield from _walk(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from _walk(child)
 
 
 def _column(key: str, name: str, columns: pa.Schema) -> str:

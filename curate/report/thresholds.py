@@ -5,10 +5,10 @@ compares a column, `least(a, b)`, `greatest(a, b)` (both columns) or the ratio o
 Everything else in a rule, such as OR, cannot be drawn and is left out.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+from curate.decide.rules import parse_sql, walk_tree
 from curate.report.source import Run
 from curate.store.facts import RuleFacts
 
@@ -57,24 +57,15 @@ def _comparisons(run: Run, sql: str) -> Iterator[tuple[str, float]]:
 
 
 def _parse(run: Run, sql: str) -> dict[str, Any]:
-    """Return the condition as DuckDB parses it, without positions in the text; {} where it is none."""
-    [(answer,)] = run.connection.execute(
-        "SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT 1 WHERE ({sql}\n)"]
-    ).fetchall()
+    """Return the condition as DuckDB parses it; {} where it is none."""
     try:
-        tree = json.loads(answer)
-        if tree["error"] or len(tree["statements"]) != 1:
-            return {}
-        where: dict[str, Any] = _plain(tree["statements"][0]["node"].get("where_clause") or {})
+        tree = parse_sql(run.connection, f"SELECT 1 WHERE ({sql}\n)")
     except RecursionError:  # a rule may be a sum of hundreds of terms, each within the one before
         return {}
+    if tree["error"] or len(tree["statements"]) != 1:
+        return {}
+    where: dict[str, Any] = tree["statements"][0]["node"].get("where_clause") or {}
     return where
-
-
-def _plain(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _plain(value) for key, value in node.items() if not key.startswith(("query_location", "alias"))}
-    return [_plain(item) for item in node] if isinstance(node, list) else node
 
 
 def _conjuncts(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -85,15 +76,8 @@ def _conjuncts(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield node
 
 
-def _columns(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        if node.get("class") == "COLUMN_REF":
-            yield node["column_names"][-1]
-        for value in node.values():
-            yield from _columns(value)
-    elif isinstance(node, list):
-        for item in node:
-            yield from _columns(item)
+def _columns(tree: dict[str, Any]) -> list[str]:
+    return [node["column_names"][-1] for node in walk_tree(tree) if node.get("class") == "COLUMN_REF"]
 
 
 def _measures(node: dict[str, Any]) -> Iterator[str]:
