@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from curate.decide import decisions, dedup, duplicates, filtering, quantiles
+from curate.decide import dedup, per_unit, quantiles
 from curate.decide.groups import Groups
 from curate.decide.passes.kinds import Nearness
 from curate.decide.settings import DecideSettings
@@ -27,7 +27,7 @@ def apply_rules(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitSta
 
 def open_states(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
     """Return the units' states after the rules that come before the first top rule."""
-    return list(in_threads(lambda unit: filtering.open_state(settings, unit), units))
+    return list(in_threads(lambda unit: per_unit.open_state(settings, unit), units))
 
 
 def apply_tops(settings: DecideSettings, states: list[UnitState]) -> list[UnitState]:
@@ -42,11 +42,11 @@ def _apply_top(settings: DecideSettings, states: list[UnitState], index: int) ->
     """Return the states after a segment's top rule and the next segment."""
     top = settings.segments[index].top
     assert top is not None and isinstance(top.spec, Top)
-    keys = np.concatenate(list(in_threads(lambda state: filtering.top_keys(settings, state, index), states)))
+    keys = np.concatenate(list(in_threads(lambda state: per_unit.top_keys(settings, state, index), states)))
     radix = quantiles.Radix(top.spec.top)
     while not radix.solved:
         radix = radix.narrow(radix.histogram(keys))
-    return list(in_threads(lambda state: filtering.apply_top(settings, state, index, radix.key), states))
+    return list(in_threads(lambda state: per_unit.apply_top(settings, state, index, radix.key), states))
 
 
 def deduplicate(settings: DecideSettings, states: Sequence[UnitState]) -> list[UnitState]:
@@ -58,11 +58,11 @@ def find_repeats(settings: DecideSettings, states: Sequence[UnitState]) -> dedup
     """Return the records of the rows still in that share a key of some pass with another one."""
     groups = {place: find_groups(settings, by, states)[0] for place, by in settings.near.items()}
     hashes: dict[int, list[U64]] = {}
-    for parts in in_threads(lambda state: list(duplicates.hash_keys(settings, state, 1, groups)), states):
+    for parts in in_threads(lambda state: list(per_unit.hash_keys(settings, state, 1, groups)), states):
         for (place, _), part in parts:
             hashes.setdefault(place, []).append(part)
     repeats = [(place, dedup.repeated(parts)) for place, parts in hashes.items()]
-    records = in_threads(lambda state: duplicates.find_candidates(settings, state, repeats, groups), states)
+    records = in_threads(lambda state: per_unit.find_candidates(settings, state, repeats, groups), states)
     return np.concatenate(list(records))
 
 
@@ -76,19 +76,19 @@ def drop_repeats(settings: DecideSettings, states: Sequence[UnitState], records:
     for i in range(len(settings.passes)):
         records = dedup.resolve(records, i)
     lost = _by_unit(records[records["dead"]], states)
-    return [duplicates.drop_duplicates(state, [part]) for state, part in zip(states, lost, strict=True)]
+    return [per_unit.drop_duplicates(state, [part]) for state, part in zip(states, lost, strict=True)]
 
 
 def find_groups(settings: DecideSettings, by: Nearness, states: Sequence[UnitState]) -> tuple[Groups, I64]:
     """Return the groups of a pass by nearness, and the sum of `Nearness.recall`."""
-    units = (duplicates.read_nodes(settings, by, state) for state in states)
+    units = (per_unit.read_nodes(settings, by, state) for state in states)
     edges, recall = by.search(units, settings.store.spool)
     return Groups.of(edges), recall
 
 
 def count_survivors(settings: DecideSettings, states: Sequence[UnitState]) -> I64:
     """Return the rows still in that match each entry (int64[entries])."""
-    counts = in_threads(lambda state: decisions.count_entries(settings, state.unit, state.alive), states)
+    counts = in_threads(lambda state: per_unit.count_entries(settings, state.unit, state.alive), states)
     return sum(counts, np.zeros(len(settings.entries.entries), np.int64))
 
 

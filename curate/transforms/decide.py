@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton
 
-from curate.decide import decisions, filtering, quantiles
+from curate.decide import per_unit, quantiles
 from curate.decide.bracket import Bracket
 from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitResult, UnitState
@@ -29,7 +29,7 @@ BRACKET_ROUNDS = 8  # enough for t below 2⁴⁰ (see Bracket); rounds after the
 
 @dataclass
 class ApplyRules(beam.PTransform):
-    """Apply all rules, and what follows them (`filtering.finish_rules`), and find the thresholds of top rules."""
+    """Apply all rules, and what follows them (`per_unit.finish_rules`), and find the thresholds of top rules."""
 
     settings: DecideSettings
 
@@ -48,7 +48,7 @@ class ApplyRules(beam.PTransform):
 
     def _open(self, unit: Unit) -> UnitState:
         with time_step(self.settings.store, "rules", unit.name) as timer:
-            state = filtering.open_state(self.settings, unit)
+            state = per_unit.open_state(self.settings, unit)
             timer.rows = len(state.verdicts)
             return state
 
@@ -80,10 +80,10 @@ class _ApplyTop(beam.PTransform):
 
     def _count(self, state: UnitState, radix: quantiles.Radix) -> Iterator[I64]:
         if not radix.solved:
-            yield radix.histogram(filtering.top_keys(self.settings, state, self.index))
+            yield radix.histogram(per_unit.top_keys(self.settings, state, self.index))
 
     def _cut(self, state: UnitState, radix: quantiles.Radix) -> UnitState:
-        return filtering.apply_top(self.settings, state, self.index, radix.key)
+        return per_unit.apply_top(self.settings, state, self.index, radix.key)
 
 
 @dataclass
@@ -98,8 +98,8 @@ class CountEntries(beam.PTransform):
 
     def _count(self, unit: Unit | UnitState) -> I64:
         if isinstance(unit, Unit):
-            return decisions.count_entries(self.settings, unit)
-        return decisions.count_entries(self.settings, unit.unit, unit.alive)
+            return per_unit.count_entries(self.settings, unit)
+        return per_unit.count_entries(self.settings, unit.unit, unit.alive)
 
 
 @dataclass
@@ -138,9 +138,9 @@ class SolveT(beam.PTransform):
     def _expect(self, state: UnitState, counts: I64, bracket: Bracket) -> Iterator[Any]:
         points = bracket.points()
         if len(points):
-            matches = decisions.alive_matches(self.settings, state)
+            matches = per_unit.alive_matches(self.settings, state)
             # Python integers: a sum over units may pass 2⁶⁴.
-            yield decisions.expected_rows(self.settings, matches, counts, points).astype(object)
+            yield per_unit.expected_rows(self.settings, matches, counts, points).astype(object)
 
     def _solution(self, bracket: Bracket) -> int:
         with noting_errors(self.settings.store):
@@ -164,4 +164,4 @@ class Decide(beam.PTransform):
     def _decide(self, state: UnitState, gaps: list[str], counts: Any = None, t: Any = None) -> UnitResult:
         with time_step(self.settings.store, "decide", state.unit.name) as timer:
             timer.rows = len(state.verdicts)
-            return decisions.decide(self.settings, state, counts, t, gaps)
+            return per_unit.decide(self.settings, state, counts, t, gaps)

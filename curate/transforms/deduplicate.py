@@ -8,8 +8,9 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import AsSingleton
 
-from curate.decide import dedup, duplicates
+from curate.decide import dedup
 from curate.decide.groups import Groups
+from curate.decide.per_unit import drop_duplicates, find_candidates, hash_keys
 from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitState
 from curate.numeric.arrays import U64
@@ -56,7 +57,7 @@ class Deduplicate(beam.PTransform):
         left = (
             {"state": by_unit, "lost": records}
             | "Lost" >> beam.CoGroupByKey()
-            | "Drop" >> beam.Map(lambda item: duplicates.drop_duplicates(item[1]["state"][0], item[1]["lost"]))
+            | "Drop" >> beam.Map(lambda item: drop_duplicates(item[1]["state"][0], item[1]["lost"]))
         )
         return left, tuple(recalls) | "Recalls" >> beam.Flatten(pipeline=states.pipeline)
 
@@ -64,13 +65,13 @@ class Deduplicate(beam.PTransform):
         return dict(zip(self.settings.near, found, strict=True))
 
     def _hash(self, state: UnitState, *found: Any) -> Iterator[tuple[tuple[int, int], tuple[int, U64]]]:
-        for bucket, hashes in duplicates.hash_keys(self.settings, state, self.n_buckets, self._groups(found)):
+        for bucket, hashes in hash_keys(self.settings, state, self.n_buckets, self._groups(found)):
             yield bucket, (state.unit.index, hashes)
 
     def _first_records(self, item: tuple[int, dict[str, Any]], *found: Any) -> Iterator[tuple[int, Any]]:
         [state], repeated = item[1]["state"], item[1]["repeated"]
         if repeated:
-            records = duplicates.find_candidates(self.settings, state, repeated, self._groups(found))
+            records = find_candidates(self.settings, state, repeated, self._groups(found))
             yield from _by_number(records, dedup.buckets_for(records, 0, self.n_buckets))
 
     def _resolve(self, item: tuple[int, Iterable[Any]], index: int) -> Iterator[tuple[int, Any]]:

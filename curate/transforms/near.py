@@ -14,9 +14,9 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import AsSingleton, TaggedOutput
 
-from curate.decide.duplicates import read_nodes
 from curate.decide.groups import Groups, forest
 from curate.decide.passes.kinds import Nearness, join_parts
+from curate.decide.per_unit import read_nodes
 from curate.decide.rounds import find_groups
 from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitState

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.decide import balance, bracket
-from curate.decide.decisions import expected_rows
+from curate.decide.per_unit import expected_rows
 from curate.decide.schemes.scheme import stack_limits
 from curate.numeric.arrays import F64, I64
 from curate.process import in_threads

@@ -25,7 +25,7 @@ import pyarrow as pa
 from curate import schema
 from curate.ask.query import find_run
 from curate.decide import dedup, rounds
-from curate.decide.decisions import alive_matches, read_verdicts
+from curate.decide.per_unit import alive_matches, read_verdicts
 from curate.decide.settings import DecideSettings
 from curate.decide.state import ALIVE, UnitState
 from curate.errors import RecipeError, RunError

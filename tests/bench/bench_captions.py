@@ -26,7 +26,7 @@ from curate.captions.kinds.rewrite import load_pairs
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
-from curate.decide.decisions import decide
+from curate.decide.per_unit import decide
 from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.engines.engine import Request

@@ -23,7 +23,7 @@ import numpy as np
 import webdataset
 from PIL import Image
 
-from curate.decide.decisions import decide
+from curate.decide.per_unit import decide
 from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.output.output_format import emit_shard

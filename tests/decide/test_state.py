@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from curate import ids, schema
 from curate.decide import balance, rounds
-from curate.decide.decisions import alive_matches, count_entries, expected_rows
-from curate.decide.decisions import decide as decide_unit
+from curate.decide.per_unit import alive_matches, count_entries, expected_rows
+from curate.decide.per_unit import decide as decide_unit
 from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitResult
 from curate.metadata.sources import read_metadata

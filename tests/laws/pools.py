@@ -25,7 +25,8 @@ from curate.ask.verify import verify_run
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.captions.work import check_requests, summarise
-from curate.decide import balance, decisions, dedup
+from curate.decide import balance, dedup
+from curate.decide.per_unit import alive_matches, count_entries, decide
 from curate.decide.rounds import apply_rules, count_survivors, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.decide.state import UnitState
@@ -386,12 +387,12 @@ def decide_local(prepared: Prepared, gaps: Sequence[str]) -> tuple[list[Audit], 
     recalls = dict.fromkeys(context.recipe.dedup.near, np.zeros(2, np.int64))
     pool = survivors = sums = t = None
     if context.recipe.match:
-        pool = np.sum([decisions.count_entries(settings, unit) for unit in units], axis=0)
+        pool = np.sum([count_entries(settings, unit) for unit in units], axis=0)
         survivors = count_survivors(settings, states)
     if context.recipe.balance:
         assert survivors is not None
         t = context.recipe.balance.t or _largest_t(settings, states, survivors)
-    verdicts = [decisions.decide(settings, s, survivors, t, gaps) for s in states]
+    verdicts = [decide(settings, s, survivors, t, gaps) for s in states]
     if context.recipe.match:
         sums = np.sum([v.entries for v in verdicts if v.entries is not None], axis=0)
     # Thresholds only describe: a test that compares them does so with the definition.
@@ -404,7 +405,7 @@ def _largest_t(settings: DecideSettings, states: Sequence[UnitState], counts: An
     """The largest t with Σπ ≤ rows, by trying all of them."""
     assert settings.balance is not None and settings.balance.rows is not None
     ts = np.arange(1, counts.max() + 1)
-    matches = [decisions.alive_matches(settings, state) for state in states]
+    matches = [alive_matches(settings, state) for state in states]
     sums = np.sum([balance.expected_rows(m, counts, ts[:, None]).astype(object) for m in matches], axis=0)
     return int(ts[[total <= settings.balance.rows * balance.ONE for total in sums]][-1])
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from curate.decide import balance, rounds
-from curate.decide.decisions import alive_matches, name_verdicts
+from curate.decide.per_unit import alive_matches, name_verdicts
 from curate.decide.settings import DecideSettings
 from curate.run.opened import open_context
 from curate.store.store import RunStore

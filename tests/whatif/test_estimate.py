@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from curate import ids
-from curate.decide import balance, decisions, rounds
+from curate.decide import balance, rounds
+from curate.decide.per_unit import alive_matches
 from curate.decide.settings import DecideSettings
 from curate.metadata.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
@@ -79,7 +80,7 @@ def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[st
     target = context.recipe.balance
     if target and target.t:
         p = balance.probabilities(rounds.count_survivors(settings, states), np.array([target.t]))
-        matches = [decisions.alive_matches(settings, state) for state in states]
+        matches = [alive_matches(settings, state) for state in states]
         kept = sum(float(balance.inclusion_probability(part, p).sum()) for part in matches)
         counted |= {"balance": counted["kept"] - kept, "kept": kept}
     return counted
