@@ -21,7 +21,7 @@ from curate.pool.formats.registry import find_format
 from curate.publish.settings import PublishSettings
 from curate.publish.uids import PAIR, pair_bytes, read_uids, uid_pairs
 from curate.run.columns import table_names
-from curate.run.opened import open_context
+from curate.run.context import open_context
 from curate.store.facts import read_facts
 from curate.store.forgotten import Record
 from curate.store.items import Items

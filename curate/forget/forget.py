@@ -27,7 +27,7 @@ from curate.publish.audit import all_failures, audit_unit, check_conservation, c
 from curate.publish.describe import describe_run
 from curate.publish.settings import PublishSettings
 from curate.publish.uids import write_uids
-from curate.run.opened import open_context
+from curate.run.context import open_context
 from curate.schema import KEPT
 from curate.store.facts import ForgottenFacts, read_facts
 from curate.store.forgotten import Record, counts, origins

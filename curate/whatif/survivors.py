@@ -34,8 +34,7 @@ from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.deciding import Top
 from curate.recipe.recipe import Recipe, change_recipe
-from curate.run.context import RunContext
-from curate.run.opened import open_context
+from curate.run.context import RunContext, open_context
 from curate.schema import CODES
 from curate.store.facts import read_facts
 from curate.whatif.kept_columns import KeptColumnsStore
