@@ -19,6 +19,7 @@ from numba import njit
 
 U64 = npt.NDArray[np.uint64]
 
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ by the golden ratio, odd: the step of splitmix64
 _UID = "[0-9a-fA-F]{32}"
 _WHOLE_UID = rf"\A{_UID}\z"
 

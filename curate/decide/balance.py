@@ -19,12 +19,11 @@ import pyarrow.compute as pc
 from numba import njit
 
 from curate import ids
-from curate.ids import mix64
+from curate.ids import GOLDEN, mix64
 from curate.numeric.arrays import F64, I32, I64, U64, Mask
 
 ONE = 1 << 32  # a probability of 1 in fixed point
 
-_ODD = np.uint64(0x9E3779B97F4A7C15)
 _BELOW_ONE = float(np.nextafter(1.0, 0.0))
 _TWO52_BITS = np.float64(2.0**52).view(np.uint64)
 
@@ -160,7 +159,7 @@ def _draw(units: U64, offsets: I64, entries: I32, counts: I64, limits: I64, keys
         best = np.inf
         for i in range(offsets[row], offsets[row + 1]):
             e = entries[i]
-            u = mix64(units[row] ^ mix64(keys[e] * _ODD + seed))
+            u = mix64(units[row] ^ mix64(keys[e] * GOLDEN + seed))
             value, count, limit = u * 2.0**-64, counts[e], limits[e if each else 0]
             if count <= limit:
                 value = min(value, _BELOW_ONE)

@@ -24,12 +24,11 @@ from numba import njit
 
 from curate import ids
 from curate.decide.quantiles import order_keys
-from curate.ids import mix64
+from curate.ids import GOLDEN, mix64
 from curate.numeric.arrays import I64, U8, U64, Mask, split_by
 
 Records = npt.NDArray[np.void]
 
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _DIGIT = np.full(256, 16, np.uint8)  # the value of a lower-case hex digit; 16 for any other byte
 _DIGIT[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
@@ -186,7 +185,7 @@ def resolve(records: Records, pass_index: int) -> Records:
 
 def _fold(hi: U64, lo: U64) -> U64:
     """Return 64 bits of a 128-bit key: both halves take part, for a pool's uids may have one that never varies."""
-    return np.asarray(mix64(lo ^ mix64(hi + _GAMMA)))
+    return np.asarray(mix64(lo ^ mix64(hi + GOLDEN)))
 
 
 def _bucket(hashes: U64, n_buckets: int) -> I64:
@@ -215,6 +214,6 @@ def _hex_keys(offsets: I64, data: U8, rows: int) -> tuple[U64, U64, Mask]:
             continue
         is_hex[row], hi[row], lo[row] = True, words[0], words[1]
         if size == 64:
-            hi[row] ^= mix64(words[2] + _GAMMA)
-            lo[row] ^= mix64(words[3] + _GAMMA)
+            hi[row] ^= mix64(words[2] + GOLDEN)
+            lo[row] ^= mix64(words[3] + GOLDEN)
     return hi, lo, is_hex

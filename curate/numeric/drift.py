@@ -23,12 +23,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curate.ids import mix64
+from curate.ids import GOLDEN, mix64
 from curate.numeric.arrays import F32, F64, I64
 
 DIRECTIONS = 128
 BLOCK = 16  # directions at a time: this many numbers a row are held at once
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Drift(NamedTuple):
@@ -60,8 +59,8 @@ def draw_directions(count: int, dimension: int, seed: int) -> F64:
     Normal numbers by Box and Muller from splitmix64's stream, whose start is a hash of the seed, normalised.
     """
     pairs = (dimension + 1) // 2
-    steps = np.arange(1, 2 * count * pairs + 1, dtype=np.uint64) * _GOLDEN
-    bits = mix64(mix64(np.array([seed], np.uint64) + _GOLDEN) + steps) >> np.uint64(11)
+    steps = np.arange(1, 2 * count * pairs + 1, dtype=np.uint64) * GOLDEN
+    bits = mix64(mix64(np.array([seed], np.uint64) + GOLDEN) + steps) >> np.uint64(11)
     first, second = bits.reshape(2, -1, order="F").astype(np.float64) * 2.0**-53
     radius, angle = np.sqrt(-2 * np.log(first + 2.0**-53)), 2 * np.pi * second
     normal = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(count, 2 * pairs)[:, :dimension]

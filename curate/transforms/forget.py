@@ -1,6 +1,7 @@
 """Blocking on Beam: names are followed in rounds over all units, then each unit's blocklisted rows are cleared."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import apache_beam as beam
 from apache_beam.pvalue import AsSingleton
@@ -23,20 +24,10 @@ class Block(beam.PTransform):
         Names are followed for `ROUNDS`, those that were encountered recorded, then rows cleared.
         """
         settings = self.settings
-        frontier = (
-            units.pipeline
-            | beam.Create([None])
-            | "Begin" >> beam.Map(lambda _, store: Frontier.begin(store), settings.store)
-        )
+        frontier = units.pipeline | beam.Create([settings.store]) | "Begin" >> beam.Map(Frontier.begin)
         for n in range(ROUNDS):
-            found = (
-                units
-                | f"Follow {n}"
-                >> beam.Map(lambda unit, frontier: follow(settings, unit, frontier), AsSingleton(frontier))
-                | f"Unite {n}" >> beam.CombineGlobally(unite)
-            )
-            frontier |= f"Advance {n}" >> beam.Map(lambda frontier, found: frontier.advance(found), AsSingleton(found))
-        frontier |= "Record" >> beam.Map(lambda frontier: record_encountered(settings.store, frontier))
-        return units | "Clear" >> beam.Map(
-            lambda unit, frontier: block_unit(settings, unit, frontier), AsSingleton(frontier)
-        )
+            found = units | f"Follow {n}" >> beam.Map(partial(follow, settings), AsSingleton(frontier))
+            united = found | f"Unite {n}" >> beam.CombineGlobally(unite)
+            frontier |= f"Advance {n}" >> beam.Map(lambda frontier, found: frontier.advance(found), AsSingleton(united))
+        frontier |= "Record" >> beam.Map(partial(record_encountered, settings.store))
+        return units | "Clear" >> beam.Map(partial(block_unit, settings), AsSingleton(frontier))

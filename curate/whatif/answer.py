@@ -6,7 +6,6 @@ deduplication drop are exact counts; what balancing keeps is an expectation, wit
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -103,18 +102,20 @@ def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.
     steps = [name for stage in schema.STAGES for name in (rules if stage.name == schema.RULES else [stage.name])]
     was[schema.POOL] = was.total()
     will[schema.POOL] = was[schema.POOL]
-    rows: list[dict[str, Any]] = []
-    for name in [schema.POOL, *steps]:
-        before, after = name in olds, name in news
-        if before or after:
-            drawn = name in (schema.BALANCE, schema.KEPT)
-            row: dict[str, Any] = {"position": len(rows), "rule": name}
-            row["kind"] = name if name in (schema.POOL, schema.KEPT) else "drop"
-            row["run"], row["whatif"] = was[name] if before else None, will.get(name, 0) if after else None
-            row["change"] = (row["whatif"] or 0) - (row["run"] or 0)
-            row["error"] = (found.error if drawn else 0.0) if after else None
-            rows.append(row)
-    return pa.Table.from_pylist(rows, FUNNEL)
+    names = [name for name in [schema.POOL, *steps] if name in olds | news]
+    before = [was[name] if name in olds else None for name in names]
+    after = [will.get(name, 0) if name in news else None for name in names]
+    errors = {schema.BALANCE: found.error, schema.KEPT: found.error}
+    columns = {
+        "position": list(range(len(names))),
+        "kind": [name if name in (schema.POOL, schema.KEPT) else "drop" for name in names],
+        "rule": names,
+        "run": before,
+        "whatif": after,
+        "change": [(b or 0) - (a or 0) for a, b in zip(before, after, strict=True)],
+        "error": [errors.get(name, 0.0) if name in news else None for name in names],
+    }
+    return pa.table(columns, FUNNEL)
 
 
 def _weigh(run: FinishedRun, survivors: DecidedRows, inclusion: list[F64]) -> pa.Table:
