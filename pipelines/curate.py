@@ -17,11 +17,9 @@ from curate.run.context import RunContext
 from curate.transforms.caption import Caption
 from curate.transforms.decide import ApplyRules, CountEntries, Decide, SolveT
 from curate.transforms.deduplicate import Deduplicate
-from curate.transforms.drift import MeasureDrift
-from curate.transforms.emit import Digest, Emit, Publish
+from curate.transforms.emit import Digest, Emit, MeasureDrift, Publish
 from curate.transforms.fold import Fold
-from curate.transforms.forget import Block
-from curate.transforms.measure import Match, Measure
+from curate.transforms.measure import Block, Match, Measure
 
 
 def build(
@@ -32,12 +30,12 @@ def build(
     `n_buckets`, of parts that hashes are split into, has no influence on the result.
     """
     measured, gaps = root | "Units" >> beam.Create(units) | beam.Reshuffle() | Measure(context)
-    settings = DecideSettings.of(context)
+    settings, publishing = DecideSettings.of(context), PublishSettings.of(context)
     vectors: dict[str, beam.PCollection] = {}
     if context.recipe.match:
         measured |= Match(context)
     if context.blocklist_key:
-        measured |= Block(PublishSettings.of(context))
+        measured |= Block(publishing)
     if context.recipe.match:
         vectors["pool"] = measured | "CountPool" >> CountEntries(settings)
     states, thresholds = measured | ApplyRules(settings)
@@ -51,8 +49,7 @@ def build(
         sums = results | "Entries" >> beam.Map(lambda result: result.entries)
         vectors["sums"] = sums | "SumEntries" >> beam.CombineGlobally(Fold(operator.add))
     if context.recipe.measure.kept:
-        vectors["drift"] = results | MeasureDrift(context.store, context.recipe.measure)
-    publishing = PublishSettings.of(context)
+        vectors["drift"] = results | MeasureDrift(publishing)
     audits = results | "Audit" >> beam.Map(lambda result: audit_unit(publishing, result.unit))
     if context.recipe.captions:
         audits, captioned = audits | Caption(context, vectors.get("survivors"))

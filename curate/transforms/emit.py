@@ -12,15 +12,39 @@ from curate.captions.work import summarise
 from curate.decide import dedup
 from curate.output.output_format import emit_shard, find_output
 from curate.output.settings import EmitSettings, Shard, lay_out
+from curate.pool.plan import Unit
 from curate.publish.audit import Audit, check_damage
+from curate.publish.drift import Group, Sample, measure_drifts, merge, sample_unit
 from curate.publish.publish import Results, publish
 from curate.publish.settings import PublishSettings
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
+from curate.store.facts import DriftFacts
 from curate.store.manifest import Published, digest_file
 from curate.store.timings import time_step
+from curate.transforms.fold import Fold
 
 _RESULTS = ("t", "pool", "survivors", "sums", "drift", "captioned")
+
+
+@dataclass
+class MeasureDrift(beam.PTransform):
+    """Measure the drift of each source from samples of its embeddings. Only where embeddings are kept."""
+
+    settings: PublishSettings
+
+    def expand(self, results: beam.PCollection[Any]) -> beam.PCollection[list[DriftFacts]]:
+        """PCollection[UnitResult] → PCollection of one list[DriftFacts], by way of one sample a unit and source."""
+        return (
+            results
+            | "Sample" >> beam.FlatMap(lambda result: self._sample(result.unit))
+            | "Merge" >> beam.CombinePerKey(Fold(lambda one, other: merge([one, other])))
+            | "Together" >> beam.combiners.ToDict()
+            | "Measure" >> beam.Map(measure_drifts)
+        )
+
+    def _sample(self, unit: Unit) -> Iterator[tuple[Group, Sample]]:
+        return sample_unit(self.settings.recipe.measure, unit.source, self.settings.tables(unit))
 
 
 @dataclass

@@ -1,17 +1,22 @@
-"""Measuring and matching on Beam: units in, the same units out once their tables are current."""
+"""Measuring, matching and blocking on Beam: units in, the same units out once their tables are current."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import AsSingleton
 
+from curate.forget.block import ROUNDS, Frontier, block_unit, follow, record_encountered
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.match import compile_kernels
 from curate.metadata.unit import MatchSettings, match_unit
 from curate.pool.plan import Unit
+from curate.publish.settings import PublishSettings
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
+from curate.store.items import unite
 from curate.store.timings import time_step
 
 
@@ -57,3 +62,24 @@ class Match(beam.PTransform):
             match_unit(settings, tables)
             timer.rows = tables.rows()
         return unit
+
+
+@dataclass
+class Block(beam.PTransform):
+    """Clear what the run's record names from the tables of all units."""
+
+    settings: PublishSettings
+
+    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
+        """PCollection[Unit] → PCollection[Unit], the same once cleared.
+
+        Names are followed for `ROUNDS`, those that were encountered recorded, then rows cleared.
+        """
+        settings = self.settings
+        frontier = units.pipeline | beam.Create([settings.store]) | "Begin" >> beam.Map(Frontier.begin)
+        for n in range(ROUNDS):
+            found = units | f"Follow {n}" >> beam.Map(partial(follow, settings), AsSingleton(frontier))
+            united = found | f"Unite {n}" >> beam.CombineGlobally(unite)
+            frontier |= f"Advance {n}" >> beam.Map(lambda frontier, found: frontier.advance(found), AsSingleton(united))
+        frontier |= "Record" >> beam.Map(partial(record_encountered, settings.store))
+        return units | "Clear" >> beam.Map(partial(block_unit, settings), AsSingleton(frontier))
