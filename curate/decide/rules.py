@@ -102,15 +102,15 @@ def first_failed(rules: tuple[Rule, ...], table: pa.Table) -> I16:
     if not rules or not len(table):
         return np.full(len(table), -1, np.int16)
     cases = " ".join(f"WHEN NOT coalesce(TRY(({rule.spec}\n)), false) THEN {i}" for i, rule in enumerate(rules))
-    return np.asarray(_query(f"SELECT (CASE {cases} ELSE -1 END)::SMALLINT FROM batch", table)[0])
+    return np.asarray(_query(f"SELECT (CASE {cases} ELSE -1 END)::SMALLINT AS failed FROM batch", table)["failed"])
 
 
 def count_values(rule: Rule, table: pa.Table, highest: int) -> I32:
     """Return what an expression of `check_count` gives for each row, 0 to `highest`; 0 where it is NULL or fails."""
     if not len(table):
         return np.zeros(0, np.int32)
-    sql = f"SELECT greatest(0, least({highest}, coalesce(TRY(({rule.spec}\n)), 0)))::INTEGER FROM batch"
-    return np.asarray(_query(sql, table)[0])
+    sql = f"SELECT greatest(0, least({highest}, coalesce(TRY(({rule.spec}\n)), 0)))::INTEGER AS count FROM batch"
+    return np.asarray(_query(sql, table)["count"], np.int32)
 
 
 def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | None]]:
@@ -118,16 +118,17 @@ def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | Non
     exprs = ", ".join(f'TRY(({rule.spec}\n)) AS "{rule.name}"' for rule in rules if isinstance(rule.spec, str))
     if not exprs:
         return [{} for _ in range(len(table))]
-    answers: list[dict[str, bool | None]] = _query(f"SELECT {exprs} FROM batch", table).to_pylist()
-    return answers
+    found = _query(f"SELECT {exprs} FROM batch", table)
+    rows = zip(*(values.tolist() for values in found.values()), strict=True)
+    return [dict(zip(found, row, strict=True)) for row in rows]
 
 
-def _query(sql: str, table: pa.Table) -> pa.Table:
-    """Return the answer of a query of a table, which it calls `batch`."""
+def _query(sql: str, table: pa.Table) -> dict[str, Any]:
+    """Return the columns of the answer to a query of a table, which it calls `batch`; NULLs are masked."""
     connection = connect()
     connection.register("batch", table)
     try:
-        return connection.sql(sql).to_arrow_table()
+        return dict(connection.execute(sql).fetchnumpy())
     finally:
         connection.unregister("batch")
 
@@ -169,7 +170,7 @@ def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule
             )
     try:
         _query(f"SELECT ({sql}\n) AS rule FROM batch", _nulls(columns))
-        kind = _query(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch", _nulls(columns))["column_type"][0].as_py()
+        kind = _query(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch", _nulls(columns))["column_type"][0]
         if not any(part["class"] == "CAST" for part in parts):
             _try_values(sql, columns)
     except duckdb.Error as error:

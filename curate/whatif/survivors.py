@@ -14,10 +14,12 @@ rows, and links between near ones may be gone: what depends on that is decided a
 bytes a row of the pool, and 20 bytes a survivor.
 """
 
+import tempfile
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import IO, Self
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +39,7 @@ from curate.recipe.recipe import Recipe, change_recipe
 from curate.run.context import RunContext, open_context
 from curate.schema import CODES
 from curate.store.facts import read_facts
-from curate.whatif.kept_columns import KeptColumnsStore
+from curate.store.store import RunStore
 from curate.wording import did_you_mean
 
 ACCEPTED = ("rules", "dedup", "balance")
@@ -45,8 +47,51 @@ _HINT = (
     "accepted: balance.t=…, balance.rows=…, balance=null, rules.NAME=… (an expression, {top: f, of: column}, or null to "
     "remove it), rules.NAME.top=…, dedup.by=…, dedup.prefer=…"
 )
+_LIMIT = 2 << 30  # bytes of columns that are kept
+_READ_AGAIN = {"uid", "url", "caption", "sha256", "key"}
 _DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (schema.DUPLICATE, schema.CONTAMINATED, schema.FORGOTTEN))
 _REACHED = (ALIVE, CODES[schema.BALANCE], _DUPLICATE)  # verdicts of rows that reached deduplication
+
+
+@dataclass
+class _Columns:
+    """Columns by file and name, of `_LIMIT` bytes at most."""
+
+    kept: dict[tuple[str, str], pa.ChunkedArray] = field(default_factory=dict)
+    bytes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def keep(self, file: str, name: str, column: pa.ChunkedArray) -> None:
+        with self.lock:
+            if (file, name) not in self.kept and self.bytes + column.nbytes <= _LIMIT:
+                self.kept[file, name] = column
+                self.bytes += column.nbytes
+
+
+@dataclass(frozen=True)
+class _KeptColumnsStore(RunStore):
+    """The folder of a finished run, which may be read only; keeps the columns of units' tables that were read in memory.
+
+    Embeddings and columns of text by which rows differ are read again each time: they are most of a run's bytes, and are
+    needed once. Trades memory for a second and less between the points of a sweep.
+    """
+
+    columns: _Columns = field(default_factory=_Columns)
+
+    def spool(self) -> IO[bytes]:
+        return tempfile.TemporaryFile()  # without a name, on this machine's disk
+
+    def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        if columns is None or not name.startswith("tables/"):
+            return super().read_parquet(name, columns)
+        found = {column: self.columns.kept[name, column] for column in columns if (name, column) in self.columns.kept}
+        if missing := [column for column in columns if column not in found]:
+            table = super().read_parquet(name, missing)
+            for column, values in zip(table.column_names, table.columns, strict=True):
+                found[column] = values
+                if not name.startswith("tables/embeddings/") and column not in _READ_AGAIN:
+                    self.columns.keep(name, column, values)
+        return pa.table({column: found[column] for column in columns})
 
 
 @dataclass(frozen=True)
@@ -98,7 +143,7 @@ class DecidedRows:
 def open_finished(url: str) -> FinishedRun:
     """Open a finished run. Raises as `find_run` and `open_context` do, and RunError where it is damaged."""
     found = find_run(url)
-    folder = KeptColumnsStore(found.url, found.storage)
+    folder = _KeptColumnsStore(found.url, found.storage)
     context, units = open_context(folder)
     states = list(in_threads(lambda unit: _recorded(context, unit), units))
     return FinishedRun(context, units, states, read_facts(folder).t)

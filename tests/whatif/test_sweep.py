@@ -96,7 +96,7 @@ def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest
 
 def test_columns_that_do_not_fit_are_read_anew(text_run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = whatif(str(text_run.folder), ["rules.words=words > 3"])
-    monkeypatch.setattr("curate.whatif.kept_columns.LIMIT", 1000)
+    monkeypatch.setattr("curate.whatif.survivors._LIMIT", 1000)
     run = open_finished(str(text_run.folder))
     assert answer(run, ["rules.words=words > 3"]).funnel == whole.funnel
     assert run.context.store.columns.bytes <= 1000
