@@ -23,10 +23,8 @@ import numpy.typing as npt
 import xxhash
 from numba import njit
 
-from curate.numeric.arrays import F32, F64, I16, I64, U64, Mask
+from curate.numeric.arrays import F32, F64, I16, I64, U64, Mask, Vectors
 from curate.numeric.vectors import squares
-
-Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 WHOLE = 32_768  # rows up to which all are compared
 VISITS = 8  # cells that a row is compared in, its home included

@@ -15,28 +15,16 @@ import math
 import numpy as np
 from numba import njit
 
-from curate.decide.cells import (
-    PROBED,
-    Vectors,
-    blocks,
-    cell_count,
-    cell_rows,
-    row_hashes,
-    sample_rows,
-    split,
-    train,
-    usable,
-    visits,
-)
+from curate.decide import cells
 from curate.decide.groups import find, forest
-from curate.numeric.arrays import F32, F64, I16, I64, U64, Mask
+from curate.numeric.arrays import F32, F64, I16, I64, U64, Mask, Vectors
 from curate.numeric.vectors import dot, squares
 from curate.process import in_threads
 
 
 def edges_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> U64:
     """Return a spanning forest of the close pairs among the rows that visit a cell, of which at least one is at `home`."""
-    order = np.flatnonzero(usable(vectors))
+    order = np.flatnonzero(cells.usable(vectors))
     order = order[np.argsort(~home[order], kind="stable")]
     nodes, vectors = nodes[order], vectors[order]
     same = _equals(vectors)
@@ -52,25 +40,25 @@ def edges(nodes: U64, vectors: Vectors, cosine: float) -> tuple[U64, I64]:
     Counts are zeros where all pairs were candidates. `vectors` may be mapped from a file: it is read in blocks and cell by
     cell. Memory beyond it is that of a few cells, and 32 bytes a row.
     """
-    total = sum(int(np.count_nonzero(usable(vectors[block]))) for block in blocks(len(vectors)))
-    cells = cell_count(total)
-    if cells == 1:
+    total = sum(int(np.count_nonzero(cells.usable(vectors[block]))) for block in cells.blocks(len(vectors)))
+    count = cells.cell_count(total)
+    if count == 1:
         return edges_in_cell(nodes, vectors, np.ones(len(nodes), bool), cosine), np.zeros(2, np.int64)
-    sample = vectors[np.concatenate([_sampled(vectors, block, total, cells) for block in blocks(len(vectors))])]
-    centroids = train(sample, cells)
+    sample = vectors[np.concatenate([_sampled(vectors, block, total, count) for block in cells.blocks(len(vectors))])]
+    centroids = cells.train(sample, count)
     same = _equals(vectors)  # of an image that occurs a million times one row goes to the cells
     is_first = same == np.arange(len(same))
-    cell_of = visits(vectors, centroids, is_first)
-    probes = sample[sample_rows(sample, total, PROBED)]
-    counts = recall_counts(vectors, cell_of, probes, visits(probes, centroids), cosine)
+    cell_of = cells.visits(vectors, centroids, is_first)
+    probes = sample[cells.sample_rows(sample, total, cells.PROBED)]
+    counts = recall_counts(vectors, cell_of, probes, cells.visits(probes, centroids), cosine)
 
     def search(cell: tuple[int, I64, int]) -> U64:
         _, rows, at_home = cell
         return edges_in_cell(nodes[rows], vectors[rows], np.arange(len(rows)) < at_home, cosine)
 
-    copies = np.flatnonzero(~is_first & usable(vectors))
+    copies = np.flatnonzero(~is_first & cells.usable(vectors))
     copied = np.stack([nodes[same[copies]], nodes[copies]], axis=1)
-    return forest([copied, *in_threads(search, (cell for cell in cell_rows(cell_of) if cell[2]))]), counts
+    return forest([copied, *in_threads(search, (cell for cell in cells.cell_rows(cell_of) if cell[2]))]), counts
 
 
 def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
@@ -79,8 +67,8 @@ def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
     That is its index (int64[n]), the lowest of equally near ones; −1 where there is none.
     """
     chosen = np.full(len(vectors), -1, np.int64)
-    theirs = split(np.flatnonzero(usable(evaluation)))
-    for rows in split(np.flatnonzero(usable(vectors))):
+    theirs = cells.split(np.flatnonzero(cells.usable(evaluation)))
+    for rows in cells.split(np.flatnonzero(cells.usable(vectors))):
         a = vectors[rows].astype(np.float32)
         best, index = np.full(len(rows), cosine), np.full(len(rows), -1, np.int64)
         for targets in theirs:
@@ -98,8 +86,8 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
     `sample_cells` are the rows' `visits`.
     """
     counts = np.zeros(2, np.int64)
-    theirs = split(np.flatnonzero(sample_cells[:, 0] >= 0))
-    for rows in split(np.flatnonzero(cell_of[:, 0] >= 0)):
+    theirs = cells.split(np.flatnonzero(sample_cells[:, 0] >= 0))
+    for rows in cells.split(np.flatnonzero(cell_of[:, 0] >= 0)):
         a = vectors[rows].astype(np.float32)
         for targets in theirs:
             b = sample[targets].astype(np.float32)
@@ -111,20 +99,20 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
     return counts
 
 
-def _sampled(vectors: Vectors, block: slice, rows: int, cells: int) -> I64:
+def _sampled(vectors: Vectors, block: slice, rows: int, count: int) -> I64:
     """Return the rows of a block that are of the sample."""
-    good = np.flatnonzero(usable(vectors[block])) + block.start
-    return np.asarray(good[sample_rows(vectors[good], rows, cells)])
+    good = np.flatnonzero(cells.usable(vectors[block])) + block.start
+    return np.asarray(good[cells.sample_rows(vectors[good], rows, count)])
 
 
 def _equals(vectors: Vectors) -> I64:
     """Return, of each row the first one that equals it (int64[n]): what occurs a million times is compared once."""
-    hashes = row_hashes(vectors)
+    hashes = cells.row_hashes(vectors)
     order = np.argsort(hashes, kind="stable")
     starts = np.concatenate([np.ones(min(1, len(order)), bool), hashes[order[1:]] != hashes[order[:-1]]])
     same = np.empty(len(order), np.int64)
     same[order] = order[np.flatnonzero(starts)[np.cumsum(starts) - 1]] if len(order) else order
-    for rows in split(np.flatnonzero(same != np.arange(len(same)))):
+    for rows in cells.split(np.flatnonzero(same != np.arange(len(same)))):
         differ = (vectors[rows] != vectors[same[rows]]).any(axis=1)
         same[rows[differ]] = rows[differ]  # one hash of different bytes: left to comparison
     return same
@@ -136,8 +124,8 @@ def _close_pairs(vectors: Vectors, members: int, cosine: float) -> I64:
     lengths = squares(points)
     parent, tree = np.arange(len(points)), np.zeros((len(points), 2), np.int64)
     found = 0
-    for theirs in blocks(members):
-        for ours in blocks(len(points)):
+    for theirs in cells.blocks(members):
+        for ours in cells.blocks(len(points)):
             if ours.start >= theirs.start:
                 scores = points[ours] @ points[theirs].T
                 found = _join(scores, points, lengths, (ours.start, theirs.start), cosine, parent, tree, found)

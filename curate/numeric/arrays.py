@@ -13,6 +13,7 @@ U64 = npt.NDArray[np.uint64]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 
 def distinct(values: U64) -> U64:

@@ -311,7 +311,7 @@ def test_all_close_rows_of_a_small_pool_are_found(n, d, seed, block, data):
 def test_of_what_meets_in_cells_nothing_is_missed(visited, count, x, seed, kind, monkeypatch):
     vectors = injected(600, 16, seed, kind)
     monkeypatch.setattr(cells, "VISITS", visited)
-    monkeypatch.setattr(cosine, "cell_count", lambda rows: count)
+    monkeypatch.setattr(cells, "cell_count", lambda rows: count)
     rows = cells.sample_rows(vectors, len(vectors), count)
     cell_of = cells.visits(vectors, cells.train(vectors[rows], count))
     everything = naive_near(vectors, x)
