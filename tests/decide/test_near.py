@@ -460,7 +460,7 @@ def test_colliding_row_hashes_do_no_harm(monkeypatch):
     vectors = injected(200, 8, 5)
     expected = groups_of(cosine.edges(ids(200), vectors, 0.97)[0])
     assert len(expected) > 10
-    monkeypatch.setattr(cosine, "row_hashes", lambda rows: np.zeros(len(rows), np.uint64))
+    monkeypatch.setattr(cells, "row_hashes", lambda rows: np.zeros(len(rows), np.uint64))
     assert groups_of(cosine.edges(ids(200), vectors, 0.97)[0]) == expected
 
 
