@@ -14,13 +14,7 @@ import pyarrow.compute as pc
 
 from curate import schema
 from curate.errors import RunError
-from curate.measure.current import (
-    Column,
-    CurrentColumns,
-    find_current_columns,
-    needed_embeddings,
-    observing_signals,
-)
+from curate.measure.current import Column, CurrentColumns, find_current_columns, needed_embeddings, observing_signals
 from curate.measure.part import MeasuredPart, join_measured, measure_part
 from curate.measure.settings import SUPPLIED, MeasureSettings
 from curate.numeric.vectors import embedding_matrix
