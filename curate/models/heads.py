@@ -39,11 +39,8 @@ Activation = Literal["none", "relu", "gelu", "silu"]
 Output = Literal["none", "sigmoid"]
 """After the last layer."""
 
-MAX_BYTES = 256 << 20
-"""A larger file is no head, but a model."""
-
-ROWS = 4096
-"""Rows at a time, so that hidden layers stay small."""
+MAX_BYTES = 256 << 20  # a larger file is no head, but a model
+ROWS = 4096  # at a time, so that hidden layers stay small
 
 _ACCEPTED = (
     "accepted: a .safetensors file, or a .pth or .pt file with a state dict, of linear layers alone (weights [out, in], "
@@ -180,7 +177,7 @@ def _chain(tensors: dict[str, F32], path: str) -> Iterator[tuple[str, Layer]]:
         if {"weight": 2, "bias": 1}.get(kind) != tensor.ndim:
             raise _wrong(path, tensors, f"{key} belongs to no linear layer")
     width = None
-    for name in sorted(parts, key=lambda name: [int(part) if i % 2 else part for i, part in _split(name)]):
+    for name in sorted(parts, key=_by_numbers):
         if (weight := parts[name].get("weight")) is None:
             raise _wrong(path, tensors, f"{name} has a bias alone")
         bias = parts[name].get("bias", np.zeros(len(weight), np.float32))
@@ -192,8 +189,8 @@ def _chain(tensors: dict[str, F32], path: str) -> Iterator[tuple[str, Layer]]:
         raise _wrong(path, tensors, f"the last layer has {width} outputs")
 
 
-def _split(name: str) -> Iterator[tuple[int, str]]:
-    return enumerate(_NUMBERS.split(name))
+def _by_numbers(name: str) -> list[int | str]:
+    return [int(part) if i % 2 else part for i, part in enumerate(_NUMBERS.split(name))]
 
 
 def _joints(names: tuple[str, ...]) -> list[bool]:

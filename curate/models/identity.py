@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from curate.errors import RecipeError
+from curate.errors import RecipeError, needing
 from curate.recipe.measure import Embedder
 from curate.recipe.section import path_at
 from curate.wording import one_line
@@ -61,7 +61,8 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
         RecipeError: a library, the model, its weights or the device is not there.
     """
     where = f"measure.clip {options.name!r}"
-    _check_libraries(where)
+    with needing(f"{where}: a library is not installed", "'curate[clip]'"):
+        versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     device = resolve_device(options) if is_local or options.device == "auto" else options.device
     try:
         config, preprocess, weights = _find(options)
@@ -87,7 +88,7 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
         "dimension": config["embed_dim"],
         "context_length": options.context_length or context,
         "precision": resolve_precision(options, device),
-        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "versions": versions,
         "device": device,
     }
 
@@ -112,16 +113,6 @@ def resolve_device(options: OpenClip) -> str:
 def resolve_precision(options: OpenClip, device: str) -> str:
     """Return the precision that `auto` is: fp32 on a CPU and fp16 on a GPU."""
     return ("fp32" if device == "cpu" else "fp16") if options.precision == "auto" else options.precision
-
-
-def _check_libraries(where: str) -> None:
-    for name in _LIBRARIES:
-        try:
-            importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            raise RecipeError(
-                f"{where}: {name} is not installed; install it with: pip install 'curate[clip]'"
-            ) from None
 
 
 def _is_file(options: OpenClip) -> bool:

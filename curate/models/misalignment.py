@@ -32,10 +32,8 @@ Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functio
 Module = Any
 
 TEMPLATE = "A photo depicts "
-LAYERS = 3
-"""How many layers are used, from the last; a smaller transformer has fewer, and the mean is over those."""
-THRESHOLD = -5e-5
-"""Words with a score below it are misaligned."""
+LAYERS = 3  # used, from the last; a smaller transformer has fewer, and the mean is over those
+THRESHOLD = -5e-5  # words with a score below it are misaligned
 
 _SYMBOLS = frozenset(string.punctuation)  # also $+<=>^`|~, which Unicode calls symbols
 
@@ -63,21 +61,18 @@ class WordScores:
 def word_scores(
     model: Module, tokenizer: Any, images: Tensor, captions: Sequence[str], batch: int = 64
 ) -> list[WordScores]:
-    """Score each word of each caption against the caption's image.
+    """Return the scores of each word of each caption against the caption's image, in the captions' order.
 
     A caption longer than the model's context is cut as the tokenizer cuts it: the words beyond get no score, nor does
-    the one that the cut goes through. Of a caption without words (empty, punctuation) there is only the cosine.
+    the one that the cut goes through. Of a caption without words (empty, punctuation) there is only the cosine. The same
+    caption's scores agree between batches to 1e-6 of their size or so, in float32.
 
     Args:
         model: an open_clip model on any device, in any precision; in eval mode.
         tokenizer: the model's own.
         images: floating [n, d], the model's image embeddings, on any device; normalised here if they are not.
-        captions: n of them, in any order: they are sorted by length here, and trimmed to the longest of a batch.
+        captions: n of them; they are sorted by length here, and trimmed to the longest of a batch.
         batch: captions at a time.
-
-    Returns:
-        One for each caption, in the captions' order. The same caption's scores agree between batches to 1e-6 of
-        their size or so, in float32.
 
     Raises:
         RecipeError: the text tower is not causal or not of the usual blocks, or the tokenizer cannot tell words.
@@ -256,10 +251,8 @@ def _fast_words(tokenizer: Any, texts: list[str]) -> list[Words]:
     clean, length = tokenizer.clean_fn, tokenizer.context_length
     texts = [clean(text) for text in texts]
     encoded = tokenizer.tokenizer(texts, max_length=length, padding="max_length", truncation=True)
-    return [
-        _encoded_words(text, encoding, len(clean(TEMPLATE)))
-        for text, encoding in zip(texts, encoded.encodings, strict=True)
-    ]
+    pairs = zip(texts, encoded.encodings, strict=True)
+    return [_encoded_words(text, encoding, len(clean(TEMPLATE))) for text, encoding in pairs]
 
 
 def _encoded_words(text: str, encoding: Any, template: int) -> Words:

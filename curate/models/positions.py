@@ -19,8 +19,7 @@ from curate.errors import RecipeError
 Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functions that use it
 Module = Any
 
-KEPT = 20
-"""Positions that stay: by Long-CLIP's measure the ones that CLIP trained well."""
+KEPT = 20  # positions that stay: by Long-CLIP's measure the ones that CLIP trained well
 
 ACCEPTED = (
     "open_clip's CLIP, or its CustomTextCLIP with a TextTransformer, that reads texts causally and takes the text's "
@@ -94,13 +93,7 @@ def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
     (1 - w)·p[20 + i] + w·p[21 + i], where i = ⌊m / f⌋ and w = m / f - i. The old row c, which the last few ask for,
     continues the last two: p[c] = 2·p[c - 1] - p[c - 2]. From 77 to 248, f is 4: Long-CLIP's own interpolation.
 
-    Args:
-        model: an open_clip model whose text tower `text_tower` accepts.
-        tokenizer: the model's own; it is not changed.
-        context_length: of the model from now on; above the present one.
-
-    Returns:
-        A copy of the tokenizer that pads and cuts to `context_length`.
+    Returns a copy of the tokenizer, the model's own, that pads and cuts to `context_length`.
 
     Raises:
         RecipeError: the text tower is of another kind, too short to be stretched, or not shorter than `context_length`.

@@ -5,7 +5,6 @@ and how many rows each part has, are in the footer note of the unit's `samples`:
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -31,8 +30,7 @@ class UnitReader:
 
     def samples(self, samples: pa.Table) -> Iterator[InputSample]:
         """Yield samples, with all their members; `samples` has their columns row and format."""
-        kind = find_format(self.source)
-        rows = samples["row"].to_numpy()
+        kind, rows = find_format(self.source), samples["row"].to_numpy()
         members = None
         if kind.has_members:
             members = self.tables.read("members", ["suffix", "offset", "size"]).take(pa.array(rows))
@@ -41,44 +39,27 @@ class UnitReader:
 
     def images(self, rows: Places) -> Iterator[bytes | None]:
         """Yield the image file of each row, None where it is not whole any more."""
-        kind = find_format(self.source)
         samples = self.tables.read("samples", ["offset", "bytes"]).take(pa.array(rows))
-        for part, wanted in self._parts(rows, samples, None):
-            yield from kind.reread_images(self.source, part, wanted)
+        for part, wanted in self._parts(rows, samples):
+            yield from find_format(self.source).reread_images(self.source, part, wanted)
 
     def rows(self, rows: Places, output: pa.Schema) -> Iterator[pa.Table]:
         """Yield rows without images as tables of these columns, part by part."""
-        kind = find_format(self.source)
-        for part, state, places in self._split(rows):
-            with self._unchanged(part, state):
-                table = kind.reread_table(self.source, part, places, output)
-            yield table
+        for part, wanted in self._parts(rows, pa.table({"row": rows})):
+            yield find_format(self.source).reread_table(self.source, part, wanted.places, output)
 
-    def _parts(self, rows: Places, samples: pa.Table, members: pa.Table | None) -> Iterator[tuple[InputPart, PartRows]]:
-        """Yield the parts that hold some of the rows, and these; a part is checked again when the next is requested."""
-        first = 0
-        for part, state, places in self._split(rows):
-            count = len(places)
-            wanted = PartRows(
-                places, samples.slice(first, count), None if members is None else members.slice(first, count)
-            )
-            first += count
-            with self._unchanged(part, state):
-                yield part, wanted
-
-    def _split(self, rows: Places) -> Iterator[tuple[InputPart, str, Places]]:
-        """Yield each part that holds some of the rows, its state when it was measured, and their numbers in it."""
+    def _parts(
+        self, rows: Places, samples: pa.Table, members: pa.Table | None = None
+    ) -> Iterator[tuple[InputPart, PartRows]]:
+        """Yield the parts that hold some of the rows, and these; a part is checked before, and when the next is requested."""
         note = self.tables.note("samples")
-        first = 0
+        first = at = 0
         for part, state, count in zip(self.unit.parts, note["states"], note["rows"], strict=True):
             places = rows[(rows >= first) & (rows < first + count)] - first
             first += count
             if len(places):
-                yield part, state, places
-
-    @contextmanager
-    def _unchanged(self, part: InputPart, state: str) -> Iterator[None]:
-        """Raise RunError where the part's file is another one than was measured, before or after it is read within."""
-        check_state(part.path, self.source.storage, state, part.fingerprint)
-        yield
-        check_state(part.path, self.source.storage, state, part.fingerprint)
+                wanted = samples.slice(at, len(places)), members and members.slice(at, len(places))
+                at += len(places)
+                check_state(part.path, self.source.storage, state, part.fingerprint)
+                yield part, PartRows(places, *wanted)
+                check_state(part.path, self.source.storage, state, part.fingerprint)

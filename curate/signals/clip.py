@@ -137,11 +137,8 @@ class ClipScorer:
         missing = np.ones(n, bool)
         missing[rows] = False
         values = (scores, texts.tokens, texts.truncated)
-        columns = [pa.array(spread(value, rows, n), mask=missing) for value in values]
-        columns[0] = pa.array(spread(scores, rows, n), mask=missing | np.isnan(spread(scores, rows, n)))
-        return SignalOutput(
-            tuple(columns), (embedding_column(images, rows, n), embedding_column(texts.embeddings, rows, n))
-        )
+        columns = tuple(pa.array(spread(v, rows, n), mask=missing, from_pandas=True) for v in values)  # NaN is null
+        return SignalOutput(columns, (embedding_column(images, rows, n), embedding_column(texts.embeddings, rows, n)))
 
     def _flush(self) -> None:
         if self._waiting:

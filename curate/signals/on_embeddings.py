@@ -29,21 +29,14 @@ from curate.signals.signal import Built, Embeddings, Signal
 
 @dataclass(frozen=True)
 class Method:
-    """How a signal's columns come of embeddings.
+    """How a signal's columns come of embeddings."""
 
-    Attributes:
-        columns: what it adds to `scores`.
-        settings: what the recipe says of it, as plain data, but the paths of its files.
-        load: loads what all units share.
-        compute: from embeddings, and what was loaded, to the columns' values; null where a row lacks the `side`.
-        side: which of the embeddings it needs.
-    """
-
-    columns: tuple[pa.Field, ...]
-    settings: dict[str, Any]
-    load: Callable[[], Any]
+    columns: tuple[pa.Field, ...]  # what it adds to `scores`
+    settings: dict[str, Any]  # what the recipe says of it, as plain data, but the paths of its files
+    load: Callable[[], Any]  # loads what all units share
+    # From embeddings, and what was loaded, to the columns' values; null where a row lacks the `side`.
     compute: Callable[[Embeddings, Any], Sequence[pa.Array]]
-    side: Literal["image", "text"] = "image"
+    side: Literal["image", "text"] = "image"  # which of the embeddings it needs
 
 
 def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Method) -> Signal:

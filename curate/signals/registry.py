@@ -6,9 +6,8 @@ older run measured is reused column by column.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
-
-from PIL import Image
+from types import SimpleNamespace
+from typing import Any
 
 from curate.errors import CurateError, RecipeError, RunError
 from curate.models.encoder import Encoder
@@ -27,32 +26,18 @@ from curate.signals import (
     precomputed,
     text_area,
 )
-from curate.signals.signal import Built, ImageSignal, Known, Signal, SignalKind, SignalOutput
+from curate.signals.signal import Built, ImageSignal, Known, Signal, SignalKind
 from curate.wording import one_line
 
-KINDS: tuple[SignalKind, ...] = (
-    language.KIND,
-    clip.KIND,
-    precomputed.KIND,
-    heads.KIND,
-    contexts.KIND,
-    classes.KIND,
-    axes.KIND,
-    clusters.KIND,
-    fooling.KIND,
-    imagenet_words.KIND,
-    nsfw.KIND,
-    text_area.KIND,
+_MODULES = (
+    *(language, clip, precomputed, heads, contexts, classes, axes, clusters, fooling),
+    *(imagenet_words, nsfw, text_area),
 )
+KINDS: tuple[SignalKind, ...] = tuple(module.KIND for module in _MODULES)
 
 
 def find_signals(measure: Measure, identities: Mapping[str, Any]) -> tuple[Signal, ...]:
-    """Return the recipe's signals, in the order of their columns.
-
-    Args:
-        measure: the recipe's section.
-        identities: of each signal, from `identify_models`.
-    """
+    """Return the recipe's signals, in the order of their columns; `identities` are from `identify_models`."""
     found: dict[str, Signal] = {}
     for key, name, section in measure.requested:
         kind: SignalKind = SIGNALS.find(key)
@@ -66,13 +51,7 @@ def find_signals(measure: Measure, identities: Mapping[str, Any]) -> tuple[Signa
 def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: bool = True) -> dict[str, Any]:
     """Return what each signal's values depend on beyond the recipe, by name; files are hashed, and models downloaded.
 
-    Args:
-        measure: the recipe's section.
-        supplied: the dimensions of the embeddings that the pool supplies, by name.
-        is_local: whether signals are measured on this machine.
-
-    Raises:
-        RecipeError: a model, a file, a library or a device is not there.
+    `supplied` and `is_local` are what `Known` says. Raises RecipeError where a model, a file, a library or a device is missing.
     """
     found: dict[str, Any] = {}
     for key, name, section in measure.requested:
@@ -125,14 +104,10 @@ def _guard_signal(signal: Signal, package: str) -> Signal:
     return replace(signal, **guarded)
 
 
-def _guard_image_signal(inner: ImageSignal, where: str) -> ImageSignal:
-    observe = _guard(
-        inner.observe, where, RunError, (ValueError, OSError, MemoryError)
-    )  # of the image, see ImageSignal
-    return _GuardedImageSignal(observe, _guard(inner.add, where, RunError), _guard(inner.finish, where, RunError))
-
-
-class _GuardedImageSignal(NamedTuple):
-    observe: Callable[[Image.Image], Any]
-    add: Callable[[int, Any], None]
-    finish: Callable[[], SignalOutput]
+def _guard_image_signal(inner: ImageSignal, where: str) -> Any:
+    """Return an `ImageSignal`; what `observe` may raise of an image is passed."""
+    return SimpleNamespace(
+        observe=_guard(inner.observe, where, RunError, (ValueError, OSError, MemoryError)),
+        add=_guard(inner.add, where, RunError),
+        finish=_guard(inner.finish, where, RunError),
+    )

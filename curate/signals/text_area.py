@@ -39,10 +39,8 @@ from curate.signals.image_signal import image_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
 _DETECTED, _READ = 640, 2000  # the longest sides, pixels
-MAX_LINES = 32
-"""At most this many lines of an image are read, the largest."""
-MAX_CHARACTERS = 10_000
-"""What lies beyond in a caption is not compared."""
+MAX_LINES = 32  # at most this many of an image are read, the largest
+MAX_CHARACTERS = 10_000  # what lies beyond in a caption is not compared
 
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")
 
@@ -57,16 +55,10 @@ class TextObserver:
     columns: pa.Schema = pa.schema([pa.field("text_area", pa.float32()), pa.field("text_overlap", pa.float32())])
 
     def observe(self, image: Image.Image) -> tuple[float, tuple[str, ...]]:
-        """Find and read the text of one image; deterministic, thread-safe, and mostly without the GIL.
+        """Return text_area, and the recognised words, folded, those of the largest line first.
 
-        Args:
-            image: of any mode and size; the orientation that its EXIF may state is applied.
-
-        Returns:
-            text_area, and the recognised words, folded, those of the largest line first.
-
-        Raises:
-            RecipeError: the package is not installed.
+        The image may be of any mode and size, and is turned as its EXIF says. Deterministic, thread-safe, and mostly
+        without the GIL. Raises RecipeError where the package is not installed.
         """
         picture = _fitted(as_rgb(rotate_by_exif(image)), _READ).convert("RGB")
         raster = _fitted(picture, _DETECTED)
@@ -79,20 +71,10 @@ class TextObserver:
     def finish(
         self, observed: Sequence[tuple[float, tuple[str, ...]] | None], captions: Sequence[str | None]
     ) -> list[pa.Array]:
-        """Return the columns of many images, with their captions.
-
-        Args:
-            observed: what `observe` returned, None where there is no image.
-            captions: as many; None where there is no caption.
-
-        Returns:
-            text_area and text_overlap, float32.
-        """
-        areas = [None if seen is None else seen[0] for seen in observed]
-        overlaps = [
-            None if seen is None or caption is None else overlap(seen[1], caption)
-            for seen, caption in zip(observed, captions, strict=True)
-        ]
+        """Return text_area and text_overlap, float32, of what `observe` returned (None without an image) and captions."""
+        areas = [seen and seen[0] for seen in observed]
+        pairs = zip(observed, captions, strict=True)
+        overlaps = [overlap(seen[1], caption) if seen and caption is not None else None for seen, caption in pairs]
         return [pa.array(areas, pa.float32()), pa.array(overlaps, pa.float32())]
 
 
