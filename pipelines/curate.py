@@ -20,6 +20,7 @@ from curate.transforms.deduplicate import Deduplicate
 from curate.transforms.emit import Digest, Emit, MeasureDrift, Publish
 from curate.transforms.fold import Fold
 from curate.transforms.measure import Block, Match, Measure
+from curate.transforms.threads import MapInThreads
 
 
 def build(
@@ -50,7 +51,7 @@ def build(
         vectors["sums"] = sums | "SumEntries" >> beam.CombineGlobally(Fold(operator.add))
     if context.recipe.measure.kept:
         vectors["drift"] = results | MeasureDrift(publishing)
-    audits = results | "Audit" >> beam.Map(lambda result: audit_unit(publishing, result.unit))
+    audits = results | "Audit" >> MapInThreads(lambda result: audit_unit(publishing, result.unit))
     if context.recipe.captions:
         audits, captioned = audits | Caption(context, vectors.get("survivors"))
         vectors["captioned"] = captioned | "Captioned" >> beam.combiners.ToList()

@@ -136,21 +136,6 @@ def run(prepared: Prepared) -> None:
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
         sdk_worker.print = lambda *texts, **options: None
-    try:
-        if not _succeeds(prepared, n_buckets):
-            said = "Beam lost an element on its way between threads; continuing with the files that are present"
-            logging.getLogger(__name__).error(said)
-            _succeeds(prepared, n_buckets, last=True)
-    finally:
-        context.store.delete(ERROR_NOTES)
-    if not context.store.exists(SUCCESS_FILE):
-        raise RunError(f"the runner ended without an error, but {context.store.url} has no {SUCCESS_FILE}")
-    clear_tmp(context.store)
-
-
-def _succeeds(prepared: Prepared, n_buckets: int, last: bool = False) -> bool:
-    """Run the pipeline once. Return False where only Beam is at fault, and a second try may help. Raises as `run` does."""
-    context = prepared.context
     root = beam.Pipeline(options=prepared.beam.options)
     try:
         build(root, context, prepared.plan.units, n_buckets)
@@ -160,14 +145,14 @@ def _succeeds(prepared: Prepared, n_buckets: int, last: bool = False) -> bool:
             raise RunError(message) from None
         if _last_words(error).startswith("KeyboardInterrupt"):  # one worker in this process: text like all else
             raise KeyboardInterrupt from None
-        # The local runner with several threads now and then, on a loaded machine, reads an element from a wrong place
-        # (its own tests meet it too: github.com/apache/beam/issues/21104).
-        if not last and "Invalid PaneInfoEncoding" in str(error):
-            return False
         if os.environ.get("CURATE_DEBUG"):
             raise
         raise RunError(f"{_last_words(error)}\nFinished work is kept: run again to continue.") from None
-    return True
+    finally:
+        context.store.delete(ERROR_NOTES)
+    if not context.store.exists(SUCCESS_FILE):
+        raise RunError(f"the runner ended without an error, but {context.store.url} has no {SUCCESS_FILE}")
+    clear_tmp(context.store)
 
 
 def _last_words(error: BaseException) -> str:

@@ -25,7 +25,7 @@ class BeamOptions:
 
 
 def parse_options(words: Sequence[str]) -> BeamOptions:
-    """Read Beam options; without a runner: local, on all cores, by threads, as kernels and decoders release the GIL.
+    """Read Beam options; without a runner: local, with one worker, whose steps have threads (see `MapInThreads`).
 
     Raises:
         RecipeError: Beam cannot read them, does not find the runner, or misses an option that it needs; or an option is
@@ -35,8 +35,7 @@ def parse_options(words: Sequence[str]) -> BeamOptions:
     unknown = _find_unknown(words, said)
     options = PipelineOptions(list(words))
     if options.view_as(StandardOptions).runner is None:
-        workers = f"--direct_num_workers={os.cpu_count() or 1}"
-        options = PipelineOptions(["--runner=FnApiRunner", workers, "--direct_running_mode=multi_threading", *words])
+        options = PipelineOptions(["--runner=FnApiRunner", *words])
     try:  # Beam finds the runner by its short, full or dotted name, and checks what it needs
         trial = beam.Pipeline(options=options)
     except Exception as error:  # the module of a runner may raise anything

@@ -14,6 +14,7 @@ from curate.publish.settings import PublishSettings
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.timings import time_step
+from curate.transforms.threads import MapInThreads
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Caption(beam.PTransform):
         counts = [] if self.counts is None else [AsSingleton(self.counts)]
         start = audits.pipeline | "Start" >> beam.Create([None])
         sound = start | "Damage" >> beam.Map(self._check_damage, AsList(audits))
-        captioned = audits | "Ask" >> beam.Map(self._caption, AsSingleton(sound), *counts)
+        captioned = audits | "Ask" >> MapInThreads(self._caption, AsSingleton(sound), *counts)
         return audits | "Check" >> beam.Map(self._check, AsList(captioned)), captioned
 
     def _check_damage(self, _: None, audits: list[Audit]) -> bool:

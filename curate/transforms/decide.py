@@ -22,6 +22,7 @@ from curate.recipe.deciding import Top
 from curate.store.error_notes import noting_errors
 from curate.store.timings import time_step
 from curate.transforms.fold import Fold
+from curate.transforms.threads import MapInThreads
 
 RADIX_ROUNDS = quantiles.KEY_BITS // quantiles.DIGIT_BITS
 BRACKET_ROUNDS = 8  # enough for t below 2⁴⁰ (see Bracket); rounds after the solution do nothing
@@ -38,7 +39,7 @@ class ApplyRules(beam.PTransform):
 
         Each segment of SQL rules is one round of reading, each top rule a search for its threshold.
         """
-        states = units | "Open" >> beam.Map(self._open)
+        states = units | "Open" >> MapInThreads(self._open)
         thresholds = []
         for i, segment in enumerate(self.settings.segments):
             if segment.top is not None:
@@ -72,7 +73,7 @@ class _ApplyTop(beam.PTransform):
             radix |= f"Narrow {n}" >> beam.Map(
                 lambda search, counts: search if counts is None else search.narrow(counts), AsSingleton(total)
             )
-        cut = states | "Cut" >> beam.Map(self._cut, AsSingleton(radix))
+        cut = states | "Cut" >> MapInThreads(self._cut, AsSingleton(radix))
         threshold = radix | "Threshold" >> beam.Map(
             lambda search: (top.name, None if search.key is None else quantiles.value_of(search.key, kind))
         )
@@ -159,7 +160,7 @@ class Decide(beam.PTransform):
     def expand(self, states: beam.PCollection[UnitState]) -> beam.PCollection[UnitResult]:
         """PCollection[UnitState] → PCollection[UnitResult]. What is global comes as side inputs."""
         side = [AsSingleton(x) for x in (self.counts, self.t) if x is not None]
-        return states | beam.Map(self._decide, AsList(self.gaps), *side)
+        return states | MapInThreads(self._decide, AsList(self.gaps), *side)
 
     def _decide(self, state: UnitState, gaps: list[str], counts: Any = None, t: Any = None) -> UnitResult:
         with time_step(self.settings.store, "decide", state.unit.name) as timer:

@@ -1,12 +1,12 @@
 """Emitting and publishing on Beam: shards are elements, laid out from the units' numbers of kept rows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.pvalue import AsIter, AsList, AsSingleton
+from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.captions.work import summarise
 from curate.decide import dedup
@@ -23,6 +23,7 @@ from curate.store.facts import DriftFacts
 from curate.store.manifest import Published, digest_file
 from curate.store.timings import time_step
 from curate.transforms.fold import Fold
+from curate.transforms.threads import MapInThreads
 
 _RESULTS = ("t", "pool", "survivors", "sums", "drift", "captioned")
 
@@ -71,7 +72,7 @@ class Emit(beam.PTransform):
             | beam.Create([None])
             | "LayOut" >> beam.FlatMap(self._lay_out, AsList(audits))
             | beam.Reshuffle()
-            | "Write" >> beam.Map(self._write, AsIter(repeated))
+            | "Write" >> MapInThreads(self._write, AsList(repeated))
         )
 
     def _name_buckets(self, audit: Audit) -> Iterator[tuple[int, Any]]:
@@ -84,7 +85,7 @@ class Emit(beam.PTransform):
             check_damage(self.publishing, audits)
         return lay_out([(audit.unit, audit.kept) for audit in audits], self.settings.output.rows_per_shard)
 
-    def _write(self, shard: Shard, repeated: Iterable[Any]) -> Shard:
+    def _write(self, shard: Shard, repeated: list[Any]) -> Shard:
         store = self.settings.store
         with noting_errors(store), time_step(store, "emit", f"{shard.index:05d}") as timer:
             timer.rows = shard.rows
@@ -101,7 +102,7 @@ class Digest(beam.PTransform):
         """`audits`: PCollection[Audit], and `shards`: PCollection[Shard] → PCollection[Published], one a file."""
         tables = inputs["audits"] | "Tables" >> beam.FlatMap(self._tables)
         shards = inputs["shards"] | "Shards" >> beam.FlatMap(self._files)
-        return (tables, shards) | beam.Flatten() | beam.Map(lambda file: digest_file(self.settings.store, *file))
+        return (tables, shards) | beam.Flatten() | MapInThreads(lambda file: digest_file(self.settings.store, *file))
 
     def _tables(self, audit: Audit) -> Iterator[tuple[str, None]]:
         yield from ((path, None) for path in self.settings.unit_files(audit.unit))

@@ -18,6 +18,7 @@ from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.items import unite
 from curate.store.timings import time_step
+from curate.transforms.threads import MapInThreads
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Measure(beam.PTransform):
 
         Gaps are few, and what is decided depends on which there are.
         """
-        measured = units | beam.Map(self._measure)
+        measured = units | MapInThreads(self._measure)
         return measured | "Units" >> beam.Keys(), measured | "Gaps" >> beam.FlatMap(lambda pair: pair[1])
 
     def _measure(self, unit: Unit) -> tuple[Unit, list[str]]:
@@ -51,7 +52,7 @@ class Match(beam.PTransform):
 
     def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
         """PCollection[Unit] → PCollection[Unit], the same once matched."""
-        return units | beam.Map(self._match)
+        return units | MapInThreads(self._match)
 
     def _match(self, unit: Unit) -> Unit:
         compile_kernels()

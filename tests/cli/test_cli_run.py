@@ -287,23 +287,3 @@ def test_progress_elsewhere_is_plain_lines(tmp_path: Path, capsys: pytest.Captur
 def test_progress_ends_with_an_error_too(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="inside"), progress.show_progress(RunStore(str(tmp_path)), 1):
         raise RuntimeError("inside")
-
-
-@pytest.mark.parametrize("failures", [1, 2])
-def test_a_slip_of_beams_own_is_tried_again_once(
-    failures: int, pool: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pipelines.curate import build
-
-    calls = []
-
-    def slip(*arguments: object) -> object:
-        calls.append(arguments)
-        if len(calls) <= failures:
-            raise RuntimeError("NotImplementedError: Invalid PaneInfoEncoding: 6")
-        return build(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("pipelines.driver.build", slip)
-    done = cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "run"))
-    assert (done.status, len(calls)) == ((0, 2) if failures == 1 else (1, 2))
-    assert ("Invalid PaneInfoEncoding" in done.err) == (failures == 2)

@@ -1,0 +1,64 @@
+"""Elements mapped in threads: a worker of Beam takes one element after another, and a unit may not be work for all cores.
+
+Beam's local runner can have several workers in one process, but then now and then reads an element from a wrong place
+(github.com/apache/beam/issues/21104). So it has one, and the steps that are worth it have threads.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from curate.process import CORES
+
+
+class MapInThreads(beam.PTransform):
+    """Map elements as `beam.Map` does, CORES at a time; `side` are side inputs, or what comes after the element."""
+
+    def __init__(self, function: Callable[..., Any], *side: Any) -> None:
+        super().__init__()
+        self._function, self._side = function, side
+
+    def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
+        """PCollection[X] → PCollection[Y], where the function gives a Y for an X."""
+        return elements | beam.ParDo(_InThreads(self._function), *self._side)
+
+
+class _InThreads(beam.DoFn):
+    """Results follow in the order of elements; an error ends the bundle, once the threads have ended what they had begun."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._waiting: deque[Future[Any]] = deque()
+
+    def start_bundle(self) -> None:
+        self._waiting = deque()
+
+    def process(self, element: Any, *side: Any) -> Iterator[Any]:
+        self._waiting.append(_threads().submit(self._function, element, *side))
+        if len(self._waiting) > CORES:
+            yield self._next()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        while self._waiting:
+            yield WindowedValue(self._next(), GlobalWindow().max_timestamp(), [GlobalWindow()])
+
+    def _next(self) -> Any:
+        try:
+            return self._waiting.popleft().result()
+        except BaseException:
+            for future in self._waiting:
+                future.cancel()
+            wait(self._waiting)
+            raise
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Return the process's threads for units: others than those of `in_threads`, which units use themselves."""
+    return ThreadPoolExecutor(CORES, thread_name_prefix="unit")
