@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
@@ -30,10 +29,7 @@ _SAMPLES = "(SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decis
 
 
 class Run:
-    """A finished run, open for queries.
-
-    Attributes:
-        path: its folder.
+    """A finished run, open for queries; `path` is its folder.
 
     Raises:
         RecipeError: there is no run.
@@ -99,12 +95,10 @@ class Run:
 
     def whatif(self, changes: Mapping[str, object]) -> "WhatIf":
         """Return what the run would keep with other settings, such as {"balance.t": 5000, "rules.words": "words > 4"}; no rerun."""
-        overrides = [
-            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()
-        ]
         from curate.whatif.answer import whatif  # it needs numba, which takes a second
 
-        return whatif(self.path, overrides)
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes.items()}
+        return whatif(self.path, [f"{key}={text}" for key, text in texts.items()])
 
     def close(self) -> None:
         """Close the files. Tables that were fetched stay valid."""
@@ -113,9 +107,7 @@ class Run:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -124,9 +116,9 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Return the funnel, for notebooks."""
-        rows = self.funnel().select(["rule", "dropped", "kept"]).to_pylist()
         cells = [
-            f"<tr><td>{_html(row['rule'])}</td><td>{row['dropped']:,}</td><td>{row['kept']:,}</td></tr>" for row in rows
+            f"<tr><td>{_html(row['rule'])}</td><td>{row['dropped']:,}</td><td>{row['kept']:,}</td></tr>"
+            for row in self.funnel().to_pylist()
         ]
         head = "<tr><th>rule</th><th>dropped</th><th>left</th></tr>"
         return f"<b>{_html(self.facts['name'])}</b> {_html(self.path)}<table>{head}{''.join(cells)}</table>"

@@ -20,12 +20,10 @@ _lock = threading.RLock()
 
 
 def process_cache(key: str, make: Callable[[], Made], replaces: str | None = None) -> Made:
-    """Return what `make` gives, made by the first thread that needs the key.
+    """Return what `make` gives, called once per key, by the first thread that needs it.
 
-    Args:
-        key: names the content of what is made: a digest, say; never a path.
-        make: called once per key.
-        replaces: what is cached under other keys that begin with this is dropped first.
+    A key names the content of what is made: a digest, say; never a path. What is cached under other keys that begin with
+    `replaces` is dropped first.
     """
     with _lock:
         if key not in _made:
@@ -60,12 +58,9 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], most: int = CORES) -> Iterator[Result]:
-    """Yield the function's result for each item, in order; items are taken as threads come free.
+    """Yield the function's result for each item, in order; the function must not use these threads itself.
 
-    Args:
-        function: must not use these threads itself.
-        items: taken by the thread that asks for results.
-        most: how many items may be taken and not yet yielded, without the next one.
+    Items are taken by the thread that asks for results, as threads come free: `most` without the next one, not yet yielded.
     """
     waiting: deque[Future[Result]] = deque()
     for item in items:

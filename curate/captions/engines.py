@@ -7,8 +7,7 @@ from curate.captions.regions.regions import ZeroShotDetector, open_detector
 from curate.engines.engine import Engine
 from curate.errors import CurateError
 from curate.process import process_cache
-from curate.recipe.captions import Captions
-from curate.recipe.engines import EngineSpec
+from curate.recipe.captions import Captions, EngineSpec
 
 
 def open_engine(spec: EngineSpec, engine_id: str) -> Engine:

@@ -14,8 +14,7 @@ from curate.captions.regions.regions import is_failure
 from curate.captions.settings import CaptionSettings
 from curate.errors import RunError
 from curate.pool.plan import Unit
-from curate.recipe.captions import Captions
-from curate.recipe.engines import Price
+from curate.recipe.captions import Captions, Price
 from curate.store.facts import CaptionWork
 from curate.store.layout import caption_statistics_file
 from curate.store.tables import UnitTables

@@ -1,6 +1,6 @@
 """The section `captions` of a recipe: which texts are written for kept samples, by what, how they are judged and emitted.
 
-See `curate.recipe.recipe`. The sections of the kinds of captions, and of engines, lie with these: they come from registries.
+The sections of the kinds of captions, and of engines, lie with these: they come from registries.
 """
 
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Discriminator, Field, SerializeAsAny, Tag, field_validator, model_validator
 
-from curate.recipe.engines import EngineSpec
 from curate.recipe.section import (
     BuiltFrom,
     ColumnName,
     KindsSection,
     ModelPath,
     Name,
+    OneKind,
     Section,
     UserPath,
     fault,
@@ -28,8 +28,35 @@ Gate = Literal[
     "clip_score", "f_clipscore", "unsafe",
 ]  # fmt: skip
 
+ENGINES = Registry[Any]("engine", "curate.engines.registry:ENGINES")
+"""The kinds of engines, `curate.engines.options.EngineKind`."""
 CAPTION_KINDS = Registry[Any]("kind of captions", "curate.captions.kinds.registry:KINDS")
 """The kinds of captions, subclasses of `curate.captions.kinds.kind.CaptionKind`, in the order in which they are made."""
+
+
+class Price(Section):
+    """What an engine costs, in any currency: per million tokens, or per hour that it works."""
+
+    input: float = Field(0.0, ge=0)
+    output: float = Field(0.0, ge=0)
+    hour: float = Field(0.0, ge=0)
+
+    def cost(self, tokens_in: float, tokens_out: float, seconds: float = 0.0) -> float:
+        """Return the cost of tokens and of seconds of work."""
+        return (tokens_in * self.input + tokens_out * self.output) / 1e6 + seconds / 3600 * self.hour
+
+
+class EngineSpec(OneKind):
+    """One engine of a recipe: the options of one kind, under its key, and a price."""
+
+    registry = ENGINES
+
+    price: Price = Price()
+
+    @property
+    def options(self) -> Any:
+        """The options, an `EngineOptions`."""
+        return self.section
 
 
 class CaptionSection(Section):
@@ -200,13 +227,11 @@ class Captions(KindsSection):
         return self
 
     def _check_engine(self, task: Task) -> None:
-        name = task.section.engine
+        name, key = task.section.engine, f"{task.key}.engine"
         if name not in self.engines:
-            what = f"no engine is named {name!r}; engines: {', '.join(self.engines) or 'none'}"
-            raise fault(f"{task.key}.engine", what)
+            raise fault(key, f"no engine is named {name!r}; engines: {', '.join(self.engines) or 'none'}")
         if task.section.needs_words and not self.engines[name].options.takes_words:
-            what = f"{name!r} takes an image and no words; accepted: recaption, styles [plain]"
-            raise fault(f"{task.key}.engine", what)
+            raise fault(key, f"{name!r} takes an image and no words; accepted: recaption, styles [plain]")
 
     def _check_source(self, task: Task) -> None:
         if task.section.source is None:
@@ -219,11 +244,7 @@ class Captions(KindsSection):
             raise fault(f"{task.key}.style", f"{style!r} is not among the styles of {source.key}")
 
     def cache_key_fields(self, engine_ids: Mapping[str, str]) -> dict[str, Any]:
-        """Return what texts depend on, as plain data: engines and templates by what they are, without where they are.
-
-        Args:
-            engine_ids: the model of each engine, and the version of each section's template, see `curate.captions.engines`.
-        """
+        """Return what texts depend on, as plain data: engines and templates by `engine_ids`, see `curate.captions.engines`."""
         plain: dict[str, Any] = self.model_dump(exclude={"engines"})
         for name in CAPTION_KINDS.kinds():
             own = [_task_fields(task, engine_ids) for task in self.tasks if task.section.key == name]
@@ -247,9 +268,8 @@ class Captions(KindsSection):
 
     def engine_of(self, kind: str, style: str) -> str:
         """Return the name of the engine that writes these texts."""
-        return next(
-            str(task.section.engine) for task in self.tasks if task.kind == kind and style in task.section.all_styles
-        )
+        written = (task.section for task in self.tasks if task.kind == kind)
+        return next(str(section.engine) for section in written if style in section.all_styles)
 
 
 def _task_fields(task: Task, engine_ids: Mapping[str, str]) -> dict[str, Any]:

@@ -16,11 +16,9 @@ _VALUE = 4  # bytes that any value takes in memory, a null too
 
 
 def read_whole(path: str, limit: int) -> bytes:
-    """Return the bytes of a local file, or of any fsspec URL.
+    """Return the bytes, at most `limit`, of a local file or of any fsspec URL.
 
-    Args:
-        path: the file; a local one must be a regular file, since a pipe would be waited for and a device may not end.
-        limit: bytes that it may have.
+    A local one must be a regular file, since a pipe would be waited for and a device may not end.
 
     Raises:
         OSError: it is missing, cannot be read, or no regular file.
@@ -42,13 +40,8 @@ def read_whole(path: str, limit: int) -> bytes:
 def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:
     """Return columns of a small Parquet file, of which few bytes may stand for any number of rows and long texts.
 
-    Args:
-        content: the file.
-        columns: their names, all of them in the file.
-        limit: bytes that their values may come to, unpacked.
-
     Raises:
-        ValueError: they come to more.
+        ValueError: unpacked, their values come to more than `limit` bytes.
         pa.ArrowException, OSError: the file is damaged.
     """
     footer = pq.read_metadata(pa.BufferReader(content))

@@ -38,13 +38,9 @@ def column_prefix(model: str) -> str:
 
 
 class Embedder(Section):
-    """Base of what gives embeddings of images and texts: `of` of other sections names it.
+    """Base of what gives embeddings of images and texts: `of` of other sections names it."""
 
-    Attributes:
-        encodes: whether it is a model, which can encode prompts, exemplars and captions too.
-    """
-
-    encodes: ClassVar[bool] = True
+    encodes: ClassVar[bool] = True  # whether it is a model, which can encode prompts, exemplars and captions too
     name: ColumnName = "clip"
 
     @property
@@ -83,13 +79,9 @@ class PrecomputedEmbeddings(Embedder):
 
 
 class OnEmbeddings(Section):
-    """Base of the signals on embeddings: `of` names a model of `measure.clip`, or what `measure.embeddings` supplies.
+    """Base of the signals on embeddings: `of` names a model of `measure.clip`, or what `measure.embeddings` supplies."""
 
-    Attributes:
-        needs_encoder: whether prompts or exemplars are encoded too, so that a model is needed.
-    """
-
-    needs_encoder: ClassVar[bool] = True
+    needs_encoder: ClassVar[bool] = True  # whether prompts or exemplars are encoded too, so that a model is needed
     of: ColumnName = "clip"
 
 
@@ -144,13 +136,11 @@ class Measure(KindsSection):
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Measure":
-        twice = find_twice(one.name for one in self.embedders)
-        if twice:
+        if twice := find_twice(one.name for one in self.embedders):
             raise ValueError(f"two models are named {twice!r}; give each a name of its own")
         forms = {key: kind.form for key, kind in SIGNALS.kinds().items()}
         own = [found.name for found in self.requested if forms[found.kind] != "one"]
-        twice = find_twice([*own, *(key for key, form in forms.items() if form == "one")])
-        if twice:
+        if twice := find_twice([*own, *(key for key, form in forms.items() if form == "one")]):
             raise ValueError(f"two signals are named {twice!r}; give each a name of its own")
         return self
 
@@ -161,10 +151,9 @@ class Measure(KindsSection):
             if not isinstance(section, OnEmbeddings):
                 continue
             if section.of not in embedders:
-                raise ValueError(
-                    f"{name}: no model of measure.clip, or of measure.embeddings, is named {section.of!r}; there: "
-                    f"{', '.join(embedders) or 'none: give measure.clip'}"
-                )
+                there = ", ".join(embedders) or "none: give measure.clip"
+                what = "no model of measure.clip, or of measure.embeddings, is named"
+                raise ValueError(f"{name}: {what} {section.of!r}; there: {there}")
             if section.needs_encoder and not embedders[section.of].encodes:
                 accepted = [k for k, kind in SIGNALS.kinds().items() if _takes_any_embeddings(kind.section)]
                 raise ValueError(
