@@ -22,12 +22,7 @@ class Format(StrEnum):
     json = "json"
 
 
-class Fingerprint(StrEnum):
-    """How a changed input file is recognised."""
-
-    stat = "stat"
-    content = "content"
-
+Fingerprint = StrEnum("Fingerprint", ["stat", "content"])  # how a changed input file is recognised
 
 RunArgument = Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")]
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]

@@ -5,6 +5,7 @@ import shutil
 import sys
 from importlib.resources import as_file, files
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -67,12 +68,10 @@ def _check_free(out: str) -> None:
         raise RecipeError(f"--out {out}: is a run; {_FREE}")
     if os.path.isfile(f"{out}/pool/{_TRUTH}"):
         return
-    recipe = f"{out}/recipe.yaml"  # the first file that a demo writes: an interrupted demo continues
-    if os.path.isfile(recipe):
-        with open(recipe, encoding="utf-8", errors="replace") as file:
-            if file.readline() == _packaged_recipe().splitlines(keepends=True)[0]:
-                return
-    raise RecipeError(f"--out {out}: holds {min(os.listdir(out))!r} and no earlier demo; {_FREE}")
+    recipe = Path(out, "recipe.yaml")  # the first file that a demo writes: an interrupted demo continues
+    text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""
+    if text.partition("\n")[0] != _packaged_recipe().partition("\n")[0]:
+        raise RecipeError(f"--out {out}: holds {min(os.listdir(out))!r} and no earlier demo; {_FREE}")
 
 
 def _packaged_recipe() -> str:
@@ -86,13 +85,10 @@ def _write_recipe(out: str, recipe: str) -> None:
         with as_file(files("curate.demo").joinpath("clip")) as model:
             shutil.copytree(model, f"{out}/clip", dirs_exist_ok=True)
     else:
-        print(
-            "open_clip is not installed, so that wrong captions are not found: pip install 'curate[clip]'",
-            file=sys.stderr,
-        )
+        missing = "open_clip is not installed, so that wrong captions are not found: pip install 'curate[clip]'"
+        print(missing, file=sys.stderr)
         text = "".join(line for line in text.splitlines(keepends=True) if "clip" not in line)
-    with open(recipe, "w", encoding="utf-8") as file:
-        file.write(text)
+    Path(recipe).write_text(text, encoding="utf-8")
 
 
 def _rates(rates: list[Rate]) -> list[Line]:

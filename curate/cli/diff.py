@@ -14,25 +14,10 @@ from curate.ask.output import Result, write_json
 from curate.cli.common import Format, FormatOption, open_output, print_page, print_result
 from curate.errors import RecipeError
 
-
-class By(StrEnum):
-    """By what the samples are compared."""
-
-    rule = "rule"
-    entry = "entry"
-    source = "source"
-    language = "language"
-    setting = "setting"
-    sample = "sample"
+By = StrEnum("By", ["rule", "entry", "source", "language", "setting", "sample"])  # what the samples are compared by
 
 
-_TABLES = {
-    By.rule: "rules",
-    By.entry: "entries",
-    By.source: "sources",
-    By.language: "languages",
-    By.setting: "settings",
-}
+_TABLES = {by: "entries" if by == By.entry else f"{by}s" for by in By if by != By.sample}  # of `Diff`
 _SHOWN = 50  # rows of a table for people, unless --limit says otherwise
 
 

@@ -43,16 +43,13 @@ def _report(report: ImportReport) -> list[Line]:
     def examples(found: tuple[str, ...]) -> str:
         return f": {', '.join(map(repr, found[:5]))}" + (" …" if len(found) > 5 else "") if found else ""
 
+    never = examples(report.never_match_examples)
     counts = [
         ("read", report.read, ""),
         ("empty", report.empty, "dropped"),
         ("punctuation", report.punctuation, f"dropped{examples(report.punctuation_examples)}"),
         ("duplicates", report.duplicates, f"dropped{examples(report.duplicate_examples)}"),
         ("entries", report.kept, ""),
-        (
-            "never match",
-            report.never_match,
-            f"kept, but no text can match them by the spacing rule{examples(report.never_match_examples)}",
-        ),
+        ("never match", report.never_match, f"kept, but no text can match them by the spacing rule{never}"),
     ]
     return columns([(name, f"{count:,}", text) for name, count, text in counts], right=[1], indent=0)

@@ -36,10 +36,17 @@ def show_progress(folder: RunStore, units: int) -> Iterator[None]:
         thread.join()
 
 
+def _poll(folder: RunStore, stop: threading.Event, seconds: float) -> Iterator[list[int]]:
+    """Yield how many files each step has written, until the run has ended and once more."""
+    while not stop.is_set():
+        stop.wait(seconds if folder.is_local else 10)
+        yield [_count(folder, place, suffix) for _, place, suffix in STEPS]
+
+
 def _count(folder: RunStore, place: str, suffix: str) -> int:
     try:
         return sum(name.endswith(suffix) for name in folder.files(place))
-    except (OSError, FileNotFoundError):  # the folder changes while it is listed
+    except OSError:  # the folder changes while it is listed
         return 0
 
 
@@ -52,17 +59,13 @@ def _bars(folder: RunStore, units: int, stop: threading.Event) -> None:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        tasks = [
-            progress.add_task(
-                step, total=None if step in WHAT else units, what=WHAT.get(step, "units"), start=False, visible=False
-            )
-            for step, _, _ in STEPS
-        ]
-        done = False
-        while not done:
-            done = stop.wait(0.3 if folder.is_local else 10)
-            for task, (_, place, suffix) in zip(tasks, STEPS, strict=True):
-                if found := _count(folder, place, suffix):
+        tasks = []
+        for step, _, _ in STEPS:
+            total, what = (None, WHAT[step]) if step in WHAT else (units, "units")
+            tasks.append(progress.add_task(step, total=total, what=what, start=False, visible=False))
+        for counts in _poll(folder, stop, 0.3):
+            for task, found in zip(tasks, counts, strict=True):
+                if found:
                     progress.start_task(task)
                     progress.update(task, completed=found, visible=True)
 
@@ -70,11 +73,8 @@ def _bars(folder: RunStore, units: int, stop: threading.Event) -> None:
 def _lines(folder: RunStore, units: int, stop: threading.Event) -> None:
     last: list[int] = []
     printed = time.monotonic()
-    done = False
-    while not done:
-        done = stop.wait(0.5 if folder.is_local else 10)
-        counts = [_count(folder, place, suffix) for _, place, suffix in STEPS]
-        if counts != last and (done or time.monotonic() - printed > 10):
+    for counts in _poll(folder, stop, 0.5):
+        if counts != last and (stop.is_set() or time.monotonic() - printed > 10):
             texts = [
                 f"{step} {n}" + ("" if step in WHAT else f"/{units}")
                 for (step, _, _), n in zip(STEPS, counts, strict=True)

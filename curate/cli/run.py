@@ -95,15 +95,10 @@ def _reused(context: RunContext, units: tuple[Unit, ...], reuse: str) -> str:
     return "\n".join(lines)
 
 
-def _some_uid(folder: RunStore) -> str:
-    """Return a uid to try `explain` with."""
-    uids = folder.read_parquet("tables/decisions/00000.parquet", ["uid"])["uid"].drop_null()
-    return uids[0].as_py() if len(uids) else "UID"
-
-
 def summary(out: str, seconds: float) -> str:
     """Return the funnel, and where to look."""
-    run = read_facts(RunStore(out))
+    store = RunStore(out)
+    run = read_facts(store)
     pool = sum(run.counts.values())
     width = max(len(name) for name in (*run.counts, POOL))
     lines = [f"{POOL:{width}}  {pool:>12,}"]
@@ -114,19 +109,16 @@ def summary(out: str, seconds: float) -> str:
         target = run.recipe["balance"]["rows"]
         why = "" if target is None else f", the largest whose expected size is at most {target:,}"
         lines.append(f"t = {run.t:,}{why}")
-    lines += [
-        f"{rule.name}: threshold {rule.threshold:.6g} of {rule.of}" for rule in run.rules if rule.threshold is not None
-    ]
-    lines += [
-        f"near-duplicates by embedding: of {near.sampled:,} close pairs of a sample, {near.found:,} were compared"
-        for near in run.near
-        if near.sampled
-    ]
+    tops = [rule for rule in run.rules if rule.threshold is not None]
+    lines += [f"{rule.name}: threshold {rule.threshold:.6g} of {rule.of}" for rule in tops]
+    for near in run.near:
+        if near.sampled:
+            pairs = f"of {near.sampled:,} close pairs of a sample, {near.found:,} were compared"
+            lines.append(f"near-duplicates by embedding: {pairs}")
     if (found := run.evaluation) and found.unread:
-        lines.append(
-            f"evaluation set: {found.images:,} images; {found.unread:,} more could not be read, such as {found.such_as}"
-        )
-    failures = RunStore(out).read_parquet(FAILURES_FILE, ["shard", "key", "reason"]).to_pylist()
+        unread = f"{found.unread:,} more could not be read, such as {found.such_as}"
+        lines.append(f"evaluation set: {found.images:,} images; {unread}")
+    failures = store.read_parquet(FAILURES_FILE, ["key", "reason"]).to_pylist()
     damaged = Counter(row["reason"] for row in failures if row["key"] is None)
     if damaged:
         lines.append(f"files not read, or in part: {', '.join(f'{n:,} {why}' for why, n in damaged.items())}")
@@ -138,11 +130,11 @@ def summary(out: str, seconds: float) -> str:
         )
     if run.caption_work:
         lines.append(f"  curate sql {out} caption_gates      what the gates said; caption_work, captions: cost, texts")
-    shards = len(RunStore(out).read_json(SIZES_FILE))
-    lines += [f"{out}: {pluralise(shards, 'shard')} in {seconds:.1f} s", ""]
+    uids = store.read_parquet("tables/decisions/00000.parquet", ["uid"])["uid"].drop_null()
+    lines += [f"{out}: {pluralise(len(store.read_json(SIZES_FILE)), 'shard')} in {seconds:.1f} s", ""]
     lines += [
         f"  curate sql {out} funnel        what each rule dropped, in SQL",
-        f"  curate explain {out} {_some_uid(RunStore(out))}       why a sample is in or out",
+        f"  curate explain {out} {uids[0] if len(uids) else 'UID'}       why a sample is in or out",
         f"  curate report {out}            all of it on one page, with samples",
         f"  curate verify {out}            whether all is whole",
     ]

@@ -74,9 +74,8 @@ def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by:
     if by is not None and rows is None:
         raise RecipeError("--by needs --rows, the target size")
     if sweep_of is not None and rows is not None:
-        raise RecipeError(
-            "--sweep and --rows exclude each other; accepted: one of them, or --sweep with --set balance.rows=…"
-        )
+        accepted = "accepted: one of them, or --sweep with --set balance.rows=…"
+        raise RecipeError(f"--sweep and --rows exclude each other; {accepted}")
     if plot is not None:
         check_plot(plot)
 
@@ -84,10 +83,8 @@ def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by:
 def _announce_long_work(run: FinishedRun, overrides: list[str], sweeps_rule: bool) -> None:
     """Print that near-duplicates are searched for: the one step that may take minutes."""
     old, new = run.recipe, changed_recipe(run.recipe, overrides)
-    changed = (
-        sweeps_rule or list(old.rules.items()) != list(new.rules.items()) or old.dedup != new.dedup or run.has_forgotten
-    )
-    if new.dedup.near and changed:
+    same = list(old.rules.items()) == list(new.rules.items()) and old.dedup == new.dedup
+    if new.dedup.near and (sweeps_rule or not same or run.has_forgotten):
         print("curate: searching for near-duplicates again, as in a run: this may take a while", file=sys.stderr)
 
 
@@ -112,7 +109,7 @@ def _sweep_result(found: list[Point], number: SweptNumber, format: Format) -> Re
 
 
 def _solved(found: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
-    """Return how the target size `rows` was met, if t was solved for it, or the number of the number."""
+    """Return how the target size `rows` was met, by t or by another number."""
     if rows is None or (number is None and found.t is None):
         return ""
     if number is not None and rows - found.expected < max(1, rows / 1000):
@@ -158,11 +155,10 @@ def _long(found: WhatIf) -> Iterator[tuple[Any, ...]]:
 
 def _result(table: pa.Table, rounded: tuple[str, ...] = ()) -> Result:
     """Return the table's rows; in `rounded` columns the nearest integers."""
-    columns = []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        show = round if name in rounded else _plainly
-        columns.append([None if value is None else show(value) for value in column.to_pylist()])
-    return Result(tuple(table.column_names), list(zip(*columns, strict=True)))
+    shown = [round if name in rounded else _plainly for name in table.column_names]
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    cells = [tuple(v if v is None else show(v) for show, v in zip(shown, row, strict=True)) for row in rows]
+    return Result(tuple(table.column_names), cells)
 
 
 def _plainly(value: Any) -> Any:
