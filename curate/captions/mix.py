@@ -28,9 +28,7 @@ class Written(NamedTuple):
     chosen: str | None  # the text in the original's place in `.txt`; None where the original stays
     fields: dict[str, Any]  # `captions` of the json
     synthetic: list[str] | None  # DataCompDR's list of texts, where it is requested
-    regions: Mapping[
-        str, Any
-    ]  # field `regions` of the json, where it is requested: bbox, phrase, score; null where it failed
+    regions: dict[str, Any]  # field `regions` of the json, where it is requested; null where it failed
 
 
 def read_texts(tables: UnitTables) -> dict[str, Texts]:

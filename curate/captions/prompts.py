@@ -4,10 +4,9 @@ A template is text with fields in braces, such as {caption}. Those of chats are 
 [system], [user] or [assistant] and nothing else. All other braces and brackets are text.
 
 Captions come from strangers, so a template is cut into turns and fields before a value is put in, a value is never
-looked at again, and it holds no line break (`curate.captions.text.as_data` makes it so; see there for what else). In
-chats it must be between delimiters that it cannot hold, as `<caption>{caption}</caption>`, in a user's file too.
-What holds is the form of the prompt; that a model is not to do what a caption says is put in words, and what it
-nevertheless writes is for the gates to judge.
+looked at again, and it holds no line break (see `curate.captions.text.as_data`). In chats it must be between delimiters that
+it cannot hold, as `<caption>{caption}</caption>`, in a user's file too. So the form of the prompt holds; what a model writes
+that does what a caption says is for the gates to judge.
 """
 
 import functools

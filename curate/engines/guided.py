@@ -4,27 +4,22 @@ At each step the decoder runs twice, given the image and given none, and the lik
 
     logits = u + γ (c − u)
 
-is taken, where c are its logits with the image and u those with the image masked. γ = 1 is plain greedy decoding,
-token for token; larger values favour what the image alone makes likely, so captions become more specific, and from
-about 3 on ungrammatical.
+is taken, where c are its logits with the image and u those with the image masked. γ = 1 is plain greedy decoding, token for
+token; larger values favour what the image alone makes likely, so captions become more specific, and from about 3 on
+ungrammatical. The image is masked by zeros in place of its embeddings (not of its pixels, of which the encoder would make
+something), as many and in the same places. These are, by family:
 
-The image is masked by zeros: the decoder gets them in place of the image's embeddings, as many and in the same
-places. What it is given is, by family:
+    vision-encoder-decoder   what the decoder attends to: the encoder's last hidden states, behind the projection, if any
+    blip                     what the decoder attends to: the vision model's last hidden states
+    git                      the decoder's prefix: the visual embeddings behind their projection and its layer norm
 
-    vision-encoder-decoder   what it attends to: the encoder's last hidden states, behind the projection, if any
-    blip                     what it attends to: the vision model's last hidden states
-    git                      its prefix: the visual embeddings behind their projection and its layer norm
+The paper fine-tunes its captioner on both conditions before it guides it; a model that never saw the masked one gives some
+u all the same, but nothing says how good. Both streams are one batch of twice the images, with a cache of keys and values.
+Of a request's sampling `max_tokens` alone is looked at. What the model's own generation settings forbid (a minimal length,
+repeated n-grams, suppressed tokens) stays forbidden; its penalties act on c and u before they are joined.
 
-They are not zeros for pixels, of which the encoder would make something. The paper fine-tunes its captioner on both
-conditions before it guides it; a model that never saw the masked one gives some u all the same, but nothing says how
-good.
-
-Both streams are one batch of twice the images, with a cache of keys and values. Of a request's sampling `max_tokens`
-alone is looked at. What the model's own generation settings forbid (a minimal length, repeated n-grams, suppressed
-tokens) stays forbidden; its penalties act on c and u before they are joined. An answer is what follows the prompt.
-
-Trade-offs: twice the decoder's work. In batches, and on GPUs, matrix products round differently with the batch's
-size, so that two tokens which are equally likely to the last bits may change places.
+Trade-offs: twice the decoder's work. Matrix products round differently with the batch's size, so that two tokens which are
+equally likely to the last bits may change places.
 
 Source: Kornblith et al., Guiding Image Captioning Models Toward More Specific Captions, ICCV 2023.
 """

@@ -10,8 +10,8 @@ endpoint does, one request's trouble is its own, and what was answered is not se
   the endpoint says that the model refused, `refused`.
 - When 8 requests in a row got no reply at any attempt, the endpoint is taken for dead: whatever is waiting then is
   `unreachable` at once. When 8 in a row got a reply that says nothing of them (401, 403, a redirect, a page of HTML), it
-  is probed by a hello, for one token. If such a reply comes to that too, whatever is waiting is given up at
-  once, with that reason; else each is sent to the end. A later `ask` tries again.
+  is probed by a hello, for one token. If such a reply comes to that too, whatever is waiting is given up, with that
+  reason; else each is sent to the end. A later `ask` tries again.
 
 The key is in an environment variable, and shown nowhere.
 """
@@ -128,9 +128,8 @@ class OpenAIEngine:
     def check(self) -> None:
         """Ask the endpoint for its models, or for one token where it lists none.
 
-        Raises:
-            RecipeError: the key is missing or not accepted, the model is not there, or it is no such endpoint.
-            RunError: the endpoint cannot be reached, or fails.
+        Raises RecipeError where the key is missing or not accepted, the model is not there, or it is no such endpoint; RunError
+        where it cannot be reached, or fails.
         """
         endpoint = self._open()
         endpoint.run(self._check(endpoint))

@@ -1,8 +1,7 @@
 """The engine that replays answers: of an earlier run, or of any Parquet files in the layout of table `answers`.
 
-In: columns digest, answer, error, finish (string), tokens_in, tokens_out (int32), as `schema.ANSWERS` has them; others are
-not looked at. Out: the row of a request's digest as its answer, errors too; `unknown` where there is none. Where a digest
-is in several rows, a text comes before an error, and then the first row.
+In: the columns of `LAYOUT`; others are not looked at. Out: the row of a request's digest as its answer, errors too; `unknown`
+where there is none. Where a digest is in several rows, a text comes before an error, and then the first row.
 
 A digest holds the engine's name for its model: so `model` must be what the run that is replayed called it, and prompts
 and sampling must be the same. All rows are held in memory, for tests and small runs.

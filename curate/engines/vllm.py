@@ -1,10 +1,7 @@
 """A language or vision-language model in this process, by vLLM: batched by its own scheduler, with prefix caching.
 
-Prompts of one group, which begin alike, come together, so that what they share is computed once. One model per process;
-threads take turns. A request on which the model fails costs no other: the batch is tried again in halves.
-
-Source of the numbers: with 64 LaCLIP-like prompts on a CPU, grouping and prefix caching took 8.1 prompts a second, prompts
-with shuffled examples 4.3.
+Prompts of one group, which begin alike, come together, so that what they share is computed once: of 64 LaCLIP-like prompts on
+a CPU that made 8.1 a second, and shuffled examples 4.3. One model per process; threads take turns.
 """
 
 import os

@@ -9,9 +9,9 @@ faults and prints how often. What cannot be compared, since it was not measured 
 refuses on evidence alone. Not looked for: slurs and other offence; the recipe's rules decide which samples are kept.
 """
 
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from curate.numeric.arrays import Mask
 from curate.recipe.captions import Gate, Gates
 
 PASSED = "passed"
-GATES: tuple[str, ...] = typing.get_args(Gate)
+GATES: tuple[str, ...] = get_args(Gate)
 """All gates, in the order in which the first one that fails is reported."""
 OWN_GATES = ("empty", "echo_prompt", "preamble", "length", "repetition", "unsafe")
 """Those of any text, whatever it is written of."""
@@ -57,13 +57,11 @@ class Candidates:
     f_clip: Scores | None = None  # F-CLIPScores
 
 
-@dataclass(frozen=True)
-class Verdicts:
-    """What the gates say: `first` string [rows], `passed` or the first gate that failed; `failed` list<string> [rows], all
-    that did, in the order of `GATES`. Neither has nulls."""
+class Verdicts(NamedTuple):
+    """What the gates say, without nulls."""
 
-    first: pa.Array
-    failed: pa.Array
+    first: pa.Array  # string [rows], `passed` or the first gate that failed
+    failed: pa.Array  # list<string> [rows], all that did, in the order of `GATES`
 
 
 def run_gates(given: Candidates, options: Gates = _DEFAULTS) -> Verdicts:
@@ -92,11 +90,6 @@ def run_gates(given: Candidates, options: Gates = _DEFAULTS) -> Verdicts:
     for gate in gates.keys() & set(given.profile.gates) - set(options.off):
         masks[:, GATES.index(gate)] = gates[gate]()
     masks[masks[:, 0], 1:] = False
-    return _verdicts(masks)
-
-
-def _verdicts(masks: Mask) -> Verdicts:
-    """Return the verdicts of failures bool [rows, gates]."""
     codes = pa.array([*GATES, PASSED], pa.string())
     first = np.where(masks.any(1), masks.argmax(1), len(GATES))
     ends = np.concatenate([[0], np.cumsum(masks.sum(1))])

@@ -5,9 +5,9 @@ Out: requests of kind `rewrite`, one for each row, style and ordinal. A style is
 write offhand, coco as two people caption one image. Of each pool 32 triples are drawn once for all, and a sample gets
 one of them by a hash, so that the prompts of a style share 32 beginnings, which caches of prefixes compute once.
 
-Trade-offs: any triple of 16 pairs could be drawn in the paper, afresh for each prompt; texts of one sample and
-style differ by their seeds alone. Captions are cut, see `curate.captions.text`; a text from a cut caption loses facts,
-which the gates see. A rewrite does not look at the image, so it may invent.
+Trade-offs: the paper draws a triple of 16 pairs afresh for each prompt; here texts of one sample and style differ by their
+seeds alone. A text from a cut caption (see `curate.captions.text`) loses facts, which the gates see. A rewrite does not look
+at the image, so it may invent.
 
 Source: Fan et al., Improving CLIP Training with Language Rewrites, 2023, section 3.
 """

@@ -1,22 +1,19 @@
 """Find the noun phrases of English captions: what an open-vocabulary detector is asked for.
 
-In: string column. Out: list<string> column, in the order of the text, each phrase once. A phrase is a run of nouns,
-with the adjectives and participles before them: cut at prepositions, conjunctions, verbs and punctuation; without
-articles, possessives and counts, since a box holds one thing:
+A phrase is a run of nouns, with the adjectives and participles before them: cut at prepositions, conjunctions, verbs and
+punctuation; without articles, possessives and counts, since a box holds one thing:
 
     "Two dogs are chasing the small red ball of a boy on the left"  →  dogs, small red ball, boy
 
 Left out are pronouns, dates, measures, bare colours ("dressed in black"), sides ("on the left"), words for the
 picture itself ("stock photo of"), and words for a quantity before "of" ("a bunch of flowers" is flowers).
 
-The words' parts of speech come from the lexicon that TextBlob ships (Brill's, 94,000 words), without context: no
-model is loaded and nothing downloaded. Trade-offs: a word that is a noun in one caption and a verb in another is
-told by its neighbours alone, wrongly at times, and verbs in Title Case are taken for names. It reads English: of
-other languages it makes nonsense.
+The words' parts of speech come from the lexicon that TextBlob ships (Brill's, 94,000 words), without context: no model is
+loaded and nothing downloaded. Trade-offs: a word that is a noun in one caption and a verb in another is told by its
+neighbours alone, wrongly at times, and verbs in Title Case are taken for names. Of other languages it makes nonsense.
 
-On 62 captions annotated by hand (48 of the web, 14 of the demo's) precision is 0.90 and recall 0.92; on 30 more of
-the web, first read when all was done, they were 0.93 and 0.92 (tests/captions/test_regions.py). A phrase is right
-there if it is equal to an annotated one: a word too many or too few counts as wrong twice.
+On 62 captions annotated by hand (48 of the web, 14 of the demo's) precision is 0.90 and recall 0.92; on 30 more of the web,
+first read when all was done, they were 0.93 and 0.92 (tests/captions/test_regions.py), a word too many or too few being wrong.
 """
 
 import re
