@@ -52,14 +52,11 @@ class AnswerCache:
                 self._learn(reuse.read_parquet(name).take(pa.array(rows)))
         return {digest: self._known[digest] for digest in digests if digest in self._known}
 
-    def add(
-        self, requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer], seconds: float
-    ) -> None:
-        """Put a batch into place; `seconds` is what the engine took."""
-        name = f"{self._folder}/{self._part:06d}.parquet"
-        self._store.write_parquet(name, answer_table(requests, digests, answers), note=str(seconds))
+    def add(self, answers: pa.Table, seconds: float) -> None:
+        """Put a batch of `schema.ANSWERS` into place; `seconds` is what the engine took."""
+        self._store.write_parquet(f"{self._folder}/{self._part:06d}.parquet", answers, note=str(seconds))
         self._part += 1
-        self._known |= {digest: answer for digest, answer in zip(digests, answers, strict=True) if answer.error is None}
+        self._learn(answers)
 
     def spent(self) -> dict[str, dict[str, Any]]:
         """Return what was sent for the unit, by this process and by those before it that were killed: kind → style → `Spent`."""

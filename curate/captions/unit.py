@@ -28,6 +28,8 @@ from curate.recipe.captions import Task
 from curate.store.layout import caption_statistics_file
 from curate.store.tables import UnitTables
 
+_NO_IMAGE = Answer(None, "no_image: the input ends before it")
+
 
 def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, counts: I64 | None) -> Captioned:
     """Write the `answers`, `captions` and `regions` of a decided unit, unless they are current.
@@ -72,36 +74,25 @@ def _answer(
     known = cache.find(digests)
     missing = [i for i, digest in enumerate(digests) if digest not in known]
     missing.sort(key=lambda i: (requests[i].group, i))
-    failed: dict[str, Answer] = {}
     size = task.section.batch or spec.options.batch_size
     for first in range(0, len(missing), size):
         batch = missing[first : first + size]
-        sent, lost = _with_images(images, rows, [requests[i] for i in batch])
+        sent = _with_images(images, rows, [requests[i] for i in batch])
         began = time.time()
-        received = iter(open_engine(spec, engine_id).ask(sent))
+        received = iter(open_engine(spec, engine_id).ask([request for request in sent if request is not None]))
         seconds = time.time() - began
-        answers = [lost.get(place) or next(received) for place in range(len(batch))]
-        cache.add([requests[i] for i in batch], [digests[i] for i in batch], answers, seconds)
-        for i, answer in zip(batch, answers, strict=True):
-            (known if answer.error is None else failed)[digests[i]] = answer
-    found = [known.get(digest) or failed[digest] for digest in digests]
-    return Answered(task, rows, requests, answer_table(requests, digests, found))
+        answers = [_NO_IMAGE if request is None else next(received) for request in sent]
+        cache.add(answer_table([requests[i] for i in batch], [digests[i] for i in batch], answers), seconds)
+        known |= {digests[i]: answer for i, answer in zip(batch, answers, strict=True)}
+    return Answered(task, rows, requests, answer_table(requests, digests, [known[digest] for digest in digests]))
 
 
-def _with_images(
-    images: UnitReader, rows: Rows, requests: Sequence[Request]
-) -> tuple[Sequence[Request], dict[int, Answer]]:
-    """Return the requests with their image's file, those that have one; and the answers to those that have none, by place."""
+def _with_images(images: UnitReader, rows: Rows, requests: list[Request]) -> Sequence[Request | None]:
+    """Return the requests with their image's file, those that have one; None where it cannot be read again."""
     if not any(request.picture for request in requests):
-        return requests, {}
+        return requests
     places = dict(zip(rows.column("uid").to_pylist(), rows.rows.tolist(), strict=True))
     wanted = np.array(sorted({places[request.uid] for request in requests}), np.int64)
     files = dict(zip(wanted.tolist(), images.images(wanted), strict=True))
-    sent, lost = [], {}
-    for place, request in enumerate(requests):
-        image = files[places[request.uid]]
-        if image is None:
-            lost[place] = Answer(None, "no_image: the input ends before it")
-        else:
-            sent.append(replace(request, image=image))
-    return sent, lost
+    found = [(request, files[places[request.uid]]) for request in requests]
+    return [None if image is None else replace(request, image=image) for request, image in found]

@@ -109,14 +109,13 @@ def write_call(request: Request, model: str, extra: Mapping[str, Any]) -> Call:
     if not request.sampling.stop:
         del fields["stop"]
     if request.prompt is None:
-        return Call("/chat/completions", _encode({"messages": _write_chat(request), **fields, **extra}))
-    if request.image is not None:
+        path, fields["messages"] = "/chat/completions", _write_chat(request)
+    elif request.image is None:
+        path, fields["prompt"] = "/completions", request.prompt
+    else:
         raise UnsendableError("refused: not sent, since a prompt that is completed takes no image; ask in a chat")
-    return Call("/completions", _encode({"prompt": request.prompt, **fields, **extra}))
-
-
-def _encode(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, separators=(",", ":")).encode()  # in ASCII: openai's own JSON takes no lone surrogate
+    # In ASCII: openai's own JSON takes no lone surrogate.
+    return Call(path, json.dumps({**fields, **extra}, separators=(",", ":")).encode())
 
 
 def _write_chat(request: Request) -> list[dict[str, Any]]:
