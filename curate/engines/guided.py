@@ -35,17 +35,8 @@ from pydantic import Field
 
 from curate.engines.engine import Answer, EngineOptions, Request
 from curate.errors import RecipeError
-from curate.models.hugging_face import (
-    Device,
-    Precision,
-    find_device,
-    in_halves,
-    is_memory,
-    load,
-    model_name,
-    open_picture,
-    to_dtype,
-)
+from curate.models import hugging_face as hf
+from curate.models.hugging_face import Device, Precision
 from curate.process import Lazy
 from curate.recipe.section import ModelPath
 from curate.wording import one_line
@@ -90,7 +81,7 @@ class GuidedEngine:
     def model(self) -> str:
         """The model's name, of a folder with a digest of its files, γ and precision."""
         options = self._options
-        return f"{model_name(options.model)} guided gamma={options.gamma} {options.precision}"
+        return f"{hf.model_name(options.model)} guided gamma={options.gamma} {options.precision}"
 
     def check(self) -> None:
         """Load the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
@@ -111,7 +102,7 @@ class GuidedEngine:
             for waiting in map(deque, batches.values()):
                 while waiting:
                     batch = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
-                    for one, answer in zip(batch, in_halves(batch, partial(self._answer, loaded)), strict=True):
+                    for one, answer in zip(batch, hf.in_halves(batch, partial(self._answer, loaded)), strict=True):
                         answers[one.place] = answer if isinstance(answer, Answer) else Answer.of_failure(answer)
         return [answers[place] for place in range(len(requests))]
 
@@ -119,7 +110,7 @@ class GuidedEngine:
         try:
             return _answer(loaded, prepared, self._options.gamma)
         except Exception as error:
-            if is_memory(error):
+            if hf.is_memory(error):
                 self._batch = max(1, len(prepared) // 2)
             raise
 
@@ -246,18 +237,18 @@ def _with_zeros(states: Any, guided: bool) -> Any:
 
 def _load(options: Guided) -> _Loaded:
     where = f"guided {options.model}"
-    device = find_device(where, options.device)
+    device = hf.find_device(where, options.device)
     import transformers
 
-    config = load(where, lambda: transformers.AutoConfig.from_pretrained(options.model))
+    config = hf.load(where, lambda: transformers.AutoConfig.from_pretrained(options.model))
     if config.model_type not in _FAMILIES:
         found, accepted = f"is of the family {config.model_type!r}", ", ".join(_FAMILIES)
         raise RecipeError(f"{where}: {found}, which cannot be guided here; accepted: {accepted}")
     name, family = _FAMILIES[config.model_type]
-    dtype = to_dtype(options.precision)
-    model = load(where, lambda: getattr(transformers, name).from_pretrained(options.model, dtype=dtype))
-    pixels = load(where, lambda: transformers.AutoImageProcessor.from_pretrained(options.model))
-    tokenizer = load(where, lambda: transformers.AutoTokenizer.from_pretrained(options.model))
+    dtype = hf.to_dtype(options.precision)
+    model = hf.load(where, lambda: getattr(transformers, name).from_pretrained(options.model, dtype=dtype))
+    pixels = hf.load(where, lambda: transformers.AutoImageProcessor.from_pretrained(options.model))
+    tokenizer = hf.load(where, lambda: transformers.AutoTokenizer.from_pretrained(options.model))
     return _Loaded(family(model.to(device).eval(), where), pixels, tokenizer, device, dtype)
 
 
@@ -267,7 +258,7 @@ def _prepare(loaded: _Loaded, place: int, request: Request) -> _Prepared | Answe
     if request.image is None:
         return Answer(None, "no_image: the request has none")
     try:
-        picture = open_picture(request.image)
+        picture = hf.open_picture(request.image)
     except Exception as error:  # of many kinds, as each format raises its own
         return Answer(None, f"no_image: {one_line(error, 200)}")
     prompt = loaded.tokenizer(request.prompt or "", add_special_tokens=False)["input_ids"]

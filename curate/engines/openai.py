@@ -99,11 +99,9 @@ def _check_address(base_url: str) -> None:
         raise fault("base_url", "is no address; accepted: one such as http://localhost:8000/v1") from None
     if "@" in url.netloc or url.query or url.fragment:
         # Not shown, here and above: it may hold a key.
-        raise fault(
-            "base_url",
-            "holds a user, a password, a query or a fragment; accepted: an address without, such as "
-            "http://localhost:8000/v1; a key is given by `key`, the name of an environment variable",
-        )
+        found, accepted = "holds a user, a password, a query or a fragment", "an address without, such as"
+        key = "a key is given by `key`, the name of an environment variable"
+        raise fault("base_url", f"{found}; accepted: {accepted} http://localhost:8000/v1; {key}")
     if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in base_url):
         raise fault("base_url", f"{base_url!r} is no address; accepted: one such as http://localhost:8000/v1")
 
@@ -219,8 +217,7 @@ class OpenAIEngine:
         model = self.options.model
         reply = await endpoint.send(Call("/models"))
         if reply.status in (404, 405):
-            await self._check_by_asking(endpoint)
-            return
+            return await self._check_by_asking(endpoint)
         names = read_models(self._accept(endpoint, reply, "/models").body)
         if names is None:
             raise self._no_such_endpoint("/models: the answer is no list of models")
@@ -231,16 +228,14 @@ class OpenAIEngine:
             raise RecipeError(endpoint.one_line(f"{self._base_url}: has no model {model!r}; it has {has}"))
 
     async def _check_by_asking(self, endpoint: Endpoint) -> None:
-        for hello in (_HELLO, _HELLO_PROMPT):
-            call = self._call(hello)
+        call = self._call(_HELLO)
+        reply = await endpoint.send(call)
+        if reply.status in (400, 404, 405):  # a model without a chat template refuses chats; an endpoint may have none
+            call = self._call(_HELLO_PROMPT)
             reply = await endpoint.send(call)
-            # A model without a chat template refuses chats, and an endpoint may have one of the two only.
-            if reply.status in (400, 404, 405) and hello is _HELLO:
-                continue
-            if self._accept(endpoint, reply, call.path).is_no_answer:
-                said = endpoint.one_line(f"the answer is {reply.answer.error}")
-                raise self._no_such_endpoint(f"{call.path}: {said}")
-            return
+        if self._accept(endpoint, reply, call.path).is_no_answer:
+            said = endpoint.one_line(f"the answer is {reply.answer.error}")
+            raise self._no_such_endpoint(f"{call.path}: {said}")
 
     def _accept(self, endpoint: Endpoint, reply: Reply, path: str) -> Reply:
         """Return the reply, where it is a 2xx; else raises what that means before a run."""
@@ -262,9 +257,8 @@ class OpenAIEngine:
         raise self._no_such_endpoint(f"{path}: {said}")
 
     def _no_such_endpoint(self, found: str) -> RecipeError:
-        return RecipeError(
-            f"{self._base_url}{found}. Accepted: the address of an OpenAI-compatible endpoint, which mostly ends in /v1"
-        )
+        accepted = "the address of an OpenAI-compatible endpoint, which mostly ends in /v1"
+        return RecipeError(f"{self._base_url}{found}. Accepted: {accepted}")
 
 
 def choose_pause(state: Any) -> float:

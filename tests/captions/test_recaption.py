@@ -1,6 +1,7 @@
 """Recaptions: the image goes along, styles and ordinals, the alt-text as data."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.captions import prompts
 from curate.captions.kinds.recaption import STYLES, Recaption
 from curate.engines.engine import Sampling
 from tests.captions.hostile import HOSTILE
@@ -52,6 +54,15 @@ def test_with_the_alt_text() -> None:
     assert message.text.count("\n<caption>Mona Lisa</caption>\n") == 1 and "may as well be wrong" in message.text
     for nothing in (None, "", " \u200b"):
         assert requests(table([nothing]), recaption(alt_text=True)) == requests(table([nothing]), recaption())
+
+
+def test_a_template_of_ones_own_is_read_once_for_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = tmp_path / "mine.txt", []
+    path.write_text("[user]\nDescribe it {length}. <caption>{caption}</caption>")
+    monkeypatch.setattr(prompts, "read_whole", lambda name, limit: read.append(name) or path.read_bytes())
+    found = requests(table(["a cat", "a dog", None]), recaption("short", "long", alt_text=True, template=str(path)))
+    assert [request.messages[0].text.startswith("Describe it in ") for request in found] == [True] * 4 + [False] * 2
+    assert read == [str(path)]
 
 
 def test_without_alt_text_the_caption_changes_nothing() -> None:

@@ -21,7 +21,7 @@ from curate.captions.gates.gates import OWN_GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind, Text, text_sampling
 from curate.captions.prompts import Form, Template, load_template
 from curate.captions.text import first_line, one_line, without_quotes
-from curate.engines.engine import Message, Request, Sampling
+from curate.engines.engine import Request, Sampling
 from curate.recipe.captions import Unique
 
 
@@ -73,13 +73,16 @@ class Recaption(CaptionKind):
 
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
         """See `CaptionKind`; `caption` may be null, and is not looked at without `alt_text`."""
+        own, bare = self.load_template(), load_template(FORM)
         columns = (rows[name].to_pylist() for name in ("uid", "caption", "sha256", "per_row"))
         for uid, caption, picture, count in zip(*columns, strict=True):
             for style in self.styles if picture is not None else ():
-                messages = () if style == "plain" else self._messages(style, caption)
+                shown = {"caption": caption} if self.alt_text and caption and one_line(caption) else {}
+                template = bare if self.alt_text and not shown else own
+                words = () if style == "plain" else template.messages(length=STYLES[style].words, **shown)
                 prompt = "" if style == "plain" else None
                 group = f"{self.kind}/{style}"
-                yield count, Request(uid, self.kind, style, 0, prompt, messages, group=group, picture=picture)
+                yield count, Request(uid, self.kind, style, 0, prompt, words, group=group, picture=picture)
 
     def text_of(self, answer: str, style: str) -> str:
         """See `CaptionKind`: of a short one the first line that is not empty; of others all lines."""
@@ -89,11 +92,3 @@ class Recaption(CaptionKind):
     def json_value(cls, texts: Sequence[Text]) -> Any:
         """Return the list of texts."""
         return [text.text for text in texts]
-
-    def _messages(self, style: str, caption: str | None) -> tuple[Message, ...]:
-        length = STYLES[style].words
-        if not self.alt_text:
-            return self.load_template().messages(length=length)
-        if not (caption and one_line(caption)):
-            return load_template(FORM).messages(length=length)
-        return self.load_template().messages(length=length, caption=caption)
