@@ -11,8 +11,7 @@ import apache_beam as beam
 from curate.decide.settings import DecideSettings
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
-from curate.publish.audit import audit_unit
-from curate.publish.settings import PublishSettings
+from curate.publish.audit import PublishSettings, audit_unit
 from curate.run.context import RunContext
 from curate.transforms.caption import Caption
 from curate.transforms.decide import ApplyRules, CountEntries, Decide, SolveT

@@ -52,10 +52,8 @@ def explain_sample(url: str, sample: str) -> Page:
         kind, name, places = _find(connection, record, url, sample)
         rows = _fetch(connection, f"SELECT * FROM ({_KNOWN}) {_AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
-        rules = check_rules(
-            {rule.name: rule.sql or Top.model_validate({"top": rule.top, "of": rule.of}) for rule in run.rules},
-            seen.schema,
-        )
+        specs = {rule.name: rule.sql or Top.model_validate({"top": rule.top, "of": rule.of}) for rule in run.rules}
+        rules = check_rules(specs, seen.schema)
         lines = [line((f"{kind} ", "dim"), (name, "bold"))]
         if len(places) > 1:
             more = "" if len(places) <= _ROWS else f"; the first {_ROWS} follow"

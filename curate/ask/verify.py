@@ -18,26 +18,14 @@ from curate.forget.clear import find_leftovers
 from curate.forget.shards import digest_members
 from curate.output.output_format import find_output, find_written
 from curate.pool.formats.registry import find_format
-from curate.publish.settings import PublishSettings
+from curate.publish.audit import PublishSettings
 from curate.publish.uids import PAIR, pair_bytes, read_uids, uid_pairs
 from curate.run.columns import table_names
 from curate.run.context import open_context
+from curate.store import layout
 from curate.store.facts import read_facts
 from curate.store.forgotten import Record
 from curate.store.items import Items
-from curate.store.layout import (
-    ENTRIES_FILE,
-    FAILURES_FILE,
-    FORGOTTEN_FILE,
-    MANIFEST_FILE,
-    RUN_FILE,
-    SIZES_FILE,
-    STATISTICS_FILE,
-    SUCCESS_FILE,
-    UIDS_FILE,
-    stem_of,
-    table_file,
-)
 from curate.store.manifest import Published, find_faults, how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
 
@@ -52,10 +40,10 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
         RunError: it is not finished.
     """
     folder = RunStore(url)
-    if not folder.exists(RUN_FILE):
+    if not folder.exists(layout.RUN_FILE):
         raise no_run(folder, url)
-    if not folder.exists(SUCCESS_FILE) or not folder.exists(MANIFEST_FILE):
-        raise RunError(f"{url}: the run is not finished (no {SUCCESS_FILE}); {how_to_go_on(folder, url)}")
+    if not folder.exists(layout.SUCCESS_FILE) or not folder.exists(layout.MANIFEST_FILE):
+        raise RunError(f"{url}: the run is not finished (no {layout.SUCCESS_FILE}); {how_to_go_on(folder, url)}")
     lines = read_manifest(folder)
     faults = list(_check_files(folder, lines))
     checked = [f"{len(lines):,} files by sha256 ({sum(line.bytes for line in lines):,} bytes)"]
@@ -71,7 +59,7 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
 
 def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
     yield from (f"{path}: {fault.text}" for path, fault in find_faults(folder, lines).items())
-    known = {line.path for line in lines} | {MANIFEST_FILE, SUCCESS_FILE}
+    known = {line.path for line in lines} | {layout.MANIFEST_FILE, layout.SUCCESS_FILE}
     for path in folder.files():
         if path not in known and not path.startswith("tmp/"):
             yield f"{path}: is not in the manifest"
@@ -79,14 +67,24 @@ def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
 
 def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
     """Yield what every run has, and its manifest does not list."""
-    for path in sorted({RUN_FILE, SIZES_FILE, ENTRIES_FILE, FAILURES_FILE, UIDS_FILE, STATISTICS_FILE} - listed):
+    for path in sorted(
+        {
+            layout.RUN_FILE,
+            layout.SIZES_FILE,
+            layout.ENTRIES_FILE,
+            layout.FAILURES_FILE,
+            layout.UIDS_FILE,
+            layout.STATISTICS_FILE,
+        }
+        - listed
+    ):
         yield f"{path}: is not in the manifest, and every run has it"
-    if not {RUN_FILE, SIZES_FILE} <= listed:
+    if not {layout.RUN_FILE, layout.SIZES_FILE} <= listed:
         return
     context, units = open_context(folder)
-    needed = [table_file(name, unit.index) for unit in units for name in table_names(context)]
-    for name in folder.read_json(SIZES_FILE):
-        needed += find_output(context.pool.images).files(stem_of(name))
+    needed = [layout.table_file(name, unit.index) for unit in units for name in table_names(context)]
+    for name in folder.read_json(layout.SIZES_FILE):
+        needed += find_output(context.pool.images).files(layout.stem_of(name))
     yield from (f"{path}: is not in the manifest, and this run has it" for path in needed if path not in listed)
 
 
@@ -110,9 +108,9 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
         verdicts.update({item["values"]: item["counts"] for item in pc.value_counts(rules).to_pylist()})
     counts = read_facts(folder).counts
     if sum(counts.values()) != rows or counts.get(schema.FAILED, 0) != failed:
-        faults.append(f"{RUN_FILE}: counts {counts} do not add up to {rows} samples, {failed} of them failed")
+        faults.append(f"{layout.RUN_FILE}: counts {counts} do not add up to {rows} samples, {failed} of them failed")
     faults += [
-        f"{RUN_FILE}: says {counts.get(name, 0):,} rows {name}, tables/decisions {verdicts[name]:,}"
+        f"{layout.RUN_FILE}: says {counts.get(name, 0):,} rows {name}, tables/decisions {verdicts[name]:,}"
         for name in {**counts, **verdicts}
         if counts.get(name, 0) != verdicts[name]
     ]
@@ -120,7 +118,7 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
     if len(np.unique(uids)) != len(uids):
         faults.append("tables/decisions: a uid is kept twice")
     if not np.array_equal(read_uids(folder), uids):
-        faults.append(f"{UIDS_FILE}: differs from the kept uids of tables/decisions")
+        faults.append(f"{layout.UIDS_FILE}: differs from the kept uids of tables/decisions")
     faults += _check_shards(folder, uids)
     published = counts.get(schema.KEPT, 0)
     summary = f"{rows:,} samples = {published:,} kept + {rows - failed - published:,} dropped + {failed:,} failed"
@@ -128,17 +126,17 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
 
 
 def _check_shards(folder: RunStore, kept: np.ndarray) -> Iterator[str]:
-    sizes = folder.read_json(SIZES_FILE)
+    sizes = folder.read_json(layout.SIZES_FILE)
     kind = find_written(f"shards/{name}" for name in sizes)
     found = [np.zeros(0, PAIR)]
     for name, rows in sizes.items():
-        listed = folder.read_parquet(f"{stem_of(name)}.parquet", ["uid", *(["key"] if kind.has_members else [])])
+        listed = folder.read_parquet(f"{layout.stem_of(name)}.parquet", ["uid", *(["key"] if kind.has_members else [])])
         found.append(uid_pairs(listed["uid"]))
         if len(listed) != rows:
-            yield f"{SIZES_FILE}: {name} has {rows} rows, its Parquet {len(listed)}"
-        names = kind.names(folder, stem_of(name))
+            yield f"{layout.SIZES_FILE}: {name} has {rows} rows, its Parquet {len(listed)}"
+        names = kind.names(folder, layout.stem_of(name))
         if names is not None and names != set(listed["key"].to_pylist()):
-            yield f"shards/{name}: its samples are not those of {stem_of(name)}.parquet"
+            yield f"shards/{name}: its samples are not those of {layout.stem_of(name)}.parquet"
     if not np.array_equal(np.sort(np.concatenate(found), order=("f0", "f1")), kept):
         yield "shards: hold other uids than tables/decisions keeps"
 
@@ -149,10 +147,10 @@ def _check_absence(folder: RunStore) -> tuple[list[str], list[str]]:
     record, named = Record.read(folder), facts.forgotten
     if not len(record) and not named:
         rows = facts.counts.get(schema.FORGOTTEN, 0)
-        return [], [f"{FORGOTTEN_FILE}: is missing, and {rows:,} rows are forgotten"] if rows else []
+        return [], [f"{layout.FORGOTTEN_FILE}: is missing, and {rows:,} rows are forgotten"] if rows else []
     faults = list(_find_forgotten(folder, record.items))
     if not named or len(record) != named.items or not record.extends(named):
-        faults.insert(0, f"{FORGOTTEN_FILE}: differs from the one that {RUN_FILE} names")
+        faults.insert(0, f"{layout.FORGOTTEN_FILE}: differs from the one that {layout.RUN_FILE} names")
     return [f"{len(record):,} forgotten items are absent from tables, shards and uids.npy"], faults
 
 
@@ -163,11 +161,11 @@ def _find_forgotten(folder: RunStore, items: Items) -> Iterator[str]:
         for file in find_leftovers(settings.tables(unit), items, settings.table_names):
             yield f"{file}: {_FORGOTTEN}"
     if items.holds("uid", pair_bytes(read_uids(folder))).any():
-        yield f"{UIDS_FILE}: {_FORGOTTEN}"
-    for name in folder.read_json(SIZES_FILE):
-        sidecar = folder.read_parquet(f"{stem_of(name)}.parquet")
+        yield f"{layout.UIDS_FILE}: {_FORGOTTEN}"
+    for name in folder.read_json(layout.SIZES_FILE):
+        sidecar = folder.read_parquet(f"{layout.stem_of(name)}.parquet")
         if any(items.find(kind, column).any() for kind, column in _named_columns(settings, sidecar)):
-            yield f"{stem_of(name)}.parquet: {_FORGOTTEN}"
+            yield f"{layout.stem_of(name)}.parquet: {_FORGOTTEN}"
         if len(items.sha256):
             for member, digest in digest_members(folder, name):
                 if items.has_image(digest):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from curate.forget.clear import clear_unit
 from curate.forget.rows import find_attached, find_rows, readable_names
 from curate.pool.plan import Unit
-from curate.publish.settings import PublishSettings
+from curate.publish.audit import PublishSettings
 from curate.recipe.source import find_source
 from curate.store.forgotten import ENCOUNTERED, Record
 from curate.store.items import NOTHING, Items, unite

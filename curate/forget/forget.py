@@ -23,25 +23,15 @@ from curate.forget.clear import clear_unit
 from curate.forget.rows import Survey, link_items, survey
 from curate.forget.shards import count_shards, find_shards, rewrite_shard
 from curate.pool.plan import Unit
-from curate.publish.audit import all_failures, audit_unit, check_conservation, count_drops
+from curate.publish.audit import PublishSettings, all_failures, audit_unit, check_conservation, count_drops
 from curate.publish.describe import describe_run
-from curate.publish.settings import PublishSettings
 from curate.publish.uids import write_uids
 from curate.run.context import open_context
 from curate.schema import KEPT
+from curate.store import layout
 from curate.store.facts import ForgottenFacts, read_facts
 from curate.store.forgotten import Record, counts, origins
 from curate.store.items import KINDS, NOTHING, Items
-from curate.store.layout import (
-    ENTRIES_FILE,
-    FAILURES_FILE,
-    FORGETTING_FILE,
-    MANIFEST_FILE,
-    REPORT_FILE,
-    RUN_FILE,
-    SIZES_FILE,
-    SUCCESS_FILE,
-)
 from curate.store.lock import clear_tmp, locked
 from curate.store.manifest import Published, digest_file, no_run, read_manifest
 from curate.store.store import RunStore
@@ -78,7 +68,7 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
         RunError: it is not finished, or another `forget` is at work.
     """
     folder = RunStore(url)
-    if not folder.exists(RUN_FILE):
+    if not folder.exists(layout.RUN_FILE):
         raise no_run(folder, url)
     interrupted = _is_interrupted(folder)
     if not len(requested) and (dry_run or not interrupted):
@@ -97,11 +87,11 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
             earlier = Record.read_checked(folder)
             lost = lost_items(folder, earlier)
             _republish(folder, earlier.items, None)
-        has_report = folder.exists(REPORT_FILE)
+        has_report = folder.exists(layout.REPORT_FILE)
         result, record = _plan(folder, requested)
         if result.changes:
-            folder.write_json(FORGETTING_FILE, {"items": len(requested), "record": record.facts.to_json()})
-            folder.delete(SUCCESS_FILE)
+            folder.write_json(layout.FORGETTING_FILE, {"items": len(requested), "record": record.facts.to_json()})
+            folder.delete(layout.SUCCESS_FILE)
             record.write(folder)
             _republish(folder, record.items, result.rows.units)
         clear_tmp(folder)  # what was killed may have left copies there
@@ -110,18 +100,20 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
 
 def _is_interrupted(folder: RunStore) -> bool:
     """Return whether a request was begun and not completed. Raises RunError where the run is unfinished for another reason."""
-    if folder.exists(SUCCESS_FILE) and folder.exists(MANIFEST_FILE):
+    if folder.exists(layout.SUCCESS_FILE) and folder.exists(layout.MANIFEST_FILE):
         return False
-    if not folder.exists(SUCCESS_FILE) and folder.exists(FORGETTING_FILE):
+    if not folder.exists(layout.SUCCESS_FILE) and folder.exists(layout.FORGETTING_FILE):
         return True
-    raise RunError(f"{folder.url}: the run is not finished (no {SUCCESS_FILE}); run its recipe again, then forget")
+    raise RunError(
+        f"{folder.url}: the run is not finished (no {layout.SUCCESS_FILE}); run its recipe again, then forget"
+    )
 
 
 def lost_items(folder: RunStore, record: Record) -> int:
     """Return how many items an interrupted request had, if they were not recorded; 0 where there is none."""
-    if not folder.exists(FORGETTING_FILE):
+    if not folder.exists(layout.FORGETTING_FILE):
         return 0
-    begun = folder.read_json(FORGETTING_FILE)
+    begun = folder.read_json(layout.FORGETTING_FILE)
     is_recorded = "record" in begun and record.extends(ForgottenFacts.model_validate(begun["record"]))
     return 0 if is_recorded else int(begun["items"])
 
@@ -166,10 +158,10 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
         rewritten += rewrite_shard(folder, name, items)
     count_shards(folder)
     audits = [audit_unit(settings, unit) for unit in units]
-    counted = check_conservation(audits, sum(folder.read_json(SIZES_FILE).values()))
+    counted = check_conservation(audits, sum(folder.read_json(layout.SIZES_FILE).values()))
     failures = all_failures(audits)
-    if not failures.equals(folder.read_parquet(FAILURES_FILE)):
-        folder.write_parquet(FAILURES_FILE, failures)
+    if not failures.equals(folder.read_parquet(layout.FAILURES_FILE)):
+        folder.write_parquet(layout.FAILURES_FILE, failures)
     all_tables = [settings.tables(unit) for unit in units]
     write_uids(folder, all_tables, counted[KEPT])
     if "matches" in settings.table_names:
@@ -182,7 +174,7 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
 
 def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
     """Count the kept rows of each entry again; the rest of entries.parquet says how the run decided, and stays."""
-    entries = folder.read_parquet(ENTRIES_FILE)
+    entries = folder.read_parquet(layout.ENTRIES_FILE)
     kept = np.zeros(len(entries), np.int64)
     for tables in all_tables:
         matches = tables.read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
@@ -191,15 +183,15 @@ def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
     place = entries.column_names.index("kept")
     counted = entries.set_column(place, entries.schema.field(place), pa.array(kept))
     if not counted.equals(entries):
-        folder.write_parquet(ENTRIES_FILE, counted)
+        folder.write_parquet(layout.ENTRIES_FILE, counted)
 
 
 def _digest(folder: RunStore, rewritten: Collection[str] | None) -> list[Published]:
     """Return the manifest's lines of tables and shards, digesting only the files that were rewritten; None: all."""
-    sizes = folder.read_json(SIZES_FILE)
+    sizes = folder.read_json(layout.SIZES_FILE)
     lines = []
     for line in read_manifest(folder):
-        if line.path.startswith(("tables/", "shards/")) and line.path != SIZES_FILE:
+        if line.path.startswith(("tables/", "shards/")) and line.path != layout.SIZES_FILE:
             is_current = rewritten is not None and line.path not in rewritten
             rows = sizes.get(line.path.removeprefix("shards/"), line.rows)
             lines.append(line if is_current else digest_file(folder, line.path, rows))

@@ -21,7 +21,7 @@ from curate.recipe.files import read_columns, read_whole
 from curate.store.items import KINDS, WIDTHS, Items, column_hashes, hash_url, unite
 from curate.wording import one_line
 
-_HEX = {"uid": re.compile(r"[0-9a-fA-F]{32}"), "sha256": re.compile(r"[0-9a-fA-F]{64}")}
+_HEX = {kind: re.compile(f"[0-9a-fA-F]{{{2 * width}}}") for kind, width in WIDTHS.items()}
 _FORMS = {
     "uid": "a uid (32 hex digits)",
     "sha256": "the sha256 of an image (64 hex digits)",
@@ -79,8 +79,8 @@ def _from_lines(path: str, data: bytes, kind: str | None) -> Items:
 def _item(raw: bytes, kind: str | None, where: str) -> tuple[str, bytes]:
     """Return the kind and hash of one line."""
     text = raw.decode("utf-8", "surrogateescape")
-    for name, pattern in _HEX.items():
-        if kind in (name, None) and pattern.fullmatch(text):
+    for name in ("uid", "sha256"):
+        if kind in (name, None) and _HEX[name].fullmatch(text):
             return name, bytes.fromhex(text)
     # Every URL has one of these; a hex digit too few or too many has none.
     if kind in ("url", None) and (b"/" in raw or b":" in raw):
@@ -101,11 +101,10 @@ def _from_table(path: str, data: bytes, kind: str | None) -> Items:
     if {"kind", "value"} <= set(columns) and kind is None:
         return _from_record(path, read_columns(data, ["kind", "value"], MAX_BYTES))
     names = {name.lower(): name for name in columns}
-    wanted = [name for name in (KINDS if kind is None else (kind,)) if name in names]
+    kinds = KINDS if kind is None else (kind,)
+    wanted = [name for name in kinds if name in names]
     if not wanted:
-        raise RecipeError(
-            f"{path}: no column {' or '.join(KINDS if kind is None else (kind,))}; columns: {', '.join(names)}"
-        )
+        raise RecipeError(f"{path}: no column {' or '.join(kinds)}; columns: {', '.join(names)}")
     table = read_columns(data, [names[name] for name in wanted], MAX_BYTES)
     return Items.of({name: list(_from_column(path, name, table[names[name]])) for name in wanted})
 
@@ -114,7 +113,7 @@ def _from_record(path: str, table: pa.Table) -> Items:
     values: dict[str, list[bytes]] = {name: [] for name in KINDS}
     columns = zip(table["kind"].to_pylist(), table["value"].to_pylist(), strict=True)
     for row, (name, value) in enumerate(columns):
-        if name not in KINDS or not re.fullmatch(f"[0-9a-fA-F]{{{2 * WIDTHS[name]}}}", str(value)):
+        if name not in KINDS or not _HEX[name].fullmatch(str(value)):
             raise RecipeError(
                 f"{path}, row {row}: {str(name)[:100]!r}, {str(value)[:100]!r} is no line of a record; "
                 f"accepted: {', '.join(f'{kind} and {2 * width} hex digits' for kind, width in WIDTHS.items())}"
@@ -125,7 +124,7 @@ def _from_record(path: str, table: pa.Table) -> Items:
 
 def _from_column(path: str, kind: str, column: pa.ChunkedArray) -> Iterator[bytes]:
     column = column.cast(pa.string())
-    for row, value in enumerate(column.to_pylist() if kind in _HEX else ()):
+    for row, value in enumerate(column.to_pylist() if kind != "url" else ()):
         if value is not None and not _HEX[kind].fullmatch(value):
             raise RecipeError(f"{path}, row {row}: {value[:100]!r} is no item; accepted: {_FORMS[kind]}")
     values, there = column_hashes(column, kind)

@@ -19,7 +19,7 @@ from curate.forget.shards import find_holders
 from curate.numeric.arrays import Mask
 from curate.pool.byte_sources import open_source
 from curate.pool.plan import Unit
-from curate.publish.settings import PublishSettings
+from curate.publish.audit import PublishSettings
 from curate.publish.uids import pair_bytes, read_uids
 from curate.store.forgotten import forgotten_mask
 from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, column_hashes, hex_of, unite

@@ -77,12 +77,8 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
     if passes:
         found.append(("deduplication", f"by {passes}; one sample of each group is kept"))
     if run.t is not None:
-        found.append(
-            (
-                "balance",
-                f"of entries with more than t = {run.t:,} samples, t are expected to be kept (MetaCLIP); seed {run.seed}",
-            )
-        )
+        text = f"of entries with more than t = {run.t:,} samples, t are expected to be kept (MetaCLIP); seed {run.seed}"
+        found.append(("balance", text))
     return found
 
 

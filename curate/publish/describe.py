@@ -21,22 +21,9 @@ from curate.publish.card import card_text
 from curate.publish.croissant import croissant
 from curate.publish.statistics import build_statistics
 from curate.publish.views import write_views
+from curate.store import layout
 from curate.store.facts import ContentFacts, RunFacts, write_facts
 from curate.store.forgotten import Record
-from curate.store.layout import (
-    CARD_FILE,
-    CROISSANT_FILE,
-    ENTRIES_FILE,
-    FAILURES_FILE,
-    FORGOTTEN_FILE,
-    REPORT_FILE,
-    RUN_FILE,
-    SIZES_FILE,
-    STATISTICS_FILE,
-    SUCCESS_FILE,
-    UIDS_FILE,
-    VIEWS_FILE,
-)
 from curate.store.manifest import Published, digest_file, write_manifest
 from curate.store.store import RunStore
 
@@ -45,7 +32,16 @@ _LANGUAGES = 500  # more are noise, or a stranger's column
 _READERS = 8  # files read at once: what hides the latency of an object store
 
 _Counts = tuple[Counter[str | None], Counter[str], dict[str, tuple[int, int]]]
-_FILES = (FAILURES_FILE, ENTRIES_FILE, SIZES_FILE, RUN_FILE, CARD_FILE, CROISSANT_FILE, STATISTICS_FILE, VIEWS_FILE)
+_FILES = (
+    layout.FAILURES_FILE,
+    layout.ENTRIES_FILE,
+    layout.SIZES_FILE,
+    layout.RUN_FILE,
+    layout.CARD_FILE,
+    layout.CROISSANT_FILE,
+    layout.STATISTICS_FILE,
+    layout.VIEWS_FILE,
+)
 
 
 def describe_run(store: RunStore, facts: RunFacts, digests: Iterable[Published], drops: Drops) -> None:
@@ -63,16 +59,16 @@ def describe_run(store: RunStore, facts: RunFacts, digests: Iterable[Published],
     record, kind = Record.read(store), find_output(facts.pool.images)
     content = _count_content(store, digests, kind)
     facts = facts.changed(forgotten=record.facts if len(record) else None, content=content)
-    store.delete(REPORT_FILE)
+    store.delete(layout.REPORT_FILE)
     write_facts(store, facts)
-    store.write_bytes(CARD_FILE, card_text(facts).encode())
-    store.write_json(CROISSANT_FILE, croissant(facts, digests, _columns(store, digests)))
+    store.write_bytes(layout.CARD_FILE, card_text(facts).encode())
+    store.write_json(layout.CROISSANT_FILE, croissant(facts, digests, _columns(store, digests)))
     build_statistics(store, facts, drops)
     write_views(store, [line.path for line in digests])
-    files = [*_FILES, *([FORGOTTEN_FILE] if len(record) else [])]
-    lines = [digest_file(store, UIDS_FILE, facts.kept), *(digest_file(store, path) for path in files)]
+    files = [*_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
+    lines = [digest_file(store, layout.UIDS_FILE, facts.kept), *(digest_file(store, path) for path in files)]
     write_manifest(store, [*digests, *lines])
-    store.write_bytes(SUCCESS_FILE, b"")
+    store.write_bytes(layout.SUCCESS_FILE, b"")
 
 
 def _columns(store: RunStore, digests: list[Published]) -> pa.Schema | None:

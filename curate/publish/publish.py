@@ -16,9 +16,8 @@ from curate.decide.schemes.scheme import Scheme
 from curate.numeric.arrays import I64
 from curate.output.output_format import find_output
 from curate.output.settings import Shard
-from curate.publish.audit import Audit, all_failures, check_conservation, count_drops
+from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation, count_drops
 from curate.publish.describe import describe_run
-from curate.publish.settings import PublishSettings
 from curate.publish.uids import write_uids
 from curate.recipe.deciding import SCHEMES, Top
 from curate.schema import KEPT

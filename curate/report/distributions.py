@@ -5,9 +5,8 @@ most about a million rows, so that a single outlier does not stretch a chart.
 """
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from curate.publish.views import quote_name
 from curate.report.blocks import Figure, Figures, Section
@@ -31,8 +30,7 @@ _SIZES = {
 }
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """A column with the edges of its bins: bin i holds values above edges[i], up to edges[i + 1]."""
 
     name: str
@@ -42,8 +40,7 @@ class Axis:
     log: bool
 
 
-@dataclass(frozen=True)
-class Histogram:
+class Histogram(NamedTuple):
     """Rows by bin, of the pool's readable rows and of the kept set; values beyond the edges count in the end bins."""
 
     axis: Axis

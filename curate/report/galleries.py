@@ -13,7 +13,7 @@ from curate.report.blocks import Card, Gallery, Picture, Section
 from curate.report.source import Run
 from curate.report.text import SHORT, clean, count, number
 from curate.report.thresholds import rule_columns
-from curate.report.thumbnails import Place, Row, make_pictures, place_of
+from curate.report.thumbnails import AT_PLACES, Place, Row, at_places, make_pictures, place_of
 from curate.store.facts import RuleFacts
 
 MOST = 30  # galleries
@@ -28,7 +28,6 @@ SELECT coalesce(d.rule, 'kept') AS step, arg_min(
       'source': s.source, 'key': s.key, 'url': s.url}}, {most}) AS chosen
 FROM samples s JOIN decisions d USING (unit, row) GROUP BY step
 """
-_PLACES = "(SELECT unnest($units::INTEGER[]), unnest($rows::INTEGER[]))"
 _KNOWN = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
 
 
@@ -76,11 +75,7 @@ def _choose(run: Run, most: int) -> dict[str, list[Place]]:
 
 def _fetch(run: Run, places: Sequence[Place]) -> dict[Place, Row]:
     """Return what is known of the samples: their rows of samples, scores and decisions."""
-    rows = run.rows(
-        f"{_KNOWN} WHERE (m.unit, m.row) IN {_PLACES}",
-        units=[unit for unit, _ in places],
-        rows=[row for _, row in places],
-    )
+    rows = run.rows(f"{_KNOWN} WHERE (m.unit, m.row) IN {AT_PLACES}", **at_places(places))
     return {place_of(row): row for row in rows}
 
 
@@ -95,10 +90,9 @@ def _entries(run: Run, rows: dict[Place, Row]) -> dict[Place, str]:
     """Return the rarest entries of samples, with how many samples matched them before balancing."""
     found = run.rows(
         f"""SELECT m.unit, m.row, list({{'entry': e.entry, 'n': e.survivors}} ORDER BY e.survivors, e.entry)[1:{ENTRIES}] AS entries, count(*) AS n
-        FROM (SELECT unit, row, unnest(entry_ids) AS entry_id FROM matches WHERE (unit, row) IN {_PLACES}) m JOIN entries e USING (entry_id)
+        FROM (SELECT unit, row, unnest(entry_ids) AS entry_id FROM matches WHERE (unit, row) IN {AT_PLACES}) m JOIN entries e USING (entry_id)
         GROUP BY m.unit, m.row""",
-        units=[unit for unit, _ in rows],
-        rows=[row for _, row in rows],
+        **at_places(rows),
     )
     texts = {}
     for row in found:

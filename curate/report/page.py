@@ -122,8 +122,6 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
         ("kept", count(kept)),
         ("dropped", count(pool - kept - failed)),
         ("failed", count(failed)),
-    ]
-    tiles += [
         ("source" if len(run.facts.sources) == 1 else "sources", count(len(run.facts.sources))),
         ("shards", count(published["shards"])),
         ("size of the shards", format_bytes(published["bytes"])),

@@ -8,7 +8,7 @@ the limits of measuring, and the page holds a JPEG that is written here.
 import base64
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import Any
@@ -37,11 +37,18 @@ BLURRED = 0.8  # images with an `nsfw` above this are blurred until pointed at
 
 Row = dict[str, Any]
 Place = tuple[int, int]
+AT_PLACES = "(SELECT unnest($units::INTEGER[]), unnest($rows::INTEGER[]))"  # rows at the places of `at_places`
 
 
 def place_of(row: Row) -> Place:
     """Return the key of a row."""
     return row["unit"], row["row"]
+
+
+def at_places(places: Iterable[Place]) -> dict[str, list[int]]:
+    """Return parameters of a query that looks up these places among AT_PLACES."""
+    places = list(places)
+    return {"units": [unit for unit, _ in places], "rows": [row for _, row in places]}
 
 
 def make_pictures(run: Run, rows: Sequence[Row]) -> dict[Place, Picture]:
@@ -125,12 +132,10 @@ def _same(row: Row, data: bytes) -> bool:
 def _from_input(run: Run, source: Source, path: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
     """Yield images of an input file: its n-th row is the n-th of the run's that name the file, unless a part is damaged."""
     places = run.rows(
-        """SELECT unit, row, place FROM (SELECT unit, row, row_number() OVER (ORDER BY unit, row) - 1 AS place
-        FROM samples WHERE shard = $shard) WHERE (unit, row) IN (SELECT unnest($units::INTEGER[]), unnest($rows::INTEGER[]))
-        ORDER BY place""",
+        f"""SELECT unit, row, place FROM (SELECT unit, row, row_number() OVER (ORDER BY unit, row) - 1 AS place
+        FROM samples WHERE shard = $shard) WHERE (unit, row) IN {AT_PLACES} ORDER BY place""",
         shard=path,
-        units=[row["unit"] for row in rows],
-        rows=[row["row"] for row in rows],
+        **at_places(map(place_of, rows)),
     )
     by_place = {place_of(row): row for row in rows}
     wanted = [by_place[place_of(place)] for place in places]

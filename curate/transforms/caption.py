@@ -9,8 +9,7 @@ from apache_beam.pvalue import AsList, AsSingleton
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.captions.work import Captioned, check_requests
-from curate.publish.audit import Audit, check_damage
-from curate.publish.settings import PublishSettings
+from curate.publish.audit import Audit, PublishSettings, check_damage
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.timings import time_step

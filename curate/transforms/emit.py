@@ -13,10 +13,9 @@ from curate.decide import dedup
 from curate.output.output_format import emit_shard, find_output
 from curate.output.settings import EmitSettings, Shard, lay_out
 from curate.pool.plan import Unit
-from curate.publish.audit import Audit, check_damage
+from curate.publish.audit import Audit, PublishSettings, check_damage
 from curate.publish.drift import Group, Sample, measure_drifts, merge, sample_unit
 from curate.publish.publish import Results, publish
-from curate.publish.settings import PublishSettings
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.facts import DriftFacts

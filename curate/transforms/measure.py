@@ -13,7 +13,7 @@ from curate.measure.unit import measure_unit
 from curate.metadata.match import compile_kernels
 from curate.metadata.unit import MatchSettings, match_unit
 from curate.pool.plan import Unit
-from curate.publish.settings import PublishSettings
+from curate.publish.audit import PublishSettings
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.items import unite

@@ -27,7 +27,7 @@ from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
 from curate.numeric.arrays import F64
 from curate.pool.plan import Unit
-from curate.publish.settings import PublishSettings
+from curate.publish.audit import PublishSettings
 from curate.run.context import RunContext
 from curate.schema import BALANCE, KEPT
 from curate.store.forgotten import Record

@@ -37,9 +37,8 @@ from curate.metadata.unit import MatchSettings, match_unit
 from curate.output.output_format import emit_shard, find_output
 from curate.output.settings import EmitSettings, lay_out
 from curate.pool.plan import Unit
-from curate.publish.audit import Audit, audit_unit, check_damage
+from curate.publish.audit import Audit, PublishSettings, audit_unit, check_damage
 from curate.publish.publish import Results, publish
-from curate.publish.settings import PublishSettings
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS

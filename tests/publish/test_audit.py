@@ -12,8 +12,7 @@ import pytest
 from curate import schema
 from curate.errors import ConservationError, RunError
 from curate.pool.plan import Unit
-from curate.publish.audit import Audit, audit_unit, check_conservation, check_damage
-from curate.publish.settings import PublishSettings
+from curate.publish.audit import Audit, PublishSettings, audit_unit, check_conservation, check_damage
 from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
