@@ -76,16 +76,9 @@ def join_measured(parts: Sequence[MeasuredPart]) -> MeasuredPart:
 
 
 def measure_part(settings: MeasureSettings, source: Source, part: InputPart, signals: Sequence[Signal]) -> MeasuredPart:
-    """Measure a part; a file that cannot be read is tried again.
+    """Measure a part of a source; a file that cannot be read is tried again. Raises RunError where it changed meanwhile.
 
-    Args:
-        settings: of the run.
-        source: that the part belongs to.
-        part: which.
-        signals: that observe its images, or whose embeddings it supplies.
-
-    Raises:
-        RunError: the file changed while it was read.
+    `signals` are those that observe its images, or whose embeddings it supplies.
     """
     outputs = tuple(_output_schema(signal).empty_table() for signal in signals)
     nothing = MeasuredPart(_SAMPLES.empty_table(), settings.pool.scores.empty_table(), outputs)

@@ -44,9 +44,8 @@ class _Reading:
 def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[str]:
     """Write the unit's tables, unless they are current; columns that are current are not computed again.
 
-    Returns:
-        The unit's gaps: input files that could not be read now and may be another time, each with what was in the way.
-        Tables with gaps have no key, so a later run measures the unit again.
+    Returns the unit's gaps: input files that could not be read now and may be another time, each with what was in the way.
+    Tables with gaps have no key, so a later run measures the unit again.
     """
     keys = {name: settings.key(name, unit) for name in settings.tables}
     current_tables = {name for name in reversed(settings.tables) if tables.is_current(name, keys[name])}
@@ -73,8 +72,7 @@ def _read(
 ) -> _Reading:
     """Read the unit's inputs, unless the rows are current and no signal must see them.
 
-    Raises:
-        RunError: `samples` is current, and a file that it was made from cannot be read.
+    Raises RunError where `samples` is current, and a file that it was made from cannot be read.
     """
     signals = observing_signals(settings, current)
     scores = current.read_scores(settings)

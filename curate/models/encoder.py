@@ -40,10 +40,9 @@ class Texts(NamedTuple):
 
 
 def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -> "Encoder":
-    """Return the model, which is loaded once per process and device, and shared by threads; `identity` is from `identify`.
+    """Return the model, loaded once per process and device, and shared by threads; `identity` is from `identify`.
 
-    Raises:
-        RecipeError, RunError: it cannot be loaded.
+    Raises RecipeError or RunError where it cannot be loaded.
     """
     device = resolve_device(options)
     precision = resolve_precision(options, device)

@@ -69,10 +69,9 @@ class Head:
     output: Output  # after the last one
 
     def apply(self, embeddings: F32) -> F32:
-        """Return the head's number, float32[n], for each embedding, float32[n, dimension] of norm 1 as heads are trained on.
+        """Return the head's number, float32[n], for each embedding, float32[n, dimension] of norm 1, as heads are trained.
 
-        Raises:
-            RecipeError: the embeddings are of another model, by their dimension.
+        Raises RecipeError where the embeddings are of another model, by their dimension.
         """
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dimension:
             raise RecipeError(
@@ -88,8 +87,7 @@ class Head:
         x = np.asarray(rows, np.float32)
         for i, layer in enumerate(self.layers):
             x = (_activate(self.activation, x) if i else x) @ layer.weight + layer.bias
-        x = x[:, 0]
-        return _sigmoid(x) if self.output == "sigmoid" else x
+        return x[:, 0] if self.output == "none" else _activate(self.output, x[:, 0])
 
 
 def load_head(path: str, activation: Activation, output: Output) -> Head:
@@ -214,26 +212,11 @@ def _merge(layers: tuple[Layer, ...], joints: list[bool]) -> Iterator[Layer]:
     yield Layer(weight.astype(np.float32), bias.astype(np.float32))
 
 
-def _activate(activation: Activation, x: F32) -> F32:
-    match activation:
-        case "relu":
-            rectified: F32 = np.maximum(x, 0)
-            return rectified
-        case "silu":
-            return x * _sigmoid(x)
-        case "gelu":
-            import torch
+def _activate(function: str, x: F32) -> F32:
+    import torch
 
-            activated: F32 = torch.nn.functional.gelu(torch.from_numpy(x)).numpy()
-            return activated
-        case "none":  # such layers are merged
-            return x
-
-
-def _sigmoid(x: F32) -> F32:
-    with np.errstate(over="ignore"):  # exp(-x) may be infinite, and 1 / infinity is the right 0
-        probability: F32 = np.float32(1) / (np.float32(1) + np.exp(-x))
-    return probability
+    activated: F32 = getattr(torch.nn.functional, function)(torch.from_numpy(x)).numpy()
+    return activated
 
 
 def _wrong(path: str, found: Mapping[Any, Any], why: str) -> RecipeError:

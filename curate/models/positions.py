@@ -29,12 +29,10 @@ ACCEPTED = (
 
 @dataclass(frozen=True)
 class TextTower:
-    """A causal text transformer, as `text_tower` finds it: `holder` owns the modules and tensors named below.
+    """A causal text transformer, as `text_tower` finds it."""
 
-    `holder` is the model itself (CLIP) or its `.text` (CustomTextCLIP). It has token_embedding, positional_embedding
-    [context, width], attn_mask [context, context], transformer, ln_final, text_projection (or None).
-    """
-
+    # The model itself (CLIP) or its `.text` (CustomTextCLIP): has token_embedding, positional_embedding [context, width],
+    # attn_mask [context, context], transformer, ln_final, text_projection (or None).
     holder: Module
     pool_type: str
     eos_id: int
@@ -93,10 +91,8 @@ def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
     (1 - w)·p[20 + i] + w·p[21 + i], where i = ⌊m / f⌋ and w = m / f - i. The old row c, which the last few ask for,
     continues the last two: p[c] = 2·p[c - 1] - p[c - 2]. From 77 to 248, f is 4: Long-CLIP's own interpolation.
 
-    Returns a copy of the tokenizer, the model's own, that pads and cuts to `context_length`.
-
-    Raises:
-        RecipeError: the text tower is of another kind, too short to be stretched, or not shorter than `context_length`.
+    Returns a copy of the tokenizer, the model's own, that pads and cuts to `context_length`. Raises RecipeError where the
+    text tower is of another kind, too short to be stretched, or not shorter than `context_length`.
     """
     import torch
 

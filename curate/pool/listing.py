@@ -79,8 +79,7 @@ def _check_number(path: str, names: int) -> None:
 def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = False) -> list[InputFile]:
     """Return the files that paths or URLs with brace ranges, lists and globs name, in order, each once.
 
-    Raises:
-        RecipeError: a file is missing, a glob finds none, or one is named twice.
+    Raises RecipeError where a file is missing, a glob finds none, or one is named twice.
     """
     expanded: list[tuple[str, list[str]]] = []
     for path in paths:
@@ -150,11 +149,8 @@ def file_state(path: str, storage: dict[str, Any]) -> str:
 def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str = "") -> None:
     """Check that a file is the one that was read, of which `state` is what `file_state` returned.
 
-    Where its fingerprint (see InputFile) is of its content, another state with the same content will do.
-
-    Raises:
-        RunError: it changed since, or was deleted.
-        OSError: its state cannot be read now.
+    Where its fingerprint (see InputFile) is of its content, another state with the same content will do. Raises RunError
+    where it changed since, or was deleted, and OSError where its state cannot be read now.
     """
     try:
         found = file_state(path, storage)

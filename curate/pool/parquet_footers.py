@@ -3,9 +3,9 @@
 A store that does not answer is tried again; files without rows, or with a fault, are one part each.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import fsspec
 import pyarrow as pa
@@ -28,13 +28,10 @@ _SUPPLIED = ("uid", "url", "key", "width", "height", "language")
 
 @dataclass(frozen=True)
 class Footer:
-    """What a Parquet file's footer states: rows and bytes of each row group, and the columns."""
+    """What a Parquet file's footer states."""
 
-    file: InputFile
-    groups: tuple[tuple[int, int], ...] = ()
-    schema: pa.Schema | None = None
-    fault: tuple[str, str] | None = None
-    sidecar_fingerprint: str = ""
+    parts: tuple[InputPart, ...]  # one a row group, so that a damaged one costs no other; one of a file without rows
+    schema: pa.Schema | None = None  # the columns; None of a file with a fault, which is one part
 
 
 def read_footers(
@@ -42,14 +39,14 @@ def read_footers(
 ) -> list[Footer]:
     """Return what the footers of a source's files state.
 
-    Raises:
-        RecipeError: no file can be used, or none has a column that the recipe names.
+    Raises RecipeError where no file can be used, or none has a column that the recipe names.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         footers = list(pool.map(lambda file: _read_footer(source, columns, file, embeddings, content), files))
-    usable = [footer for footer in footers if not footer.fault]
+    usable = [footer for footer in footers if footer.schema]
     if not usable and footers:
-        reasons = "; ".join(f"{f.file.path}: {f.fault[1]}" for f in footers[:3] if f.fault)
+        faulty = [footer.parts[0] for footer in footers[:3]]
+        reasons = "; ".join(f"{part.path}: {part.fault[1]}" for part in faulty if part.fault)
         raise RecipeError(f"input {source.name!r}: none of {len(footers)} files can be used: {reasons}")
     names = {name for footer in usable if footer.schema for name in footer.schema.names}
     for part, requested in columns:
@@ -64,45 +61,41 @@ def read_footers(
 def _read_footer(
     source: Source, columns: Columns, file: InputFile, embeddings: Sequence[PrecomputedEmbeddings], content: bool
 ) -> Footer:
-    if file.size == 0:
-        return Footer(file, fault=("empty_file", "0 bytes"))
+    whole = InputPart(file.path, file.size, file.fingerprint, (0, 0), 0)
 
     def read() -> pq.FileMetaData:
         with fsspec.open(file.path, "rb", **source.storage) as opened:
             return pq.read_metadata(opened)
 
+    def faulty(reason: str, detail: str) -> Footer:
+        return Footer((replace(whole, fault=(reason, detail)),))
+
+    if file.size == 0:
+        return faulty("empty_file", "0 bytes")
     try:
         metadata = retry(read)
         schema = metadata.schema.to_arrow_schema().remove_metadata()
-    except (pa.ArrowException, ValueError) as error:
-        return Footer(file, fault=("not_parquet", one_line(error, 300)))
-    except OSError as error:
-        return Footer(file, fault=("unreadable", one_line(error, 300)))
-    try:
         find_columns(schema, columns)
     except InputFault as fault:
-        return Footer(file, schema=schema, fault=(fault.reason, fault.detail))
+        return faulty(fault.reason, fault.detail)
+    except (pa.ArrowException, ValueError) as error:
+        return faulty("not_parquet", one_line(error, 300))
+    except OSError as error:
+        return faulty("unreadable", one_line(error, 300))
     in_sidecar = sidecar_arrays(embeddings, schema.names)
     fingerprint = sidecar_fingerprint(file.path, source.storage, content) if in_sidecar else ""
-    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
-    sizes = tuple((group.num_rows, group.total_byte_size) for group in groups)
-    return Footer(file, sizes, schema, sidecar_fingerprint=fingerprint)
-
-
-def row_groups(footer: Footer) -> Iterator[InputPart]:
-    """Yield one part per row group, so that a damaged one costs no other; one part of a file without rows or with a fault."""
-    file = footer.file
-    if footer.fault or not footer.groups:
-        yield InputPart(file.path, file.size, file.fingerprint, (0, 0), 0, footer.fault)
-    for index, (rows, size) in enumerate(footer.groups):
-        span = index, index + 1
-        yield InputPart(file.path, size, file.fingerprint, span, rows, sidecar_fingerprint=footer.sidecar_fingerprint)
+    parts = []
+    for index in range(metadata.num_row_groups):
+        group, span = metadata.row_group(index), (index, index + 1)
+        size, rows = group.total_byte_size, group.num_rows
+        parts.append(InputPart(file.path, size, file.fingerprint, span, rows, sidecar_fingerprint=fingerprint))
+    return Footer(tuple(parts or [whole]), schema)
 
 
 def file_columns(footers: Sequence[Footer], columns: Columns) -> tuple[FileColumns, ...]:
     """Return the columns of each kind of file that can be used, in order of appearance."""
     kinds = []
-    for schema in dict.fromkeys(footer.schema for footer in footers if footer.schema and not footer.fault):
+    for schema in dict.fromkeys(footer.schema for footer in footers if footer.schema):
         found = find_columns(schema, columns)
         supplied = frozenset(part for part in _SUPPLIED if getattr(found, part))
         kinds.append(FileColumns(bool(found.image), schema, supplied, found.scores or ()))
@@ -113,11 +106,11 @@ def embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, foote
     """Return the dimension of the embeddings of the first file that has some. Raises RecipeError where none has."""
     faults: list[str] = []
     for footer in footers:
-        if footer.schema and not footer.fault and footer.groups and len(faults) < _TRIED:
+        if footer.schema and footer.parts[0].rows and len(faults) < _TRIED:
             try:
-                return find_dimension(embeddings, footer.file.path, footer.schema, source)
+                return find_dimension(embeddings, footer.parts[0].path, footer.schema, source)
             except EmbeddingFault as fault:
-                faults.append(f"{footer.file.path}: {fault}")
+                faults.append(f"{footer.parts[0].path}: {fault}")
     raise RecipeError(
         f"measure.embeddings {embeddings.name!r}: source {source.name!r} supplies no such embeddings: "
         f"{faults[0] if faults else 'no file has rows'}; accepted: columns of lists of numbers, or arrays of the .npz of "

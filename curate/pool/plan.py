@@ -80,14 +80,9 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, content: bool = False) -> Plan:
-    """List the inputs and group them.
+    """List the inputs and group them; where `content`, fingerprints are of the content of files, not of etag or mtime.
 
-    Args:
-        recipe: the checked recipe.
-        content: make fingerprints of input files of their content instead of size and etag or mtime.
-
-    Raises:
-        RecipeError: a file is missing, no file of a source can be used, or sources do not go together.
+    Raises RecipeError where a file is missing, no file of a source can be used, or sources do not go together.
     """
     embeddings = recipe.measure.embeddings
     sources = [(source, find_format(source).plan(source, embeddings, content)) for source in recipe.input]

@@ -73,13 +73,9 @@ def find_dimension(options: PrecomputedEmbeddings, path: str, columns: pa.Schema
 def read_embeddings(
     names: tuple[str, str], dimension: int, rows: tuple[pa.Table, npt.NDArray[np.bool_]], place: FileRows
 ) -> tuple[pa.Array, pa.Array]:
-    """Return the embeddings of a part, the image's and the text's.
+    """Return the embeddings of a part, the image's and the text's, of columns or arrays of these names.
 
-    Args:
-        names: of the columns or arrays.
-        dimension: of the embeddings.
-        rows: the part's rows, and bool [rows], which are usable: only these get their embeddings.
-        place: of the part's rows in their file.
+    `rows` are the part's, and bool [rows], which are usable: only these get their embeddings.
 
     Raises:
         EmbeddingFault: there is no such column or array, it is damaged, or it does not fit the file's rows.

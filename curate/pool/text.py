@@ -57,10 +57,9 @@ def caption_status(raw: bytes) -> tuple[str | None, str, str | None]:
 
 
 def check_captions(column: pa.Array) -> Captions:
-    """Check a column of captions (string, large_string, binary, large_binary), and count their words and characters.
+    """Check a column of captions, and count their words and characters.
 
-    Raises:
-        TypeError: the column holds something else.
+    Raises TypeError where it is not string, large_string, binary or large_binary.
     """
     words, characters, flags = _scan_column(column)
     status, error = pa.repeat(OK, len(column)), pa.nulls(len(column), pa.string())

@@ -118,8 +118,7 @@ def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
         synsets: text file of one ImageNet id a line, whatever follows it after white space; None: timm's 21,843 ids.
 
     Raises:
-        RecipeError: the folder, a file or timm is missing, or a file is something else; with the path, the line, and
-            what is accepted.
+        RecipeError: the folder, a file or timm is missing, or a file is something else.
     """
     folder = Path(wordnet)
     if not folder.is_dir():
@@ -152,8 +151,7 @@ def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
 def find_words(captions: pa.Array, vocabulary: Vocabulary) -> pa.Array:
     """Return the first word of each caption that is of ImageNet-21k, as it is written there; null where there is none.
 
-    Raises:
-        TypeError: the captions are not string or large_string.
+    Raises TypeError where the captions are not string or large_string.
     """
     if captions.type not in (pa.string(), pa.large_string()):
         raise TypeError(f"captions are {captions.type}, not string or large_string")

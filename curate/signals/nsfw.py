@@ -59,8 +59,7 @@ class NsfwScorer:
     def observe(self, image: Image.Image) -> float:
         """Return the score of an image of any mode and size, whose EXIF orientation is not applied; deterministic, thread-safe.
 
-        Raises:
-            RecipeError: the package is not installed.
+        Raises RecipeError where the package is not installed.
         """
         session = _load()
         scores = session.run(None, {session.get_inputs()[0].name: preprocess(image)[None]})[0]

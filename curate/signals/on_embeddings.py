@@ -87,8 +87,7 @@ def exemplar_digests(where: str, paths: UserPaths) -> list[str]:
 def encode_exemplars(where: str, encoder: Encoder, paths: UserPaths) -> tuple[F32, list[str]]:
     """Return embeddings of images (files, or tars of them), float32 [n, dimension], and their sha256, in order.
 
-    Raises:
-        RecipeError: one cannot be read as an image, or there is none; begins with `where`.
+    Raises RecipeError, which begins with `where`, where one cannot be read as an image, or there is none.
     """
     views, digests = [], []
     for name, data in read_pictures(picture_files(where, paths)):

@@ -17,7 +17,7 @@ from curate.pool.columns import Columns, find_columns, integers, plain_type, val
 from curate.pool.faults import InputFault
 from curate.pool.formats.input_format import Batch, InputFormat, InputPart, InputSample, PartRows, Places, PlannedSource
 from curate.pool.listing import list_source
-from curate.pool.parquet_footers import embedding_dimension, file_columns, read_footers, row_groups
+from curate.pool.parquet_footers import embedding_dimension, file_columns, read_footers
 from curate.pool.precomputed import FileRows, read_embeddings
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
@@ -42,7 +42,7 @@ class Parquet(InputFormat):
         """Read the footers of all files."""
         footers = read_footers(source, source.columns, list_source(source, content), embeddings, content)
         dimensions = {one.name: embedding_dimension(one, source, footers) for one in embeddings}
-        parts = tuple(part for footer in footers for part in row_groups(footer))
+        parts = tuple(part for footer in footers for part in footer.parts)
         return PlannedSource(parts, file_columns(footers, source.columns), dimensions)
 
     def read(
