@@ -118,10 +118,9 @@ class Index(NamedTuple):
         """Return the place of each digest, or -1."""
         high, low = ids.uid_halves(pa.chunked_array([pa.array(digests, pa.string())]))
         places = np.searchsorted(self.high, high)
-        for i, (place, a, b) in enumerate(zip(places, high, low, strict=True)):
-            if place == len(self.high) or self.high[place] != a or self.low[place] != b:
-                places[i] = -1
-        return places
+        there = places < len(self.high)
+        there[there] = (self.high[places[there]] == high[there]) & (self.low[places[there]] == low[there])
+        return np.where(there, places, -1)
 
 
 def load_index(store: RunStore) -> Index:

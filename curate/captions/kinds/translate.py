@@ -47,10 +47,26 @@ LANGUAGES = {
 """ISO 639-1 codes, and the English names that prompts use."""
 
 
-def _check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
-    for code in codes:
-        language_name(code)
-    return codes
+def _check_language(code: str) -> str:
+    """Return the code. Raises ValueError where it is not among `LANGUAGES`, with the nearest codes."""
+    if code not in LANGUAGES:
+        near = " or ".join(f"{one} ({LANGUAGES[one]})" for one in _near(code))
+        accepted = f"ISO 639-1 codes of languages that can be identified: {', '.join(LANGUAGES)}"
+        raise ValueError(f"unknown {code!r}{near and f'; did you mean {near}?'}; accepted: {accepted}")
+    return code
+
+
+def _near(code: str) -> list[str]:
+    """Return at most 3 codes that may be meant: by a tag's first part, by a language's name, by likeness."""
+    first = re.split(r"[-_]", code.strip().lower())[0]
+    codes = {name.lower(): code for code, name in LANGUAGES.items()}
+    if first in LANGUAGES or first in codes:
+        return [codes.get(first, first)]
+    names = difflib.get_close_matches(first, codes, 3, 0.7)
+    return [codes[name] for name in names] or difflib.get_close_matches(first, LANGUAGES, 3, 0.4)
+
+
+Language = Annotated[str, AfterValidator(_check_language)]
 
 
 class Translate(CaptionKind):
@@ -65,7 +81,7 @@ class Translate(CaptionKind):
     profile: ClassVar[GateProfile] = GateProfile((*OWN_GATES, "echo", "language", "numbers"), is_translated=True)
     form: ClassVar[Form] = Form("translate", "v1", fields=("language",), data=("caption",))
 
-    languages: Annotated[tuple[str, ...], Unique, AfterValidator(_check_languages)] = Field(min_length=1)
+    languages: Annotated[tuple[Language, ...], Unique] = Field(min_length=1)
 
     def language(self, style: str) -> str | None:
         """See `CaptionKind`."""
@@ -80,23 +96,3 @@ class Translate(CaptionKind):
                 if code != language:
                     messages = template.messages(language=LANGUAGES[code], caption=caption)
                     yield count, Request(uid, self.kind, code, 0, messages=messages, group=f"{self.kind}/{code}")
-
-
-def language_name(code: str) -> str:
-    """Return the English name of a language. Raises ValueError with the nearest codes, to a name or tag like pt-BR too."""
-    if code in LANGUAGES:
-        return LANGUAGES[code]
-    near = _near(code)
-    hint = "; did you mean " + " or ".join(f"{c} ({LANGUAGES[c]})" for c in near) + "?" if near else ""
-    accepted = f"ISO 639-1 codes of languages that can be identified: {', '.join(LANGUAGES)}"
-    raise ValueError(f"unknown {code!r}{hint}; accepted: {accepted}")
-
-
-def _near(code: str) -> list[str]:
-    """Return at most 3 codes that may be meant: by a tag's first part, by a language's name, by likeness."""
-    first = re.split(r"[-_]", code.strip().lower())[0]
-    codes = {name.lower(): code for code, name in LANGUAGES.items()}
-    if first in LANGUAGES or first in codes:
-        return [codes.get(first, first)]
-    names = difflib.get_close_matches(first, codes, 3, 0.7)
-    return [codes[name] for name in names] or difflib.get_close_matches(first, LANGUAGES, 3, 0.4)
