@@ -63,7 +63,7 @@ def _hex_text(octets: bytes) -> pa.Array:
 
 
 def uid_halves(uids: pa.Array) -> tuple[U64, U64]:
-    """Return the high and the low 64 bits (uint64) of each uid (string); nulls give 0, 0. Raises ValueError for what is no uid."""
+    """Return the high and the low 64 bits (uint64) of each uid; nulls give 0, 0. Raises ValueError for what is no uid."""
     text = (uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids).fill_null("0" * 32)
     try:
         digits = text.cast(pa.binary(32)).buffers()[1]

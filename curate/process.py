@@ -22,8 +22,8 @@ _lock = threading.RLock()
 def process_cache(key: str, make: Callable[[], Made], replaces: str | None = None) -> Made:
     """Return what `make` gives, called once per key, by the first thread that needs it.
 
-    A key names the content of what is made: a digest, say; never a path. What is cached under other keys that begin with
-    `replaces` is dropped first.
+    A key names the content of what is made: a digest, say; never a path. What is cached under other keys that begin
+    with `replaces` is dropped first.
     """
     with _lock:
         if key not in _made:
@@ -60,7 +60,7 @@ def _threads() -> ThreadPoolExecutor:
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], most: int = CORES) -> Iterator[Result]:
     """Yield the function's result for each item, in order; the function must not use these threads itself.
 
-    Items are taken by the thread that asks for results, as threads come free: `most` without the next one, not yet yielded.
+    The thread that asks for results takes items as threads come free: `most` that are not yet yielded, and the next one.
     """
     waiting: deque[Future[Result]] = deque()
     for item in items:

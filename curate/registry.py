@@ -39,8 +39,7 @@ class Registry(Generic[K]):
     def kinds(self) -> Mapping[str, K]:
         """Return all kinds by key: the package's own in their order, then foreign ones by name.
 
-        Raises:
-            RecipeError: a foreign kind cannot be loaded, or two kinds have one key; names the packages.
+        Raises RecipeError, which names packages, for a foreign kind that cannot be loaded and for two kinds of one key.
         """
         return _load(self)[0]
 
@@ -68,9 +67,8 @@ def _load(registry: Registry[Any]) -> tuple[Mapping[str, Any], Mapping[str, str]
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
         if entry.name in kinds:
             other = packages.get(entry.name, "curate itself")
-            raise RecipeError(
-                f"two {registry.what}s are named {entry.name!r}: one of {other}, one of package {package}; uninstall one"
-            )
+            twice = f"two {registry.what}s are named {entry.name!r}"
+            raise RecipeError(f"{twice}: one of {other}, one of package {package}; uninstall one")
         kinds[entry.name] = _load_foreign(registry.what, entry, package)
         packages[entry.name] = package
     return MappingProxyType(kinds), MappingProxyType(packages)
@@ -86,8 +84,6 @@ def _load_foreign(what: str, entry: importlib.metadata.EntryPoint, package: str)
             f"{where}: {entry.value} cannot be loaded: {type(error).__name__}: {one_line(error, 400)}; "
             "repair or uninstall the package"
         ) from error
-    if getattr(kind, "key", None) != entry.name:
-        raise RecipeError(
-            f"{where}: {entry.value} has the key {getattr(kind, 'key', None)!r}; accepted: the entry point's name"
-        )
+    if (key := getattr(kind, "key", None)) != entry.name:
+        raise RecipeError(f"{where}: {entry.value} has the key {key!r}; accepted: the entry point's name")
     return kind

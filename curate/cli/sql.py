@@ -77,9 +77,8 @@ def _page() -> Page:
                 usage = _usage(query)
                 lines.append(named(query.name, margin, query.summary, (f"  {usage}" if usage else "", "dim")))
         lines.append(line())
-    return Page(
-        (*lines, line(f"{len(named_queries())} queries; --param NAME=VALUE sets the parameters listed after them"))
-    )
+    lines.append(line(f"{len(named_queries())} queries; --param NAME=VALUE sets the parameters listed after them"))
+    return Page(tuple(lines))
 
 
 def _usage(query: NamedQuery) -> str:

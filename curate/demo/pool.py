@@ -176,7 +176,7 @@ class _Easel:
         self._drawn = 0
 
     def picture(self, row: int, canvas: _Canvas, suffix: str) -> tuple[Scene, bytes]:
-        """Return a row's scene, which hangs on the row and the attempt alone (one drawn anew moves no other), and its picture."""
+        """Return a row's scene, which hangs on row and attempt alone (one drawn anew moves no other), and its picture."""
         attempt = 0
         while True:
             rng = _rng(self.seed, "scene", row, attempt)

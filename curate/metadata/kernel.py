@@ -6,8 +6,7 @@ empty one included; `curate.metadata.match` states the definition.
 
 Texts pass in blocks that fit the nearest caches, stage by stage: bytes → boundaries → tokens → slots (prefetched) →
 known tokens → heads of longer entries (prefetched) → ids. So the misses of one stage overlap, and few branches depend
-on data. The price is scratch: 50 bytes a token of a block, and a block holds at least one whole text. Scratch is local
-to a call: threads share read-only tables alone.
+on data. The price is scratch, local to a call: 50 bytes a token of a block, which holds at least one whole text.
 
 A token of up to 16 bytes is compared by its first and last 8 bytes and its length, which hold all of it; a longer one
 by all its bytes. Hashes only choose where to look. Little-endian machines only. One file, however long: numba's cache
@@ -44,22 +43,19 @@ _jit = numba.njit(cache=True, nogil=True)
 class Tables(NamedTuple):
     """What the kernel knows of the entries; read-only once built.
 
-    word: slots of four, open addressing by token hash: first 8 bytes; last 8 bytes (0 where the length is at most 8);
-        flags << 32 | length + 1 (0: free); terminal << 32 | token id.
-    edge: slots of two, open addressing by (node, token): node << 32 | token (all ones: free);
-        terminal << 32 | goes on << 31 | child. Nodes are the token ids, then the deeper nodes of the trie.
-        A terminal is the id of the first entry that ends at the node, or -1.
-    filter: bits, set where the hashes of the edges that leave a token fall.
-    pool, token_at: bytes of the distinct tokens, and where in them each lies.
-    shifts: of the token and edge hashes, from 64 bits to a slot.
+    Nodes are the token ids, then the deeper nodes of the trie; a terminal is the first entry that ends at a node, or -1.
     """
 
+    # Slots of four, open addressing by token hash: first 8 bytes; last 8 bytes (0 where the length is at most 8);
+    # flags << 32 | length + 1 (0: free); terminal << 32 | token id.
     word: U64
+    # Slots of two, open addressing by (node, token): node << 32 | token (all ones: free);
+    # terminal << 32 | goes on << 31 | child.
     edge: U64
-    filter: U64
-    pool: U8
-    token_at: I64
-    shifts: U64
+    filter: U64  # bits, set where the hashes of the edges that leave a token fall
+    pool: U8  # bytes of the distinct tokens
+    token_at: I64  # where in them each lies
+    shifts: U64  # of the token and edge hashes, from 64 bits to a slot
 
 
 class _Scratch(NamedTuple):
@@ -176,7 +172,8 @@ def build_tables(pool: U8, token_at: I64, ids: I32, entry_at: I32, home_bits: in
         ids: int32, the tokens of all entries, by their places in `token_at`.
         entry_at: int32, where the tokens of each entry begin in `ids`, and the end of the last.
     """
-    bits = [_slot_bits(len(token_at) - 1), _slot_bits(len(ids) - len(entry_at) + 1)]
+    # Of the number of slots, of which at most half are taken.
+    bits = [max(4, (2 * keys - 1).bit_length()) for keys in (len(token_at) - 1, len(ids) - len(entry_at) + 1)]
     tables = Tables(
         word=_in_lines(4 << bits[0], _U0),
         edge=_in_lines(2 << bits[1], _ALL),
@@ -187,11 +184,6 @@ def build_tables(pool: U8, token_at: I64, ids: I32, entry_at: I32, home_bits: in
     )
     _finish_tables(tables, *_grow_trie(ids, entry_at, len(token_at) - 1, tables.edge, tables.shifts[1]))
     return tables
-
-
-def _slot_bits(keys: int) -> int:
-    """Return log2 of the number of slots for `keys` keys: at most half of them are taken."""
-    return max(4, (2 * keys - 1).bit_length())
 
 
 def _in_lines(size: int, value: np.uint64) -> U64:
@@ -348,7 +340,7 @@ def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: 
 
 @_jit
 def match_texts(tables: Tables, data: U8, offsets: I64, null: Mask, limit: int) -> tuple[I64, I32]:
-    """Return the entries in each text: int64 offsets into the int32 ids, which are of each text ascending and each once.
+    """Return the entries in each text: int64 offsets into the int32 ids, of each text ascending and each once.
 
     Args:
         tables: of the entries.

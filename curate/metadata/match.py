@@ -28,9 +28,8 @@ class Matcher:
     """Finds entries in texts. Built in a fraction of a second; immutable, so threads may share it.
 
     Args:
-        entries: string array, large_string array or strings. The position of an entry is its id; of equal entries only the
-            first is found. An entry may be any string, the empty one included (it matches where the spaced text has two
-            spaces in a row).
+        entries: string array, large_string array or strings. The position of an entry is its id; of equal entries only
+            the first is found. The empty one matches where the spaced text has two spaces in a row.
 
     Raises:
         RecipeError: an entry is null.
@@ -53,14 +52,7 @@ class Matcher:
         self._tables = kernel.build_tables(pool, token_at, ids.indices.to_numpy(), tokens.offsets.to_numpy())
 
     def match(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
-        """Return the entries in each text.
-
-        Args:
-            texts: string or large_string array, sliced, chunked or with nulls.
-
-        Returns:
-            list<int32> array of len(texts), without nulls: the ids of the entries that match, ascending, each once. A
-            null text has an empty list.
+        """Return the ids of the entries in each text: list<int32>, ascending, each once; of a null text none.
 
         Raises:
             TypeError: texts are not strings.

@@ -34,8 +34,8 @@ _ACCEPTED = (
 )
 _EXAMPLES = 5
 _MARKS = ",.;:?!`"  # a text is spaced around these, so each is a token of its own
-# What no text holds that is spaced as `curate.metadata.match` says: white space other than a space, a mark with a neighbour,
-# two marks one space apart (between two marks that touch there are two spaces, and the empty token between these).
+# What no text holds that is spaced as `curate.metadata.match` says: white space other than a space, a mark with a
+# neighbour, two marks one space apart (between two marks that touch are two spaces, and between these the empty token).
 _NEVER = rf"[\t\n\r]|[^ ][{_MARKS}]|[{_MARKS}][^ ]|[{_MARKS}] [{_MARKS}]"
 
 _KINDS: dict[type, str] = {dict: "object", str: "string", bool: "boolean", type(None): "null"}
@@ -43,7 +43,7 @@ _KINDS: dict[type, str] = {dict: "object", str: "string", bool: "boolean", type(
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of the entries that were read: read = kept + empty + punctuation + duplicates; the first few of each."""
+    """What became of the entries that were read, with the first few: read = kept + empty + punctuation + duplicates."""
 
     read: int
     kept: int
@@ -57,7 +57,7 @@ class ImportReport:
 
 
 def never_match(entries: pa.Array) -> npt.NDArray[np.bool_]:
-    """Return which entries (string array, without nulls) match no text at all by the spacing rule, such as "St. Louis"."""
+    """Return which entries (strings, without nulls) match no text at all by the spacing rule, such as "St. Louis"."""
     return _mask(pc.match_substring_regex(entries, _NEVER))
 
 
@@ -89,7 +89,7 @@ def read_metadata(path: str, source: str = "import", language: str = "en") -> tu
 
 
 def write_metadata(table: pa.Table, path: str) -> None:
-    """Write a table with schema METADATA as Parquet (zstd) to any path or URL; equal tables give equal bytes. Raises RecipeError."""
+    """Write a table of METADATA as Parquet (zstd) to a path or URL, equal ones as equal bytes. Raises RecipeError."""
     sink = io.BytesIO()
     pq.write_table(table.select(METADATA.names).cast(METADATA).combine_chunks(), sink, compression="zstd")
     try:
@@ -165,9 +165,8 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
         table = table.select(METADATA.names).cast(METADATA).combine_chunks()
     except (pa.ArrowException, ValueError) as error:
         raise _wrong(path, f"Parquet with other types ({_reason(error)})") from error
-    for name in METADATA.names:
-        if table[name].null_count:
-            raise _wrong(path, f"Parquet with nulls in column {name}")
+    if nulls := [name for name in METADATA.names if table[name].null_count]:
+        raise _wrong(path, f"Parquet with nulls in column {nulls[0]}")
     if not np.array_equal(table["entry_id"].to_numpy(), np.arange(len(table))):
         raise _wrong(path, "Parquet whose entry_id is not 0, 1, 2 … in this order")
     return table
@@ -199,7 +198,7 @@ def _clean(table: pa.Table) -> tuple[pa.Table, ImportReport]:
     never = never_match(kept["entry"])
 
     def some(of: pa.Array, mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
-        return tuple(of.take(pa.array(np.flatnonzero(mask)[:_EXAMPLES])).to_pylist())
+        return tuple(of.filter(pa.array(mask)).slice(0, _EXAMPLES).to_pylist())
 
     report = ImportReport(
         read=len(entries),

@@ -204,7 +204,7 @@ class Captions(KindsSection):
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
-        """Return the type and the default of a kind's field: its section, or several where it has engines of their own."""
+        """Return the type and the default of a kind's field: a section, or several where each may have its engine."""
         return (_one_or_several(kind) if kind.is_list else kind) | None, None
 
     @model_validator(mode="after")
@@ -244,7 +244,7 @@ class Captions(KindsSection):
             raise fault(f"{task.key}.style", f"{style!r} is not among the styles of {source.key}")
 
     def cache_key_fields(self, engine_ids: Mapping[str, str]) -> dict[str, Any]:
-        """Return what texts depend on, as plain data: engines and templates by `engine_ids`, see `curate.captions.engines`."""
+        """Return what texts depend on, as plain data; `engine_ids` of `curate.captions.engines` name engines and templates."""
         plain: dict[str, Any] = self.model_dump(exclude={"engines"})
         for name in CAPTION_KINDS.kinds():
             own = [_task_fields(task, engine_ids) for task in self.tasks if task.section.key == name]

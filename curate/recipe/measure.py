@@ -79,7 +79,7 @@ class PrecomputedEmbeddings(Embedder):
 
 
 class OnEmbeddings(Section):
-    """Base of the signals on embeddings: `of` names a model of `measure.clip`, or what `measure.embeddings` supplies."""
+    """Base of signals on embeddings: `of` names a model of `measure.clip`, or what `measure.embeddings` supplies."""
 
     needs_encoder: ClassVar[bool] = True  # whether prompts or exemplars are encoded too, so that a model is needed
     of: ColumnName = "clip"

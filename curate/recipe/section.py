@@ -1,7 +1,7 @@
 """What sections of a recipe are made of: their base class, the types of names, and the mark of fields that hold paths.
 
-Paths in a recipe are relative to its folder. A field says by its type that it holds some (`UserPath`, `UserPaths`): validation
-whose context is a function that makes paths absolute applies it, in sections of any depth, those of foreign kinds included.
+Paths in a recipe are relative to its folder. A field says by its type that it holds some (`UserPath`, `UserPaths`): a
+validation whose context is a function that makes paths absolute applies it, in sections of any depth and of foreign kinds.
 """
 
 from collections import Counter
