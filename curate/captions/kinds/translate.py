@@ -47,13 +47,14 @@ LANGUAGES = {
 """ISO 639-1 codes, and the English names that prompts use."""
 
 
-def _check_language(code: str) -> str:
-    """Return the code. Raises ValueError where it is not among `LANGUAGES`, with the nearest codes."""
-    if code not in LANGUAGES:
-        near = " or ".join(f"{one} ({LANGUAGES[one]})" for one in _near(code))
-        accepted = f"ISO 639-1 codes of languages that can be identified: {', '.join(LANGUAGES)}"
-        raise ValueError(f"unknown {code!r}{near and f'; did you mean {near}?'}; accepted: {accepted}")
-    return code
+def _check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the codes. Raises ValueError for one that is not among `LANGUAGES`, with the nearest ones."""
+    for code in codes:
+        if code not in LANGUAGES:
+            near = " or ".join(f"{one} ({LANGUAGES[one]})" for one in _near(code))
+            accepted = f"ISO 639-1 codes of languages that can be identified: {', '.join(LANGUAGES)}"
+            raise ValueError(f"unknown {code!r}{near and f'; did you mean {near}?'}; accepted: {accepted}")
+    return codes
 
 
 def _near(code: str) -> list[str]:
@@ -64,9 +65,6 @@ def _near(code: str) -> list[str]:
         return [codes.get(first, first)]
     names = difflib.get_close_matches(first, codes, 3, 0.7)
     return [codes[name] for name in names] or difflib.get_close_matches(first, LANGUAGES, 3, 0.4)
-
-
-Language = Annotated[str, AfterValidator(_check_language)]
 
 
 class Translate(CaptionKind):
@@ -81,7 +79,7 @@ class Translate(CaptionKind):
     profile: ClassVar[GateProfile] = GateProfile((*OWN_GATES, "echo", "language", "numbers"), is_translated=True)
     form: ClassVar[Form] = Form("translate", "v1", fields=("language",), data=("caption",))
 
-    languages: Annotated[tuple[Language, ...], Unique] = Field(min_length=1)
+    languages: Annotated[tuple[str, ...], Unique, AfterValidator(_check_languages)] = Field(min_length=1)
 
     def language(self, style: str) -> str | None:
         """See `CaptionKind`."""
