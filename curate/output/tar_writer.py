@@ -7,8 +7,7 @@ bytes is split at a slash into ustar's prefix where that fits, else it goes into
 and more. The end marker is two zero blocks; the file is not rounded up to 10,240 bytes, which only tape drives needed
 (tarfile, GNU tar, libarchive, webdataset and Hugging Face read it without a warning).
 
-Trade-offs: members are gathered in one buffer of 256 KiB (a copy in cache costs less than a system call a member), and
-headers are made from a template and sums, about 1 µs each.
+Trade-off: headers are made from a template and sums, about 1 µs each.
 """
 
 import re
@@ -19,7 +18,6 @@ from urllib.parse import unquote
 BLOCK = 512
 MAX_KEY, MAX_SUFFIX = 200, 50
 
-_BUFFER = 1 << 18
 _ZEROS = bytes(BLOCK)
 _OWNER = b"0000644\0" + b"0000000\0" * 2  # mode, uid, gid
 _TIME = b"\0" + b"0" * 11 + b"\0"  # the NUL that ends the size, and mtime
@@ -106,32 +104,27 @@ class TarWriter:
     """Writes an archive to an open file. Closing it writes the end marker; the file stays open.
 
     As a context manager it is closed only where no exception was raised, so that half an archive does not look complete.
-    The file is given pieces that are valid during the call only.
     """
 
     def __init__(self, file: IO[bytes]):
-        self.offset = 0  # bytes written so far, those in the buffer included
+        self.offset = 0  # bytes written so far
         self._file = file
-        self._buffer = memoryview(bytearray(_BUFFER))
-        self._used = 0
 
     def add(self, name: str, data: bytes | memoryview) -> int:
-        """Add a member and return the offset of its data.
-
-        Raises:
-            ValueError: the name cannot be a member's.
-        """
-        size = len(data)
-        self._put(tar_header(name, size))
+        """Add a member and return the offset of its data. Raises ValueError where the name cannot be a member's."""
+        self._put(tar_header(name, len(data)))
         start = self.offset
         self._put(data)
-        self._put(_ZEROS[: -size % BLOCK])
+        self._put(_ZEROS[: -len(data) % BLOCK])
         return start
 
     def close(self) -> None:
-        """Write the end marker and what is buffered."""
+        """Write the end marker."""
         self._put(bytes(2 * BLOCK))
-        self._flush()
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self.offset += len(data)
 
     def __enter__(self) -> Self:
         return self
@@ -141,21 +134,3 @@ class TarWriter:
     ) -> None:
         if kind is None:
             self.close()
-
-    def _put(self, data: bytes | memoryview) -> None:
-        length = len(data)
-        end = self._used + length
-        if end > _BUFFER:
-            self._flush()
-            end = length
-        self.offset += length
-        if length > _BUFFER:
-            self._file.write(data)
-            return
-        self._buffer[self._used : end] = data
-        self._used = end
-
-    def _flush(self) -> None:
-        if self._used:
-            self._file.write(self._buffer[: self._used])
-            self._used = 0

@@ -25,6 +25,7 @@ from curate.wording import one_line
 
 KEY = b"curate.key"
 FOOTER_NOTE = b"curate.note"
+_BUFFER = 1 << 18  # bytes that are written at once: a copy in cache costs less than a system call a member of a shard
 _TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
 
 
@@ -129,10 +130,10 @@ class RunStore:
     def create(self, name: str) -> Iterator[IO[bytes]]:
         """Yield a file to write; it is put in place as `name` when the block ends without an error, and never in part."""
         if self.is_local:
-            with self._aside(name) as aside, open(aside, "wb") as file:
+            with self._aside(name) as aside, open(aside, "wb", _BUFFER) as file:
                 yield file
         else:  # a remote file that an error closes would be there in part; the upload of a finished one is not
-            with tempfile.NamedTemporaryFile() as file:
+            with tempfile.NamedTemporaryFile(buffering=_BUFFER) as file:
                 yield file
                 file.flush()
                 self.fs.put_file(file.name, self.path(name))
