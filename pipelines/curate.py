@@ -44,13 +44,12 @@ def build(
         vectors["survivors"] = states | "CountSurvivors" >> CountEntries(settings)
     if context.recipe.balance:
         vectors["t"] = states | SolveT(settings, vectors["survivors"])
-    results = states | Decide(settings, gaps, vectors.get("survivors"), vectors.get("t"))
+    decided, sums = states | Decide(settings, gaps, vectors.get("survivors"), vectors.get("t"))
     if context.recipe.match:
-        sums = results | "Entries" >> beam.Map(lambda result: result.entries)
         vectors["sums"] = sums | "SumEntries" >> beam.CombineGlobally(Fold(operator.add))
     if context.recipe.measure.kept:
-        vectors["drift"] = results | MeasureDrift(publishing)
-    audits = results | "Audit" >> MapInThreads(lambda result: audit_unit(publishing, result.unit))
+        vectors["drift"] = decided | MeasureDrift(publishing)
+    audits = decided | "Audit" >> MapInThreads(lambda unit: audit_unit(publishing, unit))
     if context.recipe.captions:
         audits, captioned = audits | Caption(context, vectors.get("survivors"))
         vectors["captioned"] = captioned | "Captioned" >> beam.combiners.ToList()

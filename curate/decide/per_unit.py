@@ -21,7 +21,7 @@ from curate.decide.quantiles import order_keys, threshold_mask
 from curate.decide.rules import first_failed
 from curate.decide.schemes.scheme import stack_limits
 from curate.decide.settings import DecideSettings
-from curate.decide.state import ALIVE, UnitResult, UnitState
+from curate.decide.state import ALIVE, UnitState
 from curate.numeric.arrays import I16, I64, U64, Mask
 from curate.pool.plan import Unit
 from curate.schema import CODES
@@ -189,13 +189,9 @@ def expected_rows(settings: DecideSettings, matches: pa.ListArray, counts: I64, 
 
 
 def decide(
-    settings: DecideSettings,
-    state: UnitState,
-    counts: I64 | None,
-    t: int | None,
-    gaps: Sequence[str] = (),
-) -> UnitResult:
-    """Draw, write the unit's `decisions`, and report.
+    settings: DecideSettings, state: UnitState, counts: I64 | None, t: int | None, gaps: Sequence[str] = ()
+) -> I64 | None:
+    """Draw, and write the unit's `decisions`.
 
     Args:
         settings: of deciding.
@@ -203,18 +199,19 @@ def decide(
         counts: int64[entries] over all survivors; None without `match`.
         t: None without `balance`.
         gaps: of all units, in any order (see `measure_unit`): what was decided with other gaps is decided again.
+
+    Returns:
+        int64[2, entries], of each entry the expected rows in fixed point (2⁻³²), and the kept rows; None without `match`.
     """
     key, tables = settings.key_with(gaps), settings.tables(state.unit)
     if not tables.is_current("decisions", key):
         tables.write("decisions", _decisions(settings, state, counts, t), key)
-    table = tables.read("decisions", ["kept", "probability"])
-    kept = table["kept"].to_numpy().astype(np.int64)
     if counts is None:
-        return UnitResult(state.unit, int(kept.sum()), None)
-    matches = all_matches(settings, state.unit)
+        return None
+    table, matches = tables.read("decisions", ["kept", "probability"]), all_matches(settings, state.unit)
     expected = balance.fixed_point(table["probability"].to_numpy()).astype(np.int64)
-    sums = [balance.entry_sums(matches, weights, len(counts)) for weights in (expected, kept)]
-    return UnitResult(state.unit, int(kept.sum()), np.stack(sums))
+    kept = table["kept"].to_numpy().astype(np.int64)
+    return np.stack([balance.entry_sums(matches, weights, len(counts)) for weights in (expected, kept)])
 
 
 def _decisions(settings: DecideSettings, state: UnitState, counts: I64 | None, t: int | None) -> pa.Table:

@@ -34,12 +34,3 @@ class UnitState:
     def drop(self, rows: Mask, code: int) -> Self:
         """Return the state with these rows dropped, where they were alive; by the position of a rule, or a stage's code."""
         return replace(self, verdicts=np.where(rows & self.alive, np.int16(code), self.verdicts))
-
-
-@dataclass(frozen=True)
-class UnitResult:
-    """What a unit reports after deciding."""
-
-    unit: Unit
-    kept: int  # rows
-    entries: I64 | None  # int64[2, n] or None: per entry the expected rows in fixed point (2⁻³²), and the kept rows

@@ -15,7 +15,7 @@ from apache_beam.pvalue import AsList, AsSingleton
 from curate.decide import per_unit, quantiles
 from curate.decide.bracket import Bracket
 from curate.decide.settings import DecideSettings
-from curate.decide.state import UnitResult, UnitState
+from curate.decide.state import UnitState
 from curate.numeric.arrays import I64
 from curate.pool.plan import Unit
 from curate.recipe.deciding import Top
@@ -157,12 +157,13 @@ class Decide(beam.PTransform):
     counts: beam.PCollection[I64] | None = None  # of all units, where the recipe matches
     t: beam.PCollection[int] | None = None  # where it balances
 
-    def expand(self, states: beam.PCollection[UnitState]) -> beam.PCollection[UnitResult]:
-        """PCollection[UnitState] → PCollection[UnitResult]. What is global comes as side inputs."""
+    def expand(self, states: beam.PCollection[UnitState]) -> Any:
+        """PCollection[UnitState] → PCollection[Unit], and PCollection of what `per_unit.decide` counts of each."""
         side = [AsSingleton(x) for x in (self.counts, self.t) if x is not None]
-        return states | MapInThreads(self._decide, AsList(self.gaps), *side)
+        decided = states | MapInThreads(self._decide, AsList(self.gaps), *side)
+        return decided | "Units" >> beam.Keys(), decided | "Entries" >> beam.Values()
 
-    def _decide(self, state: UnitState, gaps: list[str], counts: Any = None, t: Any = None) -> UnitResult:
+    def _decide(self, state: UnitState, gaps: list[str], counts: Any = None, t: Any = None) -> tuple[Unit, Any]:
         with time_step(self.settings.store, "decide", state.unit.name) as timer:
             timer.rows = len(state.verdicts)
-            return per_unit.decide(self.settings, state, counts, t, gaps)
+            return state.unit, per_unit.decide(self.settings, state, counts, t, gaps)

@@ -14,7 +14,7 @@ from curate.output.output_format import emit_shard, find_output
 from curate.output.settings import EmitSettings, Shard, lay_out
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, check_damage
-from curate.publish.drift import Group, Sample, measure_drifts, merge, sample_unit
+from curate.publish.drift import measure_drifts, merge, sample_unit
 from curate.publish.publish import Results, publish
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
@@ -33,18 +33,16 @@ class MeasureDrift(beam.PTransform):
 
     settings: PublishSettings
 
-    def expand(self, results: beam.PCollection[Any]) -> beam.PCollection[list[DriftFacts]]:
-        """PCollection[UnitResult] → PCollection of one list[DriftFacts], by way of one sample a unit and source."""
+    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[list[DriftFacts]]:
+        """PCollection[Unit], decided → PCollection of one list[DriftFacts], by way of one sample a unit and source."""
+        settings, measure = self.settings, self.settings.recipe.measure
         return (
-            results
-            | "Sample" >> beam.FlatMap(lambda result: self._sample(result.unit))
+            units
+            | "Sample" >> beam.FlatMap(lambda unit: sample_unit(measure, unit.source, settings.tables(unit)))
             | "Merge" >> beam.CombinePerKey(Fold(lambda one, other: merge([one, other])))
             | "Together" >> beam.combiners.ToDict()
             | "Measure" >> beam.Map(measure_drifts)
         )
-
-    def _sample(self, unit: Unit) -> Iterator[tuple[Group, Sample]]:
-        return sample_unit(self.settings.recipe.measure, unit.source, self.settings.tables(unit))
 
 
 @dataclass

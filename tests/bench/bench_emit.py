@@ -100,8 +100,9 @@ def make_run(pool: Path, out: Path) -> tuple[RunContext, list[tuple[Unit, int]]]
         pools.measure(context, unit)
     settings = DecideSettings.of(context)
     states = deduplicate(settings, apply_rules(settings, plan.units))
-    results = [decide(settings, settings.tables(state.unit), state, None, None) for state in states]
-    return context, [(result.unit, result.kept) for result in results]
+    for state in states:
+        decide(settings, state, None, None)
+    return context, [(state.unit, int(state.alive.sum())) for state in states]
 
 
 def emit(context: RunContext, kept: list[tuple[Unit, int]]) -> None:

@@ -393,7 +393,7 @@ def decide_local(prepared: Prepared, gaps: Sequence[str]) -> tuple[list[Audit], 
         t = context.recipe.balance.t or _largest_t(settings, states, survivors)
     verdicts = [decide(settings, s, survivors, t, gaps) for s in states]
     if context.recipe.match:
-        sums = np.sum([v.entries for v in verdicts if v.entries is not None], axis=0)
+        sums = np.sum([found for found in verdicts if found is not None], axis=0)
     # Thresholds only describe: a test that compares them does so with the definition.
     return [audit_unit(PublishSettings.of(context), unit) for unit in units], Results(
         t, {}, recalls, pool, survivors, sums
