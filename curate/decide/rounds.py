@@ -12,8 +12,8 @@ import numpy as np
 from curate.decide import dedup, per_unit, quantiles
 from curate.decide.groups import Groups
 from curate.decide.passes.kinds import Nearness
+from curate.decide.per_unit import UnitState
 from curate.decide.settings import DecideSettings
-from curate.decide.state import UnitState
 from curate.numeric.arrays import I64, U64
 from curate.pool.plan import Unit
 from curate.process import in_threads

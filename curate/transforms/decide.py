@@ -14,8 +14,8 @@ from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.decide import per_unit, quantiles
 from curate.decide.bracket import Bracket
+from curate.decide.per_unit import UnitState
 from curate.decide.settings import DecideSettings
-from curate.decide.state import UnitState
 from curate.numeric.arrays import I64
 from curate.pool.plan import Unit
 from curate.recipe.deciding import Top

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from curate import schema
 from curate.ask.diff import merge_names
-from curate.decide.state import ALIVE
+from curate.decide.per_unit import ALIVE
 from curate.numeric.arrays import F64
 from curate.process import in_threads
 from curate.schema import CODES

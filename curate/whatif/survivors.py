@@ -27,9 +27,8 @@ import pyarrow as pa
 from curate import schema
 from curate.ask.query import find_run
 from curate.decide import dedup, rounds
-from curate.decide.per_unit import alive_matches, read_verdicts
+from curate.decide.per_unit import ALIVE, UnitState, alive_matches, read_verdicts
 from curate.decide.settings import DecideSettings
-from curate.decide.state import ALIVE, UnitState
 from curate.errors import RecipeError, RunError
 from curate.numeric.arrays import I16, I64, Mask
 from curate.pool.plan import Unit

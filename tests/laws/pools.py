@@ -26,10 +26,9 @@ from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.captions.work import check_requests, summarise
 from curate.decide import balance, dedup
-from curate.decide.per_unit import alive_matches, count_entries, decide
+from curate.decide.per_unit import UnitState, alive_matches, count_entries, decide
 from curate.decide.rounds import apply_rules, count_survivors, deduplicate
 from curate.decide.settings import DecideSettings
-from curate.decide.state import UnitState
 from curate.forget.block import block
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
