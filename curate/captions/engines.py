@@ -11,10 +11,7 @@ from curate.recipe.captions import Captions, EngineSpec
 
 
 def open_engine(spec: EngineSpec, engine_id: str) -> Engine:
-    """Return the engine of a recipe; one per process, until its options or what they name change.
-
-    `engine_id` is its model, as `identify_engines` found it when the run began.
-    """
+    """Return the engine of a recipe; one per process, until its options, what they name or its model (`engine_id`) change."""
     key = ids.digest([spec.options.model_dump(mode="json"), engine_id, spec.options.fingerprint()])
     engine: Engine = process_cache(f"engine {key}", spec.options.open)
     return engine

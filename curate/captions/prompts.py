@@ -70,9 +70,8 @@ class Template:
 def load_template(form: Form, path: str | None = None) -> Template:
     """Return the package's template, or the user's in its place, at a local path or any fsspec URL.
 
-    Raises:
-        RecipeError: the file cannot be read, has unknown fields, lacks one, does not end with a turn of the user, or shows a
-            stranger's text without delimiters. The message names file and field.
+    Raises RecipeError, which names file and field, where it cannot be read, has unknown fields, lacks one, does not end with a
+    turn of the user, or shows a stranger's text without delimiters.
     """
     if path is None:
         return _packaged(form)

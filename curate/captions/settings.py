@@ -11,16 +11,14 @@ from curate.decide.rules import check_count
 from curate.errors import RecipeError
 from curate.metadata.unit import MatchSettings
 from curate.pool.plan import Unit
-from curate.pool.reader import UnitReader
 from curate.recipe.captions import Captions, Task
 from curate.recipe.measure import Embedder
-from curate.recipe.source import Source, find_source
+from curate.recipe.source import Source
 from curate.run.columns import visible_columns
 from curate.run.context import VERSIONS, RunContext
 from curate.signals.registry import find_signals
 from curate.signals.signal import Signal
 from curate.store.store import RunStore
-from curate.store.tables import UnitTables
 
 PER_ROW = pa.schema([("probability", pa.float64()), ("entries", pa.int32()), ("rarest", pa.int64())])
 """What `per_row` sees besides the columns that rules see."""
@@ -72,10 +70,6 @@ class CaptionSettings:
     def key(self, unit: Unit, decisions_key: str | None) -> str:
         """Return the key of a unit's `answers`, `captions` and `regions`, by that of its `decisions`."""
         return ids.digest([decisions_key, unit.key, self.key_fields])
-
-    def reader(self, unit: Unit, tables: UnitTables) -> UnitReader:
-        """Return what reads the unit's images again."""
-        return UnitReader(unit, find_source(self.sources, unit.source), tables)
 
     @property
     def per_row_columns(self) -> pa.Schema:

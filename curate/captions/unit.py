@@ -25,6 +25,7 @@ from curate.numeric.arrays import I64
 from curate.pool.plan import Unit
 from curate.pool.reader import UnitReader
 from curate.recipe.captions import Task
+from curate.recipe.source import find_source
 from curate.store.layout import caption_statistics_file
 from curate.store.tables import UnitTables
 
@@ -37,7 +38,7 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     `counts` int64[entries] are the rows of each entry among the survivors; None without match.
     """
     key = settings.key(unit, tables.key("decisions"))
-    images = settings.reader(unit, tables)
+    images = UnitReader(unit, find_source(settings.sources, unit.source), tables)
     if settings.captions.regions and not tables.store.is_current(tables.file("regions"), key):
         find_unit_regions(settings, tables, images, Rows.read(tables, counts), key)
     if all(tables.store.is_current(tables.file(name), key) for name in ("answers", "captions")):

@@ -115,20 +115,15 @@ class GuidedEngine:
             raise
 
 
-class Guide:
-    """Joins the logits of both streams: the logits processor that transformers' decoding calls at each step."""
+def guide(gamma: float, input_ids: Any, scores: Any) -> Any:
+    """Return the guided logits, the same for both streams, of c of each row and then u of each row.
 
-    def __init__(self, gamma: float) -> None:
-        self.gamma = gamma
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Return the guided logits, the same for both streams, of c of each row and then u of each row.
-
-        Both are float32 (2 · batch, vocabulary). A token that is forbidden, −∞ in both, stays so.
-        """
-        c, u = scores.chunk(2)
-        guided = (u + self.gamma * (c - u)).where(~c.isneginf(), c)
-        return guided.repeat(2, 1)
+    Both are float32 (2 · batch, vocabulary). A token that is forbidden, −∞ in both, stays so. With a `gamma` it is the logits
+    processor that transformers' decoding calls at each step.
+    """
+    c, u = scores.chunk(2)
+    guided = (u + gamma * (c - u)).where(~c.isneginf(), c)
+    return guided.repeat(2, 1)
 
 
 @dataclass
@@ -288,7 +283,7 @@ def _answer(loaded: _Loaded, prepared: Sequence[_Prepared], gamma: float) -> lis
             start,
             guided,
             generation_config=settings,
-            logits_processor=[Guide(gamma)] if guided else None,
+            logits_processor=[partial(guide, gamma)] if guided else None,
         )
     answers = []
     for one, tokens in zip(prepared, made[: len(prepared), start.shape[1] :].tolist(), strict=True):

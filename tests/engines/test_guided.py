@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from curate.engines.engine import Message, Request, Sampling
-from curate.engines.guided import Guide, Guided, GuidedEngine
+from curate.engines.guided import Guided, GuidedEngine, guide
 from curate.errors import RecipeError
 
 torch = pytest.importorskip("torch")
@@ -264,7 +264,7 @@ def test_what_the_model_forbids_stays_forbidden(folder, definition, tmp_path):
 
 def test_the_formula():
     c, u = torch.tensor([[1.0, 2.0, -torch.inf]]), torch.tensor([[0.5, 4.0, -torch.inf]])
-    made = Guide(3.0)(None, torch.cat([c, u]))
+    made = guide(3.0, None, torch.cat([c, u]))
     assert made.tolist() == [[2.0, -2.0, -torch.inf]] * 2
 
 
