@@ -131,10 +131,7 @@ def preamble(texts: pa.Array, originals: pa.Array) -> Mask:
 
 
 def length(
-    texts: pa.Array,
-    originals: pa.Array | None,
-    words: tuple[int, int] = (2, 100),
-    finish: pa.Array | None = None,
+    texts: pa.Array, originals: pa.Array | None, words: tuple[int, int] = (2, 100), finish: pa.Array | None = None
 ) -> Mask:
     """Fail a text of too few or too many words, on the whole or for its caption; and one that ended at the model's limit
     (`finish` is `length`) without a mark that ends a sentence.

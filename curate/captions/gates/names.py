@@ -21,7 +21,6 @@ form that adds up to three letters (America, American); a code, whatever is betw
 import functools
 import itertools
 import re
-from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -51,7 +50,7 @@ _SPELLINGS = [  # British ones, and American ones
 ]
 
 _LONG = 4  # letters: shorter words are often not capitalised in titles
-_SENTENCE = 0.5
+_SENTENCE = 0.5  # share of the longer words with a capital, below which a caption is no title
 _SAME, _MORE = 4, 3  # letters that a form shares at least, and adds at most
 
 
@@ -106,15 +105,10 @@ def _dictionary() -> Any:
 
 def _is_known(word: str) -> bool:
     either, names, ordinary = _marks()
-    if word in either or word in ordinary:
-        return True
-    return word not in names and any(_dictionary().lookup(spelling) for spelling in (word, *_american(word)))
-
-
-def _american(word: str) -> Iterator[str]:
-    for british, american in _SPELLINGS:
-        if british.search(word):
-            yield british.sub(american, word)
+    if word in either or word in ordinary or word in names:
+        return word not in names
+    american = (pattern.sub(spelling, word) for pattern, spelling in _SPELLINGS if pattern.search(word))
+    return any(map(_dictionary().lookup, (word, *american)))
 
 
 @functools.lru_cache(1 << 16)
@@ -139,7 +133,9 @@ def read_names(text: str) -> Names:
         text = _TOKEN.sub(lambda found: " " if _is_code(found[0]) else found[0], text)
     words = list(_WORD.finditer(text))
     marked = [found for found in words if found[0] != found[0].lower()]
-    names = _pick(text, marked, sentence=_share(words) < _SENTENCE)
+    longer = [found[0] for found in words if len(found[0]) >= _LONG]
+    capitals = sum(word != word.lower() for word in longer)
+    names = _pick(text, marked, sentence=capitals < _SENTENCE * len(longer))
     return Names(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(_squeezed(code.casefold()) for code in codes)))
 
 
@@ -150,12 +146,6 @@ def hold_names(text: str) -> Held:
     return Held(tuple(_LETTERS.findall(text)), _squeezed(text))
 
 
-def _share(words: list[re.Match[str]]) -> float:
-    """Return the share of the longer words that have a capital."""
-    longer = [found[0] for found in words if len(found[0]) >= _LONG]
-    return sum(word != word.lower() for word in longer) / len(longer) if longer else 1.0
-
-
 def _pick(text: str, marked: list[re.Match[str]], sentence: bool) -> list[str]:
     """Return the names among words with a capital, case-folded."""
     lowered = [found[0].casefold() for found in marked]
@@ -163,9 +153,8 @@ def _pick(text: str, marked: list[re.Match[str]], sentence: bool) -> list[str]:
     either = [word in _marks()[0] for word in lowered]
     names = strong.copy()
     for i, (a, b) in enumerate(itertools.pairwise(marked)):
-        if ((either[i] and strong[i + 1]) or (strong[i] and either[i + 1])) and _BESIDE.fullmatch(
-            text[a.end() : b.start()]
-        ):
+        one_is = (either[i] and strong[i + 1]) or (strong[i] and either[i + 1])
+        if one_is and _BESIDE.fullmatch(text, a.end(), b.start()):
             names[i] = names[i + 1] = True
     if sentence:
         for i, found in enumerate(marked):
