@@ -22,8 +22,6 @@ T = TypeVar("T")
 
 _SAMPLING = 3  # masks are drawn this much larger and averaged down, for smooth edges
 _SIZES = {"small": 0.15, "": 0.22, "large": 0.33}  # radius over the shorter side
-_ITEMS = (1, 2, 3)
-_ITEM_WEIGHTS = (0.55, 0.3, 0.15)
 _SLOTS = {"left": 0.2, "middle": 0.5, "right": 0.8}
 
 
@@ -96,15 +94,13 @@ def compose(rng: np.random.Generator, width: int, height: int) -> Scene:
     """Compose a scene of `width` × `height` pixels: shapes, colours and textures by Zipf-like weights, shapes apart."""
     background, ground = _zipf(rng, list(words.BACKGROUNDS)), _zipf(rng, words.GROUND_COLOURS)
     clear = [name for name, rgb in words.COLOURS.items() if min(math.dist(rgb, c) for c in _grounds(ground)) > 90]
-    count = pick(rng, _ITEMS, _ITEM_WEIGHTS)
     items: list[Item] = []
-    for _ in range(count):
+    for _ in range(pick(rng, (1, 2, 3), (0.55, 0.3, 0.15))):
         # The shapes of one scene differ in shape or colour: else "the red circle" would name two of them.
         shape, colour = _zipf(rng, words.SHAPES), _zipf(rng, clear)
         while any((shape, colour) == (other.shape, other.colour) for other in items):
             shape, colour = _zipf(rng, words.SHAPES), _zipf(rng, clear)
-        item = _place(rng, items, (shape, colour), (width, height))
-        if item is not None:
+        if item := _place(rng, items, (shape, colour), (width, height)):
             items.append(item)
     return Scene(width, height, background, ground, tuple(items))
 
@@ -220,13 +216,11 @@ Texture = Callable[[Plane, Plane, float, np.random.Generator], Plane]
 
 
 def _unit(field: Plane) -> Plane:
-    clipped: Plane = np.clip(field, 0, 1)
-    return clipped
+    return np.clip(field, 0, 1)
 
 
 def _along(x: Plane, y: Plane, angle: float) -> Plane:
-    distance: Plane = x * math.cos(angle) + y * math.sin(angle)
-    return distance
+    return x * math.cos(angle) + y * math.sin(angle)
 
 
 def _bands(u: Plane, pitch: float) -> Plane:
@@ -389,8 +383,8 @@ def _listed(names: Sequence[str]) -> str:
 def _relation(scene: Scene) -> str:
     """Say how the first two shapes lie: "a red star above a pink ring"; the first alone where there is no second."""
     first = scene.items[0]
-    text = _article(f"{first.colour} {first.shape}")
-    if len(scene.items) == 1:
+    text, *rest = (_article(f"{item.colour} {item.shape}") for item in scene.items)
+    if not rest:
         return text
     other = scene.items[1]
     right, down = (other.x - first.x) * scene.width, (other.y - first.y) * scene.height
@@ -398,5 +392,4 @@ def _relation(scene: Scene) -> str:
         link = "to the left of" if right > 0 else "to the right of"
     else:
         link = "above" if down > 0 else "below"
-    rest = [_article(f"{item.colour} {item.shape}") for item in scene.items[1:]]
     return f"{text} {link} {rest[0]}" + (f", with {rest[1]}" if rest[1:] else "")
