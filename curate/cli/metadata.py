@@ -3,6 +3,7 @@
 from itertools import islice
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 
 from curate.ask.page import Line, columns, line
@@ -24,7 +25,7 @@ def import_(
     """Check a list of entries and write it as a table: entry_id, entry, source, language."""
     table, report = read_metadata(path, source, language)
     write_metadata(table, out)
-    print_lines(*_report(report), line(f"wrote {out}: {len(table):,} entries"))
+    print_lines(*_report(table, report), line(f"wrote {out}: {len(table):,} entries"))
 
 
 @app.command()
@@ -36,20 +37,20 @@ def show(
     """Print counts and the first entries of a list."""
     table, report = read_metadata(path)
     rows = ((str(row["entry_id"]), repr(row["entry"])) for row in table.to_pylist() if find in row["entry"])
-    print_lines(*_report(report), *columns(list(islice(rows, limit)), right=[0]))
+    print_lines(*_report(table, report), *columns(list(islice(rows, limit)), right=[0]))
 
 
-def _report(report: ImportReport) -> list[Line]:
-    def examples(found: tuple[str, ...]) -> str:
-        return f": {', '.join(map(repr, found[:5]))}" + (" …" if len(found) > 5 else "") if found else ""
+def _report(table: pa.Table, report: ImportReport) -> list[Line]:
+    def row(name: str, found: pa.Array, what: str) -> tuple[str, str, str]:
+        examples = ", ".join(map(repr, found[:5].to_pylist())) + (" …" if len(found) > 5 else "")
+        return name, f"{len(found):,}", f"{what}: {examples}" if len(found) else what
 
-    never = examples(report.never_match_examples)
-    counts = [
-        ("read", report.read, ""),
-        ("empty", report.empty, "dropped"),
-        ("punctuation", report.punctuation, f"dropped{examples(report.punctuation_examples)}"),
-        ("duplicates", report.duplicates, f"dropped{examples(report.duplicate_examples)}"),
-        ("entries", report.kept, ""),
-        ("never match", report.never_match, f"kept, but no text can match them by the spacing rule{never}"),
+    rows = [
+        ("read", f"{report.read:,}", ""),
+        ("empty", f"{len(report.empty):,}", "dropped"),
+        row("punctuation", report.punctuation, "dropped"),
+        row("duplicates", report.duplicates, "dropped"),
+        ("entries", f"{len(table):,}", ""),
+        row("never match", report.never_match, "kept, but no text can match them by the spacing rule"),
     ]
-    return columns([(name, f"{count:,}", text) for name, count, text in counts], right=[1], indent=0)
+    return columns(rows, right=[1], indent=0)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import typer
 
 from curate.ask.page import Line, columns, line
@@ -70,7 +71,7 @@ def _inputs(recipe: Recipe, plan: Plan) -> Iterator[Line]:
 
 def _metadata(metadata: pa.Table | None) -> Iterator[Line]:
     if metadata is not None:
-        never = int(never_match(metadata["entry"]).sum())
+        never = pc.sum(never_match(metadata["entry"])).as_py()
         more = f"; {never:,} can never match, see `curate metadata import`" if never else ""
         yield line(f"  metadata: {pluralise(len(metadata), 'entry', 'entries')}{more}")
 

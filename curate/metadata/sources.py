@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import fsspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -32,7 +31,6 @@ MAX_BYTES = 1 << 30
 _ACCEPTED = (
     "a JSON list of strings, a text file of one entry a line (each plain or gzipped), or an imported Parquet table"
 )
-_EXAMPLES = 5
 _MARKS = ",.;:?!`"  # a text is spaced around these, so each is a token of its own
 # What no text holds that is spaced as `curate.metadata.match` says: white space other than a space, a mark with a
 # neighbour, two marks one space apart (between two marks that touch are two spaces, and between these the empty token).
@@ -43,22 +41,18 @@ _KINDS: dict[type, str] = {dict: "object", str: "string", bool: "boolean", type(
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of the entries that were read, with the first few: read = kept + empty + punctuation + duplicates."""
+    """What became of the entries that were read: those that were dropped, and of those kept what can never match."""
 
     read: int
-    kept: int
-    empty: int
-    punctuation: int
-    duplicates: int
-    never_match: int  # of those kept
-    punctuation_examples: tuple[str, ...]
-    duplicate_examples: tuple[str, ...]
-    never_match_examples: tuple[str, ...]
+    empty: pa.Array  # strings, as the others
+    punctuation: pa.Array
+    duplicates: pa.Array
+    never_match: pa.Array
 
 
-def never_match(entries: pa.Array) -> npt.NDArray[np.bool_]:
+def never_match(entries: pa.Array) -> pa.Array:
     """Return which entries (strings, without nulls) match no text at all by the spacing rule, such as "St. Louis"."""
-    return _mask(pc.match_substring_regex(entries, _NEVER))
+    return pc.match_substring_regex(entries, _NEVER)
 
 
 def read_metadata(path: str, source: str = "import", language: str = "en") -> tuple[pa.Table, ImportReport]:
@@ -172,10 +166,6 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
     return table
 
 
-def _mask(array: pa.Array) -> npt.NDArray[np.bool_]:
-    return np.asarray(array.to_numpy(zero_copy_only=False), np.bool_)
-
-
 def _wrong(path: str, found: str, accepted: str = _ACCEPTED) -> RecipeError:
     return RecipeError(f"metadata {path}: found {found}; accepted: {accepted}")
 
@@ -188,27 +178,18 @@ def _reason(error: Exception) -> str:
 def _clean(table: pa.Table) -> tuple[pa.Table, ImportReport]:
     """Drop what the reference drops, number the rest, and report."""
     entries = pc.cast(table["entry"].combine_chunks(), pa.string())
-    empty = _mask(pc.equal(entries, ""))
-    punctuation = _mask(pc.is_in(entries, pa.array(list(string.punctuation))))
+    empty = pc.equal(entries, "")
+    punctuation = pc.is_in(entries, pa.array(list(string.punctuation)))
     codes = entries.dictionary_encode().indices.to_numpy()  # numbered as they first appear, so each new code is higher
     known = np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
-    duplicates = (codes <= known) & ~empty & ~punctuation
-    kept = table.filter(pa.array(~(empty | punctuation | duplicates)))
+    duplicates = pc.and_not(pa.array(codes <= known), pc.or_(empty, punctuation))
+    kept = table.filter(pc.invert(pc.or_(pc.or_(empty, punctuation), duplicates)))
     kept = kept.set_column(0, METADATA.field(0), pa.array(np.arange(len(kept), dtype=np.int32))).combine_chunks()
-    never = never_match(kept["entry"])
-
-    def some(of: pa.Array, mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
-        return tuple(of.filter(pa.array(mask)).slice(0, _EXAMPLES).to_pylist())
-
     report = ImportReport(
         read=len(entries),
-        kept=len(kept),
-        empty=int(empty.sum()),
-        punctuation=int(punctuation.sum()),
-        duplicates=int(duplicates.sum()),
-        never_match=int(never.sum()),
-        punctuation_examples=some(entries, punctuation),
-        duplicate_examples=some(entries, duplicates),
-        never_match_examples=some(kept["entry"], never),
+        empty=entries.filter(empty),
+        punctuation=entries.filter(punctuation),
+        duplicates=entries.filter(duplicates),
+        never_match=kept["entry"].filter(never_match(kept["entry"])),
     )
     return kept, report
