@@ -72,6 +72,11 @@ def main() -> None:
     except OSError as error:
         print(f"curate: {error}", file=sys.stderr)
         sys.exit(1)
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":  # as DuckDB calls Ctrl-C
+            raise
+        print("curate: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":
