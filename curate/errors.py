@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+INTERRUPTED = 130  # the exit status after Ctrl-C
+
 
 class CurateError(Exception):
     """Base of every error that curate raises on purpose; `exit_status` is the command's."""

@@ -1,4 +1,4 @@
-"""The command `curate`. Exit status: 0 done; 1 the run or check failed; 2 the recipe or the arguments are wrong."""
+"""The command `curate`. Exit status: 0 done; 1 the run or check failed; 2 the recipe or the arguments are wrong; 130 interrupted."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from curate import __version__
-from curate.errors import CurateError, RecipeError
+from curate.errors import INTERRUPTED, CurateError, RecipeError
 from curate.recipe.strict_yaml import find_surrogate
 
 _COMMANDS = ("run", "demo", "plan", "sql", "explain", "whatif", "diff", "report", "forget", "verify")
@@ -79,5 +79,17 @@ def main() -> None:
         sys.exit(130)
 
 
+def command() -> None:
+    """Run the command as a process of its own: an interrupt ends it at once, whatever its threads are doing."""
+    try:
+        main()
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+
+
 if __name__ == "__main__":
-    main()
+    command()

@@ -10,7 +10,7 @@ import typer
 
 from curate.cli.common import Fingerprint, FingerprintOption, RecipeArgument, SetOption
 from curate.cli.progress import show_progress
-from curate.errors import RecipeError
+from curate.errors import INTERRUPTED, RecipeError
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
@@ -74,7 +74,7 @@ def execute(
             run_pipeline(prepared)
     except KeyboardInterrupt:
         print("curate: interrupted; finished work is kept: run again to continue", file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     print(summary(out, time.monotonic() - began))
 
 

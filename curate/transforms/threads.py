@@ -51,10 +51,10 @@ class _InThreads(beam.DoFn):
     def _next(self) -> Any:
         try:
             return self._waiting.popleft().result()
-        except BaseException:
-            for future in self._waiting:
-                future.cancel()
-            wait(self._waiting)
+        except BaseException as error:
+            begun = [future for future in self._waiting if not future.cancel()]
+            if isinstance(error, Exception):  # an interrupt ends the process, whatever they do
+                wait(begun)
             raise
 
 

@@ -215,7 +215,7 @@ def test_errors_become_statuses(
 def test_a_reader_that_goes_away_is_no_error(finished: dict[str, tuple[Path, Done]]) -> None:
     """As in `curate sql DIR QUERY | head -1`."""
     run = finished["texts"][0]
-    code = "import sys; sys.argv = ['curate', *sys.argv[1:]]; from curate.cli.main import main; main()"
+    code = "import sys; sys.argv = ['curate', *sys.argv[1:]]; from curate.cli.main import command; command()"
     query = "SELECT range, repeat('x', 100) FROM range(100000)"
     command = [sys.executable, "-c", code, "sql", str(run), query, "--format", "csv"]
     process = subprocess.Popen(

@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +115,22 @@ def test_a_fault_of_the_package_names_it(
     done = curate(faulty, "run", recipe, "--out", str(tmp_path / "out"))
     assert done.returncode == status and re.search(message, done.stderr), done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_does_not_wait_for_it(site: Path, recipe: str, tmp_path: Path) -> None:
+    slow = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(600)\n        grey ="
+    hanging = shutil.copytree(site, tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__"))
+    (hanging / "curate_blur.py").write_text(blocks()["python"].replace("grey =", slow, 1))
+    command = [sys.executable, "-m", "curate.cli.main", "run", recipe, "--out", str(tmp_path / "out")]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(hanging), str(ROOT)])}
+    with subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+        while not (tmp_path / "begun").exists():
+            assert running.poll() is None
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130 and "interrupted; finished work is kept" in said, said
 
 
 def test_an_unknown_key_of_its_section(site: Path, recipe: str, tmp_path: Path) -> None:
