@@ -22,7 +22,7 @@ from curate.errors import RecipeError, RunError
 from curate.models.hugging_face import free_memory, is_memory, to_dtype
 from curate.models.identity import OpenClip, identify, resolve_device, resolve_precision
 from curate.models.misalignment import WordScores, word_scores
-from curate.models.positions import TextTower, stretch, text_tower
+from curate.models.positions import TextTower, project, stretch, text_tower
 from curate.numeric.arrays import F32
 from curate.process import process_cache
 from curate.wording import one_line
@@ -169,10 +169,7 @@ def encode_cut(tower: TextTower, ids: Any) -> Any:
 
     holder, length = tower.holder, ids.shape[1]
     x = holder.ln_final(holder.transformer(tower.embed(ids), attn_mask=holder.attn_mask[:length, :length]))
-    x = x[torch.arange(len(x), device=x.device), tower.ends(ids)]
-    if holder.text_projection is None:
-        return x
-    return holder.text_projection(x) if callable(holder.text_projection) else x @ holder.text_projection
+    return project(holder.text_projection, x[torch.arange(len(x), device=x.device), tower.ends(ids)])
 
 
 def _unit(features: Any) -> Any:

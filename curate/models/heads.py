@@ -13,8 +13,8 @@ but `output`. Positions in a `Sequential` tell where an activation cannot be: be
 none, if others lie apart. Where all are neighbours, or names do not end in a plain number, it comes between all layers.
 
 Trade-offs: layers with nothing between are multiplied into one when loaded (in float64), so v2, which is linear, costs
-one product with a vector, and differs from torch's forward by rounding: some 1e-6 of the score. Scores of a row may
-differ by as much between batches. Batch or layer normalisation, convolutions and several outputs are refused.
+one product with a vector, and differs from torch's forward by rounding: some 1e-6 of the score, as much as between
+batches. Batch or layer normalisation, convolutions and several outputs are refused.
 
 Sources: LAION-AI/aesthetic-predictor; christophschuhmann/improved-aesthetic-predictor; LAION-AI/CLIP-based-NSFW-Detector.
 """

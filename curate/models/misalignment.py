@@ -15,6 +15,7 @@ The model is only read: no hooks, no gradients, no change of its state; several 
 Source: Nam et al., Extract Free Dense Misalignment from CLIP (CLIP4DM), 2025.
 """
 
+import copy
 import string
 import unicodedata
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from curate.errors import RecipeError
-from curate.models.positions import TextTower, text_tower
+from curate.models.positions import TextTower, project, text_tower
 from curate.numeric.arrays import F32
 
 Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functions that use it
@@ -92,10 +93,11 @@ def word_scores(
             f"measure.clip: the tokenizer gives {ids.shape[1]} tokens; accepted: up to {tower.context_length}, the "
             "positions of the model's text tower"
         )
-    ends = tower.ends(ids)
+    ends, holder = tower.ends(ids), tower.holder
+    tail = list(map(_constant, (*holder.transformer.resblocks[-LAYERS:], holder.ln_final, holder.text_projection)))
     found: list[WordScores | None] = [None] * len(captions)
     for rows in torch.split(torch.argsort(ends, stable=True), batch):
-        cosines, relevance = _relevance(tower, images[rows.to(images.device)], ids[rows], ends[rows])
+        cosines, relevance = _relevance(tower, tail, images[rows.to(images.device)], ids[rows], ends[rows])
         for row, cosine, scores in zip(rows.tolist(), cosines.tolist(), relevance.cpu().numpy(), strict=True):
             inside = [(word, part) for word, part in words[row] if part.stop <= ends[row]]
             means = np.array([scores[part].mean() for _, part in inside], np.float32)
@@ -117,12 +119,15 @@ def _check_blocks(tower: TextTower) -> None:
 # --- Relevance: how the cosine changes with the attention of the EOS to each token.
 
 
-def _relevance(tower: TextTower, images: Tensor, ids: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+def _relevance(
+    tower: TextTower, tail: list[Module], images: Tensor, ids: Tensor, ends: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the cosines float32 [n], and R[EOS] float32 [n, longest], of which the part before the EOS counts."""
     import torch
     from torch.nn import functional as F
 
     holder = tower.holder
+    *layers, norm, projection = tail
     device, longest = holder.positional_embedding.device, int(ends.max()) + 1
     # Callers may be in inference mode or autocast: there would be no gradient, or not in float32.
     with torch.inference_mode(False), torch.autocast(device.type, enabled=False), torch.no_grad():
@@ -135,18 +140,26 @@ def _relevance(tower: TextTower, images: Tensor, ids: Tensor, ends: Tensor) -> t
             x = block(x, attn_mask=mask)
         end = x[torch.arange(len(x), device=device), ends].float()
         maps = []
-        for block in blocks[-LAYERS:]:
+        for block, constant in zip(blocks[-LAYERS:], layers, strict=True):
             with torch.enable_grad():
-                end, attention = _end_of_text(block, x, end, ends)
+                end, attention = _end_of_text(constant, x, end, ends)
             maps.append(attention)
             if block is not blocks[-1]:
                 x = block(x, attn_mask=mask)
         with torch.enable_grad():
-            text = F.normalize(_projected(holder.text_projection, _norm(holder.ln_final, end)), dim=-1)
+            text = F.normalize(project(projection, norm(end)), dim=-1)
             cosines = (text * images).sum(-1)
             gradients = torch.autograd.grad(cosines.sum(), maps)
         relevance = sum((g * a.detach()).mean(dim=1) for g, a in zip(gradients, maps, strict=True)) / len(maps)
     return cosines.detach(), relevance
+
+
+def _constant(module: Module) -> Module:
+    """Return a copy in float32 that records no gradients for its parameters; None where there is no module."""
+    import torch
+
+    with torch.inference_mode(False):  # callers may be in it
+        return None if module is None else copy.deepcopy(module).requires_grad_(False).float()
 
 
 def _end_of_text(block: Module, x: Tensor, end: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,11 +171,11 @@ def _end_of_text(block: Module, x: Tensor, end: Tensor, ends: Tensor) -> tuple[T
     from torch.nn import functional as F
 
     attn = block.attn
-    weight, bias, width = _value(attn.in_proj_weight), _value(attn.in_proj_bias), end.shape[-1]
+    weight, bias, width = attn.in_proj_weight, attn.in_proj_bias, end.shape[-1]
     split = partial(torch.unflatten, dim=-1, sizes=(attn.num_heads, -1))
-    q, own_k, own_v = map(split, F.linear(_norm(block.ln_1, end), weight, bias).chunk(3, dim=-1))  # [n, heads, head]
+    q, own_k, own_v = map(split, F.linear(block.ln_1(end), weight, bias).chunk(3, dim=-1))  # [n, heads, head]
     with torch.no_grad():
-        others = F.linear(_norm(block.ln_1, x.float()), weight[width:], bias[width:])
+        others = F.linear(block.ln_1(x.float()), weight[width:], bias[width:])
         k, v = (split(part).transpose(1, 2) for part in others.chunk(2, dim=-1))  # [n, heads, length, head]
     places = torch.arange(x.shape[1], device=x.device)
     own, behind = (places == ends[:, None])[:, None], (places > ends[:, None])[:, None]
@@ -172,39 +185,8 @@ def _end_of_text(block: Module, x: Tensor, end: Tensor, ends: Tensor) -> tuple[T
         attention.requires_grad_()
     mixed = (attention.masked_fill(own, 0)[:, :, None] @ v).squeeze(2)
     mixed = mixed + attention.masked_fill(~own, 0).sum(-1, keepdim=True) * own_v
-    end = end + _scaled(block.ls_1, _linear(attn.out_proj, mixed.flatten(1)))
-    hidden = block.mlp.gelu(_linear(block.mlp.c_fc, _norm(block.ln_2, end)))
-    return end + _scaled(block.ls_2, _linear(block.mlp.c_proj, hidden)), attention
-
-
-# The model's modules in float32 and as constants: calling them would record gradients for its parameters.
-
-
-def _value(parameter: Tensor) -> Tensor:
-    return parameter.detach().float()
-
-
-def _norm(norm: Module, x: Tensor) -> Tensor:
-    from torch.nn import functional as F
-
-    return F.layer_norm(x, norm.normalized_shape, _value(norm.weight), _value(norm.bias), norm.eps)
-
-
-def _linear(linear: Module, x: Tensor) -> Tensor:
-    from torch.nn import functional as F
-
-    return F.linear(x, _value(linear.weight), None if linear.bias is None else _value(linear.bias))
-
-
-def _scaled(scale: Module, x: Tensor) -> Tensor:
-    """Return layer scale, or the identity where there is none."""
-    return x * _value(scale.gamma) if hasattr(scale, "gamma") else x
-
-
-def _projected(projection: Module, x: Tensor) -> Tensor:
-    if projection is None:
-        return x
-    return _linear(projection, x) if hasattr(projection, "weight") else x @ _value(projection)
+    end = end + block.ls_1(attn.out_proj(mixed.flatten(1)))
+    return end + block.ls_2(block.mlp(block.ln_2(end))), attention
 
 
 # --- Words: which tokens make up each.

@@ -54,6 +54,13 @@ class TextTower:
         return (ids == self.eos_id).int().argmax(dim=-1)
 
 
+def project(projection: Module, x: Tensor) -> Tensor:
+    """Return embeddings of streams x [n, width] by a tower's `text_projection`: a matrix, a layer or None."""
+    if projection is None:
+        return x
+    return projection(x) if callable(projection) else x @ projection
+
+
 def text_tower(model: Module) -> TextTower:
     """Return the text tower of an open_clip model, if it is causal and pools at the end of the text.
 

@@ -2,7 +2,7 @@
 
 In: the bytes of one image. Out: `ImageFacts`, always; no bytes make `measure_image` raise. Every image is decoded once
 by default, so that a damaged one is found here and not in the middle of a training run; reading headers only is some
-twenty times faster, and what it misses is said at `measure_image`. The content decides the format, never a file name.
+twenty times faster. The content decides the format, never a file name.
 
 What counts as what
 - Only the seven formats of `FORMATS` are opened; any other is `not_an_image`, with what was found where that is known.
@@ -10,16 +10,14 @@ What counts as what
 - More than `max_pixels` pixels (width x height of the canvas) are refused from the header, before memory grows.
 - A header that ends too early, and pixels that are missing or that the decoder refuses, are `truncated_image`; a header
   that is whole and makes no sense is `not_an_image`.
-- Width and height are those after EXIF rotation: the EXIF (or XMP) orientation is applied.
 
-What no decoder here notices: damage to pixels that still decodes, in every format but PNG (JPEG: bytes changed or cut
-out before an end marker; the decoder fills in grey). A JPEG that lacks its end marker and nothing else is mostly called
-truncated, as by every loader that uses Pillow; it passes where libjpeg can read its last bits without looking further.
-PNG pixels are covered by the checksums of their chunks, which Pillow skips and this module checks.
+What no decoder here notices: damage to pixels that still decodes, in every format but PNG, whose checksums Pillow skips
+and this module compares (JPEG: bytes changed or cut out before an end marker; the decoder fills in grey). A JPEG that
+lacks its end marker and nothing else is mostly truncated, as for every loader that uses Pillow.
 
 What this module leaves to others: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process; libtiff writes
-its complaints about damaged compressed TIFFs to standard error; Pillow parses an AVIF's EXIF by itself, so that hostile
-entries can make it hold thousands of times the size of the file for a moment.
+its complaints to standard error; Pillow parses an AVIF's EXIF by itself, so that hostile entries can make it hold
+thousands of times the size of the file for a moment.
 """
 
 import hashlib

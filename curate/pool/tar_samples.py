@@ -1,7 +1,6 @@
 """Puts the members of a tar together into samples, by the webdataset convention, with a status for each.
 
-In: a `TarIndex`. Out: `TarSamples`, one row a sample in the order of the first member: keys, status (`ok` or a code of
-schema.SAMPLE_REASONS), error, the members, and which of them are the image, the .txt and the .json.
+In: a `TarIndex`. Out: `TarSamples`, one row a sample in the order of the first member.
 
 The rules:
 - The key is the member's path up to the first dot of its base name, folders kept, a leading `./` dropped; the suffix is
@@ -15,10 +14,8 @@ The rules:
 - The image is the member whose suffix comes first in IMAGE_SUFFIXES (open_clip's order, then the rest); without one the
   sample is `no_image`. Without a .txt and a .json it is `no_caption`; whether a json holds one is the caller's to see.
 - All other regular members are ancillary and kept (`seg.png` is one suffix, and no image).
-- Of several reasons the first in this order is the status: duplicate_key, duplicate_member, link_member,
-  truncated_member, no_image, no_caption.
-
-Trade-offs: one loop over the names, about 1 µs a member; no object a member.
+- Of several reasons the status is the first of duplicate_key, duplicate_member, link_member, truncated_member, no_image,
+  no_caption.
 """
 
 from dataclasses import dataclass, replace

@@ -12,16 +12,7 @@ from curate.numeric.arrays import F32
 from curate.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import UserPaths
-from curate.signals.on_embeddings import (
-    Method,
-    check_unchanged,
-    embedding_signal,
-    encode_exemplars,
-    encoder_of,
-    exemplar_digests,
-    tag_columns,
-    tag_values,
-)
+from curate.signals import on_embeddings
 from curate.signals.signal import Built, Embeddings, Known, Signal, SignalKind
 
 
@@ -44,16 +35,21 @@ class Classes(OnEmbeddings):
 
 def _identify(name: str, options: Classes, known: Known) -> dict[str, list[str]]:
     where = f"measure.classes.{name}.examples"
-    return {key: exemplar_digests(f"{where}.{key}", paths) for key, paths in options.examples.items()}
+    return {key: on_embeddings.exemplar_digests(f"{where}.{key}", paths) for key, paths in options.examples.items()}
 
 
 def _build(name: str, options: Classes, built: Built) -> Iterator[Signal]:
     where = f"measure.classes.{name}.examples"
 
     def load() -> tuple[gda.Classifier, F32 | None]:
-        encoder = encoder_of(options, built)
-        parts = {key: encode_exemplars(f"{where}.{key}", encoder, paths) for key, paths in options.examples.items()}
-        check_unchanged(name, {key: digests for key, (_, digests) in parts.items()}, built.identities[name])
+        encoder = on_embeddings.encoder_of(options, built)
+        parts = {
+            key: on_embeddings.encode_exemplars(f"{where}.{key}", encoder, paths)
+            for key, paths in options.examples.items()
+        }
+        on_embeddings.check_unchanged(
+            name, {key: digests for key, (_, digests) in parts.items()}, built.identities[name]
+        )
         images = [rows for rows, _ in parts.values()]
         labels = np.repeat(np.arange(len(images)), [len(rows) for rows in images])
         prompts = [options.prompts[key] for key in options.examples] if options.prompts else []
@@ -66,10 +62,12 @@ def _build(name: str, options: Classes, built: Built) -> Iterator[Signal]:
     def compute(given: Embeddings, fitted: tuple[gda.Classifier, F32 | None]) -> Sequence[pa.Array]:
         classifier, prompts = fitted
         tags = classifier.classify(normalised(given.images), prompts, options.alpha)
-        return tag_values(tags, list(options.examples))
+        return on_embeddings.tag_values(tags, list(options.examples))
 
     settings = options.model_dump(exclude={"of"}) | {"examples": list(options.examples)}
-    yield embedding_signal(name, options, built, Method(tag_columns(name), settings, load, compute))
+    yield on_embeddings.embedding_signal(
+        name, options, built, on_embeddings.Method(on_embeddings.tag_columns(name), settings, load, compute)
+    )
 
 
 KIND = SignalKind("classes", Classes, _identify, _build, "named")

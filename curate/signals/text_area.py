@@ -1,9 +1,9 @@
-"""Find the text in an image: the share of the image that it covers, and how much of it the caption repeats.
+"""Find the text in an image: the share of the image that it covers, and how much of it the caption repeats (T-MARS).
 
 In: a decoded image, then its caption. Out, both float32:
-- `text_area`, 0 to 1: the share of the image's area under the union of the detected lines, each a rotated rectangle
-  with the detector's own margin around the letters, which is relatively wide around small type. The union is taken on
-  the raster on which the lines are found: pixels whose centre lies in a rectangle are counted. 0 where none is found.
+- `text_area`, 0 to 1: the share of the image's pixels whose centres lie in a detected line, a rotated rectangle with the
+  detector's own margin around the letters, which is relatively wide around small type; on the raster on which lines are
+  found. 0 where none is found.
 - `text_overlap`, 0 to 1: the share of the recognised words that are in the caption, each occurrence counted once. A
   word is a run of letters and digits, case and accents folded, each Chinese character one of its own; it is in the
   caption where it equals one of the caption's words, or several in a row written together, since spaces between words
@@ -12,14 +12,11 @@ In: a decoded image, then its caption. Out, both float32:
 A pair with a large text_area and text_overlap can be matched by reading alone; T-MARS drops what does not match once
 the text is painted over, and these columns are what it takes to find such pairs without the painting.
 
-Lines are found and read by `curate.models.text_lines`. What is traded for speed:
-- Lines are searched in the image reduced to at most 640 pixels a side, never enlarged: type below some 10 pixels
-  there is lost or misread. They are read from the image reduced to at most 2000 pixels a side.
-- Of an image with many lines the 32 largest are read. Text that climbs steeply or is upside down is found, and
-  misread.
+Trade-offs, for speed: lines are searched in the image reduced to at most 640 pixels a side, where type below some 10
+pixels is lost or misread, and read at 2000 pixels a side, the 32 largest. Text that climbs steeply or is upside down is
+found, and misread.
 
-Source: Maini et al., T-MARS: Improving Visual Representations by Circumventing
-Text Feature Learning, ICLR 2024.
+Source: Maini et al., T-MARS: Improving Visual Representations by Circumventing Text Feature Learning, ICLR 2024.
 """
 
 import itertools

@@ -5,7 +5,6 @@ A caption is the sample's `.txt`, else a field of its json, which also holds URL
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -41,17 +40,6 @@ class WebdatasetSource(Source):
     caption_key: str = "caption"  # the json field that holds the caption where there is no .txt
 
 
-@dataclass
-class _Texts:
-    """What .txt and .json say, row by row, and the faults so far."""
-
-    captions: list[bytes | None]
-    urls: list[str | None]
-    uids: list[str | None]
-    status: list[str]
-    errors: list[str | None]
-
-
 class Webdataset(InputFormat):
     """Tars of samples: members of one name and several suffixes."""
 
@@ -74,17 +62,13 @@ class Webdataset(InputFormat):
         opened = open_source(part.path, source.storage)
         index = index_tar(opened)
         samples = group_members(index)
-        texts = _read_texts(opened, index, samples, source.caption_key)
+        texts, faults = _read_texts(opened, index, samples, source.caption_key)
         image = pa.array([None if member < 0 else member for member in samples.image], pa.int64())
-        columns = {
+        columns = texts | {
             "key": pa.array(samples.keys, pa.string()),
-            "url": pa.array(texts.urls, pa.string()),
-            "uid": pa.array(texts.uids, pa.string()),
-            "caption": pa.array(texts.captions, pa.binary()),
             "bytes": pa.array(index.sizes).take(image),
             "offset": pa.array(index.offsets).take(image),
         }
-        faults = pa.array(texts.status, pa.string()), pa.array(texts.errors, pa.string())
 
         def images(wanted: Mask) -> Iterator[bytes | memoryview | None]:
             for is_wanted, member in zip(wanted.tolist(), samples.image, strict=True):
@@ -110,26 +94,31 @@ class Webdataset(InputFormat):
             yield data if len(data) == size else None
 
 
-def _read_texts(source: ByteSource, index: TarIndex, samples: TarSamples, caption_key: str) -> _Texts:
-    none: list[None] = [None] * len(samples)
-    texts = _Texts([*none], [*none], [*none], list(samples.status), list(samples.errors))
+def _read_texts(
+    source: ByteSource, index: TarIndex, samples: TarSamples, caption_key: str
+) -> tuple[dict[str, pa.Array], tuple[pa.Array, pa.Array]]:
+    """Return what .txt and .json say, as columns caption, url and uid, and the status and error of each row."""
+    captions: list[bytes | None] = [None] * len(samples)
+    urls: list[str | None] = [None] * len(samples)
+    uids: list[str | None] = [None] * len(samples)
+    status, errors = list(samples.status), list(samples.errors)
     offsets, sizes, complete = index.offsets.tolist(), index.sizes.tolist(), index.complete.tolist()
     for row, (txt, meta) in enumerate(zip(samples.txt, samples.json, strict=True)):
         if txt >= 0 and complete[txt]:
             raw = bytes(source.read(offsets[txt], min(sizes[txt], _CAPTION_BYTES)))
             # A longer one is refused for its length, not for a character cut in two.
-            texts.captions[row] = raw if sizes[txt] <= _CAPTION_BYTES else raw.decode(errors="ignore").encode()
+            captions[row] = raw if sizes[txt] <= _CAPTION_BYTES else raw.decode(errors="ignore").encode()
         if meta >= 0 and complete[meta]:
             fields, fault = read_json(bytes(source.read(offsets[meta], min(sizes[meta], _JSON_BYTES))))
-            if fault and texts.status[row] == schema.OK:
-                texts.status[row], texts.errors[row] = "invalid_json", fault
-            texts.urls[row] = _text(fields.get("url"))
-            texts.uids[row] = _text(fields.get("uid"))
-            if txt < 0:
-                caption = fields.get(caption_key)
+            if fault and status[row] == schema.OK:
+                status[row], errors[row] = "invalid_json", fault
+            urls[row], uids[row] = _text(fields.get("url")), _text(fields.get("uid"))
+            if txt < 0 and isinstance(caption := fields.get(caption_key), str):
                 # Lone surrogates, which JSON can spell, are not UTF-8: found as such with all other captions.
-                texts.captions[row] = caption.encode(errors="surrogatepass") if isinstance(caption, str) else None
-    return texts
+                captions[row] = caption.encode(errors="surrogatepass")
+    columns = {"caption": pa.array(captions, pa.binary()), "url": pa.array(urls, pa.string())}
+    columns["uid"] = pa.array(uids, pa.string())
+    return columns, (pa.array(status, pa.string()), pa.array(errors, pa.string()))
 
 
 def read_json(raw: bytes) -> tuple[dict[str, Any], str | None]:
