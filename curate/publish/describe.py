@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curate import ids
 from curate.output.output_format import OutputFormat, find_output
@@ -31,7 +30,6 @@ _MEASURES = ("words", "width", "height")
 _LANGUAGES = 500  # more are noise, or a stranger's column
 _READERS = 8  # files read at once: what hides the latency of an object store
 
-_Counts = tuple[Counter[str | None], Counter[str], dict[str, tuple[int, int]]]
 _FILES = (
     layout.FAILURES_FILE,
     layout.ENTRIES_FILE,
@@ -74,31 +72,24 @@ def describe_run(store: RunStore, facts: RunFacts, digests: Iterable[Published],
 def _columns(store: RunStore, digests: list[Published]) -> pa.Schema | None:
     """Return the schema of the Parquet files in shards/; None where there are none."""
     paths = [line.path for line in digests if line.path.startswith("shards/") and line.path.endswith(".parquet")]
-    if not paths:
-        return None
-    with store.open(min(paths)) as file:
-        return pq.read_schema(file)
+    return store.schema(min(paths)) if paths else None
 
 
 def _count_content(folder: RunStore, digests: Iterable[Published], kind: OutputFormat) -> ContentFacts:
     """Count the kept samples of a run, by the manifest's lines of its tables and shards."""
     lines = {line.path: line for line in digests}
     units = [path.rpartition("/")[2] for path in sorted(lines) if path.startswith("tables/decisions/")]
-    members = any(path.startswith("tables/members/") for path in lines)
-    languages: Counter[str | None] = Counter()
-    files: Counter[str] = Counter()
-    sums = dict.fromkeys(_MEASURES, (0, 0))
 
-    def count(unit: str) -> _Counts:
-        return _count_unit(folder, unit, kind, members and f"tables/members/{unit}" in lines)
+    def count(unit: str) -> list[Counter[Any]]:
+        return _count_unit(folder, unit, kind, f"tables/members/{unit}" in lines)
 
+    totals: list[Counter[Any]] = [Counter() for _ in range(4)]
     with ThreadPoolExecutor(_READERS) as pool:
-        for found, suffixes, more in pool.map(count, units):
-            languages.update(found)
-            files.update(suffixes)
-            sums = {name: (sums[name][0] + more[name][0], sums[name][1] + more[name][1]) for name in _MEASURES}
+        for counts in pool.map(count, units):
+            for total, found in zip(totals, counts, strict=True):
+                total.update(found)
+    languages, files, sums, known = totals
     shards = [line for path, line in lines.items() if path.startswith("shards/") and path.endswith(f".{kind.suffix}")]
-    del languages[None]
     ordered = sorted(languages.items(), key=lambda item: (-item[1], str(item[0])))
     return ContentFacts(
         languages={str(code): rows for code, rows in ordered[:_LANGUAGES]},
@@ -106,28 +97,29 @@ def _count_content(folder: RunStore, digests: Iterable[Published], kind: OutputF
         shards=len(shards),
         bytes=sum(line.bytes for line in shards),
         digest=ids.digest(sorted((line.path, line.sha256) for line in shards)),
-        means={name: round(total / rows, 2) for name, (total, rows) in sums.items() if rows},
+        means={name: round(sums[name] / known[name], 2) for name in _MEASURES if known[name]},
     )
 
 
-def _count_unit(folder: RunStore, unit: str, kind: OutputFormat, members: bool) -> _Counts:
+def _count_unit(folder: RunStore, unit: str, kind: OutputFormat, members: bool) -> list[Counter[Any]]:
+    """Return a unit's kept samples by language, their files by suffix, and of each measure its sum and how many have it."""
     kept = folder.read_parquet(f"tables/decisions/{unit}", ["kept"])["kept"]
     samples = folder.read_parquet(f"tables/samples/{unit}", ["language", "format", *_MEASURES]).filter(kept)
-    sums = {name: (pc.sum(samples[name]).as_py() or 0, len(samples) - samples[name].null_count) for name in _MEASURES}
-    files: Counter[str] = Counter()
+    sums = Counter({name: pc.sum(samples[name]).as_py() or 0 for name in _MEASURES})
+    known = Counter({name: len(samples) - samples[name].null_count for name in _MEASURES})
+    files: Counter[Any] = Counter()
     if kind.has_members:
         if members:
-            found = folder.read_parquet(f"tables/members/{unit}", ["suffix"]).filter(kept)["suffix"]
-            files = _values(pc.list_flatten(found))
-        else:
-            files = Counter(
-                {"jpg" if name == "jpeg" else name: rows for name, rows in _values(samples["format"]).items()}
+            files = _values(
+                pc.list_flatten(folder.read_parquet(f"tables/members/{unit}", ["suffix"]).filter(kept)["suffix"])
             )
+        else:
+            files = _values(pc.if_else(pc.equal(samples["format"], "jpeg"), "jpg", samples["format"]))
         files |= Counter({"txt": len(samples), "json": len(samples)})  # which every sample has in the tars
-        del files[None]
-    return _values(samples["language"]), files, sums
+    return [_values(samples["language"]), files, sums, known]
 
 
 def _values(column: pa.ChunkedArray) -> Counter[Any]:
     """Return how often each value occurs."""
-    return Counter({item["values"]: item["counts"] for item in pc.value_counts(column.combine_chunks()).to_pylist()})
+    counts = pc.value_counts(column.drop_null().combine_chunks()).to_pylist()
+    return Counter({item["values"]: item["counts"] for item in counts})

@@ -83,7 +83,7 @@ def write_views(folder: RunStore, paths: Iterable[str]) -> None:
         listed = f"SELECT list({_RUN} || path ORDER BY path) FROM read_parquet({places['manifest']})"
         variables.append(f"SET VARIABLE {table}_files = ({listed} WHERE path LIKE {quote(pattern)})")
         places[table] = f"getvariable('{table}_files')"
-    scores = folder.names(files["scores"][0]) if "scores" in files else []
+    scores = folder.schema(files["scores"][0]).names if "scores" in files else []
     statements = [*variables, *_statements("OR REPLACE TEMP VIEW", places, scores, find_written(paths))]
     folder.write_bytes(VIEWS_FILE, (_HEAD + "".join(f"{statement};\n" for statement in statements)).encode())
 

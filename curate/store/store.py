@@ -201,10 +201,10 @@ class RunStore:
             fault = one_line(error)
             raise DamagedError(f"{self.path(name)}: is damaged ({fault}); delete it and run again") from None
 
-    def names(self, name: str) -> list[str]:
+    def schema(self, name: str) -> pa.Schema:
         """Return the columns of a Parquet file."""
         with self.open(name) as file:
-            return list(pq.read_schema(file).names)
+            return pq.read_schema(file)
 
     def footer(self, name: str) -> tuple[str | None, str | None, int]:
         """Return the key, the footer note and the rows of a Parquet file.

@@ -70,7 +70,7 @@ class UnitTables:
 
     def column_names(self, table: str) -> list[str]:
         """Return the table's columns."""
-        return self.store.names(self.file(table))
+        return list(self.store.schema(self.file(table)).names)
 
     def is_current(self, table: str, key: str) -> bool:
         """Return whether the table was made with this key; that of the run to reuse is adopted first.
