@@ -72,11 +72,8 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
         raise no_run(folder, url)
     interrupted = _is_interrupted(folder)
     if not len(requested) and (dry_run or not interrupted):
-        why = (
-            "an earlier request was interrupted, and is completed without --dry-run"
-            if interrupted
-            else "no earlier request was interrupted"
-        )
+        begun = "an earlier request was interrupted, and is completed without --dry-run"
+        why = begun if interrupted else "no earlier request was interrupted"
         raise RecipeError(f"{url}: nothing is named, and {why}; give --uids, --urls or --sha256")
     if dry_run:
         return _plan(folder, requested)[0]
@@ -149,11 +146,9 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     """
     context, units = open_context(folder)
     settings = PublishSettings.of(context)
-    rewritten = [
-        file
-        for unit in (units if touched is None else touched)
-        for file in clear_unit(settings.tables(unit), items, settings.table_names)
-    ]
+    rewritten: list[str] = []
+    for unit in units if touched is None else touched:
+        rewritten += clear_unit(settings.tables(unit), items, settings.table_names)
     for name in find_shards(folder, items):
         rewritten += rewrite_shard(folder, name, items)
     count_shards(folder)

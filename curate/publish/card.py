@@ -27,7 +27,8 @@ _CODE = re.compile(r"[a-z]{2,3}")  # ISO 639-1 and 639-3, as the Hub accepts the
 _LANGUAGES = 20  # rows of the table of languages
 _SHORT = 40  # characters of a language's code, which may be a stranger's
 _MIN_SHARE = 0.001  # share of the kept samples below which a language is presumed an error of the detector
-_IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"}
+_DTYPES = dict.fromkeys(("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"), "image")
+_DTYPES |= {"txt": "string", "json": "json", "cls": "int64"}
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
 
 
@@ -71,11 +72,8 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
     if recipe.get("match"):
         entries = f"{run.metadata.entries:,} metadata entries" if run.metadata else "the metadata"
         found.append(("match", f"the caption holds at least one of {entries}"))
-    passes = ", then by ".join(
-        by if isinstance(by, str) else _near(by) for by in (recipe.get("dedup") or {}).get("by", [])
-    )
-    if passes:
-        found.append(("deduplication", f"by {passes}; one sample of each group is kept"))
+    if passes := [by if isinstance(by, str) else _near(by) for by in (recipe.get("dedup") or {}).get("by", [])]:
+        found.append(("deduplication", f"by {', then by '.join(passes)}; one sample of each group is kept"))
     if run.t is not None:
         text = f"of entries with more than t = {run.t:,} samples, t are expected to be kept (MetaCLIP); seed {run.seed}"
         found.append(("balance", text))
@@ -116,15 +114,10 @@ def _features(suffixes: list[str], kind: OutputFormat) -> list[dict[str, str]]:
 
     Empty where a suffix is not known here: then it infers them.
     """
-    kinds = {suffix: _kind(suffix) for suffix in sorted(suffixes)}
+    kinds = {suffix: _DTYPES.get(suffix.rpartition(".")[2]) for suffix in sorted(suffixes)}
     if not all(kinds.values()):
         return []
     return [{"name": name, "dtype": str(dtype)} for name, dtype in {**kinds, **kind.loader_columns}.items()]
-
-
-def _kind(suffix: str) -> str | None:
-    last = suffix.rpartition(".")[2]
-    return "image" if last in _IMAGES else {"txt": "string", "json": "json", "cls": "int64"}.get(last)
 
 
 def citation(run: RunFacts) -> str:
@@ -143,11 +136,10 @@ def _share(part: float, whole: float, digits: int = 2) -> str:
 
 def _near(by: dict[str, Any]) -> str:
     """Return a deduplication pass by nearness in words."""
-    return ", ".join(
-        f"{name} ({', '.join(f'{key} {value}' for key, value in options.items())})"
-        for name, options in by.items()
-        if options
-    )
+    passes = {
+        name: ", ".join(map("{} {}".format, options, options.values())) for name, options in by.items() if options
+    }
+    return ", ".join(map("{} ({})".format, passes, passes.values()))
 
 
 def _identity(model: Any) -> str:
