@@ -1,14 +1,13 @@
-"""Compares two finished runs: samples gained and lost from A to B, by rule, entry, source and language, and settings that
-differ.
+"""Compares two finished runs: samples gained and lost from A to B, by rule, entry, source, language; and settings.
 
-In: two run folders, local or remote; shardings, orders and recipes may differ, since samples are identified by uid. Out: a
-`Diff` of small Arrow tables, and the changed samples themselves as batches. Memory: 16 bytes for each kept sample and some 50
-for each changed one; the joins are DuckDB's, which spills.
+In: two run folders; shardings, orders and recipes may differ, since samples are identified by uid. Out: a `Diff` of
+small Arrow tables, and the changed samples themselves as batches. Memory: 16 bytes for each kept sample and some 50 for
+each changed one; the joins are DuckDB's, which spills.
 
-A sample is *lost* if A keeps its uid and B does not, *gained* if B keeps it and A does not. The reason is in the other run's
-decisions. A uid may repeat in a pool: what counts is the row that came furthest in the funnel, apart from rows that are
-duplicates of their own uid. A row that could not be read has no uid in most pools, so that its sample is `not in the pool`
-of that run.
+A sample is *lost* if A keeps its uid and B does not, *gained* if B keeps it and A does not. The reason is in the other
+run's decisions. A uid may repeat in a pool: what counts is the row that came furthest in the funnel, apart from rows
+that are duplicates of their own uid. A row that could not be read has no uid in most pools: its sample is `not in the
+pool` of that run.
 """
 
 import json

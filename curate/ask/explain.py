@@ -1,8 +1,8 @@
 """Explains one sample: the decision, and why: its rules, entries and draw, duplicates, captions and files.
 
-In: a run folder and a uid, URL or key. Out: a Page of every row of the pool that has it, since each may repeat there. The
-decision is that of table `decisions`; rules are evaluated again over the row, so that those after the first failed one can
-be shown too, and so are the draws of single entries, of which `decisions` holds the smallest.
+In: a run folder and a uid, URL or key. Out: a Page of every row of the pool that has it, since each may repeat there.
+Rules are evaluated again over the row, so that those after the first failed one can be shown too, and so are draws of
+single entries.
 """
 
 from collections.abc import Iterator

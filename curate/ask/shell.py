@@ -1,8 +1,7 @@
 """A shell over a run: statements and named queries from standard input, answered one after another.
 
-In: a run folder, local or any fsspec URL. The barriers are those of single queries. DuckDB's own command-line shell is not
-used: if it may read the run's Parquet files it may overwrite them (COPY … TO an allowed path), and it does not see remote
-runs. views.sql is for those who want it for a run of their own.
+The barriers are those of single queries. DuckDB's own command-line shell is not used: if it may read the run's Parquet
+files it may overwrite them (COPY … TO an allowed path), and it does not see remote runs.
 """
 
 import re

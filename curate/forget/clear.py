@@ -1,9 +1,8 @@
 """What is left of a forgotten row in a unit's tables.
 
-A forgotten row keeps its place (unit, row), its uid, source and input file, and the status `ok`; all that was measured of
-it is null, it matches nothing, and its rule is `forgotten`. That is how every step recognises it: readable, and without a
-caption. One that could not be read stays `failed`, without its key, URL and caption. Its rows in `answers`, `captions` and
-`regions` are removed.
+A forgotten row keeps its place (unit, row), its uid, source and input file, and the status `ok`; all that was measured
+of it is null, it matches nothing, and its rule is `forgotten`: readable, and without a caption, so every step
+recognises it. One that could not be read stays `failed`. Its rows in `answers`, `captions` and `regions` are removed.
 
 Tables are rewritten one by one, `samples` last: until then a repeated request finds the same rows in it.
 """

@@ -1,11 +1,9 @@
 """Writes ustar archives whose bytes depend on names and data alone, and says which keys may be names in one.
 
-In: member names and bytes, in the caller's order. Out: the archive, and the offset of each member's data in it.
-
-Mode 0644, owner and group 0, no owner names, mtime 0. A name is UTF-8, as every reader of shards decodes it; one over 100
-bytes is split at a slash into ustar's prefix where that fits, else it goes into a PAX header, as does a size of 8 GiB
-and more. The end marker is two zero blocks; the file is not rounded up to 10,240 bytes, which only tape drives needed
-(tarfile, GNU tar, libarchive, webdataset and Hugging Face read it without a warning).
+Mode 0644, owner and group 0, no owner names, mtime 0. A name is UTF-8, as every reader of shards decodes it; one over
+100 bytes is split at a slash into ustar's prefix where that fits, else it goes into a PAX header, as does a size of 8
+GiB and more. The end marker is two zero blocks; the file is not rounded up to 10,240 bytes, which only tape drives
+needed (tarfile, GNU tar, libarchive, webdataset and Hugging Face read it without a warning).
 
 Trade-off: headers are made from a template and sums, about 1 µs each.
 """

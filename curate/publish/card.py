@@ -1,8 +1,8 @@
 """README.md of a run: a dataset card as Hugging Face reads it, filled from run.json.
 
-In: what run.json holds. Out: YAML front matter (sizes, languages, tags, which files `datasets.load_dataset` reads) and
-Markdown by the template card.md. Names, rules, models and languages may hold anything: all of it is written as YAML's own library quotes it, as
-code, or escaped, so that none of it is markup.
+In: what run.json holds. Out: YAML front matter, which says what `datasets.load_dataset` reads, and Markdown by the
+template card.md. Names, rules, models and languages may hold anything: all of it is quoted by YAML's own library, code,
+or escaped, so that none of it is markup.
 """
 
 import json

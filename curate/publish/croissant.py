@@ -1,10 +1,9 @@
 """croissant.json: the run as Croissant 1.0 metadata (MLCommons, http://mlcommons.org/croissant/1.0), written by hand.
 
-In: what run.json holds, the manifest's lines of the shards, and the schema of the shards' Parquet files. Out:
-JSON-LD that `mlcroissant` validates, and by which it iterates over those Parquet files (record set `samples`). Files are
-listed one by one, with their sha256, while they are few; `manifest.parquet` lists them all. Who publishes the dataset, and
-under which address, a run does not know: these are for the publisher to add. `datePublished`, which the format
-demands, is the day on which the run finished.
+In: what run.json holds, and what the shards are. Out: JSON-LD that `mlcroissant` validates, and by which it iterates
+over the shards' Parquet files (record set `samples`). Files are listed one by one, with their sha256, while they are
+few. Who publishes the dataset, and where, is for the publisher to add; `datePublished`, which the format demands, is
+the day the run finished.
 """
 
 import datetime

@@ -1,8 +1,7 @@
 """What describes a run besides its tables and shards, made from the run's facts; then the manifest and `_SUCCESS`.
 
-In: a run folder with its tables, shards, shards/sizes.json, uids.npy, failures.parquet and entries.parquet (and
-forgotten.parquet, where something was forgotten), and what run.json is to hold. Publishing ends here, and so does what changes
-a published run.
+In: a run folder with its tables, shards and all other files, and what run.json is to hold. Publishing ends here, and so
+does what changes a published run.
 """
 
 from collections import Counter

@@ -1,8 +1,7 @@
 """How far the curated set has drifted from the pool, by source and model that keeps embeddings: table `drift`.
 
-From each unit go the embeddings of a few rows, selected by a hash of their uid, so the same ones whatever the sharding;
-they are merged into those of a source. Distances are compared with `unchanged`, that of a random part of
-the pool: two samples of one set are never at distance 0.
+Of each unit a few rows are taken, by a hash of their uid, so the same whatever the sharding, and merged into those of a
+source. Distances are compared with that of a random part of the pool: two samples of one set are never at distance 0.
 """
 
 from collections.abc import Iterable, Iterator

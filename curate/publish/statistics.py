@@ -1,8 +1,7 @@
-"""stats.duckdb: a run's small tables, for any DuckDB client of version 1.0 or later.
+"""stats.duckdb: a run's small tables, TABLES, for any DuckDB client of version 1.0 or later.
 
-In: a run folder with its tables, failures.parquet and entries.parquet. Out, as tables: `failures`, `reasons` (what
-they mean), `entries`, `rules`, `run` (key, value), `drops` (source, rule, rows), `funnel` (position, kind, rule, rows),
-`sources`, `drift`, `caption_work`, `steps` and `forgotten` (the record, as forgotten.parquet). Views over the large tables are `curate.publish.views`: they need paths, and these none.
+In: a run folder with its tables, failures.parquet and entries.parquet. Views over the large tables are
+`curate.publish.views`: they need paths, and these none.
 """
 
 import json

@@ -1,9 +1,8 @@
 """The views over a run's large tables: for a connection of ours, and as views.sql in the run folder for any DuckDB client.
 
-In: which tables have files, the columns of `scores`, and where the files are, as SQL. Out: statements that create `samples`,
-`scores`, `scored`, `embeddings`, `matches`, `decisions`, `answers`, `captions`, `regions`, `members`, `published`,
-`manifest`, and what sql/views.sql builds on them. A table that a run does not have is an empty view with the same columns,
-so that every query works on every run.
+In: which tables have files, the columns of `scores`, and where the files are, as SQL. Out: statements that create views
+of LARGE, `scored` and `published`, and what sql/views.sql builds on them. A table that a run does not have is an empty
+view with the same columns, so that every query works on every run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,8 +1,8 @@
 """Finds thresholds of rules that can be drawn: of rules in SQL that compare a column with a number, and of top rules.
 
-In: a run. Out: column → [(rule, value)]. A rule is read as DuckDB parses it: of conditions joined by AND each that
-compares a column, `least(a, b)`, `greatest(a, b)` (both columns) or the ratio of sides (`aspect`) with a number.
-Everything else in a rule, such as OR, cannot be drawn and is left out.
+A rule is read as DuckDB parses it: of conditions joined by AND each that compares a column, `least(a, b)`, `greatest(a,
+b)` or the ratio of sides (`aspect`) with a number. Everything else in a rule, such as OR, cannot be drawn and is left
+out.
 """
 
 from collections.abc import Iterator
