@@ -54,7 +54,8 @@ FROM wanted w LEFT JOIN (
 ORDER BY w.uid
 """
 _KEPT = """
-SELECT {column} AS name, count(*) AS kept, count(o.uid) AS changed FROM kept LEFT JOIN only_here o USING (uid) GROUP BY {column}
+SELECT {column} AS name, count(*) AS kept, count(o.uid) AS changed
+FROM kept LEFT JOIN only_here o USING (uid) GROUP BY {column}
 """
 _ENTRIES = """
 SELECT e.entry AS name, sum(e.kept)::BIGINT AS kept, coalesce(sum(c.rows), 0)::BIGINT AS changed
@@ -69,7 +70,7 @@ FROM entries e LEFT JOIN (
 WHERE e.kept > 0
 GROUP BY e.entry
 """
-# CHANGES of both runs' tables of name, kept and changed: 0 where a name is in the other alone, null where a table is missing.
+# CHANGES of two tables of name, kept, changed: 0 where a name is in the other alone, null where a table is missing.
 _SIDE_BY_SIDE = """
 SELECT name, sum(a)::BIGINT AS a, sum(b)::BIGINT AS b, sum(lost)::BIGINT AS lost, sum(gained)::BIGINT AS gained
 FROM (
@@ -180,7 +181,7 @@ def diff_runs(a: str, b: str) -> Diff:
 
 
 def changed_samples(a: str, b: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield the lost samples and then the gained ones, each by uid, as batches of SAMPLES; at most `limit` of each side.
+    """Yield the lost samples and then the gained ones, by uid, as batches of SAMPLES; at most `limit` of each side.
 
     Raises as `diff_runs` does.
     """

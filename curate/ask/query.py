@@ -97,8 +97,7 @@ def find_run(url: str) -> RunStore:
 def asking(url: str, text: str, params: Mapping[str, object] | None = None) -> Iterator[Result]:
     """Execute a named query (one word), or one SQL statement that reads; rows are fetched as they are read.
 
-    Parameters of a named query are read by the type of the default; of SQL, as a number where they look like one ('quoted'
-    they stay text).
+    Parameters of a named query are read by the type of the default; of SQL, as numbers where they look so, unless 'quoted'.
 
     Raises:
         RecipeError: there is no such query, run or parameter; the SQL is wrong, or does not only read.

@@ -1,7 +1,7 @@
-"""Checks the integrity of a published run by its files alone: digests, sums, shards against decisions, uids.npy, sizes.json.
+"""Checks the integrity of a published run by its files alone: digests, sums, shards against decisions and uids.npy.
 
-What was forgotten must be absent: tables are compared with what clearing them would leave, every member of every tar that is
-no text is hashed, and sidecars and Parquet shards are searched for uids, URLs and images.
+What was forgotten must be absent: tables are compared with what clearing them would leave, every member of every tar
+that is no text is hashed, and sidecars and Parquet shards are searched for uids, URLs and images.
 """
 
 from collections import Counter

@@ -61,7 +61,7 @@ class Forgotten:
 
 
 def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
-    """Forget items, none to only complete a request that was interrupted; with `dry_run`, return what that would change.
+    """Forget items, none to only complete a request that was interrupted; with `dry_run`, only look what would change.
 
     Raises:
         RecipeError: there is no run.

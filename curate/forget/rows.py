@@ -1,8 +1,8 @@
 """Which rows of a unit a set of items names, directly or by a link, and the names that those rows have themselves.
 
-In: units' tables, and items. Out: masks (bool[rows]) and names; of a request all names that are linked to those requested.
-A row is linked to another by an equal uid, URL or image, by having lost to it as a duplicate, or by an attachment, a file
-besides its image and texts, that is the other's image.
+In: units' tables, and items. Out: masks (bool[rows]) and names; of a request all names that are linked to it. A row is
+linked to another by an equal uid, URL or image, by having lost to it as a duplicate, or by an attachment, a file besides
+its image and texts, that is the other's image.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ def _find_duplicates(tables: UnitTables, items: Items) -> Mask:
 
 
 def find_attached(tables: UnitTables, items: Items, storage: dict[str, Any]) -> Mask:
-    """Return the rows that have one of the images as an attachment, which is read from the pool by these fsspec options."""
+    """Return the rows that have one of the images as an attachment, which is read from the pool with fsspec's options."""
     if not len(items.sha256) or not tables.exists("members"):
         return np.zeros(tables.rows(), bool)
     samples = tables.read("samples", ["shard", "offset"]).combine_chunks()

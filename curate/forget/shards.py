@@ -28,7 +28,7 @@ def find_shards(folder: RunStore, items: Items) -> list[str]:
 
 
 def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
-    """Put the shard of this name in sizes.json into place without the samples of these uids. Returns what was rewritten."""
+    """Put the shard of this name in sizes.json into place without these uids. Returns the files that were rewritten."""
     stem = stem_of(name)
     sidecar, stats = f"{stem}.parquet", f"{stem}_stats.json"
     key, note, _ = folder.footer(sidecar)

@@ -101,7 +101,7 @@ def _count_content(folder: RunStore, digests: Iterable[Published], kind: OutputF
 
 
 def _count_unit(folder: RunStore, unit: str, kind: OutputFormat, members: bool) -> list[Counter[Any]]:
-    """Return a unit's kept samples by language, their files by suffix, and of each measure its sum and how many have it."""
+    """Return a unit's kept samples by language, their files by suffix, the sum of each measure and how many have it."""
     kept = folder.read_parquet(f"tables/decisions/{unit}", ["kept"])["kept"]
     samples = folder.read_parquet(f"tables/samples/{unit}", ["language", "format", *_MEASURES]).filter(kept)
     sums = Counter({name: pc.sum(samples[name]).as_py() or 0 for name in _MEASURES})

@@ -59,7 +59,7 @@ def publish(
     results: Results,
     digests: list[Published],
 ) -> None:
-    """Write everything but tables and shards, whose lines of the manifest are given; then the manifest, then `_SUCCESS`.
+    """Write everything but tables and shards, whose lines of the manifest are given; then that, then `_SUCCESS`.
 
     Raises:
         ConservationError: rows in are not kept + dropped + failed.

@@ -86,8 +86,9 @@ def _ranks(run: Run, before: str) -> Figure | None:
     for series, column in (("before", before), ("kept", "kept")):
         length = run.row(f"SELECT count(*) FILTER ({column} > 0) AS n FROM entries")["n"]
         rows += run.rows(
-            f"""SELECT '{series}' AS series, rank, rows, format('rank {{:,}}: {{:,}} samples {series}', rank, rows) AS tooltip
-            FROM (SELECT {column} AS rows, row_number() OVER (ORDER BY {column} DESC) AS rank FROM entries WHERE {column} > 0)
+            f"""SELECT '{series}' AS series, rank, rows,
+            format('rank {{:,}}: {{:,}} samples {series}', rank, rows) AS tooltip FROM (
+                SELECT {column} AS rows, row_number() OVER (ORDER BY {column} DESC) AS rank FROM entries WHERE {column} > 0)
             WHERE rank IN (SELECT unnest($ranks::BIGINT[])) ORDER BY rank""",
             ranks=log_ranks(length),
         )

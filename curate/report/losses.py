@@ -1,4 +1,4 @@
-"""What was dropped: by each step, in counts and shares that sum exactly; duplicates by kind of match, failures by reason."""
+"""What was dropped: by each step, in shares that sum exactly; duplicates by kind of match, failures by reason."""
 
 from curate import schema
 from curate.report.blocks import Bar, Block, Cell, Section, Table, Tables
@@ -63,7 +63,8 @@ def duplicates_section(run: Run) -> Section | None:
         (SELECT count(*) AS n FROM decisions WHERE rule = 'duplicate' GROUP BY duplicate_of) GROUP BY 1 ORDER BY 1"""
     )
     matches = run.rows(_MATCH_TYPES)
-    text = f"{count(dropped)} samples were dropped as duplicates; {count(sum(row['groups'] for row in sizes))} other samples represent them."
+    groups = sum(row["groups"] for row in sizes)
+    text = f"{count(dropped)} samples were dropped as duplicates; {count(groups)} other samples represent them."
     kinds = [
         [row["match_type"], count(row["rows"]), share]
         for row, share in zip(matches, shares([row["rows"] for row in matches]), strict=True)

@@ -1,7 +1,6 @@
 """The run itself: its time and throughput, and its provenance: recipe, models, versions, inputs, keys.
 
-Times are those of run.json: wall time of the run, and work of its steps, which run in parallel over units. The cost of captions
-is in their own section.
+Times are those of run.json: wall time of the run, and work of its steps, which run in parallel over units.
 """
 
 import hashlib
@@ -47,7 +46,10 @@ def _work(run: Run) -> list[Block]:
         ]
         for step in run.facts.steps
     ]
-    note = "Work summed over units (of emit: over shards), which run in parallel. Tables that were reused or already present are not counted."
+    note = (
+        "Work summed over units (of emit: over shards), which run in parallel. Tables that were reused or already present are "
+        "not counted."
+    )
     heads = ("step", "units", "samples", "work", "share", "samples per second")
     return [Table(heads, cells, words=("step", "share"), note=note)]
 

@@ -119,8 +119,8 @@ class DriftFacts(Facts):
 class CaptionWork(Facts):
     """What the captions of a kind took of an engine.
 
-    Requests, those that had to be sent, those without an answer, texts that passed and that are in `.txt`, tokens, seconds of
-    the engine, cost by the recipe's price (None without one).
+    Requests, those that had to be sent, those without an answer, texts that passed and that are in `.txt`, tokens,
+    seconds of the engine, cost by the recipe's price (None without one).
     """
 
     kind: str
@@ -170,7 +170,7 @@ class ContentFacts(Facts):
 
 
 class RunClaim(Facts):
-    """What determines a run; with it a folder belongs to one recipe and one pool. `metadata` is None without `match`."""
+    """What determines a run; with it a folder belongs to one recipe and one pool."""
 
     _optional = frozenset({"unit_keys", "forgotten", "evaluation"})
 
@@ -185,7 +185,7 @@ class RunClaim(Facts):
     unit_keys: list[str] | None = None  # in the order of units; None of 0.1.0
     models: dict[str, Any]  # what identifies each model that measures
     engine_ids: dict[str, str] = Field(alias="writers")  # what identifies each engine that writes captions
-    metadata: MetadataFacts | None
+    metadata: MetadataFacts | None  # None without `match`
     python: str
     packages: dict[str, str]  # versions that results depend on
     started: float  # seconds since 1970

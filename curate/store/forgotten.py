@@ -56,7 +56,7 @@ class Record:
 
     @classmethod
     def read_checked(cls, folder: RunStore) -> "Record":
-        """Return the record of a run folder. Raises RunError where it is not the one that run.json names, nor extends it."""
+        """Return the record of a run folder. Raises RunError where it does not begin with the one that run.json names."""
         record = cls.read(folder)
         named = read_forgotten(folder)
         if named is None or record.extends(named):

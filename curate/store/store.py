@@ -140,7 +140,7 @@ class RunStore:
 
     @contextmanager
     def _aside(self, name: str) -> Iterator[str]:
-        """Yield a path in `tmp` of a local folder; the file there is put in place as `name` when the block ends without an error."""
+        """Yield a path in a local `tmp`; the file there is put in place as `name` when the block ends without an error."""
         aside = self.path(f"tmp/{uuid.uuid4().hex}")
         os.makedirs(os.path.dirname(aside), exist_ok=True)
         try:

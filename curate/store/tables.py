@@ -20,8 +20,8 @@ from curate.store.store import RunStore
 class UnitTables:
     """A unit's tables.
 
-    Those of `reuse`, the same unit in the run to reuse, where it may have had another number, are adopted where their key is
-    the same.
+    Those of `reuse`, the same unit in the run to reuse, where it may have had another number, are adopted where they
+    have the same key.
     """
 
     store: RunStore

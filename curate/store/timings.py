@@ -25,7 +25,7 @@ class StepTimer:
 
 @contextmanager
 def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
-    """Record the block's duration, unless it raises or had no work; records of one name, of a unit or shard, count once."""
+    """Record the block's duration, unless it raises or had no work; records of one unit or shard, by name, count once."""
     timer, began = StepTimer(), time.monotonic()
     yield timer
     milliseconds = round(1000 * (time.monotonic() - began))
