@@ -1,6 +1,6 @@
 """The curation pipeline: pool in, curated shards and tables out.
 
-units ─ Measure ─ Match ─ Block ─ ApplyRules ─ Deduplicate ─ CountEntries, SolveT ─ Decide ─ Audit ─ Caption ─ Emit ─ Digest ─ Publish
+units ─ Measure ─ Match ─ ApplyBlocklist ─ ApplyRules ─ Deduplicate ─ CountEntries, SolveT ─ Decide ─ Audit ─ Caption ─ Emit ─ Digest ─ Publish
 """
 
 import operator
@@ -16,9 +16,11 @@ from curate.run.context import RunContext
 from curate.transforms.caption import Caption
 from curate.transforms.decide import ApplyRules, CountEntries, Decide, SolveT
 from curate.transforms.deduplicate import Deduplicate
-from curate.transforms.emit import Digest, Emit, MeasureDrift, Publish
+from curate.transforms.emit import Emit
 from curate.transforms.fold import Fold
-from curate.transforms.measure import Block, Match, Measure
+from curate.transforms.forget import ApplyBlocklist
+from curate.transforms.measure import Match, Measure
+from curate.transforms.publish import Digest, MeasureDrift, Publish
 from curate.transforms.threads import MapInThreads
 
 
@@ -27,33 +29,34 @@ def build(
 ) -> beam.PCollection[None]:
     """Add the run's steps to a pipeline; they give one None, once `_SUCCESS` is written.
 
-    `n_buckets`, of parts that hashes are split into, has no influence on the result.
+    Elements are units, partitions of the input; from the audit on their audits stand in for them. `n_buckets`, the number of
+    hash buckets in deduplication, has no influence on the result.
     """
-    measured, gaps = root | "Units" >> beam.Create(units) | beam.Reshuffle() | Measure(context)
+    measured, unread_files = root | "Units" >> beam.Create(units) | beam.Reshuffle() | Measure(context)
     settings, publishing = DecideSettings.of(context), PublishSettings.of(context)
-    vectors: dict[str, beam.PCollection] = {}
+    results: dict[str, beam.PCollection] = {}
     if context.recipe.match:
         measured |= Match(context)
     if context.blocklist_key:
-        measured |= Block(publishing)
+        measured |= ApplyBlocklist(publishing)
     if context.recipe.match:
-        vectors["pool"] = measured | "CountPool" >> CountEntries(settings)
+        results["pool"] = measured | "CountPool" >> CountEntries(settings)
     states, thresholds = measured | ApplyRules(settings)
     states, recalls = states | Deduplicate(settings, n_buckets, context.is_local_runner)
     if context.recipe.match:
-        vectors["survivors"] = states | "CountSurvivors" >> CountEntries(settings)
+        results["survivors"] = states | "CountSurvivors" >> CountEntries(settings)
     if context.recipe.balance:
-        vectors["t"] = states | SolveT(settings, vectors["survivors"])
-    decided, sums = states | Decide(settings, gaps, vectors.get("survivors"), vectors.get("t"))
+        results["t"] = states | SolveT(settings, results["survivors"])
+    decided, sums = states | Decide(settings, unread_files, results.get("survivors"), results.get("t"))
     if context.recipe.match:
-        vectors["sums"] = sums | "SumEntries" >> beam.CombineGlobally(Fold(operator.add))
+        results["sums"] = sums | "SumEntries" >> beam.CombineGlobally(Fold(operator.add))
     if context.recipe.measure.kept:
-        vectors["drift"] = decided | MeasureDrift(publishing)
+        results["drift"] = decided | MeasureDrift(publishing)
     audits = decided | "Audit" >> MapInThreads(lambda unit: audit_unit(publishing, unit))
     if context.recipe.captions:
-        audits, captioned = audits | Caption(context, vectors.get("survivors"))
-        vectors["captioned"] = captioned | "Captioned" >> beam.combiners.ToList()
+        audits, captioned = audits | Caption(context, results.get("survivors"))
+        results["captioned"] = captioned | "Captioned" >> beam.combiners.ToList()
     shards = audits | Emit(EmitSettings.of(context), publishing, n_buckets)
     digests = {"audits": audits, "shards": shards} | Digest(publishing)
     lists = {"audits": audits, "shards": shards, "digests": digests, "thresholds": thresholds, "recalls": recalls}
-    return {**lists, **vectors} | Publish(context)
+    return {**lists, **results} | Publish(context)

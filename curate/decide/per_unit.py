@@ -215,7 +215,7 @@ def expected_rows(settings: DecideSettings, matches: pa.ListArray, counts: I64, 
 
 
 def decide(
-    settings: DecideSettings, state: UnitState, counts: I64 | None, t: int | None, gaps: Sequence[str] = ()
+    settings: DecideSettings, state: UnitState, counts: I64 | None, t: int | None, unread: Sequence[str] = ()
 ) -> I64 | None:
     """Draw, and write the unit's `decisions`.
 
@@ -224,12 +224,12 @@ def decide(
         state: after deduplication.
         counts: int64[entries] over all survivors; None without `match`.
         t: None without `balance`.
-        gaps: of all units, in any order (see `measure_unit`): what was decided with other gaps is decided again.
+        unread: files that could not be read, of all units in any order: what was decided without others is decided again.
 
     Returns:
         int64[2, entries], of each entry the expected rows in fixed point (2⁻³²), and the kept rows; None without `match`.
     """
-    key, tables = settings.key_with(gaps), settings.tables(state.unit)
+    key, tables = settings.key_without(unread), settings.tables(state.unit)
     if not tables.is_current("decisions", key):
         tables.write("decisions", _decisions(settings, state, counts, t), key)
     if counts is None:

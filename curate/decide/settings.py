@@ -41,7 +41,7 @@ class DecideSettings:
     balance: Balance | None
     scheme: Scheme | None  # None without `balance`
     seed: int  # of draws
-    key: str  # of `decisions`, where there were no gaps
+    key: str  # of `decisions`, where all files could be read
 
     @classmethod
     def of(cls, context: RunContext) -> "DecideSettings":
@@ -71,12 +71,12 @@ class DecideSettings:
         )
 
     def tables(self, unit: Unit) -> UnitTables:
-        """Return a unit's tables. Decisions are not adopted from other runs: they are cheap, and depend on gaps."""
+        """Return a unit's tables. Decisions are not adopted from other runs: they are cheap, and depend on files that could not be read."""
         return UnitTables(self.store, unit.index)
 
-    def key_with(self, gaps: Sequence[str]) -> str:
+    def key_without(self, unread: Sequence[str]) -> str:
         """Return the key of decisions without the rows of these files, in any order, which could not be read."""
-        return ids.digest([self.key, sorted(gaps)]) if gaps else self.key
+        return ids.digest([self.key, sorted(unread)]) if unread else self.key
 
     @property
     def entries(self) -> Entries:

@@ -1,4 +1,4 @@
-"""What a run keeps out from its beginning: rows that its record names, and rows linked to those.
+"""Apply the blocklist: rows that the run's record (forgotten.parquet) names, and rows linked to those, are never seen.
 
 In: units whose tables are measured and matched. Out: the same tables, with blocklisted rows cleared, so that no later step
 sees them. Other names of such a row (the image behind a URL that was requested) are blocked too, for `ROUNDS` steps from row

@@ -43,9 +43,8 @@ class MeasuredPart:
 
     samples: pa.Table  # the columns of `samples` but unit, row, source and shard
     scores: pa.Table  # the score columns that the pool supplies
-    outputs: tuple[
-        pa.Table, ...
-    ]  # of each observing signal: its columns, and the two of embeddings where it gives some
+    # Of each observing signal: its columns, and the two of embeddings where it gives some
+    outputs: tuple[pa.Table, ...]
     members: pa.Table | None = None  # the columns of `members` that are its own; None where the format has none
     # Of signals whose embeddings the pool was to supply and cannot: what is wrong, and whether it is transient.
     faults: dict[str, tuple[str, bool]] = field(default_factory=dict)
@@ -58,7 +57,7 @@ class MeasuredPart:
         return len(self.samples)
 
     @property
-    def is_gap(self) -> bool:
+    def may_be_read_later(self) -> bool:
         """Whether the file could not be read, and may be another time."""
         return self.failure is not None and self.failure[0] == _UNREADABLE
 

@@ -28,24 +28,23 @@ class _Reading:
     """What a unit's tables are made of."""
 
     samples: pa.Table  # table `samples`
-    parts: list[
-        MeasuredPart
-    ]  # what was read now; none where `samples` is current, and nothing else must see the inputs
+    # What was read now; none where `samples` is current, and nothing else must see the inputs
+    parts: list[MeasuredPart]
     joined: MeasuredPart | None  # all of them
     signals: list[Signal]  # that observed them
     scores: dict[str, list[Column]]  # columns of `scores` by signal, and of SUPPLIED, as far as they are known
 
     @property
-    def has_gaps(self) -> bool:
+    def is_partial(self) -> bool:
         """Whether a file could not be read that may be readable another time."""
-        return any(part.is_gap for part in self.parts)
+        return any(part.may_be_read_later for part in self.parts)
 
 
 def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[str]:
     """Write the unit's tables, unless they are current; columns that are current are not computed again.
 
-    Returns the unit's gaps: input files that could not be read now and may be another time, each with what was in the way.
-    Tables with gaps have no key, so a later run measures the unit again.
+    Returns the input files that could not be read this time and may be another, each with the error. Tables of a unit
+    that has some have no key, so a later run measures the unit again.
     """
     keys = {name: settings.key(name, unit) for name in settings.tables}
     current_tables = {name for name in reversed(settings.tables) if tables.is_current(name, keys[name])}
@@ -58,13 +57,15 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     note = {"signals": settings.signal_keys(unit), "faults": faults}
     for name, table in _aligned_tables(settings, current, reading).items():
         if name not in current_tables:
-            is_final = not reading.has_gaps and not (are_transient and name in ("scores", "embeddings"))
+            is_final = not reading.is_partial and not (are_transient and name in ("scores", "embeddings"))
             has_signals = is_final and name != "members"
             tables.write(name, table, keys[name] if is_final else "", note if has_signals else {"faults": faults})
     if "samples" not in current_tables:  # the last one: with it the unit is measured
-        tables.write("samples", reading.samples, "" if reading.has_gaps else keys["samples"], _about(unit, reading))
-    gaps = [f"{part.path}: {m.failure}" for part, m in zip(unit.parts, reading.parts, strict=False) if m.is_gap]
-    return gaps + ([f"{unit.name}: {faults}"] if are_transient else [])
+        tables.write("samples", reading.samples, "" if reading.is_partial else keys["samples"], _about(unit, reading))
+    unread = [
+        f"{part.path}: {m.failure}" for part, m in zip(unit.parts, reading.parts, strict=False) if m.may_be_read_later
+    ]
+    return unread + ([f"{unit.name}: {faults}"] if are_transient else [])
 
 
 def _read(
@@ -82,9 +83,9 @@ def _read(
     parts = [measure_part(settings, source, part, signals) for part in unit.parts]
     joined = join_measured(parts)
     reading = _Reading(_samples(unit, parts, joined), parts, joined, signals, scores)
-    if "samples" in current_tables and reading.has_gaps:
+    if "samples" in current_tables and reading.is_partial:
         raise RunError(
-            f"{next(p.failure[1] for p in parts if p.failure and p.is_gap)}: this file could be read "
+            f"{next(p.failure[1] for p in parts if p.failure and p.may_be_read_later)}: this file could be read "
             "when its samples were measured, and cannot now; run again when it can"
         )
     scores[SUPPLIED] = joined.scores.columns

@@ -58,12 +58,10 @@ class Pool:
     rows: int | None  # how many there are; None where listing does not state it
     supplied: frozenset[str]  # the parts of a sample that columns supply (such as url, width, language)
     scores: pa.Schema  # name and type of the score columns that the pool supplies
-    output: (
-        pa.Schema | None
-    )  # of a pool without images: the columns of all inputs, which the curated Parquet has, but `uid`
-    embeddings: dict[str, int] = field(
-        default_factory=dict
-    )  # dimensions of those supplied, by name in `measure.embeddings`
+    # Of a pool without images: the columns of all inputs, which the curated Parquet has, but `uid`
+    output: pa.Schema | None
+    # Dimensions of those supplied, by name in `measure.embeddings`
+    embeddings: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,8 @@ class TarIndex:
     # As in the header, bytes that are not UTF-8 (and NUL) as %XX. In such a name % becomes %25 too, so two different ones
     # stay different.
     names: list[str]
-    types: npt.NDArray[
-        np.uint8
-    ]  # the type flag: REGULAR, FOLDER, or that of a link, a sparse or another special member
+    # The type flag: REGULAR, FOLDER, or that of a link, a sparse or another special member
+    types: npt.NDArray[np.uint8]
     offsets: I64  # where the data begins in the file
     sizes: I64  # bytes of data that the header announces
     complete: Mask  # False for a last member whose data the end of the file cuts

@@ -153,17 +153,17 @@ class Decide(beam.PTransform):
     """Draw, and write `decisions` of each unit."""
 
     settings: DecideSettings
-    gaps: beam.PCollection[str]  # what could not be read
+    unread_files: beam.PCollection[str]  # of all units
     counts: beam.PCollection[I64] | None = None  # of all units, where the recipe matches
     t: beam.PCollection[int] | None = None  # where it balances
 
     def expand(self, states: beam.PCollection[UnitState]) -> Any:
         """PCollection[UnitState] → PCollection[Unit], and PCollection of what `per_unit.decide` counts of each."""
         side = [AsSingleton(x) for x in (self.counts, self.t) if x is not None]
-        decided = states | MapInThreads(self._decide, AsList(self.gaps), *side)
+        decided = states | MapInThreads(self._decide, AsList(self.unread_files), *side)
         return decided | "Units" >> beam.Keys(), decided | "Entries" >> beam.Values()
 
-    def _decide(self, state: UnitState, gaps: list[str], counts: Any = None, t: Any = None) -> tuple[Unit, Any]:
+    def _decide(self, state: UnitState, unread: list[str], counts: Any = None, t: Any = None) -> tuple[Unit, Any]:
         with time_step(self.settings.store, "decide", state.unit.name) as timer:
             timer.rows = len(state.verdicts)
-            return state.unit, per_unit.decide(self.settings, state, counts, t, gaps)
+            return state.unit, per_unit.decide(self.settings, state, counts, t, unread)

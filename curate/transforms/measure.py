@@ -1,22 +1,17 @@
-"""Measuring, matching and blocking on Beam: units in, the same units out once their tables are current."""
+"""Measuring and matching on Beam: units in, the same units out once their tables are current."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.pvalue import AsSingleton
 
-from curate.forget.block import ROUNDS, Frontier, block_unit, follow, record_encountered
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.match import compile_kernels
 from curate.metadata.unit import MatchSettings, match_unit
 from curate.pool.plan import Unit
-from curate.publish.audit import PublishSettings
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
-from curate.store.items import unite
 from curate.store.timings import time_step
 from curate.transforms.threads import MapInThreads
 
@@ -28,20 +23,20 @@ class Measure(beam.PTransform):
     context: RunContext
 
     def expand(self, units: beam.PCollection[Unit]) -> Any:
-        """PCollection[Unit] → PCollection[Unit], the same once measured, and PCollection[str], their gaps.
+        """PCollection[Unit] → PCollection[Unit], the same once measured, and PCollection[str], the files that could not be read.
 
-        Gaps are few, and what is decided depends on which there are.
+        These are few, and what is decided depends on which they are.
         """
         measured = units | MapInThreads(self._measure)
-        return measured | "Units" >> beam.Keys(), measured | "Gaps" >> beam.FlatMap(lambda pair: pair[1])
+        return measured | "Units" >> beam.Keys(), measured | "UnreadFiles" >> beam.FlatMap(lambda pair: pair[1])
 
     def _measure(self, unit: Unit) -> tuple[Unit, list[str]]:
         settings, tables = MeasureSettings.of(self.context), self.context.unit_tables(unit)
         with noting_errors(self.context.store), time_step(self.context.store, "measure", unit.name) as timer:
             timer.idle = all(tables.would_be_current(name, settings.key(name, unit)) for name in settings.tables)
-            gaps = measure_unit(settings, unit, tables)
+            unread = measure_unit(settings, unit, tables)
             timer.rows = tables.rows()
-            return unit, gaps
+            return unit, unread
 
 
 @dataclass
@@ -63,24 +58,3 @@ class Match(beam.PTransform):
             match_unit(settings, tables)
             timer.rows = tables.rows()
         return unit
-
-
-@dataclass
-class Block(beam.PTransform):
-    """Clear what the run's record names from the tables of all units."""
-
-    settings: PublishSettings
-
-    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
-        """PCollection[Unit] → PCollection[Unit], the same once cleared.
-
-        Names are followed for `ROUNDS`, those that were encountered recorded, then rows cleared.
-        """
-        settings = self.settings
-        frontier = units.pipeline | beam.Create([settings.store]) | "Begin" >> beam.Map(Frontier.begin)
-        for n in range(ROUNDS):
-            found = units | f"Follow {n}" >> beam.Map(partial(follow, settings), AsSingleton(frontier))
-            united = found | f"Unite {n}" >> beam.CombineGlobally(unite)
-            frontier |= f"Advance {n}" >> beam.Map(lambda frontier, found: frontier.advance(found), AsSingleton(united))
-        frontier |= "Record" >> beam.Map(partial(record_encountered, settings.store))
-        return units | "Clear" >> beam.Map(partial(block_unit, settings), AsSingleton(frontier))

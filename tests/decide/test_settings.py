@@ -117,11 +117,13 @@ def test_other_files_change_the_key(pool: Path, tmp_path: Path) -> None:
     assert decisions_key(context_of(tmp_path)) != key
 
 
-@pytest.mark.parametrize("gaps", [["a"], ["a", "b"], ["b", "a", "a b"], [""]])
-def test_the_key_with_gaps_depends_on_which_they_are(pool: Path, gaps: list[str]) -> None:
+@pytest.mark.parametrize("unread", [["a"], ["a", "b"], ["b", "a", "a b"], [""]])
+def test_the_key_without_files_depends_on_which_they_are(pool: Path, unread: list[str]) -> None:
     settings = DecideSettings.of(context_of(pool))
-    assert settings.key_with(gaps) == settings.key_with(gaps[::-1]) != settings.key == settings.key_with([])
-    assert len({settings.key_with(part) for part in (gaps, [*gaps, "more"], gaps[1:])}) == 3
+    assert (
+        settings.key_without(unread) == settings.key_without(unread[::-1]) != settings.key == settings.key_without([])
+    )
+    assert len({settings.key_without(part) for part in (unread, [*unread, "more"], unread[1:])}) == 3
 
 
 def test_settings_travel_to_workers_and_are_small(pool: Path) -> None:

@@ -357,14 +357,14 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
     assert not prepared.finished
     claim_folder(prepared)
     context, units = prepared.context, prepared.plan.units
-    gaps: list[str] = []
+    unread: list[str] = []
     for unit in units:
-        gaps += measure(context, unit)
+        unread += measure(context, unit)
         if context.recipe.match:
             match(context, unit)
     if context.blocklist_key:
         block(PublishSettings.of(context), units)
-    audits, results = decide_local(prepared, gaps)
+    audits, results = decide_local(prepared, unread)
     if context.recipe.captions:
         settings = CaptionSettings.of(context)
         captioned = [caption_unit(settings, unit, context.unit_tables(unit), results.survivors) for unit in units]
@@ -377,7 +377,7 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
     return Ran(out)
 
 
-def decide_local(prepared: Prepared, gaps: Sequence[str]) -> tuple[list[Audit], Results]:
+def decide_local(prepared: Prepared, unread: Sequence[str]) -> tuple[list[Audit], Results]:
     """Rules, deduplication and balance by `curate.decide.rounds` and the functions of `curate.decide.balance`."""
     context, units = prepared.context, prepared.plan.units
     settings = DecideSettings.of(context)
@@ -390,7 +390,7 @@ def decide_local(prepared: Prepared, gaps: Sequence[str]) -> tuple[list[Audit], 
     if context.recipe.balance:
         assert survivors is not None
         t = context.recipe.balance.t or _largest_t(settings, states, survivors)
-    verdicts = [decide(settings, s, survivors, t, gaps) for s in states]
+    verdicts = [decide(settings, s, survivors, t, unread) for s in states]
     if context.recipe.match:
         sums = np.sum([found for found in verdicts if found is not None], axis=0)
     # Thresholds only describe: a test that compares them does so with the definition.

@@ -1,0 +1,33 @@
+"""The blocklist on Beam: names are followed in rounds over all units, then the rows that have one are blanked."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import apache_beam as beam
+from apache_beam.pvalue import AsSingleton
+
+from curate.forget.block import ROUNDS, Frontier, block_unit, follow, record_encountered
+from curate.pool.plan import Unit
+from curate.publish.audit import PublishSettings
+from curate.store.items import unite
+
+
+@dataclass
+class ApplyBlocklist(beam.PTransform):
+    """Blank the rows of all units that forgotten.parquet names, and those linked to them."""
+
+    settings: PublishSettings
+
+    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
+        """PCollection[Unit] → PCollection[Unit], the same once cleared.
+
+        Names are followed for `ROUNDS`, those that were encountered recorded, then rows cleared.
+        """
+        settings = self.settings
+        frontier = units.pipeline | beam.Create([settings.store]) | "Begin" >> beam.Map(Frontier.begin)
+        for n in range(ROUNDS):
+            found = units | f"Follow {n}" >> beam.Map(partial(follow, settings), AsSingleton(frontier))
+            united = found | f"Unite {n}" >> beam.CombineGlobally(unite)
+            frontier |= f"Advance {n}" >> beam.Map(lambda frontier, found: frontier.advance(found), AsSingleton(united))
+        frontier |= "Record" >> beam.Map(partial(record_encountered, settings.store))
+        return units | "Clear" >> beam.Map(partial(block_unit, settings), AsSingleton(frontier))
