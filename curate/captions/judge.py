@@ -5,13 +5,14 @@ is no text, `clip_score` the cosine of text and image where the model's embeddin
 gate that failed. A row without an answer is not judged: its `gate` is null.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate import schema
 from curate.captions.gates.checks import Entries, Scores, entry_weights
@@ -56,10 +57,22 @@ class Answered:
 
 def judge(settings: CaptionSettings, tables: UnitTables, answered: Answered) -> pa.Table:
     """Return the rows of table `captions`."""
-    answers, texts = answered.answers, answered.texts
-    none = texts.is_null().to_numpy(zero_copy_only=False)
+    section, rows, answers, texts = answered.task.section, answered.rows, answered.answers, answered.texts
     scores = _scores(settings, tables, answered)
-    first, failed = _verdicts(settings, answered, scores)
+    own = pa.array(answered.of_row)
+    candidates = Candidates(
+        profile=section.profile,
+        texts=texts,
+        originals=rows.column("caption").take(own),
+        sources=rows.sources.take(own) if section.source else None,
+        prompts=(section.load_template().text,),
+        examples=section.examples(),
+        languages=[section.language(request.style) for request in answered.requests],
+        finish=answers["finish"].combine_chunks(),
+        entries=_entries(settings, rows, texts, own),
+        **scores,
+    )
+    verdicts = run_gates(candidates, settings.captions.gates)
     errors = answers["error"].to_pylist()
     columns = {
         **{name: answers[name] for name in ("uid", "kind", "style", "ordinal")},
@@ -67,44 +80,13 @@ def judge(settings: CaptionSettings, tables: UnitTables, answered: Answered) -> 
         "model": pa.repeat(settings.model_of(answered.task), len(texts)),
         "prompt": answers["digest"],
         "clip_score": scores["clip"].texts if scores else pa.nulls(len(texts), pa.float32()),
-        "gate": pa.array(first, mask=none),
+        "gate": pc.if_else(texts.is_valid(), verdicts.first, None),
         "tokens": answers["tokens_out"],
         "status": [schema.OK if error is None else error.partition(":")[0] for error in errors],
         "error": [None if error is None else error.partition(": ")[2] for error in errors],
-        "failed": pa.array(failed, pa.list_(pa.string()), mask=none),
+        "failed": pc.if_else(texts.is_valid(), verdicts.failed, None),
     }
     return pa.table(columns, schema=schema.CAPTIONS)
-
-
-def _verdicts(
-    settings: CaptionSettings, answered: Answered, scores: Mapping[str, Scores]
-) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
-    """Return `gate` and `failed` of each request; styles of different languages are judged one by one."""
-    section, rows, count = answered.task.section, answered.rows, len(answered.requests)
-    first, failed = np.full(count, "", object), np.full(count, None, object)
-    languages = np.array([section.language(request.style) for request in answered.requests], object)
-    finish = answered.answers["finish"].combine_chunks()
-    for language in dict.fromkeys(languages):
-        chosen = np.flatnonzero([one == language for one in languages])
-        take, own = pa.array(chosen), pa.array(answered.of_row[chosen])
-        texts = answered.texts.take(take)
-        candidates = Candidates(
-            profile=section.profile,
-            texts=texts,
-            originals=rows.column("caption").take(own),
-            sources=rows.sources.take(own) if section.source else None,
-            prompts=(section.load_template().text,),
-            examples=section.examples(),
-            language=language,
-            finish=finish.take(take),
-            entries=_entries(settings, rows, texts, own),
-            **{name: one.take(take) for name, one in scores.items()},
-        )
-        found = run_gates(candidates, settings.captions.gates)
-        first[chosen] = found.first.to_pylist()
-        for place, names in zip(chosen, found.failed.to_pylist(), strict=True):
-            failed[place] = names
-    return first, failed
 
 
 def _entries(settings: CaptionSettings, rows: Rows, texts: pa.Array, own: pa.Array) -> Entries | None:

@@ -29,7 +29,7 @@ Gate = Literal[
 ]  # fmt: skip
 
 ENGINES = Registry[Any]("engine", "curate.engines.registry:ENGINES")
-"""The kinds of engines, `curate.engines.options.EngineKind`."""
+"""The kinds of engines, `curate.engines.engine.EngineKind`."""
 CAPTION_KINDS = Registry[Any]("kind of captions", "curate.captions.kinds.registry:KINDS")
 """The kinds of captions, subclasses of `curate.captions.kinds.kind.CaptionKind`, in the order in which they are made."""
 

@@ -460,11 +460,11 @@ def candidates(rows: Rows, kind: str = "rewrite", **named: Any) -> Candidates:
 @settings(deadline=None)
 def test_no_text_raises_and_rows_do_not_see_each_other(rows: Rows, kind: str) -> None:
     language = "fr" if kind == "translation" else None
-    whole = run_gates(candidates(rows, kind, language=language, sources=strings([b for _, b in rows])))
+    whole = run_gates(candidates(rows, kind, languages=[language] * len(rows), sources=strings([b for _, b in rows])))
     assert len(whole.first) == len(whole.failed) == len(rows)
     assert whole.first.null_count == whole.failed.null_count == 0
     for i, row in enumerate(rows):
-        alone = run_gates(candidates([row], kind, language=language, sources=strings([row[1]])))
+        alone = run_gates(candidates([row], kind, languages=[language], sources=strings([row[1]])))
         assert alone.failed[0] == whole.failed[i]
         failed = whole.failed[i].as_py()
         assert failed == [gate for gate in GATES if gate in failed]
@@ -607,7 +607,7 @@ def test_kinds_have_their_gates() -> None:
 def test_a_recaption_is_not_compared_with_the_caption() -> None:
     row: Rows = [(ENGLISH, GERMAN * 4)]
     assert run_gates(candidates(row, "recaption")).first.to_pylist() == [PASSED]
-    assert run_gates(candidates(row, "recaption", language="de")).first.to_pylist() == ["language"]
+    assert run_gates(candidates(row, "recaption", languages=["de"])).first.to_pylist() == ["language"]
     assert run_gates(candidates(row, "rewrite")).failed.to_pylist() == [["length", "language", "names"]]
 
 

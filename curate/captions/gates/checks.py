@@ -70,10 +70,6 @@ class Scores:
     texts: pa.Array
     originals: pa.Array
 
-    def take(self, rows: pa.Array) -> "Scores":
-        """Return those of some rows."""
-        return Scores(self.texts.take(rows), self.originals.take(rows))
-
 
 def empty(texts: pa.Array) -> Mask:
     """Fail null, white space, a single character, and what holds no letter or digit at all (punctuation, emoji).

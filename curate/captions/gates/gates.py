@@ -50,7 +50,9 @@ class Candidates:
     )
     prompts: Sequence[str] = ()  # the template, of any number of parts; fields in braces
     examples: Sequence[str] = ()  # sources and targets of all pairs in context that these texts may have been shown
-    language: str | None = None  # of a translation or recaption, a code such as pt or pt-BR; None: the caption's
+    languages: Sequence[
+        str | None
+    ] = ()  # of translations, a code each such as pt or pt-BR; None, or none: the caption's
     finish: pa.Array | None = None  # string; why the model stopped, `stop` or `length`
     entries: Entries | None = None  # of the metadata
     clip: Scores | None = None  # CLIP scores, cosines
@@ -74,7 +76,7 @@ def run_gates(given: Candidates, options: Gates = _DEFAULTS) -> Verdicts:
         "echo": lambda: checks.echo(texts, originals),
         "preamble": lambda: checks.preamble(texts, originals),
         "length": lambda: checks.length(texts, related, options.words, given.finish),
-        "language": lambda: checks.language(texts, related, given.language),
+        "language": lambda: _languages(texts, related, given.languages or [None] * len(texts)),
         "numbers": lambda: checks.numbers(texts, originals, given.sources, translated=given.profile.is_translated),
         "names": lambda: checks.names(texts, originals, given.sources, options.names),
         "repetition": lambda: checks.repetition(texts, originals),
@@ -95,3 +97,13 @@ def run_gates(given: Candidates, options: Gates = _DEFAULTS) -> Verdicts:
     ends = np.concatenate([[0], np.cumsum(masks.sum(1))])
     failed = codes.take(pa.array(np.nonzero(masks)[1]))
     return Verdicts(codes.take(pa.array(first)), pa.ListArray.from_arrays(pa.array(ends, pa.int32()), failed))
+
+
+def _languages(texts: pa.Array, originals: pa.Array | None, languages: Sequence[str | None]) -> Mask:
+    """Return what gate `language` says of texts in several languages."""
+    bad = np.zeros(len(texts), np.bool_)
+    for language in dict.fromkeys(languages):
+        rows = np.flatnonzero([one == language for one in languages])
+        own = None if originals is None else originals.take(pa.array(rows))
+        bad[rows] = checks.language(texts.take(pa.array(rows)), own, language)
+    return bad
