@@ -87,7 +87,7 @@ class Head:
         x = np.asarray(rows, np.float32)
         for i, layer in enumerate(self.layers):
             x = (_activate(self.activation, x) if i else x) @ layer.weight + layer.bias
-        return x[:, 0] if self.output == "none" else _activate(self.output, x[:, 0])
+        return _sigmoid(x[:, 0]) if self.output == "sigmoid" else x[:, 0]
 
 
 def load_head(path: str, activation: Activation, output: Output) -> Head:
@@ -212,11 +212,19 @@ def _merge(layers: tuple[Layer, ...], joints: list[bool]) -> Iterator[Layer]:
     yield Layer(weight.astype(np.float32), bias.astype(np.float32))
 
 
-def _activate(function: str, x: F32) -> F32:
+def _activate(activation: Activation, x: F32) -> F32:
+    if activation == "silu":
+        return x * _sigmoid(x)
     import torch
 
-    activated: F32 = getattr(torch.nn.functional, function)(torch.from_numpy(x)).numpy()
+    activated: F32 = getattr(torch.nn.functional, activation)(torch.from_numpy(x)).numpy()
     return activated
+
+
+def _sigmoid(x: F32) -> F32:
+    with np.errstate(over="ignore"):  # exp(-x) may be infinite, and 1 / infinity is the right 0
+        probability: F32 = np.float32(1) / (np.float32(1) + np.exp(-x))
+    return probability
 
 
 def _wrong(path: str, found: Mapping[Any, Any], why: str) -> RecipeError:

@@ -248,9 +248,8 @@ def _parse_ids(path: Path, text: str) -> dict[int, int]:
 
 
 def _check_ids(path: Path, known: Mapping[int, int], nouns: Mapping[str, list[int]], wordnet: str) -> None:
-    """Raise RecipeError where an id is no noun's offset would match nothing, or a stranger, so the two are not of one WordNet."""
-    strange = known.keys() - set(itertools.chain.from_iterable(nouns.values()))
-    if strange:
+    """Raise RecipeError where an id is no noun's offset: it would match nothing, or the two are not of one WordNet."""
+    if strange := known.keys() - set(itertools.chain.from_iterable(nouns.values())):
         line, offset = min((known[offset], offset) for offset in strange)
         others = f", nor are {len(strange) - 1} more" if len(strange) > 1 else ""
         raise RecipeError(
