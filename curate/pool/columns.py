@@ -3,8 +3,6 @@
 Names are compared without regard to case, in order; see `SPELLINGS`. And columns of any type as `samples` has them.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import pyarrow as pa
 
@@ -93,18 +91,17 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def _without_views(kind: pa.DataType) -> pa.DataType:
     """Return the type with string and binary views, which few of Arrow's kernels take yet, as plain ones, at any depth."""
-    tests = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_struct, pa.types.is_map)
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    makers: list[Callable[[], pa.DataType]] = [
-        pa.string,
-        pa.large_binary,
-        lambda: pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)]),
-        lambda: pa.map_(_plain_field(kind.key_field), _plain_field(kind.item_field), kind.keys_sorted),
-        lambda: pa.list_(_plain_field(kind.value_field)),
-        lambda: pa.large_list(_plain_field(kind.value_field)),
-        lambda: pa.list_(_plain_field(kind.value_field), kind.list_size),
-    ]
-    return next((make() for test, make in zip((*tests, *lists), makers, strict=True) if test(kind)), kind)
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.large_binary()}
+    if kind in plain:
+        return plain[kind]
+    if pa.types.is_struct(kind):
+        return pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)])
+    if pa.types.is_map(kind):
+        return pa.map_(_plain_field(kind.key_field), _plain_field(kind.item_field), kind.keys_sorted)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_plain_field(kind.value_field), kind.list_size)
+    makers = {pa.types.is_list: pa.list_, pa.types.is_large_list: pa.large_list}
+    return next((make(_plain_field(kind.value_field)) for test, make in makers.items() if test(kind)), kind)
 
 
 def _plain_field(field: pa.Field) -> pa.Field:

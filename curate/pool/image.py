@@ -68,24 +68,21 @@ _SIGNATURE = re.compile(
 )
 
 # Beginnings of what is often found under an image's name, for the message only.
-_FOREIGN = (
-    (b"%PDF", "PDF"),
-    (b"%!PS", "PostScript"),
-    (b"8BPS", "PSD"),
-    (b"\0\0\1\0", "ICO"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"qoif", "QOI"),
-    (b"DDS ", "DDS"),
-    (b"\x1f\x8b", "gzip"),
-    (b"PK\3\4", "zip"),
-    (b"<svg", "SVG"),
-    (b"<?xml", "XML or SVG"),
-    (b"<!doctype html", "HTML"),
-    (b"<html", "HTML"),
-)
+_FOREIGN: dict[str, bytes | tuple[bytes, ...]] = {
+    "PDF": b"%PDF",
+    "PostScript": b"%!PS",
+    "PSD": b"8BPS",
+    "ICO": b"\0\0\1\0",
+    "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "JPEG XL": (b"\0\0\0\x0cJXL ", b"\xff\x0a"),
+    "QOI": b"qoif",
+    "DDS": b"DDS ",
+    "gzip": b"\x1f\x8b",
+    "zip": b"PK\3\4",
+    "SVG": b"<svg",
+    "XML or SVG": b"<?xml",
+    "HTML": (b"<!doctype html", b"<html"),
+}
 
 
 class ImageFacts(NamedTuple):
@@ -248,7 +245,8 @@ def _foreign(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         return "HEIF or another ISO media file"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return next((name for start, name in _FOREIGN if head.startswith(start) or text.startswith(start)), "unknown bytes")
+    found = (name for name, start in _FOREIGN.items() if head.startswith(start) or text.startswith(start))
+    return next(found, "unknown bytes")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -18,7 +18,8 @@ The rules:
   no_caption.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -106,9 +107,7 @@ def _columns(index: TarIndex, samples: list[_Parts]) -> TarSamples:
     """Turn the samples into columns and decide the status of each."""
     special = set(np.flatnonzero((index.types != REGULAR) & (index.types != FOLDER)).tolist())
     cut = len(index) - 1 if len(index) and not index.complete[-1] else -1
-    columns = TarSamples([], [], [], [], [], [], np.zeros(len(samples) + 1, np.int64), np.zeros(0, np.int64), [])
-    flat: list[int] = []
-    counts: list[int] = []
+    rows: list[tuple[Any, ...]] = []
     for parts in samples:
         members = parts.members
         status, error = _trouble(index, parts, cut)
@@ -122,17 +121,12 @@ def _columns(index: TarIndex, samples: list[_Parts]) -> TarSamples:
             status, error = "no_image", f"there are: {', '.join(members)}"
         elif status == OK and txt < 0 and json < 0:
             status, error = "no_caption", f"there are: {', '.join(members)}"
-        columns.keys.append(parts.key)
-        columns.status.append(status)
-        columns.errors.append(error)
-        columns.image.append(image)
-        columns.txt.append(txt)
-        columns.json.append(json)
-        columns.suffixes.extend(members)
-        flat.extend(members.values())
-        counts.append(len(members))
-    np.cumsum(counts, out=columns.starts[1:])
-    return replace(columns, members=np.array(flat, np.int64))
+        rows.append((parts.key, status, error, image, txt, json, members))
+    keys, codes, errors, images, txts, jsons, kept = ([row[i] for row in rows] for i in range(7))
+    starts = np.cumsum([0, *map(len, kept)], dtype=np.int64)
+    positions = np.array([i for members in kept for i in members.values()], np.int64)
+    suffixes = [suffix for members in kept for suffix in members]
+    return TarSamples(keys, codes, errors, images, txts, jsons, starts, positions, suffixes)
 
 
 def _trouble(index: TarIndex, parts: _Parts, cut: int) -> tuple[str, str | None]:
