@@ -11,26 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from curate.errors import RecipeError
 from curate.wording import did_you_mean, one_line
 
-
-class Kind(Protocol):
-    """What a registry holds: `key` names it in a recipe."""
-
-    @property
-    def key(self) -> str:
-        """Its name, unique in its registry."""
-
-
-K = TypeVar("K", bound=Kind)
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
 class Registry(Generic[K]):
-    """The kinds of one thing."""
+    """The kinds of one thing; the `key` of each names it in a recipe."""
 
     what: str  # the thing, as messages call it: signal
     builtin: str  # the tuple of the package's own kinds, as module:NAME

@@ -203,7 +203,7 @@ def alive_matches(settings: DecideSettings, state: UnitState) -> pa.ListArray:
 
 def count_entries(settings: DecideSettings, unit: Unit, alive: Mask | None = None) -> I64:
     """Return the rows that match each entry (int64[entries]): of all of the unit's, or of those alive (bool[rows])."""
-    return balance.entry_counts(all_matches(settings, unit), alive, len(settings.entries.entries))
+    return balance.entry_counts(all_matches(settings, unit), alive, len(settings.entries.table))
 
 
 def expected_rows(settings: DecideSettings, matches: pa.ListArray, counts: I64, ts: I64) -> U64:

@@ -89,7 +89,7 @@ def find_groups(settings: DecideSettings, by: Nearness, states: Sequence[UnitSta
 def count_survivors(settings: DecideSettings, states: Sequence[UnitState]) -> I64:
     """Return the rows still in that match each entry (int64[entries])."""
     counts = in_threads(lambda state: per_unit.count_entries(settings, state.unit, state.alive), states)
-    return sum(counts, np.zeros(len(settings.entries.entries), np.int64))
+    return sum(counts, np.zeros(len(settings.entries.table), np.int64))
 
 
 def _by_unit(records: dedup.Records, states: Sequence[UnitState]) -> list[dedup.Records]:

@@ -40,7 +40,7 @@ class Matcher:
         [[0, 1], []]
     """
 
-    def __init__(self, entries: pa.Array | Sequence[str]) -> None:
+    def __init__(self, entries: pa.Array | pa.ChunkedArray | Sequence[str]) -> None:
         array = entries if isinstance(entries, pa.Array | pa.ChunkedArray) else pa.array(entries, pa.string())
         if array.null_count:
             raise RecipeError(f"metadata entry {array.is_null().index(True).as_py()} is null; accepted: strings")

@@ -47,14 +47,9 @@ class Entries:
     table: pa.Table  # entry, source, language string
 
     @cached_property
-    def entries(self) -> pa.Array:
-        """The entries (string)."""
-        return self.table["entry"].combine_chunks()
-
-    @cached_property
     def keys(self) -> npt.NDArray[np.uint64]:
         """`ids.entry_keys` of the entries."""
-        return ids.entry_keys(self.entries)
+        return ids.entry_keys(self.table["entry"])
 
 
 def load_entries(settings: MatchSettings) -> Entries:
@@ -71,7 +66,7 @@ def load_entries(settings: MatchSettings) -> Entries:
 def load_matcher(settings: MatchSettings) -> Matcher:
     """Return the matcher of the run's metadata, built once per process."""
     key = f"matcher {settings.metadata_key}"
-    return process_cache(key, lambda: Matcher(load_entries(settings).entries), replaces="matcher ")
+    return process_cache(key, lambda: Matcher(load_entries(settings).table["entry"]), replaces="matcher ")
 
 
 def match_unit(settings: MatchSettings, tables: UnitTables) -> None:

@@ -61,13 +61,8 @@ def locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> Place:
 def _labelled(forms: list[tuple[Any, tuple[Any, ...]]], label: str) -> list[tuple[Any, tuple[Any, ...]]]:
     """Return the form of a union that pydantic's label names; for labels of pydantic's own making the only one that it fits."""
     tagged = [form for form in forms if label in (mark.tag for mark in form[1] if isinstance(mark, Tag))]
-    named = [form for form in forms if getattr(form[0], "__name__", "") == label]
-    containers = [
-        form
-        for form in forms
-        if typing.get_origin(form[0]) and label.startswith(f"{typing.get_origin(form[0]).__name__}[")
-    ]
-    return tagged or named or containers
+    named = [form for form in forms if getattr(form[0], "__name__", "") == label.partition("[")[0]]
+    return tagged or named
 
 
 def _inner(form: Any, key: int | str) -> Any:

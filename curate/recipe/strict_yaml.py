@@ -34,6 +34,10 @@ def find_surrogate(text: str) -> str | None:
     return f"\\u{ord(found[0]):04x}" if found else None
 
 
+def _refusal(what: str, mark: yaml.Mark, accepted: str) -> yaml.YAMLError:
+    return yaml.YAMLError(f"{what}, line {mark.line + 1}; accepted: {accepted}")
+
+
 class _Loader(yaml.SafeLoader):
     """Measures each node when it is composed, before anything is made of it."""
 
@@ -45,24 +49,22 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose a node. Raises yaml.YAMLError where it is too large or too deep, or an alias of what contains it."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
-        alias, line = isinstance(event, yaml.AliasEvent), event.start_mark.line + 1
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise yaml.YAMLError(f"nested more than {MAX_DEPTH} deep, line {line}; accepted: at most that")
+            raise _refusal(f"nested more than {MAX_DEPTH} deep", event.start_mark, "at most that")
         node = super().compose_node(parent, index)
         self._depth -= 1
-        if not alias and node is not None:
+        if not isinstance(event, yaml.AliasEvent) and node is not None:
             self._sizes[node] = self._measure(node)
         elif node not in self._sizes:
-            raise yaml.YAMLError(f"an alias within what it names, line {line}; accepted: aliases of what ended before")
+            raise _refusal("an alias within what it names", event.start_mark, "aliases of what ended before")
         return node
 
     def _measure(self, node: yaml.Node) -> tuple[int, int]:
         """Return a composed node's characters and depth. Raises yaml.YAMLError for what is not accepted."""
-        line = f"line {node.start_mark.line + 1}"
         if isinstance(node, yaml.ScalarNode):
             if found := find_surrogate(node.value):
-                raise yaml.YAMLError(f"half a surrogate pair, {found}, {line}; accepted: text that UTF-8 can hold")
+                raise _refusal(f"half a surrogate pair, {found}", node.start_mark, "text that UTF-8 can hold")
             return 1 + len(node.value), 1
         if isinstance(node, yaml.MappingNode):
             _check_keys(node)
@@ -73,23 +75,21 @@ class _Loader(yaml.SafeLoader):
         characters = 1 + sum(size for size, _ in sizes)
         depth = 1 + max((depth for _, depth in sizes), default=0)
         if characters > MAX_CHARACTERS or depth > MAX_DEPTH:
-            raise yaml.YAMLError(
-                f"more than {MAX_CHARACTERS:,} characters or nested more than {MAX_DEPTH} deep once aliases are followed, "
-                f"{line}; accepted: at most that"
-            )
+            what = f"more than {MAX_CHARACTERS:,} characters or nested more than {MAX_DEPTH} deep once aliases are followed"
+            raise _refusal(what, node.start_mark, "at most that")
         return characters, depth
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Return what a node stands for. Raises yaml.YAMLError where it is not what its tag says."""
-        kind, line = node.tag.rpartition(":")[2], f"line {node.start_mark.line + 1}"
+        kind, mark = node.tag.rpartition(":")[2], node.start_mark
         if kind in ("int", "float") and len(node.value) > _MAX_NUMBER:
-            raise yaml.YAMLError(f"a number of {len(node.value):,} characters, {line}; accepted: at most {_MAX_NUMBER}")
+            raise _refusal(f"a number of {len(node.value):,} characters", mark, f"at most {_MAX_NUMBER}")
         if kind in _NOT_PLAIN:
-            raise yaml.YAMLError(f"a value of type {kind}, {line}; accepted: mappings, lists, texts, numbers and dates")
+            raise _refusal(f"a value of type {kind}", mark, "mappings, lists, texts, numbers and dates")
         try:
             return super().construct_object(node, deep)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            raise yaml.YAMLError(f"{str(node.value)[:80]!r} is no {kind}, {line}") from None
+            raise yaml.YAMLError(f"{str(node.value)[:80]!r} is no {kind}, line {mark.line + 1}") from None
 
 
 def _check_keys(node: yaml.MappingNode) -> None:

@@ -43,7 +43,7 @@ def test_a_process_holds_the_entries_of_one_run_by_their_content(tmp_path: Path)
     load_matcher(settings(tmp_path, "first"))
     second = settings(tmp_path, "second", ("c",))
     assert load_matcher(second).match(pa.array(["a c"])).to_pylist() == [[0]]
-    assert load_entries(second).entries.to_pylist() == ["c"]
+    assert load_entries(second).table["entry"].to_pylist() == ["c"]
     held = [key for key in process._made if key.startswith(("entries ", "matcher "))]
     assert sorted(held) == ["entries second", "matcher second"]
 
@@ -52,4 +52,4 @@ def test_entries_of_a_finished_run_are_read_from_its_list(tmp_path: Path) -> Non
     store = RunStore(str(tmp_path))
     store.write_parquet(ENTRIES_FILE, metadata("x", "y"))
     loaded = load_entries(MatchSettings(store, "finished", "reference"))
-    assert loaded.entries.to_pylist() == ["x", "y"] and len(loaded.keys) == 2
+    assert loaded.table["entry"].to_pylist() == ["x", "y"] and len(loaded.keys) == 2
