@@ -68,19 +68,14 @@ def _labelled(forms: list[tuple[Any, tuple[Any, ...]]], label: str) -> list[tupl
 def _inner(form: Any, key: int | str) -> Any:
     """Return the type of what a form holds under a key; Any where that cannot be followed."""
     if _is_section(form):
-        return _field_hint(form, str(key)) if key in form.model_fields else Any
+        field = form.model_fields.get(key)
+        return Annotated[field.annotation, *field.metadata, None] if field else Any
     arguments = typing.get_args(form)
     if typing.get_origin(form) is dict:
         return arguments[1]
     if typing.get_origin(form) is tuple and isinstance(key, int):
         return arguments[0] if arguments[1:] == (...,) else dict(enumerate(arguments)).get(key, Any)
     return Any
-
-
-def _field_hint(model: type[BaseModel], name: str) -> Any:
-    """Return the type of a model's field, with its annotations."""
-    field = model.model_fields[name]
-    return Annotated[field.annotation, *field.metadata, None]
 
 
 def _alternatives(hint: Any, outer: tuple[Any, ...] = ()) -> Iterator[tuple[Any, tuple[Any, ...]]]:
@@ -107,18 +102,14 @@ def _describe(fault: Any, place: Place) -> str:
     if fault["type"] == "fault":
         return f".{fault['ctx']['key']}: {fault['msg']}"
     if fault["type"] == "extra_forbidden":
-        return f": unknown key; {_known_keys(fault, place)}"
+        known = list(place.section.model_fields) if place.section else []
+        return f": unknown key; {did_you_mean(place.keys[-1], known)}known keys: {', '.join(known) or 'none'}"
     if fault["type"] == "missing":
         rule = len(place.keys) == 3 and place.keys[0] == "rules"
         return f": is missing{'; accepted: {top: 0.3, of: COLUMN}, or an expression' if rule else ''}"
     found = "" if fault["type"] == "value_error" and len(place.keys) < 2 else f" (found {shorten(fault['input'])})"
     message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
     return f": {re.sub(r'valid dictionary( or instance of .*)?', 'mapping', message)}{found}"
-
-
-def _known_keys(fault: Any, place: Place) -> str:
-    known = list(place.section.model_fields) if place.section else []
-    return f"{did_you_mean(str(fault['loc'][-1]), known)}known keys: {', '.join(known) or 'none'}"
 
 
 def shorten(value: Any) -> str:
