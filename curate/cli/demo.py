@@ -12,7 +12,7 @@ import typer
 
 from curate.ask.page import Line, columns, line
 from curate.cli.common import print_lines
-from curate.cli.run import execute
+from curate.cli.run import run as run_recipe
 from curate.demo.pool import write_pool
 from curate.demo.score import Caught, Rate, rate, score
 from curate.errors import RecipeError
@@ -50,7 +50,7 @@ def demo(
         print(f"writing a synthetic pool of 2,000 scenes with injected defects to {pool} …", file=sys.stderr)
         write_pool(pool, samples=2000, seed=0, shards=4)
     print(f"curate run {recipe} --out {run}", file=sys.stderr)
-    execute(recipe, run)
+    run_recipe(recipe, run)
     counts = read_facts(RunStore(run)).counts
     caught = score(f"{pool}/{_TRUTH}", run)
     print_lines(line(), line("Injected defects, and the rules that dropped them"), *_defects(caught, list(counts)))

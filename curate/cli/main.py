@@ -46,13 +46,6 @@ def _register() -> None:
     app.add_typer(import_module("curate.cli.metadata").app, name="metadata")
 
 
-def _check_arguments() -> None:
-    """Raise RecipeError for an argument that is not UTF-8: no table, run.json or SQL could hold it."""
-    for argument in sys.argv[1:]:
-        if find_surrogate(argument):
-            raise RecipeError(f"argument {argument!a}: holds bytes that are not UTF-8; accepted: UTF-8")
-
-
 def main() -> None:
     """Run the command; an error of curate becomes its message and exit status."""
     logging.basicConfig(level=logging.ERROR)
@@ -61,7 +54,9 @@ def main() -> None:
     if not app.registered_commands:
         _register()
     try:
-        _check_arguments()
+        for argument in sys.argv[1:]:
+            if find_surrogate(argument):  # no table, run.json or SQL could hold it
+                raise RecipeError(f"argument {argument!a}: holds bytes that are not UTF-8; accepted: UTF-8")
         app(prog_name="curate", standalone_mode=True)
     except CurateError as error:
         print(f"curate: {error}", file=sys.stderr)

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -37,30 +36,17 @@ def run(
     fingerprint: FingerprintOption = Fingerprint.stat,
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. A rerun goes on where it was."""
-    options = beam_options or []
-    if options and not options[0].startswith("-"):
-        raise RecipeError(
-            f"{options[0]!r} is one argument too many; accepted: one RECIPE, then options of Beam after --"
-        )
-    execute(recipe, out, reuse, overrides, fingerprint, options)
-
-
-def execute(
-    recipe: str,
-    out: str,
-    reuse: str | None = None,
-    overrides: Sequence[str] = (),
-    fingerprint: Fingerprint = Fingerprint.stat,
-    beam_options: Sequence[str] = (),
-) -> None:
-    """Run a recipe and print its result."""
     from pipelines.claim import claimed
     from pipelines.driver import preflight, prepare
     from pipelines.driver import run as run_pipeline
 
+    options = beam_options or []
+    if options and not options[0].startswith("-"):
+        what = f"{options[0]!r} is one argument too many"
+        raise RecipeError(f"{what}; accepted: one RECIPE, then options of Beam after --")
     if not RunStore(out).exists(SUCCESS_FILE):
         check_unlocked(RunStore(out))  # before the pool is listed, which may take long
-    prepared = prepare(load_recipe(recipe, overrides), out, reuse, fingerprint is Fingerprint.content, beam_options)
+    prepared = prepare(load_recipe(recipe, overrides), out, reuse, fingerprint is Fingerprint.content, options)
     if prepared.finished:
         remove_leftovers(prepared.context.store)
         print(f"{out}: this recipe is finished already; nothing to do (`curate verify {out}` reads every byte)")

@@ -48,7 +48,8 @@ def sql(
         if format is Format.table:
             print_page(_page())
         else:
-            print_result(_listing(), format)
+            rows = [(query.name, query.summary, _usage(query)) for query in named_queries()]
+            print_result(Result(("query", "answers", "parameters"), rows), format)
     else:
         with asking(directory, query, params) as result:
             print_result(result, format)
@@ -59,11 +60,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise RecipeError(f"--param {text}: write name=value, such as --param limit=50")
     return name, value
-
-
-def _listing() -> Result:
-    rows = [(query.name, query.summary, _usage(query)) for query in named_queries()]
-    return Result(("query", "answers", "parameters"), rows)
 
 
 def _page() -> Page:

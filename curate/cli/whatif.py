@@ -19,6 +19,7 @@ from curate.whatif.swept_number import SweptNumber, parse_swept_number
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar
+_COLUMNS = ("pool", "run", "whatif", "change", "error")
 
 
 def whatif(
@@ -123,9 +124,8 @@ def _solved(found: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
 
 def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
     """Print one table after another; for programs a single one, whose column `section` names them."""
-    names = ("section", "name", "pool", "run", "whatif", "change", "error")
     if format is not Format.table:
-        print_result(Result(names, list(_long(found))), format)
+        print_result(Result(("section", "name", *_COLUMNS), list(_long(found))), format)
         return
     lines = [f"--set {override}" for override in found.changes]
     error = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
@@ -148,9 +148,8 @@ def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
 def _long(found: WhatIf) -> Iterator[tuple[Any, ...]]:
     for section, name in (("funnel", "rule"), ("sources", "source"), ("languages", "language"), ("facts", "fact")):
         for row in getattr(found, section).to_pylist():
-            numbers = (_plainly(row.get(column)) for column in ("pool", "run", "whatif", "change", "error"))
-            yield (section, row[name], *numbers)
-    yield from (("changes", override, None, None, None, None, None) for override in found.changes)
+            yield section, row[name], *(_plainly(row.get(column)) for column in _COLUMNS)
+    yield from (("changes", override, *[None] * len(_COLUMNS)) for override in found.changes)
 
 
 def _result(table: pa.Table, rounded: tuple[str, ...] = ()) -> Result:

@@ -314,14 +314,7 @@ _TEXTURES: dict[str, Texture] = {
 }
 
 
-_WHERE = {
-    "top": "at the top",
-    "bottom": "at the bottom",
-    "left": "on the left",
-    "right": "on the right",
-    "center": "in the center",
-    **{f"{row} {column}": f"in the {row} {column}" for row in ("top", "bottom") for column in ("left", "right")},
-}
+_PREPOSITIONS = {"top": "at", "bottom": "at", "left": "on", "right": "on"}  # of other positions: in
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
@@ -359,7 +352,7 @@ def _fields(scene: Scene, rng: np.random.Generator) -> dict[str, object]:
         "bare": bare,
         "kind": background.adjective,
         "a_ground": _article(f"{scene.background_colour} {background.adjective}"),
-        "where": _WHERE[first.position],
+        "where": f"{_PREPOSITIONS.get(first.position, 'in')} the {first.position}",
         "colour": first.colour,
         "shape": first.shape,
         "ground_colour": scene.background_colour,
