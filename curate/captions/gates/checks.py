@@ -91,17 +91,16 @@ def echo_prompt(
     """
     bad = brought_in(texts, originals, partial(pc.match_substring, pattern="=>"))
     parts = [part for prompt in prompts for part in _FIELD.split(prompt) if len(part.split()) >= _PHRASE]
-    phrases = set(filter(None, normalised(pa.array([*parts, *examples], pa.string())).to_pylist()))
+    spoken = filter(None, normalised(pa.array([*parts, *examples], pa.string())).to_pylist())
+    phrases = {p: f" {p} " if len(p.split()) >= _PHRASE else f"^ {p} $" for p in sorted(spoken)}
     if not phrases:
         return bad
     # One pass over all texts; then phrase by phrase, where one was found.
-    either = "|".join(f" {p} " if len(p.split()) >= _PHRASE else f"^ {p} $" for p in sorted(phrases))
     normal = pc.binary_join_element_wise("", normalised(texts), "", " ")
-    rows = np.flatnonzero(to_mask(pc.match_substring_regex(normal, either)))
+    rows = np.flatnonzero(to_mask(pc.match_substring_regex(normal, "|".join(phrases.values()))))
     own = normalised(originals.take(pa.array(rows))).to_pylist()
     for row, text, original in zip(rows.tolist(), normal.take(pa.array(rows)).to_pylist(), own, strict=True):
-        found = (p for p in phrases if (f" {p} " in text if len(p.split()) >= _PHRASE else f" {p} " == text))
-        bad[row] |= any(f" {p} " not in f" {original} " for p in found)
+        bad[row] |= any(re.search(p, text) and f" {phrase} " not in f" {original} " for phrase, p in phrases.items())
     return bad
 
 
@@ -117,10 +116,9 @@ def echo(texts: pa.Array, originals: pa.Array) -> Mask:
 def preamble(texts: pa.Array, originals: pa.Array) -> Mask:
     """Fail a text that begins with what is said to a user ("Sure, here is", "Here is a rewritten caption:") or with a label
     ("Caption:"); that refuses or speaks of its being a model; that asks or offers something; or that holds markup of chats
-    (`<|im_end|>`, `</s>`, `[INST]`, `###`). The patterns are in `curate.captions.gates.gate_patterns`.
+    (`<|im_end|>`, `</s>`, `[INST]`, `###`).
 
-    Passes such phrases where the caption has one of the same class; those of other languages; and a chatty text in words
-    of its own.
+    Passes such phrases where the caption has one of the same class, those of other languages, and a chat in words of its own.
     """
     found = [brought_in(texts, originals, partial(pc.match_substring_regex, pattern=p)) for p in PREAMBLE.values()]
     return np.asarray(np.logical_or.reduce(found), np.bool_)
@@ -264,7 +262,7 @@ def score(given: Scores, margin: float) -> Mask:
 def unsafe(texts: pa.Array, originals: pa.Array) -> Mask:
     """Fail a text that brings in what its caption does not hold: an instruction to a model ("ignore the previous …",
     "you are now …"), a URL, domain, e-mail address or phone number, tags and entities of HTML, code, control characters and
-    marks of writing direction. The patterns are in `curate.captions.gates.gate_patterns`.
+    marks of writing direction.
 
     Passes all of it where the caption holds the same, letter by letter. Slurs and other offence are not looked for.
     """
