@@ -40,11 +40,8 @@ def find_signals(measure: Measure, identities: Mapping[str, Any]) -> tuple[Signa
     """Return the recipe's signals, in the order of their columns; `identities` are from `identify_models`."""
     found: dict[str, Signal] = {}
     for key, name, section in measure.requested:
-        kind: SignalKind = SIGNALS.find(key)
-        package = SIGNALS.package(key)
-        build = kind.build if package is None else _guard(kind.build, f"signal {key!r} of package {package}", RunError)
-        for signal in build(name, section, Built(identities, found)):
-            found[signal.name] = signal if package is None else _guard_signal(signal, package)
+        for signal in _find_kind(key).build(name, section, Built(identities, found)):
+            found[signal.name] = signal
     return tuple(found.values())
 
 
@@ -55,11 +52,7 @@ def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: boo
     """
     found: dict[str, Any] = {}
     for key, name, section in measure.requested:
-        kind: SignalKind = SIGNALS.find(key)
-        package = SIGNALS.package(key)
-        where = f"measure.{key}: signal of package {package}"
-        identify = kind.identify if package is None else _guard(kind.identify, where, RecipeError)
-        identity = identify(name, section, Known(found, supplied, is_local))
+        identity = _find_kind(key).identify(name, section, Known(found, supplied, is_local))
         if identity is not None:
             found[name] = identity
     return found
@@ -70,6 +63,20 @@ def load_encoder_of(signals: Sequence[Signal], model: str, is_anywhere: bool = F
     load = next(signal.encoder for signal in signals if signal.name == model)
     assert load is not None, "the recipe was checked"
     return load(is_anywhere)
+
+
+def _find_kind(key: str) -> SignalKind:
+    """Return a kind of signals; exceptions of one of another package become errors that name it."""
+    kind: SignalKind = SIGNALS.find(key)
+    package = SIGNALS.package(key)
+    if package is None:
+        return kind
+
+    def build(name: str, section: Any, built: Built) -> list[Signal]:
+        return [_guard_signal(signal, package) for signal in kind.build(name, section, built)]
+
+    identify = _guard(kind.identify, f"measure.{key}: signal of package {package}", RecipeError)
+    return replace(kind, identify=identify, build=_guard(build, f"signal {key!r} of package {package}", RunError))
 
 
 def _guard(

@@ -101,6 +101,12 @@ def test_the_readmes_signal_is_a_column(site: Path, recipe: str, tmp_path: Path)
             "measure.blur: signal of package curate-blur 0.1: AttributeError: .*sides",
         ),
         ("Sharpness(options.side)", "Sharpness()", 1, "signal 'blur' of package curate-blur 0.1: TypeError: .*side"),
+        (
+            "[image_signal(name, Sharpness(options.side), built.identities[name])]",
+            "(image_signal(name, Sharpness(), built.identities[name]) for _ in range(1))",
+            1,
+            "signal 'blur' of package curate-blur 0.1: TypeError: .*side",
+        ),
         ("image.convert", "image.to_grey", 1, "signal 'blur' of package curate-blur 0.1: AttributeError: .*to_grey"),
         ("[pa.array(observed", "[pa.arrays(observed", 1, "signal 'blur' of package curate-blur 0.1: AttributeError"),
     ],
