@@ -71,7 +71,7 @@ def main() -> None:
         if str(error) != "Query interrupted":  # as DuckDB calls Ctrl-C
             raise
         print("curate: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def command() -> None:
