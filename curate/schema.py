@@ -119,7 +119,7 @@ class Stage:
     section: str = ""  # the recipe's section that the stage needs, as a dotted key; empty where it needs none
 
 
-# In the order in which they apply. RULES stands for the recipe's own, in their order.
+# In the order in which they apply. RULES holds the place of the recipe's own rules; no row has its code.
 STAGES = (
     Stage("failed", -2, "could not be read, or has no caption", "could not be read: {failure}"),
     Stage("forgotten", -7, "taken out on request", "taken out on request{date}"),

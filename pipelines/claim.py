@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate import __version__, ids
-from curate.decide.evaluation import write_evaluation
+from curate.decide.decontamination import write_evaluation
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import lost_items
 from curate.measure.settings import MeasureSettings

@@ -12,7 +12,7 @@ from apache_beam.runners.worker import sdk_worker
 from curate import ids
 from curate.captions.engines import find_faults, identify_engines
 from curate.captions.settings import CaptionSettings, check_captions
-from curate.decide.evaluation import evaluation_key
+from curate.decide.decontamination import evaluation_key
 from curate.decide.settings import DecideSettings
 from curate.errors import RecipeError, RunError
 from curate.forget.lists import read_lists

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from curate import ids, schema
 from curate.decide import balance, dedup
-from curate.decide.evaluation import find_contaminated
+from curate.decide.decontamination import find_contaminated
 from curate.decide.groups import Groups
-from curate.decide.passes.kinds import KeyPass, Nearness
+from curate.decide.passes.dedup_pass import KeyPass, Nearness
 from curate.decide.quantiles import order_keys, threshold_mask
 from curate.decide.rules import first_failed
 from curate.decide.schemes.scheme import stack_limits
@@ -57,7 +57,7 @@ class UnitState:
 # ---- rules
 
 
-def open_state(settings: DecideSettings, unit: Unit) -> UnitState:
+def start_unit(settings: DecideSettings, unit: Unit) -> UnitState:
     """Return all rows of a unit, the unreadable and the forgotten ones dropped, after the first segment of rules."""
     samples = settings.tables(unit).read("samples", ["status", "characters"])
     is_readable = pc.equal(samples["status"], schema.OK).to_numpy()

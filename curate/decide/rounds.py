@@ -1,5 +1,5 @@
-"""How global steps alternate with local ones, in one process and without Beam: over a few units for `curate plan`, over
-all units for `curate whatif`, and what tests compare Beam with. Units are worked on in threads, one per core.
+"""Rules and deduplication in one process and without Beam, as its transforms alternate steps of units with steps of the whole:
+of a few units for `curate plan`, of all for `curate whatif`, and what tests compare Beam with. Units are worked on in threads.
 
 Keys of a top rule and hashes of deduplication wait in memory, 8 bytes a row. Near groups of whole pools are found so too
 where a run has one machine (see `Nearness.search`).
@@ -11,7 +11,7 @@ import numpy as np
 
 from curate.decide import dedup, per_unit, quantiles
 from curate.decide.groups import Groups
-from curate.decide.passes.kinds import Nearness
+from curate.decide.passes.dedup_pass import Nearness
 from curate.decide.per_unit import UnitState
 from curate.decide.settings import DecideSettings
 from curate.numeric.arrays import I64, U64
@@ -22,16 +22,16 @@ from curate.recipe.deciding import Top
 
 def apply_rules(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
     """Return the units' states after all rules and `unmatched`."""
-    return apply_tops(settings, open_states(settings, units))
+    return apply_tops(settings, start_units(settings, units))
 
 
-def open_states(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
+def start_units(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
     """Return the units' states after the rules that come before the first top rule."""
-    return list(in_threads(lambda unit: per_unit.open_state(settings, unit), units))
+    return list(in_threads(lambda unit: per_unit.start_unit(settings, unit), units))
 
 
 def apply_tops(settings: DecideSettings, states: list[UnitState]) -> list[UnitState]:
-    """Return the states of `open_states` after all other rules."""
+    """Return the states of `start_units` after all other rules."""
     for i, segment in enumerate(settings.segments):
         if segment.top is not None:
             states = _apply_top(settings, states, i)

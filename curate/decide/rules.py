@@ -35,9 +35,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Segment:
-    """SQL rules that are evaluated together, and the top rule that follows them, if any; positions among all rules."""
+    """SQL rules that are evaluated together, and the top rule that follows them, if any (see `DecideSettings.segments`)."""
 
-    first: int
+    first: int  # position of the first one among all rules
     rules: tuple[Rule, ...]
     top: Rule | None
 

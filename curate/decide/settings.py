@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate import ids
-from curate.decide.passes.kinds import ImageNearness, KeyPass, Nearness
+from curate.decide.passes.dedup_pass import ImageNearness, KeyPass, Nearness
 from curate.decide.rules import Segment, check_rules, segments
 from curate.decide.schemes.scheme import Scheme
 from curate.errors import RecipeError

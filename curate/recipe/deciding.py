@@ -1,6 +1,7 @@
 """The sections of a recipe that decide which samples stay: top rules, deduplication and balance. See `curate.recipe.recipe`.
 
-The passes of deduplication and the schemes of balancing are what their registries hold.
+`rules` itself is a field of `Recipe`; its SQL is checked by `curate.decide.rules`. The passes of deduplication and the schemes
+of balancing are what their registries hold.
 """
 
 from typing import Annotated, Any, Self

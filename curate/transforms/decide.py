@@ -39,7 +39,7 @@ class ApplyRules(beam.PTransform):
 
         Each segment of SQL rules is one round of reading, each top rule a search for its threshold.
         """
-        states = units | "Open" >> MapInThreads(self._open)
+        states = units | "FirstRules" >> MapInThreads(self._start)
         thresholds = []
         for i, segment in enumerate(self.settings.segments):
             if segment.top is not None:
@@ -47,9 +47,9 @@ class ApplyRules(beam.PTransform):
                 thresholds.append(threshold)
         return states, thresholds | beam.Flatten(pipeline=units.pipeline)
 
-    def _open(self, unit: Unit) -> UnitState:
+    def _start(self, unit: Unit) -> UnitState:
         with time_step(self.settings.store, "rules", unit.name) as timer:
-            state = per_unit.open_state(self.settings, unit)
+            state = per_unit.start_unit(self.settings, unit)
             timer.rows = len(state.verdicts)
             return state
 

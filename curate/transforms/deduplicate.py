@@ -17,7 +17,7 @@ from apache_beam.pvalue import AsSingleton, TaggedOutput
 
 from curate.decide import dedup
 from curate.decide.groups import Groups, forest
-from curate.decide.passes.kinds import Nearness, join_parts
+from curate.decide.passes.dedup_pass import Nearness, join_parts
 from curate.decide.per_unit import UnitState, drop_duplicates, find_candidates, hash_keys, read_nodes
 from curate.decide.rounds import find_groups
 from curate.decide.settings import DecideSettings

@@ -16,7 +16,7 @@ import pyarrow as pa
 from curate.captions.cache import Index, index_answers
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
-from curate.decide.evaluation import write_evaluation
+from curate.decide.decontamination import write_evaluation
 from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.engines.engine import Request

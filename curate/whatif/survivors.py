@@ -250,7 +250,7 @@ def _apply_rules(run: FinishedRun, settings: DecideSettings, recipe: Recipe) -> 
     key = repr((first.rules, first.top is None))
     if key not in run.opened:
         run.opened.clear()
-        run.opened[key] = rounds.open_states(settings, run.units)
+        run.opened[key] = rounds.start_units(settings, run.units)
     states, unknown = [], 0
     for state, was in zip(rounds.apply_tops(settings, run.opened[key]), run.states, strict=True):
         forgotten = was.verdicts == _FORGOTTEN

@@ -12,7 +12,7 @@ import pytest
 from pydantic import Field
 
 from curate.decide.passes import registry
-from curate.decide.passes.kinds import KeyPass, Nearness, NearnessKind
+from curate.decide.passes.dedup_pass import KeyPass, Nearness, NearnessKind
 from curate.errors import RecipeError
 from curate.recipe.recipe import parse_recipe
 from curate.recipe.section import Section

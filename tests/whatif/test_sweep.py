@@ -81,13 +81,13 @@ def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest
     def never(*_: object) -> None:
         raise AssertionError("was done again")
 
-    for name in ("open_states", "apply_tops", "find_repeats"):
+    for name in ("start_units", "apply_tops", "find_repeats"):
         monkeypatch.setattr(rounds, name, never)
     assert len(list(sweep(run, [], parse_swept_number("balance.t=1..100")))) > 5
     monkeypatch.undo()
     fractions = sweep(run, [], parse_swept_number("rules.best.top=0.1..0.9"), 3)
     next(fractions)
-    for name in ("open_states", "find_repeats"):
+    for name in ("start_units", "find_repeats"):
         monkeypatch.setattr(rounds, name, never)
     assert len(list(fractions)) == 2
     with pytest.raises(AssertionError, match="done again"):

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.decide import cells, cosine
-from curate.decide.passes.kinds import ImageNearness, Nearness, NearnessKind, Part
+from curate.decide.passes.dedup_pass import ImageNearness, Nearness, NearnessKind, Part
 from curate.numeric.arrays import I64, U64, Mask
 from curate.numeric.vectors import embedding_matrix
 from curate.recipe.measure import Measure

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from curate.decide import hamming
 from curate.decide.groups import Groups, hash_keys
-from curate.decide.passes.kinds import ImageNearness, KeyPass, NearnessKind, Part
+from curate.decide.passes.dedup_pass import ImageNearness, KeyPass, NearnessKind, Part
 from curate.numeric.arrays import I64, U64, Mask
 from curate.recipe.measure import Measure
 from curate.recipe.section import Section

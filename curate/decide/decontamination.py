@@ -13,7 +13,7 @@ import pyarrow as pa
 import xxhash
 
 from curate import ids, schema
-from curate.decide.passes.kinds import ImageNearness
+from curate.decide.passes.dedup_pass import ImageNearness
 from curate.errors import RecipeError
 from curate.numeric.arrays import I64
 from curate.numeric.vectors import embedding_column

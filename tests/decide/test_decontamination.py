@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from curate.decide.evaluation import find_contaminated, write_evaluation
+from curate.decide.decontamination import find_contaminated, write_evaluation
 from curate.decide.passes.phash import PhashNearness
 from curate.recipe.recipe import parse_recipe
 from curate.store.layout import EVALUATION_FILE
