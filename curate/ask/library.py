@@ -111,12 +111,8 @@ def fill_params(
 ) -> dict[str, object]:
     """Return the parameters with defaults, text read by the type of the default.
 
-    Args:
-        query: the named query.
-        given: name → value.
-        columns: a view of the run → its columns, name → DuckDB's type.
-        rules: the text of the run's rules, whose scores are preferred.
-        steps: those that drop samples, as in the funnel.
+    `columns` gives a view's columns, name → DuckDB's type; scores that the text `rules` names are preferred; `steps` are
+    those of the funnel that drop samples.
     """
     needed = [param.name for param in query.params if param.required]
     check_params(query.name, given, [param.name for param in query.params], needed)

@@ -37,11 +37,7 @@ def read_lists(paths: Iterable[str]) -> Items:
 
 
 def read_list(path: str, kind: str | None = None) -> Items:
-    """Return the items of one file.
-
-    Args:
-        path: local or any fsspec URL, of at most MAX_BYTES; `-` is standard input.
-        kind: what its lines are; None: as their form shows.
+    """Return the items of one file, of at most MAX_BYTES; `-` is standard input. Without a kind each line's form shows it.
 
     Raises:
         RecipeError: the file cannot be read, or a line is no such item.

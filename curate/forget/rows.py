@@ -167,9 +167,8 @@ def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, i
     for unit in units if len(items) else ():
         tables = settings.tables(unit)
         rows = find_rows(tables, items)
-        if not rows.any():
-            continue
-        rows &= ~forgotten_mask(tables.read("samples", ["status", "characters"]))
+        if rows.any():
+            rows &= ~forgotten_mask(tables.read("samples", ["status", "characters"]))
         if not rows.any():
             continue
         holding.append(unit)

@@ -54,10 +54,7 @@ class OutputFormat(ABC):
     def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
         """Put the shard's own file into place, and return the rows of its Parquet file.
 
-        Args:
-            settings: of the run.
-            shard: which rows.
-            repeated: ascending hashes of names that several kept rows may have (see `name_hashes`).
+        `repeated` are the ascending hashes of names that several kept rows may have (see `name_hashes`).
         """
 
     @abstractmethod

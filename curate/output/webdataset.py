@@ -5,8 +5,8 @@ for every sample. A sample's name is its key where that is safe and no other kep
 over all shards, and nothing that a stranger wrote becomes a path.
 """
 
-from collections.abc import Iterator, Set
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Set
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any
 
@@ -20,7 +20,7 @@ from curate.numeric.arrays import U64
 from curate.output.output_format import OutputFormat, json_bytes
 from curate.output.settings import EmitSettings, Shard, Slice
 from curate.output.tar_writer import TarWriter, safe_key, safe_suffix
-from curate.pool.byte_sources import ByteSource, open_source
+from curate.pool.byte_sources import open_source
 from curate.pool.formats.input_format import InputSample
 from curate.pool.tar_index import index_tar
 from curate.pool.tar_samples import split_name
@@ -94,35 +94,29 @@ class Webdataset(OutputFormat):
     def remove(self, store: RunStore, stem: str, removed: pa.Table) -> list[str]:
         """Copy the tar without the samples of these rows, members by offset."""
         name, keys = f"{stem}.tar", set(removed["key"].to_pylist())
-        source = _open_tar(store, stem)
         with store.create(name) as file, TarWriter(file) as writer:
-            for member, offset, size in _members(source):
-                if split_name(member)[0] not in keys:
-                    writer.add(member, source.read(offset, size))
+            for member, key, _, read in _members(store, stem):
+                if key not in keys:
+                    writer.add(member, read())
         return [name]
 
     def names(self, store: RunStore, stem: str) -> set[str]:
         """Return the names of the samples: every one has a .txt."""
-        pairs = [split_name(name) for name, _, _ in _members(_open_tar(store, stem))]
-        return {key for key, suffix in pairs if suffix == "txt"}
+        return {key for _, key, suffix, _ in _members(store, stem) if suffix == "txt"}
 
     def members(self, store: RunStore, stem: str, names: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
         """Yield the name and content of each member that is no text, of the samples of these names; None: of all."""
-        source = _open_tar(store, stem)
-        for member, offset, size in _members(source):
-            key, suffix = split_name(member)
+        for member, key, suffix, read in _members(store, stem):
             if suffix not in _TEXTS and (names is None or key in names):
-                yield member, bytes(source.read(offset, size))
+                yield member, bytes(read())
 
 
-def _open_tar(store: RunStore, stem: str) -> ByteSource:
-    return open_source(f"{store.url}/{stem}.tar", store.storage)
-
-
-def _members(source: ByteSource) -> Iterator[tuple[str, int, int]]:
-    """Yield the name, offset and size of each member of a tar."""
+def _members(store: RunStore, stem: str) -> Iterator[tuple[str, str, str, Callable[[], memoryview]]]:
+    """Yield each member of a tar: its name, the sample's key and the suffix in it, and what reads it."""
+    source = open_source(f"{store.url}/{stem}.tar", store.storage)
     index = index_tar(source)
-    yield from zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True)
+    for name, offset, size in zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True):
+        yield name, *split_name(name), partial(source.read, offset, size)
 
 
 def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: U64, writer: TarWriter) -> pa.Table:

@@ -173,8 +173,7 @@ def check_conservation(audits: Iterable[Audit], emitted: int) -> Counter[str]:
     for audit in audits:
         total.update(audit.verdicts)
         rows += audit.rows
-    if sum(total.values()) != rows or total[KEPT] != emitted:
-        raise ConservationError(
-            f"{rows} samples, {dict(total)} by rule, {emitted} rows in shards: the sums do not agree"
-        )
+    if total.total() != rows or total[KEPT] != emitted:
+        found = f"{rows} samples, {dict(total)} by rule, {emitted} rows in shards"
+        raise ConservationError(f"{found}: the sums do not agree")
     return total

@@ -44,14 +44,9 @@ def build_statistics(folder: RunStore, run: RunFacts, drops: Drops) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         path = f"{temporary}/{STATISTICS_FILE}"
         config = {"storage_compatibility_version": _STORAGE, "python_enable_replacements": False}
-        connection = duckdb.connect(path, config=config)
-        try:
+        with duckdb.connect(path, config=config) as connection:
             for name, table in _small_tables(folder, run, drops).items():
-                connection.register("incoming", table)
-                connection.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")
-                connection.unregister("incoming")
-        finally:
-            connection.close()
+                connection.from_arrow(table).create(name)
         with open(path, "rb") as source, folder.create(STATISTICS_FILE) as target:
             shutil.copyfileobj(source, target, 1 << 20)
 
