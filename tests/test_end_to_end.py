@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
-from curate.ask.query import run_query
 from curate.ask.verify import verify_run
 from curate.cli.demo import demo
 from curate.demo.pool import DUPLICATES, NEAR_DUPLICATES, write_pool
@@ -30,6 +29,7 @@ from curate.recipe.recipe import parse_recipe
 from pipelines.claim import claim_folder
 from pipelines.driver import prepare, run
 from tests.laws.pools import Ran
+from tests.publish.runs import run_query
 
 FULL = 2**64
 

@@ -4,6 +4,7 @@ Captions, URLs and keys come from strangers: their control characters are escape
 """
 
 import csv
+import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from curate.wording import CONTROL, escape, pluralise
 
 Format = Literal["table", "csv", "json"]
 
-_WORDS = {None: "null", True: "true", False: "false"}
 _CELL = 80  # characters of a value that a table shows
 _LINE = 200  # characters of a line, above which a table shows one value a line
 
@@ -41,8 +41,10 @@ def write_result(result: Result, format: Format, file: IO[str]) -> None:
     """
     if format == "json":
         names = [f"{_json(name)}: " for name in result.names]
-        rows = ("{" + ", ".join(map(str.__add__, names, map(_json, row))) + "}" for row in result.rows)
-        _write_lines(file, "[", rows, "]\n")
+        file.write("[")
+        for position, row in enumerate(result.rows):
+            file.write(f"{',' if position else ''}\n{{{', '.join(map(str.__add__, names, map(_json, row)))}}}")
+        file.write("]\n")
     elif format == "csv":
         show = escape if file.isatty() else str
         _write_csv(file, [[show(name) for name in result.names]])
@@ -69,19 +71,12 @@ def _write_csv(file: IO[str], rows: Iterable[list[str | None]]) -> None:
             writer.writerow(row)
 
 
-def _write_lines(file: IO[str], begin: str, items: Iterator[str], end: str) -> None:
-    file.write(begin)
-    for position, item in enumerate(items):
-        file.write(("\n" if position == 0 else ",\n") + item)
-    file.write(end)
-
-
 def _json(value: Any) -> str:
     """Return the value as JSON, on one line. The json module knows neither exact decimals nor other types of SQL."""
     if isinstance(value, str):
         return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", encode_basestring(value))
-    if value is None or isinstance(value, bool | int):
-        return _WORDS[value] if value is None or isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, int):
+        return json.dumps(value)
     if isinstance(value, float | Decimal):
         return (repr(value) if isinstance(value, float) else format(value, "f")) if math.isfinite(value) else "null"
     if isinstance(value, list | tuple):

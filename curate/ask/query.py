@@ -109,12 +109,6 @@ def asking(url: str, text: str, params: Mapping[str, object] | None = None) -> I
         yield answer(connection, text, params)
 
 
-def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -> Result:
-    """Execute a query like `asking`, with all rows in memory."""
-    with asking(url, text, params) as result:
-        return Result(result.names, list(result.rows))
-
-
 def answer(connection: Any, text: str, params: Mapping[str, object] | None = None) -> Result:
     """Execute a query like `asking`, on a connection of `open_run`. Its rows are invalid when the next query begins."""
     given = {k: v if is_name(text) or not isinstance(v, str) else read_number(v) for k, v in (params or {}).items()}

@@ -7,12 +7,11 @@ import pyarrow as pa
 import pytest
 
 from curate.ask.explain import explain_sample
-from curate.ask.query import run_query
 from curate.cli.finished import explain
 from curate.decide import balance
 from curate.errors import RecipeError, RunError
 from curate.ids import entry_keys
-from tests.publish.runs import RUN, finish, sample, uid, verdict, write_bare, write_small, write_units
+from tests.publish.runs import RUN, finish, run_query, sample, uid, verdict, write_bare, write_small, write_units
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,22 @@ import pytest
 from curate import schema
 from curate.ask.library import PAGE, THEMES, NamedQuery, fill_params, library_page, named_queries
 from curate.ask.output import write_result
-from curate.ask.query import run_query
 from curate.errors import RecipeError
 from curate.publish.views import sql_folder
 from curate.store.store import RunStore
-from tests.publish.runs import EVIL, NEEDED, RUN, finish, sample, uid, verdict, write_bare, write_small, write_units
+from tests.publish.runs import (
+    EVIL,
+    NEEDED,
+    RUN,
+    finish,
+    run_query,
+    sample,
+    uid,
+    verdict,
+    write_bare,
+    write_small,
+    write_units,
+)
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from curate.ask.library import named_queries
 from curate.ask.output import Result, write_result
-from curate.ask.query import answer, asking, open_run, run_query
+from curate.ask.query import answer, asking, open_run
 from curate.cli.sql import Format, sql
 from curate.errors import RecipeError, RunError
 from curate.wording import escape
-from tests.publish.runs import EVIL, NEEDED, uid, write_bare, write_small
+from tests.publish.runs import EVIL, NEEDED, run_query, uid, write_bare, write_small
 
 
 @pytest.fixture(scope="module")

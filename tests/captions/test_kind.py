@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 from curate import registry
-from curate.ask.query import run_query
 from curate.captions.gates.gates import GateProfile
 from curate.captions.kinds import registry as kinds
 from curate.captions.kinds.kind import CaptionKind, Text
@@ -21,6 +20,7 @@ from curate.errors import RecipeError
 from tests.engines import server as servers
 from tests.engines.server import FaultServer
 from tests.laws import pools
+from tests.publish.runs import run_query
 
 TEMPLATE = "[user]\nWhat is in it? <caption>{caption}</caption>"
 

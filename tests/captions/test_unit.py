@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.ask.explain import explain_sample
-from curate.ask.query import run_query
 from curate.captions.cache import AnswerCache
 from curate.engines import openai
 from curate.errors import RecipeError, RunError
@@ -27,6 +26,7 @@ from tests.engines.server import FaultServer, body, hang, status
 from tests.forget.victims import left_of, told_apart, uids
 from tests.laws import pools
 from tests.laws.pools import conserved
+from tests.publish.runs import run_query
 
 STYLES = ["human", "coco"]
 

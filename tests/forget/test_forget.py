@@ -16,7 +16,6 @@ import pytest
 import webdataset
 
 from curate.ask.explain import explain_sample
-from curate.ask.query import run_query
 from curate.ask.verify import verify_run
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import Forgotten, forget
@@ -27,6 +26,7 @@ from curate.store.store import RunStore
 from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved
+from tests.publish.runs import run_query
 
 SECTIONS: dict[str, Any] = {
     "measure": {"image": {"phash": True}, "language": {}},

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 
 from curate import registry
-from curate.ask.query import run_query
 from curate.ask.verify import verify_run
 from curate.numeric.arrays import U64
 from curate.output import registry as outputs
 from curate.output.output_format import OUTPUTS, OutputFormat, find_output, find_written
 from curate.output.settings import EmitSettings, Shard
 from tests.laws import pools
+from tests.publish.runs import run_query
 
 
 class JsonLines(OutputFormat):

@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from curate.ask.query import run_query
 from curate.ask.verify import verify_run
 from curate.errors import RecipeError, RunError
 from curate.ids import content_uid, hash64
@@ -29,6 +28,7 @@ from curate.pool.plan import Unit
 from curate.recipe.recipe import Recipe, parse_recipe
 from pipelines.driver import prepare
 from tests.laws.pools import Ran, run_local
+from tests.publish.runs import run_query
 
 IMG2DATASET = [
     "url", "key", "caption", "status", "error_message", "width", "height", "original_width", "original_height", "exif",

@@ -1,12 +1,14 @@
 """Small run folders for tests, written straight by the schemas: what a pipeline would leave, without one."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from curate import schema
+from curate.ask.output import Result
+from curate.ask.query import asking
 from curate.publish.audit import Drops
 from curate.publish.statistics import build_statistics
 from curate.publish.views import write_views
@@ -93,6 +95,12 @@ NEEDED: dict[str, dict[str, Any]] = {
     "entry_funnel": {"entry": "cat"},
 }
 EVIL = "caption \x1b[31mred\x1b[0m <script>\u202eafter"
+
+
+def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -> Result:
+    """The answer of a query, with all rows in memory."""
+    with asking(url, text, params) as result:
+        return Result(result.names, list(result.rows))
 
 
 def uid(name: str) -> str:

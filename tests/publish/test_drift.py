@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curate.ask.query import run_query
 from curate.publish import drift
 from curate.publish.drift import Group, Sample, measure_drifts, merge
 from tests.laws import pools
 from tests.models.clips import write_model
+from tests.publish.runs import run_query
 
 
 def sample(n: int, seed: int, at: float = 0.0) -> Sample:
