@@ -206,15 +206,12 @@ def _parse_query(name: str, text: str) -> NamedQuery:
         match = _PARAM.match(line)
         assert match, f"{name}.sql: {line}"
         kind, _, view = (match[3] or "").partition(" of ")
-        params.append(Param(match[1], _literal(match[2]), match[4], match[2] is None, kind or None, view or None))
+        default = None if match[2] in (None, "null") else read_number(match[2])
+        params.append(Param(match[1], default, match[4], match[2] is None, kind or None, view or None))
     columns = dict((line + " ").split(None, 1) for line in headers["column:"])
     notes = " ".join(line for line in lines[1:] if not line.startswith(kinds))
     theme = (headers["theme:"] or [""])[0]
     return NamedQuery(name, theme, lines[0], notes, tuple(params), {k: v.strip() for k, v in columns.items()}, text)
-
-
-def _literal(text: str | None) -> object:
-    return None if text is None or text == "null" else read_number(text)
 
 
 def _word(text: str) -> str:

@@ -41,7 +41,7 @@ _FILES = (
 )
 
 
-def describe_run(store: RunStore, facts: RunFacts, digests: Iterable[Published], drops: Drops) -> None:
+def describe_run(store: RunStore, facts: RunFacts, digests: list[Published], drops: Drops) -> None:
     """Write run.json, the card, croissant.json, stats.duckdb and views.sql, then the manifest, then `_SUCCESS`.
 
     An existing report describes the run as it was: it is removed, and `curate report` writes another.
@@ -52,7 +52,6 @@ def describe_run(store: RunStore, facts: RunFacts, digests: Iterable[Published],
         digests: the manifest's lines of all tables and shards.
         drops: rows by source and rule.
     """
-    digests = list(digests)
     record, kind = Record.read(store), find_output(facts.pool.images)
     content = _count_content(store, digests, kind)
     facts = facts.changed(forgotten=record.facts if len(record) else None, content=content)

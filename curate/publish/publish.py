@@ -21,16 +21,7 @@ from curate.publish.describe import describe_run
 from curate.publish.uids import write_uids
 from curate.recipe.deciding import SCHEMES, Top
 from curate.schema import KEPT
-from curate.store.facts import (
-    CaptionWork,
-    DriftFacts,
-    EvaluationFacts,
-    NearFacts,
-    PoolFacts,
-    RuleFacts,
-    RunFacts,
-    read_claim,
-)
+from curate.store.facts import CaptionWork, DriftFacts, NearFacts, PoolFacts, RuleFacts, RunFacts, read_claim
 from curate.store.layout import ENTRIES_FILE, EVALUATION_FACTS_FILE, FAILURES_FILE, METADATA_FILE, SIZES_FILE
 from curate.store.manifest import Published
 from curate.store.store import RunStore
@@ -119,7 +110,7 @@ def _summarise(settings: PublishSettings, counts: Counter[str], results: Results
     evaluation = store.read_json(EVALUATION_FACTS_FILE) if recipe.dedup.against else None
     return RunFacts(
         **claim.model_dump(),
-        evaluation=evaluation and EvaluationFacts.model_validate(evaluation),
+        evaluation=evaluation,
         pool=PoolFacts(
             images=pool.images, supplied=sorted(pool.supplied), scores=pool.scores.names, embeddings=pool.embeddings
         ),

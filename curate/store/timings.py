@@ -39,18 +39,13 @@ def sum_timings(folder: RunStore) -> list[StepFacts]:
     longest: dict[str, dict[str, tuple[int, int | None]]] = {step: {} for step in ORDER}
     for path in folder.files(_FOLDER):
         step, _, record = path.removeprefix(f"{_FOLDER}/").partition("/")
-        name, milliseconds, rows = record.rsplit(".", 2)
-        one = int(milliseconds), int(rows) if rows else None
+        name, milliseconds, counted = record.rsplit(".", 2)
+        one = int(milliseconds), int(counted) if counted else None
         longest[step][name] = max(longest[step].get(name, one), one, key=lambda record: record[0])
-    return [
-        StepFacts(
-            step=step,
-            units=len(found),
-            rows=None
-            if any(rows is None for _, rows in found.values())
-            else sum(rows or 0 for _, rows in found.values()),
-            seconds=sum(took for took, _ in found.values()) / 1000,
-        )
-        for step, found in longest.items()
-        if found
-    ]
+    facts = []
+    for step, found in longest.items():
+        known = [rows for _, rows in found.values() if rows is not None]
+        seconds = sum(took for took, _ in found.values()) / 1000
+        rows = sum(known) if len(known) == len(found) else None
+        facts += [StepFacts(step=step, units=len(found), rows=rows, seconds=seconds)] if found else []
+    return facts
