@@ -34,10 +34,8 @@ from curate.numeric.arrays import F32
 from curate.recipe.files import read_whole
 from curate.wording import one_line
 
-Activation = Literal["none", "relu", "gelu", "silu"]
-"""Between layers: `gelu` is the exact one (erf), `silu` is x · sigmoid(x)."""
-Output = Literal["none", "sigmoid"]
-"""After the last layer."""
+Activation = Literal["none", "relu", "gelu", "silu"]  # between layers: the exact gelu (erf), and x · sigmoid(x)
+Output = Literal["none", "sigmoid"]  # after the last layer
 
 MAX_BYTES = 256 << 20  # a larger file is no head, but a model
 ROWS = 4096  # at a time, so that hidden layers stay small
@@ -147,23 +145,19 @@ def _load(content: bytes, path: str) -> Any:
     """Return what the file holds: tensors, and containers of them; never code."""
     import torch
 
-    # The errors' own text is not passed on: torch's advises to load code. Hostile bytes may raise anything.
-    if path.lower().endswith(".safetensors"):
+    is_safe = path.lower().endswith(".safetensors")
+    if is_safe:
         from safetensors.torch import load
-
-        try:
-            return dict(sorted(load(content).items()))  # they come in any order, and messages name the first fault
-        except Exception as error:
-            raise RecipeError(
-                f"head {path}: found no safetensors, or damaged ones ({type(error).__name__}); {_ACCEPTED}"
-            ) from error
     try:
+        if is_safe:  # its tensors come in any order, and messages name the first fault
+            return dict(sorted(load(content).items()))
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise RecipeError(
-            f"head {path}: found no tensors, damaged ones, or code, which is never loaded "
-            f"({type(error).__name__}); {_ACCEPTED}. To take a head out of a saved module: torch.save(module.state_dict(), …)"
-        ) from error
+    except Exception as error:  # of any kind, of hostile bytes; its text is not passed on: torch's advises to load code
+        found = (
+            "no safetensors, or damaged ones" if is_safe else "no tensors, damaged ones, or code, which is never loaded"
+        )
+        remedy = "" if is_safe else ". To take a head out of a saved module: torch.save(module.state_dict(), …)"
+        raise RecipeError(f"head {path}: found {found} ({type(error).__name__}); {_ACCEPTED}{remedy}") from error
 
 
 def _chain(tensors: dict[str, F32], path: str) -> Iterator[tuple[str, Layer]]:

@@ -191,8 +191,7 @@ def _end_of_text(block: Module, x: Tensor, end: Tensor, ends: Tensor) -> tuple[T
 
 # --- Words: which tokens make up each.
 
-Words = list[tuple[str, slice]]
-"""A text's words, each with the positions of its tokens."""
+Words = list[tuple[str, slice]]  # of a text, each with the positions of its tokens
 
 
 def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:

@@ -181,14 +181,11 @@ def _score_schema(columns: Sequence[tuple[Source, FileColumns]]) -> pa.Schema:
             kind = one.schema.field(name).type
             if pa.types.is_float16(kind):
                 kind = pa.float32()  # DuckDB has no half floats
+            pair = [pa.schema([(name, one_kind)]) for one_kind in (types.get(name, kind), kind)]
             try:
-                joined = pa.unify_schemas(
-                    [pa.schema([(name, types.get(name, kind))]), pa.schema([(name, kind)])],
-                    promote_options="permissive",
-                )
+                types[name] = pa.unify_schemas(pair, promote_options="permissive").field(0).type
             except pa.ArrowException:
                 raise RecipeError(f"{where} is {kind} here and {types[name]} in another file; use one type") from None
-            types[name] = joined.field(0).type
     return pa.schema(list(types.items()))
 
 

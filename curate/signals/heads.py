@@ -6,8 +6,8 @@ from typing import Literal
 import pyarrow as pa
 
 from curate.errors import RecipeError
+from curate.models.heads import Activation, Output, load_head
 from curate.models.heads import Head as LoadedHead
-from curate.models.heads import load_head
 from curate.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import UserFile
@@ -21,8 +21,8 @@ class Head(OnEmbeddings):
     needs_encoder = False
     path: UserFile  # .safetensors, or .pth of weights
     input: Literal["image", "text"] = "image"
-    activation: Literal["none", "relu", "gelu", "silu"] = "none"  # between the layers; LAION's aesthetic MLP has none
-    output: Literal["none", "sigmoid"] = "none"
+    activation: Activation = "none"  # between the layers; LAION's aesthetic MLP has none
+    output: Output = "none"
 
 
 def _identify(name: str, options: Head, known: Known) -> str:
@@ -45,9 +45,7 @@ def _build(name: str, options: Head, built: Built) -> Iterator[Signal]:
         columns=(pa.field(name, pa.float32()),),
         settings=options.model_dump(exclude={"path", "of"}),
         load=load,
-        compute=lambda given, head: [
-            pa.array(head.apply(normalised(given.images if options.input == "image" else given.texts)))
-        ],
+        compute=lambda given, head: [pa.array(head.apply(normalised(given.side(options.input))))],
         side=options.input,
     )
     yield embedding_signal(name, options, built, method)

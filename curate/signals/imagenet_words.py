@@ -31,8 +31,7 @@ from curate.recipe.section import Section, UserFile, UserPath
 from curate.signals.on_embeddings import check_unchanged
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
-IDS = "imagenet21k_goog_synsets.txt"
-"""The list that timm ships: the 21,843 ids of DataComp's own file, byte for byte."""
+IDS = "imagenet21k_goog_synsets.txt"  # timm ships it: the 21,843 ids of DataComp's own file, byte for byte
 
 _KNOWN_WORDS = 1 << 17
 _KNOWN_LENGTH = 64

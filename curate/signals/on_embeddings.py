@@ -48,8 +48,7 @@ def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Met
         return process_cache(key, method.load)
 
     def compute(embeddings: Embeddings) -> Sequence[pa.Array]:
-        side = embeddings.images if method.side == "image" else embeddings.texts
-        there = pa.array(side.any(axis=1))
+        there = pa.array(embeddings.side(method.side).any(axis=1))
         columns = method.compute(embeddings, load())
         return [pc.if_else(there, column, pa.scalar(None, column.type)) for column in columns]
 

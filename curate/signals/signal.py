@@ -8,7 +8,7 @@ or precomputed ones, without images or the model; or from the pool (`supplied`):
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,10 @@ class Embeddings:
     images: F32
     texts: F32
     captions: pa.Array
+
+    def side(self, side: Literal["image", "text"]) -> F32:
+        """Return the image's embeddings, or the text's."""
+        return self.images if side == "image" else self.texts
 
 
 @dataclass(frozen=True)
