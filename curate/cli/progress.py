@@ -12,14 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from curate.store.store import RunStore
 
 STEPS = (
-    ("measure", "tables/samples", ".parquet"),
-    ("decide", "tables/decisions", ".parquet"),
-    ("answers", "parts/answers", ".parquet"),
-    ("caption", "tables/captions", ".parquet"),
-    ("emit", "shards", "_stats.json"),
+    ("measure", "tables/samples", ".parquet", "units"),
+    ("decide", "tables/decisions", ".parquet", "units"),
+    ("answers", "parts/answers", ".parquet", "batches"),
+    ("caption", "tables/captions", ".parquet", "units"),
+    ("emit", "shards", "_stats.json", "shards"),
 )
-
-WHAT = {"emit": "shards", "answers": "batches"}  # what is counted where it is not units
 
 
 @contextmanager
@@ -40,7 +38,7 @@ def _poll(folder: RunStore, stop: threading.Event, seconds: float) -> Iterator[l
     """Yield how many files each step has written, until the run has ended and once more."""
     while not stop.is_set():
         stop.wait(seconds if folder.is_local else 10)
-        yield [_count(folder, place, suffix) for _, place, suffix in STEPS]
+        yield [_count(folder, place, suffix) for _, place, suffix, _ in STEPS]
 
 
 def _count(folder: RunStore, place: str, suffix: str) -> int:
@@ -60,8 +58,8 @@ def _bars(folder: RunStore, units: int, stop: threading.Event) -> None:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks = []
-        for step, _, _ in STEPS:
-            total, what = (None, WHAT[step]) if step in WHAT else (units, "units")
+        for step, _, _, what in STEPS:
+            total = units if what == "units" else None
             tasks.append(progress.add_task(step, total=total, what=what, start=False, visible=False))
         for counts in _poll(folder, stop, 0.3):
             for task, found in zip(tasks, counts, strict=True):
@@ -76,8 +74,8 @@ def _lines(folder: RunStore, units: int, stop: threading.Event) -> None:
     for counts in _poll(folder, stop, 0.5):
         if counts != last and (stop.is_set() or time.monotonic() - printed > 10):
             texts = [
-                f"{step} {n}" + ("" if step in WHAT else f"/{units}")
-                for (step, _, _), n in zip(STEPS, counts, strict=True)
+                f"{step} {n}" + (f"/{units}" if what == "units" else "")
+                for (step, _, _, what), n in zip(STEPS, counts, strict=True)
                 if n or step not in ("answers", "caption")
             ]
             print("  ".join(texts), file=sys.stderr, flush=True)

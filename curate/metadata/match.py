@@ -41,11 +41,10 @@ class Matcher:
     """
 
     def __init__(self, entries: pa.Array | pa.ChunkedArray | Sequence[str]) -> None:
-        array = entries if isinstance(entries, pa.Array | pa.ChunkedArray) else pa.array(entries, pa.string())
+        array = _strings(pa.array(entries, pa.string()) if isinstance(entries, Sequence) else entries)
         if array.null_count:
             raise RecipeError(f"metadata entry {array.is_null().index(True).as_py()} is null; accepted: strings")
-        array = pa.concat_arrays([_strings(chunk).cast(pa.large_string()) for chunk in _chunks(array)])
-        tokens = pc.split_pattern(array, " ")
+        tokens = pc.split_pattern(array.cast(pa.large_string()), " ")
         ids = tokens.flatten().dictionary_encode()
         data, token_at = _buffers(ids.dictionary)
         pool = np.pad(data[: token_at[-1]], (0, kernel.PADDING))
@@ -58,32 +57,21 @@ class Matcher:
             TypeError: texts are not strings.
             RunError: there are more than 2^31 - 1 matches, more than one Arrow list array can hold.
         """
+        array = _strings(texts)
+        data, offsets = _buffers(array)
+        null = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else np.zeros(0, np.bool_)
+        null.flags.writeable = False
         try:
-            parts = [self._match_chunk(_strings(chunk)) for chunk in _chunks(texts)]
-            if sum(len(part.values) for part in parts) > _MOST_IDS:
-                raise OverflowError
+            id_at, ids = kernel.match_texts(self._tables, data, offsets, null, _MOST_IDS)
         except OverflowError:
             what = f"{len(texts):,} texts have more than {_MOST_IDS:,} matches together"
             raise RunError(f"{what}; pass fewer texts at a time") from None
-        return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
-
-    def _match_chunk(self, texts: pa.Array) -> pa.ListArray:
-        data, offsets = _buffers(texts)
-        null = texts.is_null().to_numpy(zero_copy_only=False) if texts.null_count else np.zeros(0, np.bool_)
-        null.flags.writeable = False
-        id_at, ids = kernel.match_texts(self._tables, data, offsets, null, _MOST_IDS)
         return pa.ListArray.from_arrays(pa.array(id_at.astype(np.int32)), pa.array(ids))
 
 
-def _chunks(array: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
-    """Return the chunks of an array, at least one."""
-    if isinstance(array, pa.ChunkedArray):
-        return array.chunks or [pa.array([], array.type)]
-    return [array]
-
-
-def _strings(array: pa.Array) -> pa.Array:
-    """Return the array itself; an array of type null as strings."""
+def _strings(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return strings as one array, also those of type null. Raises TypeError for others."""
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     if pa.types.is_null(array.type):
         return array.cast(pa.string())
     if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):

@@ -77,6 +77,6 @@ def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
     samples = tables.read("samples", ["unit", "row", "uid", "caption", "status"])
     readable = pc.equal(samples["status"], schema.OK)
     captions = pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string()))
-    found = load_matcher(settings).match(captions.combine_chunks())
+    found = load_matcher(settings).match(captions)
     table = samples.select(["unit", "row", "uid"]).append_column("entry_ids", found)
     tables.write("matches", table.cast(schema.MATCHES), key)
