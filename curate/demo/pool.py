@@ -108,14 +108,12 @@ def write_pool(folder: str | Path, samples: int = 2000, seed: int = 0, shards: i
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metadata.json").write_text(json.dumps(metadata_entries(), indent=0) + "\n", encoding="utf-8")
     pool = make_pool(samples, seed)
-    order = _rng(seed, "order").permutation(samples)
-    places = [(rank * shards // samples, int(row)) for rank, row in enumerate(order)]
-    first = [next(rank for rank, place in enumerate(places) if place[0] == shard) for shard in range(shards)]
-    keys = {row: f"{shard:05d}{rank - first[shard]:04d}" for rank, (shard, row) in enumerate(places)}
-    for shard in range(shards):
-        rows = [row for place, row in places if place == shard]
-        _write_tar(folder / f"{shard:05d}.tar", [(keys[row], pool[row]) for row in rows])
-    truth = pa.Table.from_pylist([_truth(keys, shard, row, pool[row]) for shard, row in places], schema=TRUTH)
+    parts = [part.tolist() for part in np.array_split(_rng(seed, "order").permutation(samples), shards)]
+    keys = {row: f"{shard:05d}{place:04d}" for shard, part in enumerate(parts) for place, row in enumerate(part)}
+    for shard, part in enumerate(parts):
+        _write_tar(folder / f"{shard:05d}.tar", [(keys[row], pool[row]) for row in part])
+    truths = [_truth(keys, shard, row, pool[row]) for shard, part in enumerate(parts) for row in part]
+    truth = pa.Table.from_pylist(truths, schema=TRUTH)
     pq.write_table(truth, folder / "truth.parquet")
     return truth
 
