@@ -41,29 +41,25 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     images = UnitReader(unit, find_source(settings.sources, unit.source), tables)
     if settings.captions.regions and not tables.store.is_current(tables.file("regions"), key):
         find_unit_regions(settings, tables, images, Rows.read(tables, counts), key)
+    cache = AnswerCache(tables, settings.reuse)
     if all(tables.store.is_current(tables.file(name), key) for name in ("answers", "captions")):
-        AnswerCache(tables, settings.reuse).delete_parts()
+        cache.delete_parts()
         return sum_unit(settings, unit, tables)
     rows = Rows.read(tables, counts)
-    cache = AnswerCache(tables, settings.reuse)
     answers, texts = schema.ANSWERS.empty_table(), schema.CAPTIONS.empty_table()
     for task in settings.captions.tasks:
         rows = rows.with_sources(texts, task.section.source)
         answered = _answer(settings, task, rows, make_requests(settings, tables, task, rows), cache, images)
         answers = pa.concat_tables([answers, answered.answers])
         texts = pa.concat_tables([texts, judge(settings, tables, answered)])
-    _write(tables, answers, texts, cache, key)
-    return sum_unit(settings, unit, tables)
-
-
-def _write(tables: UnitTables, answers: pa.Table, texts: pa.Table, cache: AnswerCache, key: str) -> None:
-    """Put the tables into place, and what was spent on them; without the key where some failed, which are sent again then."""
+    # Without its key it is written again, and what failed is sent again.
     key = "" if answers["error"].null_count < len(answers) else key
     content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
     tables.store.write_json(caption_statistics_file(tables.unit), cache.spent())
     tables.write("answers", answers, key)
     tables.write("captions", texts, key, {"content": content})
     cache.delete_parts()
+    return sum_unit(settings, unit, tables)
 
 
 def _answer(
