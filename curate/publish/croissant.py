@@ -48,10 +48,8 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
     """
     kind = find_output(run.pool.images)
     types = {kind.suffix: kind.media_type, "parquet": _PARQUET}
-    shards = sorted(
-        (line for line in digests if line.path.startswith("shards/") and line.path.rpartition(".")[2] in types),
-        key=lambda line: line.path,
-    )
+    lines = sorted(digests, key=lambda line: line.path)
+    shards = [line for line in lines if line.path.startswith("shards/") and line.path.rpartition(".")[2] in types]
     given = run.recipe.get("license", UNKNOWN)
     day = datetime.datetime.fromtimestamp(run.finished, datetime.UTC).date().isoformat()
     return {
@@ -79,10 +77,8 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
 
 def _sets(kind: OutputFormat) -> list[dict[str, Any]]:
     """Return the shards as sets of files."""
-    name, description = kind.file_set
-    sets = [(name, description, kind.suffix, kind.media_type)]
-    if kind.suffix != "parquet":
-        sets.append(("parquet", "one row per sample, one file per shard", "parquet", _PARQUET))
+    sets = {kind.suffix: (*kind.file_set, kind.media_type)}
+    sets.setdefault("parquet", ("parquet", "one row per sample, one file per shard", _PARQUET))
     return [
         {
             "@type": "cr:FileSet",
@@ -92,7 +88,7 @@ def _sets(kind: OutputFormat) -> list[dict[str, Any]]:
             "encodingFormat": media_type,
             "includes": f"shards/*.{suffix}",
         }
-        for name, description, suffix, media_type in sets
+        for suffix, (name, description, media_type) in sets.items()
     ]
 
 

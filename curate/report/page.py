@@ -12,7 +12,6 @@ import fsspec
 import jinja2
 
 from curate.errors import RecipeError, RunError
-from curate.output.output_format import find_output
 from curate.report.blocks import Section
 from curate.report.captions import captions_section
 from curate.report.changes import changes_section
@@ -113,17 +112,13 @@ def _lead(run: Run) -> str:
 
 def _tiles(run: Run) -> list[tuple[str, str]]:
     pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", "failed"))
-    published = run.row(
-        "SELECT count(*) AS shards, coalesce(sum(bytes), 0)::BIGINT AS bytes FROM manifest WHERE path LIKE $like",
-        like=f"shards/%.{find_output(run.has_images).suffix}",
-    )
     tiles = [
         ("in the pool", count(pool)),
         ("kept", count(kept)),
         ("dropped", count(pool - kept - failed)),
         ("failed", count(failed)),
         ("source" if len(run.facts.sources) == 1 else "sources", count(len(run.facts.sources))),
-        ("shards", count(published["shards"])),
-        ("size of the shards", format_bytes(published["bytes"])),
+        ("shards", count(run.facts.content.shards)),
+        ("size of the shards", format_bytes(run.facts.content.bytes)),
     ]
     return tiles + ([("t, samples per entry", count(run.facts.t))] if run.facts.t is not None else [])

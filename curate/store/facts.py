@@ -289,15 +289,12 @@ def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
     recipe = data.get("recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("input"), list):
         return data
-    unset: dict[str, tuple[str, list[Any]]] = {
-        "webdataset": ("columns", [None]),
-        "parquet": ("caption_key", ["caption"]),
-    }
+    unset: dict[str, tuple[str, Any]] = {"webdataset": ("columns", None), "parquet": ("caption_key", "caption")}
     sources = [dict(source) for source in recipe["input"]]
     for source in sources:
-        key, values = unset.get(source.get("format", ""), ("", []))
+        key, default = unset.get(source.get("format", ""), ("", None))
         value = source.get(key)
-        if all(one in values for one in (value.values() if isinstance(value, dict) else [value])):
+        if all(one == default for one in (value.values() if isinstance(value, dict) else [value])):
             source.pop(key, None)
     return data | {"recipe": recipe | {"input": sources}}
 

@@ -190,11 +190,8 @@ def counts(items: Items, names: Mapping[str, Hashes]) -> dict[str, npt.NDArray[n
     """Return for each kind how often each of `items` is among the names of rows (unsorted, one for each row)."""
     found = {}
     for kind in KINDS:
-        values, times = np.unique(names[kind], return_counts=True)
-        count = np.zeros(len(items[kind]), np.int64)
-        known = items.holds(kind, values)
-        count[np.searchsorted(items[kind], values)[known]] = times[known]
-        found[kind] = count
+        ordered, wanted = np.sort(names[kind]), items[kind]
+        found[kind] = np.searchsorted(ordered, wanted, "right") - np.searchsorted(ordered, wanted, "left")
     return found
 
 
