@@ -89,9 +89,7 @@ def render_page(run: Run) -> str:
     """Return the page as HTML."""
     sections = [section for make in SECTIONS if (section := make(run)) is not None]
     package = files("curate.report")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(package.joinpath("page.html").read_text("utf-8"))
     style = package.joinpath("style.css").read_text("utf-8")
     return template.render(

@@ -25,11 +25,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 @contextmanager
 def locked(store: RunStore, command: str) -> Iterator[None]:
-    """Keep others that work in the folder out while the block of this command runs.
-
-    Raises:
-        RunError: another command is at work there; the message names it.
-    """
+    """Keep other commands out of the folder while the block runs. Raises RunError, which names one that is at work."""
     if not store.is_local:
         yield
         return

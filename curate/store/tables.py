@@ -75,8 +75,7 @@ class UnitTables:
     def is_current(self, table: str, key: str) -> bool:
         """Return whether the table was made with this key; that of the run to reuse is adopted first.
 
-        Raises:
-            OSError: a file cannot be read now, so nobody knows.
+        Raises OSError where a file cannot be read now, so that nobody knows.
         """
         if self.store.is_current(self.file(table), key):
             return True
