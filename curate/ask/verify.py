@@ -84,7 +84,7 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
     context, units = open_context(folder)
     needed = [layout.table_file(name, unit.index) for unit in units for name in table_names(context)]
     for name in folder.read_json(layout.SIZES_FILE):
-        needed += find_output(context.pool.images).files(layout.stem_of(name))
+        needed += find_output(context.pool.has_images).files(layout.stem_of(name))
     yield from (f"{path}: is not in the manifest, and this run has it" for path in needed if path not in listed)
 
 
@@ -175,7 +175,7 @@ def _find_forgotten(folder: RunStore, items: Items) -> Iterator[str]:
 def _named_columns(settings: PublishSettings, sidecar: pa.Table) -> Iterator[tuple[str, Any]]:
     """Yield the columns of a shard's Parquet file with uids, URLs and images, each after its kind in `Items`."""
     yield "uid", sidecar["uid"]
-    if names := find_output(settings.pool.images).item_columns:
+    if names := find_output(settings.pool.has_images).item_columns:
         yield from ((name, sidecar[name]) for name in names)
     else:
         urls = {find_format(source).url_column(source, sidecar.schema) for source in settings.recipe.input}

@@ -22,7 +22,7 @@ Texts = Mapping[str, Sequence[Text]]
 """A sample's texts that passed, by kind, in the order of style and ordinal."""
 
 
-class Written(NamedTuple):
+class EmittedTexts(NamedTuple):
     """What the shards say of a sample."""
 
     chosen: str | None  # the text in the original's place in `.txt`; None where the original stays
@@ -66,12 +66,12 @@ def _replacing() -> list[str]:
     return [kind.kind for kind in CAPTION_KINDS.kinds().values() if kind.replaces]
 
 
-def written_texts(
+def emitted_texts(
     captions: Captions | None, seed: int, tables: UnitTables, uids: Sequence[str], originals: Sequence[str]
-) -> list[Written]:
+) -> list[EmittedTexts]:
     """Return what the shards say of each row; nothing but the original without captions."""
     if captions is None:
-        return [Written(None, {"original": original}, None, {}) for original in originals]
+        return [EmittedTexts(None, {"original": original}, None, {}) for original in originals]
     found = read_texts(tables)
     regions = {}
     if captions.regions:
@@ -85,7 +85,7 @@ def written_texts(
         # Of all that was written of the image and may take the original's place.
         synthetic = [text.text for kind in _replacing() for text in texts.get(kind, ())]
         written.append(
-            Written(
+            EmittedTexts(
                 chosen[1].text if chosen else None,
                 {"original": original, **own},
                 synthetic if captions.output.syn_json else None,

@@ -54,7 +54,7 @@ class CaptionSettings:
             engine_ids=context.engine_ids,
             sources=recipe.input,
             visible=visible_columns(recipe.measure, signals, context.pool),
-            has_images=context.pool.images,
+            has_images=context.pool.has_images,
             output_columns=() if context.pool.output is None else tuple(context.pool.output.names),
             match=MatchSettings.of(context) if recipe.match else None,
             scorer=next(scorers, None),

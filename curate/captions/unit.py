@@ -23,7 +23,7 @@ from curate.captions.work import Captioned, sum_unit
 from curate.engines.engine import Answer, Request
 from curate.numeric.arrays import I64
 from curate.pool.plan import Unit
-from curate.pool.reader import UnitReader
+from curate.pool.reread import UnitRereader
 from curate.recipe.captions import Task
 from curate.recipe.source import find_source
 from curate.store.layout import caption_statistics_file
@@ -38,7 +38,7 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     `counts` int64[entries] are the rows of each entry among the survivors; None without match.
     """
     key = settings.key(unit, tables.key("decisions"))
-    images = UnitReader(unit, find_source(settings.sources, unit.source), tables)
+    images = UnitRereader(unit, find_source(settings.sources, unit.source), tables)
     if settings.captions.regions and not tables.store.is_current(tables.file("regions"), key):
         find_unit_regions(settings, tables, images, Rows.read(tables, counts), key)
     cache = AnswerCache(tables, settings.reuse)
@@ -63,7 +63,7 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
 
 
 def _answer(
-    settings: CaptionSettings, task: Task, rows: Rows, requests: list[Request], cache: AnswerCache, images: UnitReader
+    settings: CaptionSettings, task: Task, rows: Rows, requests: list[Request], cache: AnswerCache, images: UnitRereader
 ) -> Answered:
     """Return an answer for each request of a section; cached ones are not sent."""
     spec, engine_id = settings.captions.engines[task.section.engine], settings.model_of(task)
@@ -84,7 +84,7 @@ def _answer(
     return Answered(task, rows, requests, answer_table(requests, digests, [known[digest] for digest in digests]))
 
 
-def _with_images(images: UnitReader, rows: Rows, requests: list[Request]) -> Sequence[Request | None]:
+def _with_images(images: UnitRereader, rows: Rows, requests: list[Request]) -> Sequence[Request | None]:
     """Return the requests with their image's file, those that have one; None where it cannot be read again."""
     if not any(request.picture for request in requests):
         return requests

@@ -47,7 +47,7 @@ def plan(
             return
         if not no_estimate:
             found = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
-            print_lines(line(), *_estimate(found, prepared.context.pool.images))
+            print_lines(line(), *_estimate(found, prepared.context.pool.has_images))
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")

@@ -62,7 +62,7 @@ class DecideSettings:
             matching=MatchSettings.of(context) if recipe.match else None,
             passes=tuple(KEYS.find(by) if isinstance(by, str) else nearness(by) for by in recipe.dedup.by),
             prefer=recipe.dedup.prefer,
-            compares_content=pool.images or "uid" in pool.supplied,  # else a uid is made of URL and caption
+            compares_content=pool.has_images or "uid" in pool.supplied,  # else a uid is made of URL and caption
             against=nearness(recipe.dedup.against) if recipe.dedup.against else None,
             balance=recipe.balance,
             scheme=SCHEMES.find(recipe.balance.scheme) if recipe.balance else None,
@@ -126,7 +126,7 @@ def _deciding_sections(recipe: Recipe) -> dict[str, object]:
 
 def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema) -> None:
     """Check that the pool has what deduplication compares. Raises RecipeError."""
-    if not pool.images:
+    if not pool.has_images:
         accepted = ", ".join(key for key, kind in KEYS.kinds().items() if not kind.needs_images)
         for by in dedup.by:
             if isinstance(by, str) and KEYS.find(by).needs_images:

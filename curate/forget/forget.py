@@ -130,7 +130,7 @@ def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
         absent=absent - record.items,
         rows=found,
         shards=shards,
-        has_images=settings.pool.images,
+        has_images=settings.pool.has_images,
     )
     rows = counts(items, found.names)
     return result, record.append(items, origins(items, requested), rows=rows, shards=len(shards))

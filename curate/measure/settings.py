@@ -83,14 +83,14 @@ class MeasureSettings:
         """Return the key of what the unit's rows are, and which of them can be read."""
         source = self.source(unit).model_dump(exclude={"name", "path", "storage"})
         image = self.measure.image
-        decoding = [image.decode, image.max_pixels, f"pillow {version('pillow')}"] if self.pool.images else []
+        decoding = [image.decode, image.max_pixels, f"pillow {version('pillow')}"] if self.pool.has_images else []
         decoding += [image.jpeg_side] if image.jpeg_side else []
-        return ids.digest([VERSIONS["measure"], unit.key, source, decoding, self.pool.images])
+        return ids.digest([VERSIONS["measure"], unit.key, source, decoding, self.pool.has_images])
 
     @cached_property
     def value_versions(self) -> list[Any]:
         """The signals and the versions of libraries that decide values of `samples`."""
-        has_phash = self.pool.images and self.measure.image.phash
+        has_phash = self.pool.has_images and self.measure.image.phash
         hashing = [f"{name} {version(name)}" for name in ("imagehash", "scipy")] if has_phash else []
         filling = [signal.key for signal in self.signals if signal.sample_columns]
-        return [filling, hashing, version("pillow") if self.pool.images else ""]
+        return [filling, hashing, version("pillow") if self.pool.has_images else ""]

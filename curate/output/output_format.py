@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from curate.numeric.arrays import U64
-from curate.output.settings import EmitSettings, Shard
+from curate.output.layout import Shard
+from curate.output.settings import EmitSettings
 from curate.registry import Registry
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
@@ -112,7 +113,7 @@ def json_bytes(fields: dict[str, Any]) -> bytes:
 def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
     """Write the files of the shard, unless they are current; see `OutputFormat.write`."""
     started = time.time()
-    store, kind, key = settings.store, find_output(settings.pool.images), settings.shard_key(shard)
+    store, kind, key = settings.store, find_output(settings.pool.has_images), settings.shard_key(shard)
     last = f"{shard.stem}.parquet"
     if store.is_current(last, key) and all(store.exists(name) for name in kind.files(shard.stem)):
         return shard

@@ -2,13 +2,14 @@
 
 import pyarrow as pa
 
-from curate.captions.mix import Written
+from curate.captions.mix import EmittedTexts
 from curate.numeric.arrays import U64
+from curate.output.layout import Shard, Slice
 from curate.output.output_format import OutputFormat, json_bytes
-from curate.output.settings import EmitSettings, Shard, Slice
+from curate.output.settings import EmitSettings
 
 
-class Parquet(OutputFormat):
+class ParquetOutput(OutputFormat):
     """The Parquet file is the shard."""
 
     key = "parquet"
@@ -40,7 +41,7 @@ def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
     kept = settings.kept_rows(part, ["row", "uid", "caption"])
     written = None
     if settings.captioning is not None:
-        written = settings.write_texts(part.unit, kept["uid"].to_pylist(), kept["caption"].to_pylist())
+        written = settings.texts_to_emit(part.unit, kept["uid"].to_pylist(), kept["caption"].to_pylist())
     tables = []
     first = 0
     for columns in settings.reader(part.unit).rows(kept["row"].to_numpy(), output):
@@ -53,7 +54,7 @@ def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _with_texts(table: pa.Table, written: list[Written]) -> pa.Table:
+def _with_texts(table: pa.Table, written: list[EmittedTexts]) -> pa.Table:
     """Return the rows with the texts that were written: `curated_caption`, and `captions` as the json of tars has it."""
     chosen = [texts.chosen or texts.fields["original"] for texts in written]
     fields = [json_bytes(texts.fields).decode() for texts in written]

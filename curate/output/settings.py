@@ -1,71 +1,24 @@
-"""What emitting reads of a run, which kept rows lie in which shard, and the key of the shards.
+"""What emitting reads of a run, and the key of the shards."""
 
-Shard k holds the kept rows of ranks [k·N, (k+1)·N), in the order of units and rows.
-"""
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from curate import ids
-from curate.captions.mix import Written, written_texts
+from curate.captions.mix import EmittedTexts, emitted_texts
 from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
+from curate.output.layout import Shard, Slice
 from curate.pool.plan import Pool, Unit
-from curate.pool.reader import UnitReader
+from curate.pool.reread import UnitRereader
 from curate.recipe.captions import Captions
 from curate.recipe.recipe import Output
 from curate.recipe.source import Source, find_source
 from curate.run.context import VERSIONS, RunContext
-from curate.store.layout import shard_stem
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
-
-
-@dataclass(frozen=True)
-class Slice:
-    """`count` kept rows of a unit, from the `first` one on."""
-
-    unit: Unit
-    first: int
-    count: int
-
-
-@dataclass(frozen=True)
-class Shard:
-    """An output shard and the rows that it holds."""
-
-    index: int
-    slices: tuple[Slice, ...]
-
-    @property
-    def rows(self) -> int:
-        """How many rows it holds."""
-        return sum(part.count for part in self.slices)
-
-    @property
-    def stem(self) -> str:
-        """The path of its files, without suffix."""
-        return shard_stem(self.index)
-
-
-def lay_out(kept: Iterable[tuple[Unit, int]], rows_per_shard: int) -> list[Shard]:
-    """Return the output shards, from the number of kept rows of each unit: all full but the last."""
-    shards: list[Shard] = []
-    slices: list[Slice] = []
-    room = rows_per_shard
-    for unit, rows in sorted(kept, key=lambda pair: pair[0].index):
-        first = 0
-        while first < rows:
-            count = min(room, rows - first)
-            slices.append(Slice(unit, first, count))
-            first, room = first + count, room - count
-            if room == 0:
-                shards.append(Shard(len(shards), tuple(slices)))
-                slices, room = [], rows_per_shard
-    return [*shards, Shard(len(shards), tuple(slices))] if slices else shards
 
 
 @dataclass(frozen=True)
@@ -115,9 +68,9 @@ class EmitSettings:
         """Return a unit's tables."""
         return UnitTables(self.store, unit.index)
 
-    def reader(self, unit: Unit) -> UnitReader:
+    def reader(self, unit: Unit) -> UnitRereader:
         """Return what reads rows of a unit again."""
-        return UnitReader(unit, find_source(self.sources, unit.source), self.tables(unit))
+        return UnitRereader(unit, find_source(self.sources, unit.source), self.tables(unit))
 
     def kept_rows(self, part: Slice, columns: list[str]) -> pa.Table:
         """Return columns of `samples` for a slice's rows."""
@@ -125,6 +78,6 @@ class EmitSettings:
         kept = tables.read("decisions", ["kept"])["kept"]
         return tables.read("samples", columns).filter(kept).slice(part.first, part.count)
 
-    def write_texts(self, unit: Unit, uids: Sequence[str], captions: Sequence[str]) -> list[Written]:
+    def texts_to_emit(self, unit: Unit, uids: Sequence[str], captions: Sequence[str]) -> list[EmittedTexts]:
         """Return what the shards hold of the texts of rows with these uids and original captions."""
-        return written_texts(self.captions, self.seed, self.tables(unit), uids, captions)
+        return emitted_texts(self.captions, self.seed, self.tables(unit), uids, captions)

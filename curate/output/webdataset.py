@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids
-from curate.captions.mix import Written
+from curate.captions.mix import EmittedTexts
 from curate.numeric.arrays import U64
+from curate.output.layout import Shard, Slice
 from curate.output.output_format import OutputFormat, json_bytes
-from curate.output.settings import EmitSettings, Shard, Slice
+from curate.output.settings import EmitSettings
 from curate.output.tar_writer import TarWriter, safe_key, safe_suffix
 from curate.pool.byte_sources import open_source
 from curate.pool.formats.input_format import InputSample
@@ -49,7 +50,7 @@ _TEXTS = ("txt", "json")
 _first = itemgetter(0)
 
 
-class Webdataset(OutputFormat):
+class WebdatasetOutput(OutputFormat):
     """Tars, as webdataset and `datasets` read them."""
 
     key = "webdataset"
@@ -123,7 +124,7 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
     """Add a slice's samples to the tar, and return their rows of the sidecar."""
     uids, captions = rows["uid"].to_pylist(), rows["caption"].to_pylist()
     names = _names(rows["key"].to_pylist(), uids, repeated)
-    written = settings.write_texts(part.unit, uids, captions)
+    written = settings.texts_to_emit(part.unit, uids, captions)
     facts = []
     samples = map(_safe_sample, settings.reader(part.unit).samples(rows), captions)
     for name, uid, texts, sample in zip(names, uids, written, samples, strict=True):
@@ -142,7 +143,7 @@ def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
     return [uid if is_taken else name for name, uid, is_taken in zip(names, uids, taken.tolist(), strict=True)]
 
 
-def _files(uid: str, texts: Written, sample: InputSample) -> list[tuple[str, bytes | memoryview]]:
+def _files(uid: str, texts: EmittedTexts, sample: InputSample) -> list[tuple[str, bytes | memoryview]]:
     """Return suffix and content of all files of a sample, sorted by suffix."""
     fields = {**sample.fields, "uid": uid, "captions": texts.fields, **texts.regions}
     text = sample.text if texts.chosen is None else texts.chosen.encode()

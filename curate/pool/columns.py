@@ -1,6 +1,6 @@
 """What the columns of an input hold: by the recipe's names, else by the column names of LAION, DataComp and img2dataset.
 
-Names are compared without regard to case, in order; see `SPELLINGS`. And columns of any type as `samples` has them.
+Names are compared without regard to case, in order; see `COLUMN_NAMES`. And columns of any type as `samples` has them.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow as pa
 from curate.pool.faults import InputFault
 from curate.recipe.section import Section
 
-SPELLINGS = {
+COLUMN_NAMES = {
     "caption": ("caption", "text", "alt_text", "alt"),
     "uid": ("uid",),
     "url": ("url", "image_url"),
@@ -20,7 +20,7 @@ SPELLINGS = {
     "image": ("image", "jpg", "image_bytes"),
 }
 
-NEEDED = dict.fromkeys(SPELLINGS, "text") | {
+NEEDED = dict.fromkeys(COLUMN_NAMES, "text") | {
     "width": "a number",
     "height": "a number",
     "image": "bytes, or a struct with a field 'bytes'",
@@ -28,7 +28,7 @@ NEEDED = dict.fromkeys(SPELLINGS, "text") | {
 
 
 class Columns(Section):
-    """Which column of a source holds what; None: found by its usual names (`SPELLINGS`).
+    """Which column of a source holds what; None: found by its usual names (`COLUMN_NAMES`).
 
     `scores` names the columns that land in table `scores`; by default all floating-point columns not used otherwise.
     """
@@ -49,13 +49,13 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
         raise InputFault("wrong_type", f"two columns are named {twice[0]!r}")
-    spelled: dict[str, str] = {}
+    by_lower: dict[str, str] = {}
     for name in schema.names:
-        spelled.setdefault(name.lower(), name)
+        by_lower.setdefault(name.lower(), name)
     found: dict[str, str | None] = {}
-    for part, names in SPELLINGS.items():
+    for part, names in COLUMN_NAMES.items():
         requested = getattr(wanted, part)
-        candidates = [requested] if requested else [spelled[name] for name in names if name in spelled]
+        candidates = [requested] if requested else [by_lower[name] for name in names if name in by_lower]
         candidates = [name for name in candidates if name in schema.names]
         fits = [name for name in candidates if _fits(part, plain_type(schema.field(name).type))]
         if candidates and not fits and (requested or part == "caption"):

@@ -54,7 +54,7 @@ class Pool:
     """What all units have in common; small, so that it can go along to every worker."""
 
     key: str  # digest of all units
-    images: bool  # whether samples have images, or are rows of text
+    has_images: bool  # whether samples have images, or are rows of text
     rows: int | None  # how many there are; None where listing does not state it
     supplied: frozenset[str]  # the parts of a sample that columns supply (such as url, width, language)
     scores: pa.Schema  # name and type of the score columns that the pool supplies
@@ -91,7 +91,7 @@ def make_plan(recipe: Recipe, content: bool = False) -> Plan:
     rows = [part.rows for unit in units for part in unit.parts if not part.fault]
     pool = Pool(
         key=ids.digest([unit.key for unit in units]),
-        images=has_images,
+        has_images=has_images,
         rows=None if None in rows else sum(n or 0 for n in rows),
         supplied=frozenset(name for _, one in columns for name in one.supplied),
         scores=_score_schema(columns),
@@ -162,7 +162,7 @@ def _score_schema(columns: Sequence[tuple[Source, FileColumns]]) -> pa.Schema:
     """Return the score columns of all sources, each of one type."""
     types: dict[str, Any] = {}
     reserved = {*schema.SAMPLES.names, *schema.DECISIONS.names}
-    spelled: dict[str, str] = {}
+    by_lower: dict[str, str] = {}
     # A column that holds integers in one file and floats in another is a score in both.
     names: dict[str, dict[str, None]] = {}
     for source, one in columns:
@@ -174,9 +174,9 @@ def _score_schema(columns: Sequence[tuple[Source, FileColumns]]) -> pa.Schema:
                 raise RecipeError(
                     f"{where} has the name of a column of the run's own; choose others with columns.scores, or rename it"
                 )
-            if spelled.setdefault(name.lower(), name) != name:
+            if by_lower.setdefault(name.lower(), name) != name:
                 raise RecipeError(
-                    f"{where} and {spelled[name.lower()]!r} differ in case only; to SQL they are the same"
+                    f"{where} and {by_lower[name.lower()]!r} differ in case only; to SQL they are the same"
                 )
             kind = one.schema.field(name).type
             if pa.types.is_float16(kind):

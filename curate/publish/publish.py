@@ -14,8 +14,8 @@ from curate import schema
 from curate.decide import balance
 from curate.decide.schemes.scheme import Scheme
 from curate.numeric.arrays import I64
+from curate.output.layout import Shard
 from curate.output.output_format import find_output
-from curate.output.settings import Shard
 from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation, count_drops
 from curate.publish.describe import describe_run
 from curate.publish.uids import write_uids
@@ -55,7 +55,7 @@ def publish(
     Raises:
         ConservationError: rows in are not kept + dropped + failed.
     """
-    store, kind = settings.store, find_output(settings.pool.images)
+    store, kind = settings.store, find_output(settings.pool.has_images)
     audits = sorted(audits, key=lambda audit: audit.unit.index)
     shards = sorted(shards, key=lambda shard: shard.index)
     counts = check_conservation(audits, sum(shard.rows for shard in shards))
@@ -112,7 +112,7 @@ def _summarise(settings: PublishSettings, counts: Counter[str], results: Results
         **claim.model_dump(),
         evaluation=evaluation,
         pool=PoolFacts(
-            images=pool.images, supplied=sorted(pool.supplied), scores=pool.scores.names, embeddings=pool.embeddings
+            images=pool.has_images, supplied=sorted(pool.supplied), scores=pool.scores.names, embeddings=pool.embeddings
         ),
         units=[(source, sum(1 for _ in units)) for source, units in groupby(sources)],
         rules=[_rule_facts(name, spec, results.thresholds.get(name)) for name, spec in recipe.rules.items()],

@@ -37,9 +37,9 @@ def embedding_schema(measure: Measure, models: Mapping[str, Any]) -> pa.Schema:
 def visible_columns(measure: Measure, signals: Sequence[Signal], pool: Pool) -> pa.Schema:
     """Return the columns that rules see: what is measured or supplied, in `samples` and `scores`."""
     hidden = {"unit", "row", "offset", "status", "error"}
-    if not pool.images:
+    if not pool.has_images:
         hidden |= {"bytes", "format", "sha256", "shard", "key"} | ({"width", "height", "url"} - pool.supplied)
-    if not (pool.images and measure.image.phash):
+    if not (pool.has_images and measure.image.phash):
         hidden.add("phash")
     hidden |= {"language"} - pool.supplied - {name for signal in signals for name in signal.sample_columns}
     columns = [field for field in schema.SAMPLES if field.name not in hidden]
@@ -65,7 +65,7 @@ def table_names(context: RunContext) -> tuple[str, ...]:
 def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None:
     """Check that the pool has what signals need, and that no two columns have one name. Raises RecipeError."""
     from_images = [signal.name for signal in signals if signal.from_images]
-    if from_images and not pool.images:
+    if from_images and not pool.has_images:
         raise RecipeError(f"measure: {from_images[0]} needs images, and the pool has none")
     own = [column.name for signal in signals for column in signal.columns]
     supplied = {name.lower() for name in pool.scores.names}

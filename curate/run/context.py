@@ -55,7 +55,7 @@ def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
         recipe=_recipe(folder, facts),
         pool=Pool(
             key=facts.keys["pool"],
-            images=facts.pool.images,
+            has_images=facts.pool.images,
             rows=None,
             supplied=frozenset(facts.pool.supplied),
             scores=_score_columns(folder, facts.pool.scores),

@@ -9,8 +9,9 @@ import numpy as np
 from apache_beam.pvalue import AsList
 
 from curate.decide import dedup
+from curate.output.layout import Shard, lay_out
 from curate.output.output_format import emit_shard, find_output
-from curate.output.settings import EmitSettings, Shard, lay_out
+from curate.output.settings import EmitSettings
 from curate.publish.audit import Audit, PublishSettings, check_damage
 from curate.store.error_notes import noting_errors
 from curate.store.timings import time_step
@@ -45,7 +46,7 @@ class Emit(beam.PTransform):
         )
 
     def _name_buckets(self, audit: Audit) -> Iterator[tuple[int, Any]]:
-        hashes = find_output(self.settings.pool.images).name_hashes(self.settings.tables(audit.unit))
+        hashes = find_output(self.settings.pool.has_images).name_hashes(self.settings.tables(audit.unit))
         if len(hashes):
             yield from enumerate(dedup.split_buckets(hashes, self.n_buckets))
 

@@ -8,8 +8,8 @@ import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.captions.work import summarise
+from curate.output.layout import Shard
 from curate.output.output_format import find_output
-from curate.output.settings import Shard
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings
 from curate.publish.drift import measure_drifts, merge, sample_unit
@@ -58,7 +58,7 @@ class Digest(beam.PTransform):
         yield from ((path, None) for path in self.settings.unit_files(audit.unit))
 
     def _files(self, shard: Shard) -> Iterator[tuple[str, int | None]]:
-        files = find_output(self.settings.pool.images).files(shard.stem)
+        files = find_output(self.settings.pool.has_images).files(shard.stem)
         yield from ((path, shard.rows if has_rows else None) for path, has_rows in files.items())
 
 

@@ -113,7 +113,7 @@ def estimate(
             verdicts=_verdicts(survivors, found, fraction),
             error=_error(survivors, found, fraction),
             seconds=seconds / fraction,
-            bytes=_bytes(survivors, found, fraction) if context.pool.images else 0,
+            bytes=_bytes(survivors, found, fraction) if context.pool.has_images else 0,
             requests=_requests(context, survivors, found, known, fraction) if context.recipe.captions else [],
         )
 
@@ -134,7 +134,7 @@ def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:
     for i in range(count):
         chosen.append(units[(2 * i + 1) * len(units) // (2 * count)])
         rows = sum(part.rows or 0 for unit in chosen for part in unit.parts)
-        if _size(chosen) > _BYTES if context.pool.images else rows > _ROWS:
+        if _size(chosen) > _BYTES if context.pool.has_images else rows > _ROWS:
             break
     return chosen
 

@@ -26,8 +26,9 @@ from PIL import Image
 from curate.decide.per_unit import decide
 from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
+from curate.output.layout import lay_out
 from curate.output.output_format import emit_shard
-from curate.output.settings import EmitSettings, lay_out
+from curate.output.settings import EmitSettings
 from curate.output.tar_writer import TarWriter
 from curate.pool.byte_sources import open_source
 from curate.pool.plan import Unit, make_plan

@@ -33,8 +33,9 @@ from curate.forget.block import block
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
+from curate.output.layout import lay_out
 from curate.output.output_format import emit_shard, find_output
-from curate.output.settings import EmitSettings, lay_out
+from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, audit_unit, check_damage
 from curate.publish.publish import Results, publish
@@ -410,7 +411,11 @@ def _largest_t(settings: DecideSettings, states: Sequence[UnitState], counts: An
 
 def publish_local(context: RunContext, audits: list[Audit], results: Results) -> None:
     """Emits and publishes."""
-    settings, publishing, kind = EmitSettings.of(context), PublishSettings.of(context), find_output(context.pool.images)
+    settings, publishing, kind = (
+        EmitSettings.of(context),
+        PublishSettings.of(context),
+        find_output(context.pool.has_images),
+    )
     hashes = [kind.name_hashes(settings.tables(a.unit)) for a in audits]
     shards = lay_out([(a.unit, a.kept) for a in audits], context.recipe.output.rows_per_shard)
     for shard in shards:

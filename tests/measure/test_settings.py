@@ -112,7 +112,7 @@ CHANGES: list[tuple[str, Callable[[Inputs], Inputs], set[str]]] = [
     ("the side of JPEGs", image(jpeg_side=64), ALL),
     ("perceptual hashes", image(phash=True), ROWS),
     ("a signal that fills samples", signal(0), {*ROWS, "scores", "column language"}),
-    ("images", pool(images=False), ALL),
+    ("has_images", pool(has_images=False), ALL),
     ("other units", pool(key="other"), set()),
     ("the pool's rows", pool(rows=5), set()),
     ("what columns supply", pool(supplied=frozenset({"url"})), set()),

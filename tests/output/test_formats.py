@@ -11,8 +11,9 @@ from curate import registry
 from curate.ask.verify import verify_run
 from curate.numeric.arrays import U64
 from curate.output import registry as outputs
+from curate.output.layout import Shard
 from curate.output.output_format import OUTPUTS, OutputFormat, find_output, find_written
-from curate.output.settings import EmitSettings, Shard
+from curate.output.settings import EmitSettings
 from tests.laws import pools
 from tests.publish.runs import run_query
 

@@ -10,7 +10,8 @@ import pytest
 
 from curate import schema
 from curate.output import settings as module
-from curate.output.settings import EmitSettings, Shard, Slice
+from curate.output.layout import Shard, Slice
+from curate.output.settings import EmitSettings
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext

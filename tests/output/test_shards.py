@@ -21,8 +21,9 @@ from PIL import Image
 from curate.ask.verify import verify_run
 from curate.errors import RecipeError, RunError
 from curate.ids import content_uid, hash64
+from curate.output.layout import Slice, lay_out
 from curate.output.output_format import emit_shard
-from curate.output.settings import EmitSettings, Slice, lay_out
+from curate.output.settings import EmitSettings
 from curate.output.webdataset import SIDECAR
 from curate.pool.plan import Unit
 from curate.recipe.recipe import Recipe, parse_recipe

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from curate.pool.columns import SPELLINGS, Columns, find_columns
+from curate.pool.columns import COLUMN_NAMES, Columns, find_columns
 from curate.pool.faults import InputFault
 from curate.schema import FILE_REASONS
 
@@ -13,7 +13,7 @@ def find(columns: dict[str, pa.DataType], **wanted: object) -> Columns:
 
 
 def parts(found: Columns) -> dict[str, str]:
-    return {part: name for part in SPELLINGS if (name := getattr(found, part))}
+    return {part: name for part in COLUMN_NAMES if (name := getattr(found, part))}
 
 
 def fault(columns: dict[str, pa.DataType], **wanted: object) -> InputFault:

@@ -103,7 +103,7 @@ def test_units_cover_every_tar_once(tmp_path_factory: pytest.TempPathFactory, si
         patch.setattr(plans, "UNIT_BYTES", (limit, limit))
         made = plan(tars(f"{folder}/*.tar"))
     check_cover(made, [(path, None) for path in paths])
-    assert made.pool.rows is None and made.pool.images
+    assert made.pool.rows is None and made.pool.has_images
     for unit, following in zip(made.units, made.units[1:], strict=False):
         assert sum(part.size for part in unit.parts) <= limit or len(unit.parts) == 1
         assert sum(part.size for part in unit.parts) + following.parts[0].size > limit  # and no smaller than need be
@@ -220,8 +220,10 @@ def test_images_and_imageless_sources_do_not_mix(tmp_path: Path) -> None:
     image = write(tmp_path / "image.parquet", captions(2, image=[b"a", b"b"]))
     (tmp_path / "a.tar").write_bytes(bytes(1024))
     tar = tars(f"{tmp_path}/a.tar")
-    assert not plan(source(text)).pool.images
-    assert plan(source(image)).pool.images and plan(tar).pool.images and plan(tar, source(image)).pool.images
+    assert not plan(source(text)).pool.has_images
+    assert (
+        plan(source(image)).pool.has_images and plan(tar).pool.has_images and plan(tar, source(image)).pool.has_images
+    )
     for mixed in ([tar, source(text)], [source(image, "i"), source(text)], [source(text), tar]):
         message = refusal(*mixed)
         assert "'a' has none" in message and "not both" in message

@@ -32,7 +32,7 @@ from curate.captions.rows import Rows
 from curate.captions.settings import CaptionSettings
 from curate.errors import RecipeError
 from curate.models.hugging_face import find_device, in_halves, load, model_name, open_picture, to_dtype
-from curate.pool.reader import UnitReader
+from curate.pool.reread import UnitRereader
 from curate.process import Lazy, process_cache
 from curate.recipe.captions import Regions
 from curate.store.tables import UnitTables
@@ -243,7 +243,9 @@ def open_detector(options: Regions, engine_id: str) -> ZeroShotDetector:
     return process_cache(f"detector {key}", lambda: ZeroShotDetector(options))
 
 
-def find_unit_regions(settings: CaptionSettings, tables: UnitTables, images: UnitReader, rows: Rows, key: str) -> None:
+def find_unit_regions(
+    settings: CaptionSettings, tables: UnitTables, images: UnitRereader, rows: Rows, key: str
+) -> None:
     """Write the unit's `regions`; `key` goes into the footer where no row failed."""
     options = settings.captions.regions
     assert options is not None

@@ -32,7 +32,7 @@ class ParquetSource(Source):
     columns: Columns = Columns()
 
 
-class Parquet(InputFormat):
+class ParquetInput(InputFormat):
     """Rows of Parquet files, with or without an image column."""
 
     key = "parquet"

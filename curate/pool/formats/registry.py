@@ -3,11 +3,11 @@ in the group `curate.formats`, named as its key and naming an object of its clas
 """
 
 from curate.pool.formats.input_format import InputFormat
-from curate.pool.formats.parquet import Parquet
-from curate.pool.formats.webdataset import Webdataset
+from curate.pool.formats.parquet import ParquetInput
+from curate.pool.formats.webdataset import WebdatasetInput
 from curate.recipe.source import FORMATS, Source
 
-KINDS: tuple[InputFormat, ...] = (Webdataset(), Parquet())
+KINDS: tuple[InputFormat, ...] = (WebdatasetInput(), ParquetInput())
 
 
 def find_format(source: Source) -> InputFormat:

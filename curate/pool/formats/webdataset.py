@@ -40,7 +40,7 @@ class WebdatasetSource(Source):
     caption_key: str = "caption"  # the json field that holds the caption where there is no .txt
 
 
-class Webdataset(InputFormat):
+class WebdatasetInput(InputFormat):
     """Tars of samples: members of one name and several suffixes."""
 
     key = "webdataset"
