@@ -1,6 +1,6 @@
 """Registries: the kinds of one thing (signals, say), the package's own in a stated order, then those of other packages.
 
-The package's own kinds are a tuple in a registry file of their folder. Foreign ones come by entry points: a package that
+The package's own kinds are a tuple in a registry file of their folder. Third-party ones register through entry points: a package that
 states one in the registry's group is found once it is installed, on every worker that has it. Kinds are loaded on first
 use, by dotted name, so that `recipe` can look kinds up whose folders import `recipe`.
 """

@@ -71,7 +71,7 @@ CAPTIONS = pa.schema(
     ]
 )
 
-# Where the phrases of a kept caption are in its image: boxes in pixels of the upright image, x0, y0, x1, y1.
+# Where the phrases of a kept caption are in its image: boxes in pixels of the image after EXIF rotation, x0, y0, x1, y1.
 REGION = pa.struct([("bbox", pa.list_(pa.float32(), 4)), ("phrase", _TEXT), ("score", pa.float32())])
 REGIONS = pa.schema(
     [*_fields(_TEXT, "uid", "digest"), ("regions", pa.list_(REGION)), *_fields(_TEXT, "model", "error")]

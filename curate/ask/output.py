@@ -1,6 +1,6 @@
 """Prints rows of a query: as a table for people, as CSV for spreadsheets, as JSON for programs.
 
-Captions, URLs and keys come from strangers: their control characters are escaped.
+Captions, URLs and keys are untrusted: their control characters are escaped.
 """
 
 import csv

@@ -1,6 +1,6 @@
 """Pages for a terminal: lines of styled text, columns that align, long values that wrap with a hanging indent.
 
-In: text, some of it by strangers. Out: on a terminal in colours and wrapped to its width; in a pipe plain text, one value a
+In: text, some of it untrusted. Out: on a terminal in colours and wrapped to its width; in a pipe plain text, one value a
 line whatever its length, so that it can be searched.
 """
 

@@ -3,7 +3,7 @@
 A template is text with fields in braces, such as {caption}. Those of chats are cut into turns by lines that hold
 [system], [user] or [assistant] and nothing else. All other braces and brackets are text.
 
-Captions come from strangers, so a template is cut into turns and fields before a value is put in, a value is never
+Captions are untrusted, so a template is cut into turns and fields before a value is put in, a value is never
 looked at again, and it holds no line break (see `curate.captions.text.as_data`). In chats it must be between delimiters that
 it cannot hold, as `<caption>{caption}</caption>`, in a user's file too. So the form of the prompt holds; what a model writes
 that does what a caption says is for the gates to judge.
@@ -29,7 +29,7 @@ class Form:
     name: str  # of the package's file, NAME.VERSION.txt in folder templates
     version: str  # a text that changes gets a new one
     fields: tuple[str, ...] = ()  # fields whose values are the package's own text
-    data: tuple[str, ...] = ()  # fields whose values come from strangers: `as_data` is put in for them
+    data: tuple[str, ...] = ()  # fields whose values are untrusted: `as_data` is put in for them
     is_chat: bool = True  # whether it is cut into turns
 
     @property

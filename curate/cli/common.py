@@ -26,7 +26,9 @@ Fingerprint = StrEnum("Fingerprint", ["stat", "content"])  # how a changed input
 
 RunArgument = Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")]
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]
-FormatOption = Annotated[Format, typer.Option("--format", help="For people, for spreadsheets, for programs.")]
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="Output format: table for people, csv for spreadsheets, json for programs.")
+]
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
 ]

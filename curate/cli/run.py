@@ -30,7 +30,7 @@ def run(
         list[str] | None, typer.Argument(metavar="-- BEAM OPTIONS", help="Options of a Beam runner.")
     ] = None,
     reuse: Annotated[
-        str | None, typer.Option(metavar="DIR", help="An older run, whose tables are taken where still valid.")
+        str | None, typer.Option(metavar="DIR", help="An older run: its tables are reused where their keys match.")
     ] = None,
     overrides: SetOption = [],  # noqa: B006
     fingerprint: FingerprintOption = Fingerprint.stat,

@@ -1,4 +1,4 @@
-"""The search for a target size: the largest t whose expected size Σπ is at most so many rows, exactly.
+"""The search for a target size: the largest t whose expected size Σπ is at most a number of rows, exactly.
 
 In: sums of π in fixed point (see `balance.fixed_point`), of the whole pool, at values of t that each round names. Out: t.
 """

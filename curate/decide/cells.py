@@ -29,7 +29,7 @@ from curate.numeric.vectors import squares
 WHOLE = 32_768  # rows up to which all are compared
 VISITS = 8  # cells that a row is compared in, its home included
 
-PROBED = 16  # `sample_rows` for so many cells are compared with all rows, to know the recall: 512
+PROBED = 16  # `sample_rows` of this many cells are compared with all rows, to know the recall: 512
 
 _MAX_CELLS = 1 << 14
 _SAMPLED = 32  # rows of the sample for each cell
@@ -39,14 +39,14 @@ _TINY, _HUGE = 1e-30, 1e30  # squared lengths between which a row is usable
 
 
 def cell_count(rows: int) -> int:
-    """Return how many cells so many usable rows are cut into: about √(VISITS · rows), where the work is least."""
+    """Return how many cells usable rows are cut into: about √(VISITS · rows), where the work is least."""
     return 1 if rows <= WHOLE else min(_MAX_CELLS, 1 << round(math.log2(VISITS * rows) / 2))
 
 
 def sample_rows(vectors: Vectors, rows: int, cells: int) -> I64:
     """Return which usable rows of a part are of a sample (int64, ascending), chosen by their bytes; of equal rows the first.
 
-    The sample has about 32 rows for each of so many cells, as `train` wants; all parts together have so many usable rows.
+    The sample has about 32 rows for each of the `cells`, as `train` wants; `rows` are the usable ones of all parts.
     """
     hashes, first = np.unique(row_hashes(vectors), return_index=True)
     return np.sort(first[hashes < 2.0**64 * min(1.0, _SAMPLED * cells / max(rows, 1))])

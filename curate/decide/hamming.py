@@ -114,7 +114,7 @@ def _buckets(hashes: U64, mask: np.uint64, n_buckets: int) -> npt.NDArray[np.uin
 
 
 def _cheapest(distance: int, rows: int, pairs: float) -> U64:
-    """Return the masks of the number of blocks for which sorting so many rows, and comparing pairs, is cheapest."""
+    """Return the masks of the number of blocks for which sorting the rows, and comparing pairs, is cheapest."""
 
     def cost(blocks: int) -> float:
         if blocks == distance:

@@ -1,6 +1,6 @@
 """What becomes of a picture that is copied: another encoding, another size, trimmed edges.
 
-In: encoded images. Out: encoded images, and the perceptual hash by which their likeness is told. A `reencode`d picture
+In: encoded images. Out: encoded images, and the perceptual hash by which they are compared. A `reencode`d picture
 keeps its hash; `ALTER`'s changes alter it, so that no comparison for equality finds what they made.
 """
 

@@ -6,7 +6,7 @@ written last). Equal arguments give identical files with equal versions of Pillo
 
 What is promised of the pool
 - Every picture differs from every other in at least `MIN_DISTANCE` of the 64 bits of its perceptual hash, and from a
-  injected duplicate in none: hashes are taken from the written bytes, and what does not comply is drawn anew.
+  injected duplicate in none: hashes are taken from the written bytes, and what does not comply is drawn again.
 - A injected near-duplicate differs from its original in some bits. Nothing is promised of how many, or of how near it
   comes to other pictures: that is for deduplication to tell apart.
 - Each sample has at most one defect. Clean pictures are 220 to 400 pixels a side. Captions say only what is there.
@@ -174,7 +174,7 @@ class _Easel:
         self._drawn = 0
 
     def picture(self, row: int, canvas: _Canvas, suffix: str) -> tuple[Scene, bytes]:
-        """Return a row's scene, which hangs on row and attempt alone (one drawn anew moves no other), and its picture."""
+        """Return a row's scene, which hangs on row and attempt alone (one drawn again moves no other), and its picture."""
         attempt = 0
         while True:
             rng = _rng(self.seed, "scene", row, attempt)

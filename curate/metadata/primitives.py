@@ -74,7 +74,7 @@ def sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
 
 @_jit
 def _heap_sort(ids: I32) -> None:
-    """Sort in place; by heap, because it has no slow inputs and texts come from strangers."""
+    """Sort in place; by heap, because it has no slow inputs and texts are untrusted."""
     start, stop = len(ids) // 2, len(ids)
     while stop > 1:
         if start > 0:

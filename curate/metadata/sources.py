@@ -6,7 +6,7 @@ entry string · source string · language string) and a report of what was dropp
 
 Cleaning (MetaCLIP, arXiv 2309.16671, section 3.1 and its published code): empty strings and single ASCII punctuation
 marks are dropped; of equal entries the first stays; case and order stay as sourced. An entry's id is its position after
-that. The whole list is held in memory: it is bounded by MAX_BYTES, as files come from strangers.
+that. The whole list is held in memory: it is bounded by MAX_BYTES, as files are untrusted.
 """
 
 import gzip

@@ -48,7 +48,7 @@ def safe_key(key: str) -> bool:
 def safe_suffix(suffix: str) -> bool:
     """Return whether `KEY.SUFFIX` is a name in a tar and a path on any system, for a safe key; dots within are fine.
 
-    Suffixes come from the same strangers as keys: those that fail hold what a key may not, or have an empty part, or
+    Suffixes are as untrusted as keys: those that fail hold what a key may not, or have an empty part, or
     are over 50 characters.
     """
     return len(suffix) <= MAX_SUFFIX and "/" not in suffix and all(map(safe_key, suffix.split(".")))

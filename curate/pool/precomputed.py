@@ -79,7 +79,7 @@ def read_embeddings(
 
     Raises:
         EmbeddingFault: there is no such column or array, it is damaged, or it does not fit the file's rows.
-        RunError: the .npz is another one than when the run was planned.
+        RunError: the .npz has changed since the run was planned.
     """
     table, usable = rows
     sides = []

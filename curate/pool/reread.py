@@ -21,7 +21,7 @@ from curate.store.tables import UnitTables
 class UnitRereader:
     """Reads rows of a measured unit again. Rows are numbers within the unit, ascending (int64).
 
-    All methods raise RunError where an input file is another one than was measured, and OSError where one cannot be read.
+    All methods raise RunError where an input file has changed since it was measured, and OSError where one cannot be read.
     """
 
     unit: Unit

@@ -6,7 +6,7 @@ Read are ustar (with prefix), GNU (long names, base-256 sizes, old sparse), PAX 
 skipped) and v7 headers, with signed and unsigned checksums. Links, folders, devices, sparse and unknown types are
 listed under their type; only REGULAR members have bytes to be read as they lie. The first zero block ends the archive,
 and so does the end of the file on a member's boundary. Bytes after the end are ignored, but a second archive there is
-reported. Headers come from strangers: whatever they claim, the walk (`tar_walk`, compiled) moves forward, allocates a
+reported. Headers are untrusted: whatever they claim, the walk (`tar_walk`, compiled) moves forward, allocates a
 fixed amount and ends in `damage`.
 """
 

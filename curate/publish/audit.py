@@ -80,7 +80,7 @@ def audit_unit(settings: PublishSettings, unit: Unit) -> Audit:
     bad = samples.filter(unreadable)
     dropped = pc.equal(decisions["kept"], pc.is_null(decisions["rule"]))
     failed = pc.equal(pc.equal(rules, schema.FAILED), unreadable)
-    # A null, where there may be none, is none of both.
+    # A null in a column that may hold none counts as neither.
     if sum(pc.sum(part).as_py() or 0 for part in (dropped, failed)) != 2 * len(samples):
         raise ConservationError(
             f"unit {unit.name}: of {len(samples)} samples {len(bad)} could not be read, but rows by rule are {verdicts}, "

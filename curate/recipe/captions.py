@@ -83,7 +83,7 @@ class CaptionSection(Section):
 
     engine: Name
     per_row: int | str = 1
-    template: UserPath | None = None  # a file of one's own, instead of the package's
+    template: UserPath | None = None  # a user's template file, instead of the package's
     temperature: float | None = Field(None, ge=0, le=2)  # None: the kind's own
     max_tokens: int | None = Field(None, ge=1, le=4096, strict=True)
     # Requests at a time, which is what a crash may lose; None: by the engine, 4096 of vLLM, else 256.

@@ -1,6 +1,6 @@
 """Reads small files that users name, whole and up to a limit: a list, a template, a head; never the pool.
 
-They may come from strangers, or be a device by mistake: without a limit, one takes all memory.
+They may be untrusted, or a device by mistake: without a limit, one takes all memory.
 """
 
 import os

@@ -89,7 +89,7 @@ class Recipe(Section):
             raise ValueError("balance needs match: entries are what it balances")
         self.dedup.check_measured(self.measure)
         if self.captions:
-            self._gates_can_be_asked(self.captions.gates)
+            self._check_gates(self.captions.gates)
         return self
 
     def stages(self, forgotten: bool) -> list[Stage]:
@@ -97,7 +97,7 @@ class Recipe(Section):
         has = {"match": self.match, "dedup.against": self.dedup.against, "balance": self.balance}
         return run_stages(list(self.rules), [name for name, section in has.items() if section is not None], forgotten)
 
-    def _gates_can_be_asked(self, gates: Gates) -> None:
+    def _check_gates(self, gates: Gates) -> None:
         """Raise ValueError for a gate that is set and has nothing to go by."""
         kept = {one.name: one for one in self.measure.kept if one.encodes}
         asked = {name for name in gates.model_fields_set if getattr(gates, name) != getattr(Gates(), name)}

@@ -1,7 +1,7 @@
 """Charts as static SVG: Vega-Lite specs as dicts in, SVG for an HTML page out, without a network or a script.
 
 Colours are CSS variables, which the page defines for light and dark (`curate/report/style.css`). A mark with
-`aria: true` that encodes `description` gets it as a native tooltip. Texts of strangers must have passed `report.text.clean`.
+`aria: true` that encodes `description` gets it as a native tooltip. Untrusted texts must have passed `report.text.clean`.
 """
 
 from collections.abc import Mapping, Sequence

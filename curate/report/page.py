@@ -2,7 +2,7 @@
 
 In: the folder of a finished run, local or any fsspec URL. Out: the page, in the run's folder, where the manifest lists it,
 or elsewhere. Whatever the pool, the page stays below MOST_BYTES: every list is cut, and thumbnails share a budget. Texts
-of strangers are escaped by the template and cleaned by `text.clean`; the page's policy allows styles and data images only.
+that are untrusted are escaped by the template and cleaned by `text.clean`; the page's policy allows styles and data images only.
 """
 
 from collections.abc import Callable

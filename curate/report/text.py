@@ -1,4 +1,4 @@
-"""Texts and numbers of the report: strangers' texts escaped and shortened, shares that sum to 100 %."""
+"""Texts and numbers of the report: untrusted texts escaped and shortened, shares that sum to 100 %."""
 
 import math
 from collections.abc import Mapping, Sequence

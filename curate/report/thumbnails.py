@@ -1,7 +1,7 @@
 """Thumbnails of samples, as data URIs, of images in the input pool, or of kept samples in the published shards.
 
 A sample whose image is missing, changed, unreadable or too much for the page gets words instead. Images come from
-strangers: they are decoded with the limits of measuring, and the page holds a JPEG that is written here.
+untrusted sources: they are decoded with the limits of measuring, and the page holds a JPEG that is written here.
 """
 
 import base64

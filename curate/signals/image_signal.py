@@ -1,4 +1,4 @@
-"""Signals that observe each image once, and at the end perhaps its caption: `nsfw`, `text_area`, most signals of one's own."""
+"""Signals that observe each image once, and at the end perhaps its caption: `nsfw`, `text_area`, most user-defined signals."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

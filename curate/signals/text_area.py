@@ -101,7 +101,7 @@ def _occurs(word: str, joined: str, edges: set[int]) -> bool:
 
 
 def _fitted(image: Image.Image, longest: int) -> Image.Image:
-    """Return the image, reduced so that its longer side is at most so long."""
+    """Return the image, reduced so that its longer side has at most `longest` pixels."""
     if max(image.size) <= longest:
         return image
     size = [max(1, round(side * longest / max(image.size))) for side in image.size]

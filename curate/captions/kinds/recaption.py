@@ -4,7 +4,7 @@ Out: requests of kind `recaption`, one for each row, style and ordinal, each nam
 first text of a sample is the model's likeliest, further ones are drawn.
 
 With `alt_text` the model is shown the original caption too, since it names what a picture alone cannot say, and the
-prompt warns that it may be wrong (Altogether; KALE). The trade-off: names come in, and so do errors and what strangers want
+prompt warns that it may be wrong (Altogether; KALE). The trade-off: names come in, and so do errors and what untrusted text wants
 to have said; such texts are no longer independent of the caption that they may be compared with.
 
 Sources: Xu et al., Altogether, 2024; Awadalla et al., BLIP3-KALE, 2024; Li et al., What If We Recaption Billions of Web

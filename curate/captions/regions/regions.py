@@ -1,7 +1,7 @@
 """Find where in an image the phrases of its caption are: boxes by an open-vocabulary detector, as in CLOC's VESL.
 
 In: a unit's kept rows, and each one's phrases (see `curate.captions.regions.phrases`), at most `MAX_QUERIES` of them. Out:
-table `schema.REGIONS`, one row a kept row: boxes in pixels of the upright image, the best ones first, each with its likeliest
+table `schema.REGIONS`, one row a kept row: boxes in pixels of the image after EXIF rotation, the best ones first, each with its likeliest
 phrase and how sure the detector is; empty where nothing was found, and null with a reason where the image could not be read
 or its caption is not English. Regions of a row are cached by its digest (image, caption, detector, options), in this run and
 in the one to reuse.
@@ -42,7 +42,7 @@ MAX_QUERIES, THRESHOLD = 20, 0.1
 """CLOC's: the number of phrases that are sampled where there are more, and the confidence above which boxes are kept."""
 
 REGIONS = pa.list_(schema.REGION)
-"""Boxes as x0, y0, x1, y1 in pixels; (0, 0) is the upper left corner of the upright image."""
+"""Boxes as x0, y0, x1, y1 in pixels; (0, 0) is the upper left corner of the image after EXIF rotation."""
 
 ENGLISH = "en"
 NOT_ENGLISH = "language: the caption is not English"

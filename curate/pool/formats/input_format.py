@@ -124,7 +124,7 @@ class InputSample:
 
     Attributes:
         members: suffix (lower case) and bytes of each file but .txt and .json; one of them is the image.
-        fields: of the .json, or columns that have no place else.
+        fields: of the .json, or columns that are not stored elsewhere.
         text: of the .txt; empty where there is none.
     """
 
