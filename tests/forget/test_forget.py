@@ -22,6 +22,7 @@ from curate.forget.forget import Forgotten, forget
 from curate.report import page
 from curate.store.forgotten import Record
 from curate.store.items import NOTHING, hex_of
+from curate.store.manifest import digest_file, write_manifest
 from curate.store.store import RunStore
 from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.laws import pools
@@ -361,6 +362,13 @@ def test_a_report_goes(run: Ran) -> None:
     assert found.report_deleted and not (run.folder / "report.html").exists()
 
 
+def verified_anew(run: Path) -> list[str]:
+    """What `verify` finds of a run whose manifest is made of its files as they are now."""
+    store, manifest = RunStore(str(run)), pq.read_table(run / "manifest.parquet").select(["path", "rows"]).to_pydict()
+    write_manifest(store, [digest_file(store, *file) for file in zip(*manifest.values(), strict=True)])
+    return verify_run(str(run))[1]
+
+
 def test_verify_finds_what_is_put_back(original: Ran, run: Ran) -> None:
     victim = next(row for row in kept_rows(run) if row["url"])
     forget(str(run.folder), uids(victim["uid"]))
@@ -369,15 +377,7 @@ def test_verify_finds_what_is_put_back(original: Ran, run: Ran) -> None:
     def fault_of(path: str, change: Any) -> list[str]:
         copy = Path(shutil.copytree(run.folder, run.folder.parent / f"copy{len(os.listdir(run.folder.parent))}"))
         change(copy / path)
-        folder = RunStore(str(copy))
-        lines = [
-            pools.digest_file(folder, p, r)
-            for p, r in zip(*run.table("manifest").select(["path", "rows"]).to_pydict().values(), strict=True)
-        ]
-        from curate.store.manifest import write_manifest
-
-        write_manifest(folder, lines)
-        return [fault.partition(": ")[0] for fault in verify_run(str(copy))[1]]
+        return [fault.partition(": ")[0] for fault in verified_anew(copy)]
 
     image = next(s.image for s in told_apart() if s.image and sha256(s) == victim["sha256"])
     shard = "shards/00000.tar"
@@ -457,3 +457,24 @@ def test_a_report_made_meanwhile_is_not_put_back(run: Ran, monkeypatch: pytest.M
             page.write_report(str(run.folder), out)
     assert not (run.folder / "report.html").exists() and not (tmp_path / "elsewhere.html").exists()
     assert verify_run(str(run.folder))[1] == []
+
+
+@pytest.mark.parametrize("column", ["link", "page"])
+def test_verify_looks_for_urls_in_the_column_of_each_source(tmp_path: Path, column: str) -> None:
+    sources = []
+    for name in ("link", "page"):
+        rows = {name: [f"http://{name}/{i}" for i in range(4)], "caption": [f"the {name} number {i}" for i in range(4)]}
+        pq.write_table(pa.table(rows), tmp_path / f"{name}.parquet")
+        path = str(tmp_path / f"{name}.parquet")
+        sources.append({"name": name, "format": "parquet", "path": path, "columns": {"url": name}})
+    run = pools.run_local(pools.recipe_of("", input=sources), tmp_path / "run")
+    forget(str(run.folder), urls(f"http://{column}/2"))
+    assert verify_run(str(run.folder))[1] == []
+    shard = run.folder / "shards" / "00000.parquet"
+    table = pq.read_table(shard)
+    changed = pa.array([f"http://{column}/2", *table[column].to_pylist()[1:]], table[column].type)
+    metadata = pq.read_schema(shard).metadata
+    table = table.set_column(table.column_names.index(column), column, changed).replace_schema_metadata(metadata)
+    pq.write_table(table, shard)
+    [fault] = [fault for fault in verified_anew(run.folder) if "forgotten" in fault]
+    assert fault.startswith("shards/00000.parquet: ")
