@@ -17,7 +17,7 @@ from curate.transforms.caption import Caption
 from curate.transforms.decide import ApplyRules, CountEntries, Decide, SolveT
 from curate.transforms.deduplicate import Deduplicate
 from curate.transforms.emit import Emit
-from curate.transforms.fold import Fold
+from curate.transforms.fold import fold_all
 from curate.transforms.forget import ApplyBlocklist
 from curate.transforms.measure import Match, Measure
 from curate.transforms.publish import Digest, MeasureDrift, Publish
@@ -49,7 +49,7 @@ def build(
         results["t"] = states | SolveT(settings, results["survivors"])
     decided, sums = states | Decide(settings, unread_files, results.get("survivors"), results.get("t"))
     if context.recipe.match:
-        results["sums"] = sums | "SumEntries" >> beam.CombineGlobally(Fold(operator.add))
+        results["sums"] = sums | "SumEntries" >> fold_all(operator.add)
     if context.recipe.measure.kept:
         results["drift"] = decided | MeasureDrift(publishing)
     audits = decided | "Audit" >> MapInThreads(lambda unit: audit_unit(publishing, unit))

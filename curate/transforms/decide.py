@@ -5,11 +5,11 @@ from the units' answers and comes back as a side input.
 """
 
 import operator
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.decide import per_unit, quantiles
@@ -21,7 +21,7 @@ from curate.pool.plan import Unit
 from curate.recipe.deciding import Top
 from curate.store.error_notes import noting_errors
 from curate.store.timings import time_step
-from curate.transforms.fold import Fold
+from curate.transforms.fold import fold_all
 from curate.transforms.threads import MapInThreads
 
 RADIX_ROUNDS = quantiles.KEY_BITS // quantiles.DIGIT_BITS
@@ -68,20 +68,17 @@ class _ApplyTop(beam.PTransform):
         kind = self.settings.columns.field(top.columns[0]).type
         radix = states.pipeline | beam.Create([quantiles.Radix(top.spec.top)])
         for n in range(RADIX_ROUNDS):
-            counted = states | f"Histogram {n}" >> beam.FlatMap(self._count, AsSingleton(radix))
-            total = counted | f"Sum {n}" >> beam.CombineGlobally(Fold(operator.add))
-            radix |= f"Narrow {n}" >> beam.Map(
-                lambda search, counts: search if counts is None else search.narrow(counts), AsSingleton(total)
-            )
+            counted = states | f"Histogram {n}" >> MapInThreads(self._count, AsSingleton(radix))
+            total = counted | f"Sum {n}" >> fold_all(operator.add)
+            radix = total | f"Narrow {n}" >> beam.Map(lambda counts, search: search.narrow(counts), AsSingleton(radix))
         cut = states | "Cut" >> MapInThreads(self._cut, AsSingleton(radix))
         threshold = radix | "Threshold" >> beam.Map(
             lambda search: (top.name, None if search.key is None else quantiles.value_of(search.key, kind))
         )
         return cut, threshold
 
-    def _count(self, state: UnitState, radix: quantiles.Radix) -> Iterator[I64]:
-        if not radix.solved:
-            yield radix.histogram(per_unit.top_keys(self.settings, state, self.index))
+    def _count(self, state: UnitState, radix: quantiles.Radix) -> I64:
+        return radix.histogram(per_unit.top_keys(self.settings, state, self.index))
 
     def _cut(self, state: UnitState, radix: quantiles.Radix) -> UnitState:
         return per_unit.apply_top(self.settings, state, self.index, radix.key)
@@ -95,7 +92,7 @@ class CountEntries(beam.PTransform):
 
     def expand(self, units: beam.PCollection[Any]) -> beam.PCollection[I64]:
         """PCollection[Unit] or PCollection[UnitState] → PCollection of one int64[entries], the sum over units."""
-        return units | beam.Map(self._count) | "Sum" >> beam.CombineGlobally(Fold(operator.add))
+        return units | MapInThreads(self._count) | "Sum" >> fold_all(operator.add)
 
     def _count(self, unit: Unit | UnitState) -> I64:
         if isinstance(unit, Unit):
@@ -121,13 +118,12 @@ class SolveT(beam.PTransform):
             return states.pipeline | beam.Create([target.t])
         bracket = self.counts | "Start" >> beam.Map(self._start)
         for n in range(BRACKET_ROUNDS):
-            expected = states | f"Expect {n}" >> beam.FlatMap(
+            expected = states | f"Expect {n}" >> MapInThreads(
                 self._expect, AsSingleton(self.counts), AsSingleton(bracket)
             )
-            total = expected | f"Sum {n}" >> beam.CombineGlobally(Fold(operator.add))
-            bracket |= f"Narrow {n}" >> beam.Map(
-                lambda search, sums: search if sums is None else search.narrow(search.points(), sums),
-                AsSingleton(total),
+            total = expected | f"Sum {n}" >> fold_all(operator.add)
+            bracket = total | f"Narrow {n}" >> beam.Map(
+                lambda sums, search: search.narrow(search.points(), sums), AsSingleton(bracket)
             )
         return bracket | "T" >> beam.Map(self._solution)
 
@@ -136,12 +132,12 @@ class SolveT(beam.PTransform):
         highest = self.settings.scheme.highest(counts, self.settings.entries.table)
         return Bracket.start(highest, self.settings.balance.rows or 0)
 
-    def _expect(self, state: UnitState, counts: I64, bracket: Bracket) -> Iterator[Any]:
-        points = bracket.points()
-        if len(points):
-            matches = per_unit.alive_matches(self.settings, state)
-            # Python integers: a sum over units may pass 2⁶⁴.
-            yield per_unit.expected_rows(self.settings, matches, counts, points).astype(object)
+    def _expect(self, state: UnitState, counts: I64, bracket: Bracket) -> Any:
+        if bracket.solved:
+            return np.zeros(0, object)
+        matches = per_unit.alive_matches(self.settings, state)
+        # Python integers: a sum over units may pass 2⁶⁴.
+        return per_unit.expected_rows(self.settings, matches, counts, bracket.points()).astype(object)
 
     def _solution(self, bracket: Bracket) -> int:
         with noting_errors(self.settings.store):

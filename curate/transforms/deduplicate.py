@@ -22,7 +22,8 @@ from curate.decide.per_unit import UnitState, drop_duplicates, find_candidates, 
 from curate.decide.rounds import find_groups
 from curate.decide.settings import DecideSettings
 from curate.numeric.arrays import U64
-from curate.transforms.fold import Fold
+from curate.transforms.fold import fold_all
+from curate.transforms.threads import FlatMapInThreads, MapInThreads
 
 
 @dataclass
@@ -50,14 +51,14 @@ class Deduplicate(beam.PTransform):
         by_unit = states | "ByUnit" >> beam.Map(lambda state: (state.unit.index, state))
         repeated = (
             states
-            | "Hash" >> beam.FlatMap(self._hash, *groups)
+            | "Hash" >> FlatMapInThreads(self._hash, *groups)
             | "Buckets" >> beam.GroupByKey()
             | "Repeated" >> beam.FlatMap(_repeated)
         )
         records = (
             {"state": by_unit, "repeated": repeated}
             | "Candidates" >> beam.CoGroupByKey()
-            | "Records" >> beam.FlatMap(self._first_records, *groups)
+            | "Records" >> FlatMapInThreads(self._first_records, *groups)
         )
         for i in range(len(self.settings.passes)):
             records |= f"Group {i}" >> beam.GroupByKey()
@@ -126,7 +127,7 @@ class _FindGroups(beam.PTransform):
             return found | "Groups" >> beam.Keys(), found | "Recall" >> beam.Values()
         plan = states.pipeline | beam.Create([None])
         for n in range(self.nearness.rounds):
-            surveys = states | f"Survey {n}" >> beam.Map(self._survey, AsSingleton(plan))
+            surveys = states | f"Survey {n}" >> MapInThreads(self._survey, AsSingleton(plan))
             gathered = surveys | f"Gather {n}" >> beam.combiners.ToList()
             plan |= f"Plan {n}" >> beam.Map(self.nearness.plan, AsSingleton(gathered))
         split = states | "Split" >> beam.FlatMap(
@@ -137,10 +138,10 @@ class _FindGroups(beam.PTransform):
         edges = (
             split.parts
             | "Meet" >> beam.GroupByKey()
-            | "Edges" >> beam.Map(lambda item: self.nearness.edges(item[0], join_parts(item[1])))
+            | "Edges" >> MapInThreads(lambda item: self.nearness.edges(item[0], join_parts(item[1])))
         )
         groups = edges | "Forest" >> beam.CombineGlobally(_Forest()) | "Groups" >> beam.Map(Groups.of)
-        return groups, split.recall | "Recall" >> beam.CombineGlobally(Fold(operator.add))
+        return groups, split.recall | "Recall" >> fold_all(operator.add)
 
     def _survey(self, state: UnitState, plan: Any) -> Any:
         return self.nearness.survey(*read_nodes(self.settings, self.nearness, state), plan)

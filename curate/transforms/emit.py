@@ -15,7 +15,7 @@ from curate.output.settings import EmitSettings
 from curate.publish.audit import Audit, PublishSettings, check_damage
 from curate.store.error_notes import noting_errors
 from curate.store.timings import time_step
-from curate.transforms.threads import MapInThreads
+from curate.transforms.threads import FlatMapInThreads, MapInThreads
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Emit(beam.PTransform):
         """
         repeated = (
             audits
-            | "Names" >> beam.FlatMap(self._name_buckets)
+            | "Names" >> FlatMapInThreads(self._name_buckets)
             | "Buckets" >> beam.GroupByKey()
             | "Repeated" >> beam.Map(lambda item: dedup.repeated(item[1]))
         )

@@ -27,3 +27,8 @@ class Fold(beam.CombineFn):
     def extract_output(self, accumulator: Any) -> Any:
         """Return the result."""
         return accumulator
+
+
+def fold_all(function: Callable[[Any, Any], Any]) -> beam.CombineGlobally:
+    """Combine what all units report, of which there is at least one: a default for none would cost a stage."""
+    return beam.CombineGlobally(Fold(function)).without_defaults()

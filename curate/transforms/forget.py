@@ -9,7 +9,8 @@ from apache_beam.pvalue import AsSingleton
 from curate.forget.block import ROUNDS, Frontier, block_unit, follow, record_encountered
 from curate.pool.plan import Unit
 from curate.publish.audit import PublishSettings
-from curate.store.items import unite
+from curate.store.items import Items, unite
+from curate.transforms.threads import MapInThreads
 
 
 @dataclass
@@ -26,8 +27,12 @@ class ApplyBlocklist(beam.PTransform):
         settings = self.settings
         frontier = units.pipeline | beam.Create([settings.store]) | "Begin" >> beam.Map(Frontier.begin)
         for n in range(ROUNDS):
-            found = units | f"Follow {n}" >> beam.Map(partial(follow, settings), AsSingleton(frontier))
-            united = found | f"Unite {n}" >> beam.CombineGlobally(unite)
-            frontier |= f"Advance {n}" >> beam.Map(lambda frontier, found: frontier.advance(found), AsSingleton(united))
+            found = units | f"Follow {n}" >> MapInThreads(partial(follow, settings), AsSingleton(frontier))
+            united = found | f"Unite {n}" >> beam.CombineGlobally(unite).without_defaults()
+            frontier = united | f"Advance {n}" >> beam.Map(_advance, AsSingleton(frontier))
         frontier |= "Record" >> beam.Map(partial(record_encountered, settings.store))
-        return units | "Clear" >> beam.Map(partial(block_unit, settings), AsSingleton(frontier))
+        return units | "Clear" >> MapInThreads(partial(block_unit, settings), AsSingleton(frontier))
+
+
+def _advance(found: Items, frontier: Frontier) -> Frontier:
+    return frontier.advance(found)

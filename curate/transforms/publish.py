@@ -19,7 +19,7 @@ from curate.store.error_notes import noting_errors
 from curate.store.facts import DriftFacts
 from curate.store.manifest import Published, digest_file
 from curate.transforms.fold import Fold
-from curate.transforms.threads import MapInThreads
+from curate.transforms.threads import FlatMapInThreads, MapInThreads
 
 _RESULTS = ("t", "pool", "survivors", "sums", "drift", "captioned")
 
@@ -35,7 +35,7 @@ class MeasureDrift(beam.PTransform):
         settings, measure = self.settings, self.settings.recipe.measure
         return (
             units
-            | "Sample" >> beam.FlatMap(lambda unit: sample_unit(measure, unit.source, settings.tables(unit)))
+            | "Sample" >> FlatMapInThreads(lambda unit: sample_unit(measure, unit.source, settings.tables(unit)))
             | "Merge" >> beam.CombinePerKey(Fold(lambda one, other: merge([one, other])))
             | "Together" >> beam.combiners.ToDict()
             | "Measure" >> beam.Map(measure_drifts)

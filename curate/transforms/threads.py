@@ -29,6 +29,16 @@ class MapInThreads(beam.PTransform):
         return elements | beam.ParDo(_InThreads(self._function), *self._side)
 
 
+class FlatMapInThreads(MapInThreads):
+    """Map elements as `beam.FlatMap` does, CORES at a time."""
+
+    def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
+        """PCollection[X] → PCollection[Y], where the function gives some Ys for an X."""
+        function = self._function
+        listed = elements | beam.ParDo(_InThreads(lambda *arguments: list(function(*arguments))), *self._side)
+        return listed | beam.FlatMap(lambda items: items)
+
+
 class _InThreads(beam.DoFn):
     """Results follow in the order of elements; an error ends the bundle, once the threads have ended what they had begun."""
 
