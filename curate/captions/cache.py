@@ -63,7 +63,7 @@ class AnswerCache:
         parts = []
         for name in self._store.files(self._folder):
             part = self._store.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
-            seconds = float(self._store.footer(name)[1] or 0) / len(part)
+            seconds = float(self._store.footer(name)[1] or 0) / max(len(part), 1)
             parts.append(part.append_column("seconds", pa.repeat(seconds, len(part))))
         if not parts:
             return {}

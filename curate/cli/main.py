@@ -77,13 +77,15 @@ def main() -> None:
 def command() -> None:
     """Run the command as a process of its own: an interrupt ends it at once, whatever its threads are doing."""
     try:
-        main()
+        return main()
     except SystemExit as end:
         if end.code != INTERRUPTED:
             raise
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
+    except KeyboardInterrupt:  # while modules are imported
+        print("curate: interrupted", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

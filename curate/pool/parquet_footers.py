@@ -106,7 +106,7 @@ def embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, foote
     """Return the dimension of the embeddings of the first file that has some. Raises RecipeError where none has."""
     faults: list[str] = []
     for footer in footers:
-        if footer.schema and footer.parts[0].rows and len(faults) < _TRIED:
+        if footer.schema and any(part.rows for part in footer.parts) and len(faults) < _TRIED:
             try:
                 return find_dimension(embeddings, footer.parts[0].path, footer.schema, source)
             except EmbeddingFault as fault:

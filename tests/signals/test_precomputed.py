@@ -108,6 +108,19 @@ def test_columns_bring_them_too(kind: str, tmp_path: Path) -> None:
         assert kind == "fixed" or found["l14_text"][0].as_py() == [0.0] * D
 
 
+def test_an_empty_row_group_comes_first(tmp_path: Path) -> None:
+    kinds = pa.schema([("url", pa.string()), ("caption", pa.string()), ("emb", pa.list_(pa.float32()))])
+    rows = [{"url": f"http://{i}", "caption": f"a dog number {i}", "emb": [1.0, float(i), 2.0]} for i in range(5)]
+    with pq.ParquetWriter(tmp_path / "0.parquet", kinds) as writer:
+        writer.write_table(kinds.empty_table())
+        writer.write_table(pa.Table.from_pylist(rows, kinds))
+    measure = {"embeddings": {"name": "own", "image": "emb", "text": "emb", "keep": True}}
+    done = pools.run_local(pools.recipe_of(str(tmp_path / "0.parquet"), "parquet", measure=measure), tmp_path / "out")
+    found = np.array(done.table("embeddings")["own_image"].to_pylist())
+    given = np.array([row["emb"] for row in rows])
+    np.testing.assert_allclose(found, given / np.linalg.norm(given, axis=1, keepdims=True), atol=1e-3)
+
+
 def test_near_duplicates_and_drift_by_them(tmp_path: Path) -> None:
     folder = tmp_path / "pool"
     images = write_file(folder, 0)
