@@ -3,6 +3,7 @@
 In: sums of π in fixed point (see `balance.fixed_point`), of the whole pool, at values of t that each round names. Out: t.
 """
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,9 @@ from curate.decide.balance import ONE
 from curate.errors import RunError
 from curate.numeric.arrays import I64
 
+ROUNDS = 4
+_POINTS = 64  # of a round, at least, where there are as many
+
 
 @dataclass(frozen=True)
 class Bracket:
@@ -22,14 +26,15 @@ class Bracket:
 
     Each round, `points` names values of t, a pass over the pool sums π at each (`expected_rows`), and `narrow` keeps
     the gap between them that holds the answer. Σπ in fixed point never falls as t grows (every operation on the way
-    is monotone, and so is its rounding), so the answer is unique, whatever the points. With 64 points a round, a
-    highest t below 2⁴⁰ takes at most 8 rounds, and usually 2 to 4.
+    is monotone, and so is its rounding), so the answer is unique, whatever the points. It takes at most ROUNDS rounds, mostly
+    of 64 points: only where t lies far up among counts of millions, later ones have as many as that takes.
     """
 
     rows: int  # the target size
     lo: int  # the largest t known to give at most `rows`; 0 before any is known
     hi: int  # the smallest t known to give more than `rows`; the largest t + 1 before any is known
     hi_sum: int | None = None  # Σπ at hi in fixed point, where it is known
+    left: int = ROUNDS  # rounds that may still be needed
 
     @classmethod
     def start(cls, highest: int, rows: int) -> Self:
@@ -54,19 +59,20 @@ class Bracket:
             )
         return self.lo
 
-    def points(self, k: int = 64) -> I64:
-        """Return at most k values of t to sum π at, ascending (int64): none when solved.
+    def points(self) -> I64:
+        """Return values of t to sum π at, ascending (int64): none when solved.
 
         Geometric while the bracket spans more than a doubling, for t is small compared with the largest count; evenly spaced
-        after that, which bounds the rounds; every integer once there are at most k.
+        after that, as many as leave no more than the rounds that are left can search; every integer once these are few.
         """
         inside = self.hi - self.lo - 1
-        if inside <= k:
+        if inside <= _POINTS or self.left == 1:
             return np.arange(self.lo + 1, self.hi, dtype=np.int64)
         if self.hi > 2 * self.lo:
             low = max(self.lo, 1)
-            steps = low * (self.hi / low) ** (np.arange(1, k + 1) / (k + 1))
+            steps = low * (self.hi / low) ** (np.arange(1, _POINTS + 1) / (_POINTS + 1))
             return np.unique(np.clip(steps.astype(np.int64), self.lo + 1, self.hi - 1))
+        k = max(_POINTS, math.ceil((inside + 1) ** (1 / self.left)))
         return np.array([self.lo + (self.hi - self.lo) * i // (k + 1) for i in range(1, k + 1)], np.int64)
 
     def narrow(self, ts: npt.NDArray[np.integer] | Sequence[int], sums: npt.NDArray | Sequence[int]) -> Self:
@@ -74,7 +80,7 @@ class Bracket:
 
         Raises ValueError where they contradict each other or the passes before, so that they are not of one pool.
         """
-        found = self
+        found = replace(self, left=max(1, self.left - 1))
         for t, total in zip(map(operator.index, ts), map(operator.index, sums), strict=True):
             if total <= self.rows * ONE:
                 found = replace(found, lo=max(found.lo, t))

@@ -13,7 +13,7 @@ import numpy as np
 from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.decide import per_unit, quantiles
-from curate.decide.bracket import Bracket
+from curate.decide.bracket import ROUNDS, Bracket
 from curate.decide.per_unit import UnitState
 from curate.decide.settings import DecideSettings
 from curate.numeric.arrays import I64
@@ -25,7 +25,6 @@ from curate.transforms.fold import fold_all
 from curate.transforms.threads import MapInThreads
 
 RADIX_ROUNDS = quantiles.KEY_BITS // quantiles.DIGIT_BITS
-BRACKET_ROUNDS = 8  # enough for t below 2⁴⁰ (see Bracket); rounds after the solution do nothing
 
 
 @dataclass
@@ -110,14 +109,14 @@ class SolveT(beam.PTransform):
     def expand(self, states: beam.PCollection[UnitState]) -> beam.PCollection[int]:
         """PCollection[UnitState] → PCollection of one int, t.
 
-        A target is found by a k-ary search: in each round the units sum π at some t, and the bracket narrows.
+        A target is found by a k-ary search: in each of ROUNDS the units sum π at some t, and the bracket narrows.
         """
         target = self.settings.balance
         assert target is not None
         if target.t is not None:
             return states.pipeline | beam.Create([target.t])
         bracket = self.counts | "Start" >> beam.Map(self._start)
-        for n in range(BRACKET_ROUNDS):
+        for n in range(ROUNDS):
             expected = states | f"Expect {n}" >> MapInThreads(
                 self._expect, AsSingleton(self.counts), AsSingleton(bracket)
             )
