@@ -18,7 +18,7 @@ from curate.decide import balance, dedup
 from curate.decide.decontamination import find_contaminated
 from curate.decide.groups import Groups
 from curate.decide.passes.dedup_pass import KeyPass, Nearness
-from curate.decide.quantiles import order_keys, threshold_mask
+from curate.decide.quantiles import key_bits, order_keys, threshold_mask
 from curate.decide.rules import first_failed
 from curate.decide.schemes.scheme import stack_limits
 from curate.decide.settings import DecideSettings
@@ -111,7 +111,8 @@ def _top_column(settings: DecideSettings, unit: Unit, index: int) -> tuple[U64, 
     top = settings.segments[index].top
     assert top is not None
     [name] = top.columns
-    return order_keys(settings.tables(unit).read_measured([name])[name])
+    bits = key_bits(settings.columns.field(name).type)
+    return order_keys(settings.tables(unit).read_measured([name])[name], bits)
 
 
 # ---- duplicates

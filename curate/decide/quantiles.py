@@ -2,8 +2,8 @@
 
 In: a numeric column in any number of parts. Out: the key (uint64, ordered as the values are) of descending[int(N·f)],
 DataComp's cut, where N counts the values that are neither null nor NaN; keeping what is at least that value keeps
-int(N·f) + 1 rows plus ties. Four passes over 64-bit keys each find 16 bits from a summed histogram of 65,536 counters:
-four rounds and 512 KiB a part, instead of a sort or a sketch with an error. Nothing here is approximate.
+int(N·f) + 1 rows plus ties. Each pass over the keys finds 16 bits from a summed histogram of 65,536 counters: two rounds for
+columns of at most 32 bits, as most are, or four, and 512 KiB a part, instead of a sort or a sketch with an error.
 """
 
 from dataclasses import dataclass, replace
@@ -15,16 +15,18 @@ import pyarrow as pa
 from curate.numeric.arrays import I64, U64, Mask
 
 DIGIT_BITS = 16
-KEY_BITS = 64
-
-_SIGN = np.uint64(1 << 63)
 
 
-def order_keys(values: pa.Array) -> tuple[U64, Mask]:
+def key_bits(kind: pa.DataType) -> int:
+    """Return how many bits order keys of a column of this type need: 32 or 64."""
+    return 32 if kind.bit_width <= 32 else 64
+
+
+def order_keys(values: pa.Array, bits: int = 64) -> tuple[U64, Mask]:
     """Map numbers to keys that compare as the numbers do (uint64[rows]; 0 for null and NaN), and tell which are valid.
 
-    One map per kind, so parts of a column may differ in width: floats (as float64, which holds every narrower one;
-    −0.0 is 0.0), signed integers, unsigned integers, booleans. Nothing is rounded.
+    One map per kind and number of bits (see `key_bits`), so parts of a column may differ in width: floats (as float64, or
+    float32, which hold every narrower one; −0.0 is 0.0), signed integers, unsigned integers, booleans. Nothing is rounded.
 
     Raises:
         TypeError: the column is of another type.
@@ -36,24 +38,27 @@ def order_keys(values: pa.Array) -> tuple[U64, Mask]:
     # numpy has no nulls: a column with some would come out as float64, which rounds large integers.
     numbers = values.fill_null(False if pa.types.is_boolean(values.type) else 0).to_numpy(zero_copy_only=False)
     if floating:
-        numbers = numbers.astype(np.float64)
+        floats, unsigned = (np.float32, np.uint32) if bits == 32 else (np.float64, np.uint64)
+        numbers = numbers.astype(floats)
         valid = valid & ~np.isnan(numbers)
-        bits = (numbers + 0.0).view(np.uint64)
-        keys = np.where(bits & _SIGN, ~bits, bits | _SIGN)
+        pattern, sign = (numbers + floats(0)).view(unsigned), unsigned(1 << (bits - 1))
+        keys = np.where(pattern & sign, ~pattern, pattern | sign).astype(np.uint64)
     elif pa.types.is_signed_integer(values.type):
-        keys = numbers.astype(np.int64).view(np.uint64) ^ _SIGN
+        keys = numbers.astype(np.int64).view(np.uint64) + np.uint64(1 << (bits - 1))
     else:
         keys = numbers.astype(np.uint64)
     return np.where(valid, keys, np.uint64(0)), valid
 
 
 def value_of(key: int, kind: pa.DataType) -> float | int | bool:
-    """Return the number that `order_keys` of a column of type `kind` maps to `key`."""
+    """Return the number that `order_keys` of a column of type `kind`, in as many bits as it needs, maps to `key`."""
+    bits = key_bits(kind)
+    sign = 1 << (bits - 1)
     if _is_float(kind):
-        bits = key ^ (1 << 63) if key >> 63 else key ^ ((1 << 64) - 1)
-        return float(np.uint64(bits).view(np.float64))
+        pattern = key ^ sign if key & sign else key ^ ((1 << bits) - 1)
+        return float(np.uint32(pattern).view(np.float32) if bits == 32 else np.uint64(pattern).view(np.float64))
     if pa.types.is_signed_integer(kind):
-        return key - (1 << 63)
+        return key - sign
     return bool(key) if pa.types.is_boolean(kind) else key
 
 
@@ -62,10 +67,11 @@ class Radix:
     """The search for the key of descending[int(N·f)], between passes that count.
 
     Each round, every part counts its keys' next digit (`histogram`), the counts are added up, and `narrow` takes the
-    digit that holds the wanted rank. Four rounds find the key.
+    digit that holds the wanted rank. A round finds DIGIT_BITS of the key.
     """
 
     fraction: float  # f, in (0, 1)
+    width: int = 64  # bits of a key
     prefix: int = 0  # the leading bits found so far, as an integer
     bits: int = 0  # how many
     rank: int = 0  # how many keys with this prefix are larger than the wanted one; set by the first round
@@ -74,20 +80,20 @@ class Radix:
     @property
     def solved(self) -> bool:
         """Whether no pass is needed any more."""
-        return self.bits == KEY_BITS or self.total == 0
+        return self.bits == self.width or self.total == 0
 
     @property
     def key(self) -> int | None:
         """The threshold's key; None without values, so that nothing passes. Raises ValueError before it is solved."""
         if not self.solved:
-            raise ValueError(f"only {self.bits} of {KEY_BITS} bits are known")
+            raise ValueError(f"only {self.bits} of {self.width} bits are known")
         return self.prefix if self.total else None
 
     def histogram(self, keys: U64) -> I64:
         """Count the next digit of one part's valid keys that begin with the prefix: int64[65536]."""
         if self.bits:
-            keys = keys[keys >> np.uint64(KEY_BITS - self.bits) == np.uint64(self.prefix)]
-        digits = (keys >> np.uint64(KEY_BITS - self.bits - DIGIT_BITS)) & np.uint64((1 << DIGIT_BITS) - 1)
+            keys = keys[keys >> np.uint64(self.width - self.bits) == np.uint64(self.prefix)]
+        digits = (keys >> np.uint64(self.width - self.bits - DIGIT_BITS)) & np.uint64((1 << DIGIT_BITS) - 1)
         return np.bincount(digits.astype(np.int64), minlength=1 << DIGIT_BITS).astype(np.int64)
 
     def narrow(self, histogram: I64) -> Self:

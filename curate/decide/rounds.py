@@ -43,7 +43,7 @@ def _apply_top(settings: DecideSettings, states: list[UnitState], index: int) ->
     top = settings.segments[index].top
     assert top is not None and isinstance(top.spec, Top)
     keys = np.concatenate(list(in_threads(lambda state: per_unit.top_keys(settings, state, index), states)))
-    radix = quantiles.Radix(top.spec.top)
+    radix = quantiles.Radix(top.spec.top, quantiles.key_bits(settings.columns.field(top.columns[0]).type))
     while not radix.solved:
         radix = radix.narrow(radix.histogram(keys))
     return list(in_threads(lambda state: per_unit.apply_top(settings, state, index, radix.key), states))

@@ -24,8 +24,6 @@ from curate.store.timings import time_step
 from curate.transforms.fold import fold_all
 from curate.transforms.threads import MapInThreads
 
-RADIX_ROUNDS = quantiles.KEY_BITS // quantiles.DIGIT_BITS
-
 
 @dataclass
 class ApplyRules(beam.PTransform):
@@ -65,8 +63,9 @@ class _ApplyTop(beam.PTransform):
         top = self.settings.segments[self.index].top
         assert top is not None and isinstance(top.spec, Top)
         kind = self.settings.columns.field(top.columns[0]).type
-        radix = states.pipeline | beam.Create([quantiles.Radix(top.spec.top)])
-        for n in range(RADIX_ROUNDS):
+        bits = quantiles.key_bits(kind)
+        radix = states.pipeline | beam.Create([quantiles.Radix(top.spec.top, bits)])
+        for n in range(bits // quantiles.DIGIT_BITS):
             counted = states | f"Histogram {n}" >> MapInThreads(self._count, AsSingleton(radix))
             total = counted | f"Sum {n}" >> fold_all(operator.add)
             radix = total | f"Narrow {n}" >> beam.Map(lambda counts, search: search.narrow(counts), AsSingleton(radix))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.decide.quantiles import Radix, order_keys, threshold_mask, value_of
+from curate.decide.quantiles import Radix, key_bits, order_keys, threshold_mask, value_of
 
 SPECIAL = [math.inf, -math.inf, 0.0, -0.0, 5e-324, -5e-324, 2.0**-149, 1.5, math.nextafter(1.5, 2), -1.0, 1.7e308]
 FLOATS = st.sampled_from(SPECIAL) | st.floats(allow_nan=False) | st.integers(0, 4).map(float)
@@ -34,12 +35,18 @@ COLUMNS = st.sampled_from(list(TYPES)).flatmap(
 )
 
 
+def keyed(column: pa.Array) -> tuple[Any, Any]:
+    """Keys in as many bits as the column needs, as thresholds are searched with."""
+    return order_keys(column, key_bits(column.type))
+
+
 def search(parts: list[pa.Array], fraction: float) -> int | None:
-    state, rounds = Radix(fraction), 0
-    keys = [keys[valid] for keys, valid in map(order_keys, parts)]
+    bits = key_bits(parts[0].type)
+    state, rounds = Radix(fraction, bits), 0
+    keys = [keys[valid] for keys, valid in map(keyed, parts)]
     while not state.solved:
         state, rounds = state.narrow(sum(state.histogram(part) for part in keys)), rounds + 1
-    assert rounds == (4 if state.total else 1)
+    assert rounds == (bits // 16 if state.total else 1)
     return state.key
 
 
@@ -50,8 +57,10 @@ def sign(a, b) -> int:
 @given(COLUMNS)
 @settings(max_examples=200, deadline=None)
 def test_keys_order_as_values(column):
-    keys, valid = order_keys(column)
-    assert keys.dtype == np.uint64
+    keys, valid = keyed(column)
+    assert keys.dtype == np.uint64 and (keys < 1 << key_bits(column.type)).all()
+    in_64, _ = order_keys(column)
+    assert (np.argsort(in_64, kind="stable") == np.argsort(keys, kind="stable")).all()
     assert valid.tolist() == column.is_valid().to_pylist()
     numbers = [
         (key, number) for key, number in zip(keys.tolist(), column.to_pylist(), strict=True) if number is not None
@@ -67,6 +76,11 @@ def test_neighbouring_large_integers_stay_apart():
     for kind, top in ((pa.int64(), (1 << 63) - 1), (pa.uint64(), (1 << 64) - 1)):
         keys, valid = order_keys(pa.array([top - 1, None, top], kind))
         assert valid.tolist() == [True, False, True] and keys[2] - keys[0] == 1
+
+
+def test_columns_of_at_most_32_bits_need_two_rounds():
+    assert [key_bits(kind) for kind in (pa.float32(), pa.int32(), pa.bool_(), pa.uint8())] == [32] * 4
+    assert [key_bits(kind) for kind in (pa.float64(), pa.int64(), pa.uint64())] == [64] * 3
 
 
 def test_parts_may_differ_in_width():
@@ -88,7 +102,7 @@ def test_threshold_is_the_sorted_one(column, fraction, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(column)), max_size=4)))
     parts = [column[a:b] for a, b in itertools.pairwise([0, *cuts, len(column)])]
     key = search(parts, fraction)
-    keys, valid = order_keys(column)
+    keys, valid = keyed(column)
     kept = threshold_mask(keys, valid, key)
     numbers = column.drop_null().to_numpy(zero_copy_only=False)
     if len(numbers) == 0:
@@ -112,7 +126,7 @@ def test_without_ties_int_nf_plus_1_rows_pass():
     scores = np.random.default_rng(0).permutation(12_345).astype(np.float32)
     for fraction in (0.3, 0.2, 1e-9, 0.9999):
         parts = [pa.array(part) for part in np.array_split(scores, 7)]
-        keys, valid = order_keys(pa.array(scores))
+        keys, valid = keyed(pa.array(scores))
         assert threshold_mask(keys, valid, search(parts, fraction)).sum() == int(12_345 * fraction) + 1
 
 
