@@ -1,5 +1,6 @@
 """DataComp's baselines as recipes: the uids that are kept are those of the definition, computed straight from the rows."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,15 @@ def test_a_baseline_keeps_the_uids_of_its_definition(name: str, shared: Path, tm
     kept = np.load(done.folder / "uids.npy")
     assert [f"{high:016x}{low:016x}" for high, low in kept] == expected
     assert len(expected) > 100
+
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = [block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "blur" not in block]  # a package's
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_readmes_yaml_is_read(block: str, tmp_path: Path) -> None:
+    head = "" if re.search("^input:", block, re.MULTILINE) else "input: {name: a, format: webdataset, path: a.tar}\n"
+    head += "match: {metadata: a.txt}\n" if "captions:" in block else ""
+    (tmp_path / "recipe.yaml").write_text(head + block)
+    assert load_recipe(str(tmp_path / "recipe.yaml")).input

@@ -46,16 +46,16 @@ def run(
         raise RecipeError(f"{what}; accepted: one RECIPE, then options of Beam after --")
     if not RunStore(out).exists(SUCCESS_FILE):
         check_unlocked(RunStore(out))  # before the pool is listed, which may take long
-    prepared = prepare(load_recipe(recipe, overrides), out, reuse, fingerprint is Fingerprint.content, options)
-    if prepared.finished:
-        remove_leftovers(prepared.context.store)
-        print(f"{out}: this recipe is finished already; nothing to do (`curate verify {out}` reads every byte)")
-        return
-    if reuse:
-        print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
-    began = time.monotonic()
-    preflight(prepared)
     try:
+        prepared = prepare(load_recipe(recipe, overrides), out, reuse, fingerprint is Fingerprint.content, options)
+        if prepared.finished:
+            remove_leftovers(prepared.context.store)
+            print(f"{out}: this recipe is finished already; nothing to do (`curate verify {out}` reads every byte)")
+            return
+        if reuse:
+            print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
+        began = time.monotonic()
+        preflight(prepared)
         with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units)):
             run_pipeline(prepared)
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """`curate whatif`: the yield of a finished run with other rules, deduplication or balance, without a run."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -127,7 +128,7 @@ def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
     if format is not Format.table:
         print_result(Result(("section", "name", *_COLUMNS), list(_long(found))), format)
         return
-    lines = [f"--set {override}" for override in found.changes]
+    lines = [f"--set {shlex.quote(override)}" for override in found.changes]
     error = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
     t = "" if found.t is None else f", t = {found.t:,}"
     lines.append(f"expected: {found.expected:,.0f} rows{error}{t}{solved}")

@@ -38,6 +38,9 @@ def _refusal(what: str, mark: yaml.Mark, accepted: str) -> yaml.YAMLError:
     return yaml.YAMLError(f"{what}, line {mark.line + 1}; accepted: {accepted}")
 
 
+_BOOL, _TEXT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:str"
+
+
 class _Loader(yaml.SafeLoader):
     """Measures each node when it is composed, before anything is made of it."""
 
@@ -102,3 +105,5 @@ def _check_keys(node: yaml.MappingNode) -> None:
         if key in seen:
             raise yaml.YAMLError(f"key {key!r} occurs twice, line {key_node.start_mark.line + 1}")
         seen.add(key)
+        if key_node.tag == _BOOL:  # YAML 1.1 takes `off` for a boolean, and it is a key of `captions.gates`
+            key_node.tag = _TEXT

@@ -136,3 +136,8 @@ def test_refusals(cli: Cli, finished: Finished, tmp_path: Path) -> None:
     assert "no such folder" in refusal(cli, str(tmp_path / "nothing"))
     assert "even t = 1" in refusal(cli, run, "--rows", "1", status=1)
     assert cli("whatif", run, "--points", "1").status == cli("whatif").status == 2
+
+
+def test_what_is_printed_can_be_pasted(cli: Cli, finished: Finished) -> None:
+    done = cli("whatif", str(finished["texts"][0]), "--set", "rules.more=words > 3")
+    assert done.status == 0 and done.out.startswith("--set 'rules.more=words > 3'\n")

@@ -123,3 +123,8 @@ def test_values_that_json_does_not_have(text: str) -> None:
 @pytest.mark.parametrize(("text", "part"), [("a: 1\na: 2", "key 'a' occurs twice, line 2"), ("[a]: 1", "is no key")])
 def test_keys(text: str, part: str) -> None:
     assert part in refusal(text)
+
+
+def test_a_key_is_no_boolean() -> None:
+    """YAML 1.1 takes `off` for false, and it is a key of `captions.gates`."""
+    assert load_yaml("gates: {off: [names], on: 1, yes: off}") == {"gates": {"off": ["names"], "on": 1, "yes": False}}
