@@ -122,6 +122,6 @@ def summary(out: str, seconds: float) -> str:
         f"  curate sql {out} funnel        what each rule dropped, in SQL",
         f"  curate explain {out} {uids[0] if len(uids) else 'UID'}       why a sample is in or out",
         f"  curate report {out}            all of it on one page, with samples",
-        f"  curate verify {out}            whether all is whole",
+        f"  curate verify {out}            integrity: digests, sums, shards against decisions",
     ]
     return "\n".join(lines)

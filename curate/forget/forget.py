@@ -47,9 +47,7 @@ class Forgotten:
     absent: Items  # those that name no row of the pool
     rows: Survey  # the rows of the pool that they name or are linked to
     shards: tuple[str, ...]  # that hold those of them that were published
-    has_images: (
-        bool  # whether the pool has images: without, no row is recognised by a sha256, whatever its columns hold
-    )
+    has_images: bool  # of the pool: without, no row is recognised by a sha256, whatever its columns hold
     completed: bool = False  # an earlier request that had been interrupted was carried out first
     lost: int = 0  # how many items that request had, where it ended before they were recorded: request them again
     report_deleted: bool = False  # whether there was a report, which was deleted
