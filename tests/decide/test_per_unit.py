@@ -21,7 +21,6 @@ from curate.metadata.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
-from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from tests.laws import pools
 
@@ -52,12 +51,7 @@ def curate(
     plan = make_plan(checked)
     context = RunContext(checked, plan.pool, RunStore(str(folder / f"run-{uuid.uuid4().hex}")), metadata_key=key)
     DecideSettings.of(context)  # checks rules and passes
-    if entries is not None:
-        context.store.write_parquet(METADATA_FILE, metadata)
-    for unit in plan.units:
-        pools.measure(context, unit)
-        if entries is not None:
-            pools.match(context, unit)
+    pools.measure_and_match(context, plan.units, None if entries is None else metadata)
     return context, plan, decide(context, plan)
 
 

@@ -42,6 +42,7 @@ from curate.publish.publish import Results, publish
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
+from curate.store.layout import METADATA_FILE
 from curate.store.manifest import digest_file
 from pipelines.claim import Prepared, claim_folder
 from pipelines.curate import build
@@ -350,6 +351,16 @@ def measure(context: RunContext, unit: Unit) -> list[str]:
 def match(context: RunContext, unit: Unit) -> None:
     """Matches a measured unit of a run."""
     match_unit(MatchSettings.of(context), context.unit_tables(unit))
+
+
+def measure_and_match(context: RunContext, units: Sequence[Unit], metadata: pa.Table | None) -> None:
+    """Measures units of a run that nothing claimed, and matches them where there is metadata."""
+    if metadata is not None:
+        context.store.write_parquet(METADATA_FILE, metadata)
+    for unit in units:
+        measure(context, unit)
+        if metadata is not None:
+            match(context, unit)
 
 
 def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:

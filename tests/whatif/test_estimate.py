@@ -22,7 +22,6 @@ from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.schema import CODES
-from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from curate.whatif import estimate as estimates
 from curate.whatif.answer import whatif
@@ -67,12 +66,7 @@ def matching(folder: Path) -> dict[str, Any]:
 
 def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[str, float]:
     """What a run decides, the balance in expectation."""
-    if metadata is not None:
-        context.store.write_parquet(METADATA_FILE, metadata)
-    for unit in plan.units:
-        pools.measure(context, unit)
-        if metadata is not None:
-            pools.match(context, unit)
+    pools.measure_and_match(context, plan.units, metadata)
     settings = DecideSettings.of(context)
     states = rounds.deduplicate(settings, rounds.apply_rules(settings, plan.units))
     names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(context.recipe.rules))}
