@@ -45,14 +45,12 @@ class Candidates:
     profile: GateProfile
     texts: pa.Array  # string; null where there is none
     originals: pa.Array  # string; the captions, null where there is none
-    sources: pa.Array | None = (
-        None  # string; what else the model was shown, which a text may hold: of a fused text, the recaption
-    )
+    # string; what else the model was shown, which a text may hold: of a fused text, the recaption
+    sources: pa.Array | None = None
     prompts: Sequence[str] = ()  # the template, of any number of parts; fields in braces
     examples: Sequence[str] = ()  # sources and targets of all pairs in context that these texts may have been shown
-    languages: Sequence[
-        str | None
-    ] = ()  # of translations, a code each such as pt or pt-BR; None, or none: the caption's
+    # Of translations, a code each such as pt or pt-BR; None, or none: the caption's
+    languages: Sequence[str | None] = ()
     finish: pa.Array | None = None  # string; why the model stopped, `stop` or `length`
     entries: Entries | None = None  # of the metadata
     clip: Scores | None = None  # CLIP scores, cosines
