@@ -49,9 +49,8 @@ class Request:
     image: bytes | None = field(default=None, repr=False)  # the file as it came; goes before the user's last text
     sampling: Sampling = Sampling()
     group: str = ""  # requests of one group begin alike; what caches prefixes gets them together
-    picture: str | None = (
-        None  # sha256 of the image's file, hex, where it is to have one; the file comes when it is sent
-    )
+    # Sha256 of the image's file, hex, where it is to have one; the file comes when it is sent.
+    picture: str | None = None
 
     def digest(self, model: str) -> str:
         """Return 32 hex digits of all that determines the answer of a model (see `Engine.model`), and of what it is for."""

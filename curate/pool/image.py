@@ -88,9 +88,8 @@ _FOREIGN: dict[str, bytes | tuple[bytes, ...]] = {
 class ImageFacts(NamedTuple):
     """What is known of one image."""
 
-    width: int | None = (
-        None  # pixels, after EXIF rotation; None: no header could be read, or it states more than an int32
-    )
+    # Pixels, after EXIF rotation; None: no header could be read, or it states more than an int32.
+    width: int | None = None
     height: int | None = None
     format: str | None = None  # one of `FORMATS`, by the first bytes; None where they are another's
     sha256: str = ""  # of the bytes, hex
