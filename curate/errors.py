@@ -9,10 +9,8 @@
 A message names what was found, where, and what would be accepted.
 """
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 INTERRUPTED = 130  # the exit status after Ctrl-C
 
@@ -48,11 +46,3 @@ def needing(what: str, install: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise RecipeError(f"{what} ({error}); install it with: pip install {install}") from None
-
-
-def package_folder(package: str) -> Path:
-    """Return the folder of an installed package, which is not imported. Raises ModuleNotFoundError where there is none."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"No module named {package!r}")
-    return Path(spec.origin).parent

@@ -5,8 +5,17 @@ Sessions have one thread: parallelism comes from the caller's threads.
 
 import hashlib
 import importlib.metadata
+import importlib.util
 from pathlib import Path
 from typing import Any
+
+
+def package_folder(package: str) -> Path:
+    """Return the folder of an installed package, which is not imported. Raises ModuleNotFoundError where there is none."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"No module named {package!r}")
+    return Path(spec.origin).parent
 
 
 def identify_files(package: str, *paths: Path) -> str:

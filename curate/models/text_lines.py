@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from curate.errors import RecipeError, needing, package_folder
-from curate.models.installed import identify_models, open_session
+from curate.errors import RecipeError, needing
+from curate.models.installed import identify_models, open_session, package_folder
 from curate.process import process_cache
 
 _PACKAGE = "rapidocr-onnxruntime"

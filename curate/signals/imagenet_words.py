@@ -24,7 +24,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from curate import ids
-from curate.errors import RecipeError, needing, package_folder
+from curate.errors import RecipeError, needing
+from curate.models.installed import package_folder
 from curate.process import process_cache
 from curate.recipe.files import read_whole
 from curate.recipe.section import Section, UserFile, UserPath

@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids
-from curate.errors import package_folder
-from curate.models.installed import identify_files
+from curate.models.installed import identify_files, package_folder
 from curate.process import process_cache
 from curate.recipe.section import Section
 from curate.signals.signal import Built, Known, Signal, SignalKind

@@ -25,8 +25,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curate.errors import needing, package_folder
-from curate.models.installed import identify_models, open_session
+from curate.errors import needing
+from curate.models.installed import identify_models, open_session, package_folder
 from curate.pool.image import as_rgb
 from curate.process import process_cache
 from curate.recipe.section import Section
