@@ -311,7 +311,7 @@ def test_a_trickle_is_no_answer(server, open_engine, where):
     server.faults = {"a dog": [do.trickle(where)]}
     start = time.monotonic()
     assert one(open_engine(timeout=0.3, attempts=1)).error.startswith("timeout: ")
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 3
 
 
 @pytest.mark.parametrize("chunked", [False, True])
