@@ -36,7 +36,12 @@ from pipelines.options import parse_options
 
 
 def prepare(
-    recipe: Recipe, out: str, reuse: str | None = None, content: bool = False, options: Sequence[str] = ()
+    recipe: Recipe,
+    out: str,
+    reuse: str | None = None,
+    content: bool = False,
+    options: Sequence[str] = (),
+    unit_size: int | None = None,
 ) -> Prepared:
     """Plan a run into `out`, and check everything that can be checked before it; write nothing.
 
@@ -46,12 +51,13 @@ def prepare(
         reuse: an older run, whose tables are adopted where their keys are equal.
         content: fingerprint inputs by their content instead of size and etag or mtime.
         options: of Beam, as words.
+        unit_size: see `make_plan`.
 
     Raises:
         RecipeError: inputs, metadata, rules, folders or options are wrong.
     """
     beam_options = parse_options(options)
-    plan = make_plan(recipe, content)
+    plan = make_plan(recipe, content, unit_size)
     metadata = None
     if recipe.match:
         metadata = read_metadata(recipe.match.metadata)[0]

@@ -77,8 +77,10 @@ class Plan:
         return list({part.path: part for unit in self.units for part in unit.parts}.values())
 
 
-def make_plan(recipe: Recipe, content: bool = False) -> Plan:
+def make_plan(recipe: Recipe, content: bool = False, unit_size: int | None = None) -> Plan:
     """List the inputs and group them; where `content`, fingerprints are of the content of files, not of etag or mtime.
+
+    A unit takes parts until they have more than `unit_size` bytes, or rows in a pool without images; None: what suits the pool.
 
     Raises RecipeError where a file is missing, no file of a source can be used, or sources do not go together.
     """
@@ -87,7 +89,7 @@ def make_plan(recipe: Recipe, content: bool = False) -> Plan:
     dimensions = _dimensions(recipe, sources)
     columns = [(source, one) for source, planned in sources for one in planned.columns]
     has_images = _has_images(columns)
-    units = _cut_units(sources, has_images)
+    units = _cut_units(sources, has_images, unit_size)
     rows = [part.rows for unit in units for part in unit.parts if not part.fault]
     pool = Pool(
         key=ids.digest([unit.key for unit in units]),
@@ -133,13 +135,17 @@ def _has_images(columns: Sequence[tuple[Source, FileColumns]]) -> bool:
     return bool(images)
 
 
-def _cut_units(sources: Sequence[tuple[Source, PlannedSource]], has_images: bool) -> tuple[Unit, ...]:
+def _cut_units(
+    sources: Sequence[tuple[Source, PlannedSource]], has_images: bool, unit_size: int | None
+) -> tuple[Unit, ...]:
     weighed = [
         (source.name, [(part, find_format(source).weight(part, has_images)) for part in planned.parts])
         for source, planned in sources
     ]
     share = sum(weight for _, parts in weighed for _, weight in parts) // UNITS
     least, limit = UNIT_BYTES if has_images else UNIT_ROWS
+    if unit_size is not None:
+        least = limit = unit_size
     # In steps of four: units stay as they are, and are reused, while files are added to a small pool.
     while limit > share and limit >= 4 * least:
         limit //= 4
