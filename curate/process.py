@@ -57,15 +57,67 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(CORES, thread_name_prefix="core")
 
 
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item], most: int = CORES) -> Iterator[Result]:
+class Backlog:
+    """How many results may wait to be read, in all loops over `in_threads` that share it.
+
+    Each loop has an equal part of it and at least one result, so that none waits for another: `size` results and one a loop.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._loops = self._waiting = 0
+
+    @contextmanager
+    def in_loop(self) -> Iterator[None]:
+        """Count one more loop meanwhile."""
+        with self._lock:
+            self._loops += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._loops -= 1
+
+    def add(self, waiting: int) -> bool:
+        """Count one more result, and return True, unless the loop, for which so many wait, has to read one first."""
+        with self._lock:
+            may_add = not waiting or (waiting < self._size // self._loops and self._waiting < self._size)
+            self._waiting += may_add
+            return may_add
+
+    def remove(self, count: int) -> None:
+        """Count so many results less."""
+        with self._lock:
+            self._waiting -= count
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], backlog: Backlog | None = None
+) -> Iterator[Result]:
     """Yield the function's result for each item, in order; the function must not use these threads itself.
 
-    The thread that asks for results takes items as threads come free: `most` that are not yet yielded, and the next one.
+    The thread that asks for results takes items as threads come free: as many as `backlog` lets wait, by default CORES,
+    and the next one.
     """
+    backlog = backlog or Backlog(CORES)
     waiting: deque[Future[Result]] = deque()
-    for item in items:
-        waiting.append(_threads().submit(function, item))
-        if len(waiting) > most:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+
+    def read() -> Result:
+        result = waiting[0].result()
+        waiting.popleft()
+        backlog.remove(1)
+        return result
+
+    with backlog.in_loop():
+        try:
+            for item in items:
+                while not backlog.add(len(waiting)):
+                    yield read()
+                waiting.append(_threads().submit(function, item))
+            while waiting:
+                yield read()
+        finally:
+            for future in waiting:
+                future.cancel()
+            backlog.remove(len(waiting))

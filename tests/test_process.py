@@ -1,10 +1,11 @@
 """What the threads of a process share."""
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
-from curate.process import Lazy
+from curate.process import Backlog, Lazy, in_threads
 
 
 def test_lazy_loads_once() -> None:
@@ -47,3 +48,36 @@ def test_lazy_loads_again_after_a_failure() -> None:
         pass
     with lazy.use() as loaded:
         assert loaded == "model"
+
+
+def test_a_backlog_is_shared_and_nobody_waits_for_it() -> None:
+    """Two loops in one thread: each goes on whatever the other holds, and in order."""
+    taken: list[int] = []
+
+    def items(first: int) -> Iterator[int]:
+        for item in range(first, first + 100):
+            taken.append(item)
+            yield item
+
+    backlog = Backlog(4)
+    one = in_threads(abs, items(0), backlog)
+    assert next(one) == 0
+    assert taken == [0, 1, 2, 3, 4]  # four wait, or are the next
+    assert list(in_threads(abs, items(100), backlog)) == list(range(100, 200))
+    assert list(one) == list(range(1, 100))
+
+
+@pytest.mark.parametrize("how", ["closed", "failed"])
+def test_a_loop_that_ends_early_gives_its_part_back(how: str) -> None:
+    backlog = Backlog(4)
+    for _ in range(5):
+        loop = in_threads(lambda item: 1 // item, [1, 1, 0, 1, 1, 1, 1], backlog)
+        assert next(loop) == 1
+        if how == "closed":
+            loop.close()
+        else:
+            with pytest.raises(ZeroDivisionError):
+                list(loop)
+    taken = iter(range(100))
+    next(in_threads(abs, taken, backlog))
+    assert next(taken) == 5

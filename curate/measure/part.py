@@ -3,7 +3,8 @@
 In: batches of columns and image bytes from the source's format. Out: columns of `samples`, `scores` and `members`, and what
 each signal observed. The status of a row is the first fault: of the input, of the caption, of the image or the URL.
 
-Images are measured in threads, each decoded once for all image signals; at most a few batches of observations are in memory.
+Images are measured in threads, each decoded once for all image signals. Of all units in hand together a few observations a
+core wait for their signals; each model holds at most a batch of each unit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,14 +24,15 @@ from curate.pool.formats.registry import find_format
 from curate.pool.image import ImageFacts, measure_image
 from curate.pool.listing import check_state, file_state
 from curate.pool.text import check_captions
-from curate.process import CORES, in_threads
+from curate.process import CORES, Backlog, in_threads
 from curate.recipe.measure import Image
 from curate.recipe.source import Source
 from curate.signals.signal import Signal, SignalOutput
 from curate.wording import one_line
 
 _UNREADABLE = "unreadable"  # the reason of files that may be readable another time
-_AHEAD = 64  # observations that wait for their signals, at most, besides those in the threads' hands
+# Images of all units in hand that wait, decoded, for their signals: enough for the next while a model takes a batch
+_DECODED = Backlog(8 * CORES + 64)
 _SAMPLES = pa.schema([field for field in schema.SAMPLES if field.name not in ("unit", "row", "source", "shard")])
 _MEMBERS = pa.schema(list(schema.MEMBERS)[len(schema.ALIGNED) :])
 
@@ -151,7 +153,7 @@ def _measure_images(
     def measure(data: bytes | memoryview | None) -> ImageFacts | None:
         return None if data is None else measure_image(data, options, observing)
 
-    for row, fact in enumerate(in_threads(measure, images, 8 * CORES + (_AHEAD if observers else 0))):
+    for row, fact in enumerate(in_threads(measure, images, _DECODED)):
         facts.append(fact and fact._replace(observed=()))
         for observer, view in zip(observers, fact.observed if fact else (), strict=False):
             if view is not None:

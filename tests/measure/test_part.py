@@ -1,0 +1,75 @@
+"""Images measured in threads: however many units are in hand, a few observations a core are in memory."""
+
+import io
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from curate import process
+from curate.measure import part
+from curate.recipe.measure import Image as ImageOptions
+from curate.signals.signal import Signal, SignalOutput
+
+CORES, IMAGES = 64, 30
+
+
+class Counted:
+    """An image signal whose first observation is read late, when all units have decoded what they may."""
+
+    lock = threading.Lock()
+    in_memory = largest = 0
+
+    def __init__(self, all_wait: threading.Barrier, go_on: threading.Event) -> None:
+        self.all_wait, self.go_on = all_wait, go_on
+        self.rows: list[tuple[int, int]] = []
+
+    def observe(self, image: Image.Image) -> int:
+        with self.lock:
+            Counted.in_memory += 1
+            Counted.largest = max(Counted.largest, Counted.in_memory)
+        return image.width
+
+    def add(self, row: int, observation: int) -> None:
+        if not self.rows:
+            self.all_wait.wait(60)
+            self.go_on.wait(60)
+        with self.lock:
+            Counted.in_memory -= 1
+        self.rows.append((row, observation))
+
+    def finish(self) -> SignalOutput:
+        assert self.rows == [(row, row + 1) for row in range(IMAGES)]
+        return SignalOutput(())
+
+
+def images() -> Iterator[bytes]:
+    for row in range(IMAGES):
+        out = io.BytesIO()
+        Image.fromarray(np.zeros((1, row + 1), np.uint8)).save(out, "BMP")
+        yield out.getvalue()
+
+
+def test_what_is_decoded_ahead_does_not_grow_with_the_units_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 cores, hence 64 units in hand, whose signals are all busy: an image a unit and 8 a core have been decoded."""
+    size = 8 * CORES + 64
+    monkeypatch.setattr(part, "_DECODED", process.Backlog(size))
+    all_wait, go_on = threading.Barrier(CORES + 1), threading.Event()
+    signal = Signal("counted", (), "", from_images=lambda captions: Counted(all_wait, go_on))
+
+    def measure(unit: int) -> list[Any]:
+        return part._measure_images(images(), pa.nulls(IMAGES, pa.string()), ImageOptions(), [signal])[0]
+
+    with ThreadPoolExecutor(CORES) as units:
+        measured = [units.submit(measure, unit) for unit in range(CORES)]
+        all_wait.wait(60)
+        list(process.in_threads(lambda _: None, range(4 * process.CORES)))  # what was begun before them ends
+        assert size // 2 < Counted.largest <= size + 2 * CORES < CORES * IMAGES
+        go_on.set()
+        assert [len(one.result()) for one in measured] == [IMAGES] * CORES
+    assert Counted.largest <= size + 2 * CORES and Counted.in_memory == 0
