@@ -25,7 +25,7 @@ from pipelines.driver import prepare, run
 
 ROWS = 8  # of a unit
 _GROUPS = 10  # units of a file
-_WORDS = ["a", "photo", "of", "the", "red", "dog", "cat", "house", "by", "sea", "old", "tree", "car", "on", "hill", "blue"]
+_WORDS = "a photo of the red dog cat house by sea old tree car on hill blue".split()
 RECIPES = {
     "text": {"rules": {"words": "words > 2"}, "dedup": {"by": ["uid"]}},
     "rich": {
@@ -43,7 +43,9 @@ def write_pool(folder: Path, units: int) -> None:
         rows = min(_GROUPS, units - number) * ROWS
         captions = [" ".join(rng.choice(_WORDS, rng.integers(1, 9))) for _ in range(rows)]
         urls = [f"https://example.com/{number * ROWS + i:09d}.jpg" for i in range(rows)]
-        pq.write_table(pa.table({"url": urls, "caption": captions}), folder / f"{number:06d}.parquet", row_group_size=ROWS)
+        pq.write_table(
+            pa.table({"url": urls, "caption": captions}), folder / f"{number:06d}.parquet", row_group_size=ROWS
+        )
 
 
 def run_units(folder: Path, units: int, name: str) -> tuple[float, float]:
@@ -84,7 +86,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for units in options.units:
             found.append((units, *run_units(Path(folder), units, options.recipe)))
-            print(f"{units:6,} units of {ROWS} rows: {found[-1][1]:7.1f} s of CPU, peak {found[-1][2] / 1e6:7.0f} MB", flush=True)
+            print(
+                f"{units:6,} units of {ROWS} rows: {found[-1][1]:7.1f} s of CPU, peak {found[-1][2] / 1e6:7.0f} MB",
+                flush=True,
+            )
     (few, cpu, peak), (many, more_cpu, more_peak) = found[0], found[-1]
     if many > few:
         each = many - few
