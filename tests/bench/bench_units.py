@@ -25,7 +25,7 @@ from pipelines.driver import prepare, run
 
 ROWS = 8  # of a unit
 _GROUPS = 10  # units of a file
-_WORDS = "a photo of the red dog cat house by sea old tree car on hill blue".split()
+_WORDS = ["a", "photo", "of", "the", "red", "dog", "cat", "house", "by", "sea", "old", "tree", "car", "hill", "blue"]
 RECIPES = {
     "text": {"rules": {"words": "words > 2"}, "dedup": {"by": ["uid"]}},
     "rich": {
