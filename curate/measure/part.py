@@ -4,11 +4,14 @@ In: batches of columns and image bytes from the source's format. Out: columns of
 each signal observed. The status of a row is the first fault: of the input, of the caption, of the image or the URL.
 
 Images are measured in threads, each decoded once for all image signals. Of all units in hand together a few observations a
-core wait for their signals; each model holds at most a batch of each unit.
+core wait for their signals; each model holds at most a batch of each unit. They are measured in steps of `STEP_ROWS` rows:
+batches of models do not cross steps, and between two of them may be a checkpoint.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -28,15 +31,23 @@ from curate.process import CORES, Backlog, in_threads
 from curate.recipe.measure import Image
 from curate.recipe.source import Source
 from curate.signals.signal import Signal, SignalOutput
+from curate.store.checkpoints import Checkpoints
 from curate.wording import one_line
 
+# Two batches of a model on a GPU. At 18 images a second and with two units under way it is a minute of both; texts, which
+# a model encodes at the end of a step, sorted by length, take some tenth longer than in a step without end.
+STEP_ROWS = 512
 _UNREADABLE = "unreadable"  # the reason of files that may be readable another time
 # Images of all units in hand that wait, decoded, for their signals: enough for the next while a model takes a batch
 _DECODED = Backlog(8 * CORES + 64)
 _SAMPLES = pa.schema([field for field in schema.SAMPLES if field.name not in ("unit", "row", "source", "shard")])
 _MEMBERS = pa.schema(list(schema.MEMBERS)[len(schema.ALIGNED) :])
+_FACTS = pa.schema([schema.SAMPLES.field(name) for name in ("width", "height", "format", "sha256", "phash")])
+_FAULTS = pa.schema([schema.SAMPLES.field(name) for name in ("status", "error")])
 
-Faults = tuple[pa.Array, pa.Array]  # status and error of each row
+Faults = tuple[pa.Array, ...]  # status and error of each row
+Steps = Callable[[int], Iterator[pa.Table]]  # from a row to tables of the rows from there on
+Complete = Callable[[int, Steps], pa.Table]  # from a batch's number and its steps to the table of all its rows
 
 
 @dataclass(frozen=True)
@@ -76,10 +87,12 @@ def join_measured(parts: Sequence[MeasuredPart]) -> MeasuredPart:
     )
 
 
-def measure_part(settings: MeasureSettings, source: Source, part: InputPart, signals: Sequence[Signal]) -> MeasuredPart:
+def measure_part(
+    settings: MeasureSettings, source: Source, part: InputPart, signals: Sequence[Signal], checkpoints: Checkpoints
+) -> MeasuredPart:
     """Measure a part of a source; a file that cannot be read is tried again. Raises RunError where it changed meanwhile.
 
-    `signals` are those that observe its images, or whose embeddings it supplies.
+    `signals` are those that observe its images, or whose embeddings it supplies; `checkpoints` are those of the unit.
     """
     outputs = tuple(_output_schema(signal).empty_table() for signal in signals)
     nothing = MeasuredPart(_SAMPLES.empty_table(), settings.pool.scores.empty_table(), outputs)
@@ -88,8 +101,15 @@ def measure_part(settings: MeasureSettings, source: Source, part: InputPart, sig
 
     def read() -> MeasuredPart:
         state = file_state(part.path, source.storage)
-        batches, failure = _measure_batches(settings, source, part, signals)
-        check_state(part.path, source.storage, state)
+        check = partial(check_state, part.path, source.storage, state)
+        observing = [signal for signal in signals if signal.from_images]
+
+        def complete(batch: int, steps: Callable[[int], Iterator[pa.Table]]) -> pa.Table:
+            of = [part.path, part.groups, state, batch, [[signal.name, signal.key] for signal in observing]]
+            return checkpoints.complete(of, _image_schema(observing), steps, check)
+
+        batches, failure = _measure_batches(settings, source, part, signals, complete)
+        check()
         return replace(join_measured([nothing, *batches]), failure=failure, state=state)
 
     try:
@@ -99,32 +119,37 @@ def measure_part(settings: MeasureSettings, source: Source, part: InputPart, sig
 
 
 def _measure_batches(
-    settings: MeasureSettings, source: Source, part: InputPart, signals: Sequence[Signal]
+    settings: MeasureSettings, source: Source, part: InputPart, signals: Sequence[Signal], complete: Complete
 ) -> tuple[list[MeasuredPart], tuple[str, str] | None]:
     """Return what each batch of a part gives, and reason and detail where the part is damaged."""
     measured = []
     try:
-        for batch in find_format(source).read(source, part, settings.pool.scores, settings.pool.output):
-            measured.append(_measure_batch(settings, batch, signals))
+        for number, batch in enumerate(
+            find_format(source).read(source, part, settings.pool.scores, settings.pool.output)
+        ):
+            measured.append(_measure_batch(settings, batch, signals, partial(complete, number)))
     except InputFault as fault:
         return measured, (fault.reason, fault.detail)
     return measured, None
 
 
-def _measure_batch(settings: MeasureSettings, batch: Batch, signals: Sequence[Signal]) -> MeasuredPart:
+def _measure_batch(
+    settings: MeasureSettings, batch: Batch, signals: Sequence[Signal], complete: Callable[[Steps], pa.Table]
+) -> MeasuredPart:
     captions = check_captions(batch.columns["caption"])
     rows = len(captions.status)
     faults = batch.faults or (pa.repeat(schema.OK, rows), pa.nulls(rows, pa.string()))
     faults = _first_fault(faults, (captions.status, captions.error))
     columns = batch.columns | {name: getattr(captions, name) for name in ("caption", "words", "characters")}
-    observed: list[SignalOutput] = []
+    observed: list[pa.Array] = []
     if batch.images is not None:
-        images = batch.images(_is_ok(faults))
-        facts, observed = _measure_images(images, captions.caption, settings.measure.image, signals)
-        for name in ("width", "height", "format", "sha256", "phash"):
-            columns[name] = pa.array([fact and getattr(fact, name) for fact in facts], schema.SAMPLES.field(name).type)
-        status = pa.array(["no_image" if fact is None else fact.status for fact in facts], pa.string())
-        faults = _first_fault(faults, (status, pa.array([fact and fact.error for fact in facts], pa.string())))
+        steps = partial(
+            _image_steps, settings.measure.image, signals, batch.images, _is_ok(faults), captions.caption
+        )
+        measured = [column.combine_chunks() for column in complete(steps).columns]
+        columns |= zip(_FACTS.names, measured, strict=False)
+        faults = _first_fault(faults, tuple(measured[len(_FACTS) : len(_FACTS) + len(_FAULTS)]))
+        observed = measured[len(_FACTS) + len(_FAULTS) :]
     elif "url" in columns:
         is_missing = pc.fill_null(pc.equal(columns["url"], ""), True)
         faults = _first_fault(faults, (pc.if_else(is_missing, "no_url", schema.OK), pa.nulls(rows, pa.string())))
@@ -142,45 +167,81 @@ def _measure_batch(settings: MeasureSettings, batch: Batch, signals: Sequence[Si
     )
 
 
+def _image_steps(
+    options: Image,
+    signals: Sequence[Signal],
+    read: Callable[[Mask], Iterator[bytes | memoryview | None]],
+    is_ok: Mask,
+    captions: pa.Array,
+    first: int,
+) -> Iterator[pa.Table]:
+    """Yield what the images of a batch give, step by step from row `first` on; see `_image_schema`."""
+    images = read(is_ok & (np.arange(len(is_ok)) >= first))
+    next(islice(images, first, first), None)
+    for start in range(first, len(is_ok), STEP_ROWS):
+        yield _measure_images(islice(images, STEP_ROWS), captions.slice(start, STEP_ROWS), options, signals)
+
+
 def _measure_images(
     images: Iterator[bytes | memoryview | None], captions: pa.Array, options: Image, signals: Sequence[Signal]
-) -> tuple[list[ImageFacts | None], list[SignalOutput]]:
-    """Return the facts of each image, None where there is none to be read, and the output of each image signal."""
-    observers = [signal.from_images(captions) for signal in signals if signal.from_images is not None]
-    observing = [observer.observe for observer in observers]
+) -> pa.Table:
+    """Return the facts of each image, null where there is none to be read, and the output of each image signal."""
+    observing = [signal for signal in signals if signal.from_images]
+    observers = [signal.from_images(captions) for signal in observing if signal.from_images]
+    observe = [observer.observe for observer in observers]
     facts: list[ImageFacts | None] = []
 
     def measure(data: bytes | memoryview | None) -> ImageFacts | None:
-        return None if data is None else measure_image(data, options, observing)
+        return None if data is None else measure_image(data, options, observe)
 
     for row, fact in enumerate(in_threads(measure, images, _DECODED)):
         facts.append(fact and fact._replace(observed=()))
         for observer, view in zip(observers, fact.observed if fact else (), strict=False):
             if view is not None:
                 observer.add(row, view)
-    return facts, [observer.finish() for observer in observers]
+    columns = [pa.array([fact and getattr(fact, field.name) for fact in facts], field.type) for field in _FACTS]
+    columns += [
+        pa.array(["no_image" if fact is None else fact.status for fact in facts], pa.string()),
+        pa.array([fact and fact.error for fact in facts], pa.string()),
+    ]
+    for signal, observer in zip(observing, observers, strict=True):
+        columns += _columns(signal, observer.finish(), len(facts))
+    return pa.table(columns, schema=_image_schema(observing))
+
+
+def _image_schema(observing: Sequence[Signal]) -> pa.Schema:
+    """Return the columns that images give: facts, status and error, and the outputs of image signals."""
+    return pa.schema([*_FACTS, *_FAULTS, *(field for signal in observing for field in _output_schema(signal))])
 
 
 def _outputs(
-    batch: Batch, signals: Sequence[Signal], observed: Sequence[SignalOutput], is_ok: Mask
+    batch: Batch, signals: Sequence[Signal], observed: Sequence[pa.Array], is_ok: Mask
 ) -> tuple[tuple[pa.Table, ...], dict[str, tuple[str, bool]]]:
     """Return the output of each signal, with the embeddings that the pool supplies, and the faults of these."""
     images = iter(observed)
     tables: list[pa.Table] = []
     faults: dict[str, tuple[str, bool]] = {}
     for signal in signals:
-        output = SignalOutput(()) if signal.supplied else next(images)
-        arrays, pair = [*output.columns], output.embeddings
+        output = _output_schema(signal)
         if signal.supplied:
             assert batch.embeddings is not None and signal.dimension is not None
+            supplied = SignalOutput(())
             try:
-                pair = batch.embeddings(signal.supplied, signal.dimension, is_ok)
+                supplied = SignalOutput((), batch.embeddings(signal.supplied, signal.dimension, is_ok))
             except EmbeddingFault as error:
                 faults[signal.name] = str(error)[:300], error.transient
-        if signal.dimension is not None:
-            arrays += pair or (no_embeddings(signal.dimension, len(is_ok)),) * 2
-        tables.append(pa.table(arrays, schema=_output_schema(signal)))
+            columns = _columns(signal, supplied, len(is_ok))
+        else:
+            columns = list(islice(images, len(output)))
+        tables.append(pa.table(columns, schema=output))
     return tuple(tables), faults
+
+
+def _columns(signal: Signal, output: SignalOutput, rows: int) -> list[pa.Array]:
+    """Return a signal's output as its columns; without embeddings that it was to give, rows have none."""
+    if signal.dimension is None:
+        return list(output.columns)
+    return [*output.columns, *(output.embeddings or (no_embeddings(signal.dimension, rows),) * 2)]
 
 
 def _output_schema(signal: Signal) -> pa.Schema:

@@ -20,6 +20,7 @@ from curate.measure.settings import SUPPLIED, MeasureSettings
 from curate.numeric.vectors import embedding_matrix
 from curate.pool.plan import Unit
 from curate.signals.signal import Embeddings, Signal
+from curate.store.checkpoints import Checkpoints
 from curate.store.tables import UnitTables
 
 
@@ -51,7 +52,8 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     if current_tables == set(settings.tables):
         return []
     current = find_current_columns(settings, unit, tables)
-    reading = _read(settings, unit, tables, current, current_tables)
+    checkpoints = Checkpoints(tables.store, "measured", tables.unit, settings.key("samples", unit))
+    reading = _read(settings, unit, tables, current, current_tables, checkpoints)
     _fill_samples(settings, reading, "samples" in current_tables)
     faults, are_transient = _embedding_faults(settings, unit, current, reading)
     note = {"signals": settings.signal_keys(unit), "faults": faults}
@@ -62,6 +64,7 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
             tables.write(name, table, keys[name] if is_final else "", note if has_signals else {"faults": faults})
     if "samples" not in current_tables:  # the last one: with it the unit is measured
         tables.write("samples", reading.samples, "" if reading.is_partial else keys["samples"], _about(unit, reading))
+    checkpoints.delete()
     unread = [
         f"{part.path}: {m.failure}" for part, m in zip(unit.parts, reading.parts, strict=False) if m.may_be_read_later
     ]
@@ -69,7 +72,12 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
 
 
 def _read(
-    settings: MeasureSettings, unit: Unit, tables: UnitTables, current: CurrentColumns, current_tables: set[str]
+    settings: MeasureSettings,
+    unit: Unit,
+    tables: UnitTables,
+    current: CurrentColumns,
+    current_tables: set[str],
+    checkpoints: Checkpoints,
 ) -> _Reading:
     """Read the unit's inputs, unless the rows are current and no signal must see them.
 
@@ -80,7 +88,7 @@ def _read(
     if {"samples", "members"} & set(settings.tables) <= current_tables and not signals and SUPPLIED in scores:
         return _Reading(tables.read("samples"), [], None, signals, scores)
     source = settings.source(unit)
-    parts = [measure_part(settings, source, part, signals) for part in unit.parts]
+    parts = [measure_part(settings, source, part, signals, checkpoints) for part in unit.parts]
     joined = join_measured(parts)
     reading = _Reading(_samples(unit, parts, joined), parts, joined, signals, scores)
     if "samples" in current_tables and reading.is_partial:

@@ -24,7 +24,12 @@ ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is 
 
 def answer_parts(unit: int) -> str:
     """Return the folder of a unit's batches of answers."""
-    return f"{ANSWER_PARTS}/{unit:05d}"
+    return unit_parts("answers", unit)
+
+
+def unit_parts(work: str, unit: int) -> str:
+    """Return the folder of what slow work on a unit has given so far, see `curate.store.checkpoints`."""
+    return f"parts/{work}/{unit:05d}"
 
 
 def table_file(table: str, unit: int) -> str:

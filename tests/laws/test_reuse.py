@@ -47,9 +47,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     seen: list[str] = []
     measure = unit_module.measure_part
 
-    def measuring(settings: Any, source: Any, part: Any, signals: Any) -> Any:
+    def measuring(settings: Any, source: Any, part: Any, *others: Any) -> Any:
         seen.append(Path(part.path).name)
-        return measure(settings, source, part, signals)
+        return measure(settings, source, part, *others)
 
     monkeypatch.setattr(unit_module, "measure_part", measuring)
     write = UnitTables.write

@@ -1,0 +1,103 @@
+"""Checkpoints: what slow work on a unit has given so far, so that a kill costs minutes and not the unit.
+
+Work goes on in steps of consecutive rows, the same ones whatever the time: so what is published does not depend on where
+checkpoints fell. Once `INTERVAL` has passed since the last one, what steps gave since then is put into place as Arrow files in
+`parts/`; fast work leaves none. A rerun reads them and goes on after them. They are deleted once the unit's tables are there.
+
+A file's name holds what it is of (a digest of all that determines it), its first row, and a digest of its bytes: a file that
+is not what its name says is damaged, and not used.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyarrow as pa
+import xxhash
+
+from curate import ids
+from curate.errors import RunError
+from curate.store.layout import unit_parts
+from curate.store.store import RunStore
+
+INTERVAL = 60.0  # seconds
+
+
+class Checkpoints:
+    """Those of one kind of work on one unit, for one thread; `key` names what determines all of its tables."""
+
+    def __init__(self, store: RunStore, work: str, unit: int, key: str) -> None:
+        self._store, self._folder, self._key = store, unit_parts(work, unit), key
+        self._last = time.monotonic()
+        self._files = {name.rpartition("/")[2] for name in store.files(self._folder)}
+        self._waiting: dict[
+            str, tuple[int, list[pa.Table]]
+        ] = {}  # of each table, its rows in place, and those that are not
+
+    def complete(
+        self,
+        of: Any,
+        schema: pa.Schema,
+        steps: Callable[[int], Iterable[pa.Table]],
+        check: Callable[[], None] = lambda: None,
+    ) -> pa.Table:
+        """Return a table of the rows that a killed process left, and those that the steps give; a column is one chunk.
+
+        Args:
+            of: what names the table, and determines it beside the key, as plain data.
+            schema: of the table.
+            steps: from a row to tables of the rows from that one on, in order.
+            check: called before rows are put into place; raises where they are not to be used.
+        """
+        name = ids.digest([self._key, of])
+        found = self._read(name)
+        rows = sum(map(len, found))
+        self._waiting[name] = rows, []
+        for table in steps(rows):
+            found.append(table)
+            self._waiting[name][1].append(table)
+            if time.monotonic() - self._last >= INTERVAL:
+                check()
+                self._write()
+        return pa.concat_tables([schema.empty_table(), *found]).combine_chunks()
+
+    def delete(self) -> None:
+        """Delete those that are in place."""
+        if self._files:
+            self._store.delete(self._folder)
+
+    def _write(self) -> None:
+        for name, (first, tables) in self._waiting.items():
+            if rows := sum(map(len, tables)):
+                sink = pa.BufferOutputStream()
+                with pa.ipc.new_file(sink, tables[0].schema) as writer:
+                    for table in tables:
+                        writer.write_table(table)
+                data = sink.getvalue()
+                file = f"{name}-{first:09d}-{xxhash.xxh3_128_hexdigest(data)}.arrow"
+                try:
+                    self._store.write_bytes(f"{self._folder}/{file}", data)
+                except OSError as error:  # which where inputs are read would be taken for theirs
+                    raise RunError(f"{self._store.path(self._folder)}/{file}: cannot be written: {error}") from None
+                self._files.add(file)
+                self._waiting[name] = first + rows, []
+        self._last = time.monotonic()
+
+    def _read(self, name: str) -> list[pa.Table]:
+        """Return the tables of a table's first rows; what follows a gap is not used."""
+        found: list[pa.Table] = []
+        while table := self._read_from(f"{name}-{sum(map(len, found)):09d}-"):
+            found.append(table)
+        return found
+
+    def _read_from(self, prefix: str) -> pa.Table | None:
+        """Return the table of a file whose name begins so; None where there is none, or it cannot be read or is damaged."""
+        for file in sorted(self._files):
+            if file.startswith(prefix):
+                try:
+                    data = self._store.read_bytes(f"{self._folder}/{file}")
+                except OSError:
+                    continue
+                if file == f"{prefix}{xxhash.xxh3_128_hexdigest(data)}.arrow":
+                    return pa.ipc.open_file(data).read_all()
+        return None
