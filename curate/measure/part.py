@@ -143,9 +143,7 @@ def _measure_batch(
     columns = batch.columns | {name: getattr(captions, name) for name in ("caption", "words", "characters")}
     observed: list[pa.Array] = []
     if batch.images is not None:
-        steps = partial(
-            _image_steps, settings.measure.image, signals, batch.images, _is_ok(faults), captions.caption
-        )
+        steps = partial(_image_steps, settings.measure.image, signals, batch.images, _is_ok(faults), captions.caption)
         measured = [column.combine_chunks() for column in complete(steps).columns]
         columns |= zip(_FACTS.names, measured, strict=False)
         faults = _first_fault(faults, tuple(measured[len(_FACTS) : len(_FACTS) + len(_FAULTS)]))

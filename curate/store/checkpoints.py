@@ -4,8 +4,8 @@ Work goes on in steps of consecutive rows, the same ones whatever the time: so w
 checkpoints fell. Once `INTERVAL` has passed since the last one, what steps gave since then is put into place as Arrow files in
 `parts/`; fast work leaves none. A rerun reads them and goes on after them. They are deleted once the unit's tables are there.
 
-A file's name holds what it is of (a digest of all that determines it), its first row, and a digest of its bytes: a file that
-is not what its name says is damaged, and not used.
+A file's name holds what it is of (a digest of all that determines it), its first row, and a digest of these and its bytes: a
+file that is not what its name says is damaged, and not used.
 """
 
 import time
@@ -74,7 +74,7 @@ class Checkpoints:
                     for table in tables:
                         writer.write_table(table)
                 data = sink.getvalue()
-                file = f"{name}-{first:09d}-{xxhash.xxh3_128_hexdigest(data)}.arrow"
+                file = _file(f"{name}-{first:09d}-", data)
                 try:
                     self._store.write_bytes(f"{self._folder}/{file}", data)
                 except OSError as error:  # which where inputs are read would be taken for theirs
@@ -98,6 +98,13 @@ class Checkpoints:
                     data = self._store.read_bytes(f"{self._folder}/{file}")
                 except OSError:
                     continue
-                if file == f"{prefix}{xxhash.xxh3_128_hexdigest(data)}.arrow":
+                if file == _file(prefix, data):
                     return pa.ipc.open_file(data).read_all()
         return None
+
+
+def _file(prefix: str, data: Any) -> str:
+    """Return the name of a file that holds these bytes."""
+    state = xxhash.xxh3_128(prefix.encode())
+    state.update(data)
+    return f"{prefix}{state.hexdigest()}.arrow"

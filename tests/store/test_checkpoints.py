@@ -1,0 +1,171 @@
+"""Checkpoints: what is in place is not made again, and what is not what its name says is not used."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curate.errors import RunError
+from curate.store import checkpoints
+from curate.store.checkpoints import Checkpoints
+from curate.store.store import RunStore
+
+ROWS, STEP = 20, 3
+SCHEMA = pa.schema(
+    [("n", pa.uint64()), ("words", pa.list_(pa.string())), ("image", pa.list_(pa.float16(), 2)), ("n", pa.bool_())]
+)
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(str(tmp_path))
+
+
+class Work:
+    """Work in steps that may be stopped; `begun` is the row that each attempt began at."""
+
+    def __init__(self, stop: int = ROWS) -> None:
+        self.stop = stop
+        self.begun: list[int] = []
+
+    def steps(self, first: int) -> Iterator[pa.Table]:
+        self.begun.append(first)
+        for start in range(first, ROWS, STEP):
+            if start >= self.stop:
+                raise KeyboardInterrupt
+            yield rows(start, min(start + STEP, ROWS))
+
+
+def rows(first: int, stop: int) -> pa.Table:
+    numbers = np.arange(first, stop)
+    words = pa.array([None if n % 4 == 0 else [f"word {n}"] for n in numbers], SCHEMA.field(1).type)
+    flat = pa.array(np.repeat(numbers, 2).astype(np.float16))
+    columns = [
+        pa.array(numbers, pa.uint64()),
+        words,
+        pa.FixedSizeListArray.from_arrays(flat, 2),
+        pa.array(numbers % 2 == 0),
+    ]
+    return pa.table(columns, schema=SCHEMA)
+
+
+def of_unit(store: RunStore, key: str = "key") -> Checkpoints:
+    return Checkpoints(store, "measured", 7, key)
+
+
+def stop_at(store: RunStore, stop: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        of_unit(store).complete("part", SCHEMA, Work(stop).steps)
+
+
+def test_what_is_in_place_is_not_made_again(store: RunStore) -> None:
+    for stop in (6, 7, 16):
+        stop_at(store, stop)
+    work, again = Work(), of_unit(store)
+    found = again.complete("part", SCHEMA, work.steps)
+    assert work.begun == [18] and found.equals(rows(0, ROWS).combine_chunks()) and found[1].num_chunks == 1
+    assert again.complete("part", SCHEMA, Work(0).steps).equals(found)  # all of it is there
+    again.delete()
+    assert store.files() == []
+
+
+@pytest.mark.parametrize("other", ["key", "part"])
+def test_what_something_else_determines_is_not_used(other: str, store: RunStore) -> None:
+    stop_at(store, 9)
+    work = Work()
+    of_unit(store, "other" if other == "key" else "key").complete(
+        "other" if other == "part" else "part", SCHEMA, work.steps
+    )
+    assert work.begun == [0]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone", "renamed"])
+def test_a_damaged_one_is_not_used(damage: str, store: RunStore) -> None:
+    """Nor are those that come after it; what is made anew takes its place."""
+    stop_at(store, 9)
+    second = Path(store.path(store.files()[1]))
+    data = second.read_bytes()
+    assert "-000000003-" in second.name
+    for place in range(0, len(data), 97) if damage == "flipped" else [0]:
+        if damage == "gone":
+            second.unlink()
+        elif damage == "renamed":
+            second.rename(second.with_name(second.name.replace("-000000003-", "-000000006-")))
+        else:
+            flipped = data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
+            second.write_bytes({"flipped": flipped, "cut": data[: len(data) // 2], "empty": b""}[damage])
+        work = Work(3)
+        with pytest.raises(KeyboardInterrupt):
+            of_unit(store).complete("part", SCHEMA, work.steps)
+        assert work.begun == [3]
+    work = Work()
+    assert of_unit(store).complete("part", SCHEMA, work.steps).equals(rows(0, ROWS).combine_chunks())
+    assert work.begun == [3]
+    assert of_unit(store).complete("part", SCHEMA, Work(0).steps).equals(rows(0, ROWS).combine_chunks())
+
+
+def test_one_that_cannot_be_read_now_is_made_again(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(store, 9)
+
+    def fail(store: RunStore, name: str) -> bytes:
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(RunStore, "read_bytes", fail)
+    work = Work()
+    of_unit(store).complete("part", SCHEMA, work.steps)
+    assert work.begun == [0]
+
+
+def test_fast_work_leaves_none(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "INTERVAL", 60.0)
+    stop_at(store, 18)
+    assert store.files() == []
+
+
+def test_tables_that_are_complete_go_with_the_next_one(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many parts that take less than the interval each lose no more than it together."""
+    clock = iter([0.0, *([30.0] * 7), 61.0, 61.0, *([70.0] * 20)])
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(checkpoints, "INTERVAL", 60.0)
+    killed = of_unit(store)
+    killed.complete("first", SCHEMA, Work().steps)
+    assert store.files() == []
+    with pytest.raises(KeyboardInterrupt):
+        killed.complete("second", SCHEMA, Work(9).steps)
+    monkeypatch.undo()
+    work = Work(0)
+    of_unit(store).complete("first", SCHEMA, work.steps)
+    assert work.begun == [ROWS]
+    with pytest.raises(KeyboardInterrupt):
+        of_unit(store).complete("second", SCHEMA, work.steps)
+    assert work.begun == [ROWS, 3]
+
+
+def test_what_the_check_refuses_is_not_put_into_place(store: RunStore) -> None:
+    def check() -> None:
+        raise RunError("the file changed")
+
+    with pytest.raises(RunError, match="changed"):
+        of_unit(store).complete("part", SCHEMA, Work().steps, check)
+    assert store.files() == []
+
+
+def test_a_full_disk_is_not_the_inputs_fault(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(store: RunStore, name: str, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunStore, "write_bytes", fail)
+    with pytest.raises(RunError, match=r"parts/measured/00007/.*arrow: cannot be written: .*No space left"):
+        of_unit(store).complete("part", SCHEMA, Work().steps)
+
+
+def test_no_rows_are_an_empty_table(store: RunStore) -> None:
+    found = of_unit(store).complete("part", SCHEMA, lambda first: iter(()))
+    assert found.schema == SCHEMA and len(found) == 0
