@@ -1,6 +1,6 @@
 """Claims a run folder: it belongs to one recipe and one pool. A rerun of the same continues in it, another one is refused.
 
-In: a prepared run. Out: the folder's lock held, run.json and what workers read written, leftovers and damaged files removed.
+In: a prepared run. Out: the folder's lock held, run.json and what workers read written, leftovers removed.
 """
 
 import importlib.metadata
@@ -30,7 +30,7 @@ from curate.store.facts import MetadataFacts, RunClaim, read_claim, write_facts
 from curate.store.forgotten import Record
 from curate.store.layout import FORGOTTEN_FILE, MANIFEST_FILE, METADATA_FILE, RUN_FILE, SUCCESS_FILE
 from curate.store.lock import clear_tmp, locked
-from curate.store.manifest import Fault, find_faults, read_manifest
+from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
 from curate.wording import pluralise
 from pipelines.keys import run_keys
@@ -69,7 +69,7 @@ def claimed(prepared: Prepared) -> Iterator[None]:
 def claim_folder(prepared: Prepared) -> None:
     """Write run.json and what workers read: from here on the folder belongs to the recipe. The caller holds its lock.
 
-    What earlier commands left in `tmp` is removed, and so are files of a published run that are damaged.
+    What earlier commands left in `tmp` is removed.
 
     Raises:
         RunError: the folder was changed since the run was prepared, or a file cannot be read now.
@@ -86,8 +86,7 @@ def claim_folder(prepared: Prepared) -> None:
             "repeat it"
         )
     clear_tmp(store)
-    if store.exists(SUCCESS_FILE):  # something happened to a published run
-        _drop_damaged(store)
+    store.delete(SUCCESS_FILE)  # where there is one, something happened to a published run: steps check what they find
     if len(record):
         record.write(store)
     claim = RunClaim(
@@ -112,21 +111,6 @@ def claim_folder(prepared: Prepared) -> None:
         store.write_parquet(METADATA_FILE, metadata)
     if context.recipe.dedup.against:
         write_evaluation(store, context.recipe, MeasureSettings.of(context).signals)
-
-
-def _drop_damaged(folder: RunStore) -> None:
-    """Remove the files of a published run that are not what its manifest says, then `_SUCCESS`: they will be recomputed.
-
-    Raises RunError, and removes nothing, where a file cannot be read now, so that nobody knows what it holds.
-    """
-    # Shards without known digests are recomputed too: they would be published as they are.
-    has_manifest = folder.exists(MANIFEST_FILE)
-    faults = find_faults(folder, read_manifest(folder)) if has_manifest else {"shards": Fault("no manifest")}
-    if unknown := [f"{folder.path(name)}: {fault.text}" for name, fault in faults.items() if not fault.known]:
-        raise RunError("\n".join([*unknown, "Nothing was changed; run again once it can be read"]))
-    for name in faults:  # before SUCCESS_FILE: without it nobody looks for damage any more
-        folder.delete(name)
-    folder.delete(SUCCESS_FILE)
 
 
 def is_finished(context: RunContext, out: str) -> bool:

@@ -16,6 +16,7 @@ from curate import ids, schema
 from curate.engines.engine import Answer, Request
 from curate.process import process_cache
 from curate.store.layout import ANSWER_PARTS, RUN_FILE, answer_parts
+from curate.store.manifest import is_as_written
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
@@ -39,7 +40,7 @@ class AnswerCache:
         for of_unit in (tables, tables.reuse):
             if of_unit is not None:
                 for name in [of_unit.file("answers"), *of_unit.store.files(answer_parts(of_unit.unit))]:
-                    if of_unit.store.exists(name):
+                    if of_unit.store.exists(name) and is_as_written(of_unit.store, name):
                         self._learn(of_unit.store.read_parquet(name))
         self._part = len(self._store.files(self._folder))
 

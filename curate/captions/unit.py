@@ -27,6 +27,7 @@ from curate.pool.reread import UnitRereader
 from curate.recipe.captions import Task
 from curate.recipe.source import find_source
 from curate.store.layout import caption_statistics_file
+from curate.store.manifest import is_as_written
 from curate.store.tables import UnitTables
 
 _NO_IMAGE = Answer(None, "no_image: the input ends before it")
@@ -39,10 +40,12 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     """
     key = settings.key(unit, tables.key("decisions"))
     images = UnitRereader(unit, find_source(settings.sources, unit.source), tables)
-    if settings.captions.regions and not tables.store.is_current(tables.file("regions"), key):
+    if settings.captions.regions and not tables.is_current("regions", key, adopt=False):
         find_unit_regions(settings, tables, images, Rows.read(tables, counts), key)
     cache = AnswerCache(tables, settings.reuse)
-    if all(tables.store.is_current(tables.file(name), key) for name in ("answers", "captions")):
+    statistics = caption_statistics_file(tables.unit)
+    are_current = all(tables.is_current(name, key, adopt=False) for name in ("answers", "captions"))
+    if are_current and tables.store.exists(statistics) and is_as_written(tables.store, statistics):
         cache.delete_parts()
         return sum_unit(settings, unit, tables)
     rows = Rows.read(tables, counts)
@@ -55,7 +58,7 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     # Without its key it is written again, and what failed is sent again.
     key = "" if answers["error"].null_count < len(answers) else key
     content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
-    tables.store.write_json(caption_statistics_file(tables.unit), cache.spent())
+    tables.store.write_json(statistics, cache.spent())
     tables.write("answers", answers, key)
     tables.write("captions", texts, key, {"content": content})
     cache.delete_parts()

@@ -47,14 +47,19 @@ def _embedding_columns(name: str) -> list[str]:
     return [f"{column_prefix(name)}{side}" for side in ("image", "text")]
 
 
-def find_current_columns(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> CurrentColumns:
-    """Look up what tables `scores` and `embeddings` of this run, and of the one to reuse, hold, in their footers."""
+def find_current_columns(
+    settings: MeasureSettings, unit: Unit, tables: UnitTables, checked: bool = True
+) -> CurrentColumns:
+    """Look up what tables `scores` and `embeddings` of this run, and of the one to reuse, hold, in their footers.
+
+    Where `checked`, files are read whole, and only those that are what was written count.
+    """
     found = CurrentColumns()
     keys = settings.signal_keys(unit)
     embedders = {signal.name for signal in settings.signals if signal.dimension is not None}
     for place in (tables, tables.reuse):
         for table in ("scores", "embeddings"):
-            if place is None or not place.exists(table):
+            if place is None or not place.exists(table) or (checked and not place.is_as_written(table)):
                 continue
             try:
                 note = place.note(table)
@@ -89,6 +94,6 @@ def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) ->
     names = [name for name in ("samples", "scores", "embeddings") if name in settings.tables]
     if all(tables.would_be_current(name, settings.key(name, unit)) for name in names):
         return []
-    current = find_current_columns(settings, unit, tables)
+    current = find_current_columns(settings, unit, tables, checked=False)
     computed = (signal for signal in settings.signals if signal.from_captions or signal.from_embeddings)
     return [*observing_signals(settings, current), *(one for one in computed if one.name not in current.scores)]

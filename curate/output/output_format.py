@@ -18,6 +18,7 @@ from curate.numeric.arrays import U64
 from curate.output.layout import Shard
 from curate.output.settings import EmitSettings
 from curate.registry import Registry
+from curate.store.manifest import is_as_written
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
@@ -115,7 +116,8 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
     started = time.time()
     store, kind, key = settings.store, find_output(settings.pool.has_images), settings.shard_key(shard)
     last = f"{shard.stem}.parquet"
-    if store.is_current(last, key) and all(store.exists(name) for name in kind.files(shard.stem)):
+    files = kind.files(shard.stem)
+    if store.is_current(last, key) and all(store.exists(name) and is_as_written(store, name) for name in files):
         return shard
     table = kind.write(settings, shard, repeated)
     stats = {

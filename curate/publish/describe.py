@@ -64,6 +64,7 @@ def describe_run(store: RunStore, facts: RunFacts, digests: list[Published], dro
     files = [*_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
     lines = [digest_file(store, layout.UIDS_FILE, facts.kept), *(digest_file(store, path) for path in files)]
     write_manifest(store, [*digests, *lines])
+    store.delete("parts")  # from here on the manifest says what was written
     store.write_bytes(layout.SUCCESS_FILE, b"")
 
 

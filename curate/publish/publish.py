@@ -68,7 +68,6 @@ def publish(
         store.write_parquet(ENTRIES_FILE, schema.ENTRIES.empty_table())
     store.write_json(SIZES_FILE, {f"{shard.index:05d}.{kind.suffix}": shard.rows for shard in shards})
     write_uids(store, [settings.tables(audit.unit) for audit in audits], counts[KEPT])
-    store.delete("parts")
     _remove_strays(store, digests)
     facts = _summarise(settings, counts, results, [audit.unit.source for audit in audits])
     describe_run(store, facts, digests, count_drops(audits))

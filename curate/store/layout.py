@@ -19,7 +19,13 @@ EVALUATION_FILE = "tmp/evaluation.parquet"
 EVALUATION_FACTS_FILE = "tmp/evaluation.json"
 FORGETTING_FILE = "tmp/forgetting.json"  # there while `curate forget` is at work
 LOCK_FILE = "tmp/lock"  # there while a command is at work
+_DIGESTS = "parts/digests"  # of files of tables, shards and parts, until the manifest has them
 ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is there
+
+
+def digest_name(name: str) -> str:
+    """Return the file that holds the digest of a file until the manifest does; empty for files that are made anew each time."""
+    return f"{_DIGESTS}/{name}" if name.startswith(("tables/", "shards/", "parts/")) else ""
 
 
 def answer_parts(unit: int) -> str:

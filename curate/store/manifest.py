@@ -1,6 +1,6 @@
 """manifest.parquet: every published file but itself and `_SUCCESS`, with rows, bytes and sha256. Only it says what exists."""
 
-import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from curate import schema
 from curate.errors import DamagedError, RecipeError
+from curate.process import process_cache
 from curate.store.layout import FORGETTING_FILE, MANIFEST_FILE, RUN_FILE
-from curate.store.store import RunStore
+from curate.store.store import Digest, RunStore
 from curate.wording import one_line
 
-_BLOCK = 1 << 22
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,54 @@ def how_to_go_on(folder: RunStore, url: str) -> str:
 
 
 def digest_file(folder: RunStore, path: str, rows: int | None = None) -> Published:
-    """Return the manifest's line of a file. Rows are counted by its footer where it is Parquet."""
-    state, size = hashlib.sha256(), 0
-    with folder.open(path) as file:
-        while block := file.read(_BLOCK):
-            state.update(block)
-            size += len(block)
-    if path.endswith(".parquet"):
-        rows = folder.footer(path)[2]
-    return Published(path, rows, size, state.hexdigest())
+    """Return the manifest's line of a file, which is read. Rows are counted by its footer where it is Parquet."""
+    size, sha256, _ = folder.digest(path)
+    return Published(path, folder.footer(path)[2] if path.endswith(".parquet") else rows, size, sha256)
+
+
+def written_file(folder: RunStore, path: str, rows: int | None = None) -> Published:
+    """Return the manifest's line of a file of a run at work, as it was written, or as it was found when it was checked."""
+    digest = _find_digest(folder, path)
+    if digest is None:
+        raise DamagedError(f"{folder.path(path)}: nothing says what was written; run again, and it is made anew")
+    return Published(path, digest.rows if rows is None else rows, digest.bytes, digest.sha256)
+
+
+def is_as_written(folder: RunStore, path: str) -> bool:
+    """Return whether a file is what was written (see `check_written`)."""
+    return check_written(folder, path) is not None
+
+
+def check_written(folder: RunStore, path: str) -> Digest | None:
+    """Read a file of a table or shard, and return its digest if it is what was written; where it is not, that is logged.
+
+    What a run at work wrote says the folder; what a published one did, its manifest. Raises OSError where it cannot be read now.
+    """
+    digest = _find_digest(folder, path)
+    found = folder.digest(path)
+    if digest is not None and (digest.bytes, digest.sha256) == (found.bytes, found.sha256):
+        return digest
+    what = "is not what was written" if digest else "may be anything, for nothing says what was written"
+    _log.warning("%s: %s; it is made anew", folder.path(path), what)
+    return None
+
+
+def _find_digest(folder: RunStore, path: str) -> Digest | None:
+    if digest := folder.written(path):
+        return digest
+    if not folder.exists(MANIFEST_FILE):
+        return None
+    state = sorted(folder.fs.info(folder.path(MANIFEST_FILE)).items())
+
+    def load() -> dict[str, Digest]:
+        try:
+            return {line.path: Digest(line.bytes, line.sha256, line.rows) for line in read_manifest(folder)}
+        except DamagedError as error:
+            _log.warning("%s", error)
+            return {}
+
+    manifest = f"manifest of {folder.url} "
+    return process_cache(f"{manifest}{state}", load, replaces=manifest).get(path)
 
 
 @dataclass(frozen=True)

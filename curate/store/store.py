@@ -2,18 +2,24 @@
 
 A `RunStore` is a local folder or any fsspec URL. Locally a file is written in `tmp/` and renamed; on an object store it is
 one PUT. Parquet files carry the key of what made them in their footer; a rerun skips a file that is there with its key.
+
+Files are hashed as they are written. Until a run is published, and its manifest says it, what is in `tables/` and `shards/` has
+its digest in `parts/digests`: it is put there first, so a file without one, or with another one, is not what was written.
 """
 
+import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any
+from functools import cached_property
+from typing import IO, Any, NamedTuple, Self, TypeVar
 
 import fsspec
 import pyarrow as pa
@@ -21,12 +27,42 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import CurateError, DamagedError, RecipeError
+from curate.store.layout import digest_name
 from curate.wording import one_line
 
 KEY = b"curate.key"
 FOOTER_NOTE = b"curate.note"
 _BUFFER = 1 << 18  # bytes that are written at once: a copy in cache costs less than a system call a member of a shard
 _TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
+_BLOCK = 1 << 22
+_SMALL = 1 << 20  # bytes of a file that is read at once
+
+Made = TypeVar("Made")
+
+
+class Digest(NamedTuple):
+    """What a file was when it was written, or is now: its bytes, their sha256 (64 hex digits), and rows where it was written as a table."""
+
+    bytes: int
+    sha256: str
+    rows: int | None = None
+
+
+class _HashedFile(io.FileIO):
+    """A file that is hashed as it is written, from its beginning to its end."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "wb")
+        self._state, self._bytes = hashlib.sha256(), 0
+
+    def write(self, data: Any) -> int:
+        written = super().write(data) or 0
+        self._state.update(memoryview(data)[:written])
+        self._bytes += written
+        return written
+
+    def digest(self, rows: int | None) -> Digest:
+        return Digest(self._bytes, self._state.hexdigest(), rows)
 
 
 @dataclass(frozen=True)
@@ -36,17 +72,20 @@ class RunStore:
     url: str
     storage: dict[str, Any] = field(default_factory=dict)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RunStore, (self.url, self.storage)
+
     @property
     def fs(self) -> Any:
         """Return the fsspec file system (fsspec caches one per process)."""
         return self._place[0]
 
-    @property
+    @cached_property
     def root(self) -> str:
         """Return the folder's path within its file system."""
         return str(self._place[1]).rstrip("/")
 
-    @property
+    @cached_property
     def _place(self) -> tuple[Any, Any]:
         if re.match(r"[A-Za-z]://", self.url):  # for fsspec a drive of Windows
             raise RecipeError(f"{self.url}: Protocol not known: {self.url[0]}")
@@ -56,7 +95,7 @@ class RunStore:
             raise RecipeError(f"{self.url}: {error}") from None
         return fs, root
 
-    @property
+    @cached_property
     def is_local(self) -> bool:
         """Return whether files can be renamed, linked and mapped."""
         return isinstance(self.fs, LocalFileSystem)
@@ -127,26 +166,67 @@ class RunStore:
             self.fs.rm(self.path(name), recursive=True)
 
     @contextmanager
-    def create(self, name: str) -> Iterator[IO[bytes]]:
-        """Yield a file to write; it is put in place as `name` when the block ends without an error, and never in part."""
-        if self.is_local:
-            with self._aside(name) as aside, open(aside, "wb", _BUFFER) as file:
+    def create(self, name: str, rows: int | None = None) -> Iterator[IO[bytes]]:
+        """Yield a file to write; it is put in place as `name` when the block ends without an error, and never in part.
+
+        Its digest goes first, with `rows`, where it is one of a table's or a shard's.
+        """
+        with self._aside(name) as aside:
+            hashed = _HashedFile(aside)
+            with io.BufferedWriter(hashed, _BUFFER) as file:
                 yield file
-        else:  # a remote file that an error closes would be there in part; the upload of a finished one is not
-            with tempfile.NamedTemporaryFile(buffering=_BUFFER) as file:
-                yield file
-                file.flush()
-                self.fs.put_file(file.name, self.path(name))
+            self._note(name, hashed.digest(rows))
+
+    def _note(self, name: str, digest: Digest) -> None:
+        """Put the digest of a file that is about to be put in place where `written` finds it."""
+        if note := digest_name(name):
+            data = json.dumps(digest).encode()
+            if self.is_local:
+                _write_in_folder(self.path(note), data)
+            else:
+                self.fs.pipe_file(self.path(note), data)
+
+    def written(self, name: str) -> Digest | None:
+        """Return what the file was when it was written; None where that is not known, so that nobody can believe it.
+
+        Raises OSError where it cannot be read now.
+        """
+        note = digest_name(name)
+        if not note:
+            return None
+        try:
+            with self._reading(note):
+                data = self.read_bytes(note)
+            return Digest(*json.loads(data))
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+            return None
+
+    def digest(self, name: str) -> Digest:
+        """Read all of a file, and return what it is now. Raises OSError."""
+        state, size = hashlib.sha256(), 0
+        with self._reading(name), self.open(name) as file:
+            while block := file.read(_BLOCK):
+                state.update(block)
+                size += len(block)
+        return Digest(size, state.hexdigest())
 
     @contextmanager
     def _aside(self, name: str) -> Iterator[str]:
-        """Yield a path in a local `tmp`; the file there is put in place as `name` when the block ends without an error."""
+        """Yield a local path; the file there is put in place as `name` when the block ends without an error."""
+        if not self.is_local:  # a remote file that an error closes would be there in part; the upload of a finished one is not
+            with tempfile.TemporaryDirectory() as folder:
+                yield f"{folder}/file"
+                self.fs.put_file(f"{folder}/file", self.path(name))
+            return
         aside = self.path(f"tmp/{uuid.uuid4().hex}")
         os.makedirs(os.path.dirname(aside), exist_ok=True)
         try:
             yield aside
-            os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
-            os.replace(aside, self.path(name))
+            try:
+                os.replace(aside, self.path(name))
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+                os.replace(aside, self.path(name))
         finally:
             if os.path.lexists(aside):
                 os.unlink(aside)
@@ -169,10 +249,10 @@ class RunStore:
 
     def write_parquet(self, name: str, table: pa.Table, key: str | None = None, note: str | None = None) -> None:
         """Put a Parquet file into place, `key` and `note` in its footer. Equal tables give equal bytes."""
-        metadata = {k: v.encode() for k, v in ((KEY, key), (FOOTER_NOTE, note)) if v is not None}
+        metadata = footer_metadata(key, note)
         plain = [f.name for f in table.schema if f.name in ("uid", "url", "caption", "sha256", "key", "duplicate_of")]
         repeating = [f.name for f in table.schema if f.name not in plain and pa.types.is_string(f.type)]
-        with self.create(name) as file:
+        with self.create(name, len(table)) as file:
             pq.write_table(
                 table.replace_schema_metadata(metadata or None),
                 file,
@@ -189,17 +269,12 @@ class RunStore:
             OSError: the file is missing, or cannot be read now.
             DamagedError: it was read, and something else than us damaged it.
         """
-        try:
-            with self.open(name) as file:
-                return _parse_parquet(file, columns)
-        except (pa.ArrowException, OSError):  # Arrow says of both, a failed read and damage, that it is an OSError
-            with self._reading(name):
-                data = self.read_bytes(name)
-        try:
-            return _parse_parquet(pa.BufferReader(data), columns)
-        except (pa.ArrowException, OSError) as error:
-            fault = one_line(error)
-            raise DamagedError(f"{self.path(name)}: is damaged ({fault}); delete it and run again") from None
+        with self.open_parquet(name) as file:
+            return file.read(columns)
+
+    def open_parquet(self, name: str) -> "ParquetInput":
+        """Open a table; errors as of `read_parquet`."""
+        return ParquetInput(self, name)
 
     def schema(self, name: str) -> pa.Schema:
         """Return the columns of a Parquet file."""
@@ -220,8 +295,7 @@ class RunStore:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DamagedError(f"{self.path(name)}: is damaged ({one_line(error)})") from None
         values = metadata.metadata or {}
-        key, note = values.get(KEY), values.get(FOOTER_NOTE)
-        return key.decode() if key else None, note.decode() if note else None, metadata.num_rows
+        return _text(values, KEY), _text(values, FOOTER_NOTE), metadata.num_rows
 
     def _read_tail(self, name: str) -> bytes:
         """Return the end of a file, which holds all of a Parquet file's footer, in one read or two."""
@@ -246,21 +320,126 @@ class RunStore:
         except (FileNotFoundError, NotADirectoryError, DamagedError):
             return False
 
-    def adopt(self, other: "RunStore", other_name: str, name: str) -> None:
-        """Put a file of another run into place: a hard link where possible, else a copy."""
+    def adopt(self, other: "RunStore", other_name: str, name: str, digest: Digest) -> None:
+        """Put a file of another run, which has this digest, into place: a hard link where possible, else a copy."""
         if self.is_local and other.is_local:
             with self._aside(name) as aside:
                 try:
                     os.link(other.path(other_name), aside)
                 except OSError:
                     shutil.copyfile(other.path(other_name), aside)
+                self._note(name, digest)
         else:
-            with other.open(other_name) as source, self.create(name) as file:
+            with other.open(other_name) as source, self.create(name, digest.rows) as file:
                 shutil.copyfileobj(source, file, 1 << 20)
 
 
-def _parse_parquet(file: Any, columns: list[str] | None) -> pa.Table:
-    """Return the table. Not by read_table: it reads ahead in threads, and one that lets go of a Python buffer while Python ends aborts the process."""
-    opened = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
-    table = opened.read(columns, use_threads=False)
-    return table if columns is None else table.select(columns)
+class ParquetInput:
+    """A Parquet file of a run, open: its footer was read once, and so is each column.
+
+    Not by `pq.read_table`: it reads ahead in threads, and one that lets go of a Python buffer while Python ends aborts the process.
+    """
+
+    def __init__(self, store: RunStore, name: str) -> None:
+        self._store, self._name = store, name
+        self._columns: dict[str, pa.ChunkedArray] = {}
+        self._source: Any = store.open(name)
+        try:
+            size = self._source.seek(0, os.SEEK_END)
+            self._source.seek(0)
+            if size <= _SMALL:
+                with self._source as file:
+                    self._source = pa.BufferReader(file.read())
+            self._file = self._parsed(lambda: _open_parquet(self._source))
+        except BaseException:
+            self.close()
+            raise
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.rows: int = self._file.metadata.num_rows
+        self._metadata: Mapping[bytes, bytes] = self._file.metadata.metadata or {}
+
+    @classmethod
+    def of(cls, table: pa.Table, metadata: Mapping[bytes, bytes]) -> Self:
+        """Return what the file of a table with this footer is, without a file."""
+        self = cls.__new__(cls)
+        self._columns = dict(zip(table.column_names, table.columns, strict=True))
+        self._source, self.schema, self.rows, self._metadata = None, table.schema, len(table), metadata
+        return self
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        """Return the table, or some of its columns; errors as of `RunStore.read_parquet`."""
+        names = self.names if columns is None else columns
+        missing = [column for column in dict.fromkeys(names) if column not in self._columns]
+        if missing:
+            table = self._parsed(lambda: self._file.read(missing, use_threads=False))
+            self._columns.update(zip(table.column_names, table.columns, strict=True))
+        fields = [self.schema.field(name) for name in names]
+        return pa.table([self._columns[name] for name in names], schema=pa.schema(fields))
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return list(self.schema.names)
+
+    @property
+    def key(self) -> str | None:
+        """The key that the table was made with."""
+        return _text(self._metadata, KEY)
+
+    @property
+    def note(self) -> str | None:
+        """The note that the table was written with."""
+        return _text(self._metadata, FOOTER_NOTE)
+
+    def _parsed(self, parse: Callable[[], Made]) -> Made:
+        """Return what `parse` gives; where it fails, from a copy in memory, so that what fails then is the file's fault and not the disk's."""
+        try:
+            return parse()
+        except (pa.ArrowException, OSError):  # Arrow says of both, a failed read and damage, that it is an OSError
+            with self._store._reading(self._name):
+                data = self._store.read_bytes(self._name)
+        try:
+            self._source.close()
+            self._source = pa.BufferReader(data)
+            self._file = _open_parquet(self._source)
+            return parse()
+        except (pa.ArrowException, OSError) as error:
+            fault = one_line(error)
+            path = self._store.path(self._name)
+            raise DamagedError(f"{path}: is damaged ({fault}); delete it and run again") from None
+
+    def close(self) -> None:
+        """Close the file; what was read stays."""
+        if self._source is not None:
+            self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def footer_metadata(key: str | None, note: str | None) -> dict[bytes, bytes]:
+    """Return what the footer of a table holds besides its columns."""
+    return {k: v.encode() for k, v in ((KEY, key), (FOOTER_NOTE, note)) if v is not None}
+
+
+def _text(metadata: Mapping[bytes, bytes], name: bytes) -> str | None:
+    """Return what a footer says under a name; an empty key or note stands for none."""
+    return metadata[name].decode() if metadata.get(name) else None
+
+
+def _open_parquet(source: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
+
+
+def _write_in_folder(path: str, data: bytes) -> None:
+    """Write a small file; its folder is made where it is missing."""
+    try:
+        file = open(path, "wb")
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        file = open(path, "wb")
+    with file:
+        file.write(data)

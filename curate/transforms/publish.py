@@ -17,7 +17,7 @@ from curate.publish.publish import Results, publish
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.facts import DriftFacts
-from curate.store.manifest import Published, digest_file
+from curate.store.manifest import Published, written_file
 from curate.transforms.fold import Fold
 from curate.transforms.threads import FlatMapInThreads, MapInThreads
 
@@ -44,7 +44,7 @@ class MeasureDrift(beam.PTransform):
 
 @dataclass
 class Digest(beam.PTransform):
-    """Make the manifest's lines of all tables and shards, by reading each file once."""
+    """Make the manifest's lines of all tables and shards, by what each file was when it was written."""
 
     settings: PublishSettings
 
@@ -52,7 +52,7 @@ class Digest(beam.PTransform):
         """`audits`: PCollection[Audit], and `shards`: PCollection[Shard] → PCollection[Published], one a file."""
         tables = inputs["audits"] | "Tables" >> beam.FlatMap(self._tables)
         shards = inputs["shards"] | "Shards" >> beam.FlatMap(self._files)
-        return (tables, shards) | beam.Flatten() | MapInThreads(lambda file: digest_file(self.settings.store, *file))
+        return (tables, shards) | beam.Flatten() | MapInThreads(lambda file: written_file(self.settings.store, *file))
 
     def _tables(self, audit: Audit) -> Iterator[tuple[str, None]]:
         yield from ((path, None) for path in self.settings.unit_files(audit.unit))

@@ -53,8 +53,8 @@ def killed_after(steps: int) -> Iterator[list[str]]:
     create, delete = RunStore.create, RunStore.delete
 
     @contextmanager
-    def creating(self: RunStore, name: str) -> Iterator[Any]:
-        with create(self, name) as file:
+    def creating(self: RunStore, name: str, *rows: Any) -> Iterator[Any]:
+        with create(self, name, *rows) as file:
             yield file
             if len(done) == steps:
                 raise Killed(name)

@@ -116,7 +116,7 @@ def test_parquet_without_a_key_stands_for_nothing(folder: RunStore) -> None:
 
 def test_other_metadata_of_a_table_is_dropped(folder: RunStore) -> None:
     folder.write_parquet("x.parquet", TABLE.replace_schema_metadata({"pandas": "{}", "other": "x"}), "key")
-    assert folder.read_parquet("x.parquet").schema.metadata == {b"curate.key": b"key"}
+    assert folder.schema("x.parquet").metadata == {b"curate.key": b"key"}
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ def test_reading_takes_nothing_from_the_path(tmp_path: Path) -> None:
 def test_adopting_by_link(tmp_path: Path) -> None:
     old, new = RunStore(str(tmp_path / "old")), RunStore(str(tmp_path / "new"))
     old.write_parquet("tables/x.parquet", TABLE, "key")
-    new.adopt(old, "tables/x.parquet", "tables/x.parquet")
+    new.adopt(old, "tables/x.parquet", "tables/x.parquet", old.digest("tables/x.parquet"))
     assert os.path.samefile(old.path("tables/x.parquet"), new.path("tables/x.parquet"))
-    assert new.files() == ["tables/x.parquet"] and new.is_current("tables/x.parquet", "key")
+    assert new.files("tables") == ["tables/x.parquet"] and new.is_current("tables/x.parquet", "key")
     new.write_parquet("tables/x.parquet", TABLE, "another")  # leaves the other run as it is
     assert old.is_current("tables/x.parquet", "key")
 
@@ -177,8 +177,8 @@ def test_adopting_by_copy_where_there_are_no_links(tmp_path: Path, monkeypatch: 
     old, new = RunStore(str(tmp_path / "old")), RunStore(str(tmp_path / "new"))
     old.write_bytes("tables/x", b"data")
     new.write_bytes("tables/y", b"something older")
-    new.adopt(old, "tables/x", "tables/y")
-    assert new.read_bytes("tables/y") == b"data" and new.files() == ["tables/y"]
+    new.adopt(old, "tables/x", "tables/y", old.digest("tables/x"))
+    assert new.read_bytes("tables/y") == b"data" and new.files("tables") == ["tables/y"]
     assert not os.path.samefile(old.path("tables/x"), new.path("tables/y"))
 
 
@@ -187,7 +187,7 @@ def test_adopting_between_file_systems(ways: str, tmp_path: Path) -> None:
     places = {"l": str(tmp_path), "m": f"memory://commit-{uuid.uuid4().hex}"}
     old, new = RunStore(f"{places[ways[0]]}/old"), RunStore(f"{places[ways[1]]}/new")
     old.write_bytes("a/x", b"data" * 100_000)
-    new.adopt(old, "a/x", "a/x")
+    new.adopt(old, "a/x", "a/x", old.digest("a/x"))
     assert new.read_bytes("a/x") == b"data" * 100_000 and new.files() == ["a/x"]
 
 
