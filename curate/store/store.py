@@ -213,7 +213,9 @@ class RunStore:
     @contextmanager
     def _aside(self, name: str) -> Iterator[str]:
         """Yield a local path; the file there is put in place as `name` when the block ends without an error."""
-        if not self.is_local:  # a remote file that an error closes would be there in part; the upload of a finished one is not
+        if (
+            not self.is_local
+        ):  # a remote file that an error closes would be there in part; the upload of a finished one is not
             with tempfile.TemporaryDirectory() as folder:
                 yield f"{folder}/file"
                 self.fs.put_file(f"{folder}/file", self.path(name))
