@@ -16,9 +16,10 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import IO, Any, NamedTuple, Self, TypeVar
 
 import fsspec
@@ -438,10 +439,8 @@ def _open_parquet(source: Any) -> pq.ParquetFile:
 
 def _write_in_folder(path: str, data: bytes) -> None:
     """Write a small file; its folder is made where it is missing."""
-    try:
-        file = open(path, "wb")
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        file = open(path, "wb")
-    with file:
-        file.write(data)
+    with suppress(FileNotFoundError):
+        Path(path).write_bytes(data)
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    Path(path).write_bytes(data)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
@@ -17,6 +17,9 @@ from curate.errors import DamagedError
 from curate.store.layout import table_file
 from curate.store.manifest import check_written
 from curate.store.store import ParquetInput, RunStore, footer_metadata
+
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class UnitTables:
         """Return the table's columns."""
         return self._ask(table, lambda file: file.names)
 
-    def _ask(self, table: str, question: Callable[[ParquetInput], Any]) -> Any:
+    def _ask(self, table: str, question: Callable[[ParquetInput], Found]) -> Found:
         with self.store.open_parquet(self.file(table)) as file:
             return question(file)
 
@@ -141,7 +144,7 @@ class OpenTables(UnitTables):
     written: set[str] = field(default_factory=set, compare=False)  # the tables that the step wrote
     _files: dict[str, ParquetInput] = field(default_factory=dict, compare=False)
 
-    def _ask(self, table: str, question: Callable[[ParquetInput], Any]) -> Any:
+    def _ask(self, table: str, question: Callable[[ParquetInput], Found]) -> Found:
         if table not in self._files:
             self._files[table] = self.store.open_parquet(self.file(table))
         return question(self._files[table])
