@@ -18,7 +18,6 @@ from curate.store.layout import table_file
 from curate.store.manifest import check_written
 from curate.store.store import ParquetInput, RunStore, footer_metadata
 
-
 Found = TypeVar("Found")
 
 
