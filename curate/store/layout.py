@@ -25,7 +25,7 @@ ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is 
 
 def digest_name(name: str) -> str:
     """Return the file that holds the digest of a file until the manifest does; empty for files that are made anew each time."""
-    return f"{_DIGESTS}/{name}" if name.startswith(("tables/", "shards/", "parts/")) else ""
+    return f"{_DIGESTS}/{name}" if name.startswith(("tables/", "shards/", ANSWER_PARTS)) else ""
 
 
 def answer_parts(unit: int) -> str:
