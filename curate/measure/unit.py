@@ -4,18 +4,19 @@ In: the unit's parts. Out: one row per sample found, the unreadable ones include
 could not be read, and the rows and state of each part, are in the footer note of `samples`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from curate import schema
 from curate.errors import RunError
 from curate.measure.current import Column, CurrentColumns, find_current_columns, needed_embeddings, observing_signals
-from curate.measure.part import MeasuredPart, join_measured, measure_part
+from curate.measure.part import STEP_ROWS, MeasuredPart, join_measured, measure_part
 from curate.measure.settings import SUPPLIED, MeasureSettings
 from curate.numeric.vectors import embedding_matrix
 from curate.pool.plan import Unit
@@ -56,8 +57,9 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     reading = _read(settings, unit, tables, current, current_tables, checkpoints)
     _fill_samples(settings, reading, "samples" in current_tables)
     faults, are_transient = _embedding_faults(settings, unit, current, reading)
-    note = {"signals": settings.signal_keys(unit), "faults": faults}
-    for name, table in _aligned_tables(settings, current, reading).items():
+    signal_keys = settings.signal_keys(unit)
+    note = {"signals": signal_keys, "faults": faults}
+    for name, table in _aligned_tables(settings, signal_keys, current, reading, checkpoints).items():
         if name not in current_tables:
             is_final = not reading.is_partial and not (are_transient and name in ("scores", "embeddings"))
             has_signals = is_final and name != "members"
@@ -131,8 +133,14 @@ def _readable_captions(samples: pa.Table) -> pa.Array:
     return pc.if_else(is_ok, samples["caption"], pa.scalar(None, pa.string())).combine_chunks()
 
 
-def _aligned_tables(settings: MeasureSettings, current: CurrentColumns, reading: _Reading) -> dict[str, pa.Table]:
-    """Return the unit's tables but `samples`; `members` only where the inputs were read."""
+def _aligned_tables(
+    settings: MeasureSettings,
+    keys: dict[str, str],
+    current: CurrentColumns,
+    reading: _Reading,
+    checkpoints: Checkpoints,
+) -> dict[str, pa.Table]:
+    """Return the unit's tables but `samples`; `members` only where the inputs were read. `keys` are those of signals."""
     base = reading.samples.select(["unit", "row", "uid"])
     embeddings = current.read_embeddings(needed_embeddings(settings, reading.scores))
     scores = dict(reading.scores)
@@ -152,7 +160,8 @@ def _aligned_tables(settings: MeasureSettings, current: CurrentColumns, reading:
             if signal.from_captions:
                 scores[signal.name] = list(signal.from_captions(_readable_captions(reading.samples)))
             if signal.from_embeddings and signal.of:
-                scores[signal.name] = _from_embeddings(signal, embeddings[signal.of], reading.samples["caption"])
+                given = embeddings[signal.of], reading.samples["caption"]
+                scores[signal.name] = _from_embeddings(signal, keys[signal.name], *given, checkpoints)
         names = [*(signal.name for signal in settings.signals), SUPPLIED]
         columns = [column for name in names for column in scores.get(name, [])]
         table = pa.table([*base.columns, *columns], names=settings.score_schema.names)
@@ -168,15 +177,34 @@ def _members(base: pa.Table, members: pa.Table | None) -> pa.Table:
     return pa.table([*base.columns, *columns], schema=schema.MEMBERS)
 
 
-def _from_embeddings(signal: Signal, embeddings: Sequence[Column], captions: pa.ChunkedArray) -> list[pa.Array]:
-    """Return the columns of a signal on embeddings; null in rows that have none."""
-    assert signal.from_embeddings is not None
-    images, texts = (embedding_matrix(column).astype(np.float32) for column in embeddings)
-    rows = np.flatnonzero(images.any(axis=1) | texts.any(axis=1))
-    given = Embeddings(rows, images[rows], texts[rows], captions.take(pa.array(rows)).combine_chunks())
-    places = np.full(len(captions), -1)
-    places[rows] = np.arange(len(rows))
-    return [values.take(pa.array(places, mask=places < 0)) for values in signal.from_embeddings(given)]
+def _from_embeddings(
+    signal: Signal, key: str, embeddings: Sequence[Column], captions: pa.ChunkedArray, checkpoints: Checkpoints
+) -> list[pa.Array]:
+    """Return the columns of a signal on embeddings, computed in steps; null in rows that have none."""
+    compute, fields = signal.from_embeddings, pa.schema(signal.columns)
+    assert compute is not None
+
+    def steps(first: int) -> Iterator[pa.Table]:
+        for start in range(first, len(captions), STEP_ROWS):
+            own = slice(start, start + STEP_ROWS)
+            images, texts = (embedding_matrix(column[own]).astype(np.float32) for column in embeddings)
+            rows = np.flatnonzero(images.any(axis=1) | texts.any(axis=1))
+            given = Embeddings(rows, images[rows], texts[rows], captions[own].take(pa.array(rows)).combine_chunks())
+            places = np.full(len(images), -1)
+            places[rows] = np.arange(len(rows))
+            values = pa.table(list(compute(given)), names=fields.names).cast(fields)
+            yield values.take(pa.array(places, mask=places < 0))
+
+    of = [signal.name, key, *map(_digest_of, embeddings)]
+    return list(checkpoints.complete(of, fields, steps).columns)
+
+
+def _digest_of(embeddings: Column) -> str:
+    """Return what names embeddings: a model may give slightly other ones when it encodes the same again."""
+    state = xxhash.xxh3_128()
+    for start in range(0, len(embeddings), STEP_ROWS):
+        state.update(embedding_matrix(embeddings[start : start + STEP_ROWS]).tobytes())
+    return state.hexdigest()
 
 
 def _embedding_faults(

@@ -19,7 +19,9 @@ from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source
 from curate.wording import one_line
 
-UNIT_BYTES = (1 << 10, 64 << 20)  # of a pool with images: for small pools, for large ones
+# Of a pool with images: for small pools, for large ones: some ten of img2dataset's tars of 10,000 images at 256 pixels. What
+# a unit holds in memory are tables and embeddings; a kill costs less than a unit (see `curate.store.checkpoints`).
+UNIT_BYTES = (1 << 10, 2 << 30)
 UNIT_ROWS = (25_000, 100_000)  # of one without
 UNITS = 16  # small pools are cut into about as many units, so that all cores have work
 
@@ -147,14 +149,16 @@ def _cut_units(
     if unit_size is not None:
         least = limit = unit_size
     # In steps of four: units stay as they are, and are reused, while files are added to a small pool.
-    while limit > share and limit >= 4 * least:
-        limit //= 4
+    size = least
+    while size < limit and 4 * size <= share:
+        size *= 4
+    size = min(size, limit)
     units: list[Unit] = []
     for name, parts in weighed:
         group: list[InputPart] = []
         filled = 0
         for part, weight in parts:
-            if group and filled + weight > limit:
+            if group and filled + weight > size:
                 units.append(Unit(len(units), name, tuple(group)))
                 group, filled = [], 0
             group.append(part)

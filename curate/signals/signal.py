@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of a unit by one model, as table `embeddings` holds them.
+    """Embeddings of consecutive rows of a unit by one model, as table `embeddings` holds them.
 
     Attributes:
-        rows: int64 [n], the rows that have some: those that could be read.
+        rows: int64 [n], which of these rows, from 0, have some: those that could be read.
         images: float32 [n, dimension], of unit length up to the rounding of float16; zero where a row has none.
         texts: float32 [n, dimension], likewise.
         captions: string [n].

@@ -109,6 +109,25 @@ def test_units_cover_every_tar_once(tmp_path_factory: pytest.TempPathFactory, si
         assert sum(part.size for part in unit.parts) + following.parts[0].size > limit  # and no smaller than need be
 
 
+@pytest.mark.parametrize(
+    ("files", "size", "per_unit"),
+    [
+        (16, 250 << 20, 1),  # for 16 workers
+        (68, 250 << 20, 4),  # 17 GiB: units of 1 GiB
+        (300, 250 << 20, 8),  # 73 GiB: 2 GiB each, however large the pool is
+        (2000, 250 << 20, 8),
+        (40, 3 << 30, 1),  # a larger tar is a unit
+        (2000, 5 << 20, 51),  # 10 GiB: sizes go in steps of four, so here 256 MiB
+    ],
+)
+def test_units_of_tars_hold_two_gigabytes(files: int, size: int, per_unit: int, tmp_path: Path) -> None:
+    for i in range(files):
+        (tmp_path / f"{i:04d}.tar").touch()
+        os.truncate(tmp_path / f"{i:04d}.tar", size)
+    units = plan(tars(f"{tmp_path}/*.tar")).units
+    assert {len(unit.parts) for unit in units[:-1]} == {per_unit}
+
+
 def test_small_files_are_grouped(tmp_path: Path) -> None:
     for i in range(50):
         write(tmp_path / f"{i:02d}.parquet", captions(10))
