@@ -21,6 +21,7 @@ import yaml
 
 from curate.ask.verify import verify_run
 from curate.errors import RunError
+from curate.measure import part
 from curate.pool.byte_sources import open_source
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.store.layout import METADATA_FILE
@@ -130,6 +131,49 @@ def test_twenty_kills(tmp_path: Path) -> None:
 def test_many_kills_of_processes(tmp_path: Path) -> None:
     options = ["--", "--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"]
     kill_chains(tmp_path, 8, 5, options)
+
+
+# A run whose images are measured in steps of 4, each with a checkpoint; it kills itself at the n-th image.
+KILLED_WITHIN = """
+import os, signal, sys
+from pathlib import Path
+from curate.measure import part
+from curate.recipe.recipe import load_recipe
+from curate.store import checkpoints
+from tests.laws import pools
+part.STEP_ROWS, checkpoints.INTERVAL = 4, 0.0
+measure, recipe, out, images = part.measure_image, *sys.argv[1:3], int(sys.argv[3])
+def measuring(*arguments):
+    global images
+    images -= 1
+    if not images:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return measure(*arguments)
+part.measure_image = measuring
+pools.run_local(load_recipe(recipe), Path(out))
+"""
+
+
+def test_a_kill_within_a_unit(small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured of the unit is not measured again, and the run ends like the undisturbed one."""
+    recipe, out = Path(small.input[0].paths[0]).parents[1] / "recipe.yaml", tmp_path / "out"
+    killed = subprocess.run([sys.executable, "-c", KILLED_WITHIN, str(recipe), str(out), "7"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list((out / "parts/measured/00000").iterdir())) == 1 and not (out / "tables/samples").exists()
+    images: list[int] = []
+    measure = part.measure_image
+
+    def measuring(data: bytes, *arguments: Any) -> Any:
+        images.append(len(data))
+        return measure(data, *arguments)
+
+    monkeypatch.setattr(part, "measure_image", measuring)
+    monkeypatch.setattr(part, "STEP_ROWS", 4)
+    pools.run_local(small, out)
+    check_finished(out, whole)
+    measured = len(images)
+    pools.run_local(small, tmp_path / "again")
+    assert len(images) - measured == measured + 4
 
 
 # ---------------------------------------------------------------- one run a folder

@@ -1,0 +1,185 @@
+"""Law 3 inside a unit: what was measured before a kill is not measured again, and the tables have the bytes of a run without one."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from curate.errors import RunError
+from curate.measure import part, unit
+from curate.models.encoder import Encoder
+from curate.store import checkpoints
+from pipelines.claim import Prepared, claim_folder
+from pipelines.driver import prepare
+from tests.laws import pools
+from tests.models.clips import write_model
+
+STEP = 8
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_model(tmp_path_factory.mktemp("models") / "m")
+
+
+@pytest.fixture(autouse=True)
+def _short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+    monkeypatch.setattr(part, "STEP_ROWS", STEP)
+    monkeypatch.setattr(unit, "STEP_ROWS", STEP)
+    monkeypatch.setattr("curate.pool.plan.UNIT_BYTES", (1 << 30, 1 << 30))  # all tars are one unit
+
+
+class Calls:
+    """Counts calls, and stops at one of them as a kill would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, target: Any, name: str, count: Callable[..., int]) -> None:
+        self.counted, self.stop_at = 0, 1 << 30
+        function = getattr(target, name)
+
+        def counting(*arguments: Any) -> Any:
+            self.counted += count(*arguments)
+            if self.counted >= self.stop_at:
+                raise KeyboardInterrupt
+            return function(*arguments)
+
+        monkeypatch.setattr(target, name, counting)
+
+
+@pytest.fixture
+def images(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    return Calls(monkeypatch, Encoder, "encode_images", lambda encoder, views: len(views))
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    return Calls(monkeypatch, Encoder, "score_words", lambda encoder, images, captions: len(captions))
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> str:
+    return pools.write_tars(tmp_path / "tars", pools.make_samples(48), 3)
+
+
+def claim(pool: str, model: str, out: Path) -> Prepared:
+    """A run whose unit nothing has measured."""
+    clip = {"model": model, "embeddings": True, "words": True, "batch": 5}
+    prepared = prepare(pools.recipe_of(pool, measure={"clip": clip, "image": {"phash": True}}), str(out))
+    claim_folder(prepared)
+    assert len(prepared.plan.units) == 1
+    return prepared
+
+
+def measure(prepared: Prepared) -> None:
+    assert pools.measure(prepared.context, prepared.plan.units[0]) == []
+
+
+def parts(out: Path) -> list[Path]:
+    return sorted(out.rglob("parts/**/*.arrow"))
+
+
+@pytest.fixture
+def undisturbed(pool: str, model: str, tmp_path: Path, images: Calls, words: Calls) -> dict[str, str]:
+    measure(claim(pool, model, tmp_path / "undisturbed"))
+    assert images.counted == words.counted > 60 and not parts(tmp_path / "undisturbed")
+    images.counted = words.counted = 0
+    return pools.files_of(tmp_path / "undisturbed/tables")
+
+
+def check_same(out: Path, undisturbed: dict[str, str]) -> None:
+    assert pools.files_of(out / "tables") == undisturbed and not parts(out)
+
+
+@pytest.mark.parametrize("stop", [1, 12, 33, 60])
+def test_images_are_not_measured_again(
+    stop: int, pool: str, model: str, tmp_path: Path, images: Calls, undisturbed: dict[str, str], words: Calls
+) -> None:
+    """Within a tar and across tars; at most a step of rows is."""
+    prepared = claim(pool, model, tmp_path / "out")
+    images.stop_at = stop
+    with pytest.raises(KeyboardInterrupt):
+        measure(prepared)
+    before, images.stop_at = images.counted, 1 << 30
+    images.counted = 0
+    measure(prepared)
+    check_same(tmp_path / "out", undisturbed)
+    total = words.counted
+    assert total - before <= images.counted <= total - before + STEP
+
+
+def test_words_are_not_scored_again(
+    pool: str, model: str, tmp_path: Path, images: Calls, words: Calls, undisturbed: dict[str, str]
+) -> None:
+    prepared = claim(pool, model, tmp_path / "out")
+    words.stop_at = 30
+    with pytest.raises(KeyboardInterrupt):
+        measure(prepared)
+    before, total, words.stop_at = words.counted, images.counted, 1 << 30
+    images.counted = words.counted = 0
+    measure(prepared)
+    check_same(tmp_path / "out", undisturbed)
+    assert not images.counted and total - before <= words.counted <= total - before + STEP
+
+
+def test_the_time_does_not_matter(
+    pool: str, model: str, tmp_path: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "INTERVAL", 3600.0)
+    measure(claim(pool, model, tmp_path / "out"))
+    check_same(tmp_path / "out", undisturbed)
+
+
+def test_damaged_ones_are_measured_again(
+    pool: str, model: str, tmp_path: Path, images: Calls, words: Calls, undisturbed: dict[str, str]
+) -> None:
+    prepared = claim(pool, model, tmp_path / "out")
+    words.stop_at = 1  # all images are in place
+    with pytest.raises(KeyboardInterrupt):
+        measure(prepared)
+    words.stop_at = 1 << 30
+    total, images.counted = images.counted, 0
+    for path in parts(tmp_path / "out"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    measure(prepared)
+    check_same(tmp_path / "out", undisturbed)
+    assert images.counted == total
+
+
+def test_those_of_another_input_are_not_used(
+    pool: str, model: str, tmp_path: Path, images: Calls, words: Calls, undisturbed: dict[str, str]
+) -> None:
+    """Of a tar that changed since, all is measured again; of the others nothing."""
+    samples = pq.read_table(
+        tmp_path / "undisturbed/tables/samples/00000.parquet", columns=["shard", "status"]
+    ).to_pylist()
+    readable = Counter(Path(row["shard"]).name for row in samples if row["status"] == "ok")
+    prepared = claim(pool, model, tmp_path / "out")
+    words.stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        measure(prepared)
+    words.stop_at, images.counted = 1 << 30, 0
+    os.utime(tmp_path / "tars/00001.tar", ns=(1, 1))
+    measure(prepared)
+    assert images.counted == readable["00001.tar"] < readable.total()
+
+
+def test_an_input_that_changes_meanwhile_leaves_none(
+    pool: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = claim(pool, model, tmp_path / "out")
+    encode = Encoder.encode_images
+
+    def encoding(encoder: Encoder, views: Any) -> Any:
+        os.utime(tmp_path / "tars/00000.tar", ns=(1, 1))
+        return encode(encoder, views)
+
+    monkeypatch.setattr(Encoder, "encode_images", encoding)
+    with pytest.raises(RunError, match="the file changed during the run"):
+        measure(prepared)
+    assert not parts(tmp_path / "out")
