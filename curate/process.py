@@ -1,5 +1,6 @@
 """What belongs to a process and not to a run: what its threads share (models, engines, indexes), and the threads themselves."""
 
+import logging
 import os
 import threading
 from collections import deque
@@ -8,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Generic, TypeVar
+
+from curate.wording import one_line
 
 Made = TypeVar("Made")
 Item = TypeVar("Item")
@@ -35,20 +38,59 @@ def process_cache(key: str, make: Callable[[], Made], replaces: str | None = Non
 
 
 class Lazy(Generic[Made]):
-    """A model, say: loaded at its first use, and used by one thread at a time."""
+    """A model, say: loaded at its first use, and used by one thread at a time; on several devices, by as many threads.
 
-    def __init__(self, load: Callable[[], Made]) -> None:
-        self._load = load
-        self._lock = threading.Lock()
-        self._loaded: Made | None = None
+    On a further device it is loaded once those before are all in use, and not used where it cannot be loaded there.
+    """
+
+    def __init__(self, load: Callable[..., Made], devices: Callable[[], Iterable[str]] | None = None) -> None:
+        """`load` takes one of what `devices` returns at the first use; without these, nothing."""
+        self._load, self._devices = load, devices
+        self._changed = threading.Condition()
+        self._free: deque[Made] = deque()  # the one that was used longest ago comes first
+        self._unloaded: deque[tuple[str, ...]] | None = (
+            None  # what `load` was not called with yet; None before the first use
+        )
+        self._loaded = 0
+        self._is_loading = False
 
     @contextmanager
     def use(self) -> Iterator[Made]:
-        """Yield what `load` returned, while other threads wait."""
-        with self._lock:
-            if self._loaded is None:
-                self._loaded = self._load()
-            yield self._loaded
+        """Yield what `load` returned, once a device is free. Raises what `load` raises, unless another device has it."""
+        made = self._take()
+        try:
+            yield made
+        finally:
+            with self._changed:
+                self._free.append(made)
+                self._changed.notify_all()
+
+    def _take(self) -> Made:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._free or (self._unloaded != deque() and not self._is_loading))
+                if self._free:
+                    return self._free.popleft()
+                self._is_loading = True  # libraries set types and devices for the whole process: one at a time
+            try:
+                return self._load_next()
+            except Exception as error:  # of many kinds: of memory that other processes use, say
+                if not self._loaded or not self._unloaded:
+                    raise
+                device = self._unloaded.popleft()[0]
+                logging.getLogger(__name__).warning("%s is not used: %s", device, one_line(error, 300))
+            finally:
+                with self._changed:
+                    self._is_loading = False
+                    self._changed.notify_all()
+
+    def _load_next(self) -> Made:
+        if self._unloaded is None:
+            self._unloaded = deque([()] if self._devices is None else [(device,) for device in self._devices()])
+        made = self._load(*self._unloaded[0])
+        self._unloaded.popleft()
+        self._loaded += 1
+        return made
 
 
 @cache

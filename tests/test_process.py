@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -48,6 +49,50 @@ def test_lazy_loads_again_after_a_failure() -> None:
         pass
     with lazy.use() as loaded:
         assert loaded == "model"
+
+
+def test_lazy_on_several_devices() -> None:
+    """A device gets it once those before are in use; then threads wait for the one that is free first."""
+    loads: list[str] = []
+
+    def load(device: str) -> str:
+        loads.append(device)
+        return device
+
+    lazy = Lazy(load, lambda: ["a", "b"])
+    for _ in range(3):
+        with lazy.use() as used:
+            assert used == "a" and loads == ["a"]
+    with lazy.use() as one, ExitStack() as second:
+        assert (one, second.enter_context(lazy.use())) == ("a", "b") and loads == ["a", "b"]
+        third: list[str] = []
+
+        def use() -> None:
+            with lazy.use() as used:
+                third.append(used)
+
+        other = threading.Thread(target=use)
+        other.start()
+        other.join(0.05)
+        assert third == []
+        second.close()
+        other.join()
+        assert third == ["b"]
+    assert loads == ["a", "b"]
+
+
+def test_lazy_does_without_a_device_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    def load(device: str) -> str:
+        if device == "b":
+            raise MemoryError("no room")
+        return device
+
+    lazy = Lazy(load, lambda: ["a", "b", "c"])
+    with lazy.use() as one, lazy.use() as two:
+        assert (one, two) == ("a", "c")
+    assert "b is not used: no room" in caplog.text
+    with pytest.raises(MemoryError), Lazy(load, lambda: ["b", "a"]).use():
+        pass
 
 
 def test_a_backlog_is_shared_and_nobody_waits_for_it() -> None:

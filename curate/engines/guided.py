@@ -50,7 +50,8 @@ class Guided(EngineOptions):
     Attributes:
         model: a local folder or a name on the hub, of one of the families above.
         gamma: γ, the guidance scale; 1 is plain greedy decoding, the paper's trade-off lies at 1.5 to 2.
-        device: auto is CUDA where there is a device, else the CPU.
+        device: auto is CUDA where there is a device, else the CPU; of several GPUs each gets the model, and requests go to a
+            free one.
         precision: of weights and sums; logits are joined in float32.
         batch: images at a time; fewer where memory does not suffice.
     """
@@ -74,7 +75,7 @@ class GuidedEngine:
 
     def __init__(self, options: Guided) -> None:
         self._options = options
-        self._loaded = Lazy(partial(_load, options))
+        self._loaded = Lazy(partial(_load, options), partial(hf.find_devices, _name(options), options.device))
         self._batch = options.batch  # halved for good where memory does not suffice
 
     @cached_property
@@ -230,11 +231,14 @@ def _with_zeros(states: Any, guided: bool) -> Any:
     return torch.cat([states, torch.zeros_like(states)]) if guided else states
 
 
-def _load(options: Guided) -> _Loaded:
-    where = f"guided {options.model}"
-    device = hf.find_device(where, options.device)
+def _name(options: Guided) -> str:
+    return f"guided {options.model}"
+
+
+def _load(options: Guided, device: str) -> _Loaded:
     import transformers
 
+    where = _name(options)
     config = hf.load(where, lambda: transformers.AutoConfig.from_pretrained(options.model))
     if config.model_type not in _FAMILIES:
         found, accepted = f"is of the family {config.model_type!r}", ", ".join(_FAMILIES)

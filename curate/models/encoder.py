@@ -2,15 +2,15 @@
 
 In: PIL images and strings. Out: L2-normalised embeddings, float32 [n, dimension]. What makes it fast leaves the result
 as it is: images stay uint8 until they are on the device; texts are sorted by length and cut to the longest of their
-batch, which a causal text tower that pools at the end token cannot notice. A model is loaded once per process.
+batch, which a causal text tower that pools at the end token cannot notice. A model is loaded once per process and GPU.
 
 What scores depend on is in a model's identity (`curate.models.identity`); batches and devices change them by rounding only.
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,12 +19,12 @@ from PIL import Image
 
 from curate import ids
 from curate.errors import RecipeError, RunError
-from curate.models.hugging_face import free_memory, is_memory, to_dtype
+from curate.models.hugging_face import each_device, free_memory, is_memory, to_dtype
 from curate.models.identity import OpenClip, identify, resolve_device, resolve_precision
 from curate.models.misalignment import WordScores, word_scores
 from curate.models.positions import TextTower, project, stretch, text_tower
 from curate.numeric.arrays import F32
-from curate.process import process_cache
+from curate.process import Lazy, process_cache
 from curate.wording import one_line
 
 _BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
@@ -40,7 +40,9 @@ class Texts(NamedTuple):
 
 
 def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -> "Encoder":
-    """Return the model, loaded once per process and device, and shared by threads; `identity` is from `identify`.
+    """Return the model, loaded once per process, and shared by threads; `identity` is from `identify`.
+
+    Of several GPUs each gets the model once there is work for it, unless the recipe names one (`cuda:0`).
 
     Raises RecipeError or RunError where it cannot be loaded.
     """
@@ -49,32 +51,63 @@ def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -
     identity = identify(options) if identity is None else identity
     content = {name: value for name, value in identity.items() if name not in ("device", "precision")}
     key = ids.digest(["encoder", content, device, precision, options.batch])
-    return process_cache(key, lambda: _load(options, device, precision))
+    return process_cache(key, lambda: _open(options, device, precision))
+
+
+class _Net(NamedTuple):
+    """What is loaded, on one device."""
+
+    net: Any
+    tower: TextTower | None  # where sequences may be cut
+    device: str
+    dtype: Any
+    dimension: int
+    tokenizer: Any
+    view: Callable[[Image.Image], npt.NDArray[Any]]
+    normalize: tuple[Any, Any] | None  # mean and std, where views are uint8
+
+    def encode_images(self, views: list[npt.NDArray[Any]]) -> Any:
+        """See `Encoder`."""
+        import torch
+
+        # Pinned memory lets the copy to a GPU go on during its work; the allocator keeps it until the copy is done.
+        pinned = self.device.startswith("cuda")
+        kind = torch.float32 if self.normalize is None else torch.uint8
+        staged = torch.empty((len(views), *views[0].shape), dtype=kind, pin_memory=pinned)
+        np.stack(views, out=staged.numpy())
+        pixels = staged.to(self.device, non_blocking=pinned)
+        if self.normalize is not None:
+            mean, std = self.normalize
+            # ToTensor and Normalize, operation by operation: the same floats.
+            pixels = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+            pixels = pixels.div_(255).sub_(mean).div_(std)
+        return _unit(self.net.encode_image(pixels.to(self.dtype)))
+
+    def encode_ids(self, ids: Any) -> Any:
+        """Return the embeddings of texts, which are token ids [n, length]."""
+        ids = ids.to(self.device)
+        return _unit(self.net.encode_text(ids) if self.tower is None else encode_cut(self.tower, ids))
 
 
 @dataclass
 class Encoder:
-    """A loaded model."""
+    """A model, loaded on a device, and on further ones of its kind while it is in use there."""
 
     dimension: int  # of the embeddings
     # From a PIL image, of any mode, to what `encode_images` takes: uint8 [height, width, 3], or float32
     # [3, height, width] where the model's own transform has steps that pixels cannot wait for.
     view: Callable[[Image.Image], npt.NDArray[Any]]
     batch: int  # images or texts a forward pass; halved where memory runs out
-    _net: Any
     _tokenizer: Any
-    _tower: TextTower | None  # where sequences may be cut
-    _device: str
-    _dtype: Any
-    _normalize: tuple[Any, Any] | None  # mean and std, where views are uint8
-    _forward: threading.Lock = field(default_factory=threading.Lock)
+    _nets: Lazy[_Net]
+    _is_cut: bool  # sequences may be cut
 
     def encode_images(self, views: Sequence[npt.NDArray[Any]]) -> Any:
-        """Return embeddings of views, a tensor [n, dimension] on the model's device; on a GPU it may not be there yet."""
+        """Return embeddings of views, a tensor [n, dimension] on a free device; on a GPU it may not be there yet."""
         import torch
 
-        with self._forward, torch.inference_mode():
-            return torch.cat(self._in_halves(self._images, list(views)))
+        with self._nets.use() as net, torch.inference_mode():
+            return torch.cat(self._in_halves(net.encode_images, list(views)))
 
     def encode_texts(self, texts: Sequence[str]) -> Texts:
         """Return embeddings of texts, in order; see `Texts`."""
@@ -91,21 +124,22 @@ class Encoder:
             encoded = []
             while len(waiting):
                 rows, waiting = waiting[: self.batch], waiting[self.batch :]
-                with self._forward, torch.inference_mode():
-                    encoded += self._in_halves(self._texts, ids[torch.from_numpy(rows), : int(lengths[rows[0]])])
-            embeddings[first + order] = torch.cat(encoded).cpu().numpy()
+                with self._nets.use() as net, torch.inference_mode():
+                    encoded += self._in_halves(net.encode_ids, ids[torch.from_numpy(rows), : int(lengths[rows[0]])])
+            embeddings[first + order] = np.concatenate([part.cpu().numpy() for part in encoded])
         return Texts(embeddings, tokens, truncated)
 
     def score_words(self, images: F32, captions: Sequence[str]) -> list[WordScores]:
         """Return how well each word of each caption fits its image, by the images' embeddings [n, dimension]."""
         import torch
 
-        def score(rows: list[int]) -> list[WordScores]:
+        def score(net: _Net, rows: list[int]) -> list[WordScores]:
             given = torch.from_numpy(images[rows]), [captions[row] for row in rows]
-            return word_scores(self._net, self._tokenizer, *given, self.batch)
+            return word_scores(net.net, self._tokenizer, *given, self.batch)
 
-        with self._forward:
-            return [scores for part in self._in_halves(score, list(range(len(captions)))) for scores in part]
+        with self._nets.use() as net:
+            parts = self._in_halves(partial(score, net), list(range(len(captions))))
+        return [scores for part in parts for scores in part]
 
     def _in_halves(self, encode: Callable[[Any], Any], items: Any) -> list[Any]:
         """Return what is made of the items: at once, or in halves and with half the batch from now on where memory runs out."""
@@ -118,26 +152,6 @@ class Encoder:
         half = len(items) // 2
         self.batch = max(1, min(self.batch, half))
         return [*self._in_halves(encode, items[:half]), *self._in_halves(encode, items[half:])]
-
-    def _images(self, views: list[npt.NDArray[Any]]) -> Any:
-        import torch
-
-        # Pinned memory lets the copy to a GPU go on during its work; the allocator keeps it until the copy is done.
-        pinned = self._device.startswith("cuda")
-        kind = torch.float32 if self._normalize is None else torch.uint8
-        staged = torch.empty((len(views), *views[0].shape), dtype=kind, pin_memory=pinned)
-        np.stack(views, out=staged.numpy())
-        pixels = staged.to(self._device, non_blocking=pinned)
-        if self._normalize is not None:
-            mean, std = self._normalize
-            # ToTensor and Normalize, operation by operation: the same floats.
-            pixels = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-            pixels = pixels.div_(255).sub_(mean).div_(std)
-        return _unit(self._net.encode_image(pixels.to(self._dtype)))
-
-    def _texts(self, ids: Any) -> Any:
-        ids = ids.to(self._device)
-        return _unit(self._net.encode_text(ids) if self._tower is None else encode_cut(self._tower, ids))
 
     def _tokenize(self, texts: list[str]) -> tuple[Any, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return token ids [n, context]; how many of them count, all where sequences may not be cut; tokens untruncated."""
@@ -156,7 +170,7 @@ class Encoder:
             ids = self._tokenizer(texts)
             context = ids.shape[1]
             tokens = _unpadded(self._tokenizer(texts, context_length=8 * context))
-        lengths = np.minimum(tokens, context) if self._tower is not None else np.full(len(texts), context)
+        lengths = np.minimum(tokens, context) if self._is_cut else np.full(len(texts), context)
         return ids, lengths.astype(np.int64), tokens
 
 
@@ -184,7 +198,14 @@ def _unpadded(ids: Any) -> npt.NDArray[np.int64]:
     return np.asarray((kept.shape[1] - np.argmax(kept[:, ::-1], axis=1)) * kept.any(axis=1), np.int64)
 
 
-def _load(options: OpenClip, device: str, precision: str) -> Encoder:
+def _open(options: OpenClip, device: str, precision: str) -> Encoder:
+    nets = Lazy(partial(_load, options, precision), partial(each_device, device))
+    batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
+    with nets.use() as net:
+        return Encoder(net.dimension, net.view, batch, net.tokenizer, nets, net.tower is not None)
+
+
+def _load(options: OpenClip, precision: str, device: str) -> _Net:
     import open_clip
     import torch
 
@@ -204,13 +225,12 @@ def _load(options: OpenClip, device: str, precision: str) -> Encoder:
         ) from None
     net.eval().requires_grad_(False)
     view, normalize = _split(transform, device)
-    batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
     tower = None
     with suppress(RecipeError):  # `encode_cut` does not hold for it
         tower = text_tower(net)
     with torch.inference_mode():  # a word is encoded: so a model that cannot run fails when it is loaded
         dimension = int(net.encode_text(tokenizer(["a"]).to(device)).shape[-1])
-    return Encoder(dimension, view, batch, net, tokenizer, tower, device, to_dtype(precision), normalize)
+    return _Net(net, tower, device, to_dtype(precision), dimension, tokenizer, view, normalize)
 
 
 def _split(transform: Any, device: str) -> tuple[Callable[[Image.Image], npt.NDArray[Any]], tuple[Any, Any] | None]:

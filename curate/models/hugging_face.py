@@ -36,8 +36,8 @@ def model_name(model: str) -> str:
     return f"{path.name}@{state.hexdigest()[:12]}"
 
 
-def find_device(where: str, device: Device) -> str:
-    """Return the device. Raises RecipeError without torch, or where CUDA is requested and missing."""
+def find_devices(where: str, device: Device) -> list[str]:
+    """Return the devices that there are. Raises RecipeError without torch, or where CUDA is requested and missing."""
     with needing(f"{where}: transformers with PyTorch is needed", "torch transformers"):
         import torch
         import transformers  # noqa: F401
@@ -47,7 +47,15 @@ def find_device(where: str, device: Device) -> str:
             f"{where}: device is cuda, and torch {torch.__version__} finds no CUDA device here; accepted: "
             "auto, cpu, or a machine with one"
         )
-    return "cuda" if there and device != "cpu" else "cpu"
+    return each_device("cuda" if there and device != "cpu" else "cpu")
+
+
+def each_device(device: str) -> list[str]:
+    """Return the devices that are meant: `cuda` is every GPU that the process sees, any other is itself."""
+    import torch
+
+    count = torch.cuda.device_count() if device == "cuda" else 1
+    return [device] if count < 2 else [f"cuda:{number}" for number in range(count)]
 
 
 def load(where: str, loading: Callable[[], T]) -> T:

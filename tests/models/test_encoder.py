@@ -1,6 +1,9 @@
 """The encoder against open_clip's own loop, and what it says of models and devices that are not there."""
 
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,9 @@ import pytest
 from PIL import Image
 
 from curate.errors import RecipeError, RunError
-from curate.models.encoder import Encoder, load_encoder
+from curate.models import encoder as encoder_module
+from curate.models.encoder import _Net, load_encoder
+from curate.models.hugging_face import each_device
 from curate.models.identity import identify
 from curate.signals.clip import Clip
 from tests.models.clips import write_model
@@ -71,7 +76,7 @@ def test_pixels_wait_as_uint8(model: str) -> None:
 def test_which_towers_are_cut(tmp_path: Path) -> None:
     for number, (kind, changes) in enumerate(KINDS.items()):
         encoder = load_encoder(Clip(model=write_model(tmp_path / str(number), **changes)))
-        assert (encoder._tower is None) == (kind in ("no causal mask", "class token")), kind
+        assert encoder._is_cut != (kind in ("no causal mask", "class token")), kind
 
 
 def test_a_stretched_context(model: str) -> None:
@@ -89,6 +94,40 @@ def test_a_stretched_context(model: str) -> None:
 def test_a_model_is_loaded_once(model: str) -> None:
     assert load_encoder(Clip(model=model)) is load_encoder(Clip(model=model, name="other", embeddings=True))
     assert load_encoder(Clip(model=model)) is not load_encoder(Clip(model=model, precision="bf16"))
+
+
+def test_devices_that_are_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every GPU that the process sees, by number where there are several; a device that is named is itself."""
+    for count, expected in ((0, ["cuda"]), (1, ["cuda"]), (3, ["cuda:0", "cuda:1", "cuda:2"])):
+        monkeypatch.setattr("torch.cuda.device_count", partial(int, count))
+        assert each_device("cuda") == expected
+        assert [each_device(name) for name in ("cpu", "mps", "cuda:1")] == [["cpu"], ["mps"], ["cuda:1"]]
+
+
+def test_two_devices_work_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is needed: the CPU by two names. Embeddings and the model's identity are those of one device."""
+    options = Clip(model=write_model(tmp_path / "m"), batch=4)
+    identity = identify(options)
+    one = load_encoder(options)
+    views = [one.view(picture(i)) for i in range(4)]
+    expected, texts = one.encode_images(views), one.encode_texts(TEXTS)
+    monkeypatch.setattr(encoder_module, "each_device", lambda _: ["cpu", "cpu:0"])
+    monkeypatch.setattr(encoder_module, "process_cache", lambda _, make: make())
+    two = load_encoder(options)
+    both = threading.Barrier(2, timeout=60)
+    encode, met = _Net.encode_images, []
+
+    def meeting(self: _Net, views: list[Any]) -> Any:
+        both.wait()  # breaks unless another device is at work meanwhile
+        met.append(self.device)
+        return encode(self, views)
+
+    monkeypatch.setattr(_Net, "encode_images", meeting)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(two.encode_images, [views] * 4))
+    assert sorted(met) == ["cpu", "cpu", "cpu:0", "cpu:0"] and identify(options) == identity
+    assert all(np.allclose(each, expected, atol=1e-6) for each in found)
+    assert np.allclose(two.encode_texts(TEXTS).embeddings, texts.embeddings, atol=1e-6)
 
 
 def test_half_precision_is_near(model: str) -> None:
@@ -109,7 +148,7 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path, monkeypatch: pytest.Monk
     sizes: list[int] = []
 
     def limited(whole: Any) -> Any:
-        def encode(self: Encoder, items: Any) -> Any:
+        def encode(self: _Net, items: Any) -> Any:
             sizes.append(len(items))
             if len(items) > 3:
                 raise torch.OutOfMemoryError("CUDA out of memory")
@@ -117,8 +156,8 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path, monkeypatch: pytest.Monk
 
         return encode
 
-    monkeypatch.setattr(Encoder, "_images", limited(Encoder._images))
-    monkeypatch.setattr(Encoder, "_texts", limited(Encoder._texts))
+    monkeypatch.setattr(_Net, "encode_images", limited(_Net.encode_images))
+    monkeypatch.setattr(_Net, "encode_ids", limited(_Net.encode_ids))
     assert np.allclose(encoder.encode_images(views), expected, atol=1e-6)
     assert sizes == [8, 4, 2, 2, 4, 2, 2] and encoder.batch == 2
     assert np.allclose(encoder.encode_texts(TEXTS).embeddings, texts.embeddings, atol=1e-6)

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from curate import process
 from curate.errors import RecipeError
+from curate.models import encoder
 from curate.models.encoder import Encoder
 from pipelines.driver import prepare
 from tests.laws import pools
@@ -208,6 +211,29 @@ def test_through_beam(models: list[str], tmp_path: Path) -> None:
     local = pools.run_local(asked, tmp_path / "local")
     beam = pools.run_beam(asked, tmp_path / "beam", ["--runner=FnApiRunner", "--direct_num_workers=2"])
     assert pools.lasting_files(local.folder) == pools.lasting_files(beam.folder)
+
+
+def test_two_devices_give_the_same_run(models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units in hand go to both, each with its own model; no GPU is needed: the CPU by two names."""
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
+    asked = recipe(path, {"model": models[0], "batch": 8}, rules={"best": {"top": 0.5, "of": "clip_score"}})
+    one = pools.run_local(asked, tmp_path / "one")
+    used, both, encode = set(), threading.Event(), encoder._Net.encode_images
+
+    def meeting(self: encoder._Net, views: list[Any]) -> Any:
+        used.add((self.device, id(self.net)))
+        if len(used) == 2:
+            both.set()
+        assert both.wait(60), "units wait for one device"
+        return encode(self, views)
+
+    monkeypatch.setattr(encoder, "each_device", lambda _: ["cpu", "cpu:0"])
+    monkeypatch.setattr(encoder._Net, "encode_images", meeting)
+    monkeypatch.setattr(process, "_made", {})
+    two = pools.run_beam(asked, tmp_path / "two")
+    assert {device for device, _ in used} == {"cpu", "cpu:0"} and len({net for _, net in used}) == 2
+    assert pools.lasting_files(one.folder) == pools.lasting_files(two.folder)
+    assert one.run["models"] == two.run["models"]
 
 
 def test_what_is_refused_before_the_run(models: list[str], tmp_path: Path) -> None:

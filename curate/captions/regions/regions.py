@@ -31,7 +31,7 @@ from curate.captions.regions.phrases import noun_phrases
 from curate.captions.rows import Rows
 from curate.captions.settings import CaptionSettings
 from curate.errors import RecipeError
-from curate.models.hugging_face import find_device, in_halves, load, model_name, open_picture, to_dtype
+from curate.models.hugging_face import find_devices, in_halves, load, model_name, open_picture, to_dtype
 from curate.pool.reread import UnitRereader
 from curate.process import Lazy, process_cache
 from curate.recipe.captions import Regions
@@ -136,7 +136,7 @@ class ZeroShotDetector:
 
     def __init__(self, options: Regions) -> None:
         self._options = options
-        self._loaded = Lazy(partial(_load, options))
+        self._loaded = Lazy(partial(_load, options), partial(find_devices, _name(options), options.device))
         self.batch = options.batch  # images at a time
 
     @cached_property
@@ -211,11 +211,14 @@ class _Loaded:
 _FAMILIES = ("owlvit", "owlv2", "grounding-dino")
 
 
-def _load(options: Regions) -> _Loaded:
-    where = f"captions.regions: {options.model}"
-    device = find_device(where, options.device)
+def _name(options: Regions) -> str:
+    return f"captions.regions: {options.model}"
+
+
+def _load(options: Regions, device: str) -> _Loaded:
     import transformers
 
+    where = _name(options)
     family = load(where, lambda: transformers.AutoConfig.from_pretrained(options.model)).model_type
     if family not in _FAMILIES:
         accepted = ", ".join(_FAMILIES)
