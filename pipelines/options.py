@@ -47,8 +47,22 @@ def parse_options(words: Sequence[str]) -> BeamOptions:
         known = [f"--{name}" for name in PipelineOptions([]).get_all_options()]
         hint = did_you_mean(f"--{unknown[0].lstrip('-').partition('=')[0]}", known)
         raise RecipeError(f"{said}: Beam knows no {' '.join(unknown)}{f'; {hint.rstrip()}' if hint else ''}")
-    by_processes = options.view_as(DirectOptions).direct_running_mode == "multi_processing"
-    return BeamOptions(options, is_local, is_local and not by_processes)
+    mode = options.view_as(DirectOptions).direct_running_mode
+    if is_local and mode != "in_memory":
+        _keep_elements_whole()
+    return BeamOptions(options, is_local, is_local and mode != "multi_processing")
+
+
+def _keep_elements_whole() -> None:
+    """Let Beam's local runner send what its workers write once elements are complete, and not once a second besides.
+
+    What it sends then may end within an element, and what is written meanwhile is lost. A reader takes the rest for an
+    element: mostly it fails, but it may be a wrong element, or 2³¹ windows, which are 17 GB (apache/beam issue 21104).
+    In memory, the default, nothing is sent by time.
+    """
+    from apache_beam.runners.portability.fn_api_runner import worker_handlers
+
+    worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
 
 
 def _find_unknown(words: Sequence[str], said: str) -> list[str]:

@@ -1,9 +1,12 @@
 """Beam options: where a run works is what Beam reads, in whatever words it was said."""
 
+import time
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+from apache_beam.testing.util import assert_that, equal_to
 
 from curate.errors import RecipeError
 from pipelines.driver import prepare
@@ -52,6 +55,26 @@ def test_the_defaults_are_for_who_names_no_runner() -> None:
 
     assert read() == read("--runner", "FnApiRunner") == ("FnApiRunner", 1, "in_memory")
     assert read("--direct_num_workers", "3") == ("FnApiRunner", 3, "in_memory")
+
+
+class Slow:
+    """A number that takes a while to encode."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        time.sleep(0.1)
+        return int, (self.number,)
+
+
+def test_threads_of_the_local_runner_lose_no_element() -> None:
+    """Encoding passes one second, after which Beam itself would send half an element (apache/beam issue 21104)."""
+    options = parse_options(["--direct_num_workers=2", "--direct_running_mode=multi_threading"]).options
+    with beam.Pipeline(options=options) as root:
+        numbers = root | beam.Create([0, 100]) | beam.FlatMap(lambda first: map(Slow, range(first, first + 13)))
+        found = numbers | beam.Reshuffle() | beam.CombineGlobally(sum)
+        assert_that(found, equal_to([sum(range(13)) + sum(range(100, 113))]))
 
 
 @pytest.mark.parametrize(
