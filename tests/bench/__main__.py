@@ -27,6 +27,7 @@ def main() -> None:
         ("bench_near", ["--data", str(data)]),
         ("bench_demo_near", []),
         ("bench_gates", ["--data", str(data)]),
+        ("bench_repeat", []),
         ("bench_text", ["--captions", captions, "--metadata", metadata]),
         *([("bench_sql", [str(options.run)])] if options.run else []),
         ("bench_whatif", ["--captions", captions, "--metadata", metadata]),
