@@ -102,7 +102,10 @@ def table_digest(table: pa.Table) -> str:
         lengths = pc.fill_null(pc.binary_length(text), -1).to_numpy()
         state.update(f"{name} {len(text)}".encode())
         state.update(lengths.astype("<i8").tobytes())
-        state.update("".join(value or "" for value in text.to_pylist()).encode())
+        if len(text):
+            text = text.fill_null("")  # a null may own bytes
+            offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset :]
+            state.update(memoryview(text.buffers()[2] or b"")[offsets[0] : offsets[len(text)]])
     return state.hexdigest()[:32]
 
 

@@ -19,6 +19,14 @@ from curate.wording import did_you_mean, one_line
 K = TypeVar("K")
 
 
+GROUPS = ("curate.signals", "curate.formats")  # of entry points: the kinds of thing that other packages may add
+
+
+def has_plugins() -> bool:
+    """Return whether a package of foreign kinds is installed."""
+    return any(importlib.metadata.entry_points(group=group) for group in GROUPS)
+
+
 @dataclass(frozen=True)
 class Registry(Generic[K]):
     """The kinds of one thing; the `key` of each names it in a recipe."""

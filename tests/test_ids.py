@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -137,3 +139,17 @@ def test_table_digest_knows_values_not_chunks() -> None:
         {"s": ["a", "bc", None], "n": [1, 2, 3]},
     ]
     assert len({ids.table_digest(pa.table(columns)) for columns in others} | {ids.table_digest(table)}) == 7
+
+
+@settings(deadline=None)
+@given(st.lists(st.none() | texts), st.integers(0, 3))
+def test_table_digest_is_that_of_its_definition(values: list[str | None], skipped: int) -> None:
+    """Also of a slice, and of nulls that own bytes: of each column name, rows, lengths (-1 for null), and all text."""
+    valid = pa.array([value is not None for value in values], pa.bool_())
+    whole = pa.array(["owned" if value is None else value for value in values], pa.string())
+    column = pa.Array.from_buffers(pa.string(), len(values), [valid.buffers()[1], *whole.buffers()[1:]])
+    values = values[skipped:]
+    octets = [(value or "").encode() for value in values]
+    lengths = np.array([-1 if v is None else len(o) for v, o in zip(values, octets, strict=True)], "<i8").tobytes()
+    expected = hashlib.sha256(f"s {len(values)}".encode() + lengths + b"".join(octets)).hexdigest()[:32]
+    assert ids.table_digest(pa.table({"s": column})[skipped:]) == expected

@@ -1,28 +1,36 @@
 """The command `curate`. Exit status: 0 done; 1 the run or check failed; 2 the recipe or the arguments are wrong; 130 interrupted."""
 
+import gc
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from curate import __version__
+from curate.cli.imports import without_unused
 from curate.errors import INTERRUPTED, CurateError, RecipeError
 from curate.recipe.strict_yaml import find_surrogate
 
-_COMMANDS = ("run", "demo", "plan", "sql", "explain", "whatif", "diff", "report", "forget", "verify")
+# Each command and the first sentence of its help, as `curate --help` shows it without importing what any command needs.
+COMMANDS = {
+    "run": "Run a recipe: measure, decide, emit shards, publish.",
+    "demo": "Curate a small synthetic pool with injected defects: offline, in about a minute.",
+    "plan": "Show inputs, units, steps done already, estimated yield and cost, and engines that fail; writes nothing.",
+    "sql": "Query a run with SQL or a named query; runs are read-only.",
+    "explain": "Explain why a sample was kept or dropped: rules, entries, draw, duplicates, captions, published files.",
+    "whatif": "Compute the yield with other rules, deduplication or balance: exact expectation, no rerun.",
+    "diff": "Compare two runs: samples gained and lost, by rule, entry, source and language.",
+    "report": "Write report.html: one self-contained page that shows what curation did.",
+    "forget": "Take samples out of a run: only shards and tables that hold them are rewritten, and later runs keep them out.",
+    "verify": "Check the integrity of a run: digests of all files, conservation of rows, shards against decisions.",
+    "metadata": "Metadata entries: import and show.",
+}
 _MODULES = dict.fromkeys(("explain", "report", "verify"), "finished")  # of the others, that of their own name
-
-app = typer.Typer(
-    help="Curate image-text pools into training sets, with a reason for every sample.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
 
 
 def _version(requested: bool) -> None:
@@ -31,7 +39,6 @@ def _version(requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -40,10 +47,28 @@ def _options(
     """Curate image-text pools into training sets, with a reason for every sample."""
 
 
-def _register() -> None:
-    for name in _COMMANDS:
-        app.command(name)(getattr(import_module(f"curate.cli.{_MODULES.get(name, name)}"), name))
-    app.add_typer(import_module("curate.cli.metadata").app, name="metadata")
+def build_app(words: Sequence[str]) -> typer.Typer:
+    """Return the command line for these words: only the command that they name is imported; the others have their help alone."""
+    app = typer.Typer(
+        help="Curate image-text pools into training sets, with a reason for every sample.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_options)
+    requested = next((word for word in words if not word.startswith("-")), None)
+    for name, text in COMMANDS.items():
+        if name != requested:
+            app.command(name, help=text)(lambda: None)
+            continue
+        with without_unused():
+            module = import_module(f"curate.cli.{_MODULES.get(name, name)}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name)(getattr(module, name))
+    return app
 
 
 def main() -> None:
@@ -51,13 +76,11 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR)
     logging.getLogger().setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    if not app.registered_commands:
-        _register()
     try:
         for argument in sys.argv[1:]:
             if find_surrogate(argument):  # no table, run.json or SQL could hold it
                 raise RecipeError(f"argument {argument!a}: holds bytes that are not UTF-8; accepted: UTF-8")
-        app(prog_name="curate", standalone_mode=True)
+        build_app(sys.argv[1:])(prog_name="curate", standalone_mode=True)
     except CurateError as error:
         print(f"curate: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
@@ -76,6 +99,7 @@ def main() -> None:
 
 def command() -> None:
     """Run the command as a process of its own: an interrupt ends it at once, whatever its threads are doing."""
+    gc.set_threshold(100_000)  # most of what a command makes are modules, which stay
     try:
         return main()
     except SystemExit as end:

@@ -12,6 +12,7 @@ import typer
 from curate.ask.page import Line, columns, line
 from curate.captions.engines import find_faults
 from curate.cli.common import Fingerprint, FingerprintOption, RecipeArgument, SetOption, print_lines
+from curate.cli.imports import import_beam
 from curate.metadata.sources import never_match
 from curate.pool.plan import Plan
 from curate.recipe.recipe import Recipe, load_recipe
@@ -35,6 +36,7 @@ def plan(
     no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
 ) -> None:
     """Show inputs, units, steps done already, estimated yield and cost, and engines that fail; writes nothing."""
+    import_beam()
     from pipelines.driver import prepare
 
     loaded = load_recipe(recipe, overrides)

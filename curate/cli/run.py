@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from curate.cli.common import Fingerprint, FingerprintOption, RecipeArgument, SetOption
+from curate.cli.imports import import_beam
 from curate.cli.progress import show_progress
 from curate.errors import INTERRUPTED, RecipeError
 from curate.measure.current import needed_signals
@@ -36,11 +37,13 @@ def run(
     fingerprint: FingerprintOption = Fingerprint.stat,
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. A rerun goes on where it was."""
+    options = beam_options or []
+    if not options:
+        import_beam()
     from pipelines.claim import claimed
     from pipelines.driver import preflight, prepare
     from pipelines.driver import run as run_pipeline
 
-    options = beam_options or []
     if options and not options[0].startswith("-"):
         what = f"{options[0]!r} is one argument too many"
         raise RecipeError(f"{what}; accepted: one RECIPE, then options of Beam after --")

@@ -15,6 +15,7 @@ import json
 import string
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import fsspec
 import numpy as np
@@ -47,7 +48,12 @@ class ImportReport:
     empty: pa.Array  # strings, as the others
     punctuation: pa.Array
     duplicates: pa.Array
-    never_match: pa.Array
+    kept: pa.Array
+
+    @cached_property
+    def never_match(self) -> pa.Array:
+        """Return those of the kept entries that no text can match."""
+        return self.kept.filter(never_match(self.kept))
 
 
 def never_match(entries: pa.Array) -> pa.Array:
@@ -190,6 +196,6 @@ def _clean(table: pa.Table) -> tuple[pa.Table, ImportReport]:
         empty=entries.filter(empty),
         punctuation=entries.filter(punctuation),
         duplicates=entries.filter(duplicates),
-        never_match=kept["entry"].filter(never_match(kept["entry"])),
+        kept=kept["entry"].combine_chunks(),
     )
     return kept, report

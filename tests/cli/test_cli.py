@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from curate import __version__
+from curate.cli.main import COMMANDS as LISTED
+from curate.cli.main import build_app
 from curate.errors import RunError
 from curate.measure.unit import measure_unit
 from tests.cli.conftest import Cli, Done
@@ -37,6 +39,15 @@ def test_help(cli: Cli, command: list[str]) -> None:
     assert done.out.startswith(" ".join(["Usage: curate", *command])) and "Options:" in done.out
     if not command:
         assert all(f"\n  {name} " in done.out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_the_list_of_commands_says_what_each_says(name: str) -> None:
+    """The list is written out, so that printing it imports no command."""
+    app = build_app([name])
+    texts = {command.name: command.callback.__doc__ for command in app.registered_commands if command.callback}
+    texts |= {group.name: group.typer_instance.info.help for group in app.registered_groups if group.typer_instance}
+    assert (texts[name] or "").startswith(LISTED[name])
 
 
 @pytest.mark.parametrize("arguments", [[], ["metadata"]])

@@ -1,0 +1,60 @@
+"""Keeps libraries out of a command's process that no command uses, and that others import where they happen to be installed.
+
+Beam imports pandas, pymongo and boto3 for sources and types that curate has no use for, Arrow imports pandas with the first
+array that it makes, and numba scipy's BLAS with its first kernel: a second of each run. All of them expect to miss these, and
+ask once. What asks for them later finds them.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+from curate.registry import has_plugins
+
+UNUSED = ("pandas", "pymongo", "bson", "boto3", "scipy")
+
+
+class _Absent:
+    """Finds no module of these packages, as if they were not installed (a finder of `sys.meta_path`)."""
+
+    def __init__(self, packages: Sequence[str]) -> None:
+        self.packages = packages
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name.partition(".")[0] in self.packages:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return None
+
+
+@contextmanager
+def without_unused() -> Iterator[None]:
+    """Import what the block imports as if UNUSED were not installed; afterwards they can be imported as ever.
+
+    With a package of foreign signals or formats all is as installed: it may hand pandas' columns to Arrow.
+    """
+    if has_plugins():
+        yield
+        return
+    absent = _Absent(UNUSED)
+    sys.meta_path.insert(0, absent)
+    try:
+        import pyarrow as pa
+
+        pa.array([])  # here Arrow looks for pandas
+        yield
+    finally:
+        sys.meta_path.remove(absent)
+
+
+def import_beam() -> None:
+    """Import Beam and start numba without UNUSED; for Beam's local runner alone: of another one, nobody knows what it needs."""
+    with without_unused():
+        import apache_beam  # noqa: F401
+
+        from curate.ids import GOLDEN, mix64
+
+        mix64(GOLDEN)

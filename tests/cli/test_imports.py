@@ -1,0 +1,74 @@
+"""What a process of a command imports: nothing that its work does not need."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+# What neither a list of commands nor a run without images needs, though each is installed where tests are.
+HEAVY = ("pandas", "pymongo", "bson", "boto3", "torch", "transformers", "open_clip", "cv2", "imagehash", "openai")
+COMMAND = """
+import sys
+from curate.cli.main import command
+sys.argv[0] = "curate"
+try:
+    command()
+except SystemExit as end:
+    assert not end.code, end.code
+{after}
+print("imported", *sorted(sys.modules))
+"""
+
+
+def imported(*arguments: str, after: str = "") -> set[str]:
+    """The modules of a process in which a command has run."""
+    code = COMMAND.format(after=after)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool of text with metadata."""
+    folder = tmp_path_factory.mktemp("texts")
+    table = pa.table({"url": [f"https://a.example/{i}" for i in range(20)], "caption": ["a dog in the rain"] * 20})
+    pq.write_table(table, folder / "pool.parquet")
+    (folder / "entries.txt").write_text("dog\nrain\n")
+    path = folder / "recipe.yaml"
+    path.write_text(
+        "input: {name: texts, format: parquet, path: pool.parquet}\nmatch: {metadata: entries.txt}\nbalance: {t: 5}\n"
+    )
+    return path
+
+
+def test_help_imports_no_library_of_data() -> None:
+    assert not imported("--help") & {*HEAVY, "numpy", "pyarrow", "duckdb", "numba", "pydantic", "apache_beam", "PIL"}
+
+
+def test_a_run_of_text_imports_no_library_of_images_or_models(recipe: Path) -> None:
+    found = imported("run", str(recipe), "--out", str(recipe.parent / "run"))
+    assert not found & {*HEAVY, "scipy"}
+    queried = imported("sql", str(recipe.parent / "run"), "funnel")
+    assert not queried & {*HEAVY, "apache_beam"}
+
+
+def test_what_was_kept_out_can_be_imported_afterwards(recipe: Path) -> None:
+    pytest.importorskip("pandas")
+    after = (
+        "import pandas, pyarrow as pa\n"
+        "frame = pa.table({'n': [1, None]}).to_pandas()\n"
+        "assert frame.n.isna().sum() == 1 and pa.Table.from_pandas(frame).num_rows == 2\n"
+    )
+    found = imported("plan", str(recipe), "--no-estimate", after=after)
+    assert {"pandas", "apache_beam"} <= found
+
+
+def test_a_run_in_other_processes(recipe: Path) -> None:
+    """Beam options come with all that Beam imports, in every process."""
+    options = ("--", "--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
+    assert "pymongo" in imported("run", str(recipe), "--out", str(recipe.parent / "processes"), *options)
+    assert (recipe.parent / "processes" / "_SUCCESS").exists()
