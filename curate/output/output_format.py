@@ -5,11 +5,10 @@ training reads, writes that too; otherwise the Parquet file is the shard. The Pa
 A new format is a file of this folder and a line in its registry; the first that accepts a pool is taken.
 """
 
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Set
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -86,8 +85,6 @@ class OutputFormat(ABC):
         yield from ()
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-
 OUTPUTS: Registry[OutputFormat] = Registry("output format", "curate.output.registry:KINDS")
 
 
@@ -101,14 +98,6 @@ def find_written(paths: Iterable[str]) -> OutputFormat:
     suffixes = {path.rpartition(".")[2] for path in paths if path.startswith("shards/")}
     kinds = list(OUTPUTS.kinds().values())
     return next((kind for kind in kinds if kind.suffix in suffixes), kinds[-1])
-
-
-def json_bytes(fields: dict[str, Any]) -> bytes:
-    """Return the fields as UTF-8; what JSON has no word for (NaN, infinities, which Python reads all the same) is null."""
-    try:
-        return _encode(fields).encode()
-    except ValueError:  # one of those, or a lone surrogate: JSON can spell it, UTF-8 cannot
-        return json.dumps(json.loads(json.dumps(fields), parse_constant=lambda _: None)).encode()
 
 
 def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:

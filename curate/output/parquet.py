@@ -5,8 +5,9 @@ import pyarrow as pa
 from curate.captions.mix import EmittedTexts
 from curate.numeric.arrays import U64
 from curate.output.layout import Shard, Slice
-from curate.output.output_format import OutputFormat, json_bytes
+from curate.output.output_format import OutputFormat
 from curate.output.settings import EmitSettings
+from curate.pool.json_fields import json_bytes
 
 
 class ParquetOutput(OutputFormat):

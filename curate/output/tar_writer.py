@@ -37,6 +37,8 @@ def safe_key(key: str) -> bool:
     off the suffix), control characters, `\\ < > : " | ? *`, spaces at the ends of a part, or Windows' device names; and
     all that still holds when a reader decodes its %XX.
     """
+    if key.isdecimal() and key.isascii():  # as img2dataset's are
+        return len(key) <= MAX_KEY
     if not key or _UNSAFE.search(key) or _SPECIAL.search(key) or _RESERVED.search(key) or len(key.encode()) > MAX_KEY:
         return False
     if "%" not in key:
@@ -110,19 +112,18 @@ class TarWriter:
 
     def add(self, name: str, data: bytes | memoryview) -> int:
         """Add a member and return the offset of its data. Raises ValueError where the name cannot be a member's."""
-        self._put(tar_header(name, len(data)))
-        start = self.offset
-        self._put(data)
-        self._put(_ZEROS[: -len(data) % BLOCK])
+        size, write = len(data), self._file.write
+        header, padding = tar_header(name, size), _ZEROS[: -size % BLOCK]
+        write(header)
+        write(data)
+        write(padding)
+        start = self.offset + len(header)
+        self.offset = start + size + len(padding)
         return start
 
     def close(self) -> None:
         """Write the end marker."""
-        self._put(bytes(2 * BLOCK))
-
-    def _put(self, data: bytes | memoryview) -> None:
-        self._file.write(data)
-        self.offset += len(data)
+        self.offset += self._file.write(bytes(2 * BLOCK))
 
     def __enter__(self) -> Self:
         return self

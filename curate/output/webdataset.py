@@ -18,11 +18,12 @@ from curate import ids
 from curate.captions.mix import EmittedTexts
 from curate.numeric.arrays import U64
 from curate.output.layout import Shard, Slice
-from curate.output.output_format import OutputFormat, json_bytes
+from curate.output.output_format import OutputFormat
 from curate.output.settings import EmitSettings
 from curate.output.tar_writer import TarWriter, safe_key, safe_suffix
 from curate.pool.byte_sources import open_source
 from curate.pool.formats.input_format import InputSample
+from curate.pool.json_fields import json_bytes
 from curate.pool.tar_index import index_tar
 from curate.pool.tar_samples import split_name
 from curate.store.store import RunStore
@@ -126,9 +127,9 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
     names = _names(rows["key"].to_pylist(), uids, repeated)
     written = settings.texts_to_emit(part.unit, uids, captions)
     facts = []
-    samples = map(_safe_sample, settings.reader(part.unit).samples(rows), captions)
-    for name, uid, texts, sample in zip(names, uids, written, samples, strict=True):
-        for suffix, data in _files(uid, texts, sample):
+    samples = settings.reader(part.unit).samples(rows)
+    for name, uid, caption, texts, sample in zip(names, uids, captions, written, samples, strict=True):
+        for suffix, data in _files(sample, uid, caption, texts):
             writer.add(f"{name}.{suffix}", data)
         facts.append(_original_facts(sample.fields))
     chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
@@ -139,27 +140,36 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
 def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
     """Return the name of each sample: its key, or its uid where the key is not safe or not unique."""
     names = [key if key is not None and safe_key(key) else uid for key, uid in zip(keys, uids, strict=True)]
+    if not len(repeated):
+        return names
     taken = np.isin(np.fromiter(map(ids.hash64, names), np.uint64, len(names)), repeated)
     return [uid if is_taken else name for name, uid, is_taken in zip(names, uids, taken.tolist(), strict=True)]
 
 
-def _files(uid: str, texts: EmittedTexts, sample: InputSample) -> list[tuple[str, bytes | memoryview]]:
-    """Return suffix and content of all files of a sample, sorted by suffix."""
+def _files(sample: InputSample, uid: str, caption: str, texts: EmittedTexts) -> list[tuple[str, bytes | memoryview]]:
+    """Return suffix and content of all files of a sample, sorted by suffix; the caption is the .txt where it has none."""
     fields = {**sample.fields, "uid": uid, "captions": texts.fields, **texts.regions}
-    text = sample.text if texts.chosen is None else texts.chosen.encode()
-    members = sample.members
+    text = sample.text or caption.encode() if texts.chosen is None else texts.chosen.encode()
+    suffixes = _safe_suffixes(tuple([suffix for suffix, _ in sample.members]))
+    files = [(suffix, data) for suffix, (_, data) in zip(suffixes, sample.members, strict=True)]
     if texts.synthetic is not None:  # which replaces a file of that name
-        members = [member for member in members if member[0] != "syn.json"]
-        members.append(("syn.json", json_bytes({"syn_text": texts.synthetic})))
-    return sorted([*members, ("txt", text), ("json", json_bytes(fields))], key=_first)
+        files = [file for file in files if file[0] != "syn.json"]
+        files.append(("syn.json", json_bytes({"syn_text": texts.synthetic})))
+    files += ("txt", text), ("json", json_bytes(fields))
+    files.sort(key=_first)
+    return files
 
 
 def _original_facts(fields: dict[str, Any]) -> tuple[int | None, int | None, str | None]:
     """Return width, height and EXIF of the original image, as far as the json holds them."""
-    sizes = [fields.get(f"original_{side}", fields.get(side)) for side in ("width", "height")]
-    width, height = (size if type(size) is int and 0 <= size < 2**31 else None for size in sizes)
+    width = fields.get("original_width", fields.get("width"))
+    height = fields.get("original_height", fields.get("height"))
     exif = fields.get("exif")
-    return width, height, exif if isinstance(exif, str) else None
+    return _pixels(width), _pixels(height), exif if isinstance(exif, str) else None
+
+
+def _pixels(size: Any) -> int | None:
+    return size if type(size) is int and 0 <= size < 2**31 else None
 
 
 def _sidecar(rows: pa.Table, names: list[str], facts: list[tuple[int | None, int | None, str | None]]) -> pa.Table:
@@ -176,22 +186,17 @@ def _sidecar(rows: pa.Table, names: list[str], facts: list[tuple[int | None, int
     return pa.table([columns[name] if name in columns else rows[name] for name in SIDECAR.names], schema=SIDECAR)
 
 
-def _safe_sample(sample: InputSample, caption: str) -> InputSample:
-    """Return the sample with suffixes that are safe in a path, and the caption where it has no .txt."""
-    taken = {suffix for suffix, _ in sample.members}
-    members = [(_safe_suffix(suffix, taken), data) for suffix, data in sample.members]
-    return InputSample(members, sample.fields, sample.text or caption.encode())
-
-
-def _safe_suffix(suffix: str, taken: set[str]) -> str:
-    """Return the suffix, or its hash where it is not safe in a path, made longer where another member has that name."""
-    if _is_safe(suffix):
-        return suffix
-    name = f"unsafe-{ids.hash64(suffix):016x}"
-    while name in taken:
-        name += "x"
-    taken.add(name)
-    return name
-
-
-_is_safe = lru_cache(256)(safe_suffix)
+@lru_cache(256)
+def _safe_suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the suffixes of a sample's members: one that is not safe in a path as its hash, longer where that is taken."""
+    taken = set(suffixes)
+    found = []
+    for suffix in suffixes:
+        name = suffix
+        if not safe_suffix(suffix):
+            name = f"unsafe-{ids.hash64(suffix):016x}"
+            while name in taken:
+                name += "x"
+            taken.add(name)
+        found.append(name)
+    return tuple(found)

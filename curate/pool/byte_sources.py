@@ -38,6 +38,10 @@ class MmapSource(ByteSource):
         """Return a view of all that follows `offset`, without a copy."""
         return self._view[offset:]
 
+    def read(self, offset: int, length: int) -> memoryview:
+        """Return a view of `length` bytes, fewer where the file ends."""
+        return self._view[offset : offset + length]
+
 
 class RangeSource(ByteSource):
     """A file of any fsspec file system, by ranged reads through one window that adapts to the way it is read.

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import RecipeError, RunError
-from curate.pool.formats.webdataset import read_json
+from curate.pool.json_fields import read_json
 from curate.recipe.recipe import Recipe
 from pipelines.claim import claim_folder
 from tests.laws import pools

@@ -3,7 +3,6 @@
 A caption is the sample's `.txt`, else a field of its json, which also holds URL and uid.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,16 +21,15 @@ from curate.pool.formats.input_format import (
     PartRows,
     PlannedSource,
 )
+from curate.pool.json_fields import read_json
 from curate.pool.listing import list_source
 from curate.pool.tar_index import TarIndex, index_tar
 from curate.pool.tar_samples import TarSamples, group_members
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
-from curate.wording import one_line
 
 _CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
 _JSON_BYTES = 1 << 24
-_JSON_DEPTH = 100
 
 
 class WebdatasetSource(Source):
@@ -119,29 +117,6 @@ def _read_texts(
     columns = {"caption": pa.array(captions, pa.binary()), "url": pa.array(urls, pa.string())}
     columns["uid"] = pa.array(uids, pa.string())
     return columns, (pa.array(status, pa.string()), pa.array(errors, pa.string()))
-
-
-def read_json(raw: bytes) -> tuple[dict[str, Any], str | None]:
-    """Return the fields of a sample's json, or what is wrong with it."""
-    try:
-        fields = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        return {}, one_line(error, 200)
-    if not isinstance(fields, dict):
-        return {}, f"a JSON {type(fields).__name__}, not an object"
-    # Where Python's parser gives up depends on the stack that it is called from; this does not.
-    return ({}, f"nested more than {_JSON_DEPTH} deep") if _is_deeper(fields, _JSON_DEPTH) else (fields, None)
-
-
-def _is_deeper(value: Any, depth: int) -> bool:
-    """Return whether `value` nests more than `depth` deep."""
-    level = [value]
-    for _ in range(depth):
-        inner = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-        level = [child for child in inner if isinstance(child, (dict, list))]
-        if not level:
-            return False
-    return True
 
 
 def _text(value: Any) -> str | None:

@@ -16,7 +16,7 @@ import xxhash
 from PIL import Image
 
 from curate import schema
-from curate.pool.formats.webdataset import read_json
+from curate.pool.json_fields import read_json
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
