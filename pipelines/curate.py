@@ -1,6 +1,6 @@
 """The curation pipeline: pool in, curated shards and tables out.
 
-units ─ Measure ─ Match ─ ApplyBlocklist ─ ApplyRules ─ Deduplicate ─ CountEntries, SolveT ─ Decide ─ Audit ─ Caption ─ Emit ─ Digest ─ Publish
+units ─ Measure ─ Match ─ ApplyBlocklist ─ ApplyRules ─ Deduplicate ─ CountEntries, SolveT ─ Decide ─ Audit ─ Caption ─ Emit ─ Compact ─ Digest ─ Publish
 """
 
 import operator
@@ -20,7 +20,7 @@ from curate.transforms.emit import Emit
 from curate.transforms.fold import fold_all
 from curate.transforms.forget import ApplyBlocklist
 from curate.transforms.measure import Match, Measure
-from curate.transforms.publish import Digest, MeasureDrift, Publish
+from curate.transforms.publish import Compact, Digest, MeasureDrift, Publish
 from curate.transforms.threads import MapInThreads
 
 
@@ -57,6 +57,7 @@ def build(
         audits, captioned = audits | Caption(context, results.get("survivors"))
         results["captioned"] = captioned | "Captioned" >> beam.combiners.ToList()
     shards = audits | Emit(EmitSettings.of(context), publishing, n_buckets)
-    digests = {"audits": audits, "shards": shards} | Digest(publishing)
+    tables = audits | Compact(publishing)
+    digests = {"tables": tables, "shards": shards} | Digest(publishing)
     lists = {"audits": audits, "shards": shards, "digests": digests, "thresholds": thresholds, "recalls": recalls}
     return {**lists, **results} | Publish(context)

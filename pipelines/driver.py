@@ -19,11 +19,12 @@ from curate.forget.lists import read_lists
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.metadata.sources import read_metadata
-from curate.pool.plan import Plan, make_plan
+from curate.pool.plan import Plan, Unit, make_plan
 from curate.recipe.recipe import Recipe
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
 from curate.signals.registry import identify_models
+from curate.store.chunks import find_chunks
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.facts import read_unit_keys
 from curate.store.forgotten import REQUESTED, Record
@@ -69,6 +70,8 @@ def prepare(
         if not old.exists(RUN_FILE):
             raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
         plan = _with_reuse(plan, old)
+    if chunks := find_chunks(folder):
+        plan = replace(plan, units=tuple(replace(unit, chunk=chunks.get(unit.index)) for unit in plan.units))
     record = _gather_record(recipe, folder, old)
     context = RunContext(
         recipe=recipe,
@@ -92,7 +95,13 @@ def prepare(
 def _with_reuse(plan: Plan, old: RunStore) -> Plan:
     """Return the plan whose units say which unit of an older run has the same inputs, whatever its number there."""
     numbers = {key: number for number, key in enumerate(read_unit_keys(old))}
-    return replace(plan, units=tuple(replace(unit, reuse_index=numbers.get(unit.key)) for unit in plan.units))
+    chunks = find_chunks(old)
+
+    def with_reuse(unit: Unit) -> Unit:
+        number = numbers.get(unit.key)
+        return replace(unit, reuse_index=number, reuse_chunk=None if number is None else chunks.get(number))
+
+    return replace(plan, units=tuple(map(with_reuse, plan.units)))
 
 
 def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Record:

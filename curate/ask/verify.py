@@ -82,7 +82,7 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
     if not {layout.RUN_FILE, layout.SIZES_FILE} <= listed:
         return
     context, units = open_context(folder)
-    needed = [layout.table_file(name, unit.index) for unit in units for name in table_names(context)]
+    needed = [layout.table_file(name, unit.index, unit.last) for unit in units for name in table_names(context)]
     for name in folder.read_json(layout.SIZES_FILE):
         needed += find_output(context.pool.has_images).files(layout.stem_of(name))
     yield from (f"{path}: is not in the manifest, and this run has it" for path in needed if path not in listed)

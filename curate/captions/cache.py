@@ -15,10 +15,10 @@ import pyarrow as pa
 from curate import ids, schema
 from curate.engines.engine import Answer, Request
 from curate.process import process_cache
-from curate.store.layout import ANSWER_PARTS, RUN_FILE, answer_parts
+from curate.store.layout import ANSWER_PARTS, RUN_FILE, answer_parts, caption_statistics_file
 from curate.store.manifest import is_as_written
 from curate.store.store import RunStore
-from curate.store.tables import UnitTables
+from curate.store.tables import ChunkTables, UnitTables
 
 
 class Spent(NamedTuple):
@@ -34,14 +34,15 @@ class AnswerCache:
     """The answers of a unit: those known, and those that come. `reuse` is the run whose answers are looked up too."""
 
     def __init__(self, tables: UnitTables, reuse: RunStore | None) -> None:
-        self._store, self._reuse = tables.store, reuse
+        self._tables, self._store, self._reuse = tables, tables.store, reuse
         self._folder = answer_parts(tables.unit)
         self._known: dict[str, Answer] = {}
-        for of_unit in (tables, tables.reuse):
-            if of_unit is not None:
-                for name in [of_unit.file("answers"), *of_unit.store.files(answer_parts(of_unit.unit))]:
-                    if of_unit.store.exists(name) and is_as_written(of_unit.store, name):
-                        self._learn(of_unit.store.read_parquet(name))
+        for of_unit in tables.places:
+            if of_unit.exists("answers") and of_unit.is_as_written("answers"):
+                self._learn(of_unit.read("answers"))
+            for name in () if isinstance(of_unit, ChunkTables) else of_unit.store.files(answer_parts(of_unit.unit)):
+                if is_as_written(of_unit.store, name):
+                    self._learn(of_unit.store.read_parquet(name))
         self._part = len(self._store.files(self._folder))
 
     def find(self, digests: Sequence[str]) -> dict[str, Answer]:
@@ -75,6 +76,15 @@ class AnswerCache:
         for kind, style, *numbers in zip(*(found[name].to_pylist() for name in names), strict=True):
             spent.setdefault(kind, {})[style] = Spent(*numbers)._asdict()
         return spent
+
+    def restore_spent(self) -> None:
+        """Write the unit's statistics, where only those of its chunk are there."""
+        for place in self._tables.places:
+            if isinstance(place, ChunkTables) and place.store == self._store:
+                own, of_chunk = caption_statistics_file(place.unit), caption_statistics_file(*place.chunk)
+                known = not self._store.exists(own) and self._store.exists(of_chunk)
+                if known and is_as_written(self._store, of_chunk):
+                    self._store.write_json(own, self._store.read_json(of_chunk)[place.unit - place.chunk.first])
 
     def delete_parts(self) -> None:
         """Delete the unit's batches, once its table is there."""

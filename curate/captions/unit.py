@@ -43,6 +43,7 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     if settings.captions.regions and not tables.is_current("regions", key, adopt=False):
         find_unit_regions(settings, tables, images, Rows.read(tables, counts), key)
     cache = AnswerCache(tables, settings.reuse)
+    cache.restore_spent()
     statistics = caption_statistics_file(tables.unit)
     are_current = all(tables.is_current(name, key, adopt=False) for name in ("answers", "captions"))
     if are_current and tables.store.exists(statistics) and is_as_written(tables.store, statistics):

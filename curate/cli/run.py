@@ -119,7 +119,8 @@ def summary(out: str, seconds: float) -> str:
         )
     if run.caption_work:
         lines.append(f"  curate sql {out} caption_gates      what the gates said; caption_work, captions: cost, texts")
-    uids = store.read_parquet("tables/decisions/00000.parquet", ["uid"])["uid"].drop_null()
+    first = store.files("tables/decisions")[0]
+    uids = store.read_parquet(first, ["uid"])["uid"].drop_null()
     lines += [f"{out}: {pluralise(len(store.read_json(SIZES_FILE)), 'shard')} in {seconds:.1f} s", ""]
     lines += [
         f"  curate sql {out} funnel        what each rule dropped, in SQL",

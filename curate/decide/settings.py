@@ -72,7 +72,7 @@ class DecideSettings:
 
     def tables(self, unit: Unit) -> UnitTables:
         """Return a unit's tables. Decisions are not adopted from other runs: they are cheap, and depend on files that could not be read."""
-        return UnitTables(self.store, unit.index)
+        return UnitTables(self.store, unit.index, last=unit.last)
 
     def key_without(self, unread: Sequence[str]) -> str:
         """Return the key of decisions without the rows of these files, in any order, which could not be read."""

@@ -8,6 +8,7 @@ Tables are rewritten one by one, `samples` last: until then a repeated request f
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from curate import schema
 from curate.forget.rows import find_rows
 from curate.numeric.arrays import Mask
 from curate.numeric.vectors import no_embeddings
+from curate.store.chunks import keep_rows, map_notes
 from curate.store.items import Items
 from curate.store.tables import UnitTables
 
@@ -54,13 +56,15 @@ def _cleared(
             continue
         old, note = tables.read(name), tables.note(name) or None
         if name in _TEXT_TABLES:
-            left = old.filter(pa.array(~items.find("uid", old["uid"])))
-            if len(left) < len(old):
-                yield name, left, note
+            stay = ~items.find("uid", old["uid"])
+            if not stay.all():
+                yield name, old.filter(pa.array(stay)), note and keep_rows(note, stay)
             continue
         mask = pa.array(rows)
         new = _clear_aligned(name, old, rows)
-        new_note = _clear_note(note, old.filter(mask)) if name == "samples" else note
+        new_note = note
+        if name == "samples" and note:
+            new_note = map_notes(note, partial(_clear_note, rows=old.filter(mask)))
         # Compared where they may differ alone: a NaN elsewhere is not equal to itself.
         if not new.filter(mask).equals(old.filter(mask)) or new_note != note:
             yield name, new, new_note
@@ -98,7 +102,7 @@ def _blank(kind: pa.DataType) -> pa.Scalar:
     return pa.scalar([] if pa.types.is_list(kind) else None, kind)
 
 
-def _clear_note(note: dict[str, Any] | None, rows: pa.Table) -> dict[str, Any] | None:
+def _clear_note(note: dict[str, Any], rows: pa.Table) -> dict[str, Any]:
     """Return the note of `samples` without details of damage that name one of these rows, as where a tar ends within one."""
     keys: dict[str, list[str]] = {}
     for shard, key in zip(rows["shard"].to_pylist(), rows["key"].to_pylist(), strict=True):
@@ -109,6 +113,6 @@ def _clear_note(note: dict[str, Any] | None, rows: pa.Table) -> dict[str, Any] |
         names_one = any(key in (detail or "") for key in keys.get(shard, ()))
         return [shard, reason, _DETAIL if names_one else detail]
 
-    if not note or "failures" not in note:
+    if "failures" not in note:
         return note
     return note | {"failures": [cleared(*failure) for failure in note["failures"]]}

@@ -57,9 +57,9 @@ def find_current_columns(
     found = CurrentColumns()
     keys = settings.signal_keys(unit)
     embedders = {signal.name for signal in settings.signals if signal.dimension is not None}
-    for place in (tables, tables.reuse):
+    for place in tables.places:
         for table in ("scores", "embeddings"):
-            if place is None or not place.exists(table) or (checked and not place.is_as_written(table)):
+            if not place.exists(table) or (checked and not place.is_as_written(table)):
                 continue
             try:
                 note = place.note(table)

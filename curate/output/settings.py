@@ -66,7 +66,7 @@ class EmitSettings:
 
     def tables(self, unit: Unit) -> UnitTables:
         """Return a unit's tables."""
-        return UnitTables(self.store, unit.index)
+        return UnitTables(self.store, unit.index, last=unit.last)
 
     def reader(self, unit: Unit) -> UnitRereader:
         """Return what reads rows of a unit again."""

@@ -17,6 +17,8 @@ from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSour
 from curate.pool.formats.registry import find_format
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source
+from curate.store.chunks import Chunk
+from curate.store.layout import unit_stem
 from curate.wording import one_line
 
 # Of a pool with images: for small pools, for large ones: some ten of img2dataset's tars of 10,000 images at 256 pixels. What
@@ -34,11 +36,16 @@ class Unit:
     source: str  # the name of its source
     parts: tuple[InputPart, ...]
     reuse_index: int | None = None  # the place of the unit of the same key in the run to reuse, where that has one
+    reuse_chunk: Chunk | None = None  # the chunk that it is in there
+    chunk: Chunk | None = None  # the chunk that holds it in this run's folder, where that was published before
+    last: int | None = (
+        None  # of a chunk in a finished run, which is one unit to its readers: the number of its last unit
+    )
 
     @property
     def name(self) -> str:
         """The stem of the unit's files."""
-        return f"{self.index:05d}"
+        return unit_stem(self.index, self.last)
 
     @property
     def key(self) -> str:

@@ -17,7 +17,7 @@ from curate.recipe.recipe import Recipe
 from curate.run.columns import table_names
 from curate.run.context import RunContext
 from curate.schema import KEPT
-from curate.store.layout import FAILURES_FILE, caption_statistics_file
+from curate.store.layout import FAILURES_FILE, caption_statistics_file, table_file
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
@@ -42,12 +42,12 @@ class PublishSettings:
 
     def tables(self, unit: Unit) -> UnitTables:
         """Return a unit's tables."""
-        return UnitTables(self.store, unit.index)
+        return UnitTables(self.store, unit.index, last=unit.last)
 
-    def unit_files(self, unit: Unit) -> list[str]:
-        """Return the files of a unit that are published."""
-        files = [self.tables(unit).file(name) for name in self.table_names]
-        return [*files, caption_statistics_file(unit.index)] if self.recipe.captions else files
+    def unit_files(self, first: int, last: int | None = None) -> list[str]:
+        """Return the files of a unit that are published; with `last`, those of the chunk of units from `first` to it."""
+        files = [table_file(name, first, last) for name in self.table_names]
+        return [*files, caption_statistics_file(first, last)] if self.recipe.captions else files
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def audit_unit(settings: PublishSettings, unit: Unit) -> Audit:
             f"unit {unit.name}: of {len(samples)} samples {len(bad)} could not be read, but rows by rule are {verdicts}, "
             "or a row is both kept and dropped, or neither"
         )
-    files = tables.note("samples")["failures"] + _embedding_faults(settings, unit)
+    files = [failure for note in tables.notes("samples") for failure in note["failures"]]
+    files += _embedding_faults(settings, unit)
     of_files = [{"shard": shard, "reason": reason, "detail": detail} for shard, reason, detail in files]
     of_samples = [bad["shard"], bad["key"], bad["status"], bad["error"]]
     return Audit(
@@ -109,8 +110,8 @@ def _embedding_faults(settings: PublishSettings, unit: Unit) -> list[list[str]]:
     names = [name for name in ("scores", "embeddings") if name in settings.table_names]
     if not settings.recipe.measure.embeddings or not names:
         return []
-    faults = settings.tables(unit).note(names[0]).get("faults", {})
-    found = [(path, schema.DAMAGED_EMBEDDINGS, detail) for of in faults.values() for path, detail in of]
+    faults = [note.get("faults", {}) for note in settings.tables(unit).notes(names[0])]
+    found = [(path, schema.DAMAGED_EMBEDDINGS, detail) for one in faults for of in one.values() for path, detail in of]
     return [list(row) for row in dict.fromkeys(found)]
 
 

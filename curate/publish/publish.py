@@ -17,6 +17,7 @@ from curate.numeric.arrays import I64
 from curate.output.layout import Shard
 from curate.output.output_format import find_output
 from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation, count_drops
+from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run
 from curate.publish.uids import write_uids
 from curate.recipe.deciding import SCHEMES, Top
@@ -69,17 +70,14 @@ def publish(
     store.write_json(SIZES_FILE, {f"{shard.index:05d}.{kind.suffix}": shard.rows for shard in shards})
     write_uids(store, [settings.tables(audit.unit) for audit in audits], counts[KEPT])
     _remove_strays(store, digests)
-    facts = _summarise(settings, counts, results, [audit.unit.source for audit in audits])
+    facts = _summarise(settings, counts, results, [(audit.unit.source, audit.rows) for audit in audits])
     describe_run(store, facts, digests, count_drops(audits))
 
 
 def _remove_strays(store: RunStore, digests: list[Published]) -> None:
-    """Remove files in `tables/` and `shards/` that are not of this run."""
+    """Remove files in `tables/` and `shards/` that are not of this run, or whose rows are in a chunk's."""
     known = {line.path for line in digests} | {SIZES_FILE}
-    for top in ("tables", "shards"):
-        for path in store.files(top):
-            if path not in known:
-                store.delete(path)
+    store.delete_files([path for top in ("tables", "shards") for path in store.files(top) if path not in known])
 
 
 def write_entries(store: RunStore, pool: I64, survivors: I64, sums: I64, scheme: Scheme | None, t: int | None) -> None:
@@ -101,19 +99,23 @@ def write_entries(store: RunStore, pool: I64, survivors: I64, sums: I64, scheme:
     store.write_parquet(ENTRIES_FILE, pa.Table.from_arrays(arrays, schema=schema.ENTRIES))
 
 
-def _summarise(settings: PublishSettings, counts: Counter[str], results: Results, sources: Sequence[str]) -> RunFacts:
-    """Return what run.json will hold, but for `content`; `sources` are those of the units, in order."""
+def _summarise(
+    settings: PublishSettings, counts: Counter[str], results: Results, units: Sequence[tuple[str, int]]
+) -> RunFacts:
+    """Return what run.json will hold, but for `content`; `units` are source and rows of each unit, in order."""
     store, recipe, pool = settings.store, settings.recipe, settings.pool
     claim = read_claim(store)
     now = time.time()
     evaluation = store.read_json(EVALUATION_FACTS_FILE) if recipe.dedup.against else None
+    chunks = lay_out_chunks(units)
     return RunFacts(
         **claim.model_dump(),
         evaluation=evaluation,
         pool=PoolFacts(
             images=pool.has_images, supplied=sorted(pool.supplied), scores=pool.scores.names, embeddings=pool.embeddings
         ),
-        units=[(source, sum(1 for _ in units)) for source, units in groupby(sources)],
+        units=[(source, sum(1 for _ in group)) for source, group in groupby(units, key=lambda unit: unit[0])],
+        units_per_file=[len(chunk.units) for chunk in chunks] if len(chunks) < len(units) else None,
         rules=[_rule_facts(name, spec, results.thresholds.get(name)) for name, spec in recipe.rules.items()],
         t=results.t,
         steps=sum_timings(store),

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 from curate.errors import RecipeError
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import Recipe, parse_recipe
+from curate.store.chunks import chunks_of
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
-from curate.store.tables import UnitTables
+from curate.store.tables import ChunkTables, UnitTables
 
 # Raised when a step's code changes what it writes.
 VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "captions": 2, "shards": 1}
@@ -39,18 +40,23 @@ class RunContext:
     is_local_runner: bool = True  # whether the runner works on this machine alone
 
     def unit_tables(self, unit: Unit) -> UnitTables:
-        """Return a unit's tables in the run folder, and in the run to reuse."""
-        reuse = None
+        """Return a unit's tables in the run folder, and where else they may be: in a chunk there, and in the run to reuse."""
+        reuse: UnitTables | None = None
         if self.reuse is not None and unit.reuse_index is not None:
-            reuse = UnitTables(self.reuse, unit.reuse_index)
-        return UnitTables(self.store, unit.index, reuse)
+            if unit.reuse_chunk is not None:
+                reuse = ChunkTables(self.reuse, unit.reuse_index, chunk=unit.reuse_chunk)
+            reuse = UnitTables(self.reuse, unit.reuse_index, reuse)
+        if unit.chunk is not None:
+            reuse = ChunkTables(self.store, unit.index, reuse, chunk=unit.chunk)
+        return UnitTables(self.store, unit.index, reuse, unit.last)
 
 
 def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
-    """Return a finished run's context, and its units. Raises RecipeError where its recipe is of another version."""
+    """Return a finished run's context, and its units; a chunk is one unit. Raises RecipeError where its recipe is of another version."""
     facts = read_facts(folder)
     sources = [source for source, count in facts.units for _ in range(count)]
-    units = [Unit(index, source, ()) for index, source in enumerate(sources)]
+    chunks = chunks_of(facts.units_per_file or [1] * len(sources))
+    units = [Unit(first, sources[first], (), last=None if first == last else last) for first, last in chunks]
     context = RunContext(
         recipe=_recipe(folder, facts),
         pool=Pool(

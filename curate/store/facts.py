@@ -195,9 +195,12 @@ class RunClaim(Facts):
 class RunFacts(RunClaim):
     """A finished run."""
 
+    _optional = RunClaim._optional | {"units_per_file"}
+
     evaluation: EvaluationFacts | None = None  # None without `dedup.against`
     pool: PoolFacts
     units: list[tuple[str, int]]  # how many consecutive units each source has, in order
+    units_per_file: list[int] | None = None  # how many consecutive units share files, in order; None: each has its own
     rules: list[RuleFacts]
     t: int | None  # rows that an entry may have; None without `balance`
     steps: list[StepFacts]  # those that had work

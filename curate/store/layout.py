@@ -38,9 +38,14 @@ def unit_parts(work: str, unit: int) -> str:
     return f"parts/{work}/{unit:05d}"
 
 
-def table_file(table: str, unit: int) -> str:
-    """Return the file of a unit's table."""
-    return f"tables/{table}/{unit:05d}.parquet"
+def unit_stem(unit: int, last: int | None = None) -> str:
+    """Return the name of a unit's files without suffix; with `last`, of files that hold all units from one to the other."""
+    return f"{unit:05d}" if last is None else f"{unit:05d}-{last:05d}"
+
+
+def table_file(table: str, unit: int, last: int | None = None) -> str:
+    """Return the file of a unit's table, or of a table of units as of `unit_stem`."""
+    return f"tables/{table}/{unit_stem(unit, last)}.parquet"
 
 
 def shard_stem(index: int) -> str:
@@ -53,6 +58,6 @@ def stem_of(name: str) -> str:
     return f"shards/{name.partition('.')[0]}"
 
 
-def caption_statistics_file(unit: int) -> str:
-    """Return the file that says what the captions of a unit took."""
-    return f"tables/captions/{unit:05d}_stats.json"
+def caption_statistics_file(unit: int, last: int | None = None) -> str:
+    """Return the file that says what the captions of a unit took, or those of units as of `unit_stem`."""
+    return f"tables/captions/{unit_stem(unit, last)}_stats.json"

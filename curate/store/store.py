@@ -15,10 +15,12 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self, TypeVar
 
@@ -131,6 +133,20 @@ class RunStore:
         """Return the bytes of the file."""
         return int(self.fs.size(self.path(name)))
 
+    def state(self, name: str) -> str:
+        """Return a text that is another one once the file is. Raises OSError where it is missing, or cannot be read now."""
+        with self._reading(name):
+            return str(sorted(self.fs.info(self.path(name)).items()))
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of what is directly in a folder, sorted; none where there is no such folder."""
+        try:
+            with self._reading(folder):
+                found = self.fs.ls(self.path(folder), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
+
     def files(self, name: str = "") -> list[str]:
         """Return all files below `name`, sorted, relative to the folder."""
         if not self.is_local:
@@ -165,6 +181,14 @@ class RunStore:
                 os.unlink(path)
         elif self.fs.exists(self.path(name)):
             self.fs.rm(self.path(name), recursive=True)
+
+    def delete_files(self, names: Collection[str]) -> None:
+        """Remove files that are there, all at once: a request for each of thousands takes long."""
+        if self.is_local:
+            for name in names:
+                os.unlink(self.path(name))
+        elif names:
+            self.fs.rm([self.path(name) for name in names])
 
     @contextmanager
     def create(self, name: str, rows: int | None = None) -> Iterator[IO[bytes]]:
@@ -250,20 +274,31 @@ class RunStore:
         """Put a JSON file into place, keys in their order."""
         self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
-    def write_parquet(self, name: str, table: pa.Table, key: str | None = None, note: str | None = None) -> None:
-        """Put a Parquet file into place, `key` and `note` in its footer. Equal tables give equal bytes."""
+    def write_parquet(
+        self,
+        name: str,
+        table: pa.Table,
+        key: str | None = None,
+        note: str | None = None,
+        groups: Sequence[int] | None = None,
+    ) -> None:
+        """Put a Parquet file into place, `key` and `note` in its footer. Equal tables give equal bytes.
+
+        `groups` are the rows of each row group; None: one has all.
+        """
         metadata = footer_metadata(key, note)
         plain = [f.name for f in table.schema if f.name in ("uid", "url", "caption", "sha256", "key", "duplicate_of")]
         repeating = [f.name for f in table.schema if f.name not in plain and pa.types.is_string(f.type)]
-        with self.create(name, len(table)) as file:
-            pq.write_table(
-                table.replace_schema_metadata(metadata or None),
-                file,
-                compression="zstd",
-                compression_level=1,
-                use_dictionary=repeating or False,
-                write_page_checksum=True,
-            )
+        table = table.replace_schema_metadata(metadata or None)
+        options = {"compression": "zstd", "compression_level": 1, "use_dictionary": repeating or False}
+        with (
+            self.create(name, len(table)) as file,
+            pq.ParquetWriter(file, table.schema, write_page_checksum=True, **options) as out,
+        ):
+            first = 0
+            for rows in (len(table),) if groups is None else groups:
+                out.write_table(table.slice(first, rows), max(rows, 1))
+                first += rows
 
     def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return the table, or some of its columns.
@@ -346,6 +381,7 @@ class ParquetInput:
     def __init__(self, store: RunStore, name: str) -> None:
         self._store, self._name = store, name
         self._columns: dict[str, pa.ChunkedArray] = {}
+        self._part: range | None = None
         self._source: Any = store.open(name)
         try:
             size = self._source.seek(0, os.SEEK_END)
@@ -369,12 +405,17 @@ class ParquetInput:
         self._source, self.schema, self.rows, self._metadata = None, table.schema, len(table), metadata
         return self
 
+    def narrow(self, rows: range, metadata: Mapping[bytes, bytes]) -> Self:
+        """Return a part of the file as if it were all of one with this footer; row groups without these rows are not read."""
+        self._part, self.rows, self._metadata = rows, len(rows), metadata
+        return self
+
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """Return the table, or some of its columns; errors as of `RunStore.read_parquet`."""
         names = self.names if columns is None else columns
         missing = [column for column in dict.fromkeys(names) if column not in self._columns]
         if missing:
-            table = self._parsed(lambda: self._file.read(missing, use_threads=False))
+            table = self._parsed(lambda: _read_columns(self._file, missing, self._part))
             self._columns.update(zip(table.column_names, table.columns, strict=True))
         fields = [self.schema.field(name) for name in names]
         return pa.table([self._columns[name] for name in names], schema=pa.schema(fields))
@@ -435,6 +476,18 @@ def _text(metadata: Mapping[bytes, bytes], name: bytes) -> str | None:
 
 def _open_parquet(source: Any) -> pq.ParquetFile:
     return pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
+
+
+def _read_columns(file: pq.ParquetFile, columns: list[str], rows: range | None) -> pa.Table:
+    """Return columns of some consecutive rows; None: of all."""
+    if rows is None:
+        return file.read(columns, use_threads=False)
+    if not rows:
+        return file.read_row_groups([], columns, use_threads=False)
+    ends = list(accumulate(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)))
+    first, last = bisect_right(ends, rows.start), bisect_left(ends, rows.stop)
+    table = file.read_row_groups(list(range(first, last + 1)), columns, use_threads=False)
+    return table.slice(rows.start - (ends[first - 1] if first else 0), len(rows))
 
 
 def _write_in_folder(path: str, data: bytes) -> None:

@@ -5,15 +5,17 @@ one row a sample of the unit, in the same order, so that columns of two of them 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import pyarrow as pa
 
 from curate import schema
 from curate.errors import DamagedError
+from curate.process import process_cache
+from curate.store.chunks import Chunk, row_groups
 from curate.store.layout import table_file
 from curate.store.manifest import check_written
 from curate.store.store import ParquetInput, RunStore, footer_metadata
@@ -25,17 +27,26 @@ Found = TypeVar("Found")
 class UnitTables:
     """A unit's tables.
 
-    Those of `reuse`, the same unit in the run to reuse, where it may have had another number, are adopted where they
-    have the same key.
+    Those of `reuse` are adopted where they have the same key: of the same unit in a chunk of this run, and in the run to
+    reuse, where it may have had another number.
     """
 
     store: RunStore
     unit: int
     reuse: "UnitTables | None" = None
+    last: int | None = None  # of a chunk, whose units are one to its readers: the number of its last unit
+
+    @property
+    def places(self) -> Iterator["UnitTables"]:
+        """These tables, and after them where the same unit's tables may be found too."""
+        place: UnitTables | None = self
+        while place is not None:
+            yield place
+            place = place.reuse
 
     def file(self, table: str) -> str:
         """Return the table's file, relative to the run folder."""
-        return table_file(table, self.unit)
+        return table_file(table, self.unit, self.last)
 
     def exists(self, table: str) -> bool:
         """Return whether the table's file is there."""
@@ -68,6 +79,11 @@ class UnitTables:
         text = self._ask(table, lambda file: file.note)
         return dict(json.loads(text)) if text else {}
 
+    def notes(self, table: str) -> list[dict[str, Any]]:
+        """Return the note of each unit: of one, or of all of a chunk."""
+        note = self.note(table)
+        return [note] if self.last is None else [one or {} for one in note["units"]["notes"]]
+
     def column_names(self, table: str) -> list[str]:
         """Return the table's columns."""
         return self._ask(table, lambda file: file.names)
@@ -78,19 +94,24 @@ class UnitTables:
 
     def write(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None = None) -> None:
         """Put the table into place."""
-        self.store.write_parquet(self.file(table), rows, key, _text(note))
+        groups = None if self.last is None else list(row_groups(note or {}))
+        self.store.write_parquet(self.file(table), rows, key, _text(note), groups)
 
     def is_current(self, table: str, key: str, adopt: bool = True) -> bool:
-        """Return whether the table was made with this key and is what was written; that of the run to reuse is adopted first.
+        """Return whether the table was made with this key and is what was written; one in another place is adopted first.
 
-        Raises OSError where a file cannot be read now, so that nobody knows.
+        With `adopt` false, only one of this run, in a chunk, is. Raises OSError where a file cannot be read now, so that
+        nobody knows.
         """
-        if self.store.is_current(self.file(table), key) and self.is_as_written(table):
+        if self.has(table, key) and self.is_as_written(table):
             return True
         self.forget(table)
-        if not adopt or self.reuse is None or not self.reuse.would_be_current(table, key):
-            return False
-        return self._adopt(table, key, self.reuse)
+        others = (other for other in self.places if other is not self and (adopt or other.store == self.store))
+        return any(other.has(table, key) and self._adopt(table, key, other) for other in others)
+
+    def has(self, table: str, key: str) -> bool:
+        """Return whether the table is there and was made with this key, as far as its footer says. Raises OSError as `is_current` does."""
+        return self.store.is_current(self.file(table), key)
 
     def forget(self, table: str) -> None:
         """Forget what was read of a table, whose file is another now."""
@@ -101,24 +122,27 @@ class UnitTables:
 
     def would_be_current(self, table: str, key: str) -> bool:
         """Return what `is_current` would, as far as footers say, and change nothing."""
-        return any(tables.store.is_current(tables.file(table), key) for tables in (self, self.reuse) if tables)
+        return any(place.has(table, key) for place in self.places)
 
     def _adopt(self, table: str, key: str, other: "UnitTables") -> bool:
-        """Put the same table of another run into place, with this unit's number; False where it is damaged."""
-        digest = check_written(other.store, other.file(table))
-        if digest is None:
-            return False
-        if other.unit == self.unit or "unit" not in other.column_names(table):
-            self.store.adopt(other.store, other.file(table), self.file(table), digest)
-            return True
+        """Put the same table of another place into this one, with this unit's number; False where it is damaged."""
+        is_alike = other.unit == self.unit or "unit" not in other.column_names(table)
+        if is_alike and not isinstance(other, ChunkTables):
+            digest = check_written(other.store, other.file(table))
+            if digest is not None:
+                self.store.adopt(other.store, other.file(table), self.file(table), digest)
+            return digest is not None
         try:
-            rows = other.read(table)
+            if not other.is_as_written(table):
+                return False
+            rows, note = other._ask(table, lambda file: (file.read(), file.note))
         except DamagedError:
             return False
-        number = pa.repeat(pa.scalar(self.unit, pa.int32()), len(rows))
-        rows = rows.set_column(rows.schema.get_field_index("unit"), schema.SAMPLES.field("unit"), number)
+        if not is_alike:
+            number = pa.repeat(pa.scalar(self.unit, pa.int32()), len(rows))
+            rows = rows.set_column(rows.schema.get_field_index("unit"), schema.SAMPLES.field("unit"), number)
         rows = rows.cast(pa.schema([field.with_type(_as_made(field.type)) for field in rows.schema]))
-        self.store.write_parquet(self.file(table), rows, key, other.store.footer(other.file(table))[1])
+        self.store.write_parquet(self.file(table), rows, key, note)
         return True
 
 
@@ -168,3 +192,55 @@ class OpenTables(UnitTables):
     ) -> None:
         for file in self._files.values():
             file.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkTables(UnitTables):
+    """A unit's tables in the files of its chunk, to be read only."""
+
+    chunk: Chunk
+
+    def file(self, table: str) -> str:
+        """Return the file that holds the table, and those of the chunk's other units."""
+        return table_file(table, *self.chunk)
+
+    def _ask(self, table: str, question: Callable[[ParquetInput], Found]) -> Found:
+        index, place = _load_index(self.store, self.file(table)), self.unit - self.chunk.first
+        rows = range(sum(index.rows[:place]), sum(index.rows[: place + 1]))
+        with self.store.open_parquet(self.file(table)) as file:
+            return question(file.narrow(rows, footer_metadata(index.keys[place], index.notes[place])))
+
+    def has(self, table: str, key: str) -> bool:
+        """Return whether the chunk's file is there and holds this unit's table, made with this key."""
+        try:
+            return _load_index(self.store, self.file(table)).keys[self.unit - self.chunk.first] == key
+        except (FileNotFoundError, NotADirectoryError, DamagedError):
+            return False
+
+    def is_as_written(self, table: str) -> bool:
+        """Return whether the chunk's file, which is read whole once per process, is what was written."""
+        return _load_index(self.store, self.file(table)).is_as_written
+
+
+class _Index(NamedTuple):
+    """What the file of a chunk says of each unit, and whether it is what was written."""
+
+    rows: list[int]
+    keys: list[str | None]
+    notes: list[str | None]
+    is_as_written: bool
+
+
+def _load_index(store: RunStore, name: str) -> _Index:
+    """Return what a chunk's file says of its units, once per process and state of the file. Raises as `RunStore.footer` does."""
+
+    def load() -> _Index:
+        try:
+            units = json.loads(store.footer(name)[1] or "")["units"]
+        except (ValueError, KeyError):
+            raise DamagedError(f"{store.path(name)}: is damaged: its footer says of no unit what it has") from None
+        notes = [note and _text(note) for note in units["notes"]]
+        return _Index(units["rows"], units["keys"], notes, check_written(store, name) is not None)
+
+    of_file = f"units of {store.path(name)} "
+    return process_cache(f"{of_file}{store.state(name)}", load, replaces=of_file)

@@ -12,9 +12,11 @@ from curate.output.layout import Shard
 from curate.output.output_format import find_output
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings
+from curate.publish.compact import compact_chunk, lay_out_chunks
 from curate.publish.drift import measure_drifts, merge, sample_unit
 from curate.publish.publish import Results, publish
 from curate.run.context import RunContext
+from curate.store.chunks import Chunk
 from curate.store.error_notes import noting_errors
 from curate.store.facts import DriftFacts
 from curate.store.manifest import Published, written_file
@@ -43,19 +45,41 @@ class MeasureDrift(beam.PTransform):
 
 
 @dataclass
+class Compact(beam.PTransform):
+    """Put the tables of many small units into few files; those of others stay as they are."""
+
+    settings: PublishSettings
+
+    def expand(self, audits: beam.PCollection[Audit]) -> beam.PCollection[str]:
+        """PCollection[Audit] → PCollection[str], the files of all tables."""
+        sizes = audits | "Sizes" >> beam.Map(lambda audit: (audit.unit.index, audit.unit.source, audit.rows))
+        return (
+            audits.pipeline
+            | beam.Create([None])
+            | "LayOut" >> beam.FlatMap(self._lay_out, AsList(sizes))
+            | beam.Reshuffle()
+            | "Merge" >> FlatMapInThreads(self._compact)
+        )
+
+    def _lay_out(self, _: None, sizes: list[tuple[int, str, int]]) -> list[Chunk]:
+        return lay_out_chunks([(source, rows) for _, source, rows in sorted(sizes)])
+
+    def _compact(self, chunk: Chunk) -> list[str]:
+        with noting_errors(self.settings.store):
+            return compact_chunk(self.settings, chunk)
+
+
+@dataclass
 class Digest(beam.PTransform):
     """Make the manifest's lines of all tables and shards, by what each file was when it was written."""
 
     settings: PublishSettings
 
     def expand(self, inputs: Any) -> beam.PCollection[Published]:
-        """`audits`: PCollection[Audit], and `shards`: PCollection[Shard] → PCollection[Published], one a file."""
-        tables = inputs["audits"] | "Tables" >> beam.FlatMap(self._tables)
+        """`tables`: PCollection[str], and `shards`: PCollection[Shard] → PCollection[Published], one a file."""
+        tables = inputs["tables"] | "Tables" >> beam.Map(lambda path: (path, None))
         shards = inputs["shards"] | "Shards" >> beam.FlatMap(self._files)
         return (tables, shards) | beam.Flatten() | MapInThreads(lambda file: written_file(self.settings.store, *file))
-
-    def _tables(self, audit: Audit) -> Iterator[tuple[str, None]]:
-        yield from ((path, None) for path in self.settings.unit_files(audit.unit))
 
     def _files(self, shard: Shard) -> Iterator[tuple[str, int | None]]:
         files = find_output(self.settings.pool.has_images).files(shard.stem)

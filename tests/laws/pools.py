@@ -38,6 +38,7 @@ from curate.output.output_format import emit_shard, find_output
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, audit_unit, check_damage
+from curate.publish.compact import compact_chunk, lay_out_chunks
 from curate.publish.publish import Results, publish
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
@@ -431,7 +432,10 @@ def publish_local(context: RunContext, audits: list[Audit], results: Results) ->
     shards = lay_out([(a.unit, a.kept) for a in audits], context.recipe.output.rows_per_shard)
     for shard in shards:
         emit_shard(settings, shard, dedup.repeated(hashes))
-    files: list[tuple[str, int | None]] = [(path, None) for a in audits for path in publishing.unit_files(a.unit)]
+    chunks = lay_out_chunks([(a.unit.source, a.rows) for a in audits])
+    files: list[tuple[str, int | None]] = [
+        (path, None) for chunk in chunks for path in compact_chunk(publishing, chunk)
+    ]
     for shard in shards:
         files += [(path, shard.rows if has_rows else None) for path, has_rows in kind.files(shard.stem).items()]
     publish(publishing, audits, shards, results, [digest_file(context.store, *file) for file in files])

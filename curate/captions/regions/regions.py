@@ -283,7 +283,7 @@ def is_failure(error: str | None) -> bool:
 def _read_known(tables: UnitTables) -> dict[str, Any]:
     """Return the regions that were found before, by digest, but for what failed or was not English."""
     known: dict[str, Any] = {}
-    for of_unit in (tables.reuse, tables):
-        if of_unit is not None and of_unit.exists("regions"):
+    for of_unit in reversed(list(tables.places)):
+        if of_unit.exists("regions"):
             known |= {row["digest"]: row["regions"] for row in of_unit.read("regions").to_pylist() if not row["error"]}
     return known

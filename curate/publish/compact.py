@@ -1,0 +1,70 @@
+"""Compaction: the tables of many small units are put into few files when a run is published, so that SQL opens few.
+
+In: a run folder with the tables of all units. Out: the same rows in the files of chunks (see `curate.store.chunks`). Files
+of units stay until all that reads them has ended: a run that was killed goes on with whichever are there. How chunks are
+laid out depends on the rows of units alone, and a chunk's file on those of its units, so equal units give equal bytes.
+Memory is bounded by one table of a chunk.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from curate.pool.plan import UNIT_ROWS
+from curate.publish.audit import PublishSettings
+from curate.store.chunks import Chunk, units_note
+from curate.store.layout import caption_statistics_file, table_file
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
+
+CHUNK_ROWS = UNIT_ROWS[1]
+CHUNK_UNITS = 1000  # of a chunk at most: its footers say something of each
+MIN_UNITS = 64  # a run of no more stays as it is
+MIN_FEWER = 4  # and one that would not have so many times fewer files
+
+
+def lay_out_chunks(units: Sequence[tuple[str, int]]) -> list[Chunk]:
+    """Return the chunks of a run from the source and the rows of each of its units, in order; each is a unit where few are."""
+    chunks: list[Chunk] = []
+    filled = 0
+    for number, (source, rows) in enumerate(units):
+        last = chunks[-1] if chunks else None
+        if last and units[last.first][0] == source and filled + rows <= CHUNK_ROWS and len(last.units) < CHUNK_UNITS:
+            chunks[-1] = Chunk(last.first, number)
+            filled += rows
+        else:
+            chunks.append(Chunk(number, number))
+            filled = rows
+    if len(units) <= MIN_UNITS or len(units) < MIN_FEWER * len(chunks):
+        return [Chunk(number, number) for number in range(len(units))]
+    return chunks
+
+
+def compact_chunk(settings: PublishSettings, chunk: Chunk) -> list[str]:
+    """Put the tables of a chunk's units into one file each, and return the chunk's files; one unit's stay as they are."""
+    if len(chunk.units) == 1:
+        return settings.unit_files(chunk.first)
+    return compact_units(settings.store, settings.table_names, chunk)
+
+
+def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> list[str]:
+    """Put the tables of these names of a chunk's units into one file each, and return the files that were written."""
+    merged = UnitTables(store, chunk.first, last=chunk.last)
+    for name in table_names:
+        parts, keys, notes = zip(*(_read(store, table_file(name, unit)) for unit in chunk.units), strict=True)
+        rows = pa.concat_tables(parts).combine_chunks()
+        merged.write(name, rows, None, units_note([len(part) for part in parts], keys, notes))
+    files = [merged.file(name) for name in table_names]
+    if "captions" not in table_names:
+        return files
+    statistics = caption_statistics_file(*chunk)
+    store.write_json(statistics, [store.read_json(caption_statistics_file(unit)) for unit in chunk.units])
+    return [*files, statistics]
+
+
+def _read(store: RunStore, name: str) -> tuple[pa.Table, str | None, Any]:
+    """Return a table with its key and its footer note."""
+    with store.open_parquet(name) as file:
+        return file.read(), file.key, json.loads(file.note) if file.note else None
