@@ -66,7 +66,7 @@ def test_a_units_table_is_found_in_its_chunk(tmp_path: Path) -> None:
         own, of_chunk = UnitTables(store, unit), ChunkTables(store, unit, chunk=Chunk(0, 5))
         for name in ("matches", "answers"):
             assert of_chunk.read(name).equals(own.read(name)) and len(of_chunk.read(name)) == len(table)
-            assert of_chunk.footer(name) == own.footer(name)
+            assert [of_chunk.key(name), of_chunk.note(name)] == [own.key(name), own.note(name)]
         assert of_chunk.read("matches", ["list"]).column_names == ["list"]
         assert of_chunk.has("matches", f"key {unit}") and not of_chunk.has("matches", "another")
 
@@ -106,4 +106,4 @@ def test_a_damaged_chunk_has_no_table(tmp_path: Path) -> None:
     assert not of_chunk.has("matches", "key 2")
     store.write_parquet(file, pa.table({"unit": [1]}))  # says nothing of units
     with pytest.raises(DamagedError, match="says of no unit"):
-        of_chunk.footer("matches")
+        of_chunk.note("matches")
