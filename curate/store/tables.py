@@ -205,42 +205,48 @@ class ChunkTables(UnitTables):
         return table_file(table, *self.chunk)
 
     def _ask(self, table: str, question: Callable[[ParquetInput], Found]) -> Found:
-        index, place = _load_index(self.store, self.file(table)), self.unit - self.chunk.first
+        index, place = self._index(table), self.unit - self.chunk.first
         rows = range(sum(index.rows[:place]), sum(index.rows[: place + 1]))
         with self.store.open_parquet(self.file(table)) as file:
             return question(file.narrow(rows, footer_metadata(index.keys[place], index.notes[place])))
 
     def has(self, table: str, key: str) -> bool:
-        """Return whether the chunk's file is there and holds this unit's table, made with this key."""
-        try:
-            return _load_index(self.store, self.file(table)).keys[self.unit - self.chunk.first] == key
-        except (FileNotFoundError, NotADirectoryError, DamagedError):
-            return False
+        """Return whether the chunk's file is what was written and holds this unit's table, made with this key."""
+        return self.is_as_written(table) and self._index(table).keys[self.unit - self.chunk.first] == key
 
     def is_as_written(self, table: str) -> bool:
-        """Return whether the chunk's file, which is read whole once per process, is what was written."""
-        return _load_index(self.store, self.file(table)).is_as_written
+        """Return whether the chunk's file, which is read whole once per process, is there and what was written."""
+        try:
+            self._index(table)
+        except (FileNotFoundError, NotADirectoryError, DamagedError):
+            return False
+        return True
+
+    def _index(self, table: str) -> "_Index":
+        """Return what the chunk's file says of its units, once per process and state of the file. Raises OSError, or DamagedError."""
+        name = self.file(table)
+        of_file = f"units of {self.store.path(name)} "
+        key = f"{of_file}{self.store.state(name)}"
+        index = process_cache(key, lambda: _read_index(self.store, name), replaces=of_file)
+        if index is None:
+            raise DamagedError(f"{self.store.path(name)}: is damaged; run again, and it is made anew")
+        return index
 
 
 class _Index(NamedTuple):
-    """What the file of a chunk says of each unit, and whether it is what was written."""
+    """What the file of a chunk says of each unit."""
 
     rows: list[int]
     keys: list[str | None]
     notes: list[str | None]
-    is_as_written: bool
 
 
-def _load_index(store: RunStore, name: str) -> _Index:
-    """Return what a chunk's file says of its units, once per process and state of the file. Raises as `RunStore.footer` does."""
-
-    def load() -> _Index:
-        try:
-            units = json.loads(store.footer(name)[1] or "")["units"]
-        except (ValueError, KeyError):
-            raise DamagedError(f"{store.path(name)}: is damaged: its footer says of no unit what it has") from None
-        notes = [note and _text(note) for note in units["notes"]]
-        return _Index(units["rows"], units["keys"], notes, check_written(store, name) is not None)
-
-    of_file = f"units of {store.path(name)} "
-    return process_cache(f"{of_file}{store.state(name)}", load, replaces=of_file)
+def _read_index(store: RunStore, name: str) -> _Index | None:
+    """Return what a chunk's file says of its units; None where it is not what was written, which is logged."""
+    if check_written(store, name) is None:
+        return None
+    try:
+        units = json.loads(store.footer(name)[1] or "")["units"]
+    except (DamagedError, ValueError, KeyError):
+        return None
+    return _Index(units["rows"], units["keys"], [note and _text(note) for note in units["notes"]])
