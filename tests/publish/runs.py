@@ -237,6 +237,7 @@ def finish(folder: RunStore, run: dict[str, Any]) -> RunStore:
     build_statistics(folder, facts, count_drops(folder))
     write_views(folder, folder.files())
     folder.delete("tmp")
+    folder.delete("parts")
     known = (MANIFEST_FILE, SUCCESS_FILE)
     write_manifest(folder, [digest_file(folder, path) for path in folder.files() if path not in known])
     folder.write_bytes(SUCCESS_FILE, b"")
