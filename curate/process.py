@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -91,6 +91,37 @@ class Lazy(Generic[Made]):
         self._unloaded.popleft()
         self._loaded += 1
         return made
+
+
+class Recent(Generic[Made]):
+    """The last few things that threads share: each made by the first one that needs it, while others wait for it.
+
+    A copy that is sent to another process begins empty.
+    """
+
+    def __init__(self, most: int = CORES) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._kept: dict[Any, Future[Made]] = {}  # the last one used last
+
+    def __reduce__(self) -> tuple[type["Recent[Made]"], tuple[int]]:
+        return type(self), (self._most,)
+
+    def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what `make` gives for this key. What it raises, all raise that wait for it, and it is not kept."""
+        with self._lock:
+            found = self._kept.pop(key, None)
+            made = self._kept[key] = found or Future()
+            while len(self._kept) > self._most:
+                del self._kept[next(iter(self._kept))]
+        if found is None:
+            try:
+                made.set_result(make())
+            except BaseException as error:
+                made.set_exception(error)
+                with self._lock:
+                    self._kept.pop(key, None)
+        return made.result()
 
 
 @cache

@@ -1,12 +1,14 @@
 """What the threads of a process share."""
 
+import pickle
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from curate.process import Backlog, Lazy, in_threads
+from curate.process import Backlog, Lazy, Recent, in_threads
 
 
 def test_lazy_loads_once() -> None:
@@ -126,3 +128,42 @@ def test_a_loop_that_ends_early_gives_its_part_back(how: str) -> None:
     taken = iter(range(100))
     next(in_threads(abs, taken, backlog))
     assert next(taken) == 5
+
+
+def test_recent_makes_a_thing_once_for_all_threads() -> None:
+    made: list[int] = []
+    recent: Recent[list[int]] = Recent(2)
+
+    def make() -> list[int]:
+        time.sleep(0.02)
+        made.append(1)
+        return made
+
+    found = list(in_threads(lambda _: recent.get("a", make), range(8)))
+    assert made == [1] and all(thing is made for thing in found)
+
+
+def test_recent_keeps_what_was_used_last() -> None:
+    made: list[str] = []
+    recent: Recent[str] = Recent(2)
+    for key in "abacab":
+        assert recent.get(key, lambda key=key: made.append(key) or key) == key
+    assert made == ["a", "b", "c", "b"]
+
+
+def test_recent_makes_what_failed_again() -> None:
+    recent: Recent[str] = Recent(2)
+    for error in (OSError("no network"), KeyboardInterrupt()):
+
+        def fail(error: BaseException = error) -> str:
+            raise error
+
+        with pytest.raises(type(error)):
+            recent.get("a", fail)
+    assert recent.get("a", lambda: "made") == "made"
+
+
+def test_recent_begins_empty_in_another_process() -> None:
+    recent: Recent[str] = Recent(3)
+    recent.get("a", lambda: "old")
+    assert pickle.loads(pickle.dumps(recent)).get("a", lambda: "new") == "new"

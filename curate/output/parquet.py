@@ -8,6 +8,7 @@ from curate.output.layout import Shard, Slice
 from curate.output.output_format import OutputFormat
 from curate.output.settings import EmitSettings
 from curate.pool.json_fields import json_bytes
+from curate.pool.plan import Unit
 
 
 class ParquetOutput(OutputFormat):
@@ -37,22 +38,22 @@ def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
     `uid` is the run's, whatever an input has in a column of that name. It comes first, so that it is what SQL, which ignores
     case, finds under that name.
     """
-    output = settings.pool.output
-    assert output is not None
-    kept = settings.kept_rows(part, ["row", "uid", "caption"])
-    written = None
-    if settings.captioning is not None:
-        written = settings.texts_to_emit(part.unit, kept["uid"].to_pylist(), kept["caption"].to_pylist())
-    tables = []
-    first = 0
-    for columns in settings.reader(part.unit).rows(kept["row"].to_numpy(), output):
-        uids = kept["uid"].slice(first, len(columns))
-        table = pa.table([uids, *columns.columns], names=["uid", *columns.column_names])
-        if written is not None:
-            table = _with_texts(table, written[first : first + len(columns)])
-        tables.append(table)
-        first += len(columns)
-    return pa.concat_tables(tables)
+    kept = settings.kept_rows(part, ["uid"] if settings.captioning is None else ["uid", "caption"])
+    inputs = settings.recent.get((part.unit.index, "inputs"), lambda: _read_inputs(settings, part.unit))
+    columns = inputs.slice(part.first, part.count)
+    table = pa.table([kept["uid"], *columns.columns], names=["uid", *columns.column_names])
+    if settings.captioning is None:
+        return table
+    written = settings.texts_to_emit(part.unit, kept["uid"].to_pylist(), kept["caption"].to_pylist())
+    return _with_texts(table, written)
+
+
+def _read_inputs(settings: EmitSettings, unit: Unit) -> pa.Table:
+    """Return all columns of the inputs, of the unit's kept rows."""
+    assert settings.pool.output is not None
+    rows = settings.tables(unit).read("decisions", ["row", "kept"])
+    places = rows["row"].filter(rows["kept"]).to_numpy()
+    return pa.concat_tables(settings.reader(unit).rows(places, settings.pool.output))
 
 
 def _with_texts(table: pa.Table, written: list[EmittedTexts]) -> pa.Table:

@@ -1,7 +1,7 @@
 """What emitting reads of a run, and the key of the shards."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from curate.decide.settings import decisions_key
 from curate.output.layout import Shard, Slice
 from curate.pool.plan import Pool, Unit
 from curate.pool.reread import UnitRereader
+from curate.process import Recent
 from curate.recipe.captions import Captions
 from curate.recipe.recipe import Output
 from curate.recipe.source import Source, find_source
@@ -34,6 +35,7 @@ class EmitSettings:
     text_tables: tuple[str, ...]  # the tables with texts that units of this run have
     captions: Captions | None
     seed: int
+    recent: Recent[pa.Table] = field(default_factory=Recent, compare=False)  # rows of units, which many shards may hold
 
     @classmethod
     def of(cls, context: RunContext) -> "EmitSettings":
@@ -74,9 +76,12 @@ class EmitSettings:
 
     def kept_rows(self, part: Slice, columns: list[str]) -> pa.Table:
         """Return columns of `samples` for a slice's rows."""
-        tables = self.tables(part.unit)
-        kept = tables.read("decisions", ["kept"])["kept"]
-        return tables.read("samples", columns).filter(kept).slice(part.first, part.count)
+
+        def read() -> pa.Table:
+            tables = self.tables(part.unit)
+            return tables.read("samples", columns).filter(tables.read("decisions", ["kept"])["kept"])
+
+        return self.recent.get((part.unit.index, *columns), read).slice(part.first, part.count)
 
     def texts_to_emit(self, unit: Unit, uids: Sequence[str], captions: Sequence[str]) -> list[EmittedTexts]:
         """Return what the shards hold of the texts of rows with these uids and original captions."""

@@ -1,6 +1,7 @@
 """An output format is one file and one line: shards of JSON lines, from a run to SQL."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from curate.output import registry as outputs
 from curate.output.layout import Shard
 from curate.output.output_format import OUTPUTS, OutputFormat, find_output, find_written
 from curate.output.settings import EmitSettings
+from curate.pool.formats.input_format import Places
+from curate.pool.reread import UnitRereader
 from tests.laws import pools
 from tests.publish.runs import run_query
 
@@ -80,3 +83,21 @@ def test_shards_of_another_format(tmp_path: Path, run: object) -> None:
     assert f"- {len(sizes)} files of lines." in (done.folder / "README.md").read_text()
     described = json.loads((done.folder / "croissant.json").read_text())["distribution"]
     assert [one["@id"] for one in described[:2]] == ["lines", "parquet"]
+
+
+def test_a_unit_is_read_once_for_all_its_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the inputs and of `samples`: shards hold some rows of a unit each."""
+    reads: Counter[int] = Counter()
+    read = UnitRereader.rows
+
+    def counting(self: UnitRereader, rows: Places, output: pa.Schema) -> Iterator[pa.Table]:
+        reads[self.unit.index] += 1
+        return read(self, rows, output)
+
+    monkeypatch.setattr(UnitRereader, "rows", counting)
+    path = pools.write_parquets(tmp_path / "pool", pools.make_rows(600), 2)
+    recipe = pools.recipe_of(path, "parquet", rules={"words": "words > 2"}, output={"rows_per_shard": 20})
+    done = pools.run_beam(recipe, tmp_path / "run")
+    shards = json.loads((done.folder / "shards/sizes.json").read_text())
+    assert len(shards) > 2 * len(reads) and set(reads.values()) == {1}
+    assert verify_run(str(done.folder))[1] == []
