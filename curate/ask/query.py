@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from typing import Any
 
@@ -50,10 +50,8 @@ def open_run(url: str) -> Any:
     """
     folder = find_run(url)
     names = [MANIFEST_FILE, *(line.path for line in read_manifest(folder))]
-    files = {
-        table: tuple(_location(folder, name) for name in found)
-        for table, found in {**table_files(names), "manifest": (MANIFEST_FILE,)}.items()
-    }
+    named = {**table_files(names), "manifest": (MANIFEST_FILE,)}
+    files = {table: tuple(_locations(folder, found)) for table, found in named.items()}
     connection = duckdb.connect(":memory:")
     try:
         spill = os.path.join(tempfile.gettempdir(), f"curate-{uuid.uuid4().hex}")
@@ -195,16 +193,22 @@ def _attach(connection: Any, folder: RunStore) -> None:
             connection.execute(f"CREATE VIEW {name} AS SELECT * FROM stats.{name}")
 
 
-def _location(folder: RunStore, name: str) -> str:
-    """Return the absolute path or URL of a file of the run. Raises RunError where it leads out of the folder."""
-    if name.startswith("/") or ".." in name.split("/") or "*" in name:
-        raise RunError(f"{folder.url}: its manifest lists {escape(name)!r}, which is not a path within the run")
-    if not folder.is_local:
-        return str(folder.fs.unstrip_protocol(folder.path(name)))
-    root, path = os.path.realpath(folder.root), os.path.realpath(folder.path(name))
-    if not path.startswith(f"{root}/"):
-        raise RunError(f"{folder.url}: {escape(name)} is a link out of the run; links are not followed")
-    return path
+def _locations(folder: RunStore, names: Sequence[str]) -> Iterator[str]:
+    """Yield the absolute paths or URLs of files of the run. Raises RunError where one leads out of the folder."""
+    root = os.path.realpath(folder.root) if folder.is_local else ""
+    real = cache(os.path.realpath)  # of folders, which thousands of files share
+    for name in names:
+        if name.startswith("/") or ".." in name.split("/") or "*" in name:
+            raise RunError(f"{folder.url}: its manifest lists {escape(name)!r}, which is not a path within the run")
+        if not folder.is_local:
+            yield str(folder.fs.unstrip_protocol(folder.path(name)))
+            continue
+        above, _, last = folder.path(name).rpartition("/")
+        path = f"{real(above)}/{last}"
+        path = os.path.realpath(path) if os.path.islink(path) else path
+        if not path.startswith(f"{root}/"):
+            raise RunError(f"{folder.url}: {escape(name)} is a link out of the run; links are not followed")
+        yield path
 
 
 # ---- checking

@@ -6,11 +6,9 @@ view with the same columns, so that every query works on every run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 import curate
@@ -30,6 +28,15 @@ LARGE = {
     "regions": schema.REGIONS,
     "members": schema.MEMBERS,
     "manifest": schema.MANIFEST,
+}
+_TYPES = {
+    pa.bool_(): "BOOLEAN",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.uint64(): "UBIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+    pa.string(): "VARCHAR",
 }
 PUBLISHED = pa.schema([("shard", pa.string()), ("key", pa.string()), ("uid", pa.string())])
 
@@ -140,10 +147,16 @@ def _scan(files: str, option: str = "") -> str:
     return f"SELECT * FROM read_parquet({files}, hive_partitioning = false{option})"
 
 
-@cache
 def _nothing(columns: pa.Schema) -> str:
     """Return a query with these columns and no rows."""
-    with duckdb.connect() as connection:
-        types = connection.from_arrow(columns.empty_table()).types
-    named = zip(columns.names, types, strict=True)
-    return "SELECT " + ", ".join(f"NULL::{kind} AS {quote_name(name)}" for name, kind in named) + " LIMIT 0"
+    named = (f"NULL::{sql_type(field.type)} AS {quote_name(field.name)}" for field in columns)
+    return f"SELECT {', '.join(named)} LIMIT 0"
+
+
+def sql_type(kind: pa.DataType) -> str:
+    """Return DuckDB's name of a type: without a connection, which takes longer than all else that opens a small run."""
+    if pa.types.is_struct(kind):
+        return f"STRUCT({', '.join(f'{field.name} {sql_type(field.type)}' for field in kind)})"
+    if pa.types.is_fixed_size_list(kind):
+        return f"{sql_type(kind.value_type)}[{kind.list_size}]"
+    return f"{sql_type(kind.value_type)}[]" if pa.types.is_list(kind) else _TYPES[kind]

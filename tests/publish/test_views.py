@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from curate.ask.query import open_run
-from curate.publish.views import LARGE, sql_folder, table_files, write_views
+from curate.publish.views import LARGE, PUBLISHED, sql_folder, sql_type, table_files, write_views
 from tests.publish.runs import write_bare, write_small
 
 VIEWS = [*LARGE, "scored", "published", "verdicts", "measured", "kept", "dropped", "survivors", "matched"]
@@ -34,6 +34,14 @@ def everything(connection: Any) -> dict[str, tuple[list[Any], list[Any]]]:
         )
         for name in VIEWS
     }
+
+
+def test_types_are_those_of_duckdb() -> None:
+    """Which takes a connection to say so."""
+    with duckdb.connect() as connection:
+        for columns in (*LARGE.values(), PUBLISHED):
+            types = [str(kind) for kind in connection.from_arrow(columns.empty_table()).types]
+            assert [sql_type(field.type) for field in columns] == types
 
 
 @pytest.fixture
