@@ -5,7 +5,7 @@ is no text, `clip_score` the cosine of text and image where the model's embeddin
 gate that failed. A row without an answer is not judged: its `gate` is null.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,19 +14,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import schema
+from curate import ids, schema
 from curate.captions.gates.checks import Entries, Scores, entry_weights
 from curate.captions.gates.gates import Candidates, run_gates
 from curate.captions.rows import Rows
 from curate.captions.settings import CaptionSettings
 from curate.engines.engine import Request
 from curate.metadata.unit import load_matcher
+from curate.models.encoder import Encoder
 from curate.numeric.arrays import F32
 from curate.numeric.vectors import embedding_matrix, normalised
 from curate.recipe.captions import Task
 from curate.signals.registry import load_encoder_of
+from curate.store.checkpoints import Checkpoints
 from curate.store.tables import UnitTables
 
+_STEP_ROWS = 2048  # requests that are judged at a time, see `Checkpoints`
 _MAX_ANSWER = 20_000  # characters of an answer that are looked at: what is longer is no caption
 
 
@@ -55,21 +58,35 @@ class Answered:
         return pa.array(texts, pa.string())
 
 
-def judge(settings: CaptionSettings, tables: UnitTables, answered: Answered) -> pa.Table:
-    """Return the rows of table `captions`."""
-    section, rows, answers, texts = answered.task.section, answered.rows, answered.answers, answered.texts
-    scores = _scores(settings, tables, answered)
-    own = pa.array(answered.of_row)
+def judge(settings: CaptionSettings, tables: UnitTables, answered: Answered, checkpoints: Checkpoints) -> pa.Table:
+    """Return the rows of table `captions`; `checkpoints` are those of the unit."""
+    scorer = _Scorer.of(settings, tables, answered.rows)
+
+    def steps(first: int) -> Iterator[pa.Table]:
+        for start in range(first, len(answered.requests), _STEP_ROWS):
+            yield _judge_rows(settings, answered, scorer, slice(start, start + _STEP_ROWS))
+
+    sources = pa.table({"source": answered.rows.sources})
+    of = [answered.task.key, ids.table_digest(answered.answers), ids.table_digest(sources)]
+    return checkpoints.complete(of, schema.CAPTIONS, steps)
+
+
+def _judge_rows(settings: CaptionSettings, answered: Answered, scorer: "_Scorer | None", own: slice) -> pa.Table:
+    """Return the rows of table `captions` of some of the requests."""
+    section, rows = answered.task.section, answered.rows
+    requests, answers, texts = answered.requests[own], answered.answers[own], answered.texts[own]
+    of_row = pa.array(answered.of_row[own])
+    scores = scorer.score(answered.of_row[own], texts) if scorer else {}
     candidates = Candidates(
         profile=section.profile,
         texts=texts,
-        originals=rows.column("caption").take(own),
-        sources=rows.sources.take(own) if section.source else None,
+        originals=rows.column("caption").take(of_row),
+        sources=rows.sources.take(of_row) if section.source else None,
         prompts=(section.load_template().text,),
         examples=section.examples(),
-        languages=[section.language(request.style) for request in answered.requests],
+        languages=[section.language(request.style) for request in requests],
         finish=answers["finish"].combine_chunks(),
-        entries=_entries(settings, rows, texts, own),
+        entries=_entries(settings, rows, texts, of_row),
         **scores,
     )
     verdicts = run_gates(candidates, settings.captions.gates)
@@ -89,41 +106,54 @@ def judge(settings: CaptionSettings, tables: UnitTables, answered: Answered) -> 
     return pa.table(columns, schema=schema.CAPTIONS)
 
 
-def _entries(settings: CaptionSettings, rows: Rows, texts: pa.Array, own: pa.Array) -> Entries | None:
+def _entries(settings: CaptionSettings, rows: Rows, texts: pa.Array, of_row: pa.Array) -> Entries | None:
     if rows.entry_ids is None or rows.counts is None or settings.match is None:
         return None
     matched = load_matcher(settings.match).match(texts.fill_null(""))
     # As if the commonest entry were in half of the rows: it weighs little, and still something.
     weights = entry_weights(rows.counts, 2 * int(rows.counts.max(initial=1)))
-    return Entries(matched, rows.entry_ids.take(own), weights)
+    return Entries(matched, rows.entry_ids.take(of_row), weights)
 
 
-def _scores(settings: CaptionSettings, tables: UnitTables, answered: Answered) -> dict[str, Scores]:
-    """Return how well texts and captions fit their images, by the model that the gates name, where its embeddings are kept.
+@dataclass(frozen=True)
+class _Scorer:
+    """Scores how well texts and captions fit their images, by the model that the gates name, where its embeddings are kept."""
 
-    `clip` are CLIP scores, and `f_clip` F-CLIPScores where they are measured.
-    """
-    if settings.scorer is None:
-        return {}
-    encoder = load_encoder_of(settings.signals, settings.scorer.name)
-    column = tables.read("embeddings", [f"{settings.scorer.prefix}image"]).column(0)
-    rows, of_row, texts = answered.rows, answered.of_row, answered.texts
-    images = normalised(embedding_matrix(column)[rows.rows])
-    valid = texts.is_valid().to_numpy(zero_copy_only=False)
-    given, captions = texts.drop_null().to_pylist(), rows.column("caption").to_pylist()
+    encoder: Encoder
+    images: F32  # [rows, dimension], of unit length
+    captions: list[str]
+    has_words: bool  # whether F-CLIPScores are measured too
 
-    def scores(own: F32, originals: F32) -> Scores:
-        of_texts = np.full(len(texts), np.nan, np.float32)
-        of_texts[valid] = own
-        return Scores(pa.array(of_texts, mask=np.isnan(of_texts)), pa.array(originals[of_row]))
+    @classmethod
+    def of(cls, settings: CaptionSettings, tables: UnitTables, rows: Rows) -> "_Scorer | None":
+        """Return that of a unit's kept rows, if any."""
+        if settings.scorer is None:
+            return None
+        encoder = load_encoder_of(settings.signals, settings.scorer.name)
+        column = tables.read("embeddings", [f"{settings.scorer.prefix}image"]).column(0)
+        images = normalised(embedding_matrix(column)[rows.rows])
+        has_words = "f_clipscore" not in settings.captions.gates.off and settings.scorer.scores_words
+        return cls(encoder, images, rows.column("caption").to_pylist(), has_words)
 
-    def cosines(images: F32, texts: list[str]) -> F32:
-        return np.asarray(np.einsum("ij,ij->i", images, encoder.encode_texts(texts).embeddings), np.float32)
+    def score(self, of_row: npt.NDArray[np.int64], texts: pa.Array) -> dict[str, Scores]:
+        """Return CLIP scores, `clip`, and F-CLIPScores, `f_clip`, where they are measured; `of_row` is each text's row."""
+        valid = texts.is_valid().to_numpy(zero_copy_only=False)
+        rows, place = np.unique(of_row, return_inverse=True)
+        own = self.images[of_row[valid]], texts.drop_null().to_pylist()
+        originals = self.images[rows], [self.captions[row] for row in rows]
 
-    def f_scores(images: F32, texts: list[str]) -> F32:
-        return np.array([score.f_clipscore for score in encoder.score_words(images, texts)], np.float32)
+        def scores(measure: Callable[[F32, list[str]], F32]) -> Scores:
+            of_texts = np.full(len(texts), np.nan, np.float32)
+            of_texts[valid] = measure(*own)
+            return Scores(pa.array(of_texts, mask=np.isnan(of_texts)), pa.array(measure(*originals)[place]))
 
-    found = {"clip": scores(cosines(images[of_row[valid]], given), cosines(images, captions))}
-    if "f_clipscore" not in settings.captions.gates.off and settings.scorer.scores_words:
-        found["f_clip"] = scores(f_scores(images[of_row[valid]], given), f_scores(images, captions))
-    return found
+        found = {"clip": scores(self._cosines)}
+        if self.has_words:
+            found["f_clip"] = scores(self._f_scores)
+        return found
+
+    def _cosines(self, images: F32, texts: list[str]) -> F32:
+        return np.asarray(np.einsum("ij,ij->i", images, self.encoder.encode_texts(texts).embeddings), np.float32)
+
+    def _f_scores(self, images: F32, texts: list[str]) -> F32:
+        return np.array([score.f_clipscore for score in self.encoder.score_words(images, texts)], np.float32)

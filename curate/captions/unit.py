@@ -2,11 +2,12 @@
 
 In: the unit's kept rows, engines. Out: `answers`, one row a request, as engines gave them; `captions`, one row a request
 too: the text that is made of the answer, and its verdicts. Requests are made and judged section by section, since texts may
-be made of those of an earlier section; they are sent batch by batch, and each batch is in place before the next one is sent.
+be made of those of an earlier section; they are sent batch by batch, and each batch is in place before the next one is sent,
+in parts where it takes long.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,12 +21,14 @@ from curate.captions.regions.regions import find_unit_regions
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.work import Captioned, sum_unit
-from curate.engines.engine import Answer, Request
+from curate.engines.engine import Answer, Engine, Request
 from curate.numeric.arrays import I64
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
 from curate.recipe.captions import Task
 from curate.recipe.source import find_source
+from curate.store import checkpoints
+from curate.store.checkpoints import Checkpoints
 from curate.store.layout import caption_statistics_file
 from curate.store.manifest import is_as_written
 from curate.store.tables import UnitTables
@@ -51,11 +54,12 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
         return sum_unit(settings, unit, tables)
     rows = Rows.read(tables, counts)
     answers, texts = schema.ANSWERS.empty_table(), schema.CAPTIONS.empty_table()
+    judged = Checkpoints(tables.store, "judged", tables.unit, key)
     for task in settings.captions.tasks:
         rows = rows.with_sources(texts, task.section.source)
         answered = _answer(settings, task, rows, make_requests(settings, tables, task, rows), cache, images)
         answers = pa.concat_tables([answers, answered.answers])
-        texts = pa.concat_tables([texts, judge(settings, tables, answered)])
+        texts = pa.concat_tables([texts, judge(settings, tables, answered, judged)])
     # Without its key it is written again, and what failed is sent again.
     key = "" if answers["error"].null_count < len(answers) else key
     content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
@@ -63,6 +67,7 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     tables.write("answers", answers, key)
     tables.write("captions", texts, key, {"content": content})
     cache.delete_parts()
+    judged.delete()
     return sum_unit(settings, unit, tables)
 
 
@@ -79,13 +84,28 @@ def _answer(
     for first in range(0, len(missing), size):
         batch = missing[first : first + size]
         sent = _with_images(images, rows, [requests[i] for i in batch])
-        began = time.time()
-        received = iter(open_engine(spec, engine_id).ask([request for request in sent if request is not None]))
-        seconds = time.time() - began
-        answers = [_NO_IMAGE if request is None else next(received) for request in sent]
-        cache.add(answer_table([requests[i] for i in batch], [digests[i] for i in batch], answers), seconds)
-        known |= {digests[i]: answer for i, answer in zip(batch, answers, strict=True)}
+        for answers, seconds in _ask(open_engine(spec, engine_id), sent):
+            own = [batch[place] for place in answers]
+            cache.add(answer_table([requests[i] for i in own], [digests[i] for i in own], [*answers.values()]), seconds)
+            known |= {digests[i]: answer for i, answer in zip(own, answers.values(), strict=True)}
     return Answered(task, rows, requests, answer_table(requests, digests, [known[digest] for digest in digests]))
+
+
+def _ask(engine: Engine, requests: Sequence[Request | None]) -> Iterator[tuple[dict[int, Answer], float]]:
+    """Yield answers by place, and the engine's seconds: those that came within an interval, then the others.
+
+    A request is None where its image cannot be read again.
+    """
+    answers = {place: _NO_IMAGE for place, request in enumerate(requests) if request is None}
+    sent = [(place, request) for place, request in enumerate(requests) if request is not None]
+    began = time.monotonic()
+    for number, answer in engine.answers([request for _, request in sent]):
+        answers[sent[number][0]] = answer
+        if (seconds := time.monotonic() - began) >= checkpoints.INTERVAL:
+            yield answers, seconds
+            answers, began = {}, time.monotonic()
+    if answers:
+        yield answers, time.monotonic() - began
 
 
 def _with_images(images: UnitRereader, rows: Rows, requests: list[Request]) -> Sequence[Request | None]:

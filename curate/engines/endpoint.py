@@ -13,13 +13,15 @@ import asyncio
 import email.utils
 import logging
 import os
+import queue
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from curate.engines.engine import Answer
 from curate.engines.openai_protocol import MAX_REPLY, Call, Reply
@@ -147,6 +149,18 @@ class Endpoint:
         except BaseException:
             future.cancel()
             raise
+
+    def stream(self, work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Iterator[T]:
+        """Yield what `work` gives to the function that it is called with, done in the endpoint's loop. It ends with the waiting."""
+        given: queue.SimpleQueue[T | Future[None]] = queue.SimpleQueue()
+        future = asyncio.run_coroutine_threadsafe(work(given.put), self._loop)
+        future.add_done_callback(given.put)  # the last that comes
+        try:
+            while (item := given.get()) is not future:
+                yield cast(T, item)
+            future.result()
+        finally:
+            future.cancel()
 
     async def send(self, call: Call) -> Reply:
         """Send one call, once; it ends when `timeout` is over, whatever the endpoint does."""

@@ -8,7 +8,7 @@ Adding an engine: one file like those in this folder, and a line in `registry`.
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -112,8 +112,16 @@ class Engine(Protocol):
     def check(self) -> None:
         """Load or connect. Raises RecipeError or RunError where it cannot work: no package, model, device, endpoint or key."""
 
+    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """Yield one answer for each request, with its place among them, as they come.
+
+        A request that fails is an answer with an error, and costs no other.
+        """
+
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """Return one answer for each request, in order. A request that fails is an answer with an error, and costs no other."""
+        """Return all answers, in the order of the requests."""
+        answers = dict(self.answers(requests))
+        return [answers[place] for place in range(len(requests))]
 
 
 class EngineOptions(Section):

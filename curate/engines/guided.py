@@ -26,14 +26,14 @@ Source: Kornblith et al., Guiding Image Captioning Models Toward More Specific C
 
 import copy
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
-from curate.engines.engine import Answer, EngineOptions, Request
+from curate.engines.engine import Answer, Engine, EngineOptions, Request
 from curate.errors import RecipeError
 from curate.models import hugging_face as hf
 from curate.models.hugging_face import Device, Precision
@@ -70,7 +70,7 @@ class Guided(EngineOptions):
         return GuidedEngine(self)
 
 
-class GuidedEngine:
+class GuidedEngine(Engine):
     """`Engine` by guided decoding; the model is loaded when it is first needed."""
 
     def __init__(self, options: Guided) -> None:
@@ -89,23 +89,21 @@ class GuidedEngine:
         with self._loaded.use():
             pass
 
-    def ask(self, requests: Sequence[Request]) -> list[Answer]:
+    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """See `Engine`. A request without an image, in a chat, or with too long a prompt gets the reason."""
         with self._loaded.use() as loaded:
-            answers: dict[int, Answer] = {}
             batches: dict[tuple[int, int], list[_Prepared]] = defaultdict(list)
             for place, request in enumerate(requests):
                 one = _prepare(loaded, place, request)
                 if isinstance(one, Answer):
-                    answers[place] = one
+                    yield place, one
                 else:  # prompts of one length make batches without padding
                     batches[len(one.start), one.max_tokens].append(one)
             for waiting in map(deque, batches.values()):
                 while waiting:
                     batch = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
                     for one, answer in zip(batch, hf.in_halves(batch, partial(self._answer, loaded)), strict=True):
-                        answers[one.place] = answer if isinstance(answer, Answer) else Answer.of_failure(answer)
-        return [answers[place] for place in range(len(requests))]
+                        yield one.place, answer if isinstance(answer, Answer) else Answer.of_failure(answer)
 
     def _answer(self, loaded: "_Loaded", prepared: Sequence["_Prepared"]) -> list[Answer]:
         try:

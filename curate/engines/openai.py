@@ -24,8 +24,9 @@ import os
 import random
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,7 +34,7 @@ from pydantic import Field, model_validator
 
 from curate import ids
 from curate.engines.endpoint import Endpoint, Tripped, read_key
-from curate.engines.engine import Answer, EngineOptions, Message, Request, Sampling
+from curate.engines.engine import Answer, Engine, EngineOptions, Message, Request, Sampling
 from curate.engines.openai_protocol import OURS, Call, Reply, UnsendableError, read_models, write_call
 from curate.errors import RecipeError, RunError
 from curate.recipe.section import fault
@@ -106,7 +107,7 @@ def _check_address(base_url: str) -> None:
         raise fault("base_url", f"{base_url!r} is no address; accepted: one such as http://localhost:8000/v1")
 
 
-class OpenAIEngine:
+class OpenAIEngine(Engine):
     """An engine behind HTTP; see the module. One for a process: its threads share connections, slots and patience."""
 
     def __init__(self, options: OpenAI):
@@ -132,10 +133,10 @@ class OpenAIEngine:
         endpoint = self._open()
         endpoint.run(self._check(endpoint))
 
-    def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """Return one answer for each request, in order; those of one group are sent together. Raises RecipeError without a key."""
+    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """Yield one answer for each request; those of one group are sent together. Raises RecipeError without a key."""
         endpoint = self._open()
-        return endpoint.run(self._ask(endpoint, requests))
+        yield from endpoint.stream(partial(self._ask, endpoint, requests))
 
     def _open(self) -> Endpoint:
         options = self.options
@@ -145,8 +146,9 @@ class OpenAIEngine:
                 self._endpoint = Endpoint(self._base_url, key, options.concurrency, options.timeout)
             return self._endpoint
 
-    async def _ask(self, endpoint: Endpoint, requests: Sequence[Request]) -> list[Answer]:
-        answers: dict[int, Answer] = {}
+    async def _ask(
+        self, endpoint: Endpoint, requests: Sequence[Request], answered: Callable[[tuple[int, Answer]], None]
+    ) -> None:
         tripped = endpoint.breaker.tripped
         waiting = iter(sorted(range(len(requests)), key=lambda place: requests[place].group))
 
@@ -154,12 +156,11 @@ class OpenAIEngine:
             for place in waiting:
                 async with endpoint.slots:
                     answer = await self._answer(endpoint, requests[place], tripped)
-                answers[place] = endpoint.hide_in_answer(answer)
+                answered((place, endpoint.hide_in_answer(answer)))
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self.options.concurrency, len(requests))):
                 group.create_task(work())
-        return [answers[place] for place in range(len(requests))]
 
     async def _answer(self, endpoint: Endpoint, request: Request, tripped: Tripped) -> Answer:
         from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt

@@ -7,7 +7,7 @@ A digest holds the engine's name for its model: so `model` must be what the run 
 and sampling must be the same. All rows are held in memory, for tests and small runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import fsspec
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from curate import ids, schema
-from curate.engines.engine import Answer, EngineOptions, Request
+from curate.engines.engine import Answer, Engine, EngineOptions, Request
 from curate.errors import RecipeError
 from curate.pool.listing import InputFile, list_files
 from curate.process import Lazy
@@ -49,24 +49,30 @@ class Recorded(EngineOptions):
             return ""
 
 
-class RecordedEngine:
-    """An engine of answers that are there; see the module. They are read once, at `check` or the first `ask`."""
+class RecordedEngine(Engine):
+    """An engine of answers that are there; see the module. They are read once, at `check` or the first question."""
 
     def __init__(self, options: Recorded):
-        self.model = options.model
+        self._model = options.model
         self._answers = Lazy(partial(_read_answers, options.path))
+
+    @property
+    def model(self) -> str:
+        """The model that answered, as the recipe says."""
+        return self._model
 
     def check(self) -> None:
         """See `Engine`. Raises RecipeError where a file is missing, is not Parquet or has another layout."""
         with self._answers.use():
             pass
 
-    def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """Return the recorded answer of each request, in order. Raises RecipeError as `check` does."""
+    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """Yield the recorded answer of each request, in order. Raises RecipeError as `check` does."""
         with self._answers.use() as answers:
             found = [(digest, answers.get(digest)) for digest in (request.digest(self.model) for request in requests)]
             unknown = f"of {self.model} among the {len(answers)} recorded"
-        return [answer or Answer(None, f"unknown: no answer to {digest} {unknown}") for digest, answer in found]
+        for place, (digest, answer) in enumerate(found):
+            yield place, answer or Answer(None, f"unknown: no answer to {digest} {unknown}")
 
 
 def _read_answers(path: str) -> dict[str, Answer]:

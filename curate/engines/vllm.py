@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from curate.engines.engine import Answer, EngineOptions, Request
+from curate.engines.engine import Answer, Engine, EngineOptions, Request
 from curate.errors import RecipeError, RunError, needing
 from curate.models.hugging_face import in_halves, model_name, open_picture
 from curate.process import Lazy
@@ -30,7 +30,7 @@ class Vllm(EngineOptions):
     """A model in this process, by vLLM. `options` are further arguments of `vllm.LLM`."""
 
     is_local: ClassVar[bool] = True
-    batch_size: ClassVar[int] = 4096
+    batch_size: ClassVar[int] = 1024
 
     model: ModelPath
     options: dict[str, Any] = Field({})
@@ -40,7 +40,7 @@ class Vllm(EngineOptions):
         return VllmEngine(self)
 
 
-class VllmEngine:
+class VllmEngine(Engine):
     """`Engine` by vLLM; the model is loaded when it is first needed."""
 
     def __init__(self, options: Vllm) -> None:
@@ -58,11 +58,12 @@ class VllmEngine:
         with self._llm.use():
             pass
 
-    def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """See `Engine`."""
+    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """See `Engine`; all come together."""
         with self._llm.use() as llm:
             made = in_halves(requests, partial(_generate, llm))
-        return [answer if isinstance(answer, Answer) else Answer.of_failure(answer) for answer in made]
+        for place, answer in enumerate(made):
+            yield place, answer if isinstance(answer, Answer) else Answer.of_failure(answer)
 
 
 def _load(options: Vllm) -> Any:

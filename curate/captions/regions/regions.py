@@ -17,7 +17,7 @@ Source: Chen et al., Contrastive Localized Language-Image Pre-Training (CLOC), 2
 regions an image.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ from curate.models.hugging_face import find_devices, in_halves, load, model_name
 from curate.pool.reread import UnitRereader
 from curate.process import Lazy, process_cache
 from curate.recipe.captions import Regions
+from curate.store.checkpoints import Checkpoints
 from curate.store.tables import UnitTables
 from curate.wording import one_line
 
@@ -44,6 +45,7 @@ MAX_QUERIES, THRESHOLD = 20, 0.1
 REGIONS = pa.list_(schema.REGION)
 """Boxes as x0, y0, x1, y1 in pixels; (0, 0) is the upper left corner of the image after EXIF rotation."""
 
+_FOUND = pa.schema([("regions", REGIONS), ("error", pa.string())])
 ENGLISH = "en"
 NOT_ENGLISH = "language: the caption is not English"
 
@@ -259,20 +261,30 @@ def find_unit_regions(
     digests = [ids.digest([*row, *asked]) for row in zip(*columns, strict=True)]
     english = [language in (ENGLISH, None) for language in table["language"].to_pylist()]
     known, failed = _read_known(tables), {}
+    checkpoints = Checkpoints(tables.store, "regions", tables.unit, key)
     wanted = [place for place, digest in enumerate(digests) if english[place] and digest not in known]
     if wanted:
         missing = np.array(wanted, np.int64)
         phrases = noun_phrases(rows.column("caption").take(pa.array(missing)))
         phrases = sample_phrases(phrases, rows.column("uid").take(pa.array(missing)), options.queries, settings.seed)
-        files = images.images(rows.rows[missing])
-        found = find_regions(files, phrases, open_detector(options, model), options.threshold)
-        for place, regions, error in zip(wanted, *(column.to_pylist() for column in found), strict=True):
+        detector = open_detector(options, model)
+
+        def steps(first: int) -> Iterator[pa.Table]:
+            files = images.images(rows.rows[missing[first:]])
+            for start in range(first, len(missing), detector.batch):
+                own = phrases[start : start + detector.batch]
+                found = find_regions(islice(files, len(own)), own, detector, options.threshold)
+                yield pa.table(list(found), schema=_FOUND)
+
+        found = checkpoints.complete([digests[place] for place in wanted], _FOUND, steps)
+        for place, regions, error in zip(wanted, *(column.to_pylist() for column in found.columns), strict=True):
             known[digests[place]], failed[digests[place]] = regions, error
     errors = [failed.get(digest) if own else NOT_ENGLISH for own, digest in zip(english, digests, strict=True)]
     own_regions = [known[digest] if own else None for own, digest in zip(english, digests, strict=True)]
     made = pa.table([table["uid"], digests, own_regions, [model] * len(digests), errors], schema=schema.REGIONS)
     note = {"content": ids.table_digest(made.select(["uid", "digest", "error"]))}
     tables.write("regions", made, "" if any(map(is_failure, errors)) else key, note)
+    checkpoints.delete()
 
 
 def is_failure(error: str | None) -> bool:
