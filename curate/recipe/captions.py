@@ -86,7 +86,7 @@ class CaptionSection(Section):
     template: UserPath | None = None  # a user's template file, instead of the package's
     temperature: float | None = Field(None, ge=0, le=2)  # None: the kind's own
     max_tokens: int | None = Field(None, ge=1, le=4096, strict=True)
-    # Requests at a time, which is what a crash may lose; None: by the engine, 4096 of vLLM, else 256.
+    # Requests at a time; None: by the engine, 1024 of vLLM, whose answers come together, else 256.
     batch: int | None = Field(None, ge=1, le=1_000_000, strict=True)
 
     @field_validator("per_row")

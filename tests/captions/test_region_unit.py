@@ -13,6 +13,7 @@ from curate.captions.regions.regions import ZeroShotDetector, find_regions, samp
 from curate.errors import RecipeError
 from curate.recipe.captions import Regions
 from curate.recipe.recipe import Recipe
+from curate.store import checkpoints
 from pipelines.driver import prepare
 from tests.captions.test_regions import owl, stir
 from tests.captions.test_unit import kept_samples
@@ -99,3 +100,28 @@ def test_an_imageless_pool_has_none(model: str, tmp_path: Path) -> None:
     asked = pools.recipe_of(str(tmp_path / "x.parquet"), "parquet", captions={"regions": {"model": model}})
     with pytest.raises(RecipeError, match=r"captions\.regions: needs images"):
         prepare(asked, str(tmp_path / "out"))
+
+
+def test_what_was_found_before_a_kill_is_not_looked_for_again(model: str, tmp_path: Path, monkeypatch: Any) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
+    asked = recipe(path, model, batch=4)
+    undisturbed = pools.run_local(asked, tmp_path / "a")
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+    looked: list[int] = []
+    detect = ZeroShotDetector.detect
+
+    def counting(self: Any, pictures: Any, queries: Any, threshold: float) -> Any:
+        looked.append(len(pictures))
+        if len(looked) == 3:
+            raise KeyboardInterrupt
+        return detect(self, pictures, queries, threshold)
+
+    monkeypatch.setattr(ZeroShotDetector, "detect", counting)
+    with pytest.raises(KeyboardInterrupt):
+        pools.run_local(asked, tmp_path / "b")
+    pools.run_local(asked, tmp_path / "b")
+    assert pools.lasting_files(tmp_path / "b") == pools.lasting_files(undisturbed.folder)
+    done = sum(looked[:2]) + sum(looked[3:])
+    looked[:] = [0] * 3
+    pools.run_local(asked, tmp_path / "c")
+    assert sum(looked) == done

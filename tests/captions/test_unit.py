@@ -11,12 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.ask.explain import explain_sample
+from curate.captions import judge as judging
 from curate.captions.cache import AnswerCache
+from curate.captions.gates.gates import run_gates
 from curate.engines import openai
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import forget
 from curate.ids import hash64
 from curate.output.output_format import emit_shard
+from curate.store import checkpoints
 from curate.store.tables import UnitTables
 from curate.whatif.estimate import estimate
 from pipelines.claim import claim_folder
@@ -136,6 +139,52 @@ def test_a_killed_run_loses_the_batch_in_flight(server: FaultServer, tmp_path: P
     conserved(done)
     assert len(answered) > 0 and len(server.asked) == before + len(done.table("captions")) - 2 * 8
     assert not (tmp_path / "a/parts").exists() or not list((tmp_path / "a/parts").rglob("*.parquet"))
+
+
+def test_a_killed_run_loses_only_what_came_last(server: FaultServer, tmp_path: Path, monkeypatch: Any) -> None:
+    """Within a batch too, where it takes long."""
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
+    asked = recipe(path, server)
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+    kill_after(monkeypatch, 11)
+    with pytest.raises(KeyboardInterrupt):
+        pools.run_local(asked, tmp_path / "a")
+    monkeypatch.undo()
+    monkeypatch.setattr(servers, "echo", faithful)
+    add, added = AnswerCache.add, [0]
+
+    def adding(self: Any, answers: pa.Table, seconds: float) -> None:
+        added[0] += len(answers)
+        add(self, answers, seconds)
+
+    monkeypatch.setattr(AnswerCache, "add", adding)
+    done = pools.run_local(asked, tmp_path / "a")
+    conserved(done)
+    assert added[0] == len(done.table("captions")) - 11
+    undisturbed = pools.run_local(asked, tmp_path / "b")
+    assert pools.lasting_files(tmp_path / "a") == pools.lasting_files(undisturbed.folder)
+
+
+def test_texts_are_not_judged_again(server: FaultServer, tmp_path: Path, monkeypatch: Any) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 1)
+    asked = recipe(path, server)
+    undisturbed = pools.run_local(asked, tmp_path / "a")
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+    monkeypatch.setattr(judging, "_STEP_ROWS", 10)
+    judged: list[int] = []
+
+    def judge(given: Any, options: Any) -> Any:
+        judged.append(len(given.texts))
+        if len(judged) == 3:
+            raise KeyboardInterrupt
+        return run_gates(given, options)
+
+    monkeypatch.setattr(judging, "run_gates", judge)
+    with pytest.raises(KeyboardInterrupt):
+        pools.run_local(asked, tmp_path / "b")
+    done = pools.run_local(asked, tmp_path / "b")
+    assert judged[:3] == [10, 10, 10] and sum(judged[3:]) == len(done.table("captions")) - 20
+    assert pools.lasting_files(tmp_path / "b") == pools.lasting_files(undisturbed.folder)
 
 
 def kill_after(monkeypatch: Any, batches: int) -> None:

@@ -118,6 +118,16 @@ def test_requests_of_a_group_are_sent_together(server, open_engine):
     assert [seen.text for seen in server.asked] == [f"caption {i}" for g in range(3) for i in range(g, 12, 3)]
 
 
+def test_answers_come_as_they_are_ready(server, open_engine):
+    """What is ready does not wait for what hangs; who stops asking ends what is under way."""
+    server.faults = {"a dog": [do.hang]}
+    engine = open_engine(timeout=60, concurrency=2)
+    answers = engine.answers(prompts("a dog", "a cat", "a bird"))
+    assert [next(answers), next(answers)] == [(1, answered("a cat")), (2, answered("a bird"))]
+    answers.close()
+    assert engine.ask(prompts("a fish", "a cow")) == [answered("a fish"), answered("a cow")]
+
+
 def test_the_limit_holds_over_all_threads_and_is_reached(server, open_engine):
     server.latency = 0.01
     engine = open_engine(concurrency=5)
