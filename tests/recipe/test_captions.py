@@ -172,7 +172,7 @@ def test_texts_are_held_against_their_own_section(captions: dict[str, Any], path
     engines = {name: {"recorded": {"path": str(tmp_path / "told"), "model": name}} for name in ("llm", "api")}
     asked = recipe(path, captions | {"engines": engines, "gates": {"off": ["names", "numbers", "length"]}})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RecordedEngine, "ask", lambda self, requests: [Answer(next(told)) for _ in requests])
+        patch.setattr(RecordedEngine, "answers", lambda self, asked: enumerate(Answer(next(told)) for _ in asked))
         done = pools.run_local(asked, tmp_path / "a")
     found = {True: 0, False: 0}
     for row in done.table("captions").to_pylist():
