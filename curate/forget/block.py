@@ -11,6 +11,7 @@ from typing import NamedTuple
 from curate.forget.clear import clear_unit
 from curate.forget.rows import find_attached, find_rows, readable_names
 from curate.pool.plan import Unit
+from curate.pool.reread import UnitRereader
 from curate.publish.audit import PublishSettings
 from curate.recipe.source import find_source
 from curate.store.forgotten import ENCOUNTERED, Record
@@ -47,8 +48,8 @@ def follow(settings: PublishSettings, unit: Unit, frontier: Frontier) -> Items:
     if not len(frontier.fresh):
         return NOTHING
     tables = settings.tables(unit)
-    source = find_source(settings.recipe.input, unit.source)
-    rows = find_rows(tables, frontier.fresh) | find_attached(tables, frontier.fresh, source.storage)
+    reader = UnitRereader(unit, find_source(settings.recipe.input, unit.source), tables)
+    rows = find_rows(tables, frontier.fresh) | find_attached(reader, frontier.fresh)
     return readable_names(tables, rows) - frontier.known
 
 

@@ -8,7 +8,6 @@ its image and texts, that is the other's image.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +16,8 @@ import pyarrow.compute as pc
 from curate import schema
 from curate.forget.shards import find_holders
 from curate.numeric.arrays import Mask
-from curate.pool.byte_sources import open_source
 from curate.pool.plan import Unit
+from curate.pool.reread import UnitRereader
 from curate.publish.audit import PublishSettings
 from curate.publish.uids import pair_bytes, read_uids
 from curate.store.forgotten import forgotten_mask
@@ -46,19 +45,19 @@ def _find_duplicates(tables: UnitTables, items: Items) -> Mask:
     return items.find("uid", pc.if_else(lost, decisions["duplicate_of"], pa.scalar(None, pa.string())))
 
 
-def find_attached(tables: UnitTables, items: Items, storage: dict[str, Any]) -> Mask:
-    """Return the rows that have one of the images as an attachment, which is read from the pool with fsspec's options."""
-    if not len(items.sha256) or not tables.exists("members"):
-        return np.zeros(tables.rows(), bool)
-    samples = tables.read("samples", ["shard", "offset"]).combine_chunks()
-    found = np.zeros(len(samples), bool)
-    files = _attachments(tables.read("members", _MEMBER_COLUMNS), samples)
-    shards = samples["shard"].combine_chunks().take(files["row"].combine_chunks())
-    for shard in shards.unique().to_pylist():
-        of_shard = files.filter(pc.equal(shards, shard)).to_pydict()
-        opened = open_source(shard, storage)
-        for row, offset, size in zip(*of_shard.values(), strict=True):
-            found[row] |= items.has_image(hashlib.sha256(opened.read(offset, size)).digest())
+def find_attached(reader: UnitRereader, items: Items) -> Mask:
+    """Return the rows that have one of the images as an attachment, which is read from the pool."""
+    tables = reader.tables
+    found = np.zeros(tables.rows(), bool)
+    if len(items.sha256) and tables.exists("members"):
+        files = _attachments(tables.read("members", _MEMBER_COLUMNS), tables.read("samples", ["offset"]))
+        rows, first = np.unique(files["row"].to_numpy(), return_index=True)
+        starts = pa.array([*first.tolist(), len(files)], pa.int32())
+        lists = [pa.ListArray.from_arrays(starts, files[name].combine_chunks()) for name in _MEMBER_COLUMNS]
+        samples = pa.table({"row": rows.astype(np.int64), "format": pa.nulls(len(rows), pa.string())})
+        attached = reader.samples(samples, pa.table(lists, names=_MEMBER_COLUMNS))
+        for row, sample in zip(rows, attached, strict=True):
+            found[row] = any(items.has_image(hashlib.sha256(data).digest()) for _, data in sample.members)
     return found
 
 
@@ -106,13 +105,13 @@ def _image_sizes(tables: UnitTables, items: Items) -> tuple[Items, set[int]]:
 
 
 def _attachments(members: pa.Table, samples: pa.Table) -> pa.Table:
-    """Return the files that rows have besides their image and texts: row, offset, size."""
+    """Return the files that rows have besides their image and texts: row, suffix, offset, size."""
     members = members.combine_chunks()
     row = pc.list_parent_indices(members["suffix"]).combine_chunks()
     suffix, offset, size = (pc.list_flatten(members[name]).combine_chunks() for name in _MEMBER_COLUMNS)
     is_image = pc.fill_null(pc.equal(offset, samples["offset"].combine_chunks().take(row)), False)
     is_attachment = pc.invert(pc.or_(is_image, pc.is_in(suffix, pa.array(["txt", "json"]))))
-    return pa.table({"row": row, "offset": offset, "size": size}).filter(is_attachment)
+    return pa.table({"row": row, "suffix": suffix, "offset": offset, "size": size}).filter(is_attachment)
 
 
 @dataclass(frozen=True)

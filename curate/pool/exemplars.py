@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 
 import fsspec
+import pyarrow as pa
 
 from curate.errors import RecipeError
-from curate.pool.byte_sources import open_source
+from curate.pool.faults import InputFault
+from curate.pool.formats.input_format import InputPart
+from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.listing import InputFile, list_files
-from curate.pool.tar_index import index_tar
-from curate.pool.tar_samples import group_members
+
+_TARS = WebdatasetInput()
 
 
 def picture_files(where: str, paths: str | tuple[str, ...]) -> list[InputFile]:
@@ -22,20 +25,21 @@ def picture_files(where: str, paths: str | tuple[str, ...]) -> list[InputFile]:
 def read_pictures(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
     """Yield name and bytes of each image: of a tar those of each sample, named by tar and key; of others the file's own.
 
-    An image that its tar does not hold whole, and the damage of a tar itself, come with no bytes.
+    An image that its tar does not hold whole comes as far as it is there; the damage of a tar itself comes with no bytes.
     """
     for file in files:
         if not file.path.endswith(".tar"):
             with fsspec.open(file.path, "rb") as opened:
                 yield file.path, opened.read()
             continue
-        source = open_source(file.path)
-        index = index_tar(source)
-        samples = group_members(index)
-        for key, member in zip(samples.keys, samples.image, strict=True):
-            if member >= 0:
-                whole = index.complete[member]
-                data = source.read(int(index.offsets[member]), int(index.sizes[member])) if whole else b""
-                yield f"{file.path} {key}", bytes(data)
-        if index.damage:
-            yield f"{file.path} ({index.damage.detail})", b""
+        source = WebdatasetSource(name="exemplars", format=_TARS.key, path=file.path)
+        part = InputPart(file.path, file.size, file.fingerprint)
+        try:
+            for batch in _TARS.read(source, part, pa.schema([]), None):
+                has_image = batch.columns["offset"].is_valid().to_numpy(zero_copy_only=False)
+                assert batch.images is not None
+                for key, image in zip(batch.columns["key"].to_pylist(), batch.images(has_image), strict=True):
+                    if image is not None:
+                        yield f"{file.path} {key}", bytes(image)
+        except InputFault as fault:
+            yield f"{file.path} ({fault.detail})", b""

@@ -1,7 +1,8 @@
-"""Rows of a unit read again from the inputs, as they were measured: to be emitted, and to be shown to a model.
+"""Rows of a unit read again from the inputs, as they were measured: to be emitted, shown to a model or a person, or searched.
 
-Only what is needed is read, part by part; bytes are as they came, and never cross a shuffle. The state that each file had,
-and how many rows each part has, are in the footer note of the unit's `samples`: a file that changed since ends the run.
+Nothing but this module asks formats for rows that were measured. Only what is needed is read, part by part; bytes are as they
+came, and never cross a shuffle. The state that each file had, and how many rows each part has, are in the footer note of the
+unit's `samples`: a file that changed since ends the run.
 """
 
 from collections.abc import Iterator
@@ -28,11 +29,13 @@ class UnitRereader:
     source: Source
     tables: UnitTables
 
-    def samples(self, samples: pa.Table) -> Iterator[InputSample]:
-        """Yield samples, with all their members; `samples` has their columns row and format."""
+    def samples(self, samples: pa.Table, members: pa.Table | None = None) -> Iterator[InputSample]:
+        """Yield samples; `samples` has their columns row and format.
+
+        `members` are the columns of table `members` of the same rows, of the members that are wanted; None: all.
+        """
         kind, rows = find_format(self.source), samples["row"].to_numpy()
-        members = None
-        if kind.has_members:
+        if kind.has_members and members is None:
             members = self.tables.read("members", ["suffix", "offset", "size"]).take(pa.array(rows))
         for part, wanted in self._parts(rows, samples, members):
             yield from kind.reread(self.source, part, wanted)
@@ -63,3 +66,11 @@ class UnitRereader:
                 check_state(part.path, self.source.storage, state, part.fingerprint)
                 yield part, PartRows(places, *wanted)
                 check_state(part.path, self.source.storage, state, part.fingerprint)
+
+
+def file_images(source: Source, path: str, places: Places, samples: pa.Table) -> Iterator[bytes | None]:
+    """Yield the image file of rows of one input file, whatever its state: at these places in it, ascending.
+
+    `samples` has their columns offset and bytes. None where an image is not whole any more. Raises OSError.
+    """
+    return find_format(source).reread_images(source, InputPart(path, 0, ""), PartRows(places, samples))

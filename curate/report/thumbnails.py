@@ -18,9 +18,8 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from curate.output.output_format import find_written
-from curate.pool.formats.input_format import InputPart, PartRows
-from curate.pool.formats.registry import find_format
 from curate.pool.image import as_rgb, measure_image, rotate_by_exif
+from curate.pool.reread import file_images
 from curate.pool.tar_samples import split_name
 from curate.process import in_threads
 from curate.recipe.measure import Image as ImageOptions
@@ -140,7 +139,7 @@ def _from_input(run: Run, source: Source, path: str, rows: Sequence[Row]) -> Ite
     wanted = [by_place[place_of(place)] for place in places]
     samples = pa.table({name: [row[name] for row in wanted] for name in ("offset", "bytes")})
     numbers = np.array([place["place"] for place in places], np.int64)
-    images = find_format(source).reread_images(source, InputPart(path, 0, ""), PartRows(numbers, samples))
+    images = file_images(source, path, numbers, samples)
     yield from ((row, data or b"") for row, data in zip(wanted, images, strict=False))
 
 

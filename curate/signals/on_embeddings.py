@@ -94,7 +94,7 @@ def encode_exemplars(where: str, encoder: Encoder, paths: UserPaths) -> tuple[F3
         if fact.status != schema.OK or fact.observed[0] is None:
             raise RecipeError(f"{where}: {name} cannot be read as an image: {fact.error or fact.status}")
         views.append(fact.observed[0])
-        digests.append(hashlib.sha256(data).hexdigest())
+        digests.append(fact.sha256)
     if not views:
         raise RecipeError(f"{where}: no image in {paths}")
     encoded: list[F32] = [encoder.encode_images(views[at : at + 32]).cpu().numpy() for at in range(0, len(views), 32)]

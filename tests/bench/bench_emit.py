@@ -170,7 +170,7 @@ def main() -> None:
             print(f"  {title:12} {median(times[title] for times in rounds) / SHARDS / SAMPLES * 1e6:6.1f} µs a sample")
         print(f"  ShardWriter  {slow / SHARDS / SAMPLES * 1e6:6.1f} µs a sample")
         print(
-            f"emit / copy        {median(times['emit'] / times['copy'] for times in rounds):6.2f}  (at most 1.2 wanted; .json and tables alone are 0.25)"
+            f"emit / copy        {median(times['emit'] / times['copy'] for times in rounds):6.2f}  (at most 1.2 wanted)"
         )
         print(f"emit / bare        {median(times['emit'] / times['bare'] for times in rounds):6.2f}")
         print(f"ShardWriter / emit {slow / median(times['emit'] for times in rounds):6.2f}  (at least 4 wanted)")
