@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -642,3 +643,38 @@ def test_texts_of_what_is_forgotten_go_and_are_not_asked_for_again(server: Fault
     again = pools.run_local(recipe(path, server), done.folder)
     assert len(server.asked) == asked and left_of(again.folder, [original]) == []
     conserved(again)
+
+
+def test_texts_of_many_small_units_lie_in_few_files(
+    server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From there they are reused, forgotten, and known to a run that goes on, with what they took."""
+    monkeypatch.setattr("curate.pool.plan.UNIT_BYTES", (1, 1))
+    monkeypatch.setattr("curate.publish.compact.MIN_UNITS", 6)
+    path = pools.write_tars(tmp_path / "tars", told_apart(24), 8)
+    done = pools.run_local(recipe(path, server), tmp_path / "a")
+    names = ["00000-00007.parquet", "00000-00007_stats.json"]
+    assert sorted(path.name for path in (done.folder / "tables/captions").iterdir()) == names
+    conserved(done)
+    asked = len(server.asked)
+    (work,) = ask(done.folder, "caption_work")
+    captions = done.table("captions")
+    assert work["sent"] == asked == len(captions)
+    reused = pools.run_local(recipe(path, server, output={"rows_per_shard": 9}), tmp_path / "b", reuse=done.folder)
+    assert reused.table("captions").equals(captions) and reused.table("answers").equals(done.table("answers"))
+
+    before = pools.lasting_files(done.folder)
+    (done.folder / "_SUCCESS").unlink()
+    conserved(pools.run_local(recipe(path, server), done.folder))
+    assert pools.lasting_files(done.folder) == before
+    assert ask(done.folder, "caption_work") == [work]
+
+    victim = captions["uid"][5].as_py()
+    left = captions.filter(pc.not_equal(captions["uid"], victim))
+    forget(str(done.folder), uids(victim))
+    conserved(done)
+    assert done.table("captions").equals(left) and len(left) < len(captions)
+    (done.folder / "_SUCCESS").unlink()
+    conserved(pools.run_local(recipe(path, server), done.folder))
+    assert done.table("captions").equals(left)
+    assert len(server.asked) == asked
