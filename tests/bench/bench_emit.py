@@ -34,7 +34,7 @@ from curate.output.tar_writer import TarWriter
 from curate.pool.byte_sources import open_source
 from curate.pool.plan import Unit, make_plan
 from curate.pool.tar_index import index_tar
-from curate.recipe.recipe import parse_recipe
+from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
 from tests.bench.bench_shards import cpu_seconds
@@ -45,7 +45,7 @@ ROUNDS = 7
 Span = tuple[int, int]
 
 
-def make_pool(folder: Path) -> list[Path]:
+def make_pool(folder: Path, shards: int = SHARDS) -> list[Path]:
     """Tars of valid JPEGs with random pixels; what follows the end marker makes the bytes of each one its own."""
     rng = np.random.default_rng(0)
     images = []
@@ -56,7 +56,7 @@ def make_pool(folder: Path) -> list[Path]:
         grain = rng.integers(-24, 25, (320, 448, 3))
         Image.fromarray(np.clip(np.asarray(picture) + grain, 0, 255).astype(np.uint8)).save(out, "JPEG", quality=85)
         images.append(out.getvalue())
-    paths = [folder / f"{shard:05d}.tar" for shard in range(SHARDS)]
+    paths = [folder / f"{shard:05d}.tar" for shard in range(shards)]
     for shard, path in enumerate(paths):
         with open(path, "wb") as file, TarWriter(file) as tar:
             for i in range(SAMPLES):
@@ -86,25 +86,34 @@ def _sidecar(key: str, caption: str, image: bytes) -> bytes:
     return json.dumps(fields, indent=4).encode()
 
 
+def plan_run(recipe: Recipe, out: Path) -> tuple[RunContext, list[Unit]]:
+    """A run folder that nothing claimed, and its units."""
+    plan = make_plan(recipe)
+    return RunContext(recipe, plan.pool, RunStore(str(out))), list(plan.units)
+
+
+def decide_units(context: RunContext, units: list[Unit]) -> list[tuple[Unit, int]]:
+    """How many rows of each measured unit are kept."""
+    settings = DecideSettings.of(context)
+    states = deduplicate(settings, apply_rules(settings, units))
+    for state in states:
+        decide(settings, state, None, None)
+    return [(state.unit, int(state.alive.sum())) for state in states]
+
+
 def make_run(pool: Path, out: Path) -> tuple[RunContext, list[tuple[Unit, int]]]:
     """A run folder with all tables that emitting reads; all rows are kept."""
-    source = {"name": "pool", "format": "webdataset", "path": f"{pool}/*.tar"}
     recipe = parse_recipe(
         {
-            "input": [source],
+            "input": [{"name": "pool", "format": "webdataset", "path": f"{pool}/*.tar"}],
             "measure": {"image": {"decode": False}},
             "output": {"rows_per_shard": SAMPLES},
         }
     )
-    plan = make_plan(recipe)
-    context = RunContext(recipe, plan.pool, RunStore(str(out)))
-    for unit in plan.units:
+    context, units = plan_run(recipe, out)
+    for unit in units:
         pools.measure(context, unit)
-    settings = DecideSettings.of(context)
-    states = deduplicate(settings, apply_rules(settings, plan.units))
-    for state in states:
-        decide(settings, state, None, None)
-    return context, [(state.unit, int(state.alive.sum())) for state in states]
+    return context, decide_units(context, units)
 
 
 def emit(context: RunContext, kept: list[tuple[Unit, int]]) -> None:

@@ -1,12 +1,14 @@
 """Images, captions and languages per CPU-second, and each as a ratio to the bare library call.
 
-And what scaled decoding of JPEGs gains, and what it does to the scores of the demo's CLIP.
+And what takes how much of a whole run over tars; what scaled decoding of JPEGs gains, and what it does to the scores of the
+demo's CLIP.
 
 Run from the checkout: `python -m tests.bench.bench_image`; about two minutes, all inputs are drawn.
 """
 
 import hashlib
 import io
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +17,19 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
+from curate.pool.formats.input_format import Batch
+from curate.pool.formats.registry import find_format
 from curate.pool.image import measure_image
 from curate.pool.text import check_captions
 from curate.recipe.measure import Image as ImageOptions
+from curate.recipe.recipe import parse_recipe
 from curate.signals.language import detect_languages
+from tests.bench.bench_emit import decide_units, emit, make_pool, plan_run
+from tests.bench.bench_shards import cpu_seconds
+from tests.laws import pools
 
 IMAGES = 150
 
@@ -37,9 +46,9 @@ def photo(seed: int) -> bytes:
 
 
 def rates(items: int, works: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Items per CPU-second of each, the best of four; in turns, so that the allocator's state favours none."""
+    """Items per CPU-second of each, the best of eight; in turns, so that the allocator's state favours none."""
     best = dict.fromkeys(works, float("inf"))
-    for _ in range(4):
+    for _ in range(8):
         for name, work in works.items():
             start = time.process_time()
             work()
@@ -74,22 +83,75 @@ def bench_images() -> None:
 
     bare = {"sha256": bare_hash, "decode": bare_decode, "phash": bare_phash}
     modes = {
-        "header": (ImageOptions(decode=False), "sha256"),
-        "decode": (ImageOptions(), "decode"),
-        "decode + phash": (ImageOptions(phash=True), "phash"),
+        "header": (ImageOptions(decode=False), ["sha256"]),
+        "decode": (ImageOptions(), ["sha256", "decode"]),
+        "decode + phash": (ImageOptions(phash=True), ["sha256", "phash"]),
     }
     works = {f"library alone, {name}": work for name, work in bare.items()}
     works |= {f"measure, {name}": ours(options) for name, (options, _) in modes.items()}
     got = rates(IMAGES, works)
     for name, value in got.items():
         print(f"  {name:24s} {value:8.0f}")
-    for name, (_, peer) in modes.items():
-        print(f"  {name}: {got[f'measure, {name}'] / got[f'library alone, {peer}']:.2f} of the library's {peer} alone")
+    for name, (_, peers) in modes.items():
+        alone = 1 / sum(1 / got[f"library alone, {peer}"] for peer in peers)
+        print(f"  {name}: {got[f'measure, {name}'] / alone:.2f} of the libraries' {' and '.join(peers)} alone")
     options = ImageOptions(phash=True)
     one = wall(lambda: [measure_image(data, options) for data in photos * 2])
     with ThreadPoolExecutor(2) as pool:
         two = wall(lambda: list(pool.map(lambda data: measure_image(data, options), photos * 2)))
     print(f"  two threads against one, decode + phash, wall: {one / two:.2f}")
+
+
+def bench_run() -> None:
+    """What takes how much of the CPU of a whole run over tars, with phash: each part is done alone, on the same bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "pool").mkdir()
+        paths = make_pool(folder / "pool", 3)
+        recipe = parse_recipe(
+            {
+                "input": [{"name": "pool", "format": "webdataset", "path": f"{folder}/pool/*.tar"}],
+                "measure": {"image": {"phash": True}},
+                "dedup": {"by": ["uid", "sha256"]},
+            }
+        )
+        pools.run_beam(recipe, folder / "warm")
+        whole = cpu_seconds(lambda: pools.run_beam(recipe, folder / "run"), 1)
+        context, units = plan_run(recipe, folder / "measured")
+        measure = cpu_seconds(lambda: [pools.measure(context, unit) for unit in units], 1)
+        kept = decide_units(context, units)
+        tables = [(path, pq.read_table(path)) for path in (folder / "measured/tables").rglob("*.parquet")]
+        kind, source = find_format(recipe.input[0]), recipe.input[0]
+        parts = [part for unit in units for part in unit.parts]
+
+        def read() -> list[Batch]:
+            return [batch for part in parts for batch in kind.read(source, part, pa.schema([]), None)]
+
+        images = [bytes(data) for b in read() if b.images for data in b.images(np.ones(len(b.columns["key"]), bool))]
+
+        def decode() -> list[Image.Image]:
+            opened = [Image.open(io.BytesIO(data)) for data in images[:500]]
+            return [image for image in opened if image.load()]
+
+        decoded = decode()
+        alone = {
+            "decoding": cpu_seconds(decode) * len(images) / len(decoded),
+            "phash": cpu_seconds(lambda: [imagehash.phash(image) for image in decoded]) * len(images) / len(decoded),
+            "sha256": cpu_seconds(lambda: [hashlib.sha256(data).digest() for data in images]),
+            "indexing, captions, .json": cpu_seconds(read),
+            "tables of measuring": cpu_seconds(
+                lambda: [context.store.write_parquet(f"again/{path.name}", table) for path, table in tables]
+            ),
+            "emit": cpu_seconds(lambda: emit(context, kept)),
+        }
+        alone["deciding, publishing, Beam"] = whole - measure - alone["emit"]
+        print(
+            f"a run over {len(paths)} tars, {len(images):,} JPEGs of 448 x 320, {whole / len(images) * 1e6:.0f} µs of CPU each"
+        )
+        for title, seconds in alone.items():
+            print(f"  {title:26s} {seconds / whole:6.1%}")
+        library = sum(alone[title] for title in ("decoding", "phash", "sha256"))
+        print(f"  measuring: {library / measure:.2f} of the three libraries alone")
 
 
 def bench_scaled() -> None:
@@ -143,5 +205,6 @@ def bench_captions() -> None:
 
 if __name__ == "__main__":
     bench_images()
+    bench_run()
     bench_scaled()
     bench_captions()
