@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids
@@ -31,10 +32,12 @@ class EmittedTexts(NamedTuple):
     regions: dict[str, Any]  # field `regions` of the json, where it is requested; null where it failed
 
 
-def read_texts(tables: UnitTables) -> dict[str, Texts]:
-    """Return the texts of the unit's samples by uid, of those that have some."""
+def read_texts(tables: UnitTables, uids: pa.Array | None = None) -> dict[str, Texts]:
+    """Return the texts of the unit's samples by uid, of those that have some; of these samples, or of all."""
     table = tables.read("captions", ["uid", "kind", "style", "ordinal", "text", "gate"])
     table = table.filter(pc.equal(table["gate"], PASSED))
+    if uids is not None:
+        table = table.filter(pc.is_in(table["uid"], uids))
     found: dict[str, dict[str, list[Text]]] = {}
     for uid, kind, *text in zip(*(column.to_pylist() for column in table.columns[:5]), strict=True):
         found.setdefault(uid, {}).setdefault(kind, []).append(Text(*text))
@@ -72,10 +75,12 @@ def emitted_texts(
     """Return what the shards say of each row; nothing but the original without captions."""
     if captions is None:
         return [EmittedTexts(None, {"original": original}, None, {}) for original in originals]
-    found = read_texts(tables)
+    own_uids = pa.array(uids, pa.string())
+    found = read_texts(tables, own_uids)
     regions = {}
     if captions.regions:
         table = tables.read("regions", ["uid", "regions"])
+        table = table.filter(pc.is_in(table["uid"], own_uids))
         regions = dict(zip(table["uid"].to_pylist(), table["regions"].to_pylist(), strict=True))
     written = []
     for uid, original in zip(uids, originals, strict=True):
