@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from curate.errors import DamagedError
 from curate.publish.compact import CHUNK_ROWS, CHUNK_UNITS, MIN_FEWER, MIN_UNITS, compact_units, lay_out_chunks
-from curate.store.chunks import GROUP_ROWS, Chunk
+from curate.store.chunks import GROUP_ROWS, Chunk, find_chunks
 from curate.store.store import RunStore
 from curate.store.tables import ChunkTables, UnitTables
 
@@ -55,13 +55,15 @@ def write_units(store: RunStore) -> list[pa.Table]:
     return tables
 
 
-def test_a_units_table_is_found_in_its_chunk(tmp_path: Path) -> None:
-    store = RunStore(str(tmp_path / "run"))
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_a_units_table_is_found_in_its_chunk(place: str, tmp_path: Path) -> None:
+    store = RunStore(str(tmp_path / "run") if place == "local" else f"memory://{tmp_path}")
     tables = write_units(store)
     assert compact_units(store, ["matches", "answers"], Chunk(0, 5)) == [
         "tables/matches/00000-00005.parquet",
         "tables/answers/00000-00005.parquet",
     ]
+    assert find_chunks(store) == dict.fromkeys(range(6), Chunk(0, 5))
     for unit, table in enumerate(tables):
         own, of_chunk = UnitTables(store, unit), ChunkTables(store, unit, chunk=Chunk(0, 5))
         for name in ("matches", "answers"):

@@ -34,6 +34,36 @@ def test_bytes_and_json(folder: RunStore) -> None:
         folder.read_json("c.json")
 
 
+def test_many_files_are_removed_at_once(folder: RunStore) -> None:
+    for name in ("a/one", "a/two", "b/three"):
+        folder.write_bytes(name, b"x")
+    assert folder.names("a") == ["one", "two"] and folder.names("none") == []
+    folder.delete_files(["a/one", "b/three"])
+    folder.delete_files([])
+    assert folder.files() == ["a/two"] and folder.names("a") == ["two"]
+
+
+def test_the_state_of_a_file_is_another_once_it_is(folder: RunStore) -> None:
+    folder.write_bytes("a", b"one")
+    before = folder.state("a")
+    assert folder.state("a") == before
+    folder.write_bytes("a", b"two")
+    assert folder.state("a") != before
+    with pytest.raises(FileNotFoundError):
+        folder.state("none")
+
+
+def test_row_groups_are_as_asked_for(folder: RunStore) -> None:
+    folder.write_parquet("t.parquet", TABLE, groups=[1, 1])
+    with folder.open("t.parquet") as file:
+        assert pq.read_metadata(file).num_row_groups == 2
+    with folder.open_parquet("t.parquet") as opened:
+        part = opened.narrow(range(1, 2), {})
+        assert part.rows == 1 and part.read().equals(TABLE.slice(1)) and part.read(["n"])["n"].to_pylist() == [2]
+    folder.write_parquet("empty.parquet", TABLE.slice(0, 0), groups=[])
+    assert folder.read_parquet("empty.parquet").equals(TABLE.slice(0, 0))
+
+
 def test_a_file_is_replaced_whole(folder: RunStore) -> None:
     folder.write_bytes("a", b"long, as it was")
     folder.write_bytes("a", b"short")
