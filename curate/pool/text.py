@@ -27,6 +27,7 @@ MAX_CHARACTERS = 10_000
 BOM = b"\xef\xbb\xbf"
 
 _NOT_UTF8, _NUL, _BOM = 1, 2, 4
+_ASCII_SPACE = np.array([int(chr(c).isspace()) for c in range(128)], np.int64)
 _TYPES = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 
 
@@ -107,9 +108,7 @@ def _scan_column(column: pa.Array) -> tuple[I32, I32, U8]:
 
 @numba.njit(nogil=True, cache=True)
 def _is_space(c: int) -> bool:
-    """Return str.isspace() of a code point: what str.split() splits on."""
-    if c <= 0x20:
-        return c == 0x20 or (0x09 <= c <= 0x0D) or (0x1C <= c <= 0x1F)
+    """Return str.isspace() of a code point from 0x80 on: what str.split() splits on."""
     if c < 0x1680:
         return c in (0x85, 0xA0)
     return (0x2000 <= c <= 0x200A) or c in (0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
@@ -150,19 +149,20 @@ def _scan(
             flag |= _BOM
             i += 3
         count, found = 0, 0
-        inside = False
+        outside = 1  # whether no word goes on here
         while i < end:
             c, size = int(data[i]), 1
-            if c >= 0x80:
+            if c < 0x80:  # without a branch: where words end nobody can predict
+                space = _ASCII_SPACE[c]
+                flag |= _NUL * (c == 0)
+            else:
                 c, size = _decode(data, i, end)
                 if size == 0:
                     flag |= _NOT_UTF8
                     break
-            elif c == 0:
-                flag |= _NUL
-            space = _is_space(c)
-            found += not space and not inside
-            inside = not space
+                space = int(_is_space(c))
+            found += outside & (1 - space)
+            outside = space
             count += 1
             i += size
         words[row], characters[row], flags[row] = found, count, flag
