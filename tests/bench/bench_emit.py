@@ -1,6 +1,6 @@
 """Emitting kept samples against a copy by header index and webdataset's writer: `python -m tests.bench.bench_emit`.
 
-A pool of 20 tars of 1,000 samples (a JPEG of some 55 KB, a caption, img2dataset's json) is made in a temporary folder, and
+A pool of 6 tars of 1,000 samples (a JPEG of some 55 KB, a caption, img2dataset's json) is made in a temporary folder, and
 a run over it keeps every sample. Printed are CPU seconds (user and system) of this process for writing them, medians and ratios
 of several rounds in turn:
 
@@ -45,8 +45,8 @@ from curate.store.store import RunStore
 from tests.bench.bench_shards import cpu_seconds
 from tests.laws import pools
 
-SHARDS, SAMPLES = 20, 1000
-ROUNDS = 7
+SHARDS, SAMPLES = 6, 1000
+ROUNDS = 9
 Span = tuple[int, int]
 
 
@@ -174,7 +174,7 @@ def main() -> None:
         works = {
             "emit": partial(emit, context, kept),
             "copy": partial(copy, paths, lambda name: context.store.create(f"shards/{name}")),
-            "plain copy": partial(copy, paths, lambda name: open(out / name, "wb", 1 << 18)),
+            "plain copy": partial(copy, paths, lambda name: open(out / name, "wb", 1 << 18)),  # noqa: SIM115
             "bare": partial(bare, spans, out),
         }
         rounds = [{title: cpu_seconds(work, 1) for title, work in works.items()} for _ in range(ROUNDS)]
