@@ -28,6 +28,7 @@ def main() -> None:
         ("bench_demo_near", []),
         ("bench_gates", ["--data", str(data)]),
         ("bench_repeat", []),
+        ("bench_start", ["--metadata", metadata]),
         ("bench_text", ["--captions", captions, "--metadata", metadata]),
         *([("bench_sql", [str(options.run)])] if options.run else []),
         ("bench_whatif", ["--captions", captions, "--metadata", metadata]),
