@@ -66,12 +66,11 @@ def keep_rows(note: dict[str, Any], kept: Mask) -> dict[str, Any]:
 
 
 def row_groups(note: dict[str, Any]) -> Iterator[int]:
-    """Yield the rows of each row group of the file that has this note."""
+    """Yield the rows of each row group of the file that has this note: at least one group."""
     filled = 0
     for rows in note["units"]["rows"]:
         if filled and filled + rows > GROUP_ROWS:
             yield filled
             filled = 0
         filled += rows
-    if filled:
-        yield filled
+    yield filled

@@ -15,12 +15,10 @@ import re
 import shutil
 import tempfile
 import uuid
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self, TypeVar
 
@@ -381,7 +379,6 @@ class ParquetInput:
     def __init__(self, store: RunStore, name: str) -> None:
         self._store, self._name = store, name
         self._columns: dict[str, pa.ChunkedArray] = {}
-        self._part: range | None = None
         self._source: Any = store.open(name)
         try:
             size = self._source.seek(0, os.SEEK_END)
@@ -405,17 +402,16 @@ class ParquetInput:
         self._source, self.schema, self.rows, self._metadata = None, table.schema, len(table), metadata
         return self
 
-    def narrow(self, rows: range, metadata: Mapping[bytes, bytes]) -> Self:
-        """Return a part of the file as if it were all of one with this footer; row groups without these rows are not read."""
-        self._part, self.rows, self._metadata = rows, len(rows), metadata
-        return self
+    def read_group(self, number: int) -> pa.Table:
+        """Return a row group; errors as of `RunStore.read_parquet`."""
+        return self._parsed(lambda: self._file.read_row_group(number, use_threads=False))
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """Return the table, or some of its columns; errors as of `RunStore.read_parquet`."""
         names = self.names if columns is None else columns
         missing = [column for column in dict.fromkeys(names) if column not in self._columns]
         if missing:
-            table = self._parsed(lambda: _read_columns(self._file, missing, self._part))
+            table = self._parsed(lambda: self._file.read(missing, use_threads=False))
             self._columns.update(zip(table.column_names, table.columns, strict=True))
         fields = [self.schema.field(name) for name in names]
         return pa.table([self._columns[name] for name in names], schema=pa.schema(fields))
@@ -476,18 +472,6 @@ def _text(metadata: Mapping[bytes, bytes], name: bytes) -> str | None:
 
 def _open_parquet(source: Any) -> pq.ParquetFile:
     return pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
-
-
-def _read_columns(file: pq.ParquetFile, columns: list[str], rows: range | None) -> pa.Table:
-    """Return columns of some consecutive rows; None: of all."""
-    if rows is None:
-        return file.read(columns, use_threads=False)
-    if not rows:
-        return file.read_row_groups([], columns, use_threads=False)
-    ends = list(accumulate(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)))
-    first, last = bisect_right(ends, rows.start), bisect_left(ends, rows.stop)
-    table = file.read_row_groups(list(range(first, last + 1)), columns, use_threads=False)
-    return table.slice(rows.start - (ends[first - 1] if first else 0), len(rows))
 
 
 def _write_in_folder(path: str, data: bytes) -> None:

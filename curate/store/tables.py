@@ -5,8 +5,10 @@ one row a sample of the unit, in the same order, so that columns of two of them 
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -206,9 +208,20 @@ class ChunkTables(UnitTables):
 
     def _ask(self, table: str, question: Callable[[ParquetInput], Found]) -> Found:
         index, place = self._index(table), self.unit - self.chunk.first
-        rows = range(sum(index.rows[:place]), sum(index.rows[: place + 1]))
-        with self.store.open_parquet(self.file(table)) as file:
-            return question(file.narrow(rows, footer_metadata(index.keys[place], index.notes[place])))
+        first, count = sum(index.rows[:place]), index.rows[place]
+        number = bisect_right(index.ends, first) if count else 0
+        rows = self._group(table, number).slice(first - index.ends[number - 1] if number else first, count)
+        return question(ParquetInput.of(rows, footer_metadata(index.keys[place], index.notes[place])))
+
+    def _group(self, table: str, number: int) -> pa.Table:
+        """Return a row group of the chunk's file. The last one of each table stays in memory: units mostly come in order."""
+        name, of_table = self.file(table), f"group of {self.store.url} {table} "
+
+        def read() -> pa.Table:
+            with self.store.open_parquet(name) as file:
+                return file.read_group(number)
+
+        return process_cache(f"{of_table}{name} {self.store.state(name)} {number}", read, replaces=of_table)
 
     def has(self, table: str, key: str) -> bool:
         """Return whether the chunk's file is what was written and holds this unit's table, made with this key."""
@@ -239,6 +252,7 @@ class _Index(NamedTuple):
     rows: list[int]
     keys: list[str | None]
     notes: list[str | None]
+    ends: list[int]  # of row groups: the rows of each and of those before it
 
 
 def _read_index(store: RunStore, name: str) -> _Index | None:
@@ -246,7 +260,9 @@ def _read_index(store: RunStore, name: str) -> _Index | None:
     if check_written(store, name) is None:
         return None
     try:
-        units = json.loads(store.footer(name)[1] or "")["units"]
+        note = json.loads(store.footer(name)[1] or "")
+        units = note["units"]
     except (DamagedError, ValueError, KeyError):
         return None
-    return _Index(units["rows"], units["keys"], [note and _text(note) for note in units["notes"]])
+    notes = [one and _text(one) for one in units["notes"]]
+    return _Index(units["rows"], units["keys"], notes, list(accumulate(row_groups(note))))

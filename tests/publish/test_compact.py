@@ -110,3 +110,14 @@ def test_a_damaged_chunk_has_no_table(tmp_path: Path) -> None:
     assert not of_chunk.is_as_written("matches")
     with pytest.raises(DamagedError, match="is damaged"):
         of_chunk.note("matches")
+
+
+def test_a_chunk_without_a_row(tmp_path: Path) -> None:
+    """As of texts, where no row of its units is kept."""
+    store = RunStore(str(tmp_path / "run"))
+    for unit in range(3):
+        UnitTables(store, unit).write("answers", pa.table({"text": pa.array([], pa.string())}), f"key {unit}")
+    compact_units(store, ["answers"], Chunk(0, 2))
+    of_chunk = ChunkTables(store, 1, chunk=Chunk(0, 2))
+    assert of_chunk.has("answers", "key 1") and of_chunk.read("answers").schema.names == ["text"]
+    assert len(of_chunk.read("answers")) == 0
