@@ -1,63 +1,63 @@
 """The curation pipeline: pool in, curated shards and tables out.
 
-units ─ Measure ─ Match ─ ApplyBlocklist ─ ApplyRules ─ Deduplicate ─ CountEntries, SolveT ─ Decide ─ Audit ─ Caption ─ Emit ─ Compact ─ Digest ─ Publish
+units ─ measure ─ match ─ blocklist ─ rules ─ deduplicate ─ count, solve t ─ decide ─ audit ─ caption ─ emit ─ compact ─ publish
 """
 
-import operator
 from collections.abc import Sequence
+from itertools import groupby
 
 import apache_beam as beam
 
 from curate.decide.settings import DecideSettings
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
-from curate.publish.audit import PublishSettings, audit_unit
+from curate.publish.audit import PublishSettings
 from curate.run.context import RunContext
-from curate.transforms.caption import Caption
-from curate.transforms.decide import ApplyRules, CountEntries, Decide, SolveT
-from curate.transforms.deduplicate import Deduplicate
-from curate.transforms.emit import Emit
-from curate.transforms.fold import fold_all
-from curate.transforms.forget import ApplyBlocklist
-from curate.transforms.measure import Match, Measure
-from curate.transforms.publish import Compact, Digest, MeasureDrift, Publish
-from curate.transforms.threads import MapInThreads
+from curate.transforms.caption import caption
+from curate.transforms.decide import apply_rules, count_pool, count_survivors, decide, solve_t
+from curate.transforms.deduplicate import deduplicate
+from curate.transforms.emit import emit, hash_names
+from curate.transforms.forget import apply_blocklist
+from curate.transforms.measure import match, measure
+from curate.transforms.publish import Publish, audit, compact, measure_drift
+from curate.transforms.units import Answers, Units
 
 
-def build(
-    root: beam.Pipeline, context: RunContext, units: Sequence[Unit], n_buckets: int = 8
-) -> beam.PCollection[None]:
+def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buckets: int = 8) -> beam.PCollection[None]:
     """Add the run's steps to a pipeline; they give one None, once `_SUCCESS` is written.
 
-    Elements are units, partitions of the input; from the audit on their audits stand in for them. `n_buckets`, the number of
-    hash buckets in deduplication, has no influence on the result.
+    Elements are units, partitions of the input, and their states. `n_buckets`, the number of hash buckets in deduplication, has
+    no influence on the result.
     """
-    measured, unread_files = root | "Units" >> beam.Create(units) | beam.Reshuffle() | Measure(context)
-    settings, publishing = DecideSettings.of(context), PublishSettings.of(context)
-    results: dict[str, beam.PCollection] = {}
-    if context.recipe.match:
-        measured |= Match(context)
+    recipe, settings, publishing = context.recipe, DecideSettings.of(context), PublishSettings.of(context)
+    emitting = EmitSettings.of(context)
+    elements = root | "Units" >> beam.Create(plan)
+    units = Units(elements if context.is_local_runner else elements | beam.Reshuffle(), context)
+    answers: dict[str, Answers | None] = {}
+    unread = measure(units, context)
+    if recipe.match:
+        match(units, context)
     if context.blocklist_key:
-        measured |= ApplyBlocklist(publishing)
-    if context.recipe.match:
-        results["pool"] = measured | "CountPool" >> CountEntries(settings)
-    states, thresholds = measured | ApplyRules(settings)
-    states, recalls = states | Deduplicate(settings, n_buckets, context.is_local_runner)
-    if context.recipe.match:
-        results["survivors"] = states | "CountSurvivors" >> CountEntries(settings)
-    if context.recipe.balance:
-        results["t"] = states | SolveT(settings, results["survivors"])
-    decided, sums = states | Decide(settings, unread_files, results.get("survivors"), results.get("t"))
-    if context.recipe.match:
-        results["sums"] = sums | "SumEntries" >> fold_all(operator.add)
-    if context.recipe.measure.kept:
-        results["drift"] = decided | MeasureDrift(publishing)
-    audits = decided | "Audit" >> MapInThreads(lambda unit: audit_unit(publishing, unit))
-    if context.recipe.captions:
-        audits, captioned = audits | Caption(context, results.get("survivors"))
-        results["captioned"] = captioned | "Captioned" >> beam.combiners.ToList()
-    shards = audits | Emit(EmitSettings.of(context), publishing, n_buckets)
-    tables = audits | Compact(publishing)
-    digests = {"tables": tables, "shards": shards} | Digest(publishing)
-    lists = {"audits": audits, "shards": shards, "digests": digests, "thresholds": thresholds, "recalls": recalls}
-    return {**lists, **results} | Publish(context)
+        apply_blocklist(units, publishing)
+    if recipe.match:
+        answers["pool"] = count_pool(units, settings)
+    thresholds = apply_rules(units, settings)
+    recalls = deduplicate(units, settings, n_buckets, context.is_local_runner)
+    results = {"thresholds": thresholds, "recalls": recalls}
+    if recipe.match:
+        results["survivors"] = count_survivors(units, settings).get()
+    if recipe.balance:
+        results["t"] = solve_t(units, settings, results["survivors"])
+    answers["sums"] = decide(units, settings, unread.get(), results.get("survivors"), results.get("t"))
+    names = hash_names(units, emitting, n_buckets)
+    if recipe.measure.kept:
+        answers["drift"] = measure_drift(units, publishing)
+    audited = audit(units, publishing)
+    if recipe.captions:
+        audited, results["captioned"] = caption(units, context, audited, results.get("survivors"))
+    sources = [(source, sum(1 for _ in of)) for source, of in groupby(unit.source for unit in plan)]
+    tables = compact(audited, publishing, sources)
+    results["shards"], lines = emit(units, emitting, audited, names.get())
+    results |= {name: answer.get() for name, answer in answers.items() if answer is not None}
+    results |= {"audit": audited, "lines": (tables, lines) | "AllLines" >> beam.Flatten()}
+    return results | Publish(context, sources)

@@ -12,6 +12,9 @@ nest as limits grow. What decides is integers: a draw compares a 64-bit hash wit
 π rounded to 2⁻³². Both trade a little arithmetic for results that are equal on every machine and for every partition.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -24,6 +27,7 @@ from curate.numeric.arrays import F64, I32, I64, U64, Mask
 
 ONE = 1 << 32  # a probability of 1 in fixed point
 
+_SPARSE = 16  # where entries are fewer than one in so many, they are sorted and no vector of all is made
 _BELOW_ONE = float(np.nextafter(1.0, 0.0))
 _TWO52_BITS = np.float64(2.0**52).view(np.uint64)
 
@@ -87,20 +91,48 @@ def variances(matches: pa.ListArray, counts: I64, limits: I64) -> F64:
     return np.asarray(_variances(*_lists(matches, len(counts)), *_choices(counts, limits)))
 
 
+@dataclass(frozen=True)
+class SparseSums:
+    """Sums over some rows by entry: those entries alone that one of the rows matches."""
+
+    entries: I32  # [k], ascending
+    values: npt.NDArray  # [sums, k], of the weights' type
+
+    def dense(self, n: int) -> npt.NDArray:
+        """Return the sums of all of n entries ([sums, n])."""
+        out = np.zeros((len(self.values), n), self.values.dtype)
+        out[:, self.entries] = self.values
+        return out
+
+
+def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | np.uint64]], n: int) -> SparseSums:
+    """Sum rows' integer weights (each int64 or uint64[rows]) over the entries, of n, that they match."""
+    offsets, entries = _lists(matches, n)
+    if any(len(one) != len(offsets) - 1 or one.dtype not in (np.int64, np.uint64) for one in weights):
+        raise ValueError(f"weights of {len(offsets) - 1} rows are expected, int64 or uint64")
+    if len(entries) * _SPARSE > n:  # a vector for all entries is made at once
+        sums = np.stack([_entry_sums(offsets, entries, one, n) for one in weights])
+        found = np.flatnonzero(np.bincount(entries, minlength=n))
+        return SparseSums(found.astype(np.int32), sums[:, found])
+    found, places = np.unique(entries, return_inverse=True)
+    sums = np.stack([_entry_sums(offsets, places.astype(np.int32), one, len(found)) for one in weights])
+    return SparseSums(found.astype(np.int32), sums)
+
+
+def sparse_counts(matches: pa.ListArray, alive: Mask | None, n: int) -> SparseSums:
+    """Count the rows that match each entry, of n, among those that `alive` marks (bool[rows]; all of them if None)."""
+    weights = np.ones(len(matches), np.int64) if alive is None else np.asarray(alive, bool).astype(np.int64)
+    return sparse_sums(matches, [weights], n)
+
+
 def entry_sums(matches: pa.ListArray, weights: npt.NDArray[np.int64 | np.uint64], n: int) -> npt.NDArray:
     """Sum rows' integer weights (int64 or uint64[rows]) over the entries that they match: [n] of the weights' type."""
-    offsets, entries = _lists(matches, n)
-    if len(weights) != len(offsets) - 1 or weights.dtype not in (np.int64, np.uint64):
-        raise ValueError(
-            f"{len(weights)} weights of {weights.dtype} for {len(offsets) - 1} rows; int64 or uint64 expected"
-        )
-    return np.asarray(_entry_sums(offsets, entries, weights, n))
+    return np.asarray(sparse_sums(matches, [weights], n).dense(n)[0])
 
 
 def entry_counts(matches: pa.ListArray, alive: Mask | None, n: int) -> I64:
     """Count the rows that match each entry (int64[n]), among those that `alive` marks (all of them if None)."""
-    weights = np.ones(len(matches), np.int64) if alive is None else np.asarray(alive, bool).astype(np.int64)
-    return entry_sums(matches, weights, n)
+    return np.asarray(sparse_counts(matches, alive, n).dense(n)[0])
 
 
 def _checked(limits: I64, n: int) -> I64:

@@ -1,12 +1,13 @@
 """A unit's part in deciding: its rows against the rules, hashes and records of what may be duplicates, draws, `decisions`.
 
 What is global (thresholds of top rules, groups of near rows, hashes that repeat, counts of entries, t) comes in as arguments,
-and is computed from the units' small answers.
+and is computed from the units' small answers. All functions take the unit's tables, which the caller may hold open.
 """
 
+import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from curate import ids, schema
 from curate.decide import balance, dedup
+from curate.decide.balance import SparseSums
 from curate.decide.decontamination import find_contaminated
 from curate.decide.groups import Groups
 from curate.decide.passes.dedup_pass import KeyPass, Nearness
@@ -22,7 +24,7 @@ from curate.decide.quantiles import key_bits, order_keys, threshold_mask
 from curate.decide.rules import first_failed
 from curate.decide.schemes.scheme import stack_limits
 from curate.decide.settings import DecideSettings
-from curate.numeric.arrays import I16, I32, I64, U64, Mask
+from curate.numeric.arrays import F64, I16, I32, I64, U64, Mask
 from curate.pool.plan import Unit
 from curate.schema import CODES, KEPT
 from curate.store.forgotten import forgotten_mask
@@ -49,6 +51,24 @@ class UnitState:
         """The rows still in (bool[rows])."""
         return np.asarray(self.verdicts == ALIVE)
 
+    def pack(self) -> bytes:
+        """Return the state as bytes, as small as it is where it waits by the thousand."""
+        near = (self.duplicates, self.representatives) if len(self.duplicates) else ()
+        contaminated = (self.contaminated, self.evaluated) if len(self.contaminated) else ()
+        return pickle.dumps((self.unit, self.verdicts.tobytes(), near, contaminated), pickle.HIGHEST_PROTOCOL)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """Return the state that `pack` gave as bytes."""
+        unit, verdicts, near, contaminated = pickle.loads(data)
+        state = cls(unit, np.frombuffer(verdicts, np.int16))
+        if near:
+            state = replace(state, duplicates=near[0], representatives=near[1])
+        return replace(state, contaminated=contaminated[0], evaluated=contaminated[1]) if contaminated else state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UnitState.unpack, (self.pack(),)
+
     def drop(self, rows: Mask, code: int) -> Self:
         """Return the state with these rows dropped, where they were alive; by the position of a rule, or a stage's code."""
         return replace(self, verdicts=np.where(rows & self.alive, np.int16(code), self.verdicts))
@@ -57,96 +77,100 @@ class UnitState:
 # ---- rules
 
 
-def start_unit(settings: DecideSettings, unit: Unit) -> UnitState:
-    """Return all rows of a unit, the unreadable and the forgotten ones dropped, after the first segment of rules."""
-    samples = settings.tables(unit).read("samples", ["status", "characters"])
+def start_unit(tables: UnitTables, unit: Unit) -> UnitState:
+    """Return all rows of a unit, the unreadable and the forgotten ones dropped."""
+    samples = tables.read("samples", ["status", "characters"])
     is_readable = pc.equal(samples["status"], schema.OK).to_numpy()
     state = UnitState(unit, np.where(is_readable, np.int16(ALIVE), np.int16(CODES[schema.FAILED])))
-    return apply_segment(settings, state.drop(forgotten_mask(samples), CODES[schema.FORGOTTEN]), 0)
+    return state.drop(forgotten_mask(samples), CODES[schema.FORGOTTEN])
 
 
-def apply_segment(settings: DecideSettings, state: UnitState, index: int) -> UnitState:
+def apply_segment(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int) -> UnitState:
     """Apply the SQL rules of a segment; after the last one, `finish_rules`."""
     segment = settings.segments[index]
     if segment.rules:
         columns = list(dict.fromkeys(column for rule in segment.rules for column in rule.columns)) or ["row"]
         alive = state.alive
-        table = settings.tables(state.unit).read_measured(columns)
+        table = tables.read_measured(columns)
         failed = first_failed(segment.rules, table if alive.all() else table.filter(pa.array(alive)))
         verdicts = state.verdicts.copy()
         verdicts[alive] = np.where(failed >= 0, failed + segment.first, ALIVE)
         state = replace(state, verdicts=verdicts)
-    return finish_rules(settings, state) if segment.top is None else state
+    return finish_rules(settings, tables, state) if segment.top is None else state
 
 
-def finish_rules(settings: DecideSettings, state: UnitState) -> UnitState:
+def finish_rules(settings: DecideSettings, tables: UnitTables, state: UnitState) -> UnitState:
     """Drop, after the last rule, what matches no entry, then what is near an image of the evaluation set."""
     if settings.matching:
-        unmatched = pc.equal(pc.list_value_length(all_matches(settings, state.unit)), 0).to_numpy(zero_copy_only=False)
+        unmatched = pc.equal(pc.list_value_length(all_matches(tables)), 0).to_numpy(zero_copy_only=False)
         state = state.drop(unmatched, CODES[schema.UNMATCHED])
     if settings.against is None:
         return state
-    rows, values = settings.against.read(settings.tables(state.unit), state.alive)
+    rows, values = settings.against.read(tables, state.alive)
     found, names = find_contaminated(settings.store, settings.against, values)
     dropped = np.zeros(len(state.verdicts), bool)
     dropped[rows[found]] = True
     return replace(state.drop(dropped, CODES[schema.CONTAMINATED]), contaminated=rows[found], evaluated=names)
 
 
-def top_keys(settings: DecideSettings, state: UnitState, index: int) -> U64:
+def top_keys(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int) -> U64:
     """Return the order keys of a top rule's column, of the rows that reached the rule and have a value."""
-    keys, valid = _top_column(settings, state.unit, index)
+    keys, valid = _top_column(settings, tables, index)
     return keys[valid & state.alive]
 
 
-def apply_top(settings: DecideSettings, state: UnitState, index: int, key: int | None) -> UnitState:
+def apply_top(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int, key: int | None) -> UnitState:
     """Drop what is below the threshold's key of the segment's top rule, then apply the next segment."""
-    keys, valid = _top_column(settings, state.unit, index)
+    keys, valid = _top_column(settings, tables, index)
     segment = settings.segments[index]
     state = state.drop(~threshold_mask(keys, valid, key), segment.first + len(segment.rules))
-    return apply_segment(settings, state, index + 1)
+    return apply_segment(settings, tables, state, index + 1)
 
 
-def _top_column(settings: DecideSettings, unit: Unit, index: int) -> tuple[U64, Mask]:
+def _top_column(settings: DecideSettings, tables: UnitTables, index: int) -> tuple[U64, Mask]:
     top = settings.segments[index].top
     assert top is not None
     [name] = top.columns
     bits = key_bits(settings.columns.field(name).type)
-    return order_keys(settings.tables(unit).read_measured([name])[name], bits)
+    return order_keys(tables.read_measured([name])[name], bits)
 
 
 # ---- duplicates
 
 
-def read_nodes(settings: DecideSettings, nearness: Nearness, state: UnitState) -> tuple[U64, npt.NDArray]:
+def read_nodes(tables: UnitTables, nearness: Nearness, state: UnitState) -> tuple[U64, npt.NDArray]:
     """Return the nodes and values of the rows still in that a pass by nearness compares."""
-    rows, values = nearness.read(settings.tables(state.unit), state.alive)
+    rows, values = nearness.read(tables, state.alive)
     return nearness.nodes(state.unit.index, rows, values), values
 
 
 def hash_keys(
-    settings: DecideSettings, state: UnitState, n_buckets: int, groups: Mapping[int, Groups]
+    settings: DecideSettings, tables: UnitTables, state: UnitState, n_buckets: int, groups: Mapping[int, Groups]
 ) -> Iterator[tuple[tuple[int, int], U64]]:
     """Yield the hashes of each pass's keys, by (pass, bucket): phase 1."""
-    for i, column in enumerate(_key_columns(settings, state.unit, groups)):
+    for i, column in enumerate(_key_columns(settings, tables, groups)):
         for bucket, hashes in enumerate(dedup.split_buckets(dedup.key_hashes(column, state.alive), n_buckets)):
             if len(hashes):
                 yield (i, bucket), hashes
 
 
 def find_candidates(
-    settings: DecideSettings, state: UnitState, repeated: Iterable[tuple[int, U64]], groups: Mapping[int, Groups]
+    settings: DecideSettings,
+    tables: UnitTables,
+    state: UnitState,
+    repeated: Iterable[tuple[int, U64]],
+    groups: Mapping[int, Groups],
 ) -> dedup.Records:
     """Return the records of the rows whose hash repeats somewhere in the pool: phase 2.
 
     `repeated` are pairs (pass, hashes of this unit that repeat), any number of each pass.
     """
-    tables, by_pass = settings.tables(state.unit), list(repeated)
+    by_pass = list(repeated)
     hashes = [
         np.sort(np.concatenate([np.zeros(0, np.uint64), *(part for i, part in by_pass if i == place)]))
         for place in range(len(settings.passes))
     ]
-    columns = _key_columns(settings, state.unit, groups)
+    columns = _key_columns(settings, tables, groups)
     rows = dedup.candidates(columns, state.alive, hashes)
     take = pa.array(rows)
     prefer = None
@@ -172,9 +196,8 @@ def drop_duplicates(state: UnitState, losers: Iterable[dedup.Records]) -> UnitSt
     return replace(dropped, duplicates=records["row"].copy(), representatives=representatives)
 
 
-def _key_columns(settings: DecideSettings, unit: Unit, groups: Mapping[int, Groups]) -> list[pa.Array]:
+def _key_columns(settings: DecideSettings, tables: UnitTables, groups: Mapping[int, Groups]) -> list[pa.Array]:
     """Return the key column of each pass."""
-    tables = settings.tables(unit)
     return [
         by.keys(tables, groups[place]) if isinstance(by, Nearness) else by.keys(tables)
         for place, by in enumerate(settings.passes)
@@ -192,19 +215,19 @@ def _content(settings: DecideSettings, tables: UnitTables, rows: pa.Array) -> U6
 # ---- balance and decisions
 
 
-def all_matches(settings: DecideSettings, unit: Unit) -> pa.ListArray:
+def all_matches(tables: UnitTables) -> pa.ListArray:
     """Return the entry ids of all rows (list<int32>)."""
-    return settings.tables(unit).read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
+    return tables.read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
 
 
-def alive_matches(settings: DecideSettings, state: UnitState) -> pa.ListArray:
+def alive_matches(tables: UnitTables, state: UnitState) -> pa.ListArray:
     """Return the entry ids of the rows still in (list<int32>)."""
-    return all_matches(settings, state.unit).filter(pa.array(state.alive))
+    return all_matches(tables).filter(pa.array(state.alive))
 
 
-def count_entries(settings: DecideSettings, unit: Unit, alive: Mask | None = None) -> I64:
-    """Return the rows that match each entry (int64[entries]): of all of the unit's, or of those alive (bool[rows])."""
-    return balance.entry_counts(all_matches(settings, unit), alive, len(settings.entries.table))
+def count_entries(settings: DecideSettings, tables: UnitTables, alive: Mask | None = None) -> SparseSums:
+    """Return the rows that match each entry: of all of the unit's, or of those alive (bool[rows])."""
+    return balance.sparse_counts(all_matches(tables), alive, len(settings.entries.table))
 
 
 def expected_rows(settings: DecideSettings, matches: pa.ListArray, counts: I64, ts: I64) -> U64:
@@ -215,43 +238,58 @@ def expected_rows(settings: DecideSettings, matches: pa.ListArray, counts: I64, 
     return np.concatenate([np.zeros(0, np.uint64), *sums])
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """What draws need of the whole pool."""
+
+    counts: I64  # [entries], of the survivors
+    t: int | None = None  # None without `balance`: then nothing is drawn
+    limits: I64 | None = None  # [entries] or [1], the rows that each entry may have
+    p: F64 | None = None  # [entries], of each entry the probability that one of its rows is drawn for it
+
+    @classmethod
+    def of(cls, settings: DecideSettings, counts: I64, t: int | None) -> Self:
+        """Return it by the counts of all survivors, and t."""
+        limits = settings.limits(t, counts)
+        return cls(counts, t, limits, None if limits is None else balance.probabilities(counts, limits))
+
+
 def decide(
-    settings: DecideSettings, state: UnitState, counts: I64 | None, t: int | None, unread: Sequence[str] = ()
-) -> I64 | None:
-    """Draw, and write the unit's `decisions`.
+    settings: DecideSettings, tables: UnitTables, state: UnitState, drawing: Drawing | None, unread: Sequence[str] = ()
+) -> None:
+    """Draw, and write the unit's `decisions`, unless they are current.
 
     Args:
         settings: of deciding.
+        tables: the unit's.
         state: after deduplication.
-        counts: int64[entries] over all survivors; None without `match`.
-        t: None without `balance`.
+        drawing: None without `match`.
         unread: files that could not be read, of all units in any order: what was decided without others is decided again.
-
-    Returns:
-        int64[2, entries], of each entry the expected rows in fixed point (2⁻³²), and the kept rows; None without `match`.
     """
-    key, tables = settings.key_without(unread), settings.tables(state.unit)
-    if not tables.is_current("decisions", key):
-        tables.write("decisions", _decisions(settings, state, counts, t), key)
-    if counts is None:
-        return None
-    table, matches = tables.read("decisions", ["kept", "probability"]), all_matches(settings, state.unit)
+    key = settings.key_without(unread)
+    # Not adopted from other runs: they are cheap, and depend on files that could not be read.
+    if not tables.is_current("decisions", key, adopt=False):
+        tables.write("decisions", _decisions(settings, tables, state, drawing), key)
+
+
+def sum_entries(tables: UnitTables, n: int) -> SparseSums:
+    """Return of each of n entries the expected rows of a decided unit in fixed point (2⁻³²), and the kept rows."""
+    table = tables.read("decisions", ["kept", "probability"])
     expected = balance.fixed_point(table["probability"].to_numpy()).astype(np.int64)
-    kept = table["kept"].to_numpy().astype(np.int64)
-    return np.stack([balance.entry_sums(matches, weights, len(counts)) for weights in (expected, kept)])
+    return balance.sparse_sums(all_matches(tables), [expected, table["kept"].to_numpy().astype(np.int64)], n)
 
 
-def _decisions(settings: DecideSettings, state: UnitState, counts: I64 | None, t: int | None) -> pa.Table:
-    base = settings.tables(state.unit).read("samples", ["unit", "row", "uid"])
+def _decisions(settings: DecideSettings, tables: UnitTables, state: UnitState, drawing: Drawing | None) -> pa.Table:
+    base = tables.read("samples", ["unit", "row", "uid"])
     survivors = state.alive
     probability = survivors.astype(np.float64)
     draws = np.full(len(base), np.nan)
-    limits = None if counts is None else settings.limits(t, counts)
-    if counts is not None and limits is not None and survivors.any():
-        matches = alive_matches(settings, state)
-        probability[survivors] = balance.inclusion_probability(matches, balance.probabilities(counts, limits))
+    if drawing is not None and drawing.limits is not None and drawing.p is not None and survivors.any():
+        matches = alive_matches(tables, state)
+        probability[survivors] = balance.inclusion_probability(matches, drawing.p)
         uids = base["uid"].filter(pa.array(survivors)).combine_chunks()
-        draws[survivors] = balance.draw(uids, matches, counts, limits, settings.entries.keys, settings.seed)
+        keys = settings.entries.keys
+        draws[survivors] = balance.draw(uids, matches, drawing.counts, drawing.limits, keys, settings.seed)
         state = state.drop(survivors & (draws >= 1), CODES[schema.BALANCE])
     return pa.table(
         {

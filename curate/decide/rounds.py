@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from curate.decide import dedup, per_unit, quantiles
+from curate.decide.balance import SparseSums
 from curate.decide.groups import Groups
 from curate.decide.passes.dedup_pass import Nearness
 from curate.decide.per_unit import UnitState
@@ -27,7 +28,12 @@ def apply_rules(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitSta
 
 def start_units(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
     """Return the units' states after the rules that come before the first top rule."""
-    return list(in_threads(lambda unit: per_unit.start_unit(settings, unit), units))
+
+    def start(unit: Unit) -> UnitState:
+        tables = settings.tables(unit)
+        return per_unit.apply_segment(settings, tables, per_unit.start_unit(tables, unit), 0)
+
+    return list(in_threads(start, units))
 
 
 def apply_tops(settings: DecideSettings, states: list[UnitState]) -> list[UnitState]:
@@ -42,11 +48,19 @@ def _apply_top(settings: DecideSettings, states: list[UnitState], index: int) ->
     """Return the states after a segment's top rule and the next segment."""
     top = settings.segments[index].top
     assert top is not None and isinstance(top.spec, Top)
-    keys = np.concatenate(list(in_threads(lambda state: per_unit.top_keys(settings, state, index), states)))
+
+    def keys_of(state: UnitState) -> U64:
+        return per_unit.top_keys(settings, settings.tables(state.unit), state, index)
+
+    keys = np.concatenate(list(in_threads(keys_of, states)))
     radix = quantiles.Radix(top.spec.top, quantiles.key_bits(settings.columns.field(top.columns[0]).type))
     while not radix.solved:
         radix = radix.narrow(radix.histogram(keys))
-    return list(in_threads(lambda state: per_unit.apply_top(settings, state, index, radix.key), states))
+
+    def cut(state: UnitState) -> UnitState:
+        return per_unit.apply_top(settings, settings.tables(state.unit), state, index, radix.key)
+
+    return list(in_threads(cut, states))
 
 
 def deduplicate(settings: DecideSettings, states: Sequence[UnitState]) -> list[UnitState]:
@@ -58,12 +72,19 @@ def find_repeats(settings: DecideSettings, states: Sequence[UnitState]) -> dedup
     """Return the records of the rows still in that share a key of some pass with another one."""
     groups = {place: find_groups(settings, by, states)[0] for place, by in settings.near.items()}
     hashes: dict[int, list[U64]] = {}
-    for parts in in_threads(lambda state: list(per_unit.hash_keys(settings, state, 1, groups)), states):
+
+    def hash_unit(state: UnitState) -> list[tuple[tuple[int, int], U64]]:
+        return list(per_unit.hash_keys(settings, settings.tables(state.unit), state, 1, groups))
+
+    for parts in in_threads(hash_unit, states):
         for (place, _), part in parts:
             hashes.setdefault(place, []).append(part)
     repeats = [(place, dedup.repeated(parts)) for place, parts in hashes.items()]
-    records = in_threads(lambda state: per_unit.find_candidates(settings, state, repeats, groups), states)
-    return np.concatenate(list(records))
+
+    def records_of(state: UnitState) -> dedup.Records:
+        return per_unit.find_candidates(settings, settings.tables(state.unit), state, repeats, groups)
+
+    return np.concatenate(list(in_threads(records_of, states)))
 
 
 def drop_repeats(settings: DecideSettings, states: Sequence[UnitState], records: dedup.Records) -> list[UnitState]:
@@ -81,15 +102,21 @@ def drop_repeats(settings: DecideSettings, states: Sequence[UnitState], records:
 
 def find_groups(settings: DecideSettings, by: Nearness, states: Sequence[UnitState]) -> tuple[Groups, I64]:
     """Return the groups of a pass by nearness, and the sum of `Nearness.recall`."""
-    units = (per_unit.read_nodes(settings, by, state) for state in states)
+    units = (per_unit.read_nodes(settings.tables(state.unit), by, state) for state in states)
     edges, recall = by.search(units, settings.store.spool)
     return Groups.of(edges), recall
 
 
 def count_survivors(settings: DecideSettings, states: Sequence[UnitState]) -> I64:
     """Return the rows still in that match each entry (int64[entries])."""
-    counts = in_threads(lambda state: per_unit.count_entries(settings, state.unit, state.alive), states)
-    return sum(counts, np.zeros(len(settings.entries.table), np.int64))
+    total = np.zeros(len(settings.entries.table), np.int64)
+
+    def count(state: UnitState) -> SparseSums:
+        return per_unit.count_entries(settings, settings.tables(state.unit), state.alive)
+
+    for counts in in_threads(count, states):
+        total[counts.entries] += counts.values[0]
+    return total
 
 
 def _by_unit(records: dedup.Records, states: Sequence[UnitState]) -> list[dedup.Records]:

@@ -17,6 +17,7 @@ from curate.recipe.source import find_source
 from curate.store.forgotten import ENCOUNTERED, Record
 from curate.store.items import NOTHING, Items, unite
 from curate.store.store import RunStore
+from curate.store.tables import UnitTables
 
 ROUNDS = 3  # each looks at all units; rows that are linked only by a longer chain stay
 _TABLES = ("samples", "scores", "embeddings", "members", "matches")
@@ -43,11 +44,10 @@ class Frontier(NamedTuple):
         return Frontier(self.known | found, found, self.encountered | found)
 
 
-def follow(settings: PublishSettings, unit: Unit, frontier: Frontier) -> Items:
+def follow(settings: PublishSettings, tables: UnitTables, unit: Unit, frontier: Frontier) -> Items:
     """Return the names of the unit's rows that have one of the fresh names, without those that are known."""
     if not len(frontier.fresh):
         return NOTHING
-    tables = settings.tables(unit)
     reader = UnitRereader(unit, find_source(settings.recipe.input, unit.source), tables)
     rows = find_rows(tables, frontier.fresh) | find_attached(reader, frontier.fresh)
     return readable_names(tables, rows) - frontier.known
@@ -62,17 +62,16 @@ def record_encountered(store: RunStore, frontier: Frontier) -> Frontier:
     return frontier
 
 
-def block_unit(settings: PublishSettings, unit: Unit, frontier: Frontier) -> Unit:
-    """Clear the unit's blocklisted rows, and return the unit."""
-    clear_unit(settings.tables(unit), frontier.known, [name for name in _TABLES if name in settings.table_names])
-    return unit
+def block_unit(settings: PublishSettings, tables: UnitTables, frontier: Frontier) -> None:
+    """Clear the unit's blocklisted rows."""
+    clear_unit(tables, frontier.known, [name for name in _TABLES if name in settings.table_names])
 
 
 def block(settings: PublishSettings, units: Sequence[Unit]) -> None:
     """Block in all units, in this process and without Beam."""
     frontier = Frontier.begin(settings.store)
     for _ in range(ROUNDS):
-        frontier = frontier.advance(unite(follow(settings, unit, frontier) for unit in units))
+        frontier = frontier.advance(unite(follow(settings, settings.tables(unit), unit, frontier) for unit in units))
     record_encountered(settings.store, frontier)
     for unit in units:
-        block_unit(settings, unit, frontier)
+        block_unit(settings, settings.tables(unit), frontier)

@@ -23,7 +23,7 @@ from curate.forget.clear import clear_unit
 from curate.forget.rows import Survey, link_items, survey
 from curate.forget.shards import count_shards, find_shards, rewrite_shard
 from curate.pool.plan import Unit
-from curate.publish.audit import PublishSettings, all_failures, audit_unit, check_conservation, count_drops
+from curate.publish.audit import Audit, PublishSettings, all_failures, audit_unit, check_conservation
 from curate.publish.describe import describe_run
 from curate.publish.uids import write_uids
 from curate.run.context import open_context
@@ -33,7 +33,7 @@ from curate.store.facts import ForgottenFacts, read_facts
 from curate.store.forgotten import Record, counts, origins
 from curate.store.items import KINDS, NOTHING, Items
 from curate.store.lock import clear_tmp, locked
-from curate.store.manifest import Published, digest_file, no_run, read_manifest
+from curate.store.manifest import Lines, digest_file, no_run, read_manifest
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
@@ -150,19 +150,22 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     for name in find_shards(folder, items):
         rewritten += rewrite_shard(folder, name, items)
     count_shards(folder)
-    audits = [audit_unit(settings, unit) for unit in units]
-    counted = check_conservation(audits, sum(folder.read_json(layout.SIZES_FILE).values()))
-    failures = all_failures(audits)
+    audit = Audit()
+    folder.delete(layout.FAILURES_PARTS)
+    for unit in units:
+        audit.add(audit_unit(settings, settings.tables(unit), unit))
+    sizes = folder.read_json(layout.SIZES_FILE)
+    counted = check_conservation(audit, sum(sizes.values()))
+    failures = all_failures(folder)
     if not failures.equals(folder.read_parquet(layout.FAILURES_FILE)):
         folder.write_parquet(layout.FAILURES_FILE, failures)
-    all_tables = [settings.tables(unit) for unit in units]
-    write_uids(folder, all_tables, counted[KEPT])
+    write_uids(folder, [f"{layout.stem_of(name)}.parquet" for name in sizes], counted[KEPT])
     if "matches" in settings.table_names:
-        _count_entries(folder, all_tables)
+        _count_entries(folder, [settings.tables(unit) for unit in units])
     facts = read_facts(folder)
     left = {stage.name: counted.get(stage.name, 0) for stage in facts.stages(True)}
     digests = _digest(folder, None if touched is None else set(rewritten))
-    describe_run(folder, facts.changed(counts=left), digests, count_drops(audits))
+    describe_run(folder, facts.changed(counts=left), digests, audit)
 
 
 def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
@@ -179,7 +182,7 @@ def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
         folder.write_parquet(layout.ENTRIES_FILE, counted)
 
 
-def _digest(folder: RunStore, rewritten: Collection[str] | None) -> list[Published]:
+def _digest(folder: RunStore, rewritten: Collection[str] | None) -> Lines:
     """Return the manifest's lines of tables and shards, digesting only the files that were rewritten; None: all."""
     sizes = folder.read_json(layout.SIZES_FILE)
     lines = []
@@ -188,4 +191,4 @@ def _digest(folder: RunStore, rewritten: Collection[str] | None) -> list[Publish
             is_current = rewritten is not None and line.path not in rewritten
             rows = sizes.get(line.path.removeprefix("shards/"), line.rows)
             lines.append(line if is_current else digest_file(folder, line.path, rows))
-    return lines
+    return Lines(lines)

@@ -71,6 +71,7 @@ class Pool:
     output: pa.Schema | None
     # Dimensions of those supplied, by name in `measure.embeddings`
     embeddings: dict[str, int] = field(default_factory=dict)
+    files: int = 0  # input files; unknown of a run that is opened again
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def make_plan(recipe: Recipe, content: bool = False, unit_size: int | None = Non
         supplied=frozenset(name for _, one in columns for name in one.supplied),
         scores=_score_schema(columns),
         embeddings=dimensions,
+        files=len({part.path for unit in units for part in unit.parts}),
         output=None if has_images else _output_schema([one.schema for _, one in columns]),
     )
     return Plan(units, pool)

@@ -1,25 +1,30 @@
 """The audit of a run: every row counted from the tables, before anything is emitted or published.
 
-Law: samples found = kept + dropped (per rule) + failed (per reason); files that could not be read are counted apart.
+Law: samples found = kept + dropped (per rule) + failed (per reason); files that could not be read are counted apart. What
+publishing tells of the kept samples is counted with it, in the same reading of the tables.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema
 from curate.errors import ConservationError, RunError
+from curate.output.output_format import find_output
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import Recipe
 from curate.run.columns import table_names
 from curate.run.context import RunContext
 from curate.schema import KEPT
-from curate.store.layout import FAILURES_FILE, caption_statistics_file, table_file
+from curate.store.layout import FAILURES_FILE, FAILURES_PARTS, caption_statistics_file, failures_part, table_file
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
+
+MEASURES = ("words", "width", "height")  # whose means are published
 
 Drops = Counter[tuple[str, str | None]]  # rows by source and rule, None for kept ones
 
@@ -50,32 +55,68 @@ class PublishSettings:
         return [*files, caption_statistics_file(first, last)] if self.recipe.captions else files
 
 
-@dataclass(frozen=True)
-class Audit:
-    """What a unit's files hold."""
+class Failing(NamedTuple):
+    """How often something failed for a reason, and the first example of it, with its unit."""
 
-    unit: Unit
-    rows: int  # samples found
-    verdicts: dict[str, int]  # rows per rule, and `kept`
-    failures: pa.Table  # schema.FAILURES of files and samples that could not be read
-    files: frozenset[str]  # input files, by path
-    unread: frozenset[str]  # those of them that could not be read at all, or whose embeddings could not
+    rows: int
+    unit: int
+    example: str
+
+    def add(self, other: "Failing") -> "Failing":
+        """Return both together."""
+        first = min(self, other, key=lambda one: one.unit)
+        return Failing(self.rows + other.rows, first.unit, first.example)
+
+
+@dataclass
+class Audit:
+    """What the files of a unit hold, or, added up, those of all units; a few numbers, whatever a unit has."""
+
+    sizes: dict[int, int] = field(default_factory=dict)  # unit → samples found
+    drops: Drops = field(default_factory=Counter)
+    kept: dict[int, int] = field(default_factory=dict)  # unit → rows kept, of units that have some
+    failing: dict[str, Failing] = field(default_factory=dict)  # by reason, of samples and files
+    unread: set[str] = field(default_factory=set)  # files that could not be read at all, or whose embeddings could not
+    # Of the kept samples: how many have each language; files of each suffix; sum of each of MEASURES, and how many have it
+    languages: Counter[str] = field(default_factory=Counter)
+    suffixes: Counter[str] = field(default_factory=Counter)
+    sums: Counter[str] = field(default_factory=Counter)
+    known: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Self) -> None:
+        """Add what other units hold."""
+        self.sizes |= other.sizes
+        for name in ("drops", "languages", "suffixes", "sums", "known"):
+            getattr(self, name).update(getattr(other, name))
+        self.kept |= other.kept
+        for reason, found in other.failing.items():
+            self.failing[reason] = found.add(self.failing[reason]) if reason in self.failing else found
+        self.unread |= other.unread
+
+    merge = add
 
     @property
-    def kept(self) -> int:
-        """Rows kept."""
-        return self.verdicts.get(KEPT, 0)
+    def rows(self) -> int:
+        """Samples found."""
+        return sum(self.sizes.values())
+
+    @property
+    def verdicts(self) -> Counter[str]:
+        """Rows per rule, and `kept`."""
+        total: Counter[str] = Counter()
+        for (_, rule), rows in self.drops.items():
+            total[rule or KEPT] += rows
+        return total
 
 
-def audit_unit(settings: PublishSettings, unit: Unit) -> Audit:
-    """Count a unit's rows. Raises ConservationError where its tables contradict each other."""
-    tables = settings.tables(unit)
-    samples = tables.read("samples", ["uid", "shard", "key", "status", "error"])
+def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Audit:
+    """Count a unit's rows, and write which could not be read. Raises ConservationError where its tables contradict each other."""
+    samples = tables.read("samples", ["uid", "shard", "key", "status", "error", "language", "format", *MEASURES])
     decisions = tables.read("decisions", ["uid", "kept", "rule"])
     if len(samples) != len(decisions) or not samples["uid"].combine_chunks().equals(decisions["uid"].combine_chunks()):
         raise ConservationError(f"unit {unit.name}: samples and decisions are not aligned")
     rules = pc.if_else(decisions["kept"], KEPT, decisions["rule"])
-    verdicts = {item["values"]: int(item["counts"]) for item in pc.value_counts(rules.combine_chunks()).to_pylist()}
+    verdicts = _count_values(rules)
     unreadable = pc.not_equal(samples["status"], schema.OK)
     bad = samples.filter(unreadable)
     dropped = pc.equal(decisions["kept"], pc.is_null(decisions["rule"]))
@@ -87,53 +128,85 @@ def audit_unit(settings: PublishSettings, unit: Unit) -> Audit:
             "or a row is both kept and dropped, or neither"
         )
     files = [failure for note in tables.notes("samples") for failure in note["failures"]]
-    files += _embedding_faults(settings, unit)
+    files += _embedding_faults(settings, tables)
     of_files = [{"shard": shard, "reason": reason, "detail": detail} for shard, reason, detail in files]
-    of_samples = [bad["shard"], bad["key"], bad["status"], bad["error"]]
-    return Audit(
-        unit=unit,
-        rows=len(samples),
-        verdicts=verdicts,
-        failures=pa.concat_tables(
-            [
-                pa.Table.from_pylist(of_files, schema=schema.FAILURES),
-                pa.Table.from_arrays(of_samples, schema=schema.FAILURES),
-            ]
-        ),
-        files=frozenset(part.path for part in unit.parts),
-        unread=frozenset(shard for shard, reason, _ in files if _is_unread(reason)),
+    failures = pa.Table.from_pylist(of_files, schema=schema.FAILURES)
+    if len(bad):
+        of_samples = [bad["shard"], bad["key"], bad["status"], bad["error"]]
+        failures = pa.concat_tables([failures, pa.Table.from_arrays(of_samples, schema=schema.FAILURES)])
+    if len(failures):
+        settings.store.write_parquet(failures_part(unit.index), failures)
+    audit = Audit(
+        sizes={unit.index: len(samples)},
+        drops=Counter({(unit.source, None if rule == KEPT else rule): rows for rule, rows in verdicts.items()}),
+        kept={unit.index: verdicts[KEPT]} if verdicts[KEPT] else {},
+        failing=_count_failures(failures, unit),
+        unread={shard for shard, reason, _ in files if _is_unread(reason)},
     )
+    _count_content(settings, tables, samples.filter(decisions["kept"]), audit)
+    return audit
 
 
-def _embedding_faults(settings: PublishSettings, unit: Unit) -> list[list[str]]:
+def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table, audit: Audit) -> None:
+    """Count a unit's kept samples by language, their files by suffix, the sum of each measure and how many have it."""
+    if not len(kept):
+        return
+    audit.languages = _count_values(kept["language"])
+    for name in MEASURES:
+        if known := len(kept) - kept[name].null_count:
+            audit.known[name], audit.sums[name] = known, pc.sum(kept[name]).as_py()
+    if not find_output(settings.pool.has_images).has_members:
+        return
+    if "members" in settings.table_names:
+        suffixes = tables.read("members", ["suffix"]).filter(tables.read("decisions", ["kept"])["kept"])["suffix"]
+        audit.suffixes = _count_values(pc.list_flatten(suffixes))
+    else:
+        audit.suffixes = _count_values(pc.if_else(pc.equal(kept["format"], "jpeg"), "jpg", kept["format"]))
+    audit.suffixes |= Counter({"txt": len(kept), "json": len(kept)})  # which every sample has in the tars
+
+
+def _count_values(column: Any) -> Counter[str]:
+    """Return how often each value occurs."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    counts = pc.value_counts(column.drop_null()).to_pylist()
+    return Counter({item["values"]: item["counts"] for item in counts})
+
+
+def _count_failures(failures: pa.Table, unit: Unit) -> dict[str, Failing]:
+    found: dict[str, Failing] = {}
+    for row in failures.to_pylist():
+        words = [row["shard"], row["key"], row["detail"] and f"({row['detail']})"]
+        example = " ".join(repr(word)[1:-1] for word in words if word)
+        one = Failing(1, unit.index, example)
+        found[row["reason"]] = found[row["reason"]].add(one) if row["reason"] in found else one
+    return found
+
+
+def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[list[str]]:
     """Return the unit's files whose embeddings could not be used, each with a reason and what is wrong, each once."""
     names = [name for name in ("scores", "embeddings") if name in settings.table_names]
     if not settings.recipe.measure.embeddings or not names:
         return []
-    faults = [note.get("faults", {}) for note in settings.tables(unit).notes(names[0])]
+    faults = [note.get("faults", {}) for note in tables.notes(names[0])]
     found = [(path, schema.DAMAGED_EMBEDDINGS, detail) for one in faults for of in one.values() for path, detail in of]
     return [list(row) for row in dict.fromkeys(found)]
 
 
-def check_damage(settings: PublishSettings, audits: Iterable[Audit]) -> None:
+def check_damage(settings: PublishSettings, audit: Audit) -> None:
     """Raise RunError where more samples or files could not be read than the recipe allows; names the reasons."""
-    audits = list(audits)
-    rows = sum(audit.rows for audit in audits)
-    failed = sum(audit.verdicts.get(schema.FAILED, 0) for audit in audits)
-    files = frozenset().union(*(audit.files for audit in audits))
-    unread = frozenset().union(*(audit.unread for audit in audits))
+    failed = audit.verdicts[schema.FAILED]
     found, remedies = [], []
     for name, bad, total, limit in (
-        ("max_failed", failed, rows, settings.recipe.max_failed),
-        ("max_failed_files", len(unread), len(files), settings.recipe.max_failed_files),
+        ("max_failed", failed, audit.rows, settings.recipe.max_failed),
+        ("max_failed_files", len(audit.unread), settings.pool.files, settings.recipe.max_failed_files),
     ):
         if bad and bad / total > limit:
             what = "samples" if name == "max_failed" else "files"
             found.append(f"{bad:,} of {total:,} {what} ({bad / total:.1%}) could not be read, and {name} is {limit}")
-            found += [f"  {line}" for line in _reasons(audits, what)]
+            found += [f"  {line}" for line in _reasons(audit, what)]
             remedies.append(f"--set {name}={min(100, 100 * bad // total + 1) / 100}")
     if found:
-        settings.store.write_parquet(FAILURES_FILE, all_failures(audits))
+        settings.store.write_parquet(FAILURES_FILE, all_failures(settings.store))
         found.append("All are in failures.parquet of the run folder.")
         raise RunError("\n".join([*found, f"To continue anyway, run again with {' '.join(remedies)}"]))
 
@@ -142,39 +215,25 @@ def _is_unread(reason: str) -> bool:
     return reason in schema.FILE_REASONS or reason == schema.DAMAGED_EMBEDDINGS
 
 
-def _reasons(audits: list[Audit], what: str) -> Iterator[str]:
+def _reasons(audit: Audit, what: str) -> Iterator[str]:
     """Yield a line for each reason: how often, and an example."""
-    failures = [row for audit in audits for row in audit.failures.to_pylist()]
-    rows = [row for row in failures if _is_unread(row["reason"]) == (what == "files")]
     partly = schema.DAMAGE_REASONS.keys() - {schema.DAMAGED_EMBEDDINGS}
-    counts = Counter(row["reason"] for row in rows if row["reason"] not in partly)
-    for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        example = next(row for row in rows if row["reason"] == reason)
-        words = [example["shard"], example["key"], example["detail"] and f"({example['detail']})"]
-        yield f"{reason} {count:,}, such as {' '.join(repr(word)[1:-1] for word in words if word)}"
+    wanted = {r: f for r, f in audit.failing.items() if r not in partly and _is_unread(r) == (what == "files")}
+    for reason, failing in sorted(wanted.items(), key=lambda item: (-item[1].rows, item[0])):
+        yield f"{reason} {failing.rows:,}, such as {failing.example}"
 
 
-def all_failures(audits: Iterable[Audit]) -> pa.Table:
-    """Return schema.FAILURES of the whole run."""
-    return pa.concat_tables([audit.failures for audit in audits] or [schema.FAILURES.empty_table()]).combine_chunks()
+def all_failures(store: RunStore) -> pa.Table:
+    """Return schema.FAILURES of the whole run, as its units wrote them."""
+    names = sorted(store.files(FAILURES_PARTS), key=lambda name: (len(name), name))  # numbers may have six digits
+    parts = [store.read_parquet(name) for name in names]
+    return pa.concat_tables([schema.FAILURES.empty_table(), *parts]).combine_chunks()
 
 
-def count_drops(audits: Iterable[Audit]) -> Drops:
-    """Return rows by source and rule, None for kept ones."""
-    total: Drops = Counter()
-    for audit in audits:
-        total.update({(audit.unit.source, None if rule == KEPT else rule): n for rule, n in audit.verdicts.items()})
-    return total
-
-
-def check_conservation(audits: Iterable[Audit], emitted: int) -> Counter[str]:
+def check_conservation(audit: Audit, emitted: int) -> Counter[str]:
     """Return rows per rule, and `kept`, of the whole run. Raises ConservationError where the sums do not agree."""
-    total: Counter[str] = Counter()
-    rows = 0
-    for audit in audits:
-        total.update(audit.verdicts)
-        rows += audit.rows
-    if total.total() != rows or total[KEPT] != emitted:
-        found = f"{rows} samples, {dict(total)} by rule, {emitted} rows in shards"
+    total = audit.verdicts
+    if total.total() != audit.rows or total[KEPT] != emitted:
+        found = f"{audit.rows} samples, {dict(total)} by rule, {emitted} rows in shards"
         raise ConservationError(f"{found}: the sums do not agree")
     return total

@@ -7,7 +7,7 @@ Memory is bounded by one table of a chunk.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -25,20 +25,25 @@ MIN_UNITS = 64  # a run of no more stays as it is
 MIN_FEWER = 4  # and one that would not have so many times fewer files
 
 
-def lay_out_chunks(units: Sequence[tuple[str, int]]) -> list[Chunk]:
-    """Return the chunks of a run from the source and the rows of each of its units, in order; each is a unit where few are."""
+def lay_out_chunks(sources: Sequence[tuple[str, int]], sizes: Mapping[int, int]) -> list[Chunk]:
+    """Return the chunks of a run; each is a unit where few are.
+
+    `sources` are the source of units that follow each other, and how many these are; `sizes` the rows of each unit.
+    """
     chunks: list[Chunk] = []
-    filled = 0
-    for number, (source, rows) in enumerate(units):
-        last = chunks[-1] if chunks else None
-        if last and units[last.first][0] == source and filled + rows <= CHUNK_ROWS and len(last.units) < CHUNK_UNITS:
-            chunks[-1] = Chunk(last.first, number)
-            filled += rows
-        else:
-            chunks.append(Chunk(number, number))
-            filled = rows
-    if len(units) <= MIN_UNITS or len(units) < MIN_FEWER * len(chunks):
-        return [Chunk(number, number) for number in range(len(units))]
+    number = filled = 0
+    for _, units in sources:
+        for place in range(units):
+            rows, last = sizes[number], chunks[-1] if chunks else None
+            if place and last and filled + rows <= CHUNK_ROWS and len(last.units) < CHUNK_UNITS:
+                chunks[-1] = Chunk(last.first, number)
+                filled += rows
+            else:
+                chunks.append(Chunk(number, number))
+                filled = rows
+            number += 1
+    if number <= MIN_UNITS or number < MIN_FEWER * len(chunks):
+        return [Chunk(number, number) for number in range(number)]
     return chunks
 
 

@@ -2,9 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,23 @@ from curate import schema
 from curate.decide import balance
 from curate.decide.schemes.scheme import Scheme
 from curate.numeric.arrays import I64
-from curate.output.layout import Shard
 from curate.output.output_format import find_output
-from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation, count_drops
+from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation
 from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run
 from curate.publish.uids import write_uids
 from curate.recipe.deciding import SCHEMES, Top
 from curate.schema import KEPT
 from curate.store.facts import CaptionWork, DriftFacts, NearFacts, PoolFacts, RuleFacts, RunFacts, read_claim
-from curate.store.layout import ENTRIES_FILE, EVALUATION_FACTS_FILE, FAILURES_FILE, METADATA_FILE, SIZES_FILE
-from curate.store.manifest import Published
+from curate.store.layout import (
+    ENTRIES_FILE,
+    EVALUATION_FACTS_FILE,
+    FAILURES_FILE,
+    METADATA_FILE,
+    SIZES_FILE,
+    shard_stem,
+)
+from curate.store.manifest import Lines
 from curate.store.store import RunStore
 from curate.store.timings import sum_timings
 
@@ -46,37 +51,45 @@ class Results:
 
 def publish(
     settings: PublishSettings,
-    audits: Iterable[Audit],
-    shards: Iterable[Shard],
+    audit: Audit,
+    shards: Mapping[int, int],
     results: Results,
-    digests: list[Published],
+    sources: Sequence[tuple[str, int]],
+    digests: Lines,
 ) -> None:
-    """Write everything but tables and shards, whose lines of the manifest are given; then that, then `_SUCCESS`.
+    """Write everything but tables and shards, then the manifest, then `_SUCCESS`.
+
+    Args:
+        settings: of publishing.
+        audit: of all units.
+        shards: the rows of each.
+        results: what else is known of the whole run.
+        sources: the source of units that follow each other, and how many these are.
+        digests: the manifest's lines of all tables and shards.
 
     Raises:
         ConservationError: rows in are not kept + dropped + failed.
     """
     store, kind = settings.store, find_output(settings.pool.has_images)
-    audits = sorted(audits, key=lambda audit: audit.unit.index)
-    shards = sorted(shards, key=lambda shard: shard.index)
-    counts = check_conservation(audits, sum(shard.rows for shard in shards))
-    store.write_parquet(FAILURES_FILE, all_failures(audits))
+    counts = check_conservation(audit, sum(shards.values()))
+    store.write_parquet(FAILURES_FILE, all_failures(store))
     if results.pool is not None and results.survivors is not None and results.sums is not None:
         section = settings.recipe.balance
         scheme = SCHEMES.find(section.scheme) if section else None
         write_entries(store, results.pool, results.survivors, results.sums, scheme, results.t)
     else:
         store.write_parquet(ENTRIES_FILE, schema.ENTRIES.empty_table())
-    store.write_json(SIZES_FILE, {f"{shard.index:05d}.{kind.suffix}": shard.rows for shard in shards})
-    write_uids(store, [settings.tables(audit.unit) for audit in audits], counts[KEPT])
+    names = {shard_stem(index): f"{index:05d}.{kind.suffix}" for index in sorted(shards)}
+    rows = [shards[index] for index in sorted(shards)]
+    store.write_json(SIZES_FILE, dict(zip(names.values(), rows, strict=True)))
+    write_uids(store, [f"{stem}.parquet" for stem in names], counts[KEPT])
     _remove_strays(store, digests)
-    facts = _summarise(settings, counts, results, [(audit.unit.source, audit.rows) for audit in audits])
-    describe_run(store, facts, digests, count_drops(audits))
+    describe_run(store, _summarise(settings, counts, results, sources, audit), digests, audit)
 
 
-def _remove_strays(store: RunStore, digests: list[Published]) -> None:
+def _remove_strays(store: RunStore, digests: Lines) -> None:
     """Remove files in `tables/` and `shards/` that are not of this run, or whose rows are in a chunk's."""
-    known = {line.path for line in digests} | {SIZES_FILE}
+    known = {*digests.paths, SIZES_FILE}
     store.delete_files([path for top in ("tables", "shards") for path in store.files(top) if path not in known])
 
 
@@ -100,22 +113,26 @@ def write_entries(store: RunStore, pool: I64, survivors: I64, sums: I64, scheme:
 
 
 def _summarise(
-    settings: PublishSettings, counts: Counter[str], results: Results, units: Sequence[tuple[str, int]]
+    settings: PublishSettings,
+    counts: Counter[str],
+    results: Results,
+    sources: Sequence[tuple[str, int]],
+    audit: Audit,
 ) -> RunFacts:
-    """Return what run.json will hold, but for `content`; `units` are source and rows of each unit, in order."""
+    """Return what run.json will hold, but for `content`."""
     store, recipe, pool = settings.store, settings.recipe, settings.pool
     claim = read_claim(store)
     now = time.time()
     evaluation = store.read_json(EVALUATION_FACTS_FILE) if recipe.dedup.against else None
-    chunks = lay_out_chunks(units)
+    chunks = lay_out_chunks(sources, audit.sizes)
     return RunFacts(
         **claim.model_dump(),
         evaluation=evaluation,
         pool=PoolFacts(
             images=pool.has_images, supplied=sorted(pool.supplied), scores=pool.scores.names, embeddings=pool.embeddings
         ),
-        units=[(source, sum(1 for _ in group)) for source, group in groupby(units, key=lambda unit: unit[0])],
-        units_per_file=[len(chunk.units) for chunk in chunks] if len(chunks) < len(units) else None,
+        units=list(sources),
+        units_per_file=[len(chunk.units) for chunk in chunks] if len(chunks) < len(audit.sizes) else None,
         rules=[_rule_facts(name, spec, results.thresholds.get(name)) for name, spec in recipe.rules.items()],
         t=results.t,
         steps=sum_timings(store),

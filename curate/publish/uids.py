@@ -15,7 +15,6 @@ import pyarrow as pa
 from curate.ids import uid_halves
 from curate.store.layout import UIDS_FILE
 from curate.store.store import RunStore
-from curate.store.tables import UnitTables
 
 PAIR = np.dtype("u8,u8")
 _BUCKET = 4_000_000  # uids sorted at a time: 64 MB
@@ -39,14 +38,13 @@ def read_uids(folder: RunStore) -> npt.NDArray[np.void]:
     return pairs
 
 
-def write_uids(store: RunStore, units: Iterable[UnitTables], kept: int) -> None:
-    """Write uids.npy from the units' `decisions`, of which `kept` rows are kept."""
+def write_uids(store: RunStore, shards: Iterable[str], kept: int) -> None:
+    """Write uids.npy from the Parquet files of shards, which have `kept` rows together."""
     buckets = max(1, kept // _BUCKET)
     with tempfile.TemporaryDirectory() as aside, ExitStack() as stack:
         files: list[IO[bytes]] = [stack.enter_context(open(f"{aside}/{n}", "w+b")) for n in range(buckets)]
-        for tables in units:
-            table = tables.read("decisions", ["uid", "kept"])
-            pairs = uid_pairs(table["uid"].filter(table["kept"]))
+        for name in shards:
+            pairs = uid_pairs(store.read_parquet(name, ["uid"])["uid"])
             place = ((pairs["f0"] >> np.uint64(32)) * np.uint64(buckets) >> np.uint64(32)).astype(np.int64)
             for bucket in np.unique(place):
                 files[bucket].write(pairs[place == bucket].tobytes())

@@ -26,7 +26,7 @@ from curate.report.text import SHORT, clean, count, percent
 from curate.store.facts import read_facts
 from curate.store.layout import REPORT_FILE, SUCCESS_FILE
 from curate.store.lock import locked
-from curate.store.manifest import digest_file, read_manifest, write_manifest
+from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 from curate.wording import format_bytes
 
 MOST_BYTES = 5_000_000
@@ -73,7 +73,7 @@ def write_report(url: str, out: str | None = None, against: str | None = None) -
         # The page first: a reader of the manifest finds what it lists, this one or the one before.
         folder.write_bytes(REPORT_FILE, page)
         others = [line for line in read_manifest(folder) if line.path != REPORT_FILE]
-        write_manifest(folder, [*others, digest_file(folder, REPORT_FILE)])
+        write_manifest(folder, Lines([*others, digest_file(folder, REPORT_FILE)]))
     return f"{url.rstrip('/')}/{REPORT_FILE}", len(page)
 
 

@@ -18,7 +18,7 @@ from curate.store.chunks import chunks_of
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
-from curate.store.tables import ChunkTables, UnitTables
+from curate.store.tables import ChunkTables, OpenTables, UnitTables
 
 # Raised when a step's code changes what it writes.
 VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "captions": 2, "shards": 1}
@@ -41,6 +41,13 @@ class RunContext:
 
     def unit_tables(self, unit: Unit) -> UnitTables:
         """Return a unit's tables in the run folder, and where else they may be: in a chunk there, and in the run to reuse."""
+        return UnitTables(self.store, unit.index, self._elsewhere(unit), unit.last)
+
+    def open_tables(self, unit: Unit) -> OpenTables:
+        """Return a unit's tables as `unit_tables` does, for one pass over them."""
+        return OpenTables(self.store, unit.index, self._elsewhere(unit), unit.last)
+
+    def _elsewhere(self, unit: Unit) -> UnitTables | None:
         reuse: UnitTables | None = None
         if self.reuse is not None and unit.reuse_index is not None:
             if unit.reuse_chunk is not None:
@@ -48,7 +55,7 @@ class RunContext:
             reuse = UnitTables(self.reuse, unit.reuse_index, reuse)
         if unit.chunk is not None:
             reuse = ChunkTables(self.store, unit.index, reuse, chunk=unit.chunk)
-        return UnitTables(self.store, unit.index, reuse, unit.last)
+        return reuse
 
 
 def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:

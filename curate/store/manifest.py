@@ -4,8 +4,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate import schema
 from curate.errors import DamagedError, RecipeError
@@ -13,6 +15,8 @@ from curate.process import process_cache
 from curate.store.layout import FORGETTING_FILE, MANIFEST_FILE, RUN_FILE
 from curate.store.store import Digest, RunStore
 from curate.wording import one_line
+
+_WAITING = 1000  # lines that wait to become Arrow
 
 _log = logging.getLogger(__name__)
 
@@ -123,10 +127,46 @@ def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, Fault
         return {line.path: fault for line, fault in zip(lines, pool.map(check, lines), strict=True) if fault}
 
 
-def write_manifest(folder: RunStore, published: Iterable[Published]) -> None:
+class Lines:
+    """Lines of a manifest, many: as Arrow, of which they take a tenth of what they would as objects."""
+
+    def __init__(self, lines: Iterable[Published] = ()) -> None:
+        self._table = schema.MANIFEST.empty_table()
+        self._waiting: list[Published] = []
+        self.add(lines)
+
+    def add(self, lines: Iterable[Published]) -> None:
+        """Add lines."""
+        self._waiting += lines
+        if len(self._waiting) > _WAITING:
+            self._table = self.table
+
+    def merge(self, other: Self) -> None:
+        """Add the lines of another."""
+        self._table = pa.concat_tables([self.table, other.table])
+
+    @property
+    def table(self) -> pa.Table:
+        """The lines as table `schema.MANIFEST`."""
+        if self._waiting:
+            rows = pa.Table.from_pylist([vars(line) for line in self._waiting], schema=schema.MANIFEST)
+            self._table, self._waiting = pa.concat_tables([self._table, rows]), []
+        return self._table
+
+    @property
+    def paths(self) -> list[str]:
+        """The path of each line."""
+        return list(self.table["path"].to_pylist())
+
+    def below(self, top: str) -> list[Published]:
+        """Return the lines of files whose path begins so."""
+        found = self.table.filter(pc.starts_with(self.table["path"], top))
+        return [Published(**row) for row in found.to_pylist()]
+
+
+def write_manifest(folder: RunStore, lines: Lines) -> None:
     """Write the manifest, sorted by path."""
-    rows = sorted(published, key=lambda line: line.path)
-    folder.write_parquet(MANIFEST_FILE, pa.Table.from_pylist([vars(line) for line in rows], schema=schema.MANIFEST))
+    folder.write_parquet(MANIFEST_FILE, lines.table.sort_by("path").combine_chunks())
 
 
 def read_manifest(folder: RunStore) -> list[Published]:

@@ -1,51 +1,47 @@
-"""Captions on Beam: audits of decided units, and once their texts are there, the same; too many failures end the run."""
+"""Captions on Beam: of decided units the texts; too many failures end the run."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.pvalue import AsList, AsSingleton
+from apache_beam.pvalue import AsSingleton
 
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.captions.work import Captioned, check_requests
-from curate.publish.audit import Audit, PublishSettings, check_damage
+from curate.pool.plan import Unit
+from curate.publish.audit import Audit
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
+from curate.store.tables import OpenTables
 from curate.store.timings import time_step
-from curate.transforms.threads import MapInThreads
+from curate.transforms.units import Units
 
 
-@dataclass
-class Caption(beam.PTransform):
-    """Write the captions of each unit; `counts` are the survivors' (a PCollection of one vector), None without match."""
+def caption(units: Units, context: RunContext, audit: beam.PCollection[Audit], counts: Any) -> Any:
+    """Write the captions of each unit, once `audit`, of all units, says that the pool is not too damaged.
 
+    `counts` are the survivors' (a PCollection of one int64[1, entries]), None without match. Returns PCollection[Audit], the same
+    once all texts are there and not too many requests failed, and PCollection[list[Captioned]].
+    """
+    steps = _Steps(context)
+    side = [] if counts is None else [AsSingleton(counts)]
+    captioned = units.ask("Caption", steps.caption, AsSingleton(audit), *side, combine=beam.combiners.ToList()).get()
+    return audit | "Check" >> beam.Map(steps.check, AsSingleton(captioned)), captioned
+
+
+@dataclass(frozen=True)
+class _Steps:
     context: RunContext
-    counts: Any
 
-    def expand(self, audits: beam.PCollection[Audit]) -> Any:
-        """PCollection[Audit] → PCollection[Audit], the same once all texts are there, and PCollection[Captioned].
+    def caption(self, tables: OpenTables, unit: Unit, audit: Audit, counts: Any = None) -> Iterator[Captioned]:
+        with time_step(self.context.store, "caption", unit.name) as timer:
+            timer.rows = audit.kept.get(unit.index, 0)
+            settings = CaptionSettings.of(self.context)
+            yield caption_unit(settings, unit, tables, None if counts is None else counts[0])
 
-        Requests are sent unit by unit in parallel, once the pool is known not to be too damaged; failures are counted over all.
-        """
-        counts = [] if self.counts is None else [AsSingleton(self.counts)]
-        start = audits.pipeline | "Start" >> beam.Create([None])
-        sound = start | "Damage" >> beam.Map(self._check_damage, AsList(audits))
-        captioned = audits | "Ask" >> MapInThreads(self._caption, AsSingleton(sound), *counts)
-        return audits | "Check" >> beam.Map(self._check, AsList(captioned)), captioned
-
-    def _check_damage(self, _: None, audits: list[Audit]) -> bool:
-        with noting_errors(self.context.store):
-            check_damage(PublishSettings.of(self.context), audits)
-        return True
-
-    def _caption(self, audit: Audit, sound: bool, counts: Any = None) -> Captioned:
-        context, unit = self.context, audit.unit
-        with noting_errors(context.store), time_step(context.store, "caption", unit.name) as timer:
-            timer.rows = audit.kept
-            return caption_unit(CaptionSettings.of(context), unit, context.unit_tables(unit), counts)
-
-    def _check(self, audit: Audit, captioned: list[Captioned]) -> Audit:
+    def check(self, audit: Audit, captioned: list[Captioned]) -> Audit:
         with noting_errors(self.context.store):
             check_requests(captioned, self.context.recipe.max_failed)
         return audit

@@ -13,7 +13,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.pvalue import AsSingleton, TaggedOutput
+from apache_beam.pvalue import AsSingleton
 
 from curate.decide import dedup
 from curate.decide.groups import Groups, forest
@@ -22,68 +22,79 @@ from curate.decide.per_unit import UnitState, drop_duplicates, find_candidates, 
 from curate.decide.rounds import find_groups
 from curate.decide.settings import DecideSettings
 from curate.numeric.arrays import U64
+from curate.store.tables import OpenTables
 from curate.transforms.fold import fold_all
+from curate.transforms.hashes import Batch, Packed, repeated_by_unit
 from curate.transforms.threads import FlatMapInThreads, MapInThreads
+from curate.transforms.units import Units
 
 
-@dataclass
-class Deduplicate(beam.PTransform):
-    """Drop the duplicates pass by pass."""
+def deduplicate(units: Units, settings: DecideSettings, n_buckets: int, on_one_machine: bool) -> beam.PCollection[Any]:
+    """Drop the duplicates pass by pass; return PCollection[(place, recall)] of the passes by nearness.
 
-    settings: DecideSettings
-    n_buckets: int
-    on_one_machine: bool  # see `_FindGroups`
+    Hashes go to buckets, repeated ones back to their units, then candidates' records through the passes. `on_one_machine`: see
+    `_find_groups`.
+    """
+    found = {
+        place: _find_groups(units, settings, place, by, n_buckets, on_one_machine)
+        for place, by in settings.near.items()
+    }
+    groups = [AsSingleton(pair[0]) for pair in found.values()]
+    recalls = [
+        pair[1] | f"Recall {place}" >> beam.Map(lambda counts, place: (place, counts), place)
+        for place, pair in found.items()
+    ]
+    steps = _Steps(settings, n_buckets)
+    repeated = (
+        units.ask("Hash", steps.hash, *groups).get()
+        | "Batch" >> beam.ParDo(Batch())
+        | "Buckets" >> beam.GroupByKey()
+        | "Repeated" >> beam.FlatMap(_repeated)
+    )
 
-    def expand(self, states: beam.PCollection[UnitState]) -> Any:
-        """PCollection[UnitState] → PCollection[UnitState] without duplicates, and PCollection[(place, recall)].
-
-        Hashes go to buckets, repeated ones back to their units, then candidates' records through the passes.
-        """
-        found = {
-            place: states | f"Near {place}" >> _FindGroups(self.settings, by, self.n_buckets, self.on_one_machine)
-            for place, by in self.settings.near.items()
-        }
-        groups = [AsSingleton(pair[0]) for pair in found.values()]
-        recalls = [
-            pair[1] | f"Place {place}" >> beam.Map(lambda counts, place: (place, counts), place)
-            for place, pair in found.items()
-        ]
-        by_unit = states | "ByUnit" >> beam.Map(lambda state: (state.unit.index, state))
-        repeated = (
-            states
-            | "Hash" >> FlatMapInThreads(self._hash, *groups)
-            | "Buckets" >> beam.GroupByKey()
-            | "Repeated" >> beam.FlatMap(_repeated)
-        )
+    def find_records(states: beam.PCollection[UnitState]) -> beam.PCollection[UnitState]:
+        by_unit = states | "ByUnit" >> beam.Map(lambda state: (state.unit.index, state.pack()))
         records = (
             {"state": by_unit, "repeated": repeated}
             | "Candidates" >> beam.CoGroupByKey()
-            | "Records" >> FlatMapInThreads(self._first_records, *groups)
+            | "Records" >> FlatMapInThreads(steps.first_records, *groups)
         )
-        for i in range(len(self.settings.passes)):
+        for i in range(len(settings.passes)):
             records |= f"Group {i}" >> beam.GroupByKey()
-            records |= f"Resolve {i}" >> beam.FlatMap(self._resolve, i)
-        left = (
-            {"state": by_unit, "lost": records}
-            | "Lost" >> beam.CoGroupByKey()
-            | "Drop" >> beam.Map(lambda item: drop_duplicates(item[1]["state"][0], item[1]["lost"]))
+            records |= f"Resolve {i}" >> beam.FlatMap(steps.resolve, i)
+        lost = {"state": by_unit, "lost": records} | "Lost" >> beam.CoGroupByKey()
+        return lost | "Drop" >> beam.Map(
+            lambda item: drop_duplicates(UnitState.unpack(item[1]["state"][0]), item[1]["lost"])
         )
-        return left, tuple(recalls) | "Recalls" >> beam.Flatten(pipeline=states.pipeline)
+
+    units.regroup(find_records)
+    return tuple(recalls) | "Recalls" >> beam.Flatten(pipeline=units.pipeline)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    settings: DecideSettings
+    n_buckets: int
 
     def _groups(self, found: tuple[Groups, ...]) -> dict[int, Groups]:
         return dict(zip(self.settings.near, found, strict=True))
 
-    def _hash(self, state: UnitState, *found: Any) -> Iterator[tuple[tuple[int, int], tuple[int, U64]]]:
-        for bucket, hashes in hash_keys(self.settings, state, self.n_buckets, self._groups(found)):
+    def hash(
+        self, tables: OpenTables, state: UnitState, *found: Any
+    ) -> Iterator[tuple[tuple[int, int], tuple[int, U64]]]:
+        for bucket, hashes in hash_keys(self.settings, tables, state, self.n_buckets, self._groups(found)):
             yield bucket, (state.unit.index, hashes)
 
-    def _first_records(self, item: tuple[int, dict[str, Any]], *found: Any) -> Iterator[tuple[int, Any]]:
-        [state], repeated = item[1]["state"], item[1]["repeated"]
+    def first_records(self, item: tuple[int, dict[str, Any]], *found: Any) -> Iterator[tuple[int, Any]]:
+        repeated = item[1]["repeated"]
         if repeated:
-            records = find_candidates(self.settings, state, repeated, self._groups(found))
+            [packed] = item[1]["state"]
+            state = UnitState.unpack(packed)
+            with OpenTables(self.settings.store, state.unit.index) as tables:
+                records = find_candidates(self.settings, tables, state, repeated, self._groups(found))
             yield from _by_number(records, dedup.buckets_for(records, 0, self.n_buckets))
 
-    def _resolve(self, item: tuple[int, Iterable[Any]], index: int) -> Iterator[tuple[int, Any]]:
+    def resolve(self, item: tuple[int, Iterable[Any]], index: int) -> Iterator[tuple[int, Any]]:
         """Yield the records after a pass by bucket of the next one; after the last one the dead, by unit."""
         records = dedup.resolve(np.concatenate(list(item[1])), index)
         if index + 1 < len(self.settings.passes):
@@ -98,59 +109,52 @@ def _by_number(records: dedup.Records, numbers: Any) -> Iterator[tuple[int, dedu
         yield int(number), records[numbers == number]
 
 
-def _repeated(item: tuple[tuple[int, int], Iterable[tuple[int, U64]]]) -> Iterator[tuple[int, tuple[int, U64]]]:
+def _repeated(item: tuple[tuple[int, int], Iterable[Packed]]) -> Iterator[tuple[int, tuple[int, U64]]]:
     """Yield the hashes of a bucket that repeat, for each unit that has some: (unit, (pass, hashes))."""
-    (place, _), found = item
-    parts = list(found)
-    repeated = dedup.repeated(hashes for _, hashes in parts)
-    if len(repeated):
-        for unit, hashes in parts:
-            shared = hashes[np.isin(hashes, repeated)]
-            if len(shared):
-                yield unit, (place, shared)
+    (place, _), packed = item
+    yield from ((unit, (place, hashes)) for unit, hashes in repeated_by_unit(packed))
 
 
-@dataclass
-class _FindGroups(beam.PTransform):
-    """Find the groups of a pass by nearness, and measure its recall."""
+def _find_groups(
+    units: Units, settings: DecideSettings, place: int, nearness: Nearness, n_buckets: int, on_one_machine: bool
+) -> Any:
+    """Find the groups of a pass by nearness: PCollection of one Groups over the rows still in, and one int64[2], the sum of `Nearness.recall`.
 
-    settings: DecideSettings
+    `on_one_machine`: the runner works on this machine alone.
+    """
+    name, steps = f"Near {place}", _Near(nearness, n_buckets)
+    if on_one_machine:
+        together = units.end_pass() | f"{name}: together" >> beam.combiners.ToList()
+        found = together | f"{name}: search" >> beam.Map(lambda states: find_groups(settings, nearness, states))
+        return found | f"{name}: groups" >> beam.Keys(), found | f"{name}: recall" >> beam.Values()
+    plan = units.pipeline | f"{name}: begin" >> beam.Create([None])
+    for n in range(nearness.rounds):
+        surveys = units.ask(f"{name}: survey {n}", steps.survey, AsSingleton(plan), combine=beam.combiners.ToList())
+        plan |= f"{name}: plan {n}" >> beam.Map(nearness.plan, AsSingleton(surveys.get()))
+    recall = units.ask(f"{name}: recall", steps.recall, AsSingleton(plan), combine=fold_all(operator.add))
+    parts = units.ask(f"{name}: split", steps.split, AsSingleton(plan))
+    edges = (
+        parts.get()
+        | f"{name}: meet" >> beam.GroupByKey()
+        | f"{name}: edges" >> MapInThreads(lambda item: nearness.edges(item[0], join_parts(item[1])))
+    )
+    groups = edges | f"{name}: forest" >> beam.CombineGlobally(_Forest()) | f"{name}: groups" >> beam.Map(Groups.of)
+    return groups, recall.get()
+
+
+@dataclass(frozen=True)
+class _Near:
     nearness: Nearness
     n_buckets: int
-    on_one_machine: bool  # whether the runner works on this machine alone
 
-    def expand(self, states: beam.PCollection[UnitState]) -> Any:
-        """PCollection[UnitState] → PCollection of one Groups over the rows still in, and one int64[2], the sum of `Nearness.recall`."""
-        if self.on_one_machine:
-            together = states | "Together" >> beam.combiners.ToList()
-            found = together | "Search" >> beam.Map(lambda units: find_groups(self.settings, self.nearness, units))
-            return found | "Groups" >> beam.Keys(), found | "Recall" >> beam.Values()
-        plan = states.pipeline | beam.Create([None])
-        for n in range(self.nearness.rounds):
-            surveys = states | f"Survey {n}" >> MapInThreads(self._survey, AsSingleton(plan))
-            gathered = surveys | f"Gather {n}" >> beam.combiners.ToList()
-            plan |= f"Plan {n}" >> beam.Map(self.nearness.plan, AsSingleton(gathered))
-        split = states | "Split" >> beam.FlatMap(
-            # Not a generator itself, of which Beam would infer types that tagged outputs do not have.
-            lambda state, plan: iter(self._split(state, plan)),
-            AsSingleton(plan),
-        ).with_outputs("recall", main="parts")
-        edges = (
-            split.parts
-            | "Meet" >> beam.GroupByKey()
-            | "Edges" >> MapInThreads(lambda item: self.nearness.edges(item[0], join_parts(item[1])))
-        )
-        groups = edges | "Forest" >> beam.CombineGlobally(_Forest()) | "Groups" >> beam.Map(Groups.of)
-        return groups, split.recall | "Recall" >> fold_all(operator.add)
+    def survey(self, tables: OpenTables, state: UnitState, plan: Any) -> Iterator[Any]:
+        yield self.nearness.survey(*read_nodes(tables, self.nearness, state), plan)
 
-    def _survey(self, state: UnitState, plan: Any) -> Any:
-        return self.nearness.survey(*read_nodes(self.settings, self.nearness, state), plan)
+    def recall(self, tables: OpenTables, state: UnitState, plan: Any) -> Iterator[Any]:
+        yield self.nearness.recall(*read_nodes(tables, self.nearness, state), plan)
 
-    def _split(self, state: UnitState, plan: Any) -> Iterator[Any]:
-        """Yield parts by bucket, and what `recall` says as output `recall`."""
-        nodes, values = read_nodes(self.settings, self.nearness, state)
-        yield TaggedOutput("recall", self.nearness.recall(nodes, values, plan))
-        yield from self.nearness.split(nodes, values, plan, self.n_buckets)
+    def split(self, tables: OpenTables, state: UnitState, plan: Any) -> Iterator[Any]:
+        yield from self.nearness.split(*read_nodes(tables, self.nearness, state), plan, self.n_buckets)
 
 
 class _Forest(beam.CombineFn):

@@ -1,62 +1,67 @@
 """Emitting on Beam: shards are elements, laid out from the units' numbers of kept rows."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.pvalue import AsList
+from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.decide import dedup
-from curate.output.layout import Shard, lay_out
+from curate.numeric.arrays import U64
+from curate.output.layout import Layout, Shard, Slice
 from curate.output.output_format import emit_shard, find_output
 from curate.output.settings import EmitSettings
-from curate.publish.audit import Audit, PublishSettings, check_damage
+from curate.pool.plan import Unit
+from curate.publish.audit import Audit
 from curate.store.error_notes import noting_errors
+from curate.store.manifest import Published, written_file
+from curate.store.tables import OpenTables
 from curate.store.timings import time_step
-from curate.transforms.threads import FlatMapInThreads, MapInThreads
+from curate.transforms.hashes import Batch, repeated_hashes
+from curate.transforms.threads import MapInThreads
+from curate.transforms.units import Answers, Units
 
 
-@dataclass
-class Emit(beam.PTransform):
-    """Refuse too much damage, lay the shards out and write them."""
+def hash_names(units: Units, settings: EmitSettings, n_buckets: int) -> Answers:
+    """Hash the names that kept rows may get; return PCollection[uint64[n]] of those that several may: they are named by uid."""
+    kind = find_output(settings.pool.has_images)
 
-    settings: EmitSettings
-    publishing: PublishSettings
-    n_buckets: int
+    def hash_unit(tables: OpenTables, unit: Unit) -> Iterator[Any]:
+        hashes = kind.name_hashes(tables)
+        for bucket, part in enumerate(dedup.split_buckets(hashes, n_buckets)) if len(hashes) else ():
+            yield bucket, (unit.index, part)
 
-    def expand(self, audits: beam.PCollection[Audit]) -> beam.PCollection[Shard]:
-        """PCollection[Audit] → PCollection[Shard], those written.
+    return units.ask("Names", hash_unit, combine=_Repeated())
 
-        Names that several kept rows may have are found first: their rows are named by uid.
-        """
-        repeated = (
-            audits
-            | "Names" >> FlatMapInThreads(self._name_buckets)
-            | "Buckets" >> beam.GroupByKey()
-            | "Repeated" >> beam.Map(lambda item: dedup.repeated(item[1]))
-        )
-        return (
-            audits.pipeline
-            | beam.Create([None])
-            | "LayOut" >> beam.FlatMap(self._lay_out, AsList(audits))
-            | beam.Reshuffle()
-            | "Write" >> MapInThreads(self._write, AsList(repeated))
-        )
 
-    def _name_buckets(self, audit: Audit) -> Iterator[tuple[int, Any]]:
-        hashes = find_output(self.settings.pool.has_images).name_hashes(self.settings.tables(audit.unit))
-        if len(hashes):
-            yield from enumerate(dedup.split_buckets(hashes, self.n_buckets))
+class _Repeated(beam.PTransform):
+    def expand(self, hashed: beam.PCollection[Any]) -> beam.PCollection[U64]:
+        grouped = hashed | beam.ParDo(Batch()) | beam.GroupByKey()
+        return grouped | beam.Map(lambda item: repeated_hashes(item[1]))
 
-    def _lay_out(self, _: None, audits: list[Audit]) -> list[Shard]:
-        with noting_errors(self.settings.store):
-            check_damage(self.publishing, audits)
-        return lay_out([(audit.unit, audit.kept) for audit in audits], self.settings.output.rows_per_shard)
 
-    def _write(self, shard: Shard, repeated: list[Any]) -> Shard:
-        store = self.settings.store
+def emit(
+    units: Units, settings: EmitSettings, audit: beam.PCollection[Audit], repeated: beam.PCollection[U64]
+) -> tuple[beam.PCollection[tuple[int, int]], beam.PCollection[list[Published]]]:
+    """Lay the shards out and write them; return PCollection[(shard, rows)], and the manifest's lines of their files.
+
+    `audit`, one, of all units, comes once nothing speaks against emitting; `repeated` are of `hash_names`.
+    """
+    layout = audit | "LayOut" >> beam.Map(lambda all_units: Layout.of(all_units.kept, settings.output.rows_per_shard))
+
+    def slices(tables: OpenTables, unit: Unit, layout: Layout) -> Iterator[tuple[int, Slice]]:
+        return layout.slices(unit)
+
+    def write(item: tuple[int, Iterable[Slice]], repeated: list[U64]) -> tuple[tuple[int, int], list[Published]]:
+        store, shard = settings.store, Shard.of(*item)
         with noting_errors(store), time_step(store, "emit", f"{shard.index:05d}") as timer:
             timer.rows = shard.rows
-            return emit_shard(self.settings, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
+            emit_shard(settings, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
+            files = find_output(settings.pool.has_images).files(shard.stem)
+            lines = [written_file(store, path, shard.rows if has_rows else None) for path, has_rows in files.items()]
+            return (shard.index, shard.rows), lines
+
+    shards = units.ask("Slices", slices, AsSingleton(layout)).get() | "Shards" >> beam.GroupByKey()
+    written = shards | "Write" >> MapInThreads(write, AsList(repeated))
+    return written | "ShardRows" >> beam.Keys(), written | "ShardLines" >> beam.Values()

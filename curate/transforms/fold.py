@@ -1,10 +1,15 @@
-"""What units report, combined two at a time, so that a worker holds one result and not the units' parts."""
+"""What units report, combined as it comes, so that a worker holds one result and not the units' parts."""
 
 from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
+
+from curate.decide.balance import SparseSums
+from curate.decide.settings import DecideSettings
+from curate.numeric.arrays import I64
 
 
 class Fold(beam.CombineFn):
@@ -29,6 +34,70 @@ class Fold(beam.CombineFn):
         return accumulator
 
 
+class Total(beam.CombineFn):
+    """Combine into an object of a class, which has `add`, for an element, and `merge`, for another total."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.create_accumulator = make
+
+    def add_input(self, accumulator: Any, element: Any) -> Any:
+        """Add an element."""
+        accumulator.add(element)
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
+        """Add up totals."""
+        total = self.create_accumulator()
+        for accumulator in accumulators:
+            total.merge(accumulator)
+        return total
+
+    def extract_output(self, accumulator: Any) -> Any:
+        """Return the total."""
+        return accumulator
+
+
+class _AddEntries(beam.CombineFn):
+    """Add up sums by entry: sparse ones to a vector of all entries."""
+
+    def __init__(self, settings: DecideSettings) -> None:
+        self._settings = settings
+
+    def create_accumulator(self) -> None:
+        """Return nothing yet."""
+
+    def add_input(self, accumulator: I64 | None, element: SparseSums) -> I64:
+        """Add a unit's."""
+        if accumulator is None:
+            accumulator = np.zeros((len(element.values), len(self._settings.entries.table)), np.int64)
+        accumulator[:, element.entries] += element.values
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[I64 | None]) -> I64 | None:
+        """Add up vectors."""
+        return reduce(_add, accumulators, None)
+
+    def extract_output(self, accumulator: I64) -> I64:
+        """Return the sums of all entries (int64[sums, n])."""
+        return accumulator
+
+
+def _add(one: I64 | None, other: I64 | None) -> I64 | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
+
+
 def fold_all(function: Callable[[Any, Any], Any]) -> beam.CombineGlobally:
     """Combine what all units report, of which there is at least one: a default for none would cost a stage."""
     return beam.CombineGlobally(Fold(function)).without_defaults()
+
+
+def total_all(make: Callable[[], Any]) -> beam.CombineGlobally:
+    """Combine what all units report into an object that `make` makes, with `add` and `merge`."""
+    return beam.CombineGlobally(Total(make)).without_defaults()
+
+
+def add_entries(settings: DecideSettings) -> beam.CombineGlobally:
+    """Add up SparseSums of all units to int64[sums, entries]."""
+    return beam.CombineGlobally(_AddEntries(settings)).without_defaults()

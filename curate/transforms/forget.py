@@ -1,5 +1,6 @@
 """The blocklist on Beam: names are followed in rounds over all units, then the rows that have one are blanked."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,29 +11,36 @@ from curate.forget.block import ROUNDS, Frontier, block_unit, follow, record_enc
 from curate.pool.plan import Unit
 from curate.publish.audit import PublishSettings
 from curate.store.items import Items, unite
-from curate.transforms.threads import MapInThreads
+from curate.store.tables import OpenTables
+from curate.transforms.units import Units
 
 
-@dataclass
-class ApplyBlocklist(beam.PTransform):
-    """Blank the rows of all units that forgotten.parquet names, and those linked to them."""
+def apply_blocklist(units: Units, settings: PublishSettings) -> None:
+    """Blank the rows of all units that forgotten.parquet names, and those linked to them.
 
-    settings: PublishSettings
-
-    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
-        """PCollection[Unit] → PCollection[Unit], the same once cleared.
-
-        Names are followed for `ROUNDS`, those that were encountered recorded, then rows cleared.
-        """
-        settings = self.settings
-        frontier = units.pipeline | beam.Create([settings.store]) | "Begin" >> beam.Map(Frontier.begin)
-        for n in range(ROUNDS):
-            found = units | f"Follow {n}" >> MapInThreads(partial(follow, settings), AsSingleton(frontier))
-            united = found | f"Unite {n}" >> beam.CombineGlobally(unite).without_defaults()
-            frontier = united | f"Advance {n}" >> beam.Map(_advance, AsSingleton(frontier))
-        frontier |= "Record" >> beam.Map(partial(record_encountered, settings.store))
-        return units | "Clear" >> MapInThreads(partial(block_unit, settings), AsSingleton(frontier))
+    Names are followed for `ROUNDS`, those that were encountered recorded, then rows cleared.
+    """
+    frontier = units.pipeline | "Frontier" >> beam.Create([settings.store]) | "Begin" >> beam.Map(Frontier.begin)
+    steps = _Steps(settings)
+    for n in range(ROUNDS):
+        united = beam.CombineGlobally(unite).without_defaults()
+        found = units.ask(f"Follow {n}", steps.follow, AsSingleton(frontier), combine=united)
+        frontier = found.get() | f"Advance {n}" >> beam.Map(_advance, AsSingleton(frontier))
+    frontier |= "Record" >> beam.Map(partial(record_encountered, settings.store))
+    units.then("Clear", steps.clear, AsSingleton(frontier))
 
 
 def _advance(found: Items, frontier: Frontier) -> Frontier:
     return frontier.advance(found)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    settings: PublishSettings
+
+    def follow(self, tables: OpenTables, unit: Unit, frontier: Frontier) -> Iterator[Items]:
+        yield follow(self.settings, tables, unit, frontier)
+
+    def clear(self, tables: OpenTables, unit: Unit, frontier: Frontier) -> Unit:
+        block_unit(self.settings, tables, frontier)
+        return unit

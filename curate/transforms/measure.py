@@ -1,9 +1,9 @@
-"""Measuring and matching on Beam: units in, the same units out once their tables are current."""
+"""Measuring and matching on Beam: units' tables are current after it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
-
-import apache_beam as beam
 
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
@@ -11,50 +11,49 @@ from curate.metadata.match import compile_kernels
 from curate.metadata.unit import MatchSettings, match_unit
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
-from curate.store.error_notes import noting_errors
+from curate.store.tables import OpenTables
 from curate.store.timings import time_step
-from curate.transforms.threads import MapInThreads
+from curate.transforms.units import Answers, Units
 
 
-@dataclass
-class Measure(beam.PTransform):
-    """Write `samples`, `scores`, `embeddings` and `members` of each unit."""
+def measure(units: Units, context: RunContext) -> Answers:
+    """Write `samples`, `scores`, `embeddings` and `members` of each unit; return the files that could not be read.
 
-    context: RunContext
-
-    def expand(self, units: beam.PCollection[Unit]) -> Any:
-        """PCollection[Unit] → PCollection[Unit], the same once measured, and PCollection[str], the files that could not be read.
-
-        These are few, and what is decided depends on which they are.
-        """
-        measured = units | MapInThreads(self._measure)
-        return measured | "Units" >> beam.Keys(), measured | "UnreadFiles" >> beam.FlatMap(lambda pair: pair[1])
-
-    def _measure(self, unit: Unit) -> tuple[Unit, list[str]]:
-        settings, tables = MeasureSettings.of(self.context), self.context.unit_tables(unit)
-        with noting_errors(self.context.store), time_step(self.context.store, "measure", unit.name) as timer:
-            timer.idle = all(tables.would_be_current(name, settings.key(name, unit)) for name in settings.tables)
-            unread = measure_unit(settings, unit, tables)
-            timer.rows = tables.rows()
-            return unit, unread
+    These are few, and what is decided depends on which they are: PCollection[str].
+    """
+    return units.ask("Measure", _Steps(context).measure)
 
 
-@dataclass
-class Match(beam.PTransform):
-    """Write `matches` of each measured unit."""
+def match(units: Units, context: RunContext) -> None:
+    """Write `matches` of each measured unit, whose captions are in memory where they were read just now."""
+    units.then("Match", _Steps(context).match)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The steps, with settings that are made once in a process."""
 
     context: RunContext
 
-    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Unit]:
-        """PCollection[Unit] → PCollection[Unit], the same once matched."""
-        return units | MapInThreads(self._match)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Steps, (self.context,)
 
-    def _match(self, unit: Unit) -> Unit:
+    @cached_property
+    def _measuring(self) -> MeasureSettings:
+        return MeasureSettings.of(self.context)
+
+    @cached_property
+    def _matching(self) -> MatchSettings:
+        return MatchSettings.of(self.context)
+
+    def measure(self, tables: OpenTables, unit: Unit) -> Iterator[str]:
+        with time_step(self.context.store, "measure", unit.name) as timer:
+            yield from measure_unit(self._measuring, unit, tables)
+            timer.rows, timer.idle = tables.rows(), not tables.written
+
+    def match(self, tables: OpenTables, unit: Unit) -> Unit:
         compile_kernels()
-        settings, tables = MatchSettings.of(self.context), self.context.unit_tables(unit)
         with time_step(self.context.store, "match", unit.name) as timer:
-            key = settings.key(tables.key("samples"))
-            timer.idle = bool(key) and tables.would_be_current("matches", key)
-            match_unit(settings, tables)
-            timer.rows = tables.rows()
+            match_unit(self._matching, tables)
+            timer.rows, timer.idle = tables.rows(), "matches" not in tables.written
         return unit

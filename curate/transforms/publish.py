@@ -1,6 +1,6 @@
-"""Publishing on Beam: drift, the digest of each file, and once all are there, what describes the run."""
+"""Publishing on Beam: the audit, drift, the manifest's lines, and once all are there, what describes the run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +8,8 @@ import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.captions.work import summarise
-from curate.output.layout import Shard
-from curate.output.output_format import find_output
 from curate.pool.plan import Unit
-from curate.publish.audit import Audit, PublishSettings
+from curate.publish.audit import Audit, PublishSettings, audit_unit, check_damage
 from curate.publish.compact import compact_chunk, lay_out_chunks
 from curate.publish.drift import measure_drifts, merge, sample_unit
 from curate.publish.publish import Results, publish
@@ -19,71 +17,61 @@ from curate.run.context import RunContext
 from curate.store.chunks import Chunk
 from curate.store.error_notes import noting_errors
 from curate.store.facts import DriftFacts
-from curate.store.manifest import Published, written_file
-from curate.transforms.fold import Fold
-from curate.transforms.threads import FlatMapInThreads, MapInThreads
+from curate.store.manifest import Lines, Published, written_file
+from curate.store.tables import OpenTables
+from curate.transforms.fold import Fold, total_all
+from curate.transforms.threads import MapInThreads
+from curate.transforms.units import Answers, Units
 
 _RESULTS = ("t", "pool", "survivors", "sums", "drift", "captioned")
 
 
-@dataclass
-class MeasureDrift(beam.PTransform):
-    """Measure the drift of each source from samples of its embeddings. Only where embeddings are kept."""
+def audit(units: Units, settings: PublishSettings) -> beam.PCollection[Audit]:
+    """Count all rows of all units: PCollection of one Audit. Too much damage ends the run."""
 
-    settings: PublishSettings
+    def count(tables: OpenTables, unit: Unit) -> Iterator[Audit]:
+        yield audit_unit(settings, tables, unit)
 
-    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[list[DriftFacts]]:
-        """PCollection[Unit], decided → PCollection of one list[DriftFacts], by way of one sample a unit and source."""
-        settings, measure = self.settings, self.settings.recipe.measure
-        return (
-            units
-            | "Sample" >> FlatMapInThreads(lambda unit: sample_unit(measure, unit.source, settings.tables(unit)))
-            | "Merge" >> beam.CombinePerKey(Fold(lambda one, other: merge([one, other])))
-            | "Together" >> beam.combiners.ToDict()
-            | "Measure" >> beam.Map(measure_drifts)
-        )
+    def check(found: Audit) -> Audit:
+        with noting_errors(settings.store):
+            check_damage(settings, found)
+        return found
+
+    return units.ask("Audit", count, combine=total_all(Audit)).get() | "Damage" >> beam.Map(check)
 
 
-@dataclass
-class Compact(beam.PTransform):
-    """Put the tables of many small units into few files; those of others stay as they are."""
+def measure_drift(units: Units, settings: PublishSettings) -> Answers:
+    """Measure the drift of each source from samples of its embeddings. Only where embeddings are kept.
 
-    settings: PublishSettings
+    PCollection of one list[DriftFacts], by way of one sample a unit and source.
+    """
 
-    def expand(self, audits: beam.PCollection[Audit]) -> beam.PCollection[str]:
-        """PCollection[Audit] → PCollection[str], the files of all tables."""
-        sizes = audits | "Sizes" >> beam.Map(lambda audit: (audit.unit.index, audit.unit.source, audit.rows))
-        return (
-            audits.pipeline
-            | beam.Create([None])
-            | "LayOut" >> beam.FlatMap(self._lay_out, AsList(sizes))
-            | beam.Reshuffle()
-            | "Merge" >> FlatMapInThreads(self._compact)
-        )
+    def sample(tables: OpenTables, unit: Unit) -> Iterator[Any]:
+        yield from sample_unit(settings.recipe.measure, unit.source, tables)
 
-    def _lay_out(self, _: None, sizes: list[tuple[int, str, int]]) -> list[Chunk]:
-        return lay_out_chunks([(source, rows) for _, source, rows in sorted(sizes)])
-
-    def _compact(self, chunk: Chunk) -> list[str]:
-        with noting_errors(self.settings.store):
-            return compact_chunk(self.settings, chunk)
+    return units.ask("Drift", sample, combine=_Drift())
 
 
-@dataclass
-class Digest(beam.PTransform):
-    """Make the manifest's lines of all tables and shards, by what each file was when it was written."""
+class _Drift(beam.PTransform):
+    def expand(self, samples: beam.PCollection[Any]) -> beam.PCollection[list[DriftFacts]]:
+        merged = samples | "Merge" >> beam.CombinePerKey(Fold(lambda one, other: merge([one, other])))
+        return merged | "Together" >> beam.combiners.ToDict() | "Measure" >> beam.Map(measure_drifts)
 
-    settings: PublishSettings
 
-    def expand(self, inputs: Any) -> beam.PCollection[Published]:
-        """`tables`: PCollection[str], and `shards`: PCollection[Shard] → PCollection[Published], one a file."""
-        tables = inputs["tables"] | "Tables" >> beam.Map(lambda path: (path, None))
-        shards = inputs["shards"] | "Shards" >> beam.FlatMap(self._files)
-        return (tables, shards) | beam.Flatten() | MapInThreads(lambda file: written_file(self.settings.store, *file))
+def compact(
+    audited: beam.PCollection[Audit], settings: PublishSettings, sources: Sequence[tuple[str, int]]
+) -> beam.PCollection[list[Published]]:
+    """Put the tables of many small units into few files; those of others stay as they are.
 
-    def _files(self, shard: Shard) -> Iterator[tuple[str, int | None]]:
-        files = find_output(self.settings.pool.has_images).files(shard.stem)
-        yield from ((path, shard.rows if has_rows else None) for path, has_rows in files.items())
+    `audited`, one, of all units, comes once all tables are there. Returns the manifest's lines of all tables.
+    """
+
+    def merge(chunk: Chunk) -> list[Published]:
+        with noting_errors(settings.store):
+            return [written_file(settings.store, path) for path in compact_chunk(settings, chunk)]
+
+    chunks = audited | "Chunks" >> beam.FlatMap(lambda found: lay_out_chunks(sources, found.sizes))
+    return chunks | "SpreadChunks" >> beam.Reshuffle() | "Compact" >> MapInThreads(merge)
 
 
 @dataclass
@@ -91,30 +79,32 @@ class Publish(beam.PTransform):
     """Write what describes the run and its shards, and `_SUCCESS` last."""
 
     context: RunContext
+    sources: list[tuple[str, int]]  # the source of units that follow each other, and how many these are
 
     def expand(self, inputs: Any) -> beam.PCollection[None]:
         """Return a PCollection of one None, once the run is complete, from PCollections by name.
 
-        Always: audits, shards, digests, thresholds, recalls. Where there are any, of one element each: t, pool, survivors,
-        sums, drift, captioned.
+        Always: audit (one), lines (of the manifest, in lists), shards (with rows), thresholds, recalls. Where there are any, of one
+        element each: t, pool, survivors, sums, drift, captioned.
         """
-        lists = {name: AsList(inputs[name]) for name in ("audits", "shards", "digests", "thresholds", "recalls")}
-        single = {n: AsSingleton(inputs[n]) for n in _RESULTS if inputs.get(n) is not None}
-        start = inputs["audits"].pipeline | beam.Create([None])
-        return start | beam.Map(self._publish, **lists, **single)
+        single = {name: AsSingleton(inputs[name]) for name in _RESULTS if inputs.get(name) is not None}
+        lists = {name: AsList(inputs[name]) for name in ("shards", "thresholds", "recalls")}
+        lines = inputs["lines"] | total_all(Lines)
+        return lines | beam.Map(self._publish, audit=AsSingleton(inputs["audit"]), **lists, **single)
 
-    def _publish(
-        self, _: None, audits: list[Audit], shards: list[Shard], digests: list[Published], **found: Any
-    ) -> None:
+    def _publish(self, lines: Lines, audit: Audit, shards: list[tuple[int, int]], **found: Any) -> None:
         captions, captioned = self.context.recipe.captions, found.get("captioned")
         work = summarise(captions, self.context.engine_ids, captioned) if captions and captioned else []
+        counts = {name: found[name][0] for name in ("pool", "survivors") if name in found}
         results = Results(
             t=found.get("t"),
             thresholds=dict(found["thresholds"]),
             recalls=dict(found["recalls"]),
-            **{name: found.get(name) for name in ("pool", "survivors", "sums")},
+            pool=counts.get("pool"),
+            survivors=counts.get("survivors"),
+            sums=found.get("sums"),
             drift=found.get("drift") or [],
             caption_work=work,
         )
         with noting_errors(self.context.store):
-            publish(PublishSettings.of(self.context), audits, shards, results, digests)
+            publish(PublishSettings.of(self.context), audit, dict(shards), results, self.sources, lines)

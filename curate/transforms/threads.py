@@ -5,12 +5,13 @@ Beam's local runner can have several workers in one process, but then now and th
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -26,7 +27,8 @@ class MapInThreads(beam.PTransform):
 
     def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
         """PCollection[X] → PCollection[Y], where the function gives a Y for an X."""
-        return elements | beam.ParDo(_InThreads(self._function), *self._side)
+        function = self._function
+        return elements | beam.ParDo(do_in_threads(lambda *arguments: [function(*arguments)]), *self._side)
 
 
 class FlatMapInThreads(MapInThreads):
@@ -35,8 +37,12 @@ class FlatMapInThreads(MapInThreads):
     def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
         """PCollection[X] → PCollection[Y], where the function gives some Ys for an X."""
         function = self._function
-        listed = elements | beam.ParDo(_InThreads(lambda *arguments: list(function(*arguments))), *self._side)
-        return listed | beam.FlatMap(lambda items: items)
+        return elements | beam.ParDo(do_in_threads(lambda *arguments: list(function(*arguments))), *self._side)
+
+
+def do_in_threads(function: Callable[..., Sequence[Any]]) -> beam.DoFn:
+    """Return the DoFn that gives all that the function does for an element, which may be tagged, CORES elements at a time."""
+    return _InThreads(function)
 
 
 class _InThreads(beam.DoFn):
@@ -52,11 +58,11 @@ class _InThreads(beam.DoFn):
     def process(self, element: Any, *side: Any) -> Iterator[Any]:
         self._waiting.append(_threads().submit(self._function, element, *side))
         if len(self._waiting) > CORES:
-            yield self._next()
+            yield from self._next()
 
     def finish_bundle(self) -> Iterator[Any]:
         while self._waiting:
-            yield WindowedValue(self._next(), GlobalWindow().max_timestamp(), [GlobalWindow()])
+            yield from map(_in_window, self._next())
 
     def _next(self) -> Any:
         try:
@@ -66,6 +72,13 @@ class _InThreads(beam.DoFn):
             if isinstance(error, Exception):  # an interrupt ends the process, whatever they do
                 wait(begun)
             raise
+
+
+def _in_window(output: Any) -> Any:
+    """Return what a DoFn yields at the end of a bundle, for an output."""
+    if isinstance(output, TaggedOutput):
+        return TaggedOutput(output.tag, _in_window(output.value))
+    return WindowedValue(output, GlobalWindow().max_timestamp(), [GlobalWindow()])
 
 
 @cache

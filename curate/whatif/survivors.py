@@ -135,7 +135,7 @@ class DecidedRows:
         """Return those of units after deduplication."""
         if not recipe.match:
             return cls(recipe, settings, states, [], np.zeros(0, np.int64))
-        matches = list(in_threads(lambda state: alive_matches(settings, state), states))
+        matches = list(in_threads(lambda state: alive_matches(settings.tables(state.unit), state), states))
         return cls(recipe, settings, states, matches, rounds.count_survivors(settings, states))
 
 

@@ -26,14 +26,14 @@ from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.captions.work import check_requests, summarise
 from curate.decide import balance, dedup
-from curate.decide.per_unit import UnitState, alive_matches, count_entries, decide
+from curate.decide.per_unit import Drawing, UnitState, alive_matches, count_entries, decide, sum_entries
 from curate.decide.rounds import apply_rules, count_survivors, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.forget.block import block
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
-from curate.output.layout import lay_out
+from curate.output.layout import Layout, lay_out
 from curate.output.output_format import emit_shard, find_output
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
@@ -44,7 +44,7 @@ from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
 from curate.store.layout import METADATA_FILE
-from curate.store.manifest import digest_file
+from curate.store.manifest import Lines, written_file
 from pipelines.claim import Prepared, claim_folder
 from pipelines.curate import build
 from pipelines.driver import prepare
@@ -377,20 +377,20 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
             match(context, unit)
     if context.blocklist_key:
         block(PublishSettings.of(context), units)
-    audits, results = decide_local(prepared, unread)
+    audit, results = decide_local(prepared, unread)
     if context.recipe.captions:
         settings = CaptionSettings.of(context)
         captioned = [caption_unit(settings, unit, context.unit_tables(unit), results.survivors) for unit in units]
         check_requests(captioned, context.recipe.max_failed)
         work = summarise(settings.captions, context.engine_ids, captioned)
         results = replace(results, caption_work=work)
-    check_damage(PublishSettings.of(context), audits)
-    publish_local(context, audits, results)
+    check_damage(PublishSettings.of(context), audit)
+    publish_local(context, units, audit, results)
     context.store.delete("tmp")
     return Ran(out)
 
 
-def decide_local(prepared: Prepared, unread: Sequence[str]) -> tuple[list[Audit], Results]:
+def decide_local(prepared: Prepared, unread: Sequence[str]) -> tuple[Audit, Results]:
     """Rules, deduplication and balance by `curate.decide.rounds` and the functions of `curate.decide.balance`."""
     context, units = prepared.context, prepared.plan.units
     settings = DecideSettings.of(context)
@@ -398,47 +398,54 @@ def decide_local(prepared: Prepared, unread: Sequence[str]) -> tuple[list[Audit]
     recalls = dict.fromkeys(context.recipe.dedup.near, np.zeros(2, np.int64))
     pool = survivors = sums = t = None
     if context.recipe.match:
-        pool = np.sum([count_entries(settings, unit) for unit in units], axis=0)
+        n = len(settings.entries.table)
+        pool = np.sum([count_entries(settings, settings.tables(unit)).dense(n)[0] for unit in units], axis=0)
         survivors = count_survivors(settings, states)
     if context.recipe.balance:
         assert survivors is not None
         t = context.recipe.balance.t or _largest_t(settings, states, survivors)
-    verdicts = [decide(settings, s, survivors, t, unread) for s in states]
+    drawing = None if survivors is None else Drawing.of(settings, survivors, t)
+    for state in states:
+        decide(settings, settings.tables(state.unit), state, drawing, unread)
     if context.recipe.match:
-        sums = np.sum([found for found in verdicts if found is not None], axis=0)
+        sums = np.sum([sum_entries(settings.tables(unit), n).dense(n) for unit in units], axis=0)
+    publishing, audit = PublishSettings.of(context), Audit()
+    for unit in units:
+        audit.add(audit_unit(publishing, settings.tables(unit), unit))
     # Thresholds only describe: a test that compares them does so with the definition.
-    return [audit_unit(PublishSettings.of(context), unit) for unit in units], Results(
-        t, {}, recalls, pool, survivors, sums
-    )
+    return audit, Results(t, {}, recalls, pool, survivors, sums)
 
 
 def _largest_t(settings: DecideSettings, states: Sequence[UnitState], counts: Any) -> int:
     """The largest t with Σπ ≤ rows, by trying all of them."""
     assert settings.balance is not None and settings.balance.rows is not None
     ts = np.arange(1, counts.max() + 1)
-    matches = [alive_matches(settings, state) for state in states]
+    matches = [alive_matches(settings.tables(state.unit), state) for state in states]
     sums = np.sum([balance.expected_rows(m, counts, ts[:, None]).astype(object) for m in matches], axis=0)
     return int(ts[[total <= settings.balance.rows * balance.ONE for total in sums]][-1])
 
 
-def publish_local(context: RunContext, audits: list[Audit], results: Results) -> None:
+def publish_local(context: RunContext, units: Sequence[Unit], audit: Audit, results: Results) -> None:
     """Emits and publishes."""
     settings, publishing, kind = (
         EmitSettings.of(context),
         PublishSettings.of(context),
         find_output(context.pool.has_images),
     )
-    hashes = [kind.name_hashes(settings.tables(a.unit)) for a in audits]
-    shards = lay_out([(a.unit, a.kept) for a in audits], context.recipe.output.rows_per_shard)
+    hashes = [kind.name_hashes(settings.tables(unit)) for unit in units]
+    shards = lay_out(units, Layout.of(audit.kept, context.recipe.output.rows_per_shard))
     for shard in shards:
         emit_shard(settings, shard, dedup.repeated(hashes))
-    chunks = lay_out_chunks([(a.unit.source, a.rows) for a in audits])
+    sources = [(source, sum(1 for _ in of)) for source, of in itertools.groupby(unit.source for unit in units)]
+    chunks = lay_out_chunks(sources, audit.sizes)
     files: list[tuple[str, int | None]] = [
         (path, None) for chunk in chunks for path in compact_chunk(publishing, chunk)
     ]
     for shard in shards:
         files += [(path, shard.rows if has_rows else None) for path, has_rows in kind.files(shard.stem).items()]
-    publish(publishing, audits, shards, results, [digest_file(context.store, *file) for file in files])
+    lines = Lines(written_file(context.store, *file) for file in files)
+    sources = [(source, sum(1 for _ in of)) for source, of in itertools.groupby(unit.source for unit in units)]
+    publish(publishing, audit, {shard.index: shard.rows for shard in shards}, results, sources, lines)
 
 
 # ---------------------------------------------------------------- what holds of every run
