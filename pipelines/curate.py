@@ -31,7 +31,7 @@ def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buck
     """
     recipe, settings, publishing = context.recipe, DecideSettings.of(context), PublishSettings.of(context)
     emitting = EmitSettings.of(context)
-    elements = root | "Units" >> beam.Create(plan)
+    elements = root | "Units" >> beam.Create(plan, reshuffle=False)
     units = Units(elements if context.is_local_runner else elements | beam.Reshuffle(), context)
     answers: dict[str, Answers | None] = {}
     unread = measure(units, context)

@@ -19,7 +19,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import IO, Any, NamedTuple, Self, TypeVar
 
 import fsspec
@@ -36,7 +35,10 @@ FOOTER_NOTE = b"curate.note"
 _BUFFER = 1 << 18  # bytes that are written at once: a copy in cache costs less than a system call a member of a shard
 _TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
 _BLOCK = 1 << 22
-_SMALL = 1 << 20  # bytes of a file that is read at once
+_SMALL = 1 << 20  # bytes of a file that is read at once, or of a table that is written at once
+_TINY = (
+    1 << 14
+)  # bytes of a table that is not compressed: the start alone of a compressor costs as much as all the rest
 
 Made = TypeVar("Made")
 
@@ -205,7 +207,7 @@ class RunStore:
         if note := digest_name(name):
             data = json.dumps(digest).encode()
             if self.is_local:
-                _write_in_folder(self.path(note), data)
+                _in_folder(self.path(note), lambda path: _write(path, data))
             else:
                 self.fs.pipe_file(self.path(note), data)
 
@@ -247,14 +249,11 @@ class RunStore:
         os.makedirs(os.path.dirname(aside), exist_ok=True)
         try:
             yield aside
-            try:
-                os.replace(aside, self.path(name))
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
-                os.replace(aside, self.path(name))
-        finally:
-            if os.path.lexists(aside):
+            _in_folder(self.path(name), lambda path: os.replace(aside, path))
+        except BaseException:
+            with suppress(FileNotFoundError):
                 os.unlink(aside)
+            raise
 
     def spool(self) -> IO[bytes]:
         """Return a file without a name, for this process alone: in the run's `tmp`, or on this machine's disk."""
@@ -263,10 +262,18 @@ class RunStore:
             os.makedirs(aside, exist_ok=True)
         return tempfile.TemporaryFile(dir=aside)
 
-    def write_bytes(self, name: str, data: bytes) -> None:
-        """Put a small file into place."""
-        with self.create(name) as file:
-            file.write(data)
+    def write_bytes(self, name: str, data: bytes | memoryview, rows: int | None = None) -> None:
+        """Put a small file into place, as `create` does."""
+        with self._aside(name) as aside:
+            _write(aside, data)
+            self._note(name, Digest(len(data), hashlib.sha256(data).hexdigest(), rows))
+
+    def mark(self, name: str) -> None:
+        """Put an empty file into place."""
+        if self.is_local:
+            _in_folder(self.path(name), lambda path: _write(path, b""))
+        else:
+            self.fs.pipe_file(self.path(name), b"")
 
     def write_json(self, name: str, value: Any) -> None:
         """Put a JSON file into place, keys in their order."""
@@ -287,16 +294,17 @@ class RunStore:
         metadata = footer_metadata(key, note)
         plain = [f.name for f in table.schema if f.name in ("uid", "url", "caption", "sha256", "key", "duplicate_of")]
         repeating = [f.name for f in table.schema if f.name not in plain and pa.types.is_string(f.type)]
+        is_tiny = table.nbytes < _TINY
+        options: dict[str, Any] = {"use_dictionary": repeating or False, "write_page_checksum": True}
+        options |= {"compression": "none"} if is_tiny else {"compression": "zstd", "compression_level": 1}
         table = table.replace_schema_metadata(metadata or None)
-        options = {"compression": "zstd", "compression_level": 1, "use_dictionary": repeating or False}
-        with (
-            self.create(name, len(table)) as file,
-            pq.ParquetWriter(file, table.schema, write_page_checksum=True, **options) as out,
-        ):
-            first = 0
-            for rows in (len(table),) if groups is None else groups:
-                out.write_table(table.slice(first, rows), max(rows, 1))
-                first += rows
+        if table.nbytes < _SMALL:
+            sink = pa.BufferOutputStream()
+            _write_groups(sink, table, groups, options)
+            self.write_bytes(name, memoryview(sink.getvalue()), len(table))
+        else:
+            with self.create(name, len(table)) as file:
+                _write_groups(file, table, groups, options)
 
     def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return the table, or some of its columns.
@@ -474,10 +482,30 @@ def _open_parquet(source: Any) -> pq.ParquetFile:
     return pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
 
 
-def _write_in_folder(path: str, data: bytes) -> None:
-    """Write a small file; its folder is made where it is missing."""
-    with suppress(FileNotFoundError):
-        Path(path).write_bytes(data)
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    Path(path).write_bytes(data)
+def _write_groups(file: Any, table: pa.Table, groups: Sequence[int] | None, options: dict[str, Any]) -> None:
+    """Write a table in row groups of so many rows; None: in one."""
+    with pq.ParquetWriter(file, table.schema, **options) as out:
+        first = 0
+        for rows in (len(table),) if groups is None else groups:
+            out.write_table(table.slice(first, rows), max(rows, 1))
+            first += rows
+
+
+def _in_folder(path: str, put: Callable[[str], None]) -> None:
+    """Put a file at a path; its folder is made where it is missing."""
+    try:
+        put(path)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        put(path)
+
+
+def _write(path: str, data: bytes | memoryview) -> None:
+    """Write a file at once: as `Path.write_bytes`, at a third of its cost."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+    finally:
+        os.close(file)

@@ -31,7 +31,7 @@ def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
     milliseconds = round(1000 * (time.monotonic() - began))
     if timer.idle:
         return
-    folder.write_bytes(f"{_FOLDER}/{step}/{name}.{milliseconds}.{'' if timer.rows is None else timer.rows}", b"")
+    folder.mark(f"{_FOLDER}/{step}/{name}.{milliseconds}.{'' if timer.rows is None else timer.rows}")
 
 
 def sum_timings(folder: RunStore) -> list[StepFacts]:

@@ -74,7 +74,7 @@ def main() -> None:
                 pools.measure(prepared.context, unit)
             settings = DecideSettings.of(prepared.context)
             for state in deduplicate(settings, apply_rules(settings, prepared.plan.units)):
-                decide(settings, state, None, None)
+                decide(settings, settings.tables(state.unit), state, None)
             began = time.perf_counter()
             for unit in prepared.plan.units:
                 caption_unit(CaptionSettings.of(prepared.context), unit, prepared.context.unit_tables(unit), None)
@@ -87,7 +87,7 @@ def main() -> None:
             pools.measure(prepared.context, unit)
         settings = DecideSettings.of(prepared.context)
         for state in deduplicate(settings, apply_rules(settings, prepared.plan.units)):
-            decide(settings, state, None, None)
+            decide(settings, settings.tables(state.unit), state, None)
             tables = prepared.context.unit_tables(state.unit)
             captioning = CaptionSettings.of(prepared.context)
             requests += make_requests(captioning, tables, asked.tasks[0], Rows.read(tables, None))

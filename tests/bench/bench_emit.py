@@ -32,7 +32,7 @@ from PIL import Image
 from curate.decide.per_unit import decide
 from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
-from curate.output.layout import lay_out
+from curate.output.layout import Layout, lay_out
 from curate.output.output_format import emit_shard
 from curate.output.settings import EmitSettings
 from curate.output.tar_writer import TarWriter
@@ -124,7 +124,8 @@ def make_run(pool: Path, out: Path) -> tuple[RunContext, list[tuple[Unit, int]]]
 def emit(context: RunContext, kept: list[tuple[Unit, int]]) -> None:
     context.store.delete("shards")
     settings = EmitSettings.of(context)
-    for shard in lay_out(kept, context.recipe.output.rows_per_shard):
+    layout = Layout.of({unit.index: rows for unit, rows in kept if rows}, context.recipe.output.rows_per_shard)
+    for shard in lay_out([unit for unit, _ in kept], layout):
         emit_shard(settings, shard, np.zeros(0, np.uint64))
 
 

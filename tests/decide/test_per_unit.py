@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from curate import ids, schema
 from curate.decide import balance, rounds
-from curate.decide.per_unit import alive_matches, count_entries, expected_rows
+from curate.decide.per_unit import Drawing, alive_matches, count_entries, expected_rows, sum_entries
 from curate.decide.per_unit import decide as decide_unit
 from curate.decide.settings import DecideSettings
 from curate.metadata.sources import read_metadata
@@ -55,13 +55,17 @@ def curate(
     return context, plan, decide(context, plan)
 
 
-def decide(context: RunContext, plan: Plan) -> list[npt.NDArray[np.int64] | None]:
+def decide(context: RunContext, plan: Plan) -> list[npt.NDArray[np.int64]]:
     """The steps of the pipeline, one after the other."""
     settings = DecideSettings.of(context)
     states = rounds.deduplicate(settings, rounds.apply_rules(settings, plan.units))
-    counts = rounds.count_survivors(settings, states) if context.recipe.match else None
-    target = context.recipe.balance
-    return [decide_unit(settings, s, counts, target and target.t) for s in states]
+    target, drawing = context.recipe.balance, None
+    if context.recipe.match:
+        drawing = Drawing.of(settings, rounds.count_survivors(settings, states), target and target.t)
+    for state in states:
+        decide_unit(settings, settings.tables(state.unit), state, drawing)
+    n = len(settings.entries.table) if drawing else 0
+    return [sum_entries(settings.tables(unit), n).dense(n) for unit in plan.units if drawing]
 
 
 def decisions(context: RunContext, plan: Plan) -> pa.Table:
@@ -269,7 +273,7 @@ def test_unmatched_without_rules_and_no_unmatched_without_match(tmp_path: Path) 
     assert rules_of(context, plan) == [None, "unmatched", "failed"]
     context, plan, verdicts = curate(tmp_path, table)
     assert rules_of(context, plan) == [None, None, "failed"]
-    assert verdicts == [None] and decisions(context, plan)["draw"].null_count == 3
+    assert verdicts == [] and decisions(context, plan)["draw"].null_count == 3
     assert decisions(context, plan)["probability"].to_pylist() == [1, 1, 0]
 
 
@@ -330,8 +334,8 @@ def test_counts_are_of_survivors_only(tmp_path: Path) -> None:
     context, plan, _ = curate(tmp_path, table, ["cat"], rules=rules, balance={"t": 10})
     assert decisions(context, plan)["probability"].to_pylist() == [1.0] * 10 + [0.0] * 90
     read = DecideSettings.of(context)
-    pool = np.sum([count_entries(read, unit) for unit in plan.units], axis=0)
-    assert pool.tolist() == [100]
+    pool = np.sum([count_entries(read, read.tables(unit)).dense(1) for unit in plan.units], axis=0)
+    assert pool.tolist() == [[100]]
 
 
 def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path: Path) -> None:
@@ -340,7 +344,7 @@ def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path: Path) -> N
     states = rounds.deduplicate(read, rounds.apply_rules(read, plan.units))
     counts = rounds.count_survivors(read, states)
     ts = np.array([1, 20, 1000], np.int64)
-    matches = [alive_matches(read, state) for state in states]
+    matches = [alive_matches(read.tables(state.unit), state) for state in states]
     sums = np.sum([expected_rows(read, part, counts, ts) for part in matches], axis=0)
     probabilities = decisions(context, plan)["probability"].to_numpy()
     assert int(sums[1]) == int(balance.fixed_point(probabilities).sum())

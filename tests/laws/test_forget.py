@@ -50,12 +50,12 @@ class Killed(BaseException):
 def killed_after(steps: int) -> Iterator[list[str]]:
     """Ends the process, as it were, before the step after so many that put a file into place or delete one."""
     done: list[str] = []
-    create, delete = RunStore.create, RunStore.delete
+    put, delete = RunStore._aside, RunStore.delete
 
     @contextmanager
-    def creating(self: RunStore, name: str, *rows: Any) -> Iterator[Any]:
-        with create(self, name, *rows) as file:
-            yield file
+    def putting(self: RunStore, name: str) -> Iterator[Any]:
+        with put(self, name) as aside:
+            yield aside
             if len(done) == steps:
                 raise Killed(name)
             done.append(name)
@@ -67,7 +67,7 @@ def killed_after(steps: int) -> Iterator[list[str]]:
         delete(self, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunStore, "create", creating)
+        patch.setattr(RunStore, "_aside", putting)
         patch.setattr(RunStore, "delete", deleting)
         yield done
 

@@ -21,7 +21,7 @@ from PIL import Image
 from curate.ask.verify import verify_run
 from curate.errors import RecipeError, RunError
 from curate.ids import content_uid, hash64
-from curate.output.layout import Slice, lay_out
+from curate.output.layout import Layout, Slice, lay_out
 from curate.output.output_format import emit_shard
 from curate.output.settings import EmitSettings
 from curate.output.webdataset import SIDECAR
@@ -278,7 +278,8 @@ def test_a_sample_named_by_its_own_uid_keeps_that_name(tmp_path: Path) -> None:
 @given(st.lists(st.integers(0, 30), max_size=12), st.integers(1, 25))
 def test_shards_are_full_but_the_last_and_keep_the_order(counts: list[int], rows_per_shard: int) -> None:
     units = [(Unit(i, "s", ()), count) for i, count in enumerate(counts)]
-    shards = lay_out(reversed(units), rows_per_shard)
+    kept = {unit.index: count for unit, count in units if count}
+    shards = lay_out([unit for unit, _ in reversed(units)], Layout.of(kept, rows_per_shard))
     assert [shard.index for shard in shards] == list(range(len(shards)))
     assert [shard.rows for shard in shards[:-1]] == [rows_per_shard] * (len(shards) - 1)
     assert not shards or 1 <= shards[-1].rows <= rows_per_shard
@@ -326,7 +327,7 @@ def test_a_shard_that_stands_is_left_alone_and_one_in_part_is_made_anew(tmp_path
     ran = run_local(made, tmp_path / "run")
     context, unit = prepare(made, str(tmp_path / "run")).context, Unit(0, "s0", ())
     unit = prepare(made, str(tmp_path / "run")).plan.units[0]
-    shards, none = lay_out([(unit, 3)], 2), np.zeros(0, np.uint64)
+    shards, none = lay_out([unit], Layout.of({0: 3}, 2)), np.zeros(0, np.uint64)
     files = [ran.folder / f"shards/00000{suffix}" for suffix in (".tar", ".parquet", "_stats.json")]
     before = [(p.stat().st_ino, p.read_bytes()) for p in files]
     emit_shard(EmitSettings.of(context), shards[0], none)
@@ -347,7 +348,9 @@ def test_a_source_that_shrank_is_an_error_that_names_it(tmp_path: Path) -> None:
     os.truncate(path, 600)
     with pytest.raises(RunError, match=r"p\.tar: the file changed during the run"):
         emit_shard(
-            EmitSettings.of(prepared.context), lay_out([(prepared.plan.units[0], 2)], 10)[0], np.zeros(0, np.uint64)
+            EmitSettings.of(prepared.context),
+            lay_out(prepared.plan.units, Layout.of({0: 2}, 10))[0],
+            np.zeros(0, np.uint64),
         )
     assert not (tmp_path / "run/shards/00000.tar").exists()
 

@@ -14,7 +14,7 @@ from curate.publish.statistics import build_statistics
 from curate.publish.views import write_views
 from curate.store.facts import CaptionWork, DriftFacts, RunFacts, write_facts
 from curate.store.layout import MANIFEST_FILE, SUCCESS_FILE
-from curate.store.manifest import digest_file, write_manifest
+from curate.store.manifest import Lines, digest_file, write_manifest
 from curate.store.store import RunStore
 
 SCORES = pa.schema([*schema.ALIGNED, pa.field("clip_score", pa.float32())])
@@ -239,7 +239,7 @@ def finish(folder: RunStore, run: dict[str, Any]) -> RunStore:
     folder.delete("tmp")
     folder.delete("parts")
     known = (MANIFEST_FILE, SUCCESS_FILE)
-    write_manifest(folder, [digest_file(folder, path) for path in folder.files() if path not in known])
+    write_manifest(folder, Lines(digest_file(folder, path) for path in folder.files() if path not in known))
     folder.write_bytes(SUCCESS_FILE, b"")
     return folder
 

@@ -12,9 +12,18 @@ import pytest
 from curate import schema
 from curate.errors import ConservationError, RunError
 from curate.pool.plan import Unit
-from curate.publish.audit import Audit, PublishSettings, audit_unit, check_conservation, check_damage
+from curate.publish.audit import (
+    Audit,
+    Failing,
+    PublishSettings,
+    all_failures,
+    audit_unit,
+    check_conservation,
+    check_damage,
+)
 from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
+from curate.store.layout import failures_part
 from curate.store.store import RunStore
 from pipelines.claim import Prepared
 from pipelines.driver import prepare
@@ -44,7 +53,7 @@ def change(
 ) -> RunContext:
     """The run with a table of its first unit changed."""
     context = replace(prepared.context, store=replace(prepared.context.store, url=str(out)))
-    for name in ("samples", "decisions"):
+    for name in ("samples", "members", "decisions"):
         found = prepared.context.unit_tables(prepared.plan.units[0]).read(name)
         if name == table:
             found = pa.Table.from_pylist(rows(found.to_pylist()), found.schema)
@@ -53,30 +62,39 @@ def change(
     return context
 
 
+def audited(context: RunContext, unit: Unit) -> Audit:
+    return audit_unit(PublishSettings.of(context), context.unit_tables(unit), unit)
+
+
 def test_all_rows_are_counted(prepared: Prepared) -> None:
     told: Counter[str] = Counter()
+    whole = Audit()
+    bad = []
     for unit in prepared.plan.units:
-        audit = audit_unit(PublishSettings.of(prepared.context), unit)
+        audit = audited(prepared.context, unit)
         rules = prepared.context.unit_tables(unit).read("decisions")["rule"].to_pylist()
         assert audit.verdicts == Counter(rule or KEPT for rule in rules)
-        assert (audit.rows, audit.kept) == (len(rules), rules.count(None))
-        assert audit.files == {part.path for part in unit.parts}
+        kept = rules.count(None)
+        assert (audit.rows, audit.kept) == (len(rules), {unit.index: kept} if kept else {})
         samples = prepared.context.unit_tables(unit).read("samples").to_pylist()
-        bad = [(r["shard"], r["key"], r["status"], r["error"]) for r in samples if r["status"] != "ok"]
-        listed = [tuple(row.values()) for row in audit.failures.to_pylist()]
-        assert [row for row in listed if row[1] is not None] == bad
+        bad += [(r["shard"], r["key"], r["status"], r["error"]) for r in samples if r["status"] != "ok"]
         told.update(audit.verdicts)
+        whole.add(audit)
+    listed = [tuple(row.values()) for row in all_failures(prepared.context.store).to_pylist()]
+    assert [row for row in listed if row[1] is not None] == bad
+    assert Counter(row[2] for row in listed) == {reason: found.rows for reason, found in whole.failing.items()}
     assert told["None"] and told["words"] and told["failed"] and told["duplicate"] and told[KEPT]
-    assert told == prepared.context.store.read_json("run.json")["counts"]
+    assert told == prepared.context.store.read_json("run.json")["counts"] == whole.verdicts
 
 
 def test_a_file_that_could_not_be_read_stands_apart(prepared: Prepared) -> None:
-    audits = [audit_unit(PublishSettings.of(prepared.context), unit) for unit in prepared.plan.units]
-    unread = frozenset().union(*(audit.unread for audit in audits))
+    audits = [audited(prepared.context, unit) for unit in prepared.plan.units]
+    unread = set().union(*(audit.unread for audit in audits))
     assert [Path(path).name for path in unread] == ["00002.tar"]
-    (row,) = [row for a in audits for row in a.failures.to_pylist() if row["key"] is None]
+    failures = all_failures(prepared.context.store)
+    (row,) = [row for row in failures.to_pylist() if row["key"] is None]
     assert (row["shard"], row["reason"]) == (*unread, "not_a_tar") and "<html>" in row["detail"]
-    assert all(audit.failures.schema == schema.FAILURES for audit in audits)
+    assert failures.schema == schema.FAILURES
 
 
 def first(rows: list[Row], wanted: Callable[[Row], bool], **values: Any) -> list[Row]:
@@ -111,12 +129,9 @@ TAMPERED: dict[str, Callable[[list[Row]], list[Row]]] = {
 def test_contradictions_are_refused(prepared: Prepared, tmp_path: Path, how: str) -> None:
     unit = prepared.plan.units[0]
     untouched = change(prepared, tmp_path / "same", list)
-    assert (
-        audit_unit(PublishSettings.of(untouched), unit).verdicts
-        == audit_unit(PublishSettings.of(prepared.context), unit).verdicts
-    )
+    assert audited(untouched, unit).verdicts == audited(prepared.context, unit).verdicts
     with pytest.raises(ConservationError, match="unit 00000"):
-        audit_unit(PublishSettings.of(change(prepared, tmp_path / "changed", TAMPERED[how])), unit)
+        audited(change(prepared, tmp_path / "changed", TAMPERED[how]), unit)
 
 
 @pytest.mark.parametrize("status", ["truncated_image", None])
@@ -125,20 +140,34 @@ def test_a_changed_status_is_refused(prepared: Prepared, tmp_path: Path, status:
         prepared, tmp_path, lambda rows: first(rows, lambda r: r["status"] == "ok", status=status), "samples"
     )
     with pytest.raises(ConservationError):
-        audit_unit(PublishSettings.of(context), prepared.plan.units[0])
+        audited(context, prepared.plan.units[0])
 
 
 def audit(verdicts: dict[str, int], rows: int | None = None, reasons: int = 0, unread: bool = False) -> Audit:
-    failures = pa.Table.from_pylist([{"reason": "empty_image"}] * reasons, schema.FAILURES)
-    files = frozenset({"a.tar", "b.tar"})
-    total = sum(verdicts.values()) if rows is None else rows
-    return Audit(Unit(0, "s", ()), total, verdicts, failures, files, frozenset({"a.tar"} if unread else ()))
+    return Audit(
+        rows=sum(verdicts.values()) if rows is None else rows,
+        drops=Counter({("s", None if rule == KEPT else rule): count for rule, count in verdicts.items()}),
+        failing={"empty_image": Failing(reasons, 0, "a.tar x")} if reasons else {},
+        unread={"a.tar"} if unread else set(),
+    )
+
+
+def total(audits: list[Audit]) -> Audit:
+    found = Audit()
+    for one in audits:
+        found.add(one)
+    return found
+
+
+def settings_of(context: RunContext, files: int = 2) -> PublishSettings:
+    settings = PublishSettings.of(context)
+    return replace(settings, pool=replace(settings.pool, files=files))
 
 
 def test_sums_agree_or_nothing_is_published() -> None:
     audits = [audit({"kept": 3, "words": 2}), audit({"kept": 1, "failed": 4}), audit({})]
-    assert check_conservation(audits, 4) == {"kept": 4, "words": 2, "failed": 4}
-    assert check_conservation([], 0) == {}
+    assert check_conservation(total(audits), 4) == {"kept": 4, "words": 2, "failed": 4}
+    assert check_conservation(Audit(), 0) == {}
     for wrong, emitted in (
         (audits, 3),
         (audits, 5),
@@ -146,7 +175,7 @@ def test_sums_agree_or_nothing_is_published() -> None:
         ([audit({}, rows=1)], 0),
     ):
         with pytest.raises(ConservationError, match="do not agree"):
-            check_conservation(wrong, emitted)
+            check_conservation(total(wrong), emitted)
 
 
 @pytest.mark.parametrize(
@@ -156,33 +185,35 @@ def test_damage_above_the_limit_fails_the_run(
     prepared: Prepared, tmp_path: Path, failed: int, limit: float, fits: bool
 ) -> None:
     context = replace(prepared.context, recipe=recipe("x.tar", max_failed=limit), store=RunStore(str(tmp_path)))
-    audits = [audit({"kept": 100 - failed, "failed": failed}, reasons=failed)]
+    found = audit({"kept": 100 - failed, "failed": failed}, reasons=failed)
+    failures = pa.Table.from_pylist([{"reason": "empty_image"}] * failed, schema.FAILURES)
     if fits:
-        check_damage(PublishSettings.of(context), audits)
+        check_damage(settings_of(context), found)
         assert context.store.files() == []
         return
+    context.store.write_parquet(failures_part(0), failures)
     with pytest.raises(RunError, match=rf"(?s){failed} of 100 samples .*max_failed is.*empty_image {failed}") as error:
-        check_damage(PublishSettings.of(context), audits)
+        check_damage(settings_of(context), found)
     assert context.store.read_parquet("failures.parquet")["reason"].to_pylist() == ["empty_image"] * failed
     advice = str(error.value).rpartition("--set ")[2]
     name, _, value = advice.partition("=")
-    check_damage(PublishSettings.of(replace(context, recipe=recipe("x.tar", **{name: float(value)}))), audits)
+    check_damage(settings_of(replace(context, recipe=recipe("x.tar", **{name: float(value)}))), found)
 
 
 def test_the_advice_is_enough(prepared: Prepared, tmp_path: Path) -> None:
     for failed in range(1, 101):
-        audits = [audit({"kept": 100 - failed, "failed": failed})]
+        found = audit({"kept": 100 - failed, "failed": failed})
         context = replace(prepared.context, recipe=recipe("x.tar", max_failed=0), store=RunStore(str(tmp_path)))
         with pytest.raises(RunError) as error:
-            check_damage(PublishSettings.of(context), audits)
+            check_damage(settings_of(context), found)
         value = float(str(error.value).rpartition("=")[2])
-        check_damage(PublishSettings.of(replace(prepared.context, recipe=recipe("x.tar", max_failed=value))), audits)
+        check_damage(settings_of(replace(prepared.context, recipe=recipe("x.tar", max_failed=value))), found)
 
 
 def test_unread_files_count_once_each(prepared: Prepared, tmp_path: Path) -> None:
-    audits = [audit({"kept": 1}, unread=True), audit({"kept": 1}, unread=True)]
-    check_damage(PublishSettings.of(replace(prepared.context, recipe=recipe("x.tar", max_failed_files=0.5))), audits)
+    found = total([audit({"kept": 1}, unread=True), audit({"kept": 1}, unread=True)])
+    check_damage(settings_of(replace(prepared.context, recipe=recipe("x.tar", max_failed_files=0.5))), found)
     context = replace(prepared.context, recipe=recipe("x.tar", max_failed_files=0.49), store=RunStore(str(tmp_path)))
     with pytest.raises(RunError, match=r"(?s)1 of 2 files \(50\.0%\).*max_failed_files=0\.51"):
-        check_damage(PublishSettings.of(context), audits)
-    check_damage(PublishSettings.of(prepared.context), [])
+        check_damage(settings_of(context), found)
+    check_damage(settings_of(prepared.context), Audit())

@@ -8,26 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate import schema
 from curate.ids import uid_halves
 from curate.publish import uids
 from curate.publish.uids import PAIR, write_uids
 from curate.store.store import RunStore
-from curate.store.tables import UnitTables
 
 Rows = list[tuple[str | None, bool]]  # uid, kept
 
 
 def written(folder: Path, units: list[Rows]) -> np.ndarray:
-    """uids.npy of a run with these decisions and nothing else."""
-    tables = [UnitTables(RunStore(str(folder)), index) for index in range(len(units))]
-    for unit, rows in zip(tables, units, strict=True):
-        table = [
-            {"unit": unit.unit, "row": row, "uid": uid, "kept": kept, "rule": None if kept else "words"}
-            for row, (uid, kept) in enumerate(rows)
-        ]
-        unit.write("decisions", pa.Table.from_pylist(table, schema.DECISIONS), "")
-    write_uids(RunStore(str(folder)), tables, sum(kept for rows in units for _, kept in rows))
+    """uids.npy of a run whose shards hold the kept of these rows, and nothing else."""
+    store, names = RunStore(str(folder)), []
+    for index, rows in enumerate(units):
+        names.append(f"shards/{index:05d}.parquet")
+        kept = [uid for uid, is_kept in rows if is_kept]
+        store.write_parquet(names[-1], pa.table({"uid": pa.array(kept, pa.string())}))
+    write_uids(store, names, sum(kept for rows in units for _, kept in rows))
     assert RunStore(str(folder)).files("tmp") == []
     return np.asarray(np.load(folder / "uids.npy", mmap_mode="r", allow_pickle=False))
 

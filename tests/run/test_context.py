@@ -37,5 +37,5 @@ def test_a_finished_run_is_decided_again_as_it_was(name: str, tmp_path: Path) ->
         expected = [name if name or k else "balance" for name, k in zip(names, kept, strict=True)]
         assert decisions["rule"].to_pylist() == expected
         p = balance.probabilities(counts, limits)
-        pi = balance.inclusion_probability(alive_matches(settings, state), p)
+        pi = balance.inclusion_probability(alive_matches(settings.tables(state.unit), state), p)
         assert np.array_equal(pi, decisions["probability"].to_numpy()[state.alive])

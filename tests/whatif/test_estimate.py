@@ -74,7 +74,7 @@ def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[st
     target = context.recipe.balance
     if target and target.t:
         p = balance.probabilities(rounds.count_survivors(settings, states), np.array([target.t]))
-        matches = [alive_matches(settings, state) for state in states]
+        matches = [alive_matches(settings.tables(state.unit), state) for state in states]
         kept = sum(float(balance.inclusion_probability(part, p).sum()) for part in matches)
         counted |= {"balance": counted["kept"] - kept, "kept": kept}
     return counted
