@@ -4,7 +4,6 @@ What is global (thresholds of top rules, groups of near rows, hashes that repeat
 and is computed from the units' small answers. All functions take the unit's tables, which the caller may hold open.
 """
 
-import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -51,27 +50,22 @@ class UnitState:
         """The rows still in (bool[rows])."""
         return np.asarray(self.verdicts == ALIVE)
 
-    def pack(self) -> bytes:
-        """Return the state as bytes, as small as it is where it waits by the thousand."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel small: states wait by the thousand."""
         near = (self.duplicates, self.representatives) if len(self.duplicates) else ()
         contaminated = (self.contaminated, self.evaluated) if len(self.contaminated) else ()
-        return pickle.dumps((self.unit, self.verdicts.tobytes(), near, contaminated), pickle.HIGHEST_PROTOCOL)
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Self:
-        """Return the state that `pack` gave as bytes."""
-        unit, verdicts, near, contaminated = pickle.loads(data)
-        state = cls(unit, np.frombuffer(verdicts, np.int16))
-        if near:
-            state = replace(state, duplicates=near[0], representatives=near[1])
-        return replace(state, contaminated=contaminated[0], evaluated=contaminated[1]) if contaminated else state
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return UnitState.unpack, (self.pack(),)
+        return _restore, (self.unit, self.verdicts.tobytes(), near, contaminated)
 
     def drop(self, rows: Mask, code: int) -> Self:
         """Return the state with these rows dropped, where they were alive; by the position of a rule, or a stage's code."""
         return replace(self, verdicts=np.where(rows & self.alive, np.int16(code), self.verdicts))
+
+
+def _restore(unit: Unit, verdicts: bytes, near: tuple[Any, ...], contaminated: tuple[Any, ...]) -> UnitState:
+    state = UnitState(unit, np.frombuffer(verdicts, np.int16))
+    if near:
+        state = replace(state, duplicates=near[0], representatives=near[1])
+    return replace(state, contaminated=contaminated[0], evaluated=contaminated[1]) if contaminated else state
 
 
 # ---- rules

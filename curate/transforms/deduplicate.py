@@ -28,6 +28,8 @@ from curate.transforms.hashes import Batch, Packed, repeated_by_unit
 from curate.transforms.threads import FlatMapInThreads, MapInThreads
 from curate.transforms.units import Units
 
+_CODER = beam.coders.FastPrimitivesCoder()  # states are grouped as bytes: a runner may hold what it groups as objects
+
 
 def deduplicate(units: Units, settings: DecideSettings, n_buckets: int, on_one_machine: bool) -> beam.PCollection[Any]:
     """Drop the duplicates pass by pass; return PCollection[(place, recall)] of the passes by nearness.
@@ -53,7 +55,7 @@ def deduplicate(units: Units, settings: DecideSettings, n_buckets: int, on_one_m
     )
 
     def find_records(states: beam.PCollection[UnitState]) -> beam.PCollection[UnitState]:
-        by_unit = states | "ByUnit" >> beam.Map(lambda state: (state.unit.index, state.pack()))
+        by_unit = states | "ByUnit" >> beam.Map(lambda state: (state.unit.index, _CODER.encode(state)))
         records = (
             {"state": by_unit, "repeated": repeated}
             | "Candidates" >> beam.CoGroupByKey()
@@ -64,7 +66,7 @@ def deduplicate(units: Units, settings: DecideSettings, n_buckets: int, on_one_m
             records |= f"Resolve {i}" >> beam.FlatMap(steps.resolve, i)
         lost = {"state": by_unit, "lost": records} | "Lost" >> beam.CoGroupByKey()
         return lost | "Drop" >> beam.Map(
-            lambda item: drop_duplicates(UnitState.unpack(item[1]["state"][0]), item[1]["lost"])
+            lambda item: drop_duplicates(_CODER.decode(item[1]["state"][0]), item[1]["lost"])
         )
 
     units.regroup(find_records)
@@ -88,8 +90,8 @@ class _Steps:
     def first_records(self, item: tuple[int, dict[str, Any]], *found: Any) -> Iterator[tuple[int, Any]]:
         repeated = item[1]["repeated"]
         if repeated:
-            [packed] = item[1]["state"]
-            state = UnitState.unpack(packed)
+            [encoded] = item[1]["state"]
+            state = _CODER.decode(encoded)
             with OpenTables(self.settings.store, state.unit.index) as tables:
                 records = find_candidates(self.settings, tables, state, repeated, self._groups(found))
             yield from _by_number(records, dedup.buckets_for(records, 0, self.n_buckets))

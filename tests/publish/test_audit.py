@@ -1,5 +1,6 @@
 """The audit counts every row, and refuses tables that contradict each other, however they were tampered with."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -143,9 +144,12 @@ def test_a_changed_status_is_refused(prepared: Prepared, tmp_path: Path, status:
         audited(context, prepared.plan.units[0])
 
 
+NUMBERS = itertools.count()  # of units
+
+
 def audit(verdicts: dict[str, int], rows: int | None = None, reasons: int = 0, unread: bool = False) -> Audit:
     return Audit(
-        rows=sum(verdicts.values()) if rows is None else rows,
+        sizes={next(NUMBERS): sum(verdicts.values()) if rows is None else rows},
         drops=Counter({("s", None if rule == KEPT else rule): count for rule, count in verdicts.items()}),
         failing={"empty_image": Failing(reasons, 0, "a.tar x")} if reasons else {},
         unread={"a.tar"} if unread else set(),

@@ -1,5 +1,6 @@
 """Chunks: how units are laid out in them, and what one file says of many units."""
 
+import itertools
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,9 +18,15 @@ from curate.store.tables import ChunkTables, UnitTables
 UNITS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2 * CHUNK_ROWS) | st.integers(0, 50)), max_size=300)
 
 
+def laid_out(units: list[tuple[str, int]]) -> list[Chunk]:
+    """The chunks of units with these sources and rows."""
+    sources = [(source, len(list(of))) for source, of in itertools.groupby(source for source, _ in units)]
+    return lay_out_chunks(sources, {number: rows for number, (_, rows) in enumerate(units)})
+
+
 @given(UNITS)
 def test_a_chunk_is_of_one_source_and_not_too_large(units: list[tuple[str, int]]) -> None:
-    chunks = lay_out_chunks(units)
+    chunks = laid_out(units)
     assert [number for chunk in chunks for number in chunk.units] == list(range(len(units)))
     for chunk in chunks:
         assert len({units[number][0] for number in chunk.units}) == 1
@@ -28,13 +35,13 @@ def test_a_chunk_is_of_one_source_and_not_too_large(units: list[tuple[str, int]]
 
 
 def test_when_units_are_put_together() -> None:
-    assert lay_out_chunks([]) == []
-    assert len(lay_out_chunks([("a", 8)] * MIN_UNITS)) == MIN_UNITS
-    assert lay_out_chunks([("a", 8)] * 65) == [Chunk(0, 64)]
-    assert lay_out_chunks([("a", 8)] * 40 + [("b", 8)] * 40) == [Chunk(0, 39), Chunk(40, 79)]
-    assert len(lay_out_chunks([("a", CHUNK_ROWS // 3 + 1)] * 100)) == 100  # half as many files are not few enough
-    assert len(lay_out_chunks([("a", CHUNK_ROWS // 4)] * 100)) == 25
-    assert [len(chunk.units) for chunk in lay_out_chunks([("a", 0)] * 2500)] == [CHUNK_UNITS, CHUNK_UNITS, 500]
+    assert laid_out([]) == []
+    assert len(laid_out([("a", 8)] * MIN_UNITS)) == MIN_UNITS
+    assert laid_out([("a", 8)] * 65) == [Chunk(0, 64)]
+    assert laid_out([("a", 8)] * 40 + [("b", 8)] * 40) == [Chunk(0, 39), Chunk(40, 79)]
+    assert len(laid_out([("a", CHUNK_ROWS // 3 + 1)] * 100)) == 100  # half as many files are not few enough
+    assert len(laid_out([("a", CHUNK_ROWS // 4)] * 100)) == 25
+    assert [len(chunk.units) for chunk in laid_out([("a", 0)] * 2500)] == [CHUNK_UNITS, CHUNK_UNITS, 500]
 
 
 def write_units(store: RunStore) -> list[pa.Table]:
