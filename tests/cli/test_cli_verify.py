@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from curate.store.manifest import digest_file, read_manifest, write_manifest
+from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 from curate.store.store import RunStore
 from tests.cli.conftest import Cli, Done
 
@@ -138,7 +138,7 @@ def test_a_change_with_a_forged_manifest_is_found_by_the_sums(
     run = copy(finished, "tars", tmp_path)
     change(run)
     folder = RunStore(str(run))
-    write_manifest(folder, [digest_file(folder, line.path, line.rows) for line in read_manifest(folder)])
+    write_manifest(folder, Lines(digest_file(folder, line.path, line.rows) for line in read_manifest(folder)))
     done = cli("verify", str(run))
     assert (done.status, done.out) == (1, ""), done
     faults = [line.strip().partition(": ")[0] for line in done.err.splitlines()[1:]]
@@ -159,7 +159,7 @@ def test_a_file_that_is_gone_from_the_manifest_too_is_missed(
     run = copy(finished, "tars", tmp_path)
     folder = RunStore(str(run))
     (run / path).unlink()
-    write_manifest(folder, [line for line in read_manifest(folder) if line.path != path])
+    write_manifest(folder, Lines(line for line in read_manifest(folder) if line.path != path))
     done = cli("verify", str(run))
     assert (done.status, done.out) == (1, "") and "1 difference (" in done.err, done
     assert f"{path}: is not in the manifest, and " in done.err

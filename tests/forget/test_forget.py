@@ -22,7 +22,7 @@ from curate.forget.forget import Forgotten, forget
 from curate.report import page
 from curate.store.forgotten import Record
 from curate.store.items import NOTHING, hex_of
-from curate.store.manifest import digest_file, write_manifest
+from curate.store.manifest import Lines, digest_file, write_manifest
 from curate.store.store import RunStore
 from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.laws import pools
@@ -365,7 +365,7 @@ def test_a_report_goes(run: Ran) -> None:
 def verified_anew(run: Path) -> list[str]:
     """What `verify` finds of a run whose manifest is made of its files as they are now."""
     store, manifest = RunStore(str(run)), pq.read_table(run / "manifest.parquet").select(["path", "rows"]).to_pydict()
-    write_manifest(store, [digest_file(store, *file) for file in zip(*manifest.values(), strict=True)])
+    write_manifest(store, Lines(digest_file(store, *file) for file in zip(*manifest.values(), strict=True)))
     return verify_run(str(run))[1]
 
 

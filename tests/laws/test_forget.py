@@ -25,7 +25,7 @@ from curate.recipe.recipe import Recipe
 from curate.store.forgotten import Record
 from curate.store.items import NOTHING, Items, hex_of
 from curate.store.lock import locked
-from curate.store.manifest import digest_file, read_manifest, write_manifest
+from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 from curate.store.store import RunStore
 from pipelines.claim import claim_folder, claimed
 from pipelines.driver import prepare
@@ -261,7 +261,7 @@ def test_a_record_that_nothing_names_is_missed(original: Ran, tmp_path: Path) ->
     folder = RunStore(str(run.folder))
     folder.write_json("run.json", {key: value for key, value in run.run.items() if key != "forgotten"})
     lines = [line for line in read_manifest(folder) if line.path != "forgotten.parquet"]
-    write_manifest(folder, [digest_file(folder, line.path, line.rows) for line in lines])
+    write_manifest(folder, Lines(digest_file(folder, line.path, line.rows) for line in lines))
     rows = run.counts["forgotten"]
     assert verify_run(str(run.folder))[1] == [f"forgotten.parquet: is missing, and {rows} rows are forgotten"]
 

@@ -261,8 +261,8 @@ def test_a_run_stopped_again_and_again(
     while not (tmp_path / "out/_SUCCESS").exists():
         stops += 1
         assert stops < len(pools.files_of(whole))
-        # From `publish` on all is written anew: so many files must come through in one go.
-        with stop_at(monkeypatch, 15):
+        # From the audit on all is written anew: so many files must come through in one go.
+        with stop_at(monkeypatch, 18):
             pools.run_local(small, tmp_path / "out")
         check_killed(tmp_path / "out")
     check_finished(tmp_path / "out", whole)
