@@ -102,7 +102,7 @@ def decide_units(context: RunContext, units: list[Unit]) -> list[tuple[Unit, int
     settings = DecideSettings.of(context)
     states = deduplicate(settings, apply_rules(settings, units))
     for state in states:
-        decide(settings, state, None, None)
+        decide(settings, settings.tables(state.unit), state, None)
     return [(state.unit, int(state.alive.sum())) for state in states]
 
 
