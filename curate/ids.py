@@ -8,6 +8,7 @@ import binascii
 import hashlib
 import json
 import re
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 from numba import njit
+
+from curate.xxh3 import hash_pairs
 
 U64 = npt.NDArray[np.uint64]
 
@@ -38,16 +41,18 @@ def make_uids(own: pa.Array | None, url: pa.Array | None, sha256: pa.Array | Non
     """Return each row's uid: `own_uid` of the first column, else `content_uid` of the others; null without a caption."""
     none = pa.nulls(len(caption), pa.string())
     url, sha256 = (none if column is None else column for column in (url, sha256))
-    url = pc.if_else(pc.fill_null(pc.equal(url, ""), True), sha256, url)
-    content = pc.binary_join_element_wise(pc.fill_null(url, ""), caption, "\0").cast(pa.large_string())
-    offsets = np.frombuffer(content.buffers()[1], np.int64)[content.offset :].tolist()
-    data, digest_of = memoryview(content.buffers()[2] or b""), xxhash.xxh3_128_digest
-    digests = b"".join([digest_of(data[offsets[i] : offsets[i + 1]]) for i in range(len(content))])
-    uids = pc.if_else(pc.is_valid(caption), _hex_text(digests), None)
+    is_missing = pc.fill_null(pc.equal(pc.binary_length(url), 0), True)
+    uids = hash_pairs(pc.if_else(is_missing, sha256, url) if pc.any(is_missing).as_py() else url, caption)
     if own is None or own.null_count == len(own):
         return uids
     good = pc.and_(pc.is_valid(caption), pc.fill_null(pc.match_substring_regex(own, _WHOLE_UID), False))
     return pc.if_else(good, pc.ascii_lower(own), uids)
+
+
+@cache
+def compile_kernels() -> None:
+    """Compile what `make_uids` needs, unless that was done since the installation: seconds that count for no text."""
+    make_uids(None, None, None, pa.array(["a"]))
 
 
 def hex_uids(high: U64, low: U64) -> pa.Array:

@@ -15,7 +15,7 @@ FILES = sorted([*(ROOT / "curate").rglob("*.py"), *(ROOT / "pipelines").rglob("*
 
 # Folders and loose modules, lowest first: a module imports from its own folder and from those before it.
 FOLDERS = (
-    *("schema", "ids", "errors", "wording", "process", "registry"),
+    *("schema", "xxh3", "ids", "errors", "wording", "process", "registry"),
     *("recipe", "numeric", "store", "pool", "models", "engines", "signals", "run"),
     *("metadata", "measure", "decide", "captions", "output", "publish", "forget", "ask", "whatif", "report"),
     *("transforms", "pipelines", "api", "demo", "cli"),

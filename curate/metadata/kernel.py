@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from curate.metadata.primitives import load_u64, prefetch, sort_unique
+from curate.metadata.primitives import prefetch, sort_unique
 from curate.numeric.arrays import I32, I64, U8, U64, Mask
+from curate.xxh3 import load_u64
 
 Int = int | np.int64
 

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.errors import RecipeError, RunError
 from curate.metadata import kernel
+from curate.xxh3 import string_buffers
 
 _MOST_IDS = 2**31 - 1  # offsets of a ListArray are int32
 
@@ -46,7 +46,7 @@ class Matcher:
             raise RecipeError(f"metadata entry {array.is_null().index(True).as_py()} is null; accepted: strings")
         tokens = pc.split_pattern(array.cast(pa.large_string()), " ")
         ids = tokens.flatten().dictionary_encode()
-        data, token_at = _buffers(ids.dictionary)
+        data, token_at = string_buffers(ids.dictionary)
         pool = np.pad(data[: token_at[-1]], (0, kernel.PADDING))
         self._tables = kernel.build_tables(pool, token_at, ids.indices.to_numpy(), tokens.offsets.to_numpy())
 
@@ -58,7 +58,7 @@ class Matcher:
             RunError: there are more than 2^31 - 1 matches, more than one Arrow list array can hold.
         """
         array = _strings(texts)
-        data, offsets = _buffers(array)
+        data, offsets = string_buffers(array)
         null = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else np.zeros(0, np.bool_)
         null.flags.writeable = False
         try:
@@ -77,22 +77,6 @@ def _strings(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
         raise TypeError(f"an array of {array.type}; accepted: string, large_string")
     return array
-
-
-def _buffers(array: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return the bytes (uint8) of a string array and the offsets (int64, len + 1) into them, without a copy where they are so.
-
-    Both read-only and aligned: each other kind would be compiled separately.
-    """
-    if len(array) == 0:
-        data, offsets = np.zeros(0, np.uint8), np.zeros(1, np.int64)
-    else:
-        _, ends, chars = array.buffers()
-        data = np.zeros(0, np.uint8) if chars is None else np.frombuffer(chars, np.uint8)
-        wide = np.frombuffer(ends, np.int64 if pa.types.is_large_string(array.type) else np.int32)
-        offsets = np.require(wide[array.offset : array.offset + len(array) + 1], np.int64, "A")
-    data.flags.writeable = offsets.flags.writeable = False
-    return data, offsets
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What the matcher's kernel needs and numba has not: a load of 8 bytes, a prefetch, and a sort that no text makes slow.
+"""What the matcher's kernel needs and numba has not: a prefetch, and a sort that no text makes slow.
 
 Compiled into the functions of `curate.metadata.kernel`; numba's cache does not notice a change here by itself, so touch that
 file too. Without the prefetch matching takes 1.2 to 1.5 times as long.
@@ -19,28 +19,13 @@ _INSERTED = 64  # up to how many ids are sorted by insertion
 _jit = numba.njit(cache=True, nogil=True)
 
 
-def _address(context: Any, builder: Any, signature: Any, args: Any, kind: ir.Type) -> Any:
-    """Return the LLVM pointer to array[index], the first two arguments of an intrinsic, as a pointer to `kind`."""
-    data = context.make_array(signature.args[0])(context, builder, args[0]).data
-    return builder.bitcast(builder.gep(data, [args[1]]), kind.as_pointer())
-
-
-@intrinsic
-def load_u64(_typing: Any, array: Any, index: Any) -> Any:
-    """Return the 8 bytes of a uint8 array from `index`, unaligned, as one uint64."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_address(context, builder, signature, args, ir.IntType(64)), align=1)
-
-    return types.uint64(array, types.intp), codegen
-
-
 @intrinsic
 def prefetch(_typing: Any, array: Any, index: Any) -> Any:
     """Start to fetch array[index] into the cache, without waiting for it."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer, i32 = _address(context, builder, signature, args, ir.IntType(8)), ir.IntType(32)
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        pointer, i32 = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer()), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
         function = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
         builder.call(function, [pointer, i32(0), i32(3), i32(1)])  # for reading, keep it, data

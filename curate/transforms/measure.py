@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from curate import ids
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.match import compile_kernels
@@ -47,6 +48,7 @@ class _Steps:
         return MatchSettings.of(self.context)
 
     def measure(self, tables: OpenTables, unit: Unit) -> Iterator[str]:
+        ids.compile_kernels()
         with time_step(self.context.store, "measure", unit.name) as timer:
             yield from measure_unit(self._measuring, unit, tables)
             timer.rows, timer.idle = tables.rows(), not tables.written
