@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from curate.ids import uid_halves
 from curate.publish import uids
-from curate.publish.uids import PAIR, write_uids
+from curate.publish.uids import PAIR, sort_pairs, write_uids
 from curate.store.store import RunStore
 
 Rows = list[tuple[str | None, bool]]  # uid, kept
@@ -74,6 +74,18 @@ def test_numpy_writes_the_same_bytes(tmp_path: Path) -> None:
     found = written(tmp_path, [EXTREME, drawn(5, 20)])
     np.save(tmp_path / "numpy.npy", found)
     assert (tmp_path / "numpy.npy").read_bytes() == (tmp_path / "uids.npy").read_bytes()
+
+
+few = st.sampled_from([0, 1, 2**63, 2**64 - 1])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(few | st.integers(0, 2**64 - 1), few | st.integers(0, 2**64 - 1)), max_size=30))
+def test_pairs_are_sorted_as_numpy_sorts_them(pairs: list[tuple[int, int]]) -> None:
+    """Also where high halves, or all of some uids, are alike."""
+    array = np.array(pairs, PAIR)
+    assert sort_pairs(array).tobytes() == np.sort(array, order=("f0", "f1")).tobytes()
+    assert array.tolist() == pairs
 
 
 @pytest.mark.parametrize("units", [[], [[]], [[("a" * 32, False)], [(None, False)]]])
