@@ -108,15 +108,16 @@ class SparseSums:
 def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | np.uint64]], n: int) -> SparseSums:
     """Sum rows' integer weights (each int64 or uint64[rows]) over the entries, of n, that they match."""
     offsets, entries = _lists(matches, n)
-    if any(len(one) != len(offsets) - 1 or one.dtype not in (np.int64, np.uint64) for one in weights):
-        raise ValueError(f"weights of {len(offsets) - 1} rows are expected, int64 or uint64")
+    kinds = {one.dtype for one in weights}
+    if any(len(one) != len(offsets) - 1 for one in weights) or kinds not in ({np.dtype("i8")}, {np.dtype("u8")}):
+        raise ValueError(f"weights of {len(offsets) - 1} rows are expected, all int64 or all uint64")
+    summands = np.stack(weights, axis=1).view(np.int64)  # which wraps around as uint64 does
     if len(entries) * _SPARSE > n:  # a vector for all entries is made at once
-        sums = np.stack([_entry_sums(offsets, entries, one, n) for one in weights])
-        found = np.flatnonzero(np.bincount(entries, minlength=n))
-        return SparseSums(found.astype(np.int32), sums[:, found])
-    found, places = np.unique(entries, return_inverse=True)
-    sums = np.stack([_entry_sums(offsets, places.astype(np.int32), one, len(found)) for one in weights])
-    return SparseSums(found.astype(np.int32), sums)
+        found, sums = _entry_sums(offsets, entries, summands, n)
+    else:
+        found, places = np.unique(entries, return_inverse=True)
+        _, sums = _entry_sums(offsets, places.astype(np.int32), summands, len(found))
+    return SparseSums(found.astype(np.int32, copy=False), sums.view(*kinds))
 
 
 def sparse_counts(matches: pa.ListArray, alive: Mask | None, n: int) -> SparseSums:
@@ -287,9 +288,23 @@ def _variances(offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64
 
 
 @njit(nogil=True, cache=True)
-def _entry_sums(offsets: I64, entries: I32, weights: npt.NDArray, n: int) -> npt.NDArray:
-    out = np.zeros(n, weights.dtype)
+def _entry_sums(offsets: I64, entries: I32, weights: I64, n: int) -> tuple[I32, I64]:
+    """Return the entries of n that occur, ascending, and the sum of each weight over their rows: of int64[rows, k], int64[k, entries]."""
+    sums, occurs = np.zeros((n, weights.shape[1]), np.int64), np.zeros(n, np.bool_)
     for row in range(len(weights)):
         for i in range(offsets[row], offsets[row + 1]):
-            out[entries[i]] += weights[row]
-    return out
+            e = entries[i]
+            occurs[e] = True
+            for j in range(weights.shape[1]):
+                sums[e, j] += weights[row, j]
+    found = np.empty(n, np.int32)
+    k = 0
+    for e in range(n):
+        if occurs[e]:
+            found[k] = e
+            k += 1
+    out = np.empty((weights.shape[1], k), np.int64)
+    for i in range(k):
+        for j in range(weights.shape[1]):
+            out[j, i] = sums[found[i], j]
+    return found[:k].copy(), out

@@ -110,7 +110,7 @@ def measure_part(
 
         batches, failure = _measure_batches(settings, source, part, signals, complete)
         check()
-        return replace(join_measured([nothing, *batches]), failure=failure, state=state)
+        return replace(join_measured(batches or [nothing]), failure=failure, state=state)
 
     try:
         return retry(read)

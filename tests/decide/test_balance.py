@@ -151,6 +151,30 @@ def test_entry_sums_and_counts(rows, kind, data):
     assert (sums.dtype, sums.tolist()) == (np.uint64, expected)
 
 
+@given(ROWS, KINDS, st.sampled_from([N, 1000 * N]), st.data())
+@settings(max_examples=60, deadline=None)
+def test_several_sums_at_once_are_those_of_each(rows, kind, entries, data):
+    """Over few entries, all of which have a place, and over many, which are sorted; weights of 2**64 - 1 wrap around."""
+    size = len(rows)
+    draw = st.lists(st.integers(0, (1 << 64) - 1), min_size=size, max_size=size)
+    weights = [np.array(data.draw(draw), np.uint64) for _ in range(3)]
+    matches = list_array(rows, kind)
+    sums = balance.sparse_sums(matches, weights, entries)
+    found = sorted({e for row in rows for e in row or []})
+    assert (sums.entries.dtype, sums.entries.tolist()) == (np.int32, found)
+    want = [
+        [sum(int(w) for w, row in zip(one, rows, strict=True) if e in (row or [])) % 2**64 for e in found]
+        for one in weights
+    ]
+    assert (sums.values.dtype, sums.values.tolist()) == (np.uint64, want)
+
+
+def test_weights_of_other_kinds_are_refused():
+    for bad in ([np.ones(2)], [np.ones(1, np.int64)], [np.ones(2, np.int64), np.ones(2, np.uint64)], []):
+        with pytest.raises(ValueError, match="weights of 2 rows are expected"):
+            balance.sparse_sums(pa.array([[0], [1]]), bad, N)
+
+
 def test_a_null_row_may_cover_values():
     """Arrow lets a null slot have a length; such a row still matches nothing."""
     matches = pa.ListArray.from_arrays(
