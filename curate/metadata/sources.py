@@ -139,9 +139,9 @@ def _parse_json(text: str, path: str) -> pa.Array:
         raise _wrong(path, "JSON that is nested too deeply") from error
     if not isinstance(found, list):
         raise _wrong(path, f"a JSON {_KINDS.get(type(found), 'number')}")
-    for i, item in enumerate(found):
-        if not isinstance(item, str):
-            raise _wrong(path, f"a JSON list whose item {i:,} is {type(item).__name__}")
+    if set(map(type, found)) - {str}:
+        i, item = next((i, item) for i, item in enumerate(found) if not isinstance(item, str))
+        raise _wrong(path, f"a JSON list whose item {i:,} is {type(item).__name__}")
     try:
         return pa.array(found, pa.string())
     except UnicodeEncodeError as error:
