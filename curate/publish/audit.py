@@ -111,29 +111,29 @@ class Audit:
 
 def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Audit:
     """Count a unit's rows, and write which could not be read. Raises ConservationError where its tables contradict each other."""
-    samples = tables.read("samples", ["uid", "shard", "key", "status", "error", "language", "format", *MEASURES])
+    samples = tables.read("samples", ["uid", "status", "language", "format", *MEASURES])
     decisions = tables.read("decisions", ["uid", "kept", "rule"])
     if len(samples) != len(decisions) or not samples["uid"].combine_chunks().equals(decisions["uid"].combine_chunks()):
         raise ConservationError(f"unit {unit.name}: samples and decisions are not aligned")
     rules = pc.if_else(decisions["kept"], KEPT, decisions["rule"])
     verdicts = _count_values(rules)
     unreadable = pc.not_equal(samples["status"], schema.OK)
-    bad = samples.filter(unreadable)
+    bad = pc.sum(unreadable).as_py() or 0
     dropped = pc.equal(decisions["kept"], pc.is_null(decisions["rule"]))
     failed = pc.equal(pc.equal(rules, schema.FAILED), unreadable)
     # A null in a column that may hold none counts as neither.
     if sum(pc.sum(part).as_py() or 0 for part in (dropped, failed)) != 2 * len(samples):
         raise ConservationError(
-            f"unit {unit.name}: of {len(samples)} samples {len(bad)} could not be read, but rows by rule are {verdicts}, "
+            f"unit {unit.name}: of {len(samples)} samples {bad} could not be read, but rows by rule are {verdicts}, "
             "or a row is both kept and dropped, or neither"
         )
     files = [failure for note in tables.notes("samples") for failure in note["failures"]]
     files += _embedding_faults(settings, tables)
     of_files = [{"shard": shard, "reason": reason, "detail": detail} for shard, reason, detail in files]
     failures = pa.Table.from_pylist(of_files, schema=schema.FAILURES)
-    if len(bad):
-        of_samples = [bad["shard"], bad["key"], bad["status"], bad["error"]]
-        failures = pa.concat_tables([failures, pa.Table.from_arrays(of_samples, schema=schema.FAILURES)])
+    if bad:
+        of_samples = tables.read("samples", ["shard", "key", "status", "error"]).filter(unreadable)
+        failures = pa.concat_tables([failures, pa.Table.from_arrays(of_samples.columns, schema=schema.FAILURES)])
     if len(failures):
         settings.store.write_parquet(failures_part(unit.index), failures)
     audit = Audit(
@@ -143,7 +143,7 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
         failing=_count_failures(failures, unit),
         unread={shard for shard, reason, _ in files if _is_unread(reason)},
     )
-    _count_content(settings, tables, samples.filter(decisions["kept"]), audit)
+    _count_content(settings, tables, samples.drop_columns(["uid", "status"]).filter(decisions["kept"]), audit)
     return audit
 
 
