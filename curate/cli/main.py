@@ -107,9 +107,10 @@ def command() -> None:
             raise
     except KeyboardInterrupt:  # while modules are imported
         print("curate: interrupted", file=sys.stderr)
-    finally:  # else Python looks for cycles in all that the command made, while it ends: half a second
-        gc.freeze()
-        gc.disable()
+    finally:
+        if "torch" not in sys.modules:  # whose bindings take what is left for a leak, and say so
+            gc.freeze()  # else Python looks for cycles in all that the command made, while it ends: half a second
+            gc.disable()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(INTERRUPTED)
