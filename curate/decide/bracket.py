@@ -16,7 +16,7 @@ from curate.decide.balance import ONE
 from curate.errors import RunError
 from curate.numeric.arrays import I64
 
-ROUNDS = 4
+ROUNDS = 3
 _POINTS = 64  # of a round, at least, where there are as many
 
 
@@ -26,8 +26,8 @@ class Bracket:
 
     Each round, `points` names values of t, a pass over the pool sums π at each (`expected_rows`), and `narrow` keeps
     the gap between them that holds the answer. Σπ in fixed point never falls as t grows (every operation on the way
-    is monotone, and so is its rounding), so the answer is unique, whatever the points. It takes at most ROUNDS rounds, mostly
-    of 64 points: only where t lies far up among counts of millions, later ones have as many as that takes.
+    is monotone, and so is its rounding), so the answer is unique, whatever the points. It takes at most ROUNDS rounds, of
+    some 64 points where t is in the tens of thousands; where it is larger, later ones have as many as that takes.
     """
 
     rows: int  # the target size

@@ -4,6 +4,7 @@ Beam's local runner can have several workers in one process, but then now and th
 (github.com/apache/beam/issues/21104). So it has one, and the steps that are worth it have threads.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -16,6 +17,11 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from curate.process import CORES
+
+
+_SHORT = 0.01  # seconds
+_LONG = 0.1  # as good as any longer
+_WEIGHT = 0.2  # of the latest element in the average
 
 
 class MapInThreads(beam.PTransform):
@@ -46,32 +52,57 @@ def do_in_threads(function: Callable[..., Sequence[Any]]) -> beam.DoFn:
 
 
 class _InThreads(beam.DoFn):
-    """Results follow in the order of elements; an error ends the bundle, once the threads have ended what they had begun."""
+    """Results follow in the order of elements; an error ends the bundle, once the threads have ended what they had begun.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    Where elements are short work, threads would spend their time on taking the interpreter from each other: then there are none.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[Any]]) -> None:
         self._function = function
-        self._waiting: deque[Future[Any]] = deque()
+        self._waiting: deque[Future[tuple[float, Sequence[Any]]]] = deque()
+        self._seconds = _LONG  # that an element takes, on a moving average
 
     def start_bundle(self) -> None:
         self._waiting = deque()
 
     def process(self, element: Any, *side: Any) -> Iterator[Any]:
-        self._waiting.append(_threads().submit(self._function, element, *side))
+        if self._seconds < _SHORT:
+            yield from self._rest()
+            seconds, outputs = _timed(self._function, element, *side)
+            self._count(seconds)
+            yield from outputs
+            return
+        self._waiting.append(_threads().submit(_timed, self._function, element, *side))
         if len(self._waiting) > CORES:
             yield from self._next()
 
     def finish_bundle(self) -> Iterator[Any]:
-        while self._waiting:
-            yield from map(_in_window, self._next())
+        yield from map(_in_window, self._rest())
 
-    def _next(self) -> Any:
+    def _rest(self) -> Iterator[Any]:
+        while self._waiting:
+            yield from self._next()
+
+    def _next(self) -> Sequence[Any]:
         try:
-            return self._waiting.popleft().result()
+            seconds, outputs = self._waiting.popleft().result()
         except BaseException as error:
             begun = [future for future in self._waiting if not future.cancel()]
             if isinstance(error, Exception):  # an interrupt ends the process, whatever they do
                 wait(begun)
             raise
+        self._count(seconds / CORES)  # since short work spends most of its time on waiting for the others
+        return outputs
+
+    def _count(self, seconds: float) -> None:
+        self._seconds += _WEIGHT * (min(seconds, _LONG) - self._seconds)
+
+
+def _timed(function: Callable[..., Sequence[Any]], *arguments: Any) -> tuple[float, Sequence[Any]]:
+    """Return how long a call took, and what it gave."""
+    began = time.perf_counter()
+    outputs = function(*arguments)
+    return time.perf_counter() - began, outputs
 
 
 def _in_window(output: Any) -> Any:

@@ -89,15 +89,15 @@ def widest(largest: int) -> list[int]:
 
 @given(st.integers(1, (1 << 40) - 1), st.data())
 @settings(max_examples=100, deadline=None)
-def test_at_most_4_rounds(largest, data):
+def test_at_most_so_many_rounds(largest, data):
     assert len(points(largest, data.draw(st.integers(1, largest + 1)))) <= ROUNDS
     assert len(widest(largest)) <= ROUNDS
 
 
 def test_points_of_rounds():
-    assert max(points(120_000_000, 20_000)) == 64  # MetaCLIP's 1.6B pool
-    assert max(widest(1_000_000)) <= 66
-    assert len(widest((1 << 40) - 1)) == ROUNDS and max(widest((1 << 40) - 1)) < 10_000  # the largest pool
+    assert max(points(120_000_000, 20_000)) <= 75  # MetaCLIP's 1.6B pool
+    assert max(points(120_000_000, 1_000_000)) <= 600
+    assert max(widest(100_000)) <= 150 and len(widest((1 << 40) - 1)) == ROUNDS  # the largest pool
 
 
 def test_contradicting_sums_are_refused():
