@@ -18,7 +18,6 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from curate.process import CORES
 
-
 _SHORT = 0.01  # seconds
 _LONG = 0.1  # as good as any longer
 _WEIGHT = 0.2  # of the latest element in the average
