@@ -22,6 +22,7 @@ from curate.store.tables import UnitTables
 CHUNK_ROWS = UNIT_ROWS[1]
 CHUNK_UNITS = 1000  # of a chunk at most: its footers say something of each
 MIN_UNITS = 64  # a run of no more stays as it is
+_TOGETHER = 100  # small tables that are read before they are put together: each takes 50 kB, whatever it holds
 MIN_FEWER = 4  # and one that would not have so many times fewer files
 
 
@@ -58,9 +59,17 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
     """Put the tables of these names of a chunk's units into one file each, and return the files that were written."""
     merged = UnitTables(store, chunk.first, last=chunk.last)
     for name in table_names:
-        parts, keys, notes = zip(*(_read(store, table_file(name, unit)) for unit in chunk.units), strict=True)
-        rows = pa.concat_tables(parts).combine_chunks()
-        merged.write(name, rows, None, units_note([len(part) for part in parts], keys, notes))
+        parts: list[pa.Table] = []
+        sizes, keys, notes = [], [], []
+        for unit in chunk.units:
+            part, key, note = _read(store, table_file(name, unit))
+            parts.append(part)
+            sizes.append(len(part))
+            keys.append(key)
+            notes.append(note)
+            if len(parts) == _TOGETHER:
+                parts = [pa.concat_tables(parts).combine_chunks()]
+        merged.write(name, pa.concat_tables(parts).combine_chunks(), None, units_note(sizes, keys, notes))
     files = [merged.file(name) for name in table_names]
     if "captions" not in table_names:
         return files

@@ -149,8 +149,9 @@ class RunStore:
 
     def files(self, name: str = "") -> list[str]:
         """Return all files below `name`, sorted, relative to the folder."""
-        if not self.is_local:
-            self.fs.invalidate_cache()
+        if self.is_local:  # not by fsspec, which looks at each file and makes a dictionary of what it sees
+            return sorted(_walk(self.path(name).rstrip("/"), len(self.root) + 1))
+        self.fs.invalidate_cache()
         if not self.exists(name):
             return []
         return sorted(str(found)[len(self.root) + 1 :] for found in self.fs.find(self.path(name).rstrip("/")))
@@ -491,6 +492,19 @@ def _write_groups(file: Any, table: pa.Table, groups: Sequence[int] | None, opti
         for rows in (len(table),) if groups is None else groups:
             out.write_table(table.slice(first, rows), max(rows, 1))
             first += rows
+
+
+def _walk(folder: str, skip: int) -> Iterator[str]:
+    """Yield the paths of all files below a local folder, without the first `skip` characters; none where there is no folder."""
+    try:
+        found = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in found:
+        if entry.is_dir():
+            yield from _walk(entry.path, skip)
+        else:
+            yield entry.path[skip:]
 
 
 def _in_folder(path: str, put: Callable[[str], None]) -> None:

@@ -36,14 +36,13 @@ def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
 
 def sum_timings(folder: RunStore) -> list[StepFacts]:
     """Return the work of each step, in the order of the steps; none of a step without records."""
-    longest: dict[str, dict[str, tuple[int, int | None]]] = {step: {} for step in ORDER}
-    for path in folder.files(_FOLDER):
-        step, _, record = path.removeprefix(f"{_FOLDER}/").partition("/")
-        name, milliseconds, counted = record.rsplit(".", 2)
-        one = int(milliseconds), int(counted) if counted else None
-        longest[step][name] = max(longest[step].get(name, one), one, key=lambda record: record[0])
     facts = []
-    for step, found in longest.items():
+    for step in ORDER:
+        found: dict[str, tuple[int, int | None]] = {}
+        for path in folder.files(f"{_FOLDER}/{step}"):
+            name, milliseconds, counted = path.rpartition("/")[2].rsplit(".", 2)
+            one = int(milliseconds), int(counted) if counted else None
+            found[name] = max(found.get(name, one), one, key=lambda record: record[0])
         known = [rows for _, rows in found.values() if rows is not None]
         seconds = sum(took for took, _ in found.values()) / 1000
         rows = sum(known) if len(known) == len(found) else None
