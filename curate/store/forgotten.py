@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids, schema
-from curate.errors import RunError
+from curate.errors import DamagedError, RunError
 from curate.store.facts import ForgottenFacts, read_forgotten
 from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, hex_of
 from curate.store.layout import FORGOTTEN_FILE, RUN_FILE
+from curate.store.manifest import find_digest, is_equal
 from curate.store.store import RunStore
 from curate.wording import one_line
 
@@ -47,8 +48,8 @@ class Record:
         try:
             table = folder.read_parquet(FORGOTTEN_FILE)
             table = table.select(schema.FORGOTTEN_ITEMS.names).cast(schema.FORGOTTEN_ITEMS)
-        except (KeyError, ValueError, pa.ArrowException) as error:  # other columns, or other types
-            fault = one_line(error)
+        except (KeyError, ValueError, pa.ArrowException, DamagedError) as error:  # other columns or types, or damaged
+            fault = one_line(str(error).partition("; delete it")[0])
             raise RunError(f"{folder.url}: {FORGOTTEN_FILE} is no record ({fault}); restore it from a copy") from None
         origins = [_ORIGINS_BEFORE.get(origin, origin) for origin in table["origin"].to_pylist()]
         place = table.column_names.index("origin")
@@ -56,16 +57,33 @@ class Record:
 
     @classmethod
     def read_checked(cls, folder: RunStore) -> "Record":
-        """Return the record of a run folder. Raises RunError where it does not begin with the one that run.json names."""
+        """Return the record of a run folder.
+
+        Raises RunError where it does not begin with the one that run.json names, or, where that is lost, is not what was written.
+        """
         record = cls.read(folder)
-        named = read_forgotten(folder)
-        if named is None or record.extends(named):
+        try:
+            named = read_forgotten(folder)
+        except DamagedError:
+            named = None
+        if named is None:
+            is_complete, items = record.is_written(folder), ""
+        else:
+            is_complete, items = record.extends(named), f" ({named.items:,} items)"
+        if is_complete:
             return record
         found = f"differs from the one that {RUN_FILE} names" if len(record) else "is missing"
         raise RunError(
-            f"{folder.url}: {FORGOTTEN_FILE} {found} ({named.items:,} items); restore it from a copy: "
+            f"{folder.url}: {FORGOTTEN_FILE} {found}{items}; restore it from a copy: "
             "without it, forgotten samples would return"
         )
+
+    def is_written(self, folder: RunStore) -> bool:
+        """Return whether the folder's record is what was written, as far as anything but run.json says."""
+        digest = find_digest(folder, FORGOTTEN_FILE)
+        if digest is None or find_digest(folder, RUN_FILE) is None:  # a folder is claimed by the record first
+            return True
+        return folder.exists(FORGOTTEN_FILE) and is_equal(digest, folder.digest(FORGOTTEN_FILE))
 
     def write(self, folder: RunStore) -> None:
         """Put the record into place."""

@@ -19,14 +19,17 @@ EVALUATION_FILE = "tmp/evaluation.parquet"
 EVALUATION_FACTS_FILE = "tmp/evaluation.json"
 FORGETTING_FILE = "tmp/forgetting.json"  # there while `curate forget` is at work
 LOCK_FILE = "tmp/lock"  # there while a command is at work
-_DIGESTS = "parts/digests"  # of files of tables, shards and parts, until the manifest has them
+DIGESTS = (
+    "parts/digests"  # of files of tables, shards and parts, of run.json and the record, until the manifest has them
+)
 FAILURES_PARTS = "tmp/failures"  # of each unit that has some
 ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is there
 
 
 def digest_name(name: str) -> str:
-    """Return the file that holds the digest of a file until the manifest does; empty for files that are made anew each time."""
-    return f"{_DIGESTS}/{name}" if name.startswith(("tables/", "shards/", ANSWER_PARTS)) else ""
+    """Return the file that holds the digest of a file until the manifest does; empty for files that are written anew each time."""
+    is_kept = name in (RUN_FILE, FORGOTTEN_FILE) or name.startswith(("tables/", "shards/", ANSWER_PARTS))
+    return f"{DIGESTS}/{name}" if is_kept else ""
 
 
 def failures_part(unit: int) -> str:

@@ -55,9 +55,9 @@ def digest_file(folder: RunStore, path: str, rows: int | None = None) -> Publish
 
 def written_file(folder: RunStore, path: str, rows: int | None = None) -> Published:
     """Return the manifest's line of a file of a run at work, as it was written, or as it was found when it was checked."""
-    digest = _find_digest(folder, path)
+    digest = find_digest(folder, path)
     if digest is None:
-        raise DamagedError(f"{folder.path(path)}: nothing says what was written; run again, and it is made anew")
+        raise DamagedError(f"{folder.path(path)}: nothing says what was written; run again, and it is recomputed")
     return Published(path, digest.rows if rows is None else rows, digest.bytes, digest.sha256)
 
 
@@ -71,16 +71,27 @@ def check_written(folder: RunStore, path: str) -> Digest | None:
 
     What a run at work wrote says the folder; what a published one did, its manifest. Raises OSError where it cannot be read now.
     """
-    digest = _find_digest(folder, path)
-    found = folder.digest(path)
-    if digest is not None and (digest.bytes, digest.sha256) == (found.bytes, found.sha256):
+    digest, found = find_digest(folder, path), folder.digest(path)
+    if digest is None:  # of all files, perhaps: once is enough
+        first = process_cache(f"unknown in {folder.url}", lambda: path)
+        if path == first:
+            _log.warning(
+                "%s: nothing says what was written; it is recomputed, and so is every such file", folder.path(path)
+            )
+        return None
+    if is_equal(digest, found):
         return digest
-    what = "is not what was written" if digest else "may be anything, for nothing says what was written"
-    _log.warning("%s: %s; it is made anew", folder.path(path), what)
+    _log.warning("%s: is not what was written; it is recomputed", folder.path(path))
     return None
 
 
-def _find_digest(folder: RunStore, path: str) -> Digest | None:
+def is_equal(digest: Digest, other: Digest) -> bool:
+    """Return whether two digests are of the same bytes."""
+    return (digest.bytes, digest.sha256) == (other.bytes, other.sha256)
+
+
+def find_digest(folder: RunStore, path: str) -> Digest | None:
+    """Return what a file of a run was when it was written, as the folder says, or its manifest; None where neither does."""
     if digest := folder.written(path):
         return digest
     if not folder.exists(MANIFEST_FILE):

@@ -10,6 +10,7 @@ its digest in `parts/digests`: it is put there first, so a file without one, or 
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -41,6 +42,8 @@ _TINY = (
 )  # bytes of a table that is not compressed: the start alone of a compressor costs as much as all the rest
 
 Made = TypeVar("Made")
+
+_log = logging.getLogger(__name__)
 
 
 class Digest(NamedTuple):
@@ -364,7 +367,10 @@ class RunStore:
             return False
         try:
             return self.footer(name)[0] == key
-        except (FileNotFoundError, NotADirectoryError, DamagedError):
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except DamagedError as error:
+            _log.warning("%s; it is recomputed", error)
             return False
 
     def adopt(self, other: "RunStore", other_name: str, name: str, digest: Digest) -> None:
