@@ -21,7 +21,7 @@ import pyarrow as pa
 from numba import njit
 
 from curate import ids, schema
-from curate.ask.query import find_run, open_run
+from curate.ask.query import connected, find_run
 from curate.errors import RunError
 from curate.numeric.arrays import U64, Mask
 from curate.publish.uids import read_uids
@@ -201,7 +201,7 @@ def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int]]:
     """Open both runs, and count the samples lost and gained."""
     first, second = _kept_uids(a), _kept_uids(b)
     lost, gained = _outside(first, second), _outside(second, first)
-    with open_run(a) as of_a, open_run(b) as of_b:
+    with connected(a) as of_a, connected(b) as of_b:
         opened = []
         for url, connection, here, there in ((a, of_a, lost, gained), (b, of_b, gained, lost)):
             connection.register("only_here", here)

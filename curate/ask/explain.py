@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from curate import ids, schema
 from curate.ask.page import Line, Page, Part, columns, heading, line, named
-from curate.ask.query import find_run, open_run
+from curate.ask.query import connected, find_run
 from curate.captions.gates.gates import PASSED
 from curate.decide import balance
 from curate.decide.rules import Rule, check_rules, rule_values
@@ -48,7 +48,7 @@ def explain_sample(url: str, sample: str) -> Page:
     """
     folder = find_run(url)
     run, record = read_facts(folder), Record.read(folder)
-    with open_run(url) as connection:
+    with connected(url) as connection:
         kind, name, places = _find(connection, record, url, sample)
         rows = _fetch(connection, f"SELECT * FROM ({_KNOWN}) {_AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])

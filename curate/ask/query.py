@@ -34,6 +34,9 @@ from curate.store.store import RunStore
 from curate.wording import escape, one_line
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
+# What DuckDB says of a file that is no Parquet file, or missing (it takes the path for a folder then); what fails within one
+# is an `Error` of no other class.
+_DAMAGE = re.compile(r"Failed to read file|No magic bytes|too small to be a Parquet|\.parquet/\*\*|Corrupt database")
 _BATCH = 2048  # rows fetched at once: what DuckDB makes at a time
 _APART = "\nScores are columns of `measured`, decisions of `kept`, `dropped` and `verdicts`; for both: FROM kept JOIN scores USING (unit, row)"
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
@@ -89,6 +92,16 @@ def find_run(url: str) -> RunStore:
             f"{how_to_go_on(folder, url)}"
         )
     return folder
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Any]:
+    """Yield a connection of `open_run`, for statements of ours. Raises RunError too where what they read is damaged."""
+    with open_run(url) as connection:
+        try:
+            yield connection
+        except duckdb.Error as error:
+            raise RunError(f"{url}: cannot be read: {one_line(error)}; see `curate verify {url}`") from None
 
 
 @contextmanager
@@ -164,6 +177,8 @@ def _errors() -> Iterator[None]:
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
         raise RunError(f"the query could not be finished: {one_line(error)}") from None
     except duckdb.Error as error:
+        if type(error) is duckdb.Error or _DAMAGE.search(str(error)):
+            raise RunError(f"a file of the run cannot be read: {one_line(error)}; see `curate verify`") from None
         hint = _APART if re.search(r'Referenced column ".*" not found', str(error)) else ""
         raise RecipeError(f"SQL: {str(error).strip()}{hint}") from None
 

@@ -58,7 +58,9 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
 
 
 def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
-    yield from (f"{path}: {fault.text}" for path, fault in find_faults(folder, lines).items())
+    for path, fault in find_faults(folder, lines).items():
+        hint = "; do not delete it: restore it from a copy" if path == layout.FORGOTTEN_FILE else ""
+        yield f"{path}: {fault.text}{hint}"
     known = {line.path for line in lines} | {layout.MANIFEST_FILE, layout.SUCCESS_FILE}
     for path in folder.files():
         if path not in known and not path.startswith("tmp/"):

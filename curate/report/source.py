@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from curate.ask.diff import Diff, diff_runs
-from curate.ask.query import find_run, open_run
+from curate.ask.query import connected, find_run
 from curate.store.facts import RunFacts, read_facts
 from curate.store.store import RunStore
 
@@ -69,5 +69,5 @@ def open_source_run(url: str, against: str | None = None) -> Iterator[Run]:
     """Open a finished run, and compare it with another one. Raises as `diff_runs` does."""
     folder = find_run(url)
     facts = read_facts(folder)  # first: `_check_unchanged` compares it when the page is written
-    with open_run(url) as connection:
+    with connected(url) as connection:
         yield Run(folder, facts, connection, diff_runs(against, url) if against else None)
