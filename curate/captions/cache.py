@@ -43,7 +43,10 @@ class AnswerCache:
             for name in () if isinstance(of_unit, ChunkTables) else of_unit.store.files(answer_parts(of_unit.unit)):
                 if is_as_written(of_unit.store, name):
                     self._learn(of_unit.store.read_parquet(name))
-        self._part = len(self._store.files(self._folder))
+                elif of_unit.store == self._store:
+                    self._store.delete(name)
+        numbers = [int(name.rpartition("/")[2].partition(".")[0]) for name in self._store.files(self._folder)]
+        self._part = max(numbers, default=-1) + 1
 
     def find(self, digests: Sequence[str]) -> dict[str, Answer]:
         """Return the answers that are known, by digest."""
