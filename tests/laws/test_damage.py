@@ -1,0 +1,413 @@
+"""Law 3 under damage by others: what a kill or a bad disk left is not believed, but found, told and recomputed.
+
+Every kind of file of a run is damaged in every way, in a published run and in one that was stopped; the rerun ends with the
+bytes of an undisturbed run, and computes nothing again that was intact.
+"""
+
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+import pytest
+
+from curate.ask.explain import explain_sample
+from curate.ask.query import asking
+from curate.ask.verify import verify_run
+from curate.captions.cache import AnswerCache
+from curate.engines.recorded import RecordedEngine
+from curate.errors import CurateError, RecipeError, RunError
+from curate.forget.forget import forget
+from curate.measure import unit as unit_module
+from curate.publish import compact
+from curate.recipe.recipe import Recipe
+from curate.report.page import write_report
+from pipelines.driver import prepare
+from tests.engines import server as servers
+from tests.engines.server import FaultServer
+from tests.forget.victims import uids
+from tests.laws import pools
+from tests.signals import test_precomputed
+
+Damage = Callable[[bytes], bytes | None]
+
+
+def _flip(place: float) -> Damage:
+    def flip(data: bytes) -> bytes:
+        changed = bytearray(data)
+        changed[min(len(data) - 1, int(len(data) * place))] ^= 16
+        return bytes(changed)
+
+    return flip
+
+
+DAMAGES: dict[str, Damage] = {
+    "gone": lambda data: None,
+    "head": _flip(0.0),
+    "middle": _flip(0.5),
+    "footer": _flip(0.97),
+    "end": _flip(1.0),
+    "halved": lambda data: data[: len(data) // 2],
+    "zeroed": lambda data: bytes(len(data)),
+    "emptied": lambda data: b"",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run of a recipe: `published`, and `stopped` before its manifest was written; neither is to be changed."""
+
+    recipe: Recipe
+    published: Path
+    stopped: Path
+
+
+class Stopped(BaseException):
+    """Stands for the end of the process."""
+
+
+def run_to(recipe: Recipe, folder: Path) -> Case:
+    published = pools.run_local(recipe, folder / "published").folder
+    with pytest.MonkeyPatch.context() as patched:
+
+        def stop(*arguments: Any) -> None:
+            raise Stopped
+
+        patched.setattr("curate.publish.describe.write_manifest", stop)
+        with pytest.raises(Stopped):
+            pools.run_local(recipe, folder / "stopped")
+    return Case(recipe, published, folder / "stopped")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Images, every step but embeddings; captions from recorded answers."""
+    folder = tmp_path_factory.mktemp("images")
+    path = pools.write_tars(folder / "tars", pools.make_samples(24), 3)
+    sections: dict[str, Any] = {
+        "match": {"metadata": pools.write_metadata(folder)},
+        "measure": {"language": {}, "image": {"phash": True}},
+        "rules": {"words": "words > 2"},
+        "dedup": {"by": ["uid", "sha256", "phash"]},
+        "balance": {"t": 12},
+        "output": {"rows_per_shard": 6},
+    }
+
+    def recipe(engine: dict[str, Any]) -> Recipe:
+        captions = {"engines": {"llm": engine}, "rewrite": {"engine": "llm", "styles": ["human"], "batch": 4}}
+        return pools.recipe_of(path, captions=captions, **sections)
+
+    with FaultServer() as server, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(servers, "echo", lambda prompt: f" a view of {prompt.rstrip().splitlines()[-1][:-3]}")
+        answered = recipe({"openai": {"base_url": server.base_url, "model": "tiny-llm"}})
+        pools.run_local(answered, folder / "answered")
+    return run_to(recipe({"recorded": {"path": str(folder / "answered"), "model": "tiny-llm"}}), folder)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Text with embeddings."""
+    folder = tmp_path_factory.mktemp("texts")
+    for number in range(3):
+        test_precomputed.write_file(folder / "pool", number, rows=20)
+    measure = {"embeddings": {**test_precomputed.ASKED, "keep": True}, "language": {}}
+    return run_to(test_precomputed.recipe(folder / "pool", measure=measure), folder)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    """Many units, whose tables lie in chunks."""
+    folder = tmp_path_factory.mktemp("many")
+    path = pools.write_parquets(folder / "pool", pools.make_rows(500), 2, group=8)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("curate.pool.plan.UNIT_ROWS", (8, 8))
+        patched.setattr(compact, "CHUNK_ROWS", 200)
+        recipe = pools.recipe_of(
+            path,
+            "parquet",
+            match={"metadata": pools.write_metadata(folder)},
+            measure={"language": {}},
+            balance={"t": 10},
+            output={"rows_per_shard": 50},
+        )
+        yield run_to(recipe, folder)
+
+
+# ---------------------------------------------------------------- what is damaged
+def kinds_of(folder: Path) -> list[str]:
+    """A file of each kind: the last one, of several units and shards."""
+    files = pools.files_of(folder)
+    return sorted({re.sub(r"\d{5,}(-\d{5})?", "*", name): name for name in files}.values())
+
+
+def product(folder: Path, slow: bool) -> Iterator[tuple[str, str]]:
+    """Each kind of file with each damage; unless slow, each with one, so that each damage comes up."""
+    turn = itertools.cycle(DAMAGES)
+    for name in kinds_of(folder):
+        for how in DAMAGES if slow else (next(turn),):
+            if (folder / name).stat().st_size or how == "gone":
+                yield name, how
+
+
+def damage(folder: Path, name: str, how: str) -> None:
+    changed = DAMAGES[how]((folder / name).read_bytes())
+    (folder / name).unlink()
+    if changed is not None:
+        (folder / name).write_bytes(changed)
+
+
+def costly(folder: Path) -> dict[str, int]:
+    """The inode of each table's and shard's file; chunks are put together again in each run."""
+    return {
+        name: (folder / name).stat().st_ino
+        for name in pools.files_of(folder)
+        if name.startswith(("tables/", "shards/")) and name != "shards/sizes.json" and "-" not in name
+    }
+
+
+def made_with(name: str) -> str:
+    """A pattern of the files that are written together with a file."""
+    unit = re.sub(r"\D", "", name.rpartition("/")[2].partition(".")[0])[:5]
+    if name.startswith(("shards/", "parts/digests/shards/")) and unit:
+        return rf"shards/{unit}[._].*"
+    if re.search("tables/(answers|captions)/", name):
+        return rf"tables/(answers|captions)/{unit}[._].*"
+    return re.escape(name.removeprefix("parts/digests/"))
+
+
+def check_as_new(folder: Path, case: Case) -> None:
+    assert pools.lasting_files(folder) == pools.lasting_files(case.published)
+    assert set(pools.files_of(folder)) == set(pools.files_of(case.published))
+    assert verify_run(str(folder))[1] == []
+
+
+def check_kept(before: dict[str, int], folder: Path, name: str) -> None:
+    """That nothing was computed again but what is written together with a file."""
+    after = costly(folder)
+    again = [path for path, inode in before.items() if after.get(path, inode) != inode]
+    assert all(re.fullmatch(made_with(name), path) for path in again), again
+
+
+def read_all(folder: Path, uid: str) -> None:
+    """Readers of a damaged folder succeed, or end with an error of ours that is no fault of the user."""
+
+    def query(text: str) -> None:
+        with asking(str(folder), text) as result:
+            list(result.rows)
+
+    for read in (
+        lambda: query("funnel"),
+        lambda: query("SELECT * FROM verdicts"),
+        lambda: query("SELECT * FROM published"),
+        lambda: explain_sample(str(folder), uid),
+        lambda: write_report(str(folder), str(folder.parent / "page.html"), None),
+    ):
+        try:
+            read()
+        except (CurateError, OSError) as error:
+            assert getattr(error, "exit_status", 1) == 1 or "not a run folder" in str(error), error
+
+
+# ---------------------------------------------------------------- each file, each damage
+def check_stopped(case: Case, name: str, how: str, out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A run that was stopped goes on as if nothing had happened, and tells what it found."""
+    shutil.copytree(case.stopped, out)
+    before = costly(out)
+    damage(out, name, how)
+    pools.run_local(case.recipe, out)
+    check_as_new(out, case)
+    check_kept(before, out, name)
+    of = name.removeprefix("parts/digests/")
+    is_checked = of.startswith(("tables/", "shards/0")) or name == "run.json"
+    if is_checked and (name != of or name == "run.json" or how != "gone"):  # a file that is not there yet is no damage
+        assert of in caplog.text
+
+
+def check_published(case: Case, name: str, how: str, out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`verify` finds it, no reader fails otherwise than with a message; what `verify` advises ends with the same bytes."""
+    shutil.copytree(case.published, out)
+    before = costly(out)
+    damage(out, name, how)
+    try:
+        faults = verify_run(str(out))[1]
+    except CurateError as error:
+        faults = [str(error)]
+    assert len(faults) == 1 and name in faults[0], faults
+    read_all(out, pools.Ran(case.published).table("decisions", ["uid"])["uid"].drop_null()[3].as_py())
+    if prepare(case.recipe, str(out)).finished:
+        assert how not in ("gone", "halved", "emptied")
+        (out / name).unlink()  # as `verify` says
+    pools.run_local(case.recipe, out)
+    check_as_new(out, case)
+    if name != "manifest.parquet":  # nothing else says what was written
+        check_kept(before, out, name)
+    assert name in caplog.text or name == "_SUCCESS"
+
+
+def check_each(case: Case, state: str, slow: bool, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    failed = []
+    check = {"stopped": check_stopped, "published": check_published}[state]
+    for number, (name, how) in enumerate(product(getattr(case, state), slow)):
+        caplog.clear()
+        try:
+            check(case, name, how, folder / f"{number}", caplog)
+        except Exception as error:
+            failed.append(f"{name} {how}: {type(error).__name__}: {str(error)[:400]}")
+        shutil.rmtree(folder / f"{number}")
+    assert not failed, "\n" + "\n".join(failed)
+
+
+@pytest.mark.parametrize("state", ["stopped", "published"])
+@pytest.mark.parametrize("of", ["images", "texts"])
+def test_each_file(
+    of: str, state: str, request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_each(request.getfixturevalue(of), state, False, tmp_path, caplog)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["stopped", "published"])
+@pytest.mark.parametrize("of", ["images", "texts", "many"])
+def test_each_file_and_damage(
+    of: str, state: str, request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_each(request.getfixturevalue(of), state, True, tmp_path, caplog)
+
+
+# ---------------------------------------------------------------- what else a folder holds
+def test_a_damaged_manifest_is_told_once(texts: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out = Path(shutil.copytree(texts.published, tmp_path / "out"))
+    damage(out, "manifest.parquet", "halved")
+    pools.run_local(texts.recipe, out)
+    check_as_new(out, texts)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) <= 4 and all("manifest.parquet" in text or "every such file" in text for text in told), told
+
+
+def test_leftovers_of_a_version_that_kept_no_digests(
+    texts: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = Path(shutil.copytree(texts.stopped, tmp_path / "out"))
+    shutil.rmtree(out / "parts")
+    damage(out, "tables/samples/00000.parquet", "halved")
+    pools.run_local(texts.recipe, out)
+    check_as_new(out, texts)
+    assert "every such file" in caplog.text
+
+
+def test_a_lost_run_json_opens_the_folder_to_the_same_recipe_alone(texts: Case, tmp_path: Path) -> None:
+    """A folder that is no run is refused; and one of another recipe is not taken over while run.json can be read."""
+    with pytest.raises(RecipeError, match="holds a run of another recipe"):
+        prepare(texts.recipe.model_copy(update={"seed": 7}), str(texts.published))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/letters.txt").write_text("mine")
+    with pytest.raises(RecipeError, match="is no run"):
+        prepare(texts.recipe, str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("how", ["gone", "middle", "footer", "halved", "zeroed", "emptied"])
+@pytest.mark.parametrize("lost", ["", "run.json"])
+def test_what_was_forgotten_cannot_be_recomputed(images: Case, how: str, lost: str, tmp_path: Path) -> None:
+    """The record is what a user requested: without it the run ends, with or without run.json, and deletes nothing."""
+    out = Path(shutil.copytree(images.published, tmp_path / "out"))
+    victim = pools.Ran(out).table("decisions").filter(pa.compute.field("kept"))["uid"][2].as_py()
+    forget(str(out), uids(victim))
+    kept = Path(shutil.copytree(out, tmp_path / "kept"))
+    damage(out, "forgotten.parquet", how)
+    if lost:
+        damage(out, lost, "halved")
+    files = pools.files_of(out)
+    read_all(out, victim)
+    assert any("forgotten.parquet" in fault and "restore it" in fault for fault in verify_run(str(out))[1])
+    try:
+        pools.run_local(images.recipe, out)  # where the items themselves are intact, they are written again
+        assert not lost and how in ("middle", "footer")
+    except RunError as error:
+        assert re.search(r"forgotten\.parquet .*restore it from a copy", str(error))
+        assert pools.files_of(out) == files
+        shutil.copy(kept / "forgotten.parquet", out)
+        if not prepare(images.recipe, str(out)).finished:
+            pools.run_local(images.recipe, out)
+    assert verify_run(str(out))[1] == [] and pools.Ran(out).kept == pools.Ran(kept).kept
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_batches_of_answers(images: Case, how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Those of a unit whose captions were under way: the ones that are intact are not requested again."""
+    out, added = tmp_path / "out", AnswerCache.add
+    with pytest.MonkeyPatch.context() as patched:
+
+        def add(self: AnswerCache, *batch: Any) -> None:
+            added(self, *batch)
+            if len(list(out.glob("parts/answers/*/*"))) == 2:
+                raise Stopped
+
+        patched.setattr(AnswerCache, "add", add)
+        with pytest.raises(Stopped):
+            pools.run_local(images.recipe, out)
+    first, _ = sorted(str(path.relative_to(out)) for path in out.glob("parts/answers/*/*"))
+    damage(out, first, how)
+    asked: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:
+        answers = RecordedEngine.answers
+
+        def counted(self: RecordedEngine, requests: Any) -> Any:
+            asked.extend(request.uid for request in requests)
+            return answers(self, requests)
+
+        patched.setattr(RecordedEngine, "answers", counted)
+        pools.run_local(images.recipe, out)
+    check_as_new(out, images)
+    total = pools.Ran(images.published).table("answers").num_rows
+    assert len(asked) == total - 4
+    assert how == "gone" or first in caplog.text
+
+
+def test_chunks(many: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file of each kind that holds many units: no units but its own are measured again."""
+    measured: list[str] = []
+    measure = unit_module.measure_part
+
+    def counted(settings: Any, source: Any, part: Any, *rest: Any) -> Any:
+        measured.append(part.path)
+        return measure(settings, source, part, *rest)
+
+    monkeypatch.setattr(unit_module, "measure_part", counted)
+    chunked = [name for name in kinds_of(many.published) if "-" in name]
+    assert len(chunked) >= 4
+    for number, (name, how) in enumerate(zip(chunked, ["middle", "halved", "footer", "zeroed"], strict=False)):
+        check_published(many, name, how, tmp_path / f"{number}", caplog)
+        first, last = map(int, re.findall(r"\d{5}", name))
+        # `scores` has columns of the inputs.
+        assert len(measured) == (last - first + 1 if re.search("/(samples|scores)/", name) else 0), name
+        measured.clear()
+
+
+@pytest.mark.parametrize("name, how", [("tables/samples/00000.parquet", "halved"), ("run.json", "zeroed")])
+def test_by_the_command(name: str, how: str, tmp_path: Path) -> None:
+    """The command tells on standard error what it found, without a traceback."""
+    pools.write_parquets(tmp_path / "pool", pools.make_rows(60), 1)
+    (tmp_path / "recipe.yaml").write_text(
+        "input: {name: pool, format: parquet, path: pool/00000.parquet}\nmax_failed: 1.0\n"
+    )
+    curate, out = [sys.executable, "-m", "curate.cli.main"], tmp_path / "out"
+
+    def run(*words: str) -> Any:
+        return subprocess.run([*curate, *words], capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    assert run("run", "recipe.yaml", "--out", "out").returncode == 0
+    before = pools.lasting_files(out)
+    damage(out, name, how)
+    checked = run("verify", "out")
+    assert checked.returncode == 1 and name in checked.stderr and "Traceback" not in checked.stderr
+    done = run("run", "recipe.yaml", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert name in done.stderr and "Traceback" not in done.stderr
+    assert pools.lasting_files(out) == before and run("verify", "out").returncode == 0
