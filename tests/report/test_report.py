@@ -1,7 +1,6 @@
 """report.html: what it says agrees with the run, it refers to nothing outside, and whatever a run holds it stays small."""
 
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from curate.ask.diff import changed_samples, diff_runs
 from curate.ask.verify import verify_run
 from curate.cli.finished import report
 from curate.errors import RecipeError, RunError
+from curate.publish.audit import Audit
 from curate.publish.describe import describe_run
 from curate.report import thumbnails
 from curate.report.blocks import Bar, Table
@@ -21,7 +21,7 @@ from curate.report.provenance import time_section
 from curate.report.source import open_source_run
 from curate.store.facts import read_facts
 from curate.store.layout import REPORT_FILE, SUCCESS_FILE
-from curate.store.manifest import read_manifest
+from curate.store.manifest import Lines, read_manifest
 from curate.store.store import RunStore
 from tests.ask.pages import Page, write_hostile
 from tests.ask.test_diff import write_a, write_b
@@ -300,7 +300,7 @@ def test_what_changes_a_run_removes_its_report(tmp_path: Path) -> None:
     folder = write_small(str(tmp_path))
     write_report(str(tmp_path))
     write_uids_and_sizes(folder)
-    describe_run(folder, read_facts(folder).changed(recipe=RUN["recipe"] | {"input": []}), [], Counter())
+    describe_run(folder, read_facts(folder).changed(recipe=RUN["recipe"] | {"input": []}), Lines(), Audit())
     assert not folder.exists(REPORT_FILE) and folder.exists(SUCCESS_FILE)
 
 
