@@ -136,8 +136,9 @@ def _resolve(connection: Any, text: str, given: dict[str, object]) -> tuple[str,
     if not is_name(text):
         return text, given
     query = find_query(text)
-    [(rules,)] = connection.execute("SELECT string_agg(expression, ' ' ORDER BY position) FROM rules").fetchall()
-    steps = connection.execute("SELECT rule FROM funnel WHERE kind = 'drop' ORDER BY position").fetchall()
+    with _errors():
+        [(rules,)] = connection.execute("SELECT string_agg(expression, ' ' ORDER BY position) FROM rules").fetchall()
+        steps = connection.execute("SELECT rule FROM funnel WHERE kind = 'drop' ORDER BY position").fetchall()
     filled = fill_params(query, given, partial(_columns, connection), rules or "", [rule for (rule,) in steps])
     return query.sql, filled
 

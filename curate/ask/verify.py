@@ -42,8 +42,8 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
     folder = RunStore(url)
     if not folder.exists(layout.RUN_FILE):
         raise no_run(folder, url)
-    if not folder.exists(layout.SUCCESS_FILE) or not folder.exists(layout.MANIFEST_FILE):
-        raise RunError(f"{url}: the run is not finished (no {layout.SUCCESS_FILE}); {how_to_go_on(folder, url)}")
+    if missing := [name for name in (layout.SUCCESS_FILE, layout.MANIFEST_FILE) if not folder.exists(name)]:
+        raise RunError(f"{url}: the run is not finished (no {', no '.join(missing)}); {how_to_go_on(folder, url)}")
     lines = read_manifest(folder)
     faults = list(_check_files(folder, lines))
     checked = [f"{len(lines):,} files by sha256 ({sum(line.bytes for line in lines):,} bytes)"]
@@ -61,6 +61,8 @@ def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
     for path, fault in find_faults(folder, lines).items():
         hint = "; do not delete it: restore it from a copy" if path == layout.FORGOTTEN_FILE else ""
         yield f"{path}: {fault.text}{hint}"
+    if not folder.read_bytes(layout.MANIFEST_FILE).startswith(b"PAR1"):  # the rest was read
+        yield f"{layout.MANIFEST_FILE}: is damaged (it does not begin as Parquet does)"
     known = {line.path for line in lines} | {layout.MANIFEST_FILE, layout.SUCCESS_FILE}
     for path in folder.files():
         if path not in known and not path.startswith("tmp/"):
