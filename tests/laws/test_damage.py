@@ -274,7 +274,7 @@ def test_each_file(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("state", ["stopped", "published"])
-@pytest.mark.parametrize("of", ["images", "texts", "many"])
+@pytest.mark.parametrize("of", ["images", "texts"])
 def test_each_file_and_damage(
     of: str, state: str, request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
