@@ -28,7 +28,7 @@ UNIT_ROWS = (25_000, 100_000)  # of one without
 UNITS = 16  # small pools are cut into about as many units, so that all cores have work
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """Consecutive parts of one source, a partition of the input."""
 

@@ -24,7 +24,7 @@ from curate.recipe.source import Source
 Places = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InputPart:
     """What units are made of: a file, or a piece of one that can be read alone. Its rows are numbered from 0.
 
