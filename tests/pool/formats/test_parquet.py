@@ -397,7 +397,7 @@ def test_a_file_that_is_gone_is_measured_again_next_time(tmp_path: Path) -> None
 
 def test_what_stands_is_not_measured_again(tmp_path: Path) -> None:
     context, plan = measure(tmp_path, pa.table({"caption": ["a"], "s": [0.5]}))
-    before = {name: context.store.read_bytes(name) for name in context.store.files()}
+    before = {name: context.store.read_bytes(name) for name in context.store.files("tables")}
     assert sorted(before) == ["tables/samples/00000.parquet", "tables/scores/00000.parquet"]
     (tmp_path / "00.parquet").unlink()
     pools.measure(context, plan.units[0])
