@@ -401,7 +401,7 @@ def test_what_stands_is_not_measured_again(tmp_path: Path) -> None:
     assert sorted(before) == ["tables/samples/00000.parquet", "tables/scores/00000.parquet"]
     (tmp_path / "00.parquet").unlink()
     pools.measure(context, plan.units[0])
-    assert {name: context.store.read_bytes(name) for name in context.store.files()} == before
+    assert {name: context.store.read_bytes(name) for name in context.store.files("tables")} == before
 
 
 def test_laions_columns(shared: Path, tmp_path: Path) -> None:
