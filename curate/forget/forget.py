@@ -157,6 +157,7 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     sizes = folder.read_json(layout.SIZES_FILE)
     counted = check_conservation(audit, sum(sizes.values()))
     failures = all_failures(folder)
+    folder.delete(layout.FAILURES_PARTS)
     if not failures.equals(folder.read_parquet(layout.FAILURES_FILE)):
         folder.write_parquet(layout.FAILURES_FILE, failures)
     write_uids(folder, [f"{layout.stem_of(name)}.parquet" for name in sizes], counted[KEPT])

@@ -63,13 +63,13 @@ class Record:
         """
         record = cls.read(folder)
         try:
-            named = read_forgotten(folder)
+            named, is_lost = read_forgotten(folder), not folder.exists(RUN_FILE)
         except DamagedError:
-            named = None
-        if named is None:
-            is_complete, items = record.is_written(folder), ""
-        else:
+            named, is_lost = None, True
+        if named is not None:
             is_complete, items = record.extends(named), f" ({named.items:,} items)"
+        else:  # where run.json can be read and names none, a first request may have been killed before its record was there
+            is_complete, items = not is_lost or record.is_written(folder), ""
         if is_complete:
             return record
         found = f"differs from the one that {RUN_FILE} names" if len(record) else "is missing"

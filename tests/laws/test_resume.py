@@ -371,8 +371,8 @@ def test_what_is_made_whole_is_made_of_whole_files(lost: str, small: Recipe, who
 @pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_a_flipped_bit_does_not_spread(table: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
-    """Pages have checksums: the run names the damaged file, or comes out as if nothing were wrong with it."""
-    name, named = f"tables/{table}/00001.parquet", 0
+    """Whatever page it is in: the file is not what was written, and is made anew."""
+    name = f"tables/{table}/00001.parquet"
     data = (whole / name).read_bytes()
     group = pq.read_metadata(whole / name).row_group(0)
     chunks = [group.column(i) for i in range(group.num_columns)]
@@ -382,18 +382,8 @@ def test_a_flipped_bit_does_not_spread(table: str, small: Recipe, whole: Path, t
         for below in ("shards", *(["tables/decisions"] if table != "decisions" else [])):
             shutil.rmtree(out / below)
         (out / name).write_bytes(data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :])
-        try:
-            pools.run_local(small, out)
-        except RunError as error:
-            assert f"{name}: is damaged" in str(error) and not (out / "_SUCCESS").exists()
-            (out / name).unlink()
-            pools.run_local(small, out)
-            check_finished(out, whole)
-            named += 1
-        else:
-            found, expected = pools.lasting_files(out), pools.lasting_files(whole)
-            assert found | {name: ""} == expected | {name: ""}
-    assert named
+        pools.run_local(small, out)
+        check_finished(out, whole)
 
 
 @pytest.mark.parametrize("suffix", ["tar", "_stats.json"])
