@@ -1,4 +1,4 @@
-"""Identities and hashes: uids, entry keys, the mixing function of the draws, digests of recipes.
+"""Identities and hashes: uids, entry keys, digests of tables and recipes.
 
 uid: 32 hex digits, a sample's content address: xxh3-128 of URL, NUL, caption, or of sha256(image), NUL, caption where
 there is no URL; never a position. All hashes are of UTF-8 bytes and the same on every machine and in every version.
@@ -12,17 +12,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
-from numba import njit
 
-from curate.xxh3 import hash_pairs
+from curate.numeric.arrays import U64
+from curate.numeric.xxh3 import hash_pairs
 
-U64 = npt.NDArray[np.uint64]
-
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ by the golden ratio, odd: the step of splitmix64
 _UID = "[0-9a-fA-F]{32}"
 _WHOLE_UID = rf"\A{_UID}\z"
 
@@ -78,14 +74,6 @@ def uid_halves(uids: pa.Array) -> tuple[U64, U64]:
         raise ValueError(f"uid {text[bad].as_py()!r} is not 32 hex digits") from None
     high, low = np.frombuffer(octets, ">u8").reshape(-1, 2).T.astype(np.uint64, order="C")
     return high, low
-
-
-@njit(nogil=True, cache=True)
-def mix64(z: U64) -> U64:
-    """Apply splitmix64's finaliser (Steele, Lea, Flood 2014; constants of Stafford's Mix13) to a uint64 or an array."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 def hash64(text: str) -> int:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate import ids
+from curate.numeric.arrays import mix64
 
 HEX = "0123456789abcdef"
 hexes = st.text(HEX, min_size=32, max_size=32)
@@ -107,8 +108,8 @@ def test_mix64_is_splitmix64() -> None:
     golden, mask = 0x9E3779B97F4A7C15, 2**64 - 1
     states = np.array([golden * n & mask for n in (1, 2, 3)], np.uint64)
     expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
-    assert ids.mix64(states).tolist() == expected
-    assert [int(ids.mix64(state)) for state in states] == expected
+    assert mix64(states).tolist() == expected
+    assert [int(mix64(state)) for state in states] == expected
 
 
 @settings(deadline=None)

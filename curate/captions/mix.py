@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from curate import ids
 from curate.captions.gates.gates import PASSED
 from curate.captions.kinds.kind import Text
+from curate.numeric.arrays import mix64
 from curate.recipe.captions import CAPTION_KINDS, Captions
 from curate.store.tables import UnitTables
 
@@ -103,5 +104,5 @@ def emitted_texts(
 def _uniform(uid: str, seed: int, purpose: int) -> float:
     """Return a number in [0, 1) that depends on uid, seed and purpose alone."""
     low = np.array([int(uid[16:], 16)], np.uint64)
-    mixed = ids.mix64(low ^ ids.mix64(np.array([(purpose + seed) % 2**64], np.uint64)))
+    mixed = mix64(low ^ mix64(np.array([(purpose + seed) % 2**64], np.uint64)))
     return float(mixed[0] >> np.uint64(11)) * 2.0**-53

@@ -22,8 +22,7 @@ import pyarrow.compute as pc
 from numba import njit
 
 from curate import ids
-from curate.ids import GOLDEN, mix64
-from curate.numeric.arrays import F64, I32, I64, U64, Mask
+from curate.numeric.arrays import F64, GOLDEN, I32, I64, U64, Mask, mix64
 
 ONE = 1 << 32  # a probability of 1 in fixed point
 

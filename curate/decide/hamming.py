@@ -24,8 +24,7 @@ import numpy.typing as npt
 from numba import njit
 
 from curate.decide.groups import forest
-from curate.ids import mix64
-from curate.numeric.arrays import I64, U64, distinct, split_by
+from curate.numeric.arrays import I64, U64, distinct, mix64, split_by
 from curate.process import in_threads
 
 BITS = 64

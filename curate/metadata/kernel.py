@@ -20,7 +20,7 @@ import numpy as np
 
 from curate.metadata.primitives import prefetch, sort_unique
 from curate.numeric.arrays import I32, I64, U8, U64, Mask
-from curate.xxh3 import load_u64
+from curate.numeric.xxh3 import load_u64
 
 Int = int | np.int64
 

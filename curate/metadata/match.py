@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from curate.errors import RecipeError, RunError
 from curate.metadata import kernel
-from curate.xxh3 import string_buffers
+from curate.numeric.xxh3 import string_buffers
 
 _MOST_IDS = 2**31 - 1  # offsets of a ListArray are int32
 

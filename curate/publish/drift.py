@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate import ids
+from curate.numeric.arrays import mix64
 from curate.numeric.drift import measure_drift
 from curate.numeric.vectors import embedding_matrix
 from curate.recipe.measure import Measure
@@ -43,7 +44,7 @@ def sample_unit(measure: Measure, source: str, tables: UnitTables) -> Iterator[t
         table = tables.read("embeddings", ["uid", f"{one.prefix}image", f"{one.prefix}text"])
         readable = table["uid"].is_valid().to_numpy()
         high, low = ids.uid_halves(table["uid"])
-        hashes = ids.mix64(high ^ ids.mix64(low))
+        hashes = mix64(high ^ mix64(low))
         for side, column in zip(("image", "text"), table.columns[1:], strict=True):
             rows = embedding_matrix(column)
             there = readable & rows.any(axis=1)  # zeros are of rows without an embedding

@@ -29,6 +29,7 @@ from curate.captions.kinds.kind import CaptionKind
 from curate.captions.prompts import Form, Template, load_template
 from curate.captions.text import first_line, one_line, without_quotes
 from curate.engines.engine import Request, Sampling
+from curate.numeric.arrays import mix64
 from curate.recipe.captions import Unique
 
 Style = Literal["chat_a", "chat_b", "human", "coco"]
@@ -136,4 +137,4 @@ def _choose(uids: pa.Array, style: str, seed: int) -> npt.NDArray[np.int64]:
     """Return the triple of each uid, 0 to 31: the top bits of a hash of uid, style and seed."""
     high, low = ids.uid_halves(uids)
     key = np.uint64(ids.hash64(f"captions.rewrite\0{style}\0{seed}"))
-    return np.asarray(ids.mix64(low ^ ids.mix64(high ^ key)) >> np.uint64(64 - 5)).astype(np.int64)
+    return np.asarray(mix64(low ^ mix64(high ^ key)) >> np.uint64(64 - 5)).astype(np.int64)

@@ -5,7 +5,7 @@ import xxhash
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from curate.xxh3 import _hash_pairs, hash_pairs, string_buffers
+from curate.numeric.xxh3 import _hash_pairs, hash_pairs, string_buffers
 
 BOUNDARIES = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 96, 97, 128, 129, 144, 160, 161, 192, 239, 240, 241)
 LONG = (256, 257, 320, 321, 1023, 1024, 1025, 1087, 1088, 1089, 2048, 2049, 2112, 2113)

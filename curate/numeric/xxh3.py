@@ -12,18 +12,13 @@ from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
-U8 = npt.NDArray[np.uint8]
-I32 = npt.NDArray[np.int32]
-I64 = npt.NDArray[np.int64]
-U16 = npt.NDArray[np.uint16]
-U64 = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
+from curate.numeric.arrays import I32, I64, U8, U16, U64, Mask
+
 Halves = tuple[np.uint64, np.uint64]  # the low and the high 64 bits
 
 _SECRET = np.frombuffer(
