@@ -49,7 +49,7 @@ class Lazy(Generic[Made]):
         self._changed = threading.Condition()
         self._free: deque[Made] = deque()  # the one that was used longest ago comes first
         self._unloaded: deque[tuple[str, ...]] | None = (
-            None  # what `load` was not called with yet; None before the first use
+            None  # that `load` may be called with yet; None before the first use
         )
         self._loaded = 0
         self._is_loading = False

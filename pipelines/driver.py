@@ -20,6 +20,7 @@ from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.metadata.sources import read_metadata
 from curate.pool.plan import Plan, Unit, make_plan
+from curate.process import in_threads
 from curate.recipe.recipe import Recipe
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
@@ -130,13 +131,17 @@ def preflight(prepared: Prepared) -> None:
         for fault in find_faults(context.recipe.captions, context.engine_ids, prepared.beam.in_this_process):
             raise fault
     settings = MeasureSettings.of(context)
-    loads = prepared.beam.in_this_process and any(signal.load for signal in settings.signals)
-    ready: set[str] = set()
-    for unit in prepared.plan.units if loads else ():
-        for signal in needed_signals(settings, unit, context.unit_tables(unit)):
-            if signal.load and signal.name not in ready:
-                ready.add(signal.name)
-                signal.load()
+    waiting = {s.name: s.load for s in settings.signals if s.load} if prepared.beam.in_this_process else {}
+    if not waiting:
+        return
+    for needed in in_threads(
+        lambda unit: needed_signals(settings, unit, context.unit_tables(unit)), prepared.plan.units
+    ):
+        for signal in needed:
+            if load := waiting.pop(signal.name, None):
+                load()
+        if not waiting:
+            break
 
 
 def run(prepared: Prepared) -> None:

@@ -11,6 +11,7 @@ from curate.measure.settings import MeasureSettings
 from curate.metadata.unit import MatchSettings
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
+from curate.process import in_threads
 from curate.run.columns import table_names
 from curate.run.context import RunContext
 
@@ -38,10 +39,16 @@ def run_keys(context: RunContext, units: Sequence[Unit]) -> dict[str, str]:
 def count_current(context: RunContext, units: Sequence[Unit]) -> dict[str, int]:
     """Return of how many units each table is current, or would be once adopted from the run to reuse."""
 
-    def is_current(name: str, unit: Unit, key: str) -> bool:
-        tables = context.unit_tables(unit)
-        if name == "decisions":  # never adopted: they are cheap, and depend on what could be read
-            tables = replace(tables, reuse=None)
-        return tables.would_be_current(name, key)
+    keys = table_keys(context)
 
-    return {name: sum(is_current(name, u, key(u)) for u in units) for name, key in table_keys(context).items()}
+    def are_current(unit: Unit) -> list[bool]:
+        tables = context.unit_tables(unit)
+        alone = replace(
+            tables, reuse=None
+        )  # of decisions: never adopted, they are cheap and depend on what could be read
+        return [(alone if n == "decisions" else tables).would_be_current(n, key(unit)) for n, key in keys.items()]
+
+    counts = dict.fromkeys(keys, 0)
+    for found in in_threads(are_current, units):
+        counts = {name: counts[name] + is_current for name, is_current in zip(keys, found, strict=True)}
+    return counts

@@ -35,11 +35,8 @@ def parse_options(words: Sequence[str]) -> BeamOptions:
     unknown = _find_unknown(words, said)
     options = PipelineOptions(list(words))
     if options.view_as(StandardOptions).runner is None:
-        local = (
-            "--runner=FnApiRunner",
-            "--no_pipeline_type_check",
-        )  # of our own steps, at each start: a quarter of a second
-        options = PipelineOptions([*local, *words])
+        # To check the types of our own steps takes a quarter of a second, at each start.
+        options = PipelineOptions(["--runner=FnApiRunner", "--no_pipeline_type_check", *words])
     try:  # Beam finds the runner by its short, full or dotted name, and checks what it needs
         trial = beam.Pipeline(options=options)
     except Exception as error:  # the module of a runner may raise anything

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate import ids
-from curate.numeric.arrays import mix64
+from curate.numeric.mix import mix64
 
 HEX = "0123456789abcdef"
 hexes = st.text(HEX, min_size=32, max_size=32)

@@ -60,7 +60,7 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
 def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
     for path, fault in find_faults(folder, lines).items():
         hint = "; do not delete it: restore it from a copy" if path == layout.FORGOTTEN_FILE else ""
-        yield f"{path}: {fault.text}{hint}"
+        yield f"{path}: {fault}{hint}"
     if not folder.read_bytes(layout.MANIFEST_FILE).startswith(b"PAR1"):  # the rest was read
         yield f"{layout.MANIFEST_FILE}: is damaged (it does not begin as Parquet does)"
     known = {line.path for line in lines} | {layout.MANIFEST_FILE, layout.SUCCESS_FILE}

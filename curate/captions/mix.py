@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from curate import ids
 from curate.captions.gates.gates import PASSED
 from curate.captions.kinds.kind import Text
-from curate.numeric.arrays import mix64
+from curate.numeric.mix import mix64
 from curate.recipe.captions import CAPTION_KINDS, Captions
 from curate.store.tables import UnitTables
 

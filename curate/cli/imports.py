@@ -55,6 +55,6 @@ def import_beam() -> None:
     with without_unused():
         import apache_beam  # noqa: F401
 
-        from curate.numeric.arrays import GOLDEN, mix64
+        from curate.numeric.mix import GOLDEN, mix64
 
         mix64(GOLDEN)

@@ -14,6 +14,7 @@ from curate.errors import INTERRUPTED, RecipeError
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
+from curate.process import in_threads
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
 from curate.schema import KEPT, POOL
@@ -75,7 +76,7 @@ def _reused(context: RunContext, units: tuple[Unit, ...], reuse: str) -> str:
     tables = [name for name, count in found.items() if count and name not in ("decisions", "answers", "captions")]
     taken = ", ".join(f"{name} {found[name]}/{len(units)}" for name in tables)
     settings = MeasureSettings.of(context)
-    needed = (needed_signals(settings, unit, context.unit_tables(unit)) for unit in units)
+    needed = in_threads(lambda unit: needed_signals(settings, unit, context.unit_tables(unit)), units)
     again = list(dict.fromkeys(signal.name for signals in needed for signal in signals))
     lines = [f"reused from {reuse}: {taken or 'no whole table'} (units)"]
     if settings.signals:

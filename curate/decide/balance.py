@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 from numba import njit
 
 from curate import ids
-from curate.numeric.arrays import F64, GOLDEN, I32, I64, U64, Mask, mix64
+from curate.numeric.arrays import F64, I32, I64, U64, Mask
+from curate.numeric.mix import GOLDEN, mix64
 
 ONE = 1 << 32  # a probability of 1 in fixed point
 
@@ -95,12 +96,12 @@ class SparseSums:
     """Sums over some rows by entry: those entries alone that one of the rows matches."""
 
     entries: I32  # [k], ascending
-    values: npt.NDArray  # [sums, k], of the weights' type
+    values: npt.NDArray  # [k] or, of several weights, [weights, k], of the weights' type
 
     def dense(self, n: int) -> npt.NDArray:
-        """Return the sums of all of n entries ([sums, n])."""
-        out = np.zeros((len(self.values), n), self.values.dtype)
-        out[:, self.entries] = self.values
+        """Return the sums of all of n entries ([n] or [weights, n])."""
+        out = np.zeros((*self.values.shape[:-1], n), self.values.dtype)
+        out[..., self.entries] = self.values
         return out
 
 
@@ -122,7 +123,8 @@ def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | 
 def sparse_counts(matches: pa.ListArray, alive: Mask | None, n: int) -> SparseSums:
     """Count the rows that match each entry, of n, among those that `alive` marks (bool[rows]; all of them if None)."""
     weights = np.ones(len(matches), np.int64) if alive is None else np.asarray(alive, bool).astype(np.int64)
-    return sparse_sums(matches, [weights], n)
+    sums = sparse_sums(matches, [weights], n)
+    return SparseSums(sums.entries, sums.values[0])
 
 
 def entry_sums(matches: pa.ListArray, weights: npt.NDArray[np.int64 | np.uint64], n: int) -> npt.NDArray:
@@ -132,7 +134,7 @@ def entry_sums(matches: pa.ListArray, weights: npt.NDArray[np.int64 | np.uint64]
 
 def entry_counts(matches: pa.ListArray, alive: Mask | None, n: int) -> I64:
     """Count the rows that match each entry (int64[n]), among those that `alive` marks (all of them if None)."""
-    return np.asarray(sparse_counts(matches, alive, n).dense(n)[0])
+    return np.asarray(sparse_counts(matches, alive, n).dense(n))
 
 
 def _checked(limits: I64, n: int) -> I64:

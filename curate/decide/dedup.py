@@ -24,7 +24,8 @@ from numba import njit
 
 from curate import ids
 from curate.decide.quantiles import order_keys
-from curate.numeric.arrays import GOLDEN, I64, U8, U64, Mask, mix64, split_by
+from curate.numeric.arrays import I64, U8, U64, Mask, split_by
+from curate.numeric.mix import GOLDEN, mix64
 
 Records = npt.NDArray[np.void]
 

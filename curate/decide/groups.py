@@ -90,10 +90,11 @@ def hash_keys(hashes: pa.Array, groups: Groups) -> pa.Array:
 
 def row_keys(unit: int, n_rows: int, groups: Groups) -> pa.Array:
     """Return the key column of a pass by close rows: the label of each row in a group (uint64[rows]), null for the others."""
-    units, rows = rows_of(groups.nodes)
-    mine = (units == unit) & (rows < n_rows)
+    ends = np.array([unit << 32, (unit << 32) + n_rows], np.uint64)
+    mine = slice(*np.searchsorted(groups.nodes, ends))  # nodes are ascending: no other unit's are looked at
+    rows = rows_of(groups.nodes[mine])[1]
     keys, null = np.zeros(n_rows, np.uint64), np.ones(n_rows, bool)
-    keys[rows[mine]], null[rows[mine]] = groups.labels[mine], False
+    keys[rows], null[rows] = groups.labels[mine], False
     return pa.array(keys, mask=null)
 
 

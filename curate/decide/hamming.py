@@ -24,7 +24,8 @@ import numpy.typing as npt
 from numba import njit
 
 from curate.decide.groups import forest
-from curate.numeric.arrays import I64, U64, distinct, mix64, split_by
+from curate.numeric.arrays import I64, U64, distinct, split_by
+from curate.numeric.mix import mix64
 from curate.process import in_threads
 
 BITS = 64

@@ -115,7 +115,7 @@ def count_survivors(settings: DecideSettings, states: Sequence[UnitState]) -> I6
         return per_unit.count_entries(settings, settings.tables(state.unit), state.alive)
 
     for counts in in_threads(count, states):
-        total[counts.entries] += counts.values[0]
+        total[counts.entries] += counts.values
     return total
 
 

@@ -1,10 +1,9 @@
-"""Short names of NumPy's array types, for annotations; and what NumPy does slowly or not at all: the mixing of draws, sorts."""
+"""Short names of NumPy's array types, for annotations; and what NumPy does slowly or not at all."""
 
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
@@ -16,16 +15,6 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
-
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ by the golden ratio, odd: the step of splitmix64
-
-
-@njit(nogil=True, cache=True)
-def mix64(z: U64) -> U64:
-    """Apply splitmix64's finaliser (Steele, Lea, Flood 2014; constants of Stafford's Mix13) to a uint64 or an array."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 def distinct(values: U64) -> U64:

@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curate.numeric.arrays import F32, F64, GOLDEN, I64, mix64
+from curate.numeric.arrays import F32, F64, I64
+from curate.numeric.mix import GOLDEN, mix64
 
 DIRECTIONS = 128
 BLOCK = 16  # directions at a time: this many numbers a row are held at once

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
 MAX_NAMES = 10_000_000  # of files in one source, by ranges and lists
 _HASHED = "xxh3:"
+_THREADS = 16  # files that are looked up, or hashed, at once
 # What file systems call a file's version: object stores, Hugging Face, HTTP, SFTP, memory.
 _VERSIONS = (
     *("etag", "ETag", "blob_id", "md5Hash", "crc32c"),
@@ -98,34 +100,45 @@ def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = 
 def _list_path(path: str, names: list[str], storage: dict[str, Any], content: bool) -> Iterator[InputFile]:
     fs, _ = fsspec.core.url_to_fs(names[0], **storage)
     missing, such_as = 0, ""
-    for name in names:
-        inner = fs._strip_protocol(name)
-        if any(c in name for c in "*?[") and not fs.exists(inner):
-            found = fs.glob(inner, detail=True)
-            infos = [found[key] for key in sorted(found) if fs.isfile(found[key]["name"])]
-            if not infos:
-                raise RecipeError(f"{path}: no file matches {name}")
-        else:
-            try:
-                infos = [fs.info(inner)]
-            except FileNotFoundError:
+    with ThreadPoolExecutor(_THREADS) as pool:  # a store takes its time for each name
+        for name, found in zip(names, pool.map(lambda name: _find(fs, path, name, content), names), strict=True):
+            if found is None:
                 missing, such_as = missing + 1, such_as or name
-                continue
-            if infos[0]["type"] == "directory":
-                raise RecipeError(f"{name}: is a folder; name files, such as {name.rstrip('/')}/*.tar")
-            if not fs.isfile(inner):
-                raise RecipeError(f"{name}: is no regular file")  # a pipe, say, which would be waited for
-        for info in infos:
-            if find_surrogate(info["name"]):
-                raise RecipeError(f"{ascii(info['name'])[1:-1]}: its name is not UTF-8; accepted: names in UTF-8")
-            yield InputFile(
-                str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"],
-                int(info["size"]),
-                _content(fs, info["name"]) if content else _version(fs, info),
-            )
+            else:
+                yield from found
     if missing:
         more = f" and {missing - 1} more" if missing > 1 else ""
         raise RecipeError(f"{such_as}{more}: no such file ({len(names) - missing} of the {len(names)} named exist)")
+
+
+def _find(fs: Any, path: str, name: str, content: bool) -> list[InputFile] | None:
+    """Return the files that one of the names of a path stands for; None where there is no such file."""
+    inner = fs._strip_protocol(name)
+    if any(c in name for c in "*?[") and not fs.exists(inner):
+        found = fs.glob(inner, detail=True)
+        infos = [found[key] for key in sorted(found) if fs.isfile(found[key]["name"])]
+        if not infos:
+            raise RecipeError(f"{path}: no file matches {name}")
+    else:
+        try:
+            infos = [fs.info(inner)]
+        except FileNotFoundError:
+            return None
+        if infos[0]["type"] == "directory":
+            raise RecipeError(f"{name}: is a folder; name files, such as {name.rstrip('/')}/*.tar")
+        if not fs.isfile(inner):
+            raise RecipeError(f"{name}: is no regular file")  # a pipe, say, which would be waited for
+    for info in infos:
+        if find_surrogate(info["name"]):
+            raise RecipeError(f"{ascii(info['name'])[1:-1]}: its name is not UTF-8; accepted: names in UTF-8")
+    return [
+        InputFile(
+            str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"],
+            int(info["size"]),
+            _content(fs, info["name"]) if content else _version(fs, info),
+        )
+        for info in infos
+    ]
 
 
 def list_source(source: Source, content: bool) -> list[InputFile]:

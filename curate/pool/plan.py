@@ -38,9 +38,7 @@ class Unit:
     reuse_index: int | None = None  # the place of the unit of the same key in the run to reuse, where that has one
     reuse_chunk: Chunk | None = None  # the chunk that it is in there
     chunk: Chunk | None = None  # the chunk that holds it in this run's folder, where that was published before
-    last: int | None = (
-        None  # of a chunk in a finished run, which is one unit to its readers: the number of its last unit
-    )
+    last: int | None = None  # of a chunk in a finished run, one unit to its readers: the number of its last unit
 
     @property
     def name(self) -> str:

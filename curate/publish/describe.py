@@ -18,21 +18,10 @@ from curate.publish.views import write_views
 from curate.store import layout
 from curate.store.facts import ContentFacts, RunFacts, write_facts
 from curate.store.forgotten import Record
-from curate.store.manifest import Lines, Published, digest_file, write_manifest
+from curate.store.manifest import Lines, Published, write_manifest, written_file
 from curate.store.store import RunStore
 
 _LANGUAGES = 500  # more are noise, or a stranger's column
-
-_FILES = (
-    layout.FAILURES_FILE,
-    layout.ENTRIES_FILE,
-    layout.SIZES_FILE,
-    layout.RUN_FILE,
-    layout.CARD_FILE,
-    layout.CROISSANT_FILE,
-    layout.STATISTICS_FILE,
-    layout.VIEWS_FILE,
-)
 
 
 def describe_run(store: RunStore, facts: RunFacts, digests: Lines, audit: Audit) -> None:
@@ -55,8 +44,8 @@ def describe_run(store: RunStore, facts: RunFacts, digests: Lines, audit: Audit)
     store.write_json(layout.CROISSANT_FILE, croissant(facts, shards, _columns(store, shards)))
     build_statistics(store, facts, audit.drops)
     write_views(store, digests.paths)
-    files = [*_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
-    digests.add([digest_file(store, layout.UIDS_FILE, facts.kept), *(digest_file(store, path) for path in files)])
+    files = [*layout.PUBLISHED_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
+    digests.add(written_file(store, path, facts.kept if path == layout.UIDS_FILE else None) for path in files)
     write_manifest(store, digests)
     store.delete("parts")  # from here on the manifest says what was written
     store.write_bytes(layout.SUCCESS_FILE, b"")

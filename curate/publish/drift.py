@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from curate import ids
-from curate.numeric.arrays import mix64
 from curate.numeric.drift import measure_drift
+from curate.numeric.mix import mix64
 from curate.numeric.vectors import embedding_matrix
 from curate.recipe.measure import Measure
 from curate.store.facts import DriftFacts

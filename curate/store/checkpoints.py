@@ -32,7 +32,7 @@ class Checkpoints:
         self._files = {name.rpartition("/")[2] for name in store.files(self._folder)}
         self._waiting: dict[
             str, tuple[int, list[pa.Table]]
-        ] = {}  # of each table, its rows in place, and those that are not
+        ] = {}  # of each table its rows in place, and those that are not
 
     def complete(
         self,

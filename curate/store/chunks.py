@@ -13,9 +13,7 @@ import numpy as np
 from curate.numeric.arrays import Mask
 from curate.store.store import RunStore
 
-GROUP_ROWS = (
-    2048  # a row group of a chunk's file has no more, unless one unit has: what is read for the sake of one unit
-)
+GROUP_ROWS = 2048  # of a row group at most, unless one unit has more: what is read for the sake of one unit
 
 
 class Chunk(NamedTuple):

@@ -14,22 +14,26 @@ CROISSANT_FILE = "croissant.json"
 REPORT_FILE = "report.html"
 SUCCESS_FILE = "_SUCCESS"  # the last one: with it the run is finished
 
+# What publishing writes beside tables and shards, but the manifest and `_SUCCESS`.
+PUBLISHED_FILES = (
+    *(FAILURES_FILE, ENTRIES_FILE, SIZES_FILE, UIDS_FILE),
+    *(RUN_FILE, CARD_FILE, CROISSANT_FILE, STATISTICS_FILE, VIEWS_FILE),
+)
+
 METADATA_FILE = "tmp/metadata.parquet"
 EVALUATION_FILE = "tmp/evaluation.parquet"
 EVALUATION_FACTS_FILE = "tmp/evaluation.json"
 FORGETTING_FILE = "tmp/forgetting.json"  # there while `curate forget` is at work
 LOCK_FILE = "tmp/lock"  # there while a command is at work
-DIGESTS = (
-    "parts/digests"  # of files of tables, shards and parts, of run.json and the record, until the manifest has them
-)
+DIGESTS = "parts/digests"  # of what was written, until the manifest has it
 FAILURES_PARTS = "tmp/failures"  # of each unit that has some
 ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is there
 
 
 def digest_name(name: str) -> str:
-    """Return the file that holds the digest of a file until the manifest does; empty for files that are written anew each time."""
-    is_kept = name in (RUN_FILE, FORGOTTEN_FILE) or name.startswith(("tables/", "shards/", ANSWER_PARTS))
-    return f"{DIGESTS}/{name}" if is_kept else ""
+    """Return the file that holds the digest of a file until the manifest does; empty for files that it does not list."""
+    is_listed = name in PUBLISHED_FILES or name == FORGOTTEN_FILE
+    return f"{DIGESTS}/{name}" if is_listed or name.startswith(("tables/", "shards/", ANSWER_PARTS)) else ""
 
 
 def failures_part(unit: int) -> str:

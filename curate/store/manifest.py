@@ -96,7 +96,6 @@ def find_digest(folder: RunStore, path: str) -> Digest | None:
         return digest
     if not folder.exists(MANIFEST_FILE):
         return None
-    state = sorted(folder.fs.info(folder.path(MANIFEST_FILE)).items())
 
     def load() -> dict[str, Digest]:
         try:
@@ -106,32 +105,24 @@ def find_digest(folder: RunStore, path: str) -> Digest | None:
             return {}
 
     manifest = f"manifest of {folder.url} "
-    return process_cache(f"{manifest}{state}", load, replaces=manifest).get(path)
+    return process_cache(f"{manifest}{folder.state(MANIFEST_FILE)}", load, replaces=manifest).get(path)
 
 
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong with a published file; `known` where it is missing or differs, and not where it cannot be read now."""
-
-    text: str
-    known: bool = True
-
-
-def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, Fault]:
+def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, str]:
     """Read every file that the manifest lists, and return of those that differ path → what is wrong."""
 
-    def check(line: Published) -> Fault | None:
+    def check(line: Published) -> str | None:
         try:
             found = digest_file(folder, line.path, line.rows)
         except FileNotFoundError:
-            return Fault("is missing")
+            return "is missing"
         except DamagedError as error:
-            return Fault(str(error).removeprefix(f"{folder.path(line.path)}: "))
+            return str(error).removeprefix(f"{folder.path(line.path)}: ")
         except OSError as error:
-            return Fault(f"cannot be read: {one_line(error)}", known=False)
+            return f"cannot be read: {one_line(error)}"
         for name in ("bytes", "rows", "sha256"):
             if getattr(found, name) != getattr(line, name):
-                return Fault(f"{name} is {getattr(found, name)}, the manifest says {getattr(line, name)}")
+                return f"{name} is {getattr(found, name)}, the manifest says {getattr(line, name)}"
         return None
 
     with ThreadPoolExecutor() as pool:

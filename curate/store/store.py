@@ -16,11 +16,11 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import IO, Any, NamedTuple, Self, TypeVar
+from typing import IO, Any, NamedTuple
 
 import fsspec
 import pyarrow as pa
@@ -29,19 +29,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import CurateError, DamagedError, RecipeError
 from curate.store.layout import digest_name
+from curate.store.table_file import FOOTER_NOTE, KEY, SMALL, TableFile, footer_metadata, footer_text, write_table
 from curate.wording import one_line
 
-KEY = b"curate.key"
-FOOTER_NOTE = b"curate.note"
 _BUFFER = 1 << 18  # bytes that are written at once: a copy in cache costs less than a system call a member of a shard
 _TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
 _BLOCK = 1 << 22
-_SMALL = 1 << 20  # bytes of a file that is read at once, or of a table that is written at once
-_TINY = (
-    1 << 14
-)  # bytes of a table that is not compressed: the start alone of a compressor costs as much as all the rest
-
-Made = TypeVar("Made")
 
 _log = logging.getLogger(__name__)
 
@@ -242,9 +235,7 @@ class RunStore:
     @contextmanager
     def _aside(self, name: str) -> Iterator[str]:
         """Yield a local path; the file there is put in place as `name` when the block ends without an error."""
-        if (
-            not self.is_local
-        ):  # a remote file that an error closes would be there in part; the upload of a finished one is not
+        if not self.is_local:  # an open remote file that an error closes would be there in part
             with tempfile.TemporaryDirectory() as folder:
                 yield f"{folder}/file"
                 self.fs.put_file(f"{folder}/file", self.path(name))
@@ -296,19 +287,13 @@ class RunStore:
         `groups` are the rows of each row group; None: one has all.
         """
         metadata = footer_metadata(key, note)
-        plain = [f.name for f in table.schema if f.name in ("uid", "url", "caption", "sha256", "key", "duplicate_of")]
-        repeating = [f.name for f in table.schema if f.name not in plain and pa.types.is_string(f.type)]
-        is_tiny = table.nbytes < _TINY
-        options: dict[str, Any] = {"use_dictionary": repeating or False, "write_page_checksum": True}
-        options |= {"compression": "none"} if is_tiny else {"compression": "zstd", "compression_level": 1}
-        table = table.replace_schema_metadata(metadata or None)
-        if table.nbytes < _SMALL:
+        if table.nbytes < SMALL:
             sink = pa.BufferOutputStream()
-            _write_groups(sink, table, groups, options)
+            write_table(sink, table, metadata, groups)
             self.write_bytes(name, memoryview(sink.getvalue()), len(table))
         else:
             with self.create(name, len(table)) as file:
-                _write_groups(file, table, groups, options)
+                write_table(file, table, metadata, groups)
 
     def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return the table, or some of its columns.
@@ -320,9 +305,14 @@ class RunStore:
         with self.open_parquet(name) as file:
             return file.read(columns)
 
-    def open_parquet(self, name: str) -> "ParquetInput":
+    def open_parquet(self, name: str) -> TableFile:
         """Open a table; errors as of `read_parquet`."""
-        return ParquetInput(self, name)
+
+        def read_again() -> bytes:
+            with self._reading(name):
+                return self.read_bytes(name)
+
+        return TableFile(self.path(name), self.open(name), read_again)
 
     def schema(self, name: str) -> pa.Schema:
         """Return the columns of a Parquet file."""
@@ -343,7 +333,7 @@ class RunStore:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DamagedError(f"{self.path(name)}: is damaged ({one_line(error)})") from None
         values = metadata.metadata or {}
-        return _text(values, KEY), _text(values, FOOTER_NOTE), metadata.num_rows
+        return footer_text(values, KEY), footer_text(values, FOOTER_NOTE), metadata.num_rows
 
     def _read_tail(self, name: str) -> bytes:
         """Return the end of a file, which holds all of a Parquet file's footer, in one read or two."""
@@ -385,119 +375,6 @@ class RunStore:
         else:
             with other.open(other_name) as source, self.create(name, digest.rows) as file:
                 shutil.copyfileobj(source, file, 1 << 20)
-
-
-class ParquetInput:
-    """A Parquet file of a run, open: its footer was read once, and so is each column.
-
-    Not by `pq.read_table`: it reads ahead in threads, and one that lets go of a Python buffer while Python ends aborts the process.
-    """
-
-    def __init__(self, store: RunStore, name: str) -> None:
-        self._store, self._name = store, name
-        self._columns: dict[str, pa.ChunkedArray] = {}
-        self._source: Any = store.open(name)
-        try:
-            size = self._source.seek(0, os.SEEK_END)
-            self._source.seek(0)
-            if size <= _SMALL:
-                with self._source as file:
-                    self._source = pa.BufferReader(file.read())
-            self._file = self._parsed(lambda: _open_parquet(self._source))
-        except BaseException:
-            self.close()
-            raise
-        self.schema: pa.Schema = self._file.schema_arrow
-        self.rows: int = self._file.metadata.num_rows
-        self._metadata: Mapping[bytes, bytes] = self._file.metadata.metadata or {}
-
-    @classmethod
-    def of(cls, table: pa.Table, metadata: Mapping[bytes, bytes]) -> Self:
-        """Return what the file of a table with this footer is, without a file."""
-        self = cls.__new__(cls)
-        self._columns = dict(zip(table.column_names, table.columns, strict=True))
-        self._source, self.schema, self.rows, self._metadata = None, table.schema, len(table), metadata
-        return self
-
-    def read_group(self, number: int) -> pa.Table:
-        """Return a row group; errors as of `RunStore.read_parquet`."""
-        return self._parsed(lambda: self._file.read_row_group(number, use_threads=False))
-
-    def read(self, columns: list[str] | None = None) -> pa.Table:
-        """Return the table, or some of its columns; errors as of `RunStore.read_parquet`."""
-        names = self.names if columns is None else columns
-        missing = [column for column in dict.fromkeys(names) if column not in self._columns]
-        if missing:
-            table = self._parsed(lambda: self._file.read(missing, use_threads=False))
-            self._columns.update(zip(table.column_names, table.columns, strict=True))
-        fields = [self.schema.field(name) for name in names]
-        return pa.table([self._columns[name] for name in names], schema=pa.schema(fields))
-
-    @property
-    def names(self) -> list[str]:
-        """The columns."""
-        return list(self.schema.names)
-
-    @property
-    def key(self) -> str | None:
-        """The key that the table was made with."""
-        return _text(self._metadata, KEY)
-
-    @property
-    def note(self) -> str | None:
-        """The note that the table was written with."""
-        return _text(self._metadata, FOOTER_NOTE)
-
-    def _parsed(self, parse: Callable[[], Made]) -> Made:
-        """Return what `parse` gives; where it fails, from a copy in memory, so that what fails then is the file's fault and not the disk's."""
-        try:
-            return parse()
-        except (pa.ArrowException, OSError):  # Arrow says of both, a failed read and damage, that it is an OSError
-            with self._store._reading(self._name):
-                data = self._store.read_bytes(self._name)
-        try:
-            self._source.close()
-            self._source = pa.BufferReader(data)
-            self._file = _open_parquet(self._source)
-            return parse()
-        except (pa.ArrowException, OSError) as error:
-            fault = one_line(error)
-            path = self._store.path(self._name)
-            raise DamagedError(f"{path}: is damaged ({fault}); delete it and run again") from None
-
-    def close(self) -> None:
-        """Close the file; what was read stays."""
-        if self._source is not None:
-            self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def footer_metadata(key: str | None, note: str | None) -> dict[bytes, bytes]:
-    """Return what the footer of a table holds besides its columns."""
-    return {k: v.encode() for k, v in ((KEY, key), (FOOTER_NOTE, note)) if v is not None}
-
-
-def _text(metadata: Mapping[bytes, bytes], name: bytes) -> str | None:
-    """Return what a footer says under a name; an empty key or note stands for none."""
-    return metadata[name].decode() if metadata.get(name) else None
-
-
-def _open_parquet(source: Any) -> pq.ParquetFile:
-    return pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
-
-
-def _write_groups(file: Any, table: pa.Table, groups: Sequence[int] | None, options: dict[str, Any]) -> None:
-    """Write a table in row groups of so many rows; None: in one."""
-    with pq.ParquetWriter(file, table.schema, **options) as out:
-        first = 0
-        for rows in (len(table),) if groups is None else groups:
-            out.write_table(table.slice(first, rows), max(rows, 1))
-            first += rows
 
 
 def _walk(folder: str, skip: int) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import pyarrow as pa
 
@@ -20,7 +20,8 @@ from curate.process import process_cache
 from curate.store.chunks import Chunk, row_groups
 from curate.store.layout import table_file
 from curate.store.manifest import check_written
-from curate.store.store import ParquetInput, RunStore, footer_metadata
+from curate.store.store import RunStore
+from curate.store.table_file import TableFile, footer_metadata
 
 Found = TypeVar("Found")
 
@@ -37,6 +38,8 @@ class UnitTables:
     unit: int
     reuse: "UnitTables | None" = None
     last: int | None = None  # of a chunk, whose units are one to its readers: the number of its last unit
+
+    has_own_files: ClassVar[bool] = True  # no other unit's tables are in them
 
     @property
     def places(self) -> Iterator["UnitTables"]:
@@ -90,7 +93,7 @@ class UnitTables:
         """Return the table's columns."""
         return self._ask(table, lambda file: file.names)
 
-    def _ask(self, table: str, question: Callable[[ParquetInput], Found]) -> Found:
+    def _ask(self, table: str, question: Callable[[TableFile], Found]) -> Found:
         with self.store.open_parquet(self.file(table)) as file:
             return question(file)
 
@@ -107,7 +110,7 @@ class UnitTables:
         """
         if self.has(table, key) and self.is_as_written(table):
             return True
-        self.forget(table)
+        self.drop_read(table)
         others = (other for other in self.places if other is not self and (adopt or other.store == self.store))
         return any(other.has(table, key) and self._adopt(table, key, other) for other in others)
 
@@ -115,8 +118,8 @@ class UnitTables:
         """Return whether the table is there and was made with this key, as far as its footer says. Raises OSError as `is_current` does."""
         return self.store.is_current(self.file(table), key)
 
-    def forget(self, table: str) -> None:
-        """Forget what was read of a table, whose file is another now."""
+    def drop_read(self, table: str) -> None:
+        """Drop what was read of a table, whose file is another now."""
 
     def is_as_written(self, table: str) -> bool:
         """Return whether the table, which is read whole, is what was written."""
@@ -129,7 +132,7 @@ class UnitTables:
     def _adopt(self, table: str, key: str, other: "UnitTables") -> bool:
         """Put the same table of another place into this one, with this unit's number; False where it is damaged."""
         is_alike = other.unit == self.unit or "unit" not in other.column_names(table)
-        if is_alike and not isinstance(other, ChunkTables):
+        if is_alike and other.has_own_files:
             digest = check_written(other.store, other.file(table))
             if digest is not None:
                 self.store.adopt(other.store, other.file(table), self.file(table), digest)
@@ -167,9 +170,9 @@ class OpenTables(UnitTables):
     """
 
     written: set[str] = field(default_factory=set, compare=False)  # the tables that the step wrote
-    _files: dict[str, ParquetInput] = field(default_factory=dict, compare=False)
+    _files: dict[str, TableFile] = field(default_factory=dict, compare=False)
 
-    def _ask(self, table: str, question: Callable[[ParquetInput], Found]) -> Found:
+    def _ask(self, table: str, question: Callable[[TableFile], Found]) -> Found:
         if table not in self._files:
             self._files[table] = self.store.open_parquet(self.file(table))
         return question(self._files[table])
@@ -177,12 +180,12 @@ class OpenTables(UnitTables):
     def write(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None = None) -> None:
         """Put the table into place, and keep it for those who read it."""
         super().write(table, rows, key, note)
-        self.forget(table)
+        self.drop_read(table)
         self.written.add(table)
-        self._files[table] = ParquetInput.of(rows, footer_metadata(key, _text(note)))
+        self._files[table] = TableFile.of(rows, footer_metadata(key, _text(note)))
 
-    def forget(self, table: str) -> None:
-        """Forget what was read of a table, whose file is another now."""
+    def drop_read(self, table: str) -> None:
+        """Drop what was read of a table, whose file is another now."""
         if table in self._files:
             self._files.pop(table).close()
 
@@ -202,16 +205,18 @@ class ChunkTables(UnitTables):
 
     chunk: Chunk
 
+    has_own_files: ClassVar[bool] = False
+
     def file(self, table: str) -> str:
         """Return the file that holds the table, and those of the chunk's other units."""
         return table_file(table, *self.chunk)
 
-    def _ask(self, table: str, question: Callable[[ParquetInput], Found]) -> Found:
+    def _ask(self, table: str, question: Callable[[TableFile], Found]) -> Found:
         index, place = self._index(table), self.unit - self.chunk.first
         first, count = sum(index.rows[:place]), index.rows[place]
         number = bisect_right(index.ends, first) if count else 0
         rows = self._group(table, number).slice(first - index.ends[number - 1] if number else first, count)
-        return question(ParquetInput.of(rows, footer_metadata(index.keys[place], index.notes[place])))
+        return question(TableFile.of(rows, footer_metadata(index.keys[place], index.notes[place])))
 
     def _group(self, table: str, number: int) -> pa.Table:
         """Return a row group of the chunk's file. The last one of each table stays in memory: units mostly come in order."""

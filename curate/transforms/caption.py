@@ -22,7 +22,7 @@ from curate.transforms.units import Units
 def caption(units: Units, context: RunContext, audit: beam.PCollection[Audit], counts: Any) -> Any:
     """Write the captions of each unit, once `audit`, of all units, says that the pool is not too damaged.
 
-    `counts` are the survivors' (a PCollection of one int64[1, entries]), None without match. Returns PCollection[Audit], the same
+    `counts` are the survivors' (a PCollection of one int64[entries]), None without match. Returns PCollection[Audit], the same
     once all texts are there and not too many requests failed, and PCollection[list[Captioned]].
     """
     steps = _Steps(context)
@@ -39,7 +39,7 @@ class _Steps:
         with time_step(self.context.store, "caption", unit.name) as timer:
             timer.rows = audit.kept.get(unit.index, 0)
             settings = CaptionSettings.of(self.context)
-            yield caption_unit(settings, unit, tables, None if counts is None else counts[0])
+            yield caption_unit(settings, unit, tables, counts)
 
     def check(self, audit: Audit, captioned: list[Captioned]) -> Audit:
         with noting_errors(self.context.store):

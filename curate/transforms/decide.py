@@ -82,7 +82,7 @@ class _Top:
 
 
 def count_pool(units: Units, settings: DecideSettings) -> Answers:
-    """Count the rows of all units that match each entry: PCollection of one int64[1, entries]."""
+    """Count the rows of all units that match each entry: PCollection of one int64[entries]."""
 
     def count(tables: OpenTables, unit: Unit) -> Iterator[SparseSums]:
         yield per_unit.count_entries(settings, tables)
@@ -91,7 +91,7 @@ def count_pool(units: Units, settings: DecideSettings) -> Answers:
 
 
 def count_survivors(units: Units, settings: DecideSettings) -> Answers:
-    """Count the rows still in that match each entry: PCollection of one int64[1, entries]."""
+    """Count the rows still in that match each entry: PCollection of one int64[entries]."""
 
     def count(tables: OpenTables, state: UnitState) -> Iterator[SparseSums]:
         yield per_unit.count_entries(settings, tables, state.alive)
@@ -125,7 +125,7 @@ class _Solving:
 
     def start(self, counts: I64) -> Bracket:
         assert self.settings.balance is not None and self.settings.scheme is not None
-        highest = self.settings.scheme.highest(counts[0], self.settings.entries.table)
+        highest = self.settings.scheme.highest(counts, self.settings.entries.table)
         return Bracket.start(highest, self.settings.balance.rows or 0)
 
     def expect(self, tables: OpenTables, state: UnitState, counts: I64, bracket: Bracket) -> Iterator[Any]:
@@ -134,7 +134,7 @@ class _Solving:
         else:
             matches = per_unit.alive_matches(tables, state)
             # Python integers: a sum over units may pass 2⁶⁴.
-            yield per_unit.expected_rows(self.settings, matches, counts[0], bracket.points()).astype(object)
+            yield per_unit.expected_rows(self.settings, matches, counts, bracket.points()).astype(object)
 
     def solution(self, bracket: Bracket) -> int:
         with noting_errors(self.settings.store):
@@ -156,13 +156,14 @@ def decide(
     drawing = []
     if counts is not None:
         side = [] if t is None else [AsSingleton(t)]
-        drawn = counts | "Drawing" >> beam.Map(lambda found, t=None: Drawing.of(settings, found[0], t), *side)
+        drawn = counts | "Drawing" >> beam.Map(lambda found, t=None: Drawing.of(settings, found, t), *side)
         drawing = [AsSingleton(drawn)]
 
     def draw(tables: OpenTables, state: UnitState, unread: list[str], drawing: Drawing | None = None) -> Unit:
         with time_step(settings.store, "decide", state.unit.name) as timer:
             timer.rows = len(state.verdicts)
             per_unit.decide(settings, tables, state, drawing, unread)
+            timer.idle = "decisions" not in tables.written
             return state.unit
 
     def sum_entries(tables: OpenTables, unit: Unit) -> Iterator[SparseSums]:

@@ -1,11 +1,11 @@
 """What units report, combined as it comes, so that a worker holds one result and not the units' parts."""
 
+import operator
 from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 
 from curate.decide.balance import SparseSums
 from curate.decide.settings import DecideSettings
@@ -27,7 +27,8 @@ class Fold(beam.CombineFn):
 
     def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
         """Combine those that hold something."""
-        return reduce(self.add_input, (part for part in accumulators if part is not None), None)
+        parts = [part for part in accumulators if part is not None]
+        return reduce(self._function, parts) if parts else None
 
     def extract_output(self, accumulator: Any) -> Any:
         """Return the result."""
@@ -57,35 +58,19 @@ class Total(beam.CombineFn):
         return accumulator
 
 
-class _AddEntries(beam.CombineFn):
-    """Add up sums by entry: sparse ones to a vector of all entries."""
+class _AddEntries(Fold):
+    """Add up sums by entry: sparse ones of units to a vector of all entries."""
 
     def __init__(self, settings: DecideSettings) -> None:
+        super().__init__(operator.add)
         self._settings = settings
-
-    def create_accumulator(self) -> None:
-        """Return nothing yet."""
 
     def add_input(self, accumulator: I64 | None, element: SparseSums) -> I64:
         """Add a unit's."""
         if accumulator is None:
-            accumulator = np.zeros((len(element.values), len(self._settings.entries.table)), np.int64)
-        accumulator[:, element.entries] += element.values
+            return element.dense(len(self._settings.entries.table))
+        accumulator[..., element.entries] += element.values
         return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[I64 | None]) -> I64 | None:
-        """Add up vectors."""
-        return reduce(_add, accumulators, None)
-
-    def extract_output(self, accumulator: I64) -> I64:
-        """Return the sums of all entries (int64[sums, n])."""
-        return accumulator
-
-
-def _add(one: I64 | None, other: I64 | None) -> I64 | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other
 
 
 def fold_all(function: Callable[[Any, Any], Any]) -> beam.CombineGlobally:
@@ -99,5 +84,5 @@ def total_all(make: Callable[[], Any]) -> beam.CombineGlobally:
 
 
 def add_entries(settings: DecideSettings) -> beam.CombineGlobally:
-    """Add up SparseSums of all units to int64[sums, entries]."""
+    """Add up SparseSums of all units to int64[entries], or [sums, entries] where there are several."""
     return beam.CombineGlobally(_AddEntries(settings)).without_defaults()

@@ -95,14 +95,11 @@ class Publish(beam.PTransform):
     def _publish(self, lines: Lines, audit: Audit, shards: list[tuple[int, int]], **found: Any) -> None:
         captions, captioned = self.context.recipe.captions, found.get("captioned")
         work = summarise(captions, self.context.engine_ids, captioned) if captions and captioned else []
-        counts = {name: found[name][0] for name in ("pool", "survivors") if name in found}
         results = Results(
             t=found.get("t"),
             thresholds=dict(found["thresholds"]),
             recalls=dict(found["recalls"]),
-            pool=counts.get("pool"),
-            survivors=counts.get("survivors"),
-            sums=found.get("sums"),
+            **{name: found.get(name) for name in ("pool", "survivors", "sums")},
             drift=found.get("drift") or [],
             caption_work=work,
         )

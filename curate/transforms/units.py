@@ -28,8 +28,8 @@ class _Step:
 class Answers:
     """What a question gives, of all units; a PCollection once somebody needs it."""
 
-    def __init__(self, units: "Units", combine: beam.PTransform | None) -> None:
-        self._units, self._combine = units, combine
+    def __init__(self, units: "Units", name: str, combine: beam.PTransform | None) -> None:
+        self._units, self._name, self._combine = units, name, combine
         self._found: beam.PCollection[Any] | None = None
 
     def get(self) -> beam.PCollection[Any]:
@@ -39,9 +39,9 @@ class Answers:
         assert self._found is not None
         return self._found
 
-    def receive(self, name: str, found: beam.PCollection[Any]) -> None:
+    def receive(self, found: beam.PCollection[Any]) -> None:
         """Take what the pass gave."""
-        self._found = found if self._combine is None else found | f"All {name}" >> self._combine
+        self._found = found if self._combine is None else found | f"All {self._name}" >> self._combine
 
 
 class Units:
@@ -64,7 +64,7 @@ class Units:
         self, name: str, function: Callable[..., Iterable[Any]], *side: Any, combine: beam.PTransform | None = None
     ) -> Answers:
         """Add a question: `function(tables, element, *side)` gives answers of a unit, which stays as it is; `combine` is applied to all."""
-        answers = Answers(self, combine)
+        answers = Answers(self, name, combine)
         self._steps.append(_Step(name, function, side, answers))
         return answers
 
@@ -73,18 +73,23 @@ class Units:
         if steps := self._steps:
             self._steps = []
             name = ", ".join(step.name for step in steps)
-            asked = {f"answers {i}": step.answers for i, step in enumerate(steps) if step.answers is not None}
+            asked = {_tag(i): step.answers for i, step in enumerate(steps) if step.answers is not None}
             side = [one for step in steps for one in step.side]
             in_threads = do_in_threads(_Pass(self._context, tuple(map(_parts, steps))))
             outputs = self._elements | name >> beam.ParDo(in_threads, *side).with_outputs(*asked, main="units")
             self._elements = outputs["units"]
-            for (tag, answers), step in zip(asked.items(), (s for s in steps if s.answers), strict=True):
-                answers.receive(step.name, outputs[tag])
+            for tag, answers in asked.items():
+                answers.receive(outputs[tag])
         return self._elements
 
     def regroup(self, change: Callable[[beam.PCollection[Any]], beam.PCollection[Any]]) -> None:
         """End the pass, and take the elements on as what `change` makes of them."""
         self._elements = change(self.end_pass())
+
+
+def _tag(number: int) -> str:
+    """Return the name of the output that holds the answers to a step of a pass."""
+    return f"answers {number}"
 
 
 def _parts(step: _Step) -> tuple[Callable[..., Any], int, bool]:
@@ -108,7 +113,7 @@ class _Pass:
                 given, side = side[:n], side[n:]
                 result = function(tables, element, *given)
                 if is_question:
-                    yield from (TaggedOutput(f"answers {i}", answer) for answer in result)
+                    yield from (TaggedOutput(_tag(i), answer) for answer in result)
                 else:
                     element = result
             yield element

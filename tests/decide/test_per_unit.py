@@ -335,7 +335,7 @@ def test_counts_are_of_survivors_only(tmp_path: Path) -> None:
     assert decisions(context, plan)["probability"].to_pylist() == [1.0] * 10 + [0.0] * 90
     read = DecideSettings.of(context)
     pool = np.sum([count_entries(read, read.tables(unit)).dense(1) for unit in plan.units], axis=0)
-    assert pool.tolist() == [[100]]
+    assert pool.tolist() == [100]
 
 
 def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path: Path) -> None:

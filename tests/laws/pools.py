@@ -19,6 +19,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from curate.ask.verify import verify_run
@@ -30,6 +31,7 @@ from curate.decide.per_unit import Drawing, UnitState, alive_matches, count_entr
 from curate.decide.rounds import apply_rules, count_survivors, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.forget.block import block
+from curate.measure.part import measure_part
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
@@ -349,6 +351,18 @@ def measure(context: RunContext, unit: Unit) -> list[str]:
     return measure_unit(MeasureSettings.of(context), unit, context.unit_tables(unit))
 
 
+def watch_measuring(patched: pytest.MonkeyPatch) -> list[str]:
+    """The input files that are opened to be measured, from now on."""
+    seen: list[str] = []
+
+    def measuring(settings: Any, source: Any, part: Any, *others: Any) -> Any:
+        seen.append(Path(part.path).name)
+        return measure_part(settings, source, part, *others)
+
+    patched.setattr("curate.measure.unit.measure_part", measuring)
+    return seen
+
+
 def match(context: RunContext, unit: Unit) -> None:
     """Matches a measured unit of a run."""
     match_unit(MatchSettings.of(context), context.unit_tables(unit))
@@ -399,7 +413,7 @@ def decide_local(prepared: Prepared, unread: Sequence[str]) -> tuple[Audit, Resu
     pool = survivors = sums = t = None
     if context.recipe.match:
         n = len(settings.entries.table)
-        pool = np.sum([count_entries(settings, settings.tables(unit)).dense(n)[0] for unit in units], axis=0)
+        pool = np.sum([count_entries(settings, settings.tables(unit)).dense(n) for unit in units], axis=0)
         survivors = count_survivors(settings, states)
     if context.recipe.balance:
         assert survivors is not None

@@ -15,7 +15,6 @@ from curate.ask.explain import explain_sample
 from curate.ask.query import asking
 from curate.ask.verify import verify_run
 from curate.forget.forget import forget
-from curate.measure import unit as unit_module
 from curate.publish import compact
 from curate.recipe.recipe import Recipe
 from curate.store.items import Items, hash_url
@@ -65,17 +64,9 @@ def runs(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran,
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The input files that are opened to be measured, from now on."""
-    seen: list[str] = []
-    measure = unit_module.measure_part
-
-    def measuring(settings: Any, source: Any, part: Any, *rest: Any) -> Any:
-        seen.append(Path(part.path).name)
-        return measure(settings, source, part, *rest)
-
-    monkeypatch.setattr(unit_module, "measure_part", measuring)
-    yield seen
+    return pools.watch_measuring(monkeypatch)
 
 
 def names_of(run: Ran, table: str = "samples") -> list[str]:

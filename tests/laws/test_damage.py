@@ -264,21 +264,19 @@ def check_each(case: Case, state: str, slow: bool, folder: Path, caplog: pytest.
     assert not failed, "\n" + "\n".join(failed)
 
 
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["thin", "whole"])
 @pytest.mark.parametrize("state", ["stopped", "published"])
 @pytest.mark.parametrize("of", ["images", "texts"])
 def test_each_file(
-    of: str, state: str, request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    of: str,
+    state: str,
+    slow: bool,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    check_each(request.getfixturevalue(of), state, False, tmp_path, caplog)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("state", ["stopped", "published"])
-@pytest.mark.parametrize("of", ["images", "texts"])
-def test_each_file_and_damage(
-    of: str, state: str, request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    check_each(request.getfixturevalue(of), state, True, tmp_path, caplog)
+    """Each kind of file, each with one damage; or with all of them."""
+    check_each(request.getfixturevalue(of), state, slow, tmp_path, caplog)
 
 
 # ---------------------------------------------------------------- what else a folder holds

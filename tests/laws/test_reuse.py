@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.decide.settings import DecideSettings
-from curate.measure import unit as unit_module
 from curate.measure.settings import MeasureSettings
 from curate.metadata.unit import MatchSettings
 from curate.output.settings import EmitSettings
@@ -44,14 +43,7 @@ def tars(tmp_path: Path) -> str:
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The input files that are opened to be measured, and units that are matched (as `match N`), from now on."""
-    seen: list[str] = []
-    measure = unit_module.measure_part
-
-    def measuring(settings: Any, source: Any, part: Any, *others: Any) -> Any:
-        seen.append(Path(part.path).name)
-        return measure(settings, source, part, *others)
-
-    monkeypatch.setattr(unit_module, "measure_part", measuring)
+    seen = pools.watch_measuring(monkeypatch)
     write = UnitTables.write
 
     def writing(tables: UnitTables, name: str, *arguments: Any) -> None:

@@ -29,7 +29,7 @@ from curate.captions.kinds.kind import CaptionKind
 from curate.captions.prompts import Form, Template, load_template
 from curate.captions.text import first_line, one_line, without_quotes
 from curate.engines.engine import Request, Sampling
-from curate.numeric.arrays import mix64
+from curate.numeric.mix import mix64
 from curate.recipe.captions import Unique
 
 Style = Literal["chat_a", "chat_b", "human", "coco"]

@@ -1,0 +1,138 @@
+"""A run's Parquet files: how they are written, and one that is open. Keys and notes are in the footers.
+
+In: open files, of any store. Out: tables, columns and footers, each read once; what is damaged is told from what cannot be read.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import DamagedError
+from curate.wording import one_line
+
+KEY = b"curate.key"
+FOOTER_NOTE = b"curate.note"
+SMALL = 1 << 20  # bytes of a file that is read at once, or of a table that is written at once
+_FEW = 64  # rows of a table that is not compressed: to start a compressor for each column costs as much as all the rest
+_PLAIN = frozenset(("uid", "url", "caption", "sha256", "key", "duplicate_of"))  # columns of texts that do not repeat
+
+Made = TypeVar("Made")
+
+
+def write_table(
+    file: Any, table: pa.Table, metadata: Mapping[bytes, bytes], groups: Sequence[int] | None = None
+) -> None:
+    """Write a table with this footer, in row groups of so many rows; None: in one. Equal tables give equal bytes."""
+    repeating = [f.name for f in table.schema if f.name not in _PLAIN and pa.types.is_string(f.type)]
+    options: dict[str, Any] = {"use_dictionary": repeating or False, "write_page_checksum": True}
+    options |= {"compression": "none"} if len(table) < _FEW else {"compression": "zstd", "compression_level": 1}
+    table = table.replace_schema_metadata(dict(metadata) or None)
+    with pq.ParquetWriter(file, table.schema, **options) as out:
+        first = 0
+        for rows in (len(table),) if groups is None else groups:
+            out.write_table(table.slice(first, rows), max(rows, 1))
+            first += rows
+
+
+class TableFile:
+    """A Parquet file of a run, open: its footer was read once, and so is each column.
+
+    Not by `pq.read_table`: it reads ahead in threads, and one that lets go of a Python buffer while Python ends aborts the process.
+    """
+
+    def __init__(self, path: str, source: Any, read_again: Callable[[], bytes]) -> None:
+        """`source` is the open file, which is closed with this one; `read_again` gives all its bytes, or raises OSError."""
+        self._path, self._source, self._read_again = path, source, read_again
+        self._columns: dict[str, pa.ChunkedArray] = {}
+        try:
+            size = self._source.seek(0, os.SEEK_END)
+            self._source.seek(0)
+            if size <= SMALL:
+                with self._source as file:
+                    self._source = pa.BufferReader(file.read())
+            self._file = self._parsed(lambda: _open_parquet(self._source))
+        except BaseException:
+            self.close()
+            raise
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.rows: int = self._file.metadata.num_rows
+        self._metadata: Mapping[bytes, bytes] = self._file.metadata.metadata or {}
+
+    @classmethod
+    def of(cls, table: pa.Table, metadata: Mapping[bytes, bytes]) -> Self:
+        """Return what the file of a table with this footer is, without a file."""
+        self = cls.__new__(cls)
+        self._columns = dict(zip(table.column_names, table.columns, strict=True))
+        self._source, self.schema, self.rows, self._metadata = None, table.schema, len(table), metadata
+        return self
+
+    def read_group(self, number: int) -> pa.Table:
+        """Return a row group; errors as of `RunStore.read_parquet`."""
+        return self._parsed(lambda: self._file.read_row_group(number, use_threads=False))
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        """Return the table, or some of its columns; errors as of `RunStore.read_parquet`."""
+        names = self.names if columns is None else columns
+        missing = [column for column in dict.fromkeys(names) if column not in self._columns]
+        if missing:
+            table = self._parsed(lambda: self._file.read(missing, use_threads=False))
+            self._columns.update(zip(table.column_names, table.columns, strict=True))
+        fields = [self.schema.field(name) for name in names]
+        return pa.table([self._columns[name] for name in names], schema=pa.schema(fields))
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return list(self.schema.names)
+
+    @property
+    def key(self) -> str | None:
+        """The key that the table was made with."""
+        return footer_text(self._metadata, KEY)
+
+    @property
+    def note(self) -> str | None:
+        """The note that the table was written with."""
+        return footer_text(self._metadata, FOOTER_NOTE)
+
+    def _parsed(self, parse: Callable[[], Made]) -> Made:
+        """Return what `parse` gives; where it fails, from a copy in memory, so that what fails then is the file's fault and not the disk's."""
+        try:
+            return parse()
+        except (pa.ArrowException, OSError):  # Arrow says of both, a failed read and damage, that it is an OSError
+            data = self._read_again()
+        try:
+            self._source.close()
+            self._source = pa.BufferReader(data)
+            self._file = _open_parquet(self._source)
+            return parse()
+        except (pa.ArrowException, OSError) as error:
+            raise DamagedError(f"{self._path}: is damaged ({one_line(error)}); delete it and run again") from None
+
+    def close(self) -> None:
+        """Close the file; what was read stays."""
+        if self._source is not None:
+            self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def footer_metadata(key: str | None, note: str | None) -> dict[bytes, bytes]:
+    """Return what the footer of a table holds besides its columns."""
+    return {k: v.encode() for k, v in ((KEY, key), (FOOTER_NOTE, note)) if v is not None}
+
+
+def footer_text(metadata: Mapping[bytes, bytes], name: bytes) -> str | None:
+    """Return what a footer says under a name; an empty key or note stands for none."""
+    return metadata[name].decode() if metadata.get(name) else None
+
+
+def _open_parquet(source: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
