@@ -7,12 +7,27 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from curate.errors import RecipeError
 from curate.wording import did_you_mean
+
+View = TypeVar("View", bound=PipelineOptions)
+
+
+class _Options(PipelineOptions):
+    """Options whose views are made once: Beam asks for two with each transform, and makes a parser of arguments for each."""
+
+    def view_as(self, cls: type[View]) -> View:
+        """Return the options as another class has them; all views share their values."""
+        views: dict[type[PipelineOptions], Any] = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        found: View = views[cls]
+        return found
 
 
 @dataclass(frozen=True)
@@ -33,10 +48,10 @@ def parse_options(words: Sequence[str]) -> BeamOptions:
     """
     said = f"Beam options {' '.join(words)}"
     unknown = _find_unknown(words, said)
-    options = PipelineOptions(list(words))
+    options = _Options(list(words))
     if options.view_as(StandardOptions).runner is None:
         # To check the types of our own steps takes a quarter of a second, at each start.
-        options = PipelineOptions(["--runner=FnApiRunner", "--no_pipeline_type_check", *words])
+        options = _Options(["--runner=FnApiRunner", "--no_pipeline_type_check", *words])
     try:  # Beam finds the runner by its short, full or dotted name, and checks what it needs
         trial = beam.Pipeline(options=options)
     except Exception as error:  # the module of a runner may raise anything

@@ -1,10 +1,11 @@
 """Keeps libraries out of a command's process that no command uses, and that others import where they happen to be installed.
 
-Beam imports pandas, pymongo and boto3 for sources and types that curate has no use for, Arrow imports pandas with the first
-array that it makes, and numba scipy's BLAS with its first kernel: a second of each run. All of them expect to miss these, and
-ask once. What asks for them later finds them.
+Beam imports pandas, pymongo, boto3 and, by way of requests, BigQuery for sources and types that curate has no use for, Arrow
+imports pandas with the first array that it makes, and numba cffi and, with its first kernel, scipy's BLAS: a second of each run.
+All of them expect to miss these, and ask once. What asks for them later finds them.
 """
 
+import gc
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from types import ModuleType
 
 from curate.registry import has_plugins
 
-UNUSED = ("pandas", "pymongo", "bson", "boto3", "scipy")
+UNUSED = ("pandas", "pymongo", "bson", "boto3", "requests", "absl", "cffi", "scipy")
 
 
 class _Absent:
@@ -36,18 +37,31 @@ def without_unused() -> Iterator[None]:
 
     With a package of foreign signals or formats all is as installed: it may hand pandas' columns to Arrow.
     """
-    if has_plugins():
-        yield
-        return
-    absent = _Absent(UNUSED)
-    sys.meta_path.insert(0, absent)
-    try:
-        import pyarrow as pa
+    with _without_collecting():
+        if has_plugins():
+            yield
+            return
+        absent = _Absent(UNUSED)
+        sys.meta_path.insert(0, absent)
+        try:
+            import pyarrow as pa
 
-        pa.array([])  # here Arrow looks for pandas
+            pa.array([])  # here Arrow looks for pandas
+            yield
+        finally:
+            sys.meta_path.remove(absent)
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Look for no cycles among modules, which stay: neither while they are imported nor, in a command's own process, ever after."""
+    gc.disable()
+    try:
         yield
     finally:
-        sys.meta_path.remove(absent)
+        if gc.get_freeze_count():  # as in `curate.cli.main.command`
+            gc.freeze()
+        gc.enable()
 
 
 def import_beam() -> None:

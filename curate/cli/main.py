@@ -117,6 +117,7 @@ def _show_warnings() -> None:
 def command() -> None:
     """Run the command as a process of its own: an interrupt ends it at once, whatever its threads are doing."""
     gc.set_threshold(100_000)  # most of what a command makes are modules, which stay
+    gc.freeze()  # which `without_unused` repeats
     try:
         return main()
     except SystemExit as end:
