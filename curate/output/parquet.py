@@ -38,22 +38,20 @@ def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
     `uid` is the run's, whatever an input has in a column of that name. It comes first, so that it is what SQL, which ignores
     case, finds under that name.
     """
-    kept = settings.kept_rows(part, ["uid"] if settings.captioning is None else ["uid", "caption"])
-    inputs = settings.recent.get((part.unit.index, "inputs"), lambda: _read_inputs(settings, part.unit))
-    columns = inputs.slice(part.first, part.count)
-    table = pa.table([kept["uid"], *columns.columns], names=["uid", *columns.column_names])
+    rows = settings.recent.get((part.unit.index, "inputs"), lambda: _read_unit(settings, part.unit))
+    table = rows.slice(part.first, part.count)
     if settings.captioning is None:
         return table
-    written = settings.texts_to_emit(part.unit, kept["uid"].to_pylist(), kept["caption"].to_pylist())
-    return _with_texts(table, written)
+    uids, captions = settings.kept_rows(part, ["uid", "caption"]).columns
+    return _with_texts(table, settings.texts_to_emit(part.unit, uids.to_pylist(), captions.to_pylist()))
 
 
-def _read_inputs(settings: EmitSettings, unit: Unit) -> pa.Table:
-    """Return all columns of the inputs, of the unit's kept rows."""
+def _read_unit(settings: EmitSettings, unit: Unit) -> pa.Table:
+    """Return the uid and all columns of the inputs, of the unit's kept rows."""
     assert settings.pool.output is not None
-    rows = settings.tables(unit).read("decisions", ["row", "kept"])
-    places = rows["row"].filter(rows["kept"]).to_numpy()
-    return pa.concat_tables(settings.reader(unit).rows(places, settings.pool.output))
+    kept = settings.unit_rows(unit, ["row", "uid"])
+    inputs = pa.concat_tables(settings.reader(unit).rows(kept["row"].to_numpy(), settings.pool.output))
+    return pa.table([kept["uid"], *inputs.columns], names=["uid", *inputs.column_names])
 
 
 def _with_texts(table: pa.Table, written: list[EmittedTexts]) -> pa.Table:

@@ -13,7 +13,7 @@ from curate.decide.settings import decisions_key
 from curate.output.layout import Shard, Slice
 from curate.pool.plan import Pool, Unit
 from curate.pool.reread import UnitRereader
-from curate.process import Recent
+from curate.process import CORES, Recent
 from curate.recipe.captions import Captions
 from curate.recipe.recipe import Output
 from curate.recipe.source import Source, find_source
@@ -35,7 +35,8 @@ class EmitSettings:
     text_tables: tuple[str, ...]  # the tables with texts that units of this run have
     captions: Captions | None
     seed: int
-    recent: Recent[pa.Table] = field(default_factory=Recent, compare=False)  # rows of units, which many shards may hold
+    # Rows of units, which many shards may hold: of those that shards at work lie in, which are often two
+    recent: Recent[pa.Table] = field(default_factory=lambda: Recent(CORES + 1), compare=False)
 
     @classmethod
     def of(cls, context: RunContext) -> "EmitSettings":
@@ -77,11 +78,14 @@ class EmitSettings:
     def kept_rows(self, part: Slice, columns: list[str]) -> pa.Table:
         """Return columns of `samples` for a slice's rows."""
 
-        def read() -> pa.Table:
-            tables = self.tables(part.unit)
-            return tables.read("samples", columns).filter(tables.read("decisions", ["kept"])["kept"])
+        return self.recent.get((part.unit.index, *columns), lambda: self.unit_rows(part.unit, columns)).slice(
+            part.first, part.count
+        )
 
-        return self.recent.get((part.unit.index, *columns), read).slice(part.first, part.count)
+    def unit_rows(self, unit: Unit, columns: list[str]) -> pa.Table:
+        """Return columns of `samples` for a unit's kept rows."""
+        tables = self.tables(unit)
+        return tables.read("samples", columns).filter(tables.read("decisions", ["kept"])["kept"])
 
     def texts_to_emit(self, unit: Unit, uids: Sequence[str], captions: Sequence[str]) -> list[EmittedTexts]:
         """Return what the shards hold of the texts of rows with these uids and original captions."""

@@ -18,6 +18,9 @@ FOOTER_NOTE = b"curate.note"
 SMALL = 1 << 20  # bytes of a file that is read at once, or of a table that is written at once
 _FEW = 64  # rows of a table that is not compressed: to start a compressor for each column costs as much as all the rest
 _PLAIN = frozenset(("uid", "url", "caption", "sha256", "key", "duplicate_of"))  # columns of texts that do not repeat
+# Of row-aligned tables: integers are near the one before, and hex digits are compressed twice as fast without lengths between.
+_ENCODINGS = dict.fromkeys(("unit", "row", "words", "characters"), "DELTA_BINARY_PACKED")
+_ENCODINGS |= {"uid": "DELTA_LENGTH_BYTE_ARRAY"}
 
 Made = TypeVar("Made")
 
@@ -29,6 +32,8 @@ def write_table(
     repeating = [f.name for f in table.schema if f.name not in _PLAIN and pa.types.is_string(f.type)]
     options: dict[str, Any] = {"use_dictionary": repeating or False, "write_page_checksum": True}
     options |= {"compression": "none"} if len(table) < _FEW else {"compression": "zstd", "compression_level": 1}
+    if len(table) >= _FEW and table.schema.names[:2] == ["unit", "row"]:
+        options["column_encoding"] = {name: _ENCODINGS[name] for name in table.schema.names if name in _ENCODINGS}
     table = table.replace_schema_metadata(dict(metadata) or None)
     with pq.ParquetWriter(file, table.schema, **options) as out:
         first = 0

@@ -1,9 +1,11 @@
 """A unit's tables: adopted from an older run by their key, under another number too."""
 
+import hashlib
 import os
 import uuid
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -64,3 +66,26 @@ def test_a_damaged_table_is_not_adopted(tmp_path: Path) -> None:
     data[chunk.data_page_offset + chunk.total_compressed_size - 1] ^= 255  # of a page: the footer is whole
     path.write_bytes(data)
     assert not new.is_current("matches", KEY) and not new.exists("matches")
+
+
+@pytest.mark.parametrize("rows", [3, 63, 64, 5000])
+def test_what_is_written_is_what_other_readers_read(rows: int, tmp_path: Path) -> None:
+    uids = [None, *(hashlib.md5(bytes([i % 256, i // 256])).hexdigest() for i in range(1, rows))]
+    table = schema.SAMPLES.empty_table().to_pydict() | {"unit": [7] * rows, "row": [*range(rows)], "uid": uids}
+    table |= {
+        "words": [None if i % 5 else i for i in range(rows)],
+        "characters": [2**31 - 1 if i % 2 else 0 for i in range(rows)],
+    }
+    samples = pa.table({name: values or pa.nulls(rows) for name, values in table.items()}).cast(schema.SAMPLES)
+    tables = UnitTables(RunStore(str(tmp_path)), 7)
+    tables.write("samples", samples, KEY)
+    path = tables.store.path(tables.file("samples"))
+    assert tables.read("samples") == pq.read_table(path).replace_schema_metadata(None) == samples
+    read = duckdb.sql(f"SELECT * FROM '{path}'").to_arrow_table()
+    assert read.cast(schema.SAMPLES) == samples
+    if rows >= 64:  # 4 bits a digit, and integers that follow each other take nothing
+        sizes = {
+            c["path_in_schema"]: c["total_compressed_size"]
+            for c in pq.read_metadata(path).row_group(0).to_dict()["columns"]
+        }
+        assert sizes["uid"] < 17 * rows + 400 and sizes["row"] < 400
