@@ -224,6 +224,18 @@ def count_entries(settings: DecideSettings, tables: UnitTables, alive: Mask | No
     return balance.sparse_counts(all_matches(tables), alive, len(settings.entries.table))
 
 
+def count_all_and_alive(settings: DecideSettings, tables: UnitTables, alive: Mask) -> SparseSums:
+    """Return the rows that match each entry, of all of the unit's and of those alive (int64[2, entries])."""
+    weights = [np.ones(len(alive), np.int64), alive.astype(np.int64)]
+    return balance.sparse_sums(all_matches(tables), weights, len(settings.entries.table))
+
+
+def count_duplicates(settings: DecideSettings, tables: UnitTables, state: UnitState) -> SparseSums:
+    """Return the rows that match each entry and lost to another in deduplication."""
+    lost = all_matches(tables).take(pa.array(state.duplicates))
+    return balance.sparse_counts(lost, None, len(settings.entries.table))
+
+
 def expected_rows(settings: DecideSettings, matches: pa.ListArray, counts: I64, ts: I64) -> U64:
     """Return Σπ (fixed point, uint64[k]) of rows with these matches, for each t (int64[k])."""
     assert settings.scheme is not None
@@ -324,7 +336,8 @@ def _partners(state: UnitState, n_rows: int) -> pa.Array:
     partners = pa.nulls(n_rows, pa.string())
     duplicates = (state.duplicates, ids.hex_uids(*state.representatives))
     for rows, names in (duplicates, (state.contaminated, state.evaluated)):
-        mask = np.zeros(n_rows, bool)
-        mask[rows] = True
-        partners = pc.replace_with_mask(partners, pa.array(mask), names)
+        if len(rows):
+            mask = np.zeros(n_rows, bool)
+            mask[rows] = True
+            partners = pc.replace_with_mask(partners, pa.array(mask), names)
     return partners

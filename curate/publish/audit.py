@@ -113,14 +113,15 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
     """Count a unit's rows, and write which could not be read. Raises ConservationError where its tables contradict each other."""
     samples = tables.read("samples", ["uid", "status", "language", "format", *MEASURES])
     decisions = tables.read("decisions", ["uid", "kept", "rule"])
-    if len(samples) != len(decisions) or not samples["uid"].combine_chunks().equals(decisions["uid"].combine_chunks()):
+    if not samples["uid"].equals(decisions["uid"]):
         raise ConservationError(f"unit {unit.name}: samples and decisions are not aligned")
-    rules = pc.if_else(decisions["kept"], KEPT, decisions["rule"])
-    verdicts = _count_values(rules)
+    verdicts = _count_values(decisions["rule"])
+    if kept := pc.sum(decisions["kept"]).as_py():
+        verdicts[KEPT] = kept
     unreadable = pc.not_equal(samples["status"], schema.OK)
     bad = pc.sum(unreadable).as_py() or 0
     dropped = pc.equal(decisions["kept"], pc.is_null(decisions["rule"]))
-    failed = pc.equal(pc.equal(rules, schema.FAILED), unreadable)
+    failed = pc.equal(pc.fill_null(pc.equal(decisions["rule"], schema.FAILED), False), unreadable)
     # A null in a column that may hold none counts as neither.
     if sum(pc.sum(part).as_py() or 0 for part in (dropped, failed)) != 2 * len(samples):
         raise ConservationError(

@@ -81,22 +81,27 @@ class _Top:
         return per_unit.apply_top(self.settings, tables, state, self.index, radix.key)
 
 
-def count_pool(units: Units, settings: DecideSettings) -> Answers:
-    """Count the rows of all units that match each entry: PCollection of one int64[entries]."""
-
-    def count(tables: OpenTables, unit: Unit) -> Iterator[SparseSums]:
-        yield per_unit.count_entries(settings, tables)
-
-    return units.ask("CountPool", count, combine=add_entries(settings))
-
-
-def count_survivors(units: Units, settings: DecideSettings) -> Answers:
-    """Count the rows still in that match each entry: PCollection of one int64[entries]."""
+def count_matches(units: Units, settings: DecideSettings) -> Answers:
+    """Count the rows that match each entry: PCollection of one int64[2, entries], all rows and those that reach deduplication."""
 
     def count(tables: OpenTables, state: UnitState) -> Iterator[SparseSums]:
-        yield per_unit.count_entries(settings, tables, state.alive)
+        yield per_unit.count_all_and_alive(settings, tables, state.alive)
 
-    return units.ask("CountSurvivors", count, combine=add_entries(settings))
+    return units.ask("CountMatches", count, combine=add_entries(settings))
+
+
+def count_survivors(units: Units, settings: DecideSettings, counts: Answers) -> beam.PCollection[I64]:
+    """Count the rows still in after deduplication that match each entry: PCollection of one int64[entries].
+
+    `counts` are of `count_matches`, less the duplicates: a unit that has none is not read again.
+    """
+
+    def count(tables: OpenTables, state: UnitState) -> Iterator[SparseSums]:
+        if len(state.duplicates):
+            yield per_unit.count_duplicates(settings, tables, state)
+
+    duplicates = units.ask("CountDuplicates", count, combine=add_entries(settings)).get()
+    return counts.get() | "Survivors" >> beam.Map(lambda found, lost: found[1] - sum(lost), AsList(duplicates))
 
 
 def solve_t(units: Units, settings: DecideSettings, counts: beam.PCollection[I64]) -> beam.PCollection[int]:
