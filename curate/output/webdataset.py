@@ -5,7 +5,7 @@ for every sample. A sample's name is its key where that is safe and no other kep
 over all shards, and nothing that a stranger wrote becomes a path.
 """
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any
@@ -23,7 +23,7 @@ from curate.output.settings import EmitSettings
 from curate.output.tar_writer import TarWriter, safe_key, safe_suffix
 from curate.pool.byte_sources import open_source
 from curate.pool.formats.input_format import InputSample
-from curate.pool.json_fields import json_bytes
+from curate.pool.json_fields import json_bytes, json_lines
 from curate.pool.tar_index import index_tar
 from curate.pool.tar_samples import split_name
 from curate.store.store import RunStore
@@ -48,7 +48,9 @@ SIDECAR = pa.schema(
 )
 _COLUMNS = ["row", "uid", "source", "shard", "key", "url", "caption", "width", "height", "format", "sha256"]
 _TEXTS = ("txt", "json")
+_BATCH_BYTES = 1 << 22  # that are written together
 _first = itemgetter(0)
+_Sample = tuple[str, str, str, EmittedTexts, InputSample]  # name, uid, caption, what is written of the texts, what came
 
 
 class WebdatasetOutput(OutputFormat):
@@ -127,14 +129,50 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
     names = _names(rows["key"].to_pylist(), uids, repeated)
     written = settings.texts_to_emit(part.unit, uids, captions)
     facts = []
-    samples = settings.reader(part.unit).samples(rows)
-    for name, uid, caption, texts, sample in zip(names, uids, captions, written, samples, strict=True):
-        for suffix, data in _files(sample, uid, caption, texts):
-            writer.add(f"{name}.{suffix}", data)
-        facts.append(_original_facts(sample.fields))
+    samples = zip(names, uids, captions, written, settings.reader(part.unit).samples(rows), strict=True)
+    for some in _batches(samples):
+        _write_samples(some, writer)
+        facts += [_original_facts(sample.fields) for *_, sample in some]
     chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
     rows = rows.set_column(_COLUMNS.index("caption"), "caption", pa.array(chosen, pa.string()))
     return _sidecar(rows, names, facts)
+
+
+def _batches(samples: Iterable[_Sample]) -> Iterator[list[_Sample]]:
+    """Yield samples, some at a time: as many as hold few bytes."""
+    batch: list[_Sample] = []
+    size = 0
+    for sample in samples:
+        batch.append(sample)
+        size += sum(len(data) for _, data in sample[-1].members)
+        if size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:
+    """Add samples to the tar, the files of each sorted by suffix; the caption is the .txt where it has none."""
+    lines = json_lines(
+        [
+            {**sample.fields, "uid": uid, "captions": texts.fields, **texts.regions}
+            for _, uid, _, texts, sample in samples
+        ]
+    )
+    names: list[str] = []
+    contents: list[bytes | memoryview] = []
+    for (name, _, caption, texts, sample), line in zip(samples, lines, strict=True):
+        files = [data for _, data in sample.members]
+        files.append(sample.text or caption.encode() if texts.chosen is None else texts.chosen.encode())
+        files.append(line)
+        if texts.synthetic is not None:
+            files.append(json_bytes({"syn_text": texts.synthetic}))
+        suffixes = tuple([suffix for suffix, _ in sample.members])
+        for ending, place in _order_files(suffixes, texts.synthetic is not None):
+            names.append(name + ending)
+            contents.append(files[place])
+    writer.add_all(names, contents)
 
 
 def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
@@ -146,21 +184,7 @@ def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
     return [uid if is_taken else name for name, uid, is_taken in zip(names, uids, taken.tolist(), strict=True)]
 
 
-def _files(sample: InputSample, uid: str, caption: str, texts: EmittedTexts) -> list[tuple[str, bytes | memoryview]]:
-    """Return suffix and content of all files of a sample, sorted by suffix; the caption is the .txt where it has none."""
-    fields = {**sample.fields, "uid": uid, "captions": texts.fields, **texts.regions}
-    text = sample.text or caption.encode() if texts.chosen is None else texts.chosen.encode()
-    suffixes = _safe_suffixes(tuple([suffix for suffix, _ in sample.members]))
-    files = [(suffix, data) for suffix, (_, data) in zip(suffixes, sample.members, strict=True)]
-    if texts.synthetic is not None:  # which replaces a file of that name
-        files = [file for file in files if file[0] != "syn.json"]
-        files.append(("syn.json", json_bytes({"syn_text": texts.synthetic})))
-    files += ("txt", text), ("json", json_bytes(fields))
-    files.sort(key=_first)
-    return files
-
-
-def _original_facts(fields: dict[str, Any]) -> tuple[int | None, int | None, str | None]:
+def _original_facts(fields: Mapping[str, Any]) -> tuple[int | None, int | None, str | None]:
     """Return width, height and EXIF of the original image, as far as the json holds them."""
     width = fields.get("original_width", fields.get("width"))
     height = fields.get("original_height", fields.get("height"))
@@ -187,6 +211,15 @@ def _sidecar(rows: pa.Table, names: list[str], facts: list[tuple[int | None, int
 
 
 @lru_cache(256)
+def _order_files(suffixes: tuple[str, ...], has_synthetic: bool) -> list[tuple[str, int]]:
+    """Return how the names of a sample's files end, sorted, and the place of each: members of these suffixes, .txt, .json, and .syn.json."""
+    files = list(zip([*_safe_suffixes(suffixes), "txt", "json"], range(len(suffixes) + 2), strict=True))
+    if has_synthetic:  # which replaces a member of that name
+        files = [file for file in files if file[0] != "syn.json"]
+        files.append(("syn.json", len(suffixes) + 2))
+    return [(f".{suffix}", place) for suffix, place in sorted(files, key=_first)]
+
+
 def _safe_suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
     """Return the suffixes of a sample's members: one that is not safe in a path as its hash, longer where that is taken."""
     taken = set(suffixes)

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from curate.output.settings import EmitSettings
 from curate.pool.formats.input_format import Batch
 from curate.pool.formats.registry import find_format
 from curate.pool.image import measure_image
@@ -107,7 +108,7 @@ def bench_run() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "pool").mkdir()
-        paths = make_pool(folder / "pool", 3)
+        paths = make_pool(folder / "pool", 3, 1000)
         recipe = parse_recipe(
             {
                 "input": [{"name": "pool", "format": "webdataset", "path": f"{folder}/pool/*.tar"}],
@@ -142,7 +143,7 @@ def bench_run() -> None:
             "tables of measuring": cpu_seconds(
                 lambda: [context.store.write_parquet(f"again/{path.name}", table) for path, table in tables]
             ),
-            "emit": cpu_seconds(lambda: emit(context, kept)),
+            "emit": cpu_seconds(lambda: emit(EmitSettings.of(context), kept)),
         }
         alone["deciding, publishing, Beam"] = whole - measure - alone["emit"]
         print(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.output.tar_writer import TarWriter, safe_key, safe_suffix, tar_header
+from curate.output.tar_writer import TarWriter, safe_key, safe_suffix, tar_header, tar_headers
 from curate.pool.byte_sources import open_source
 from curate.pool.tar_index import index_tar
 from curate.pool.tar_samples import group_members
@@ -204,3 +204,23 @@ def test_bad_keys(shared: Path) -> None:
     source = open_source(shared / "bad" / "tars" / "hostile_paths.tar")
     keys = group_members(index_tar(source)).keys
     assert [key for key in keys if safe_key(key)] == ["s000", "s004"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(names, st.integers(0, 1500)), max_size=8))
+def test_many_at_once_are_written_as_one_by_one(members: list[tuple[str, int]]) -> None:
+    files = [(name, bytes([i + 1]) * size) for i, (name, size) in enumerate(members)]
+    out = io.BytesIO()
+    with TarWriter(out) as tar:
+        tar.add_all([name for name, _ in files], [data for _, data in files])
+    assert tar.offset == len(out.getvalue())
+    assert out.getvalue() == write(files)[0]
+
+
+@pytest.mark.parametrize("sizes", [[0, 7, 8**11 - 1], [8**11, 3, 0]])
+def test_headers_of_many_are_those_of_each(sizes: list[int]) -> None:
+    for names in (["a.jpg", "写.jpg", "n" * 100], ["a", "b" * 101, "d/" + "é" * 60]):
+        assert tar_headers(names, sizes) == list(map(tar_header, names, sizes))
+    for wrong in ("", "a\0b"):
+        with pytest.raises(ValueError, match="member name"):
+            tar_headers(["a.jpg", wrong], [1, 1])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from curate.pool.json_fields import json_bytes, read_json
+from curate.pool.json_fields import json_bytes, json_lines, read_json
 from curate.wording import one_line
 
 texts = st.one_of(st.text(max_size=8), st.text('a"\\/\b\f\n\r\t\0\x1f\x7f\u2028é😀\ud800,:[]{} ', max_size=8))
@@ -49,6 +49,14 @@ def fields_by_python(raw: bytes) -> tuple[Any, str | None]:
 @example({"large": [2**64], "small": [{"x": 1e-5}], "nan": [math.nan]})
 def test_written_as_python_writes_it(fields: dict[str, Any]) -> None:
     assert json_bytes(fields) == json_by_python(fields)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(objects, max_size=4))
+@example([{}, {"a": {"b,:": [1, '\\",:', None, True]}, "c": []}, {"large": [2**64 - 1, -(2**63)]}])
+@example([{"deep": json.loads("[" * 300 + "]" * 300)}, {"float": [1e16]}, {"lone": "\ud800"}])
+def test_many_are_written_as_each(many: list[dict[str, Any]]) -> None:
+    assert json_lines(many) == list(map(json_by_python, many))
 
 
 @settings(max_examples=500, deadline=None)

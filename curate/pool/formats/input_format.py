@@ -6,9 +6,10 @@ signals run by `curate.measure`, which knows no format.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -118,8 +119,7 @@ class PartRows:
     members: pa.Table | None = None
 
 
-@dataclass(frozen=True)
-class InputSample:
+class InputSample(NamedTuple):
     """A sample as it came.
 
     Attributes:
@@ -129,7 +129,7 @@ class InputSample:
     """
 
     members: list[tuple[str, bytes | memoryview]]
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = MappingProxyType({})
     text: bytes | memoryview = b""
 
 

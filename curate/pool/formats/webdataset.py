@@ -144,7 +144,7 @@ def _read_sample(source: ByteSource, path: str, locations: list[tuple[str, int, 
         if suffix == "txt":
             text = data
         elif suffix == "json":
-            fields, _ = read_json(bytes(data))
+            fields, _ = read_json(data)
         else:
             members.append((suffix, data))
     return InputSample(members, fields, text)
