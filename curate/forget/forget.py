@@ -25,9 +25,7 @@ from curate.forget.shards import count_shards, find_shards, rewrite_shard
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, all_failures, audit_unit, check_conservation
 from curate.publish.describe import describe_run
-from curate.publish.uids import write_uids
 from curate.run.context import open_context
-from curate.schema import KEPT
 from curate.store import layout
 from curate.store.facts import ForgottenFacts, read_facts
 from curate.store.forgotten import Record, counts, origins
@@ -160,7 +158,6 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     folder.delete(layout.FAILURES_PARTS)
     if not failures.equals(folder.read_parquet(layout.FAILURES_FILE)):
         folder.write_parquet(layout.FAILURES_FILE, failures)
-    write_uids(folder, [f"{layout.stem_of(name)}.parquet" for name in sizes], counted[KEPT])
     if "matches" in settings.table_names:
         _count_entries(folder, [settings.tables(unit) for unit in units])
     facts = read_facts(folder)

@@ -5,15 +5,18 @@ does what changes a published run.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import pyarrow as pa
 
 from curate import ids
 from curate.output.output_format import OutputFormat, find_output
+from curate.process import in_threads
 from curate.publish.audit import MEASURES, Audit
 from curate.publish.card import card_text
 from curate.publish.croissant import croissant
 from curate.publish.statistics import build_statistics
+from curate.publish.uids import write_uids
 from curate.publish.views import write_views
 from curate.store import layout
 from curate.store.facts import ContentFacts, RunFacts, write_facts
@@ -25,7 +28,7 @@ _LANGUAGES = 500  # more are noise, or a stranger's column
 
 
 def describe_run(store: RunStore, facts: RunFacts, digests: Lines, audit: Audit) -> None:
-    """Write run.json, the card, croissant.json, stats.duckdb and views.sql, then the manifest, then `_SUCCESS`.
+    """Write uids.npy, run.json, the card, croissant.json, stats.duckdb and views.sql, then the manifest, then `_SUCCESS`.
 
     An existing report describes the run as it was: it is removed, and `curate report` writes another.
 
@@ -37,12 +40,15 @@ def describe_run(store: RunStore, facts: RunFacts, digests: Lines, audit: Audit)
     """
     record, kind = Record.read(store), find_output(facts.pool.images)
     shards = digests.below("shards/")
+    samples = [line.path for line in shards if line.path.endswith(".parquet")]
     facts = facts.changed(forgotten=record.facts if len(record) else None, content=_content(shards, kind, audit))
     store.delete(layout.REPORT_FILE)
     write_facts(store, facts)
     store.write_bytes(layout.CARD_FILE, card_text(facts).encode())
-    store.write_json(layout.CROISSANT_FILE, croissant(facts, shards, _columns(store, shards)))
-    build_statistics(store, facts, audit.drops)
+    store.write_json(layout.CROISSANT_FILE, croissant(facts, shards, _columns(store, samples)))
+    writing = (partial(build_statistics, store, facts, audit.drops), partial(write_uids, store, samples, facts.kept))
+    for _ in in_threads(lambda write: write(), writing):  # the two that take long
+        pass
     write_views(store, digests.paths)
     files = [*layout.PUBLISHED_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
     digests.add(written_file(store, path, facts.kept if path == layout.UIDS_FILE else None) for path in files)
@@ -51,9 +57,8 @@ def describe_run(store: RunStore, facts: RunFacts, digests: Lines, audit: Audit)
     store.write_bytes(layout.SUCCESS_FILE, b"")
 
 
-def _columns(store: RunStore, shards: list[Published]) -> pa.Schema | None:
+def _columns(store: RunStore, paths: Sequence[str]) -> pa.Schema | None:
     """Return the schema of the Parquet files of shards; None where there are none."""
-    paths = [line.path for line in shards if line.path.endswith(".parquet")]
     return store.schema(min(paths)) if paths else None
 
 

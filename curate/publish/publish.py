@@ -17,9 +17,7 @@ from curate.output.output_format import find_output
 from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation
 from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run
-from curate.publish.uids import write_uids
 from curate.recipe.deciding import SCHEMES, Top
-from curate.schema import KEPT
 from curate.store.facts import CaptionWork, DriftFacts, NearFacts, PoolFacts, RuleFacts, RunFacts, read_claim
 from curate.store.layout import (
     ENTRIES_FILE,
@@ -27,7 +25,6 @@ from curate.store.layout import (
     FAILURES_FILE,
     METADATA_FILE,
     SIZES_FILE,
-    shard_stem,
 )
 from curate.store.manifest import Lines
 from curate.store.store import RunStore
@@ -79,10 +76,7 @@ def publish(
         write_entries(store, results.pool, results.survivors, results.sums, scheme, results.t)
     else:
         store.write_parquet(ENTRIES_FILE, schema.ENTRIES.empty_table())
-    names = {shard_stem(index): f"{index:05d}.{kind.suffix}" for index in sorted(shards)}
-    rows = [shards[index] for index in sorted(shards)]
-    store.write_json(SIZES_FILE, dict(zip(names.values(), rows, strict=True)))
-    write_uids(store, [f"{stem}.parquet" for stem in names], counts[KEPT])
+    store.write_json(SIZES_FILE, {f"{index:05d}.{kind.suffix}": rows for index, rows in sorted(shards.items())})
     _remove_strays(store, digests)
     describe_run(store, _summarise(settings, counts, results, sources, audit), digests, audit)
 

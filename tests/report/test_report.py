@@ -299,14 +299,9 @@ def test_what_changes_a_run_removes_its_report(tmp_path: Path) -> None:
     """It would go on showing what is not in the run any more."""
     folder = write_small(str(tmp_path))
     write_report(str(tmp_path))
-    write_uids_and_sizes(folder)
+    folder.write_json("shards/sizes.json", {})
     describe_run(folder, read_facts(folder).changed(recipe=RUN["recipe"] | {"input": []}), Lines(), Audit())
     assert not folder.exists(REPORT_FILE) and folder.exists(SUCCESS_FILE)
-
-
-def write_uids_and_sizes(folder: RunStore) -> None:
-    folder.write_json("shards/sizes.json", {})
-    folder.write_bytes("uids.npy", b"")
 
 
 def test_elsewhere(small: str, tmp_path: Path) -> None:
