@@ -21,7 +21,7 @@ from curate.numeric.arrays import I16, I32
 from curate.recipe.deciding import Top
 from curate.wording import did_you_mean, one_line
 
-_local = threading.local()
+_local = threading.local()  # `connection`, and `prepared` by the query and the columns that it sees
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def connect() -> Any:
             "SET threads=1; SET TimeZone='UTC'; SET python_enable_replacements=false; SET enable_external_access=false; "
             "SET lock_configuration=true"
         )
+        _local.prepared = {}
     return _local.connection
 
 
@@ -102,15 +103,16 @@ def first_failed(rules: tuple[Rule, ...], table: pa.Table) -> I16:
     if not rules or not len(table):
         return np.full(len(table), -1, np.int16)
     cases = " ".join(f"WHEN NOT coalesce(TRY(({rule.spec}\n)), false) THEN {i}" for i, rule in enumerate(rules))
-    return np.asarray(_query(f"SELECT (CASE {cases} ELSE -1 END)::SMALLINT AS failed FROM batch", table)["failed"])
+    return np.asarray(_answer(f"(CASE {cases} ELSE -1 END)::SMALLINT", table))
 
 
 def count_values(rule: Rule, table: pa.Table, highest: int) -> I32:
     """Return what an expression of `check_count` gives for each row, 0 to `highest`; 0 where it is NULL or fails."""
     if not len(table):
         return np.zeros(0, np.int32)
-    sql = f"SELECT greatest(0, least({highest}, coalesce(TRY(({rule.spec}\n)), 0)))::INTEGER AS count FROM batch"
-    return np.asarray(_query(sql, table)["count"], np.int32)
+    return np.asarray(
+        _answer(f"greatest(0, least({highest}, coalesce(TRY(({rule.spec}\n)), 0)))::INTEGER", table), np.int32
+    )
 
 
 def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | None]]:
@@ -131,6 +133,36 @@ def _query(sql: str, table: pa.Table) -> dict[str, Any]:
         return dict(connection.execute(sql).fetchnumpy())
     finally:
         connection.unregister("batch")
+
+
+class _Prepared:
+    """An expression over tables with the same columns, which this thread's connection prepared once, since that costs as much as to run it."""
+
+    def __init__(self, sql: str, columns: pa.Schema, number: int) -> None:
+        self._name, self._given, self._table = f"prepared_{number}", f"given_{number}", columns.empty_table()
+        connect().register(self._given, self)
+        connect().execute(f"PREPARE {self._name} AS SELECT {sql} AS answer FROM {self._given}")
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """Return the rows of the table that is asked about, whenever DuckDB reads what was registered."""
+        return self._table.__arrow_c_stream__(requested_schema)
+
+    def answer(self, table: pa.Table) -> Any:
+        """Return what the expression gives for each row."""
+        self._table = table
+        try:
+            return connect().execute(f"EXECUTE {self._name}").fetchnumpy()["answer"]
+        finally:
+            self._table = table.schema.empty_table()
+
+
+def _answer(sql: str, table: pa.Table) -> Any:
+    """Return what an expression gives for each row of a table; NULLs are masked."""
+    connect()
+    of = sql, table.schema
+    if of not in _local.prepared:
+        _local.prepared[of] = _Prepared(sql, table.schema, len(_local.prepared))
+    return _local.prepared[of].answer(table)
 
 
 def _check_top(name: str, spec: Top, columns: pa.Schema) -> Rule:

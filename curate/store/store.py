@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import IO, Any, NamedTuple
 
 import fsspec
@@ -263,12 +263,23 @@ class RunStore:
             _write(aside, data)
             self._note(name, Digest(len(data), hashlib.sha256(data).hexdigest(), rows))
 
-    def mark(self, name: str) -> None:
-        """Put an empty file into place."""
+    def log(self, name: str, line: str) -> None:
+        """Add a line to a log, which many processes write; it may have any characters of a file's name.
+
+        A log is a folder: where a file can be appended to, each process has one there; else a line is the name of an empty file.
+        """
         if self.is_local:
-            _in_folder(self.path(name), lambda path: _write(path, b""))
+            data = line.encode() + b"\n"
+            _in_folder(self.path(f"{name}/{_process()}"), lambda path: _write(path, data, os.O_APPEND))
         else:
-            self.fs.pipe_file(self.path(name), b"")
+            self.fs.pipe_file(self.path(f"{name}/{line}"), b"")
+
+    def read_log(self, name: str) -> list[str]:
+        """Return the lines of a log, in any order; none where there is no log."""
+        files = self.files(name)
+        if self.is_local:
+            return [line for file in files for line in self.read_bytes(file).decode().split("\n")[:-1]]
+        return [file.rpartition("/")[2] for file in files]
 
     def write_json(self, name: str, value: Any) -> None:
         """Put a JSON file into place, keys in their order."""
@@ -390,6 +401,12 @@ def _walk(folder: str, skip: int) -> Iterator[str]:
             yield entry.path[skip:]
 
 
+@cache
+def _process() -> str:
+    """Return a name that no other process has, on whatever machine."""
+    return uuid.uuid4().hex
+
+
 def _in_folder(path: str, put: Callable[[str], None]) -> None:
     """Put a file at a path; its folder is made where it is missing."""
     try:
@@ -399,9 +416,9 @@ def _in_folder(path: str, put: Callable[[str], None]) -> None:
         put(path)
 
 
-def _write(path: str, data: bytes | memoryview) -> None:
-    """Write a file at once: as `Path.write_bytes`, at a third of its cost."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+def _write(path: str, data: bytes | memoryview, mode: int = os.O_TRUNC) -> None:
+    """Write a file at once, or with O_APPEND add to it: as `Path.write_bytes`, at a third of its cost."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | mode | os.O_CLOEXEC, 0o666)
     try:
         rest = memoryview(data)
         while rest:

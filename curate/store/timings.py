@@ -1,8 +1,8 @@
 """How long each step of a run works, by unit or shard: recorded while it runs, summed when it is published.
 
-In: a run folder. Out: StepFacts, for run.json and table `steps`. A record is an empty file whose name holds everything,
-so that one listing reads them all; a retry of the same work adds a record, and the longest counts. What an earlier start of the
-run did, or another run, is not in it: records are below `tmp`, which is emptied when a run starts.
+In: a run folder. Out: StepFacts, for run.json and table `steps`. A record is a line of the run's log of steps; a retry of the
+same work adds a record, and the longest counts. What an earlier start of the run did, or another run, is not in it: the log is
+below `tmp`, which is emptied when a run starts.
 """
 
 import time
@@ -13,7 +13,7 @@ from curate.store.facts import StepFacts
 from curate.store.store import RunStore
 
 ORDER = ("measure", "match", "rules", "decide", "caption", "emit")
-_FOLDER = "tmp/steps"
+_LOG = "tmp/steps"
 
 
 class StepTimer:
@@ -31,18 +31,20 @@ def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
     milliseconds = round(1000 * (time.monotonic() - began))
     if timer.idle:
         return
-    folder.mark(f"{_FOLDER}/{step}/{name}.{milliseconds}.{'' if timer.rows is None else timer.rows}")
+    folder.log(_LOG, f"{step}.{name}.{milliseconds}.{'' if timer.rows is None else timer.rows}")
 
 
 def sum_timings(folder: RunStore) -> list[StepFacts]:
     """Return the work of each step, in the order of the steps; none of a step without records."""
+    by_step: dict[str, dict[str, tuple[int, int | None]]] = {step: {} for step in ORDER}
+    for line in folder.read_log(_LOG):
+        step, _, record = line.partition(".")
+        name, milliseconds, counted = record.rsplit(".", 2)
+        one = int(milliseconds), int(counted) if counted else None
+        before = by_step[step].get(name, one)
+        by_step[step][name] = max(before, one, key=lambda record: record[0])
     facts = []
-    for step in ORDER:
-        found: dict[str, tuple[int, int | None]] = {}
-        for path in folder.files(f"{_FOLDER}/{step}"):
-            name, milliseconds, counted = path.rpartition("/")[2].rsplit(".", 2)
-            one = int(milliseconds), int(counted) if counted else None
-            found[name] = max(found.get(name, one), one, key=lambda record: record[0])
+    for step, found in by_step.items():
         known = [rows for _, rows in found.values() if rows is not None]
         seconds = sum(took for took, _ in found.values()) / 1000
         rows = sum(known) if len(known) == len(found) else None

@@ -275,3 +275,19 @@ def test_a_footer_longer_than_what_is_read_first(folder: RunStore) -> None:
     wide = pa.table({f"a_column_with_a_long_name_{i:05d}": [i] for i in range(2000)})
     folder.write_parquet("wide.parquet", wide, "key", "note")
     assert folder.footer("wide.parquet") == ("key", "note", 1)
+
+
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+def test_many_processes_write_one_log(protocol: str, tmp_path: Path) -> None:
+    folder = RunStore(f"{protocol}{tmp_path}/run")
+    assert folder.read_log("tmp/log") == []
+    for line in ("b.2", "a.1", "b.3"):
+        folder.log("tmp/log", line)
+    assert sorted(folder.read_log("tmp/log")) == ["a.1", "b.2", "b.3"]
+
+
+def test_of_a_log_a_line_that_a_kill_cut_is_left_out(tmp_path: Path) -> None:
+    folder = RunStore(str(tmp_path))
+    folder.log("log", "a.1")
+    (tmp_path / "log" / "other").write_bytes(b"b.2\nc.")
+    assert sorted(folder.read_log("log")) == ["a.1", "b.2"]

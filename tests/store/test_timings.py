@@ -31,8 +31,8 @@ def test_notes_are_summed(protocol: str, tmp_path: Path) -> None:
 
 def test_of_a_retry_the_longest_counts(tmp_path: Path) -> None:
     folder = RunStore(str(tmp_path))
-    for note in ("00000.1500.9", "00000.2500.9", "00001.500.1"):
-        folder.write_bytes(f"tmp/steps/measure/{note}", b"")
+    for record in ("00000.1500.9", "00000.2500.9", "00001.500.1"):
+        folder.log("tmp/steps", f"measure.{record}")
     assert sum_timings(folder) == [StepFacts(step="measure", units=2, rows=10, seconds=3.0)]
 
 
