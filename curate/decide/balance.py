@@ -159,9 +159,12 @@ def _lists(matches: pa.ListArray, n: int) -> tuple[I64, I32]:
     """Return offsets (int64[rows + 1]) and ids (int32) of a possibly sliced list array; a null row is an empty one."""
     if isinstance(matches, pa.ChunkedArray):
         matches = matches.combine_chunks()
-    entries = matches.flatten().cast(pa.int32()).to_numpy()
-    offsets = np.zeros(len(matches) + 1, np.int64)
-    np.cumsum(pc.list_value_length(matches).fill_null(0).to_numpy(), out=offsets[1:])
+    if matches.null_count:
+        matches = pc.if_else(matches.is_valid(), matches, pa.scalar([], matches.type))
+    offsets = matches.offsets.to_numpy().astype(np.int64)  # of a slice, its own
+    values = matches.values.slice(offsets[0], offsets[-1] - offsets[0])
+    entries = (values if values.type == pa.int32() else values.cast(pa.int32())).to_numpy()
+    offsets -= offsets[0]
     # The kernels index by these ids without a check.
     if len(entries) and (entries.min() < 0 or entries.max() >= n):
         raise ValueError(f"entry ids are in [{entries.min()}, {entries.max()}], but there are {n} entries")

@@ -216,7 +216,8 @@ def all_matches(tables: UnitTables) -> pa.ListArray:
 
 def alive_matches(tables: UnitTables, state: UnitState) -> pa.ListArray:
     """Return the entry ids of the rows still in (list<int32>)."""
-    return all_matches(tables).filter(pa.array(state.alive))
+    alive = state.alive
+    return all_matches(tables) if alive.all() else all_matches(tables).filter(pa.array(alive))
 
 
 def count_entries(settings: DecideSettings, tables: UnitTables, alive: Mask | None = None) -> SparseSums:
@@ -334,10 +335,13 @@ def _names_and_codes(rules: Sequence[str]) -> tuple[pa.Array, list[int]]:
 def _partners(state: UnitState, n_rows: int) -> pa.Array:
     """Return what a duplicate is one of, or the evaluation image that a row is near (string[rows])."""
     partners = pa.nulls(n_rows, pa.string())
-    duplicates = (state.duplicates, ids.hex_uids(*state.representatives))
-    for rows, names in (duplicates, (state.contaminated, state.evaluated)):
-        if len(rows):
-            mask = np.zeros(n_rows, bool)
-            mask[rows] = True
-            partners = pc.replace_with_mask(partners, pa.array(mask), names)
-    return partners
+    if len(state.duplicates):
+        partners = _put(partners, state.duplicates, ids.hex_uids(*state.representatives))
+    return _put(partners, state.contaminated, state.evaluated) if len(state.contaminated) else partners
+
+
+def _put(column: pa.Array, rows: I32 | I64, values: pa.Array) -> pa.Array:
+    """Return the column with these values in these rows, which ascend."""
+    mask = np.zeros(len(column), bool)
+    mask[rows] = True
+    return pc.replace_with_mask(column, mask, values)

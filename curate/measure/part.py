@@ -138,8 +138,9 @@ def _measure_batch(
 ) -> MeasuredPart:
     captions = check_captions(batch.columns["caption"])
     rows = len(captions.status)
-    faults = batch.faults or (pa.repeat(schema.OK, rows), pa.nulls(rows, pa.string()))
-    faults = _first_fault(faults, (captions.status, captions.error))
+    faults = captions.status, captions.error
+    if batch.faults:
+        faults = _first_fault(batch.faults, faults)
     columns = batch.columns | {name: getattr(captions, name) for name in ("caption", "words", "characters")}
     observed: list[pa.Array] = []
     if batch.images is not None:

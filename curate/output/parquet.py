@@ -49,8 +49,9 @@ def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
 def _read_unit(settings: EmitSettings, unit: Unit) -> pa.Table:
     """Return the uid and all columns of the inputs, of the unit's kept rows."""
     assert settings.pool.output is not None
-    kept = settings.unit_rows(unit, ["row", "uid"])
-    inputs = pa.concat_tables(settings.reader(unit).rows(kept["row"].to_numpy(), settings.pool.output))
+    with settings.open_tables(unit) as tables:
+        kept = tables.read("samples", ["row", "uid"]).filter(tables.read("decisions", ["kept"])["kept"])
+        inputs = pa.concat_tables(settings.reader(unit, tables).rows(kept["row"].to_numpy(), settings.pool.output))
     return pa.table([kept["uid"], *inputs.columns], names=["uid", *inputs.column_names])
 
 

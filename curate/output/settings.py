@@ -19,7 +19,7 @@ from curate.recipe.recipe import Output
 from curate.recipe.source import Source, find_source
 from curate.run.context import VERSIONS, RunContext
 from curate.store.store import RunStore
-from curate.store.tables import UnitTables
+from curate.store.tables import OpenTables, UnitTables
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,13 @@ class EmitSettings:
         """Return a unit's tables."""
         return UnitTables(self.store, unit.index, last=unit.last)
 
-    def reader(self, unit: Unit) -> UnitRereader:
-        """Return what reads rows of a unit again."""
-        return UnitRereader(unit, find_source(self.sources, unit.source), self.tables(unit))
+    def open_tables(self, unit: Unit) -> OpenTables:
+        """Return a unit's tables, to be held open."""
+        return OpenTables(self.store, unit.index, last=unit.last)
+
+    def reader(self, unit: Unit, tables: UnitTables | None = None) -> UnitRereader:
+        """Return what reads rows of a unit again; `tables` are the unit's, where they are open."""
+        return UnitRereader(unit, find_source(self.sources, unit.source), tables or self.tables(unit))
 
     def kept_rows(self, part: Slice, columns: list[str]) -> pa.Table:
         """Return columns of `samples` for a slice's rows."""

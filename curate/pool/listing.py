@@ -154,6 +154,9 @@ def list_source(source: Source, content: bool) -> list[InputFile]:
 def file_state(path: str, storage: dict[str, Any]) -> str:
     """Return size and etag or mtime of a file, as its file system states them now. Raises OSError."""
     fs, inner = fsspec.core.url_to_fs(path, **storage)
+    if isinstance(fs, LocalFileSystem):
+        found = os.stat(inner)
+        return f"{found.st_size} bytes, {_modified(found)}"
     fs.invalidate_cache(inner)
     info = fs.info(inner)
     return f"{info['size']} bytes, {_version(fs, info)}"
@@ -181,11 +184,15 @@ def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str
 
 def _version(fs: Any, info: dict[str, Any]) -> str:
     if isinstance(fs, LocalFileSystem):
-        return f"mtime:{os.stat(info['name']).st_mtime_ns}"  # of the file, where the name is a link
+        return _modified(os.stat(info["name"]))  # of the file, where the name is a link
     for name in _VERSIONS:
         if info.get(name):
             return f"{name}:{info[name]}"
     return "unknown"
+
+
+def _modified(found: os.stat_result) -> str:
+    return f"mtime:{found.st_mtime_ns}"
 
 
 def _content(fs: Any, name: str) -> str:

@@ -5,6 +5,7 @@ In: open files, of any store. Out: tables, columns and footers, each read once; 
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self, TypeVar
 
 import pyarrow as pa
@@ -65,7 +66,6 @@ class TableFile:
         except BaseException:
             self.close()
             raise
-        self.schema: pa.Schema = self._file.schema_arrow
         self.rows: int = self._file.metadata.num_rows
         self._metadata: Mapping[bytes, bytes] = self._file.metadata.metadata or {}
 
@@ -74,8 +74,14 @@ class TableFile:
         """Return what the file of a table with this footer is, without a file."""
         self = cls.__new__(cls)
         self._columns = dict(zip(table.column_names, table.columns, strict=True))
-        self._source, self.schema, self.rows, self._metadata = None, table.schema, len(table), metadata
+        self._source, self.rows, self._metadata = None, len(table), metadata
+        self.schema = table.schema
         return self
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns and their types."""
+        return self._file.schema_arrow
 
     def read_group(self, number: int) -> pa.Table:
         """Return a row group; errors as of `RunStore.read_parquet`."""
@@ -88,6 +94,8 @@ class TableFile:
         if missing:
             table = self._parsed(lambda: self._file.read(missing, use_threads=False))
             self._columns.update(zip(table.column_names, table.columns, strict=True))
+            if table.column_names == names:
+                return table.replace_schema_metadata(None)
         fields = [self.schema.field(name) for name in names]
         return pa.table([self._columns[name] for name in names], schema=pa.schema(fields))
 
