@@ -23,13 +23,14 @@ from curate.decide.quantiles import key_bits, order_keys, threshold_mask
 from curate.decide.rules import first_failed
 from curate.decide.schemes.scheme import stack_limits
 from curate.decide.settings import DecideSettings
-from curate.numeric.arrays import F64, I16, I32, I64, U64, Mask
+from curate.numeric.arrays import F64, I16, I32, I64, U64, Mask, whole
 from curate.pool.plan import Unit
 from curate.schema import CODES, KEPT
 from curate.store.forgotten import forgotten_mask
 from curate.store.tables import UnitTables
 
 ALIVE = CODES[KEPT]
+_NO_ROWS, _NO_UIDS, _NO_NAMES = np.zeros(0, np.int64), np.zeros((2, 0), np.uint64), pa.array([], pa.string())
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ class UnitState:
     unit: Unit
     verdicts: I16  # of each row ALIVE, the position of the rule that dropped it, or the code of a stage
     # Rows that lost to another, and of each the halves of the uid of the row that represents it (uint64[2, duplicates]).
-    duplicates: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
-    representatives: U64 = field(default_factory=lambda: np.zeros((2, 0), np.uint64))
+    duplicates: I32 | I64 = field(default_factory=lambda: _NO_ROWS)
+    representatives: U64 = field(default_factory=lambda: _NO_UIDS)
     # Rows that are near an evaluation image, and of each the name of that image.
-    contaminated: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
-    evaluated: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
+    contaminated: I64 = field(default_factory=lambda: _NO_ROWS)
+    evaluated: pa.Array = field(default_factory=lambda: _NO_NAMES)
 
     @property
     def alive(self) -> Mask:
@@ -211,7 +212,7 @@ def _content(settings: DecideSettings, tables: UnitTables, rows: pa.Array) -> U6
 
 def all_matches(tables: UnitTables) -> pa.ListArray:
     """Return the entry ids of all rows (list<int32>)."""
-    return tables.read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
+    return whole(tables.read("matches", ["entry_ids"])["entry_ids"])
 
 
 def alive_matches(tables: UnitTables, state: UnitState) -> pa.ListArray:
@@ -294,7 +295,7 @@ def _decisions(settings: DecideSettings, tables: UnitTables, state: UnitState, d
     if drawing is not None and drawing.limits is not None and drawing.p is not None and survivors.any():
         matches = alive_matches(tables, state)
         probability[survivors] = balance.inclusion_probability(matches, drawing.p)
-        uids = base["uid"].filter(pa.array(survivors)).combine_chunks()
+        uids = whole(base["uid"].filter(pa.array(survivors)))
         keys = settings.entries.keys
         draws[survivors] = balance.draw(uids, matches, drawing.counts, drawing.limits, keys, settings.seed)
         state = state.drop(survivors & (draws >= 1), CODES[schema.BALANCE])

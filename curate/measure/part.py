@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from curate import ids, schema
 from curate.measure.settings import MeasureSettings
-from curate.numeric.arrays import Mask
+from curate.numeric.arrays import Mask, whole
 from curate.numeric.vectors import no_embeddings
 from curate.pool.faults import EmbeddingFault, InputFault, retry
 from curate.pool.formats.input_format import Batch, InputPart
@@ -151,7 +151,8 @@ def _measure_batch(
         observed = measured[len(_FACTS) + len(_FAULTS) :]
     elif "url" in columns:
         is_missing = pc.fill_null(pc.equal(columns["url"], ""), True)
-        faults = _first_fault(faults, (pc.if_else(is_missing, "no_url", schema.OK), pa.nulls(rows, pa.string())))
+        if pc.any(is_missing).as_py():
+            faults = _first_fault(faults, (pc.if_else(is_missing, "no_url", schema.OK), pa.nulls(rows, pa.string())))
     is_ok = _is_ok(faults)
     caption = pc.if_else(pa.array(is_ok), columns["caption"], pa.scalar(None, pa.string()))
     uids = ids.make_uids(columns.get("uid"), columns.get("url"), columns.get("sha256"), caption)
@@ -263,7 +264,7 @@ def _score(batch: Batch, field: pa.Field, rows: int) -> pa.Array:
     """Return a score column in the pool's type; NaN is null, since it has no place in an order."""
     if field.name not in batch.scores:
         return pa.nulls(rows, field.type)
-    array = batch.scores[field.name].combine_chunks()
+    array = whole(batch.scores[field.name])
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
     return array.cast(field.type, safe=False)

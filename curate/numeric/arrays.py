@@ -1,9 +1,10 @@
-"""Short names of NumPy's array types, for annotations; and what NumPy does slowly or not at all."""
+"""Short names of NumPy's array types, for annotations; and what NumPy and Arrow do slowly or not at all."""
 
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
@@ -21,6 +22,11 @@ def distinct(values: U64) -> U64:
     """Return the values, ascending, one each: a sort, which is ten times as fast as numpy's `unique`."""
     values = np.sort(values)
     return np.asarray(values[np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])])
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array: without a copy, which `combine_chunks` always makes, where it has one chunk."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def split_by(values: npt.NDArray[Any], numbers: npt.NDArray[np.integer], count: int) -> list[npt.NDArray[Any]]:

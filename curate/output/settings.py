@@ -82,14 +82,11 @@ class EmitSettings:
     def kept_rows(self, part: Slice, columns: list[str]) -> pa.Table:
         """Return columns of `samples` for a slice's rows."""
 
-        return self.recent.get((part.unit.index, *columns), lambda: self.unit_rows(part.unit, columns)).slice(
-            part.first, part.count
-        )
+        def read() -> pa.Table:
+            tables = self.tables(part.unit)
+            return tables.read("samples", columns).filter(tables.read("decisions", ["kept"])["kept"])
 
-    def unit_rows(self, unit: Unit, columns: list[str]) -> pa.Table:
-        """Return columns of `samples` for a unit's kept rows."""
-        tables = self.tables(unit)
-        return tables.read("samples", columns).filter(tables.read("decisions", ["kept"])["kept"])
+        return self.recent.get((part.unit.index, *columns), read).slice(part.first, part.count)
 
     def texts_to_emit(self, unit: Unit, uids: Sequence[str], captions: Sequence[str]) -> list[EmittedTexts]:
         """Return what the shards hold of the texts of rows with these uids and original captions."""

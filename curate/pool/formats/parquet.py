@@ -5,6 +5,7 @@ All columns are read, those too that only the output needs: a damaged page in on
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,17 +13,19 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.numeric.arrays import Mask
+from curate.numeric.arrays import Mask, whole
 from curate.pool.columns import Columns, find_columns, integers, plain_type, valid_text
 from curate.pool.faults import InputFault
 from curate.pool.formats.input_format import Batch, InputFormat, InputPart, InputSample, PartRows, Places, PlannedSource
-from curate.pool.listing import list_source
+from curate.pool.listing import file_state, list_source
 from curate.pool.parquet_footers import embedding_dimension, file_columns, read_footers
 from curate.pool.precomputed import FileRows, read_embeddings
+from curate.process import Recent
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 from curate.wording import one_line
 
+_footers: Recent[pq.FileMetaData] = Recent()
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 
 
@@ -89,8 +92,7 @@ class ParquetInput(InputFormat):
 
     def reread_images(self, source: ParquetSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read images again: of the row groups that hold one of the rows the image column alone."""
-        with fsspec.open(part.path, "rb", **source.storage) as opened:
-            file = pq.ParquetFile(opened, pre_buffer=False)
+        with _opened(source, part) as file:
             column = find_columns(file.schema_arrow, source.columns).image
             stop = 0
             for group in range(*(part.groups or (0, file.num_row_groups))) if column else ():
@@ -113,11 +115,19 @@ class ParquetInput(InputFormat):
             return None
 
 
+@contextmanager
+def _opened(source: ParquetSource, part: InputPart) -> Iterator[pq.ParquetFile]:
+    """Yield the part's file, whose footer was read once for many of its row groups."""
+    with fsspec.open(part.path, "rb", **source.storage) as opened:
+        state = file_state(part.path, source.storage)
+        footer = _footers.get((part.path, state), lambda: pq.read_metadata(opened))
+        yield pq.ParquetFile(opened, metadata=footer, pre_buffer=False)
+
+
 def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, Columns]:
     """Return the part's rows with all columns, in plain types, and which columns hold what."""
     first, stop = part.groups or (0, 0)
-    with fsspec.open(part.path, "rb", **source.storage) as opened:
-        file = pq.ParquetFile(opened, pre_buffer=False)
+    with _opened(source, part) as file:
         found = find_columns(file.schema_arrow, source.columns)
         table = file.read_row_groups(list(range(first, stop)), use_threads=False)
     return table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema])), found
@@ -125,7 +135,7 @@ def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, Column
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
     """Return the column as one array; one of nulls as text."""
-    array = column.combine_chunks()
+    array = whole(column)
     return array.cast(pa.string()) if pa.types.is_null(array.type) else array
 
 
