@@ -6,7 +6,9 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+from apache_beam.runners.worker.statesampler import StateSampler
 from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.utils.counters import CounterFactory
 
 from curate.errors import RecipeError
 from pipelines.driver import prepare
@@ -106,3 +108,9 @@ def test_a_run_is_prepared_for_the_runner_that_is_chosen(tmp_path: Path) -> None
     recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(12), 1))
     for words, local in (([], True), (["--runner", "SparkRunner"], False)):
         assert prepare(recipe, str(tmp_path / "out"), options=words).context.is_local_runner is local
+
+
+def test_a_bundle_ends_with_its_work() -> None:
+    """Beam's sampler of time, as a bundle makes it, is what the bundle's end waits for."""
+    parse_options([])
+    assert StateSampler("stage", CounterFactory()).sampling_period_ms < 10
