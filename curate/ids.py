@@ -83,8 +83,8 @@ def hash64(text: str) -> int:
 
 def entry_keys(entries: pa.Array) -> U64:
     """Return the xxh3-64 of each entry's UTF-8 (uint64): randomness is keyed by the string, so ids may change."""
-    h = xxhash.xxh3_64_intdigest
-    return np.fromiter((h(e.encode()) for e in entries.to_pylist()), np.uint64, len(entries))
+    octets = entries.cast(pa.binary()).to_pylist()
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, octets), np.uint64, len(entries))
 
 
 def table_digest(table: pa.Table) -> str:

@@ -20,6 +20,7 @@ from curate.decide.decontamination import write_evaluation
 from curate.errors import DamagedError, RecipeError, RunError
 from curate.forget.forget import lost_items
 from curate.measure.settings import MeasureSettings
+from curate.metadata.unit import keep_entries
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Plan
 from curate.recipe.diff import changes
@@ -120,6 +121,7 @@ def claim_folder(prepared: Prepared) -> None:
     write_facts(store, claim)
     if metadata is not None:
         store.write_parquet(METADATA_FILE, metadata)
+        keep_entries(context.metadata_key, metadata)
     if context.recipe.dedup.against:
         write_evaluation(store, context.recipe, MeasureSettings.of(context).signals)
 

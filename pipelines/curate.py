@@ -56,8 +56,8 @@ def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buck
     if recipe.captions:
         audited, results["captioned"] = caption(units, context, audited, results.get("survivors"))
     sources = [(source, sum(1 for _ in of)) for source, of in groupby(unit.source for unit in plan)]
-    tables = compact(audited, publishing, sources)
+    tables = compact(audited, publishing, sources, context.is_local_runner)
     results["shards"], lines = emit(units, emitting, audited, names.get())
     results |= {name: answer.get() for name, answer in answers.items() if answer is not None}
     results |= {"audit": audited, "lines": (tables, lines) | "AllLines" >> beam.Flatten()}
-    return results | Publish(context, sources)
+    return {name: found for name, found in results.items() if found is not None} | Publish(context, sources)

@@ -14,6 +14,7 @@ nest as limits grow. What decides is integers: a draw compares a 64-bit hash wit
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +104,24 @@ class SparseSums:
         out = np.zeros((*self.values.shape[:-1], n), self.values.dtype)
         out[..., self.entries] = self.values
         return out
+
+
+class EntryVector(np.ndarray):
+    """Numbers of all entries that travel as those other than 0, where these are few; what arrives is a plain array."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Return what `pickle` asks for."""
+        plain = np.asarray(self)
+        places = np.flatnonzero(plain)
+        if len(places) > plain.size // 4:
+            return plain.__reduce_ex__(protocol)
+        return _spread, (plain.shape, plain.dtype, places, plain.ravel()[places])
+
+
+def _spread(shape: tuple[int, ...], kind: np.dtype, places: I64, values: npt.NDArray) -> npt.NDArray:
+    out = np.zeros(shape, kind)
+    out.ravel()[places] = values
+    return out
 
 
 def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | np.uint64]], n: int) -> SparseSums:

@@ -6,6 +6,7 @@ and is computed from the units' small answers. All functions take the unit's tab
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -253,13 +254,17 @@ class Drawing:
     counts: I64  # [entries], of the survivors
     t: int | None = None  # None without `balance`: then nothing is drawn
     limits: I64 | None = None  # [entries] or [1], the rows that each entry may have
-    p: F64 | None = None  # [entries], of each entry the probability that one of its rows is drawn for it
 
     @classmethod
     def of(cls, settings: DecideSettings, counts: I64, t: int | None) -> Self:
         """Return it by the counts of all survivors, and t."""
-        limits = settings.limits(t, counts)
-        return cls(counts, t, limits, None if limits is None else balance.probabilities(counts, limits))
+        return cls(counts, t, settings.limits(t, counts))
+
+    @cached_property
+    def p(self) -> F64:
+        """Return of each entry the probability that one of its rows is drawn for it ([entries]); there must be limits."""
+        assert self.limits is not None
+        return balance.probabilities(self.counts, self.limits)
 
 
 def decide(
@@ -292,7 +297,7 @@ def _decisions(settings: DecideSettings, tables: UnitTables, state: UnitState, d
     survivors = state.alive
     probability = survivors.astype(np.float64)
     draws = np.full(len(base), np.nan)
-    if drawing is not None and drawing.limits is not None and drawing.p is not None and survivors.any():
+    if drawing is not None and drawing.limits is not None and survivors.any():
         matches = alive_matches(tables, state)
         probability[survivors] = balance.inclusion_probability(matches, drawing.p)
         uids = whole(base["uid"].filter(pa.array(survivors)))

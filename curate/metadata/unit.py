@@ -4,6 +4,7 @@ In: `samples.caption` and `samples.status`. Out: `entry_ids` list<int32>, ascend
 sample could not be read.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +20,8 @@ from curate.run.context import VERSIONS, RunContext
 from curate.store.layout import ENTRIES_FILE, METADATA_FILE
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
+
+_COLUMNS = ["entry", "source", "language"]
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,19 @@ def load_entries(settings: MatchSettings) -> Entries:
 
     def load() -> Entries:
         file = METADATA_FILE if settings.store.exists(METADATA_FILE) else ENTRIES_FILE
-        return Entries(settings.store.read_parquet(file, ["entry", "source", "language"]))
+        return Entries(settings.store.read_parquet(file, _COLUMNS))
 
+    return _kept(settings.metadata_key, load)
+
+
+def keep_entries(metadata_key: str, metadata: pa.Table) -> None:
+    """Keep a run's metadata, which this process has read, as `load_entries` would load it."""
+    _kept(metadata_key, lambda: Entries(metadata.select(_COLUMNS)))
+
+
+def _kept(metadata_key: str, load: Callable[[], Entries]) -> Entries:
     # Those of one run at a time: another's would only take memory.
-    return process_cache(f"entries {settings.metadata_key}", load, replaces="entries ")
+    return process_cache(f"entries {metadata_key}", load, replaces="entries ")
 
 
 def load_matcher(settings: MatchSettings) -> Matcher:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from curate import schema
 from curate.errors import ConservationError, RunError
+from curate.metadata.unit import MatchSettings
 from curate.output.output_format import find_output
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import Recipe
@@ -38,12 +39,14 @@ class PublishSettings:
     pool: Pool
     table_names: tuple[str, ...]  # the tables that each unit has
     has_blocklist: bool  # whether something is kept out on request
+    matching: MatchSettings | None  # what `match` gives; None without
 
     @classmethod
     def of(cls, context: RunContext) -> "PublishSettings":
         """Return those of a run."""
         has_blocklist = bool(context.blocklist_key)
-        return cls(context.store, context.recipe, context.pool, table_names(context), has_blocklist)
+        matching = MatchSettings.of(context) if context.recipe.match else None
+        return cls(context.store, context.recipe, context.pool, table_names(context), has_blocklist, matching)
 
     def tables(self, unit: Unit) -> UnitTables:
         """Return a unit's tables."""

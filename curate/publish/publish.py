@@ -12,6 +12,7 @@ import pyarrow as pa
 from curate import schema
 from curate.decide import balance
 from curate.decide.schemes.scheme import Scheme
+from curate.metadata.unit import load_entries
 from curate.numeric.arrays import I64
 from curate.output.output_format import find_output
 from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation
@@ -23,7 +24,6 @@ from curate.store.layout import (
     ENTRIES_FILE,
     EVALUATION_FACTS_FILE,
     FAILURES_FILE,
-    METADATA_FILE,
     SIZES_FILE,
 )
 from curate.store.manifest import Lines
@@ -73,7 +73,9 @@ def publish(
     if results.pool is not None and results.survivors is not None and results.sums is not None:
         section = settings.recipe.balance
         scheme = SCHEMES.find(section.scheme) if section else None
-        write_entries(store, results.pool, results.survivors, results.sums, scheme, results.t)
+        assert settings.matching is not None
+        entries = load_entries(settings.matching).table
+        write_entries(store, entries, results.pool, results.survivors, results.sums, scheme, results.t)
     else:
         store.write_parquet(ENTRIES_FILE, schema.ENTRIES.empty_table())
     store.write_json(SIZES_FILE, {f"{index:05d}.{kind.suffix}": rows for index, rows in sorted(shards.items())})
@@ -87,21 +89,24 @@ def _remove_strays(store: RunStore, digests: Lines) -> None:
     store.delete_files([path for top in ("tables", "shards") for path in store.files(top) if path not in known])
 
 
-def write_entries(store: RunStore, pool: I64, survivors: I64, sums: I64, scheme: Scheme | None, t: int | None) -> None:
+def write_entries(
+    store: RunStore, entries: pa.Table, pool: I64, survivors: I64, sums: I64, scheme: Scheme | None, t: int | None
+) -> None:
     """Write entries.parquet.
 
     Args:
         store: the run folder.
+        entries: columns entry, source, language.
         pool: int64[entries], rows of the pool that match, before any rule.
         survivors: int64[entries], rows that match when balancing begins; p follows from them.
         sums: int64[2, entries], expected rows in fixed point (2⁻³²), and kept rows.
         scheme, t: of balance; None where nothing is balanced: then p is 1.
     """
-    metadata = store.read_parquet(METADATA_FILE)
     p: Any = np.ones(len(survivors))
     if scheme is not None and t is not None:
-        p = balance.probabilities(survivors, scheme.limits(t, survivors, metadata.drop_columns(["entry_id"])))
-    columns = [*metadata.columns, pool, survivors, p, sums[0] / float(balance.ONE), sums[1]]
+        p = balance.probabilities(survivors, scheme.limits(t, survivors, entries))
+    entry_ids = np.arange(len(entries), dtype=np.int32)
+    columns = [entry_ids, *entries.columns, pool, survivors, p, sums[0] / float(balance.ONE), sums[1]]
     arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]
     store.write_parquet(ENTRIES_FILE, pa.Table.from_arrays(arrays, schema=schema.ENTRIES))
 

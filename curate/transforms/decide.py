@@ -28,14 +28,17 @@ from curate.transforms.fold import add_entries, fold_all
 from curate.transforms.units import Answers, Units
 
 
-def apply_rules(units: Units, settings: DecideSettings) -> Any:
-    """Apply all rules, and what follows them (`per_unit.finish_rules`); return PCollection[(rule, threshold)] of the top rules."""
+def apply_rules(units: Units, settings: DecideSettings) -> beam.PCollection[Any] | None:
+    """Apply all rules, and what follows them (`per_unit.finish_rules`).
+
+    Return PCollection[(rule, threshold)] of the top rules; None without any.
+    """
     units.then("Rules", _Rules(settings).start)
     thresholds = []
     for i, segment in enumerate(settings.segments):
         if segment.top is not None:
             thresholds.append(_apply_top(units, settings, i))
-    return thresholds | beam.Flatten(pipeline=units.pipeline)
+    return tuple(thresholds) | "Thresholds" >> beam.Flatten() if thresholds else None
 
 
 @dataclass(frozen=True)
@@ -104,15 +107,15 @@ def count_survivors(units: Units, settings: DecideSettings, counts: Answers) -> 
     return counts.get() | "Survivors" >> beam.Map(lambda found, lost: found[1] - sum(lost), AsList(duplicates))
 
 
-def solve_t(units: Units, settings: DecideSettings, counts: beam.PCollection[I64]) -> beam.PCollection[int]:
-    """Find t: that of the recipe, or the one that gives its target number of rows; `counts` are the survivors'.
+def solve_t(units: Units, settings: DecideSettings, counts: beam.PCollection[I64]) -> beam.PCollection[int] | None:
+    """Find the t that gives the recipe's target number of rows; None where it says t. `counts` are the survivors'.
 
     A target is found by a k-ary search: in each of ROUNDS the units sum π at some t, and the bracket narrows.
     """
     target, steps = settings.balance, _Solving(settings)
     assert target is not None
     if target.t is not None:
-        return units.pipeline | "T" >> beam.Create([target.t])
+        return None
     bracket = counts | "T: begin" >> beam.Map(steps.start)
     for n in range(ROUNDS):
         sums = units.ask(
@@ -155,13 +158,14 @@ def decide(
 ) -> Answers | None:
     """Draw, and write `decisions` of each unit; states become units again.
 
-    `unread_files` are of all units, `counts` of the survivors where the recipe matches, `t` is there where it balances. Returns
+    `unread_files` are of all units, `counts` of the survivors where the recipe matches, `t` is there where it is solved. Returns
     PCollection of one int64[2, entries], expected (fixed point) and kept rows of each entry; None without match.
     """
     drawing = []
     if counts is not None:
-        side = [] if t is None else [AsSingleton(t)]
-        drawn = counts | "Drawing" >> beam.Map(lambda found, t=None: Drawing.of(settings, found, t), *side)
+        fixed = settings.balance.t if settings.balance else None
+        side = fixed if t is None else AsSingleton(t)
+        drawn = counts | "Drawing" >> beam.Map(lambda found, t: Drawing.of(settings, found, t), side)
         drawing = [AsSingleton(drawn)]
 
     def draw(tables: OpenTables, state: UnitState, unread: list[str], drawing: Drawing | None = None) -> Unit:

@@ -31,8 +31,10 @@ from curate.transforms.units import Units
 _CODER = beam.coders.FastPrimitivesCoder()  # states are grouped as bytes: a runner may hold what it groups as objects
 
 
-def deduplicate(units: Units, settings: DecideSettings, n_buckets: int, on_one_machine: bool) -> beam.PCollection[Any]:
-    """Drop the duplicates pass by pass; return PCollection[(place, recall)] of the passes by nearness.
+def deduplicate(
+    units: Units, settings: DecideSettings, n_buckets: int, on_one_machine: bool
+) -> beam.PCollection[Any] | None:
+    """Drop the duplicates pass by pass; return PCollection[(place, recall)] of the passes by nearness; None without any.
 
     Hashes go to buckets, repeated ones back to their units, then candidates' records through the passes. `on_one_machine`: see
     `_find_groups`.
@@ -56,21 +58,30 @@ def deduplicate(units: Units, settings: DecideSettings, n_buckets: int, on_one_m
 
     def find_records(states: beam.PCollection[UnitState]) -> beam.PCollection[UnitState]:
         by_unit = states | "ByUnit" >> beam.Map(lambda state: (state.unit.index, _CODER.encode(state)))
-        records = (
-            {"state": by_unit, "repeated": repeated}
-            | "Candidates" >> beam.CoGroupByKey()
-            | "Records" >> FlatMapInThreads(steps.first_records, *groups)
+        records = _with_states("Candidates", by_unit, repeated) | "Records" >> FlatMapInThreads(
+            steps.first_records, *groups
         )
         for i in range(len(settings.passes)):
             records |= f"Group {i}" >> beam.GroupByKey()
             records |= f"Resolve {i}" >> beam.FlatMap(steps.resolve, i)
-        lost = {"state": by_unit, "lost": records} | "Lost" >> beam.CoGroupByKey()
-        return lost | "Drop" >> beam.Map(
-            lambda item: drop_duplicates(_CODER.decode(item[1]["state"][0]), item[1]["lost"])
+        return _with_states("Lost", by_unit, records) | "Drop" >> beam.Map(
+            lambda item: drop_duplicates(*_state_of(item))
         )
 
     units.regroup(find_records)
-    return tuple(recalls) | "Recalls" >> beam.Flatten(pipeline=units.pipeline)
+    return tuple(recalls) | "Recalls" >> beam.Flatten() if recalls else None
+
+
+def _with_states(name: str, by_unit: beam.PCollection[Any], others: beam.PCollection[Any]) -> beam.PCollection[Any]:
+    """Group the units' states and what is for them, by unit, as `_state_of` reads it; at half the steps of `CoGroupByKey`."""
+    return (by_unit, others) | f"{name}: both" >> beam.Flatten() | name >> beam.GroupByKey()
+
+
+def _state_of(item: tuple[int, Iterable[Any]]) -> tuple[UnitState, list[Any]]:
+    """Return a unit's state, which travels as bytes, and what was found for the unit."""
+    values = list(item[1])
+    [encoded] = [value for value in values if isinstance(value, bytes)]
+    return _CODER.decode(encoded), [value for value in values if not isinstance(value, bytes)]
 
 
 @dataclass(frozen=True)
@@ -87,11 +98,9 @@ class _Steps:
         for bucket, hashes in hash_keys(self.settings, tables, state, self.n_buckets, self._groups(found)):
             yield bucket, (state.unit.index, hashes)
 
-    def first_records(self, item: tuple[int, dict[str, Any]], *found: Any) -> Iterator[tuple[int, Any]]:
-        repeated = item[1]["repeated"]
+    def first_records(self, item: tuple[int, Iterable[Any]], *found: Any) -> Iterator[tuple[int, Any]]:
+        state, repeated = _state_of(item)
         if repeated:
-            [encoded] = item[1]["state"]
-            state = _CODER.decode(encoded)
             with OpenTables(self.settings.store, state.unit.index) as tables:
                 records = find_candidates(self.settings, tables, state, repeated, self._groups(found))
             yield from _by_number(records, dedup.buckets_for(records, 0, self.n_buckets))

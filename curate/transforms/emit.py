@@ -5,7 +5,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.pvalue import AsList, AsSingleton
+from apache_beam.pvalue import AsList, AsSingleton, TaggedOutput
 
 from curate.decide import dedup
 from curate.numeric.arrays import U64
@@ -19,7 +19,7 @@ from curate.store.manifest import Published, written_file
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
 from curate.transforms.hashes import Batch, repeated_hashes
-from curate.transforms.threads import MapInThreads
+from curate.transforms.threads import do_in_threads
 from curate.transforms.units import Answers, Units
 
 
@@ -53,15 +53,15 @@ def emit(
     def slices(tables: OpenTables, unit: Unit, layout: Layout) -> Iterator[tuple[int, Slice]]:
         return layout.slices(unit)
 
-    def write(item: tuple[int, Iterable[Slice]], repeated: list[U64]) -> tuple[tuple[int, int], list[Published]]:
+    def write(item: tuple[int, Iterable[Slice]], repeated: list[U64]) -> list[Any]:
         store, shard = settings.store, Shard.of(*item)
         with noting_errors(store), time_step(store, "emit", f"{shard.index:05d}") as timer:
             timer.rows = shard.rows
             emit_shard(settings, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
             files = find_output(settings.pool.has_images).files(shard.stem)
             lines = [written_file(store, path, shard.rows if has_rows else None) for path, has_rows in files.items()]
-            return (shard.index, shard.rows), lines
+            return [(shard.index, shard.rows), TaggedOutput("lines", lines)]
 
     shards = units.ask("Slices", slices, AsSingleton(layout)).get() | "Shards" >> beam.GroupByKey()
-    written = shards | "Write" >> MapInThreads(write, AsList(repeated))
-    return written | "ShardRows" >> beam.Keys(), written | "ShardLines" >> beam.Values()
+    written = shards | "Write" >> beam.ParDo(do_in_threads(write), AsList(repeated)).with_outputs("lines", main="rows")
+    return written["rows"], written["lines"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from curate.decide.balance import SparseSums
+from curate.decide.balance import EntryVector, SparseSums
 from curate.decide.settings import DecideSettings
 from curate.numeric.arrays import I64
 
@@ -68,9 +68,13 @@ class _AddEntries(Fold):
     def add_input(self, accumulator: I64 | None, element: SparseSums) -> I64:
         """Add a unit's."""
         if accumulator is None:
-            return element.dense(len(self._settings.entries.table))
+            return element.dense(len(self._settings.entries.table)).view(EntryVector)
         accumulator[..., element.entries] += element.values
         return accumulator
+
+    def extract_output(self, accumulator: I64) -> I64:
+        """Return the sums."""
+        return accumulator.view(EntryVector)
 
 
 def fold_all(function: Callable[[Any, Any], Any]) -> beam.CombineGlobally:

@@ -24,6 +24,7 @@ from curate.transforms.threads import MapInThreads
 from curate.transforms.units import Answers, Units
 
 _RESULTS = ("t", "pool", "survivors", "sums", "drift", "captioned")
+_LISTS = ("shards", "thresholds", "recalls")
 
 
 def audit(units: Units, settings: PublishSettings) -> beam.PCollection[Audit]:
@@ -59,11 +60,15 @@ class _Drift(beam.PTransform):
 
 
 def compact(
-    audited: beam.PCollection[Audit], settings: PublishSettings, sources: Sequence[tuple[str, int]]
+    audited: beam.PCollection[Audit],
+    settings: PublishSettings,
+    sources: Sequence[tuple[str, int]],
+    on_one_machine: bool,
 ) -> beam.PCollection[list[Published]]:
     """Put the tables of many small units into few files; those of others stay as they are.
 
-    `audited`, one, of all units, comes once all tables are there. Returns the manifest's lines of all tables.
+    `audited`, one, of all units, comes once all tables are there. `on_one_machine`: the runner works on this machine alone.
+    Returns the manifest's lines of all tables.
     """
 
     def merge(chunk: Chunk) -> list[Published]:
@@ -71,7 +76,9 @@ def compact(
             return [written_file(settings.store, path) for path in compact_chunk(settings, chunk)]
 
     chunks = audited | "Chunks" >> beam.FlatMap(lambda found: lay_out_chunks(sources, found.sizes))
-    return chunks | "SpreadChunks" >> beam.Reshuffle() | "Compact" >> MapInThreads(merge)
+    if not on_one_machine:
+        chunks |= "SpreadChunks" >> beam.Reshuffle()
+    return chunks | "Compact" >> MapInThreads(merge)
 
 
 @dataclass
@@ -84,21 +91,22 @@ class Publish(beam.PTransform):
     def expand(self, inputs: Any) -> beam.PCollection[None]:
         """Return a PCollection of one None, once the run is complete, from PCollections by name.
 
-        Always: audit (one), lines (of the manifest, in lists), shards (with rows), thresholds, recalls. Where there are any, of one
-        element each: t, pool, survivors, sums, drift, captioned.
+        Always: audit (one), lines (of the manifest, in lists), shards (with rows). Where there are any: thresholds, recalls; of one
+        element each t, pool, survivors, sums, drift, captioned.
         """
         single = {name: AsSingleton(inputs[name]) for name in _RESULTS if inputs.get(name) is not None}
-        lists = {name: AsList(inputs[name]) for name in ("shards", "thresholds", "recalls")}
+        lists = {name: AsList(inputs[name]) for name in _LISTS if inputs.get(name) is not None}
         lines = inputs["lines"] | total_all(Lines)
         return lines | beam.Map(self._publish, audit=AsSingleton(inputs["audit"]), **lists, **single)
 
     def _publish(self, lines: Lines, audit: Audit, shards: list[tuple[int, int]], **found: Any) -> None:
         captions, captioned = self.context.recipe.captions, found.get("captioned")
         work = summarise(captions, self.context.engine_ids, captioned) if captions and captioned else []
+        balance = self.context.recipe.balance
         results = Results(
-            t=found.get("t"),
-            thresholds=dict(found["thresholds"]),
-            recalls=dict(found["recalls"]),
+            t=found.get("t", balance.t if balance else None),
+            thresholds=dict(found.get("thresholds", ())),
+            recalls=dict(found.get("recalls", ())),
             **{name: found.get(name) for name in ("pool", "survivors", "sums")},
             drift=found.get("drift") or [],
             caption_work=work,

@@ -12,20 +12,19 @@ from curate import schema
 from curate.decide.balance import ONE
 from curate.decide.schemes.metaclip import Metaclip
 from curate.publish.publish import write_entries
-from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from tests.laws.pools import make_rows, recipe_of, run_local, write_metadata, write_parquets
 
 ENTRIES = ["dog", "hot dog", "写真", "never"]
 
 
+METADATA = pa.table({"entry": ENTRIES, "source": ["words"] * 4, "language": ["en"] * 4})
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> RunStore:
-    """A run folder with the metadata."""
-    store = RunStore(str(tmp_path))
-    rows = [{"entry_id": i, "entry": e, "source": "words", "language": "en"} for i, e in enumerate(ENTRIES)]
-    store.write_parquet(METADATA_FILE, pa.Table.from_pylist(rows, schema.METADATA))
-    return store
+    """An empty run folder."""
+    return RunStore(str(tmp_path))
 
 
 POOL, SURVIVORS = np.array([9, 4, 2**40, 0], np.int64), np.array([8, 3, 2**40 - 1, 0], np.int64)
@@ -33,7 +32,7 @@ SUMS = np.array([[4 * ONE + ONE // 4, 3 * ONE, 1, 0], [4, 3, 1, 0]], np.int64)
 
 
 def test_the_numbers_are_those_given(store: RunStore) -> None:
-    write_entries(store, POOL, SURVIVORS, SUMS, Metaclip(), 4)
+    write_entries(store, METADATA, POOL, SURVIVORS, SUMS, Metaclip(), 4)
     table = pq.read_table(store.path("entries.parquet"))
     assert table.schema.remove_metadata() == schema.ENTRIES
     assert table.drop(["probability", "expected"]).to_pydict() == {
@@ -50,14 +49,14 @@ def test_the_numbers_are_those_given(store: RunStore) -> None:
 
 
 def test_without_balance_every_probability_is_one(store: RunStore) -> None:
-    write_entries(store, POOL, SURVIVORS, SUMS, None, None)
+    write_entries(store, METADATA, POOL, SURVIVORS, SUMS, None, None)
     assert pq.read_table(store.path("entries.parquet"))["probability"].to_pylist() == [1.0] * 4
 
 
 def test_equal_numbers_give_equal_bytes(store: RunStore) -> None:
-    write_entries(store, POOL, SURVIVORS, SUMS, Metaclip(), 4)
+    write_entries(store, METADATA, POOL, SURVIVORS, SUMS, Metaclip(), 4)
     first = store.read_bytes("entries.parquet")
-    write_entries(store, POOL, SURVIVORS, SUMS, Metaclip(), 4)
+    write_entries(store, METADATA, POOL, SURVIVORS, SUMS, Metaclip(), 4)
     assert store.read_bytes("entries.parquet") == first
 
 
