@@ -18,6 +18,7 @@ from curate.transforms.decide import apply_rules, count_matches, count_survivors
 from curate.transforms.deduplicate import deduplicate
 from curate.transforms.emit import emit, hash_names
 from curate.transforms.forget import apply_blocklist
+from curate.transforms.functions import Map
 from curate.transforms.measure import match, measure
 from curate.transforms.publish import Publish, audit, compact, measure_drift
 from curate.transforms.units import Answers, Units
@@ -44,7 +45,7 @@ def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buck
     recalls = deduplicate(units, settings, n_buckets, context.is_local_runner)
     results = {"thresholds": thresholds, "recalls": recalls}
     if counts:
-        results["pool"] = counts.get() | "Pool" >> beam.Map(lambda found: found[0])
+        results["pool"] = counts.get() | "Pool" >> Map(lambda found: found[0])
         results["survivors"] = count_survivors(units, settings, counts)
     if recipe.balance:
         results["t"] = solve_t(units, settings, results["survivors"])

@@ -16,6 +16,7 @@ from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
+from curate.transforms.functions import Map
 from curate.transforms.units import Units
 
 
@@ -28,7 +29,7 @@ def caption(units: Units, context: RunContext, audit: beam.PCollection[Audit], c
     steps = _Steps(context)
     side = [] if counts is None else [AsSingleton(counts)]
     captioned = units.ask("Caption", steps.caption, AsSingleton(audit), *side, combine=beam.combiners.ToList()).get()
-    return audit | "Check" >> beam.Map(steps.check, AsSingleton(captioned)), captioned
+    return audit | "Check" >> Map(steps.check, AsSingleton(captioned)), captioned
 
 
 @dataclass(frozen=True)

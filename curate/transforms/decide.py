@@ -25,6 +25,7 @@ from curate.store.error_notes import noting_errors
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
 from curate.transforms.fold import add_entries, fold_all
+from curate.transforms.functions import Map
 from curate.transforms.units import Answers, Units
 
 
@@ -61,9 +62,9 @@ def _apply_top(units: Units, settings: DecideSettings, index: int) -> beam.PColl
     radix = units.pipeline | f"{name}: begin" >> beam.Create([quantiles.Radix(top.spec.top, bits)])
     for n in range(bits // quantiles.DIGIT_BITS):
         counts = units.ask(f"{name}: digit {n}", steps.count, AsSingleton(radix), combine=fold_all(operator.add))
-        radix = counts.get() | f"{name}: narrow {n}" >> beam.Map(_narrow, AsSingleton(radix))
+        radix = counts.get() | f"{name}: narrow {n}" >> Map(_narrow, AsSingleton(radix))
     units.then(f"{name}: cut", steps.cut, AsSingleton(radix))
-    return radix | f"{name}: threshold" >> beam.Map(
+    return radix | f"{name}: threshold" >> Map(
         lambda search: (name, None if search.key is None else quantiles.value_of(search.key, kind))
     )
 
@@ -104,7 +105,7 @@ def count_survivors(units: Units, settings: DecideSettings, counts: Answers) -> 
             yield per_unit.count_duplicates(settings, tables, state)
 
     duplicates = units.ask("CountDuplicates", count, combine=add_entries(settings)).get()
-    return counts.get() | "Survivors" >> beam.Map(lambda found, lost: found[1] - sum(lost), AsList(duplicates))
+    return counts.get() | "Survivors" >> Map(lambda found, lost: found[1] - sum(lost), AsList(duplicates))
 
 
 def solve_t(units: Units, settings: DecideSettings, counts: beam.PCollection[I64]) -> beam.PCollection[int] | None:
@@ -116,15 +117,15 @@ def solve_t(units: Units, settings: DecideSettings, counts: beam.PCollection[I64
     assert target is not None
     if target.t is not None:
         return None
-    bracket = counts | "T: begin" >> beam.Map(steps.start)
+    bracket = counts | "T: begin" >> Map(steps.start)
     for n in range(ROUNDS):
         sums = units.ask(
             f"T: sums {n}", steps.expect, AsSingleton(counts), AsSingleton(bracket), combine=fold_all(operator.add)
         )
-        bracket = sums.get() | f"T: narrow {n}" >> beam.Map(
+        bracket = sums.get() | f"T: narrow {n}" >> Map(
             lambda found, search: search.narrow(search.points(), found), AsSingleton(bracket)
         )
-    return bracket | "T" >> beam.Map(steps.solution)
+    return bracket | "T" >> Map(steps.solution)
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def decide(
     if counts is not None:
         fixed = settings.balance.t if settings.balance else None
         side = fixed if t is None else AsSingleton(t)
-        drawn = counts | "Drawing" >> beam.Map(lambda found, t: Drawing.of(settings, found, t), side)
+        drawn = counts | "Drawing" >> Map(lambda found, t: Drawing.of(settings, found, t), side)
         drawing = [AsSingleton(drawn)]
 
     def draw(tables: OpenTables, state: UnitState, unread: list[str], drawing: Drawing | None = None) -> Unit:

@@ -24,6 +24,7 @@ from curate.decide.settings import DecideSettings
 from curate.numeric.arrays import U64
 from curate.store.tables import OpenTables
 from curate.transforms.fold import fold_all
+from curate.transforms.functions import FlatMap, Map
 from curate.transforms.hashes import Batch, Packed, repeated_by_unit
 from curate.transforms.threads import FlatMapInThreads, MapInThreads
 from curate.transforms.units import Units
@@ -45,7 +46,7 @@ def deduplicate(
     }
     groups = [AsSingleton(pair[0]) for pair in found.values()]
     recalls = [
-        pair[1] | f"Recall {place}" >> beam.Map(lambda counts, place: (place, counts), place)
+        pair[1] | f"Recall {place}" >> Map(lambda counts, place: (place, counts), place)
         for place, pair in found.items()
     ]
     steps = _Steps(settings, n_buckets)
@@ -53,20 +54,18 @@ def deduplicate(
         units.ask("Hash", steps.hash, *groups).get()
         | "Batch" >> beam.ParDo(Batch())
         | "Buckets" >> beam.GroupByKey()
-        | "Repeated" >> beam.FlatMap(_repeated)
+        | "Repeated" >> FlatMap(_repeated)
     )
 
     def find_records(states: beam.PCollection[UnitState]) -> beam.PCollection[UnitState]:
-        by_unit = states | "ByUnit" >> beam.Map(lambda state: (state.unit.index, _CODER.encode(state)))
+        by_unit = states | "ByUnit" >> Map(lambda state: (state.unit.index, _CODER.encode(state)))
         records = _with_states("Candidates", by_unit, repeated) | "Records" >> FlatMapInThreads(
             steps.first_records, *groups
         )
         for i in range(len(settings.passes)):
             records |= f"Group {i}" >> beam.GroupByKey()
-            records |= f"Resolve {i}" >> beam.FlatMap(steps.resolve, i)
-        return _with_states("Lost", by_unit, records) | "Drop" >> beam.Map(
-            lambda item: drop_duplicates(*_state_of(item))
-        )
+            records |= f"Resolve {i}" >> FlatMap(steps.resolve, i)
+        return _with_states("Lost", by_unit, records) | "Drop" >> Map(lambda item: drop_duplicates(*_state_of(item)))
 
     units.regroup(find_records)
     return tuple(recalls) | "Recalls" >> beam.Flatten() if recalls else None
@@ -136,12 +135,12 @@ def _find_groups(
     name, steps = f"Near {place}", _Near(nearness, n_buckets)
     if on_one_machine:
         together = units.end_pass() | f"{name}: together" >> beam.combiners.ToList()
-        found = together | f"{name}: search" >> beam.Map(lambda states: find_groups(settings, nearness, states))
+        found = together | f"{name}: search" >> Map(lambda states: find_groups(settings, nearness, states))
         return found | f"{name}: groups" >> beam.Keys(), found | f"{name}: recall" >> beam.Values()
     plan = units.pipeline | f"{name}: begin" >> beam.Create([None])
     for n in range(nearness.rounds):
         surveys = units.ask(f"{name}: survey {n}", steps.survey, AsSingleton(plan), combine=beam.combiners.ToList())
-        plan |= f"{name}: plan {n}" >> beam.Map(nearness.plan, AsSingleton(surveys.get()))
+        plan |= f"{name}: plan {n}" >> Map(nearness.plan, AsSingleton(surveys.get()))
     recall = units.ask(f"{name}: recall", steps.recall, AsSingleton(plan), combine=fold_all(operator.add))
     parts = units.ask(f"{name}: split", steps.split, AsSingleton(plan))
     edges = (
@@ -149,7 +148,7 @@ def _find_groups(
         | f"{name}: meet" >> beam.GroupByKey()
         | f"{name}: edges" >> MapInThreads(lambda item: nearness.edges(item[0], join_parts(item[1])))
     )
-    groups = edges | f"{name}: forest" >> beam.CombineGlobally(_Forest()) | f"{name}: groups" >> beam.Map(Groups.of)
+    groups = edges | f"{name}: forest" >> beam.CombineGlobally(_Forest()) | f"{name}: groups" >> Map(Groups.of)
     return groups, recall.get()
 
 

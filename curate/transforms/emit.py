@@ -18,6 +18,7 @@ from curate.store.error_notes import noting_errors
 from curate.store.manifest import Published, written_file
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
+from curate.transforms.functions import Map
 from curate.transforms.hashes import Batch, repeated_hashes
 from curate.transforms.threads import do_in_threads
 from curate.transforms.units import Answers, Units
@@ -38,7 +39,7 @@ def hash_names(units: Units, settings: EmitSettings, n_buckets: int) -> Answers:
 class _Repeated(beam.PTransform):
     def expand(self, hashed: beam.PCollection[Any]) -> beam.PCollection[U64]:
         grouped = hashed | beam.ParDo(Batch()) | beam.GroupByKey()
-        return grouped | beam.Map(lambda item: repeated_hashes(item[1]))
+        return grouped | Map(lambda item: repeated_hashes(item[1]))
 
 
 def emit(
@@ -48,7 +49,7 @@ def emit(
 
     `audit`, one, of all units, comes once nothing speaks against emitting; `repeated` are of `hash_names`.
     """
-    layout = audit | "LayOut" >> beam.Map(lambda all_units: Layout.of(all_units.kept, settings.output.rows_per_shard))
+    layout = audit | "LayOut" >> Map(lambda all_units: Layout.of(all_units.kept, settings.output.rows_per_shard))
 
     def slices(tables: OpenTables, unit: Unit, layout: Layout) -> Iterator[tuple[int, Slice]]:
         return layout.slices(unit)

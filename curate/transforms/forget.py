@@ -12,6 +12,7 @@ from curate.pool.plan import Unit
 from curate.publish.audit import PublishSettings
 from curate.store.items import Items, unite
 from curate.store.tables import OpenTables
+from curate.transforms.functions import Map
 from curate.transforms.units import Units
 
 
@@ -20,13 +21,13 @@ def apply_blocklist(units: Units, settings: PublishSettings) -> None:
 
     Names are followed for `ROUNDS`, those that were encountered recorded, then rows cleared.
     """
-    frontier = units.pipeline | "Frontier" >> beam.Create([settings.store]) | "Begin" >> beam.Map(Frontier.begin)
+    frontier = units.pipeline | "Frontier" >> beam.Create([settings.store]) | "Begin" >> Map(Frontier.begin)
     steps = _Steps(settings)
     for n in range(ROUNDS):
         united = beam.CombineGlobally(unite).without_defaults()
         found = units.ask(f"Follow {n}", steps.follow, AsSingleton(frontier), combine=united)
-        frontier = found.get() | f"Advance {n}" >> beam.Map(_advance, AsSingleton(frontier))
-    frontier |= "Record" >> beam.Map(partial(record_encountered, settings.store))
+        frontier = found.get() | f"Advance {n}" >> Map(_advance, AsSingleton(frontier))
+    frontier |= "Record" >> Map(partial(record_encountered, settings.store))
     units.then("Clear", steps.clear, AsSingleton(frontier))
 
 

@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from curate.decide import dedup
 from curate.numeric.arrays import I32, U64
+from curate.transforms.functions import PlainDoFn
 
 _MOST = 1 << 21  # bytes of a bucket's hashes that wait
 
@@ -34,7 +34,7 @@ class _Bucket:
         return units, sizes, np.frombuffer(bytes(self.hashes), np.uint64)
 
 
-class Batch(beam.DoFn):
+class Batch(PlainDoFn):
     """PCollection[(bucket, (unit, hashes))] → PCollection[(bucket, Packed)], of a few large elements."""
 
     def start_bundle(self) -> None:

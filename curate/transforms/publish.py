@@ -20,6 +20,7 @@ from curate.store.facts import DriftFacts
 from curate.store.manifest import Lines, Published, written_file
 from curate.store.tables import OpenTables
 from curate.transforms.fold import Fold, total_all
+from curate.transforms.functions import FlatMap, Map
 from curate.transforms.threads import MapInThreads
 from curate.transforms.units import Answers, Units
 
@@ -38,7 +39,7 @@ def audit(units: Units, settings: PublishSettings) -> beam.PCollection[Audit]:
             check_damage(settings, found)
         return found
 
-    return units.ask("Audit", count, combine=total_all(Audit)).get() | "Damage" >> beam.Map(check)
+    return units.ask("Audit", count, combine=total_all(Audit)).get() | "Damage" >> Map(check)
 
 
 def measure_drift(units: Units, settings: PublishSettings) -> Answers:
@@ -56,7 +57,7 @@ def measure_drift(units: Units, settings: PublishSettings) -> Answers:
 class _Drift(beam.PTransform):
     def expand(self, samples: beam.PCollection[Any]) -> beam.PCollection[list[DriftFacts]]:
         merged = samples | "Merge" >> beam.CombinePerKey(Fold(lambda one, other: merge([one, other])))
-        return merged | "Together" >> beam.combiners.ToDict() | "Measure" >> beam.Map(measure_drifts)
+        return merged | "Together" >> beam.combiners.ToDict() | "Measure" >> Map(measure_drifts)
 
 
 def compact(
@@ -75,7 +76,7 @@ def compact(
         with noting_errors(settings.store):
             return [written_file(settings.store, path) for path in compact_chunk(settings, chunk)]
 
-    chunks = audited | "Chunks" >> beam.FlatMap(lambda found: lay_out_chunks(sources, found.sizes))
+    chunks = audited | "Chunks" >> FlatMap(lambda found: lay_out_chunks(sources, found.sizes))
     if not on_one_machine:
         chunks |= "SpreadChunks" >> beam.Reshuffle()
     return chunks | "Compact" >> MapInThreads(merge)
@@ -97,7 +98,7 @@ class Publish(beam.PTransform):
         single = {name: AsSingleton(inputs[name]) for name in _RESULTS if inputs.get(name) is not None}
         lists = {name: AsList(inputs[name]) for name in _LISTS if inputs.get(name) is not None}
         lines = inputs["lines"] | total_all(Lines)
-        return lines | beam.Map(self._publish, audit=AsSingleton(inputs["audit"]), **lists, **single)
+        return lines | Map(self._publish, audit=AsSingleton(inputs["audit"]), **lists, **single)
 
     def _publish(self, lines: Lines, audit: Audit, shards: list[tuple[int, int]], **found: Any) -> None:
         captions, captioned = self.context.recipe.captions, found.get("captioned")

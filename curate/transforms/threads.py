@@ -17,6 +17,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from curate.process import CORES
+from curate.transforms.functions import PlainDoFn
 
 _SHORT = 0.01  # seconds
 _LONG = 0.1  # as good as any longer
@@ -50,7 +51,7 @@ def do_in_threads(function: Callable[..., Sequence[Any]]) -> beam.DoFn:
     return _InThreads(function)
 
 
-class _InThreads(beam.DoFn):
+class _InThreads(PlainDoFn):
     """Results follow in the order of elements; an error ends the bundle, once the threads have ended what they had begun.
 
     Where elements are short work, threads would spend their time on taking the interpreter from each other: then there are none.
