@@ -6,12 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from curate.ask.output import Result, write_result
-from curate.ask.page import Line, Page
+if TYPE_CHECKING:  # with the library that draws tables, which a run does not need
+    from curate.ask.output import Result
+    from curate.ask.page import Line, Page
 
 
 class Format(StrEnum):
@@ -49,18 +50,22 @@ def open_output() -> Iterator[TextIO]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def print_result(result: Result, format: Format) -> None:
+def print_result(result: "Result", format: Format) -> None:
     """Print rows on standard output: `table` for people, `csv` or `json` for programs."""
+    from curate.ask.output import write_result
+
     with open_output() as file:
         write_result(result, format.value, file)
 
 
-def print_page(page: Page) -> None:
+def print_page(page: "Page") -> None:
     """Print a page on standard output."""
     with open_output() as file:
         page.write(file)
 
 
-def print_lines(*lines: Line) -> None:
+def print_lines(*lines: "Line") -> None:
     """Print a page of these lines on standard output."""
+    from curate.ask.page import Page
+
     print_page(Page(lines))

@@ -1,6 +1,6 @@
 """Keeps libraries out of a command's process that no command uses, and that others import where they happen to be installed.
 
-Beam imports pandas, pymongo, boto3 and, by way of regex, BigQuery for sources and types that curate has no use for, Arrow
+Beam imports pandas, pymongo, boto3 and requests, by BigQuery, for sources and types that curate has no use for, Arrow
 imports pandas with the first array that it makes, and numba cffi and, with its first kernel, scipy's BLAS: a second of each run.
 All of them expect to miss these, and ask once. What asks for them later finds them.
 """
@@ -14,7 +14,7 @@ from types import ModuleType
 
 from curate.registry import has_plugins
 
-UNUSED = ("pandas", "pymongo", "bson", "boto3", "regex", "absl", "cffi", "scipy")
+UNUSED = ("pandas", "pymongo", "bson", "boto3", "regex", "requests", "absl", "cffi", "scipy")
 
 
 class _Absent:

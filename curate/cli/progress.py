@@ -6,9 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from curate.store.store import RunStore
 
 STEPS = (
@@ -49,6 +46,9 @@ def _count(folder: RunStore, place: str, suffix: str) -> int:
 
 
 def _bars(folder: RunStore, units: int, stop: threading.Event) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (
         TextColumn("{task.description:8}"),
         BarColumn(),

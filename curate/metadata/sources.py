@@ -189,7 +189,8 @@ def _clean(table: pa.Table) -> tuple[pa.Table, ImportReport]:
     codes = entries.dictionary_encode().indices.to_numpy()  # numbered as they first appear, so each new code is higher
     known = np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
     duplicates = pc.and_not(pa.array(codes <= known), pc.or_(empty, punctuation))
-    kept = table.filter(pc.invert(pc.or_(pc.or_(empty, punctuation), duplicates)))
+    dropped = pc.or_(pc.or_(empty, punctuation), duplicates)
+    kept = table.filter(pc.invert(dropped)) if pc.any(dropped).as_py() else table
     kept = kept.set_column(0, METADATA.field(0), pa.array(np.arange(len(kept), dtype=np.int32))).combine_chunks()
     report = ImportReport(
         read=len(entries),

@@ -27,7 +27,9 @@ from curate.store.store import RunStore
 _LANGUAGES = 500  # more are noise, or a stranger's column
 
 
-def describe_run(store: RunStore, facts: RunFacts, digests: Lines, audit: Audit) -> None:
+def describe_run(
+    store: RunStore, facts: RunFacts, digests: Lines, audit: Audit, entries: pa.Table | None = None
+) -> None:
     """Write uids.npy, run.json, the card, croissant.json, stats.duckdb and views.sql, then the manifest, then `_SUCCESS`.
 
     An existing report describes the run as it was: it is removed, and `curate report` writes another.
@@ -37,6 +39,7 @@ def describe_run(store: RunStore, facts: RunFacts, digests: Lines, audit: Audit)
         facts: what run.json will hold, but for `content` and `forgotten`, which are found here.
         digests: the manifest's lines of all tables and shards.
         audit: of all units.
+        entries: what entries.parquet holds; None: it is read.
     """
     record, kind = Record.read(store), find_output(facts.pool.images)
     shards = digests.below("shards/")
@@ -46,9 +49,9 @@ def describe_run(store: RunStore, facts: RunFacts, digests: Lines, audit: Audit)
     write_facts(store, facts)
     store.write_bytes(layout.CARD_FILE, card_text(facts).encode())
     store.write_json(layout.CROISSANT_FILE, croissant(facts, shards, _columns(store, samples)))
-    writing = (partial(build_statistics, store, facts, audit.drops), partial(write_uids, store, samples, facts.kept))
-    for _ in in_threads(lambda write: write(), writing):  # the two that take long
-        pass
+    statistics = partial(build_statistics, store, facts, audit.drops, entries)
+    for _ in in_threads(lambda write: write(), (statistics, partial(write_uids, store, samples, facts.kept))):
+        pass  # the two that take long
     write_views(store, digests.paths)
     files = [*layout.PUBLISHED_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
     digests.add(written_file(store, path, facts.kept if path == layout.UIDS_FILE else None) for path in files)

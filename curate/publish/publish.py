@@ -75,12 +75,13 @@ def publish(
         scheme = SCHEMES.find(section.scheme) if section else None
         assert settings.matching is not None
         entries = load_entries(settings.matching).table
-        write_entries(store, entries, results.pool, results.survivors, results.sums, scheme, results.t)
+        entries = write_entries(store, entries, results.pool, results.survivors, results.sums, scheme, results.t)
     else:
-        store.write_parquet(ENTRIES_FILE, schema.ENTRIES.empty_table())
+        entries = schema.ENTRIES.empty_table()
+        store.write_parquet(ENTRIES_FILE, entries)
     store.write_json(SIZES_FILE, {f"{index:05d}.{kind.suffix}": rows for index, rows in sorted(shards.items())})
     _remove_strays(store, digests)
-    describe_run(store, _summarise(settings, counts, results, sources, audit), digests, audit)
+    describe_run(store, _summarise(settings, counts, results, sources, audit), digests, audit, entries)
 
 
 def _remove_strays(store: RunStore, digests: Lines) -> None:
@@ -91,8 +92,8 @@ def _remove_strays(store: RunStore, digests: Lines) -> None:
 
 def write_entries(
     store: RunStore, entries: pa.Table, pool: I64, survivors: I64, sums: I64, scheme: Scheme | None, t: int | None
-) -> None:
-    """Write entries.parquet.
+) -> pa.Table:
+    """Write entries.parquet, and return what it holds.
 
     Args:
         store: the run folder.
@@ -108,7 +109,9 @@ def write_entries(
     entry_ids = np.arange(len(entries), dtype=np.int32)
     columns = [entry_ids, *entries.columns, pool, survivors, p, sums[0] / float(balance.ONE), sums[1]]
     arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]
-    store.write_parquet(ENTRIES_FILE, pa.Table.from_arrays(arrays, schema=schema.ENTRIES))
+    table = pa.Table.from_arrays(arrays, schema=schema.ENTRIES)
+    store.write_parquet(ENTRIES_FILE, table)
+    return table
 
 
 def _summarise(

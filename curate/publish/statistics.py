@@ -40,15 +40,18 @@ TABLES = (
 _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by older clients
 
 
-def build_statistics(folder: RunStore, run: RunFacts, drops: Drops) -> None:
-    """Put stats.duckdb into place. Raises ConservationError where a row's rule is not one of the run's."""
+def build_statistics(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table | None = None) -> None:
+    """Put stats.duckdb into place; `entries` is what entries.parquet holds, unless that is to be read.
+
+    Raises ConservationError where a row's rule is not one of the run's.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         path = f"{temporary}/{STATISTICS_FILE}"
         # One thread takes half the time for tables of this size, and the file is smaller.
         config = {"storage_compatibility_version": _STORAGE, "python_enable_replacements": False, "threads": 1}
         with duckdb.connect(path, config=config) as connection:
             connection.execute(f"BEGIN; CREATE TABLE entries ({', '.join(map(_entry_column, schema.ENTRIES))})")
-            for name, table in _small_tables(folder, run, drops).items():
+            for name, table in _small_tables(folder, run, drops, entries).items():
                 rows = connection.from_arrow(table)
                 rows.insert_into(name) if name == "entries" else rows.create(name)
             connection.execute("COMMIT")
@@ -61,12 +64,12 @@ def _entry_column(field: pa.Field) -> str:
     return f"{field.name} {sql_type(field.type)}{' USING COMPRESSION fsst' if field.name == 'entry' else ''}"
 
 
-def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa.Table]:
+def _small_tables(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table | None) -> dict[str, pa.Table]:
     dropped = [(source, rule, rows) for (source, rule), rows in drops.items() if rule is not None]
     return {
         "failures": folder.read_parquet(FAILURES_FILE),
         "reasons": _reasons(),
-        "entries": folder.read_parquet(ENTRIES_FILE),
+        "entries": folder.read_parquet(ENTRIES_FILE) if entries is None else entries,
         "rules": _rules(run),
         "run": _facts(run),
         "steps": _rows(StepFacts, run.steps),
