@@ -1,9 +1,10 @@
-"""What commands cost before and after their work: CPU seconds of each, here and in another checkout, in turn.
+"""What commands cost before and after their work: CPU and wall seconds of each, here and in another checkout, in turn.
 
     python -m tests.bench.bench_start --before FOLDER [--metadata FILE] [--repeat 5]
 
 The run is of 1,000 rows of text with the metadata (a list of 400,000 made-up entries where none is given), so nearly all of it is
-start and end. `--before` is a checkout to compare with: ratios are of the medians.
+start and end; of it the parts are shown too. Caches are warm, as after an installation: compiled modules and kernels are there.
+`--before` is a checkout to compare with: ratios are of the medians.
 """
 
 import argparse
@@ -13,6 +14,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,19 +25,35 @@ from tests.bench.bench_text import write_pool
 HERE = Path(__file__).resolve().parents[2]
 
 
-def cpu_seconds(checkout: Path, scratch: Path, *arguments: str) -> float:
-    """CPU seconds of a command in a process of its own."""
+def environment(checkout: Path, scratch: Path) -> dict[str, str]:
+    """The environment of a command: a checkout's modules and kernels are compiled once, and kept in `scratch`."""
+    caches = scratch / checkout.as_posix().replace("/", "_")
     env = os.environ | {
         "PYTHONPATH": str(checkout),
-        "NUMBA_CACHE_DIR": str(scratch / checkout.as_posix().replace("/", "_")),
+        "NUMBA_CACHE_DIR": str(caches),
+        "PYTHONPYCACHEPREFIX": str(caches / "modules"),
     }
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    return env
+
+
+def time_command(checkout: Path, scratch: Path, *arguments: str) -> tuple[float, float]:
+    """CPU and wall seconds of a command in a process of its own."""
+    command = [sys.executable, "-m", "curate.cli.main", *arguments]
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen(
-        [sys.executable, "-m", "curate.cli.main", *arguments], cwd=checkout, env=env, stdout=quiet, stderr=quiet
-    )
+    began = time.monotonic()
+    process = subprocess.Popen(command, cwd=checkout, env=environment(checkout, scratch), stdout=quiet, stderr=quiet)
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, (checkout, arguments)
-    return usage.ru_utime + usage.ru_stime
+    return usage.ru_utime + usage.ru_stime, time.monotonic() - began
+
+
+def time_parts(checkout: Path, scratch: Path, *arguments: str) -> dict[str, float]:
+    """CPU seconds of each part of a run."""
+    command = [sys.executable, str(HERE / "tests/bench/start_parts.py"), *arguments]
+    env = environment(checkout, scratch)
+    done = subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stderr.splitlines()[-1]))
 
 
 def main() -> None:
@@ -57,7 +76,8 @@ def main() -> None:
             f"match: {{metadata: {metadata.resolve()}}}\nrules: {{words: words > 2}}\nbalance: {{t: 20}}\n"
         )
         run = str(scratch / "run")
-        seconds: dict[tuple[str, Path], list[float]] = {}
+        seconds: dict[tuple[str, Path], list[tuple[float, float]]] = {}
+        parts: dict[Path, list[dict[str, float]]] = {checkout: [] for checkout in checkouts}
         commands = {
             "--help": ["--help"],
             "run": ["run", str(recipe), "--out"],
@@ -67,16 +87,30 @@ def main() -> None:
             "whatif": ["whatif", run, "--set", "balance.t=10"],
             "report": ["report", run],
         }
-        cpu_seconds(HERE, scratch, "run", str(recipe), "--out", run)
+        time_command(HERE, scratch, "run", str(recipe), "--out", run)
         for attempt in range(options.repeat + 1):  # the first one compiles
             for name, words in commands.items():
                 for checkout in checkouts:
                     out = [f"{scratch}/{checkout.name}{attempt}"] if name == "run" else []
-                    seconds.setdefault((name, checkout), []).append(cpu_seconds(checkout, scratch, *words, *out))
+                    seconds.setdefault((name, checkout), []).append(time_command(checkout, scratch, *words, *out))
+                    if name == "run":
+                        parts[checkout].append(time_parts(checkout, scratch, *words, f"{out[0]} parts"))
+        print("CPU, wall")
         for name in commands:
-            found = [statistics.median(seconds[name, checkout][1:]) for checkout in checkouts]
-            ratio = f"  {found[0] / found[-1]:5.2f} x" if len(found) > 1 else ""
-            print(f"{name:8}" + "".join(f" {value:6.2f} s" for value in found) + ratio)
+            runs = [zip(*seconds[name, checkout][1:], strict=True) for checkout in checkouts]
+            print(f"{name:16}", *map(compare, zip(*runs, strict=True)))
+        print("parts of run: CPU, share")
+        whole = sum(statistics.median(one[part] for one in parts[HERE][1:]) for part in parts[HERE][0])
+        for part in parts[HERE][0]:
+            found = [[one.get(part, 0.0) for one in parts[checkout][1:]] for checkout in checkouts]
+            print(f"{part:16}", compare(found), f"{statistics.median(found[-1]) / whole:5.0%}")
+
+
+def compare(measured: Sequence[Sequence[float]]) -> str:
+    """The median of each checkout, and of two their ratio."""
+    found = [statistics.median(values) for values in measured]
+    ratio = f" {found[0] / found[1]:5.2f} x" if len(found) > 1 and found[1] else ""
+    return "".join(f" {value:6.2f} s" for value in found) + ratio
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -302,3 +303,15 @@ def test_draws_follow_the_entry_not_its_id(pool):
 
 def test_seeds_differ(pool, kept):
     assert len({row.tobytes() for row in kept}) == len(kept)
+
+
+@pytest.mark.parametrize("shape", [(1000,), (2, 1000)])
+@pytest.mark.parametrize("places", [[], [3, 998], range(1000)])
+def test_a_vector_of_entries_arrives_as_it_was(shape, places):
+    plain = np.zeros(shape, np.int64)
+    plain[..., list(places)] = np.arange(1, len(places) + 1)
+    sent = pickle.dumps(plain.view(balance.EntryVector), protocol=5)
+    found = pickle.loads(sent)
+    assert type(found) is np.ndarray and found.dtype == plain.dtype and np.array_equal(found, plain)
+    assert len(sent) < (1000 if len(places) < 3 else plain.nbytes + 1000)
+    found[..., 0] += 1  # sums go on where they arrive
