@@ -4,7 +4,9 @@ import gc
 import logging
 import os
 import re
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import apache_beam as beam
@@ -20,6 +22,7 @@ from curate.forget.lists import read_lists
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.metadata.sources import read_metadata
+from curate.metadata.unit import MatchSettings, load_matcher
 from curate.pool.plan import Plan, Unit, make_plan
 from curate.process import in_threads
 from curate.recipe.recipe import Recipe
@@ -157,6 +160,7 @@ def run(prepared: Prepared) -> None:
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
         sdk_worker.print = lambda *texts, **options: None
+    _load_ahead(prepared)
     root = beam.Pipeline(options=prepared.beam.options)
     try:
         build(root, context, prepared.plan.units, n_buckets)
@@ -175,6 +179,20 @@ def run(prepared: Prepared) -> None:
     if not context.store.exists(SUCCESS_FILE):
         raise RunError(f"the runner ended without an error, but {context.store.url} has no {SUCCESS_FILE}")
     clear_tmp(context.store)
+
+
+def _load_ahead(prepared: Prepared) -> None:
+    """Build the matcher of a new run while Beam builds its steps: all units wait for it, and neither needs the other's core."""
+    context = prepared.context
+    is_new = context.reuse is None and not context.store.names("tables/matches")
+    if context.recipe.match and prepared.beam.in_this_process and is_new:
+        settings = MatchSettings.of(context)
+
+        def load() -> None:
+            with suppress(Exception):  # the first unit reports it
+                load_matcher(settings)
+
+        threading.Thread(target=load, name="matcher").start()
 
 
 def _last_words(error: BaseException) -> str:
