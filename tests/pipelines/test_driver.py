@@ -1,0 +1,43 @@
+"""What the driver does before Beam's steps begin."""
+
+import json
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.errors import RunError
+from curate.metadata.unit import MatchSettings
+from curate.recipe.recipe import parse_recipe
+from pipelines import driver
+from pipelines.claim import claimed
+
+
+def test_only_a_new_run_builds_its_matcher_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def load(settings: MatchSettings) -> None:
+        asked.append(Path(settings.store.url).name)
+        raise RunError("which the first unit would report")
+
+    monkeypatch.setattr(driver, "load_matcher", load)
+    texts = pa.table({"caption": ["a red dog", "a cat"], "url": ["u1", "u2"]})
+    pq.write_table(texts, tmp_path / "pool.parquet")
+    (tmp_path / "metadata.json").write_text(json.dumps(["dog", "cat"]))
+    recipe = parse_recipe(
+        {
+            "input": [{"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}],
+            "match": {"metadata": str(tmp_path / "metadata.json")},
+        }
+    )
+    for name, reuse in (("new", None), ("reusing", "new"), ("new", None)):
+        prepared = driver.prepare(recipe, str(tmp_path / name), reuse=reuse and str(tmp_path / reuse))
+        with claimed(prepared):
+            driver.run(prepared)
+        for thread in threading.enumerate():
+            if thread.name == "matcher":
+                thread.join()
+        (tmp_path / name / "_SUCCESS").unlink()  # so that the next start goes on with what is there
+    assert asked == ["new"]
