@@ -19,6 +19,7 @@ from curate.numeric.arrays import I64
 from curate.numeric.vectors import embedding_column
 from curate.pool.exemplars import picture_files, read_pictures
 from curate.pool.image import measure_image
+from curate.pool.phash import hash_small
 from curate.process import process_cache
 from curate.recipe.deciding import NEARNESS, Against
 from curate.recipe.measure import Image as ImageOptions
@@ -58,7 +59,7 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
             unread.append(f"{name}: {fact.error or fact.status}")
             continue
         names.append(name)
-        hashes.append(fact.phash)
+        hashes.append(int(hash_small([fact.small])[0]) if fact.small else None)
         if encoder:
             views.append(fact.observed[0])
             if len(views) >= encoder.batch:

@@ -26,6 +26,7 @@ from curate.pool.formats.input_format import Batch, InputPart
 from curate.pool.formats.registry import find_format
 from curate.pool.image import ImageFacts, measure_image
 from curate.pool.listing import check_state, file_state
+from curate.pool.phash import hash_small
 from curate.pool.text import check_captions
 from curate.process import CORES, Backlog, in_threads
 from curate.recipe.measure import Image
@@ -37,12 +38,15 @@ from curate.wording import one_line
 # Two batches of a model on a GPU; at 18 images a second and with two units under way, a minute of both. Texts are encoded at the
 # end of a step, sorted by length: on a GPU they have some third more padding than in steps twice as long, on a CPU a twentieth.
 STEP_ROWS = 512
+# Images that a thread takes at a time where no model waits for them: handing one over costs as much as reading its header
+_TOGETHER, _TOGETHER_BYTES = 16, 1 << 20
 _UNREADABLE = "unreadable"  # the reason of files that may be readable another time
 # Images of all units in hand that wait, decoded, for their signals: enough for the next while a model takes a batch
 _DECODED = Backlog(8 * CORES + 64)
 _SAMPLES = pa.schema([field for field in schema.SAMPLES if field.name not in ("unit", "row", "source", "shard")])
 _MEMBERS = pa.schema(list(schema.MEMBERS)[len(schema.ALIGNED) :])
 _FACTS = pa.schema([schema.SAMPLES.field(name) for name in ("width", "height", "format", "sha256", "phash")])
+_NO_IMAGE = ImageFacts(status="no_image")
 _FAULTS = pa.schema([schema.SAMPLES.field(name) for name in ("status", "error")])
 
 Faults = tuple[pa.Array, ...]  # status and error of each row
@@ -191,22 +195,44 @@ def _measure_images(
     observe = [observer.observe for observer in observers]
     facts: list[ImageFacts | None] = []
 
-    def measure(data: bytes | memoryview | None) -> ImageFacts | None:
-        return None if data is None else measure_image(data, options, observe)
+    def measure(some: list[bytes | memoryview | None]) -> list[ImageFacts | None]:
+        return [None if data is None else measure_image(data, options, observe) for data in some]
 
-    for row, fact in enumerate(in_threads(measure, images, _DECODED)):
-        facts.append(fact and fact._replace(observed=()))
-        for observer, view in zip(observers, fact.observed if fact else (), strict=False):
-            if view is not None:
-                observer.add(row, view)
-    columns = [pa.array([fact and getattr(fact, field.name) for fact in facts], field.type) for field in _FACTS]
-    columns += [
-        pa.array(["no_image" if fact is None else fact.status for fact in facts], pa.string()),
-        pa.array([fact and fact.error for fact in facts], pa.string()),
-    ]
+    for some in in_threads(measure, _groups(images, 1 if observe else _TOGETHER), _DECODED):
+        for row, fact in enumerate(some, len(facts)):
+            for observer, view in zip(observers, fact.observed if fact else (), strict=False):
+                if view is not None:
+                    observer.add(row, view)
+        facts += [fact and fact._replace(observed=()) for fact in some] if observe else some
+    columns = _fact_columns(facts)
     for signal, observer in zip(observing, observers, strict=True):
         columns += _columns(signal, observer.finish(), len(facts))
     return pa.table(columns, schema=_image_schema(observing))
+
+
+def _groups(images: Iterator[bytes | memoryview | None], most: int) -> Iterator[list[bytes | memoryview | None]]:
+    """Yield so many images at a time, or fewer where they are large."""
+    group: list[bytes | memoryview | None] = []
+    size = 0
+    for data in images:
+        group.append(data)
+        size += len(data or b"")
+        if len(group) >= most or size >= _TOGETHER_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _fact_columns(facts: Sequence[ImageFacts | None]) -> list[pa.Array]:
+    """Return the columns of _FACTS and _FAULTS."""
+    width, height, kind, sha256, small, status, error, _ = zip(*(fact or _NO_IMAGE for fact in facts), strict=True)
+    has_hash = np.array([one is not None for one in small], bool)
+    hashes = np.zeros(len(facts), np.uint64)
+    if has_hash.any():
+        hashes[has_hash] = hash_small([one for one in small if one is not None])
+    values = (width, height, kind, [one or None for one in sha256], pa.array(hashes, mask=~has_hash), status, error)
+    return [pa.array(column, field.type) for column, field in zip(values, [*_FACTS, *_FAULTS], strict=True)]
 
 
 def _image_schema(observing: Sequence[Signal]) -> pa.Schema:

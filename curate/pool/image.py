@@ -1,4 +1,4 @@
-"""Measure one image: its size after EXIF rotation, format, sha256, perceptual hash, and whether all of it is there.
+"""Measure one image: its size after EXIF rotation, format, sha256, what its perceptual hash is made of, and whether all of it is there.
 
 In: the bytes of one image. Out: `ImageFacts`, always; no bytes make `measure_image` raise. Every image is decoded once
 by default, so that a damaged one is found here and not in the middle of a training run; reading headers only is some
@@ -26,6 +26,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from curate.pool.phash import shrink
 from curate.recipe.measure import Image as ImageOptions
 from curate.schema import OK
 
@@ -51,6 +53,7 @@ Observer = Callable[[Image.Image], Any]
 _MAX_EXIF = 65_536
 _MAX_SIDE = 2**31 - 1
 _ORIENTATION = 0x0112
+_STATING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # what of an image's `info` may state it
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -60,6 +63,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings.filterwarnings` puts it in
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _SIGNATURE = re.compile(
     rb"(?P<jpeg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<webp>RIFF.{4}WEBP)|(?P<gif>GIF8[79]a)"
@@ -93,7 +97,7 @@ class ImageFacts(NamedTuple):
     height: int | None = None
     format: str | None = None  # one of `FORMATS`, by the first bytes; None where they are another's
     sha256: str = ""  # of the bytes, hex
-    phash: int | None = None  # 64 bits: `f"{phash:016x}" == str(imagehash.phash(image))`; None where not requested
+    small: bytes | None = None  # what `curate.pool.phash.hash_small` takes; None where no perceptual hash is requested
     status: str = OK  # or `empty_image`, `not_an_image`, `truncated_image`, `too_many_pixels`
     error: str | None = None  # one line of at most 160 characters, the same for the same bytes; None where ok
     observed: tuple[Any, ...] = ()  # what each observer returned, None where it cannot use the image; empty unless ok
@@ -108,15 +112,14 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Se
             frequent damage) are missed, and an orientation that a PNG states after its pixels.
         observers: functions of each image that can be read, called after decoding it, whatever `decode` says.
     """
-    facts = ImageFacts(sha256=hashlib.sha256(data).hexdigest())
-    if not len(data):
-        return facts._replace(status="empty_image", error="0 bytes")
     head = bytes(data[:64])
     name = format_of(head)
+    facts = ImageFacts(format=name, sha256=hashlib.sha256(data).hexdigest())
+    if not len(data):
+        return facts._replace(status="empty_image", error="0 bytes")
     if name is None:
         return facts._replace(status="not_an_image", error=f"{_foreign(head)}, not one of {', '.join(FORMATS)}")
-    facts = facts._replace(format=name)
-    _silence_pillow()
+    _silence_pillow(id(warnings.filters), len(warnings.filters))
     source = (_Metered if name == "tiff" else io.BytesIO)(data)
     try:
         image = _READERS[name](source)
@@ -151,13 +154,19 @@ def _decoded(
         is_large = isinstance(error, (Image.DecompressionBombError, MemoryError))
         status = "too_many_pixels" if is_large else "truncated_image"
         return _sized(facts, size, 1)._replace(status=status, error=_line(name, error))
-    facts = _sized(facts, size, _orientation(image))._replace(observed=tuple(_observe(one, image) for one in observers))
-    return facts._replace(phash=phash64(as_rgb(rotate_by_exif(image)))) if options.phash else facts
+    turn = _orientation(image)
+    observed = tuple([_observe(one, image) for one in observers])
+    small = shrink(as_rgb(_rotate(image, turn))) if options.phash else None
+    width, height = _upright(size, turn)
+    return ImageFacts(width, height, name, facts.sha256, small, OK, None, observed)
 
 
 def rotate_by_exif(image: Image.Image) -> Image.Image:
     """Return the image turned as its EXIF orientation says."""
-    turn = _orientation(image)
+    return _rotate(image, _orientation(image))
+
+
+def _rotate(image: Image.Image, turn: int) -> Image.Image:
     return image.transpose(_TURNS[turn]) if turn in _TURNS else image
 
 
@@ -187,13 +196,6 @@ def as_rgb(image: Image.Image) -> Image.Image:
         ground.paste(layer, (0, 0), layer)
         return ground
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
-
-
-def phash64(image: Image.Image) -> int:
-    """Return imagehash.phash (64 bits: the signs of the 8 x 8 lowest DCT coefficients against their median) as an integer."""
-    import imagehash  # here: it loads scipy, 0.6 s that a run without phash need not spend
-
-    return int(str(imagehash.phash(image)), 16)
 
 
 class _Metered(io.BytesIO):
@@ -252,6 +254,8 @@ def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where there is none or its block is damaged. Pillow turns TIFFs by itself."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return 1
+    if isinstance(image, _Jpeg) and image.info.keys().isdisjoint(_STATING):
+        return 1
     block = image.info.get("exif") or image.info.get("Raw profile type exif") or b""
     if len(block) > _MAX_EXIF:
         return 1
@@ -264,10 +268,15 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _sized(facts: ImageFacts, size: tuple[int, int], turn: int) -> ImageFacts:
-    if max(size) > _MAX_SIDE:
-        return facts
-    width, height = reversed(size) if turn >= 5 else size
+    width, height = _upright(size, turn)
     return facts._replace(width=width, height=height)
+
+
+def _upright(size: tuple[int, int], turn: int) -> tuple[int, int] | tuple[None, None]:
+    """Return width and height of the image once it is turned; None where it states more than an int32."""
+    if max(size) > _MAX_SIDE:
+        return None, None
+    return (size[1], size[0]) if turn >= 5 else size
 
 
 def _check_png(data: memoryview) -> None:
@@ -289,11 +298,12 @@ def _line(name: str, error: Exception) -> str:
     return f"{name}: {''.join(c if c.isprintable() else '?' for c in text)}"[:160]
 
 
-def _silence_pillow() -> None:
+@lru_cache(1)
+def _silence_pillow(filters: int, count: int) -> None:
     """Keep Pillow's warnings (odd EXIF, palettes) off the terminal: what matters of them becomes a status.
 
-    Looked for at each call, since `warnings.catch_warnings` elsewhere may have taken the filter away, and in place of
-    `catch_warnings` here, which is not thread-safe.
+    Looked for whenever the list of filters is another or has another length, since `warnings.catch_warnings` elsewhere may have
+    taken the filter away, and in place of `catch_warnings` here, which is not thread-safe.
     """
-    if not any(f[0] == "ignore" and f[3] is not None and f[3].pattern == r"PIL\." for f in warnings.filters):
+    if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
