@@ -6,9 +6,10 @@ All of them expect to miss these, and ask once. What asks for them later finds t
 """
 
 import gc
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -38,6 +39,7 @@ def without_unused() -> Iterator[None]:
     With a package of foreign signals or formats all is as installed: it may hand pandas' columns to Arrow.
     """
     with _without_collecting():
+        _choose_allocator()
         if has_plugins():
             yield
             return
@@ -62,6 +64,18 @@ def _without_collecting() -> Iterator[None]:
         if gc.get_freeze_count():  # as in `curate.cli.main.command`
             gc.freeze()
         gc.enable()
+
+
+def _choose_allocator() -> None:
+    """Let Arrow take its memory by jemalloc, where it has it, unless the environment names another allocator.
+
+    Its default, mimalloc, asks for huge pages, which the kernel clears and moves others for: a tenth of the CPU of a run.
+    """
+    import pyarrow as pa
+
+    if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
+        with suppress(NotImplementedError):
+            pa.set_memory_pool(pa.jemalloc_memory_pool())
 
 
 def import_beam() -> None:

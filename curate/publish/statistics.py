@@ -60,7 +60,7 @@ def build_statistics(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.
 
 
 def _entry_column(field: pa.Field) -> str:
-    """Return a column of `entries` in SQL: by a compression that is named, DuckDB need not try all of them on each entry."""
+    """Return a column of `entries` in SQL: where a compression is named, DuckDB need not try all of them on each entry."""
     return f"{field.name} {sql_type(field.type)}{' USING COMPRESSION fsst' if field.name == 'entry' else ''}"
 
 

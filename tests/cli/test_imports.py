@@ -67,6 +67,19 @@ def test_what_was_kept_out_can_be_imported_afterwards(recipe: Path) -> None:
     assert {"pandas", "apache_beam"} <= found
 
 
+@pytest.mark.parametrize("named", [None, "system"])
+def test_arrow_takes_memory_by_jemalloc_unless_another_is_named(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    if "jemalloc" not in pa.supported_memory_backends():
+        pytest.skip("Arrow was built without it")
+    monkeypatch.delenv("ARROW_DEFAULT_MEMORY_POOL", raising=False)
+    if named:
+        monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", named)
+    after = f"import pyarrow as pa\nassert pa.default_memory_pool().backend_name == {named or 'jemalloc'!r}\n"
+    imported("plan", str(recipe), "--no-estimate", after=after)
+
+
 def test_a_run_in_other_processes(recipe: Path) -> None:
     """Beam options come with all that Beam imports, in every process."""
     options = ("--", "--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
