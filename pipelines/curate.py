@@ -21,7 +21,7 @@ from curate.transforms.forget import apply_blocklist
 from curate.transforms.functions import Map
 from curate.transforms.measure import match, measure
 from curate.transforms.publish import Publish, audit, compact, measure_drift
-from curate.transforms.units import Answers, Units
+from curate.transforms.units import Answers, Units, create_units
 
 
 def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buckets: int = 8) -> beam.PCollection[None]:
@@ -32,8 +32,7 @@ def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buck
     """
     recipe, settings, publishing = context.recipe, DecideSettings.of(context), PublishSettings.of(context)
     emitting = EmitSettings.of(context)
-    elements = root | "Units" >> beam.Create(plan, reshuffle=False)
-    units = Units(elements if context.is_local_runner else elements | beam.Reshuffle(), context)
+    units = Units(create_units(root, plan, context), context)
     answers: dict[str, Answers | None] = {}
     unread = measure(units, context)
     if recipe.match:

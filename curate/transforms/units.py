@@ -5,16 +5,33 @@ Steps wait until an answer of all units is needed; then one DoFn does those that
 open: each file is opened once and each column read once, and what a step writes the next one reads from memory.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
+from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.store.error_notes import noting_errors
+from curate.transforms.functions import FlatMap
 from curate.transforms.threads import do_in_threads
+
+_TOGETHER = 500  # units of a packet
+_CODER = beam.coders.PickleCoder()
+
+
+def create_units(root: beam.Pipeline, plan: Sequence[Unit], context: RunContext) -> beam.PCollection[Unit]:
+    """Return the units of a plan; they travel in packets, since a runner keeps ten times the bytes of what it creates."""
+    packets = [zlib.compress(_CODER.encode(plan[i : i + _TOGETHER])) for i in range(0, len(plan), _TOGETHER)]
+    units = root | "Packets" >> beam.Create(packets, reshuffle=False) | "Units" >> FlatMap(_unpack)
+    return units if context.is_local_runner else units | beam.Reshuffle()
+
+
+def _unpack(packet: bytes) -> Iterator[Unit]:
+    yield from _CODER.decode(zlib.decompress(packet))
 
 
 @dataclass(frozen=True)
@@ -77,7 +94,8 @@ class Units:
             side = [one for step in steps for one in step.side]
             in_threads = do_in_threads(_Pass(self._context, tuple(map(_parts, steps))))
             outputs = self._elements | name >> beam.ParDo(in_threads, *side).with_outputs(*asked, main="units")
-            self._elements = outputs["units"]
+            if any(step.answers is None for step in steps):
+                self._elements = outputs["units"]  # else they stay, and are not kept once more
             for tag, answers in asked.items():
                 answers.receive(outputs[tag])
         return self._elements
@@ -107,7 +125,7 @@ class _Pass:
         return list(self._outputs(element, list(side)))
 
     def _outputs(self, element: Any, side: list[Any]) -> Iterator[Any]:
-        """Yield the answers, tagged, then the element's next state."""
+        """Yield the answers, tagged, then the element's next state where a step gives one."""
         with noting_errors(self.context.store), self.context.open_tables(getattr(element, "unit", element)) as tables:
             for i, (function, n, is_question) in enumerate(self.steps):
                 given, side = side[:n], side[n:]
@@ -116,4 +134,5 @@ class _Pass:
                     yield from (TaggedOutput(_tag(i), answer) for answer in result)
                 else:
                     element = result
-            yield element
+            if not all(is_question for _, _, is_question in self.steps):
+                yield element
