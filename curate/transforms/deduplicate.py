@@ -27,9 +27,7 @@ from curate.transforms.fold import fold_all
 from curate.transforms.functions import FlatMap, Map
 from curate.transforms.hashes import Batch, Packed, repeated_by_unit
 from curate.transforms.threads import FlatMapInThreads, MapInThreads
-from curate.transforms.units import Units
-
-_CODER = beam.coders.FastPrimitivesCoder()  # states are grouped as bytes: a runner may hold what it groups as objects
+from curate.transforms.units import PICKLES, Units
 
 
 def deduplicate(
@@ -58,7 +56,7 @@ def deduplicate(
     )
 
     def find_records(states: beam.PCollection[UnitState]) -> beam.PCollection[UnitState]:
-        by_unit = states | "ByUnit" >> Map(lambda state: (state.unit.index, _CODER.encode(state)))
+        by_unit = states | "ByUnit" >> Map(lambda state: (state.unit.index, PICKLES.encode(state)))
         records = _with_states("Candidates", by_unit, repeated) | "Records" >> FlatMapInThreads(
             steps.first_records, *groups
         )
@@ -80,7 +78,7 @@ def _state_of(item: tuple[int, Iterable[Any]]) -> tuple[UnitState, list[Any]]:
     """Return a unit's state, which travels as bytes, and what was found for the unit."""
     values = list(item[1])
     [encoded] = [value for value in values if isinstance(value, bytes)]
-    return _CODER.decode(encoded), [value for value in values if not isinstance(value, bytes)]
+    return PICKLES.decode(encoded), [value for value in values if not isinstance(value, bytes)]
 
 
 @dataclass(frozen=True)

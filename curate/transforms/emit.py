@@ -9,7 +9,7 @@ from apache_beam.pvalue import AsList, AsSingleton, TaggedOutput
 
 from curate.decide import dedup
 from curate.numeric.arrays import U64
-from curate.output.layout import Layout, Shard, Slice
+from curate.output.layout import Layout, Shard
 from curate.output.output_format import emit_shard, find_output
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
@@ -21,7 +21,7 @@ from curate.store.timings import time_step
 from curate.transforms.functions import Map
 from curate.transforms.hashes import Batch, repeated_hashes
 from curate.transforms.threads import do_in_threads
-from curate.transforms.units import Answers, Units
+from curate.transforms.units import PICKLES, Answers, Units
 
 
 def hash_names(units: Units, settings: EmitSettings, n_buckets: int) -> Answers:
@@ -51,11 +51,11 @@ def emit(
     """
     layout = audit | "LayOut" >> Map(lambda all_units: Layout.of(all_units.kept, settings.output.rows_per_shard))
 
-    def slices(tables: OpenTables, unit: Unit, layout: Layout) -> Iterator[tuple[int, Slice]]:
-        return layout.slices(unit)
+    def slices(tables: OpenTables, unit: Unit, layout: Layout) -> Iterator[tuple[int, bytes]]:
+        return ((shard, PICKLES.encode(part)) for shard, part in layout.slices(unit))
 
-    def write(item: tuple[int, Iterable[Slice]], repeated: list[U64]) -> list[Any]:
-        store, shard = settings.store, Shard.of(*item)
+    def write(item: tuple[int, Iterable[bytes]], repeated: list[U64]) -> list[Any]:
+        store, shard = settings.store, Shard.of(item[0], map(PICKLES.decode, item[1]))
         with noting_errors(store), time_step(store, "emit", f"{shard.index:05d}") as timer:
             timer.rows = shard.rows
             emit_shard(settings, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))

@@ -20,18 +20,18 @@ from curate.transforms.functions import FlatMap
 from curate.transforms.threads import do_in_threads
 
 _TOGETHER = 500  # units of a packet
-_CODER = beam.coders.PickleCoder()
+PICKLES = beam.coders.PickleCoder()  # of units that are grouped: a runner may hold as objects what it groups
 
 
 def create_units(root: beam.Pipeline, plan: Sequence[Unit], context: RunContext) -> beam.PCollection[Unit]:
     """Return the units of a plan; they travel in packets, since a runner keeps ten times the bytes of what it creates."""
-    packets = [zlib.compress(_CODER.encode(plan[i : i + _TOGETHER])) for i in range(0, len(plan), _TOGETHER)]
+    packets = [zlib.compress(PICKLES.encode(plan[i : i + _TOGETHER])) for i in range(0, len(plan), _TOGETHER)]
     units = root | "Packets" >> beam.Create(packets, reshuffle=False) | "Units" >> FlatMap(_unpack)
     return units if context.is_local_runner else units | beam.Reshuffle()
 
 
 def _unpack(packet: bytes) -> Iterator[Unit]:
-    yield from _CODER.decode(zlib.decompress(packet))
+    yield from PICKLES.decode(zlib.decompress(packet))
 
 
 @dataclass(frozen=True)
