@@ -23,6 +23,7 @@ def main() -> None:
         ("bench_shards", []),
         ("bench_emit", []),
         ("bench_image", []),
+        ("bench_lock", []),
         ("bench_clip", ["--photos", str(data / "photos.tar")]),
         ("bench_near", ["--data", str(data)]),
         ("bench_demo_near", []),

@@ -53,15 +53,15 @@ ROUNDS = 9
 Span = tuple[int, int]
 
 
-def make_pool(folder: Path, shards: int, samples: int) -> list[Path]:
+def make_pool(folder: Path, shards: int, samples: int, width: int = 448, height: int = 320) -> list[Path]:
     """Tars of valid JPEGs with random pixels; what follows the end marker makes the bytes of each one its own."""
     rng = np.random.default_rng(0)
     images = []
     for _ in range(50):
         out = io.BytesIO()
-        noise = rng.integers(0, 256, (20, 28, 3), np.uint8)
-        picture = Image.fromarray(noise).resize((448, 320), Image.Resampling.BICUBIC)
-        grain = rng.integers(-24, 25, (320, 448, 3))
+        noise = rng.integers(0, 256, (height // 16, width // 16, 3), np.uint8)
+        picture = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+        grain = rng.integers(-24, 25, (height, width, 3))
         Image.fromarray(np.clip(np.asarray(picture) + grain, 0, 255).astype(np.uint8)).save(out, "JPEG", quality=85)
         images.append(out.getvalue())
     paths = [folder / f"{shard:05d}.tar" for shard in range(shards)]
