@@ -153,10 +153,10 @@ def list_source(source: Source, content: bool) -> list[InputFile]:
 
 def file_state(path: str, storage: dict[str, Any]) -> str:
     """Return size and etag or mtime of a file, as its file system states them now. Raises OSError."""
-    fs, inner = fsspec.core.url_to_fs(path, **storage)
-    if isinstance(fs, LocalFileSystem):
-        found = os.stat(inner)
+    if os.path.isabs(path):  # of this machine, as the plan has it
+        found = os.stat(path)
         return f"{found.st_size} bytes, {_modified(found)}"
+    fs, inner = fsspec.core.url_to_fs(path, **storage)
     fs.invalidate_cache(inner)
     info = fs.info(inner)
     return f"{info['size']} bytes, {_version(fs, info)}"

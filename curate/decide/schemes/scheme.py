@@ -33,6 +33,10 @@ class Scheme(ABC):
             int64[n], or int64[1] where it is the same for all entries.
         """
 
+    def stack(self, ts: Sequence[int] | I64, counts: I64, entries: pa.Table) -> I64:
+        """Return `limits` of each t, int64[k, n] or [k, 1]."""
+        return np.stack([self.limits(int(t), counts, entries) for t in ts])
+
     def highest(self, counts: I64, entries: pa.Table) -> int:
         """Return a t from which on every entry may have all of its rows; here the largest count."""
         return int(np.max(counts, initial=0))
@@ -43,4 +47,4 @@ def stack_limits(scheme: Scheme, ts: Sequence[int] | I64, counts: I64, entries: 
     found = [scheme.limits(int(t), counts, entries) for t in ts[:1]]
     most = max(1, _STACK // max(len(limits) for limits in found)) if len(ts) else 1
     for start in range(0, len(ts), most):
-        yield np.stack([scheme.limits(int(t), counts, entries) for t in ts[start : start + most]])
+        yield scheme.stack(ts[start : start + most], counts, entries)
