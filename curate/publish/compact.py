@@ -22,7 +22,7 @@ from curate.store.tables import UnitTables
 CHUNK_ROWS = UNIT_ROWS[1]
 CHUNK_UNITS = 1000  # of a chunk at most: its footers say something of each
 MIN_UNITS = 64  # a run of no more stays as it is
-_TOGETHER = 100  # small tables that are read before they are put together: each takes 50 kB, whatever it holds
+_TOGETHER = 50  # small tables that are read before they are put together: each takes 50 kB, whatever it holds
 MIN_FEWER = 4  # and one that would not have so many times fewer files
 
 
@@ -61,14 +61,13 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
     for name in table_names:
         parts: list[pa.Table] = []
         sizes, keys, notes = [], [], []
-        for unit in chunk.units:
-            part, key, note = _read(store, table_file(name, unit))
-            parts.append(part)
-            sizes.append(len(part))
-            keys.append(key)
-            notes.append(note)
-            if len(parts) == _TOGETHER:
-                parts = [pa.concat_tables(parts).combine_chunks()]
+        for start in range(0, len(chunk.units), _TOGETHER):
+            read = [_read(store, table_file(name, unit)) for unit in chunk.units[start : start + _TOGETHER]]
+            parts.append(pa.concat_tables(part for part, _, _ in read).combine_chunks())
+            sizes += [len(part) for part, _, _ in read]
+            keys += [key for _, key, _ in read]
+            notes += [note for _, _, note in read]
+            del read
         merged.write(name, pa.concat_tables(parts).combine_chunks(), None, units_note(sizes, keys, notes))
     files = [merged.file(name) for name in table_names]
     if "captions" not in table_names:
