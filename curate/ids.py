@@ -65,7 +65,8 @@ def _hex_text(octets: bytes) -> pa.Array:
 
 def uid_halves(uids: pa.Array) -> tuple[U64, U64]:
     """Return the high and the low 64 bits (uint64) of each uid; nulls give 0, 0. Raises ValueError for what is no uid."""
-    text = (uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids).fill_null("0" * 32)
+    text = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
+    text = text.fill_null("0" * 32) if text.null_count else text
     try:
         digits = text.cast(pa.binary(32)).buffers()[1]
         octets = binascii.unhexlify(digits or b"")

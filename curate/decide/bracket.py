@@ -7,6 +7,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -59,6 +60,7 @@ class Bracket:
             )
         return self.lo
 
+    @cached_property
     def points(self) -> I64:
         """Return values of t to sum π at, ascending (int64): none when solved.
 
@@ -98,6 +100,6 @@ def solve_t(highest: int, rows: int, expect: Callable[[I64], npt.NDArray | Seque
     """
     bracket = Bracket.start(highest, rows)
     while not bracket.solved:
-        ts = bracket.points()
+        ts = bracket.points
         bracket = bracket.narrow(ts, expect(ts))
     return bracket.t

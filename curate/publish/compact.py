@@ -20,7 +20,7 @@ from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
 CHUNK_ROWS = UNIT_ROWS[1]
-CHUNK_UNITS = 1000  # of a chunk at most: its footers say something of each
+CHUNK_UNITS = 500  # of a chunk at most: its footers say something of each, and CORES chunks are in memory at once
 MIN_UNITS = 64  # a run of no more stays as it is
 _TOGETHER = 50  # small tables that are read before they are put together: each takes 50 kB, whatever it holds
 MIN_FEWER = 4  # and one that would not have so many times fewer files

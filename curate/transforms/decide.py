@@ -123,7 +123,7 @@ def solve_t(units: Units, settings: DecideSettings, counts: beam.PCollection[I64
             f"T: sums {n}", steps.expect, AsSingleton(counts), AsSingleton(bracket), combine=fold_all(operator.add)
         )
         bracket = sums.get() | f"T: narrow {n}" >> Map(
-            lambda found, search: search.narrow(search.points(), found), AsSingleton(bracket)
+            lambda found, search: search.narrow(search.points, found), AsSingleton(bracket)
         )
     return bracket | "T" >> Map(steps.solution)
 
@@ -143,7 +143,7 @@ class _Solving:
         else:
             matches = per_unit.alive_matches(tables, state)
             # Python integers: a sum over units may pass 2⁶⁴.
-            yield per_unit.expected_rows(self.settings, matches, counts, bracket.points()).astype(object)
+            yield per_unit.expected_rows(self.settings, matches, counts, bracket.points).astype(object)
 
     def solution(self, bracket: Bracket) -> int:
         with noting_errors(self.settings.store):

@@ -45,7 +45,7 @@ def test_bracket_over_partial_sums(pool, left):
     """Sums from 7 parts, added as integers, give the t whose neighbours enclose the target size."""
     parts = [pa.array(pool.lists[i::7], pa.list_(pa.int32())) for i in range(7)]
     target, bracket = 1500, replace(Bracket.start(pool.counts.max(), 1500), left=left)
-    while len(ts := bracket.points()):
+    while len(ts := bracket.points):
         bracket = bracket.narrow(ts, sum(balance.expected_rows(part, pool.counts, ts[:, None]) for part in parts))
     t = bracket.t
     assert t == solve_t(pool.counts, pool.matches, target)
@@ -68,7 +68,7 @@ def test_too_small_a_wish_says_what_is_accepted(pool):
 def points(largest: int, answer: int) -> list[int]:
     """The number of points of each round that finds `answer` where Σπ(t) is t rows."""
     bracket, done = Bracket(answer, 0, largest + 1), []
-    while len(ts := bracket.points()):
+    while len(ts := bracket.points):
         assert bracket.lo < ts[0] and ts[-1] < bracket.hi and (np.diff(ts) > 0).all()
         bracket = bracket.narrow(ts, [int(t) << 32 for t in ts])
         done.append(len(ts))
@@ -79,7 +79,7 @@ def points(largest: int, answer: int) -> list[int]:
 def widest(largest: int) -> list[int]:
     """Likewise, where the answer is always in the widest gap."""
     bracket, done = Bracket(0, 0, largest + 1), []
-    while len(ts := bracket.points()):
+    while len(ts := bracket.points):
         edges = np.concatenate([[bracket.lo], ts, [bracket.hi]])
         gap = int(np.diff(edges).argmax())
         bracket = Bracket(0, int(edges[gap]), int(edges[gap + 1]), left=max(1, bracket.left - 1))

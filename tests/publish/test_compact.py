@@ -41,7 +41,7 @@ def test_when_units_are_put_together() -> None:
     assert laid_out([("a", 8)] * 40 + [("b", 8)] * 40) == [Chunk(0, 39), Chunk(40, 79)]
     assert len(laid_out([("a", CHUNK_ROWS // 3 + 1)] * 100)) == 100  # half as many files are not few enough
     assert len(laid_out([("a", CHUNK_ROWS // 4)] * 100)) == 25
-    assert [len(chunk.units) for chunk in laid_out([("a", 0)] * 2500)] == [CHUNK_UNITS, CHUNK_UNITS, 500]
+    assert [len(chunk.units) for chunk in laid_out([("a", 0)] * 2500)] == [CHUNK_UNITS] * 5
 
 
 def write_units(store: RunStore) -> list[pa.Table]:

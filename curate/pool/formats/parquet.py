@@ -4,6 +4,7 @@ All columns are read, those too that only the output needs: a damaged page in on
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -118,7 +119,8 @@ class ParquetInput(InputFormat):
 @contextmanager
 def _opened(source: ParquetSource, part: InputPart) -> Iterator[pq.ParquetFile]:
     """Yield the part's file, whose footer was read once for many of its row groups."""
-    with fsspec.open(part.path, "rb", **source.storage) as opened:
+    is_local = os.path.isabs(part.path)
+    with pa.OSFile(part.path) if is_local else fsspec.open(part.path, "rb", **source.storage) as opened:
         state = file_state(part.path, source.storage)
         footer = _footers.get((part.path, state), lambda: pq.read_metadata(opened))
         yield pq.ParquetFile(opened, metadata=footer, pre_buffer=False)
