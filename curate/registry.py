@@ -24,7 +24,18 @@ GROUPS = ("curate.signals", "curate.formats")  # of entry points: the kinds of t
 
 def has_plugins() -> bool:
     """Return whether a package of foreign kinds is installed."""
-    return any(importlib.metadata.entry_points(group=group) for group in GROUPS)
+    return any(map(_entry_points, GROUPS))
+
+
+def _entry_points(group: str) -> importlib.metadata.EntryPoints:
+    """Return what installed packages state in a group."""
+    found: importlib.metadata.EntryPoints = _installed().select(group=group)
+    return found
+
+
+@cache  # each look reads a file of every package
+def _installed() -> Any:  # its type is another one from Python 3.12 on
+    return importlib.metadata.entry_points()
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ def _load(registry: Registry[Any]) -> tuple[Mapping[str, Any], Mapping[str, str]
     module, _, name = registry.builtin.partition(":")
     kinds = {kind.key: kind for kind in getattr(importlib.import_module(module), name)}
     packages: dict[str, str] = {}
-    found = importlib.metadata.entry_points(group=registry.group) if registry.group else ()
+    found = _entry_points(registry.group) if registry.group else ()
     for entry in sorted(found, key=lambda entry: entry.name):
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
         if entry.name in kinds:

@@ -38,12 +38,14 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         importlib.invalidate_caches()
         monkeypatch.delitem(sys.modules, module, raising=False)
 
+    registry._installed.cache_clear()
     registry._load.cache_clear()
     return make
 
 
 @pytest.fixture(autouse=True)
 def _forget() -> None:
+    registry._installed.cache_clear()
     registry._load.cache_clear()
 
 

@@ -15,6 +15,7 @@ from types import ModuleType
 
 from curate.registry import has_plugins
 
+RARELY = 100_000  # new objects between searches for cycles, in a command's own process: most of what it makes are modules, which stay
 UNUSED = ("pandas", "pymongo", "bson", "boto3", "regex", "requests", "absl", "cffi", "scipy")
 
 
@@ -61,7 +62,7 @@ def _without_collecting() -> Iterator[None]:
     try:
         yield
     finally:
-        if gc.get_freeze_count():  # as in `curate.cli.main.command`
+        if gc.get_threshold()[0] == RARELY:  # as in `curate.cli.main.command`; to count what is frozen takes longer
             gc.freeze()
         gc.enable()
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from curate import __version__
-from curate.cli.imports import without_unused
+from curate.cli.imports import RARELY, without_unused
 from curate.errors import INTERRUPTED, CurateError, RecipeError
 from curate.recipe.strict_yaml import find_surrogate
 
@@ -116,7 +116,7 @@ def _show_warnings() -> None:
 
 def command() -> None:
     """Run the command as a process of its own: an interrupt ends it at once, whatever its threads are doing."""
-    gc.set_threshold(100_000)  # most of what a command makes are modules, which stay
+    gc.set_threshold(RARELY)
     gc.freeze()  # which `without_unused` repeats
     try:
         return main()

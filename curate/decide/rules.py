@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import duckdb
@@ -173,6 +174,7 @@ def _check_top(name: str, spec: Top, columns: pa.Schema) -> Rule:
     return Rule(name, spec, (column,))
 
 
+@lru_cache(1000)  # a run asks twice, a search for settings for each of them
 def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule:
     """Check an expression: of a rule, which is true or false, or of the type that is wanted."""
     where = f"{key}: {sql!r}"

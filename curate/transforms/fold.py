@@ -10,6 +10,7 @@ import apache_beam as beam
 from curate.decide.balance import EntryVector, SparseSums
 from curate.decide.settings import DecideSettings
 from curate.numeric.arrays import I64
+from curate.transforms.functions import Map
 
 
 class Fold(beam.CombineFn):
@@ -77,16 +78,36 @@ class _AddEntries(Fold):
         return accumulator.view(EntryVector)
 
 
-def fold_all(function: Callable[[Any, Any], Any]) -> beam.CombineGlobally:
-    """Combine what all units report, of which there is at least one: a default for none would cost a stage."""
-    return beam.CombineGlobally(Fold(function)).without_defaults()
+class _All(beam.PTransform):
+    """Combine all elements; nothing where there are none: a default would cost a stage. As Beam's own, of steps that start faster."""
+
+    def __init__(self, function: beam.CombineFn) -> None:
+        super().__init__()
+        self._function = function
+
+    def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
+        keyed = elements | "Key" >> Map(_with_key).with_output_types(tuple[None, Any])
+        return keyed | "Combine" >> beam.CombinePerKey(self._function) | "Value" >> Map(_value)
 
 
-def total_all(make: Callable[[], Any]) -> beam.CombineGlobally:
+def _with_key(element: Any) -> tuple[None, Any]:
+    return None, element
+
+
+def _value(keyed: tuple[None, Any]) -> Any:
+    return keyed[1]
+
+
+def fold_all(function: Callable[[Any, Any], Any]) -> beam.PTransform:
+    """Combine what all units report, of which there is at least one."""
+    return _All(Fold(function))
+
+
+def total_all(make: Callable[[], Any]) -> beam.PTransform:
     """Combine what all units report into an object that `make` makes, with `add` and `merge`."""
-    return beam.CombineGlobally(Total(make)).without_defaults()
+    return _All(Total(make))
 
 
-def add_entries(settings: DecideSettings) -> beam.CombineGlobally:
+def add_entries(settings: DecideSettings) -> beam.PTransform:
     """Add up SparseSums of all units to int64[entries], or [sums, entries] where there are several."""
-    return beam.CombineGlobally(_AddEntries(settings)).without_defaults()
+    return _All(_AddEntries(settings))
