@@ -120,8 +120,8 @@ class ParquetInput(InputFormat):
 def _opened(source: ParquetSource, part: InputPart) -> Iterator[pq.ParquetFile]:
     """Yield the part's file, whose footer was read once for many of its row groups."""
     is_local = os.path.isabs(part.path)
+    state = file_state(part.path, source.storage)  # first: no footer is kept under the state of a file that came later
     with pa.OSFile(part.path) if is_local else fsspec.open(part.path, "rb", **source.storage) as opened:
-        state = file_state(part.path, source.storage)
         footer = _footers.get((part.path, state), lambda: pq.read_metadata(opened))
         yield pq.ParquetFile(opened, metadata=footer, pre_buffer=False)
 
