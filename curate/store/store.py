@@ -152,9 +152,9 @@ class RunStore:
             return []
         return sorted(str(found)[len(self.root) + 1 :] for found in self.fs.find(self.path(name).rstrip("/")))
 
-    def open(self, name: str, buffering: int = -1) -> Any:
-        """Open the file for reading bytes; with `buffering` 0, for who reads blocks, a local one has no buffer."""
-        return open(self.path(name), "rb", buffering) if self.is_local else self.fs.open(self.path(name), "rb")
+    def open(self, name: str) -> Any:
+        """Open the file for reading bytes."""
+        return open(self.path(name), "rb") if self.is_local else self.fs.open(self.path(name), "rb")
 
     def read_bytes(self, name: str) -> bytes:
         """Return all bytes of the file."""
@@ -324,7 +324,7 @@ class RunStore:
             with self._reading(name):
                 return self.read_bytes(name)
 
-        return TableFile(self.path(name), self.open(name, buffering=0), read_again)
+        return TableFile(self.path(name), self.open(name), read_again)
 
     def schema(self, name: str) -> pa.Schema:
         """Return the columns of a Parquet file."""
