@@ -175,6 +175,7 @@ def run(prepared: Prepared) -> None:
             raise
         raise RunError(f"{_last_words(error)}\nFinished work is kept: run again to continue.") from None
     finally:
+        gc.unfreeze()
         context.store.delete(ERROR_NOTES)
     if not context.store.exists(SUCCESS_FILE):
         raise RunError(f"the runner ended without an error, but {context.store.url} has no {SUCCESS_FILE}")

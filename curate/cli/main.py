@@ -126,7 +126,9 @@ def command() -> None:
     except KeyboardInterrupt:  # while modules are imported
         print("curate: interrupted", file=sys.stderr)
     finally:
-        if "torch" not in sys.modules:  # whose bindings take what is left for a leak, and say so
+        if "torch" in sys.modules:  # whose bindings take what is left for a leak, and say so
+            gc.unfreeze()
+        else:
             gc.freeze()  # else Python looks for cycles in all that the command made, while it ends: half a second
             gc.disable()
     sys.stdout.flush()

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from textwrap import dedent
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -85,3 +87,21 @@ def test_a_run_in_other_processes(recipe: Path) -> None:
     options = ("--", "--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
     assert "pymongo" in imported("run", str(recipe), "--out", str(recipe.parent / "processes"), *options)
     assert (recipe.parent / "processes" / "_SUCCESS").exists()
+
+
+@pytest.mark.skipif(not find_spec("triton"), reason="torch for processors has no triton")
+def test_a_command_with_torch_ends_without_a_word_of_leaks() -> None:
+    code = """
+        import gc
+        from curate.cli import main
+
+        def load():
+            import torch, triton
+            gc.freeze()  # as a run does
+            raise SystemExit(0)
+
+        main.main = load
+        main.command()
+    """
+    ended = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and ended.stderr == ""
