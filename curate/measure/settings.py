@@ -91,6 +91,6 @@ class MeasureSettings:
     def value_versions(self) -> list[Any]:
         """The signals and the versions of libraries that decide values of `samples`."""
         has_phash = self.pool.has_images and self.measure.image.phash
-        hashing = [f"{name} {version(name)}" for name in ("imagehash", "scipy")] if has_phash else []
+        hashing = [f"scipy {version('scipy')}"] if has_phash else []
         filling = [signal.key for signal in self.signals if signal.sample_columns]
         return [filling, hashing, version("pillow") if self.pool.has_images else ""]

@@ -26,7 +26,6 @@ import re
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,7 +118,8 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Se
         return facts._replace(status="empty_image", error="0 bytes")
     if name is None:
         return facts._replace(status="not_an_image", error=f"{_foreign(head)}, not one of {', '.join(FORMATS)}")
-    _silence_pillow(id(warnings.filters), len(warnings.filters))
+    if _QUIET not in warnings.filters:
+        _silence_pillow()
     source = (_Metered if name == "tiff" else io.BytesIO)(data)
     try:
         image = _READERS[name](source)
@@ -298,12 +298,10 @@ def _line(name: str, error: Exception) -> str:
     return f"{name}: {''.join(c if c.isprintable() else '?' for c in text)}"[:160]
 
 
-@lru_cache(1)
-def _silence_pillow(filters: int, count: int) -> None:
+def _silence_pillow() -> None:
     """Keep Pillow's warnings (odd EXIF, palettes) off the terminal: what matters of them becomes a status.
 
-    Looked for whenever the list of filters is another or has another length, since `warnings.catch_warnings` elsewhere may have
-    taken the filter away, and in place of `catch_warnings` here, which is not thread-safe.
+    Looked for at each image, since `warnings.catch_warnings` elsewhere may have taken the filter away, and in place of
+    `catch_warnings` here, which is not thread-safe.
     """
-    if _QUIET not in warnings.filters:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("ignore", module=r"PIL\.")
