@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -122,6 +123,22 @@ class Recent(Generic[Made]):
                 with self._lock:
                     self._kept.pop(key, None)
         return made.result()
+
+
+def groups(
+    items: Iterable[Item], size: Callable[[Item], int], most: int, count: int = sys.maxsize
+) -> Iterator[list[Item]]:
+    """Yield items in order, some at a time: until together they have a `size` of `most`, or there are so many."""
+    group: list[Item] = []
+    total = 0
+    for item in items:
+        group.append(item)
+        total += size(item)
+        if total >= most or len(group) >= count:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
 
 
 @cache

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from curate.process import Backlog, Lazy, Recent, in_threads
+from curate.process import Backlog, Lazy, Recent, groups, in_threads
 
 
 def test_lazy_loads_once() -> None:
@@ -167,3 +167,8 @@ def test_recent_begins_empty_in_another_process() -> None:
     recent: Recent[str] = Recent(3)
     recent.get("a", lambda: "old")
     assert pickle.loads(pickle.dumps(recent)).get("a", lambda: "new") == "new"
+
+
+def test_groups_end_by_size_or_by_number() -> None:
+    assert list(groups([3, 3, 9, 1, 1, 1, 1], lambda size: size, 6, 3)) == [[3, 3], [9], [1, 1, 1], [1]]
+    assert list(groups([], len, 1)) == []

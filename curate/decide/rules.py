@@ -22,6 +22,7 @@ from curate.numeric.arrays import I16, I32
 from curate.recipe.deciding import Top
 from curate.wording import did_you_mean, one_line
 
+_MOST_PREPARED = 1000  # of a thread: a run has a few, a search for settings some for each of them
 _local = threading.local()  # `connection`, and `prepared` by the query and the columns that it sees
 
 
@@ -140,7 +141,8 @@ class _Prepared:
     """An expression over tables with the same columns, which this thread's connection prepared once, since that costs as much as to run it."""
 
     def __init__(self, sql: str, columns: pa.Schema, number: int) -> None:
-        self._name, self._given, self._table = f"prepared_{number}", f"given_{number}", columns.empty_table()
+        self._name, self._given = f"prepared_{number}", f"given_{number}"
+        self._table = self._nothing = columns.empty_table()
         connect().register(self._given, self)
         connect().execute(f"PREPARE {self._name} AS SELECT {sql} AS answer FROM {self._given}")
 
@@ -154,7 +156,7 @@ class _Prepared:
         try:
             return connect().execute(f"EXECUTE {self._name}").fetchnumpy()["answer"]
         finally:
-            self._table = table.schema.empty_table()
+            self._table = self._nothing
 
 
 def _answer(sql: str, table: pa.Table) -> Any:
@@ -162,6 +164,9 @@ def _answer(sql: str, table: pa.Table) -> Any:
     connect()
     of = sql, table.schema
     if of not in _local.prepared:
+        if len(_local.prepared) >= _MOST_PREPARED:  # they go with their connection
+            del _local.connection
+            connect()
         _local.prepared[of] = _Prepared(sql, table.schema, len(_local.prepared))
     return _local.prepared[of].answer(table)
 

@@ -28,7 +28,7 @@ from curate.pool.image import ImageFacts, measure_image
 from curate.pool.listing import check_state, file_state
 from curate.pool.phash import hash_small
 from curate.pool.text import check_captions
-from curate.process import CORES, Backlog, in_threads
+from curate.process import CORES, Backlog, groups, in_threads
 from curate.recipe.measure import Image
 from curate.recipe.source import Source
 from curate.signals.signal import Signal, SignalOutput
@@ -198,7 +198,8 @@ def _measure_images(
     def measure(some: list[bytes | memoryview | None]) -> list[ImageFacts | None]:
         return [None if data is None else measure_image(data, options, observe) for data in some]
 
-    for some in in_threads(measure, _groups(images, 1 if observe else _TOGETHER), _DECODED):
+    some_at_a_time = groups(images, lambda data: len(data or b""), _TOGETHER_BYTES, 1 if observe else _TOGETHER)
+    for some in in_threads(measure, some_at_a_time, _DECODED):
         for row, fact in enumerate(some, len(facts)):
             for observer, view in zip(observers, fact.observed if fact else (), strict=False):
                 if view is not None:
@@ -208,20 +209,6 @@ def _measure_images(
     for signal, observer in zip(observing, observers, strict=True):
         columns += _columns(signal, observer.finish(), len(facts))
     return pa.table(columns, schema=_image_schema(observing))
-
-
-def _groups(images: Iterator[bytes | memoryview | None], most: int) -> Iterator[list[bytes | memoryview | None]]:
-    """Yield so many images at a time, or fewer where they are large."""
-    group: list[bytes | memoryview | None] = []
-    size = 0
-    for data in images:
-        group.append(data)
-        size += len(data or b"")
-        if len(group) >= most or size >= _TOGETHER_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 def _fact_columns(facts: Sequence[ImageFacts | None]) -> list[pa.Array]:

@@ -5,7 +5,7 @@ for every sample. A sample's name is its key where that is safe and no other kep
 over all shards, and nothing that a stranger wrote becomes a path.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any
@@ -26,6 +26,7 @@ from curate.pool.formats.input_format import InputSample
 from curate.pool.json_fields import json_bytes, json_lines
 from curate.pool.tar_index import index_tar
 from curate.pool.tar_samples import split_name
+from curate.process import groups
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
@@ -130,26 +131,12 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
     written = settings.texts_to_emit(part.unit, uids, captions)
     facts = []
     samples = zip(names, uids, captions, written, settings.reader(part.unit).samples(rows), strict=True)
-    for some in _batches(samples):
+    for some in groups(samples, lambda one: sum(len(data) for _, data in one[-1].members), _BATCH_BYTES):
         _write_samples(some, writer)
         facts += [_original_facts(sample.fields) for *_, sample in some]
     chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
     rows = rows.set_column(_COLUMNS.index("caption"), "caption", pa.array(chosen, pa.string()))
     return _sidecar(rows, names, facts)
-
-
-def _batches(samples: Iterable[_Sample]) -> Iterator[list[_Sample]]:
-    """Yield samples, some at a time: as many as hold few bytes."""
-    batch: list[_Sample] = []
-    size = 0
-    for sample in samples:
-        batch.append(sample)
-        size += sum(len(data) for _, data in sample[-1].members)
-        if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:

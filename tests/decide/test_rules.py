@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.decide.rules import Rule, check_rules, connect, first_failed, rule_values, segments
+from curate.decide.rules import Rule, _local, check_rules, connect, first_failed, rule_values, segments
 from curate.errors import RecipeError
 from curate.recipe.deciding import Top
 
@@ -497,3 +497,13 @@ def test_real_captions(shared: Path) -> None:
 
 def test_a_rule_that_is_nested_too_deeply_is_refused() -> None:
     assert "nested too deeply" in refusal(f"{' + '.join(['words'] * 600)} > 3")
+
+
+def test_a_connection_keeps_some_prepared_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a search for settings asks for many: of all that went, the last answer is as right as the first."""
+    monkeypatch.setattr("curate.decide.rules._MOST_PREPARED", 3)
+    table = pa.table({"words": pa.array([1, 5, 9], pa.int32())})
+    for least in (*range(10), 5):
+        rules = (Rule("words", f"words > {least}", ("words",)),)
+        assert first_failed(rules, table).tolist() == [-1 if words > least else 0 for words in (1, 5, 9)]
+        assert len(_local.prepared) <= 3
