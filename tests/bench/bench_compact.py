@@ -34,7 +34,7 @@ def ask(url: str) -> tuple[float, float]:
 def compact(folder: RunStore, units: int) -> float:
     """Compacts a run, and returns the CPU that it took, in seconds."""
     began = time.process_time()
-    for chunk in lay_out_chunks([("photos", 6)] * units):
+    for chunk in lay_out_chunks([("photos", units)], dict.fromkeys(range(units), 6)):
         compact_units(folder, TABLES, chunk)
     spent = time.process_time() - began
     folder.delete_files([name for name in folder.files("tables") if "-" not in name])
