@@ -32,6 +32,9 @@ SAMPLES = pa.schema(
     ]
 )
 
+# What rules and SQL see of the sides of an image without a table of it: see `curate.numeric.sides`.
+SIDES = pa.schema([("min_side", _INT32), ("aspect", pa.float64())])
+
 # Where the members of a tar sample lie, in the order of the tar: what emit copies. Not measured, so not in `samples`.
 MEMBERS = pa.schema([*ALIGNED, ("suffix", pa.list_(_TEXT)), *_fields(pa.list_(_INT64), "offset", "size")])
 

@@ -1,15 +1,10 @@
--- Views over a run's tables, for every query: `samples`, `scores`, `scored`, `embeddings`, `matches`, `decisions`,
+-- Views over a run's tables, for every query: `samples`, `scores`, `scored`, `measured`, `embeddings`, `matches`, `decisions`,
 -- `members`, `published` and `manifest` exist already, as do the tables `entries`, `failures`, `reasons`, `rules`, `run`, `funnel`, `drops`, `sources`, `drift`, `caption_work`, `steps`, `forgotten`; and `answers`, `captions`, `regions`.
 
 -- Every sample with its decision: columns of samples and decisions.
 CREATE VIEW verdicts AS
 SELECT s.*, d.* EXCLUDE (unit, row, uid)
 FROM samples s JOIN decisions d USING (unit, row);
-
--- Every sample with its scores: what rules see, and CLIPScore (clipscore = 2.5·max(clip_score, 0)).
-CREATE VIEW measured AS
-SELECT s.*, c.* EXCLUDE (unit, row, uid)
-FROM samples s LEFT JOIN scored c USING (unit, row);
 
 -- The curated set.
 CREATE VIEW kept AS

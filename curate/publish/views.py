@@ -1,7 +1,7 @@
 """The views over a run's large tables: for a connection of ours, and as views.sql in the run folder for any DuckDB client.
 
 In: which tables have files, the columns of `scores`, and where the files are, as SQL. Out: statements that create views
-of LARGE, `scored` and `published`, and what sql/views.sql builds on them. A table that a run does not have is an empty
+of LARGE, `scored`, `measured` and `published`, and what sql/views.sql builds on them. A table that a run does not have is an empty
 view with the same columns, so that every query works on every run.
 """
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 import curate
 from curate import schema
+from curate.numeric.sides import SQL as SIDES
 from curate.output.output_format import OutputFormat, find_written
 from curate.store.layout import MANIFEST_FILE, VIEWS_FILE
 from curate.store.store import RunStore
@@ -114,7 +115,7 @@ def _statements(view: str, files: Mapping[str, str], scores: Sequence[str], kind
         kind: of the shards.
     """
     bodies = {name: _scan(files[name]) if name in files else _nothing(columns) for name, columns in LARGE.items()}
-    bodies["scored"] = _scored(scores)
+    bodies |= {"scored": _scored(scores), "measured": _measured(scores)}
     bodies["published"] = _published(files["published"], kind) if "published" in files else _nothing(PUBLISHED)
     large = [f"CREATE {view} {name} AS {body}" for name, body in bodies.items()]
     text = (sql_folder() / "views.sql").read_text("utf-8").replace("CREATE VIEW", f"CREATE {view}")
@@ -132,6 +133,14 @@ def _scored(scores: Sequence[str]) -> str:
         if f"{model}_score" in scores and f"{model}score" not in scores
     ]
     return f"SELECT {', '.join(['*', *columns])} FROM scores"
+
+
+def _measured(scores: Sequence[str]) -> str:
+    """Return every sample with what rules see: its scores, CLIPScores, and what follows from the sides."""
+    taken = {name.lower() for name in scores}
+    sides = [f"{expression} AS {name}" for name, expression in SIDES.items() if name not in taken]
+    columns = ", ".join(["s.*", "c.* EXCLUDE (unit, row, uid)", *sides])
+    return f"SELECT {columns} FROM samples s LEFT JOIN scored c USING (unit, row)"
 
 
 def _published(files: str, kind: OutputFormat) -> str:

@@ -35,7 +35,7 @@ def embedding_schema(measure: Measure, models: Mapping[str, Any]) -> pa.Schema:
 
 
 def visible_columns(measure: Measure, signals: Sequence[Signal], pool: Pool) -> pa.Schema:
-    """Return the columns that rules see: what is measured or supplied, in `samples` and `scores`."""
+    """Return the columns that rules see: what is measured or supplied, in `samples` and `scores`, and what follows from the sides."""
     hidden = {"unit", "row", "offset", "status", "error"}
     if not pool.has_images:
         hidden |= {"bytes", "format", "sha256", "shard", "key"} | ({"width", "height", "url"} - pool.supplied)
@@ -43,7 +43,10 @@ def visible_columns(measure: Measure, signals: Sequence[Signal], pool: Pool) -> 
         hidden.add("phash")
     hidden |= {"language"} - pool.supplied - {name for signal in signals for name in signal.sample_columns}
     columns = [field for field in schema.SAMPLES if field.name not in hidden]
-    return pa.schema([*columns, *list(score_schema(signals, pool))[len(schema.ALIGNED) :]])
+    scores = list(score_schema(signals, pool))[len(schema.ALIGNED) :]
+    taken = {field.name.lower() for field in scores}
+    sides = [] if hidden & {"width", "height"} else [field for field in schema.SIDES if field.name not in taken]
+    return pa.schema([*columns, *scores, *sides])
 
 
 def table_names(context: RunContext) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from curate import schema
 from curate.errors import DamagedError
+from curate.numeric import sides
 from curate.process import process_cache
 from curate.store.chunks import Chunk, row_groups
 from curate.store.layout import table_file
@@ -62,14 +63,28 @@ class UnitTables:
         return self._ask(table, lambda file: file.read(columns))
 
     def read_measured(self, columns: list[str]) -> pa.Table:
-        """Return columns of `samples` and `scores`, side by side."""
+        """Return columns of `samples` and `scores`, and those of `sides` where these have none of the name, side by side."""
         in_samples = [name for name in columns if name in schema.SAMPLES.names]
         in_scores = [name for name in columns if name not in schema.SAMPLES.names]
+        computed = self._computed(in_scores)
         table = self.read("samples", in_samples or ["row"])
-        if in_scores:
+        if in_scores := [name for name in in_scores if name not in computed]:
             for name, column in zip(in_scores, self.read("scores", in_scores).columns, strict=True):
                 table = table.append_column(name, column)
+        for name, column in computed.items():
+            table = table.append_column(name, column)
         return table
+
+    def _computed(self, columns: list[str]) -> dict[str, pa.ChunkedArray]:
+        """Return those of some columns that follow from the sides, where the pool or a signal has none of the name."""
+        names = [name for name in columns if name in schema.SIDES.names]
+        if names and self.exists("scores"):
+            names = [name for name in names if name not in self.column_names("scores")]
+        if not names:
+            return {}
+        width, height = self.read("samples", ["width", "height"]).columns
+        makers = {"min_side": sides.min_side, "aspect": sides.aspect}
+        return {name: makers[name](width, height) for name in names}
 
     def rows(self) -> int:
         """Return how many rows the unit has; it must be measured."""

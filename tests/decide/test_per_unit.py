@@ -155,13 +155,24 @@ def cut(rules: list[str | None], scores: list[float | None], fraction: float, na
 # ---- DataComp's baselines
 
 
-@pytest.mark.parametrize("files", [1, 5])
-def test_the_basic_filter(tmp_path: Path, files: int) -> None:
+BY_COLUMNS = BASIC | {"side": "min_side >= 200", "aspect": "aspect <= 3.0"}
+
+
+@pytest.mark.parametrize(("files", "rules"), [(1, BASIC), (5, BASIC), (2, BY_COLUMNS)])
+def test_the_basic_filter(tmp_path: Path, files: int, rules: dict[str, Any]) -> None:
     table = datacomp(3000, 1)
-    context, plan, _ = curate(tmp_path, table, files=files, rules=BASIC)
+    context, plan, _ = curate(tmp_path, table, files=files, rules=rules)
     expected = basic_filter(table)
     assert {"failed", *BASIC, None} == set(expected)  # every condition decides somewhere
     assert rules_of(context, plan) == expected
+
+
+def test_a_column_of_the_pool_comes_before_one_that_is_computed(tmp_path: Path) -> None:
+    table = datacomp(50, 1).append_column("aspect", pa.array(np.arange(50.0), pa.float64()))
+    rules = {"first": "aspect < 20", "side": "min_side >= 200"}
+    found = rules_of(*curate(tmp_path, table, rules=rules)[:2])
+    assert found[20:] == [name if name == "failed" else "first" for name in found[20:]]
+    assert {"side", None} <= set(found[:20]) and "first" not in found[:20]
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.1, 0.3, 0.5, 0.999])

@@ -1,0 +1,24 @@
+"""Columns that follow from the sides of an image: the shorter one, and the longer by the shorter one.
+
+`min_side` is numpy's minimum, as DataComp takes it, so it is null where a side is unknown (DuckDB's `least` passes over nulls).
+"""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+MIN_SIDE = "CASE WHEN width IS NOT NULL AND height IS NOT NULL THEN least(width, height) END"
+ASPECT = "CASE WHEN width > 0 AND height > 0 THEN greatest(width, height) / least(width, height) END"
+SQL = {"min_side": MIN_SIDE, "aspect": ASPECT}
+"""The same columns in SQL, by their names."""
+
+
+def min_side(width: pa.ChunkedArray, height: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the shorter side (of the sides' type); null where one of them is null."""
+    return pc.min_element_wise(width, height, skip_nulls=False)
+
+
+def aspect(width: pa.ChunkedArray, height: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the longer side by the shorter one (float64, at least 1); null where one of them is null or not positive."""
+    shorter = min_side(width, height).cast(pa.float64())
+    ratio = pc.divide(pc.max_element_wise(width, height, skip_nulls=False).cast(pa.float64()), shorter)
+    return pc.if_else(pc.greater(shorter, 0), ratio, None)
