@@ -17,7 +17,9 @@ def pair() -> list[pa.ChunkedArray]:
 
 
 def test_they_are_numpys(pair: list[pa.ChunkedArray]) -> None:
-    width, height = (np.array([np.nan if value is None else value for value in side], float) for side in (WIDTH, HEIGHT))
+    width, height = (
+        np.array([np.nan if value is None else value for value in side], float) for side in (WIDTH, HEIGHT)
+    )
     shorter, ratio = (np.array(made(*pair).to_pylist(), float) for made in (sides.min_side, sides.aspect))
     assert np.array_equal(shorter, np.minimum(width, height), equal_nan=True)
     with np.errstate(divide="ignore"):
