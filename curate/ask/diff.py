@@ -26,7 +26,7 @@ from curate.errors import RunError
 from curate.numeric.arrays import U64, Mask
 from curate.publish.uids import read_uids
 from curate.recipe.diff import changes
-from curate.store.facts import RunFacts, read_facts
+from curate.store.facts import RuleFacts, RunFacts, read_facts
 
 NOT_IN_POOL = "not in the pool"
 LOST, GAINED = "lost", "gained"
@@ -254,10 +254,17 @@ def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
     old, new = a.to_json(), b.to_json()
     for key in ("models", "writers", "metadata", "curate", "t"):
         found += changes(old[key], new[key], key)
-    old, new = ({rule.name: rule.threshold for rule in run.rules} for run in (a, b))
+    old, new = ({rule.name: _thresholds(rule) for rule in run.rules} for run in (a, b))
     found += changes(old, new, "threshold")
     rows = [{"key": change.key, "a": _json(change.old), "b": _json(change.new)} for change in found]
     return pa.Table.from_pylist(rows, SETTINGS)
+
+
+def _thresholds(rule: RuleFacts) -> Any:
+    """Return the threshold of a rule, or those of its groups."""
+    if rule.thresholds is None:
+        return rule.threshold
+    return {str(one.group): one.threshold for one in rule.thresholds}
 
 
 def _recipe(run: RunFacts) -> dict[str, Any]:

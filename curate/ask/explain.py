@@ -52,7 +52,7 @@ def explain_sample(url: str, sample: str) -> Page:
         kind, name, places = _find(connection, record, url, sample)
         rows = _fetch(connection, f"SELECT * FROM ({_KNOWN}) {_AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
-        specs = {rule.name: rule.sql or Top.model_validate({"top": rule.top, "of": rule.of}) for rule in run.rules}
+        specs = {rule.name: rule.sql or Top.model_validate(rule.best) for rule in run.rules}
         rules = check_rules(specs, seen.schema)
         lines = [line((f"{kind} ", "dim"), (name, "bold"))]
         if len(places) > 1:
@@ -137,10 +137,11 @@ def _rules(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[s
     margin = max(map(len, names)) + 2
     for position, (rule, fact) in enumerate(zip(rules, run.rules, strict=True)):
         if isinstance(rule.spec, Top):
-            value, threshold = row[rule.columns[0]], fact.threshold
+            value, *group = (row[name] for name in rule.columns)
+            threshold = fact.threshold_of(*group)
             passes = None if value is None else threshold is not None and value >= threshold
             reached = "which no row reached" if threshold is None else f"threshold {_show(threshold)}"
-            text = f"top {rule.spec.top} of {rule.spec.of}, {reached}"
+            text = f"{fact.expression}, {reached}"
         else:
             passes, text = values[rule.name], " ".join(rule.spec.split())
         readable = row["status"] == schema.OK

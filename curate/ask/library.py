@@ -24,7 +24,7 @@ from itertools import takewhile
 
 from curate.errors import RecipeError
 from curate.publish.views import sql_folder
-from curate.schema import SAMPLES
+from curate.schema import SAMPLES, SIDES
 from curate.wording import did_you_mean
 
 PAGE = "README.md"
@@ -183,7 +183,7 @@ def _column(param: Param, value: object, columns: Mapping[str, str], rules: str)
         if param.kind == "column" or (_NUMERIC.match(kind) and name not in _KEYS)
     }
     if value is None or str(value).lower() == "null":
-        scores = [name for name in fit if fit[name] not in SAMPLES.names]
+        scores = [name for name in fit if fit[name] not in (*SAMPLES.names, *SIDES.names)]
         ruling = [name for name in scores if re.search(rf"\b{re.escape(name)}\b", rules.lower())]
         value = [*ruling, *(name for name in scores if name == "clip_score"), *scores, _FALLBACK][0]
     name = fit.get(str(value).lower())

@@ -20,12 +20,14 @@ from curate.decide.balance import SparseSums
 from curate.decide.decontamination import find_contaminated
 from curate.decide.groups import Groups
 from curate.decide.passes.dedup_pass import KeyPass, Nearness
-from curate.decide.quantiles import key_bits, order_keys, threshold_mask
+from curate.decide.quantiles import key_bits, order_keys
 from curate.decide.rules import first_failed
 from curate.decide.schemes.scheme import stack_limits
 from curate.decide.settings import DecideSettings
+from curate.decide.top import TopSearch, TopValues
 from curate.numeric.arrays import F64, I16, I32, I64, U64, Mask, whole
 from curate.pool.plan import Unit
+from curate.recipe.deciding import Top
 from curate.schema import CODES, KEPT
 from curate.store.forgotten import forgotten_mask
 from curate.store.tables import UnitTables
@@ -109,26 +111,30 @@ def finish_rules(settings: DecideSettings, tables: UnitTables, state: UnitState)
     return replace(state.drop(dropped, CODES[schema.CONTAMINATED]), contaminated=rows[found], evaluated=names)
 
 
-def top_keys(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int) -> U64:
-    """Return the order keys of a top rule's column, of the rows that reached the rule and have a value."""
-    keys, valid = _top_column(settings, tables, index)
-    return keys[valid & state.alive]
+def start_top(settings: DecideSettings, index: int) -> TopSearch:
+    """Return the search for the thresholds of a segment's top rule."""
+    top = settings.segments[index].top
+    assert top is not None and isinstance(top.spec, Top)
+    return TopSearch(top.name, top.spec, settings.columns.field(top.columns[0]).type)
 
 
-def apply_top(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int, key: int | None) -> UnitState:
-    """Drop what is below the threshold's key of the segment's top rule, then apply the next segment."""
-    keys, valid = _top_column(settings, tables, index)
-    segment = settings.segments[index]
-    state = state.drop(~threshold_mask(keys, valid, key), segment.first + len(segment.rules))
-    return apply_segment(settings, tables, state, index + 1)
-
-
-def _top_column(settings: DecideSettings, tables: UnitTables, index: int) -> tuple[U64, Mask]:
+def top_values(settings: DecideSettings, tables: UnitTables, index: int) -> TopValues:
+    """Return the values of the column of a segment's top rule, of all rows."""
     top = settings.segments[index].top
     assert top is not None
-    [name] = top.columns
-    bits = key_bits(settings.columns.field(name).type)
-    return order_keys(tables.read_measured([name])[name], bits)
+    of, *by = top.columns
+    table = tables.read_measured([of, *by])
+    keys, valid = order_keys(table[of], key_bits(settings.columns.field(of).type))
+    return TopValues.of(keys, valid, table[by[0]] if by else None)
+
+
+def apply_top(
+    settings: DecideSettings, tables: UnitTables, state: UnitState, index: int, search: TopSearch
+) -> UnitState:
+    """Drop what is below the threshold of the segment's top rule, then apply the next segment."""
+    segment = settings.segments[index]
+    passing = search.passing(top_values(settings, tables, index))
+    return apply_segment(settings, tables, state.drop(~passing, segment.first + len(segment.rules)), index + 1)
 
 
 # ---- duplicates

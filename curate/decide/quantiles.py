@@ -2,7 +2,7 @@
 
 In: a numeric column in any number of parts. Out: the key (uint64, ordered as the values are) of descending[int(N·f)],
 DataComp's cut, where N counts the values that are neither null nor NaN; keeping what is at least that value keeps
-int(N·f) + 1 rows plus ties. Each pass over the keys finds 16 bits from a summed histogram of 65,536 counters: two rounds for
+int(N·f) + 1 rows plus ties, or all where there are no more. Each pass over the keys finds 16 bits from a summed histogram of 65,536 counters: two rounds for
 columns of at most 32 bits, as most are, or four, and 512 KiB a part, instead of a sort or a sketch with an error.
 """
 
@@ -64,18 +64,20 @@ def value_of(key: int, kind: pa.DataType) -> float | int | bool:
 
 @dataclass(frozen=True)
 class Radix:
-    """The search for the key of descending[int(N·f)], between passes that count.
+    """The search for the key of descending[int(N·f)], or of the `rows`-th largest, between passes that count.
 
     Each round, every part counts its keys' next digit (`histogram`), the counts are added up, and `narrow` takes the
-    digit that holds the wanted rank. A round finds DIGIT_BITS of the key.
+    digit that holds the wanted rank. A round finds `digit` bits of the key.
     """
 
-    fraction: float  # f, in (0, 1)
+    fraction: float  # f, in (0, 1]
     width: int = 64  # bits of a key
     prefix: int = 0  # the leading bits found so far, as an integer
     bits: int = 0  # how many
     rank: int = 0  # how many keys with this prefix are larger than the wanted one; set by the first round
-    total: int | None = None  # N, set by the first round
+    total: int | None = None  # the number of keys, set by the first round
+    digit: int = DIGIT_BITS
+    rows: int | None = None  # in place of a fraction: how many of the largest
 
     @property
     def solved(self) -> bool:
@@ -90,27 +92,39 @@ class Radix:
         return self.prefix if self.total else None
 
     def histogram(self, keys: U64) -> I64:
-        """Count the next digit of one part's valid keys that begin with the prefix: int64[65536]."""
+        """Count the next digit of one part's valid keys that begin with the prefix: int64[2^digit], or fewer of the last bits."""
         if self.bits:
             keys = keys[keys >> np.uint64(self.width - self.bits) == np.uint64(self.prefix)]
-        digits = (keys >> np.uint64(self.width - self.bits - DIGIT_BITS)) & np.uint64((1 << DIGIT_BITS) - 1)
-        return np.bincount(digits.astype(np.int64), minlength=1 << DIGIT_BITS).astype(np.int64)
+        digits = (keys >> np.uint64(self.width - self.bits - self._next)) & np.uint64((1 << self._next) - 1)
+        return np.bincount(digits.astype(np.int64), minlength=1 << self._next).astype(np.int64)
 
-    def narrow(self, histogram: I64) -> Self:
-        """Return the state after a round, by the sum of all parts' histograms; ValueError where it is of other data."""
+    @property
+    def _next(self) -> int:
+        """How many bits the next round finds; after the last one, where nothing is counted, any number."""
+        return min(self.digit, self.width - self.bits) or self.digit
+
+    def narrow(self, histogram: I64, base: int | None = None) -> Self:
+        """Return the state after a round, by the sum of all parts' histograms; ValueError where it is of other data.
+
+        `base` is N where it is another number than that of the keys.
+        """
         total = int(histogram.sum()) if self.total is None else self.total
         if total == 0:
             return replace(self, total=0)
-        # Float multiplication, truncated, as DataComp's `int(len(x) * f)` does.
-        rank = int(total * self.fraction) if self.total is None else self.rank
+        rank = self._first_rank(total if base is None else base, total) if self.total is None else self.rank
         at_least = np.cumsum(histogram[::-1])
         place = int(np.searchsorted(at_least, rank, side="right"))
         if place == len(histogram):
             raise ValueError(f"rank {rank} is not among the {int(at_least[-1])} keys counted: other data than before")
         above = int(at_least[place - 1]) if place else 0
         digit = len(histogram) - 1 - place
-        prefix = self.prefix << DIGIT_BITS | digit
-        return replace(self, prefix=prefix, bits=self.bits + DIGIT_BITS, rank=rank - above, total=total)
+        prefix = self.prefix << self._next | digit
+        return replace(self, prefix=prefix, bits=self.bits + self._next, rank=rank - above, total=total)
+
+    def _first_rank(self, base: int, total: int) -> int:
+        # Float multiplication, truncated, as DataComp's `int(len(x) * f)` does.
+        rank = int(base * self.fraction) if self.rows is None else self.rows - 1
+        return min(rank, total - 1)
 
 
 def threshold_mask(keys: U64, valid: Mask, key: int | None) -> Mask:

@@ -1,24 +1,25 @@
 """Rules and deduplication in one process and without Beam, as its transforms alternate steps of units with steps of the whole:
 of a few units for `curate plan`, of all for `curate whatif`, and what tests compare Beam with. Units are worked on in threads.
 
-Keys of a top rule and hashes of deduplication wait in memory, 8 bytes a row. Near groups of whole pools are found so too
+Values of a top rule and hashes of deduplication wait in memory, some 10 bytes a row. Near groups of whole pools are found so too
 where a run has one machine (see `Nearness.search`).
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 
-from curate.decide import dedup, per_unit, quantiles
+from curate.decide import dedup, per_unit
 from curate.decide.balance import SparseSums
 from curate.decide.groups import Groups
 from curate.decide.passes.dedup_pass import Nearness
 from curate.decide.per_unit import UnitState
 from curate.decide.settings import DecideSettings
+from curate.decide.top import TopValues, add_counts
 from curate.numeric.arrays import I64, U64
 from curate.pool.plan import Unit
 from curate.process import in_threads
-from curate.recipe.deciding import Top
 
 
 def apply_rules(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
@@ -46,19 +47,18 @@ def apply_tops(settings: DecideSettings, states: list[UnitState]) -> list[UnitSt
 
 def _apply_top(settings: DecideSettings, states: list[UnitState], index: int) -> list[UnitState]:
     """Return the states after a segment's top rule and the next segment."""
-    top = settings.segments[index].top
-    assert top is not None and isinstance(top.spec, Top)
+    search = per_unit.start_top(settings, index)
 
-    def keys_of(state: UnitState) -> U64:
-        return per_unit.top_keys(settings, settings.tables(state.unit), state, index)
+    def values_of(state: UnitState) -> TopValues:
+        return per_unit.top_values(settings, settings.tables(state.unit), index)
 
-    keys = np.concatenate(list(in_threads(keys_of, states)))
-    radix = quantiles.Radix(top.spec.top, quantiles.key_bits(settings.columns.field(top.columns[0]).type))
-    while not radix.solved:
-        radix = radix.narrow(radix.histogram(keys))
+    values = list(in_threads(values_of, states))
+    for _ in range(search.rounds):
+        counts = (search.count(part, state.alive) for part, state in zip(values, states, strict=True))
+        search = search.narrow(reduce(add_counts, counts, {}))
 
     def cut(state: UnitState) -> UnitState:
-        return per_unit.apply_top(settings, settings.tables(state.unit), state, index, radix.key)
+        return per_unit.apply_top(settings, settings.tables(state.unit), state, index, search)
 
     return list(in_threads(cut, states))
 

@@ -17,6 +17,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from curate.decide.top import is_groupable
 from curate.errors import RecipeError
 from curate.numeric.arrays import I16, I32
 from curate.recipe.deciding import Top
@@ -176,7 +177,12 @@ def _check_top(name: str, spec: Top, columns: pa.Schema) -> Rule:
     kind = columns.field(column).type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise RecipeError(f"rules.{name}: top needs a numeric column; {spec.of!r} is {kind}")
-    return Rule(name, spec, (column,))
+    if spec.by is None:
+        return Rule(name, spec, (column,))
+    by = _column(f"rules.{name}", spec.by, columns)
+    if not is_groupable(kind := columns.field(by).type):
+        raise RecipeError(f"rules.{name}: by needs a column of text, integers or booleans; {spec.by!r} is {kind}")
+    return Rule(name, spec, (column, by))
 
 
 @lru_cache(1000)  # a run asks twice, a search for settings for each of them

@@ -67,8 +67,8 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
     recipe, found = run.recipe, []
     for rule in run.rules:
         reached = "" if rule.threshold is None else f", which is from {rule.threshold:.6g} on"
-        top = f"the top {rule.top} by {rule.of}{reached}"
-        found.append((rule.name, " ".join(rule.sql.split()) if rule.sql else top))
+        best = f"the {rule.expression}{reached}"
+        found.append((rule.name, " ".join(rule.sql.split()) if rule.sql else best))
     if recipe.get("match"):
         entries = f"{run.metadata.entries:,} metadata entries" if run.metadata else "the metadata"
         found.append(("match", f"the caption holds at least one of {entries}"))

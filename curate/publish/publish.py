@@ -12,6 +12,7 @@ import pyarrow as pa
 from curate import schema
 from curate.decide import balance
 from curate.decide.schemes.scheme import Scheme
+from curate.decide.top import Group
 from curate.metadata.unit import load_entries
 from curate.numeric.arrays import I64
 from curate.output.output_format import find_output
@@ -19,7 +20,16 @@ from curate.publish.audit import Audit, PublishSettings, all_failures, check_con
 from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run
 from curate.recipe.deciding import SCHEMES, Top
-from curate.store.facts import CaptionWork, DriftFacts, NearFacts, PoolFacts, RuleFacts, RunFacts, read_claim
+from curate.store.facts import (
+    CaptionWork,
+    DriftFacts,
+    GroupThreshold,
+    NearFacts,
+    PoolFacts,
+    RuleFacts,
+    RunFacts,
+    read_claim,
+)
 from curate.store.layout import (
     ENTRIES_FILE,
     EVALUATION_FACTS_FILE,
@@ -36,7 +46,7 @@ class Results:
     """What the pipeline found that is not in the tables of units."""
 
     t: int | None  # rows that an entry may have, as the recipe says or solved; None without balance
-    thresholds: dict[str, float | None]  # rule → value of each top rule; None where no row reached it
+    thresholds: dict[str, Mapping[Group, float]]  # top rule → its threshold of each group (see `TopSearch.thresholds`)
     # Place of a pass by nearness → int64[2]: of a sample's close pairs, how many there are, and how many were compared.
     recalls: dict[int, I64]
     pool: I64 | None  # [entries], matching rows of the pool; None without match
@@ -135,7 +145,7 @@ def _summarise(
         ),
         units=list(sources),
         units_per_file=[len(chunk.units) for chunk in chunks] if len(chunks) < len(audit.sizes) else None,
-        rules=[_rule_facts(name, spec, results.thresholds.get(name)) for name, spec in recipe.rules.items()],
+        rules=[_rule_facts(name, spec, results.thresholds.get(name, {})) for name, spec in recipe.rules.items()],
         t=results.t,
         steps=sum_timings(store),
         drift=results.drift,
@@ -151,7 +161,10 @@ def _summarise(
     )
 
 
-def _rule_facts(name: str, spec: str | Top, threshold: float | None) -> RuleFacts:
+def _rule_facts(name: str, spec: str | Top, found: Mapping[Group, float]) -> RuleFacts:
     if isinstance(spec, str):
         return RuleFacts(name=name, sql=spec)
-    return RuleFacts(name=name, top=spec.top, of=spec.of, threshold=threshold)
+    if spec.by is None:
+        return RuleFacts(name=name, **spec.model_dump(), threshold=found.get(None))
+    groups = [GroupThreshold(group=group, threshold=threshold) for group, threshold in found.items()]
+    return RuleFacts(name=name, **spec.model_dump(), thresholds=groups)

@@ -4,7 +4,7 @@
 of balancing are what their registries hold.
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Discriminator,
@@ -27,10 +27,35 @@ SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.schemes.reg
 
 
 class Top(Section):
-    """The best fraction of what reaches the rule: `{top: 0.3, of: clip_score}` (DataComp's cut)."""
+    """The best fraction of the rows with a value, `{top: 0.3, of: clip_score}` (DataComp's cut), or the best `rows`, and ties.
 
-    top: float = Field(gt=0, lt=1, strict=True)
+    They are the best of the rows that reach the rule or, with `over: pool`, of all rows of the pool, where the fraction is of
+    all rows, those without a value too. With `by`, a column of at most 1,000 values, of each group of rows with one value.
+    """
+
+    top: float | None = Field(None, gt=0, le=1, strict=True)
+    rows: int | None = Field(None, ge=1, lt=2**63, strict=True)
     of: str
+    over: Literal["reached", "pool"] = "reached"
+    by: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.top is None) == (self.rows is None):
+            raise ValueError("give either top, a fraction, or rows")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {name: value for name, value in serialise(self).items() if value != fields[name].default}
+
+
+_SQL, _BEST = "an expression", "the best rows"
+Rule = Annotated[
+    Annotated[str, Tag(_SQL)] | Annotated[Top, Tag(_BEST)],
+    Discriminator(lambda rule: _BEST if isinstance(rule, dict | Top) else _SQL),
+]
 
 
 class Near(OneKind):

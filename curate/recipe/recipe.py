@@ -15,7 +15,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, field_validator, mo
 
 from curate.errors import RecipeError
 from curate.recipe.captions import Captions, Gates
-from curate.recipe.deciding import Balance, Dedup, Top
+from curate.recipe.deciding import Balance, Dedup, Rule, Top
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
 from curate.recipe.measure import Measure
@@ -26,6 +26,13 @@ from curate.schema import RESERVED_RULES, Stage, run_stages
 from curate.wording import one_line
 
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
+
+
+# Keys of which a section has one.
+_ONE_OF = (
+    (re.compile(r"balance\.(t|rows)"), ("t", "rows")),
+    (re.compile(r"rules\.[^.]+\.(top|rows)"), ("top", "rows")),
+)
 
 
 class Match(Section):
@@ -50,7 +57,7 @@ class Recipe(Section):
     input: tuple[AnySource, ...] = Field(min_length=1)
     measure: Annotated[SerializeAsAny[Measure], BuiltFrom(Measure.full)] = Field({}, validate_default=True)
     match: Match | None = None
-    rules: dict[str, str | Top] = Field({})
+    rules: dict[str, Rule] = Field({})
     dedup: Dedup = Dedup()
     balance: Balance | None = None
     captions: Annotated[SerializeAsAny[Captions], BuiltFrom(Captions.full)] | None = None
@@ -180,8 +187,10 @@ def _set(data: dict[str, Any], override: str) -> None:
         del at[last]
         return
     at[_place(at, last, override)] = value
-    if key in ("balance.t", "balance.rows") and value is not None:  # the one takes the place of the other
-        data["balance"].pop("rows" if last == "t" else "t", None)
+    for keys, names in _ONE_OF:  # the one takes the place of the others
+        if keys.fullmatch(key) and value is not None:
+            for other in {*names} - {last}:
+                at.pop(other, None)
 
 
 def _place(at: Any, part: str, override: str) -> str | int:

@@ -115,7 +115,7 @@ def _what(rule: RuleFacts) -> str:
     if rule.sql:
         return rule.sql
     threshold = "" if rule.threshold is None else f": at least {number(rule.threshold)}"
-    return f"top {rule.top:.4g} of {rule.of}{threshold}"
+    return f"{rule.expression}{threshold}"
 
 
 def _card(known: _Shown, step: str, row: Row) -> Card:

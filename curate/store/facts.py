@@ -79,19 +79,51 @@ class PoolFacts(Facts):
     embeddings: dict[str, Any]  # precomputed embeddings by model, with what identifies them
 
 
+class GroupThreshold(Facts):
+    """The least value of a group that passed a top rule."""
+
+    group: bool | int | str | None
+    threshold: int | float
+
+
 class RuleFacts(Facts):
-    """A rule: SQL, or the best fraction `top` of column `of`, with the least value that passed (None where no row reached it)."""
+    """A rule: SQL, or the best of column `of`, with the least value that passed (None where no row reached it).
+
+    The best are a fraction `top` or a number of `rows`, `over` the pool or what reached the rule, and of each group `by` a column.
+    """
+
+    _optional = frozenset({"rows", "over", "by", "thresholds"})
 
     name: str
     sql: str | None = None
     top: float | None = None
+    rows: int | None = None
     of: str | None = None
+    over: str | None = None
+    by: str | None = None
     threshold: int | float | None = None
+    thresholds: list[GroupThreshold] | None = None  # of groups, in their order
 
     @property
     def expression(self) -> str:
         """Return the rule as one text."""
-        return self.sql or f"top {self.top} of {self.of}"
+        if self.sql:
+            return self.sql
+        best = f"top {self.top:.12g}" if self.rows is None else f"top {self.rows:,} rows"
+        over = "" if self.over is None else f" over the {self.over}"
+        return f"{best} of {self.of}{over}{'' if self.by is None else f' by {self.by}'}"
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """Return the rule as a recipe has it, where it is not SQL."""
+        fields = {name: getattr(self, name) for name in ("top", "rows", "of", "over", "by")}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def threshold_of(self, group: Any = None) -> int | float | None:
+        """Return the least value of a group that passed, or of any row where there are no groups."""
+        if self.thresholds is None:
+            return self.threshold
+        return next((one.threshold for one in self.thresholds if one.group == group), None)
 
 
 class StepFacts(Facts):

@@ -13,14 +13,14 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import AsList, AsSingleton
 
-from curate.decide import per_unit, quantiles
+from curate.decide import per_unit
 from curate.decide.balance import SparseSums
 from curate.decide.bracket import ROUNDS, Bracket
 from curate.decide.per_unit import Drawing, UnitState
 from curate.decide.settings import DecideSettings
+from curate.decide.top import Counts, TopSearch, add_counts
 from curate.numeric.arrays import I64
 from curate.pool.plan import Unit
-from curate.recipe.deciding import Top
 from curate.store.error_notes import noting_errors
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
@@ -32,7 +32,7 @@ from curate.transforms.units import Answers, Units
 def apply_rules(units: Units, settings: DecideSettings) -> beam.PCollection[Any] | None:
     """Apply all rules, and what follows them (`per_unit.finish_rules`).
 
-    Return PCollection[(rule, threshold)] of the top rules; None without any.
+    Return PCollection[(rule, thresholds by group)] of the top rules; None without any.
     """
     units.then("Rules", _Rules(settings).start)
     thresholds = []
@@ -54,23 +54,15 @@ class _Rules:
 
 
 def _apply_top(units: Units, settings: DecideSettings, index: int) -> beam.PCollection[Any]:
-    """Find the exact threshold of a top rule by radix histograms, apply it and the rules that follow; return (rule, threshold)."""
-    top = settings.segments[index].top
-    assert top is not None and isinstance(top.spec, Top)
-    kind, name, steps = settings.columns.field(top.columns[0]).type, top.name, _Top(settings, index)
-    bits = quantiles.key_bits(kind)
-    radix = units.pipeline | f"{name}: begin" >> beam.Create([quantiles.Radix(top.spec.top, bits)])
-    for n in range(bits // quantiles.DIGIT_BITS):
-        counts = units.ask(f"{name}: digit {n}", steps.count, AsSingleton(radix), combine=fold_all(operator.add))
-        radix = counts.get() | f"{name}: narrow {n}" >> Map(_narrow, AsSingleton(radix))
-    units.then(f"{name}: cut", steps.cut, AsSingleton(radix))
-    return radix | f"{name}: threshold" >> Map(
-        lambda search: (name, None if search.key is None else quantiles.value_of(search.key, kind))
-    )
-
-
-def _narrow(counts: I64, search: quantiles.Radix) -> quantiles.Radix:
-    return search.narrow(counts)
+    """Find the exact thresholds of a top rule by radix histograms, apply them and the rules that follow; return (rule, thresholds)."""
+    begin, steps = per_unit.start_top(settings, index), _Top(settings, index)
+    name = begin.rule
+    search = units.pipeline | f"{name}: begin" >> beam.Create([begin])
+    for n in range(begin.rounds):
+        counts = units.ask(f"{name}: digit {n}", steps.count, AsSingleton(search), combine=fold_all(add_counts))
+        search = counts.get() | f"{name}: narrow {n}" >> Map(steps.narrow, AsSingleton(search))
+    units.then(f"{name}: cut", steps.cut, AsSingleton(search))
+    return search | f"{name}: threshold" >> Map(lambda search: (name, search.thresholds))
 
 
 @dataclass(frozen=True)
@@ -78,11 +70,15 @@ class _Top:
     settings: DecideSettings
     index: int
 
-    def count(self, tables: OpenTables, state: UnitState, radix: quantiles.Radix) -> Iterator[I64]:
-        yield radix.histogram(per_unit.top_keys(self.settings, tables, state, self.index))
+    def count(self, tables: OpenTables, state: UnitState, search: TopSearch) -> Iterator[Counts]:
+        yield search.count(per_unit.top_values(self.settings, tables, self.index), state.alive)
 
-    def cut(self, tables: OpenTables, state: UnitState, radix: quantiles.Radix) -> UnitState:
-        return per_unit.apply_top(self.settings, tables, state, self.index, radix.key)
+    def narrow(self, counts: Counts, search: TopSearch) -> TopSearch:
+        with noting_errors(self.settings.store):
+            return search.narrow(counts)
+
+    def cut(self, tables: OpenTables, state: UnitState, search: TopSearch) -> UnitState:
+        return per_unit.apply_top(self.settings, tables, state, self.index, search)
 
 
 def count_matches(units: Units, settings: DecideSettings) -> Answers:

@@ -43,8 +43,8 @@ from curate.wording import did_you_mean
 
 ACCEPTED = ("rules", "dedup", "balance")
 _HINT = (
-    "accepted: balance.t=…, balance.rows=…, balance=null, rules.NAME=… (an expression, {top: f, of: column}, or null to "
-    "remove it), rules.NAME.top=…, dedup.by=…, dedup.prefer=…"
+    "accepted: balance.t=…, balance.rows=…, balance=null, rules.NAME=… (an expression, {top: f, of: column}, {rows: N, of: column}, or null to "
+    "remove it), rules.NAME.top=…, rules.NAME.rows=…, dedup.by=…, dedup.prefer=…"
 )
 _LIMIT = 2 << 30  # bytes of columns that are kept
 _READ_AGAIN = {"uid", "url", "caption", "sha256", "key"}

@@ -3,6 +3,7 @@
     balance.t=1000..100000                    whole numbers, evenly spaced in their logarithm
     balance.rows=10000,20000,40000            these values
     rules.aligned.top=0.1..0.5                evenly spaced
+    rules.best.rows=1000..50000               whole numbers, evenly spaced
     rules.aligned=clip_score >= {0.1..0.5}    any number in a rule, as a range in braces
 
 Where both ends are written as integers, as in words > {1..9}, values are integers; {0.0..1.0} is any number between.
@@ -20,11 +21,11 @@ _NUMBER = r"-?\d+(?:\.\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
 _IN_BRACES = re.compile(rf"\{{({_NUMBER})\.\.({_NUMBER})\}}")
 _LIST = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*")
-_TOP = re.compile(r"rules\.[^.]+\.top")
+_TOP, _ROWS = re.compile(r"rules\.[^.]+\.top"), re.compile(r"rules\.[^.]+\.rows")
 _RULE = re.compile(r"rules\.[^.]+")
-_EDGE = 1e-9  # a top rule's fraction is above 0 and below 1
+_EDGE = 1e-9  # a top rule's fraction is above 0
 _FORMS = (
-    "accepted: balance.t=1000..100000, balance.rows=A..B, rules.NAME.top=0.1..0.5, lists such as balance.t=1000,5000, or a "
+    "accepted: balance.t=1000..100000, balance.rows=A..B, rules.NAME.top=0.1..0.5, rules.NAME.rows=A..B, lists such as balance.t=1000,5000, or a "
     "rule with a range in braces, such as 'rules.NAME=clip_score >= {0.1..0.5}'"
 )
 
@@ -74,9 +75,9 @@ def parse_swept_number(text: str) -> SweptNumber:
     """Return the number that a text names; `rules.NAME.top` alone is its whole range. Raises RecipeError."""
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()
-    plain = key in ("balance.t", "balance.rows") or bool(_TOP.fullmatch(key))
+    plain = key in ("balance.t", "balance.rows") or bool(_TOP.fullmatch(key) or _ROWS.fullmatch(key))
     if _TOP.fullmatch(key) and not equals:
-        return SweptNumber(key, "", "", _EDGE, 1 - _EDGE, (), False)
+        return SweptNumber(key, "", "", _EDGE, 1.0, (), False)
     if plain and (match := _RANGE.fullmatch(value)):
         return _ranged(text, key, ("", ""), match)
     if plain and _LIST.fullmatch(value):
@@ -95,7 +96,7 @@ def _ranged(text: str, key: str, around: tuple[str, str], match: re.Match[str]) 
         raise RecipeError(
             f"{text!r}: {match[1]}..{match[2]} is empty; accepted: a range from a smaller number to a larger one"
         )
-    if key.startswith("balance.") and low < 1:
+    if (key.startswith("balance.") or _ROWS.fullmatch(key)) and low < 1:
         raise RecipeError(f"{text!r}: {key} is at least 1")
     return SweptNumber(key, *around, low, high, (), _whole(key, match[1], match[2]))
 

@@ -106,7 +106,7 @@ def test_the_text_says_how_it_was_made(images: Ran) -> None:
     for wanted in (
         f"{kept:,} image-text pairs curated from {pool:,}",
         "1. words: `words > 3`",
-        "1. long: the top 0.9 by characters",
+        "1. long: the top 0.9 of characters",
         "1. match: the caption holds at least one of",
         "1. deduplication: by uid; one sample of each group is kept",
         "1. balance: of entries with more than t = 30 samples",
@@ -119,7 +119,7 @@ def test_the_text_says_how_it_was_made(images: Ran) -> None:
 
 def test_thresholds_are_told(images: Ran) -> None:
     rule = {"name": "long", "sql": None, "top": 0.9, "of": "characters", "threshold": 12.5}
-    assert "1. long: the top 0.9 by characters, which is from 12.5 on" in card_text(facts_of(images, rules=[rule]))
+    assert "1. long: the top 0.9 of characters, which is from 12.5 on" in card_text(facts_of(images, rules=[rule]))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""Rules of every kind on Beam: decided as in one process, told in run.json, and followed by explain, whatif and diff."""
+
+import pytest
+
+from curate.ask.diff import diff_runs
+from curate.ask.explain import explain_sample
+from curate.whatif.answer import whatif
+from tests.laws import pools
+from tests.laws.pools import Ran
+
+RULES = {
+    "wide": {"top": 1, "of": "min_side"},
+    "usual": {"top": 0.6, "of": "characters", "by": "words"},
+    "large": {"rows": 100, "of": "aspect", "over": "pool"},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Ran]:
+    folder = tmp_path_factory.mktemp("rules")
+    path = pools.write_tars(folder / "tars", pools.make_samples(120), 3)
+    recipe = pools.recipe_of(path, rules=RULES)
+    return pools.run_beam(recipe, folder / "beam"), pools.run_local(recipe, folder / "local")
+
+
+def test_beam_decides_as_one_process(runs: tuple[Ran, Ran]) -> None:
+    beam, local = runs
+    assert beam.verdicts == local.verdicts and beam.kept == local.kept
+    assert {"usual", "large", "kept"} <= set(beam.counts)
+    pools.conserved(beam)
+
+
+def test_run_json_has_the_thresholds(runs: tuple[Ran, Ran]) -> None:
+    wide, usual, large = runs[0].run["rules"]
+    samples = runs[0].table("samples", ["width", "height", "words", "status"]).to_pylist()
+    sides = [min(row["width"], row["height"]) for row in samples if row["status"] == "ok"]
+    assert wide["threshold"] == min(sides) and "thresholds" not in wide and "over" not in wide
+    assert [one["group"] for one in usual["thresholds"]] == sorted({row["words"] for row in samples if row["words"]})
+    assert usual["by"] == "words" and usual["threshold"] is None
+    assert large["rows"] == 100 and large["over"] == "pool" and large["threshold"] >= 1
+
+
+def test_explain_shows_the_threshold_of_the_row_s_group(runs: tuple[Ran, Ran]) -> None:
+    rows = runs[0].table("decisions").to_pylist()
+    uid = next(row["uid"] for row in rows if row["rule"] == "usual")
+    page = str(explain_sample(str(runs[0].folder), uid))
+    words = next(row["words"] for row in runs[0].table("samples").to_pylist() if row["uid"] == uid)
+    threshold = next(one["threshold"] for one in runs[0].run["rules"][1]["thresholds"] if one["group"] == words)
+    assert f"fails here: top 0.6 of characters by words, threshold {threshold}" in " ".join(page.split())
+    assert "top 100 rows of aspect over the pool, threshold " in " ".join(page.split())
+
+
+def test_whatif_decides_as_the_run_did(runs: tuple[Ran, Ran]) -> None:
+    folder = str(runs[0].folder)
+    for overrides in ([], ["rules.always=1 = 1"]):
+        assert whatif(folder, overrides).expected == runs[0].counts["kept"]
+    assert whatif(folder, ["rules.large.rows=50"]).expected < runs[0].counts["kept"]
+    assert whatif(folder, ["rules.large.top=1"]).expected > runs[0].counts["kept"]
+
+
+def test_diff_names_what_changed(runs: tuple[Ran, Ran]) -> None:
+    found = diff_runs(*(str(run.folder) for run in runs))
+    assert found.is_same
