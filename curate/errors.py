@@ -2,6 +2,7 @@
 
     CurateError
     ├── RecipeError     the recipe, the arguments or an input named by them is wrong      exit 2
+    │   └── UnknownColumn         an expression names a column that there is not
     └── RunError        the run or the check failed                                       exit 1
         ├── ConservationError     rows in are not kept + dropped + failed
         └── DamagedError          a file of a run was read, and is not what was written
@@ -25,6 +26,14 @@ class RecipeError(CurateError):
     """The recipe or the arguments are wrong, found before anything was run."""
 
     exit_status = 2
+
+
+class UnknownColumn(RecipeError):
+    """An expression of a recipe names a column that there is not."""
+
+    def __init__(self, message: str, column: str = "") -> None:
+        super().__init__(message)
+        self.column = column
 
 
 class RunError(CurateError):

@@ -16,19 +16,21 @@ from curate import ids
 from curate.captions.engines import find_faults, identify_engines
 from curate.captions.settings import CaptionSettings, check_captions
 from curate.decide.decontamination import evaluation_key
+from curate.decide.rules import named_columns
 from curate.decide.settings import DecideSettings
-from curate.errors import RecipeError, RunError
+from curate.errors import RecipeError, RunError, UnknownColumn
 from curate.forget.lists import read_lists
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.metadata.sources import read_metadata
 from curate.metadata.unit import MatchSettings, load_matcher
+from curate.pool.formats.registry import find_format
 from curate.pool.plan import Plan, Unit, make_plan
 from curate.process import in_threads
 from curate.recipe.recipe import Recipe
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
-from curate.signals.registry import identify_models
+from curate.signals.registry import find_signals, identify_models
 from curate.store.chunks import find_chunks
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.facts import read_unit_keys
@@ -63,7 +65,11 @@ def prepare(
         RecipeError: inputs, metadata, rules, folders or options are wrong.
     """
     beam_options = parse_options(options)
-    plan = make_plan(recipe, content, unit_size)
+    plan = make_plan(recipe, content, unit_size, named_columns(recipe))
+    models = identify_models(recipe.measure, plan.pool.embeddings, beam_options.is_local_runner)
+    signals = find_signals(recipe.measure, models)
+    measured = {column.name.lower() for signal in signals for column in signal.columns}
+    plan = replace(plan, pool=plan.pool.without_named(measured))  # such names mean the signals'
     metadata = None
     if recipe.match:
         metadata = read_metadata(recipe.match.metadata)[0]
@@ -84,16 +90,21 @@ def prepare(
         store=folder,
         reuse=old,
         metadata_key="" if metadata is None else ids.table_digest(metadata),
-        models=identify_models(recipe.measure, plan.pool.embeddings, beam_options.is_local_runner),
+        models=models,
         engine_ids=identify_engines(recipe.captions) if recipe.captions else {},
         evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
         blocklist_key=record.key,
         is_local_runner=beam_options.is_local_runner,
     )
-    check_columns(recipe, plan.pool, MeasureSettings.of(context).signals)
-    DecideSettings.of(context)  # checks rules and passes
-    if recipe.captions:
-        check_captions(CaptionSettings.of(context))
+    check_columns(recipe, plan.pool, signals)
+    try:
+        DecideSettings.of(context)  # checks rules and passes
+        if recipe.captions:
+            check_captions(CaptionSettings.of(context))
+    except UnknownColumn as error:
+        found = ((source.name, find_format(source).missing_column(source, error.column)) for source in recipe.input)
+        hints = "".join(f"; input {name!r}: {hint}" for name, hint in found if hint)
+        raise RecipeError(f"{error}{hints}") from None
     return Prepared(context, plan, metadata, record, is_finished(context, out), beam_options)
 
 

@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 
 from curate.decide.top import is_groupable
-from curate.errors import RecipeError
+from curate.errors import RecipeError, UnknownColumn
 from curate.numeric.arrays import I16, I32
 from curate.recipe.deciding import Top
+from curate.recipe.recipe import Recipe
 from curate.wording import did_you_mean, one_line
 
 _MOST_PREPARED = 1000  # of a thread: a run has a few, a search for settings some for each of them
@@ -72,6 +73,22 @@ def walk_tree(tree: Any) -> Iterator[dict[str, Any]]:
         if isinstance(node, dict):
             yield node
         waiting += reversed([*node.values()] if isinstance(node, dict) else node if isinstance(node, list) else [])
+
+
+def named_columns(recipe: Recipe) -> frozenset[str]:
+    """Return the names in a recipe's expressions that may be of columns, in lower case; of those that cannot be parsed, none."""
+    expressions = [rule for rule in recipe.rules.values() if isinstance(rule, str)]
+    tops = [rule for rule in recipe.rules.values() if isinstance(rule, Top)]
+    named = [name for name in (recipe.dedup.prefer, *(top.of for top in tops), *(top.by for top in tops)) if name]
+    if recipe.captions:
+        expressions += [one.section.per_row for one in recipe.captions.tasks if isinstance(one.section.per_row, str)]
+    for sql in expressions:
+        try:
+            tree = parse_sql(connect(), f"SELECT ({sql}\n)")
+        except RecursionError:  # reported when it is checked
+            continue
+        named += [name for part in walk_tree(tree) for name in part.get("column_names", ())]
+    return frozenset(name.lower() for name in named)
 
 
 def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule]:
@@ -263,7 +280,7 @@ def _column(key: str, name: str, columns: pa.Schema) -> str:
     hint = did_you_mean(name, columns.names)
     if name.lower() in needs:
         hint = f"it is measured by {needs[name.lower()]}; "
-    raise RecipeError(f"{key}: no column {name!r}; {hint}columns: {', '.join(columns.names)}")
+    raise UnknownColumn(f"{key}: no column {name!r}; {hint}columns: {', '.join(columns.names)}", name)
 
 
 def _check_function(where: str, name: str, arguments: int) -> None:

@@ -12,7 +12,7 @@ from curate import ids
 from curate.decide.passes.dedup_pass import ImageNearness, KeyPass, Nearness
 from curate.decide.rules import Segment, check_rules, segments
 from curate.decide.schemes.scheme import Scheme
-from curate.errors import RecipeError
+from curate.errors import RecipeError, UnknownColumn
 from curate.measure.settings import MeasureSettings
 from curate.metadata.unit import Entries, MatchSettings, load_entries
 from curate.numeric.arrays import I64
@@ -99,7 +99,8 @@ class DecideSettings:
 def decisions_key(context: RunContext) -> str:
     """Return the key of all `decisions` of a run: they depend on the whole pool."""
     measured = MeasureSettings.of(context)
-    sources = [source.model_dump(exclude={"path", "storage"}) for source in context.recipe.input]
+    sources = [source.model_dump(exclude={"path", "storage", "join"}) for source in context.recipe.input]
+    joins = [[name, g.digest] for name, groups in context.pool.groups.items() for g in groups if g.digest]
     scores = [[field.name, str(field.type)] for field in measured.score_schema]
     signals = [signal.key for signal in measured.signals]
     versions = [VERSIONS[step] for step in ("measure", "matches", "decisions")]
@@ -107,6 +108,7 @@ def decisions_key(context: RunContext) -> str:
         [
             *(versions, context.pool.key, sources, _deciding_sections(context.recipe), scores, signals),
             *(measured.value_versions, version("duckdb"), context.metadata_key, context.evaluation_key),
+            *([joins] if joins else []),
             *([context.blocklist_key] if context.blocklist_key else []),
         ]
     )
@@ -134,7 +136,9 @@ def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema) -> None:
     if dedup.prefer is None:
         return
     if dedup.prefer not in columns.names:
-        raise RecipeError(f"dedup.prefer: no column {dedup.prefer!r}; columns: {', '.join(columns.names)}")
+        raise UnknownColumn(
+            f"dedup.prefer: no column {dedup.prefer!r}; columns: {', '.join(columns.names)}", dedup.prefer
+        )
     kind = columns.field(dedup.prefer).type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise RecipeError(f"dedup.prefer: needs a numeric column; {dedup.prefer!r} is {kind}")

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import pyarrow as pa
 
 from curate.errors import DamagedError
-from curate.measure.settings import SUPPLIED, MeasureSettings
+from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
 from curate.recipe.measure import column_prefix
 from curate.signals.signal import Signal
@@ -23,16 +23,17 @@ Column: TypeAlias = "pa.ChunkedArray | pa.Array"
 class CurrentColumns:
     """Where a unit's current columns are."""
 
-    scores: dict[str, UnitTables] = field(default_factory=dict)  # by signal, and of SUPPLIED
+    scores: dict[str, UnitTables] = field(default_factory=dict)  # by signal, and by group of the pool's columns
     embeddings: dict[str, UnitTables] = field(default_factory=dict)  # by model, and of what the pool supplies
     # Of what the pool was to supply and could not: path and detail.
     faults: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
-    def read_scores(self, settings: MeasureSettings) -> dict[str, list[Column]]:
-        """Return the current columns of `scores`, by signal."""
+    def read_scores(self, settings: MeasureSettings, source: str) -> dict[str, list[Column]]:
+        """Return the current columns of `scores`, by signal and group."""
         names = {signal.name: [field.name for field in signal.columns] for signal in settings.signals}
-        names |= {SUPPLIED: settings.pool.scores.names}
-        found: dict[str, list[Column]] = {} if settings.pool.scores else {SUPPLIED: []}
+        groups = {group.name: list(group.columns) for group in settings.groups(source)}
+        names |= groups
+        found: dict[str, list[Column]] = {name: [] for name, columns in groups.items() if not columns}
         for name, tables in self.scores.items():
             found[name] = tables.read("scores", names[name]).columns if names[name] else []
         return found

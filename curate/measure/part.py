@@ -9,6 +9,7 @@ batches of models do not cross steps, and between two of them may be a checkpoin
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -21,6 +22,7 @@ from curate import ids, schema
 from curate.measure.settings import MeasureSettings
 from curate.numeric.arrays import Mask, whole
 from curate.numeric.vectors import no_embeddings
+from curate.pool.columns import score_column
 from curate.pool.faults import EmbeddingFault, InputFault, retry
 from curate.pool.formats.input_format import Batch, InputPart
 from curate.pool.formats.registry import find_format
@@ -99,7 +101,7 @@ def measure_part(
     `signals` are those that observe its images, or whose embeddings it supplies; `checkpoints` are those of the unit.
     """
     outputs = tuple(_output_schema(signal).empty_table() for signal in signals)
-    nothing = MeasuredPart(_SAMPLES.empty_table(), settings.pool.scores.empty_table(), outputs)
+    nothing = MeasuredPart(_SAMPLES.empty_table(), settings.read_columns(source.name).empty_table(), outputs)
     if part.fault:
         return replace(nothing, failure=part.fault)
 
@@ -126,19 +128,21 @@ def _measure_batches(
     settings: MeasureSettings, source: Source, part: InputPart, signals: Sequence[Signal], complete: Complete
 ) -> tuple[list[MeasuredPart], tuple[str, str] | None]:
     """Return what each batch of a part gives, and reason and detail where the part is damaged."""
-    measured = []
+    measured, columns = [], settings.read_columns(source.name)
     try:
-        for number, batch in enumerate(
-            find_format(source).read(source, part, settings.pool.scores, settings.pool.output)
-        ):
-            measured.append(_measure_batch(settings, batch, signals, partial(complete, number)))
+        for number, batch in enumerate(find_format(source).read(source, part, columns, settings.pool.output)):
+            measured.append(_measure_batch(settings, batch, columns, signals, partial(complete, number)))
     except InputFault as fault:
         return measured, (fault.reason, fault.detail)
     return measured, None
 
 
 def _measure_batch(
-    settings: MeasureSettings, batch: Batch, signals: Sequence[Signal], complete: Callable[[Steps], pa.Table]
+    settings: MeasureSettings,
+    batch: Batch,
+    scores: pa.Schema,
+    signals: Sequence[Signal],
+    complete: Callable[[Steps], pa.Table],
 ) -> MeasuredPart:
     captions = check_captions(batch.columns["caption"])
     rows = len(captions.status)
@@ -164,7 +168,7 @@ def _measure_batch(
     outputs, missing = _outputs(batch, signals, observed, is_ok)
     return MeasuredPart(
         samples=pa.table([columns.get(name, pa.nulls(rows)) for name in _SAMPLES.names], schema=_SAMPLES),
-        scores=pa.table([_score(batch, f, rows) for f in settings.pool.scores], schema=settings.pool.scores),
+        scores=_scores(batch, scores, rows),
         outputs=outputs,
         members=None if batch.members is None else pa.table(list(batch.members), schema=_MEMBERS),
         faults=missing,
@@ -273,11 +277,28 @@ def _first_fault(old: Faults, new: Faults) -> Faults:
     return status, errors
 
 
-def _score(batch: Batch, field: pa.Field, rows: int) -> pa.Array:
-    """Return a score column in the pool's type; NaN is null, since it has no place in an order."""
-    if field.name not in batch.scores:
-        return pa.nulls(rows, field.type)
-    array = whole(batch.scores[field.name])
-    if pa.types.is_floating(array.type):
-        array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
-    return array.cast(field.type, safe=False)
+def _scores(batch: Batch, columns: pa.Schema, rows: int) -> pa.Table:
+    """Return the columns that a batch supplies, null where it has none of that name."""
+    found = [
+        score_column(whole(batch.scores[field.name]), field.type)
+        if field.name in batch.scores
+        else pa.nulls(rows, field.type)
+        for field in columns
+    ]
+    return pa.table(found, schema=columns)
+
+
+def read_supplied(settings: MeasureSettings, source: Source, part: InputPart) -> pa.Table:
+    """Return the columns of `scores` that a part supplies, of all rows that it has, without looking at an image. Raises OSError."""
+    columns = settings.read_columns(source.name)
+
+    def read() -> pa.Table:
+        found = [columns.empty_table()]
+        state = file_state(part.path, source.storage)
+        with suppress(InputFault):  # as when it was measured: the rows that came before
+            for batch in find_format(source).read(source, part, columns, settings.pool.output):
+                found.append(_scores(batch, columns, len(batch.columns["caption"])))
+        check_state(part.path, source.storage, state)
+        return pa.concat_tables(found)
+
+    return columns.empty_table() if part.fault else retry(read)

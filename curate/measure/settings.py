@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from curate import ids
 from curate.pool.plan import Pool, Unit
+from curate.pool.score_groups import ScoreGroup
 from curate.recipe.measure import Measure
 from curate.recipe.source import Source, find_source
 from curate.run.columns import embedding_schema, score_schema, table_names
@@ -21,7 +22,6 @@ from curate.run.context import VERSIONS, RunContext
 from curate.signals.registry import find_signals
 from curate.signals.signal import Signal
 
-SUPPLIED = "the pool"  # of score columns that the pool supplies, among the names of signals
 TABLES = ("samples", "scores", "embeddings", "members")
 
 
@@ -48,6 +48,14 @@ class MeasureSettings:
         """Return the source that the unit belongs to."""
         return find_source(self.sources, unit.source)
 
+    def groups(self, source: str) -> tuple[ScoreGroup, ...]:
+        """Return the groups of columns of `scores` that units of a source have from the pool: read, or joined."""
+        return self.pool.groups[source]
+
+    def read_columns(self, source: str) -> pa.Schema:
+        """Return the columns of `scores` that are read from the inputs of a source."""
+        return pa.schema([self.pool.scores.field(n) for g in self.groups(source) if g.join is None for n in g.columns])
+
     @cached_property
     def score_schema(self) -> pa.Schema:
         """The columns of table `scores`."""
@@ -63,25 +71,29 @@ class MeasureSettings:
     def key(self, table: str, unit: Unit) -> str:
         """Return the key of one of TABLES."""
         if table == "scores":
-            return ids.digest(list(self.signal_keys(unit).items()))
+            own = {name for group in self.groups(unit.source) for name in group.columns}
+            others = [[field.name, str(field.type)] for field in self.pool.scores if field.name not in own]
+            return ids.digest([*self.signal_keys(unit).items(), *([others] if others else [])])
         if table == "embeddings":
             keys = self.signal_keys(unit)
             return ids.digest([[one.name, keys[one.name]] for one in self.measure.kept])
         return ids.digest([self._rows_key(unit), self.value_versions])  # one reading writes both
 
     def signal_keys(self, unit: Unit) -> dict[str, str]:
-        """Return the key of the columns of each signal, and of SUPPLIED, by name."""
+        """Return the key of the columns of each signal, and of each of `groups`, by name."""
         supplied = {signal.name for signal in self.signals if signal.supplied}
         keys: dict[str, Any] = {signal.name: signal.key for signal in self.signals}
         for signal in self.signals:
             if signal.name in supplied or signal.of in supplied:
                 keys[signal.name] = ids.digest([signal.key, unit.sidecar_fingerprints])
-        keys[SUPPLIED] = ids.digest([[field.name, str(field.type)] for field in self.pool.scores])
+        for group in self.groups(unit.source):
+            columns = [[name, str(self.pool.scores.field(name).type)] for name in group.columns]
+            keys[group.name] = ids.digest(columns if group.join is None else [group.digest, columns])
         return {name: ids.digest([self._rows_key(unit), key]) for name, key in keys.items()}
 
     def _rows_key(self, unit: Unit) -> str:
         """Return the key of what the unit's rows are, and which of them can be read."""
-        source = self.source(unit).model_dump(exclude={"name", "path", "storage"})
+        source = self.source(unit).row_fields()
         image = self.measure.image
         decoding = [image.decode, image.max_pixels, f"pillow {version('pillow')}"] if self.pool.has_images else []
         decoding += [image.jpeg_side] if image.jpeg_side else []

@@ -16,25 +16,32 @@ import xxhash
 from curate import schema
 from curate.errors import RunError
 from curate.measure.current import Column, CurrentColumns, find_current_columns, needed_embeddings, observing_signals
-from curate.measure.part import STEP_ROWS, MeasuredPart, join_measured, measure_part
-from curate.measure.settings import SUPPLIED, MeasureSettings
+from curate.measure.part import STEP_ROWS, MeasuredPart, join_measured, measure_part, read_supplied
+from curate.measure.settings import MeasureSettings
+from curate.numeric.arrays import whole
 from curate.numeric.vectors import embedding_matrix
+from curate.pool.join import open_join
 from curate.pool.plan import Unit
+from curate.recipe.source import Source
 from curate.signals.signal import Embeddings, Signal
 from curate.store.checkpoints import Checkpoints
 from curate.store.tables import UnitTables
+from curate.wording import one_line
+
+_UNREAD = "this file could be read when its samples were measured, and cannot now; run again when it can"
 
 
 @dataclass
 class _Reading:
     """What a unit's tables are made of."""
 
+    source: str  # the unit's
     samples: pa.Table  # table `samples`
     # What was read now; none where `samples` is current, and nothing else must see the inputs
     parts: list[MeasuredPart]
     joined: MeasuredPart | None  # all of them
     signals: list[Signal]  # that observed them
-    scores: dict[str, list[Column]]  # columns of `scores` by signal, and of SUPPLIED, as far as they are known
+    scores: dict[str, list[Column]]  # columns of `scores` by signal and group, as far as they are known
 
     @property
     def is_partial(self) -> bool:
@@ -56,6 +63,7 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     checkpoints = Checkpoints(tables.store, "measured", tables.unit, settings.key("samples", unit))
     reading = _read(settings, unit, tables, current, current_tables, checkpoints)
     _fill_samples(settings, reading, "samples" in current_tables)
+    _join(settings, unit, reading)
     faults, are_transient = _embedding_faults(settings, unit, current, reading)
     signal_keys = settings.signal_keys(unit)
     note = {"signals": signal_keys, "faults": faults}
@@ -86,20 +94,50 @@ def _read(
     Raises RunError where `samples` is current, and a file that it was made from cannot be read.
     """
     signals = observing_signals(settings, current)
-    scores = current.read_scores(settings)
-    if {"samples", "members"} & set(settings.tables) <= current_tables and not signals and SUPPLIED in scores:
-        return _Reading(tables.read("samples"), [], None, signals, scores)
+    scores = current.read_scores(settings, unit.source)
     source = settings.source(unit)
+    if {"samples", "members"} & set(settings.tables) <= current_tables and not signals:
+        reading = _Reading(unit.source, tables.read("samples"), [], None, signals, scores)
+        if any(group.join is None and group.name not in scores for group in settings.groups(unit.source)):
+            _read_supplied(settings, source, unit, reading)
+        return reading
     parts = [measure_part(settings, source, part, signals, checkpoints) for part in unit.parts]
     joined = join_measured(parts)
-    reading = _Reading(_samples(unit, parts, joined), parts, joined, signals, scores)
+    reading = _Reading(unit.source, _samples(unit, parts, joined), parts, joined, signals, scores)
     if "samples" in current_tables and reading.is_partial:
-        raise RunError(
-            f"{next(p.failure[1] for p in parts if p.failure and p.may_be_read_later)}: this file could be read "
-            "when its samples were measured, and cannot now; run again when it can"
-        )
-    scores[SUPPLIED] = joined.scores.columns
+        raise RunError(f"{next(p.failure[1] for p in parts if p.failure and p.may_be_read_later)}: {_UNREAD}")
+    _take_supplied(settings, unit, reading, joined.scores)
     return reading
+
+
+def _read_supplied(settings: MeasureSettings, source: Source, unit: Unit, reading: _Reading) -> None:
+    """Read the columns of `scores` that the unit's inputs supply, of rows that are current. Raises RunError where they cannot be read."""
+    try:
+        table = pa.concat_tables([read_supplied(settings, source, part) for part in unit.parts])
+    except OSError as error:
+        raise RunError(f"{one_line(error, 300)}: {_UNREAD}") from None
+    if len(table) != len(reading.samples):
+        raise RunError(
+            f"unit {unit.name}: its inputs had {len(reading.samples)} rows when they were measured, now {len(table)}"
+        )
+    _take_supplied(settings, unit, reading, table)
+
+
+def _take_supplied(settings: MeasureSettings, unit: Unit, reading: _Reading, table: pa.Table) -> None:
+    """Take what was read of the inputs as the columns of the groups that are read."""
+    for group in settings.groups(unit.source):
+        if group.join is None:
+            reading.scores[group.name] = table.select(list(group.columns)).columns
+
+
+def _join(settings: MeasureSettings, unit: Unit, reading: _Reading) -> None:
+    """Look up the columns of joins that are not current."""
+    for group in settings.groups(unit.source):
+        if group.join is not None and group.name not in reading.scores:
+            join = settings.source(unit).join[group.join]
+            columns = open_join(join, group.digest).look_up(whole(reading.samples[join.on]))
+            kinds = pa.schema([settings.pool.scores.field(name) for name in group.columns])
+            reading.scores[group.name] = columns.select(list(group.columns)).cast(kinds).columns
 
 
 def _samples(unit: Unit, parts: Sequence[MeasuredPart], joined: MeasuredPart) -> pa.Table:
@@ -162,11 +200,19 @@ def _aligned_tables(
             if signal.from_embeddings and signal.of:
                 given = embeddings[signal.of], reading.samples["caption"]
                 scores[signal.name] = _from_embeddings(signal, keys[signal.name], *given, checkpoints)
-        names = [*(signal.name for signal in settings.signals), SUPPLIED]
-        columns = [column for name in names for column in scores.get(name, [])]
-        table = pa.table([*base.columns, *columns], names=settings.score_schema.names)
-        made["scores"] = table.cast(settings.score_schema)
+        made["scores"] = _score_table(settings, base, scores, reading.source)
     return made
+
+
+def _score_table(settings: MeasureSettings, base: pa.Table, scores: dict[str, list[Column]], source: str) -> pa.Table:
+    """Return table `scores`; columns that only other sources supply are null."""
+    names = {signal.name: [field.name for field in signal.columns] for signal in settings.signals}
+    names |= {group.name: list(group.columns) for group in settings.groups(source)}
+    columns = {name: base[name] for name in base.column_names}
+    for of, own in names.items():
+        columns |= zip(own, scores.get(of, []), strict=True)
+    table = {f.name: columns.get(f.name, pa.nulls(len(base), f.type)) for f in settings.score_schema}
+    return pa.table(table).cast(settings.score_schema)
 
 
 def _members(base: pa.Table, members: pa.Table | None) -> pa.Table:

@@ -3,8 +3,11 @@
 Names are compared without regard to case, in order; see `COLUMN_NAMES`. And columns of any type as `samples` has them.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.pool.faults import InputFault
 from curate.recipe.section import Section
@@ -82,6 +85,38 @@ def _fits(part: str, kind: pa.DataType) -> bool:
     numbers = (pa.types.is_integer, pa.types.is_floating)
     tests = {"caption": texts + binary, "image": binary, "width": numbers, "height": numbers}.get(part, texts)
     return any(test(kind) for test in tests)
+
+
+SCORE_TYPES = "numbers, text, booleans, dates, lists of numbers"  # those of `score_type`, for people
+
+
+def score_type(kind: pa.DataType) -> pa.DataType | None:
+    """Return the type that a column has in table `scores`; None where rules cannot see such: bytes, structs, lists of texts."""
+    kind = plain_type(kind)
+    if pa.types.is_float16(kind):
+        return pa.float32()  # DuckDB has no half floats
+    if pa.types.is_large_string(kind):
+        return pa.string()
+    if any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
+        inner = score_type(kind.value_type)
+        return None if inner is None or pa.types.is_string(inner) else pa.list_(inner)
+    plain = (pa.types.is_null, pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+    others = (pa.types.is_decimal, pa.types.is_date, pa.types.is_timestamp)
+    return kind if any(test(kind) for test in (*plain, *others)) else None
+
+
+def unify_scores(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Return columns of table `scores` in types that hold those of all files; a column of nulls is text. Raises pa.ArrowException."""
+    columns = pa.unify_schemas(list(schemas), promote_options="permissive")
+    return pa.schema([field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in columns])
+
+
+def score_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return a column as table `scores` has it, in a type of `score_type`; NaN, which has no place in an order, and text that is not UTF-8 are null."""
+    column = column.cast(plain_type(column.type))
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    return valid_text(column) if pa.types.is_string(kind) else column.cast(kind, safe=False)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:

@@ -23,6 +23,7 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
 MAX_NAMES = 10_000_000  # of files in one source, by ranges and lists
 _HASHED = "xxh3:"
+_LOCAL_OPTIONS = ("auto_mkdir",)  # of fsspec's local file system, which takes any other without a word
 _THREADS = 16  # files that are looked up, or hashed, at once
 # What file systems call a file's version: object stores, Hugging Face, HTTP, SFTP, memory.
 _VERSIONS = (
@@ -143,6 +144,11 @@ def _find(fs: Any, path: str, name: str, content: bool) -> list[InputFile] | Non
 
 def list_source(source: Source, content: bool) -> list[InputFile]:
     """Return the files of a source, in order. Raises RecipeError, which names it, where they cannot be listed."""
+    is_local = all("://" not in path for path in source.paths)
+    if is_local and (unknown := [name for name in source.storage if name not in _LOCAL_OPTIONS]):
+        raise RecipeError(
+            f"input {source.name!r}: storage: {unknown[0]!r} is no option of local files; leave it out, or name a URL in path"
+        )
     try:
         return list_files(source.paths, source.storage, content)
     except RecipeError as error:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import RecipeError
-from curate.pool.columns import Columns, find_columns
+from curate.pool.columns import Columns, find_columns, score_type
 from curate.pool.faults import EmbeddingFault, InputFault, retry
 from curate.pool.formats.input_format import FileColumns, InputPart
 from curate.pool.listing import InputFile
@@ -98,7 +98,12 @@ def file_columns(footers: Sequence[Footer], columns: Columns) -> tuple[FileColum
     for schema in dict.fromkeys(footer.schema for footer in footers if footer.schema):
         found = find_columns(schema, columns)
         supplied = frozenset(part for part in _SUPPLIED if getattr(found, part))
-        kinds.append(FileColumns(bool(found.image), schema, supplied, found.scores or ()))
+        scores = found.scores or ()
+        others = tuple(
+            field.name for field in schema if field.name not in scores and score_type(field.type) is not None
+        )
+        nameable = others if columns.scores is None else ()
+        kinds.append(FileColumns(bool(found.image), schema, supplied, scores, nameable))
     return tuple(kinds)
 
 

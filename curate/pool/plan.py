@@ -4,17 +4,17 @@ A unit is a partition of the input: consecutive parts of one source, as its form
 sample is looked at. The plan depends on the recipe's inputs alone, so the same inputs give the same units.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from curate import ids, schema
+from curate import ids
 from curate.errors import RecipeError
 from curate.pool.columns import plain_type
 from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource
 from curate.pool.formats.registry import find_format
+from curate.pool.score_groups import ScoreGroup, find_score_groups
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source
 from curate.store.chunks import Chunk
@@ -64,12 +64,22 @@ class Pool:
     has_images: bool  # whether samples have images, or are rows of text
     rows: int | None  # how many there are; None where listing does not state it
     supplied: frozenset[str]  # the parts of a sample that columns supply (such as url, width, language)
-    scores: pa.Schema  # name and type of the score columns that the pool supplies
+    scores: pa.Schema  # name and type of the score columns that the pool supplies, those joined to it included
     # Of a pool without images: the columns of all inputs, which the curated Parquet has, but `uid`
     output: pa.Schema | None
     # Dimensions of those supplied, by name in `measure.embeddings`
     embeddings: dict[str, int] = field(default_factory=dict)
     files: int = 0  # input files; unknown of a run that is opened again
+    groups: Mapping[str, tuple[ScoreGroup, ...]] = field(default_factory=dict)  # of each source; likewise
+
+    def without_named(self, columns: Collection[str]) -> "Pool":
+        """Return the pool without columns of these names (in lower case) that it supplies only because an expression names them."""
+        groups = {
+            source: tuple(one for one in found if not (one.is_named and one.columns[0].lower() in columns))
+            for source, found in self.groups.items()
+        }
+        left = {name for found in groups.values() for group in found for name in group.columns}
+        return replace(self, groups=groups, scores=pa.schema([f for f in self.scores if f.name in left]))
 
 
 @dataclass(frozen=True)
@@ -85,10 +95,11 @@ class Plan:
         return list({part.path: part for unit in self.units for part in unit.parts}.values())
 
 
-def make_plan(recipe: Recipe, content: bool = False, unit_size: int | None = None) -> Plan:
+def make_plan(recipe: Recipe, content: bool = False, unit_size: int | None = None, named: Collection[str] = ()) -> Plan:
     """List the inputs and group them; where `content`, fingerprints are of the content of files, not of etag or mtime.
 
     A unit takes parts until they have more than `unit_size` bytes, or rows in a pool without images; None: what suits the pool.
+    `named` are the columns that the recipe's expressions name, in lower case: those that an input has are supplied.
 
     Raises RecipeError where a file is missing, no file of a source can be used, or sources do not go together.
     """
@@ -98,15 +109,17 @@ def make_plan(recipe: Recipe, content: bool = False, unit_size: int | None = Non
     columns = [(source, one) for source, planned in sources for one in planned.columns]
     has_images = _has_images(columns)
     units = _cut_units(sources, has_images, unit_size)
+    groups, scores = find_score_groups(sources, named)
     rows = [part.rows for unit in units for part in unit.parts if not part.fault]
     pool = Pool(
         key=ids.digest([unit.key for unit in units]),
         has_images=has_images,
         rows=None if None in rows else sum(n or 0 for n in rows),
         supplied=frozenset(name for _, one in columns for name in one.supplied),
-        scores=_score_schema(columns),
+        scores=scores,
         embeddings=dimensions,
         files=len({part.path for unit in units for part in unit.parts}),
+        groups=groups,
         output=None if has_images else _output_schema([one.schema for _, one in columns]),
     )
     return Plan(units, pool)
@@ -173,37 +186,6 @@ def _cut_units(
         if group:
             units.append(Unit(len(units), name, tuple(group)))
     return tuple(units)
-
-
-def _score_schema(columns: Sequence[tuple[Source, FileColumns]]) -> pa.Schema:
-    """Return the score columns of all sources, each of one type."""
-    types: dict[str, Any] = {}
-    reserved = {*schema.SAMPLES.names, *schema.DECISIONS.names}
-    by_lower: dict[str, str] = {}
-    # A column that holds integers in one file and floats in another is a score in both.
-    names: dict[str, dict[str, None]] = {}
-    for source, one in columns:
-        names.setdefault(source.name, {}).update(dict.fromkeys(one.scores))
-    for source, one in columns:
-        for name in (name for name in names[source.name] if name in one.schema.names):
-            where = f"input {source.name!r}: score column {name!r}"
-            if name.lower() in reserved:
-                raise RecipeError(
-                    f"{where} has the name of a column of the run's own; choose others with columns.scores, or rename it"
-                )
-            if by_lower.setdefault(name.lower(), name) != name:
-                raise RecipeError(
-                    f"{where} and {by_lower[name.lower()]!r} differ in case only; to SQL they are the same"
-                )
-            kind = one.schema.field(name).type
-            if pa.types.is_float16(kind):
-                kind = pa.float32()  # DuckDB has no half floats
-            pair = [pa.schema([(name, one_kind)]) for one_kind in (types.get(name, kind), kind)]
-            try:
-                types[name] = pa.unify_schemas(pair, promote_options="permissive").field(0).type
-            except pa.ArrowException:
-                raise RecipeError(f"{where} is {kind} here and {types[name]} in another file; use one type") from None
-    return pa.schema(list(types.items()))
 
 
 def _output_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:

@@ -2,24 +2,58 @@
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import ConfigDict, Discriminator, Field, SerializeAsAny, Tag, field_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
+    model_serializer,
+)
 
-from curate.recipe.section import BuiltFrom, Name, Section, UserPaths, kind_of
+from curate.recipe.section import BuiltFrom, Name, Section, UserPaths, find_twice, kind_of
 from curate.registry import Registry
 
 FORMATS: Registry[Any] = Registry("input format", "curate.pool.formats.registry:KINDS", "curate.formats")
+NewName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""The name of a column that SQL takes without quotes."""
 _UNKNOWN = "unknown format"
 
 
+class Join(Section):
+    """Columns that files of the user's own add to a source's rows: those of the row that has the same key, URL or uid.
+
+    `columns` maps the new name of each column to its name in the files.
+    """
+
+    path: UserPaths  # Parquet, CSV, or a .npy of uids
+    on: Literal["key", "url", "uid"]
+    columns: dict[NewName, Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths as listed; ranges and globs not yet expanded."""
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+
 class Source(Section):
-    """One input of the pool; every row is tagged with its name."""
+    """One input of the pool; every row is tagged with its name.
+
+    `optional_fields` are left out of plain data where they are empty, so that keys are those of before they were there.
+    """
+
+    optional_fields: ClassVar[frozenset[str]] = frozenset({"join"})
 
     name: Name
     format: Annotated[str, kind_of(FORMATS)]
     path: UserPaths
     storage: dict[str, Any] = Field({})  # options of the fsspec file system, such as {anon: true}
+    join: Annotated[tuple[Join, ...], BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)] = ()
 
     @field_validator("path")
     @classmethod
@@ -28,10 +62,26 @@ class Source(Section):
             raise ValueError("names no file; accepted: a path, or a list of paths")
         return path
 
+    @field_validator("join")
+    @classmethod
+    def _names_differ(cls, join: tuple[Join, ...]) -> tuple[Join, ...]:
+        if twice := find_twice(name for one in join for name in one.columns):
+            raise ValueError(f"two columns are named {twice!r}; give each a name of its own")
+        return join
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = serialise(self)
+        return {name: value for name, value in plain.items() if name not in self.optional_fields or value}
+
     @property
     def paths(self) -> tuple[str, ...]:
         """The paths as listed; ranges and globs not yet expanded."""
         return (self.path,) if isinstance(self.path, str) else self.path
+
+    def row_fields(self) -> dict[str, Any]:
+        """Return what determines the source's rows: all but where they are, and what only adds columns to them."""
+        return self.model_dump(exclude={"name", "path", "storage", "join"})
 
 
 def find_source(sources: Iterable[Source], name: str) -> Source:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from curate import schema
 from curate.errors import RecipeError
+from curate.pool.columns import Columns
 from curate.pool.formats.registry import find_format
 from curate.pool.plan import Pool
 from curate.recipe.measure import Measure
@@ -38,7 +39,7 @@ def visible_columns(measure: Measure, signals: Sequence[Signal], pool: Pool) -> 
     """Return the columns that rules see: what is measured or supplied, in `samples` and `scores`, and what follows from the sides."""
     hidden = {"unit", "row", "offset", "status", "error"}
     if not pool.has_images:
-        hidden |= {"bytes", "format", "sha256", "shard", "key"} | ({"width", "height", "url"} - pool.supplied)
+        hidden |= {"bytes", "format", "sha256", "shard"} | ({"width", "height", "url", "key"} - pool.supplied)
     if not (pool.has_images and measure.image.phash):
         hidden.add("phash")
     hidden |= {"language"} - pool.supplied - {name for signal in signals for name in signal.sample_columns}
@@ -70,6 +71,13 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
     from_images = [signal.name for signal in signals if signal.from_images]
     if from_images and not pool.has_images:
         raise RecipeError(f"measure: {from_images[0]} needs images, and the pool has none")
+    measured = {name for signal in signals for name in signal.sample_columns}
+    for source in recipe.input:
+        stated = getattr(source, "columns", None)
+        if isinstance(stated, Columns) and stated.language and "language" in measured:
+            raise RecipeError(
+                f"input {source.name!r}: columns.language names a column, and measure.language measures it; leave one out"
+            )
     own = [column.name for signal in signals for column in signal.columns]
     supplied = {name.lower() for name in pool.scores.names}
     for name in own:
@@ -78,5 +86,5 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
         if name in supplied:
             raise RecipeError(
                 f"measure: the pool has a column {name} already; leave the signal out, give it another name, or choose the "
-                "score columns with columns.scores"
+                "score columns with columns.scores, or names in join.columns"
             )

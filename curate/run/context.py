@@ -74,7 +74,7 @@ def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
             scores=_score_columns(folder, facts.pool.scores),
             output=None,
             embeddings=facts.pool.embeddings,
-        ),
+        ),  # without its groups: nothing is read or joined again
         store=folder,
         metadata_key=facts.metadata.digest if facts.metadata else "",
         models=facts.models,

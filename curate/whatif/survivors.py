@@ -29,7 +29,7 @@ from curate.ask.query import find_run
 from curate.decide import dedup, rounds
 from curate.decide.per_unit import ALIVE, UnitState, alive_matches, read_verdicts
 from curate.decide.settings import DecideSettings
-from curate.errors import RecipeError, RunError
+from curate.errors import RecipeError, RunError, UnknownColumn
 from curate.numeric.arrays import I16, I64, Mask
 from curate.pool.plan import Unit
 from curate.process import in_threads
@@ -117,7 +117,14 @@ class FinishedRun:
     def settings(self, recipe: Recipe) -> DecideSettings:
         """Return what deciding by a changed recipe reads, without the evaluation set, which only a run has."""
         dedup_alone = recipe.dedup.model_copy(update={"against": None})
-        return DecideSettings.of(replace(self.context, recipe=recipe.model_copy(update={"dedup": dedup_alone})))
+        context = replace(self.context, recipe=recipe.model_copy(update={"dedup": dedup_alone}))
+        try:
+            return DecideSettings.of(context)
+        except UnknownColumn as error:
+            raise RecipeError(
+                f"{error}; a column of the pool that no rule named is not in this run's tables: name it in a run "
+                f"(`curate run RECIPE --reuse {context.store.url} --set …`)"
+            ) from None
 
 
 @dataclass(frozen=True)

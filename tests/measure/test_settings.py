@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 
 from curate.measure import settings as module
-from curate.measure.settings import SUPPLIED, TABLES, MeasureSettings
+from curate.measure.settings import TABLES, MeasureSettings
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import Pool, Unit
+from curate.pool.score_groups import SUPPLIED, ScoreGroup
 from curate.recipe.recipe import parse_recipe
 from curate.signals.signal import Signal
 
@@ -24,14 +25,25 @@ SIGNALS = (
     Signal("on_given", (pa.field("b", pa.float32()),), "b's key", from_embeddings=lambda rows: [], of="given"),
 )
 RECIPE: dict[str, Any] = {
-    "input": [{"name": "pool", "format": "webdataset", "path": "x.tar"}],
+    "input": [
+        {
+            "name": "pool",
+            "format": "webdataset",
+            "path": "x.tar",
+            "join": {"path": "j.csv", "on": "key", "columns": {"mine": "m"}},
+        }
+    ],
     "measure": {
         "language": {},
         "clip": {"model": "ViT-B-32", "embeddings": True},
         "embeddings": {"name": "given", "image": "i", "text": "t"},
     },
 }
-POOL = Pool("pool's key", True, None, frozenset(), pa.schema([("score", pa.float32())]), None)
+SCORE = pa.schema([("score", pa.float32()), ("mine", pa.float64())])
+JOIN = ScoreGroup("join of mine", ("mine",), 0, "the join's digest")
+POOL = Pool(
+    "pool's key", True, None, frozenset(), SCORE, None, groups={"pool": (ScoreGroup(SUPPLIED, ("score",)), JOIN)}
+)
 UNIT = Unit(0, "pool", (InputPart("a.tar", 1, "etag:1"), InputPart("b.tar", 2, "etag:2", sidecar_fingerprint="s")))
 
 
@@ -49,7 +61,7 @@ def keys(found: Inputs) -> dict[str, str]:
     return tables | {f"column {name}": key for name, key in settings.signal_keys(unit).items()}
 
 
-COLUMNS = {f"column {name}" for name in ("clip", "given", "on_clip", "on_given", "language", SUPPLIED)}
+COLUMNS = {f"column {name}" for name in ("clip", "given", "on_clip", "on_given", "language", SUPPLIED, JOIN.name)}
 ROWS = {"samples", "members"}
 ALL = {*ROWS, "scores", "embeddings", *COLUMNS}
 
@@ -102,6 +114,18 @@ CHANGES: list[tuple[str, Callable[[Inputs], Inputs], set[str]]] = [
     ("where a source is", source(path="y.tar"), set()),
     ("how it is reached", source(storage={"anon": True}), set()),
     ("where captions are", source(caption_key="text"), ALL),
+    ("which fields are columns", source(columns={"a": "int"}), set()),
+    ("where a joined file is", source(join={"path": "k.csv", "on": "key", "columns": {"mine": "m"}}), set()),
+    (
+        "a joined file",
+        pool(groups={"pool": (POOL.groups["pool"][0], replace(JOIN, digest="other"))}),
+        {"scores", f"column {JOIN.name}"},
+    ),
+    (
+        "the score columns of another source",
+        pool(scores=pa.schema([*SCORE, ("other", pa.float32())])),
+        {"scores"},
+    ),
     (
         "a source in front",
         recipe(lambda data: data["input"].insert(0, {"name": "front", "format": "parquet", "path": "z"})),
@@ -118,7 +142,7 @@ CHANGES: list[tuple[str, Callable[[Inputs], Inputs], set[str]]] = [
     ("what columns supply", pool(supplied=frozenset({"url"})), set()),
     (
         "the score columns of the pool",
-        pool(scores=pa.schema([("score", pa.float64())])),
+        pool(scores=pa.schema([("score", pa.float64()), SCORE.field("mine")])),
         {"scores", f"column {SUPPLIED}"},
     ),
     ("a model", signal(1), {"scores", "embeddings", "column clip"}),

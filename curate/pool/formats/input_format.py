@@ -57,12 +57,14 @@ class FileColumns:
         schema: all columns; those of files without images are emitted.
         supplied: which of uid, url, key, width, height and language there are.
         scores: the names of columns that land in table `scores`.
+        nameable: the names of further ones that land there where an expression of the recipe names them.
     """
 
     has_images: bool
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
     supplied: frozenset[str] = frozenset()
     scores: tuple[str, ...] = ()
+    nameable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,10 @@ class InputFormat(ABC):
         """Read rows without images again, as a table of these columns. Raises OSError."""
         samples = self.reread(source, part, PartRows(places, pa.table({"format": pa.nulls(len(places), pa.string())})))
         return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)
+
+    def missing_column(self, source: Any, name: str) -> str:
+        """Return what to change in a source so that expressions see a column, where its inputs have one of that name; else nothing."""
+        return ""
 
     def url_column(self, source: Any, output: pa.Schema) -> str | None:
         """Return the column that holds URLs, of those that a pool without images emits."""

@@ -14,8 +14,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.errors import RecipeError
 from curate.numeric.arrays import Mask, whole
-from curate.pool.columns import Columns, find_columns, integers, plain_type, valid_text
+from curate.pool.columns import SCORE_TYPES, Columns, find_columns, integers, plain_type, score_type, valid_text
 from curate.pool.faults import InputFault
 from curate.pool.formats.input_format import Batch, InputFormat, InputPart, InputSample, PartRows, Places, PlannedSource
 from curate.pool.listing import file_state, list_source
@@ -27,6 +28,7 @@ from curate.recipe.source import Source
 from curate.wording import one_line
 
 _footers: Recent[pq.FileMetaData] = Recent()
+_LOOKED = 20  # files whose columns a message goes by
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 
 
@@ -34,6 +36,10 @@ class ParquetSource(Source):
     """A source of Parquet files."""
 
     columns: Columns = Columns()
+
+    def row_fields(self) -> dict[str, Any]:
+        """Return what determines the rows: not which columns are scores."""
+        return super().row_fields() | {"columns": self.columns.model_dump(exclude={"scores"})}
 
 
 class ParquetInput(InputFormat):
@@ -47,7 +53,13 @@ class ParquetInput(InputFormat):
         footers = read_footers(source, source.columns, list_source(source, content), embeddings, content)
         dimensions = {one.name: embedding_dimension(one, source, footers) for one in embeddings}
         parts = tuple(part for footer in footers for part in footer.parts)
-        return PlannedSource(parts, file_columns(footers, source.columns), dimensions)
+        columns = file_columns(footers, source.columns)
+        unused = [side for side in ("width", "height") if getattr(source.columns, side)]
+        if unused and any(one.has_images for one in columns):
+            raise RecipeError(
+                f"input {source.name!r}: columns.{unused[0]}: the source has images, whose sizes are measured; leave it out"
+            )
+        return PlannedSource(parts, columns, dimensions)
 
     def read(
         self, source: ParquetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
@@ -108,12 +120,32 @@ class ParquetInput(InputFormat):
         table, _ = _read_rows(source, part)
         return _output_columns(table.take(pa.array(places)), output)
 
+    def missing_column(self, source: ParquetSource, name: str) -> str:
+        """Return what to change, by the footers of the first files."""
+        fields = [field for file in list_source(source, False)[:_LOOKED] for field in _columns(source, file.path)]
+        field = next((field for field in fields if field.name.lower() == name.lower()), None)
+        if field is None:
+            return ""
+        if score_type(field.type) is None:
+            return f"its column {field.name!r} is {field.type}; accepted: {SCORE_TYPES}"
+        scores = ", ".join([*(source.columns.scores or ()), field.name])
+        return f"its files have one: write columns: {{scores: [{scores}]}}"
+
     def url_column(self, source: ParquetSource, output: pa.Schema) -> str | None:
         """Return the column that holds URLs, as the recipe names it."""
         try:
             return find_columns(output, source.columns).url
         except InputFault:  # columns of another source
             return None
+
+
+def _columns(source: ParquetSource, path: str) -> pa.Schema:
+    """Return the columns of a file; none where it cannot be read."""
+    try:
+        with fsspec.open(path, "rb", **source.storage) as opened:
+            return pq.read_schema(opened)
+    except (pa.ArrowException, OSError):
+        return pa.schema([])
 
 
 @contextmanager

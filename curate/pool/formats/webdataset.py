@@ -4,11 +4,14 @@ A caption is the sample's `.txt`, else a field of its json, which also holds URL
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
 
 import pyarrow as pa
+from pydantic import Field
 
 from curate import schema
+from curate.errors import CurateError
 from curate.numeric.arrays import Mask
 from curate.pool.byte_sources import ByteSource, open_source
 from curate.pool.faults import InputFault
@@ -30,12 +33,24 @@ from curate.recipe.source import Source
 
 _CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
 _JSON_BYTES = 1 << 24
+_LOOKED = 100  # samples that a message goes by
+
+
+JsonType = Literal["float", "int", "text", "bool"]
+_TYPES = {"float": pa.float64(), "int": pa.int64(), "text": pa.string(), "bool": pa.bool_()}
+_KINDS: dict[type, JsonType] = {float: "float", int: "int", str: "text", bool: "bool"}
 
 
 class WebdatasetSource(Source):
     """A source of tars."""
 
+    optional_fields = Source.optional_fields | {"columns"}
     caption_key: str = "caption"  # the json field that holds the caption where there is no .txt
+    columns: dict[str, JsonType] = Field({})  # fields of the json that rules see
+
+    def row_fields(self) -> dict[str, Any]:
+        """Return what determines the rows: not which fields are columns."""
+        return {name: value for name, value in super().row_fields().items() if name != "columns"}
 
 
 class WebdatasetInput(InputFormat):
@@ -51,7 +66,9 @@ class WebdatasetInput(InputFormat):
         """List the tars; none is opened."""
         files = list_source(source, content)
         parts = tuple(InputPart(file.path, file.size, file.fingerprint) for file in files)
-        return PlannedSource(parts, (FileColumns(has_images=True),))
+        declared = pa.schema([(name, _TYPES[kind]) for name, kind in source.columns.items()])
+        columns = FileColumns(True, declared, scores=tuple(declared.names))
+        return PlannedSource(parts, (columns,))
 
     def read(
         self, source: WebdatasetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
@@ -60,7 +77,7 @@ class WebdatasetInput(InputFormat):
         opened = open_source(part.path, source.storage)
         index = index_tar(opened)
         samples = group_members(index)
-        texts, faults = _read_texts(opened, index, samples, source.caption_key)
+        texts, faults, fields = _read_texts(opened, index, samples, source)
         image = pa.array([None if member < 0 else member for member in samples.image], pa.int64())
         columns = texts | {
             "key": pa.array(samples.keys, pa.string()),
@@ -72,9 +89,19 @@ class WebdatasetInput(InputFormat):
             for is_wanted, member in zip(wanted.tolist(), samples.image, strict=True):
                 yield opened.read(int(index.offsets[member]), int(index.sizes[member])) if is_wanted else None
 
-        yield Batch(columns, faults, images, members=samples.member_columns(index))
+        yield Batch(columns, faults, images, fields, samples.member_columns(index))
         if index.damage:
             raise InputFault(*index.damage)
+
+    def missing_column(self, source: WebdatasetSource, name: str) -> str:
+        """Return what to declare, by the first samples of the first tar."""
+        for value in _first_values(source, name):
+            if kind := _KINDS.get(type(value)):
+                declared = ", ".join(f"{name}: {kind}" for name, kind in {**source.columns, name: kind}.items())
+                return f"its .json files have a field of that name: write columns: {{{declared}}}"
+            if value is not None:
+                return f"its .json files have a {type(value).__name__} under that name; accepted: {', '.join(_TYPES)}"
+        return ""
 
     def reread(self, source: WebdatasetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read the members of samples by their offsets. Raises OSError where the tar ends before."""
@@ -93,30 +120,59 @@ class WebdatasetInput(InputFormat):
 
 
 def _read_texts(
-    source: ByteSource, index: TarIndex, samples: TarSamples, caption_key: str
-) -> tuple[dict[str, pa.Array], tuple[pa.Array, pa.Array]]:
-    """Return what .txt and .json say, as columns caption, url and uid, and the status and error of each row."""
+    opened: ByteSource, index: TarIndex, samples: TarSamples, source: WebdatasetSource
+) -> tuple[dict[str, pa.Array], tuple[pa.Array, pa.Array], dict[str, pa.ChunkedArray]]:
+    """Return what .txt and .json say: columns caption, url and uid, the status and error of each row, and `source.columns`."""
     captions: list[bytes | None] = [None] * len(samples)
     urls: list[str | None] = [None] * len(samples)
     uids: list[str | None] = [None] * len(samples)
+    declared: dict[str, list[Any]] = {name: [None] * len(samples) for name in source.columns}
     status, errors = list(samples.status), list(samples.errors)
     offsets, sizes, complete = index.offsets.tolist(), index.sizes.tolist(), index.complete.tolist()
     for row, (txt, meta) in enumerate(zip(samples.txt, samples.json, strict=True)):
         if txt >= 0 and complete[txt]:
-            raw = bytes(source.read(offsets[txt], min(sizes[txt], _CAPTION_BYTES)))
+            raw = bytes(opened.read(offsets[txt], min(sizes[txt], _CAPTION_BYTES)))
             # A longer one is refused for its length, not for a character cut in two.
             captions[row] = raw if sizes[txt] <= _CAPTION_BYTES else raw.decode(errors="ignore").encode()
         if meta >= 0 and complete[meta]:
-            fields, fault = read_json(bytes(source.read(offsets[meta], min(sizes[meta], _JSON_BYTES))))
+            fields, fault = read_json(bytes(opened.read(offsets[meta], min(sizes[meta], _JSON_BYTES))))
             if fault and status[row] == schema.OK:
                 status[row], errors[row] = "invalid_json", fault
             urls[row], uids[row] = _text(fields.get("url")), _text(fields.get("uid"))
-            if txt < 0 and isinstance(caption := fields.get(caption_key), str):
+            for name, values in declared.items():
+                values[row] = _value(source.columns[name], fields.get(name))
+            if txt < 0 and isinstance(caption := fields.get(source.caption_key), str):
                 # Lone surrogates, which JSON can spell, are not UTF-8: found as such with all other captions.
                 captions[row] = caption.encode(errors="surrogatepass")
     columns = {"caption": pa.array(captions, pa.binary()), "url": pa.array(urls, pa.string())}
     columns["uid"] = pa.array(uids, pa.string())
-    return columns, (pa.array(status, pa.string()), pa.array(errors, pa.string()))
+    found = {
+        name: pa.chunked_array([pa.array(values, _TYPES[source.columns[name]])]) for name, values in declared.items()
+    }
+    return columns, (pa.array(status, pa.string()), pa.array(errors, pa.string())), found
+
+
+def _value(kind: JsonType, value: Any) -> Any:
+    """Return a value of a json as its declared type; None where it is of another. A whole number may be written as the other kind."""
+    found = _KINDS.get(type(value))
+    if kind == "float" and found == "int":
+        return float(value) if abs(value) < 2**1000 else None
+    if kind == "int" and found == "float" and value.is_integer():
+        value, found = int(value), "int"
+    if found != kind or (kind == "int" and not -(2**63) <= value < 2**63):
+        return None
+    return value.encode(errors="replace").decode() if kind == "text" else value  # lone surrogates, which JSON can spell
+
+
+def _first_values(source: WebdatasetSource, name: str) -> Iterator[Any]:
+    """Yield what the first .json files have under a name; nothing where they cannot be read."""
+    with suppress(OSError, InputFault, CurateError):
+        for file in list_source(source, False)[:1]:
+            opened = open_source(file.path, source.storage)
+            index = index_tar(opened)
+            for member in [member for member in group_members(index).json if member >= 0][:_LOOKED]:
+                raw = opened.read(int(index.offsets[member]), min(int(index.sizes[member]), _JSON_BYTES))
+                yield read_json(bytes(raw))[0].get(name)
 
 
 def _text(value: Any) -> str | None:

@@ -196,7 +196,7 @@ def test_rows_of_text_of_another_package(package: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "parts"),
     [
-        ("format: folder, path: x, columns: {}", ["input.0.columns: unknown key", "known keys: name, format, path, storage, suffix"]),
+        ("format: folder, path: x, columns: {}", ["input.0.columns: unknown key", "known keys: name, format, path, storage, join, suffix"]),
         ("format: folder, path: x, suffx: png", ["did you mean 'suffix'?"]),
         ("format: foldr, path: x", ["did you mean 'folder'?", "accepted: webdataset, parquet, folder, jsonl"]),
     ],

@@ -1,0 +1,288 @@
+"""Columns that a user's own files add to a source's rows, looked up by key, URL or uid (`input[].join`).
+
+In: Parquet or CSV files with a column for the key and the columns that are asked for, or .npy files of uids (DataComp's
+subsets); no key occurs twice. Out: for rows of a unit, the columns' values, null where the files have no such key.
+
+A process reads the files once, into buckets by the keys' hashes (xxh3-128; a uid is its own), each sorted by them, on this
+machine's disk: in memory are a bucket while it is sorted, then the pages in which a unit's rows are found.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+
+from curate import ids
+from curate.errors import RecipeError, RunError
+from curate.numeric.arrays import I64, U64
+from curate.numeric.xxh3 import hash_pairs
+from curate.pool.columns import COLUMN_NAMES, SCORE_TYPES, score_column, score_type, unify_scores
+from curate.pool.listing import InputFile, list_files
+from curate.process import process_cache
+from curate.recipe.source import Join
+from curate.wording import did_you_mean, one_line
+
+_BATCH = 1 << 16  # rows that are read at a time
+_BUCKET = 1 << 20  # rows of a bucket, about
+_ROW_BYTES = 16  # that a row takes in a file, at least about
+_MAX_BUCKETS = 1024  # files that are open at once
+_PAIR = np.dtype("u8,u8")
+
+
+@dataclass(frozen=True)
+class JoinIdentity:
+    """The columns of a join under their new names, as table `scores` has them, and a digest of all that decides their values."""
+
+    columns: pa.Schema
+    digest: str
+
+
+def identify_join(join: Join, where: str) -> JoinIdentity:
+    """Return what a join gives, once its files are read.
+
+    Raises RecipeError, which begins with `where`, where a file is missing or cannot be read, has not the columns, or a key
+    occurs twice.
+    """
+    files, digest = _list(join, where)
+    table = process_cache(f"join {digest}", partial(_read, join, files, where))
+    return JoinIdentity(table.columns, digest)
+
+
+def open_join(join: Join, digest: str) -> "JoinTable":
+    """Return the table of a join that was identified; each process reads it once. Raises RunError where the files are others now."""
+
+    def read() -> JoinTable:
+        where = f"join of {join.path}"
+        files, found = _list(join, where)
+        if found != digest:
+            raise RunError(f"{where}: its files changed since the run was planned; run again")
+        return _read(join, files, where)
+
+    return process_cache(f"join {digest}", read)
+
+
+class JoinTable:
+    """The rows of a join by the hashes of their keys, in buckets in the order of these."""
+
+    def __init__(self, on: str, columns: pa.Schema, buckets: int) -> None:
+        self.on, self.columns = on, columns
+        self._folder = tempfile.TemporaryDirectory(prefix="curate-join-")  # it goes with the table
+        self._names = [os.path.join(self._folder.name, str(number)) for number in range(buckets)]
+        self._buckets: list[pa.Table] = []
+
+    def look_up(self, keys: pa.Array) -> pa.Table:
+        """Return the columns of the rows that have these keys (string[rows]); null where a key is null or not there."""
+        rows, high, low = _hash_keys(self.on, keys)
+        numbers = self._numbers(high)
+        parts, found = [self.columns.empty_table()], [np.zeros(0, np.int64)]
+        for number in np.unique(numbers):
+            bucket, mine = self._buckets[number], numbers == number
+            at = _search(bucket["high"].to_numpy(), bucket["low"].to_numpy(), high[mine], low[mine])
+            parts.append(bucket.select(self.columns.names).take(pa.array(at[at >= 0])))
+            found.append(rows[mine][at >= 0])
+        places = np.full(len(keys), -1)
+        places[np.concatenate(found)] = np.arange(sum(map(len, found)))
+        return pa.concat_tables(parts).take(pa.array(places, mask=places < 0))
+
+    def fill(self, batches: Iterator[tuple[pa.Array, pa.Table]]) -> tuple[U64, U64] | None:
+        """Take batches of keys (string) and columns; return halves of the first hash that occurs twice, if any does."""
+        fields = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), *self.columns])
+        with ExitStack() as stack:
+            writers = [stack.enter_context(pa.ipc.new_stream(f"{name}.unsorted", fields)) for name in self._names]
+            for keys, values in batches:
+                rows, high, low = _hash_keys(self.on, keys)
+                table = pa.table([high, low, *values.take(pa.array(rows)).columns], schema=fields)
+                numbers = self._numbers(high)
+                for number in np.unique(numbers):
+                    writers[number].write_table(table.filter(pa.array(numbers == number)))
+        for name in self._names:
+            with pa.OSFile(f"{name}.unsorted") as file:
+                table = pa.ipc.open_stream(file).read_all()
+            os.unlink(f"{name}.unsorted")
+            high, low = (table[half].to_numpy() for half in ("high", "low"))
+            order = np.lexsort((low, high))
+            high, low = high[order], low[order]
+            twice = np.flatnonzero((high[1:] == high[:-1]) & (low[1:] == low[:-1]))
+            if len(twice):
+                return high[twice[:1]], low[twice[:1]]
+            with pa.ipc.new_file(name, fields) as writer:
+                writer.write_table(table.take(pa.array(order)).combine_chunks())
+            self._buckets.append(pa.ipc.open_file(pa.memory_map(name)).read_all())
+        return None
+
+    def _numbers(self, high: U64) -> I64:
+        """Return the bucket of each hash."""
+        return ((high >> np.uint64(32)) * np.uint64(len(self._names)) >> np.uint64(32)).astype(np.int64)
+
+
+def _search(highs: U64, lows: U64, high: U64, low: U64) -> I64:
+    """Return where each hash is among ascending ones (int64); -1 where it is not."""
+    if not len(highs):
+        return np.full(len(high), -1)
+    at = np.searchsorted(highs, high)
+    while True:  # those of one high half follow each other, as uids of an input's own may be
+        inside = np.minimum(at, len(highs) - 1)
+        same = (at < len(highs)) & (highs[inside] == high)
+        later = same & (lows[inside] < low)
+        if not later.any():
+            return np.where(same & (lows[inside] == low), at, -1)
+        at = at + later
+
+
+def _hash_keys(on: str, keys: pa.Array) -> tuple[I64, U64, U64]:
+    """Return the rows that have a key, which is neither null nor empty, and the halves of its hash. Raises ValueError for what is no uid."""
+    rows = np.flatnonzero(pc.fill_null(pc.greater(pc.binary_length(keys), 0), False).to_numpy(zero_copy_only=False))
+    there = keys.take(pa.array(rows))
+    hashes = pc.ascii_lower(there) if on == "uid" else hash_pairs(pa.nulls(len(there), pa.string()), there)
+    return rows, *ids.uid_halves(hashes)
+
+
+# ---- files
+
+
+def _list(join: Join, where: str) -> tuple[list[InputFile], str]:
+    """Return the files of a join, and the digest of all that decides its values."""
+    try:
+        files = list_files(join.paths, {}, content=True)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    except (OSError, ImportError, ValueError) as error:
+        raise RecipeError(f"{where}: {join.path} cannot be read: {one_line(error)}") from None
+    return files, ids.digest([1, join.on, list(join.columns.items()), [file.fingerprint for file in files]])
+
+
+def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
+    """Return the table of a join. Raises RecipeError."""
+    with _named(where):
+        readers = [_open(file.path, join, where) for file in files]
+        rows = sum(reader.rows or file.size // _ROW_BYTES for reader, file in zip(readers, files, strict=True))
+        columns = _unify(readers, join, where)
+        table = JoinTable(join.on, columns, min(_MAX_BUCKETS, 1 + rows // _BUCKET))
+        twice = table.fill(_renamed(readers, join, columns))
+    if twice is not None:
+        for keys, _ in _renamed(readers, join, columns):
+            places, high, low = _hash_keys(join.on, keys)
+            if len(same := places[(high == twice[0]) & (low == twice[1])]):
+                key = keys[int(same[0])].as_py()
+                raise RecipeError(f"{where}: {join.on} {key!r} occurs twice; accepted: one row for each {join.on}")
+    return table
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Raise what goes wrong with a file within as a RecipeError that begins with `where`."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, UnicodeError) as error:
+        raise RecipeError(f"{where}: {one_line(error, 300)}") from None
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A file of a join: its columns, how many rows it has (None where it does not say), and which column is the key."""
+
+    path: str
+    form: str
+    columns: pa.Schema
+    rows: int | None
+    key: str
+
+    def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the key and these columns."""
+        wanted = list(dict.fromkeys([self.key, *names]))
+        with _opened(self.path) as file:
+            if self.form == "npy":
+                _npy_rows(file, self.path)
+                while data := file.read(_BATCH * _PAIR.itemsize):
+                    pairs = np.frombuffer(data, _PAIR)
+                    yield pa.record_batch([ids.hex_uids(pairs["f0"], pairs["f1"])], names=["uid"])
+            elif self.form == "csv":
+                types = {name: self.columns.field(name).type for name in wanted}
+                options = pcsv.ConvertOptions(include_columns=wanted, column_types=types)
+                yield from pcsv.open_csv(file, convert_options=options)
+            else:
+                opened = pq.ParquetFile(file, pre_buffer=False)
+                yield from opened.iter_batches(_BATCH, columns=wanted, use_threads=False)
+
+
+def _open(path: str, join: Join, where: str) -> _Reader:
+    """Return the reader of a file. Raises RecipeError where it has not the columns."""
+    rows = None
+    with _opened(path) as file:
+        magic = file.read(6)
+        file.seek(0)
+        if magic[:4] == b"PAR1":
+            form, footer = "parquet", pq.read_metadata(file)
+            columns, rows = footer.schema.to_arrow_schema(), footer.num_rows
+        elif magic == b"\x93NUMPY":
+            form, rows, columns = "npy", _npy_rows(file, path), pa.schema([("uid", pa.string())])
+        else:
+            form, columns = "csv", pcsv.open_csv(file).schema
+    known = ", ".join(columns.names)[:300]
+    by_lower = {name.lower(): name for name in reversed(columns.names)}
+    key = next((by_lower[name] for name in COLUMN_NAMES[join.on] if name in by_lower), None)
+    if key is None:
+        accepted = " or ".join(COLUMN_NAMES[join.on])
+        raise RecipeError(f"{where}: {path} has no column {accepted} to join on; columns: {known}")
+    if form == "csv":  # in which 00012 is no number
+        columns = columns.set(columns.get_field_index(key), pa.field(key, pa.string()))
+    if score_type(columns.field(key).type) != pa.string():
+        raise RecipeError(
+            f"{where}: {path}: column {key!r} is {columns.field(key).type}; accepted: text, as the pool's"
+        )
+    for name in join.columns.values():
+        if name not in columns.names:
+            hint = did_you_mean(name, columns.names)
+            raise RecipeError(f"{where}.columns: {path} has no column {name!r}; {hint}columns: {known}")
+        if score_type(columns.field(name).type) is None:
+            found = columns.field(name).type
+            raise RecipeError(f"{where}.columns: {path}: {name!r} is {found}; accepted: {SCORE_TYPES}")
+    return _Reader(path, form, columns, rows, key)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    try:
+        with fsspec.open(path, "rb", compression="infer") as file:
+            yield file
+    except (pa.ArrowException, OSError, ValueError, UnicodeError) as error:
+        raise ValueError(f"{path}: cannot be read: {one_line(error, 300)}") from None
+
+
+def _npy_rows(file: Any, path: str) -> int:
+    """Return how many uids an .npy holds; the file is then at the first. Raises RecipeError where it holds something else."""
+    if np.lib.format.read_magic(file) == (1, 0):
+        shape, _, kind = np.lib.format.read_array_header_1_0(file, max_header_size=4096)
+        if kind == _PAIR and len(shape) == 1:
+            return int(shape[0])
+    raise ValueError(f"{path}: is no array of uids (dtype u8,u8, as uids.npy of a run and DataComp's subset files)")
+
+
+def _unify(readers: Sequence[_Reader], join: Join, where: str) -> pa.Schema:
+    """Return the columns under their new names, in types that hold those of every file. Raises RecipeError."""
+    schemas = [
+        pa.schema([(new, score_type(reader.columns.field(old).type)) for new, old in join.columns.items()])
+        for reader in readers
+    ]
+    try:
+        return unify_scores(schemas)
+    except pa.ArrowException as error:
+        raise RecipeError(f"{where}.columns: files hold different types: {one_line(error)}") from None
+
+
+def _renamed(readers: Sequence[_Reader], join: Join, columns: pa.Schema) -> Iterator[tuple[pa.Array, pa.Table]]:
+    """Yield batches of keys (string), and the columns under their new names."""
+    for reader in readers:
+        for batch in reader.batches(list(join.columns.values())):
+            values = [score_column(batch[old], columns.field(new).type) for new, old in join.columns.items()]
+            yield score_column(batch[reader.key], pa.string()), pa.table(values, schema=columns)

@@ -1,0 +1,152 @@
+"""Joins: what a dictionary finds, whatever the kind of file and the number of buckets, and what is refused."""
+
+import gzip
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.errors import RecipeError, RunError
+from curate.pool import join as module
+from curate.pool.join import JoinTable, identify_join, open_join
+from curate.publish.uids import sort_pairs, uid_pairs
+from curate.recipe.source import Join
+
+
+def write(path: Path, table: pa.Table) -> Path:
+    """Writes rows in the form that the name says."""
+    if path.name.endswith(".parquet"):
+        pq.write_table(table, path)
+    elif path.name.endswith(".gz"):
+        with gzip.open(path, "wb") as file:
+            pcsv.write_csv(table, file)
+    else:
+        pcsv.write_csv(table, path)
+    return path
+
+
+def look_up(keys: list[str | None], path: Any, on: str = "key", **columns: str) -> dict[str, list[Any]]:
+    """What a join gives for these keys."""
+    join = Join(path=str(path), on=on, columns=columns)  # type: ignore[arg-type]
+    found = identify_join(join, "join")
+    table = open_join(join, found.digest).look_up(pa.array(keys, pa.string()))
+    assert table.schema == found.columns
+    return table.to_pydict()
+
+
+def refusal(path: Any, on: str = "key", columns: Mapping[str, str] | None = None) -> str:
+    with pytest.raises(RecipeError) as caught:
+        identify_join(Join(path=path, on=on, columns=columns or {"mine": "score"}), "input 'a': join.0")  # type: ignore[arg-type]
+    assert str(caught.value).startswith("input 'a': join.0")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz"])
+def test_rows_are_found_by_key(tmp_path: Path, name: str) -> None:
+    table = pa.table({"key": ["00012", "00007", "x/1"], "score": [0.5, None, 2.0], "tag": ["a", "b", "c"]})
+    path = write(tmp_path / name, table)
+    found = look_up(["x/1", None, "", "12", "00012", "00012", "00007"], path, mine="score", what="tag", listed="key")
+    assert found == {
+        "mine": [2.0, None, None, None, 0.5, 0.5, None],
+        "what": ["c", None, None, None, "a", "a", "b"],
+        "listed": ["x/1", None, None, None, "00012", "00012", "00007"],
+    }
+
+
+KEYS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=4)
+
+
+@given(st.dictionaries(KEYS, st.integers(0, 9)), st.lists(KEYS), st.integers(1, 5))
+def test_lookup_is_that_of_a_dictionary(rows: dict[str, int], others: list[str], buckets: int) -> None:
+    columns = pa.schema([("n", pa.int64())])
+    items = list(rows.items())
+    table = JoinTable("key", columns, buckets)
+    batches = [
+        (pa.array([k for k, _ in part], pa.string()), pa.table([pa.array([v for _, v in part], pa.int64())], columns))
+        for part in (items[::2], items[1::2])
+    ]
+    assert table.fill(iter(batches)) is None
+    asked = [*others, *rows]
+    assert table.look_up(pa.array(asked, pa.string()))["n"].to_pylist() == [rows.get(key) for key in asked]
+
+
+def test_uids_that_share_a_half(tmp_path: Path) -> None:
+    """As uids of an input's own may: they are no hashes."""
+    uids = [f"{high:016x}{low:016x}" for high in (0, 7) for low in (9, 3, 2**64 - 1)]
+    path = write(tmp_path / "a.csv", pa.table({"uid": [uid.upper() for uid in uids], "n": range(6)}))
+    asked = [*uids[::-1], f"{7:016x}{4:016x}", "f" * 32, f"{3:032x}"]
+    assert look_up(asked, path, "uid", n="n") == {"n": [5, 4, 3, 2, 1, 0, None, None, 1]}
+
+
+def test_files_of_several_buckets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BUCKET", 100)
+    urls = [f"https://example.com/{i}" for i in range(1000)]
+    for n in range(2):
+        rows = range(n * 500, n * 500 + 500)
+        write(tmp_path / f"{n}.parquet", pa.table({"URL": [urls[i] for i in rows], "n": [i / (1 + n) for i in rows]}))
+    found = look_up([*urls[::-1], "other"], tmp_path / "{0,1}.parquet", "url", n="n")["n"]
+    assert found == [*(i / 2 for i in range(999, 499, -1)), *map(float, range(499, -1, -1)), None]
+
+
+def test_uids_of_a_subset_file(tmp_path: Path) -> None:
+    uids = [f"{i:032x}" for i in range(5)]
+    np.save(tmp_path / "uids.npy", sort_pairs(uid_pairs(pa.array(uids))))
+    found = look_up([uids[3], "f" * 32, None], tmp_path / "uids.npy", "uid", listed="uid")
+    assert found == {"listed": [uids[3], None, None]}
+    np.save(tmp_path / "other.npy", np.zeros(3))
+    assert "no array of uids" in refusal(f"{tmp_path}/other.npy", "uid", {"listed": "uid"})
+
+
+def test_types_of_several_files_are_joined(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", pa.table({"key": ["a"], "v": pa.array([1], pa.int32()), "t": pa.nulls(1)}))
+    write(
+        tmp_path / "1.parquet", pa.table({"key": ["b"], "v": [float("nan")], "t": pa.array(["x"]).dictionary_encode()})
+    )
+    found = look_up(["a", "b"], tmp_path / "*.parquet", v="v", t="t")
+    assert found == {"v": [1.0, None], "t": [None, "x"]}
+    write(tmp_path / "1.parquet", pa.table({"key": ["b"], "v": ["high"]}))
+    assert "different types" in refusal(f"{tmp_path}/*.parquet", columns={"v": "v"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "on", "columns", "parts"),
+    [
+        ("key,score\na,1\nb,2\na,1\n", "key", {"m": "score"}, ["key 'a' occurs twice", "one row for each key"]),
+        ("key,score\na,1\n", "url", {"m": "score"}, ["no column url or image_url", "columns: key, score"]),
+        ("key,score\na,1\n", "key", {"m": "scores"}, ["no column 'scores'", "did you mean 'score'?"]),
+        ("uid,score\nabc,1\n", "uid", {"m": "score"}, ["uid 'abc' is not 32 hex digits"]),
+        ("key,score\na,1\nb\n", "key", {"m": "score"}, ["a.csv: cannot be read", "Expected 2 columns"]),
+        ("", "key", {"m": "score"}, ["a.csv: cannot be read", "Empty CSV"]),
+        ("PAR1, in name alone", "key", {"m": "score"}, ["a.csv: cannot be read"]),
+    ],
+)
+def test_refusals(tmp_path: Path, rows: str, on: str, columns: dict[str, str], parts: list[str]) -> None:
+    (tmp_path / "a.csv").write_text(rows)
+    message = refusal(str(tmp_path / "a.csv"), on, columns)
+    assert not [part for part in parts if part not in message], message
+
+
+def test_files_that_are_missing_or_of_other_types(tmp_path: Path) -> None:
+    assert "no such file" in refusal(f"{tmp_path}/none.csv")
+    path = write(tmp_path / "a.parquet", pa.table({"key": [1], "score": [{"a": 1}]}))
+    assert "'key' is int64; accepted: text" in refusal(str(path))
+    path = write(tmp_path / "b.parquet", pa.table({"key": ["a"], "score": [{"a": 1}]}))
+    message = refusal(str(path))
+    assert "'score' is struct" in message and "accepted: numbers, text, booleans" in message
+
+
+def test_files_that_change_after_the_plan(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", pa.table({"key": ["changed"], "score": [1]}))
+    join = Join(path=str(path), on="key", columns={"mine": "score"})
+    before = identify_join(join, "join").digest
+    write(path, pa.table({"key": ["changed"], "score": [2]}))
+    assert identify_join(join, "join").digest != before
+    with pytest.raises(RunError, match="changed since the run was planned"):
+        open_join(join, "a digest that no process has read")
