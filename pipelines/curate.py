@@ -21,18 +21,18 @@ from curate.transforms.forget import apply_blocklist
 from curate.transforms.functions import Map
 from curate.transforms.measure import match, measure
 from curate.transforms.publish import Publish, audit, compact, measure_drift
-from curate.transforms.units import Answers, Units, create_units
+from curate.transforms.units import Answers, Units
 
 
 def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buckets: int = 8) -> beam.PCollection[None]:
     """Add the run's steps to a pipeline; they give one None, once `_SUCCESS` is written.
 
-    Elements are units, partitions of the input, and their states. `n_buckets`, the number of hash buckets in deduplication, has
+    Elements are packets of units, partitions of the input, or of their states. `n_buckets`, the number of hash buckets in deduplication, has
     no influence on the result.
     """
     recipe, settings, publishing = context.recipe, DecideSettings.of(context), PublishSettings.of(context)
     emitting = EmitSettings.of(context)
-    units = Units(create_units(root, plan, context), context)
+    units = Units(root, plan, context)
     answers: dict[str, Answers | None] = {}
     unread = measure(units, context)
     if recipe.match:

@@ -25,7 +25,7 @@ from curate.measure.settings import MeasureSettings
 from curate.metadata.sources import read_metadata
 from curate.metadata.unit import MatchSettings, load_matcher
 from curate.pool.formats.registry import find_format
-from curate.pool.plan import Plan, Unit, make_plan
+from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
 from curate.process import in_threads
 from curate.recipe.recipe import Recipe
 from curate.run.columns import check_columns
@@ -82,7 +82,7 @@ def prepare(
             raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
         plan = _with_reuse(plan, old)
     if chunks := find_chunks(folder):
-        plan = replace(plan, units=tuple(replace(unit, chunk=chunks.get(unit.index)) for unit in plan.units))
+        plan = replace(plan, units=PackedUnits(replace(unit, chunk=chunks.get(unit.index)) for unit in plan.units))
     record = _gather_record(recipe, folder, old)
     context = RunContext(
         recipe=recipe,
@@ -117,7 +117,7 @@ def _with_reuse(plan: Plan, old: RunStore) -> Plan:
         number = numbers.get(unit.key)
         return replace(unit, reuse_index=number, reuse_chunk=None if number is None else chunks.get(number))
 
-    return replace(plan, units=tuple(map(with_reuse, plan.units)))
+    return replace(plan, units=PackedUnits(map(with_reuse, plan.units)))
 
 
 def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Record:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -68,7 +69,7 @@ def run(
     print(summary(out, time.monotonic() - began))
 
 
-def _reused(context: RunContext, units: tuple[Unit, ...], reuse: str) -> str:
+def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
     """Return which tables of the older run are reused, and what is recomputed."""
     from pipelines.keys import count_current
 

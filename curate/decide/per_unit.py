@@ -184,13 +184,11 @@ def find_candidates(
     return dedup.make_records(state.unit.index, rows, uids, taken, _content(settings, tables, take), prefer)
 
 
-def drop_duplicates(state: UnitState, losers: Iterable[dedup.Records]) -> UnitState:
+def drop_duplicates(state: UnitState, losers: dedup.Records) -> UnitState:
     """Return the state with the unit's losers dropped, in the order of their rows."""
-    parts = list(losers)
-    if not parts:
+    if not len(losers):
         return state
-    records = np.concatenate(parts)
-    records = records[np.argsort(records["row"])]
+    records = losers[np.argsort(losers["row"])]
     lost = np.zeros(len(state.verdicts), bool)
     lost[records["row"]] = True
     representatives = np.stack([records["rep_hi"], records["rep_lo"]])

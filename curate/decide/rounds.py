@@ -97,7 +97,7 @@ def drop_repeats(settings: DecideSettings, states: Sequence[UnitState], records:
     for i in range(len(settings.passes)):
         records = dedup.resolve(records, i)
     lost = _by_unit(records[records["dead"]], states)
-    return [per_unit.drop_duplicates(state, [part]) for state, part in zip(states, lost, strict=True)]
+    return [per_unit.drop_duplicates(state, part) for state, part in zip(states, lost, strict=True)]
 
 
 def find_groups(settings: DecideSettings, by: Nearness, states: Sequence[UnitState]) -> tuple[Groups, I64]:

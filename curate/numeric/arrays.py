@@ -1,5 +1,7 @@
 """Short names of NumPy's array types, for annotations; and what NumPy and Arrow do slowly or not at all."""
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ U64 = npt.NDArray[np.uint64]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+_TOGETHER = 50  # small tables that are in memory before they are put together
 Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 
@@ -33,3 +36,11 @@ def split_by(values: npt.NDArray[Any], numbers: npt.NDArray[np.integer], count: 
     """Return the values by their numbers, of 0 to `count` - 1, each part in the order of the values."""
     order = np.argsort(numbers, kind="stable")
     return np.split(values[order], np.searchsorted(numbers[order], np.arange(1, count)))
+
+
+def concat_small(tables: Iterable[pa.Table]) -> pa.Table:
+    """Concatenate tables, of which there may be thousands: some at a time, since one of few rows takes kilobytes."""
+    tables, parts = iter(tables), []
+    while some := list(islice(tables, _TOGETHER)):
+        parts.append(pa.concat_tables(some).combine_chunks())
+    return pa.concat_tables(parts).combine_chunks()

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from curate.captions.mix import EmittedTexts
-from curate.numeric.arrays import U64
+from curate.numeric.arrays import U64, concat_small
 from curate.output.layout import Shard, Slice
 from curate.output.output_format import OutputFormat
 from curate.output.settings import EmitSettings
@@ -25,7 +25,7 @@ class ParquetOutput(OutputFormat):
 
     def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
         """Return the rows of the shard."""
-        return pa.concat_tables(_read_rows(settings, part) for part in shard.slices)
+        return concat_small(_read_rows(settings, part) for part in shard.slices)
 
     def card_lines(self, shards: int) -> list[str]:
         """Return what img2dataset finds."""

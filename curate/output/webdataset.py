@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from curate import ids
 from curate.captions.mix import EmittedTexts
-from curate.numeric.arrays import U64
+from curate.numeric.arrays import U64, concat_small
 from curate.output.layout import Shard, Slice
 from curate.output.output_format import OutputFormat
 from curate.output.settings import EmitSettings
@@ -72,12 +72,9 @@ class WebdatasetOutput(OutputFormat):
 
     def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
         """Put the tar into place, and return its sidecar."""
-        sidecars = []
         with settings.store.create(f"{shard.stem}.tar") as file, TarWriter(file) as writer:
-            for part in shard.slices:
-                rows = settings.kept_rows(part, _COLUMNS)
-                sidecars.append(_write_slice(settings, part, rows, repeated, writer))
-        return pa.concat_tables(sidecars)
+            rows = ((part, settings.kept_rows(part, _COLUMNS)) for part in shard.slices)
+            return concat_small(_write_slice(settings, part, of_part, repeated, writer) for part, of_part in rows)
 
     def card_lines(self, shards: int) -> list[str]:
         """Return what training reads, and what the sidecars are."""

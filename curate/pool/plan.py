@@ -1,11 +1,15 @@
-"""The plan of a run: lists the input files and groups consecutive ones into units, the elements that Beam distributes.
+"""The plan of a run: lists the input files and groups consecutive ones into units, which Beam distributes.
 
 A unit is a partition of the input: consecutive parts of one source, as its format lists them (a tar, a row group); no
 sample is looked at. The plan depends on the recipe's inputs alone, so the same inputs give the same units.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import pickle
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from typing import overload
 
 import pyarrow as pa
 
@@ -56,6 +60,40 @@ class Unit:
         return [part.sidecar_fingerprint for part in self.parts]
 
 
+class PackedUnits(Sequence[Unit]):
+    """Units as a plan holds them, while all else that happens needs memory: compressed, a few hundred together."""
+
+    _TOGETHER = 512
+
+    def __init__(self, units: Iterable[Unit] = ()) -> None:
+        self._parts: list[bytes] = []
+        self._length = 0
+        units = iter(units)
+        while some := list(islice(units, self._TOGETHER)):
+            self._parts.append(zlib.compress(pickle.dumps(some)))
+            self._length += len(some)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Unit]:
+        return chain.from_iterable(map(self._unpack, range(len(self._parts))))
+
+    @overload
+    def __getitem__(self, place: int) -> Unit: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Unit]: ...
+    def __getitem__(self, place: int | slice) -> Unit | Sequence[Unit]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(self._length)[place]]
+        place = range(self._length)[place]
+        return self._unpack(place // self._TOGETHER)[place % self._TOGETHER]
+
+    def _unpack(self, part: int) -> list[Unit]:
+        found: list[Unit] = pickle.loads(zlib.decompress(self._parts[part]))
+        return found
+
+
 @dataclass(frozen=True)
 class Pool:
     """What all units have in common; small, so that it can go along to every worker."""
@@ -86,7 +124,7 @@ class Pool:
 class Plan:
     """All units, in the order of the recipe's sources and their files."""
 
-    units: tuple[Unit, ...]
+    units: Sequence[Unit]
     pool: Pool
 
     @property
@@ -108,7 +146,7 @@ def make_plan(recipe: Recipe, content: bool = False, unit_size: int | None = Non
     dimensions = _dimensions(recipe, sources)
     columns = [(source, one) for source, planned in sources for one in planned.columns]
     has_images = _has_images(columns)
-    units = _cut_units(sources, has_images, unit_size)
+    units = PackedUnits(_cut_units(sources, has_images, unit_size))
     groups, scores = find_score_groups(sources, named)
     rows = [part.rows for unit in units for part in unit.parts if not part.fault]
     pool = Pool(
@@ -159,7 +197,7 @@ def _has_images(columns: Sequence[tuple[Source, FileColumns]]) -> bool:
 
 def _cut_units(
     sources: Sequence[tuple[Source, PlannedSource]], has_images: bool, unit_size: int | None
-) -> tuple[Unit, ...]:
+) -> Iterator[Unit]:
     weighed = [
         (source.name, [(part, find_format(source).weight(part, has_images)) for part in planned.parts])
         for source, planned in sources
@@ -173,19 +211,19 @@ def _cut_units(
     while size < limit and 4 * size <= share:
         size *= 4
     size = min(size, limit)
-    units: list[Unit] = []
+    index = 0
     for name, parts in weighed:
         group: list[InputPart] = []
         filled = 0
         for part, weight in parts:
             if group and filled + weight > size:
-                units.append(Unit(len(units), name, tuple(group)))
-                group, filled = [], 0
+                yield Unit(index, name, tuple(group))
+                index, group, filled = index + 1, [], 0
             group.append(part)
             filled += weight
         if group:
-            units.append(Unit(len(units), name, tuple(group)))
-    return tuple(units)
+            yield Unit(index, name, tuple(group))
+            index += 1
 
 
 def _output_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:

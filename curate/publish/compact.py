@@ -7,11 +7,12 @@ Memory is bounded by one table of a chunk.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from curate.numeric.arrays import concat_small
 from curate.pool.plan import UNIT_ROWS
 from curate.publish.audit import PublishSettings
 from curate.store.chunks import Chunk, units_note
@@ -22,7 +23,6 @@ from curate.store.tables import UnitTables
 CHUNK_ROWS = UNIT_ROWS[1]
 CHUNK_UNITS = 500  # of a chunk at most: its footers say something of each, and CORES chunks are in memory at once
 MIN_UNITS = 64  # a run of no more stays as it is
-_TOGETHER = 50  # small tables that are read before they are put together: each takes 50 kB, whatever it holds
 MIN_FEWER = 4  # and one that would not have so many times fewer files
 
 
@@ -59,16 +59,9 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
     """Put the tables of these names of a chunk's units into one file each, and return the files that were written."""
     merged = UnitTables(store, chunk.first, last=chunk.last)
     for name in table_names:
-        parts: list[pa.Table] = []
-        sizes, keys, notes = [], [], []
-        for start in range(0, len(chunk.units), _TOGETHER):
-            read = [_read(store, table_file(name, unit)) for unit in chunk.units[start : start + _TOGETHER]]
-            parts.append(pa.concat_tables(part for part, _, _ in read).combine_chunks())
-            sizes += [len(part) for part, _, _ in read]
-            keys += [key for _, key, _ in read]
-            notes += [note for _, _, note in read]
-            del read
-        merged.write(name, pa.concat_tables(parts).combine_chunks(), None, units_note(sizes, keys, notes))
+        said: list[tuple[int, str | None, Any]] = []  # of each unit its rows, key and note
+        table = concat_small(_read_all(store, name, chunk, said))
+        merged.write(name, table, None, units_note(*zip(*said, strict=True)))
     files = [merged.file(name) for name in table_names]
     if "captions" not in table_names:
         return files
@@ -77,7 +70,10 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
     return [*files, statistics]
 
 
-def _read(store: RunStore, name: str) -> tuple[pa.Table, str | None, Any]:
-    """Return a table with its key and its footer note."""
-    with store.open_parquet(name) as file:
-        return file.read(), file.key, json.loads(file.note) if file.note else None
+def _read_all(store: RunStore, name: str, chunk: Chunk, said: list[tuple[int, str | None, Any]]) -> Iterator[pa.Table]:
+    """Yield the tables of a chunk's units, and add what their files say of them: rows, key, note."""
+    for unit in chunk.units:
+        with store.open_parquet(table_file(name, unit)) as file:
+            table = file.read()
+            said.append((len(table), file.key, json.loads(file.note) if file.note else None))
+        yield table

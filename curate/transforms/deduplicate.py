@@ -7,8 +7,10 @@ another. A runner on one machine would hold all of that in memory, so there the 
 """
 
 import operator
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import apache_beam as beam
@@ -25,9 +27,9 @@ from curate.numeric.arrays import U64
 from curate.store.tables import OpenTables
 from curate.transforms.fold import fold_all
 from curate.transforms.functions import FlatMap, Map
-from curate.transforms.hashes import Batch, Packed, repeated_by_unit
+from curate.transforms.hashes import Batch, Packed, repeated_by_packet, unpack_hashes
 from curate.transforms.threads import FlatMapInThreads, MapInThreads
-from curate.transforms.units import PICKLES, Units
+from curate.transforms.units import Packet, Units, pack, unpack
 
 
 def deduplicate(
@@ -47,44 +49,53 @@ def deduplicate(
         pair[1] | f"Recall {place}" >> Map(lambda counts, place: (place, counts), place)
         for place, pair in found.items()
     ]
-    steps = _Steps(settings, n_buckets)
+    steps = _Steps(settings, n_buckets, units.per_packet)
     repeated = (
         units.ask("Hash", steps.hash, *groups).get()
         | "Batch" >> beam.ParDo(Batch())
         | "Buckets" >> beam.GroupByKey()
-        | "Repeated" >> FlatMap(_repeated)
+        | "Repeated" >> FlatMap(steps.repeated)
     )
 
-    def find_records(states: beam.PCollection[UnitState]) -> beam.PCollection[UnitState]:
-        by_unit = states | "ByUnit" >> Map(lambda state: (state.unit.index, PICKLES.encode(state)))
-        records = _with_states("Candidates", by_unit, repeated) | "Records" >> FlatMapInThreads(
+    def find_records(states: beam.PCollection[Packet]) -> beam.PCollection[Packet]:
+        records = _with_states("Candidates", states, repeated) | "Records" >> FlatMapInThreads(
             steps.first_records, *groups
         )
         for i in range(len(settings.passes)):
             records |= f"Group {i}" >> beam.GroupByKey()
             records |= f"Resolve {i}" >> FlatMap(steps.resolve, i)
-        return _with_states("Lost", by_unit, records) | "Drop" >> Map(lambda item: drop_duplicates(*_state_of(item)))
+        return _with_states("Lost", states, records) | "Drop" >> Map(_drop)
 
     units.regroup(find_records)
     return tuple(recalls) | "Recalls" >> beam.Flatten() if recalls else None
 
 
-def _with_states(name: str, by_unit: beam.PCollection[Any], others: beam.PCollection[Any]) -> beam.PCollection[Any]:
-    """Group the units' states and what is for them, by unit, as `_state_of` reads it; at half the steps of `CoGroupByKey`."""
-    return (by_unit, others) | f"{name}: both" >> beam.Flatten() | name >> beam.GroupByKey()
+def _with_states(name: str, states: beam.PCollection[Packet], others: beam.PCollection[Any]) -> beam.PCollection[Any]:
+    """Group packets of states and what is for them, by number, as `_states_of` reads it; at half the steps of `CoGroupByKey`."""
+    return (states, others) | f"{name}: both" >> beam.Flatten() | name >> beam.GroupByKey()
 
 
-def _state_of(item: tuple[int, Iterable[Any]]) -> tuple[UnitState, list[Any]]:
-    """Return a unit's state, which travels as bytes, and what was found for the unit."""
+def _states_of(item: tuple[int, Iterable[Any]]) -> tuple[list[UnitState], list[Any]]:
+    """Return the states of a packet, and what was found for them."""
     values = list(item[1])
-    [encoded] = [value for value in values if isinstance(value, bytes)]
-    return PICKLES.decode(encoded), [value for value in values if not isinstance(value, bytes)]
+    [states] = [value for value in values if isinstance(value, bytes)]
+    return unpack((item[0], states)), [value for value in values if not isinstance(value, bytes)]
+
+
+def _drop(item: tuple[int, Iterable[Any]]) -> Packet:
+    """Return a packet of states, less the rows that lost."""
+    states, lost = _states_of(item)
+    losers = np.concatenate(lost) if lost else None
+    if losers is None:
+        return pack(item[0], states)
+    return pack(item[0], [drop_duplicates(state, losers[losers["unit"] == state.unit.index]) for state in states])
 
 
 @dataclass(frozen=True)
 class _Steps:
     settings: DecideSettings
     n_buckets: int
+    per_packet: int
 
     def _groups(self, found: tuple[Groups, ...]) -> dict[int, Groups]:
         return dict(zip(self.settings.near, found, strict=True))
@@ -95,32 +106,40 @@ class _Steps:
         for bucket, hashes in hash_keys(self.settings, tables, state, self.n_buckets, self._groups(found)):
             yield bucket, (state.unit.index, hashes)
 
-    def first_records(self, item: tuple[int, Iterable[Any]], *found: Any) -> Iterator[tuple[int, Any]]:
-        state, repeated = _state_of(item)
-        if repeated:
-            with OpenTables(self.settings.store, state.unit.index) as tables:
-                records = find_candidates(self.settings, tables, state, repeated, self._groups(found))
+    def repeated(self, item: tuple[tuple[int, int], Iterable[Packed]]) -> Iterator[tuple[int, tuple[int, Packed]]]:
+        """Yield the hashes of a bucket that repeat, by packet: (number, (pass, hashes))."""
+        (place, _), packed = item
+        yield from ((number, (place, hashes)) for number, hashes in repeated_by_packet(packed, self.per_packet))
+
+    def first_records(self, item: tuple[int, Iterable[Any]], *found: Any) -> Iterator[tuple[int, dedup.Records]]:
+        """Yield the records of a packet's candidates by bucket of the first pass."""
+        states, repeated = _states_of(item)
+        of_units: dict[int, list[tuple[int, U64]]] = defaultdict(list)
+        for place, packed in repeated:
+            for unit, hashes in unpack_hashes(packed):
+                of_units[unit].append((place, hashes))
+        parts = []
+        for state in states:
+            if shared := of_units.get(state.unit.index):
+                with OpenTables(self.settings.store, state.unit.index) as tables:
+                    parts.append(find_candidates(self.settings, tables, state, shared, self._groups(found)))
+        if parts:
+            records = np.concatenate(parts)
             yield from _by_number(records, dedup.buckets_for(records, 0, self.n_buckets))
 
     def resolve(self, item: tuple[int, Iterable[Any]], index: int) -> Iterator[tuple[int, Any]]:
-        """Yield the records after a pass by bucket of the next one; after the last one the dead, by unit."""
+        """Yield the records after a pass by bucket of the next one; after the last one the dead, by packet."""
         records = dedup.resolve(np.concatenate(list(item[1])), index)
         if index + 1 < len(self.settings.passes):
             yield from _by_number(records, dedup.buckets_for(records, index + 1, self.n_buckets))
         else:
             lost = records[records["dead"]]
-            yield from _by_number(lost, lost["unit"])
+            yield from _by_number(lost, lost["unit"] // self.per_packet)
 
 
 def _by_number(records: dedup.Records, numbers: Any) -> Iterator[tuple[int, dedup.Records]]:
     for number in np.unique(numbers):
         yield int(number), records[numbers == number]
-
-
-def _repeated(item: tuple[tuple[int, int], Iterable[Packed]]) -> Iterator[tuple[int, tuple[int, U64]]]:
-    """Yield the hashes of a bucket that repeat, for each unit that has some: (unit, (pass, hashes))."""
-    (place, _), packed = item
-    yield from ((unit, (place, hashes)) for unit, hashes in repeated_by_unit(packed))
 
 
 def _find_groups(
@@ -133,7 +152,9 @@ def _find_groups(
     name, steps = f"Near {place}", _Near(nearness, n_buckets)
     if on_one_machine:
         together = units.end_pass() | f"{name}: together" >> beam.combiners.ToList()
-        found = together | f"{name}: search" >> Map(lambda states: find_groups(settings, nearness, states))
+        found = together | f"{name}: search" >> Map(
+            lambda packets: find_groups(settings, nearness, list(chain.from_iterable(map(unpack, packets))))
+        )
         return found | f"{name}: groups" >> beam.Keys(), found | f"{name}: recall" >> beam.Values()
     plan = units.pipeline | f"{name}: begin" >> beam.Create([None])
     for n in range(nearness.rounds):

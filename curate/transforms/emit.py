@@ -1,6 +1,7 @@
 """Emitting on Beam: shards are elements, laid out from the units' numbers of kept rows."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import apache_beam as beam
@@ -9,7 +10,7 @@ from apache_beam.pvalue import AsList, AsSingleton, TaggedOutput
 
 from curate.decide import dedup
 from curate.numeric.arrays import U64
-from curate.output.layout import Layout, Shard
+from curate.output.layout import Layout, Shard, lay_out
 from curate.output.output_format import emit_shard, find_output
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
@@ -18,10 +19,10 @@ from curate.store.error_notes import noting_errors
 from curate.store.manifest import Published, written_file
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
-from curate.transforms.functions import Map
+from curate.transforms.functions import FlatMap, Map
 from curate.transforms.hashes import Batch, repeated_hashes
 from curate.transforms.threads import do_in_threads
-from curate.transforms.units import PICKLES, Answers, Units
+from curate.transforms.units import Answers, Packet, Units, pack, unpack
 
 
 def hash_names(units: Units, settings: EmitSettings, n_buckets: int) -> Answers:
@@ -51,11 +52,12 @@ def emit(
     """
     layout = audit | "LayOut" >> Map(lambda all_units: Layout.of(all_units.kept, settings.output.rows_per_shard))
 
-    def slices(tables: OpenTables, unit: Unit, layout: Layout) -> Iterator[tuple[int, bytes]]:
-        return ((shard, PICKLES.encode(part)) for shard, part in layout.slices(unit))
+    def slices(packet: Packet, layout: Layout) -> list[Packet]:
+        return [pack(shard.index, shard.slices) for shard in lay_out(unpack(packet), layout)]
 
     def write(item: tuple[int, Iterable[bytes]], repeated: list[U64]) -> list[Any]:
-        store, shard = settings.store, Shard.of(item[0], map(PICKLES.decode, item[1]))
+        store, slices = settings.store, (unpack((item[0], slices)) for slices in item[1])
+        shard = Shard.of(item[0], chain.from_iterable(slices))
         with noting_errors(store), time_step(store, "emit", f"{shard.index:05d}") as timer:
             timer.rows = shard.rows
             emit_shard(settings, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
@@ -63,6 +65,6 @@ def emit(
             lines = [written_file(store, path, shard.rows if has_rows else None) for path, has_rows in files.items()]
             return [(shard.index, shard.rows), TaggedOutput("lines", lines)]
 
-    shards = units.ask("Slices", slices, AsSingleton(layout)).get() | "Shards" >> beam.GroupByKey()
+    shards = units.end_pass() | "Slices" >> FlatMap(slices, AsSingleton(layout)) | "Shards" >> beam.GroupByKey()
     written = shards | "Write" >> beam.ParDo(do_in_threads(write), AsList(repeated)).with_outputs("lines", main="rows")
     return written["rows"], written["lines"]

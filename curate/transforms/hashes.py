@@ -60,16 +60,21 @@ def repeated_hashes(packed: Iterable[Packed]) -> U64:
     return dedup.repeated(hashes for _, _, hashes in packed)
 
 
-def repeated_by_unit(packed: Iterable[Packed]) -> Iterator[tuple[int, U64]]:
-    """Yield each unit that has hashes which repeat in the bucket, with those."""
+def repeated_by_packet(packed: Iterable[Packed], per_packet: int) -> Iterator[tuple[int, Packed]]:
+    """Yield by packets of so many units what repeats in the bucket: of each unit that has some, its hashes."""
     packed = list(packed)
     repeated = repeated_hashes(packed)
-    if not len(repeated):
-        return
-    for units, sizes, hashes in packed:
-        shared = np.isin(hashes, repeated)
-        of = np.repeat(np.arange(len(units)), sizes)[shared]
-        ends = np.searchsorted(of, np.arange(len(units) + 1))
-        found = hashes[shared]
-        for place in np.unique(of):
-            yield int(units[place]), found[ends[place] : ends[place + 1]]
+    found: dict[int, _Bucket] = defaultdict(_Bucket)
+    for part in packed if len(repeated) else ():
+        for unit, hashes in unpack_hashes(part):
+            shared = hashes[np.isin(hashes, repeated)]
+            if len(shared):
+                found[unit // per_packet].add(unit, shared)
+    yield from ((number, bucket.pack()) for number, bucket in found.items())
+
+
+def unpack_hashes(packed: Packed) -> Iterator[tuple[int, U64]]:
+    """Yield the units with their hashes."""
+    units, sizes, hashes = packed
+    ends = np.cumsum(sizes)
+    yield from ((int(unit), hashes[end - size : end]) for unit, size, end in zip(units, sizes, ends, strict=True))

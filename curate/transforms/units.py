@@ -3,11 +3,16 @@
 Deciding alternates what units do alone with what all of them must be asked first (a threshold, counts, hashes that repeat).
 Steps wait until an answer of all units is needed; then one DoFn does those that wait, unit by unit, with the unit's tables
 open: each file is opened once and each column read once, and what a step writes the next one reads from memory.
+
+Elements are packets of consecutive units, or of their states: a runner keeps kilobytes of every element of every step, so a run
+has only so many, whatever its units.
 """
 
+import pickle
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import apache_beam as beam
@@ -19,19 +24,22 @@ from curate.store.error_notes import noting_errors
 from curate.transforms.functions import FlatMap
 from curate.transforms.threads import do_in_threads
 
-_TOGETHER = 500  # units of a packet
-PICKLES = beam.coders.PickleCoder()  # of units that are grouped: a runner may hold as objects what it groups
+_PACKETS = 2048  # of a run at most, where one machine works on it
+_PACKETS_OF_MANY = 16384  # where many do
+_TOGETHER = 500  # units that Beam creates as one element: of these it keeps ten times the bytes
+
+Packet = tuple[int, bytes]  # its number, and a pickled list of units or states, in order
 
 
-def create_units(root: beam.Pipeline, plan: Sequence[Unit], context: RunContext) -> beam.PCollection[Unit]:
-    """Return the units of a plan; they travel in packets, since a runner keeps ten times the bytes of what it creates."""
-    packets = [zlib.compress(PICKLES.encode(plan[i : i + _TOGETHER])) for i in range(0, len(plan), _TOGETHER)]
-    units = root | "Packets" >> beam.Create(packets, reshuffle=False) | "Units" >> FlatMap(_unpack)
-    return units if context.is_local_runner else units | beam.Reshuffle()
+def pack(number: int, elements: Sequence[Any]) -> Packet:
+    """Return the packet of this number, of these units or states."""
+    return number, pickle.dumps(list(elements), pickle.HIGHEST_PROTOCOL)
 
 
-def _unpack(packet: bytes) -> Iterator[Unit]:
-    yield from PICKLES.decode(zlib.decompress(packet))
+def unpack(packet: Packet) -> list[Any]:
+    """Return the units of a packet, or their states."""
+    elements: list[Any] = pickle.loads(packet[1])
+    return elements
 
 
 @dataclass(frozen=True)
@@ -62,16 +70,29 @@ class Answers:
 
 
 class Units:
-    """The units of a run on Beam: elements are units, or their states, which have a `unit`; and the steps that wait."""
+    """The units of a run on Beam, and the steps that wait; what steps make of units are states, which have a `unit`."""
 
-    def __init__(self, elements: beam.PCollection[Any], context: RunContext) -> None:
-        self._elements, self._context = elements, context
+    def __init__(self, root: beam.Pipeline, plan: Sequence[Unit], context: RunContext) -> None:
+        most = _PACKETS if context.is_local_runner else _PACKETS_OF_MANY
+        self.per_packet = max(1, -(-len(plan) // most))  # unit i is in packet i // per_packet
+        self._context = context
         self._steps: list[_Step] = []
+        self._packets = self._create(root, plan)
+
+    def _create(self, root: beam.Pipeline, plan: Sequence[Unit]) -> beam.PCollection[Packet]:
+        n = self.per_packet
+        units = iter(plan)
+        packets = [pack(number, list(islice(units, n))) for number in range(-(-len(plan) // n))]
+        n = max(1, _TOGETHER // n)
+        created = [zlib.compress(pack(0, packets[i : i + n])[1]) for i in range(0, len(packets), n)]
+        unpacked = FlatMap(lambda together: unpack((0, zlib.decompress(together))))
+        found = root | "Created" >> beam.Create(created, reshuffle=False) | "Units" >> unpacked
+        return found if self._context.is_local_runner else found | beam.Reshuffle()
 
     @property
     def pipeline(self) -> beam.Pipeline:
         """Return the pipeline that they are in."""
-        return self._elements.pipeline
+        return self._packets.pipeline
 
     def then(self, name: str, function: Callable[..., Any], *side: Any) -> None:
         """Add a step: `function(tables, element, *side)` returns the element's next state; `side` are side inputs."""
@@ -85,24 +106,24 @@ class Units:
         self._steps.append(_Step(name, function, side, answers))
         return answers
 
-    def end_pass(self) -> beam.PCollection[Any]:
-        """Do the steps that wait, and return the elements after them."""
+    def end_pass(self) -> beam.PCollection[Packet]:
+        """Do the steps that wait, and return the units or states after them."""
         if steps := self._steps:
             self._steps = []
             name = ", ".join(step.name for step in steps)
             asked = {_tag(i): step.answers for i, step in enumerate(steps) if step.answers is not None}
             side = [one for step in steps for one in step.side]
             in_threads = do_in_threads(_Pass(self._context, tuple(map(_parts, steps))))
-            outputs = self._elements | name >> beam.ParDo(in_threads, *side).with_outputs(*asked, main="units")
+            outputs = self._packets | name >> beam.ParDo(in_threads, *side).with_outputs(*asked, main="packets")
             if any(step.answers is None for step in steps):
-                self._elements = outputs["units"]  # else they stay, and are not kept once more
+                self._packets = outputs["packets"]  # else they stay, and are not kept once more
             for tag, answers in asked.items():
                 answers.receive(outputs[tag])
-        return self._elements
+        return self._packets
 
-    def regroup(self, change: Callable[[beam.PCollection[Any]], beam.PCollection[Any]]) -> None:
-        """End the pass, and take the elements on as what `change` makes of them."""
-        self._elements = change(self.end_pass())
+    def regroup(self, change: Callable[[beam.PCollection[Packet]], beam.PCollection[Packet]]) -> None:
+        """End the pass, and go on with what `change` makes of the packets."""
+        self._packets = change(self.end_pass())
 
 
 def _tag(number: int) -> str:
@@ -116,23 +137,27 @@ def _parts(step: _Step) -> tuple[Callable[..., Any], int, bool]:
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass over a unit: steps as function, number of side inputs, and whether it is a question."""
+    """One pass over the units of a packet: steps as function, number of side inputs, and whether it is a question."""
 
     context: RunContext
     steps: tuple[tuple[Callable[..., Any], int, bool], ...]
 
-    def __call__(self, element: Any, *side: Any) -> list[Any]:
-        return list(self._outputs(element, list(side)))
+    def __call__(self, packet: Packet, *side: Any) -> list[Any]:
+        """Return the answers, tagged, then the packet after the steps where one of them gives a next state."""
+        outputs: list[Any] = []
+        elements = [self._do(element, side, outputs) for element in unpack(packet)]
+        if not all(is_question for _, _, is_question in self.steps):
+            outputs.append(pack(packet[0], elements))
+        return outputs
 
-    def _outputs(self, element: Any, side: list[Any]) -> Iterator[Any]:
-        """Yield the answers, tagged, then the element's next state where a step gives one."""
+    def _do(self, element: Any, side: tuple[Any, ...], outputs: list[Any]) -> Any:
+        """Return a unit's next state, or the same, and add the answers to the outputs."""
         with noting_errors(self.context.store), self.context.open_tables(getattr(element, "unit", element)) as tables:
             for i, (function, n, is_question) in enumerate(self.steps):
                 given, side = side[:n], side[n:]
                 result = function(tables, element, *given)
                 if is_question:
-                    yield from (TaggedOutput(_tag(i), answer) for answer in result)
+                    outputs += (TaggedOutput(_tag(i), answer) for answer in result)
                 else:
                     element = result
-            if not all(is_question for _, _, is_question in self.steps):
-                yield element
+        return element

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from curate.transforms import units as beam_units
 from tests.laws import pools
 from tests.laws.pools import Ran, Sample
 
@@ -131,8 +132,10 @@ def test_any_layout_gives_the_same_set(
 
 
 @pytest.mark.parametrize("name", BEAM)
-def test_beam_equals_memory(name: str, layouts: Layouts, metadata: str, tmp_path: Path, small_units: None) -> None:
-    """Without Beam, on one worker, on two threads, in other buckets: the same bytes throughout."""
+def test_beam_equals_memory(
+    name: str, layouts: Layouts, metadata: str, tmp_path: Path, small_units: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Beam, on one worker, on two threads, in other buckets, in packets of several units: the same bytes throughout."""
     form, sections = section(name, metadata)
     recipe = pools.recipe_of(layouts[form]["7 shuffled"], form, **sections)
     local = pools.lasting_files(pools.run_local(recipe, tmp_path / "local").folder)
@@ -141,6 +144,7 @@ def test_beam_equals_memory(name: str, layouts: Layouts, metadata: str, tmp_path
     assert any(path.startswith("tables/decisions/") for path in local)
     if form == "webdataset":
         assert pools.lasting_files(pools.run_beam(recipe, tmp_path / "memory", n_buckets=1).folder) == local
+    monkeypatch.setattr(beam_units, "_PACKETS", 3)
     assert pools.lasting_files(pools.run_beam(recipe, tmp_path / "threads", THREADS, n_buckets=13).folder) == local
 
 

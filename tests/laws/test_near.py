@@ -10,6 +10,7 @@ from PIL import Image
 
 from curate.decide import cells
 from curate.errors import RecipeError
+from curate.transforms import units
 from tests.laws import pools
 from tests.laws.pools import conserved
 from tests.models.clips import write_model
@@ -55,7 +56,8 @@ def recipe(path: str, model: str, by: list[Any], **dedup: Any) -> Any:
 
 
 @pytest.mark.parametrize("passes", PASSES)
-def test_the_same_set_whatever_the_sharding(passes: str, model: str, tmp_path: Path) -> None:
+def test_the_same_set_whatever_the_sharding(passes: str, model: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(units, "_PACKETS_OF_MANY", 3)  # so that packets have several units
     samples = make_pool()
     one = pools.write_tars(tmp_path / "one", samples, 1)
     seven = pools.write_tars(tmp_path / "seven", pools.shuffled(samples, 3), 7)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from curate.errors import RecipeError
 from curate.pool import plan as plans
-from curate.pool.plan import Plan, make_plan
+from curate.pool.formats.input_format import InputPart
+from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
 from curate.recipe.recipe import parse_recipe
 
 
@@ -314,3 +315,13 @@ def test_uids_that_are_none_do_not_count(tmp_path: Path) -> None:
     pool = plan(source(paths)).pool
     assert pool.output is not None and pool.output.names == ["caption"]
     assert "uid" not in pool.supplied
+
+
+def test_packed_units_are_a_sequence() -> None:
+    units = [Unit(i, "a", (InputPart(f"{i // 10}.parquet", i, "f", (i % 10, i % 10 + 1), 8),)) for i in range(1100)]
+    packed = PackedUnits(iter(units))
+    assert len(packed) == len(units) and list(packed) == units
+    assert [packed[i] for i in (0, 511, 512, 1099, -1)] == [units[i] for i in (0, 511, 512, 1099, -1)]
+    assert packed[500:530:7] == units[500:530:7]
+    with pytest.raises(IndexError):
+        packed[1100]
