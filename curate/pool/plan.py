@@ -4,12 +4,12 @@ A unit is a partition of the input: consecutive parts of one source, as its form
 sample is looked at. The plan depends on the recipe's inputs alone, so the same inputs give the same units.
 """
 
-import pickle
+import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import overload
+from typing import Any, overload
 
 import pyarrow as pa
 
@@ -70,7 +70,7 @@ class PackedUnits(Sequence[Unit]):
         self._length = 0
         units = iter(units)
         while some := list(islice(units, self._TOGETHER)):
-            self._parts.append(zlib.compress(pickle.dumps(some)))
+            self._parts.append(zlib.compress(json.dumps([_fields(unit) for unit in some]).encode(), 1))
             self._length += len(some)
 
     def __eq__(self, other: object) -> bool:
@@ -95,8 +95,21 @@ class PackedUnits(Sequence[Unit]):
         return self._unpack(place // self._TOGETHER)[place % self._TOGETHER]
 
     def _unpack(self, part: int) -> list[Unit]:
-        found: list[Unit] = pickle.loads(zlib.decompress(self._parts[part]))
-        return found
+        return [_unit(*fields) for fields in json.loads(zlib.decompress(self._parts[part]))]
+
+
+def _fields(unit: Unit) -> tuple[Any, ...]:
+    parts = [(p.path, p.size, p.fingerprint, p.groups, p.rows, p.fault, p.sidecar_fingerprint) for p in unit.parts]
+    return unit.index, unit.source, parts, unit.reuse_index, unit.reuse_chunk, unit.chunk, unit.last
+
+
+def _unit(index: int, source: str, parts: Any, reuse_index: Any, reuse_chunk: Any, chunk: Any, last: Any) -> Unit:
+    there, here = (Chunk(*found) if found else None for found in (reuse_chunk, chunk))
+    found = (
+        InputPart(path, size, fingerprint, groups and tuple(groups), rows, fault and tuple(fault), sidecar)
+        for path, size, fingerprint, groups, rows, fault, sidecar in parts
+    )
+    return Unit(index, source, tuple(found), reuse_index, there, here, last)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ Elements are packets of consecutive units, or of their states: a runner keeps ki
 has only so many, whatever its units.
 """
 
-import pickle
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,17 +27,19 @@ _PACKETS = 2048  # of a run at most, where one machine works on it
 _PACKETS_OF_MANY = 16384  # where many do
 _TOGETHER = 500  # units that Beam creates as one element: of these it keeps ten times the bytes
 
+_PICKLES = beam.coders.PickleCoder()
+
 Packet = tuple[int, bytes]  # its number, and a pickled list of units or states, in order
 
 
 def pack(number: int, elements: Sequence[Any]) -> Packet:
     """Return the packet of this number, of these units or states."""
-    return number, pickle.dumps(list(elements), pickle.HIGHEST_PROTOCOL)
+    return number, _PICKLES.encode(list(elements))
 
 
 def unpack(packet: Packet) -> list[Any]:
     """Return the units of a packet, or their states."""
-    elements: list[Any] = pickle.loads(packet[1])
+    elements: list[Any] = _PICKLES.decode(packet[1])
     return elements
 
 
