@@ -36,3 +36,36 @@ def test_a_rich_recipe_opens_at_most_20_table_files_a_unit(tmp_path: Path, monke
     units = len(list((ran.folder / "tables/samples").iterdir()))
     assert units == 6 and opened.total() <= 20 * units
     assert opened.total() > 5 * units  # they are opened by nothing else
+
+
+def test_what_is_asked_of_the_store_grows_with_units_and_folders_are_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planning, the run, a rerun that continues it, and one that reuses it: nothing is done for each pair of units."""
+    calls: Counter[str] = Counter()
+
+    def counted(name: str) -> Any:
+        method = getattr(RunStore, name)
+
+        def call(store: RunStore, *arguments: Any) -> Any:
+            calls[name] += 1
+            return method(store, *arguments)
+
+        return call
+
+    for name in ("names", "files", "exists", "open", "state", "size"):
+        monkeypatch.setattr(RunStore, name, counted(name))
+    samples = pools.make_samples(48)
+    found = []
+    for units in (4, 8, 16):
+        recipe = pools.recipe_of(pools.write_tars(tmp_path / f"tars{units}", samples, units), max_failed=1.0)
+        calls.clear()
+        done = pools.run_beam(recipe, tmp_path / f"run{units}")
+        (done.folder / "_SUCCESS").unlink()
+        pools.run_beam(recipe, done.folder)
+        pools.run_beam(recipe, tmp_path / f"again{units}", reuse=done.folder)
+        found.append(Counter(calls))
+    four, eight, sixteen = found
+    assert four["names"] == eight["names"] == sixteen["names"]
+    for name in ("files", "exists", "open", "state", "size"):  # a unit lists the folder of its own checkpoints
+        assert sixteen[name] - eight[name] <= 2 * (eight[name] - four[name]), found
