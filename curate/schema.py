@@ -49,6 +49,9 @@ DECISIONS = pa.schema(
     ]
 )
 
+# How often a row is in the curated set, 0 where it is not kept: in `decisions`, where the recipe repeats.
+REPEATS = pa.field("repeats", _INT32)
+
 _WRITTEN = [*_fields(_TEXT, "uid", "kind", "style"), ("ordinal", _INT32)]  # the key of a text
 
 # What engines said, one row a request; `captions` is made of it.
@@ -107,6 +110,8 @@ FORGOTTEN_ITEMS = pa.schema(
         *_fields(_INT64, "rows", "shards"),
     ]
 )
+
+OWN_COLUMNS = frozenset({*SAMPLES.names, *DECISIONS.names, REPEATS.name})  # names that no column of `scores` may have
 
 OK = "ok"
 

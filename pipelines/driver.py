@@ -24,6 +24,7 @@ from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.metadata.sources import read_metadata
 from curate.metadata.unit import MatchSettings, load_matcher
+from curate.output.columns import find_emitted
 from curate.pool.formats.registry import find_format
 from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
 from curate.process import in_threads
@@ -101,6 +102,7 @@ def prepare(
         DecideSettings.of(context)  # checks rules and passes
         if recipe.captions:
             check_captions(CaptionSettings.of(context))
+        find_emitted(context)
     except UnknownColumn as error:
         found = ((source.name, find_format(source).missing_column(source, error.column)) for source in recipe.input)
         hints = "".join(f"; input {name!r}: {hint}" for name, hint in found if hint)

@@ -216,7 +216,7 @@ def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int]]:
 def _kept_uids(url: str) -> tuple[U64, U64]:
     """Return the halves of a run's kept uids, sorted."""
     try:
-        pairs = read_uids(find_run(url))
+        pairs = np.unique(read_uids(find_run(url)))  # once each, however often it repeats
         return np.ascontiguousarray(pairs["f0"]), np.ascontiguousarray(pairs["f1"])
     except (ValueError, IndexError, EOFError) as error:
         raise RunError(f"{url}: uids.npy is damaged ({error}); see `curate verify {url}`") from None

@@ -26,7 +26,15 @@ from curate.store.items import hash_url
 from curate.wording import escape, pluralise
 
 # Columns that rules do not see.
-_UNSEEN = ("unit", "row", "offset", "status", "error", *schema.DECISIONS.names[len(schema.ALIGNED) :])
+_UNSEEN = (
+    "unit",
+    "row",
+    "offset",
+    "status",
+    "error",
+    *schema.DECISIONS.names[len(schema.ALIGNED) :],
+    schema.REPEATS.name,
+)
 _KNOWN = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
 _AT = "SEMI JOIN (SELECT unnest($places, recursive := true)) USING (unit, row)"  # rows at `places`
 _ROWS = 20  # rows that are shown of one key, URL or uid
@@ -109,6 +117,7 @@ def _verdict(row: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
     }
     if row["kept"]:
         why = "" if row["draw"] is None else f": {schema.STAGE[schema.KEPT].reason.format(**facts)}"
+        why += f"; {pluralise(row['repeats'], 'time')} in uids.npy" if row.get("repeats") is not None else ""
         yield line(("verdict: kept", "bold green"), why)
         return
     stage = schema.STAGE.get(rule, next(stage for stage in schema.STAGES if stage.name == schema.RULES))

@@ -96,10 +96,11 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
     """Check that every row is counted once, and that shards and uids.npy hold the kept ones."""
     faults = []
     rows = failed = 0
-    kept = [np.zeros(0, PAIR)]
+    kept, listed = [np.zeros(0, PAIR)], [np.zeros(0, PAIR)]
+    facts = read_facts(folder)
     verdicts: Counter[str] = Counter()
     for path in [line.path for line in read_manifest(folder) if line.path.startswith("tables/decisions/")]:
-        table = folder.read_parquet(path, ["uid", "kept", "rule"])
+        table = folder.read_parquet(path, ["uid", "kept", "rule", *([schema.REPEATS.name] if facts.repeats else [])])
         samples = folder.read_parquet(path.replace("/decisions/", "/samples/"), ["uid", "status"])
         rows += len(samples)
         failed += pc.sum(pc.not_equal(samples["status"], schema.OK)).as_py() or 0
@@ -108,9 +109,14 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
         if pc.sum(pc.equal(table["kept"], pc.is_null(table["rule"]))).as_py() not in (len(table), None):
             faults.append(f"{path}: a row is neither kept nor dropped by a rule, or both")
         kept.append(uid_pairs(table["uid"].filter(table["kept"])))
+        if facts.repeats:
+            repeats = table[schema.REPEATS.name].to_numpy()
+            listed.append(np.repeat(kept[-1], repeats[table["kept"].to_numpy()]))
+            if (repeats[~table["kept"].to_numpy()] != 0).any():
+                faults.append(f"{path}: a row is repeated that is not kept")
         rules = pc.if_else(table["kept"], schema.KEPT, table["rule"]).combine_chunks()
         verdicts.update({item["values"]: item["counts"] for item in pc.value_counts(rules).to_pylist()})
-    counts = read_facts(folder).counts
+    counts = facts.counts
     if sum(counts.values()) != rows or counts.get(schema.FAILED, 0) != failed:
         faults.append(f"{layout.RUN_FILE}: counts {counts} do not add up to {rows} samples, {failed} of them failed")
     faults += [
@@ -121,7 +127,9 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
     uids = np.sort(np.concatenate(kept), order=("f0", "f1"))
     if len(np.unique(uids)) != len(uids):
         faults.append("tables/decisions: a uid is kept twice")
-    if not np.array_equal(read_uids(folder), uids):
+    if not np.array_equal(
+        read_uids(folder), np.sort(np.concatenate(listed), order=("f0", "f1")) if facts.repeats else uids
+    ):
         faults.append(f"{layout.UIDS_FILE}: differs from the kept uids of tables/decisions")
     faults += _check_shards(folder, uids)
     published = counts.get(schema.KEPT, 0)

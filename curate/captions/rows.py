@@ -4,19 +4,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate.captions.gates.gates import PASSED
-from curate.captions.gates.text_columns import flatten
 from curate.captions.kinds.kind import ROWS
 from curate.captions.settings import CaptionSettings
-from curate.decide.rules import check_count, count_values
+from curate.decide.row_counts import RowFacts, count_rows
+from curate.decide.rules import check_count
 from curate.engines.engine import Request
 from curate.numeric.arrays import F64, I32, I64
 from curate.recipe.captions import MAX_PER_ROW, CaptionSection, Task
 from curate.store.tables import UnitTables
-
-_NO_ENTRY = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -77,16 +74,5 @@ def _per_row(settings: CaptionSettings, tables: UnitTables, per_row: int | str, 
     if isinstance(per_row, int):
         return np.full(len(rows.rows), per_row, np.int32)
     rule = check_count("per_row", per_row, settings.per_row_columns)
-    own = [name for name in rule.columns if name in settings.visible.names]
-    table = tables.read_measured(own or ["row"]).take(pa.array(rows.rows))
-    known = {"probability": pa.array(rows.probability)}
-    if rows.entry_ids is not None and rows.counts is not None:
-        entries, of_row = flatten(rows.entry_ids)
-        rarest = np.full(len(rows.rows), _NO_ENTRY, np.int64)
-        np.minimum.at(rarest, of_row, rows.counts[entries])
-        known["entries"] = pc.list_value_length(rows.entry_ids)
-        known["rarest"] = pa.array(rarest, mask=rarest == _NO_ENTRY)
-    for name in rule.columns:
-        if name not in own:
-            table = table.append_column(name, known[name])
-    return count_values(rule, table, MAX_PER_ROW)
+    facts = RowFacts(rows.rows, rows.probability, rows.entry_ids, rows.counts)
+    return count_rows(rule, settings.visible, tables, facts, MAX_PER_ROW)

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate import ids
+from curate.decide.row_counts import count_columns
 from curate.decide.rules import check_count
 from curate.errors import RecipeError
 from curate.metadata.unit import MatchSettings
@@ -19,9 +20,6 @@ from curate.run.context import VERSIONS, RunContext
 from curate.signals.registry import find_signals
 from curate.signals.signal import Signal
 from curate.store.store import RunStore
-
-PER_ROW = pa.schema([("probability", pa.float64()), ("entries", pa.int32()), ("rarest", pa.int64())])
-"""What `per_row` sees besides the columns that rules see."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,7 @@ class CaptionSettings:
     @property
     def per_row_columns(self) -> pa.Schema:
         """What `per_row` of a section sees: what rules see, and what is known of a kept row, without names of the pool's."""
-        more = [field for field in PER_ROW if self.match or field.name == "probability"]
-        taken = {name.lower() for name in self.visible.names}
-        return pa.schema([*self.visible, *(field for field in more if field.name not in taken)])
+        return count_columns(self.visible, self.match is not None)
 
     def model_of(self, task: Task) -> str:
         """Return the model of a section's engine, as tables name it."""

@@ -20,8 +20,9 @@ from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
 from curate.schema import KEPT, POOL
 from curate.store.facts import read_facts
-from curate.store.layout import FAILURES_FILE, SIZES_FILE, SUCCESS_FILE
+from curate.store.layout import FAILURES_FILE, SIZES_FILE, SUCCESS_FILE, UIDS_FILE
 from curate.store.lock import check_unlocked, remove_leftovers
+from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
 from curate.wording import pluralise
 
@@ -100,6 +101,9 @@ def summary(out: str, seconds: float) -> str:
         target = run.recipe["balance"]["rows"]
         why = "" if target is None else f", the largest whose expected size is at most {target:,}"
         lines.append(f"t = {run.t:,}{why}")
+    if run.repeats:
+        uids = next(line.rows for line in read_manifest(store) if line.path == UIDS_FILE)
+        lines.append(f"{UIDS_FILE}: {uids:,} uids, each as often as output.repeat says")
     tops = [rule for rule in run.rules if rule.threshold is not None]
     lines += [f"{rule.name}: threshold {rule.threshold:.6g} of {rule.of}" for rule in tops]
     for near in run.near:

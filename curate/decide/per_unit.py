@@ -21,6 +21,7 @@ from curate.decide.decontamination import find_contaminated
 from curate.decide.groups import Groups
 from curate.decide.passes.dedup_pass import KeyPass, Nearness
 from curate.decide.quantiles import key_bits, order_keys
+from curate.decide.row_counts import RowFacts, count_rows
 from curate.decide.rules import first_failed
 from curate.decide.schemes.scheme import stack_limits
 from curate.decide.settings import DecideSettings
@@ -28,6 +29,7 @@ from curate.decide.top import TopSearch, TopValues
 from curate.numeric.arrays import F64, I16, I32, I64, U64, Mask, whole
 from curate.pool.plan import Unit
 from curate.recipe.deciding import Top
+from curate.recipe.recipe import MAX_REPEATS
 from curate.schema import CODES, KEPT
 from curate.store.forgotten import forgotten_mask
 from curate.store.tables import UnitTables
@@ -308,7 +310,7 @@ def _decisions(settings: DecideSettings, tables: UnitTables, state: UnitState, d
         keys = settings.entries.keys
         draws[survivors] = balance.draw(uids, matches, drawing.counts, drawing.limits, keys, settings.seed)
         state = state.drop(survivors & (draws >= 1), CODES[schema.BALANCE])
-    return pa.table(
+    table = pa.table(
         {
             **{name: base[name] for name in base.column_names},
             "kept": pa.array(state.alive),
@@ -319,6 +321,22 @@ def _decisions(settings: DecideSettings, tables: UnitTables, state: UnitState, d
         },
         schema=schema.DECISIONS,
     )
+    if settings.repeat is None:
+        return table
+    return table.append_column(schema.REPEATS, pa.array(_repeats(settings, tables, state, drawing, probability)))
+
+
+def _repeats(
+    settings: DecideSettings, tables: UnitTables, state: UnitState, drawing: Drawing | None, probability: F64
+) -> I32:
+    """Return how often each row is in the curated set: at least once where it is kept, else 0."""
+    assert settings.repeat is not None
+    rows = np.flatnonzero(state.alive)
+    matches = None if drawing is None else alive_matches(tables, state)
+    facts = RowFacts(rows, probability[rows], matches, None if drawing is None else drawing.counts)
+    out = np.zeros(len(state.verdicts), np.int32)
+    out[rows] = np.maximum(1, count_rows(settings.repeat, settings.columns, tables, facts, MAX_REPEATS))
+    return out
 
 
 def name_verdicts(verdicts: I16, rules: Sequence[str]) -> pa.Array:

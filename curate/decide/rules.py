@@ -80,6 +80,8 @@ def named_columns(recipe: Recipe) -> frozenset[str]:
     expressions = [rule for rule in recipe.rules.values() if isinstance(rule, str)]
     tops = [rule for rule in recipe.rules.values() if isinstance(rule, Top)]
     named = [name for name in (recipe.dedup.prefer, *(top.of for top in tops), *(top.by for top in tops)) if name]
+    named += [*(recipe.output.columns or ()), *recipe.output.json_columns]
+    expressions += [recipe.output.repeat] if recipe.output.repeat else []
     if recipe.captions:
         expressions += [one.section.per_row for one in recipe.captions.tasks if isinstance(one.section.per_row, str)]
     for sql in expressions:
@@ -101,7 +103,7 @@ def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule
 
 def check_count(key: str, sql: str, columns: pa.Schema) -> Rule:
     """Return a checked expression that gives a number of times: an integer. Raises RecipeError, as `check_rules`."""
-    return _check_sql(key, sql, columns, "an integer, such as CASE WHEN rarest < 100 THEN 4 ELSE 1 END")
+    return _check_sql(key, sql, columns, "an integer, such as CASE WHEN words < 10 THEN 4 ELSE 1 END")
 
 
 def segments(rules: list[Rule]) -> list[Segment]:

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from curate import ids
 from curate.decide.passes.dedup_pass import ImageNearness, KeyPass, Nearness
-from curate.decide.rules import Segment, check_rules, segments
+from curate.decide.row_counts import count_columns
+from curate.decide.rules import Rule, Segment, check_count, check_rules, segments
 from curate.decide.schemes.scheme import Scheme
 from curate.errors import RecipeError, UnknownColumn
 from curate.measure.settings import MeasureSettings
@@ -41,6 +42,7 @@ class DecideSettings:
     balance: Balance | None
     scheme: Scheme | None  # None without `balance`
     seed: int  # of draws
+    repeat: Rule | None  # how often a kept row is in the curated set; None: once
     key: str  # of `decisions`, where all files could be read
 
     @classmethod
@@ -67,6 +69,9 @@ class DecideSettings:
             balance=recipe.balance,
             scheme=SCHEMES.find(recipe.balance.scheme) if recipe.balance else None,
             seed=recipe.seed,
+            repeat=check_count("output.repeat", recipe.output.repeat, count_columns(columns, recipe.match is not None))
+            if recipe.output.repeat
+            else None,
             key=decisions_key(context),
         )
 
@@ -118,6 +123,7 @@ def _deciding_sections(recipe: Recipe) -> dict[str, object]:
     """Return what the recipe says of deciding, without paths, for which keys of contents stand in."""
     plain = recipe.model_dump(include={"match", "rules", "dedup", "balance", "seed"})
     plain["image"] = recipe.measure.image.model_dump()
+    plain |= {"repeat": recipe.output.repeat} if recipe.output.repeat else {}
     plain["rules"] = list(plain["rules"].items())  # their order counts
     if plain["match"]:
         plain["match"].pop("metadata")

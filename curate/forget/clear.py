@@ -88,7 +88,12 @@ def _clear_aligned(name: str, table: pa.Table, rows: Mask) -> pa.Table:
         stays = _SAMPLES_KEEP
     elif name == "decisions":  # where one that could not be read stays `failed`
         failed = pc.fill_null(pc.equal(table["rule"], schema.FAILED), False)
-        blanks = {"kept": False, "rule": pc.if_else(failed, schema.FAILED, schema.FORGOTTEN), "probability": 0.0}
+        blanks = {
+            "kept": False,
+            "rule": pc.if_else(failed, schema.FAILED, schema.FORGOTTEN),
+            "probability": 0.0,
+            schema.REPEATS.name: pa.scalar(0, schema.REPEATS.type),
+        }
     for place, field in enumerate(table.schema):
         if field.name not in stays:
             blank = blanks.get(field.name, _blank(field.type))

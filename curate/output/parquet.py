@@ -40,6 +40,9 @@ def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
     """
     rows = settings.recent.get((part.unit.index, "inputs"), lambda: _read_unit(settings, part.unit))
     table = rows.slice(part.first, part.count)
+    values = settings.kept_values(part, settings.columns)
+    for name, column in zip(values.column_names, values.columns, strict=True):
+        table = table.append_column(name, column)
     if settings.captioning is None:
         return table
     uids, captions = settings.kept_rows(part, ["uid", "caption"]).columns

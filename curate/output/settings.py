@@ -10,6 +10,7 @@ from curate import ids
 from curate.captions.mix import EmittedTexts, emitted_texts
 from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
+from curate.output.columns import find_emitted, read_kept
 from curate.output.layout import Shard, Slice
 from curate.pool.plan import Pool, Unit
 from curate.pool.reread import UnitRereader
@@ -35,6 +36,8 @@ class EmitSettings:
     text_tables: tuple[str, ...]  # the tables with texts that units of this run have
     captions: Captions | None
     seed: int
+    columns: tuple[str, ...]  # those of samples, scores and decisions in the Parquet files, besides the fixed ones
+    json_columns: tuple[str, ...]  # those in the json of each sample
     # Rows of units, which many shards may hold: of those that shards at work lie in, which are often two
     recent: Recent[pa.Table] = field(default_factory=lambda: Recent(CORES + 1), compare=False)
 
@@ -42,6 +45,7 @@ class EmitSettings:
     def of(cls, context: RunContext) -> "EmitSettings":
         """Return those of a run."""
         captions = context.recipe.captions
+        emitted = find_emitted(context)
         return cls(
             store=context.store,
             sources=context.recipe.input,
@@ -52,6 +56,8 @@ class EmitSettings:
             text_tables=(() if captions is None else ("captions", "regions") if captions.regions else ("captions",)),
             captions=captions,
             seed=context.recipe.seed,
+            columns=emitted.parquet,
+            json_columns=emitted.json,
         )
 
     @property
@@ -87,6 +93,15 @@ class EmitSettings:
             return tables.read("samples", columns).filter(tables.read("decisions", ["kept"])["kept"])
 
         return self.recent.get((part.unit.index, *columns), read).slice(part.first, part.count)
+
+    def kept_values(self, part: Slice, columns: tuple[str, ...]) -> pa.Table:
+        """Return columns of `samples`, `scores` and `decisions` for a slice's rows."""
+
+        def read() -> pa.Table:
+            with self.open_tables(part.unit) as tables:
+                return read_kept(tables, columns)
+
+        return self.recent.get((part.unit.index, "values", *columns), read).slice(part.first, part.count)
 
     def texts_to_emit(self, unit: Unit, uids: Sequence[str], captions: Sequence[str]) -> list[EmittedTexts]:
         """Return what the shards hold of the texts of rows with these uids and original captions."""

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from curate import ids
 from curate.captions.mix import EmittedTexts
 from curate.numeric.arrays import U64, concat_small
+from curate.output.columns import SIDECAR
 from curate.output.layout import Shard, Slice
 from curate.output.output_format import OutputFormat
 from curate.output.settings import EmitSettings
@@ -30,28 +31,13 @@ from curate.process import groups
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
-SIDECAR = pa.schema(
-    [
-        ("url", pa.string()),
-        ("key", pa.string()),
-        ("caption", pa.string()),
-        ("status", pa.string()),
-        ("error_message", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("original_width", pa.int32()),
-        ("original_height", pa.int32()),
-        ("exif", pa.string()),
-        ("sha256", pa.string()),
-        ("uid", pa.string()),
-        ("source", pa.string()),
-    ]
-)
 _COLUMNS = ["row", "uid", "source", "shard", "key", "url", "caption", "width", "height", "format", "sha256"]
 _TEXTS = ("txt", "json")
+_JSON = (str, int, float, bool, list, type(None))  # what json has a word for
 _BATCH_BYTES = 1 << 22  # that are written together
 _first = itemgetter(0)
-_Sample = tuple[str, str, str, EmittedTexts, InputSample]  # name, uid, caption, what is written of the texts, what came
+# Name, caption, what is written of the texts, further fields of the json, what came
+_Sample = tuple[str, str, EmittedTexts, dict[str, Any], InputSample]
 
 
 class WebdatasetOutput(OutputFormat):
@@ -127,26 +113,40 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
     names = _names(rows["key"].to_pylist(), uids, repeated)
     written = settings.texts_to_emit(part.unit, uids, captions)
     facts = []
-    samples = zip(names, uids, captions, written, settings.reader(part.unit).samples(rows), strict=True)
+    values = _json_fields(settings.kept_values(part, settings.json_columns), uids)
+    samples = zip(names, captions, written, values, settings.reader(part.unit).samples(rows), strict=True)
     for some in groups(samples, lambda one: sum(len(data) for _, data in one[-1].members), _BATCH_BYTES):
         _write_samples(some, writer)
         facts += [_original_facts(sample.fields) for *_, sample in some]
     chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
     rows = rows.set_column(_COLUMNS.index("caption"), "caption", pa.array(chosen, pa.string()))
-    return _sidecar(rows, names, facts)
+    sidecar = _sidecar(rows, names, facts)
+    values_of = settings.kept_values(part, settings.columns)
+    return pa.table([*sidecar.columns, *values_of.columns], schema=pa.schema([*SIDECAR, *values_of.schema]))
+
+
+def _json_fields(values: pa.Table, uids: list[str]) -> list[dict[str, Any]]:
+    """Return what the json of each sample has besides the original fields: columns, and the uid."""
+    columns: dict[str, list[Any]] = {}
+    for name, column in zip(values.column_names, values.columns, strict=True):
+        is_short = pa.types.is_float32(column.type)  # whose 0.3 is 0.30000001192092896 as a float64
+        items = (column.cast(pa.string()).cast(pa.float64()) if is_short else column).to_pylist()
+        columns[name] = [item if isinstance(item, _JSON) else str(item) for item in items]
+    columns["uid"] = uids
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:
     """Add samples to the tar, the files of each sorted by suffix; the caption is the .txt where it has none."""
     lines = json_lines(
         [
-            {**sample.fields, "uid": uid, "captions": texts.fields, **texts.regions}
-            for _, uid, _, texts, sample in samples
+            {**sample.fields, **values, "captions": texts.fields, **texts.regions}
+            for _, _, texts, values, sample in samples
         ]
     )
     names: list[str] = []
     contents: list[bytes | memoryview] = []
-    for (name, _, caption, texts, sample), line in zip(samples, lines, strict=True):
+    for (name, caption, texts, _, sample), line in zip(samples, lines, strict=True):
         files = [data for _, data in sample.members]
         files.append(sample.text or caption.encode() if texts.chosen is None else texts.chosen.encode())
         files.append(line)

@@ -30,6 +30,9 @@ NEEDED = dict.fromkeys(COLUMN_NAMES, "text") | {
 }
 
 
+_DECIDED = ("probability", "draw")  # what another run of curate gave: names of the run's own, and no scores by default
+
+
 class Columns(Section):
     """Which column of a source holds what; None: found by its usual names (`COLUMN_NAMES`).
 
@@ -70,7 +73,7 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
         raise InputFault("no_caption_column", f"{missing}; columns: {', '.join(schema.names) or 'none'}")
     floats = (field.name for field in schema if pa.types.is_floating(field.type))
     if wanted.scores is None:
-        scores = tuple(name for name in floats if name not in found.values())
+        scores = tuple(name for name in floats if name not in {*found.values(), *_DECIDED})
     else:
         scores = tuple(name for name in wanted.scores if name in schema.names)
     return Columns(scores=scores, **found)

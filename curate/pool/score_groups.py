@@ -14,7 +14,6 @@ from curate.pool.join import JoinIdentity, identify_join
 from curate.recipe.source import Source
 
 SUPPLIED = "the pool"  # the group of the columns that inputs supply, whatever a recipe names
-RESERVED = frozenset({*schema.SAMPLES.names, *schema.DECISIONS.names})  # names that columns of `scores` may not have
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def find_score_groups(
         # A column that holds integers in one file and floats in another is a score in both.
         always = list(dict.fromkeys(name for one in planned.columns for name in one.scores))
         more = dict.fromkeys(name for one in planned.columns for name in one.nameable if name.lower() in named)
-        extra = [name for name in more if name not in always and name.lower() not in {*RESERVED, *joined}]
+        extra = [name for name in more if name not in always and name.lower() not in {*schema.OWN_COLUMNS, *joined}]
         for one in planned.columns:
             for name in (name for name in [*always, *extra] if name in one.schema.names):
                 key = "columns.scores" if isinstance(getattr(source, "columns", None), Columns) else "columns"
@@ -100,7 +99,7 @@ class _ScoreTypes:
     def add(self, source: Source, name: str, found: pa.DataType, key: str) -> None:
         """Add a column that has this type in some file. Raises RecipeError where it does not go together with what is known."""
         where = f"input {source.name!r}: {key}: {name!r}"
-        if name.lower() in RESERVED:
+        if name.lower() in schema.OWN_COLUMNS:
             raise RecipeError(f"{where} is the name of a column of the run's own; choose others, or rename it")
         if self._by_lower.setdefault(name.lower(), name) != name:
             raise RecipeError(

@@ -4,7 +4,7 @@ In: a run folder with its tables, shards and all other files, and what run.json 
 does what changes a published run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -50,11 +50,12 @@ def describe_run(
     store.write_bytes(layout.CARD_FILE, card_text(facts).encode())
     store.write_json(layout.CROISSANT_FILE, croissant(facts, shards, _columns(store, samples)))
     statistics = partial(build_statistics, store, facts, audit.drops, entries)
-    for _ in in_threads(lambda write: write(), (statistics, partial(write_uids, store, samples, facts.kept))):
-        pass  # the two that take long
+    uids = partial(write_uids, store, samples, facts.kept, facts.repeats)
+    writes: list[Callable[[], int | None]] = [statistics, uids]  # the two that take long
+    _, written = in_threads(lambda write: write(), writes)
     write_views(store, digests.paths)
     files = [*layout.PUBLISHED_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
-    digests.add(written_file(store, path, facts.kept if path == layout.UIDS_FILE else None) for path in files)
+    digests.add(written_file(store, path, written if path == layout.UIDS_FILE else None) for path in files)
     write_manifest(store, digests)
     store.delete("parts")  # from here on the manifest says what was written
     store.write_bytes(layout.SUCCESS_FILE, b"")

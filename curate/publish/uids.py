@@ -1,17 +1,19 @@
-"""uids.npy: the kept uids in DataComp's subset format: a sorted array of dtype `u8,u8`, high and low 64 bits.
+"""uids.npy: the kept uids in DataComp's subset format: a sorted array of dtype `u8,u8`, high and low 64 bits; each as often as it repeats.
 
 Source: DataComp's resharder (see its `--subset-file`). Memory stays at a bucket of uids however many are kept.
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from curate import schema
 from curate.ids import uid_halves
 from curate.store.layout import UIDS_FILE
 from curate.store.store import RunStore
@@ -49,13 +51,22 @@ def read_uids(folder: RunStore) -> npt.NDArray[np.void]:
     return pairs
 
 
-def write_uids(store: RunStore, shards: Iterable[str], kept: int) -> None:
-    """Write uids.npy from the Parquet files of shards, which have `kept` rows together."""
+def write_uids(store: RunStore, shards: Sequence[str], kept: int, repeated: bool = False) -> int:
+    """Write uids.npy from the Parquet files of shards, which have `kept` rows together; return how many uids it holds.
+
+    Where the run repeats rows (`repeated`), each is there as often as column `repeats` of those files says.
+    """
+    columns = ["uid", schema.REPEATS.name] if repeated else ["uid"]
+    if repeated:
+        kept = sum(pc.sum(store.read_parquet(name, columns[1:])[0]).as_py() or 0 for name in shards)
     buckets = max(1, kept // _BUCKET)
     with tempfile.TemporaryDirectory() as aside, ExitStack() as stack:
         files: list[IO[bytes]] = [stack.enter_context(open(f"{aside}/{n}", "w+b")) for n in range(buckets)]
         for name in shards:
-            pairs = uid_pairs(store.read_parquet(name, ["uid"])["uid"])
+            uids, *repeats = store.read_parquet(name, columns).columns
+            pairs = uid_pairs(uids)
+            if repeats:
+                pairs = np.repeat(pairs, repeats[0].to_numpy())
             place = ((pairs["f0"] >> np.uint64(32)) * np.uint64(buckets) >> np.uint64(32)).astype(np.int64)
             for bucket in np.unique(place):
                 files[bucket].write(pairs[place == bucket].tobytes())
@@ -65,3 +76,4 @@ def write_uids(store: RunStore, shards: Iterable[str], kept: int) -> None:
             for file in files:
                 file.seek(0)
                 out.write(sort_pairs(np.frombuffer(file.read(), PAIR)).view(np.uint8).data)
+    return kept

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from curate.errors import RecipeError
 from curate.recipe.captions import Captions, Gates
@@ -25,6 +33,7 @@ from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate,
 from curate.schema import RESERVED_RULES, Stage, run_stages
 from curate.wording import one_line
 
+MAX_REPEATS = 1000  # of a row in the curated set
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
 
 
@@ -43,9 +52,23 @@ class Match(Section):
 
 
 class Output(Section):
-    """The shards that come out."""
+    """The shards that come out.
+
+    `columns` are those that their Parquet files have besides the fixed ones, `json_columns` those in the json of each sample;
+    `repeat` is an expression: how often a kept row is in uids.npy, 1 to MAX_REPEATS.
+    """
 
     rows_per_shard: int = Field(10_000, ge=1, le=1_000_000, strict=True)
+    columns: tuple[str, ...] | None = None  # None: scores, language, probability
+    json_columns: tuple[str, ...] = ()
+    repeat: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unset = {"columns": None, "json_columns": (), "repeat": None}
+        return {
+            key: value for key, value in serialise(self).items() if key not in unset or getattr(self, key) != unset[key]
+        }
 
 
 class Recipe(Section):

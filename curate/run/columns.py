@@ -81,7 +81,7 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
     own = [column.name for signal in signals for column in signal.columns]
     supplied = {name.lower() for name in pool.scores.names}
     for name in own:
-        if name in {*schema.SAMPLES.names, *schema.DECISIONS.names} or own.count(name) > 1:
+        if name in schema.OWN_COLUMNS or own.count(name) > 1:
             raise RecipeError(f"measure: a signal has a column {name}, and another column has that name; rename it")
         if name in supplied:
             raise RecipeError(

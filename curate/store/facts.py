@@ -256,6 +256,11 @@ class RunFacts(RunClaim):
         return self.counts.get(schema.KEPT, 0)
 
     @property
+    def repeats(self) -> bool:
+        """Return whether a kept row may be in uids.npy several times."""
+        return bool((self.recipe.get("output") or {}).get("repeat"))
+
+    @property
     def rows(self) -> int:
         """Return the number of rows of the pool."""
         return sum(self.counts.values())

@@ -42,6 +42,9 @@ def settings(folder: Path, engine: str = "v1", **sections: Any) -> EmitSettings:
 CHANGED: dict[str, tuple[dict[str, Any], bool]] = {
     "nothing": ({}, False),
     "rows of a shard": ({"output": {"rows_per_shard": 7}}, True),
+    "columns": ({"output": {"columns": []}}, True),
+    "columns of the json": ({"output": {"json_columns": ["words"]}}, True),
+    "repeats": ({"output": {"repeat": "2"}}, True),
     "a rule": ({"rules": {"words": "words > 3"}}, True),
     "the name": ({"name": "other"}, False),
     "where inputs lie": ({"input": [RECIPE["input"][0] | {"path": "y.tar"}]}, False),
@@ -99,5 +102,5 @@ def test_the_key_of_a_shard(tmp_path: Path, what: str) -> None:
 def test_every_input_is_named() -> None:
     """A field that is added must be in the key, or be one of these, which the key of decisions holds or which are access."""
     assert {field.name for field in fields(EmitSettings)} - {"output", "decisions_key", "captioning", "text_tables"} == {
-        "store", "sources", "pool", "captions", "seed", "recent",
+        "store", "sources", "pool", "captions", "seed", "recent", "columns", "json_columns",
     }  # fmt: skip

@@ -21,10 +21,10 @@ from PIL import Image
 from curate.ask.verify import verify_run
 from curate.errors import RecipeError, RunError
 from curate.ids import content_uid, hash64
+from curate.output.columns import SIDECAR
 from curate.output.layout import Layout, Slice, lay_out
 from curate.output.output_format import emit_shard
 from curate.output.settings import EmitSettings
-from curate.output.webdataset import SIDECAR
 from curate.pool.plan import Unit
 from curate.recipe.recipe import Recipe, parse_recipe
 from pipelines.driver import prepare
@@ -180,7 +180,8 @@ def test_a_caption_from_the_json_gets_a_txt(rich: Rich) -> None:
 def test_the_sidecar_has_img2datasets_columns(rich: Rich) -> None:
     ran, _ = rich
     table = pq.read_table(ran.folder / "shards/00000.parquet")
-    assert table.schema.remove_metadata() == SIDECAR and table.column_names[: len(IMG2DATASET)] == IMG2DATASET
+    assert table.select(SIDECAR.names).schema.remove_metadata() == SIDECAR
+    assert table.column_names == [*SIDECAR.names, "probability"] and SIDECAR.names[: len(IMG2DATASET)] == IMG2DATASET
     rows = {row["key"]: row for row in table.to_pylist()}
     samples = {row["key"]: row for row in ran.table("samples").to_pylist()}
     assert list(rows) == names_of(ran)
@@ -423,7 +424,7 @@ def test_imageless_pools_give_parquet_with_all_columns(tmp_path: Path) -> None:
     sources = parquets(tmp_path / "pool", one, two, group=2)
     ran = emitted(tmp_path / "run", sources, 3, rules={"words": "words > 1"})
     table = sidecars(ran)
-    assert set(table.column_names) == {*one.column_names, *two.column_names}
+    assert set(table.column_names) == {*one.column_names, *two.column_names, "probability"}
     rows = table.to_pylist()
     uids = [content_uid(f"http://x/{i}", None, text) for i, text in ((1, "alpha one"), (3, "gamma three"))]
     assert [row["uid"] for row in rows] == [*uids, own, content_uid("http://x/5", None, "epsilon five")]
@@ -443,7 +444,7 @@ def test_imageless_pools_give_parquet_with_all_columns(tmp_path: Path) -> None:
 def test_a_uid_is_added_only_where_there_is_none(tmp_path: Path) -> None:
     with_uid = pa.table({"uid": [f"{i:032x}" for i in range(3)], "text": ["a", "b", "c"]})
     ran = emitted(tmp_path / "has", parquets(tmp_path / "q", with_uid))
-    assert sidecars(ran).equals(with_uid)
+    assert sidecars(ran).drop_columns("probability").equals(with_uid)
     without = with_uid.select(["text"])
     ran = emitted(tmp_path / "lacks", parquets(tmp_path / "r", without))
     assert sidecars(ran).select(["text"]).equals(without)

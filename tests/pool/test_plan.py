@@ -296,13 +296,19 @@ def test_a_column_that_only_some_files_have(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["words", "Words", "row", "unit", "status", "bytes", "SHA256", "Kept", "rule", "probability"]
+    "name", ["words", "Words", "row", "unit", "status", "bytes", "SHA256", "Kept", "rule", "repeats"]
 )
 def test_a_score_column_with_the_name_of_a_measured_one(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "x.parquet", captions(1, **{name: [0.5], "s": [0.1]}))
     message = refusal(source(path))
     assert repr(name) in message and "columns.scores" in message
     assert plan(source(path, columns={"scores": ["s"]})).pool.scores.names == ["s"]
+
+
+def test_what_another_run_decided_is_no_score(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.parquet", captions(1, probability=[0.5], draw=[0.1], s=[0.1]))
+    assert plan(source(path)).pool.scores.names == ["s"]
+    assert "'draw'" in refusal(source(path, columns={"scores": ["draw"]}))
 
 
 def test_score_columns_that_differ_in_case_only(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""The columns that shards have besides the fixed ones: scores, language and probability, as the recipe's `output` says.
+
+In: a run's recipe and columns, and the tables of its units. Out: names, and columns of `samples`, `scores` and `decisions`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from curate import schema
+from curate.errors import RecipeError, UnknownColumn
+from curate.run.columns import score_schema, visible_columns
+from curate.run.context import RunContext
+from curate.signals.registry import find_signals
+from curate.store.tables import UnitTables
+from curate.wording import did_you_mean
+
+# What the Parquet files beside tars have in any case: img2dataset's columns, the uid and the source.
+SIDECAR = pa.schema(
+    [
+        ("url", pa.string()),
+        ("key", pa.string()),
+        ("caption", pa.string()),
+        ("status", pa.string()),
+        ("error_message", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("original_width", pa.int32()),
+        ("original_height", pa.int32()),
+        ("exif", pa.string()),
+        ("sha256", pa.string()),
+        ("uid", pa.string()),
+        ("source", pa.string()),
+    ]
+)
+_TEXTS = ("curated_caption", "captions")  # of a pool without images that is captioned
+_REPEATS = schema.REPEATS.name
+_DECIDED = ("probability", "draw", _REPEATS)  # columns of `decisions`
+
+
+class EmittedColumns(NamedTuple):
+    """The names of those in the Parquet file of a shard, and in the json of each sample."""
+
+    parquet: tuple[str, ...]
+    json: tuple[str, ...]
+
+
+def find_emitted(context: RunContext) -> EmittedColumns:
+    """Return the columns that the recipe asks for; by default scores, language and probability in the Parquet files.
+
+    A default column is left out where the file has one of that name already, and `repeats` is always there where rows repeat.
+
+    Raises RecipeError for a column that there is not, or that an input has under this name.
+    """
+    recipe, pool, output = context.recipe, context.pool, context.recipe.output
+    signals = find_signals(recipe.measure, context.models)
+    visible = visible_columns(recipe.measure, signals, pool).names
+    scores = score_schema(signals, pool).names[len(schema.ALIGNED) :]
+    repeats = [_REPEATS] if output.repeat else []
+    known = [*visible, *_DECIDED[:2], *repeats]
+    inputs = [] if pool.output is None else pool.output.names
+    there = set(SIDECAR.names) if pool.has_images else {name.lower() for name in ("uid", *_TEXTS, *inputs)}
+    if repeats and _REPEATS in there:
+        raise RecipeError(f"output.repeat: the inputs have a column {_REPEATS!r}, and so would the output; rename it")
+    if output.json_columns and not pool.has_images:
+        raise RecipeError(
+            "output.json_columns: the pool has no images, so the output has no json; accepted: output.columns"
+        )
+    asked = [*scores, *(["language"] if "language" in visible else []), _DECIDED[0]]
+    if output.columns is not None:
+        asked = _check("output.columns", output.columns, known)
+        own = {name.lower() for name in (*pool.scores.names, *pool.supplied)}
+        taken = [name for name in asked if name.lower() in {n.lower() for n in inputs} - own]
+        if taken:
+            raise RecipeError(
+                f"output.columns: the inputs have a column {taken[0]!r}, which the output has as it is; leave it out"
+            )
+    parquet = [name for name in [*asked, *repeats] if name.lower() not in there]
+    in_json = _check("output.json_columns", output.json_columns, [name for name in known if name != "uid"])
+    return EmittedColumns(tuple(dict.fromkeys(parquet)), tuple(in_json))
+
+
+def read_kept(tables: UnitTables, columns: Sequence[str]) -> pa.Table:
+    """Return columns of a unit's kept rows."""
+    if not columns:
+        return pa.table({})
+    decided = [name for name in columns if name in _DECIDED]
+    decisions = tables.read("decisions", ["kept", *decided])
+    measured = tables.read_measured([name for name in columns if name not in _DECIDED])
+    table = {name: decisions[name] if name in _DECIDED else measured[name] for name in columns}
+    return pa.table(table).filter(decisions["kept"])
+
+
+def _check(key: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return the names as `known` has them. Raises UnknownColumn."""
+    by_lower = {name.lower(): name for name in known}
+    for name in names:
+        if name.lower() not in by_lower:
+            hint = did_you_mean(name, known)
+            raise UnknownColumn(f"{key}: no column {name!r}; {hint}columns: {', '.join(known)}", name)
+    return list(dict.fromkeys(by_lower[name.lower()] for name in names))
