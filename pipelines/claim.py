@@ -143,7 +143,7 @@ def is_finished(context: RunContext, out: str) -> bool:
         models = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
         now = json.loads(json.dumps(context.models))
         models += [name for name in now if old.models.get(name) != now[name]]
-        what = "its inputs, the metadata, an evaluation set or a library changed, or --fingerprint"
+        what = "its inputs, the metadata, an evaluation set, a joined file or a library changed, or --fingerprint"
         if models:
             what = f"a model or a file changed of: {', '.join(models)}"
         what = f"changed: {', '.join(changed)}" if changed else f"the recipe is the same, but {what}"

@@ -68,7 +68,7 @@ class WebdatasetOutput(OutputFormat):
         return [
             f"- Training: `shards/{names}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
             "`shards/sizes.json` holds their rows.",
-            "- Sidecars: `shards/*.parquet`, with img2dataset's columns.",
+            "- Sidecars: `shards/*.parquet`, with img2dataset's columns, and what was measured and decided.",
         ]
 
     def name_hashes(self, tables: UnitTables) -> U64:

@@ -118,6 +118,27 @@ def test_another_field_decodes_no_image(ran: Ran, tars: str, tmp_path: Path, mon
     assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
 
 
+def test_a_changed_file_is_another_run(tars: str, tmp_path: Path) -> None:
+    recipe = pools.recipe_of(tars, source=source(write_own(tmp_path)))
+    pools.run_local(recipe, tmp_path / "run")
+    write_own(tmp_path, lambda i: i + 1.0)
+    with pytest.raises(RecipeError, match=r"the recipe is the same, but its inputs, .* a joined file .* changed"):
+        pools.run_local(recipe, tmp_path / "run")
+
+
+def test_a_field_of_a_damaged_tar(tmp_path: Path) -> None:
+    """Is read of the rows that there were when it was measured."""
+    path = pools.write_tar(tmp_path / "a.tar", pools.make_samples(20)[:20])
+    path.write_bytes(path.read_bytes()[:-30_000])
+    old = pools.run_local(pools.recipe_of(str(path)), tmp_path / "old")
+    recipe = pools.recipe_of(str(path), source={"columns": {"number": "int"}})
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    assert set(old.reasons.values()) >= {"truncated_tar"}
+    fresh = pools.run_local(recipe, tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+    assert [row["number"] for row in new.table("scores").to_pylist()][:5] == [0, 1, 2, 3, 4]
+
+
 def test_by_uid_and_by_url(ran: Ran, tars: str, tmp_path: Path) -> None:
     """Decisions carried over from another run, by uid; what a URL names."""
     kept = ran.table("decisions").filter(ran.table("decisions")["kept"])

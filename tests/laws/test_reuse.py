@@ -184,7 +184,9 @@ def test_what_changed_is_measured(tars: str, metadata: str, tmp_path: Path, meas
     with changed.open("ab") as file:
         file.write(bytes(max(0, size - changed.stat().st_size)))  # not even the size may differ
     touch(changed)
-    with pytest.raises(Exception, match=r"its inputs, the metadata, an evaluation set or a library changed.*--reuse"):
+    with pytest.raises(
+        Exception, match=r"its inputs, the metadata, an evaluation set, a joined file or a library changed.*--reuse"
+    ):
         prepare(recipe, str(old.folder))
     measured.clear()
     new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)

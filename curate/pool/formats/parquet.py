@@ -125,7 +125,7 @@ class ParquetInput(InputFormat):
         fields = [field for file in list_source(source, False)[:_LOOKED] for field in _columns(source, file.path)]
         field = next((field for field in fields if field.name.lower() == name.lower()), None)
         if field is None:
-            return ""
+            return f"the columns of its files: {', '.join(dict.fromkeys(field.name for field in fields))}"[:300]
         if score_type(field.type) is None:
             return f"its column {field.name!r} is {field.type}; accepted: {SCORE_TYPES}"
         scores = ", ".join([*(source.columns.scores or ()), field.name])
