@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from curate import ids
 from curate.errors import RecipeError, RunError
-from curate.numeric.arrays import I64, U64
+from curate.numeric.arrays import I64, U64, whole
 from curate.numeric.xxh3 import hash_pairs
 from curate.pool.columns import COLUMN_NAMES, SCORE_TYPES, score_column, score_type, unify_scores
 from curate.pool.listing import InputFile, list_files
@@ -75,9 +75,7 @@ class JoinTable:
     """The rows of a join by the hashes of their keys, in buckets in the order of these."""
 
     def __init__(self, on: str, columns: pa.Schema, buckets: int) -> None:
-        self.on, self.columns = on, columns
-        self._folder = tempfile.TemporaryDirectory(prefix="curate-join-")  # it goes with the table
-        self._names = [os.path.join(self._folder.name, str(number)) for number in range(buckets)]
+        self.on, self.columns, self._count = on, columns, buckets
         self._buckets: list[pa.Table] = []
 
     def look_up(self, keys: pa.Array) -> pa.Table:
@@ -87,7 +85,8 @@ class JoinTable:
         parts, found = [self.columns.empty_table()], [np.zeros(0, np.int64)]
         for number in np.unique(numbers):
             bucket, mine = self._buckets[number], numbers == number
-            at = _search(bucket["high"].to_numpy(), bucket["low"].to_numpy(), high[mine], low[mine])
+            highs, lows = (whole(bucket[half]).to_numpy() for half in ("high", "low"))  # of the file, not copied
+            at = _search(highs, lows, high[mine], low[mine])
             parts.append(bucket.select(self.columns.names).take(pa.array(at[at >= 0])))
             found.append(rows[mine][at >= 0])
         places = np.full(len(keys), -1)
@@ -97,32 +96,35 @@ class JoinTable:
     def fill(self, batches: Iterator[tuple[pa.Array, pa.Table]]) -> tuple[U64, U64] | None:
         """Take batches of keys (string) and columns; return halves of the first hash that occurs twice, if any does."""
         fields = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), *self.columns])
-        with ExitStack() as stack:
-            writers = [stack.enter_context(pa.ipc.new_stream(f"{name}.unsorted", fields)) for name in self._names]
-            for keys, values in batches:
-                rows, high, low = _hash_keys(self.on, keys)
-                table = pa.table([high, low, *values.take(pa.array(rows)).columns], schema=fields)
-                numbers = self._numbers(high)
-                for number in np.unique(numbers):
-                    writers[number].write_table(table.filter(pa.array(numbers == number)))
-        for name in self._names:
-            with pa.OSFile(f"{name}.unsorted") as file:
-                table = pa.ipc.open_stream(file).read_all()
-            os.unlink(f"{name}.unsorted")
-            high, low = (table[half].to_numpy() for half in ("high", "low"))
-            order = np.lexsort((low, high))
-            high, low = high[order], low[order]
-            twice = np.flatnonzero((high[1:] == high[:-1]) & (low[1:] == low[:-1]))
-            if len(twice):
-                return high[twice[:1]], low[twice[:1]]
-            with pa.ipc.new_file(name, fields) as writer:
-                writer.write_table(table.take(pa.array(order)).combine_chunks())
-            self._buckets.append(pa.ipc.open_file(pa.memory_map(name)).read_all())
+        # Files go with their names, and what is mapped with the process, however it ends.
+        with tempfile.TemporaryDirectory(prefix="curate-join-") as folder:
+            names = [os.path.join(folder, str(number)) for number in range(self._count)]
+            with ExitStack() as stack:
+                writers = [stack.enter_context(pa.ipc.new_stream(f"{name}.unsorted", fields)) for name in names]
+                for keys, values in batches:
+                    rows, high, low = _hash_keys(self.on, keys)
+                    table = pa.table([high, low, *values.take(pa.array(rows)).columns], schema=fields)
+                    numbers = self._numbers(high)
+                    for number in np.unique(numbers):
+                        writers[number].write_table(table.filter(pa.array(numbers == number)))
+            for name in names:
+                with pa.OSFile(f"{name}.unsorted") as file:
+                    table = pa.ipc.open_stream(file).read_all()
+                os.unlink(f"{name}.unsorted")
+                high, low = (table[half].to_numpy() for half in ("high", "low"))
+                order = np.lexsort((low, high))
+                high, low = high[order], low[order]
+                twice = np.flatnonzero((high[1:] == high[:-1]) & (low[1:] == low[:-1]))
+                if len(twice):
+                    return high[twice[:1]], low[twice[:1]]
+                with pa.ipc.new_file(name, fields) as writer:
+                    writer.write_table(table.take(pa.array(order)).combine_chunks())
+                self._buckets.append(pa.ipc.open_file(pa.memory_map(name)).read_all())
         return None
 
     def _numbers(self, high: U64) -> I64:
         """Return the bucket of each hash."""
-        return ((high >> np.uint64(32)) * np.uint64(len(self._names)) >> np.uint64(32)).astype(np.int64)
+        return ((high >> np.uint64(32)) * np.uint64(self._count) >> np.uint64(32)).astype(np.int64)
 
 
 def _search(highs: U64, lows: U64, high: U64, low: U64) -> I64:

@@ -150,3 +150,12 @@ def test_files_that_change_after_the_plan(tmp_path: Path) -> None:
     assert identify_join(join, "join").digest != before
     with pytest.raises(RunError, match="changed since the run was planned"):
         open_join(join, "a digest that no process has read")
+
+
+def test_nothing_is_left_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the process ends: files are mapped, and have no names."""
+    (tmp_path / "aside").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "aside"))
+    path = write(tmp_path / "a.csv", pa.table({"key": ["left", "right"], "n": [1, 2]}))
+    assert look_up(["right", "left"], path, n="n") == {"n": [2, 1]}
+    assert list((tmp_path / "aside").iterdir()) == []
