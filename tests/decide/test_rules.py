@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.decide.rules import Rule, _local, check_rules, connect, first_failed, rule_values, segments
+from curate.decide.rules import Rule, _local, check_rules, connect, first_failed, named_columns, rule_values, segments
 from curate.errors import RecipeError
 from curate.recipe.deciding import Top
+from curate.recipe.recipe import parse_recipe
 
 COLUMNS = pa.schema(
     [
@@ -507,3 +508,21 @@ def test_a_connection_keeps_some_prepared_rules(monkeypatch: pytest.MonkeyPatch)
         rules = (Rule("words", f"words > {least}", ("words",)),)
         assert first_failed(rules, table).tolist() == [-1 if words > least else 0 for words in (1, 5, 9)]
         assert len(_local.prepared) <= 3
+
+
+def test_the_columns_that_a_recipe_names() -> None:
+    """In any section; what cannot be parsed names none, and is refused later."""
+    recipe = parse_recipe(
+        {
+            "input": {"name": "a", "format": "parquet", "path": "a"},
+            "rules": {
+                "a": "NSFW = 'UNLIKELY' AND \"Some Column\" IS NULL AND len(list_filter(boxes, lambda x: x > small)) < 2",
+                "b": {"top": 0.5, "of": "Similarity", "by": "site"},
+                "c": "not an expression (",
+            },
+            "dedup": {"prefer": "beauty"},
+            "output": {"repeat": "1 + stars", "columns": ["license"], "json_columns": ["note"]},
+        }
+    )
+    named = {"nsfw", "some column", "boxes", "x", "small", "similarity", "site", "beauty", "stars", "license", "note"}
+    assert named_columns(recipe) == named

@@ -16,6 +16,7 @@ import xxhash
 from PIL import Image
 
 from curate import schema
+from curate.errors import RecipeError
 from curate.pool.json_fields import read_json
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
@@ -335,3 +336,50 @@ def test_photos(shared: Path, tmp_path: Path) -> None:
             hashlib.sha256(data).hexdigest() for name, data in content.items() if name.startswith(f"{row['key']}.")
         }
         assert row["sha256"] in digests
+
+
+VALUES: list[
+    tuple[Any, dict[str, Any]]
+] = [  # of the json: what each declared type makes of it, null where it is not named
+    (0.25, {"float": 0.25}),
+    (3, {"float": 3.0, "int": 3}),
+    (3.0, {"float": 3.0, "int": 3}),
+    (2**63 - 1, {"float": float(2**63 - 1), "int": 2**63 - 1}),
+    (2**63, {"float": 2.0**63}),
+    (10**400, {}),
+    (True, {"bool": True}),
+    ("0.3", {"text": "0.3"}),
+    ("", {"text": ""}),
+    ("é写", {"text": "é写"}),
+    (None, {}),
+    ([1], {}),
+    ({"a": 1}, {}),
+    (float("nan"), {}),
+]
+
+
+def test_fields_are_columns_by_their_declared_types(tmp_path: Path) -> None:
+    members: dict[str, bytes | str | dict[str, Any]] = {}
+    for i, (value, _) in enumerate(VALUES):
+        fields = dict.fromkeys(("float", "int", "text", "bool"), value)
+        members |= {f"{i:02d}.jpg": jpeg(i), f"{i:02d}.txt": f"caption {i}", f"{i:02d}.json": json.dumps(fields)}
+    members |= {
+        "lone.jpg": jpeg(99),
+        "lone.txt": "lone",
+        "lone.json": '{"text": "\\ud800"}',
+        "none.jpg": jpeg(98),
+        "none.txt": "a",
+    }
+    path = write_tar(tmp_path / "a.tar", members)
+    declared = {name: name for name in ("float", "int", "text", "bool")}
+    source = {"name": "pool", "format": "webdataset", "path": str(path), "columns": declared}
+    recipe = parse_recipe({"input": source})
+    plan = make_plan(recipe)
+    context = RunContext(recipe, plan.pool, RunStore(str(tmp_path / "run")))
+    assert pools.measure(context, plan.units[0]) == []
+    scores = context.unit_tables(plan.units[0]).read("scores").select(list(declared))
+    assert scores.schema.types == [pa.float64(), pa.int64(), pa.string(), pa.bool_()]
+    nothing = dict.fromkeys(declared)
+    assert scores.to_pylist() == [*(nothing | expected for _, expected in VALUES), nothing | {"text": "?"}, nothing]
+    with pytest.raises(RecipeError, match=r"input\.0\.columns\.a"):
+        parse_recipe({"input": source | {"columns": {"a": "double"}}})
