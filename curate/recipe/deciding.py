@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from curate.recipe.measure import Measure
-from curate.recipe.section import BuiltFrom, OneKind, Section, UserPaths, kind_of
+from curate.recipe.section import BuiltFrom, KindOf, OneKind, Section, UserPaths
 from curate.registry import Registry
 
 KEYS: Registry[Any] = Registry("deduplication key", "curate.decide.passes.registry:KEYS")
@@ -86,7 +86,7 @@ class Against(Near):
 
 _KEY, _NEAR = "a key", "nearness"
 Pass = Annotated[
-    Annotated[str, kind_of(KEYS), Tag(_KEY)] | Annotated[SerializeAsAny[Near], BuiltFrom(Near.full), Tag(_NEAR)],
+    Annotated[str, KindOf(KEYS), Tag(_KEY)] | Annotated[SerializeAsAny[Near], BuiltFrom(Near.full), Tag(_NEAR)],
     Discriminator(lambda by: _NEAR if isinstance(by, dict | Near) else _KEY),
 ]
 
@@ -132,7 +132,7 @@ class Balance(Section):
 
     t: int | None = Field(None, lt=2**63, ge=1, strict=True)
     rows: int | None = Field(None, lt=2**31, ge=1, strict=True)
-    scheme: Annotated[str, kind_of(SCHEMES)] = "metaclip"
+    scheme: Annotated[str, KindOf(SCHEMES)] = "metaclip"
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:

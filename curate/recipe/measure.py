@@ -7,9 +7,9 @@ together to one. Sections are plain data: what depends on files and models is ch
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from curate.recipe.section import ColumnName, KindsSection, Section, find_twice
+from curate.recipe.section import ColumnName, KindsSection, OneOrSeveral, Section, find_twice
 from curate.registry import Registry
 
 SIGNALS: Registry[Any] = Registry("signal", "curate.signals.registry:KINDS", "curate.signals")
@@ -111,7 +111,7 @@ class Measure(KindsSection):
         if kind.form == "named":
             return dict[ColumnName, section], Field(default_factory=dict)  # type: ignore[valid-type]
         if kind.form == "listed":
-            return Annotated[tuple[section, ...], BeforeValidator(_listed)], ()  # type: ignore[valid-type]
+            return Annotated[tuple[section, ...], OneOrSeveral(or_none=True)], ()  # type: ignore[valid-type]
         return section | None, None
 
     @property
@@ -161,11 +161,6 @@ class Measure(KindsSection):
                     f"on its embeddings: {', '.join(accepted)}"
                 )
         return self
-
-
-def _listed(value: Any) -> Any:
-    """Return a list where a section may stand alone."""
-    return () if value is None else [value] if isinstance(value, dict) else value
 
 
 def _requested(key: str, value: Any) -> Iterator[Requested]:

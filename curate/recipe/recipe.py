@@ -27,7 +27,7 @@ from curate.recipe.deciding import Balance, Dedup, Rule, Top
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
 from curate.recipe.measure import Measure
-from curate.recipe.section import BuiltFrom, Name, Section, UserPath, UserPaths, find_twice
+from curate.recipe.section import BuiltFrom, Name, OneOrSeveral, Section, UserPath, UserPaths, find_twice
 from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml
 from curate.schema import RESERVED_RULES, Stage, run_stages
@@ -77,7 +77,7 @@ class Recipe(Section):
     name: Name = "curated"
     license: License = "unknown"  # for the cards, as the Hugging Face Hub spells licences
     seed: int = Field(0, ge=0, lt=2**63, strict=True)
-    input: tuple[AnySource, ...] = Field(min_length=1)
+    input: Annotated[tuple[AnySource, ...], Field(min_length=1), OneOrSeveral()]
     measure: Annotated[SerializeAsAny[Measure], BuiltFrom(Measure.full)] = Field({}, validate_default=True)
     match: Match | None = None
     rules: dict[str, Rule] = Field({})
@@ -88,11 +88,6 @@ class Recipe(Section):
     blocklist: UserPaths | None = None  # of uids, URLs and sha256 of images, one a line, or a run's forgotten.parquet
     max_failed: float = Field(0.05, ge=0, le=1, strict=True)
     max_failed_files: float = Field(0.05, ge=0, le=1, strict=True)
-
-    @field_validator("input", mode="before")
-    @classmethod
-    def _one_source_may_stand_alone(cls, value: Any) -> Any:
-        return [value] if isinstance(value, dict) else value
 
     @field_validator("measure", "match", "rules", "dedup", "output", mode="before")
     @classmethod

@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     TypeAdapter,
     ValidationInfo,
     create_model,
@@ -79,6 +80,10 @@ class BuiltFrom:
             return TypeAdapter(self.make()).validate_python(value, context=info.context)
 
         return core_schema.with_info_before_validator_function(validate, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Return the JSON schema of the made section."""
+        return handler(TypeAdapter(self.make()).core_schema)
 
 
 class KindsSection(Section):
@@ -145,17 +150,47 @@ class OneKind(KindsSection):
         return str(kind.key)
 
 
-def kind_of(registry: Registry[Any]) -> AfterValidator:
-    """Return the check that a value is the key of one of the registry's kinds."""
+@dataclass(frozen=True)
+class KindOf:
+    """Marks a text that is the key of one of the registry's kinds."""
 
-    def check(key: str) -> str:
+    registry: Registry[Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Return the schema of a text, and the check behind it."""
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Return the JSON schema: which keys there are."""
+        return handler(schema) | {"enum": list(self.registry.kinds())}
+
+    def _check(self, key: str) -> str:
         try:
-            registry.find(key)
+            self.registry.find(key)
         except RecipeError as error:
             raise ValueError(str(error)) from None
         return key
 
-    return AfterValidator(check)
+
+@dataclass(frozen=True)
+class OneOrSeveral:
+    """Marks a list of sections, one of which may stand alone, or none where `or_none` is true."""
+
+    or_none: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Return the schema of the list, behind what makes one of a section."""
+        return core_schema.no_info_before_validator_function(self._listed, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Return the JSON schema of a section or a list."""
+        several = handler(schema)
+        return {"anyOf": [several["items"], several, *([{"type": "null"}] if self.or_none else [])]}
+
+    def _listed(self, value: Any) -> Any:
+        if value is None and self.or_none:
+            return ()
+        return [value] if isinstance(value, dict) else value
 
 
 def find_twice(names: Iterable[str]) -> str | None:

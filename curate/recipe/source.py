@@ -5,7 +5,6 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -16,7 +15,7 @@ from pydantic import (
     model_serializer,
 )
 
-from curate.recipe.section import BuiltFrom, Name, Section, UserPaths, find_twice, kind_of
+from curate.recipe.section import BuiltFrom, KindOf, Name, OneOrSeveral, Section, UserPaths, find_twice
 from curate.registry import Registry
 
 FORMATS: Registry[Any] = Registry("input format", "curate.pool.formats.registry:KINDS", "curate.formats")
@@ -50,10 +49,10 @@ class Source(Section):
     optional_fields: ClassVar[frozenset[str]] = frozenset({"join"})
 
     name: Name
-    format: Annotated[str, kind_of(FORMATS)]
+    format: Annotated[str, KindOf(FORMATS)]
     path: UserPaths
     storage: dict[str, Any] = Field({})  # options of the fsspec file system, such as {anon: true}
-    join: Annotated[tuple[Join, ...], BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)] = ()
+    join: Annotated[tuple[Join, ...], OneOrSeveral()] = ()
 
     @field_validator("path")
     @classmethod

@@ -1,0 +1,32 @@
+"""The JSON schema of recipes, by which editors complete keys and mark faults while a recipe is written.
+
+It refuses no recipe that curate takes. What it does not say, such as rules that name no column, `curate plan` finds.
+"""
+
+from typing import Any
+
+from curate.recipe.recipe import Recipe
+from curate.recipe.source import FORMATS, UnknownSource
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the schema (JSON Schema 2020-12), with the kinds of signals, formats and engines that are installed."""
+    schema = Recipe.model_json_schema()
+    sections = schema["$defs"]
+    for key, kind in FORMATS.kinds().items():
+        sections[kind.section.__name__]["properties"]["format"] = {"const": key}
+    unknown = {"$ref": f"#/$defs/{UnknownSource.__name__}"}
+    for choices in schema["properties"]["input"]["anyOf"]:
+        one = choices.get("items", choices)
+        one["oneOf"] = [choice for choice in one["oneOf"] if choice != unknown]
+    del sections[UnknownSource.__name__]
+    for section in schema["properties"].values():
+        if section.get("type") == "object" or "$ref" in section:
+            _allow_nothing(section)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A recipe of curate", **schema}
+
+
+def _allow_nothing(section: dict[str, Any]) -> None:
+    """Let a section stand without a value, as YAML has a key with nothing behind it."""
+    own = {name: section.pop(name) for name in list(section) if name not in ("default", "description", "title")}
+    section["anyOf"] = [own, {"type": "null"}]
