@@ -12,12 +12,14 @@ from typing import Annotated
 import typer
 
 from curate import __version__
+from curate.cli.examples import examples_of
 from curate.cli.imports import RARELY, without_unused
 from curate.errors import INTERRUPTED, CurateError, RecipeError
 from curate.recipe.strict_yaml import find_surrogate
 
 # Each command and the first sentence of its help, as `curate --help` shows it without importing what any command needs.
 COMMANDS = {
+    "init": "Write a commented recipe to begin with.",
     "run": "Run a recipe: measure, decide, emit shards, publish.",
     "demo": "Curate a small synthetic pool with injected defects: offline, in about a minute.",
     "plan": "Show inputs, units, steps done already, estimated yield and cost, and engines that fail; writes nothing.",
@@ -29,8 +31,10 @@ COMMANDS = {
     "forget": "Take samples out of a run: only shards and tables that hold them are rewritten, and later runs keep them out.",
     "verify": "Check the integrity of a run: digests of all files, conservation of rows, shards against decisions.",
     "metadata": "Metadata entries: import and show.",
+    "schema": "Print the JSON schema of recipes, by which editors complete keys and mark faults.",
 }
-_MODULES = dict.fromkeys(("explain", "report", "verify"), "finished")  # of the others, that of their own name
+# Of the others, the module of their own name
+_MODULES = {"schema": "init", **dict.fromkeys(("explain", "report", "verify"), "finished")}
 
 
 def _version(requested: bool) -> None:
@@ -52,7 +56,6 @@ def build_app(words: Sequence[str]) -> typer.Typer:
     app = typer.Typer(
         help="Curate image-text pools into training sets, with a reason for every sample.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
@@ -65,10 +68,17 @@ def build_app(words: Sequence[str]) -> typer.Typer:
         with without_unused():
             module = import_module(f"curate.cli.{_MODULES.get(name, name)}")
         if hasattr(module, "app"):
-            app.add_typer(module.app, name=name)
+            app.add_typer(module.app, name=name, epilog=examples_of(name))
         else:
-            app.command(name)(getattr(module, name))
+            app.command(name, epilog=examples_of(name))(getattr(module, name))
     return app
+
+
+def _words() -> list[str]:
+    """Return the words of the command line; where a shell asks how to complete it, those that are there."""
+    if "_CURATE_COMPLETE" not in os.environ:
+        return sys.argv[1:]
+    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
 
 
 def main() -> None:
@@ -79,7 +89,7 @@ def main() -> None:
         for argument in sys.argv[1:]:
             if find_surrogate(argument):  # no table, run.json or SQL could hold it
                 raise RecipeError(f"argument {argument!a}: holds bytes that are not UTF-8; accepted: UTF-8")
-        build_app(sys.argv[1:])(prog_name="curate", standalone_mode=True)
+        build_app(_words())(prog_name="curate", standalone_mode=True)
     except CurateError as error:
         print(f"curate: {error}", file=sys.stderr)
         sys.exit(error.exit_status)

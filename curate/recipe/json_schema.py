@@ -23,7 +23,7 @@ def recipe_schema() -> dict[str, Any]:
     for section in schema["properties"].values():
         if section.get("type") == "object" or "$ref" in section:
             _allow_nothing(section)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A recipe of curate", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A recipe of curate"}
 
 
 def _allow_nothing(section: dict[str, Any]) -> None:

@@ -81,7 +81,9 @@ class BuiltFrom:
 
         return core_schema.with_info_before_validator_function(validate, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         """Return the JSON schema of the made section."""
         return handler(TypeAdapter(self.make()).core_schema)
 
@@ -160,7 +162,9 @@ class KindOf:
         """Return the schema of a text, and the check behind it."""
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         """Return the JSON schema: which keys there are."""
         return handler(schema) | {"enum": list(self.registry.kinds())}
 
@@ -182,7 +186,9 @@ class OneOrSeveral:
         """Return the schema of the list, behind what makes one of a section."""
         return core_schema.no_info_before_validator_function(self._listed, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         """Return the JSON schema of a section or a list."""
         several = handler(schema)
         return {"anyOf": [several["items"], several, *([{"type": "null"}] if self.or_none else [])]}

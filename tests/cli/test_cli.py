@@ -18,7 +18,7 @@ from curate.errors import RunError
 from curate.measure.unit import measure_unit
 from tests.cli.conftest import Cli, Done
 
-COMMANDS = ["run", "demo", "plan", "sql", "explain", "diff", "verify", "metadata"]
+COMMANDS = ["init", "run", "demo", "plan", "sql", "explain", "diff", "verify", "metadata", "schema"]
 
 
 def refused(done: Done, *parts: str, status: int = 2) -> None:
@@ -39,6 +39,8 @@ def test_help(cli: Cli, command: list[str]) -> None:
     assert done.out.startswith(" ".join(["Usage: curate", *command])) and "Options:" in done.out
     if not command:
         assert all(f"\n  {name} " in done.out for name in COMMANDS)
+    elif len(command) == 1:
+        assert done.out.index("Examples:\n    curate ") > done.out.index("Options:")
 
 
 @pytest.mark.parametrize("name", LISTED)

@@ -15,7 +15,9 @@ from curate.recipe.strict_yaml import load_yaml
 ROOT = Path(__file__).parents[2]
 FILES = [*sorted((ROOT / "pipelines/recipes").glob("*.yaml")), ROOT / "curate/demo/recipe.yaml"]
 BLOCKS = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-RECIPES = [path.read_text() for path in FILES] + [block for block in BLOCKS if re.search(r"^input:", block, re.MULTILINE)]
+RECIPES = [path.read_text() for path in FILES] + [
+    block for block in BLOCKS if re.search(r"^input:", block, re.MULTILINE)
+]
 SOURCE = {"name": "a", "format": "webdataset", "path": "*.tar"}
 
 
@@ -40,13 +42,22 @@ def test_recipes_of_the_project_are_valid(text: str, validator: Any) -> None:
         {"input": [SOURCE, {"name": "b", "format": "parquet", "path": ["x", "y"], "columns": {"caption": "TEXT"}}]},
         {"input": SOURCE | {"join": {"path": "a.csv", "on": "url", "columns": {"mine": "score"}}}},
         {"measure": None, "rules": None, "output": None},
-        {"measure": {"language": {}, "clip": [{"name": "a", "model": "ViT-B-32"}, {"name": "b", "model": "ViT-L-14"}], "text_area": None}},
+        {
+            "measure": {
+                "language": {},
+                "clip": [{"name": "a", "model": "ViT-B-32"}, {"name": "b", "model": "ViT-L-14"}],
+                "text_area": None,
+            }
+        },
         {"rules": {"a": "words > 2", "b": {"top": 0.3, "of": "words"}}},
         {"dedup": {"by": ["uid", "phash", {"phash": {"distance": 4}}]}, "measure": {"image": {"phash": True}}},
         {"match": {"metadata": "m.json"}, "balance": {"rows": 10}},
         {
             "captions": {
-                "engines": {"e": {"recorded": {"model": "m", "path": "x"}}, "v": {"vllm": {"model": "m"}, "price": {"hour": 2.5}}},
+                "engines": {
+                    "e": {"recorded": {"model": "m", "path": "x"}},
+                    "v": {"vllm": {"model": "m"}, "price": {"hour": 2.5}},
+                },
                 "rewrite": [{"engine": "e", "per_row": "2", "styles": ["coco"]}, {"engine": "v", "styles": ["human"]}],
             }
         },

@@ -1,0 +1,96 @@
+"""`curate init` and `curate schema`: recipes to begin with, examples, and what shells and editors complete."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from curate.cli.examples import EXAMPLES
+from curate.cli.init import kinds
+from curate.cli.main import COMMANDS, build_app
+from curate.recipe.recipe import load_recipe
+from tests.cli.conftest import Cli
+from tests.laws import pools
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_each_recipe_is_one(kind: str, cli: Cli, tmp_path: Path) -> None:
+    done = cli("init", kind, "--out", str(tmp_path / "a.yaml"))
+    assert done.status == 0 and f"curate plan {tmp_path}/a.yaml" in done.out
+    assert load_recipe(str(tmp_path / "a.yaml"))
+    assert (tmp_path / "a.yaml").read_text().startswith("# ")
+
+
+def test_what_is_there_is_not_overwritten(cli: Cli, tmp_path: Path) -> None:
+    out = str(tmp_path / "a.yaml")
+    assert cli("init", "--out", out).status == 0
+    text = Path(out).read_text()
+    done = cli("init", "laion", "--out", out)
+    assert done.status == 2 and "is there already; accepted: a new file, such as --out laion.yaml" in done.err
+    assert Path(out).read_text() == text
+    done = cli("init", "bsic")
+    assert done.status == 2 and "there is no recipe 'bsic'; accepted: basic, captions, datacomp-basic" in done.err
+    assert cli("init", "--out", str(tmp_path / "none/a.yaml")).status == 2
+
+
+def test_the_first_recipes_run(cli: Cli, tmp_path: Path) -> None:
+    """Basic over tars, LAION's over its columns, MetaCLIP's over URLs and captions: with nothing changed but paths."""
+    for kind in ("basic", "laion", "metaclip"):
+        assert cli("init", kind, "--out", str(tmp_path / f"{kind}.yaml")).status == 0
+    pools.write_tars(tmp_path / "pool", pools.make_samples(48), 2)
+    rows = pools.make_rows(200).select(["url", "text", "original_width", "original_height"])
+    rows = rows.rename_columns(["URL", "TEXT", "WIDTH", "HEIGHT"])
+    for name, value in (("similarity", 0.3), ("pwatermark", 0.1), ("punsafe", 0.1)):
+        rows = rows.append_column(name, pa.array([value] * len(rows)))
+    pools.write_parquets(tmp_path / "metadata", rows, 1)
+    (tmp_path / "pool/rows.parquet").write_bytes((tmp_path / "metadata/00000.parquet").read_bytes())
+    pools.write_metadata(tmp_path)
+    for kind, changes in (("basic", ["rules.size=min_side >= 20"]), ("laion", []), ("metaclip", [])):
+        words = [word for change in [*changes, "max_failed=1.0"] for word in ("--set", change)]
+        done = cli("run", str(tmp_path / f"{kind}.yaml"), "--out", str(tmp_path / f"run-{kind}"), *words)
+        assert done.status == 0, done.err
+        kept = next(line for line in done.out.splitlines() if line.startswith("kept"))
+        assert int(kept.split()[1].replace(",", "")) > 20, done.out
+
+
+def test_schema_is_json(cli: Cli) -> None:
+    done = cli("schema")
+    assert done.status == 0 and "input" in json.loads(done.out)["properties"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_are_commands(name: str) -> None:
+    """Each is one of its command, with arguments and options that it has."""
+    import typer
+
+    command = typer.main.get_command(build_app([name]))
+    assert EXAMPLES[name]
+    for example in EXAMPLES[name]:
+        words = shlex.split(example.partition(" > ")[0])
+        assert words[:2] == ["curate", name]
+        context = command.make_context("curate", words[1:])
+        command.get_command(context, name).make_context(name, words[2:])  # type: ignore[attr-defined] # or it raises
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("curate wh", ["whatif"]),
+        ("curate run --re", ["--reuse"]),
+        ("curate init lai", ["laion"]),
+        ("curate metadata sh", ["show"]),
+    ],
+)
+def test_a_shell_completes_commands_options_and_values(line: str, found: list[str]) -> None:
+    words = line.split()
+    asked = {"_CURATE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    code = "import sys; sys.argv[0] = 'curate'; from curate.cli.main import command; command()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == found, done.stderr
