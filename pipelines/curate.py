@@ -14,7 +14,7 @@ from curate.pool.plan import Unit
 from curate.publish.audit import PublishSettings
 from curate.run.context import RunContext
 from curate.transforms.caption import caption
-from curate.transforms.decide import apply_rules, count_matches, count_survivors, decide, solve_t
+from curate.transforms.decide import Rules, count_matches, count_survivors, decide, solve_t
 from curate.transforms.deduplicate import deduplicate
 from curate.transforms.emit import emit, hash_names
 from curate.transforms.forget import apply_blocklist
@@ -39,10 +39,11 @@ def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buck
         match(units, context)
     if context.blocklist_key:
         apply_blocklist(units, publishing)
-    thresholds = apply_rules(units, settings)
+    rules = Rules(units, settings)
+    rules.apply()
     counts = count_matches(units, settings) if recipe.match else None
     recalls = deduplicate(units, settings, n_buckets, context.is_local_runner)
-    results = {"thresholds": thresholds, "recalls": recalls}
+    results = {**rules.results(), "recalls": recalls}
     if counts:
         results["pool"] = counts.get() | "Pool" >> Map(lambda found: found[0])
         results["survivors"] = count_survivors(units, settings, counts)

@@ -23,7 +23,7 @@ def table_keys(context: RunContext) -> dict[str, Callable[[Unit], str]]:
     if context.recipe.match:
         match = MatchSettings.of(context)
         keys["matches"] = lambda unit: match.key(measure.key("samples", unit))
-    keys["decisions"] = lambda unit: decided
+    keys |= dict.fromkeys(("derived", "decisions"), lambda unit: decided)
     if context.recipe.captions:
         captions = CaptionSettings.of(context)
         keys |= dict.fromkeys(("answers", "captions", "regions"), lambda unit: captions.key(unit, decided))
@@ -46,7 +46,10 @@ def count_current(context: RunContext, units: Sequence[Unit]) -> dict[str, int]:
         alone = replace(
             tables, reuse=None
         )  # of decisions: never adopted, they are cheap and depend on what could be read
-        return [(alone if n == "decisions" else tables).would_be_current(n, key(unit)) for n, key in keys.items()]
+        return [
+            (alone if n in ("derived", "decisions") else tables).would_be_current(n, key(unit))
+            for n, key in keys.items()
+        ]
 
     counts = dict.fromkeys(keys, 0)
     for found in in_threads(are_current, units):

@@ -75,4 +75,4 @@ def _per_row(settings: CaptionSettings, tables: UnitTables, per_row: int | str, 
         return np.full(len(rows.rows), per_row, np.int32)
     rule = check_count("per_row", per_row, settings.per_row_columns)
     facts = RowFacts(rows.rows, rows.probability, rows.entry_ids, rows.counts)
-    return count_rows(rule, settings.visible, tables, facts, MAX_PER_ROW)
+    return count_rows(rule, settings.visible, tables.read_measured, facts, MAX_PER_ROW)

@@ -18,6 +18,16 @@ from curate import ids, schema
 from curate.decide import balance, dedup
 from curate.decide.balance import SparseSums
 from curate.decide.decontamination import find_contaminated
+from curate.decide.derived import (
+    DerivedValues,
+    Scale,
+    Statistic,
+    Summary,
+    argument_values,
+    ranks_of,
+    read_columns,
+    summarise,
+)
 from curate.decide.groups import Groups
 from curate.decide.passes.dedup_pass import KeyPass, Nearness
 from curate.decide.quantiles import key_bits, order_keys
@@ -50,6 +60,9 @@ class UnitState:
     # Rows that are near an evaluation image, and of each the name of that image.
     contaminated: I64 = field(default_factory=lambda: _NO_ROWS)
     evaluated: pa.Array = field(default_factory=lambda: _NO_NAMES)
+    derived: Mapping[str, DerivedValues] = field(
+        default_factory=dict
+    )  # columns with statistics, as far as they are known
 
     @property
     def alive(self) -> Mask:
@@ -60,15 +73,22 @@ class UnitState:
         """Travel small: states wait by the thousand."""
         near = (self.duplicates, self.representatives) if len(self.duplicates) else ()
         contaminated = (self.contaminated, self.evaluated) if len(self.contaminated) else ()
-        return _restore, (self.unit, self.verdicts.tobytes(), near, contaminated)
+        derived = (dict(self.derived),) if self.derived else ()
+        return _restore, (self.unit, self.verdicts.tobytes(), near, contaminated, *derived)
 
     def drop(self, rows: Mask, code: int) -> Self:
         """Return the state with these rows dropped, where they were alive; by the position of a rule, or a stage's code."""
         return replace(self, verdicts=np.where(rows & self.alive, np.int16(code), self.verdicts))
 
 
-def _restore(unit: Unit, verdicts: bytes, near: tuple[Any, ...], contaminated: tuple[Any, ...]) -> UnitState:
-    state = UnitState(unit, np.frombuffer(verdicts, np.int16))
+def _restore(
+    unit: Unit,
+    verdicts: bytes,
+    near: tuple[Any, ...],
+    contaminated: tuple[Any, ...],
+    derived: Mapping[str, DerivedValues] | None = None,
+) -> UnitState:
+    state = UnitState(unit, np.frombuffer(verdicts, np.int16), derived=derived or {})
     if near:
         state = replace(state, duplicates=near[0], representatives=near[1])
     return replace(state, contaminated=contaminated[0], evaluated=contaminated[1]) if contaminated else state
@@ -86,17 +106,17 @@ def start_unit(tables: UnitTables, unit: Unit) -> UnitState:
 
 
 def apply_segment(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int) -> UnitState:
-    """Apply the SQL rules of a segment; after the last one, `finish_rules`."""
+    """Apply the SQL rules of a segment; before deduplication, `finish_rules`."""
     segment = settings.segments[index]
     if segment.rules:
         columns = list(dict.fromkeys(column for rule in segment.rules for column in rule.columns)) or ["row"]
         alive = state.alive
-        table = tables.read_measured(columns)
+        table = read_columns(tables, settings.derived, state.derived, columns)
         failed = first_failed(segment.rules, table if alive.all() else table.filter(pa.array(alive)))
         verdicts = state.verdicts.copy()
         verdicts[alive] = np.where(failed >= 0, failed + segment.first, ALIVE)
         state = replace(state, verdicts=verdicts)
-    return finish_rules(settings, tables, state) if segment.top is None else state
+    return finish_rules(settings, tables, state) if segment.dedup else state
 
 
 def finish_rules(settings: DecideSettings, tables: UnitTables, state: UnitState) -> UnitState:
@@ -120,12 +140,12 @@ def start_top(settings: DecideSettings, index: int) -> TopSearch:
     return TopSearch(top.name, top.spec, settings.columns.field(top.columns[0]).type)
 
 
-def top_values(settings: DecideSettings, tables: UnitTables, index: int) -> TopValues:
+def top_values(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int) -> TopValues:
     """Return the values of the column of a segment's top rule, of all rows."""
     top = settings.segments[index].top
     assert top is not None
     of, *by = top.columns
-    table = tables.read_measured([of, *by])
+    table = read_columns(tables, settings.derived, state.derived, top.columns)
     keys, valid = order_keys(table[of], key_bits(settings.columns.field(of).type))
     return TopValues.of(keys, valid, table[by[0]] if by else None)
 
@@ -135,8 +155,51 @@ def apply_top(
 ) -> UnitState:
     """Drop what is below the threshold of the segment's top rule, then apply the next segment."""
     segment = settings.segments[index]
-    passing = search.passing(top_values(settings, tables, index))
+    passing = search.passing(top_values(settings, tables, state, index))
     return apply_segment(settings, tables, state.drop(~passing, segment.first + len(segment.rules)), index + 1)
+
+
+# ---- derived columns
+
+
+def statistic_values(
+    settings: DecideSettings, tables: UnitTables, state: UnitState, index: int
+) -> Iterator[tuple[tuple[str, int], Statistic, F64]]:
+    """Yield what the statistics after a segment are of: (column, place), the statistic, and x of each row, NaN where it is no finite number."""
+    columns = [settings.derived[name] for name in settings.segments[index].derive]
+    read = [name for column in columns for name in column.columns if column.statistics]
+    table = read_columns(tables, settings.derived, state.derived, list(dict.fromkeys(read)))
+    for column in columns:
+        for place, statistic in enumerate(column.statistics):
+            yield (column.name, place), statistic, argument_values(statistic, table)
+
+
+def summarise_statistics(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int) -> list[Summary]:
+    """Return what the statistics after a segment need to know of a unit's rows that reached them."""
+    found = statistic_values(settings, tables, state, index)
+    return [summarise(statistic.function, x[state.alive & ~np.isnan(x)]) for _, statistic, x in found]
+
+
+def apply_derived(
+    settings: DecideSettings,
+    tables: UnitTables,
+    state: UnitState,
+    index: int,
+    scales: Mapping[tuple[str, int], Scale],
+    up_to: Mapping[tuple[str, int], I64],
+) -> UnitState:
+    """Return the state with the columns that are known after a segment, and the next segment applied.
+
+    `up_to` are of each quantile, as `ranks_of` takes them.
+    """
+    values = statistic_values(settings, tables, state, index) if up_to else ()
+    ranks = {at: ranks_of(x, up_to[at]) for at, statistic, x in values if at in up_to}
+    known = dict(state.derived)
+    for name in settings.segments[index].derive:
+        places = range(len(settings.derived[name].statistics))
+        own = {place: ranks[name, place] for place in places if (name, place) in ranks}
+        known[name] = DerivedValues(tuple(scales[name, place] for place in places), own)
+    return apply_segment(settings, tables, replace(state, derived=known), index + 1)
 
 
 # ---- duplicates
@@ -179,7 +242,8 @@ def find_candidates(
     take = pa.array(rows)
     prefer = None
     if settings.prefer is not None:
-        values = tables.read_measured([settings.prefer])[settings.prefer].combine_chunks()
+        table = read_columns(tables, settings.derived, state.derived, [settings.prefer])
+        values = table[settings.prefer].combine_chunks()
         prefer = dedup.preferences(values.take(take))
     taken = [column.take(take) for column in columns]
     uids = taken[next(i for i, by in enumerate(settings.passes) if isinstance(by, KeyPass) and by.key == "uid")]
@@ -276,7 +340,7 @@ class Drawing:
 def decide(
     settings: DecideSettings, tables: UnitTables, state: UnitState, drawing: Drawing | None, unread: Sequence[str] = ()
 ) -> None:
-    """Draw, and write the unit's `decisions`, unless they are current.
+    """Draw, and write the unit's `decisions`, and `derived` where the recipe derives columns, unless they are current.
 
     Args:
         settings: of deciding.
@@ -289,6 +353,16 @@ def decide(
     # Not adopted from other runs: they are cheap, and depend on files that could not be read.
     if not tables.is_current("decisions", key, adopt=False):
         tables.write("decisions", _decisions(settings, tables, state, drawing), key)
+    if settings.derived and not tables.is_current("derived", key, adopt=False):
+        tables.write("derived", _derived(settings, tables, state), key)
+
+
+def _derived(settings: DecideSettings, tables: UnitTables, state: UnitState) -> pa.Table:
+    base = tables.read("samples", [field.name for field in schema.ALIGNED])
+    table = read_columns(tables, settings.derived, state.derived, list(settings.derived))
+    for column in settings.derived.values():
+        base = base.append_column(pa.field(column.name, column.kind), table[column.name])
+    return base
 
 
 def sum_entries(tables: UnitTables, n: int) -> SparseSums:
@@ -335,7 +409,11 @@ def _repeats(
     matches = None if drawing is None else alive_matches(tables, state)
     facts = RowFacts(rows, probability[rows], matches, None if drawing is None else drawing.counts)
     out = np.zeros(len(state.verdicts), np.int32)
-    out[rows] = np.maximum(1, count_rows(settings.repeat, settings.columns, tables, facts, MAX_REPEATS))
+
+    def read(names: list[str]) -> pa.Table:
+        return read_columns(tables, settings.derived, state.derived, names)
+
+    out[rows] = np.maximum(1, count_rows(settings.repeat, settings.columns, read, facts, MAX_REPEATS))
     return out
 
 

@@ -5,13 +5,16 @@ Values of a top rule and hashes of deduplication wait in memory, some 10 bytes a
 where a run has one machine (see `Nearness.search`).
 """
 
+import operator
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
 from curate.decide import dedup, per_unit
 from curate.decide.balance import SparseSums
+from curate.decide.derived import QUANTILE, Scale, count_up_to, distinct_keys, summarise
 from curate.decide.groups import Groups
 from curate.decide.passes.dedup_pass import Nearness
 from curate.decide.per_unit import UnitState
@@ -28,7 +31,7 @@ def apply_rules(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitSta
 
 
 def start_units(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
-    """Return the units' states after the rules that come before the first top rule."""
+    """Return the units' states after the rules of the first segment."""
 
     def start(unit: Unit) -> UnitState:
         tables = settings.tables(unit)
@@ -40,9 +43,37 @@ def start_units(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitSta
 def apply_tops(settings: DecideSettings, states: list[UnitState]) -> list[UnitState]:
     """Return the states of `start_units` after all other rules."""
     for i, segment in enumerate(settings.segments):
-        if segment.top is not None:
+        if segment.derive:
+            states = _derive(settings, states, i)
+        elif segment.top is not None:
             states = _apply_top(settings, states, i)
     return states
+
+
+def _derive(settings: DecideSettings, states: list[UnitState], index: int) -> list[UnitState]:
+    """Return the states after the statistics that follow a segment are known, and the next segment."""
+
+    def values_of(state: UnitState) -> list[Any]:
+        return list(per_unit.statistic_values(settings, settings.tables(state.unit), state, index))
+
+    values = list(in_threads(values_of, states))
+    scales: dict[tuple[str, int], Scale] = {}
+    up_to: list[dict[tuple[str, int], I64]] = [{} for _ in states]
+    for place, (at, statistic, _) in enumerate(values[0] if values else ()):
+        of_units = [found[place][2] for found in values]
+        reached = [state.alive & ~np.isnan(x) for state, x in zip(states, of_units, strict=True)]
+        parts = [summarise(statistic.function, x[rows]) for x, rows in zip(of_units, reached, strict=True)]
+        scales[at] = reduce(operator.add, parts).scale(statistic)
+        if statistic.function == QUANTILE:
+            keys = [distinct_keys(x, state.alive) for x, state in zip(of_units, states, strict=True)]
+            for own, found in zip(up_to, count_up_to(keys), strict=True):
+                own[at] = found
+
+    def apply(pair: tuple[UnitState, dict[tuple[str, int], I64]]) -> UnitState:
+        state, own = pair
+        return per_unit.apply_derived(settings, settings.tables(state.unit), state, index, scales, own)
+
+    return list(in_threads(apply, zip(states, up_to, strict=True)))
 
 
 def _apply_top(settings: DecideSettings, states: list[UnitState], index: int) -> list[UnitState]:
@@ -50,7 +81,7 @@ def _apply_top(settings: DecideSettings, states: list[UnitState], index: int) ->
     search = per_unit.start_top(settings, index)
 
     def values_of(state: UnitState) -> TopValues:
-        return per_unit.top_values(settings, settings.tables(state.unit), index)
+        return per_unit.top_values(settings, settings.tables(state.unit), state, index)
 
     values = list(in_threads(values_of, states))
     for _ in range(search.rounds):

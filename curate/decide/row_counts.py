@@ -3,6 +3,7 @@
 In: rows of a unit. Out: int32 [rows]. Expressions see what rules see, and what is known of a row once it is decided.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,6 @@ import pyarrow.compute as pc
 
 from curate.decide.rules import Rule, count_values
 from curate.numeric.arrays import F64, I32, I64
-from curate.store.tables import UnitTables
 
 # What such expressions see besides the columns that rules see: π, and of the entries in the caption how many there are, and
 # the least of their counts among the survivors.
@@ -36,10 +36,15 @@ def count_columns(visible: pa.Schema, has_entries: bool) -> pa.Schema:
     return pa.schema([*visible, *(field for field in more if field.name not in taken)])
 
 
-def count_rows(rule: Rule, visible: pa.Schema, tables: UnitTables, facts: RowFacts, highest: int) -> I32:
-    """Return what an expression, checked against `count_columns`, gives for each row: 0 to `highest`, 0 where it is NULL or fails."""
+def count_rows(
+    rule: Rule, visible: pa.Schema, read: Callable[[list[str]], pa.Table], facts: RowFacts, highest: int
+) -> I32:
+    """Return what an expression, checked against `count_columns`, gives for each row: 0 to `highest`, 0 where it is NULL or fails.
+
+    `read` gives columns of `visible` of all rows of the unit.
+    """
     own = [name for name in rule.columns if name in visible.names]
-    table = tables.read_measured(own or ["row"]).take(pa.array(facts.rows))
+    table = read(own or ["row"]).take(pa.array(facts.rows))
     known = {"probability": pa.array(facts.probability)}
     if facts.entry_ids is not None and facts.counts is not None:
         lengths = pc.fill_null(pc.list_value_length(facts.entry_ids), 0)

@@ -3,7 +3,6 @@
 A rule must be a scalar, deterministic, boolean expression: subqueries, aggregates, windows, parameters and functions such
 as random() or now() are refused before the run, and so is a column that is not measured. NULL fails; an error on one
 row's value (a cast, say) is NULL. Rules run in DuckDB on Arrow tables with external access off and settings locked.
-`{top: f, of: column}` splits the rules into segments, since its threshold is known only when all rows reached it.
 """
 
 import json
@@ -37,15 +36,6 @@ class Rule:
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Segment:
-    """SQL rules that are evaluated together, and the top rule that follows them, if any (see `DecideSettings.segments`)."""
-
-    first: int  # position of the first one among all rules
-    rules: tuple[Rule, ...]
-    top: Rule | None
-
-
 def connect() -> Any:
     """Return this thread's DuckDB connection: in memory, one thread, no access to files, settings locked, UTC."""
     if not hasattr(_local, "connection"):
@@ -77,7 +67,7 @@ def walk_tree(tree: Any) -> Iterator[dict[str, Any]]:
 
 def named_columns(recipe: Recipe) -> frozenset[str]:
     """Return the names in a recipe's expressions that may be of columns, in lower case; of those that cannot be parsed, none."""
-    expressions = [rule for rule in recipe.rules.values() if isinstance(rule, str)]
+    expressions = [rule for rule in recipe.rules.values() if isinstance(rule, str)] + list(recipe.derive.values())
     tops = [rule for rule in recipe.rules.values() if isinstance(rule, Top)]
     named = [name for name in (recipe.dedup.prefer, *(top.of for top in tops), *(top.by for top in tops)) if name]
     named += [*(recipe.output.columns or ()), *recipe.output.json_columns]
@@ -96,28 +86,18 @@ def named_columns(recipe: Recipe) -> frozenset[str]:
 def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule]:
     """Return the rules in order, checked against the columns that they will see. Raises RecipeError."""
     return [
-        _check_top(name, spec, columns) if isinstance(spec, Top) else _check_sql(f"rules.{name}", spec, columns)
+        _check_top(name, spec, columns) if isinstance(spec, Top) else _check_rule(f"rules.{name}", spec, columns)
         for name, spec in rules.items()
     ]
 
 
 def check_count(key: str, sql: str, columns: pa.Schema) -> Rule:
     """Return a checked expression that gives a number of times: an integer. Raises RecipeError, as `check_rules`."""
-    return _check_sql(key, sql, columns, "an integer, such as CASE WHEN words < 10 THEN 4 ELSE 1 END")
-
-
-def segments(rules: list[Rule]) -> list[Segment]:
-    """Return the rules cut after each top rule; the last segment has none."""
-    cut: list[Segment] = []
-    group: list[Rule] = []
-    first = 0
-    for position, rule in enumerate(rules):
-        if isinstance(rule.spec, Top):
-            cut.append(Segment(first, tuple(group), rule))
-            group, first = [], position + 1
-        else:
-            group.append(rule)
-    return [*cut, Segment(first, tuple(group), None)]
+    rule, kind = check_expression(key, sql, columns)
+    if not kind.endswith("INT") and kind != "INTEGER":
+        accepted = "an integer, such as CASE WHEN words < 10 THEN 4 ELSE 1 END"
+        raise RecipeError(f"{key}: {sql!r} is of type {kind}; accepted: {accepted}")
+    return rule
 
 
 def first_failed(rules: tuple[Rule, ...], table: pa.Table) -> I16:
@@ -135,6 +115,17 @@ def count_values(rule: Rule, table: pa.Table, highest: int) -> I32:
     return np.asarray(
         _answer(f"greatest(0, least({highest}, coalesce(TRY(({rule.spec}\n)), 0)))::INTEGER", table), np.int32
     )
+
+
+def compute(sql: str, kind: pa.DataType, table: pa.Table) -> pa.ChunkedArray:
+    """Return what a checked expression gives for each row of a table, as an array of a type; null where it is NULL or fails."""
+    connection = connect()
+    connection.register("batch", table)
+    try:
+        found = connection.sql(f"SELECT TRY(({sql}\n)) AS answer FROM batch").to_arrow_table()
+    finally:
+        connection.unregister("batch")
+    return found["answer"].cast(kind)
 
 
 def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | None]]:
@@ -204,10 +195,20 @@ def _check_top(name: str, spec: Top, columns: pa.Schema) -> Rule:
     return Rule(name, spec, (column, by))
 
 
+def _check_rule(key: str, sql: str, columns: pa.Schema) -> Rule:
+    rule, kind = check_expression(key, sql, columns)
+    if kind != "BOOLEAN":
+        raise RecipeError(f"{key}: {sql!r} is of type {kind}; a rule is true or false, such as words > 2")
+    return rule
+
+
 @lru_cache(1000)  # a run asks twice, a search for settings for each of them
-def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule:
-    """Check an expression: of a rule, which is true or false, or of the type that is wanted."""
-    where = f"{key}: {sql!r}"
+def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") -> tuple[Rule, str]:
+    """Return an expression, checked against the columns that it sees, and its type in SQL. Raises RecipeError.
+
+    `shown` is what messages show in place of it.
+    """
+    where = f"{key}: {shown or sql!r}"
     try:
         tree = parse_sql(connect(), f"SELECT ({sql}\n)")
     except RecursionError:
@@ -239,11 +240,7 @@ def _check_sql(key: str, sql: str, columns: pa.Schema, wanted: str = "") -> Rule
             _try_values(sql, columns)
     except duckdb.Error as error:
         raise RecipeError(f"{where}: {one_line(error)}") from None
-    if not wanted and kind != "BOOLEAN":
-        raise RecipeError(f"{where} is of type {kind}; a rule is true or false, such as words > 2")
-    if wanted and not kind.endswith("INT") and kind != "INTEGER":
-        raise RecipeError(f"{where} is of type {kind}; accepted: {wanted}")
-    return Rule(key.rpartition(".")[2], sql, tuple(dict.fromkeys(used)))
+    return Rule(key.rpartition(".")[2], sql, tuple(dict.fromkeys(used))), str(kind)
 
 
 def _nulls(columns: pa.Schema) -> pa.Table:

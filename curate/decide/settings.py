@@ -9,10 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from curate import ids
+from curate.decide.derived import Derived, check_derived
 from curate.decide.passes.dedup_pass import ImageNearness, KeyPass, Nearness
 from curate.decide.row_counts import count_columns
-from curate.decide.rules import Rule, Segment, check_count, check_rules, segments
+from curate.decide.rules import Rule, check_count, check_rules
 from curate.decide.schemes.scheme import Scheme
+from curate.decide.segments import Segment, cut_segments
 from curate.errors import RecipeError, UnknownColumn
 from curate.measure.settings import MeasureSettings
 from curate.metadata.unit import Entries, MatchSettings, load_entries
@@ -32,6 +34,7 @@ class DecideSettings:
 
     store: RunStore
     columns: pa.Schema  # those that rules see
+    derived: dict[str, Derived]  # those of them that the recipe derives, by their names
     rules: tuple[str, ...]  # names of the rules, in order
     segments: tuple[Segment, ...]
     matching: MatchSettings | None  # what `match` gives; None without
@@ -51,6 +54,8 @@ class DecideSettings:
         recipe, pool = context.recipe, context.pool
         measured = MeasureSettings.of(context)
         columns = visible_columns(recipe.measure, measured.signals, pool)
+        derived = check_derived(recipe.derive, columns)
+        columns = pa.schema([*columns, *(pa.field(one.name, one.kind) for one in derived.values())])
         _check_dedup(recipe.dedup, pool, columns)
 
         def nearness(near: Near) -> Any:
@@ -59,8 +64,9 @@ class DecideSettings:
         return cls(
             store=context.store,
             columns=columns,
+            derived=derived,
             rules=tuple(recipe.rules),
-            segments=tuple(segments(check_rules(recipe.rules, columns))),
+            segments=tuple(cut_segments(check_rules(recipe.rules, columns), derived, recipe.dedup.prefer)),
             matching=MatchSettings.of(context) if recipe.match else None,
             passes=tuple(KEYS.find(by) if isinstance(by, str) else nearness(by) for by in recipe.dedup.by),
             prefer=recipe.dedup.prefer,
@@ -125,6 +131,8 @@ def _deciding_sections(recipe: Recipe) -> dict[str, object]:
     plain["image"] = recipe.measure.image.model_dump()
     plain |= {"repeat": recipe.output.repeat} if recipe.output.repeat else {}
     plain["rules"] = list(plain["rules"].items())  # their order counts
+    if recipe.derive:
+        plain["derive"] = list(recipe.derive.items())
     if plain["match"]:
         plain["match"].pop("metadata")
     if plain["dedup"]["against"]:

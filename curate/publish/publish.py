@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from curate import schema
 from curate.decide import balance
+from curate.decide.derived import Scale
 from curate.decide.schemes.scheme import Scheme
 from curate.decide.top import Group
 from curate.metadata.unit import load_entries
@@ -22,12 +23,14 @@ from curate.publish.describe import describe_run
 from curate.recipe.deciding import SCHEMES, Top
 from curate.store.facts import (
     CaptionWork,
+    DerivedFacts,
     DriftFacts,
     GroupThreshold,
     NearFacts,
     PoolFacts,
     RuleFacts,
     RunFacts,
+    StatisticFacts,
     read_claim,
 )
 from curate.store.layout import (
@@ -52,6 +55,9 @@ class Results:
     pool: I64 | None  # [entries], matching rows of the pool; None without match
     survivors: I64 | None  # [entries], matching rows when balancing began
     sums: I64 | None  # [2, entries], expected (fixed point) and kept rows
+    scales: Mapping[tuple[str, int], Scale] = field(
+        default_factory=dict
+    )  # of derived columns: each statistic, by its column and place
     drift: list[DriftFacts] = field(default_factory=list)
     caption_work: list[CaptionWork] = field(default_factory=list)
 
@@ -146,6 +152,7 @@ def _summarise(
         units=list(sources),
         units_per_file=[len(chunk.units) for chunk in chunks] if len(chunks) < len(audit.sizes) else None,
         rules=[_rule_facts(name, spec, results.thresholds.get(name, {})) for name, spec in recipe.rules.items()],
+        derived=_derived_facts(recipe.derive, results.scales) if recipe.derive else None,
         t=results.t,
         steps=sum_timings(store),
         drift=results.drift,
@@ -159,6 +166,14 @@ def _summarise(
         finished=now,
         seconds=now - claim.started,
     )
+
+
+def _derived_facts(derive: Mapping[str, str], scales: Mapping[tuple[str, int], Scale]) -> list[DerivedFacts]:
+    """Return what was found of each derived column, in order."""
+    found: dict[str, list[StatisticFacts]] = {name: [] for name in derive}
+    for (name, _), scale in sorted(scales.items(), key=lambda item: item[0]):
+        found[name].append(StatisticFacts(function=scale.function, of=scale.sql, rows=scale.rows, **scale.parameters))
+    return [DerivedFacts(name=name, sql=sql, statistics=found[name]) for name, sql in derive.items()]
 
 
 def _rule_facts(name: str, spec: str | Top, found: Mapping[Group, float]) -> RuleFacts:

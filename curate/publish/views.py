@@ -24,6 +24,7 @@ LARGE = {
     "embeddings": pa.schema(schema.ALIGNED),
     "matches": schema.MATCHES,
     "decisions": schema.DECISIONS,
+    "derived": pa.schema(schema.ALIGNED),
     "answers": schema.ANSWERS,
     "captions": schema.CAPTIONS,
     "regions": schema.REGIONS,
@@ -115,7 +116,7 @@ def _statements(view: str, files: Mapping[str, str], scores: Sequence[str], kind
         kind: of the shards.
     """
     bodies = {name: _scan(files[name]) if name in files else _nothing(columns) for name, columns in LARGE.items()}
-    bodies |= {"scored": _scored(scores), "measured": _measured(scores)}
+    bodies |= {"scored": _scored(scores), "measured": _measured(scores, "derived" in files)}
     bodies["published"] = _published(files["published"], kind) if "published" in files else _nothing(PUBLISHED)
     large = [f"CREATE {view} {name} AS {body}" for name, body in bodies.items()]
     text = (sql_folder() / "views.sql").read_text("utf-8").replace("CREATE VIEW", f"CREATE {view}")
@@ -135,12 +136,15 @@ def _scored(scores: Sequence[str]) -> str:
     return f"SELECT {', '.join(['*', *columns])} FROM scores"
 
 
-def _measured(scores: Sequence[str]) -> str:
-    """Return every sample with what rules see: its scores, CLIPScores, and what follows from the sides."""
+def _measured(scores: Sequence[str], is_derived: bool) -> str:
+    """Return every sample with what rules see: its scores, CLIPScores, what follows from the sides, and derived columns."""
     taken = {name.lower() for name in scores}
     sides = [f"{expression} AS {name}" for name, expression in SIDES.items() if name not in taken]
-    columns = ", ".join(["s.*", "c.* EXCLUDE (unit, row, uid)", *sides])
-    return f"SELECT {columns} FROM samples s LEFT JOIN scored c USING (unit, row)"
+    more, joined = (
+        (["d.* EXCLUDE (unit, row, uid)"], " LEFT JOIN derived d USING (unit, row)") if is_derived else ([], "")
+    )
+    columns = ", ".join(["s.*", "c.* EXCLUDE (unit, row, uid)", *sides, *more])
+    return f"SELECT {columns} FROM samples s LEFT JOIN scored c USING (unit, row){joined}"
 
 
 def _published(files: str, kind: OutputFormat) -> str:

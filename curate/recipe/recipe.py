@@ -27,7 +27,7 @@ from curate.recipe.deciding import Balance, Dedup, Rule, Top
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
 from curate.recipe.measure import Measure
-from curate.recipe.section import BuiltFrom, Name, OneOrSeveral, Section, UserPath, UserPaths, find_twice
+from curate.recipe.section import BuiltFrom, ColumnName, Name, OneOrSeveral, Section, UserPath, UserPaths, find_twice
 from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml
 from curate.schema import RESERVED_RULES, Stage, run_stages
@@ -80,6 +80,7 @@ class Recipe(Section):
     input: Annotated[tuple[AnySource, ...], Field(min_length=1), OneOrSeveral()]
     measure: Annotated[SerializeAsAny[Measure], BuiltFrom(Measure.full)] = Field({}, validate_default=True)
     match: Match | None = None
+    derive: dict[ColumnName, str] = Field({})  # columns of SQL over the others
     rules: dict[str, Rule] = Field({})
     dedup: Dedup = Dedup()
     balance: Balance | None = None
@@ -89,7 +90,7 @@ class Recipe(Section):
     max_failed: float = Field(0.05, ge=0, le=1, strict=True)
     max_failed_files: float = Field(0.05, ge=0, le=1, strict=True)
 
-    @field_validator("measure", "match", "rules", "dedup", "output", mode="before")
+    @field_validator("measure", "match", "derive", "rules", "dedup", "output", mode="before")
     @classmethod
     def _empty_section(cls, value: Any, info: Any) -> Any:
         return cls.model_fields[info.field_name].get_default(call_default_factory=True) if value is None else value

@@ -58,11 +58,23 @@ def table_names(context: RunContext) -> tuple[str, ...]:
         "embeddings": bool(recipe.measure.kept),
         "members": any(find_format(source).has_members for source in recipe.input),
         "matches": recipe.match is not None,
+        "derived": bool(recipe.derive),
         "answers": recipe.captions is not None,
         "captions": recipe.captions is not None,
         "regions": recipe.captions is not None and recipe.captions.regions is not None,
     }
-    names = ("samples", "scores", "embeddings", "members", "matches", "decisions", "answers", "captions", "regions")
+    names = (
+        "samples",
+        "scores",
+        "embeddings",
+        "members",
+        "matches",
+        "derived",
+        "decisions",
+        "answers",
+        "captions",
+        "regions",
+    )
     return tuple(name for name in names if has.get(name, True))
 
 

@@ -126,6 +126,28 @@ class RuleFacts(Facts):
         return next((one.threshold for one in self.thresholds if one.group == group), None)
 
 
+class StatisticFacts(Facts):
+    """A statistic of a derived column: of an expression, over `rows` with a value, with what it was computed by."""
+
+    _optional = frozenset({"mean", "standard_deviation", "least", "greatest"})
+
+    function: str
+    of: str
+    rows: int
+    mean: float | None = None
+    standard_deviation: float | None = None
+    least: float | None = None
+    greatest: float | None = None
+
+
+class DerivedFacts(Facts):
+    """A derived column: its expression, and the statistics in it."""
+
+    name: str
+    sql: str
+    statistics: list[StatisticFacts]
+
+
 class StepFacts(Facts):
     """The work of a step: units or shards, their rows (None where it does not say), seconds summed over threads."""
 
@@ -227,13 +249,14 @@ class RunClaim(Facts):
 class RunFacts(RunClaim):
     """A finished run."""
 
-    _optional = RunClaim._optional | {"units_per_file"}
+    _optional = RunClaim._optional | {"units_per_file", "derived"}
 
     evaluation: EvaluationFacts | None = None  # None without `dedup.against`
     pool: PoolFacts
     units: list[tuple[str, int]]  # how many consecutive units each source has, in order
     units_per_file: list[int] | None = None  # how many consecutive units share files, in order; None: each has its own
     rules: list[RuleFacts]
+    derived: list[DerivedFacts] | None = None  # None where the recipe derives no column
     t: int | None  # rows that an entry may have; None without `balance`
     steps: list[StepFacts]  # those that had work
     drift: list[DriftFacts]  # empty where no embeddings are kept

@@ -5,8 +5,8 @@ from the units' answers and comes back as a side input.
 """
 
 import operator
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
@@ -16,6 +16,7 @@ from apache_beam.pvalue import AsList, AsSingleton
 from curate.decide import per_unit
 from curate.decide.balance import SparseSums
 from curate.decide.bracket import ROUNDS, Bracket
+from curate.decide.derived import QUANTILE, Digits, Scale, Statistic, Summary, count_up_to, split_keys
 from curate.decide.per_unit import Drawing, UnitState
 from curate.decide.settings import DecideSettings
 from curate.decide.top import Counts, TopSearch, add_counts
@@ -25,25 +26,40 @@ from curate.store.error_notes import noting_errors
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
 from curate.transforms.fold import add_entries, fold_all
-from curate.transforms.functions import Map
-from curate.transforms.units import Answers, Units
+from curate.transforms.functions import FlatMap, Map
+from curate.transforms.states import states_of, with_states
+from curate.transforms.threads import MapInThreads
+from curate.transforms.units import Answers, Packet, Units, pack
 
 
-def apply_rules(units: Units, settings: DecideSettings) -> beam.PCollection[Any] | None:
-    """Apply all rules, and what follows them (`per_unit.finish_rules`).
+@dataclass
+class Rules:
+    """The rules of a run, with what they find on the way."""
 
-    Return PCollection[(rule, thresholds by group)] of the top rules; None without any.
-    """
-    units.then("Rules", _Rules(settings).start)
-    thresholds = []
-    for i, segment in enumerate(settings.segments):
-        if segment.top is not None:
-            thresholds.append(_apply_top(units, settings, i))
-    return tuple(thresholds) | "Thresholds" >> beam.Flatten() if thresholds else None
+    units: Units
+    settings: DecideSettings
+    thresholds: list[beam.PCollection[Any]] = field(
+        default_factory=list
+    )  # of each top rule one (rule, thresholds by group)
+    derived: list[beam.PCollection[Any]] = field(default_factory=list)  # of each segment one {(column, place): Scale}
+
+    def apply(self) -> None:
+        """Apply all rules, and what follows them (`per_unit.finish_rules`)."""
+        self.units.then("Rules", _Start(self.settings).start)
+        for i, segment in enumerate(self.settings.segments):
+            if segment.derive:
+                self.derived.append(_derive(self.units, self.settings, i))
+            elif segment.top is not None:
+                self.thresholds.append(_apply_top(self.units, self.settings, i))
+
+    def results(self) -> dict[str, beam.PCollection[Any]]:
+        """Return what was found, for run.json."""
+        found = {"thresholds": self.thresholds, "derived": self.derived}
+        return {name: tuple(parts) | f"All {name}" >> beam.Flatten() for name, parts in found.items() if parts}
 
 
 @dataclass(frozen=True)
-class _Rules:
+class _Start:
     settings: DecideSettings
 
     def start(self, tables: OpenTables, unit: Unit) -> UnitState:
@@ -51,6 +67,97 @@ class _Rules:
             state = per_unit.start_unit(tables, unit)
             timer.rows = len(state.verdicts)
             return per_unit.apply_segment(self.settings, tables, state, 0)
+
+
+def _derive(units: Units, settings: DecideSettings, index: int) -> beam.PCollection[Any]:
+    """Find the statistics that follow a segment, and apply the next one; return PCollection of one {(column, place): Scale}.
+
+    Summaries are added up. For quantiles, distinct keys of units meet by their first digit and go back as counts.
+    """
+    name, steps = f"Derive {index}", _Derive(settings, index)
+    summaries = units.ask(f"{name}: summarise", steps.summarise, combine=fold_all(_add_summaries))
+    quantiles = steps.places(QUANTILE)
+    if not quantiles:
+        scales = summaries.get() | f"{name}: scales" >> Map(steps.scales)
+        units.then(f"{name}: apply", steps.apply, AsSingleton(scales))
+        return scales
+    keys = units.ask(f"{name}: keys", steps.keys)
+    found = summaries.get()
+    scales, below = found | f"{name}: scales" >> Map(steps.scales), found | f"{name}: below" >> Map(steps.below)
+    counts = (
+        keys.get()
+        | f"{name}: meet" >> beam.GroupByKey()
+        | f"{name}: count" >> FlatMap(_count_up_to, AsSingleton(below), units.per_packet)
+    )
+
+    def bring(states: beam.PCollection[Packet]) -> beam.PCollection[Packet]:
+        grouped = with_states(f"{name}: ranks", states, counts)
+        return grouped | f"{name}: apply" >> MapInThreads(steps.bring, AsSingleton(scales))
+
+    units.regroup(bring)
+    return scales
+
+
+def _add_summaries(one: list[Summary], other: list[Summary]) -> list[Summary]:
+    return [a + b for a, b in zip(one, other, strict=True)]  # type: ignore[operator]
+
+
+def _count_up_to(item: tuple[Any, Iterable[Any]], below: dict[Any, I64], per_packet: int) -> Iterator[Any]:
+    """Yield for each unit how many rows of all units have at most each of its keys of a digit: (packet, (unit, at, digit, counts))."""
+    (at, digit), parts = item[0], sorted(item[1], key=lambda part: part[0])
+    for (unit, *_), counts in zip(parts, count_up_to([(keys, rows) for _, keys, rows in parts]), strict=True):
+        yield unit // per_packet, (unit, at, digit, counts + below[at][digit])
+
+
+@dataclass(frozen=True)
+class _Derive:
+    settings: DecideSettings
+    index: int
+
+    def places(self, function: str) -> list[tuple[str, int]]:
+        """Return where a function is, among the columns."""
+        return [at for at, statistic in self._statistics() if statistic.function == function]
+
+    def _statistics(self) -> Iterator[tuple[tuple[str, int], Statistic]]:
+        for name in self.settings.segments[self.index].derive:
+            yield from (((name, i), one) for i, one in enumerate(self.settings.derived[name].statistics))
+
+    def summarise(self, tables: OpenTables, state: UnitState) -> Iterator[list[Summary]]:
+        yield per_unit.summarise_statistics(self.settings, tables, state, self.index)
+
+    def scales(self, found: list[Summary]) -> dict[tuple[str, int], Scale]:
+        return {at: summary.scale(one) for (at, one), summary in zip(self._statistics(), found, strict=True)}
+
+    def below(self, found: list[Summary]) -> dict[tuple[str, int], I64]:
+        pairs = zip(self._statistics(), found, strict=True)
+        return {at: summary.below for (at, _), summary in pairs if isinstance(summary, Digits)}
+
+    def keys(self, tables: OpenTables, state: UnitState) -> Iterator[Any]:
+        for at, statistic, values in per_unit.statistic_values(self.settings, tables, state, self.index):
+            if statistic.function == QUANTILE:
+                for digit, keys, counts in split_keys(values, state.alive):
+                    yield (at, digit), (state.unit.index, keys, counts)
+
+    def apply(self, tables: OpenTables, state: UnitState, scales: dict[tuple[str, int], Scale]) -> UnitState:
+        return per_unit.apply_derived(self.settings, tables, state, self.index, scales, {})
+
+    def bring(self, item: tuple[int, Iterable[Any]], scales: dict[tuple[str, int], Scale]) -> Packet:
+        """Return the packet of states for which ranks were found, with the columns that are known now."""
+        states, found = states_of(item)
+        with noting_errors(self.settings.store):
+            return pack(item[0], [self._bring(state, found, scales) for state in states])
+
+    def _bring(self, state: UnitState, found: list[Any], scales: dict[tuple[str, int], Scale]) -> UnitState:
+        own = sorted(
+            ((at, digit, counts) for unit, at, digit, counts in found if unit == state.unit.index),
+            key=lambda part: part[:2],
+        )
+        up_to = {
+            at: np.concatenate([np.zeros(0, np.int64), *(counts for of, _, counts in own if of == at)])
+            for at in self.places(QUANTILE)
+        }
+        with OpenTables(self.settings.store, state.unit.index, last=state.unit.last) as tables:
+            return per_unit.apply_derived(self.settings, tables, state, self.index, scales, up_to)
 
 
 def _apply_top(units: Units, settings: DecideSettings, index: int) -> beam.PCollection[Any]:
@@ -71,7 +178,7 @@ class _Top:
     index: int
 
     def count(self, tables: OpenTables, state: UnitState, search: TopSearch) -> Iterator[Counts]:
-        yield search.count(per_unit.top_values(self.settings, tables, self.index), state.alive)
+        yield search.count(per_unit.top_values(self.settings, tables, state, self.index), state.alive)
 
     def narrow(self, counts: Counts, search: TopSearch) -> TopSearch:
         with noting_errors(self.settings.store):

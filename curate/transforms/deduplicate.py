@@ -28,6 +28,7 @@ from curate.store.tables import OpenTables
 from curate.transforms.fold import fold_all
 from curate.transforms.functions import FlatMap, Map
 from curate.transforms.hashes import Batch, Packed, repeated_by_packet, unpack_hashes
+from curate.transforms.states import states_of, with_states
 from curate.transforms.threads import FlatMapInThreads, MapInThreads
 from curate.transforms.units import Packet, Units, pack, unpack
 
@@ -58,33 +59,21 @@ def deduplicate(
     )
 
     def find_records(states: beam.PCollection[Packet]) -> beam.PCollection[Packet]:
-        records = _with_states("Candidates", states, repeated) | "Records" >> FlatMapInThreads(
+        records = with_states("Candidates", states, repeated) | "Records" >> FlatMapInThreads(
             steps.first_records, *groups
         )
         for i in range(len(settings.passes)):
             records |= f"Group {i}" >> beam.GroupByKey()
             records |= f"Resolve {i}" >> FlatMap(steps.resolve, i)
-        return _with_states("Lost", states, records) | "Drop" >> Map(_drop)
+        return with_states("Lost", states, records) | "Drop" >> Map(_drop)
 
     units.regroup(find_records)
     return tuple(recalls) | "Recalls" >> beam.Flatten() if recalls else None
 
 
-def _with_states(name: str, states: beam.PCollection[Packet], others: beam.PCollection[Any]) -> beam.PCollection[Any]:
-    """Group packets of states and what is for them, by number, as `_states_of` reads it; at half the steps of `CoGroupByKey`."""
-    return (states, others) | f"{name}: both" >> beam.Flatten() | name >> beam.GroupByKey()
-
-
-def _states_of(item: tuple[int, Iterable[Any]]) -> tuple[list[UnitState], list[Any]]:
-    """Return the states of a packet, and what was found for them."""
-    values = list(item[1])
-    [states] = [value for value in values if isinstance(value, bytes)]
-    return unpack((item[0], states)), [value for value in values if not isinstance(value, bytes)]
-
-
 def _drop(item: tuple[int, Iterable[Any]]) -> Packet:
     """Return a packet of states, less the rows that lost."""
-    states, lost = _states_of(item)
+    states, lost = states_of(item)
     losers = np.concatenate(lost) if lost else None
     if losers is None:
         return pack(item[0], states)
@@ -113,7 +102,7 @@ class _Steps:
 
     def first_records(self, item: tuple[int, Iterable[Any]], *found: Any) -> Iterator[tuple[int, dedup.Records]]:
         """Yield the records of a packet's candidates by bucket of the first pass."""
-        states, repeated = _states_of(item)
+        states, repeated = states_of(item)
         of_units: dict[int, list[tuple[int, U64]]] = defaultdict(list)
         for place, packed in repeated:
             for unit, hashes in unpack_hashes(packed):

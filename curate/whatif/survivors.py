@@ -33,7 +33,6 @@ from curate.errors import RecipeError, RunError, UnknownColumn
 from curate.numeric.arrays import I16, I64, Mask
 from curate.pool.plan import Unit
 from curate.process import in_threads
-from curate.recipe.deciding import Top
 from curate.recipe.recipe import Recipe, change_recipe
 from curate.run.context import RunContext, open_context
 from curate.schema import CODES
@@ -41,10 +40,10 @@ from curate.store.facts import read_facts
 from curate.store.store import RunStore
 from curate.wording import did_you_mean
 
-ACCEPTED = ("rules", "dedup", "balance")
+ACCEPTED = ("derive", "rules", "dedup", "balance")
 _HINT = (
     "accepted: balance.t=…, balance.rows=…, balance=null, rules.NAME=… (an expression, {top: f, of: column}, {rows: N, of: column}, or null to "
-    "remove it), rules.NAME.top=…, rules.NAME.rows=…, dedup.by=…, dedup.prefer=…"
+    "remove it), rules.NAME.top=…, rules.NAME.rows=…, derive.NAME=…, dedup.by=…, dedup.prefer=…"
 )
 _LIMIT = 2 << 30  # bytes of columns that are kept
 _READ_AGAIN = {"uid", "url", "caption", "sha256", "key"}
@@ -188,8 +187,8 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: dedup.Records | No
         RecipeError: a rule is wrong, a column is not measured, or rows would have to be compared with an evaluation set.
     """
     settings = run.settings(recipe)
-    has_top = any(isinstance(rule, Top) for rule in recipe.rules.values())
-    if _has_same_rules(run.recipe, recipe) and not (run.has_forgotten and has_top):
+    looks_at_many = any(segment.top or segment.derive for segment in settings.segments)
+    if _has_same_rules(run.recipe, recipe) and not (run.has_forgotten and looks_at_many):
         states = [UnitState(s.unit, np.where(among(s.verdicts, _REACHED), ALIVE, s.verdicts)) for s in run.states]
     else:
         states = _apply_rules(run, settings, recipe)
@@ -248,13 +247,14 @@ def _recorded(context: RunContext, unit: Unit) -> UnitState:
 
 def _has_same_rules(old: Recipe, new: Recipe) -> bool:
     """Return whether the same rows reach deduplication by both."""
-    return list(old.rules.items()) == list(new.rules.items()) and old.dedup.against == new.dedup.against
+    same = list(old.rules.items()) == list(new.rules.items()) and list(old.derive.items()) == list(new.derive.items())
+    return same and old.dedup.against == new.dedup.against
 
 
 def _apply_rules(run: FinishedRun, settings: DecideSettings, recipe: Recipe) -> list[UnitState]:
     """Return the states after rules and what comes before deduplication; what was taken out on request stays out."""
     first = settings.segments[0]
-    key = repr((first.rules, first.top is None))
+    key = repr((first.rules, first.dedup, settings.derived))
     if key not in run.opened:
         run.opened.clear()
         run.opened[key] = rounds.start_units(settings, run.units)

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.decide.rules import Rule, _local, check_rules, connect, first_failed, named_columns, rule_values, segments
+from curate.decide.rules import Rule, _local, check_rules, connect, first_failed, named_columns, rule_values
+from curate.decide.segments import Segment, cut_segments
 from curate.errors import RecipeError
 from curate.recipe.deciding import Top
 from curate.recipe.recipe import parse_recipe
@@ -464,7 +465,8 @@ def test_rules_are_cut_after_each_top_rule() -> None:
         "stts": [(0, 1, True), (2, 0, True), (3, 1, False)],
     }
     for shape, expected in shapes.items():
-        cut = segments(check(*("true" if kind == "s" else top for kind in shape)))
+        *cut, end = cut_segments(check(*("true" if kind == "s" else top for kind in shape)), {}, None)
+        assert cut[-1].dedup and end == Segment(len(shape))
         assert [(part.first, len(part.rules), part.top is not None) for part in cut] == expected, shape
         assert all(rule.name == f"r{part.first + i}" for part in cut for i, rule in enumerate(part.rules))
         assert all(part.top.name == f"r{part.first + len(part.rules)}" for part in cut if part.top)

@@ -1,16 +1,21 @@
 """Rules of every kind on Beam: decided as in one process, told in run.json, and followed by explain, whatif and diff."""
 
+import pyarrow.compute as pc
 import pytest
 
 from curate.ask.diff import diff_runs
 from curate.ask.explain import explain_sample
+from curate.ask.query import asking
 from curate.whatif.answer import whatif
 from tests.laws import pools
 from tests.laws.pools import Ran
 
+DERIVE = {"blend": "zscore(bytes) + minmax(aspect)", "rank": "quantile(blend * words)", "unused": "quantile(width)"}
 RULES = {
     "wide": {"top": 1, "of": "min_side"},
     "usual": {"top": 0.6, "of": "characters", "by": "words"},
+    "blended": "blend > 0.3",
+    "ranked": "rank > 0.1",
     "large": {"rows": 100, "of": "aspect", "over": "pool"},
 }
 
@@ -19,25 +24,42 @@ RULES = {
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Ran]:
     folder = tmp_path_factory.mktemp("rules")
     path = pools.write_tars(folder / "tars", pools.make_samples(120), 3)
-    recipe = pools.recipe_of(path, rules=RULES)
+    recipe = pools.recipe_of(path, derive=DERIVE, rules=RULES)
     return pools.run_beam(recipe, folder / "beam"), pools.run_local(recipe, folder / "local")
 
 
 def test_beam_decides_as_one_process(runs: tuple[Ran, Ran]) -> None:
     beam, local = runs
     assert beam.verdicts == local.verdicts and beam.kept == local.kept
-    assert {"usual", "large", "kept"} <= set(beam.counts)
+    assert {"usual", "blended", "ranked", "large", "kept"} <= set(beam.counts)
     pools.conserved(beam)
 
 
 def test_run_json_has_the_thresholds(runs: tuple[Ran, Ran]) -> None:
-    wide, usual, large = runs[0].run["rules"]
+    wide, usual, _, _, large = runs[0].run["rules"]
     samples = runs[0].table("samples", ["width", "height", "words", "status"]).to_pylist()
     sides = [min(row["width"], row["height"]) for row in samples if row["status"] == "ok"]
     assert wide["threshold"] == min(sides) and "thresholds" not in wide and "over" not in wide
     assert [one["group"] for one in usual["thresholds"]] == sorted({row["words"] for row in samples if row["words"]})
     assert usual["by"] == "words" and usual["threshold"] is None
     assert large["rows"] == 100 and large["over"] == "pool" and large["threshold"] >= 1
+
+
+def test_run_json_has_what_columns_were_derived_by(runs: tuple[Ran, Ran]) -> None:
+    blend, rank, unused = runs[0].run["derived"]
+    zscore, minmax = blend["statistics"]
+    rows = runs[0].table("decisions").filter(pc.field("rule").isin(["failed", "wide", "usual"])).num_rows
+    assert zscore["of"] == "bytes" and zscore["rows"] == minmax["rows"] == runs[0].table("decisions").num_rows - rows
+    assert zscore["standard_deviation"] > 0 and minmax["least"] == 1 and minmax["greatest"] > 1
+    assert [one["function"] for one in (*rank["statistics"], *unused["statistics"])] == ["quantile", "quantile"]
+
+
+def test_derived_columns_are_seen_by_sql(runs: tuple[Ran, Ran]) -> None:
+    beam, local = (run.table("derived") for run in runs)
+    assert beam.equals(local) and beam.schema.names == ["unit", "row", "uid", *DERIVE]
+    with asking(str(runs[0].folder), "SELECT count(blend), count(rank), max(rank), max(unused) FROM measured") as found:
+        [(blends, ranks, greatest, last)] = found.rows
+    assert blends == ranks > 0 and greatest >= 1 and last >= 1
 
 
 def test_explain_shows_the_threshold_of_the_row_s_group(runs: tuple[Ran, Ran]) -> None:
@@ -54,6 +76,7 @@ def test_whatif_decides_as_the_run_did(runs: tuple[Ran, Ran]) -> None:
     folder = str(runs[0].folder)
     for overrides in ([], ["rules.always=1 = 1"]):
         assert whatif(folder, overrides).expected == runs[0].counts["kept"]
+    assert whatif(folder, ["derive.rank=1 - quantile(blend * words)"]).expected != runs[0].counts["kept"]
     assert whatif(folder, ["rules.large.rows=50"]).expected < runs[0].counts["kept"]
     assert whatif(folder, ["rules.large.top=1"]).expected > runs[0].counts["kept"]
 
