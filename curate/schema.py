@@ -157,24 +157,32 @@ STAGES = (
     Stage("kept", -1, "the curated set", "its draw {draw} is below 1 (probability {probability})"),
 )
 FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED, DUPLICATE, BALANCE, KEPT = (stage.name for stage in STAGES)
+STAGE_OF_RULES = next(stage for stage in STAGES if stage.name == RULES)
 STAGE = {stage.name: stage for stage in STAGES if stage.name != RULES}
 CODES = {name: stage.code for name, stage in STAGE.items()}
 POOL = "pool"  # no stage, but the first line of the funnel
 RESERVED_RULES = (*STAGE, POOL)  # names that a recipe's rules may not have
 
 
-def run_stages(rules: Sequence[str], sections: Collection[str], forgotten: bool) -> list[Stage]:
+def run_stages(
+    rules: Sequence[str], sections: Collection[str], forgotten: bool, dedup: int | None = None
+) -> list[Stage]:
     """Return the stages of a run in the order in which they apply, one for each rule, `kept` last.
 
     Args:
         rules: their names, in order.
         sections: those of `Stage.section` that the run's recipe has.
         forgotten: whether some rows are taken out on request, which no recipe says.
+        dedup: the position of the rule that is deduplication: it is no stage of its own, but `duplicate` and what comes
+            right before it are there; None where they come after all rules.
     """
     stages: list[Stage] = []
+    of_rules = [replace(STAGE_OF_RULES, name=name, code=position) for position, name in enumerate(rules)]
     for stage in STAGES:
         if stage.name == RULES:
-            stages += [replace(stage, name=name, code=position) for position, name in enumerate(rules)]
+            stages += of_rules[:dedup]
+        elif stage.name == DUPLICATE and dedup is not None:
+            stages += [stage, *of_rules[dedup + 1 :]]
         elif forgotten if stage.name == FORGOTTEN else not stage.section or stage.section in sections:
             stages.append(stage)
     return stages

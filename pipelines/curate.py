@@ -1,6 +1,6 @@
 """The curation pipeline: pool in, curated shards and tables out.
 
-units ─ measure ─ match ─ blocklist ─ rules ─ deduplicate ─ count, solve t ─ decide ─ audit ─ caption ─ emit ─ compact ─ publish
+units ─ measure ─ match ─ blocklist ─ rules ─ deduplicate ─ later rules ─ count, solve t ─ decide ─ audit ─ caption ─ emit ─ compact ─ publish
 """
 
 from collections.abc import Sequence
@@ -43,6 +43,7 @@ def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buck
     rules.apply()
     counts = count_matches(units, settings) if recipe.match else None
     recalls = deduplicate(units, settings, n_buckets, context.is_local_runner)
+    rules.apply_later()
     results = {**rules.results(), "recalls": recalls}
     if counts:
         results["pool"] = counts.get() | "Pool" >> Map(lambda found: found[0])

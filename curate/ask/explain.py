@@ -60,7 +60,10 @@ def explain_sample(url: str, sample: str) -> Page:
         kind, name, places = _find(connection, record, url, sample)
         rows = _fetch(connection, f"SELECT * FROM ({_KNOWN}) {_AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
-        specs = {rule.name: rule.sql or Top.model_validate(rule.best) for rule in run.rules}
+        specs = {
+            rule.name: rule.expression if rule.sql or rule.dedup else Top.model_validate(rule.best)
+            for rule in run.rules
+        }
         rules = check_rules(specs, seen.schema)
         lines = [line((f"{kind} ", "dim"), (name, "bold"))]
         if len(places) > 1:
@@ -74,7 +77,11 @@ def explain_sample(url: str, sample: str) -> Page:
             lines += [*_verdict(row, record.time_of(uid) if uid else None), *_sample(row)]
             if row["rule"] == schema.FORGOTTEN:  # nothing else is left of it
                 continue
-            lines += [*_rules(run, rules, row, values), *_entries(connection, run, row), *_duplicates(connection, row)]
+            lines += [
+                *_rules(run, rules, row, values),
+                *_entries(connection, run, row),
+                *_duplicates(connection, run, row),
+            ]
             lines += [*_captions(connection, row), *_published(connection, row), *_measured(row)]
     return Page(tuple(lines))
 
@@ -140,8 +147,11 @@ def _rules(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[s
     if not rules:
         return
     names = [rule.name for rule in rules]
-    # How many rules the row passed: all, unless one dropped it or it could not be read.
-    ended = names.index(row["rule"]) if row["rule"] in names else -1 if row["rule"] == schema.FAILED else len(names)
+    # How many rules the row passed: all, unless one dropped it, or deduplication among them, or it could not be read.
+    place = next((place for place, fact in enumerate(run.rules) if fact.dedup), len(names))
+    ended = {schema.FAILED: -1, **dict.fromkeys((schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE), place)}
+    ended |= {name: position for position, name in enumerate(names)}
+    passed = ended.get(row["rule"], len(names))
     yield from (line(), heading("rules", "in order; the first that fails drops the sample"))
     margin = max(map(len, names)) + 2
     for position, (rule, fact) in enumerate(zip(rules, run.rules, strict=True)):
@@ -151,12 +161,16 @@ def _rules(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[s
             passes = None if value is None else threshold is not None and value >= threshold
             reached = "which no row reached" if threshold is None else f"threshold {_show(threshold)}"
             text = f"{fact.expression}, {reached}"
+        elif fact.dedup:
+            passes, text = row["rule"] != schema.DUPLICATE, "deduplication, and what comes right before it"
         else:
             passes, text = values[rule.name], " ".join(rule.spec.split())
         readable = row["status"] == schema.OK
-        would = f"not reached, would {'pass' if passes else 'fail'}: " if readable else "not reached: "
-        word = "" if position < ended else "fails here: " if position == ended else would
-        mark = _YES if position < ended else _NO if position == ended else _OPEN
+        would = (
+            f"not reached, would {'pass' if passes else 'fail'}: " if readable and not fact.dedup else "not reached: "
+        )
+        word = "" if position < passed else "fails here: " if position == passed else would
+        mark = _YES if position < passed else _NO if position == passed else _OPEN
         shown = ", ".join(f"{name} = {_show(row[name], _VALUE)}" for name in rule.columns)
         null = "; NULL fails" if passes is None and readable else ""
         yield _marked(mark, rule.name, margin, (word, mark[1]), text, (f"  [{shown}{null}]" if shown else "", "cyan"))
@@ -218,7 +232,13 @@ def _compare(connection: Any, row: dict[str, Any], other: dict[str, Any]) -> Ite
                 yield f"{float(one @ two / lengths):.4f} is the cosine of {name} embeddings"
 
 
-def _duplicates(connection: Any, row: dict[str, Any]) -> Iterator[Line]:
+def _later_rules(run: RunFacts) -> list[str]:
+    """Return the rules that come after deduplication."""
+    place = next((place for place, fact in enumerate(run.rules) if fact.dedup), len(run.rules))
+    return [fact.name for fact in run.rules[place + 1 :]]
+
+
+def _duplicates(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator[Line]:
     """Yield the representative of a duplicate, or the duplicates of a representative."""
     if row["rule"] == schema.DUPLICATE:
         sql = "SELECT * FROM verdicts WHERE uid = $uid AND rule IS DISTINCT FROM 'duplicate' ORDER BY unit, row LIMIT 1"
@@ -227,7 +247,7 @@ def _duplicates(connection: Any, row: dict[str, Any]) -> Iterator[Line]:
             verdict = "kept" if other["kept"] else f"dropped by {other['rule']}"
             yield named("", 14, f"{verdict}: {_show(other['caption'])}", (f"  ({_origin(other)})", "dim"))
             yield named("match", 14, "; ".join(_compare(connection, row, other)) or "linked by other near-duplicates")
-    elif row["kept"] or row["rule"] == schema.BALANCE:
+    elif row["kept"] or row["rule"] in (schema.BALANCE, *_later_rules(run)):
         sql = "SELECT * FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row"
         duplicates = _fetch(connection, sql, uid=row["uid"])
         if len(duplicates):

@@ -26,8 +26,8 @@ from curate.process import in_threads
 
 
 def apply_rules(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
-    """Return the units' states after all rules and `unmatched`."""
-    return apply_tops(settings, start_units(settings, units))
+    """Return the units' states after all that comes before deduplication."""
+    return continue_rules(settings, start_units(settings, units))
 
 
 def start_units(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
@@ -40,9 +40,22 @@ def start_units(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitSta
     return list(in_threads(start, units))
 
 
-def apply_tops(settings: DecideSettings, states: list[UnitState]) -> list[UnitState]:
-    """Return the states of `start_units` after all other rules."""
-    for i, segment in enumerate(settings.segments):
+def apply_later_rules(settings: DecideSettings, states: list[UnitState]) -> list[UnitState]:
+    """Return the states after the rules that come after deduplication."""
+    if not settings.has_later_rules:
+        return states
+
+    def apply(state: UnitState) -> UnitState:
+        return per_unit.apply_segment(settings, settings.tables(state.unit), state, settings.later)
+
+    return continue_rules(settings, list(in_threads(apply, states)), settings.later)
+
+
+def continue_rules(settings: DecideSettings, states: list[UnitState], first: int = 0) -> list[UnitState]:
+    """Return the states after the rules of a segment, after all that follows, up to deduplication."""
+    for i, segment in enumerate(settings.segments[first:], first):
+        if segment.dedup:
+            break
         if segment.derive:
             states = _derive(settings, states, i)
         elif segment.top is not None:

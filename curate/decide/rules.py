@@ -19,7 +19,7 @@ import pyarrow as pa
 from curate.decide.top import is_groupable
 from curate.errors import RecipeError, UnknownColumn
 from curate.numeric.arrays import I16, I32
-from curate.recipe.deciding import Top
+from curate.recipe.deciding import DEDUP, Top
 from curate.recipe.recipe import Recipe
 from curate.wording import did_you_mean, one_line
 
@@ -29,7 +29,7 @@ _local = threading.local()  # `connection`, and `prepared` by the query and the 
 
 @dataclass(frozen=True)
 class Rule:
-    """A checked rule: its name, what it is, and the columns that it reads."""
+    """A checked rule: its name, what it is (SQL, DEDUP, or the best rows), and the columns that it reads."""
 
     name: str
     spec: str | Top
@@ -67,7 +67,9 @@ def walk_tree(tree: Any) -> Iterator[dict[str, Any]]:
 
 def named_columns(recipe: Recipe) -> frozenset[str]:
     """Return the names in a recipe's expressions that may be of columns, in lower case; of those that cannot be parsed, none."""
-    expressions = [rule for rule in recipe.rules.values() if isinstance(rule, str)] + list(recipe.derive.values())
+    expressions = [rule for rule in recipe.rules.values() if isinstance(rule, str) and rule != DEDUP] + list(
+        recipe.derive.values()
+    )
     tops = [rule for rule in recipe.rules.values() if isinstance(rule, Top)]
     named = [name for name in (recipe.dedup.prefer, *(top.of for top in tops), *(top.by for top in tops)) if name]
     named += [*(recipe.output.columns or ()), *recipe.output.json_columns]
@@ -85,10 +87,13 @@ def named_columns(recipe: Recipe) -> frozenset[str]:
 
 def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule]:
     """Return the rules in order, checked against the columns that they will see. Raises RecipeError."""
-    return [
-        _check_top(name, spec, columns) if isinstance(spec, Top) else _check_rule(f"rules.{name}", spec, columns)
-        for name, spec in rules.items()
-    ]
+
+    def check(name: str, spec: str | Top) -> Rule:
+        if isinstance(spec, Top):
+            return _check_top(name, spec, columns)
+        return Rule(name, DEDUP, ()) if spec == DEDUP else _check_rule(f"rules.{name}", spec, columns)
+
+    return [check(name, spec) for name, spec in rules.items()]
 
 
 def check_count(key: str, sql: str, columns: pa.Schema) -> Rule:
@@ -130,7 +135,8 @@ def compute(sql: str, kind: pa.DataType, table: pa.Table) -> pa.ChunkedArray:
 
 def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | None]]:
     """Return for each row of a small table, what each SQL rule says: True, False, or None for NULL."""
-    exprs = ", ".join(f'TRY(({rule.spec}\n)) AS "{rule.name}"' for rule in rules if isinstance(rule.spec, str))
+    sql = [rule for rule in rules if isinstance(rule.spec, str) and rule.spec != DEDUP]
+    exprs = ", ".join(f'TRY(({rule.spec}\n)) AS "{rule.name}"' for rule in sql)
     if not exprs:
         return [{} for _ in range(len(table))]
     found = _query(f"SELECT {exprs} FROM batch", table)

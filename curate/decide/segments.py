@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from curate.decide.derived import Derived, needed_columns
 from curate.decide.rules import Rule
-from curate.recipe.deciding import Top
+from curate.recipe.deciding import DEDUP, Top
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def cut_segments(rules: Sequence[Rule], derived: Mapping[str, Derived], prefer: 
     """Return the segments of a recipe's rules; the last one is followed by nothing.
 
     `prefer` is the column that deduplication prefers, if any. A derived column is known before the first rule that uses it, or
-    before deduplication.
+    before deduplication; where nothing uses it, after all rules.
     """
     cut: list[Segment] = []
     group: list[Rule] = []
@@ -51,11 +51,17 @@ def cut_segments(rules: Sequence[Rule], derived: Mapping[str, Derived], prefer: 
         if isinstance(rule.spec, Top):
             cut.append(Segment(first, tuple(group), top=rule))
             group, first = [], first + len(group) + 1
+        elif rule.spec == DEDUP:
+            know([prefer] if prefer else [])
+            cut.append(Segment(first, tuple(group), dedup=True))
+            group, first = [], first + len(group) + 1
         else:
             group.append(rule)
     know(derived)
-    cut.append(Segment(first, tuple(group), dedup=True))
-    return [*cut, Segment(first + len(group))]
+    if not any(segment.dedup for segment in cut):
+        cut.append(Segment(first, tuple(group), dedup=True))
+        group, first = [], first + len(group)
+    return [*cut, Segment(first, tuple(group))]
 
 
 def _made_of(derived: Mapping[str, Derived], name: str) -> list[str]:

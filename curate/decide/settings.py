@@ -101,6 +101,16 @@ class DecideSettings:
             return None
         return self.scheme.limits(t, counts, self.entries.table)
 
+    @property
+    def later(self) -> int:
+        """The segment that follows deduplication."""
+        return 1 + next(i for i, segment in enumerate(self.segments) if segment.dedup)
+
+    @property
+    def has_later_rules(self) -> bool:
+        """Whether anything is decided between deduplication and balancing."""
+        return bool(self.segments[-1].rules) or self.later + 1 < len(self.segments)
+
     @cached_property
     def near(self) -> dict[int, Nearness]:
         """The passes by nearness, by their places."""

@@ -65,15 +65,21 @@ def summary(run: RunFacts) -> str:
 def steps(run: RunFacts) -> list[tuple[str, str]]:
     """Return how the kept samples were selected: (name, what it does), in order."""
     recipe, found = run.recipe, []
+    passes = [by if isinstance(by, str) else _near(by) for by in (recipe.get("dedup") or {}).get("by", [])]
+    dedup = [("deduplication", f"by {', then by '.join(passes)}; one sample of each group is kept")] if passes else []
+    match = []
+    if recipe.get("match"):
+        entries = f"{run.metadata.entries:,} metadata entries" if run.metadata else "the metadata"
+        match.append(("match", f"the caption holds at least one of {entries}"))
     for rule in run.rules:
+        if rule.dedup:
+            found += [*match, *dedup]
+            match, dedup = [], []
+            continue
         reached = "" if rule.threshold is None else f", which is from {rule.threshold:.6g} on"
         best = f"the {rule.expression}{reached}"
         found.append((rule.name, " ".join(rule.sql.split()) if rule.sql else best))
-    if recipe.get("match"):
-        entries = f"{run.metadata.entries:,} metadata entries" if run.metadata else "the metadata"
-        found.append(("match", f"the caption holds at least one of {entries}"))
-    if passes := [by if isinstance(by, str) else _near(by) for by in (recipe.get("dedup") or {}).get("by", [])]:
-        found.append(("deduplication", f"by {', then by '.join(passes)}; one sample of each group is kept"))
+    found += [*match, *dedup]
     if run.t is not None:
         text = f"of entries with more than t = {run.t:,} samples, t are expected to be kept (MetaCLIP); seed {run.seed}"
         found.append(("balance", text))

@@ -20,7 +20,7 @@ from curate.output.output_format import find_output
 from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation
 from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run
-from curate.recipe.deciding import SCHEMES, Top
+from curate.recipe.deciding import DEDUP, SCHEMES, Top
 from curate.store.facts import (
     CaptionWork,
     DerivedFacts,
@@ -178,7 +178,7 @@ def _derived_facts(derive: Mapping[str, str], scales: Mapping[tuple[str, int], S
 
 def _rule_facts(name: str, spec: str | Top, found: Mapping[Group, float]) -> RuleFacts:
     if isinstance(spec, str):
-        return RuleFacts(name=name, sql=spec)
+        return RuleFacts(name=name, dedup=True) if spec == DEDUP else RuleFacts(name=name, sql=spec)
     if spec.by is None:
         return RuleFacts(name=name, **spec.model_dump(), threshold=found.get(None))
     groups = [GroupThreshold(group=group, threshold=threshold) for group, threshold in found.items()]

@@ -51,6 +51,9 @@ class Top(Section):
         return {name: value for name, value in serialise(self).items() if value != fields[name].default}
 
 
+DEDUP = "dedup"
+"""The rule that is no expression, but the place of deduplication among the rules."""
+
 _SQL, _BEST = "an expression", "the best rows"
 Rule = Annotated[
     Annotated[str, Tag(_SQL)] | Annotated[Top, Tag(_BEST)],

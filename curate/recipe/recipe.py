@@ -23,7 +23,7 @@ from pydantic import (
 
 from curate.errors import RecipeError
 from curate.recipe.captions import Captions, Gates
-from curate.recipe.deciding import Balance, Dedup, Rule, Top
+from curate.recipe.deciding import DEDUP, Balance, Dedup, Rule, Top
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
 from curate.recipe.measure import Measure
@@ -111,6 +111,8 @@ class Recipe(Section):
     def _fits_together(self) -> "Recipe":
         if twice := find_twice(source.name for source in self.input):
             raise ValueError(f"input: two sources are named {twice!r}; names identify sources")
+        if len(places := [name for name, rule in self.rules.items() if rule == DEDUP]) > 1:
+            raise ValueError(f"rules: {' and '.join(places)} are {DEDUP}, which has one place; leave one out")
         if self.balance and not self.match:
             raise ValueError("balance needs match: entries are what it balances")
         self.dedup.check_measured(self.measure)
@@ -121,7 +123,13 @@ class Recipe(Section):
     def stages(self, forgotten: bool) -> list[Stage]:
         """Return the stages of a run of this recipe; see `curate.schema.run_stages`."""
         has = {"match": self.match, "dedup.against": self.dedup.against, "balance": self.balance}
-        return run_stages(list(self.rules), [name for name, section in has.items() if section is not None], forgotten)
+        sections = [name for name, section in has.items() if section is not None]
+        return run_stages(list(self.rules), sections, forgotten, self.dedup_place)
+
+    @property
+    def dedup_place(self) -> int | None:
+        """The position of deduplication among the rules; None where it comes after them."""
+        return next((place for place, rule in enumerate(self.rules.values()) if rule == DEDUP), None)
 
     def _check_gates(self, gates: Gates) -> None:
         """Raise ValueError for a gate that is set and has nothing to go by."""

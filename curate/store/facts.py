@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from curate import schema
 from curate.errors import DamagedError, RunError
+from curate.recipe.deciding import DEDUP
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 
@@ -92,7 +93,7 @@ class RuleFacts(Facts):
     The best are a fraction `top` or a number of `rows`, `over` the pool or what reached the rule, and of each group `by` a column.
     """
 
-    _optional = frozenset({"rows", "over", "by", "thresholds"})
+    _optional = frozenset({"rows", "over", "by", "thresholds", "dedup"})
 
     name: str
     sql: str | None = None
@@ -103,12 +104,13 @@ class RuleFacts(Facts):
     by: str | None = None
     threshold: int | float | None = None
     thresholds: list[GroupThreshold] | None = None  # of groups, in their order
+    dedup: bool | None = None  # whether it is the place of deduplication
 
     @property
     def expression(self) -> str:
         """Return the rule as one text."""
-        if self.sql:
-            return self.sql
+        if self.sql or self.dedup:
+            return self.sql or DEDUP
         best = f"top {self.top:.12g}" if self.rows is None else f"top {self.rows:,} rows"
         over = "" if self.over is None else f" over the {self.over}"
         return f"{best} of {self.of}{over}{'' if self.by is None else f' by {self.by}'}"
@@ -271,7 +273,8 @@ class RunFacts(RunClaim):
         """Return the run's stages; see `schema.run_stages`."""
         has = {**self.recipe, "dedup.against": (self.recipe.get("dedup") or {}).get("against")}
         sections = [name for name, section in has.items() if section is not None]
-        return schema.run_stages([rule.name for rule in self.rules], sections, forgotten)
+        place = next((place for place, rule in enumerate(self.rules) if rule.dedup), None)
+        return schema.run_stages([rule.name for rule in self.rules], sections, forgotten, place)
 
     @property
     def kept(self) -> int:

@@ -34,7 +34,7 @@ from curate.transforms.units import Answers, Packet, Units, pack
 
 @dataclass
 class Rules:
-    """The rules of a run, with what they find on the way."""
+    """The rules of a run, before and after deduplication, with what they find on the way."""
 
     units: Units
     settings: DecideSettings
@@ -44,9 +44,20 @@ class Rules:
     derived: list[beam.PCollection[Any]] = field(default_factory=list)  # of each segment one {(column, place): Scale}
 
     def apply(self) -> None:
-        """Apply all rules, and what follows them (`per_unit.finish_rules`)."""
+        """Apply all that comes before deduplication (`per_unit.finish_rules` too)."""
         self.units.then("Rules", _Start(self.settings).start)
-        for i, segment in enumerate(self.settings.segments):
+        self._continue(0)
+
+    def apply_later(self) -> None:
+        """Apply the rules that come after deduplication."""
+        if self.settings.has_later_rules:
+            self.units.then("Later rules", _Start(self.settings).go_on)
+            self._continue(self.settings.later)
+
+    def _continue(self, first: int) -> None:
+        for i, segment in enumerate(self.settings.segments[first:], first):
+            if segment.dedup:
+                break
             if segment.derive:
                 self.derived.append(_derive(self.units, self.settings, i))
             elif segment.top is not None:
@@ -67,6 +78,9 @@ class _Start:
             state = per_unit.start_unit(tables, unit)
             timer.rows = len(state.verdicts)
             return per_unit.apply_segment(self.settings, tables, state, 0)
+
+    def go_on(self, tables: OpenTables, state: UnitState) -> UnitState:
+        return per_unit.apply_segment(self.settings, tables, state, self.settings.later)
 
 
 def _derive(units: Units, settings: DecideSettings, index: int) -> beam.PCollection[Any]:
@@ -198,10 +212,17 @@ def count_matches(units: Units, settings: DecideSettings) -> Answers:
 
 
 def count_survivors(units: Units, settings: DecideSettings, counts: Answers) -> beam.PCollection[I64]:
-    """Count the rows still in after deduplication that match each entry: PCollection of one int64[entries].
+    """Count the rows still in when balancing begins that match each entry: PCollection of one int64[entries].
 
-    `counts` are of `count_matches`, less the duplicates: a unit that has none is not read again.
+    `counts` are of `count_matches`, less the duplicates: a unit that has none is not read again. With rules after deduplication
+    they are counted anew.
     """
+
+    def count_alive(tables: OpenTables, state: UnitState) -> Iterator[SparseSums]:
+        yield per_unit.count_entries(settings, tables, state.alive)
+
+    if settings.has_later_rules:
+        return units.ask("CountSurvivors", count_alive, combine=add_entries(settings)).get()
 
     def count(tables: OpenTables, state: UnitState) -> Iterator[SparseSums]:
         if len(state.duplicates):

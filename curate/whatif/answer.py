@@ -97,12 +97,11 @@ def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.
     will: dict[str, float] = dict(count_verdicts(survivors.states, list(new.rules)))
     will |= {schema.BALANCE: will.get(schema.KEPT, 0) - found.rows, schema.KEPT: found.rows}
     forgotten = bool(was[schema.FORGOTTEN])
-    olds, news = ({schema.POOL, *(s.name for s in recipe.stages(forgotten))} for recipe in (old, new))
-    rules = merge_names(list(new.rules), list(old.rules))
-    steps = [name for stage in schema.STAGES for name in (rules if stage.name == schema.RULES else [stage.name])]
+    olds, news = ([s.name for s in recipe.stages(forgotten)] for recipe in (old, new))
     was[schema.POOL] = was.total()
     will[schema.POOL] = was[schema.POOL]
-    names = [name for name in [schema.POOL, *steps] if name in olds | news]
+    names = [schema.POOL, *merge_names(news, olds)]
+    olds, news = [schema.POOL, *olds], [schema.POOL, *news]
     before = [was[name] if name in olds else None for name in names]
     after = [will.get(name, 0) if name in news else None for name in names]
     errors = {schema.BALANCE: found.error, schema.KEPT: found.error}

@@ -17,7 +17,7 @@ from curate.captions.cache import Index, index_answers
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.decide.decontamination import write_evaluation
-from curate.decide.rounds import apply_rules, deduplicate
+from curate.decide.rounds import apply_later_rules, apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.engines.engine import Request
 from curate.errors import RunError
@@ -96,7 +96,8 @@ def estimate(
             block(PublishSettings.of(context), sample)
         seconds = (time.process_time() - began) * left
         settings = DecideSettings.of(context)
-        survivors = DecidedRows.of(context.recipe, settings, deduplicate(settings, apply_rules(settings, sample)))
+        states = apply_later_rules(settings, deduplicate(settings, apply_rules(settings, sample)))
+        survivors = DecidedRows.of(context.recipe, settings, states)
         sampled = sum(len(state.verdicts) for state in survivors.states)
         rows = context.pool.rows
         if rows is None:

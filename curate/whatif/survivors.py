@@ -48,7 +48,6 @@ _HINT = (
 _LIMIT = 2 << 30  # bytes of columns that are kept
 _READ_AGAIN = {"uid", "url", "caption", "sha256", "key"}
 _DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (schema.DUPLICATE, schema.CONTAMINATED, schema.FORGOTTEN))
-_REACHED = (ALIVE, CODES[schema.BALANCE], _DUPLICATE)  # verdicts of rows that reached deduplication
 
 
 @dataclass
@@ -107,6 +106,13 @@ class FinishedRun:
     def recipe(self) -> Recipe:
         """The run's own recipe."""
         return self.context.recipe
+
+    @property
+    def reached(self) -> tuple[int, ...]:
+        """The verdicts of rows that reached deduplication."""
+        place = self.recipe.dedup_place
+        later = () if place is None else range(place + 1, len(self.recipe.rules))
+        return (ALIVE, CODES[schema.BALANCE], _DUPLICATE, *later)
 
     @property
     def has_forgotten(self) -> bool:
@@ -188,14 +194,18 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: dedup.Records | No
     """
     settings = run.settings(recipe)
     looks_at_many = any(segment.top or segment.derive for segment in settings.segments)
-    if _has_same_rules(run.recipe, recipe) and not (run.has_forgotten and looks_at_many):
-        states = [UnitState(s.unit, np.where(among(s.verdicts, _REACHED), ALIVE, s.verdicts)) for s in run.states]
+    is_derived = any(segment.derive for segment in settings.segments)  # its values are in no table of verdicts
+    reached = [among(state.verdicts, run.reached) for state in run.states]
+    if _has_same_rules(run.recipe, recipe) and not (run.has_forgotten and looks_at_many) and not is_derived:
+        states = [
+            UnitState(s.unit, np.where(rows, ALIVE, s.verdicts)) for s, rows in zip(run.states, reached, strict=True)
+        ]
     else:
         states = _apply_rules(run, settings, recipe)
     before = (run.recipe.dedup.by, run.recipe.dedup.prefer)
-    reached = [among(state.verdicts, _REACHED) for state in run.states]
     if (
         before == (recipe.dedup.by, recipe.dedup.prefer)
+        and not (is_derived and recipe.dedup.prefer in settings.derived)
         and not (run.has_forgotten and recipe.dedup.near)
         and all(np.array_equal(state.alive, rows) for state, rows in zip(states, reached, strict=True))
     ):
@@ -205,19 +215,21 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: dedup.Records | No
         states = rounds.deduplicate(settings, states)
     else:
         states = rounds.drop_repeats(settings, states, repeats)
-    return DecidedRows.of(recipe, settings, states)
+    return DecidedRows.of(recipe, settings, rounds.apply_later_rules(settings, states))
 
 
 def all_repeats(run: FinishedRun, recipe: Recipe) -> dedup.Records | None:
-    """Return the rows that share a key of the recipe's deduplication with another, whatever the rules; None with near passes."""
-    if recipe.dedup.near:
+    """Return the rows that share a key of the recipe's deduplication with another, whatever the rules; None where that depends on them."""
+    settings = run.settings(recipe)
+    prefers_many = recipe.dedup.prefer in settings.derived and any(segment.derive for segment in settings.segments)
+    if recipe.dedup.near or prefers_many:
         return None
     out = (CODES[schema.FAILED], _FORGOTTEN)
     readable = [
         UnitState(state.unit, np.where(among(state.verdicts, out), state.verdicts, np.int16(ALIVE)))
         for state in run.states
     ]
-    return rounds.find_repeats(run.settings(recipe), readable)
+    return rounds.find_repeats(settings, readable)
 
 
 def count_verdicts(states: Sequence[UnitState], rules: Sequence[str]) -> Counter[str]:
@@ -247,7 +259,8 @@ def _recorded(context: RunContext, unit: Unit) -> UnitState:
 
 def _has_same_rules(old: Recipe, new: Recipe) -> bool:
     """Return whether the same rows reach deduplication by both."""
-    same = list(old.rules.items()) == list(new.rules.items()) and list(old.derive.items()) == list(new.derive.items())
+    first, second = (list(recipe.rules.items())[: recipe.dedup_place] for recipe in (old, new))
+    same = first == second and list(old.derive.items()) == list(new.derive.items())
     return same and old.dedup.against == new.dedup.against
 
 
@@ -259,12 +272,12 @@ def _apply_rules(run: FinishedRun, settings: DecideSettings, recipe: Recipe) -> 
         run.opened.clear()
         run.opened[key] = rounds.start_units(settings, run.units)
     states, unknown = [], 0
-    for state, was in zip(rounds.apply_tops(settings, run.opened[key]), run.states, strict=True):
+    for state, was in zip(rounds.continue_rules(settings, run.opened[key]), run.states, strict=True):
         forgotten = was.verdicts == _FORGOTTEN
         without = replace(state, verdicts=np.where(forgotten, np.int16(_FORGOTTEN), state.verdicts))
         if recipe.dedup.against:
             without = without.drop(was.verdicts == _CONTAMINATED, _CONTAMINATED)
-            unknown += int(np.sum(without.alive & ~among(was.verdicts, _REACHED)))
+            unknown += int(np.sum(without.alive & ~among(was.verdicts, run.reached)))
         states.append(without)
     if unknown:
         raise RecipeError(

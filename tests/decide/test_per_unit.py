@@ -59,6 +59,7 @@ def decide(context: RunContext, plan: Plan) -> list[npt.NDArray[np.int64]]:
     """The steps of the pipeline, one after the other."""
     settings = DecideSettings.of(context)
     states = rounds.deduplicate(settings, rounds.apply_rules(settings, plan.units))
+    states = rounds.apply_later_rules(settings, states)
     target, drawing = context.recipe.balance, None
     if context.recipe.match:
         drawing = Drawing.of(settings, rounds.count_survivors(settings, states), target and target.t)

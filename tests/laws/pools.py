@@ -28,7 +28,7 @@ from curate.captions.unit import caption_unit
 from curate.captions.work import check_requests, summarise
 from curate.decide import balance, dedup
 from curate.decide.per_unit import Drawing, UnitState, alive_matches, count_entries, decide, sum_entries
-from curate.decide.rounds import apply_rules, count_survivors, deduplicate
+from curate.decide.rounds import apply_later_rules, apply_rules, count_survivors, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.forget.block import block
 from curate.measure.part import measure_part
@@ -408,7 +408,7 @@ def decide_local(prepared: Prepared, unread: Sequence[str]) -> tuple[Audit, Resu
     """Rules, deduplication and balance by `curate.decide.rounds` and the functions of `curate.decide.balance`."""
     context, units = prepared.context, prepared.plan.units
     settings = DecideSettings.of(context)
-    states = deduplicate(settings, apply_rules(settings, units))
+    states = apply_later_rules(settings, deduplicate(settings, apply_rules(settings, units)))
     recalls = dict.fromkeys(context.recipe.dedup.near, np.zeros(2, np.int64))
     pool = survivors = sums = t = None
     if context.recipe.match:

@@ -16,7 +16,8 @@ RULES = {
     "usual": {"top": 0.6, "of": "characters", "by": "words"},
     "blended": "blend > 0.3",
     "ranked": "rank > 0.1",
-    "large": {"rows": 100, "of": "aspect", "over": "pool"},
+    "duplicates": "dedup",
+    "large": {"rows": 60, "of": "aspect", "over": "pool"},
 }
 
 
@@ -36,13 +37,14 @@ def test_beam_decides_as_one_process(runs: tuple[Ran, Ran]) -> None:
 
 
 def test_run_json_has_the_thresholds(runs: tuple[Ran, Ran]) -> None:
-    wide, usual, _, _, large = runs[0].run["rules"]
+    wide, usual, _, _, dedup, large = runs[0].run["rules"]
     samples = runs[0].table("samples", ["width", "height", "words", "status"]).to_pylist()
     sides = [min(row["width"], row["height"]) for row in samples if row["status"] == "ok"]
     assert wide["threshold"] == min(sides) and "thresholds" not in wide and "over" not in wide
     assert [one["group"] for one in usual["thresholds"]] == sorted({row["words"] for row in samples if row["words"]})
     assert usual["by"] == "words" and usual["threshold"] is None
-    assert large["rows"] == 100 and large["over"] == "pool" and large["threshold"] >= 1
+    assert dedup == {"name": "duplicates", "sql": None, "top": None, "of": None, "threshold": None, "dedup": True}
+    assert large["rows"] == 60 and large["over"] == "pool" and large["threshold"] >= 1
 
 
 def test_run_json_has_what_columns_were_derived_by(runs: tuple[Ran, Ran]) -> None:
@@ -69,16 +71,33 @@ def test_explain_shows_the_threshold_of_the_row_s_group(runs: tuple[Ran, Ran]) -
     words = next(row["words"] for row in runs[0].table("samples").to_pylist() if row["uid"] == uid)
     threshold = next(one["threshold"] for one in runs[0].run["rules"][1]["thresholds"] if one["group"] == words)
     assert f"fails here: top 0.6 of characters by words, threshold {threshold}" in " ".join(page.split())
-    assert "top 100 rows of aspect over the pool, threshold " in " ".join(page.split())
+    assert "top 60 rows of aspect over the pool, threshold " in " ".join(page.split())
 
 
 def test_whatif_decides_as_the_run_did(runs: tuple[Ran, Ran]) -> None:
     folder = str(runs[0].folder)
     for overrides in ([], ["rules.always=1 = 1"]):
         assert whatif(folder, overrides).expected == runs[0].counts["kept"]
-    assert whatif(folder, ["derive.rank=1 - quantile(blend * words)"]).expected != runs[0].counts["kept"]
-    assert whatif(folder, ["rules.large.rows=50"]).expected < runs[0].counts["kept"]
+    assert whatif(folder, ["derive.rank=quantile(blend * words) / 8"]).expected < runs[0].counts["kept"]
+    assert whatif(folder, ["rules.large.rows=30"]).expected < runs[0].counts["kept"]
     assert whatif(folder, ["rules.large.top=1"]).expected > runs[0].counts["kept"]
+
+
+def test_deduplication_has_its_place_in_the_funnel(runs: tuple[Ran, Ran]) -> None:
+    names = ["failed", "wide", "usual", "blended", "ranked", "duplicate", "large", "kept"]
+    assert list(runs[0].run["counts"]) == names and runs[0].counts["duplicate"]
+    with asking(str(runs[0].folder), "SELECT rule FROM funnel ORDER BY position") as found:
+        assert [rule for (rule,) in found.rows] == ["pool", *names]
+    assert whatif(str(runs[0].folder), []).funnel["rule"].to_pylist() == ["pool", *names]
+
+
+def test_explain_shows_deduplication_among_the_rules(runs: tuple[Ran, Ran]) -> None:
+    rows = runs[0].table("decisions").to_pylist()
+    by_rule = {row["rule"]: row["uid"] for row in rows}
+    page = " ".join(str(explain_sample(str(runs[0].folder), by_rule["duplicate"])).split())
+    assert "✗ duplicates fails here: deduplication" in page and "– large not reached, would" in page
+    page = " ".join(str(explain_sample(str(runs[0].folder), by_rule["large"])).split())
+    assert "✓ duplicates deduplication" in page and "✗ large fails here" in page
 
 
 def test_diff_names_what_changed(runs: tuple[Ran, Ran]) -> None:

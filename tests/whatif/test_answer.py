@@ -426,7 +426,7 @@ def matched(rows: list[naive.Row], chosen: list[dict[str, Any]]) -> list[tuple[n
         ("rules.english=language = 'en'", ["rules.english: no column 'language'", "measure: {language: {}}", "columns:"]),
         ("rules.sharp=aesthetic > 5", ["no column 'aesthetic'", "clip_score"]),
         ("rules.best={top: 0.5, of: sharpness}", ["rules.best: no column 'sharpness'"]),
-        ("rules.best.top=1.5", ["rules.best.top", "less than 1"]),
+        ("rules.best.top=1.5", ["rules.best.top", "less than or equal to 1"]),
         ("rules.x=words > 2; COPY samples TO '/tmp/stolen'", ["is not a SQL expression"]),
         ("rules.x=words > (SELECT 1)", ["a subquery is not accepted"]),
         ("rules.x=words IN (SELECT 1 FROM read_csv('/etc/passwd'))", ["a subquery is not accepted"]),

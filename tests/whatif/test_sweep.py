@@ -208,7 +208,7 @@ def test_refusals(run: FinishedRun, base: list[str], text: str, rows: int, error
 
 def test_a_sweep_checks_before_it_begins(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survivors, "find_survivors", None)
-    with pytest.raises(RecipeError, match="less than 1"):
+    with pytest.raises(RecipeError, match="less than or equal to 1"):
         next(sweep(run, [], parse_swept_number("rules.best.top=0.5..1.5"), 3))
 
 
