@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated
 
+import pyarrow.compute as pc
 import typer
 
 from curate.cli.common import Fingerprint, FingerprintOption, RecipeArgument, SetOption
@@ -18,9 +19,9 @@ from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
-from curate.schema import KEPT, POOL
-from curate.store.facts import read_facts
-from curate.store.layout import FAILURES_FILE, SIZES_FILE, SUCCESS_FILE, UIDS_FILE
+from curate.schema import BALANCE, KEPT, POOL
+from curate.store.facts import RunFacts, read_facts
+from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, SIZES_FILE, SUCCESS_FILE, UIDS_FILE
 from curate.store.lock import check_unlocked, remove_leftovers
 from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
@@ -87,6 +88,21 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
     return "\n".join(lines)
 
 
+def _why_all_stay(store: RunStore, run: RunFacts) -> str:
+    """Return why balancing dropped no row."""
+    if not run.kept:
+        return "no row reached it"
+    target = run.recipe["balance"].get("rows")
+    if target is not None and target >= run.kept:
+        return f"balance.rows is {target:,}, and {pluralise(run.kept, 'row')} reached it"
+    entries = store.read_parquet(ENTRIES_FILE, ["entry", "survivors", "probability"])
+    if pc.min(entries["probability"]).as_py() == 1:
+        most = int(pc.index(entries["survivors"], pc.max(entries["survivors"])).as_py())
+        entry, rows = (entries[name][most].as_py() for name in ("entry", "survivors"))
+        return f"no entry has more than t rows; the most frequent, {entry!r}, has {rows:,}"
+    return "each row has an entry of at most t rows, or was drawn"
+
+
 def summary(out: str, seconds: float) -> str:
     """Return the funnel, and where to look."""
     store = RunStore(out)
@@ -98,9 +114,12 @@ def summary(out: str, seconds: float) -> str:
         sign = "−" if n and name != KEPT else ""
         lines.append(f"{name:{width}}  {f'{sign}{n:,}':>12}  {n / pool if pool else 0:7.2%}")
     if run.t is not None:
-        target = run.recipe["balance"]["rows"]
+        target, share = (run.recipe["balance"].get(key) for key in ("rows", "tail_share"))
         why = "" if target is None else f", the largest whose expected size is at most {target:,}"
+        why = why if share is None else f", whose share of smaller counts is nearest to {share:.4g}"
         lines.append(f"t = {run.t:,}{why}")
+        if not run.counts[BALANCE]:
+            lines.append(f"balancing dropped nothing: {_why_all_stay(store, run)}")
     if run.repeats:
         uids = next(line.rows for line in read_manifest(store) if line.path == UIDS_FILE)
         lines.append(f"{UIDS_FILE}: {uids:,} uids, each as often as output.repeat says")

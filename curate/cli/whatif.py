@@ -40,6 +40,15 @@ def whatif(
         int | None,
         typer.Option(min=1, help="Target size: t is solved for it, or with --by another number of the recipe."),
     ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(
+            "--tail-share",
+            min=0,
+            max=1,
+            help="Share of the tail: t is the count whose share of smaller counts in all matches is nearest.",
+        ),
+    ] = None,
     by: Annotated[
         str | None,
         typer.Option(
@@ -49,12 +58,14 @@ def whatif(
     format: FormatOption = Format.table,
 ) -> None:
     """Compute the yield with other rules, deduplication or balance: exact expectation, no rerun."""
-    _check_options(sweep_of, plot, rows, by)
+    _check_options(sweep_of, plot, rows, by, share)
     swept = sweep_of or by
     number = parse_swept_number(swept) if swept else None
     run = open_finished(directory)
     if rows is not None and by is None:
         overrides = [*overrides, f"balance.rows={rows}"]
+    if share is not None:
+        overrides = [*overrides, f"balance.tail_share={share:f}"]
     _announce_long_work(run, overrides, number is not None and number.rule is not None)
     if number and rows is not None:
         overrides = [*overrides, search(run, overrides, number, rows)]
@@ -67,10 +78,17 @@ def whatif(
         balance = changed_recipe(run.recipe, overrides).balance
         target = rows if number else balance.rows if balance else None
         result = answer(run, overrides)
-        _print_answer(result, _solved(result, target, number), format)
+        solved = _solved(result, target, number)
+        if balance and balance.tail_share is not None:
+            solved = f", whose share of smaller counts is nearest to {balance.tail_share:.4g}"
+        _print_answer(result, solved, format)
 
 
-def _check_options(sweep_of: str | None, plot: str | None, rows: int | None, by: str | None) -> None:
+def _check_options(
+    sweep_of: str | None, plot: str | None, rows: int | None, by: str | None, share: float | None
+) -> None:
+    if share is not None and (rows is not None or sweep_of is not None):
+        raise RecipeError("--tail-share excludes --rows and --sweep: each of them decides t; accepted: one of them")
     if plot is not None and sweep_of is None:
         raise RecipeError("--plot needs a sweep; accepted: --plot with --sweep, such as --sweep balance.t=1000..100000")
     if by is not None and rows is None:
@@ -92,6 +110,8 @@ def _announce_long_work(run: FinishedRun, overrides: list[str], sweeps_rule: boo
 
 def _show_progress(found: Iterator[Point], total: int) -> Iterator[Point]:
     for count, point in enumerate(found, 1):
+        if point.fault:
+            print(f"curate: {point.fault}", file=sys.stderr)
         if sys.stderr.isatty():
             print(f"\r{count} of {total} points", end="" if count < total else "\r\n", file=sys.stderr, flush=True)
         yield point
@@ -105,7 +125,7 @@ def _sweep_result(found: list[Point], number: SweptNumber, format: Format) -> Re
     hidden = {"t"} if number.rule is None else set()  # it is the value
     shown = [name for name in table.column_names if table[name].null_count < len(table) and name not in hidden]
     table = table.select(shown)
-    most = max((point.expected for point in found), default=0) or 1
+    most = max((point.expected or 0.0 for point in found), default=0) or 1
     bars = ["█" * max(1, round(_BAR * point.expected / most)) if point.expected else "" for point in found]
     return _result(table.append_column("", pa.array(bars)), rounded=("expected", "error"))
 

@@ -43,6 +43,22 @@ def limits_of(p: F64, counts: I64) -> I64:
     return np.maximum(1, np.rint(p * counts)).astype(np.int64)
 
 
+def tail_shares(counts: I64) -> tuple[I64, F64]:
+    """Return the counts that occur, ascending and without 0, and of each the share of smaller ones in the sum of all counts."""
+    found, entries = np.unique(counts[counts > 0], return_counts=True)
+    sums = found * entries
+    return found, (np.cumsum(sums) - sums) / max(1, int(sums.sum()))
+
+
+def tail_share_t(counts: I64, share: float) -> int:
+    """Return t by the share of the tail: the count whose `tail_shares` is nearest to a share, the first of equals; 1 without counts.
+
+    As MetaCLIP 2 takes t from the share that English has ("Meta CLIP 2", arXiv 2507.22062), zero counts left out.
+    """
+    found, shares = tail_shares(counts)
+    return int(found[np.argmin(np.abs(shares - share))]) if len(found) else 1
+
+
 def draw(uids: pa.Array, matches: pa.ListArray, counts: I64, limits: I64, keys: U64, seed: int) -> F64:
     """Draw each row: the smallest u/p over its entries, where u is a hash of (uid, entry, seed) in [0, 1).
 

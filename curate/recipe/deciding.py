@@ -128,24 +128,25 @@ class Dedup(Section):
 
 
 class Balance(Section):
-    """Balanced sampling: by `t`, the rows an entry may have before it is thinned, or by a target number of `rows`.
+    """Balanced sampling: by `t`, the rows an entry may have before it is thinned, or by what it is solved for.
 
-    `scheme` says how the limit of each entry follows from t; by default it is t itself (MetaCLIP).
+    That is a target number of `rows`, or `tail_share`, the share that entries with fewer than t rows have in the sum of all counts:
+    the t whose share is nearest. `scheme` says how the limit of each entry follows from t; by default it is t itself (MetaCLIP).
     """
 
     t: int | None = Field(None, lt=2**63, ge=1, strict=True)
     rows: int | None = Field(None, lt=2**31, ge=1, strict=True)
+    tail_share: float | None = Field(None, gt=0, lt=1, strict=True)
     scheme: Annotated[str, KindOf(SCHEMES)] = "metaclip"
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if (self.t is None) == (self.rows is None):
-            raise ValueError("give either t or rows")
+    def _one_of_them(self) -> Self:
+        if sum(value is not None for value in (self.t, self.rows, self.tail_share)) != 1:
+            raise ValueError("give either t, rows or tail_share")
         return self
 
     @model_serializer(mode="wrap")
     def _without_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         plain: dict[str, Any] = serialise(self)
-        if self.scheme == type(self).model_fields["scheme"].default:
-            del plain["scheme"]
-        return plain
+        defaults = {name: type(self).model_fields[name].default for name in ("tail_share", "scheme")}
+        return {name: value for name, value in plain.items() if name not in defaults or value != defaults[name]}

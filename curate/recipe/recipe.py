@@ -39,7 +39,7 @@ License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)
 
 # Keys of which a section has one.
 _ONE_OF = (
-    (re.compile(r"balance\.(t|rows)"), ("t", "rows")),
+    (re.compile(r"balance\.(t|rows|tail_share)"), ("t", "rows", "tail_share")),
     (re.compile(r"rules\.[^.]+\.(top|rows)"), ("top", "rows")),
 )
 

@@ -14,7 +14,7 @@ import numpy as np
 from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.decide import per_unit
-from curate.decide.balance import SparseSums
+from curate.decide.balance import SparseSums, tail_share_t
 from curate.decide.bracket import ROUNDS, Bracket
 from curate.decide.derived import QUANTILE, Digits, Scale, Statistic, Summary, count_up_to, split_keys
 from curate.decide.per_unit import Drawing, UnitState
@@ -233,14 +233,16 @@ def count_survivors(units: Units, settings: DecideSettings, counts: Answers) -> 
 
 
 def solve_t(units: Units, settings: DecideSettings, counts: beam.PCollection[I64]) -> beam.PCollection[int] | None:
-    """Find the t that gives the recipe's target number of rows; None where it says t. `counts` are the survivors'.
+    """Find the t that gives the recipe's target number of rows or share of the tail; None where it says t. `counts` are the survivors'.
 
-    A target is found by a k-ary search: in each of ROUNDS the units sum π at some t, and the bracket narrows.
+    A target number is found by a k-ary search: in each of ROUNDS the units sum π at some t, and the bracket narrows.
     """
     target, steps = settings.balance, _Solving(settings)
     assert target is not None
     if target.t is not None:
         return None
+    if (share := target.tail_share) is not None:
+        return counts | "T" >> Map(tail_share_t, share)
     bracket = counts | "T: begin" >> Map(steps.start)
     for n in range(ROUNDS):
         sums = units.ask(

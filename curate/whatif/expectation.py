@@ -31,7 +31,7 @@ class Expectation:
 
 
 def solve_t(survivors: DecidedRows, target: Balance | None) -> int | None:
-    """Return the t of the recipe, or the largest whose expected size is at most the target; None without balance.
+    """Return the t of the recipe, or the one of the target's share of the tail or number of rows, see `Balance`; None without balance.
 
     Raises RunError where even t = 1 is expected to keep more.
     """
@@ -39,6 +39,8 @@ def solve_t(survivors: DecidedRows, target: Balance | None) -> int | None:
         return None
     if target.t is not None:
         return target.t
+    if target.tail_share is not None:
+        return balance.tail_share_t(survivors.counts, target.tail_share)
     assert survivors.settings.scheme is not None
     highest = survivors.settings.scheme.highest(survivors.counts, survivors.settings.entries.table)
     return bracket.solve_t(highest, target.rows or 0, lambda ts: _sizes(survivors, ts))

@@ -54,6 +54,7 @@ def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict
             "survivors": point.survivors,
         }
         for point in points
+        if point.expected is not None and point.error is not None
     ]
     text = f"{number.key}={number.before}…{number.after}" if number.before or number.after else number.key
     title = re.sub("<(?=[/!a-zA-Z])", "<\u200b", text)  # the spec is in a script of the HTML, which a tag would end

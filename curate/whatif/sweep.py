@@ -43,13 +43,14 @@ class Point:
     """What one value would yield."""
 
     value: float  # of the number
-    expected: float  # the expected number of kept rows
-    error: float  # one standard error of the number that a run draws
+    expected: float | None  # the expected number of kept rows; None where the value cannot be reached
+    error: float | None  # one standard error of the number that a run draws
     survivors: int  # rows still in when balancing begins
     dropped: int | None  # rows that the number's rule drops; None where it is of no rule
     duplicate: int  # rows dropped as duplicates
     tail_share: float | None  # see `Expectation.tail`; None without balance
     t: int | None  # of balance, from the recipe or solved; None without balance
+    fault: str = ""  # why the value cannot be reached
 
 
 def sweep(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, points: int = 12) -> Iterator[Point]:
@@ -76,7 +77,7 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
         raise RecipeError(
             f"--by {number.key}: accepted: rules.NAME.top, or a rule with a range in braces; for t give --rows alone"
         )
-    if base.balance and base.balance.rows is not None:
+    if base.balance and base.balance.rows is not None:  # without it, each point can be reached
         raise RecipeError(
             f"balance.rows is {base.balance.rows:,}, so t follows each change of a rule and the size stays; accepted: "
             "--by with --set balance.t=… or --set balance=null"
@@ -85,7 +86,7 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
 
     def size(value: float) -> float:
         recipe = changed_recipe(run.recipe, [*overrides, number.override(value)])
-        return _points([value], find_survivors(run, recipe, repeats), [recipe], number.rule)[0].expected
+        return _points([value], find_survivors(run, recipe, repeats), [recipe], number.rule)[0].expected or 0.0
 
     return number.override(find_value(size, number, rows))
 
@@ -135,12 +136,22 @@ def points_table(points: Sequence[Point]) -> pa.Table:
 def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], rule: str | None) -> list[Point]:
     counts = count_verdicts(survivors.states, list(survivors.recipe.rules))
     alive = counts[schema.KEPT]
-    ts = [solve_t(survivors, recipe.balance) for recipe in recipes]
-    balanced = [t for t in ts if t is not None]
+    solved = [_solve(survivors, recipe) for recipe in recipes]
+    balanced = [t for t, _ in solved if t is not None]
     sizes = iter(expect_sizes(survivors, balanced)) if balanced else iter(())
     points = []
-    for value, t in zip(values, ts, strict=True):
-        rows, error = (float(alive), 0.0) if t is None else next(sizes)
+    for value, (t, fault) in zip(values, solved, strict=True):
+        unbalanced = (None, None) if fault else (float(alive), 0.0)
+        rows, error = unbalanced if t is None else next(sizes)
         dropped = None if rule is None else counts[rule]
-        points.append(Point(value, rows, error, alive, dropped, counts[schema.DUPLICATE], tail_share(survivors, t), t))
+        share = tail_share(survivors, t)
+        points.append(Point(value, rows, error, alive, dropped, counts[schema.DUPLICATE], share, t, fault))
     return points
+
+
+def _solve(survivors: DecidedRows, recipe: Recipe) -> tuple[int | None, str]:
+    """Return t, or None and why its target cannot be reached."""
+    try:
+        return solve_t(survivors, recipe.balance), ""
+    except RunError as error:
+        return None, str(error)

@@ -315,3 +315,19 @@ def test_a_vector_of_entries_arrives_as_it_was(shape, places):
     assert type(found) is np.ndarray and found.dtype == plain.dtype and np.array_equal(found, plain)
     assert len(sent) < (1000 if len(places) < 3 else plain.nbytes + 1000)
     found[..., 0] += 1  # sums go on where they arrive
+
+
+def test_the_t_of_a_share_of_the_tail_is_the_first_of_the_nearest_counts() -> None:
+    counts = np.array([0, 5, 1, 5, 3, 90, 0, 1], np.int64)
+    assert [array.tolist() for array in balance.tail_shares(counts)] == [
+        [1, 3, 5, 90],
+        [0, 2 / 105, 5 / 105, 15 / 105],
+    ]
+    shares = np.linspace(0.001, 0.5, 200)
+    for share in shares:
+        found = {int(t): counts[counts < t].sum() / counts.sum() for t in np.unique(counts[counts > 0])}
+        nearest = min(abs(below - share) for below in found.values())
+        expected = next(t for t, below in found.items() if abs(below - share) == nearest)
+        assert balance.tail_share_t(counts, share) == expected
+    assert balance.tail_share_t(np.array([2, 4, 2], np.int64), 0.25) == 2  # 0 and 0.5 are as near
+    assert balance.tail_share_t(np.zeros(3, np.int64), 0.06) == 1

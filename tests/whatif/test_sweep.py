@@ -246,3 +246,23 @@ def test_the_chart_holds_the_points() -> None:
     ]  # fmt: skip
     assert json.dumps(chart).count('"log"') == 3
     assert '"log"' not in json.dumps(sweep_chart(points, parse_swept_number("rules.x=words > {1..100}"), 33))
+
+
+def test_a_sweep_goes_on_where_a_point_cannot_be_reached(run: FinishedRun) -> None:
+    points = list(sweep(run, [], parse_swept_number("balance.rows=1,300,2")))
+    assert [point.expected is None for point in points] == [True, False, True]
+    assert points[0].fault.startswith("balance.rows is 1, but even t = 1, the smallest, is expected to keep")
+    assert points[0].t is None and points[0].survivors == points[1].survivors and not points[1].fault
+    assert points_table(points)["expected"].null_count == 2
+    chart = sweep_chart(points, parse_swept_number("balance.rows=1,300,2"), 100)
+    assert "nan" not in json.dumps(chart).lower()
+
+
+def test_a_share_of_the_tail(run: FinishedRun) -> None:
+    found = answer(run, ["balance.tail_share=0.2"])
+    facts = {row["fact"]: row["whatif"] for row in found.facts.to_pylist()}
+    counts = find_survivors(run, run.recipe).counts
+    below = {int(t): counts[counts < t].sum() / counts.sum() for t in np.unique(counts[counts > 0])}
+    assert abs(below[int(found.t or 0)] - 0.2) == min(abs(share - 0.2) for share in below.values())
+    assert facts["share_below_t"] == below[int(found.t or 0)]
+    assert facts["smallest_share_below_t"] == sorted(below.values())[1]
