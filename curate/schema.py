@@ -154,9 +154,16 @@ STAGES = (
         "its draw {draw} is not below 1 (probability {probability})",
         "balance",
     ),
+    Stage(
+        "sample",
+        -8,
+        "not in the random sample",
+        "its draw {draw} is not below 1 (probability {probability})",
+        "sample",
+    ),
     Stage("kept", -1, "the curated set", "its draw {draw} is below 1 (probability {probability})"),
 )
-FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED, DUPLICATE, BALANCE, KEPT = (stage.name for stage in STAGES)
+FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED, DUPLICATE, BALANCE, SAMPLE, KEPT = (stage.name for stage in STAGES)
 STAGE_OF_RULES = next(stage for stage in STAGES if stage.name == RULES)
 STAGE = {stage.name: stage for stage in STAGES if stage.name != RULES}
 CODES = {name: stage.code for name, stage in STAGE.items()}

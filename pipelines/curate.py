@@ -14,7 +14,7 @@ from curate.pool.plan import Unit
 from curate.publish.audit import PublishSettings
 from curate.run.context import RunContext
 from curate.transforms.caption import caption
-from curate.transforms.decide import Rules, count_matches, count_survivors, decide, solve_t
+from curate.transforms.decide import Rules, count_matches, count_survivors, decide, draw_sample, solve_t
 from curate.transforms.deduplicate import deduplicate
 from curate.transforms.emit import emit, hash_names
 from curate.transforms.forget import apply_blocklist
@@ -50,7 +50,8 @@ def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buck
         results["survivors"] = count_survivors(units, settings, counts)
     if recipe.balance:
         results["t"] = solve_t(units, settings, results["survivors"])
-    answers["sums"] = decide(units, settings, unread.get(), results.get("survivors"), results.get("t"))
+    sample = draw_sample(units, settings)
+    answers["sums"] = decide(units, settings, unread.get(), results.get("survivors"), results.get("t"), sample)
     names = hash_names(units, emitting, n_buckets)
     if recipe.measure.kept:
         answers["drift"] = measure_drift(units, publishing)

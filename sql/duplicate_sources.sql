@@ -11,7 +11,7 @@ WITH dropped AS (
 ), representatives AS (
     SELECT d.unit, d.row, d.uid, d.kept, s.source, s.sha256, s.url, s.phash
     FROM decisions d JOIN samples s USING (unit, row)
-    WHERE (d.kept OR d.rule = 'balance') AND d.uid IN (SELECT duplicate_of FROM dropped)
+    WHERE (d.kept OR d.rule IN (FROM later_rules)) AND d.uid IN (SELECT duplicate_of FROM dropped)
 )
 SELECT d.source, k.source AS representative_source, count(*) AS dropped, count(*) / any_value(p.pool) AS share
 FROM dropped d

@@ -15,6 +15,6 @@ SELECT
     coalesce(sqrt(sum((1 - probability) / probability ** 2) FILTER (kept)), 0) AS standard_error,
     estimate - 1.96 * standard_error AS low,
     estimate + 1.96 * standard_error AS high,
-    count(*) FILTER (kept OR rule = 'balance') AS survivors,
+    count(*) FILTER (kept OR rule IN ('balance', 'sample')) AS survivors,
     CASE WHEN standard_error > 0 THEN (estimate - survivors) / standard_error END AS deviation
 FROM decisions;

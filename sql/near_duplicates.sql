@@ -15,7 +15,7 @@ WITH dropped AS (
 ), representatives AS (
     SELECT d.unit, d.row, d.uid, d.kept, s.source, s.sha256, s.url, s.phash
     FROM decisions d JOIN samples s USING (unit, row)
-    WHERE (d.kept OR d.rule = 'balance') AND d.uid IN (SELECT duplicate_of FROM dropped)
+    WHERE (d.kept OR d.rule IN (FROM later_rules)) AND d.uid IN (SELECT duplicate_of FROM dropped)
 ), clusters AS (
     SELECT
         k.unit, k.row, k.uid,

@@ -10,7 +10,7 @@
 -- column: kept       of those, kept
 -- column: rate       kept, as a share of pool
 WITH seen AS MATERIALIZED (
-    SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept, d.kept OR d.rule = 'balance' AS survived
+    SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept, d.kept OR d.rule IN ('balance', 'sample') AS survived
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)
 ), bounds AS (
     SELECT min(value) AS least, max(value) AS greatest, (greatest - least) / $buckets AS width

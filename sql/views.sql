@@ -16,7 +16,11 @@ SELECT * FROM verdicts WHERE NOT kept;
 
 -- Samples left when balancing began: the rows over which entries are counted.
 CREATE VIEW survivors AS
-SELECT * FROM verdicts WHERE kept OR rule = 'balance';
+SELECT * FROM verdicts WHERE kept OR rule IN ('balance', 'sample');
+
+-- What comes after deduplication: a representative of duplicates is kept, or dropped by one of these.
+CREATE VIEW later_rules AS
+SELECT rule FROM funnel WHERE position > (SELECT position FROM funnel WHERE rule = 'duplicate');
 
 -- One row per sample and entry that it matches.
 CREATE VIEW matched AS

@@ -186,7 +186,7 @@ def _entries(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator[Li
         "ORDER BY e.probability DESC, e.survivors, e.entry",
         {"unit": row["unit"], "row": row["row"]},
     ).fetchall()
-    drawn = row["draw"] is not None
+    drawn = row["draw"] is not None and run.t is not None
     more = "; one draw u/p below 1 is enough" if drawn else ""
     yield from (line(), heading("entries", f"{len(found)} matched{more}" if found else "none matched"))
     if not found:
@@ -247,7 +247,7 @@ def _duplicates(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator
             verdict = "kept" if other["kept"] else f"dropped by {other['rule']}"
             yield named("", 14, f"{verdict}: {_show(other['caption'])}", (f"  ({_origin(other)})", "dim"))
             yield named("match", 14, "; ".join(_compare(connection, row, other)) or "linked by other near-duplicates")
-    elif row["kept"] or row["rule"] in (schema.BALANCE, *_later_rules(run)):
+    elif row["kept"] or row["rule"] in (schema.BALANCE, schema.SAMPLE, *_later_rules(run)):
         sql = "SELECT * FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row"
         duplicates = _fetch(connection, sql, uid=row["uid"])
         if len(duplicates):

@@ -63,7 +63,7 @@ def whatif(
     number = parse_swept_number(swept) if swept else None
     run = open_finished(directory)
     if rows is not None and by is None:
-        overrides = [*overrides, f"balance.rows={rows}"]
+        overrides = [*overrides, f"{'balance' if run.recipe.match else 'sample'}.rows={rows}"]
     if share is not None:
         overrides = [*overrides, f"balance.tail_share={share:f}"]
     _announce_long_work(run, overrides, number is not None and number.rule is not None)

@@ -33,6 +33,7 @@ from curate.decide.passes.dedup_pass import KeyPass, Nearness
 from curate.decide.quantiles import key_bits, order_keys
 from curate.decide.row_counts import RowFacts, count_rows
 from curate.decide.rules import first_failed
+from curate.decide.sample import SampleCut, SampleKeys
 from curate.decide.schemes.scheme import stack_limits
 from curate.decide.settings import DecideSettings
 from curate.decide.top import TopSearch, TopValues
@@ -337,8 +338,18 @@ class Drawing:
         return balance.probabilities(self.counts, self.limits)
 
 
+def sample_keys(settings: DecideSettings, tables: UnitTables, state: UnitState) -> SampleKeys:
+    """Return what a sample orders the rows still in by."""
+    uids = tables.read("samples", ["uid"])["uid"].filter(pa.array(state.alive))
+    return SampleKeys.of(whole(uids), settings.seed)
+
+
 def decide(
-    settings: DecideSettings, tables: UnitTables, state: UnitState, drawing: Drawing | None, unread: Sequence[str] = ()
+    settings: DecideSettings,
+    tables: UnitTables,
+    state: UnitState,
+    drawing: Drawing | SampleCut | None,
+    unread: Sequence[str] = (),
 ) -> None:
     """Draw, and write the unit's `decisions`, and `derived` where the recipe derives columns, unless they are current.
 
@@ -346,7 +357,7 @@ def decide(
         settings: of deciding.
         tables: the unit's.
         state: after deduplication.
-        drawing: None without `match`.
+        drawing: of balancing or of a sample; None with neither and without `match`.
         unread: files that could not be read, of all units in any order: what was decided without others is decided again.
     """
     key = settings.key_without(unread)
@@ -372,12 +383,18 @@ def sum_entries(tables: UnitTables, n: int) -> SparseSums:
     return balance.sparse_sums(all_matches(tables), [expected, table["kept"].to_numpy().astype(np.int64)], n)
 
 
-def _decisions(settings: DecideSettings, tables: UnitTables, state: UnitState, drawing: Drawing | None) -> pa.Table:
+def _decisions(
+    settings: DecideSettings, tables: UnitTables, state: UnitState, drawing: Drawing | SampleCut | None
+) -> pa.Table:
     base = tables.read("samples", ["unit", "row", "uid"])
     survivors = state.alive
     probability = survivors.astype(np.float64)
     draws = np.full(len(base), np.nan)
-    if drawing is not None and drawing.limits is not None and survivors.any():
+    if isinstance(drawing, SampleCut):
+        probability[survivors] = drawing.probability
+        draws[survivors] = drawing.draws(sample_keys(settings, tables, state))
+        state = state.drop(survivors & (draws >= 1), CODES[schema.SAMPLE])
+    elif drawing is not None and drawing.limits is not None and survivors.any():
         matches = alive_matches(tables, state)
         probability[survivors] = balance.inclusion_probability(matches, drawing.p)
         uids = whole(base["uid"].filter(pa.array(survivors)))

@@ -18,6 +18,7 @@ from curate.decide.derived import QUANTILE, Scale, count_up_to, distinct_keys, s
 from curate.decide.groups import Groups
 from curate.decide.passes.dedup_pass import Nearness
 from curate.decide.per_unit import UnitState
+from curate.decide.sample import SampleCut, SampleKeys, SampleSearch
 from curate.decide.settings import DecideSettings
 from curate.decide.top import TopValues, add_counts
 from curate.numeric.arrays import I64, U64
@@ -149,6 +150,16 @@ def find_groups(settings: DecideSettings, by: Nearness, states: Sequence[UnitSta
     units = (per_unit.read_nodes(settings.tables(state.unit), by, state) for state in states)
     edges, recall = by.search(units, settings.store.spool)
     return Groups.of(edges), recall
+
+
+def draw_sample(settings: DecideSettings, states: Sequence[UnitState]) -> SampleCut | None:
+    """Return the sample of the rows still in; None where the recipe takes none."""
+    if settings.sample is None:
+        return None
+    keys = list(in_threads(lambda state: per_unit.sample_keys(settings, settings.tables(state.unit), state), states))
+    search = SampleSearch(settings.sample.rows)
+    search = search.narrow(sum(map(search.histogram, keys), search.histogram(SampleKeys.none())))
+    return search.cut(np.concatenate([search.inside(part) for part in (SampleKeys.none(), *keys)]))
 
 
 def count_survivors(settings: DecideSettings, states: Sequence[UnitState]) -> I64:

@@ -20,7 +20,7 @@ from curate.measure.settings import MeasureSettings
 from curate.metadata.unit import Entries, MatchSettings, load_entries
 from curate.numeric.arrays import I64
 from curate.pool.plan import Pool, Unit
-from curate.recipe.deciding import KEYS, NEARNESS, SCHEMES, Balance, Dedup, Near
+from curate.recipe.deciding import KEYS, NEARNESS, SCHEMES, Balance, Dedup, Near, Sample
 from curate.recipe.recipe import Recipe
 from curate.run.columns import visible_columns
 from curate.run.context import VERSIONS, RunContext
@@ -43,6 +43,7 @@ class DecideSettings:
     compares_content: bool  # whether rows of one uid may differ in image or caption
     against: ImageNearness | None  # how rows are compared with the evaluation set; None without one
     balance: Balance | None
+    sample: Sample | None
     scheme: Scheme | None  # None without `balance`
     seed: int  # of draws
     repeat: Rule | None  # how often a kept row is in the curated set; None: once
@@ -73,6 +74,7 @@ class DecideSettings:
             compares_content=pool.has_images or "uid" in pool.supplied,  # else a uid is made of URL and caption
             against=nearness(recipe.dedup.against) if recipe.dedup.against else None,
             balance=recipe.balance,
+            sample=recipe.sample,
             scheme=SCHEMES.find(recipe.balance.scheme) if recipe.balance else None,
             seed=recipe.seed,
             repeat=check_count("output.repeat", recipe.output.repeat, count_columns(columns, recipe.match is not None))
@@ -141,6 +143,8 @@ def _deciding_sections(recipe: Recipe) -> dict[str, object]:
     plain["image"] = recipe.measure.image.model_dump()
     plain |= {"repeat": recipe.output.repeat} if recipe.output.repeat else {}
     plain["rules"] = list(plain["rules"].items())  # their order counts
+    if recipe.sample:
+        plain["sample"] = recipe.sample.model_dump()
     if recipe.derive:
         plain["derive"] = list(recipe.derive.items())
     if plain["match"]:

@@ -83,6 +83,10 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
     if run.t is not None:
         text = f"of entries with more than t = {run.t:,} samples, t are expected to be kept (MetaCLIP); seed {run.seed}"
         found.append(("balance", text))
+    if sample := recipe.get("sample"):
+        found.append(
+            ("sample", f"a random sample of {sample['rows']:,}, or all where there are no more; seed {run.seed}")
+        )
     return found
 
 

@@ -150,3 +150,9 @@ class Balance(Section):
         plain: dict[str, Any] = serialise(self)
         defaults = {name: type(self).model_fields[name].default for name in ("tail_share", "scheme")}
         return {name: value for name, value in plain.items() if name not in defaults or value != defaults[name]}
+
+
+class Sample(Section):
+    """A random sample of exactly so many rows, or of all where there are no more, each as likely: without entries."""
+
+    rows: int = Field(ge=1, lt=2**63, strict=True)

@@ -23,7 +23,7 @@ from pydantic import (
 
 from curate.errors import RecipeError
 from curate.recipe.captions import Captions, Gates
-from curate.recipe.deciding import DEDUP, Balance, Dedup, Rule, Top
+from curate.recipe.deciding import DEDUP, Balance, Dedup, Rule, Sample, Top
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
 from curate.recipe.measure import Measure
@@ -84,6 +84,7 @@ class Recipe(Section):
     rules: dict[str, Rule] = Field({})
     dedup: Dedup = Dedup()
     balance: Balance | None = None
+    sample: Sample | None = None
     captions: Annotated[SerializeAsAny[Captions], BuiltFrom(Captions.full)] | None = None
     output: Output = Output()
     blocklist: UserPaths | None = None  # of uids, URLs and sha256 of images, one a line, or a run's forgotten.parquet
@@ -115,6 +116,8 @@ class Recipe(Section):
             raise ValueError(f"rules: {' and '.join(places)} are {DEDUP}, which has one place; leave one out")
         if self.balance and not self.match:
             raise ValueError("balance needs match: entries are what it balances")
+        if self.balance and self.sample:
+            raise ValueError("balance and sample both decide which rows are drawn; leave one out")
         self.dedup.check_measured(self.measure)
         if self.captions:
             self._check_gates(self.captions.gates)
@@ -122,7 +125,7 @@ class Recipe(Section):
 
     def stages(self, forgotten: bool) -> list[Stage]:
         """Return the stages of a run of this recipe; see `curate.schema.run_stages`."""
-        has = {"match": self.match, "dedup.against": self.dedup.against, "balance": self.balance}
+        has = {"match": self.match, "dedup.against": self.dedup.against, "balance": self.balance, "sample": self.sample}
         sections = [name for name, section in has.items() if section is not None]
         return run_stages(list(self.rules), sections, forgotten, self.dedup_place)
 

@@ -82,7 +82,7 @@ def _fetch(run: Run, places: Sequence[Place]) -> dict[Place, Row]:
 def _partners(run: Run, rows: Iterable[Row]) -> dict[str, Row]:
     """Return the samples that represent these duplicates, by uid."""
     uids = sorted({row["duplicate_of"] for row in rows if row["rule"] == schema.DUPLICATE and row["duplicate_of"]})
-    where = "(d.kept OR d.rule = 'balance') AND d.uid IN (SELECT unnest($uids::VARCHAR[]))"
+    where = "(d.kept OR d.rule IN (FROM later_rules)) AND d.uid IN (SELECT unnest($uids::VARCHAR[]))"
     return {row["uid"]: row for row in run.rows(f"{_KNOWN} WHERE {where}", uids=uids)}
 
 

@@ -11,7 +11,7 @@ _STEPS = 200  # lines of the funnel that are shown one by one
 _MATCH_TYPES = """
 WITH dropped AS (SELECT uid, sha256, duplicate_of FROM verdicts WHERE rule = 'duplicate'), representatives AS (
     SELECT uid, any_value(sha256) AS sha256 FROM verdicts
-    WHERE (kept OR rule IN ('balance', 'forgotten')) AND uid IN (SELECT duplicate_of FROM dropped) GROUP BY uid
+    WHERE (kept OR rule = 'forgotten' OR rule IN (FROM later_rules)) AND uid IN (SELECT duplicate_of FROM dropped) GROUP BY uid
 )
 SELECT CASE WHEN a.uid = a.duplicate_of THEN 'same uid' WHEN a.sha256 = b.sha256 THEN 'same image bytes' ELSE 'near-duplicate' END AS match_type,
     count(*) AS rows

@@ -18,6 +18,7 @@ from curate.decide.balance import SparseSums, tail_share_t
 from curate.decide.bracket import ROUNDS, Bracket
 from curate.decide.derived import QUANTILE, Digits, Scale, Statistic, Summary, count_up_to, split_keys
 from curate.decide.per_unit import Drawing, UnitState
+from curate.decide.sample import SampleCut, SampleSearch
 from curate.decide.settings import DecideSettings
 from curate.decide.top import Counts, TopSearch, add_counts
 from curate.numeric.arrays import I64
@@ -276,26 +277,52 @@ class _Solving:
             return bracket.t
 
 
+def draw_sample(units: Units, settings: DecideSettings) -> beam.PCollection[SampleCut] | None:
+    """Find the random sample of the rows still in: PCollection of one SampleCut; None where the recipe takes none."""
+    if settings.sample is None:
+        return None
+    begin = SampleSearch(settings.sample.rows)
+
+    def count(tables: OpenTables, state: UnitState) -> Iterator[I64]:
+        yield begin.histogram(per_unit.sample_keys(settings, tables, state))
+
+    def inside(tables: OpenTables, state: UnitState, search: SampleSearch) -> Iterator[Any]:
+        yield search.inside(per_unit.sample_keys(settings, tables, state))
+
+    counts = units.ask("Sample: count", count, combine=fold_all(operator.add))
+    search = counts.get() | "Sample: narrow" >> Map(begin.narrow)
+    found = units.ask(
+        "Sample: inside", inside, AsSingleton(search), combine=fold_all(lambda a, b: np.concatenate([a, b]))
+    )
+    return found.get() | "Sample: cut" >> Map(lambda keys, search: search.cut(keys), AsSingleton(search))
+
+
 def decide(
     units: Units,
     settings: DecideSettings,
     unread_files: beam.PCollection[str],
     counts: beam.PCollection[I64] | None,
     t: beam.PCollection[int] | None,
+    sample: beam.PCollection[SampleCut] | None = None,
 ) -> Answers | None:
     """Draw, and write `decisions` of each unit; states become units again.
 
-    `unread_files` are of all units, `counts` of the survivors where the recipe matches, `t` is there where it is solved. Returns
+    `unread_files` are of all units, `counts` of the survivors where the recipe matches, `t` is there where it is solved, and
+    `sample` where the recipe takes one. Returns
     PCollection of one int64[2, entries], expected (fixed point) and kept rows of each entry; None without match.
     """
     drawing = []
-    if counts is not None:
+    if sample is not None:
+        drawing = [AsSingleton(sample)]
+    elif counts is not None:
         fixed = settings.balance.t if settings.balance else None
         side = fixed if t is None else AsSingleton(t)
         drawn = counts | "Drawing" >> Map(lambda found, t: Drawing.of(settings, found, t), side)
         drawing = [AsSingleton(drawn)]
 
-    def draw(tables: OpenTables, state: UnitState, unread: list[str], drawing: Drawing | None = None) -> Unit:
+    def draw(
+        tables: OpenTables, state: UnitState, unread: list[str], drawing: Drawing | SampleCut | None = None
+    ) -> Unit:
         with time_step(settings.store, "decide", state.unit.name) as timer:
             timer.rows = len(state.verdicts)
             per_unit.decide(settings, tables, state, drawing, unread)
@@ -306,4 +333,4 @@ def decide(
         yield per_unit.sum_entries(tables, len(settings.entries.table))
 
     units.then("Decide", draw, AsList(unread_files), *drawing)
-    return units.ask("SumEntries", sum_entries, combine=add_entries(settings)) if drawing else None
+    return units.ask("SumEntries", sum_entries, combine=add_entries(settings)) if counts is not None else None

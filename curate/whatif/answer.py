@@ -97,7 +97,8 @@ def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.
     old, new = run.recipe, survivors.recipe
     was = count_verdicts(run.states, list(old.rules))
     will: dict[str, float] = dict(count_verdicts(survivors.states, list(new.rules)))
-    will |= {schema.BALANCE: will.get(schema.KEPT, 0) - found.rows, schema.KEPT: found.rows}
+    drawn = schema.BALANCE if found.t is not None else schema.SAMPLE
+    will |= {drawn: will.get(schema.KEPT, 0) - found.rows, schema.KEPT: found.rows}
     forgotten = bool(was[schema.FORGOTTEN])
     olds, news = ([s.name for s in recipe.stages(forgotten)] for recipe in (old, new))
     was[schema.POOL] = was.total()
@@ -150,7 +151,9 @@ def _parts(weights: pa.Table, columns: pa.Schema) -> pa.Table:
 
 def _facts(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.Table:
     rows: list[tuple[str, float | None, float | None]] = [("t", run.t, found.t)]
-    reached = sum(int(among(b.verdicts, (ALIVE, CODES[schema.BALANCE])).sum()) for b in run.states)
+    reached = sum(
+        int(among(b.verdicts, (ALIVE, CODES[schema.BALANCE], CODES[schema.SAMPLE])).sum()) for b in run.states
+    )
     rows.append(("survivors", reached, sum(int(b.alive.sum()) for b in survivors.states)))
     if run.recipe.match:
         entries = run.context.store.read_parquet(ENTRIES_FILE, ["survivors", "expected", "probability"])

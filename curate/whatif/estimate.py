@@ -29,7 +29,7 @@ from curate.numeric.arrays import F64
 from curate.pool.plan import Unit
 from curate.publish.audit import PublishSettings
 from curate.run.context import RunContext
-from curate.schema import BALANCE, KEPT
+from curate.schema import BALANCE, KEPT, SAMPLE
 from curate.store.forgotten import Record
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
@@ -106,6 +106,9 @@ def estimate(
             return None
         fraction = sampled / rows
         survivors = replace(survivors, counts=np.rint(survivors.counts / fraction).astype(np.int64))
+        if (taken := survivors.recipe.sample) is not None:
+            smaller = taken.model_copy(update={"rows": round(taken.rows * fraction)})
+            survivors = replace(survivors, recipe=survivors.recipe.model_copy(update={"sample": smaller}))
         found = _balance(survivors, fraction)
         return Estimate(
             units=len(sample),
@@ -160,9 +163,10 @@ def _balance(survivors: DecidedRows, fraction: float) -> Expectation:
 def _verdicts(survivors: DecidedRows, found: Expectation, fraction: float) -> dict[str, float]:
     counts = count_verdicts(survivors.states, list(survivors.recipe.rules))
     verdicts = {stage.name: counts[stage.name] / fraction for stage in survivors.recipe.stages(True)}
-    verdicts = {name: rows for name, rows in verdicts.items() if rows and name not in (BALANCE, KEPT)}
-    if survivors.recipe.balance:
-        verdicts[BALANCE] = (counts[KEPT] - found.rows) / fraction
+    verdicts = {name: rows for name, rows in verdicts.items() if rows and name not in (BALANCE, SAMPLE, KEPT)}
+    for stage, section in ((BALANCE, survivors.recipe.balance), (SAMPLE, survivors.recipe.sample)):
+        if section:
+            verdicts[stage] = (counts[KEPT] - found.rows) / fraction
     return {**verdicts, KEPT: found.rows / fraction}
 
 

@@ -15,6 +15,7 @@ from curate.decide.schemes.scheme import stack_limits
 from curate.numeric.arrays import F64, I64
 from curate.process import in_threads
 from curate.recipe.deciding import Balance
+from curate.recipe.recipe import Recipe
 from curate.whatif.survivors import DecidedRows
 
 
@@ -46,12 +47,19 @@ def solve_t(survivors: DecidedRows, target: Balance | None) -> int | None:
     return bracket.solve_t(highest, target.rows or 0, lambda ts: _sizes(survivors, ts))
 
 
+def sample_rows(recipe: Recipe, survivors: int) -> int:
+    """Return how many of the rows that are left without balance the recipe keeps."""
+    return survivors if recipe.sample is None else min(recipe.sample.rows, survivors)
+
+
 def expect(survivors: DecidedRows, t: int | None) -> Expectation:
     """Return what balancing with t keeps; all survivors if t is None."""
     counts, limits = survivors.counts, survivors.settings.limits(t, survivors.counts)
     if limits is None:
-        inclusion = [np.ones(int(state.alive.sum())) for state in survivors.states]
-        return Expectation(None, float(sum(map(len, inclusion))), 0.0, None, None, inclusion)
+        alive = [int(state.alive.sum()) for state in survivors.states]
+        taken = sample_rows(survivors.recipe, sum(alive))
+        inclusion = [np.full(n, taken / max(1, sum(alive))) for n in alive]
+        return Expectation(None, float(taken), 0.0, None, None, inclusion)
     p = balance.probabilities(counts, limits)
     inclusion = list(in_threads(lambda matches: balance.inclusion_probability(matches, p), survivors.matches))
     fixed = [balance.fixed_point(pi) for pi in inclusion]

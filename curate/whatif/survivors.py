@@ -40,9 +40,9 @@ from curate.store.facts import read_facts
 from curate.store.store import RunStore
 from curate.wording import did_you_mean
 
-ACCEPTED = ("derive", "rules", "dedup", "balance")
+ACCEPTED = ("derive", "rules", "dedup", "balance", "sample")
 _HINT = (
-    "accepted: balance.t=…, balance.rows=…, balance=null, rules.NAME=… (an expression, {top: f, of: column}, {rows: N, of: column}, or null to "
+    "accepted: balance.t=…, balance.rows=…, balance.tail_share=…, balance=null, sample.rows=…, sample=null, rules.NAME=… (an expression, {top: f, of: column}, {rows: N, of: column}, or null to "
     "remove it), rules.NAME.top=…, rules.NAME.rows=…, derive.NAME=…, dedup.by=…, dedup.prefer=…"
 )
 _LIMIT = 2 << 30  # bytes of columns that are kept
@@ -112,7 +112,7 @@ class FinishedRun:
         """The verdicts of rows that reached deduplication."""
         place = self.recipe.dedup_place
         later = () if place is None else range(place + 1, len(self.recipe.rules))
-        return (ALIVE, CODES[schema.BALANCE], _DUPLICATE, *later)
+        return (ALIVE, CODES[schema.BALANCE], CODES[schema.SAMPLE], _DUPLICATE, *later)
 
     @property
     def has_forgotten(self) -> bool:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from curate import schema
 from curate.errors import RecipeError, RunError
 from curate.recipe.recipe import Recipe
-from curate.whatif.expectation import expect_sizes, solve_t, tail_share
+from curate.whatif.expectation import expect_sizes, sample_rows, solve_t, tail_share
 from curate.whatif.survivors import (
     DecidedRows,
     FinishedRun,
@@ -140,8 +140,8 @@ def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], 
     balanced = [t for t, _ in solved if t is not None]
     sizes = iter(expect_sizes(survivors, balanced)) if balanced else iter(())
     points = []
-    for value, (t, fault) in zip(values, solved, strict=True):
-        unbalanced = (None, None) if fault else (float(alive), 0.0)
+    for value, recipe, (t, fault) in zip(values, recipes, solved, strict=True):
+        unbalanced = (None, None) if fault else (float(sample_rows(recipe, alive)), 0.0)
         rows, error = unbalanced if t is None else next(sizes)
         dropped = None if rule is None else counts[rule]
         share = tail_share(survivors, t)

@@ -1,7 +1,7 @@
 """What changes in a sweep or a search: one number of the recipe, over a range or a list of values.
 
     balance.t=1000..100000                    whole numbers, evenly spaced in their logarithm
-    balance.rows=10000,20000,40000            these values
+    balance.rows=10000,20000,40000            these values; sample.rows likewise
     rules.aligned.top=0.1..0.5                evenly spaced
     rules.best.rows=1000..50000               whole numbers, evenly spaced
     rules.aligned=clip_score >= {0.1..0.5}    any number in a rule, as a range in braces
@@ -50,7 +50,7 @@ class SweptNumber:
     @property
     def logarithmic(self) -> bool:
         """Whether values are spaced by their logarithm."""
-        return self.key.startswith("balance.") and self.low > 0
+        return self.key.startswith(("balance.", "sample.")) and self.low > 0
 
     def override(self, value: float) -> str:
         """Return the override that sets the number. Neither YAML nor SQL reads 1e-09 as people do."""
@@ -75,7 +75,7 @@ def parse_swept_number(text: str) -> SweptNumber:
     """Return the number that a text names; `rules.NAME.top` alone is its whole range. Raises RecipeError."""
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()
-    plain = key in ("balance.t", "balance.rows") or bool(_TOP.fullmatch(key) or _ROWS.fullmatch(key))
+    plain = key in ("balance.t", "balance.rows", "sample.rows") or bool(_TOP.fullmatch(key) or _ROWS.fullmatch(key))
     if _TOP.fullmatch(key) and not equals:
         return SweptNumber(key, "", "", _EDGE, 1.0, (), False)
     if plain and (match := _RANGE.fullmatch(value)):
@@ -96,7 +96,7 @@ def _ranged(text: str, key: str, around: tuple[str, str], match: re.Match[str]) 
         raise RecipeError(
             f"{text!r}: {match[1]}..{match[2]} is empty; accepted: a range from a smaller number to a larger one"
         )
-    if (key.startswith("balance.") or _ROWS.fullmatch(key)) and low < 1:
+    if (key.startswith(("balance.", "sample.")) or _ROWS.fullmatch(key)) and low < 1:
         raise RecipeError(f"{text!r}: {key} is at least 1")
     return SweptNumber(key, *around, low, high, (), _whole(key, match[1], match[2]))
 

@@ -28,7 +28,7 @@ from curate.captions.unit import caption_unit
 from curate.captions.work import check_requests, summarise
 from curate.decide import balance, dedup
 from curate.decide.per_unit import Drawing, UnitState, alive_matches, count_entries, decide, sum_entries
-from curate.decide.rounds import apply_later_rules, apply_rules, count_survivors, deduplicate
+from curate.decide.rounds import apply_later_rules, apply_rules, count_survivors, deduplicate, draw_sample
 from curate.decide.settings import DecideSettings
 from curate.forget.block import block
 from curate.measure.part import measure_part
@@ -417,8 +417,11 @@ def decide_local(prepared: Prepared, unread: Sequence[str]) -> tuple[Audit, Resu
         survivors = count_survivors(settings, states)
     if context.recipe.balance:
         assert survivors is not None
-        t = context.recipe.balance.t or _largest_t(settings, states, survivors)
-    drawing = None if survivors is None else Drawing.of(settings, survivors, t)
+        share = context.recipe.balance.tail_share
+        t = context.recipe.balance.t or (
+            balance.tail_share_t(survivors, share) if share else _largest_t(settings, states, survivors)
+        )
+    drawing = draw_sample(settings, states) or (None if survivors is None else Drawing.of(settings, survivors, t))
     for state in states:
         decide(settings, settings.tables(state.unit), state, drawing, unread)
     if context.recipe.match:
