@@ -39,7 +39,7 @@ def test_a_share_of_the_tail(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("balance", "why"),
     [
-        ({"t": 100_000}, "no entry has more than t rows; the most frequent, 'the', has "),
+        ({"t": 100_000}, "no entry has more than t rows; the most frequent, 'a', has "),
         ({"rows": 100_000}, "balance.rows is 100,000, and 3"),
     ],
 )
