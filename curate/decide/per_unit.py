@@ -322,9 +322,10 @@ def expected_rows(settings: DecideSettings, matches: pa.ListArray, counts: I64, 
 class Drawing:
     """What draws need of the whole pool."""
 
-    counts: I64  # [entries], of the survivors
+    counts: I64 | None  # [entries], of the survivors; None without `match`
     t: int | None = None  # None without `balance`: then nothing is drawn
     limits: I64 | None = None  # [entries] or [1], the rows that each entry may have
+    sample: SampleCut | None = None  # where a sample is taken in place of balancing
 
     @classmethod
     def of(cls, settings: DecideSettings, counts: I64, t: int | None) -> Self:
@@ -334,7 +335,7 @@ class Drawing:
     @cached_property
     def p(self) -> F64:
         """Return of each entry the probability that one of its rows is drawn for it ([entries]); there must be limits."""
-        assert self.limits is not None
+        assert self.limits is not None and self.counts is not None
         return balance.probabilities(self.counts, self.limits)
 
 
@@ -348,7 +349,7 @@ def decide(
     settings: DecideSettings,
     tables: UnitTables,
     state: UnitState,
-    drawing: Drawing | SampleCut | None,
+    drawing: Drawing | None,
     unread: Sequence[str] = (),
 ) -> None:
     """Draw, and write the unit's `decisions`, and `derived` where the recipe derives columns, unless they are current.
@@ -357,7 +358,7 @@ def decide(
         settings: of deciding.
         tables: the unit's.
         state: after deduplication.
-        drawing: of balancing or of a sample; None with neither and without `match`.
+        drawing: None without `match` and `sample`.
         unread: files that could not be read, of all units in any order: what was decided without others is decided again.
     """
     key = settings.key_without(unread)
@@ -383,18 +384,17 @@ def sum_entries(tables: UnitTables, n: int) -> SparseSums:
     return balance.sparse_sums(all_matches(tables), [expected, table["kept"].to_numpy().astype(np.int64)], n)
 
 
-def _decisions(
-    settings: DecideSettings, tables: UnitTables, state: UnitState, drawing: Drawing | SampleCut | None
-) -> pa.Table:
+def _decisions(settings: DecideSettings, tables: UnitTables, state: UnitState, drawing: Drawing | None) -> pa.Table:
     base = tables.read("samples", ["unit", "row", "uid"])
     survivors = state.alive
     probability = survivors.astype(np.float64)
     draws = np.full(len(base), np.nan)
-    if isinstance(drawing, SampleCut):
-        probability[survivors] = drawing.probability
-        draws[survivors] = drawing.draws(sample_keys(settings, tables, state))
+    if drawing is not None and (cut := drawing.sample) is not None:
+        probability[survivors] = cut.probability
+        draws[survivors] = cut.draws(sample_keys(settings, tables, state))
         state = state.drop(survivors & (draws >= 1), CODES[schema.SAMPLE])
     elif drawing is not None and drawing.limits is not None and survivors.any():
+        assert drawing.counts is not None
         matches = alive_matches(tables, state)
         probability[survivors] = balance.inclusion_probability(matches, drawing.p)
         uids = whole(base["uid"].filter(pa.array(survivors)))
@@ -423,8 +423,9 @@ def _repeats(
     """Return how often each row is in the curated set: at least once where it is kept, else 0."""
     assert settings.repeat is not None
     rows = np.flatnonzero(state.alive)
-    matches = None if drawing is None else alive_matches(tables, state)
-    facts = RowFacts(rows, probability[rows], matches, None if drawing is None else drawing.counts)
+    counts = None if drawing is None else drawing.counts
+    matches = None if counts is None else alive_matches(tables, state)
+    facts = RowFacts(rows, probability[rows], matches, counts)
     out = np.zeros(len(state.verdicts), np.int32)
 
     def read(names: list[str]) -> pa.Table:

@@ -313,16 +313,16 @@ def decide(
     """
     drawing = []
     if sample is not None:
-        drawing = [AsSingleton(sample)]
+        side = None if counts is None else AsSingleton(counts)
+        cut = sample | "Drawing" >> Map(lambda found, counts: Drawing(counts, sample=found), side)
+        drawing = [AsSingleton(cut)]
     elif counts is not None:
         fixed = settings.balance.t if settings.balance else None
-        side = fixed if t is None else AsSingleton(t)
-        drawn = counts | "Drawing" >> Map(lambda found, t: Drawing.of(settings, found, t), side)
+        solved = fixed if t is None else AsSingleton(t)
+        drawn = counts | "Drawing" >> Map(lambda found, t: Drawing.of(settings, found, t), solved)
         drawing = [AsSingleton(drawn)]
 
-    def draw(
-        tables: OpenTables, state: UnitState, unread: list[str], drawing: Drawing | SampleCut | None = None
-    ) -> Unit:
+    def draw(tables: OpenTables, state: UnitState, unread: list[str], drawing: Drawing | None = None) -> Unit:
         with time_step(settings.store, "decide", state.unit.name) as timer:
             timer.rows = len(state.verdicts)
             per_unit.decide(settings, tables, state, drawing, unread)

@@ -421,7 +421,9 @@ def decide_local(prepared: Prepared, unread: Sequence[str]) -> tuple[Audit, Resu
         t = context.recipe.balance.t or (
             balance.tail_share_t(survivors, share) if share else _largest_t(settings, states, survivors)
         )
-    drawing = draw_sample(settings, states) or (None if survivors is None else Drawing.of(settings, survivors, t))
+    drawing = None if survivors is None else Drawing.of(settings, survivors, t)
+    if (cut := draw_sample(settings, states)) is not None:
+        drawing = Drawing(survivors, sample=cut)
     for state in states:
         decide(settings, settings.tables(state.unit), state, drawing, unread)
     if context.recipe.match:
