@@ -81,7 +81,7 @@ def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest
     def never(*_: object) -> None:
         raise AssertionError("was done again")
 
-    for name in ("start_units", "apply_tops", "find_repeats"):
+    for name in ("start_units", "continue_rules", "find_repeats"):
         monkeypatch.setattr(rounds, name, never)
     assert len(list(sweep(run, [], parse_swept_number("balance.t=1..100")))) > 5
     monkeypatch.undo()
