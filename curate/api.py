@@ -9,6 +9,7 @@ the run's tables.
 import html
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -17,14 +18,17 @@ import pyarrow as pa
 
 from curate.ask.diff import Diff, diff_runs
 from curate.ask.explain import explain_sample
+from curate.ask.output import cell_text
 from curate.ask.page import Page
-from curate.ask.query import fetch_arrow, find_run, open_run
+from curate.ask.query import asking, fetch_arrow, find_run, open_run
 from curate.store.facts import read_facts
-from curate.wording import escape
+from curate.wording import escape, pluralise
 
 if TYPE_CHECKING:
+    from curate.report.look import HtmlPage
     from curate.whatif.answer import WhatIf
 
+_SHOWN = 50  # rows of a table that a notebook shows
 _SAMPLES = "(SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row))"
 
 
@@ -41,11 +45,14 @@ class Run:
         >>> run.samples("rule = 'aligned'", ["uid", "caption", "clip_score"]).to_pandas()
         >>> run.sql("SELECT language, count(*) AS rows FROM kept GROUP BY language")
         >>> print(run.explain("d1e66234d1d4c089acaadec9778c317e"))
+        >>> run.look("SELECT uid, clip_score FROM kept ORDER BY clip_score LIMIT 50")    # a page with images
+        >>> run.plot("clip_score", "words")
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._connection = open_run(self.path)
+        _show_tables()
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -89,6 +96,22 @@ class Run:
         """Return why a sample is in or out; printed, it is the page of `curate explain`. Raises RunError where no row has this uid."""
         return explain_sample(self.path, uid)
 
+    def look(self, query: str, **params: object) -> "HtmlPage":
+        """Return a page of a query's rows with their images, which notebooks show; the query yields a column uid."""
+        from curate.report.look import look_at
+        from curate.report.source import open_source_run
+
+        with open_source_run(self.path) as run, asking(self.path, query, params) as result:
+            return look_at(run, result, query)
+
+    def plot(self, *columns: str) -> "HtmlPage":
+        """Return histograms of measured numbers in the pool and in the kept set, which notebooks show; of all by default."""
+        from curate.report.look import plot_columns
+        from curate.report.source import open_source_run
+
+        with open_source_run(self.path) as run:
+            return plot_columns(run, columns)
+
     def diff(self, other: "Run | str | os.PathLike[str]") -> Diff:
         """Return the samples that another run gains and loses compared with this one, by rule, entry, source and language."""
         return diff_runs(self.path, other.path if isinstance(other, Run) else os.fspath(other))
@@ -115,13 +138,36 @@ class Run:
         return f"Run({self.path!r}): {counts['kept']:,} of {sum(counts.values()):,} samples kept"
 
     def _repr_html_(self) -> str:
-        """Return the funnel, for notebooks."""
+        """Return the funnel with bars, for notebooks."""
+        rows = self.funnel().to_pylist()
+        pool = max((row["kept"] for row in rows), default=0) or 1
+        bar = '<div style="background:#4c78a8;height:0.8em;width:{:.0f}px"></div>'
         cells = [
-            f"<tr><td>{_html(row['rule'])}</td><td>{row['dropped']:,}</td><td>{row['kept']:,}</td></tr>"
-            for row in self.funnel().to_pylist()
+            f"<tr><td>{_html(row['rule'])}</td><td>{row['dropped']:,}</td><td>{row['kept']:,}</td>"
+            f"<td>{bar.format(200 * row['kept'] / pool)}</td></tr>"
+            for row in rows
         ]
-        head = "<tr><th>rule</th><th>dropped</th><th>left</th></tr>"
+        head = "<tr><th>rule</th><th>dropped</th><th>left</th><th></th></tr>"
         return f"<b>{_html(self.facts['name'])}</b> {_html(self.path)}<table>{head}{''.join(cells)}</table>"
+
+
+def table_html(table: pa.Table) -> str:
+    """Return the first rows of a table as HTML: what notebooks show of it."""
+    head = "".join(f"<th>{_html(name)}</th>" for name in table.column_names)
+    rows = zip(*(column.to_pylist() for column in table.slice(0, _SHOWN).columns), strict=True)
+    cells = ("".join(f"<td>{_html(cell_text(value))}</td>" for value in row) for row in rows)
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
+    count = f"{pluralise(len(table), 'row')}" + (f", the first {_SHOWN} shown" if len(table) > _SHOWN else "")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{count}</p>"
+
+
+def _show_tables() -> None:
+    """Let a notebook show Arrow tables as tables, unless it shows them in a way of its own."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        formatter = shell.display_formatter.formatters["text/html"]
+        if pa.Table not in formatter.type_printers:
+            formatter.for_type(pa.Table, table_html)
 
 
 def _html(text: str) -> str:

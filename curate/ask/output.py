@@ -101,7 +101,7 @@ def _plain(value: Any) -> str:
 
 def _table(result: Result) -> Iterator[str]:
     rows = list(result.rows)
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[cell_text(value) for value in row] for row in rows]
     names = [escape(name) for name in result.names]
     widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
     if sum(widths) + 2 * len(widths) > _LINE:
@@ -121,7 +121,8 @@ def _table(result: Result) -> Iterator[str]:
     yield f"({pluralise(len(cells), 'row')})"
 
 
-def _cell(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """Return a value as a table for people shows it: escaped, and cut where it is long."""
     if value is None:
         return "NULL"
     if isinstance(value, float) and not value.is_integer():

@@ -27,6 +27,13 @@ def sql(
         list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the query; may be repeated.")
     ] = None,
     format: FormatOption = Format.table,
+    images: Annotated[
+        bool,
+        typer.Option("--images", help="Write a page of the rows with their images; the query yields a column uid."),
+    ] = False,
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="FILE", help="The page that --images writes.")
+    ] = "images.html",
     shell: Annotated[
         bool, typer.Option("--shell", help="Start an interactive shell, similar to DuckDB's; .help explains it.")
     ] = False,
@@ -42,6 +49,8 @@ def sql(
     if query == "-":
         query = sys.stdin.read()
     if query is None:
+        if images:
+            raise RecipeError("--images needs a query that yields a column uid, such as SELECT uid FROM kept LIMIT 50")
         if params:
             raise RecipeError("--param needs a query; `curate sql DIR` lists them with their parameters")
         find_run(directory)
@@ -50,9 +59,25 @@ def sql(
         else:
             rows = [(query.name, query.summary, _usage(query)) for query in named_queries()]
             print_result(Result(("query", "answers", "parameters"), rows), format)
+    elif images:
+        _write_images(directory, query, params, out)
     else:
         with asking(directory, query, params) as result:
             print_result(result, format)
+
+
+def _write_images(directory: str, query: str, params: dict[str, str], out: str) -> None:
+    """Write the page of a query's rows with their images."""
+    from curate.report.look import look_at
+    from curate.report.source import open_source_run
+
+    with open_source_run(directory) as run, asking(directory, query, params) as result:
+        page = look_at(run, result, query)
+    try:
+        page.save(out)
+    except OSError as error:
+        raise RecipeError(f"--out {out}: cannot be written: {error}") from None
+    print(f"wrote {out}: open it in a browser")
 
 
 def _pair(text: str) -> tuple[str, str]:

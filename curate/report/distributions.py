@@ -5,6 +5,7 @@ most about a million rows, so that a single outlier does not stretch a chart.
 """
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -48,9 +49,9 @@ class Histogram(NamedTuple):
     kept: tuple[int, ...]
 
 
-def distributions_section(run: Run) -> Section | None:
-    """Return figures of scores, then of sizes; None where nothing was measured."""
-    histograms = count_bins(run)
+def distributions_section(run: Run, histograms: Sequence[Histogram] | None = None) -> Section | None:
+    """Return figures of scores, then of sizes, or of these histograms; None where nothing was measured."""
+    histograms = count_bins(run) if histograms is None else histograms
     if not histograms:
         return None
     drawn = drawn_thresholds(run)

@@ -5,7 +5,7 @@ or elsewhere. Whatever the pool, the page stays below MOST_BYTES: every list is 
 that are untrusted are escaped by the template and cleaned by `text.clean`; the page's policy allows styles and data images only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 
 import fsspec
@@ -88,13 +88,19 @@ def _check_unchanged(run: Run) -> None:
 def render_page(run: Run) -> str:
     """Return the page as HTML."""
     sections = [section for make in SECTIONS if (section := make(run)) is not None]
+    return render_sections("Curation report", run, _lead(run), sections, _tiles(run))
+
+
+def render_sections(
+    kind: str, run: Run, lead: str, sections: Sequence[Section], tiles: Sequence[tuple[str, str]] = ()
+) -> str:
+    """Return a page of these sections as HTML, under what kind of page it is, the run's name, a sentence and tiles."""
     package = files("curate.report")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(package.joinpath("page.html").read_text("utf-8"))
     style = package.joinpath("style.css").read_text("utf-8")
-    return template.render(
-        title=clean(run.facts.name, SHORT), lead=_lead(run), tiles=_tiles(run), sections=sections, style=style
-    )
+    title = clean(run.facts.name, SHORT)
+    return template.render(kind=kind, title=title, lead=lead, tiles=tiles, sections=sections, style=style)
 
 
 def _lead(run: Run) -> str:

@@ -1,0 +1,98 @@
+"""Pages to look at: the rows that a query yields, with thumbnails, and histograms of columns.
+
+In: a run, and for rows a query with a column `uid`. Out: HTML that needs no network and runs no script, as the report. Of rows
+that share a uid one is shown, a kept one where there is one. The page's room goes to the rows in their order.
+"""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from curate.ask.output import Result
+from curate.errors import RecipeError
+from curate.report.blocks import Card, Gallery, Section
+from curate.report.distributions import count_bins, distributions_section
+from curate.report.page import render_sections
+from curate.report.source import Run
+from curate.report.text import SHORT, clean, count
+from curate.report.thumbnails import make_pictures, place_of
+
+MOST = 300  # rows of a page
+
+_KNOWN = """
+SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
+WHERE m.uid IN (SELECT unnest($uids::VARCHAR[])) ORDER BY d.kept DESC, m.unit DESC, m.row DESC
+"""
+
+
+@dataclass(frozen=True)
+class HtmlPage:
+    """A page of HTML; notebooks show it in a frame of its own."""
+
+    text: str
+    height: int = 600  # pixels of the frame
+
+    def save(self, path: str) -> None:
+        """Write it to a file. Raises OSError."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.text)
+
+    def _repr_html_(self) -> str:
+        frame = f"width:100%;height:{self.height}px;border:0"
+        return f'<iframe sandbox srcdoc="{html.escape(self.text)}" style="{frame}"></iframe>'
+
+
+def plot_columns(run: Run, columns: Sequence[str] = ()) -> HtmlPage:
+    """Return histograms of measured numbers in the pool and in the kept set; of all without `columns`.
+
+    Raises RecipeError where a column is no measured number, or has one value only.
+    """
+    found = {one.axis.name: one for one in count_bins(run)}
+    for name in columns:
+        if name not in found:
+            raise RecipeError(f"plot: no histogram of {name!r}; accepted: {', '.join(found) or 'none'}")
+    section = distributions_section(run, [found[name] for name in columns or found])
+    lead = "Shares of the pool and of the kept set by value."
+    return HtmlPage(render_sections("Histograms", run, lead, [section] if section else []))
+
+
+def look_at(run: Run, result: Result, query: str) -> HtmlPage:
+    """Return the page of a query's first MOST rows. Raises RecipeError where the query yields no column uid."""
+    names = [name.lower() for name in result.names]
+    if "uid" not in names:
+        raise RecipeError(
+            f"--images: the query yields no uid; it yields {', '.join(result.names) or 'nothing'}; accepted: one with a column "
+            "uid, such as SELECT uid, clip_score FROM kept ORDER BY clip_score LIMIT 50"
+        )
+    at = names.index("uid")
+    rows = list(islice(result.rows, MOST + 1))
+    is_cut, rows = len(rows) > MOST, rows[:MOST]
+    known = {row["uid"]: row for row in reversed(run.rows(_KNOWN, uids=[row[at] for row in rows]))}
+    shown = [known[row[at]] for row in rows if row[at] in known]
+    pictures = make_pictures(run, shown) if run.has_images else {}
+    cards = []
+    for row in rows:
+        sample = known.get(row[at])
+        picture = pictures.get(place_of(sample)) if sample else None
+        values = [
+            (clean(name, 40), clean(value, SHORT))
+            for name, lower, value in zip(result.names, names, row, strict=True)
+            if lower not in ("uid", "caption", "url")
+        ]
+        cards.append(Card([picture] if picture else [], _texts(sample), values, clean(row[at])))
+    title = f"The first {count(MOST)} rows" if is_cut else f"{count(len(rows))} rows"
+    section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
+    lead = "In the order of the query, with the values that it yields. Captions, URLs and images come from the pool unchecked."
+    return HtmlPage(render_sections("Rows of a query", run, lead, [section]))
+
+
+def _texts(sample: dict[str, Any] | None) -> Sequence[tuple[str, str]]:
+    """Return the texts of a row's card."""
+    if sample is None:
+        return [("", "no row of this run has the uid")]
+    texts = [] if sample["caption"] is None else [("", clean(sample["caption"]))]
+    if sample["url"]:
+        texts.append(("url", clean(sample["url"], 160)))
+    return texts
