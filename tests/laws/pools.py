@@ -31,7 +31,7 @@ from curate.decide.per_unit import Drawing, UnitState, alive_matches, count_entr
 from curate.decide.rounds import apply_later_rules, apply_rules, count_survivors, deduplicate, draw_sample
 from curate.decide.settings import DecideSettings
 from curate.forget.block import block
-from curate.measure.part import measure_part
+from curate.measure.part import measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
@@ -352,14 +352,19 @@ def measure(context: RunContext, unit: Unit) -> list[str]:
 
 
 def watch_measuring(patched: pytest.MonkeyPatch) -> list[str]:
-    """The input files that are opened to be measured, from now on."""
+    """The input files that are opened to be measured, from now on; those of which columns alone are read as `columns of FILE`."""
     seen: list[str] = []
+
+    def reading(settings: Any, source: Any, part: Any) -> Any:
+        seen.append(f"columns of {Path(part.path).name}")
+        return read_supplied(settings, source, part)
 
     def measuring(settings: Any, source: Any, part: Any, *others: Any) -> Any:
         seen.append(Path(part.path).name)
         return measure_part(settings, source, part, *others)
 
     patched.setattr("curate.measure.unit.measure_part", measuring)
+    patched.setattr("curate.measure.unit.read_supplied", reading)
     return seen
 
 
