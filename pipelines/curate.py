@@ -8,6 +8,8 @@ from itertools import groupby
 
 import apache_beam as beam
 
+from curate.decide.balance import EntryVector
+from curate.decide.other_counts import read_counts
 from curate.decide.settings import DecideSettings
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
@@ -47,11 +49,13 @@ def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buck
     results = {**rules.results(), "recalls": recalls}
     if counts:
         results["pool"] = counts.get() | "Pool" >> Map(lambda found: found[0])
-        results["survivors"] = count_survivors(units, settings, counts)
+        results["survivors"] = results["counts"] = count_survivors(units, settings, counts)
+        if (others := read_counts(recipe, context.metadata_key)) is not None:
+            results["counts"] = root | "Counts" >> beam.Create([others.view(EntryVector)])
     if recipe.balance:
-        results["t"] = solve_t(units, settings, results["survivors"])
+        results["t"] = solve_t(units, settings, results["counts"])
     sample = draw_sample(units, settings)
-    answers["sums"] = decide(units, settings, unread.get(), results.get("survivors"), results.get("t"), sample)
+    answers["sums"] = decide(units, settings, unread.get(), results.get("counts"), results.get("t"), sample)
     names = hash_names(units, emitting, n_buckets)
     if recipe.measure.kept:
         answers["drift"] = measure_drift(units, publishing)

@@ -16,6 +16,7 @@ from curate import ids
 from curate.captions.engines import find_faults, identify_engines
 from curate.captions.settings import CaptionSettings, check_captions
 from curate.decide.decontamination import evaluation_key
+from curate.decide.other_counts import counts_key, read_counts
 from curate.decide.rules import named_columns
 from curate.decide.settings import DecideSettings
 from curate.errors import RecipeError, RunError, UnknownColumn
@@ -94,6 +95,7 @@ def prepare(
         models=models,
         engine_ids=identify_engines(recipe.captions) if recipe.captions else {},
         evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
+        counts_key=counts_key(read_counts(recipe, "" if metadata is None else ids.table_digest(metadata))),
         blocklist_key=record.key,
         is_local_runner=beam_options.is_local_runner,
     )

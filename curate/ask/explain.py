@@ -209,7 +209,10 @@ def _draws(run: RunFacts, uid: str, found: list[tuple[str, int, int, float]]) ->
     assert run.t is not None  # of a run that balances
     alone = pa.array([[place] for place in range(len(found))], pa.list_(pa.int32()))
     counts = np.array([survivors for _, _, survivors, _ in found], np.int64)
-    limits = balance.limits_of(np.array([p for *_, p in found]), counts)
+    probabilities = np.array([p for *_, p in found])
+    if (run.recipe.get("balance") or {}).get("counts"):  # of another run: p = t / max(count, t)
+        counts = np.rint(run.t / probabilities).astype(np.int64)
+    limits = balance.limits_of(probabilities, counts)
     keys = ids.entry_keys(pa.array([entry for entry, *_ in found], pa.string()))
     uids = pa.array([uid] * len(found), pa.string())
     return [float(draw) for draw in balance.draw(uids, alone, counts, limits, keys, run.seed)]

@@ -132,6 +132,7 @@ def decisions_key(context: RunContext) -> str:
             *(versions, context.pool.key, sources, _deciding_sections(context.recipe), scores, signals),
             *(measured.value_versions, version("duckdb"), context.metadata_key, context.evaluation_key),
             *([joins] if joins else []),
+            *([["counts", context.counts_key]] if context.counts_key else []),
             *([context.blocklist_key] if context.blocklist_key else []),
         ]
     )
@@ -149,6 +150,8 @@ def _deciding_sections(recipe: Recipe) -> dict[str, object]:
         plain["derive"] = list(recipe.derive.items())
     if plain["match"]:
         plain["match"].pop("metadata")
+    if plain["balance"]:
+        plain["balance"].pop("counts", None)
     if plain["dedup"]["against"]:
         plain["dedup"]["against"].pop("images")
     return plain

@@ -54,6 +54,7 @@ class Results:
     recalls: dict[int, I64]
     pool: I64 | None  # [entries], matching rows of the pool; None without match
     survivors: I64 | None  # [entries], matching rows when balancing began
+    counts: I64 | None  # [entries], by which entries are balanced: `survivors`, or those of another run
     sums: I64 | None  # [2, entries], expected (fixed point) and kept rows
     scales: Mapping[tuple[str, int], Scale] = field(
         default_factory=dict
@@ -86,12 +87,19 @@ def publish(
     store, kind = settings.store, find_output(settings.pool.has_images)
     counts = check_conservation(audit, sum(shards.values()))
     store.write_parquet(FAILURES_FILE, all_failures(store))
-    if results.pool is not None and results.survivors is not None and results.sums is not None:
+    if (
+        results.pool is not None
+        and results.survivors is not None
+        and results.counts is not None
+        and results.sums is not None
+    ):
         section = settings.recipe.balance
         scheme = SCHEMES.find(section.scheme) if section else None
         assert settings.matching is not None
         entries = load_entries(settings.matching).table
-        entries = write_entries(store, entries, results.pool, results.survivors, results.sums, scheme, results.t)
+        entries = write_entries(
+            store, entries, results.pool, results.survivors, results.counts, results.sums, scheme, results.t
+        )
     else:
         entries = schema.ENTRIES.empty_table()
         store.write_parquet(ENTRIES_FILE, entries)
@@ -107,7 +115,14 @@ def _remove_strays(store: RunStore, digests: Lines) -> None:
 
 
 def write_entries(
-    store: RunStore, entries: pa.Table, pool: I64, survivors: I64, sums: I64, scheme: Scheme | None, t: int | None
+    store: RunStore,
+    entries: pa.Table,
+    pool: I64,
+    survivors: I64,
+    counts: I64,
+    sums: I64,
+    scheme: Scheme | None,
+    t: int | None,
 ) -> pa.Table:
     """Write entries.parquet, and return what it holds.
 
@@ -115,13 +130,14 @@ def write_entries(
         store: the run folder.
         entries: columns entry, source, language.
         pool: int64[entries], rows of the pool that match, before any rule.
-        survivors: int64[entries], rows that match when balancing begins; p follows from them.
+        survivors: int64[entries], rows that match when balancing begins.
+        counts: int64[entries], those or another run's: p follows from them.
         sums: int64[2, entries], expected rows in fixed point (2⁻³²), and kept rows.
         scheme, t: of balance; None where nothing is balanced: then p is 1.
     """
     p: Any = np.ones(len(survivors))
     if scheme is not None and t is not None:
-        p = balance.probabilities(survivors, scheme.limits(t, survivors, entries))
+        p = balance.probabilities(counts, scheme.limits(t, counts, entries))
     entry_ids = np.arange(len(entries), dtype=np.int32)
     columns = [entry_ids, *entries.columns, pool, survivors, p, sums[0] / float(balance.ONE), sums[1]]
     arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]

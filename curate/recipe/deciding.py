@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from curate.recipe.measure import Measure
-from curate.recipe.section import BuiltFrom, KindOf, OneKind, Section, UserPaths
+from curate.recipe.section import BuiltFrom, KindOf, OneKind, Section, UserPath, UserPaths
 from curate.registry import Registry
 
 KEYS: Registry[Any] = Registry("deduplication key", "curate.decide.passes.registry:KEYS")
@@ -137,6 +137,9 @@ class Balance(Section):
     t: int | None = Field(None, lt=2**63, ge=1, strict=True)
     rows: int | None = Field(None, lt=2**31, ge=1, strict=True)
     tail_share: float | None = Field(None, gt=0, lt=1, strict=True)
+    counts: UserPath | None = (
+        None  # of a finished run with the same entries, whose counts are taken in place of the own
+    )
     scheme: Annotated[str, KindOf(SCHEMES)] = "metaclip"
 
     @model_validator(mode="after")
@@ -148,7 +151,7 @@ class Balance(Section):
     @model_serializer(mode="wrap")
     def _without_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         plain: dict[str, Any] = serialise(self)
-        defaults = {name: type(self).model_fields[name].default for name in ("tail_share", "scheme")}
+        defaults = {name: type(self).model_fields[name].default for name in ("tail_share", "counts", "scheme")}
         return {name: value for name, value in plain.items() if name not in defaults or value != defaults[name]}
 
 

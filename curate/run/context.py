@@ -36,6 +36,7 @@ class RunContext:
     models: dict[str, Any] = field(default_factory=dict)  # what each signal's model is, by the signal's name
     engine_ids: dict[str, str] = field(default_factory=dict)  # each engine's model, and each template's version
     evaluation_key: str = ""  # digest of the evaluation set; empty without `dedup.against`
+    counts_key: str = ""  # digest of the counts of `balance.counts`; empty without
     blocklist_key: str = ""  # digest of what is forgotten (see `curate.store.forgotten`); empty where nothing is
     is_local_runner: bool = True  # whether the runner works on this machine alone
 

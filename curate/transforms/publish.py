@@ -24,7 +24,7 @@ from curate.transforms.functions import FlatMap, Map
 from curate.transforms.threads import MapInThreads
 from curate.transforms.units import Answers, Units
 
-_RESULTS = ("t", "pool", "survivors", "sums", "drift", "captioned")
+_RESULTS = ("t", "pool", "survivors", "counts", "sums", "drift", "captioned")
 _LISTS = ("shards", "thresholds", "derived", "recalls")
 
 
@@ -93,7 +93,7 @@ class Publish(beam.PTransform):
         """Return a PCollection of one None, once the run is complete, from PCollections by name.
 
         Always: audit (one), lines (of the manifest, in lists), shards (with rows). Where there are any: thresholds, derived, recalls; of one
-        element each t, pool, survivors, sums, drift, captioned.
+        element each t, pool, survivors, counts, sums, drift, captioned.
         """
         single = {name: AsSingleton(inputs[name]) for name in _RESULTS if inputs.get(name) is not None}
         lists = {name: AsList(inputs[name]) for name in _LISTS if inputs.get(name) is not None}
@@ -109,7 +109,7 @@ class Publish(beam.PTransform):
             thresholds=dict(found.get("thresholds", ())),
             scales={at: scale for part in found.get("derived", ()) for at, scale in part.items()},
             recalls=dict(found.get("recalls", ())),
-            **{name: found.get(name) for name in ("pool", "survivors", "sums")},
+            **{name: found.get(name) for name in ("pool", "survivors", "counts", "sums")},
             drift=found.get("drift") or [],
             caption_work=work,
         )

@@ -166,7 +166,7 @@ def _facts(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.T
         shares = [float(w[tail].sum()) / float(w.sum()) if run.t and w.any() else None for w in (before, expected)]
         rows += [("tail_share", shares[0], found.tail), ("tail_share_kept", shares[1], found.tail_kept)]
         if found.t is not None:
-            counts, below = balance.tail_shares(now)
+            counts, below = balance.tail_shares(survivors.balancing)
             rows.append(
                 (
                     "share_below_t",

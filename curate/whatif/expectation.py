@@ -41,9 +41,9 @@ def solve_t(survivors: DecidedRows, target: Balance | None) -> int | None:
     if target.t is not None:
         return target.t
     if target.tail_share is not None:
-        return balance.tail_share_t(survivors.counts, target.tail_share)
+        return balance.tail_share_t(survivors.balancing, target.tail_share)
     assert survivors.settings.scheme is not None
-    highest = survivors.settings.scheme.highest(survivors.counts, survivors.settings.entries.table)
+    highest = survivors.settings.scheme.highest(survivors.balancing, survivors.settings.entries.table)
     return bracket.solve_t(highest, target.rows or 0, lambda ts: _sizes(survivors, ts))
 
 
@@ -54,7 +54,7 @@ def sample_rows(recipe: Recipe, survivors: int) -> int:
 
 def expect(survivors: DecidedRows, t: int | None) -> Expectation:
     """Return what balancing with t keeps; all survivors if t is None."""
-    counts, limits = survivors.counts, survivors.settings.limits(t, survivors.counts)
+    counts, limits = survivors.balancing, survivors.settings.limits(t, survivors.balancing)
     if limits is None:
         alive = [int(state.alive.sum()) for state in survivors.states]
         taken = sample_rows(survivors.recipe, sum(alive))
@@ -76,7 +76,7 @@ def expect(survivors: DecidedRows, t: int | None) -> Expectation:
 
 def expect_sizes(survivors: DecidedRows, ts: list[int]) -> list[tuple[float, float]]:
     """Return what `expect` gives as rows and error, for several t in one pass over the survivors."""
-    settings, counts = survivors.settings, survivors.counts
+    settings, counts = survivors.settings, survivors.balancing
     assert settings.scheme is not None
     order = np.argsort(ts)
     points = np.array(ts, np.int64)[order]
@@ -94,15 +94,16 @@ def expect_sizes(survivors: DecidedRows, ts: list[int]) -> list[tuple[float, flo
 
 def _sizes(survivors: DecidedRows, ts: I64) -> list[int]:
     """Return Σπ for each t (ascending) in fixed point, as Python integers: a sum over units may pass 2⁶⁴."""
-    settings, counts = survivors.settings, survivors.counts
+    settings, counts = survivors.settings, survivors.balancing
     parts = in_threads(lambda matches: expected_rows(settings, matches, counts, ts).astype(object), survivors.matches)
     return [int(n) for n in sum(parts, np.zeros(len(ts), object))]
 
 
 def tail_share(survivors: DecidedRows, t: int | None) -> float | None:
     """Return, of the survivors' matches, the share of entries that have at most their limit; None without balance."""
-    limits = survivors.settings.limits(t, survivors.counts)
-    return None if limits is None else _share(survivors.counts, survivors.counts <= limits)
+    counts = survivors.balancing
+    limits = survivors.settings.limits(t, counts)
+    return None if limits is None else _share(survivors.counts, counts <= limits)
 
 
 def _share(weights: npt.NDArray, chosen: npt.NDArray[np.bool_]) -> float | None:

@@ -27,6 +27,7 @@ import pyarrow as pa
 from curate import schema
 from curate.ask.query import find_run
 from curate.decide import dedup, rounds
+from curate.decide.other_counts import read_counts
 from curate.decide.per_unit import ALIVE, UnitState, alive_matches, read_verdicts
 from curate.decide.settings import DecideSettings
 from curate.errors import RecipeError, RunError, UnknownColumn
@@ -141,14 +142,21 @@ class DecidedRows:
     states: list[UnitState]  # one a unit, after deduplication
     matches: list[pa.ListArray]  # of each unit, the entry ids of its survivors (list<int32>); none without `match`
     counts: I64  # int64[entries], the survivors that match each; empty without `match`
+    others: I64 | None = None  # int64[entries], those of another run, where entries are balanced by them
+
+    @property
+    def balancing(self) -> I64:
+        """The counts by which entries are balanced."""
+        return self.counts if self.others is None else self.others
 
     @classmethod
     def of(cls, recipe: Recipe, settings: DecideSettings, states: list[UnitState]) -> Self:
-        """Return those of units after deduplication."""
+        """Return those of units after deduplication, and the rules that follow it."""
         if not recipe.match:
             return cls(recipe, settings, states, [], np.zeros(0, np.int64))
         matches = list(in_threads(lambda state: alive_matches(settings.tables(state.unit), state), states))
-        return cls(recipe, settings, states, matches, rounds.count_survivors(settings, states))
+        others = read_counts(recipe, settings.matching.metadata_key if settings.matching else "")
+        return cls(recipe, settings, states, matches, rounds.count_survivors(settings, states), others)
 
 
 def open_finished(url: str) -> FinishedRun:

@@ -27,6 +27,7 @@ from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.captions.work import check_requests, summarise
 from curate.decide import balance, dedup
+from curate.decide.other_counts import read_counts
 from curate.decide.per_unit import Drawing, UnitState, alive_matches, count_entries, decide, sum_entries
 from curate.decide.rounds import apply_later_rules, apply_rules, count_survivors, deduplicate, draw_sample
 from curate.decide.settings import DecideSettings
@@ -415,20 +416,22 @@ def decide_local(prepared: Prepared, unread: Sequence[str]) -> tuple[Audit, Resu
     settings = DecideSettings.of(context)
     states = apply_later_rules(settings, deduplicate(settings, apply_rules(settings, units)))
     recalls = dict.fromkeys(context.recipe.dedup.near, np.zeros(2, np.int64))
-    pool = survivors = sums = t = None
+    pool = survivors = counts = sums = t = None
     if context.recipe.match:
         n = len(settings.entries.table)
         pool = np.sum([count_entries(settings, settings.tables(unit)).dense(n) for unit in units], axis=0)
-        survivors = count_survivors(settings, states)
+        survivors = counts = count_survivors(settings, states)
+        if (others := read_counts(context.recipe, context.metadata_key)) is not None:
+            counts = others
     if context.recipe.balance:
-        assert survivors is not None
+        assert counts is not None
         share = context.recipe.balance.tail_share
         t = context.recipe.balance.t or (
-            balance.tail_share_t(survivors, share) if share else _largest_t(settings, states, survivors)
+            balance.tail_share_t(counts, share) if share else _largest_t(settings, states, counts)
         )
-    drawing = None if survivors is None else Drawing.of(settings, survivors, t)
+    drawing = None if counts is None else Drawing.of(settings, counts, t)
     if (cut := draw_sample(settings, states)) is not None:
-        drawing = Drawing(survivors, sample=cut)
+        drawing = Drawing(counts, sample=cut)
     for state in states:
         decide(settings, settings.tables(state.unit), state, drawing, unread)
     if context.recipe.match:
@@ -437,7 +440,7 @@ def decide_local(prepared: Prepared, unread: Sequence[str]) -> tuple[Audit, Resu
     for unit in units:
         audit.add(audit_unit(publishing, settings.tables(unit), unit))
     # Thresholds only describe: a test that compares them does so with the definition.
-    return audit, Results(t, {}, recalls, pool, survivors, sums)
+    return audit, Results(t, {}, recalls, pool, survivors, counts, sums)
 
 
 def _largest_t(settings: DecideSettings, states: Sequence[UnitState], counts: Any) -> int:

@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from curate.ask.explain import explain_sample
 from curate.cli.run import summary
-from curate.recipe.recipe import Recipe
+from curate.errors import RecipeError
+from curate.recipe.recipe import Recipe, parse_recipe
 from curate.whatif.answer import whatif
+from pipelines.driver import prepare
 from tests.laws import pools
 
 
@@ -49,3 +52,31 @@ def test_a_run_says_why_balancing_dropped_nothing(balance: dict[str, int], why: 
         line for line in summary(str(run.folder), 1.0).splitlines() if line.startswith("balancing dropped nothing")
     ]
     assert why in said
+
+
+def test_the_counts_of_another_run(folder: Path) -> None:
+    whole = pools.run_local(recipe_of(folder, t=20), folder / "whole")
+    part = recipe_of(folder, t=20, counts=str(whole.folder)).model_dump()
+    part["input"][0]["path"] = str(folder / "pool/00000.parquet")
+    recipe = parse_recipe(part)
+    beam, local = pools.run_beam(recipe, folder / "part"), pools.run_local(recipe, folder / "part local")
+    assert beam.verdicts == local.verdicts and whatif(str(beam.folder), []).t == 20
+    entries = [run.table("entries").to_pydict() for run in (whole, beam)]
+    assert entries[0]["probability"] == entries[1]["probability"] and entries[0]["survivors"] != entries[1]["survivors"]
+    kept = [{row["uid"] for row in run.table("decisions").to_pylist() if row["kept"]} for run in (whole, beam)]
+    duplicates = {row["uid"] for row in whole.table("decisions").to_pylist() if row["rule"] == "duplicate"}
+    own = {row["uid"] for row in beam.table("decisions").to_pylist()}
+    assert kept[1] - duplicates == (kept[0] & own) - duplicates  # a part is drawn as the whole was
+    expected = sum(row["probability"] for row in beam.table("decisions").to_pylist())
+    assert whatif(str(beam.folder), []).expected == pytest.approx(expected)
+    drawn = next(row for row in beam.table("decisions").to_pylist() if row["rule"] == "balance")
+    assert f"{drawn['draw']:.4g}" in str(explain_sample(str(beam.folder), drawn["uid"]))
+
+
+def test_counts_are_of_a_finished_run_with_the_same_entries(folder: Path) -> None:
+    recipe = recipe_of(folder, t=20, counts=str(folder / "nowhere"))
+    with pytest.raises(RecipeError, match=r"balance.counts: .*nowhere is not a finished run; accepted: a finished run"):
+        prepare(recipe, str(folder / "x"))
+    plain = pools.run_local(pools.recipe_of(str(folder / "pool/*.parquet"), "parquet"), folder / "plain")
+    with pytest.raises(RecipeError, match=r"balance.counts: .*plain has no entries"):
+        prepare(recipe_of(folder, t=20, counts=str(plain.folder)), str(folder / "x"))

@@ -32,7 +32,7 @@ SUMS = np.array([[4 * ONE + ONE // 4, 3 * ONE, 1, 0], [4, 3, 1, 0]], np.int64)
 
 
 def test_the_numbers_are_those_given(store: RunStore) -> None:
-    write_entries(store, METADATA, POOL, SURVIVORS, SUMS, Metaclip(), 4)
+    write_entries(store, METADATA, POOL, SURVIVORS, SURVIVORS, SUMS, Metaclip(), 4)
     table = pq.read_table(store.path("entries.parquet"))
     assert table.schema.remove_metadata() == schema.ENTRIES
     assert table.drop(["probability", "expected"]).to_pydict() == {
@@ -49,14 +49,14 @@ def test_the_numbers_are_those_given(store: RunStore) -> None:
 
 
 def test_without_balance_every_probability_is_one(store: RunStore) -> None:
-    write_entries(store, METADATA, POOL, SURVIVORS, SUMS, None, None)
+    write_entries(store, METADATA, POOL, SURVIVORS, SURVIVORS, SUMS, None, None)
     assert pq.read_table(store.path("entries.parquet"))["probability"].to_pylist() == [1.0] * 4
 
 
 def test_equal_numbers_give_equal_bytes(store: RunStore) -> None:
-    write_entries(store, METADATA, POOL, SURVIVORS, SUMS, Metaclip(), 4)
+    write_entries(store, METADATA, POOL, SURVIVORS, SURVIVORS, SUMS, Metaclip(), 4)
     first = store.read_bytes("entries.parquet")
-    write_entries(store, METADATA, POOL, SURVIVORS, SUMS, Metaclip(), 4)
+    write_entries(store, METADATA, POOL, SURVIVORS, SURVIVORS, SUMS, Metaclip(), 4)
     assert store.read_bytes("entries.parquet") == first
 
 

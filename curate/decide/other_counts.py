@@ -1,0 +1,35 @@
+"""The counts of entries that another run balanced by, which a recipe takes in place of its own (`balance.counts`).
+
+Such as those of a whole pool, by which each of its parts is balanced as the whole would be.
+"""
+
+from curate import ids
+from curate.errors import RecipeError
+from curate.numeric.arrays import I64
+from curate.recipe.recipe import Recipe
+from curate.store.facts import read_facts
+from curate.store.layout import ENTRIES_FILE, RUN_FILE, SUCCESS_FILE
+from curate.store.store import RunStore
+
+
+def read_counts(recipe: Recipe, metadata_key: str) -> I64 | None:
+    """Return the survivors of each entry in the run that a recipe names (int64[entries]); None where it names none.
+
+    `metadata_key` is the digest of the recipe's own entries. Raises RecipeError where there is no finished run with these entries.
+    """
+    url = recipe.balance.counts if recipe.balance else None
+    if url is None:
+        return None
+    store, accepted = RunStore(url), "accepted: a finished run with the same match.metadata"
+    if not (store.exists(RUN_FILE) and store.exists(SUCCESS_FILE)):
+        raise RecipeError(f"balance.counts: {url} is not a finished run; {accepted}")
+    facts = read_facts(store)
+    if facts.metadata is None or facts.metadata.digest != metadata_key:
+        raise RecipeError(f"balance.counts: {url} has {'other' if facts.metadata else 'no'} entries; {accepted}")
+    counts: I64 = store.read_parquet(ENTRIES_FILE, ["survivors"])["survivors"].to_numpy()
+    return counts
+
+
+def counts_key(counts: I64 | None) -> str:
+    """Return the digest of such counts; empty where there are none."""
+    return "" if counts is None else ids.digest(counts.tolist())
