@@ -12,6 +12,7 @@ from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
 from curate.cli.common import Format, FormatOption, RunArgument, open_output, print_page, print_result
 from curate.errors import RecipeError
+from curate.wording import pluralise
 
 
 def sql(
@@ -34,6 +35,10 @@ def sql(
     out: Annotated[
         str, typer.Option("--out", "-o", metavar="FILE", help="The page that --images writes.")
     ] = "images.html",
+    fiftyone: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Write the rows with their images to a folder that FiftyOne opens; likewise."),
+    ] = None,
     shell: Annotated[
         bool, typer.Option("--shell", help="Start an interactive shell, similar to DuckDB's; .help explains it.")
     ] = False,
@@ -49,8 +54,10 @@ def sql(
     if query == "-":
         query = sys.stdin.read()
     if query is None:
-        if images:
-            raise RecipeError("--images needs a query that yields a column uid, such as SELECT uid FROM kept LIMIT 50")
+        if images or fiftyone:
+            raise RecipeError(
+                f"{'--images' if images else '--fiftyone'} needs a query that yields a column uid, such as SELECT uid FROM kept LIMIT 50"
+            )
         if params:
             raise RecipeError("--param needs a query; `curate sql DIR` lists them with their parameters")
         find_run(directory)
@@ -59,6 +66,8 @@ def sql(
         else:
             rows = [(query.name, query.summary, _usage(query)) for query in named_queries()]
             print_result(Result(("query", "answers", "parameters"), rows), format)
+    elif fiftyone:
+        _export(directory, query, params, fiftyone)
     elif images:
         _write_images(directory, query, params, out)
     else:
@@ -78,6 +87,23 @@ def _write_images(directory: str, query: str, params: dict[str, str], out: str) 
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written: {error}") from None
     print(f"wrote {out}: open it in a browser")
+
+
+def _export(directory: str, query: str, params: dict[str, str], folder: str) -> None:
+    """Write a query's rows for FiftyOne."""
+    from curate.report.fiftyone import export_rows
+    from curate.report.source import open_source_run
+
+    try:
+        with open_source_run(directory) as run, asking(directory, query, params) as result:
+            written, missing = export_rows(run, result, folder)
+    except OSError as error:
+        raise RecipeError(f"--fiftyone {folder}: cannot be written: {error}") from None
+    lost = f"; {missing:,} rows have no image that can be read" if missing else ""
+    print(f"wrote {pluralise(written, 'sample')} to {folder}{lost}; in Python:\n")
+    print("  import fiftyone as fo")
+    print(f"  dataset = fo.Dataset.from_dir({folder!r}, dataset_type=fo.types.FiftyOneDataset)")
+    print("  fo.launch_app(dataset)")
 
 
 def _pair(text: str) -> tuple[str, str]:

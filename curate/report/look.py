@@ -17,13 +17,13 @@ from curate.report.distributions import count_bins, distributions_section
 from curate.report.page import render_sections
 from curate.report.source import Run
 from curate.report.text import SHORT, clean, count
-from curate.report.thumbnails import make_pictures, place_of
+from curate.report.thumbnails import Row, make_pictures, place_of
 
 MOST = 300  # rows of a page
 
 _KNOWN = """
 SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
-WHERE m.uid IN (SELECT unnest($uids::VARCHAR[])) ORDER BY d.kept DESC, m.unit DESC, m.row DESC
+WHERE m.uid IN (SELECT unnest($uids::VARCHAR[])) ORDER BY d.kept, m.unit DESC, m.row DESC
 """
 
 
@@ -58,18 +58,28 @@ def plot_columns(run: Run, columns: Sequence[str] = ()) -> HtmlPage:
     return HtmlPage(render_sections("Histograms", run, lead, [section] if section else []))
 
 
-def look_at(run: Run, result: Result, query: str) -> HtmlPage:
-    """Return the page of a query's first MOST rows. Raises RecipeError where the query yields no column uid."""
+def uid_column(result: Result, option: str) -> int:
+    """Return the place of a query's column uid. Raises RecipeError, which names the option, where it yields none."""
     names = [name.lower() for name in result.names]
     if "uid" not in names:
         raise RecipeError(
-            f"--images: the query yields no uid; it yields {', '.join(result.names) or 'nothing'}; accepted: one with a column "
+            f"{option}: the query yields no uid; it yields {', '.join(result.names) or 'nothing'}; accepted: one with a column "
             "uid, such as SELECT uid, clip_score FROM kept ORDER BY clip_score LIMIT 50"
         )
-    at = names.index("uid")
+    return names.index("uid")
+
+
+def samples_of(run: Run, uids: Sequence[Any]) -> dict[str, Row]:
+    """Return what is known of the rows of these uids, by uid: of several one that was kept, where there is one."""
+    return {row["uid"]: row for row in run.rows(_KNOWN, uids=list(uids))}
+
+
+def look_at(run: Run, result: Result, query: str) -> HtmlPage:
+    """Return the page of a query's first MOST rows. Raises RecipeError where the query yields no column uid."""
+    names, at = [name.lower() for name in result.names], uid_column(result, "--images")
     rows = list(islice(result.rows, MOST + 1))
     is_cut, rows = len(rows) > MOST, rows[:MOST]
-    known = {row["uid"]: row for row in reversed(run.rows(_KNOWN, uids=[row[at] for row in rows]))}
+    known = samples_of(run, [row[at] for row in rows])
     shown = [known[row[at]] for row in rows if row[at] in known]
     pictures = make_pictures(run, shown) if run.has_images else {}
     cards = []
@@ -88,7 +98,7 @@ def look_at(run: Run, result: Result, query: str) -> HtmlPage:
     return HtmlPage(render_sections("Rows of a query", run, lead, [section]))
 
 
-def _texts(sample: dict[str, Any] | None) -> Sequence[tuple[str, str]]:
+def _texts(sample: Row | None) -> Sequence[tuple[str, str]]:
     """Return the texts of a row's card."""
     if sample is None:
         return [("", "no row of this run has the uid")]

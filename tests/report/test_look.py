@@ -1,5 +1,7 @@
 """Pages to look at: rows of a query with images, histograms, and what notebooks show."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -78,3 +80,24 @@ def test_notebooks_show_tables(run: Path) -> None:  # noqa: F811
     finally:
         shell.display_formatter.formatters["text/html"].pop(pa.Table)
         InteractiveShell.clear_instance()
+
+
+def test_a_folder_that_fiftyone_opens(finished: dict[str, tuple[Path, Done]], cli: Cli, tmp_path: Path) -> None:  # noqa: F811
+    """samples.json beside data/ is FiftyOneDataset's plain form; its own importer read such folders (1.22)."""
+    run_folder, out = str(finished["tars"][0]), tmp_path / "out"
+    query = "SELECT uid, words, rule, kept, 0.5::DECIMAL(3, 1) AS d, 1 AS tags FROM samples JOIN decisions USING (uid) ORDER BY uid"
+    done = cli("sql", run_folder, query, "--fiftyone", str(out))
+    assert done.status == 0 and f"to {out}" in done.out and "fo.types.FiftyOneDataset" in done.out
+    samples = json.loads((out / "samples.json").read_text())["samples"]
+    with Run(run_folder) as opened:
+        rows = {row["uid"]: row for row in opened.samples("uid IS NOT NULL AND status = 'ok'").to_pylist()}
+    assert len(samples) == len(rows) > 20
+    for sample in samples:
+        row, image = rows[sample["uid"]], (out / sample["filepath"]).read_bytes()
+        assert hashlib.sha256(image).hexdigest() == row["sha256"]
+        assert sample["tags"] == [row["rule"] or "kept"] and sample["caption"] == row["caption"]
+        assert (sample["d"], sample["tags_"], sample["kept"]) == (0.5, 1, row["kept"])
+    assert cli("sql", run_folder, query, "--fiftyone", str(out)).status == 2  # it is not empty
+    assert cli("sql", run_folder, "SELECT words FROM kept", "--fiftyone", str(tmp_path / "b")).status == 2
+    texts = cli("sql", str(finished["texts"][0]), "SELECT uid FROM kept", "--fiftyone", str(tmp_path / "b"))
+    assert texts.status == 2 and "has no images" in texts.err and not (tmp_path / "b").exists()
