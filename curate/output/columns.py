@@ -1,9 +1,9 @@
 """The columns that shards have besides the fixed ones: scores, language and probability, as the recipe's `output` says.
 
-In: a run's recipe and columns, and the tables of its units. Out: names, and columns of `samples`, `scores` and `decisions`.
+In: a run's recipe and columns, and the tables of its units. Out: names, and columns of `samples`, `scores`, `derived` and `decisions`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -58,7 +58,7 @@ def find_emitted(context: RunContext) -> EmittedColumns:
     visible = visible_columns(recipe.measure, signals, pool).names
     scores = score_schema(signals, pool).names[len(schema.ALIGNED) :]
     repeats = [_REPEATS] if output.repeat else []
-    known = [*visible, *_DECIDED[:2], *repeats]
+    known = [*visible, *recipe.derive, *_DECIDED[:2], *repeats]
     inputs = [] if pool.output is None else pool.output.names
     there = set(SIDECAR.names) if pool.has_images else {name.lower() for name in ("uid", *_TEXTS, *inputs)}
     if repeats and _REPEATS in there:
@@ -81,14 +81,17 @@ def find_emitted(context: RunContext) -> EmittedColumns:
     return EmittedColumns(tuple(dict.fromkeys(parquet)), tuple(in_json))
 
 
-def read_kept(tables: UnitTables, columns: Sequence[str]) -> pa.Table:
-    """Return columns of a unit's kept rows."""
+def read_kept(tables: UnitTables, columns: Sequence[str], derived: Collection[str] = ()) -> pa.Table:
+    """Return columns of a unit's kept rows; `derived` are those that the recipe derives."""
     if not columns:
         return pa.table({})
     decided = [name for name in columns if name in _DECIDED]
     decisions = tables.read("decisions", ["kept", *decided])
-    measured = tables.read_measured([name for name in columns if name not in _DECIDED])
-    table = {name: decisions[name] if name in _DECIDED else measured[name] for name in columns}
+    found = {name: decisions[name] for name in decided}
+    if own := [name for name in columns if name in derived]:
+        found |= dict(zip(own, tables.read("derived", own).columns, strict=True))
+    measured = tables.read_measured([name for name in columns if name not in found])
+    table = {name: found[name] if name in found else measured[name] for name in columns}
     return pa.table(table).filter(decisions["kept"])
 
 

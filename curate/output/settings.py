@@ -38,6 +38,7 @@ class EmitSettings:
     seed: int
     columns: tuple[str, ...]  # those of samples, scores and decisions in the Parquet files, besides the fixed ones
     json_columns: tuple[str, ...]  # those in the json of each sample
+    derived: tuple[str, ...]  # those that the recipe derives
     # Rows of units, which many shards may hold: of those that shards at work lie in, which are often two
     recent: Recent[pa.Table] = field(default_factory=lambda: Recent(CORES + 1), compare=False)
 
@@ -58,6 +59,7 @@ class EmitSettings:
             seed=context.recipe.seed,
             columns=emitted.parquet,
             json_columns=emitted.json,
+            derived=tuple(context.recipe.derive),
         )
 
     @property
@@ -99,7 +101,7 @@ class EmitSettings:
 
         def read() -> pa.Table:
             with self.open_tables(part.unit) as tables:
-                return read_kept(tables, columns)
+                return read_kept(tables, columns, self.derived)
 
         return self.recent.get((part.unit.index, "values", *columns), read).slice(part.first, part.count)
 

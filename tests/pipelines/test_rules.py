@@ -1,6 +1,9 @@
 """Rules of every kind on Beam: decided as in one process, told in run.json, and followed by explain, whatif and diff."""
 
+import json
+
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from curate.ask.diff import diff_runs
@@ -11,6 +14,7 @@ from tests.laws import pools
 from tests.laws.pools import Ran
 
 DERIVE = {"blend": "zscore(bytes) + minmax(aspect)", "rank": "quantile(blend * words)", "unused": "quantile(width)"}
+OUTPUT = {"columns": ["blend"], "json_columns": ["rank"], "repeat": "CASE WHEN rank > 0.5 THEN 2 ELSE 1 END"}
 RULES = {
     "wide": {"top": 1, "of": "min_side"},
     "usual": {"top": 0.6, "of": "characters", "by": "words"},
@@ -25,7 +29,7 @@ RULES = {
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Ran]:
     folder = tmp_path_factory.mktemp("rules")
     path = pools.write_tars(folder / "tars", pools.make_samples(120), 3)
-    recipe = pools.recipe_of(path, derive=DERIVE, rules=RULES)
+    recipe = pools.recipe_of(path, derive=DERIVE, rules=RULES, output=OUTPUT)
     return pools.run_beam(recipe, folder / "beam"), pools.run_local(recipe, folder / "local")
 
 
@@ -62,6 +66,15 @@ def test_derived_columns_are_seen_by_sql(runs: tuple[Ran, Ran]) -> None:
     with asking(str(runs[0].folder), "SELECT count(blend), count(rank), max(rank), max(unused) FROM measured") as found:
         [(blends, ranks, greatest, last)] = found.rows
     assert blends == ranks > 0 and greatest >= 1 and last >= 1
+
+
+def test_shards_have_derived_columns_where_they_are_named(runs: tuple[Ran, Ran]) -> None:
+    known = {row["uid"]: row for row in runs[0].table("derived").to_pylist()}
+    shard = pq.read_table(runs[0].folder / "shards/00000.parquet").to_pylist()
+    assert all(row["blend"] == known[row["uid"]]["blend"] for row in shard)
+    assert all(row["repeats"] == (2 if known[row["uid"]]["rank"] > 0.5 else 1) for row in shard)
+    fields = [json.loads(members["json"]) for members in pools.loads(runs[0]).values()]
+    assert fields and all(one["rank"] == known[one["uid"]]["rank"] for one in fields)
 
 
 def test_explain_shows_the_threshold_of_the_row_s_group(runs: tuple[Ran, Ran]) -> None:
