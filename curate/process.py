@@ -2,13 +2,15 @@
 
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, suppress
+from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
 from curate.wording import one_line
@@ -211,3 +213,38 @@ def in_threads(
             for future in waiting:
                 future.cancel()
             backlog.remove(len(waiting))
+
+
+_cleanups: list[Callable[[], object]] = []  # the one to be called first comes last
+
+
+def at_interrupt(clean: Callable[[], object]) -> None:
+    """Have `clean` called where an interrupt ends the process, which unwinds no block."""
+    _cleanups.append(clean)
+
+
+@contextmanager
+def cleaned_up(clean: Callable[[], object]) -> Iterator[None]:
+    """Call `clean` when the block ends, or where an interrupt ends the process within it."""
+    at_interrupt(clean)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # an interrupt is about to do it
+            _cleanups.remove(clean)
+        clean()
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """Yield a new folder on this machine, which is removed as `cleaned_up` says."""
+    folder = tempfile.mkdtemp(prefix="curate-")
+    with cleaned_up(partial(shutil.rmtree, folder, ignore_errors=True)):
+        yield folder
+
+
+def clean_up() -> None:
+    """Clean up for all blocks that the process is in, before it ends in their midst."""
+    while _cleanups:
+        with suppress(Exception):
+            _cleanups.pop()()

@@ -141,9 +141,10 @@ def preflight(prepared: Prepared) -> None:
     Engines are not probed where there are cached answers: there may be nothing to request.
 
     Raises:
-        RecipeError: a model, a package, an endpoint or its key is missing, or exemplars are of no use.
+        RecipeError: a model, a package, the runner's too, an endpoint or its key is missing, or exemplars are of no use.
         RunError: a model cannot be loaded, or an endpoint does not answer.
     """
+    prepared.beam.check_packages()
     context = prepared.context
     answered = any(folder and folder.files("tables/answers") for folder in (context.store, context.reuse))
     if context.recipe.captions and not (answered or context.store.files(ANSWER_PARTS)):
@@ -167,6 +168,7 @@ def run(prepared: Prepared) -> None:
     """Run the pipeline; return once `_SUCCESS` is written.
 
     Raises:
+        RecipeError: a job server does not know an option.
         RunError: the run failed; a rerun continues from its finished files.
         KeyboardInterrupt: it was interrupted; likewise.
     """
@@ -181,6 +183,8 @@ def run(prepared: Prepared) -> None:
         build(root, context, prepared.plan.units, n_buckets)
         gc.freeze()  # else each search for cycles goes through all that was imported: 0.15 s, and no thread runs meanwhile
         root.run().wait_until_finish()
+    except RecipeError:  # of a job server, about its options
+        raise
     except Exception as error:
         if message := read_error_note(context.store, error):
             raise RunError(message) from None

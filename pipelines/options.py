@@ -5,21 +5,32 @@ In: the words after `--`. Out: Beam's options, and on whose machine and in which
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-from curate.errors import RecipeError
+from curate.errors import RecipeError, needing
 from curate.wording import did_you_mean
 
 View = TypeVar("View", bound=PipelineOptions)
 
 
 class _Options(PipelineOptions):
-    """Options whose views are made once: Beam asks for two with each transform, and makes a parser of arguments for each."""
+    """Options whose views are made once: Beam asks for two with each transform, and makes a parser of arguments for each.
+
+    A job server says which options it knows (`add_extra_args_fn`), when the job is sent to it. What neither it nor Beam
+    knows is an error.
+    """
+
+    def get_all_options(self, *switches: Any, add_extra_args_fn: Any = None, **named: Any) -> dict[str, Any]:
+        """Return all options by name. Raises RecipeError where one is unknown to a job server too."""
+        if add_extra_args_fn and (unknown := _find_unknown(self._flags, add_extra_args_fn)):
+            raise RecipeError(_say_unknown(self._flags, unknown, "neither Beam nor the job server knows"))
+        found: dict[str, Any] = super().get_all_options(*switches, add_extra_args_fn=add_extra_args_fn, **named)
+        return found
 
     def view_as(self, cls: type[View]) -> View:
         """Return the options as another class has them; all views share their values."""
@@ -40,6 +51,13 @@ class BeamOptions:
     options: PipelineOptions  # for `beam.Pipeline`, which copies them
     is_local_runner: bool  # the runner works on this machine alone
     in_this_process: bool  # the work is done in this process, so what it loads before is there
+    runner: str = ""  # the name of its class
+
+    def check_packages(self) -> None:
+        """Raise RecipeError where a package is missing without which the runner cannot take a job."""
+        if self.runner == "DataflowRunner":
+            with needing("Dataflow needs further packages", "'curate[gcp]'"):
+                from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient  # noqa: F401
 
 
 def parse_options(words: Sequence[str]) -> BeamOptions:
@@ -47,10 +65,13 @@ def parse_options(words: Sequence[str]) -> BeamOptions:
 
     Raises:
         RecipeError: Beam cannot read them, does not find the runner, or misses an option that it needs; or an option is
-            unknown and the runner local, so that no job server can know it either.
+            unknown, and no job server is asked later that could know it.
     """
     said = f"Beam options {' '.join(words)}"
-    unknown = _find_unknown(words, said)
+    try:
+        unknown = _find_unknown(words)
+    except argparse.ArgumentError as error:
+        raise RecipeError(f"{said}: {error}") from None
     options = _Options(list(words))
     if options.view_as(StandardOptions).runner is None:
         # To check the types of our own steps takes a quarter of a second, at each start.
@@ -62,16 +83,14 @@ def parse_options(words: Sequence[str]) -> BeamOptions:
     os.rmdir(trial.local_tempdir)
     names = {ancestor.__name__ for ancestor in type(trial.runner).__mro__}
     is_local = not names.isdisjoint(StandardOptions.LOCAL_RUNNERS)
-    if unknown and is_local:
-        known = [f"--{name}" for name in PipelineOptions([]).get_all_options()]
-        hint = did_you_mean(f"--{unknown[0].lstrip('-').partition('=')[0]}", known)
-        raise RecipeError(f"{said}: Beam knows no {' '.join(unknown)}{f'; {hint.rstrip()}' if hint else ''}")
+    if unknown and (is_local or "PortableRunner" not in names):
+        raise RecipeError(_say_unknown(words, unknown, "Beam knows no"))
     mode = options.view_as(DirectOptions).direct_running_mode
     if is_local:
         _end_bundles_at_once()
     if is_local and mode != "in_memory":
         _keep_elements_whole()
-    return BeamOptions(options, is_local, is_local and mode != "multi_processing")
+    return BeamOptions(options, is_local, is_local and mode != "multi_processing", type(trial.runner).__name__)
 
 
 def _end_bundles_at_once() -> None:
@@ -97,12 +116,24 @@ def _keep_elements_whole() -> None:
     worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
 
 
-def _find_unknown(words: Sequence[str], said: str) -> list[str]:
-    """Return the words that no option of Beam takes, which Beam itself drops without a word. Raises RecipeError."""
+def _find_unknown(words: Sequence[str], add_options: Callable[[Any], None] | None = None) -> list[str]:
+    """Return the words that no option takes, neither of Beam nor one that is added; Beam itself drops them without a word.
+
+    Raises argparse.ArgumentError.
+    """
     parsers: list[argparse.ArgumentParser] = []  # Beam's own, of all its options
-    PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        parsers.append(parser)
+        if add_options:
+            add_options(parser)
+
+    PipelineOptions([]).get_all_options(add_extra_args_fn=add)
     parsers[0].exit_on_error = False
-    try:
-        return parsers[0].parse_known_args(words)[1]
-    except argparse.ArgumentError as error:
-        raise RecipeError(f"{said}: {error}") from None
+    return parsers[0].parse_known_args(words)[1]
+
+
+def _say_unknown(words: Sequence[str], unknown: Sequence[str], who: str) -> str:
+    known = [f"--{name}" for name in PipelineOptions([]).get_all_options()]
+    hint = did_you_mean(f"--{unknown[0].lstrip('-').partition('=')[0]}", known)
+    return f"Beam options {' '.join(words)}: {who} {' '.join(unknown)}{f'; {hint.rstrip()}' if hint else ''}"

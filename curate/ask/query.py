@@ -26,6 +26,7 @@ from curate.ask.output import Result
 from curate.decide.rules import parse_sql, walk_tree
 from curate.errors import RecipeError, RunError
 from curate.output.output_format import find_written
+from curate.process import at_interrupt, temporary_folder
 from curate.publish.statistics import TABLES
 from curate.publish.views import create_views, quote, table_files
 from curate.store.layout import MANIFEST_FILE, RUN_FILE, STATISTICS_FILE, SUCCESS_FILE
@@ -58,6 +59,7 @@ def open_run(url: str) -> Any:
     connection = duckdb.connect(":memory:")
     try:
         spill = os.path.join(tempfile.gettempdir(), f"curate-{uuid.uuid4().hex}")
+        at_interrupt(partial(shutil.rmtree, spill, ignore_errors=True))
         connection.execute(f"SET python_enable_replacements = false; SET temp_directory = {quote(spill)}")
         connection.execute("SET TimeZone = 'UTC'")
         if not folder.is_local:
@@ -194,7 +196,7 @@ def _columns(connection: Any, view: str) -> dict[str, str]:
 
 def _attach(connection: Any, folder: RunStore) -> None:
     """Make the small tables of stats.duckdb visible; only tables: a view in it could be anybody's SQL."""
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary_folder() as temporary:
         path = folder.path(STATISTICS_FILE)
         if not folder.is_local:
             path = f"{temporary}/{STATISTICS_FILE}"

@@ -7,14 +7,15 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 from curate import __version__
 from curate.cli.examples import examples_of
 from curate.cli.imports import RARELY, without_unused
-from curate.errors import INTERRUPTED, CurateError, RecipeError
+from curate.cli.interrupt import end_when_interrupted
+from curate.errors import CurateError, RecipeError
 from curate.recipe.strict_yaml import find_surrogate
 
 # Each command and the first sentence of its help, as `curate --help` shows it without importing what any command needs.
@@ -60,7 +61,7 @@ def build_app(words: Sequence[str]) -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback()(_options)
-    requested = next((word for word in words if not word.startswith("-")), None)
+    requested = _requested(words)
     for name, text in COMMANDS.items():
         if name != requested:
             app.command(name, help=text)(lambda: None)
@@ -81,6 +82,11 @@ def _words() -> list[str]:
     return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
 
 
+def _requested(words: Sequence[str]) -> str | None:
+    """Return the command that the words name."""
+    return next((word for word in words if not word.startswith("-")), None)
+
+
 def main() -> None:
     """Run the command; an error of curate becomes its message and exit status."""
     _show_warnings()
@@ -99,11 +105,18 @@ def main() -> None:
     except OSError as error:
         print(f"curate: {error}", file=sys.stderr)
         sys.exit(1)
-    except RuntimeError as error:
-        if str(error) != "Query interrupted":  # as DuckDB calls Ctrl-C
-            raise
-        print("curate: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+
+
+class _OnStderr(logging.StreamHandler[TextIO]):
+    """Prints to what standard error is at the time: where progress bars are shown, they let lines through above them."""
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        pass
 
 
 def _show_warnings() -> None:
@@ -116,7 +129,7 @@ def _show_warnings() -> None:
         seen.add(text)
         return is_new
 
-    handler = logging.StreamHandler()
+    handler = _OnStderr()
     handler.addFilter(is_new)
     logging.basicConfig(format="curate: %(message)s", handlers=[handler])
     logging.getLogger().setLevel(logging.ERROR)
@@ -126,24 +139,18 @@ def _show_warnings() -> None:
 
 def command() -> None:
     """Run the command as a process of its own: an interrupt ends it at once, whatever its threads are doing."""
+    goes_on = "; finished work is kept: run again to continue" if _requested(sys.argv[1:]) in ("run", "demo") else ""
+    end_when_interrupted(f"curate: interrupted{goes_on}")
     gc.set_threshold(RARELY)
     gc.freeze()  # which `without_unused` repeats
     try:
-        return main()
-    except SystemExit as end:
-        if end.code != INTERRUPTED:
-            raise
-    except KeyboardInterrupt:  # while modules are imported
-        print("curate: interrupted", file=sys.stderr)
+        main()
     finally:
         if "torch" in sys.modules:  # whose bindings take what is left for a leak, and say so
             gc.unfreeze()
         else:
             gc.freeze()  # else Python looks for cycles in all that the command made, while it ends: half a second
             gc.disable()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """`curate plan`: inputs, steps, cost and yield of a run, before it."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from curate.cli.common import Fingerprint, FingerprintOption, RecipeArgument, Se
 from curate.cli.imports import import_beam
 from curate.metadata.sources import never_match
 from curate.pool.plan import Plan
+from curate.process import temporary_folder
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.run.context import RunContext
 from curate.schema import KEPT
@@ -40,7 +40,7 @@ def plan(
     from pipelines.driver import prepare
 
     loaded = load_recipe(recipe, overrides)
-    with tempfile.TemporaryDirectory() as nowhere:
+    with temporary_folder() as nowhere:
         prepared = prepare(loaded, out or f"{nowhere}/run", reuse, fingerprint is Fingerprint.content)
         print_lines(*_inputs(loaded, prepared.plan), *_metadata(prepared.metadata), line())
         print_lines(line("steps"), *_steps(prepared.context, prepared.plan))

@@ -12,7 +12,7 @@ import typer
 from curate.cli.common import Fingerprint, FingerprintOption, RecipeArgument, SetOption
 from curate.cli.imports import import_beam
 from curate.cli.progress import show_progress
-from curate.errors import INTERRUPTED, RecipeError
+from curate.errors import RecipeError
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
@@ -53,21 +53,17 @@ def run(
         raise RecipeError(f"{what}; accepted: one RECIPE, then options of Beam after --")
     if not RunStore(out).exists(SUCCESS_FILE):
         check_unlocked(RunStore(out))  # before the pool is listed, which may take long
-    try:
-        prepared = prepare(load_recipe(recipe, overrides), out, reuse, fingerprint is Fingerprint.content, options)
-        if prepared.finished:
-            remove_leftovers(prepared.context.store)
-            print(f"{out}: this recipe is finished already; nothing to do (`curate verify {out}` reads every byte)")
-            return
-        if reuse:
-            print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
-        began = time.monotonic()
-        preflight(prepared)
-        with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units)):
-            run_pipeline(prepared)
-    except KeyboardInterrupt:
-        print("curate: interrupted; finished work is kept: run again to continue", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+    prepared = prepare(load_recipe(recipe, overrides), out, reuse, fingerprint is Fingerprint.content, options)
+    if prepared.finished:
+        remove_leftovers(prepared.context.store)
+        print(f"{out}: this recipe is finished already; nothing to do (`curate verify {out}` reads every byte)")
+        return
+    if reuse:
+        print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
+    began = time.monotonic()
+    preflight(prepared)
+    with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units)):
+        run_pipeline(prepared)
     print(summary(out, time.monotonic() - began))
 
 

@@ -11,6 +11,7 @@ from curate.ask.page import Page, heading, line, named
 from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
 from curate.cli.common import Format, FormatOption, RunArgument, open_output, print_page, print_result
+from curate.cli.interrupt import raise_when_interrupted
 from curate.errors import RecipeError
 from curate.wording import pluralise
 
@@ -48,6 +49,7 @@ def sql(
     if shell:
         if query is not None or params:
             raise RecipeError("--shell reads queries from standard input; accepted: without QUERY and --param")
+        raise_when_interrupted()  # it ends a query, not the shell
         with open_output() as file:
             failed = run_shell(directory, format.value, file)
         raise typer.Exit(1 if failed else 0)

@@ -5,7 +5,7 @@ that of package openai, without its retries. All calls run in one event loop in 
 call be ended wherever it hangs, be it in a header that trickles in, byte by byte. Trade-offs: one thread sends and reads
 all, which is enough for a thousand calls a second, and a language model is slower than that.
 
-An endpoint is a stranger: at most 16 MB of a reply are read, and a redirect is a reply like any other, never followed,
+An endpoint is a stranger: at most 1 MB of an answer is read (16 MB of a list of models), and a redirect is a reply like any other, never followed,
 so that the key goes to no other host. TLS certificates are verified. Proxies are those of the environment.
 """
 
@@ -19,12 +19,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from curate.engines.engine import Answer
-from curate.engines.openai_protocol import MAX_REPLY, Call, Reply
+from curate.engines.openai_protocol import MAX_LIST, MAX_REPLY, Call, Reply
 from curate.errors import RecipeError, needing
 
 T = TypeVar("T")
@@ -32,9 +33,11 @@ T = TypeVar("T")
 MAX_CONNECT = 10.0  # seconds; what takes no connection is unreachable, whatever a reply may take
 MAX_NO_REPLIES = 8  # requests in a row without any reply after which the endpoint is taken for dead
 MAX_REFUSALS = 8  # replies in a row that say nothing of their request after which the endpoint is probed
+FIRST_WORD, NEXT_WORD = 30.0, 60.0  # seconds without any answer after which it is said, first and again
 MAX_DETAIL = 300  # characters
 _LONG_KEY = 16  # characters: a shorter key may be a word of a text
 
+_log = logging.getLogger(__name__)
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 
@@ -63,15 +66,50 @@ class Tripped(asyncio.Event):
 
 
 class CircuitBreaker:
-    """Gives an endpoint up that is dead or refuses everything, by what the requests of all threads met.
+    """Gives an endpoint up that is dead, fails all the time or refuses everything, by what the requests of all threads met.
 
     A batch of requests takes the event `tripped` when it begins, and ends when it is set. A later batch gets another one, and
-    so tries again; but one more such request will do then, until there is a better reply.
+    so tries again; but one more such request will do then, until there is a better reply. `patience`: the seconds for which it
+    may say to all requests that it fails or is too busy; `warn` says so meanwhile.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float, warn: Callable[[str], None]) -> None:
         self.tripped = Tripped()
         self._no_replies = self._refusals = 0
+        self._patience, self._warn = patience, warn
+        self._batches = 0
+        self._since: float | None = None  # when it first said that it fails, since the last answer
+        self._next_word = 0.0
+        self._was_failing = False  # given up for that
+
+    @contextmanager
+    def batch(self) -> Iterator[Tripped]:
+        """Yield the event of a batch of requests that is sent in the block. Time in which nothing is sent is not held against it."""
+        if not self._batches:
+            self._since = None
+        self._batches += 1
+        try:
+            yield self.tripped
+        finally:
+            self._batches -= 1
+
+    def failed(self, error: str, has_reply: bool) -> None:
+        """Note an attempt that another may follow: a reply that says no more than that, or none."""
+        now = time.monotonic()
+        if self._since is None:
+            if not has_reply:  # `no_reply` counts requests, which may take long
+                return
+            self._since, self._next_word = now, now + FIRST_WORD
+        passed = now - self._since
+        code, _, detail = error.partition(": ")
+        if self._was_failing or passed >= self._patience:
+            self._trip(f"{code}: stopped after {passed:.0f} s in which it answered no request: {detail}")
+            self._was_failing = True
+        elif now >= self._next_word:
+            self._warn(
+                f"has answered no request for {passed:.0f} s: {detail}; it is given up after {self._patience:.0f} s (patience)"
+            )
+            self._next_word = now + NEXT_WORD
 
     def replied(self) -> None:
         """Note a reply, of any status."""
@@ -86,7 +124,7 @@ class CircuitBreaker:
 
     def accepted(self) -> None:
         """Note a reply that was about its request."""
-        self._refusals = 0
+        self._refusals, self._since, self._was_failing = 0, None, False
 
     def refused(self) -> bool:
         """Note a reply that says nothing of its request. Return whether there were so many that the endpoint is to be probed."""
@@ -108,20 +146,22 @@ class CircuitBreaker:
 class Endpoint:
     """The connections to one address, as many as `concurrency`, and its key, which is sent as a bearer token.
 
-    `slots` bounds the requests at a time; `timeout` is the seconds that a call may take, from connecting to the last byte.
+    `slots` bounds the requests at a time; `timeout` is the seconds that a call may take, from connecting to the last byte;
+    `patience` see `CircuitBreaker`.
 
     Raises:
         RecipeError: a package is missing, or the proxy that the environment names cannot be used.
     """
 
-    def __init__(self, base_url: str, key: str, concurrency: int, timeout: float):
+    def __init__(self, base_url: str, key: str, concurrency: int, timeout: float, patience: float):
         with needing("asking an endpoint needs a further package", "'curate[captions]'"):
             import httpx2
             import openai
             import tenacity  # noqa: F401
         logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every request
         self._key, self._timeout = key, timeout
-        self.slots, self.breaker = asyncio.Semaphore(concurrency), CircuitBreaker()
+        self.slots = asyncio.Semaphore(concurrency)
+        self.breaker = CircuitBreaker(patience, lambda said: _log.warning("%s: %s", base_url, self.one_line(said)))
         names = ["OpenAI-Organization", "OpenAI-Project"]  # those of the environment are for OpenAI alone
         headers = dict.fromkeys(names if key else [*names, "Authorization"], openai.Omit())
         self._options: Any = {"headers": {**headers, "Accept-Encoding": "identity"}}
@@ -181,7 +221,7 @@ class Endpoint:
         return Reply(
             response.status_code,
             response.reason_phrase,
-            response.content[:MAX_REPLY],
+            response.content[: MAX_LIST if call.body is None else MAX_REPLY],
             not response.extensions.get("cut", False),
             read_retry_after(response.headers.get("retry-after"), time.time()),
             response.headers.get("location", ""),
@@ -207,9 +247,10 @@ class Endpoint:
 
 
 async def _limit_reply(response: Any) -> None:
-    """Let no more than `MAX_REPLY` bytes of a body be read, and none be decompressed: identity was requested."""
+    """Let no more than `MAX_REPLY` bytes of an answer be read, and none be decompressed: identity was requested."""
     import httpx2
 
+    limit = MAX_LIST if response.request.method == "GET" else MAX_REPLY
     response.headers.pop("content-encoding", None)
     whole = response.stream
 
@@ -219,7 +260,7 @@ async def _limit_reply(response: Any) -> None:
             async for block in whole:
                 yield block
                 size += len(block)
-                if size > MAX_REPLY:
+                if size > limit:
                     response.extensions["cut"] = True
                     return
 

@@ -8,6 +8,7 @@ endpoint does, one request's trouble is its own, and what was answered is not se
   overloaded gets less to do, which costs throughput where only single requests fail.
 - Other 4xx are `refused` or `too_long` at once, as is a redirect; a 2xx without a text is `malformed`, `empty` or, where
   the endpoint says that the model refused, `refused`.
+- An endpoint that says 408, 429 or 5xx to everything is given up after `patience`, and warned of before.
 - When 8 requests in a row got no reply at any attempt, the endpoint is taken for dead: whatever is waiting then is
   `unreachable` at once. When 8 in a row got a reply that says nothing of them (401, 403, a redirect, a page of HTML), it
   is probed by a hello, for one token. If such a reply comes to that too, whatever is waiting is given up, with that
@@ -56,6 +57,7 @@ class OpenAI(EngineOptions):
         concurrency: requests at a time, over all threads of the process.
         timeout: seconds that one attempt may take, from connecting to the last byte.
         attempts: how often a request is tried before it is given up.
+        patience: seconds after which an endpoint is given up that answers no request, but says that it fails or is too busy.
         extra: further fields of each request's body, such as top_k; they win over those of the sampling.
     """
 
@@ -65,6 +67,7 @@ class OpenAI(EngineOptions):
     concurrency: int = Field(16, ge=1, le=4096, strict=True)
     timeout: float = Field(60.0, gt=0, allow_inf_nan=False)
     attempts: int = Field(6, ge=1, le=100, strict=True)
+    patience: float = Field(600.0, gt=0, allow_inf_nan=False)
     extra: dict[str, Any] = Field({})
 
     @model_validator(mode="after")
@@ -143,24 +146,25 @@ class OpenAIEngine(Engine):
         with self._lock:
             if self._endpoint is None:
                 key = read_key(options.key)
-                self._endpoint = Endpoint(self._base_url, key, options.concurrency, options.timeout)
+                limits = options.concurrency, options.timeout, options.patience
+                self._endpoint = Endpoint(self._base_url, key, *limits)
             return self._endpoint
 
     async def _ask(
         self, endpoint: Endpoint, requests: Sequence[Request], answered: Callable[[tuple[int, Answer]], None]
     ) -> None:
-        tripped = endpoint.breaker.tripped
         waiting = iter(sorted(range(len(requests)), key=lambda place: requests[place].group))
 
-        async def work() -> None:
+        async def work(tripped: Tripped) -> None:
             for place in waiting:
                 async with endpoint.slots:
                     answer = await self._answer(endpoint, requests[place], tripped)
                 answered((place, endpoint.hide_in_answer(answer)))
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self.options.concurrency, len(requests))):
-                group.create_task(work())
+        with endpoint.breaker.batch() as tripped:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self.options.concurrency, len(requests))):
+                    group.create_task(work(tripped))
 
     async def _answer(self, endpoint: Endpoint, request: Request, tripped: Tripped) -> Answer:
         from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt
@@ -196,7 +200,9 @@ class OpenAIEngine(Engine):
         reply = await endpoint.send(call)
         if reply.status:
             endpoint.breaker.replied()
-        if not reply.is_transient:
+        if reply.is_transient:
+            endpoint.breaker.failed(reply.answer.error or "", bool(reply.status))
+        else:
             await self._watch(endpoint, request, reply)
         return reply
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 OURS = ("model", "messages", "prompt", "stream", "n")
 """Fields of a body that options may not set: the engine reads one whole answer to one request."""
 
-MAX_REPLY = 16_000_000  # bytes of a body that are read
+MAX_REPLY, MAX_LIST = 1_000_000, 16_000_000  # bytes that are read of an answer, and of a list of models
 _IMAGES = ("jpeg", "png", "webp", "gif")
 
 # How servers say that a prompt does not fit: OpenAI and vLLM in several versions, llama.cpp, Anthropic's endpoint.

@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from curate.errors import RecipeError
+from curate.errors import RecipeError, needing
 from curate.numeric.arrays import F32
 from curate.recipe.files import read_whole
 from curate.wording import one_line
@@ -95,8 +95,7 @@ def load_head(path: str, activation: Activation, output: Output) -> Head:
 
     Raises:
         RecipeError: the file cannot be read, holds code, is too large, or is no chain of linear layers that ends in
-            one output; the message names the file, the keys found and what is accepted.
-        ImportError: torch (or safetensors) is not installed.
+            one output; the message names the file, the keys found and what is accepted. Or torch is not installed.
     """
     content = _read(path)
     tensors = _state_dict(content, path)
@@ -122,7 +121,9 @@ def _read(path: str) -> bytes:
 
 def _state_dict(content: bytes, path: str) -> dict[str, F32]:
     """Return the tensors by name, as float32."""
-    import torch
+    with needing(f"head {path}: is read by PyTorch", "'curate[clip]'"):
+        import torch
+        from safetensors.torch import load  # noqa: F401
 
     loaded = _load(content, path)
     if isinstance(loaded, Mapping):

@@ -184,7 +184,8 @@ def covered_share(lines: Sequence[Line], size: tuple[int, int]) -> float:
 
 def _model_paths() -> list[Path]:
     with needing(f"measure.text_area needs the package {_PACKAGE}", "'curate[ocr]'"):
-        package_folder("onnxruntime")
+        for needed in ("onnxruntime", "shapely"):
+            package_folder(needed)
         folder = package_folder("rapidocr_onnxruntime") / "models"
     if not all((folder / name).is_file() for name in _MODELS):
         found = importlib.metadata.version(_PACKAGE)

@@ -6,7 +6,6 @@ In: a run folder with its tables, failures.parquet and entries.parquet. Views ov
 
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ import pyarrow as pa
 
 from curate import schema
 from curate.errors import ConservationError
+from curate.process import temporary_folder
 from curate.publish.audit import Drops
 from curate.publish.views import sql_type
 from curate.store.facts import CaptionWork, DriftFacts, Facts, RunFacts, StepFacts
@@ -45,7 +45,7 @@ def build_statistics(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.
 
     Raises ConservationError where a row's rule is not one of the run's.
     """
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary_folder() as temporary:
         path = f"{temporary}/{STATISTICS_FILE}"
         # One thread takes half the time for tables of this size, and the file is smaller.
         config = {"storage_compatibility_version": _STORAGE, "python_enable_replacements": False, "threads": 1}

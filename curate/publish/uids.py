@@ -3,7 +3,6 @@
 Source: DataComp's resharder (see its `--subset-file`). Memory stays at a bucket of uids however many are kept.
 """
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import IO
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 
 from curate import schema
 from curate.ids import uid_halves
+from curate.process import temporary_folder
 from curate.store.layout import UIDS_FILE
 from curate.store.store import RunStore
 
@@ -60,7 +60,7 @@ def write_uids(store: RunStore, shards: Sequence[str], kept: int, repeated: bool
     if repeated:
         kept = sum(pc.sum(store.read_parquet(name, columns[1:])[0]).as_py() or 0 for name in shards)
     buckets = max(1, kept // _BUCKET)
-    with tempfile.TemporaryDirectory() as aside, ExitStack() as stack:
+    with temporary_folder() as aside, ExitStack() as stack:
         files: list[IO[bytes]] = [stack.enter_context(open(f"{aside}/{n}", "w+b")) for n in range(buckets)]
         for name in shards:
             uids, *repeats = store.read_parquet(name, columns).columns

@@ -11,6 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.registry import register_implementation
+
+# What fsspec says where a package is missing, which it imports when it meets the first URL of its kind.
+for _scheme, _name, _extra in (
+    *((scheme, "gcsfs.GCSFileSystem", "gcp") for scheme in ("gs", "gcs")),
+    *((scheme, "s3fs.S3FileSystem", "aws") for scheme in ("s3", "s3a")),
+):
+    _said = f"{_scheme}:// needs {_name.partition('.')[0]}; install it with: pip install 'curate[{_extra}]'"
+    register_implementation(_scheme, _name, clobber=True, errtxt=_said)
 
 _VALUE = 4  # bytes that any value takes in memory, a null too
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import IO
 
 from curate.errors import RunError
+from curate.process import cleaned_up
 from curate.store.layout import LOCK_FILE
 from curate.store.store import RunStore
 
@@ -30,14 +31,16 @@ def locked(store: RunStore, command: str) -> Iterator[None]:
         yield
         return
     path = store.path(LOCK_FILE)
-    with _acquire(path, command) as file:
-        try:
-            yield
-        finally:
-            if _is_at(file, path):  # where the block removed it, another may hold the next one
-                os.unlink(path)
-                with suppress(OSError):  # it holds more
-                    os.rmdir(os.path.dirname(path))
+    with _acquire(path, command) as file, cleaned_up(lambda: _remove(file, path)):
+        yield
+
+
+def _remove(file: IO[str], path: str) -> None:
+    """Remove the file of a lock that is held, unless the block did: then another may hold the next one."""
+    if _is_at(file, path):
+        os.unlink(path)
+        with suppress(OSError):  # it holds more
+            os.rmdir(os.path.dirname(path))
 
 
 def check_unlocked(store: RunStore) -> None:

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import CurateError, DamagedError, RecipeError
+from curate.process import temporary_folder
 from curate.store.layout import digest_name
 from curate.store.table_file import FOOTER_NOTE, KEY, SMALL, TableFile, footer_metadata, footer_text, write_table
 from curate.wording import one_line
@@ -236,7 +237,7 @@ class RunStore:
     def _aside(self, name: str) -> Iterator[str]:
         """Yield a local path; the file there is put in place as `name` when the block ends without an error."""
         if not self.is_local:  # an open remote file that an error closes would be there in part
-            with tempfile.TemporaryDirectory() as folder:
+            with temporary_folder() as folder:
                 yield f"{folder}/file"
                 self.fs.put_file(f"{folder}/file", self.path(name))
             return

@@ -5,7 +5,6 @@ Duplicates are only found within the sample, so fewer than there are. The error 
 the units where there are several, else that of the rows, and that of a run's draws.
 """
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
 from curate.numeric.arrays import F64
 from curate.pool.plan import Unit
+from curate.process import temporary_folder
 from curate.publish.audit import PublishSettings
 from curate.run.context import RunContext
 from curate.schema import BALANCE, KEPT, SAMPLE
@@ -79,7 +79,7 @@ def estimate(
     left = _size([unit for unit in units if not _is_measured(context, unit)]) / max(1, _size(units))
     folders = [folder for folder in (context.store, context.reuse) if folder]
     known = [index_answers(folder) for folder in folders] if context.recipe.captions else []
-    with tempfile.TemporaryDirectory() as aside:
+    with temporary_folder() as aside:
         context = replace(context, store=RunStore(aside), reuse=None)
         if metadata is not None:
             context.store.write_parquet(METADATA_FILE, metadata)

@@ -1,21 +1,20 @@
 """Commands as users meet them: exit statuses, what is said where, and no traceback for any argument."""
 
+import io
+import logging
 import os
 import signal
 import subprocess
 import sys
-import threading
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
+from apache_beam.runners.portability import local_job_service
 
 from curate import __version__
 from curate.cli.main import COMMANDS as LISTED
-from curate.cli.main import build_app
+from curate.cli.main import _OnStderr, build_app
 from curate.errors import RunError
-from curate.measure.unit import measure_unit
 from tests.cli.conftest import Cli, Done
 
 COMMANDS = ["init", "run", "demo", "plan", "sql", "explain", "diff", "verify", "metadata", "schema"]
@@ -156,37 +155,18 @@ def test_wrong_options_of_beam(cli: Cli, pool: Path, tmp_path: Path, options: li
     refused(cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "out"), *options), *parts)
 
 
-def test_an_interrupted_run_says_that_it_can_go_on(
-    cli: Cli, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    out = str(tmp_path / "out")
-    monkeypatch.setattr("pipelines.driver.run", interrupt)
-    done = cli("run", str(pool / "texts.yaml"), "--out", out)
-    assert (done.status, done.out) == (130, "") and "interrupted; finished work is kept" in done.err
-
-
-# Beam's threads lose their connections, and one may say so.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("options", [[], ["--", "--direct_num_workers=2", "--direct_running_mode=multi_threading"]])
-def test_ctrl_c_interrupts_a_run(
-    cli: Cli, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
-) -> None:
-    """In the midst of a step, where the main thread waits for it and where it waits for Beam's threads."""
-
-    main = [threading.main_thread().ident or 0]
-
-    def interrupted(*arguments: Any) -> Any:
-        with suppress(IndexError):  # once
-            signal.pthread_kill(main.pop(), signal.SIGINT)
-        return measure_unit(*arguments)
-
-    monkeypatch.setattr("curate.transforms.measure.measure_unit", interrupted)
-    done = cli("run", str(pool / "tars.yaml"), "--out", str(tmp_path / "out"), *options)
-    assert (done.status, done.out) == (130, "") and "interrupted; finished work is kept" in done.err
+def test_what_a_job_server_does_not_know_is_refused(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    """A real one, of Beam's own: it says which options it has once the job is sent to it."""
+    server = local_job_service.LocalJobServicer(str(tmp_path / "staging"))
+    port = server.start_grpc_server()
+    try:
+        words = ["--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--environment_type=LOOPBACK"]
+        out = str(tmp_path / "out")
+        done = cli("run", str(pool / "texts.yaml"), "--out", out, "--", *words, "--spark_maser_url=local")
+    finally:
+        server.stop()
+    said = "neither Beam nor the job server knows --spark_maser_url=local; did you mean '--spark_master_url'?"
+    assert done.status == 2 and said in done.err
 
 
 # ---- the arguments of the commands that read a run
@@ -213,7 +193,6 @@ def test_a_run_that_is_not_finished(cli: Cli, tmp_path: Path, command: list[str]
     [
         (RunError("it went wrong"), 1, "curate: it went wrong\n"),
         (OSError(28, "No space left on device"), 1, "curate: [Errno 28] No space left on device\n"),
-        (RuntimeError("Query interrupted"), 130, "curate: interrupted\n"),  # by Ctrl-C, while DuckDB checks a rule
     ],
 )
 def test_errors_become_statuses(
@@ -224,6 +203,14 @@ def test_errors_become_statuses(
 
     monkeypatch.setattr("curate.cli.finished.verify_run", fail)
     assert cli("verify", "x") == Done(status, "", said)
+
+
+def test_warnings_go_where_standard_error_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress bars replace it, so that lines are printed above them."""
+    handler = _OnStderr()
+    monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
+    handler.emit(logging.makeLogRecord({"msg": "it is slow"}))
+    assert shown.getvalue() == "it is slow\n"
 
 
 def test_a_reader_that_goes_away_is_no_error(finished: dict[str, tuple[Path, Done]]) -> None:

@@ -58,7 +58,7 @@ def test_keys_come_from_the_environment(monkeypatch):
 
 def test_silences_in_a_row_are_a_loss_and_one_more_is_then_enough():
     async def play() -> None:
-        breaker = CircuitBreaker()
+        breaker = CircuitBreaker(600, print)
         first = breaker.tripped
         for _ in range(MAX_NO_REPLIES - 1):
             breaker.no_reply()
@@ -82,7 +82,7 @@ def test_silences_in_a_row_are_a_loss_and_one_more_is_then_enough():
 
 def test_refusals_in_a_row_are_looked_into_and_one_more_is_then_enough():
     async def play() -> None:
-        breaker = CircuitBreaker()
+        breaker = CircuitBreaker(600, print)
         first = breaker.tripped
         assert not any(breaker.refused() for _ in range(MAX_REFUSALS - 1))
         breaker.accepted()
@@ -95,3 +95,43 @@ def test_refusals_in_a_row_are_looked_into_and_one_more_is_then_enough():
         assert not breaker.refused()
 
     asyncio.run(play())
+
+
+def test_an_endpoint_that_fails_all_the_time_is_given_up_once_patience_is_over(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("curate.engines.endpoint.time.monotonic", lambda: clock[0])
+    said = []
+
+    def fail(breaker: CircuitBreaker, *times: float, has_reply: bool = True) -> None:
+        for clock[0] in times:
+            breaker.failed("busy: 500 Internal Server Error", has_reply)
+
+    async def play() -> None:
+        breaker = CircuitBreaker(600, said.append)
+        with breaker.batch() as first:
+            fail(breaker, 0, 1, 2, has_reply=False)
+            fail(breaker, 10, 39, 41, 99, 102, 400)
+            breaker.accepted()
+            fail(breaker, 500, 1099)
+            assert not first.is_set()
+            fail(breaker, 1101)
+            assert first.why == "busy: stopped after 601 s in which it answered no request: 500 Internal Server Error"
+        with breaker.batch() as second:
+            fail(breaker, 2000)
+            assert first.is_set() and second.is_set()
+        with breaker.batch() as third:
+            breaker.accepted()
+            fail(breaker, 3000, 3500)
+        with breaker.batch() as fourth:  # what was said before a pause is another matter
+            fail(breaker, 9000, 9599)
+            with breaker.batch() as other:
+                assert other is fourth
+            fail(breaker, 9601)
+        assert not third.is_set() or third is fourth
+        assert fourth.is_set()
+
+    asyncio.run(play())
+    assert [text.partition(":")[0] for text in said[:3]] == [
+        f"has answered no request for {n} s" for n in (31, 92, 390)
+    ]
+    assert said[0].endswith("500 Internal Server Error; it is given up after 600 s (patience)")

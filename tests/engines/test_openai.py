@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tenacity import RetryCallState
 
-from curate.engines import openai
+from curate.engines import endpoint, openai
 from curate.engines.endpoint import MAX_NO_REPLIES, MAX_REFUSALS
 from curate.engines.engine import ERRORS, Answer, Message, Request, Sampling
 from curate.engines.openai import OpenAI, OpenAIEngine, choose_pause
@@ -328,13 +328,13 @@ def test_a_trickle_is_no_answer(server, open_engine, where):
 def test_floods_are_cut_off(server, open_engine, chunked):
     server.faults = {"a dog": [do.flood(100_000_000, chunked)], "a cat": [do.flood(100_000_000, chunked, 400)]}
     dog, cat, fish = open_engine().ask(prompts("a dog", "a cat", "a fish"))
-    assert dog.error == "malformed: the answer is longer than 16,000,000 bytes" and dog.text is None
+    assert dog.error == "malformed: the answer is longer than 1,000,000 bytes" and dog.text is None
     assert cat.error == "refused: 400 Bad Request" and fish == answered("a fish")
-    assert server.flooded < 2 * 30_000_000  # the rest of what the sockets' buffers hold
+    assert server.flooded < 2 * 15_000_000  # the rest of what the sockets' buffers hold
 
 
 def test_answers_below_the_limit_are_whole(server, open_engine):
-    long = "word " * 2_000_000
+    long = "word " * 190_000
     server.faults = {"a dog": [do.body(completion(long))]}
     assert one(open_engine()).text == long
 
@@ -411,6 +411,34 @@ def test_an_endpoint_that_hangs_on_all_is_found_out_too(server, open_engine):
     answers = open_engine(concurrency=MAX_NO_REPLIES, attempts=2, timeout=0.2).ask(prompts(*texts(400)))
     assert time.monotonic() - start < 3  # else 400 / 8 * 0.4 s = 20 s
     assert {answer.error.split(":")[0] for answer in answers} == {"timeout", "unreachable"}
+
+
+@pytest.mark.parametrize("code", [500, 429, 408])
+def test_an_endpoint_that_fails_on_all_is_given_up_and_warned_of(server, open_engine, caplog, monkeypatch, code):
+    monkeypatch.setattr(endpoint, "FIRST_WORD", 0.2)
+    server.always = do.status(code, b'{"message": "try again"}')
+    engine = open_engine(attempts=20, patience=1.0, concurrency=4)
+    start = time.monotonic()
+    answers = engine.ask(prompts(*texts(500)))
+    assert time.monotonic() - start < 5  # else 500 / 4 * 20 attempts of up to 0.3 s
+    stopped = [answer.error for answer in answers if " s in which it answered no request: " in answer.error]
+    assert len(stopped) > 400 and stopped[0].startswith(("busy: ", "timeout: ")) and "try again" in stopped[0]
+    words = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(words) == 1 and words[0].startswith(f"{server.base_url}: has answered no request for 0 s: {code} ")
+    server.always = None  # one that has come back is asked as ever
+    assert engine.ask(prompts("a dog")) == [answered("a dog")]
+
+
+def test_an_endpoint_that_fails_on_some_is_not_given_up(server, open_engine):
+    server.faults = {text: [do.status(500)] * 2 for text in texts(60)[::2]}
+    server.latency = 0.02
+    answers = open_engine(patience=0.1, concurrency=4).ask(prompts(*texts(60)))
+    assert [answer.error for answer in answers] == [None] * 60
+
+
+def test_long_lists_of_models_are_read(server, open_engine):
+    server.models = [*(f"org/model-{number}" for number in range(100_000)), "tiny-llm"]
+    open_engine().check()
 
 
 def test_an_endpoint_that_restarts_is_waited_for(server, open_engine, monkeypatch):

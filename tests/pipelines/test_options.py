@@ -95,6 +95,7 @@ def test_threads_of_the_local_runner_lose_no_element() -> None:
         (["--runn=DataflowRunner"], ["knows no --runn=DataflowRunner", "did you mean '--runner'?"]),
         (["-runner", "DataflowRunner"], ["knows no -runner DataflowRunner", "did you mean '--runner'?"]),
         (["--direct_num_workers", "2", "stray"], ["knows no stray"]),
+        (["--runner=DataflowRunner", *DATAFLOW, "--max_workers=9"], ["knows no --max_workers=9"]),
     ],
 )
 def test_what_is_refused(words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:

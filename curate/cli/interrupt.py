@@ -1,0 +1,54 @@
+"""Ctrl-C in a command's own process: it ends at once, with status 130, wherever it is.
+
+Python would raise KeyboardInterrupt in whatever the main thread is doing. In a callback of C++ (of torch, say) that aborts the
+process with status 134; in one of ctypes, or a finalizer, it is dropped, and the command goes on. So nothing is raised: a thread
+that waits for nothing else ends the process, as a kill would, which every run survives, after what `cleaned_up` names.
+"""
+
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+
+from curate.errors import INTERRUPTED
+from curate.process import clean_up
+
+_SHOW_CURSOR = b"\n\x1b[?25h"  # which progress bars hide
+
+
+def end_when_interrupted(message: str) -> None:
+    """End this process with `message` on standard error once it gets SIGINT, unless that is ignored, as in a shell's background job."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    presses = 0
+
+    def tell(*_: object) -> None:
+        """Run in the main thread, once it is back in Python; mostly the other one knows by then, from `set_wakeup_fd`."""
+        nonlocal presses
+        presses += 1
+        if presses > 1:
+            os._exit(INTERRUPTED)
+        with suppress(BlockingIOError):
+            os.write(writing, bytes([signal.SIGINT]))
+
+    def end() -> None:
+        while signal.SIGINT not in os.read(reading, 64):
+            pass  # of other signals
+        text = (_SHOW_CURSOR if sys.__stderr__ and sys.__stderr__.isatty() else b"") + f"{message}\n".encode()
+        with suppress(OSError):  # nobody reads it
+            os.write(2, text)
+        clean_up()
+        os._exit(INTERRUPTED)
+
+    threading.Thread(target=end, name="interrupt", daemon=True).start()
+    signal.signal(signal.SIGINT, tell)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+
+def raise_when_interrupted() -> None:
+    """Let SIGINT raise KeyboardInterrupt again, for what goes on after it, as a shell does."""
+    if signal.set_wakeup_fd(-1) != -1:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,200 @@
+"""Ctrl-C ends a command with status 130, at once and wherever it is; what it was to remove is removed."""
+
+import os
+import pty
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from curate.cli.interrupt import raise_when_interrupted
+from tests.cli.conftest import Done
+
+pytestmark = pytest.mark.usefixtures("interruptible")
+
+SAID = "curate: interrupted; finished work is kept: run again to continue\n"
+
+
+def start(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """Start a command in a process of its own; `code` comes first, and may replace `main`."""
+    script = f"import sys\nfrom curate.cli import main\nsys.argv[0] = 'curate'\n{dedent(code)}\nmain.command()"
+    command = [sys.executable, "-c", script, *arguments]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    return subprocess.Popen(command, **pipes)
+
+
+def interrupt(running: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Interrupt a process; return its status and what it printed."""
+    running.send_signal(signal.SIGINT)
+    try:
+        out, err = running.communicate(timeout=20)
+    finally:
+        running.kill()
+    return running.returncode, out, err
+
+
+def test_an_interrupt_in_a_callback_is_not_dropped() -> None:
+    """Python drops what is raised there; where C++ calls back, the process would abort."""
+    code = """
+        import ctypes, os, signal
+
+        @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+        def compare(a, b):
+            os.kill(os.getpid(), signal.SIGINT)
+            return 0
+
+        def sort():
+            ctypes.CDLL(None).qsort((ctypes.c_int * 2)(), 2, 4, compare)
+            ctypes.CDLL(None).sleep(10)
+            print("it goes on")
+
+        main.main = sort
+    """
+    out, err = (running := start(code, "run")).communicate(timeout=60)
+    assert (running.returncode, out, err) == (130, "", SAID)
+
+
+def test_an_interrupt_in_the_midst_of_a_long_call_does_not_wait() -> None:
+    """One that does not ask for signals, as most of C does not."""
+    code = """
+        import hashlib
+
+        def work():
+            print("begun", flush=True)
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
+
+        main.main = work
+    """
+    running = start(code, "verify")
+    assert running.stdout and running.stdout.readline() == "begun\n"
+    began = time.monotonic()
+    assert interrupt(running) == (130, "", "curate: interrupted\n")
+    assert time.monotonic() - began < 5
+
+
+def test_locks_and_temporary_folders_are_removed(tmp_path: Path) -> None:
+    code = """
+        import time
+        from curate.process import temporary_folder
+        from curate.store.lock import locked
+        from curate.store.store import RunStore
+
+        def work():
+            with locked(RunStore(sys.argv[1]), "run"), temporary_folder() as folder:
+                open(f"{folder}/large", "w").close()
+                print(folder, flush=True)
+                time.sleep(60)
+
+        main.main = work
+    """
+    running = start(code, str(tmp_path / "run"))
+    assert running.stdout
+    folder = Path(running.stdout.readline().strip())
+    assert (folder / "large").exists() and (tmp_path / "run/tmp/lock").exists()
+    assert interrupt(running)[0] == 130
+    assert not folder.exists() and not (tmp_path / "run/tmp").exists()
+
+
+def test_a_terminal_has_its_cursor_again() -> None:
+    mine, terminal = pty.openpty()
+    code = "main.main = lambda: (print('begun', flush=True), __import__('time').sleep(60))"
+    running = start(code, "run", stderr=terminal)
+    assert running.stdout and running.stdout.readline() == "begun\n"
+    assert interrupt(running)[0] == 130
+    assert os.read(mine, 1000).decode().replace("\r", "") == f"\n\x1b[?25h{SAID}"
+    os.close(mine)
+    os.close(terminal)
+
+
+def test_impatience_changes_nothing() -> None:
+    code = """
+        import os, signal, time
+        from curate import process
+
+        def work():
+            process.at_interrupt(lambda: time.sleep(60))
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+
+        main.main = work
+    """
+    began = time.monotonic()
+    running = start(code, "sql")
+    assert running.wait(30) == 130 and time.monotonic() - began < 20
+
+
+def test_a_shell_gets_it_as_an_exception(finished: dict[str, tuple[Path, Done]]) -> None:
+    running = start("", "sql", str(finished["texts"][0]), "--shell", stdin=subprocess.PIPE)
+    assert running.stdin and running.stdout and running.stderr
+    running.stdin.write("SELECT 'begun' AS a;\n")
+    running.stdin.flush()
+    while "begun" not in running.stdout.readline():
+        assert running.poll() is None
+    running.stdin.write("SELECT sum(hash(range) % 7) FROM range(1_000_000_000_000);\n")
+    running.stdin.flush()
+    time.sleep(1)
+    running.send_signal(signal.SIGINT)
+    assert running.stderr.readline() == "stopped\n"
+    out, _ = running.communicate("SELECT 'goes on' AS b;\n", timeout=60)
+    assert "goes on" in out and running.returncode == 0
+
+
+def test_other_processes_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    raise_when_interrupted()  # where no command has begun
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("options", [[], ["--", "--direct_num_workers=2", "--direct_running_mode=multi_threading"]])
+def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options: list[str]) -> None:
+    """In the midst of measuring."""
+    code = """
+        import time
+        from curate.transforms import measure
+
+        def hang(*arguments):
+            print("begun", flush=True)
+            time.sleep(60)
+
+        if "hang" in sys.argv:
+            sys.argv.remove("hang")
+            measure.measure_unit = hang
+    """
+    words = ["run", str(pool / "tars.yaml"), "--out", str(tmp_path / "out"), *options]
+    running = start(code, "hang", *words)
+    assert running.stdout and running.stdout.readline() == "begun\n"
+    status, out, err = interrupt(running)
+    assert status == 130 and err.endswith(SAID) and "Traceback" not in err
+    out, err = (running := start(code, *words)).communicate(timeout=120)
+    assert running.returncode == 0 and "kept" in out
+
+
+def at_some_moments(arguments: list[str], out: Path, times: int, seconds: float) -> None:
+    """Interrupt a command `times` times, at moments spread over what it takes."""
+    ended: list[int] = []
+    for number in range(times):
+        running = start("", *arguments, "--out", str(out / str(number)))
+        time.sleep(seconds * (number + random.Random(number).random()) / times)
+        if running.poll() is None:
+            status, _, err = interrupt(running)
+            assert status == 130 and "Traceback" not in err, err
+        ended.append(running.wait())
+        running.communicate()
+    assert 130 in ended
+
+
+def test_at_some_moments_of_a_run(pool: Path, tmp_path: Path) -> None:
+    at_some_moments(["run", str(pool / "tars.yaml")], tmp_path, 4, 3.0)
+
+
+@pytest.mark.slow
+def test_at_many_moments_of_the_demo(tmp_path: Path) -> None:
+    at_some_moments(["demo"], tmp_path, 60, 15.0)

@@ -1,0 +1,74 @@
+"""Whatever a missing extra was to bring, its message names what pip is to install."""
+
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curate.cli.main import main
+from curate.errors import RecipeError
+from curate.models import hugging_face, text_lines
+from curate.models.heads import load_head
+from curate.pool.listing import list_files
+from curate.recipe.files import read_whole
+from curate.signals import nsfw
+from curate.store.store import RunStore
+from pipelines.options import parse_options
+from tests.pipelines.test_options import DATAFLOW
+
+TESTED_ELSEWHERE = {"captions", "vllm", "regions"}  # test_openai, test_vllm, test_regions
+NO_FEATURES = {"test", "all", "img2dataset"}
+
+
+def head(folder: Path) -> Any:
+    path = folder / "head.pth"
+    path.write_bytes(b"some")
+    return load_head(str(path), "none", "none")
+
+
+CASES: list[tuple[str, str, Callable[[Path], Any]]] = [
+    ("clip", "torch", head),
+    ("clip", "safetensors.torch", head),
+    ("nsfw", "onnxruntime", lambda folder: nsfw._model_path()),
+    ("ocr", "rapidocr_onnxruntime", lambda folder: text_lines._model_paths()),
+    ("ocr", "shapely", lambda folder: text_lines._model_paths()),
+    ("guided", "transformers", lambda folder: hugging_face.find_devices("guided x", "auto")),
+    ("gcp", "gcsfs", lambda folder: RunStore("gs://bucket/run").exists("a")),
+    ("gcp", "gcsfs", lambda folder: read_whole("gcs://bucket/a.txt", 100)),
+    (
+        "gcp",
+        "apache_beam.runners.dataflow.internal.apiclient",
+        lambda folder: parse_options(["--runner=DataflowRunner", *DATAFLOW]).check_packages(),
+    ),
+    ("aws", "s3fs", lambda folder: RunStore("s3://bucket/run").exists("a")),
+    ("aws", "s3fs", lambda folder: list_files(("s3a://bucket/{0..3}.tar",), {})),
+]
+
+
+@pytest.mark.parametrize(("extra", "package", "use"), CASES)
+def test_a_missing_package_is_named_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: str, package: str, use: Callable[[Path], Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    for scheme in ("gs", "gcs", "s3", "s3a"):  # as if nothing had asked for them before
+        monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
+    with pytest.raises((RecipeError, ImportError), match=re.escape(f"pip install 'curate[{extra}]'")):
+        use(tmp_path)
+
+
+def test_a_command_says_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.setattr(sys, "argv", ["curate", "sql", "gs://bucket/run"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    expected = "curate: gs://bucket/run: gs:// needs gcsfs; install it with: pip install 'curate[gcp]'\n"
+    assert (ended.value.code, capsys.readouterr().err) == (2, expected)
+
+
+def test_each_extra_is_here() -> None:
+    project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
+    assert {extra for extra, *_ in CASES} == {*project["optional-dependencies"]} - TESTED_ELSEWHERE - NO_FEATURES
