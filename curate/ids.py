@@ -34,14 +34,14 @@ def content_uid(url: str | None, sha256: str | None, caption: str) -> str:
 
 
 def make_uids(own: pa.Array | None, url: pa.Array | None, sha256: pa.Array | None, caption: pa.Array) -> pa.Array:
-    """Return each row's uid: `own_uid` of the first column, else `content_uid` of the others; null without a caption."""
+    """Return each row's uid: `own_uid` of the first column, else `content_uid` of the others where there is a caption."""
     none = pa.nulls(len(caption), pa.string())
     url, sha256 = (none if column is None else column for column in (url, sha256))
     is_missing = pc.fill_null(pc.equal(pc.binary_length(url), 0), True)
     uids = hash_pairs(pc.if_else(is_missing, sha256, url) if pc.any(is_missing).as_py() else url, caption)
     if own is None or own.null_count == len(own):
         return uids
-    good = pc.and_(pc.is_valid(caption), pc.fill_null(pc.match_substring_regex(own, _WHOLE_UID), False))
+    good = pc.fill_null(pc.match_substring_regex(own, _WHOLE_UID), False)
     return pc.if_else(good, pc.ascii_lower(own), uids)
 
 

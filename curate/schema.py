@@ -83,7 +83,8 @@ REGIONS = pa.schema(
     [*_fields(_TEXT, "uid", "digest"), ("regions", pa.list_(REGION)), *_fields(_TEXT, "model", "error")]
 )
 
-FAILURES = pa.schema(_fields(_TEXT, "shard", "key", "reason", "detail"))
+# Files, in whole or in part (`row` is null), and samples that could not be read.
+FAILURES = pa.schema([*ALIGNED, *_fields(_TEXT, "shard", "key", "reason", "detail")])
 
 METADATA = pa.schema([("entry_id", _INT32), *_fields(_TEXT, "entry", "source", "language")])
 

@@ -5,7 +5,7 @@
 -- column: count    how many
 -- column: share    samples: as a share of the pool
 -- column: meaning  the reason in words
--- column: example  the first shard by name, and key
+-- column: example  the first shard by name, and key; unit and row where the input has no keys
 -- column: detail   the error message of the example
 SELECT
     kind,
@@ -13,10 +13,10 @@ SELECT
     count(*) AS count,
     CASE WHEN kind = 'sample' THEN count(*) / (SELECT rows FROM funnel WHERE funnel.kind = 'pool') END AS share,
     any_value(meaning) AS meaning,
-    arg_min(concat_ws(' ', shard, key), (shard, key)) AS example,
-    arg_min(detail, (shard, key)) AS detail
+    arg_min(concat_ws(' ', shard, coalesce(key, 'unit ' || unit || ' row ' || row)), (shard, key, unit, row)) AS example,
+    arg_min(detail, (shard, key, unit, row)) AS detail
 FROM (
-    SELECT f.*, r.meaning, coalesce(r.kind, CASE WHEN f.key IS NULL THEN 'file' ELSE 'sample' END) AS kind
+    SELECT f.*, r.meaning, coalesce(r.kind, CASE WHEN f.row IS NULL THEN 'file' ELSE 'sample' END) AS kind
     FROM failures f LEFT JOIN reasons r USING (reason)
 )
 GROUP BY kind, reason

@@ -64,7 +64,8 @@ def test_uids_of_columns_equal_uids_of_rows(found: list[tuple], skip: int, absen
     for values in found[skip:]:
         own_value, url, sha256 = (None if absent & 1 << i else value for i, value in enumerate(values[:3]))
         caption = values[3]
-        expected.append(None if caption is None else ids.own_uid(own_value) or ids.content_uid(url, sha256, caption))
+        of_content = None if caption is None else ids.content_uid(url, sha256, caption)
+        expected.append(ids.own_uid(own_value) or of_content)
     assert uids.to_pylist() == expected
 
 

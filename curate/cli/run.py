@@ -128,8 +128,8 @@ def summary(out: str, seconds: float) -> str:
     if (found := run.evaluation) and found.unread:
         unread = f"{found.unread:,} more could not be read, such as {found.such_as}"
         lines.append(f"evaluation set: {found.images:,} images; {unread}")
-    failures = store.read_parquet(FAILURES_FILE, ["key", "reason"]).to_pylist()
-    damaged = Counter(row["reason"] for row in failures if row["key"] is None)
+    failures = store.read_parquet(FAILURES_FILE, ["row", "reason"]).to_pylist()
+    damaged = Counter(row["reason"] for row in failures if row["row"] is None)
     if damaged:
         lines.append(f"files not read, or in part: {', '.join(f'{n:,} {why}' for why, n in damaged.items())}")
     for work in run.caption_work:

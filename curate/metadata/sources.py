@@ -16,6 +16,7 @@ import string
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -93,8 +94,12 @@ def write_metadata(table: pa.Table, path: str) -> None:
     sink = io.BytesIO()
     pq.write_table(table.select(METADATA.names).cast(METADATA).combine_chunks(), sink, compression="zstd")
     try:
-        with fsspec.open(path, "wb") as file:
-            file.write(sink.getvalue())
+        if "://" in path:
+            with fsspec.open(path, "wb") as file:
+                file.write(sink.getvalue())
+        else:  # where fsspec would take :: for a chain of file systems
+            Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
+            Path(path).expanduser().write_bytes(sink.getvalue())
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"metadata {path}: cannot be written ({_reason(error)})") from error
 

@@ -133,10 +133,11 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
         )
     files = [failure for note in tables.notes("samples") for failure in note["failures"]]
     files += _embedding_faults(settings, tables)
-    of_files = [{"shard": shard, "reason": reason, "detail": detail} for shard, reason, detail in files]
+    of_files = [dict(zip(("shard", "reason", "detail"), one, strict=True)) | {"unit": unit.index} for one in files]
     failures = pa.Table.from_pylist(of_files, schema=schema.FAILURES)
     if bad:
-        of_samples = tables.read("samples", ["shard", "key", "status", "error"]).filter(unreadable)
+        columns = ["unit", "row", "uid", "shard", "key", "status", "error"]
+        of_samples = tables.read("samples", columns).filter(unreadable)
         failures = pa.concat_tables([failures, pa.Table.from_arrays(of_samples.columns, schema=schema.FAILURES)])
     if len(failures):
         settings.store.write_parquet(failures_part(unit.index), failures)
@@ -178,7 +179,8 @@ def _count_values(column: Any) -> Counter[str]:
 def _count_failures(failures: pa.Table, unit: Unit) -> dict[str, Failing]:
     found: dict[str, Failing] = {}
     for row in failures.to_pylist():
-        words = [row["shard"], row["key"], row["detail"] and f"({row['detail']})"]
+        place = None if row["row"] is None else f"unit {row['unit']} row {row['row']}"
+        words = [row["shard"], row["key"] or place, row["detail"] and f"({row['detail']})"]
         example = " ".join(repr(word)[1:-1] for word in words if word)
         one = Failing(1, unit.index, example)
         found[row["reason"]] = found[row["reason"]].add(one) if row["reason"] in found else one

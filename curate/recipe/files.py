@@ -34,12 +34,13 @@ def read_whole(path: str, limit: int) -> bytes:
         ValueError: it is larger than the limit, or the URL cannot be understood.
         ImportError: what opens such URLs is not installed.
     """
-    fs, inner = fsspec.core.url_to_fs(path)
+    # In a path, fsspec would take :: for a chain of file systems.
+    fs, inner = fsspec.core.url_to_fs(path) if "://" in path else (LocalFileSystem(), os.path.expanduser(path))
     if isinstance(fs, LocalFileSystem):
         mode = os.stat(inner).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder, opening says what it is
             raise OSError("it is a pipe or a device; accepted: a regular file")
-    with fsspec.open(path, "rb") as file:
+    with fs.open(inner, "rb") as file:
         content: bytes = file.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f"it holds more than {limit:,} bytes; accepted: at most that")

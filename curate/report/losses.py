@@ -86,8 +86,8 @@ def duplicates_section(run: Run) -> Section | None:
 def failures_section(run: Run) -> Section | None:
     """Return samples and files that could not be read, by reason; None where all could."""
     found = run.rows(
-        """SELECT kind, reason, count(*) AS n, any_value(meaning) AS meaning, arg_min(detail, (shard, key)) AS detail FROM (
-            SELECT f.*, r.meaning, coalesce(r.kind, CASE WHEN f.key IS NULL THEN 'file' ELSE 'sample' END) AS kind
+        """SELECT kind, reason, count(*) AS n, any_value(meaning) AS meaning, arg_min(detail, (shard, key, unit, row)) AS detail FROM (
+            SELECT f.*, r.meaning, coalesce(r.kind, CASE WHEN f.row IS NULL THEN 'file' ELSE 'sample' END) AS kind
             FROM failures f LEFT JOIN reasons r USING (reason)
         ) GROUP BY kind, reason ORDER BY kind DESC, n DESC, reason"""
     )

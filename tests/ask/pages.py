@@ -103,7 +103,7 @@ def write_hostile(url: str) -> RunStore:
          "failed": [[], [HOSTILE[1]]][i % 2], "status": "ok"}
         for i, text in enumerate(HOSTILE)
     ]  # fmt: skip
-    failures = [{"shard": text, "key": None, "reason": text, "detail": text} for text in HOSTILE]
+    failures = [{"unit": 0, "shard": text, "key": None, "reason": text, "detail": text} for text in HOSTILE]
     return write_units(url, [rows], run, entries, failures, captions)
 
 

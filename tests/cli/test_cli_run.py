@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -287,3 +288,32 @@ def test_progress_elsewhere_is_plain_lines(tmp_path: Path, capsys: pytest.Captur
 def test_progress_ends_with_an_error_too(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="inside"), progress.show_progress(RunStore(str(tmp_path)), 1):
         raise RuntimeError("inside")
+
+
+def test_rows_that_could_not_be_read_are_found(cli: Cli, tmp_path: Path) -> None:
+    """By their own uid, URL or place, in a pool without keys; and they are not taken for files."""
+    uids = [f"{i:032x}" for i in range(9)]
+    captions = [None if i in (3, 4) else f"a photo of {i}" for i in range(9)]
+    urls = [None if i == 5 else f"http://x/{i}" for i in range(9)]
+    pq.write_table(pa.table({"uid": uids, "url": urls, "text": captions}), tmp_path / "pool.parquet")
+    recipe, out = tmp_path / "recipe.yaml", str(tmp_path / "out")
+    recipe.write_text(f"input: [{{name: own, format: parquet, path: {tmp_path}/pool.parquet}}]\nmax_failed: 0.5\n")
+    done = cli("run", str(recipe), "--out", out)
+    assert done.status == 0 and "files not read" not in done.out, done
+    for sample in (uids[4], "http://x/4"):
+        found = cli("explain", out, sample)
+        assert found.status == 0 and "verdict: dropped by failed" in found.out and "(unit 0, row 4)" in found.out
+    asked = cli("sql", out, "FROM failures SELECT unit, row, uid, reason ORDER BY row", "--format", "json")
+    assert [tuple(row.values()) for row in json.loads(asked.out)] == [
+        (0, 3, uids[3], "no_caption"),
+        (0, 4, uids[4], "no_caption"),
+        (0, 5, uids[5], "no_url"),
+    ]
+    counted = json.loads(cli("sql", out, "failures", "--format", "json").out)
+    assert [(row["kind"], row["reason"], row["count"]) for row in counted] == [
+        ("sample", "no_caption", 2),
+        ("sample", "no_url", 1),
+    ]
+    assert counted[0]["example"].endswith("pool.parquet unit 0 row 3")
+    done = cli("run", str(recipe), "--out", str(tmp_path / "other"), "--set", "max_failed=0.1")
+    assert done.status == 1 and "no_caption 2, such as" in done.err and "pool.parquet unit 0 row 3" in done.err

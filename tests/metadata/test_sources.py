@@ -80,6 +80,16 @@ def test_written_tables_are_deterministic_and_come_back(tmp_path: Path) -> None:
     assert again.equals(table) and report.read == 7
 
 
+@pytest.mark.parametrize("name", ["a::b.parquet", "c*.parquet", "d?e#1.parquet", "[f].parquet", "new/folder/g.parquet"])
+def test_a_table_is_written_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Though fsspec takes :: for a chain of file systems."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text("cat\ndog\n")
+    write_metadata(read_metadata("list.txt")[0], name)
+    assert [path for path in tmp_path.rglob("*.parquet") if path.is_file()] == [tmp_path / name]
+    assert read_metadata(str(tmp_path / name))[0]["entry"].to_pylist() == ["cat", "dog"]
+
+
 def test_any_fsspec_url() -> None:
     with fsspec.open("memory://metadata/m.json", "wb") as file:
         file.write(b'["dog"]')

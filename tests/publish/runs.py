@@ -167,8 +167,15 @@ CAPTIONS = [
     caption("b6", "rewrite", "plain", "a cat that is red", gate="names", tokens=8, failed=["names", "numbers"]),
 ]
 FAILURES = [
-    {"shard": "bad.tar", "key": None, "reason": "not_a_tar", "detail": "begins with <html>"},
-    {"shard": "photos.tar", "key": "a3", "reason": "truncated_image", "detail": "ends at byte 100"},
+    {"unit": 0, "shard": "bad.tar", "key": None, "reason": "not_a_tar", "detail": "begins with <html>"},
+    {
+        "unit": 0,
+        "row": 3,
+        "shard": "photos.tar",
+        "key": "a3",
+        "reason": "truncated_image",
+        "detail": "ends at byte 100",
+    },
 ]
 
 

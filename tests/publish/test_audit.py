@@ -78,12 +78,13 @@ def test_all_rows_are_counted(prepared: Prepared) -> None:
         kept = rules.count(None)
         assert (audit.rows, audit.kept) == (len(rules), {unit.index: kept} if kept else {})
         samples = prepared.context.unit_tables(unit).read("samples").to_pylist()
-        bad += [(r["shard"], r["key"], r["status"], r["error"]) for r in samples if r["status"] != "ok"]
+        names = ("unit", "row", "uid", "shard", "key", "status", "error")
+        bad += [tuple(r[name] for name in names) for r in samples if r["status"] != "ok"]
         told.update(audit.verdicts)
         whole.add(audit)
     listed = [tuple(row.values()) for row in all_failures(prepared.context.store).to_pylist()]
     assert [row for row in listed if row[1] is not None] == bad
-    assert Counter(row[2] for row in listed) == {reason: found.rows for reason, found in whole.failing.items()}
+    assert Counter(row[5] for row in listed) == {reason: found.rows for reason, found in whole.failing.items()}
     assert told["None"] and told["words"] and told["failed"] and told["duplicate"] and told[KEPT]
     assert told == prepared.context.store.read_json("run.json")["counts"] == whole.verdicts
 
@@ -93,7 +94,8 @@ def test_a_file_that_could_not_be_read_stands_apart(prepared: Prepared) -> None:
     unread = set().union(*(audit.unread for audit in audits))
     assert [Path(path).name for path in unread] == ["00002.tar"]
     failures = all_failures(prepared.context.store)
-    (row,) = [row for row in failures.to_pylist() if row["key"] is None]
+    (row,) = [row for row in failures.to_pylist() if row["row"] is None]
+    assert row["unit"] is not None and row["uid"] is None and row["key"] is None
     assert (row["shard"], row["reason"]) == (*unread, "not_a_tar") and "<html>" in row["detail"]
     assert failures.schema == schema.FAILURES
 
@@ -190,7 +192,7 @@ def test_damage_above_the_limit_fails_the_run(
 ) -> None:
     context = replace(prepared.context, recipe=recipe("x.tar", max_failed=limit), store=RunStore(str(tmp_path)))
     found = audit({"kept": 100 - failed, "failed": failed}, reasons=failed)
-    failures = pa.Table.from_pylist([{"reason": "empty_image"}] * failed, schema.FAILURES)
+    failures = pa.Table.from_pylist([{"row": 0, "reason": "empty_image"}] * failed, schema.FAILURES)
     if fits:
         check_damage(settings_of(context), found)
         assert context.store.files() == []
