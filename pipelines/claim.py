@@ -211,7 +211,9 @@ def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
 def _identity(context: RunContext) -> str:
     recipe = _fixed(_plain(context.recipe))
     recipe["rules"] = list(recipe["rules"].items())
-    recipe["measure"] = value_fields(context.recipe.measure)
+    signals = MeasureSettings.of(context).signals  # whose keys hold digests of models, and not where these are
+    kept = [one.name for one in context.recipe.measure.kept]
+    recipe["measure"] = [value_fields(context.recipe.measure.image), [[one.name, one.key] for one in signals], kept]
     if context.recipe.captions:
         recipe["captions"] = context.recipe.captions.cache_key_fields(context.engine_ids)
     return ids.digest([recipe, EmitSettings.of(replace(context, blocklist_key="")).key])

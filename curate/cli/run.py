@@ -68,19 +68,28 @@ def run(
 
 
 def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
-    """Return which tables of the older run are reused, and what is recomputed."""
+    """Return which tables of the older run are reused, and what is recomputed: tables, and signals of how many units."""
     from pipelines.keys import count_current
 
-    found = count_current(context, units)
-    tables = [name for name, count in found.items() if count and name not in ("decisions", "answers", "captions")]
-    taken = ", ".join(f"{name} {found[name]}/{len(units)}" for name in tables)
+    def say(counts: dict[str, int]) -> str:
+        return ", ".join(f"{name} {count}/{len(units)}" for name, count in counts.items() if count)
+
+    decided = ("decisions", "answers", "captions")  # decisions are never reused, answers one by one
+    found = {name: count for name, count in count_current(context, units).items() if name not in decided}
     settings = MeasureSettings.of(context)
     needed = in_threads(lambda unit: needed_signals(settings, unit, context.unit_tables(unit)), units)
-    again = list(dict.fromkeys(signal.name for signals in needed for signal in signals))
-    lines = [f"reused from {reuse}: {taken or 'no whole table'} (units)"]
-    if settings.signals:
-        rest = "; the columns of the others are adopted" if again else ""
-        lines.append(f"recomputed: {', '.join(again) or 'nothing'}{rest}")
+    signals = Counter(signal.name for of_unit in needed for signal in of_unit)
+    lost = say({name: len(units) - count for name, count in found.items()})
+    lines = [f"reused from {reuse}: {say(found) or 'no whole table'} (units)"]
+    if found and lost and settings.signals:
+        which = (
+            f"signals {say(signals)}; columns of the others are reused"
+            if signals
+            else "no signal, their columns are reused"
+        )
+        lost = f"{lost} ({which})"
+    rest = ["decisions", *(["captions without a cached answer"] if context.recipe.captions else []), "shards"]
+    lines.append(f"recomputed: {', '.join(filter(None, [lost, *rest]))}")
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ cache and then downloads. Code that comes with a model is never run, and weights
 
 import hashlib
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -24,16 +25,20 @@ R = TypeVar("R")
 
 
 def model_name(model: str) -> str:
-    """Return what names a model in tables: of a folder its name and a digest of its files, so that no path is in a table."""
+    """Return what names a model in tables: of a folder its kind and a digest of its files, the same wherever the folder is."""
     path = Path(model)
     if not path.is_dir():
         return model
     state = hashlib.sha256()
+    try:
+        kind = str(json.loads((path / "config.json").read_bytes())["model_type"])
+    except (OSError, ValueError, LookupError, TypeError):
+        kind = "model"
     for file in sorted(path.iterdir()):
         if file.is_file():
             with open(file, "rb") as opened:
                 state.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
-    return f"{path.name}@{state.hexdigest()[:12]}"
+    return f"{kind}@{state.hexdigest()[:12]}"
 
 
 def find_devices(where: str, device: Device) -> list[str]:

@@ -81,7 +81,7 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
         raise RecipeError(f"{where}: context_length {options.context_length} is not above the model's own {context}")
     return {
         "model": options.model if not options.model.startswith("local-dir:") else "local-dir",
-        "pretrained": options.pretrained if not _is_file(options) else os.path.basename(options.pretrained or ""),
+        "pretrained": "file" if _is_file(options) else options.pretrained,
         "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest(),
         "weights": {"file": os.path.basename(weights), "sha256": _sha256(weights)},
         "preprocess": preprocess,

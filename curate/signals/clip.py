@@ -51,6 +51,14 @@ def _identify(name: str, options: Clip, known: Known) -> dict[str, Any]:
     return identify(options, known.is_local)
 
 
+def _key(identity: dict[str, Any]) -> str:
+    """Return the key of a model's scores: neither the device is in it, nor the name of a user's file of weights."""
+    fields = {field: value for field, value in identity.items() if field != "device"}
+    if identity["pretrained"] == "file":
+        fields["weights"] = {"sha256": identity["weights"]["sha256"]}
+    return ids.digest(["clip", 1, fields])
+
+
 def _build(name: str, options: Clip, built: Built) -> Iterator[Signal]:
     """Yield the signal of one model, and that of its words."""
     identity = built.identities[name]
@@ -67,7 +75,7 @@ def _build(name: str, options: Clip, built: Built) -> Iterator[Signal]:
             pa.field(f"{options.prefix}tokens", pa.int32()),
             pa.field(f"{options.prefix}truncated", pa.bool_()),
         ),
-        key=ids.digest(["clip", 1, {field: value for field, value in identity.items() if field != "device"}]),
+        key=_key(identity),
         from_images=lambda captions: ClipScorer(encoder, captions),
         load=encoder,
         dimension=identity["dimension"],

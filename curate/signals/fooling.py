@@ -40,8 +40,8 @@ def _identify(name: str, options: Fooling, known: Known) -> Any:
     if not store.exists("_SUCCESS"):
         raise RecipeError(f"{where} is not a finished run; accepted: the --out of one with embeddings: true")
     run = read_facts(store)
-    weights = [other["weights"] for other in run.models.values() if isinstance(other, dict) and "weights" in other]
-    if "embeddings" not in run.keys or model["weights"] not in weights:
+    others = [other["weights"] for other in run.models.values() if isinstance(other, dict) and "weights" in other]
+    if "embeddings" not in run.keys or model["weights"]["sha256"] not in [weights["sha256"] for weights in others]:
         raise RecipeError(f"{where} keeps no embeddings of {model['model']} with these weights")
     return run.keys["embeddings"]
 

@@ -108,6 +108,32 @@ def test_reuse_and_set(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Don
         assert path.samefile(old / "tables" / "samples" / path.name)
 
 
+def test_reuse_says_what_is_recomputed(
+    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
+) -> None:
+    """All of it: here images are decoded again, though no signal is computed."""
+
+    def said(name: str, *changes: str) -> str:
+        words = [word for change in changes for word in ("--set", change)]
+        out = str(tmp_path / name)
+        done = cli("run", str(pool / "tars.yaml"), "--out", out, "--reuse", str(finished["tars"][0]), *words)
+        assert done.status == 0
+        return done.err
+
+    units = len(list((finished["tars"][0] / "tables/samples").iterdir()))
+    same = said("same", "balance.t=100")
+    assert f"samples {units}/{units}, members {units}/{units}, matches {units}/{units} (units)" in same
+    assert "\nrecomputed: decisions, shards\n" in same
+    read = said("read", "measure.image.phash=false", "dedup.by=[uid]")
+    assert "no whole table (units)" in read
+    assert (
+        f"recomputed: samples {units}/{units}, members {units}/{units}, matches {units}/{units}, decisions, shards"
+        in read
+    )
+    more = said("more", "measure.language={}")
+    assert f"scores {units}/{units}" in more and f"signals language {units}/{units}" in more
+
+
 def test_too_much_damage_fails_the_run_with_the_reasons(cli: Cli, pool: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     done = cli("run", str(pool / "tars.yaml"), "--out", out, "--set", "max_failed=0.01")

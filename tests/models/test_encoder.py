@@ -1,6 +1,7 @@
 """The encoder against open_clip's own loop, and what it says of models and devices that are not there."""
 
 import io
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,7 +17,7 @@ from curate.models import encoder as encoder_module
 from curate.models.encoder import _Net, load_encoder
 from curate.models.hugging_face import each_device
 from curate.models.identity import identify
-from curate.signals.clip import Clip
+from curate.signals.clip import Clip, _key
 from tests.models.clips import write_model
 
 TEXTS = ["a red dog", "", "x", "a photo of " + "a very long caption " * 40, "日本語 🐈", "boat", "a, b. c!", "A " * 30]
@@ -187,7 +188,9 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     net = open_clip.create_model("ViT-S-32-alt")
     torch.save(net.state_dict(), tmp_path / "w.pt")
     options = Clip(model="ViT-S-32-alt", pretrained=str(tmp_path / "w.pt"))
-    assert identify(options)["pretrained"] == "w.pt" and identify(options)["dimension"] == 256
+    assert identify(options)["pretrained"] == "file" and identify(options)["dimension"] == 256
+    other = Clip(model="ViT-S-32-alt", pretrained=str(shutil.copy(tmp_path / "w.pt", tmp_path / "other.pt")))
+    assert identify(other)["weights"]["file"] == "other.pt" and _key(identify(other)) == _key(identify(options))
     assert load_encoder(options).encode_texts(["a"]).embeddings.shape == (1, 256)
 
 

@@ -1,6 +1,7 @@
 """CLIP scores of whole runs, against open_clip's own loop over the same files, and what of them is taken over."""
 
 import io
+import shutil
 import tarfile
 import threading
 from pathlib import Path
@@ -163,6 +164,21 @@ def test_what_is_encoded_again(change: dict[str, Any], models: list[str], tmp_pa
     assert encoded
     for table in ("scores", "samples"):
         assert new.table(table) == fresh.table(table)
+
+
+def test_a_model_that_was_moved_is_the_same(models: list[str], tmp_path: Path, encoded: list[int]) -> None:
+    """For another run, and for its own, which goes on or is finished."""
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(20), 1)
+    moved = shutil.copytree(models[0].removeprefix("local-dir:"), tmp_path / "elsewhere")
+    old = pools.run_local(recipe(path, {"model": models[0], "embeddings": True}), tmp_path / "old")
+    encoded.clear()
+    other = recipe(path, {"model": f"local-dir:{moved}", "embeddings": True})
+    assert prepare(other, str(old.folder)).context.models["clip"]["weights"]  # not refused as another recipe
+    new = pools.run_local(other, tmp_path / "new", reuse=old.folder)
+    assert encoded == [] and new.table("scores").equals(old.table("scores"))
+    another = recipe(path, {"model": models[1], "embeddings": True})
+    with pytest.raises(RecipeError, match=r"changed: measure\.clip"):
+        prepare(another, str(old.folder))
 
 
 def test_a_second_model_encodes_alone(models: list[str], tmp_path: Path, encoded: list[int]) -> None:
