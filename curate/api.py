@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from curate.whatif.answer import WhatIf
 
 _SHOWN = 50  # rows of a table that a notebook shows
-_SAMPLES = "(SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row))"
-
 
 class Run:
     """A finished run, open for queries; `path` is its folder.
@@ -86,7 +84,7 @@ class Run:
         """
         shown = "*" if columns is None else ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
         condition = "" if where is None else f"WHERE ({where}\n)"
-        return self.sql(f"SELECT {shown} FROM {_SAMPLES} {condition} ORDER BY unit, row LIMIT $limit", limit=limit)
+        return self.sql(f"SELECT {shown} FROM verdicts {condition} ORDER BY unit, row LIMIT $limit", limit=limit)
 
     def funnel(self) -> pa.Table:
         """Return what each rule dropped, from the pool to the kept set: rule, rows_in, dropped, kept, share_dropped, share_kept."""

@@ -11,9 +11,7 @@ SELECT
         FROM (SELECT m.unit, m.row, unnest(m.entry_ids) AS entry_id FROM matches m SEMI JOIN wanted USING (unit, row)) m
         JOIN entries e USING (entry_id)
         WHERE m.unit = v.unit AND m.row = v.row
-    ), []) AS entries,
-    c.* EXCLUDE (unit, row, uid)
+    ), []) AS entries
 FROM verdicts v
 SEMI JOIN wanted USING (unit, row)
-LEFT JOIN scores c ON c.unit = v.unit AND c.row = v.row
 ORDER BY v.unit, v.row;

@@ -1,10 +1,7 @@
--- Views over a run's tables, for every query: `samples`, `scores`, `scored`, `measured`, `embeddings`, `matches`, `decisions`,
+-- Views over a run's tables, for every query: `samples`, `scores`, `scored`, `measured`, `verdicts`, `embeddings`, `matches`, `decisions`,
 -- `members`, `published` and `manifest` exist already, as do the tables `entries`, `failures`, `reasons`, `rules`, `run`, `funnel`, `drops`, `sources`, `drift`, `caption_work`, `steps`, `forgotten`; and `answers`, `captions`, `regions`.
 
--- Every sample with its decision: columns of samples and decisions.
-CREATE VIEW verdicts AS
-SELECT s.*, d.* EXCLUDE (unit, row, uid)
-FROM samples s JOIN decisions d USING (unit, row);
+-- `verdicts` has every sample with all that is known of it: columns of samples, scores and decisions.
 
 -- The curated set.
 CREATE VIEW kept AS

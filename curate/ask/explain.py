@@ -35,7 +35,6 @@ _UNSEEN = (
     *schema.DECISIONS.names[len(schema.ALIGNED) :],
     schema.REPEATS.name,
 )
-_KNOWN = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
 _AT = "SEMI JOIN (SELECT unnest($places, recursive := true)) USING (unit, row)"  # rows at `places`
 _ROWS = 20  # rows that are shown of one key, URL or uid
 _TEXT = 300  # characters of a caption or URL that are shown
@@ -58,7 +57,7 @@ def explain_sample(url: str, sample: str) -> Page:
     run, record = read_facts(folder), Record.read(folder)
     with connected(url) as connection:
         kind, name, places = _find(connection, record, url, sample)
-        rows = _fetch(connection, f"SELECT * FROM ({_KNOWN}) {_AT} ORDER BY unit, row", places=places[:_ROWS])
+        rows = _fetch(connection, f"SELECT * FROM verdicts {_AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
         specs = {
             rule.name: rule.expression if rule.sql or rule.dedup else Top.model_validate(rule.best)

@@ -39,7 +39,6 @@ _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECA
 # is an `Error` of no other class.
 _DAMAGE = re.compile(r"Failed to read file|No magic bytes|too small to be a Parquet|\.parquet/\*\*|Corrupt database")
 _BATCH = 2048  # rows fetched at once: what DuckDB makes at a time
-_APART = "\nScores are columns of `measured`, decisions of `kept`, `dropped` and `verdicts`; for both: FROM kept JOIN scores USING (unit, row)"
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 # Table functions that make rows of their arguments or describe the catalog. None of them reads a file.
 _FUNCTIONS = {"unnest", "range", "generate_series", "repeat", "repeat_row", "json_each", "json_tree", "histogram"}
@@ -182,8 +181,7 @@ def _errors() -> Iterator[None]:
     except duckdb.Error as error:
         if type(error) is duckdb.Error or _DAMAGE.search(str(error)):
             raise RunError(f"a file of the run cannot be read: {one_line(error)}; see `curate verify`") from None
-        hint = _APART if re.search(r'Referenced column ".*" not found', str(error)) else ""
-        raise RecipeError(f"SQL: {str(error).strip()}{hint}") from None
+        raise RecipeError(f"SQL: {str(error).strip()}") from None
 
 
 def _columns(connection: Any, view: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The views over a run's large tables: for a connection of ours, and as views.sql in the run folder for any DuckDB client.
 
 In: which tables have files, the columns of `scores`, and where the files are, as SQL. Out: statements that create views
-of LARGE, `scored`, `measured` and `published`, and what sql/views.sql builds on them. A table that a run does not have is an empty
+of LARGE, `scored`, `measured`, `verdicts` and `published`, and what sql/views.sql builds on them. A table that a run does not have is an empty
 view with the same columns, so that every query works on every run.
 """
 
@@ -50,6 +50,7 @@ _HEAD = """\
 --     .read views.sql
 -- The views are temporary: nothing is written. `curate sql DIR` has them too, and reads nothing but the run.
 """
+_VERDICTS = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
 _RUN = "coalesce(rtrim(getvariable('run'), '/') || '/', '')"
 
 
@@ -116,7 +117,7 @@ def _statements(view: str, files: Mapping[str, str], scores: Sequence[str], kind
         kind: of the shards.
     """
     bodies = {name: _scan(files[name]) if name in files else _nothing(columns) for name, columns in LARGE.items()}
-    bodies |= {"scored": _scored(scores), "measured": _measured(scores, "derived" in files)}
+    bodies |= {"scored": _scored(scores), "measured": _measured(scores, "derived" in files), "verdicts": _VERDICTS}
     bodies["published"] = _published(files["published"], kind) if "published" in files else _nothing(PUBLISHED)
     large = [f"CREATE {view} {name} AS {body}" for name, body in bodies.items()]
     text = (sql_folder() / "views.sql").read_text("utf-8").replace("CREATE VIEW", f"CREATE {view}")

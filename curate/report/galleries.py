@@ -28,7 +28,6 @@ SELECT coalesce(d.rule, 'kept') AS step, arg_min(
       'source': s.source, 'key': s.key, 'url': s.url}}, {most}) AS chosen
 FROM samples s JOIN decisions d USING (unit, row) GROUP BY step
 """
-_KNOWN = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
 
 
 @dataclass(frozen=True)
@@ -75,15 +74,15 @@ def _choose(run: Run, most: int) -> dict[str, list[Place]]:
 
 def _fetch(run: Run, places: Sequence[Place]) -> dict[Place, Row]:
     """Return what is known of the samples: their rows of samples, scores and decisions."""
-    rows = run.rows(f"{_KNOWN} WHERE (m.unit, m.row) IN {AT_PLACES}", **at_places(places))
+    rows = run.rows(f"SELECT * FROM verdicts WHERE (unit, row) IN {AT_PLACES}", **at_places(places))
     return {place_of(row): row for row in rows}
 
 
 def _partners(run: Run, rows: Iterable[Row]) -> dict[str, Row]:
     """Return the samples that represent these duplicates, by uid."""
     uids = sorted({row["duplicate_of"] for row in rows if row["rule"] == schema.DUPLICATE and row["duplicate_of"]})
-    where = "(d.kept OR d.rule IN (FROM later_rules)) AND d.uid IN (SELECT unnest($uids::VARCHAR[]))"
-    return {row["uid"]: row for row in run.rows(f"{_KNOWN} WHERE {where}", uids=uids)}
+    where = "(kept OR rule IN (FROM later_rules)) AND uid IN (SELECT unnest($uids::VARCHAR[]))"
+    return {row["uid"]: row for row in run.rows(f"SELECT * FROM verdicts WHERE {where}", uids=uids)}
 
 
 def _entries(run: Run, rows: dict[Place, Row]) -> dict[Place, str]:

@@ -282,10 +282,16 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
         run_query(str(tmp_path), "funnel")
 
 
-def test_where_scores_and_verdicts_meet_is_told(small: str) -> None:
-    with pytest.raises(RecipeError, match=r'"clip_score" not found(.|\n)*FROM kept JOIN scores USING \(unit, row\)'):
-        run_query(small, "SELECT count(*) FROM kept WHERE clip_score > 0.3")
-    assert len(list(run_query(small, "SELECT clip_score, rule FROM kept JOIN scores USING (unit, row)").rows)) == 4
+@pytest.mark.parametrize("view", ["kept", "dropped", "survivors", "verdicts"])
+def test_views_of_decisions_have_scores(small: str, view: str) -> None:
+    """Each column once, as the join with `scores` has them."""
+    found = run_query(small, f"FROM {view}")
+    assert len(set(found.names)) == len(found.names) == len({name.removesuffix("_1") for name in found.names})
+    assert {"caption", "clip_score", "min_side", "kept", "rule", "draw"} < set(found.names)
+    joined = "SELECT d.rule, c.clip_score FROM {} JOIN decisions d USING (unit, row) JOIN scores c USING (unit, row) ORDER BY unit, row"
+    direct = f"SELECT rule, clip_score FROM {view} ORDER BY unit, row"
+    assert ask(small, direct) == ask(small, joined.format(view))
+    assert ask(small, f"SELECT avg(clip_score) FROM {view}")[0][0] > 0
 
 
 def test_a_damaged_run_points_to_verify(tmp_path: Path) -> None:
@@ -389,8 +395,7 @@ def test_json_is_exact(small: str, expression: str) -> None:
 def test_csv_is_read_back(small: str) -> None:
     result = run_query(
         small,
-        "SELECT uid, caption, clip_score, kept, NULL AS none FROM verdicts "
-        "JOIN scores USING (unit, row, uid) ORDER BY unit, row",
+        "SELECT uid, caption, clip_score, kept, NULL AS none FROM verdicts ORDER BY unit, row",
     )
     text = shown(result, "csv")
     assert "\r" not in text and text.count("\n") == len(result.rows) + 1
