@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 50  # rows of a table that a notebook shows
 
+
 class Run:
     """A finished run, open for queries; `path` is its folder.
 

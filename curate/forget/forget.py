@@ -169,13 +169,14 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
 def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
     """Count the kept rows of each entry again; the rest of entries.parquet says how the run decided, and stays."""
     entries = folder.read_parquet(layout.ENTRIES_FILE)
-    kept = np.zeros(len(entries), np.int64)
+    entry_ids = entries["entry_id"].to_numpy()
+    kept = np.zeros(int(entry_ids.max(initial=-1)) + 1, np.int64)
     for tables in all_tables:
         matches = tables.read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
         is_kept = tables.read("decisions", ["kept"])["kept"].to_numpy().astype(np.int64)
-        kept += balance.entry_sums(matches, is_kept, len(entries)).astype(np.int64)
+        kept += balance.entry_sums(matches, is_kept, len(kept)).astype(np.int64)
     place = entries.column_names.index("kept")
-    counted = entries.set_column(place, entries.schema.field(place), pa.array(kept))
+    counted = entries.set_column(place, entries.schema.field(place), pa.array(kept[entry_ids]))
     if not counted.equals(entries):
         folder.write_parquet(layout.ENTRIES_FILE, counted)
 

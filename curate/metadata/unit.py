@@ -7,6 +7,7 @@ sample could not be read.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
 _COLUMNS = ["entry", "source", "language"]
+NO_ENTRY = "\0"  # where the list has a line that is no entry: no caption holds it
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,19 @@ class MatchSettings:
 class Entries:
     """The metadata of a run, loaded."""
 
-    table: pa.Table  # entry, source, language string
+    table: pa.Table  # entry, source, language string; an entry's id is its row, and other rows hold NO_ENTRY
+
+    @classmethod
+    def of(cls, metadata: pa.Table) -> Self:
+        """Return those of a table with `entry_id`, its rows ascending by that."""
+        entry_ids = metadata["entry_id"].to_numpy()
+        rows = np.full(int(entry_ids.max(initial=-1)) + 1, -1)
+        rows[entry_ids] = np.arange(len(entry_ids))
+        if len(rows) == len(entry_ids):
+            return cls(metadata.select(_COLUMNS))
+        take = pa.array(rows, mask=rows < 0)
+        found = metadata.select(_COLUMNS).combine_chunks().take(take)
+        return cls(pa.table([pc.fill_null(column, NO_ENTRY) for column in found.columns], names=_COLUMNS))
 
     @cached_property
     def keys(self) -> npt.NDArray[np.uint64]:
@@ -60,14 +74,14 @@ def load_entries(settings: MatchSettings) -> Entries:
 
     def load() -> Entries:
         file = METADATA_FILE if settings.store.exists(METADATA_FILE) else ENTRIES_FILE
-        return Entries(settings.store.read_parquet(file, _COLUMNS))
+        return Entries.of(settings.store.read_parquet(file, ["entry_id", *_COLUMNS]))
 
     return _kept(settings.metadata_key, load)
 
 
 def keep_entries(metadata_key: str, metadata: pa.Table) -> None:
     """Keep a run's metadata, which this process has read, as `load_entries` would load it."""
-    _kept(metadata_key, lambda: Entries(metadata.select(_COLUMNS)))
+    _kept(metadata_key, lambda: Entries.of(metadata))
 
 
 def _kept(metadata_key: str, load: Callable[[], Entries]) -> Entries:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate import schema
 from curate.decide import balance
 from curate.decide.derived import Scale
 from curate.decide.schemes.scheme import Scheme
 from curate.decide.top import Group
-from curate.metadata.unit import load_entries
+from curate.metadata.unit import NO_ENTRY, load_entries
 from curate.numeric.arrays import I64
 from curate.output.output_format import find_output
 from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation
@@ -128,7 +129,7 @@ def write_entries(
 
     Args:
         store: the run folder.
-        entries: columns entry, source, language.
+        entries: columns entry, source, language, as `Entries` has them.
         pool: int64[entries], rows of the pool that match, before any rule.
         survivors: int64[entries], rows that match when balancing begins.
         counts: int64[entries], those or another run's: p follows from them.
@@ -142,6 +143,8 @@ def write_entries(
     columns = [entry_ids, *entries.columns, pool, survivors, p, sums[0] / float(balance.ONE), sums[1]]
     arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]
     table = pa.Table.from_arrays(arrays, schema=schema.ENTRIES)
+    is_entry = pc.not_equal(table["entry"], NO_ENTRY)
+    table = table if pc.all(is_entry).as_py() else table.filter(is_entry).combine_chunks()
     store.write_parquet(ENTRIES_FILE, table)
     return table
 

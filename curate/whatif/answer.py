@@ -156,9 +156,9 @@ def _facts(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.T
     )
     rows.append(("survivors", reached, sum(int(b.alive.sum()) for b in survivors.states)))
     if run.recipe.match:
-        entries = run.context.store.read_parquet(ENTRIES_FILE, ["survivors", "expected", "probability"])
-        before, expected, p = (entries[name].to_numpy() for name in ("survivors", "expected", "probability"))
-        now = survivors.counts
+        entries = run.context.store.read_parquet(ENTRIES_FILE, ["entry_id", "survivors", "expected", "probability"])
+        entry_ids, before, expected, p = (column.to_numpy() for column in entries.columns)
+        now = survivors.counts[entry_ids]
         rows.append(("entries", int((before > 0).sum()), int((now > 0).sum())))
         rows.append(("entries_gained", None, int(((now > 0) & (before == 0)).sum())))
         rows.append(("entries_lost", None, int(((now == 0) & (before > 0)).sum())))

@@ -343,3 +343,42 @@ def test_rows_that_could_not_be_read_are_found(cli: Cli, tmp_path: Path) -> None
     assert counted[0]["example"].endswith("pool.parquet unit 0 row 3")
     done = cli("run", str(recipe), "--out", str(tmp_path / "other"), "--set", "max_failed=0.1")
     assert done.status == 1 and "no_caption 2, such as" in done.err and "pool.parquet unit 0 row 3" in done.err
+
+
+def test_an_entrys_id_is_its_place_in_the_list(cli: Cli, tmp_path: Path) -> None:
+    """Also where entries before it are dropped: in all tables, after balancing, what-if and forgetting."""
+    listed = ["cat", ",", "cat", "", "dog", "a b", "zebra", "."]
+    captions = [f"a {name} {i}" for i in range(30) for name in ("cat", "dog", "a b")] + ["nothing at all"]
+    urls = [f"http://x/{i}" for i in range(len(captions))]
+    pq.write_table(pa.table({"url": urls, "text": captions}), tmp_path / "pool.parquet")
+    (tmp_path / "list.json").write_text(json.dumps(listed))
+    (tmp_path / "recipe.yaml").write_text(
+        "input: [{name: own, format: parquet, path: pool.parquet}]\nmatch: {metadata: list.json}\nbalance: {t: 10}\n"
+    )
+    out = tmp_path / "out"
+    assert cli("run", str(tmp_path / "recipe.yaml"), "--out", str(out)).status == 0
+    entries = pq.read_table(out / "entries.parquet").to_pylist()
+    assert [(row["entry_id"], row["entry"], row["pool"]) for row in entries] == [
+        (0, "cat", 30),
+        (4, "dog", 30),
+        (5, "a b", 30),
+        (6, "zebra", 0),
+    ]
+    matched = json.loads(
+        cli(
+            "sql", str(out), "FROM matched SELECT entry_id, count(*) AS n GROUP BY 1 ORDER BY 1", "--format", "json"
+        ).out
+    )
+    assert [tuple(row.values()) for row in matched] == [(0, 30), (4, 30), (5, 30)]
+    kept = sum(row["kept"] for row in entries)
+    assert 0 < kept < 60 and all(0 < row["kept"] < 30 for row in entries[:3])
+    same = cli("whatif", str(out), "--set", "balance.t=1000")
+    assert same.status == 0 and "90" in same.out
+    gone = json.loads(
+        cli("sql", str(out), "FROM kept SELECT uid WHERE caption LIKE '%dog%' LIMIT 1", "--format", "json").out
+    )
+    (tmp_path / "uids.txt").write_text(gone[0]["uid"])
+    assert cli("forget", str(out), "--uids", str(tmp_path / "uids.txt")).status == 0
+    after = pq.read_table(out / "entries.parquet").to_pylist()
+    assert [a["kept"] - b["kept"] for a, b in zip(entries, after, strict=True)] == [0, 1, 0, 0]
+    assert cli("verify", str(out)).status == 0

@@ -8,11 +8,11 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import RecipeError
 from curate.forget.lists import read_list, read_lists
@@ -102,7 +102,7 @@ def test_parquet_is_read_by_one_thread(tmp_path: Path, monkeypatch: pytest.Monke
             readers.add(threading.get_ident())
             return super().read(-1 if size is None else size) or b""
 
-    monkeypatch.setattr(fsspec, "open", lambda path, mode: Watched(path))
+    monkeypatch.setattr(LocalFileSystem, "open", lambda fs, path, mode: Watched(path))
     assert len(read_list(str(tmp_path / "u.parquet"))) == 20_000
     assert readers == {threading.get_ident()}
 

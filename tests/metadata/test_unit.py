@@ -14,7 +14,9 @@ from curate.store.store import RunStore
 
 
 def metadata(*entries: str) -> pa.Table:
-    return pa.table({"entry": entries, "source": ["list"] * len(entries), "language": ["en"] * len(entries)})
+    count = len(entries)
+    columns = {"entry_id": pa.array(range(count), pa.int32()), "entry": entries}
+    return pa.table({**columns, "source": ["list"] * count, "language": ["en"] * count})
 
 
 def settings(folder: Path, key: str = "digest", entries: tuple[str, ...] = ("a", "b")) -> MatchSettings:
