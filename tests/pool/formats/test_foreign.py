@@ -189,7 +189,7 @@ def test_rows_of_text_of_another_package(package: Path, tmp_path: Path) -> None:
     found = rows(package, tmp_path / "run", "SELECT rule, count(*) AS n FROM decisions GROUP BY rule ORDER BY n")
     assert found == [{"rule": "failed", "n": 1}, {"rule": "good", "n": 3}, {"rule": None, "n": 4}]
     out = pq.read_table(tmp_path / "run/shards/00000.parquet")
-    assert out.column_names == ["uid", "caption", "url", "score"]
+    assert out.column_names == ["uid", "caption", "url", "score", "probability"]
     assert out["caption"].to_pylist() == [f"line {i}" for i in range(4, 8)]
 
 
