@@ -1,6 +1,7 @@
 """Rules of every kind on Beam: decided as in one process, told in run.json, and followed by explain, whatif and diff."""
 
 import json
+from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -116,3 +117,12 @@ def test_explain_shows_deduplication_among_the_rules(runs: tuple[Ran, Ran]) -> N
 def test_diff_names_what_changed(runs: tuple[Ran, Ran]) -> None:
     found = diff_runs(*(str(run.folder) for run in runs))
     assert found.is_same
+
+
+def test_packets_of_several_units_on_many_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.transforms.units._PACKETS_OF_MANY", 2)
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(60), 5)
+    recipe = pools.recipe_of(path, derive=DERIVE, rules=RULES, sample={"rows": 10})
+    beam, local = pools.run_beam(recipe, tmp_path / "beam", here=False), pools.run_local(recipe, tmp_path / "local")
+    assert beam.verdicts == local.verdicts and beam.counts["kept"] <= 10
+    assert beam.table("derived").equals(local.table("derived"))
