@@ -31,7 +31,8 @@ def forget(
 ) -> None:
     """Take samples out of a run: only shards and tables that hold them are rewritten, and later runs keep them out.
 
-    Without a list it completes a request that was interrupted.
+    Without a list it completes a request that was interrupted. The exit status is 1 where an item is neither in the pool nor
+    forgotten: it may be misspelt.
     """
     requested = NOTHING
     for kind, paths in zip(KINDS, (uids, urls, sha256), strict=True):
@@ -42,6 +43,8 @@ def forget(
             requested |= items
     result = forget_items(directory, requested, dry_run)
     print_lines(*_lines(directory, result, dry_run))
+    if len(result.absent):
+        raise typer.Exit(1)
 
 
 def _lines(directory: str, result: Forgotten, dry_run: bool) -> Iterator[Line]:
