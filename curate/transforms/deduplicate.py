@@ -60,7 +60,7 @@ def deduplicate(
 
     def find_records(states: beam.PCollection[Packet]) -> beam.PCollection[Packet]:
         records = with_states("Candidates", states, repeated) | "Records" >> FlatMapInThreads(
-            steps.first_records, *groups
+            steps.first_records, *groups, units=units.per_packet
         )
         for i in range(len(settings.passes)):
             records |= f"Group {i}" >> beam.GroupByKey()

@@ -25,16 +25,19 @@ _WEIGHT = 0.2  # of the latest element in the average
 
 
 class MapInThreads(beam.PTransform):
-    """Map elements as `beam.Map` does, CORES at a time; `side` are side inputs, or what comes after the element."""
+    """Map elements as `beam.Map` does, CORES at a time; `side` are side inputs, or what comes after the element.
 
-    def __init__(self, function: Callable[..., Any], *side: Any) -> None:
+    `units` is how many an element holds: see `do_in_threads`.
+    """
+
+    def __init__(self, function: Callable[..., Any], *side: Any, units: int = 1) -> None:
         super().__init__()
-        self._function, self._side = function, side
+        self._function, self._side, self._units = function, side, units
 
     def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
         """PCollection[X] → PCollection[Y], where the function gives a Y for an X."""
         function = self._function
-        return elements | beam.ParDo(do_in_threads(lambda *arguments: [function(*arguments)]), *self._side)
+        return elements | beam.ParDo(do_in_threads(lambda *arguments: [function(*arguments)], self._units), *self._side)
 
 
 class FlatMapInThreads(MapInThreads):
@@ -43,24 +46,29 @@ class FlatMapInThreads(MapInThreads):
     def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
         """PCollection[X] → PCollection[Y], where the function gives some Ys for an X."""
         function = self._function
-        return elements | beam.ParDo(do_in_threads(lambda *arguments: list(function(*arguments))), *self._side)
+        return elements | beam.ParDo(
+            do_in_threads(lambda *arguments: list(function(*arguments)), self._units), *self._side
+        )
 
 
-def do_in_threads(function: Callable[..., Sequence[Any]]) -> beam.DoFn:
-    """Return the DoFn that gives all that the function does for an element, which may be tagged, CORES elements at a time."""
-    return _InThreads(function)
+def do_in_threads(function: Callable[..., Sequence[Any]], units: int = 1) -> beam.DoFn:
+    """Return the DoFn that gives all that the function does for an element, which may be tagged, CORES elements at a time.
+
+    An element holds so many units: whether threads are worth it depends on the work for one, after which they take turns.
+    """
+    return _InThreads(function, units)
 
 
 class _InThreads(PlainDoFn):
     """Results follow in the order of elements; an error ends the bundle, once the threads have ended what they had begun.
 
-    Where elements are short work, threads would spend their time on taking the interpreter from each other: then there are none.
+    Where units are short work, threads would spend their time on taking the interpreter from each other: then there are none.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Any]]) -> None:
-        self._function = function
+    def __init__(self, function: Callable[..., Sequence[Any]], units: int) -> None:
+        self._function, self._units = function, units
         self._waiting: deque[Future[tuple[float, Sequence[Any]]]] = deque()
-        self._seconds = _LONG  # that an element takes, on a moving average
+        self._seconds = _LONG  # that a unit takes, on a moving average
 
     def start_bundle(self) -> None:
         self._waiting = deque()
@@ -95,7 +103,7 @@ class _InThreads(PlainDoFn):
         return outputs
 
     def _count(self, seconds: float) -> None:
-        self._seconds += _WEIGHT * (min(seconds, _LONG) - self._seconds)
+        self._seconds += _WEIGHT * (min(seconds / self._units, _LONG) - self._seconds)
 
 
 def _timed(function: Callable[..., Sequence[Any]], *arguments: Any) -> tuple[float, Sequence[Any]]:

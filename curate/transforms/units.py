@@ -114,7 +114,7 @@ class Units:
             name = ", ".join(step.name for step in steps)
             asked = {_tag(i): step.answers for i, step in enumerate(steps) if step.answers is not None}
             side = [one for step in steps for one in step.side]
-            in_threads = do_in_threads(_Pass(self._context, tuple(map(_parts, steps))))
+            in_threads = do_in_threads(_Pass(self._context, tuple(map(_parts, steps))), self.per_packet)
             outputs = self._packets | name >> beam.ParDo(in_threads, *side).with_outputs(*asked, main="packets")
             if any(step.answers is None for step in steps):
                 self._packets = outputs["packets"]  # else they stay, and are not kept once more
