@@ -123,9 +123,10 @@ def test_what_the_steps_really_import() -> None:
 
 
 def test_pickle_is_nowhere() -> None:
-    """Untrusted input: no pickle is loaded, nor allowed in numpy's files."""
+    """Untrusted input: no pickle is loaded, nor allowed in numpy's files; but arrays of .pt files, where all names are ours."""
     for name, file in MODULES.items():
-        assert not {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"} & set(imports(file)), name
+        found = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"} & set(imports(file))
+        assert found == ({"pickle"} if name == "curate.models.torch_file" else set()), name
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert isinstance(node.value, ast.Constant) and node.value.value is False, name

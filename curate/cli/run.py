@@ -19,7 +19,7 @@ from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
-from curate.schema import BALANCE, KEPT, POOL
+from curate.schema import BALANCE, KEPT, POOL, SAMPLE_REASONS
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, SIZES_FILE, SUCCESS_FILE, UIDS_FILE
 from curate.store.lock import check_unlocked, remove_leftovers
@@ -137,10 +137,10 @@ def summary(out: str, seconds: float) -> str:
     if (found := run.evaluation) and found.unread:
         unread = f"{found.unread:,} more could not be read, such as {found.such_as}"
         lines.append(f"evaluation set: {found.images:,} images; {unread}")
-    failures = store.read_parquet(FAILURES_FILE, ["row", "reason"]).to_pylist()
-    damaged = Counter(row["reason"] for row in failures if row["row"] is None)
-    if damaged:
-        lines.append(f"files not read, or in part: {', '.join(f'{n:,} {why}' for why, n in damaged.items())}")
+    failures = Counter(store.read_parquet(FAILURES_FILE, ["reason"])["reason"].to_pylist()).most_common()
+    lines += [f"failed: {n:,} {why} ({SAMPLE_REASONS[why]})" for why, n in failures if why in SAMPLE_REASONS]
+    if damaged := [f"{n:,} {why}" for why, n in failures if why not in SAMPLE_REASONS]:
+        lines.append(f"files not read, or in part: {', '.join(damaged)}")
     for work in run.caption_work:
         lost = f", {work.failed:,} without an answer" if work.failed else ""
         lines.append(

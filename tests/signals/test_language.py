@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate import process
+from curate import ids, process
+from curate.errors import RecipeError
 from curate.signals import language
-from curate.signals.language import IDENTITY, detect_languages
+from curate.signals.language import _MODEL, IDENTITY, KIND, Language, detect_languages
+from curate.signals.signal import Built, Known
 
 SENTENCES = {
     "en": "A black cat sleeping on the sofa in the living room",
@@ -100,3 +102,68 @@ def test_real_captions(shared: Path, peer):
         said = [row["caption"] if code == "en" else row["translations"].get(code) for row in rows]
         names = [name for name, _ in detected([text for text in said if text and len(text) >= 30])]
         assert names.count(code) >= least * len(names) > 0, code
+
+
+def signal_of(**options):
+    section = Language(**options)
+    identity = KIND.identify("language", section, Known({}, {}, True))
+    [signal] = KIND.build("language", section, Built({"language": identity}, {}))
+    return signal
+
+
+def test_text_as_it_is(shared: Path):
+    """What fastText itself says, and DataComp asks; a model of one's own is asked in the same way."""
+    import fasttext
+
+    model = fasttext.load_model(str(_MODEL))
+    texts = pq.read_table(shared / "laion_urls_10k.parquet", columns=["TEXT"])["TEXT"].to_pylist()[:2_000]
+    texts += [
+        "",
+        "\n",
+        "a\nb",
+        "A BLACK CAT",
+        "LE CHAT NOIR DORT",
+        "a black cat " * 20 + SENTENCES["de"] * 9,
+        "\ufeffa",
+    ]
+    found = [model.predict(text.replace("\n", " ")) for text in texts]
+    expected = [(labels[0].removeprefix("__label__"), np.float32(min(scores[0], 1))) for labels, scores in found]
+    for options in ({}, {"model": str(_MODEL)}):
+        names, scores = signal_of(text="as_is", **options).from_captions(pa.array([*texts, None]))
+        assert names.to_pylist() == [*(name for name, _ in expected), None]
+        assert scores.to_pylist() == [*(float(score) for _, score in expected), None]
+    assert names.to_pylist()[:-1] != [name for name, _ in detected(texts)]
+
+
+def test_keys_differ_where_answers_may(tmp_path):
+    moved = tmp_path / "moved.bin"
+    moved.write_bytes(_MODEL.read_bytes())
+    assert signal_of().key == ids.digest(IDENTITY)  # as before there was a choice
+    assert signal_of(text="as_is").key != signal_of().key
+    for options in ({}, {"text": "as_is"}):
+        assert signal_of(model=str(moved), **options).key == signal_of(**options).key  # one model, wherever it lies
+
+
+@pytest.mark.parametrize("content", [b"", b"abc" * 100, _MODEL.read_bytes()[:900_000], _MODEL.read_bytes() + b"\0"])
+def test_a_damaged_model(content, tmp_path):
+    """Which would end the process, or take all memory: it is not loaded."""
+    path = tmp_path / "lid.176.bin"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"measure.language.model: .*lid.176.bin: damaged, .*; accepted"):
+        signal_of(model=str(path))
+
+
+def test_a_model_that_changed(tmp_path, monkeypatch):
+    path = tmp_path / "lid.176.ftz"
+    path.write_bytes(_MODEL.read_bytes())
+    signal = signal_of(model=str(path))
+    monkeypatch.setattr(process, "_made", {})
+    path.write_bytes(b"")
+    with pytest.raises(RecipeError, match="damaged"):
+        signal.load()
+
+
+def test_a_model_that_is_missing(tmp_path):
+    for path in (tmp_path / "none.bin", tmp_path):
+        with pytest.raises(RecipeError, match=r"measure.language.model: .*; accepted: a local file lid.176.bin"):
+            signal_of(model=str(path))

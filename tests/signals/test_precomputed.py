@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from curate.errors import RecipeError
 from curate.numeric.embedding_scores import nearest_centroid
+from curate.signals.clusters import Clusters, load_clusters
 from pipelines.driver import prepare
 from tests.laws import pools
 
@@ -269,6 +271,45 @@ def test_arrays_that_are_not_what_they_are_taken_for(
     with pytest.raises(RecipeError) as error:
         prepare(recipe(tmp_path / "pool", measure={"clusters": {"c": options}}), str(tmp_path / "out"))
     assert all(word in str(error.value) for word in ["measure.clusters.c", *words]), str(error.value)
+
+
+@pytest.mark.parametrize("winners", ["w{0..1}.pt", ["w0.pt", "w1.npy"], "w?.*", ["n.npy", "n.pt"]])
+def test_winners_in_several_files(winners: str | list[str], tmp_path: Path) -> None:
+    """Of DataComp's kind, a dict with `image_features`; of one array; of numbers."""
+    centroids, features = vectors(12, 7).astype(np.float32), vectors(4, 5).astype(np.float32)
+    torch.save(centroids, tmp_path / "c.pt", pickle_protocol=4)
+    torch.save({"labels": torch.arange(2), "image_features": torch.from_numpy(features[:2])}, tmp_path / "w0.pt")
+    torch.save({"image_features": torch.from_numpy(features[2:])}, tmp_path / "w1.pt")
+    np.save(tmp_path / "w1.npy", features[2:])
+    best = np.argmax(features @ centroids.T, axis=1)
+    np.save(tmp_path / "n.npy", best[:3])
+    torch.save({"a": torch.from_numpy(best)}, tmp_path / "n.pt")
+    names = [winners] if isinstance(winners, str) else winners
+    paths = tuple(str(tmp_path / name) for name in names)
+    section = Clusters(of="l14", centroids=str(tmp_path / "c.pt"), winners=paths[0] if winners in names else paths)
+    loaded = load_clusters("c", section)
+    assert np.array_equal(loaded.centroids, centroids)
+    assert loaded.selected is not None and np.flatnonzero(loaded.selected).tolist() == sorted(set(best.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("saved", "words"),
+    [
+        ({"a": torch.ones(3, D), "b": torch.ones(3, D)}, "several arrays"),
+        ([torch.ones(3, D)], "several arrays"),
+        (torch.ones(3, D).bfloat16(), "BFloat16Storage"),
+        (torch.nn.Linear(2, 2), "never code"),
+        (torch.full((3, D), torch.nan), "NaN"),
+    ],
+)
+def test_files_of_torch_that_hold_no_centroids(saved: Any, words: str, tmp_path: Path) -> None:
+    torch.save(saved, tmp_path / "c.pt")
+    with pytest.raises(RecipeError, match=f"measure.clusters.c.centroids: .*c.pt .*{words}"):
+        load_clusters("c", Clusters(of="l14", centroids=str(tmp_path / "c.pt")))
+    with pytest.raises(RecipeError, match=r"measure.clusters.c.winners: .*none.*accepted: a .npy or .pt file"):
+        np.save(tmp_path / "c.npy", np.ones((3, D)))
+        options = {"centroids": str(tmp_path / "c.npy"), "winners": str(tmp_path / "none{0..1}.pt")}
+        load_clusters("c", Clusters(of="l14", **options))
 
 
 def test_tars_bring_none(tmp_path: Path) -> None:

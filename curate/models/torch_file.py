@@ -1,0 +1,146 @@
+"""Read the arrays of a file that `torch.save` wrote, without torch, and without code: a pickle of arrays alone.
+
+In: the bytes of a .pt file, of torch 1.6 or later. Out: what was saved, with numpy arrays for tensors and arrays, in dicts,
+lists and tuples. Names that a pickle asks for are looked up in a list of a few, which are ours: nothing is imported, and
+nothing of a stranger's is called. torch's own `weights_only` refuses pickles of protocol 4, which DataComp's centroids are.
+
+Source: torch/serialization.py: a zip of ROOT/data.pkl, ROOT/byteorder and, of each storage, ROOT/data/KEY.
+"""
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_STORAGES = {
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "<i1",
+    "ByteStorage": "<u1",
+}
+
+
+def read_torch_file(content: bytes, limit: int) -> Any:
+    """Return what was saved. Raises ValueError where it is something else, or unpacks to more than `limit` bytes."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as opened:
+            if sum(member.file_size for member in opened.infolist()) > limit:
+                raise ValueError(f"it holds more than {limit:,} bytes, unpacked")
+            names = [name for name in opened.namelist() if name.endswith("/data.pkl")]
+            if len(names) != 1:
+                raise ValueError("a zip that torch.save has not written")
+            root = names[0].removesuffix("data.pkl")
+            if f"{root}byteorder" in opened.namelist() and opened.read(f"{root}byteorder") != b"little":
+                raise ValueError("its numbers are big-endian")
+            return _finished(_Unpickler(opened, root).load())
+    except ValueError:
+        raise
+    except Exception as error:  # of any kind, of hostile bytes
+        raise ValueError(f"damaged, or not written by torch.save ({type(error).__name__})") from error
+
+
+class _Dtype:
+    """Stands for numpy.dtype: a number's type, as its pickle tells it."""
+
+    def __init__(self, name: str, *_: Any) -> None:
+        self.name, self.order = name, ""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1] if state[1] in ("<", ">") else ""
+
+    def array(self, raw: Any, shape: tuple[int, ...], order: str) -> Array:
+        """Return numbers of this type. Raises ValueError where these are none, or do not fit the shape."""
+        kind = np.dtype(f"{self.order}{self.name}")
+        if kind.kind not in "fiu" or not isinstance(raw, bytes | bytearray):
+            raise ValueError(f"an array of {kind}; accepted: of numbers")
+        return np.frombuffer(raw, kind).reshape(shape, order="F" if order == "F" else "C")
+
+
+class _Array:
+    """Stands for numpy.ndarray: an array that is yet to get its numbers."""
+
+    value: Array | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, is_fortran, raw = state
+        self.value = kind.array(raw, shape, "F" if is_fortran else "C")
+
+
+def _tensor(storage: Array, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Array:
+    """Return a tensor of its storage, copied. Raises ValueError where it reaches beyond it."""
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if min((offset, *size, *stride)) < 0 or int(np.prod(size, dtype=object)) > len(storage):
+        raise ValueError("a tensor that its storage does not hold")
+    if 0 in size:
+        return np.zeros(size, storage.dtype)
+    if last >= len(storage):
+        raise ValueError("a tensor that its storage does not hold")
+    steps = [step * storage.itemsize for step in stride]
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
+
+
+def _from_buffer(raw: Any, kind: _Dtype, shape: tuple[int, ...], order: str) -> Array:
+    return kind.array(raw, shape, order)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Return bytes that pickles before protocol 3 keep as text."""
+    return text.encode("latin1")
+
+
+# By the last part of the module, which numpy renamed, and the name.
+_NAMES: Mapping[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_utils", "_rebuild_tensor_v2"): _tensor,
+    ("multiarray", "_reconstruct"): lambda *_: _Array(),
+    ("numeric", "_frombuffer"): _from_buffer,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): lambda: b"",
+    **{("torch", name): kind for name, kind in _STORAGES.items()},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Gives what a pickle holds that names nothing but arrays and tensors."""
+
+    def __init__(self, opened: zipfile.ZipFile, root: str) -> None:
+        super().__init__(io.BytesIO(opened.read(f"{root}data.pkl")))
+        self._opened, self._root = opened, root
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a name. Raises ValueError where it is none of arrays."""
+        found = _NAMES.get((module.rpartition(".")[2], name))
+        if found is None:
+            raise ValueError(
+                f"it asks for {f'{module}.{name}'[:80]!r}; accepted: tensors and arrays of numbers, never code"
+            )
+        return found
+
+    def persistent_load(self, pid: Any) -> Array:
+        """Return the numbers of a storage."""
+        _, kind, key, _, count = pid
+        return np.frombuffer(self._opened.read(f"{self._root}data/{key}"), kind, count)
+
+
+def _finished(value: Any) -> Any:
+    """Return the value with numpy's arrays, in containers of any depth."""
+    if isinstance(value, _Array):
+        if value.value is None:
+            raise ValueError("an array without numbers")
+        return value.value
+    if isinstance(value, dict):
+        return {key: _finished(item) for key, item in value.items()}
+    return type(value)(map(_finished, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,153 @@
+"""Files of torch.save, read without torch and without code, beside torch's own reading."""
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from curate.models.torch_file import read_torch_file
+
+LIMIT = 1 << 20
+RNG = np.random.default_rng(0)
+SAVED: dict[str, Any] = {
+    "array": RNG.random((5, 3)).astype(np.float32),
+    "array of Fortran": np.asfortranarray(RNG.random((5, 3))),
+    "slice": RNG.random((8, 6)).astype(np.float16)[1:7:2, ::3],
+    "numbers": np.arange(7),
+    "big-endian": np.arange(5, dtype=">i4"),
+    "no rows": np.zeros((0, 4), np.float32),
+    "tensor": torch.arange(12.0).reshape(3, 4),
+    "transposed": torch.arange(12).reshape(3, 4).T[1:],
+    "expanded": torch.ones(4, 1).half().expand(4, 1),
+    "scalar": torch.tensor(2.5),
+    "no tensor rows": torch.zeros(0, 4),
+    "dict": {"image_features": torch.rand(3, 2).half(), "labels": [torch.arange(3), "a", None, (1, 2.5)]},
+    "shared": dict(zip("ab", torch.rand(4, 2).split(2), strict=True)),
+}
+
+
+def save(value: Any, protocol: int = 2) -> bytes:
+    sink = io.BytesIO()
+    torch.save(value, sink, pickle_protocol=protocol)
+    return sink.getvalue()
+
+
+def same(found: Any, saved: Any) -> bool:
+    if isinstance(saved, torch.Tensor | np.ndarray):
+        want = np.asarray(saved)
+        return isinstance(found, np.ndarray) and found.dtype == want.dtype and np.array_equal(found, want)
+    if isinstance(saved, dict):
+        return found.keys() == saved.keys() and all(same(found[key], saved[key]) for key in saved)
+    if isinstance(saved, list | tuple):
+        return type(found) is type(saved) and all(map(same, found, saved))
+    return bool(found == saved)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("case", SAVED)
+def test_what_torch_saved_is_read(case: str, protocol: int) -> None:
+    assert same(read_torch_file(save(SAVED[case], protocol), LIMIT), SAVED[case])
+
+
+def test_torch_s_weights_only_does_not_read_datacomp_s_centroids() -> None:
+    """The reason of this module: their script saves an array by protocol 4."""
+    with pytest.raises(pickle.UnpicklingError), pytest.warns(UserWarning, match="protocol 4"):
+        torch.load(io.BytesIO(save(SAVED["array"], 4)), weights_only=True)
+
+
+class Hostile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_code_is_never_run(tmp_path: Path, protocol: int) -> None:
+    content = save({"image_features": torch.ones(2, 2), "more": Hostile(tmp_path / "it ran")}, protocol)
+    with pytest.raises(ValueError, match=r"asks for 'posix.mkdir'; accepted: .* never code"):
+        read_torch_file(content, LIMIT)
+    assert not (tmp_path / "it ran").exists()
+    torch.load(io.BytesIO(content), weights_only=False)  # so that this test can fail
+    assert (tmp_path / "it ran").exists()
+
+
+def crafted(pickled: bytes, **members: bytes) -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, data in {"data.pkl": pickled, **members}.items():
+            made.writestr(f"a/{name}", data)
+    return sink.getvalue()
+
+
+def tensor(offset: int, size: tuple[int, ...], stride: tuple[int, ...], kind: str = "FloatStorage") -> bytes:
+    """The pickle of a tensor of a storage of 4 numbers, which may claim to be larger."""
+
+    class Storage:
+        pass
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: Any) -> Any:
+            return ("storage", getattr(torch, kind), "0", "cpu", 4) if isinstance(value, Storage) else None
+
+    class Tensor:
+        def __reduce__(self) -> Any:
+            return torch._utils._rebuild_tensor_v2, (Storage(), offset, size, stride, False, {})
+
+    sink = io.BytesIO()
+    Pickler(sink, 2).dump(Tensor())
+    return sink.getvalue()
+
+
+FOUR = {"data/0": np.arange(4, dtype="<f4").tobytes()}
+
+
+def test_a_tensor_stays_in_its_storage() -> None:
+    assert read_torch_file(crafted(tensor(1, (3,), (1,)), **FOUR), LIMIT).tolist() == [1, 2, 3]
+    for offset, size, stride in [
+        (0, (5,), (1,)),
+        (2, (3,), (1,)),
+        (0, (2,), (4,)),
+        (4, (1,), (1,)),
+        (-1, (2,), (1,)),
+        (3, (2,), (-1,)),
+        (0, (1 << 40,), (0,)),
+        (0, (1 << 62, 1 << 62), (0, 0)),
+        (0, (-1,), (1,)),
+        (0, (2, 2), (1,)),
+    ]:
+        with pytest.raises(ValueError):
+            read_torch_file(crafted(tensor(offset, size, stride), **FOUR), LIMIT)
+
+
+HOLDS_ITSELF: dict[str, Any] = {}
+HOLDS_ITSELF["a"] = HOLDS_ITSELF
+REFUSED = {
+    "no zip": b"\x80\x04]",
+    "nothing": b"",
+    "another zip": crafted(b"")[:20],
+    "an empty pickle": crafted(b""),
+    "a bomb": crafted(pickle.dumps(1), filler=b"\0" * (LIMIT + 1)),
+    "big-endian": crafted(pickle.dumps(1), byteorder=b"big"),
+    "a storage that is missing": crafted(tensor(0, (1,), (1,))),
+    "another storage": crafted(tensor(0, (1,), (1,), "BFloat16Storage"), **FOUR),
+    "objects": save(np.array([{}, 1], object)),
+    "texts": save(np.array(["a", "b"])),
+    "times": save(np.array(["2020-01-01"], "datetime64[D]")),
+    "holds itself": crafted(pickle.dumps(HOLDS_ITSELF)),
+    "a getter": crafted(b"cbuiltins\ngetattr\n."),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_other_files_are_refused(case: str) -> None:
+    with pytest.raises(ValueError) as error:
+        read_torch_file(REFUSED[case], LIMIT)
+    assert type(error.value) is ValueError
