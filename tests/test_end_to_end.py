@@ -180,7 +180,9 @@ def check(ran: Ran, pairs: Sequence[Pair], entries: Sequence[str], told: Outcome
     assert ran.run["t"] == told.t
 
     table = pq.read_table(ran.folder / "entries.parquet")
-    assert table["entry"].to_pylist() == list(entries) and table["entry_id"].to_pylist() == list(range(len(entries)))
+    listed = json.loads(gzip.decompress(Path(ran.run["recipe"]["match"]["metadata"]).read_bytes()))
+    places = {entry: place for place, entry in reversed(list(enumerate(listed)))}  # of those that are dropped too
+    assert table["entry"].to_pylist() == list(entries) and table["entry_id"].to_pylist() == [places[e] for e in entries]
     for name, numbers in (("pool", told.pool), ("survivors", told.survivors), ("kept", told.kept)):
         assert table[name].to_pylist() == [numbers[i] for i in range(len(entries))], name
     assert table["expected"].to_pylist() == [told.expected[i] / 2**32 for i in range(len(entries))]

@@ -66,7 +66,7 @@ def test_an_interrupt_in_the_midst_of_a_long_call_does_not_wait() -> None:
         import hashlib
 
         def work():
-            print("begun", flush=True)
+            print("begun\\n", end="", flush=True)  # at once: two threads do
             hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
 
         main.main = work
@@ -161,7 +161,7 @@ def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options:
         from curate.transforms import measure
 
         def hang(*arguments):
-            print("begun", flush=True)
+            print("begun\\n", end="", flush=True)  # at once: two threads do
             time.sleep(60)
 
         if "hang" in sys.argv:
