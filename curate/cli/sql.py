@@ -34,8 +34,9 @@ def sql(
         typer.Option("--images", help="Write a page of the rows with their images; the query yields a column uid."),
     ] = False,
     out: Annotated[
-        str, typer.Option("--out", "-o", metavar="FILE", help="The page that --images writes.")
-    ] = "images.html",
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The page that --images writes.", show_default="images.html"),
+    ] = None,
     fiftyone: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Write the rows with their images to a folder that FiftyOne opens; likewise."),
@@ -46,6 +47,7 @@ def sql(
 ) -> None:
     """Query a run with SQL or a named query; runs are read-only."""
     params = dict(_pair(text) for text in param or [])
+    _check_pages(query, images, out, fiftyone)
     if shell:
         if query is not None or params:
             raise RecipeError("--shell reads queries from standard input; accepted: without QUERY and --param")
@@ -56,10 +58,6 @@ def sql(
     if query == "-":
         query = sys.stdin.read()
     if query is None:
-        if images or fiftyone:
-            raise RecipeError(
-                f"{'--images' if images else '--fiftyone'} needs a query that yields a column uid, such as SELECT uid FROM kept LIMIT 50"
-            )
         if params:
             raise RecipeError("--param needs a query; `curate sql DIR` lists them with their parameters")
         find_run(directory)
@@ -71,10 +69,22 @@ def sql(
     elif fiftyone:
         _export(directory, query, params, fiftyone)
     elif images:
-        _write_images(directory, query, params, out)
+        _write_images(directory, query, params, out or "images.html")
     else:
         with asking(directory, query, params) as result:
             print_result(result, format)
+
+
+def _check_pages(query: str | None, images: bool, out: str | None, fiftyone: str | None) -> None:
+    """Raise RecipeError where options that write rows with their images do not go together, or have no query."""
+    if out is not None and not images:
+        what = "--out is the page that --images writes"
+        raise RecipeError(f"{what}; accepted: with --images, or rows on standard output: > FILE")
+    if images and fiftyone:
+        raise RecipeError("--images and --fiftyone write different things; accepted: one of them")
+    if query is None and (images or fiftyone):
+        option = "--images" if images else "--fiftyone"
+        raise RecipeError(f"{option} needs a query that yields a column uid, such as SELECT uid FROM kept LIMIT 50")
 
 
 def _write_images(directory: str, query: str, params: dict[str, str], out: str) -> None:

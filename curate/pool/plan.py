@@ -90,7 +90,7 @@ class PackedUnits(Sequence[Unit]):
     def __getitem__(self, place: slice) -> Sequence[Unit]: ...
     def __getitem__(self, place: int | slice) -> Unit | Sequence[Unit]:
         if isinstance(place, slice):
-            return [self[i] for i in range(self._length)[place]]
+            return list(self)[place]
         place = range(self._length)[place]
         return self._unpack(place // self._TOGETHER)[place % self._TOGETHER]
 

@@ -29,7 +29,7 @@ _TOGETHER = 500  # units that Beam creates as one element: of these it keeps ten
 
 _PICKLES = beam.coders.PickleCoder()
 
-Packet = tuple[int, bytes]  # its number, and a pickled list of units or states, in order
+Packet = tuple[int, bytes]  # a number, and a pickled list: of units or states in order, or of what else goes together
 
 
 def pack(number: int, elements: Sequence[Any]) -> Packet:

@@ -46,6 +46,10 @@ def test_what_has_no_uid(run: Path, cli: Cli) -> None:  # noqa: F811
     assert (done.status, done.out) == (2, "")
     assert "the query yields no uid; it yields words; accepted: one with a column uid, such as SELECT" in done.err
     assert cli("sql", str(run), "--images").status == 2
+    done = cli("sql", str(run), "SELECT uid FROM kept", "--out", "page.html")
+    assert (done.status, done.out) == (2, "") and "--out is the page that --images writes" in done.err
+    done = cli("sql", str(run), "SELECT uid FROM kept", "--images", "--fiftyone", "a")
+    assert done.status == 2 and "accepted: one of them" in done.err
 
 
 def test_texts_are_escaped(tmp_path: Path) -> None:
