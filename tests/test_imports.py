@@ -18,7 +18,7 @@ FOLDERS = (
     *("schema", "errors", "numeric", "ids", "wording", "process", "registry"),
     *("recipe", "store", "pool", "models", "engines", "signals", "run"),
     *("metadata", "measure", "decide", "captions", "output", "publish", "forget", "ask", "whatif", "report"),
-    *("transforms", "pipelines", "api", "demo", "cli"),
+    *("transforms", "pipelines", "api", "demo", "cli", "__main__"),
 )
 LOOSE = 7  # modules of curate/ itself, at most
 SHARE = 1 / 7  # of all lines, at most, in one folder
@@ -92,7 +92,7 @@ def test_folders_are_small() -> None:
         folder: round(count / lines.total(), 3) for folder, count in lines.items() if count > SHARE * lines.total()
     }
     assert not large
-    assert len([file for file in (ROOT / "curate").glob("*.py") if file.name != "__init__.py"]) <= LOOSE
+    assert len([file for file in (ROOT / "curate").glob("*.py") if not file.name.startswith("__")]) <= LOOSE
 
 
 def test_there_are_no_cycles() -> None:

@@ -72,7 +72,7 @@ def test_it_holds_nothing_else(unpacked: Path) -> None:
 def test_its_metadata(unpacked: Path) -> None:
     [info] = unpacked.glob("*.dist-info")
     assert (info / "licenses" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
-    assert "curate = curate.cli.main:command" in (info / "entry_points.txt").read_text()
+    assert "curate = curate.__main__:start" in (info / "entry_points.txt").read_text()
     metadata = (info / "METADATA").read_text()
     assert "License-Expression: MIT" in metadata
     requirements = [line.partition(": ")[2] for line in metadata.splitlines() if line.startswith("Requires-Dist: ")]
@@ -97,5 +97,5 @@ def test_it_works_without_the_checkout(unpacked: Path) -> None:
 
 
 def test_its_command_works(unpacked: Path) -> None:
-    code = "import sys; sys.argv = ['curate', '--version']; from curate.cli.main import command; command()"
+    code = "import sys; sys.argv = ['curate', '--version']; from curate.__main__ import start; start()"
     assert run(unpacked, code).startswith("curate ")

@@ -12,7 +12,6 @@ import threading
 from contextlib import suppress
 
 from curate.errors import INTERRUPTED
-from curate.process import clean_up
 
 _SHOW_CURSOR = b"\n\x1b[?25h"  # which progress bars hide
 
@@ -40,7 +39,8 @@ def end_when_interrupted(message: str) -> None:
         text = (_SHOW_CURSOR if sys.__stderr__ and sys.__stderr__.isatty() else b"") + f"{message}\n".encode()
         with suppress(OSError):  # nobody reads it
             os.write(2, text)
-        clean_up()
+        if process := sys.modules.get("curate.process"):  # else there is nothing yet to clean up
+            process.clean_up()
         os._exit(INTERRUPTED)
 
     threading.Thread(target=end, name="interrupt", daemon=True).start()

@@ -14,7 +14,6 @@ import typer
 from curate import __version__
 from curate.cli.examples import examples_of
 from curate.cli.imports import RARELY, without_unused
-from curate.cli.interrupt import end_when_interrupted
 from curate.errors import CurateError, RecipeError
 from curate.recipe.strict_yaml import find_surrogate
 
@@ -138,9 +137,7 @@ def _show_warnings() -> None:
 
 
 def command() -> None:
-    """Run the command as a process of its own: an interrupt ends it at once, whatever its threads are doing."""
-    goes_on = "; finished work is kept: run again to continue" if _requested(sys.argv[1:]) in ("run", "demo") else ""
-    end_when_interrupted(f"curate: interrupted{goes_on}")
+    """Run the command as a process of its own, which does not look for cycles that nobody will miss."""
     gc.set_threshold(RARELY)
     gc.freeze()  # which `without_unused` repeats
     try:
@@ -151,7 +148,3 @@ def command() -> None:
         else:
             gc.freeze()  # else Python looks for cycles in all that the command made, while it ends: half a second
             gc.disable()
-
-
-if __name__ == "__main__":
-    command()

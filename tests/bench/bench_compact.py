@@ -24,7 +24,7 @@ def ask(url: str) -> tuple[float, float]:
     found = []
     for _ in range(3):
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        command = [sys.executable, "-m", "curate.cli.main", "sql", url, "funnel"]
+        command = [sys.executable, "-m", "curate", "sql", url, "funnel"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - began
         found.append((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, seconds))

@@ -39,7 +39,7 @@ def environment(checkout: Path, scratch: Path) -> dict[str, str]:
 
 def time_command(checkout: Path, scratch: Path, *arguments: str) -> tuple[float, float]:
     """CPU and wall seconds of a command in a process of its own."""
-    command = [sys.executable, "-m", "curate.cli.main", *arguments]
+    command = [sys.executable, "-m", "curate", *arguments]
     quiet = subprocess.DEVNULL
     began = time.monotonic()
     process = subprocess.Popen(command, cwd=checkout, env=environment(checkout, scratch), stdout=quiet, stderr=quiet)

@@ -57,7 +57,7 @@ def write_pool(folder: Path, captions: pa.Array, rows: int, distinct: bool = Fal
 
 def run(recipe: Path, out: Path, options: list[str], checkout: Path = HERE) -> tuple[float, float, float]:
     """Wall seconds, CPU seconds and peak MB (the largest process) of a whole `curate run`."""
-    command = [sys.executable, "-m", "curate.cli.main", "run", str(recipe), "--out", str(out)]
+    command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(out)]
     env = os.environ | {"PYTHONPATH": str(checkout), "NUMBA_CACHE_DIR": f"{recipe.parent}/numba{checkout.as_posix()}"}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = subprocess.Popen(

@@ -91,7 +91,7 @@ def time_step(command: Sequence[str]) -> tuple[float, float, float]:
 
 
 def curate(*arguments: str) -> list[str]:
-    return ["-m", "curate.cli.main", *arguments]
+    return ["-m", "curate", *arguments]
 
 
 def scan(run: Path, name: str) -> list[str]:

@@ -116,7 +116,7 @@ def test_both_engines_in_one_recipe(models: Path, served: str, shared: Path, tmp
     """`curate run` has 200 real captions rewritten in its process, and over HTTP."""
     pool, out = captions_pool(shared, tmp_path / "pool", 200), tmp_path / "out"
     (tmp_path / "recipe.yaml").write_text(BOTH.format(pool=pool, model=models / "smollm2", address=served))
-    command = [sys.executable, "-m", "curate.cli.main", "run", str(tmp_path / "recipe.yaml"), "--out", str(out)]
+    command = [sys.executable, "-m", "curate", "run", str(tmp_path / "recipe.yaml"), "--out", str(out)]
     subprocess.run(command, check=True)
     done = pools.Ran(out)
     conserved(done)

@@ -216,7 +216,7 @@ def test_warnings_go_where_standard_error_is(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_reader_that_goes_away_is_no_error(finished: dict[str, tuple[Path, Done]]) -> None:
     """As in `curate sql DIR QUERY | head -1`."""
     run = finished["texts"][0]
-    code = "import sys; sys.argv = ['curate', *sys.argv[1:]]; from curate.cli.main import command; command()"
+    code = "import sys; sys.argv = ['curate', *sys.argv[1:]]; from curate.__main__ import start; start()"
     query = "SELECT range, repeat('x', 100) FROM range(100000)"
     command = [sys.executable, "-c", code, "sql", str(run), query, "--format", "csv"]
     process = subprocess.Popen(

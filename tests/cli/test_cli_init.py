@@ -89,7 +89,7 @@ def test_examples_are_commands(name: str) -> None:
 def test_a_shell_completes_commands_options_and_values(line: str, found: list[str]) -> None:
     words = line.split()
     asked = {"_CURATE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    code = "import sys; sys.argv[0] = 'curate'; from curate.cli.main import command; command()"
+    code = "import sys; sys.argv[0] = 'curate'; from curate.__main__ import start; start()"
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True, check=False
     )

@@ -132,7 +132,7 @@ def test_wrong_questions(cli: Cli, finished: Finished, arguments: list[str], par
 
 
 def process(run: Path, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "curate.cli.main", "sql", str(run), *arguments]
+    command = [sys.executable, "-m", "curate", "sql", str(run), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 

@@ -23,7 +23,7 @@ SAID = "curate: interrupted; finished work is kept: run again to continue\n"
 
 def start(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
     """Start a command in a process of its own; `code` comes first, and may replace `main`."""
-    script = f"import sys\nfrom curate.cli import main\nsys.argv[0] = 'curate'\n{dedent(code)}\nmain.command()"
+    script = f"import sys\nfrom curate import __main__\nfrom curate.cli import main\nsys.argv[0] = 'curate'\n{dedent(code)}\n__main__.start()"
     command = [sys.executable, "-c", script, *arguments]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     return subprocess.Popen(command, **pipes)
@@ -177,11 +177,39 @@ def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options:
     assert running.returncode == 0 and "kept" in out
 
 
+def start_to_count(*arguments: str) -> subprocess.Popen[str]:
+    """Start a command, and return it at the moment from which an interrupt is its own: before, Python itself is starting."""
+    script = """if True:
+        import sys
+        from curate import __main__
+
+        def begin(message, begin=__main__.end_when_interrupted):
+            begin(message)
+            print("begun", file=sys.stderr, flush=True)
+
+        __main__.end_when_interrupted = begin
+        assert "typer" not in sys.modules, "imported while nobody looks for interrupts"
+        __main__.start()
+    """
+    running = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert running.stderr and running.stderr.readline() == "begun\n"
+    return running
+
+
+def test_an_interrupt_while_it_imports() -> None:
+    for delay in (0, 0.02, 0.1):
+        running = start_to_count("plan", "nothing.yaml")
+        time.sleep(delay)
+        assert interrupt(running) == (130, "", "curate: interrupted\n")
+
+
 def at_some_moments(arguments: list[str], out: Path, times: int, seconds: float) -> None:
     """Interrupt a command `times` times, at moments spread over what it takes."""
     ended: list[int] = []
     for number in range(times):
-        running = start("", *arguments, "--out", str(out / str(number)))
+        running = start_to_count(*arguments, "--out", str(out / str(number)))
         time.sleep(seconds * (number + random.Random(number).random()) / times)
         if running.poll() is None:
             status, _, err = interrupt(running)
@@ -197,4 +225,4 @@ def test_at_some_moments_of_a_run(pool: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_at_many_moments_of_the_demo(tmp_path: Path) -> None:
-    at_some_moments(["demo"], tmp_path, 60, 15.0)
+    at_some_moments(["demo"], tmp_path, 15, 15.0)

@@ -169,7 +169,7 @@ def test_too_much_damage_fails_the_run(tmp_path: Path) -> None:
     recipe.write_text(
         yaml.safe_dump({"input": {"name": "p", "format": "webdataset", "path": "pool/*.tar"}, "max_failed": 0.01})
     )
-    command = [sys.executable, "-m", "curate.cli.main", "run", str(recipe), "--out", str(out)]
+    command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "2 of 36 samples (5.6%) could not be read" in done.stderr and "max_failed is 0.01" in done.stderr

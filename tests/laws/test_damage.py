@@ -395,7 +395,7 @@ def test_by_the_command(name: str, how: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
         "input: {name: pool, format: parquet, path: pool/00000.parquet}\nmax_failed: 1.0\n"
     )
-    curate, out = [sys.executable, "-m", "curate.cli.main"], tmp_path / "out"
+    curate, out = [sys.executable, "-m", "curate"], tmp_path / "out"
 
     def run(*words: str) -> Any:
         return subprocess.run([*curate, *words], capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -170,7 +170,7 @@ def test_real_kills(tmp_path: Path) -> None:
     listed = tmp_path / "uids.txt"
     listed.write_text("\n".join(row["uid"] for row in kept[::2]))
     undisturbed = copy_of(original, tmp_path / "undisturbed")
-    command = [sys.executable, "-m", "curate.cli.main", "forget"]
+    command = [sys.executable, "-m", "curate", "forget"]
     began = time.time()
     subprocess.run([*command, undisturbed.folder, "--uids", listed], check=True, capture_output=True)
     whole = time.time() - began

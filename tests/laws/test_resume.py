@@ -29,7 +29,7 @@ from curate.store.store import RunStore
 from pipelines.driver import prepare
 from tests.laws import pools
 
-CURATE = [sys.executable, "-m", "curate.cli.main"]
+CURATE = [sys.executable, "-m", "curate"]
 CHAINS, KILLS = 4, 5  # folders, and kills in each
 
 

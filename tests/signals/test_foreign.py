@@ -43,7 +43,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def curate(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
-    command = [sys.executable, "-m", "curate.cli.main", *arguments]
+    command = [sys.executable, "-m", "curate", *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=site)
 
 
@@ -128,7 +128,7 @@ def test_an_interrupt_does_not_wait_for_it(site: Path, recipe: str, tmp_path: Pa
     slow = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(600)\n        grey ="
     hanging = shutil.copytree(site, tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__"))
     (hanging / "curate_blur.py").write_text(blocks()["python"].replace("grey =", slow, 1))
-    command = [sys.executable, "-m", "curate.cli.main", "run", recipe, "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "curate", "run", recipe, "--out", str(tmp_path / "out")]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(hanging), str(ROOT)])}
     with subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
         while not (tmp_path / "begun").exists():

@@ -122,7 +122,7 @@ def curate(package: Path, *arguments: object) -> subprocess.CompletedProcess[str
     """The command, in a process of its own, which finds the package."""
     paths = os.pathsep.join([str(package), str(ROOT)])
     return subprocess.run(
-        [sys.executable, "-m", "curate.cli.main", *map(str, arguments)],
+        [sys.executable, "-m", "curate", *map(str, arguments)],
         check=False, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, cwd=package,
     )  # fmt: skip
 
