@@ -196,6 +196,8 @@ def run_stages(
     return stages
 
 
+MISSING_SAMPLE = "missing_sample"  # such rows do not count for `max_failed`
+
 # `samples.status` and `failures.reason` of a sample that could not be read.
 SAMPLE_REASONS = {
     "no_image": "the sample has no image member, or its image column is null",
@@ -214,6 +216,8 @@ SAMPLE_REASONS = {
     "not_an_image": "the bytes are no image in a format that the decoder knows",
     "truncated_image": "the image ends before its last pixel, or is damaged",
     "too_many_pixels": "the header announces more pixels than the limit; refused before decoding",
+    MISSING_SAMPLE: "the sample was not downloaded, or not resized: img2dataset's Parquet beside the tar says why, and the tar "
+    "does not have it",
 }
 
 # `failures.reason` of a file that could not be read at all: its samples are unknown.
@@ -228,6 +232,7 @@ FILE_REASONS = {
 }
 
 DAMAGED_EMBEDDINGS = "damaged_embeddings"
+DAMAGED_SIDECAR = "damaged_sidecar"
 
 # `failures.reason` of a file that was read in part: the samples before the damage are used. Files whose embeddings cannot
 # be used count as unread: of the rest rules may see nothing that they are about.
@@ -236,4 +241,5 @@ DAMAGE_REASONS = {
     "damaged_tar": "a header is damaged; nothing after it can be read",
     "damaged_row_group": "a row group of a Parquet file cannot be decoded; the others are used",
     DAMAGED_EMBEDDINGS: "the precomputed embeddings of a file are missing, damaged or do not fit; its rows have none",
+    DAMAGED_SIDECAR: "the Parquet beside a tar cannot be read; which samples were never downloaded is unknown",
 }

@@ -49,7 +49,7 @@ PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "sci
 _log = logging.getLogger(__name__)
 
 # What may change between two runs into one folder: limits, and the blocklist, with which all is decided again.
-FREE_KEYS = {"max_failed", "max_failed_files", "blocklist"}
+FREE_KEYS = {"max_failed", "max_missing", "max_failed_files", "blocklist"}
 
 
 @dataclass(frozen=True)

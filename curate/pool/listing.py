@@ -6,8 +6,9 @@ A file that a brace range names and that is missing is an error before the run; 
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +156,42 @@ def list_source(source: Source, content: bool) -> list[InputFile]:
         raise RecipeError(f"input {source.name!r}: {error}") from None
     except (OSError, ImportError, ValueError) as error:
         raise RecipeError(f"input {source.name!r}: {source.path} cannot be listed: {error}") from None
+
+
+def fingerprints_beside(names: Iterable[str], storage: dict[str, Any], content: bool) -> dict[str, str]:
+    """Return size and fingerprint of files, by name, as far as they are there and may be seen.
+
+    Folders are listed, which takes fewer requests than to look each file up, as is done where a folder cannot be listed. Raises OSError.
+    """
+    found: dict[str, str] = {}
+    for folder, some in itertools.groupby(sorted(names, key=_folder), _folder):
+        fs, inner = fsspec.core.url_to_fs(folder, **storage)
+        wanted = {fs._strip_protocol(name): name for name in some}
+        try:
+            infos = _look_up(fs, wanted) if "http" in fs.protocol else fs.ls(inner, detail=True)
+        except (FileNotFoundError, PermissionError, NotImplementedError):
+            infos = _look_up(fs, wanted)
+        for info in infos:
+            if info["name"] in wanted and info["type"] == "file":
+                version = _content(fs, info["name"]) if content else _version(fs, info)
+                found[wanted[info["name"]]] = f"{info['size']} bytes, {version}"
+    return found
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0] or "/"
+
+
+def _look_up(fs: Any, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return what is known of each file that is there and may be seen."""
+
+    def info(name: str) -> dict[str, Any] | None:
+        with suppress(FileNotFoundError, PermissionError):
+            return dict(fs.info(name))
+        return None
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return [found for found in pool.map(info, names) if found]
 
 
 def file_state(path: str, storage: dict[str, Any]) -> str:

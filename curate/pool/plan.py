@@ -52,12 +52,18 @@ class Unit:
     @property
     def key(self) -> str:
         """Digest of everything that determines what is measured but the recipe; not of its place among the units."""
-        return ids.digest([self.source, [[p.path, p.size, p.fingerprint, p.groups] for p in self.parts]])
+        return ids.digest([self.source, [_determining(part) for part in self.parts]])
 
     @property
     def sidecar_fingerprints(self) -> list[str]:
         """The fingerprints of the embeddings that lie beside its files."""
         return [part.sidecar_fingerprint for part in self.parts]
+
+
+def _determining(part: InputPart) -> list[Any]:
+    """Return what determines the rows of a part."""
+    of_listing = [part.listing_fingerprint] if part.listing_fingerprint else []
+    return [part.path, part.size, part.fingerprint, part.groups, *of_listing]
 
 
 class PackedUnits(Sequence[Unit]):
@@ -99,15 +105,18 @@ class PackedUnits(Sequence[Unit]):
 
 
 def _fields(unit: Unit) -> tuple[Any, ...]:
-    parts = [(p.path, p.size, p.fingerprint, p.groups, p.rows, p.fault, p.sidecar_fingerprint) for p in unit.parts]
+    parts = [
+        (p.path, p.size, p.fingerprint, p.groups, p.rows, p.fault, p.sidecar_fingerprint, p.listing_fingerprint)
+        for p in unit.parts
+    ]
     return unit.index, unit.source, parts, unit.reuse_index, unit.reuse_chunk, unit.chunk, unit.last
 
 
 def _unit(index: int, source: str, parts: Any, reuse_index: Any, reuse_chunk: Any, chunk: Any, last: Any) -> Unit:
     there, here = (Chunk(*found) if found else None for found in (reuse_chunk, chunk))
     found = (
-        InputPart(path, size, fingerprint, groups and tuple(groups), rows, fault and tuple(fault), sidecar)
-        for path, size, fingerprint, groups, rows, fault, sidecar in parts
+        InputPart(path, size, fingerprint, groups and tuple(groups), rows, fault and tuple(fault), *beside)
+        for path, size, fingerprint, groups, rows, fault, *beside in parts
     )
     return Unit(index, source, tuple(found), reuse_index, there, here, last)
 

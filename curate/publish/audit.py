@@ -5,7 +5,7 @@ publishing tells of the kept samples is counted with it, in the same reading of 
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -199,16 +199,21 @@ def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[lis
 
 def check_damage(settings: PublishSettings, audit: Audit) -> None:
     """Raise RunError where more samples or files could not be read than the recipe allows; names the reasons."""
-    failed = audit.verdicts[schema.FAILED]
+    failed, recipe = audit.verdicts[schema.FAILED], settings.recipe
+    missing = audit.failing[schema.MISSING_SAMPLE].rows if schema.MISSING_SAMPLE in audit.failing else 0
+    partly = schema.DAMAGE_REASONS.keys() - {schema.DAMAGED_EMBEDDINGS}
+    of_files = {reason for reason in audit.failing if _is_unread(reason)}
+    of_samples = audit.failing.keys() - of_files - partly - {schema.MISSING_SAMPLE}
     found, remedies = [], []
-    for name, bad, total, limit in (
-        ("max_failed", failed, audit.rows, settings.recipe.max_failed),
-        ("max_failed_files", len(audit.unread), settings.pool.files, settings.recipe.max_failed_files),
+    for name, what, reasons, bad, total, limit in (
+        ("max_failed", "samples", of_samples, failed - missing, audit.rows - missing, recipe.max_failed),
+        ("max_missing", "samples", {schema.MISSING_SAMPLE}, missing, audit.rows, recipe.max_missing),
+        ("max_failed_files", "files", of_files, len(audit.unread), settings.pool.files, recipe.max_failed_files),
     ):
         if bad and bad / total > limit:
-            what = "samples" if name == "max_failed" else "files"
-            found.append(f"{bad:,} of {total:,} {what} ({bad / total:.1%}) could not be read, and {name} is {limit}")
-            found += [f"  {line}" for line in _reasons(audit, what)]
+            how = "were never downloaded" if name == "max_missing" else "could not be read"
+            found.append(f"{bad:,} of {total:,} {what} ({bad / total:.1%}) {how}, and {name} is {limit}")
+            found += [f"  {line}" for line in _reasons(audit, reasons)]
             remedies.append(f"--set {name}={min(100, 100 * bad // total + 1) / 100}")
     if found:
         settings.store.write_parquet(FAILURES_FILE, all_failures(settings.store))
@@ -220,11 +225,10 @@ def _is_unread(reason: str) -> bool:
     return reason in schema.FILE_REASONS or reason == schema.DAMAGED_EMBEDDINGS
 
 
-def _reasons(audit: Audit, what: str) -> Iterator[str]:
-    """Yield a line for each reason: how often, and an example."""
-    partly = schema.DAMAGE_REASONS.keys() - {schema.DAMAGED_EMBEDDINGS}
-    wanted = {r: f for r, f in audit.failing.items() if r not in partly and _is_unread(r) == (what == "files")}
-    for reason, failing in sorted(wanted.items(), key=lambda item: (-item[1].rows, item[0])):
+def _reasons(audit: Audit, wanted: Collection[str]) -> Iterator[str]:
+    """Yield a line for each of some reasons: how often, and an example."""
+    found = [(reason, failing) for reason, failing in audit.failing.items() if reason in wanted]
+    for reason, failing in sorted(found, key=lambda item: (-item[1].rows, item[0])):
         yield f"{reason} {failing.rows:,}, such as {failing.example}"
 
 

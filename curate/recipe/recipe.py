@@ -89,6 +89,7 @@ class Recipe(Section):
     output: Output = Output()
     blocklist: UserPaths | None = None  # of uids, URLs and sha256 of images, one a line, or a run's forgotten.parquet
     max_failed: float = Field(0.05, ge=0, le=1, strict=True)
+    max_missing: float = Field(1.0, ge=0, le=1, strict=True)  # of samples that img2dataset did not fetch
     max_failed_files: float = Field(0.05, ge=0, le=1, strict=True)
 
     @field_validator("measure", "match", "derive", "rules", "dedup", "output", mode="before")

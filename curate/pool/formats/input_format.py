@@ -37,6 +37,7 @@ class InputPart:
         rows: how many it has; None where listing does not state it.
         fault: reason and detail, where the file cannot be used.
         sidecar_fingerprint: likewise, of the file beside it that supplies embeddings; empty where there is none.
+        listing_fingerprint: likewise, of the file beside it that lists its samples, on which its rows depend.
     """
 
     path: str
@@ -46,6 +47,7 @@ class InputPart:
     rows: int | None = None
     fault: tuple[str, str] | None = None
     sidecar_fingerprint: str = ""
+    listing_fingerprint: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,19 @@
 """webdataset tars, read by a header index: one part a tar, one row a sample, members at byte offsets.
 
-A caption is the sample's `.txt`, else a field of its json, which also holds URL and uid.
+A caption is the sample's `.txt`, else a field of its json, which also holds URL and uid. After the samples of a tar come, as rows that
+failed, those that img2dataset lists beside it and did not fetch (see `curate.pool.missing`).
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
 from curate import schema
-from curate.errors import CurateError
+from curate.errors import CurateError, RecipeError
 from curate.numeric.arrays import Mask
 from curate.pool.byte_sources import ByteSource, open_source
 from curate.pool.faults import InputFault
@@ -25,7 +27,8 @@ from curate.pool.formats.input_format import (
     PlannedSource,
 )
 from curate.pool.json_fields import read_json
-from curate.pool.listing import list_source
+from curate.pool.listing import fingerprints_beside, list_source
+from curate.pool.missing import read_missing, sidecar
 from curate.pool.tar_index import TarIndex, index_tar
 from curate.pool.tar_samples import TarSamples, group_members
 from curate.recipe.measure import PrecomputedEmbeddings
@@ -65,7 +68,7 @@ class WebdatasetInput(InputFormat):
     ) -> PlannedSource:
         """List the tars; none is opened."""
         files = list_source(source, content)
-        parts = tuple(InputPart(file.path, file.size, file.fingerprint) for file in files)
+        parts = _with_listings([InputPart(file.path, file.size, file.fingerprint) for file in files], source, content)
         declared = pa.schema([(name, _TYPES[kind]) for name, kind in source.columns.items()])
         columns = FileColumns(True, declared, scores=tuple(declared.names))
         return PlannedSource(parts, (columns,))
@@ -90,8 +93,20 @@ class WebdatasetInput(InputFormat):
                 yield opened.read(int(index.offsets[member]), int(index.sizes[member])) if is_wanted else None
 
         yield Batch(columns, faults, images, fields, samples.member_columns(index))
+        fault: InputFault | None = None
+        if part.listing_fingerprint:
+            try:
+                missing = read_missing(part.path, source.storage, samples.keys, source.caption_key)
+            except InputFault as error:
+                fault = error
+            else:
+                if len(missing):
+                    yield _missing_batch(missing)
         if index.damage:
-            raise InputFault(*index.damage)
+            reason, detail = index.damage
+            raise InputFault(reason, f"{detail}; {fault.detail}" if fault else detail)
+        if fault:
+            raise fault
 
     def missing_column(self, source: WebdatasetSource, name: str) -> str:
         """Return what to declare, by the first samples of the first tar."""
@@ -117,6 +132,24 @@ class WebdatasetInput(InputFormat):
         for offset, size in zip(offsets, sizes, strict=True):
             data = b"" if offset is None or size is None else bytes(opened.read(offset, size))
             yield data if len(data) == size else None
+
+
+def _with_listings(parts: Sequence[InputPart], source: WebdatasetSource, content: bool) -> tuple[InputPart, ...]:
+    """Return tars with the fingerprints of the Parquet files beside them."""
+    names = {part.path: sidecar(part.path) for part in parts}
+    try:
+        beside = fingerprints_beside([name for name in names.values() if name], source.storage, content)
+    except OSError as error:
+        raise RecipeError(f"input {source.name!r}: what is beside its tars cannot be listed: {error}") from None
+    return tuple(replace(part, listing_fingerprint=beside.get(names[part.path], "")) for part in parts)
+
+
+def _missing_batch(missing: pa.Table) -> Batch:
+    """Return the rows of samples that are not in the tar."""
+    columns = {name: missing[name].combine_chunks() for name in missing.column_names}
+    faults = columns.pop("status"), columns.pop("error")
+    empty = [pa.array([[]] * len(missing), pa.list_(kind)) for kind in (pa.string(), pa.int64(), pa.int64())]
+    return Batch(columns, faults, lambda wanted: (None for _ in wanted), members=(empty[0], empty[1], empty[2]))
 
 
 def _read_texts(

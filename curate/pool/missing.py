@@ -1,0 +1,85 @@
+"""Samples that img2dataset tried to fetch and that are not in its tar, by the Parquet file that it writes beside each tar.
+
+In: NNNNN.parquet beside NNNNN.tar, one row for each URL of the shard, with columns `key`, `status` and `error_message`. Out: a row
+for each one whose status is not `success`, unless the tar has a sample of its key. A Parquet file without these columns is not
+img2dataset's, and says nothing.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.pool.faults import InputFault
+from curate.schema import DAMAGED_SIDECAR, MISSING_SAMPLE
+from curate.wording import one_line
+
+_SUCCESS = "success"
+_ROWS = 10_000  # a shard of img2dataset
+_ERROR = 300  # characters
+MISSING = pa.schema([(name, pa.string()) for name in ("key", "url", "uid", "caption", "status", "error")])
+
+
+def sidecar(path: str) -> str:
+    """Return where img2dataset lists the samples of a tar; empty where the name is not one of a tar."""
+    return f"{path.removesuffix('.tar')}.parquet" if path.endswith(".tar") else ""
+
+
+def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], caption: str) -> pa.Table:
+    """Return the samples of a tar that are not in it, in the order of the file beside it, with columns MISSING.
+
+    Args:
+        path: of the tar.
+        storage: options of the file system.
+        keys: of the samples that are in it.
+        caption: the column of captions, where there is none of the name `caption`.
+
+    Raises:
+        InputFault: the file is damaged, or may not be read; the tar's samples are not touched by that.
+        OSError: it cannot be read now.
+    """
+    name = sidecar(path)
+    try:
+        with fsspec.open(name, "rb", **storage) as opened:
+            file = pq.ParquetFile(opened, pre_buffer=False)
+            found = file.schema_arrow
+            if not all(name in found.names and _is_text(found.field(name).type) for name in ("key", "status")):
+                return MISSING.empty_table()
+            columns = [
+                one
+                for one in ("key", "status", "url", "uid", "error_message", "caption", caption)
+                if one in found.names
+            ]
+            columns = [one for one in dict.fromkeys(columns) if _is_text(found.field(one).type)]
+            parts = [
+                _select(batch, caption)
+                for batch in file.iter_batches(_ROWS, columns=columns, use_threads=False)
+                if pc.any(pc.not_equal(batch["status"], _SUCCESS)).as_py()
+            ]
+    except (pa.ArrowException, ValueError, PermissionError) as error:
+        raise InputFault(DAMAGED_SIDECAR, f"{name}: {one_line(error, _ERROR)}") from None
+    table = pa.concat_tables([MISSING.empty_table(), *parts])
+    came = pc.is_in(table["key"], pa.array(keys, pa.string()))
+    return table.filter(pc.invert(came))
+
+
+def _select(batch: pa.RecordBatch, caption: str) -> pa.Table:
+    """Return the rows that are not in the tar."""
+    rows = pa.Table.from_batches([batch]).filter(pc.not_equal(batch["status"], _SUCCESS))  # a null is no answer
+    none = pa.nulls(len(rows), pa.string())
+
+    def column(*names: str) -> Any:
+        return next((rows[name].cast(pa.string()) for name in names if name in rows.column_names), none)
+
+    status = column("status").to_pylist(), column("error_message").to_pylist()
+    errors = [one_line(": ".join(filter(None, words)), _ERROR) for words in zip(*status, strict=True)]
+    is_missing = pa.repeat(MISSING_SAMPLE, len(rows))
+    columns = [column("key"), column("url"), column("uid"), column("caption", caption), is_missing, errors]
+    return pa.table(columns, schema=MISSING)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string))

@@ -1,0 +1,263 @@
+"""Samples that img2dataset did not fetch, which its Parquet beside each tar lists: in the ledger, with a limit of their own."""
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.api import Run
+from curate.errors import RunError
+from curate.pool.missing import read_missing
+from curate.pool.plan import make_plan
+from tests.laws import pools
+from tests.laws.pools import Ran, conserved
+
+UID = "0123456789abcdef" * 2
+NOT_FOUND = "HTTP Error 404: Not Found"
+
+
+def listed(samples: list[pools.Sample], lost: list[dict[str, Any]]) -> pa.Table:
+    """What img2dataset writes beside a tar."""
+    came = [
+        {"url": s.url, "caption": s.caption, "key": s.key, "status": "success", "error_message": None, "width": 48}
+        for s in samples
+    ]
+    rows = [*lost, *came]
+    kinds = [(name, pa.string()) for name in ("url", "caption", "key", "status", "error_message", "uid")]
+    return pa.Table.from_pylist(rows, pa.schema([*kinds, ("width", pa.int32())]))
+
+
+def lost_rows(shard: int) -> list[dict[str, Any]]:
+    """Two samples that a shard lacks."""
+    common = {"caption": f"a lost picture {shard}"}
+    return [
+        {"key": f"{shard}9990", "url": f"https://x/lost/{shard}/0", "status": "failed_to_download", "error_message": NOT_FOUND, **common},
+        {"key": f"{shard}9991", "url": f"https://x/lost/{shard}/1", "status": "failed_to_resize", "error_message": "image decoding error",
+         "uid": f"{shard}{UID[1:]}", **common},
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[pools.Sample]:
+    return [replace(sample, uid=None) for sample in pools.make_samples(24)[:24]]
+
+
+def write_pool(folder: Path, samples: list[pools.Sample], shards: int = 3) -> str:
+    path = pools.write_tars(folder, samples, shards)
+    for number, some in enumerate(pools.split(samples, shards)):
+        pq.write_table(listed(list(some), lost_rows(number)), folder / f"{number:05d}.parquet")
+    return path
+
+
+@pytest.fixture(scope="module")
+def ran(samples: list[pools.Sample], tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("missing")
+    measure = {"image": {"phash": True}, "language": {}}
+    recipe = pools.recipe_of(write_pool(folder / "pool", samples), measure=measure, max_failed=0.0)
+    return pools.run_local(recipe, folder / "run")
+
+
+def test_they_have_rows_and_a_verdict(ran: Ran, samples: list[pools.Sample]) -> None:
+    conserved(ran)
+    assert ran.counts == {"failed": 6, "kept": 24}
+    rows = {row["key"]: row for row in ran.table("samples").to_pylist()}
+    assert len(rows) == 30 and {key for key, row in rows.items() if row["status"] == "ok"} == {s.key for s in samples}
+    lost = {key: row for key, row in rows.items() if row["status"] != "ok"}
+    assert {key: (row["status"], row["error"], row["url"], row["uid"]) for key, row in lost.items()} == {
+        f"{shard}{key}": ("missing_sample", error, f"https://x/lost/{shard}/{place}", uid and f"{shard}{uid}")
+        for shard in range(3)
+        for place, (key, error, uid) in enumerate(
+            (
+                ("9990", f"failed_to_download: {NOT_FOUND}", None),
+                ("9991", "failed_to_resize: image decoding error", UID[1:]),
+            )
+        )
+    }
+    assert all(Path(row["shard"]).name == f"0000{key[0]}.tar" and row["width"] is None for key, row in lost.items())
+    members = ran.table("members").to_pylist()
+    assert {len(row["suffix"] or []) for row in members} == {0, 3}
+
+
+def test_they_are_explained_and_listed(ran: Ran) -> None:
+    run = Run(str(ran.folder))
+    for name in ("19991", "https://x/lost/1/1", f"1{UID[1:]}"):
+        text = str(run.explain(name))
+        assert "dropped by failed" in text and "missing_sample" in text
+        assert "failed_to_resize: image decoding error" in " ".join(text.split())
+    [row] = run.sql("failures").to_pylist()
+    assert (row["kind"], row["reason"], row["count"], row["share"]) == ("sample", "missing_sample", 6, 0.2)
+    assert row["detail"] == f"failed_to_download: {NOT_FOUND}" and "09990" in row["example"]
+
+
+def test_whatever_the_sharding_and_the_runner(ran: Ran, samples: list[pools.Sample], tmp_path: Path) -> None:
+    """One unit of three tars gives the same as three; with Beam as without."""
+    recipe = pools.recipe_of(write_pool(tmp_path / "pool", samples), max_failed=0.0)
+    assert len(make_plan(recipe, unit_size=1 << 30).units) == 1
+    done = pools.run_beam(recipe, tmp_path / "beam")
+    conserved(done)
+    assert done.verdicts == ran.verdicts and done.kept == ran.kept
+
+
+def test_a_limit_of_their_own(samples: list[pools.Sample], tmp_path: Path) -> None:
+    path = write_pool(tmp_path / "pool", samples)
+    recipe = pools.recipe_of(path, max_failed=0.0, max_missing=0.19)
+    with pytest.raises(RunError) as error:
+        pools.run_local(recipe, tmp_path / "run")
+    message = str(error.value)
+    assert (
+        "6 of 30 samples (20.0%) were never downloaded, and max_missing is 0.19\n  missing_sample 6, such as "
+        in message
+    )
+    assert message.endswith("--set max_missing=0.21") and "max_failed" not in message
+    pools.run_local(recipe.model_copy(update={"max_missing": 0.2}), tmp_path / "run")
+
+
+def test_they_do_not_dilute_other_failures(samples: list[pools.Sample], tmp_path: Path) -> None:
+    """Of 24 samples in the tars one is damaged: 1 / 24, whatever never came."""
+    damaged = [replace(samples[0], image=b"no image"), *samples[1:]]
+    path = write_pool(tmp_path / "pool", damaged)
+    with pytest.raises(
+        RunError,
+        match=r"1 of 24 samples \(4.2%\) could not be read, and max_failed is 0.04\n  not_an_image 1, [^\n]*\nAll",
+    ):
+        pools.run_local(pools.recipe_of(path, max_failed=0.04), tmp_path / "run")
+
+
+def test_what_came_is_not_counted_twice(samples: list[pools.Sample], tmp_path: Path) -> None:
+    """A row of the tar that its sidecar calls failed is there; so are those of a sidecar that is none of img2dataset's."""
+    path = pools.write_tars(tmp_path / "pool", samples, 2)
+    table = listed(samples[:12], [])
+    status = pa.array(["failed_to_download"] * 12)
+    pq.write_table(
+        table.set_column(table.column_names.index("status"), "status", status), tmp_path / "pool/00000.parquet"
+    )
+    pq.write_table(pa.table({"key": ["x"], "state": ["failed"]}), tmp_path / "pool/00001.parquet")
+    done = pools.run_local(pools.recipe_of(path), tmp_path / "run")
+    conserved(done)
+    assert done.counts == {"kept": 24} and len(done.table("failures")) == 0
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
+def test_a_damaged_sidecar_loses_nothing(damage: str, samples: list[pools.Sample], tmp_path: Path) -> None:
+    path = write_pool(tmp_path / "pool", samples)
+    file = tmp_path / "pool/00001.parquet"
+    file.write_bytes({"cut": file.read_bytes()[:-20], "empty": b"", "text": b"<html>" * 99}[damage])
+    done = pools.run_local(pools.recipe_of(path, max_failed=0.0, max_failed_files=0.0), tmp_path / "run")
+    conserved(done)
+    assert done.counts == {"failed": 4, "kept": 24}
+    [row] = [row for row in done.table("failures").to_pylist() if row["row"] is None]
+    assert (
+        row["reason"] == "damaged_sidecar" and row["shard"].endswith("00001.tar") and "00001.parquet: " in row["detail"]
+    )
+
+
+def test_damage_of_both_is_told(samples: list[pools.Sample], tmp_path: Path) -> None:
+    path = write_pool(tmp_path / "pool", samples, 1)
+    tar = tmp_path / "pool/00000.tar"
+    tar.write_bytes(tar.read_bytes()[:-15_000])
+    (tmp_path / "pool/00000.parquet").write_bytes(b"PAR1")
+    done = pools.run_local(pools.recipe_of(path, max_failed=1.0, max_failed_files=1.0), tmp_path / "run")
+    [row] = [row for row in done.table("failures").to_pylist() if row["row"] is None]
+    assert row["reason"] == "truncated_tar" and "00000.parquet: " in row["detail"]
+
+
+def test_a_sidecar_is_part_of_its_unit(samples: list[pools.Sample], tmp_path: Path) -> None:
+    """One that changes is read again, with its unit alone; the key of a tar without one is that of before."""
+    path = write_pool(tmp_path / "pool", samples)
+    recipe = pools.recipe_of(path)
+    keys = [unit.key for unit in make_plan(recipe, unit_size=1).units]
+    pq.write_table(listed(samples[:8], lost_rows(1)[:1]), tmp_path / "pool/00001.parquet")
+    others = [unit.key for unit in make_plan(recipe, unit_size=1).units]
+    assert [a == b for a, b in zip(keys, others, strict=True)] == [True, False, True]
+    (tmp_path / "pool/00002.parquet").unlink()
+    units = make_plan(recipe, unit_size=1).units
+    assert units[2].parts[0].listing_fingerprint == "" and units[2].key != others[2]
+    contents = make_plan(recipe, content=True, unit_size=1).units
+    assert contents[0].parts[0].listing_fingerprint.partition(", ")[2].startswith("xxh3:")
+    done = pools.run_local(recipe, tmp_path / "run")
+    assert done.counts == {"failed": 3, "kept": 24}
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_read_missing(kind: pa.DataType, tmp_path: Path) -> None:
+    """Columns that are not there, or not text, are null; a null status says nothing."""
+    table = pa.table(
+        {
+            "key": pa.array(["a", "b", "c", None], kind),
+            "status": pa.array(["failed_to_download", "success", None, "failed_to_resize"], kind),
+            "alt": pa.array(["A", "B", "C", "D"], kind),
+            "url": [1, 2, 3, 4],
+            "error_message": pa.array(["two\nlines", None, None, None], kind),
+        }
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    found = read_missing(f"{tmp_path}/x.tar", {}, ["z"], "alt").to_pylist()
+    common = {"url": None, "uid": None, "status": "missing_sample"}
+    assert found == [
+        {"key": "a", "caption": "A", "error": "failed_to_download: two lines", **common},
+        {"key": None, "caption": "D", "error": "failed_to_resize", **common},
+    ]
+    assert len(read_missing(f"{tmp_path}/x.tar", {}, ["a"], "alt")) == 1
+
+
+# ---------------------------------------------------------------- img2dataset itself
+class _Images(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        number = int(self.path.rpartition("/")[2])
+        data = b"no image" if number % 7 == 3 else pools.encode(pools.picture(number))
+        self.send_response(404 if number % 5 == 2 else 200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def images() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Images) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_what_img2dataset_leaves(images: str, tmp_path: Path) -> None:
+    """Every URL of its list has a verdict: kept, or its status and message, also of a shard of which nothing came."""
+    pytest.importorskip("img2dataset")
+    numbers = [*range(30), *[5 * i + 2 for i in range(10)]]  # nothing of the last shard is there
+    urls = {"url": [f"{images}/{n}" for n in numbers], "caption": [f"picture {i}" for i in range(40)]}
+    urls["uid"] = [f"{i:032x}" for i in range(40)]
+    pq.write_table(pa.table(urls), tmp_path / "urls.parquet")
+    options = {
+        "url_list": f"{tmp_path}/urls.parquet", "input_format": "parquet", "url_col": "url", "caption_col": "caption",
+        "output_format": "webdataset", "output_folder": f"{tmp_path}/pool", "number_sample_per_shard": 10, "processes_count": 1,
+        "thread_count": 4, "image_size": 32, "save_additional_columns": ["uid"], "enable_wandb": False,
+    }  # fmt: skip
+    code = f"import img2dataset\nif __name__ == '__main__': img2dataset.download(**{options!r})\n"
+    (tmp_path / "fetch.py").write_text(code)
+    done = subprocess.run([sys.executable, f"{tmp_path}/fetch.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ran = pools.run_local(
+        pools.recipe_of(f"{tmp_path}/pool/*.tar", max_failed=0.0, max_failed_files=0.0), tmp_path / "run"
+    )
+    conserved(ran)
+    rows = ran.table("samples").to_pylist()
+    assert sorted(row["uid"] for row in rows) == urls["uid"]
+    assert {row["url"]: row["caption"] for row in rows} == dict(zip(urls["url"], urls["caption"], strict=True))
+    not_found = {uid for uid, n in zip(urls["uid"], numbers, strict=True) if n % 5 == 2}
+    no_image = {uid for uid, n in zip(urls["uid"], numbers, strict=True) if n % 7 == 3} - not_found
+    errors = {row["uid"]: row["error"] for row in rows if row["status"] == "missing_sample"}
+    assert errors.keys() == not_found | no_image
+    assert Counter(errors[uid] for uid in not_found) == {f"failed_to_download: {NOT_FOUND}": len(not_found)}
+    assert all(errors[uid].startswith("failed_to_resize: ") for uid in no_image)
+    assert ran.counts == {"failed": len(errors), "kept": 40 - len(errors)}
