@@ -169,6 +169,7 @@ def fingerprints_beside(names: Iterable[str], storage: dict[str, Any], content: 
         wanted = {fs._strip_protocol(name): name for name in some}
         try:
             infos = _look_up(fs, wanted) if "http" in fs.protocol else fs.ls(inner, detail=True)
+            fs.invalidate_cache(inner)  # a later plan of this process sees what is there then
         except (FileNotFoundError, PermissionError, NotImplementedError):
             infos = _look_up(fs, wanted)
         for info in infos:

@@ -4,12 +4,15 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -44,6 +47,15 @@ def lost_rows(shard: int) -> list[dict[str, Any]]:
         {"key": f"{shard}9991", "url": f"https://x/lost/{shard}/1", "status": "failed_to_resize", "error_message": "image decoding error",
          "uid": f"{shard}{UID[1:]}", **common},
     ]  # fmt: skip
+
+
+@contextmanager
+def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A web server on this machine, and its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +199,23 @@ def test_a_sidecar_is_part_of_its_unit(samples: list[pools.Sample], tmp_path: Pa
     assert done.counts == {"failed": 3, "kept": 24}
 
 
+def test_wherever_the_tars_are(samples: list[pools.Sample], tmp_path: Path) -> None:
+    """In a store, which lists its folders, and on a web server, which is asked for each file, one by one."""
+    write_pool(tmp_path / "pool", samples)
+    (tmp_path / "pool/00002.parquet").unlink()
+    store = fsspec.filesystem("memory")
+    store.put(f"{tmp_path}/pool/", "/missing/", recursive=True)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with serving(handler) as server:
+        for path in ("memory://missing/*.tar", f"{server}/pool/{{00000..00002}}.tar"):
+            recipe = pools.recipe_of(path)
+            parts = [part for unit in make_plan(recipe).units for part in unit.parts]
+            assert [bool(part.listing_fingerprint) for part in parts] == [True, True, False]
+            done = pools.run_local(recipe, tmp_path / path.partition(":")[0])
+            assert done.counts == {"failed": 4, "kept": 24}
+    store.rm("/missing", recursive=True)
+
+
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_read_missing(kind: pa.DataType, tmp_path: Path) -> None:
     """Columns that are not there, or not text, are null; a null status says nothing."""
@@ -223,15 +252,12 @@ class _Images(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def images() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Images) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+def test_what_img2dataset_leaves(tmp_path: Path) -> None:
+    with serving(_Images) as images:
+        _fetch_and_curate(images, tmp_path)
 
 
-def test_what_img2dataset_leaves(images: str, tmp_path: Path) -> None:
+def _fetch_and_curate(images: str, tmp_path: Path) -> None:
     """Every URL of its list has a verdict: kept, or its status and message, also of a shard of which nothing came."""
     pytest.importorskip("img2dataset")
     numbers = [*range(30), *[5 * i + 2 for i in range(10)]]  # nothing of the last shard is there
