@@ -28,9 +28,12 @@ class EmittedTexts(NamedTuple):
     """What the shards say of a sample."""
 
     chosen: str | None  # the text in the original's place in `.txt`; None where the original stays
-    fields: dict[str, Any]  # `captions` of the json
+    fields: dict[str, Any]  # `captions` of the json; empty without captions
     synthetic: list[str] | None  # DataCompDR's list of texts, where it is requested
     regions: dict[str, Any]  # field `regions` of the json, where it is requested; null where it failed
+
+
+_NO_TEXTS = EmittedTexts(None, {}, None, {})
 
 
 def read_texts(tables: UnitTables, uids: pa.Array | None = None) -> dict[str, Texts]:
@@ -73,9 +76,9 @@ def _replacing() -> list[str]:
 def emitted_texts(
     captions: Captions | None, seed: int, tables: UnitTables, uids: Sequence[str], originals: Sequence[str]
 ) -> list[EmittedTexts]:
-    """Return what the shards say of each row; nothing but the original without captions."""
+    """Return what the shards say of each row; nothing without captions."""
     if captions is None:
-        return [EmittedTexts(None, {"original": original}, None, {}) for original in originals]
+        return [_NO_TEXTS] * len(uids)
     own_uids = pa.array(uids, pa.string())
     found = read_texts(tables, own_uids)
     regions = {}

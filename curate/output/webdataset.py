@@ -1,7 +1,7 @@
 """Shards as webdataset tars, with img2dataset's columns in the Parquet file of each.
 
-Members are copied as they came, by offset; `KEY.txt` and `KEY.json` (the original fields, plus uid and captions) are there
-for every sample. A sample's name is its key where that is safe and no other kept sample has it, else its uid: names are unique
+Members are copied as they came, by offset; `KEY.txt` and `KEY.json` are there for every sample. The json is the original text,
+byte for byte, but for the uid, and the columns and captions that the recipe asks for. A sample's name is its key where that is safe and no other kept sample has it, else its uid: names are unique
 over all shards, and nothing that a stranger wrote becomes a path.
 """
 
@@ -24,7 +24,7 @@ from curate.output.settings import EmitSettings
 from curate.output.tar_writer import TarWriter, safe_key, safe_suffix
 from curate.pool.byte_sources import open_source
 from curate.pool.formats.input_format import InputSample
-from curate.pool.json_fields import json_bytes, json_lines
+from curate.pool.json_fields import json_bytes, put_fields
 from curate.pool.tar_index import index_tar
 from curate.pool.tar_samples import split_name
 from curate.process import groups
@@ -36,7 +36,7 @@ _TEXTS = ("txt", "json")
 _JSON = (str, int, float, bool, list, type(None))  # what json has a word for
 _BATCH_BYTES = 1 << 22  # that are written together
 _first = itemgetter(0)
-# Name, caption, what is written of the texts, further fields of the json, what came
+# Name, caption, what is written of the texts, what is put into the json, what came
 _Sample = tuple[str, str, EmittedTexts, dict[str, Any], InputSample]
 
 
@@ -113,8 +113,8 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
     names = _names(rows["key"].to_pylist(), uids, repeated)
     written = settings.texts_to_emit(part.unit, uids, captions)
     facts = []
-    values = _json_fields(settings.kept_values(part, settings.json_columns), uids)
-    samples = zip(names, captions, written, values, settings.reader(part.unit).samples(rows), strict=True)
+    fields = _json_fields(settings.kept_values(part, settings.json_columns), uids, written)
+    samples = zip(names, captions, written, fields, settings.reader(part.unit).samples(rows), strict=True)
     for some in groups(samples, lambda one: sum(len(data) for _, data in one[-1].members), _BATCH_BYTES):
         _write_samples(some, writer)
         facts += [_original_facts(sample.fields) for *_, sample in some]
@@ -125,31 +125,29 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
     return pa.table([*sidecar.columns, *values_of.columns], schema=pa.schema([*SIDECAR, *values_of.schema]))
 
 
-def _json_fields(values: pa.Table, uids: list[str]) -> list[dict[str, Any]]:
-    """Return what the json of each sample has besides the original fields: columns, and the uid."""
+def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -> list[dict[str, Any]]:
+    """Return what is put into the json of each sample: columns, the uid, and captions and regions where there are any."""
     columns: dict[str, list[Any]] = {}
     for name, column in zip(values.column_names, values.columns, strict=True):
         is_short = pa.types.is_float32(column.type)  # whose 0.3 is 0.30000001192092896 as a float64
         items = (column.cast(pa.string()).cast(pa.float64()) if is_short else column).to_pylist()
         columns[name] = [item if isinstance(item, _JSON) else str(item) for item in items]
     columns["uid"] = uids
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    fields = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    for of_one, written in zip(fields, texts, strict=True):
+        if written.fields:
+            of_one |= {"captions": written.fields, **written.regions}
+    return fields
 
 
 def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:
     """Add samples to the tar, the files of each sorted by suffix; the caption is the .txt where it has none."""
-    lines = json_lines(
-        [
-            {**sample.fields, **values, "captions": texts.fields, **texts.regions}
-            for _, _, texts, values, sample in samples
-        ]
-    )
     names: list[str] = []
     contents: list[bytes | memoryview] = []
-    for (name, caption, texts, _, sample), line in zip(samples, lines, strict=True):
+    for name, caption, texts, fields, sample in samples:
         files = [data for _, data in sample.members]
         files.append(sample.text or caption.encode() if texts.chosen is None else texts.chosen.encode())
-        files.append(line)
+        files.append(put_fields(sample.json, sample.fields, fields))
         if texts.synthetic is not None:
             files.append(json_bytes({"syn_text": texts.synthetic}))
         suffixes = tuple([suffix for suffix, _ in sample.members])

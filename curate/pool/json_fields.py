@@ -1,17 +1,20 @@
-"""The .json of a sample: read as Python's `json` reads it, four times as fast where it is flat, and written on one line.
+"""The .json of a sample: read as Python's `json` reads it, four times as fast where it is flat, and written as it came.
 
 `orjson` reads integers of more than 64 bits as floats, and refuses NaN, infinities, lone surrogates and other encodings than
-UTF-8: objects that may hold one of these, and what is nested, are read by `json`. It also writes floats in another way; where there
-are none, objects are written by it, many at once, and a kernel puts the spaces in that `json` has behind commas and colons.
+UTF-8: objects that may hold one of these, and what is nested, are read by `json`.
+
+Fields are put into the text of an object: where one of the name is, its value is replaced, else it comes last. No other byte changes.
+Trade-off: where a pattern shows the place of a name beyond doubt, which is nearly always, the text is not parsed for it again.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from json import decoder
 from typing import Any
 
-import numpy as np
 import orjson
-from numba import njit
 
 from curate.wording import one_line
 
@@ -19,6 +22,13 @@ _DEPTH = 100
 _SAME = frozenset((str, int, bool, type(None)))  # types that both libraries read alike
 _FLAT = _SAME | {float}
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+# What `json` is made of: each reads a text from a place on, and returns what it read and where that ends.
+_scan_string: Any = getattr(decoder, "scanstring")  # noqa: B009 (its type is not stated)
+_scan_value: Any = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009
+_SPACE = b" \t\n\r"
+_skip_space = re.compile(r"[ \t\n\r]*").match
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
+_escapes_ascii = re.compile(rb"\\u00[2-7]").search  # which the characters of a plain name may be written as
 
 
 def read_json(raw: bytes | memoryview) -> tuple[dict[str, Any], str | None]:
@@ -39,66 +49,104 @@ def read_json(raw: bytes | memoryview) -> tuple[dict[str, Any], str | None]:
     return ({}, f"nested more than {_DEPTH} deep") if _is_deep(fields) else (fields, None)
 
 
-def json_bytes(fields: dict[str, Any]) -> bytes:
-    """Return the fields as UTF-8; what JSON has no word for (NaN, infinities, which Python reads all the same) is null."""
+def json_bytes(value: Any) -> bytes:
+    """Return a value as UTF-8; what JSON has no word for (NaN, infinities, which Python reads all the same) is null."""
     try:
-        return _encode(fields).encode()
+        return _encode(value).encode()
     except ValueError:  # NaN, or a lone surrogate: JSON can spell it, UTF-8 cannot
-        return json.dumps(json.loads(json.dumps(fields), parse_constant=lambda _: None)).encode()
+        return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None)).encode()
 
 
-def json_lines(objects: Sequence[dict[str, Any]]) -> list[bytes]:
-    """Return `json_bytes` of each."""
-    lines: list[bytes | None] = [_write(fields) if _is_plain(fields) else None for fields in objects]
-    spaced = iter(_with_spaces([line for line in lines if line is not None]))
-    return [json_bytes(fields) if line is None else next(spaced) for line, fields in zip(lines, objects, strict=True)]
+def put_fields(raw: bytes | memoryview, fields: Mapping[str, Any], values: Mapping[str, Any]) -> bytes:
+    """Return the text of a json with some fields put into it; all else is as it was, byte for byte.
+
+    Args:
+        raw: the text, which `read_json` accepts; empty where there is none.
+        fields: what it gives of the text; of no text, what is written of it.
+        values: the fields to put. One whose value is there already, and text, stays as it is written. Where a name repeats
+            in the text, all its values are replaced.
+    """
+    if not raw:
+        return json_bytes({**fields, **values})
+    raw = bytes(raw)
+    if b"\0" in raw:  # UTF-16 or UTF-32
+        return _put_encoded(raw, fields, values)
+    added = {}
+    replaced = {}
+    for name, value in values.items():
+        if name not in fields:
+            added[name] = value
+        elif type(value) is not str or fields[name] != value:
+            replaced[name] = json_bytes(value)
+    if replaced:
+        raw = _replace_plain(raw, replaced) or _replace(raw, replaced)
+    if not added:
+        return raw
+    end = len(raw[: raw.rindex(b"}")].rstrip(_SPACE))
+    return b"".join((raw[:end], b", " if fields else b"", json_bytes(added)[1:-1], raw[end:]))
 
 
-def _is_plain(value: dict[str, Any] | list[Any]) -> bool:
-    """Return whether both libraries write it alike but for spaces: no float is in it."""
-    inner = value.values() if isinstance(value, dict) else value
-    return all([type(one) in _SAME or (type(one) in (dict, list) and _is_plain(one)) for one in inner])  # noqa: C419 (faster)
+def _put_encoded(raw: bytes, fields: Mapping[str, Any], values: Mapping[str, Any]) -> bytes:
+    """Return what `put_fields` does for a text in another encoding, in that encoding."""
+    encoding: str = json.detect_encoding(raw)
+    mark = b""
+    if not encoding.endswith("e"):  # it has a mark, which tells the order of bytes
+        mark = raw[: 2 if encoding == "utf-16" else 4]
+        encoding += "-le" if mark[:1] == b"\xff" else "-be"
+    plain = raw[len(mark) :].decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
+    return mark + put_fields(plain, fields, values).decode("utf-8", "surrogatepass").encode(encoding, "surrogatepass")
 
 
-def _write(fields: dict[str, Any]) -> bytes | None:
-    try:
-        return orjson.dumps(fields)
-    except TypeError:  # integers of more than 64 bits, lone surrogates, or too deep
+def _replace_plain(raw: bytes, values: Mapping[str, bytes]) -> bytes | None:
+    """Return the text with other values of these fields, which are there; None where one is not text, or may be elsewhere.
+
+    A plain name that is there, that nothing writes with escapes, and whose quoted form occurs once, is at that place.
+    """
+    if _escapes_ascii(raw):
         return None
+    for name, value in values.items():
+        pattern = _text_field(name)
+        found = pattern and raw.count(b'"%b"' % name.encode()) == 1 and pattern.search(raw)
+        if not found:
+            return None
+        raw = raw[: found.start(1)] + value + raw[found.end(1) :]
+    return raw
 
 
-def _with_spaces(lines: Sequence[bytes]) -> list[bytes]:
-    """Return what `orjson` wrote with a space behind each comma and colon that is not in a string."""
-    raw = b"".join(lines)
-    ends = np.cumsum(list(map(len, lines)), dtype=np.int64)
-    out = np.empty(2 * len(raw), np.uint8)
-    _add_spaces(np.frombuffer(raw, np.uint8), ends, out)
-    stops = ends.tolist()
-    whole = out[: stops[-1]].tobytes() if stops else b""
-    return [whole[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+@cache
+def _text_field(name: str) -> re.Pattern[bytes] | None:
+    """Return the pattern of a field whose value is text without escapes, with the value as its group; None for a name that is not plain."""
+    return re.compile(rb'"%b"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")' % name.encode()) if _PLAIN_NAME.fullmatch(name) else None
 
 
-@njit(nogil=True, cache=True)
-def _add_spaces(raw: Any, ends: Any, out: Any) -> None:
-    """Write the text with spaces to `out`, and where each line ends in it to `ends`."""
-    at, used = 0, 0
-    for line in range(len(ends)):
-        in_string = False
-        while at < ends[line]:
-            byte = raw[at]
-            out[used] = byte
-            used += 1
-            at += 1
-            if in_string and byte == 92:  # a backslash: what follows it ends no string
-                out[used] = raw[at]
-                used += 1
-                at += 1
-            elif byte == 34:
-                in_string = not in_string
-            elif not in_string and byte in (44, 58):  # a comma or a colon
-                out[used] = 32
-                used += 1
-        ends[line] = used
+def _replace(raw: bytes, values: Mapping[str, bytes]) -> bytes:
+    """Return the text with other values of these fields, wherever they are."""
+    text = raw.decode("utf-8", "surrogatepass")
+    parts: list[bytes] = []
+    at = 0
+    for name, start, end in _places(text):
+        if name in values:
+            parts += text[at:start].encode("utf-8", "surrogatepass"), values[name]
+            at = end
+    return b"".join([*parts, text[at:].encode("utf-8", "surrogatepass")])
+
+
+def _places(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield the name of each field of an object, and where the text of its value begins and ends."""
+    at = _space(text, text.index("{") + 1)
+    while text[at] != "}":
+        name, at = _scan_string(text, at + 1, True)
+        start = _space(text, _space(text, at) + 1)
+        _, end = _scan_value(text, start)
+        yield name, start, end
+        at = _space(text, end)
+        if text[at] == ",":
+            at = _space(text, at + 1)
+
+
+def _space(text: str, at: int) -> int:
+    """Return where the white space that begins at a place ends."""
+    return _skip_space(text, at).end()  # type: ignore[union-attr]
 
 
 def _are_same(values: Iterable[Any]) -> bool:

@@ -21,7 +21,7 @@ from curate.store.store import RunStore
 from curate.store.tables import ChunkTables, OpenTables, UnitTables
 
 # Raised when a step's code changes what it writes.
-VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "captions": 2, "shards": 2}
+VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "captions": 2, "shards": 3}
 
 
 @dataclass(frozen=True)

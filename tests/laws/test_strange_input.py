@@ -114,8 +114,7 @@ def test_strange_json(name: str, tmp_path: Path) -> None:
     if outcome == "kept":
         fields = json.loads(loads(done)["b"]["json"])
         old = json.loads(data)
-        assert fields.keys() == old.keys() | {"uid", "captions"}
-        assert fields["captions"] == {"original": "a red dog 1"} and fields.get("url") == old.get("url")
+        assert repr(fields) == repr(old | {"uid": fields["uid"]})
 
 
 def test_json_captions(tmp_path: Path) -> None:

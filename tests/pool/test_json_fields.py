@@ -1,4 +1,4 @@
-"""The .json of samples: whatever it is, read and written as Python's json does."""
+"""The .json of samples: whatever it is, read and written as Python's json does; and fields put into it, no other byte of which changes."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from curate.pool.json_fields import json_bytes, json_lines, read_json
+from curate.pool.json_fields import json_bytes, put_fields, read_json
 from curate.wording import one_line
 
 texts = st.one_of(st.text(max_size=8), st.text('a"\\/\b\f\n\r\t\0\x1f\x7f\u2028é😀\ud800,:[]{} ', max_size=8))
@@ -49,14 +49,6 @@ def fields_by_python(raw: bytes) -> tuple[Any, str | None]:
 @example({"large": [2**64], "small": [{"x": 1e-5}], "nan": [math.nan]})
 def test_written_as_python_writes_it(fields: dict[str, Any]) -> None:
     assert json_bytes(fields) == json_by_python(fields)
-
-
-@settings(max_examples=500, deadline=None)
-@given(st.lists(objects, max_size=4))
-@example([{}, {"a": {"b,:": [1, '\\",:', None, True]}, "c": []}, {"large": [2**64 - 1, -(2**63)]}])
-@example([{"deep": json.loads("[" * 300 + "]" * 300)}, {"float": [1e16]}, {"lone": "\ud800"}])
-def test_many_are_written_as_each(many: list[dict[str, Any]]) -> None:
-    assert json_lines(many) == list(map(json_by_python, many))
 
 
 @settings(max_examples=500, deadline=None)
@@ -104,3 +96,86 @@ def test_depth(depth: int, fault: str | None) -> None:
         inner = opened * depth + ("1" if opened != "[" else "") + closed * depth
         assert read_json(f'{{"a": {inner}}}'.encode())[1] == fault
     assert read_json(f'{{"a": "{"{[" * 200}"}}'.encode())[1] is None
+
+
+# ---------------------------------------------------------------- fields that are put into a text
+NAMES = ("uid", "sha256", "captions", "words", "é", "a b")
+spaces = st.sampled_from(["", "", " ", "\n    ", "\t", "\r\n "])
+spellings = st.sampled_from(NAMES).flatmap(
+    lambda name: st.sampled_from(
+        [name, name, "".join(f"\\u{ord(c):04x}" for c in name), f"\\u{ord(name[0]):04X}{name[1:]}"]
+    )
+)
+keys = st.one_of(spellings, st.sampled_from(["z", "", "UID", "uid ", '\\"uid', 'uid\\"', "\\ud800", "写", "\\/", "}"]))
+literals = st.sampled_from(
+    [
+        "null", "NaN", "-Infinity", "1e400", "1E5", "-0", "0.10", "9" * 400, "2.50e-7", "true", "[]", "{}", '""',
+        '"\\u00e9\\/\\\\"', '"é\\ud800 }"', '"{\\"uid\\": 1}"', '"x\\"uid"', '"uid"', '"sha256"', '["uid", "sha256"]',
+        '{"uid": "x", "sha256": {"sha256": []}}', '{ "uid" :NaN , "uid":1}', '"ab"', '"\\u0061b"', '"\\\\u0075"',
+    ]
+)  # fmt: skip
+members = st.tuples(spaces, keys, spaces, spaces, literals, spaces)
+put = st.dictionaries(
+    st.sampled_from(NAMES),
+    st.one_of(st.sampled_from(["ab", "f" * 64, None, 7, 0.5, math.inf, {"original": "é", "uid": []}]), texts),
+    min_size=1,
+)
+
+
+def build(
+    members: list[tuple[str, ...]], values: dict[str, Any], added: dict[str, Any], around: tuple[str, str]
+) -> str:
+    """The text of an object, with other values where there are some, and more fields right behind its last value, or its brace."""
+    parts, last = [], ""
+    for before, key, after, between, literal, last in members:
+        name = json.loads(f'"{key}"')
+        value = json_bytes(values[name]).decode() if name in values else literal
+        parts.append(f'{before}"{key}"{after}:{between}{value}{last}')
+    if added:
+        inside = ",".join(parts).removesuffix(last)
+        more = json_bytes(added).decode()[1:-1]
+        return f"{around[0]}{{{inside}{', ' if parts else ''}{more}{last}}}{around[1]}"
+    return f"{around[0]}{{{','.join(parts)}}}{around[1]}"
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.lists(members, max_size=6),
+    put,
+    st.tuples(spaces, spaces),
+    st.sampled_from(["utf-8"] * 4 + ["utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-32-le"]),
+)
+@example(
+    [("", "\\u0075id", "", " ", '"x"', ""), (" ", "n", "", " ", '{"uid": "x"}', "")], {"uid": "ab"}, ("", "\n"), "utf-8"
+)
+@example([("", "uid", "", " ", '"x"', ""), (" ", "uid", "", " ", "null", "")], {"uid": "ab"}, ("", ""), "utf-8")
+@example([("", "n", "", " ", '{"uid": 1}', ""), ("", "uid", "", "", '"y"', "")], {"uid": "ab"}, ("", ""), "utf-8")
+def test_no_other_byte_changes(
+    members: list[tuple[str, ...]], values: dict[str, Any], around: tuple[str, str], encoding: str
+) -> None:
+    """The oracle is the text put together from the pieces that it is made of."""
+    raw = build(members, {}, {}, around).encode(encoding, "surrogatepass")
+    fields, fault = read_json(raw)
+    assert fault is None
+    replaced = {
+        name: value
+        for name, value in values.items()
+        if name in fields and not (isinstance(value, str) and fields[name] == value)
+    }
+    added = {name: value for name, value in values.items() if name not in fields}
+    found = put_fields(raw, fields, values)
+    assert found == build(members, replaced, added, around).encode(encoding, "surrogatepass")
+    again, fault = read_json(found)
+    expected = fields | {name: json.loads(json_bytes(value)) for name, value in values.items()}
+    assert fault is None and repr(again) == repr(expected)
+
+
+def test_the_texts_that_are_written_out() -> None:
+    """What img2dataset and others write, seen by eye."""
+    written = json.dumps({"url": "http://x", "sha256": "a" * 64}, indent=4).encode()
+    sha256 = b"b" * 64
+    assert put_fields(written, json.loads(written), {"uid": "u", "sha256": sha256.decode()}) == (
+        b'{\n    "url": "http://x",\n    "sha256": "' + sha256 + b'", "uid": "u"\n}'
+    )
+    assert put_fields(b"{ }\n", {}, {"uid": "u"}) == b'{"uid": "u" }\n'
+    assert put_fields(b"", {"x": math.nan}, {"uid": "u"}) == b'{"x": null, "uid": "u"}'

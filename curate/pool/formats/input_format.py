@@ -130,11 +130,13 @@ class InputSample(NamedTuple):
         members: suffix (lower case) and bytes of each file but .txt and .json; one of them is the image.
         fields: of the .json, or columns that are not stored elsewhere.
         text: of the .txt; empty where there is none.
+        json: the .json, which `fields` are of; empty where there is none.
     """
 
     members: list[tuple[str, bytes | memoryview]]
     fields: Mapping[str, Any] = MappingProxyType({})
     text: bytes | memoryview = b""
+    json: bytes | memoryview = b""
 
 
 class InputFormat(ABC):

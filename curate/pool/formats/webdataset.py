@@ -225,6 +225,7 @@ def _locations(members: pa.Table) -> Iterator[list[tuple[str, int, int]]]:
 def _read_sample(source: ByteSource, path: str, locations: list[tuple[str, int, int]]) -> InputSample:
     members: list[tuple[str, bytes | memoryview]] = []
     text: bytes | memoryview = b""
+    json: bytes | memoryview = b""
     fields: dict[str, Any] = {}
     for suffix, offset, size in locations:
         data = source.read(offset, size)
@@ -233,7 +234,8 @@ def _read_sample(source: ByteSource, path: str, locations: list[tuple[str, int, 
         if suffix == "txt":
             text = data
         elif suffix == "json":
-            fields, _ = read_json(data)
+            fields, fault = read_json(data)
+            json = b"" if fault else data
         else:
             members.append((suffix, data))
-    return InputSample(members, fields, text)
+    return InputSample(members, fields, text, json)
