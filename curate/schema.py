@@ -112,6 +112,11 @@ FORGOTTEN_ITEMS = pa.schema(
     ]
 )
 
+# What a run decided of its kept rows, under the names that another run sees whose input it is. `probability` in the shards is
+# the row's own one times INPUT_PROBABILITY, in every pool that has a column of this name.
+INPUT_DECISIONS = {"probability": "input_probability", "draw": "input_draw", "repeats": "input_repeats"}
+INPUT_PROBABILITY = INPUT_DECISIONS["probability"]
+
 OWN_COLUMNS = frozenset({*SAMPLES.names, *DECISIONS.names, REPEATS.name})  # names that no column of `scores` may have
 
 OK = "ok"

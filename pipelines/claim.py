@@ -21,7 +21,9 @@ from curate.errors import DamagedError, RecipeError, RunError
 from curate.forget.forget import lost_items
 from curate.measure.settings import MeasureSettings
 from curate.metadata.unit import keep_entries
+from curate.output.columns import find_emitted
 from curate.output.settings import EmitSettings
+from curate.pool.formats.run import read_input_runs
 from curate.pool.plan import Plan
 from curate.recipe.diff import changes
 from curate.recipe.recipe import Recipe
@@ -117,6 +119,8 @@ def claim_folder(prepared: Prepared) -> None:
         packages={name: importlib.metadata.version(name) for name in PACKAGES},
         started=time.time(),
         forgotten=record.facts if len(record) else None,
+        emitted=list(find_emitted(context).parquet),
+        input_runs=read_input_runs(context.recipe.input) or None,
     )
     write_facts(store, claim)
     if metadata is not None:

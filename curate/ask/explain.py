@@ -1,6 +1,7 @@
 """Explains one sample: the decision, and why: its rules, entries and draw, duplicates, captions and files.
 
-In: a run folder and a uid, URL or key. Out: a Page of every row of the pool that has it, since each may repeat there.
+In: a run folder and a uid, URL or key. Out: a Page of every row of the pool that has it, since each may repeat there. Of rows
+that came from another run, the page of that run follows; it is also asked for samples that it did not keep.
 Rules are evaluated again over the row, so that those after the first failed one can be shown too, and so are draws of
 single entries.
 """
@@ -18,12 +19,12 @@ from curate.ask.query import connected, find_run
 from curate.captions.gates.gates import PASSED
 from curate.decide import balance
 from curate.decide.rules import Rule, check_rules, rule_values
-from curate.errors import RecipeError, RunError
+from curate.errors import CurateError, RecipeError, RunError
 from curate.recipe.deciding import Top
 from curate.store.facts import RunFacts, read_facts
 from curate.store.forgotten import Record
 from curate.store.items import hash_url
-from curate.wording import escape, pluralise
+from curate.wording import escape, one_line, pluralise
 
 # Columns that rules do not see.
 _UNSEEN = (
@@ -53,10 +54,22 @@ def explain_sample(url: str, sample: str) -> Page:
         RecipeError: there is no run, or `sample` is neither 32 hex digits nor a URL or key of the pool.
         RunError: the run is not finished, or no row has this uid.
     """
+    return Page(tuple(_explain(url, sample, frozenset())))
+
+
+def _explain(url: str, sample: str, asked: frozenset[str]) -> list[Line]:
+    """Return the lines of a sample; `asked` are the runs that it was asked for from."""
     folder = find_run(url)
     run, record = read_facts(folder), Record.read(folder)
     with connected(url) as connection:
-        kind, name, places = _find(connection, record, url, sample)
+        try:
+            kind, name, places = _find(connection, record, url, sample)
+        except CurateError:
+            before = [(source, *_input_run(run, source, sample, asked | {url})) for source in run.input_runs or ()]
+            if not any(found for _, _, found in before):
+                raise
+            lines = [line((f"{escape(sample)}: not in this pool", "bold"), "; in the runs that it was made of:")]
+            return lines + [each for source, shown, _ in before for each in _stage_before(run, source, shown)]
         rows = _fetch(connection, f"SELECT * FROM verdicts {_AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
         specs = {
@@ -82,7 +95,29 @@ def explain_sample(url: str, sample: str) -> Page:
                 *_duplicates(connection, run, row),
             ]
             lines += [*_captions(connection, row), *_published(connection, row), *_measured(row)]
-    return Page(tuple(lines))
+            if uid and row["source"] in (run.input_runs or {}):
+                lines += _stage_before(run, row["source"], _input_run(run, row["source"], uid, asked | {url})[0])
+    return lines
+
+
+def _input_run(run: RunFacts, source: str, sample: str, asked: frozenset[str]) -> tuple[list[Line], bool]:
+    """Return what the run that is a source says of a sample, or why it says nothing, and whether it knows the sample."""
+    url = next(one["path"] for one in run.recipe["input"] if one["name"] == source)
+    try:
+        if url in asked:
+            raise RunError(f"{url}: is made of itself")
+        lines = _explain(url, sample, asked)
+        if run.input_runs and read_facts(find_run(url)).identity != run.input_runs[source].identity:
+            lines.insert(0, line(("another run is in that folder now; what follows is of that one", "yellow")))
+        return lines, True
+    except (CurateError, OSError) as error:
+        return [line(f"nothing can be told of it: {one_line(error)}", hang=2)], False
+
+
+def _stage_before(run: RunFacts, source: str, shown: list[Line]) -> list[Line]:
+    """Return what a run that is a source says, under a heading."""
+    url = next(one["path"] for one in run.recipe["input"] if one["name"] == source)
+    return [line(), heading("stage before", f"source {source}, run {url}"), *shown]
 
 
 def _find(connection: Any, record: Record, url: str, sample: str) -> tuple[str, str, list[dict[str, int]]]:

@@ -7,11 +7,13 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate import schema
 from curate.errors import RecipeError, UnknownColumn
 from curate.run.columns import score_schema, visible_columns
 from curate.run.context import RunContext
+from curate.schema import INPUT_PROBABILITY
 from curate.signals.registry import find_signals
 from curate.store.tables import UnitTables
 from curate.wording import did_you_mean
@@ -51,12 +53,18 @@ def find_emitted(context: RunContext) -> EmittedColumns:
 
     A default column is left out where the file has one of that name already, and `repeats` is always there where rows repeat.
 
-    Raises RecipeError for a column that there is not, or that an input has under this name.
+    Raises RecipeError for a column that there is not, or that an input has under this name, and for an INPUT_PROBABILITY that is
+    no number.
     """
     recipe, pool, output = context.recipe, context.pool, context.recipe.output
     signals = find_signals(recipe.measure, context.models)
     visible = visible_columns(recipe.measure, signals, pool).names
     scores = score_schema(signals, pool).names[len(schema.ALIGNED) :]
+    if INPUT_PROBABILITY in pool.scores.names and not _is_number(pool.scores.field(INPUT_PROBABILITY).type):
+        found = pool.scores.field(INPUT_PROBABILITY).type
+        raise RecipeError(
+            f"input: column {INPUT_PROBABILITY!r} is {found}; accepted: numbers, by which `probability` is multiplied, or another name"
+        )
     repeats = [_REPEATS] if output.repeat else []
     known = [*visible, *recipe.derive, *_DECIDED[:2], *repeats]
     inputs = [] if pool.output is None else pool.output.names
@@ -81,18 +89,30 @@ def find_emitted(context: RunContext) -> EmittedColumns:
     return EmittedColumns(tuple(dict.fromkeys(parquet)), tuple(in_json))
 
 
-def read_kept(tables: UnitTables, columns: Sequence[str], derived: Collection[str] = ()) -> pa.Table:
-    """Return columns of a unit's kept rows; `derived` are those that the recipe derives."""
+def read_kept(
+    tables: UnitTables, columns: Sequence[str], derived: Collection[str] = (), was_drawn: bool = False
+) -> pa.Table:
+    """Return columns of a unit's kept rows; `derived` are those that the recipe derives.
+
+    Where the pool says with which probability its rows were drawn before (`was_drawn`), `probability` is the product of both.
+    """
     if not columns:
         return pa.table({})
     decided = [name for name in columns if name in _DECIDED]
     decisions = tables.read("decisions", ["kept", *decided])
     found = {name: decisions[name] for name in decided}
+    if was_drawn and _DECIDED[0] in found:
+        before = tables.read("scores", [INPUT_PROBABILITY])[0].cast(pa.float64())
+        found[_DECIDED[0]] = pc.multiply(found[_DECIDED[0]], pc.fill_null(before, 1.0))
     if own := [name for name in columns if name in derived]:
         found |= dict(zip(own, tables.read("derived", own).columns, strict=True))
     measured = tables.read_measured([name for name in columns if name not in found])
     table = {name: found[name] if name in found else measured[name] for name in columns}
     return pa.table(table).filter(decisions["kept"])
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
 def _check(key: str, names: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ from curate.recipe.captions import Captions
 from curate.recipe.recipe import Output
 from curate.recipe.source import Source, find_source
 from curate.run.context import VERSIONS, RunContext
+from curate.schema import INPUT_PROBABILITY
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables, UnitTables
 
@@ -101,7 +102,7 @@ class EmitSettings:
 
         def read() -> pa.Table:
             with self.open_tables(part.unit) as tables:
-                return read_kept(tables, columns, self.derived)
+                return read_kept(tables, columns, self.derived, INPUT_PROBABILITY in self.pool.scores.names)
 
         return self.recent.get((part.unit.index, "values", *columns), read).slice(part.first, part.count)
 

@@ -68,6 +68,10 @@ def provenance_section(run: Run) -> Section:
     }
     if facts.metadata:
         main["metadata"] = f"{count(facts.metadata.entries)} entries, digest {facts.metadata.digest}"
+    for source, before in (facts.input_runs or {}).items():
+        main[f"source {source}"] = (
+            f"what run {before.name} kept, {count(before.kept)} of {count(before.rows)} samples; its identity: {before.identity}"
+        )
     blocks: list[Block] = [_pairs("Run", main, folded=False), *_models(facts), Tables([_inputs(run), _files(run)])]
     blocks += [_pairs("Table keys", facts.keys), _pairs("Packages", facts.packages)]
     return Section("provenance", "Provenance", [*blocks, Code("Recipe, resolved", _clean_lines(recipe))])

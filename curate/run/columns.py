@@ -56,7 +56,7 @@ def table_names(context: RunContext) -> tuple[str, ...]:
     has = {
         "scores": len(score_schema(signals, context.pool)) > len(schema.ALIGNED),
         "embeddings": bool(recipe.measure.kept),
-        "members": any(find_format(source).has_members for source in recipe.input),
+        "members": context.pool.has_images and any(find_format(source).has_members for source in recipe.input),
         "matches": recipe.match is not None,
         "derived": bool(recipe.derive),
         "answers": recipe.captions is not None,

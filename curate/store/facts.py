@@ -71,6 +71,18 @@ class ForgottenFacts(Facts):
     seal: str | None = None
 
 
+class InputRunFacts(Facts):
+    """A run whose kept rows are a source: its name, what identifies it, how many of its rows it kept, and which columns of its
+    shards hold which part of a sample, as far as its recipe names them.
+    """
+
+    name: str
+    identity: str
+    rows: int
+    kept: int
+    column_names: dict[str, str]
+
+
 class PoolFacts(Facts):
     """What is known of a pool without its inputs."""
 
@@ -228,7 +240,7 @@ class ContentFacts(Facts):
 class RunClaim(Facts):
     """What determines a run; with it a folder belongs to one recipe and one pool."""
 
-    _optional = frozenset({"unit_keys", "forgotten", "evaluation"})
+    _optional = frozenset({"unit_keys", "forgotten", "evaluation", "emitted", "input_runs"})
 
     format: int = FORMAT
     curate: str  # the version that made it
@@ -246,6 +258,9 @@ class RunClaim(Facts):
     packages: dict[str, str]  # versions that results depend on
     started: float  # seconds since 1970
     forgotten: ForgottenFacts | None = None  # None where nothing is blocked or taken out
+    # Columns of the shards besides the fixed ones, or those of the inputs; None of earlier versions
+    emitted: list[str] | None = None
+    input_runs: dict[str, InputRunFacts] | None = None  # by source; None without
 
 
 class RunFacts(RunClaim):

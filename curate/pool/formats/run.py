@@ -1,0 +1,297 @@
+"""The kept rows of another run: its shards, read as what they are, with what that run measured and decided of them.
+
+In: the folder of a finished run, of which only what its manifest lists exists. A shard is a tar, whose columns are in the
+Parquet file beside it, found by the names of samples; or, of a pool without images, a Parquet file that has all of them.
+Scores and languages are those columns. What the run decided (`probability`, `draw`, `repeats`) is seen under the names of
+`schema.INPUT_DECISIONS`: its `probability` is the product of its own and of those of the runs before it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.errors import CurateError, DamagedError, RecipeError
+from curate.pool.columns import Columns, score_type
+from curate.pool.faults import InputFault
+from curate.pool.formats.input_format import (
+    Batch,
+    FileColumns,
+    InputFormat,
+    InputPart,
+    InputSample,
+    PartRows,
+    Places,
+    PlannedSource,
+)
+from curate.pool.formats.parquet import ParquetInput, ParquetSource
+from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
+from curate.pool.missing import sidecar
+from curate.process import process_cache
+from curate.recipe.measure import PrecomputedEmbeddings
+from curate.recipe.section import UserPath
+from curate.recipe.source import Source
+from curate.schema import INPUT_DECISIONS, INPUT_PROBABILITY, OWN_COLUMNS
+from curate.store.facts import InputRunFacts, RunFacts, read_facts
+from curate.store.layout import MANIFEST_FILE, RUN_FILE, SUCCESS_FILE
+from curate.store.manifest import how_to_go_on, no_run, read_manifest
+from curate.store.store import RunStore
+from curate.wording import one_line
+
+_TARS, _PARQUET = WebdatasetInput(), ParquetInput()
+# Of the Parquet file beside a tar: what img2dataset says of the download, which the json of each sample has too.
+_DOWNLOAD = frozenset({"error_message", "original_width", "original_height", "exif"})
+
+
+class RunSource(Source):
+    """A source that is another run."""
+
+    path: UserPath  # its folder
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A finished run that is read."""
+
+    store: RunStore
+    facts: RunFacts
+    names: dict[str, str]  # of the columns that it decided, as its shards have them → as they are seen here
+    columns: dict[str, str]  # of a pool without images: which of its columns hold what, where its recipe names them
+
+    @property
+    def theirs(self) -> dict[str, str]:
+        """The columns that it decided, as they are seen here → as its shards have them."""
+        return {name: theirs for theirs, name in self.names.items()}
+
+
+class RunInput(InputFormat):
+    """The kept rows of a finished run of curate."""
+
+    key = "run"
+    section = RunSource
+    has_members = True  # where the run has images
+
+    def plan(self, source: RunSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+        """List the shards. Raises RecipeError where the run is not finished, kept nothing, or does not say its probabilities."""
+        try:
+            run = _open(source)
+            paths = _shards(source, run.store, ".tar" if run.facts.pool.images else ".parquet")
+        except CurateError as error:
+            raise RecipeError(f"input {source.name!r}: {error}") from None
+        if not paths:
+            raise RecipeError(f"input {source.name!r}: {source.path}: the run kept no sample")
+        if run.facts.pool.images:
+            planned = _plan_tars(source, run, paths, content)
+        else:
+            planned = _PARQUET.plan(_parquet_source(source, run, paths), embeddings, content)
+            planned = replace(planned, columns=tuple(_rename(one, run.names) for one in planned.columns))
+        columns = {name for one in planned.columns for name in one.schema.names}
+        if INPUT_PROBABILITY not in columns and _draws(run.facts):
+            raise RecipeError(
+                f"input {source.name!r}: {source.path}: the run drew its rows, and its shards do not say with which "
+                "probability: output.columns leaves `probability` out, or its input has a column of that name; accepted: a run "
+                "whose shards have it"
+            )
+        return planned
+
+    def read(self, source: RunSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
+        """Read a shard, as one batch."""
+        run = _read(source)
+        theirs, wanted = run.theirs, _renamed(scores, run.theirs)
+        if _is_tar(part):
+            batches = _read_tar(source, part, run.store, wanted)
+        else:
+            inner = _parquet_source(source, run, [part.path])
+            batches = _PARQUET.read(inner, part, wanted, None if output is None else _renamed(output, theirs))
+        for batch in batches:
+            found = {name: batch.scores.get(theirs.get(name, name)) for name in scores.names}
+            yield replace(batch, scores={name: column for name, column in found.items() if column is not None})
+
+    def reread(self, source: RunSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
+        """Read the members of samples of a tar by their offsets."""
+        return _TARS.reread(_tar_source(source, [part.path]), part, rows)
+
+    def reread_images(self, source: RunSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
+        """Read images of a tar by their offsets."""
+        return _TARS.reread_images(_tar_source(source, [part.path]), part, rows)
+
+    def reread_table(self, source: RunSource, part: InputPart, places: Places, output: pa.Schema) -> pa.Table:
+        """Read rows without images again."""
+        run = _read(source)
+        inner = _parquet_source(source, run, [part.path])
+        table = _PARQUET.reread_table(inner, part, places, _renamed(output, run.theirs))
+        found = {run.names.get(name, name): table[name] for name in table.column_names}
+        return pa.table([found.get(f.name, pa.nulls(len(table), f.type)) for f in output], schema=output)
+
+    def missing_column(self, source: RunSource, name: str) -> str:
+        """Return which columns there are."""
+        try:
+            run = _read(source)
+            table = next(line.path for line in read_manifest(run.store) if _is_table(line.path))
+            return f"the columns of its shards: {', '.join(_renamed(run.store.schema(table), run.names).names)}"[:300]
+        except (CurateError, OSError, pa.ArrowException, StopIteration):
+            return ""
+
+    def url_column(self, source: RunSource, output: pa.Schema) -> str | None:
+        """Return the column that holds URLs, as the run's recipe names it, if the run is still there."""
+        try:
+            run = _read(source)
+            return _PARQUET.url_column(_parquet_source(source, run, [source.path]), output)
+        except (CurateError, OSError):
+            return super().url_column(source, output)
+
+
+def read_input_runs(sources: Iterable[Source]) -> dict[str, InputRunFacts]:
+    """Return what each source that is a run says of itself, by name."""
+    runs = {source.name: _open(source) for source in sources if isinstance(source, RunSource)}
+    found = ((name, run.facts, run.columns) for name, run in runs.items())
+    return {
+        name: InputRunFacts(
+            name=facts.name, identity=facts.identity, rows=facts.rows, kept=facts.kept, column_names=columns
+        )
+        for name, facts, columns in found
+    }
+
+
+def _is_table(path: str) -> bool:
+    return path.startswith("shards/") and path.endswith(".parquet")
+
+
+def _is_tar(part: InputPart) -> bool:
+    return part.path.endswith(".tar")
+
+
+def _open(source: RunSource) -> _Run:
+    """Return a run that is finished. Raises RecipeError where there is none or it is not, RunError where it is damaged."""
+    store = RunStore(source.path, source.storage)
+    if not store.exists(RUN_FILE):
+        raise no_run(store, source.path)
+    if missing := [name for name in (SUCCESS_FILE, MANIFEST_FILE) if not store.exists(name)]:
+        raise RecipeError(
+            f"{source.path}: this run is not finished (no {', no '.join(missing)}); {how_to_go_on(store, source.path)}"
+        )
+    return _read(source)
+
+
+def _read(source: RunSource) -> _Run:
+    """Return what run.json says, which a process reads once."""
+    store = RunStore(source.path, source.storage)
+    of_run = f"run {store.url} "
+    return process_cache(f"{of_run}{store.state(RUN_FILE)}", lambda: _load(store), replaces=of_run)
+
+
+def _load(store: RunStore) -> _Run:
+    facts = read_facts(store)
+    decided = INPUT_DECISIONS if facts.emitted is None else set(facts.emitted)
+    names = {theirs: name for theirs, name in INPUT_DECISIONS.items() if theirs in decided}
+    return _Run(store, facts, names, {} if facts.pool.images else _named_columns(store.url, facts))
+
+
+def _draws(facts: RunFacts) -> bool:
+    """Return whether rows were kept by chance, by the run or one before it."""
+    return any(facts.recipe.get(name) for name in ("balance", "sample")) or INPUT_PROBABILITY in facts.pool.scores
+
+
+def _shards(source: RunSource, store: RunStore, suffix: str) -> list[str]:
+    """Return the paths of the files of all shards with a suffix: as one with a list of names, which are looked up together."""
+    paths = (line.path for line in read_manifest(store) if line.path.startswith("shards/"))
+    found = [path.removeprefix("shards/").removesuffix(suffix) for path in paths if path.endswith(suffix)]
+    names = sorted(found, key=lambda name: (len(name), name))  # numbers may have six digits
+    folder = f"{source.path.rstrip('/')}/shards"
+    if not names:
+        return []
+    return [f"{folder}/{names[0]}{suffix}" if len(names) == 1 else f"{folder}/{{{','.join(names)}}}{suffix}"]
+
+
+# ---- tars
+
+
+def _tar_source(source: RunSource, paths: Sequence[str]) -> WebdatasetSource:
+    return WebdatasetSource(name=source.name, format=_TARS.key, path=tuple(paths), storage=source.storage)
+
+
+def _table_of(part: InputPart) -> str:
+    return sidecar(f"shards/{part.path.rpartition('/')[2]}")
+
+
+def _plan_tars(source: RunSource, run: _Run, tars: Sequence[str], content: bool) -> PlannedSource:
+    """Return the tars as parts, and the columns of the Parquet files beside them."""
+    planned = _TARS.plan(_tar_source(source, tars), (), content)
+    if alone := [part.path for part in planned.parts if not part.listing_fingerprint]:
+        raise RecipeError(
+            f"input {source.name!r}: {sidecar(alone[0])}: no such file; see `curate verify {source.path}`"
+        )
+    columns = run.store.schema(_table_of(planned.parts[0]))
+    scores = [
+        field
+        for field in _renamed(columns, run.names)
+        if field.name not in OWN_COLUMNS | _DOWNLOAD and score_type(field.type) is not None
+    ]
+    supplied = frozenset({"language"} & set(columns.names))
+    found = FileColumns(True, pa.schema(scores), supplied, tuple(field.name for field in scores))
+    return replace(planned, columns=(found,))
+
+
+def _read_tar(source: RunSource, part: InputPart, store: RunStore, scores: pa.Schema) -> Iterator[Batch]:
+    """Read a tar, with the columns of the Parquet file beside it."""
+    name, alone = _table_of(part), replace(part, listing_fingerprint="")  # all that it lists are in the tar
+    try:
+        there = store.schema(name).names
+        wanted = dict.fromkeys(["key", "language", *scores.names])
+        table = store.read_parquet(name, [column for column in wanted if column in there])
+    except (DamagedError, pa.ArrowException) as error:
+        raise InputFault("unreadable", one_line(error, 300)) from None
+    for batch in _TARS.read(_tar_source(source, [part.path]), alone, pa.schema([]), None):
+        places = pc.index_in(batch.columns["key"], table["key"].combine_chunks())
+        if places.null_count:
+            lost = batch.columns["key"].filter(pc.is_null(places))[0]
+            raise InputFault("unreadable", f"{store.path(name)}: has no row of sample {one_line(lost)!r}")
+        rows = table.take(places)
+        own = {"language": rows["language"].combine_chunks()} if "language" in there else {}
+        found = {column: rows[column] for column in scores.names if column in there}
+        yield replace(batch, columns=batch.columns | own, scores=found)
+
+
+# ---- tables
+
+
+def _parquet_source(source: RunSource, run: _Run, paths: Sequence[str]) -> ParquetSource:
+    """Return Parquet files of the run as a source: which column holds what is as the run's own sources say."""
+    columns = Columns() if run.facts.pool.images else Columns.model_validate({"uid": "uid", **run.columns})
+    path, storage = tuple(paths), source.storage
+    return ParquetSource(name=source.name, format=_PARQUET.key, path=path, storage=storage, columns=columns)
+
+
+def _named_columns(url: str, facts: RunFacts) -> dict[str, str]:
+    """Return the columns that a run's sources name for the parts of a sample. Raises RecipeError where they differ."""
+    named: dict[str, set[str | None]] = {}
+    for source in facts.recipe["input"]:
+        before = (facts.input_runs or {}).get(source["name"])
+        columns = before.column_names if before else source.get("columns") or {}
+        for part in Columns.model_fields.keys() - {"uid", "image", "scores"}:
+            named.setdefault(part, set()).add(columns.get(part))
+    for part, names in sorted(named.items()):
+        if len(names) > 1:
+            found = " and ".join(
+                sorted("one that is found by its name" if name is None else repr(name) for name in names)
+            )
+            raise RecipeError(
+                f"{url}: its inputs have the {part} in different columns ({found}); accepted: runs whose inputs name the same"
+            )
+    return {part: name for part, names in sorted(named.items()) for name in names if name is not None}
+
+
+def _renamed(columns: pa.Schema, names: Mapping[str, str]) -> pa.Schema:
+    """Return columns under other names; one that has one of these already is left out."""
+    left = [field for field in columns if field.name in names or field.name not in names.values()]
+    return pa.schema([field.with_name(names.get(field.name, field.name)) for field in left])
+
+
+def _rename(columns: FileColumns, names: Mapping[str, str]) -> FileColumns:
+    """Return the columns of a Parquet file, those that the run decided as scores under their names here."""
+    schema = _renamed(columns.schema, names)
+    decided = [name for theirs, name in names.items() if theirs in columns.schema.names]
+    scores = (*(name for name in columns.scores if name not in INPUT_DECISIONS.values()), *decided)
+    nameable = tuple(name for name in columns.nameable if name in schema.names and name not in scores)
+    return replace(columns, schema=schema, scores=scores, nameable=nameable)

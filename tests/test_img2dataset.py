@@ -1,0 +1,138 @@
+"""URLs → curate → img2dataset → curate: with img2dataset itself, which downloads from a server of this machine."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="img2dataset is not installed")
+
+ROWS = 60
+MISSING = {7, 23, 41}  # pictures that the server does not have
+BROKEN = {12}  # that are none
+
+
+class _Pictures(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        number = int(self.path.strip("/").removesuffix(".jpg"))
+        data = b"<html>" if number in BROKEN else encode(picture(number, 300))
+        self.send_response(404 if number in MISSING else 200)
+        self.end_headers()
+        if number not in MISSING:
+            self.wfile.write(data)
+
+    def log_message(self, *args: Any) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Pictures) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_address[1]}"
+        http.shutdown()
+
+
+@pytest.fixture(scope="module")
+def stages(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Path, Ran]:
+    """A run over URLs, what img2dataset made of its shards, and a run over that."""
+    folder = tmp_path_factory.mktemp("img2dataset")
+    numbers = range(ROWS)
+    table = pa.table(
+        {
+            "URL": [f"{server}/{i}.jpg" for i in numbers],
+            "TEXT": [f"a picture of number {i}" if i % 10 else "short" for i in numbers],
+            "similarity": pa.array([i / ROWS for i in numbers], pa.float32()),
+        }
+    )
+    (folder / "pool").mkdir()
+    pq.write_table(table, folder / "pool/0.parquet")
+    pool = f"{folder}/pool/*.parquet"
+    urls = run_local(
+        recipe_of(pool, "parquet", rules={"words": "words > 1"}, sample={"rows": 40}, output={"rows_per_shard": 25}),
+        folder / "urls",
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "img2dataset.main",
+        "--url_list",
+        f"{urls.folder}/shards",
+        "--input_format",
+        "parquet",
+    ]
+    command += ["--url_col", "URL", "--caption_col", "TEXT", "--save_additional_columns", '["uid","similarity"]']
+    command += [
+        "--output_format",
+        "webdataset",
+        "--output_folder",
+        f"{folder}/images",
+        "--number_sample_per_shard",
+        "20",
+    ]
+    command += ["--thread_count", "4", "--image_size", "256"]
+    environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"}
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=120)
+    join = {"path": f"{urls.folder}/shards/*.parquet", "on": "uid", "columns": {"input_probability": "probability"}}
+    source = {"join": join, "columns": {"similarity": "float"}}
+    recipe = recipe_of(
+        f"{folder}/images/*.tar",
+        source=source,
+        rules={"near": "similarity > 0.2", "side": "min_side >= 256"},
+        sample={"rows": 20},
+    )
+    return urls, folder / "images", run_local(recipe, folder / "images-run")
+
+
+def test_uids_agree(stages: tuple[Ran, Path, Ran]) -> None:
+    urls, images, curated = stages
+    chosen = urls.table("decisions").filter(urls.table("decisions")["kept"])["uid"].to_pylist()
+    assert len(list(images.glob("*.tar"))) >= 3
+    samples = curated.table("samples")
+    sidecars = pa.concat_tables([pq.read_table(path) for path in sorted(images.glob("*.parquet"))])
+    assert sorted(sidecars["uid"].to_pylist()) == sorted(chosen)
+    downloaded = [row["uid"] for row in sidecars.to_pylist() if row["status"] == "success"]
+    found = [
+        uid for uid, status in zip(*(samples[n].to_pylist() for n in ("uid", "status")), strict=True) if status == "ok"
+    ]
+    assert sorted(found) == sorted(downloaded) and 30 < len(found) <= 40
+    lost = {
+        row["uid"]: f"{row['status']}: {row['error_message']}"
+        for row in sidecars.to_pylist()
+        if row["status"] != "success"
+    }
+    failures = curated.table("failures").to_pylist()
+    assert {row["uid"]: row["detail"] for row in failures} == lost and any("404" in detail for detail in lost.values())
+    assert {row["reason"] for row in failures} == {"missing_sample"}
+    of = {row["uid"]: row for row in urls.table("samples").to_pylist()}
+    for row in samples.to_pylist():
+        assert (row["url"], row["caption"]) == (of[row["uid"]]["url"], of[row["uid"]]["caption"])
+
+
+def test_weights_multiply_by_a_join(stages: tuple[Ran, Path, Ran]) -> None:
+    urls, _, curated = stages
+    rows = pa.concat_tables(
+        [pq.read_table(path) for path in sorted(curated.folder.glob("shards/*.parquet"))]
+    ).to_pylist()
+    reached = sum(rule in (None, "sample") for rule in curated.table("decisions")["rule"].to_pylist())
+    assert len(rows) == 20 < reached
+    before = 40 / (urls.counts["kept"] + urls.counts["sample"])
+    assert {row["probability"] for row in rows} == {before * (20 / reached)}
+    assert {row["input_probability"] for row in rows} == {before}
+
+
+def test_what_img2dataset_says_stays(stages: tuple[Ran, Path, Ran]) -> None:
+    _, _, curated = stages
+    fields = [json.loads(data) for name, data in curated.members if name.endswith(".json")]
+    assert all(one["status"] == "success" and len(one["uid"]) == 32 and one["original_width"] >= 300 for one in fields)
