@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -262,6 +263,19 @@ def test_what_a_run_must_be(tars: Stages, tmp_path: Path) -> None:
     bare = recipe_of(tars.pool, sample={"rows": 30}, output={"columns": ["language"]}, measure={"language": {}})
     assert "do not say with which probability" in error(run_local(bare, tmp_path / "bare").folder)
     assert "the columns of its shards: url, key" in error(tars.first.folder, rules={"good": "quality > 1"})
+
+
+def test_shards_that_are_empty_and_runs_in_a_store(tmp_path: Path) -> None:
+    """All samples of a shard are forgotten; the run is copied to an object store."""
+    pool = write_tars(tmp_path / "pool", make_samples(60), 1)
+    first = run_local(recipe_of(pool, sample={"rows": 40}, output={"rows_per_shard": 20}), tmp_path / "first")
+    gone = pq.read_table(first.folder / "shards/00001.parquet", columns=["uid"])["uid"].to_pylist()
+    forget(str(first.folder), Items.of({"uid": list(map(bytes.fromhex, gone))}))
+    second = run_local(stage(first), tmp_path / "second")
+    assert second.reasons == {} and second.counts == {"kept": first.run["counts"]["kept"]}
+    fsspec.filesystem("memory").put(str(first.folder), "/first", recursive=True)
+    remote = run_local(recipe_of("memory://first", "run", source={"name": "first"}), tmp_path / "remote")
+    assert remote.kept == second.kept and column(remote, "probability") == column(second, "probability")
 
 
 def test_the_folder_is_relative_to_the_recipe(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def _plan_tars(source: RunSource, run: _Run, tars: Sequence[str], content: bool)
     scores = [
         field
         for field in _renamed(columns, run.names)
-        if field.name not in OWN_COLUMNS | _DOWNLOAD and score_type(field.type) is not None
+        if field.name.lower() not in OWN_COLUMNS | _DOWNLOAD and score_type(field.type) is not None
     ]
     supplied = frozenset({"language"} & set(columns.names))
     found = FileColumns(True, pa.schema(scores), supplied, tuple(field.name for field in scores))
