@@ -25,7 +25,7 @@ SAMPLES = pa.schema(
         *_fields(_TEXT, "source", "shard", "key", "url", "caption", "language"),
         *_fields(_INT32, "words", "characters", "width", "height"),
         ("bytes", _INT64),
-        *_fields(_TEXT, "format", "sha256"),
+        *_fields(_TEXT, "format", "sha256", "original_sha256"),
         ("phash", pa.uint64()),
         ("offset", _INT64),
         *_fields(_TEXT, "status", "error"),

@@ -187,8 +187,8 @@ def _find_forgotten(folder: RunStore, items: Items) -> Iterator[str]:
 def _named_columns(settings: PublishSettings, sidecar: pa.Table) -> Iterator[tuple[str, Any]]:
     """Yield the columns of a shard's Parquet file with uids, URLs and images, each after its kind in `Items`."""
     yield "uid", sidecar["uid"]
-    if names := find_output(settings.pool.has_images).item_columns:
-        yield from ((name, sidecar[name]) for name in names)
+    if pairs := find_output(settings.pool.has_images).item_columns:
+        yield from ((kind, sidecar[name]) for kind, name in pairs if name in sidecar.column_names)
     else:
         urls = {find_format(source).url_column(source, sidecar.schema) for source in settings.recipe.input}
         yield from (("url", sidecar[url].cast(pa.string())) for url in urls if url)

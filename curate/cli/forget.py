@@ -26,7 +26,9 @@ def forget(
         FileOption, typer.Option(metavar="FILE", help="uids, one a line, or a uids.npy; - is standard input.")
     ] = None,
     urls: Annotated[FileOption, typer.Option(metavar="FILE", help="URLs, one a line, exactly as in the pool.")] = None,
-    sha256: Annotated[FileOption, typer.Option(metavar="FILE", help="sha256 of images, one a line.")] = None,
+    sha256: Annotated[
+        FileOption, typer.Option(metavar="FILE", help="sha256 of images, stored or as downloaded, one a line.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")] = False,
 ) -> None:
     """Take samples out of a run: only shards and tables that hold them are rewritten, and later runs keep them out.

@@ -25,17 +25,24 @@ from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, column_has
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
+_NAMES = [(kind, kind) for kind in KINDS]  # columns of `samples` that link rows, each after its kind
 _MEMBER_COLUMNS = ["suffix", "offset", "size"]
 
 
 def find_rows(tables: UnitTables, items: Items) -> Mask:
-    """Return the rows that have one of these uids, URLs or images."""
-    kinds = [kind for kind in KINDS if len(items[kind])]
-    samples = tables.read("samples", ["row", *kinds])
+    """Return the rows that have one of these uids, URLs or images, as they are stored or as they were downloaded."""
+    columns = [(kind, name) for kind, name in _named_columns(tables) if len(items[kind])]
+    samples = tables.read("samples", ["row", *(name for _, name in columns)])
     found = np.zeros(len(samples), bool)
-    for kind in kinds:
-        found |= items.find(kind, samples[kind])
+    for kind, name in columns:
+        found |= items.find(kind, samples[name])
     return found
+
+
+def _named_columns(tables: UnitTables) -> list[tuple[str, str]]:
+    """Return the columns of `samples` that items are looked up in, each after its kind: an image may have been downloaded as another."""
+    has_original = "original_sha256" in tables.column_names("samples")  # runs of earlier versions have none
+    return [*_NAMES, *([("sha256", "original_sha256")] if has_original else [])]
 
 
 def _find_duplicates(tables: UnitTables, items: Items) -> Mask:
@@ -61,26 +68,27 @@ def find_attached(reader: UnitRereader, items: Items) -> Mask:
     return found
 
 
-def names_of(tables: UnitTables, rows: Mask) -> dict[str, Hashes]:
-    """Return the uids, URLs and images of some rows, in their order."""
+def names_of(tables: UnitTables, rows: Mask, columns: Sequence[tuple[str, str]]) -> dict[str, Hashes]:
+    """Return the values of some columns of `samples`, each after its kind, of some rows, by kind, as often as they have them."""
+    found = {kind: np.zeros(0, f"S{WIDTHS[kind]}") for kind in KINDS}
     if not rows.any():
-        return {kind: np.zeros(0, f"S{WIDTHS[kind]}") for kind in KINDS}
-    samples = tables.read("samples", list(KINDS)).filter(pa.array(rows))
-    found = {}
-    for kind in KINDS:
-        values, is_present = column_hashes(samples[kind], kind)
-        found[kind] = values[is_present]
+        return found
+    samples = tables.read("samples", [name for _, name in columns]).filter(pa.array(rows))
+    for kind, name in columns:
+        values, is_present = column_hashes(samples[name], kind)
+        found[kind] = np.concatenate([found[kind], values[is_present]])
     return found
 
 
 def readable_names(tables: UnitTables, rows: Mask) -> Items:
     """Return the uids, URLs and images of those of the rows that could be read.
 
-    The others link nothing: that two images of 0 bytes are equal means nothing.
+    The others link nothing: that two images of 0 bytes are equal means nothing. Neither does what a json says of the image as it
+    was downloaded: one that says the same of all would link them.
     """
     if rows.any():
         rows = rows & pc.equal(tables.read("samples", ["status"])["status"], schema.OK).to_numpy(zero_copy_only=False)
-    return Items.of({kind: [values.tobytes()] for kind, values in names_of(tables, rows).items()})
+    return Items.of({kind: [values.tobytes()] for kind, values in names_of(tables, rows, _NAMES).items()})
 
 
 def _uids_with_attachments(tables: UnitTables, sizes: set[int] | None) -> pa.Array:
@@ -118,7 +126,7 @@ def _attachments(members: pa.Table, samples: pa.Table) -> pa.Table:
 class Survey:
     """The rows of a pool that items name and that are not forgotten yet."""
 
-    names: dict[str, Hashes] = field(compare=False)  # by kind, one for each row
+    names: dict[str, Hashes] = field(compare=False)  # by kind, as often as rows have them
     units: tuple[Unit, ...]  # that hold some of them
     requested: int = 0  # how many have a requested name
     linked: int = 0  # how many are linked to those
@@ -171,7 +179,7 @@ def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, i
         if not rows.any():
             continue
         holding.append(unit)
-        for kind, values in names_of(tables, rows).items():
+        for kind, values in names_of(tables, rows, _named_columns(tables)).items():
             names[kind].append(values)
         named = rows & find_rows(tables, requested)
         decisions = tables.read("decisions", ["kept", "rule", "duplicate_of"])

@@ -157,6 +157,9 @@ def _measure_batch(
         columns |= zip(_FACTS.names, measured, strict=False)
         faults = _first_fault(faults, tuple(measured[len(_FACTS) : len(_FACTS) + len(_FAULTS)]))
         observed = measured[len(_FACTS) + len(_FAULTS) :]
+        if (stated := columns.get("original_sha256")) is not None:
+            is_same = pc.fill_null(pc.equal(stated, columns["sha256"]), False)
+            columns["original_sha256"] = pc.if_else(is_same, pa.scalar(None, pa.string()), stated)
     elif "url" in columns:
         is_missing = pc.fill_null(pc.equal(columns["url"], ""), True)
         if pc.any(is_missing).as_py():

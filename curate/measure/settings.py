@@ -22,7 +22,7 @@ from curate.run.context import VERSIONS, RunContext
 from curate.signals.registry import find_signals
 from curate.signals.signal import Signal
 
-_UIDS = "own ones of rows that could not be read too"  # in `samples`, which alone depends on it
+_SAMPLES = "uids of rows that could not be read; original_sha256"  # what else `samples` depends on, and nothing but it
 TABLES = ("samples", "scores", "embeddings", "members")
 
 
@@ -106,4 +106,4 @@ class MeasureSettings:
         has_phash = self.pool.has_images and self.measure.image.phash
         hashing = [f"scipy {version('scipy')}"] if has_phash else []
         filling = [signal.key for signal in self.signals if signal.sample_columns]
-        return [_UIDS, filling, hashing, version("pillow") if self.pool.has_images else ""]
+        return [_SAMPLES, filling, hashing, version("pillow") if self.pool.has_images else ""]

@@ -18,7 +18,8 @@ from curate.signals.registry import find_signals
 from curate.store.tables import UnitTables
 from curate.wording import did_you_mean
 
-# What the Parquet files beside tars have in any case: img2dataset's columns, the uid and the source.
+# What the Parquet files beside tars have in any case: img2dataset's columns, the uid and the source. `sha256` is of the stored image;
+# that of the image as img2dataset downloaded it, where it differs, is `original_sha256`.
 SIDECAR = pa.schema(
     [
         ("url", pa.string()),
@@ -32,6 +33,7 @@ SIDECAR = pa.schema(
         ("original_height", pa.int32()),
         ("exif", pa.string()),
         ("sha256", pa.string()),
+        ("original_sha256", pa.string()),
         ("uid", pa.string()),
         ("source", pa.string()),
     ]

@@ -32,7 +32,7 @@ class OutputFormat(ABC):
         file_set: what dataset cards call all such files, and what they hold.
         has_members: a sample is files named KEY.SUFFIX, with the names in column `key` of the Parquet file; names are unique
             over all shards.
-        item_columns: columns of the Parquet file with the URL and image of each sample, named as `Items` names them; empty where
+        item_columns: columns of the Parquet file with the URL and images of each sample, each after its kind in `Items`; empty where
             it holds the columns of the inputs.
         tags: of the dataset card.
         loader_columns: columns that `datasets` adds to those of the files, by name, with their types.
@@ -43,7 +43,7 @@ class OutputFormat(ABC):
     media_type: ClassVar[str]
     file_set: ClassVar[tuple[str, str]]
     has_members: ClassVar[bool] = False
-    item_columns: ClassVar[tuple[str, ...]] = ()
+    item_columns: ClassVar[tuple[tuple[str, str], ...]] = ()
     tags: ClassVar[tuple[str, ...]] = ()
     loader_columns: ClassVar[Mapping[str, str]] = {}
 

@@ -5,7 +5,7 @@ byte for byte, but for the uid, and the columns and captions that the recipe ask
 over all shards, and nothing that a stranger wrote becomes a path.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any
@@ -32,6 +32,7 @@ from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
 _COLUMNS = ["row", "uid", "source", "shard", "key", "url", "caption", "width", "height", "format", "sha256"]
+_COLUMNS += ["original_sha256"]
 _TEXTS = ("txt", "json")
 _JSON = (str, int, float, bool, list, type(None))  # what json has a word for
 _BATCH_BYTES = 1 << 22  # that are written together
@@ -48,7 +49,7 @@ class WebdatasetOutput(OutputFormat):
     media_type = "application/x-tar"
     file_set = ("tars", "webdataset shards: an image, .txt and .json a sample")
     has_members = True
-    item_columns = ("url", "sha256")
+    item_columns = (("url", "url"), ("sha256", "sha256"), ("sha256", "original_sha256"))
     tags = ("webdataset",)
     loader_columns = {"__key__": "string", "__url__": "string"}  # noqa: RUF012 (of a constant)
 
@@ -114,7 +115,8 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
     written = settings.texts_to_emit(part.unit, uids, captions)
     facts = []
     fields = _json_fields(settings.kept_values(part, settings.json_columns), uids, written)
-    samples = zip(names, captions, written, fields, settings.reader(part.unit).samples(rows), strict=True)
+    read = zip(names, captions, written, fields, settings.reader(part.unit).samples(rows), strict=True)
+    samples = _with_digests(read, rows["sha256"].to_pylist())
     for some in groups(samples, lambda one: sum(len(data) for _, data in one[-1].members), _BATCH_BYTES):
         _write_samples(some, writer)
         facts += [_original_facts(sample.fields) for *_, sample in some]
@@ -138,6 +140,18 @@ def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -
         if written.fields:
             of_one |= {"captions": written.fields, **written.regions}
     return fields
+
+
+def _with_digests(samples: Iterable[_Sample], sha256: list[str]) -> Iterator[_Sample]:
+    """Yield samples whose json, where it states a `sha256`, states that of the stored image, and another one as `original_sha256`."""
+    for sample, stored in zip(samples, sha256, strict=True):
+        fields, came = sample[3], sample[4].fields
+        stated = came.get("sha256", stored)
+        if stated != stored and not (isinstance(stated, str) and stated.lower() == stored):
+            fields["sha256"] = stored
+            if stated is not None and came.get("original_sha256") is None:
+                fields["original_sha256"] = stated
+        yield sample
 
 
 def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:

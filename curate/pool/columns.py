@@ -4,6 +4,7 @@ Names are compared without regard to case, in order; see `COLUMN_NAMES`. And col
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -144,6 +145,14 @@ def _without_views(kind: pa.DataType) -> pa.DataType:
 
 def _plain_field(field: pa.Field) -> pa.Field:
     return field.with_type(_without_views(field.type))
+
+
+def stated_sha256(*values: Any) -> str | None:
+    """Return the first of some values that is a sha256 (64 hex digits), in lower case; None where none is."""
+    for value in values:
+        if isinstance(value, str) and len(value) == 64 and not value.strip("0123456789abcdefABCDEF"):
+            return value.lower()
+    return None
 
 
 def valid_text(column: pa.Array) -> pa.Array:

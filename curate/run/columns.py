@@ -39,7 +39,9 @@ def visible_columns(measure: Measure, signals: Sequence[Signal], pool: Pool) -> 
     """Return the columns that rules see: what is measured or supplied, in `samples` and `scores`, and what follows from the sides."""
     hidden = {"unit", "row", "offset", "status", "error"}
     if not pool.has_images:
-        hidden |= {"bytes", "format", "sha256", "shard"} | ({"width", "height", "url", "key"} - pool.supplied)
+        hidden |= {"bytes", "format", "sha256", "original_sha256", "shard"} | (
+            {"width", "height", "url", "key"} - pool.supplied
+        )
     if not (pool.has_images and measure.image.phash):
         hidden.add("phash")
     hidden |= {"language"} - pool.supplied - {name for signal in signals for name in signal.sample_columns}

@@ -18,7 +18,9 @@ KEY = b"curate.key"
 FOOTER_NOTE = b"curate.note"
 SMALL = 1 << 20  # bytes of a file that is read at once, or of a table that is written at once
 _FEW = 64  # rows of a table that is not compressed: to start a compressor for each column costs as much as all the rest
-_PLAIN = frozenset(("uid", "url", "caption", "sha256", "key", "duplicate_of"))  # columns of texts that do not repeat
+_PLAIN = frozenset(
+    ("uid", "url", "caption", "sha256", "original_sha256", "key", "duplicate_of")
+)  # columns of texts that do not repeat
 # Of row-aligned tables: integers are near the one before, and hex digits are compressed twice as fast without lengths between.
 # Their captions have a dictionary: where none repeats it costs a twentieth of their bytes, where they do it saves most of them.
 _ENCODINGS = dict.fromkeys(("unit", "row", "words", "characters"), "DELTA_BINARY_PACKED")

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import decimal
+import hashlib
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from PIL import Image
 
 from curate.ask.verify import verify_run
 from curate.errors import RecipeError, RunError
+from curate.forget.forget import forget
 from curate.ids import content_uid, hash64
 from curate.output.columns import SIDECAR
 from curate.output.layout import Layout, Slice, lay_out
@@ -27,6 +29,7 @@ from curate.output.output_format import emit_shard
 from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
 from curate.recipe.recipe import Recipe, parse_recipe
+from curate.store.items import Items
 from pipelines.driver import prepare
 from tests.laws.pools import Ran, run_local
 from tests.publish.runs import run_query
@@ -211,6 +214,89 @@ def test_fields_of_an_earlier_curation_are_renewed(tmp_path: Path) -> None:
     sha256 = ran.table("samples")["sha256"][0].as_py()
     text = json.dumps(before | {"uid": content_uid(None, sha256, "a new caption")})
     assert samples_of(ran)["k"]["json"] == text.encode()  # captions of an earlier run stay, where this one writes none
+
+
+# ---------------------------------------------------------------- digests
+DOWNLOADED = "d" * 64
+
+
+def digest_pool(folder: Path) -> tuple[str, dict[str, tuple[str, str, str | None]]]:
+    """A tar, and of each sample the json that is expected, its uid left out, and the digest of the image as it was downloaded."""
+    cases: dict[str, tuple[str, str, str | None]] = {
+        "none": ('{"n": 1.50}', '{"n": 1.50}', None),
+        "same": ('{"sha256": "STORED"}', '{"sha256": "STORED"}', None),
+        "capitals": ('{"sha256": "UPPER"}', '{"sha256": "UPPER"}', None),
+        "resized": (
+            '{\n    "sha256": "DDD",\n    "n": {"sha256": "DDD"}\n}',
+            '{\n    "sha256": "STORED",\n    "n": {"sha256": "DDD"}, "uid": "UID", "original_sha256": "DDD"\n}',
+            DOWNLOADED,
+        ),
+        "plain": ('{"sha256": "DDD"}', '{"sha256": "STORED", "uid": "UID", "original_sha256": "DDD"}', DOWNLOADED),
+        "curated": ('{"sha256": "STORED", "original_sha256": "DDD"}',) * 2 + (DOWNLOADED,),
+        "again": (
+            '{"sha256": "' + "e" * 64 + '", "original_sha256": "DDD"}',
+            '{"sha256": "STORED", "original_sha256": "DDD"}',
+            DOWNLOADED,
+        ),
+        "null": ('{"sha256": null}', '{"sha256": "STORED"}', None),
+        "no digest": ('{"sha256": ["x"]}', '{"sha256": "STORED", "uid": "UID", "original_sha256": ["x"]}', None),
+        "nulls": (
+            '{"sha256": "DDD", "original_sha256": null}', '{"sha256": "STORED", "original_sha256": "DDD"}', DOWNLOADED
+        ),
+    }  # fmt: skip
+    members, expected = [], {}
+    for i, (key, (source, target, original)) in enumerate(cases.items()):
+        stored = hashlib.sha256(picture(i)).hexdigest()
+        uid = content_uid(None, stored, key)
+        values = {"STORED": stored, "UPPER": stored.upper(), "DDD": DOWNLOADED, "UID": uid}
+        came, written = source, target if "UID" in target else target[:-1] + ', "uid": "UID"}'
+        for name, value in values.items():
+            came, written = (text.replace(name, value) for text in (came, written))
+        members += [(f"{key}.jpg", picture(i)), (f"{key}.txt", key.encode()), (f"{key}.json", came.encode())]
+        expected[key] = written, stored, original
+    return write_tar(folder / "p.tar", members), expected
+
+
+def test_sha256_is_of_the_stored_image_everywhere(tmp_path: Path) -> None:
+    path, expected = digest_pool(tmp_path)
+    ran = emitted(tmp_path / "run", tars(path))
+    found, listed = samples_of(ran), {row["caption"]: row for row in sidecars(ran).to_pylist()}
+    rows = {row["key"]: row for row in ran.table("samples").to_pylist()}
+    for key, (written, stored, original) in expected.items():
+        files = found[key]
+        assert files["json"].decode() == written, key
+        assert hashlib.sha256(files["jpg"]).hexdigest() == stored
+        for row in (rows[key], listed[key]):
+            assert (row["sha256"], row["original_sha256"]) == (stored, original), key
+    query = "SELECT key FROM kept WHERE original_sha256 = 'd' || repeat('d', 63) ORDER BY key"
+    assert [key for (key,) in run_query(str(ran.folder), query).rows] == sorted(k for k, e in expected.items() if e[2])
+
+
+def test_forget_finds_both_digests(tmp_path: Path) -> None:
+    path, expected = digest_pool(tmp_path)
+    ran = emitted(tmp_path / "run", tars(path))
+    stored, downloaded = expected["same"][1], [key for key, (_, _, original) in expected.items() if original]
+    result = forget(str(ran.folder), Items.of({"sha256": [bytes.fromhex(stored)]}))
+    assert (result.rows.requested, result.rows.linked, len(result.absent)) == (1, 0, 0)
+    result = forget(str(ran.folder), Items.of({"sha256": [bytes.fromhex(DOWNLOADED)]}))
+    assert (result.rows.requested, result.rows.linked, len(result.absent)) == (len(downloaded), 0, 0)
+    assert set(names_of(ran)) == expected.keys() - {"same", *downloaded} and verify_run(str(ran.folder))[1] == []
+    assert DOWNLOADED not in (ran.folder / "shards/00000.tar").read_bytes().decode("latin-1")
+    left = [row["original_sha256"] for row in ran.table("samples").to_pylist()]
+    assert left == [None] * len(expected)
+    again = emitted(tmp_path / "again", tars(path), blocklist=str(ran.folder / "forgotten.parquet"))
+    assert set(names_of(again)) == set(names_of(ran))
+
+
+def test_parquet_states_digests_too(tmp_path: Path) -> None:
+    """As img2dataset's output of format parquet does: of the image as it was downloaded."""
+    stored = hashlib.sha256(picture(1)).hexdigest()
+    table = pa.table({"jpg": pa.array([picture(1), picture(2)]), "caption": ["a", "b"], "sha256": [DOWNLOADED, None]})
+    ran = emitted(tmp_path / "run", parquets(tmp_path / "q", table))
+    assert sidecars(ran)["original_sha256"].to_pylist() == [DOWNLOADED, None]
+    fields = [json.loads(files["json"]) for files in samples_of(ran).values()]
+    assert (fields[0]["sha256"], fields[0]["original_sha256"]) == (stored, DOWNLOADED)
+    assert fields[1]["sha256"] == sidecars(ran)["sha256"][1].as_py() and "original_sha256" not in fields[1]
 
 
 # ---------------------------------------------------------------- names

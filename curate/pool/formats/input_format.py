@@ -90,7 +90,8 @@ class Batch:
 
     Attributes:
         columns: of equal length, by their names in `samples`: `caption` (text or bytes) always; key, url, uid (where it is
-            the input's own), width, height, language, bytes, offset where there are any.
+            the input's own), width, height, language, bytes, offset, original_sha256 (as stated, of the image as it was first
+            downloaded, or of the stored one) where there are any.
         faults: status and error of each row (string), where some rows are known to be unusable.
         images: from a mask of wanted rows to one item a row, read as they are requested: the bytes of its image, None where
             it is not wanted or has none. None: rows without images.

@@ -16,7 +16,16 @@ import pyarrow.parquet as pq
 
 from curate.errors import RecipeError
 from curate.numeric.arrays import Mask, whole
-from curate.pool.columns import SCORE_TYPES, Columns, find_columns, integers, plain_type, score_type, valid_text
+from curate.pool.columns import (
+    SCORE_TYPES,
+    Columns,
+    find_columns,
+    integers,
+    plain_type,
+    score_type,
+    stated_sha256,
+    valid_text,
+)
 from curate.pool.faults import InputFault
 from curate.pool.formats.input_format import Batch, InputFormat, InputPart, InputSample, PartRows, Places, PlannedSource
 from curate.pool.listing import file_state, list_source
@@ -80,6 +89,7 @@ class ParquetInput(InputFormat):
         if found.image:
             sizes = [None if data is None else len(data) for data in image_bytes(table[found.image])]
             columns["bytes"] = pa.array(sizes, pa.int64())
+            columns["original_sha256"] = _stated_digests(table)
             images = partial(_wanted_images, table[found.image])
         else:
             sides = [(name, getattr(found, name)) for name in ("width", "height")]
@@ -165,6 +175,13 @@ def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, Column
         found = find_columns(file.schema_arrow, source.columns)
         table = file.read_row_groups(list(range(first, stop)), use_threads=False)
     return table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema])), found
+
+
+def _stated_digests(table: pa.Table) -> pa.Array:
+    """Return the sha256 that columns state of each image as it was first downloaded, or of the stored one."""
+    names = [name for name in ("original_sha256", "sha256") if name in table.schema.names]
+    columns = [valid_text(_whole(table[name])).to_pylist() for name in names if pa.types.is_string(table[name].type)]
+    return pa.array(map(stated_sha256, *columns) if columns else [None] * len(table), pa.string())
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

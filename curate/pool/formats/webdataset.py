@@ -16,6 +16,7 @@ from curate import schema
 from curate.errors import CurateError, RecipeError
 from curate.numeric.arrays import Mask
 from curate.pool.byte_sources import ByteSource, open_source
+from curate.pool.columns import stated_sha256
 from curate.pool.faults import InputFault
 from curate.pool.formats.input_format import (
     Batch,
@@ -155,10 +156,11 @@ def _missing_batch(missing: pa.Table) -> Batch:
 def _read_texts(
     opened: ByteSource, index: TarIndex, samples: TarSamples, source: WebdatasetSource
 ) -> tuple[dict[str, pa.Array], tuple[pa.Array, pa.Array], dict[str, pa.ChunkedArray]]:
-    """Return what .txt and .json say: columns caption, url and uid, the status and error of each row, and `source.columns`."""
+    """Return what .txt and .json say: columns caption, url, uid and original_sha256, the status and error of each row, and `source.columns`."""
     captions: list[bytes | None] = [None] * len(samples)
     urls: list[str | None] = [None] * len(samples)
     uids: list[str | None] = [None] * len(samples)
+    digests: list[str | None] = [None] * len(samples)
     declared: dict[str, list[Any]] = {name: [None] * len(samples) for name in source.columns}
     status, errors = list(samples.status), list(samples.errors)
     offsets, sizes, complete = index.offsets.tolist(), index.sizes.tolist(), index.complete.tolist()
@@ -172,13 +174,14 @@ def _read_texts(
             if fault and status[row] == schema.OK:
                 status[row], errors[row] = "invalid_json", fault
             urls[row], uids[row] = _text(fields.get("url")), _text(fields.get("uid"))
+            digests[row] = stated_sha256(fields.get("original_sha256"), fields.get("sha256"))
             for name, values in declared.items():
                 values[row] = _value(source.columns[name], fields.get(name))
             if txt < 0 and isinstance(caption := fields.get(source.caption_key), str):
                 # Lone surrogates, which JSON can spell, are not UTF-8: found as such with all other captions.
                 captions[row] = caption.encode(errors="surrogatepass")
     columns = {"caption": pa.array(captions, pa.binary()), "url": pa.array(urls, pa.string())}
-    columns["uid"] = pa.array(uids, pa.string())
+    columns |= {"uid": pa.array(uids, pa.string()), "original_sha256": pa.array(digests, pa.string())}
     found = {
         name: pa.chunked_array([pa.array(values, _TYPES[source.columns[name]])]) for name, values in declared.items()
     }
