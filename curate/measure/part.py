@@ -8,6 +8,7 @@ core wait for their signals; each model holds at most a batch of each unit. They
 batches of models do not cross steps, and between two of them may be a checkpoint.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from curate.numeric.arrays import Mask, whole
 from curate.numeric.vectors import no_embeddings
 from curate.pool.columns import score_column
 from curate.pool.faults import EmbeddingFault, InputFault, retry
+from curate.pool.field_types import FieldCounts
 from curate.pool.formats.input_format import Batch, InputPart
 from curate.pool.formats.registry import find_format
 from curate.pool.image import ImageFacts, measure_image
@@ -67,6 +69,7 @@ class MeasuredPart:
     members: pa.Table | None = None  # the columns of `members` that are its own; None where the format has none
     # Of signals whose embeddings the pool was to supply and cannot: what is wrong, and whether it is transient.
     faults: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    fields: FieldCounts = field(default_factory=Counter)  # how many values the fields have that its samples bring
     failure: tuple[str, str] | None = None  # reason and detail, where the file could not be read, or only in part
     state: str | None = None  # what the file was when it was read, see `file_state`; None where it was not
 
@@ -90,6 +93,7 @@ def join_measured(parts: Sequence[MeasuredPart]) -> MeasuredPart:
         outputs=tuple(pa.concat_tables(tables) for tables in zip(*(part.outputs for part in parts), strict=True)),
         members=pa.concat_tables(members) if members else None,
         faults={name: fault for part in reversed(parts) for name, fault in part.faults.items()},
+        fields=sum((part.fields for part in parts), Counter()),
     )
 
 
@@ -175,6 +179,7 @@ def _measure_batch(
         outputs=outputs,
         members=None if batch.members is None else pa.table(list(batch.members), schema=_MEMBERS),
         faults=missing,
+        fields=batch.fields,
     )
 
 

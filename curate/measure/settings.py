@@ -22,7 +22,9 @@ from curate.run.context import VERSIONS, RunContext
 from curate.signals.registry import find_signals
 from curate.signals.signal import Signal
 
-_SAMPLES = "uids of rows that could not be read; original_sha256"  # what else `samples` depends on, and nothing but it
+_SAMPLES = (
+    "uids of rows that could not be read; original_sha256; fields"  # what else `samples` depends on, and nothing but it
+)
 TABLES = ("samples", "scores", "embeddings", "members")
 
 

@@ -277,4 +277,5 @@ def _about(unit: Unit, reading: _Reading) -> dict[str, Any]:
         "failures": [[part.path, *m.failure] for part, m in pairs if m.failure],
         "rows": [part.rows for part in reading.parts],
         "states": [part.state for part in reading.parts],
+        "fields": [[*field, n] for field, n in sorted(reading.joined.fields.items())] if reading.joined else [],
     }

@@ -10,8 +10,9 @@ from curate import ids
 from curate.captions.mix import EmittedTexts, emitted_texts
 from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
-from curate.output.columns import find_emitted, read_kept
+from curate.output.columns import SIDECAR, find_emitted, read_kept
 from curate.output.layout import Shard, Slice
+from curate.pool.field_types import FieldCounts, find_field_columns
 from curate.pool.plan import Pool, Unit
 from curate.pool.reread import UnitRereader
 from curate.process import CORES, Recent
@@ -40,6 +41,7 @@ class EmitSettings:
     columns: tuple[str, ...]  # those of samples, scores and decisions in the Parquet files, besides the fixed ones
     json_columns: tuple[str, ...]  # those in the json of each sample
     derived: tuple[str, ...]  # those that the recipe derives
+    fields: pa.Schema = field(default_factory=lambda: pa.schema([]))  # those of the samples' json in the Parquet files
     # Rows of units, which many shards may hold: of those that shards at work lie in, which are often two
     recent: Recent[pa.Table] = field(default_factory=lambda: Recent(CORES + 1), compare=False)
 
@@ -63,9 +65,13 @@ class EmitSettings:
             derived=tuple(context.recipe.derive),
         )
 
+    def find_fields(self, counts: FieldCounts) -> pa.Schema:
+        """Return the columns that follow from the fields of a pool's samples: `fields`."""
+        return find_field_columns(counts, [*SIDECAR.names, *self.columns])
+
     @property
     def key(self) -> str:
-        """Key of all shards."""
+        """Key of all shards, but for `fields`, which are known later."""
         texts = [] if self.captioning is None else [self.captioning]
         return ids.digest([VERSIONS["shards"], self.decisions_key, self.output.model_dump(), *texts])
 
@@ -74,7 +80,8 @@ class EmitSettings:
         units = [self.tables(part.unit) for part in shard.slices]
         decided = [tables.key("decisions") for tables in units]
         texts = [tables.note(name)["content"] for tables in units for name in self.text_tables]
-        return ids.digest([self.key, shard.index, decided, *texts])
+        fields = [[one.name, str(one.type)] for one in self.fields]
+        return ids.digest([self.key, fields, shard.index, decided, *texts])
 
     def tables(self, unit: Unit) -> UnitTables:
         """Return a unit's tables."""

@@ -5,7 +5,7 @@ byte for byte, but for the uid, and the columns and captions that the recipe ask
 over all shards, and nothing that a stranger wrote becomes a path.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any
@@ -23,6 +23,7 @@ from curate.output.output_format import OutputFormat
 from curate.output.settings import EmitSettings
 from curate.output.tar_writer import TarWriter, safe_key, safe_suffix
 from curate.pool.byte_sources import open_source
+from curate.pool.field_types import field_values
 from curate.pool.formats.input_format import InputSample
 from curate.pool.json_fields import json_bytes, put_fields
 from curate.pool.tar_index import index_tar
@@ -33,6 +34,7 @@ from curate.store.tables import UnitTables
 
 _COLUMNS = ["row", "uid", "source", "shard", "key", "url", "caption", "width", "height", "format", "sha256"]
 _COLUMNS += ["original_sha256"]
+_ORIGINAL = pa.schema([SIDECAR.field(name) for name in ("original_width", "original_height", "exif")])
 _TEXTS = ("txt", "json")
 _JSON = (str, int, float, bool, list, type(None))  # what json has a word for
 _BATCH_BYTES = 1 << 22  # that are written together
@@ -69,7 +71,7 @@ class WebdatasetOutput(OutputFormat):
         return [
             f"- Training: `shards/{names}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
             "`shards/sizes.json` holds their rows.",
-            "- Sidecars: `shards/*.parquet`, with img2dataset's columns, and what was measured and decided.",
+            "- Sidecars: `shards/*.parquet`, with img2dataset's columns, further ones of the source, and what was measured and decided.",
         ]
 
     def name_hashes(self, tables: UnitTables) -> U64:
@@ -113,18 +115,20 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
     uids, captions = rows["uid"].to_pylist(), rows["caption"].to_pylist()
     names = _names(rows["key"].to_pylist(), uids, repeated)
     written = settings.texts_to_emit(part.unit, uids, captions)
-    facts = []
-    fields = _json_fields(settings.kept_values(part, settings.json_columns), uids, written)
-    read = zip(names, captions, written, fields, settings.reader(part.unit).samples(rows), strict=True)
+    facts: list[pa.Table] = []
+    put = _json_fields(settings.kept_values(part, settings.json_columns), uids, written)
+    read = zip(names, captions, written, put, settings.reader(part.unit).samples(rows), strict=True)
     samples = _with_digests(read, rows["sha256"].to_pylist())
     for some in groups(samples, lambda one: sum(len(data) for _, data in one[-1].members), _BATCH_BYTES):
         _write_samples(some, writer)
-        facts += [_original_facts(sample.fields) for *_, sample in some]
+        facts.append(_original_facts([sample.fields for *_, sample in some], settings.fields))
     chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
     rows = rows.set_column(_COLUMNS.index("caption"), "caption", pa.array(chosen, pa.string()))
-    sidecar = _sidecar(rows, names, facts)
-    values_of = settings.kept_values(part, settings.columns)
-    return pa.table([*sidecar.columns, *values_of.columns], schema=pa.schema([*SIDECAR, *values_of.schema]))
+    of_source = pa.concat_tables(facts)
+    sidecar = _sidecar(rows, names, of_source)
+    fields, values = of_source.select(settings.fields.names), settings.kept_values(part, settings.columns)
+    columns = [*sidecar.columns, *fields.columns, *values.columns]
+    return pa.table(columns, schema=pa.schema([*SIDECAR, *settings.fields, *values.schema]))
 
 
 def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -> list[dict[str, Any]]:
@@ -180,28 +184,29 @@ def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
     return [uid if is_taken else name for name, uid, is_taken in zip(names, uids, taken.tolist(), strict=True)]
 
 
-def _original_facts(fields: Mapping[str, Any]) -> tuple[int | None, int | None, str | None]:
-    """Return width, height and EXIF of the original image, as far as the json holds them."""
-    width = fields.get("original_width", fields.get("width"))
-    height = fields.get("original_height", fields.get("height"))
-    exif = fields.get("exif")
-    return _pixels(width), _pixels(height), exif if isinstance(exif, str) else None
+def _original_facts(fields: Sequence[Mapping[str, Any]], columns: pa.Schema) -> pa.Table:
+    """Return size and EXIF of the original image of each sample, as far as its json holds them, and the columns that it is to give."""
+    width = [_pixels(one.get("original_width", one.get("width"))) for one in fields]
+    height = [_pixels(one.get("original_height", one.get("height"))) for one in fields]
+    exif = [one.get("exif") for one in fields]
+    texts = [text.encode(errors="replace").decode() if isinstance(text, str) else None for text in exif]
+    found = [pa.array(width, pa.int32()), pa.array(height, pa.int32()), pa.array(texts, pa.string())]
+    return pa.table([*found, *field_values(fields, columns)], schema=pa.schema([*_ORIGINAL, *columns]))
 
 
 def _pixels(size: Any) -> int | None:
     return size if type(size) is int and 0 <= size < 2**31 else None
 
 
-def _sidecar(rows: pa.Table, names: list[str], facts: list[tuple[int | None, int | None, str | None]]) -> pa.Table:
+def _sidecar(rows: pa.Table, names: list[str], original: pa.Table) -> pa.Table:
     """Return img2dataset's columns of a slice."""
-    width, height, exif = zip(*facts, strict=True)
     columns = {
         "key": pa.array(names, pa.string()),
         "status": pa.repeat("success", len(rows)),
         "error_message": pa.nulls(len(rows), pa.string()),
-        "original_width": pc.coalesce(pa.array(width, pa.int32()), rows["width"]),
-        "original_height": pc.coalesce(pa.array(height, pa.int32()), rows["height"]),
-        "exif": pa.array([text and text.encode(errors="replace").decode() for text in exif], pa.string()),
+        "original_width": pc.coalesce(original["original_width"], rows["width"]),
+        "original_height": pc.coalesce(original["original_height"], rows["height"]),
+        "exif": original["exif"],
     }
     return pa.table([columns[name] if name in columns else rows[name] for name in SIDECAR.names], schema=SIDECAR)
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from json import decoder
+from json.encoder import encode_basestring
 from typing import Any
 
 import orjson
@@ -77,13 +78,26 @@ def put_fields(raw: bytes | memoryview, fields: Mapping[str, Any], values: Mappi
         if name not in fields:
             added[name] = value
         elif type(value) is not str or fields[name] != value:
-            replaced[name] = json_bytes(value)
+            replaced[name] = _value_bytes(value)
     if replaced:
         raw = _replace_plain(raw, replaced) or _replace(raw, replaced)
     if not added:
         return raw
     end = len(raw[: raw.rindex(b"}")].rstrip(_SPACE))
-    return b"".join((raw[:end], b", " if fields else b"", json_bytes(added)[1:-1], raw[end:]))
+    members = b", ".join([b"%b: %b" % (_text_bytes(name), _value_bytes(value)) for name, value in added.items()])
+    return b"".join((raw[:end], b", " if fields else b"", members, raw[end:]))
+
+
+def _value_bytes(value: Any) -> bytes:
+    """Return what `json_bytes` does, of short texts in a tenth of the time."""
+    return _text_bytes(value) if type(value) is str else json_bytes(value)
+
+
+def _text_bytes(text: str) -> bytes:
+    try:
+        return encode_basestring(text).encode()
+    except ValueError:  # a lone surrogate
+        return json_bytes(text)
 
 
 def _put_encoded(raw: bytes, fields: Mapping[str, Any], values: Mapping[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ publishing tells of the kept samples is counted with it, in the same reading of 
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -16,6 +16,7 @@ from curate import schema
 from curate.errors import ConservationError, RunError
 from curate.metadata.unit import MatchSettings
 from curate.output.output_format import find_output
+from curate.pool.field_types import FieldCounts
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import Recipe
 from curate.run.columns import table_names
@@ -85,11 +86,12 @@ class Audit:
     suffixes: Counter[str] = field(default_factory=Counter)
     sums: Counter[str] = field(default_factory=Counter)
     known: Counter[str] = field(default_factory=Counter)
+    fields: FieldCounts = field(default_factory=Counter)  # how many values the fields have that samples bring
 
     def add(self, other: Self) -> None:
         """Add what other units hold."""
         self.sizes |= other.sizes
-        for name in ("drops", "languages", "suffixes", "sums", "known"):
+        for name in ("drops", "languages", "suffixes", "sums", "known", "fields"):
             getattr(self, name).update(getattr(other, name))
         self.kept |= other.kept
         for reason, found in other.failing.items():
@@ -131,7 +133,8 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
             f"unit {unit.name}: of {len(samples)} samples {bad} could not be read, but rows by rule are {verdicts}, "
             "or a row is both kept and dropped, or neither"
         )
-    files = [failure for note in tables.notes("samples") for failure in note["failures"]]
+    notes = tables.notes("samples")
+    files = [failure for note in notes for failure in note["failures"]]
     files += _embedding_faults(settings, tables)
     of_files = [dict(zip(("shard", "reason", "detail"), one, strict=True)) | {"unit": unit.index} for one in files]
     failures = pa.Table.from_pylist(of_files, schema=schema.FAILURES)
@@ -147,9 +150,17 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
         kept={unit.index: verdicts[KEPT]} if verdicts[KEPT] else {},
         failing=_count_failures(failures, unit),
         unread={shard for shard, reason, _ in files if _is_unread(reason)},
+        fields=_count_values_of_fields(notes),
     )
     _count_content(settings, tables, samples.drop_columns(["uid", "status"]).filter(decisions["kept"]), audit)
     return audit
+
+
+def _count_values_of_fields(notes: Iterable[dict[str, Any]]) -> FieldCounts:
+    counts: FieldCounts = Counter()
+    for note in notes:
+        counts.update({(name, kind): often for name, kind, often in note.get("fields", ())})
+    return counts
 
 
 def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table, audit: Audit) -> None:

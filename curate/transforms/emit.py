@@ -1,11 +1,13 @@
 """Emitting on Beam: shards are elements, laid out from the units' numbers of kept rows."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 from apache_beam.pvalue import AsList, AsSingleton, TaggedOutput
 
 from curate.decide import dedup
@@ -51,20 +53,23 @@ def emit(
     `audit`, one, of all units, comes once nothing speaks against emitting; `repeated` are of `hash_names`.
     """
     layout = audit | "LayOut" >> Map(lambda all_units: Layout.of(all_units.kept, settings.output.rows_per_shard))
+    fields = audit | "Fields" >> Map(lambda all_units: settings.find_fields(all_units.fields))
 
     def slices(packet: Packet, layout: Layout) -> list[Packet]:
         return [pack(shard.index, shard.slices) for shard in lay_out(unpack(packet), layout)]
 
-    def write(item: tuple[int, Iterable[bytes]], repeated: list[U64]) -> list[Any]:
+    def write(item: tuple[int, Iterable[bytes]], repeated: list[U64], fields: pa.Schema) -> list[Any]:
         store, slices = settings.store, (unpack((item[0], slices)) for slices in item[1])
         shard = Shard.of(item[0], chain.from_iterable(slices))
         with noting_errors(store), time_step(store, "emit", f"{shard.index:05d}") as timer:
             timer.rows = shard.rows
-            emit_shard(settings, shard, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated])))
+            hashes = np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated]))
+            emit_shard(replace(settings, fields=fields), shard, hashes)
             files = find_output(settings.pool.has_images).files(shard.stem)
             lines = [written_file(store, path, shard.rows if has_rows else None) for path, has_rows in files.items()]
             return [(shard.index, shard.rows), TaggedOutput("lines", lines)]
 
     shards = units.end_pass() | "Slices" >> FlatMap(slices, AsSingleton(layout)) | "Shards" >> beam.GroupByKey()
-    written = shards | "Write" >> beam.ParDo(do_in_threads(write), AsList(repeated)).with_outputs("lines", main="rows")
+    writing = beam.ParDo(do_in_threads(write), AsList(repeated), AsSingleton(fields))
+    written = shards | "Write" >> writing.with_outputs("lines", main="rows")
     return written["rows"], written["lines"]

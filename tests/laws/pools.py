@@ -459,6 +459,7 @@ def publish_local(context: RunContext, units: Sequence[Unit], audit: Audit, resu
         PublishSettings.of(context),
         find_output(context.pool.has_images),
     )
+    settings = replace(settings, fields=settings.find_fields(audit.fields))
     hashes = [kind.name_hashes(settings.tables(unit)) for unit in units]
     shards = lay_out(units, Layout.of(audit.kept, context.recipe.output.rows_per_shard))
     for shard in shards:

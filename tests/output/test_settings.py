@@ -96,11 +96,12 @@ def test_the_key_of_a_shard(tmp_path: Path, what: str) -> None:
     change, shard, differs = SHARDS[what]
     change(one)
     assert (one.shard_key(shard) != before) == differs
+    assert replace(one, fields=pa.schema([("nsfw", pa.string())])).shard_key(shard) != one.shard_key(shard)
     assert replace(one, decisions_key="other").shard_key(shard) != one.shard_key(shard)
 
 
 def test_every_input_is_named() -> None:
     """A field that is added must be in the key, or be one of these, which the key of decisions holds or which are access."""
     assert {field.name for field in fields(EmitSettings)} - {"output", "decisions_key", "captioning", "text_tables"} == {
-        "store", "sources", "pool", "captions", "seed", "recent", "columns", "json_columns", "derived",
+        "store", "sources", "pool", "captions", "seed", "recent", "columns", "json_columns", "derived", "fields",
     }  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,7 +32,7 @@ from curate.pool.plan import Unit
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.store.items import Items
 from pipelines.driver import prepare
-from tests.laws.pools import Ran, run_local
+from tests.laws.pools import Ran, run_beam, run_local, watch_measuring
 from tests.publish.runs import run_query
 
 IMG2DATASET = [
@@ -183,7 +184,10 @@ def test_the_sidecar_has_img2datasets_columns(rich: Rich) -> None:
     ran, _ = rich
     table = pq.read_table(ran.folder / "shards/00000.parquet")
     assert table.select(SIDECAR.names).schema.remove_metadata() == SIDECAR
-    assert table.column_names == [*SIDECAR.names, "probability"] and SIDECAR.names[: len(IMG2DATASET)] == IMG2DATASET
+    assert (
+        table.column_names == [*SIDECAR.names, "big", "lone", "probability"]
+        and SIDECAR.names[: len(IMG2DATASET)] == IMG2DATASET
+    )
     rows = {row["key"]: row for row in table.to_pylist()}
     samples = {row["key"]: row for row in ran.table("samples").to_pylist()}
     assert list(rows) == names_of(ran)
@@ -214,6 +218,106 @@ def test_fields_of_an_earlier_curation_are_renewed(tmp_path: Path) -> None:
     sha256 = ran.table("samples")["sha256"][0].as_py()
     text = json.dumps(before | {"uid": content_uid(None, sha256, "a new caption")})
     assert samples_of(ran)["k"]["json"] == text.encode()  # captions of an earlier run stay, where this one writes none
+
+
+# ---------------------------------------------------------------- columns of the source
+def field_pool(folder: Path) -> list[dict[str, Any]]:
+    """Tars as img2dataset writes them with further columns, whose types differ from file to file, and Parquet with images."""
+    rows: list[list[dict[str, Any]]] = [
+        [
+            {"NSFW": "NO", "similarity": 1, "LICENSE": None, "is_ad": False, "uid": None, "tags": ["x"]}
+            for _ in range(3)
+        ],
+        [
+            {"NSFW": "é", "similarity": 0.1, "LICENSE": "cc", "is_ad": None, "Url": "x"},
+            {"NSFW": 7, "similarity": "low"},
+        ],
+        [{"note": 2**40, "exif": '{"Make": "x"}', "key": "other"}, {"note": 2**70}],
+    ]
+    paths = []
+    for tar, of_tar in enumerate(rows):
+        members = []
+        for i, fields in enumerate(of_tar):
+            key = f"{tar}{i}"
+            members += [(f"{key}.jpg", picture(10 * tar + i)), (f"{key}.txt", f"caption {key}".encode())]
+            members.append((f"{key}.json", json.dumps({"sha256": DOWNLOADED, **fields}).encode()))
+        paths.append(write_tar(folder / f"{tar}.tar", members))
+    table = pa.table(
+        {
+            "jpg": pa.array([picture(90), picture(91)]),
+            "TEXT": ["in Parquet", "too"],
+            "NSFW": ["UNSURE", None],
+            "note": pa.array([1, 2], pa.int8()),
+            "when": [dt.date(2024, 1, 2)] * 2,
+            "raw": [b"0", b"1"],
+        }
+    )
+    return [*tars(*paths), *({**one, "name": "q"} for one in parquets(folder / "q", table))]
+
+
+@pytest.fixture(scope="module")
+def with_fields(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("fields")
+    sources = field_pool(folder)
+    return emitted(folder / "run", sources, rows_per_shard=2), sources
+
+
+def test_the_sources_columns_stay_in_the_parquet_of_shards(with_fields: tuple[Ran, list[dict[str, Any]]]) -> None:
+    ran, _ = with_fields
+    paths = list(ran.folder.glob("shards/*.parquet"))
+    schemas = {pq.read_schema(path).remove_metadata().to_string() for path in paths}
+    assert len(paths) == 5 and len(schemas) == 1, "readers of many files want one schema"
+    table = sidecars(ran)
+    own = {
+        "LICENSE": "string",
+        "NSFW": "string",
+        "TEXT": "string",
+        "is_ad": "bool",
+        "note": "int64",
+        "similarity": "double",
+        "when": "string",
+    }
+    assert {field.name: str(field.type) for field in list(table.schema)[len(SIDECAR) : -1]} == own
+    rows = {row["caption"]: {name: row[name] for name in own if row[name] is not None} for row in table.to_pylist()}
+    first = {"NSFW": "NO", "similarity": 1.0, "is_ad": False}
+    assert rows == {
+        "caption 00": first, "caption 01": first, "caption 02": first,
+        "caption 10": {"NSFW": "é", "similarity": 0.1, "LICENSE": "cc"}, "caption 11": {},
+        "caption 20": {"note": 2**40}, "caption 21": {},
+        "in Parquet": {"TEXT": "in Parquet", "NSFW": "UNSURE", "note": 1, "when": "2024-01-02"},
+        "too": {"TEXT": "too", "note": 2, "when": "2024-01-02"},
+    }  # fmt: skip
+    glob = f"{ran.folder}/shards/*.parquet"
+    assert duckdb.sql(f"SELECT count(nsfw), count(note), sum(similarity) FROM '{glob}'").fetchall() == [(5, 3, 3.1)]
+
+
+def test_columns_of_the_source_do_not_depend_on_units_or_workers(
+    with_fields: tuple[Ran, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    ran, sources = with_fields
+    again = run_beam(recipe(sources, 2), tmp_path / "again")
+    assert read_run(again) == read_run(ran)
+    one_unit = [{**sources[0], "path": [source["path"] for source in sources[:3]]}, sources[3]]
+    cut = run_local(recipe(one_unit, 100), tmp_path / "cut")
+    names = [name for name in sidecars(cut).column_names if name != "source"]
+    assert sidecars(cut).select(names).equals(sidecars(ran).select(names))
+
+
+def read_run(ran: Ran) -> dict[str, bytes]:
+    """The bytes of a run's shards, but for what tells times."""
+    return {path.name: path.read_bytes() for path in ran.folder.glob("shards/*") if path.suffix in (".tar", ".parquet")}
+
+
+def test_another_field_writes_shards_again_and_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = field_pool(tmp_path)[:2]
+    first = emitted(tmp_path / "first", sources[:1])
+    read = watch_measuring(monkeypatch)
+    second = run_local(recipe(sources), tmp_path / "second", reuse=first.folder)
+    assert len(read) == 1, "only the tar that was added"
+    names = sidecars(second).column_names
+    assert "is_ad" in sidecars(first).column_names and "is_ad" in names
+    assert sidecars(first).schema.field("similarity").type == pa.int64()
+    assert sidecars(second).schema.field("similarity").type == pa.float64()
 
 
 # ---------------------------------------------------------------- digests

@@ -133,7 +133,7 @@ def build(
         parts.append(f'{before}"{key}"{after}:{between}{value}{last}')
     if added:
         inside = ",".join(parts).removesuffix(last)
-        more = json_bytes(added).decode()[1:-1]
+        more = ", ".join(f"{json_bytes(name).decode()}: {json_bytes(value).decode()}" for name, value in added.items())
         return f"{around[0]}{{{inside}{', ' if parts else ''}{more}{last}}}{around[1]}"
     return f"{around[0]}{{{','.join(parts)}}}{around[1]}"
 

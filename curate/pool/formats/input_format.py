@@ -6,6 +6,7 @@ signals run by `curate.measure`, which knows no format.
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -18,6 +19,7 @@ import pyarrow as pa
 from curate.numeric.arrays import Mask
 from curate.pool.columns import Columns, find_columns
 from curate.pool.faults import InputFault
+from curate.pool.field_types import FieldCounts
 from curate.pool.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
@@ -99,6 +101,8 @@ class Batch:
         members: columns suffix, offset, size of `schema.MEMBERS`.
         embeddings: from the names of the image's and the text's embeddings, their dimension and the mask of usable rows
             to two columns (see `curate.numeric.vectors`); raises `curate.pool.faults.EmbeddingFault`.
+        fields: of rows with images, how many values the fields have that samples bring (see `InputSample`): they become columns beside
+            the shards.
     """
 
     columns: dict[str, pa.Array]
@@ -107,6 +111,7 @@ class Batch:
     scores: dict[str, pa.ChunkedArray] = field(default_factory=dict)
     members: tuple[pa.Array, pa.Array, pa.Array] | None = None
     embeddings: Callable[[tuple[str, str], int, Mask], tuple[pa.Array, pa.Array]] | None = None
+    fields: FieldCounts = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ All columns are read, those too that only the output needs: a damaged page in on
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -27,6 +28,7 @@ from curate.pool.columns import (
     valid_text,
 )
 from curate.pool.faults import InputFault
+from curate.pool.field_types import count_columns
 from curate.pool.formats.input_format import Batch, InputFormat, InputPart, InputSample, PartRows, Places, PlannedSource
 from curate.pool.listing import file_state, list_source
 from curate.pool.parquet_footers import embedding_dimension, file_columns, read_footers
@@ -85,8 +87,9 @@ class ParquetInput(InputFormat):
         texts = ("url", "uid", "key", "language")
         columns = {"caption": _whole(table[found.caption])}
         columns |= {name: valid_text(_whole(table[column])) for name in texts if (column := getattr(found, name))}
-        images = None
+        images, fields = None, Counter[tuple[str, str]]()
         if found.image:
+            fields = count_columns(_json_columns(table, found.image), len(table))
             sizes = [None if data is None else len(data) for data in image_bytes(table[found.image])]
             columns["bytes"] = pa.array(sizes, pa.int64())
             columns["original_sha256"] = _stated_digests(table)
@@ -99,15 +102,14 @@ class ParquetInput(InputFormat):
         def embeddings(names: tuple[str, str], dimension: int, usable: Mask) -> tuple[pa.Array, pa.Array]:
             return read_embeddings(names, dimension, (table, usable), _file_rows(source, part))
 
-        yield Batch(columns, None, images, supplied, embeddings=embeddings)
+        yield Batch(columns, None, images, supplied, embeddings=embeddings, fields=fields)
 
     def reread(self, source: ParquetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read samples of an image column again: the other columns are fields of the json, but those of bytes."""
         table, found = _read_rows(source, part)
         table = table.take(pa.array(rows.places))
         assert found.image is not None
-        others = (f for f in table.schema if f.name != found.image and not any(test(f.type) for test in _BYTES))
-        fields = {f.name: _values(table[f.name]) for f in others}
+        fields = {f.name: _values(table[f.name]) for f in _json_columns(table, found.image)}
         kinds = rows.samples["format"].to_pylist()
         for i, (data, kind) in enumerate(zip(image_bytes(table[found.image]), kinds, strict=True)):
             suffix = "jpg" if kind == "jpeg" else kind
@@ -175,6 +177,11 @@ def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, Column
         found = find_columns(file.schema_arrow, source.columns)
         table = file.read_row_groups(list(range(first, stop)), use_threads=False)
     return table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema])), found
+
+
+def _json_columns(table: pa.Table, image: str) -> list[pa.Field]:
+    """Return the columns that are fields of the json: all but images and bytes."""
+    return [f for f in table.schema if f.name != image and not any(test(f.type) for test in _BYTES)]
 
 
 def _stated_digests(table: pa.Table) -> pa.Array:

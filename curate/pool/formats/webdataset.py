@@ -7,7 +7,7 @@ failed, those that img2dataset lists beside it and did not fetch (see `curate.po
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 from pydantic import Field
@@ -18,6 +18,7 @@ from curate.numeric.arrays import Mask
 from curate.pool.byte_sources import ByteSource, open_source
 from curate.pool.columns import stated_sha256
 from curate.pool.faults import InputFault
+from curate.pool.field_types import KINDS, TYPES, FieldCounter, FieldCounts, JsonType, as_type
 from curate.pool.formats.input_format import (
     Batch,
     FileColumns,
@@ -38,11 +39,6 @@ from curate.recipe.source import Source
 _CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
 _JSON_BYTES = 1 << 24
 _LOOKED = 100  # samples that a message goes by
-
-
-JsonType = Literal["float", "int", "text", "bool"]
-_TYPES = {"float": pa.float64(), "int": pa.int64(), "text": pa.string(), "bool": pa.bool_()}
-_KINDS: dict[type, JsonType] = {float: "float", int: "int", str: "text", bool: "bool"}
 
 
 class WebdatasetSource(Source):
@@ -70,7 +66,7 @@ class WebdatasetInput(InputFormat):
         """List the tars; none is opened."""
         files = list_source(source, content)
         parts = _with_listings([InputPart(file.path, file.size, file.fingerprint) for file in files], source, content)
-        declared = pa.schema([(name, _TYPES[kind]) for name, kind in source.columns.items()])
+        declared = pa.schema([(name, TYPES[kind]) for name, kind in source.columns.items()])
         columns = FileColumns(True, declared, scores=tuple(declared.names))
         return PlannedSource(parts, (columns,))
 
@@ -81,7 +77,7 @@ class WebdatasetInput(InputFormat):
         opened = open_source(part.path, source.storage)
         index = index_tar(opened)
         samples = group_members(index)
-        texts, faults, fields = _read_texts(opened, index, samples, source)
+        texts, faults, scores, fields = _read_texts(opened, index, samples, source)
         image = pa.array([None if member < 0 else member for member in samples.image], pa.int64())
         columns = texts | {
             "key": pa.array(samples.keys, pa.string()),
@@ -93,7 +89,7 @@ class WebdatasetInput(InputFormat):
             for is_wanted, member in zip(wanted.tolist(), samples.image, strict=True):
                 yield opened.read(int(index.offsets[member]), int(index.sizes[member])) if is_wanted else None
 
-        yield Batch(columns, faults, images, fields, samples.member_columns(index))
+        yield Batch(columns, faults, images, scores, samples.member_columns(index), fields=fields)
         fault: InputFault | None = None
         if part.listing_fingerprint:
             try:
@@ -112,11 +108,11 @@ class WebdatasetInput(InputFormat):
     def missing_column(self, source: WebdatasetSource, name: str) -> str:
         """Return what to declare, by the first samples of the first tar."""
         for value in _first_values(source, name):
-            if kind := _KINDS.get(type(value)):
+            if kind := KINDS.get(type(value)):
                 declared = ", ".join(f"{name}: {kind}" for name, kind in {**source.columns, name: kind}.items())
                 return f"its .json files have a field of that name: write columns: {{{declared}}}"
             if value is not None:
-                return f"its .json files have a {type(value).__name__} under that name; accepted: {', '.join(_TYPES)}"
+                return f"its .json files have a {type(value).__name__} under that name; accepted: {', '.join(TYPES)}"
         return ""
 
     def reread(self, source: WebdatasetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
@@ -155,13 +151,14 @@ def _missing_batch(missing: pa.Table) -> Batch:
 
 def _read_texts(
     opened: ByteSource, index: TarIndex, samples: TarSamples, source: WebdatasetSource
-) -> tuple[dict[str, pa.Array], tuple[pa.Array, pa.Array], dict[str, pa.ChunkedArray]]:
-    """Return what .txt and .json say: columns caption, url, uid and original_sha256, the status and error of each row, and `source.columns`."""
+) -> tuple[dict[str, pa.Array], tuple[pa.Array, pa.Array], dict[str, pa.ChunkedArray], FieldCounts]:
+    """Return what .txt and .json say: columns caption, url, uid and original_sha256, the status and error of each row, `source.columns`, and how many values each field has."""
     captions: list[bytes | None] = [None] * len(samples)
     urls: list[str | None] = [None] * len(samples)
     uids: list[str | None] = [None] * len(samples)
     digests: list[str | None] = [None] * len(samples)
     declared: dict[str, list[Any]] = {name: [None] * len(samples) for name in source.columns}
+    counter = FieldCounter()
     status, errors = list(samples.status), list(samples.errors)
     offsets, sizes, complete = index.offsets.tolist(), index.sizes.tolist(), index.complete.tolist()
     for row, (txt, meta) in enumerate(zip(samples.txt, samples.json, strict=True)):
@@ -174,30 +171,19 @@ def _read_texts(
             if fault and status[row] == schema.OK:
                 status[row], errors[row] = "invalid_json", fault
             urls[row], uids[row] = _text(fields.get("url")), _text(fields.get("uid"))
+            counter.add(fields)
             digests[row] = stated_sha256(fields.get("original_sha256"), fields.get("sha256"))
             for name, values in declared.items():
-                values[row] = _value(source.columns[name], fields.get(name))
+                values[row] = as_type(source.columns[name], fields.get(name))
             if txt < 0 and isinstance(caption := fields.get(source.caption_key), str):
                 # Lone surrogates, which JSON can spell, are not UTF-8: found as such with all other captions.
                 captions[row] = caption.encode(errors="surrogatepass")
     columns = {"caption": pa.array(captions, pa.binary()), "url": pa.array(urls, pa.string())}
     columns |= {"uid": pa.array(uids, pa.string()), "original_sha256": pa.array(digests, pa.string())}
     found = {
-        name: pa.chunked_array([pa.array(values, _TYPES[source.columns[name]])]) for name, values in declared.items()
+        name: pa.chunked_array([pa.array(values, TYPES[source.columns[name]])]) for name, values in declared.items()
     }
-    return columns, (pa.array(status, pa.string()), pa.array(errors, pa.string())), found
-
-
-def _value(kind: JsonType, value: Any) -> Any:
-    """Return a value of a json as its declared type; None where it is of another. A whole number may be written as the other kind."""
-    found = _KINDS.get(type(value))
-    if kind == "float" and found == "int":
-        return float(value) if abs(value) < 2**1000 else None
-    if kind == "int" and found == "float" and value.is_integer():
-        value, found = int(value), "int"
-    if found != kind or (kind == "int" and not -(2**63) <= value < 2**63):
-        return None
-    return value.encode(errors="replace").decode() if kind == "text" else value  # lone surrogates, which JSON can spell
+    return columns, (pa.array(status, pa.string()), pa.array(errors, pa.string())), found, counter.counts
 
 
 def _first_values(source: WebdatasetSource, name: str) -> Iterator[Any]:

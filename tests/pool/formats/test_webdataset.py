@@ -95,7 +95,8 @@ def test_everything_of_a_sample(tmp_path: Path) -> None:
         "unit": 0, "row": 0, "uid": xxhash.xxh3_128_hexdigest("http://x/y\0zwei schöne Hunde".encode()),
         "source": "pool", "shard": str(path), "key": "x/s", "url": "http://x/y", "caption": "zwei schöne Hunde",
         "language": None, "words": 3, "characters": 17, "width": 64, "height": 32, "bytes": len(image),
-        "format": "jpeg", "sha256": hashlib.sha256(image).hexdigest(), "status": "ok", "error": None,
+        "format": "jpeg", "sha256": hashlib.sha256(image).hexdigest(), "original_sha256": None,
+        "status": "ok", "error": None,
     }  # fmt: skip
 
 

@@ -1,0 +1,140 @@
+"""Fields of the json of samples as columns: which there are in a pool, of what types, and their values in some rows.
+
+In: fields as `read_json` gives them. Out: how many values of each kind each field has, which adds up over the files of a pool; the
+columns that follow from the sum; and, of some rows, these columns. A column has the kind that most of its values have in the whole
+pool, whatever is kept of it, so that all shards have the same columns. A value of another kind is null there, and stays in the json.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+
+JsonType = Literal["float", "int", "text", "bool"]
+FieldCounts = Counter[tuple[str, str]]
+"""How many values a field (its name) has of a kind: a JsonType, or `null`. Lists and objects are not counted."""
+
+TYPES: dict[JsonType, pa.DataType] = {
+    "float": pa.float64(),
+    "int": pa.int64(),
+    "text": pa.string(),
+    "bool": pa.bool_(),
+}
+KINDS: dict[type, JsonType] = {float: "float", int: "int", str: "text", bool: "bool"}
+MAX_FIELDS = 200  # those with the most values become columns
+_MAX_NAME = 100  # characters
+_COUNTED: dict[type, str] = {**KINDS, type(None): "null"}
+_SHAPES = 1000  # that are counted together
+_KINDS_OF = {kind: name for name, kind in TYPES.items()}
+
+
+class FieldCounter:
+    """Counts the values of fields, object by object: those of one file, in order."""
+
+    def __init__(self) -> None:
+        self._shapes: Counter[tuple[tuple[str, ...], tuple[type, ...]]] = Counter()  # names and types of an object
+        self._counts: FieldCounts = Counter()
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        """Count the fields of an object."""
+        self._shapes[tuple(fields), tuple(map(type, fields.values()))] += 1
+        if len(self._shapes) >= _SHAPES:
+            self._count()
+
+    @property
+    def counts(self) -> FieldCounts:
+        """Return the counts of the fields with the most values."""
+        self._count()
+        return self._counts
+
+    def _count(self) -> None:
+        for (names, kinds), often in self._shapes.items():
+            for name, kind in zip(names, kinds, strict=True):
+                if kind in _COUNTED and len(name) <= _MAX_NAME:
+                    self._counts[name, _COUNTED[kind]] += often
+        self._shapes.clear()
+        most = set(_most_frequent(self._counts)[:MAX_FIELDS])
+        self._counts = Counter({key: n for key, n in self._counts.items() if key[0] in most})
+
+
+def _most_frequent(counts: FieldCounts) -> list[str]:
+    """Return the names of fields, that with the most values first."""
+    totals: Counter[str] = Counter()
+    for (name, _), often in counts.items():
+        totals[name] += often
+    return sorted(totals, key=lambda name: (-totals[name], name))
+
+
+def find_field_columns(counts: FieldCounts, taken: Collection[str]) -> pa.Schema:
+    """Return the columns of a pool's fields, by name; none whose name, but for case, is among those taken or of another one.
+
+    Names that SQL and files have a use for, or that nobody could type, are left out: `__key__`, say, and control characters.
+    """
+    used = {name.lower() for name in taken}
+    found: dict[str, pa.DataType] = {}
+    for name in _most_frequent(counts):
+        if name.isprintable() and name.strip() and not name.startswith("__") and name.lower() not in used:
+            used.add(name.lower())
+            found[name] = TYPES[_kind(counts, name)]
+    return pa.schema([(name, found[name]) for name in sorted(list(found)[:MAX_FIELDS])])
+
+
+def _kind(counts: FieldCounts, name: str) -> JsonType:
+    """Return the kind that most values of a field have; a number is a float where one is."""
+    numbers: JsonType = "float" if counts[name, "float"] else "int"
+    often = {
+        "text": counts[name, "text"],
+        numbers: counts[name, "float"] + counts[name, "int"],
+        "bool": counts[name, "bool"],
+    }
+    return max(often, key=lambda kind: often[kind])  # the first of equals
+
+
+def field_values(objects: Sequence[Mapping[str, Any]], columns: pa.Schema) -> list[pa.Array]:
+    """Return the values of these columns, of those of `find_field_columns`, in the fields of some rows."""
+    return [_column([fields.get(one.name) for fields in objects], _KINDS_OF[one.type]) for one in columns]
+
+
+def _column(values: list[Any], kind: JsonType) -> pa.Array:
+    """Return values as a column of a kind, null where one is of another."""
+    if {_COUNTED.get(one) for one in set(map(type, values))} <= {kind, "null"}:
+        try:
+            return pa.array(values, TYPES[kind])
+        except (ValueError, OverflowError):  # lone surrogates, and integers of more than 64 bits
+            pass
+    return pa.array([as_type(kind, value) for value in values], TYPES[kind])
+
+
+def as_type(kind: JsonType, value: Any) -> Any:
+    """Return a value of a json as this type; None where it is of another. A whole number may be written as the other kind."""
+    found = KINDS.get(type(value))
+    if kind == "float" and found == "int":
+        return float(value) if abs(value) < 2**1000 else None
+    if kind == "int" and found == "float" and value.is_integer():
+        value, found = int(value), "int"
+    if found != kind or (kind == "int" and not -(2**63) <= value < 2**63):
+        return None
+    return value.encode(errors="replace").decode() if kind == "text" else value  # lone surrogates, which JSON can spell
+
+
+def count_columns(columns: Iterable[pa.Field], rows: int) -> FieldCounts:
+    """Return the counts of a table's columns, as they would be written in jsons: dates and decimals as text."""
+    counts: FieldCounts = Counter()
+    for one in columns:
+        kind = _kind_of(one.type)
+        if kind and len(one.name) <= _MAX_NAME:
+            counts[one.name, kind] += rows
+    return counts
+
+
+def _kind_of(kind: pa.DataType) -> str:
+    """Return the kind of a column's values in a json; empty for lists and structs."""
+    tests = {
+        "null": pa.types.is_null,
+        "bool": pa.types.is_boolean,
+        "int": pa.types.is_integer,
+        "float": pa.types.is_floating,
+        "": pa.types.is_nested,
+    }
+    return next((name for name, test in tests.items() if test(kind)), "text")
