@@ -1,5 +1,6 @@
 """URLs → curate → img2dataset → curate: with img2dataset itself, which downloads from a server of this machine."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -15,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.forget.forget import forget
+from curate.store.items import Items
 from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="img2dataset is not installed")
@@ -54,6 +57,8 @@ def stages(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, 
             "URL": [f"{server}/{i}.jpg" for i in numbers],
             "TEXT": [f"a picture of number {i}" if i % 10 else "short" for i in numbers],
             "similarity": pa.array([i / ROWS for i in numbers], pa.float32()),
+            "NSFW": ["UNSURE" if i % 3 == 0 else None for i in numbers],
+            "punsafe": pa.array([i / 7 for i in numbers], pa.float32()),
         }
     )
     (folder / "pool").mkdir()
@@ -72,7 +77,14 @@ def stages(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, 
         "--input_format",
         "parquet",
     ]
-    command += ["--url_col", "URL", "--caption_col", "TEXT", "--save_additional_columns", '["uid","similarity"]']
+    command += [
+        "--url_col",
+        "URL",
+        "--caption_col",
+        "TEXT",
+        "--save_additional_columns",
+        '["uid","similarity","NSFW","punsafe"]',
+    ]
     command += [
         "--output_format",
         "webdataset",
@@ -130,6 +142,25 @@ def test_weights_multiply_by_a_join(stages: tuple[Ran, Path, Ran]) -> None:
     before = 40 / (urls.counts["kept"] + urls.counts["sample"])
     assert {row["probability"] for row in rows} == {before * (20 / reached)}
     assert {row["input_probability"] for row in rows} == {before}
+
+
+def test_its_columns_stay_and_digests_are_of_what_is_stored(stages: tuple[Ran, Path, Ran]) -> None:
+    """img2dataset's sha256 is of the picture as it came, before it resized it."""
+    _, images, curated = stages
+    theirs = pa.concat_tables([pq.read_table(path) for path in sorted(images.glob("*.parquet"))]).to_pylist()
+    of = {row["uid"]: row for row in theirs}
+    ours = pa.concat_tables([pq.read_table(path) for path in sorted(curated.folder.glob("shards/*.parquet"))])
+    stored = {name.partition(".")[0]: data for name, data in curated.members if name.endswith(".jpg")}
+    stated = {name.partition(".")[0]: json.loads(data) for name, data in curated.members if name.endswith(".json")}
+    for row in ours.to_pylist():
+        came = of[row["uid"]]
+        assert all(row[name] == came[name] for name in ("NSFW", "punsafe", "similarity", "original_width", "exif"))
+        assert row["sha256"] == hashlib.sha256(stored[row["key"]]).hexdigest() == stated[row["key"]]["sha256"]
+        assert row["original_sha256"] == came["sha256"] == stated[row["key"]]["original_sha256"] != row["sha256"]
+    assert [str(ours.schema.field(name).type) for name in ("NSFW", "punsafe")] == ["string", "double"]
+    victim = ours["original_sha256"][0].as_py()
+    result = forget(str(curated.folder), Items.of({"sha256": [bytes.fromhex(victim)]}), dry_run=True)
+    assert (result.rows.requested, result.rows.kept, len(result.absent)) == (1, 1, 0)
 
 
 def test_what_img2dataset_says_stays(stages: tuple[Ran, Path, Ran]) -> None:
