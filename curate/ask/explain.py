@@ -64,11 +64,12 @@ def _explain(url: str, sample: str, asked: frozenset[str]) -> list[Line]:
     with connected(url) as connection:
         try:
             kind, name, places = _find(connection, record, url, sample)
-        except CurateError:
+        except CurateError as error:
             before = [(source, *_input_run(run, source, sample, asked | {url})) for source in run.input_runs or ()]
             if not any(found for _, _, found in before):
-                raise
-            lines = [line((f"{escape(sample)}: not in this pool", "bold"), "; in the runs that it was made of:")]
+                more = "".join(f"; source {source!r}: {shown[0]}" for source, shown, _ in before)
+                raise type(error)(f"{error}{more}") from None
+            lines = [line((f"{sample}: not in this pool", "bold"), "; in the runs that it was made of:")]
             return lines + [each for source, shown, _ in before for each in _stage_before(run, source, shown)]
         rows = _fetch(connection, f"SELECT * FROM verdicts {_AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])

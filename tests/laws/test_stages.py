@@ -17,6 +17,7 @@ from curate.ask.verify import verify_run
 from curate.errors import RecipeError, RunError
 from curate.forget.forget import forget
 from curate.recipe.recipe import Recipe, load_recipe, parse_recipe
+from curate.report.page import write_report
 from curate.store.items import Items
 from pipelines.driver import prepare
 from tests.laws.pools import (
@@ -339,10 +340,19 @@ def test_explain_goes_on_without_the_first_run(tars: Stages, tmp_path: Path) -> 
     _, lines = explained(third, uid)
     assert sum(line.startswith("verdict: kept") for line in lines) == 2
     assert lines[-1].startswith(f"nothing can be told of it: {first.folder}: no such folder")
+    unknown = rf"rows has uid {'f' * 32}; source 'second': nothing .* rows has uid .*; source 'first': nothing .* no such folder"
+    with pytest.raises(RunError, match=unknown):
+        explain_sample(str(third.folder), "f" * 32)
     shutil.copytree(tars.second.folder, first.folder)
     _, lines = explained(third, uid)
     if uid in column(tars.second, "uid"):
         assert "another run is in that folder now; what follows is of that one" in lines
+
+
+def test_the_report_says_where_the_pool_came_from(tars: Stages, tmp_path: Path) -> None:
+    write_report(str(tars.second.folder), str(tmp_path / "report.html"))
+    kept, rows = tars.first.run["counts"]["kept"], sum(tars.first.run["counts"].values())
+    assert f"what run one kept, {kept} of {rows} samples" in (tmp_path / "report.html").read_text()
 
 
 def test_the_card_says_where_the_pool_came_from(tars: Stages) -> None:
