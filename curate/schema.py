@@ -52,6 +52,11 @@ DECISIONS = pa.schema(
 # How often a row is in the curated set, 0 where it is not kept: in `decisions`, where the recipe repeats.
 REPEATS = pa.field("repeats", _INT32)
 
+# The largest cosine between the embedding of a row and those that it was compared with, where a pass by embedding found it a
+# duplicate: that of the edge which joined it, edges being taken from the closest on; from 0.9999 on it is 1. Null of all other rows. In
+# `decisions`, where the recipe has such a pass.
+DUPLICATE_COSINE = pa.field("duplicate_cosine", pa.float32())
+
 _WRITTEN = [*_fields(_TEXT, "uid", "kind", "style"), ("ordinal", _INT32)]  # the key of a text
 
 # What engines said, one row a request; `captions` is made of it.
@@ -117,7 +122,9 @@ FORGOTTEN_ITEMS = pa.schema(
 INPUT_DECISIONS = {"probability": "input_probability", "draw": "input_draw", "repeats": "input_repeats"}
 INPUT_PROBABILITY = INPUT_DECISIONS["probability"]
 
-OWN_COLUMNS = frozenset({*SAMPLES.names, *DECISIONS.names, REPEATS.name})  # names that no column of `scores` may have
+OWN_COLUMNS = frozenset(
+    {*SAMPLES.names, *DECISIONS.names, REPEATS.name, DUPLICATE_COSINE.name}
+)  # names that no column of `scores` may have
 
 OK = "ok"
 

@@ -44,9 +44,9 @@ def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buck
     rules = Rules(units, settings)
     rules.apply()
     counts = count_matches(units, settings) if recipe.match else None
-    recalls = deduplicate(units, settings, n_buckets, context.is_local_runner)
+    recalls, large = deduplicate(units, settings, n_buckets, context.is_local_runner)
     rules.apply_later()
-    results = {**rules.results(), "recalls": recalls}
+    results = {**rules.results(), "recalls": recalls, "large": large}
     if counts:
         results["pool"] = counts.get() | "Pool" >> Map(lambda found: found[0])
         results["survivors"] = results["counts"] = count_survivors(units, settings, counts)

@@ -3,14 +3,17 @@
 -- param: limit = 20  how many clusters, the largest first
 -- column: uid       the representative of the cluster
 -- column: dropped   near-duplicates dropped; exact copies are not counted
+-- column: cosine    smallest of the members' cosines; null where no pass by embedding found them
 -- column: distance  largest number of bits in which a perceptual hash differs from the representative's; null without hashes
 -- column: members   their uids, the first ten
+-- column: cosines   of the first ten members, of each the largest cosine to a row that it was compared with: that of the edge which joined it, edges being taken from the closest on; 1 from 0.9999 on
 -- column: captions  their captions, the first three
 -- column: caption   the caption of the representative
 -- column: url       its URL
 WITH dropped AS (
-    SELECT d.unit, d.row, d.uid, d.duplicate_of, s.source, s.sha256, s.url, s.phash
-    FROM decisions d JOIN samples s USING (unit, row)
+    SELECT d.unit, d.row, d.uid, d.duplicate_of, d.duplicate_cosine AS cosine, s.source, s.sha256, s.url, s.phash
+    FROM (SELECT * FROM decisions UNION ALL BY NAME SELECT NULL::FLOAT AS duplicate_cosine WHERE false) d
+    JOIN samples s USING (unit, row)
     WHERE d.rule = 'duplicate'
 ), representatives AS (
     SELECT d.unit, d.row, d.uid, d.kept, s.source, s.sha256, s.url, s.phash
@@ -20,9 +23,11 @@ WITH dropped AS (
     SELECT
         k.unit, k.row, k.uid,
         count(*) AS dropped,
+        min(d.cosine) AS cosine,
         max(bit_count(xor(d.phash, k.phash))) AS distance,
         list((d.unit, d.row) ORDER BY d.unit, d.row) AS places,
-        list(d.uid ORDER BY d.unit, d.row)[:10] AS members
+        list(d.uid ORDER BY d.unit, d.row)[:10] AS members,
+        list(d.cosine ORDER BY d.unit, d.row)[:10] AS cosines
     FROM dropped d JOIN representatives k ON k.uid = d.duplicate_of
     WHERE d.uid <> k.uid AND d.sha256 IS DISTINCT FROM k.sha256 AND d.url IS DISTINCT FROM k.url
     GROUP BY k.unit, k.row, k.uid
@@ -34,6 +39,6 @@ WITH dropped AS (
     JOIN samples s ON s.unit = c.place[1] AND s.row = c.place[2]
     GROUP BY c.uid
 )
-SELECT c.uid, c.dropped, c.distance, c.members, w.captions, s.caption, s.url
+SELECT c.uid, c.dropped, c.cosine, c.distance, c.members, c.cosines, w.captions, s.caption, s.url
 FROM clusters c JOIN shown w USING (uid) JOIN samples s ON s.unit = c.unit AND s.row = c.row
 ORDER BY c.dropped DESC, c.uid;

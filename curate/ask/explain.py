@@ -35,6 +35,7 @@ _UNSEEN = (
     "error",
     *schema.DECISIONS.names[len(schema.ALIGNED) :],
     schema.REPEATS.name,
+    schema.DUPLICATE_COSINE.name,
 )
 _AT = "SEMI JOIN (SELECT unnest($places, recursive := true)) USING (unit, row)"  # rows at `places`
 _ROWS = 20  # rows that are shown of one key, URL or uid
@@ -281,6 +282,11 @@ def _duplicates(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator
     if row["rule"] == schema.DUPLICATE:
         sql = "SELECT * FROM verdicts WHERE uid = $uid AND rule IS DISTINCT FROM 'duplicate' ORDER BY unit, row LIMIT 1"
         yield from (line(), heading("duplicates"), named("representative", 14, row["duplicate_of"]))
+        if row.get(schema.DUPLICATE_COSINE.name) is not None:
+            cosine = f"{row[schema.DUPLICATE_COSINE.name]:.4f}"
+            yield named(
+                "joined", 14, f"{cosine} is the cosine to the nearest of the rows that its embedding was compared with"
+            )
         for other in _fetch(connection, sql, uid=row["duplicate_of"]).to_pylist():
             verdict = "kept" if other["kept"] else f"dropped by {other['rule']}"
             yield named("", 14, f"{verdict}: {_show(other['caption'])}", (f"  ({_origin(other)})", "dim"))

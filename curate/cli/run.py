@@ -134,6 +134,7 @@ def summary(out: str, seconds: float) -> str:
         if near.sampled:
             pairs = f"of {near.sampled:,} close pairs of a sample, {near.found:,} were compared"
             lines.append(f"near-duplicates by embedding: {pairs}")
+    lines += [f"duplicates: {group.describe(bool(run.near))}" for group in run.large_groups or ()]
     if (found := run.evaluation) and found.unread:
         unread = f"{found.unread:,} more could not be read, such as {found.such_as}"
         lines.append(f"evaluation set: {found.images:,} images; {unread}")

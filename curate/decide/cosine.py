@@ -6,36 +6,46 @@ dimensions (of float16 values this sum is exact). So neither the order of rows, 
 which edges are found, and of what meets nothing is missed. Equal rows are compared once.
 
 In: vectors, float16 or float32[n, d], of length about 1, and their nodes (`groups.row_ids`). A row that
-is not usable (null, NaN or infinite somewhere, or zero) has no edge. Out: edges between nodes, uint64[e, 2], a spanning
-forest of the close pairs (see `groups`).
+is not usable (null, NaN or infinite somewhere, or zero) has no edge. Out: the groups that the close pairs make, with the largest
+cosine of each node's pairs (see `groups`): what a row's nearest neighbour among all that it was compared with has. From `ALIKE` on
+it counts as 1: a placeholder that occurs a hundred thousand times, with embeddings that differ by roundings, is not compared with all others for its last digits.
 """
 
 import math
+from itertools import chain
 
 import numpy as np
 from numba import njit
 
 from curate.decide import cells
-from curate.decide.groups import find, forest
+from curate.decide.groups import Groups, find
 from curate.numeric.arrays import F32, F64, I16, I64, U64, Mask, Vectors
 from curate.numeric.vectors import dot, squares
 from curate.process import in_threads
 
+ALIKE = 0.9999
 
-def edges_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> U64:
-    """Return a spanning forest of the close pairs among the rows that visit a cell, of which at least one is at `home`."""
+
+def groups_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> Groups:
+    """Return the groups of the close pairs among the rows that visit a cell, of which at least one is at `home`."""
     order = np.flatnonzero(cells.usable(vectors))
     order = order[np.argsort(~home[order], kind="stable")]
     nodes, vectors = nodes[order], vectors[order]
     same = _equals(vectors)
     is_first = same == np.arange(len(nodes))
     first, copies = np.flatnonzero(is_first), np.flatnonzero(~is_first)
-    pairs = _close_pairs(vectors[first], int(np.count_nonzero(home[order][first])), cosine)
-    return np.concatenate([nodes[first][pairs], np.stack([nodes[same[copies]], nodes[copies]], axis=1)])
+    pairs, nearest = _close_pairs(vectors[first], int(np.count_nonzero(home[order][first])), cosine)
+    groups = Groups.of(np.concatenate([nodes[first][pairs], np.stack([nodes[same[copies]], nodes[copies]], axis=1)]))
+    return groups.with_nearest([(nodes[first], nearest), *_of_copies(nodes, same, copies)])
 
 
-def edges(nodes: U64, vectors: Vectors, cosine: float) -> tuple[U64, I64]:
-    """Return a spanning forest of the close pairs found, over all rows in one process, and `recall_counts` of a sample.
+def _of_copies(nodes: U64, same: I64, copies: I64) -> list[tuple[U64, F32]]:
+    """Return the cosine, 1, of rows that are equal to another."""
+    return [(nodes[rows], np.ones(len(rows), np.float32)) for rows in (copies, same[copies])]
+
+
+def groups(nodes: U64, vectors: Vectors, cosine: float) -> tuple[Groups, I64]:
+    """Return the groups of the close pairs found, over all rows in one process, and `recall_counts` of a sample.
 
     Counts are zeros where all pairs were candidates. `vectors` may be mapped from a file: it is read in blocks and cell by
     cell. Memory beyond it is that of a few cells, and 32 bytes a row.
@@ -43,7 +53,7 @@ def edges(nodes: U64, vectors: Vectors, cosine: float) -> tuple[U64, I64]:
     total = sum(int(np.count_nonzero(cells.usable(vectors[block]))) for block in cells.blocks(len(vectors)))
     count = cells.cell_count(total)
     if count == 1:
-        return edges_in_cell(nodes, vectors, np.ones(len(nodes), bool), cosine), np.zeros(2, np.int64)
+        return groups_in_cell(nodes, vectors, np.ones(len(nodes), bool), cosine), np.zeros(2, np.int64)
     sample = vectors[np.concatenate([_sampled(vectors, block, total, count) for block in cells.blocks(len(vectors))])]
     centroids = cells.train(sample, count)
     same = _equals(vectors)  # of an image that occurs a million times one row goes to the cells
@@ -52,13 +62,14 @@ def edges(nodes: U64, vectors: Vectors, cosine: float) -> tuple[U64, I64]:
     probes = sample[cells.sample_rows(sample, total, cells.PROBED)]
     counts = recall_counts(vectors, cell_of, probes, cells.visits(probes, centroids), cosine)
 
-    def search(cell: tuple[int, I64, int]) -> U64:
+    def search(cell: tuple[int, I64, int]) -> Groups:
         _, rows, at_home = cell
-        return edges_in_cell(nodes[rows], vectors[rows], np.arange(len(rows)) < at_home, cosine)
+        return groups_in_cell(nodes[rows], vectors[rows], np.arange(len(rows)) < at_home, cosine)
 
     copies = np.flatnonzero(~is_first & cells.usable(vectors))
-    copied = np.stack([nodes[same[copies]], nodes[copies]], axis=1)
-    return forest([copied, *in_threads(search, (cell for cell in cells.cell_rows(cell_of) if cell[2]))]), counts
+    copied = Groups.of(np.stack([nodes[same[copies]], nodes[copies]], axis=1))
+    of_cells = in_threads(search, (cell for cell in cells.cell_rows(cell_of) if cell[2]))
+    return Groups.join(chain([copied.with_nearest(_of_copies(nodes, same, copies))], of_cells)), counts
 
 
 def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
@@ -118,18 +129,22 @@ def _equals(vectors: Vectors) -> I64:
     return same
 
 
-def _close_pairs(vectors: Vectors, members: int, cosine: float) -> I64:
-    """Return a spanning forest of the close pairs of which at least one is among the first `members` rows (int64[e, 2])."""
+def _close_pairs(vectors: Vectors, members: int, cosine: float) -> tuple[I64, F32]:
+    """Return a spanning forest of the close pairs of which at least one is among the first `members` rows (int64[e, 2]).
+
+    And of each row the largest cosine of its close pairs (float32[n]), 1 from `ALIKE` on; 0 where it has none.
+    """
     points = vectors.astype(np.float32)
     lengths = squares(points)
-    parent, tree = np.arange(len(points)), np.zeros((len(points), 2), np.int64)
+    parent, tree, nearest = np.arange(len(points)), np.zeros((len(points), 2), np.int64), np.zeros(len(points))
     found = 0
     for theirs in cells.blocks(members):
         for ours in cells.blocks(len(points)):
             if ours.start >= theirs.start:
                 scores = points[ours] @ points[theirs].T
-                found = _join(scores, points, lengths, (ours.start, theirs.start), cosine, parent, tree, found)
-    return tree[:found]
+                corner = ours.start, theirs.start
+                found = _join(scores, points, lengths, corner, cosine, parent, tree, found, nearest)
+    return tree[:found], np.where(nearest >= ALIKE, 1, nearest).astype(np.float32)
 
 
 @njit(nogil=True, cache=True)
@@ -150,9 +165,20 @@ def _limit(cosine: float, square: float, dimensions: int) -> float:
 
 @njit(nogil=True, cache=True)
 def _join(
-    scores: F32, points: F32, lengths: F64, corner: tuple[int, int], cosine: float, parent: I64, tree: I64, found: int
+    scores: F32,
+    points: F32,
+    lengths: F64,
+    corner: tuple[int, int],
+    cosine: float,
+    parent: I64,
+    tree: I64,
+    found: int,
+    nearest: F64,
 ) -> int:
-    """Join the close pairs of the block at (i, j) = `corner` that are not joined yet; the number of joins so far."""
+    """Join the close pairs of the block at (i, j) = `corner` that are not joined yet, and note what is nearer than before.
+
+    Returns the number of joins so far. Pairs that are joined already are looked at only where they may be nearer to one of the two.
+    """
     columns = scores.shape[1]
     roots = np.sqrt(lengths[corner[1] : corner[1] + columns])
     for r in range(scores.shape[0]):
@@ -162,10 +188,16 @@ def _join(
             if scores[r, c] >= limit * roots[c]:
                 j = corner[1] + c
                 a, b = find(parent, i), find(parent, j)
-                if a != b and _cosine(points[i], points[j], lengths[i], lengths[j]) >= cosine:
-                    parent[max(a, b)] = min(a, b)
-                    tree[found, 0], tree[found, 1] = j, i
-                    found += 1
+                best = min(nearest[i], nearest[j])
+                if a == b and (best >= ALIKE or scores[r, c] < _limit(best, lengths[i], points.shape[1]) * roots[c]):
+                    continue
+                value = _cosine(points[i], points[j], lengths[i], lengths[j])
+                if value >= cosine:
+                    nearest[i], nearest[j] = max(nearest[i], value), max(nearest[j], value)
+                    if a != b:
+                        parent[max(a, b)] = min(a, b)
+                        tree[found, 0], tree[found, 1] = j, i
+                        found += 1
     return found
 
 

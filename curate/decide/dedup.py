@@ -24,10 +24,12 @@ from numba import njit
 
 from curate import ids
 from curate.decide.quantiles import order_keys
-from curate.numeric.arrays import I64, U8, U64, Mask, split_by
+from curate.numeric.arrays import F32, I64, U8, U64, Mask, split_by
 from curate.numeric.mix import GOLDEN, mix64
 
 Records = npt.NDArray[np.void]
+LARGE_SHARE = 0.05  # of the rows that reach deduplication: such a group is warned of
+LARGE_GROUPS = 20
 
 _DIGIT = np.full(256, 16, np.uint8)  # the value of a lower-case hex digit; 16 for any other byte
 _DIGIT[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
@@ -44,6 +46,8 @@ def record_type(passes: int) -> np.dtype[np.void]:
             ("unit", np.int32),
             ("row", np.int32),
             ("dead", np.bool_),  # whether it lost a pass
+            ("cosine", np.float32),  # of those of `cosines`, that of the pass which it lost; 0 where there is none
+            ("cosines", np.float32, (passes,)),  # per pass, see `Nearness.cosines`
             ("key_hi", np.uint64, (passes,)),  # per pass, the key of its representative
             ("key_lo", np.uint64, (passes,)),
             ("present", np.bool_, (passes,)),  # whether there is a key
@@ -126,7 +130,13 @@ def preferences(values: pa.Array) -> U64:
 
 
 def make_records(
-    unit: int, rows: I64, uids: pa.Array, columns: Sequence[pa.Array], content: U64, prefer: U64 | None
+    unit: int,
+    rows: I64,
+    uids: pa.Array,
+    columns: Sequence[pa.Array],
+    content: U64,
+    prefer: U64 | None,
+    cosines: Sequence[F32 | None] = (),
 ) -> Records:
     """Return the records of a unit's candidates, before any pass.
 
@@ -137,8 +147,12 @@ def make_records(
         columns: one key column a pass, each of c values.
         content: uint64[c], `content_hashes`.
         prefer: uint64[c], `preferences`; None if nothing but the uid decides.
+        cosines: one float32[c] a pass, `Nearness.cosines`; None of a pass that has none.
     """
     records = np.zeros(len(rows), record_type(len(columns)))
+    for i, values in enumerate(cosines):
+        if values is not None:
+            records["cosines"][:, i] = values
     records["rep_hi"], records["rep_lo"] = ids.uid_halves(uids)
     records["content"], records["unit"], records["row"] = content, unit, rows
     if prefer is not None:
@@ -179,8 +193,22 @@ def resolve(records: Records, pass_index: int) -> Records:
     losers, winners = keyed[order[~first]], keyed[best[~first]]
     for name in ("rep_hi", "rep_lo", "key_hi", "key_lo", "present"):
         records[name][losers] = records[name][winners]
+    lost = losers[~records["dead"][losers]]
+    records["cosine"][lost] = records["cosines"][lost, pass_index]
     records["dead"][losers] = True
     return records
+
+
+def largest_groups(records: Records) -> list[tuple[int, str]]:
+    """Return rows and the uid of the representative of the largest groups of a bucket after the last pass, where groups are whole.
+
+    At most 20 of them, the largest first: no more have over 5 % of the rows.
+    """
+    uids = np.stack([records["rep_hi"], records["rep_lo"]], axis=1)
+    found, sizes = np.unique(uids, axis=0, return_counts=True)
+    order = np.lexsort((found[:, 1], found[:, 0], -sizes))[:LARGE_GROUPS]
+    names = ids.hex_uids(found[order, 0], found[order, 1]).to_pylist()
+    return list(zip(sizes[order].tolist(), names, strict=True))
 
 
 def _fold(hi: U64, lo: U64) -> U64:

@@ -7,19 +7,20 @@ Out: of each node in a group its label, the group's smallest node; so labels dep
 on how they were found, split or ordered. A column of labels is a key column of `dedup`, which then chooses the
 survivor as it does between equal keys: the best by `prefer`, then the smallest uid, then by content.
 
-Any part of the edges may be replaced by another set with the same components: `edges_in_bucket` and `edges_in_cell`
-return spanning forests, so n equal rows give n − 1 edges; merged groups take 16 bytes a node.
+Any part of the edges may be replaced by another set with the same components: `edges_in_bucket` returns a spanning forest, so
+n equal hashes give n − 1 edges; merged groups take 16 bytes a node. Of close embeddings each node's `nearest` is kept too, 4 bytes:
+the largest cosine of its edges, that of the edge by which it is joined first where edges are taken from the closest on.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from curate.numeric.arrays import I32, I64, U64, distinct
+from curate.numeric.arrays import F32, I32, I64, U64, distinct
 
 _ROW_BITS = np.uint64(32)
 _MERGE = 1 << 20  # edges that wait to be merged
@@ -31,6 +32,7 @@ class Groups:
 
     nodes: U64  # ascending: every node that has an edge to another
     labels: U64  # of each, the smallest node of its group
+    nearest: F32 | None = None  # of each, the largest cosine of its edges; None where edges have none
 
     @classmethod
     def of(cls, edges: U64) -> Self:
@@ -40,6 +42,33 @@ class Groups:
         parent = np.arange(len(nodes))
         _union(parent, np.searchsorted(nodes, edges[:, 0]), np.searchsorted(nodes, edges[:, 1]))
         return cls(nodes, nodes[parent])
+
+    @classmethod
+    def join(cls, parts: Iterable["Groups"]) -> "Groups":
+        """Return the groups that the edges of all parts make together. They are merged as they come, so that memory is that of the nodes."""
+        merged, waiting, size = cls.of(np.zeros((0, 2), np.uint64)), [], 0
+        for part in parts:
+            waiting.append(part)
+            size += len(part.nodes)
+            if size > _MERGE + len(merged.nodes):
+                merged, waiting, size = cls._of_all([merged, *waiting]), [], 0
+        return cls._of_all([merged, *waiting])
+
+    @classmethod
+    def _of_all(cls, parts: Sequence["Groups"]) -> "Groups":
+        joined = cls.of(np.concatenate([part.edges for part in parts]))
+        return joined.with_nearest((part.nodes, part.nearest) for part in parts if part.nearest is not None)
+
+    def with_nearest(self, found: Iterable[tuple[U64, F32]]) -> "Groups":
+        """Return the groups with `nearest`, the largest of what was found for each node; nodes that are in no group count for nothing."""
+        nearest = None
+        for nodes, values in found:
+            nearest = np.zeros(len(self.nodes), np.float32) if nearest is None else nearest
+            if len(self.nodes):
+                places = np.minimum(np.searchsorted(self.nodes, nodes), len(self.nodes) - 1)
+                known = self.nodes[places] == nodes
+                np.maximum.at(nearest, places[known], values[known])
+        return replace(self, nearest=nearest)
 
     @property
     def edges(self) -> U64:
@@ -90,12 +119,26 @@ def hash_keys(hashes: pa.Array, groups: Groups) -> pa.Array:
 
 def row_keys(unit: int, n_rows: int, groups: Groups) -> pa.Array:
     """Return the key column of a pass by close rows: the label of each row in a group (uint64[rows]), null for the others."""
-    ends = np.array([unit << 32, (unit << 32) + n_rows], np.uint64)
-    mine = slice(*np.searchsorted(groups.nodes, ends))  # nodes are ascending: no other unit's are looked at
-    rows = rows_of(groups.nodes[mine])[1]
+    mine, rows = _own(unit, n_rows, groups)
     keys, null = np.zeros(n_rows, np.uint64), np.ones(n_rows, bool)
     keys[rows], null[rows] = groups.labels[mine], False
     return pa.array(keys, mask=null)
+
+
+def row_nearest(unit: int, n_rows: int, groups: Groups) -> F32:
+    """Return `Groups.nearest` of each row of a unit (float32[rows]); 0 of rows that are in none."""
+    mine, rows = _own(unit, n_rows, groups)
+    found = np.zeros(n_rows, np.float32)
+    if groups.nearest is not None:
+        found[rows] = groups.nearest[mine]
+    return found
+
+
+def _own(unit: int, n_rows: int, groups: Groups) -> tuple[slice, I32]:
+    """Return where the nodes of a unit are, which ascend as all do, and their rows."""
+    ends = np.array([unit << 32, (unit << 32) + n_rows], np.uint64)
+    mine = slice(*np.searchsorted(groups.nodes, ends))
+    return mine, rows_of(groups.nodes[mine])[1]
 
 
 @njit(nogil=True, cache=True)

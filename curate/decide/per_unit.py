@@ -37,7 +37,7 @@ from curate.decide.sample import SampleCut, SampleKeys
 from curate.decide.schemes.scheme import stack_limits
 from curate.decide.settings import DecideSettings
 from curate.decide.top import TopSearch, TopValues
-from curate.numeric.arrays import F64, I16, I32, I64, U64, Mask, whole
+from curate.numeric.arrays import F32, F64, I16, I32, I64, U64, Mask, whole
 from curate.pool.plan import Unit
 from curate.recipe.deciding import Top
 from curate.recipe.recipe import MAX_REPEATS
@@ -58,6 +58,7 @@ class UnitState:
     # Rows that lost to another, and of each the halves of the uid of the row that represents it (uint64[2, duplicates]).
     duplicates: I32 | I64 = field(default_factory=lambda: _NO_ROWS)
     representatives: U64 = field(default_factory=lambda: _NO_UIDS)
+    cosines: F32 | None = None  # of each, see `schema.DUPLICATE_COSINE`, 0 where it has none; None: none has
     # Rows that are near an evaluation image, and of each the name of that image.
     contaminated: I64 = field(default_factory=lambda: _NO_ROWS)
     evaluated: pa.Array = field(default_factory=lambda: _NO_NAMES)
@@ -72,7 +73,7 @@ class UnitState:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel small: states wait by the thousand."""
-        near = (self.duplicates, self.representatives) if len(self.duplicates) else ()
+        near = (self.duplicates, self.representatives, self.cosines) if len(self.duplicates) else ()
         contaminated = (self.contaminated, self.evaluated) if len(self.contaminated) else ()
         derived = (dict(self.derived),) if self.derived else ()
         return _restore, (self.unit, self.verdicts.tobytes(), near, contaminated, *derived)
@@ -91,7 +92,7 @@ def _restore(
 ) -> UnitState:
     state = UnitState(unit, np.frombuffer(verdicts, np.int16), derived=derived or {})
     if near:
-        state = replace(state, duplicates=near[0], representatives=near[1])
+        state = replace(state, duplicates=near[0], representatives=near[1], cosines=near[2])
     return replace(state, contaminated=contaminated[0], evaluated=contaminated[1]) if contaminated else state
 
 
@@ -248,7 +249,13 @@ def find_candidates(
         prefer = dedup.preferences(values.take(take))
     taken = [column.take(take) for column in columns]
     uids = taken[next(i for i, by in enumerate(settings.passes) if isinstance(by, KeyPass) and by.key == "uid")]
-    return dedup.make_records(state.unit.index, rows, uids, taken, _content(settings, tables, take), prefer)
+    content = _content(settings, tables, take)
+    cosines = [
+        by.cosines(tables, groups[place]) if isinstance(by, Nearness) else None
+        for place, by in enumerate(settings.passes)
+    ]
+    of_rows = [None if values is None else values[rows] for values in cosines]
+    return dedup.make_records(state.unit.index, rows, uids, taken, content, prefer, of_rows)
 
 
 def drop_duplicates(state: UnitState, losers: dedup.Records) -> UnitState:
@@ -260,7 +267,8 @@ def drop_duplicates(state: UnitState, losers: dedup.Records) -> UnitState:
     lost[records["row"]] = True
     representatives = np.stack([records["rep_hi"], records["rep_lo"]])
     dropped = state.drop(lost, schema.CODES[schema.DUPLICATE])
-    return replace(dropped, duplicates=records["row"].copy(), representatives=representatives)
+    cosines = records["cosine"].copy() if records["cosine"].any() else None
+    return replace(dropped, duplicates=records["row"].copy(), representatives=representatives, cosines=cosines)
 
 
 def _key_columns(settings: DecideSettings, tables: UnitTables, groups: Mapping[int, Groups]) -> list[pa.Array]:
@@ -412,6 +420,8 @@ def _decisions(settings: DecideSettings, tables: UnitTables, state: UnitState, d
         },
         schema=schema.DECISIONS,
     )
+    if settings.has_cosines:
+        table = table.append_column(schema.DUPLICATE_COSINE, _cosines(state, len(base)))
     if settings.repeat is None:
         return table
     return table.append_column(schema.REPEATS, pa.array(_repeats(settings, tables, state, drawing, probability)))
@@ -462,6 +472,14 @@ def _partners(state: UnitState, n_rows: int) -> pa.Array:
     if len(state.duplicates):
         partners = _put(partners, state.duplicates, ids.hex_uids(*state.representatives))
     return _put(partners, state.contaminated, state.evaluated) if len(state.contaminated) else partners
+
+
+def _cosines(state: UnitState, n_rows: int) -> pa.Array:
+    """Return the cosine by which each row that lost was joined (float32[rows])."""
+    found = np.zeros(n_rows, np.float32)
+    if state.cosines is not None:
+        found[state.duplicates] = state.cosines
+    return pa.array(found, mask=found == 0)
 
 
 def _put(column: pa.Array, rows: I32 | I64, values: pa.Array) -> pa.Array:

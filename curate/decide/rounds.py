@@ -148,8 +148,7 @@ def drop_repeats(settings: DecideSettings, states: Sequence[UnitState], records:
 def find_groups(settings: DecideSettings, by: Nearness, states: Sequence[UnitState]) -> tuple[Groups, I64]:
     """Return the groups of a pass by nearness, and the sum of `Nearness.recall`."""
     units = (per_unit.read_nodes(settings.tables(state.unit), by, state) for state in states)
-    edges, recall = by.search(units, settings.store.spool)
-    return Groups.of(edges), recall
+    return by.search(units, settings.store.spool)
 
 
 def draw_sample(settings: DecideSettings, states: Sequence[UnitState]) -> SampleCut | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import ids
+from curate import ids, schema
 from curate.decide.derived import Derived, check_derived
 from curate.decide.passes.dedup_pass import ImageNearness, KeyPass, Nearness
 from curate.decide.row_counts import count_columns
@@ -39,6 +39,7 @@ class DecideSettings:
     segments: tuple[Segment, ...]
     matching: MatchSettings | None  # what `match` gives; None without
     passes: tuple[KeyPass | Nearness, ...]  # of deduplication, in order
+    has_cosines: bool  # whether `decisions` have `schema.DUPLICATE_COSINE`
     prefer: str | None  # the column whose largest value stays
     compares_content: bool  # whether rows of one uid may differ in image or caption
     against: ImageNearness | None  # how rows are compared with the evaluation set; None without one
@@ -70,6 +71,7 @@ class DecideSettings:
             segments=tuple(cut_segments(check_rules(recipe.rules, columns), derived, recipe.dedup.prefer)),
             matching=MatchSettings.of(context) if recipe.match else None,
             passes=tuple(KEYS.find(by) if isinstance(by, str) else nearness(by) for by in recipe.dedup.by),
+            has_cosines=_has_cosines(recipe),
             prefer=recipe.dedup.prefer,
             compares_content=pool.has_images or "uid" in pool.supplied,  # else a uid is made of URL and caption
             against=nearness(recipe.dedup.against) if recipe.dedup.against else None,
@@ -134,8 +136,13 @@ def decisions_key(context: RunContext) -> str:
             *([joins] if joins else []),
             *([["counts", context.counts_key]] if context.counts_key else []),
             *([context.blocklist_key] if context.blocklist_key else []),
+            *([[schema.DUPLICATE_COSINE.name]] if _has_cosines(context.recipe) else []),
         ]
     )
+
+
+def _has_cosines(recipe: Recipe) -> bool:
+    return any(NEARNESS.find(near.kind).has_cosines for near in recipe.dedup.near.values())
 
 
 def _deciding_sections(recipe: Recipe) -> dict[str, object]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema
-from curate.decide import balance
+from curate.decide import balance, dedup
 from curate.decide.derived import Scale
 from curate.decide.schemes.scheme import Scheme
 from curate.decide.top import Group
@@ -27,6 +27,7 @@ from curate.store.facts import (
     DerivedFacts,
     DriftFacts,
     GroupThreshold,
+    LargeGroupFacts,
     NearFacts,
     PoolFacts,
     RuleFacts,
@@ -60,6 +61,7 @@ class Results:
     scales: Mapping[tuple[str, int], Scale] = field(
         default_factory=dict
     )  # of derived columns: each statistic, by its column and place
+    large_groups: Sequence[tuple[int, str]] = ()  # of duplicates: rows, and the uid of the one that represents them
     drift: list[DriftFacts] = field(default_factory=list)
     caption_work: list[CaptionWork] = field(default_factory=list)
 
@@ -162,6 +164,7 @@ def _summarise(
     now = time.time()
     evaluation = store.read_json(EVALUATION_FACTS_FILE) if recipe.dedup.against else None
     chunks = lay_out_chunks(sources, audit.sizes)
+    stages = [stage.name for stage in recipe.stages(settings.has_blocklist)]
     return RunFacts(
         **claim.model_dump(),
         evaluation=evaluation,
@@ -181,10 +184,20 @@ def _summarise(
             for place, by in recipe.dedup.near.items()
             for pairs, compared in [results.recalls[place]]
         ],
-        counts={stage.name: counts[stage.name] for stage in recipe.stages(settings.has_blocklist)},
+        large_groups=_large_groups(results.large_groups, stages, counts) or None,
+        counts={stage: counts[stage] for stage in stages},
         finished=now,
         seconds=now - claim.started,
     )
+
+
+def _large_groups(
+    found: Sequence[tuple[int, str]], stages: Sequence[str], counts: Counter[str]
+) -> list[LargeGroupFacts]:
+    """Return the groups with over `dedup.LARGE_SHARE` of the rows that reached deduplication, the largest first."""
+    reached = sum(counts[stage] for stage in stages[stages.index(schema.DUPLICATE) :])
+    large = sorted((-rows, uid) for rows, uid in found if rows > dedup.LARGE_SHARE * reached and rows > 1)
+    return [LargeGroupFacts(uid=uid, rows=-rows, reached=reached) for rows, uid in large]
 
 
 def _derived_facts(derive: Mapping[str, str], scales: Mapping[tuple[str, int], Scale]) -> list[DerivedFacts]:

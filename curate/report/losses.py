@@ -80,7 +80,8 @@ def duplicates_section(run: Run) -> Section | None:
         for found in run.facts.near
         if found.sampled
     ]
-    return Section("duplicates", "Duplicates", [text, Tables(tables), *near])
+    large = [f"{group.describe(bool(run.facts.near))}." for group in run.facts.large_groups or ()]
+    return Section("duplicates", "Duplicates", [text, *large, Tables(tables), *near])
 
 
 def failures_section(run: Run) -> Section | None:

@@ -218,6 +218,20 @@ class NearFacts(Facts):
     found: int
 
 
+class LargeGroupFacts(Facts):
+    """A group of duplicates: the uid of the row that represents it, its rows, and those that reached deduplication."""
+
+    uid: str
+    rows: int
+    reached: int
+
+    def describe(self, has_near: bool) -> str:
+        """Return the group in words; `has_near`: whether duplicates may be near ones."""
+        share = f"{self.rows / self.reached:.1%} of those that reached deduplication"
+        remedy = "; if they differ, set a higher cosine, or a smaller distance, in dedup.by" if has_near else ""
+        return f"{self.rows:,} rows ({share}) are one group, represented by {self.uid}{remedy}"
+
+
 class EvaluationFacts(Facts):
     """The evaluation set of `dedup.against`: images, and how many more could not be read, with an example."""
 
@@ -266,7 +280,7 @@ class RunClaim(Facts):
 class RunFacts(RunClaim):
     """A finished run."""
 
-    _optional = RunClaim._optional | {"units_per_file", "derived"}
+    _optional = RunClaim._optional | {"units_per_file", "derived", "large_groups"}
 
     evaluation: EvaluationFacts | None = None  # None without `dedup.against`
     pool: PoolFacts
@@ -279,6 +293,7 @@ class RunFacts(RunClaim):
     drift: list[DriftFacts]  # empty where no embeddings are kept
     caption_work: list[CaptionWork]  # by kind and engine; empty without captions
     near: list[NearFacts]
+    large_groups: list[LargeGroupFacts] | None = None  # of duplicates, with over 5 % of the rows; None without any
     counts: dict[str, int]  # rows by rule, and `kept`, in the order of the funnel
     finished: float  # seconds since 1970
     seconds: float  # from start to finish

@@ -15,10 +15,10 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.pvalue import AsSingleton
+from apache_beam.pvalue import AsSingleton, TaggedOutput
 
 from curate.decide import dedup
-from curate.decide.groups import Groups, forest
+from curate.decide.groups import Groups
 from curate.decide.passes.dedup_pass import Nearness, join_parts
 from curate.decide.per_unit import UnitState, drop_duplicates, find_candidates, hash_keys, read_nodes
 from curate.decide.rounds import find_groups
@@ -32,11 +32,16 @@ from curate.transforms.states import states_of, with_states
 from curate.transforms.threads import FlatMapInThreads, MapInThreads
 from curate.transforms.units import Packet, Units, pack, unpack
 
+_LARGE = "large"
+
 
 def deduplicate(
     units: Units, settings: DecideSettings, n_buckets: int, on_one_machine: bool
-) -> beam.PCollection[Any] | None:
-    """Drop the duplicates pass by pass; return PCollection[(place, recall)] of the passes by nearness; None without any.
+) -> tuple[beam.PCollection[Any] | None, beam.PCollection[Any]]:
+    """Drop the duplicates pass by pass.
+
+    Returns PCollection[(place, recall)] of the passes by nearness, None without any; and PCollection[(rows, uid)], the largest groups
+    with their representatives.
 
     Hashes go to buckets, repeated ones back to their units, then candidates' records through the passes. `on_one_machine`: see
     `_find_groups`.
@@ -51,6 +56,7 @@ def deduplicate(
         for place, pair in found.items()
     ]
     steps = _Steps(settings, n_buckets, units.per_packet)
+    large: list[beam.PCollection[Any]] = []  # one
     repeated = (
         units.ask("Hash", steps.hash, *groups).get()
         | "Batch" >> beam.ParDo(Batch())
@@ -62,13 +68,17 @@ def deduplicate(
         records = with_states("Candidates", states, repeated) | "Records" >> FlatMapInThreads(
             steps.first_records, *groups, units=units.per_packet
         )
-        for i in range(len(settings.passes)):
+        last = len(settings.passes) - 1
+        for i in range(last):
             records |= f"Group {i}" >> beam.GroupByKey()
             records |= f"Resolve {i}" >> FlatMap(steps.resolve, i)
-        return with_states("Lost", states, records) | "Drop" >> Map(_drop)
+        records |= f"Group {last}" >> beam.GroupByKey()
+        resolved = records | f"Resolve {last}" >> FlatMap(steps.resolve, last).with_outputs(_LARGE, main="lost")
+        large.append(resolved[_LARGE])
+        return with_states("Lost", states, resolved["lost"]) | "Drop" >> Map(_drop)
 
     units.regroup(find_records)
-    return tuple(recalls) | "Recalls" >> beam.Flatten() if recalls else None
+    return tuple(recalls) | "Recalls" >> beam.Flatten() if recalls else None, large[-1]
 
 
 def _drop(item: tuple[int, Iterable[Any]]) -> Packet:
@@ -123,6 +133,7 @@ class _Steps:
             yield from _by_number(records, dedup.buckets_for(records, index + 1, self.n_buckets))
         else:
             lost = records[records["dead"]]
+            yield from (TaggedOutput(_LARGE, group) for group in dedup.largest_groups(records))
             yield from _by_number(lost, lost["unit"] // self.per_packet)
 
 
@@ -151,13 +162,12 @@ def _find_groups(
         plan |= f"{name}: plan {n}" >> Map(nearness.plan, AsSingleton(surveys.get()))
     recall = units.ask(f"{name}: recall", steps.recall, AsSingleton(plan), combine=fold_all(operator.add))
     parts = units.ask(f"{name}: split", steps.split, AsSingleton(plan))
-    edges = (
+    found = (
         parts.get()
         | f"{name}: meet" >> beam.GroupByKey()
-        | f"{name}: edges" >> MapInThreads(lambda item: nearness.edges(item[0], join_parts(item[1])))
+        | f"{name}: groups of buckets" >> MapInThreads(lambda item: nearness.groups(item[0], join_parts(item[1])))
     )
-    groups = edges | f"{name}: forest" >> beam.CombineGlobally(_Forest()) | f"{name}: groups" >> Map(Groups.of)
-    return groups, recall.get()
+    return found | f"{name}: groups" >> beam.CombineGlobally(_Join()), recall.get()
 
 
 @dataclass(frozen=True)
@@ -175,21 +185,21 @@ class _Near:
         yield from self.nearness.split(*read_nodes(tables, self.nearness, state), plan, self.n_buckets)
 
 
-class _Forest(beam.CombineFn):
-    """Merge edges into a spanning forest; a worker holds about as many as there are nodes."""
+class _Join(beam.CombineFn):
+    """Join groups; a worker holds about as many nodes as there are."""
 
-    def create_accumulator(self) -> list[U64]:
+    def create_accumulator(self) -> list[Groups]:
         return []
 
-    def add_input(self, accumulator: list[U64], element: U64) -> list[U64]:
+    def add_input(self, accumulator: list[Groups], element: Groups) -> list[Groups]:
         accumulator.append(element)
-        # Merged once there are as many new edges as merged ones, so that it costs no more than they do.
-        if sum(map(len, accumulator[1:])) > len(accumulator[0]) + (1 << 20):
-            return [forest(accumulator)]
+        # Joined once there are as many new nodes as joined ones, so that it costs no more than they do.
+        if sum(len(one.nodes) for one in accumulator[1:]) > len(accumulator[0].nodes) + (1 << 20):
+            return [Groups.join(accumulator)]
         return accumulator
 
-    def merge_accumulators(self, accumulators: Iterable[list[U64]]) -> list[U64]:
-        return [forest(part for parts in accumulators for part in parts)]
+    def merge_accumulators(self, accumulators: Iterable[list[Groups]]) -> list[Groups]:
+        return [Groups.join(part for parts in accumulators for part in parts)]
 
-    def extract_output(self, accumulator: list[U64]) -> U64:
-        return forest(accumulator)
+    def extract_output(self, accumulator: list[Groups]) -> Groups:
+        return Groups.join(accumulator)

@@ -25,7 +25,7 @@ from curate.transforms.threads import MapInThreads
 from curate.transforms.units import Answers, Units
 
 _RESULTS = ("t", "pool", "survivors", "counts", "sums", "drift", "captioned")
-_LISTS = ("shards", "thresholds", "derived", "recalls")
+_LISTS = ("shards", "thresholds", "derived", "recalls", "large")
 
 
 def audit(units: Units, settings: PublishSettings) -> beam.PCollection[Audit]:
@@ -92,7 +92,7 @@ class Publish(beam.PTransform):
     def expand(self, inputs: Any) -> beam.PCollection[None]:
         """Return a PCollection of one None, once the run is complete, from PCollections by name.
 
-        Always: audit (one), lines (of the manifest, in lists), shards (with rows). Where there are any: thresholds, derived, recalls; of one
+        Always: audit (one), lines (of the manifest, in lists), shards (with rows), large (groups of duplicates). Where there are any: thresholds, derived, recalls; of one
         element each t, pool, survivors, counts, sums, drift, captioned.
         """
         single = {name: AsSingleton(inputs[name]) for name in _RESULTS if inputs.get(name) is not None}
@@ -109,6 +109,7 @@ class Publish(beam.PTransform):
             thresholds=dict(found.get("thresholds", ())),
             scales={at: scale for part in found.get("derived", ()) for at, scale in part.items()},
             recalls=dict(found.get("recalls", ())),
+            large_groups=found.get("large", ()),
             **{name: found.get(name) for name in ("pool", "survivors", "counts", "sums")},
             drift=found.get("drift") or [],
             caption_work=work,

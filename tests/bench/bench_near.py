@@ -177,14 +177,14 @@ def bench_embeddings(rows: int) -> None:
     own = vectors[injected].astype(np.float64)
     lengths = np.linalg.norm(own, axis=2)
     injected = injected[(own[:, 0] * own[:, 1]).sum(axis=1) / lengths.prod(axis=1) >= COSINE]
-    cosine.edges(nodes[:100], vectors[:100], COSINE)
+    cosine.groups(nodes[:100], vectors[:100], COSINE)
     part = min(rows, cells.WHOLE)
-    everything = cpu(lambda: cosine.edges(nodes[:part], vectors[:part], COSINE)) * (rows / part) ** 2
+    everything = cpu(lambda: cosine.groups(nodes[:part], vectors[:part], COSINE)) * (rows / part) ** 2
     print(f"{rows:,} x {DIMENSIONS} embeddings, {len(injected):,} injected with a cosine of at least {COSINE}")
     print(f"  comparing all: {everything:.0f} CPU-s")
-    edges: list[np.ndarray] = []
-    seconds = cpu(lambda: edges.append(cosine.edges(nodes, vectors, COSINE)[0]))
-    groups = Groups.of(edges[0])
+    all_groups: list[Groups] = []
+    seconds = cpu(lambda: all_groups.append(cosine.groups(nodes, vectors, COSINE)[0]))
+    groups = all_groups[0]
     found = groups.label(nodes[injected[:, 0]]) == groups.label(nodes[injected[:, 1]])
     print(f"  curate: {seconds:.1f} CPU-s, {everything / seconds:.1f} times as fast; recall {found.mean():.4f}")
     count = cells.cell_count(rows)

@@ -258,6 +258,30 @@ def test_hex_uids_inverts_uid_halves():
     assert ids.hex_uids(*np.zeros((2, 0), np.uint64)).equals(pa.array([], pa.string()))
 
 
+def test_the_cosine_is_of_the_pass_that_a_row_lost():
+    """First by uid, then by two passes with cosines: rows 1 and 2 lose the second pass to row 0, row 3 the third, row 4 the first."""
+    uids = pa.array(["0" * 31 + digit for digit in "12343"])
+    near, other = pa.array([7, 7, 7, 9, 9], pa.uint64()), pa.array([5, 6, 6, 5, 6], pa.uint64())
+    cosines = [None, np.array([0.9, 0.8, 0.9, 0, 0], np.float32), np.array([0.99, 0.7, 0.7, 0.99, 0.7], np.float32)]
+    columns = [uids, near, other]
+    records = dedup.make_records(0, np.arange(5), uids, columns, np.arange(5, dtype=np.uint64), None, cosines)
+    for i in range(3):
+        records = dedup.resolve(records, i)
+    assert records["dead"].tolist() == [False, True, True, True, True]
+    assert records["cosine"].tolist() == pytest.approx([0, 0.8, 0.9, 0.99, 0])
+    assert dedup.largest_groups(records) == [(5, "0" * 31 + "1")]
+
+
+def test_the_largest_groups_of_a_bucket():
+    uids = pa.array([f"{i:032x}" for i in range(100)])
+    keys = pa.array([i % 30 if i < 90 else 3 for i in range(100)], pa.uint64())
+    records = dedup.make_records(0, np.arange(100), uids, [keys], np.zeros(100, np.uint64), None)
+    found = dedup.largest_groups(dedup.resolve(records, 0))
+    assert len(found) == 20 and found[:2] == [(13, f"{3:032x}"), (3, f"{0:032x}")]
+    assert sorted(found, key=lambda item: (-item[0], item[1])) == found
+    assert dedup.largest_groups(records[:0]) == []
+
+
 def test_resolve_leaves_its_input_alone_and_keeps_order():
     columns = columns_of(CHAIN, 3)
     before = dedup.make_records(0, np.arange(4), columns[0], columns, *decisive(CHAIN))

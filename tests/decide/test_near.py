@@ -39,7 +39,7 @@ def naive_groups(nodes, pairs) -> set[frozenset[int]]:
 
 
 def groups_of(edges) -> set[frozenset[int]]:
-    groups = Groups.of(edges)
+    groups = edges if isinstance(edges, Groups) else Groups.of(edges)
     assert (np.diff(groups.nodes.astype(object)) > 0).all()
     out: dict[int, set[int]] = {}
     for node, label in zip(groups.nodes.tolist(), groups.labels.tolist(), strict=True):
@@ -300,9 +300,24 @@ def test_all_close_rows_of_a_small_pool_are_found(n, d, seed, block, data):
     x = data.draw(st.sampled_from(known)) if known else 0.9
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cells, "_BLOCK", block)
-        edges, _ = cosine.edges(ids(n), vectors, x)
-    assert_forest(edges)
-    assert groups_of(edges) == naive_groups(range(n), naive_near(vectors, x))
+        found, _ = cosine.groups(ids(n), vectors, x)
+    near = naive_near(vectors, x)
+    assert groups_of(found) == naive_groups(range(n), near)
+    assert nearest_of(found) == naive_nearest(vectors, near)
+
+
+def nearest_of(groups: Groups) -> dict[int, float]:
+    return dict(zip(groups.nodes.tolist(), groups.nearest.tolist(), strict=True))
+
+
+def naive_nearest(vectors, pairs) -> dict[int, float]:
+    """Of each row the largest cosine of its pairs."""
+    best: dict[int, float] = {}
+    for a, b in pairs:
+        found = naive_cosine(vectors[a], vectors[b])
+        for row in (int(a), int(b)):
+            best[row] = max(best.get(row, 0), found)
+    return {row: float(np.float32(1 if found >= cosine.ALIKE else found)) for row, found in best.items()}
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
@@ -317,21 +332,26 @@ def test_of_what_meets_in_cells_nothing_is_missed(visited, count, x, seed, kind,
     everything = naive_near(vectors, x)
     met = [(a, b) for a, b in everything if cell_of[a, 0] in cell_of[b] or cell_of[b, 0] in cell_of[a]]
     assert len(met) > (0.98 if visited == 8 else 0.5) * len(everything)
-    edges, _ = cosine.edges(ids(len(vectors)), vectors, x)
-    assert_forest(edges)
-    assert groups_of(edges) == naive_groups(range(len(vectors)), met)
+    found, _ = cosine.groups(ids(len(vectors)), vectors, x)
+    assert groups_of(found) == naive_groups(range(len(vectors)), met)
+    assert nearest_of(found) == naive_nearest(vectors, met)
 
 
 def test_rows_in_any_order_blocks_and_units_give_the_same_groups(monkeypatch, small_cells):
     vectors, x = injected(900, 24, 7), 0.9
-    expected = groups_of(cosine.edges(ids(900), vectors, x)[0])
+    found = cosine.groups(ids(900), vectors, x)[0]
+    expected = groups_of(found)
     assert 100 < sum(map(len, expected)) < 800
     rng = np.random.default_rng(0)
     for block in (2048, 100, 7):
         monkeypatch.setattr(cells, "_BLOCK", block)
         order = rng.permutation(900)
-        assert groups_of(cosine.edges(ids(900)[order], vectors[order], x)[0]) == expected
-        assert groups_of(distributed(vectors, order, x, n_units=block % 8 + 1)) == expected
+        for other in (
+            cosine.groups(ids(900)[order], vectors[order], x)[0],
+            distributed(vectors, order, x, n_units=block % 8 + 1),
+        ):
+            assert groups_of(other) == expected
+            assert nearest_of(other) == nearest_of(found)
 
 
 def distributed(vectors, order, x: float, n_units: int):
@@ -346,9 +366,9 @@ def distributed(vectors, order, x: float, n_units: int):
         for cell, rows, at_home in cells.cell_rows(cells.visits(own, centroids)):
             home = np.arange(len(rows)) < at_home
             by_cell.setdefault(cell, []).append((part[rows].astype(np.uint64), own[rows], home))
-    found = [cosine.edges_in_cell(*map(np.concatenate, zip(*parts, strict=True)), x) for parts in by_cell.values()]
+    found = [cosine.groups_in_cell(*map(np.concatenate, zip(*parts, strict=True)), x) for parts in by_cell.values()]
     random.Random(0).shuffle(found)
-    return forest(found)
+    return Groups.join(Groups.join(part) for part in (found[::2], found[1::2]))
 
 
 def test_cells_are_the_nearest_centroids_in_exact_arithmetic(small_cells):
@@ -415,11 +435,11 @@ def test_cell_rows_are_each_cells_visitors():
 
 def test_a_row_is_compared_with_visitors_and_visitors_not_with_each_other():
     vectors = np.array([[1, 0], [1, 0.1], [1, 0.2], [0, 1]], np.float16)
-    found = cosine.edges_in_cell(ids(4), vectors, np.array([False, False, True, False]), 0.994)
+    found = cosine.groups_in_cell(ids(4), vectors, np.array([False, False, True, False]), 0.994)
     assert groups_of(found) == {frozenset({1, 2})}
-    found = cosine.edges_in_cell(ids(4), vectors, np.array([False, True, False, False]), 0.994)
+    found = cosine.groups_in_cell(ids(4), vectors, np.array([False, True, False, False]), 0.994)
     assert groups_of(found) == {frozenset({0, 1, 2})}
-    assert cosine.edges_in_cell(ids(4), vectors, np.zeros(4, bool), 0.9).shape == (0, 2)
+    assert len(cosine.groups_in_cell(ids(4), vectors, np.zeros(4, bool), 0.9).nodes) == 0
 
 
 STRANGE = np.array([[np.nan, 1], [np.inf, 1], [0, 0], [-0.0, 0], [1, 0], [np.nan, 1], [0, 0], [np.inf, 1]], np.float16)
@@ -427,12 +447,12 @@ STRANGE = np.array([[np.nan, 1], [np.inf, 1], [0, 0], [-0.0, 0], [1, 0], [np.nan
 
 def test_rows_without_a_direction_have_no_edge(small_cells):
     assert cells.usable(STRANGE).tolist() == [False] * 4 + [True] + [False] * 3
-    assert len(cosine.edges(ids(8), STRANGE, 0.5)[0]) == 0
+    assert len(cosine.groups(ids(8), STRANGE, 0.5)[0].nodes) == 0
     assert cosine.nearest(STRANGE, STRANGE, 0.5).tolist() == [-1] * 4 + [4] + [-1] * 3
     vectors = np.concatenate([STRANGE, STRANGE[4:5]])
-    assert groups_of(cosine.edges(ids(9), vectors, 1.0)[0]) == {frozenset({4, 8})}
+    assert groups_of(cosine.groups(ids(9), vectors, 1.0)[0]) == {frozenset({4, 8})}
     smallest = np.full((2, 3), 2.0**-24, np.float16)
-    assert len(cosine.edges(ids(2), smallest, 1.0)[0]) == 1
+    assert groups_of(cosine.groups(ids(2), smallest, 1.0)[0]) == {frozenset({0, 1})}
 
 
 @pytest.mark.parametrize("n", [0, 1])
@@ -440,7 +460,7 @@ def test_rows_without_a_direction_have_no_edge(small_cells):
 def test_no_row_and_one(n, whole, monkeypatch):
     monkeypatch.setattr(cells, "WHOLE", whole)
     vectors = np.ones((n, 4), np.float16)
-    assert cosine.edges(ids(n), vectors, 0.9)[0].shape == (0, 2)
+    assert len(cosine.groups(ids(n), vectors, 0.9)[0].nodes) == 0
     assert cosine.nearest(vectors, vectors[:0], 0.9).tolist() == [-1] * n
     assert (
         cosine.recall_counts(vectors, np.zeros((n, 1), np.int16), vectors, np.zeros((n, 1), np.int16), 0.9).sum() == 0
@@ -448,27 +468,34 @@ def test_no_row_and_one(n, whole, monkeypatch):
 
 
 def test_rows_that_are_all_alike(small_cells):
-    """Equal rows in one go; rows all near each other give one edge less than there are."""
+    """Equal rows in one go; of rows all near each other, and alike up to roundings, few pairs are compared exactly."""
     vectors = np.repeat(injected(3, 16, 0), 700, axis=0)
-    assert groups_of(cosine.edges(ids(2100), vectors, 1.0)[0]) == {frozenset(range(i, i + 700)) for i in (0, 700, 1400)}
+    assert groups_of(cosine.groups(ids(2100), vectors, 1.0)[0]) == {
+        frozenset(range(i, i + 700)) for i in (0, 700, 1400)
+    }
     alike = (1 + np.random.default_rng(0).normal(size=(2500, 16)) / 100).astype(np.float16) / np.float16(4)
-    edges, _ = cosine.edges(ids(2500), alike, 0.99)
-    assert len(edges) == 2499 and groups_of(edges) == {frozenset(range(2500))}
+    found, _ = cosine.groups(ids(2500), alike, 0.99)
+    assert groups_of(found) == {frozenset(range(2500))} and found.nearest.min() > 0.99
+    rounded = (1 + np.random.default_rng(0).normal(size=(2500, 16)) / 1000).astype(np.float16) / np.float16(4)
+    found, _ = cosine.groups(ids(2500), rounded, 0.99)
+    assert len(np.unique(rounded, axis=0)) == 2500 and (found.nearest == 1).all()
 
 
 def test_colliding_row_hashes_do_no_harm(monkeypatch):
     vectors = injected(200, 8, 5)
-    expected = groups_of(cosine.edges(ids(200), vectors, 0.97)[0])
+    expected = groups_of(cosine.groups(ids(200), vectors, 0.97)[0])
     assert len(expected) > 10
     monkeypatch.setattr(cells, "row_hashes", lambda rows: np.zeros(len(rows), np.uint64))
-    assert groups_of(cosine.edges(ids(200), vectors, 0.97)[0]) == expected
+    assert groups_of(cosine.groups(ids(200), vectors, 0.97)[0]) == expected
 
 
 def test_vectors_may_lie_in_a_file(tmp_path, small_cells):
     vectors = injected(400, 16, 2)
     vectors.tofile(tmp_path / "vectors")
     mapped = np.memmap(tmp_path / "vectors", np.float16, "r", shape=vectors.shape)
-    assert (cosine.edges(ids(400), mapped, 0.95)[0] == cosine.edges(ids(400), vectors, 0.95)[0]).all()
+    found, expected = (cosine.groups(ids(400), rows, 0.95)[0] for rows in (mapped, vectors))
+    assert (found.nodes == expected.nodes).all() and (found.labels == expected.labels).all()
+    assert (found.nearest == expected.nearest).all()
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 99), st.sampled_from([2048, 4]), st.data())

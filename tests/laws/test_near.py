@@ -5,11 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from curate import schema
+from curate.api import Run
+from curate.cli.run import summary
 from curate.decide import cells
 from curate.errors import RecipeError
+from curate.numeric.vectors import embedding_matrix
+from curate.report.page import write_report
 from curate.transforms import units
 from tests.laws import pools
 from tests.laws.pools import conserved
@@ -72,6 +78,72 @@ def test_the_same_set_whatever_the_sharding(passes: str, model: str, tmp_path: P
         assert done.kept == runs[0].kept
         assert done.verdicts == runs[0].verdicts
     assert 45 <= runs[0].counts["duplicate"] <= 70
+
+
+def test_the_cosine_that_joined_a_row(model: str, tmp_path: Path) -> None:
+    """The largest over all rows that reached deduplication, by their embeddings; by SQL, and where the sample is explained."""
+    path = pools.write_tars(tmp_path / "tars", make_pool(), 4)
+    asked = recipe(path, model, PASSES["both"])
+    done, beam = pools.run_local(asked, tmp_path / "local"), pools.run_beam(asked, tmp_path / "beam", n_buckets=3)
+    assert pools.lasting_files(done.folder) == pools.lasting_files(beam.folder)
+    vectors = embedding_matrix(done.table("embeddings")["image"]).astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1)
+    cosines = vectors @ vectors.T / lengths / lengths[:, None]
+    np.fill_diagonal(cosines, 0)
+    samples, decisions = done.table("samples").to_pylist(), done.table("decisions").to_pylist()
+    hashes = [row["phash"] for row in samples]
+    by_hash = {
+        i for i, one in enumerate(hashes) for j, two in enumerate(hashes) if i != j and (one ^ two).bit_count() <= 4
+    }
+    shown = 0
+    for i, row in enumerate(decisions):
+        assert row["duplicate_cosine"] is None or row["rule"] == "duplicate"
+        if row["rule"] == "duplicate" and i not in by_hash:
+            nearest = cosines[i].max()
+            assert (
+                row["duplicate_cosine"] == pytest.approx(1 if nearest >= 0.9999 else nearest, abs=1e-6)
+                and nearest >= 0.995
+            )
+            shown += 1
+    assert shown > 5
+    run = Run(str(done.folder))
+    clusters = run.sql("near_duplicates", limit=100).to_pylist()
+    known = {row["uid"]: row["duplicate_cosine"] for row in decisions}
+    for cluster in clusters:
+        assert cluster["cosines"] == [known[uid] for uid in cluster["members"]]
+        assert cluster["cosine"] == min((one for one in cluster["cosines"] if one is not None), default=None)
+    one = next(row for row in decisions if row["duplicate_cosine"] is not None)
+    text = " ".join(str(run.explain(one["uid"])).split())
+    assert f"joined {one['duplicate_cosine']:.4f} is the cosine" in text
+
+
+def test_keys_hold_cosines_where_there_are_some(model: str, tmp_path: Path) -> None:
+    """Without a pass by embedding, decisions have no such column; queries read null."""
+    path = pools.write_tars(tmp_path / "tars", make_pool(20), 1)
+    done = pools.run_local(recipe(path, model, PASSES["phash"]), tmp_path / "run")
+    assert schema.DUPLICATE_COSINE.name not in done.table("decisions").column_names
+    clusters = Run(str(done.folder)).sql("near_duplicates").to_pylist()
+    assert clusters and all(cluster["cosine"] is None and cluster["distance"] <= 8 for cluster in clusters)
+
+
+def test_a_large_group_is_warned_of(model: str, tmp_path: Path) -> None:
+    """Over 5 % of the rows that reach deduplication: 4 of 60 are, 3 of 60 are not."""
+    samples = [replace(s, uid=None) for s in pools.make_samples(80)[:80]]
+    alike = [replace(s, image=varied(samples[0].image or b"", 1), suffix="jpg") for s in samples[1:4]]
+    others = [replace(s, image=varied(samples[4].image or b"", 1), suffix="jpg") for s in samples[5:7]]
+    pool = [samples[0], *alike, samples[4], *others, *samples[7:]]
+    path = pools.write_tars(tmp_path / "tars", pool, 3)
+    asked = recipe(path, model, PASSES["phash"]).model_copy(update={"rules": {"few": "key < '00060'"}})
+    done = pools.run_beam(asked, tmp_path / "run", n_buckets=3)
+    assert done.counts["few"] == 20
+    decisions = done.table("decisions").to_pylist()
+    uids = {row["duplicate_of"] for row in decisions if row["row"] < 4 and row["duplicate_of"] and row["unit"] == 0}
+    [group] = done.run["large_groups"]
+    assert {group["uid"]} == uids and (group["rows"], group["reached"]) == (4, 60)
+    words = f"4 rows (6.7% of those that reached deduplication) are one group, represented by {group['uid']}; if they differ, set a higher"
+    assert f"duplicates: {words}" in summary(str(done.folder), 1.0)
+    write_report(str(done.folder))
+    assert words in (done.folder / "report.html").read_text()
 
 
 def test_many_cells_and_the_recall_of_their_candidates(model: str, tmp_path: Path, monkeypatch: Any) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate.decide.groups import Groups, forest, row_ids, row_keys
-from curate.numeric.arrays import I64, U64, Mask
+from curate.decide.groups import Groups, row_ids, row_keys
+from curate.numeric.arrays import F32, I64, U64, Mask
 from curate.recipe.measure import Measure
 from curate.recipe.section import Section
 from curate.store.tables import UnitTables
@@ -76,8 +76,8 @@ class Nearness(ABC):
         """Yield a unit's rows by bucket; near rows of all units are to share some bucket. A row may be in several."""
 
     @abstractmethod
-    def edges(self, bucket: Any, part: Part) -> U64:
-        """Return edges (uint64[e, 2]) with the same connected components as all near pairs of a bucket."""
+    def groups(self, bucket: Any, part: Part) -> Groups:
+        """Return the groups that the near pairs of a bucket make."""
 
     def recall(self, nodes: U64, values: Any, plan: Any) -> I64:
         """Return of a sample's near pairs with a unit's rows how many there are, and how many share a bucket (int64[2])."""
@@ -87,8 +87,12 @@ class Nearness(ABC):
         """Return the label of each row's group (uint64[rows]); null of rows that are in none."""
         return row_keys(tables.unit, tables.rows(), groups)
 
-    def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[U64, I64]:
-        """Return the edges over all units, and the sum of `recall`, in one process.
+    def cosines(self, tables: UnitTables, groups: Groups) -> F32 | None:
+        """Return `Groups.nearest` of each row (float32[rows]), 0 of rows that are in none; None where groups have none."""
+        return None
+
+    def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
+        """Return the groups over all units, and the sum of `recall`, in one process.
 
         Args:
             units: nodes and values of each unit.
@@ -102,8 +106,8 @@ class Nearness(ABC):
         for part in parts:
             for bucket, rows in self.split(*part, plan, 1):
                 buckets.setdefault(bucket, []).append(rows)
-        edges = forest(self.edges(bucket, join_parts(found)) for bucket, found in buckets.items())
-        return edges, sum((self.recall(*part, plan) for part in parts), np.zeros(2, np.int64))
+        groups = Groups.join(self.groups(bucket, join_parts(found)) for bucket, found in buckets.items())
+        return groups, sum((self.recall(*part, plan) for part in parts), np.zeros(2, np.int64))
 
 
 class ImageNearness(Nearness):
@@ -126,6 +130,7 @@ class NearnessKind:
         check: raises ValueError where the recipe does not measure what is compared.
         check_against: raises ValueError where it does not for images of an evaluation set.
         compares_images: whether the pass is an ImageNearness, which `dedup.against` needs.
+        has_cosines: whether its groups have `nearest`, so that `decisions` have `schema.DUPLICATE_COSINE`.
     """
 
     key: str
@@ -135,6 +140,7 @@ class NearnessKind:
     check: Callable[[Any, Measure], None] = lambda section, measure: None
     check_against: Callable[[Any, Measure], None] = lambda section, measure: None
     compares_images: bool = False
+    has_cosines: bool = False
 
 
 def join_parts(parts: Iterable[Part]) -> Part:

@@ -10,8 +10,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.decide import cells, cosine
+from curate.decide.groups import Groups, row_nearest
 from curate.decide.passes.dedup_pass import ImageNearness, Nearness, NearnessKind, Part
-from curate.numeric.arrays import I64, U64, Mask
+from curate.numeric.arrays import F32, I64, U64, Mask
 from curate.numeric.vectors import embedding_matrix
 from curate.recipe.measure import Measure
 from curate.recipe.section import ColumnName, Section
@@ -68,10 +69,14 @@ class EmbeddingNearness(ImageNearness):
         for cell, rows, at_home in cells.cell_rows(cells.visits(values, plan.centroids)):
             yield cell, (nodes[rows], values[rows], np.less(np.arange(len(rows)), at_home))
 
-    def edges(self, bucket: Any, part: Part) -> U64:
-        """Return edges between rows of a cell, of which at least one is at home."""
+    def groups(self, bucket: Any, part: Part) -> Groups:
+        """Return the groups of rows of a cell: of each pair at least one is at home."""
         nodes, vectors, home = part
-        return cosine.edges_in_cell(nodes, vectors, home, self.cosine)
+        return cosine.groups_in_cell(nodes, vectors, home, self.cosine)
+
+    def cosines(self, tables: UnitTables, groups: Groups) -> F32 | None:
+        """Return the largest cosine of each row's pairs."""
+        return row_nearest(tables.unit, tables.rows(), groups)
 
     def recall(self, nodes: U64, values: Any, plan: _Cells) -> I64:
         """Compare with the sample's rows; zeros where all rows are compared."""
@@ -84,7 +89,7 @@ class EmbeddingNearness(ImageNearness):
         """Compare with column `image`."""
         return cosine.nearest(values, embedding_matrix(evaluation["image"]), self.cosine)
 
-    def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[U64, I64]:
+    def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
         """Search with the embeddings in a file, of which no more is in memory than the system likes to keep."""
         found, dimension = [np.zeros(0, np.uint64)], 0
         with spool() as file:
@@ -95,9 +100,9 @@ class EmbeddingNearness(ImageNearness):
             file.flush()
             nodes = np.concatenate(found)
             if not len(nodes):
-                return np.zeros((0, 2), np.uint64), np.zeros(2, np.int64)
+                return Groups.join([]), np.zeros(2, np.int64)
             mapped: npt.NDArray[np.float16] = np.memmap(file, np.float16, "r", shape=(len(nodes), dimension))
-            return cosine.edges(nodes, mapped, self.cosine)
+            return cosine.groups(nodes, mapped, self.cosine)
 
 
 def _build(section: EmbeddingCosine, measure: Measure, rows: int | None) -> Nearness:
@@ -123,5 +128,5 @@ def _check_against(section: EmbeddingCosine, measure: Measure) -> None:
 
 
 EMBEDDING = NearnessKind(
-    "embedding", EmbeddingCosine, "{cosine: x}", _build, _check, _check_against, compares_images=True
+    "embedding", EmbeddingCosine, "{cosine: x}", _build, _check, _check_against, compares_images=True, has_cosines=True
 )

@@ -48,9 +48,9 @@ class PhashNearness(ImageNearness):
         for (band, bucket), hashes in hamming.split_bands(nodes, masks, n_buckets):
             yield (int(masks[band].astype(np.int64)), bucket), (hashes,)
 
-    def edges(self, bucket: Any, part: Part) -> U64:
-        """Return edges between hashes that agree under the band."""
-        return hamming.edges_in_bucket(part[0], np.int64(bucket[0]).astype(np.uint64), self.distance)
+    def groups(self, bucket: Any, part: Part) -> Groups:
+        """Return the groups of hashes that agree under the band."""
+        return Groups.of(hamming.edges_in_bucket(part[0], np.int64(bucket[0]).astype(np.uint64), self.distance))
 
     def keys(self, tables: UnitTables, groups: Groups) -> pa.Array:
         """Return the label of each row's hash; null where the hash is."""
@@ -60,10 +60,10 @@ class PhashNearness(ImageNearness):
         """Compare with column `phash`."""
         return hamming.nearest(values, evaluation["phash"].to_numpy().astype(np.uint64), self.distance)
 
-    def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[U64, I64]:
+    def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
         """Search bucket by bucket, so that memory is that of the hashes."""
         hashes = np.concatenate([np.zeros(0, np.uint64), *(nodes for nodes, _ in units)])
-        return hamming.edges(hashes, self.distance), np.zeros(2, np.int64)
+        return Groups.of(hamming.edges(hashes, self.distance)), np.zeros(2, np.int64)
 
 
 def _check(measure: Measure) -> None:
