@@ -29,7 +29,8 @@ class EmittedTexts(NamedTuple):
 
     chosen: str | None  # the text in the original's place in `.txt`; None where the original stays
     fields: dict[str, Any]  # `captions` of the json; empty without captions
-    synthetic: list[str] | None  # DataCompDR's list of texts, where it is requested
+    # DataCompDR's list of texts, where it is requested; the original where none passed, since MobileCLIP's loader draws one of them
+    synthetic: list[str] | None
     regions: dict[str, Any]  # field `regions` of the json, where it is requested; null where it failed
 
 
@@ -97,7 +98,7 @@ def emitted_texts(
             EmittedTexts(
                 chosen[1].text if chosen else None,
                 {"original": original, **own},
-                synthetic if captions.output.syn_json else None,
+                (synthetic or [original]) if captions.output.syn_json else None,
                 {"regions": regions[uid]} if uid in regions else {},
             )
         )

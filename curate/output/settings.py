@@ -24,6 +24,8 @@ from curate.schema import INPUT_PROBABILITY
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables, UnitTables
 
+_SYN_JSON = 2  # raised where syn.json changes
+
 
 @dataclass(frozen=True)
 class EmitSettings:
@@ -73,6 +75,7 @@ class EmitSettings:
     def key(self) -> str:
         """Key of all shards, but for `fields`, which are known later."""
         texts = [] if self.captioning is None else [self.captioning]
+        texts += [_SYN_JSON] if self.captions and self.captions.output.syn_json else []
         return ids.digest([VERSIONS["shards"], self.decisions_key, self.output.model_dump(), *texts])
 
     def shard_key(self, shard: Shard) -> str:
