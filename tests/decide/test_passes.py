@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import Field
 
+from curate.decide.groups import Groups
 from curate.decide.passes import registry
 from curate.decide.passes.dedup_pass import KeyPass, Nearness, NearnessKind
 from curate.errors import RecipeError
@@ -57,11 +58,11 @@ class WordNearness(Nearness):
             if chosen.any():
                 yield words, (nodes[chosen], values[chosen])
 
-    def edges(self, bucket: int, part: Any) -> Any:
+    def groups(self, bucket: int, part: Any) -> Groups:
         nodes, words = part
         home = nodes[words == bucket]
         pairs = [(a, b) for a in home for b in nodes]
-        return np.array(pairs, np.uint64).reshape(-1, 2)
+        return Groups.of(np.array(pairs, np.uint64).reshape(-1, 2))
 
 
 @pytest.fixture
