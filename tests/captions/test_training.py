@@ -1,14 +1,17 @@
 """Captioned shards train: open_clip's loader reads the chosen texts, and the README's lines draw among them as LaCLIP does."""
 
+import csv
 import json
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import webdataset
+from PIL import Image
 
 from tests.captions.test_unit import faithful, kept_samples, recipe
 from tests.engines import server as servers
@@ -22,7 +25,13 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 @pytest.fixture(scope="module")
 def captioned(tmp_path_factory: pytest.TempPathFactory) -> pools.Ran:
     folder = tmp_path_factory.mktemp("captioned")
-    path = pools.write_tars(folder / "tars", [s for s in pools.make_samples(40)[:40] if s.suffix == "jpg"], 2)
+    forms = [("jpg", "JPEG"), ("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")]
+    samples = [
+        replace(sample, image=pools.encode(pools.picture(i), form), suffix=suffix)
+        for i, sample in enumerate(pools.make_samples(20)[:20])
+        for suffix, form in [forms[i % 4]]
+    ]
+    path = pools.write_tars(folder / "tars", samples, 2)
     with FaultServer() as server, pytest.MonkeyPatch.context() as patch:
         patch.setattr(servers, "echo", faithful)
         captions = {"output": {"mix": {"rewrite": 0.5}}, "gates": {"off": ["names", "numbers"]}}
@@ -41,10 +50,15 @@ def test_open_clips_loader_reads_the_chosen_texts(captioned: pools.Ran) -> None:
     assert 0 < sum(text not in originals for text in texts) < len(texts)
 
 
+def code_of_readme(words: str) -> str:
+    """The one block of Python with these words."""
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if words in block]
+    return str(code)
+
+
 def test_the_readmes_lines_draw_uniformly(captioned: pools.Ran) -> None:
-    [code] = [
-        block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "def draw" in block
-    ]
+    """On every format of images."""
+    code = code_of_readme("def draw")
     assert "run/shards/{00000..00003}.tar" in code
     shards = sorted(str(path) for path in captioned.folder.glob("shards/*.tar"))
     code = code.replace('"run/shards/{00000..00003}.tar"', "SHARDS")
@@ -61,3 +75,31 @@ def test_the_readmes_lines_draw_uniformly(captioned: pools.Ran) -> None:
     choices = Counter(len({field["original"], *field["rewrite"].values()}) for field in fields)
     assert Counter(len(counter) for counter in drawn.values()) == choices and max(choices) == 2
     assert all(min(counter.values()) > 5 for counter in drawn.values())
+
+
+def test_the_readmes_lines_write_laclips_files(captioned: pools.Ran, tmp_path: Path, monkeypatch: Any) -> None:
+    """As its loader reads them: rows of the table whose file has a suffix that it knows, and as many lines of each text file.
+
+    It takes the original in place of a text of fewer than two words.
+    """
+    (tmp_path / "run").symlink_to(captioned.folder)
+    monkeypatch.chdir(tmp_path)
+    exec(code_of_readme("laclip/train.csv"), {})
+    with open("laclip/train.csv") as file:
+        rows = [row for row in csv.reader(file) if row[0].endswith((".png", ".jpg", ".jpeg"))]
+    styles = ("chat_a", "chat_b", "human", "coco")
+    lines = {style: Path(f"laclip/{style}.txt").read_text().splitlines(keepends=True) for style in styles}
+    samples = kept_samples(captioned.folder)
+    assert len(samples) == len(rows) and {len(of) for of in lines.values()} == {len(rows)}
+    for place, (name, original) in enumerate(rows):
+        members = samples[name.removesuffix(".jpg")]
+        with Image.open(f"laclip/images/{name}") as image:
+            assert image.convert("RGB").size[0] > 10
+        assert Path(f"laclip/images/{name}").read_bytes() in members.values()
+        fields = json.loads(members["json"])["captions"]
+        assert original == fields["original"]
+        for style, of in lines.items():
+            text = of[place].replace("\n", "")
+            read = text if len(text.split(" ")) >= 2 else original
+            assert read == fields["rewrite"].get(style, original)
+    assert sum(line != "\n" for of in lines.values() for line in of) > len(rows) / 2
