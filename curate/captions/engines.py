@@ -34,7 +34,7 @@ def find_faults(captions: Captions, engine_ids: dict[str, str], load: bool) -> I
 
 
 def identify_engines(captions: Captions) -> dict[str, str]:
-    """Return the model of each engine that is used, and the version of each section's template. Raises RecipeError."""
+    """Return the model of each engine that is used, the version of each section's template, and what names a user's examples. Raises RecipeError."""
     found: dict[str, str] = {}
     for task in captions.tasks:
         name = task.section.engine
@@ -46,6 +46,11 @@ def identify_engines(captions: Captions) -> dict[str, str]:
             found[f"template of {task.key}"] = task.section.load_template().version
         except CurateError as error:
             raise type(error)(f"captions.{task.key}.template: {error}") from None
+        try:
+            if examples := task.section.examples_digest():
+                found[f"examples of {task.key}"] = examples
+        except CurateError as error:
+            raise type(error)(f"captions.{task.key}.examples: {error}") from None
     if captions.regions:
         found["regions"] = ZeroShotDetector(captions.regions).model
     return found

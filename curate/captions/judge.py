@@ -83,7 +83,7 @@ def _judge_rows(settings: CaptionSettings, answered: Answered, scorer: "_Scorer 
         originals=rows.column("caption").take(of_row),
         sources=rows.sources.take(of_row) if section.source else None,
         prompts=(section.load_template().text,),
-        examples=section.examples(),
+        examples=section.shown_examples(),
         languages=[section.language(request.style) for request in requests],
         finish=answers["finish"].combine_chunks(),
         entries=_entries(settings, rows, texts, of_row),

@@ -24,17 +24,23 @@ from curate.wording import did_you_mean
 
 @dataclass(frozen=True)
 class Form:
-    """What a template of a name is like; all fields must be in it, and no others."""
+    """What a template of a name is like; all fields but the optional ones must be in it, and no others."""
 
     name: str  # of the package's file, NAME.VERSION.txt in folder templates
     version: str  # a text that changes gets a new one
     fields: tuple[str, ...] = ()  # fields whose values are the package's own text
     data: tuple[str, ...] = ()  # fields whose values are untrusted: `as_data` is put in for them
+    optional: tuple[str, ...] = ()  # fields as in `fields`, which a template may leave out
     is_chat: bool = True  # whether it is cut into turns
 
     @property
     def all_fields(self) -> tuple[str, ...]:
         """All fields."""
+        return (*self.fields, *self.data, *self.optional)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The fields that every template has."""
         return (*self.fields, *self.data)
 
 
@@ -51,8 +57,13 @@ class Template:
     version: str  # the package's, such as v1; or `sha256:` and 12 digits, of a user's
     text: str  # with its fields
 
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields that are in it."""
+        return frozenset(_FIELD.findall(self.text))
+
     def prompt(self, **values: str) -> str:
-        """Return the prompt that a model completes, of values for all fields; those of `Form.data` are put in as data."""
+        """Return the prompt that a model completes, of values for its fields; those of `Form.data` are put in as data."""
         return _fill(self.text, self._checked(values))
 
     def messages(self, **values: str) -> tuple[Message, ...]:
@@ -62,7 +73,7 @@ class Template:
 
     def _checked(self, values: dict[str, str]) -> dict[str, str]:
         form = self.form
-        if set(values) != set(form.all_fields):
+        if not {*form.required, *self.fields} <= set(values) <= set(form.all_fields):
             raise ValueError(f"{form.name} has fields {form.all_fields}, not {tuple(values)}")
         return {field: as_data(value) if field in form.data else value for field, value in values.items()}
 
@@ -100,7 +111,7 @@ def _check(template: Template, path: str) -> Template:
     for field in found:
         if field not in form.all_fields:
             raise RecipeError(f"{path}: unknown field {{{field}}}; {did_you_mean(field, form.all_fields)}{accepted}")
-    for field in form.all_fields:
+    for field in form.required:
         if field not in found:
             raise RecipeError(f"{path}: field {{{field}}} is missing; {accepted}")
     if form.is_chat:

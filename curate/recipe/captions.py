@@ -107,6 +107,10 @@ class CaptionSection(Section):
         """Whether its requests have words; if not, an image alone."""
         return True
 
+    def examples_digest(self) -> str | None:
+        """Return what names the examples of the user's that prompts show; None where they show none. Raises RecipeError."""
+        return None
+
     @property
     def source(self) -> tuple[type["CaptionSection"], str] | None:
         """The kind and the style of the texts, written before, that its own are made of; None where there are none."""
@@ -273,7 +277,9 @@ class Captions(KindsSection):
 
 
 def _task_fields(task: Task, engine_ids: Mapping[str, str]) -> dict[str, Any]:
-    plain: dict[str, Any] = task.section.model_dump(exclude={"batch"})
+    plain: dict[str, Any] = task.section.model_dump(exclude={"batch", "examples"})
+    if examples := engine_ids.get(f"examples of {task.key}"):
+        plain["examples"] = examples
     return plain | {"engine": engine_ids[task.section.engine], "template": engine_ids[f"template of {task.key}"]}
 
 

@@ -405,7 +405,7 @@ def test_duplicate_sources(small: str) -> None:
 
 def test_near_duplicates(small: str) -> None:
     assert ask(small, "near_duplicates") == [
-        (uid("a1"), 1, 0, [uid("a5")], ["a cat again and now"], "a red cat", "http://x/a1")
+        (uid("a1"), 1, None, 0, [uid("a5")], [None], ["a cat again and now"], "a red cat", "http://x/a1")
     ]
 
 

@@ -92,7 +92,7 @@ def test_text_around_data_is_that_of_a_harmless_caption(name: str, texts: tuple[
 
 
 def test_wrong_values_are_a_defect_of_the_caller() -> None:
-    for wrong in ({}, {"caption": "a"}, {"caption": "a", "examples": "b", "language": "c"}):
+    for wrong in ({}, {"caption": "a"}, {"examples": "b"}, {"caption": "a", "examples": "b", "language": "c"}):
         with pytest.raises(ValueError, match="has fields"):
             load_template(FORMS["rewrite_completion"]).prompt(**wrong)
 

@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.captions.gates.gates import Candidates, run_gates
-from curate.captions.kinds.rewrite import STYLES, TRIPLES, Rewrite, load_pairs, triples
+from curate.captions.kinds.rewrite import STYLES, TRIPLES, Rewrite, load_pairs, read_pairs, triples
 from curate.captions.text import as_data
 from curate.engines.engine import Sampling
+from curate.errors import RecipeError
 from tests.captions.hostile import HOSTILE, count_marks
 from tests.captions.rows import make_rows, requests
 
@@ -208,8 +211,118 @@ def test_an_own_template(tmp_path) -> None:
     assert mine.digest("m") != packaged.digest("m")
 
 
+# LaCLIP's prompt, as its code builds it
+LACLIP = """write image captions differently,
+
+            {} => {}
+
+            {} => {}
+
+            {} => {}
+
+            {} =>"""
+TEMPLATE = LACLIP.format(*[f"{{{side}_{i}}}" for i in (1, 2, 3) for side in ("source", "target")], "{caption}")
+PAIRS = [(f"photo of thing <{i}>", f"a picture that shows thing <{i}>") for i in range(16)]
+
+
+def write_pairs(path: Path, pairs: Sequence[tuple[str, str]] = PAIRS) -> str:
+    path.write_text("\n".join(f"{source} => {target}" for source, target in pairs) + "\n\n")
+    return str(path)
+
+
+def test_laclips_own_prompt(tmp_path: Path) -> None:
+    """Byte for byte, with examples of the user's: three different pairs of them, in 32 triples."""
+    (tmp_path / "prompt.txt").write_text(TEMPLATE)
+    options = rewrite(template=f"{tmp_path}/prompt.txt", examples={"chatgpt": write_pairs(tmp_path / "chatgpt.txt")})
+    assert options.styles == ("chatgpt",)
+    found = requests(table([f"cat {i}" for i in range(400)]), options)
+    triples_shown = set()
+    for i, request in enumerate(found):
+        [shown] = [m.groups() for m in [re.fullmatch(LACLIP.replace("{}", "(.*)"), request.prompt)] if m]
+        pairs = list(zip(shown[:6:2], shown[1:6:2], strict=True))
+        assert len(set(pairs)) == 3 and set(pairs) <= set(PAIRS) and shown[6] == f"cat {i}"
+        assert request.prompt == LACLIP.format(*(text for pair in pairs for text in pair), f"cat {i}")
+        triples_shown.add(tuple(pairs))
+    assert len(triples_shown) == TRIPLES and {request.style for request in found} == {"chatgpt"}
+    assert set(options.shown_examples()) == {text for pair in PAIRS for text in pair}
+
+
+def test_examples_beside_the_packages_styles(tmp_path: Path) -> None:
+    own = write_pairs(tmp_path / "own.txt", PAIRS[:3])
+    found = requests(table(["a cat"]), rewrite("coco", "own", examples={"own": own}))
+    assert [request.style for request in found] == ["coco", "own"]
+    assert found[0] == requests(table(["a cat"]), rewrite("coco"))[0]
+    shown = found[1].prompt.split("\n")[2:5]
+    assert sorted(shown) == [
+        f"{source} => {target}" for source, target in PAIRS[:3]
+    ]  # of three pairs there is one triple
+    [four] = requests(table(["a cat"]), rewrite("coco", examples={"coco": own}))
+    assert four.prompt.split("\n")[2:5] and "thing <" in four.prompt  # a style of the package may be replaced
+
+
+def test_the_digest_of_examples_is_of_their_content(tmp_path: Path) -> None:
+    one, same = (write_pairs(tmp_path / name) for name in ("one.txt", "same.txt"))
+    other = write_pairs(tmp_path / "other.txt", PAIRS[1:])
+    digests = [rewrite(examples={"own": path}).examples_digest() for path in (one, same, other)]
+    assert digests[0] == digests[1] != digests[2] and rewrite().examples_digest() is None
+
+
+def test_a_prompt_without_examples(tmp_path: Path) -> None:
+    (tmp_path / "bare.txt").write_text("Say it otherwise: {caption} =>")
+    options = rewrite("bare", template=f"{tmp_path}/bare.txt")
+    [request] = requests(table(["a cat"]), options)
+    assert request.prompt == "Say it otherwise: a cat =>" and request.style == "bare" and options.shown_examples() == []
+    for wrong, message in (
+        (
+            rewrite(template=f"{tmp_path}/bare.txt"),
+            "shows no examples, and the section has 4 styles; accepted: fields examples, source_1",
+        ),
+        (
+            rewrite(template=f"{tmp_path}/bare.txt", examples={"a": "x"}),
+            "shows no examples, and the section has examples",
+        ),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            wrong.load_template()
+    (tmp_path / "shows.txt").write_text("{examples} {caption} =>")
+    with pytest.raises(
+        RecipeError, match="style 'bare' has none; accepted: chat_a, chat_b, human, coco, and keys of examples"
+    ):
+        rewrite("bare", template=f"{tmp_path}/shows.txt").load_template()
+    (tmp_path / "wrong.txt").write_text("{source_4} {caption} =>")
+    with pytest.raises(
+        RecipeError,
+        match=r"unknown field \{source_4\}; .*fields of rewrite_completion: caption, examples, source_1, target_1",
+    ):
+        rewrite(template=f"{tmp_path}/wrong.txt").load_template()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a => b\nc\n", r"line 2 is 'c'; accepted: a caption => the same in other words"),
+        ("a => b => c\n", r"line 1 is 'a => b => c'"),
+        ("=> b\n", r"line 1 is '=> b'"),
+        ("a => b\na => b\nc => d", r"has 2 pairs; accepted: at least 3, all of them different"),
+        ("", r"has 0 pairs"),
+        (b"\xff => b", r"cannot be read as examples of rewrite"),
+    ],
+)
+def test_wrong_examples(text: str | bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RecipeError, match=message) as error:
+        read_pairs(str(path))
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_examples_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"own\.txt: no such file; it is named as examples of rewrite"):
+        read_pairs(f"{tmp_path}/own.txt")
+
+
 def test_an_unknown_style() -> None:
-    with pytest.raises(ValueError, match="'chat_a', 'chat_b', 'human' or 'coco'"):
+    with pytest.raises(ValueError, match="'coca' is none; accepted: chat_a, chat_b, human, coco, and keys of examples"):
         rewrite("coca")
 
 

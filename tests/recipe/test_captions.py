@@ -22,7 +22,7 @@ from tests.captions.test_unit import ask, faithful, kept_samples
 from tests.engines import server as servers
 from tests.engines.server import FaultServer, status
 from tests.laws import pools
-from tests.laws.pools import conserved
+from tests.laws.pools import Ran, conserved
 
 CHAT = "[user]\nSay this caption in other words: <caption>{caption}</caption>\nExamples:\n{examples}"
 
@@ -141,6 +141,34 @@ def test_what_each_engine_took_is_told_apart(
     for work in works.values():
         of = f"{work['passed']:,} of {work['requests']:,} texts passed, {work['replaced']:,} are in `.txt`"
         assert f"- rewrite by `{work['model']}`: {of}" in card
+
+
+def test_a_prompt_and_examples_of_the_users(
+    captions: dict[str, Any], llm: FaultServer, path: str, tmp_path: Path
+) -> None:
+    """What changes is asked again, by content and not by path; texts of the other styles are cached."""
+    (tmp_path / "prompt.txt").write_text("Differently:\n{source_1} => {target_1}\n{caption} =>")
+    (tmp_path / "own.txt").write_text("".join(f"a photo of {i} => there is {i}\n" for i in range(9)))
+    one = {
+        "engine": "llm",
+        "template": f"{tmp_path}/prompt.txt",
+        "examples": {"own": f"{tmp_path}/own.txt"},
+        "styles": ["own", "coco"],
+    }
+    first = pools.run_local(recipe(path, captions | {"rewrite": one}), tmp_path / "a")
+    asked = len(llm.asked)
+    assert by_style(first).keys() == {"own", "coco"}
+    prompts = [seen.body["prompt"].split("\n") for seen in llm.asked]
+    assert all(len(lines) == 3 and lines[0] == "Differently:" and lines[2].endswith(" =>") for lines in prompts)
+    assert sum(lines[1].startswith("a photo of ") for lines in prompts) == asked / 2
+    (tmp_path / "moved.txt").write_text((tmp_path / "own.txt").read_text())
+    moved = one | {"examples": {"own": f"{tmp_path}/moved.txt"}}
+    pools.run_local(recipe(path, captions | {"rewrite": moved}), tmp_path / "b", reuse=tmp_path / "a")
+    keys = [run.run["keys"]["captions"] for run in (first, Ran(tmp_path / "b"))]
+    assert len(llm.asked) == asked and keys[0] == keys[1]
+    (tmp_path / "moved.txt").write_text("".join(f"photo of {i} => there is {i}\n" for i in range(9)))
+    third = pools.run_local(recipe(path, captions | {"rewrite": moved}), tmp_path / "c", reuse=tmp_path / "b")
+    assert len(llm.asked) == asked * 3 / 2 and third.run["keys"]["captions"] != keys[0]
 
 
 def test_a_style_that_moves_to_another_section_is_not_asked_again(
@@ -291,7 +319,15 @@ def test_the_plan_tells_engines_apart_and_what_is_answered_already(
         ({"rewrite": {"engine": "apy"}}, "captions.rewrite.engine: no engine is named 'apy'"),
         (
             {"rewrite": [{"engine": "llm", "styles": ["human"]}, {"engine": "api", "styles": ["loud"]}]},
-            "captions.rewrite.1.styles.0: Input should be 'chat_a', 'chat_b', 'human' or 'coco' (found 'loud')",
+            "captions.rewrite.1.styles: 'loud' is none; accepted: chat_a, chat_b, human, coco, and keys of examples",
+        ),
+        (
+            {"rewrite": {"engine": "llm", "examples": {"own_2": "own.txt"}}},
+            "captions.rewrite.styles: 'own_2' ends in a number, as further texts of a style do",
+        ),
+        (
+            {"rewrite": {"engine": "llm", "styles": ["mine"], "examples": {"own": "own.txt"}}},
+            "captions.rewrite.styles: 'mine' is none; accepted: chat_a, chat_b, human, coco, and keys of examples",
         ),
         (
             {"rewrite": [{"engine": "llm", "styels": ["human"]}]},

@@ -76,7 +76,7 @@ class CaptionKind(CaptionSection):
         """Return the caption that an answer holds, on one line and without quotes around it; empty where there is none."""
         return first_line(answer)
 
-    def examples(self) -> list[str]:
+    def shown_examples(self) -> list[str]:
         """Return the texts that its prompts hold as examples."""
         return []
 

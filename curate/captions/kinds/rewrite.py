@@ -3,7 +3,8 @@
 Out: requests of kind `rewrite`, one for each row, style and ordinal. A style is a pool of in-context pairs
 `source => target`, all written for this package: chat_a and chat_b in the manner of two chat models, human as people
 write offhand, coco as two people caption one image. Of each pool 32 triples are drawn once for all, and a sample gets
-one of them by a hash, so that the prompts of a style share 32 beginnings, which caches of prefixes compute once.
+one of them by a hash, so that the prompts of a style share 32 beginnings, which caches of prefixes compute once. A recipe may
+bring styles of its own, each a file of pairs, and a prompt of its own, which has the examples where its fields are, or none.
 
 Trade-offs: the paper draws a triple of 16 pairs afresh for each prompt; here texts of one sample and style differ by their
 seeds alone. A text from a cut caption (see `curate.captions.text`) loses facts, which the gates see. A rewrite does not look
@@ -14,14 +15,16 @@ Source: Fan et al., Improving CLIP Training with Language Rewrites, 2023, sectio
 
 import functools
 import itertools
+import math
+import re
 from collections.abc import Iterator
 from importlib.resources import files
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from curate import ids
 from curate.captions.gates.gates import GATES, GateProfile
@@ -29,16 +32,21 @@ from curate.captions.kinds.kind import CaptionKind
 from curate.captions.prompts import Form, Template, load_template
 from curate.captions.text import first_line, one_line, without_quotes
 from curate.engines.engine import Request, Sampling
+from curate.errors import RecipeError
 from curate.numeric.mix import mix64
 from curate.recipe.captions import Unique
+from curate.recipe.files import read_whole
+from curate.recipe.section import Name, UserFile, fault
 
-Style = Literal["chat_a", "chat_b", "human", "coco"]
-STYLES: tuple[Style, ...] = ("chat_a", "chat_b", "human", "coco")
+STYLES = ("chat_a", "chat_b", "human", "coco")
 TRIPLES = 32
+_SHOWN = 3  # pairs in a prompt
+_EXAMPLES = ("examples", *(f"{side}_{place}" for place in range(1, _SHOWN + 1) for side in ("source", "target")))
 FORMS = {
-    "completion": Form("rewrite_completion", "v1", fields=("examples",), data=("caption",), is_chat=False),
-    "chat": Form("rewrite_chat", "v1", fields=("examples",), data=("caption",)),
+    "completion": Form("rewrite_completion", "v1", data=("caption",), optional=_EXAMPLES, is_chat=False),
+    "chat": Form("rewrite_chat", "v1", data=("caption",), optional=_EXAMPLES),
 }
+_MAX_BYTES = 1 << 20
 
 
 class Pair(NamedTuple):
@@ -51,6 +59,7 @@ class Pair(NamedTuple):
 class Rewrite(CaptionKind):
     """The caption rewritten (LaCLIP): styles of in-context examples; `prompt` completion, or chat for chat models.
 
+    `examples` maps further styles to files of pairs, `source => target` on a line; they are then the styles, unless these are listed.
     Temperature 0.9 and top_p 0.95 are the paper's.
     """
 
@@ -58,12 +67,52 @@ class Rewrite(CaptionKind):
     kind: ClassVar[str] = "rewrite"
     profile: ClassVar[GateProfile] = GateProfile(GATES)
 
-    styles: Annotated[tuple[Style, ...], Unique] = Field(STYLES, min_length=1)
+    styles: Annotated[tuple[Name, ...], Unique] = Field(STYLES, min_length=1)
     prompt: Literal["completion", "chat"] = "completion"
+    examples: dict[Name, UserFile] | None = Field(None, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _styles_of_examples(cls, plain: Any) -> Any:
+        if isinstance(plain, dict) and isinstance(plain.get("examples"), dict) and plain.get("styles") is None:
+            return plain | {"styles": tuple(plain["examples"])}
+        return plain
+
+    @model_validator(mode="after")
+    def _styles_are_known(self) -> "Rewrite":
+        if self.template is None and (unknown := self._without_examples()):
+            raise fault("styles", f"{unknown[0]!r} is none; accepted: {', '.join(STYLES)}, and keys of examples")
+        if numbered := [style for style in self.styles if re.search(r"_\d+$", style)]:
+            raise fault(
+                "styles", f"{numbered[0]!r} ends in a number, as further texts of a style do; name it otherwise"
+            )
+        return self
+
+    def _without_examples(self) -> list[str]:
+        return [style for style in self.styles if style not in (*STYLES, *(self.examples or ()))]
 
     def load_template(self) -> Template:
-        """See `CaptionKind`: by the form of prompt."""
-        return load_template(FORMS[self.prompt], self.template)
+        """See `CaptionKind`: by the form of prompt. One that shows no examples has one style, of any name."""
+        template = load_template(FORMS[self.prompt], self.template)
+        if template.fields.isdisjoint(_EXAMPLES):
+            if self.examples or len(self.styles) > 1:
+                what = "examples" if self.examples else f"{len(self.styles)} styles"
+                raise RecipeError(
+                    f"{self.template}: shows no examples, and the section has {what}; accepted: fields {', '.join(_EXAMPLES)}, "
+                    "or one style without examples"
+                )
+        elif unknown := self._without_examples():
+            raise RecipeError(
+                f"{self.template}: shows examples, and style {unknown[0]!r} has none; accepted: {', '.join(STYLES)}, and "
+                "keys of examples"
+            )
+        return template
+
+    def pairs(self, style: str) -> tuple[Pair, ...]:
+        """Return the in-context pairs of a style; none where the section's prompt shows none. Raises RecipeError."""
+        if self.examples and style in self.examples:
+            return read_pairs(self.examples[style])
+        return load_pairs(style) if style in STYLES else ()
 
     def sampling(self, style: str, ordinal: int) -> Sampling:
         """See `CaptionKind`. A chat is not stopped at a line's end, since it may begin with an empty line."""
@@ -75,12 +124,15 @@ class Rewrite(CaptionKind):
         """See `CaptionKind`."""
         template, is_chat = self.load_template(), self.prompt == "chat"
         columns = [rows[name].to_pylist() for name in ("uid", "caption", "per_row")]
-        chosen = np.stack([_choose(rows["uid"], style, seed) for style in self.styles], axis=1).tolist()
+        shown = {style: _examples(style, self.pairs(style)) for style in self.styles}
+        chosen = np.stack(
+            [_choose(rows["uid"], style, seed, len(shown[style])) for style in self.styles], axis=1
+        ).tolist()
         for uid, caption, count, triples in zip(*columns, chosen, strict=True):
             if not (caption and one_line(caption)):
                 continue
             for style, triple in zip(self.styles, triples, strict=True):
-                values = {"examples": _examples(style)[triple], "caption": caption}
+                values = {**shown[style][triple], "caption": caption}
                 prompt = None if is_chat else template.prompt(**values)
                 messages = template.messages(**values) if is_chat else ()
                 group = f"{self.kind}/{style}/{triple}"
@@ -97,9 +149,13 @@ class Rewrite(CaptionKind):
         line = next(iter(answer.splitlines()), "")
         return without_quotes(one_line(line.partition("=>")[0]))
 
-    def examples(self) -> list[str]:
+    def shown_examples(self) -> list[str]:
         """See `CaptionKind`."""
-        return [text for style in self.styles for pair in load_pairs(style) for text in pair]
+        return [text for style in self.styles for pair in self.pairs(style) for text in pair]
+
+    def examples_digest(self) -> str | None:
+        """See `CaptionSection`."""
+        return ids.digest([[style, self.pairs(style)] for style in self.styles]) if self.examples else None
 
 
 @functools.cache
@@ -109,32 +165,66 @@ def load_pairs(style: str) -> tuple[Pair, ...]:
     return tuple(Pair(*line.split(" => ")) for line in text.splitlines())
 
 
-@functools.cache
+def read_pairs(path: str) -> tuple[Pair, ...]:
+    """Return the pairs of a user's file, `source => target` on a line; empty lines are passed over.
+
+    Raises RecipeError where it cannot be read, a line is not so, or there are fewer than three.
+    """
+    try:
+        text = read_whole(path, _MAX_BYTES).decode()
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file; it is named as examples of rewrite") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"{path}: cannot be read as examples of rewrite: {error}") from None
+    pairs: dict[Pair, None] = {}
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        source, arrow, target = (part.strip() for part in line.partition("=>"))
+        if line.strip() and not (source and arrow and target and "=>" not in target):
+            raise RecipeError(f"{path}: line {number} is {line[:80]!r}; accepted: a caption => the same in other words")
+        if arrow:
+            pairs[Pair(source, target)] = None
+    if len(pairs) < _SHOWN:
+        raise RecipeError(f"{path}: has {len(pairs)} pairs; accepted: at least {_SHOWN}, all of them different")
+    return tuple(pairs)
+
+
 def triples(style: str) -> tuple[tuple[int, int, int], ...]:
-    """Return the style's 32 triples, as positions in its pool; no two hold the same three pairs.
+    """Return the 32 triples of one of `STYLES`, as `draw_triples` does."""
+    return draw_triples(style, load_pairs(style))
+
+
+@functools.cache
+def draw_triples(style: str, pairs: tuple[Pair, ...]) -> tuple[tuple[int, int, int], ...]:
+    """Return a style's 32 triples, as positions in its pool; no two hold the same three pairs. Fewer where there are not so many.
 
     Turn after turn, a hash orders the pool and its first three are taken; a triple that was there is passed over.
     """
-    pairs = load_pairs(style)
     drawn: dict[frozenset[int], tuple[int, int, int]] = {}
     for turn in itertools.count():
         keys = [ids.hash64(f"{style}\0{turn}\0{pair.source}") for pair in pairs]
         first, second, third = sorted(range(len(pairs)), key=lambda i: keys[i])[:3]
         drawn.setdefault(frozenset((first, second, third)), (first, second, third))
-        if len(drawn) == TRIPLES:
+        if len(drawn) == min(TRIPLES, math.comb(len(pairs), _SHOWN)):
             break
     return tuple(drawn.values())
 
 
 @functools.cache
-def _examples(style: str) -> tuple[str, ...]:
-    """Return each triple as prompts have it."""
-    lines = [f"{pair.source} => {pair.target}" for pair in load_pairs(style)]
-    return tuple("\n".join(lines[i] for i in triple) for triple in triples(style))
+def _examples(style: str, pairs: tuple[Pair, ...]) -> tuple[dict[str, str], ...]:
+    """Return the fields of each triple, as prompts have them; of a style without pairs one without fields."""
+    found = []
+    for triple in draw_triples(style, pairs) if pairs else ():
+        shown = [pairs[i] for i in triple]
+        fields = {"examples": "\n".join(f"{pair.source} => {pair.target}" for pair in shown)}
+        for place, pair in enumerate(shown, 1):
+            fields |= {f"source_{place}": pair.source, f"target_{place}": pair.target}
+        found.append(fields)
+    return tuple(found) or ({},)
 
 
-def _choose(uids: pa.Array, style: str, seed: int) -> npt.NDArray[np.int64]:
-    """Return the triple of each uid, 0 to 31: the top bits of a hash of uid, style and seed."""
+def _choose(uids: pa.Array, style: str, seed: int, count: int) -> npt.NDArray[np.int64]:
+    """Return which of its triples, 32 at most, each uid gets: by the top bits of a hash of uid, style and seed."""
     high, low = ids.uid_halves(uids)
     key = np.uint64(ids.hash64(f"captions.rewrite\0{style}\0{seed}"))
-    return np.asarray(mix64(low ^ mix64(high ^ key)) >> np.uint64(64 - 5)).astype(np.int64)
+    chosen = np.asarray(mix64(low ^ mix64(high ^ key)) >> np.uint64(32)).astype(np.int64)
+    return chosen * count >> 32
