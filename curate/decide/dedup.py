@@ -204,11 +204,15 @@ def largest_groups(records: Records) -> list[tuple[int, str]]:
 
     At most 20 of them, the largest first: no more have over 5 % of the rows.
     """
-    uids = np.stack([records["rep_hi"], records["rep_lo"]], axis=1)
-    found, sizes = np.unique(uids, axis=0, return_counts=True)
-    order = np.lexsort((found[:, 1], found[:, 0], -sizes))[:LARGE_GROUPS]
-    names = ids.hex_uids(found[order, 0], found[order, 1]).to_pylist()
-    return list(zip(sizes[order].tolist(), names, strict=True))
+    lost = records[records["dead"]]
+    order = np.lexsort((lost["rep_lo"], lost["rep_hi"]))
+    hi, lo = lost["rep_hi"][order], lost["rep_lo"][order]
+    is_first = np.concatenate([np.ones(min(1, len(lost)), bool), (hi[1:] != hi[:-1]) | (lo[1:] != lo[:-1])])
+    starts = np.flatnonzero(is_first)
+    sizes = np.diff(starts, append=len(lost)) + 1  # with the one that represents them
+    largest = np.argsort(-sizes, kind="stable")[:LARGE_GROUPS]
+    uids = ids.hex_uids(hi[starts[largest]], lo[starts[largest]]).to_pylist()
+    return list(zip(sizes[largest].tolist(), uids, strict=True))
 
 
 def _fold(hi: U64, lo: U64) -> U64:

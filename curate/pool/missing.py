@@ -44,26 +44,28 @@ def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], capt
     name = sidecar(path)
     try:
         with fsspec.open(name, "rb", **storage) as opened:
-            file = pq.ParquetFile(opened, pre_buffer=False)
-            found = file.schema_arrow
-            if not all(name in found.names and _is_text(found.field(name).type) for name in ("key", "status")):
-                return MISSING.empty_table()
-            columns = [
-                one
-                for one in ("key", "status", "url", "uid", "error_message", "caption", caption)
-                if one in found.names
-            ]
-            columns = [one for one in dict.fromkeys(columns) if _is_text(found.field(one).type)]
-            parts = [
-                _select(batch, caption)
-                for batch in file.iter_batches(_ROWS, columns=columns, use_threads=False)
-                if pc.any(pc.not_equal(batch["status"], _SUCCESS)).as_py()
-            ]
-    except (pa.ArrowException, ValueError, PermissionError) as error:
+            data = opened.read()
+    except PermissionError as error:
         raise InputFault(DAMAGED_SIDECAR, f"{name}: {one_line(error, _ERROR)}") from None
-    table = pa.concat_tables([MISSING.empty_table(), *parts])
-    came = pc.is_in(table["key"], pa.array(keys, pa.string()))
-    return table.filter(pc.invert(came))
+    try:
+        table = _read_failed(data, caption)
+    except (pa.ArrowException, ValueError, OSError) as error:  # Arrow says OSError of damaged pages
+        raise InputFault(DAMAGED_SIDECAR, f"{name}: {one_line(error, _ERROR)}") from None
+    return table.filter(pc.invert(pc.is_in(table["key"], pa.array(keys, pa.string()))))
+
+
+def _read_failed(data: bytes, caption: str) -> pa.Table:
+    """Return the rows whose status is not `success`, of a file of img2dataset; none of any other file."""
+    file = pq.ParquetFile(pa.BufferReader(data))
+    texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
+    if not {"key", "status"} <= set(texts):
+        return MISSING.empty_table()
+    wanted = dict.fromkeys(("key", "status", "url", "uid", "error_message", "caption", caption))
+    batches = file.iter_batches(_ROWS, columns=[name for name in wanted if name in texts], use_threads=False)
+    has_some = (batch for batch in batches if pc.any(pc.not_equal(batch["status"], _SUCCESS)).as_py())
+    table = pa.concat_tables([MISSING.empty_table(), *(_select(batch, caption) for batch in has_some)])
+    table.validate(full=True)  # texts that are not UTF-8
+    return table
 
 
 def _select(batch: pa.RecordBatch, caption: str) -> pa.Table:

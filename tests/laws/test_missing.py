@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.api import Run
+from curate.cli.run import summary
 from curate.errors import RunError
 from curate.pool.missing import read_missing
 from curate.pool.plan import make_plan
@@ -105,6 +106,7 @@ def test_they_are_explained_and_listed(ran: Ran) -> None:
         text = str(run.explain(name))
         assert "dropped by failed" in text and "missing_sample" in text
         assert "failed_to_resize: image decoding error" in " ".join(text.split())
+    assert "failed: 6 missing_sample (the sample was not downloaded" in summary(str(ran.folder), 1.0)
     [row] = run.sql("failures").to_pylist()
     assert (row["kind"], row["reason"], row["count"], row["share"]) == ("sample", "missing_sample", 6, 0.2)
     assert row["detail"] == f"failed_to_download: {NOT_FOUND}" and "09990" in row["example"]
@@ -158,11 +160,20 @@ def test_what_came_is_not_counted_twice(samples: list[pools.Sample], tmp_path: P
     assert done.counts == {"kept": 24} and len(done.table("failures")) == 0
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "pages", "utf8"])
 def test_a_damaged_sidecar_loses_nothing(damage: str, samples: list[pools.Sample], tmp_path: Path) -> None:
     path = write_pool(tmp_path / "pool", samples)
     file = tmp_path / "pool/00001.parquet"
-    file.write_bytes({"cut": file.read_bytes()[:-20], "empty": b"", "text": b"<html>" * 99}[damage])
+    data = file.read_bytes()
+    bad = listed([], lost_rows(1)[:1]).to_pydict() | {"url": pa.array([b"\xff"]).view(pa.string())}
+    pq.write_table(pa.table(bad), file)
+    changed = {
+        "cut": data[:-20],
+        "empty": b"",
+        "text": b"<html>" * 99,
+        "pages": data[:4] + b"\xff" * 2000 + data[2004:],
+    }
+    file.write_bytes(changed.get(damage, file.read_bytes()))
     done = pools.run_local(pools.recipe_of(path, max_failed=0.0, max_failed_files=0.0), tmp_path / "run")
     conserved(done)
     assert done.counts == {"failed": 4, "kept": 24}
@@ -252,12 +263,13 @@ class _Images(BaseHTTPRequestHandler):
         pass
 
 
-def test_what_img2dataset_leaves(tmp_path: Path) -> None:
-    with serving(_Images) as images:
-        _fetch_and_curate(images, tmp_path)
+@pytest.fixture
+def images() -> Iterator[str]:
+    with serving(_Images) as address:
+        yield address
 
 
-def _fetch_and_curate(images: str, tmp_path: Path) -> None:
+def test_what_img2dataset_leaves(images: str, tmp_path: Path) -> None:
     """Every URL of its list has a verdict: kept, or its status and message, also of a shard of which nothing came."""
     pytest.importorskip("img2dataset")
     numbers = [*range(30), *[5 * i + 2 for i in range(10)]]  # nothing of the last shard is there
