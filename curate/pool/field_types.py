@@ -13,7 +13,7 @@ import pyarrow as pa
 
 JsonType = Literal["float", "int", "text", "bool"]
 FieldCounts = Counter[tuple[str, str]]
-"""How many values a field (its name) has of a kind: a JsonType, or `null`. Lists and objects are not counted."""
+"""How many values a field (its name) has of a kind: a JsonType, or `null`. Lists and objects, and names that can be no columns, are not counted."""
 
 TYPES: dict[JsonType, pa.DataType] = {
     "float": pa.float64(),
@@ -27,6 +27,11 @@ _MAX_NAME = 100  # characters
 _COUNTED: dict[type, str] = {**KINDS, type(None): "null"}
 _SHAPES = 1000  # that are counted together
 _KINDS_OF = {kind: name for name, kind in TYPES.items()}
+
+
+def _is_column(name: str) -> bool:
+    """Return whether a field may be a column: its name is no long one, is Unicode that can be shown, and no reader's own (`__key__`)."""
+    return len(name) <= _MAX_NAME and name.isprintable() and bool(name.strip()) and not name.startswith("__")
 
 
 class FieldCounter:
@@ -51,7 +56,7 @@ class FieldCounter:
     def _count(self) -> None:
         for (names, kinds), often in self._shapes.items():
             for name, kind in zip(names, kinds, strict=True):
-                if kind in _COUNTED and len(name) <= _MAX_NAME:
+                if kind in _COUNTED and _is_column(name):
                     self._counts[name, _COUNTED[kind]] += often
         self._shapes.clear()
         most = set(_most_frequent(self._counts)[:MAX_FIELDS])
@@ -67,14 +72,11 @@ def _most_frequent(counts: FieldCounts) -> list[str]:
 
 
 def find_field_columns(counts: FieldCounts, taken: Collection[str]) -> pa.Schema:
-    """Return the columns of a pool's fields, by name; none whose name, but for case, is among those taken or of another one.
-
-    Names that SQL and files have a use for, or that nobody could type, are left out: `__key__`, say, and control characters.
-    """
+    """Return the columns of a pool's fields, by name; none whose name, but for case, is among those taken or of another one."""
     used = {name.lower() for name in taken}
     found: dict[str, pa.DataType] = {}
     for name in _most_frequent(counts):
-        if name.isprintable() and name.strip() and not name.startswith("__") and name.lower() not in used:
+        if name.lower() not in used:
             used.add(name.lower())
             found[name] = TYPES[_kind(counts, name)]
     return pa.schema([(name, found[name]) for name in sorted(list(found)[:MAX_FIELDS])])
@@ -123,7 +125,7 @@ def count_columns(columns: Iterable[pa.Field], rows: int) -> FieldCounts:
     counts: FieldCounts = Counter()
     for one in columns:
         kind = _kind_of(one.type)
-        if kind and len(one.name) <= _MAX_NAME:
+        if kind and _is_column(one.name):
             counts[one.name, kind] += rows
     return counts
 
