@@ -26,7 +26,8 @@ from PIL import Image
 
 from curate.decide import cells, cosine, hamming
 from curate.decide.groups import Groups
-from curate.pool.image import as_rgb, phash64
+from curate.pool.image import as_rgb
+from curate.pool.phash import hash_small, shrink
 
 DIMENSIONS = 512
 COSINE = 0.95
@@ -99,7 +100,7 @@ def bench_quality(tar: Path) -> None:
     everything = [*pictures, *itertools.chain(*injected)]
     print(f"{len(pictures)} photos, each injected in {len(CHANGES)} forms: % found of each form | recall, precision")
     print("".join(f"  {i + 1:2}: {name}\n" for i, name in enumerate(CHANGES)), end="")
-    hashes = np.array([phash64(as_rgb(picture)) for picture in everything], np.uint64)
+    hashes = hash_small([shrink(as_rgb(picture)) for picture in everything])
     distances = np.bitwise_count(hashes[:, None] ^ hashes)
     print(" phash, distance at most")
     for k in (0, 2, 4, 6, 8, 10, 12, 16):
