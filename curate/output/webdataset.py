@@ -40,7 +40,7 @@ _JSON = (str, int, float, bool, list, type(None))  # what json has a word for
 _BATCH_BYTES = 1 << 22  # that are written together
 _first = itemgetter(0)
 # Name, caption, what is written of the texts, what is put into the json, what came
-_Sample = tuple[str, str, EmittedTexts, dict[str, Any], InputSample]
+_Sample = tuple[str, str, EmittedTexts, dict[str, bytes], InputSample]
 
 
 class WebdatasetOutput(OutputFormat):
@@ -119,7 +119,7 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
     put = _json_fields(settings.kept_values(part, settings.json_columns), uids, written)
     read = zip(names, captions, written, put, settings.reader(part.unit).samples(rows), strict=True)
     samples = _with_digests(read, rows["sha256"].to_pylist())
-    for some in groups(samples, lambda one: sum(len(data) for _, data in one[-1].members), _BATCH_BYTES):
+    for some in groups(samples, lambda one: sum([len(data) for _, data in one[-1].members]), _BATCH_BYTES):
         _write_samples(some, writer)
         facts.append(_original_facts([sample.fields for *_, sample in some], settings.fields))
     chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
@@ -131,18 +131,19 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
     return pa.table(columns, schema=pa.schema([*SIDECAR, *settings.fields, *values.schema]))
 
 
-def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -> list[dict[str, Any]]:
-    """Return what is put into the json of each sample: columns, the uid, and captions and regions where there are any."""
-    columns: dict[str, list[Any]] = {}
+def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -> list[dict[str, bytes]]:
+    """Return what is put into the json of each sample, written: columns, the uid, and captions and regions where there are any."""
+    columns: dict[str, list[bytes]] = {}
     for name, column in zip(values.column_names, values.columns, strict=True):
         is_short = pa.types.is_float32(column.type)  # whose 0.3 is 0.30000001192092896 as a float64
         items = (column.cast(pa.string()).cast(pa.float64()) if is_short else column).to_pylist()
-        columns[name] = [item if isinstance(item, _JSON) else str(item) for item in items]
-    columns["uid"] = uids
+        columns[name] = [json_bytes(item if isinstance(item, _JSON) else str(item)) for item in items]
+    columns["uid"] = [b'"%b"' % uid.encode() for uid in uids]
     fields = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     for of_one, written in zip(fields, texts, strict=True):
         if written.fields:
-            of_one |= {"captions": written.fields, **written.regions}
+            texts_of_one = {"captions": written.fields, **written.regions}
+            of_one |= {name: json_bytes(value) for name, value in texts_of_one.items()}
     return fields
 
 
@@ -152,9 +153,9 @@ def _with_digests(samples: Iterable[_Sample], sha256: list[str]) -> Iterator[_Sa
         fields, came = sample[3], sample[4].fields
         stated = came.get("sha256", stored)
         if stated != stored and not (isinstance(stated, str) and stated.lower() == stored):
-            fields["sha256"] = stored
+            fields["sha256"] = json_bytes(stored)
             if stated is not None and came.get("original_sha256") is None:
-                fields["original_sha256"] = stated
+                fields["original_sha256"] = json_bytes(stated)
         yield sample
 
 
