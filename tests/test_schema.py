@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from curate import schema
-from curate.decide.per_unit import name_verdicts, read_verdicts
+from curate.decide.unit_state import name_verdicts, read_verdicts
 from curate.recipe.recipe import parse_recipe
 from curate.store.facts import RuleFacts, RunFacts
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from curate.decide import dedup, per_unit
+from curate.decide import dedup, unit_decisions, unit_duplicates, unit_matches, unit_rules
 from curate.decide.balance import SparseSums
 from curate.decide.derived import QUANTILE, Scale, count_up_to, distinct_keys, summarise
 from curate.decide.groups import Groups
 from curate.decide.passes.dedup_pass import Nearness
-from curate.decide.per_unit import UnitState
 from curate.decide.sample import SampleCut, SampleKeys, SampleSearch
 from curate.decide.settings import DecideSettings
 from curate.decide.top import TopValues, add_counts
+from curate.decide.unit_state import UnitState
 from curate.numeric.arrays import I64, U64
 from curate.pool.plan import Unit
 from curate.process import in_threads
@@ -36,7 +36,7 @@ def start_units(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitSta
 
     def start(unit: Unit) -> UnitState:
         tables = settings.tables(unit)
-        return per_unit.apply_segment(settings, tables, per_unit.start_unit(tables, unit), 0)
+        return unit_rules.apply_segment(settings, tables, unit_rules.start_unit(tables, unit), 0)
 
     return list(in_threads(start, units))
 
@@ -47,7 +47,7 @@ def apply_later_rules(settings: DecideSettings, states: list[UnitState]) -> list
         return states
 
     def apply(state: UnitState) -> UnitState:
-        return per_unit.apply_segment(settings, settings.tables(state.unit), state, settings.later)
+        return unit_rules.apply_segment(settings, settings.tables(state.unit), state, settings.later)
 
     return continue_rules(settings, list(in_threads(apply, states)), settings.later)
 
@@ -68,7 +68,7 @@ def _derive(settings: DecideSettings, states: list[UnitState], index: int) -> li
     """Return the states after the statistics that follow a segment are known, and the next segment."""
 
     def values_of(state: UnitState) -> list[Any]:
-        return list(per_unit.statistic_values(settings, settings.tables(state.unit), state, index))
+        return list(unit_rules.statistic_values(settings, settings.tables(state.unit), state, index))
 
     values = list(in_threads(values_of, states))
     scales: dict[tuple[str, int], Scale] = {}
@@ -85,17 +85,17 @@ def _derive(settings: DecideSettings, states: list[UnitState], index: int) -> li
 
     def apply(pair: tuple[UnitState, dict[tuple[str, int], I64]]) -> UnitState:
         state, own = pair
-        return per_unit.apply_derived(settings, settings.tables(state.unit), state, index, scales, own)
+        return unit_rules.apply_derived(settings, settings.tables(state.unit), state, index, scales, own)
 
     return list(in_threads(apply, zip(states, up_to, strict=True)))
 
 
 def _apply_top(settings: DecideSettings, states: list[UnitState], index: int) -> list[UnitState]:
     """Return the states after a segment's top rule and the next segment."""
-    search = per_unit.start_top(settings, index)
+    search = unit_rules.start_top(settings, index)
 
     def values_of(state: UnitState) -> TopValues:
-        return per_unit.top_values(settings, settings.tables(state.unit), state, index)
+        return unit_rules.top_values(settings, settings.tables(state.unit), state, index)
 
     values = list(in_threads(values_of, states))
     for _ in range(search.rounds):
@@ -103,7 +103,7 @@ def _apply_top(settings: DecideSettings, states: list[UnitState], index: int) ->
         search = search.narrow(reduce(add_counts, counts, {}))
 
     def cut(state: UnitState) -> UnitState:
-        return per_unit.apply_top(settings, settings.tables(state.unit), state, index, search)
+        return unit_rules.apply_top(settings, settings.tables(state.unit), state, index, search)
 
     return list(in_threads(cut, states))
 
@@ -119,7 +119,7 @@ def find_repeats(settings: DecideSettings, states: Sequence[UnitState]) -> dedup
     hashes: dict[int, list[U64]] = {}
 
     def hash_unit(state: UnitState) -> list[tuple[tuple[int, int], U64]]:
-        return list(per_unit.hash_keys(settings, settings.tables(state.unit), state, 1, groups))
+        return list(unit_duplicates.hash_keys(settings, settings.tables(state.unit), state, 1, groups))
 
     for parts in in_threads(hash_unit, states):
         for (place, _), part in parts:
@@ -127,7 +127,7 @@ def find_repeats(settings: DecideSettings, states: Sequence[UnitState]) -> dedup
     repeats = [(place, dedup.repeated(parts)) for place, parts in hashes.items()]
 
     def records_of(state: UnitState) -> dedup.Records:
-        return per_unit.find_candidates(settings, settings.tables(state.unit), state, repeats, groups)
+        return unit_duplicates.find_candidates(settings, settings.tables(state.unit), state, repeats, groups)
 
     return np.concatenate(list(in_threads(records_of, states)))
 
@@ -142,12 +142,12 @@ def drop_repeats(settings: DecideSettings, states: Sequence[UnitState], records:
     for i in range(len(settings.passes)):
         records = dedup.resolve(records, i)
     lost = _by_unit(records[records["dead"]], states)
-    return [per_unit.drop_duplicates(state, part) for state, part in zip(states, lost, strict=True)]
+    return [unit_duplicates.drop_duplicates(state, part) for state, part in zip(states, lost, strict=True)]
 
 
 def find_groups(settings: DecideSettings, by: Nearness, states: Sequence[UnitState]) -> tuple[Groups, I64]:
     """Return the groups of a pass by nearness, and the sum of `Nearness.recall`."""
-    units = (per_unit.read_nodes(settings.tables(state.unit), by, state) for state in states)
+    units = (unit_duplicates.read_nodes(settings.tables(state.unit), by, state) for state in states)
     return by.search(units, settings.store.spool)
 
 
@@ -155,7 +155,9 @@ def draw_sample(settings: DecideSettings, states: Sequence[UnitState]) -> Sample
     """Return the sample of the rows still in; None where the recipe takes none."""
     if settings.sample is None:
         return None
-    keys = list(in_threads(lambda state: per_unit.sample_keys(settings, settings.tables(state.unit), state), states))
+    keys = list(
+        in_threads(lambda state: unit_decisions.sample_keys(settings, settings.tables(state.unit), state), states)
+    )
     search = SampleSearch(settings.sample.rows)
     search = search.narrow(sum(map(search.histogram, keys), search.histogram(SampleKeys.none())))
     return search.cut(np.concatenate([search.inside(part) for part in (SampleKeys.none(), *keys)]))
@@ -166,7 +168,7 @@ def count_survivors(settings: DecideSettings, states: Sequence[UnitState]) -> I6
     total = np.zeros(len(settings.entries.table), np.int64)
 
     def count(state: UnitState) -> SparseSums:
-        return per_unit.count_entries(settings, settings.tables(state.unit), state.alive)
+        return unit_matches.count_entries(settings, settings.tables(state.unit), state.alive)
 
     for counts in in_threads(count, states):
         total[counts.entries] += counts.values

@@ -13,14 +13,15 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import AsList, AsSingleton
 
-from curate.decide import per_unit
+from curate.decide import unit_decisions, unit_matches, unit_rules
 from curate.decide.balance import SparseSums, tail_share_t
 from curate.decide.bracket import ROUNDS, Bracket
 from curate.decide.derived import QUANTILE, Digits, Scale, Statistic, Summary, count_up_to, split_keys
-from curate.decide.per_unit import Drawing, UnitState
 from curate.decide.sample import SampleCut, SampleSearch
 from curate.decide.settings import DecideSettings
 from curate.decide.top import Counts, TopSearch, add_counts
+from curate.decide.unit_decisions import Drawing
+from curate.decide.unit_state import UnitState
 from curate.numeric.arrays import I64
 from curate.pool.plan import Unit
 from curate.store.error_notes import noting_errors
@@ -45,7 +46,7 @@ class Rules:
     derived: list[beam.PCollection[Any]] = field(default_factory=list)  # of each segment one {(column, place): Scale}
 
     def apply(self) -> None:
-        """Apply all that comes before deduplication (`per_unit.finish_rules` too)."""
+        """Apply all that comes before deduplication (`unit_rules.finish_rules` too)."""
         self.units.then("Rules", _Start(self.settings).start)
         self._continue(0)
 
@@ -76,12 +77,12 @@ class _Start:
 
     def start(self, tables: OpenTables, unit: Unit) -> UnitState:
         with time_step(self.settings.store, "rules", unit.name) as timer:
-            state = per_unit.start_unit(tables, unit)
+            state = unit_rules.start_unit(tables, unit)
             timer.rows = len(state.verdicts)
-            return per_unit.apply_segment(self.settings, tables, state, 0)
+            return unit_rules.apply_segment(self.settings, tables, state, 0)
 
     def go_on(self, tables: OpenTables, state: UnitState) -> UnitState:
-        return per_unit.apply_segment(self.settings, tables, state, self.settings.later)
+        return unit_rules.apply_segment(self.settings, tables, state, self.settings.later)
 
 
 def _derive(units: Units, settings: DecideSettings, index: int) -> beam.PCollection[Any]:
@@ -138,7 +139,7 @@ class _Derive:
             yield from (((name, i), one) for i, one in enumerate(self.settings.derived[name].statistics))
 
     def summarise(self, tables: OpenTables, state: UnitState) -> Iterator[list[Summary]]:
-        yield per_unit.summarise_statistics(self.settings, tables, state, self.index)
+        yield unit_rules.summarise_statistics(self.settings, tables, state, self.index)
 
     def scales(self, found: list[Summary]) -> dict[tuple[str, int], Scale]:
         return {at: summary.scale(one) for (at, one), summary in zip(self._statistics(), found, strict=True)}
@@ -148,13 +149,13 @@ class _Derive:
         return {at: summary.below for (at, _), summary in pairs if isinstance(summary, Digits)}
 
     def keys(self, tables: OpenTables, state: UnitState) -> Iterator[Any]:
-        for at, statistic, values in per_unit.statistic_values(self.settings, tables, state, self.index):
+        for at, statistic, values in unit_rules.statistic_values(self.settings, tables, state, self.index):
             if statistic.function == QUANTILE:
                 for digit, keys, counts in split_keys(values, state.alive):
                     yield (at, digit), (state.unit.index, keys, counts)
 
     def apply(self, tables: OpenTables, state: UnitState, scales: dict[tuple[str, int], Scale]) -> UnitState:
-        return per_unit.apply_derived(self.settings, tables, state, self.index, scales, {})
+        return unit_rules.apply_derived(self.settings, tables, state, self.index, scales, {})
 
     def bring(self, item: tuple[int, Iterable[Any]], scales: dict[tuple[str, int], Scale]) -> Packet:
         """Return the packet of states for which ranks were found, with the columns that are known now."""
@@ -172,12 +173,12 @@ class _Derive:
             for at in self.places(QUANTILE)
         }
         with OpenTables(self.settings.store, state.unit.index, last=state.unit.last) as tables:
-            return per_unit.apply_derived(self.settings, tables, state, self.index, scales, up_to)
+            return unit_rules.apply_derived(self.settings, tables, state, self.index, scales, up_to)
 
 
 def _apply_top(units: Units, settings: DecideSettings, index: int) -> beam.PCollection[Any]:
     """Find the exact thresholds of a top rule by radix histograms, apply them and the rules that follow; return (rule, thresholds)."""
-    begin, steps = per_unit.start_top(settings, index), _Top(settings, index)
+    begin, steps = unit_rules.start_top(settings, index), _Top(settings, index)
     name = begin.rule
     search = units.pipeline | f"{name}: begin" >> beam.Create([begin])
     for n in range(begin.rounds):
@@ -193,21 +194,21 @@ class _Top:
     index: int
 
     def count(self, tables: OpenTables, state: UnitState, search: TopSearch) -> Iterator[Counts]:
-        yield search.count(per_unit.top_values(self.settings, tables, state, self.index), state.alive)
+        yield search.count(unit_rules.top_values(self.settings, tables, state, self.index), state.alive)
 
     def narrow(self, counts: Counts, search: TopSearch) -> TopSearch:
         with noting_errors(self.settings.store):
             return search.narrow(counts)
 
     def cut(self, tables: OpenTables, state: UnitState, search: TopSearch) -> UnitState:
-        return per_unit.apply_top(self.settings, tables, state, self.index, search)
+        return unit_rules.apply_top(self.settings, tables, state, self.index, search)
 
 
 def count_matches(units: Units, settings: DecideSettings) -> Answers:
     """Count the rows that match each entry: PCollection of one int64[2, entries], all rows and those that reach deduplication."""
 
     def count(tables: OpenTables, state: UnitState) -> Iterator[SparseSums]:
-        yield per_unit.count_all_and_alive(settings, tables, state.alive)
+        yield unit_matches.count_all_and_alive(settings, tables, state.alive)
 
     return units.ask("CountMatches", count, combine=add_entries(settings))
 
@@ -220,14 +221,14 @@ def count_survivors(units: Units, settings: DecideSettings, counts: Answers) -> 
     """
 
     def count_alive(tables: OpenTables, state: UnitState) -> Iterator[SparseSums]:
-        yield per_unit.count_entries(settings, tables, state.alive)
+        yield unit_matches.count_entries(settings, tables, state.alive)
 
     if settings.has_later_rules:
         return units.ask("CountSurvivors", count_alive, combine=add_entries(settings)).get()
 
     def count(tables: OpenTables, state: UnitState) -> Iterator[SparseSums]:
         if len(state.duplicates):
-            yield per_unit.count_duplicates(settings, tables, state)
+            yield unit_matches.count_duplicates(settings, tables, state)
 
     duplicates = units.ask("CountDuplicates", count, combine=add_entries(settings)).get()
     return counts.get() | "Survivors" >> Map(lambda found, lost: found[1] - sum(lost), AsList(duplicates))
@@ -268,9 +269,9 @@ class _Solving:
         if bracket.solved:
             yield np.zeros(0, object)
         else:
-            matches = per_unit.alive_matches(tables, state)
+            matches = unit_matches.alive_matches(tables, state)
             # Python integers: a sum over units may pass 2⁶⁴.
-            yield per_unit.expected_rows(self.settings, matches, counts, bracket.points).astype(object)
+            yield unit_matches.expected_rows(self.settings, matches, counts, bracket.points).astype(object)
 
     def solution(self, bracket: Bracket) -> int:
         with noting_errors(self.settings.store):
@@ -284,10 +285,10 @@ def draw_sample(units: Units, settings: DecideSettings) -> beam.PCollection[Samp
     begin = SampleSearch(settings.sample.rows)
 
     def count(tables: OpenTables, state: UnitState) -> Iterator[I64]:
-        yield begin.histogram(per_unit.sample_keys(settings, tables, state))
+        yield begin.histogram(unit_decisions.sample_keys(settings, tables, state))
 
     def inside(tables: OpenTables, state: UnitState, search: SampleSearch) -> Iterator[Any]:
-        yield search.inside(per_unit.sample_keys(settings, tables, state))
+        yield search.inside(unit_decisions.sample_keys(settings, tables, state))
 
     counts = units.ask("Sample: count", count, combine=fold_all(operator.add))
     search = counts.get() | "Sample: narrow" >> Map(begin.narrow)
@@ -325,12 +326,12 @@ def decide(
     def draw(tables: OpenTables, state: UnitState, unread: list[str], drawing: Drawing | None = None) -> Unit:
         with time_step(settings.store, "decide", state.unit.name) as timer:
             timer.rows = len(state.verdicts)
-            per_unit.decide(settings, tables, state, drawing, unread)
+            unit_decisions.decide(settings, tables, state, drawing, unread)
             timer.idle = "decisions" not in tables.written
             return state.unit
 
     def sum_entries(tables: OpenTables, unit: Unit) -> Iterator[SparseSums]:
-        yield per_unit.sum_entries(tables, len(settings.entries.table))
+        yield unit_matches.sum_entries(tables, len(settings.entries.table))
 
     units.then("Decide", draw, AsList(unread_files), *drawing)
     return units.ask("SumEntries", sum_entries, combine=add_entries(settings)) if counts is not None else None

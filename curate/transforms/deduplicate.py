@@ -20,9 +20,10 @@ from apache_beam.pvalue import AsSingleton, TaggedOutput
 from curate.decide import dedup
 from curate.decide.groups import Groups
 from curate.decide.passes.dedup_pass import Nearness, join_parts
-from curate.decide.per_unit import UnitState, drop_duplicates, find_candidates, hash_keys, read_nodes
 from curate.decide.rounds import find_groups
 from curate.decide.settings import DecideSettings
+from curate.decide.unit_duplicates import drop_duplicates, find_candidates, hash_keys, read_nodes
+from curate.decide.unit_state import UnitState
 from curate.numeric.arrays import U64
 from curate.store.tables import OpenTables
 from curate.transforms.fold import fold_all

@@ -5,7 +5,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from curate.decide.per_unit import UnitState
+from curate.decide.unit_state import UnitState
 from curate.transforms.units import Packet, unpack
 
 

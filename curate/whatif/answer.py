@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from curate import schema
 from curate.ask.diff import merge_names
 from curate.decide import balance
-from curate.decide.per_unit import ALIVE
+from curate.decide.unit_state import ALIVE
 from curate.numeric.arrays import F64
 from curate.process import in_threads
 from curate.schema import CODES

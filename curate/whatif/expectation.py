@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.decide import balance, bracket
-from curate.decide.per_unit import expected_rows
 from curate.decide.schemes.scheme import stack_limits
+from curate.decide.unit_matches import expected_rows
 from curate.numeric.arrays import F64, I64
 from curate.process import in_threads
 from curate.recipe.deciding import Balance

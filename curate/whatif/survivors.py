@@ -28,8 +28,9 @@ from curate import schema
 from curate.ask.query import find_run
 from curate.decide import dedup, rounds
 from curate.decide.other_counts import read_counts
-from curate.decide.per_unit import ALIVE, UnitState, alive_matches, read_verdicts
 from curate.decide.settings import DecideSettings
+from curate.decide.unit_matches import alive_matches
+from curate.decide.unit_state import ALIVE, UnitState, read_verdicts
 from curate.errors import RecipeError, RunError, UnknownColumn
 from curate.numeric.arrays import I16, I64, Mask
 from curate.pool.plan import Unit

@@ -26,9 +26,9 @@ from curate.captions.kinds.rewrite import load_pairs
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
-from curate.decide.per_unit import decide
 from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
+from curate.decide.unit_decisions import decide
 from curate.engines.engine import Request
 from curate.recipe.recipe import parse_recipe
 from pipelines.claim import claim_folder

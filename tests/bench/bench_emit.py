@@ -31,9 +31,9 @@ import numpy as np
 import webdataset
 from PIL import Image
 
-from curate.decide.per_unit import decide
 from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
+from curate.decide.unit_decisions import decide
 from curate.output.layout import Layout, lay_out
 from curate.output.output_format import emit_shard
 from curate.output.settings import EmitSettings

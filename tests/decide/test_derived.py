@@ -10,7 +10,7 @@ import pytest
 
 from curate.decide.settings import DecideSettings
 from curate.errors import RecipeError
-from tests.decide.test_per_unit import curate, rules_of
+from tests.decide.test_units import curate, rules_of
 
 
 def pool(rows: int = 400) -> pa.Table:

@@ -10,7 +10,7 @@ import pytest
 from curate.errors import RecipeError
 from curate.recipe.recipe import parse_recipe
 from curate.whatif.answer import whatif
-from tests.decide.test_per_unit import curate, cut, rules_of
+from tests.decide.test_units import curate, cut, rules_of
 from tests.laws import pools
 
 RULES: dict[str, Any] = {"words": "words > 2", "duplicates": "dedup", "best": {"top": 0.5, "of": "clip_score"}}

@@ -14,7 +14,7 @@ from curate.decide.quantiles import key_bits, order_keys
 from curate.decide.top import MAX_GROUPS, TopSearch, TopValues, add_counts
 from curate.errors import RecipeError, RunError
 from curate.recipe.deciding import Top
-from tests.decide.test_per_unit import curate, rules_of
+from tests.decide.test_units import curate, rules_of
 
 FORMS: list[dict[str, Any]] = [
     {"top": 0.3},

@@ -28,9 +28,11 @@ from curate.captions.unit import caption_unit
 from curate.captions.work import check_requests, summarise
 from curate.decide import balance, dedup
 from curate.decide.other_counts import read_counts
-from curate.decide.per_unit import Drawing, UnitState, alive_matches, count_entries, decide, sum_entries
 from curate.decide.rounds import apply_later_rules, apply_rules, count_survivors, deduplicate, draw_sample
 from curate.decide.settings import DecideSettings
+from curate.decide.unit_decisions import Drawing, decide
+from curate.decide.unit_matches import alive_matches, count_entries, sum_entries
+from curate.decide.unit_state import UnitState
 from curate.forget.block import block
 from curate.measure.part import measure_part, read_supplied
 from curate.measure.settings import MeasureSettings

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from curate.decide import balance, rounds
-from curate.decide.per_unit import alive_matches, name_verdicts
 from curate.decide.settings import DecideSettings
+from curate.decide.unit_matches import alive_matches
+from curate.decide.unit_state import name_verdicts
 from curate.run.context import open_context
 from curate.store.store import RunStore
 from tests.cli.conftest import run_command, write_pool

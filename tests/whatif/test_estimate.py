@@ -15,8 +15,8 @@ from PIL import Image
 
 from curate import ids
 from curate.decide import balance, rounds
-from curate.decide.per_unit import alive_matches
 from curate.decide.settings import DecideSettings
+from curate.decide.unit_matches import alive_matches
 from curate.metadata.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe

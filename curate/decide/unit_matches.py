@@ -1,0 +1,58 @@
+"""The entries that a unit's rows match, counted and summed up by entry.
+
+All functions take the unit's tables, which the caller may hold open.
+"""
+
+import numpy as np
+import pyarrow as pa
+
+from curate.decide import balance
+from curate.decide.balance import SparseSums
+from curate.decide.schemes.scheme import stack_limits
+from curate.decide.settings import DecideSettings
+from curate.decide.unit_state import UnitState
+from curate.numeric.arrays import I64, U64, Mask, whole
+from curate.store.tables import UnitTables
+
+
+def all_matches(tables: UnitTables) -> pa.ListArray:
+    """Return the entry ids of all rows (list<int32>)."""
+    return whole(tables.read("matches", ["entry_ids"])["entry_ids"])
+
+
+def alive_matches(tables: UnitTables, state: UnitState) -> pa.ListArray:
+    """Return the entry ids of the rows still in (list<int32>)."""
+    alive = state.alive
+    return all_matches(tables) if alive.all() else all_matches(tables).filter(pa.array(alive))
+
+
+def count_entries(settings: DecideSettings, tables: UnitTables, alive: Mask | None = None) -> SparseSums:
+    """Return the rows that match each entry: of all of the unit's, or of those alive (bool[rows])."""
+    return balance.sparse_counts(all_matches(tables), alive, len(settings.entries.table))
+
+
+def count_all_and_alive(settings: DecideSettings, tables: UnitTables, alive: Mask) -> SparseSums:
+    """Return the rows that match each entry, of all of the unit's and of those alive (int64[2, entries])."""
+    weights = [np.ones(len(alive), np.int64), alive.astype(np.int64)]
+    return balance.sparse_sums(all_matches(tables), weights, len(settings.entries.table))
+
+
+def count_duplicates(settings: DecideSettings, tables: UnitTables, state: UnitState) -> SparseSums:
+    """Return the rows that match each entry and lost to another in deduplication."""
+    lost = all_matches(tables).take(pa.array(state.duplicates))
+    return balance.sparse_counts(lost, None, len(settings.entries.table))
+
+
+def expected_rows(settings: DecideSettings, matches: pa.ListArray, counts: I64, ts: I64) -> U64:
+    """Return Σπ (fixed point, uint64[k]) of rows with these matches, for each t (int64[k])."""
+    assert settings.scheme is not None
+    stacks = stack_limits(settings.scheme, ts, counts, settings.entries.table)
+    sums = [balance.expected_rows(matches, counts, limits) for limits in stacks]
+    return np.concatenate([np.zeros(0, np.uint64), *sums])
+
+
+def sum_entries(tables: UnitTables, n: int) -> SparseSums:
+    """Return of each of n entries the expected rows of a decided unit in fixed point (2⁻³²), and the kept rows."""
+    table = tables.read("decisions", ["kept", "probability"])
+    expected = balance.fixed_point(table["probability"].to_numpy()).astype(np.int64)
+    return balance.sparse_sums(all_matches(tables), [expected, table["kept"].to_numpy().astype(np.int64)], n)

@@ -1,0 +1,85 @@
+"""A unit while it is decided: of each row whether it is still in, or what dropped it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.decide.derived import DerivedValues
+from curate.numeric.arrays import F32, I16, I32, I64, U64, Mask
+from curate.pool.plan import Unit
+from curate.schema import CODES, KEPT
+
+ALIVE = CODES[KEPT]
+_NO_ROWS, _NO_UIDS, _NO_NAMES = np.zeros(0, np.int64), np.zeros((2, 0), np.uint64), pa.array([], pa.string())
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """A unit's state, two bytes a row."""
+
+    unit: Unit
+    verdicts: I16  # of each row ALIVE, the position of the rule that dropped it, or the code of a stage
+    # Rows that lost to another, and of each the halves of the uid of the row that represents it (uint64[2, duplicates]).
+    duplicates: I32 | I64 = field(default_factory=lambda: _NO_ROWS)
+    representatives: U64 = field(default_factory=lambda: _NO_UIDS)
+    cosines: F32 | None = None  # of each, see `schema.DUPLICATE_COSINE`, 0 where it has none; None: none has
+    # Rows that are near an evaluation image, and of each the name of that image.
+    contaminated: I64 = field(default_factory=lambda: _NO_ROWS)
+    evaluated: pa.Array = field(default_factory=lambda: _NO_NAMES)
+    derived: Mapping[str, DerivedValues] = field(
+        default_factory=dict
+    )  # columns with statistics, as far as they are known
+
+    @property
+    def alive(self) -> Mask:
+        """The rows still in (bool[rows])."""
+        return np.asarray(self.verdicts == ALIVE)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel small: states wait by the thousand."""
+        near = (self.duplicates, self.representatives, self.cosines) if len(self.duplicates) else ()
+        contaminated = (self.contaminated, self.evaluated) if len(self.contaminated) else ()
+        derived = (dict(self.derived),) if self.derived else ()
+        return _restore, (self.unit, self.verdicts.tobytes(), near, contaminated, *derived)
+
+    def drop(self, rows: Mask, code: int) -> Self:
+        """Return the state with these rows dropped, where they were alive; by the position of a rule, or a stage's code."""
+        return replace(self, verdicts=np.where(rows & self.alive, np.int16(code), self.verdicts))
+
+
+def _restore(
+    unit: Unit,
+    verdicts: bytes,
+    near: tuple[Any, ...],
+    contaminated: tuple[Any, ...],
+    derived: Mapping[str, DerivedValues] | None = None,
+) -> UnitState:
+    state = UnitState(unit, np.frombuffer(verdicts, np.int16), derived=derived or {})
+    if near:
+        state = replace(state, duplicates=near[0], representatives=near[1], cosines=near[2])
+    return replace(state, contaminated=contaminated[0], evaluated=contaminated[1]) if contaminated else state
+
+
+def name_verdicts(verdicts: I16, rules: Sequence[str]) -> pa.Array:
+    """Return the rule or stage that dropped each row (string[rows]); null where it is kept."""
+    names, codes = _names_and_codes(rules)
+    index = pc.index_in(pa.array(verdicts, mask=verdicts == ALIVE), pa.array(codes, pa.int16()), skip_nulls=True)
+    return names.take(index)
+
+
+def read_verdicts(names: pa.ChunkedArray, rules: Sequence[str]) -> I16:
+    """Return the verdicts (int16[rows]) that `name_verdicts` gave these names. Raises ValueError for any other name."""
+    known, codes = _names_and_codes(rules)
+    index = pc.index_in(names, known, skip_nulls=True)
+    if index.null_count != names.null_count:
+        raise ValueError("a name is neither a rule nor a stage")
+    missing = index.is_null().to_numpy()
+    return np.where(missing, np.int16(ALIVE), np.array(codes, np.int16)[index.fill_null(0).to_numpy()])
+
+
+def _names_and_codes(rules: Sequence[str]) -> tuple[pa.Array, list[int]]:
+    return pa.array([*rules, *CODES], pa.string()), [*range(len(rules)), *CODES.values()]
