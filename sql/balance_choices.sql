@@ -5,8 +5,8 @@
 -- param: at = null [numbers] values of t, such as '1000 20000'; null is this run's t, divided and multiplied by 2, 4 and 8
 -- column: t           the threshold
 -- column: thinned     head entries: with more than t matches, downsampled by balancing
--- column: tail        tail entries: with at most t matches, of which every sample is kept
--- column: tail_share  share of all matches before balancing
+-- column: tail        tail entries: with fewer than t matches, as MetaCLIP has it; of those with exactly t all samples stay, too
+-- column: tail_share  their share of all matches before balancing, as `balance.tail_share` has it
 WITH chosen AS (
     SELECT DISTINCT unnest(CASE
         WHEN $at IS NOT NULL THEN regexp_extract_all($at::VARCHAR, '[^\s,;]+')::DOUBLE[]
@@ -17,8 +17,8 @@ WITH chosen AS (
 SELECT
     t,
     count(*) FILTER (survivors > t) AS thinned,
-    count(*) FILTER (survivors <= t) AS tail,
-    coalesce(sum(survivors) FILTER (survivors <= t), 0) / sum(survivors) AS tail_share
+    count(*) FILTER (survivors < t) AS tail,
+    coalesce(sum(survivors) FILTER (survivors < t), 0) / sum(survivors) AS tail_share
 FROM chosen, entries
 WHERE t >= 1 AND survivors > 0
 GROUP BY t

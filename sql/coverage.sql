@@ -1,5 +1,5 @@
--- How much of the metadata the pool and the kept set cover, and the tail's share.
--- An entry belongs to the head if balancing downsamples it (probability below 1), else to the tail.
+-- How much of the metadata the pool and the kept set cover, and what of it is kept whole.
+-- Those are entries with at most t rows. The tail that `balance.tail_share` speaks of has fewer than t: see balance_choices.
 -- theme: Entries and balancing
 -- column: entries          entries of the metadata
 -- column: in_pool          entries that occur in the pool
@@ -7,9 +7,9 @@
 -- column: in_kept          entries that occur in the kept set
 -- column: lost             entries that occurred when balancing began and are not in the kept set
 -- column: head             entries that balancing downsamples
--- column: tail             entries that occur and are not downsampled
--- column: tail_share       tail entries' share of all matches when balancing began
--- column: tail_share_kept  tail entries' share of all matches in the kept set
+-- column: whole            entries that occur and are not downsampled
+-- column: whole_share      their share of all matches when balancing began
+-- column: whole_share_kept their share of all matches in the kept set
 SELECT
     count(*) AS entries,
     count(*) FILTER (pool > 0) AS in_pool,
@@ -17,7 +17,7 @@ SELECT
     count(*) FILTER (kept > 0) AS in_kept,
     count(*) FILTER (survivors > 0 AND kept = 0) AS lost,
     count(*) FILTER (probability < 1) AS head,
-    count(*) FILTER (probability = 1 AND survivors > 0) AS tail,
-    sum(survivors) FILTER (probability = 1) / nullif(sum(survivors), 0) AS tail_share,
-    sum(kept) FILTER (probability = 1) / nullif(sum(kept), 0) AS tail_share_kept
+    count(*) FILTER (probability = 1 AND survivors > 0) AS whole,
+    sum(survivors) FILTER (probability = 1) / nullif(sum(survivors), 0) AS whole_share,
+    sum(kept) FILTER (probability = 1) / nullif(sum(kept), 0) AS whole_share_kept
 FROM entries;

@@ -230,7 +230,7 @@ def _entries(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator[Li
     head: list[Part] = [(name, "dim") for name in ("", "entry", "in pool", "at balance", "p")]
     table: list[list[Part]] = [["", _show(name), f"{pool:,}", f"{left:,}", f"{p:.4g}"] for name, pool, left, p in found]
     if drawn:
-        draws = _draws(run, str(row["uid"]), found)
+        draws = _draws(run, str(row["uid"]), found, row.get(schema.INPUT_PROBABILITY))
         head += [("u", "dim"), ("u/p", "dim"), ""]
         for cells, draw, (*_, p) in zip(table, draws, found, strict=True):
             cells[0] = _YES if draw < 1 else _NO
@@ -240,8 +240,8 @@ def _entries(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator[Li
         yield line(f"  and {len(found) - _ENTRIES} more")
 
 
-def _draws(run: RunFacts, uid: str, found: list[tuple[str, int, int, float]]) -> list[float]:
-    """Return u/p of each entry alone: the draw in `decisions` is the smallest."""
+def _draws(run: RunFacts, uid: str, found: list[tuple[str, int, int, float]], earlier: float | None) -> list[float]:
+    """Return u/p of each entry alone: the draw in `decisions` is the smallest. `earlier` is as `balance.draw` has it."""
     assert run.t is not None  # of a run that balances
     alone = pa.array([[place] for place in range(len(found))], pa.list_(pa.int32()))
     counts = np.array([survivors for _, _, survivors, _ in found], np.int64)
@@ -251,7 +251,8 @@ def _draws(run: RunFacts, uid: str, found: list[tuple[str, int, int, float]]) ->
     limits = balance.limits_of(probabilities, counts)
     keys = ids.entry_keys(pa.array([entry for entry, *_ in found], pa.string()))
     uids = pa.array([uid] * len(found), pa.string())
-    return [float(draw) for draw in balance.draw(uids, alone, counts, limits, keys, run.seed)]
+    before = None if earlier is None else np.full(len(found), earlier, np.float64)
+    return [float(draw) for draw in balance.draw(uids, alone, counts, limits, keys, run.seed, before)]
 
 
 def _compare(connection: Any, row: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:

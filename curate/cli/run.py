@@ -93,6 +93,14 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
     return "\n".join(lines)
 
 
+def _reached(store: RunStore, run: RunFacts) -> str:
+    """Return the share of counts below t; nothing where they are another run's."""
+    if run.recipe["balance"].get("counts"):
+        return ""
+    counts = store.read_parquet(ENTRIES_FILE, ["survivors"])["survivors"].to_numpy()
+    return f", {counts[counts < run.t].sum() / max(1, counts.sum()):.4g},"
+
+
 def _why_all_stay(store: RunStore, run: RunFacts) -> str:
     """Return why balancing dropped no row."""
     if not run.kept:
@@ -121,7 +129,9 @@ def summary(out: str, seconds: float) -> str:
     if run.t is not None:
         target, share = (run.recipe["balance"].get(key) for key in ("rows", "tail_share"))
         why = "" if target is None else f", the largest whose expected size is at most {target:,}"
-        why = why if share is None else f", whose share of smaller counts is nearest to {share:.4g}"
+        why = (
+            why if share is None else f", whose share of smaller counts{_reached(store, run)} is nearest to {share:.4g}"
+        )
         lines.append(f"t = {run.t:,}{why}")
         if not run.counts[BALANCE]:
             lines.append(f"balancing dropped nothing: {_why_all_stay(store, run)}")

@@ -44,9 +44,7 @@ def whatif(
         float | None,
         typer.Option(
             "--tail-share",
-            min=0,
-            max=1,
-            help="Share of the tail: t is the count whose share of smaller counts in all matches is nearest.",
+            help="Share of the tail, above 0 and below 1: t is the count whose share of smaller counts in all matches is nearest.",
         ),
     ] = None,
     by: Annotated[
@@ -80,7 +78,7 @@ def whatif(
         result = answer(run, overrides)
         solved = _solved(result, target, number)
         if balance and balance.tail_share is not None:
-            solved = f", whose share of smaller counts is nearest to {balance.tail_share:.4g}"
+            solved = f", whose tail_share is nearest to {balance.tail_share:.4g}"
         _print_answer(result, solved, format)
 
 

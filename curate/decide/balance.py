@@ -59,14 +59,19 @@ def tail_share_t(counts: I64, share: float) -> int:
     return int(found[np.argmin(np.abs(shares - share))]) if len(found) else 1
 
 
-def draw(uids: pa.Array, matches: pa.ListArray, counts: I64, limits: I64, keys: U64, seed: int) -> F64:
+def draw(
+    uids: pa.Array, matches: pa.ListArray, counts: I64, limits: I64, keys: U64, seed: int, earlier: F64 | None = None
+) -> F64:
     """Draw each row: the smallest u/p over its entries, where u is a hash of (uid, entry, seed) in [0, 1).
+
+    Where a run before this one drew the row, that probability is part of the hash: else u would be known to be small.
 
     Args:
         uids: string[rows] of 32 hex digits; the low 64 bits take part.
         matches, counts, limits: as the module says.
         keys: uint64[n], `curate.ids.entry_keys` of the entries.
         seed: any integer, taken modulo 2⁶⁴.
+        earlier: float64[rows], the probability with which the row came into the pool; NaN and 1: it was not drawn. None: no row was.
 
     Returns:
         float64[rows], below 1 iff some matched entry has count ≤ limit or u < ⌊limit·2⁶⁴ / count⌋ in exact integers (where
@@ -80,6 +85,9 @@ def draw(uids: pa.Array, matches: pa.ListArray, counts: I64, limits: I64, keys: 
     units, keys = ids.uid_halves(uids)[1], np.asarray(keys, np.uint64)
     if len(units) != len(offsets) - 1 or len(keys) != len(counts):
         raise ValueError(f"{len(units)} uids for {len(offsets) - 1} rows, {len(keys)} keys for {len(counts)} counts")
+    if earlier is not None:
+        was_drawn = ~(np.isnan(earlier) | (earlier == 1))
+        units = np.where(was_drawn, units ^ mix64(np.asarray(earlier, np.float64).view(np.uint64)), units)
     limits = _checked(limits, len(counts))
     return np.asarray(_draw(units, offsets, entries, counts, limits, keys, np.uint64(seed % (1 << 64))))
 

@@ -3,6 +3,8 @@
 Such as those of a whole pool, by which each of its parts is balanced as the whole would be.
 """
 
+import numpy as np
+
 from curate import ids
 from curate.errors import RecipeError
 from curate.numeric.arrays import I64
@@ -13,7 +15,7 @@ from curate.store.store import RunStore
 
 
 def read_counts(recipe: Recipe, metadata_key: str) -> I64 | None:
-    """Return the survivors of each entry in the run that a recipe names (int64[entries]); None where it names none.
+    """Return the survivors of each entry in the run that a recipe names (int64[entries], by id); None where it names none.
 
     `metadata_key` is the digest of the recipe's own entries. Raises RecipeError where there is no finished run with these entries.
     """
@@ -26,7 +28,10 @@ def read_counts(recipe: Recipe, metadata_key: str) -> I64 | None:
     facts = read_facts(store)
     if facts.metadata is None or facts.metadata.digest != metadata_key:
         raise RecipeError(f"balance.counts: {url} has {'other' if facts.metadata else 'no'} entries; {accepted}")
-    counts: I64 = store.read_parquet(ENTRIES_FILE, ["survivors"])["survivors"].to_numpy()
+    table = store.read_parquet(ENTRIES_FILE, ["entry_id", "survivors"])
+    entry_ids = table["entry_id"].to_numpy()
+    counts = np.zeros(int(entry_ids.max(initial=-1)) + 1, np.int64)  # ids of entries that were dropped are no entry's
+    counts[entry_ids] = table["survivors"].to_numpy()
     return counts
 
 

@@ -135,6 +135,7 @@ def decisions_key(context: RunContext) -> str:
             *(measured.value_versions, version("duckdb"), context.metadata_key, context.evaluation_key),
             *([joins] if joins else []),
             *([["counts", context.counts_key]] if context.counts_key else []),
+            *([["drawn before"]] if schema.INPUT_PROBABILITY in context.pool.scores.names else []),
             *([context.blocklist_key] if context.blocklist_key else []),
             *([[schema.DUPLICATE_COSINE.name]] if _has_cosines(context.recipe) else []),
         ]

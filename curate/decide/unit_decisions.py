@@ -99,7 +99,9 @@ def _decisions(settings: DecideSettings, tables: UnitTables, state: UnitState, d
         probability[survivors] = balance.inclusion_probability(matches, drawing.p)
         uids = whole(base["uid"].filter(pa.array(survivors)))
         keys = settings.entries.keys
-        draws[survivors] = balance.draw(uids, matches, drawing.counts, drawing.limits, keys, settings.seed)
+        earlier = _earlier(settings, tables)
+        earlier = None if earlier is None else earlier[survivors]
+        draws[survivors] = balance.draw(uids, matches, drawing.counts, drawing.limits, keys, settings.seed, earlier)
         state = state.drop(survivors & (draws >= 1), CODES[schema.BALANCE])
     table = pa.table(
         {
@@ -117,6 +119,14 @@ def _decisions(settings: DecideSettings, tables: UnitTables, state: UnitState, d
     if settings.repeat is None:
         return table
     return table.append_column(schema.REPEATS, pa.array(_repeats(settings, tables, state, drawing, probability)))
+
+
+def _earlier(settings: DecideSettings, tables: UnitTables) -> F64 | None:
+    """Return the probability with which each row came into the pool (float64[rows], NaN where it has none); None where no row has."""
+    if schema.INPUT_PROBABILITY not in settings.columns.names:
+        return None
+    column = tables.read_measured([schema.INPUT_PROBABILITY])[schema.INPUT_PROBABILITY].cast(pa.float64())
+    return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
 
 
 def _repeats(

@@ -40,8 +40,8 @@ SOURCES = pa.schema([("source", pa.string()), ("pool", pa.int64()), *_NUMBERS])
 LANGUAGES = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS])
 _WEIGHTS = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS[:2], ("source", pa.string())])
 # t; survivors, the rows still in when balancing begins; entries that some survivor matches, and how many are gained and
-# lost; the tail's share (entries with at most their limit of survivors) in the matches of survivors, and of kept rows; the share
-# of counts below t, as `balance.tail_share` has it, and the smallest above 0 that the counts allow.
+# lost; the share of entries of which all rows stay (at most their limit) in the matches of survivors, and of kept rows; the share
+# of entries with fewer than t rows, as `balance.tail_share` has it, and the smallest above 0 that the counts allow.
 FACTS = pa.schema([("fact", pa.string()), ("run", pa.float64()), ("whatif", pa.float64())])
 
 
@@ -162,17 +162,11 @@ def _facts(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.T
         rows.append(("entries", int((before > 0).sum()), int((now > 0).sum())))
         rows.append(("entries_gained", None, int(((now > 0) & (before == 0)).sum())))
         rows.append(("entries_lost", None, int(((now == 0) & (before > 0)).sum())))
-        tail = p == 1
-        shares = [float(w[tail].sum()) / float(w.sum()) if run.t and w.any() else None for w in (before, expected)]
-        rows += [("tail_share", shares[0], found.tail), ("tail_share_kept", shares[1], found.tail_kept)]
+        whole = p == 1
+        shares = [float(w[whole].sum()) / float(w.sum()) if run.t and w.any() else None for w in (before, expected)]
+        rows += [("whole_share", shares[0], found.whole), ("whole_share_kept", shares[1], found.whole_kept)]
+        rows.append(("tail_share", None, found.tail))
         if found.t is not None:
-            counts, below = balance.tail_shares(survivors.balancing)
-            rows.append(
-                (
-                    "share_below_t",
-                    None,
-                    float(below[np.searchsorted(counts, found.t)]) if found.t <= counts.max(initial=0) else 1.0,
-                )
-            )
-            rows.append(("smallest_share_below_t", None, float(below[1]) if len(below) > 1 else None))
+            below = balance.tail_shares(survivors.balancing)[1]
+            rows.append(("smallest_tail_share", None, float(below[1]) if len(below) > 1 else None))
     return pa.Table.from_pylist([dict(zip(FACTS.names, row, strict=True)) for row in rows], FACTS)

@@ -26,8 +26,11 @@ class Expectation:
     t: int | None  # None without balance
     rows: float  # the expected number of kept rows
     error: float  # one standard error of the number that a run draws
-    tail: float | None  # share of the survivors' matches that entries with at most their limit have; None without any
-    tail_kept: float | None  # that share among the matches of kept rows, expected
+    tail: float | None  # share of the counts by which is balanced that entries below their limit have; None without any
+    whole: (
+        float | None
+    )  # share of the survivors' matches that entries with at most their limit have, of which all rows stay
+    whole_kept: float | None  # that share among the matches of kept rows, expected
     inclusion: list[F64]  # of each unit, π of its survivors (float64)
 
 
@@ -59,7 +62,7 @@ def expect(survivors: DecidedRows, t: int | None) -> Expectation:
         alive = [int(state.alive.sum()) for state in survivors.states]
         taken = sample_rows(survivors.recipe, sum(alive))
         inclusion = [np.full(n, taken / max(1, sum(alive))) for n in alive]
-        return Expectation(None, float(taken), 0.0, None, None, inclusion)
+        return Expectation(None, float(taken), 0.0, None, None, None, inclusion)
     p = balance.probabilities(counts, limits)
     inclusion = list(in_threads(lambda matches: balance.inclusion_probability(matches, p), survivors.matches))
     fixed = [balance.fixed_point(pi) for pi in inclusion]
@@ -71,7 +74,8 @@ def expect(survivors: DecidedRows, t: int | None) -> Expectation:
     )
     kept = sum(sums, np.zeros(len(counts)))
     error = float(np.sqrt(variance))
-    return Expectation(t, rows, error, tail_share(survivors, t), _share(kept, counts <= limits), inclusion)
+    whole, whole_kept = (_share(weights, counts <= limits) for weights in (survivors.counts, kept))
+    return Expectation(t, rows, error, tail_share(survivors, t), whole, whole_kept, inclusion)
 
 
 def expect_sizes(survivors: DecidedRows, ts: list[int]) -> list[tuple[float, float]]:
@@ -100,10 +104,10 @@ def _sizes(survivors: DecidedRows, ts: I64) -> list[int]:
 
 
 def tail_share(survivors: DecidedRows, t: int | None) -> float | None:
-    """Return, of the survivors' matches, the share of entries that have at most their limit; None without balance."""
+    """Return the share of entries below their limit in the counts by which is balanced, as `balance.tail_share` has it; None without balance."""
     counts = survivors.balancing
     limits = survivors.settings.limits(t, counts)
-    return None if limits is None else _share(survivors.counts, counts <= limits)
+    return None if limits is None else _share(counts, counts < limits)
 
 
 def _share(weights: npt.NDArray, chosen: npt.NDArray[np.bool_]) -> float | None:

@@ -71,7 +71,7 @@ def test_for_people(cli: Cli, finished: Finished) -> None:
     assert lines[0] == "--set balance.t=12" and lines[1].startswith("expected: ") and lines[1].endswith("t = 12")
     assert "one standard error" in lines[1]
     assert [line.split()[:4] for line in lines if line.startswith("rule ")] == [["rule", "run", "whatif", "change"]]
-    assert any(line.startswith("tail_share") for line in lines) and "language" not in done.out
+    assert any(line.startswith("whole_share") for line in lines) and "language" not in done.out
 
 
 def test_in_every_format(cli: Cli, finished: Finished) -> None:

@@ -151,6 +151,36 @@ def test_a_third_stage_multiplies_all_three(tars: Stages, tmp_path: Path) -> Non
     }
 
 
+@pytest.mark.parametrize("joined", [False, True])
+def test_draws_of_stages_are_independent(tmp_path: Path, joined: bool) -> None:
+    """Of runs of one seed, too, and where the probability came by a join: else a second run keeps what the first one kept."""
+    (tmp_path / "entries.txt").write_text("dog\ncat\n")
+    rows = pa.table(
+        {"url": [f"https://a.example/{i}" for i in range(4000)], "caption": [f"a dog {i}" for i in range(4000)]}
+    )
+    pq.write_table(rows, tmp_path / "pool.parquet")
+    match = {"metadata": str(tmp_path / "entries.txt")}
+    run = run_local(
+        recipe_of(str(tmp_path / "pool.parquet"), "parquet", match=match, balance={"t": 2000}), tmp_path / "0"
+    )
+    for number, t in enumerate((1000, 500), 1):
+        recipe = stage(run, match=match, balance={"t": t})
+        if joined:
+            paths = f"{run.folder}/shards/*.parquet"
+            join = {"path": paths, "on": "uid", "columns": {"input_probability": "probability"}}
+            pq.write_table(shards(run).select(["url", "caption"]), tmp_path / f"{number}.parquet")
+            recipe = recipe_of(
+                str(tmp_path / f"{number}.parquet"), "parquet", source={"join": join}, match=match, balance={"t": t}
+            )
+        run = run_local(recipe, tmp_path / str(number))
+        kept = run.counts["kept"]
+        assert abs(kept - t) < 4 * t**0.5
+        weights = 1 / np.array(list(column(run, "probability").values()))
+        assert abs(weights.sum() - 4000) < 4 * float(np.sqrt((weights**2).sum()))
+        uid, draw = next(iter(of_table(run, "decisions", "draw").items()))
+        assert f"{draw:.4g}  ← smallest" in str(Run(str(run.folder)).explain(uid))
+
+
 def test_runs_and_other_sources_go_together(tars: Stages, tmp_path: Path) -> None:
     more = write_tars(tmp_path / "more", make_samples(24, seed=5), 1)
     recipe = recipe_of(more, rules={"words": "words > 1"}).model_dump(mode="json", exclude_none=True)

@@ -1,11 +1,15 @@
 """Balancing by a share of the tail on Beam, and what a run says where balancing drops nothing."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from curate.api import Run
 from curate.ask.explain import explain_sample
 from curate.cli.run import summary
 from curate.errors import RecipeError
@@ -36,7 +40,12 @@ def test_a_share_of_the_tail(folder: Path) -> None:
     below = {int(t): counts[counts < t].sum() / counts.sum() for t in np.unique(counts[counts > 0])}
     assert abs(below[beam.run["t"]] - 0.1) == min(abs(share - 0.1) for share in below.values())
     assert beam.counts["balance"] and whatif(str(beam.folder), ["balance.tail_share=0.1"]).t == beam.run["t"]
-    assert f"t = {beam.run['t']}, whose share of smaller counts is nearest to 0.1" in summary(str(beam.folder), 1.0)
+    share = below[beam.run["t"]]
+    assert f"t = {beam.run['t']}, whose share of smaller counts, {share:.4g}, is nearest to 0.1" in summary(
+        str(beam.folder), 1.0
+    )
+    choices = Run(str(beam.folder)).sql("balance_choices", at=beam.run["t"]).to_pylist()
+    assert choices[0]["tail_share"] == pytest.approx(share)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +80,26 @@ def test_the_counts_of_another_run(folder: Path) -> None:
     assert whatif(str(beam.folder), []).expected == pytest.approx(expected)
     drawn = next(row for row in beam.table("decisions").to_pylist() if row["rule"] == "balance")
     assert f"{drawn['draw']:.4g}" in str(explain_sample(str(beam.folder), drawn["uid"]))
+
+
+@pytest.mark.parametrize("entries", [["_", "dog", "cat", "bird"], ["dog", "cat", "cat", "bird"], ["dog", "bird", "_"]])
+def test_counts_of_entries_of_which_some_were_dropped(entries: list[str], tmp_path: Path) -> None:
+    """An entry's id is its place in the list."""
+    captions = ["a dog", "a cat", "a dog", "a dog runs", "a cat", "a bird"]
+    pq.write_table(
+        pa.table({"url": [f"https://a.example/{i}" for i in range(6)], "caption": captions}), tmp_path / "pool.parquet"
+    )
+    (tmp_path / "entries.json").write_text(json.dumps(entries))
+    match = {"metadata": str(tmp_path / "entries.json")}
+    first = pools.run_local(
+        pools.recipe_of(str(tmp_path / "pool.parquet"), "parquet", match=match, balance={"t": 1}), tmp_path / "first"
+    )
+    recipe = pools.recipe_of(
+        str(tmp_path / "pool.parquet"), "parquet", match=match, balance={"t": 1, "counts": str(first.folder)}
+    )
+    second = pools.run_local(recipe, tmp_path / "second")
+    assert first.kept == second.kept and first.table("entries") == second.table("entries")
+    assert whatif(str(second.folder), ["balance.t=2"]).expected > 0
 
 
 def test_counts_are_of_a_finished_run_with_the_same_entries(folder: Path) -> None:

@@ -116,13 +116,15 @@ def check(run: Ran, overrides: Sequence[str], expected: naive.Expected, t: int |
     assert facts(found)["survivors"] == len(expected.survivors)
     assert facts(found)["entries"] == sum(count > 0 for count in expected.counts.values())
     if t is not None and expected.counts:
-        tail = sum(count for count in expected.counts.values() if count <= t)
+        whole = sum(count for count in expected.counts.values() if count <= t)
+        tail = sum(count for count in expected.counts.values() if count < t)
         assert facts(found)["tail_share"] == pytest.approx(tail / expected.counts.total())
+        assert facts(found)["whole_share"] == pytest.approx(whole / expected.counts.total())
         kept = {True: 0.0, False: 0.0}
         for row, pi in expected.survivors:
             for entry in row["entry_ids"]:
                 kept[expected.counts[entry] <= t] += float(pi)
-        assert facts(found)["tail_share_kept"] == pytest.approx(kept[True] / sum(kept.values()))
+        assert facts(found)["whole_share_kept"] == pytest.approx(kept[True] / sum(kept.values()))
 
 
 def test_the_run_beside_it(text_run: Ran) -> None:

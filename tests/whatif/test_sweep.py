@@ -264,5 +264,5 @@ def test_a_share_of_the_tail(run: FinishedRun) -> None:
     counts = find_survivors(run, run.recipe).counts
     below = {int(t): counts[counts < t].sum() / counts.sum() for t in np.unique(counts[counts > 0])}
     assert abs(below[int(found.t or 0)] - 0.2) == min(abs(share - 0.2) for share in below.values())
-    assert facts["share_below_t"] == below[int(found.t or 0)]
-    assert facts["smallest_share_below_t"] == sorted(below.values())[1]
+    assert facts["tail_share"] == below[int(found.t or 0)]
+    assert facts["smallest_tail_share"] == sorted(below.values())[1]
