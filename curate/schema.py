@@ -7,6 +7,7 @@ pool, never among the kept, and is null where the row could not be read.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 
 import pyarrow as pa
 
@@ -208,7 +209,34 @@ def run_stages(
     return stages
 
 
-MISSING_SAMPLE = "missing_sample"  # such rows do not count for `max_failed`
+MISSING_SAMPLE = "missing_sample"
+
+# `samples.status` and `failures.reason` of a sample that was never downloaded. Such rows do not count for `max_failed`.
+MISSING_REASONS = {
+    MISSING_SAMPLE: "the sample was not downloaded, or not resized: img2dataset's Parquet beside the tar says why, and the tar "
+    "does not have it",
+    "bad_url": "it is no http or https URL, or redirects to one that is not",
+    "dns": "the name of its host could not be looked up",
+    "refused_address": "its host has an address that is not public, and that `allow_networks` does not name",
+    "unreachable": "its host takes no connection",
+    "tls": "its host could not be trusted, or speaks no TLS",
+    "timeout": "it was not there in time",
+    "incomplete": "the connection ended before all of it was there",
+    "too_large": "it has more than `max_bytes`",
+    "too_many_redirects": "it redirects more than `max_redirects` times",
+    "bad_response": "what its host sent is no HTTP",
+    "robots": "robots.txt of its host forbids it",
+    "opted_out": "its headers reserve it from machine learning",
+    "served_no_image": "what its host sent is no image",
+    "too_small": "its smaller side is below `min_image_size`",
+    "too_large_area": "it has more pixels than `max_image_area`",
+    "aspect_ratio": "its sides differ by more than `max_aspect_ratio`",
+    "hash_mismatch": "its bytes have another hash than the list says",
+    "not_resized": "img2dataset could not resize it",
+    "lost": "img2dataset ended it with an error that it only printed",
+    "http_other": "its host answered with a status that HTTP does not know",
+    **{f"http_{one.value}": f"its host answered {one.value} {one.phrase}" for one in HTTPStatus if one.value >= 300},
+}
 
 # `samples.status` and `failures.reason` of a sample that could not be read.
 SAMPLE_REASONS = {
@@ -228,8 +256,7 @@ SAMPLE_REASONS = {
     "not_an_image": "the bytes are no image in a format that the decoder knows",
     "truncated_image": "the image ends before its last pixel, or is damaged",
     "too_many_pixels": "the header announces more pixels than the limit; refused before decoding",
-    MISSING_SAMPLE: "the sample was not downloaded, or not resized: img2dataset's Parquet beside the tar says why, and the tar "
-    "does not have it",
+    **MISSING_REASONS,
 }
 
 # `failures.reason` of a file that could not be read at all: its samples are unknown.
@@ -241,6 +268,7 @@ FILE_REASONS = {
     "no_caption_column": "the Parquet file has no caption column",
     "wrong_type": "a column holds something else than the recipe needs",
     "unreadable": "the file could not be opened or read",
+    "unreadable_list": "the list of URLs is damaged, or is not what its name says",
 }
 
 DAMAGED_EMBEDDINGS = "damaged_embeddings"

@@ -13,6 +13,7 @@ from curate.cli.main import main
 from curate.errors import RecipeError
 from curate.models import hugging_face, text_lines
 from curate.models.heads import load_head
+from curate.pool.formats.urls import UrlsInput, UrlsSource
 from curate.pool.listing import list_files
 from curate.recipe.files import read_whole
 from curate.signals import nsfw
@@ -21,7 +22,7 @@ from pipelines.options import parse_options
 from tests.pipelines.test_options import DATAFLOW
 
 TESTED_ELSEWHERE = {"captions", "vllm", "regions"}  # test_openai, test_vllm, test_regions
-NO_FEATURES = {"test", "all", "img2dataset"}
+NO_FEATURES = {"test", "all"}
 
 
 def head(folder: Path) -> Any:
@@ -30,12 +31,19 @@ def head(folder: Path) -> Any:
     return load_head(str(path), "none", "none")
 
 
+def urls(folder: Path) -> Any:
+    source = {"name": "web", "format": "urls", "path": "list.csv", "network": {"contact": "me@example.org"}}
+    return UrlsInput().plan(UrlsSource.model_validate(source), (), False)
+
+
 CASES: list[tuple[str, str, Callable[[Path], Any]]] = [
     ("clip", "torch", head),
     ("clip", "safetensors.torch", head),
     ("nsfw", "onnxruntime", lambda folder: nsfw._model_path()),
     ("ocr", "rapidocr_onnxruntime", lambda folder: text_lines._model_paths()),
     ("ocr", "shapely", lambda folder: text_lines._model_paths()),
+    ("img2dataset", "img2dataset", urls),
+    ("img2dataset", "protego", urls),
     ("guided", "transformers", lambda folder: hugging_face.find_devices("guided x", "auto")),
     ("gcp", "gcsfs", lambda folder: RunStore("gs://bucket/run").exists("a")),
     ("gcp", "gcsfs", lambda folder: read_whole("gcs://bucket/a.txt", 100)),

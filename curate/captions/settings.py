@@ -50,7 +50,7 @@ class CaptionSettings:
             captions=recipe.captions,
             seed=recipe.seed,
             engine_ids=context.engine_ids,
-            sources=recipe.input,
+            sources=context.sources,
             visible=visible_columns(recipe.measure, signals, context.pool),
             has_images=context.pool.has_images,
             output_columns=() if context.pool.output is None else tuple(context.pool.output.names),

@@ -48,7 +48,7 @@ def follow(settings: PublishSettings, tables: UnitTables, unit: Unit, frontier: 
     """Return the names of the unit's rows that have one of the fresh names, without those that are known."""
     if not len(frontier.fresh):
         return NOTHING
-    reader = UnitRereader(unit, find_source(settings.recipe.input, unit.source), tables)
+    reader = UnitRereader(unit, find_source(settings.sources, unit.source), tables)
     rows = find_rows(tables, frontier.fresh) | find_attached(reader, frontier.fresh)
     return readable_names(tables, rows) - frontier.known
 
@@ -64,7 +64,8 @@ def record_encountered(store: RunStore, frontier: Frontier) -> Frontier:
 
 def block_unit(settings: PublishSettings, tables: UnitTables, frontier: Frontier) -> None:
     """Clear the unit's blocklisted rows."""
-    clear_unit(tables, frontier.known, [name for name in _TABLES if name in settings.table_names])
+    names = [name for name in _TABLES if name in settings.table_names]
+    clear_unit(tables, frontier.known, names, settings.sources)
 
 
 def block(settings: PublishSettings, units: Sequence[Unit]) -> None:

@@ -7,7 +7,7 @@ recognises it. One that could not be read stays `failed`. Its rows in `answers`,
 Tables are rewritten one by one, `samples` last: until then a repeated request finds the same rows in it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,8 @@ from curate import schema
 from curate.forget.rows import find_rows
 from curate.numeric.arrays import Mask
 from curate.numeric.vectors import no_embeddings
+from curate.pool.formats.registry import find_format
+from curate.recipe.source import Source
 from curate.store.chunks import keep_rows, map_notes
 from curate.store.items import Items
 from curate.store.tables import UnitTables
@@ -29,12 +31,42 @@ _TEXT_TABLES = ("answers", "captions", "regions")
 _DETAIL = "a name in it was taken out on request"
 
 
-def clear_unit(tables: UnitTables, items: Items, names: Sequence[str]) -> list[str]:
-    """Clear the rows that the items name in the unit's tables of these names. Returns the files that were rewritten."""
-    rewritten = []
+def clear_unit(tables: UnitTables, items: Items, names: Sequence[str], sources: Iterable[Source] = ()) -> list[str]:
+    """Clear the rows that the items name in the unit's tables of these names, and in what `sources` downloaded.
+
+    Returns the files of the run that were rewritten.
+    """
+    rewritten = _clear_downloads(tables, items, sources)
     for name, table, note in _cleared(tables, items, names):
         tables.write(name, table, tables.key(name), note)
         rewritten.append(tables.file(name))
+    return rewritten
+
+
+def _clear_downloads(tables: UnitTables, items: Items, sources: Iterable[Source]) -> list[str]:
+    """Clear rows in the files that their source downloaded for the run, as long as `samples` says where they are."""
+    kinds = {source.name: (find_format(source), source) for source in sources if find_format(source).downloads}
+    if not kinds:
+        return []
+    rows = find_rows(tables, items)
+    rows |= _same_key(tables, rows) if rows.any() else rows
+    samples = tables.read("samples", ["source", "shard", "key"])
+    members = tables.read("members", ["offset", "size"])
+    rewritten: list[str] = []
+    places: dict[tuple[str, str], list[int]] = {}
+    for row in np.flatnonzero(rows).tolist():
+        source, shard = samples["source"][row].as_py(), samples["shard"][row].as_py()
+        if source in kinds and samples["key"][row].is_valid:
+            places.setdefault((source, shard), []).append(row)
+    for (name, shard), some in places.items():
+        kind, source = kinds[name]
+        own = members.take(pa.array(some))
+        spans = [
+            list(zip(*pair, strict=True))
+            for pair in zip(own["offset"].to_pylist(), own["size"].to_pylist(), strict=True)
+        ]
+        keys = samples["key"].take(pa.array(some)).to_pylist()
+        rewritten += kind.clear(source, shard, keys, [span for of_row in spans for span in of_row])
     return rewritten
 
 

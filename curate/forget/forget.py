@@ -144,7 +144,7 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     settings = PublishSettings.of(context)
     rewritten: list[str] = []
     for unit in units if touched is None else touched:
-        rewritten += clear_unit(settings.tables(unit), items, settings.table_names)
+        rewritten += clear_unit(settings.tables(unit), items, settings.table_names, settings.sources)
     for name in find_shards(folder, items):
         rewritten += rewrite_shard(folder, name, items)
     count_shards(folder)
@@ -182,11 +182,11 @@ def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
 
 
 def _digest(folder: RunStore, rewritten: Collection[str] | None) -> Lines:
-    """Return the manifest's lines of tables and shards, digesting only the files that were rewritten; None: all."""
+    """Return the manifest's lines of tables, shards and downloads, digesting only the files that were rewritten; None: all."""
     sizes = folder.read_json(layout.SIZES_FILE)
     lines = []
     for line in read_manifest(folder):
-        if line.path.startswith(("tables/", "shards/")) and line.path != layout.SIZES_FILE:
+        if line.path.startswith(("tables/", "shards/", f"{layout.POOL}/")) and line.path != layout.SIZES_FILE:
             is_current = rewritten is not None and line.path not in rewritten
             rows = sizes.get(line.path.removeprefix("shards/"), line.rows)
             lines.append(line if is_current else digest_file(folder, line.path, rows))

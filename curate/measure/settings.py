@@ -45,7 +45,7 @@ class MeasureSettings:
         recipe = context.recipe
         signals = find_signals(recipe.measure, context.models)
         tables = tuple(name for name in table_names(context) if name in TABLES)
-        return cls(recipe.input, recipe.measure, context.pool, context.models, signals, tables)
+        return cls(context.sources, recipe.measure, context.pool, context.models, signals, tables)
 
     def source(self, unit: Unit) -> Source:
         """Return the source that the unit belongs to."""

@@ -20,6 +20,7 @@ from curate.measure.part import STEP_ROWS, MeasuredPart, join_measured, measure_
 from curate.measure.settings import MeasureSettings
 from curate.numeric.arrays import whole
 from curate.numeric.vectors import embedding_matrix
+from curate.pool.formats.registry import find_format
 from curate.pool.join import open_join
 from curate.pool.plan import Unit
 from curate.recipe.source import Source
@@ -55,6 +56,8 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     Returns the input files that could not be read this time and may be another, each with the error. Tables of a unit
     that has some have no key, so a later run measures the unit again.
     """
+    source = settings.source(unit)
+    find_format(source).fetch(source, unit.parts)
     keys = {name: settings.key(name, unit) for name in settings.tables}
     current_tables = {name for name in reversed(settings.tables) if tables.is_current(name, keys[name])}
     if current_tables == set(settings.tables):
@@ -103,7 +106,7 @@ def _read(
         return reading
     parts = [measure_part(settings, source, part, signals, checkpoints) for part in unit.parts]
     joined = join_measured(parts)
-    reading = _Reading(unit.source, _samples(unit, parts, joined), parts, joined, signals, scores)
+    reading = _Reading(unit.source, _samples(source, unit, parts, joined), parts, joined, signals, scores)
     if "samples" in current_tables and reading.is_partial:
         raise RunError(f"{next(p.failure[1] for p in parts if p.failure and p.may_be_read_later)}: {_UNREAD}")
     _take_supplied(settings, unit, reading, joined.scores)
@@ -140,9 +143,10 @@ def _join(settings: MeasureSettings, unit: Unit, reading: _Reading) -> None:
             reading.scores[group.name] = columns.select(list(group.columns)).cast(kinds).columns
 
 
-def _samples(unit: Unit, parts: Sequence[MeasuredPart], joined: MeasuredPart) -> pa.Table:
+def _samples(source: Source, unit: Unit, parts: Sequence[MeasuredPart], joined: MeasuredPart) -> pa.Table:
     """Return table `samples`, before signals fill some of its columns."""
-    shards = [pa.repeat(part.path, measured.rows) for part, measured in zip(unit.parts, parts, strict=True)]
+    names = [find_format(source).shard(source, part) for part in unit.parts]
+    shards = [pa.repeat(name, measured.rows) for name, measured in zip(names, parts, strict=True)]
     columns = dict(zip(joined.samples.column_names, joined.samples.columns, strict=True)) | {
         "unit": pa.repeat(pa.scalar(unit.index, pa.int32()), joined.rows),
         "row": pa.array(np.arange(joined.rows, dtype=np.int32)),

@@ -54,7 +54,7 @@ class EmitSettings:
         emitted = find_emitted(context)
         return cls(
             store=context.store,
-            sources=context.recipe.input,
+            sources=context.sources,
             pool=context.pool,
             output=context.recipe.output,
             decisions_key=decisions_key(context),

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curate.download.keys import OUTCOMES
 from curate.pool.faults import InputFault
 from curate.schema import DAMAGED_SIDECAR, MISSING_SAMPLE
-from curate.wording import one_line
+from curate.wording import one_line, pluralise
 
 _SUCCESS = "success"
 _ROWS = 10_000  # a shard of img2dataset
@@ -61,7 +62,10 @@ def _read_failed(data: bytes, caption: str) -> pa.Table:
     if not {"key", "status"} <= set(texts):
         return MISSING.empty_table()
     wanted = dict.fromkeys(("key", "status", "url", "uid", "error_message", "caption", caption))
-    batches = file.iter_batches(_ROWS, columns=[name for name in wanted if name in texts], use_threads=False)
+    names = [name for name in wanted if name in texts]
+    if set(OUTCOMES.names) <= set(file.schema_arrow.names):  # it is one of ours
+        names += OUTCOMES.names
+    batches = file.iter_batches(_ROWS, columns=names, use_threads=False)
     has_some = (batch for batch in batches if pc.any(pc.not_equal(batch["status"], _SUCCESS)).as_py())
     table = pa.concat_tables([MISSING.empty_table(), *(_select(batch, caption) for batch in has_some)])
     table.validate(full=True)  # texts that are not UTF-8
@@ -78,9 +82,21 @@ def _select(batch: pa.RecordBatch, caption: str) -> pa.Table:
 
     status = column("status").to_pylist(), column("error_message").to_pylist()
     errors = [one_line(": ".join(filter(None, words)), _ERROR) for words in zip(*status, strict=True)]
-    is_missing = pa.repeat(MISSING_SAMPLE, len(rows))
-    columns = [column("key"), column("url"), column("uid"), column("caption", caption), is_missing, errors]
+    reasons = pa.repeat(MISSING_SAMPLE, len(rows))
+    if "reason" in rows.column_names:
+        reasons, errors = (
+            rows["reason"].cast(pa.string()),
+            [_tell(row) for row in rows.select(OUTCOMES.names).to_pylist()],
+        )
+    columns = [column("key"), column("url"), column("uid"), column("caption", caption), reasons, errors]
     return pa.table(columns, schema=MISSING)
+
+
+def _tell(outcome: dict[str, Any]) -> str:
+    """Return what became of a row that we tried to download."""
+    if not outcome["attempts"]:
+        return str(outcome["detail"])
+    return f"{outcome['detail']} ({pluralise(outcome['attempts'], 'attempt')}, the last at {outcome['attempted']:%Y-%m-%d %H:%M:%S} UTC)"
 
 
 def _is_text(kind: pa.DataType) -> bool:

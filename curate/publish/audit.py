@@ -19,6 +19,7 @@ from curate.output.output_format import find_output
 from curate.pool.field_types import FieldCounts
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import Recipe
+from curate.recipe.source import Source, place_sources
 from curate.run.columns import table_names
 from curate.run.context import RunContext
 from curate.schema import KEPT
@@ -48,6 +49,11 @@ class PublishSettings:
         has_blocklist = bool(context.blocklist_key)
         matching = MatchSettings.of(context) if context.recipe.match else None
         return cls(context.store, context.recipe, context.pool, table_names(context), has_blocklist, matching)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The recipe's sources, with their places in the run's folder."""
+        return place_sources(self.recipe.input, self.store.url)
 
     def tables(self, unit: Unit) -> UnitTables:
         """Return a unit's tables."""
@@ -211,14 +217,15 @@ def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[lis
 def check_damage(settings: PublishSettings, audit: Audit) -> None:
     """Raise RunError where more samples or files could not be read than the recipe allows; names the reasons."""
     failed, recipe = audit.verdicts[schema.FAILED], settings.recipe
-    missing = audit.failing[schema.MISSING_SAMPLE].rows if schema.MISSING_SAMPLE in audit.failing else 0
+    never_came = audit.failing.keys() & schema.MISSING_REASONS.keys()
+    missing = sum(audit.failing[reason].rows for reason in never_came)
     partly = schema.DAMAGE_REASONS.keys() - {schema.DAMAGED_EMBEDDINGS}
     of_files = {reason for reason in audit.failing if _is_unread(reason)}
-    of_samples = audit.failing.keys() - of_files - partly - {schema.MISSING_SAMPLE}
+    of_samples = audit.failing.keys() - of_files - partly - never_came
     found, remedies = [], []
     for name, what, reasons, bad, total, limit in (
         ("max_failed", "samples", of_samples, failed - missing, audit.rows - missing, recipe.max_failed),
-        ("max_missing", "samples", {schema.MISSING_SAMPLE}, missing, audit.rows, recipe.max_missing),
+        ("max_missing", "samples", never_came, missing, audit.rows, recipe.max_missing),
         ("max_failed_files", "files", of_files, len(audit.unread), settings.pool.files, recipe.max_failed_files),
     ):
         if bad and bad / total > limit:

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,9 +40,10 @@ from curate.store.layout import (
     ENTRIES_FILE,
     EVALUATION_FACTS_FILE,
     FAILURES_FILE,
+    POOL,
     SIZES_FILE,
 )
-from curate.store.manifest import Lines
+from curate.store.manifest import Lines, Published, find_digest
 from curate.store.store import RunStore
 from curate.store.timings import sum_timings
 
@@ -108,6 +110,9 @@ def publish(
         store.write_parquet(ENTRIES_FILE, entries)
     store.write_json(SIZES_FILE, {f"{index:05d}.{kind.suffix}": rows for index, rows in sorted(shards.items())})
     _remove_strays(store, digests)
+    with ThreadPoolExecutor() as pool:
+        downloads = pool.map(lambda path: (path, find_digest(store, path)), store.files(POOL))
+        digests.add(Published(path, found.rows, found.bytes, found.sha256) for path, found in downloads if found)
     describe_run(store, _summarise(settings, counts, results, sources, audit), digests, audit, entries)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
 from pydantic import (
     ConfigDict,
@@ -78,9 +78,18 @@ class Source(Section):
         """The paths as listed; ranges and globs not yet expanded."""
         return (self.path,) if isinstance(self.path, str) else self.path
 
+    def placed_in(self, run: str, reuse: str | None = None) -> Self:
+        """Return the source with all that it has in a run's folder, or may take from that of another; here there is nothing."""
+        return self
+
     def row_fields(self) -> dict[str, Any]:
         """Return what determines the source's rows: all but where they are, and what only adds columns to them."""
         return self.model_dump(exclude={"name", "path", "storage", "join"})
+
+
+def place_sources(sources: Iterable[Source], run: str, reuse: str | None = None) -> tuple[Source, ...]:
+    """Return sources with what they have in a run's folder."""
+    return tuple(source.placed_in(run, reuse) for source in sources)
 
 
 def find_source(sources: Iterable[Source], name: str) -> Source:

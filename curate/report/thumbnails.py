@@ -27,7 +27,6 @@ from curate.recipe.source import Source, source_sections
 from curate.report.blocks import Picture
 from curate.report.source import Run
 from curate.schema import OK
-from curate.store.facts import RunFacts
 
 SIDE = 160  # pixels of a thumbnail's longer side
 BUDGET = 2_400_000  # characters of all data URIs together
@@ -95,7 +94,7 @@ def _shrink(image: Image.Image) -> bytes:
 def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], set[Place]]:
     """Return the images that can still be read, and the rows whose place in the input holds something else now."""
     wanted = [row for row in rows if row["sha256"] is not None]
-    sources = {source.name: source for source in _sources(run.facts)}
+    sources = {source.name: source for source in _sources(run)}
     found: dict[Place, bytes] = {}
     other: set[Place] = set()
     unreachable: set[str] = set()
@@ -116,11 +115,11 @@ def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], s
     return found | _published(run, [row for row in wanted if row["kept"] and place_of(row) not in found]), other
 
 
-def _sources(facts: RunFacts) -> Iterator[Source]:
+def _sources(run: Run) -> Iterator[Source]:
     """Yield the sources of a recipe; not those of formats that are not installed here."""
-    for source in facts.recipe.get("input", ()):
+    for source in run.facts.recipe.get("input", ()):
         with suppress(ValidationError):
-            yield TypeAdapter[Source](source_sections()).validate_python(source)
+            yield TypeAdapter[Source](source_sections()).validate_python(source).placed_in(run.folder.url)
 
 
 def _same(row: Row, data: bytes) -> bool:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from curate.errors import RecipeError
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import Recipe, parse_recipe
+from curate.recipe.source import Source, place_sources
 from curate.store.chunks import chunks_of
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import RUN_FILE
@@ -39,6 +40,11 @@ class RunContext:
     counts_key: str = ""  # digest of the counts of `balance.counts`; empty without
     blocklist_key: str = ""  # digest of what is forgotten (see `curate.store.forgotten`); empty where nothing is
     is_local_runner: bool = True  # whether the runner works on this machine alone
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The recipe's sources, with their places in the run's folder."""
+        return place_sources(self.recipe.input, self.store.url, self.reuse.url if self.reuse else None)
 
     def unit_tables(self, unit: Unit) -> UnitTables:
         """Return a unit's tables in the run folder, and where else they may be: in a chunk there, and in the run to reuse."""

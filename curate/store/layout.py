@@ -30,10 +30,13 @@ FAILURES_PARTS = "tmp/failures"  # of each unit that has some
 ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is there
 
 
+POOL = "pool"  # what was downloaded, in img2dataset's layout
+
+
 def digest_name(name: str) -> str:
     """Return the file that holds the digest of a file until the manifest does; empty for files that it does not list."""
     is_listed = name in PUBLISHED_FILES or name == FORGOTTEN_FILE
-    return f"{DIGESTS}/{name}" if is_listed or name.startswith(("tables/", "shards/", ANSWER_PARTS)) else ""
+    return f"{DIGESTS}/{name}" if is_listed or name.startswith(("tables/", "shards/", f"{POOL}/", ANSWER_PARTS)) else ""
 
 
 def failures_part(unit: int) -> str:

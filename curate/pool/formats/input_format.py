@@ -151,12 +151,14 @@ class InputFormat(ABC):
     Attributes:
         key: its name in a recipe, as in `format: webdataset`.
         section: the keys that a source of this format has; a pydantic class derived from `Source`.
+        downloads: whether its rows are in files that the run itself made, and from which `clear` takes them.
         has_members: whether rows are made of members at byte offsets of their file, which table `members` lists.
     """
 
     key: ClassVar[str]
     section: ClassVar[type[Source]] = Source
     has_members: ClassVar[bool] = False
+    downloads: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, source: Any, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
@@ -171,6 +173,9 @@ class InputFormat(ABC):
             RecipeError: a file is missing, or none can be used.
             OSError: the files cannot be listed.
         """
+
+    def fetch(self, source: Any, parts: Sequence[InputPart]) -> None:  # noqa: B027 (most formats have nothing to do)
+        """Make sure that parts can be read, again too, where they must be fetched before. Raises OSError."""
 
     @abstractmethod
     def read(self, source: Any, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
@@ -211,6 +216,21 @@ class InputFormat(ABC):
             return find_columns(output, Columns()).url
         except InputFault:
             return None
+
+    def clear(self, source: Any, shard: str, keys: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
+        """Take samples out of what was downloaded, and return the files of the run that were rewritten.
+
+        Args:
+            source: the source, placed in a run.
+            shard: as `shard` gives it.
+            keys: of the samples.
+            spans: offset and size of each of their members.
+        """
+        return []
+
+    def shard(self, source: Any, part: InputPart) -> str:
+        """Return what column `shard` of table `samples` says of a part's rows."""
+        return part.path
 
     def weight(self, part: InputPart, has_images: bool) -> int:
         """Return how much of a unit the part takes: bytes of a pool with images, rows of one without."""

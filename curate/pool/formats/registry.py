@@ -5,10 +5,11 @@ in the group `curate.formats`, named as its key and naming an object of its clas
 from curate.pool.formats.input_format import InputFormat
 from curate.pool.formats.parquet import ParquetInput
 from curate.pool.formats.run import RunInput
+from curate.pool.formats.urls import UrlsInput
 from curate.pool.formats.webdataset import WebdatasetInput
 from curate.recipe.source import FORMATS, Source
 
-KINDS: tuple[InputFormat, ...] = (WebdatasetInput(), ParquetInput(), RunInput())
+KINDS: tuple[InputFormat, ...] = (WebdatasetInput(), ParquetInput(), RunInput(), UrlsInput())
 
 
 def find_format(source: Source) -> InputFormat:

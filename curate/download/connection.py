@@ -1,0 +1,142 @@
+"""Connections to strangers: to public addresses alone, and with an end, whatever the other side does.
+
+The addresses of a name are looked up once in five minutes. Each is checked in Python's own event `socket.connect`, which no
+library that runs in a guarded thread gets by; outside of them nothing is changed.
+"""
+
+import http.client
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from curate.download.addresses import refusal
+from curate.download.faults import FetchFault
+from curate.download.policy import Network
+
+_FOUND_SECONDS, _MISSING_SECONDS = 300.0, 60.0
+_NAMES = 100_000  # that are remembered
+
+_thread = threading.local()  # `networks` of a thread that is guarded
+_names: dict[tuple[str, int], tuple[float, list[tuple[int, Any]] | str]] = {}
+
+
+@contextmanager
+def guarded(networks: Sequence[Network]) -> Iterator[None]:
+    """Refuse connections of this thread to addresses that are neither public nor in one of the networks. Raises FetchFault there."""
+    guard_thread(networks)
+    try:
+        yield
+    finally:
+        del _thread.networks
+
+
+def guard_thread(networks: Sequence[Network]) -> None:
+    """Do what `guarded` does until the thread ends."""
+    _install()
+    _thread.networks = networks
+
+
+@cache
+def _install() -> None:
+    sys.addaudithook(_audit)
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in ("socket.connect", "socket.sendto") and hasattr(_thread, "networks"):
+        _, address = arguments
+        host = address[0] if isinstance(address, tuple) else address
+        if kind := refusal(str(host), _thread.networks):
+            raise FetchFault("refused_address", f"{host} is {kind}")
+
+
+class Deadline:
+    """When a download must be over, and how long each step of it may take (seconds)."""
+
+    def __init__(self, step: float, whole: float) -> None:
+        self._step, self._end = step, time.monotonic() + whole
+
+    def left(self) -> float:
+        """Return the seconds that the next step has. Raises FetchFault where there are none."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise FetchFault("timeout", "it took more than max_seconds")
+        return min(self._step, left)
+
+
+class _Timed:
+    """What a socket is that is read from no longer than its deadline, however slowly bytes come."""
+
+    deadline: Deadline | None = None
+
+    def recv_into(self, *arguments: Any, **options: Any) -> int:
+        if self.deadline:
+            self.settimeout(self.deadline.left())  # type: ignore[attr-defined]
+        return super().recv_into(*arguments, **options)  # type: ignore[misc,no-any-return]
+
+
+class _Socket(_Timed, socket.socket):
+    pass
+
+
+class _SecureSocket(_Timed, ssl.SSLSocket):
+    pass
+
+
+@cache
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.sslsocket_class = _SecureSocket
+    return context
+
+
+class Connection(http.client.HTTPConnection):
+    """A connection to a host, for one request."""
+
+    def __init__(self, host: str, port: int, is_secure: bool, deadline: Deadline) -> None:
+        super().__init__(host, port)
+        self._is_secure, self._deadline = is_secure, deadline
+
+    def connect(self) -> None:
+        """Connect to the first of the host's addresses that answers. Raises FetchFault, or OSError."""
+        error: Exception = FetchFault("dns", "no address")
+        for family, address in _look_up(self.host, self.port):
+            sock = _Socket(family, socket.SOCK_STREAM)
+            try:
+                sock.settimeout(self._deadline.left())
+                sock.connect(address)
+                self.sock = self._secure(sock) if self._is_secure else sock
+                setattr(self.sock, "deadline", self._deadline)  # noqa: B010 (its type does not tell)
+                return
+            except (FetchFault, OSError) as this:
+                sock.close()
+                error = this
+                if isinstance(this, FetchFault | ssl.SSLError):
+                    break
+        raise error
+
+    def _secure(self, sock: socket.socket) -> ssl.SSLSocket:
+        return _context().wrap_socket(sock, server_hostname=self.host)
+
+
+def _look_up(host: str, port: int) -> list[tuple[int, Any]]:
+    """Return families and addresses of a host. Raises FetchFault."""
+    now = time.monotonic()
+    until, found = _names.get((host, port), (0.0, ""))
+    if until < now:
+        try:
+            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = [(info[0], info[4]) for info in infos]
+        except (OSError, UnicodeError) as error:
+            found = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        if len(_names) >= _NAMES:
+            _names.clear()
+        _names[host, port] = now + (_MISSING_SECONDS if isinstance(found, str) else _FOUND_SECONDS), found
+    if isinstance(found, str):
+        raise FetchFault("dns", f"{host}: {found}")
+    return found

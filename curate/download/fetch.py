@@ -1,0 +1,236 @@
+"""Fetches one URL, or says why not: attempts, redirects, robots.txt, opt-outs and limits around one request by `http.client`.
+
+`Downloads` takes the place of `urllib.request`'s opener in the threads of a download, so that img2dataset's own code fetches by it.
+"""
+
+import http.client
+import io
+import ssl
+import time
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.message import Message
+from email.utils import parsedate_to_datetime
+from typing import Any, Self
+
+from curate import __version__
+from curate.download.connection import Connection, Deadline, guarded
+from curate.download.faults import FetchFault, opt_out
+from curate.download.hosts import Hosts, Robots
+from curate.download.policy import NetworkPolicy
+from curate.schema import MISSING_REASONS
+
+AGENT = "curate"  # as robots.txt and headers name it
+_REDIRECTS = (301, 302, 303, 307, 308)
+_CHUNK = 1 << 16
+_ROBOTS_BYTES = 500 * 1024  # of robots.txt that are read (RFC 9309, 2.5)
+_SAFE = "%/:=&?~#+!$,;'@()*[]"  # what a path has of these is as its author wrote it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a URL.
+
+    Attributes:
+        reason: why it gave nothing (see `schema.MISSING_REASONS`); empty where it was fetched.
+        detail: the message that goes with it.
+        may_pass: whether a later attempt may go better.
+        attempts: how many there were.
+        time: when the last one ended, in seconds since 1970.
+    """
+
+    reason: str
+    detail: str
+    may_pass: bool
+    attempts: int
+    time: float
+
+
+class Reply(io.BytesIO):
+    """What a URL gave: its bytes, as a file, with the headers."""
+
+    def __init__(self, body: bytes, headers: Message, url: str) -> None:
+        super().__init__(body)
+        self.headers, self.url = headers, url
+
+    def __enter__(self) -> Self:
+        return self
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A URL in its parts."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Raises FetchFault for what is no http or https URL."""
+        try:
+            parts = urllib.parse.urlsplit(url.strip())
+            host = (
+                (parts.hostname or "").encode("idna").decode()
+                if not (parts.hostname or "").isascii()
+                else parts.hostname
+            )
+            port = parts.port
+        except ValueError as error:  # UnicodeError is one
+            raise FetchFault("bad_url", error) from None
+        if parts.scheme not in ("http", "https") or not host or any(c <= " " or c == "\x7f" for c in host):
+            raise FetchFault("bad_url", f"accepted: http:// and https://, not {url[:100]!r}")
+        path = urllib.parse.quote(parts.path or "/", _SAFE) + (
+            f"?{urllib.parse.quote(parts.query, _SAFE)}" if parts.query else ""
+        )
+        return cls(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path)
+
+    @property
+    def site(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+class Fetcher:
+    """Fetches URLs in many threads at once, as a policy says; what is known of hosts is shared by all."""
+
+    def __init__(self, policy: NetworkPolicy, directives: tuple[str, ...] | None = None) -> None:
+        self._policy, self._directives = policy, directives
+        self.networks = policy.networks
+        self._hosts, self._robots = Hosts(policy.per_host), Robots(AGENT)
+        self._agent = f"{AGENT}/{__version__} (+{policy.contact})"
+
+    def fetch(self, url: str, timeout: float, note: Callable[[Outcome], None]) -> Reply:
+        """Fetch a URL, and say after each attempt what became of it. Raises FetchFault.
+
+        `timeout`: seconds that connecting and each wait for bytes may take.
+        """
+        for attempt in range(1, self._policy.attempts + 1):
+            fault = None
+            try:
+                with guarded(self.networks):
+                    reply = self._follow(url, timeout)
+            except FetchFault as found:
+                fault = found
+            reason, detail, may_pass = (fault.reason, fault.detail, fault.may_pass) if fault else ("", "", False)
+            note(Outcome(reason, detail, may_pass, attempt, time.time()))
+            if fault is None:
+                return reply
+            pause = self._policy.pause * 2 ** (attempt - 1) if fault.retry_after is None else fault.retry_after
+            if not fault.may_pass or attempt == self._policy.attempts or pause > self._policy.max_pause:
+                raise fault
+            time.sleep(pause)
+        raise AssertionError  # there is at least one attempt
+
+    def _follow(self, url: str, timeout: float) -> Reply:
+        """Fetch a URL and what it redirects to."""
+        for _ in range(self._policy.max_redirects + 1):
+            target = _Target.of(url)
+            if self._policy.robots == "respect":
+                self._robots.check(
+                    target.site, target.site + target.path, lambda robots: self._read_robots(robots, timeout)
+                )
+            found = self._ask(target, timeout, self._policy.max_bytes)
+            if isinstance(found, Reply):
+                return found
+            url = urllib.parse.urljoin(target.site + target.path, found)
+        raise FetchFault("too_many_redirects", f"more than {self._policy.max_redirects}")
+
+    def _read_robots(self, url: str, timeout: float) -> bytes:
+        for _ in range(self._policy.max_redirects + 1):
+            target = _Target.of(url)
+            found = self._ask(target, timeout, _ROBOTS_BYTES, cut=True)
+            if isinstance(found, Reply):
+                return found.getvalue()
+            url = urllib.parse.urljoin(target.site + target.path, found)
+        return b""  # as where there is none
+
+    def _ask(self, target: _Target, timeout: float, most: int, cut: bool = False) -> Reply | str:
+        """Return what one request gives, or where it redirects to; where `cut`, no more than `most` bytes, which else is a fault."""
+        with self._hosts.slot(target.host):
+            deadline = Deadline(timeout, self._policy.max_seconds)
+            connection = Connection(target.host, target.port, target.scheme == "https", deadline)
+            try:
+                headers = {"User-Agent": self._agent, "Accept": "image/*, */*;q=0.5", "Connection": "close"}
+                connection.request("GET", target.path, headers=headers)
+                return self._answer(connection.getresponse(), target, deadline, most, cut)
+            except FetchFault as fault:
+                if fault.retry_after is not None:
+                    self._hosts.pause(target.host, min(fault.retry_after, self._policy.max_pause))
+                raise
+            except ssl.SSLError as error:
+                raise FetchFault("tls", error) from None
+            except TimeoutError:
+                raise FetchFault("timeout", "no byte in time") from None
+            except http.client.IncompleteRead as error:
+                raise FetchFault("incomplete", f"{len(error.partial)} bytes of the last chunk") from None
+            except http.client.RemoteDisconnected:
+                raise FetchFault("incomplete", "no answer") from None
+            except (http.client.HTTPException, ValueError) as error:
+                raise FetchFault("bad_response", f"{type(error).__name__}: {error}") from None
+            except (ConnectionResetError, BrokenPipeError) as error:
+                raise FetchFault("incomplete", error.strerror or error) from None
+            except OSError as error:
+                raise FetchFault("unreachable", error.strerror or error) from None
+            finally:
+                connection.close()
+
+    def _answer(
+        self, response: http.client.HTTPResponse, target: _Target, deadline: Deadline, most: int, cut: bool
+    ) -> Reply | str:
+        location = response.headers.get("Location")
+        if response.status in _REDIRECTS and location:
+            return location
+        if not 200 <= response.status < 300:
+            reason = f"http_{response.status}"
+            reason = reason if reason in MISSING_REASONS else "http_other"
+            raise FetchFault(reason, f"{response.status} {response.reason}", _retry_after(response))
+        if self._policy.opt_out == "respect" and not cut:
+            directives = {} if self._directives is None else {"directives": self._directives}
+            if header := opt_out(response.headers, AGENT, **directives):
+                raise FetchFault("opted_out", header)
+        stated = response.length
+        if stated is not None and stated > most and not cut:
+            raise FetchFault("too_large", f"{stated:,} bytes")
+        body = bytearray()
+        while chunk := response.read1(_CHUNK):
+            deadline.left()
+            body += chunk
+            if len(body) > most:
+                if cut:
+                    break
+                raise FetchFault("too_large", f"more than {most:,} bytes")
+        if stated is not None and len(body) < min(stated, most):
+            raise FetchFault("incomplete", f"{len(body):,} of {stated:,} bytes")
+        return Reply(bytes(body), response.headers, target.site + target.path)
+
+
+class Downloads:
+    """The URLs of one shard: a fetcher, in the place of `urllib.request`'s opener, and what became of each URL."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self.networks = fetcher.networks
+        self.outcomes: dict[str, Outcome] = {}
+        self._fetcher = fetcher
+
+    def open(self, request: Any, data: None = None, timeout: float = 10.0) -> Reply:
+        """Fetch a URL, or a `urllib.request.Request` of one, of which nothing else counts; see `Fetcher.fetch`."""
+        url: str = request if isinstance(request, str) else request.full_url
+
+        def note(outcome: Outcome) -> None:
+            self.outcomes[url] = outcome
+
+        return self._fetcher.fetch(url, timeout, note)
+
+
+def _retry_after(response: http.client.HTTPResponse) -> float | None:
+    """Return the seconds that a server asks to wait (RFC 9110, 10.2.3); None where it does not."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time()) if text else None
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,32 @@
+"""The names of img2dataset's shards and samples: numbers, here of fifteen digits, so that those of many lists may lie together.
+
+And the columns that its Parquet files have here besides its own: what became of each row (see `fetch.Outcome`).
+"""
+
+import math
+
+import pyarrow as pa
+
+_DIGITS = 15
+NUMBERS = 1_000_000_000_000_000
+
+OUTCOMES = pa.schema(
+    [
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("attempts", pa.int32()),
+        ("attempted", pa.timestamp("s", "UTC")),
+        ("may_pass", pa.bool_()),
+    ]
+)
+
+
+def shard_stem(number: int) -> str:
+    """Return the name of a shard's files without suffix."""
+    return f"{number:0{_DIGITS}d}"
+
+
+def keys_of(number: int, rows: int, most: int) -> list[str]:
+    """Return the keys that img2dataset gives the rows of a shard of at most `most`."""
+    digits = math.ceil(math.log10(most))
+    return [f"{number * 10**digits + row:0{digits + _DIGITS}d}" for row in range(rows)]

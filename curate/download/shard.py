@@ -1,0 +1,222 @@
+"""A shard of img2dataset's, made by its own downloader, resizer and writer, which fetch by ours.
+
+In: rows of a list, with columns `url`, `caption` and others. Out: NUMBER.tar, NUMBER.parquet and NUMBER_stats.json, as img2dataset
+writes them, the last one last: with it the shard is complete. Tar and Parquet are in the order of the rows, whatever ended first,
+and the Parquet file also has, of each row, `reason`, `detail`, `attempts`, `attempted` and `may_pass` (see `fetch.Outcome`).
+"""
+
+import shutil
+import tarfile
+import threading
+import urllib.request
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from functools import cache
+from multiprocessing.pool import ThreadPool
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.download.connection import guard_thread
+from curate.download.fetch import Downloads, Fetcher, Outcome
+from curate.download.keys import OUTCOMES, keys_of, shard_stem
+from curate.errors import needing
+from curate.process import temporary_folder
+from curate.store.store import RunStore
+
+LOST = "lost"
+# What img2dataset's resizer and hash check say, as reasons
+_RESIZED = {
+    "Image decoding error": "served_no_image",
+    "image too small": "too_small",
+    "image area too large": "too_large_area",
+    "aspect ratio too large": "aspect_ratio",
+    "hash mismatch": "hash_mismatch",
+}
+
+_OTHERWISE = {"failed_to_download": "bad_url", "failed_to_resize": "not_resized"}  # what never came to the fetcher
+
+_thread = threading.local()  # `downloads` of a thread that downloads
+
+
+class _Opener:
+    """The opener of `urllib.request`: in threads that download, its shard's; in all others, the one that was there."""
+
+    def __init__(self) -> None:
+        self._other = urllib.request.build_opener()
+
+    def open(self, request: Any, data: Any = None, timeout: Any = None) -> Any:
+        downloads: Downloads | None = getattr(_thread, "downloads", None)
+        return (downloads or self._other).open(request, data, timeout)
+
+
+def _begin(downloads: Downloads) -> None:
+    """Make this thread one that downloads."""
+    _thread.downloads = downloads
+    guard_thread(downloads.networks)
+
+
+@cache
+def _img2dataset() -> Any:
+    """Return img2dataset's modules, which fetch by ours where a thread downloads."""
+    with needing("input of format urls needs img2dataset", "'curate[img2dataset]'"):
+        from img2dataset import downloader, resizer, writer
+    urllib.request.install_opener(_Opener())  # type: ignore[arg-type]
+    # Its threads are told whose they are; and while it decodes, the process's standard error is not taken away.
+    downloader.ThreadPool = lambda count: ThreadPool(count, initializer=_begin, initargs=(_thread.downloads,))
+    resizer.SuppressStdoutStderr = nullcontext
+    return downloader.Downloader, resizer.Resizer, writer.WebDatasetSampleWriter
+
+
+@contextmanager
+def _downloading(fetcher: Fetcher) -> Iterator[Downloads]:
+    """Have the threads that img2dataset starts in the block fetch by this."""
+    _thread.downloads = Downloads(fetcher)
+    try:
+        yield _thread.downloads
+    finally:
+        del _thread.downloads
+
+
+class _Originals:
+    """A resizer that leaves bytes as they are; `check` says of the first ones why they are no image."""
+
+    def __init__(self, check: Callable[[bytes], str | None]) -> None:
+        self._check = check
+
+    def __call__(
+        self, stream: IO[bytes], boxes: None = None
+    ) -> tuple[bytes | None, None, None, None, None, str | None]:
+        data = stream.read()
+        error = self._check(data)
+        return None if error else data, None, None, None, None, error
+
+
+def download_shard(
+    rows: pa.Table,
+    number: int,
+    store: RunStore,
+    stem: str,
+    fetcher: Fetcher,
+    check: Callable[[bytes], str | None],
+    options: Mapping[str, Any],
+) -> None:
+    """Download the rows of a list into a shard.
+
+    Args:
+        rows: columns `url` and `caption` (string), and those that go along; at most `options["number_sample_per_shard"]`.
+        number: of the shard, of `keys.NUMBERS`.
+        store: where its files are put.
+        stem: their path there, without suffix.
+        fetcher: what fetches.
+        check: says of bytes that are kept as they are why they are no image; None where they are one.
+        options: `resizer`, img2dataset's Resizer's own options or None, for bytes as they came; the others are the Downloader's.
+
+    Raises RecipeError where img2dataset is not installed, OSError where the store cannot be written.
+    """
+    downloader_type, resizer_type, writer = _img2dataset()
+    others = {name: value for name, value in options.items() if name != "resizer"}
+    resizer = _Originals(check) if options["resizer"] is None else resizer_type(**options["resizer"])
+    with temporary_folder() as folder:
+        with pa.OSFile(f"{folder}/rows.arrow", "wb") as file, pa.ipc.new_file(file, rows.schema) as arrow:
+            arrow.write_table(rows)
+        downloader = downloader_type(
+            sample_writer_class=writer,
+            resizer=resizer,
+            save_caption=True,
+            output_folder=folder,
+            column_list=rows.column_names,
+            oom_shard_count=len(shard_stem(0)),
+            retries=0,
+            user_agent_token=None,
+            disallowed_header_directives=None,
+            **others,
+        )
+        with _downloading(fetcher) as downloads:
+            downloader.download_shard((number, f"{folder}/rows.arrow"))
+        keys = keys_of(number, len(rows), others["number_sample_per_shard"])
+        with store.create(f"{stem}.tar") as file:
+            _sort_tar(f"{folder}/{shard_stem(number)}.tar", file)
+        found = pq.read_table(f"{folder}/{shard_stem(number)}.parquet")
+        store.write_parquet(f"{stem}.parquet", _sidecar(found, rows, keys, downloads.outcomes))
+        with open(f"{folder}/{shard_stem(number)}_stats.json", "rb") as statistics:
+            store.write_bytes(f"{stem}_stats.json", statistics.read())
+
+
+def _sort_tar(path: str, out: IO[bytes]) -> None:
+    """Copy a tar with its samples in the order of their keys, and without the times at which they came."""
+    with tarfile.open(path) as there, tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as sorted_tar:
+        for member in sorted(there.getmembers(), key=lambda member: (member.name.partition(".")[0], member.offset)):
+            member.mtime = 0
+            sorted_tar.addfile(member, there.extractfile(member))
+
+
+def clear_samples(store: RunStore, stem: str, keys: Collection[str], members: Iterable[tuple[int, int]]) -> list[str]:
+    """Take samples out of a shard: members of the tar, at these offsets and of these sizes, become zeros, so that no other moves.
+
+    Rows of the Parquet file keep the key alone. Returns the files that were rewritten.
+    """
+    rewritten = []
+    if ranges := sorted(members):
+        with store.open(f"{stem}.tar") as there, store.create(f"{stem}.tar") as file:
+            for offset, size in ranges:
+                _copy(there, file, offset - there.tell())
+                file.write(bytes(size))
+                there.seek(offset + size)
+            shutil.copyfileobj(there, file, 1 << 20)
+        rewritten.append(f"{stem}.tar")
+    table = store.read_parquet(f"{stem}.parquet")
+    named = pc.is_in(table["key"], pa.array(keys, pa.string()))
+    if pc.any(named).as_py():
+        for place, field in enumerate(table.schema):
+            if field.name not in ("key", "status"):
+                blank = pa.scalar(None, field.type)
+                table = table.set_column(place, field, pc.if_else(named, blank, table.column(place)))
+        store.write_parquet(f"{stem}.parquet", table)
+        rewritten.append(f"{stem}.parquet")
+    return rewritten
+
+
+def _copy(there: IO[bytes], file: IO[bytes], count: int) -> None:
+    while count > 0:
+        data = there.read(min(count, 1 << 20))
+        file.write(data)
+        count -= len(data)
+
+
+def _sidecar(found: pa.Table, rows: pa.Table, keys: list[str], outcomes_of: Mapping[str, Outcome]) -> pa.Table:
+    """Return what img2dataset says of each row, in order, with what became of it; a row that it lost is told."""
+    place = {key: row for row, key in enumerate(found["key"].to_pylist())}
+    urls = rows["url"].to_pylist()
+    said: dict[str, list[Any]] = {name: found[name].to_pylist() for name in found.column_names}
+    given = {name: rows[name].to_pylist() for name in rows.column_names if name in said}
+    records: list[dict[str, Any]] = []
+    outcomes: list[tuple[str | None, str | None, int, datetime | None, bool]] = []
+    for number, (key, url) in enumerate(zip(keys, urls, strict=True)):
+        row = place.get(key)
+        outcome = outcomes_of.get(url)
+        attempts, at = (outcome.attempts, datetime.fromtimestamp(int(outcome.time), UTC)) if outcome else (0, None)
+        if row is None:
+            detail = "img2dataset ended it with an error that it printed"
+            record = {"key": key, "status": "failed_to_download", "error_message": f"{LOST}: {detail}"}
+            records.append({**dict.fromkeys(said), **{name: given[name][number] for name in given}, **record})
+            outcomes.append((LOST, detail, attempts, at, False))
+            continue
+        record = {name: values[row] for name, values in said.items()}
+        records.append(record)
+        if record["status"] == "success":
+            outcomes.append((None, None, attempts, at, False))
+        elif outcome is not None and outcome.reason:
+            outcomes.append((outcome.reason, outcome.detail, attempts, at, outcome.may_pass))
+        else:
+            message = record["error_message"] or ""
+            reason = _RESIZED.get(message.partition(":")[0], _OTHERWISE[record["status"]])
+            outcomes.append((reason, message, attempts, at, False))
+    table = pa.Table.from_pylist(records, schema=found.schema)
+    columns = zip(*outcomes, strict=True) if outcomes else [[]] * len(OUTCOMES)
+    for field, column in zip(OUTCOMES, columns, strict=True):
+        table = table.append_column(field, pa.array(column, field.type))
+    return table

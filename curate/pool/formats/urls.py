@@ -1,0 +1,349 @@
+"""Lists of URLs: what they name is downloaded by img2dataset into shards of its own, which are then read as the tars they are.
+
+A part is some consecutive rows of a list, and a shard. Where its files are and what they are called is determined by the list and
+by all that has an influence on the bytes: a shard that is there is not downloaded again. Columns of rows are those of the list, so
+that uids and scores are what they would be in a pool of text; what did not come is a row too, with the reason.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, PrivateAttr, model_validator
+
+from curate import ids
+from curate.download.keys import NUMBERS, keys_of, shard_stem
+from curate.download.lists import KINDS, describe_list, kind_of, read_rows
+from curate.download.policy import NetworkPolicy
+from curate.errors import RecipeError
+from curate.pool.columns import Columns, find_columns, plain_type, score_type, valid_text
+from curate.pool.faults import InputFault, retry
+from curate.pool.formats.input_format import (
+    Batch,
+    FileColumns,
+    InputFormat,
+    InputPart,
+    InputSample,
+    PartRows,
+    PlannedSource,
+)
+from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
+from curate.pool.image import FORMATS, format_of
+from curate.pool.listing import list_source
+from curate.process import process_cache
+from curate.recipe.measure import PrecomputedEmbeddings
+from curate.recipe.section import UserPath
+from curate.recipe.source import Source
+from curate.store.layout import POOL
+from curate.store.manifest import find_digest
+from curate.store.store import RunStore
+from curate.wording import one_line
+
+if TYPE_CHECKING:
+    from curate.download.fetch import Fetcher
+
+Hash = Literal["md5", "sha256", "sha512"]
+_TARS = WebdatasetInput()
+_TYPICAL_BYTES = 200_000  # of an image on the web: what a unit is cut by
+_AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited for, the next is begun
+# Names that img2dataset gives its own columns
+_ITS_OWN = {
+    "url",
+    "caption",
+    "key",
+    "status",
+    "error_message",
+    "width",
+    "height",
+    "original_width",
+    "original_height",
+    "exif",
+}
+_RESIZING = (
+    *("resize_mode", "resize_only_if_bigger", "upscale_interpolation", "downscale_interpolation", "encode_quality"),
+    *("encode_format", "skip_reencode", "min_image_size", "max_image_area", "max_aspect_ratio"),
+)
+_Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos", "lanczos4"]
+
+
+class UrlsSource(Source):
+    """A source that is lists of URLs with captions. Options under img2dataset's names are its own, with its defaults, but that images
+    stay as they came where there is no `image_size`.
+
+    `network` says how servers are asked, `store` where the shards lie; None: in `pool/` of the run.
+    """
+
+    runtime_fields: ClassVar[frozenset[str]] = frozenset({"thread_count", "store"})
+
+    columns: Columns = Columns()
+    network: NetworkPolicy
+    store: UserPath | None = None
+    number_sample_per_shard: int = Field(1000, ge=2, le=100_000)
+    thread_count: int = Field(256, ge=1)
+    timeout: float = Field(10.0, gt=0)
+    extract_exif: bool = True
+    compute_hash: Hash | None = "sha256"
+    verify_hash: tuple[Annotated[str, Field(min_length=1)], Hash] | None = None
+    disallowed_header_directives: tuple[str, ...] | None = None
+    image_size: int | None = Field(None, ge=1)
+    resize_mode: Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"] = "border"
+    resize_only_if_bigger: bool = False
+    upscale_interpolation: _Interpolation = "lanczos"
+    downscale_interpolation: _Interpolation = "area"
+    encode_quality: int = Field(95, ge=0, le=100)
+    encode_format: Literal["jpg", "png", "webp"] = "jpg"
+    skip_reencode: bool = False
+    min_image_size: int = Field(0, ge=0)
+    max_image_area: float | None = Field(None, gt=0)
+    max_aspect_ratio: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _resizes(self) -> Self:
+        fields = type(self).model_fields
+        named = [name for name in _RESIZING if getattr(self, name) != fields[name].default]
+        if named and self.image_size is None:
+            raise ValueError(
+                f"{named[0]}: images stay as they came where there is no image_size; accepted: with image_size, or a rule such as "
+                "min_side >= 100"
+            )
+        return self
+
+    _run: str = PrivateAttr("")  # the folder of the run that reads it
+    _reuse: str | None = PrivateAttr(None)  # and of one that may have its shards
+
+    def placed_in(self, run: str, reuse: str | None = None) -> Self:
+        """Return the source as this run reads it, in whose folder its shards are by default, or that of another to begin with."""
+        placed = self.model_copy()
+        placed._run, placed._reuse = run, reuse
+        return placed
+
+    def place(self, name: str) -> tuple[RunStore, str]:
+        """Return the store that a file of a shard is in, and its path there."""
+        return (RunStore(self.store), name) if self.store else (RunStore(self._run), f"{POOL}/{name}")
+
+    def take(self, stem: str) -> bool:
+        """Put a shard of the run to reuse into place, and return True, where that has it as its manifest says."""
+        if self.store or not self._reuse:
+            return False
+        old, store = RunStore(self._reuse), RunStore(self._run)
+        names = [f"{POOL}/{stem}{ending}" for ending in (".tar", ".parquet", "_stats.json")]
+        found = [(name, find_digest(old, name)) for name in names if old.exists(name)]
+        digests = [(name, digest) for name, digest in found if digest is not None]
+        if len(digests) < len(names):
+            return False
+        for name, digest in digests:
+            store.adopt(old, name, name, digest)
+        return True
+
+    def url_of(self, name: str) -> str:
+        """Return where a file of a shard is."""
+        store, path = self.place(name)
+        return f"{store.url}/{path}"
+
+    def row_fields(self) -> dict[str, Any]:
+        """Return what determines the rows: of how servers are asked, what they may refuse."""
+        fields = super().row_fields()
+        for name in ("thread_count", "store"):
+            fields.pop(name)
+        network = {name: getattr(self.network, name) for name in ("robots", "opt_out")}
+        return fields | {"columns": self.columns.model_dump(exclude={"scores"}), "network": network}
+
+
+class UrlsInput(InputFormat):
+    """Rows of lists, and the images that their URLs give."""
+
+    key = "urls"
+    section = UrlsSource
+    has_members = True
+    downloads = True
+
+    def plan(self, source: UrlsSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+        """List the files, and count their rows; nothing is downloaded."""
+        for package in ("img2dataset", "protego"):
+            if find_spec(package) is None:
+                raise RecipeError(
+                    f"input {source.name!r}: format urls needs the package {package}; install it with: pip install 'curate[img2dataset]'"
+                )
+        parts: list[InputPart] = []
+        kinds: dict[pa.Schema, FileColumns] = {}
+        for file in list_source(source, content):
+            whole = InputPart(file.path, 0, file.fingerprint, (0, 0), 0)
+            if kind_of(file.path) is None:
+                accepted = ", ".join(f".{name}" for name in KINDS)
+                raise RecipeError(
+                    f"input {source.name!r}: {file.path}: no list of URLs by its name; accepted: {accepted}, plain or with .gz, .bz2, .xz, .zst"
+                )
+            try:
+                columns, rows = retry(lambda: describe_list(file.path, file.fingerprint, source.storage))  # noqa: B023
+                found = _find(source, columns)
+            except InputFault as fault:
+                raise RecipeError(f"input {source.name!r}: {file.path}: {fault.detail}") from None
+            except (pa.ArrowException, ValueError) as error:
+                parts.append(replace(whole, fault=("unreadable_list", one_line(error, 300))))
+                continue
+            except OSError as error:
+                parts.append(replace(whole, fault=("unreadable", one_line(error, 300))))
+                continue
+            kinds.setdefault(columns, _file_columns(source, columns, found))
+            most = source.number_sample_per_shard
+            for first in range(0, rows, most):
+                count = min(most, rows - first)
+                parts.append(replace(whole, groups=(first, first + count), rows=count, size=count * _TYPICAL_BYTES))
+        if parts and not kinds:
+            assert parts[0].fault is not None
+            raise RecipeError(
+                f"input {source.name!r}: none of {len(parts)} lists can be read: {parts[0].path}: {parts[0].fault[1]}"
+            )
+        return PlannedSource(tuple(parts), tuple(kinds.values()))
+
+    def fetch(self, source: UrlsSource, parts: Sequence[InputPart]) -> None:
+        """Download what is not there yet. Raises OSError, RecipeError."""
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shard") as pool:
+            list(pool.map(lambda part: _shard(source, part), [part for part in parts if not part.fault]))
+
+    def read(self, source: UrlsSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
+        """Read a shard, with the columns of its list."""
+        number, rows = _shard(source, part), _rows(source, part)
+        found = _find(source, rows.schema)
+        keys = pa.array(keys_of(number, len(rows), source.number_sample_per_shard))
+        texts = {
+            name: valid_text(rows[column].combine_chunks())
+            for name in ("caption", "url", "uid", "language")
+            if (column := getattr(found, name))
+        }
+        tar = InputPart(source.url_of(self.shard(source, part)), 0, "", listing_fingerprint="there")
+        # Of rows that never come, too
+        texts["uid"] = ids.make_uids(texts.get("uid"), texts["url"], None, texts["caption"])
+        for batch in _TARS.read(_tar_source(source, tar.path), tar, pa.schema([]), None):
+            places = pc.index_in(batch.columns["key"], keys)
+            if places.null_count:
+                raise InputFault("damaged_tar", f"{tar.path}: has samples that are not of its list")
+            columns = batch.columns | {name: column.take(places) for name, column in texts.items()}
+            supplied = {name: rows[name].take(places) for name in scores.names if name in rows.schema.names}
+            yield replace(batch, columns=columns, scores=supplied)
+
+    def reread(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
+        """Read the members of samples by their offsets."""
+        path = source.url_of(self.shard(source, part))
+        return _TARS.reread(_tar_source(source, path), replace(part, path=path), rows)
+
+    def reread_images(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
+        """Read images by their offsets."""
+        path = source.url_of(self.shard(source, part))
+        return _TARS.reread_images(_tar_source(source, path), replace(part, path=path), rows)
+
+    def clear(self, source: UrlsSource, shard: str, keys: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
+        """Make members zeros, and leave the keys alone in the Parquet file."""
+        from curate.download.shard import clear_samples
+
+        store, stem = source.place(shard.removesuffix(".tar"))
+        rewritten = clear_samples(store, stem, keys, spans)
+        return [] if source.store else rewritten
+
+    def shard(self, source: UrlsSource, part: InputPart) -> str:
+        """Return the name of the shard in its store; that of a part is by what determines it, and one of no part is a name already."""
+        return part.path if part.groups is None else f"{shard_stem(_number(source, part))}.tar"
+
+
+def _tar_source(source: UrlsSource, path: str) -> WebdatasetSource:
+    return WebdatasetSource(name=source.name, format=_TARS.key, path=path)
+
+
+def _number(source: UrlsSource, part: InputPart) -> int:
+    """Return the number of a part's shard: of what determines it."""
+    determining = [part.path, part.fingerprint, part.groups, source.row_fields()]
+    return int(ids.digest(determining)[:15], 16) % NUMBERS
+
+
+def _shard(source: UrlsSource, part: InputPart) -> int:
+    """Return the number of a part's shard, which is downloaded unless it is there."""
+    number = _number(source, part)
+    store, stem = source.place(shard_stem(number))
+    if not store.exists(f"{stem}_stats.json") and not source.take(shard_stem(number)):
+        from curate.download.shard import download_shard  # here: other pools have no use for what it imports
+
+        rows = _with_url(source, _rows(source, part))
+        download_shard(rows, number, store, stem, _fetcher(source), _check, _options(source))
+    return number
+
+
+def _fetcher(source: UrlsSource) -> "Fetcher":
+    """Return what fetches for a source, which all threads of the process share."""
+    from curate.download.fetch import Fetcher
+
+    key = ids.digest([source.network.model_dump(), source.disallowed_header_directives])
+    return process_cache(f"fetcher {key}", lambda: Fetcher(source.network, source.disallowed_header_directives))
+
+
+def _check(data: bytes) -> str | None:
+    return None if format_of(data[:64]) else f"Image decoding error: the bytes are no image of {', '.join(FORMATS)}"
+
+
+def _options(source: UrlsSource) -> dict[str, Any]:
+    """Return img2dataset's own options."""
+    resizer = None
+    if source.image_size is not None:
+        values = {name: getattr(source, name) for name in ("image_size", *_RESIZING)}
+        resizer = {name: math.inf if value is None else value for name, value in values.items()}
+    return {
+        "resizer": resizer,
+        "thread_count": source.thread_count,
+        "extract_exif": source.extract_exif,
+        "timeout": source.timeout,
+        "number_sample_per_shard": source.number_sample_per_shard,
+        "compute_hash": source.compute_hash,
+        "verify_hash_type": source.verify_hash and source.verify_hash[1],
+        "encode_format": source.encode_format,
+    }
+
+
+def _find(source: UrlsSource, columns: pa.Schema) -> Columns:
+    """Return which columns hold what. Raises InputFault where one of URLs or captions is missing."""
+    found = find_columns(columns, source.columns)
+    if found.url is None:
+        raise InputFault(
+            "wrong_type", f"no column of URLs; columns: {', '.join(columns.names)}; name it with columns: {{url: NAME}}"
+        )
+    if source.verify_hash and source.verify_hash[0] not in columns.names:
+        raise InputFault(
+            "wrong_type", f"verify_hash: no column {source.verify_hash[0]!r}; columns: {', '.join(columns.names)}"
+        )
+    return found
+
+
+def _file_columns(source: UrlsSource, columns: pa.Schema, found: Columns) -> FileColumns:
+    """Return what lists with these columns supply."""
+    supplied = frozenset(name for name in ("uid", "url", "language") if getattr(found, name))
+    scores = found.scores or ()
+    others = tuple(field.name for field in columns if field.name not in scores and score_type(field.type) is not None)
+    return FileColumns(True, columns, supplied, scores, others if source.columns.scores is None else ())
+
+
+def _rows(source: UrlsSource, part: InputPart) -> pa.Table:
+    """Return a part's rows of its list, in plain types. Raises InputFault where the list is damaged, and OSError."""
+    assert part.groups is not None
+    try:
+        table = read_rows(part.path, part.fingerprint, source.storage, *part.groups)
+    except (pa.ArrowException, ValueError) as error:
+        raise InputFault("unreadable_list", one_line(error, 300)) from None
+    return table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema]))
+
+
+def _with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
+    """Return the rows as img2dataset takes them: `url`, `caption` and, of the other columns, what its json has a word for."""
+    found = _find(source, rows.schema)
+    columns = {name: valid_text(rows[getattr(found, name)].combine_chunks()) for name in ("url", "caption")}
+    if source.verify_hash:
+        name, kind = source.verify_hash
+        columns[kind] = valid_text(rows[name].combine_chunks())
+    taken = {*_ITS_OWN, *columns, *filter(None, (found.url, found.caption, source.compute_hash))}
+    for field in rows.schema:
+        plain = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+        if field.name not in taken and any(test(field.type) for test in plain):
+            columns[field.name] = rows[field.name].combine_chunks()
+    return pa.table(columns)

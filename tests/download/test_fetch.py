@@ -1,0 +1,259 @@
+"""One URL at a time: what it gives, or why it gives nothing, from servers of every kind."""
+
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from curate.download.connection import guarded
+from curate.download.faults import FetchFault
+from curate.download.fetch import Downloads, Fetcher
+from curate.download.policy import NetworkPolicy
+from tests.download.web import Web, running
+
+IMAGE = bytes(range(256)) * 40
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with running(Web({"a": IMAGE, "b": b"b"}, hosts=4)) as servers:
+        yield servers
+
+
+def fetcher(**keys: Any) -> Downloads:
+    defaults = {
+        "contact": "me@example.org",
+        "allow_networks": ["127.0.0.0/8"],
+        "pause": 0.01,
+        "max_seconds": 2,
+        "max_pause": 1,
+    }
+    return Downloads(Fetcher(NetworkPolicy.model_validate(defaults | keys)))
+
+
+def fault(url: str, timeout: float = 1, **keys: Any) -> tuple[str, int]:
+    """The reason that a URL gives nothing for, and the attempts."""
+    one = fetcher(**keys)
+    with pytest.raises(FetchFault) as found:
+        one.open(url, timeout=timeout)
+    outcome = one.outcomes.pop(url)
+    assert (outcome.reason, outcome.detail) == (found.value.reason, found.value.detail)
+    assert len(str(found.value)) <= 900 and str(found.value).isprintable()
+    return outcome.reason, outcome.attempts
+
+
+def test_an_image(web: Web) -> None:
+    one = fetcher()
+    url = web.url("image/a")
+    request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 of a browser"})
+    with one.open(request, timeout=1) as reply:
+        assert reply.read() == IMAGE
+    outcome = one.outcomes.pop(url)
+    assert (outcome.reason, outcome.attempts) == ("", 1) and abs(outcome.time - time.time()) < 5
+    assert web.log[-1][2]["user-agent"].startswith("curate/") and "me@example.org" in web.log[-1][2]["user-agent"]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "attempts"),
+    [
+        ("status/404", "http_404", 1),
+        ("status/403", "http_403", 1),
+        ("status/410", "http_410", 1),
+        ("status/408", "http_408", 3),
+        ("status/425", "http_425", 3),
+        ("status/429", "http_429", 3),
+        ("status/500", "http_500", 3),
+        ("status/304", "http_304", 1),
+        ("wait/5", "http_503", 1),  # which is longer than max_pause
+        ("loop/", "too_many_redirects", 1),
+        ("to/file:///etc/passwd", "bad_url", 1),
+        ("to/ftp://127.0.0.1/a", "bad_url", 1),
+        ("to/http://10.0.0.1/", "refused_address", 1),
+        ("to/http://169.254.169.254/latest/meta-data", "refused_address", 1),
+        ("to/http://[::1]/", "refused_address", 1),
+        ("to/http://0.0.0.0/", "refused_address", 1),
+        ("short", "incomplete", 1),
+        ("chunk", "incomplete", 1),
+        ("reset", "incomplete", 1),
+        ("noise", "bad_response", 1),
+        ("large", "too_large", 1),
+        ("endless", "too_large", 1),
+    ],
+)
+def test_faults(web: Web, path: str, reason: str, attempts: int) -> None:
+    assert fault(web.url(path), robots="ignore") == (reason, attempts)
+
+
+@pytest.mark.parametrize("path", ["slow", "slow_header", "silent"])
+def test_what_does_not_end_is_ended(web: Web, path: str) -> None:
+    began = time.monotonic()
+    assert fault(web.url(path), timeout=0.5, max_seconds=0.7, attempts=2) == ("timeout", 2)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "ftp://a.example/",
+        "data:image/png;base64,AA",
+        "http://",
+        "http:///a",
+        "http://[::1",
+        "http://a b/",
+        "",
+        "http://a:99999/",
+        "nothing",
+        "http://\x00/",
+    ],
+)
+def test_no_urls(url: str) -> None:
+    assert fault(url) == ("bad_url", 1)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "10.1.2.3",
+        "169.254.169.254",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "2130706433",
+        "0x7f.1",
+        "0",
+    ],
+)
+def test_private_addresses(web: Web, host: str) -> None:
+    """Also numbers that the system's library takes for an address."""
+    before = len(web.log)
+    assert fault(f"http://{host}:{web.port}/image/a", allow_networks=[]) == ("refused_address", 1)
+    assert len(web.log) == before
+
+
+def test_names_that_are_none() -> None:
+    assert fault("http://nothing.invalid/a") == ("dns", 3)
+    assert fault(f"http://{'a' * 70}.example/", attempts=1)[0] == "dns"
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        assert fault(f"http://127.0.0.1:{taken.getsockname()[1]}/", robots="ignore") == ("unreachable", 1)
+
+
+def test_tls_must_be_trusted(web: Web) -> None:
+    assert fault(web.url("image/a").replace("http:", "https:"), robots="ignore")[0] == "tls"
+
+
+def test_attempts(web: Web) -> None:
+    one = fetcher()
+    assert one.open(web.url("busy/a")).read() == IMAGE
+    assert one.outcomes[web.url("busy/a")].attempts == 3
+
+
+def test_redirects_and_odd_urls(web: Web) -> None:
+    one = fetcher()
+    assert one.open(web.url(f"to/{web.url('image/b', 1)}")).read() == b"b"
+    assert one.open(web.url("to//image/b")).read() == b"b"
+    assert one.open(web.url("image/a#part?x")).read() == IMAGE
+    with pytest.raises(FetchFault, match="http_404"):
+        one.open(web.url("bücher und so?q=ü&r=%20"))
+    assert web.log[-1][1] == "/b%C3%BCcher%20und%20so?q=%C3%BC&r=%20"
+
+
+OPTED_OUT = [
+    "X-Robots-Tag=noai",
+    "X-Robots-Tag=noindex,%20NoImageAI",
+    "X-Robots-Tag=curate:%20noai",
+    "TDM-Reservation=1",
+    "Content-Usage=train-ai=n",
+    "Content-Usage=search=y,%20train-ai=n;x",
+]
+NOT_OPTED_OUT = [
+    "X-Robots-Tag=nofollow",
+    "X-Robots-Tag=googlebot:%20noai",
+    "X-Robots-Tag=unavailable_after:%202030",
+    "TDM-Reservation=0",
+    "Content-Usage=train-ai=y",
+    "Content-Usage=search=n",
+]
+
+
+@pytest.mark.parametrize("header", OPTED_OUT)
+def test_opt_outs(web: Web, header: str) -> None:
+    assert fault(web.url(f"header/{header}")) == ("opted_out", 1)
+    assert fetcher(opt_out="ignore").open(web.url(f"header/{header}")).read() == IMAGE
+
+
+@pytest.mark.parametrize("header", NOT_OPTED_OUT)
+def test_no_opt_outs(web: Web, header: str) -> None:
+    assert fetcher().open(web.url(f"header/{header}")).read() == IMAGE
+
+
+def test_robots(web: Web) -> None:
+    web.robots = {
+        web.hosts[0]: (200, "User-agent: *\nDisallow: /\n\nUser-agent: curate\nDisallow: /image/b$\n"),
+        web.hosts[1]: (500, ""),
+        web.hosts[2]: (403, "User-agent: *\nDisallow: /"),
+        web.hosts[3]: (200, "User-agent: *\nDisallow: /*a\n"),
+    }
+    try:
+        before = web.asked("robots.txt")
+        one = fetcher(attempts=1)
+        with ThreadPoolExecutor(8) as pool:
+            assert all(reply.read() == IMAGE for reply in pool.map(one.open, [web.url("image/a")] * 20))
+        assert web.asked("robots.txt") == before + 1
+        with pytest.raises(FetchFault, match=rf"^robots: http://127.0.0.1:{web.port}/robots.txt$"):
+            one.open(web.url("image/b"))
+        with pytest.raises(FetchFault, match=r"^http_500"):
+            one.open(web.url("image/a", 1))
+        assert one.open(web.url("image/a", 2)).read() == IMAGE
+        with pytest.raises(FetchFault, match=r"^robots"):
+            one.open(web.url("image/a", 3))
+        with pytest.raises(FetchFault, match=r"^robots"):  # also of where it redirects to
+            one.open(web.url(f"to/{web.url('image/a', 3)}", 2))
+        assert fetcher(robots="ignore").open(web.url("image/a", 3)).read() == IMAGE
+    finally:
+        web.robots = {}
+
+
+def test_connections_of_a_host(web: Web) -> None:
+    web.most.clear()
+    one = fetcher(per_host=3, robots="ignore")
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(one.open, [web.url("image/a", i % 2) for i in range(60)]))
+    assert web.most == {web.hosts[0]: 3, web.hosts[1]: 3}
+
+
+def test_a_guarded_thread_connects_nowhere_else(web: Web) -> None:
+    """By whatever library; other threads do as they like."""
+    plain = f"http://127.0.0.1:{web.port}/image/a"
+    with guarded(()):
+        for connect in (
+            lambda: urllib.request.urlopen(plain, timeout=1),
+            lambda: socket.create_connection(("127.0.0.1", web.port), 1),
+            lambda: socket.socket().connect_ex(("127.0.0.1", web.port)),
+            lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", 9)),
+            lambda: socket.socket(socket.AF_UNIX).connect("/tmp/nothing"),
+            lambda: (
+                ssl.create_default_context()
+                .wrap_socket(socket.socket(), server_hostname="a")
+                .connect(("127.0.0.1", web.port))
+            ),
+        ):
+            with pytest.raises(FetchFault, match="refused_address"):
+                connect()
+        other = threading.Thread(target=lambda: urllib.request.urlopen(plain, timeout=5).read())
+        other.start()
+        other.join()
+    before = len(web.log)
+    assert urllib.request.urlopen(plain, timeout=5).read() == IMAGE
+    assert len(web.log) == before + 1 and web.log[-2][1] == "/image/a"

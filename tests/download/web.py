@@ -1,0 +1,141 @@
+"""A web of strangers on loopback: hosts are addresses of 127.0.0.0/8, paths say how a server behaves. It notes what it is asked."""
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+Log = list[tuple[str, str, dict[str, str]]]
+
+
+class Web:
+    """The servers: `images` are what `/image/NAME` gives. `log` has host, path and headers of each request, `most` the images that each host was asked for at once."""
+
+    def __init__(self, images: Mapping[str, bytes], hosts: int = 1) -> None:
+        self.images = dict(images)
+        self.hosts = [f"127.0.0.{i + 1}" for i in range(hosts)]
+        self.robots: dict[str, tuple[int, str]] = {}
+        self.log: Log = []
+        self.most: dict[str, int] = defaultdict(int)
+        self.tries: dict[str, int] = defaultdict(int)
+        self._open: dict[str, int] = defaultdict(int)
+        self.port = 0
+
+    def url(self, path: str, host: int = 0) -> str:
+        return f"http://{self.hosts[host]}:{self.port}/{path}"
+
+    def asked(self, path: str) -> int:
+        return sum(one == f"/{path}" for _, one, _ in self.log)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host = writer.get_extra_info("sockname")[0]
+        try:
+            first = await reader.readexactly(1)
+            if first == b"\x16":  # TLS
+                say(writer, 400, b"plain HTTP alone")
+                return
+            head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            line, *fields = head.split("\r\n")
+            path = line.split(" ")[1]
+            headers = dict(field.lower().split(": ", 1) for field in fields if field)
+            self.log.append((host, path, headers))
+            await self.answer(host, path.lstrip("/"), writer)
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def answer(self, host: str, path: str, writer: asyncio.StreamWriter) -> None:
+        kind, _, rest = path.partition("/")
+        if path == "robots.txt":
+            status, text = self.robots.get(host, (404, ""))
+            say(writer, status, text.encode())
+        elif kind == "image":
+            self._open[host] += 1
+            self.most[host] = max(self.most[host], self._open[host])
+            await asyncio.sleep(0.01)
+            self._open[host] -= 1
+            say(writer, 200, self.images[rest])
+        elif kind == "text":
+            say(writer, 200, b"<html><body>not found</body></html>", {"Content-Type": "image/jpeg"})
+        elif kind == "status":
+            say(writer, int(rest), b"no")
+        elif kind == "busy":  # twice, then it is there
+            self.tries[path] += 1
+            if self.tries[path] < 3:
+                say(writer, 429, b"", {"Retry-After": "0"})
+            else:
+                say(writer, 200, self.images[rest])
+        elif kind == "wait":
+            say(writer, 503, b"", {"Retry-After": rest})
+        elif kind == "to":
+            say(writer, 302, b"", {"Location": rest})
+        elif kind == "loop":
+            say(writer, 301, b"", {"Location": f"/loop/{int(rest or 0) + 1}"})
+        elif kind == "header":
+            name, _, value = rest.partition("=")
+            say(writer, 200, self.images["a"], {name: value.replace("%20", " ")})
+        elif kind == "short":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc")
+        elif kind == "long":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef")
+        elif kind == "chunk":
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nabc")
+        elif kind == "large":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n")
+        elif kind == "endless":
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                writer.write(bytes(1 << 16))
+                await writer.drain()
+        elif kind in ("slow", "slow_header"):
+            writer.write(b"HTTP/1.1 200 OK\r\n" + (b"\r\n" if kind == "slow" else b"X: "))
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        elif kind == "silent":
+            await asyncio.sleep(60)
+        elif kind == "noise":
+            writer.write(b"\0\1\2 not http at all\r\n\r\n")
+        elif kind == "reset":
+            writer.transport.abort()
+        else:
+            say(writer, 404, b"nothing")
+
+
+def say(writer: asyncio.StreamWriter, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+    lines = [f"HTTP/1.1 {status} Something", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    writer.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+
+
+@contextmanager
+def running(web: Web) -> Iterator[Web]:
+    """Serve until the block ends."""
+    loop = asyncio.new_event_loop()
+
+    async def start() -> list[asyncio.Server]:
+        servers = [await asyncio.start_server(web.serve, web.hosts[0], 0)]
+        web.port = servers[0].sockets[0].getsockname()[1]
+        return servers + [await asyncio.start_server(web.serve, host, web.port) for host in web.hosts[1:]]
+
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    servers = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    try:
+        yield web
+    finally:
+
+        async def stop() -> None:
+            for server in servers:
+                server.close()
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+        loop.close()

@@ -1,0 +1,263 @@
+"""Lists of URLs, downloaded by img2dataset itself from servers of every kind: a verdict for each, nothing lost, nowhere else."""
+
+import gzip
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from curate.errors import RecipeError
+from curate.forget.forget import forget
+from curate.forget.lists import read_lists
+from curate.store.manifest import read_manifest
+from curate.store.store import RunStore
+from tests.download.web import Web, running
+from tests.laws.pools import Ran, encode, picture, recipe_of, run_beam, run_local
+
+pytest.importorskip("img2dataset")
+
+NETWORK = {
+    "contact": "me@example.org",
+    "allow_networks": ["127.0.0.0/8"],
+    "pause": 0.01,
+    "max_seconds": 1,
+    "attempts": 3,
+}
+HOSTS = 8
+# Each path and what becomes of it; None: it comes.
+KINDS = {
+    "image/{}": None,
+    "to//image/{}": None,
+    "busy/{}": None,
+    "status/404": "http_404",
+    "status/410": "http_410",
+    "status/500": "http_500",
+    "status/429": "http_429",
+    "status/999": "http_other",
+    "loop/0": "too_many_redirects",
+    "to/http://10.0.0.1/": "refused_address",
+    "to/http://169.254.169.254/": "refused_address",
+    "to/file:///etc/passwd": "bad_url",
+    "text/html": "served_no_image",
+    "header/X-Robots-Tag=noai": "opted_out",
+    "header/TDM-Reservation=1": "opted_out",
+    "forbidden/a": "robots",
+    "short": "incomplete",
+    "reset": "incomplete",
+    "noise": "bad_response",
+    "large": "too_large",
+    "endless": "too_large",
+    "slow": "timeout",
+}
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    images = {str(i): encode(picture(i, 120)) for i in range(60)}
+    servers = Web(images | {"a": images["0"]}, HOSTS)
+    servers.robots = dict.fromkeys(servers.hosts, (200, "User-agent: *\nDisallow: /forbidden\n"))
+    with running(servers):
+        yield servers
+
+
+def write_list(path: Path, urls: list[str | None], **columns: list[Any]) -> Path:
+    """Write a list as its name says."""
+    table = pa.table({"URL": urls, "TEXT": [f"a picture of number {i}" for i in range(len(urls))], **columns})
+    name = path.name.removesuffix(".gz")
+    sink = io.BytesIO()
+    if name.endswith(".parquet"):
+        pq.write_table(table, sink, row_group_size=7)
+    elif name.endswith(".jsonl"):
+        sink.write("".join(json.dumps(row) + "\n" for row in table.to_pylist()).encode())
+    else:
+        options = pyarrow.csv.WriteOptions(delimiter="\t" if name.endswith(".tsv") else ",")
+        pyarrow.csv.write_csv(table, sink, options)
+    path.write_bytes(gzip.compress(sink.getvalue()) if path.name.endswith(".gz") else sink.getvalue())
+    return path
+
+
+def recipe(path: Path | str, source: dict[str, Any] | None = None, **sections: Any) -> Any:
+    own = {"network": NETWORK, "number_sample_per_shard": 50, "thread_count": 16, **(source or {})}
+    return recipe_of(str(path), "urls", source=own, **sections)
+
+
+@pytest.fixture(scope="module")
+def many(web: Web, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, list[str], list[str | None]]:
+    """A run over URLs of all kinds, these, and what is to become of each."""
+    folder = tmp_path_factory.mktemp("many")
+    urls: list[str] = []
+    wanted: list[str | None] = []
+    for number in range(220):
+        kind = list(KINDS)[number % len(KINDS)]
+        urls.append(web.url(kind.format(number % 60), number % HOSTS))
+        wanted.append(KINDS[kind])
+    web.log.clear()
+    return run_beam(recipe(write_list(folder / "list.parquet", urls)), folder / "run"), urls, wanted
+
+
+def test_every_url_has_its_verdict(many: tuple[Ran, list[str], list[str | None]], web: Web) -> None:
+    ran, urls, wanted = many
+    samples = ran.table("samples")
+    order = pc.index_in(pa.array(urls), samples["url"])
+    assert sorted(samples["url"].to_pylist()) == sorted(urls) and order.null_count == 0
+    found = Counter(zip(samples["url"].to_pylist(), samples["status"].to_pylist(), strict=True))
+    assert found == Counter(zip(urls, [reason or "ok" for reason in wanted], strict=True))
+    failures = ran.table("failures").to_pylist()
+    assert {row["reason"] for row in failures} == {reason for reason in wanted if reason}
+    attempts = {row["reason"]: row["detail"].count("3 attempts") for row in failures}
+    assert attempts["http_500"] == attempts["timeout"] == 1 and attempts["http_404"] == attempts["opted_out"] == 0
+    assert all(host.startswith("127.0.0.") for host, _, _ in web.log)
+    assert max(web.most.values()) <= 4
+
+
+def test_shards_are_img2datasets(many: tuple[Ran, list[str], list[str | None]]) -> None:
+    """In the order of the list, whatever came first; and `verify` and the manifest know them."""
+    ran, urls, _ = many
+    keys: list[str] = []
+    for path in (ran.folder / "pool").glob("*.tar"):
+        sidecar = pq.read_table(path.with_suffix(".parquet")).to_pylist()
+        assert [row["key"] for row in sidecar] == sorted(row["key"] for row in sidecar)
+        with tarfile.open(path) as tar:
+            names = tar.getnames()
+        came = [row["key"] for row in sidecar if row["status"] == "success"]
+        assert list(dict.fromkeys(name.partition(".")[0] for name in names)) == came
+        assert json.loads(path.with_name(f"{path.stem}_stats.json").read_bytes())["count"] == len(sidecar)
+        keys += [row["key"] for row in sidecar]
+        assert {row["url"] for row in sidecar} <= set(urls)
+    assert len(set(keys)) == len(keys) == len(urls)
+    listed = {line.path for line in read_manifest(RunStore(str(ran.folder)))}
+    assert {f"pool/{path.name}" for path in (ran.folder / "pool").iterdir()} <= listed
+
+
+def test_uids_are_those_of_a_pool_of_text(many: tuple[Ran, list[str], list[str | None]], tmp_path: Path) -> None:
+    ran, _, _ = many
+    text = run_local(recipe_of(str(ran.folder.parent / "list.parquet"), "parquet"), tmp_path / "text")
+    mine, theirs = (
+        dict(zip(one["url"].to_pylist(), one["uid"].to_pylist(), strict=True))
+        for one in (ran.table("samples"), text.table("samples"))
+    )
+    assert mine == theirs
+
+
+def test_nothing_is_downloaded_twice(web: Web, tmp_path: Path) -> None:
+    """By another recipe over the same list into another folder, with the shards in a store of their own."""
+    path = write_list(tmp_path / "list.csv", [web.url(f"image/{i}") for i in range(30)])
+    own = {"store": str(tmp_path / "store")}
+    first = run_local(recipe(path, own), tmp_path / "first")
+    asked = len(web.log)
+    second = run_local(recipe(path, own, rules={"words": "words > 3"}), tmp_path / "second")
+    assert len(web.log) == asked and first.kept == second.kept
+    assert not (tmp_path / "first/pool").exists() and len(list((tmp_path / "store").glob("*.tar"))) == 1
+
+
+def test_a_run_that_is_reused_gives_its_shards(web: Web, tmp_path: Path) -> None:
+    path = write_list(tmp_path / "list.parquet", [web.url(f"image/{i}") for i in range(30)])
+    first = run_local(recipe(path), tmp_path / "first")
+    asked = len(web.log)
+    second = run_local(recipe(path, rules={"small": "width < 1000"}), tmp_path / "second", reuse=first.folder)
+    assert len(web.log) == asked and second.kept == first.kept
+    third = run_local(recipe(path, rules={"small": "width < 2000"}), tmp_path / "third", reuse=second.folder)
+    assert len(web.log) == asked and third.kept == first.kept
+    assert (tmp_path / "third/shards/00000.tar").read_bytes() == (tmp_path / "first/shards/00000.tar").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz", "a.tsv", "a.jsonl", "a.jsonl.gz"])
+def test_lists(web: Web, tmp_path: Path, name: str) -> None:
+    urls: list[str | None] = [web.url(f"image/{i}", i % HOSTS) for i in range(30)]
+    path = write_list(tmp_path / name, urls, similarity=[i / 30 for i in range(30)])
+    ran = run_local(recipe(path, {"number_sample_per_shard": 9}, rules={"near": "similarity >= 0.5"}), tmp_path / "run")
+    kept = ran.table("samples").filter(ran.table("decisions")["kept"])
+    assert sorted(kept["url"].to_pylist()) == sorted(urls[15:])
+    assert len(list((tmp_path / "run/pool").glob("*.tar"))) == 4
+
+
+def test_images_are_resized_by_img2dataset(web: Web, tmp_path: Path) -> None:
+    path = write_list(tmp_path / "list.parquet", [web.url(f"image/{i}") for i in range(10)])
+    ran = run_local(recipe(path, {"image_size": 64, "resize_mode": "center_crop"}), tmp_path / "run")
+    samples = ran.table("samples")
+    assert set(samples["width"].to_pylist()) == set(samples["height"].to_pylist()) == {64}
+    with pytest.raises(RecipeError, match="there is no image_size"):
+        recipe(path, {"resize_mode": "center_crop"})
+
+
+def test_what_is_forgotten_is_gone_from_the_shards(web: Web, tmp_path: Path) -> None:
+    urls: list[str | None] = [web.url(f"image/{i}") for i in range(12)] + [web.url("status/404")]
+    path = write_list(tmp_path / "list.parquet", urls)
+    ran = run_local(recipe(path), tmp_path / "run")
+    (tmp_path / "gone.txt").write_text(f"{urls[3]}\n{urls[12]}\n")
+    forget(str(ran.folder), read_lists([str(tmp_path / "gone.txt")]))
+    held = b"".join(file.read_bytes() for file in (ran.folder / "pool").iterdir())
+    assert web.images["3"] not in held and web.images["4"] in held
+    assert b"number 3" not in held and str(urls[3]).encode() + b'"' not in held
+    sidecar = pq.read_table(next((ran.folder / "pool").glob("*.parquet")))
+    assert sidecar["url"].to_pylist() == [*urls[:3], None, *urls[4:12], None]
+    done = subprocess.run(
+        [sys.executable, "-m", "curate", "verify", str(ran.folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_blocklist_reaches_the_shards(web: Web, tmp_path: Path) -> None:
+    urls: list[str | None] = [web.url(f"image/{i}") for i in range(12)]
+    path = write_list(tmp_path / "list.parquet", urls)
+    (tmp_path / "gone.txt").write_text(f"{urls[3]}\n")
+    run_local(recipe(path, blocklist=str(tmp_path / "gone.txt")), tmp_path / "run")
+    held = b"".join(file.read_bytes() for file in (tmp_path / "run/pool").iterdir())
+    assert web.images["3"] not in held and web.images["4"] in held
+
+
+def test_max_missing(web: Web, tmp_path: Path) -> None:
+    path = write_list(tmp_path / "list.parquet", [web.url("image/1"), web.url("status/404")])
+    limited = recipe(path, max_missing=0.1, max_failed=0.0)
+    with pytest.raises(Exception, match=r"1 of 2 samples \(50.0%\) were never downloaded, and max_missing is 0.1"):
+        run_local(limited, tmp_path / "run")
+    ran = run_local(recipe(path, max_failed=0.0), tmp_path / "other")
+    assert ran.counts == {"failed": 1, "kept": 1}
+
+
+BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
+    "no_contact": (lambda folder: write_list(folder / "a.csv", ["x"]), {"network": {}}, "network.contact"),
+    "no_url": (
+        lambda folder: (folder / "a.csv").write_text("caption,x\na,b\n") and folder / "a.csv",
+        {},
+        "no column of URLs; columns: caption, x",
+    ),
+    "no_caption": (
+        lambda folder: (folder / "a.csv").write_text("url,x\na,b\n") and folder / "a.csv",
+        {},
+        "no caption column",
+    ),
+    "no_list": (
+        lambda folder: (folder / "a.xlsx").write_text("x") and folder / "a.xlsx",
+        {},
+        "accepted: .parquet, .csv, .tsv, .jsonl",
+    ),
+    "damaged": (
+        lambda folder: (folder / "a.parquet").write_text("x" * 100) and folder / "a.parquet",
+        {},
+        "none of 1 lists can be read",
+    ),
+    "network": (
+        lambda folder: write_list(folder / "a.csv", ["x"]),
+        {"network": {"contact": "a@b.c", "allow_networks": ["127.0.0.1/8"]}},
+        "accepted: a network such as",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_refused(tmp_path: Path, name: str) -> None:
+    make, source, message = BAD[name]
+    with pytest.raises(RecipeError, match=message.replace(".", r"\.")):
+        run_local(recipe(make(tmp_path), source), tmp_path / "run")
