@@ -27,7 +27,27 @@ from pydantic_core import PydanticCustomError, core_schema
 from curate.errors import RecipeError
 from curate.registry import Registry
 
-ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+@cache
+def _words_of_sql() -> frozenset[str]:
+    """Return the words that are no names without quotes."""
+    import duckdb  # here: few recipes name columns of their own
+
+    words = duckdb.sql("SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'").fetchall()
+    return frozenset(word for (word,) in words)
+
+
+def _no_word_of_sql(name: str) -> str:
+    if name.lower() in _words_of_sql():
+        raise ValueError(
+            f"{name!r} is a word of SQL, which an expression could not name; accepted: another name, such as '{name}_'"
+        )
+    return name
+
+
+ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$"), AfterValidator(_no_word_of_sql)]
+NewName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_no_word_of_sql)]
+"""The name of a column that SQL takes without quotes."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
 
 

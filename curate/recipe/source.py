@@ -15,12 +15,10 @@ from pydantic import (
     model_serializer,
 )
 
-from curate.recipe.section import BuiltFrom, KindOf, Name, OneOrSeveral, Section, UserPaths, find_twice
+from curate.recipe.section import BuiltFrom, KindOf, Name, NewName, OneOrSeveral, Section, UserPaths, find_twice
 from curate.registry import Registry
 
 FORMATS: Registry[Any] = Registry("input format", "curate.pool.formats.registry:KINDS", "curate.formats")
-NewName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-"""The name of a column that SQL takes without quotes."""
 _UNKNOWN = "unknown format"
 
 

@@ -504,3 +504,27 @@ def test_sections_of_kinds_are_pickled_by_what_they_hold() -> None:
     made = recipe(measure={"image": {"phash": True}}, dedup={"by": [near], "against": near | {"images": "y"}})
     for one in (made, recipe(captions=captions)):
         assert pickle.loads(pickle.dumps(one)) == one
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"derive": {"order": "words + 1"}},
+        {"derive": {"both": "words"}},
+        {
+            "input": [
+                {
+                    "name": "a",
+                    "format": "parquet",
+                    "path": "x",
+                    "join": {"path": "y", "on": "uid", "columns": {"Group": "z"}},
+                }
+            ]
+        },
+    ],
+)
+def test_columns_have_no_names_that_sql_would_misread(sections: dict[str, Any]) -> None:
+    with pytest.raises(
+        RecipeError, match="is a word of SQL, which an expression could not name; accepted: another name"
+    ):
+        parse_recipe({"input": [{"name": "a", "format": "parquet", "path": "x"}], **sections})
