@@ -225,4 +225,4 @@ def test_at_some_moments_of_a_run(pool: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_at_many_moments_of_the_demo(tmp_path: Path) -> None:
-    at_some_moments(["demo"], tmp_path, 15, 15.0)
+    at_some_moments(["demo"], tmp_path, 10, 15.0)

@@ -130,7 +130,7 @@ def test_twenty_kills(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_many_kills_of_processes(tmp_path: Path) -> None:
     options = ["--", "--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"]
-    kill_chains(tmp_path, 8, 5, options)
+    kill_chains(tmp_path, 4, 5, options)
 
 
 # A run whose images are measured in steps of 4, each with a checkpoint; it kills itself at the n-th image.
