@@ -29,11 +29,15 @@ _names: dict[tuple[str, int], tuple[float, list[tuple[int, Any]] | str]] = {}
 @contextmanager
 def guarded(networks: Sequence[Network]) -> Iterator[None]:
     """Refuse connections of this thread to addresses that are neither public nor in one of the networks. Raises FetchFault there."""
+    before = getattr(_thread, "networks", None)
     guard_thread(networks)
     try:
         yield
     finally:
-        del _thread.networks
+        if before is None:
+            del _thread.networks
+        else:
+            _thread.networks = before  # of a thread that is guarded until it ends
 
 
 def guard_thread(networks: Sequence[Network]) -> None:

@@ -31,7 +31,7 @@ _TEXT_TABLES = ("answers", "captions", "regions")
 _DETAIL = "a name in it was taken out on request"
 
 
-def clear_unit(tables: UnitTables, items: Items, names: Sequence[str], sources: Iterable[Source] = ()) -> list[str]:
+def clear_unit(tables: UnitTables, items: Items, names: Sequence[str], sources: Iterable[Source]) -> list[str]:
     """Clear the rows that the items name in the unit's tables of these names, and in what `sources` downloaded.
 
     Returns the files of the run that were rewritten.

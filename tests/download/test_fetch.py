@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from curate.download.connection import guarded
+from curate.download.connection import guard_thread, guarded
 from curate.download.faults import FetchFault
 from curate.download.fetch import Downloads, Fetcher
 from curate.download.policy import NetworkPolicy
@@ -231,6 +231,20 @@ def test_connections_of_a_host(web: Web) -> None:
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(one.open, [web.url("image/a", i % 2) for i in range(60)]))
     assert web.most == {web.hosts[0]: 3, web.hosts[1]: 3}
+
+
+def test_a_thread_that_downloads_stays_guarded(web: Web) -> None:
+    """Also between two URLs, for what another library does there."""
+
+    def work() -> str:
+        guard_thread(())
+        assert fetcher().open(web.url("image/a")).read() == IMAGE
+        with pytest.raises(FetchFault) as found:
+            socket.create_connection(("127.0.0.1", web.port), 1)
+        return found.value.reason
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result() == "refused_address"
 
 
 def test_a_guarded_thread_connects_nowhere_else(web: Web) -> None:
