@@ -78,6 +78,17 @@ class Template:
         return {field: as_data(value) if field in form.data else value for field, value in values.items()}
 
 
+def read_lines(path: str, what: str, articles: tuple[str, str] = ("", "")) -> list[str]:
+    """Return the lines of a user's file, which a recipe names as `what`. Raises RecipeError where it cannot be read."""
+    try:
+        text = read_whole(path, _MAX_BYTES).decode()
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file; it is named as {articles[0]}{what}") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"{path}: cannot be read as {articles[1]}{what}: {error}") from None
+    return text.removeprefix("\ufeff").splitlines()
+
+
 def load_template(form: Form, path: str | None = None) -> Template:
     """Return the package's template, or the user's in its place, at a local path or any fsspec URL.
 
@@ -86,13 +97,7 @@ def load_template(form: Form, path: str | None = None) -> Template:
     """
     if path is None:
         return _packaged(form)
-    try:
-        text = read_whole(path, _MAX_BYTES).decode()
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file; it is named as the template of {form.name}") from None
-    except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"{path}: cannot be read as a template of {form.name}: {error}") from None
-    text = "\n".join(text.removeprefix("\ufeff").splitlines())
+    text = "\n".join(read_lines(path, f"template of {form.name}", ("the ", "a ")))
     return _check(Template(form, f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}", text), path)
 
 

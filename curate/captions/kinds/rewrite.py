@@ -29,13 +29,12 @@ from pydantic import Field, model_validator
 from curate import ids
 from curate.captions.gates.gates import GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind
-from curate.captions.prompts import Form, Template, load_template
+from curate.captions.prompts import Form, Template, load_template, read_lines
 from curate.captions.text import first_line, one_line, without_quotes
 from curate.engines.engine import Request, Sampling
 from curate.errors import RecipeError
 from curate.numeric.mix import mix64
 from curate.recipe.captions import Unique
-from curate.recipe.files import read_whole
 from curate.recipe.section import Name, UserFile, fault
 
 STYLES = ("chat_a", "chat_b", "human", "coco")
@@ -46,7 +45,6 @@ FORMS = {
     "completion": Form("rewrite_completion", "v1", data=("caption",), optional=_EXAMPLES, is_chat=False),
     "chat": Form("rewrite_chat", "v1", data=("caption",), optional=_EXAMPLES),
 }
-_MAX_BYTES = 1 << 20
 
 
 class Pair(NamedTuple):
@@ -170,14 +168,8 @@ def read_pairs(path: str) -> tuple[Pair, ...]:
 
     Raises RecipeError where it cannot be read, a line is not so, or there are fewer than three.
     """
-    try:
-        text = read_whole(path, _MAX_BYTES).decode()
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file; it is named as examples of rewrite") from None
-    except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"{path}: cannot be read as examples of rewrite: {error}") from None
     pairs: dict[Pair, None] = {}
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+    for number, line in enumerate(read_lines(path, "examples of rewrite"), 1):
         source, arrow, target = (part.strip() for part in line.partition("=>"))
         if line.strip() and not (source and arrow and target and "=>" not in target):
             raise RecipeError(f"{path}: line {number} is {line[:80]!r}; accepted: a caption => the same in other words")
