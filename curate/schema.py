@@ -165,17 +165,17 @@ STAGES = (
         "balance",
         -6,
         "not drawn: all its entries are frequent",
-        "its draw u/p = {draw} is not below 1 (p = {probability})",
+        "its draw u/p = {draw} is not below 1 (probability {probability})",
         "balance",
     ),
     Stage(
         "sample",
         -8,
         "not in the random sample",
-        "its draw u/p = {draw} is not below 1 (p = {probability})",
+        "its draw u/p = {draw} is not below 1 (probability {probability})",
         "sample",
     ),
-    Stage("kept", -1, "the curated set", "its draw u/p = {draw} is below 1 (p = {probability})"),
+    Stage("kept", -1, "the curated set", "its draw u/p = {draw} is below 1 (probability {probability})"),
 )
 FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED, DUPLICATE, BALANCE, SAMPLE, KEPT = (stage.name for stage in STAGES)
 STAGE_OF_RULES = next(stage for stage in STAGES if stage.name == RULES)

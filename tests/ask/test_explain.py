@@ -37,7 +37,7 @@ def test_kept_and_its_double(small: str) -> None:
     second = next(place for place, line in enumerate(shown) if line.startswith("verdict: dropped"))
     first, other = shown[3:second], shown[second:]
     assert first[:4] == [
-        "verdict: kept: its draw u/p = 0 is below 1 (p = 1)",
+        "verdict: kept: its draw u/p = 0 is below 1 (probability 1)",
         "source photos: photos.tar a1 (unit 0, row 0)",
         "caption a red cat",
         "url http://x/a1",
@@ -119,8 +119,8 @@ def test_dropped_by_a_top_rule(small: str) -> None:
 
 
 def test_drawn_and_not_drawn(small: str) -> None:
-    assert "verdict: kept: its draw u/p = 0.9 is below 1 (p = 0.5)" in lines(small, "b6")
-    assert "verdict: dropped by balance, its draw u/p = 1.7 is not below 1 (p = 0.5)" in lines(small, "b2")
+    assert "verdict: kept: its draw u/p = 0.9 is below 1 (probability 0.5)" in lines(small, "b6")
+    assert "verdict: dropped by balance, its draw u/p = 1.7 is not below 1 (probability 0.5)" in lines(small, "b2")
 
 
 def test_unmatched(small: str) -> None:
