@@ -104,7 +104,7 @@ def _explain(url: str, sample: str, asked: frozenset[str]) -> list[Line]:
 
 def _input_run(run: RunFacts, source: str, sample: str, asked: frozenset[str]) -> tuple[list[Line], bool]:
     """Return what the run that is a source says of a sample, or why it says nothing, and whether it knows the sample."""
-    url = next(one["path"] for one in run.recipe["input"] if one["name"] == source)
+    url = _path_of(run, source)
     try:
         if url in asked:
             raise RunError(f"{url}: is made of itself")
@@ -116,9 +116,15 @@ def _input_run(run: RunFacts, source: str, sample: str, asked: frozenset[str]) -
         return [line(f"nothing can be told of it: {one_line(error)}", hang=2)], False
 
 
+def _path_of(run: RunFacts, source: str) -> str:
+    """Return the folder of the run that is a source."""
+    found = next(one for one in run.recipe["input"] if one["name"] == source)
+    return str(found.get("from") or found["path"])
+
+
 def _stage_before(run: RunFacts, source: str, shown: list[Line]) -> list[Line]:
     """Return what a run that is a source says, under a heading."""
-    url = next(one["path"] for one in run.recipe["input"] if one["name"] == source)
+    url = _path_of(run, source)
     return [line(), heading("stage before", f"source {source}, run {url}"), *shown]
 
 

@@ -102,7 +102,8 @@ def _describe(fault: Any, place: Place) -> str:
     if fault["type"] == "fault":
         return f".{fault['ctx']['key']}: {fault['msg']}"
     if fault["type"] == "extra_forbidden":
-        known = list(place.section.model_fields) if place.section else []
+        fields = place.section.model_fields if place.section else {}
+        known = [field.alias or name for name, field in fields.items()]
         return f": unknown key; {did_you_mean(place.keys[-1], known)}known keys: {', '.join(known) or 'none'}"
     if fault["type"] == "missing":
         rule = len(place.keys) == 3 and place.keys[0] == "rules"

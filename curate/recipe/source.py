@@ -76,6 +76,11 @@ class Source(Section):
         """The paths as listed; ranges and globs not yet expanded."""
         return (self.path,) if isinstance(self.path, str) else self.path
 
+    @property
+    def input_run(self) -> str | None:
+        """The folder of the run whose kept rows the source's are; None where they are no run's."""
+        return None
+
     def placed_in(self, run: str, reuse: str | None = None) -> Self:
         """Return the source with all that it has in a run's folder, or may take from that of another; here there is nothing."""
         return self

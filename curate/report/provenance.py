@@ -122,7 +122,8 @@ def _inputs(run: Run) -> Table:
     units = dict(run.facts.units)
     rows = []
     for source in run.facts.recipe.get("input", [])[:60]:
-        paths = [source["path"]] if isinstance(source["path"], str) else source["path"]
+        found = source.get("path") or source["from"]
+        paths = [found] if isinstance(found, str) else found
         where = clean(", ".join(paths), 300)
         rows.append([*names(source, "name", "format"), where, count(units.get(source["name"], 0))])
     return Table(("source", "format", "path", "units"), rows, words=("source", "format", "path"), title="Inputs")

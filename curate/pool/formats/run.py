@@ -3,7 +3,8 @@
 In: the folder of a finished run, of which only what its manifest lists exists. A shard is a tar, whose columns are in the
 Parquet file beside it, found by the names of samples; or, of a pool without images, a Parquet file that has all of them.
 Scores and languages are those columns. What the run decided (`probability`, `draw`, `repeats`) is seen under the names of
-`schema.INPUT_DECISIONS`: its `probability` is the product of its own and of those of the runs before it.
+`schema.INPUT_DECISIONS`: its `probability` is the product of its own and of those of the runs before it. Another format that
+takes rows of a run (`Source.input_run`), such as the URLs to download, reads the Parquet files by `list_kept` and what follows it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,6 +50,11 @@ class RunSource(Source):
 
     path: UserPath  # its folder
 
+    @property
+    def input_run(self) -> str:
+        """The folder."""
+        return self.path
+
 
 @dataclass(frozen=True)
 class _Run:
@@ -74,25 +80,14 @@ class RunInput(InputFormat):
 
     def plan(self, source: RunSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
         """List the shards. Raises RecipeError where the run is not finished, kept nothing, or does not say its probabilities."""
-        try:
-            run = _open(source)
-            paths = _shards(source, run.store, ".tar" if run.facts.pool.images else ".parquet")
-        except CurateError as error:
-            raise RecipeError(f"input {source.name!r}: {error}") from None
-        if not paths:
-            raise RecipeError(f"input {source.name!r}: {source.path}: the run kept no sample")
+        run = _open_input(source)
+        paths = _shards(source, run, ".tar" if run.facts.pool.images else ".parquet")
         if run.facts.pool.images:
             planned = _plan_tars(source, run, paths, content)
         else:
             planned = _PARQUET.plan(_parquet_source(source, run, paths), embeddings, content)
             planned = replace(planned, columns=tuple(_rename(one, run.names) for one in planned.columns))
-        columns = {name for one in planned.columns for name in one.schema.names}
-        if INPUT_PROBABILITY not in columns and _draws(run.facts):
-            raise RecipeError(
-                f"input {source.name!r}: {source.path}: the run drew its rows, and its shards do not say with which "
-                "probability: output.columns leaves `probability` out, or its input has a column of that name; accepted: a run "
-                "whose shards have it"
-            )
+        _check_probability(source, run, planned.columns)
         return planned
 
     def read(self, source: RunSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
@@ -144,7 +139,7 @@ class RunInput(InputFormat):
 
 def read_input_runs(sources: Iterable[Source]) -> dict[str, InputRunFacts]:
     """Return what each source that is a run says of itself, by name."""
-    runs = {source.name: _open(source) for source in sources if isinstance(source, RunSource)}
+    runs = {source.name: _open(source) for source in sources if source.input_run}
     found = ((name, run.facts, run.columns) for name, run in runs.items())
     return {
         name: InputRunFacts(
@@ -152,6 +147,43 @@ def read_input_runs(sources: Iterable[Source]) -> dict[str, InputRunFacts]:
         )
         for name, facts, columns in found
     }
+
+
+# ---- kept rows as tables, for other formats
+
+
+def list_kept(source: Source) -> ParquetSource:
+    """Return the Parquet files of the shards of the run that a source has its rows from, as a source of their own.
+
+    Raises RecipeError where it has images, is not finished, or kept nothing.
+    """
+    run = _open_input(source)
+    if run.facts.pool.images:
+        raise RecipeError(
+            f"input {source.name!r}: {source.input_run}: the run has images; accepted: a run over a list of URLs as text (format: "
+            "parquet); its images are a pool by format: run, and its URLs a list by path, such as RUN/shards/*.parquet"
+        )
+    return _parquet_source(source, run, _shards(source, run, ".parquet"))
+
+
+def which_columns(source: Source) -> Columns:
+    """Return which columns of those files hold what, as far as they are not found by their names."""
+    return _parquet_columns(_read(source))
+
+
+def see_columns(source: Source, columns: FileColumns) -> FileColumns:
+    """Return what one of those files supplies, with what the run decided. Raises RecipeError where it drew and does not say how."""
+    run = _read(source)
+    seen = _rename(columns, run.names)
+    _check_probability(source, run, [seen])
+    return seen
+
+
+def see_rows(source: Source, rows: pa.Table) -> pa.Table:
+    """Return rows of those files, what the run decided under its names here."""
+    run = _read(source)
+    names = _renamed(rows.schema, run.names).names
+    return rows.select([run.theirs.get(name, name) for name in names]).rename_columns(names)
 
 
 def _is_table(path: str) -> bool:
@@ -162,21 +194,36 @@ def _is_tar(part: InputPart) -> bool:
     return part.path.endswith(".tar")
 
 
-def _open(source: RunSource) -> _Run:
+def _open_input(source: Source) -> _Run:
+    """Return the run of a source, which is finished. Raises RecipeError, which names the source."""
+    try:
+        return _open(source)
+    except CurateError as error:
+        raise RecipeError(f"input {source.name!r}: {error}") from None
+
+
+def _open(source: Source) -> _Run:
     """Return a run that is finished. Raises RecipeError where there is none or it is not, RunError where it is damaged."""
-    store = RunStore(source.path, source.storage)
+    store, url = _store(source), _folder(source)
     if not store.exists(RUN_FILE):
-        raise no_run(store, source.path)
+        raise no_run(store, url)
     if missing := [name for name in (SUCCESS_FILE, MANIFEST_FILE) if not store.exists(name)]:
-        raise RecipeError(
-            f"{source.path}: this run is not finished (no {', no '.join(missing)}); {how_to_go_on(store, source.path)}"
-        )
+        raise RecipeError(f"{url}: this run is not finished (no {', no '.join(missing)}); {how_to_go_on(store, url)}")
     return _read(source)
 
 
-def _read(source: RunSource) -> _Run:
+def _folder(source: Source) -> str:
+    assert source.input_run is not None
+    return source.input_run
+
+
+def _store(source: Source) -> RunStore:
+    return RunStore(_folder(source), source.storage)
+
+
+def _read(source: Source) -> _Run:
     """Return what run.json says, which a process reads once."""
-    store = RunStore(source.path, source.storage)
+    store = _store(source)
     of_run = f"run {store.url} "
     return process_cache(f"{of_run}{store.state(RUN_FILE)}", lambda: _load(store), replaces=of_run)
 
@@ -193,14 +240,30 @@ def _draws(facts: RunFacts) -> bool:
     return any(facts.recipe.get(name) for name in ("balance", "sample")) or INPUT_PROBABILITY in facts.pool.scores
 
 
-def _shards(source: RunSource, store: RunStore, suffix: str) -> list[str]:
-    """Return the paths of the files of all shards with a suffix: as one with a list of names, which are looked up together."""
-    paths = (line.path for line in read_manifest(store) if line.path.startswith("shards/"))
+def _check_probability(source: Source, run: _Run, columns: Iterable[FileColumns]) -> None:
+    """Raise RecipeError where rows were kept by chance, and none of the columns says with which probability."""
+    if _draws(run.facts) and not any(INPUT_PROBABILITY in one.schema.names for one in columns):
+        raise RecipeError(
+            f"input {source.name!r}: {source.input_run}: the run drew its rows, and its shards do not say with which "
+            "probability: output.columns leaves `probability` out, or its input has a column of that name; accepted: a run "
+            "whose shards have it"
+        )
+
+
+def _shards(source: Source, run: _Run, suffix: str) -> list[str]:
+    """Return the paths of the files of all shards with a suffix: as one with a list of names, which are looked up together.
+
+    Raises RecipeError where there are none.
+    """
+    try:
+        paths = [line.path for line in read_manifest(run.store) if line.path.startswith("shards/")]
+    except CurateError as error:
+        raise RecipeError(f"input {source.name!r}: {error}") from None
     found = [path.removeprefix("shards/").removesuffix(suffix) for path in paths if path.endswith(suffix)]
     names = sorted(found, key=lambda name: (len(name), name))  # numbers may have six digits
-    folder = f"{source.path.rstrip('/')}/shards"
     if not names:
-        return []
+        raise RecipeError(f"input {source.name!r}: {source.input_run}: the run kept no sample")
+    folder = f"{_folder(source).rstrip('/')}/shards"
     return [f"{folder}/{names[0]}{suffix}" if len(names) == 1 else f"{folder}/{{{','.join(names)}}}{suffix}"]
 
 
@@ -256,11 +319,15 @@ def _read_tar(source: RunSource, part: InputPart, store: RunStore, scores: pa.Sc
 # ---- tables
 
 
-def _parquet_source(source: RunSource, run: _Run, paths: Sequence[str]) -> ParquetSource:
-    """Return Parquet files of the run as a source: which column holds what is as the run's own sources say."""
-    columns = Columns() if run.facts.pool.images else Columns.model_validate({"uid": "uid", **run.columns})
-    path, storage = tuple(paths), source.storage
+def _parquet_source(source: Source, run: _Run, paths: Sequence[str]) -> ParquetSource:
+    """Return Parquet files of the run as a source."""
+    path, storage, columns = tuple(paths), source.storage, _parquet_columns(run)
     return ParquetSource(name=source.name, format=_PARQUET.key, path=path, storage=storage, columns=columns)
+
+
+def _parquet_columns(run: _Run) -> Columns:
+    """Return which column holds what, as the run's own sources say."""
+    return Columns() if run.facts.pool.images else Columns.model_validate({"uid": "uid", **run.columns})
 
 
 def _named_columns(url: str, facts: RunFacts) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from curate import ids
 from curate.download.keys import NUMBERS, keys_of, shard_stem
@@ -32,13 +32,15 @@ from curate.pool.formats.input_format import (
     PartRows,
     PlannedSource,
 )
+from curate.pool.formats.run import list_kept, see_columns, see_rows, which_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.image import FORMATS, format_of
 from curate.pool.listing import list_source
 from curate.process import process_cache
 from curate.recipe.measure import PrecomputedEmbeddings
-from curate.recipe.section import UserPath
+from curate.recipe.section import UserPath, UserPaths
 from curate.recipe.source import Source
+from curate.schema import INPUT_DECISIONS
 from curate.store.layout import POOL
 from curate.store.manifest import find_digest
 from curate.store.store import RunStore
@@ -75,11 +77,15 @@ class UrlsSource(Source):
     """A source that is lists of URLs with captions. Options under img2dataset's names are its own, with its defaults, but that images
     stay as they came where there is no `image_size`.
 
-    `network` says how servers are asked, `store` where the shards lie; None: in `pool/` of the run.
+    The rows are those of lists (`path`), or what a finished run over a list kept (`from`, here `from_run`). `network` says how servers are asked, `store` where the shards lie; None: in `pool/` of the run.
     """
 
+    model_config = ConfigDict(serialize_by_alias=True)
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"thread_count", "store"})
+    optional_fields: ClassVar[frozenset[str]] = Source.optional_fields | {"path", "from"}
 
+    path: UserPaths = ()
+    from_run: UserPath | None = Field(None, alias="from", min_length=1)
     columns: Columns = Columns()
     network: NetworkPolicy
     store: UserPath | None = None
@@ -101,6 +107,23 @@ class UrlsSource(Source):
     min_image_size: int = Field(0, ge=0)
     max_image_area: float | None = Field(None, gt=0)
     max_aspect_ratio: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_list(self) -> Self:
+        if bool(self.path) == bool(self.from_run):
+            raise ValueError(
+                "give either path, of lists of URLs, or from, the folder of a finished run over such lists"
+            )
+        if self.from_run and self.columns != Columns():
+            raise ValueError(
+                "columns: the run that the rows are from says which column holds what; accepted: with path"
+            )
+        return self
+
+    @property
+    def input_run(self) -> str | None:
+        """The run that the rows are from."""
+        return self.from_run
 
     @model_validator(mode="after")
     def _resizes(self) -> Self:
@@ -148,8 +171,8 @@ class UrlsSource(Source):
     def row_fields(self) -> dict[str, Any]:
         """Return what determines the rows: of how servers are asked, what they may refuse."""
         fields = super().row_fields()
-        for name in ("thread_count", "store"):
-            fields.pop(name)
+        for name in ("thread_count", "store", "from"):
+            fields.pop(name, None)
         network = {name: getattr(self.network, name) for name in ("robots", "opt_out")}
         return fields | {"columns": self.columns.model_dump(exclude={"scores"}), "network": network}
 
@@ -169,9 +192,10 @@ class UrlsInput(InputFormat):
                 raise RecipeError(
                     f"input {source.name!r}: format urls needs the package {package}; install it with: pip install 'curate[img2dataset]'"
                 )
+        lists = list_kept(source) if source.from_run else source
         parts: list[InputPart] = []
         kinds: dict[pa.Schema, FileColumns] = {}
-        for file in list_source(source, content):
+        for file in list_source(lists, content):
             whole = InputPart(file.path, 0, file.fingerprint, (0, 0), 0)
             if kind_of(file.path) is None:
                 accepted = ", ".join(f".{name}" for name in KINDS)
@@ -189,7 +213,9 @@ class UrlsInput(InputFormat):
             except OSError as error:
                 parts.append(replace(whole, fault=("unreadable", one_line(error, 300))))
                 continue
-            kinds.setdefault(columns, _file_columns(source, columns, found))
+            if columns not in kinds:
+                supplied = _file_columns(source, columns, found)
+                kinds[columns] = see_columns(source, supplied) if source.from_run else supplied
             most = source.number_sample_per_shard
             for first in range(0, rows, most):
                 count = min(most, rows - first)
@@ -304,7 +330,7 @@ def _options(source: UrlsSource) -> dict[str, Any]:
 
 def _find(source: UrlsSource, columns: pa.Schema) -> Columns:
     """Return which columns hold what. Raises InputFault where one of URLs or captions is missing."""
-    found = find_columns(columns, source.columns)
+    found = find_columns(columns, which_columns(source) if source.from_run else source.columns)
     if found.url is None:
         raise InputFault(
             "wrong_type", f"no column of URLs; columns: {', '.join(columns.names)}; name it with columns: {{url: NAME}}"
@@ -331,7 +357,8 @@ def _rows(source: UrlsSource, part: InputPart) -> pa.Table:
         table = read_rows(part.path, part.fingerprint, source.storage, *part.groups)
     except (pa.ArrowException, ValueError) as error:
         raise InputFault("unreadable_list", one_line(error, 300)) from None
-    return table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema]))
+    table = table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema]))
+    return see_rows(source, table) if source.from_run else table
 
 
 def _with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
@@ -342,6 +369,7 @@ def _with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
         name, kind = source.verify_hash
         columns[kind] = valid_text(rows[name].combine_chunks())
     taken = {*_ITS_OWN, *columns, *filter(None, (found.url, found.caption, source.compute_hash))}
+    taken |= {*INPUT_DECISIONS.values()} if source.from_run else {*()}
     for field in rows.schema:
         plain = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
         if field.name not in taken and any(test(field.type) for test in plain):
