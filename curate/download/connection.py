@@ -13,14 +13,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from curate.download.addresses import refusal
 from curate.download.faults import FetchFault
 from curate.download.policy import Network
+from curate.wording import format_bytes
 
 _FOUND_SECONDS, _MISSING_SECONDS = 300.0, 60.0
 _NAMES = 100_000  # that are remembered
+_FRAMING = 2_000_000  # bytes that may come besides the body: answers before the answer, headers, trailers
 
 _thread = threading.local()  # `networks` of a thread that is guarded
 _names: dict[tuple[str, int], tuple[float, list[tuple[int, Any]] | str]] = {}
@@ -65,6 +67,10 @@ class Deadline:
     def __init__(self, step: float, whole: float) -> None:
         self._step, self._end = step, time.monotonic() + whole
 
+    def extend(self, seconds: float) -> None:
+        """Leave out what was no part of the download: a wait for others."""
+        self._end += seconds
+
     def left(self) -> float:
         """Return the seconds that the next step has. Raises FetchFault where there are none."""
         left = self._end - time.monotonic()
@@ -73,22 +79,28 @@ class Deadline:
         return min(self._step, left)
 
 
-class _Timed:
-    """What a socket is that is read from no longer than its deadline, however slowly bytes come."""
+class _Limited:
+    """What a socket is that is read from no longer than its deadline, however slowly bytes come, and no further than `most` bytes."""
 
     deadline: Deadline | None = None
+    most = 0
 
     def recv_into(self, *arguments: Any, **options: Any) -> int:
-        if self.deadline:
-            self.settimeout(self.deadline.left())  # type: ignore[attr-defined]
-        return super().recv_into(*arguments, **options)  # type: ignore[misc,no-any-return]
+        if self.deadline is None:
+            return super().recv_into(*arguments, **options)  # type: ignore[misc,no-any-return]
+        self.settimeout(self.deadline.left())  # type: ignore[attr-defined]
+        count: int = super().recv_into(*arguments, **options)  # type: ignore[misc]
+        self.most -= count
+        if self.most < 0:
+            raise FetchFault("too_large", f"more than {format_bytes(_FRAMING)} besides its body")
+        return count
 
 
-class _Socket(_Timed, socket.socket):
+class _Socket(_Limited, socket.socket):
     pass
 
 
-class _SecureSocket(_Timed, ssl.SSLSocket):
+class _SecureSocket(_Limited, ssl.SSLSocket):
     pass
 
 
@@ -99,8 +111,22 @@ def _context() -> ssl.SSLContext:
     return context
 
 
+class _Response(http.client.HTTPResponse):
+    """An answer, whatever hints come before it (RFC 8297)."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 101 < status < 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
+
 class Connection(http.client.HTTPConnection):
     """A connection to a host, for one request."""
+
+    response_class = _Response
+    _limited: _Limited
 
     def __init__(self, host: str, port: int, is_secure: bool, deadline: Deadline) -> None:
         super().__init__(host, port)
@@ -114,8 +140,8 @@ class Connection(http.client.HTTPConnection):
             try:
                 sock.settimeout(self._deadline.left())
                 sock.connect(address)
-                self.sock = self._secure(sock) if self._is_secure else sock
-                setattr(self.sock, "deadline", self._deadline)  # noqa: B010 (its type does not tell)
+                self.sock = self._limited = self._secure(sock) if self._is_secure else sock
+                self._limited.deadline, self._limited.most = self._deadline, _FRAMING
                 return
             except (FetchFault, OSError) as this:
                 sock.close()
@@ -124,8 +150,12 @@ class Connection(http.client.HTTPConnection):
                     break
         raise error
 
-    def _secure(self, sock: socket.socket) -> ssl.SSLSocket:
-        return _context().wrap_socket(sock, server_hostname=self.host)
+    def add(self, body: int) -> None:
+        """Let so many bytes of the body not count for the limit of what comes besides, and as much as the sizes of chunks need."""
+        self._limited.most += body + body // 8
+
+    def _secure(self, sock: socket.socket) -> _SecureSocket:
+        return cast(_SecureSocket, _context().wrap_socket(sock, server_hostname=self.host))
 
 
 def _look_up(host: str, port: int) -> list[tuple[int, Any]]:

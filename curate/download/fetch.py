@@ -6,9 +6,12 @@
 import http.client
 import io
 import ssl
+import string
 import time
 import urllib.parse
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -23,6 +26,7 @@ from curate.schema import MISSING_REASONS
 
 AGENT = "curate"  # as robots.txt and headers name it
 _REDIRECTS = (301, 302, 303, 307, 308)
+_BUSY = (429, 503)
 _CHUNK = 1 << 16
 _ROBOTS_BYTES = 500 * 1024  # of robots.txt that are read (RFC 9309, 2.5)
 _SAFE = "%/:=&?~#+!$,;'@()*[]"  # what a path has of these is as its author wrote it
@@ -51,7 +55,7 @@ class Reply(io.BytesIO):
     """What a URL gave: its bytes, as a file, with the headers."""
 
     def __init__(self, body: bytes, headers: Message, url: str) -> None:
-        super().__init__(body)
+        super().__init__(body)  # which it shares: nothing is copied
         self.headers, self.url = headers, url
 
     def __enter__(self) -> Self:
@@ -72,20 +76,23 @@ class _Target:
         """Raises FetchFault for what is no http or https URL."""
         try:
             parts = urllib.parse.urlsplit(url.strip())
-            host = (
-                (parts.hostname or "").encode("idna").decode()
-                if not (parts.hostname or "").isascii()
-                else parts.hostname
-            )
+            host = parts.hostname or ""
+            host = host if host.isascii() else host.encode("idna").decode()
             port = parts.port
+            path = urllib.parse.quote(parts.path or "/", _SAFE)
+            query = f"?{urllib.parse.quote(parts.query, _SAFE)}" if parts.query else ""
         except ValueError as error:  # UnicodeError is one
             raise FetchFault("bad_url", error) from None
         if parts.scheme not in ("http", "https") or not host or any(c <= " " or c == "\x7f" for c in host):
             raise FetchFault("bad_url", f"accepted: http:// and https://, not {url[:100]!r}")
-        path = urllib.parse.quote(parts.path or "/", _SAFE) + (
-            f"?{urllib.parse.quote(parts.query, _SAFE)}" if parts.query else ""
-        )
-        return cls(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path)
+        return cls(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path + query)
+
+    def join(self, location: str) -> str:
+        """Return the URL that it redirects to. Raises FetchFault."""
+        try:
+            return urllib.parse.urljoin(self.site + self.path, location)
+        except ValueError as error:
+            raise FetchFault("bad_url", f"redirects to {location[:100]!r}: {error}") from None
 
     @property
     def site(self) -> str:
@@ -103,7 +110,7 @@ class Fetcher:
         self._agent = f"{AGENT}/{__version__} (+{policy.contact})"
 
     def fetch(self, url: str, timeout: float, note: Callable[[Outcome], None]) -> Reply:
-        """Fetch a URL, and say after each attempt what became of it. Raises FetchFault.
+        """Fetch a URL, and say in the end what became of it. Raises FetchFault.
 
         `timeout`: seconds that connecting and each wait for bytes may take.
         """
@@ -114,79 +121,72 @@ class Fetcher:
                     reply = self._follow(url, timeout)
             except FetchFault as found:
                 fault = found
-            reason, detail, may_pass = (fault.reason, fault.detail, fault.may_pass) if fault else ("", "", False)
-            note(Outcome(reason, detail, may_pass, attempt, time.time()))
             if fault is None:
+                note(Outcome("", "", False, attempt, time.time()))
                 return reply
             pause = self._policy.pause * 2 ** (attempt - 1) if fault.retry_after is None else fault.retry_after
             if not fault.may_pass or attempt == self._policy.attempts or pause > self._policy.max_pause:
+                note(Outcome(fault.reason, fault.detail, fault.may_pass, attempt, time.time()))
                 raise fault
             time.sleep(pause)
         raise AssertionError  # there is at least one attempt
 
     def _follow(self, url: str, timeout: float) -> Reply:
         """Fetch a URL and what it redirects to."""
+        deadline = Deadline(timeout, self._policy.max_seconds)
         for _ in range(self._policy.max_redirects + 1):
             target = _Target.of(url)
             if self._policy.robots == "respect":
-                self._robots.check(
-                    target.site, target.site + target.path, lambda robots: self._read_robots(robots, timeout)
+                waited = self._robots.check(
+                    target.site, target.site + target.path, lambda robots: self._read_robots(robots, deadline)
                 )
-            found = self._ask(target, timeout, self._policy.max_bytes)
+                deadline.extend(waited)
+            found = self._ask(target, deadline, self._policy.max_bytes)
             if isinstance(found, Reply):
                 return found
-            url = urllib.parse.urljoin(target.site + target.path, found)
+            url = target.join(found)
         raise FetchFault("too_many_redirects", f"more than {self._policy.max_redirects}")
 
-    def _read_robots(self, url: str, timeout: float) -> bytes:
+    def _read_robots(self, url: str, deadline: Deadline) -> bytes:
         for _ in range(self._policy.max_redirects + 1):
             target = _Target.of(url)
-            found = self._ask(target, timeout, _ROBOTS_BYTES, cut=True)
+            found = self._ask(target, deadline, _ROBOTS_BYTES, cut=True)
             if isinstance(found, Reply):
                 return found.getvalue()
-            url = urllib.parse.urljoin(target.site + target.path, found)
+            url = target.join(found)
         return b""  # as where there is none
 
-    def _ask(self, target: _Target, timeout: float, most: int, cut: bool = False) -> Reply | str:
+    def _ask(self, target: _Target, deadline: Deadline, most: int, cut: bool = False) -> Reply | str:
         """Return what one request gives, or where it redirects to; where `cut`, no more than `most` bytes, which else is a fault."""
+        began = time.monotonic()
         with self._hosts.slot(target.host):
-            deadline = Deadline(timeout, self._policy.max_seconds)
+            deadline.extend(time.monotonic() - began)
             connection = Connection(target.host, target.port, target.scheme == "https", deadline)
             try:
-                headers = {"User-Agent": self._agent, "Accept": "image/*, */*;q=0.5", "Connection": "close"}
-                connection.request("GET", target.path, headers=headers)
-                return self._answer(connection.getresponse(), target, deadline, most, cut)
+                with _faults():
+                    headers = {"User-Agent": self._agent, "Accept": "image/*, */*;q=0.5", "Connection": "close"}
+                    connection.request("GET", target.path, headers=headers)
+                    response = connection.getresponse()
+                    if response.status in _BUSY:
+                        raise _refused(response)
             except FetchFault as fault:
-                if fault.retry_after is not None:
-                    self._hosts.pause(target.host, min(fault.retry_after, self._policy.max_pause))
+                self._hosts.failed(target.host, fault, self._policy.max_pause)
                 raise
-            except ssl.SSLError as error:
-                raise FetchFault("tls", error) from None
-            except TimeoutError:
-                raise FetchFault("timeout", "no byte in time") from None
-            except http.client.IncompleteRead as error:
-                raise FetchFault("incomplete", f"{len(error.partial)} bytes of the last chunk") from None
-            except http.client.RemoteDisconnected:
-                raise FetchFault("incomplete", "no answer") from None
-            except (http.client.HTTPException, ValueError) as error:
-                raise FetchFault("bad_response", f"{type(error).__name__}: {error}") from None
-            except (ConnectionResetError, BrokenPipeError) as error:
-                raise FetchFault("incomplete", error.strerror or error) from None
-            except OSError as error:
-                raise FetchFault("unreachable", error.strerror or error) from None
+            else:
+                self._hosts.answered(target.host)
+                with _faults():
+                    return self._answer(response, target, connection, most, cut)
             finally:
                 connection.close()
 
     def _answer(
-        self, response: http.client.HTTPResponse, target: _Target, deadline: Deadline, most: int, cut: bool
+        self, response: http.client.HTTPResponse, target: _Target, connection: Connection, most: int, cut: bool
     ) -> Reply | str:
         location = response.headers.get("Location")
         if response.status in _REDIRECTS and location:
-            return location
+            return _as_written(location)
         if not 200 <= response.status < 300:
-            reason = f"http_{response.status}"
-            reason = reason if reason in MISSING_REASONS else "http_other"
-            raise FetchFault(reason, f"{response.status} {response.reason}", _retry_after(response))
+            raise _refused(response)
         if self._policy.opt_out == "respect" and not cut:
             directives = {} if self._directives is None else {"directives": self._directives}
             if header := opt_out(response.headers, AGENT, **directives):
@@ -194,25 +194,28 @@ class Fetcher:
         stated = response.length
         if stated is not None and stated > most and not cut:
             raise FetchFault("too_large", f"{stated:,} bytes")
-        body = bytearray()
+        body = io.BytesIO()
         while chunk := response.read1(_CHUNK):
-            deadline.left()
-            body += chunk
-            if len(body) > most:
+            connection.add(len(chunk))
+            body.write(chunk)
+            if body.tell() > most:
                 if cut:
                     break
                 raise FetchFault("too_large", f"more than {most:,} bytes")
-        if stated is not None and len(body) < min(stated, most):
-            raise FetchFault("incomplete", f"{len(body):,} of {stated:,} bytes")
-        return Reply(bytes(body), response.headers, target.site + target.path)
+        if stated is not None and body.tell() < min(stated, most):
+            raise FetchFault("incomplete", f"{body.tell():,} of {stated:,} bytes")
+        return Reply(body.getvalue(), response.headers, target.site + target.path)
 
 
 class Downloads:
-    """The URLs of one shard: a fetcher, in the place of `urllib.request`'s opener, and what became of each URL."""
+    """The URLs of one shard: a fetcher, in the place of `urllib.request`'s opener, and what became of each URL.
+
+    `outcomes`: by URL and the text of the fault, which is empty where it was fetched: a URL that a shard has twice may have two.
+    """
 
     def __init__(self, fetcher: Fetcher) -> None:
         self.networks = fetcher.networks
-        self.outcomes: dict[str, Outcome] = {}
+        self.outcomes: dict[tuple[str, str], Outcome] = {}
         self._fetcher = fetcher
 
     def open(self, request: Any, data: None = None, timeout: float = 10.0) -> Reply:
@@ -220,9 +223,43 @@ class Downloads:
         url: str = request if isinstance(request, str) else request.full_url
 
         def note(outcome: Outcome) -> None:
-            self.outcomes[url] = outcome
+            self.outcomes[url, str(FetchFault(outcome.reason, outcome.detail)) if outcome.reason else ""] = outcome
 
         return self._fetcher.fetch(url, timeout, note)
+
+    def outcome(self, url: str, message: str) -> Outcome | None:
+        """Return what became of a URL as a list has it, where img2dataset says this of it; None where it never came here."""
+        with suppress(ValueError):  # a URL that is none
+            url = urllib.request.Request(url).full_url  # as img2dataset asks for it
+        return self.outcomes.get((url, message)) or self.outcomes.get((url, ""))
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Raise what an exchange with a server ends by as a FetchFault."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        raise FetchFault("tls", error) from None
+    except TimeoutError:
+        raise FetchFault("timeout", "no byte in time") from None
+    except http.client.IncompleteRead as error:
+        raise FetchFault("incomplete", f"{len(error.partial)} bytes of the last chunk") from None
+    except http.client.RemoteDisconnected:
+        raise FetchFault("incomplete", "no answer") from None
+    except (ConnectionResetError, BrokenPipeError) as error:
+        raise FetchFault("incomplete", error.strerror or error) from None
+    except OSError as error:
+        raise FetchFault("unreachable", error.strerror or error) from None
+    except (http.client.HTTPException, ValueError, ArithmeticError, AssertionError, LookupError, TypeError) as error:
+        raise FetchFault("bad_response", f"{type(error).__name__}: {error}") from None
+
+
+def _refused(response: http.client.HTTPResponse) -> FetchFault:
+    """Return what an answer says that brings nothing."""
+    reason = f"http_{response.status}"
+    reason = reason if reason in MISSING_REASONS else "http_other"
+    return FetchFault(reason, f"{response.status} {response.reason}", _retry_after(response))
 
 
 def _retry_after(response: http.client.HTTPResponse) -> float | None:
@@ -232,5 +269,14 @@ def _retry_after(response: http.client.HTTPResponse) -> float | None:
         return float(text[:9])
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time()) if text else None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _as_written(location: str) -> str:
+    """Return a redirect's URL with the characters that its author wrote; `http.client` takes each byte for one."""
+    data = location.encode("latin-1", "replace")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return urllib.parse.quote(data, string.punctuation)

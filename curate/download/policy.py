@@ -22,7 +22,7 @@ class NetworkPolicy(Section):
 
     `allow_networks` names networks that are not public and may be asked all the same. `robots` and `opt_out` say whether robots.txt
     and headers that refuse machine learning are respected or ignored. The other keys are limits: of one download in bytes, in
-    redirects, and in seconds from looking up an address to the last byte; of the connections to one host at a time, per
+    redirects, and in seconds of work from the first look-up to the last byte; of the connections to one host at a time, per
     worker; and of the attempts at what may come later, with pauses of `pause`, 2 × `pause` … seconds, or what the server asks for.
     """
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.download.connection import guard_thread
-from curate.download.fetch import Downloads, Fetcher, Outcome
+from curate.download.fetch import Downloads, Fetcher
 from curate.download.keys import OUTCOMES, keys_of, shard_stem
 from curate.errors import needing
 from curate.process import temporary_folder
@@ -141,7 +141,7 @@ def download_shard(
         with store.create(f"{stem}.tar") as file:
             _sort_tar(f"{folder}/{shard_stem(number)}.tar", file)
         found = pq.read_table(f"{folder}/{shard_stem(number)}.parquet")
-        store.write_parquet(f"{stem}.parquet", _sidecar(found, rows, keys, downloads.outcomes))
+        store.write_parquet(f"{stem}.parquet", _sidecar(found, rows, keys, downloads))
         with open(f"{folder}/{shard_stem(number)}_stats.json", "rb") as statistics:
             store.write_bytes(f"{stem}_stats.json", statistics.read())
 
@@ -187,7 +187,7 @@ def _copy(there: IO[bytes], file: IO[bytes], count: int) -> None:
         count -= len(data)
 
 
-def _sidecar(found: pa.Table, rows: pa.Table, keys: list[str], outcomes_of: Mapping[str, Outcome]) -> pa.Table:
+def _sidecar(found: pa.Table, rows: pa.Table, keys: list[str], downloads: Downloads) -> pa.Table:
     """Return what img2dataset says of each row, in order, with what became of it; a row that it lost is told."""
     place = {key: row for row, key in enumerate(found["key"].to_pylist())}
     urls = rows["url"].to_pylist()
@@ -197,7 +197,7 @@ def _sidecar(found: pa.Table, rows: pa.Table, keys: list[str], outcomes_of: Mapp
     outcomes: list[tuple[str | None, str | None, int, datetime | None, bool]] = []
     for number, (key, url) in enumerate(zip(keys, urls, strict=True)):
         row = place.get(key)
-        outcome = outcomes_of.get(url)
+        outcome = downloads.outcome(url, said["error_message"][row] or "" if row is not None else "")
         attempts, at = (outcome.attempts, datetime.fromtimestamp(int(outcome.time), UTC)) if outcome else (0, None)
         if row is None:
             detail = "img2dataset ended it with an error that it printed"

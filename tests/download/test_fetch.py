@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from curate.download import connection
 from curate.download.connection import guard_thread, guarded
 from curate.download.faults import FetchFault
 from curate.download.fetch import Downloads, Fetcher
@@ -42,7 +43,7 @@ def fault(url: str, timeout: float = 1, **keys: Any) -> tuple[str, int]:
     one = fetcher(**keys)
     with pytest.raises(FetchFault) as found:
         one.open(url, timeout=timeout)
-    outcome = one.outcomes.pop(url)
+    outcome = one.outcomes.pop((url, str(found.value)))
     assert (outcome.reason, outcome.detail) == (found.value.reason, found.value.detail)
     assert len(str(found.value)) <= 900 and str(found.value).isprintable()
     return outcome.reason, outcome.attempts
@@ -54,7 +55,7 @@ def test_an_image(web: Web) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 of a browser"})
     with one.open(request, timeout=1) as reply:
         assert reply.read() == IMAGE
-    outcome = one.outcomes.pop(url)
+    outcome = one.outcomes.pop((url, ""))
     assert (outcome.reason, outcome.attempts) == ("", 1) and abs(outcome.time - time.time()) < 5
     assert web.log[-1][2]["user-agent"].startswith("curate/") and "me@example.org" in web.log[-1][2]["user-agent"]
 
@@ -156,7 +157,7 @@ def test_tls_must_be_trusted(web: Web) -> None:
 def test_attempts(web: Web) -> None:
     one = fetcher()
     assert one.open(web.url("busy/a")).read() == IMAGE
-    assert one.outcomes[web.url("busy/a")].attempts == 3
+    assert one.outcomes[web.url("busy/a"), ""].attempts == 3
 
 
 def test_redirects_and_odd_urls(web: Web) -> None:
@@ -271,3 +272,158 @@ def test_a_guarded_thread_connects_nowhere_else(web: Web) -> None:
     before = len(web.log)
     assert urllib.request.urlopen(plain, timeout=5).read() == IMAGE
     assert len(web.log) == before + 1 and web.log[-2][1] == "/image/a"
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+TO = b"HTTP/1.1 302 Found\r\nLocation: "
+# What is written, then for ever, and the reason that it gives nothing for; None: it gives b"image".
+HOSTILE: dict[str, tuple[bytes, bytes, str | None]] = {
+    "header_without_end": (OK + b"X: ", b"x" * 65536, "bad_response"),
+    "headers_without_end": (OK, b"X: y\r\n" * 1000, "bad_response"),
+    "status_without_end": (b"HTTP/1.1 200 ", b"x" * 65536, "bad_response"),
+    "answers_before_the_answer": (b"", b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" * 1000, "too_large"),
+    "trailers_without_end": (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 5000, "too_large"),
+    "extensions_of_chunks": (
+        OK + b"Transfer-Encoding: chunked\r\n\r\n",
+        (b"1;" + b"x" * 60000 + b"\r\na\r\n") * 20,
+        "too_large",
+    ),
+    "chunk_size_is_none": (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"", "incomplete"),
+    "chunk_size_is_negative": (OK + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nabc", b"", "incomplete"),
+    "http_0_9": (b"image", b"", "bad_response"),
+    "http_1_0": (b"HTTP/1.0 200 OK\r\n\r\nimage", b"", None),
+    "status_is_no_number": (b"HTTP/1.1 2x0 OK\r\n\r\nimage", b"", "bad_response"),
+    "negative_length": (OK + b"Content-Length: -1\r\n\r\nimage", b"", None),
+    "length_is_none": (OK + b"Content-Length: five\r\n\r\nimage", b"", None),
+    "length_of_many_digits": (OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\nimage", b"", None),
+    "two_lengths": (OK + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nimage", b"", None),
+    "length_and_chunks": (
+        OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nimage\r\n0\r\n\r\n",
+        b"",
+        None,
+    ),
+    "more_than_its_length": (OK + b"Content-Length: 5\r\n\r\nimage", b"more" * 1000, None),
+    "hints_first": (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK + b"\r\nimage", b"", None),
+    "continue_first": (b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"\r\nimage", b"", None),
+    "switches": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"", "http_other"),
+    "cookies": (OK + b"Set-Cookie: a=b\r\n" * 50 + b"\r\nimage", b"", None),
+    "latin_headers": (OK + b"X-\xe4: \xff\xfe\r\n\r\nimage", b"", None),
+    "status_304": (b"HTTP/1.1 304 Not Modified\r\n\r\n", b"", "http_304"),
+    "to_no_url": (TO + b"http://[::1\r\n\r\n", b"", "bad_url"),
+    "to_a_port_that_is_none": (TO + b"http://a:99999999/\r\n\r\n", b"", "bad_url"),
+    "to_nowhere": (TO + b"\r\n\r\n", b"", "http_302"),
+    "to_gopher": (TO + b"gopher://a/\r\n\r\n", b"", "bad_url"),
+    "to_loopback_v6": (TO + b"http://[::ffff:10.0.0.1]/\r\n\r\n", b"", "refused_address"),
+    "to_a_user": (TO + b"http://127.0.0.1@10.0.0.1/\r\n\r\n", b"", "refused_address"),
+    "to_a_backslash": (TO + b"http://127.0.0.1\\@10.0.0.1/\r\n\r\n", b"", "refused_address"),
+    "to_no_name": (TO + "http://bücher.invalid/\r\n\r\n".encode(), b"", "dns"),
+    "to_bytes": (TO + b"http://\xff\xfe.invalid/\r\n\r\n", b"", "dns"),
+    "retry_after_no_date": (
+        b"HTTP/1.1 503 Busy\r\nRetry-After: Thu, 01 Jan 1970 00:00:00 +99999999999999999\r\n\r\n",
+        b"",
+        "http_503",
+    ),
+    "retry_after_long": (b"HTTP/1.1 429 Busy\r\nRetry-After: 99999999999999999999\r\n\r\n", b"", "http_429"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_answers(web: Web, name: str) -> None:
+    first, then, reason = HOSTILE[name]
+    web.raw[name] = first, then
+    began = time.monotonic()
+    if reason is None:
+        assert fetcher(robots="ignore").open(web.url(f"raw/{name}"), timeout=1).read() == b"image"
+    else:
+        assert fault(web.url(f"raw/{name}"), robots="ignore", max_seconds=10, attempts=1) == (reason, 1)
+    assert time.monotonic() - began < 5
+
+
+def test_a_redirect_has_the_characters_that_were_written(web: Web) -> None:
+    web.raw["words"] = TO + "/bücher?q=ä b\r\n\r\n".encode(), b""
+    web.raw["bytes"] = TO + b"/b\xfccher%20x\r\n\r\n", b""
+    for name, path in {"words": "/b%C3%BCcher?q=%C3%A4%20b", "bytes": "/b%FCcher%20x"}.items():
+        assert fault(web.url(f"raw/{name}"), robots="ignore") == ("http_404", 1)
+        assert web.log[-1][1] == path
+
+
+def test_no_url_adds_to_a_request(web: Web) -> None:
+    url = web.url("none HTTP/1.1\r\nX-Injected: y\r\n\r\nGET /image/b")
+    assert fault(url, robots="ignore") == ("http_404", 1)
+    assert "x-injected" not in web.log[-1][2] and web.log[-1][1].startswith("/none%20HTTP/1.1")
+
+
+def test_max_seconds_are_of_all_redirects(web: Web) -> None:
+    began = time.monotonic()
+    assert fault(web.url("late/"), timeout=0.4, max_seconds=0.6, attempts=1, max_redirects=20) == ("timeout", 1)
+    assert time.monotonic() - began < 2
+
+
+def test_a_name_that_changes_its_address(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Public when it is looked up first, and private later: what is connected to is what was checked."""
+    answers, asked = iter(["93.184.216.34", "127.0.0.1"]), []
+
+    def look_up(*_: Any, **__: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), web.port))]
+
+    def connect(sock: Any, address: Any) -> None:
+        asked.append(address[0])
+        if address[0] == "93.184.216.34":
+            raise ConnectionRefusedError
+        socket.socket.connect(sock, address)
+
+    monkeypatch.setattr(connection, "_FOUND_SECONDS", -1)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(connection._Socket, "connect", connect)
+    url, before = f"http://rebound.example:{web.port}/image/a", len(web.log)
+    reasons = [fault(url, allow_networks=[], attempts=1, robots="ignore")[0] for _ in range(2)]
+    assert reasons == ["unreachable", "refused_address"] and asked == ["93.184.216.34", "127.0.0.1"]
+    assert len(web.log) == before
+
+
+def test_a_robots_txt_of_any_size(web: Web) -> None:
+    """All names times all rules, and bytes for ever."""
+    names = "".join(f"User-agent: a{i:06d}\n" for i in range(15_000))
+    endless = b"#" * 65_536
+    try:
+        web.robots = {web.hosts[0]: (200, f"{names}User-agent: Curate/2 # us\n" + "Disallow: /x\n" * 10_000)}
+        web.raw["robots"] = OK + b"\r\nUser-agent: *\nDisallow: /x\n", endless
+        web.raw["to_robots"] = b"", b""
+        web.robots[web.hosts[1]] = (302, "/raw/robots")
+        began = time.monotonic()
+        one = fetcher()
+        for host in (0, 1):
+            assert one.open(web.url("image/a", host)).read() == IMAGE
+        with pytest.raises(FetchFault, match=r"^robots"):
+            one.open(web.url("x", 1))
+        assert time.monotonic() - began < 5
+    finally:
+        web.robots = {}
+
+
+def test_a_host_that_never_answers_is_left_alone(web: Web) -> None:
+    """Its URLs have the same reason, at once; and it may be back later."""
+    one = fetcher(robots="ignore", attempts=1, per_host=4)
+    began, before = time.monotonic(), len(web.log)
+    with ThreadPoolExecutor(40) as pool:
+
+        def reason(path: str) -> str:
+            try:
+                one.open(web.url(path, 1), timeout=0.3)
+            except FetchFault as found:
+                return str(found)
+            return ""
+
+        found = list(pool.map(reason, [f"silent/{i}" for i in range(200)]))
+    assert set(found) == {"timeout: no byte in time"} and time.monotonic() - began < 5
+    assert 12 <= len(web.log) - before <= 16
+    assert one.open(web.url("image/a", 2)).read() == IMAGE
+
+
+def test_a_host_that_answers_is_not(web: Web) -> None:
+    one = fetcher(robots="ignore", attempts=1, per_host=4)
+    for _ in range(3):
+        for _ in range(8):
+            with pytest.raises(FetchFault, match=r"^http_503"):
+                one.open(web.url("status/503", 3))
+        assert one.open(web.url("image/a", 3)).read() == IMAGE

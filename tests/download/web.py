@@ -10,11 +10,12 @@ Log = list[tuple[str, str, dict[str, str]]]
 
 
 class Web:
-    """The servers: `images` are what `/image/NAME` gives. `log` has host, path and headers of each request, `most` the images that each host was asked for at once."""
+    """The servers: `images` are what `/image/NAME` gives, `raw` what `/raw/NAME` writes: bytes, and then these for ever. `log` has host, path and headers of each request, `most` the images that each host was asked for at once."""
 
     def __init__(self, images: Mapping[str, bytes], hosts: int = 1) -> None:
         self.images = dict(images)
         self.hosts = [f"127.0.0.{i + 1}" for i in range(hosts)]
+        self.raw: dict[str, tuple[bytes, bytes]] = {}
         self.robots: dict[str, tuple[int, str]] = {}
         self.log: Log = []
         self.most: dict[str, int] = defaultdict(int)
@@ -49,15 +50,18 @@ class Web:
 
     async def answer(self, host: str, path: str, writer: asyncio.StreamWriter) -> None:
         kind, _, rest = path.partition("/")
+        image = self.images.get(rest.partition("?")[0])
+        if kind in ("image", "busy") and image is None:
+            kind = "nothing"
         if path == "robots.txt":
             status, text = self.robots.get(host, (404, ""))
-            say(writer, status, text.encode())
+            say(writer, status, text.encode(), {"Location": text} if status == 302 else None)
         elif kind == "image":
             self._open[host] += 1
             self.most[host] = max(self.most[host], self._open[host])
             await asyncio.sleep(0.01)
             self._open[host] -= 1
-            say(writer, 200, self.images[rest])
+            say(writer, 200, image or b"")
         elif kind == "text":
             say(writer, 200, b"<html><body>not found</body></html>", {"Content-Type": "image/jpeg"})
         elif kind == "status":
@@ -67,11 +71,14 @@ class Web:
             if self.tries[path] < 3:
                 say(writer, 429, b"", {"Retry-After": "0"})
             else:
-                say(writer, 200, self.images[rest])
+                say(writer, 200, image or b"")
         elif kind == "wait":
             say(writer, 503, b"", {"Retry-After": rest})
         elif kind == "to":
             say(writer, 302, b"", {"Location": rest})
+        elif kind == "late":
+            await asyncio.sleep(0.2)
+            say(writer, 302, b"", {"Location": f"/late/{rest}x"})
         elif kind == "loop":
             say(writer, 301, b"", {"Location": f"/loop/{int(rest or 0) + 1}"})
         elif kind == "header":
@@ -96,6 +103,12 @@ class Web:
                 writer.write(b"x")
                 await writer.drain()
                 await asyncio.sleep(0.05)
+        elif kind == "raw":
+            first, then = self.raw[rest]
+            writer.write(first)
+            while then:
+                await writer.drain()
+                writer.write(then)
         elif kind == "silent":
             await asyncio.sleep(60)
         elif kind == "noise":

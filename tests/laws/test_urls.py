@@ -217,6 +217,52 @@ def test_a_blocklist_reaches_the_shards(web: Web, tmp_path: Path) -> None:
     assert web.images["3"] not in held and web.images["4"] in held
 
 
+def test_a_url_twice_has_two_verdicts(web: Web, tmp_path: Path) -> None:
+    """Of its rows two come too early, and one comes."""
+    path = write_list(tmp_path / "list.parquet", [web.url("busy/1?twice")] * 3)
+    ran = run_local(recipe(path, {"network": NETWORK | {"attempts": 1}}), tmp_path / "run")
+    sidecar = pq.read_table(next((tmp_path / "run/pool").glob("*.parquet"))).to_pylist()
+    assert Counter(row["reason"] for row in sidecar) == {"http_429": 2, None: 1}
+    assert Counter((row["reason"], row["attempts"], row["may_pass"]) for row in sidecar) == {
+        ("http_429", 1, True): 2,
+        (None, 1, False): 1,
+    }
+    assert Counter(ran.table("samples")["status"].to_pylist()) == {"http_429": 2, "ok": 1}
+
+
+def test_odd_rows(web: Web, tmp_path: Path) -> None:
+    """URLs as people write them, captions as they are found, and columns that JSON has no word for."""
+    image, other = web.url("image/1"), web.url("status/404")
+    odd: dict[str | None, tuple[str | None, str]] = {
+        f" {image} ": ("spaces", "ok"),
+        f"<{image}>": ("brackets", "ok"),
+        f"\t{other}\n": ("nothing there", "http_404"),
+        f"<URL:{other}>": ("nothing there", "http_404"),
+        f"{image}#part": ("a part", "ok"),
+        f"{image}?a#": ("no part", "ok"),
+        f"{image}?nul": ("a \0 in it", "caption_nul"),
+        f"{image}?lines": ("two\nlines\r\n", "ok"),
+        f"{image}?long": ("long " * 4000, "caption_too_long"),
+        f"{image}?empty": (" \t", "empty_caption"),
+        f"{image}?none": (None, "no_caption"),
+        f"{image}?json": ('{"a": "\\"}', "ok"),
+        "../../etc/passwd": ("a path", "bad_url"),
+        f"{image}/../../x.tar.gz": ("../../a path", "http_404"),
+        "": ("no url", "bad_url"),
+        None: ("no url", "bad_url"),
+    }
+    urls, numbers = list(odd), [float("nan"), float("inf"), *range(len(odd) - 2)]
+    path = tmp_path / "list.parquet"
+    texts = [caption for caption, _ in odd.values()]
+    pq.write_table(pa.table({"url": urls, "caption": texts, "number": pa.array(numbers, pa.float64())}), path)
+    ran = run_local(recipe(path), tmp_path / "run")
+    sidecar = pq.read_table(next((tmp_path / "run/pool").glob("*.parquet")))
+    assert sidecar["url"].to_pylist() == urls and sidecar["attempts"].to_pylist()[:12] == [1] * 12
+    samples = ran.table("samples")
+    found = Counter(zip(samples["url"].to_pylist(), samples["status"].to_pylist(), strict=True))
+    assert found == Counter((url, status) for url, (_, status) in odd.items())
+
+
 def test_max_missing(web: Web, tmp_path: Path) -> None:
     path = write_list(tmp_path / "list.parquet", [web.url("image/1"), web.url("status/404")])
     limited = recipe(path, max_missing=0.1, max_failed=0.0)
