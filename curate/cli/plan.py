@@ -8,13 +8,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from curate.ask.page import Line, columns, line
+from curate.ask.page import Line, columns, heading, line
 from curate.captions.engines import find_faults
 from curate.cli.common import Fingerprint, FingerprintOption, RecipeArgument, SetOption, print_lines
 from curate.cli.imports import import_beam
+from curate.download.outlook import SECONDS
 from curate.metadata.sources import never_match
+from curate.pool.formats.input_format import Outlook
+from curate.pool.formats.registry import find_format
 from curate.pool.plan import Plan
-from curate.process import temporary_folder
+from curate.process import CORES, temporary_folder
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.run.context import RunContext
 from curate.schema import KEPT
@@ -47,9 +50,11 @@ def plan(
         if prepared.finished:
             print("  the run is finished: nothing to do")
             return
+        downloads = _downloads(prepared.context, prepared.plan)
+        print_lines(*downloads)
         if not no_estimate:
             found = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
-            print_lines(line(), *_estimate(found, prepared.context.pool.has_images))
+            print_lines(line(), *_estimate(found, prepared.context.pool.has_images, bool(downloads)))
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")
@@ -62,7 +67,12 @@ def _inputs(recipe: Recipe, plan: Plan) -> Iterator[Line]:
         units = [unit for unit in plan.units if unit.source == source.name]
         parts = [part for unit in units for part in unit.parts]
         files, size = len({part.path for part in parts}), sum(part.size for part in parts)
-        counts = (pluralise(files, "file"), format_bytes(size), pluralise(len(units), "unit"))
+        what = (
+            pluralise(sum(part.rows or 0 for part in parts), "URL")
+            if find_format(source).downloads
+            else format_bytes(size)
+        )
+        counts = (pluralise(files, "file"), what, pluralise(len(units), "unit"))
         rows.append((source.name, source.format, *counts))
     yield from columns(rows)
     bad = [part for part in plan.files if part.fault]
@@ -85,9 +95,52 @@ def _steps(context: RunContext, plan: Plan) -> list[Line]:
     return columns([(name, f"{count:,} of {len(plan.units):,} units done") for name, count in done.items()])
 
 
-def _estimate(found: Estimate | None, images: bool) -> Iterator[Line]:
+def _downloads(context: RunContext, plan: Plan) -> list[Line]:
+    """Return how many URLs are to be downloaded, how long it takes, by what that is said, and which keys change it."""
+    lines: list[Line] = []
+    for source in context.sources:
+        units = [unit for unit in plan.units if unit.source == source.name]
+        found = find_format(source).outlook(source, [part for unit in units for part in unit.parts])
+        if found:
+            lines += [line(), heading("downloads", source.name), *columns(list(_outlook(found, len(units))))]
+    return lines
+
+
+def _outlook(found: Outlook, units: int) -> Iterator[tuple[str, str]]:
+    rates = found.rates
+    there = found.rows - found.left
+    yield "URLs", f"{found.rows:,}, {there:,} of them in shards that are there already"
+    if not found.left:
+        return
+    images = rates.came * found.left
+    at_once = min(found.parts, found.at_once * min(CORES, units))
+    yield (
+        "to download",
+        f"{pluralise(found.left, 'URL')} in {pluralise(found.parts, 'shard')}: about {images:,.0f} images, "
+        f"{format_bytes(images * rates.bytes)} from the network, {format_bytes(images * rates.stored)} in shards",
+    )
+    hours = format_seconds(found.left * rates.seconds / at_once)
+    yield "time", f"about {hours} on this machine, {pluralise(at_once, 'shard')} at once ({found.at_once} of a unit)"
+    share = f"{rates.came:.0%} give an image, of {format_bytes(rates.bytes)}"
+    a_shard = format_seconds(rates.seconds * found.left / found.parts)
+    yield (
+        (
+            "measured",
+            f"{pluralise(rates.urls, 'URL')} in {pluralise(rates.shards, 'shard')}: {share}; {a_shard} a shard",
+        )
+        if rates.shards
+        else (
+            "assumed",
+            f"as no shard is there: {share}; {SECONDS} s a URL, and {a_shard} a shard with its slowest URL",
+        )
+    )
+    yield "change it by", "number_sample_per_shard, thread_count, timeout, network.attempts (time), image_size (shards)"
+
+
+def _estimate(found: Estimate | None, images: bool, downloads: bool) -> Iterator[Line]:
     if found is None:
-        yield line("estimate: the pool is empty")
+        why = "nothing is downloaded yet that could be measured" if downloads else "the pool is empty"
+        yield line(f"estimate: {why}")
         return
     cores = os.cpu_count() or 1
     is_whole = found.sampled == found.rows

@@ -1,12 +1,20 @@
-"""Progress of a run, by the files that are present: correct on every runner, and for resumed runs too."""
+"""Progress of a run, by the files that are present: correct on every runner, and for resumed runs too.
+
+Downloads are shown by shards, with the rates of the last minute and the reasons of what did not come.
+"""
 
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
+from curate.store.downloads import sum_downloads
+from curate.store.facts import DownloadFacts
 from curate.store.store import RunStore
+from curate.wording import format_bytes
 
 STEPS = (
     ("measure", "tables/samples", ".parquet", "units"),
@@ -17,12 +25,62 @@ STEPS = (
 )
 
 
+_WINDOW = 60.0  # seconds that rates are of
+_BETWEEN = 2.0  # seconds between two looks at what was downloaded
+_REASONS = 4  # that are shown
+
+
+class _State(NamedTuple):
+    """How many files each step has written, how many URLs were tried, and what is said of them."""
+
+    counts: list[int]
+    tried: int
+    downloads: str
+
+
+class _Downloads:
+    """What was downloaded so far, and how fast of late."""
+
+    def __init__(self, folder: RunStore) -> None:
+        self._folder = folder
+        self._looked = float("-inf")
+        self._before = deque([(time.monotonic(), 0, 0)])
+        self.tried, self.text = 0, ""
+
+    def look(self) -> None:
+        """Read what there is, unless it was read just now."""
+        now = time.monotonic()
+        if now - self._looked < _BETWEEN:
+            return
+        try:
+            found = sum_downloads(self._folder)
+        except (OSError, ValueError):  # a line that is being written
+            return
+        self._looked = time.monotonic()
+        if found is None or found.urls == self.tried:
+            return
+        self._before.append((now, found.came, found.bytes))
+        while now - self._before[1][0] > _WINDOW:
+            self._before.popleft()
+        (began, came, size), self.tried = self._before[0], found.urls
+        seconds = max(now - began, 1e-3)
+        self.text = describe_downloads(found, (found.came - came) / seconds, (found.bytes - size) / seconds)
+
+
+def describe_downloads(found: DownloadFacts, images: float, size: float) -> str:
+    """Return the share of URLs that came, images and bytes a second, and the share of the most frequent reasons of all others."""
+    shares = [f"{reason} {count / found.urls:.1%}" for reason, count in found.reasons.items()]
+    more = " …" if len(shares) > _REASONS else ""
+    failed = f"; {', '.join(shares[:_REASONS])}{more}" if shares else ""
+    return f"{found.came / found.urls:.1%} came, {images:,.0f} images/s, {format_bytes(size)}/s{failed}"
+
+
 @contextmanager
-def show_progress(folder: RunStore, units: int) -> Iterator[None]:
-    """Show bars on a terminal, and plain lines elsewhere, on standard error while the block runs."""
+def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]:
+    """Show bars on a terminal, and plain lines elsewhere, on standard error while the block runs; `urls` are to be downloaded."""
     stop = threading.Event()
     target = _bars if sys.stderr.isatty() else _lines
-    thread = threading.Thread(target=target, args=(folder, units, stop), daemon=True)
+    thread = threading.Thread(target=target, args=(folder, units, urls, stop), daemon=True)
     thread.start()
     try:
         yield
@@ -31,11 +89,15 @@ def show_progress(folder: RunStore, units: int) -> Iterator[None]:
         thread.join()
 
 
-def _poll(folder: RunStore, stop: threading.Event, seconds: float) -> Iterator[list[int]]:
-    """Yield how many files each step has written, until the run has ended and once more."""
+def _poll(folder: RunStore, urls: int, stop: threading.Event, seconds: float) -> Iterator[_State]:
+    """Yield how far the run is, until it has ended and once more."""
+    downloads = _Downloads(folder)
     while not stop.is_set():
         stop.wait(seconds if folder.is_local else 10)
-        yield [_count(folder, place, suffix) for _, place, suffix, _ in STEPS]
+        if urls:
+            downloads.look()
+        counts = [_count(folder, place, suffix) for _, place, suffix, _ in STEPS]
+        yield _State(counts, downloads.tried, downloads.text)
 
 
 def _count(folder: RunStore, place: str, suffix: str) -> int:
@@ -45,7 +107,7 @@ def _count(folder: RunStore, place: str, suffix: str) -> int:
         return 0
 
 
-def _bars(folder: RunStore, units: int, stop: threading.Event) -> None:
+def _bars(folder: RunStore, units: int, urls: int, stop: threading.Event) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -57,26 +119,32 @@ def _bars(folder: RunStore, units: int, stop: threading.Event) -> None:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        download = progress.add_task("download", total=urls, what="URLs", start=False, visible=False)
         tasks = []
         for step, _, _, what in STEPS:
             total = units if what == "units" else None
             tasks.append(progress.add_task(step, total=total, what=what, start=False, visible=False))
-        for counts in _poll(folder, stop, 0.3):
+        for counts, tried, text in _poll(folder, urls, stop, 0.3):
+            if tried:
+                progress.start_task(download)
+                progress.update(download, completed=tried, visible=True, what=f"URLs: {text}")
             for task, found in zip(tasks, counts, strict=True):
                 if found:
                     progress.start_task(task)
                     progress.update(task, completed=found, visible=True)
 
 
-def _lines(folder: RunStore, units: int, stop: threading.Event) -> None:
-    last: list[int] = []
+def _lines(folder: RunStore, units: int, urls: int, stop: threading.Event) -> None:
+    last: _State | None = None
     printed = time.monotonic()
-    for counts in _poll(folder, stop, 0.5):
-        if counts != last and (stop.is_set() or time.monotonic() - printed > 10):
+    for state in _poll(folder, urls, stop, 0.5):
+        if state != last and (stop.is_set() or time.monotonic() - printed > 10):
             texts = [
                 f"{step} {n}" + (f"/{units}" if what == "units" else "")
-                for (step, _, _, what), n in zip(STEPS, counts, strict=True)
+                for (step, _, _, what), n in zip(STEPS, state.counts, strict=True)
                 if n or step not in ("answers", "caption")
             ]
+            if state.tried:
+                texts.insert(0, f"download {state.tried:,}/{urls:,} URLs: {state.downloads} ")
             print("  ".join(texts), file=sys.stderr, flush=True)
-            last, printed = counts, time.monotonic()
+            last, printed = state, time.monotonic()

@@ -15,6 +15,7 @@ from curate.cli.progress import show_progress
 from curate.errors import RecipeError
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
+from curate.pool.formats.registry import find_format
 from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.recipe import load_recipe
@@ -25,7 +26,7 @@ from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, SIZES_FILE, SUCCESS
 from curate.store.lock import check_unlocked, remove_leftovers
 from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
-from curate.wording import pluralise
+from curate.wording import format_bytes, format_seconds, pluralise
 
 
 def run(
@@ -62,7 +63,8 @@ def run(
         print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
     began = time.monotonic()
     preflight(prepared)
-    with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units)):
+    urls = _urls_to_download(prepared.context, prepared.plan.units)
+    with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units), urls):
         run_pipeline(prepared)
     print(summary(out, time.monotonic() - began))
 
@@ -91,6 +93,16 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
     rest = ["decisions", *(["captions without a cached answer"] if context.recipe.captions else []), "shards"]
     lines.append(f"recomputed: {', '.join(filter(None, [lost, *rest]))}")
     return "\n".join(lines)
+
+
+def _urls_to_download(context: RunContext, units: Sequence[Unit]) -> int:
+    found = (
+        find_format(source).outlook(
+            source, [part for unit in units if unit.source == source.name for part in unit.parts]
+        )
+        for source in context.sources
+    )
+    return sum(one.left for one in found if one)
 
 
 def _reached(store: RunStore, run: RunFacts) -> str:
@@ -150,6 +162,11 @@ def summary(out: str, seconds: float) -> str:
         lines.append(f"evaluation set: {found.images:,} images; {unread}")
     failures = Counter(store.read_parquet(FAILURES_FILE, ["reason"])["reason"].to_pylist()).most_common()
     lines += [f"failed: {n:,} {why} ({SAMPLE_REASONS[why]})" for why, n in failures if why in SAMPLE_REASONS]
+    if (got := run.downloads) is not None:
+        lines.append(
+            f"downloaded: {got.came:,} of {pluralise(got.urls, 'URL')} ({got.came / got.urls:.1%}), {format_bytes(got.bytes)} in "
+            f"{format_seconds(got.seconds)} ({got.came / got.seconds:,.0f} images/s, {format_bytes(got.bytes / got.seconds)}/s)"
+        )
     if damaged := [f"{n:,} {why}" for why, n in failures if why not in SAMPLE_REASONS]:
         lines.append(f"files not read, or in part: {', '.join(damaged)}")
     for work in run.caption_work:

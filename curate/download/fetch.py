@@ -42,6 +42,7 @@ class Outcome:
         may_pass: whether a later attempt may go better.
         attempts: how many there were.
         time: when the last one ended, in seconds since 1970.
+        bytes: that were fetched; 0 where it gave nothing.
     """
 
     reason: str
@@ -49,6 +50,7 @@ class Outcome:
     may_pass: bool
     attempts: int
     time: float
+    bytes: int
 
 
 class Reply(io.BytesIO):
@@ -122,11 +124,11 @@ class Fetcher:
             except FetchFault as found:
                 fault = found
             if fault is None:
-                note(Outcome("", "", False, attempt, time.time()))
+                note(Outcome("", "", False, attempt, time.time(), reply.getbuffer().nbytes))
                 return reply
             pause = self._policy.pause * 2 ** (attempt - 1) if fault.retry_after is None else fault.retry_after
             if not fault.may_pass or attempt == self._policy.attempts or pause > self._policy.max_pause:
-                note(Outcome(fault.reason, fault.detail, fault.may_pass, attempt, time.time()))
+                note(Outcome(fault.reason, fault.detail, fault.may_pass, attempt, time.time(), 0))
                 raise fault
             time.sleep(pause)
         raise AssertionError  # there is at least one attempt

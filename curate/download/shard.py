@@ -2,13 +2,16 @@
 
 In: rows of a list, with columns `url`, `caption` and others. Out: NUMBER.tar, NUMBER.parquet and NUMBER_stats.json, as img2dataset
 writes them, the last one last: with it the shard is complete. Tar and Parquet are in the order of the rows, whatever ended first,
-and the Parquet file also has, of each row, `reason`, `detail`, `attempts`, `attempted` and `may_pass` (see `fetch.Outcome`).
+and the Parquet file also has, of each row, `reason`, `detail`, `attempts`, `attempted` and `may_pass` (see `fetch.Outcome`). The
+statistics also have `bytes`, of what came as servers sent it, and `reasons` with the URLs that failed for each.
 """
 
+import json
 import shutil
 import tarfile
 import threading
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -25,6 +28,8 @@ from curate.download.fetch import Downloads, Fetcher
 from curate.download.keys import OUTCOMES, keys_of, shard_stem
 from curate.errors import needing
 from curate.process import temporary_folder
+from curate.store.downloads import by_frequency
+from curate.store.facts import DownloadFacts
 from curate.store.store import RunStore
 
 LOST = "lost"
@@ -103,8 +108,8 @@ def download_shard(
     fetcher: Fetcher,
     check: Callable[[bytes], str | None],
     options: Mapping[str, Any],
-) -> None:
-    """Download the rows of a list into a shard.
+) -> DownloadFacts:
+    """Download the rows of a list into a shard, and return what they gave.
 
     Args:
         rows: columns `url` and `caption` (string), and those that go along; at most `options["number_sample_per_shard"]`.
@@ -141,9 +146,27 @@ def download_shard(
         with store.create(f"{stem}.tar") as file:
             _sort_tar(f"{folder}/{shard_stem(number)}.tar", file)
         found = pq.read_table(f"{folder}/{shard_stem(number)}.parquet")
-        store.write_parquet(f"{stem}.parquet", _sidecar(found, rows, keys, downloads))
-        with open(f"{folder}/{shard_stem(number)}_stats.json", "rb") as statistics:
-            store.write_bytes(f"{stem}_stats.json", statistics.read())
+        table = _sidecar(found, rows, keys, downloads)
+        store.write_parquet(f"{stem}.parquet", table)
+        with open(f"{folder}/{shard_stem(number)}_stats.json", "rb") as file:
+            statistics = json.load(file)
+        facts = _facts(table, downloads, statistics)
+        statistics |= {"bytes": facts.bytes, "reasons": facts.reasons}
+        store.write_bytes(f"{stem}_stats.json", json.dumps(statistics, indent=4).encode())
+        return facts
+
+
+def _facts(table: pa.Table, downloads: Downloads, statistics: Mapping[str, Any]) -> DownloadFacts:
+    reasons = Counter(table["reason"].drop_null().to_pylist())
+    urls = table.filter(pc.equal(table["status"], "success"))["url"].to_pylist()
+    return DownloadFacts(
+        urls=len(table),
+        came=len(table) - reasons.total(),
+        bytes=sum(outcome.bytes for url in urls if (outcome := downloads.outcome(url, ""))),
+        began=statistics["start_time"],
+        ended=statistics["end_time"],
+        reasons=by_frequency(reasons),
+    )
 
 
 def _sort_tar(path: str, out: IO[bytes]) -> None:

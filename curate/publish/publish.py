@@ -23,6 +23,7 @@ from curate.publish.audit import Audit, PublishSettings, all_failures, check_con
 from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run
 from curate.recipe.deciding import DEDUP, SCHEMES, Top
+from curate.store.downloads import sum_downloads
 from curate.store.facts import (
     CaptionWork,
     DerivedFacts,
@@ -182,6 +183,7 @@ def _summarise(
         derived=_derived_facts(recipe.derive, results.scales) if recipe.derive else None,
         t=results.t,
         steps=sum_timings(store),
+        downloads=sum_downloads(store),
         drift=results.drift,
         caption_work=results.caption_work,
         near=[

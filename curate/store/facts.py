@@ -171,6 +171,24 @@ class StepFacts(Facts):
     seconds: float
 
 
+class DownloadFacts(Facts):
+    """What was downloaded: URLs that were tried, those that came, bytes of these as servers sent them, from when to when (seconds
+    since 1970), and of all others how many there are for each reason, the most frequent first.
+    """
+
+    urls: int
+    came: int
+    bytes: int
+    began: float
+    ended: float
+    reasons: dict[str, int]
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it took, at least a millisecond."""
+        return max(self.ended - self.began, 1e-3)
+
+
 class DriftFacts(Facts):
     """How far what is kept of a source has drifted from it, by the embeddings of a model: see `curate.numeric.drift`."""
 
@@ -280,7 +298,7 @@ class RunClaim(Facts):
 class RunFacts(RunClaim):
     """A finished run."""
 
-    _optional = RunClaim._optional | {"units_per_file", "derived", "large_groups"}
+    _optional = RunClaim._optional | {"units_per_file", "derived", "large_groups", "downloads"}
 
     evaluation: EvaluationFacts | None = None  # None without `dedup.against`
     pool: PoolFacts
@@ -290,6 +308,7 @@ class RunFacts(RunClaim):
     derived: list[DerivedFacts] | None = None  # None where the recipe derives no column
     t: int | None  # rows that an entry may have; None without `balance`
     steps: list[StepFacts]  # those that had work
+    downloads: DownloadFacts | None = None  # None where nothing was
     drift: list[DriftFacts]  # empty where no embeddings are kept
     caption_work: list[CaptionWork]  # by kind and engine; empty without captions
     near: list[NearFacts]

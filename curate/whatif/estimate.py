@@ -25,6 +25,7 @@ from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
 from curate.numeric.arrays import F64
+from curate.pool.formats.registry import find_format
 from curate.pool.plan import Unit
 from curate.process import temporary_folder
 from curate.publish.audit import PublishSettings
@@ -72,8 +73,12 @@ class Estimate:
 def estimate(
     context: RunContext, units: Sequence[Unit], metadata: pa.Table | None, record: Record | None = None
 ) -> Estimate | None:
-    """Measure a few units in a temporary folder and extrapolate; None for an empty pool. `record`: what is blocked."""
-    sample = _choose(context, units)
+    """Measure a few units in a temporary folder and extrapolate. `record`: what is blocked.
+
+    Nothing is downloaded for it: of what a run downloads, units count whose files are there. None where there are none.
+    """
+    context, usable = _fetched(context, units)
+    sample = _choose(context, usable)
     if not sample:
         return None
     left = _size([unit for unit in units if not _is_measured(context, unit)]) / max(1, _size(units))
@@ -120,6 +125,23 @@ def estimate(
             bytes=_bytes(survivors, found, fraction) if context.pool.has_images else 0,
             requests=_requests(context, survivors, found, known, fraction) if context.recipe.captions else [],
         )
+
+
+def _fetched(context: RunContext, units: Sequence[Unit]) -> tuple[RunContext, Sequence[Unit]]:
+    """Return the units that can be read without fetching anything, and the context whose sources read them where they are."""
+    if not any(find_format(source).downloads for source in context.sources):
+        return context, units
+    sources, found = [], []
+    for source in context.sources:
+        of_source = [unit for unit in units if unit.source == source.name]
+        places = find_format(source).fetched(source, [part for unit in of_source for part in unit.parts])
+        at, whole = max(
+            ((at, [unit for unit in of_source if there.issuperset(unit.parts)]) for at, there in places),
+            key=lambda place: len(place[1]),
+        )
+        sources.append(at)
+        found += whole
+    return replace(context, recipe=context.recipe.model_copy(update={"input": tuple(sources)})), found
 
 
 def _is_measured(context: RunContext, unit: Unit) -> bool:

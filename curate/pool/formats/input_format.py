@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from curate.download.outlook import Rates
 from curate.numeric.arrays import Mask
 from curate.pool.columns import Columns, find_columns
 from curate.pool.faults import InputFault
@@ -145,6 +146,25 @@ class InputSample(NamedTuple):
     json: bytes | memoryview = b""
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What fetching the parts of a source will take.
+
+    Attributes:
+        rows: of all parts, such as URLs.
+        left: those of parts that are not there yet.
+        parts: how many are not.
+        at_once: how many parts of a unit are fetched at once.
+        rates: what is known, or assumed, of a row.
+    """
+
+    rows: int
+    left: int
+    parts: int
+    at_once: int
+    rates: Rates
+
+
 class InputFormat(ABC):
     """The interface that every input format implements.
 
@@ -176,6 +196,14 @@ class InputFormat(ABC):
 
     def fetch(self, source: Any, parts: Sequence[InputPart]) -> None:  # noqa: B027 (most formats have nothing to do)
         """Make sure that parts can be read, again too, where they must be fetched before. Raises OSError."""
+
+    def fetched(self, source: Any, parts: Sequence[InputPart]) -> list[tuple[Source, frozenset[InputPart]]]:
+        """Return which parts need not be fetched any more: for each place that has some a source that reads them there."""
+        return [(source, frozenset(parts))]
+
+    def outlook(self, source: Any, parts: Sequence[InputPart]) -> Outlook | None:
+        """Return what fetching parts will take; None where they are not fetched. `source` is placed in the run. Raises OSError."""
+        return None
 
     @abstractmethod
     def read(self, source: Any, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:

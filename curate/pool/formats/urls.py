@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from curate import ids
 from curate.download.keys import NUMBERS, keys_of, shard_stem
 from curate.download.lists import KINDS, describe_list, kind_of, read_rows
+from curate.download.outlook import STATISTICS, Rates, assumed_rates, measured_rates
 from curate.download.policy import NetworkPolicy
 from curate.errors import RecipeError
 from curate.pool.columns import Columns, find_columns, plain_type, score_type, valid_text
@@ -29,6 +31,7 @@ from curate.pool.formats.input_format import (
     InputFormat,
     InputPart,
     InputSample,
+    Outlook,
     PartRows,
     PlannedSource,
 )
@@ -41,6 +44,7 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.section import UserPath, UserPaths
 from curate.recipe.source import Source
 from curate.schema import INPUT_DECISIONS
+from curate.store.downloads import log_download
 from curate.store.layout import POOL
 from curate.store.manifest import find_digest
 from curate.store.store import RunStore
@@ -149,6 +153,10 @@ class UrlsSource(Source):
         """Return the store that a file of a shard is in, and its path there."""
         return (RunStore(self.store), name) if self.store else (RunStore(self._run), f"{POOL}/{name}")
 
+    def places(self) -> list[str]:
+        """Return the folders in which shards may be, that of the run to reuse last."""
+        return [self.store] if self.store else [f"{run}/{POOL}" for run in (self._run, self._reuse) if run]
+
     def take(self, stem: str) -> bool:
         """Put a shard of the run to reuse into place, and return True, where that has it as its manifest says."""
         if self.store or not self._reuse:
@@ -232,6 +240,23 @@ class UrlsInput(InputFormat):
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shard") as pool:
             list(pool.map(lambda part: _shard(source, part), [part for part in parts if not part.fault]))
 
+    def fetched(self, source: UrlsSource, parts: Sequence[InputPart]) -> list[tuple[Source, frozenset[InputPart]]]:
+        """List the places of shards once, not shard by shard."""
+        return [(source.model_copy(update={"store": place}), frozenset(some)) for place, some in _there(source, parts)]
+
+    def outlook(self, source: UrlsSource, parts: Sequence[InputPart]) -> Outlook:
+        """Go by what shards say that are there: of these parts, else any."""
+        places = _there(source, parts)
+        there = {part for _, some in places for part in some}
+        left = [part for part in parts if part not in there and not part.fault]
+        own = [(RunStore(place), [shard_stem(number) for number in some.values()]) for place, some in places]
+        own.sort(key=lambda one: -len(one[1]))
+        others = ((store, _shards_in(store)) for store, _ in own)
+        measured = (measured_rates(store, stems) for store, stems in chain(own, others))
+        rates = next(filter(None, measured), None) or _assumed_rates(source)
+        rows, of_left = (sum(part.rows or 0 for part in some) for some in (parts, left))
+        return Outlook(rows, of_left, len(left), _AT_ONCE, rates)
+
     def read(self, source: UrlsSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
         """Read a shard, with the columns of its list."""
         number, rows = _shard(source, part), _rows(source, part)
@@ -294,8 +319,29 @@ def _shard(source: UrlsSource, part: InputPart) -> int:
         from curate.download.shard import download_shard  # here: other pools have no use for what it imports
 
         rows = _with_url(source, _rows(source, part))
-        download_shard(rows, number, store, stem, _fetcher(source), _check, _options(source))
+        facts = download_shard(rows, number, store, stem, _fetcher(source), _check, _options(source))
+        log_download(RunStore(source._run), shard_stem(number), facts)
     return number
+
+
+def _there(source: UrlsSource, parts: Sequence[InputPart]) -> list[tuple[str, dict[InputPart, int]]]:
+    """Return the places that shards may be in, each with those parts whose shard is there, and its number."""
+    numbers = {part: _number(source, part) for part in parts if not part.fault}
+    found = []
+    for place in source.places():
+        names = set(_shards_in(RunStore(place)))
+        found.append((place, {part: number for part, number in numbers.items() if shard_stem(number) in names}))
+    return found
+
+
+def _assumed_rates(source: UrlsSource) -> Rates:
+    policy = source.network
+    slowest = policy.attempts * source.timeout + sum(policy.pause * 2**n for n in range(policy.attempts - 1))
+    return assumed_rates(source.number_sample_per_shard, source.thread_count, slowest, source.image_size)
+
+
+def _shards_in(store: RunStore) -> list[str]:
+    return [name.removesuffix(STATISTICS) for name in store.names("") if name.endswith(STATISTICS)]
 
 
 def _fetcher(source: UrlsSource) -> "Fetcher":

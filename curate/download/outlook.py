@@ -1,0 +1,54 @@
+"""What a download will take, said before it: by shards that are there already, or by assumptions, which `Rates` says.
+
+A shard ends with its slowest URL, so its time is that of its URLs over all threads, and all attempts at one that does not answer.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from curate.store.store import RunStore
+
+_MOST = 50  # shards that are looked at
+# Assumed of a list some years old: the share of URLs that give an image, bytes of one, seconds of one, and bytes of a pixel of
+# img2dataset's JPEGs
+CAME, BYTES, SECONDS, PIXEL = 0.7, 200_000, 1.5, 0.4
+STATISTICS = "_stats.json"
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What URLs give.
+
+    Attributes:
+        came: the share that gave an image.
+        bytes: of an image, as it came.
+        stored: of an image, in the tar.
+        seconds: of a shard, by the number of its URLs.
+        shards, urls: how many these are measured of; 0: they are assumed.
+    """
+
+    came: float
+    bytes: float
+    stored: float
+    seconds: float
+    shards: int = 0
+    urls: int = 0
+
+
+def measured_rates(store: RunStore, stems: Collection[str]) -> Rates | None:
+    """Return what shards gave, a few of them by their paths without suffix; None where they say nothing of it."""
+    few = sorted(stems)[:: max(1, len(stems) // _MOST)]
+    found = [(store.read_json(f"{stem}{STATISTICS}"), store.size(f"{stem}.tar")) for stem in few]
+    found = [(one, size) for one, size in found if "bytes" in one]
+    urls, came = (sum(one[name] for one, _ in found) for name in ("count", "successes"))
+    if not came:
+        return None
+    size = sum(one["bytes"] for one, _ in found) / came
+    stored, seconds = sum(size for _, size in found) / came, sum(one["duration"] for one, _ in found) / urls
+    return Rates(came / urls, size, stored, seconds, len(found), urls)
+
+
+def assumed_rates(urls: int, threads: int, slowest: float, image_size: int | None) -> Rates:
+    """Return assumptions for shards of so many URLs; `slowest`: seconds that a URL takes at most."""
+    stored = BYTES if image_size is None else PIXEL * image_size**2
+    return Rates(CAME, BYTES, stored, SECONDS / threads + slowest / urls)

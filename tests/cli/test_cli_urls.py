@@ -1,0 +1,132 @@
+"""What commands say of lists of URLs: how many there are, what downloading them takes, and how it went."""
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.cli.progress import describe_downloads, show_progress
+from curate.store.downloads import log_download, sum_downloads
+from curate.store.facts import DownloadFacts
+from curate.store.store import RunStore
+from curate.wording import format_bytes
+from tests.cli.conftest import Cli
+from tests.cli.test_cli_run import Terminal
+from tests.download.web import Web, running
+from tests.laws.pools import encode, picture
+
+pytest.importorskip("img2dataset")
+
+ROWS = 90
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with running(Web({str(i): encode(picture(i, 300)) for i in range(ROWS)}, 4)) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def recipe(web: Web, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of ten URLs one is gone, and another is none."""
+    folder = tmp_path_factory.mktemp("urls")
+    kinds = {0: "gone/{}", 1: "text/{}"}
+    urls = [web.url(kinds.get(i % 10, "image/{}").format(i), i % 4) for i in range(ROWS)]
+    pq.write_table(pa.table({"url": urls, "text": [f"picture {i}" for i in range(ROWS)]}), folder / "list.parquet")
+    path = folder / "recipe.yaml"
+    path.write_text(
+        "input:\n  name: web\n  format: urls\n  path: list.parquet\n  number_sample_per_shard: 30\n"
+        "  network: {contact: me@example.org, allow_networks: [127.0.0.0/8]}\nrules: {few: words > 1}\nmax_failed: 1.0\n"
+    )
+    return path
+
+
+def test_a_plan_a_run_and_a_plan_after_it(cli: Cli, recipe: Path, web: Web) -> None:
+    out = str(recipe.parent / "run")
+    planned = cli("plan", str(recipe), "--out", out)
+    assert planned.status == 0 and not web.log, planned.err  # nothing is asked of anyone
+    text = " ".join(planned.out.split())
+    assert f"web urls 1 file {ROWS} URLs" in text
+    assert "URLs 90, 0 of them in shards that are there already" in text
+    assert "90 URLs in 3 shards: about 63 images, 12.6 MB from the network, 12.6 MB in shards" in text
+    assert "assumed as no shard is there: 70% give an image, of 200 kB; 1.5 s a URL" in text
+    assert "estimate: nothing is downloaded yet that could be measured" in text
+    smaller = " ".join(cli("plan", str(recipe), "--set", "input.image_size=64").out.split())
+    assert "12.6 MB from the network, 103 kB in shards" in smaller
+
+    done = cli("run", str(recipe), "--out", out)
+    assert done.status == 0, done.err
+    size = sum(len(web.images[str(i)]) for i in range(ROWS) if i % 10 > 1)
+    [said] = [line for line in done.out.splitlines() if line.startswith("downloaded: ")]
+    came = re.fullmatch(r"downloaded: 72 of 90 URLs \(80\.0%\), (.*) in [\d.]+ s \(\d+ images/s, .*B/s\)", said)
+    assert came and came[1] == format_bytes(size)
+    facts = RunStore(out).read_json("run.json")["downloads"]
+    gone = sum(i % 10 == 0 for i in range(ROWS))
+    assert facts["bytes"] == size and facts["reasons"] == {"http_404": gone, "served_no_image": gone}
+
+    asked = len(web.log)
+    again = cli("plan", str(recipe), "--reuse", out, "--set", "rules.few=words > 2")
+    text = " ".join(again.out.split())
+    assert again.status == 0 and len(web.log) == asked
+    assert "URLs 90, 90 of them in shards that are there already" in text and "to download" not in text
+    assert "kept 0 (0.0%)" in text and "failed −18" in text
+    more = recipe.parent / "more.parquet"
+    table = pq.read_table(recipe.parent / "list.parquet")
+    pq.write_table(table.set_column(1, "text", pa.array([f"another {i}" for i in range(ROWS)])), more)
+    text = " ".join(cli("plan", str(recipe), "--reuse", out, "--set", "input.path=more.parquet").out.split())
+    assert "measured 90 URLs in 3 shards: 80% give an image, of " in text
+    assert "90 URLs in 3 shards: about 72 images" in text and len(web.log) == asked
+
+
+def test_rates_are_of_the_run_alone(tmp_path: Path) -> None:
+    folder = RunStore(str(tmp_path))
+    assert sum_downloads(folder) is None
+    one = DownloadFacts(urls=10, came=6, bytes=600, began=100.0, ended=103.5, reasons={"dns": 3, "timeout": 1})
+    two = DownloadFacts(urls=10, came=7, bytes=900, began=102.0, ended=105.0, reasons={"timeout": 3})
+    for shard, facts in (("a", one), ("b", two), ("a", one)):  # one by two workers
+        log_download(folder, shard, facts)
+    found = sum_downloads(folder)
+    assert found is not None and found.reasons == {"timeout": 4, "dns": 3} and list(found.reasons) == ["timeout", "dns"]
+    assert (found.urls, found.came, found.bytes, found.seconds) == (20, 13, 1500, 5.0)
+    text = describe_downloads(found, 2.6, 300)
+    assert text == "65.0% came, 3 images/s, 300 B/s; timeout 20.0%, dns 15.0%"
+
+
+def test_progress_of_downloads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In plain lines, and on a terminal."""
+    folder = RunStore(str(tmp_path))
+    facts = DownloadFacts(urls=10, came=6, bytes=6000, began=100.0, ended=103.5, reasons={"dns": 3, "timeout": 1})
+    with show_progress(folder, 7, 40):
+        log_download(folder, "a", facts)
+        log_download(folder, "b", facts)
+    [said] = capsys.readouterr().err.splitlines()
+    shown = r"download 20/40 URLs: 60\.0% came, [\d,]+ images/s, .*B/s; dns 30\.0%, timeout 10\.0%   measure 0/7  decide 0/7  emit 0"
+    assert re.fullmatch(shown, said)
+
+
+def test_progress_of_downloads_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, terminal = RunStore(str(tmp_path)), Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    facts = DownloadFacts(urls=10, came=6, bytes=6000, began=100.0, ended=103.5, reasons={"dns": 4})
+    with show_progress(folder, 7, 40):
+        log_download(folder, "a", facts)
+        time.sleep(0.7)
+    assert (
+        "10/40" in terminal.getvalue()
+        and "URLs: 60.0% came" in terminal.getvalue()
+        and "dns 40.0%" in terminal.getvalue()
+    )
+
+
+def test_a_log_of_a_store(tmp_path: Path) -> None:
+    folder = RunStore(f"memory://{tmp_path}/run")
+    facts = DownloadFacts(urls=10, came=6, bytes=600, began=100.0, ended=103.5, reasons={"dns": 4})
+    log_download(folder, "000000000000001", facts)
+    assert sum_downloads(folder) == facts
