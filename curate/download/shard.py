@@ -7,6 +7,7 @@ statistics also have `bytes`, of what came as servers sent it, and `reasons` wit
 """
 
 import json
+import os
 import shutil
 import tarfile
 import threading
@@ -67,6 +68,7 @@ def _begin(downloads: Downloads) -> None:
 @cache
 def _img2dataset() -> Any:
     """Return img2dataset's modules, which fetch by ours where a thread downloads."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # which else asks the package index for its version when imported
     with needing("input of format urls needs img2dataset", "'curate[img2dataset]'"):
         from img2dataset import downloader, resizer, writer
     urllib.request.install_opener(_Opener())  # type: ignore[arg-type]

@@ -157,7 +157,7 @@ def test_tls_must_be_trusted(web: Web) -> None:
 def test_attempts(web: Web) -> None:
     one = fetcher()
     assert one.open(web.url("busy/a")).read() == IMAGE
-    assert one.outcomes[web.url("busy/a"), ""].attempts == 3
+    assert one.outcomes[web.url("busy/a"), ""].attempts == 2
 
 
 def test_redirects_and_odd_urls(web: Web) -> None:

@@ -43,14 +43,16 @@ class Web:
             self.log.append((host, path, headers))
             await self.answer(host, path.lstrip("/"), writer)
             await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
     async def answer(self, host: str, path: str, writer: asyncio.StreamWriter) -> None:
         kind, _, rest = path.partition("/")
-        image = self.images.get(rest.partition("?")[0])
+        if kind != "to":
+            kind, rest = kind.partition("?")[0], rest.partition("?")[0]
+        image = self.images.get(rest)
         if kind in ("image", "busy") and image is None:
             kind = "nothing"
         if path == "robots.txt":
@@ -66,9 +68,9 @@ class Web:
             say(writer, 200, b"<html><body>not found</body></html>", {"Content-Type": "image/jpeg"})
         elif kind == "status":
             say(writer, int(rest), b"no")
-        elif kind == "busy":  # twice, then it is there
+        elif kind == "busy":  # once, then it is there
             self.tries[path] += 1
-            if self.tries[path] < 3:
+            if self.tries[path] < 2:
                 say(writer, 429, b"", {"Retry-After": "0"})
             else:
                 say(writer, 200, image or b"")

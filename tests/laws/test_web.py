@@ -1,0 +1,278 @@
+"""A web of strangers, one command: every URL has the right verdict, nothing hangs, nowhere else is connected to, memory is flat."""
+
+import gzip
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.store.manifest import read_manifest
+from curate.store.store import RunStore
+from tests.download.web import Web, running
+from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
+
+pytest.importorskip("img2dataset")
+
+HOSTS, PER_HOST, IMAGES = 64, 4, 60
+OWN_ROBOTS = 60  # the first of the hosts that have robots.txt of their own
+NETWORK = {
+    "contact": "me@example.org",
+    "allow_networks": ["127.0.0.0/8"],
+    "per_host": PER_HOST,
+    "pause": 0.01,
+    "max_seconds": 3,
+    "max_bytes": 2_000_000,
+    "max_pause": 0.5,
+    "attempts": 2,
+}
+# URLs, or paths of any host, and what becomes of them: `ok`, or the reason that they give nothing for.
+KINDS = {
+    "to//image/{n}": "ok",
+    "to/http://127.0.0.9:{port}/image/{n}": "ok",
+    "busy/{n}": "ok",
+    "raw/date": "http_429",
+    "image/{n}?a=ü&b=c d#e": "ok",
+    "http://127.0.0.62:{port}/image/{n}": "ok",  # whose robots.txt is huge
+    "http://[::ffff:127.0.0.8]:{port}/image/{n}": "ok",
+    "http://user:word@127.0.0.5:{port}/image/{n}": "ok",
+    "status/404": "http_404",
+    "status/403": "http_403",
+    "status/410": "http_410",
+    "status/500": "http_500",
+    "status/503": "http_503",
+    "status/429": "http_429",
+    "status/999": "http_other",
+    "status/304": "http_304",
+    "loop/0": "too_many_redirects",
+    "to/http://10.0.0.1/": "refused_address",
+    "to/http://169.254.169.254/latest/meta-data": "refused_address",
+    "to/http://[::1]/": "refused_address",
+    "to/http://[::ffff:10.0.0.1]/": "refused_address",
+    "to/http://127.0.0.1@192.168.0.1/": "refused_address",
+    "to/file:///etc/passwd": "bad_url",
+    "to/gopher://127.0.0.1/": "bad_url",
+    "http://10.0.0.1/{n}": "refused_address",
+    "http://2852039166/{n}": "refused_address",  # 169.254.169.254
+    "file:///etc/passwd": "bad_url",
+    "data:image/png;base64,AA": "bad_url",
+    "http://nothing{n}.invalid/": "dns",
+    "http://127.0.0.7:1/{n}": "unreachable",
+    "https://127.0.0.6:{port}/image/{n}": "tls",
+    "text/html": "served_no_image",
+    "raw/gzip": "served_no_image",
+    "raw/empty": "served_no_image",
+    "header/X-Robots-Tag=noai": "opted_out",
+    "header/X-Robots-Tag=curate:%20noimageai": "opted_out",
+    "header/TDM-Reservation=1": "opted_out",
+    "header/Content-Usage=train-ai=n": "opted_out",
+    "forbidden/{n}": "robots",
+    "http://127.0.0.61:{port}/image/{n}": "http_500",  # which its robots.txt gives
+    "http://127.0.0.63:{port}/image/{n}": "timeout",  # its robots.txt never ends
+    "short": "incomplete",
+    "chunk": "incomplete",
+    "reset": "incomplete",
+    "noise": "bad_response",
+    "raw/header": "bad_response",
+    "raw/trailers": "too_large",
+    "large": "too_large",
+    "endless": "too_large",
+    "slow": "timeout",
+    "slow_header": "timeout",
+    "silent": "timeout",
+    "image/bomb": "too_many_pixels",
+    "image/half": "truncated_image",
+}
+
+
+def bomb() -> bytes:
+    """A PNG whose header says that it has 900 million pixels."""
+    header = b"IHDR" + struct.pack(">II", 30_000, 30_000) + encode(picture(0), "PNG")[24:29]
+    return (
+        encode(picture(0), "PNG")[:12] + header + struct.pack(">I", zlib.crc32(header)) + encode(picture(0), "PNG")[33:]
+    )
+
+
+def make_web() -> Web:
+    images = {str(i): encode(picture(i, 120)) for i in range(IMAGES)}
+    web = Web(images | {"a": images["0"], "bomb": bomb(), "half": images["1"][: len(images["1"]) // 2]}, HOSTS)
+    web.robots = dict.fromkeys(web.hosts, (200, "User-agent: *\nDisallow: /forbidden\n"))
+    web.robots |= {"127.0.0.61": (500, ""), "127.0.0.62": (302, "/raw/robots"), "127.0.0.63": (302, "/slow")}
+    ok = b"HTTP/1.1 200 OK\r\n"
+    web.raw = {
+        "robots": (ok + b"\r\nUser-agent: *\nDisallow: /x\n", b"#" * 65_536),
+        "gzip": (ok + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(10_000_000)), b""),
+        "empty": (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        "header": (ok + b"X: ", b"x" * 65_536),
+        "trailers": (ok + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 9_000),
+        "date": (b"HTTP/1.1 429 Busy\r\nRetry-After: Fri, 31 Dec 2100 23:59:59 GMT\r\n\r\n", b""),
+    }
+    return web
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A run of `curate run` over URLs, what is to become of each, seconds, bytes of memory, and calls that reach a network."""
+
+    run: Ran
+    web: Web
+    urls: list[str]
+    wanted: list[str]
+    seconds: float
+    memory: int
+    calls: str | None
+
+
+def urls_of(web: Web, count: int) -> tuple[list[str], list[str]]:
+    """URLs, every other one of an image and the others of all kinds in turn, in any order; and what is to become of each."""
+    kinds = list(KINDS.items())
+    urls, wanted = [], []
+    for n in range(count):
+        path, reason = kinds[n // 2 % len(kinds)] if n % 2 else ("image/{n}", "ok")
+        path = path.format(n=n % IMAGES, port=web.port) + ("" if "?" in path or "//" in path else f"?{n}")
+        is_url = re.match(r"[a-z]+:", path)
+        urls.append(path if is_url else web.url(path, n // 2 % 60))
+        wanted.append(reason)
+    order = np.random.default_rng(count).permutation(count)
+    return [urls[i] for i in order], [wanted[i] for i in order]
+
+
+def download(web: Web, folder: Path, count: int, traced: bool = False) -> Downloaded:
+    urls, wanted = urls_of(web, count)
+    command = [*write_recipe(folder, urls, thread_count=64, timeout=1.5)]
+    if traced:
+        calls = "trace=connect,sendto,sendmsg,sendmmsg"
+        command = ["strace", "-f", "-qq", "-e", calls, "-o", f"{folder}/calls", *command]
+    seconds, memory = run(command)
+    text = (folder / "calls").read_text(errors="replace") if traced else None
+    return Downloaded(Ran(folder / "run"), web, urls, wanted, seconds, memory, text)
+
+
+def write_recipe(
+    folder: Path, urls: list[str], network: dict[str, object] | None = None, **source: object
+) -> list[str]:
+    """Write a list and a recipe, and return the command that runs it."""
+    folder.mkdir(exist_ok=True)
+    captions = [f"a picture of number {i}" for i in range(len(urls))]
+    pq.write_table(pa.table({"url": urls, "caption": captions}), folder / "list.parquet")
+    own = {"name": "web", "format": "urls", "path": "list.parquet", "network": NETWORK | (network or {})}
+    own |= {"number_sample_per_shard": 100} | source
+    (folder / "recipe.yaml").write_text(json.dumps({"input": own, "max_failed": 1.0}))
+    return [sys.executable, "-m", "curate", "run", f"{folder}/recipe.yaml", "--out", f"{folder}/run"]
+
+
+def run(command: list[str]) -> tuple[float, int]:
+    """Run a command; return its seconds, and the bytes of memory that it had."""
+    began = time.monotonic()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        errors.seek(0)
+        assert status == 0, errors.read().decode()
+    return time.monotonic() - began, usage.ru_maxrss * 1024
+
+
+@pytest.fixture(scope="module", params=[240, pytest.param(2000, marks=pytest.mark.slow)])
+def downloaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Downloaded]:
+    with running(make_web()) as web:
+        yield download(web, tmp_path_factory.mktemp("web"), request.param, shutil.which("strace") is not None)
+
+
+def test_every_url_has_its_verdict(downloaded: Downloaded) -> None:
+    samples = downloaded.run.table("samples")
+    found = Counter(zip(samples["url"].to_pylist(), samples["status"].to_pylist(), strict=True))
+    assert found == Counter(zip(downloaded.urls, downloaded.wanted, strict=True))
+    failures = downloaded.run.table("failures").to_pylist()
+    assert {row["reason"] for row in failures} == set(downloaded.wanted) - {"ok"}
+    attempts = {row["reason"]: row["detail"].count("2 attempts") for row in failures}
+    assert attempts["http_500"] == attempts["timeout"] == 1 and attempts["http_404"] == attempts["opted_out"] == 0
+
+
+def test_shards_are_img2datasets(downloaded: Downloaded) -> None:
+    """In the order of the list, whatever came first; and `verify` and the manifest know them."""
+    ran, urls = downloaded.run, downloaded.urls
+    keys: list[str] = []
+    for path in (ran.folder / "pool").glob("*.tar"):
+        sidecar = pq.read_table(path.with_suffix(".parquet")).to_pylist()
+        assert [row["key"] for row in sidecar] == sorted(row["key"] for row in sidecar)
+        with tarfile.open(path) as tar:
+            names = tar.getnames()
+        came = [row["key"] for row in sidecar if row["status"] == "success"]
+        assert list(dict.fromkeys(name.partition(".")[0] for name in names)) == came
+        assert json.loads(path.with_name(f"{path.stem}_stats.json").read_bytes())["count"] == len(sidecar)
+        keys += [row["key"] for row in sidecar]
+        assert {row["url"] for row in sidecar} <= set(urls)
+    assert len(set(keys)) == len(keys) == len(urls)
+    listed = {line.path for line in read_manifest(RunStore(str(ran.folder)))}
+    assert {f"pool/{path.name}" for path in (ran.folder / "pool").iterdir()} <= listed
+
+
+def test_uids_are_those_of_a_pool_of_text(downloaded: Downloaded, tmp_path: Path) -> None:
+    ran = downloaded.run
+    text = run_local(recipe_of(str(ran.folder.parent / "list.parquet"), "parquet"), tmp_path / "text")
+    mine, theirs = (
+        dict(zip(one["url"].to_pylist(), one["uid"].to_pylist(), strict=True))
+        for one in (ran.table("samples"), text.table("samples"))
+    )
+    assert mine == theirs
+
+
+def test_nothing_hangs(downloaded: Downloaded) -> None:
+    assert downloaded.seconds < 60 + 0.05 * len(downloaded.urls)
+
+
+def test_hosts_are_asked_within_their_limits(downloaded: Downloaded) -> None:
+    web = downloaded.web
+    assert max(web.most.values()) <= PER_HOST
+    robots = Counter(host for host, path, _ in web.log if path == "/robots.txt")
+    assert all(robots[host] <= 1 + (host == "127.0.0.8") for host in web.hosts[:60])  # which has two names
+    asked = Counter(path for _, path, _ in web.log)
+    assert not any(path.startswith("/forbidden") for path in asked)
+    assert all(headers["user-agent"].startswith("curate/") for _, _, headers in web.log)
+
+
+def test_nothing_else_is_connected_to(downloaded: Downloaded) -> None:
+    """By any call of any thread: the hosts of the web, and the resolvers of names."""
+    if downloaded.calls is None:
+        pytest.skip("strace is not there")
+    asked = set(re.findall(r'sin_port=htons\((\d+)\), sin_addr=inet_addr\("([0-9.]+)"\)', downloaded.calls))
+    asked |= set(re.findall(r'sin6_port=htons\((\d+)\).*?inet_pton\(AF_INET6, "([0-9a-f:.]+)"', downloaded.calls))
+    resolvers = {("53", address) for address in re.findall(r"^nameserver\s+(\S+)", read_resolvers(), re.MULTILINE)}
+    hosts = {(str(downloaded.web.port), host) for host in downloaded.web.hosts}
+    hosts |= {("1", "127.0.0.7"), (str(downloaded.web.port), "::ffff:127.0.0.8")}
+    assert asked - resolvers - hosts == set()
+    assert len(asked & hosts) > 60
+
+
+def read_resolvers() -> str:
+    path = Path("/etc/resolv.conf")
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.slow
+def test_memory_is_flat(tmp_path: Path) -> None:
+    """Five times as many URLs of all kinds; and of bodies without end no more is held than threads times the limit."""
+    with running(make_web()) as web:
+        few, many = (download(web, tmp_path / str(count), count).memory for count in (400, 2000))
+        assert many < few + 100_000_000, f"{few:,} {many:,}"
+        urls = [web.url(f"endless?{i}", i % 60) for i in range(64)]
+        most, threads = 20_000_000, 16
+        limits = {"max_bytes": most, "max_seconds": 60}
+        _, endless = run(write_recipe(tmp_path / "endless", urls, limits, thread_count=threads, timeout=30))
+        assert endless < few + 1.25 * threads * most, f"{few:,} {endless:,}"
+        assert set(Ran(tmp_path / "endless/run").table("samples")["status"].to_pylist()) == {"too_large"}
