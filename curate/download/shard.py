@@ -68,7 +68,8 @@ def _begin(downloads: Downloads) -> None:
 @cache
 def _img2dataset() -> Any:
     """Return img2dataset's modules, which fetch by ours where a thread downloads."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # which else asks the package index for its version when imported
+    # A library of its resizer else asks the package index for its newest version when it is imported.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     with needing("input of format urls needs img2dataset", "'curate[img2dataset]'"):
         from img2dataset import downloader, resizer, writer
     urllib.request.install_opener(_Opener())  # type: ignore[arg-type]
