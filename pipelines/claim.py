@@ -23,6 +23,7 @@ from curate.measure.settings import MeasureSettings
 from curate.metadata.unit import keep_entries
 from curate.output.columns import find_emitted
 from curate.output.settings import EmitSettings
+from curate.pool.formats.registry import find_format
 from curate.pool.formats.run import read_input_runs
 from curate.pool.plan import Plan
 from curate.recipe.diff import changes
@@ -126,6 +127,10 @@ def claim_folder(prepared: Prepared) -> None:
     if metadata is not None:
         store.write_parquet(METADATA_FILE, metadata)
         keep_entries(context.metadata_key, metadata)
+    if not prepared.beam.in_this_process:
+        for source in context.sources:
+            of_source = (unit for unit in prepared.plan.units if unit.source == source.name)
+            find_format(source).share(source, [part for unit in of_source for part in unit.parts], store)
     if context.recipe.dedup.against:
         write_evaluation(store, context.recipe, MeasureSettings.of(context).signals)
 

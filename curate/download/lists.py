@@ -1,24 +1,30 @@
 """Lists of URLs: Parquet, CSV, TSV and JSON lines, plain or compressed, read by ranges of rows.
 
-A list that is not Parquet is made one, on the disk of the machine, by the first that needs it in a process: only so can rows in
-the middle be read without all before them.
+A list that is not Parquet is made one, for only so can rows in the middle be read without all before them: once in a run, by the
+process that plans it, which puts it into the run's folder where other processes are to read it (`share_list`).
 """
 
 import atexit
 import bisect
-import os
+import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.process import process_cache
+from curate import ids
+from curate.process import at_interrupt
+from curate.store.layout import LISTS
+from curate.store.store import RunStore
 
 KINDS = {
     "parquet": "Parquet",
@@ -28,8 +34,43 @@ KINDS = {
     "ndjson": "JSON lines",
     "json": "JSON lines",
 }
+TABULAR = ("csv", "tsv")
 _COMPRESSED = ("gz", "bz2", "xz", "zst")
 _GROUP = 10_000  # rows of a row group
+_UNFIT = re.compile(r"In CSV column #(\d+): .*conversion error to (\w+)")
+_WIDER = {"null": pa.int64(), "int64": pa.float64()}  # else text
+
+_lock = threading.Lock()
+_converted: dict[str, str] = {}  # by digest: files of this process
+
+
+@dataclass(frozen=True)
+class UrlList:
+    """A list: a file of one of KINDS, and how it is read.
+
+    Attributes:
+        path: of the file.
+        fingerprint: differs where the file does.
+        storage: options of its file system.
+        column_names: of CSV or TSV without a header line; None: the first line is one.
+        texts: the names of columns that are text, whatever is in them, in lower case.
+    """
+
+    path: str
+    fingerprint: str
+    storage: dict[str, Any] = field(default_factory=dict)
+    column_names: tuple[str, ...] | None = None
+    texts: frozenset[str] = frozenset()
+
+    @property
+    def kind(self) -> str | None:
+        """Which of KINDS it is."""
+        return kind_of(self.path)
+
+    @property
+    def digest(self) -> str:
+        """Of all that determines its rows."""
+        return ids.digest([self.path, self.fingerprint, self.column_names, sorted(self.texts)])
 
 
 def kind_of(path: str) -> str | None:
@@ -40,15 +81,15 @@ def kind_of(path: str) -> str | None:
     return suffixes[-1] if suffixes and suffixes[-1] in KINDS else None
 
 
-def describe_list(path: str, fingerprint: str, storage: dict[str, Any]) -> tuple[pa.Schema, int]:
+def describe_list(urls: UrlList) -> tuple[pa.Schema, int]:
     """Return a list's columns and the number of its rows. Raises pa.ArrowException where it is damaged, and OSError."""
-    with _opened(path, fingerprint, storage) as file:
+    with _opened(urls, None) as file:
         return file.schema_arrow.remove_metadata(), file.metadata.num_rows
 
 
-def read_rows(path: str, fingerprint: str, storage: dict[str, Any], first: int, stop: int) -> pa.Table:
-    """Return some rows of a list. Raises pa.ArrowException where it is damaged, and OSError."""
-    with _opened(path, fingerprint, storage) as file:
+def read_rows(urls: UrlList, first: int, stop: int, run: RunStore | None = None) -> pa.Table:
+    """Return some rows of a list, which may be in the folder of the run. Raises pa.ArrowException where it is damaged, and OSError."""
+    with _opened(urls, run) as file:
         ends: list[int] = []
         for group in range(file.num_row_groups):
             ends.append(file.metadata.row_group(group).num_rows + (ends[-1] if ends else 0))
@@ -58,38 +99,114 @@ def read_rows(path: str, fingerprint: str, storage: dict[str, Any], first: int, 
         return table.slice(first - (ends[begin - 1] if begin else 0), stop - first)
 
 
+def share_list(urls: UrlList, run: RunStore) -> None:
+    """Put a list that is not Parquet into the run's folder, as one, until the run ends."""
+    if urls.kind != "parquet":
+        with open(_convert_once(urls), "rb") as there, run.create(_shared(urls)) as file:
+            shutil.copyfileobj(there, file, 1 << 20)
+
+
+def _shared(urls: UrlList) -> str:
+    return f"{LISTS}/{urls.digest}.parquet"
+
+
 @contextmanager
-def _opened(path: str, fingerprint: str, storage: dict[str, Any]) -> Iterator[pq.ParquetFile]:
+def _opened(urls: UrlList, run: RunStore | None) -> Iterator[pq.ParquetFile]:
     """Yield a list as a Parquet file."""
-    if kind_of(path) != "parquet":
-        path = process_cache(f"list {path} {fingerprint}", lambda: _convert(path, storage))
-        storage = {}
-    with fsspec.open(path, "rb", **storage) as opened:
-        yield pq.ParquetFile(opened, pre_buffer=False)
+    if urls.kind == "parquet":
+        opened = fsspec.open(urls.path, "rb", **urls.storage)
+    elif run is not None and urls.digest not in _converted and run.exists(_shared(urls)):
+        opened = run.open(_shared(urls))
+    else:
+        opened = fsspec.open(_convert_once(urls), "rb")
+    with opened as file:
+        yield pq.ParquetFile(file, pre_buffer=False)
+
+
+def _convert_once(urls: UrlList) -> str:
+    """Return the path of a list as a Parquet file of this process, which one thread makes."""
+    with _lock:
+        if urls.digest not in _converted:
+            path = f"{_folder()}/{urls.digest}.parquet"
+            _convert(urls, path)
+            _converted[urls.digest] = path
+        return _converted[urls.digest]
 
 
 @cache
 def _folder() -> str:
     folder = tempfile.mkdtemp(prefix="curate-lists-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+    def remove() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    at_interrupt(remove)
     return folder
 
 
-def _convert(path: str, storage: dict[str, Any]) -> str:
-    """Write a list as Parquet, and return where."""
-    file, name = tempfile.mkstemp(".parquet", dir=_folder())
-    os.close(file)
-    kind = kind_of(path)
-    import pyarrow.csv  # here: they take time that lists of Parquet need not
-    import pyarrow.json
+def _convert(urls: UrlList, path: str) -> None:
+    """Write a list as Parquet. Raises pa.ArrowException where it is damaged, and OSError."""
+    if urls.kind not in TABULAR:
+        import pyarrow.json  # here: it takes time that lists of Parquet need not
 
-    with fsspec.open(path, "rb", compression="infer", **storage) as opened:
-        if kind in ("csv", "tsv"):
-            parse = pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ",", newlines_in_values=kind == "csv")
-            batches = pyarrow.csv.open_csv(opened, parse_options=parse)
-        else:
-            batches = pyarrow.json.open_json(opened)
-        with pq.ParquetWriter(name, batches.schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch, row_group_size=_GROUP)
-    return name
+        with fsspec.open(urls.path, "rb", compression="infer", **urls.storage) as file:
+            _write(pyarrow.json.open_json(file), path)
+        return
+    try:
+        if _write_tabular(urls, path, '"'):
+            return
+    except pa.ArrowInvalid:
+        if urls.kind != "tsv":
+            raise
+    _write_tabular(urls, path, "")
+
+
+def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:
+    """Write a list of CSV or TSV, in which `quote` is the quotation mark; empty: there is none.
+
+    Return False for TSV in which values that begin with one have several lines: then it is none.
+    """
+    with _tabular(urls, {}, quote) as batches:
+        names = batches.schema.names
+    types = {name: pa.string() for name in names if name.lower() in urls.texts}
+    while True:
+        try:
+            with _tabular(urls, types, quote) as batches:
+                return _write(batches, path, is_by_lines=urls.kind == "tsv" and bool(quote))
+        except pa.ArrowInvalid as error:
+            found = _UNFIT.search(str(error))
+            if found is None:
+                raise
+            # The column began as if it held nothing else than values of this type
+            types[names[int(found[1])]] = _WIDER.get(found[2], pa.string())
+
+
+@contextmanager
+def _tabular(urls: UrlList, types: dict[str, pa.DataType], quote: str) -> Iterator[Any]:
+    """Yield the batches of a list of CSV or TSV."""
+    import pyarrow.csv
+
+    is_csv = urls.kind == "csv"
+    with fsspec.open(urls.path, "rb", compression="infer", **urls.storage) as file:
+        yield pyarrow.csv.open_csv(
+            file,
+            pyarrow.csv.ReadOptions(column_names=urls.column_names and list(urls.column_names)),
+            pyarrow.csv.ParseOptions(
+                delimiter="," if is_csv else "\t", quote_char=quote or False, newlines_in_values=is_csv
+            ),
+            pyarrow.csv.ConvertOptions(column_types=types),
+        )
+
+
+def _write(batches: Any, path: str, is_by_lines: bool = False) -> bool:
+    with pq.ParquetWriter(path, batches.schema) as writer:
+        for batch in batches:
+            if is_by_lines and any(_has_lines(column) for column in batch if pa.types.is_string(column.type)):
+                return False
+            writer.write_batch(batch, row_group_size=_GROUP)
+    return True
+
+
+def _has_lines(column: pa.Array) -> bool:
+    return bool(pc.any(pc.match_substring_regex(column, "[\t\n]")).as_py())

@@ -23,6 +23,7 @@ PUBLISHED_FILES = (
 METADATA_FILE = "tmp/metadata.parquet"
 EVALUATION_FILE = "tmp/evaluation.parquet"
 EVALUATION_FACTS_FILE = "tmp/evaluation.json"
+LISTS = "tmp/lists"  # lists of URLs, as Parquet, which other processes are to read
 FORGETTING_FILE = "tmp/forgetting.json"  # there while `curate forget` is at work
 LOCK_FILE = "tmp/lock"  # there while a command is at work
 DIGESTS = "parts/digests"  # of what was written, until the manifest has it

@@ -24,6 +24,7 @@ from curate.pool.field_types import FieldCounts
 from curate.pool.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
+from curate.store.store import RunStore
 
 Places = npt.NDArray[np.int64]
 
@@ -193,6 +194,9 @@ class InputFormat(ABC):
             RecipeError: a file is missing, or none can be used.
             OSError: the files cannot be listed.
         """
+
+    def share(self, source: Any, parts: Sequence[InputPart], run: RunStore) -> None:  # noqa: B027
+        """Put into the folder of the run what each process would else make for itself of its files. Raises OSError."""
 
     def fetch(self, source: Any, parts: Sequence[InputPart]) -> None:  # noqa: B027 (most formats have nothing to do)
         """Make sure that parts can be read, again too, where they must be fetched before. Raises OSError."""

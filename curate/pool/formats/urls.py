@@ -19,11 +19,11 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from curate import ids
 from curate.download.keys import NUMBERS, keys_of, shard_stem
-from curate.download.lists import KINDS, describe_list, kind_of, read_rows
+from curate.download.lists import KINDS, TABULAR, UrlList, describe_list, read_rows, share_list
 from curate.download.outlook import STATISTICS, Rates, assumed_rates, measured_rates
 from curate.download.policy import NetworkPolicy
 from curate.errors import RecipeError
-from curate.pool.columns import Columns, find_columns, plain_type, score_type, valid_text
+from curate.pool.columns import COLUMN_NAMES, Columns, find_columns, plain_type, score_type, valid_text
 from curate.pool.faults import InputFault, retry
 from curate.pool.formats.input_format import (
     Batch,
@@ -41,7 +41,7 @@ from curate.pool.image import FORMATS, format_of
 from curate.pool.listing import list_source
 from curate.process import process_cache
 from curate.recipe.measure import PrecomputedEmbeddings
-from curate.recipe.section import UserPath, UserPaths
+from curate.recipe.section import UserPath, UserPaths, find_twice
 from curate.recipe.source import Source
 from curate.schema import INPUT_DECISIONS
 from curate.store.downloads import log_download
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 Hash = Literal["md5", "sha256", "sha512"]
 _TARS = WebdatasetInput()
 _TYPICAL_BYTES = 200_000  # of an image on the web: what a unit is cut by
+_TEXTS = ("caption", "uid", "url", "language")
 _AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited for, the next is begun
 # Names that img2dataset gives its own columns
 _ITS_OWN = {
@@ -81,16 +82,17 @@ class UrlsSource(Source):
     """A source that is lists of URLs with captions. Options under img2dataset's names are its own, with its defaults, but that images
     stay as they came where there is no `image_size`.
 
-    The rows are those of lists (`path`), or what a finished run over a list kept (`from`, here `from_run`). `network` says how servers are asked, `store` where the shards lie; None: in `pool/` of the run.
+    The rows are those of lists (`path`), whose columns are `column_names` where CSV or TSV has no header line, or what a finished run over a list kept (`from`, here `from_run`). `network` says how servers are asked, `store` where the shards lie; None: in `pool/` of the run.
     """
 
     model_config = ConfigDict(serialize_by_alias=True)
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"thread_count", "store"})
-    optional_fields: ClassVar[frozenset[str]] = Source.optional_fields | {"path", "from"}
+    optional_fields: ClassVar[frozenset[str]] = Source.optional_fields | {"path", "from", "column_names"}
 
     path: UserPaths = ()
     from_run: UserPath | None = Field(None, alias="from", min_length=1)
     columns: Columns = Columns()
+    column_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(None, min_length=2)
     network: NetworkPolicy
     store: UserPath | None = None
     number_sample_per_shard: int = Field(1000, ge=2, le=100_000)
@@ -122,6 +124,8 @@ class UrlsSource(Source):
             raise ValueError(
                 "columns: the run that the rows are from says which column holds what; accepted: with path"
             )
+        if twice := find_twice(self.column_names or ()):
+            raise ValueError(f"column_names: two columns are named {twice!r}")
         return self
 
     @property
@@ -205,13 +209,11 @@ class UrlsInput(InputFormat):
         kinds: dict[pa.Schema, FileColumns] = {}
         for file in list_source(lists, content):
             whole = InputPart(file.path, 0, file.fingerprint, (0, 0), 0)
-            if kind_of(file.path) is None:
-                accepted = ", ".join(f".{name}" for name in KINDS)
-                raise RecipeError(
-                    f"input {source.name!r}: {file.path}: no list of URLs by its name; accepted: {accepted}, plain or with .gz, .bz2, .xz, .zst"
-                )
+            urls = _list(source, whole)
+            _check_kind(source, urls)
             try:
-                columns, rows = retry(lambda: describe_list(file.path, file.fingerprint, source.storage))  # noqa: B023
+                columns, rows = retry(lambda: describe_list(urls))  # noqa: B023
+                _check_header(source, urls, columns)
                 found = _find(source, columns)
             except InputFault as fault:
                 raise RecipeError(f"input {source.name!r}: {file.path}: {fault.detail}") from None
@@ -234,6 +236,11 @@ class UrlsInput(InputFormat):
                 f"input {source.name!r}: none of {len(parts)} lists can be read: {parts[0].path}: {parts[0].fault[1]}"
             )
         return PlannedSource(tuple(parts), tuple(kinds.values()))
+
+    def share(self, source: UrlsSource, parts: Sequence[InputPart], run: RunStore) -> None:
+        """Put lists that are not Parquet there, as such."""
+        for part in {part.path: part for part in parts if not part.fault}.values():
+            share_list(_list(source, part), run)
 
     def fetch(self, source: UrlsSource, parts: Sequence[InputPart]) -> None:
         """Download what is not there yet. Raises OSError, RecipeError."""
@@ -374,6 +381,36 @@ def _options(source: UrlsSource) -> dict[str, Any]:
     }
 
 
+def _list(source: UrlsSource, part: InputPart) -> UrlList:
+    """Return the list that a part is of."""
+    named = [getattr(source.columns, name) for name in _TEXTS]
+    texts = frozenset(name.lower() for name in chain(*(COLUMN_NAMES[name] for name in _TEXTS), filter(None, named)))
+    return UrlList(part.path, part.fingerprint, source.storage, source.column_names, texts)
+
+
+def _check_kind(source: UrlsSource, urls: UrlList) -> None:
+    """Raise RecipeError for a file that is no list, or whose columns have their names in it."""
+    where = f"input {source.name!r}: {urls.path}"
+    if urls.kind is None:
+        accepted = f"accepted: {', '.join(f'.{name}' for name in KINDS)}, plain or with .gz, .bz2, .xz, .zst"
+        if ".txt" in urls.path.lower():
+            raise RecipeError(f"{where}: a list of URLs alone has no captions, by which rows are curated; {accepted}")
+        raise RecipeError(f"{where}: no list of URLs by its name; {accepted}")
+    if source.column_names and urls.kind not in TABULAR:
+        raise RecipeError(
+            f"{where}: {KINDS[urls.kind]} has names of columns of its own; accepted: column_names for CSV and TSV without a header line"
+        )
+
+
+def _check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None:
+    """Raise RecipeError where the first line of a list is not the names of its columns."""
+    if urls.kind in TABULAR and (row := [name for name in columns.names if name.startswith(("http://", "https://"))]):
+        raise RecipeError(
+            f"input {source.name!r}: {urls.path}: its first line is no header but a row ({row[0][:80]!r}); name its "
+            f"{len(columns)} columns in their order, such as column_names: [url, caption]"
+        )
+
+
 def _find(source: UrlsSource, columns: pa.Schema) -> Columns:
     """Return which columns hold what. Raises InputFault where one of URLs or captions is missing."""
     found = find_columns(columns, which_columns(source) if source.from_run else source.columns)
@@ -400,7 +437,7 @@ def _rows(source: UrlsSource, part: InputPart) -> pa.Table:
     """Return a part's rows of its list, in plain types. Raises InputFault where the list is damaged, and OSError."""
     assert part.groups is not None
     try:
-        table = read_rows(part.path, part.fingerprint, source.storage, *part.groups)
+        table = read_rows(_list(source, part), *part.groups, RunStore(source._run) if source._run else None)
     except (pa.ArrowException, ValueError) as error:
         raise InputFault("unreadable_list", one_line(error, 300)) from None
     table = table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema]))
