@@ -14,8 +14,12 @@ class FetchFault(Exception):
     """A URL gave nothing: `reason` is of `schema.MISSING_REASONS`, `retry_after` the pause that the server asks for."""
 
     def __init__(self, reason: str, detail: object, retry_after: float | None = None) -> None:
-        self.reason, self.detail, self.retry_after = reason, escape(one_line(detail, _DETAIL)), retry_after
+        self.reason, self.detail, self.retry_after = reason, escape(one_line(detail, _DETAIL))[:_DETAIL], retry_after
         super().__init__(f"{reason}: {self.detail}" if self.detail else reason)
+
+    def fresh(self) -> "FetchFault":
+        """Return the fault alone, without the frames and the bytes in them that its traceback would keep in memory."""
+        return FetchFault(self.reason, self.detail, self.retry_after)
 
     @property
     def may_pass(self) -> bool:

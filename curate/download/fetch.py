@@ -122,7 +122,7 @@ class Fetcher:
                 with guarded(self.networks):
                     reply = self._follow(url, timeout)
             except FetchFault as found:
-                fault = found
+                fault = found.fresh()
             if fault is None:
                 note(Outcome("", "", False, attempt, time.time(), reply.getbuffer().nbytes))
                 return reply

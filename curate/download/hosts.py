@@ -73,7 +73,7 @@ class Hosts:
                 host.pause_ends = max(host.pause_ends, now + min(fault.retry_after, max_pause))
             if fault.reason in _OF_HOSTS:
                 host.failures += 1
-                host.fault = fault
+                host.fault = fault.fresh()
                 if host.failures >= _FAILURES:
                     host.left_alone_until = now + _LEFT_ALONE
 
@@ -88,7 +88,7 @@ def _wait(host: _Host) -> None:
     while True:
         now = time.monotonic()
         if host.fault and host.left_alone_until > now:
-            raise FetchFault(host.fault.reason, host.fault.detail, host.fault.retry_after)
+            raise host.fault.fresh()
         if host.pause_ends <= now:
             return
         time.sleep(min(host.pause_ends - now, 1.0))
@@ -132,11 +132,11 @@ class Robots:
                 with self._lock:
                     self._characters += characters
                     if self._characters > _RULES:
-                        self._found, self._characters = {site: self._found[site]}, characters
+                        self._found, self._characters = {site: (now + _DAY, found)}, characters
             except BaseException as error:
                 with self._lock:
                     self._found.pop(site, None)
-                found.set_exception(error)
+                found.set_exception(error.fresh() if isinstance(error, FetchFault) else error)
         return found.result(), is_mine
 
     def _parse(self, read: Callable[[str], bytes], site: str) -> tuple[Any, int]:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 Log = list[tuple[str, str, dict[str, str]]]
@@ -17,6 +17,7 @@ class Web:
         self.hosts = [f"127.0.0.{i + 1}" for i in range(hosts)]
         self.raw: dict[str, tuple[bytes, bytes]] = {}
         self.robots: dict[str, tuple[int, str]] = {}
+        self.delay: Callable[[str], float] = lambda _: 0.01  # of an image, in seconds
         self.log: Log = []
         self.most: dict[str, int] = defaultdict(int)
         self.tries: dict[str, int] = defaultdict(int)
@@ -61,7 +62,7 @@ class Web:
         elif kind == "image":
             self._open[host] += 1
             self.most[host] = max(self.most[host], self._open[host])
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(self.delay(path))
             self._open[host] -= 1
             say(writer, 200, image or b"")
         elif kind == "text":

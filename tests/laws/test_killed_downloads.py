@@ -1,0 +1,127 @@
+"""Downloads that are killed, or end in another order: nothing of a complete shard is asked for again, and the result is the same."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.ask.verify import verify_run
+from curate.recipe.recipe import load_recipe
+from tests.download.web import Web, running
+from tests.laws import pools
+from tests.laws.test_resume import check_killed, kill_at
+
+pytest.importorskip("img2dataset")
+
+URLS, SHARD, HOSTS = 120, 5, 8  # some units have several shards
+KINDS = ["image/{n}"] * 6 + ["status/404", "text/html"]
+WHEN = ("attempted",)  # columns that tell when, as messages do
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with running(Web({str(i): pools.encode(pools.picture(i, 100)) for i in range(60)}, HOSTS)) as servers:
+        servers.delay = lambda path: 0.05
+        yield servers
+
+
+def write_recipe(folder: Path, web: Web) -> Path:
+    """A list of distinct URLs, of which some give the same picture, and a recipe of all steps."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(7)
+    urls = [web.url(KINDS[n % len(KINDS)].format(n=n % 45) + f"?{n}", n % HOSTS) for n in range(URLS)]
+    captions = [f"{pools.caption(rng)} {n}" for n in range(URLS)]
+    pq.write_table(pa.table({"url": urls, "caption": captions}), folder / "list.parquet")
+    network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "pause": 0.01, "per_host": 16}
+    source = {"name": "web", "format": "urls", "path": "list.parquet", "network": network}
+    recipe = {
+        "input": source | {"number_sample_per_shard": SHARD, "thread_count": 8},
+        "match": {"metadata": pools.write_metadata(folder)},
+        "rules": {"words": "words > 3"},
+        "dedup": {"by": ["uid", "sha256"]},
+        "balance": {"t": 10},
+        "output": {"rows_per_shard": 30},
+        "max_failed": 1.0,
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    return folder / "recipe.yaml"
+
+
+@pytest.fixture(scope="module")
+def whole(web: Web, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The recipe, and an undisturbed run."""
+    recipe = write_recipe(tmp_path_factory.mktemp("downloads"), web)
+    return recipe, pools.run_local(load_recipe(str(recipe)), recipe.parent / "undisturbed").folder
+
+
+def check_equal(out: Path, undisturbed: Path) -> None:
+    """That a run ended like the undisturbed one, but for times; and that each URL of its list is in one row of one shard."""
+
+    def lasting(folder: Path) -> dict[str, str]:
+        found = pools.lasting_files(folder)
+        for path in found:
+            if path.startswith(("pool/", "tables/samples/", "failures")) and path.endswith(".parquet"):
+                table = pq.read_table(folder / path)
+                rows = table.drop_columns([name for name in WHEN if name in table.column_names]).to_pylist()
+                found[path] = re.sub(r" at [0-9-]+ [0-9:]+ UTC", "", repr(rows))
+        return found
+
+    assert lasting(out) == lasting(undisturbed)
+    assert set(pools.files_of(out)) == set(pools.files_of(undisturbed)) and verify_run(str(out))[1] == []
+    listed = Counter(pq.read_table(out.parent / "list.parquet")["url"].to_pylist())
+    assert Counter(pools.Ran(out).table("samples")["url"].to_pylist()) == listed
+    assert (
+        Counter(url for path in (out / "pool").glob("*.parquet") for url in pq.read_table(path)["url"].to_pylist())
+        == listed
+    )
+
+
+def complete(out: Path) -> set[str]:
+    """The URLs, as servers are asked for them, of the shards that are there."""
+    paths = (path.with_name(path.name.replace("_stats.json", ".parquet")) for path in out.glob("pool/*_stats.json"))
+    return {_asked(url) for path in paths for url in pq.read_table(path, columns=["url"])["url"].to_pylist()}
+
+
+def _asked(url: str) -> str:
+    return "/" + url.split("/", 3)[3]
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_kills(kills: int, whole: tuple[Path, Path], web: Web) -> None:
+    recipe, undisturbed = whole
+    out, killed, asked_before = recipe.parent / f"killed{kills}", 0, len(web.log)
+    rng = np.random.default_rng(kills)
+    files = 3 * URLS // SHARD
+    for moment in np.sort(rng.choice(np.arange(1, files), kills, replace=False)).tolist():
+        there, before = complete(out), len(web.log)
+        killed += kill_at(moment, float(rng.uniform(0, 0.1)), out, "run", recipe, "--out", out)
+        check_killed(out)
+        assert there.isdisjoint(path for _, path, _ in web.log[before:])
+    there, before = complete(out), len(web.log)
+    pools.run_beam(load_recipe(str(recipe)), out)
+    assert there.isdisjoint(path for _, path, _ in web.log[before:])
+    check_equal(out, undisturbed)
+    assert killed >= 0.9 * kills, f"only {killed} runs were still there to be killed"
+    # Of shards in flight, which are few, some are asked for again.
+    asked = Counter(path for _, path, _ in web.log[asked_before:] if path != "/robots.txt")
+    assert len(asked) == URLS and max(asked.values()) <= 1 + kills
+    assert asked.total() < URLS + kills * URLS / 2
+
+
+def test_the_order_of_downloads_changes_nothing(whole: tuple[Path, Path], web: Web) -> None:
+    recipe, undisturbed = whole
+    before = web.delay
+    try:
+        for seed in range(1, 3):
+            web.delay = lambda path: int(hashlib.sha256(f"{seed} {path}".encode()).hexdigest()[:4], 16) / 0xFFFF * 0.1  # noqa: B023
+            ran = pools.run_beam(load_recipe(str(recipe)), recipe.parent / f"shuffled{seed}")
+            check_equal(ran.folder, undisturbed)
+    finally:
+        web.delay = before
