@@ -11,7 +11,7 @@ has only so many, whatever its units.
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, starmap
 from typing import Any
 
 import apache_beam as beam
@@ -27,19 +27,24 @@ _PACKETS = 2048  # of a run at most, where one machine works on it
 _PACKETS_OF_MANY = 16384  # where many do
 _TOGETHER = 500  # units that Beam creates as one element: of these it keeps ten times the bytes
 
+_SMALL = 1 << 16  # bytes of a packet that is mostly the names and fields of its units, and compressed to a quarter
+
 _PICKLES = beam.coders.PickleCoder()
+_PICKLED = b"\x80"  # how a pickle begins, and compressed data does not
 
 Packet = tuple[int, bytes]  # a number, and a pickled list: of units or states in order, or of what else goes together
 
 
 def pack(number: int, elements: Sequence[Any]) -> Packet:
     """Return the packet of this number, of these units or states."""
-    return number, _PICKLES.encode(list(elements))
+    data = _PICKLES.encode(list(elements))
+    return number, zlib.compress(data, 1) if len(data) < _SMALL else data
 
 
 def unpack(packet: Packet) -> list[Any]:
     """Return the units of a packet, or their states."""
-    elements: list[Any] = _PICKLES.decode(packet[1])
+    data = packet[1]
+    elements: list[Any] = _PICKLES.decode(data if data.startswith(_PICKLED) else zlib.decompress(data))
     return elements
 
 
@@ -83,10 +88,11 @@ class Units:
     def _create(self, root: beam.Pipeline, plan: Sequence[Unit]) -> beam.PCollection[Packet]:
         n = self.per_packet
         units = iter(plan)
-        packets = [pack(number, list(islice(units, n))) for number in range(-(-len(plan) // n))]
-        n = max(1, _TOGETHER // n)
-        created = [zlib.compress(pack(0, packets[i : i + n])[1]) for i in range(0, len(packets), n)]
-        unpacked = FlatMap(lambda together: unpack((0, zlib.decompress(together))))
+        packets = ((number, list(islice(units, n))) for number in range(-(-len(plan) // n)))
+        created = []
+        while some := list(islice(packets, max(1, _TOGETHER // n))):
+            created.append(zlib.compress(_PICKLES.encode(some)))
+        unpacked = FlatMap(lambda together: starmap(pack, _PICKLES.decode(zlib.decompress(together))))
         found = root | "Created" >> beam.Create(created, reshuffle=False) | "Units" >> unpacked
         return found if self._context.is_local_runner else found | beam.Reshuffle()
 
