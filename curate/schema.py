@@ -89,8 +89,16 @@ REGIONS = pa.schema(
     [*_fields(_TEXT, "uid", "digest"), ("regions", pa.list_(REGION)), *_fields(_TEXT, "model", "error")]
 )
 
-# Files, in whole or in part (`row` is null), and samples that could not be read.
-FAILURES = pa.schema([*ALIGNED, *_fields(_TEXT, "shard", "key", "reason", "detail")])
+# What became of the attempts at a URL: how many there were, in all rounds, when the last one ended, and whether another may go
+# better.
+ATTEMPTS = pa.schema([("attempts", _INT32), ("attempted", pa.timestamp("ms", "UTC")), pa.field("may_pass", pa.bool_())])
+
+# Files, in whole or in part (`row` is null), and samples that could not be read; ATTEMPTS are null where the run downloaded nothing.
+FAILURES = pa.schema([*ALIGNED, *_fields(_TEXT, "shard", "key", "reason", "detail"), *ATTEMPTS])
+
+# retries.parquet: the rows of lists of URLs that are tried again, by round. `list`: digest of the list and of all that determines what
+# becomes of its URLs; `row`: in the list; `attempts`: how many there were before the round.
+RETRIES = pa.schema([*_fields(_TEXT, "source", "list"), ("round", _INT32), ("row", _INT64), ("attempts", _INT32)])
 
 METADATA = pa.schema([("entry_id", _INT32), *_fields(_TEXT, "entry", "source", "language")])
 

@@ -37,12 +37,14 @@ from curate.store.layout import (
     FORGOTTEN_FILE,
     MANIFEST_FILE,
     METADATA_FILE,
+    RETRIES_FILE,
     RUN_FILE,
     SUCCESS_FILE,
     digest_name,
 )
 from curate.store.lock import clear_tmp, locked
 from curate.store.manifest import find_digest, is_equal, read_manifest
+from curate.store.retries import Retries
 from curate.store.store import RunStore
 from curate.wording import pluralise
 from pipelines.keys import run_keys
@@ -63,6 +65,7 @@ class Prepared:
     plan: Plan
     metadata: pa.Table | None  # None without `match`
     record: Record
+    retries: Retries  # what of the pool is tried again
     finished: bool  # `_SUCCESS` is there, and nothing more is to be forgotten
     beam: BeamOptions
 
@@ -104,6 +107,7 @@ def claim_folder(prepared: Prepared) -> None:
     store.delete(SUCCESS_FILE)  # where there is one, something happened to a published run: steps check what they find
     if len(record):
         record.write(store)
+    prepared.retries.write(store)
     claim = RunClaim(
         curate=__version__,
         name=context.recipe.name,
@@ -120,6 +124,7 @@ def claim_folder(prepared: Prepared) -> None:
         packages={name: importlib.metadata.version(name) for name in PACKAGES},
         started=time.time(),
         forgotten=record.facts if len(record) else None,
+        retries=prepared.retries.facts if len(prepared.retries) else None,
         emitted=list(find_emitted(context).parquet),
         input_runs=read_input_runs(context.recipe.input) or None,
     )
@@ -140,9 +145,9 @@ def is_finished(context: RunContext, out: str) -> bool:
     folder = context.store
     old = _believed_claim(folder)
     if old is None:
-        # The record comes before run.json: killed between them, a run goes on.
+        # The records come before run.json: killed between them, a run goes on.
         others = (name for name in folder.files() if not name.startswith(("tmp/", f"{DIGESTS}/")))
-        if not _is_run(folder) and any(name != FORGOTTEN_FILE for name in others):
+        if not _is_run(folder) and any(name not in (FORGOTTEN_FILE, RETRIES_FILE) for name in others):
             raise RecipeError(
                 f"--out {out}: is not empty and is no run; accepted: a new folder, or that of the same recipe"
             )
@@ -161,6 +166,7 @@ def is_finished(context: RunContext, out: str) -> bool:
             f"with --reuse {out} another run adopts all that is still valid"
         )
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
+    same &= (old.retries.digest if old.retries else "") == context.retries_key
     return same and folder.exists(SUCCESS_FILE) and _is_complete(folder)
 
 
@@ -225,7 +231,8 @@ def _identity(context: RunContext) -> str:
     recipe["measure"] = [value_fields(context.recipe.measure.image), [[one.name, one.key] for one in signals], kept]
     if context.recipe.captions:
         recipe["captions"] = context.recipe.captions.cache_key_fields(context.engine_ids)
-    return ids.digest([recipe, EmitSettings.of(replace(context, blocklist_key="")).key])
+    listed = replace(context, blocklist_key="", pool=replace(context.pool, key=context.pool.listed))
+    return ids.digest([recipe, EmitSettings.of(listed).key])
 
 
 def _fixed(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from curate.metadata.unit import MatchSettings, load_matcher
 from curate.output.columns import find_emitted
 from curate.pool.formats.registry import find_format
 from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
+from curate.pool.retry import find_mendable
 from curate.process import in_threads
 from curate.recipe.recipe import Recipe
 from curate.run.columns import check_columns
@@ -37,8 +38,9 @@ from curate.store.chunks import find_chunks
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.facts import read_unit_keys
 from curate.store.forgotten import REQUESTED, Record
-from curate.store.layout import ANSWER_PARTS, RUN_FILE, SUCCESS_FILE
+from curate.store.layout import ANSWER_PARTS, FAILURES_FILE, RUN_FILE, SUCCESS_FILE
 from curate.store.lock import clear_tmp
+from curate.store.retries import Retries
 from curate.store.store import RunStore
 from pipelines.claim import Prepared, is_finished
 from pipelines.curate import build
@@ -52,6 +54,7 @@ def prepare(
     content: bool = False,
     options: Sequence[str] = (),
     unit_size: int | None = None,
+    retry: bool = False,
 ) -> Prepared:
     """Plan a run into `out`, and check everything that can be checked before it; write nothing.
 
@@ -62,12 +65,25 @@ def prepare(
         content: fingerprint inputs by their content instead of size and etag or mtime.
         options: of Beam, as words.
         unit_size: see `make_plan`.
+        retry: where the run is finished, try again what may come on another attempt.
 
     Raises:
         RecipeError: inputs, metadata, rules, folders or options are wrong.
     """
+    folder = RunStore(out if "://" in out else os.path.abspath(out))
+    old = None
+    if reuse:
+        old = RunStore(reuse)
+        if not old.exists(RUN_FILE):
+            raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
+    retries = Retries.read(old if old and not folder.exists(RUN_FILE) else folder)
     beam_options = parse_options(options)
-    plan = make_plan(recipe, content, unit_size, named_columns(recipe))
+
+    def make(retries: Retries) -> Plan:
+        plan = make_plan(recipe, content, unit_size, named_columns(recipe), retries)
+        return _with_chunks(_with_reuse(plan, old) if old else plan, folder)
+
+    plan = make(retries)
     models = identify_models(recipe.measure, plan.pool.embeddings, beam_options.is_local_runner)
     signals = find_signals(recipe.measure, models)
     measured = {column.name.lower() for signal in signals for column in signal.columns}
@@ -77,14 +93,6 @@ def prepare(
         metadata = read_metadata(recipe.match.metadata)[0]
         if not len(metadata):
             raise RecipeError(f"match.metadata: {recipe.match.metadata} has no entries")
-    folder, old = RunStore(out if "://" in out else os.path.abspath(out)), None
-    if reuse:
-        old = RunStore(reuse)
-        if not old.exists(RUN_FILE):
-            raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
-        plan = _with_reuse(plan, old)
-    if chunks := find_chunks(folder):
-        plan = replace(plan, units=PackedUnits(replace(unit, chunk=chunks.get(unit.index)) for unit in plan.units))
     record = _gather_record(recipe, folder, old)
     context = RunContext(
         recipe=recipe,
@@ -97,6 +105,7 @@ def prepare(
         evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
         counts_key=counts_key(read_counts(recipe, "" if metadata is None else ids.table_digest(metadata))),
         blocklist_key=record.key,
+        retries_key=retries.key,
         is_local_runner=beam_options.is_local_runner,
     )
     check_columns(recipe, plan.pool, signals)
@@ -109,7 +118,24 @@ def prepare(
         found = ((source.name, find_format(source).missing_column(source, error.column)) for source in recipe.input)
         hints = "".join(f"; input {name!r}: {hint}" for name, hint in found if hint)
         raise RecipeError(f"{error}{hints}") from None
-    return Prepared(context, plan, metadata, record, is_finished(context, out), beam_options)
+    prepared = Prepared(context, plan, metadata, record, retries, is_finished(context, out), beam_options)
+    if retry and prepared.finished:
+        rows = find_mendable(plan.units, recipe.input, folder.read_parquet(FAILURES_FILE))
+        if len(rows):
+            retries = retries.with_round(rows)
+            plan = make(retries)
+            plan = replace(plan, pool=plan.pool.without_named(measured))
+            context = replace(context, pool=plan.pool, retries_key=retries.key)
+            return replace(prepared, context=context, plan=plan, retries=retries, finished=False)
+    return prepared
+
+
+def _with_chunks(plan: Plan, folder: RunStore) -> Plan:
+    """Return the plan whose units say which chunk holds them in the run's own folder, where that was published before."""
+    chunks = find_chunks(folder)
+    if not chunks:
+        return plan
+    return replace(plan, units=PackedUnits(replace(unit, chunk=chunks.get(unit.index)) for unit in plan.units))
 
 
 def _with_reuse(plan: Plan, old: RunStore) -> Plan:

@@ -7,6 +7,7 @@
 -- column: meaning  the reason in words
 -- column: example  the first shard by name, and key; unit and row where the input has no keys
 -- column: detail   the error message of the example
+-- column: may_pass  how many of them may come on another attempt: `curate run … --retry`
 SELECT
     kind,
     reason,
@@ -14,7 +15,8 @@ SELECT
     CASE WHEN kind = 'sample' THEN count(*) / (SELECT rows FROM funnel WHERE funnel.kind = 'pool') END AS share,
     any_value(meaning) AS meaning,
     arg_min(concat_ws(' ', shard, coalesce(key, 'unit ' || unit || ' row ' || row)), (shard, key, unit, row)) AS example,
-    arg_min(detail, (shard, key, unit, row)) AS detail
+    arg_min(detail, (shard, key, unit, row)) AS detail,
+    count(*) FILTER (may_pass) AS may_pass
 FROM (
     SELECT f.*, r.meaning, coalesce(r.kind, CASE WHEN f.row IS NULL THEN 'file' ELSE 'sample' END) AS kind
     FROM failures f LEFT JOIN reasons r USING (reason)

@@ -6,20 +6,24 @@
 -- column: count    samples
 -- column: share    of the host's samples in the pool
 -- column: example  the alphabetically first URL
+-- column: may_pass  how many of the samples may come on another attempt: `curate run … --retry`
 WITH places AS (
-    SELECT split_part(split_part(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1), '#', 1), '@', -1) AS place, status, url
-    FROM samples
+    SELECT
+        split_part(split_part(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1), '#', 1), '@', -1) AS place,
+        status, url, may_pass
+    FROM samples s LEFT JOIN (SELECT unit, row, may_pass FROM failures WHERE may_pass) f ON f.unit = s.unit AND f.row = s.row
 ), named AS (
     SELECT
         lower(CASE WHEN place LIKE '[%' THEN split_part(place, ']', 1) || ']' ELSE split_part(place, ':', 1) END) AS host,
-        status, url
+        status, url, may_pass
     FROM places
 ), failed AS (
-    SELECT host, status AS reason, count(*) AS count, min(url) AS example FROM named WHERE status <> 'ok' GROUP BY ALL
+    SELECT host, status AS reason, count(*) AS count, min(url) AS example, count(may_pass) AS may_pass
+    FROM named WHERE status <> 'ok' GROUP BY ALL
 ), pools AS (
     SELECT host, count(*) AS pool FROM named SEMI JOIN failed ON failed.host IS NOT DISTINCT FROM named.host GROUP BY ALL
 )
-SELECT f.host, f.reason, f.count, f.count / p.pool AS share, f.example
+SELECT f.host, f.reason, f.count, f.count / p.pool AS share, f.example, f.may_pass
 FROM failed f JOIN pools p ON p.host IS NOT DISTINCT FROM f.host
 ORDER BY f.count DESC, f.host NULLS LAST, f.reason
 LIMIT $limit;

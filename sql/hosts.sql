@@ -5,25 +5,27 @@
 -- column: host      of the URL, without port
 -- column: pool      samples
 -- column: failed    of those, unreadable
+-- column: never_came  of the failed ones, those that were never downloaded: link rot
 -- column: kept      of those, kept
 -- column: rate      kept, as a share of pool
 -- column: top_rule  the rule that dropped most of them; null where nothing was dropped
 -- column: top_rows  how many it dropped
 WITH places AS (
-    SELECT unit, row, split_part(split_part(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1), '#', 1), '@', -1) AS place
+    SELECT unit, row, status, split_part(split_part(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1), '#', 1), '@', -1) AS place
     FROM samples
     WHERE url IS NOT NULL
 ), counts AS (
     SELECT
         lower(CASE WHEN place LIKE '[%' THEN split_part(place, ']', 1) || ']' ELSE split_part(place, ':', 1) END) AS host,
-        d.rule, count(*) AS rows
-    FROM places JOIN decisions d USING (unit, row)
+        d.rule, count(*) AS rows, count(reason) AS never_came
+    FROM places JOIN decisions d USING (unit, row) LEFT JOIN (SELECT reason FROM reasons WHERE never_came) ON reason = status
     GROUP BY ALL
 )
 SELECT
     host,
     sum(rows) AS pool,
     coalesce(sum(rows) FILTER (rule = 'failed'), 0) AS failed,
+    sum(never_came) AS never_came,
     coalesce(sum(rows) FILTER (rule IS NULL), 0) AS kept,
     kept / pool AS rate,
     arg_max(rule, (rows, rule)) FILTER (rule IS NOT NULL) AS top_rule,

@@ -6,6 +6,7 @@ EXAMPLES = {
     "run": [
         "curate run recipe.yaml --out run1",
         "curate run recipe.yaml --out run2 --reuse run1 --set balance.t=5000",
+        "curate run recipe.yaml --out run1 --retry",
         "curate run recipe.yaml --out gs://bucket/run -- --runner=DataflowRunner --project=PROJECT --region=REGION",
     ],
     "demo": ["curate demo", "curate demo --out somewhere"],

@@ -3,9 +3,10 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
@@ -19,14 +20,17 @@ from curate.pool.formats.registry import find_format
 from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.recipe import load_recipe
-from curate.run.context import RunContext
-from curate.schema import BALANCE, KEPT, POOL, SAMPLE_REASONS
+from curate.run.context import RunContext, open_context
+from curate.schema import BALANCE, KEPT, MISSING_REASONS, POOL, SAMPLE_REASONS
 from curate.store.facts import RunFacts, read_facts
-from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, SIZES_FILE, SUCCESS_FILE, UIDS_FILE
+from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, SIZES_FILE, SUCCESS_FILE, UIDS_FILE, table_file
 from curate.store.lock import check_unlocked, remove_leftovers
 from curate.store.manifest import read_manifest
+from curate.store.retries import Retries
 from curate.store.store import RunStore
 from curate.wording import format_bytes, format_seconds, pluralise
+
+_MISSING = pa.array(MISSING_REASONS)
 
 
 def run(
@@ -40,6 +44,10 @@ def run(
     ] = None,
     overrides: SetOption = [],  # noqa: B006
     fingerprint: FingerprintOption = Fingerprint.stat,
+    retry: Annotated[
+        bool,
+        typer.Option("--retry", help="In a finished run, try URLs again that may come now; in another, go on with it."),
+    ] = False,
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. A rerun goes on where it was."""
     options = beam_options or []
@@ -54,11 +62,18 @@ def run(
         raise RecipeError(f"{what}; accepted: one RECIPE, then options of Beam after --")
     if not RunStore(out).exists(SUCCESS_FILE):
         check_unlocked(RunStore(out))  # before the pool is listed, which may take long
-    prepared = prepare(load_recipe(recipe, overrides), out, reuse, fingerprint is Fingerprint.content, options)
+    loaded = load_recipe(recipe, overrides)
+    if retry and not any(find_format(source).downloads for source in loaded.input):
+        raise RecipeError("--retry: no source of the recipe downloads; accepted: with a source of format urls")
+    was_finished = RunStore(out).exists(SUCCESS_FILE)
+    prepared = prepare(loaded, out, reuse, fingerprint is Fingerprint.content, options, retry=retry)
     if prepared.finished:
         remove_leftovers(prepared.context.store)
-        print(f"{out}: this recipe is finished already; nothing to do (`curate verify {out}` reads every byte)")
+        why = "no URL may come on another attempt" if retry else "this recipe is finished already"
+        print(f"{out}: {why}; nothing to do (`curate verify {out}` reads every byte)")
         return
+    if retry:
+        print(_retried(prepared.retries, was_finished, out), file=sys.stderr)
     if reuse:
         print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
     began = time.monotonic()
@@ -67,6 +82,19 @@ def run(
     with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units), urls):
         run_pipeline(prepared)
     print(summary(out, time.monotonic() - began))
+
+
+def _retried(retries: Retries, was_finished: bool, out: str) -> str:
+    """Return what --retry begins, or goes on with."""
+    number = retries.rounds
+    urls = pc.sum(pc.equal(retries.table["round"], number)).as_py() if number else 0
+    if not was_finished:
+        of = f"round {number} of attempts, {pluralise(urls, 'URL')}" if number else "the run"
+        return f"{out}: is not finished: goes on with {of}; --retry begins another round when it is"
+    return (
+        f"{out}: round {number} of attempts, {pluralise(urls, 'URL')}; what came before is not downloaded, decoded or scored again, and "
+        "captions are matched and all is decided again"
+    )
 
 
 def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
@@ -128,6 +156,20 @@ def _why_all_stay(store: RunStore, run: RunFacts) -> str:
     return "each row has an entry of at most t rows, or was drawn"
 
 
+def _not_there(store: RunStore, failures: pa.Table) -> Iterator[str]:
+    """Yield a line on the URLs that did not come, where the run downloaded."""
+    missing = failures.filter(pc.and_(failures["attempts"].is_valid(), pc.is_in(failures["reason"], _MISSING)))
+    if not len(missing):
+        return
+    context, units = open_context(store)
+    downloading = {source.name for source in context.recipe.input if find_format(source).downloads}
+    rows = {line.path: line.rows or 0 for line in read_manifest(store)}
+    tables = (table_file("samples", unit.index, unit.last) for unit in units if unit.source in downloading)
+    count = pc.sum(missing["may_pass"]).as_py()
+    more = f"; {count:,} may come on another attempt: curate run … --retry" if count else ""
+    yield f"{len(missing):,} of {sum(rows[path] for path in tables):,} URLs did not come{more}"
+
+
 def summary(out: str, seconds: float) -> str:
     """Return the funnel, and where to look."""
     store = RunStore(out)
@@ -160,7 +202,8 @@ def summary(out: str, seconds: float) -> str:
     if (found := run.evaluation) and found.unread:
         unread = f"{found.unread:,} more could not be read, such as {found.such_as}"
         lines.append(f"evaluation set: {found.images:,} images; {unread}")
-    failures = Counter(store.read_parquet(FAILURES_FILE, ["reason"])["reason"].to_pylist()).most_common()
+    table = store.read_parquet(FAILURES_FILE, ["reason", "attempts", "may_pass"])
+    failures = Counter(table["reason"].to_pylist()).most_common()
     lines += [f"failed: {n:,} {why} ({SAMPLE_REASONS[why]})" for why, n in failures if why in SAMPLE_REASONS]
     if (got := run.downloads) is not None:
         lines.append(
@@ -169,6 +212,7 @@ def summary(out: str, seconds: float) -> str:
         )
     if damaged := [f"{n:,} {why}" for why, n in failures if why not in SAMPLE_REASONS]:
         lines.append(f"files not read, or in part: {', '.join(damaged)}")
+    lines += _not_there(store, table)
     for work in run.caption_work:
         lost = f", {work.failed:,} without an answer" if work.failed else ""
         lines.append(

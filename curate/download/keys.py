@@ -28,5 +28,14 @@ def shard_stem(number: int) -> str:
 
 def keys_of(number: int, rows: int, most: int) -> list[str]:
     """Return the keys that img2dataset gives the rows of a shard of at most `most`."""
-    digits = math.ceil(math.log10(most))
+    digits = _row_digits(most)
     return [f"{number * 10**digits + row:0{digits + _DIGITS}d}" for row in range(rows)]
+
+
+def row_of(key: str, most: int) -> int:
+    """Return which row of a shard of at most `most` has a key."""
+    return int(key[-_row_digits(most) :])
+
+
+def _row_digits(most: int) -> int:
+    return math.ceil(math.log10(most))

@@ -10,10 +10,11 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate, groupby
 from typing import Any
 
 import fsspec
@@ -90,13 +91,26 @@ def describe_list(urls: UrlList) -> tuple[pa.Schema, int]:
 def read_rows(urls: UrlList, first: int, stop: int, run: RunStore | None = None) -> pa.Table:
     """Return some rows of a list, which may be in the folder of the run. Raises pa.ArrowException where it is damaged, and OSError."""
     with _opened(urls, run) as file:
-        ends: list[int] = []
-        for group in range(file.num_row_groups):
-            ends.append(file.metadata.row_group(group).num_rows + (ends[-1] if ends else 0))
+        ends = _ends(file)
         begin = bisect.bisect_right(ends, first)
         end = bisect.bisect_left(ends, stop) + 1
         table = file.read_row_groups(list(range(begin, min(end, len(ends)))), use_threads=False)
         return table.slice(first - (ends[begin - 1] if begin else 0), stop - first)
+
+
+def read_some_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -> pa.Table:
+    """Return rows of a list by their numbers, ascending, at least one. Raises as `read_rows` does."""
+    with _opened(urls, run) as file:
+        ends, pieces = _ends(file), []
+        for group, some in groupby(rows, lambda row: bisect.bisect_right(ends, row)):
+            first = ends[group - 1] if group else 0
+            pieces.append(file.read_row_group(group, use_threads=False).take([row - first for row in some]))
+        return pa.concat_tables(pieces)
+
+
+def _ends(file: pq.ParquetFile) -> list[int]:
+    """Return the number of the row behind each row group."""
+    return list(accumulate(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)))
 
 
 def share_list(urls: UrlList, run: RunStore) -> None:

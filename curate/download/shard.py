@@ -13,7 +13,7 @@ import tarfile
 import threading
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import cache
@@ -111,6 +111,7 @@ def download_shard(
     fetcher: Fetcher,
     check: Callable[[bytes], str | None],
     options: Mapping[str, Any],
+    before: Sequence[int] = (),
 ) -> DownloadFacts:
     """Download the rows of a list into a shard, and return what they gave.
 
@@ -122,6 +123,7 @@ def download_shard(
         fetcher: what fetches.
         check: says of bytes that are kept as they are why they are no image; None where they are one.
         options: `resizer`, img2dataset's Resizer's own options or None, for bytes as they came; the others are the Downloader's.
+        before: how many attempts at each row there were already, where there were some.
 
     Raises RecipeError where img2dataset is not installed, OSError where the store cannot be written.
     """
@@ -149,7 +151,7 @@ def download_shard(
         with store.create(f"{stem}.tar") as file:
             _sort_tar(f"{folder}/{shard_stem(number)}.tar", file)
         found = pq.read_table(f"{folder}/{shard_stem(number)}.parquet")
-        table = _sidecar(found, rows, keys, downloads)
+        table = _sidecar(found, rows, keys, downloads, before or [0] * len(rows))
         store.write_parquet(f"{stem}.parquet", table)
         with open(f"{folder}/{shard_stem(number)}_stats.json", "rb") as file:
             statistics = json.load(file)
@@ -213,7 +215,7 @@ def _copy(there: IO[bytes], file: IO[bytes], count: int) -> None:
         count -= len(data)
 
 
-def _sidecar(found: pa.Table, rows: pa.Table, keys: list[str], downloads: Downloads) -> pa.Table:
+def _sidecar(found: pa.Table, rows: pa.Table, keys: list[str], downloads: Downloads, before: Sequence[int]) -> pa.Table:
     """Return what img2dataset says of each row, in order, with what became of it; a row that it lost is told."""
     place = {key: row for row, key in enumerate(found["key"].to_pylist())}
     urls = rows["url"].to_pylist()
@@ -224,7 +226,8 @@ def _sidecar(found: pa.Table, rows: pa.Table, keys: list[str], downloads: Downlo
     for number, (key, url) in enumerate(zip(keys, urls, strict=True)):
         row = place.get(key)
         outcome = downloads.outcome(url, said["error_message"][row] or "" if row is not None else "")
-        attempts, at = (outcome.attempts, datetime.fromtimestamp(int(outcome.time), UTC)) if outcome else (0, None)
+        attempts = before[number] + (outcome.attempts if outcome else 0)
+        at = datetime.fromtimestamp(int(outcome.time), UTC) if outcome else None
         if row is None:
             detail = "img2dataset ended it with an error that it printed"
             record = {"key": key, "status": "failed_to_download", "error_message": f"{LOST}: {detail}"}

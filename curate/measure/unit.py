@@ -16,6 +16,7 @@ import xxhash
 from curate import schema
 from curate.errors import RunError
 from curate.measure.current import Column, CurrentColumns, find_current_columns, needed_embeddings, observing_signals
+from curate.measure.left_out import leave_out
 from curate.measure.part import STEP_ROWS, MeasuredPart, join_measured, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
 from curate.numeric.arrays import whole
@@ -58,6 +59,7 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     """
     source = settings.source(unit)
     find_format(source).fetch(source, unit.parts)
+    leave_out(settings, unit, tables)
     keys = {name: settings.key(name, unit) for name in settings.tables}
     current_tables = {name for name in reversed(settings.tables) if tables.is_current(name, keys[name])}
     if current_tables == set(settings.tables):

@@ -94,7 +94,7 @@ def _select(batch: pa.RecordBatch, caption: str) -> pa.Table:
 
 def _tell(outcome: dict[str, Any]) -> str:
     """Return what became of a row that we tried to download."""
-    if not outcome["attempts"]:
+    if not outcome["attempted"]:
         return str(outcome["detail"])
     return f"{outcome['detail']} ({pluralise(outcome['attempts'], 'attempt')}, the last at {outcome['attempted']:%Y-%m-%d %H:%M:%S} UTC)"
 

@@ -11,18 +11,21 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate import ids
 from curate.errors import RecipeError
 from curate.pool.columns import plain_type
-from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource
+from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource, Retry
 from curate.pool.formats.registry import find_format
 from curate.pool.score_groups import ScoreGroup, find_score_groups
 from curate.recipe.recipe import Recipe
-from curate.recipe.source import Source
+from curate.recipe.source import Source, find_source
 from curate.store.chunks import Chunk
 from curate.store.layout import unit_stem
+from curate.store.retries import Retries
 from curate.wording import one_line
 
 # Of a pool with images: for small pools, for large ones: some ten of img2dataset's tars of 10,000 images at 256 pixels. What
@@ -62,8 +65,10 @@ class Unit:
 
 def _determining(part: InputPart) -> list[Any]:
     """Return what determines the rows of a part."""
-    of_listing = [part.listing_fingerprint] if part.listing_fingerprint else []
-    return [part.path, part.size, part.fingerprint, part.groups, *of_listing]
+    others: list[Any] = [part.listing_fingerprint] if part.listing_fingerprint else []
+    others += [["retry", part.retry.round, part.retry.rows]] if part.retry else []
+    others += [["left out", part.left_out]] if part.left_out else []
+    return [part.path, part.size, part.fingerprint, part.groups, *others]
 
 
 class PackedUnits(Sequence[Unit]):
@@ -106,7 +111,10 @@ class PackedUnits(Sequence[Unit]):
 
 def _fields(unit: Unit) -> tuple[Any, ...]:
     parts = [
-        (p.path, p.size, p.fingerprint, p.groups, p.rows, p.fault, p.sidecar_fingerprint, p.listing_fingerprint)
+        (
+            *(p.path, p.size, p.fingerprint, p.groups, p.rows, p.fault),
+            *(p.sidecar_fingerprint, p.listing_fingerprint, p.retry, p.left_out),
+        )
         for p in unit.parts
     ]
     return unit.index, unit.source, parts, unit.reuse_index, unit.reuse_chunk, unit.chunk, unit.last
@@ -115,8 +123,12 @@ def _fields(unit: Unit) -> tuple[Any, ...]:
 def _unit(index: int, source: str, parts: Any, reuse_index: Any, reuse_chunk: Any, chunk: Any, last: Any) -> Unit:
     there, here = (Chunk(*found) if found else None for found in (reuse_chunk, chunk))
     found = (
-        InputPart(path, size, fingerprint, groups and tuple(groups), rows, fault and tuple(fault), *beside)
-        for path, size, fingerprint, groups, rows, fault, *beside in parts
+        InputPart(
+            *(path, size, fingerprint, groups and tuple(groups), rows, fault and tuple(fault), sidecar, listing),
+            retry=retry and Retry(retry[0], tuple(retry[1]), tuple(retry[2])),
+            left_out=tuple(left_out),
+        )
+        for path, size, fingerprint, groups, rows, fault, sidecar, listing, retry, left_out in parts
     )
     return Unit(index, source, tuple(found), reuse_index, there, here, last)
 
@@ -136,6 +148,7 @@ class Pool:
     embeddings: dict[str, int] = field(default_factory=dict)
     files: int = 0  # input files; unknown of a run that is opened again
     groups: Mapping[str, tuple[ScoreGroup, ...]] = field(default_factory=dict)  # of each source; likewise
+    listed: str = ""  # digest of all units as they were before anything was tried again; likewise
 
     def without_named(self, columns: Collection[str]) -> "Pool":
         """Return the pool without columns of these names (in lower case) that it supplies only because an expression names them."""
@@ -160,11 +173,18 @@ class Plan:
         return list({part.path: part for unit in self.units for part in unit.parts}.values())
 
 
-def make_plan(recipe: Recipe, content: bool = False, unit_size: int | None = None, named: Collection[str] = ()) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    content: bool = False,
+    unit_size: int | None = None,
+    named: Collection[str] = (),
+    retries: Retries | None = None,
+) -> Plan:
     """List the inputs and group them; where `content`, fingerprints are of the content of files, not of etag or mtime.
 
     A unit takes parts until they have more than `unit_size` bytes, or rows in a pool without images; None: what suits the pool.
-    `named` are the columns that the recipe's expressions name, in lower case: those that an input has are supplied.
+    `named` are the columns that the recipe's expressions name, in lower case: those that an input has are supplied. What `retries` says
+    is tried again in units of its own, after all others, so that those keep their numbers.
 
     Raises RecipeError where a file is missing, no file of a source can be used, or sources do not go together.
     """
@@ -173,11 +193,15 @@ def make_plan(recipe: Recipe, content: bool = False, unit_size: int | None = Non
     dimensions = _dimensions(recipe, sources)
     columns = [(source, one) for source, planned in sources for one in planned.columns]
     has_images = _has_images(columns)
-    units = PackedUnits(_cut_units(sources, has_images, unit_size))
+    size = _unit_size(sources, has_images) if unit_size is None else unit_size
+    units = PackedUnits(_number(_cut_units(sources, has_images, size)))
+    listed = ids.digest([unit.key for unit in units])
+    if retries:
+        units = PackedUnits(_number(_with_retries(units, [source for source, _ in sources], retries, has_images, size)))
     groups, scores = find_score_groups(sources, named)
     rows = [part.rows for unit in units for part in unit.parts if not part.fault]
     pool = Pool(
-        key=ids.digest([unit.key for unit in units]),
+        key=ids.digest([unit.key for unit in units]) if retries else listed,
         has_images=has_images,
         rows=None if None in rows else sum(n or 0 for n in rows),
         supplied=frozenset(name for _, one in columns for name in one.supplied),
@@ -185,6 +209,7 @@ def make_plan(recipe: Recipe, content: bool = False, unit_size: int | None = Non
         embeddings=dimensions,
         files=len({part.path for unit in units for part in unit.parts}),
         groups=groups,
+        listed=listed,
         output=None if has_images else _output_schema([one.schema for _, one in columns]),
     )
     return Plan(units, pool)
@@ -222,35 +247,82 @@ def _has_images(columns: Sequence[tuple[Source, FileColumns]]) -> bool:
     return bool(images)
 
 
-def _cut_units(
-    sources: Sequence[tuple[Source, PlannedSource]], has_images: bool, unit_size: int | None
-) -> Iterator[Unit]:
-    weighed = [
-        (source.name, [(part, find_format(source).weight(part, has_images)) for part in planned.parts])
-        for source, planned in sources
-    ]
-    share = sum(weight for _, parts in weighed for _, weight in parts) // UNITS
-    least, limit = UNIT_BYTES if has_images else UNIT_ROWS
-    if unit_size is not None:
-        least = limit = unit_size
+def _unit_size(sources: Sequence[tuple[Source, PlannedSource]], has_images: bool) -> int:
+    """Return what units take, by `InputFormat.weight`, where no one says it."""
+    weights = (find_format(source).weight(part, has_images) for source, planned in sources for part in planned.parts)
+    share = sum(weights) // UNITS
+    size, limit = UNIT_BYTES if has_images else UNIT_ROWS
     # In steps of four: units stay as they are, and are reused, while files are added to a small pool.
-    size = least
     while size < limit and 4 * size <= share:
         size *= 4
-    size = min(size, limit)
-    index = 0
-    for name, parts in weighed:
-        group: list[InputPart] = []
-        filled = 0
-        for part, weight in parts:
-            if group and filled + weight > size:
-                yield Unit(index, name, tuple(group))
-                index, group, filled = index + 1, [], 0
-            group.append(part)
-            filled += weight
-        if group:
-            yield Unit(index, name, tuple(group))
-            index += 1
+    return min(size, limit)
+
+
+def _cut_units(
+    sources: Sequence[tuple[Source, PlannedSource]], has_images: bool, size: int
+) -> Iterator[tuple[str, tuple[InputPart, ...]]]:
+    for source, planned in sources:
+        yield from _group(source, planned.parts, has_images, size)
+
+
+def _group(
+    source: Source, parts: Iterable[InputPart], has_images: bool, size: int
+) -> Iterator[tuple[str, tuple[InputPart, ...]]]:
+    """Yield the parts of each unit of a source, with the source's name."""
+    group: list[InputPart] = []
+    filled = 0
+    for part in parts:
+        weight = find_format(source).weight(part, has_images)
+        if group and filled + weight > size:
+            yield source.name, tuple(group)
+            group, filled = [], 0
+        group.append(part)
+        filled += weight
+    if group:
+        yield source.name, tuple(group)
+
+
+def _number(units: Iterable[tuple[str, tuple[InputPart, ...]]]) -> Iterator[Unit]:
+    return (Unit(index, source, parts) for index, (source, parts) in enumerate(units))
+
+
+def _with_retries(
+    units: Iterable[Unit], sources: Sequence[Source], retries: Retries, has_images: bool, size: int
+) -> Iterator[tuple[str, tuple[InputPart, ...]]]:
+    """Yield the parts of units without the rows that are tried again, and then those of units of these rows, round by round."""
+    tried = {source.name: retries.by_list(source.name) for source in sources if find_format(source).downloads}
+    lists: dict[str, dict[str, InputPart]] = {name: {} for name in tried}  # a part of each list that has some
+    for unit in units:
+        source = find_source(sources, unit.source)
+        parts = unit.parts
+        if tried.get(source.name):
+            keys = [find_format(source).list_key(source, part) for part in parts]
+            found = [tried[source.name].get(key) for key in keys]
+            parts = tuple(part if of is None else _leave_out(part, of) for part, of in zip(parts, found, strict=True))
+            for key, of, part in zip(keys, found, parts, strict=True):
+                if of is not None:
+                    lists[source.name].setdefault(key, part)
+        yield source.name, parts
+    for number in range(1, retries.rounds + 1):
+        for source in (source for source in sources if source.name in tried):
+            again: list[InputPart] = []
+            for key, part in lists[source.name].items():
+                table = tried[source.name][key]
+                of_round = table.filter(pc.equal(table["round"], number))
+                rows, attempts = (tuple(of_round[name].to_pylist()) for name in ("row", "attempts"))
+                later = set(table.filter(pc.greater(table["round"], number))["row"].to_pylist())
+                again += find_format(source).retry_parts(source, part, Retry(number, rows, attempts), later)
+            yield from _group(source, again, has_images, size)
+
+
+def _leave_out(part: InputPart, tried: pa.Table) -> InputPart:
+    """Return a part of a list without those of its rows that are tried again."""
+    if part.groups is None or part.rows is None:
+        return part
+    first, stop = part.groups
+    rows = np.unique(tried["row"].to_numpy())
+    left_out = rows[np.searchsorted(rows, first) : np.searchsorted(rows, stop)] - first
+    return replace(part, rows=part.rows - len(left_out), left_out=tuple(left_out.tolist())) if len(left_out) else part
 
 
 def _output_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,9 +18,10 @@ from curate.errors import ConservationError, RunError
 from curate.metadata.unit import MatchSettings
 from curate.output.output_format import find_output
 from curate.pool.field_types import FieldCounts
+from curate.pool.formats.registry import find_format
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import Recipe
-from curate.recipe.source import Source, place_sources
+from curate.recipe.source import Source, find_source, place_sources
 from curate.run.columns import table_names
 from curate.run.context import RunContext
 from curate.schema import KEPT
@@ -147,7 +149,9 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
     if bad:
         columns = ["unit", "row", "uid", "shard", "key", "status", "error"]
         of_samples = tables.read("samples", columns).filter(unreadable)
-        failures = pa.concat_tables([failures, pa.Table.from_arrays(of_samples.columns, schema=schema.FAILURES)])
+        attempts = _attempts(settings, unit.source, of_samples)
+        rows = pa.Table.from_arrays([*of_samples.columns, *attempts.columns], schema=schema.FAILURES)
+        failures = pa.concat_tables([failures, rows])
     if len(failures):
         settings.store.write_parquet(failures_part(unit.index), failures)
     audit = Audit(
@@ -160,6 +164,21 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
     )
     _count_content(settings, tables, samples.drop_columns(["uid", "status"]).filter(decisions["kept"]), audit)
     return audit
+
+
+def _attempts(settings: PublishSettings, name: str, samples: pa.Table) -> pa.Table:
+    """Return schema.ATTEMPTS of samples of a source, null where it downloads nothing."""
+    source = find_source(settings.sources, name)
+    kind = find_format(source)
+    if not kind.downloads:
+        return pa.table([pa.nulls(len(samples), field.type) for field in schema.ATTEMPTS], schema=schema.ATTEMPTS)
+    found, places = [schema.ATTEMPTS.empty_table()], []
+    shards = samples["shard"].to_numpy(zero_copy_only=False)
+    for shard in dict.fromkeys(shards.tolist()):
+        of_shard = np.flatnonzero(shards == shard)
+        places.append(of_shard)
+        found.append(kind.read_attempts(source, shard, samples["key"].take(pa.array(of_shard)).to_pylist()))
+    return pa.concat_tables(found).take(pa.array(np.argsort(np.concatenate(places))))
 
 
 def _count_values_of_fields(notes: Iterable[dict[str, Any]]) -> FieldCounts:

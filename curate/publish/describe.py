@@ -55,6 +55,7 @@ def describe_run(
     _, written = in_threads(lambda write: write(), writes)
     write_views(store, digests.paths)
     files = [*layout.PUBLISHED_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
+    files += [layout.RETRIES_FILE] if facts.retries else []
     digests.add(written_file(store, path, written if path == layout.UIDS_FILE else None) for path in files)
     write_manifest(store, digests)
     store.delete("parts")  # from here on the manifest says what was written

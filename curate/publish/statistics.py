@@ -67,7 +67,7 @@ def _entry_column(field: pa.Field) -> str:
 def _small_tables(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table | None) -> dict[str, pa.Table]:
     dropped = [(source, rule, rows) for (source, rule), rows in drops.items() if rule is not None]
     return {
-        "failures": folder.read_parquet(FAILURES_FILE),
+        "failures": _without_zones(folder.read_parquet(FAILURES_FILE), "attempted"),
         "reasons": _reasons(),
         "entries": folder.read_parquet(ENTRIES_FILE) if entries is None else entries,
         "rules": _rules(run),
@@ -90,16 +90,23 @@ def _rows(kind: type[Facts], facts: Sequence[Facts]) -> pa.Table:
 
 
 def _forgotten(folder: RunStore) -> pa.Table:
-    """Return the record of what was taken out, with times in UTC that every client reads."""
-    table = Record.read(folder).table
-    place = table.column_names.index("time")
-    return table.set_column(place, "time", table["time"].cast(pa.timestamp("ms")))
+    """Return the record of what was taken out."""
+    return _without_zones(Record.read(folder).table, "time")
+
+
+def _without_zones(table: pa.Table, name: str) -> pa.Table:
+    """Return the table with a column's times, in UTC, as every client reads them."""
+    return table.set_column(table.column_names.index(name), name, table[name].cast(pa.timestamp("ms")))
 
 
 def _reasons() -> pa.Table:
     kinds = {"sample": schema.SAMPLE_REASONS, "file": schema.FILE_REASONS, "part of a file": schema.DAMAGE_REASONS}
-    rows = [(reason, kind, text) for kind, reasons in kinds.items() for reason, text in reasons.items()]
-    return pa.table(list(zip(*rows, strict=True)), names=["reason", "kind", "meaning"])
+    rows = [
+        (reason, kind, text, reason in schema.MISSING_REASONS)
+        for kind, reasons in kinds.items()
+        for reason, text in reasons.items()
+    ]
+    return pa.table(list(zip(*rows, strict=True)), names=["reason", "kind", "meaning", "never_came"])
 
 
 def _rules(run: RunFacts) -> pa.Table:

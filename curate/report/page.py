@@ -17,6 +17,7 @@ from curate.report.captions import captions_section
 from curate.report.changes import changes_section
 from curate.report.composition import composition_section
 from curate.report.distributions import distributions_section
+from curate.report.downloads import downloads_section
 from curate.report.entries import entries_section
 from curate.report.galleries import galleries_section
 from curate.report.losses import duplicates_section, failures_section, funnel_section
@@ -34,6 +35,7 @@ MOST_BYTES = 5_000_000
 # The page's sections in order; those that do not apply to a run are left out.
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     funnel_section,
+    downloads_section,
     changes_section,
     distributions_section,
     entries_section,

@@ -4,6 +4,7 @@ Times are those of run.json: wall time of the run, and work of its steps, which 
 """
 
 import hashlib
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -119,7 +120,9 @@ def _parts(identity: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _inputs(run: Run) -> Table:
-    units = dict(run.facts.units)
+    units: Counter[str] = Counter()
+    for name, number in run.facts.units:
+        units[name] += number
     rows = []
     for source in run.facts.recipe.get("input", [])[:60]:
         found = source.get("path") or source["from"]

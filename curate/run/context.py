@@ -39,6 +39,7 @@ class RunContext:
     evaluation_key: str = ""  # digest of the evaluation set; empty without `dedup.against`
     counts_key: str = ""  # digest of the counts of `balance.counts`; empty without
     blocklist_key: str = ""  # digest of what is forgotten (see `curate.store.forgotten`); empty where nothing is
+    retries_key: str = ""  # digest of which URLs are tried again (see `curate.store.retries`); empty where none is
     is_local_runner: bool = True  # whether the runner works on this machine alone
 
     @property

@@ -71,6 +71,14 @@ class ForgottenFacts(Facts):
     seal: str | None = None
 
 
+class RetriesFacts(Facts):
+    """The record retries.parquet: how many rounds there were, of how many URLs, and the digest of it."""
+
+    rounds: int
+    rows: int
+    digest: str
+
+
 class InputRunFacts(Facts):
     """A run whose kept rows are a source: its name, what identifies it, how many of its rows it kept, and which columns of its
     shards hold which part of a sample, as far as its recipe names them.
@@ -272,7 +280,7 @@ class ContentFacts(Facts):
 class RunClaim(Facts):
     """What determines a run; with it a folder belongs to one recipe and one pool."""
 
-    _optional = frozenset({"unit_keys", "forgotten", "evaluation", "emitted", "input_runs"})
+    _optional = frozenset({"unit_keys", "forgotten", "retries", "evaluation", "emitted", "input_runs"})
 
     format: int = FORMAT
     curate: str  # the version that made it
@@ -290,6 +298,7 @@ class RunClaim(Facts):
     packages: dict[str, str]  # versions that results depend on
     started: float  # seconds since 1970
     forgotten: ForgottenFacts | None = None  # None where nothing is blocked or taken out
+    retries: RetriesFacts | None = None  # None where nothing was tried again
     # Columns of the shards besides the fixed ones, or those of the inputs; None of earlier versions
     emitted: list[str] | None = None
     input_runs: dict[str, InputRunFacts] | None = None  # by source; None without
@@ -368,6 +377,14 @@ def read_forgotten(store: RunStore) -> ForgottenFacts | None:
         return None
     named = _read_object(store).get("forgotten")
     return None if named is None else _parse(ForgottenFacts, store, named)
+
+
+def names_retries(store: RunStore) -> bool:
+    """Return whether run.json says that something was tried again; not where it is missing or damaged."""
+    try:
+        return store.exists(RUN_FILE) and _read_object(store).get("retries") is not None
+    except DamagedError:
+        return False
 
 
 def read_unit_keys(store: RunStore) -> list[str]:

@@ -4,6 +4,7 @@ RUN_FILE = "run.json"
 ENTRIES_FILE = "entries.parquet"
 FAILURES_FILE = "failures.parquet"
 FORGOTTEN_FILE = "forgotten.parquet"
+RETRIES_FILE = "retries.parquet"
 UIDS_FILE = "uids.npy"
 SIZES_FILE = "shards/sizes.json"
 MANIFEST_FILE = "manifest.parquet"
@@ -36,7 +37,7 @@ POOL = "pool"  # what was downloaded, in img2dataset's layout
 
 def digest_name(name: str) -> str:
     """Return the file that holds the digest of a file until the manifest does; empty for files that it does not list."""
-    is_listed = name in PUBLISHED_FILES or name == FORGOTTEN_FILE
+    is_listed = name in (*PUBLISHED_FILES, FORGOTTEN_FILE, RETRIES_FILE)
     return f"{DIGESTS}/{name}" if is_listed or name.startswith(("tables/", "shards/", f"{POOL}/", ANSWER_PARTS)) else ""
 
 

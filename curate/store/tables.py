@@ -144,6 +144,15 @@ class UnitTables:
         """Return what `is_current` would, as far as footers say, and change nothing."""
         return any(place.has(table, key) for place in self.places)
 
+    def find(self, table: str, key: str) -> "UnitTables | None":
+        """Return the tables, these or those of another place, of which this one was made with a key; nothing is adopted."""
+        return next((place for place in self.places if place.has(table, key) and place.is_as_written(table)), None)
+
+    def read_as_made(self, table: str) -> pa.Table:
+        """Return the table as it was before it was written: equal tables then give equal bytes."""
+        rows = self.read(table)
+        return rows.cast(pa.schema([field.with_type(_as_made(field.type)) for field in rows.schema]))
+
     def _adopt(self, table: str, key: str, other: "UnitTables") -> bool:
         """Put the same table of another place into this one, with this unit's number; False where it is damaged."""
         is_alike = other.unit == self.unit or "unit" not in other.column_names(table)

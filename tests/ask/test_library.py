@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import shutil
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,8 @@ def test_failures(small: str) -> None:
         ("sample", "truncated_image", 1, pytest.approx(1 / 12)),
     ]
     assert [row[5:] for row in ask(small, "failures")] == [
-        ("bad.tar", "begins with <html>"),
-        ("photos.tar a3", "ends at byte 100"),
+        ("bad.tar", "begins with <html>", 0),
+        ("photos.tar a3", "ends at byte 100", 0),
     ]
 
 
@@ -248,8 +249,8 @@ def test_source_languages(small: str) -> None:
 
 def test_hosts(small: str) -> None:
     assert ask(small, "hosts") == [
-        ("y.example", 1, 0, 0, 0.0, "unmatched", 1),
-        near("x", 11, 1, 4, 4 / 11, "duplicate", 2),
+        ("y.example", 1, 0, 0, 0, 0.0, "unmatched", 1),
+        near("x", 11, 1, 0, 4, 4 / 11, "duplicate", 2),
     ]
     assert [row[0] for row in ask(small, "hosts", min_pool=2)] == ["x"]
 
@@ -500,7 +501,54 @@ def test_entry_samples(small: str) -> None:
 
 
 def test_failures_by_host(small: str) -> None:
-    assert ask(small, "failures_by_host") == [near("x", "truncated_image", 1, 1 / 11, "http://x/a3")]
+    assert ask(small, "failures_by_host") == [near("x", "truncated_image", 1, 1 / 11, "http://x/a3", 0)]
+
+
+@pytest.fixture(scope="module")
+def rotten(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run of a source that downloads, of one of tars without a sample that img2dataset lists, and of one that is whole."""
+    time = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    missing = [
+        ("w1", "web", "http_503", 6, True),
+        ("w2", "web", "http_404", 1, False),
+        ("t1", "tars", "missing_sample", None, None),
+    ]
+    failures = [
+        {
+            "unit": 0,
+            "row": row,
+            "shard": source,
+            "key": name,
+            "reason": reason,
+            "attempts": attempts,
+            "may_pass": may_pass,
+        }
+        | {"attempted": attempts and time}
+        for row, (name, source, reason, attempts, may_pass) in enumerate(missing)
+    ]
+    rows = [
+        (sample(name, "a", source, status=status), verdict("failed"), [], None) for name, source, status, *_ in missing
+    ]
+    rows += [
+        (sample("w3", "a b c", "web"), verdict(), [], None),
+        (sample("p1", "a b c", "photos"), verdict(), [], None),
+    ]
+    run = RUN | {"recipe": {"input": [{"name": "web", "format": "urls"}, {"name": "photos", "format": "webdataset"}]}}
+    return write_units(str(tmp_path_factory.mktemp("rotten")), [rows], run, failures=failures).url
+
+
+def test_downloads(small: str, bare: str, rotten: str) -> None:
+    last = datetime(2026, 1, 2, 3, 4, 5)
+    assert ask(rotten, "downloads") == [
+        ("tars", "missing_sample", 1, 1.0, 0, None, None),
+        near("web", "came", 1, 1 / 3, 0, None, None),
+        near("web", "http_404", 1, 1 / 3, 0, 1, last),
+        near("web", "http_503", 1, 1 / 3, 1, 6, last),
+    ]
+    assert ask(small, "downloads") == ask(bare, "downloads") == []
+    assert [row[-1] for row in ask(rotten, "failures_by_host")] == [0, 1, 0]
+    assert [row[1:5] for row in ask(rotten, "hosts")] == [(5, 3, 3, 2)]
+    assert {row[1]: row[-1] for row in ask(rotten, "failures")} == {"http_503": 1, "http_404": 0, "missing_sample": 0}
 
 
 def test_inputs(small: str) -> None:

@@ -81,7 +81,7 @@ def test_examples_are_commands(name: str) -> None:
     ("line", "found"),
     [
         ("curate wh", ["whatif"]),
-        ("curate run --re", ["--reuse"]),
+        ("curate run --re", ["--reuse", "--retry"]),
         ("curate init lai", ["laion"]),
         ("curate metadata sh", ["show"]),
     ],

@@ -22,7 +22,7 @@ class Web:
         self.most: dict[str, int] = defaultdict(int)
         self.tries: dict[str, int] = defaultdict(int)
         self._open: dict[str, int] = defaultdict(int)
-        self.port = 0
+        self.port = self.day = 0
 
     def url(self, path: str, host: int = 0) -> str:
         return f"http://{self.hosts[host]}:{self.port}/{path}"
@@ -68,13 +68,16 @@ class Web:
         elif kind == "text":
             say(writer, 200, b"<html><body>not found</body></html>", {"Content-Type": "image/jpeg"})
         elif kind == "status":
-            say(writer, int(rest), b"no")
+            say(writer, int(rest.partition("/")[0]), b"no")
         elif kind == "busy":  # once, then it is there
             self.tries[path] += 1
             if self.tries[path] < 2:
                 say(writer, 429, b"", {"Retry-After": "0"})
             else:
                 say(writer, 200, image or b"")
+        elif kind == "later":  # from a day on it is there
+            day, _, name = rest.partition("/")
+            say(writer, *((503, b"") if self.day < int(day) else (200, self.images[name])))
         elif kind == "wait":
             say(writer, 503, b"", {"Retry-After": rest})
         elif kind == "to":

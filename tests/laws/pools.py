@@ -333,13 +333,14 @@ def run_beam(
     n_buckets: int = 4,
     reuse: Path | None = None,
     here: bool = True,
+    retry: bool = False,
 ) -> Ran:
     """Runs the pipeline as `pipelines.driver.run` does, by default in memory with one worker; errors come as they are.
 
     `here` is false to run what many machines would.
     """
     defaults = ["--runner=FnApiRunner", "--direct_running_mode=in_memory"]
-    prepared = prepare(recipe, str(out), str(reuse) if reuse else None, options=options or defaults)
+    prepared = prepare(recipe, str(out), str(reuse) if reuse else None, options=options or defaults, retry=retry)
     assert not prepared.finished
     claim_folder(prepared)
     root = beam.Pipeline(options=prepared.beam.options)
@@ -386,9 +387,9 @@ def measure_and_match(context: RunContext, units: Sequence[Unit], metadata: pa.T
             match(context, unit)
 
 
-def run_local(recipe: Recipe, out: Path, reuse: Path | None = None) -> Ran:
+def run_local(recipe: Recipe, out: Path, reuse: Path | None = None, retry: bool = False) -> Ran:
     """The same run without Beam: every step over all units, one after the other."""
-    prepared = prepare(recipe, str(out), str(reuse) if reuse else None)
+    prepared = prepare(recipe, str(out), str(reuse) if reuse else None, retry=retry)
     assert not prepared.finished
     claim_folder(prepared)
     context, units = prepared.context, prepared.plan.units

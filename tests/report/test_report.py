@@ -81,6 +81,25 @@ def harmless(page: Page) -> None:
 # ---- what it says
 
 
+def test_what_came_of_urls(tmp_path: Path, small: str) -> None:
+    """Of sources that download; a host's name is a stranger's."""
+    rows = [
+        (sample(f"w{i}", "a", url=f"http://h{i}<b>/", status=reason), verdict("failed"), [], None)
+        for i, reason in enumerate(("http_503", "http_404"))
+    ]
+    rows.append((sample("w2", "a b c"), verdict(), [], None))
+    failures = [
+        {"unit": 0, "row": row, "shard": "s", "key": f"w{row}", "reason": reason, "attempts": 3, "may_pass": row == 0}
+        for row, reason in enumerate(("http_503", "http_404"))
+    ]
+    run = RUN | {"recipe": {"input": [{"name": "photos", "format": "urls", "path": "list.parquet"}]}}
+    page = page_of(write_units(str(tmp_path), [rows], run, failures=failures).url)
+    harmless(page)
+    assert "1 of 3 URLs came (33.33 %). 2 did not; 1 of them may come on another attempt" in page.text
+    assert "its host answered 503 Service Unavailable" in page.text and "h1<b>" in page.text
+    assert 'id="downloads"' in page.html and 'id="downloads"' not in page_of(small).html
+
+
 def test_the_funnel_sums(small: str) -> None:
     with open_source_run(small) as run:
         table = funnel_table(run)

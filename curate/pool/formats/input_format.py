@@ -7,7 +7,7 @@ signals run by `curate.measure`, which knows no format.
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from curate import schema
 from curate.download.outlook import Rates
 from curate.numeric.arrays import Mask
 from curate.pool.columns import Columns, find_columns
@@ -27,6 +28,14 @@ from curate.recipe.source import Source
 from curate.store.store import RunStore
 
 Places = npt.NDArray[np.int64]
+
+
+class Retry(NamedTuple):
+    """Rows of a list that are tried again: in which round, their numbers in the list, ascending, and the attempts before it."""
+
+    round: int
+    rows: tuple[int, ...]
+    attempts: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,8 @@ class InputPart:
         fault: reason and detail, where the file cannot be used.
         sidecar_fingerprint: likewise, of the file beside it that supplies embeddings; empty where there is none.
         listing_fingerprint: likewise, of the file beside it that lists its samples, on which its rows depend.
+        retry: of a part that has rows of its file again, because they may come now: which.
+        left_out: numbers of the rows that such a part has instead of this one; `rows` does not count them.
     """
 
     path: str
@@ -52,6 +63,8 @@ class InputPart:
     fault: tuple[str, str] | None = None
     sidecar_fingerprint: str = ""
     listing_fingerprint: str = ""
+    retry: Retry | None = None
+    left_out: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -259,6 +272,28 @@ class InputFormat(ABC):
             spans: offset and size of each of their members.
         """
         return []
+
+    # ---- of formats that download
+
+    def list_key(self, source: Any, part: InputPart) -> str:
+        """Return the digest of the list that a part is of, and of all that determines what becomes of its rows."""
+        raise NotImplementedError
+
+    def list_row(self, source: Any, part: InputPart, key: str) -> int:
+        """Return which row of its list the sample of a part with this key is."""
+        raise NotImplementedError
+
+    def retry_parts(self, source: Any, of: InputPart, retry: Retry, later: Collection[int]) -> list[InputPart]:
+        """Return the parts that have these rows of a list again, of which `of` is a part, but those of a later round."""
+        raise NotImplementedError
+
+    def left_out_keys(self, source: Any, part: InputPart) -> list[str]:
+        """Return the keys of the samples that a part leaves out."""
+        return []
+
+    def read_attempts(self, source: Any, shard: str, keys: Sequence[str | None]) -> pa.Table:
+        """Return schema.ATTEMPTS of the samples of a shard (see `shard`) with these keys, null where they are not known. Raises OSError."""
+        return schema.ATTEMPTS.empty_table()
 
     def shard(self, source: Any, part: InputPart) -> str:
         """Return what column `shard` of table `samples` says of a part's rows."""

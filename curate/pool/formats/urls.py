@@ -1,28 +1,30 @@
 """Lists of URLs: what they name is downloaded by img2dataset into shards of its own, which are then read as the tars they are.
 
-A part is some consecutive rows of a list, and a shard. Where its files are and what they are called is determined by the list and
+A part is some consecutive rows of a list, and a shard; what is tried again are parts of such rows alone, of any part. Where its files are and what they are called is determined by the list and
 by all that has an influence on the bytes: a shard that is there is not downloaded again. Columns of rows are those of the list, so
 that uids and scores are what they would be in a pool of text; what did not come is a row too, with the reason.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, compress
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from curate import ids
-from curate.download.keys import NUMBERS, keys_of, shard_stem
-from curate.download.lists import KINDS, TABULAR, UrlList, describe_list, read_rows, share_list
+from curate import ids, schema
+from curate.download.keys import NUMBERS, keys_of, row_of, shard_stem
+from curate.download.lists import KINDS, TABULAR, UrlList, describe_list, read_rows, read_some_rows, share_list
 from curate.download.outlook import STATISTICS, Rates, assumed_rates, measured_rates
 from curate.download.policy import NetworkPolicy
 from curate.errors import RecipeError
+from curate.numeric.arrays import Mask
 from curate.pool.columns import COLUMN_NAMES, Columns, find_columns, plain_type, score_type, valid_text
 from curate.pool.faults import InputFault, retry
 from curate.pool.formats.input_format import (
@@ -34,6 +36,7 @@ from curate.pool.formats.input_format import (
     Outlook,
     PartRows,
     PlannedSource,
+    Retry,
 )
 from curate.pool.formats.run import list_kept, see_columns, see_rows, which_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
@@ -274,10 +277,13 @@ class UrlsInput(InputFormat):
             for name in ("caption", "url", "uid", "language")
             if (column := getattr(found, name))
         }
+        left_out = pa.array(self.left_out_keys(source, part), pa.string())
         tar = InputPart(source.url_of(self.shard(source, part)), 0, "", listing_fingerprint="there")
         # Of rows that never come, too
         texts["uid"] = ids.make_uids(texts.get("uid"), texts["url"], None, texts["caption"])
-        for batch in _TARS.read(_tar_source(source, tar.path), tar, pa.schema([]), None):
+        for whole in _TARS.read(_tar_source(source, tar.path), tar, pa.schema([]), None):
+            stay = ~np.asarray(pc.is_in(whole.columns["key"], left_out))
+            batch = whole if stay.all() else _only(whole, stay)
             places = pc.index_in(batch.columns["key"], keys)
             if places.null_count:
                 raise InputFault("damaged_tar", f"{tar.path}: has samples that are not of its list")
@@ -303,6 +309,47 @@ class UrlsInput(InputFormat):
         rewritten = clear_samples(store, stem, keys, spans)
         return [] if source.store else rewritten
 
+    def list_key(self, source: UrlsSource, part: InputPart) -> str:
+        """Return the digest of the list and of what determines the rows of its shards."""
+        return ids.digest([part.path, part.fingerprint, source.row_fields()])
+
+    def list_row(self, source: UrlsSource, part: InputPart, key: str) -> int:
+        """Return which row of its list the sample of a part with this key is."""
+        assert part.groups is not None
+        row = row_of(key, source.number_sample_per_shard)
+        return part.retry.rows[row] if part.retry else part.groups[0] + row
+
+    def retry_parts(self, source: UrlsSource, of: InputPart, retry: Retry, later: Collection[int]) -> list[InputPart]:
+        """Return parts of as many rows as all others have."""
+        parts, most = [], source.number_sample_per_shard
+        for first in range(0, len(retry.rows), most):
+            rows, attempts = retry.rows[first : first + most], retry.attempts[first : first + most]
+            left_out = tuple(place for place, row in enumerate(rows) if row in later)
+            part = replace(
+                of, groups=(rows[0], rows[-1] + 1), retry=Retry(retry.round, rows, attempts), left_out=left_out
+            )
+            parts.append(replace(part, rows=len(rows) - len(left_out), size=len(rows) * _TYPICAL_BYTES))
+        return parts
+
+    def left_out_keys(self, source: UrlsSource, part: InputPart) -> list[str]:
+        """Return the keys of the samples that a part leaves out."""
+        if not part.left_out:
+            return []
+        keys = keys_of(_number(source, part), part.left_out[-1] + 1, source.number_sample_per_shard)
+        return [keys[row] for row in part.left_out]
+
+    def read_attempts(self, source: UrlsSource, shard: str, keys: Sequence[str | None]) -> pa.Table:
+        """Return schema.ATTEMPTS of samples, by the Parquet file beside their tar; null where it is missing."""
+        store, stem = source.place(shard.removesuffix(".tar"))
+        found = schema.ATTEMPTS.empty_table().append_column("key", pa.array([], pa.string()))
+        if store.exists(f"{stem}.parquet"):
+            found = store.read_parquet(f"{stem}.parquet", ["key", *schema.ATTEMPTS.names])
+        return (
+            found.take(pc.index_in(pa.array(keys, pa.string()), found["key"]))
+            .select(schema.ATTEMPTS.names)
+            .cast(schema.ATTEMPTS)
+        )
+
     def shard(self, source: UrlsSource, part: InputPart) -> str:
         """Return the name of the shard in its store; that of a part is by what determines it, and one of no part is a name already."""
         return part.path if part.groups is None else f"{shard_stem(_number(source, part))}.tar"
@@ -314,7 +361,8 @@ def _tar_source(source: UrlsSource, path: str) -> WebdatasetSource:
 
 def _number(source: UrlsSource, part: InputPart) -> int:
     """Return the number of a part's shard: of what determines it."""
-    determining = [part.path, part.fingerprint, part.groups, source.row_fields()]
+    determining: list[Any] = [part.path, part.fingerprint, part.groups, source.row_fields()]
+    determining += [part.retry.round, part.retry.rows] if part.retry else []
     return int(ids.digest(determining)[:15], 16) % NUMBERS
 
 
@@ -326,7 +374,8 @@ def _shard(source: UrlsSource, part: InputPart) -> int:
         from curate.download.shard import download_shard  # here: other pools have no use for what it imports
 
         rows = _with_url(source, _rows(source, part))
-        facts = download_shard(rows, number, store, stem, _fetcher(source), _check, _options(source))
+        before = part.retry.attempts if part.retry else ()
+        facts = download_shard(rows, number, store, stem, _fetcher(source), _check, _options(source), before)
         log_download(RunStore(source._run), shard_stem(number), facts)
     return number
 
@@ -437,11 +486,31 @@ def _rows(source: UrlsSource, part: InputPart) -> pa.Table:
     """Return a part's rows of its list, in plain types. Raises InputFault where the list is damaged, and OSError."""
     assert part.groups is not None
     try:
-        table = read_rows(_list(source, part), *part.groups, RunStore(source._run) if source._run else None)
+        urls, run = _list(source, part), RunStore(source._run) if source._run else None
+        table = read_some_rows(urls, part.retry.rows, run) if part.retry else read_rows(urls, *part.groups, run)
     except (pa.ArrowException, ValueError) as error:
         raise InputFault("unreadable_list", one_line(error, 300)) from None
     table = table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema]))
     return see_rows(source, table) if source.from_run else table
+
+
+def _only(batch: Batch, stay: Mask) -> Batch:
+    """Return some rows of a batch. What `fields` counts is of all: they have some name and type all the same."""
+    rows, of_images = pa.array(stay), batch.images
+
+    def images(wanted: Mask) -> Iterator[bytes | memoryview | None]:
+        assert of_images is not None
+        of_all = np.zeros(len(stay), bool)
+        of_all[stay] = wanted
+        return compress(of_images(of_all), stay)
+
+    return replace(
+        batch,
+        columns={name: column.filter(rows) for name, column in batch.columns.items()},
+        faults=batch.faults and (batch.faults[0].filter(rows), batch.faults[1].filter(rows)),
+        images=of_images and images,
+        members=batch.members and tuple(column.filter(rows) for column in batch.members),
+    )
 
 
 def _with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:

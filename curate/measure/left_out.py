@@ -1,0 +1,51 @@
+"""A unit's tables without the rows that are tried again, made of those with them: nothing is read or measured for it.
+
+In: a unit whose parts leave rows out, and its tables as they were before, in the run's folder or the one to reuse. Out: the same
+tables without these rows, under the unit's new keys. Where a table was not there before, the unit is measured.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate import schema
+from curate.measure.settings import MeasureSettings
+from curate.numeric.arrays import Mask
+from curate.pool.formats.registry import find_format
+from curate.pool.plan import Unit
+from curate.store.tables import UnitTables
+
+
+def leave_out(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> None:
+    """Write the tables that are not current yet, `samples` last."""
+    if not any(part.left_out for part in unit.parts):
+        return
+    before = replace(unit, parts=tuple(replace(part, left_out=()) for part in unit.parts))
+    rows = tables.find("samples", settings.key("samples", before))
+    if rows is None:
+        return
+    source = settings.source(unit)
+    keys = [key for part in unit.parts for key in find_format(source).left_out_keys(source, part)]
+    stay = ~np.asarray(pc.is_in(rows.read("samples", ["key"])["key"], pa.array(keys, pa.string())))
+    for name in sorted(settings.tables, key=lambda name: name == "samples"):
+        place = tables.find(name, settings.key(name, before))
+        if place is None or tables.is_current(name, key := settings.key(name, unit)):
+            continue
+        table, note = place.read_as_made(name).filter(pa.array(stay)), place.note(name)
+        for column in ("unit", "row"):
+            kind = schema.SAMPLES.field(column)
+            numbers = pa.array(np.arange(len(table)) if column == "row" else np.full(len(table), unit.index), kind.type)
+            table = table.set_column(table.schema.get_field_index(column), kind, numbers)
+        if "signals" in note:
+            note["signals"] = settings.signal_keys(unit)
+        if "rows" in note:
+            note["rows"] = _rows_of_parts(note["rows"], stay)
+        tables.write(name, table.combine_chunks(), key, note)
+
+
+def _rows_of_parts(rows: list[int], stay: Mask) -> list[int]:
+    """Return how many rows of each part stay."""
+    ends = np.cumsum([0, *rows])
+    return list(map(int, np.diff(np.cumsum([0, *stay])[ends])))

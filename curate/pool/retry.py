@@ -1,0 +1,39 @@
+"""Finds which rows of a finished run another attempt may mend: what `curate run --retry` tries again."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.pool.formats.registry import find_format
+from curate.pool.plan import Unit
+from curate.recipe.source import Source, find_source
+
+_COLUMNS = pa.schema([("source", pa.string()), ("list", pa.string()), ("row", pa.int64()), ("attempts", pa.int32())])
+
+
+def find_mendable(units: Iterable[Unit], sources: Sequence[Source], failures: pa.Table) -> pa.Table:
+    """Return the rows of lists that may come on another attempt: columns source, list, row, attempts of schema.RETRIES.
+
+    Args:
+        units: of the run.
+        sources: of its recipe.
+        failures: its failures, columns unit, shard, key, attempts and may_pass of schema.FAILURES.
+    """
+    mendable = failures.filter(pc.and_(failures["may_pass"], failures["key"].is_valid()))
+    of_units: dict[int, list[Any]] = {}
+    columns = (mendable[name].to_pylist() for name in ("unit", "shard", "key", "attempts"))
+    for unit, *row in zip(*columns, strict=True):
+        of_units.setdefault(unit, []).append(tuple(row))
+    found: dict[str, list[Any]] = {name: [] for name in _COLUMNS.names}
+    for unit in (unit for unit in units if unit.index in of_units):
+        source = find_source(sources, unit.source)
+        kind = find_format(source)
+        parts = {kind.shard(source, part): part for part in unit.parts}
+        lists = {shard: kind.list_key(source, part) for shard, part in parts.items()}
+        for shard, key, attempts in of_units[unit.index]:
+            values = (source.name, lists[shard], kind.list_row(source, parts[shard], key), attempts)
+            for name, value in zip(_COLUMNS.names, values, strict=True):
+                found[name].append(value)
+    return pa.table(found, schema=_COLUMNS)

@@ -1,0 +1,29 @@
+-- What became of the URLs of each source: how many came, and why the others did not.
+-- theme: Files and failures
+-- column: source    the source's name in the recipe; of those that download, and of tars from which img2dataset's samples are missing
+-- column: outcome   came, or the reason why not, as in samples.status
+-- column: count     URLs
+-- column: share     of the source's URLs
+-- column: may_pass  how many of them may come on another attempt: `curate run … --retry`
+-- column: attempts  the most that were made at one of them, in all rounds; null where nothing says it
+-- column: last      when the last of them was made, in UTC
+WITH outcomes AS (
+    SELECT source, coalesce(reason, 'came') AS outcome, count(*) AS count
+    FROM samples LEFT JOIN (SELECT reason FROM reasons WHERE never_came) ON reason = status
+    GROUP BY ALL
+), downloading AS (
+    SELECT source FROM outcomes WHERE outcome <> 'came'
+    UNION
+    SELECT input ->> 'name' FROM (SELECT unnest((value::JSON -> '$.input[*]')) AS input FROM run WHERE key = 'recipe') WHERE input ->> 'format' = 'urls'
+), tried AS (
+    SELECT source, reason AS outcome, count(*) FILTER (may_pass) AS may_pass, max(attempts) AS attempts, max(attempted) AS last
+    FROM failures f JOIN samples s ON s.unit = f.unit AND s.row = f.row
+    GROUP BY ALL
+)
+SELECT
+    source, outcome, count,
+    count / sum(count) OVER (PARTITION BY source) AS share,
+    coalesce(may_pass, 0) AS may_pass,
+    attempts, last
+FROM outcomes SEMI JOIN downloading USING (source) LEFT JOIN tried USING (source, outcome)
+ORDER BY source, outcome <> 'came', count DESC, outcome;

@@ -1,0 +1,290 @@
+"""`--retry`: what may come on another attempt is tried again, what came before is left alone, and nothing is lost or doubled."""
+
+import itertools
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from curate.ask.verify import verify_run
+from curate.download.fetch import Fetcher
+from curate.forget.forget import forget
+from curate.forget.lists import read_lists
+from curate.measure import part as measuring
+from curate.store.retries import Retries
+from curate.store.store import RunStore
+from pipelines.driver import prepare
+from tests.download.web import Web, running
+from tests.laws.pools import Ran, encode, picture, run_beam, run_local, write_metadata
+from tests.laws.test_resume import command, stop_at
+from tests.laws.test_urls import HOSTS, NETWORK, recipe, write_list
+
+pytest.importorskip("img2dataset")
+
+URLS = 120
+# Each path and how many days it takes to come; None: it never does.
+KINDS: dict[str, int | None] = {
+    "image/{}": 0,
+    "later/1/{}": 1,
+    "status/404/{}": None,
+    "later/2/{}": 2,
+    "image/{}?b": 0,
+    "status/500/{}": None,
+}
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    images = {str(i): encode(picture(i, 100)) for i in range(URLS)}
+    with running(Web(images | {f"{i}?b": data for i, data in images.items()}, HOSTS)) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_memory() -> Iterator[None]:
+    """Hosts that did not answer are asked by the next run, as if it were a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("curate.pool.formats.urls._fetcher", lambda source: Fetcher(source.network))
+        yield
+
+
+def urls_of(web: Web) -> list[str]:
+    return [web.url(list(KINDS)[i % len(KINDS)].format(i), i % HOSTS) for i in range(URLS)]
+
+
+def wanted_on(day: int) -> list[str]:
+    """The status of each URL that was tried on each day until this one."""
+    days = [list(KINDS.values())[i % len(KINDS)] for i in range(URLS)]
+    never = ["http_404" if "404" in list(KINDS)[i % len(KINDS)] else "http_500" for i in range(URLS)]
+    return [
+        "ok" if one is not None and one <= day else (never[i] if one is None else "http_503")
+        for i, one in enumerate(days)
+    ]
+
+
+SECTIONS: dict[str, Any] = {"max_failed": 1.0, "rules": {"wide": "width > 100", "words": "words > 3"}}
+
+
+@dataclass
+class Days:
+    """A run that was finished, and tried again twice."""
+
+    recipe: Any
+    folder: Path
+    samples: list[pa.Table]
+    asked: list[Counter[str]]
+    decoded: list[int]
+    kept: list[bytes]
+
+
+@pytest.fixture(scope="module")
+def days(web: Web, tmp_path_factory: pytest.TempPathFactory) -> Days:
+    folder = tmp_path_factory.mktemp("days")
+    metadata = write_metadata(folder, ["picture", "number", "of number 7"])
+    one = recipe(
+        write_list(folder / "list.parquet", urls_of(web)),
+        {"number_sample_per_shard": 25},
+        match={"metadata": str(metadata)},
+        balance={"t": 30},
+        **SECTIONS,
+    )
+    found = Days(one, folder / "run", [], [], [], [])
+    decode = measuring.measure_image
+    calls: list[int] = []
+
+    def counting(*given: Any) -> Any:
+        calls.append(1)
+        return decode(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "measure_image", counting)
+        for day in range(3):
+            web.day = day
+            web.log.clear()
+            calls.clear()
+            ran = run_beam(one, found.folder, retry=day > 0)
+            found.samples.append(ran.table("samples"))
+            found.asked.append(Counter(path for _, path, _ in web.log))
+            found.decoded.append(len(calls))
+            found.kept.append(ran.kept)
+            assert verify_run(str(found.folder))[1] == []
+    return found
+
+
+def test_what_came_later_is_there_and_every_url_is_one_row(days: Days, web: Web) -> None:
+    urls = urls_of(web)
+    for day, samples in enumerate(days.samples):
+        found = dict(zip(samples["url"].to_pylist(), samples["status"].to_pylist(), strict=True))
+        assert len(samples) == len(urls) and found == dict(zip(urls, wanted_on(day), strict=True))
+
+
+def test_only_what_may_pass_is_tried_again(days: Days) -> None:
+    for day in (1, 2):
+        assert not [path for path in days.asked[day] if "404" in path or "image" in path or f"later/{day - 1}/" in path]
+        assert [path for path in days.asked[day] if "later/2/" in path]
+
+
+def test_nothing_that_came_before_is_decoded_again(days: Days) -> None:
+    assert days.decoded == [URLS // 3, URLS // 6, URLS // 6]
+
+
+def test_kept_are_those_of_an_undisturbed_run(days: Days, web: Web, tmp_path: Path) -> None:
+    web.day = 2
+    undisturbed = run_local(days.recipe, tmp_path / "run")
+    assert undisturbed.kept == days.kept[2] and days.kept[0] != days.kept[1] != days.kept[2]
+
+
+def test_attempts_add_up(days: Days) -> None:
+    failures = pq.read_table(days.folder / "failures.parquet").to_pylist()
+    attempts = {(row["reason"], row["attempts"], row["may_pass"]) for row in failures}
+    assert attempts == {("http_404", 1, False), ("http_500", 9, True)}
+    assert all("(9 attempts, the last at" in row["detail"] for row in failures if row["reason"] == "http_500")
+
+
+def test_a_rerun_has_nothing_to_do(days: Days, web: Web) -> None:
+    assert prepare(days.recipe, str(days.folder)).finished
+    claim = json.loads((days.folder / "run.json").read_bytes())
+    assert claim["retries"]["rounds"] == 2 == Retries.read(RunStore(str(days.folder))).rounds
+
+
+def test_reuse_takes_the_rounds(days: Days, web: Web, tmp_path: Path) -> None:
+    web.log.clear()
+    other = days.recipe.model_copy(update={"rules": {"words": "words > 2"}})
+    ran = run_local(other, tmp_path / "run", reuse=days.folder)
+    assert not web.log
+    assert ran.table("samples").drop_columns(["unit"]).equals(days.samples[2].drop_columns(["unit"]))
+    assert verify_run(str(tmp_path / "run"))[1] == []
+
+
+# ---------------------------------------------------------------- kills, damage and forgetting
+@pytest.fixture(scope="module")
+def small(web: Web, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, Ran]:
+    """A recipe, its run on a day when half is not there yet, and the same tried again on the next."""
+    folder = tmp_path_factory.mktemp("small")
+    urls = [web.url(("image/{}" if i % 2 else "later/1/{}").format(i)) for i in range(12)]
+    one = recipe(write_list(folder / "list.parquet", urls), {"number_sample_per_shard": 4})
+    web.day = 0
+    run_local(one, folder / "before")
+    web.day = 1
+    shutil.copytree(folder / "before", folder / "after")
+    return one, folder / "before", run_local(one, folder / "after", retry=True)
+
+
+def rows_of(ran: Ran) -> list[Any]:
+    """What is known of each row but when it came."""
+    return sorted(ran.table("samples").drop_columns(["error"]).to_pylist(), key=lambda row: (row["unit"], row["row"]))
+
+
+@pytest.mark.slow
+def test_a_stop_before_any_file_of_a_retry(
+    small: tuple[Any, Path, Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, before, after = small
+    for number in itertools.count(1):
+        out = tmp_path / f"{number}"
+        shutil.copytree(before, out)
+        with stop_at(monkeypatch, number) as stopped:
+            run_local(one, out, retry=True)
+        if not stopped:
+            break
+        again = Ran(out) if prepare(one, str(out)).finished else run_local(one, out, retry=True)
+        if "retries" not in again.run:  # its record was not there yet: then it did not begin
+            assert number <= 2 and rows_of(again) == rows_of(Ran(before))
+            again = run_local(one, out, retry=True)
+        assert again.run["retries"]["rounds"] == 1
+        assert rows_of(again) == rows_of(after) and again.kept == after.kept
+        assert verify_run(str(out))[1] == []
+    assert number > 30
+
+
+def test_without_the_record_the_rows_are_those_of_the_first_round(
+    small: tuple[Any, Path, Ran], web: Web, tmp_path: Path
+) -> None:
+    """And another --retry finds what came in the shards."""
+    one, before, after = small
+    shutil.copytree(after.folder, tmp_path / "run")
+    (tmp_path / "run/retries.parquet").unlink()
+    web.log.clear()
+    first = run_local(one, tmp_path / "run")
+    assert first.kept == Ran(before).kept and rows_of(first) == rows_of(Ran(before))
+    second = run_local(one, tmp_path / "run", retry=True)
+    assert not web.log and second.kept == after.kept and rows_of(second) == rows_of(after)
+
+
+def test_lost_shards_come_again_and_no_row_is_there_twice(
+    small: tuple[Any, Path, Ran], web: Web, tmp_path: Path
+) -> None:
+    """Though what did not come at first comes with them now."""
+    one, _, after = small
+    shutil.copytree(after.folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/pool")
+    shutil.rmtree(tmp_path / "run/tables/samples")
+    again = run_local(one, tmp_path / "run")
+    assert again.kept == after.kept and again.counts == after.counts
+    assert sorted(again.table("samples")["url"].to_pylist()) == sorted(after.table("samples")["url"].to_pylist())
+
+
+def test_what_is_forgotten_is_not_tried_again(small: tuple[Any, Path, Ran], web: Web, tmp_path: Path) -> None:
+    one, before, _ = small
+    shutil.copytree(before, tmp_path / "run")
+    samples = Ran(before).table("samples").to_pylist()
+    gone = [next(row["url"] for row in samples if (row["status"] == "ok") == came) for came in (True, False)]
+    (tmp_path / "gone.txt").write_text("\n".join(gone))
+    forget(str(tmp_path / "run"), read_lists([str(tmp_path / "gone.txt")]))
+    web.log.clear()
+    again = run_local(one, tmp_path / "run", retry=True)
+    assert again.counts == {"failed": 1, "forgotten": 1, "kept": 10} and len(web.log) == 5 + web.asked("robots.txt")
+    assert not any(url.endswith(path) for url in gone for _, path, _ in web.log)
+    assert verify_run(str(tmp_path / "run"))[1] == []
+
+
+def test_a_unit_of_which_nothing_is_left_and_units_that_share_files(web: Web, tmp_path: Path) -> None:
+    """Units of several shards, so many that their tables lie in chunks; of some all rows are tried again."""
+    urls = [web.url(f"later/1/{i}" if i < 10 or i % 3 == 0 else f"image/{i}") for i in range(100)]
+    urls += [f"{url}?{i}" for i, url in enumerate(web.url("status/404/1") for _ in range(200))]
+    one = recipe(write_list(tmp_path / "list.parquet", urls), {"number_sample_per_shard": 2})
+    web.day = 0
+    first = run_local(one, tmp_path / "run")
+    assert first.run["units_per_file"] and max(Counter(first.table("samples")["unit"].to_pylist()).values()) == 4
+    web.day = 1
+    web.log.clear()
+    again = run_local(one, tmp_path / "run", retry=True)
+    assert again.counts == {"failed": 200, "kept": 100}
+    assert {path for _, path, _ in web.log} - {"/robots.txt"} == {
+        f"/later/1/{i}" for i in range(100) if i < 10 or i % 3 == 0
+    }
+    assert again.kept == run_local(one, tmp_path / "undisturbed").kept
+    assert verify_run(str(tmp_path / "run"))[1] == []
+    other = run_local(one, tmp_path / "other", reuse=tmp_path / "run")
+    assert other.kept == again.kept and rows_of(other) == rows_of(again)
+
+
+# ---------------------------------------------------------------- the command
+def test_the_command_says_what_it_does(web: Web, tmp_path: Path) -> None:
+    write_list(tmp_path / "list.csv", [web.url(f"later/3/{i}") for i in range(3)] + [web.url("image/1")])
+    text = {"input": {"name": "web", "format": "urls", "path": "list.csv", "network": NETWORK}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(text))
+    arguments = [tmp_path / "recipe.yaml", "--out", tmp_path / "run", "--retry"]
+    web.day = 2
+    first = command("run", *arguments)
+    assert first.returncode == 0 and "is not finished: goes on with the run" in first.stderr
+    assert "curate run" in first.stdout and "3 of 4 URLs did not come" in first.stdout and "--retry" in first.stdout
+    web.day = 3
+    second = command("run", *arguments)
+    assert second.returncode == 0 and "round 1 of attempts, 3 URLs" in second.stderr
+    assert "did not come" not in second.stdout
+    third = command("run", *arguments)
+    assert third.returncode == 0 and "no URL may come on another attempt; nothing to do" in third.stdout
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump({"input": {"name": "a", "format": "parquet", "path": "a.parquet"}})
+    )
+    refused = command("run", *arguments)
+    assert refused.returncode == 2 and "no source of the recipe downloads" in refused.stderr
