@@ -5,15 +5,16 @@ library that runs in a guarded thread gets by; outside of them nothing is change
 """
 
 import http.client
+import resource
 import socket
 import ssl
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from curate.download.addresses import refusal
 from curate.download.faults import FetchFault
@@ -21,11 +22,23 @@ from curate.download.policy import Network
 from curate.wording import format_bytes
 
 _FOUND_SECONDS, _MISSING_SECONDS = 300.0, 60.0
+_AGAIN_SECONDS = 0.5  # that a failure which may pass is remembered, twice as long each time
+_OTHER_FILES = 512  # that the process may have open besides connections
 _NAMES = 100_000  # that are remembered
 _FRAMING = 2_000_000  # bytes that may come besides the body: answers before the answer, headers, trailers
 
 _thread = threading.local()  # `networks` of a thread that is guarded
-_names: dict[tuple[str, int], tuple[float, list[tuple[int, Any]] | str]] = {}
+
+
+class _Found(NamedTuple):
+    """What looking up a name gave, families and addresses or what is wrong, for how long it is remembered, and until when."""
+
+    addresses: list[tuple[int, Any]] | str
+    seconds: float
+    until: float
+
+
+_names: dict[tuple[str, int], _Found] = {}
 
 
 @contextmanager
@@ -160,17 +173,42 @@ class Connection(http.client.HTTPConnection):
 
 def _look_up(host: str, port: int) -> list[tuple[int, Any]]:
     """Return families and addresses of a host. Raises FetchFault."""
-    now = time.monotonic()
-    until, found = _names.get((host, port), (0.0, ""))
-    if until < now:
-        try:
-            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            found = [(info[0], info[4]) for info in infos]
-        except (OSError, UnicodeError) as error:
-            found = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    found, now = _names.get((host, port)), time.monotonic()
+    if found is None or found.until < now:
+        before = found.seconds if found and isinstance(found.addresses, str) else 0.0
+        addresses, seconds = _resolve(host, port, before)
+        found = _Found(addresses, seconds, time.monotonic() + seconds)
         if len(_names) >= _NAMES:
             _names.clear()
-        _names[host, port] = now + (_MISSING_SECONDS if isinstance(found, str) else _FOUND_SECONDS), found
-    if isinstance(found, str):
-        raise FetchFault("dns", f"{host}: {found}")
-    return found
+        _names[host, port] = found
+    if isinstance(found.addresses, str):
+        raise FetchFault("dns", f"{host}: {found.addresses}")
+    return found.addresses
+
+
+def _resolve(host: str, port: int, before: float) -> tuple[list[tuple[int, Any]] | str, float]:
+    """Ask for a host's addresses. Return them, or what is wrong, and for how many seconds that holds.
+
+    `before`: for how long the last failure held. A name that there is not is not asked for again in a minute; what may pass is
+    asked for after a pause, which is longer each time.
+    """
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return [(info[0], info[4]) for info in infos], _FOUND_SECONDS
+    except socket.gaierror as error:
+        may_pass = error.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM)
+        seconds = min(max(_AGAIN_SECONDS, 2 * before), _MISSING_SECONDS) if may_pass else _MISSING_SECONDS
+        return error.strerror or str(error), seconds
+    except (OSError, UnicodeError) as error:
+        return str(error), _MISSING_SECONDS
+
+
+@cache
+def connections() -> threading.BoundedSemaphore:
+    """Return what holds as many connections at a time as the process may have, which is given as many open files as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # of a limit that the system does not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    soft = 1 << 16 if soft == resource.RLIM_INFINITY else soft
+    return threading.BoundedSemaphore(soft - min(_OTHER_FILES, soft // 2))

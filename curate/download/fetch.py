@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
 from curate import __version__
-from curate.download.connection import Connection, Deadline, guarded
+from curate.download.connection import Connection, Deadline, connections, guarded
 from curate.download.faults import FetchFault, opt_out
 from curate.download.hosts import Hosts, Robots
 from curate.download.policy import NetworkPolicy
@@ -161,7 +161,7 @@ class Fetcher:
     def _ask(self, target: _Target, deadline: Deadline, most: int, cut: bool = False) -> Reply | str:
         """Return what one request gives, or where it redirects to; where `cut`, no more than `most` bytes, which else is a fault."""
         began = time.monotonic()
-        with self._hosts.slot(target.host):
+        with self._hosts.slot(target.host), connections():
             deadline.extend(time.monotonic() - began)
             connection = Connection(target.host, target.port, target.scheme == "https", deadline)
             try:

@@ -83,6 +83,19 @@ def test_a_plan_a_run_and_a_plan_after_it(cli: Cli, recipe: Path, web: Web) -> N
     assert "90 URLs in 3 shards: about 72 images" in text and len(web.log) == asked
 
 
+def test_the_first_recipe_runs(cli: Cli, recipe: Path, web: Web, tmp_path: Path) -> None:
+    """Over a list, as its comment says."""
+    out = tmp_path / "urls.yaml"
+    assert cli("init", "urls", "--out", str(out)).status == 0
+    text = out.read_text().replace("    from: text-run ", f"    path: {recipe.parent}/list.parquet #")
+    out.write_text(text)
+    changes = ("input.0.network.allow_networks=[127.0.0.0/8]", "max_failed=1.0")
+    options = [word for change in changes for word in ("--set", change)]
+    done = cli("run", str(out), "--out", str(tmp_path / "run"), *options)
+    assert done.status == 0 and "kept" in done.out, done.err
+    assert "downloaded: 72 of 90 URLs" in done.out
+
+
 def test_rates_are_of_the_run_alone(tmp_path: Path) -> None:
     folder = RunStore(str(tmp_path))
     assert sum_downloads(folder) is None
