@@ -237,7 +237,7 @@ MISSING_REASONS = {
     "opted_out": "its headers reserve it from machine learning",
     "served_no_image": "what its host sent is no image",
     "too_small": "its smaller side is below `min_image_size`",
-    "too_large_area": "it has more pixels than `max_image_area`",
+    "too_large_area": "it has more pixels than `max_image_area`, or than 89,478,485 where there is none and it would be resized",
     "aspect_ratio": "its sides differ by more than `max_aspect_ratio`",
     "hash_mismatch": "its bytes have another hash than the list says",
     "not_resized": "img2dataset could not resize it",

@@ -6,6 +6,7 @@ and the Parquet file also has, of each row, `reason`, `detail`, `attempts`, `att
 statistics also have `bytes`, of what came as servers sent it, and `reasons` with the URLs that failed for each.
 """
 
+import io
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import cache
 from multiprocessing.pool import ThreadPool
+from types import SimpleNamespace
 from typing import IO, Any
 
 import pyarrow as pa
@@ -76,6 +78,7 @@ def _img2dataset() -> Any:
     # Its threads are told whose they are; and while it decodes, the process's standard error is not taken away.
     downloader.ThreadPool = lambda count: ThreadPool(count, initializer=_begin, initargs=(_thread.downloads,))
     resizer.SuppressStdoutStderr = nullcontext
+    downloader.exifread = SimpleNamespace(process_file=_limited(downloader.exifread.process_file))
     return downloader.Downloader, resizer.Resizer, writer.WebDatasetSampleWriter
 
 
@@ -89,18 +92,46 @@ def _downloading(fetcher: Fetcher) -> Iterator[Downloads]:
         del _thread.downloads
 
 
-class _Originals:
-    """A resizer that leaves bytes as they are; `check` says of the first ones why they are no image."""
+class _Checked:
+    """A resizer that refuses what `check` says no to, before anything is decoded, and leaves bytes as they are where there is no other."""
 
-    def __init__(self, check: Callable[[bytes], str | None]) -> None:
-        self._check = check
+    def __init__(self, check: Callable[[bytes], str | None], resizer: Any) -> None:
+        self._check, self._resizer = check, resizer
 
-    def __call__(
-        self, stream: IO[bytes], boxes: None = None
-    ) -> tuple[bytes | None, None, None, None, None, str | None]:
+    def __call__(self, stream: IO[bytes], boxes: None = None) -> tuple[Any, ...]:
         data = stream.read()
-        error = self._check(data)
-        return None if error else data, None, None, None, None, error
+        if error := self._check(data):
+            return None, None, None, None, None, error
+        return (data, None, None, None, None, None) if self._resizer is None else self._resizer(stream, boxes)
+
+
+class _Metered(io.BytesIO):
+    """An image whose EXIF is looked for, within limits: a directory may name the same bytes, and directories each other, endlessly."""
+
+    reads, volume = 10_000, 50_000_000  # of bytes, that are left
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.reads, self.volume = self.reads - 1, self.volume - len(data)
+        if min(self.reads, self.volume) < 0:
+            raise _Endless
+        return data
+
+
+class _Endless(BaseException):
+    """What the reader of EXIF does not catch itself."""
+
+
+def _limited(process_file: Callable[..., Any]) -> Callable[..., Any]:
+    """Return exifread's function, which raises ValueError where it reads too much."""
+
+    def process(stream: io.BytesIO, **options: Any) -> Any:
+        try:
+            return process_file(_Metered(stream.getvalue()), **options)
+        except _Endless:
+            raise ValueError("it reads too much") from None
+
+    return process
 
 
 def download_shard(
@@ -121,7 +152,7 @@ def download_shard(
         store: where its files are put.
         stem: their path there, without suffix.
         fetcher: what fetches.
-        check: says of bytes that are kept as they are why they are no image; None where they are one.
+        check: says of bytes why they are no image, or none to decode; None where they are one.
         options: `resizer`, img2dataset's Resizer's own options or None, for bytes as they came; the others are the Downloader's.
         before: how many attempts at each row there were already, where there were some.
 
@@ -129,7 +160,7 @@ def download_shard(
     """
     downloader_type, resizer_type, writer = _img2dataset()
     others = {name: value for name, value in options.items() if name != "resizer"}
-    resizer = _Originals(check) if options["resizer"] is None else resizer_type(**options["resizer"])
+    resizer = _Checked(check, None if options["resizer"] is None else resizer_type(**options["resizer"]))
     with temporary_folder() as folder:
         with pa.OSFile(f"{folder}/rows.arrow", "wb") as file, pa.ipc.new_file(file, rows.schema) as arrow:
             arrow.write_table(rows)

@@ -1,7 +1,9 @@
 """A web of strangers on loopback: hosts are addresses of 127.0.0.0/8, paths say how a server behaves. It notes what it is asked."""
 
 import asyncio
+import struct
 import threading
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -129,6 +131,15 @@ def say(writer: asyncio.StreamWriter, status: int, body: bytes, headers: Mapping
     lines = [f"HTTP/1.1 {status} Something", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     writer.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+
+
+def bomb() -> bytes:
+    """A PNG whose header says that it has 900 million pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    chunks = [header, b"IDAT" + zlib.compress(bytes(1000)), b"IEND"]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks
+    )
 
 
 @contextmanager

@@ -4,8 +4,10 @@ import gzip
 import io
 import json
 import re
+import struct
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from curate.forget.forget import forget
 from curate.forget.lists import read_lists
 from pipelines.claim import claim_folder
 from pipelines.driver import prepare
-from tests.download.web import Web, running
+from tests.download.web import Web, bomb, running
 from tests.laws.pools import encode, picture, recipe_of, run_local
 
 pytest.importorskip("img2dataset")
@@ -118,6 +120,25 @@ def test_images_are_resized_by_img2dataset(web: Web, tmp_path: Path) -> None:
     assert set(samples["width"].to_pylist()) == set(samples["height"].to_pylist()) == {64}
     with pytest.raises(RecipeError, match="there is no image_size"):
         recipe(path, {"resize_mode": "center_crop"})
+
+
+def test_no_image_takes_memory_or_time(web: Web, tmp_path: Path) -> None:
+    """A picture of 900 million pixels that would be resized, and EXIF whose directories name each other again and again."""
+    entries = b"".join(struct.pack("<HHII", (0x8769, 0x8825, 0xA005)[i % 3], 4, 1, 8) for i in range(5000))
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 5000) + entries + bytes(4)
+    plain = encode(picture(1, 120))
+    web.images |= {
+        "bomb": bomb(),
+        "exif": plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:],
+    }
+    path = write_list(tmp_path / "list.parquet", [web.url(f"image/{name}") for name in ("bomb", "exif", "1")])
+    for number, own in enumerate([{"image_size": 64}, {"image_size": 64, "max_image_area": 9000}, {}]):
+        began = time.monotonic()
+        ran = run_local(recipe(path, own), tmp_path / f"run{number}")
+        assert time.monotonic() - began < 20
+        sidecar = pq.read_table(next((ran.folder / "pool").glob("*.parquet"))).to_pylist()
+        expected = [["too_large_area", None, None], ["too_large_area"] * 3, [None] * 3][number]
+        assert [row["reason"] for row in sidecar] == expected and sidecar[1]["exif"] is None
 
 
 def test_what_is_forgotten_is_gone_from_the_shards(web: Web, tmp_path: Path) -> None:

@@ -5,13 +5,11 @@ import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ import pytest
 
 from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
-from tests.download.web import Web, running
+from tests.download.web import Web, bomb, running
 from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
 
 pytest.importorskip("img2dataset")
@@ -98,14 +96,6 @@ KINDS = {
     "image/bomb": "too_many_pixels",
     "image/half": "truncated_image",
 }
-
-
-def bomb() -> bytes:
-    """A PNG whose header says that it has 900 million pixels."""
-    header = b"IHDR" + struct.pack(">II", 30_000, 30_000) + encode(picture(0), "PNG")[24:29]
-    return (
-        encode(picture(0), "PNG")[:12] + header + struct.pack(">I", zlib.crc32(header)) + encode(picture(0), "PNG")[33:]
-    )
 
 
 def make_web() -> Web:

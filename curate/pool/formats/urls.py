@@ -6,7 +6,7 @@ that uids and scores are what they would be in a pool of text; what did not come
 """
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
@@ -40,9 +40,10 @@ from curate.pool.formats.input_format import (
 )
 from curate.pool.formats.run import list_kept, see_columns, see_rows, which_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
-from curate.pool.image import FORMATS, format_of
+from curate.pool.image import FORMATS, format_of, measure_image
 from curate.pool.listing import list_source
 from curate.process import process_cache
+from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.section import UserPath, UserPaths, find_twice
 from curate.recipe.source import Source
@@ -375,7 +376,7 @@ def _shard(source: UrlsSource, part: InputPart) -> int:
 
         rows = _with_url(source, _rows(source, part))
         before = part.retry.attempts if part.retry else ()
-        facts = download_shard(rows, number, store, stem, _fetcher(source), _check, _options(source), before)
+        facts = download_shard(rows, number, store, stem, _fetcher(source), _check(source), _options(source), before)
         log_download(RunStore(source._run), shard_stem(number), facts)
     return number
 
@@ -408,8 +409,20 @@ def _fetcher(source: UrlsSource) -> "Fetcher":
     return process_cache(f"fetcher {key}", lambda: Fetcher(source.network, source.disallowed_header_directives))
 
 
-def _check(data: bytes) -> str | None:
-    return None if format_of(data[:64]) else f"Image decoding error: the bytes are no image of {', '.join(FORMATS)}"
+def _check(source: UrlsSource) -> Callable[[bytes], str | None]:
+    """Return what says, in img2dataset's words, why bytes are no image, or one of too many pixels to be resized."""
+    header = ImageOptions(decode=False)
+    if source.max_image_area is not None:
+        header = header.model_copy(update={"max_pixels": int(source.max_image_area)})
+
+    def check(data: bytes) -> str | None:
+        if not format_of(data[:64]):
+            return f"Image decoding error: the bytes are no image of {', '.join(FORMATS)}"
+        if source.image_size is not None and (facts := measure_image(data, header)).status == "too_many_pixels":
+            return f"image area too large: {facts.error}"
+        return None
+
+    return check
 
 
 def _options(source: UrlsSource) -> dict[str, Any]:
