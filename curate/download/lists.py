@@ -38,6 +38,7 @@ KINDS = {
 TABULAR = ("csv", "tsv")
 _COMPRESSED = ("gz", "bz2", "xz", "zst")
 _GROUP = 10_000  # rows of a row group
+_JSON_BYTES = 1 << 24  # of JSON lines that are read at a time
 _UNFIT = re.compile(r"In CSV column #(\d+): .*conversion error to (\w+)")
 _WIDER = {"null": pa.int64(), "int64": pa.float64()}  # else text
 
@@ -162,10 +163,10 @@ def _folder() -> str:
 def _convert(urls: UrlList, path: str) -> None:
     """Write a list as Parquet. Raises pa.ArrowException where it is damaged, and OSError."""
     if urls.kind not in TABULAR:
-        import pyarrow.json  # here: it takes time that lists of Parquet need not
-
-        with fsspec.open(urls.path, "rb", compression="infer", **urls.storage) as file:
-            _write(pyarrow.json.open_json(file), path)
+        schema = pa.unify_schemas([table.schema for table in _json_tables(urls, None)], promote_options="permissive")
+        with pq.ParquetWriter(path, schema) as writer:
+            for table in _json_tables(urls, schema):
+                writer.write_table(table, row_group_size=_GROUP)
         return
     try:
         if _write_tabular(urls, path, '"'):
@@ -174,6 +175,19 @@ def _convert(urls: UrlList, path: str) -> None:
         if urls.kind != "tsv":
             raise
     _write_tabular(urls, path, "")
+
+
+def _json_tables(urls: UrlList, columns: pa.Schema | None) -> Iterator[pa.Table]:
+    """Yield the rows of a list of JSON lines, some at a time, with these columns; None: with those that they have, of their own types."""
+    import pyarrow.json  # here: it takes time that lists of Parquet need not
+
+    options = pyarrow.json.ParseOptions(explicit_schema=columns)
+    with fsspec.open(urls.path, "rb", compression="infer", **urls.storage) as file:
+        while data := file.read(_JSON_BYTES):
+            data += file.readline()
+            if data.strip():
+                whole = pyarrow.json.ReadOptions(block_size=len(data) + 1)
+                yield pyarrow.json.read_json(pa.BufferReader(data), whole, options)
 
 
 def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from curate.download import lists
@@ -50,6 +51,27 @@ def test_columns_that_begin_as_another_type(tmp_path: Path, kind: str) -> None:
     assert len(rows) == count + 1 and rows[7]["caption"] == "00007" and rows[7]["score"] == 1.0
     last = {"URL": "http://a.example/x", "caption": "words", "score": 0.5, "note": "odd", "flag": "perhaps"}
     assert rows[-1] == last and rows[0]["flag"] == "true"
+
+
+def test_json_that_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is first null or an integer, and a field that only one row has; read some lines at a time, of any length."""
+    rows: list[dict[str, Any]] = [
+        {"url": f"http://a/{i}", "caption": f"{i:05d}", "note": None, "s": 1} for i in range(90)
+    ]
+    rows += [
+        {"url": "http://a/x", "caption": "w" * 500, "note": "odd", "s": 0.5, "more": 7},
+        {"url": "http://a/y", "caption": "y"},
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
+    everything = dict.fromkeys(["url", "caption", "note", "s", "more"])
+    for size in (100, 1 << 20):
+        monkeypatch.setattr(lists, "_JSON_BYTES", size)
+        monkeypatch.setattr(lists, "_converted", {})
+        assert rows_of(path) == [everything | row for row in rows]
+    path.write_text('{"url": "http://a/1", "caption": "a"}\n{"url": "http://a/2", "caption": 7}\n')
+    with pytest.raises(pa.ArrowInvalid, match="caption"):
+        rows_of(path)
 
 
 def test_quotation_marks(tmp_path: Path) -> None:
