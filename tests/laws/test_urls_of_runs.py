@@ -180,6 +180,15 @@ def test_nothing_is_downloaded_twice(stages: Stages, web: Web, tmp_path: Path) -
     assert len(web.log) == asked and run.counts["kept"] < second_run.counts["kept"]
 
 
+def test_a_copy_of_the_first_run_is_the_same_list(stages: Stages, web: Web, tmp_path: Path) -> None:
+    """Elsewhere, and with other times: what was downloaded is found."""
+    first, second_run, _ = stages
+    shutil.copytree(first.folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    asked = len(web.log)
+    run = run_local(second(tmp_path / "copy"), tmp_path / "again", reuse=second_run.folder)
+    assert len(web.log) == asked and run.counts["kept"] + run.counts["failed"] == first.counts["kept"]
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "both": ({"path": "a.parquet"}, "give either path, of lists of URLs, or from"),
     "neither": ({"from": None}, "give either path, of lists of URLs, or from"),

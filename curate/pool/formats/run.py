@@ -28,6 +28,7 @@ from curate.pool.formats.input_format import (
 )
 from curate.pool.formats.parquet import ParquetInput, ParquetSource
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
+from curate.pool.listing import InputFile, list_source
 from curate.pool.missing import sidecar
 from curate.process import process_cache
 from curate.recipe.measure import PrecomputedEmbeddings
@@ -40,6 +41,7 @@ from curate.store.manifest import how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
 from curate.wording import one_line
 
+SHA256 = "sha256:"  # with which fingerprints of a content begin
 _TARS, _PARQUET = WebdatasetInput(), ParquetInput()
 # Of the Parquet file beside a tar: what img2dataset says of the download, which the json of each sample has too.
 _DOWNLOAD = frozenset({"error_message", "original_width", "original_height", "exif"})
@@ -152,10 +154,10 @@ def read_input_runs(sources: Iterable[Source]) -> dict[str, InputRunFacts]:
 # ---- kept rows as tables, for other formats
 
 
-def list_kept(source: Source) -> ParquetSource:
-    """Return the Parquet files of the shards of the run that a source has its rows from, as a source of their own.
+def list_kept(source: Source) -> list[InputFile]:
+    """Return the Parquet files of the shards of the run that a source has its rows from, with fingerprints of their content.
 
-    Raises RecipeError where it has images, is not finished, or kept nothing.
+    Raises RecipeError where it has images, is not finished, kept nothing, or lacks a shard.
     """
     run = _open_input(source)
     if run.facts.pool.images:
@@ -163,7 +165,9 @@ def list_kept(source: Source) -> ParquetSource:
             f"input {source.name!r}: {source.input_run}: the run has images; accepted: a run over a list of URLs as text (format: "
             "parquet); its images are a pool by format: run, and its URLs a list by path, such as RUN/shards/*.parquet"
         )
-    return _parquet_source(source, run, _shards(source, run, ".parquet"))
+    files = list_source(_parquet_source(source, run, _shards(source, run, ".parquet")), False)
+    digests = {line.path: line.sha256 for line in read_manifest(run.store) if _is_table(line.path)}
+    return [replace(file, fingerprint=f"{SHA256}{digests[_name_of(file.path)]}") for file in files]
 
 
 def which_columns(source: Source) -> Columns:
@@ -188,6 +192,11 @@ def see_rows(source: Source, rows: pa.Table) -> pa.Table:
 
 def _is_table(path: str) -> bool:
     return path.startswith("shards/") and path.endswith(".parquet")
+
+
+def _name_of(path: str) -> str:
+    """Return the name of a shard's file in its run."""
+    return f"shards/{path.rpartition('/')[2]}"
 
 
 def _is_tar(part: InputPart) -> bool:
@@ -275,7 +284,7 @@ def _tar_source(source: RunSource, paths: Sequence[str]) -> WebdatasetSource:
 
 
 def _table_of(part: InputPart) -> str:
-    return sidecar(f"shards/{part.path.rpartition('/')[2]}")
+    return sidecar(_name_of(part.path))
 
 
 def _plan_tars(source: RunSource, run: _Run, tars: Sequence[str], content: bool) -> PlannedSource:

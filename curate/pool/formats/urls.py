@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from curate import ids, schema
 from curate.download.keys import NUMBERS, keys_of, row_of, shard_stem
 from curate.download.lists import KINDS, TABULAR, UrlList, describe_list, read_rows, read_some_rows, share_list
-from curate.download.outlook import STATISTICS, Rates, assumed_rates, measured_rates
+from curate.download.outlook import BYTES, STATISTICS, Rates, assumed_rates, measured_rates
 from curate.download.policy import NetworkPolicy
 from curate.errors import RecipeError
 from curate.numeric.arrays import Mask
@@ -38,7 +38,7 @@ from curate.pool.formats.input_format import (
     PlannedSource,
     Retry,
 )
-from curate.pool.formats.run import list_kept, see_columns, see_rows, which_columns
+from curate.pool.formats.run import SHA256, list_kept, see_columns, see_rows, which_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.image import FORMATS, format_of, measure_image
 from curate.pool.listing import list_source
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 
 Hash = Literal["md5", "sha256", "sha512"]
 _TARS = WebdatasetInput()
-_TYPICAL_BYTES = 200_000  # of an image on the web: what a unit is cut by
 _TEXTS = ("caption", "uid", "url", "language")
 _AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited for, the next is begun
 # Names that img2dataset gives its own columns
@@ -208,10 +207,9 @@ class UrlsInput(InputFormat):
                 raise RecipeError(
                     f"input {source.name!r}: format urls needs the package {package}; install it with: pip install 'curate[img2dataset]'"
                 )
-        lists = list_kept(source) if source.from_run else source
         parts: list[InputPart] = []
         kinds: dict[pa.Schema, FileColumns] = {}
-        for file in list_source(lists, content):
+        for file in list_kept(source) if source.from_run else list_source(source, content):
             whole = InputPart(file.path, 0, file.fingerprint, (0, 0), 0)
             urls = _list(source, whole)
             _check_kind(source, urls)
@@ -233,7 +231,7 @@ class UrlsInput(InputFormat):
             most = source.number_sample_per_shard
             for first in range(0, rows, most):
                 count = min(most, rows - first)
-                parts.append(replace(whole, groups=(first, first + count), rows=count, size=count * _TYPICAL_BYTES))
+                parts.append(replace(whole, groups=(first, first + count), rows=count, size=count * BYTES))
         if parts and not kinds:
             assert parts[0].fault is not None
             raise RecipeError(
@@ -312,7 +310,7 @@ class UrlsInput(InputFormat):
 
     def list_key(self, source: UrlsSource, part: InputPart) -> str:
         """Return the digest of the list and of what determines the rows of its shards."""
-        return ids.digest([part.path, part.fingerprint, source.row_fields()])
+        return ids.digest([*_file(part), source.row_fields()])
 
     def list_row(self, source: UrlsSource, part: InputPart, key: str) -> int:
         """Return which row of its list the sample of a part with this key is."""
@@ -329,7 +327,7 @@ class UrlsInput(InputFormat):
             part = replace(
                 of, groups=(rows[0], rows[-1] + 1), retry=Retry(retry.round, rows, attempts), left_out=left_out
             )
-            parts.append(replace(part, rows=len(rows) - len(left_out), size=len(rows) * _TYPICAL_BYTES))
+            parts.append(replace(part, rows=len(rows) - len(left_out), size=len(rows) * BYTES))
         return parts
 
     def left_out_keys(self, source: UrlsSource, part: InputPart) -> list[str]:
@@ -360,9 +358,14 @@ def _tar_source(source: UrlsSource, path: str) -> WebdatasetSource:
     return WebdatasetSource(name=source.name, format=_TARS.key, path=path)
 
 
+def _file(part: InputPart) -> list[str]:
+    """Return what identifies the list that a part is of: its content, wherever it is, as far as that is known."""
+    return [part.fingerprint] if part.fingerprint.startswith(SHA256) else [part.path, part.fingerprint]
+
+
 def _number(source: UrlsSource, part: InputPart) -> int:
     """Return the number of a part's shard: of what determines it."""
-    determining: list[Any] = [part.path, part.fingerprint, part.groups, source.row_fields()]
+    determining: list[Any] = [*_file(part), part.groups, source.row_fields()]
     determining += [part.retry.round, part.retry.rows] if part.retry else []
     return int(ids.digest(determining)[:15], 16) % NUMBERS
 
