@@ -236,9 +236,9 @@ def cleaned_up(clean: Callable[[], object]) -> Iterator[None]:
 
 
 @contextmanager
-def temporary_folder() -> Iterator[str]:
-    """Yield a new folder on this machine, which is removed as `cleaned_up` says."""
-    folder = tempfile.mkdtemp(prefix="curate-")
+def temporary_folder(inside: str | None = None) -> Iterator[str]:
+    """Yield a new folder, in another or where this machine has its temporary files, which is removed as `cleaned_up` says."""
+    folder = tempfile.mkdtemp(prefix="curate-", dir=inside)
     with cleaned_up(partial(shutil.rmtree, folder, ignore_errors=True)):
         yield folder
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
@@ -28,6 +29,7 @@ from curate.demo.pool import DUPLICATES, NEAR_DUPLICATES, write_pool
 from curate.recipe.recipe import parse_recipe
 from pipelines.claim import claim_folder
 from pipelines.driver import prepare, run
+from tests.download.web import Web, running
 from tests.laws.pools import Ran
 from tests.publish.runs import run_query
 
@@ -271,6 +273,48 @@ def test_photos(shared: Path, entries: list[str], tmp_path: Path) -> None:
         assert {k: v for k, v in json.loads(files["json"]).items() if k not in ("uid", "captions")} == fields[key]
     sizes = json.loads((ran.folder / "shards/sizes.json").read_text())
     assert list(sizes.values()) == [len(kept[i : i + 20]) for i in range(0, len(kept), 20)]
+
+
+@pytest.mark.parametrize("rows", [1500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_a_list_decided_before_it_is_downloaded(rows: int, shared: Path, entries: list[str], tmp_path: Path) -> None:
+    """Alt texts of the web are matched and balanced, and photos downloaded for what was kept, and for nothing else."""
+    pytest.importorskip("img2dataset")
+    with tarfile.open(shared / "photos.tar") as tar:
+        members = {member.name: tar.extractfile(member) for member in tar if member.name.endswith(".jpg")}
+        photos = {name: file.read() for name, file in members.items() if file}
+    table, names = pq.read_table(shared / "laion_urls_10k.parquet")[:rows], list(photos)
+    with running(Web(photos, 16)) as web:
+        number = {url: i for i, url in enumerate(dict.fromkeys(table["URL"].to_pylist()))}
+        places = [number[url] for url in table["URL"].to_pylist()]
+        paths = [f"{'gone' if i % 10 == 3 else 'image'}/{names[i % len(names)]}?{i}" for i in places]
+        urls = [web.url(path, i % 16) for path, i in zip(paths, places, strict=True)]
+        # Its own uids: a port that is another each time must draw nothing else.
+        pairs = [
+            Pair(uid(url, text), text)
+            for url, text in zip(*(table[n].to_pylist() for n in ("URL", "TEXT")), strict=True)
+        ]
+        listed = {"uid": [pair.uid for pair in pairs], "URL": urls, "TEXT": table["TEXT"]}
+        pq.write_table(pa.table(listed), tmp_path / "list.parquet")
+        source = {"format": "parquet", "path": str(tmp_path / "list.parquet")}
+        first = curate(tmp_path / "first", source, shared, balance={"t": 20})
+        told = decide(pairs, entries, seed=0, t=20, rows=None)
+        check(first, pairs, entries, told)
+
+        network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"]}
+        fetched = {"format": "urls", "from": str(first.folder), "network": network}
+        rules = {"words": "words > 2", "wide": "min_side >= 100"}
+        second = curate(tmp_path / "second", fetched, shared, rules=rules, max_failed=1.0)
+    kept = {pair: url for pair, url, rule in zip(pairs, urls, told.rules, strict=True) if rule is None}
+    samples = second.table("samples")
+    found = dict(zip(samples["uid"].to_pylist(), samples["status"].to_pylist(), strict=True))
+    assert found == {pair.uid: "http_404" if "/gone/" in url else "ok" for pair, url in kept.items()}
+    assert sorted(path for _, path, _ in web.log if path != "/robots.txt") == sorted(
+        "/" + url.split("/", 3)[3] for url in kept.values()
+    )
+    downloaded = {digest for digest in samples["sha256"].to_pylist() if digest}
+    assert downloaded <= {hashlib.sha256(photo).hexdigest() for photo in photos.values()} and len(downloaded) > 100
+    assert second.counts["failed"] == sum("/gone/" in url for url in kept.values())
+    assert verify_run(str(second.folder))[1] == []
 
 
 # ---------------------------------------------------------------- the demo

@@ -30,7 +30,6 @@ from curate.download.connection import guard_thread
 from curate.download.fetch import Downloads, Fetcher
 from curate.download.keys import OUTCOMES, keys_of, shard_stem
 from curate.errors import needing
-from curate.process import temporary_folder
 from curate.store.downloads import by_frequency
 from curate.store.facts import DownloadFacts
 from curate.store.store import RunStore
@@ -161,7 +160,7 @@ def download_shard(
     downloader_type, resizer_type, writer = _img2dataset()
     others = {name: value for name, value in options.items() if name != "resizer"}
     resizer = _Checked(check, None if options["resizer"] is None else resizer_type(**options["resizer"]))
-    with temporary_folder() as folder:
+    with store.temporary_folder() as folder:
         with pa.OSFile(f"{folder}/rows.arrow", "wb") as file, pa.ipc.new_file(file, rows.schema) as arrow:
             arrow.write_table(rows)
         downloader = downloader_type(

@@ -252,6 +252,15 @@ class RunStore:
                 os.unlink(aside)
             raise
 
+    @contextmanager
+    def temporary_folder(self) -> Iterator[str]:
+        """Yield a new folder on this machine, which is in `tmp` of a local run: there the next command removes what a kill left."""
+        inside = self.path("tmp") if self.is_local else None
+        if inside:
+            os.makedirs(inside, exist_ok=True)
+        with temporary_folder(inside) as folder:
+            yield folder
+
     def spool(self) -> IO[bytes]:
         """Return a file without a name, for this process alone: in the run's `tmp`, or on this machine's disk."""
         aside = self.path("tmp") if self.is_local else None

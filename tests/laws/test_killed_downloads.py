@@ -94,8 +94,9 @@ def _asked(url: str) -> str:
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
-def test_kills(kills: int, whole: tuple[Path, Path], web: Web) -> None:
+def test_kills(kills: int, whole: tuple[Path, Path], web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, undisturbed = whole
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     out, killed, asked_before = recipe.parent / f"killed{kills}", 0, len(web.log)
     rng = np.random.default_rng(kills)
     files = 3 * URLS // SHARD
@@ -108,6 +109,7 @@ def test_kills(kills: int, whole: tuple[Path, Path], web: Web) -> None:
     pools.run_beam(load_recipe(str(recipe)), out)
     assert there.isdisjoint(path for _, path, _ in web.log[before:])
     check_equal(out, undisturbed)
+    assert not list(tmp_path.rglob("*.tar"))
     assert killed >= 0.9 * kills, f"only {killed} runs were still there to be killed"
     # Of shards in flight, which are few, some are asked for again.
     asked = Counter(path for _, path, _ in web.log[asked_before:] if path != "/robots.txt")
