@@ -48,7 +48,7 @@ def measured_rates(store: RunStore, stems: Collection[str]) -> Rates | None:
     return Rates(came / urls, size, stored, seconds, len(found), urls)
 
 
-def assumed_rates(urls: int, threads: int, slowest: float, image_size: int | None) -> Rates:
-    """Return assumptions for shards of so many URLs; `slowest`: seconds that a URL takes at most."""
+def assumed_rates(urls: float, threads: int, slowest: float, image_size: int | None) -> Rates:
+    """Return assumptions for shards of so many URLs, on the average; `slowest`: seconds that a URL takes at most."""
     stored = BYTES if image_size is None else PIXEL * image_size**2
-    return Rates(CAME, BYTES, stored, SECONDS / threads + slowest / urls)
+    return Rates(CAME, BYTES, stored, SECONDS / min(threads, urls) + slowest / urls)

@@ -262,8 +262,8 @@ class UrlsInput(InputFormat):
         own.sort(key=lambda one: -len(one[1]))
         others = ((store, _shards_in(store)) for store, _ in own)
         measured = (measured_rates(store, stems) for store, stems in chain(own, others))
-        rates = next(filter(None, measured), None) or _assumed_rates(source)
         rows, of_left = (sum(part.rows or 0 for part in some) for some in (parts, left))
+        rates = next(filter(None, measured), None) or _assumed_rates(source, max(1, of_left) / max(1, len(left)))
         return Outlook(rows, of_left, len(left), _AT_ONCE, rates)
 
     def read(self, source: UrlsSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
@@ -394,10 +394,11 @@ def _there(source: UrlsSource, parts: Sequence[InputPart]) -> list[tuple[str, di
     return found
 
 
-def _assumed_rates(source: UrlsSource) -> Rates:
+def _assumed_rates(source: UrlsSource, urls: float) -> Rates:
+    """Return assumptions for shards of so many URLs, on the average."""
     policy = source.network
     slowest = policy.attempts * source.timeout + sum(policy.pause * 2**n for n in range(policy.attempts - 1))
-    return assumed_rates(source.number_sample_per_shard, source.thread_count, slowest, source.image_size)
+    return assumed_rates(urls, source.thread_count, slowest, source.image_size)
 
 
 def _shards_in(store: RunStore) -> list[str]:
