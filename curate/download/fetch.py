@@ -58,7 +58,7 @@ class Reply(io.BytesIO):
 
     def __init__(self, body: bytes, headers: Message, url: str) -> None:
         super().__init__(body)  # which it shares: nothing is copied
-        self.headers, self.url = headers, url
+        self.size, self.headers, self.url = len(body), headers, url
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +124,7 @@ class Fetcher:
             except FetchFault as found:
                 fault = found.fresh()
             if fault is None:
-                note(Outcome("", "", False, attempt, time.time(), reply.getbuffer().nbytes))
+                note(Outcome("", "", False, attempt, time.time(), reply.size))
                 return reply
             pause = self._policy.pause * 2 ** (attempt - 1) if fault.retry_after is None else fault.retry_after
             if not fault.may_pass or attempt == self._policy.attempts or pause > self._policy.max_pause:
@@ -176,7 +176,7 @@ class Fetcher:
                 raise
             else:
                 self._hosts.answered(target.host)
-                with _faults():
+                with _faults(), response:  # which holds the socket
                     return self._answer(response, target, connection, most, cut)
             finally:
                 connection.close()
