@@ -97,8 +97,10 @@ ATTEMPTS = pa.schema([("attempts", _INT32), ("attempted", pa.timestamp("ms", "UT
 FAILURES = pa.schema([*ALIGNED, *_fields(_TEXT, "shard", "key", "reason", "detail"), *ATTEMPTS])
 
 # retries.parquet: the rows of lists of URLs that are tried again, by round. `list`: digest of the list and of all that determines what
-# becomes of its URLs; `row`: in the list; `attempts`: how many there were before the round.
-RETRIES = pa.schema([*_fields(_TEXT, "source", "list"), ("round", _INT32), ("row", _INT64), ("attempts", _INT32)])
+# becomes of its URLs; `row`: in the list; `key` of the sample that it was before the round, and how many `attempts` there were.
+RETRIES = pa.schema(
+    [*_fields(_TEXT, "source", "list"), ("round", _INT32), ("row", _INT64), ("key", _TEXT), ("attempts", _INT32)]
+)
 
 METADATA = pa.schema([("entry_id", _INT32), *_fields(_TEXT, "entry", "source", "language")])
 

@@ -65,7 +65,7 @@ def run(
     loaded = load_recipe(recipe, overrides)
     if retry and not any(find_format(source).downloads for source in loaded.input):
         raise RecipeError("--retry: no source of the recipe downloads; accepted: with a source of format urls")
-    was_finished = RunStore(out).exists(SUCCESS_FILE)
+    rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
     prepared = prepare(loaded, out, reuse, fingerprint is Fingerprint.content, options, retry=retry)
     if prepared.finished:
         remove_leftovers(prepared.context.store)
@@ -73,7 +73,8 @@ def run(
         print(f"{out}: {why}; nothing to do (`curate verify {out}` reads every byte)")
         return
     if retry:
-        print(_retried(prepared.retries, was_finished, out), file=sys.stderr)
+        is_new = rounds is not None and prepared.retries.rounds > rounds
+        print(_retried(prepared.retries, is_new, prepared.context, out), file=sys.stderr)
     if reuse:
         print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
     began = time.monotonic()
@@ -84,17 +85,16 @@ def run(
     print(summary(out, time.monotonic() - began))
 
 
-def _retried(retries: Retries, was_finished: bool, out: str) -> str:
-    """Return what --retry begins, or goes on with."""
+def _retried(retries: Retries, is_new: bool, context: RunContext, out: str) -> str:
+    """Return which round --retry begins, or goes on with."""
     number = retries.rounds
     urls = pc.sum(pc.equal(retries.table["round"], number)).as_py() if number else 0
-    if not was_finished:
-        of = f"round {number} of attempts, {pluralise(urls, 'URL')}" if number else "the run"
-        return f"{out}: is not finished: goes on with {of}; --retry begins another round when it is"
-    return (
-        f"{out}: round {number} of attempts, {pluralise(urls, 'URL')}; what came before is not downloaded, decoded or scored again, and "
-        "captions are matched and all is decided again"
-    )
+    what = f"round {number} of attempts, {pluralise(urls, 'URL')}"
+    if not is_new:
+        goes_on = f"{out}: is not finished: goes on with {what if number else 'the run'}"
+        return f"{goes_on}; --retry begins another round once it is"
+    again = "captions are matched again, and" if context.recipe.match else "but"
+    return f"{out}: {what}; what came before is not downloaded, decoded or scored again, {again} all is decided again"
 
 
 def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:

@@ -32,6 +32,11 @@ def keys_of(number: int, rows: int, most: int) -> list[str]:
     return [f"{number * 10**digits + row:0{digits + _DIGITS}d}" for row in range(rows)]
 
 
+def stem_of(key: str) -> str:
+    """Return the name of the files of the shard that a key is of."""
+    return key[:_DIGITS]
+
+
 def row_of(key: str, most: int) -> int:
     """Return which row of a shard of at most `most` has a key."""
     return int(key[-_row_digits(most) :])

@@ -2,7 +2,8 @@
 
 In: rows of a list, with columns `url`, `caption` and others. Out: NUMBER.tar, NUMBER.parquet and NUMBER_stats.json, as img2dataset
 writes them, the last one last: with it the shard is complete. Tar and Parquet are in the order of the rows, whatever ended first,
-and the Parquet file also has, of each row, `reason`, `detail`, `attempts`, `attempted` and `may_pass` (see `fetch.Outcome`). The
+and the Parquet file also has, of each row, `reason`, `detail`, `attempts`, `attempted` and `may_pass` (see `fetch.Outcome`), and
+`previous_key`, where the row is tried again. The
 statistics also have `bytes`, of what came as servers sent it, and `reasons` with the URLs that failed for each.
 """
 
@@ -20,7 +21,7 @@ from datetime import UTC, datetime
 from functools import cache
 from multiprocessing.pool import ThreadPool
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,6 +46,16 @@ _RESIZED = {
 }
 
 _OTHERWISE = {"failed_to_download": "bad_url", "failed_to_resize": "not_resized"}  # what never came to the fetcher
+
+_PREVIOUS = "previous_key"
+
+
+class Before(NamedTuple):
+    """Of each row that is tried again, the key that it had, in another shard, and how many attempts there were."""
+
+    keys: Sequence[str]
+    attempts: Sequence[int]
+
 
 _thread = threading.local()  # `downloads` of a thread that downloads
 
@@ -141,7 +152,7 @@ def download_shard(
     fetcher: Fetcher,
     check: Callable[[bytes], str | None],
     options: Mapping[str, Any],
-    before: Sequence[int] = (),
+    before: Before | None = None,
 ) -> DownloadFacts:
     """Download the rows of a list into a shard, and return what they gave.
 
@@ -153,7 +164,7 @@ def download_shard(
         fetcher: what fetches.
         check: says of bytes why they are no image, or none to decode; None where they are one.
         options: `resizer`, img2dataset's Resizer's own options or None, for bytes as they came; the others are the Downloader's.
-        before: how many attempts at each row there were already, where there were some.
+        before: what the rows were before, where they are tried again.
 
     Raises RecipeError where img2dataset is not installed, OSError where the store cannot be written.
     """
@@ -181,7 +192,7 @@ def download_shard(
         with store.create(f"{stem}.tar") as file:
             _sort_tar(f"{folder}/{shard_stem(number)}.tar", file)
         found = pq.read_table(f"{folder}/{shard_stem(number)}.parquet")
-        table = _sidecar(found, rows, keys, downloads, before or [0] * len(rows))
+        table = _sidecar(found, rows, keys, downloads, before)
         store.write_parquet(f"{stem}.parquet", table)
         with open(f"{folder}/{shard_stem(number)}_stats.json", "rb") as file:
             statistics = json.load(file)
@@ -210,6 +221,14 @@ def _sort_tar(path: str, out: IO[bytes]) -> None:
         for member in sorted(there.getmembers(), key=lambda member: (member.name.partition(".")[0], member.offset)):
             member.mtime = 0
             sorted_tar.addfile(member, there.extractfile(member))
+
+
+def read_previous_keys(store: RunStore, stem: str, keys: Collection[str]) -> list[str]:
+    """Return the keys that samples of a shard had in an earlier round, of those that had one."""
+    if not store.exists(f"{stem}.parquet") or _PREVIOUS not in store.schema(f"{stem}.parquet").names:
+        return []
+    table = store.read_parquet(f"{stem}.parquet", ["key", _PREVIOUS])
+    return list(table.filter(pc.is_in(table["key"], pa.array(keys, pa.string())))[_PREVIOUS].drop_null().to_pylist())
 
 
 def clear_samples(store: RunStore, stem: str, keys: Collection[str], members: Iterable[tuple[int, int]]) -> list[str]:
@@ -245,7 +264,7 @@ def _copy(there: IO[bytes], file: IO[bytes], count: int) -> None:
         count -= len(data)
 
 
-def _sidecar(found: pa.Table, rows: pa.Table, keys: list[str], downloads: Downloads, before: Sequence[int]) -> pa.Table:
+def _sidecar(found: pa.Table, rows: pa.Table, keys: list[str], downloads: Downloads, before: Before | None) -> pa.Table:
     """Return what img2dataset says of each row, in order, with what became of it; a row that it lost is told."""
     place = {key: row for row, key in enumerate(found["key"].to_pylist())}
     urls = rows["url"].to_pylist()
@@ -256,7 +275,7 @@ def _sidecar(found: pa.Table, rows: pa.Table, keys: list[str], downloads: Downlo
     for number, (key, url) in enumerate(zip(keys, urls, strict=True)):
         row = place.get(key)
         outcome = downloads.outcome(url, said["error_message"][row] or "" if row is not None else "")
-        attempts = before[number] + (outcome.attempts if outcome else 0)
+        attempts = (before.attempts[number] if before else 0) + (outcome.attempts if outcome else 0)
         at = datetime.fromtimestamp(int(outcome.time), UTC) if outcome else None
         if row is None:
             detail = "img2dataset ended it with an error that it printed"
@@ -278,4 +297,4 @@ def _sidecar(found: pa.Table, rows: pa.Table, keys: list[str], downloads: Downlo
     columns = zip(*outcomes, strict=True) if outcomes else [[]] * len(OUTCOMES)
     for field, column in zip(OUTCOMES, columns, strict=True):
         table = table.append_column(field, pa.array(column, field.type))
-    return table
+    return table if before is None else table.append_column(_PREVIOUS, pa.array(before.keys, pa.string()))

@@ -125,7 +125,7 @@ def _unit(index: int, source: str, parts: Any, reuse_index: Any, reuse_chunk: An
     found = (
         InputPart(
             *(path, size, fingerprint, groups and tuple(groups), rows, fault and tuple(fault), sidecar, listing),
-            retry=retry and Retry(retry[0], tuple(retry[1]), tuple(retry[2])),
+            retry=retry and Retry(retry[0], *map(tuple, retry[1:])),
             left_out=tuple(left_out),
         )
         for path, size, fingerprint, groups, rows, fault, sidecar, listing, retry, left_out in parts
@@ -309,9 +309,9 @@ def _with_retries(
             for key, part in lists[source.name].items():
                 table = tried[source.name][key]
                 of_round = table.filter(pc.equal(table["round"], number))
-                rows, attempts = (tuple(of_round[name].to_pylist()) for name in ("row", "attempts"))
+                columns = (tuple(of_round[name].to_pylist()) for name in ("row", "key", "attempts"))
                 later = set(table.filter(pc.greater(table["round"], number))["row"].to_pylist())
-                again += find_format(source).retry_parts(source, part, Retry(number, rows, attempts), later)
+                again += find_format(source).retry_parts(source, part, Retry(number, *columns), later)
             yield from _group(source, again, has_images, size)
 
 

@@ -6,15 +6,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate import schema
 from curate.pool.formats.registry import find_format
 from curate.pool.plan import Unit
 from curate.recipe.source import Source, find_source
 
-_COLUMNS = pa.schema([("source", pa.string()), ("list", pa.string()), ("row", pa.int64()), ("attempts", pa.int32())])
+_COLUMNS = pa.schema([field for field in schema.RETRIES if field.name != "round"])
 
 
 def find_mendable(units: Iterable[Unit], sources: Sequence[Source], failures: pa.Table) -> pa.Table:
-    """Return the rows of lists that may come on another attempt: columns source, list, row, attempts of schema.RETRIES.
+    """Return the rows of lists that may come on another attempt: schema.RETRIES but `round`.
 
     Args:
         units: of the run.
@@ -33,7 +34,7 @@ def find_mendable(units: Iterable[Unit], sources: Sequence[Source], failures: pa
         parts = {kind.shard(source, part): part for part in unit.parts}
         lists = {shard: kind.list_key(source, part) for shard, part in parts.items()}
         for shard, key, attempts in of_units[unit.index]:
-            values = (source.name, lists[shard], kind.list_row(source, parts[shard], key), attempts)
+            values = (source.name, lists[shard], kind.list_row(source, parts[shard], key), key, attempts)
             for name, value in zip(_COLUMNS.names, values, strict=True):
                 found[name].append(value)
     return pa.table(found, schema=_COLUMNS)

@@ -57,7 +57,7 @@ class Retries:
     @cached_property
     def key(self) -> str:
         """Digest of which rows are tried again; empty where none is."""
-        return ids.table_digest(self.table.drop_columns(["attempts"])) if len(self) else ""
+        return ids.table_digest(self.table.drop_columns(["key", "attempts"])) if len(self) else ""
 
     @property
     def rounds(self) -> int:

@@ -6,6 +6,8 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from curate.download.fetch import Fetcher
 from curate.forget.forget import forget
 from curate.forget.lists import read_lists
 from curate.measure import part as measuring
+from curate.models.encoder import Encoder
 from curate.store.retries import Retries
 from curate.store.store import RunStore
 from pipelines.driver import prepare
@@ -164,6 +167,42 @@ def test_reuse_takes_the_rounds(days: Days, web: Web, tmp_path: Path) -> None:
     assert verify_run(str(tmp_path / "run"))[1] == []
 
 
+def test_models_see_what_is_new_alone(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores and embeddings, beside columns of the list."""
+    pytest.importorskip("open_clip")
+    seen: list[int] = []
+    encode_images = Encoder.encode_images
+    monkeypatch.setattr(
+        Encoder, "encode_images", lambda own, views: seen.append(len(views)) or encode_images(own, views)
+    )
+    urls = [web.url(("image/{}" if i % 4 else "later/1/{}").format(i), i % HOSTS) for i in range(40)]
+    path = write_list(tmp_path / "list.parquet", urls, similarity=[i / 40 for i in range(40)])
+    model = f"local-dir:{files('curate.demo') / 'clip'}"
+    one = recipe(
+        path,
+        {"number_sample_per_shard": 10},
+        measure={"clip": {"model": model, "embeddings": True}, "image": {"phash": True}},
+        rules={"best": {"top": 0.5, "of": "clip_score"}, "near": "similarity >= 0.1"},
+    )
+    web.day = 0
+    run_local(one, tmp_path / "run")
+    assert sum(seen) == 30
+    seen.clear()
+    web.day = 1
+    again = run_local(one, tmp_path / "run", retry=True)
+    assert sum(seen) == 10
+    undisturbed = run_local(one, tmp_path / "undisturbed")
+    assert again.kept == undisturbed.kept
+    for table, names in (("scores", ["clip_score", "similarity"]), ("samples", ["phash", "width"])):
+        ours, theirs = (
+            sorted(run.table(table).select(["uid", *names]).to_pylist(), key=lambda row: row["uid"])
+            for run in (again, undisturbed)
+        )
+        assert len(ours) == 40 and [list(map(pytest.approx, row.values())) for row in theirs] == [
+            list(row.values()) for row in ours
+        ]
+
+
 # ---------------------------------------------------------------- kills, damage and forgetting
 @pytest.fixture(scope="module")
 def small(web: Web, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, Ran]:
@@ -244,6 +283,24 @@ def test_what_is_forgotten_is_not_tried_again(small: tuple[Any, Path, Ran], web:
     assert again.counts == {"failed": 1, "forgotten": 1, "kept": 10} and len(web.log) == 5 + web.asked("robots.txt")
     assert not any(url.endswith(path) for url in gone for _, path, _ in web.log)
     assert verify_run(str(tmp_path / "run"))[1] == []
+
+
+def test_forgetting_reaches_what_came_later(small: tuple[Any, Path, Ran], web: Web, tmp_path: Path) -> None:
+    one, _, after = small
+    shutil.copytree(after.folder, tmp_path / "run")
+    samples = after.table("samples").to_pylist()
+    gone = next(row["url"] for row in samples if "later/1/4" in row["url"])
+    (tmp_path / "gone.txt").write_text(gone)
+    forget(str(tmp_path / "run"), read_lists([str(tmp_path / "gone.txt")]))
+    held = b"".join(file.read_bytes() for file in (tmp_path / "run/pool").iterdir())
+    assert web.images["4"] not in held and web.images["2"] in held and f'{gone}"'.encode() not in held
+    listed = [pq.read_table(path)["url"].to_pylist() for path in (tmp_path / "run/pool").glob("*.parquet")]
+    assert gone not in chain(*listed) and len([url for urls in listed for url in urls if url is None]) == 2
+    assert verify_run(str(tmp_path / "run"))[1] == []
+    web.log.clear()
+    other = run_local(one, tmp_path / "other", reuse=tmp_path / "run")
+    assert other.counts == {"forgotten": 1, "kept": 11} and not web.log
+    assert prepare(one, str(tmp_path / "run"), retry=True).finished  # nothing may come
 
 
 def test_a_unit_of_which_nothing_is_left_and_units_that_share_files(web: Web, tmp_path: Path) -> None:

@@ -31,10 +31,11 @@ Places = npt.NDArray[np.int64]
 
 
 class Retry(NamedTuple):
-    """Rows of a list that are tried again: in which round, their numbers in the list, ascending, and the attempts before it."""
+    """Rows of a list that are tried again: in which round, their numbers in the list, ascending; keys and attempts before it."""
 
     round: int
     rows: tuple[int, ...]
+    keys: tuple[str, ...]
     attempts: tuple[int, ...]
 
 

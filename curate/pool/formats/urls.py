@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from curate import ids, schema
-from curate.download.keys import NUMBERS, keys_of, row_of, shard_stem
+from curate.download.keys import NUMBERS, keys_of, row_of, shard_stem, stem_of
 from curate.download.lists import KINDS, TABULAR, UrlList, describe_list, read_rows, read_some_rows, share_list
 from curate.download.outlook import BYTES, STATISTICS, Rates, assumed_rates, measured_rates
 from curate.download.policy import NetworkPolicy
@@ -301,11 +301,15 @@ class UrlsInput(InputFormat):
         return _TARS.reread_images(_tar_source(source, path), replace(part, path=path), rows)
 
     def clear(self, source: UrlsSource, shard: str, keys: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
-        """Make members zeros, and leave the keys alone in the Parquet file."""
-        from curate.download.shard import clear_samples
+        """Make members zeros, and leave the keys alone in the Parquet file; in those of earlier rounds first, which know the URLs too."""
+        from curate.download.shard import clear_samples, read_previous_keys
 
         store, stem = source.place(shard.removesuffix(".tar"))
-        rewritten = clear_samples(store, stem, keys, spans)
+        earlier: dict[str, list[str]] = {}
+        for key in read_previous_keys(store, stem, keys):
+            earlier.setdefault(f"{stem_of(key)}.tar", []).append(key)
+        rewritten = [path for name, of_shard in earlier.items() for path in self.clear(source, name, of_shard, ())]
+        rewritten += clear_samples(store, stem, keys, spans)
         return [] if source.store else rewritten
 
     def list_key(self, source: UrlsSource, part: InputPart) -> str:
@@ -322,10 +326,11 @@ class UrlsInput(InputFormat):
         """Return parts of as many rows as all others have."""
         parts, most = [], source.number_sample_per_shard
         for first in range(0, len(retry.rows), most):
-            rows, attempts = retry.rows[first : first + most], retry.attempts[first : first + most]
+            some = slice(first, first + most)
+            rows, keys, attempts = retry.rows[some], retry.keys[some], retry.attempts[some]
             left_out = tuple(place for place, row in enumerate(rows) if row in later)
             part = replace(
-                of, groups=(rows[0], rows[-1] + 1), retry=Retry(retry.round, rows, attempts), left_out=left_out
+                of, groups=(rows[0], rows[-1] + 1), retry=Retry(retry.round, rows, keys, attempts), left_out=left_out
             )
             parts.append(replace(part, rows=len(rows) - len(left_out), size=len(rows) * BYTES))
         return parts
@@ -375,10 +380,10 @@ def _shard(source: UrlsSource, part: InputPart) -> int:
     number = _number(source, part)
     store, stem = source.place(shard_stem(number))
     if not store.exists(f"{stem}_stats.json") and not source.take(shard_stem(number)):
-        from curate.download.shard import download_shard  # here: other pools have no use for what it imports
+        from curate.download.shard import Before, download_shard  # here: other pools have no use for what it imports
 
         rows = _with_url(source, _rows(source, part))
-        before = part.retry.attempts if part.retry else ()
+        before = Before(part.retry.keys, part.retry.attempts) if part.retry else None
         facts = download_shard(rows, number, store, stem, _fetcher(source), _check(source), _options(source), before)
         log_download(RunStore(source._run), shard_stem(number), facts)
     return number
