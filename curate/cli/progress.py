@@ -108,8 +108,10 @@ def _count(folder: RunStore, place: str, suffix: str) -> int:
 
 
 def _bars(folder: RunStore, units: int, urls: int, stop: threading.Event) -> None:
-    from rich.console import Console
+    from rich.console import Console, Group
+    from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.text import Text
 
     columns = (
         TextColumn("{task.description:8}"),
@@ -118,7 +120,8 @@ def _bars(folder: RunStore, units: int, urls: int, stop: threading.Event) -> Non
         TextColumn("{task.fields[what]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    progress, of_downloads = Progress(*columns), Text(style="dim")  # which would leave a bar no room in its line
+    with Live(Group(progress, of_downloads), console=Console(stderr=True), transient=True):
         download = progress.add_task("download", total=urls, what="URLs", start=False, visible=False)
         tasks = []
         for step, _, _, what in STEPS:
@@ -127,7 +130,8 @@ def _bars(folder: RunStore, units: int, urls: int, stop: threading.Event) -> Non
         for counts, tried, text in _poll(folder, urls, stop, 0.3):
             if tried:
                 progress.start_task(download)
-                progress.update(download, completed=tried, visible=True, what=f"URLs: {text}")
+                progress.update(download, completed=tried, visible=True)
+                of_downloads.plain = text
             for task, found in zip(tasks, counts, strict=True):
                 if found:
                     progress.start_task(task)
