@@ -48,8 +48,14 @@ def serve(images: int) -> None:
         time.sleep(3600)
 
 
-def compare(port: int, count: int) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Seconds and CPU seconds of img2dataset alone, and of the pipeline, over so many URLs."""
+def downloading(folder: Path) -> float:
+    """Seconds from the beginning of the first shard to the end of the last, as both sides' statistics tell."""
+    facts = [json.loads(path.read_bytes()) for path in folder.glob("*_stats.json")]
+    return float(max(one["end_time"] for one in facts) - min(one["start_time"] for one in facts))
+
+
+def compare(port: int, count: int) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Seconds, CPU seconds and seconds of downloads of img2dataset alone, and of the pipeline, over so many URLs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         urls = [f"http://127.0.0.{i % HOSTS + 1}:{port}/image/{i % IMAGES}" for i in range(count)]
@@ -72,7 +78,8 @@ def compare(port: int, count: int) -> tuple[tuple[float, float], tuple[float, fl
         }
         (folder / "alone.py").write_text(_ALONE.format(options=alone))
         theirs = timed([sys.executable, f"{folder}/alone.py"])
-        return theirs, timed([sys.executable, "-m", "curate", "run", f"{folder}/recipe.yaml", "--out", f"{folder}/run"])
+        ours = timed([sys.executable, "-m", "curate", "run", f"{folder}/recipe.yaml", "--out", f"{folder}/run"])
+        return (*theirs, downloading(folder / "alone")), (*ours, downloading(folder / "run/pool"))
 
 
 def main() -> None:
@@ -93,14 +100,17 @@ def main() -> None:
         compare(port, 200)
         ratios = []
         for turn in range(options.turns):
-            (theirs, their_cpu), (ours, our_cpu) = compare(port, options.urls)
-            ratios.append(theirs / ours)
+            (theirs, their_cpu, their_downloads), (ours, our_cpu, our_downloads) = compare(port, options.urls)
+            ratios.append((theirs / ours, their_downloads / our_downloads))
             print(
                 f"turn {turn}: img2dataset alone {options.urls / theirs:6.0f} images/s ({their_cpu:5.1f} s of CPU), "
-                f"curate, whole run {options.urls / ours:6.0f} images/s ({our_cpu:5.1f} s of CPU): {ratios[-1]:.2f} x",
+                f"curate, whole run {options.urls / ours:6.0f} images/s ({our_cpu:5.1f} s of CPU): {ratios[-1][0]:.2f} x; "
+                f"downloads alone {options.urls / their_downloads:6.0f} and {options.urls / our_downloads:6.0f} images/s: "
+                f"{ratios[-1][1]:.2f} x",
                 flush=True,
             )
-        print(f"median: {statistics.median(ratios):.2f} x")
+        whole, downloads = map(statistics.median, zip(*ratios, strict=True))
+        print(f"median: {whole:.2f} x; downloads alone {downloads:.2f} x")
     finally:
         server.kill()
 
