@@ -13,8 +13,9 @@ from curate.cli.main import main
 from curate.errors import RecipeError
 from curate.models import hugging_face, text_lines
 from curate.models.heads import load_head
-from curate.pool.formats.urls import UrlsInput, UrlsSource
+from curate.pool.formats.urls import UrlsInput
 from curate.pool.listing import list_files
+from curate.pool.urls.source import UrlsSource
 from curate.recipe.files import read_whole
 from curate.signals import nsfw
 from curate.store.store import RunStore

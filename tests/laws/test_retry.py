@@ -55,7 +55,7 @@ def web() -> Iterator[Web]:
 def short_memory() -> Iterator[None]:
     """Hosts that did not answer are asked by the next run, as if it were a process of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("curate.pool.formats.urls._fetcher", lambda source: Fetcher(source.network))
+        patch.setattr("curate.pool.urls.shards._fetcher", lambda source: Fetcher(source.network))
         yield
 
 

@@ -1,0 +1,118 @@
+"""Rows of lists of URLs: which columns hold what, and as img2dataset takes them."""
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from curate.download.lists import KINDS, TABULAR, UrlList, read_rows, read_some_rows
+from curate.errors import RecipeError
+from curate.pool.columns import COLUMN_NAMES, Columns, find_columns, plain_type, score_type, valid_text
+from curate.pool.faults import InputFault
+from curate.pool.formats.input_format import (
+    FileColumns,
+    InputPart,
+)
+from curate.pool.formats.run import see_rows, which_columns
+from curate.pool.urls.source import UrlsSource
+from curate.schema import INPUT_DECISIONS
+from curate.store.store import RunStore
+from curate.wording import one_line
+
+if TYPE_CHECKING:
+    pass
+
+_TEXTS = ("caption", "uid", "url", "language")
+# Names that img2dataset gives its own columns
+_ITS_OWN = {
+    "url",
+    "caption",
+    "key",
+    "status",
+    "error_message",
+    "width",
+    "height",
+    "original_width",
+    "original_height",
+    "exif",
+}
+
+
+def list_of(source: UrlsSource, part: InputPart) -> UrlList:
+    """Return the list that a part is of."""
+    named = [getattr(source.columns, name) for name in _TEXTS]
+    texts = frozenset(name.lower() for name in chain(*(COLUMN_NAMES[name] for name in _TEXTS), filter(None, named)))
+    return UrlList(part.path, part.fingerprint, source.storage, source.column_names, texts)
+
+
+def check_kind(source: UrlsSource, urls: UrlList) -> None:
+    """Raise RecipeError for a file that is no list, or whose columns have their names in it."""
+    where = f"input {source.name!r}: {urls.path}"
+    if urls.kind is None:
+        accepted = f"accepted: {', '.join(f'.{name}' for name in KINDS)}, plain or with .gz, .bz2, .xz, .zst"
+        if ".txt" in urls.path.lower():
+            raise RecipeError(f"{where}: a list of URLs alone has no captions, by which rows are curated; {accepted}")
+        raise RecipeError(f"{where}: no list of URLs by its name; {accepted}")
+    if source.column_names and urls.kind not in TABULAR:
+        raise RecipeError(
+            f"{where}: {KINDS[urls.kind]} has names of columns of its own; accepted: column_names for CSV and TSV without a header line"
+        )
+
+
+def check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None:
+    """Raise RecipeError where the first line of a list is not the names of its columns."""
+    if urls.kind in TABULAR and (row := [name for name in columns.names if name.startswith(("http://", "https://"))]):
+        raise RecipeError(
+            f"input {source.name!r}: {urls.path}: its first line is no header but a row ({row[0][:80]!r}); name its "
+            f"{len(columns)} columns in their order, such as column_names: [url, caption]"
+        )
+
+
+def find_in_list(source: UrlsSource, columns: pa.Schema) -> Columns:
+    """Return which columns hold what. Raises InputFault where one of URLs or captions is missing."""
+    found = find_columns(columns, which_columns(source) if source.from_run else source.columns)
+    if found.url is None:
+        raise InputFault(
+            "wrong_type", f"no column of URLs; columns: {', '.join(columns.names)}; name it with columns: {{url: NAME}}"
+        )
+    if source.verify_hash and source.verify_hash[0] not in columns.names:
+        raise InputFault(
+            "wrong_type", f"verify_hash: no column {source.verify_hash[0]!r}; columns: {', '.join(columns.names)}"
+        )
+    return found
+
+
+def file_columns(source: UrlsSource, columns: pa.Schema, found: Columns) -> FileColumns:
+    """Return what lists with these columns supply."""
+    supplied = frozenset(name for name in ("uid", "url", "language") if getattr(found, name))
+    scores = found.scores or ()
+    others = tuple(field.name for field in columns if field.name not in scores and score_type(field.type) is not None)
+    return FileColumns(True, columns, supplied, scores, others if source.columns.scores is None else ())
+
+
+def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
+    """Return a part's rows of its list, in plain types. Raises InputFault where the list is damaged, and OSError."""
+    assert part.groups is not None
+    try:
+        urls, run = list_of(source, part), RunStore(source._run) if source._run else None
+        table = read_some_rows(urls, part.retry.rows, run) if part.retry else read_rows(urls, *part.groups, run)
+    except (pa.ArrowException, ValueError) as error:
+        raise InputFault("unreadable_list", one_line(error, 300)) from None
+    table = table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema]))
+    return see_rows(source, table) if source.from_run else table
+
+
+def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
+    """Return the rows as img2dataset takes them: `url`, `caption` and, of the other columns, what its json has a word for."""
+    found = find_in_list(source, rows.schema)
+    columns = {name: valid_text(rows[getattr(found, name)].combine_chunks()) for name in ("url", "caption")}
+    if source.verify_hash:
+        name, kind = source.verify_hash
+        columns[kind] = valid_text(rows[name].combine_chunks())
+    taken = {*_ITS_OWN, *columns, *filter(None, (found.url, found.caption, source.compute_hash))}
+    taken |= {*INPUT_DECISIONS.values()} if source.from_run else {*()}
+    for field in rows.schema:
+        plain = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+        if field.name not in taken and any(test(field.type) for test in plain):
+            columns[field.name] = rows[field.name].combine_chunks()
+    return pa.table(columns)

@@ -1,0 +1,113 @@
+"""Shards of lists of URLs: what they are called, which are there, and how one is downloaded that is not."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from curate import ids
+from curate.download.keys import NUMBERS, shard_stem
+from curate.download.outlook import STATISTICS, Rates, assumed_rates
+from curate.pool.formats.input_format import (
+    InputPart,
+)
+from curate.pool.formats.run import SHA256
+from curate.pool.image import FORMATS, format_of, measure_image
+from curate.pool.urls.rows import read_list, with_url
+from curate.pool.urls.source import RESIZING, UrlsSource
+from curate.process import process_cache
+from curate.recipe.measure import Image as ImageOptions
+from curate.store.downloads import log_download
+from curate.store.store import RunStore
+
+if TYPE_CHECKING:
+    from curate.download.fetch import Fetcher
+
+
+def identify_list(part: InputPart) -> list[str]:
+    """Return what identifies the list that a part is of: its content, wherever it is, as far as that is known."""
+    return [part.fingerprint] if part.fingerprint.startswith(SHA256) else [part.path, part.fingerprint]
+
+
+def number_of(source: UrlsSource, part: InputPart) -> int:
+    """Return the number of a part's shard: of what determines it."""
+    determining: list[Any] = [*identify_list(part), part.groups, source.row_fields()]
+    determining += [part.retry.round, part.retry.rows] if part.retry else []
+    return int(ids.digest(determining)[:15], 16) % NUMBERS
+
+
+def make_shard(source: UrlsSource, part: InputPart) -> int:
+    """Return the number of a part's shard, which is downloaded unless it is there."""
+    number = number_of(source, part)
+    store, stem = source.place(shard_stem(number))
+    if not store.exists(f"{stem}_stats.json") and not source.take(shard_stem(number)):
+        from curate.download.shard import Before, download_shard  # here: other pools have no use for what it imports
+
+        rows = with_url(source, read_list(source, part))
+        before = Before(part.retry.keys, part.retry.attempts) if part.retry else None
+        facts = download_shard(rows, number, store, stem, _fetcher(source), _check(source), _options(source), before)
+        log_download(RunStore(source._run), shard_stem(number), facts)
+    return number
+
+
+def find_shards(source: UrlsSource, parts: Sequence[InputPart]) -> list[tuple[str, dict[InputPart, int]]]:
+    """Return the places that shards may be in, each with those parts whose shard is there, and its number."""
+    numbers = {part: number_of(source, part) for part in parts if not part.fault}
+    found = []
+    for place in source.places():
+        names = set(shards_in(RunStore(place)))
+        found.append((place, {part: number for part, number in numbers.items() if shard_stem(number) in names}))
+    return found
+
+
+def assume_rates(source: UrlsSource, urls: float) -> Rates:
+    """Return assumptions for shards of so many URLs, on the average."""
+    policy = source.network
+    slowest = policy.attempts * source.timeout + sum(policy.pause * 2**n for n in range(policy.attempts - 1))
+    return assumed_rates(urls, source.thread_count, slowest, source.image_size)
+
+
+def shards_in(store: RunStore) -> list[str]:
+    """Return the paths without suffix of the shards in a store."""
+    return [name.removesuffix(STATISTICS) for name in store.names("") if name.endswith(STATISTICS)]
+
+
+def _fetcher(source: UrlsSource) -> "Fetcher":
+    """Return what fetches for a source, which all threads of the process share."""
+    from curate.download.fetch import Fetcher
+
+    key = ids.digest([source.network.model_dump(), source.disallowed_header_directives])
+    return process_cache(f"fetcher {key}", lambda: Fetcher(source.network, source.disallowed_header_directives))
+
+
+def _check(source: UrlsSource) -> Callable[[bytes], str | None]:
+    """Return what says, in img2dataset's words, why bytes are no image, or one of too many pixels to be resized."""
+    header = ImageOptions(decode=False)
+    if source.max_image_area is not None:
+        header = header.model_copy(update={"max_pixels": int(source.max_image_area)})
+
+    def check(data: bytes) -> str | None:
+        if not format_of(data[:64]):
+            return f"Image decoding error: the bytes are no image of {', '.join(FORMATS)}"
+        if source.image_size is not None and (facts := measure_image(data, header)).status == "too_many_pixels":
+            return f"image area too large: {facts.error}"
+        return None
+
+    return check
+
+
+def _options(source: UrlsSource) -> dict[str, Any]:
+    """Return img2dataset's own options."""
+    resizer = None
+    if source.image_size is not None:
+        values = {name: getattr(source, name) for name in ("image_size", *RESIZING)}
+        resizer = {name: math.inf if value is None else value for name, value in values.items()}
+    return {
+        "resizer": resizer,
+        "thread_count": source.thread_count,
+        "extract_exif": source.extract_exif,
+        "timeout": source.timeout,
+        "number_sample_per_shard": source.number_sample_per_shard,
+        "compute_hash": source.compute_hash,
+        "verify_hash_type": source.verify_hash and source.verify_hash[1],
+        "encode_format": source.encode_format,
+    }
